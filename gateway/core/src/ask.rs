@@ -1,0 +1,415 @@
+//! What we ask policy, and what it may answer. Plain data: the host turns it into calls of a plugin and back.
+//!
+//! A state belongs to the session (for routing, to the room). It travels in the question and comes back in the
+//! answer, so that decision and state are taken together or not at all.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::{AskId, NodeId, RegionId, RoomId, Row, SessionId};
+
+/// A kind of question.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Hook {
+    /// May this session come in?
+    Admission,
+    /// Which node carries this room, and which stand by?
+    Routing,
+    /// How much quality does each session get?
+    Degradation,
+    /// What does a scenario ask of the data plane?
+    Scenario,
+}
+
+impl Hook {
+    /// All of them.
+    pub const ALL: [Hook; 4] = [Hook::Admission, Hook::Routing, Hook::Degradation, Hook::Scenario];
+
+    /// The word in configuration and in names of policies: `routing`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hook::Admission => "admission",
+            Hook::Routing => "routing",
+            Hook::Degradation => "degradation",
+            Hook::Scenario => "scenario",
+        }
+    }
+}
+
+/// `<set>/<hook>`: the name of a policy in commands, metrics and records.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PolicyName {
+    /// The policy set: `call`.
+    pub set: Arc<str>,
+    /// The hook it answers.
+    pub hook: Hook,
+}
+
+impl std::fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.set, self.hook.name())
+    }
+}
+
+/// Facts known when a session opens, in the order given.
+pub type Labels = Arc<[(Box<str>, Box<str>)]>;
+
+/// What a plugin wrote down about a session, a room or (as its memo) itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    /// The plugin's name in its manifest. Only revisions of the same plugin ever see it.
+    pub plugin: Arc<str>,
+    /// The plugin's state schema number.
+    pub schema: u32,
+    /// Opaque to everyone else.
+    pub bytes: Box<[u8]>,
+}
+
+/// A room in a [`Question::Reroute`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomRow {
+    /// The room and what is known of it.
+    pub row: Row,
+    /// Its scenario.
+    pub scenario: Arc<str>,
+    /// Labels of its first session.
+    pub labels: Labels,
+    /// The nodes of its route, best first.
+    pub standing: Vec<NodeId>,
+    /// What a plugin wrote about it. `None`: the plugin is told of it by `open` first.
+    pub state: Option<State>,
+}
+
+/// A session in a [`Question::Tick`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct SessionRow {
+    /// The session and what is known of it.
+    pub row: Row,
+    /// Its room.
+    pub room: RoomId,
+    /// Its scenario.
+    pub scenario: Arc<str>,
+    /// Its labels.
+    pub labels: Labels,
+    /// What a plugin wrote about it. `None`: the plugin is told of it by `open` first.
+    pub state: Option<State>,
+}
+
+/// A question to a policy.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Question {
+    /// What does the scenario ask of the data plane, for a session with these labels?
+    Resolve {
+        /// The scenario's name.
+        scenario: Arc<str>,
+        /// The session's labels.
+        labels: Labels,
+    },
+    /// May this session come in?
+    Admit {
+        /// The newcomer.
+        session: SessionId,
+        /// Its room.
+        room: RoomId,
+        /// The region where its room is; none for the room's first session.
+        standing: Option<RegionId>,
+        /// Its scenario.
+        scenario: Arc<str>,
+        /// Its labels.
+        labels: Labels,
+        /// One row per region.
+        regions: Vec<Row>,
+    },
+    /// Which node carries this room, and which stand by?
+    Place {
+        /// The room to place.
+        room: RoomId,
+        /// Its scenario.
+        scenario: Arc<str>,
+        /// Labels of its first session.
+        labels: Labels,
+        /// One row per node.
+        nodes: Vec<Row>,
+    },
+    /// Nodes changed, or placements are due: which of these rooms should move?
+    Reroute {
+        /// One row per node.
+        nodes: Vec<Row>,
+        /// The rooms in question.
+        rooms: Vec<RoomRow>,
+        /// What the plugin wrote about itself.
+        memo: Option<State>,
+    },
+    /// How much quality does each of these sessions get?
+    Tick {
+        /// The sessions in question.
+        sessions: Vec<SessionRow>,
+        /// What the plugin wrote about itself.
+        memo: Option<State>,
+    },
+}
+
+impl Question {
+    /// The hook that answers it.
+    pub fn hook(&self) -> Hook {
+        match self {
+            Question::Resolve { .. } => Hook::Scenario,
+            Question::Admit { .. } => Hook::Admission,
+            Question::Place { .. } | Question::Reroute { .. } => Hook::Routing,
+            Question::Tick { .. } => Hook::Degradation,
+        }
+    }
+}
+
+/// A question on its way to a policy.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ask {
+    /// Comes back with the answer.
+    pub id: AskId,
+    /// Who is asked.
+    pub policy: PolicyName,
+    /// Gateway time, microseconds since it started; all the clock a plugin gets.
+    pub now_us: u64,
+    /// After this the answer is late and the native default stands.
+    pub deadline: Instant,
+    /// What is asked.
+    pub question: Question,
+}
+
+/// What admission says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AdmitVerdict {
+    /// No opinion: the native default decides.
+    Abstain,
+    /// Come in.
+    Accept,
+    /// Come in, but no more than this many kbit/s.
+    AcceptCapped(u32),
+    /// Try this region instead.
+    Redirect(RegionId),
+    /// Stay out; try again after this many milliseconds.
+    Reject(u32),
+}
+
+/// A parameter of the data plane that a scenario plugin sets.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Param {
+    /// Lowest cap, kbit/s.
+    BitrateFloor,
+    /// Highest rate, kbit/s.
+    BitrateCeiling,
+    /// Spares a route should hold, 1 to 3.
+    Spares,
+    /// Silence after which a session is closed, milliseconds.
+    CloseAfter,
+    /// Who goes first in a herd; higher is earlier.
+    Priority,
+}
+
+impl Param {
+    /// All of them.
+    pub const ALL: [Param; 5] = [
+        Param::BitrateFloor,
+        Param::BitrateCeiling,
+        Param::Spares,
+        Param::CloseAfter,
+        Param::Priority,
+    ];
+
+    /// The registry's key: `bitrate-floor`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Param::BitrateFloor => "bitrate-floor",
+            Param::BitrateCeiling => "bitrate-ceiling",
+            Param::Spares => "spares",
+            Param::CloseAfter => "close-after",
+            Param::Priority => "priority",
+        }
+    }
+
+    /// The parameter with this key, if this gateway knows it.
+    pub fn from_key(key: &str) -> Option<Param> {
+        Param::ALL.into_iter().find(|param| param.key() == key)
+    }
+}
+
+/// A degradation action. Its number is what plugins carry.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u32)]
+pub enum Op {
+    /// Cap what the session sends (REMB). Argument: kbit/s; 0 lifts the cap.
+    Cap = 1,
+    /// Send the session voice only. Argument: 1 drops video, 0 restores it.
+    VoiceOnly = 2,
+}
+
+impl Op {
+    /// All of them.
+    pub const ALL: [Op; 2] = [Op::Cap, Op::VoiceOnly];
+
+    /// The registry's name: `voice-only`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Op::Cap => "cap",
+            Op::VoiceOnly => "voice-only",
+        }
+    }
+
+    /// The action with this number, if this gateway knows it.
+    pub fn from_number(number: u32) -> Option<Op> {
+        Op::ALL.into_iter().find(|&op| op as u32 == number)
+    }
+}
+
+/// One instruction of a degradation policy.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Action {
+    /// Row of the question's sessions.
+    pub row: u32,
+    /// What to do, by its number; one we do not know is invalid.
+    pub op: u32,
+    /// Depends on the action.
+    pub arg: u64,
+    /// The plugin's reason, a number of its manifest.
+    pub reason: u32,
+}
+
+/// One move that a routing policy asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Move {
+    /// Row of the question's rooms.
+    pub row: u32,
+    /// The new route, best first.
+    pub hops: Vec<NodeId>,
+    /// Milliseconds after which the room is asked about again; 0: never.
+    pub ttl_ms: u32,
+    /// The plugin's reason.
+    pub reason: u32,
+}
+
+/// What a plugin answered, in our words and not yet checked against facts.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Answer {
+    /// To [`Question::Resolve`]: parameters by registry key; unknown keys are kept for the record and ignored.
+    Params(Vec<(Box<str>, i64)>),
+    /// To [`Question::Admit`].
+    Admit {
+        /// What it says.
+        verdict: AdmitVerdict,
+        /// The plugin's reason.
+        reason: u32,
+    },
+    /// To [`Question::Place`].
+    Placed {
+        /// Best first; empty: no opinion.
+        hops: Vec<NodeId>,
+        /// Milliseconds after which the room is asked about again; 0: never.
+        ttl_ms: u32,
+        /// The plugin's reason.
+        reason: u32,
+        /// The room's first state.
+        state: State,
+    },
+    /// To [`Question::Reroute`].
+    Moves {
+        /// What should change; other rooms stay.
+        moves: Vec<Move>,
+        /// New states by row, those of newcomers among them.
+        states: Vec<(u32, State)>,
+        /// The new memo, if it changed.
+        memo: Option<State>,
+    },
+    /// To [`Question::Tick`].
+    Actions {
+        /// What should change; other sessions keep what they have.
+        actions: Vec<Action>,
+        /// New states by row, those of newcomers among them.
+        states: Vec<(u32, State)>,
+        /// The new memo, if it changed.
+        memo: Option<State>,
+    },
+}
+
+/// A plugin's explanation of a decision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// Row of the question.
+    pub row: u32,
+    /// What is explained.
+    pub key: Box<str>,
+    /// Its value.
+    pub value: i64,
+}
+
+/// An answer with where it came from.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Answered {
+    /// What was decided.
+    pub answer: Answer,
+    /// First 12 hexadecimal digits of the revision's digest: plugin bytes and settings.
+    pub revision: Arc<str>,
+    /// What the plugin said about it.
+    pub notes: Vec<Note>,
+    /// Time in the plugin.
+    pub took: std::time::Duration,
+}
+
+/// A plugin failing us.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// It ran past its budget and was stopped.
+    Deadline,
+    /// It trapped: a panic, an access out of bounds, an exhausted stack. What the engine said.
+    Trap(Box<str>),
+    /// It asked for more memory than it is allowed.
+    OutOfMemory,
+    /// Its answer is not of the contract's shape: lengths that do not match, a row out of range. Which.
+    Malformed(Box<str>),
+    /// The question waited too long in the queue, or the queue was full.
+    Late,
+    /// No plugin is running for this policy.
+    Absent,
+}
+
+impl Fault {
+    /// The word in metrics and records: `deadline`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fault::Deadline => "deadline",
+            Fault::Trap(_) => "trap",
+            Fault::OutOfMemory => "out-of-memory",
+            Fault::Malformed(_) => "malformed",
+            Fault::Late => "late",
+            Fault::Absent => "absent",
+        }
+    }
+}
+
+/// An entry of the catalog: something with a name that questions speak of by number.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// What it is.
+    pub kind: EntryKind,
+    /// Its number, unique within its kind.
+    pub id: u64,
+    /// The zone of a node, the region of a zone; 0 for a region.
+    pub parent: u64,
+    /// Its name in the configuration.
+    pub name: Box<str>,
+    /// What the configuration says of it.
+    pub labels: Vec<(Box<str>, Box<str>)>,
+}
+
+/// What a catalog entry is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum EntryKind {
+    /// A region.
+    Region = 1,
+    /// A zone of a region.
+    Zone = 2,
+    /// A node in a zone.
+    Node = 3,
+    /// The region this gateway is in; its `parent` is that region.
+    Home = 4,
+}

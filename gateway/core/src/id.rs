@@ -1,0 +1,46 @@
+//! Names of things, as numbers. Each is unique on this gateway for the life of the process.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $prefix:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "{}"), self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// One participant's media through the gateway, both directions.
+    SessionId(u64), "s"
+);
+id!(
+    /// Sessions that belong together; they are placed, and moved, as one.
+    RoomId(u64), "r"
+);
+id!(
+    /// A machine media is forwarded to. Its number is its cell on the [`Board`](crate::Board).
+    NodeId(u32), "n"
+);
+id!(
+    /// Where nodes are: one or more zones.
+    RegionId(u32), "region-"
+);
+id!(
+    /// A part of a region that fails by itself.
+    ZoneId(u32), "zone-"
+);
+id!(
+    /// A node from coming Up to its next Down, as this gateway saw it. Counts from 1; only grows.
+    Incarnation(u32), "i"
+);
+id!(
+    /// One question to a policy.
+    AskId(u64), "ask-"
+);

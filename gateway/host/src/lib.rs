@@ -1,0 +1,1 @@
+//! Asks: the only crate that knows Wasm; synchronous, no sockets.

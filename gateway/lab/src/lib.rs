@@ -1,0 +1,1 @@
+//! Plays everyone else: clients, media nodes, bad networks.

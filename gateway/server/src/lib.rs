@@ -1,0 +1,1 @@
+//! Does: sockets, clocks, threads, telemetry, admin API.

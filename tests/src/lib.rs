@@ -1,0 +1,1 @@
+//! Drives the house from outside, or a crate through its front door.
