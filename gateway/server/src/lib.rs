@@ -1,1 +1,4 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
+
+pub mod flows;
+pub mod ring;
