@@ -11,5 +11,6 @@
 pub mod demux;
 pub mod roq;
 pub mod rtp;
+pub mod stun;
 pub mod trunk;
 pub mod varint;
