@@ -1,1 +1,5 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
+
+pub mod flows;
+pub mod quic;
+pub mod ring;
