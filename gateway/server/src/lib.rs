@@ -1,5 +1,6 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
 
 pub mod flows;
+mod mmsg;
 pub mod quic;
 pub mod ring;
