@@ -1,6 +1,8 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
 
+pub mod control;
 pub mod flows;
 mod mmsg;
 pub mod quic;
 pub mod ring;
+pub mod worker;
