@@ -1,1 +1,3 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
+
+pub mod settings;
