@@ -1,6 +1,7 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
 
 pub mod flows;
+mod mmsg;
 pub mod quic;
 pub mod ring;
 pub mod settings;

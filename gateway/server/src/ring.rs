@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::flows::Home;
 
@@ -185,6 +187,19 @@ impl Receiver {
             self.get_up();
         }
         taken
+    }
+
+    /// For tasks of the current runtime, which can wait for it to become readable.
+    ///
+    /// # Errors
+    ///
+    /// The event loop does not take the descriptor.
+    #[expect(
+        deprecated,
+        reason = "the successor is unsafe, for descriptors that may change; ours never does"
+    )]
+    pub fn into_async(self) -> std::io::Result<AsyncFd<Receiver>> {
+        AsyncFd::with_interest(self, Interest::READABLE)
     }
 
     /// Whether the sender is gone for ever. What it left can still be popped.

@@ -12,7 +12,7 @@ use super::hub::{Hub, LineId, Rejected};
 use crate::ring;
 
 /// DATAGRAMs read before others get their turn.
-const READ_AT_ONCE: usize = 64;
+const READ_AT_ONCE: u64 = 64;
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(hub: Rc<Hub>, connecting: quinn::Connecting) {
@@ -24,25 +24,28 @@ pub(super) async fn serve(hub: Rc<Hub>, connecting: quinn::Connecting) {
     let line = hub.join(connection.clone());
     // Each ends only with the connection, so the first to end ends all.
     let read = tokio::select! {
+        // Reads what came before the end.
+        biased;
         read = read_datagrams(&hub, line, &connection) => Some(read),
         () = accept_streams(&hub, line, &connection) => None,
         () = refuse_bidirectional(&hub, &connection) => None,
     };
-    hub.part(line);
     if let Some(read) = read {
         let received = connection.stats().frame_rx.datagram;
         hub.counters.receive_overflow.fetch_add(received.saturating_sub(read), Ordering::Relaxed);
     }
+    hub.part(line);
 }
 
 /// Reads until the connection ends and says how many it read.
 async fn read_datagrams(hub: &Hub, line: LineId, connection: &quinn::Connection) -> u64 {
+    let received = &hub.counters.received_datagrams;
     let mut read = 0u64;
     while let Ok(datagram) = connection.read_datagram().await {
         read += 1;
         match roq::read_datagram(&datagram) {
-            Ok((flow, packet)) => match hub.deliver(line, flow, packet) {
-                Ok(()) => count(&hub.counters.received_datagrams),
+            Ok((flow, packet)) => match hub.deliver(line, flow, packet, received) {
+                Ok(()) => {}
                 Err(Rejected::UnknownFlow) => count(&hub.counters.unknown_flow_datagrams),
                 Err(Rejected::NotRtp) => {
                     count(&hub.counters.not_rtp);
@@ -55,7 +58,7 @@ async fn read_datagrams(hub: &Hub, line: LineId, connection: &quinn::Connection)
                 connection.close(code(roq::ErrorCode::Packet), reason.as_bytes());
             }
         }
-        if read.is_multiple_of(READ_AT_ONCE as u64) {
+        if read.is_multiple_of(READ_AT_ONCE) {
             tokio::task::yield_now().await;
         }
     }
@@ -109,11 +112,7 @@ async fn read_stream(
                 }
                 Ok(Some(roq::Item::Packet(packet))) => {
                     let flow = flow.expect("a stream's flow comes before its packets");
-                    let delivered = hub.deliver(line, flow, packet);
-                    if delivered.is_ok() {
-                        count(&hub.counters.received_in_streams);
-                    }
-                    delivered.err()
+                    hub.deliver(line, flow, packet, &hub.counters.received_in_streams).err()
                 }
                 Err(malformed) => {
                     count(match malformed {

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use evenkeel_media::{demux, roq, rtp};
@@ -123,17 +123,20 @@ impl Hub {
         self.flows.home(&Key::Roq(flow.number()))
     }
 
-    /// A packet came over this connection; if it is a session's, that session's packets go back the same way.
+    /// A packet came over this connection; if it is a session's, it is counted as `received`, and that session's
+    /// packets go back the same way.
     pub(super) fn deliver(
         &self,
         line: LineId,
         flow: roq::Flow,
         packet: &[u8],
+        received: &AtomicU64,
     ) -> Result<(), Rejected> {
         let home = self.home(flow).ok_or(Rejected::UnknownFlow)?;
         if !is_media(packet) {
             return Err(Rejected::NotRtp);
         }
+        count(received);
         let mut state = self.state.borrow_mut();
         self.attach(&mut state, line, home, flow.number());
         self.tell(&mut state, Meta { home, kind: Kind::Media, flow: flow.number() }, packet);

@@ -162,7 +162,8 @@ fn prepare(
         socket,
         Arc::new(quinn::TokioRuntime),
     )?;
-    let rings = from_workers.into_iter().map(AsyncFd::register).collect::<io::Result<_>>()?;
+    let rings =
+        from_workers.into_iter().map(ring::Receiver::into_async).collect::<io::Result<_>>()?;
     Ok((endpoint, rings))
 }
 
