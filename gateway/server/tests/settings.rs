@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_core::Hook;
+use evenkeel_core::{AdmitOnFault, Hook, Probed, RegionId, Timings, ZoneId};
 use evenkeel_server::settings::{
     Colour, Driver, Identity, Ingress, Invalid, Origin, Plugin, Probe, Protocol, Rtcp, Settings,
     Traceparent,
@@ -83,14 +83,11 @@ fn without_a_file_the_gateway_is_on_loopback_with_the_shipped_policies() {
 
 #[test]
 fn the_detector_keeps_the_budget_of_failover_unless_told_otherwise() {
-    let detector = Settings::load(None, None).unwrap().detector;
+    let timings = Settings::load(None, None).unwrap().core().timings;
+    assert_eq!(timings, Timings::default());
     let ms = Duration::from_millis;
-    assert_eq!((detector.in_region.probe_every, detector.across.probe_every), (ms(10), ms(50)));
-    assert_eq!((detector.in_region.misses, detector.across.misses), (2, 1));
-    let alone = (detector.in_region.condemn_alone_after, detector.across.condemn_alone_after);
-    assert_eq!(alone, (ms(200), ms(500)));
-    assert_eq!((detector.answer_within, detector.silence, detector.stall), (ms(5), ms(8), ms(5)));
-    assert_eq!((detector.ports, detector.ports_within), (3, ms(20)));
+    assert_eq!((timings.probe_every_near, timings.probe_every_far), (ms(10), ms(50)));
+    assert_eq!((timings.condemn_alone_near, timings.condemn_alone_far), (ms(200), ms(500)));
 }
 
 #[test]
@@ -103,7 +100,7 @@ fn everything_a_person_may_write_arrives() {
         &file,
         r#"
         [gateway]
-        region = "east"
+        region = "west"
         drain_within = "90s"
 
         [[listen]]
@@ -155,12 +152,13 @@ fn everything_a_person_may_write_arrives() {
         workers = 2
 
         [detector]
-        in_region = { probe_every = "20ms", misses = 3 }
+        in_region = { probe_every = "20ms" }
+        eject_for = "5min"
         "#,
     )
     .unwrap();
     let settings = Settings::load(Some(&file), None).unwrap();
-    assert_eq!(settings.gateway.region.as_deref(), Some("east"));
+    assert_eq!(&*settings.gateway.region, "west");
     assert_eq!(settings.gateway.drain_within, Duration::from_secs(90));
     let [open, chosen, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
     let Ingress::Udp { identities, open: scenario, rtcp } = &open.ingress else { panic!() };
@@ -186,9 +184,10 @@ fn everything_a_person_may_write_arrives() {
     assert_eq!((&*otlp.endpoint, otlp.protocol), ("http://127.0.0.1:4318", Protocol::Http));
     assert_eq!((settings.limits.sessions, settings.limits.workers), (500, Some(2)));
     assert_eq!(settings.limits.early_packets, 16);
-    assert_eq!(settings.detector.in_region.misses, 3);
-    let alone = settings.detector.in_region.condemn_alone_after;
-    assert_eq!(alone, Duration::from_millis(200));
+    assert_eq!(settings.detector.probe_every_near, Duration::from_millis(20));
+    assert_eq!(settings.detector.probe_every_far, Duration::from_millis(50));
+    // An ejection cannot grow to less than it begins with.
+    assert_eq!(settings.detector.ejection_max, Duration::from_secs(300));
 }
 
 #[test]
@@ -213,4 +212,43 @@ fn a_folder_replaces_shipped_policy_sets_by_file_name_and_adds_others() {
     let invalid = routing.invalid("/deep/n", "7", "0 to 5");
     assert_eq!((invalid.line, invalid.column), (6, 67));
     assert_eq!(settings.scenario("live").unwrap().0.origin, Origin::Shipped);
+}
+
+#[test]
+fn the_core_gets_places_by_number_and_scenarios_with_their_policies() {
+    let folder = folder("core");
+    let node = |port: u16, region: &str, zone: &str, more: &str| {
+        format!(
+            "[[node]]\nname = \"n{port}\"\naddress = \"10.0.0.1:{port}\"\nregion = \"{region}\"\n\
+             zone = \"{zone}\"\ndriver = \"plain\"\ncapacity = \"4 Mbit/s\"\n{more}\n"
+        )
+    };
+    let text = String::from("[gateway]\nregion = \"west\"\n")
+        + &node(1, "east", "a", "")
+        + &node(2, "east", "b", "probe = \"none\"")
+        + &node(3, "west", "a", "")
+        + &node(4, "east", "a", "");
+    fs::write(folder.join("evenkeel.toml"), text).unwrap();
+    let call = "[scenario.call]\nbitrate = { floor = \"30 kbit/s\", ceiling = \"1 Mbit/s\" }\n\
+                [admission]\nplugin = \"admit-capacity\"\non_fault = \"reject\"\n";
+    let sets = folder.join("policies");
+    fs::create_dir(&sets).unwrap();
+    fs::write(sets.join("call.toml"), call).unwrap();
+    let settings = Settings::load(Some(&folder.join("evenkeel.toml")), Some(&sets)).unwrap();
+    let core = settings.core();
+    assert_eq!(core.regions, ["east".into(), "west".into()]);
+    assert_eq!(core.home, RegionId(1));
+    let zones: Vec<_> = core.zones.iter().map(|zone| (&*zone.name, zone.region)).collect();
+    assert_eq!(zones, [("a", RegionId(0)), ("b", RegionId(0)), ("a", RegionId(1))]);
+    let placed: Vec<_> = core.nodes.iter().map(|node| (&*node.name, node.zone)).collect();
+    let expected = [("n1", ZoneId(0)), ("n2", ZoneId(1)), ("n3", ZoneId(2)), ("n4", ZoneId(0))];
+    assert_eq!(placed, expected);
+    let probed: Vec<_> = core.nodes.iter().map(|node| node.probed).collect();
+    assert_eq!(probed, [Probed::Yes, Probed::No, Probed::Yes, Probed::Yes]);
+    assert_eq!(core.nodes[0].capacity_kbps, 4_000);
+    let call = &core.scenarios["call"];
+    assert!(call.binds(Hook::Admission) && !call.binds(Hook::Routing));
+    assert_eq!((call.bounds.floor_kbps, call.bounds.ceiling_kbps), (30, 1_000));
+    assert_eq!(call.on_admission_fault, AdmitOnFault::Reject);
+    assert!(core.scenarios["live"].binds(Hook::Routing));
 }

@@ -14,8 +14,8 @@ use super::secret::Secret;
 /// `[gateway]`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Gateway {
-    /// The region it is in. `None` only where no node is configured.
-    pub region: Option<Arc<str>>,
+    /// The region it is in. Default: the only one there is; without any node `local`.
+    pub region: Arc<str>,
     /// The folder of policy sets. Default: none, the shipped ones alone.
     pub policies: Option<PathBuf>,
     /// How long sessions may go on after it was told to stop. Default 5 min.
@@ -27,7 +27,7 @@ impl Gateway {
         let hour = Duration::from_secs(3_600);
         let day = Duration::ZERO..=24 * hour;
         Gateway {
-            region: raw.region.as_ref().map(|name| check.name(name)),
+            region: raw.region.as_ref().map_or_else(|| Arc::from("local"), |name| check.name(name)),
             policies: raw.policies.as_ref().map(|folder| check.path(folder.get_ref())),
             drain_within: check.duration(raw.drain_within.as_ref(), hour / 12, day),
         }
@@ -174,8 +174,11 @@ pub struct Limits {
     pub early_for: Duration,
     /// Look-ups of unknown sources per second and source prefix (/24, /56). Default 1,000.
     pub misses_per_prefix: u32,
-    /// The share of sessions that policies may move within a second. Default 0.05. Moves off a dead node are free.
-    pub moved_per_second: f64,
+    /// Rooms that policies may move within a second, per cent of all, but at least one. Default 25. Moves off a dead
+    /// node are free.
+    pub churn_percent: u32,
+    /// Moves of one room within a minute, other than off a dead node. Default 3.
+    pub moves_per_minute: u16,
 }
 
 impl Limits {
@@ -188,7 +191,8 @@ impl Limits {
             early_packets: check.number(raw.early_packets.as_ref(), 16, 0..=1_024),
             early_for: check.duration(raw.early_for.as_ref(), Duration::from_millis(200), early),
             misses_per_prefix: check.number(raw.misses_per_prefix.as_ref(), 1_000, 1..=1_000_000),
-            moved_per_second: check.share(raw.moved_per_second.as_ref(), 0.05),
+            churn_percent: check.number(raw.churn_percent.as_ref(), 25, 1..=100),
+            moves_per_minute: check.number(raw.moves_per_minute.as_ref(), 3, 1..=60),
         }
     }
 }

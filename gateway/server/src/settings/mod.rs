@@ -2,6 +2,7 @@
 
 mod binding;
 mod check;
+mod core;
 mod detector;
 mod embedded;
 mod gateway;
@@ -20,7 +21,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use binding::{Binding, Plugin};
-pub use detector::{Detector, Reach};
 pub use gateway::{Admin, AdminTcp, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent};
 pub use invalid::{Colour, Invalid};
 pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
@@ -28,6 +28,8 @@ pub use node::{Driver, Node, Probe};
 pub use secret::Secret;
 pub use set::{Affinity, Dscp, Mode, OnFault, Origin, PolicySet, Rollout, Scenario};
 pub use unit::BitRate;
+
+use evenkeel_core::Timings;
 
 use check::Check;
 use invalid::Source;
@@ -53,7 +55,7 @@ pub struct Settings {
     /// How much at most.
     pub limits: Limits,
     /// How nodes are judged.
-    pub detector: Detector,
+    pub detector: Timings,
     /// The policy sets, by name; no two answer for one scenario.
     pub sets: Vec<PolicySet>,
 }
@@ -106,8 +108,7 @@ impl Settings {
         sets: Vec<PolicySet>,
         check: &mut Check,
     ) -> Settings {
-        let regions = node::regions(raw, check);
-        let one_region = (regions.len() == 1).then(|| Arc::clone(&regions[0]));
+        let mut regions = node::regions(raw, check);
         match &raw.gateway.region {
             Some(name) => node::known(name, &regions, check),
             None if regions.len() > 1 => {
@@ -115,7 +116,10 @@ impl Settings {
                 let first = raw.node.first().map_or(0..0, |node| node.get_ref().region.span());
                 check.refuse(first, "a gateway that is nowhere", expected);
             }
-            None => gateway.region = one_region,
+            None => gateway.region = regions.first().unwrap_or(&gateway.region).clone(),
+        }
+        if regions.is_empty() {
+            regions.push(gateway.region.clone());
         }
         node::duplicates(&raw.node, check);
         bounded(&raw.node, node::NODES_MAX, "nodes", check);
@@ -130,7 +134,7 @@ impl Settings {
             admin: Admin::check(&raw.admin, check),
             telemetry: Telemetry::check(&raw.telemetry, check),
             limits: Limits::check(&raw.limits, check),
-            detector: Detector::check(&raw.detector, check),
+            detector: detector::check(&raw.detector, check),
             sets,
         }
     }

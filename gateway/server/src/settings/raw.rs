@@ -94,7 +94,8 @@ pub(super) struct Limits {
     pub(super) early_packets: Number,
     pub(super) early_for: Text,
     pub(super) misses_per_prefix: Number,
-    pub(super) moved_per_second: Option<Spanned<f64>>,
+    pub(super) churn_percent: Number,
+    pub(super) moves_per_minute: Number,
 }
 
 #[derive(Deserialize, Default)]
@@ -105,19 +106,16 @@ pub(super) struct Detector {
     pub(super) answer_within: Text,
     pub(super) silence: Text,
     pub(super) silence_arrivals: Number,
-    pub(super) ports: Number,
-    pub(super) ports_within: Text,
-    pub(super) stall: Text,
-    pub(super) panic: Option<Spanned<f64>>,
+    pub(super) own_stall: Text,
+    pub(super) eject_for: Text,
+    pub(super) eject_most: Text,
     pub(super) wary_for: Text,
-    pub(super) wary_most: Text,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct Reach {
     pub(super) probe_every: Text,
-    pub(super) misses: Number,
     pub(super) condemn_alone_after: Text,
 }
 
