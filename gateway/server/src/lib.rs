@@ -6,3 +6,5 @@ mod mmsg;
 pub mod quic;
 pub mod ring;
 pub mod worker;
+pub mod settings;
+pub mod telemetry;
