@@ -1,1 +1,2 @@
 //! Asks: the only crate that knows Wasm; synchronous, no sockets.
+mod bindings;
