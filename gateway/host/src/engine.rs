@@ -39,8 +39,9 @@ impl Engine {
 
     /// An engine with other budgets. Panics as [`Engine::new`] does.
     pub fn with_budgets(budgets: Budgets) -> Engine {
-        let wasm = wasmtime::Engine::new(&config())
-            .expect("the configuration is fixed, and a gateway may reserve address space at its start");
+        let wasm = wasmtime::Engine::new(&config()).expect(
+            "the configuration is fixed, and a gateway may reserve address space at its start",
+        );
         let mut linker = Linker::new(&wasm);
         diag::add_to_linker::<_, HasSelf<Inside>>(&mut linker, |inside| inside)
             .expect("each import is defined once");
@@ -96,8 +97,6 @@ fn config() -> Config {
         .concurrency_support(false)
         .wasm_component_model(true)
         .wasm_gc(false)
-        .wasm_function_references(false)
-        .wasm_exceptions(false)
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
         .wasm_tail_call(false)
