@@ -83,9 +83,8 @@ fn check_target() -> Result<(), String> {
 fn compile(manifest: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--release", "--lib", "--target", TARGET])
+        .args(["build", "--profile", "plugin", "--lib", "--target", TARGET])
         .args(["--message-format", "json-render-diagnostics"])
-        .args(["--config", "profile.release.debug=false"])
         .arg("--manifest-path")
         .arg(manifest)
         .arg("--target-dir")
