@@ -138,7 +138,10 @@ fn write_metrics(code: &mut String, metrics: &[Entry]) {
         let doc = format!("Those that a row about a {kind} may carry.");
         write_set(code, &kind.to_uppercase(), &doc, "Metric", of);
     }
-    line(code, "/// Whether it is a column of frames about sessions and rooms (else: nodes and regions).");
+    line(
+        code,
+        "/// Whether it is a column of frames about sessions and rooms (else: nodes and regions).",
+    );
     line(code, "pub(crate) const fn is_subject(self) -> bool { match self {");
     for metric in metrics {
         line(code, &format!("Metric::{} => {},", metric.variant(), metric.subject()));
@@ -170,7 +173,8 @@ fn write_views(code: &mut String, metrics: &[Entry]) {
         line(code, &format!("impl{view} {{"));
         for metric in metrics.iter().filter(|metric| metric.of.iter().any(|of| of == kind)) {
             let (variant, function) = (metric.variant(), metric.function());
-            let unit = if metric.unit == "count" { "" } else { &format!(" Unit: {}.", metric.unit) };
+            let unit =
+                if metric.unit == "count" { "" } else { &format!(" Unit: {}.", metric.unit) };
             line(code, &format!("/// {}{unit} `None` where it was not measured.", metric.doc));
             if metric.flag {
                 line(code, &format!("pub fn {function}(&self) -> Option<bool> {{"));

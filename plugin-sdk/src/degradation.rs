@@ -144,7 +144,10 @@ impl<S: State, M: State> Actions<S, M> {
     }
 }
 
-pub(crate) fn open<P: Degradation>(loaded: &Loaded<P>, newcomers: &[abi::Newcomer]) -> types::Blobs {
+pub(crate) fn open<P: Degradation>(
+    loaded: &Loaded<P>,
+    newcomers: &[abi::Newcomer],
+) -> types::Blobs {
     let mut states = keep::no_blobs();
     for newcomer in newcomers {
         let newcomer = NewSession {

@@ -147,7 +147,8 @@ impl Reader<'_> {
         let mut out = String::new();
         loop {
             let rest = &self.text[self.at..];
-            let plain = rest.find(['"', '\\']).ok_or_else(|| "a string that never ends".to_owned())?;
+            let plain =
+                rest.find(['"', '\\']).ok_or_else(|| "a string that never ends".to_owned())?;
             out.push_str(&rest[..plain]);
             self.at += plain + 1;
             if rest.as_bytes()[plain] == b'"' {
@@ -205,7 +206,9 @@ mod tests {
 
     #[test]
     fn every_kind_of_value_is_read() {
-        let json = Json::parse(r#" {"a":[1,-2.5,1e3,true,false,null], "b":{"c":"x\n\"\u00e9\ud83d\ude00"}} "#);
+        let json = Json::parse(
+            r#" {"a":[1,-2.5,1e3,true,false,null], "b":{"c":"x\n\"\u00e9\ud83d\ude00"}} "#,
+        );
         let list = vec![
             Json::Whole(1),
             Json::Real(-2.5),
@@ -221,7 +224,9 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_refused_with_its_place() {
-        for text in ["", "{", "[1,]", "{\"a\" 1}", "\"a", "1 2", "tru", "--1", "\"\\u12\"", "\"\\x\""] {
+        for text in
+            ["", "{", "[1,]", "{\"a\" 1}", "\"a", "1 2", "tru", "--1", "\"\\u12\"", "\"\\x\""]
+        {
             assert!(Json::parse(text).is_err(), "{text}");
         }
         assert_eq!(Json::parse("[1 2]"), Err("byte 3: found `2`, expected ]".into()));

@@ -45,7 +45,8 @@ pub(crate) fn resolve<P: Scenario>(
 impl<P: Scenario + Policy> abi::Guest for Plugin<P> {
     fn resolve(scenario: String, labels: Vec<types::Label>) -> Vec<abi::Param> {
         let params = Loaded::<P>::with(|loaded| resolve(loaded, &scenario, &labels));
-        let param = |(param, value): (Param, i64)| abi::Param { key: param.name().to_owned(), value };
+        let param =
+            |(param, value): (Param, i64)| abi::Param { key: param.name().to_owned(), value };
         params.0.into_iter().map(param).collect()
     }
 }

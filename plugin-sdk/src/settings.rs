@@ -58,7 +58,9 @@ pub fn fields<'a>(json: &'a Json, known: &[&str]) -> Result<&'a [(String, Json)]
         return Err(expected("an object", json));
     };
     match fields.iter().find(|(key, _)| !known.contains(&key.as_str())) {
-        Some((key, _)) => Err(format!("{key}: there is no such setting; there is {}", known.join(", "))),
+        Some((key, _)) => {
+            Err(format!("{key}: there is no such setting; there is {}", known.join(", ")))
+        }
         None => Ok(fields),
     }
 }

@@ -6,8 +6,8 @@ mod id;
 mod measure;
 
 pub use ask::{
-    Action, AdmitVerdict, Answer, Answered, Ask, Entry, EntryKind, Fault, Hook, Labels, Move, Note, Op, Param,
-    PolicyName, Question, RoomRow, SessionRow, State,
+    Action, AdmitVerdict, Answer, Answered, Ask, Entry, EntryKind, Fault, Hook, Labels, Move, Note,
+    Op, Param, PolicyName, Question, RoomRow, SessionRow, State,
 };
 pub use id::{AskId, Incarnation, NodeId, RegionId, RoomId, SessionId, ZoneId};
 pub use measure::{Measures, Metric, Row, UNMEASURED};

@@ -22,7 +22,8 @@ pub(crate) fn attribute(
         return Err(Error::new_spanned(arguments, "this attribute takes no arguments"));
     }
     let Some((_, path, _)) = &item.trait_ else {
-        let example = format!("write it on the implementation of the trait: #[{}] impl …", shape.hook);
+        let example =
+            format!("write it on the implementation of the trait: #[{}] impl …", shape.hook);
         return Err(Error::new_spanned(&item.self_ty, example));
     };
     if !item.generics.params.is_empty() {

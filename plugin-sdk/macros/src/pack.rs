@@ -96,7 +96,10 @@ fn variants(data: &DataEnum) -> Result<TokenStream> {
     let numbers = 0..names.len() as u32;
     let again = numbers.clone();
     let Some(first) = names.first() else {
-        return Err(Error::new_spanned(&data.variants, "an enum without variants cannot be packed"));
+        return Err(Error::new_spanned(
+            &data.variants,
+            "an enum without variants cannot be packed",
+        ));
     };
     Ok(quote! {
         fn fresh() -> Self {

@@ -33,7 +33,10 @@ fn derive_struct(input: &DeriveInput, fields: &FieldsNamed) -> Result<TokenStrea
     let schema = schema(&fields);
     let unit = matches!(&input.data, Data::Struct(data) if matches!(data.fields, Fields::Unit));
     let build = if unit {
-        quote!({ let _ = fields; Ok(Self) })
+        quote!({
+            let _ = fields;
+            Ok(Self)
+        })
     } else {
         quote!(Ok(Self { #(#names: #reads),* }))
     };
@@ -194,7 +197,9 @@ impl Knob<'_> {
 
     fn may_be_left_out(&self) -> bool {
         let optional = match &self.field.ty {
-            Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == "Option"),
+            Type::Path(path) => {
+                path.path.segments.last().is_some_and(|last| last.ident == "Option")
+            }
             _ => false,
         };
         self.default.is_some() || optional
@@ -230,7 +235,8 @@ impl Knob<'_> {
         };
         let (min, max) = (size(&self.min), size(&self.max));
         // Bounds of a duration are compared in milliseconds.
-        let by_text = |limit: &Option<Limit>| limit.as_ref().is_some_and(|limit| limit.json.is_none());
+        let by_text =
+            |limit: &Option<Limit>| limit.as_ref().is_some_and(|limit| limit.json.is_none());
         let unit = if by_text(&self.min) || by_text(&self.max) { "ms" } else { unit.as_str() };
         quote! {
             ::evenkeel_plugin_sdk::settings::field(
@@ -275,7 +281,10 @@ fn number(value: &Expr) -> Result<String> {
         Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => Ok(number.base10_digits().to_owned()),
         Expr::Lit(ExprLit { lit: Lit::Float(number), .. }) => Ok(number.base10_digits().to_owned()),
         Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => Ok(format!("-{}", number(expr)?)),
-        _ => Err(Error::new_spanned(value, "found neither a number, a string, a bool nor a list of those")),
+        _ => Err(Error::new_spanned(
+            value,
+            "found neither a number, a string, a bool nor a list of those",
+        )),
     }
 }
 
