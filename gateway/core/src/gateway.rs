@@ -6,6 +6,7 @@ mod asking;
 mod opening;
 mod quality;
 mod routing;
+mod view;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +28,7 @@ use crate::{
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
 pub use opening::NotOpened;
+pub use view::{NodeStanding, RoomStanding, SessionStanding};
 
 /// How often sessions are looked at for silence.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);

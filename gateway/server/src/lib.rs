@@ -3,6 +3,7 @@
 pub mod control;
 pub mod flows;
 mod mmsg;
+mod policy;
 pub mod quic;
 pub mod ring;
 pub mod worker;
