@@ -8,6 +8,7 @@
 //! it, [`rtp`] and [`rtcp`] read it, [`roq`] and [`trunk`] carry it, [`continuity`] keeps its
 //! receiver from noticing a change of sender, [`statistics`] and [`quality`] say how it fared.
 
+pub mod continuity;
 pub mod demux;
 pub mod roq;
 pub mod rtcp;
