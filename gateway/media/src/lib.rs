@@ -10,9 +10,11 @@
 
 pub mod continuity;
 pub mod demux;
+pub mod quality;
 pub mod roq;
 pub mod rtcp;
 pub mod rtp;
+pub mod statistics;
 pub mod stun;
 pub mod trunk;
 pub mod varint;

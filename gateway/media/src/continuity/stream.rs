@@ -6,9 +6,10 @@ use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass, Source};
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use std::time::{Duration, Instant};
 
-/// A stream that goes on by itself keeps its timestamps within this of the clock. It tells a stream
-/// that went on from one that began anew under the same SSRC near the old number.
-const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(120);
+/// A stream that goes on by itself has timestamps this close to where it stopped or, as a clock
+/// should, to where it would be by now. It tells a stream that went on from one that began anew
+/// under the same SSRC near the old number.
+const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(10);
 
 /// A stream towards the client: its numbers, and who sends it.
 ///
@@ -179,8 +180,9 @@ impl Stream {
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
         let expected = self.latest.wrapping_add(self.ticks_since(self.latest_at, now) as u32);
-        let tolerance = TIMESTAMP_TOLERANCE.as_secs() * u64::from(self.clock_rate);
-        let off = u64::from(timestamp_ahead(timestamp, expected).unsigned_abs());
+        let off = |from| u64::from(timestamp_ahead(timestamp, from).unsigned_abs());
+        let off = off(expected).min(off(self.latest));
+        let tolerance = ticks(TIMESTAMP_TOLERANCE, self.clock_rate);
         (-BEHIND_MAX..=AHEAD_MAX).contains(&ahead) && (off <= tolerance || self.clock_rate == 0)
     }
 

@@ -6,6 +6,7 @@ use crate::rtp::Header;
 mod conference;
 mod control;
 mod overlap;
+mod seeds;
 mod voice;
 
 const OPUS: u8 = 111;
@@ -122,4 +123,10 @@ impl Random {
     fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
+}
+
+#[test]
+fn a_session_of_one_stream_stays_small() {
+    let bytes = size_of::<Continuity>() + size_of::<Stream>();
+    assert!(bytes <= 512, "{bytes} bytes: an idle session has 1.5 KiB in all");
 }
