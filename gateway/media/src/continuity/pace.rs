@@ -236,6 +236,15 @@ mod tests {
     }
 
     #[test]
+    fn distances_across_a_loss_teach_nothing() {
+        let mut pace = voice(&[960; 10]);
+        for _ in 0..10 {
+            pace.advance(2, 1_920, false);
+        }
+        assert_eq!(pace.leap(silence(2_880), VOICE_HZ), Leap { lost: 2, ticks: 2_880 });
+    }
+
+    #[test]
     fn voice_that_changes_its_frame_stays_on_the_grid() {
         let mut distances = vec![2_880; 10];
         distances.extend([960; 10]);

@@ -59,6 +59,19 @@ fn clock_rate_decides_where_the_payload_type_is_new() {
 }
 
 #[test]
+fn voice_goes_on_after_a_switch_amid_dialled_digits() {
+    let mut session = Session::new();
+    for number in 0..30 {
+        heard_as(&mut session, audio(1, 1), number);
+        heard_as(&mut session, video(1, 2), number);
+    }
+    heard_as(&mut session, Node { payload_type: EVENT, ..audio(1, 1) }, 30);
+    let types: Vec<_> = session.0.sources().map(|source| source.payload_type).collect();
+    assert_eq!(types, [EVENT, VP8], "the last seen");
+    assert_eq!(heard_as(&mut session, audio(2, 10), 31), 1);
+}
+
+#[test]
 fn stream_of_another_known_type_is_not_taken_for_its_neighbour() {
     let mut session = Session::new();
     let repeats = |epoch, ssrc| Node { payload_type: RTX, ..video(epoch, ssrc) };

@@ -242,11 +242,17 @@ fn losses_before_and_at_the_switch_are_not_the_new_senders() {
 
 #[test]
 fn round_trips_are_measured_by_the_present_senders_reports_only() {
-    let mut session = switched();
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    let of_old = SenderInfo { ntp: 0xe000_0000_8000_0000, ..report_of(old(), 9) };
+    let report = compound(|out| write_sender_report(&of_old, &[], out));
+    to_client(&mut session, 1, report).unwrap();
+    session.voice_as(new(), old(), 13, 23);
     let report = compound(|out| write_sender_report(&report_of(new(), 22), &[], out));
     to_client(&mut session, 2, report).unwrap();
     let seen = (report_of(new(), 22).ntp >> 16) as u32;
-    for (last_sr, expected) in [(seen, (seen, 9)), (seen + 1, (0, 0))] {
+    let seen_before = (of_old.ntp >> 16) as u32;
+    for (last_sr, expected) in [(seen, (seen, 9)), (seen_before, (0, 0))] {
         let block = ReportBlock { last_sr, delay_since_last_sr: 9, ..block_at(22) };
         let block = blocks_for_node(&mut session, block)[0];
         assert_eq!((block.last_sr, block.delay_since_last_sr), expected);

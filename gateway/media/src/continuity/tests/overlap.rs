@@ -63,6 +63,17 @@ fn previous_hop_fills_numbers_kept_free_once() {
 }
 
 #[test]
+fn previous_hop_reaches_no_further_back_than_its_own_time() {
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 27);
+    session.voice_as(old(), old(), 28, 30);
+    session.voice_as(new(), old(), 30, 33);
+    session.voice_as(node(3, 0xc, 9, 9), old(), 35, 36);
+    assert_eq!(session.pass(new(), voice(27), 701.0), Pass::Duplicate, "free, but older");
+    assert_eq!(session.got(new(), voice(34), 702.0), numbers(old(), voice(34)));
+}
+
+#[test]
 fn closed_hop_delivers_nothing_more() {
     let mut session = Session::new();
     session.voice_as(old(), old(), 0, 30);
@@ -169,6 +180,22 @@ fn rest_of_an_unfinished_frame_is_lost_with_it() {
     let mut session = Session::new();
     watch(&mut session, old(), 0..123);
     watch(&mut session, new(), 132..240);
+}
+
+#[test]
+fn frame_that_the_second_sender_finished_is_finished() {
+    let mut session = Session::new();
+    watch(&mut session, old(), 0..120);
+    let (_, alone) = picture(120);
+    let alone = Sent { marker: true, ..alone };
+    let (now_ms, _) = picture(120);
+    let unfinished = Sent { marker: false, ..alone };
+    session.got(video(old()), unfinished, now_ms);
+    let (now_ms, next) = picture(126);
+    let second = session.got(video(new()), Sent { marker: true, ..next }, now_ms);
+    let (now_ms, next) = picture(132);
+    let third = session.got(video(node(3, 0xc, 9, 9)), next, now_ms);
+    assert_eq!(third.1, second.1.wrapping_add(1), "nothing of it was lost");
 }
 
 #[test]

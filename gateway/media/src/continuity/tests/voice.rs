@@ -180,6 +180,17 @@ fn packet_whose_number_the_old_sender_used_is_dropped() {
 }
 
 #[test]
+fn packet_that_belongs_before_what_the_old_sender_said_is_dropped() {
+    let mut session = Session::new();
+    session.voice_as(first(), first(), 0, 27);
+    session.voice_as(first(), first(), 28, 30);
+    session.voice_as(second(), first(), 30, 33);
+    assert_eq!(session.pass(second(), voice(27), 661.0), Pass::Duplicate, "free, but not its own");
+    let other = Sent { timestamp: 5, ..voice(29) };
+    assert_eq!(session.pass(second(), other, 661.0), Pass::Duplicate, "taken by another packet");
+}
+
+#[test]
 fn duplicates_are_dropped_on_both_sides_of_a_switch() {
     let mut session = Session::new();
     for number in 0..60 {
@@ -219,7 +230,9 @@ fn jump_of_the_present_sender_is_its_own_affair_and_followed() {
         let mut session = Session::new();
         session.voice_as(first(), first(), 0, 30);
         let jumped = Node { sequence: first().sequence.wrapping_add(jump), ..first() };
-        session.voice_as(jumped, jumped, 30, 40);
+        session.voice_as(jumped, jumped, 30, 32);
+        assert_eq!(session.pass(jumped, voice(31), 621.0), Pass::Duplicate);
+        session.voice_as(jumped, jumped, 32, 40);
         session.voice_as(second(), jumped, 42, 60);
     }
 }
@@ -232,6 +245,27 @@ fn one_stray_number_derails_nothing() {
     assert_eq!(session.pass(stray, voice(30), 600.0), Pass::Untouched);
     session.voice_as(first(), first(), 31, 40);
     session.voice_as(second(), first(), 40, 60);
+}
+
+#[test]
+fn stray_numbers_are_believed_only_one_right_after_the_other() {
+    let mut session = Session::new();
+    session.voice_as(first(), first(), 0, 30);
+    let stray = Node { sequence: first().sequence.wrapping_add(20_000), ..first() };
+    assert_eq!(session.pass(stray, voice(30), 600.0), Pass::Untouched);
+    session.voice_as(first(), first(), 31, 32);
+    assert_eq!(session.pass(stray, voice(31), 620.0), Pass::Untouched);
+    session.voice_as(second(), first(), 32, 60);
+}
+
+#[test]
+fn clock_that_its_sender_set_back_is_followed() {
+    let mut session = Session::new();
+    session.voice_as(first(), first(), 0, 30);
+    let back = first().timestamp.wrapping_sub(10 * VOICE_HZ);
+    let set_back = Node { timestamp: back, ..first() };
+    session.voice_as(set_back, set_back, 30, 40);
+    session.voice_as(second(), set_back, 42, 60);
 }
 
 #[test]
