@@ -199,6 +199,25 @@ fn frame_that_the_second_sender_finished_is_finished() {
 }
 
 #[test]
+fn frame_that_was_left_by_a_jump_is_over() {
+    let mut session = Session::new();
+    watch(&mut session, old(), 0..122);
+    // Frames of one packet from here on, under numbers far away.
+    let jumped = Node { sequence: old().sequence.wrapping_add(20_000), ..old() };
+    let of = |number| {
+        let (now_ms, sent) = picture(number);
+        (now_ms, Sent { marker: true, ..sent })
+    };
+    let (now_ms, sent) = of(126);
+    session.got(video(jumped), sent, now_ms);
+    let (now_ms, sent) = of(132);
+    let last = session.got(video(jumped), Sent { number: 127, ..sent }, now_ms);
+    let (now_ms, sent) = of(138);
+    let next = session.got(video(new()), sent, now_ms);
+    assert_eq!(next.1, last.1.wrapping_add(1), "nothing of it was lost");
+}
+
+#[test]
 fn packets_of_a_frame_may_come_over_both_hops() {
     let mut session = Session::new();
     watch(&mut session, old(), 0..122);
