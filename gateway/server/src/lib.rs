@@ -6,6 +6,7 @@ mod mmsg;
 mod policy;
 pub mod quic;
 pub mod ring;
+pub mod run;
 pub mod worker;
 pub mod settings;
 pub mod telemetry;

@@ -88,10 +88,24 @@ impl Inbox {
 }
 
 /// Datagrams on their way out of one socket.
-#[derive(Default)]
 pub(crate) struct Outbox {
     bytes: Vec<u8>,
     queue: Vec<Queued>,
+    family: Family,
+}
+
+/// What kind of socket a batch leaves by: an IPv6 one reaches IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Of a socket with this local address.
+    pub(crate) fn of(local: SocketAddr) -> Family {
+        if local.is_ipv6() { Family::V6 } else { Family::V4 }
+    }
 }
 
 struct Queued {
@@ -111,6 +125,10 @@ pub(crate) struct Sent {
 }
 
 impl Outbox {
+    pub(crate) fn new(family: Family) -> Outbox {
+        Outbox { bytes: Vec::new(), queue: Vec::new(), family }
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.queue.len() >= BATCH
     }
@@ -184,7 +202,7 @@ impl Outbox {
             header.msg_iov = &mut slices[place];
             header.msg_iovlen = 1;
             if let Some(to) = queued.to {
-                header.msg_namelen = write_address(to, &mut names[place]);
+                header.msg_namelen = write_address(mapped(to, self.family), &mut names[place]);
                 header.msg_name = std::ptr::from_mut(&mut names[place]).cast();
                 if queued.dscp != 0 {
                     header.msg_controllen = write_dscp(to, queued.dscp, &mut controls[place]);
@@ -259,9 +277,15 @@ fn extended_error(header: &libc::msghdr) -> Option<i32> {
 ///
 /// # Errors
 /// What `setsockopt` says.
-pub(crate) fn keep_errors(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
-    let (level, option) =
-        if v6 { (libc::SOL_IPV6, libc::IPV6_RECVERR) } else { (libc::SOL_IP, libc::IP_RECVERR) };
+pub(crate) fn keep_errors(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
+    keep(socket, libc::SOL_IP, libc::IP_RECVERR)?;
+    match family {
+        Family::V4 => Ok(()),
+        Family::V6 => keep(socket, libc::SOL_IPV6, libc::IPV6_RECVERR),
+    }
+}
+
+fn keep(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the option takes an int, and gets one of its size.
     let result = unsafe {
@@ -295,6 +319,15 @@ fn write_dscp(to: SocketAddr, dscp: u8, control: &mut Control) -> usize {
         (*header).cmsg_len = libc::CMSG_LEN(space) as usize;
         std::ptr::write_unaligned(libc::CMSG_DATA(header).cast(), class);
         libc::CMSG_SPACE(space) as usize
+    }
+}
+
+fn mapped(to: SocketAddr, family: Family) -> SocketAddr {
+    match (to, family) {
+        (SocketAddr::V4(v4), Family::V6) => {
+            SocketAddr::V6(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0))
+        }
+        (to, _) => to,
     }
 }
 
@@ -383,10 +416,22 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_socket_reaches_ipv4_and_knows_who_answers() {
+        let (here, there) = (UdpSocket::bind("[::]:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let mut outbox = Outbox::new(Family::of(here.local_addr().unwrap()));
+        outbox.push(Some(there.local_addr().unwrap()), 46, b"over");
+        assert_eq!(outbox.flush(here.as_fd()).sent, 1);
+        let (_, from) = receive_all(&mut Inbox::new(), &there, 1).remove(0);
+        there.send_to(b"back", from).unwrap();
+        let (bytes, from) = receive_all(&mut Inbox::new(), &here, 1).remove(0);
+        assert_eq!((&*bytes, from), (b"back".as_slice(), there.local_addr().unwrap()));
+    }
+
+    #[test]
     fn a_batch_arrives_whole_in_order_and_with_its_sender() {
         for host in ["127.0.0.1:0", "[::1]:0"] {
             let (here, there) = (UdpSocket::bind(host).unwrap(), UdpSocket::bind(host).unwrap());
-            let mut outbox = Outbox::default();
+            let mut outbox = Outbox::new(Family::V4);
             for number in 0..150_u8 {
                 outbox.push(
                     Some(there.local_addr().unwrap()),
@@ -410,7 +455,7 @@ mod tests {
         let (here, there) =
             (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let to = Some(there.local_addr().unwrap());
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(Family::V4);
         outbox.push(to, 0, b"stays")[0] = b'S';
         outbox.push(to, 0, b"goes");
         outbox.pop();
@@ -436,7 +481,7 @@ mod tests {
         let here = UdpSocket::bind("127.0.0.1:0").unwrap();
         here.connect(gone).unwrap();
         here.send(b"first").unwrap();
-        let mut outbox = Outbox::default();
+        let mut outbox = Outbox::new(Family::V4);
         outbox.push(None, 0, b"second");
         let outcome = outbox.flush(here.as_fd());
         assert_eq!(outcome.sent, 1);
@@ -445,12 +490,12 @@ mod tests {
 
     #[test]
     fn the_error_queue_accuses_who_does_not_listen_and_nobody_else() {
-        for (host, v6) in [("127.0.0.1:0", false), ("[::1]:0", true)] {
+        for (host, family) in [("127.0.0.1:0", Family::V4), ("[::1]:0", Family::V6)] {
             let gone = UdpSocket::bind(host).unwrap().local_addr().unwrap();
             let alive = UdpSocket::bind(host).unwrap();
             let here = UdpSocket::bind(host).unwrap();
-            keep_errors(here.as_fd(), v6).unwrap();
-            let mut outbox = Outbox::default();
+            keep_errors(here.as_fd(), family).unwrap();
+            let mut outbox = Outbox::new(Family::V4);
             outbox.push(Some(gone), 0, b"x");
             outbox.flush(here.as_fd());
             rustix::event::poll(

@@ -104,9 +104,18 @@ pub struct Told {
     /// Wall-clock time.
     pub at: SystemTime,
     /// What.
-    pub event: Event,
+    pub event: Happened,
     /// With [`Event::Closed`]: what the session carried.
     pub totals: Option<Totals>,
+}
+
+/// What happened: in the core, or to a policy.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Happened {
+    /// The core says so.
+    Core(Event),
+    /// A revision was activated, refused or rolled back.
+    Rollout(Rollout),
 }
 
 /// One session as it stands.
@@ -279,6 +288,7 @@ pub(crate) enum Request {
     Status(Reply<Status>),
     Push { policy: PolicyName, bytes: Vec<u8>, settings: Option<serde_json::Value>, reply: Reply<Result<Rollout, Failed>> },
     Rollback { policy: PolicyName, reply: Reply<Result<Rollout, Failed>> },
+    Stop { policy: PolicyName, reply: Reply<Result<(), Failed>> },
     Shutdown { within: Duration, done: Reply<()> },
 }
 
@@ -387,6 +397,14 @@ impl Handle {
     /// Where there is no such policy, or no revision before.
     pub async fn rollback_policy(&self, policy: PolicyName) -> Result<Rollout, Failed> {
         self.ask(|reply| Request::Rollback { policy, reply }).await?
+    }
+
+    /// Ends a policy's thread, as a drill does: its hook falls back to the native default.
+    ///
+    /// # Errors
+    /// Where there is no such policy.
+    pub async fn stop_policy(&self, policy: PolicyName) -> Result<(), Failed> {
+        self.ask(|reply| Request::Stop { policy, reply }).await?
     }
 
     /// Admits nobody any more; returns when the last session ended, or what was left was closed at the deadline.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use evenkeel_core::{Identity, Ingress, Media, RtcpPort, SessionId};
+use evenkeel_core::{Identity, Ingress, Media, NodeId, Offer, RtcpPort, SessionId};
 use evenkeel_media::roq::Flow;
 
 use super::handle::Reached;
@@ -54,6 +54,9 @@ pub(crate) struct Resident {
     pub(crate) home: Home,
     pub(crate) reached: Reached,
     pub(crate) totals: Totals,
+    /// Addresses of its own at `plain` nodes.
+    pub(crate) nodes: Vec<(NodeId, SocketAddr)>,
+    pub(crate) rtcp: RtcpPort,
     keys: Vec<Key>,
 }
 
@@ -164,12 +167,13 @@ impl Homes {
     pub(crate) fn settle(
         &mut self,
         session: SessionId,
-        ingress: &Ingress,
-        media: &Media,
+        offer: &Offer,
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Result<(Home, Client, Option<Ports>), Homeless> {
+        let (ingress, media) = (&offer.ingress, &*offer.media);
         self.admits(ingress)?;
         let ports = self.ports(media)?;
+        let (client, reached, keys) = self.welcome(ingress, media, random).ok_or(Homeless::NoListener)?;
         let (worker, slots) = self
             .workers
             .iter_mut()
@@ -178,8 +182,14 @@ impl Homes {
             .ok_or(Homeless::NoResources)?;
         let (slot, generation) = slots.take();
         let home = Home { worker: worker as u16, slot, generation };
-        let (client, reached, keys) = self.welcome(ingress, media, random).ok_or(Homeless::NoListener)?;
-        let resident = Resident { home, reached, totals: Totals::default(), keys: Vec::new() };
+        let resident = Resident {
+            home,
+            reached,
+            totals: Totals::default(),
+            nodes: offer.nodes.clone(),
+            rtcp: media.rtcp,
+            keys: Vec::new(),
+        };
         self.residents.insert(session, resident);
         for (key, entry) in keys {
             if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {

@@ -21,7 +21,7 @@ pub(crate) struct Measure {
     last_heard: Option<Instant>,
     loss_up_ppm: Smoothed,
     loss_down_ppm: Smoothed,
-    jitter_up_us: Option<u32>,
+    jitter_up_us: Option<u64>,
     jitter_down_us: Option<u32>,
     rtt_us: Option<u32>,
     /// The middle of the last sender report's NTP time, and when it went to the client.
@@ -126,8 +126,8 @@ impl Measure {
         let Some((middle, at)) = self.reported else {
             return;
         };
-        if block.last_sender_report == middle && middle != 0 {
-            let held = Duration::from_micros(u64::from(block.delay_since_last_sender_report) * 1_000_000 / 65_536);
+        if block.last_sr == middle && middle != 0 {
+            let held = Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
             let trip = now.saturating_duration_since(at).saturating_sub(held);
             self.rtt_us = u32::try_from(trip.as_micros()).ok();
         }
@@ -160,8 +160,8 @@ impl Measure {
         let (mut expected, mut lost, mut jitter) = (0, 0, 0);
         for (_, reception) in &mut self.sources {
             let interval = reception.interval();
-            expected += u64::from(interval.expected);
-            lost += u64::from(interval.lost);
+            expected += interval.expected;
+            lost += interval.lost;
             jitter = jitter.max(reception.jitter_us());
         }
         self.lost_up += lost;
@@ -182,13 +182,13 @@ impl Measure {
         };
         set(Metric::LossUp, self.loss_up_ppm.0);
         set(Metric::LossDown, self.loss_down_ppm.0);
-        set(Metric::JitterUp, self.jitter_up_us.map(i64::from));
+        set(Metric::JitterUp, self.jitter_up_us.map(|us| us as i64));
         set(Metric::JitterDown, self.jitter_down_us.map(i64::from));
         set(Metric::RttClient, self.rtt_us.map(i64::from));
         let worst = self.loss_up_ppm.0.max(self.loss_down_ppm.0);
         if let Some(loss) = worst {
             let one_way = Duration::from_micros(u64::from(self.rtt_us.unwrap_or(0)) / 2);
-            set(Metric::RFactor, Some(i64::from(quality::r_factor(one_way, loss.max(0) as u32))));
+            set(Metric::RFactor, Some(i64::from(quality::r_factor(one_way, loss.max(0) as u32, quality::Codec::Opus))));
         }
         measures
     }

@@ -166,7 +166,8 @@ impl Worker {
             if let Some(rtcp) = &listener.rtcp {
                 watch(&epoll, rtcp, Source::Listener(number, Side::Rtcp))?;
             }
-            ways.listeners.push((Port::new(listener.rtp), listener.rtcp.map(Port::new)));
+            let rtcp = listener.rtcp.map(Port::new).transpose()?;
+            ways.listeners.push((Port::new(listener.rtp)?, rtcp));
         }
         for (number, socket) in (0..).zip(parts.trunks) {
             if let Some(socket) = &socket {

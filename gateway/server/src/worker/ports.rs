@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::ways::Side;
-use crate::mmsg::{self, Outbox};
+use crate::mmsg::{self, Family, Outbox};
 
 /// RTP, and RTCP where it has a port of its own.
 pub(crate) struct Ports {
@@ -22,9 +22,10 @@ impl Ports {
     pub(crate) fn new(rtp: UdpSocket, rtcp: Option<UdpSocket>) -> io::Result<Ports> {
         for socket in [Some(&rtp), rtcp.as_ref()].into_iter().flatten() {
             socket.set_nonblocking(true)?;
-            mmsg::keep_errors(socket.as_fd(), socket.local_addr()?.is_ipv6())?;
+            mmsg::keep_errors(socket.as_fd(), Family::of(socket.local_addr()?))?;
         }
-        Ok(Ports { rtp, rtcp, outbox: Outbox::default() })
+        let outbox = Outbox::new(Family::of(rtp.local_addr()?));
+        Ok(Ports { rtp, rtcp, outbox })
     }
 
     pub(crate) fn fd(&self, side: Side) -> Option<BorrowedFd<'_>> {

@@ -15,7 +15,7 @@ use super::arrival::Arrival;
 use super::command::Report;
 use super::stamps::Stamps;
 use crate::flows::Home;
-use crate::mmsg::Outbox;
+use crate::mmsg::{Family, Outbox};
 use crate::ring;
 
 /// A trunk datagram's size at most: IPv6's least MTU of 1,280 would waste, 1,500 less IPv6, UDP and some tunnel holds.
@@ -58,8 +58,9 @@ pub(crate) enum Side {
 }
 
 impl Port {
-    pub(crate) fn new(socket: UdpSocket) -> Port {
-        Port { socket, outbox: Outbox::default() }
+    pub(crate) fn new(socket: UdpSocket) -> io::Result<Port> {
+        let outbox = Outbox::new(Family::of(socket.local_addr()?));
+        Ok(Port { socket, outbox })
     }
 }
 
@@ -68,7 +69,8 @@ impl Trunk {
         Trunk {
             socket,
             bundle: Bundle::new(TRUNK_DATAGRAM_MAX),
-            outbox: Outbox::default(),
+            // Connected: no address is written.
+            outbox: Outbox::new(Family::V4),
             refused: false,
         }
     }
