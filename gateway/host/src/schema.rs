@@ -7,7 +7,8 @@ use serde_json::{Map, Number, Value};
 /// The schema of a plugin's settings.
 ///
 /// Understood: `type` (one of object, array, string, boolean, integer, number), `properties`, `required`,
-/// `additionalProperties` (true or false), `items`, `enum`, `minimum`, `maximum`, `default`. Words that explain
+/// `additionalProperties` (true or false), `items`, `enum`, `minimum`, `maximum`, `default`, and of all patterns the
+/// one of durations (`30s`). Words that explain
 /// (`title`, `description`, `unit`, `examples`, anything with `$` or `x-` before it) are kept and not read.
 /// Any other keyword is refused, since a bound that nobody holds is worse than none.
 #[derive(Clone, PartialEq, Debug)]
@@ -15,6 +16,9 @@ pub struct Schema {
     json: Value,
     root: Node,
 }
+
+/// How a schema says that a text is a duration.
+const DURATION: &str = "^[0-9]+([.][0-9]+)?(ms|s|m|h)$";
 
 /// Where a value, or the schema itself, is not as it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +44,7 @@ struct Node {
     properties: BTreeMap<String, Node>,
     required: BTreeSet<String>,
     closed: bool,
+    duration: bool,
     items: Option<Box<Node>>,
     choices: Option<Vec<Value>>,
     minimum: Option<Number>,
@@ -95,6 +100,7 @@ impl Node {
                 }
                 "minimum" => node.minimum = Some(number(value, &path)?),
                 "maximum" => node.maximum = Some(number(value, &path)?),
+                "pattern" if value == DURATION => node.duration = true,
                 "default" => node.default = Some(value.clone()),
                 "title" | "description" | "unit" | "examples" | "format" | "deprecated" => {}
                 word if word.starts_with('$') || word.starts_with("x-") => {}
@@ -127,6 +133,9 @@ impl Node {
             if let Some(maximum) = self.maximum.as_ref().filter(|maximum| less(maximum, given)) {
                 return Err(unfit(path, &format!("at most {maximum}"), Some(&value)));
             }
+        }
+        if self.duration && !value.as_str().is_some_and(is_duration) {
+            return Err(unfit(path, "a duration such as 250ms, 30s, 5m or 1h", Some(&value)));
         }
         match value {
             Value::Object(given) => self.complete_object(given, path),
@@ -226,6 +235,15 @@ fn number(value: &Value, path: &str) -> Result<Number, Unfit> {
     value.as_number().cloned().ok_or_else(|| unfit(path, "a number", Some(value)))
 }
 
+fn is_duration(text: &str) -> bool {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    ["ms", "s", "m", "h"].contains(&&text[number.len()..])
+        && number
+            .split_once('.')
+            .map_or(digits(number), |(whole, part)| digits(whole) && digits(part))
+}
+
 /// Whole numbers are compared exactly.
 fn less(a: &Number, b: &Number) -> bool {
     match (a.as_i128(), b.as_i128()) {
@@ -242,90 +260,4 @@ fn unfit(path: &str, expected: &str, found: Option<&Value>) -> Unfit {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn schema() -> Schema {
-        Schema::new(json!({
-            "type": "object",
-            "additionalProperties": false,
-            "required": ["mode"],
-            "properties": {
-                "jitter": {"type": "integer", "minimum": 1, "maximum": 500, "default": 30, "unit": "ms"},
-                "mode": {"type": "string", "enum": ["calm", "brisk"]},
-                "share": {"type": "number", "minimum": 0.0, "maximum": 1.0},
-                "tiers": {"type": "array", "items": {
-                    "type": "object", "additionalProperties": false,
-                    "properties": {"cap": {"type": "integer", "default": 64}, "name": {"type": "string"}}
-                }}
-            }
-        }))
-        .unwrap()
-    }
-
-    fn path_of(settings: Value) -> String {
-        schema().complete(settings).unwrap_err().path
-    }
-
-    #[test]
-    fn what_was_not_given_has_its_default() {
-        let whole = schema().complete(json!({"mode": "calm", "tiers": [{}, {"cap": 5}]})).unwrap();
-        assert_eq!(
-            whole,
-            json!({"jitter": 30, "mode": "calm", "tiers": [{"cap": 64}, {"cap": 5}]})
-        );
-    }
-
-    #[test]
-    fn bounds_are_held_on_both_sides() {
-        for good in [1, 500] {
-            assert!(schema().complete(json!({"mode": "calm", "jitter": good})).is_ok());
-        }
-        for bad in [0, 501] {
-            assert_eq!(path_of(json!({"mode": "calm", "jitter": bad})), "$.jitter");
-        }
-        assert!(schema().complete(json!({"mode": "calm", "share": 1})).is_ok());
-        assert_eq!(path_of(json!({"mode": "calm", "share": 1.01})), "$.share");
-    }
-
-    #[test]
-    fn large_whole_numbers_are_compared_exactly() {
-        let schema = Schema::new(json!({
-            "type": "object", "properties": {"n": {"type": "integer", "maximum": 9_007_199_254_740_992_u64}}
-        }))
-        .unwrap();
-        assert!(schema.complete(json!({"n": 9_007_199_254_740_992_u64})).is_ok());
-        assert!(schema.complete(json!({"n": 9_007_199_254_740_993_u64})).is_err());
-    }
-
-    #[test]
-    fn an_error_names_the_place_what_is_right_and_what_was_found() {
-        let wrong = schema().complete(json!({"mode": "calm", "tiers": [{}, {"cap": "64"}]}));
-        let wrong = wrong.unwrap_err();
-        assert_eq!(wrong.path, "$.tiers[1].cap");
-        assert_eq!(wrong.expected, "a whole number");
-        assert_eq!(wrong.found, "\"64\"");
-        assert_eq!(path_of(json!({"mode": "wild"})), "$.mode");
-        assert_eq!(path_of(json!({"mode": "calm", "jiter": 3})), "$.jiter");
-        assert_eq!(path_of(json!({"mode": "calm", "jitter": 3.5})), "$.jitter");
-        assert_eq!(path_of(json!([])), "$");
-    }
-
-    #[test]
-    fn what_is_required_and_has_no_default_must_be_given() {
-        assert_eq!(path_of(json!({})), "$.mode");
-        assert_eq!(path_of(Value::Null), "$.mode");
-    }
-
-    #[test]
-    fn a_keyword_that_is_not_held_is_refused() {
-        let bad =
-            json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "^a"}}});
-        assert_eq!(Schema::new(bad).unwrap_err().path, "settings.properties.a.pattern");
-        let bad = json!({"type": "object", "properties": {"a": {"type": "integer", "minimum": 2, "default": 1}}});
-        assert_eq!(Schema::new(bad).unwrap_err().path, "settings.properties.a.default");
-        assert_eq!(Schema::new(json!({})).unwrap_err().path, "settings.type");
-    }
-}
+mod tests;

@@ -119,3 +119,20 @@ fn growing_within_the_bounds_is_allowed() {
         "refused, and it lives with that"
     );
 }
+
+#[test]
+fn nothing_shows_on_which_machine_a_nan_was_made() {
+    let nan = "(i64.reinterpret_f64 (f64.div (f64.const 0) (f64.const 0)))";
+    let canonical = "(i64.const 0x7ff8000000000000)";
+    let differs = format!("(if (i64.ne {nan} {canonical}) (then unreachable))");
+    assert_eq!(resolve(&format!("{differs} {}", list(4096, 0))), Ok(0));
+}
+
+#[test]
+fn a_plugin_that_lives_with_a_refusal_of_memory_traps_by_itself_later() {
+    let once = "(if (i32.ne (memory.grow (i32.const 256)) (i32.const -1)) (then unreachable))";
+    let module = scenario(1, once, "unreachable");
+    let question = Question::Resolve { scenario: "call".into(), labels: labels() };
+    let fault = install(&module).unwrap().ask(&question, 0).unwrap_err();
+    assert!(matches!(fault, Fault::Trap(_)), "the refusal was in another call: {fault:?}");
+}
