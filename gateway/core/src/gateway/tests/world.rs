@@ -118,7 +118,7 @@ impl World {
             next_port: 1_000,
         };
         // Long enough to know each node's rate.
-        world.pass(ms(50));
+        world.pass(ms(3_000));
         world.outputs.clear();
         world
     }
