@@ -24,10 +24,11 @@ impl Holding {
         self.on.into_iter().chain(heading)
     }
 
-    /// Standby and first node; none where the standby carries the room's load already.
+    /// Standby and first node; none where the standby carries the room's load already, or there is none to carry.
     fn reserves(self) -> Option<(NodeId, NodeId)> {
         let standby = self.reserve.filter(|standby| Some(*standby) != self.heading)?;
-        Some((standby, self.on?))
+        let on = self.on.filter(|_| self.kbps > 0)?;
+        Some((standby, on))
     }
 }
 
@@ -115,7 +116,6 @@ impl Ledger {
     pub(crate) fn audit(&self, holdings: impl Iterator<Item = Holding>) -> Result<(), String> {
         let mut sum = Ledger::new(self.capacity.clone());
         holdings.for_each(|holding| sum.hold(holding));
-        sum.reserved.retain(|_, kbps| *kbps > 0);
         if (&sum.load, &sum.rooms, &sum.reserved) != (&self.load, &self.rooms, &self.reserved) {
             return Err(format!("the ledger says {self:?}, its rooms {sum:?}"));
         }

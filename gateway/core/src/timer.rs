@@ -63,6 +63,12 @@ impl Timers {
         self.queue.first().map(|(at, _)| *at)
     }
 
+    /// What stands.
+    #[cfg(test)]
+    pub(crate) fn standing(&self) -> impl ExactSizeIterator<Item = &Timer> {
+        self.due.keys()
+    }
+
     /// The earliest timer that is due, taken out.
     pub(crate) fn pop(&mut self, now: Instant) -> Option<Timer> {
         if self.queue.first()?.0 > now {

@@ -101,7 +101,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(settings: Settings) -> World {
-        let now = Instant::now();
+        World::begin(settings, Instant::now())
+    }
+
+    pub(super) fn begin(settings: Settings, now: Instant) -> World {
         let fakes = vec![Fake::default(); settings.nodes.len()];
         let mut world = World {
             gateway: Gateway::new(settings, now),
@@ -125,16 +128,11 @@ impl World {
 
     /// With these hooks bound, answered by one closure; `None` leaves a question unanswered.
     pub(super) fn with_policy(
-        mut settings: Settings,
+        settings: Settings,
         hooks: &[Hook],
         policy: impl FnMut(&Ask) -> Says + 'static,
     ) -> World {
-        for scenario in settings.scenarios.values_mut() {
-            for hook in hooks {
-                scenario.bound[*hook as usize] = true;
-            }
-        }
-        let mut world = World::new(settings);
+        let mut world = World::new(bound(settings, hooks));
         world.policy = Box::new(policy);
         world
     }
@@ -409,6 +407,16 @@ impl World {
         let of = |output: &&Output| matches!(output, Output::Ask(ask) if ask.policy.hook == hook);
         self.outputs.iter().filter(of).count()
     }
+}
+
+/// With these hooks bound.
+pub(super) fn bound(mut settings: Settings, hooks: &[Hook]) -> Settings {
+    for scenario in settings.scenarios.values_mut() {
+        for hook in hooks {
+            scenario.bound[*hook as usize] = true;
+        }
+    }
+    settings
 }
 
 pub(super) fn state(bytes: &[u8]) -> State {
