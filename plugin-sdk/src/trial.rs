@@ -25,6 +25,9 @@ use crate::wit::types;
 /// What was measured of something; whatever is not there was not measured.
 pub type Measured = [(Metric, u32)];
 
+/// The same, kept.
+pub type Cells = Vec<(Metric, u32)>;
+
 /// Labels, keys and values.
 pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
@@ -45,11 +48,11 @@ pub fn notes() -> Vec<(u32, String, i64)> {
 #[derive(Clone, Debug)]
 pub struct World {
     /// Names and measurements. A region's number is its place here, counted from 1.
-    regions: Vec<(String, Vec<(Metric, u32)>)>,
+    regions: Vec<(String, Cells)>,
     /// Names and regions. A zone's number is its place here, counted from 1.
     zones: Vec<(String, u64)>,
     /// Names, zones and measurements. A node's number is its place here, counted from 0.
-    nodes: Vec<(String, u64, Vec<(Metric, u32)>)>,
+    nodes: Vec<(String, u64, Cells)>,
 }
 
 impl World {
@@ -150,7 +153,7 @@ impl World {
 #[derive(Clone, Debug)]
 pub struct Session<S> {
     /// What was measured of it.
-    pub measured: Vec<(Metric, u32)>,
+    pub measured: Cells,
     /// What the policy remembers of it; brought up to date by [`Trial::tick`].
     pub state: S,
 }
@@ -161,7 +164,7 @@ pub struct Room<S> {
     /// Its number.
     pub room: u64,
     /// What was measured of it.
-    pub measured: Vec<(Metric, u32)>,
+    pub measured: Cells,
     /// The names of the nodes of its route, best first; brought up to date by [`Trial::reroute`].
     pub standing: Vec<String>,
     /// What the policy remembers of it; brought up to date by [`Trial::reroute`].
