@@ -113,8 +113,10 @@ mod labels;
 #[doc(hidden)]
 pub mod manifest;
 mod newcomer;
+mod node;
 mod reason;
 mod registry;
+mod room;
 mod routing;
 mod scenario;
 #[doc(hidden)]
@@ -136,9 +138,11 @@ pub use guest::{Plugin, Policy};
 pub use id::{NodeId, RegionId, RoomId, SessionId, ZoneId};
 pub use labels::Labels;
 pub use newcomer::{NewRoom, NewSession};
+pub use node::{Node, Nodes};
 pub use reason::Reason;
 pub use registry::{Breaker, CONTRACT, Health, Metric, Op, Param, label};
-pub use routing::{Moves, Node, Nodes, Placement, Room, RoomMove, Rooms, Routing};
+pub use room::{Room, Rooms};
+pub use routing::{Moves, Placement, RoomMove, Routing};
 pub use scenario::{Params, Scenario};
 pub use settings::{Setting, Settings};
 pub use state::{Pack, State, pack, unpack};
