@@ -96,8 +96,10 @@ impl Degradation for DegradeLadder {
         let now = session.now();
         let bad = loss >= self.down_at_loss;
         let good = loss < self.down_at_loss * (1.0 - self.hysteresis);
-        let bad_since = *memory.bad_since.get_or_insert(now);
-        let good_since = *memory.good_since.get_or_insert(now);
+        // A state that came from another gateway may speak of a time that this one has not seen yet.
+        let begun = |since: &mut Option<Duration>| *since.insert(since.unwrap_or(now).min(now));
+        let bad_since = begun(&mut memory.bad_since);
+        let good_since = begun(&mut memory.good_since);
         let ladder = Ladder { settings: self, session };
         if bad {
             memory.good_since = None;

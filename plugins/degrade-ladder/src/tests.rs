@@ -164,6 +164,17 @@ fn what_was_not_measured_changes_nothing() {
 }
 
 #[test]
+fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
+    let mut call = Call::with(r#"{"down_after": "600ms", "up_after": "8s"}"#);
+    let ahead = Some(Duration::from_secs(1_000_000));
+    (call.session.state.bad_since, call.session.state.good_since) = (ahead, ahead);
+    let done = call.during(Duration::from_secs(1), 100_000);
+    assert_eq!(done, [(600, Op::Cap, 700)]);
+    call.session.state.good_since = ahead;
+    assert_eq!(call.during(MINUTE, 0), [(8_000, Op::Cap, 0)]);
+}
+
+#[test]
 fn the_cap_in_force_counts_and_not_the_one_asked_for() {
     let mut call = Call::with(r#"{"down_after": "0s"}"#);
     assert_eq!(call.tick(100_000), Some((Op::Cap, 700, LOSS)));

@@ -284,6 +284,17 @@ fn a_room_that_another_policy_placed_has_stayed_since_it_opened() {
 }
 
 #[test]
+fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
+    let mut trial = trial(r#"{"min_stay": "30s"}"#);
+    let mut room = placed(&mut trial);
+    room.state.since = Duration::from_secs(1_000_000);
+    trial.world.measure("east-a1", Delay, 50_000);
+    reroute(&mut trial, &mut room);
+    trial.pass(Duration::from_secs(30));
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+}
+
+#[test]
 fn a_room_on_a_suspect_waits_for_the_detector() {
     let mut trial = trial("{}");
     let mut room = placed(&mut trial);
