@@ -60,7 +60,8 @@ impl<S> Session<'_, S> {
         &self.state
     }
 
-    /// Since the gateway started: all the clock a policy gets.
+    /// Since the gateway started: all the clock a policy gets. A state may have come from a gateway that ran longer, so that
+    /// a time in it lies ahead of this one.
     pub fn now(&self) -> Duration {
         self.frame.now()
     }

@@ -2,7 +2,8 @@
 
 use crate::admission::Region;
 use crate::degradation::Session;
-use crate::routing::{Node, Room};
+use crate::node::Node;
+use crate::room::Room;
 use crate::scenario::Params;
 
 include!(concat!(env!("OUT_DIR"), "/registry.rs"));

@@ -3,22 +3,20 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use crate::catalog::Catalog;
 use crate::frame::Frame;
 use crate::guest::{Loaded, Plugin, Policy};
-use crate::id::{NodeId, RegionId, RoomId, ZoneId};
+use crate::id::{NodeId, RoomId};
 use crate::keep::{self, Keep};
 use crate::labels::Labels;
 use crate::newcomer::NewRoom;
+use crate::node::Nodes;
 use crate::reason::Reason;
 use crate::registry::Metric;
+use crate::room::{Room, Rooms};
 use crate::settings::Settings;
 use crate::state::{Pack, State};
 use crate::wit::routing::exports::evenkeel::policy::routing as abi;
 use crate::wit::types;
-
-/// Where a standing route has no hop.
-pub(crate) const NO_HOP: u32 = u32::MAX;
 
 /// A routing policy: implement it under [`#[routing]`](macro@crate::routing).
 ///
@@ -65,134 +63,6 @@ const ROOMS_AND_NODES: &[Metric] = &{
     }
     both
 };
-
-/// The nodes there are, with what was measured of them.
-#[derive(Debug)]
-pub struct Nodes<'a> {
-    frame: Frame<'a>,
-    catalog: &'a Catalog,
-    seed: u64,
-}
-
-impl Nodes<'_> {
-    /// One after the other.
-    pub fn iter(&self) -> impl Iterator<Item = Node<'_>> {
-        (0..self.frame.len()).map(|row| Node { nodes: self, row })
-    }
-
-    /// The node with this number, if there is a row about it.
-    pub fn node(&self, id: NodeId) -> Option<Node<'_>> {
-        let row = self.frame.ids.iter().position(|&row| row == u64::from(id.0))?;
-        Some(Node { nodes: self, row })
-    }
-
-    /// Regions, zones and nodes by name.
-    pub fn catalog(&self) -> &Catalog {
-        self.catalog
-    }
-
-    /// Since the gateway started: all the clock a policy gets.
-    pub fn now(&self) -> Duration {
-        self.frame.now()
-    }
-
-    /// The only randomness a policy gets: the same for the life of a revision, recorded with it.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-}
-
-/// A node, with what was measured of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Node<'a> {
-    nodes: &'a Nodes<'a>,
-    row: usize,
-}
-
-impl<'a> Node<'a> {
-    /// Its number.
-    pub fn id(&self) -> NodeId {
-        NodeId(self.nodes.frame.ids[self.row] as u32)
-    }
-
-    /// Its name in the configuration.
-    pub fn name(&self) -> Option<&'a str> {
-        self.nodes.catalog.node_name(self.id())
-    }
-
-    /// What the configuration says of it.
-    pub fn labels(&self) -> Labels<'a> {
-        self.nodes.catalog.node_labels(self.id())
-    }
-
-    /// The zone it is in.
-    pub fn zone(&self) -> Option<ZoneId> {
-        self.nodes.catalog.zone_of(self.id())
-    }
-
-    /// The region it is in.
-    pub fn region(&self) -> Option<RegionId> {
-        self.nodes.catalog.region_of(self.zone()?)
-    }
-
-    /// A metric by its name in the registry; there is a function for each.
-    pub fn measured(&self, metric: Metric) -> Option<u32> {
-        self.nodes.frame.measured(self.row, metric)
-    }
-}
-
-/// Rooms that may have to move.
-#[derive(Debug)]
-pub struct Rooms<'a, S = ()> {
-    frame: Frame<'a>,
-    width: usize,
-    standing: Vec<u32>,
-    states: types::Blobs,
-    state: PhantomData<S>,
-}
-
-impl<S: State> Rooms<'_, S> {
-    /// One after the other.
-    pub fn iter(&self) -> impl Iterator<Item = Room<'_, S>> {
-        (0..self.frame.len()).map(|row| {
-            let start = row * self.width;
-            let standing = self.standing.get(start..start + self.width).unwrap_or_default();
-            let state = keep::read(keep::row(&self.states, row));
-            Room { frame: &self.frame, row, standing, state }
-        })
-    }
-}
-
-/// A room, with what was measured of it, the route it stands on and what the policy remembers of it.
-#[derive(Debug)]
-pub struct Room<'a, S = ()> {
-    frame: &'a Frame<'a>,
-    row: usize,
-    standing: &'a [u32],
-    state: S,
-}
-
-impl<'a, S> Room<'a, S> {
-    /// Its number.
-    pub fn id(&self) -> RoomId {
-        RoomId(self.frame.ids[self.row])
-    }
-
-    /// The route it stands on, best first. Its packets take the first hop that is not Down.
-    pub fn standing(&self) -> impl Iterator<Item = NodeId> + use<'a, S> {
-        self.standing.iter().copied().filter(|&hop| hop != NO_HOP).map(NodeId)
-    }
-
-    /// What the policy remembers of it.
-    pub fn state(&self) -> &S {
-        &self.state
-    }
-
-    /// A metric by its name in the registry; there is a function for each.
-    pub fn measured(&self, metric: Metric) -> Option<u32> {
-        self.frame.measured(self.row, metric)
-    }
-}
 
 /// Where a new room goes.
 #[derive(Clone, PartialEq, Debug)]

@@ -248,10 +248,10 @@ impl Pack for () {
 mod tests {
     use super::*;
 
-    fn same<T: Pack + PartialEq + std::fmt::Debug>(value: T, bytes: usize) {
-        let packed = pack(&value);
+    fn same<T: Pack + PartialEq + std::fmt::Debug>(value: &T, bytes: usize) {
+        let packed = pack(value);
         assert_eq!(packed.len(), bytes, "{value:?}");
-        assert_eq!(unpack(&packed).as_ref(), Some(&value));
+        assert_eq!(unpack(&packed).as_ref(), Some(value));
         for cut in 0..packed.len() {
             assert_eq!(unpack::<T>(&packed[..cut]), None, "{value:?} cut to {cut} bytes");
         }
@@ -259,20 +259,20 @@ mod tests {
 
     #[test]
     fn values_come_back_as_they_went_and_stay_short() {
-        same(0_u8, 1);
-        same(127_u32, 1);
-        same(128_u32, 2);
-        same(u64::MAX, 10);
-        same(-1_i64, 1);
-        same(i64::MIN, 10);
-        same(i32::MIN, 5);
-        same(true, 1);
-        same(0.25, 8);
-        same(Duration::from_millis(100), 1);
-        same("é".to_owned(), 3);
-        same(Some(300_u16), 3);
-        same(None::<u16>, 1);
-        same(vec![1_u8, 2, 3], 4);
+        same(&0_u8, 1);
+        same(&127_u32, 1);
+        same(&128_u32, 2);
+        same(&u64::MAX, 10);
+        same(&-1_i64, 1);
+        same(&i64::MIN, 10);
+        same(&i32::MIN, 5);
+        same(&true, 1);
+        same(&0.25, 8);
+        same(&Duration::from_millis(100), 1);
+        same(&"é".to_owned(), 3);
+        same(&Some(300_u16), 3);
+        same(&None::<u16>, 1);
+        same(&vec![1_u8, 2, 3], 4);
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Ladder<'_> {
     fn lower_cap(&self, memory: &Memory) -> Option<Rung> {
         let floor = self.session.floor_kbps().filter(|&kbps| kbps > 0).unwrap_or(FLOOR);
         let sends = self.session.bitrate_up_kbps().filter(|&kbps| kbps > 0);
-        let ceiling = self.session.ceiling_kbps().filter(|&kbps| kbps > 0);
+        let ceiling = self.ceiling(memory);
         let (from, of) = if memory.cap > 0 {
             (memory.cap, memory.uncapped.max(memory.cap))
         } else {
@@ -60,19 +60,29 @@ impl Ladder<'_> {
             (uncapped, uncapped)
         };
         let kbps = (f64::from(from) * self.settings.cap_factor) as u32;
-        (from > floor).then(|| Rung::Cap { kbps: kbps.max(floor), of })
+        let kbps = kbps.min(ceiling.unwrap_or(kbps)).max(floor);
+        (from > floor).then_some(Rung::Cap { kbps, of })
     }
 
     fn raise_cap(&self, memory: &Memory) -> Option<Rung> {
+        if memory.cap == 0 || memory.cap == memory.allowed {
+            return None;
+        }
         let kbps = (f64::from(memory.cap) / self.settings.cap_factor).ceil() as u32;
         // What it sent before is all that it needs; where that is not known, all that it may have.
-        let ceiling = self.session.ceiling_kbps().filter(|&kbps| kbps > 0);
-        let of = if memory.uncapped > 0 { memory.uncapped } else { ceiling.unwrap_or(kbps) };
-        match memory.cap {
-            0 => None,
-            _ if kbps >= of => Some(Rung::LiftCap),
-            _ => Some(Rung::Cap { kbps, of }),
+        let ceiling = self.ceiling(memory).unwrap_or(u32::MAX);
+        let of = if memory.uncapped > 0 { memory.uncapped.min(ceiling) } else { ceiling };
+        match memory.allowed {
+            _ if kbps < of => Some(Rung::Cap { kbps, of }),
+            0 => Some(Rung::LiftCap),
+            allowed => Some(Rung::Cap { kbps: allowed, of }),
         }
+    }
+
+    /// The highest rate it may have: of its scenario, and of its admission.
+    fn ceiling(&self, memory: &Memory) -> Option<u32> {
+        let allowed = Some(memory.allowed);
+        [self.session.ceiling_kbps(), allowed].into_iter().flatten().filter(|&kbps| kbps > 0).min()
     }
 
     fn drop_video(&self, memory: &Memory) -> Option<Rung> {

@@ -44,10 +44,17 @@ pub enum Step {
     VoiceOnly,
 }
 
+/// A cap in force on a session younger than this is the one it was let in with. Ticks come well within it.
+const NEW: Duration = Duration::from_secs(5);
+
 /// What is remembered of a session.
 #[derive(State, Clone, PartialEq, Debug)]
 #[state(schema = 1)]
 pub struct Memory {
+    /// Whether it was in a tick before.
+    seen: bool,
+    /// The cap it was let in with, which no climb goes beyond; 0 where there is none. kbit/s.
+    allowed: u32,
     /// The cap asked for; 0 where there is none. kbit/s.
     cap: u32,
     /// The rate when the first cap was set, kbit/s: above it a cap does nothing.
@@ -79,6 +86,7 @@ impl Degradation for DegradeLadder {
         Metric::LossDown,
         Metric::BitrateUp,
         Metric::Rung,
+        Metric::Age,
         Metric::Cap,
         Metric::Video,
         Metric::Floor,
@@ -86,41 +94,61 @@ impl Degradation for DegradeLadder {
     ];
 
     fn tick(&self, session: &Session<'_, Memory>, out: &mut Actions<Memory>) {
-        // Not measured is no news, neither good nor bad.
-        let Some(loss) = session.loss_up_ppm().max(session.loss_down_ppm()) else { return };
-        let loss = f64::from(loss) / 1e6;
         let mut memory = session.state().clone();
         // The cap in force may be another than was asked for: the gateway's own ladder, or the scenario's floor.
         memory.cap = session.cap_kbps().unwrap_or(memory.cap);
+        if !memory.seen {
+            memory.seen = true;
+            let new = session.age_ms().is_some_and(|ms| Duration::from_millis(ms.into()) < NEW);
+            memory.allowed = if new { memory.cap } else { 0 };
+        }
+        // Not measured is no news, neither good nor bad.
+        if let Some(loss) = session.loss_up_ppm().max(session.loss_down_ppm()) {
+            self.step(session, loss, &mut memory, out);
+        }
+        if memory != *session.state() {
+            out.keep(&memory);
+        }
+    }
+}
 
+impl DegradeLadder {
+    /// Takes a rung down or up where it is time for one.
+    fn step(
+        &self,
+        session: &Session<'_, Memory>,
+        loss_ppm: u32,
+        memory: &mut Memory,
+        out: &mut Actions<Memory>,
+    ) {
+        let loss = f64::from(loss_ppm) / 1e6;
         let now = session.now();
         let bad = loss >= self.down_at_loss;
         let good = loss < self.down_at_loss * (1.0 - self.hysteresis);
-        let bad_since = *memory.bad_since.get_or_insert(now);
-        let good_since = *memory.good_since.get_or_insert(now);
+        // A state that came from another gateway may speak of a time that this one has not seen yet.
+        let begun = |since: &mut Option<Duration>| *since.insert(since.unwrap_or(now).min(now));
+        let bad_since = begun(&mut memory.bad_since);
+        let good_since = begun(&mut memory.good_since);
         let ladder = Ladder { settings: self, session };
         if bad {
             memory.good_since = None;
             if now - bad_since >= self.down_after
-                && let Some(rung) = ladder.down(&memory, |op| out.may(op))
+                && let Some(rung) = ladder.down(memory, |op| out.may(op))
             {
-                rung.take(&mut memory, out, Why::Loss);
-                out.note("loss_ppm", (loss * 1e6) as i64);
+                rung.take(memory, out, Why::Loss);
+                out.note("loss_ppm", loss_ppm.into());
                 memory.bad_since = Some(now);
             }
         } else if good {
             memory.bad_since = None;
             if now - good_since >= self.up_after
-                && let Some(rung) = ladder.up(&memory)
+                && let Some(rung) = ladder.up(memory)
             {
-                rung.take(&mut memory, out, Why::Recovered);
+                rung.take(memory, out, Why::Recovered);
                 memory.good_since = Some(now);
             }
         } else {
             (memory.bad_since, memory.good_since) = (None, None);
-        }
-        if memory != *session.state() {
-            out.keep(&memory);
         }
     }
 }

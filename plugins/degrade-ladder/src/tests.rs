@@ -1,6 +1,8 @@
 //! One session that sends 1,000 kbit/s of a scenario from 100 to 2,000 kbit/s; a tick every 100 ms.
 
-use evenkeel_plugin_sdk::Metric::{BitrateUp, Cap, Ceiling, Floor, LossDown, LossUp, Rung, Video};
+use evenkeel_plugin_sdk::Metric::{
+    Age, BitrateUp, Cap, Ceiling, Floor, LossDown, LossUp, Rung, Video,
+};
 use evenkeel_plugin_sdk::Pack as _;
 use evenkeel_plugin_sdk::trial::{Session, Trial, World};
 
@@ -158,9 +160,23 @@ fn a_step_that_is_not_granted_is_left_out() {
 #[test]
 fn what_was_not_measured_changes_nothing() {
     let mut call = Call::with(r#"{"down_after": "0s"}"#);
-    let before = call.session.state.clone();
-    assert!(call.trial.tick(std::slice::from_mut(&mut call.session)).is_empty());
-    assert_eq!(call.session.state, before);
+    for _ in 0..100 {
+        assert!(call.trial.tick(std::slice::from_mut(&mut call.session)).is_empty());
+        call.trial.pass(TICK);
+    }
+    let Memory { bad_since, good_since, .. } = call.session.state;
+    assert_eq!((bad_since, good_since), (None, None));
+}
+
+#[test]
+fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
+    let mut call = Call::with(r#"{"down_after": "600ms", "up_after": "8s"}"#);
+    let ahead = Some(Duration::from_secs(1_000_000));
+    (call.session.state.bad_since, call.session.state.good_since) = (ahead, ahead);
+    let done = call.during(Duration::from_secs(1), 100_000);
+    assert_eq!(done, [(600, Op::Cap, 700)]);
+    call.session.state.good_since = ahead;
+    assert_eq!(call.during(MINUTE, 0), [(8_000, Op::Cap, 0)]);
 }
 
 #[test]
@@ -169,6 +185,36 @@ fn the_cap_in_force_counts_and_not_the_one_asked_for() {
     assert_eq!(call.tick(100_000), Some((Op::Cap, 700, LOSS)));
     call.measure(Cap, 400);
     assert_eq!(call.tick(100_000), Some((Op::Cap, 280, LOSS)));
+}
+
+#[test]
+fn a_cap_it_was_let_in_with_is_never_lifted() {
+    for (age, allowed) in [(4_999, true), (5_000, false)] {
+        let mut call = Call::with(r#"{"cap_factor": 0.5}"#);
+        call.measure(Cap, 300);
+        call.measure(Age, age);
+        assert_eq!(call.during(MINUTE, 0).is_empty(), allowed, "{age}");
+    }
+    let mut call = Call::with(r#"{"cap_factor": 0.5}"#);
+    call.measure(Cap, 300);
+    call.measure(Age, 100);
+    let both = |done: Vec<(u128, Op, u64)>| -> Vec<(Op, u64)> {
+        done.into_iter().map(|(_, op, arg)| (op, arg)).collect()
+    };
+    let down = both(call.during(MINUTE, 100_000));
+    assert_eq!(down, [(Op::Cap, 150), (Op::Cap, 100), (Op::VoiceOnly, 1)]);
+    let up = both(call.during(MINUTE, 0));
+    assert_eq!(up, [(Op::VoiceOnly, 0), (Op::Cap, 200), (Op::Cap, 300)]);
+    assert!(call.during(MINUTE, 0).is_empty(), "back at what it was let in with");
+}
+
+#[test]
+fn a_cap_stays_within_a_ceiling_that_came_down() {
+    let mut call = Call::with(r#"{"cap_factor": 0.5, "down_after": "0s", "up_after": "0s"}"#);
+    assert_eq!(call.tick(100_000), Some((Op::Cap, 500, LOSS)));
+    call.measure(Ceiling, 200);
+    assert_eq!(call.tick(100_000), Some((Op::Cap, 200, LOSS)));
+    assert_eq!(call.tick(0), Some((Op::Cap, 0, RECOVERED)), "a cap at the ceiling does nothing");
 }
 
 #[test]

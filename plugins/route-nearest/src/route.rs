@@ -47,6 +47,8 @@ impl Route<'_> {
     /// The stay begins anew where the data plane failed over since the last review. A room that another policy placed has
     /// stayed since it opened, as far as we know.
     fn notice(&self, stay: &mut Stay, carrier: Option<NodeId>) {
+        // A state that came from another gateway may speak of a time that this one has not seen yet.
+        stay.since = stay.since.min(self.now);
         let carrier = carrier.map(|carrier| carrier.0);
         if carrier == stay.node {
             return;

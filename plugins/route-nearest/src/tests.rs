@@ -120,6 +120,15 @@ fn a_full_node_gets_new_rooms_only_where_nothing_else_is_left() {
 }
 
 #[test]
+fn a_full_node_stands_by_only_where_nothing_else_is_left() {
+    let mut trial = trial(r#"{"full_at": 0.9}"#);
+    trial.world.measure("east-b1", Load, 900);
+    assert_eq!(trial.place(1, &[]).hops, ["east-a1", "west-a1", "west-b1"]);
+    trial.world.measure("east-b1", Load, 899);
+    assert_eq!(trial.place(1, &[]).hops[1], "east-b1");
+}
+
+#[test]
 fn loss_costs_what_its_weight_says() {
     let mut trial = trial(r#"{"loss_weight": 8, "alike_within": 0}"#);
     trial.world.measure("east-a1", LossNode, 3_700);
@@ -255,6 +264,21 @@ fn a_room_moves_for_quality_only_after_a_stay() {
 }
 
 #[test]
+fn a_move_begins_a_new_stay() {
+    let mut trial = trial(r#"{"min_stay": "30s"}"#);
+    let mut room = placed(&mut trial);
+    trial.pass(Duration::from_secs(30));
+    trial.world.measure("east-a1", Delay, 50_000);
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+    trial.world.measure("east-a1", Delay, 1_000);
+    trial.world.measure("east-b1", Delay, 50_000);
+    trial.pass(Duration::from_millis(29_999));
+    assert_eq!(reroute(&mut trial, &mut room), None);
+    trial.pass(Duration::from_millis(1));
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+}
+
+#[test]
 fn a_failover_begins_a_new_stay() {
     let mut trial = trial(r#"{"min_stay": "30s"}"#);
     let mut room = placed(&mut trial);
@@ -281,6 +305,17 @@ fn a_room_that_another_policy_placed_has_stayed_since_it_opened() {
         assert_eq!(room.standing[0], first, "{age}");
         assert_eq!(room.standing.len(), 3, "with as many spares as it should have");
     }
+}
+
+#[test]
+fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
+    let mut trial = trial(r#"{"min_stay": "30s"}"#);
+    let mut room = placed(&mut trial);
+    room.state.since = Duration::from_secs(1_000_000);
+    trial.world.measure("east-a1", Delay, 50_000);
+    reroute(&mut trial, &mut room);
+    trial.pass(Duration::from_secs(30));
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
 }
 
 #[test]
