@@ -279,17 +279,39 @@ type Reply<T> = oneshot::Sender<T>;
 pub(crate) enum Request {
     Offer(Box<Wanted>, Reply<Result<Opened, Failed>>),
     Close(SessionId, Reply<Result<(), Failed>>),
-    Move { room: Arc<str>, node: Box<str>, reply: Reply<Result<(), Failed>> },
-    Drain { node: Box<str>, draining: bool, reply: Reply<Result<(), Failed>> },
+    Move {
+        room: Arc<str>,
+        node: Box<str>,
+        reply: Reply<Result<(), Failed>>,
+    },
+    Drain {
+        node: Box<str>,
+        draining: bool,
+        reply: Reply<Result<(), Failed>>,
+    },
     Sessions(Reply<Vec<SessionView>>),
     Rooms(Reply<Vec<RoomView>>),
     Nodes(Reply<Vec<NodeView>>),
     Policies(Reply<Vec<PolicyView>>),
     Status(Reply<Status>),
-    Push { policy: PolicyName, bytes: Vec<u8>, settings: Option<serde_json::Value>, reply: Reply<Result<Rollout, Failed>> },
-    Rollback { policy: PolicyName, reply: Reply<Result<Rollout, Failed>> },
-    Stop { policy: PolicyName, reply: Reply<Result<(), Failed>> },
-    Shutdown { within: Duration, done: Reply<()> },
+    Push {
+        policy: PolicyName,
+        bytes: Vec<u8>,
+        settings: Option<serde_json::Value>,
+        reply: Reply<Result<Rollout, Failed>>,
+    },
+    Rollback {
+        policy: PolicyName,
+        reply: Reply<Result<Rollout, Failed>>,
+    },
+    Stop {
+        policy: PolicyName,
+        reply: Reply<Result<(), Failed>>,
+    },
+    Shutdown {
+        within: Duration,
+        done: Reply<()>,
+    },
 }
 
 /// Speaks with control. Cheap to clone.

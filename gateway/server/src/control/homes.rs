@@ -173,7 +173,8 @@ impl Homes {
         let (ingress, media) = (&offer.ingress, &*offer.media);
         self.admits(ingress)?;
         let ports = self.ports(media)?;
-        let (client, reached, keys) = self.welcome(ingress, media, random).ok_or(Homeless::NoListener)?;
+        let (client, reached, keys) =
+            self.welcome(ingress, media, random).ok_or(Homeless::NoListener)?;
         let (worker, slots) = self
             .workers
             .iter_mut()
@@ -195,8 +196,12 @@ impl Homes {
             if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {
                 self.evict(session);
                 return Err(match (refused, key) {
-                    (flows::Refused::Taken(_), Key::Udp { address, .. }) => Homeless::AddressTaken(address),
-                    (flows::Refused::Taken(_) | flows::Refused::Full(_), _) => Homeless::NoResources,
+                    (flows::Refused::Taken(_), Key::Udp { address, .. }) => {
+                        Homeless::AddressTaken(address)
+                    }
+                    (flows::Refused::Taken(_) | flows::Refused::Full(_), _) => {
+                        Homeless::NoResources
+                    }
                 });
             }
             if let Some(resident) = self.residents.get_mut(&session) {
@@ -236,7 +241,8 @@ impl Homes {
                     (_, true) => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
                     (_, false) => *address,
                 };
-                let mut keys = vec![(Key::Udp { listener: number, address: *address }, Entry::of(nobody))];
+                let mut keys =
+                    vec![(Key::Udp { listener: number, address: *address }, Entry::of(nobody))];
                 if rtcp != *address {
                     keys.push((Key::Udp { listener: number, address: rtcp }, Entry::of(nobody)));
                 }
@@ -247,7 +253,8 @@ impl Homes {
                 (Client::DeclaredIp { listener: number }, vec![(key, Entry::of(nobody))])
             }
             Identity::Stun => {
-                let (ufrag, password) = (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
+                let (ufrag, password) =
+                    (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
                 let key = Key::Ufrag(Ufrag::new(ufrag.as_bytes())?);
                 let entry = Entry { home: nobody, password: Some(password.as_bytes().into()) };
                 credentials = Some((ufrag, password));

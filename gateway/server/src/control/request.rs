@@ -14,18 +14,23 @@ impl Control {
         match request {
             Request::Offer(wanted, reply) => self.offer(*wanted, Some(reply), now),
             Request::Close(session, reply) => {
-                let _ = reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
+                let _ =
+                    reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
             }
             Request::Move { room, node, reply } => {
                 let moved = match self.node_named(&node) {
-                    Some(node) => self.gateway.handle_move(&room, node, now).map_err(Failed::Impossible),
+                    Some(node) => {
+                        self.gateway.handle_move(&room, node, now).map_err(Failed::Impossible)
+                    }
                     None => Err(Failed::UnknownNode(node)),
                 };
                 let _ = reply.send(moved);
             }
             Request::Drain { node, draining, reply } => {
                 let drained = match self.node_named(&node) {
-                    Some(node) => self.gateway.handle_drain(node, draining, now).map_err(Failed::Impossible),
+                    Some(node) => {
+                        self.gateway.handle_drain(node, draining, now).map_err(Failed::Impossible)
+                    }
                     None => Err(Failed::UnknownNode(node)),
                 };
                 let _ = reply.send(drained);
@@ -71,7 +76,8 @@ impl Control {
     ) {
         let (done, rolled) = tokio::sync::oneshot::channel();
         if !self.policies.roll_back(policy, done) {
-            let _ = reply.send(Err(Failed::Policy(format!("the policy {policy} is not running").into())));
+            let _ = reply
+                .send(Err(Failed::Policy(format!("the policy {policy} is not running").into())));
             return;
         }
         tokio::task::spawn_local(async move {
@@ -100,7 +106,11 @@ impl Control {
                 rung: standing.plan.rung(),
                 cap_kbps: standing.plan.cap_kbps,
                 measures: standing.measures,
-                totals: self.homes.get(standing.session).map(|resident| resident.totals).unwrap_or_default(),
+                totals: self
+                    .homes
+                    .get(standing.session)
+                    .map(|resident| resident.totals)
+                    .unwrap_or_default(),
                 age: standing.age,
             })
             .collect()

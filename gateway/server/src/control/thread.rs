@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
-    CloseReason, Event, Gateway, Hop, Identity, Ingress, NodeId, NotOpened, Offer, OfferId,
-    Output, PolicyName, Refused, RtcpPort, SessionId, Stamp, WATCH_EVERY,
+    CloseReason, Event, Gateway, Hop, Identity, Ingress, NodeId, NotOpened, Offer, OfferId, Output,
+    PolicyName, Refused, RtcpPort, SessionId, Stamp, WATCH_EVERY,
 };
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -98,7 +98,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     let probers = (0..)
         .zip(parts.probes)
         .map(|(node, probe)| {
-            probe.map(|(address, way)| Prober::start(NodeId(node), address, way, told.clone())).transpose()
+            probe
+                .map(|(address, way)| Prober::start(NodeId(node), address, way, told.clone()))
+                .transpose()
         })
         .collect::<std::io::Result<Vec<_>>>()?;
     let mut control = Control {
@@ -151,7 +153,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
-            Probed::Answered { node, sequence, at } => self.gateway.handle_probe_answered(node, sequence, at),
+            Probed::Answered { node, sequence, at } => {
+                self.gateway.handle_probe_answered(node, sequence, at)
+            }
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
     }
@@ -187,10 +191,16 @@ impl Control {
                 let act = self.drivers.handle_signed(node, &message, Clock::read());
                 self.act(act);
             }
-            Report::Knock { listener, source, payload_type } => self.knock(listener, source, payload_type, now),
+            Report::Knock { listener, source, payload_type } => {
+                self.knock(listener, source, payload_type, now)
+            }
             Report::Summaries(summaries) => {
                 for summary in summaries {
-                    self.gateway.handle_summary(summary.session, summary.measures, summary.last_heard);
+                    self.gateway.handle_summary(
+                        summary.session,
+                        summary.measures,
+                        summary.last_heard,
+                    );
                     if let Some(resident) = self.homes.get_mut(summary.session) {
                         resident.totals = summary.totals;
                     }
@@ -207,7 +217,9 @@ impl Control {
     /// One room's port closed may be one call ending; ports of three rooms within 20 ms accuse the node.
     fn port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
         let closed = self.ports_closed.entry(hop.node).or_default();
-        closed.retain(|(at, other)| now.saturating_duration_since(*at) < PORTS_WITHIN && *other != session);
+        closed.retain(|(at, other)| {
+            now.saturating_duration_since(*at) < PORTS_WITHIN && *other != session
+        });
         closed.push_back((now, session));
         if closed.len() >= PORTS_ACCUSE {
             closed.clear();
@@ -293,11 +305,14 @@ impl Control {
                     self.gateway.handle_answer(id, Err(fault), clock.now);
                 }
             }
-            Output::Install { session, room: _, offer, route, plan } => self.install(session, &offer, route, plan, clock.now),
+            Output::Install { session, room: _, offer, route, plan } => {
+                self.install(session, &offer, route, plan, clock.now)
+            }
             Output::Open { session, room, hop } => {
                 let wish = self.wish(session, room, hop);
                 let random = &self.random;
-                let act = wish.and_then(|wish| self.drivers.open(&wish, &mut || draw(random), clock));
+                let act =
+                    wish.and_then(|wish| self.drivers.open(&wish, &mut || draw(random), clock));
                 match act {
                     Some(act) => self.act(Some(act)),
                     None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
@@ -311,7 +326,9 @@ impl Control {
                 }
             }
             Output::Reply { offer, result } => self.reply(offer, result),
-            Output::Plan { session, plan } => self.with_home(session, |home| Command::Plan { home, plan }),
+            Output::Plan { session, plan } => {
+                self.with_home(session, |home| Command::Plan { home, plan })
+            }
             Output::KeyFrame { sessions } => {
                 for session in sessions {
                     self.with_home(session, |home| Command::KeyFrame { home });
@@ -346,7 +363,8 @@ impl Control {
                 let dscp = self.dscp(&offer.scenario);
                 let media = offer.media.clone();
                 let seed = draw(&self.random);
-                let install = Install { home, session, media, client, route, plan, dscp, ports, seed };
+                let install =
+                    Install { home, session, media, client, route, plan, dscp, ports, seed };
                 self.command(home.worker, Command::Install(Box::new(install)));
             }
             Err(homeless) => {
@@ -424,7 +442,9 @@ impl Control {
 
     fn probe(&mut self, node: NodeId, sequence: u64, clock: Clock) {
         let prober = self.probers.get(node.0 as usize).and_then(Option::as_ref);
-        if prober.map(|prober| prober.probe(sequence, clock)) == Some(Err(std::io::ErrorKind::ConnectionRefused)) {
+        if prober.map(|prober| prober.probe(sequence, clock))
+            == Some(Err(std::io::ErrorKind::ConnectionRefused))
+        {
             self.gateway.handle_kernel_error(node, clock.now);
         }
     }
@@ -439,7 +459,11 @@ impl Control {
         }
     }
 
-    fn with_home(&mut self, session: SessionId, command: impl FnOnce(crate::flows::Home) -> Command) {
+    fn with_home(
+        &mut self,
+        session: SessionId,
+        command: impl FnOnce(crate::flows::Home) -> Command,
+    ) {
         if let Some(home) = self.homes.get(session).map(|resident| resident.home) {
             self.command(home.worker, command(home));
         }
@@ -468,7 +492,8 @@ impl Control {
     }
 
     pub(super) fn tell_rollout(&self, rollout: super::Rollout) {
-        let told = Told { at: SystemTime::now(), event: super::Happened::Rollout(rollout), totals: None };
+        let told =
+            Told { at: SystemTime::now(), event: super::Happened::Rollout(rollout), totals: None };
         let _ = self.events.send(Arc::new(told));
     }
 
@@ -497,7 +522,8 @@ impl Control {
     ) {
         let Some(workshop) = self.policies.workshop(policy) else {
             if let Some(reply) = reply {
-                let _ = reply.send(Err(Failed::Policy(format!("there is no policy {policy}").into())));
+                let _ =
+                    reply.send(Err(Failed::Policy(format!("there is no policy {policy}").into())));
             }
             return;
         };

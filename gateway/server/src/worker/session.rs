@@ -333,11 +333,15 @@ impl Session {
             Side::Rtcp => self.address.rtcp.or(self.address.rtp),
         };
         let consent = self.client != Client::Stun
-            || self.address.consent.is_some_and(|at| loan.now.saturating_duration_since(at) < CONSENT);
+            || self
+                .address
+                .consent
+                .is_some_and(|at| loan.now.saturating_duration_since(at) < CONSENT);
         let Some((listener, address)) = address.filter(|_| consent) else {
             return loan.ways.drop(Reason::NoAddress);
         };
-        match loan.ways.to_client((listener, self.side(side)), address, self.dscp_of(kind), packet) {
+        match loan.ways.to_client((listener, self.side(side)), address, self.dscp_of(kind), packet)
+        {
             Some(bytes) => {
                 rewrite(bytes);
                 loan.ways.stamps.passed(Way::ToClient);
