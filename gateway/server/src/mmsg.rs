@@ -145,13 +145,6 @@ impl Outbox {
         &mut self.bytes[start..]
     }
 
-    /// Takes back the datagram queued last.
-    pub(crate) fn pop(&mut self) {
-        if let Some(last) = self.queue.pop() {
-            self.bytes.truncate(last.bytes.start);
-        }
-    }
-
     /// Sends everything that is queued, each datagram once. An error of an earlier datagram, which the kernel tells
     /// at the next call, costs nobody else's: the rest of the batch is sent again once.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
@@ -449,19 +442,6 @@ mod tests {
                 assert_eq!(*from, here.local_addr().unwrap());
             }
         }
-    }
-
-    #[test]
-    fn a_datagram_taken_back_is_not_sent() {
-        let (here, there) =
-            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
-        let to = Some(there.local_addr().unwrap());
-        let mut outbox = Outbox::new(Family::V4);
-        outbox.push(to, 0, b"stays")[0] = b'S';
-        outbox.push(to, 0, b"goes");
-        outbox.pop();
-        assert_eq!(outbox.flush(here.as_fd()).sent, 1);
-        assert_eq!(receive_all(&mut Inbox::new(), &there, 1)[0].0, b"Stays");
     }
 
     #[test]
