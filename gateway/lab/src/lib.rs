@@ -1,1 +1,9 @@
-//! Plays everyone else: clients, media nodes, bad networks.
+//! Plays everyone else over sockets: clients, media nodes, bad networks, strangers, and those who listen to telemetry.
+//! It decides nothing about media and knows nothing of policies; it sends, reflects, impairs and keeps the books.
+
+pub mod clock;
+pub mod datagrams;
+mod mark;
+pub mod wheel;
+
+pub use mark::Mark;
