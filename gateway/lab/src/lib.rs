@@ -1,9 +1,13 @@
 //! Plays everyone else over sockets: clients, media nodes, bad networks, strangers, and those who listen to telemetry.
 //! It decides nothing about media and knows nothing of policies; it sends, reflects, impairs and keeps the books.
 
+pub mod admin;
 pub mod clock;
 pub mod datagrams;
+//LEDGER pub mod ledger;
 mod mark;
+pub mod otlp;
+//RELAY pub mod relay;
 pub mod wheel;
 
 pub use mark::Mark;
