@@ -140,13 +140,14 @@ impl Ledger {
         for (&(session, stream), sent) in &self.sent {
             for receiver in self.receivers_of(session) {
                 let path = Path { receiver: receiver.session, sender: session, stream };
-                let numbers: BTreeSet<u64> = self.path(path).iter().map(|arrival| arrival.number).collect();
-                let due = |packet: &&Sent| (receiver.from_ns..receiver.until_ns).contains(&packet.at_ns);
+                let numbers: BTreeSet<u64> =
+                    self.path(path).iter().map(|arrival| arrival.number).collect();
+                let due =
+                    |packet: &&Sent| (receiver.from_ns..receiver.until_ns).contains(&packet.at_ns);
                 missing.extend(
-                    sent.iter()
-                        .filter(due)
-                        .filter(|packet| !numbers.contains(&packet.number))
-                        .map(|packet| Packet { path, number: packet.number, sent_ns: packet.at_ns }),
+                    sent.iter().filter(due).filter(|packet| !numbers.contains(&packet.number)).map(
+                        |packet| Packet { path, number: packet.number, sent_ns: packet.at_ns },
+                    ),
                 );
             }
         }
@@ -160,7 +161,12 @@ impl Ledger {
             let room = |session| self.members.get(&session).map(|member| member.room);
             room(path.receiver).is_some() && room(path.receiver) == room(path.sender)
         };
-        self.arrivals.iter().filter(|(path, _)| !together(path)).flat_map(|(_, all)| all).copied().collect()
+        self.arrivals
+            .iter()
+            .filter(|(path, _)| !together(path))
+            .flat_map(|(_, all)| all)
+            .copied()
+            .collect()
     }
 
     /// Packets that came to the same receiver again, each time but the first.
@@ -184,7 +190,11 @@ impl Ledger {
             self.heard_by(member.session)
                 .any(|arrival| (from_ns..until_ns).contains(&arrival.sent_ns))
         };
-        self.members.values().filter(|&m| due(m) && !heard(m)).map(|member| member.session).collect()
+        self.members
+            .values()
+            .filter(|&m| due(m) && !heard(m))
+            .map(|member| member.session)
+            .collect()
     }
 
     fn path(&self, path: Path) -> &[Arrival] {

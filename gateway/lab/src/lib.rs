@@ -4,10 +4,10 @@
 pub mod admin;
 pub mod clock;
 pub mod datagrams;
-//LEDGER pub mod ledger;
+pub mod ledger;
 mod mark;
 pub mod otlp;
-//RELAY pub mod relay;
+pub mod relay;
 pub mod wheel;
 
 pub use mark::Mark;

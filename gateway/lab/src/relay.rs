@@ -125,7 +125,8 @@ impl Relay {
             seed,
         });
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("relay".into()).spawn(move || theirs.run())?;
+        let thread =
+            std::thread::Builder::new().name("relay".into()).spawn(move || theirs.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -233,7 +234,12 @@ impl World {
             let now = Instant::now();
             let fate = lane.link(direction).decide(now, datagram.bytes.len());
             let session = lane.session;
-            let report = |cause| Dropped { lane: session, direction, cause, mark: lane::mark_of(datagram.bytes) };
+            let report = |cause| Dropped {
+                lane: session,
+                direction,
+                cause,
+                mark: lane::mark_of(datagram.bytes),
+            };
             let (at, copy_at, turned) = match fate {
                 Fate::Drop(cause) => {
                     self.tally.dropped += 1;

@@ -63,7 +63,8 @@ impl Excuses {
                     self.dropped_up.insert((mark.session, mark.stream, mark.number));
                 }
                 crate::relay::Direction::Down => {
-                    let path = Path { receiver: drop.lane, sender: mark.session, stream: mark.stream };
+                    let path =
+                        Path { receiver: drop.lane, sender: mark.session, stream: mark.stream };
                     self.dropped_down.insert((path, mark.number));
                 }
             }
@@ -77,8 +78,11 @@ impl Ledger {
     /// A death excuses packets of rooms that were on that node when it died (by the stamp of the last packet heard in
     /// the room before), sent from 40 ms before it until the board flipped.
     pub fn account(&self, excuses: &Excuses) -> Account {
-        let hit: Vec<(Death, BTreeSet<u64>)> =
-            excuses.deaths.iter().map(|&death| (death, self.rooms_on(death.node, death.died_ns))).collect();
+        let hit: Vec<(Death, BTreeSet<u64>)> = excuses
+            .deaths
+            .iter()
+            .map(|&death| (death, self.rooms_on(death.node, death.died_ns)))
+            .collect();
         let mut account = Account::default();
         for packet in self.missing() {
             let Packet { path, number, sent_ns } = packet;
@@ -104,7 +108,8 @@ impl Ledger {
     pub fn rooms_on(&self, node: u32, at_ns: u64) -> BTreeSet<u64> {
         let on_it = |sessions: &BTreeSet<u64>| {
             let heard = sessions.iter().flat_map(|&session| self.heard_by(session));
-            let last = heard.filter(|arrival| arrival.at_ns <= at_ns).max_by_key(|arrival| arrival.at_ns);
+            let last =
+                heard.filter(|arrival| arrival.at_ns <= at_ns).max_by_key(|arrival| arrival.at_ns);
             last.is_some_and(|arrival| arrival.node == node)
         };
         self.rooms.iter().filter(|(_, sessions)| on_it(sessions)).map(|(&room, _)| room).collect()

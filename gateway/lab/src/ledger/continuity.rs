@@ -99,9 +99,11 @@ fn breaks_between(
     tolerance: Tolerance,
 ) -> impl Iterator<Item = BreakKind> {
     let moved = before.node != after.node;
-    let ssrc = (before.ssrc != after.ssrc).then_some(BreakKind::Ssrc { was: before.ssrc, is: after.ssrc });
+    let ssrc =
+        (before.ssrc != after.ssrc).then_some(BreakKind::Ssrc { was: before.ssrc, is: after.ssrc });
     let sequence = sequence_break(before, after, if moved { tolerance.sequence } else { 0 });
-    let timestamp = timestamp_break(before, after, sent, if moved { tolerance.timestamp_ms } else { 0 });
+    let timestamp =
+        timestamp_break(before, after, sent, if moved { tolerance.timestamp_ms } else { 0 });
     [ssrc, sequence, timestamp].into_iter().flatten()
 }
 
@@ -110,14 +112,21 @@ fn sequence_break(before: &Arrival, after: &Arrival, tolerance: u16) -> Option<B
     let received = after.sequence.wrapping_sub(before.sequence).cast_signed();
     let most = i64::try_from(sent).unwrap_or(i64::MAX).saturating_add(i64::from(tolerance));
     // Across a change of node the numbers are an estimate; on one node they may close over what is missing.
-    let least = if before.node == after.node { 1 } else { (most - 2 * i64::from(tolerance)).max(1) };
+    let least =
+        if before.node == after.node { 1 } else { (most - 2 * i64::from(tolerance)).max(1) };
     let fits = (least..=most).contains(&i64::from(received));
     // A gap of more than half the number space cannot be told from a step back; so long a silence is its own finding.
     (!fits && sent < 32_768).then_some(BreakKind::Sequence { sent, received })
 }
 
-fn timestamp_break(before: &Arrival, after: &Arrival, sent: &[Sent], tolerance_ms: u32) -> Option<BreakKind> {
-    let find = |number| sent.binary_search_by_key(&number, |packet| packet.number).ok().map(|i| &sent[i]);
+fn timestamp_break(
+    before: &Arrival,
+    after: &Arrival,
+    sent: &[Sent],
+    tolerance_ms: u32,
+) -> Option<BreakKind> {
+    let find =
+        |number| sent.binary_search_by_key(&number, |packet| packet.number).ok().map(|i| &sent[i]);
     let (was, is) = (find(before.number)?, find(after.number)?);
     let sent = is.timestamp.wrapping_sub(was.timestamp).cast_signed();
     let received = after.timestamp.wrapping_sub(before.timestamp).cast_signed();

@@ -70,7 +70,7 @@ impl Ledger {
         self.members.keys().flat_map(|&receiver| self.switches_of(receiver)).collect()
     }
 
-    fn switches_of(&self, receiver: u64) -> Vec<Switch> {
+    pub(super) fn switches_of(&self, receiver: u64) -> Vec<Switch> {
         let mut switches: Vec<Switch> = Vec::new();
         let mut present: Option<(u32, u64)> = None;
         for arrival in self.heard_in_order(receiver) {
@@ -90,7 +90,14 @@ impl Ledger {
                 continue;
             }
             let first_ns = arrival.at_ns;
-            switches.push(Switch { receiver, from: node, to: arrival.node, last_ns, first_ns, stragglers: 0 });
+            switches.push(Switch {
+                receiver,
+                from: node,
+                to: arrival.node,
+                last_ns,
+                first_ns,
+                stragglers: 0,
+            });
             present = Some((arrival.node, arrival.at_ns));
         }
         switches
@@ -101,8 +108,16 @@ impl Ledger {
     /// A receiver that heard nothing before or nothing after has none.
     pub fn gaps_at(&self, at_ns: u64) -> Vec<Gap> {
         let gap_of = |&receiver: &u64| {
-            let before = self.heard_by(receiver).map(|arrival| arrival.at_ns).filter(|&ns| ns <= at_ns).max()?;
-            let after = self.heard_by(receiver).map(|arrival| arrival.at_ns).filter(|&ns| ns > at_ns).min()?;
+            let before = self
+                .heard_by(receiver)
+                .map(|arrival| arrival.at_ns)
+                .filter(|&ns| ns <= at_ns)
+                .max()?;
+            let after = self
+                .heard_by(receiver)
+                .map(|arrival| arrival.at_ns)
+                .filter(|&ns| ns > at_ns)
+                .min()?;
             Some(Gap { receiver, gap_ns: after - before })
         };
         self.members.keys().filter_map(gap_of).collect()

@@ -41,12 +41,21 @@ impl Ledger {
             for &one in sessions {
                 for &other in sessions.range(one + 1..) {
                     for mine in &stints[&one] {
-                        for theirs in stints[&other].iter().filter(|theirs| theirs.node != mine.node) {
+                        for theirs in
+                            stints[&other].iter().filter(|theirs| theirs.node != mine.node)
+                        {
                             let from_ns = mine.from_ns.max(theirs.from_ns);
-                            let lasted_ns = mine.until_ns.min(theirs.until_ns).saturating_sub(from_ns);
+                            let lasted_ns =
+                                mine.until_ns.min(theirs.until_ns).saturating_sub(from_ns);
                             if lasted_ns > longest {
                                 let nodes = (mine.node, theirs.node);
-                                splits.push(Split { room, receivers: (one, other), nodes, from_ns, lasted_ns });
+                                splits.push(Split {
+                                    room,
+                                    receivers: (one, other),
+                                    nodes,
+                                    from_ns,
+                                    lasted_ns,
+                                });
                             }
                         }
                     }
@@ -57,12 +66,11 @@ impl Ledger {
     }
 
     fn stints_of(&self, receiver: u64) -> Vec<Stint> {
-        let switches = self.switches().into_iter().filter(|switch| switch.receiver == receiver);
         let mut heard = self.heard_in_order(receiver).into_iter();
         let Some(first) = heard.next() else { return Vec::new() };
         let last_ns = heard.next_back().map_or(first.at_ns, |arrival| arrival.at_ns);
         let mut stints = vec![Stint { node: first.node, from_ns: first.at_ns, until_ns: last_ns }];
-        for switch in switches {
+        for switch in self.switches_of(receiver) {
             if let Some(stint) = stints.last_mut() {
                 stint.until_ns = switch.last_ns;
             }

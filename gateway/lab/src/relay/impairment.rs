@@ -110,7 +110,8 @@ impl Impairment {
     /// The fate of the next packet. The same dice are thrown for each, whatever the conditions: a change for a while
     /// does not change what becomes of the packets after.
     pub fn decide(&mut self, now: Instant, bytes: usize) -> Fate {
-        let [single, burst, change, reorder, copy, corrupt] = std::array::from_fn(|_| self.rng.u32(0..MILLION));
+        let [single, burst, change, reorder, copy, corrupt] =
+            std::array::from_fn(|_| self.rng.u32(0..MILLION));
         let jitter_share = f64::from(self.rng.u32(0..MILLION)) / f64::from(MILLION);
         let bit_share = self.rng.u64(..);
         let conditions = self.conditions;
@@ -182,7 +183,8 @@ mod tests {
 
     #[test]
     fn loss_is_what_was_asked_for() {
-        let lost = |conditions| fates(5, conditions, 20_000).into_iter().filter(|&lost| lost).count();
+        let lost =
+            |conditions| fates(5, conditions, 20_000).into_iter().filter(|&lost| lost).count();
         assert_eq!(lost(Conditions::default()), 0);
         assert_eq!(lost(Conditions::loss_percent(100)), 20_000);
         let tenth = lost(Conditions::loss_percent(10));
@@ -191,15 +193,22 @@ mod tests {
 
     #[test]
     fn bursts_lose_in_rows_and_single_losses_do_not() {
-        let bursts = Bursts { enter_ppm: 10_000, leave_ppm: 100_000, good_loss_ppm: 0, bad_loss_ppm: 1_000_000 };
-        let in_bursts = fates(5, Conditions { bursts: Some(bursts), ..Conditions::default() }, 50_000);
+        let bursts = Bursts {
+            enter_ppm: 10_000,
+            leave_ppm: 100_000,
+            good_loss_ppm: 0,
+            bad_loss_ppm: 1_000_000,
+        };
+        let in_bursts =
+            fates(5, Conditions { bursts: Some(bursts), ..Conditions::default() }, 50_000);
         let singly = fates(5, Conditions { loss_ppm: 91_000, ..Conditions::default() }, 50_000);
         assert!(mean_run(&in_bursts) > 7.0, "{}", mean_run(&in_bursts));
         assert!(mean_run(&singly) < 1.3, "{}", mean_run(&singly));
     }
 
     fn mean_run(fates: &[bool]) -> f64 {
-        let runs: Vec<usize> = fates.split(|lost| !lost).map(<[bool]>::len).filter(|&n| n > 0).collect();
+        let runs: Vec<usize> =
+            fates.split(|lost| !lost).map(<[bool]>::len).filter(|&n| n > 0).collect();
         runs.iter().sum::<usize>() as f64 / runs.len() as f64
     }
 
@@ -229,7 +238,9 @@ mod tests {
         let mut last = start;
         for i in 0..500 {
             let now = start + Duration::from_millis(i);
-            let Fate::Deliver { at, copy_at: None, turned: None } = link.decide(now, 200) else { panic!() };
+            let Fate::Deliver { at, copy_at: None, turned: None } = link.decide(now, 200) else {
+                panic!()
+            };
             assert!(at >= now + delay && at <= now + delay + jitter);
             assert!(at >= last);
             last = at;
@@ -267,7 +278,9 @@ mod tests {
         let mut link = Impairment::new(5);
         link.conditions = Conditions { corrupt_ppm: 1_000_000, ..Conditions::default() };
         for _ in 0..1_000 {
-            let Fate::Deliver { turned: Some(bit), .. } = link.decide(Instant::now(), 3) else { panic!() };
+            let Fate::Deliver { turned: Some(bit), .. } = link.decide(Instant::now(), 3) else {
+                panic!()
+            };
             assert!(bit < 24);
         }
         assert!(matches!(link.decide(Instant::now(), 0), Fate::Deliver { turned: None, .. }));

@@ -31,7 +31,8 @@ impl Lane {
         };
         let far = bind()?;
         far.connect(gateway)?;
-        let mut seeds = fastrand::Rng::with_seed(seed ^ session.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut seeds =
+            fastrand::Rng::with_seed(seed ^ session.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Ok(Self {
             session,
             near: bind()?,
