@@ -10,6 +10,7 @@
 
 pub mod demux;
 pub mod roq;
+pub mod rtcp;
 pub mod rtp;
 pub mod stun;
 pub mod trunk;
