@@ -7,7 +7,9 @@ pub mod datagrams;
 pub mod ledger;
 mod mark;
 pub mod otlp;
+mod reception;
 pub mod relay;
+pub mod sample_node;
 pub mod wheel;
 
 pub use mark::Mark;
