@@ -12,7 +12,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeSpec;
 
-/// Datagrams of one system call: a burst of a hundred sessions fits two of them.
+/// Datagrams sent by one system call: a burst of a hundred sessions fits two of them.
 const BATCH: usize = 64;
 
 /// One datagram as it came.
@@ -47,20 +47,13 @@ pub fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
 pub struct Inbox {
     bytes: Vec<u8>,
     size: usize,
-    headers: MultiHeaders<SockaddrStorage>,
     received: Vec<Meta>,
 }
 
 impl Inbox {
-    /// Room for datagrams of at most `size` bytes.
-    pub fn new(size: usize) -> Self {
-        let control = nix::cmsg_space!(TimeSpec);
-        Self {
-            bytes: vec![0; size * BATCH],
-            size,
-            headers: MultiHeaders::preallocate(BATCH, Some(control)),
-            received: Vec::with_capacity(BATCH),
-        }
+    /// Room for this many datagrams at once, of at most `size` bytes each.
+    pub fn new(size: usize, count: usize) -> Self {
+        Self { bytes: vec![0; size * count], size, received: Vec::with_capacity(count) }
     }
 
     /// Reads what is there. A blocking socket waits for the first datagram, at most its read timeout.
@@ -71,12 +64,18 @@ impl Inbox {
     /// What the kernel says, a refusal (ECONNREFUSED) of something sent earlier among it.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
         self.received.clear();
-        let Self { bytes, size, headers, received } = self;
+        let Self { bytes, size, received } = self;
+        // Made anew each time: the kernel writes the lengths it used into the headers, and what it used for one socket
+        // would be too short for the next of another family.
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(
+            bytes.len() / *size,
+            Some(nix::cmsg_space!(TimeSpec)),
+        );
         let mut slices: Vec<[IoSliceMut<'_>; 1]> =
             bytes.chunks_exact_mut(*size).map(|chunk| [IoSliceMut::new(chunk)]).collect();
         let results = match recvmmsg(
             socket.as_raw_fd(),
-            headers,
+            &mut headers,
             slices.iter_mut(),
             MsgFlags::MSG_WAITFORONE,
             None,
@@ -199,7 +198,7 @@ mod tests {
     fn batch_arrives_in_order_with_source_and_kernel_stamp() {
         let (a, b) = pair();
         stamp_arrivals(&b).unwrap();
-        let (mut outbox, mut inbox) = (Outbox::default(), Inbox::new(2_048));
+        let (mut outbox, mut inbox) = (Outbox::default(), Inbox::new(2_048, 64));
         for round in 0..3u8 {
             let before = clock::now_ns();
             for i in 0..100u8 {
@@ -222,7 +221,7 @@ mod tests {
     #[test]
     fn datagram_too_large_is_marked_and_the_next_is_whole() {
         let (a, b) = pair();
-        let mut inbox = Inbox::new(8);
+        let mut inbox = Inbox::new(8, 2);
         a.send_to(&[1; 9], b.local_addr().unwrap()).unwrap();
         a.send_to(&[2; 8], b.local_addr().unwrap()).unwrap();
         let mut seen = Vec::new();

@@ -2,14 +2,18 @@
 //! It decides nothing about media and knows nothing of policies; it sends, reflects, impairs and keeps the books.
 
 pub mod admin;
+pub mod client;
 pub mod clock;
 pub mod datagrams;
 pub mod ledger;
 mod mark;
 pub mod otlp;
+#[cfg(test)]
+mod quic_server;
 mod reception;
 pub mod relay;
 pub mod sample_node;
+pub mod stranger;
 pub mod wheel;
 
 pub use mark::Mark;

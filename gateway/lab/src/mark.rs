@@ -1,7 +1,5 @@
 //! The test header at the start of an RTP payload: who sent it, its number, when, and which node it passed.
 
-use crate::clock;
-
 /// The first four bytes of every marked payload.
 const MAGIC: [u8; 4] = *b"EKT1";
 
@@ -23,11 +21,6 @@ pub struct Mark {
 impl Mark {
     /// Bytes a mark takes on the wire.
     pub const LENGTH: usize = 33;
-
-    /// A mark for a packet that leaves a client now.
-    pub fn now(session: u64, stream: u8, number: u64) -> Self {
-        Self { session, number, sent_ns: clock::now_ns(), node: 0, stream }
-    }
 
     /// The mark at the start of this payload, if there is one.
     pub fn read(payload: &[u8]) -> Option<Self> {

@@ -78,7 +78,7 @@ impl Reception {
 pub(crate) fn ntp_of(unix_ns: u64) -> u64 {
     const UNIX_IN_NTP_S: u64 = 2_208_988_800;
     let (seconds, rest) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
-    (seconds + UNIX_IN_NTP_S) << 32 | (rest << 32) / 1_000_000_000
+    ((seconds + UNIX_IN_NTP_S) << 32) | ((rest << 32) / 1_000_000_000)
 }
 
 #[cfg(test)]
