@@ -160,7 +160,7 @@ mod tests {
         for line in [
             "# HELP evenkeel_sessions_opened_total Sessions that came to life.",
             "evenkeel_sessions_opened_total{evenkeel_scenario=\"call\"} 2",
-            "evenkeel_node_health_ratio{evenkeel_node=\"east-a1\"} 3",
+            "evenkeel_node_health{evenkeel_node=\"east-a1\"} 3",
             "evenkeel_node_detection_duration_seconds_bucket{evenkeel_node=\"east-a1\",le=\"0.02\"} 1",
             "evenkeel_node_detection_duration_seconds_bucket{evenkeel_node=\"east-a1\",le=\"0.01\"} 0",
         ] {

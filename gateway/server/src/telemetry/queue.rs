@@ -296,8 +296,13 @@ mod tests {
         let (queue, flush, sending) = queue(&tally);
         let receiver = receiver(0);
         (0..3).for_each(|n| queue.push(n));
-        drop((queue, flush));
-        sending.run(&receiver).await;
+        let stop = async {
+            while receiver.asked.borrow().is_empty() {
+                sleep(GATHER / 4).await;
+            }
+            drop((queue, flush));
+        };
+        tokio::join!(sending.run(&receiver), stop);
         let asked = receiver.asked.into_inner();
         assert_eq!(asked.into_iter().map(|(_, batch)| batch).collect::<Vec<_>>(), [[0, 1, 2]]);
         assert_eq!(counted(&text, "evenkeel_telemetry_sent_total", "spans"), 3);

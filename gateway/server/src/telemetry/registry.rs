@@ -192,11 +192,11 @@ metrics! {
     /// Sessions alive.
     SessionsLive = "evenkeel.sessions.live", "{session}", [];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down.
-    NodeHealth = "evenkeel.node.health", "1", [Node];
+    NodeHealth = "evenkeel.node.health", "{state}", [Node];
     /// 1 where a node is being drained.
-    NodeDraining = "evenkeel.node.draining", "1", [Node];
+    NodeDraining = "evenkeel.node.draining", "{state}", [Node];
     /// 1 while a policy fails and what its set says for that case is in force.
-    PolicyFailing = "evenkeel.policy.failing", "1", [Policy];
+    PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
     /// Spans and log lines waiting to be sent.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];
 }

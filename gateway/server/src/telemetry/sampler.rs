@@ -53,7 +53,7 @@ impl Sampler {
             Some(Sampled::Share) if outcome.is_none_or(|kv| kv.value.as_str() == WELL) => {
                 // The low 7 bytes of a trace id are random (W3C Trace Context, level 2).
                 let random = u128::from_be_bytes(trace.to_bytes()) & ((1 << 56) - 1);
-                (random as f64) < self.share * (1u64 << 56) as f64
+                random < (self.share * (1u64 << 56) as f64) as u128
             }
             Some(Sampled::Share | Sampled::Always) | None => true,
         }
