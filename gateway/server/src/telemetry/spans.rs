@@ -431,6 +431,7 @@ pub(super) fn refusal(reason: &Refused) -> &'static str {
         Refused::Rejected { .. } => "rejected",
         Refused::Redirected(_) => "redirected",
         Refused::NoNode => "no-node",
+        Refused::Closed => "closed",
         Refused::NotOpened(_) => "not-opened",
     }
 }
