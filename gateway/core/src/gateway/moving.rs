@@ -70,15 +70,18 @@ impl Gateway {
 
     /// Make-before-break: everybody is open there, so everybody goes there; what the old hop still delivers passes.
     pub(super) fn publish_pending_if_open(&mut self, id: RoomId, now: Instant) {
+        let ready = |pending: &Pending| pending.waiting.is_empty();
+        if !self.rooms.get(&id).is_some_and(|room| room.pending.as_ref().is_some_and(ready)) {
+            return;
+        }
         let from = self.stands_at(id);
         let moved_enough = self.moved_enough(id, now);
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
-        let Some(pending) = room.pending.take_if(|pending| pending.waiting.is_empty()) else {
+        let Some(Pending { hops, cause, by, started, .. }) = room.pending.take() else {
             return;
         };
-        let Pending { hops, cause, by, started, .. } = pending;
         let target = hops[0];
         let lost = room.stranded.map(|stranded| stranded.lost);
         let route = room.route();
