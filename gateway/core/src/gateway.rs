@@ -11,6 +11,7 @@ mod placing;
 mod quality;
 mod rerouting;
 mod standing;
+mod view;
 mod watching;
 
 use std::cmp::Reverse;
@@ -33,6 +34,7 @@ use crate::{
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
 pub use opening::NotOpened;
+pub use view::{NodeStanding, RoomStanding, SessionStanding};
 
 /// How often sessions are looked at for silence.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);

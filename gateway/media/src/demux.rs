@@ -1,0 +1,101 @@
+//! What a datagram is, by its first bytes (RFC 7983 with RFC 9443, RFC 5761).
+
+/// The protocol a datagram belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// First byte 0–3: STUN (RFC 8489).
+    Stun,
+    /// First byte 20–63: DTLS (RFC 6347, RFC 9147).
+    Dtls,
+    /// First byte 128–191 and not RTCP: RTP or SRTP (RFC 3550, RFC 3711).
+    Rtp,
+    /// First byte 128–191, second byte 192–223: RTCP or SRTCP (RFC 5761, section 4).
+    Rtcp,
+    /// First byte 64–127 or 192–255, our own marks excepted: QUIC (RFC 9443).
+    Quic,
+    /// First byte 0xE0: packets bundled on a trunk leg ([`crate::trunk::Bundle`]).
+    Bundle,
+    /// First byte 0xE1: a signed message of a trunk leg ([`crate::trunk::message`]).
+    Signed,
+    /// First byte 0xE2: a probe that the other end returns as it came.
+    Echo,
+    /// Empty, ZRTP, or a first byte nobody owns.
+    Unknown,
+}
+
+/// First byte of a bundle on a trunk leg.
+pub const BUNDLE: u8 = 0xE0;
+/// First byte of a signed message on a trunk leg.
+pub const SIGNED: u8 = 0xE1;
+/// First byte of an echo probe.
+pub const ECHO: u8 = 0xE2;
+
+/// Tells what a datagram is.
+///
+/// The marks 0xE0–0xE2 of trunk legs lie in QUIC's range, which is free on a media port: QUIC has a
+/// port of its own. An RTP first byte without a second byte is [`Kind::Unknown`].
+#[must_use]
+pub fn classify(datagram: &[u8]) -> Kind {
+    let Some(&first) = datagram.first() else { return Kind::Unknown };
+    match first {
+        0..=3 => Kind::Stun,
+        20..=63 => Kind::Dtls,
+        128..=191 => match datagram.get(1) {
+            Some(192..=223) => Kind::Rtcp,
+            Some(_) => Kind::Rtp,
+            None => Kind::Unknown,
+        },
+        BUNDLE => Kind::Bundle,
+        SIGNED => Kind::Signed,
+        ECHO => Kind::Echo,
+        64..=127 | 192..=255 => Kind::Quic,
+        4..=19 => Kind::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_range_of_first_bytes_has_its_owner_up_to_both_edges() {
+        let ranges = [
+            (0, 3, Kind::Stun),
+            (4, 19, Kind::Unknown),
+            (20, 63, Kind::Dtls),
+            (64, 127, Kind::Quic),
+            (128, 191, Kind::Rtp),
+            (192, 223, Kind::Quic),
+            (224, 224, Kind::Bundle),
+            (225, 225, Kind::Signed),
+            (226, 226, Kind::Echo),
+            (227, 255, Kind::Quic),
+        ];
+        for (low, high, kind) in ranges {
+            for first in low..=high {
+                assert_eq!(classify(&[first, 0]), kind, "first byte {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn rtcp_is_told_from_rtp_by_its_payload_type() {
+        for (second, kind) in [
+            (0, Kind::Rtp),
+            (191, Kind::Rtp),
+            (192, Kind::Rtcp),
+            (200, Kind::Rtcp),
+            (223, Kind::Rtcp),
+            (224, Kind::Rtp),
+            (255, Kind::Rtp),
+        ] {
+            assert_eq!(classify(&[0x80, second]), kind, "second byte {second}");
+        }
+    }
+
+    #[test]
+    fn too_short_to_tell_is_unknown() {
+        assert_eq!(classify(&[]), Kind::Unknown);
+        assert_eq!(classify(&[0x80]), Kind::Unknown);
+    }
+}

@@ -1,0 +1,373 @@
+//! RTP over QUIC: flows in datagrams and streams (draft-ietf-avtcore-rtp-over-quic-14).
+//!
+//! A datagram is a flow identifier and one RTP or RTCP packet. A unidirectional stream is a flow
+//! identifier and then packets, each behind its length. All integers are QUIC varints.
+
+use crate::varint;
+use std::fmt;
+
+/// The protocol name in the TLS handshake (the draft's "Draft version identification").
+pub const ALPN: &[u8] = b"roq-14";
+
+/// Which flow packets belong to: at most 62 bits, unguessable where it is a capability.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Flow(u64);
+
+impl Flow {
+    /// A flow by its number; none above 2^62 - 1, which has no encoding.
+    #[must_use]
+    pub fn new(number: u64) -> Option<Self> {
+        (number <= varint::MAX).then_some(Self(number))
+    }
+
+    /// A flow from 64 random bits, of which it keeps 62.
+    #[must_use]
+    pub fn from_random(bits: u64) -> Self {
+        Self(bits & varint::MAX)
+    }
+
+    /// Its number, at most 2^62 - 1.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Error codes for streams and connections (the draft's section "Error Handling").
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ErrorCode {
+    /// ROQ_NO_ERROR: closing without a reason to complain.
+    NoError = 0x00,
+    /// ROQ_GENERAL_ERROR: none of the others fits.
+    General = 0x01,
+    /// ROQ_INTERNAL_ERROR: something broke on this side.
+    Internal = 0x02,
+    /// ROQ_PACKET_ERROR: length, flow identifier or packet are not what they should be.
+    Packet = 0x03,
+    /// ROQ_STREAM_CREATION_ERROR: a stream that must not be, as a bidirectional one for media.
+    StreamCreation = 0x04,
+    /// ROQ_FRAME_CANCELLED: this frame is no longer wanted or sent; later ones come otherwise.
+    FrameCancelled = 0x05,
+    /// ROQ_UNKNOWN_FLOW_ID: nobody signalled this flow.
+    UnknownFlow = 0x06,
+    /// ROQ_EXPECTATION_UNMET: the connection lacks what was signalled, as datagrams.
+    ExpectationUnmet = 0x07,
+}
+
+impl ErrorCode {
+    /// The code on the wire.
+    #[must_use]
+    pub fn code(self) -> u64 {
+        u64::from(self as u8)
+    }
+}
+
+/// Why bytes are no RoQ datagram or stream; all of them are [`ErrorCode::Packet`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Malformed {
+    /// The datagram ends within its flow identifier.
+    Flow,
+    /// The flow identifier is followed by nothing, or a packet of length 0.
+    Empty,
+    /// A packet's length is above the limit.
+    TooLong {
+        /// The length it has.
+        length: u64,
+        /// The length it may have.
+        length_max: usize,
+    },
+    /// The stream ended within its flow identifier, a length or a packet.
+    Unfinished,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flow => write!(f, "datagram ends within its flow identifier"),
+            Self::Empty => write!(f, "flow identifier or length is followed by no packet"),
+            Self::TooLong { length, length_max } => {
+                write!(f, "packet of {length} bytes, {length_max} are allowed")
+            }
+            Self::Unfinished => write!(f, "stream ended within a packet"),
+        }
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// Appends a datagram, the flow identifier and the packet, to `out`.
+pub fn write_datagram(flow: Flow, packet: &[u8], out: &mut Vec<u8>) {
+    write_stream_start(flow, out);
+    out.extend_from_slice(packet);
+}
+
+/// Appends what a stream begins with, its flow identifier, to `out`.
+pub fn write_stream_start(flow: Flow, out: &mut Vec<u8>) {
+    varint::write(flow.0, out).expect("a flow was checked when it was made");
+}
+
+/// Appends one packet of a stream, its length and itself, to `out`.
+pub fn write_stream_packet(packet: &[u8], out: &mut Vec<u8>) {
+    varint::write(packet.len() as u64, out).expect("no slice is longer than 2^62 bytes");
+    out.extend_from_slice(packet);
+}
+
+/// Takes a datagram apart: its flow and the packet in it.
+///
+/// # Errors
+/// [`Malformed::Flow`] or [`Malformed::Empty`]; the packet itself is not looked at.
+pub fn read_datagram(datagram: &[u8]) -> Result<(Flow, &[u8]), Malformed> {
+    let (number, size) = varint::read(datagram).ok_or(Malformed::Flow)?;
+    let packet = &datagram[size..];
+    if packet.is_empty() {
+        return Err(Malformed::Empty);
+    }
+    Ok((Flow(number), packet))
+}
+
+/// What a [`StreamDecoder`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Item<'a> {
+    /// The flow the stream belongs to; comes once, before any packet.
+    Flow(Flow),
+    /// A whole RTP or RTCP packet.
+    Packet(&'a [u8]),
+}
+
+/// Reads a stream from pieces of any size.
+///
+/// Holds at most one packet of the limit's length; a packet that lies whole in one piece is not
+/// copied. After an error the stream cannot be followed further and every call repeats the error.
+#[derive(Clone, Debug)]
+pub struct StreamDecoder {
+    packet_len_max: usize,
+    awaits: Awaits,
+    held: Vec<u8>,
+    /// What is held was handed out and only waits to be overwritten.
+    spent: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Awaits {
+    Flow,
+    Length,
+    Packet(usize),
+    Nothing(Malformed),
+}
+
+impl StreamDecoder {
+    /// A decoder for one stream whose packets have at most `packet_len_max` bytes.
+    #[must_use]
+    pub fn new(packet_len_max: usize) -> Self {
+        Self { packet_len_max, awaits: Awaits::Flow, held: Vec::new(), spent: false }
+    }
+
+    /// The next item from `input`, which shrinks by what was read. None: `input` is used up.
+    ///
+    /// Call it until it says none, then again with the next piece of the stream.
+    ///
+    /// # Errors
+    /// A packet of length 0 or above the limit.
+    pub fn next<'a, 'b: 'a>(
+        &'a mut self,
+        input: &mut &'b [u8],
+    ) -> Result<Option<Item<'a>>, Malformed> {
+        if std::mem::take(&mut self.spent) {
+            self.held.clear();
+        }
+        loop {
+            match self.awaits {
+                Awaits::Flow => {
+                    let Some(number) = self.take_varint(input) else { return Ok(None) };
+                    self.awaits = Awaits::Length;
+                    return Ok(Some(Item::Flow(Flow(number))));
+                }
+                Awaits::Length => {
+                    let Some(length) = self.take_varint(input) else { return Ok(None) };
+                    self.awaits = self.checked(length);
+                }
+                Awaits::Packet(length) => {
+                    if self.held.is_empty() && input.len() >= length {
+                        let (packet, rest) = input.split_at(length);
+                        *input = rest;
+                        self.awaits = Awaits::Length;
+                        return Ok(Some(Item::Packet(packet)));
+                    }
+                    let missing = length - self.held.len();
+                    let (taken, rest) = input.split_at(missing.min(input.len()));
+                    self.held.extend_from_slice(taken);
+                    *input = rest;
+                    if self.held.len() < length {
+                        return Ok(None);
+                    }
+                    self.awaits = Awaits::Length;
+                    self.spent = true;
+                    return Ok(Some(Item::Packet(&self.held)));
+                }
+                Awaits::Nothing(reason) => return Err(reason),
+            }
+        }
+    }
+
+    /// Says whether the stream may end here.
+    ///
+    /// # Errors
+    /// [`Malformed::Unfinished`] within a flow identifier, a length or a packet, and what stopped
+    /// the decoder before.
+    pub fn finish(&self) -> Result<(), Malformed> {
+        match self.awaits {
+            Awaits::Length if self.spent || self.held.is_empty() => Ok(()),
+            Awaits::Nothing(reason) => Err(reason),
+            Awaits::Flow | Awaits::Length | Awaits::Packet(_) => Err(Malformed::Unfinished),
+        }
+    }
+
+    fn checked(&self, length: u64) -> Awaits {
+        let length_max = self.packet_len_max;
+        match usize::try_from(length) {
+            Ok(0) => Awaits::Nothing(Malformed::Empty),
+            Ok(length) if length <= length_max => Awaits::Packet(length),
+            Ok(_) | Err(_) => Awaits::Nothing(Malformed::TooLong { length, length_max }),
+        }
+    }
+
+    fn take_varint(&mut self, input: &mut &[u8]) -> Option<u64> {
+        loop {
+            if let Some((value, size)) = varint::read(&self.held)
+                && size == self.held.len()
+            {
+                self.held.clear();
+                return Some(value);
+            }
+            let (&byte, rest) = input.split_first()?;
+            self.held.push(byte);
+            *input = rest;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(number: u64) -> Flow {
+        Flow::new(number).unwrap()
+    }
+
+    fn stream(packets: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_stream_start(flow(0x1234_5678_9abc), &mut bytes);
+        for packet in packets {
+            write_stream_packet(packet, &mut bytes);
+        }
+        bytes
+    }
+
+    /// What comes out when the stream arrives in pieces of `piece` bytes.
+    fn decoded(bytes: &[u8], piece: usize) -> (Option<Flow>, Vec<Vec<u8>>, Result<(), Malformed>) {
+        let mut decoder = StreamDecoder::new(1_500);
+        let (mut flow, mut packets) = (None, Vec::new());
+        for mut input in bytes.chunks(piece) {
+            loop {
+                match decoder.next(&mut input) {
+                    Ok(Some(Item::Flow(number))) => flow = Some(number),
+                    Ok(Some(Item::Packet(packet))) => packets.push(packet.to_vec()),
+                    Ok(None) => break,
+                    Err(reason) => return (flow, packets, Err(reason)),
+                }
+            }
+            assert!(input.is_empty(), "input is used up before none is said");
+        }
+        let end = decoder.finish();
+        (flow, packets, end)
+    }
+
+    #[test]
+    fn datagram_is_read_back() {
+        let mut datagram = Vec::new();
+        write_datagram(flow(0x4000), b"packet", &mut datagram);
+        assert_eq!(datagram.len(), 4 + 6);
+        assert_eq!(read_datagram(&datagram), Ok((flow(0x4000), &b"packet"[..])));
+    }
+
+    #[test]
+    fn datagram_without_flow_or_packet_is_refused() {
+        assert_eq!(read_datagram(&[]), Err(Malformed::Flow));
+        assert_eq!(read_datagram(&[0xc0, 1, 2]), Err(Malformed::Flow));
+        assert_eq!(read_datagram(&[0x40, 1]), Err(Malformed::Empty));
+    }
+
+    #[test]
+    fn flow_has_62_bits() {
+        assert_eq!(Flow::new(varint::MAX).map(Flow::number), Some(varint::MAX));
+        assert_eq!(Flow::new(varint::MAX + 1), None);
+        assert_eq!(Flow::from_random(u64::MAX).number(), varint::MAX);
+    }
+
+    #[test]
+    fn stream_is_the_same_in_pieces_of_any_size() {
+        let (long, longer) = ([7; 300], [9; 1_500]);
+        let packets: [&[u8]; 4] = [b"one", &long, b"3", &longer];
+        let bytes = stream(&packets);
+        for piece in 1..=bytes.len() {
+            let (found, items, end) = decoded(&bytes, piece);
+            assert_eq!(found, Some(flow(0x1234_5678_9abc)));
+            assert_eq!(items, packets, "in pieces of {piece}");
+            assert_eq!(end, Ok(()));
+        }
+    }
+
+    #[test]
+    fn packet_above_the_limit_stops_the_stream_for_good() {
+        let bytes = stream(&[b"one", &[0; 1_501], b"three"]);
+        let (_, packets, end) = decoded(&bytes, 10_000);
+        assert_eq!(packets, [b"one"]);
+        assert_eq!(end, Err(Malformed::TooLong { length: 1_501, length_max: 1_500 }));
+
+        let mut decoder = StreamDecoder::new(10);
+        let mut input = &[5, 11][..];
+        assert_eq!(decoder.next(&mut input), Ok(Some(Item::Flow(flow(5)))));
+        for _ in 0..2 {
+            assert!(decoder.next(&mut input).is_err());
+            assert!(decoder.finish().is_err());
+        }
+    }
+
+    #[test]
+    fn packet_of_length_zero_is_refused() {
+        assert_eq!(decoded(&stream(&[b""]), 100).2, Err(Malformed::Empty));
+    }
+
+    #[test]
+    fn stream_may_end_between_packets_only() {
+        let bytes = stream(&[b"one", &[1; 100]]);
+        let between = [8, 12, bytes.len()];
+        for length in 0..=bytes.len() {
+            let (_, _, end) = decoded(&bytes[..length], 5);
+            let expected = between.contains(&length);
+            assert_eq!(end, if expected { Ok(()) } else { Err(Malformed::Unfinished) }, "{length}");
+        }
+    }
+
+    #[test]
+    fn codes_are_those_of_the_draft() {
+        let codes = [
+            ErrorCode::NoError,
+            ErrorCode::General,
+            ErrorCode::Internal,
+            ErrorCode::Packet,
+            ErrorCode::StreamCreation,
+            ErrorCode::FrameCancelled,
+            ErrorCode::UnknownFlow,
+            ErrorCode::ExpectationUnmet,
+        ];
+        assert_eq!(codes.map(ErrorCode::code), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+}

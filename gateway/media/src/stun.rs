@@ -1,0 +1,107 @@
+//! STUN binding, as ICE uses it (RFC 8489, RFC 8445): who sends proves that it knows a password.
+//!
+//! The gateway answers as an ICE-lite agent ([`Request`], [`write_success`], [`write_error`]); its
+//! probes and the lab ask as clients ([`Binding`], [`Response`]). Our own code on ring's HMAC-SHA1:
+//! binding needs six attributes, and a general crate brings a second set of hashes with it.
+
+use ring::hmac;
+use std::fmt;
+
+mod attribute;
+mod request;
+mod response;
+
+pub use request::{Binding, Request, Role, UNKNOWN_MAX, Username};
+pub use response::{Code, Outcome, Response, write_error, write_success, write_unknown};
+
+/// The fixed value at bytes 4–7 of every message (RFC 8489, section 5).
+pub const MAGIC_COOKIE: u32 = 0x2112_a442;
+/// Longer messages are refused: what fits IPv6's smallest packet is enough for any binding.
+pub const MESSAGE_LEN_MAX: usize = 1_280;
+
+const HEADER_LEN: usize = 20;
+
+/// Ties a response to its request; random, chosen by who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Transaction(pub [u8; 12]);
+
+/// A short-term password, ready to sign and verify with (RFC 8489, section 9.1).
+#[derive(Clone)]
+pub struct Key(hmac::Key);
+
+impl Key {
+    /// A key of a password. ICE passwords are plain ASCII, so that they need no preparation.
+    #[must_use]
+    pub fn new(password: &str) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes()))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(…)")
+    }
+}
+
+/// Whether a datagram is a STUN message (RFC 8489, section 5): first two bits zero, the cookie, a
+/// length that is its own. Says nothing of its attributes.
+#[must_use]
+pub fn is_stun(datagram: &[u8]) -> bool {
+    let Some(&[first, _, high, low, c0, c1, c2, c3]) = datagram.first_chunk::<8>() else {
+        return false;
+    };
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    first >> 6 == 0
+        && u32::from_be_bytes([c0, c1, c2, c3]) == MAGIC_COOKIE
+        && length.is_multiple_of(4)
+        && datagram.len() == HEADER_LEN + length
+}
+
+/// Why bytes are not the message they were read as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Malformed {
+    /// No STUN message at all ([`is_stun`]), or longer than [`MESSAGE_LEN_MAX`].
+    NotStun,
+    /// Another class or method: an indication, an allocation, a response where a request is due.
+    NotBinding,
+    /// An attribute reaches beyond the message or has a length its type does not allow.
+    Attribute(u16),
+    /// FINGERPRINT is there and wrong, or not last.
+    Fingerprint,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotStun => write!(f, "no STUN message"),
+            Self::NotBinding => write!(f, "another STUN class or method than expected"),
+            Self::Attribute(kind) => write!(f, "STUN attribute {kind:#06x} is malformed"),
+            Self::Fingerprint => write!(f, "STUN fingerprint is wrong"),
+        }
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// Why a message is not believed to come from who knows the password.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unverified {
+    /// It has no MESSAGE-INTEGRITY.
+    Missing,
+    /// Its MESSAGE-INTEGRITY was made with another password, or the message was changed.
+    Wrong,
+}
+
+impl fmt::Display for Unverified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "STUN message integrity is missing",
+            Self::Wrong => "STUN message integrity is wrong",
+        })
+    }
+}
+
+impl std::error::Error for Unverified {}
+
+#[cfg(test)]
+mod tests;

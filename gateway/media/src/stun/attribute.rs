@@ -1,0 +1,240 @@
+//! Attributes of a STUN message: walked, checked, appended (RFC 8489, section 14).
+
+use super::{HEADER_LEN, Key, MAGIC_COOKIE, MESSAGE_LEN_MAX, Malformed, Transaction, Unverified};
+use ring::hmac;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub(super) const USERNAME: u16 = 0x0006;
+pub(super) const MESSAGE_INTEGRITY: u16 = 0x0008;
+pub(super) const ERROR_CODE: u16 = 0x0009;
+pub(super) const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
+pub(super) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001c;
+pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
+pub(super) const PRIORITY: u16 = 0x0024;
+pub(super) const USE_CANDIDATE: u16 = 0x0025;
+pub(super) const FINGERPRINT: u16 = 0x8028;
+pub(super) const ICE_CONTROLLED: u16 = 0x8029;
+pub(super) const ICE_CONTROLLING: u16 = 0x802a;
+
+const ATTRIBUTE_HEADER_LEN: usize = 4;
+const INTEGRITY_LEN: usize = 20;
+const FINGERPRINT_LEN: usize = 4;
+const FINGERPRINT_XOR: u32 = 0x5354_554e;
+
+/// A message whose header and fingerprint are good and whose attributes lie within it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Where MESSAGE-INTEGRITY begins. What comes later, FINGERPRINT aside, is not to be believed
+    /// (section 14.5).
+    integrity_at: Option<usize>,
+    /// Where the attributes end that may be believed.
+    end: usize,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        if !super::is_stun(bytes) || bytes.len() > MESSAGE_LEN_MAX {
+            return Err(Malformed::NotStun);
+        }
+        let mut message = Self { bytes, integrity_at: None, end: bytes.len() };
+        let mut at = HEADER_LEN;
+        while at < bytes.len() {
+            let (kind, value) = attribute_at(bytes, at)?;
+            match (kind, value.len()) {
+                (MESSAGE_INTEGRITY, INTEGRITY_LEN) if message.integrity_at.is_none() => {
+                    message.integrity_at = Some(at);
+                    message.end = message.end.min(at);
+                }
+                (MESSAGE_INTEGRITY_SHA256, _) => message.end = message.end.min(at),
+                (FINGERPRINT, FINGERPRINT_LEN) => {
+                    let last = at + ATTRIBUTE_HEADER_LEN + FINGERPRINT_LEN == bytes.len();
+                    if !last || value != fingerprint(&bytes[..at]).to_be_bytes() {
+                        return Err(Malformed::Fingerprint);
+                    }
+                    message.end = message.end.min(at);
+                }
+                (MESSAGE_INTEGRITY | FINGERPRINT, length)
+                    if length != INTEGRITY_LEN || kind == FINGERPRINT =>
+                {
+                    return Err(Malformed::Attribute(kind));
+                }
+                _ => {}
+            }
+            at += ATTRIBUTE_HEADER_LEN + value.len().next_multiple_of(4);
+        }
+        Ok(message)
+    }
+
+    /// Class and method, as they stand in the first two bytes.
+    pub(super) fn kind(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[0], self.bytes[1]])
+    }
+
+    pub(super) fn transaction(&self) -> Transaction {
+        let mut id = [0; 12];
+        id.copy_from_slice(&self.bytes[8..HEADER_LEN]);
+        Transaction(id)
+    }
+
+    /// The attributes that may be believed once the integrity was verified, in order.
+    pub(super) fn attributes(&self) -> impl Iterator<Item = (u16, &'a [u8])> {
+        let (bytes, end) = (self.bytes, self.end);
+        let mut at = HEADER_LEN;
+        std::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let (kind, value) = attribute_at(bytes, at).ok()?;
+            at += ATTRIBUTE_HEADER_LEN + value.len().next_multiple_of(4);
+            Some((kind, value))
+        })
+    }
+
+    /// The first attribute of this kind; later ones of a kind do not count (section 14).
+    pub(super) fn attribute(&self, kind: u16) -> Option<&'a [u8]> {
+        self.attributes().find(|(found, _)| *found == kind).map(|(_, value)| value)
+    }
+
+    /// Checks MESSAGE-INTEGRITY: HMAC-SHA1 over the message before it, with a header length that
+    /// ends behind it (section 14.5).
+    pub(super) fn verify(&self, key: &Key) -> Result<(), Unverified> {
+        let at = self.integrity_at.ok_or(Unverified::Missing)?;
+        let value = at + ATTRIBUTE_HEADER_LEN;
+        let mut signed = [0; MESSAGE_LEN_MAX];
+        let signed = &mut signed[..at];
+        signed.copy_from_slice(&self.bytes[..at]);
+        set_length(signed, at + ATTRIBUTE_HEADER_LEN + INTEGRITY_LEN);
+        let mac = &self.bytes[value..value + INTEGRITY_LEN];
+        hmac::verify(&key.0, signed, mac).map_err(|_| Unverified::Wrong)
+    }
+}
+
+fn attribute_at(bytes: &[u8], at: usize) -> Result<(u16, &[u8]), Malformed> {
+    let rest = &bytes[at..];
+    let Some((&[k0, k1, l0, l1], rest)) = rest.split_first_chunk::<ATTRIBUTE_HEADER_LEN>() else {
+        return Err(Malformed::Attribute(0));
+    };
+    let kind = u16::from_be_bytes([k0, k1]);
+    let length = usize::from(u16::from_be_bytes([l0, l1]));
+    if length.next_multiple_of(4) > rest.len() {
+        return Err(Malformed::Attribute(kind));
+    }
+    Ok((kind, &rest[..length]))
+}
+
+/// Begins a message at the end of `out` and says where.
+pub(super) fn begin(kind: u16, transaction: Transaction, out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&[0; 2]);
+    out.extend_from_slice(&MAGIC_COOKIE.to_be_bytes());
+    out.extend_from_slice(&transaction.0);
+    start
+}
+
+pub(super) fn append(kind: u16, value: &[u8], out: &mut Vec<u8>) {
+    let length = u16::try_from(value.len()).expect("values written here are below 1 KiB");
+    out.extend_from_slice(&kind.to_be_bytes());
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(value);
+    out.resize(out.len() + value.len().next_multiple_of(4) - value.len(), 0);
+}
+
+/// Ends the message that began at `start`: MESSAGE-INTEGRITY if there is a key, then FINGERPRINT.
+pub(super) fn end(start: usize, key: Option<&Key>, out: &mut Vec<u8>) {
+    if let Some(key) = key {
+        let length = out.len() - start + ATTRIBUTE_HEADER_LEN + INTEGRITY_LEN;
+        set_length(&mut out[start..], length);
+        let mac = hmac::sign(&key.0, &out[start..]);
+        append(MESSAGE_INTEGRITY, mac.as_ref(), out);
+    }
+    let length = out.len() - start + ATTRIBUTE_HEADER_LEN + FINGERPRINT_LEN;
+    set_length(&mut out[start..], length);
+    let value = fingerprint(&out[start..]);
+    append(FINGERPRINT, &value.to_be_bytes(), out);
+}
+
+/// Makes the header say that the message has `message_len` bytes in all.
+fn set_length(message: &mut [u8], message_len: usize) {
+    let length = u16::try_from(message_len - HEADER_LEN).unwrap_or(u16::MAX);
+    message[2..4].copy_from_slice(&length.to_be_bytes());
+}
+
+/// XOR-MAPPED-ADDRESS (section 14.2): the address mixed with cookie and transaction, so that no
+/// translator on the way mistakes it for one it should rewrite.
+pub(super) fn append_address(address: SocketAddr, transaction: Transaction, out: &mut Vec<u8>) {
+    let port = (address.port() ^ (MAGIC_COOKIE >> 16) as u16).to_be_bytes();
+    let mask = address_mask(transaction);
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            let mixed = [a ^ mask[0], b ^ mask[1], c ^ mask[2], d ^ mask[3]];
+            let mut value = [0, 1, port[0], port[1], 0, 0, 0, 0];
+            value[4..].copy_from_slice(&mixed);
+            append(XOR_MAPPED_ADDRESS, &value, out);
+        }
+        IpAddr::V6(ip) => {
+            let mut value = [0; 20];
+            value[1] = 2;
+            value[2..4].copy_from_slice(&port);
+            for (index, byte) in ip.octets().into_iter().enumerate() {
+                value[4 + index] = byte ^ mask[index];
+            }
+            append(XOR_MAPPED_ADDRESS, &value, out);
+        }
+    }
+}
+
+pub(super) fn read_address(value: &[u8], transaction: Transaction) -> Option<SocketAddr> {
+    let (&[_, family, p0, p1], address) = value.split_first_chunk::<4>()?;
+    let port = u16::from_be_bytes([p0, p1]) ^ (MAGIC_COOKIE >> 16) as u16;
+    let mask = address_mask(transaction);
+    let ip = match family {
+        1 => {
+            let [a, b, c, d] = <[u8; 4]>::try_from(address).ok()?;
+            IpAddr::V4(Ipv4Addr::new(a ^ mask[0], b ^ mask[1], c ^ mask[2], d ^ mask[3]))
+        }
+        2 => {
+            let mut octets = <[u8; 16]>::try_from(address).ok()?;
+            for (byte, mask) in octets.iter_mut().zip(mask) {
+                *byte ^= mask;
+            }
+            IpAddr::V6(Ipv6Addr::from(octets))
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+fn address_mask(transaction: Transaction) -> [u8; 16] {
+    let mut mask = [0; 16];
+    mask[..4].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
+    mask[4..].copy_from_slice(&transaction.0);
+    mask
+}
+
+/// CRC-32 of the message before the attribute, mixed with "STUN" (section 14.7). The header's
+/// length already counts the attribute.
+fn fingerprint(message: &[u8]) -> u32 {
+    let crc = message
+        .iter()
+        .fold(u32::MAX, |crc, byte| CRC_TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8));
+    !crc ^ FINGERPRINT_XOR
+}
+
+const CRC_TABLE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        let mut crc = index as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
+            bit += 1;
+        }
+        table[index] = crc;
+        index += 1;
+    }
+    table
+};

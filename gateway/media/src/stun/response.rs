@@ -1,0 +1,130 @@
+//! Responses to binding requests: written by the gateway, read by probes and by the lab.
+
+use super::attribute::{
+    ERROR_CODE, Message, UNKNOWN_ATTRIBUTES, XOR_MAPPED_ADDRESS, append, append_address, begin,
+    end, read_address,
+};
+use super::{Key, Malformed, Transaction, UNKNOWN_MAX, Unverified};
+use std::net::SocketAddr;
+
+const BINDING_SUCCESS: u16 = 0x0101;
+const BINDING_ERROR: u16 = 0x0111;
+
+/// Why a request is refused (RFC 8489, section 14.8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Code {
+    /// 400: USERNAME or MESSAGE-INTEGRITY is missing or malformed.
+    BadRequest,
+    /// 401: nobody here by that name, or the wrong password.
+    Unauthenticated,
+}
+
+/// Appends the response that tells a sender its address to `out`. With the key of the request where
+/// that was verified, without for plain probes.
+pub fn write_success(
+    transaction: Transaction,
+    mapped: SocketAddr,
+    key: Option<&Key>,
+    out: &mut Vec<u8>,
+) {
+    let start = begin(BINDING_SUCCESS, transaction, out);
+    append_address(mapped, transaction, out);
+    end(start, key, out);
+}
+
+/// Appends a refusal to `out`. It carries no integrity: there is no shared password to sign with.
+pub fn write_error(transaction: Transaction, code: Code, out: &mut Vec<u8>) {
+    let start = begin(BINDING_ERROR, transaction, out);
+    let value: &[u8] = match code {
+        Code::BadRequest => b"\0\0\x04\x00Bad Request",
+        Code::Unauthenticated => b"\0\0\x04\x01Unauthenticated",
+    };
+    append(ERROR_CODE, value, out);
+    end(start, None, out);
+}
+
+/// Appends refusal 420 to `out`, which names attributes that were not understood (RFC 8489,
+/// sections 6.3.1 and 14.9); of more than [`UNKNOWN_MAX`] the first are named.
+pub fn write_unknown(
+    transaction: Transaction,
+    attributes: impl Iterator<Item = u16>,
+    key: Option<&Key>,
+    out: &mut Vec<u8>,
+) {
+    let start = begin(BINDING_ERROR, transaction, out);
+    append(ERROR_CODE, b"\0\0\x04\x14Unknown Attribute", out);
+    let mut value = [0; 2 * UNKNOWN_MAX];
+    let mut length = 0;
+    for (kind, place) in attributes.zip(value.chunks_exact_mut(2)) {
+        place.copy_from_slice(&kind.to_be_bytes());
+        length += 2;
+    }
+    append(UNKNOWN_ATTRIBUTES, &value[..length], out);
+    end(start, key, out);
+}
+
+/// A response to a binding request, in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    message: Message<'a>,
+    outcome: Outcome,
+}
+
+/// How a binding went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The address the request came from, as the other side saw it.
+    Mapped(SocketAddr),
+    /// Refused with this error code, 300–699.
+    Refused(u16),
+}
+
+impl<'a> Response<'a> {
+    /// Reads a response.
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn parse(datagram: &'a [u8]) -> Result<Self, Malformed> {
+        let message = Message::parse(datagram)?;
+        let outcome = match message.kind() {
+            BINDING_SUCCESS => message
+                .attribute(XOR_MAPPED_ADDRESS)
+                .and_then(|value| read_address(value, message.transaction()))
+                .map(Outcome::Mapped)
+                .ok_or(Malformed::Attribute(XOR_MAPPED_ADDRESS))?,
+            BINDING_ERROR => message
+                .attribute(ERROR_CODE)
+                .and_then(error_code)
+                .map(Outcome::Refused)
+                .ok_or(Malformed::Attribute(ERROR_CODE))?,
+            _ => return Err(Malformed::NotBinding),
+        };
+        Ok(Self { message, outcome })
+    }
+
+    /// Which request it answers.
+    #[must_use]
+    pub fn transaction(&self) -> Transaction {
+        self.message.transaction()
+    }
+
+    /// How the binding went.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Checks that it comes from who knows the password.
+    ///
+    /// # Errors
+    /// The integrity is missing or wrong; then a client drops the response.
+    pub fn verify(&self, key: &Key) -> Result<(), Unverified> {
+        self.message.verify(key)
+    }
+}
+
+fn error_code(value: &[u8]) -> Option<u16> {
+    let &[_, _, class, number] = value.first_chunk()?;
+    let (class, number) = (u16::from(class & 7), u16::from(number));
+    ((3..=6).contains(&class) && number < 100).then_some(class * 100 + number)
+}

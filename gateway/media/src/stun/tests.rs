@@ -1,0 +1,245 @@
+use super::*;
+use std::net::SocketAddr;
+
+/// The sample request of RFC 5769, section 2.1.
+const SAMPLE_REQUEST: [u8; 108] = [
+    0x00, 0x01, 0x00, 0x58, 0x21, 0x12, 0xa4, 0x42, 0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86,
+    0xfa, 0x87, 0xdf, 0xae, 0x80, 0x22, 0x00, 0x10, 0x53, 0x54, 0x55, 0x4e, 0x20, 0x74, 0x65, 0x73,
+    0x74, 0x20, 0x63, 0x6c, 0x69, 0x65, 0x6e, 0x74, 0x00, 0x24, 0x00, 0x04, 0x6e, 0x00, 0x01, 0xff,
+    0x80, 0x29, 0x00, 0x08, 0x93, 0x2f, 0xf9, 0xb1, 0x51, 0x26, 0x3b, 0x36, 0x00, 0x06, 0x00, 0x09,
+    0x65, 0x76, 0x74, 0x6a, 0x3a, 0x68, 0x36, 0x76, 0x59, 0x20, 0x20, 0x20, 0x00, 0x08, 0x00, 0x14,
+    0x9a, 0xea, 0xa7, 0x0c, 0xbf, 0xd8, 0xcb, 0x56, 0x78, 0x1e, 0xf2, 0xb5, 0xb2, 0xd3, 0xf2, 0x49,
+    0xc1, 0xb5, 0x71, 0xa2, 0x80, 0x28, 0x00, 0x04, 0xe5, 0x7a, 0x3b, 0xcf,
+];
+
+/// The sample IPv4 response of RFC 5769, section 2.2.
+const SAMPLE_RESPONSE: [u8; 80] = [
+    0x01, 0x01, 0x00, 0x3c, 0x21, 0x12, 0xa4, 0x42, 0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86,
+    0xfa, 0x87, 0xdf, 0xae, 0x80, 0x22, 0x00, 0x0b, 0x74, 0x65, 0x73, 0x74, 0x20, 0x76, 0x65, 0x63,
+    0x74, 0x6f, 0x72, 0x20, 0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43,
+    0x00, 0x08, 0x00, 0x14, 0x2b, 0x91, 0xf5, 0x99, 0xfd, 0x9e, 0x90, 0xc3, 0x8c, 0x74, 0x89, 0xf9,
+    0x2a, 0xf9, 0xba, 0x53, 0xf0, 0x6b, 0xe7, 0xd7, 0x80, 0x28, 0x00, 0x04, 0xc0, 0x7d, 0x4c, 0x96,
+];
+
+const SAMPLE_PASSWORD: &str = "VOkJxbRl1RmTxUk/WvJxBt";
+const TRANSACTION: Transaction = Transaction([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+
+fn key() -> Key {
+    Key::new("a password of the session")
+}
+
+fn binding(key: &Key) -> Binding<'_> {
+    Binding {
+        transaction: TRANSACTION,
+        username: Some(Username { server_ufrag: "here", client_ufrag: "there" }),
+        key: Some(key),
+        priority: Some(0x6e00_01ff),
+        role: Some(Role::Controlling(7)),
+        use_candidate: true,
+    }
+}
+
+fn written(binding: &Binding<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    binding.write(&mut bytes);
+    bytes
+}
+
+#[test]
+fn sample_request_of_the_rfc_is_read_and_verified() {
+    let request = Request::parse(&SAMPLE_REQUEST).unwrap();
+    let username = Username { server_ufrag: "evtj", client_ufrag: "h6vY" };
+    assert_eq!(request.username(), Some(username));
+    assert_eq!(request.priority(), Some(0x6e00_01ff));
+    assert_eq!(request.role(), Some(Role::Controlled(0x932f_f9b1_5126_3b36)));
+    assert!(!request.use_candidate());
+    assert!(request.has_fingerprint());
+    assert_eq!(request.unknown().count(), 0);
+    assert_eq!(request.verify(&Key::new(SAMPLE_PASSWORD)), Ok(()));
+    assert_eq!(request.verify(&Key::new("wrong")), Err(Unverified::Wrong));
+}
+
+#[test]
+fn sample_response_of_the_rfc_is_read_and_verified() {
+    let response = Response::parse(&SAMPLE_RESPONSE).unwrap();
+    let mapped = "192.0.2.1:32853".parse().unwrap();
+    assert_eq!(response.outcome(), Outcome::Mapped(mapped));
+    assert_eq!(response.verify(&Key::new(SAMPLE_PASSWORD)), Ok(()));
+}
+
+#[test]
+fn written_request_is_read_back() {
+    let bytes = written(&binding(&key()));
+    assert!(is_stun(&bytes));
+    let request = Request::parse(&bytes).unwrap();
+    assert_eq!(request.transaction(), TRANSACTION);
+    let username = Username { server_ufrag: "here", client_ufrag: "there" };
+    assert_eq!(request.username(), Some(username));
+    assert_eq!(request.priority(), Some(0x6e00_01ff));
+    assert_eq!(request.role(), Some(Role::Controlling(7)));
+    assert!(request.use_candidate());
+    assert!(request.has_fingerprint());
+    assert_eq!(request.verify(&key()), Ok(()));
+}
+
+#[test]
+fn plain_probe_carries_no_more_than_its_transaction() {
+    let bytes = written(&Binding::probe(TRANSACTION));
+    let request = Request::parse(&bytes).unwrap();
+    assert_eq!(request.username(), None);
+    assert_eq!(request.role(), None);
+    assert!(!request.use_candidate());
+    assert_eq!(request.verify(&key()), Err(Unverified::Missing));
+}
+
+#[test]
+fn addresses_of_both_families_are_told_back() {
+    for address in ["203.0.113.9:65535", "[2001:db8::17]:1"] {
+        let mapped: SocketAddr = address.parse().unwrap();
+        let mut bytes = Vec::new();
+        write_success(TRANSACTION, mapped, Some(&key()), &mut bytes);
+        let response = Response::parse(&bytes).unwrap();
+        assert_eq!(response.outcome(), Outcome::Mapped(mapped));
+        assert_eq!(response.transaction(), TRANSACTION);
+        assert_eq!(response.verify(&key()), Ok(()));
+        let octets = match mapped.ip() {
+            std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
+            std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let plain = bytes.windows(octets.len()).any(|window| window == octets);
+        assert!(!plain, "the address is not there for translators to find");
+    }
+}
+
+#[test]
+fn refusals_are_told_with_their_code() {
+    for (code, number) in [(Code::BadRequest, 400), (Code::Unauthenticated, 401)] {
+        let mut bytes = Vec::new();
+        write_error(TRANSACTION, code, &mut bytes);
+        let response = Response::parse(&bytes).unwrap();
+        assert_eq!(response.outcome(), Outcome::Refused(number));
+        assert_eq!(response.verify(&key()), Err(Unverified::Missing));
+    }
+}
+
+#[test]
+fn attributes_that_must_be_understood_are_named_when_they_are_not() {
+    let mut bytes = Vec::new();
+    let start = attribute::begin(1, TRANSACTION, &mut bytes);
+    for kind in [0x7fff, 0x8000, 0x0001, 0x0002, 0x0003, 0x0004] {
+        attribute::append(kind, &[1, 2, 3], &mut bytes);
+    }
+    attribute::end(start, None, &mut bytes);
+    let request = Request::parse(&bytes).unwrap();
+    let unknown: Vec<_> = request.unknown().collect();
+    assert_eq!(unknown, [0x7fff, 1, 2, 3], "optional ones and those beyond the bound are left out");
+
+    let mut answer = Vec::new();
+    write_unknown(TRANSACTION, request.unknown(), Some(&key()), &mut answer);
+    let response = Response::parse(&answer).unwrap();
+    assert_eq!(response.outcome(), Outcome::Refused(420));
+    let named = [0x00, 0x0a, 0x00, 0x08, 0x7f, 0xff, 0, 1, 0, 2, 0, 3];
+    assert!(answer.windows(named.len()).any(|window| window == named));
+}
+
+#[test]
+fn a_changed_bit_anywhere_is_noticed() {
+    let bytes = written(&binding(&key()));
+    for bit in 0..bytes.len() * 8 {
+        let mut changed = bytes.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let noticed = Request::parse(&changed).map_or(true, |request| !request.has_fingerprint());
+        assert!(noticed, "bit {bit}");
+    }
+}
+
+#[test]
+fn a_message_that_fits_its_fingerprint_still_needs_its_integrity() {
+    let mut bytes = written(&binding(&key()));
+    let name = bytes.windows(4).position(|window| window == b"here").unwrap();
+    bytes[name] = b'm';
+    let end = bytes.len() - 8;
+    let mut forged = bytes[..end].to_vec();
+    attribute::end(0, None, &mut forged);
+    let request = Request::parse(&forged).unwrap();
+    assert_eq!(request.verify(&key()), Err(Unverified::Wrong));
+}
+
+#[test]
+fn what_follows_the_integrity_is_not_believed() {
+    let key = key();
+    let mut bytes = written(&Binding { use_candidate: false, ..binding(&key) });
+    bytes.truncate(bytes.len() - 8);
+    attribute::append(0x0025, &[], &mut bytes);
+    attribute::end(0, None, &mut bytes);
+    let request = Request::parse(&bytes).unwrap();
+    assert_eq!(request.verify(&key), Ok(()));
+    assert!(!request.use_candidate());
+}
+
+#[test]
+fn cut_and_lengthened_messages_are_no_stun() {
+    let mut bytes = written(&binding(&key()));
+    for length in 0..bytes.len() {
+        assert!(!is_stun(&bytes[..length]));
+        assert_eq!(Request::parse(&bytes[..length]).unwrap_err(), Malformed::NotStun);
+    }
+    bytes.extend_from_slice(&[0; 4]);
+    assert!(!is_stun(&bytes));
+}
+
+#[test]
+fn attribute_beyond_the_message_is_refused() {
+    let mut bytes = Vec::new();
+    attribute::begin(1, TRANSACTION, &mut bytes);
+    bytes[3] = 8;
+    bytes.extend_from_slice(&[0, 6, 0, 5, 1, 2, 3, 4]);
+    assert_eq!(Request::parse(&bytes).unwrap_err(), Malformed::Attribute(6));
+    bytes[23] = 4;
+    assert!(Request::parse(&bytes).is_ok());
+}
+
+#[test]
+fn attributes_of_a_wrong_length_are_refused() {
+    for (kind, length) in [(0x0024, 3), (0x0025, 1), (0x802a, 7), (0x0008, 19), (0x8028, 5)] {
+        let mut bytes = Vec::new();
+        let start = attribute::begin(1, TRANSACTION, &mut bytes);
+        attribute::append(kind, &vec![0; length], &mut bytes);
+        attribute::end(start, None, &mut bytes);
+        assert_eq!(Request::parse(&bytes).unwrap_err(), Malformed::Attribute(kind), "{kind:#x}");
+    }
+}
+
+#[test]
+fn message_above_the_limit_is_refused() {
+    for (length, fits) in [(MESSAGE_LEN_MAX - 32, true), (MESSAGE_LEN_MAX - 28, false)] {
+        let mut bytes = Vec::new();
+        let start = attribute::begin(1, TRANSACTION, &mut bytes);
+        attribute::append(0x8022, &vec![0; length], &mut bytes);
+        attribute::end(start, None, &mut bytes);
+        assert_eq!(Request::parse(&bytes).is_ok(), fits, "{}", bytes.len());
+    }
+}
+
+#[test]
+fn requests_and_responses_are_not_confused() {
+    let request = written(&binding(&key()));
+    assert_eq!(Response::parse(&request).unwrap_err(), Malformed::NotBinding);
+    let mut response = Vec::new();
+    write_error(TRANSACTION, Code::BadRequest, &mut response);
+    assert_eq!(Request::parse(&response).unwrap_err(), Malformed::NotBinding);
+}
+
+#[test]
+fn username_without_a_colon_names_nobody() {
+    let mut bytes = Vec::new();
+    let start = attribute::begin(1, TRANSACTION, &mut bytes);
+    attribute::append(0x0006, b"nobody", &mut bytes);
+    attribute::end(start, None, &mut bytes);
+    assert_eq!(Request::parse(&bytes).unwrap().username(), None);
+}
+
+#[test]
+fn keys_do_not_show_themselves_in_logs() {
+    assert_eq!(format!("{:?}", Key::new("secret")), "Key(…)");
+}

@@ -1,0 +1,91 @@
+//! Variable-length integers of QUIC (RFC 9000, section 16).
+
+/// The largest value: 2^62 - 1.
+pub const MAX: u64 = (1 << 62) - 1;
+
+/// A value above [`MAX`], which has no encoding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TooLarge(pub u64);
+
+/// How many bytes `value` takes: 1, 2, 4 or 8; none above [`MAX`].
+#[must_use]
+pub fn size(value: u64) -> Option<usize> {
+    match value {
+        0..=0x3f => Some(1),
+        0x40..=0x3fff => Some(2),
+        0x4000..=0x3fff_ffff => Some(4),
+        0x4000_0000..=MAX => Some(8),
+        _ => None,
+    }
+}
+
+/// Appends `value` in its shortest form to `out` and says how many bytes that took.
+///
+/// # Errors
+/// Above [`MAX`]; nothing is written then.
+pub fn write(value: u64, out: &mut Vec<u8>) -> Result<usize, TooLarge> {
+    let size = size(value).ok_or(TooLarge(value))?;
+    let length_bits = u64::from(size.trailing_zeros()) << (8 * size - 2);
+    out.extend_from_slice(&(value | length_bits).to_be_bytes()[8 - size..]);
+    Ok(size)
+}
+
+/// Reads a value from the start of `bytes` and says how many bytes it took.
+///
+/// Forms longer than needed are valid. None: more bytes are needed.
+#[must_use]
+pub fn read(bytes: &[u8]) -> Option<(u64, usize)> {
+    let size = 1 << (bytes.first()? >> 6);
+    let mut value = [0; 8];
+    value[8 - size..].copy_from_slice(bytes.get(..size)?);
+    let length_bits = 0b11 << (8 * size - 2);
+    Some((u64::from_be_bytes(value) & !length_bits, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_of_the_rfc_are_read() {
+        let examples: [(&[u8], u64); 5] = [
+            (&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c], 151_288_809_941_952_652),
+            (&[0x9d, 0x7f, 0x3e, 0x7d], 494_878_333),
+            (&[0x7b, 0xbd], 15_293),
+            (&[0x25], 37),
+            (&[0x40, 0x25], 37),
+        ];
+        for (bytes, value) in examples {
+            assert_eq!(read(bytes), Some((value, bytes.len())));
+        }
+    }
+
+    #[test]
+    fn both_sides_of_every_size_are_read_back() {
+        for (value, length) in [
+            (0, 1),
+            (0x3f, 1),
+            (0x40, 2),
+            (0x3fff, 2),
+            (0x4000, 4),
+            (0x3fff_ffff, 4),
+            (0x4000_0000, 8),
+            (MAX, 8),
+        ] {
+            let mut bytes = Vec::new();
+            assert_eq!(write(value, &mut bytes), Ok(length));
+            assert_eq!(bytes.len(), length);
+            bytes.push(0xff);
+            assert_eq!(read(&bytes), Some((value, length)));
+            assert_eq!(read(&bytes[..length - 1]), None, "cut of {value}");
+        }
+    }
+
+    #[test]
+    fn values_beyond_62_bits_are_refused() {
+        let mut bytes = Vec::new();
+        assert_eq!(write(MAX + 1, &mut bytes), Err(TooLarge(MAX + 1)));
+        assert!(bytes.is_empty());
+        assert_eq!(size(u64::MAX), None);
+    }
+}
