@@ -29,7 +29,7 @@ impl Gateway {
         });
         let route = room.route();
         if let Some(pending) = &mut room.pending {
-            pending.waiting.extend(pending.hops.iter().map(|hop| (id, *hop)));
+            pending.waiting.extend(pending.awaited.iter().map(|hop| (id, *hop)));
         }
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
         let hops: Vec<Hop> =

@@ -29,7 +29,7 @@ fn promises_hold_whatever_happens() {
             Err(_) => panic!("seed {seed}: run again with EVENKEEL_SEED={seed}"),
         }
     }
-    let everywhere = ["drain", "link", "manual", "moved-too-often", "node-down", "quality"];
+    let everywhere = ["drain", "link", "manual", "no-capacity", "node-down", "quality"];
     let wanted = everywhere.into_iter().chain(["rescued", "stranded", "struck", "rerouted"]);
     assert!(only.is_some() || wanted.clone().all(|word| reached.contains(word)), "{reached:?}");
 }
