@@ -324,7 +324,7 @@ fn a_closed_port_with_nowhere_to_go_is_told_of_once() {
 
 #[test]
 fn ports_that_keep_closing_move_a_room_three_times_a_minute() {
-    let mut world = World::new(settings());
+    let mut world = World::new(settings_of(&[(0, 1_000); 7]));
     let session = world.open("r");
     for _ in 0..50 {
         let hop = world.gateway.stands_at(world.room("r")).unwrap();
