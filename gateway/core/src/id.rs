@@ -44,3 +44,7 @@ id!(
     /// One question to a policy.
     AskId(u64), "ask-"
 );
+id!(
+    /// One offer of the API, answered once.
+    OfferId(u64), "offer-"
+);

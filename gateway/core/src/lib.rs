@@ -1,13 +1,45 @@
 //! Decides. A state machine without I/O, clock, async, serde or Wasm: `handle_*` is what the world told us,
 //! `poll_*` is what we want done, `now` and the seed are arguments.
 
+// Tests start their virtual clock at whatever time it is.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
 mod ask;
+mod board;
+mod detector;
+mod event;
+pub mod forward;
+mod gateway;
 mod id;
+mod ladder;
+mod ledger;
 mod measure;
+mod node;
+mod offer;
+mod place;
+mod room;
+mod route;
+mod session;
+mod settings;
+mod timer;
 
 pub use ask::{
-    Action, AdmitVerdict, Answer, Answered, Ask, Entry, EntryKind, Fault, Hook, Labels, Move, Note, Op, Param,
-    PolicyName, Question, RoomRow, SessionRow, State,
+    Action, AdmitVerdict, Answer, Answered, Ask, Entry, EntryKind, Fault, Hook, Labels, Move, Note,
+    Op, Param, PolicyName, Question, RoomRow, SessionRow, State,
 };
-pub use id::{AskId, Incarnation, NodeId, RegionId, RoomId, SessionId, ZoneId};
+pub use board::{Board, Cell};
+pub use detector::Stamp;
+pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Witness};
+pub use gateway::{
+    Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
+    WATCH_EVERY,
+};
+pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
+pub use ladder::{Bounds, Plan};
 pub use measure::{Measures, Metric, Row, UNMEASURED};
+pub use offer::{
+    Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
+    RtcpPort, Srtp, Stream,
+};
+pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
+pub use settings::{AdmitOnFault, Limits, NodeSettings, Probed, Scenario, Settings, Timings, Zone};

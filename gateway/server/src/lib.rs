@@ -1,1 +1,12 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
+
+pub mod control;
+pub mod flows;
+mod mmsg;
+mod policy;
+pub mod quic;
+pub mod ring;
+pub mod run;
+pub mod settings;
+pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,340 @@
+//! Everything worth knowing, one enum. Telemetry makes metrics, spans and log lines of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::{
+    AskId, Decider, Fault, Hook, Hop, NodeId, Note, Op, PolicyName, Refused, RoomId, SessionId,
+};
+
+/// A node's health, as this gateway sees it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u32)]
+pub enum Health {
+    /// Carries rooms.
+    Up = 0,
+    /// One witness accuses it: new rooms avoid it.
+    Suspect = 1,
+    /// Back from Down, as a new incarnation, not yet trusted.
+    Wary = 2,
+    /// Carries nothing; for this incarnation for ever.
+    Down = 3,
+}
+
+impl Health {
+    /// The word in metrics and records: `suspect`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Health::Up => "up",
+            Health::Suspect => "suspect",
+            Health::Wary => "wary",
+            Health::Down => "down",
+        }
+    }
+}
+
+/// A source of evidence about a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Witness {
+    /// The kernel says that nobody listens there.
+    KernelError,
+    /// Its media port did not answer our probes.
+    Probe,
+    /// Nothing came from it while we were sending.
+    Silence,
+}
+
+impl Witness {
+    /// All of them.
+    pub const ALL: [Witness; 3] = [Witness::KernelError, Witness::Probe, Witness::Silence];
+
+    /// The word in metrics and records: `kernel-error`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Witness::KernelError => "kernel-error",
+            Witness::Probe => "probe",
+            Witness::Silence => "silence",
+        }
+    }
+}
+
+/// Why a room moved.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Cause {
+    /// Its node died.
+    NodeDown,
+    /// The hop did not carry this room, though its node lives.
+    Link,
+    /// A policy found a better node.
+    Quality,
+    /// A person asked for it.
+    Manual,
+    /// Its node is being drained.
+    Drain,
+    /// A better node is back.
+    FailBack,
+}
+
+impl Cause {
+    /// The word in metrics and records: `node-down`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::NodeDown => "node-down",
+            Cause::Link => "link",
+            Cause::Quality => "quality",
+            Cause::Manual => "manual",
+            Cause::Drain => "drain",
+            Cause::FailBack => "fail-back",
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum CloseReason {
+    /// Through the API.
+    Asked,
+    /// Nothing came from it for its scenario's `close_after`.
+    Silent,
+    /// The gateway shut down.
+    Shutdown,
+    /// It never came to life: the node did not open it, or no route was found.
+    NotOpened,
+}
+
+impl CloseReason {
+    /// The word in metrics and records: `silent`.
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseReason::Asked => "asked",
+            CloseReason::Silent => "silent",
+            CloseReason::Shutdown => "shutdown",
+            CloseReason::NotOpened => "not-opened",
+        }
+    }
+}
+
+/// What became of a question.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Its decision was taken, in whole or in part.
+    Applied {
+        /// Whether it differs from what the native default would have done.
+        differs: bool,
+    },
+    /// It had no opinion: the native default decided.
+    Abstained,
+    /// It answered, and nothing was to change.
+    Kept,
+    /// The guard refused it: which rule.
+    Guarded(Guard),
+    /// Something changed meanwhile; the answer no longer fits.
+    Stale,
+    /// It failed us; the native default decided.
+    Faulted(Fault),
+}
+
+impl Outcome {
+    /// The word in metrics and records: `applied`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Outcome::Applied { .. } => "applied",
+            Outcome::Abstained => "abstained",
+            Outcome::Kept => "kept",
+            Outcome::Guarded(_) => "guarded",
+            Outcome::Stale => "stale",
+            Outcome::Faulted(_) => "faulted",
+        }
+    }
+}
+
+/// A native rule that a decision broke.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Guard {
+    /// It names a node that does not exist, is Down, or names one twice.
+    UnusableNode,
+    /// Its first node has no room for it.
+    NoCapacity,
+    /// It names a region that does not exist, or redirects a room that has one.
+    UnusableRegion,
+    /// It names a row that was not asked about, or moves one twice.
+    UnknownRow,
+    /// It names an action that does not exist or was not granted.
+    UnknownAction,
+    /// Too many rooms moved by policy within a second.
+    Churn,
+    /// The room moved too often within a minute.
+    MovedTooOften,
+    /// The cap is outside the scenario's floor and ceiling.
+    CapOutOfBounds,
+}
+
+impl Guard {
+    /// The word in metrics and records: `churn`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Guard::UnusableNode => "unusable-node",
+            Guard::NoCapacity => "no-capacity",
+            Guard::UnusableRegion => "unusable-region",
+            Guard::UnknownRow => "unknown-row",
+            Guard::UnknownAction => "unknown-action",
+            Guard::Churn => "churn",
+            Guard::MovedTooOften => "moved-too-often",
+            Guard::CapOutOfBounds => "cap-out-of-bounds",
+        }
+    }
+}
+
+/// Everything worth knowing.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// A question was decided, one way or another.
+    Decided {
+        /// The question.
+        ask: AskId,
+        /// Who was asked.
+        policy: PolicyName,
+        /// The revision that answered; none where it faulted.
+        revision: Option<Arc<str>>,
+        /// What became of it.
+        outcome: Outcome,
+        /// The session it was about, where it was about one.
+        session: Option<SessionId>,
+        /// The room it was about, where it was about one.
+        room: Option<RoomId>,
+        /// Rows in the question.
+        rows: u32,
+        /// When it was asked.
+        asked: Instant,
+        /// Time in the plugin; zero where it faulted.
+        took: Duration,
+        /// What the plugin said about it.
+        notes: Vec<Note>,
+    },
+    /// Part of a decision broke a rule and was left out.
+    Guarded {
+        /// Whose.
+        policy: PolicyName,
+        /// The rule.
+        guard: Guard,
+    },
+    /// A session may send.
+    Opened {
+        /// The session.
+        session: SessionId,
+        /// Its room.
+        room: RoomId,
+        /// The room's name.
+        room_name: Arc<str>,
+        /// Its scenario.
+        scenario: Arc<str>,
+        /// Where it stands.
+        hop: Hop,
+        /// When it was offered.
+        offered: Instant,
+        /// Who let it in.
+        admitted_by: Decider,
+        /// Who placed its room.
+        routed_by: Decider,
+    },
+    /// An offer was refused.
+    Refused {
+        /// Its scenario.
+        scenario: Arc<str>,
+        /// Why.
+        reason: Refused,
+    },
+    /// A session ended.
+    Closed {
+        /// The session.
+        session: SessionId,
+        /// Its room.
+        room: RoomId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A room moved to another hop.
+    Moved {
+        /// The room.
+        room: RoomId,
+        /// Its sessions.
+        sessions: Vec<SessionId>,
+        /// Why.
+        cause: Cause,
+        /// Who decided.
+        by: Decider,
+        /// Where it was.
+        from: Hop,
+        /// Where it is; `None`: no hop was left, the core looks for one.
+        to: Option<Hop>,
+        /// When it began.
+        started: Instant,
+    },
+    /// A spare of a room changed; its packets go where they went.
+    Rerouted {
+        /// The room.
+        room: RoomId,
+        /// Its hops, best first.
+        hops: Vec<Hop>,
+        /// Who decided.
+        by: Decider,
+    },
+    /// A hop left a room's route: it was not opened there, or its port is closed.
+    Struck {
+        /// The room.
+        room: RoomId,
+        /// The hop.
+        hop: Hop,
+    },
+    /// A node's health changed.
+    Node {
+        /// The node, as which incarnation.
+        hop: Hop,
+        /// What it was.
+        from: Health,
+        /// What it is.
+        to: Health,
+        /// Who accuses it, and since when.
+        witnesses: Vec<(Witness, Instant)>,
+        /// When it was last heard.
+        last_heard: Option<Instant>,
+        /// Rooms whose packets this moved.
+        rooms: u32,
+    },
+    /// A node takes no new rooms, or takes them again.
+    Draining {
+        /// The node.
+        node: NodeId,
+        /// Whether it is being drained.
+        draining: bool,
+    },
+    /// A session's quality was changed.
+    Degraded {
+        /// The session.
+        session: SessionId,
+        /// What was done.
+        op: Op,
+        /// With which argument.
+        arg: u64,
+        /// The rung it is on now; 0 is undegraded.
+        rung: u8,
+        /// Who decided.
+        by: Decider,
+    },
+    /// We ourselves were late; every deadline moved by that much and nobody was condemned on it.
+    OwnStall {
+        /// How late.
+        late: Duration,
+    },
+    /// A hook's policy answers again after faults, or no longer.
+    Standing {
+        /// The hook.
+        hook: Hook,
+        /// Its policy.
+        policy: PolicyName,
+        /// The fault, if it fails.
+        fault: Option<Fault>,
+    },
+    /// The gateway admits no more sessions.
+    ShuttingDown,
+}

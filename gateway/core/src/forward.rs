@@ -1,0 +1,212 @@
+//! What becomes of a packet: a pure function of the packet, the session's plan, the room's route and the board.
+
+use std::time::Instant;
+
+use crate::{Board, Epoch, Hop, Plan, Route};
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Pass it on. Towards a node: to this hop. Towards a client: it came from this hop.
+    Pass {
+        /// The hop.
+        hop: Hop,
+        /// What the session is sent by now.
+        epoch: Epoch,
+        /// Whether it comes from the hop that a make-before-break is leaving.
+        leaving: bool,
+    },
+    /// Drop it, and count why.
+    Drop(Reason),
+}
+
+/// Why a packet is dropped. Each has a counter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum Reason {
+    /// No hop of the room's route is usable.
+    NoHop,
+    /// It came from a hop that the room is not on.
+    StaleHop,
+    /// The rung in force sheds it.
+    Shed,
+    /// No session knows its source.
+    UnknownSource,
+    /// No session knows its tag.
+    UnknownTag,
+    /// No session knows its flow identifier.
+    UnknownFlow,
+    /// Its STUN message integrity does not hold.
+    BadIntegrity,
+    /// It is not what its first byte says.
+    Malformed,
+    /// DTLS for a session that did not declare it.
+    Dtls,
+    /// Its payload type was not declared.
+    UndeclaredPayload,
+    /// Larger than the way allows.
+    Oversize,
+    /// A ring between threads was full.
+    RingFull,
+    /// The socket's buffer was full.
+    BufferFull,
+    /// The client's address is not known yet, or its consent has run out.
+    NoAddress,
+    /// Came before the driver had answered, and too many did.
+    NotOpened,
+    /// A copy of one that passed already, or older than its stream's window.
+    Stale,
+    /// RTCP that must not pass: a report of a mapping that is gone.
+    Feedback,
+    /// Too many look-ups of unknown sources from one prefix.
+    Limited,
+    /// The kernel refused to send it.
+    SendFailed,
+}
+
+impl Reason {
+    /// All of them, by their counter's place.
+    pub const ALL: [Reason; 19] = [
+        Reason::NoHop,
+        Reason::StaleHop,
+        Reason::Shed,
+        Reason::UnknownSource,
+        Reason::UnknownTag,
+        Reason::UnknownFlow,
+        Reason::BadIntegrity,
+        Reason::Malformed,
+        Reason::Dtls,
+        Reason::UndeclaredPayload,
+        Reason::Oversize,
+        Reason::RingFull,
+        Reason::BufferFull,
+        Reason::NoAddress,
+        Reason::NotOpened,
+        Reason::Stale,
+        Reason::Feedback,
+        Reason::Limited,
+        Reason::SendFailed,
+    ];
+
+    /// The word in metrics and records: `stale-hop`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::NoHop => "no-hop",
+            Reason::StaleHop => "stale-hop",
+            Reason::Shed => "shed",
+            Reason::UnknownSource => "unknown-source",
+            Reason::UnknownTag => "unknown-tag",
+            Reason::UnknownFlow => "unknown-flow",
+            Reason::BadIntegrity => "bad-integrity",
+            Reason::Malformed => "malformed",
+            Reason::Dtls => "dtls",
+            Reason::UndeclaredPayload => "undeclared-payload",
+            Reason::Oversize => "oversize",
+            Reason::RingFull => "ring-full",
+            Reason::BufferFull => "buffer-full",
+            Reason::NoAddress => "no-address",
+            Reason::NotOpened => "not-opened",
+            Reason::Stale => "stale",
+            Reason::Feedback => "feedback",
+            Reason::Limited => "limited",
+            Reason::SendFailed => "send-failed",
+        }
+    }
+}
+
+/// Where a client's packet goes: the first usable hop of its room's route.
+pub fn to_node(route: &Route, board: &Board) -> Verdict {
+    match route.first_usable(board) {
+        Some((hop, epoch)) => Verdict::Pass { hop, epoch, leaving: false },
+        None => Verdict::Drop(Reason::NoHop),
+    }
+}
+
+/// Whether a node's packet reaches the client: only from the hop the room is on, or for a moment from the one
+/// that a make-before-break is leaving, and only what the plan lets through. `None` for RTCP.
+pub fn to_client(
+    from: Hop,
+    payload_type: Option<u8>,
+    plan: &Plan,
+    route: &Route,
+    board: &Board,
+    now: Instant,
+) -> Verdict {
+    let Some((hop, epoch)) = route.first_usable(board) else {
+        return Verdict::Drop(Reason::NoHop);
+    };
+    let leaving = route.leaving.is_some_and(|(old, until)| old == from && now < until);
+    if hop != from && !(leaving && board.is_up(from.node, from.incarnation)) {
+        return Verdict::Drop(Reason::StaleHop);
+    }
+    if payload_type.is_some_and(|number| plan.sheds(number)) {
+        return Verdict::Drop(Reason::Shed);
+    }
+    Verdict::Pass { hop: from, epoch, leaving: hop != from }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Grant, Incarnation, NodeId};
+
+    const OLD: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+    const NEW: Hop = Hop { node: NodeId(1), incarnation: Incarnation(1) };
+
+    fn on(hop: Hop, leaving: Option<(Hop, Instant)>) -> Route {
+        Route { version: 1, hops: vec![(hop, Grant::Admitted)], leaving }
+    }
+
+    #[test]
+    fn a_packet_from_a_hop_that_the_room_left_never_reaches_the_client() {
+        let verdict = to_client(
+            OLD,
+            Some(111),
+            &Plan::default(),
+            &on(NEW, None),
+            &Board::new(2),
+            Instant::now(),
+        );
+        assert_eq!(verdict, Verdict::Drop(Reason::StaleHop));
+    }
+
+    #[test]
+    fn a_planned_move_lets_the_old_hop_finish_until_its_time_is_up() {
+        let now = Instant::now();
+        let route = on(NEW, Some((OLD, now + Duration::from_millis(500))));
+        let board = Board::new(2);
+        let at = |ms| {
+            to_client(
+                OLD,
+                Some(111),
+                &Plan::default(),
+                &route,
+                &board,
+                now + Duration::from_millis(ms),
+            )
+        };
+        assert!(matches!(at(499), Verdict::Pass { leaving: true, .. }));
+        assert_eq!(at(500), Verdict::Drop(Reason::StaleHop));
+        board.condemn(OLD.node);
+        assert_eq!(at(1), Verdict::Drop(Reason::StaleHop));
+    }
+
+    #[test]
+    fn what_the_plan_sheds_is_dropped_and_the_rest_passes() {
+        let plan = Plan { shed: 1 << 96, ..Plan::default() };
+        let (route, board) = (on(NEW, None), Board::new(2));
+        let with = |payload| to_client(NEW, payload, &plan, &route, &board, Instant::now());
+        assert_eq!(with(Some(96)), Verdict::Drop(Reason::Shed));
+        assert!(matches!(with(Some(111)), Verdict::Pass { .. }));
+        assert!(matches!(with(None), Verdict::Pass { .. }));
+    }
+
+    #[test]
+    fn every_reason_counts_in_its_own_place() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+    }
+}

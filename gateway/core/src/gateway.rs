@@ -1,0 +1,317 @@
+//! The state machine: what the world tells us goes in by `handle_*`, what we want done comes out by `poll_*`.
+//!
+//! One law: after every mutation, drain the outputs. All the branching is here, none of the computing.
+
+mod asking;
+mod failing;
+mod moving;
+mod offering;
+mod opening;
+mod placing;
+mod quality;
+mod rerouting;
+mod standing;
+mod view;
+mod watching;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::ledger::Ledger;
+use crate::node::Node;
+use crate::room::Room;
+use crate::session::Session;
+use crate::settings::Settings;
+use crate::timer::{Timer, Timers};
+use crate::{
+    Accepted, Ask, AskId, Board, CloseReason, Decider, Event, Hook, Hop, NodeId, Offer, OfferId,
+    Plan, PolicyName, Refused, RoomId, RouteCell, Scenario, SessionId, State,
+};
+
+/// How often workers' stamps are looked at.
+pub const WATCH_EVERY: Duration = Duration::from_millis(2);
+
+pub use opening::NotOpened;
+pub use view::{NodeStanding, RoomStanding, SessionStanding};
+
+/// How often sessions are looked at for silence.
+const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+/// What the core wants done.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Ask a policy. The answer comes back by [`Gateway::handle_answer`].
+    Ask(Ask),
+    /// Give the session a home worker; its packets may come from now on.
+    Install {
+        /// The session.
+        session: SessionId,
+        /// Its room.
+        room: RoomId,
+        /// What it wants.
+        offer: Arc<Offer>,
+        /// Where its room's route stands.
+        route: Arc<RouteCell>,
+        /// What it gets.
+        plan: Plan,
+    },
+    /// Have the driver open the session at a hop. The outcome comes back by [`Gateway::handle_opened`].
+    Open {
+        /// The session.
+        session: SessionId,
+        /// Its room.
+        room: RoomId,
+        /// Where.
+        hop: Hop,
+    },
+    /// Have the driver close the session at a hop.
+    CloseAt {
+        /// The session.
+        session: SessionId,
+        /// Where.
+        hop: Hop,
+    },
+    /// Answer an offer.
+    Reply {
+        /// Which.
+        offer: OfferId,
+        /// With what.
+        result: Result<Accepted, Refused>,
+    },
+    /// The session gets something else from now on.
+    Plan {
+        /// The session.
+        session: SessionId,
+        /// What it gets.
+        plan: Plan,
+    },
+    /// Ask these senders for a key frame of each of their video streams.
+    KeyFrame {
+        /// The senders.
+        sessions: Vec<SessionId>,
+    },
+    /// Forget the session.
+    End {
+        /// The session.
+        session: SessionId,
+        /// Why it ended.
+        reason: CloseReason,
+    },
+    /// Probe a node's media port. Answers come back by [`Gateway::handle_probe_answered`].
+    Probe {
+        /// The node.
+        node: NodeId,
+        /// Comes back with the answer.
+        sequence: u64,
+    },
+    /// Something worth knowing happened.
+    Event(Event),
+    /// The shutdown is over: no session is left.
+    Finished,
+}
+
+/// What a request of an operator broke on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Impossible {
+    /// There is no such session.
+    NoSuchSession,
+    /// There is no such room.
+    NoSuchRoom,
+    /// There is no such node.
+    NoSuchNode,
+    /// The room stands there already.
+    AlreadyThere,
+    /// The node is Down, draining, or full.
+    NodeUnfit,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Gateway {
+    settings: Settings,
+    started: Instant,
+    board: Arc<Board>,
+    nodes: Vec<Node>,
+    ledger: Ledger,
+    sessions: BTreeMap<SessionId, Session>,
+    rooms: BTreeMap<RoomId, Room>,
+    rooms_by_name: BTreeMap<Arc<str>, RoomId>,
+    /// Rooms to ask about, by the routing policy that decides; native ones under their set's name all the same.
+    reroutes: BTreeMap<PolicyName, BTreeSet<RoomId>>,
+    /// Rooms whose route leads to a node, in force or under way, by the node's number.
+    rooms_at: Vec<BTreeSet<RoomId>>,
+    /// Rooms without a usable hop: how often each was looked at in vain, its priority, its id.
+    stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
+    /// Rooms that would be stranded by the death of their node.
+    unreserved: BTreeSet<RoomId>,
+    /// The last of them that was weighed again.
+    weighed_last: RoomId,
+    /// Rooms that were sent away last from nodes that are being drained.
+    drain_cursors: BTreeMap<NodeId, RoomId>,
+    asks: BTreeMap<AskId, asking::Asked>,
+    /// What plugins wrote about themselves.
+    memos: BTreeMap<PolicyName, State>,
+    /// Where the next batch of a degradation policy starts.
+    tick_cursors: BTreeMap<PolicyName, SessionId>,
+    /// Policies that failed us last time.
+    failing: BTreeSet<PolicyName>,
+    /// When policies moved rooms, within the last second.
+    churn: VecDeque<Instant>,
+    timers: Timers,
+    outputs: VecDeque<Output>,
+    last_watch: Option<Instant>,
+    /// How late workers were said to be, if they were just now.
+    workers_late: Option<Duration>,
+    shutting_down: bool,
+    finished: bool,
+    next_session: u64,
+    next_room: u64,
+    next_ask: u64,
+    next_probe: u64,
+}
+
+impl Gateway {
+    /// A gateway that begins now. All nodes are Up until evidence says otherwise.
+    pub fn new(settings: Settings, now: Instant) -> Gateway {
+        let nodes: Vec<Node> = watching::nodes(&settings, now);
+        let ledger = Ledger::new(settings.nodes.iter().map(|node| node.capacity_kbps).collect());
+        let mut gateway = Gateway {
+            started: now,
+            board: Arc::new(Board::new(nodes.len())),
+            ledger,
+            sessions: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            rooms_by_name: BTreeMap::new(),
+            reroutes: BTreeMap::new(),
+            rooms_at: vec![BTreeSet::new(); nodes.len()],
+            stranded: BTreeSet::new(),
+            unreserved: BTreeSet::new(),
+            nodes,
+            weighed_last: RoomId(0),
+            drain_cursors: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            memos: BTreeMap::new(),
+            tick_cursors: BTreeMap::new(),
+            failing: BTreeSet::new(),
+            churn: VecDeque::new(),
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            last_watch: None,
+            workers_late: None,
+            shutting_down: false,
+            finished: false,
+            next_session: 1,
+            next_room: 1,
+            next_ask: 1,
+            next_probe: 1,
+            settings,
+        };
+        gateway.start_timers(now);
+        gateway
+    }
+
+    fn start_timers(&mut self, now: Instant) {
+        self.start_probing(now);
+        self.timers.set(Timer::Sweep, now + SWEEP_EVERY);
+        for scenario in self.settings.scenarios.values() {
+            if scenario.binds(Hook::Degradation) {
+                let policy = scenario.policy(Hook::Degradation);
+                self.timers.set_if_idle(Timer::Tick(policy), now + self.settings.limits.tick_every);
+            }
+        }
+    }
+
+    /// What packets read.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// The next thing to do. Drain it after every `handle_*`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Gateway::handle_timeout) next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::Probe(node) => self.probe(node, now),
+                Timer::AskLate(ask) => self.conclude_late(ask, now),
+                Timer::OpenLate(session) => self.open_late(session, now),
+                Timer::LeavingEnds(room) => self.close_left_hops(room, now),
+                Timer::RoomDue(room) => self.room_due(room, now),
+                Timer::Reroute(policy) => self.ask_reroute(&policy, now),
+                Timer::Tick(policy) => self.ask_tick(&policy, now),
+                Timer::Drain(node) => self.drain(node, now),
+                Timer::Rescue => self.rescue_stranded(now),
+                Timer::Sweep => self.sweep(now),
+                Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),
+            }
+        }
+    }
+
+    /// Admits nobody any more, and finishes when the last session ended or, with what is left, at the deadline.
+    pub fn handle_shutdown(&mut self, deadline: Instant) {
+        if self.finished {
+            return;
+        }
+        if !self.shutting_down {
+            self.shutting_down = true;
+            self.event(Event::ShuttingDown);
+        }
+        self.timers.set(Timer::ShutdownEnds, deadline);
+        self.finish_if_empty();
+    }
+
+    fn finish_if_empty(&mut self) {
+        if self.shutting_down && self.sessions.is_empty() && !self.finished {
+            self.finished = true;
+            self.timers.cancel(&Timer::ShutdownEnds);
+            self.outputs.push_back(Output::Finished);
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.timers.set(Timer::Sweep, now + SWEEP_EVERY);
+        let silent: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|session| session.is_silent(now))
+            .map(|session| session.id)
+            .collect();
+        for session in silent {
+            self.close(session, CloseReason::Silent, now);
+        }
+        self.weigh_unreserved(now);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn now_us(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_micros() as u64
+    }
+
+    fn scenario_of(&self, room: &Room) -> Option<&Scenario> {
+        self.settings.scenarios.get(&room.scenario)
+    }
+}
+
+/// Who decided, if a revision answered.
+fn decider(policy: &PolicyName, revision: Option<&Arc<str>>) -> Decider {
+    revision.map_or(Decider::Native, |revision| Decider::Policy {
+        policy: policy.clone(),
+        revision: revision.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

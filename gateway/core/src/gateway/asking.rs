@@ -1,0 +1,193 @@
+//! Questions in flight, and what becomes of their answers.
+
+use std::time::{Duration, Instant};
+
+use super::{Gateway, Output};
+use crate::timer::Timer;
+use crate::{
+    Answered, Ask, AskId, Event, Fault, Hook, NodeId, Outcome, PolicyName, Question, RegionId,
+    RoomId, Row, SessionId, State,
+};
+
+/// Enough for every hook of a few sets and a burst of offers; past this the native default answers at once.
+const ASKS_IN_FLIGHT_MAX: usize = 256;
+
+/// A question in flight.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) id: AskId,
+    pub(super) policy: PolicyName,
+    pub(super) about: About,
+    pub(super) at: Instant,
+}
+
+/// What was asked about, as it stood.
+#[derive(Debug)]
+pub(super) enum About {
+    Resolve(SessionId),
+    Admit(SessionId),
+    Place(RoomId),
+    /// Each room with the version of its route.
+    Reroute(Vec<(RoomId, u64)>),
+    Tick(Vec<SessionId>),
+}
+
+impl About {
+    fn rows(&self) -> u32 {
+        match self {
+            About::Resolve(_) | About::Admit(_) | About::Place(_) => 1,
+            About::Reroute(rooms) => rooms.len() as u32,
+            About::Tick(sessions) => sessions.len() as u32,
+        }
+    }
+
+    fn hook(&self) -> Hook {
+        match self {
+            About::Resolve(_) => Hook::Scenario,
+            About::Admit(_) => Hook::Admission,
+            About::Place(_) | About::Reroute(_) => Hook::Routing,
+            About::Tick(_) => Hook::Degradation,
+        }
+    }
+}
+
+impl Gateway {
+    /// Asks, or where too much is in flight takes the native default at once.
+    pub(super) fn ask(
+        &mut self,
+        set: &std::sync::Arc<str>,
+        about: About,
+        question: Question,
+        now: Instant,
+    ) {
+        let policy = PolicyName { set: set.clone(), hook: about.hook() };
+        let id = AskId(self.next_ask);
+        self.next_ask += 1;
+        let asked = Asked { id, policy: policy.clone(), about, at: now };
+        if self.asks.len() >= ASKS_IN_FLIGHT_MAX {
+            self.conclude(asked, Err(Fault::Late), now);
+            return;
+        }
+        let deadline = now + self.budget(&asked.about);
+        self.timers.set(Timer::AskLate(id), deadline);
+        self.asks.insert(id, asked);
+        let now_us = self.now_us(now);
+        self.outputs.push_back(Output::Ask(Ask { id, policy, now_us, deadline, question }));
+    }
+
+    /// Somebody waits for an answer about an offer.
+    fn budget(&self, about: &About) -> Duration {
+        match about {
+            About::Resolve(_) | About::Admit(_) | About::Place(_) => {
+                self.settings.limits.offer_budget
+            }
+            About::Reroute(_) | About::Tick(_) => self.settings.limits.advice_budget,
+        }
+    }
+
+    pub(super) fn is_asking(&self, wanted: &PolicyName, like: fn(&About) -> bool) -> bool {
+        self.asks.values().any(|asked| asked.policy == *wanted && like(&asked.about))
+    }
+
+    /// A policy answered, or failed us. An answer that comes too late changes nothing.
+    pub fn handle_answer(&mut self, id: AskId, result: Result<Answered, Fault>, now: Instant) {
+        if let Some(asked) = self.asks.remove(&id) {
+            self.timers.cancel(&Timer::AskLate(id));
+            self.conclude(asked, result, now);
+        }
+    }
+
+    pub(super) fn conclude_late(&mut self, id: AskId, now: Instant) {
+        if let Some(asked) = self.asks.remove(&id) {
+            self.conclude(asked, Err(Fault::Late), now);
+        }
+    }
+
+    fn conclude(&mut self, asked: Asked, result: Result<Answered, Fault>, now: Instant) {
+        let rows = asked.about.rows();
+        let (session, room) = match asked.about {
+            About::Resolve(session) | About::Admit(session) => {
+                (Some(session), self.sessions.get(&session).map(|session| session.room))
+            }
+            About::Place(room) => (None, Some(room)),
+            About::Reroute(_) | About::Tick(_) => (None, None),
+        };
+        let (revision, took, notes, answer) = match result {
+            Ok(Answered { answer, revision, notes, took }) => {
+                (Some(revision), took, notes, Ok(answer))
+            }
+            Err(fault) => (None, Duration::ZERO, Vec::new(), Err(fault)),
+        };
+        let Asked { id: ask, policy, about, at: asked } = asked;
+        self.note_standing(&policy, answer.as_ref().err());
+        let by = super::decider(&policy, revision.as_ref());
+        // The event stands before what it led to.
+        let place = self.outputs.len();
+        let outcome = match about {
+            About::Resolve(session) => self.resolved(session, answer, now),
+            About::Admit(session) => self.admission_said(session, answer, by, now),
+            About::Place(room) => self.placed(room, answer, by, now),
+            About::Reroute(rooms) => self.rerouted(&policy, &rooms, answer, &by, now),
+            About::Tick(sessions) => self.ticked(&policy, &sessions, answer, &by),
+        };
+        let decided = Event::Decided {
+            ask,
+            policy,
+            revision,
+            outcome,
+            session,
+            room,
+            rows,
+            asked,
+            took,
+            notes,
+        };
+        self.outputs.insert(place, Output::Event(decided));
+    }
+
+    /// A policy that fails is told of once, and once when it answers again.
+    fn note_standing(&mut self, policy: &PolicyName, fault: Option<&Fault>) {
+        let changed = match fault {
+            Some(_) => self.failing.insert(policy.clone()),
+            None => self.failing.remove(policy),
+        };
+        if changed {
+            let (hook, policy) = (policy.hook, policy.clone());
+            self.event(Event::Standing { hook, policy, fault: fault.cloned() });
+        }
+    }
+
+    pub(super) fn keep_memo(&mut self, policy: &PolicyName, memo: Option<State>) {
+        if let Some(memo) = memo {
+            self.memos.insert(policy.clone(), memo);
+        }
+    }
+
+    /// One row per node.
+    pub(super) fn node_rows(&self) -> Vec<Row> {
+        self.nodes
+            .iter()
+            .map(|node| Row { id: u64::from(node.id.0), measures: self.node_measures(node.id) })
+            .collect()
+    }
+
+    /// One row per region.
+    pub(super) fn region_rows(&self) -> Vec<Row> {
+        (0..self.settings.regions.len() as u32)
+            .map(|region| Row {
+                id: u64::from(region),
+                measures: self.region_measures(RegionId(region)),
+            })
+            .collect()
+    }
+
+    /// The node with this number, if there is one.
+    pub(super) fn node(&self, id: NodeId) -> Option<&crate::node::Node> {
+        self.nodes.get(id.0 as usize)
+    }
+}
+
+/// What became of an answer of the wrong kind: the host promises that this cannot be.
+pub(super) fn mismatched() -> Outcome {
+    Outcome::Faulted(Fault::Malformed("an answer to another question".into()))
+}

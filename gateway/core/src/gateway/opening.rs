@@ -1,0 +1,272 @@
+//! A session from the first hop that opens it to its end.
+
+use std::time::Instant;
+
+use super::{Gateway, Impossible, Output};
+use crate::session::{Leg, Phase};
+use crate::timer::Timer;
+use crate::{Accepted, CloseReason, Event, Hop, Offer, Refused, RoomId, SessionId};
+
+impl Gateway {
+    /// Its room has a route: it is opened at every hop of it, and of the one under way.
+    pub(super) fn open(&mut self, id: SessionId, now: Instant) {
+        let open_by = now + self.settings.limits.open_within;
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(room) = self.rooms.get_mut(&session.room) else {
+            return;
+        };
+        session.phase = Phase::Opening;
+        session.open_by = open_by;
+        self.timers.set_if_idle(Timer::OpenLate(id), open_by);
+        self.outputs.push_back(Output::Install {
+            session: id,
+            room: room.id,
+            offer: session.offer.clone(),
+            route: room.cell.clone(),
+            plan: session.plan,
+        });
+        let route = room.route();
+        if let Some(pending) = &mut room.pending {
+            pending.waiting.extend(pending.hops.iter().map(|hop| (id, *hop)));
+        }
+        let pending = room.pending.iter().flat_map(|pending| &pending.hops);
+        let hops: Vec<Hop> =
+            route.hops.iter().map(|(hop, _)| hop).chain(pending).copied().collect();
+        let room = room.id;
+        for hop in hops {
+            self.open_at(id, hop, now);
+        }
+        self.regrant(room);
+    }
+
+    /// Has the driver open the session at a hop, unless it was told already. How far it is with that.
+    pub(super) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
+        let until = now + self.settings.limits.open_within;
+        let session = self.sessions.get_mut(&id)?;
+        if let Some(leg) = session.legs.get(&hop) {
+            return Some(*leg);
+        }
+        session.legs.insert(hop, Leg::Opening(until));
+        self.outputs.push_back(Output::Open { session: id, room: session.room, hop });
+        self.timers.set_if_idle(Timer::OpenLate(id), until);
+        Some(Leg::Opening(until))
+    }
+
+    /// The driver opened the session at a hop, or could not. Where the hop was given up meanwhile, and
+    /// [`Output::CloseAt`] said so, its word changes nothing.
+    pub fn handle_opened(
+        &mut self,
+        id: SessionId,
+        hop: Hop,
+        result: Result<(), NotOpened>,
+        now: Instant,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(leg) = session.legs.get_mut(&hop) else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                *leg = Leg::Open;
+                let room = session.room;
+                self.live_if_open(id, now);
+                self.pending_opened(room, id, hop, now);
+            }
+            Err(NotOpened) => {
+                session.legs.remove(&hop);
+                self.not_opened(id, hop, now);
+            }
+        }
+    }
+
+    /// A newcomer that the carrying hop did not take is refused; any other hop leaves the room's route.
+    fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let (room, phase) = (session.room, session.phase);
+        if phase == Phase::Opening && self.stands_at(room) == Some(hop) {
+            self.give_up(id, Refused::NotOpened(hop.node), now);
+        } else {
+            self.strike(room, hop, now);
+        }
+    }
+
+    /// Live as soon as it is open where its room's packets go.
+    pub(super) fn live_if_open(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let Some(hop) = self.stands_at(session.room) else {
+            return;
+        };
+        if session.phase != Phase::Opening || !session.is_open_at(hop) {
+            return;
+        }
+        let room = &self.rooms[&session.room];
+        let accepted = Accepted {
+            session: id,
+            room: room.id,
+            route: room.cell.clone(),
+            plan: session.plan,
+            admitted_by: session.admitted_by.clone(),
+            routed_by: room.placed_by.clone(),
+        };
+        let opened = Event::Opened {
+            session: id,
+            room: room.id,
+            room_name: room.name.clone(),
+            scenario: room.scenario.clone(),
+            hop,
+            offered: session.offered,
+            admitted_by: session.admitted_by.clone(),
+            routed_by: room.placed_by.clone(),
+        };
+        let offer = session.offer.id;
+        self.event(opened);
+        self.outputs.push_back(Output::Reply { offer, result: Ok(accepted) });
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.phase = Phase::Live;
+            session.last_heard = now;
+        }
+    }
+
+    /// The driver's time is up: what is not open by now counts as not opened. An offer that is not live by now, for
+    /// want of a hop that carries its room, is refused.
+    pub(super) fn open_late(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        for hop in session.late_legs(now) {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                return;
+            };
+            if session.legs.remove(&hop).is_some() {
+                self.outputs.push_back(Output::CloseAt { session: id, hop });
+                self.not_opened(id, hop, now);
+            }
+        }
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        if session.phase == Phase::Opening && session.open_by <= now {
+            self.give_up(id, Refused::NoNode, now);
+        } else if let Some(next) = session.next_late() {
+            self.timers.set(Timer::OpenLate(id), next);
+        }
+    }
+
+    pub(super) fn give_up(&mut self, id: SessionId, reason: Refused, now: Instant) {
+        self.reply_refused(id, reason);
+        self.remove(id, CloseReason::NotOpened, now);
+    }
+
+    fn reply_refused(&mut self, id: SessionId, reason: Refused) {
+        if let Some(session) = self.sessions.get(&id) {
+            let offer = session.offer.clone();
+            self.refuse(&offer, reason);
+        }
+    }
+
+    pub(super) fn refuse(&mut self, offer: &Offer, reason: Refused) {
+        self.event(Event::Refused { scenario: offer.scenario.clone(), reason: reason.clone() });
+        self.outputs.push_back(Output::Reply { offer: offer.id, result: Err(reason) });
+    }
+
+    /// Ends a session through the API.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchSession`].
+    pub fn handle_close(&mut self, id: SessionId, now: Instant) -> Result<(), Impossible> {
+        if !self.sessions.contains_key(&id) {
+            return Err(Impossible::NoSuchSession);
+        }
+        self.close(id, CloseReason::Asked, now);
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        if session.phase == Phase::Live {
+            let room = session.room;
+            self.event(Event::Closed { session: id, room, reason });
+            self.remove(id, reason, now);
+        } else {
+            let refused = match reason {
+                CloseReason::Shutdown => Refused::Draining,
+                CloseReason::Asked | CloseReason::Silent | CloseReason::NotOpened => {
+                    Refused::Closed
+                }
+            };
+            self.reply_refused(id, refused);
+            self.remove(id, reason, now);
+        }
+    }
+
+    pub(super) fn close_all(&mut self, reason: CloseReason, now: Instant) {
+        let all: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in all {
+            self.close(session, reason, now);
+        }
+        self.finish_if_empty();
+    }
+
+    fn remove(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        self.timers.cancel(&Timer::OpenLate(id));
+        for hop in session.legs.into_keys() {
+            self.outputs.push_back(Output::CloseAt { session: id, hop });
+        }
+        if session.phase >= Phase::Opening {
+            self.outputs.push_back(Output::End { session: id, reason });
+        }
+        self.leave_room(session.room, id, now);
+        self.finish_if_empty();
+    }
+
+    fn leave_room(&mut self, room_id: RoomId, id: SessionId, now: Instant) {
+        let Some(room) = self.rooms.get_mut(&room_id) else {
+            return;
+        };
+        room.sessions.remove(&id);
+        if let Some(pending) = &mut room.pending {
+            pending.waiting.retain(|(session, _)| *session != id);
+        }
+        if room.sessions.is_empty() {
+            self.dissolve(room_id);
+        } else {
+            self.regrant(room_id);
+            self.publish_pending_if_open(room_id, now);
+        }
+    }
+
+    fn dissolve(&mut self, id: RoomId) {
+        self.unstrand(id);
+        let Some(room) = self.rooms.remove(&id) else {
+            return;
+        };
+        self.ledger.release(room.holding);
+        self.unreserved.remove(&id);
+        for node in room.listed {
+            self.rooms_at[node.0 as usize].remove(&id);
+        }
+        self.rooms_by_name.remove(&room.name);
+        self.timers.cancel(&Timer::RoomDue(id));
+        self.timers.cancel(&Timer::LeavingEnds(id));
+        for waiting in self.reroutes.values_mut() {
+            waiting.remove(&id);
+        }
+    }
+}
+
+/// The driver could not open a session at a hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotOpened;

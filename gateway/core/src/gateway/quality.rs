@@ -1,0 +1,151 @@
+//! How much quality each session gets.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::asking::{About, mismatched};
+use super::{Gateway, Output};
+use crate::session::Phase;
+use crate::timer::Timer;
+use crate::{
+    Action, Answer, Decider, Event, Fault, Guard, Hook, Measures, Op, Outcome, PolicyName,
+    Question, Row, SessionId, SessionRow,
+};
+
+/// Sessions in one question; more follow with the next tick.
+const SESSIONS_PER_ASK: usize = 4_096;
+
+impl Gateway {
+    /// What workers measured of a session, and when it was last heard.
+    pub fn handle_summary(
+        &mut self,
+        id: SessionId,
+        measures: Measures,
+        last_heard: Option<Instant>,
+    ) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.measures = measures;
+            session.last_heard =
+                last_heard.map_or(session.last_heard, |at| at.max(session.last_heard));
+        }
+    }
+
+    /// Asks about the next batch of the policy's sessions.
+    pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
+        self.timers.set(Timer::Tick(policy.clone()), now + self.settings.limits.tick_every);
+        if self.is_asking(policy, |about| matches!(about, About::Tick(_))) {
+            return;
+        }
+        let from = self.tick_cursors.get(policy).copied().unwrap_or(SessionId(0));
+        let ours = |id: &SessionId| {
+            let session = self.sessions.get(id)?;
+            let scenario = self.settings.scenarios.get(&session.offer.scenario)?;
+            let asked = scenario.set == policy.set && scenario.binds(Hook::Degradation);
+            (asked && session.phase == Phase::Live).then_some(session)
+        };
+        let batch: Vec<SessionRow> = self
+            .sessions
+            .range(from..)
+            .filter_map(|(id, _)| ours(id))
+            .take(SESSIONS_PER_ASK)
+            .map(|session| SessionRow {
+                row: Row { id: session.id.0, measures: session.measures(now) },
+                room: session.room,
+                scenario: session.offer.scenario.clone(),
+                labels: session.offer.labels.clone(),
+                state: session.memory.clone(),
+            })
+            .collect();
+        let next = match batch.last() {
+            Some(last) if batch.len() == SESSIONS_PER_ASK => SessionId(last.row.id + 1),
+            _ => SessionId(0),
+        };
+        self.tick_cursors.insert(policy.clone(), next);
+        if batch.is_empty() {
+            return;
+        }
+        let ids = batch.iter().map(|row| SessionId(row.row.id)).collect();
+        let memo = self.memos.get(policy).cloned();
+        self.ask(&policy.set, About::Tick(ids), Question::Tick { sessions: batch, memo }, now);
+    }
+
+    /// A policy said what should change; where it failed, every session keeps what it has.
+    pub(super) fn ticked(
+        &mut self,
+        policy: &PolicyName,
+        sessions: &[SessionId],
+        answer: Result<Answer, Fault>,
+        by: &Decider,
+    ) -> Outcome {
+        let (actions, states, memo) = match answer {
+            Ok(Answer::Actions { actions, states, memo }) => (actions, states, memo),
+            Ok(_) => return mismatched(),
+            Err(fault) => return Outcome::Faulted(fault),
+        };
+        self.keep_memo(policy, memo);
+        let mut applied = false;
+        let mut broken = None;
+        let (mut taken, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        for action in actions {
+            match self.act(sessions, action, by) {
+                Ok(changed) => {
+                    applied |= changed;
+                    taken.insert(action.row);
+                }
+                Err(guard) => {
+                    broken = Some(guard);
+                    refused.insert(action.row);
+                    self.event(Event::Guarded { policy: policy.clone(), guard });
+                }
+            }
+        }
+        // A session that got nothing of what was decided for it keeps its state too.
+        for (row, state) in states {
+            let session = sessions.get(row as usize).and_then(|id| self.sessions.get_mut(id));
+            if let Some(session) =
+                session.filter(|_| taken.contains(&row) || !refused.contains(&row))
+            {
+                session.memory = Some(state);
+            }
+        }
+        match (applied, broken) {
+            (true, _) => Outcome::Applied { differs: true },
+            (false, Some(guard)) => Outcome::Guarded(guard),
+            (false, None) => Outcome::Kept,
+        }
+    }
+
+    /// Whether the action changed anything, or the rule it broke.
+    fn act(&mut self, sessions: &[SessionId], action: Action, by: &Decider) -> Result<bool, Guard> {
+        let id = *sessions.get(action.row as usize).ok_or(Guard::UnknownRow)?;
+        let op = Op::from_number(action.op).ok_or(Guard::UnknownAction)?;
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return Ok(false);
+        };
+        let before = session.plan;
+        let plan = before
+            .after(op, action.arg, &session.offer.media, session.bounds)
+            .ok_or(Guard::CapOutOfBounds)?;
+        if plan == before {
+            return Ok(false);
+        }
+        session.plan = plan;
+        let room = session.room;
+        self.outputs.push_back(Output::Plan { session: id, plan });
+        self.event(Event::Degraded {
+            session: id,
+            op,
+            arg: action.arg,
+            rung: plan.rung(),
+            by: by.clone(),
+        });
+        if before.shed != 0 && plan.shed == 0 {
+            let mut senders = self.live_sessions(room);
+            senders.retain(|other| *other != id);
+            if !senders.is_empty() {
+                self.outputs.push_back(Output::KeyFrame { sessions: senders });
+            }
+        }
+        Ok(true)
+    }
+}

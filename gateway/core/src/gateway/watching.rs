@@ -1,0 +1,161 @@
+//! What nodes show us, and what we make of it.
+
+use std::time::{Duration, Instant};
+
+use super::{Gateway, Output, WATCH_EVERY};
+use crate::detector::{Distance, Stamp};
+use crate::node::{Change, Node};
+use crate::settings::{Probed, Settings};
+use crate::timer::Timer;
+use crate::{Event, Health, Measures, Metric, NodeId, RegionId};
+
+pub(super) fn nodes(settings: &Settings, now: Instant) -> Vec<Node> {
+    let node = |(at, node): (usize, &crate::settings::NodeSettings)| {
+        let region = settings.zones[node.zone.0 as usize].region;
+        let distance = if region == settings.home { Distance::Near } else { Distance::Far };
+        Node::new(NodeId(at as u32), node.clone(), distance, settings.timings, now)
+    };
+    settings.nodes.iter().enumerate().map(node).collect()
+}
+
+impl Gateway {
+    pub(super) fn start_probing(&mut self, now: Instant) {
+        for node in self.nodes.iter().filter(|node| node.settings.probed == Probed::Yes) {
+            self.timers.set(Timer::Probe(node.id), now);
+        }
+    }
+
+    pub(super) fn probe(&mut self, id: NodeId, now: Instant) {
+        let sequence = self.next_probe;
+        self.next_probe += 1;
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            node.detector.handle_probe_sent(sequence, now);
+            self.timers.set(Timer::Probe(id), now + node.detector.probe_every());
+            self.outputs.push_back(Output::Probe { node: id, sequence });
+        }
+    }
+
+    /// A node's media port answered.
+    pub fn handle_probe_answered(&mut self, id: NodeId, sequence: u64, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            node.detector.handle_probe_answered(sequence, now);
+        }
+    }
+
+    /// The kernel says that nobody listens at a node's media port: on its trunk, or on a probe.
+    pub fn handle_kernel_error(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            node.detector.handle_kernel_error(now);
+        }
+    }
+
+    /// What workers saw of each node, in the order of their ids, every [`WATCH_EVERY`]; and how late the latest of
+    /// them was. Tell of probes that were answered and errors that were read before.
+    ///
+    /// If we or a worker came late, every deadline moves by the lateness and nobody is condemned on it.
+    pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
+        let since = self.last_watch.map_or(WATCH_EVERY, |last| now.saturating_duration_since(last));
+        self.last_watch = Some(now);
+        let own_late = since.saturating_sub(WATCH_EVERY);
+        let late = own_late.max(workers_late);
+        let stalled = late > self.settings.timings.own_stall;
+        // A worker that stays late is later each time: only what came on top since is new.
+        let known = self.workers_late.take().filter(|known| *known < workers_late);
+        let newly_late = own_late.max(workers_late - known.unwrap_or_default());
+        self.workers_late = stalled.then_some(workers_late);
+        for (node, stamp) in self.nodes.iter_mut().zip(stamps) {
+            node.detector.handle_stamp(*stamp, now);
+            if stalled {
+                node.detector.excuse(newly_late);
+            }
+        }
+        if stalled {
+            self.event(Event::OwnStall { late });
+            return;
+        }
+        for place in 0..self.nodes.len() {
+            let witnesses = self.nodes[place].detector.witnesses();
+            if let Some(change) = self.nodes[place].weigh(now) {
+                self.node_changed(place, change, witnesses, now);
+            }
+        }
+    }
+
+    fn node_changed(
+        &mut self,
+        place: usize,
+        change: Change,
+        before: Vec<(crate::Witness, Instant)>,
+        now: Instant,
+    ) {
+        let node = &mut self.nodes[place];
+        let mut witnesses = node.detector.witnesses();
+        witnesses.extend(
+            before
+                .into_iter()
+                .filter(|(old, _)| !node.detector.witnesses().iter().any(|(w, _)| w == old)),
+        );
+        let last_heard = node.detector.last_heard();
+        let (from, to) = match change {
+            Change::Health { from, to } => (from, to),
+            Change::Died { from } => (from, Health::Down),
+            Change::Returned => (Health::Down, Health::Wary),
+        };
+        let mut rooms = 0;
+        match change {
+            Change::Health { .. } => {}
+            Change::Died { .. } => {
+                let hop = node.hop();
+                node.detector.absolve();
+                // The flip comes first: packets do not wait for our words.
+                let after = self.outputs.len();
+                rooms = self.fail_over(hop, now);
+                let event = Event::Node { hop, from, to, witnesses, last_heard, rooms };
+                self.outputs.insert(after, Output::Event(event));
+                return;
+            }
+            Change::Returned => {
+                let id = node.id;
+                if let Some(incarnation) = self.board.reincarnate(id) {
+                    self.nodes[place].incarnation = incarnation;
+                }
+            }
+        }
+        let hop = self.nodes[place].hop();
+        self.event(Event::Node { hop, from, to, witnesses, last_heard, rooms });
+        if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
+            self.want_reroute_of_short_rooms(now);
+        }
+    }
+
+    pub(super) fn region_of(&self, node: NodeId) -> RegionId {
+        let zone = self.settings.nodes[node.0 as usize].zone;
+        self.settings.zones[zone.0 as usize].region
+    }
+
+    pub(super) fn node_measures(&self, id: NodeId) -> Measures {
+        let mut measures = Measures::default();
+        if let Some(node) = self.node(id) {
+            node.measure(&mut measures);
+            measures.set(Metric::Load, self.ledger.permille(id));
+            measures.set(Metric::Rooms, u64::from(self.ledger.rooms(id)));
+        }
+        measures
+    }
+
+    /// A region's load is that of its nodes together; its breaker is closed as long as nothing opens it.
+    pub(super) fn region_measures(&self, region: RegionId) -> Measures {
+        let takers = || {
+            self.nodes.iter().filter(|node| self.region_of(node.id) == region && node.takes_rooms())
+        };
+        let capacity: u64 = takers().map(|node| node.settings.capacity_kbps).sum();
+        let used: u64 =
+            takers().map(|node| self.ledger.permille(node.id) * node.settings.capacity_kbps).sum();
+        let mut measures = Measures::default();
+        measures.set(Metric::Load, used.checked_div(capacity).unwrap_or(1_000));
+        measures.set(Metric::NodesUp, takers().count() as u64);
+        measures.set(Metric::Breaker, 0);
+        measures.set(Metric::Capacity, capacity);
+        measures
+    }
+}

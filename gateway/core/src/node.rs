@@ -1,0 +1,308 @@
+//! A node's health: what the detector finds, and how a node that came back is trusted again.
+
+use std::time::{Duration, Instant};
+
+use crate::detector::{Detector, Distance, Finding};
+use crate::{
+    Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Timings,
+};
+
+/// Relapses that still lengthen the ejection; past it the longest applies anyway.
+const RELAPSES_MAX: u32 = 16;
+
+/// A node that has been Up this long is forgiven one relapse.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// Closed ports of this many rooms accuse the node.
+const PORTS_ACCUSE: usize = 3;
+
+/// Closed ports are counted within this.
+const PORTS_CLOSE_WITHIN: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) settings: NodeSettings,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) detector: Detector,
+    pub(crate) draining: bool,
+    standing: Standing,
+    relapses: u32,
+    /// Ports that were closed lately, by room.
+    closed_ports: Vec<(RoomId, Instant)>,
+    timings: Timings,
+}
+
+/// Where it stands, with what that needs.
+#[derive(Clone, Copy, Debug)]
+enum Standing {
+    Up { since: Instant },
+    Suspect { was_wary: bool },
+    Down { since: Instant, answering_since: Option<Instant> },
+    Wary { since: Instant },
+}
+
+/// What weighing changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Change {
+    /// Its health, in the incarnation it has.
+    Health { from: Health, to: Health },
+    /// It died.
+    Died { from: Health },
+    /// It is back, and needs a new incarnation.
+    Returned,
+}
+
+impl Node {
+    pub(crate) fn new(
+        id: NodeId,
+        settings: NodeSettings,
+        distance: Distance,
+        timings: Timings,
+        now: Instant,
+    ) -> Node {
+        Node {
+            id,
+            settings,
+            incarnation: Incarnation(1),
+            detector: Detector::new(timings, distance),
+            draining: false,
+            standing: Standing::Up { since: now },
+            relapses: 0,
+            closed_ports: Vec::new(),
+            timings,
+        }
+    }
+
+    pub(crate) fn hop(&self) -> Hop {
+        Hop { node: self.id, incarnation: self.incarnation }
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        match self.standing {
+            Standing::Up { .. } => Health::Up,
+            Standing::Suspect { .. } => Health::Suspect,
+            Standing::Down { .. } => Health::Down,
+            Standing::Wary { .. } => Health::Wary,
+        }
+    }
+
+    /// Whether a room may be placed here: a Suspect node only where nothing better is left.
+    pub(crate) fn takes_rooms(&self) -> bool {
+        self.health() != Health::Down && !self.draining
+    }
+
+    /// A port that served one room is closed: one call may have ended, but not the calls of several rooms at once.
+    pub(crate) fn handle_port_closed(&mut self, room: RoomId, now: Instant) {
+        self.closed_ports.retain(|(other, at)| {
+            *other != room && now.saturating_duration_since(*at) < PORTS_CLOSE_WITHIN
+        });
+        self.closed_ports.push((room, now));
+        if self.closed_ports.len() >= PORTS_ACCUSE {
+            self.closed_ports.clear();
+            self.detector.handle_kernel_error(now);
+        }
+    }
+
+    pub(crate) fn weigh(&mut self, now: Instant) -> Option<Change> {
+        let from = self.health();
+        if let Standing::Down { since, answering_since } = self.standing {
+            return self.weigh_return(since, answering_since, now);
+        }
+        match (self.detector.weigh(now), self.standing) {
+            (Finding::Dead, _) => {
+                self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+                self.standing = Standing::Down { since: now, answering_since: None };
+                Some(Change::Died { from })
+            }
+            (Finding::Accused, Standing::Suspect { .. }) => None,
+            (Finding::Accused, standing) => {
+                let was_wary = matches!(standing, Standing::Wary { .. });
+                self.change_to(Standing::Suspect { was_wary })
+            }
+            (Finding::Well, Standing::Suspect { was_wary: false }) => {
+                self.change_to(Standing::Up { since: now })
+            }
+            // Trust starts over: an accusation is no short cut to it.
+            (Finding::Well, Standing::Suspect { was_wary: true }) => {
+                self.change_to(Standing::Wary { since: now })
+            }
+            (Finding::Well, Standing::Wary { since }) if now - since >= self.timings.wary_for => {
+                self.change_to(Standing::Up { since: now })
+            }
+            (Finding::Well, Standing::Up { since }) if now - since >= FORGIVEN_AFTER => {
+                self.relapses = self.relapses.saturating_sub(1);
+                self.standing = Standing::Up { since: now };
+                None
+            }
+            (
+                Finding::Well,
+                Standing::Up { .. } | Standing::Wary { .. } | Standing::Down { .. },
+            ) => None,
+        }
+    }
+
+    /// A dead node returns once it has answered without a miss for its ejection; one that cannot be probed when
+    /// that time has passed.
+    fn weigh_return(
+        &mut self,
+        since: Instant,
+        answering_since: Option<Instant>,
+        now: Instant,
+    ) -> Option<Change> {
+        let answering_since = match self.settings.probed {
+            Probed::No => Some(since),
+            Probed::Yes => {
+                self.detector.weigh(now);
+                let answer = self.detector.last_answer().filter(|&answer| answer > since);
+                let unbroken = self.detector.witnesses().is_empty();
+                answer.filter(|_| unbroken).map(|answer| answering_since.unwrap_or(answer))
+            }
+        };
+        self.standing = Standing::Down { since, answering_since };
+        if answering_since
+            .is_none_or(|start| now.saturating_duration_since(start) < self.ejection())
+        {
+            return None;
+        }
+        self.detector.absolve();
+        self.standing = Standing::Wary { since: now };
+        Some(Change::Returned)
+    }
+
+    /// Doubles with each relapse.
+    pub(crate) fn ejection(&self) -> Duration {
+        let doublings = self.relapses.saturating_sub(1);
+        self.timings.ejection.saturating_mul(1 << doublings).min(self.timings.ejection_max)
+    }
+
+    fn change_to(&mut self, standing: Standing) -> Option<Change> {
+        let from = self.health();
+        self.standing = standing;
+        Some(Change::Health { from, to: self.health() })
+    }
+
+    /// What policies may read of the way to it and of its health.
+    pub(crate) fn measure(&self, measures: &mut Measures) {
+        if let Some((smoothed, variation)) = self.detector.round_trip() {
+            measures.set(Metric::Delay, smoothed.as_micros() as u64 / 2);
+            measures.set(Metric::JitterNode, variation.as_micros() as u64);
+        }
+        measures.set(Metric::LossNode, u64::from(self.detector.loss_ppm()));
+        measures.set(Metric::Health, self.health() as u64);
+        measures.set(Metric::Draining, u64::from(self.draining));
+        measures.set(Metric::Capacity, self.settings.capacity_kbps);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ZoneId;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn node(now: Instant) -> Node {
+        let settings = NodeSettings {
+            name: "a".into(),
+            zone: ZoneId(0),
+            capacity_kbps: 1_000,
+            probed: Probed::Yes,
+        };
+        Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
+    }
+
+    /// Dies by two witnesses.
+    fn kill(node: &mut Node, now: Instant) {
+        node.detector.handle_kernel_error(now);
+        node.detector.handle_probe_sent(1, now);
+        node.detector.handle_probe_sent(2, now);
+        assert!(matches!(node.weigh(now + 50 * MS), Some(Change::Died { .. })));
+        assert_eq!(node.health(), Health::Down);
+    }
+
+    /// Milliseconds of answered probes until it returns.
+    fn returns_after(node: &mut Node, start: Instant) -> u32 {
+        for ms in (10..200_000).step_by(10) {
+            let now = start + MS * ms;
+            node.detector.handle_probe_sent(u64::from(ms), now - MS);
+            node.detector.handle_probe_answered(u64::from(ms), now);
+            if node.weigh(now) == Some(Change::Returned) {
+                return ms;
+            }
+        }
+        panic!("it never returned");
+    }
+
+    #[test]
+    fn a_dead_node_returns_wary_and_then_is_trusted() {
+        let start = Instant::now();
+        let mut node = node(start);
+        kill(&mut node, start);
+        let back = start + MS * returns_after(&mut node, start + 100 * MS) + 100 * MS;
+        assert_eq!(node.health(), Health::Wary);
+        assert_eq!(node.weigh(back + 1_990 * MS), None);
+        let trusted = Some(Change::Health { from: Health::Wary, to: Health::Up });
+        assert_eq!(node.weigh(back + 2_010 * MS), trusted);
+    }
+
+    #[test]
+    fn ejection_doubles_with_each_relapse() {
+        let mut start = Instant::now();
+        let mut node = node(start);
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            kill(&mut node, start);
+            times.push(returns_after(&mut node, start + 100 * MS));
+            start += 300_000 * MS;
+        }
+        assert_eq!(times, [1_010, 2_010, 4_010]);
+    }
+
+    #[test]
+    fn a_dead_node_that_misses_an_answer_starts_over() {
+        let start = Instant::now();
+        let mut node = node(start);
+        kill(&mut node, start);
+        for ms in 100..600 {
+            let now = start + MS * ms;
+            node.detector.handle_probe_sent(u64::from(ms), now);
+            node.detector.handle_probe_answered(u64::from(ms), now);
+            assert_eq!(node.weigh(now), None);
+        }
+        node.detector.handle_probe_sent(9_001, start + 600 * MS);
+        node.detector.handle_probe_sent(9_002, start + 600 * MS);
+        assert_eq!(node.weigh(start + 700 * MS), None);
+        assert_eq!(returns_after(&mut node, start + 800 * MS), 1_010);
+    }
+
+    #[test]
+    fn a_wary_node_that_was_accused_is_not_trusted_any_sooner() {
+        let start = Instant::now();
+        let mut node = node(start);
+        kill(&mut node, start);
+        let back = start + MS * returns_after(&mut node, start + 100 * MS) + 100 * MS;
+        node.detector.handle_kernel_error(back + 100 * MS);
+        let accused = Some(Change::Health { from: Health::Wary, to: Health::Suspect });
+        assert_eq!(node.weigh(back + 100 * MS), accused);
+        node.detector.handle_probe_sent(99_999, back + 110 * MS);
+        node.detector.handle_probe_answered(99_999, back + 111 * MS);
+        let heard = Some(Change::Health { from: Health::Suspect, to: Health::Wary });
+        assert_eq!(node.weigh(back + 111 * MS), heard);
+        assert_eq!(node.weigh(back + 2_110 * MS), None);
+        let trusted = Some(Change::Health { from: Health::Wary, to: Health::Up });
+        assert_eq!(node.weigh(back + 2_111 * MS), trusted);
+    }
+
+    #[test]
+    fn closed_ports_of_three_rooms_at_once_accuse_the_node() {
+        let now = Instant::now();
+        let mut node = node(now);
+        for (room, ms) in [(1, 0), (1, 1), (1, 2), (2, 3), (3, 22)] {
+            node.handle_port_closed(RoomId(room), now + MS * ms);
+        }
+        assert_eq!(node.weigh(now + 22 * MS), None, "room 1's was 20 ms ago");
+        node.handle_port_closed(RoomId(4), now + 22 * MS);
+        assert!(matches!(node.weigh(now + 22 * MS), Some(Change::Health { .. })));
+    }
+}

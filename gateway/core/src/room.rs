@@ -1,0 +1,172 @@
+//! What is placed and moved: sessions that belong together, and the route they share.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::ledger::Holding;
+use crate::{
+    Cause, Decider, Hop, Labels, NodeId, RegionId, RoomId, Route, RouteCell, SessionId, State,
+};
+
+/// Damping counts moves within this.
+const MOVES_WITHIN: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) id: RoomId,
+    pub(crate) name: Arc<str>,
+    pub(crate) scenario: Arc<str>,
+    /// Of its first session.
+    pub(crate) labels: Labels,
+    /// Where its people are: the first session's region, else the gateway's.
+    pub(crate) region: RegionId,
+    pub(crate) spares: u8,
+    /// Who is rescued first; higher is earlier.
+    pub(crate) priority: i64,
+    pub(crate) sessions: BTreeSet<SessionId>,
+    pub(crate) cell: Arc<RouteCell>,
+    pub(crate) placed_by: Decider,
+    /// What it counts for against capacity.
+    pub(crate) holding: Holding,
+    /// No hop is left that its packets may take.
+    pub(crate) stranded: Option<Stranded>,
+    /// A route whose hops are being opened.
+    pub(crate) pending: Option<Pending>,
+    /// Whether its routing policy is being asked to place it.
+    pub(crate) placing: bool,
+    /// What the routing policy wrote about it.
+    pub(crate) memory: Option<State>,
+    /// Milliseconds after which the routing policy is asked again; 0: never.
+    pub(crate) ttl_ms: u32,
+    /// Under which nodes the gateway lists it.
+    pub(crate) listed: BTreeSet<NodeId>,
+    /// Hops that did not take it, and until when it keeps away from them.
+    struck: BTreeMap<Hop, Instant>,
+    moves: VecDeque<Instant>,
+}
+
+/// A room without a usable hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stranded {
+    /// Where it stood.
+    pub(crate) lost: Hop,
+    /// How often it was looked at in vain; those looked at less go first.
+    pub(crate) attempts: u32,
+}
+
+/// A route on its way: published once its sessions are open at its hops.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Pending {
+    /// Best first; never empty.
+    pub(crate) hops: Vec<Hop>,
+    pub(crate) waiting: BTreeSet<(SessionId, Hop)>,
+    pub(crate) cause: Cause,
+    pub(crate) by: Decider,
+    pub(crate) started: Instant,
+}
+
+/// What makes a room.
+pub(crate) struct Founding {
+    pub(crate) name: Arc<str>,
+    pub(crate) scenario: Arc<str>,
+    pub(crate) labels: Labels,
+    pub(crate) region: RegionId,
+    pub(crate) spares: u8,
+    pub(crate) priority: i64,
+}
+
+impl Room {
+    pub(crate) fn new(id: RoomId, founding: Founding) -> Room {
+        let Founding { name, scenario, labels, region, spares, priority } = founding;
+        Room {
+            id,
+            name,
+            scenario,
+            labels,
+            region,
+            spares,
+            priority,
+            sessions: BTreeSet::new(),
+            cell: Arc::default(),
+            placed_by: Decider::Native,
+            holding: Holding::default(),
+            stranded: None,
+            pending: None,
+            placing: false,
+            memory: None,
+            ttl_ms: 0,
+            listed: BTreeSet::new(),
+            struck: BTreeMap::new(),
+            moves: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn route(&self) -> Arc<Route> {
+        self.cell.load_full()
+    }
+
+    pub(crate) fn is_placed(&self) -> bool {
+        self.route().version > 0
+    }
+
+    /// The nodes of its route, best first.
+    pub(crate) fn standing(&self) -> Vec<NodeId> {
+        self.route().hops.iter().map(|(hop, _)| hop.node).collect()
+    }
+
+    /// Whether its route, in force or under way, leads to the hop.
+    pub(crate) fn leads_to(&self, hop: Hop) -> bool {
+        self.route().holds(hop) || self.heads_for(hop)
+    }
+
+    /// Whether the route under way leads to the hop.
+    pub(crate) fn heads_for(&self, hop: Hop) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.hops.contains(&hop))
+    }
+
+    /// Every hop where its sessions are to be open at this time.
+    pub(crate) fn hops_in_use(&self, now: Instant) -> BTreeSet<Hop> {
+        let route = self.route();
+        let leaving = route.leaving.filter(|(_, until)| now < *until).map(|(hop, _)| hop);
+        let pending = self.pending.iter().flat_map(|pending| pending.hops.iter().copied());
+        route.hops.iter().map(|(hop, _)| *hop).chain(leaving).chain(pending).collect()
+    }
+
+    /// A route under way leads there no longer; without its first hop there is no such route.
+    pub(crate) fn cut_pending(&mut self, gone: Hop) {
+        self.pending = self.pending.take().filter(|pending| pending.hops[0] != gone);
+        if let Some(pending) = &mut self.pending {
+            pending.hops.retain(|hop| *hop != gone);
+            pending.waiting.retain(|(_, hop)| *hop != gone);
+        }
+    }
+
+    /// Keeps away from the hop until then. Whether that is news.
+    pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> bool {
+        self.struck.retain(|_, until| now < *until);
+        self.struck.insert(hop, until).is_none()
+    }
+
+    /// Nodes it keeps away from at this time.
+    pub(crate) fn shunned(&self, now: Instant) -> Vec<NodeId> {
+        let still = self.struck.iter().filter(|(_, until)| now < **until);
+        still.map(|(hop, _)| hop.node).collect()
+    }
+
+    pub(crate) fn note_move(&mut self, now: Instant) {
+        self.moves.push_back(now);
+    }
+
+    /// How often it moved within the last minute.
+    pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
+        while self
+            .moves
+            .front()
+            .is_some_and(|&at| now.saturating_duration_since(at) >= MOVES_WITHIN)
+        {
+            self.moves.pop_front();
+        }
+        self.moves.len()
+    }
+}

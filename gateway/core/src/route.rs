@@ -1,0 +1,163 @@
+//! Where a room's packets go: an accepted placement.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use crate::{Board, Incarnation, NodeId};
+
+/// A node, and its incarnation, as a step of a route.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Hop {
+    /// The node.
+    pub node: NodeId,
+    /// As which it was opened. Another incarnation of the node is another hop.
+    pub incarnation: Incarnation,
+}
+
+/// Whether packets may take a hop by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Grant {
+    /// The room is admitted here.
+    Admitted,
+    /// Capacity is kept here for the death of the route's first node: free to take.
+    Reserved,
+    /// Packets skip it until the core admits the room here.
+    Gated,
+}
+
+/// Hops a route holds at most: where it stands, and three spares.
+pub const HOPS_MAX: usize = 4;
+
+/// An accepted placement of a room. Never changes: a new one replaces it, with a higher version.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Route {
+    /// Counts the routes of this room, from 1; 0 before it is placed.
+    pub version: u64,
+    /// Best first, with what packets may do there; at most [`HOPS_MAX`].
+    pub hops: Vec<(Hop, Grant)>,
+    /// Make-before-break: what this hop still delivers passes until then.
+    pub leaving: Option<(Hop, Instant)>,
+}
+
+/// What a session is sent by: which route, and which hop of it. Computed, never stored, and never goes back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Epoch {
+    /// The route's version.
+    pub version: u64,
+    /// The first usable hop's place in it.
+    pub index: u8,
+}
+
+/// The one place where a room's route stands; its sessions all point here, so a room is never split.
+#[derive(Debug)]
+pub struct RouteCell(ArcSwap<Route>);
+
+impl Default for RouteCell {
+    fn default() -> Self {
+        RouteCell(ArcSwap::from_pointee(Route { version: 0, hops: Vec::new(), leaving: None }))
+    }
+}
+
+impl RouteCell {
+    /// The route as it is now.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Route>> {
+        self.0.load()
+    }
+
+    /// The route as it is now, to keep.
+    pub fn load_full(&self) -> Arc<Route> {
+        self.0.load_full()
+    }
+
+    pub(crate) fn publish(&self, route: Route) {
+        self.0.store(Arc::new(route));
+    }
+}
+
+impl Route {
+    /// The hop that packets take now, and the epoch it makes.
+    ///
+    /// The first hop that is up and that packets may take: where the room is admitted, or the second where its
+    /// reserve is there for the death of this route's first node.
+    pub fn first_usable(&self, board: &Board) -> Option<(Hop, Epoch)> {
+        let first = self.hops.first()?.0;
+        self.hops.iter().enumerate().find_map(|(index, &(hop, grant))| {
+            let cell = board.cell(hop.node)?;
+            let open = match grant {
+                Grant::Admitted => true,
+                Grant::Reserved => cell.spent_for.is_none_or(|dead| dead == first.node),
+                Grant::Gated => false,
+            };
+            let usable = open && cell.up && cell.incarnation == hop.incarnation;
+            usable.then_some((hop, Epoch { version: self.version, index: index as u8 }))
+        })
+    }
+
+    /// Whether the hop is one of this route's.
+    pub fn holds(&self, hop: Hop) -> bool {
+        self.hops.iter().any(|&(mine, _)| mine == hop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(node: u32) -> Hop {
+        Hop { node: NodeId(node), incarnation: Incarnation(1) }
+    }
+
+    fn route() -> Route {
+        let hops =
+            vec![(hop(0), Grant::Admitted), (hop(1), Grant::Reserved), (hop(2), Grant::Gated)];
+        Route { version: 7, hops, leaving: None }
+    }
+
+    fn usable(route: &Route, board: &Board) -> Option<u32> {
+        route.first_usable(board).map(|(hop, _)| hop.node.0)
+    }
+
+    #[test]
+    fn packets_take_the_reserved_hop_when_the_first_dies() {
+        let board = Board::new(3);
+        assert_eq!(usable(&route(), &board), Some(0));
+        board.spend(NodeId(1), Some(NodeId(0)));
+        board.condemn(NodeId(0));
+        let (hop, epoch) = route().first_usable(&board).unwrap();
+        assert_eq!(hop.node, NodeId(1));
+        assert_eq!(epoch, Epoch { version: 7, index: 1 });
+    }
+
+    #[test]
+    fn a_reserve_spent_for_another_node_is_gated() {
+        let board = Board::new(4);
+        board.spend(NodeId(1), Some(NodeId(3)));
+        board.condemn(NodeId(0));
+        assert_eq!(usable(&route(), &board), None);
+    }
+
+    #[test]
+    fn packets_never_take_a_gated_hop_by_themselves() {
+        let board = Board::new(3);
+        board.condemn(NodeId(0));
+        board.condemn(NodeId(1));
+        assert_eq!(usable(&route(), &board), None);
+    }
+
+    #[test]
+    fn a_node_that_returns_is_not_on_a_standing_route() {
+        let board = Board::new(3);
+        board.condemn(NodeId(0));
+        board.reincarnate(NodeId(0));
+        assert_eq!(usable(&route(), &board), Some(1));
+    }
+
+    #[test]
+    fn an_epoch_grows_along_a_route_and_with_its_version() {
+        let early = Epoch { version: 7, index: 1 };
+        assert!(early > Epoch { version: 7, index: 0 });
+        assert!(early < Epoch { version: 8, index: 0 });
+    }
+}

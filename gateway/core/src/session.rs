@@ -1,0 +1,124 @@
+//! A session's life, and what it gets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::{
+    Bounds, Decider, Hop, Identity, Ingress, Kind, Measures, Metric, Offer, Plan, RegionId, RoomId,
+    SessionId, State,
+};
+
+/// What a voice stream needs where nobody said, kbit/s: Opus at 40, headers included.
+const VOICE_KBPS: u32 = 64;
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) room: RoomId,
+    pub(crate) offer: Arc<Offer>,
+    pub(crate) offered: Instant,
+    pub(crate) phase: Phase,
+    pub(crate) bounds: Bounds,
+    pub(crate) close_after: std::time::Duration,
+    pub(crate) plan: Plan,
+    pub(crate) admitted_by: Decider,
+    /// Hops where the driver was told to open it, and not yet to close it.
+    pub(crate) legs: BTreeMap<Hop, Leg>,
+    /// An offer that is not live by then is refused.
+    pub(crate) open_by: Instant,
+    /// As workers measured it last.
+    pub(crate) measures: Measures,
+    pub(crate) last_heard: Instant,
+    /// What the degradation policy wrote about it.
+    pub(crate) memory: Option<State>,
+}
+
+/// How far the driver is with a hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leg {
+    /// Opens it; past this time it counts as not opened.
+    Opening(Instant),
+    /// It is open.
+    Open,
+}
+
+/// Where it is in its life. A session that ended is gone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Phase {
+    /// Its scenario's parameters are asked for.
+    Resolving,
+    /// Admission is asked.
+    Admitting,
+    /// Its room is being placed.
+    Placing,
+    /// The driver opens it at the node that carries its room.
+    Opening,
+    /// Packets flow.
+    Live,
+}
+
+impl Session {
+    pub(crate) fn is_open_at(&self, hop: Hop) -> bool {
+        self.legs.get(&hop) == Some(&Leg::Open)
+    }
+
+    /// Hops that the driver has not opened by their time.
+    pub(crate) fn late_legs(&self, now: Instant) -> Vec<Hop> {
+        let late = |leg: &Leg| matches!(leg, Leg::Opening(until) if *until <= now);
+        self.legs.iter().filter(|(_, leg)| late(leg)).map(|(hop, _)| *hop).collect()
+    }
+
+    /// When the next thing of its opening is late; `None` where nothing is awaited.
+    pub(crate) fn next_late(&self) -> Option<Instant> {
+        let opening = (self.phase == Phase::Opening).then_some(self.open_by);
+        let legs = self.legs.values().filter_map(|leg| match leg {
+            Leg::Opening(until) => Some(*until),
+            Leg::Open => None,
+        });
+        legs.chain(opening).min()
+    }
+
+    /// Whether its first packet, on a listener for trusted networks, asked for it: nobody is asked then.
+    pub(crate) fn is_of_first_packet(&self) -> bool {
+        matches!(self.offer.ingress, Ingress::Udp(Identity::Open { .. }))
+    }
+
+    /// What it counts for against capacity: what its streams need, within the scenario's bounds.
+    pub(crate) fn kbps(&self) -> u64 {
+        let need = |stream: &crate::Stream| {
+            stream.bitrate_kbps.unwrap_or(match stream.kind {
+                Kind::Audio => VOICE_KBPS,
+                Kind::Video => self.bounds.ceiling_kbps,
+            })
+        };
+        let sum: u32 = self.offer.media.streams.iter().map(need).fold(0, u32::saturating_add);
+        u64::from(sum.min(self.bounds.ceiling_kbps))
+    }
+
+    /// Whether nothing came from it for as long as its scenario bears.
+    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+        self.phase == Phase::Live
+            && now.saturating_duration_since(self.last_heard) >= self.close_after
+    }
+
+    /// The label `region`, if it names one.
+    pub(crate) fn region(&self, regions: &[Box<str>]) -> Option<RegionId> {
+        let (_, named) = self.offer.labels.iter().find(|(key, _)| &**key == "region")?;
+        let at = regions.iter().position(|region| region == named)?;
+        Some(RegionId(at as u32))
+    }
+
+    /// What policies may read of it.
+    pub(crate) fn measures(&self, now: Instant) -> Measures {
+        let mut measures = self.measures;
+        measures
+            .set(Metric::Rung, u64::from(self.plan.rung()))
+            .set(Metric::Cap, u64::from(self.plan.cap_kbps))
+            .set(Metric::Age, now.saturating_duration_since(self.offered).as_millis() as u64)
+            .set(Metric::Video, u64::from(self.offer.media.has_video()))
+            .set(Metric::Floor, u64::from(self.bounds.floor_kbps))
+            .set(Metric::Ceiling, u64::from(self.bounds.ceiling_kbps));
+        measures
+    }
+}

@@ -1,0 +1,181 @@
+//! What the gateway is told before it starts: places, nodes, scenarios, timings, limits. Checked by whoever reads
+//! the configuration; plain data here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Bounds, Hook, PolicyName, RegionId, ZoneId};
+
+/// Everything the core needs to know.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Settings {
+    /// The region this gateway is in.
+    pub home: RegionId,
+    /// Names of the regions; a [`RegionId`] is a place in this list.
+    pub regions: Vec<Box<str>>,
+    /// The zones; a [`ZoneId`] is a place in this list.
+    pub zones: Vec<Zone>,
+    /// The nodes; a [`NodeId`](crate::NodeId) is a place in this list.
+    pub nodes: Vec<NodeSettings>,
+    /// The scenarios by name.
+    pub scenarios: BTreeMap<Arc<str>, Scenario>,
+    /// How deaths are found.
+    pub timings: Timings,
+    /// How much of everything there may be.
+    pub limits: Limits,
+}
+
+/// A part of a region that fails by itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Zone {
+    /// Its name.
+    pub name: Box<str>,
+    /// Where it is.
+    pub region: RegionId,
+}
+
+/// A node as the configuration describes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeSettings {
+    /// Its name.
+    pub name: Box<str>,
+    /// Its zone, and by it its region.
+    pub zone: ZoneId,
+    /// What it can carry, kbit/s.
+    pub capacity_kbps: u64,
+    /// Whether its media port is probed.
+    pub probed: Probed,
+}
+
+/// Whether a node's media port answers probes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Probed {
+    /// It does.
+    Yes,
+    /// It cannot: kernel errors and silence are its only witnesses.
+    No,
+}
+
+/// A scenario as its policy set describes it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scenario {
+    /// The policy set it belongs to.
+    pub set: Arc<str>,
+    /// Which hooks the set binds, in the order of [`Hook::ALL`](crate::Hook::ALL).
+    pub bound: [bool; 4],
+    /// Within which its sessions may be capped.
+    pub bounds: Bounds,
+    /// Spares a route should hold, 1 to 3.
+    pub spares: u8,
+    /// Silence after which a session is closed.
+    pub close_after: Duration,
+    /// Who goes first in a herd; higher is earlier.
+    pub priority: i64,
+    /// What happens to newcomers when the admission policy fails.
+    pub on_admission_fault: AdmitOnFault,
+}
+
+impl Scenario {
+    /// Whether its set binds a policy to the hook.
+    pub fn binds(&self, hook: Hook) -> bool {
+        self.bound[hook as usize]
+    }
+
+    /// The name of the policy that answers the hook, if one is bound.
+    pub fn policy(&self, hook: Hook) -> PolicyName {
+        PolicyName { set: self.set.clone(), hook }
+    }
+}
+
+/// What happens to newcomers when the admission policy fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AdmitOnFault {
+    /// They come in, at the scenario's floor.
+    AdmitCapped,
+    /// They come in.
+    Admit,
+    /// They stay out.
+    Reject,
+}
+
+/// How deaths are found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timings {
+    /// Between probes of a node in the home region. Default 10 ms.
+    pub probe_every_near: Duration,
+    /// Between probes of a node in another region. Default 50 ms.
+    pub probe_every_far: Duration,
+    /// A probe is unanswered this long after its round trip should have ended. Default 5 ms.
+    pub probe_slack: Duration,
+    /// The shortest silence that accuses a node. Default 8 ms.
+    pub silence_min: Duration,
+    /// Arrivals that must be missing before silence accuses. Default 10.
+    pub silence_arrivals: u32,
+    /// One witness alone condemns a node in the home region after this. Default 200 ms.
+    pub condemn_alone_near: Duration,
+    /// One witness alone condemns a node in another region after this. Default 500 ms.
+    pub condemn_alone_far: Duration,
+    /// A tick later than this is our own stall: nobody is condemned on it. Default 5 ms.
+    pub own_stall: Duration,
+    /// How long a dead node must answer before it is let in again; doubles with each relapse. Default 1 s.
+    pub ejection: Duration,
+    /// The longest ejection. Default 60 s.
+    pub ejection_max: Duration,
+    /// How long a node that came back is Wary. Default 2 s.
+    pub wary_for: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Timings {
+            probe_every_near: Duration::from_millis(10),
+            probe_every_far: Duration::from_millis(50),
+            probe_slack: Duration::from_millis(5),
+            silence_min: Duration::from_millis(8),
+            silence_arrivals: 10,
+            condemn_alone_near: Duration::from_millis(200),
+            condemn_alone_far: Duration::from_millis(500),
+            own_stall: Duration::from_millis(5),
+            ejection: Duration::from_secs(1),
+            ejection_max: Duration::from_secs(60),
+            wary_for: Duration::from_secs(2),
+        }
+    }
+}
+
+/// How much of everything there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Sessions at a time. Default 100,000.
+    pub sessions_max: usize,
+    /// How long an offer, and each step of it, waits for a policy. Default 2 ms.
+    pub offer_budget: Duration,
+    /// How long a reroute or a tick may take. Default 10 ms.
+    pub advice_budget: Duration,
+    /// Between two questions of how much quality each session gets. Default 200 ms.
+    pub tick_every: Duration,
+    /// How long a driver may take to open a session at a node. Default 2 s.
+    pub open_within: Duration,
+    /// How long a make-before-break lets the old hop finish. Default 500 ms.
+    pub leave_within: Duration,
+    /// Rooms that policies may move within a second, per cent of all, but at least one. Default 25.
+    pub churn_percent: u32,
+    /// Moves of one room within a minute, other than off a dead node. Default 3.
+    pub moves_per_minute: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            sessions_max: 100_000,
+            offer_budget: Duration::from_millis(2),
+            advice_budget: Duration::from_millis(10),
+            tick_every: Duration::from_millis(200),
+            open_within: Duration::from_secs(2),
+            leave_within: Duration::from_millis(500),
+            churn_percent: 25,
+            moves_per_minute: 3,
+        }
+    }
+}

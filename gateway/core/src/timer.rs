@@ -1,0 +1,111 @@
+//! Every reason to wake, one line each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use crate::{AskId, NodeId, PolicyName, RoomId, SessionId};
+
+/// A reason to wake.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Timer {
+    /// A node's media port is probed again.
+    Probe(NodeId),
+    /// A question's answer is late from here on.
+    AskLate(AskId),
+    /// A driver has not opened a session in time.
+    OpenLate(SessionId),
+    /// The hop that a make-before-break left has finished.
+    LeavingEnds(RoomId),
+    /// The room is looked at again: its routing policy wishes so, or it kept away from a hop long enough.
+    RoomDue(RoomId),
+    /// Rooms wait to be asked about.
+    Reroute(PolicyName),
+    /// How much quality does each session get?
+    Tick(PolicyName),
+    /// The next rooms leave a draining node.
+    Drain(NodeId),
+    /// Rooms without a usable hop are looked at again.
+    Rescue,
+    /// Sessions are looked at for silence, rooms without a reserve for one.
+    Sweep,
+    /// What is left is closed, since the gateway shuts down.
+    ShutdownEnds,
+}
+
+/// What is due when. Each reason stands at most once.
+#[derive(Default, Debug)]
+pub(crate) struct Timers {
+    queue: BTreeSet<(Instant, Timer)>,
+    due: BTreeMap<Timer, Instant>,
+}
+
+impl Timers {
+    pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
+        self.cancel(&timer);
+        self.queue.insert((at, timer.clone()));
+        self.due.insert(timer, at);
+    }
+
+    /// Sets the timer unless it stands already, for whenever.
+    pub(crate) fn set_if_idle(&mut self, timer: Timer, at: Instant) {
+        if !self.due.contains_key(&timer) {
+            self.set(timer, at);
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, timer: &Timer) {
+        if let Some(at) = self.due.remove(timer) {
+            self.queue.remove(&(at, timer.clone()));
+        }
+    }
+
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// What stands.
+    #[cfg(test)]
+    pub(crate) fn standing(&self) -> impl ExactSizeIterator<Item = &Timer> {
+        self.due.keys()
+    }
+
+    /// The earliest timer that is due, taken out.
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<Timer> {
+        if self.queue.first()?.0 > now {
+            return None;
+        }
+        let (_, timer) = self.queue.pop_first()?;
+        self.due.remove(&timer);
+        Some(timer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_timer_set_again_fires_once_at_the_new_time() {
+        let now = Instant::now();
+        let later = now + Duration::from_millis(5);
+        let mut timers = Timers::default();
+        timers.set(Timer::Sweep, now);
+        timers.set(Timer::Sweep, later);
+        assert_eq!(timers.pop(now), None);
+        assert_eq!(timers.pop(later), Some(Timer::Sweep));
+        assert_eq!(timers.pop(later), None);
+    }
+
+    #[test]
+    fn timers_fire_in_the_order_of_their_times() {
+        let now = Instant::now();
+        let mut timers = Timers::default();
+        timers.set(Timer::Sweep, now + Duration::from_millis(2));
+        timers.set(Timer::Rescue, now + Duration::from_millis(1));
+        assert_eq!(timers.next(), Some(now + Duration::from_millis(1)));
+        assert_eq!(timers.pop(now + Duration::from_millis(9)), Some(Timer::Rescue));
+        assert_eq!(timers.pop(now + Duration::from_millis(9)), Some(Timer::Sweep));
+    }
+}

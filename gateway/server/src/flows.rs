@@ -1,0 +1,309 @@
+//! Who may send: every address, flow identifier and ufrag that a session was promised, and the session's home.
+//!
+//! The one table that threads share. Packets only look things up; control puts them in and takes them out.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry;
+
+/// Where a session lives: a slot of its home worker.
+///
+/// A slot is used again when its session is gone; the generation then is another, so that nothing meant for the old
+/// session reaches the new one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Home {
+    /// The worker that owns the session for life.
+    pub worker: u16,
+    /// Its place there.
+    pub slot: u32,
+    /// Which session of that place.
+    pub generation: u32,
+}
+
+/// The first half of a STUN username on our side (RFC 8445, 5.3), up to 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ufrag {
+    length: u8,
+    bytes: [u8; Ufrag::LENGTH_MAX],
+}
+
+impl Ufrag {
+    /// We make them ourselves, so none is longer; one that is belongs to nobody.
+    pub const LENGTH_MAX: usize = 16;
+
+    /// The ufrag with these bytes. `None` if there are more than 16.
+    pub fn new(ufrag: &[u8]) -> Option<Ufrag> {
+        let mut bytes = [0; Ufrag::LENGTH_MAX];
+        bytes.get_mut(..ufrag.len())?.copy_from_slice(ufrag);
+        Some(Ufrag { length: ufrag.len() as u8, bytes })
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+impl fmt::Debug for Ufrag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ufrag({})", self.as_bytes().escape_ascii())
+    }
+}
+
+/// What a packet shows to be let in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Key {
+    /// Its source address at a UDP listener.
+    Udp {
+        /// The listener, by its place in the configuration.
+        listener: u8,
+        /// The packet's source.
+        address: SocketAddr,
+    },
+    /// Its RoQ flow identifier, at any QUIC listener.
+    Roq(u64),
+    /// Its source at a UDP listener, where the port is yet to be learned.
+    DeclaredIp {
+        /// The listener, by its place in the configuration.
+        listener: u8,
+        /// The packet's source without its port.
+        ip: IpAddr,
+    },
+    /// The ufrag of its STUN username; it must prove the entry's password too.
+    Ufrag(Ufrag),
+}
+
+/// Whom a [`Key`] belongs to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The session's home.
+    pub home: Home,
+    /// What STUN's MESSAGE-INTEGRITY must be made with; for a ufrag only.
+    pub password: Option<Arc<[u8]>>,
+}
+
+impl Entry {
+    /// An entry that needs no password.
+    pub fn of(home: Home) -> Entry {
+        Entry { home, password: None }
+    }
+}
+
+/// Without the password, so that it never reaches a log.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+/// Why a key was not put in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// It belongs to a session already; that one's home.
+    Taken(Home),
+    /// The table holds as much as it may; this much.
+    Full(usize),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Taken(_) => f.write_str("another session has it"),
+            Refused::Full(entries) => write!(f, "the table is full with {entries} entries"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// How many keys of each kind there are.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// [`Key::Udp`].
+    pub udp: usize,
+    /// [`Key::Roq`].
+    pub roq: usize,
+    /// [`Key::DeclaredIp`].
+    pub declared_ip: usize,
+    /// [`Key::Ufrag`].
+    pub ufrag: usize,
+}
+
+impl Counts {
+    /// All of them.
+    pub fn sum(&self) -> usize {
+        self.udp + self.roq + self.declared_ip + self.ufrag
+    }
+}
+
+/// The table of who may send. Shared by all threads; a look-up takes one shard's lock for reading.
+pub struct Flows {
+    entries: DashMap<Key, Entry>,
+    entries_max: usize,
+    counts: [AtomicUsize; 4],
+}
+
+impl Flows {
+    /// A table of at most so many entries.
+    pub fn new(entries_max: usize) -> Flows {
+        Flows { entries: DashMap::new(), entries_max, counts: Default::default() }
+    }
+
+    /// Lets whoever shows this key send for the entry's session. A session may have several keys; putting the same
+    /// one in twice for one session renews its entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; the table is as it was.
+    pub fn insert(&self, key: Key, entry: Entry) -> Result<(), Refused> {
+        // Read before the shard is locked. Racing threads may overfill the table by one entry each; it stays bounded.
+        let count = self.count(&key);
+        let held = self.counts().sum();
+        match self.entries.entry(key) {
+            entry::Entry::Occupied(mut standing) => {
+                if standing.get().home != entry.home {
+                    return Err(Refused::Taken(standing.get().home));
+                }
+                standing.insert(entry);
+            }
+            entry::Entry::Vacant(_) if held >= self.entries_max => {
+                return Err(Refused::Full(self.entries_max));
+            }
+            entry::Entry::Vacant(vacant) => {
+                count.fetch_add(1, Ordering::Relaxed);
+                vacant.insert(entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the key away from the session with this home; if another has it by now, nothing happens. Says whether
+    /// something did.
+    pub fn remove(&self, key: &Key, home: Home) -> bool {
+        let removed = self.entries.remove_if(key, |_, entry| entry.home == home).is_some();
+        if removed {
+            self.count(key).fetch_sub(1, Ordering::Relaxed);
+        }
+        removed
+    }
+
+    /// The home of the session that this key belongs to.
+    pub fn home(&self, key: &Key) -> Option<Home> {
+        self.entries.get(key).map(|entry| entry.home)
+    }
+
+    /// The whole entry of this key.
+    pub fn entry(&self, key: &Key) -> Option<Entry> {
+        self.entries.get(key).map(|entry| entry.clone())
+    }
+
+    /// How many keys there are now.
+    pub fn counts(&self) -> Counts {
+        let [udp, roq, declared_ip, ufrag] =
+            [0, 1, 2, 3].map(|kind: usize| self.counts[kind].load(Ordering::Relaxed));
+        Counts { udp, roq, declared_ip, ufrag }
+    }
+
+    fn count(&self, key: &Key) -> &AtomicUsize {
+        match key {
+            Key::Udp { .. } => &self.counts[0],
+            Key::Roq(_) => &self.counts[1],
+            Key::DeclaredIp { .. } => &self.counts[2],
+            Key::Ufrag(_) => &self.counts[3],
+        }
+    }
+}
+
+impl fmt::Debug for Flows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flows").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Home = Home { worker: 1, slot: 7, generation: 1 };
+    const NEXT: Home = Home { worker: 1, slot: 7, generation: 2 };
+
+    #[test]
+    fn only_the_key_that_was_promised_leads_home() {
+        let flows = Flows::new(10);
+        let address: SocketAddr = "192.0.2.1:4000".parse().unwrap();
+        flows.insert(Key::Udp { listener: 0, address }, Entry::of(FIRST)).unwrap();
+        assert_eq!(flows.home(&Key::Udp { listener: 0, address }), Some(FIRST));
+        let strangers = [
+            Key::Udp { listener: 1, address },
+            Key::Udp { listener: 0, address: "192.0.2.1:4001".parse().unwrap() },
+            Key::DeclaredIp { listener: 0, ip: address.ip() },
+            Key::Roq(0),
+        ];
+        for stranger in strangers {
+            assert_eq!(flows.home(&stranger), None, "{stranger:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_gone_cannot_take_the_key_of_its_successor() {
+        let flows = Flows::new(10);
+        let key = Key::Roq(77);
+        flows.insert(key, Entry::of(FIRST)).unwrap();
+        assert!(flows.remove(&key, FIRST));
+        flows.insert(key, Entry::of(NEXT)).unwrap();
+        assert!(!flows.remove(&key, FIRST));
+        assert_eq!(flows.home(&key), Some(NEXT));
+    }
+
+    #[test]
+    fn a_key_belongs_to_one_session_at_a_time() {
+        let flows = Flows::new(10);
+        let key = Key::DeclaredIp { listener: 0, ip: "192.0.2.1".parse().unwrap() };
+        flows.insert(key, Entry::of(FIRST)).unwrap();
+        assert_eq!(flows.insert(key, Entry::of(NEXT)), Err(Refused::Taken(FIRST)));
+        assert_eq!(flows.insert(key, Entry::of(FIRST)), Ok(()));
+        assert_eq!(flows.counts(), Counts { declared_ip: 1, ..Counts::default() });
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_room_comes_back() {
+        let flows = Flows::new(2);
+        flows.insert(Key::Roq(1), Entry::of(FIRST)).unwrap();
+        flows.insert(Key::Roq(2), Entry::of(FIRST)).unwrap();
+        assert_eq!(flows.insert(Key::Roq(3), Entry::of(FIRST)), Err(Refused::Full(2)));
+        assert_eq!(flows.home(&Key::Roq(3)), None);
+        assert_eq!(flows.insert(Key::Roq(2), Entry::of(FIRST)), Ok(()), "renewing needs no room");
+        flows.remove(&Key::Roq(1), FIRST);
+        assert_eq!(flows.insert(Key::Roq(3), Entry::of(FIRST)), Ok(()));
+    }
+
+    #[test]
+    fn a_ufrag_leads_to_its_password_and_none_is_longer_than_ours() {
+        let flows = Flows::new(2);
+        let key = Key::Ufrag(Ufrag::new(b"EsAw").unwrap());
+        let entry = Entry { home: FIRST, password: Some(Arc::from(&b"secret"[..])) };
+        flows.insert(key, entry.clone()).unwrap();
+        assert_eq!(flows.entry(&key), Some(entry.clone()));
+        assert_eq!(flows.entry(&Key::Ufrag(Ufrag::new(b"EsAw\0").unwrap())), None);
+        assert!(Ufrag::new(&[b'a'; 16]).is_some());
+        assert!(Ufrag::new(&[b'a'; 17]).is_none());
+        assert!(!format!("{entry:?}").contains("secret"));
+    }
+
+    #[test]
+    fn counts_follow_what_is_there() {
+        let flows = Flows::new(10);
+        let udp = Key::Udp { listener: 0, address: "[2001:db8::1]:9".parse().unwrap() };
+        flows.insert(udp, Entry::of(FIRST)).unwrap();
+        flows.insert(Key::Roq(5), Entry::of(FIRST)).unwrap();
+        flows.insert(Key::Ufrag(Ufrag::new(b"u").unwrap()), Entry::of(FIRST)).unwrap();
+        assert_eq!(flows.counts(), Counts { udp: 1, roq: 1, declared_ip: 0, ufrag: 1 });
+        flows.remove(&udp, FIRST);
+        flows.remove(&udp, FIRST);
+        assert_eq!(flows.counts(), Counts { udp: 0, roq: 1, declared_ip: 0, ufrag: 1 });
+    }
+}
