@@ -22,10 +22,7 @@ pub use ice::Credentials;
 pub(crate) use pinned::client_config;
 pub use talker::{Talker, Transmit};
 
-use crate::ledger::{Arrival, Ledger, Sent};
-
-/// A ledger that several threads write in.
-pub type SharedLedger = Arc<Mutex<Ledger>>;
+use crate::ledger::{Arrival, Books, Sent};
 
 /// Voice a client sends: 50 packets/s of 60–200 bytes, 48 kHz clock, stream 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,11 +173,11 @@ impl Fleet {
     ///
     /// # Errors
     /// What the kernel says when it has no thread or epoll for us.
-    pub fn start(ledger: &SharedLedger) -> io::Result<Self> {
+    pub fn start(books: &Books) -> io::Result<Self> {
         let roster = Roster::default();
         Ok(Self {
-            udp: udp::Fleet::start(Desk::new(ledger, &roster))?,
-            quic: quic::Fleet::start(Desk::new(ledger, &roster))?,
+            udp: udp::Fleet::start(Desk::new(books, &roster))?,
+            quic: quic::Fleet::start(Desk::new(books, &roster))?,
             roster,
         })
     }
@@ -229,30 +226,26 @@ enum Talking {
     No,
 }
 
-/// Where a thread of clients puts what it has to say. It never waits for a reader of the ledger: packets would be late.
+/// Where a thread of clients puts what it has to say.
 struct Desk {
-    ledger: SharedLedger,
+    books: Books,
     roster: Roster,
     sent: Vec<Sent>,
     arrived: Vec<Arrival>,
 }
 
 impl Desk {
-    fn new(ledger: &SharedLedger, roster: &Roster) -> Self {
+    fn new(books: &Books, roster: &Roster) -> Self {
         Self {
-            ledger: Arc::clone(ledger),
+            books: books.clone(),
             roster: Arc::clone(roster),
             sent: Vec::new(),
             arrived: Vec::new(),
         }
     }
 
-    /// Enters what was noted if nobody else has the ledger; else next time.
     fn enter(&mut self) {
-        if let Ok(mut ledger) = self.ledger.try_lock() {
-            self.sent.drain(..).for_each(|packet| ledger.sent(packet));
-            self.arrived.drain(..).for_each(|arrival| ledger.arrived(arrival));
-        }
+        self.books.note(&mut self.sent, &mut self.arrived);
     }
 
     fn ready(&self, session: u64, at_ns: u64) {
@@ -273,9 +266,7 @@ impl Desk {
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        let mut ledger = lock(&self.ledger);
-        self.sent.drain(..).for_each(|packet| ledger.sent(packet));
-        self.arrived.drain(..).for_each(|arrival| ledger.arrived(arrival));
+        self.enter();
     }
 }
 

@@ -219,6 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn one_inbox_serves_sockets_of_both_families_in_turn() {
+        let mut inbox = Inbox::new(64, 4);
+        for place in ["127.0.0.1:0", "[::1]:0", "127.0.0.1:0"] {
+            let (a, b) = (UdpSocket::bind(place).unwrap(), UdpSocket::bind(place).unwrap());
+            b.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            a.send_to(b"x", b.local_addr().unwrap()).unwrap();
+            assert_eq!(inbox.receive(&b).unwrap(), 1);
+            assert_eq!(inbox.iter().next().unwrap().source, a.local_addr().unwrap());
+        }
+    }
+
+    #[test]
     fn datagram_too_large_is_marked_and_the_next_is_whole() {
         let (a, b) = pair();
         let mut inbox = Inbox::new(8, 2);

@@ -3,6 +3,7 @@
 //! It judges nothing while packets flow; every question is answered from the same records, as often as one likes.
 
 mod account;
+mod books;
 mod continuity;
 mod gap;
 mod split;
@@ -10,6 +11,7 @@ mod split;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use account::{Account, Death, Excuses, Packet};
+pub use books::Books;
 pub use continuity::{Break, BreakKind, Tolerance};
 pub use gap::{Gap, Spread, Switch};
 pub use split::Split;

@@ -189,7 +189,7 @@ impl SampleNode {
         let (mut inbox, mut outbox) = (Inbox::new(DATAGRAM, BATCH), Outbox::default());
         while !self.ending.load(Ordering::Relaxed) {
             // What a node sent to somebody who has gone comes back as a refusal, which is not ours to mind.
-            let came = match self.socket_read(&mut inbox) {
+            let came = match inbox.receive(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
                 came => came?,
             };
@@ -205,10 +205,6 @@ impl SampleNode {
             }
         }
         Ok(self.reflector.counters())
-    }
-
-    fn socket_read(&self, inbox: &mut Inbox) -> io::Result<usize> {
-        inbox.receive(&self.socket)
     }
 }
 

@@ -167,7 +167,7 @@ impl Stranger {
                 match inbox.receive(socket) {
                     Ok(0) => break,
                     Ok(_) => {
-                        inbox.iter().for_each(|datagram| note(datagram.bytes, &mut self.report))
+                        inbox.iter().for_each(|datagram| note(datagram.bytes, &mut self.report));
                     }
                     // Nobody at home is an answer too.
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}

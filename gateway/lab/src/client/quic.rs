@@ -200,7 +200,7 @@ impl Call {
     fn handle_datagram(&mut self, datagram: &[u8]) {
         match roq::read_datagram(datagram) {
             Ok((flow, packet)) if flow == self.from_gateway => {
-                self.handle_packet(packet, clock::now_ns())
+                self.handle_packet(packet, clock::now_ns());
             }
             Ok(_) | Err(_) => self.foreign += 1,
         }

@@ -157,7 +157,7 @@ impl Talker {
             match packet {
                 Ok(Packet::Pli(pli)) => self.asked_for_key(pli.media),
                 Ok(Packet::Fir(fir)) => {
-                    fir.entries().for_each(|entry| self.asked_for_key(entry.media))
+                    fir.entries().for_each(|entry| self.asked_for_key(entry.media));
                 }
                 Ok(Packet::Remb(remb)) => {
                     self.tally.caps += 1;

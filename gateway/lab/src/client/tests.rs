@@ -6,7 +6,7 @@ use evenkeel_media::roq::{self, Flow};
 use evenkeel_media::stun;
 
 use super::*;
-use crate::ledger::{Member, Tolerance};
+use crate::ledger::{Books, Member, Tolerance};
 use crate::quic_server::{self, QuicServer};
 use crate::sample_node::{Numbers, Options, PlainRoom, SampleNode, number_of};
 
@@ -14,19 +14,19 @@ use crate::sample_node::{Numbers, Options, PlainRoom, SampleNode, number_of};
 const ENOUGH: u64 = 40;
 
 struct Rig {
-    ledger: SharedLedger,
+    ledger: Books,
     fleet: Fleet,
 }
 
 impl Rig {
     fn new() -> Self {
-        let ledger = SharedLedger::default();
+        let ledger = Books::default();
         let fleet = Fleet::start(&ledger).unwrap();
         Self { ledger, fleet }
     }
 
     fn member(&self, session: u64, room: u64) {
-        lock(&self.ledger).join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+        self.ledger.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
     }
 
     /// Waits for the thing itself.
@@ -39,7 +39,7 @@ impl Rig {
     }
 
     fn wait_arrived(&self, count: u64) {
-        self.wait("packets arrive", |rig| lock(&rig.ledger).arrived_count() >= count);
+        self.wait("packets arrive", |rig| rig.ledger.open().arrived_count() >= count);
     }
 
     /// Everyone falls silent; all that was sent is noted and comes in.
@@ -50,8 +50,8 @@ impl Rig {
         });
         let sent: u64 =
             sessions.iter().map(|&session| self.state(session).tally.packets_sent).sum();
-        self.wait("all is noted", |rig| lock(&rig.ledger).sent_count() == sent);
-        self.wait("all arrive", |rig| lock(&rig.ledger).missing().is_empty());
+        self.wait("all is noted", |rig| rig.ledger.open().sent_count() == sent);
+        self.wait("all arrive", |rig| rig.ledger.open().missing().is_empty());
     }
 
     fn state(&self, session: u64) -> State {
@@ -98,19 +98,19 @@ fn two_people_hear_each_other_through_a_node_and_the_books_are_clean() {
                 .tally
                 .first_heard_ns
                 .max(rig.state(session).tally.first_heard_ns);
-            lock(&rig.ledger).join(Member {
+            rig.ledger.open().join(Member {
                 session,
                 room: 1,
                 from_ns: from_ns.unwrap(),
                 until_ns: u64::MAX,
             });
         }
-        let before = lock(&rig.ledger).arrived_count();
+        let before = rig.ledger.open().arrived_count();
         rig.wait_arrived(before + 4 * ENOUGH);
         rig.settle(&[1, 2]);
         let Rig { ledger, fleet } = rig;
         fleet.finish();
-        let ledger = lock(&ledger);
+        let ledger = ledger.open();
         assert_eq!(ledger.misdelivered(), []);
         assert_eq!(ledger.twice(), []);
         assert_eq!(ledger.continuity_breaks(Tolerance::default()), []);
@@ -131,7 +131,7 @@ fn stamp_of_the_kernel_lies_between_sending_and_reading() {
     rig.fleet.join(persona(1, None), Way::Udp(udp(node)));
     rig.wait_arrived(3);
     let now_ns = crate::clock::now_ns();
-    let ledger = lock(&rig.ledger);
+    let ledger = rig.ledger.open();
     let heard: Vec<_> = ledger.misdelivered();
     assert!(heard.len() >= 3, "of nobody's room yet");
     assert!(
@@ -160,7 +160,7 @@ fn client_that_leaves_sends_no_more_and_is_remembered() {
     rig.wait("it has gone", |rig| rig.state(1).tally.packets_sent > 0);
     let sent = rig.state(1).tally.packets_sent;
     rig.fleet.finish();
-    assert_eq!(lock(&rig.ledger).sent_count(), sent);
+    assert_eq!(rig.ledger.open().sent_count(), sent);
     assert!(end().packets_in > sent, "its reports came too");
 }
 
@@ -295,7 +295,7 @@ fn client_over_quic_hears_itself_in_datagrams_and_streams() {
     assert!(state.tally.key_frames_received >= 1, "in streams: its packets are of 800 bytes");
     let Rig { ledger, fleet } = rig;
     fleet.finish();
-    let ledger = lock(&ledger);
+    let ledger = ledger.open();
     assert_eq!((ledger.missing(), ledger.twice()), (vec![], vec![]));
     assert_eq!(ledger.continuity_breaks(Tolerance::default()), []);
 }
@@ -307,7 +307,7 @@ fn packet_of_a_foreign_flow_is_not_taken() {
     let way = QuicWay { flow_from_gateway: 43, ..way };
     rig.fleet.join(persona(1, None), Way::Quic(way));
     rig.wait("it is counted", |rig| rig.state(1).tally.foreign > 0);
-    assert_eq!(lock(&rig.ledger).arrived_count(), 0);
+    assert_eq!(rig.ledger.open().arrived_count(), 0);
 }
 
 #[test]
@@ -318,4 +318,16 @@ fn gateway_with_another_certificate_is_not_believed() {
     rig.fleet.join(persona(1, None), Way::Quic(way));
     rig.wait("it fails", |rig| rig.state(1).failed.is_some());
     assert_eq!(rig.state(1).ready_ns, None);
+}
+
+#[test]
+fn reader_of_the_ledger_holds_nobody_up() {
+    let (node, _end) = node(Numbers::Rewritten);
+    let rig = Rig::new();
+    let reading = rig.ledger.open();
+    rig.fleet.join(persona(1, None), Way::Udp(udp(node)));
+    rig.wait("it talks and hears all the same", |rig| rig.state(1).tally.packets_received > ENOUGH);
+    assert_eq!(reading.arrived_count(), 0);
+    drop(reading);
+    assert!(rig.ledger.open().arrived_count() > 0);
 }

@@ -135,10 +135,12 @@ impl Crew {
             }
             Command::Hush(session) => {
                 let slot = self.by_session.get(&session).copied();
-                if let Some(client) = slot.and_then(|slot| self.clients[slot].as_mut())
-                    && let Some(talker) = &mut client.talker
-                {
-                    talker.hush();
+                if let Some(client) = slot.and_then(|slot| self.clients[slot].as_mut()) {
+                    // It may not have begun yet.
+                    (client.persona.voice, client.persona.video) = (None, None);
+                    if let Some(talker) = &mut client.talker {
+                        talker.hush();
+                    }
                     client.tell(&self.desk, Talking::No);
                 }
             }
@@ -246,7 +248,7 @@ impl Client {
         }
         if self.talker.is_none() && ice.refusals > 0 {
             desk.tell(self.session, |state| {
-                state.failed = Some("the gateway refuses its STUN checks".into())
+                state.failed = Some("the gateway refuses its STUN checks".into());
             });
         }
     }

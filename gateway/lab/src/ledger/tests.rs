@@ -311,3 +311,22 @@ fn spread_takes_the_nearest_rank() {
     assert_eq!(spread, Spread { p50: 100.0, p99: 198.0, max: 200.0 });
     assert_eq!(Spread::of_ns(vec![]), Spread::default());
 }
+
+#[test]
+fn what_a_relay_keeps_going_up_excuses_all_receivers_and_going_down_its_own_lane() {
+    use crate::Mark;
+    use crate::relay::{Cause, Direction, Dropped};
+    let mark = |number| Some(Mark { session: 1, number, sent_ns: 0, node: 0, stream: 2 });
+    let dropped = |lane, direction, mark| Dropped { lane, direction, cause: Cause::Loss, mark };
+    let mut excuses = Excuses::default();
+    excuses.add_relay(&[
+        dropped(1, Direction::Up, mark(5)),
+        dropped(2, Direction::Down, mark(6)),
+        dropped(2, Direction::Down, None),
+    ]);
+    assert_eq!(excuses.dropped_up, BTreeSet::from([(1, 2, 5)]));
+    assert_eq!(
+        excuses.dropped_down,
+        BTreeSet::from([(Path { receiver: 2, sender: 1, stream: 2 }, 6)])
+    );
+}

@@ -63,7 +63,7 @@ impl Refusals {
     pub(super) fn count(&mut self, reason: Refused) {
         match reason {
             Refused::Length | Refused::Version(_) | Refused::Unknown | Refused::Direction => {
-                self.malformed += 1
+                self.malformed += 1;
             }
             Refused::Key(_) => self.key += 1,
             Refused::Forged => self.forged += 1,

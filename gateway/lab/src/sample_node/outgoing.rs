@@ -67,6 +67,11 @@ impl Outgoing {
         self.trunks.retain(|trunk| !trunk.bundle.is_empty() || known(trunk.reply_to));
     }
 
+    #[cfg(test)]
+    pub(super) fn destinations(&self) -> usize {
+        self.trunks.len()
+    }
+
     fn trunk(&mut self, reply_to: SocketAddr) -> &mut Trunk {
         let index = match self.trunks.iter().position(|trunk| trunk.reply_to == reply_to) {
             Some(index) => index,

@@ -422,7 +422,7 @@ fn sender_report_is_answered_and_reaches_the_room_in_its_own_numbers() {
             match packet.unwrap() {
                 Packet::SenderReport(report) => mapped = Some((tag, report.info)),
                 Packet::ReceiverReport(report) => {
-                    answered = report.blocks().next().map(|block| (tag, block))
+                    answered = report.blocks().next().map(|block| (tag, block));
                 }
                 _ => {}
             }
@@ -459,4 +459,60 @@ fn many_packets_at_once_leave_in_few_datagrams_and_none_is_lost() {
     assert_eq!(trunk::entries(&datagram).count(), 100);
     rig.gateway.waiting.clear();
     assert_eq!(rig.end().packets_out, 100);
+}
+
+#[test]
+fn session_with_too_many_streams_forgets_the_one_longest_silent() {
+    let mut rig = Rig::new(|_| {});
+    rig.open_all(1, &[10]);
+    let mut out = std::collections::BTreeMap::new();
+    for ssrc in (0..16).chain(1..16).chain([16]) {
+        rig.send(10, &voice(ssrc, 1, 10));
+        out.insert(ssrc, rig.gateway.rtp().1.ssrc);
+    }
+    let mut request = Vec::new();
+    rtcp::write_pli(Pli { sender: 9, media: out[&0] }, &mut request);
+    rig.send(10, &request);
+    // Nobody sends what is asked for; the next to come is voice again.
+    rig.send(10, &voice(1, 2, 10));
+    assert_eq!(rig.gateway.rtp().1.ssrc, out[&1]);
+    rig.send(10, &voice(0, 2, 10));
+    assert_ne!(rig.gateway.rtp().1.ssrc, out[&0]);
+    assert_eq!(rig.end().malformed, 0);
+}
+
+#[test]
+fn destination_nobody_is_at_any_more_is_forgotten() {
+    let mut outgoing = outgoing::Outgoing::default();
+    let mut outbox = Outbox::default();
+    let (gone, here) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+    for reply_to in [gone, here] {
+        let leg = outgoing::Leg::Trunk { tag: Tag(1), reply_to };
+        assert!(outgoing.push(leg, b"packet", &mut outbox));
+    }
+    outgoing.keep(|address| address == here);
+    assert_eq!(outgoing.destinations(), 2, "what waits still goes out");
+    outgoing.flush(&mut outbox);
+    outgoing.keep(|address| address == here);
+    assert_eq!(outgoing.destinations(), 1);
+}
+
+#[test]
+fn packet_too_large_for_a_bundle_is_counted_and_not_sent() {
+    let mut outgoing = outgoing::Outgoing::default();
+    let leg = outgoing::Leg::Trunk { tag: Tag(1), reply_to: "127.0.0.1:1".parse().unwrap() };
+    assert!(outgoing.push(leg, &[0; 1_461], &mut Outbox::default()));
+    assert!(!outgoing.push(leg, &[0; 1_462], &mut Outbox::default()));
+}
+
+#[test]
+fn session_opened_again_in_another_room_is_there_and_nowhere_else() {
+    let mut rig = Rig::new(|_| {});
+    rig.open_all(1, &[10, 11]);
+    rig.open_all(2, &[10]);
+    rig.send(11, &voice(5, 1, 11));
+    assert_eq!(rig.gateway.rtp().0, Tag(11), "it is alone now");
+    rig.send(10, &voice(6, 1, 10));
+    assert_eq!(rig.gateway.rtp().0, Tag(10));
+    assert_eq!(rig.end().sessions, 2);
 }

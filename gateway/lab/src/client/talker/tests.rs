@@ -48,7 +48,7 @@ fn listen(talker: &mut Talker, from_ns: u64, until_ns: u64) -> Said {
             let packet = std::mem::take(&mut packet);
             match transmit {
                 Transmit::Rtp(sent) => {
-                    said.rtp.push((sent, rtp::Header::parse(&packet).unwrap(), packet))
+                    said.rtp.push((sent, rtp::Header::parse(&packet).unwrap(), packet));
                 }
                 Transmit::Rtcp => said.rtcp.push(packet),
             }

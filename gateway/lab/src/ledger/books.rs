@@ -1,0 +1,44 @@
+//! A ledger that several threads write while another reads it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Arrival, Ledger, Sent};
+
+/// A ledger and the tray before it. Who writes only ever waits for the tray, never for a reader of the ledger: packets
+/// would be late.
+#[derive(Clone, Default)]
+pub struct Books {
+    ledger: Arc<Mutex<Ledger>>,
+    tray: Arc<Mutex<Tray>>,
+}
+
+#[derive(Default)]
+struct Tray {
+    sent: Vec<Sent>,
+    arrived: Vec<Arrival>,
+}
+
+impl Books {
+    /// Puts these in the tray, and leaves both lists empty.
+    pub fn note(&self, sent: &mut Vec<Sent>, arrived: &mut Vec<Arrival>) {
+        if sent.is_empty() && arrived.is_empty() {
+            return;
+        }
+        let mut tray = lock(&self.tray);
+        tray.sent.append(sent);
+        tray.arrived.append(arrived);
+    }
+
+    /// The ledger, with all that was noted until now.
+    pub fn open(&self) -> MutexGuard<'_, Ledger> {
+        let mut ledger = lock(&self.ledger);
+        let Tray { sent, arrived } = std::mem::take(&mut *lock(&self.tray));
+        sent.into_iter().for_each(|packet| ledger.sent(packet));
+        arrived.into_iter().for_each(|arrival| ledger.arrived(arrival));
+        ledger
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
