@@ -1,5 +1,6 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
 
+pub mod api;
 pub mod flows;
 pub mod quic;
 pub mod ring;
