@@ -167,3 +167,31 @@ impl Handle {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_not_waited_for_for_ever() {
+        let (handle, mut requests, _notices) = Handle::channel();
+        let began = tokio::time::Instant::now();
+        let asking = handle.ask(|reply| Request::Nodes { reply });
+        let (answer, request) = tokio::join!(asking, requests.recv());
+        assert_eq!(answer.unwrap_err().code, Code::Unavailable);
+        assert_eq!(began.elapsed(), ANSWER_WITHIN);
+        drop(request);
+    }
+
+    #[tokio::test]
+    async fn requests_that_find_no_room_are_told_to_come_again() {
+        let (handle, requests, _notices) = Handle::channel();
+        for _ in 0..REQUESTS_MAX {
+            let (reply, _) = oneshot::channel();
+            handle.requests.try_send(Request::Nodes { reply }).unwrap();
+        }
+        let error = handle.ask(|reply| Request::Nodes { reply }).await.unwrap_err();
+        assert_eq!((error.code, error.retry_after), (Code::Unavailable, Some(BUSY)));
+        drop(requests);
+    }
+}
