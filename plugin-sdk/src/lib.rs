@@ -1,1 +1,161 @@
-//! What a policy author depends on.
+//! What a policy author depends on: a policy is one Rust file, a pure function of its settings and what was measured.
+//!
+//! # A first policy
+//!
+//! A policy answers one kind of question, a *hook*: who may come in ([`Admission`]), which node carries a room
+//! ([`Routing`]), how much quality a session gets ([`Degradation`]), what a scenario asks of the data plane
+//! ([`Scenario`]). It never sees a packet, and nobody waits for it: packets take what was decided last. It has no clock, no
+//! randomness, no files and no network, so a recording replays exactly.
+//!
+//! This one caps a session whose jitter has been high for three ticks in a row, and takes the cap away when it is calm:
+//!
+//! ```
+//! use evenkeel_plugin_sdk::prelude::*;
+//!
+//! /// What an operator can set. Written as TOML in a policy set, checked against the bounds before it gets here.
+//! #[derive(Settings)]
+//! pub struct Calm {
+//!     /// From this jitter on a session is restless.
+//!     #[setting(default = 30, unit = "ms", min = 1, max = 1000)]
+//!     jitter: u32,
+//!     /// What a restless session may send.
+//!     #[setting(default = 300, unit = "kbit/s", min = 24)]
+//!     cap: u32,
+//! }
+//!
+//! /// What the policy remembers of each session. It travels with the session: over a hot swap of this policy, over a
+//! /// trap, to another gateway. The plugin itself keeps nothing.
+//! #[derive(State, Clone, PartialEq)]
+//! #[state(schema = 1)]
+//! pub struct Memory {
+//!     restless_ticks: u8,
+//! }
+//!
+//! /// Why it acts; names in records and in `session explain`.
+//! #[derive(Reason)]
+//! pub enum Why {
+//!     Jitter = 1,
+//!     Calm = 2,
+//! }
+//!
+//! #[degradation]
+//! impl Degradation for Calm {
+//!     type State = Memory;
+//!     type Reason = Why;
+//!     /// The gateway sends these columns and no others.
+//!     const READS: &'static [Metric] = &[Metric::JitterUp, Metric::Cap];
+//!
+//!     fn tick(&self, session: &Session<Memory>, out: &mut Actions<Memory>) {
+//!         // `None` is "not measured": no news is neither good nor bad.
+//!         let Some(jitter) = session.jitter_up_us() else { return };
+//!         let restless = jitter >= self.jitter * 1000;
+//!         let capped = session.cap_kbps() > Some(0);
+//!         let before = session.state().restless_ticks;
+//!         let ticks = if restless { before.saturating_add(1).min(3) } else { 0 };
+//!         if ticks == 3 && !capped {
+//!             out.cap(self.cap).because(Why::Jitter).note("jitter_us", jitter.into());
+//!         }
+//!         if !restless && capped {
+//!             out.lift_cap().because(Why::Calm);
+//!         }
+//!         if ticks != before {
+//!             out.keep(&Memory { restless_ticks: ticks });
+//!         }
+//!     }
+//! }
+//!
+//! // It is tried natively, with `cargo test`: see the module `trial`.
+//! use evenkeel_plugin_sdk::trial::{self, Trial, World};
+//!
+//! let mut trial = Trial::of(Calm::default(), World::around("east"));
+//! let measured = vec![(Metric::JitterUp, 30_000), (Metric::Cap, 0)];
+//! let mut sessions = [trial::Session { measured, state: trial.open(&[]) }];
+//! assert_eq!(trial.tick(&mut sessions), []);
+//! assert_eq!(trial.tick(&mut sessions), []);
+//! assert_eq!(trial.tick(&mut sessions), [(0, Op::Cap, 300, 1)]);
+//!
+//! sessions[0].measured = vec![(Metric::JitterUp, 29_999), (Metric::Cap, 300)];
+//! assert_eq!(trial.tick(&mut sessions), [(0, Op::Cap, 0, 2)]);
+//!
+//! // Settings are read as the gateway gives them.
+//! let error = Calm::parse(r#"{"jitter": 0}"#).err();
+//! assert_eq!(error.as_deref(), Some("jitter: 0ms is below 1ms"));
+//! ```
+//!
+//! Its `Cargo.toml` says `crate-type = ["cdylib", "rlib"]` (the first for the plugin, the second for tests) and depends
+//! on this crate. One crate holds one policy and answers one hook. `cargo build --target wasm32-unknown-unknown` makes
+//! the plugin; drop the `.wasm` file beside the policy sets, or push it.
+//!
+//! # How it works
+//!
+//! The attribute exports the functions of the contract (`wit/policy.wit`) and puts a manifest into the custom section
+//! `evenkeel:manifest`: name and version of the package, the settings' JSON Schema, the metrics, actions and reasons.
+//! Measurements arrive as columns of integers; the views ([`Session`], [`Room`], [`Node`], [`Region`]) hide them. Numbers
+//! and units are those of the registry (`wit/registry.toml`); a function's name ends in its unit. The only imports are
+//! [`log`] and [`note`]; a panic's message reaches the log by itself.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+#[cfg(test)]
+extern crate self as evenkeel_plugin_sdk;
+
+mod admission;
+mod catalog;
+mod degradation;
+mod diag;
+mod frame;
+mod guest;
+mod id;
+#[doc(hidden)]
+pub mod json;
+mod keep;
+mod labels;
+#[doc(hidden)]
+pub mod manifest;
+mod newcomer;
+mod node;
+mod reason;
+mod registry;
+mod room;
+mod routing;
+mod scenario;
+#[doc(hidden)]
+pub mod settings;
+mod state;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod trial;
+#[doc(hidden)]
+pub mod wit;
+
+pub use admission::{Admission, Judgement, Region, Regions, Verdict};
+pub use catalog::Catalog;
+pub use degradation::{Actions, Degradation, Session};
+pub use diag::{Level, log, note};
+pub use evenkeel_plugin_macros::{
+    Pack, Reason, Settings, State, admission, degradation, routing, scenario,
+};
+pub use guest::{Plugin, Policy};
+pub use id::{NodeId, RegionId, RoomId, SessionId, ZoneId};
+pub use labels::Labels;
+pub use newcomer::{NewRoom, NewSession};
+pub use node::{Node, Nodes};
+pub use reason::Reason;
+pub use registry::{Breaker, CONTRACT, Health, Metric, Op, Param, label};
+pub use room::{Room, Rooms};
+pub use routing::{Moves, Placement, RoomMove, Routing};
+pub use scenario::{Params, Scenario};
+pub use settings::{Setting, Settings};
+pub use state::{Pack, State, pack, unpack};
+
+/// Everything a policy needs, for `use evenkeel_plugin_sdk::prelude::*`.
+pub mod prelude {
+    pub use std::time::Duration;
+
+    pub use crate::{
+        Actions, Admission, Breaker, Catalog, Degradation, Health, Judgement, Labels, Level,
+        Metric, Moves, NewRoom, NewSession, Node, NodeId, Nodes, Op, Pack, Param, Params,
+        Placement, Reason, Region, RegionId, Regions, Room, RoomId, Rooms, Routing, Scenario,
+        Session, SessionId, Setting, Settings, State, Verdict, ZoneId, admission, degradation,
+        label, log, note, routing, scenario,
+    };
+}

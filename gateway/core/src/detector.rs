@@ -461,8 +461,8 @@ mod tests {
         blamed.detector.handle_probe_sent(78, blamed.now);
         assert_eq!(
             blamed.step_late(true, stall),
-            Finding::Accused,
-            "without the excuse it is accused"
+            Finding::Dead,
+            "without the excuse it is condemned"
         );
     }
 }

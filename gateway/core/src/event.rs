@@ -157,7 +157,7 @@ pub enum Guard {
     NoCapacity,
     /// It names a region that does not exist, or redirects a room that has one.
     UnusableRegion,
-    /// It names a row that was not asked about.
+    /// It names a row that was not asked about, or moves one twice.
     UnknownRow,
     /// It names an action that does not exist or was not granted.
     UnknownAction,

@@ -3,11 +3,18 @@
 //! One law: after every mutation, drain the outputs. All the branching is here, none of the computing.
 
 mod asking;
+mod failing;
+mod moving;
+mod offering;
 mod opening;
+mod placing;
 mod quality;
-mod routing;
+mod rerouting;
+mod standing;
+mod view;
 mod watching;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +34,7 @@ use crate::{
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
 pub use opening::NotOpened;
+pub use view::{NodeStanding, RoomStanding, SessionStanding};
 
 /// How often sessions are looked at for silence.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -132,19 +140,32 @@ pub struct Gateway {
     rooms_by_name: BTreeMap<Arc<str>, RoomId>,
     /// Rooms to ask about, by the routing policy that decides; native ones under their set's name all the same.
     reroutes: BTreeMap<PolicyName, BTreeSet<RoomId>>,
-    /// Rooms without a usable hop.
-    stranded: BTreeSet<RoomId>,
+    /// Rooms whose route leads to a node, in force or under way, by the node's number.
+    rooms_at: Vec<BTreeSet<RoomId>>,
+    /// Rooms without a usable hop: how often each was looked at in vain, its priority, its id.
+    stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
+    /// Rooms that would be stranded by the death of their node.
+    unreserved: BTreeSet<RoomId>,
+    /// The last of them that was weighed again.
+    weighed_last: RoomId,
+    /// Rooms that were sent away last from nodes that are being drained.
+    drain_cursors: BTreeMap<NodeId, RoomId>,
     asks: BTreeMap<AskId, asking::Asked>,
     /// What plugins wrote about themselves.
     memos: BTreeMap<PolicyName, State>,
     /// Where the next batch of a degradation policy starts.
     tick_cursors: BTreeMap<PolicyName, SessionId>,
+    /// Policies that failed us last time.
+    failing: BTreeSet<PolicyName>,
     /// When policies moved rooms, within the last second.
     churn: VecDeque<Instant>,
     timers: Timers,
     outputs: VecDeque<Output>,
     last_watch: Option<Instant>,
+    /// How late workers were said to be, if they were just now.
+    workers_late: Option<Duration>,
     shutting_down: bool,
+    finished: bool,
     next_session: u64,
     next_room: u64,
     next_ask: u64,
@@ -159,21 +180,28 @@ impl Gateway {
         let mut gateway = Gateway {
             started: now,
             board: Arc::new(Board::new(nodes.len())),
-            nodes,
             ledger,
             sessions: BTreeMap::new(),
             rooms: BTreeMap::new(),
             rooms_by_name: BTreeMap::new(),
             reroutes: BTreeMap::new(),
+            rooms_at: vec![BTreeSet::new(); nodes.len()],
             stranded: BTreeSet::new(),
+            unreserved: BTreeSet::new(),
+            nodes,
+            weighed_last: RoomId(0),
+            drain_cursors: BTreeMap::new(),
             asks: BTreeMap::new(),
             memos: BTreeMap::new(),
             tick_cursors: BTreeMap::new(),
+            failing: BTreeSet::new(),
             churn: VecDeque::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
             last_watch: None,
+            workers_late: None,
             shutting_down: false,
+            finished: false,
             next_session: 1,
             next_room: 1,
             next_ask: 1,
@@ -217,10 +245,11 @@ impl Gateway {
                 Timer::Probe(node) => self.probe(node, now),
                 Timer::AskLate(ask) => self.conclude_late(ask, now),
                 Timer::OpenLate(session) => self.open_late(session, now),
-                Timer::LeavingEnds(room) => self.close_left_hops(room),
-                Timer::RoomDue(room) => self.want_reroute(room, now),
+                Timer::LeavingEnds(room) => self.close_left_hops(room, now),
+                Timer::RoomDue(room) => self.room_due(room, now),
                 Timer::Reroute(policy) => self.ask_reroute(&policy, now),
                 Timer::Tick(policy) => self.ask_tick(&policy, now),
+                Timer::Drain(node) => self.drain(node, now),
                 Timer::Rescue => self.rescue_stranded(now),
                 Timer::Sweep => self.sweep(now),
                 Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),
@@ -230,14 +259,21 @@ impl Gateway {
 
     /// Admits nobody any more, and finishes when the last session ended or, with what is left, at the deadline.
     pub fn handle_shutdown(&mut self, deadline: Instant) {
-        self.shutting_down = true;
-        self.event(Event::ShuttingDown);
+        if self.finished {
+            return;
+        }
+        if !self.shutting_down {
+            self.shutting_down = true;
+            self.event(Event::ShuttingDown);
+        }
         self.timers.set(Timer::ShutdownEnds, deadline);
         self.finish_if_empty();
     }
 
     fn finish_if_empty(&mut self) {
-        if self.shutting_down && self.sessions.is_empty() {
+        if self.shutting_down && self.sessions.is_empty() && !self.finished {
+            self.finished = true;
+            self.timers.cancel(&Timer::ShutdownEnds);
             self.outputs.push_back(Output::Finished);
         }
     }
@@ -253,6 +289,7 @@ impl Gateway {
         for session in silent {
             self.close(session, CloseReason::Silent, now);
         }
+        self.weigh_unreserved(now);
     }
 
     fn event(&mut self, event: Event) {

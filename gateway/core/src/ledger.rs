@@ -5,14 +5,31 @@ use std::collections::BTreeMap;
 use crate::NodeId;
 
 /// What one room counts on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Holding {
-    /// Where it stands.
-    pub(crate) on: NodeId,
+    /// Where it stands; none before it is placed, and while it is stranded.
+    pub(crate) on: Option<NodeId>,
     /// Where capacity is reserved for the death of that node.
     pub(crate) reserve: Option<NodeId>,
+    /// Where it stands as soon as its sessions are open there. Meanwhile it counts at both ends.
+    pub(crate) heading: Option<NodeId>,
     /// What it needs.
     pub(crate) kbps: u64,
+}
+
+impl Holding {
+    /// Nodes that carry it, or are about to.
+    fn loads(self) -> impl Iterator<Item = NodeId> {
+        let heading = self.heading.filter(|heading| Some(*heading) != self.on);
+        self.on.into_iter().chain(heading)
+    }
+
+    /// Standby and first node; none where the standby carries the room's load already, or there is none to carry.
+    fn reserves(self) -> Option<(NodeId, NodeId)> {
+        let standby = self.reserve.filter(|standby| Some(*standby) != self.heading)?;
+        let on = self.on.filter(|_| self.kbps > 0)?;
+        Some((standby, on))
+    }
 }
 
 /// Capacity, load and reserves of every node.
@@ -34,23 +51,30 @@ impl Ledger {
     }
 
     pub(crate) fn hold(&mut self, holding: Holding) {
-        self.load[holding.on.0 as usize] += holding.kbps;
-        self.rooms[holding.on.0 as usize] += 1;
-        if let Some(standby) = holding.reserve {
-            *self.reserved.entry((standby, holding.on)).or_default() += holding.kbps;
+        for node in holding.loads() {
+            self.load[node.0 as usize] += holding.kbps;
+        }
+        if let Some(on) = holding.on {
+            self.rooms[on.0 as usize] += 1;
+        }
+        if let Some(key) = holding.reserves() {
+            *self.reserved.entry(key).or_default() += holding.kbps;
         }
     }
 
     pub(crate) fn release(&mut self, holding: Holding) {
-        self.load[holding.on.0 as usize] -= holding.kbps;
-        self.rooms[holding.on.0 as usize] -= 1;
-        if let Some(standby) = holding.reserve {
-            let key = (standby, holding.on);
-            if let Some(kbps) = self.reserved.get_mut(&key) {
-                *kbps -= holding.kbps;
-                if *kbps == 0 {
-                    self.reserved.remove(&key);
-                }
+        for node in holding.loads() {
+            self.load[node.0 as usize] -= holding.kbps;
+        }
+        if let Some(on) = holding.on {
+            self.rooms[on.0 as usize] -= 1;
+        }
+        if let Some(key) = holding.reserves()
+            && let Some(kbps) = self.reserved.get_mut(&key)
+        {
+            *kbps -= holding.kbps;
+            if *kbps == 0 {
+                self.reserved.remove(&key);
             }
         }
     }
@@ -60,16 +84,11 @@ impl Ledger {
         self.load[node.0 as usize] + self.reserve(node) + kbps <= self.capacity[node.0 as usize]
     }
 
-    /// Whether the node could also carry this room if `first` died.
+    /// Whether the node could also carry this room if `first` died. What other deaths would bring does not add up
+    /// with it, and is weighed by itself.
     pub(crate) fn fits_reserve(&self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
         let brought = self.reserved.get(&(standby, first)).copied().unwrap_or(0) + kbps;
-        let reserve = self.reserve(standby).max(brought);
-        self.load[standby.0 as usize] + reserve <= self.capacity[standby.0 as usize]
-    }
-
-    /// Whether what is promised there can still be kept.
-    pub(crate) fn keeps_its_promises(&self, node: NodeId) -> bool {
-        self.fits(node, 0)
+        self.load[standby.0 as usize] + brought <= self.capacity[standby.0 as usize]
     }
 
     /// Nodes that keep capacity for the death of this one.
@@ -91,6 +110,18 @@ impl Ledger {
     pub(crate) fn rooms(&self, node: NodeId) -> u32 {
         self.rooms[node.0 as usize]
     }
+
+    /// Whether it is the sum of these holdings, and within every node's capacity: what was found wrong.
+    #[cfg(test)]
+    pub(crate) fn audit(&self, holdings: impl Iterator<Item = Holding>) -> Result<(), String> {
+        let mut sum = Ledger::new(self.capacity.clone());
+        holdings.for_each(|holding| sum.hold(holding));
+        if (&sum.load, &sum.rooms, &sum.reserved) != (&self.load, &self.rooms, &self.reserved) {
+            return Err(format!("the ledger says {self:?}, its rooms {sum:?}"));
+        }
+        let broken = (0..self.capacity.len() as u32).find(|at| !self.fits(NodeId(*at), 0));
+        broken.map_or(Ok(()), |node| Err(format!("n{node} is over its capacity: {self:?}")))
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +133,7 @@ mod tests {
     const C: NodeId = NodeId(2);
 
     fn holding(on: NodeId, reserve: NodeId, kbps: u64) -> Holding {
-        Holding { on, reserve: Some(reserve), kbps }
+        Holding { on: Some(on), reserve: Some(reserve), heading: None, kbps }
     }
 
     #[test]
@@ -131,9 +162,23 @@ mod tests {
     fn a_promise_is_broken_when_load_eats_the_reserve() {
         let mut ledger = Ledger::new(vec![100, 100, 100]);
         ledger.hold(holding(A, C, 60));
-        ledger.hold(Holding { on: C, reserve: None, kbps: 40 });
-        assert!(ledger.keeps_its_promises(C));
-        ledger.hold(Holding { on: C, reserve: None, kbps: 1 });
-        assert!(!ledger.keeps_its_promises(C));
+        ledger.hold(Holding { on: Some(C), kbps: 40, ..Holding::default() });
+        assert!(ledger.fits(C, 0));
+        ledger.hold(Holding { on: Some(C), kbps: 1, ..Holding::default() });
+        assert!(!ledger.fits(C, 0));
+    }
+
+    #[test]
+    fn a_room_on_its_way_counts_at_both_ends_and_once_where_its_reserve_was() {
+        let mut ledger = Ledger::new(vec![100, 100, 100]);
+        let going = Holding { heading: Some(C), ..holding(A, C, 40) };
+        ledger.hold(going);
+        assert_eq!((ledger.permille(A), ledger.permille(C)), (400, 400));
+        assert_eq!((ledger.rooms(A), ledger.rooms(C)), (1, 0));
+        ledger.release(going);
+        assert_eq!((ledger.permille(A), ledger.permille(C)), (0, 0));
+        let stranded = Holding { on: None, reserve: None, ..going };
+        ledger.hold(stranded);
+        assert_eq!((ledger.permille(A), ledger.permille(C)), (0, 400));
     }
 }

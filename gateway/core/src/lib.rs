@@ -30,7 +30,9 @@ pub use ask::{
 pub use board::{Board, Cell};
 pub use detector::Stamp;
 pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Witness};
-pub use gateway::{Gateway, Impossible, NotOpened, Output, WATCH_EVERY};
+pub use gateway::{
+    Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding, WATCH_EVERY,
+};
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};
 pub use measure::{Measures, Metric, Row, UNMEASURED};

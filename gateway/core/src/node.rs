@@ -3,13 +3,21 @@
 use std::time::{Duration, Instant};
 
 use crate::detector::{Detector, Distance, Finding};
-use crate::{Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, Timings};
+use crate::{
+    Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Timings,
+};
 
 /// Relapses that still lengthen the ejection; past it the longest applies anyway.
 const RELAPSES_MAX: u32 = 16;
 
 /// A node that has been Up this long is forgiven one relapse.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// Closed ports of this many rooms accuse the node.
+const PORTS_ACCUSE: usize = 3;
+
+/// Closed ports are counted within this.
+const PORTS_CLOSE_WITHIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -20,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) draining: bool,
     standing: Standing,
     relapses: u32,
+    /// Ports that were closed lately, by room.
+    closed_ports: Vec<(RoomId, Instant)>,
     timings: Timings,
 }
 
@@ -27,7 +37,7 @@ pub(crate) struct Node {
 #[derive(Clone, Copy, Debug)]
 enum Standing {
     Up { since: Instant },
-    Suspect,
+    Suspect { was_wary: bool },
     Down { since: Instant, answering_since: Option<Instant> },
     Wary { since: Instant },
 }
@@ -59,6 +69,7 @@ impl Node {
             draining: false,
             standing: Standing::Up { since: now },
             relapses: 0,
+            closed_ports: Vec::new(),
             timings,
         }
     }
@@ -70,7 +81,7 @@ impl Node {
     pub(crate) fn health(&self) -> Health {
         match self.standing {
             Standing::Up { .. } => Health::Up,
-            Standing::Suspect => Health::Suspect,
+            Standing::Suspect { .. } => Health::Suspect,
             Standing::Down { .. } => Health::Down,
             Standing::Wary { .. } => Health::Wary,
         }
@@ -79,6 +90,18 @@ impl Node {
     /// Whether a room may be placed here: a Suspect node only where nothing better is left.
     pub(crate) fn takes_rooms(&self) -> bool {
         self.health() != Health::Down && !self.draining
+    }
+
+    /// A port that served one room is closed: one call may have ended, but not the calls of several rooms at once.
+    pub(crate) fn handle_port_closed(&mut self, room: RoomId, now: Instant) {
+        self.closed_ports.retain(|(other, at)| {
+            *other != room && now.saturating_duration_since(*at) < PORTS_CLOSE_WITHIN
+        });
+        self.closed_ports.push((room, now));
+        if self.closed_ports.len() >= PORTS_ACCUSE {
+            self.closed_ports.clear();
+            self.detector.handle_kernel_error(now);
+        }
     }
 
     pub(crate) fn weigh(&mut self, now: Instant) -> Option<Change> {
@@ -92,9 +115,18 @@ impl Node {
                 self.standing = Standing::Down { since: now, answering_since: None };
                 Some(Change::Died { from })
             }
-            (Finding::Accused, Standing::Suspect) => None,
-            (Finding::Accused, _) => self.change_to(Standing::Suspect),
-            (Finding::Well, Standing::Suspect) => self.change_to(Standing::Up { since: now }),
+            (Finding::Accused, Standing::Suspect { .. }) => None,
+            (Finding::Accused, standing) => {
+                let was_wary = matches!(standing, Standing::Wary { .. });
+                self.change_to(Standing::Suspect { was_wary })
+            }
+            (Finding::Well, Standing::Suspect { was_wary: false }) => {
+                self.change_to(Standing::Up { since: now })
+            }
+            // Trust starts over: an accusation is no short cut to it.
+            (Finding::Well, Standing::Suspect { was_wary: true }) => {
+                self.change_to(Standing::Wary { since: now })
+            }
             (Finding::Well, Standing::Wary { since }) if now - since >= self.timings.wary_for => {
                 self.change_to(Standing::Up { since: now })
             }
@@ -242,5 +274,35 @@ mod tests {
         node.detector.handle_probe_sent(9_002, start + 600 * MS);
         assert_eq!(node.weigh(start + 700 * MS), None);
         assert_eq!(returns_after(&mut node, start + 800 * MS), 1_010);
+    }
+
+    #[test]
+    fn a_wary_node_that_was_accused_is_not_trusted_any_sooner() {
+        let start = Instant::now();
+        let mut node = node(start);
+        kill(&mut node, start);
+        let back = start + MS * returns_after(&mut node, start + 100 * MS) + 100 * MS;
+        node.detector.handle_kernel_error(back + 100 * MS);
+        let accused = Some(Change::Health { from: Health::Wary, to: Health::Suspect });
+        assert_eq!(node.weigh(back + 100 * MS), accused);
+        node.detector.handle_probe_sent(99_999, back + 110 * MS);
+        node.detector.handle_probe_answered(99_999, back + 111 * MS);
+        let heard = Some(Change::Health { from: Health::Suspect, to: Health::Wary });
+        assert_eq!(node.weigh(back + 111 * MS), heard);
+        assert_eq!(node.weigh(back + 2_110 * MS), None);
+        let trusted = Some(Change::Health { from: Health::Wary, to: Health::Up });
+        assert_eq!(node.weigh(back + 2_111 * MS), trusted);
+    }
+
+    #[test]
+    fn closed_ports_of_three_rooms_at_once_accuse_the_node() {
+        let now = Instant::now();
+        let mut node = node(now);
+        for (room, ms) in [(1, 0), (1, 1), (1, 2), (2, 3), (3, 22)] {
+            node.handle_port_closed(RoomId(room), now + MS * ms);
+        }
+        assert_eq!(node.weigh(now + 22 * MS), None, "room 1's was 20 ms ago");
+        node.handle_port_closed(RoomId(4), now + 22 * MS);
+        assert!(matches!(node.weigh(now + 22 * MS), Some(Change::Health { .. })));
     }
 }

@@ -205,6 +205,8 @@ pub enum Refused {
     Redirected(RegionId),
     /// No node can take the room.
     NoNode,
+    /// It was closed through the API before it could open.
+    Closed,
     /// The node that carries the room did not open the session.
     NotOpened(NodeId),
 }

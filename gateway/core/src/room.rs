@@ -1,6 +1,6 @@
 //! What is placed and moved: sessions that belong together, and the route they share.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,15 @@ pub(crate) struct Room {
     /// Where its people are: the first session's region, else the gateway's.
     pub(crate) region: RegionId,
     pub(crate) spares: u8,
+    /// Who is rescued first; higher is earlier.
+    pub(crate) priority: i64,
     pub(crate) sessions: BTreeSet<SessionId>,
     pub(crate) cell: Arc<RouteCell>,
     pub(crate) placed_by: Decider,
-    /// What it counts for against capacity; none before it is placed.
-    pub(crate) holding: Option<Holding>,
+    /// What it counts for against capacity.
+    pub(crate) holding: Holding,
+    /// No hop is left that its packets may take.
+    pub(crate) stranded: Option<Stranded>,
     /// A route whose hops are being opened.
     pub(crate) pending: Option<Pending>,
     /// Whether its routing policy is being asked to place it.
@@ -35,12 +39,26 @@ pub(crate) struct Room {
     pub(crate) memory: Option<State>,
     /// Milliseconds after which the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
+    /// Under which nodes the gateway lists it.
+    pub(crate) listed: BTreeSet<NodeId>,
+    /// Hops that did not take it, and until when it keeps away from them.
+    struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
+}
+
+/// A room without a usable hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stranded {
+    /// Where it stood.
+    pub(crate) lost: Hop,
+    /// How often it was looked at in vain; those looked at less go first.
+    pub(crate) attempts: u32,
 }
 
 /// A route on its way: published once its sessions are open at its hops.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Pending {
+    /// Best first; never empty.
     pub(crate) hops: Vec<Hop>,
     pub(crate) waiting: BTreeSet<(SessionId, Hop)>,
     pub(crate) cause: Cause,
@@ -55,11 +73,12 @@ pub(crate) struct Founding {
     pub(crate) labels: Labels,
     pub(crate) region: RegionId,
     pub(crate) spares: u8,
+    pub(crate) priority: i64,
 }
 
 impl Room {
     pub(crate) fn new(id: RoomId, founding: Founding) -> Room {
-        let Founding { name, scenario, labels, region, spares } = founding;
+        let Founding { name, scenario, labels, region, spares, priority } = founding;
         Room {
             id,
             name,
@@ -67,14 +86,18 @@ impl Room {
             labels,
             region,
             spares,
+            priority,
             sessions: BTreeSet::new(),
             cell: Arc::default(),
             placed_by: Decider::Native,
-            holding: None,
+            holding: Holding::default(),
+            stranded: None,
             pending: None,
             placing: false,
             memory: None,
             ttl_ms: 0,
+            listed: BTreeSet::new(),
+            struck: BTreeMap::new(),
             moves: VecDeque::new(),
         }
     }
@@ -90,6 +113,45 @@ impl Room {
     /// The nodes of its route, best first.
     pub(crate) fn standing(&self) -> Vec<NodeId> {
         self.route().hops.iter().map(|(hop, _)| hop.node).collect()
+    }
+
+    /// Whether its route, in force or under way, leads to the hop.
+    pub(crate) fn leads_to(&self, hop: Hop) -> bool {
+        self.route().holds(hop) || self.heads_for(hop)
+    }
+
+    /// Whether the route under way leads to the hop.
+    pub(crate) fn heads_for(&self, hop: Hop) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.hops.contains(&hop))
+    }
+
+    /// Every hop where its sessions are to be open at this time.
+    pub(crate) fn hops_in_use(&self, now: Instant) -> BTreeSet<Hop> {
+        let route = self.route();
+        let leaving = route.leaving.filter(|(_, until)| now < *until).map(|(hop, _)| hop);
+        let pending = self.pending.iter().flat_map(|pending| pending.hops.iter().copied());
+        route.hops.iter().map(|(hop, _)| *hop).chain(leaving).chain(pending).collect()
+    }
+
+    /// A route under way leads there no longer; without its first hop there is no such route.
+    pub(crate) fn cut_pending(&mut self, gone: Hop) {
+        self.pending = self.pending.take().filter(|pending| pending.hops[0] != gone);
+        if let Some(pending) = &mut self.pending {
+            pending.hops.retain(|hop| *hop != gone);
+            pending.waiting.retain(|(_, hop)| *hop != gone);
+        }
+    }
+
+    /// Keeps away from the hop until then. Whether that is news.
+    pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> bool {
+        self.struck.retain(|_, until| now < *until);
+        self.struck.insert(hop, until).is_none()
+    }
+
+    /// Nodes it keeps away from at this time.
+    pub(crate) fn shunned(&self, now: Instant) -> Vec<NodeId> {
+        let still = self.struck.iter().filter(|(_, until)| now < **until);
+        still.map(|(hop, _)| hop.node).collect()
     }
 
     pub(crate) fn note_move(&mut self, now: Instant) {

@@ -1,11 +1,12 @@
 //! A session's life, and what it gets.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::{
-    Bounds, Decider, Hop, Kind, Measures, Metric, Offer, Plan, RegionId, RoomId, SessionId, State,
+    Bounds, Decider, Hop, Identity, Ingress, Kind, Measures, Metric, Offer, Plan, RegionId, RoomId,
+    SessionId, State,
 };
 
 /// What a voice stream needs where nobody said, kbit/s: Opus at 40, headers included.
@@ -22,13 +23,24 @@ pub(crate) struct Session {
     pub(crate) close_after: std::time::Duration,
     pub(crate) plan: Plan,
     pub(crate) admitted_by: Decider,
-    /// Hops where the driver has opened it.
-    pub(crate) opened_at: BTreeSet<Hop>,
+    /// Hops where the driver was told to open it, and not yet to close it.
+    pub(crate) legs: BTreeMap<Hop, Leg>,
+    /// An offer that is not live by then is refused.
+    pub(crate) open_by: Instant,
     /// As workers measured it last.
     pub(crate) measures: Measures,
     pub(crate) last_heard: Instant,
     /// What the degradation policy wrote about it.
     pub(crate) memory: Option<State>,
+}
+
+/// How far the driver is with a hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leg {
+    /// Opens it; past this time it counts as not opened.
+    Opening(Instant),
+    /// It is open.
+    Open,
 }
 
 /// Where it is in its life. A session that ended is gone.
@@ -47,6 +59,31 @@ pub(crate) enum Phase {
 }
 
 impl Session {
+    pub(crate) fn is_open_at(&self, hop: Hop) -> bool {
+        self.legs.get(&hop) == Some(&Leg::Open)
+    }
+
+    /// Hops that the driver has not opened by their time.
+    pub(crate) fn late_legs(&self, now: Instant) -> Vec<Hop> {
+        let late = |leg: &Leg| matches!(leg, Leg::Opening(until) if *until <= now);
+        self.legs.iter().filter(|(_, leg)| late(leg)).map(|(hop, _)| *hop).collect()
+    }
+
+    /// When the next thing of its opening is late; `None` where nothing is awaited.
+    pub(crate) fn next_late(&self) -> Option<Instant> {
+        let opening = (self.phase == Phase::Opening).then_some(self.open_by);
+        let legs = self.legs.values().filter_map(|leg| match leg {
+            Leg::Opening(until) => Some(*until),
+            Leg::Open => None,
+        });
+        legs.chain(opening).min()
+    }
+
+    /// Whether its first packet, on a listener for trusted networks, asked for it: nobody is asked then.
+    pub(crate) fn is_of_first_packet(&self) -> bool {
+        matches!(self.offer.ingress, Ingress::Udp(Identity::Open { .. }))
+    }
+
     /// What it counts for against capacity: what its streams need, within the scenario's bounds.
     pub(crate) fn kbps(&self) -> u64 {
         let need = |stream: &crate::Stream| {

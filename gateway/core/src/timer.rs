@@ -16,15 +16,17 @@ pub(crate) enum Timer {
     OpenLate(SessionId),
     /// The hop that a make-before-break left has finished.
     LeavingEnds(RoomId),
-    /// A routing policy wants to be asked about the room again.
+    /// The room is looked at again: its routing policy wishes so, or it kept away from a hop long enough.
     RoomDue(RoomId),
     /// Rooms wait to be asked about.
     Reroute(PolicyName),
     /// How much quality does each session get?
     Tick(PolicyName),
+    /// The next rooms leave a draining node.
+    Drain(NodeId),
     /// Rooms without a usable hop are looked at again.
     Rescue,
-    /// Sessions are looked at for silence, nodes for forgiveness.
+    /// Sessions are looked at for silence, rooms without a reserve for one.
     Sweep,
     /// What is left is closed, since the gateway shuts down.
     ShutdownEnds,
@@ -59,6 +61,12 @@ impl Timers {
 
     pub(crate) fn next(&self) -> Option<Instant> {
         self.queue.first().map(|(at, _)| *at)
+    }
+
+    /// What stands.
+    #[cfg(test)]
+    pub(crate) fn standing(&self) -> impl ExactSizeIterator<Item = &Timer> {
+        self.due.keys()
     }
 
     /// The earliest timer that is due, taken out.

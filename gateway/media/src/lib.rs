@@ -8,9 +8,13 @@
 //! it, [`rtp`] and [`rtcp`] read it, [`roq`] and [`trunk`] carry it, [`continuity`] keeps its
 //! receiver from noticing a change of sender, [`statistics`] and [`quality`] say how it fared.
 
+pub mod continuity;
 pub mod demux;
+pub mod quality;
 pub mod roq;
+pub mod rtcp;
 pub mod rtp;
+pub mod statistics;
 pub mod stun;
 pub mod trunk;
 pub mod varint;

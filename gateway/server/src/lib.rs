@@ -1,6 +1,13 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
 
 pub mod api;
+pub mod control;
 pub mod flows;
+mod mmsg;
+mod policy;
 pub mod quic;
 pub mod ring;
+pub mod run;
+pub mod worker;
+pub mod settings;
+pub mod telemetry;

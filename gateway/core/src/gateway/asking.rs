@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::{Gateway, Output};
 use crate::timer::Timer;
 use crate::{
-    Answer, Answered, Ask, AskId, Event, Fault, Hook, NodeId, Outcome, PolicyName, Question,
-    RegionId, RoomId, Row, SessionId, State,
+    Answered, Ask, AskId, Event, Fault, Hook, NodeId, Outcome, PolicyName, Question, RegionId,
+    RoomId, Row, SessionId, State,
 };
 
 /// Enough for every hook of a few sets and a burst of offers; past this the native default answers at once.
@@ -68,17 +68,20 @@ impl Gateway {
             self.conclude(asked, Err(Fault::Late), now);
             return;
         }
-        let deadline = now + self.budget(policy.hook);
+        let deadline = now + self.budget(&asked.about);
         self.timers.set(Timer::AskLate(id), deadline);
         self.asks.insert(id, asked);
         let now_us = self.now_us(now);
         self.outputs.push_back(Output::Ask(Ask { id, policy, now_us, deadline, question }));
     }
 
-    fn budget(&self, hook: Hook) -> Duration {
-        match hook {
-            Hook::Scenario | Hook::Admission => self.settings.limits.offer_budget,
-            Hook::Routing | Hook::Degradation => self.settings.limits.advice_budget,
+    /// Somebody waits for an answer about an offer.
+    fn budget(&self, about: &About) -> Duration {
+        match about {
+            About::Resolve(_) | About::Admit(_) | About::Place(_) => {
+                self.settings.limits.offer_budget
+            }
+            About::Reroute(_) | About::Tick(_) => self.settings.limits.advice_budget,
         }
     }
 
@@ -116,6 +119,7 @@ impl Gateway {
             Err(fault) => (None, Duration::ZERO, Vec::new(), Err(fault)),
         };
         let Asked { id: ask, policy, about, at: asked } = asked;
+        self.note_standing(&policy, answer.as_ref().err());
         let by = super::decider(&policy, revision.as_ref());
         // The event stands before what it led to.
         let place = self.outputs.len();
@@ -123,7 +127,7 @@ impl Gateway {
             About::Resolve(session) => self.resolved(session, answer, now),
             About::Admit(session) => self.admission_said(session, answer, by, now),
             About::Place(room) => self.placed(room, answer, by, now),
-            About::Reroute(rooms) => self.rerouted(&policy, rooms, answer, &by, now),
+            About::Reroute(rooms) => self.rerouted(&policy, &rooms, answer, &by, now),
             About::Tick(sessions) => self.ticked(&policy, &sessions, answer, &by),
         };
         let decided = Event::Decided {
@@ -139,6 +143,18 @@ impl Gateway {
             notes,
         };
         self.outputs.insert(place, Output::Event(decided));
+    }
+
+    /// A policy that fails is told of once, and once when it answers again.
+    fn note_standing(&mut self, policy: &PolicyName, fault: Option<&Fault>) {
+        let changed = match fault {
+            Some(_) => self.failing.insert(policy.clone()),
+            None => self.failing.remove(policy),
+        };
+        if changed {
+            let (hook, policy) = (policy.hook, policy.clone());
+            self.event(Event::Standing { hook, policy, fault: fault.cloned() });
+        }
     }
 
     pub(super) fn keep_memo(&mut self, policy: &PolicyName, memo: Option<State>) {
@@ -174,9 +190,4 @@ impl Gateway {
 /// What became of an answer of the wrong kind: the host promises that this cannot be.
 pub(super) fn mismatched() -> Outcome {
     Outcome::Faulted(Fault::Malformed("an answer to another question".into()))
-}
-
-/// An answer, or the fault as its outcome.
-pub(super) fn or_fault(answer: Result<Answer, Fault>) -> Result<Answer, Outcome> {
-    answer.map_err(Outcome::Faulted)
 }

@@ -1,5 +1,6 @@
 //! How much quality each session gets.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::asking::{About, mismatched};
@@ -82,24 +83,32 @@ impl Gateway {
             Err(fault) => return Outcome::Faulted(fault),
         };
         self.keep_memo(policy, memo);
-        for (row, state) in states {
-            let session = sessions.get(row as usize).and_then(|id| self.sessions.get_mut(id));
-            if let Some(session) = session {
-                session.memory = Some(state);
-            }
-        }
         let mut applied = false;
-        let mut refused = None;
+        let mut broken = None;
+        let (mut taken, mut refused) = (BTreeSet::new(), BTreeSet::new());
         for action in actions {
             match self.act(sessions, action, by) {
-                Ok(changed) => applied |= changed,
+                Ok(changed) => {
+                    applied |= changed;
+                    taken.insert(action.row);
+                }
                 Err(guard) => {
-                    refused = Some(guard);
+                    broken = Some(guard);
+                    refused.insert(action.row);
                     self.event(Event::Guarded { policy: policy.clone(), guard });
                 }
             }
         }
-        match (applied, refused) {
+        // A session that got nothing of what was decided for it keeps its state too.
+        for (row, state) in states {
+            let session = sessions.get(row as usize).and_then(|id| self.sessions.get_mut(id));
+            if let Some(session) =
+                session.filter(|_| taken.contains(&row) || !refused.contains(&row))
+            {
+                session.memory = Some(state);
+            }
+        }
+        match (applied, broken) {
             (true, _) => Outcome::Applied { differs: true },
             (false, Some(guard)) => Outcome::Guarded(guard),
             (false, None) => Outcome::Kept,
@@ -131,9 +140,11 @@ impl Gateway {
             by: by.clone(),
         });
         if before.shed != 0 && plan.shed == 0 {
-            let others = self.rooms.get(&room).into_iter().flat_map(|room| &room.sessions);
-            let senders = others.copied().filter(|other| *other != id).collect();
-            self.outputs.push_back(Output::KeyFrame { sessions: senders });
+            let mut senders = self.live_sessions(room);
+            senders.retain(|other| *other != id);
+            if !senders.is_empty() {
+                self.outputs.push_back(Output::KeyFrame { sessions: senders });
+            }
         }
         Ok(true)
     }

@@ -7,7 +7,7 @@ use crate::detector::{Distance, Stamp};
 use crate::node::{Change, Node};
 use crate::settings::{Probed, Settings};
 use crate::timer::Timer;
-use crate::{Event, Health, Hop, Measures, Metric, NodeId, RegionId, RoomId, SessionId};
+use crate::{Event, Health, Measures, Metric, NodeId, RegionId};
 
 pub(super) fn nodes(settings: &Settings, now: Instant) -> Vec<Node> {
     let node = |(at, node): (usize, &crate::settings::NodeSettings)| {
@@ -49,13 +49,6 @@ impl Gateway {
         }
     }
 
-    /// The kernel says that nobody listens at a port of a node's that serves one room: that hop leaves its route.
-    pub fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        if let Some(room) = self.sessions.get(&session).map(|session| session.room) {
-            self.strike(room, hop, now);
-        }
-    }
-
     /// What workers saw of each node, in the order of their ids, every [`WATCH_EVERY`]; and how late the latest of
     /// them was. Tell of probes that were answered and errors that were read before.
     ///
@@ -63,12 +56,17 @@ impl Gateway {
     pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
         let since = self.last_watch.map_or(WATCH_EVERY, |last| now.saturating_duration_since(last));
         self.last_watch = Some(now);
-        let late = since.saturating_sub(WATCH_EVERY).max(workers_late);
+        let own_late = since.saturating_sub(WATCH_EVERY);
+        let late = own_late.max(workers_late);
         let stalled = late > self.settings.timings.own_stall;
+        // A worker that stays late is later each time: only what came on top since is new.
+        let known = self.workers_late.take().filter(|known| *known < workers_late);
+        let newly_late = own_late.max(workers_late - known.unwrap_or_default());
+        self.workers_late = stalled.then_some(workers_late);
         for (node, stamp) in self.nodes.iter_mut().zip(stamps) {
             node.detector.handle_stamp(*stamp, now);
             if stalled {
-                node.detector.excuse(late);
+                node.detector.excuse(newly_late);
             }
         }
         if stalled {
@@ -127,19 +125,6 @@ impl Gateway {
         self.event(Event::Node { hop, from, to, witnesses, last_heard, rooms });
         if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
             self.want_reroute_of_short_rooms(now);
-        }
-    }
-
-    /// A node may take spares again: rooms that have too few are looked at.
-    fn want_reroute_of_short_rooms(&mut self, now: Instant) {
-        let short: Vec<RoomId> = self
-            .rooms
-            .values()
-            .filter(|room| room.is_placed() && room.route().hops.len() <= usize::from(room.spares))
-            .map(|room| room.id)
-            .collect();
-        for room in short {
-            self.want_reroute(room, now);
         }
     }
 

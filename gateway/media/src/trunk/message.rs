@@ -10,81 +10,23 @@
 
 use super::Tag;
 use crate::demux;
-use ring::{digest, hmac};
 use std::fmt;
+
+mod secret;
+mod signature;
+
+pub use secret::{KeyId, SECRET_LEN_MIN, Secret, TooShort};
+
+use signature::{ANSWER, Body, QUESTION, sign, verify, write_head};
 
 /// The version this code speaks.
 pub const VERSION: u8 = 1;
 /// A message whose time differs from ours by more is refused: 5 s, for clocks that drift a little.
 pub const SKEW_MAX_US: u64 = 5_000_000;
-/// A shorter secret is refused: below 128 bits it could be guessed from one recorded message.
-pub const SECRET_LEN_MIN: usize = 16;
-
-const HEAD_LEN: usize = 24;
-const MAC_LEN: usize = 32;
-
 const PROBE: u8 = 1;
 const OPEN: u8 = 2;
 const CLOSE: u8 = 3;
 const DRAIN: u8 = 4;
-
-const QUESTION: u8 = 0;
-const ANSWER: u8 = 1;
-
-/// Which secret signed a message: the first four bytes of the secret's SHA-256.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct KeyId(pub u32);
-
-/// What both ends of a trunk leg know.
-#[derive(Clone)]
-pub struct Secret {
-    key: hmac::Key,
-    id: KeyId,
-}
-
-/// A secret too short to be one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TooShort {
-    /// Its length in bytes, without the line's end; [`SECRET_LEN_MIN`] are needed.
-    pub length: usize,
-}
-
-impl fmt::Display for TooShort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the secret has {} bytes, at least {SECRET_LEN_MIN} are needed", self.length)
-    }
-}
-
-impl std::error::Error for TooShort {}
-
-impl Secret {
-    /// A secret from the bytes of its file; a line's end at the end is not part of it.
-    ///
-    /// # Errors
-    /// Shorter than [`SECRET_LEN_MIN`].
-    pub fn new(bytes: &[u8]) -> Result<Self, TooShort> {
-        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        if bytes.len() < SECRET_LEN_MIN {
-            return Err(TooShort { length: bytes.len() });
-        }
-        let hash = digest::digest(&digest::SHA256, bytes);
-        let id = hash.as_ref().first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
-        Ok(Self { key: hmac::Key::new(hmac::HMAC_SHA256, bytes), id: KeyId(id) })
-    }
-
-    /// The name messages call it by.
-    #[must_use]
-    pub fn id(&self) -> KeyId {
-        self.id
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret({:?})", self.id)
-    }
-}
 
 /// What is asked of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -376,95 +318,6 @@ impl Status {
             3 => Ok(Self::UnknownTag),
             _ => Err(Refused::Unknown),
         }
-    }
-}
-
-fn write_head(
-    kind: u8,
-    direction: u8,
-    secret: &Secret,
-    nonce: u64,
-    now_us: u64,
-    out: &mut Vec<u8>,
-) {
-    out.extend_from_slice(&[demux::SIGNED, VERSION, kind, direction]);
-    out.extend_from_slice(&secret.id.0.to_be_bytes());
-    out.extend_from_slice(&nonce.to_be_bytes());
-    out.extend_from_slice(&now_us.to_be_bytes());
-}
-
-fn sign(secret: &Secret, start: usize, out: &mut Vec<u8>) {
-    let mac = hmac::sign(&secret.key, &out[start..]);
-    out.extend_from_slice(mac.as_ref());
-}
-
-/// Kind, body, nonce and time of a message that this secret signed just now.
-fn verify<'a>(
-    datagram: &'a [u8],
-    direction: u8,
-    secret: &Secret,
-    now_us: u64,
-) -> Result<(u8, &'a [u8], u64, u64), Refused> {
-    let Some((signed, mac)) = datagram.split_last_chunk::<MAC_LEN>() else {
-        return Err(Refused::Length);
-    };
-    let Some((&head, body)) = signed.split_first_chunk::<HEAD_LEN>() else {
-        return Err(Refused::Length);
-    };
-    let [mark, version, kind, found_direction, numbers @ ..] = head;
-    let mut numbers = Body(&numbers);
-    let (id, nonce, sent_us) = (KeyId(numbers.u32()?), numbers.u64()?, numbers.u64()?);
-    if mark != demux::SIGNED {
-        return Err(Refused::Length);
-    }
-    if version != VERSION {
-        return Err(Refused::Version(version));
-    }
-    if id != secret.id {
-        return Err(Refused::Key(id));
-    }
-    hmac::verify(&secret.key, signed, mac).map_err(|_| Refused::Forged)?;
-    if found_direction != direction {
-        return Err(Refused::Direction);
-    }
-    if sent_us.abs_diff(now_us) > SKEW_MAX_US {
-        return Err(Refused::Time);
-    }
-    Ok((kind, body, nonce, sent_us))
-}
-
-/// What is left to read of a body.
-struct Body<'a>(&'a [u8]);
-
-impl Body<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
-        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(Refused::Length)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn skip<const N: usize>(&mut self) -> Result<(), Refused> {
-        self.take::<N>().map(|_| ())
-    }
-
-    fn u8(&mut self) -> Result<u8, Refused> {
-        self.take().map(u8::from_be_bytes)
-    }
-
-    fn u16(&mut self) -> Result<u16, Refused> {
-        self.take().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, Refused> {
-        self.take().map(u32::from_be_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, Refused> {
-        self.take().map(u64::from_be_bytes)
-    }
-
-    fn finish(self) -> Result<(), Refused> {
-        if self.0.is_empty() { Ok(()) } else { Err(Refused::Length) }
     }
 }
 

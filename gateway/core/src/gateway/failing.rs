@@ -1,0 +1,246 @@
+//! Failures of nodes and of single hops: packets already go on, and what is said and mended follows.
+
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
+
+use super::Gateway;
+use super::standing::Step;
+use crate::room::Stranded;
+use crate::timer::Timer;
+use crate::{Cause, Decider, Event, Hop, NodeId, RoomId, SessionId};
+
+/// How often rooms without a usable hop are looked at again.
+const RESCUE_EVERY: Duration = Duration::from_millis(50);
+
+/// Stranded rooms that are looked at together, so that one wake-up stays short and a herd comes in paced.
+const RESCUES_AT_ONCE: usize = 512;
+
+/// How long a room keeps away from a hop that did not take it.
+const KEEP_AWAY: Duration = Duration::from_secs(10);
+
+impl Gateway {
+    /// The flip, and then what follows for rooms: packets take their second hops with the flip itself.
+    pub(super) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
+        let standbys = self.ledger.standbys_of(dead.node);
+        for &standby in &standbys {
+            self.board.spend(standby, Some(dead.node));
+        }
+        self.board.condemn(dead.node);
+        let listed: Vec<RoomId> = self.rooms_at[dead.node.0 as usize].iter().copied().collect();
+        let mut moved = 0;
+        for id in listed.into_iter().filter(|id| self.rooms[id].leads_to(dead)).collect::<Vec<_>>()
+        {
+            moved += u32::from(self.lose(id, dead, now));
+        }
+        for standby in standbys {
+            self.gate_what_no_longer_fits(standby, now);
+            self.board.spend(standby, None);
+        }
+        moved
+    }
+
+    /// The room goes on without the dead hop. Whether its packets went there.
+    fn lose(&mut self, id: RoomId, dead: Hop, now: Instant) -> bool {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return false;
+        };
+        room.cut_pending(dead);
+        let stood_there = room.holding.on == Some(dead.node);
+        let route = room.route();
+        if stood_there {
+            let next = route.first_usable(&self.board).map(|(hop, _)| hop);
+            let others =
+                route.hops.iter().map(|(hop, _)| *hop).filter(|hop| {
+                    Some(*hop) != next && self.board.is_up(hop.node, hop.incarnation)
+                });
+            let hops: Vec<Hop> = next.into_iter().chain(others).collect();
+            match next {
+                Some(_) => self.admit_at(id, &hops, None),
+                None => self.strand(id, dead, &hops, now),
+            }
+            let cause = Cause::NodeDown;
+            let step = Step { cause, by: Decider::Native, from: dead, to: next, started: now };
+            self.moved(id, step, now);
+        } else {
+            self.drop_spare(id, dead);
+        }
+        self.close_left_hops(id, now);
+        self.publish_pending_if_open(id, now);
+        self.want_reroute(id, now);
+        stood_there
+    }
+
+    /// The route without this hop, if it holds it.
+    fn drop_spare(&mut self, id: RoomId, gone: Hop) {
+        let route = self.rooms[&id].route();
+        let leaving = route.leaving.filter(|(hop, _)| *hop != gone);
+        let hops: Vec<Hop> =
+            route.hops.iter().map(|(hop, _)| *hop).filter(|hop| *hop != gone).collect();
+        if hops.len() < route.hops.len() {
+            self.publish(id, &hops, leaving);
+        } else {
+            self.list(id);
+            self.regrant(id);
+        }
+    }
+
+    /// The load that came ate reserves of other nodes' rooms: their second hops are gated until they have others.
+    fn gate_what_no_longer_fits(&mut self, node: NodeId, now: Instant) {
+        if self.ledger.fits(node, 0) {
+            return;
+        }
+        let holders = self.rooms_at[node.0 as usize].iter().filter_map(|id| self.rooms.get(id));
+        let mut holders: Vec<(i64, Reverse<RoomId>)> = holders
+            .filter(|room| room.holding.reserve == Some(node))
+            .map(|room| (room.priority, Reverse(room.id)))
+            .collect();
+        holders.sort_unstable();
+        for (_, Reverse(id)) in holders {
+            self.regrant(id);
+            if self.rooms[&id].holding.reserve.is_none() {
+                self.want_reroute(id, now);
+            }
+        }
+    }
+
+    /// The kernel says that nobody listens at a port of a node's that serves one room: that hop leaves its route.
+    pub fn handle_port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
+        let Some(room) = self.sessions.get(&session).map(|session| session.room) else {
+            return;
+        };
+        if !self.rooms[&room].leads_to(hop) {
+            return;
+        }
+        if let Some(node) = self.nodes.get_mut(hop.node.0 as usize)
+            && node.hop() == hop
+        {
+            node.handle_port_closed(room, now);
+        }
+        self.strike(room, hop, now);
+    }
+
+    /// A hop did not open a session, or its port is closed: it leaves the room's route, if there is another.
+    pub(super) fn strike(&mut self, id: RoomId, hop: Hop, now: Instant) {
+        let stands = self.stands_at(id);
+        let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(hop)) else {
+            return;
+        };
+        let news = room.keep_away(hop, now + KEEP_AWAY, now);
+        room.cut_pending(hop);
+        let on_its_way = room.pending.is_some();
+        if news {
+            self.event(Event::Struck { room: id, hop });
+            self.timers.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
+            self.want_reroute(id, now);
+        }
+        if stands == Some(hop) {
+            self.list(id);
+            self.regrant(id);
+            if !on_its_way {
+                self.leave_struck_hop(id, hop, now);
+            }
+        } else {
+            self.drop_spare(id, hop);
+        }
+        self.close_left_hops(id, now);
+        self.publish_pending_if_open(id, now);
+    }
+
+    /// The hop that carries the room is closed to it, though the node lives.
+    fn leave_struck_hop(&mut self, id: RoomId, hop: Hop, now: Instant) {
+        if self.moved_enough(id, now) {
+            return;
+        }
+        let (cause, by) = (Cause::Link, Decider::Native);
+        if let Some(nodes) = self.own_next(id, Some(hop.node), now) {
+            let hops = self.hops(&nodes);
+            self.admit_at(id, &hops, None);
+            let to = hops.first().copied();
+            self.moved(id, Step { cause, by, from: hop, to, started: now }, now);
+        } else {
+            let nodes = self.native_hops(id, &[], now);
+            self.head_for(id, &nodes, cause, by, now);
+        }
+    }
+
+    /// Its own hops in their order, but for one: beginning with the first that has room for it, if any has.
+    pub(super) fn own_next(
+        &mut self,
+        id: RoomId,
+        but: Option<NodeId>,
+        now: Instant,
+    ) -> Option<Vec<NodeId>> {
+        let kbps = self.room_kbps(id);
+        let room = self.rooms.get(&id)?;
+        let shunned = room.shunned(now);
+        let fit = |hop: &Hop| {
+            self.board.is_up(hop.node, hop.incarnation)
+                && Some(hop.node) != but
+                && !shunned.contains(&hop.node)
+                && self.node(hop.node).is_some_and(crate::node::Node::takes_rooms)
+        };
+        let mut nodes: Vec<NodeId> =
+            room.route().hops.iter().filter(|(hop, _)| fit(hop)).map(|(hop, _)| hop.node).collect();
+        let first = self
+            .apart(id, |gateway| nodes.iter().position(|&node| gateway.ledger.fits(node, kbps)))?;
+        nodes[..=first].rotate_right(1);
+        Some(nodes)
+    }
+
+    /// Rooms without a usable hop take one of their own, else whatever node has room for them, natively. First those
+    /// looked at least often, by their priority.
+    pub(super) fn rescue_stranded(&mut self, now: Instant) {
+        let turn: Vec<RoomId> =
+            self.stranded.iter().take(RESCUES_AT_ONCE).map(|(_, _, id)| *id).collect();
+        for id in turn {
+            self.count_attempt(id);
+            let Some(lost) = self.rooms.get(&id).and_then(|room| room.stranded) else {
+                continue;
+            };
+            if let Some(nodes) = self.own_next(id, None, now) {
+                if let Some(room) = self.rooms.get_mut(&id) {
+                    room.pending = None;
+                }
+                let hops = self.hops(&nodes);
+                self.admit_at(id, &hops, None);
+                let (from, to) = (lost.lost, hops.first().copied());
+                let (cause, by) = (Cause::NodeDown, Decider::Native);
+                self.moved(id, Step { cause, by, from, to, started: now }, now);
+                self.close_left_hops(id, now);
+                self.want_reroute(id, now);
+            } else if self.rooms[&id].pending.is_none() {
+                let nodes = self.native_hops(id, &[], now);
+                self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
+            }
+        }
+        if !self.stranded.is_empty() {
+            self.timers.set(Timer::Rescue, now + RESCUE_EVERY);
+        }
+    }
+
+    fn count_attempt(&mut self, id: RoomId) {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        if let Some(Stranded { attempts, .. }) = &mut room.stranded {
+            self.stranded.remove(&(*attempts, Reverse(room.priority), id));
+            *attempts = attempts.saturating_add(1);
+            self.stranded.insert((*attempts, Reverse(room.priority), id));
+        }
+    }
+
+    /// Time has passed since a hop did not take the room, or its policy wished so: it is looked at again, and its
+    /// sessions are opened where they are missing.
+    pub(super) fn room_due(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else {
+            return;
+        };
+        let hops: Vec<Hop> = room.route().hops.iter().map(|(hop, _)| *hop).collect();
+        for session in self.live_sessions(id) {
+            for hop in &hops {
+                self.open_at(session, *hop, now);
+            }
+        }
+        self.want_reroute(id, now);
+    }
+}

@@ -1,0 +1,304 @@
+//! A session from its offer to its admission.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Gateway;
+use super::asking::{About, mismatched};
+use crate::room::{Founding, Room};
+use crate::session::{Phase, Session};
+use crate::settings::{AdmitOnFault, Scenario};
+use crate::{
+    AdmitVerdict, Answer, Bounds, Decider, Fault, Guard, Hook, Measures, Offer, Outcome, Param,
+    Plan, Question, Refused, RegionId, RoomId, SessionId,
+};
+
+/// A scenario plugin may set how long silence is borne within these.
+const CLOSE_AFTER: std::ops::RangeInclusive<i64> = 1_000..=3_600_000;
+
+/// When somebody refused for want of capacity may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+impl Gateway {
+    /// A client wants a session. The reply comes out by [`Output::Reply`], at once or after policies were asked.
+    pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
+        let offer = Arc::new(offer);
+        if let Err(reason) = self.begin(&offer, now) {
+            self.refuse(&offer, reason);
+        }
+    }
+
+    fn begin(&mut self, offer: &Arc<Offer>, now: Instant) -> Result<(), Refused> {
+        if self.shutting_down {
+            return Err(Refused::Draining);
+        }
+        if self.sessions.len() >= self.settings.limits.sessions_max {
+            return Err(Refused::Full);
+        }
+        let Some(scenario) = self.settings.scenarios.get(&offer.scenario).cloned() else {
+            return Err(Refused::UnknownScenario(offer.scenario.clone()));
+        };
+        let id = SessionId(self.next_session);
+        let mut session = Session {
+            id,
+            room: RoomId(0),
+            offer: offer.clone(),
+            offered: now,
+            phase: Phase::Resolving,
+            bounds: scenario.bounds,
+            close_after: scenario.close_after,
+            plan: Plan::default(),
+            admitted_by: Decider::Native,
+            legs: BTreeMap::new(),
+            open_by: now,
+            measures: Measures::default(),
+            last_heard: now,
+            memory: None,
+        };
+        session.room = self.enter_room(&session, &scenario)?;
+        self.next_session += 1;
+        let unasked = session.is_of_first_packet();
+        self.sessions.insert(id, session);
+        if unasked {
+            self.admit(id, None, Decider::Native, now);
+        } else if scenario.binds(Hook::Scenario) {
+            let question = Question::Resolve {
+                scenario: offer.scenario.clone(),
+                labels: offer.labels.clone(),
+            };
+            self.ask(&scenario.set, About::Resolve(id), question, now);
+        } else {
+            self.ask_admission(id, now);
+        }
+        Ok(())
+    }
+
+    /// The room with the offer's name, founded if there is none. The session counts there once it is admitted.
+    fn enter_room(&mut self, session: &Session, scenario: &Scenario) -> Result<RoomId, Refused> {
+        let offer = &session.offer;
+        if let Some(&room) = self.rooms_by_name.get(&offer.room) {
+            let standing = &self.rooms[&room].scenario;
+            if *standing != offer.scenario {
+                return Err(Refused::ScenarioOfRoom(standing.clone()));
+            }
+            self.join(room, session.id);
+            return Ok(room);
+        }
+        let id = RoomId(self.next_room);
+        self.next_room += 1;
+        let founding = Founding {
+            name: offer.room.clone(),
+            scenario: offer.scenario.clone(),
+            labels: offer.labels.clone(),
+            region: session.region(&self.settings.regions).unwrap_or(self.settings.home),
+            spares: scenario.spares,
+            priority: scenario.priority,
+        };
+        self.rooms_by_name.insert(offer.room.clone(), id);
+        self.rooms.insert(id, Room::new(id, founding));
+        self.join(id, session.id);
+        Ok(id)
+    }
+
+    fn join(&mut self, room: RoomId, session: SessionId) {
+        if let Some(room) = self.rooms.get_mut(&room) {
+            room.sessions.insert(session);
+        }
+    }
+
+    /// The scenario plugin said what it asks of the data plane. It overrides the text within the text's bounds.
+    pub(super) fn resolved(
+        &mut self,
+        id: SessionId,
+        answer: Result<Answer, Fault>,
+        now: Instant,
+    ) -> Outcome {
+        let outcome = match answer {
+            Ok(Answer::Params(params)) => self.take_params(id, &params),
+            Ok(_) => mismatched(),
+            Err(fault) => Outcome::Faulted(fault),
+        };
+        self.ask_admission(id, now);
+        outcome
+    }
+
+    fn take_params(&mut self, id: SessionId, params: &[(Box<str>, i64)]) -> Outcome {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return Outcome::Stale;
+        };
+        let text = session.bounds;
+        let within = |value: i64| {
+            u32::try_from(value).ok().map(|kbps| kbps.clamp(text.floor_kbps, text.ceiling_kbps))
+        };
+        let mut differs = false;
+        let known = params.iter().filter_map(|(key, value)| Some((Param::from_key(key)?, *value)));
+        for (param, value) in known {
+            match param {
+                Param::BitrateFloor => {
+                    session.bounds.floor_kbps = within(value).unwrap_or(text.floor_kbps);
+                }
+                Param::BitrateCeiling => {
+                    session.bounds.ceiling_kbps = within(value).unwrap_or(text.ceiling_kbps);
+                }
+                Param::CloseAfter => {
+                    let value = value.clamp(*CLOSE_AFTER.start(), *CLOSE_AFTER.end());
+                    session.close_after = Duration::from_millis(value as u64);
+                }
+                Param::Spares => {
+                    if let Some(room) =
+                        self.rooms.get_mut(&session.room).filter(|room| !room.is_placed())
+                    {
+                        room.spares = value.clamp(1, 3) as u8;
+                    }
+                }
+                Param::Priority => {
+                    if let Some(room) =
+                        self.rooms.get_mut(&session.room).filter(|room| !room.is_placed())
+                    {
+                        room.priority = value;
+                    }
+                }
+            }
+            differs = true;
+        }
+        let Bounds { floor_kbps, ceiling_kbps } = session.bounds;
+        session.bounds.ceiling_kbps = ceiling_kbps.max(floor_kbps);
+        if differs { Outcome::Applied { differs } } else { Outcome::Abstained }
+    }
+
+    fn ask_admission(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.phase = Phase::Admitting;
+        let (room, offer) = (session.room, session.offer.clone());
+        let Some(scenario) = self.settings.scenarios.get(&offer.scenario).cloned() else {
+            return;
+        };
+        if !scenario.binds(Hook::Admission) {
+            self.admit(id, None, Decider::Native, now);
+            return;
+        }
+        let question = Question::Admit {
+            session: id,
+            room,
+            standing: self.region_of_room(room),
+            scenario: offer.scenario.clone(),
+            labels: offer.labels.clone(),
+            regions: self.region_rows(),
+        };
+        self.ask(&scenario.set, About::Admit(id), question, now);
+    }
+
+    pub(super) fn admission_said(
+        &mut self,
+        id: SessionId,
+        answer: Result<Answer, Fault>,
+        by: Decider,
+        now: Instant,
+    ) -> Outcome {
+        let Some(session) = self.sessions.get(&id) else {
+            return Outcome::Stale;
+        };
+        let bounds = session.bounds;
+        let verdict = match answer {
+            Ok(Answer::Admit { verdict, .. }) => verdict,
+            Ok(_) => return self.admission_failed(id, mismatched(), now),
+            Err(fault) => return self.admission_failed(id, Outcome::Faulted(fault), now),
+        };
+        match verdict {
+            AdmitVerdict::Abstain => {
+                self.admit(id, None, Decider::Native, now);
+                Outcome::Abstained
+            }
+            AdmitVerdict::Accept => {
+                self.admit(id, None, by, now);
+                Outcome::Applied { differs: false }
+            }
+            AdmitVerdict::AcceptCapped(kbps)
+                if kbps >= bounds.floor_kbps && kbps <= bounds.ceiling_kbps =>
+            {
+                self.admit(id, Some(kbps), by, now);
+                Outcome::Applied { differs: true }
+            }
+            AdmitVerdict::AcceptCapped(_) => {
+                self.admit(id, None, Decider::Native, now);
+                Outcome::Guarded(Guard::CapOutOfBounds)
+            }
+            AdmitVerdict::Redirect(region) if self.may_redirect(id, region) => {
+                self.give_up(id, Refused::Redirected(region), now);
+                Outcome::Applied { differs: true }
+            }
+            AdmitVerdict::Redirect(_) => {
+                self.admit(id, None, Decider::Native, now);
+                Outcome::Guarded(Guard::UnusableRegion)
+            }
+            AdmitVerdict::Reject(retry_after_ms) => {
+                let retry_after = Duration::from_millis(u64::from(retry_after_ms));
+                self.give_up(id, Refused::Rejected { retry_after }, now);
+                Outcome::Applied { differs: true }
+            }
+        }
+    }
+
+    fn admission_failed(&mut self, id: SessionId, outcome: Outcome, now: Instant) -> Outcome {
+        let Some(session) = self.sessions.get(&id) else {
+            return outcome;
+        };
+        let scenario = self.settings.scenarios.get(&session.offer.scenario);
+        match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
+            AdmitOnFault::Admit => self.admit(id, None, Decider::Native, now),
+            AdmitOnFault::AdmitCapped => {
+                let floor = session.bounds.floor_kbps;
+                self.admit(id, Some(floor), Decider::Native, now);
+            }
+            AdmitOnFault::Reject => {
+                self.give_up(id, Refused::Rejected { retry_after: RETRY_AFTER }, now);
+            }
+        }
+        outcome
+    }
+
+    /// A room that stands stays where it is; and the region must be one of ours, and another one.
+    fn may_redirect(&self, id: SessionId, region: RegionId) -> bool {
+        let standing = self.sessions.get(&id).and_then(|session| self.region_of_room(session.room));
+        standing.is_none()
+            && (region.0 as usize) < self.settings.regions.len()
+            && region != self.settings.home
+    }
+
+    fn region_of_room(&self, room: RoomId) -> Option<RegionId> {
+        let room = self.rooms.get(&room)?;
+        let on = room.holding.on.or(room.stranded.map(|stranded| stranded.lost.node))?;
+        Some(self.region_of(on))
+    }
+
+    /// It may come in, if there is capacity for it where its room stands and goes; the room is placed if it was not.
+    /// Those who are stranded go before newcomers.
+    fn admit(&mut self, id: SessionId, cap_kbps: Option<u32>, by: Decider, now: Instant) {
+        if self.shutting_down {
+            self.give_up(id, Refused::Draining, now);
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.admitted_by = by;
+        session.plan.cap_kbps = cap_kbps.unwrap_or(0);
+        session.phase = Phase::Placing;
+        let (room, kbps, unasked) = (session.room, session.kbps(), session.is_of_first_packet());
+        if !self.rooms.get(&room).is_some_and(Room::is_placed) {
+            self.place(room, unasked, now);
+            return;
+        }
+        let holding = self.rooms[&room].holding;
+        let heading = holding.heading.filter(|heading| Some(*heading) != holding.on);
+        let mut carriers = holding.on.into_iter().chain(heading).peekable();
+        if carriers.peek().is_some() && carriers.all(|node| self.ledger.fits(node, kbps)) {
+            self.open(id, now);
+        } else {
+            self.give_up(id, Refused::NoNode, now);
+        }
+    }
+}

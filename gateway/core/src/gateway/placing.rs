@@ -1,0 +1,167 @@
+//! A room's first route: asked of its routing policy, or natively.
+
+use std::time::{Duration, Instant};
+
+use super::Gateway;
+use super::asking::{About, mismatched};
+use crate::place::{self, Wish};
+use crate::session::Phase;
+use crate::timer::Timer;
+use crate::{
+    Answer, Decider, Fault, Guard, HOPS_MAX, Hook, NodeId, Outcome, Question, Refused, RoomId,
+    SessionId,
+};
+
+/// A policy is not asked about one room more often than this, whatever it wishes.
+const TTL_MIN: Duration = Duration::from_millis(100);
+
+impl Gateway {
+    /// The first session of a room was admitted: its routing policy is asked, or the native default places it.
+    pub(super) fn place(&mut self, id: RoomId, unasked: bool, now: Instant) {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        let (scenario, labels) = (room.scenario.clone(), room.labels.clone());
+        let Some(settings) = self.settings.scenarios.get(&scenario) else {
+            return;
+        };
+        if unasked || !settings.binds(Hook::Routing) {
+            self.place_natively(id, now);
+        } else if !room.placing {
+            room.placing = true;
+            let set = settings.set.clone();
+            let question = Question::Place { room: id, scenario, labels, nodes: self.node_rows() };
+            self.ask(&set, About::Place(id), question, now);
+        }
+    }
+
+    fn place_natively(&mut self, id: RoomId, now: Instant) {
+        let nodes = self.native_hops(id, &[], now);
+        self.settle(id, &nodes, Decider::Native, now);
+    }
+
+    pub(super) fn placed(
+        &mut self,
+        id: RoomId,
+        answer: Result<Answer, Fault>,
+        by: Decider,
+        now: Instant,
+    ) -> Outcome {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return Outcome::Stale;
+        };
+        room.placing = false;
+        if room.is_placed() || self.waiting_for_placement(id).is_empty() {
+            return Outcome::Stale;
+        }
+        let outcome = match answer {
+            Ok(Answer::Placed { hops, .. }) if hops.is_empty() => Outcome::Abstained,
+            Ok(Answer::Placed { hops, ttl_ms, state, .. }) => {
+                match self.check_placement(id, &hops, now) {
+                    Err(guard) => Outcome::Guarded(guard),
+                    Ok(()) => {
+                        let differs = hops != self.native_hops(id, &[], now);
+                        if let Some(room) = self.rooms.get_mut(&id) {
+                            room.memory = Some(state);
+                            room.ttl_ms = ttl_ms;
+                        }
+                        self.settle(id, &hops, by, now);
+                        return Outcome::Applied { differs };
+                    }
+                }
+            }
+            Ok(_) => mismatched(),
+            Err(fault) => Outcome::Faulted(fault),
+        };
+        self.place_natively(id, now);
+        outcome
+    }
+
+    fn waiting_for_placement(&self, id: RoomId) -> Vec<SessionId> {
+        let placing = |session: &SessionId| {
+            self.sessions.get(session).is_some_and(|session| session.phase == Phase::Placing)
+        };
+        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions);
+        sessions.copied().filter(placing).collect()
+    }
+
+    /// Where the room stands from the beginning, and its sessions open.
+    fn settle(&mut self, id: RoomId, nodes: &[NodeId], by: Decider, now: Instant) {
+        let hops = self.hops(nodes);
+        let waiting = self.waiting_for_placement(id);
+        if hops.is_empty() {
+            for session in waiting {
+                self.give_up(session, Refused::NoNode, now);
+            }
+            return;
+        }
+        if let Some(room) = self.rooms.get_mut(&id) {
+            room.placed_by = by;
+        }
+        self.admit_at(id, &hops, None);
+        self.set_due(id, now);
+        for session in waiting {
+            self.open(session, now);
+        }
+    }
+
+    pub(super) fn set_due(&mut self, id: RoomId, now: Instant) {
+        let ttl = self.rooms.get(&id).map_or(0, |room| room.ttl_ms);
+        if ttl > 0 {
+            let ttl = Duration::from_millis(u64::from(ttl)).max(TTL_MIN);
+            self.timers.set(Timer::RoomDue(id), now + ttl);
+        }
+    }
+
+    /// The native default: where the room would stand, or where it stands with what spares it would have.
+    pub(super) fn native_hops(
+        &mut self,
+        id: RoomId,
+        standing: &[NodeId],
+        now: Instant,
+    ) -> Vec<NodeId> {
+        let kbps = self.room_kbps(id);
+        let Some(room) = self.rooms.get(&id) else {
+            return Vec::new();
+        };
+        let (region, spares) = (room.region, room.spares);
+        let shunned = room.shunned(now);
+        let wish = Wish { region, kbps, spares, standing, shunned: &shunned };
+        self.apart(id, |gateway| {
+            place::native(wish, &gateway.nodes, &gateway.settings.zones, &gateway.ledger)
+        })
+    }
+
+    /// Whether the room may stand on the node.
+    pub(super) fn fits(&mut self, id: RoomId, node: NodeId) -> bool {
+        let kbps = self.room_kbps(id);
+        self.apart(id, |gateway| gateway.ledger.fits(node, kbps))
+    }
+
+    /// Hops exist, take rooms, have not just refused this one, and stand once each.
+    pub(super) fn check_hops(
+        &self,
+        id: RoomId,
+        nodes: &[NodeId],
+        now: Instant,
+    ) -> Result<(), Guard> {
+        let shunned = self.rooms.get(&id).map(|room| room.shunned(now)).unwrap_or_default();
+        let usable = |&node: &NodeId| {
+            self.node(node).is_some_and(crate::node::Node::takes_rooms) && !shunned.contains(&node)
+        };
+        let distinct = nodes.iter().collect::<std::collections::BTreeSet<_>>().len() == nodes.len();
+        let fine =
+            !nodes.is_empty() && nodes.len() <= HOPS_MAX && distinct && nodes.iter().all(usable);
+        if fine { Ok(()) } else { Err(Guard::UnusableNode) }
+    }
+
+    pub(super) fn check_placement(
+        &mut self,
+        id: RoomId,
+        nodes: &[NodeId],
+        now: Instant,
+    ) -> Result<(), Guard> {
+        self.check_hops(id, nodes, now)?;
+        if self.fits(id, nodes[0]) { Ok(()) } else { Err(Guard::NoCapacity) }
+    }
+}

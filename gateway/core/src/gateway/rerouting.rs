@@ -1,0 +1,290 @@
+//! Rooms that routing policies look at again: when nodes change, when they are due, when a policy was replaced.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::Gateway;
+use super::asking::{About, mismatched};
+use crate::timer::Timer;
+use crate::{
+    Answer, Cause, Decider, Event, Fault, Guard, Hook, Measures, Metric, Move, NodeId, Outcome,
+    PolicyName, Question, RoomId, RoomRow, Row,
+};
+
+/// Rooms in one question; more follow in the next.
+const ROOMS_PER_ASK: usize = 256;
+
+/// Policies' moves are counted within this.
+const CHURN_WITHIN: Duration = Duration::from_secs(1);
+
+impl Gateway {
+    /// The room's routing policy is to look at it, soon.
+    pub(super) fn want_reroute(&mut self, id: RoomId, now: Instant) {
+        let Some(scenario) = self.rooms.get(&id).and_then(|room| self.scenario_of(room)) else {
+            return;
+        };
+        let policy = scenario.policy(Hook::Routing);
+        self.reroutes.entry(policy.clone()).or_default().insert(id);
+        self.timers.set_if_idle(Timer::Reroute(policy), now);
+    }
+
+    /// A policy was replaced: every room of its scenarios is looked at with the new one.
+    pub fn handle_policy_changed(&mut self, policy: &PolicyName, now: Instant) {
+        if policy.hook != Hook::Routing {
+            return;
+        }
+        let concerned: Vec<RoomId> = self
+            .rooms
+            .values()
+            .filter(|room| {
+                room.is_placed() && self.scenario_of(room).is_some_and(|s| s.set == policy.set)
+            })
+            .map(|room| room.id)
+            .collect();
+        for room in concerned {
+            self.want_reroute(room, now);
+        }
+    }
+
+    /// A node may take spares again: rooms that have too few are looked at.
+    pub(super) fn want_reroute_of_short_rooms(&mut self, now: Instant) {
+        let short: Vec<RoomId> = self
+            .rooms
+            .values()
+            .filter(|room| room.is_placed() && room.route().hops.len() <= usize::from(room.spares))
+            .map(|room| room.id)
+            .collect();
+        for room in short {
+            self.want_reroute(room, now);
+        }
+    }
+
+    pub(super) fn ask_reroute(&mut self, policy: &PolicyName, now: Instant) {
+        if self.is_asking(policy, |about| matches!(about, About::Reroute(_))) {
+            return;
+        }
+        let Some(waiting) = self.reroutes.get_mut(policy) else {
+            return;
+        };
+        let mut batch = Vec::new();
+        while batch.len() < ROOMS_PER_ASK
+            && let Some(id) = waiting.pop_first()
+        {
+            if self.rooms.get(&id).is_some_and(crate::room::Room::is_placed) {
+                batch.push(id);
+            }
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let bound =
+            self.settings.scenarios.values().any(|s| s.set == policy.set && s.binds(Hook::Routing));
+        if !bound {
+            for id in batch {
+                self.reroute_natively(id, now);
+            }
+            self.timers.set(Timer::Reroute(policy.clone()), now);
+            return;
+        }
+        let rooms: Vec<RoomRow> = batch.iter().map(|id| self.room_row(*id, now)).collect();
+        let versions = batch.iter().map(|id| (*id, self.rooms[id].route().version)).collect();
+        let memo = self.memos.get(policy).cloned();
+        let question = Question::Reroute { nodes: self.node_rows(), rooms, memo };
+        self.ask(&policy.set, About::Reroute(versions), question, now);
+    }
+
+    fn room_row(&self, id: RoomId, now: Instant) -> RoomRow {
+        let room = &self.rooms[&id];
+        let mut measures = Measures::default();
+        measures.set(Metric::Sessions, room.sessions.len() as u64);
+        let sessions = || room.sessions.iter().filter_map(|id| self.sessions.get(id));
+        let worst = [
+            Metric::LossUp,
+            Metric::LossDown,
+            Metric::JitterUp,
+            Metric::JitterDown,
+            Metric::RttClient,
+        ];
+        for metric in worst {
+            if let Some(value) =
+                sessions().filter_map(|session| session.measures.measured(metric)).max()
+            {
+                measures.set(metric, u64::from(value));
+            }
+        }
+        if let Some(first) = sessions().map(|session| session.offered).min() {
+            measures.set(Metric::Age, now.saturating_duration_since(first).as_millis() as u64);
+        }
+        RoomRow {
+            row: Row { id: id.0, measures },
+            scenario: room.scenario.clone(),
+            labels: room.labels.clone(),
+            standing: room.standing(),
+            state: room.memory.clone(),
+        }
+    }
+
+    /// A policy said which rooms should move. Rooms that changed since it was asked keep what they have, and what it
+    /// wrote about them is not kept either.
+    pub(super) fn rerouted(
+        &mut self,
+        policy: &PolicyName,
+        rooms: &[(RoomId, u64)],
+        answer: Result<Answer, Fault>,
+        by: &Decider,
+        now: Instant,
+    ) -> Outcome {
+        self.timers.set(Timer::Reroute(policy.clone()), now);
+        let outcome = match answer {
+            Ok(Answer::Moves { moves, states, memo }) => {
+                let fresh: Vec<Option<RoomId>> =
+                    rooms.iter().map(|row| self.unchanged(*row)).collect();
+                if fresh.iter().any(Option::is_some) {
+                    self.keep_memo(policy, memo);
+                    let (outcome, refused) = self.take_moves(policy, &fresh, moves, by, now);
+                    for (row, state) in states.into_iter().filter(|(row, _)| !refused.contains(row))
+                    {
+                        let id = fresh.get(row as usize).copied().flatten();
+                        if let Some(room) = id.and_then(|id| self.rooms.get_mut(&id)) {
+                            room.memory = Some(state);
+                        }
+                    }
+                    outcome
+                } else {
+                    Outcome::Stale
+                }
+            }
+            Ok(_) => mismatched(),
+            Err(fault) => Outcome::Faulted(fault),
+        };
+        let failed = matches!(outcome, Outcome::Faulted(_));
+        for &(id, _) in rooms {
+            if self.rooms.contains_key(&id) {
+                self.set_due(id, now);
+                if failed || self.is_bare(id) {
+                    self.reroute_natively(id, now);
+                }
+            }
+        }
+        outcome
+    }
+
+    /// The room, if its route is what it was and neither an operator nor a rescue moves it meanwhile.
+    fn unchanged(&self, (id, version): (RoomId, u64)) -> Option<RoomId> {
+        let room = self.rooms.get(&id).filter(|room| room.route().version == version)?;
+        let taken = room.pending.as_ref().is_some_and(|pending| {
+            pending.by == Decider::Operator
+                || matches!(pending.cause, Cause::NodeDown | Cause::Link)
+        });
+        (!taken).then_some(id)
+    }
+
+    /// What became of the moves, and the rows where one was refused.
+    fn take_moves(
+        &mut self,
+        policy: &PolicyName,
+        rooms: &[Option<RoomId>],
+        moves: Vec<Move>,
+        by: &Decider,
+        now: Instant,
+    ) -> (Outcome, BTreeSet<u32>) {
+        let mut refused = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        let mut broken = None;
+        let mut applied = false;
+        for step in moves {
+            let taken = match rooms.get(step.row as usize) {
+                Some(_) if !seen.insert(step.row) => Err(Guard::UnknownRow),
+                Some(Some(id)) => self.take_move(*id, &step, by, now),
+                Some(None) => Ok(false),
+                None => Err(Guard::UnknownRow),
+            };
+            match taken {
+                Ok(changed) => applied |= changed,
+                Err(guard) => {
+                    refused.insert(step.row);
+                    broken = Some(guard);
+                    self.event(Event::Guarded { policy: policy.clone(), guard });
+                }
+            }
+        }
+        let outcome = match (applied, broken) {
+            (true, _) => Outcome::Applied { differs: true },
+            (false, Some(guard)) => Outcome::Guarded(guard),
+            (false, None) => Outcome::Kept,
+        };
+        (outcome, refused)
+    }
+
+    /// Whether the move changed anything, or the rule it broke. Off a dead node nothing is damped.
+    fn take_move(
+        &mut self,
+        id: RoomId,
+        step: &Move,
+        by: &Decider,
+        now: Instant,
+    ) -> Result<bool, Guard> {
+        self.check_hops(id, &step.hops, now)?;
+        let stands = self.stands_at(id).map(|hop| hop.node);
+        let stranded = self.rooms[&id].stranded.is_some();
+        if stands != step.hops.first().copied() {
+            self.check_placement(id, &step.hops, now)?;
+            if !stranded {
+                self.check_churn(id, now)?;
+                self.churn.push_back(now);
+            }
+        }
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return Ok(false);
+        };
+        room.ttl_ms = step.ttl_ms;
+        let heading = room.pending.as_ref().map(|pending| pending.hops.iter().map(|h| h.node));
+        let same = heading
+            .map_or_else(|| room.standing() == step.hops, |to| to.eq(step.hops.iter().copied()));
+        if same {
+            return Ok(false);
+        }
+        let cause = if stranded { Cause::NodeDown } else { Cause::Quality };
+        self.head_for(id, &step.hops, cause, by.clone(), now);
+        Ok(true)
+    }
+
+    fn check_churn(&mut self, id: RoomId, now: Instant) -> Result<(), Guard> {
+        if self.moved_enough(id, now) {
+            return Err(Guard::MovedTooOften);
+        }
+        while self
+            .churn
+            .front()
+            .is_some_and(|&at| now.saturating_duration_since(at) >= CHURN_WITHIN)
+        {
+            self.churn.pop_front();
+        }
+        let allowed = self.rooms.len() * self.settings.limits.churn_percent as usize / 100;
+        if self.churn.len() >= allowed.max(1) { Err(Guard::Churn) } else { Ok(()) }
+    }
+
+    /// Whether it has no spare at all: no room is left so because its policy had nothing to say.
+    pub(super) fn is_bare(&self, id: RoomId) -> bool {
+        self.rooms.get(&id).is_some_and(|room| {
+            room.pending.is_none() && room.is_placed() && room.route().hops.len() < 2
+        })
+    }
+
+    /// The native default never moves a room that stands, and leaves it the spares it has: it gives it more, and
+    /// puts one that keeps capacity before those that do not.
+    fn reroute_natively(&mut self, id: RoomId, now: Instant) {
+        let Some(stands) = self.stands_at(id) else {
+            return;
+        };
+        if self.rooms[&id].pending.is_some() {
+            return;
+        }
+        let others = self.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);
+        let standing: Vec<NodeId> = std::iter::once(stands.node).chain(others).collect();
+        let nodes = self.native_hops(id, &standing, now);
+        if self.rooms[&id].standing() != nodes {
+            self.head_for(id, &nodes, Cause::Quality, Decider::Native, now);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Routes in force: what their rooms count on, and what packets may do at each hop.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::{Gateway, Output};
+use crate::ledger::Holding;
+use crate::room::Stranded;
+use crate::session::{Phase, Session};
+use crate::timer::Timer;
+use crate::{Cause, Decider, Event, Grant, Hook, Hop, NodeId, RoomId, Route, SessionId};
+
+/// Rooms without a reserve that one sweep weighs again, so that a sweep stays short.
+const WEIGHED_AGAIN_MAX: usize = 256;
+
+impl Gateway {
+    /// The hop that the room's packets take now.
+    pub(super) fn stands_at(&self, id: RoomId) -> Option<Hop> {
+        self.rooms.get(&id)?.route().first_usable(&self.board).map(|(hop, _)| hop)
+    }
+
+    pub(super) fn room_kbps(&self, id: RoomId) -> u64 {
+        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions);
+        sessions
+            .filter_map(|session| self.sessions.get(session))
+            .filter(|session| session.phase >= Phase::Placing)
+            .map(Session::kbps)
+            .sum()
+    }
+
+    /// Those of its sessions that may send.
+    pub(super) fn live_sessions(&self, id: RoomId) -> Vec<SessionId> {
+        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions);
+        let live = |id: &SessionId| self.sessions.get(id).is_some_and(|s| s.phase == Phase::Live);
+        sessions.copied().filter(live).collect()
+    }
+
+    pub(super) fn hops(&self, nodes: &[NodeId]) -> Vec<Hop> {
+        nodes.iter().filter_map(|&node| self.node(node)).map(crate::node::Node::hop).collect()
+    }
+
+    /// What is seen where the room counts on nothing: it does not stand in its own way.
+    pub(super) fn apart<T>(&mut self, id: RoomId, look: impl FnOnce(&Gateway) -> T) -> T {
+        let holding = self.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
+        self.ledger.release(holding);
+        let seen = look(self);
+        self.ledger.hold(holding);
+        seen
+    }
+
+    /// The room stands at the first of these hops from now on. That it fits there was checked, or reserved.
+    pub(super) fn admit_at(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
+        self.unstrand(id);
+        self.publish(id, hops, leaving);
+    }
+
+    /// No hop is left that the room's packets may take: the core looks for one.
+    pub(super) fn strand(&mut self, id: RoomId, lost: Hop, hops: &[Hop], now: Instant) {
+        if let Some(room) = self.rooms.get_mut(&id) {
+            room.stranded = Some(Stranded { lost, attempts: 0 });
+            self.stranded.insert((0, Reverse(room.priority), id));
+        }
+        self.publish(id, hops, None);
+        self.timers.set(Timer::Rescue, now);
+    }
+
+    pub(super) fn unstrand(&mut self, id: RoomId) {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        if let Some(Stranded { attempts, .. }) = room.stranded.take() {
+            self.stranded.remove(&(attempts, Reverse(room.priority), id));
+        }
+    }
+
+    /// Puts a route in force, or for a stranded room what is left of it.
+    pub(super) fn publish(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
+        let grants = self.weigh(id, hops);
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        let version = room.route().version + 1;
+        let hops = hops.iter().copied().zip(grants).collect();
+        room.cell.publish(Route { version, hops, leaving });
+        if let Some((_, until)) = leaving {
+            self.timers.set(Timer::LeavingEnds(id), until);
+        }
+        self.list(id);
+    }
+
+    /// Renews what the room counts on, and says what its packets may do at each hop: it is admitted at the first,
+    /// and free to take the second where capacity is kept for that.
+    fn weigh(&mut self, id: RoomId, hops: &[Hop]) -> Vec<Grant> {
+        let kbps = self.room_kbps(id);
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return Vec::new();
+        };
+        self.ledger.release(room.holding);
+        let on = hops.first().map(|hop| hop.node).filter(|_| room.stranded.is_none());
+        let heading = room.pending.as_ref().map(|pending| pending.hops[0].node);
+        let second = hops.get(1).map(|hop| hop.node);
+        let reserve = on.zip(second).and_then(|(on, second)| {
+            let kept = heading == Some(second) || self.ledger.fits_reserve(second, on, kbps);
+            kept.then_some(second)
+        });
+        room.holding = Holding { on, reserve, heading, kbps };
+        self.ledger.hold(room.holding);
+        if on.is_some() && reserve.is_none() {
+            self.unreserved.insert(id);
+        } else {
+            self.unreserved.remove(&id);
+        }
+        let grant = |place| match place {
+            0 if on.is_some() => Grant::Admitted,
+            1 if reserve.is_some() => Grant::Reserved,
+            _ => Grant::Gated,
+        };
+        (0..hops.len()).map(grant).collect()
+    }
+
+    /// Who is in the room changed, where it goes, or what its nodes carry: the same hops, weighed again.
+    pub(super) fn regrant(&mut self, id: RoomId) {
+        let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else {
+            return;
+        };
+        let route = room.route();
+        let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
+        let after = self.weigh(id, &hops);
+        if route.hops.iter().map(|(_, grant)| *grant).ne(after.iter().copied()) {
+            let hops = hops.into_iter().zip(after).collect();
+            let next = Route { version: route.version + 1, hops, leaving: route.leaving };
+            self.rooms[&id].cell.publish(next);
+        }
+    }
+
+    /// Capacity may have become free: rooms whose packets could not take a second hop are weighed again, in turn.
+    pub(super) fn weigh_unreserved(&mut self, now: Instant) {
+        let after = (std::ops::Bound::Excluded(self.weighed_last), std::ops::Bound::Unbounded);
+        let turn: Vec<RoomId> =
+            self.unreserved.range(after).take(WEIGHED_AGAIN_MAX).copied().collect();
+        self.weighed_last = match turn.last() {
+            Some(last) if turn.len() == WEIGHED_AGAIN_MAX => *last,
+            _ => RoomId(0),
+        };
+        for id in turn {
+            self.regrant(id);
+            if self.unreserved.contains(&id) && self.would_gain_a_reserve(id, now) {
+                self.want_reroute(id, now);
+            }
+        }
+    }
+
+    /// Whether asking would help. A policy that gave the room a spare without a reserve meant it.
+    fn would_gain_a_reserve(&mut self, id: RoomId, now: Instant) -> bool {
+        let Some(standing) = self.stands_at(id).filter(|_| self.rooms[&id].pending.is_none())
+        else {
+            return false;
+        };
+        let policy_has_a_say =
+            self.scenario_of(&self.rooms[&id]).is_some_and(|s| s.binds(Hook::Routing));
+        (self.is_bare(id) || !policy_has_a_say)
+            && self.native_hops(id, &[standing.node], now).len() > 1
+    }
+
+    /// Lists the room under every node that its route leads to, in force or under way.
+    pub(super) fn list(&mut self, id: RoomId) {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        let route = room.route();
+        let pending = room.pending.iter().flat_map(|pending| &pending.hops);
+        let nodes: BTreeSet<NodeId> =
+            route.hops.iter().map(|(hop, _)| hop).chain(pending).map(|hop| hop.node).collect();
+        for gone in room.listed.difference(&nodes) {
+            self.rooms_at[gone.0 as usize].remove(&id);
+        }
+        for new in nodes.difference(&room.listed) {
+            self.rooms_at[new.0 as usize].insert(id);
+        }
+        room.listed = nodes;
+    }
+
+    /// Closes its sessions wherever no route of the room leads any more.
+    pub(super) fn close_left_hops(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id) else {
+            return;
+        };
+        let used = room.hops_in_use(now);
+        for session in &room.sessions {
+            let Some(session) = self.sessions.get_mut(session) else {
+                continue;
+            };
+            let id = session.id;
+            for (hop, _) in session.legs.extract_if(.., |hop, _| !used.contains(hop)) {
+                self.outputs.push_back(Output::CloseAt { session: id, hop });
+            }
+        }
+    }
+
+    /// The room moved: its senders are asked for key frames, and those who waited for this hop may come in.
+    pub(super) fn moved(&mut self, id: RoomId, step: Step, now: Instant) {
+        let Step { cause, by, from, to, started } = step;
+        let sessions = self.live_sessions(id);
+        if to.is_some() && !sessions.is_empty() {
+            self.outputs.push_back(Output::KeyFrame { sessions: sessions.clone() });
+        }
+        self.event(Event::Moved { room: id, sessions, cause, by, from, to, started });
+        if let Some(room) = self.rooms.get_mut(&id)
+            && cause != Cause::NodeDown
+        {
+            room.note_move(now);
+        }
+        self.welcome(id, now);
+    }
+
+    /// Sessions that are open where the room's packets go now are live.
+    pub(super) fn welcome(&mut self, id: RoomId, now: Instant) {
+        let sessions: Vec<SessionId> =
+            self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions).copied().collect();
+        for session in sessions {
+            self.live_if_open(session, now);
+        }
+    }
+}
+
+/// What [`Event::Moved`] tells of.
+pub(super) struct Step {
+    pub(super) cause: Cause,
+    pub(super) by: Decider,
+    pub(super) from: Hop,
+    pub(super) to: Option<Hop>,
+    pub(super) started: Instant,
+}

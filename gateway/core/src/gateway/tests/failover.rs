@@ -1,0 +1,310 @@
+use super::super::Output;
+use super::world::{Driver, VOICE};
+use super::*;
+use crate::{
+    Answer, Cause, Event, Grant, Health, Hook, Incarnation, Move, NodeId, Question, Refused,
+};
+
+/// Rooms `1`, `2`… placed there by a policy that never moves them.
+fn placed(nodes: &[(u32, u64)], rooms: &'static [&'static [NodeId]]) -> World {
+    let mut world = World::with_policy(settings_of(nodes), &[Hook::Routing], |_| None);
+    for (at, hops) in rooms.iter().enumerate() {
+        world.answer_with(place(hops));
+        world.open(&(at + 1).to_string());
+    }
+    world
+}
+
+#[test]
+fn packets_take_the_second_hop_with_the_flip_and_then_it_is_told() {
+    let mut world = World::new(settings());
+    let session = world.open("r");
+    let listener = world.open("r");
+    let route = world.gateway.rooms[&world.room("r")].route();
+    assert_eq!(world.route("r"), [(A, Grant::Admitted), (B, Grant::Reserved)]);
+    world.outputs.clear();
+    world.kill(A);
+    let board = world.gateway.board();
+    let (hop, _) = route.first_usable(&board).expect("the old route leads on by itself");
+    assert_eq!(hop.node, B);
+    let place = |what: fn(&Output) -> bool| world.outputs.iter().position(what).unwrap();
+    let down =
+        place(|o| matches!(o, Output::Event(Event::Node { to: Health::Down, rooms: 1, .. })));
+    let keys = place(|o| matches!(o, Output::KeyFrame { .. }));
+    let moved = place(|o| matches!(o, Output::Event(Event::Moved { .. })));
+    assert!(down < keys && keys < moved);
+    let Output::KeyFrame { sessions } = &world.outputs[keys] else { unreachable!() };
+    assert_eq!(sessions, &[session, listener]);
+    assert_eq!(world.moves(), [(A, Some(B))]);
+    let cause = |e: &Event| matches!(e, Event::Moved { cause: Cause::NodeDown, .. });
+    assert!(world.events().any(cause));
+}
+
+#[test]
+fn the_native_default_restores_the_spare() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(1));
+    assert_eq!(world.route("r"), [(B, Grant::Admitted), (C, Grant::Reserved)]);
+}
+
+#[test]
+fn the_policy_restores_the_spare_where_it_wants_it() {
+    let mut world = placed(&[(0, 1_000), (1, 1_000), (0, 1_000), (2, 1_000)], &[&[A, B]]);
+    world.answer_with(|ask| {
+        let Question::Reroute { rooms, .. } = &ask.question else { return None };
+        assert_eq!(rooms[0].standing, [B]);
+        let spare = Move { row: 0, hops: vec![B, D], ttl_ms: 0, reason: 1 };
+        Some(Ok(Answer::Moves { moves: vec![spare], states: Vec::new(), memo: None }))
+    });
+    world.kill(A);
+    world.pass(ms(1));
+    assert_eq!(world.route("1"), [(B, Grant::Admitted), (D, Grant::Reserved)]);
+}
+
+#[test]
+fn a_policy_that_fails_leaves_no_room_without_a_spare() {
+    let mut world = placed(&[(0, 1_000), (1, 1_000), (0, 1_000)], &[&[A, B]]);
+    world.answer_with(|_| None);
+    world.kill(A);
+    assert_eq!(world.route("1").len(), 1);
+    world.pass(ms(10));
+    assert_eq!(world.route("1"), [(B, Grant::Admitted), (C, Grant::Reserved)]);
+}
+
+#[test]
+fn a_node_that_returns_is_a_new_incarnation_and_no_old_route_leads_there() {
+    let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
+    world.open("r");
+    let old = world.gateway.rooms[&world.room("r")].route();
+    world.kill(A);
+    assert_eq!(world.route("r"), [(B, Grant::Admitted)]);
+    world.revive(A);
+    assert_eq!(world.hop(A).incarnation, Incarnation(2));
+    let board = world.gateway.board();
+    assert_eq!(old.first_usable(&board).map(|(hop, _)| hop.node), Some(B));
+    // It may stand by again, opened there anew.
+    world.pass(ms(1));
+    let route = world.gateway.rooms[&world.room("r")].route();
+    assert_eq!(route.hops[1].0, world.hop(A));
+    let opened = |o: &&Output| matches!(o, Output::Open { hop, .. } if *hop == world.hop(A));
+    assert_eq!(world.outputs.iter().filter(opened).count(), 1);
+}
+
+#[test]
+fn a_session_is_closed_at_the_hop_that_died() {
+    let mut world = World::new(settings());
+    let session = world.open("r");
+    world.kill(A);
+    assert_eq!(world.closed_at(), [(session, A)]);
+}
+
+#[test]
+fn a_reserve_counts_once_for_two_nodes_and_is_spent_for_one() {
+    let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
+    let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
+    assert_eq!(world.route("1")[1], (C, Grant::Reserved));
+    assert_eq!(world.route("2")[1], (C, Grant::Reserved));
+    world.kill(A);
+    assert_eq!(world.route("1")[0], (C, Grant::Admitted));
+    assert_eq!(world.route("2"), [(B, Grant::Admitted), (C, Grant::Gated)]);
+    world.kill(B);
+    assert_eq!(world.stands("2"), None);
+    assert_eq!(world.moves(), [(A, Some(C)), (B, None)]);
+}
+
+#[test]
+fn two_deaths_at_once_stay_within_the_limit() {
+    let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
+    let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
+    world.mute(A);
+    world.mute(B);
+    world.pass(ms(60));
+    let on_c = ["1", "2"].into_iter().filter(|room| world.stands(room) == Some(C)).count();
+    assert_eq!(on_c, 1);
+}
+
+#[test]
+fn a_stranded_room_is_rescued_as_soon_as_there_is_room() {
+    let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
+    let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
+    let first = *world.gateway.sessions.keys().next().unwrap();
+    world.kill(A);
+    world.kill(B);
+    world.pass(ms(200));
+    assert_eq!(world.stands("2"), None);
+    world.answer_with(place(&[C]));
+    let newcomer = world.offer("2");
+    assert_eq!(denied(world.replies.get(&newcomer)), Some(Refused::NoNode));
+    world.close(first);
+    world.pass(ms(50));
+    assert_eq!(world.stands("2"), Some(C));
+    assert_eq!(world.moves()[2], (B, Some(C)));
+}
+
+#[test]
+fn a_stranded_room_takes_its_own_gated_hop_first() {
+    let nodes = [(0, 1_000), (1, 1_000), (0, 1_000), (2, 1_000)];
+    let mut world = placed(&nodes, &[&[A, B, D]]);
+    world.mute(A);
+    world.mute(B);
+    world.pass(ms(60));
+    assert_eq!(world.stands("1"), Some(D), "where its sessions are open, though C is nearer");
+}
+
+#[test]
+fn a_stranded_room_is_opened_where_there_is_room_before_it_goes_there() {
+    let nodes = [(0, 1_000), (1, 1_000), (0, 1_000)];
+    let mut world = placed(&nodes, &[&[A]]);
+    world.drive_with(|_, _| Driver::Waits);
+    world.kill(A);
+    world.pass(ms(10));
+    assert_eq!(world.stands("1"), None);
+    let to = world.opening.iter().next().unwrap().1.node;
+    for node in [B, C] {
+        world.finish_opening(node, Ok(()));
+    }
+    assert_eq!(world.stands("1"), Some(to));
+    assert_eq!(world.moves(), [(A, None), (A, Some(to))]);
+}
+
+#[test]
+fn in_a_herd_the_scenario_with_priority_goes_first() {
+    let mut world =
+        World::with_policy(settings_of(&[(0, 1_000), (1, VOICE)]), &[Hook::Routing], place(&[A]));
+    world.offer_as("stream", "stream");
+    world.offer_as("call", "call");
+    world.kill(A);
+    world.pass(ms(100));
+    assert_eq!(world.stands("call"), Some(B));
+    assert_eq!(world.stands("stream"), None);
+}
+
+#[test]
+fn a_herd_never_counts_on_the_same_capacity_twice() {
+    let nodes = [(0, 1_000), (1, 3 * VOICE)];
+    let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
+    for room in 0..10 {
+        world.open(&room.to_string());
+    }
+    world.drive_with(|_, _| Driver::Waits);
+    world.kill(A);
+    world.pass(ms(500));
+    assert_eq!(world.opening.len(), 3);
+    world.finish_opening(B, Ok(()));
+    let stand = (0..10).filter(|room| world.stands(&room.to_string()) == Some(B)).count();
+    assert_eq!(stand, 3);
+}
+
+#[test]
+fn a_newcomer_to_a_room_without_a_hop_is_refused_when_its_time_is_up() {
+    let mut world = placed(&[(0, 1_000)], &[&[A]]);
+    world.drive_with(|_, _| Driver::Waits);
+    world.answer_with(place(&[A]));
+    let offer = world.offer("1");
+    world.kill(A);
+    world.pass(ms(1_900));
+    assert!(!world.replies.contains_key(&offer));
+    world.pass(ms(100));
+    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NoNode));
+}
+
+#[test]
+fn a_spare_that_dies_leaves_the_route_and_packets_go_on() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.kill(B);
+    assert_eq!(world.moves(), []);
+    assert_eq!(world.stands("r"), Some(A));
+    world.pass(ms(1));
+    let route = world.route("r");
+    assert_eq!(route.len(), 2);
+    assert!(route.iter().all(|(node, _)| *node != B));
+}
+
+#[test]
+fn a_move_whose_target_dies_is_dropped() {
+    let mut world = World::new(settings());
+    let session = world.open("r");
+    world.drive_with(|_, _| Driver::Waits);
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    world.kill(D);
+    assert_eq!((world.stands("r"), world.moves()), (Some(A), Vec::new()));
+    assert!(world.closed_at().contains(&(session, D)));
+    world.finish_opening(D, Ok(()));
+    assert_eq!(world.stands("r"), Some(A));
+}
+
+#[test]
+fn a_move_goes_on_when_only_its_spare_dies() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    let spare = world.gateway.rooms[&world.room("r")].pending.as_ref().unwrap().hops[1].node;
+    world.kill(spare);
+    world.finish_opening(D, Ok(()));
+    assert_eq!(world.stands("r"), Some(D));
+}
+
+#[test]
+fn when_capacity_is_free_again_a_gated_spare_is_reserved() {
+    let nodes = [(0, 1_000), (1, VOICE)];
+    let mut world = placed(&nodes, &[&[A, B], &[A, B]]);
+    assert_eq!(world.route("2")[1], (B, Grant::Gated));
+    let first = *world.gateway.sessions.keys().next().unwrap();
+    world.close(first);
+    world.pass(ms(500));
+    assert_eq!(world.route("2")[1], (B, Grant::Reserved));
+}
+
+#[test]
+fn our_own_stall_condemns_nobody_and_delays_judgement_only_by_its_length() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.mute(A);
+    let start = world.now;
+    for late in (6..=30).step_by(2) {
+        world.now += ms(2);
+        world.stamp(ms(late));
+    }
+    assert!(world.events().any(|e| matches!(e, Event::OwnStall { .. })));
+    assert_eq!(world.stands("r"), Some(A));
+    while world.stands("r") == Some(A) {
+        world.pass(ms(2));
+    }
+    let after = world.now - start;
+    assert!(after <= ms(40 + 30 + 4), "{after:?}");
+}
+
+#[test]
+fn a_late_tick_of_ours_condemns_nobody() {
+    for (late, condemned) in [(ms(5), true), (ms(6), false)] {
+        let mut world = World::new(settings());
+        world.mute(A);
+        world.pass(ms(8));
+        world.gateway.handle_kernel_error(A, world.now);
+        world.now += ms(2) + late;
+        world.stamp(ms(0));
+        assert_eq!(!world.gateway.board().cell(A).unwrap().up, condemned, "{late:?}");
+    }
+}
+
+#[test]
+fn a_flip_costs_no_more_where_other_nodes_carry_many_rooms() {
+    let mut settings = settings_of(&[(0, 100_000_000), (1, 100_000_000), (0, 100_000_000)]);
+    settings.limits.sessions_max = 1_000_000;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, C]));
+    for room in 0..200 {
+        world.open(&room.to_string());
+    }
+    world.answer_with(place(&[B]));
+    world.open("lonely");
+    world.kill(B);
+    assert_eq!(world.gateway.rooms_at[1].len(), 0);
+    let touched = |e: &Event| matches!(e, Event::Node { to: Health::Down, rooms: 1, .. });
+    assert!(world.events().any(touched));
+}

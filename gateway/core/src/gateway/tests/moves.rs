@@ -1,0 +1,350 @@
+use super::super::Output;
+use super::world::{Driver, VOICE};
+use super::*;
+use crate::{Answer, Cause, Decider, Event, Grant, Guard, Hook, Impossible, Move, NodeId, Outcome};
+
+fn step(row: u32, hops: &[NodeId]) -> Move {
+    Move { row, hops: hops.to_vec(), ttl_ms: 0, reason: 0 }
+}
+
+fn moves(moves: Vec<Move>) -> Answer {
+    Answer::Moves { moves, states: Vec::new(), memo: None }
+}
+
+/// Asks the routing policy about every room, and has it answer so.
+fn advise(world: &mut World, answer: Answer) {
+    world.answer_with(|_| None);
+    world.held.clear();
+    let policy = crate::PolicyName { set: "call".into(), hook: Hook::Routing };
+    world.gateway.handle_policy_changed(&policy, world.now);
+    world.pass(ms(0));
+    world.answer_held(Ok(answer));
+}
+
+fn outcome(world: &World) -> Outcome {
+    let decided = |e: &Event| match e {
+        Event::Decided { outcome, .. } => Some(outcome.clone()),
+        _ => None,
+    };
+    world.events().filter_map(decided).last().unwrap()
+}
+
+#[test]
+fn a_room_moves_when_all_its_sessions_are_open_there_and_not_before() {
+    let mut world = World::new(settings());
+    let sessions = [world.open("r"), world.open("r")];
+    world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    let hop = world.hop(D);
+    world.opening.remove(&(sessions[0], hop));
+    world.gateway.handle_opened(sessions[0], hop, Ok(()), world.now);
+    world.settle();
+    assert_eq!(world.stands("r"), Some(A));
+    world.finish_opening(D, Ok(()));
+    assert_eq!(world.stands("r"), Some(D));
+    let by_hand =
+        |e: &Event| matches!(e, Event::Moved { cause: Cause::Manual, by: Decider::Operator, .. });
+    assert!(world.events().any(by_hand));
+}
+
+#[test]
+fn a_session_that_comes_during_a_move_moves_with_its_room() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    let late = world.open("r");
+    let first = *world.gateway.sessions.keys().next().unwrap();
+    let hop = world.hop(D);
+    world.gateway.handle_opened(first, hop, Ok(()), world.now);
+    world.settle();
+    assert_eq!(world.stands("r"), Some(A));
+    world.gateway.handle_opened(late, hop, Ok(()), world.now);
+    world.settle();
+    assert_eq!(world.stands("r"), Some(D));
+}
+
+#[test]
+fn the_hop_that_was_left_may_finish_and_is_closed_then() {
+    let mut world = World::new(settings());
+    let session = world.open("r");
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    let route = world.gateway.rooms[&world.room("r")].route();
+    let (left, until) = route.leaving.unwrap();
+    assert_eq!((left.node, until), (A, world.now + ms(500)));
+    let spare = world.route("r")[1].0;
+    world.pass(ms(499));
+    assert!(spare == A || !world.closed_at().contains(&(session, A)));
+    world.pass(ms(1));
+    assert_eq!(world.closed_at().contains(&(session, A)), spare != A);
+}
+
+#[test]
+fn a_move_by_hand_that_cannot_be_says_why() {
+    let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000), (1, 10)]));
+    world.open("r");
+    let go = |world: &mut World, room: &str, to| {
+        let result = world.gateway.handle_move(&room.into(), to, world.now);
+        world.settle();
+        result
+    };
+    assert_eq!(go(&mut world, "x", B), Err(Impossible::NoSuchRoom));
+    assert_eq!(go(&mut world, "r", NodeId(9)), Err(Impossible::NoSuchNode));
+    assert_eq!(go(&mut world, "r", A), Err(Impossible::AlreadyThere));
+    assert_eq!(go(&mut world, "r", C), Err(Impossible::NodeUnfit));
+    world.kill(B);
+    assert_eq!(go(&mut world, "r", B), Err(Impossible::NodeUnfit));
+}
+
+#[test]
+fn a_room_does_not_stand_in_its_own_way() {
+    let mut world = World::new(settings_of(&[(0, VOICE), (1, VOICE)]));
+    world.open("r");
+    assert_eq!(world.route("r"), [(A, Grant::Admitted), (B, Grant::Reserved)]);
+    world.gateway.handle_move(&"r".into(), B, world.now).unwrap();
+    world.settle();
+    assert_eq!(world.route("r"), [(B, Grant::Admitted), (A, Grant::Reserved)]);
+}
+
+#[test]
+fn a_drained_node_loses_its_rooms_to_their_own_spares() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.open("q");
+    let spare = world.route("r")[1].0;
+    let from = world.stands("r").unwrap();
+    world.gateway.handle_drain(from, true, world.now).unwrap();
+    world.settle();
+    assert_eq!(world.stands("r"), Some(spare));
+    for room in ["r", "q"] {
+        assert!(world.route(room).iter().all(|(node, _)| *node != from), "{room}");
+    }
+    let offer = world.offer("new");
+    world.accepted(offer);
+    assert_ne!(world.stands("new"), Some(from));
+    world.gateway.handle_drain(from, false, world.now).unwrap();
+    world.settle();
+    let nobody = world.gateway.handle_drain(NodeId(9), true, world.now);
+    assert_eq!(nobody, Err(Impossible::NoSuchNode));
+}
+
+#[test]
+fn rooms_that_fit_nowhere_leave_a_draining_node_when_they_do() {
+    let mut world = World::new(settings_of(&[(0, 1_000), (1, VOICE)]));
+    let sessions = [world.open("1"), world.open("2")];
+    assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(A), Some(A)]);
+    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.pass(ms(200));
+    assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(B), Some(A)]);
+    world.close(sessions[0]);
+    world.pass(ms(50));
+    assert_eq!(world.stands("2"), Some(B));
+}
+
+#[test]
+fn no_policy_moves_a_room_more_than_three_times_a_minute() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A]));
+    world.open("r");
+    for to in [B, A, B] {
+        advise(&mut world, moves(vec![step(0, &[to])]));
+        assert_eq!(world.stands("r"), Some(to));
+        world.pass(ms(2_000));
+    }
+    let last = world.now - ms(2_000);
+    let first = last - ms(4_000);
+    advise(&mut world, moves(vec![step(0, &[A])]));
+    assert_eq!((world.stands("r"), world.guards()), (Some(B), vec![Guard::MovedTooOften]));
+    assert_eq!(outcome(&world), Outcome::Guarded(Guard::MovedTooOften));
+    // Off a dead node nothing is damped.
+    world.kill(B);
+    world.pass(ms(10));
+    let on = world.stands("r").unwrap();
+    assert_ne!(on, B);
+    let to = if on == A { C } else { A };
+    let left = (first + ms(60_000)) - world.now;
+    keep_talking(&mut world, left - ms(1));
+    advise(&mut world, moves(vec![step(0, &[to])]));
+    assert_eq!(world.stands("r"), Some(on));
+    world.pass(ms(1));
+    advise(&mut world, moves(vec![step(0, &[to])]));
+    assert_eq!(world.stands("r"), Some(to));
+}
+
+fn keep_talking(world: &mut World, time: std::time::Duration) {
+    let end = world.now + time;
+    while world.now < end {
+        let sessions: Vec<_> = world.gateway.sessions.keys().copied().collect();
+        for session in sessions {
+            world.gateway.handle_summary(session, crate::Measures::default(), Some(world.now));
+        }
+        world.pass(ms(1_000).min(end - world.now));
+    }
+}
+
+#[test]
+fn policies_move_only_so_many_rooms_in_a_second() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    for room in 0..8 {
+        world.open(&room.to_string());
+    }
+    let all = || moves((0..8).map(|row| step(row, &[B, A])).collect());
+    advise(&mut world, all());
+    assert_eq!(world.moves().len(), 2, "a quarter of eight");
+    assert_eq!(world.guards(), [Guard::Churn; 6]);
+    world.pass(ms(999));
+    advise(&mut world, moves((2..8).map(|row| step(row, &[B, A])).collect()));
+    assert_eq!(world.moves().len(), 2);
+    world.pass(ms(1));
+    advise(&mut world, moves((2..8).map(|row| step(row, &[B, A])).collect()));
+    assert_eq!(world.moves().len(), 4);
+}
+
+#[test]
+fn a_single_room_may_always_move() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    world.open("r");
+    advise(&mut world, moves(vec![step(0, &[B, A])]));
+    assert_eq!(world.stands("r"), Some(B));
+}
+
+#[test]
+fn a_move_that_breaks_a_rule_is_left_out_and_the_rest_applied() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    for room in 0..3 {
+        world.open(&room.to_string());
+    }
+    world.gateway.settings.limits.churn_percent = 100;
+    let hostile = vec![
+        step(0, &[]),
+        step(1, &[B, B]),
+        step(2, &[B, C]),
+        step(2, &[C]),
+        step(7, &[A]),
+        step(u32::MAX, &[NodeId(77)]),
+    ];
+    advise(&mut world, moves(hostile));
+    assert_eq!(["0", "1", "2"].map(|room| world.stands(room)), [Some(A), Some(A), Some(B)]);
+    let broken = [
+        Guard::UnusableNode,
+        Guard::UnusableNode,
+        Guard::UnknownRow,
+        Guard::UnknownRow,
+        Guard::UnknownRow,
+    ];
+    assert_eq!(world.guards(), broken);
+    assert_eq!(outcome(&world), Outcome::Applied { differs: true });
+}
+
+#[test]
+fn a_move_into_a_full_node_is_refused_and_its_state_with_it() {
+    let nodes = [(0, 1_000), (1, VOICE - 1)];
+    let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
+    world.open("r");
+    let answer = |hops: &[NodeId], bytes| Answer::Moves {
+        moves: vec![step(0, hops)],
+        states: vec![(0, state(bytes)), (9, state(b"x"))],
+        memo: None,
+    };
+    advise(&mut world, answer(&[B], b"refused"));
+    assert_eq!(world.guards(), [Guard::NoCapacity]);
+    let memory = |world: &World| world.gateway.rooms[&world.room("r")].memory.clone();
+    assert_eq!(memory(&world), Some(state(b"placed")));
+    advise(&mut world, answer(&[A], b"kept"));
+    assert_eq!(memory(&world), Some(state(b"kept")));
+}
+
+#[test]
+fn an_answer_about_a_room_that_moved_meanwhile_is_stale_in_whole() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    world.open("r");
+    world.answer_with(|_| None);
+    let policy = crate::PolicyName { set: "call".into(), hook: Hook::Routing };
+    world.gateway.handle_policy_changed(&policy, world.now);
+    world.pass(ms(0));
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    world.answer_held(Ok(Answer::Moves {
+        moves: vec![step(0, &[C])],
+        states: vec![(0, state(b"stale"))],
+        memo: Some(state(b"stale")),
+    }));
+    assert_eq!(outcome(&world), Outcome::Stale);
+    assert_eq!(world.stands("r"), Some(D));
+    assert_eq!(world.gateway.rooms[&world.room("r")].memory, Some(state(b"placed")));
+    assert!(world.gateway.memos.is_empty());
+}
+
+#[test]
+fn a_policy_does_not_undo_what_an_operator_began() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    world.open("r");
+    world.drive_with(|_, _| Driver::Waits);
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    advise(&mut world, moves(vec![step(0, &[C, B])]));
+    assert_eq!(outcome(&world), Outcome::Stale);
+    for node in [D, A, B, C] {
+        world.finish_opening(node, Ok(()));
+    }
+    assert_eq!(world.stands("r"), Some(D));
+}
+
+#[test]
+fn a_closed_port_moves_its_room_and_is_told_of_once() {
+    let mut world = World::new(settings());
+    let session = world.open("r");
+    let (from, to) = (world.hop(A), world.route("r")[1].0);
+    world.gateway.handle_port_closed(session, from, world.now);
+    world.settle();
+    assert_eq!(world.moves(), [(A, Some(to))]);
+    assert!(world.events().any(|e| matches!(e, Event::Moved { cause: Cause::Link, .. })));
+    world.gateway.handle_port_closed(session, from, world.now);
+    world.settle();
+    assert_eq!(world.moves().len(), 1, "an echo of a hop that was left");
+    world.pass(ms(100));
+    assert!(world.gateway.board().cell(A).unwrap().up, "one call ended, the node lives");
+}
+
+#[test]
+fn a_closed_port_with_nowhere_to_go_is_told_of_once() {
+    let mut world = World::new(settings_of(&[(0, 1_000)]));
+    let session = world.open("r");
+    let hop = world.hop(A);
+    for _ in 0..50 {
+        world.gateway.handle_port_closed(session, hop, world.now);
+        world.pass(ms(20));
+    }
+    assert_eq!(world.stands("r"), Some(A));
+    let struck = world.events().filter(|e| matches!(e, Event::Struck { .. })).count();
+    assert_eq!(struck, 1);
+}
+
+#[test]
+fn ports_that_keep_closing_move_a_room_three_times_a_minute() {
+    let mut world = World::new(settings());
+    let session = world.open("r");
+    for _ in 0..50 {
+        let hop = world.gateway.stands_at(world.room("r")).unwrap();
+        world.gateway.handle_port_closed(session, hop, world.now);
+        world.pass(ms(100));
+    }
+    assert_eq!(world.moves().len(), 3);
+}
+
+#[test]
+fn a_session_is_told_to_open_at_a_hop_once() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, _| Driver::Waits);
+    world.offer("r");
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.gateway.handle_move(&"r".into(), C, world.now).unwrap();
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    let opens = world.outputs.iter().filter(|o| matches!(o, Output::Open { .. })).count();
+    let closes = world.closed_at().len();
+    let open = world.gateway.sessions.values().next().unwrap().legs.len();
+    assert_eq!(opens - closes, open, "opened once for each time it was closed");
+}

@@ -1,0 +1,385 @@
+use std::time::Duration;
+
+use super::super::{NotOpened, Output};
+use super::world::Driver;
+use super::*;
+use crate::{
+    AdmitOnFault, AdmitVerdict, Answer, CloseReason, Decider, Event, Fault, Hook, Identity,
+    Impossible, Ingress, Kind, Outcome, Question, Refused, RegionId,
+};
+
+const US: Duration = Duration::from_micros(1);
+
+#[test]
+fn an_offer_is_answered_once_its_hop_is_open() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, _| Driver::Waits);
+    let offer = world.offer("r");
+    assert!(world.replies.is_empty());
+    let second = world.route("r")[1].0;
+    world.finish_opening(second, Ok(()));
+    assert!(world.replies.is_empty(), "a standby carries nothing");
+    let first = world.stands("r").unwrap();
+    world.finish_opening(first, Ok(()));
+    assert_eq!(world.accepted(offer).routed_by, Decider::Native);
+}
+
+#[test]
+fn every_step_of_an_offer_waits_its_budget_and_then_takes_the_native_default() {
+    let hooks = [Hook::Scenario, Hook::Admission, Hook::Routing];
+    let mut world = World::with_policy(settings(), &hooks, |_| None);
+    let offer = world.offer("r");
+    for (step, hook) in hooks.into_iter().enumerate() {
+        assert_eq!(world.held.len(), step + 1, "{hook:?} is asked");
+        assert_eq!(world.held[step].deadline, world.now + ms(2));
+        world.pass(ms(2) - US);
+        assert_eq!(world.held.len(), step + 1, "{hook:?} still has time");
+        assert!(world.replies.is_empty());
+        world.pass(US);
+    }
+    let accepted = world.accepted(offer);
+    assert_eq!((&accepted.admitted_by, &accepted.routed_by), (&Decider::Native, &Decider::Native));
+    let late = |event: &&Event| {
+        matches!(event, Event::Decided { outcome: Outcome::Faulted(Fault::Late), .. })
+    };
+    assert_eq!(world.events().filter(late).count(), 3);
+}
+
+#[test]
+fn an_answer_that_comes_late_changes_nothing() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
+    world.offer("r");
+    world.pass(ms(3));
+    let native = world.route("r");
+    world.answer_held(Ok(placement(&[D], 0)));
+    assert_eq!(world.route("r"), native);
+}
+
+#[test]
+fn a_policy_places_a_room_and_its_state_is_kept_with_it() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[C, B]));
+    let offer = world.offer("r");
+    assert_eq!(world.stands("r"), Some(C));
+    assert!(matches!(world.accepted(offer).routed_by, Decider::Policy { .. }));
+    assert_eq!(world.gateway.rooms[&world.room("r")].memory, Some(state(b"placed")));
+}
+
+#[test]
+fn a_placement_that_breaks_a_rule_is_dropped_with_its_state() {
+    for hops in [&[NodeIds::NONE][..], &[A, A], &[A, B, C, D, A], &[A, B, NodeIds::NONE]] {
+        let hops = hops.to_vec();
+        let mut world = World::with_policy(settings(), &[Hook::Routing], move |ask| {
+            let Question::Place { .. } = ask.question else { return None };
+            Some(Ok(placement(&hops, 0)))
+        });
+        let offer = world.offer("r");
+        assert_eq!(world.accepted(offer).routed_by, Decider::Native);
+        assert_eq!(world.gateway.rooms[&world.room("r")].memory, None);
+    }
+}
+
+struct NodeIds;
+impl NodeIds {
+    const NONE: crate::NodeId = crate::NodeId(99);
+}
+
+#[test]
+fn a_placement_fits_to_the_last_kilobit_and_no_further() {
+    for (capacity, fits) in [(64, true), (63, false)] {
+        let settings = settings_of(&[(0, capacity), (1, 1_000)]);
+        let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, B]));
+        world.offer("r");
+        assert_eq!(world.stands("r"), Some(if fits { A } else { B }));
+    }
+}
+
+#[test]
+fn later_sessions_take_the_rooms_route_unasked() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[C, B]));
+    let first = world.offer("r");
+    let later = world.offer("r");
+    assert_eq!(world.asked(Hook::Routing), 1);
+    let (first, later) = (world.accepted(first), world.accepted(later));
+    assert!(std::sync::Arc::ptr_eq(&first.route, &later.route));
+}
+
+#[test]
+fn sessions_that_come_while_their_room_is_placed_open_together() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
+    let offers = [world.offer("r"), world.offer("r")];
+    assert_eq!(world.held.len(), 1);
+    world.answer_held(Ok(placement(&[B, A], 0)));
+    let routes = offers.map(|offer| world.accepted(offer).route.clone());
+    assert!(std::sync::Arc::ptr_eq(&routes[0], &routes[1]));
+    assert_eq!(world.stands("r"), Some(B));
+}
+
+#[test]
+fn a_first_packet_asks_nobody() {
+    let hooks = [Hook::Scenario, Hook::Admission, Hook::Routing];
+    let mut world = World::with_policy(settings(), &hooks, |_| None);
+    let first = |world: &mut World| {
+        let address = ([127, 0, 0, 1], 9).into();
+        let ingress = Ingress::Udp(Identity::Open { address, listener: 0 });
+        world.offer_with("r", "call", &[(Kind::Audio, 111, None)], ingress)
+    };
+    let offer = first(&mut world);
+    assert_eq!(world.accepted(offer).routed_by, Decider::Native);
+    assert!(world.held.is_empty());
+
+    // Nor does it wait for what others asked; their answer comes too late for the room.
+    let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
+    let asker = world.offer("r");
+    let offer = first(&mut world);
+    assert_eq!(world.accepted(offer).routed_by, Decider::Native);
+    let route = world.route("r");
+    world.accepted(asker);
+    world.answer_held(Ok(placement(&[D], 0)));
+    assert_eq!(world.route("r"), route);
+}
+
+#[test]
+fn a_failing_admission_policy_does_what_its_scenario_says() {
+    for (on_fault, cap) in [(AdmitOnFault::Admit, 0), (AdmitOnFault::AdmitCapped, 24)] {
+        let mut world = failing_admission(on_fault);
+        let offer = world.offer("r");
+        let accepted = world.accepted(offer);
+        assert_eq!((accepted.plan.cap_kbps, &accepted.admitted_by), (cap, &Decider::Native));
+    }
+    let mut world = failing_admission(AdmitOnFault::Reject);
+    let offer = world.offer("r");
+    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::Rejected { .. })));
+    assert!(world.gateway.rooms.is_empty());
+}
+
+fn failing_admission(on_fault: AdmitOnFault) -> World {
+    let mut settings = settings();
+    for scenario in settings.scenarios.values_mut() {
+        scenario.on_admission_fault = on_fault;
+    }
+    World::with_policy(settings, &[Hook::Admission], |_| Some(Err(Fault::Trap("x".into()))))
+}
+
+fn with_verdict(verdict: AdmitVerdict) -> World {
+    World::with_policy(settings(), &[Hook::Admission], move |_| {
+        Some(Ok(Answer::Admit { verdict, reason: 0 }))
+    })
+}
+
+#[test]
+fn admission_caps_within_the_scenarios_bounds() {
+    for (asked, cap) in [(23, 0), (24, 24), (2_000, 2_000), (2_001, 0)] {
+        let mut world = with_verdict(AdmitVerdict::AcceptCapped(asked));
+        let offer = world.offer("r");
+        assert_eq!(world.accepted(offer).plan.cap_kbps, cap);
+    }
+}
+
+#[test]
+fn admission_sends_newcomers_away_but_never_from_a_room_that_stands() {
+    let mut world = with_verdict(AdmitVerdict::Redirect(RegionId(1)));
+    let offer = world.offer("r");
+    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::Redirected(RegionId(1))));
+    for nowhere in [RegionId(0), RegionId(2)] {
+        let mut world = with_verdict(AdmitVerdict::Redirect(nowhere));
+        let offer = world.offer("r");
+        world.accepted(offer);
+    }
+    let mut world = with_verdict(AdmitVerdict::Accept);
+    world.open("r");
+    world.answer_with(|_| {
+        let verdict = AdmitVerdict::Redirect(RegionId(1));
+        Some(Ok(Answer::Admit { verdict, reason: 0 }))
+    });
+    world.open("r");
+
+    let mut world = with_verdict(AdmitVerdict::Reject(700));
+    let offer = world.offer("r");
+    let rejected = Refused::Rejected { retry_after: ms(700) };
+    assert_eq!(denied(world.replies.get(&offer)), Some(rejected));
+}
+
+#[test]
+fn a_scenario_plugin_stays_within_the_texts_bounds() {
+    let params = |params: &'static [(&str, i64)]| {
+        World::with_policy(settings(), &[Hook::Scenario], move |_| {
+            let params = params.iter().map(|(key, value)| ((*key).into(), *value)).collect();
+            Some(Ok(Answer::Params(params)))
+        })
+    };
+    let mut world = params(&[("bitrate-floor", 1), ("bitrate-ceiling", 9_000), ("spares", 9)]);
+    let session = world.open("r");
+    let bounds = world.gateway.sessions[&session].bounds;
+    assert_eq!((bounds.floor_kbps, bounds.ceiling_kbps), (24, 2_000));
+    assert_eq!(world.route("r").len(), 4);
+    let mut world = params(&[("close-after", 5), ("spares", -1), ("unheard-of", 1)]);
+    let session = world.open("r");
+    assert_eq!(world.gateway.sessions[&session].close_after, ms(1_000));
+    assert_eq!(world.route("r").len(), 2);
+}
+
+#[test]
+fn a_newcomer_that_the_carrying_hop_refuses_is_refused_and_its_room_stays() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let route = world.route("r");
+    let stands = world.stands("r").unwrap();
+    world.drive_with(
+        move |_, hop| {
+            if hop.node == stands { Driver::Refuses } else { Driver::Opens }
+        },
+    );
+    let offer = world.offer("r");
+    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(stands)));
+    assert_eq!(world.route("r"), route);
+}
+
+#[test]
+fn a_standby_that_refuses_leaves_the_route_and_another_takes_its_place() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, hop| if hop.node == B { Driver::Refuses } else { Driver::Opens });
+    world.open("r");
+    world.pass(ms(20));
+    assert_eq!(world.stands("r"), Some(A));
+    assert_eq!(world.route("r").len(), 2);
+    assert!(world.route("r").iter().all(|(node, _)| *node != B));
+    let opens = |world: &World| {
+        let at_b = |o: &&Output| matches!(o, Output::Open { hop, .. } if hop.node == B);
+        world.outputs.iter().filter(at_b).count()
+    };
+    assert_eq!(opens(&world), 1);
+    // It keeps away for a while, and then may try again.
+    world.gateway.handle_policy_changed(
+        &crate::PolicyName { set: "call".into(), hook: Hook::Routing },
+        world.now,
+    );
+    world.pass(ms(9_900));
+    assert_eq!(opens(&world), 1);
+}
+
+#[test]
+fn a_driver_that_never_answers_has_its_time_and_no_more() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, _| Driver::Waits);
+    let offer = world.offer("r");
+    world.pass(ms(1_999));
+    assert!(world.replies.is_empty());
+    world.pass(ms(1));
+    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(A)));
+    let opens = world.outputs.iter().filter(|o| matches!(o, Output::Open { .. })).count();
+    assert_eq!(world.closed_at().len(), opens, "it was told to leave it everywhere");
+}
+
+#[test]
+fn closing_while_opening_closes_every_hop_and_answers_the_offer() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, _| Driver::Waits);
+    let offer = world.offer("r");
+    let session = *world.gateway.sessions.keys().next().unwrap();
+    world.close(session);
+    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::Closed));
+    let hops: Vec<_> = world.opening.iter().map(|(session, hop)| (*session, hop.node)).collect();
+    assert_eq!(world.closed_at(), hops);
+    let before = world.outputs.len();
+    world.finish_opening(A, Ok(()));
+    world.finish_opening(B, Err(NotOpened));
+    assert_eq!(world.outputs.len(), before, "late words change nothing");
+    assert!(world.gateway.rooms.is_empty());
+    let gone = world.gateway.handle_close(session, world.now);
+    assert_eq!(gone, Err(Impossible::NoSuchSession));
+}
+
+#[test]
+fn a_node_that_dies_while_a_session_opens_leaves_it_to_the_standby() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, hop| if hop.node == A { Driver::Waits } else { Driver::Opens });
+    let offer = world.offer("r");
+    world.kill(A);
+    assert_eq!(world.accepted(offer).routed_by, Decider::Native);
+    assert_eq!(world.stands("r"), Some(B));
+    world.finish_opening(A, Ok(()));
+    assert_eq!(world.stands("r"), Some(B));
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_reason() {
+    let mut settings = settings();
+    settings.limits.sessions_max = 1;
+    let mut world = World::new(settings);
+    let unknown = world.offer_as("r", "opera");
+    assert!(matches!(denied(world.replies.get(&unknown)), Some(Refused::UnknownScenario(_))));
+    world.open("r");
+    let full = world.offer("r");
+    assert_eq!(denied(world.replies.get(&full)), Some(Refused::Full));
+    world.gateway.settings.limits.sessions_max = 2;
+    let other = world.offer_as("r", "stream");
+    let named = Refused::ScenarioOfRoom("call".into());
+    assert_eq!(denied(world.replies.get(&other)), Some(named));
+}
+
+#[test]
+fn a_room_that_no_node_can_take_is_refused() {
+    let mut world = World::new(settings_of(&[(0, 63), (1, 63)]));
+    let offer = world.offer("r");
+    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NoNode));
+    let mut world = World::new(settings_of(&[(0, 127)]));
+    world.open("r");
+    let second = world.offer("r");
+    assert_eq!(denied(world.replies.get(&second)), Some(Refused::NoNode));
+    let mut world = World::new(settings_of(&[(0, 128)]));
+    world.open("r");
+    world.open("r");
+}
+
+#[test]
+fn a_session_is_closed_after_the_silence_its_scenario_bears() {
+    let mut world = World::new(settings());
+    let quiet = world.open("r");
+    let chatty = world.open("r");
+    world.pass(ms(29_000));
+    world.gateway.handle_summary(chatty, crate::Measures::default(), Some(world.now));
+    world.pass(ms(499));
+    assert_eq!(world.gateway.sessions.len(), 2);
+    world.pass(ms(1_000));
+    assert!(!world.gateway.sessions.contains_key(&quiet));
+    assert!(world.gateway.sessions.contains_key(&chatty));
+    let silent = |e: &Event| matches!(e, Event::Closed { reason: CloseReason::Silent, .. });
+    assert!(world.events().any(silent));
+}
+
+#[test]
+fn shutdown_lets_sessions_finish_and_then_says_so_once() {
+    let mut world = World::with_policy(settings(), &[Hook::Admission], |_| Some(Ok(accept())));
+    let session = world.open("r");
+    world.answer_with(|_| None);
+    let asked = world.offer("r");
+    world.gateway.handle_shutdown(world.now + ms(5_000));
+    world.settle();
+    let offer = world.offer("r");
+    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::Draining));
+    world.answer_held(Ok(accept()));
+    assert_eq!(denied(world.replies.get(&asked)), Some(Refused::Draining), "though admitted");
+    let finished =
+        |world: &World| world.outputs.iter().filter(|o| matches!(o, Output::Finished)).count();
+    assert_eq!(finished(&world), 0);
+    world.close(session);
+    assert_eq!(finished(&world), 1);
+    world.pass(ms(6_000));
+    assert_eq!(finished(&world), 1);
+}
+
+#[test]
+fn shutdown_ends_what_is_left_at_its_deadline() {
+    let mut world = World::new(settings());
+    let live = world.open("r");
+    world.drive_with(|_, _| Driver::Waits);
+    let opening = world.offer("r");
+    world.gateway.handle_shutdown(world.now + ms(1_000));
+    world.pass(ms(999));
+    assert_eq!(world.gateway.sessions.len(), 2);
+    world.pass(ms(1));
+    assert_eq!(denied(world.replies.get(&opening)), Some(Refused::Draining));
+    let ended = |o: &Output| matches!(o, Output::End { session, reason: CloseReason::Shutdown } if *session == live);
+    assert!(world.outputs.iter().any(ended));
+    assert!(matches!(world.outputs.last(), Some(Output::Finished)));
+}

@@ -1,0 +1,124 @@
+use super::*;
+use crate::{Answer, Event, Fault, Hook, Move, PolicyName, Question};
+
+fn routing() -> PolicyName {
+    PolicyName { set: "call".into(), hook: Hook::Routing }
+}
+
+fn kept() -> Answer {
+    Answer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }
+}
+
+#[test]
+fn a_replaced_policy_is_asked_about_every_room_a_batch_at_a_time() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    for room in 0..300 {
+        world.open(&room.to_string());
+    }
+    world.answer_with(|_| None);
+    world.gateway.handle_policy_changed(&routing(), world.now);
+    world.pass(ms(0));
+    let rows = |world: &World| match &world.held[0].question {
+        Question::Reroute { rooms, .. } => rooms.len(),
+        _ => 0,
+    };
+    assert_eq!((world.held.len(), rows(&world)), (1, 256));
+    world.answer_held(Ok(kept()));
+    world.pass(ms(0));
+    assert_eq!((world.held.len(), rows(&world)), (1, 44));
+    world.answer_held(Ok(kept()));
+    world.pass(ms(1));
+    assert!(world.held.is_empty());
+}
+
+#[test]
+fn states_and_memo_come_back_with_the_next_question() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    world.open("r");
+    world.answer_with(|_| None);
+    let answer =
+        Answer::Moves { moves: vec![], states: vec![(0, state(b"s"))], memo: Some(state(b"m")) };
+    world.gateway.handle_policy_changed(&routing(), world.now);
+    world.pass(ms(0));
+    world.answer_held(Ok(answer));
+    world.gateway.handle_policy_changed(&routing(), world.now);
+    world.pass(ms(0));
+    let Question::Reroute { rooms, memo, .. } = &world.held[0].question else { panic!() };
+    assert_eq!((&rooms[0].state, memo), (&Some(state(b"s")), &Some(state(b"m"))));
+}
+
+#[test]
+fn a_policy_that_fails_is_told_of_once_and_once_when_it_answers_again() {
+    let mut world = World::with_policy(settings(), &[Hook::Admission], |_| Some(Ok(accept())));
+    world.open("1");
+    world.answer_with(|_| Some(Err(Fault::OutOfMemory)));
+    world.open("2");
+    world.open("3");
+    world.answer_with(|_| Some(Ok(accept())));
+    world.open("4");
+    world.open("5");
+    let faults: Vec<_> = world
+        .events()
+        .filter_map(|e| match e {
+            Event::Standing { fault, .. } => Some(fault.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(faults, [Some(Fault::OutOfMemory), None]);
+}
+
+#[test]
+fn an_answer_of_the_wrong_kind_is_a_fault() {
+    let mut world = World::with_policy(settings(), &[Hook::Admission, Hook::Routing], |_| {
+        Some(Ok(Answer::Params(Vec::new())))
+    });
+    let offer = world.offer("r");
+    world.accepted(offer);
+    let malformed = |e: &&Event| {
+        matches!(e, Event::Decided { outcome: crate::Outcome::Faulted(Fault::Malformed(_)), .. })
+    };
+    assert_eq!(world.events().filter(malformed).count(), 2);
+}
+
+#[test]
+fn past_the_questions_in_flight_the_native_default_answers_at_once() {
+    let mut world = World::with_policy(settings(), &[Hook::Admission], |_| None);
+    for room in 0..300 {
+        world.offer(&room.to_string());
+    }
+    assert_eq!((world.held.len(), world.replies.len()), (256, 44));
+    world.pass(ms(2));
+    assert_eq!(world.replies.len(), 300);
+}
+
+#[test]
+fn a_room_is_looked_at_again_when_its_policy_wished_so() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
+        matches!(ask.question, Question::Place { .. }).then(|| Ok(placement(&[A, B], 400)))
+    });
+    world.open("r");
+    world.pass(ms(399));
+    assert!(world.held.is_empty());
+    world.pass(ms(1));
+    assert_eq!(world.held.len(), 1);
+    world.answer_held(Err(Fault::Trap("x".into())));
+    world.pass(ms(400));
+    assert_eq!(world.held.len(), 1, "a fault does not end it");
+}
+
+#[test]
+fn a_policy_cannot_have_itself_asked_all_the_time() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
+        Some(Ok(match ask.question {
+            Question::Place { .. } => placement(&[A, B], 1),
+            _ => {
+                let hops = vec![A, B];
+                let moves = vec![Move { row: 0, hops, ttl_ms: 1, reason: 0 }];
+                Answer::Moves { moves, states: Vec::new(), memo: None }
+            }
+        }))
+    });
+    world.open("r");
+    world.pass(ms(1_000));
+    assert_eq!(world.asked(Hook::Routing), 1 + 10);
+}

@@ -1,0 +1,128 @@
+use super::super::Output;
+use super::*;
+use crate::{
+    Action, Answer, Event, Fault, Guard, Hook, Identity, Ingress, Kind, Op, Plan, Question,
+    SessionId,
+};
+
+fn video(world: &mut World, port: u16) -> SessionId {
+    let address = ([127, 0, 0, 1], port).into();
+    let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
+    let streams = [(Kind::Audio, 111, None), (Kind::Video, 96, None)];
+    let offer = world.offer_with("r", "call", &streams, ingress);
+    world.accepted(offer).session
+}
+
+fn act(row: u32, op: u32, arg: u64) -> Action {
+    Action { row, op, arg, reason: 0 }
+}
+
+/// The policy says this at the next tick, and nothing after.
+fn tick(world: &mut World, actions: Vec<Action>, states: Vec<(u32, crate::State)>) {
+    let mut answer = Some(Answer::Actions { actions, states, memo: Some(state(b"memo")) });
+    world.answer_with(move |_| answer.take().map(Ok));
+    world.pass(ms(200));
+}
+
+fn world() -> World {
+    World::with_policy(settings(), &[Hook::Degradation], |_| None)
+}
+
+fn plan(world: &World, session: SessionId) -> Plan {
+    world.gateway.sessions[&session].plan
+}
+
+#[test]
+fn every_session_is_asked_about_at_every_tick() {
+    let mut world = world();
+    let sessions = [video(&mut world, 1), video(&mut world, 2)];
+    world.pass(ms(200));
+    let Question::Tick { sessions: rows, memo } = &world.held[0].question else { panic!() };
+    assert_eq!(rows.iter().map(|row| SessionId(row.row.id)).collect::<Vec<_>>(), sessions);
+    assert_eq!(*memo, None);
+    world.pass(ms(200));
+    assert_eq!(world.held.len(), 2);
+}
+
+#[test]
+fn a_failing_policy_changes_nobodys_quality() {
+    let mut world = world();
+    let session = video(&mut world, 1);
+    tick(&mut world, vec![act(0, Op::Cap as u32, 100)], Vec::new());
+    let before = plan(&world, session);
+    assert_eq!(before.cap_kbps, 100);
+    for fault in [Fault::Deadline, Fault::Trap("x".into()), Fault::OutOfMemory] {
+        world.answer_with(move |_| Some(Err(fault.clone())));
+        world.pass(ms(200));
+        assert_eq!(plan(&world, session), before);
+    }
+    world.answer_with(|_| None);
+    world.pass(ms(400));
+    assert_eq!(plan(&world, session), before, "nor one that does not answer");
+}
+
+#[test]
+fn who_gets_video_again_has_the_others_asked_for_key_frames() {
+    let mut world = world();
+    let [session, other] = [video(&mut world, 1), video(&mut world, 2)];
+    tick(&mut world, vec![act(0, Op::VoiceOnly as u32, 1)], Vec::new());
+    assert!(plan(&world, session).sheds(96) && !plan(&world, session).sheds(111));
+    assert!(!plan(&world, other).sheds(96));
+    let keys = |world: &World| {
+        let keys = |o: &Output| match o {
+            Output::KeyFrame { sessions } => Some(sessions.clone()),
+            _ => None,
+        };
+        world.outputs.iter().filter_map(keys).collect::<Vec<_>>()
+    };
+    assert!(keys(&world).is_empty());
+    tick(&mut world, vec![act(0, Op::VoiceOnly as u32, 0)], Vec::new());
+    assert_eq!(keys(&world), [vec![other]]);
+}
+
+#[test]
+fn a_change_is_told_once_and_no_change_not_at_all() {
+    let mut world = world();
+    video(&mut world, 1);
+    for _ in 0..3 {
+        tick(&mut world, vec![act(0, Op::Cap as u32, 100)], Vec::new());
+    }
+    let plans = world.outputs.iter().filter(|o| matches!(o, Output::Plan { .. })).count();
+    let told = world.events().filter(|e| matches!(e, Event::Degraded { rung: 1, .. })).count();
+    assert_eq!((plans, told), (1, 1));
+}
+
+#[test]
+fn what_breaks_a_rule_is_left_out_and_the_rest_applied() {
+    let mut world = world();
+    let session = video(&mut world, 1);
+    let actions = vec![
+        act(1, Op::Cap as u32, 100),
+        act(0, 99, 1),
+        act(0, Op::Cap as u32, 23),
+        act(0, Op::Cap as u32, 2_001),
+        act(0, Op::VoiceOnly as u32, 2),
+        act(0, Op::Cap as u32, 24),
+    ];
+    tick(&mut world, actions, Vec::new());
+    assert_eq!(plan(&world, session).cap_kbps, 24);
+    let bounds = Guard::CapOutOfBounds;
+    let broken = [Guard::UnknownRow, Guard::UnknownAction, bounds, bounds, bounds];
+    assert_eq!(world.guards(), broken);
+}
+
+#[test]
+fn state_and_decision_are_taken_together_or_not_at_all() {
+    let mut world = world();
+    let [refused, taken] = [video(&mut world, 1), video(&mut world, 2)];
+    let states = vec![(0, state(b"0")), (1, state(b"1")), (2, state(b"2"))];
+    let actions = vec![act(0, Op::Cap as u32, 1), act(1, Op::Cap as u32, 100)];
+    tick(&mut world, actions, states);
+    let memory = |id: SessionId| world.gateway.sessions[&id].memory.clone();
+    assert_eq!((memory(refused), memory(taken)), (None, Some(state(b"1"))));
+    world.answer_with(|_| None);
+    world.pass(ms(200));
+    let Question::Tick { sessions, memo } = &world.held.last().unwrap().question else { panic!() };
+    assert_eq!((&sessions[0].state, &sessions[1].state), (&None, &Some(state(b"1"))));
+    assert_eq!(*memo, Some(state(b"memo")));
+}

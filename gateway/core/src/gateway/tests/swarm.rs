@@ -1,0 +1,390 @@
+//! Random worlds from one seed each: whatever happens, in whatever order, the promises hold after every step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::super::{NotOpened, Output};
+use super::world::{Driver, Says, bound};
+use super::*;
+use crate::timer::Timer;
+use crate::{
+    Action, AdmitVerdict, Answer, Ask, Cause, Decider, Event, Fault, HOPS_MAX, Hook, Hop, Identity,
+    Ingress, Kind, Measures, Move, NodeId, OfferId, PolicyName, Question, RegionId, RoomId,
+    SessionId,
+};
+
+const SEEDS: u64 = 200;
+const STEPS: usize = 300;
+
+#[test]
+fn promises_hold_whatever_happens() {
+    let only = std::env::var("EVENKEEL_SEED").ok().and_then(|seed| seed.parse().ok());
+    for seed in only.map_or(0..SEEDS, |seed: u64| seed..seed + 1) {
+        let run = std::panic::catch_unwind(|| Swarm::new(seed, Instant::now()).run());
+        assert!(run.is_ok(), "seed {seed}: run again with EVENKEEL_SEED={seed}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let start = Instant::now();
+    let run = || {
+        let mut swarm = Swarm::new(7, start);
+        (0..100).for_each(|_| swarm.step());
+        format!("{:?}", swarm.history)
+    };
+    assert_eq!(run(), run());
+}
+
+struct Swarm {
+    world: World,
+    rng: Rng,
+    offers: BTreeSet<OfferId>,
+    muted: BTreeSet<NodeId>,
+    seen: Seen,
+    history: Vec<Output>,
+}
+
+/// What a listener to the outputs knows.
+#[derive(Default)]
+struct Seen {
+    installed: BTreeSet<SessionId>,
+    legs: BTreeSet<(SessionId, Hop)>,
+    stands: BTreeMap<RoomId, Option<Hop>>,
+    epochs: BTreeMap<RoomId, crate::Epoch>,
+    moves: BTreeMap<RoomId, VecDeque<Instant>>,
+    finished: u32,
+}
+
+impl Swarm {
+    fn new(seed: u64, start: Instant) -> Swarm {
+        let mut rng = Rng::with_seed(seed);
+        let nodes: Vec<(u32, u64)> =
+            (0..rng.usize(2..7)).map(|_| (rng.u32(0..3), rng.u64(60..900))).collect();
+        let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(|_| rng.bool()).collect();
+        let mut settings = bound(settings_of(&nodes), &hooks);
+        for scenario in settings.scenarios.values_mut() {
+            scenario.spares = rng.u8(1..4);
+            scenario.close_after = ms(rng.u64(2_000..60_000));
+        }
+        settings.limits.open_within = ms(rng.u64(50..2_000));
+        settings.limits.churn_percent = 100;
+        let mut world = World::begin(settings, start);
+        let mut policy = rng.fork();
+        world.answer_with(move |ask| says(&mut policy, ask, nodes.len() as u32));
+        let mut driver = rng.fork();
+        world.drive_with(move |_, _| match driver.u8(0..10) {
+            0 => Driver::Refuses,
+            1..4 => Driver::Waits,
+            _ => Driver::Opens,
+        });
+        let (offers, muted, seen) = Default::default();
+        Swarm { world, rng, offers, muted, seen, history: Vec::new() }
+    }
+
+    fn run(mut self) {
+        for _ in 0..STEPS {
+            self.step();
+        }
+        self.end();
+    }
+
+    fn step(&mut self) {
+        self.act();
+        self.listen();
+        self.check();
+    }
+
+    fn act(&mut self) {
+        let (world, rng) = (&mut self.world, &mut self.rng);
+        let nodes = world.gateway.nodes.len() as u32;
+        let node = NodeId(rng.u32(0..nodes));
+        let sessions: Vec<SessionId> = world.gateway.sessions.keys().copied().collect();
+        let session = rng.choice(&sessions).copied();
+        let room = rng.u32(0..6).to_string();
+        match rng.u8(0..24) {
+            0..5 => {
+                let scenario = if rng.u8(0..5) == 0 { "stream" } else { "call" };
+                let bitrate = rng.bool().then(|| rng.u32(1..300));
+                let address = ([127, 0, 0, 1], rng.u16(..)).into();
+                let identity = match rng.u8(0..5) {
+                    0 => Identity::Open { address, listener: 0 },
+                    _ => Identity::Declared { address, rtcp: None },
+                };
+                let streams = [(Kind::Audio, 111, bitrate), (Kind::Video, 96, Some(0))];
+                let offer = world.offer_with(&room, scenario, &streams, Ingress::Udp(identity));
+                self.offers.insert(offer);
+            }
+            5..7 => {
+                if let Some(session) = session {
+                    world.gateway.handle_close(session, world.now).unwrap();
+                }
+            }
+            7 => {
+                world.mute(node);
+                self.muted.insert(node);
+            }
+            8 => {
+                world.mute(node);
+                self.muted.insert(node);
+                world.gateway.handle_kernel_error(node, world.now);
+            }
+            9..12 => {
+                if let Some(node) = self.muted.pop_first() {
+                    world.unmute(node);
+                }
+            }
+            12 => {
+                let _ = world.gateway.handle_move(&room.as_str().into(), node, world.now);
+            }
+            13 => world.gateway.handle_drain(node, rng.bool(), world.now).unwrap(),
+            14..16 => {
+                let opening: Vec<(SessionId, Hop)> = world.opening.iter().copied().collect();
+                for (session, hop) in opening {
+                    if rng.bool() {
+                        world.opening.remove(&(session, hop));
+                        let result = if rng.u8(0..6) == 0 { Err(NotOpened) } else { Ok(()) };
+                        self.opened(session, hop, result);
+                        break;
+                    }
+                }
+            }
+            16 => {
+                if let Some(session) = session {
+                    let legs = &world.gateway.sessions[&session].legs;
+                    let hops: Vec<Hop> = legs.keys().copied().collect();
+                    if let Some(hop) = rng.choice(&hops) {
+                        world.gateway.handle_port_closed(session, *hop, world.now);
+                    }
+                }
+            }
+            17 => {
+                for session in &sessions {
+                    if rng.u8(0..4) > 0 {
+                        let now = Some(world.now);
+                        world.gateway.handle_summary(*session, Measures::default(), now);
+                    }
+                }
+            }
+            18 => {
+                let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
+                world.gateway.handle_policy_changed(&policy, world.now);
+            }
+            19 => {
+                if !world.held.is_empty() {
+                    let ask = world.held.swap_remove(rng.usize(0..world.held.len()));
+                    if let Some(result) = says(rng, &ask, nodes) {
+                        world.answer(&ask, result);
+                    }
+                }
+            }
+            20 => world.pass(ms(rng.u64(200..1_500))),
+            _ => world.pass(ms(rng.u64(0..40))),
+        }
+        self.world.settle();
+    }
+
+    fn opened(&mut self, session: SessionId, hop: Hop, result: Result<(), NotOpened>) {
+        if result.is_err() {
+            self.seen.legs.remove(&(session, hop));
+        }
+        self.world.gateway.handle_opened(session, hop, result, self.world.now);
+    }
+
+    /// Whatever was said in this step fits what was said before.
+    fn listen(&mut self) {
+        let outputs = std::mem::take(&mut self.world.outputs);
+        let seen = &mut self.seen;
+        for output in &outputs {
+            match output {
+                Output::Install { session, .. } => assert!(seen.installed.insert(*session)),
+                Output::Open { session, hop, .. } => {
+                    assert!(seen.installed.contains(session), "{output:?}");
+                    // The driver may have refused it at once.
+                    seen.legs.insert((*session, *hop));
+                }
+                Output::CloseAt { session, hop } => {
+                    assert!(seen.installed.contains(session), "{output:?}");
+                    assert!(seen.legs.remove(&(*session, *hop)), "{output:?}");
+                }
+                Output::Plan { session, .. } => assert!(seen.installed.contains(session)),
+                Output::KeyFrame { sessions } => {
+                    assert!(!sessions.is_empty());
+                    assert!(sessions.iter().all(|session| seen.installed.contains(session)));
+                }
+                Output::End { session, .. } => {
+                    assert!(seen.installed.remove(session), "{output:?}");
+                    // What is left the driver had refused.
+                    seen.legs.retain(|(other, _)| other != session);
+                }
+                Output::Reply { result: Ok(accepted), .. } => {
+                    assert!(seen.installed.contains(&accepted.session));
+                }
+                Output::Event(event) => seen.hear(event, self.world.now),
+                Output::Finished => seen.finished += 1,
+                Output::Ask(_) | Output::Reply { .. } | Output::Probe { .. } => {}
+            }
+        }
+        self.history.extend(outputs);
+    }
+
+    fn check(&mut self) {
+        let gateway = &self.world.gateway;
+        let seen = &mut self.seen;
+        gateway.ledger.audit(gateway.rooms.values().map(|room| room.holding)).unwrap();
+        seen.stands.retain(|id, _| gateway.rooms.contains_key(id));
+        seen.epochs.retain(|id, _| gateway.rooms.contains_key(id));
+        for room in gateway.rooms.values() {
+            assert_eq!(gateway.rooms_by_name.get(&room.name), Some(&room.id));
+            assert!(!room.sessions.is_empty());
+            assert!(room.sessions.iter().all(|id| gateway.sessions[id].room == room.id));
+            let route = room.route();
+            let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
+            let pending = room.pending.as_ref().map(|pending| pending.hops.clone());
+            for hops in [Some(&hops), pending.as_ref()].into_iter().flatten() {
+                let nodes: BTreeSet<NodeId> = hops.iter().map(|hop| hop.node).collect();
+                assert!(nodes.len() == hops.len() && hops.len() <= HOPS_MAX, "{hops:?}");
+                let up = |hop: &Hop| gateway.board.is_up(hop.node, hop.incarnation);
+                assert!(hops.iter().all(up), "a dead hop on {hops:?}");
+            }
+            let now = route.first_usable(&gateway.board);
+            assert_eq!(now.is_none() && room.is_placed(), room.stranded.is_some());
+            if let Some((_, epoch)) = now {
+                let last = seen.epochs.insert(room.id, epoch);
+                assert!(last.is_none_or(|last| last <= epoch), "{last:?} {epoch:?}");
+            }
+            if room.is_placed() {
+                let told = seen.stands.insert(room.id, now.map(|(hop, _)| hop));
+                let stands = now.map(|(hop, _)| hop);
+                assert!(told.is_none_or(|told| told == stands), "{told:?}, not {stands:?}");
+            }
+            if let Some(pending) = &room.pending {
+                assert!(!pending.waiting.is_empty(), "nothing keeps it back");
+            }
+            let listed: BTreeSet<NodeId> =
+                hops.iter().chain(pending.iter().flatten()).map(|hop| hop.node).collect();
+            let found = |at: &BTreeSet<RoomId>| at.contains(&room.id);
+            let places = gateway.rooms_at.iter().enumerate().filter(|(_, at)| found(at));
+            assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
+        }
+        for session in gateway.sessions.values() {
+            assert!(session.legs.keys().all(|hop| seen.legs.contains(&(session.id, *hop))));
+            let used = gateway.rooms[&session.room].hops_in_use(self.world.now);
+            assert!(session.legs.keys().all(|hop| used.contains(hop)), "a leg was left behind");
+        }
+        for result in self.world.replies.values().flatten() {
+            if let Some(room) = gateway.rooms.get(&result.room) {
+                assert!(std::sync::Arc::ptr_eq(&room.cell, &result.route));
+            }
+        }
+        let (rooms, sessions) = (gateway.rooms.len(), gateway.sessions.len());
+        let bound = gateway.nodes.len() * 2 + gateway.asks.len() + sessions + rooms * 2 + 8;
+        assert!(gateway.timers.standing().len() <= bound);
+        assert!(gateway.stranded.len() <= rooms && gateway.unreserved.len() <= rooms);
+        assert_eq!(gateway.stranded.len(), {
+            gateway.rooms.values().filter(|room| room.stranded.is_some()).count()
+        });
+    }
+
+    /// Everybody leaves: nothing is remembered, and every offer was answered.
+    fn end(mut self) {
+        self.world.gateway.handle_shutdown(self.world.now + Duration::from_secs(3));
+        self.world.pass(Duration::from_secs(20));
+        self.listen();
+        self.check();
+        let gateway = &self.world.gateway;
+        assert!(gateway.sessions.is_empty() && gateway.rooms.is_empty());
+        assert!(gateway.rooms_by_name.is_empty() && gateway.asks.is_empty());
+        assert!(gateway.rooms_at.iter().all(BTreeSet::is_empty));
+        assert!(gateway.reroutes.values().all(BTreeSet::is_empty));
+        assert!(gateway.stranded.is_empty() && gateway.unreserved.is_empty());
+        let endless =
+            |timer: &Timer| matches!(timer, Timer::Probe(_) | Timer::Sweep | Timer::Tick(_));
+        assert!(gateway.timers.standing().all(endless));
+        assert_eq!(self.seen.finished, 1);
+        assert!(self.seen.installed.is_empty() && self.seen.legs.is_empty());
+        assert!(self.offers.iter().all(|offer| self.world.replies.contains_key(offer)));
+    }
+}
+
+impl Seen {
+    fn hear(&mut self, event: &Event, now: Instant) {
+        let Event::Moved { room, cause, by, from, to, .. } = event else { return };
+        if let Some(Some(stood)) = self.stands.get(room) {
+            assert_eq!(stood, from, "{event:?}");
+        }
+        assert_ne!(Some(*from), *to);
+        self.stands.insert(*room, *to);
+        if *cause == Cause::NodeDown || *by == Decider::Operator {
+            return;
+        }
+        let moves = self.moves.entry(*room).or_default();
+        moves.push_back(now);
+        moves.retain(|at| now - *at < Duration::from_secs(59));
+        assert!(moves.len() <= 3, "{event:?}");
+    }
+}
+
+/// What a policy says: often something sound, at times nonsense, a fault, or nothing.
+fn says(rng: &mut Rng, ask: &Ask, nodes: u32) -> Says {
+    match rng.u8(0..10) {
+        0 => return None,
+        1 => return Some(Err(Fault::Deadline)),
+        2 => return Some(Ok(Answer::Params(vec![("spares".into(), rng.i64(..))]))),
+        _ => {}
+    }
+    let hops = |rng: &mut Rng| -> Vec<NodeId> {
+        let mut hops: Vec<NodeId> = (0..nodes).map(NodeId).collect();
+        rng.shuffle(&mut hops);
+        hops.truncate(rng.usize(0..6));
+        if rng.u8(0..10) == 0 {
+            hops.push(NodeId(rng.u32(..)));
+        }
+        hops
+    };
+    let row = |rng: &mut Rng, rows: usize| rng.u32(0..rows as u32 + 1);
+    Some(Ok(match &ask.question {
+        Question::Resolve { .. } => {
+            let keys = ["bitrate-ceiling", "bitrate-floor", "spares", "priority", "close-after"];
+            let params = keys.map(|key| (key.into(), rng.i64(-5..3_000)));
+            Answer::Params(params.into_iter().collect())
+        }
+        Question::Admit { .. } => Answer::Admit {
+            verdict: match rng.u8(0..9) {
+                0 => AdmitVerdict::Reject(rng.u32(..)),
+                1 => AdmitVerdict::Redirect(RegionId(rng.u32(0..4))),
+                2 => AdmitVerdict::AcceptCapped(rng.u32(..)),
+                3 => AdmitVerdict::Abstain,
+                _ => AdmitVerdict::Accept,
+            },
+            reason: 0,
+        },
+        Question::Place { .. } => placement(&hops(rng), rng.u32(0..3) * 200),
+        Question::Reroute { rooms, .. } => Answer::Moves {
+            moves: (0..rng.usize(0..4))
+                .map(|_| Move {
+                    row: row(rng, rooms.len()),
+                    hops: hops(rng),
+                    ttl_ms: rng.u32(0..3) * 200,
+                    reason: 0,
+                })
+                .collect(),
+            states: vec![(row(rng, rooms.len()), state(b"s"))],
+            memo: Some(state(b"m")),
+        },
+        Question::Tick { sessions, .. } => Answer::Actions {
+            actions: (0..rng.usize(0..4))
+                .map(|_| Action {
+                    row: row(rng, sessions.len()),
+                    op: rng.u32(0..4),
+                    arg: rng.u64(0..3),
+                    reason: 0,
+                })
+                .collect(),
+            states: vec![(row(rng, sessions.len()), state(b"s"))],
+            memo: None,
+        },
+    }))
+}

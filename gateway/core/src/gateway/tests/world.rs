@@ -1,0 +1,453 @@
+//! The world around the gateway: a driver, nodes that send and answer probes, policies that say what a test wants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::{Gateway, NotOpened, Output, WATCH_EVERY};
+use crate::{
+    Accepted, AdmitOnFault, AdmitVerdict, Answer, Answered, Ask, Bounds, Event, Fault, Feedback,
+    Grant, Hook, Hop, Identity, Incarnation, Ingress, Kind, Limits, Media, NodeId, NodeSettings,
+    Offer, OfferId, PayloadType, Probed, Refused, RegionId, RoomId, RtcpPort, Scenario, SessionId,
+    Settings, Srtp, Stamp, State, Stream, Timings, Zone, ZoneId,
+};
+
+pub(super) const A: NodeId = NodeId(0);
+pub(super) const B: NodeId = NodeId(1);
+pub(super) const C: NodeId = NodeId(2);
+pub(super) const D: NodeId = NodeId(3);
+
+/// What a voice session counts for.
+pub(super) const VOICE: u64 = 64;
+
+pub(super) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Two zones at home, one far away; a node each, and a second in the first zone. Room for everybody.
+pub(super) fn settings() -> Settings {
+    settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000)])
+}
+
+/// Nodes by zone and capacity in kbit/s. Nothing is bound to policies; every scenario is named `call` or `late`.
+pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
+    let zone = |name: &str, region| Zone { name: name.into(), region: RegionId(region) };
+    let scenario = Scenario {
+        set: "call".into(),
+        bound: [false; 4],
+        bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        spares: 1,
+        close_after: Duration::from_secs(30),
+        priority: 0,
+        on_admission_fault: AdmitOnFault::Admit,
+    };
+    let node = |(at, &(zone, capacity_kbps)): (usize, &(u32, u64))| NodeSettings {
+        name: format!("n{at}").into(),
+        zone: ZoneId(zone),
+        capacity_kbps,
+        probed: Probed::Yes,
+    };
+    Settings {
+        home: RegionId(0),
+        regions: vec!["home".into(), "away".into()],
+        zones: vec![zone("a", 0), zone("b", 0), zone("c", 1)],
+        nodes: nodes.iter().enumerate().map(node).collect(),
+        scenarios: BTreeMap::from([
+            ("call".into(), scenario.clone()),
+            ("stream".into(), Scenario { priority: -1, ..scenario }),
+        ]),
+        timings: Timings::default(),
+        limits: Limits::default(),
+    }
+}
+
+/// What the driver says when it is told to open a session at a hop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Driver {
+    Opens,
+    Refuses,
+    Waits,
+}
+
+/// What a policy says.
+pub(super) type Says = Option<Result<Answer, Fault>>;
+type Policy = Box<dyn FnMut(&Ask) -> Says>;
+
+/// A node as it really is.
+#[derive(Clone, Copy, Default)]
+struct Fake {
+    dead: bool,
+    received: u64,
+    last_received: Option<Instant>,
+}
+
+pub(super) struct World {
+    pub(super) gateway: Gateway,
+    pub(super) now: Instant,
+    fakes: Vec<Fake>,
+    policy: Policy,
+    driver: Box<dyn FnMut(SessionId, Hop) -> Driver>,
+    /// Everything the gateway wanted, but for probes.
+    pub(super) outputs: Vec<Output>,
+    pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
+    /// Questions that nobody answered yet.
+    pub(super) held: Vec<Ask>,
+    /// Openings that the driver has not finished.
+    pub(super) opening: BTreeSet<(SessionId, Hop)>,
+    last_stamps: Instant,
+    offers: u64,
+    next_port: u16,
+}
+
+impl World {
+    pub(super) fn new(settings: Settings) -> World {
+        World::begin(settings, Instant::now())
+    }
+
+    pub(super) fn begin(settings: Settings, now: Instant) -> World {
+        let fakes = vec![Fake::default(); settings.nodes.len()];
+        let mut world = World {
+            gateway: Gateway::new(settings, now),
+            now,
+            fakes,
+            policy: Box::new(|_| None),
+            driver: Box::new(|_, _| Driver::Opens),
+            outputs: Vec::new(),
+            replies: BTreeMap::new(),
+            held: Vec::new(),
+            opening: BTreeSet::new(),
+            last_stamps: now,
+            offers: 0,
+            next_port: 1_000,
+        };
+        // Long enough to know each node's rate.
+        world.pass(ms(3_000));
+        world.outputs.clear();
+        world
+    }
+
+    /// With these hooks bound, answered by one closure; `None` leaves a question unanswered.
+    pub(super) fn with_policy(
+        settings: Settings,
+        hooks: &[Hook],
+        policy: impl FnMut(&Ask) -> Says + 'static,
+    ) -> World {
+        let mut world = World::new(bound(settings, hooks));
+        world.policy = Box::new(policy);
+        world
+    }
+
+    pub(super) fn answer_with(&mut self, policy: impl FnMut(&Ask) -> Says + 'static) {
+        self.policy = Box::new(policy);
+    }
+
+    pub(super) fn drive_with(&mut self, driver: impl FnMut(SessionId, Hop) -> Driver + 'static) {
+        self.driver = Box::new(driver);
+    }
+
+    /// The law: after every mutation, drain.
+    pub(super) fn settle(&mut self) {
+        while let Some(output) = self.gateway.poll_output() {
+            match &output {
+                Output::Probe { node, sequence } => {
+                    if !self.fakes[node.0 as usize].dead {
+                        self.gateway.handle_probe_answered(*node, *sequence, self.now);
+                    }
+                    continue;
+                }
+                Output::Ask(ask) => match (self.policy)(ask) {
+                    Some(result) => self.answer(ask, result),
+                    None => self.held.push(ask.clone()),
+                },
+                Output::Open { session, hop, .. } => match (self.driver)(*session, *hop) {
+                    Driver::Opens => self.gateway.handle_opened(*session, *hop, Ok(()), self.now),
+                    Driver::Refuses => {
+                        self.gateway.handle_opened(*session, *hop, Err(NotOpened), self.now);
+                    }
+                    Driver::Waits => {
+                        self.opening.insert((*session, *hop));
+                    }
+                },
+                Output::Reply { offer, result } => {
+                    let before = self.replies.insert(*offer, result.clone());
+                    assert!(before.is_none(), "{offer} was answered twice");
+                }
+                Output::Install { .. }
+                | Output::CloseAt { .. }
+                | Output::Plan { .. }
+                | Output::KeyFrame { .. }
+                | Output::End { .. }
+                | Output::Event(_)
+                | Output::Finished => {}
+            }
+            self.outputs.push(output);
+        }
+    }
+
+    pub(super) fn answer(&mut self, ask: &Ask, result: Result<Answer, Fault>) {
+        let answered = result.map(|answer| Answered {
+            answer,
+            revision: "0123456789ab".into(),
+            notes: Vec::new(),
+            took: Duration::from_micros(5),
+        });
+        self.gateway.handle_answer(ask.id, answered, self.now);
+    }
+
+    /// Answers the oldest question that waits.
+    pub(super) fn answer_held(&mut self, result: Result<Answer, Fault>) {
+        let ask = self.held.remove(0);
+        self.answer(&ask, result);
+        self.settle();
+    }
+
+    /// The driver finishes what waits at this node.
+    pub(super) fn finish_opening(&mut self, node: NodeId, result: Result<(), NotOpened>) {
+        for (session, hop) in self.opening.clone() {
+            if hop.node == node {
+                self.opening.remove(&(session, hop));
+                self.gateway.handle_opened(session, hop, result, self.now);
+                self.settle();
+            }
+        }
+    }
+
+    /// Time passes: timers fire when they are due, workers' stamps come every 2 ms.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.settle();
+        loop {
+            let stamps = self.last_stamps + WATCH_EVERY;
+            let timer = self.gateway.poll_timeout().unwrap_or(end);
+            let next = stamps.min(timer);
+            if next > end {
+                break;
+            }
+            self.now = self.now.max(next);
+            if timer <= self.now {
+                self.gateway.handle_timeout(self.now);
+                self.settle();
+            }
+            if stamps <= self.now {
+                self.stamp(Duration::ZERO);
+            }
+        }
+        self.now = end;
+    }
+
+    /// Workers' stamps: what is alive has sent two packets, and all were sent something just now.
+    pub(super) fn stamp(&mut self, workers_late: Duration) {
+        self.last_stamps = self.now;
+        let now = self.now;
+        let stamps: Vec<Stamp> = self
+            .fakes
+            .iter_mut()
+            .map(|fake| {
+                if !fake.dead {
+                    fake.received += 2;
+                    fake.last_received = Some(now);
+                }
+                Stamp {
+                    last_received: fake.last_received,
+                    received: fake.received,
+                    last_sent: Some(now),
+                }
+            })
+            .collect();
+        self.gateway.handle_stamps(&stamps, workers_late, now);
+        self.settle();
+    }
+
+    /// The node's process dies, and the kernel tells of it; returns when the gateway knows.
+    pub(super) fn kill(&mut self, node: NodeId) {
+        self.fakes[node.0 as usize].dead = true;
+        self.gateway.handle_kernel_error(node, self.now);
+        for _ in 0..20 {
+            self.pass(WATCH_EVERY);
+            if !self.gateway.board().cell(node).unwrap().up {
+                return;
+            }
+        }
+        panic!("{node} died, and nobody knows after 40 ms");
+    }
+
+    pub(super) fn mute(&mut self, node: NodeId) {
+        self.fakes[node.0 as usize].dead = true;
+    }
+
+    pub(super) fn unmute(&mut self, node: NodeId) {
+        self.fakes[node.0 as usize].dead = false;
+    }
+
+    /// The node's process is back; returns when the gateway lets it in again.
+    pub(super) fn revive(&mut self, node: NodeId) {
+        self.unmute(node);
+        for _ in 0..700 {
+            self.pass(ms(100));
+            if self.gateway.board().cell(node).unwrap().up {
+                return;
+            }
+        }
+        panic!("{node} is back, and not let in after 70 s");
+    }
+
+    pub(super) fn offer(&mut self, room: &str) -> OfferId {
+        self.offer_as(room, "call")
+    }
+
+    pub(super) fn offer_as(&mut self, room: &str, scenario: &str) -> OfferId {
+        self.next_port = self.next_port.wrapping_add(1);
+        let address = ([127, 0, 0, 1], self.next_port).into();
+        let identity = Identity::Declared { address, rtcp: None };
+        self.offer_with(room, scenario, &[(Kind::Audio, 111, None)], Ingress::Udp(identity))
+    }
+
+    pub(super) fn offer_with(
+        &mut self,
+        room: &str,
+        scenario: &str,
+        streams: &[(Kind, u8, Option<u32>)],
+        ingress: Ingress,
+    ) -> OfferId {
+        self.offers += 1;
+        let id = OfferId(self.offers);
+        let streams = streams
+            .iter()
+            .map(|&(kind, number, bitrate_kbps)| Stream {
+                kind,
+                payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate: 48_000 }],
+                feedback: Feedback::default(),
+                bitrate_kbps,
+            })
+            .collect();
+        let media = Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        let offer = Offer {
+            id,
+            scenario: scenario.into(),
+            room: room.into(),
+            labels: Vec::new().into(),
+            ingress,
+            media: Arc::new(media),
+            nodes: Vec::new(),
+        };
+        self.gateway.handle_offer(offer, self.now);
+        self.settle();
+        id
+    }
+
+    /// A session that may send at once.
+    pub(super) fn open(&mut self, room: &str) -> SessionId {
+        let offer = self.offer(room);
+        self.accepted(offer).session
+    }
+
+    pub(super) fn accepted(&self, offer: OfferId) -> &Accepted {
+        self.replies.get(&offer).expect("no reply yet").as_ref().expect("refused")
+    }
+
+    pub(super) fn close(&mut self, session: SessionId) {
+        self.gateway.handle_close(session, self.now).unwrap();
+        self.settle();
+    }
+
+    pub(super) fn room(&self, name: &str) -> RoomId {
+        self.gateway.rooms_by_name[name]
+    }
+
+    /// Nodes of the room's route with what packets may do there.
+    pub(super) fn route(&self, room: &str) -> Vec<(NodeId, Grant)> {
+        let route = self.gateway.rooms[&self.room(room)].route();
+        route.hops.iter().map(|(hop, grant)| (hop.node, *grant)).collect()
+    }
+
+    /// Where packets of the room go.
+    pub(super) fn stands(&self, room: &str) -> Option<NodeId> {
+        self.gateway.stands_at(self.room(room)).map(|hop| hop.node)
+    }
+
+    /// As which incarnation the node would be opened now.
+    pub(super) fn hop(&self, node: NodeId) -> Hop {
+        let incarnation = self.gateway.board().cell(node).map(|cell| cell.incarnation);
+        Hop { node, incarnation: incarnation.unwrap_or(Incarnation(0)) }
+    }
+
+    pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
+        self.outputs.iter().filter_map(|output| match output {
+            Output::Event(event) => Some(event),
+            _ => None,
+        })
+    }
+
+    /// Moves so far: from, to.
+    pub(super) fn moves(&self) -> Vec<(NodeId, Option<NodeId>)> {
+        let step = |event: &Event| match event {
+            Event::Moved { from, to, .. } => Some((from.node, to.map(|to| to.node))),
+            _ => None,
+        };
+        self.events().filter_map(step).collect()
+    }
+
+    pub(super) fn guards(&self) -> Vec<crate::Guard> {
+        let guard = |event: &Event| match event {
+            Event::Guarded { guard, .. } => Some(*guard),
+            _ => None,
+        };
+        self.events().filter_map(guard).collect()
+    }
+
+    pub(super) fn closed_at(&self) -> Vec<(SessionId, NodeId)> {
+        let step = |output: &Output| match output {
+            Output::CloseAt { session, hop } => Some((*session, hop.node)),
+            _ => None,
+        };
+        self.outputs.iter().filter_map(step).collect()
+    }
+
+    pub(super) fn asked(&self, hook: Hook) -> usize {
+        let of = |output: &&Output| matches!(output, Output::Ask(ask) if ask.policy.hook == hook);
+        self.outputs.iter().filter(of).count()
+    }
+}
+
+/// With these hooks bound.
+pub(super) fn bound(mut settings: Settings, hooks: &[Hook]) -> Settings {
+    for scenario in settings.scenarios.values_mut() {
+        for hook in hooks {
+            scenario.bound[*hook as usize] = true;
+        }
+    }
+    settings
+}
+
+pub(super) fn state(bytes: &[u8]) -> State {
+    State { plugin: "test".into(), schema: 1, bytes: bytes.into() }
+}
+
+pub(super) fn accept() -> Answer {
+    Answer::Admit { verdict: AdmitVerdict::Accept, reason: 0 }
+}
+
+pub(super) fn placement(hops: &[NodeId], ttl_ms: u32) -> Answer {
+    Answer::Placed { hops: hops.to_vec(), ttl_ms, reason: 0, state: state(b"placed") }
+}
+
+/// A policy that places every room so, and leaves it there.
+pub(super) fn place(hops: &'static [NodeId]) -> impl FnMut(&Ask) -> Says {
+    move |ask| {
+        Some(Ok(match &ask.question {
+            crate::Question::Place { .. } => placement(hops, 0),
+            crate::Question::Admit { .. } => accept(),
+            crate::Question::Reroute { .. } => {
+                Answer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }
+            }
+            crate::Question::Tick { .. } => {
+                Answer::Actions { actions: Vec::new(), states: Vec::new(), memo: None }
+            }
+            crate::Question::Resolve { .. } => Answer::Params(Vec::new()),
+        }))
+    }
+}
+
+pub(super) fn denied(reply: Option<&Result<Accepted, Refused>>) -> Option<Refused> {
+    reply.and_then(|reply| reply.as_ref().err().cloned())
+}

@@ -1,0 +1,122 @@
+//! What stands, for people and their tools to read. Nothing here changes anything.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Gateway;
+use crate::session::Phase;
+use crate::{Decider, Health, Hop, Ingress, Measures, NodeId, Plan, RoomId, SessionId};
+
+/// A session as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SessionStanding {
+    /// The session.
+    pub session: SessionId,
+    /// Its room's name.
+    pub room: Arc<str>,
+    /// Its scenario.
+    pub scenario: Arc<str>,
+    /// How it is reached.
+    pub ingress: Ingress,
+    /// Where its packets go now.
+    pub hop: Option<Hop>,
+    /// What it gets.
+    pub plan: Plan,
+    /// As workers measured it last.
+    pub measures: Measures,
+    /// Since it was offered.
+    pub age: Duration,
+}
+
+/// A room as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomStanding {
+    /// The room.
+    pub room: RoomId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its scenario.
+    pub scenario: Arc<str>,
+    /// Its sessions.
+    pub sessions: Vec<SessionId>,
+    /// Its hops, best first.
+    pub route: Vec<Hop>,
+    /// Where its packets go now.
+    pub hop: Option<Hop>,
+    /// Who placed it.
+    pub placed_by: Decider,
+}
+
+/// A node as it stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeStanding {
+    /// The node, as its newest incarnation.
+    pub hop: Hop,
+    /// Its health.
+    pub health: Health,
+    /// Whether it takes new rooms.
+    pub draining: bool,
+    /// Load and reserves, thousandths of its capacity.
+    pub load_permille: u32,
+    /// Rooms on it.
+    pub rooms: u32,
+    /// Smoothed round trip to it.
+    pub round_trip: Option<Duration>,
+}
+
+impl Gateway {
+    /// Every live session.
+    pub fn sessions(&self, now: Instant) -> impl Iterator<Item = SessionStanding> {
+        let live = self.sessions.values().filter(|session| session.phase == Phase::Live);
+        live.filter_map(move |session| {
+            Some(SessionStanding {
+                session: session.id,
+                room: self.rooms.get(&session.room)?.name.clone(),
+                scenario: session.offer.scenario.clone(),
+                ingress: session.offer.ingress.clone(),
+                hop: self.stands_at(session.room),
+                plan: session.plan,
+                measures: session.measures(now),
+                age: now.saturating_duration_since(session.offered),
+            })
+        })
+    }
+
+    /// Every room that stands somewhere.
+    pub fn rooms(&self) -> impl Iterator<Item = RoomStanding> {
+        self.rooms.values().filter(|room| room.is_placed()).map(|room| RoomStanding {
+            room: room.id,
+            name: room.name.clone(),
+            scenario: room.scenario.clone(),
+            sessions: room.sessions.iter().copied().collect(),
+            route: room.route().hops.iter().map(|(hop, _)| *hop).collect(),
+            hop: self.stands_at(room.id),
+            placed_by: room.placed_by.clone(),
+        })
+    }
+
+    /// Every node, by its id.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeStanding> {
+        (0..self.nodes.len() as u32).filter_map(|id| {
+            let node = self.node(NodeId(id))?;
+            Some(NodeStanding {
+                hop: node.hop(),
+                health: node.health(),
+                draining: node.draining,
+                load_permille: self.ledger.permille(node.id) as u32,
+                rooms: self.ledger.rooms(node.id),
+                round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
+            })
+        })
+    }
+
+    /// The room's name.
+    pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {
+        self.rooms.get(&room).map(|room| room.name.clone())
+    }
+
+    /// Whether new sessions are admitted.
+    pub fn is_admitting(&self) -> bool {
+        !self.shutting_down
+    }
+}

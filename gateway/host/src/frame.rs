@@ -1,0 +1,51 @@
+//! Rows as the columns that a plugin reads, and the small conversions that several hooks share.
+
+use evenkeel_core::{Metric, Row};
+
+use crate::bindings::evenkeel::policy::types;
+
+/// A table of measurements with the granted columns only.
+pub(crate) struct Frame {
+    ids: Vec<u64>,
+    cells: Vec<u32>,
+}
+
+impl Frame {
+    /// Column-major, in the order of the grant.
+    pub(crate) fn of<'a>(
+        columns: &[Metric],
+        rows: impl ExactSizeIterator<Item = &'a Row> + Clone,
+    ) -> Frame {
+        let mut cells = Vec::with_capacity(columns.len() * rows.len());
+        for &column in columns {
+            cells.extend(rows.clone().map(|row| row.measures.value(column)));
+        }
+        Frame { ids: rows.map(|row| row.id).collect(), cells }
+    }
+
+    pub(crate) fn wire(&self) -> types::Frame<'_> {
+        types::Frame { ids: &self.ids, cells: &self.cells }
+    }
+}
+
+/// Labels as a plugin reads them.
+pub(crate) fn labels(labels: &[(Box<str>, Box<str>)]) -> Vec<types::Label<'_>> {
+    labels.iter().map(|(key, value)| types::Label { key, value }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::{Measures, UNMEASURED};
+
+    use super::*;
+
+    #[test]
+    fn a_frame_holds_granted_columns_only_one_after_the_other() {
+        let mut measures = Measures::default();
+        measures.set(Metric::LossUp, 5).set(Metric::Cap, 300).set(Metric::Age, 7);
+        let rows = [Row { id: 8, measures }, Row { id: 9, measures: Measures::default() }];
+        let frame = Frame::of(&[Metric::Cap, Metric::LossUp], rows.iter());
+        assert_eq!(frame.ids, [8, 9]);
+        assert_eq!(frame.cells, [300, UNMEASURED, 5, UNMEASURED]);
+    }
+}

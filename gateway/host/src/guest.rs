@@ -1,0 +1,296 @@
+//! One living instance of a plugin: its store, its functions, and how a call of it ends.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Entry, Fault, Hook, Op};
+use wasmtime::{Store, Trap};
+
+use crate::bindings::evenkeel::policy::diag;
+use crate::bindings::evenkeel::policy::types;
+use crate::bindings::exports::evenkeel::policy::{
+    admission, degradation, guest, routing, scenario,
+};
+use crate::component::Component;
+use crate::diary::{Diary, one_line};
+use crate::engine::Engine;
+use crate::frame::labels;
+use crate::limits::{DIAG_CALLS_MAX, LINE_BYTES_MAX, Limiter, answer_bytes};
+use crate::refused::Refused;
+use crate::ticker::ticks;
+
+/// What the store holds beside the plugin.
+#[derive(Default)]
+pub(crate) struct Inside {
+    diary: Diary,
+    limiter: Limiter,
+    diag_calls: u32,
+}
+
+impl Inside {
+    fn count_diag(&mut self) -> wasmtime::Result<()> {
+        self.diag_calls += 1;
+        if self.diag_calls > DIAG_CALLS_MAX { Err(TooTalkative.into()) } else { Ok(()) }
+    }
+}
+
+impl diag::Host for Inside {
+    fn log(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
+        self.count_diag()?;
+        self.diary.log(level, &message);
+        Ok(())
+    }
+
+    fn note(&mut self, row: u32, key: String, value: i64) -> wasmtime::Result<()> {
+        self.count_diag()?;
+        self.diary.note(row, &key, value);
+        Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("more than {DIAG_CALLS_MAX} calls of `diag` in one call")]
+struct TooTalkative;
+
+/// All that an instance is made from; the same again after a fault.
+pub(crate) struct Recipe {
+    pub(crate) engine: Engine,
+    pub(crate) component: Component,
+    pub(crate) hook: Hook,
+    pub(crate) settings: String,
+    pub(crate) seed: u64,
+    pub(crate) catalog: Vec<Entry>,
+}
+
+/// One living instance. After a fault it is not called again.
+pub(crate) struct Guest {
+    store: Store<Inside>,
+    engine: Engine,
+    component: Component,
+    base: guest::Guest,
+    admission: Option<admission::Guest>,
+    routing: Option<routing::Guest>,
+    degradation: Option<degradation::Guest>,
+    scenario: Option<scenario::Guest>,
+    spent: Duration,
+    ungranted: u64,
+}
+
+impl Guest {
+    /// Makes an instance and brings it to its first question. What it says goes into `diary` also when it fails.
+    pub(crate) fn start(recipe: &Recipe, diary: &mut Diary) -> Result<Guest, Refused> {
+        let mut store = Store::new(
+            recipe.engine.wasm(),
+            Inside { diary: std::mem::take(diary), ..Inside::default() },
+        );
+        store.limiter(|inside| &mut inside.limiter);
+        let started = Guest::instantiate(recipe, &mut store);
+        let mut guest = match started {
+            Ok(make) => make(store),
+            Err(refused) => {
+                *diary = std::mem::take(&mut store.data_mut().diary);
+                return Err(refused);
+            }
+        };
+        let ready = guest.init(recipe).and_then(|()| {
+            guest
+                .catalog(&recipe.catalog)
+                .map_err(|fault| Refused::Faulted { call: "catalog", fault })
+        });
+        match ready {
+            Ok(()) => Ok(guest),
+            Err(refused) => {
+                *diary = guest.end();
+                Err(refused)
+            }
+        }
+    }
+
+    fn instantiate(
+        recipe: &Recipe,
+        store: &mut Store<Inside>,
+    ) -> Result<impl FnOnce(Store<Inside>) -> Guest + use<>, Refused> {
+        let Recipe { engine, component, hook, .. } = recipe;
+        let pre = component.instance_pre();
+        let instance = run(engine, store, engine.budgets().init, 0, |store| pre.instantiate(store))
+            .map_err(|fault| match fault {
+                // Nothing was answered yet: it did not fit into the limits.
+                Fault::Malformed(said) => Refused::Engine { said },
+                fault => Refused::Faulted { call: "start", fault },
+            })?;
+        let unlike = |error: wasmtime::Error| Refused::Engine { said: format!("{error:#}").into() };
+        let exports = component.exports();
+        let base = exports.guest.load(&mut *store, &instance).map_err(unlike)?;
+        let (mut admission, mut routing, mut degradation, mut scenario) = (None, None, None, None);
+        macro_rules! load {
+            ($field:ident) => {
+                if let Some(indices) = &exports.$field {
+                    $field = Some(indices.load(&mut *store, &instance).map_err(unlike)?);
+                }
+            };
+        }
+        match hook {
+            Hook::Admission => load!(admission),
+            Hook::Routing => load!(routing),
+            Hook::Degradation => load!(degradation),
+            Hook::Scenario => load!(scenario),
+        }
+        let (engine, component) = (engine.clone(), component.clone());
+        Ok(move |store| Guest {
+            store,
+            engine,
+            component,
+            base,
+            admission,
+            routing,
+            degradation,
+            scenario,
+            spent: Duration::ZERO,
+            ungranted: 0,
+        })
+    }
+
+    fn init(&mut self, recipe: &Recipe) -> Result<(), Refused> {
+        let manifest = recipe.component.manifest();
+        let subject: Vec<u32> =
+            manifest.subject_metrics.iter().map(|&metric| metric as u32).collect();
+        let node: Vec<u32> = manifest.node_metrics.iter().map(|&metric| metric as u32).collect();
+        let ops: Vec<u32> = manifest.ops.iter().map(|&op| op as u32).collect();
+        let grant = guest::Grant {
+            subject_metrics: &subject,
+            node_metrics: &node,
+            ops: &ops,
+            seed: recipe.seed,
+        };
+        let base = self.base.clone();
+        let budget = self.engine.budgets().init;
+        self.call(budget, 0, |store| base.call_init(store, &recipe.settings, grant))
+            .map_err(|fault| Refused::Faulted { call: "init", fault })?
+            .map_err(|said| Refused::Settings { said: one_line(&said, LINE_BYTES_MAX) })
+    }
+
+    pub(crate) fn catalog(&mut self, entries: &[Entry]) -> Result<(), Fault> {
+        let all_labels: Vec<Vec<types::Label<'_>>> =
+            entries.iter().map(|entry| labels(&entry.labels)).collect();
+        let list: Vec<_> = entries
+            .iter()
+            .zip(&all_labels)
+            .map(|(entry, labels)| types::Entry {
+                kind: entry.kind as u32,
+                id: entry.id,
+                parent: entry.parent,
+                name: &entry.name,
+                labels,
+            })
+            .collect();
+        let base = self.base.clone();
+        let budget = self.engine.budgets().catalog;
+        self.call(budget, 0, |store| base.call_catalog(store, &list))
+    }
+
+    /// Calls the plugin on a deadline; it may bring as much as an answer about `rows` rows needs.
+    pub(crate) fn call<T>(
+        &mut self,
+        budget: Duration,
+        rows: usize,
+        f: impl FnOnce(&mut Store<Inside>) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        let began = Instant::now();
+        let outcome = run(&self.engine, &mut self.store, budget, rows, f);
+        self.spent += began.elapsed();
+        outcome
+    }
+
+    /// An action that the manifest does not name is dropped, and said in the log.
+    pub(crate) fn count_ungranted(&mut self, op: Op) {
+        self.ungranted += 1;
+        let said = format!("the action `{}` is not in the manifest and was dropped", op.key());
+        self.diary().log(3, &said);
+    }
+
+    /// Actions dropped since this instance was made.
+    pub(crate) fn ungranted(&self) -> u64 {
+        self.ungranted
+    }
+
+    pub(crate) fn begin(&mut self, now_us: u64) {
+        self.store.data_mut().diary.begin(now_us);
+        self.spent = Duration::ZERO;
+    }
+
+    /// Ends this instance; what it said remains.
+    pub(crate) fn end(mut self) -> Diary {
+        std::mem::take(self.diary())
+    }
+
+    pub(crate) fn diary(&mut self) -> &mut Diary {
+        &mut self.store.data_mut().diary
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn component(&self) -> &Component {
+        &self.component
+    }
+
+    /// Time in the plugin since the question began.
+    pub(crate) fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    pub(crate) fn base(&self) -> guest::Guest {
+        self.base.clone()
+    }
+
+    pub(crate) fn admission(&self) -> Result<admission::Guest, Fault> {
+        self.admission.clone().ok_or(Fault::Absent)
+    }
+
+    pub(crate) fn routing(&self) -> Result<routing::Guest, Fault> {
+        self.routing.clone().ok_or(Fault::Absent)
+    }
+
+    pub(crate) fn degradation(&self) -> Result<degradation::Guest, Fault> {
+        self.degradation.clone().ok_or(Fault::Absent)
+    }
+
+    pub(crate) fn scenario(&self) -> Result<scenario::Guest, Fault> {
+        self.scenario.clone().ok_or(Fault::Absent)
+    }
+}
+
+fn run<T>(
+    engine: &Engine,
+    store: &mut Store<Inside>,
+    budget: Duration,
+    rows: usize,
+    f: impl FnOnce(&mut Store<Inside>) -> wasmtime::Result<T>,
+) -> Result<T, Fault> {
+    let inside = store.data_mut();
+    inside.diary.begin_call();
+    inside.limiter.refused = false;
+    inside.diag_calls = 0;
+    store.set_hostcall_fuel(answer_bytes(rows));
+    store.set_epoch_deadline(ticks(budget));
+    let running = engine.ticker().run();
+    let outcome = f(store);
+    drop(running);
+    outcome.map_err(|error| fault(&error, store.data()))
+}
+
+/// What an error of the engine says about the plugin.
+fn fault(error: &wasmtime::Error, inside: &Inside) -> Fault {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Fault::Deadline,
+        Some(Trap::AllocationTooLarge) => Fault::OutOfMemory,
+        // A plugin that is refused memory gives up by a trap of its own choice.
+        Some(_) if inside.limiter.refused => Fault::OutOfMemory,
+        Some(trap) => Fault::Trap(match inside.diary.last_words() {
+            Some(words) => format!("{trap}: {words}").into(),
+            None => trap.to_string().into(),
+        }),
+        None if error.is::<TooTalkative>() => Fault::Trap(TooTalkative.to_string().into()),
+        None => Fault::Malformed(error.root_cause().to_string().into()),
+    }
+}

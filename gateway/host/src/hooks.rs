@@ -1,0 +1,214 @@
+//! The questions of the core as calls of the contract, and the answers back.
+
+use evenkeel_core::{
+    Action, AdmitVerdict, Answer, Fault, Labels, Move, NodeId, Op, Question, RegionId, RoomId,
+    RoomRow, Row, SessionRow, State,
+};
+
+use crate::bindings::exports::evenkeel::policy::{admission, degradation, routing};
+use crate::frame::{Frame, labels};
+use crate::guest::Guest;
+use crate::states::{Memo, States, single};
+
+/// Stands in a table of routes where a room has fewer hops than the widest.
+const NO_NODE: u32 = u32::MAX;
+
+impl Guest {
+    /// Asks the plugin. A question of a hook that this instance was not made for finds nobody.
+    pub(crate) fn answer(&mut self, question: &Question, now_us: u64) -> Result<Answer, Fault> {
+        match question {
+            Question::Resolve { scenario, labels } => self.resolve(scenario, labels),
+            Question::Admit { session, room, standing, scenario, labels, regions } => {
+                let newcomer = (session.0, *room, *standing);
+                self.admit(now_us, newcomer, scenario, labels, regions)
+            }
+            Question::Place { room, scenario, labels, nodes } => {
+                self.place(now_us, *room, scenario, labels, nodes)
+            }
+            Question::Reroute { nodes, rooms, memo } => {
+                self.reroute(now_us, nodes, rooms, memo.as_ref())
+            }
+            Question::Tick { sessions, memo } => self.tick(now_us, sessions, memo.as_ref()),
+        }
+    }
+
+    fn resolve(&mut self, scenario: &str, of: &Labels) -> Result<Answer, Fault> {
+        let hook = self.scenario()?;
+        let budget = self.engine().budgets().resolve;
+        let of = labels(of);
+        let params = self.call(budget, 0, |store| hook.call_resolve(store, scenario, &of))?;
+        Ok(Answer::Params(
+            params.into_iter().map(|param| (param.key.into(), param.value)).collect(),
+        ))
+    }
+
+    fn admit(
+        &mut self,
+        now_us: u64,
+        (session, room, standing): (u64, RoomId, Option<RegionId>),
+        scenario: &str,
+        of: &Labels,
+        regions: &[Row],
+    ) -> Result<Answer, Fault> {
+        let hook = self.admission()?;
+        let budget = self.engine().budgets().admit;
+        let frame = Frame::of(&self.component().manifest().node_metrics, regions.iter());
+        let of = labels(of);
+        let standing = standing.map(|region| u64::from(region.0));
+        let answer = self.call(budget, 0, |store| {
+            hook.call_admit(store, now_us, session, room.0, standing, scenario, &of, frame.wire())
+        })?;
+        let verdict = match answer.verdict {
+            admission::Verdict::Abstain => AdmitVerdict::Abstain,
+            admission::Verdict::Accept => AdmitVerdict::Accept,
+            admission::Verdict::AcceptCapped(kbps) => AdmitVerdict::AcceptCapped(kbps),
+            admission::Verdict::Redirect(region) => match u32::try_from(region) {
+                Ok(region) => AdmitVerdict::Redirect(RegionId(region)),
+                Err(_) => return Err(Fault::Malformed(format!("admit: region {region}").into())),
+            },
+            admission::Verdict::Reject(retry_ms) => AdmitVerdict::Reject(retry_ms),
+        };
+        Ok(Answer::Admit { verdict, reason: answer.reason })
+    }
+
+    fn place(
+        &mut self,
+        now_us: u64,
+        room: RoomId,
+        scenario: &str,
+        of: &Labels,
+        nodes: &[Row],
+    ) -> Result<Answer, Fault> {
+        let hook = self.routing()?;
+        let budget = self.engine().budgets().place;
+        let frame = Frame::of(&self.component().manifest().node_metrics, nodes.iter());
+        let of = labels(of);
+        let placement = self.call(budget, nodes.len(), |store| {
+            hook.call_place(store, now_us, room.0, scenario, &of, frame.wire())
+        })?;
+        Ok(Answer::Placed {
+            hops: placement.hops.into_iter().map(NodeId).collect(),
+            ttl_ms: placement.ttl_ms,
+            reason: placement.reason,
+            state: single(self, placement.state)?,
+        })
+    }
+
+    fn reroute(
+        &mut self,
+        now_us: u64,
+        nodes: &[Row],
+        rooms: &[RoomRow],
+        memo: Option<&State>,
+    ) -> Result<Answer, Fault> {
+        let hook = self.routing()?;
+        let component = self.component().clone();
+        let manifest = component.manifest();
+        let before = rooms.iter().map(|room| room.state.as_ref());
+        let mut states = States::of(&manifest.name, manifest.state_schema, before);
+        states.migrate(self)?;
+        if !states.newcomers().is_empty() {
+            let rows = || states.newcomers().iter().map(|&row| &rooms[row as usize]);
+            let known: Vec<_> = rows().map(|room| labels(&room.labels)).collect();
+            let newcomers: Vec<_> = rows()
+                .zip(&known)
+                .map(|(room, labels)| routing::Newcomer {
+                    room: room.row.id,
+                    scenario: &room.scenario,
+                    labels,
+                })
+                .collect();
+            let budget = self.engine().budgets().open;
+            let first =
+                self.call(budget, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
+            states.open(&first)?;
+        }
+        let memo = Memo::of(memo, self)?;
+
+        let width = rooms.iter().map(|room| room.standing.len()).max().unwrap_or(0);
+        let mut standing = Vec::with_capacity(width * rooms.len());
+        for room in rooms {
+            standing.extend(room.standing.iter().map(|node| node.0));
+            standing.resize(standing.len() + width - room.standing.len(), NO_NODE);
+        }
+        let node_frame = Frame::of(&manifest.node_metrics, nodes.iter());
+        let room_frame = Frame::of(&manifest.subject_metrics, rooms.iter().map(|room| &room.row));
+        let blobs = states.blobs();
+        let budget = self.engine().budgets().reroute;
+        let answer = self.call(budget, rooms.len(), |store| {
+            let (nodes, rooms) = (node_frame.wire(), room_frame.wire());
+            let width = width as u32;
+            hook.call_reroute(
+                store,
+                now_us,
+                nodes,
+                rooms,
+                width,
+                &standing,
+                blobs.wire(),
+                memo.wire(),
+            )
+        })?;
+        let moves = answer.moves.into_iter().map(|routing::Move { row, hops, ttl_ms, reason }| {
+            Move { row, hops: hops.into_iter().map(NodeId).collect(), ttl_ms, reason }
+        });
+        Ok(Answer::Moves {
+            moves: moves.collect(),
+            states: states.settle(&answer.keep)?,
+            memo: memo.settle(answer.keep.memo, self)?,
+        })
+    }
+
+    fn tick(
+        &mut self,
+        now_us: u64,
+        sessions: &[SessionRow],
+        memo: Option<&State>,
+    ) -> Result<Answer, Fault> {
+        let hook = self.degradation()?;
+        let component = self.component().clone();
+        let manifest = component.manifest();
+        let before = sessions.iter().map(|session| session.state.as_ref());
+        let mut states = States::of(&manifest.name, manifest.state_schema, before);
+        states.migrate(self)?;
+        if !states.newcomers().is_empty() {
+            let rows = || states.newcomers().iter().map(|&row| &sessions[row as usize]);
+            let known: Vec<_> = rows().map(|session| labels(&session.labels)).collect();
+            let newcomers: Vec<_> = rows()
+                .zip(&known)
+                .map(|(session, labels)| degradation::Newcomer {
+                    session: session.row.id,
+                    room: session.room.0,
+                    scenario: &session.scenario,
+                    labels,
+                })
+                .collect();
+            let budget = self.engine().budgets().open;
+            let first =
+                self.call(budget, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
+            states.open(&first)?;
+        }
+        let memo = Memo::of(memo, self)?;
+
+        let frame =
+            Frame::of(&manifest.subject_metrics, sessions.iter().map(|session| &session.row));
+        let blobs = states.blobs();
+        let budget = self.engine().budgets().tick;
+        let answer = self.call(budget, sessions.len(), |store| {
+            hook.call_tick(store, now_us, frame.wire(), blobs.wire(), memo.wire())
+        })?;
+        let mut actions = Vec::with_capacity(answer.actions.len());
+        for degradation::Action { row, op, arg, reason } in answer.actions {
+            // One that nobody knows is the core's to count; one that was not granted never gets there.
+            match Op::from_number(op) {
+                Some(known) if !manifest.ops.contains(&known) => self.count_ungranted(known),
+                Some(_) | None => actions.push(Action { row, op, arg, reason }),
+            }
+        }
+        Ok(Answer::Actions {
+            actions,
+            states: states.settle(&answer.keep)?,
+            memo: memo.settle(answer.keep.memo, self)?,
+        })
+    }
+}

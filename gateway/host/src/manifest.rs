@@ -1,0 +1,181 @@
+//! What a plugin says of itself, in the custom section `evenkeel:manifest`.
+
+use std::sync::Arc;
+
+use evenkeel_core::{Hook, Metric, Op};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::refused::Refused;
+use crate::schema::Schema;
+
+/// The contract this host speaks.
+pub(crate) const CONTRACT: &str = "0.1.0";
+
+/// A name is a word in metrics, logs and file names.
+const NAME_BYTES_MAX: usize = 64;
+
+/// What a plugin says of itself.
+///
+/// Numbers of metrics and actions that this gateway does not know are left out: the plugin is not granted them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Manifest {
+    /// Its name: lower-case letters, digits and hyphens. Revisions of one plugin share it, and their states.
+    pub name: Arc<str>,
+    /// Its version, for people.
+    pub version: Box<str>,
+    /// The hooks it answers; at least one.
+    pub hooks: Vec<Hook>,
+    /// The schema of its settings.
+    pub settings: Schema,
+    /// The schema number of the states and the memo that it writes.
+    pub state_schema: u32,
+    /// Metrics it reads of sessions and rooms, in the order of its columns.
+    pub subject_metrics: Vec<Metric>,
+    /// Metrics it reads of nodes and regions, in the order of its columns.
+    pub node_metrics: Vec<Metric>,
+    /// Actions it takes.
+    pub ops: Vec<Op>,
+    /// Its reasons, so that people see words.
+    pub reasons: Vec<Reason>,
+}
+
+/// A reason that a plugin gives for its decisions.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Reason {
+    /// What decisions carry.
+    pub number: u32,
+    /// What people read.
+    pub name: Box<str>,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    name: String,
+    version: Box<str>,
+    contract: Box<str>,
+    hooks: Vec<String>,
+    settings: Value,
+    #[serde(default)]
+    state_schema: u32,
+    #[serde(default)]
+    subject_metrics: Vec<u32>,
+    #[serde(default)]
+    node_metrics: Vec<u32>,
+    #[serde(default)]
+    ops: Vec<u32>,
+    #[serde(default)]
+    reasons: Vec<Reason>,
+}
+
+impl Manifest {
+    pub(crate) fn read(section: &[u8]) -> Result<Manifest, Refused> {
+        let text: Text = serde_json::from_slice(section)
+            .map_err(|error| wrong("(whole)", "the manifest's JSON", &error.to_string()))?;
+        if !same_contract(&text.contract) {
+            return Err(Refused::Contract { found: text.contract, spoken: CONTRACT });
+        }
+        let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if text.name.is_empty() || text.name.len() > NAME_BYTES_MAX || !text.name.chars().all(named)
+        {
+            let expected = "1 to 64 lower-case letters, digits and hyphens";
+            return Err(wrong("name", expected, &format!("{:?}", text.name)));
+        }
+        let hooks =
+            Hook::ALL.into_iter().filter(|hook| text.hooks.iter().any(|name| name == hook.name()));
+        let hooks: Vec<Hook> = hooks.collect();
+        if hooks.is_empty() {
+            let expected = "one or more of admission, routing, degradation, scenario";
+            return Err(wrong("hooks", expected, &format!("{:?}", text.hooks)));
+        }
+        let settings = Schema::new(text.settings)
+            .map_err(|unfit| wrong(&unfit.path, &unfit.expected, &unfit.found))?;
+        let metrics =
+            |numbers: Vec<u32>| numbers.into_iter().filter_map(Metric::from_number).collect();
+        Ok(Manifest {
+            name: text.name.into(),
+            version: text.version,
+            hooks,
+            settings,
+            state_schema: text.state_schema,
+            subject_metrics: metrics(text.subject_metrics),
+            node_metrics: metrics(text.node_metrics),
+            ops: text.ops.into_iter().filter_map(Op::from_number).collect(),
+            reasons: text.reasons,
+        })
+    }
+}
+
+/// Before version 1 a change of the second number may break plugins; the third never does.
+pub(crate) fn same_contract(version: &str) -> bool {
+    let line = |version: &str| version.rsplit_once('.').map(|(line, _)| line.to_owned());
+    line(version).is_some() && line(version) == line(CONTRACT)
+}
+
+fn wrong(field: &str, expected: &str, found: &str) -> Refused {
+    Refused::Manifest { field: field.into(), expected: expected.into(), found: found.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn manifest() -> Value {
+        json!({
+            "name": "nearest", "version": "1.2.0", "contract": "0.1.0", "hooks": ["routing"],
+            "settings": {"type": "object"}, "state_schema": 2, "subject_metrics": [13, 9_999],
+            "node_metrics": [32, 35], "ops": [1, 77], "reasons": [{"number": 1, "name": "nearest"}]
+        })
+    }
+
+    fn read(manifest: &Value) -> Result<Manifest, Refused> {
+        Manifest::read(manifest.to_string().as_bytes())
+    }
+
+    #[test]
+    fn numbers_from_a_newer_registry_are_left_out() {
+        let manifest = read(&manifest()).unwrap();
+        assert_eq!(manifest.subject_metrics, [Metric::Sessions]);
+        assert_eq!(manifest.node_metrics, [Metric::Delay, Metric::Load]);
+        assert_eq!(manifest.ops, [Op::Cap]);
+        assert_eq!(manifest.state_schema, 2);
+    }
+
+    #[test]
+    fn a_hook_from_a_newer_contract_is_left_out_but_one_must_remain() {
+        let mut value = manifest();
+        value["hooks"] = json!(["recording", "routing"]);
+        assert_eq!(read(&value).unwrap().hooks, [Hook::Routing]);
+        value["hooks"] = json!(["recording"]);
+        assert!(matches!(read(&value), Err(Refused::Manifest { field, .. }) if &*field == "hooks"));
+    }
+
+    #[test]
+    fn another_contract_is_refused_with_both_versions() {
+        let mut value = manifest();
+        value["contract"] = json!("0.1.7");
+        assert!(read(&value).is_ok());
+        for other in ["0.2.0", "1.1.0", "0", ""] {
+            value["contract"] = json!(other);
+            assert_eq!(
+                read(&value),
+                Err(Refused::Contract { found: other.into(), spoken: "0.1.0" })
+            );
+        }
+    }
+
+    #[test]
+    fn a_name_is_one_word() {
+        let mut value = manifest();
+        for bad in ["", "Nearest", "a/b", &"a".repeat(65)] {
+            value["name"] = json!(bad);
+            assert!(
+                matches!(read(&value), Err(Refused::Manifest { field, .. }) if &*field == "name")
+            );
+        }
+        value["name"] = json!("a".repeat(64));
+        assert!(read(&value).is_ok());
+    }
+}

@@ -1,0 +1,263 @@
+//! Settings against their schema: the part of JSON Schema that settings need, and nothing that is silently ignored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Number, Value};
+
+/// The schema of a plugin's settings.
+///
+/// Understood: `type` (one of object, array, string, boolean, integer, number), `properties`, `required`,
+/// `additionalProperties` (true or false), `items`, `enum`, `minimum`, `maximum`, `default`, and of all patterns the
+/// one of durations (`30s`). Words that explain
+/// (`title`, `description`, `unit`, `examples`, anything with `$` or `x-` before it) are kept and not read.
+/// Any other keyword is refused, since a bound that nobody holds is worse than none.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Schema {
+    json: Value,
+    root: Node,
+}
+
+/// How a schema says that a text is a duration.
+const DURATION: &str = "^[0-9]+([.][0-9]+)?(ms|s|m|h)$";
+
+/// Where a value, or the schema itself, is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Unfit {
+    pub(crate) path: String,
+    pub(crate) expected: String,
+    pub(crate) found: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Object,
+    Array,
+    String,
+    Boolean,
+    Integer,
+    Number,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+struct Node {
+    kind: Option<Kind>,
+    properties: BTreeMap<String, Node>,
+    required: BTreeSet<String>,
+    closed: bool,
+    duration: bool,
+    items: Option<Box<Node>>,
+    choices: Option<Vec<Value>>,
+    minimum: Option<Number>,
+    maximum: Option<Number>,
+    default: Option<Value>,
+}
+
+impl Schema {
+    pub(crate) fn new(json: Value) -> Result<Schema, Unfit> {
+        let root = Node::read(&json, "settings")?;
+        if root.kind != Some(Kind::Object) {
+            return Err(unfit("settings.type", "\"object\"", json.get("type")));
+        }
+        Ok(Schema { json, root })
+    }
+
+    /// The schema as the plugin gave it.
+    pub fn json(&self) -> &Value {
+        &self.json
+    }
+
+    /// The settings with defaults in the place of what was not given. `null` stands for none given.
+    pub(crate) fn complete(&self, settings: Value) -> Result<Value, Unfit> {
+        let settings = if settings.is_null() { Value::Object(Map::new()) } else { settings };
+        self.root.complete(settings, "$")
+    }
+}
+
+impl Node {
+    fn read(json: &Value, path: &str) -> Result<Node, Unfit> {
+        let Value::Object(keywords) = json else {
+            return Err(unfit(path, "a schema", Some(json)));
+        };
+        let mut node = Node::default();
+        for (keyword, value) in keywords {
+            let path = format!("{path}.{keyword}");
+            match keyword.as_str() {
+                "type" => node.kind = Some(Kind::read(value, &path)?),
+                "properties" => node.properties = properties(value, &path)?,
+                "required" => node.required = required(value, &path)?,
+                "additionalProperties" => {
+                    let open = value
+                        .as_bool()
+                        .ok_or_else(|| unfit(&path, "true or false", Some(value)))?;
+                    node.closed = !open;
+                }
+                "items" => node.items = Some(Box::new(Node::read(value, &path)?)),
+                "enum" => {
+                    let choices = value.as_array().filter(|choices| !choices.is_empty());
+                    let choices =
+                        choices.ok_or_else(|| unfit(&path, "a list of values", Some(value)))?;
+                    node.choices = Some(choices.clone());
+                }
+                "minimum" => node.minimum = Some(number(value, &path)?),
+                "maximum" => node.maximum = Some(number(value, &path)?),
+                "pattern" if value == DURATION => node.duration = true,
+                "default" => node.default = Some(value.clone()),
+                "title" | "description" | "unit" | "examples" | "format" | "deprecated" => {}
+                word if word.starts_with('$') || word.starts_with("x-") => {}
+                _ => return Err(unfit(&path, "a keyword this gateway holds", Some(value))),
+            }
+        }
+        if let Some(default) = &node.default {
+            let completed = node.complete(default.clone(), &format!("{path}.default"))?;
+            node.default = Some(completed);
+        }
+        Ok(node)
+    }
+
+    fn complete(&self, value: Value, path: &str) -> Result<Value, Unfit> {
+        if let Some(kind) = self.kind
+            && !kind.fits(&value)
+        {
+            return Err(unfit(path, kind.words(), Some(&value)));
+        }
+        if let Some(choices) = &self.choices
+            && !choices.contains(&value)
+        {
+            let choices: Vec<String> = choices.iter().map(Value::to_string).collect();
+            return Err(unfit(path, &format!("one of {}", choices.join(", ")), Some(&value)));
+        }
+        if let Value::Number(given) = &value {
+            if let Some(minimum) = self.minimum.as_ref().filter(|minimum| less(given, minimum)) {
+                return Err(unfit(path, &format!("at least {minimum}"), Some(&value)));
+            }
+            if let Some(maximum) = self.maximum.as_ref().filter(|maximum| less(maximum, given)) {
+                return Err(unfit(path, &format!("at most {maximum}"), Some(&value)));
+            }
+        }
+        if self.duration && !value.as_str().is_some_and(is_duration) {
+            return Err(unfit(path, "a duration such as 250ms, 30s, 5m or 1h", Some(&value)));
+        }
+        match value {
+            Value::Object(given) => self.complete_object(given, path),
+            Value::Array(given) => self.complete_array(given, path),
+            plain => Ok(plain),
+        }
+    }
+
+    fn complete_object(&self, given: Map<String, Value>, path: &str) -> Result<Value, Unfit> {
+        let mut whole = Map::new();
+        for (key, value) in given {
+            let path = format!("{path}.{key}");
+            let value = match self.properties.get(&key) {
+                Some(node) => node.complete(value, &path)?,
+                None if self.closed => {
+                    let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
+                    let expected = format!("one of the settings {}", known.join(", "));
+                    return Err(unfit(&path, &expected, Some(&value)));
+                }
+                None => value,
+            };
+            whole.insert(key, value);
+        }
+        for (key, node) in &self.properties {
+            if let Some(default) = &node.default
+                && !whole.contains_key(key)
+            {
+                whole.insert(key.clone(), default.clone());
+            }
+        }
+        match self.required.iter().find(|&key| !whole.contains_key(key)) {
+            Some(key) => {
+                let kind = self.properties.get(key).and_then(|node| node.kind);
+                Err(unfit(&format!("{path}.{key}"), kind.map_or("given", Kind::words), None))
+            }
+            None => Ok(Value::Object(whole)),
+        }
+    }
+
+    fn complete_array(&self, given: Vec<Value>, path: &str) -> Result<Value, Unfit> {
+        let Some(items) = &self.items else { return Ok(Value::Array(given)) };
+        let whole = given.into_iter().enumerate();
+        whole.map(|(i, value)| items.complete(value, &format!("{path}[{i}]"))).collect()
+    }
+}
+
+impl Kind {
+    fn read(value: &Value, path: &str) -> Result<Kind, Unfit> {
+        Ok(match value.as_str() {
+            Some("object") => Kind::Object,
+            Some("array") => Kind::Array,
+            Some("string") => Kind::String,
+            Some("boolean") => Kind::Boolean,
+            Some("integer") => Kind::Integer,
+            Some("number") => Kind::Number,
+            _ => return Err(unfit(path, "the name of one type", Some(value))),
+        })
+    }
+
+    fn fits(self, value: &Value) -> bool {
+        match self {
+            Kind::Object => value.is_object(),
+            Kind::Array => value.is_array(),
+            Kind::String => value.is_string(),
+            Kind::Boolean => value.is_boolean(),
+            Kind::Integer => value.is_i64() || value.is_u64(),
+            Kind::Number => value.is_number(),
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Kind::Object => "an object",
+            Kind::Array => "a list",
+            Kind::String => "a text",
+            Kind::Boolean => "true or false",
+            Kind::Integer => "a whole number",
+            Kind::Number => "a number",
+        }
+    }
+}
+
+fn properties(value: &Value, path: &str) -> Result<BTreeMap<String, Node>, Unfit> {
+    let of = value.as_object().ok_or_else(|| unfit(path, "an object of schemas", Some(value)))?;
+    let read = |(key, json)| Ok((String::clone(key), Node::read(json, &format!("{path}.{key}"))?));
+    of.iter().map(read).collect()
+}
+
+fn required(value: &Value, path: &str) -> Result<BTreeSet<String>, Unfit> {
+    let keys = value.as_array().and_then(|keys| {
+        keys.iter().map(|key| key.as_str().map(str::to_owned)).collect::<Option<BTreeSet<_>>>()
+    });
+    keys.ok_or_else(|| unfit(path, "a list of names", Some(value)))
+}
+
+fn number(value: &Value, path: &str) -> Result<Number, Unfit> {
+    value.as_number().cloned().ok_or_else(|| unfit(path, "a number", Some(value)))
+}
+
+fn is_duration(text: &str) -> bool {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    ["ms", "s", "m", "h"].contains(&&text[number.len()..])
+        && number
+            .split_once('.')
+            .map_or(digits(number), |(whole, part)| digits(whole) && digits(part))
+}
+
+/// Whole numbers are compared exactly.
+fn less(a: &Number, b: &Number) -> bool {
+    match (a.as_i128(), b.as_i128()) {
+        (Some(a), Some(b)) => a < b,
+        _ => a.as_f64() < b.as_f64(),
+    }
+}
+
+fn unfit(path: &str, expected: &str, found: Option<&Value>) -> Unfit {
+    let found = found.map_or_else(|| "nothing".to_owned(), Value::to_string);
+    let end = found.floor_char_boundary(80);
+    let found = if end < found.len() { format!("{}…", &found[..end]) } else { found };
+    Unfit { path: path.into(), expected: expected.into(), found }
+}
+
+#[cfg(test)]
+mod tests;

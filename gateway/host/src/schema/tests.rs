@@ -1,0 +1,95 @@
+use serde_json::json;
+
+use super::*;
+
+fn schema() -> Schema {
+    Schema::new(json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["mode"],
+        "properties": {
+            "jitter": {"type": "integer", "minimum": 1, "maximum": 500, "default": 30, "unit": "ms"},
+            "mode": {"type": "string", "enum": ["calm", "brisk"]},
+            "share": {"type": "number", "minimum": 0.0, "maximum": 1.0},
+            "tiers": {"type": "array", "items": {
+                "type": "object", "additionalProperties": false,
+                "properties": {"cap": {"type": "integer", "default": 64}, "name": {"type": "string"}}
+            }}
+        }
+    }))
+    .unwrap()
+}
+
+fn path_of(settings: Value) -> String {
+    schema().complete(settings).unwrap_err().path
+}
+
+#[test]
+fn what_was_not_given_has_its_default() {
+    let whole = schema().complete(json!({"mode": "calm", "tiers": [{}, {"cap": 5}]})).unwrap();
+    assert_eq!(whole, json!({"jitter": 30, "mode": "calm", "tiers": [{"cap": 64}, {"cap": 5}]}));
+}
+
+#[test]
+fn bounds_are_held_on_both_sides() {
+    for good in [1, 500] {
+        assert!(schema().complete(json!({"mode": "calm", "jitter": good})).is_ok());
+    }
+    for bad in [0, 501] {
+        assert_eq!(path_of(json!({"mode": "calm", "jitter": bad})), "$.jitter");
+    }
+    assert!(schema().complete(json!({"mode": "calm", "share": 1})).is_ok());
+    assert_eq!(path_of(json!({"mode": "calm", "share": 1.01})), "$.share");
+}
+
+#[test]
+fn large_whole_numbers_are_compared_exactly() {
+    let schema = Schema::new(json!({
+        "type": "object", "properties": {"n": {"type": "integer", "maximum": 9_007_199_254_740_992_u64}}
+    }))
+    .unwrap();
+    assert!(schema.complete(json!({"n": 9_007_199_254_740_992_u64})).is_ok());
+    assert!(schema.complete(json!({"n": 9_007_199_254_740_993_u64})).is_err());
+}
+
+#[test]
+fn an_error_names_the_place_what_is_right_and_what_was_found() {
+    let wrong = schema().complete(json!({"mode": "calm", "tiers": [{}, {"cap": "64"}]}));
+    let wrong = wrong.unwrap_err();
+    assert_eq!(wrong.path, "$.tiers[1].cap");
+    assert_eq!(wrong.expected, "a whole number");
+    assert_eq!(wrong.found, "\"64\"");
+    assert_eq!(path_of(json!({"mode": "wild"})), "$.mode");
+    assert_eq!(path_of(json!({"mode": "calm", "jiter": 3})), "$.jiter");
+    assert_eq!(path_of(json!({"mode": "calm", "jitter": 3.5})), "$.jitter");
+    assert_eq!(path_of(json!([])), "$");
+}
+
+#[test]
+fn what_is_required_and_has_no_default_must_be_given() {
+    assert_eq!(path_of(json!({})), "$.mode");
+    assert_eq!(path_of(Value::Null), "$.mode");
+}
+
+#[test]
+fn a_keyword_that_is_not_held_is_refused() {
+    let bad = json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "^a"}}});
+    assert_eq!(Schema::new(bad).unwrap_err().path, "settings.properties.a.pattern");
+    let bad = json!({"type": "object", "properties": {"a": {"type": "integer", "minimum": 2, "default": 1}}});
+    assert_eq!(Schema::new(bad).unwrap_err().path, "settings.properties.a.default");
+    assert_eq!(Schema::new(json!({})).unwrap_err().path, "settings.type");
+}
+
+#[test]
+fn a_duration_is_a_number_with_its_unit() {
+    let duration = json!({"type": "string", "pattern": DURATION, "default": "30s"});
+    let schema = json!({"type": "object", "properties": {"stay": duration}});
+    let schema = Schema::new(schema).unwrap();
+    for good in ["30s", "0ms", "1.5m", "12h"] {
+        assert!(schema.complete(json!({"stay": good})).is_ok(), "{good}");
+    }
+    for bad in ["30", "s", "", "-1s", "1.s", ".5s", "1.5.5s", "1 s", "1d", "1sm"] {
+        let wrong = schema.complete(json!({"stay": bad})).unwrap_err();
+        assert_eq!(wrong.expected, "a duration such as 250ms, 30s, 5m or 1h", "{bad}");
+    }
+}

@@ -1,0 +1,290 @@
+//! States on their way into a plugin and out of it: opened for newcomers, migrated where an older revision wrote
+//! them, and taken back only if every length and row is right.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evenkeel_core::{Fault, State};
+
+use crate::bindings::evenkeel::policy::types::{BlobsParam, BlobsResult, Keep};
+use crate::diary::one_line;
+use crate::guest::Guest;
+use crate::limits::{LINE_BYTES_MAX, MEMO_BYTES_MAX, STATE_BYTES_MAX};
+
+/// The states of a batch, by row.
+pub(crate) struct States<'a> {
+    plugin: Arc<str>,
+    schema: u32,
+    rows: Vec<Cow<'a, [u8]>>,
+    /// Rows that this plugin has not seen.
+    newcomers: Vec<u32>,
+    /// Rows that an older revision wrote, by its schema.
+    older: BTreeMap<u32, Vec<u32>>,
+}
+
+impl<'a> States<'a> {
+    /// Sorts the states of a question's rows by what must happen before the plugin can read them.
+    ///
+    /// A state of a newer schema, left behind by a rollback, cannot be read: its row is a newcomer.
+    pub(crate) fn of(
+        plugin: &Arc<str>,
+        schema: u32,
+        states: impl Iterator<Item = Option<&'a State>>,
+    ) -> States<'a> {
+        let (mut rows, mut newcomers, mut older) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (row, state) in states.enumerate() {
+            let row = row as u32;
+            let readable = state.filter(|state| readable(state, plugin, schema));
+            match readable {
+                None => newcomers.push(row),
+                Some(state) if state.schema < schema => {
+                    older.entry(state.schema).or_insert_with(Vec::new).push(row);
+                }
+                Some(_) => {}
+            }
+            rows.push(
+                readable.map_or(Cow::Borrowed(&[][..]), |state| Cow::Borrowed(&*state.bytes)),
+            );
+        }
+        States { plugin: Arc::clone(plugin), schema, rows, newcomers, older }
+    }
+
+    /// Rows that the plugin has to be told of first.
+    pub(crate) fn newcomers(&self) -> &[u32] {
+        &self.newcomers
+    }
+
+    /// First states, in the order of [`newcomers`](States::newcomers).
+    pub(crate) fn open(&mut self, first: &BlobsResult) -> Result<(), Fault> {
+        let newcomers = std::mem::take(&mut self.newcomers);
+        self.fill(&newcomers, first, "open")?;
+        self.newcomers = newcomers;
+        Ok(())
+    }
+
+    /// Has the plugin rewrite what older revisions wrote.
+    pub(crate) fn migrate(&mut self, guest: &mut Guest) -> Result<(), Fault> {
+        let older = std::mem::take(&mut self.older);
+        for (&from, rows) in &older {
+            let blobs = Blobs::of(rows.iter().map(|&row| &*self.rows[row as usize]));
+            let (base, budget) = (guest.base(), guest.engine().budgets().migrate);
+            let migrated = guest
+                .call(budget, rows.len(), |store| base.call_migrate(store, from, blobs.wire()))?
+                .map_err(|said| unwilling("migrate", from, &said))?;
+            self.fill(rows, &migrated, "migrate")?;
+        }
+        self.older = older;
+        Ok(())
+    }
+
+    fn fill(&mut self, rows: &[u32], blobs: &BlobsResult, call: &str) -> Result<(), Fault> {
+        for (&row, bytes) in rows.iter().zip(slices(blobs, rows.len(), call)?) {
+            self.rows[row as usize] = Cow::Owned(bytes.to_vec());
+        }
+        Ok(())
+    }
+
+    /// All states, as the plugin reads them.
+    pub(crate) fn blobs(&self) -> Blobs {
+        Blobs::of(self.rows.iter().map(|bytes| &**bytes))
+    }
+
+    /// What becomes of them: those the plugin replaced, and those that are new in any case.
+    pub(crate) fn settle(self, keep: &Keep) -> Result<Vec<(u32, State)>, Fault> {
+        let mut changed: BTreeMap<u32, Box<[u8]>> = BTreeMap::new();
+        for &row in self.newcomers.iter().chain(self.older.values().flatten()) {
+            changed.insert(row, (&*self.rows[row as usize]).into());
+        }
+        let slices = slices(&keep.states, keep.rows.len(), "keep")?;
+        for (&row, bytes) in keep.rows.iter().zip(slices) {
+            if row as usize >= self.rows.len() {
+                let said = format!("keep: row {row} of {} rows", self.rows.len());
+                return Err(Fault::Malformed(said.into()));
+            }
+            changed.insert(row, bytes.into());
+        }
+        let state = |bytes| State { plugin: Arc::clone(&self.plugin), schema: self.schema, bytes };
+        Ok(changed.into_iter().map(|(row, bytes)| (row, state(bytes))).collect())
+    }
+}
+
+/// The memo on its way through a call.
+pub(crate) struct Memo<'a> {
+    bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Memo<'a> {
+    /// The memo as this revision reads it: empty where another plugin, or a newer revision, wrote it.
+    pub(crate) fn of(memo: Option<&'a State>, guest: &mut Guest) -> Result<Memo<'a>, Fault> {
+        let component = guest.component().clone();
+        let (plugin, schema) = (&component.manifest().name, component.manifest().state_schema);
+        let Some(memo) = memo.filter(|memo| readable(memo, plugin, schema)) else {
+            return Ok(Memo { bytes: Cow::Borrowed(&[]) });
+        };
+        if memo.schema == schema {
+            return Ok(Memo { bytes: Cow::Borrowed(&memo.bytes) });
+        }
+        let (base, budget) = (guest.base(), guest.engine().budgets().migrate);
+        let migrated = guest
+            .call(budget, 0, |store| base.call_migrate_memo(store, memo.schema, &memo.bytes))?
+            .map_err(|said| unwilling("migrate-memo", memo.schema, &said))?;
+        Ok(Memo { bytes: Cow::Owned(migrated) })
+    }
+
+    pub(crate) fn wire(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What becomes of it: the plugin's new one, or a migrated one that it left as it is.
+    pub(crate) fn settle(
+        self,
+        new: Option<Vec<u8>>,
+        guest: &Guest,
+    ) -> Result<Option<State>, Fault> {
+        let migrated = match self.bytes {
+            Cow::Owned(bytes) => Some(bytes),
+            Cow::Borrowed(_) => None,
+        };
+        let Some(bytes) = new.or(migrated) else { return Ok(None) };
+        if bytes.len() > MEMO_BYTES_MAX {
+            let said = format!("memo: {} bytes, at most {MEMO_BYTES_MAX}", bytes.len());
+            return Err(Fault::Malformed(said.into()));
+        }
+        let manifest = guest.component().manifest();
+        let plugin = Arc::clone(&manifest.name);
+        Ok(Some(State { plugin, schema: manifest.state_schema, bytes: bytes.into() }))
+    }
+}
+
+/// States one after the other.
+pub(crate) struct Blobs {
+    offsets: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Blobs {
+    fn of<'a>(states: impl Iterator<Item = &'a [u8]>) -> Blobs {
+        let mut blobs = Blobs { offsets: vec![0], bytes: Vec::new() };
+        for state in states {
+            blobs.bytes.extend_from_slice(state);
+            blobs.offsets.push(blobs.bytes.len() as u32);
+        }
+        blobs
+    }
+
+    pub(crate) fn wire(&self) -> BlobsParam<'_> {
+        BlobsParam { offsets: &self.offsets, bytes: &self.bytes }
+    }
+}
+
+/// A single state that a plugin wrote.
+pub(crate) fn single(guest: &Guest, bytes: Vec<u8>) -> Result<State, Fault> {
+    if bytes.len() > STATE_BYTES_MAX {
+        return Err(too_large("state", 0, bytes.len()));
+    }
+    let manifest = guest.component().manifest();
+    let plugin = Arc::clone(&manifest.name);
+    Ok(State { plugin, schema: manifest.state_schema, bytes: bytes.into() })
+}
+
+fn readable(state: &State, plugin: &Arc<str>, schema: u32) -> bool {
+    state.plugin == *plugin && state.schema <= schema
+}
+
+/// The states in a list of so many, each checked.
+fn slices<'a>(blobs: &'a BlobsResult, rows: usize, call: &str) -> Result<Vec<&'a [u8]>, Fault> {
+    let BlobsResult { offsets, bytes } = blobs;
+    if rows == 0 && offsets.is_empty() && bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let malformed = |said: String| Fault::Malformed(format!("{call}: {said}").into());
+    if offsets.len() != rows + 1 {
+        return Err(malformed(format!(
+            "{} offsets for {rows} states, one more is right",
+            offsets.len()
+        )));
+    }
+    if offsets[0] != 0 || offsets[rows] as usize != bytes.len() {
+        return Err(malformed(format!(
+            "offsets from {} to {} for {} bytes",
+            offsets[0],
+            offsets[rows],
+            bytes.len()
+        )));
+    }
+    let slice = |(row, pair): (usize, &[u32])| {
+        let (from, to) = (pair[0] as usize, pair[1] as usize);
+        match bytes.get(from..to) {
+            None => Err(malformed(format!("offsets {from} and then {to} of state {row}"))),
+            Some(state) if state.len() > STATE_BYTES_MAX => Err(too_large(call, row, state.len())),
+            Some(state) => Ok(state),
+        }
+    };
+    offsets.windows(2).enumerate().map(slice).collect()
+}
+
+fn too_large(call: &str, row: usize, bytes: usize) -> Fault {
+    let said = format!("{call}: state {row} has {bytes} bytes, at most {STATE_BYTES_MAX}");
+    Fault::Malformed(said.into())
+}
+
+fn unwilling(call: &str, from: u32, said: &str) -> Fault {
+    let said = one_line(said, LINE_BYTES_MAX);
+    Fault::Malformed(format!("{call} from schema {from}: {said}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blobs(offsets: &[u32], bytes: usize) -> BlobsResult {
+        BlobsResult { offsets: offsets.to_vec(), bytes: vec![7; bytes] }
+    }
+
+    fn state(plugin: &str, schema: u32) -> State {
+        State { plugin: plugin.into(), schema, bytes: Box::new([1]) }
+    }
+
+    #[test]
+    fn states_whose_offsets_do_not_match_are_malformed() {
+        assert_eq!(slices(&blobs(&[0, 2, 2], 2), 2, "keep").unwrap(), [&[7, 7][..], &[]]);
+        assert!(slices(&blobs(&[], 0), 0, "keep").unwrap().is_empty());
+        assert!(slices(&blobs(&[0], 0), 0, "keep").unwrap().is_empty());
+        for (offsets, bytes, rows) in [
+            (&[0, 2][..], 2, 2),
+            (&[0, 1, 2], 2, 1),
+            (&[], 0, 1),
+            (&[1, 2], 2, 1),
+            (&[0, 1], 2, 1),
+            (&[0, 3], 2, 1),
+            (&[0, 2, 1, 2], 2, 3),
+            (&[0, u32::MAX, 2], 2, 2),
+            (&[], 1, 0),
+        ] {
+            let fault = slices(&blobs(offsets, bytes), rows, "keep").unwrap_err();
+            assert!(matches!(fault, Fault::Malformed(_)), "{offsets:?} of {bytes}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_bounded() {
+        let max = STATE_BYTES_MAX;
+        assert!(slices(&blobs(&[0, max as u32], max), 1, "keep").is_ok());
+        assert!(slices(&blobs(&[0, max as u32 + 1], max + 1), 1, "keep").is_err());
+    }
+
+    #[test]
+    fn rows_of_others_and_of_newer_revisions_are_newcomers_and_older_ones_migrate() {
+        let rows = [
+            None,
+            Some(state("a", 2)),
+            Some(state("b", 2)),
+            Some(state("a", 3)),
+            Some(state("a", 1)),
+        ];
+        let states = States::of(&"a".into(), 2, rows.iter().map(Option::as_ref));
+        assert_eq!(states.newcomers(), [0, 2, 3]);
+        assert_eq!(states.older, BTreeMap::from([(1, vec![4])]));
+    }
+}

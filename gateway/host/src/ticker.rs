@@ -1,0 +1,106 @@
+//! Counts milliseconds while a plugin runs, and rests while none does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// A budget is a whole number of these.
+const TICK: Duration = Duration::from_millis(1);
+
+#[derive(Default)]
+struct Shared {
+    calls: AtomicUsize,
+    asleep: AtomicBool,
+    over: AtomicBool,
+}
+
+/// The thread that moves an engine's epoch on.
+pub(crate) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ticker {
+    /// Starts the thread; it rests until the first call.
+    pub(crate) fn start(engine: wasmtime::Engine) -> std::io::Result<Ticker> {
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("policy-ticker".into())
+            .spawn(move || tick(&theirs, &engine))?;
+        Ok(Ticker { shared, thread: Some(thread) })
+    }
+
+    /// Ticks until what it returns is dropped. The thread is woken at most once in a tick.
+    pub(crate) fn run(&self) -> Running<'_> {
+        self.shared.calls.fetch_add(1, SeqCst);
+        self.wake();
+        Running(&self.shared)
+    }
+
+    fn wake(&self) {
+        if self.shared.asleep.load(SeqCst)
+            && self.shared.asleep.swap(false, SeqCst)
+            && let Some(thread) = &self.thread
+        {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.over.store(true, SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // The thread only counts; it has no panic to tell us of.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A call in progress.
+pub(crate) struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Ticks after which a call that may take `budget` has had all of it, wherever in a tick it began.
+pub(crate) fn ticks(budget: Duration) -> u64 {
+    let whole = budget.as_nanos().div_ceil(TICK.as_nanos());
+    u64::try_from(whole).unwrap_or(u64::MAX >> 1).saturating_add(1).min(u64::MAX >> 1)
+}
+
+fn tick(shared: &Shared, engine: &wasmtime::Engine) {
+    while !shared.over.load(SeqCst) {
+        if shared.calls.load(SeqCst) > 0 {
+            thread::sleep(TICK);
+            engine.increment_epoch();
+            continue;
+        }
+        // A call that begins between the store and the second look finds `asleep` set and wakes us.
+        shared.asleep.store(true, SeqCst);
+        if shared.calls.load(SeqCst) == 0 && !shared.over.load(SeqCst) {
+            thread::park();
+        }
+        shared.asleep.store(false, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_has_its_whole_budget_wherever_in_a_tick_it_begins() {
+        assert_eq!(ticks(Duration::ZERO), 1);
+        assert_eq!(ticks(Duration::from_micros(1)), 2);
+        assert_eq!(ticks(Duration::from_millis(5)), 6);
+        assert_eq!(ticks(Duration::from_micros(5_001)), 7);
+        assert!(ticks(Duration::MAX) <= u64::MAX >> 1);
+    }
+}

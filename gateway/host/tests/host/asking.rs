@@ -1,0 +1,170 @@
+//! Each hook's question reaches the plugin whole, and its answer comes back.
+
+use evenkeel_core::{
+    Action, AdmitVerdict, Answer, Entry, EntryKind, Fault, Hook, Measures, Metric, Move, NodeId,
+    Question, RegionId, RoomId, RoomRow, Row, SessionId, UNMEASURED,
+};
+use serde_json::json;
+
+use crate::plugin::{labels, policy, row, session, state, tick};
+use evenkeel_host::{Level, Policy};
+
+fn load(id: u64, permille: u64) -> Row {
+    let mut measures = Measures::default();
+    measures.set(Metric::Load, permille);
+    Row { id, measures }
+}
+
+fn admit(mode: &str, standing: Option<u32>) -> Result<Answer, Fault> {
+    let question = Question::Admit {
+        session: SessionId(3),
+        room: RoomId(4),
+        standing: standing.map(RegionId),
+        scenario: "call".into(),
+        labels: labels(),
+        regions: vec![load(9, 400)],
+    };
+    policy(Hook::Admission, mode).ask(&question, 1).map(|answered| answered.answer)
+}
+
+fn place() -> Question {
+    let nodes = vec![load(1, 0), load(2, 0), load(3, 0)];
+    Question::Place { room: RoomId(6), scenario: "call".into(), labels: labels(), nodes }
+}
+
+#[test]
+fn every_verdict_of_admission_comes_back() {
+    let reason = 400;
+    for (mode, standing, verdict) in [
+        ("abstain", None, AdmitVerdict::Abstain),
+        ("accept", None, AdmitVerdict::Accept),
+        ("cap", None, AdmitVerdict::AcceptCapped(64)),
+        ("reject", None, AdmitVerdict::Reject(500)),
+        ("", None, AdmitVerdict::Redirect(RegionId(9))),
+        ("", Some(20), AdmitVerdict::Redirect(RegionId(21))),
+    ] {
+        assert_eq!(admit(mode, standing), Ok(Answer::Admit { verdict, reason }));
+    }
+    assert!(matches!(admit("far", None), Err(Fault::Malformed(_))));
+}
+
+#[test]
+fn an_admission_is_told_time_names_and_labels() {
+    let mut policy = policy(Hook::Admission, "accept");
+    let question = Question::Admit {
+        session: SessionId(3),
+        room: RoomId(4),
+        standing: None,
+        scenario: "call".into(),
+        labels: labels(),
+        regions: vec![load(9, 400)],
+    };
+    let notes = policy.ask(&question, 12_345).unwrap().notes;
+    let notes: Vec<(&str, i64)> = notes.iter().map(|note| (&*note.key, note.value)).collect();
+    assert_eq!(notes, [("now", 12_345), ("session", 3), ("room", 4), ("call", 2)]);
+}
+
+#[test]
+fn a_placement_comes_back_with_the_rooms_first_state() {
+    let answered = policy(Hook::Routing, "").ask(&place(), 0).unwrap();
+    let hops = vec![NodeId(3), NodeId(2), NodeId(1)];
+    let state = state(2, &[6]);
+    assert_eq!(answered.answer, Answer::Placed { hops, ttl_ms: 5, reason: 0, state });
+}
+
+#[test]
+fn rooms_move_by_where_they_stand() {
+    let room = |id, standing: &[u32], first| RoomRow {
+        row: row(id, 0),
+        scenario: "call".into(),
+        labels: labels(),
+        standing: standing.iter().copied().map(NodeId).collect(),
+        state: Some(state(2, &[first])),
+    };
+    let rooms = vec![room(1, &[4, 5, 6], 8), room(2, &[7], 9), room(3, &[], 10)];
+    let question = Question::Reroute { nodes: vec![load(4, 30)], rooms, memo: None };
+    let answered = policy(Hook::Routing, "").ask(&question, 0).unwrap();
+    let to = |row, hops: &[u32], ttl_ms| {
+        let hops = hops.iter().copied().map(NodeId).collect();
+        Move { row, hops, ttl_ms, reason: 30 }
+    };
+    let moves = vec![to(0, &[6], 8), to(1, &[7], 9), to(2, &[], 10)];
+    assert_eq!(answered.answer, Answer::Moves { moves, states: vec![], memo: None });
+}
+
+#[test]
+fn a_tick_reads_granted_columns_and_nothing_else() {
+    let mut with_cap = session(2, 20, Some(state(2, &[5])));
+    with_cap.row.measures.set(Metric::Cap, 300);
+    let sessions = vec![session(1, 10, Some(state(2, &[5]))), with_cap];
+    let question = Question::Tick { sessions, memo: None };
+    let answered = policy(Hook::Degradation, "still").ask(&question, 0).unwrap();
+    let Answer::Actions { actions, states, memo } = answered.answer else { panic!() };
+    let cap = |row, arg| Action { row, op: 1, arg, reason: 0 };
+    assert_eq!(actions, [cap(0, 10), cap(1, 20)]);
+    assert!(states.is_empty() && memo.is_none(), "what a plugin leaves alone does not come back");
+    let notes = answered.notes.iter().map(|note| (note.row, &*note.key, note.value));
+    assert_eq!(
+        notes.collect::<Vec<_>>(),
+        [
+            (0, "column-0", 10),
+            (0, "column-1", i64::from(UNMEASURED)),
+            (1, "column-0", 20),
+            (1, "column-1", 300),
+        ]
+    );
+}
+
+#[test]
+fn an_empty_batch_is_asked_and_answered() {
+    let answered = policy(Hook::Degradation, "quiet").ask(&tick(&[]), 0).unwrap();
+    let nothing = Answer::Actions { actions: vec![], states: vec![], memo: None };
+    assert_eq!(answered.answer, nothing);
+    assert!(answered.notes.is_empty());
+}
+
+#[test]
+fn a_scenario_plugin_sees_labels_catalog_and_seed() {
+    let entry = Entry {
+        kind: EntryKind::Region,
+        id: 1,
+        parent: 0,
+        name: "east".into(),
+        labels: vec![("power".into(), "grid".into())],
+    };
+    let mut policy = policy(Hook::Scenario, "");
+    let question = Question::Resolve { scenario: "call".into(), labels: labels() };
+    let params = |policy: &mut Policy| policy.ask(&question, 0).unwrap().answer;
+    let expected = |entries| {
+        Answer::Params(vec![("spares".into(), 2), ("call".into(), entries), ("seed".into(), 77)])
+    };
+    assert_eq!(params(&mut policy), expected(0));
+    policy.catalog(vec![entry.clone(), entry]).unwrap();
+    assert_eq!(params(&mut policy), expected(2));
+}
+
+#[test]
+fn an_action_outside_the_manifest_is_dropped_and_said() {
+    let mut policy = policy(Hook::Degradation, "voice-only");
+    let answered = policy.ask(&tick(&[1, 2]), 0).unwrap();
+    let Answer::Actions { actions, states, .. } = answered.answer else { panic!() };
+    assert!(actions.is_empty());
+    assert_eq!(states.len(), 2, "the rest of the answer stands");
+    assert_eq!(policy.ungranted(), 2);
+    let line = policy.poll_line().unwrap();
+    assert_eq!(line.level, Level::Warn);
+    assert!(line.words.contains("voice-only"));
+}
+
+#[test]
+fn a_question_for_another_hook_finds_nobody() {
+    assert_eq!(policy(Hook::Routing, "").ask(&tick(&[1]), 0), Err(Fault::Absent));
+}
+
+#[test]
+fn the_answer_names_its_revision() {
+    let mut policy = policy(Hook::Degradation, "");
+    let answered = policy.ask(&tick(&[1]), 0).unwrap();
+    assert_eq!(&*answered.revision, policy.revision());
+    assert_eq!(policy.settings(), json!({"mode": ""}).to_string());
+}

@@ -1,0 +1,142 @@
+//! The test guest: compiled once, dressed with the manifest that a test wants.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::Duration;
+
+use evenkeel_core::{Hook, Labels, Measures, Metric, Question, RoomId, Row, SessionRow, State};
+use evenkeel_host::{Budgets, Component, Engine, Policy};
+use serde_json::{Value, json};
+
+/// An engine whose budgets no slow machine runs past.
+pub(crate) fn roomy() -> &'static Engine {
+    static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+        let long = Duration::from_secs(600);
+        Engine::with_budgets(Budgets {
+            init: long,
+            catalog: long,
+            migrate: long,
+            open: long,
+            admit: long,
+            place: long,
+            resolve: long,
+            reroute: long,
+            tick: long,
+        })
+    });
+    &ENGINE
+}
+
+/// The guest as cargo writes it: a core module, without a manifest.
+pub(crate) fn bare() -> &'static [u8] {
+    static MODULE: OnceLock<Vec<u8>> = OnceLock::new();
+    MODULE.get_or_init(|| {
+        let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests");
+        let built = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--locked",
+                "--target",
+                "wasm32-unknown-unknown",
+            ])
+            .arg("--target-dir")
+            .arg(&target)
+            .current_dir(guests)
+            .env_remove("RUSTFLAGS")
+            .env_remove("RUSTC_WRAPPER")
+            .env_remove("RUSTC_WORKSPACE_WRAPPER")
+            .status()
+            .unwrap();
+        assert!(built.success(), "the guest compiles: `rustup target add wasm32-unknown-unknown`?");
+        std::fs::read(target.join("wasm32-unknown-unknown/release/guest.wasm")).unwrap()
+    })
+}
+
+/// A manifest that fits the guest.
+pub(crate) fn manifest() -> Value {
+    json!({
+        "name": "guest",
+        "version": "1.0.0",
+        "contract": "0.1.0",
+        "hooks": ["admission", "routing", "degradation", "scenario"],
+        "settings": {
+            "type": "object",
+            "additionalProperties": false,
+            "properties": {"mode": {"type": "string", "default": "count"}}
+        },
+        "state_schema": 2,
+        "subject_metrics": [1, 9],
+        "node_metrics": [35],
+        "ops": [1],
+        "reasons": []
+    })
+}
+
+/// A module with a custom section at its end.
+pub(crate) fn with_section(module: &[u8], name: &str, data: &[u8]) -> Vec<u8> {
+    let mut section = leb(name.len());
+    section.extend(name.as_bytes());
+    section.extend(data);
+    [module, &[0], &leb(section.len()), &section].concat()
+}
+
+fn leb(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 128 {
+        bytes.push(number as u8 | 128);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+/// The guest with a manifest.
+pub(crate) fn dressed(manifest: &Value) -> Vec<u8> {
+    with_section(bare(), "evenkeel:manifest", manifest.to_string().as_bytes())
+}
+
+/// The guest with its usual manifest, vetted.
+pub(crate) fn guest() -> &'static Component {
+    static COMPONENT: LazyLock<Component> =
+        LazyLock::new(|| Component::vet(roomy(), &dressed(&manifest())).unwrap());
+    &COMPONENT
+}
+
+/// The guest, told by its settings how to behave.
+pub(crate) fn policy(hook: Hook, mode: &str) -> Policy {
+    Policy::install(roomy(), guest(), hook, json!({"mode": mode}), Vec::new(), 77).unwrap()
+}
+
+/// A row with the first subject metric of the manifest, and one that was not asked for.
+pub(crate) fn row(id: u64, loss_up: u64) -> Row {
+    let mut measures = Measures::default();
+    measures.set(Metric::LossUp, loss_up).set(Metric::Rung, 4);
+    Row { id, measures }
+}
+
+/// Two labels.
+pub(crate) fn labels() -> Labels {
+    Arc::new([("region".into(), "east".into()), ("device".into(), "phone".into())])
+}
+
+/// A session with this state.
+pub(crate) fn session(id: u64, loss_up: u64, state: Option<State>) -> SessionRow {
+    let (room, scenario) = (RoomId(id + 100), "call".into());
+    SessionRow { row: row(id, loss_up), room, scenario, labels: labels(), state }
+}
+
+/// A state that the guest wrote.
+pub(crate) fn state(schema: u32, bytes: &[u8]) -> State {
+    State { plugin: "guest".into(), schema, bytes: bytes.into() }
+}
+
+/// A tick of sessions that have the state 5.
+pub(crate) fn tick(losses: &[u64]) -> Question {
+    let sessions =
+        losses.iter().zip(1..).map(|(&loss, id)| session(id, loss, Some(state(2, &[5]))));
+    Question::Tick { sessions: sessions.collect(), memo: None }
+}

@@ -1,0 +1,112 @@
+//! States travel in questions and answers: opened, migrated, carried through a fault, never half applied.
+
+use evenkeel_core::{Answer, Fault, Hook, Question, SessionRow, State};
+use evenkeel_host::Policy;
+
+use crate::plugin::{policy, session, state, tick};
+
+type Kept = (Vec<(u32, State)>, Option<State>);
+
+fn ask(policy: &mut Policy, sessions: Vec<SessionRow>, memo: Option<State>) -> Result<Kept, Fault> {
+    match policy.ask(&Question::Tick { sessions, memo }, 0)?.answer {
+        Answer::Actions { states, memo, .. } => Ok((states, memo)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_state_comes_back_changed_and_with_its_schema() {
+    let mut policy = policy(Hook::Degradation, "count");
+    let sessions =
+        vec![session(1, 0, Some(state(2, &[5]))), session(2, 0, Some(state(2, &[9, 9])))];
+    let (states, memo) = ask(&mut policy, sessions, Some(state(2, &[30]))).unwrap();
+    assert_eq!(states, [(0, state(2, &[6])), (1, state(2, &[10, 9]))]);
+    assert_eq!(memo, Some(state(2, &[31])));
+}
+
+#[test]
+fn newcomers_are_opened_first_and_their_states_come_back_in_any_case() {
+    let mut counting = policy(Hook::Degradation, "count");
+    let newcomers = || vec![session(1, 0, Some(state(2, &[5]))), session(2, 0, None)];
+    let (states, _) = ask(&mut counting, newcomers(), None).unwrap();
+    assert_eq!(states, [(0, state(2, &[6])), (1, state(2, &[3]))], "two labels, and one tick");
+
+    let mut still = policy(Hook::Degradation, "still");
+    let (states, memo) = ask(&mut still, newcomers(), None).unwrap();
+    assert_eq!(states, [(1, state(2, &[2]))]);
+    assert_eq!(memo, None);
+}
+
+#[test]
+fn what_another_plugin_or_a_newer_revision_wrote_is_not_shown() {
+    let mut policy = policy(Hook::Degradation, "count");
+    let theirs = || State { plugin: "other".into(), schema: 2, bytes: Box::new([70]) };
+    let sessions = vec![session(1, 0, Some(theirs())), session(2, 0, Some(state(3, &[70])))];
+    let (states, memo) = ask(&mut policy, sessions, Some(theirs())).unwrap();
+    assert_eq!(states, [(0, state(2, &[3])), (1, state(2, &[3]))]);
+    assert_eq!(memo, Some(state(2, &[1])));
+    let (_, memo) = ask(&mut policy, vec![], Some(state(3, &[70]))).unwrap();
+    assert_eq!(memo, Some(state(2, &[1])));
+}
+
+#[test]
+fn states_of_older_revisions_are_migrated_each_from_its_own_schema() {
+    let mut still = policy(Hook::Degradation, "still");
+    let sessions = vec![
+        session(1, 0, Some(state(1, &[50]))),
+        session(2, 0, Some(state(2, &[60]))),
+        session(3, 0, Some(state(0, &[70]))),
+        session(4, 0, Some(state(1, &[80]))),
+    ];
+    let (states, memo) = ask(&mut still, sessions, Some(state(1, &[9]))).unwrap();
+    assert_eq!(states, [(0, state(2, &[1, 50])), (2, state(2, &[0, 70])), (3, state(2, &[1, 80]))]);
+    assert_eq!(
+        memo,
+        Some(state(2, &[1, 9])),
+        "a migrated memo comes back though the tick left it alone"
+    );
+}
+
+#[test]
+fn a_migrated_state_is_what_the_tick_sees() {
+    let mut policy = policy(Hook::Degradation, "count");
+    let sessions = vec![session(1, 0, Some(state(1, &[50])))];
+    let (states, memo) = ask(&mut policy, sessions, Some(state(1, &[9]))).unwrap();
+    assert_eq!(states, [(0, state(2, &[2, 50]))]);
+    assert_eq!(memo, Some(state(2, &[2])), "the guest counts from the first byte");
+}
+
+#[test]
+fn a_plugin_that_cannot_migrate_says_so_and_nothing_is_lost() {
+    let mut policy = policy(Hook::Degradation, "unwilling");
+    let fault = ask(&mut policy, vec![session(1, 0, Some(state(1, &[50])))], None).unwrap_err();
+    assert_eq!(fault, Fault::Malformed("migrate from schema 1: cannot read that".into()));
+}
+
+#[test]
+fn a_state_is_carried_through_a_trap() {
+    let mut policy = policy(Hook::Degradation, "count");
+    let (states, memo) = ask(&mut policy, vec![session(1, 0, None)], None).unwrap();
+    let carried = states[0].1.clone();
+
+    let poisoned = vec![session(1, 666, Some(carried.clone())), session(2, 0, None)];
+    assert!(matches!(ask(&mut policy, poisoned, memo.clone()), Err(Fault::Trap(_))));
+
+    let (states, memo) = ask(&mut policy, vec![session(1, 0, Some(carried))], memo).unwrap();
+    assert_eq!(
+        states,
+        [(0, state(2, &[4]))],
+        "opened with 2, and two ticks of which the trap is none"
+    );
+    assert_eq!(memo, Some(state(2, &[2])));
+}
+
+#[test]
+fn the_same_question_has_the_same_answer_before_and_after_a_fault() {
+    let mut policy = policy(Hook::Degradation, "count");
+    let first = policy.ask(&tick(&[1, 2, 3]), 0).unwrap();
+    policy.ask(&tick(&[666]), 0).unwrap_err();
+    let again = policy.ask(&tick(&[1, 2, 3]), 0).unwrap();
+    assert_eq!(first.answer, again.answer);
+    assert_eq!(first.notes, again.notes);
+}

@@ -1,0 +1,172 @@
+//! What is taken, and with which words the rest is refused.
+
+use evenkeel_core::{Entry, EntryKind, Fault, Hook, Metric, Op};
+use evenkeel_host::{Component, Engine, Policy, Refused};
+use serde_json::{Value, json};
+
+use crate::plugin::{bare, dressed, guest, manifest, roomy, with_section};
+
+fn refusal(bytes: &[u8]) -> Refused {
+    match Component::vet(roomy(), bytes) {
+        Ok(_) => panic!("taken"),
+        Err(refused) => refused,
+    }
+}
+
+fn install(component: &Component, hook: Hook, settings: Value) -> Result<Policy, Refused> {
+    Policy::install(roomy(), component, hook, settings, Vec::new(), 0)
+}
+
+fn why_not(settings: Value) -> Refused {
+    match install(guest(), Hook::Degradation, settings) {
+        Ok(_) => panic!("taken"),
+        Err(refused) => refused,
+    }
+}
+
+#[test]
+fn a_core_module_is_taken_and_says_who_it_is() {
+    let manifest = guest().manifest();
+    assert_eq!(&*manifest.name, "guest");
+    assert_eq!(manifest.hooks, Hook::ALL);
+    assert_eq!(manifest.state_schema, 2);
+    assert_eq!(manifest.subject_metrics, [Metric::LossUp, Metric::Cap]);
+    assert_eq!(manifest.ops, [Op::Cap]);
+    assert_eq!(manifest.settings.json()["type"], "object");
+}
+
+#[test]
+fn a_component_is_taken_as_well_and_keeps_its_manifest() {
+    let module = dressed(&manifest());
+    let encoder = wit_component::ComponentEncoder::default().module(&module).unwrap();
+    let bytes = encoder.validate(true).encode().unwrap();
+    let component = Component::vet(roomy(), &bytes).unwrap();
+    assert_eq!(component.manifest(), guest().manifest());
+    assert_ne!(component.digest(), guest().digest());
+    assert!(install(&component, Hook::Routing, Value::Null).is_ok());
+}
+
+#[test]
+fn an_import_of_wasi_is_refused_with_the_way_to_rebuild() {
+    let module = wat::parse_str(
+        r#"(module (import "wasi_snapshot_preview1" "clock_time_get"
+             (func (param i32 i64 i32) (result i32))))"#,
+    );
+    let refused = refusal(&module.unwrap());
+    assert!(matches!(&refused, Refused::Import { found, .. }
+        if &**found == "wasi_snapshot_preview1::clock_time_get"));
+    assert!(refused.to_string().contains("cargo build --release --target wasm32-unknown-unknown"));
+
+    let component =
+        wat::parse_str(r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#);
+    assert!(matches!(refusal(&component.unwrap()), Refused::Import { found, .. }
+        if &*found == "wasi:cli/environment@0.2.0"));
+}
+
+#[test]
+fn another_version_of_the_contract_is_refused_with_both_numbers() {
+    let module = wat::parse_str(r#"(module (import "evenkeel:policy/diag@0.2.0" "log" (func)))"#);
+    let refused = refusal(&module.unwrap());
+    assert_eq!(refused, Refused::Contract { found: "0.2.0".into(), spoken: "0.1.0" });
+}
+
+#[test]
+fn a_missing_manifest_is_refused() {
+    assert_eq!(refusal(bare()), Refused::NoManifest);
+}
+
+#[test]
+fn a_manifest_that_is_wrong_is_refused_with_the_field() {
+    let mut bad = manifest();
+    bad["settings"]["properties"]["mode"]["pattern"] = json!("x");
+    assert!(matches!(refusal(&dressed(&bad)), Refused::Manifest { field, .. }
+        if &*field == "settings.properties.mode.pattern"));
+    let cut = with_section(bare(), "evenkeel:manifest", b"{\"name\":");
+    assert!(matches!(refusal(&cut), Refused::Manifest { .. }));
+}
+
+#[test]
+fn bytes_that_are_no_plugin_are_refused() {
+    assert!(matches!(refusal(b"#!/bin/sh"), Refused::NotWasm { .. }));
+    assert!(matches!(refusal(b""), Refused::NotWasm { .. }));
+    let whole = dressed(&manifest());
+    assert!(matches!(refusal(&whole[..whole.len() / 2]), Refused::NotWasm { .. }));
+    let empty = wat::parse_str("(module)").unwrap();
+    let empty = with_section(&empty, "evenkeel:manifest", manifest().to_string().as_bytes());
+    assert!(matches!(refusal(&empty), Refused::NotAPlugin { .. }));
+}
+
+#[test]
+fn a_plugin_of_more_than_16_mib_is_refused_unread() {
+    let max = 16 << 20;
+    assert!(
+        matches!(refusal(&vec![0; max + 1]), Refused::TooLarge { bytes, .. } if bytes == max + 1)
+    );
+    assert!(matches!(refusal(&vec![0; max]), Refused::NotWasm { .. }));
+}
+
+#[test]
+fn a_plugin_is_bound_only_to_hooks_that_its_manifest_names() {
+    let mut routing = manifest();
+    routing["hooks"] = json!(["routing"]);
+    let component = Component::vet(roomy(), &dressed(&routing)).unwrap();
+    assert!(install(&component, Hook::Routing, Value::Null).is_ok());
+    let refused = install(&component, Hook::Scenario, Value::Null).err();
+    let hook = Hook::Scenario;
+    assert_eq!(refused, Some(Refused::HookUnanswered { plugin: "guest".into(), hook }));
+}
+
+#[test]
+fn settings_are_refused_with_their_path_and_what_would_be_right() {
+    let refused = why_not(json!({"mode": 3}));
+    assert_eq!(refused.to_string(), "setting `$.mode` should be a text, found 3");
+    assert!(
+        matches!(why_not(json!({"mood": "x"})), Refused::Setting { path, .. } if &*path == "$.mood")
+    );
+}
+
+#[test]
+fn a_plugin_may_refuse_settings_itself() {
+    assert_eq!(
+        why_not(json!({"mode": "refuse"})),
+        Refused::Settings { said: "no such tier".into() }
+    );
+}
+
+#[test]
+fn a_plugin_that_fails_before_its_first_question_is_refused() {
+    assert!(matches!(
+        why_not(json!({"mode": "trap-in-init"})),
+        Refused::Faulted { call: "init", fault: Fault::Trap(_) }
+    ));
+    let trap = Entry {
+        kind: EntryKind::Node,
+        id: 1,
+        parent: 0,
+        name: "trap".into(),
+        labels: vec![("rack".into(), "7".into())],
+    };
+    let installed =
+        Policy::install(roomy(), guest(), Hook::Routing, Value::Null, vec![trap], 0).err();
+    assert!(matches!(installed, Some(Refused::Faulted { call: "catalog", fault: Fault::Trap(_) })));
+}
+
+#[test]
+fn an_endless_init_is_stopped() {
+    let engine = Engine::new();
+    let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
+    let settings = json!({"mode": "loop-in-init"});
+    let installed = Policy::install(&engine, &component, Hook::Routing, settings, vec![], 0).err();
+    assert_eq!(installed, Some(Refused::Faulted { call: "init", fault: Fault::Deadline }));
+}
+
+#[test]
+fn a_revision_is_named_by_plugin_and_settings() {
+    let with =
+        |settings| install(guest(), Hook::Degradation, settings).unwrap().revision().to_owned();
+    let revision = with(json!({"mode": "count"}));
+    assert_eq!(revision.len(), 12);
+    assert!(revision.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    assert_eq!(with(Value::Null), revision, "a default that is written out changes nothing");
+    assert_ne!(with(json!({"mode": "still"})), revision);
+}

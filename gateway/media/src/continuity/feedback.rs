@@ -1,0 +1,211 @@
+//! RTCP that crosses the mapping, both ways.
+
+use super::stream::Stream;
+use super::{Continuity, Epoch, Protection};
+use crate::rtcp::rewrite::{
+    count, payload_type, rename_media, retain_blocks, retain_described, retain_leaving,
+    retain_missing, rewrite, sender_info, set_sender_info, set_ssrc, ssrc,
+};
+use crate::rtcp::{
+    BYE, Malformed, NACK, RECEIVER_REPORT, ReportBlock, SENDER_REPORT, SOURCE_DESCRIPTION,
+    TRANSPORT_FEEDBACK,
+};
+use std::fmt;
+
+/// Why a compound packet is not passed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dropped {
+    /// It is no RTCP.
+    Malformed(Malformed),
+    /// Its hop is closed.
+    Stale,
+    /// Nothing in it concerns who it is for: it is all about another sender's numbers.
+    Empty,
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(reason) => reason.fmt(f),
+            Self::Stale => f.write_str("of a hop that is closed"),
+            Self::Empty => f.write_str("about another sender only"),
+        }
+    }
+}
+
+impl std::error::Error for Dropped {}
+
+impl Continuity {
+    /// Rewrites RTCP of the hop of `epoch` for the client and says how many of its bytes are left.
+    ///
+    /// Sender reports follow the mapping of their stream; those whose stream has none, or another
+    /// one by now, are left out: an NTP/RTP pair of another mapping would tear lips from voices.
+    /// A sender that took a stream over keeps silent about its name, and the hop that was left about
+    /// everything but the streams it still delivers: it no longer hears the client, and its goodbye
+    /// is none.
+    ///
+    /// # Errors
+    /// Why nothing is left to pass on.
+    pub fn rtcp_to_client(&mut self, epoch: Epoch, compound: &mut [u8]) -> Result<usize, Dropped> {
+        if epoch < self.epoch && Some(epoch) != self.previous {
+            return Err(Dropped::Stale);
+        }
+        if self.protection == Protection::Srtp {
+            return Ok(compound.len());
+        }
+        let is_left = epoch < self.epoch;
+        let streams = &mut self.streams;
+        let (mut left_out, mut said) = (false, false);
+        let length = rewrite(compound, |packet| {
+            let kept = match payload_type(packet) {
+                SENDER_REPORT => {
+                    let kept = sender_report(streams, epoch, packet);
+                    left_out |= kept == 0;
+                    if is_left { retain_blocks(&mut packet[..kept], |_| false) } else { kept }
+                }
+                SOURCE_DESCRIPTION => {
+                    return retain_described(packet, |ssrc| match sent_by(streams, epoch, ssrc) {
+                        Some(stream) => (!stream.present.took_over).then_some(stream.ssrc),
+                        None => (!left_out && !is_left).then_some(ssrc),
+                    });
+                }
+                _ if is_left => 0,
+                BYE => retain_leaving(packet, |ssrc| {
+                    sent_by(streams, epoch, ssrc).map(|stream| stream.ssrc)
+                }),
+                _ => {
+                    let sender = ssrc(packet).and_then(|ssrc| sent_by(streams, epoch, ssrc));
+                    if let Some(stream) = sender {
+                        set_ssrc(packet, stream.ssrc);
+                    }
+                    packet.len()
+                }
+            };
+            said |= kept > 0;
+            kept
+        });
+        finish(length, said)
+    }
+
+    /// Rewrites the client's RTCP for the present hop and says how many of its bytes are left.
+    ///
+    /// Reports, NACKs and key-frame requests name streams and numbers as that hop sent them. What
+    /// the client says of an earlier sender's packets is left out, and so are losses and reports it
+    /// counts from that time.
+    ///
+    /// # Errors
+    /// Why nothing is left to pass on.
+    pub fn rtcp_to_node(&mut self, compound: &mut [u8]) -> Result<usize, Dropped> {
+        if self.protection == Protection::Srtp {
+            return Ok(compound.len());
+        }
+        let epoch = self.epoch;
+        let streams = &mut self.streams;
+        let mut said = false;
+        let length = rewrite(compound, |packet| {
+            let kept = match (payload_type(packet), count(packet)) {
+                (SENDER_REPORT | RECEIVER_REPORT, _) => {
+                    retain_blocks(packet, |block| match known_as(streams, block.ssrc) {
+                        Some(stream) => report_block(stream, epoch, block),
+                        None => true,
+                    })
+                }
+                (TRANSPORT_FEEDBACK, NACK) => {
+                    let media = packet.get(8..).and_then(<[u8]>::first_chunk);
+                    let media = media.map(|bytes| u32::from_be_bytes(*bytes));
+                    match media.and_then(|ssrc| known_as(streams, ssrc)) {
+                        Some(stream) => missing(stream, epoch, packet),
+                        None => packet.len(),
+                    }
+                }
+                (SOURCE_DESCRIPTION, _) => return packet.len(),
+                _ => packet.len(),
+            };
+            rename_media(&mut packet[..kept], |ssrc| {
+                known_as(streams, ssrc).map(|stream| stream.present.node_ssrc)
+            });
+            said |= kept > 0;
+            kept
+        });
+        finish(length, said)
+    }
+}
+
+/// A description says something only beside what it describes.
+fn finish(length: Result<usize, Malformed>, said: bool) -> Result<usize, Dropped> {
+    match length {
+        Ok(length) if said => Ok(length),
+        Ok(_) => Err(Dropped::Empty),
+        Err(reason) => Err(Dropped::Malformed(reason)),
+    }
+}
+
+fn sent_by(streams: &[Stream], epoch: Epoch, node_ssrc: u32) -> Option<&Stream> {
+    streams.iter().find(|stream| stream.is_sent_by(epoch, node_ssrc))
+}
+
+fn known_as(streams: &mut [Stream], ssrc: u32) -> Option<&mut Stream> {
+    streams.iter_mut().find(|stream| stream.ssrc == ssrc)
+}
+
+/// Rewrites a sender report for the client; 0 if it is to be left out.
+fn sender_report(streams: &mut [Stream], epoch: Epoch, packet: &mut [u8]) -> usize {
+    let Some(mut info) = sender_info(packet) else { return 0 };
+    let sender = streams.iter_mut().find(|stream| stream.is_sent_by(epoch, info.ssrc));
+    let Some(stream) = sender else { return 0 };
+    let reports = &mut stream.reports;
+    if stream.present.took_over {
+        // The node counts from its own beginning, the client from the stream's.
+        info.packets = reports.packets.wrapping_add(reports.packets_before);
+        info.octets = reports.octets.wrapping_add(reports.octets_before);
+    } else {
+        reports.packets_before = info.packets.wrapping_sub(reports.packets);
+        reports.octets_before = info.octets.wrapping_sub(reports.octets);
+    }
+    reports.times.rotate_right(1);
+    reports.times[0] = (info.ntp >> 16) as u32;
+    info.ssrc = stream.ssrc;
+    info.timestamp = stream.present.client_timestamp(info.timestamp);
+    set_sender_info(packet, &info);
+    packet.len()
+}
+
+/// Rewrites a report block about `stream` for the node; false if it is to be left out.
+fn report_block(stream: &mut Stream, epoch: Epoch, block: &mut ReportBlock) -> bool {
+    stream.reports.lost = block.lost;
+    if !stream.present.took_over {
+        block.ssrc = stream.present.node_ssrc;
+        return true;
+    }
+    let behind = (stream.highest as u16).wrapping_sub(block.sequence_max as u16).cast_signed();
+    let since_first = stream.highest.wrapping_sub(stream.present.first).cast_signed();
+    let received = since_first - i32::from(behind);
+    if stream.epoch() != epoch || received < 0 {
+        return false;
+    }
+    let first = stream.present.node_sequence(stream.present.first as u16);
+    block.ssrc = stream.present.node_ssrc;
+    block.sequence_max = u32::from(first).wrapping_add(received.cast_unsigned());
+    block.lost = block.lost.saturating_sub(stream.reports.lost_before);
+    if !stream.reports.times.contains(&block.last_sr) {
+        (block.last_sr, block.delay_since_last_sr) = (0, 0);
+    }
+    true
+}
+
+/// Rewrites a NACK about `stream` for the node; 0 if it misses nothing that the node sent.
+fn missing(stream: &Stream, epoch: Epoch, packet: &mut [u8]) -> usize {
+    if !stream.present.took_over {
+        return packet.len();
+    }
+    if stream.epoch() != epoch {
+        return 0;
+    }
+    let since_first = stream.highest.wrapping_sub(stream.present.first).cast_signed();
+    retain_missing(packet, |first, mask| {
+        let behind = (stream.highest as u16).wrapping_sub(first).cast_signed();
+        // How many of the 17 numbers from `first` on lie before the first the node sent.
+        let before = (i32::from(behind) - since_first).clamp(0, 17);
+        (stream.present.node_sequence(first), mask >> before << before)
+    })
+}

@@ -1,0 +1,367 @@
+//! One stream as the client knows it, and how the node's numbers become its own.
+
+use super::pace::{Pace, Silence};
+use super::recent::{Recent, Use};
+use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass, Source};
+use crate::rtp::{self, sequence_ahead, timestamp_ahead};
+use std::time::{Duration, Instant};
+
+/// A stream that goes on by itself has timestamps this close to where it stopped or, as a clock
+/// should, to where it would be by now. It tells a stream that went on from one that began anew
+/// under the same SSRC near the old number.
+const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(10);
+
+/// A stream towards the client: its numbers, and who sends it.
+///
+/// Outgoing sequence numbers are kept in 32 bits and compared across the wrap.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stream {
+    /// The SSRC the client knows.
+    pub(super) ssrc: u32,
+    pub(super) payload_type: u8,
+    pub(super) clock_rate: u32,
+    /// When a packet of it was last passed on.
+    pub(super) heard: Instant,
+    /// The present hop began to deliver it and nobody has asked yet.
+    pub(super) joined: bool,
+    pub(super) present: Mapping,
+    previous: Option<Mapping>,
+    pub(super) reports: Reports,
+    /// The highest outgoing number used.
+    pub(super) highest: u32,
+    /// The latest outgoing timestamp, and when it was heard first.
+    latest: u32,
+    latest_at: Instant,
+    /// The number that would follow one that jumped; two in a row are believed.
+    after_jump: Option<u16>,
+    pace: Pace,
+    recent: Recent,
+}
+
+/// How one sender's numbers become the client's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mapping {
+    epoch: Epoch,
+    /// The hop before, when it sent the same stream with the same numbers.
+    earlier: Option<Epoch>,
+    /// The SSRC the node sends.
+    pub(super) node_ssrc: u32,
+    /// Added to the node's sequence numbers.
+    sequence: u16,
+    /// Added to the node's timestamps.
+    timestamp: u32,
+    /// The outgoing number of its first packet.
+    pub(super) first: u32,
+    /// What this mapping may use lies above: what the sender before had used.
+    floor: u32,
+    /// It continues what another sender began.
+    pub(super) took_over: bool,
+}
+
+/// What RTCP about a stream needs to stay continuous.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reports {
+    /// Packets and payload bytes passed on.
+    pub(super) packets: u32,
+    pub(super) octets: u32,
+    /// What the sender before had counted more than was passed on here.
+    pub(super) packets_before: u32,
+    pub(super) octets_before: u32,
+    /// The middle of the NTP times of the present sender's last reports.
+    pub(super) times: [u32; 4],
+    /// Losses the client reported last.
+    pub(super) lost: i32,
+    /// Those of them that the present sender has nothing to do with.
+    pub(super) lost_before: i32,
+}
+
+impl Mapping {
+    fn carries(&self, epoch: Epoch, node_ssrc: u32) -> bool {
+        self.node_ssrc == node_ssrc && (self.epoch == epoch || self.earlier == Some(epoch))
+    }
+
+    fn numbers(&self, header: &rtp::Header) -> (u16, u32) {
+        let sequence = header.sequence.wrapping_add(self.sequence);
+        (sequence, header.timestamp.wrapping_add(self.timestamp))
+    }
+
+    /// The node's sequence number for an outgoing one.
+    pub(super) fn node_sequence(&self, sequence: u16) -> u16 {
+        sequence.wrapping_sub(self.sequence)
+    }
+
+    /// The outgoing timestamp for one of the node's.
+    pub(super) fn client_timestamp(&self, timestamp: u32) -> u32 {
+        timestamp.wrapping_add(self.timestamp)
+    }
+}
+
+impl Stream {
+    /// A stream that nobody sent before: the node's own numbers, under `ssrc`.
+    pub(super) fn begin(
+        epoch: Epoch,
+        header: &rtp::Header,
+        ssrc: u32,
+        clock_rate: u32,
+        now: Instant,
+    ) -> Self {
+        let highest = u32::from(header.sequence);
+        let mut pace = Pace::default();
+        pace.resume(header.marker);
+        Self {
+            ssrc,
+            payload_type: header.payload_type,
+            clock_rate,
+            heard: now,
+            joined: true,
+            present: Mapping {
+                epoch,
+                earlier: None,
+                node_ssrc: header.ssrc,
+                sequence: 0,
+                timestamp: 0,
+                first: highest,
+                floor: highest.wrapping_sub(1 << 16),
+                took_over: false,
+            },
+            previous: None,
+            reports: Reports {
+                packets: 1,
+                octets: header.payload_len() as u32,
+                ..Reports::default()
+            },
+            highest,
+            latest: header.timestamp,
+            latest_at: now,
+            after_jump: None,
+            pace,
+            recent: Recent::new(highest, header.timestamp),
+        }
+    }
+
+    /// The hop that delivers it now, or did last.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.present.epoch
+    }
+
+    pub(super) fn source(&self) -> Source {
+        Source {
+            ssrc: self.ssrc,
+            node_ssrc: self.present.node_ssrc,
+            payload_type: self.payload_type,
+            clock_rate: self.clock_rate,
+        }
+    }
+
+    /// Whether the hop of `epoch` delivers, or delivered, it under this SSRC.
+    pub(super) fn carries(&self, epoch: Epoch, node_ssrc: u32) -> bool {
+        self.present.carries(epoch, node_ssrc)
+            || self.previous.is_some_and(|mapping| mapping.carries(epoch, node_ssrc))
+    }
+
+    /// Whether its present sender uses this SSRC in the hop of `epoch`.
+    pub(super) fn is_sent_by(&self, epoch: Epoch, node_ssrc: u32) -> bool {
+        self.present.carries(epoch, node_ssrc)
+    }
+
+    /// Whether its last sender used this SSRC.
+    pub(super) fn is_from(&self, node_ssrc: u32) -> bool {
+        self.present.node_ssrc == node_ssrc
+    }
+
+    /// Whether the client gets the node's packets as they are.
+    pub(super) fn is_untouched(&self) -> bool {
+        let Mapping { node_ssrc, sequence, timestamp, .. } = self.present;
+        (node_ssrc, sequence, timestamp) == (self.ssrc, 0, 0)
+    }
+
+    /// Whether a packet under its last sender's SSRC follows what that sender sent.
+    pub(super) fn is_followed_by(&self, header: &rtp::Header, now: Instant) -> bool {
+        let (sequence, timestamp) = self.present.numbers(header);
+        let ahead = sequence_ahead(sequence, self.highest as u16);
+        let expected = self.latest.wrapping_add(self.ticks_since(self.latest_at, now) as u32);
+        let off = |from| u64::from(timestamp_ahead(timestamp, from).unsigned_abs());
+        let off = off(expected).min(off(self.latest));
+        let tolerance = ticks(TIMESTAMP_TOLERANCE, self.clock_rate);
+        (-BEHIND_MAX..=AHEAD_MAX).contains(&ahead) && (off <= tolerance || self.clock_rate == 0)
+    }
+
+    /// The present hop goes on with the same stream: same mapping, for the hop before too.
+    pub(super) fn go_on(&mut self, epoch: Epoch, previous: Option<Epoch>) {
+        self.present.earlier = Some(self.present.epoch).filter(|epoch| Some(*epoch) == previous);
+        self.present.epoch = epoch;
+        self.joined = true;
+    }
+
+    /// Another sender goes on where the last one left, after what was lost in between.
+    pub(super) fn take_over(
+        &mut self,
+        epoch: Epoch,
+        header: &rtp::Header,
+        lead: Duration,
+        now: Instant,
+    ) -> Pass {
+        let silence = Silence {
+            since_frame: self.ticks_since(self.latest_at, now),
+            since_packet: self.ticks_since(self.heard, now),
+            lead: ticks(lead, self.clock_rate),
+        };
+        let leap = self.pace.leap(silence, self.clock_rate);
+        let ahead = u32::from(leap.lost) + 1;
+        let floor = self.highest;
+        self.highest = floor.wrapping_add(ahead);
+        if leap.ticks != 0 {
+            self.latest = self.latest.wrapping_add(leap.ticks);
+            self.latest_at = now;
+        }
+        self.previous = Some(self.present);
+        self.present = Mapping {
+            epoch,
+            earlier: None,
+            node_ssrc: header.ssrc,
+            sequence: (self.highest as u16).wrapping_sub(header.sequence),
+            timestamp: self.latest.wrapping_sub(header.timestamp),
+            first: self.highest,
+            floor,
+            took_over: true,
+        };
+        self.payload_type = header.payload_type;
+        self.joined = true;
+        self.after_jump = None;
+        self.pace.resume(header.marker);
+        self.recent.advance(self.highest, ahead, self.latest);
+        self.reports.take_over(leap.lost);
+        self.count(header, now);
+        self.numbers_of(header)
+    }
+
+    /// A packet of its present or previous sender.
+    pub(super) fn pass(&mut self, epoch: Epoch, header: &rtp::Header, now: Instant) -> Pass {
+        if self.present.carries(epoch, header.ssrc) {
+            self.pass_present(header, now)
+        } else {
+            self.pass_previous(header, now)
+        }
+    }
+
+    /// What a packet of its present sender is sent as.
+    pub(super) fn numbers_of(&self, header: &rtp::Header) -> Pass {
+        if self.is_untouched() {
+            return Pass::Untouched;
+        }
+        let (sequence, timestamp) = self.present.numbers(header);
+        Pass::Rewrite { ssrc: self.ssrc, sequence, timestamp }
+    }
+
+    fn pass_present(&mut self, header: &rtp::Header, now: Instant) -> Pass {
+        let (sequence, timestamp) = self.present.numbers(header);
+        let ahead = sequence_ahead(sequence, self.highest as u16);
+        match ahead {
+            1..=AHEAD_MAX => self.advance(header, timestamp, ahead.unsigned_abs(), now),
+            ..=0 if ahead >= -BEHIND_MAX => {
+                let number = self.highest.wrapping_add_signed(ahead.into());
+                if !self.fill(number, timestamp) {
+                    return Pass::Duplicate;
+                }
+            }
+            _ => self.jump(header, timestamp, sequence, now),
+        }
+        self.payload_type = header.payload_type;
+        self.count(header, now);
+        self.numbers_of(header)
+    }
+
+    fn advance(&mut self, header: &rtp::Header, timestamp: u32, ahead: u16, now: Instant) {
+        let ticks = timestamp_ahead(timestamp, self.latest);
+        self.pace.advance(ahead, ticks, header.marker);
+        self.highest = self.highest.wrapping_add(ahead.into());
+        self.recent.advance(self.highest, ahead.into(), timestamp);
+        self.after_jump = None;
+        // A frame sent after one that is shown later has an earlier timestamp, by less than a second;
+        // by more, the sender set its clock anew.
+        if ticks > 0 || ticks.unsigned_abs() > self.clock_rate {
+            self.latest = timestamp;
+            self.latest_at = now;
+        }
+    }
+
+    /// Uses a number at or below the highest; false if it is not there to be used.
+    fn fill(&mut self, number: u32, timestamp: u32) -> bool {
+        let behind = self.highest.wrapping_sub(number);
+        let own = is_above(number, self.present.first) || number == self.present.first;
+        let free = match self.recent.at(number, behind, timestamp) {
+            Use::Free => is_above(number, self.present.floor),
+            Use::Same => false,
+            // Its sender began anew at a number it used before: its own affair.
+            Use::Other => own,
+        };
+        if free {
+            self.recent.fill(number, behind, timestamp);
+        }
+        free
+    }
+
+    /// A number far from the last: passed on, believed when the next one follows it (RFC 3550,
+    /// appendix A.1).
+    fn jump(&mut self, header: &rtp::Header, timestamp: u32, sequence: u16, now: Instant) {
+        if self.after_jump != Some(sequence) {
+            self.after_jump = Some(sequence.wrapping_add(1));
+            return;
+        }
+        let ahead = sequence.wrapping_sub(self.highest as u16);
+        self.highest = self.highest.wrapping_add(ahead.into());
+        self.recent = Recent::new(self.highest, timestamp);
+        self.after_jump = None;
+        self.pace.resume(header.marker);
+        self.latest = timestamp;
+        self.latest_at = now;
+    }
+
+    /// A packet of the sender before, after another took over: only numbers kept free are left.
+    fn pass_previous(&mut self, header: &rtp::Header, now: Instant) -> Pass {
+        let Some(mapping) = self.previous else { return Pass::Stale };
+        let (sequence, timestamp) = mapping.numbers(header);
+        let ahead = sequence_ahead(sequence, self.highest as u16);
+        let number = self.highest.wrapping_add_signed(ahead.into());
+        let behind = self.highest.wrapping_sub(number);
+        let kept_free = is_above(number, mapping.floor) && is_above(self.present.first, number);
+        if !kept_free || self.recent.at(number, behind, timestamp) != Use::Free {
+            return Pass::Duplicate;
+        }
+        self.recent.fill(number, behind, timestamp);
+        self.count(header, now);
+        if (mapping.node_ssrc, mapping.sequence, mapping.timestamp) == (self.ssrc, 0, 0) {
+            return Pass::Untouched;
+        }
+        Pass::Rewrite { ssrc: self.ssrc, sequence, timestamp }
+    }
+
+    fn count(&mut self, header: &rtp::Header, now: Instant) {
+        self.heard = now;
+        self.reports.packets = self.reports.packets.wrapping_add(1);
+        self.reports.octets = self.reports.octets.wrapping_add(header.payload_len() as u32);
+    }
+
+    /// Timestamp units from `then` to `now`.
+    fn ticks_since(&self, then: Instant, now: Instant) -> u64 {
+        ticks(now.saturating_duration_since(then), self.clock_rate)
+    }
+}
+
+impl Reports {
+    /// Another sender's reports begin, and the client will miss the numbers that were skipped.
+    fn take_over(&mut self, skipped: u16) {
+        self.times = [0; 4];
+        self.lost_before = self.lost.saturating_add(skipped.into());
+    }
+}
+
+fn ticks(time: Duration, clock_rate: u32) -> u64 {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    // To the nearest: 20 ms measured a little short are still 960 ticks of 48 kHz.
+    (micros.saturating_mul(clock_rate.into()).saturating_add(500_000)) / 1_000_000
+}
+
+fn is_above(number: u32, other: u32) -> bool {
+    number.wrapping_sub(other).cast_signed() > 0
+}

@@ -1,0 +1,132 @@
+//! Promises of continuity, by a sender, nodes that number as they like, and a client that watches.
+
+use super::*;
+use crate::rtp::Header;
+
+mod conference;
+mod control;
+mod overlap;
+mod seeds;
+mod voice;
+
+const OPUS: u8 = 111;
+const VOICE_HZ: u32 = 48_000;
+const VIDEO_HZ: u32 = 90_000;
+const FRAME: u32 = 960;
+
+/// A clock that only a test moves. The instant it counts from is never looked at.
+fn at(ms: f64) -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
+    static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    *ORIGIN + Duration::from_secs(1_000) + Duration::from_secs_f64(ms / 1_000.0)
+}
+
+/// A packet as its sender made it.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    number: u64,
+    timestamp: u32,
+    marker: bool,
+}
+
+/// Voice: packet `number` of 20 ms.
+fn voice(number: u64) -> Sent {
+    Sent { number, timestamp: (number as u32).wrapping_mul(FRAME), marker: false }
+}
+
+/// How a node numbers a stream.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    epoch: Epoch,
+    ssrc: u32,
+    sequence: u16,
+    timestamp: u32,
+    payload_type: u8,
+    clock_rate: u32,
+}
+
+fn node(epoch: u64, ssrc: u32, sequence: u16, timestamp: u32) -> Node {
+    let epoch = Epoch(epoch);
+    Node { epoch, ssrc, sequence, timestamp, payload_type: OPUS, clock_rate: VOICE_HZ }
+}
+
+impl Node {
+    fn header(&self, sent: Sent) -> Header {
+        Header {
+            payload_type: self.payload_type,
+            marker: sent.marker,
+            sequence: self.sequence.wrapping_add(sent.number as u16),
+            timestamp: self.timestamp.wrapping_add(sent.timestamp),
+            ssrc: self.ssrc,
+            payload_offset: 12,
+            payload_end: 112,
+        }
+    }
+
+    /// The same node after a new switch.
+    fn again(self, epoch: u64) -> Self {
+        Self { epoch: Epoch(epoch), ..self }
+    }
+}
+
+/// What the client gets: SSRC, sequence number, timestamp.
+type Got = (u32, u16, u32);
+
+/// A session: what the node sends of `sent` at `now`, as the client gets it.
+struct Session(Continuity);
+
+impl Session {
+    fn new() -> Self {
+        Self(Continuity::new(7, Protection::Clear))
+    }
+
+    fn pass(&mut self, node: Node, sent: Sent, now_ms: f64) -> Pass {
+        self.0.pass(node.epoch, &node.header(sent), node.clock_rate, at(now_ms))
+    }
+
+    /// The same, where it must pass.
+    fn got(&mut self, node: Node, sent: Sent, now_ms: f64) -> Got {
+        let header = node.header(sent);
+        match self.pass(node, sent, now_ms) {
+            Pass::Untouched => (header.ssrc, header.sequence, header.timestamp),
+            Pass::Rewrite { ssrc, sequence, timestamp } => (ssrc, sequence, timestamp),
+            dropped => panic!("{dropped:?}: {sent:?} of {node:?}"),
+        }
+    }
+
+    /// Voice in time, from packet `first` up to before `end`; what each must come out as is what
+    /// `like` would have sent.
+    fn voice_as(&mut self, node: Node, like: Node, first: u64, end: u64) {
+        for number in first..end {
+            let got = self.got(node, voice(number), 20.0 * number as f64);
+            assert_eq!(got, numbers(like, voice(number)), "packet {number}");
+        }
+    }
+}
+
+/// The numbers `node` gives.
+fn numbers(node: Node, sent: Sent) -> Got {
+    let header = node.header(sent);
+    (header.ssrc, header.sequence, header.timestamp)
+}
+
+/// A repeatable generator for seeded loops.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 20
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+}
+
+#[test]
+fn a_session_of_one_stream_stays_small() {
+    let bytes = size_of::<Continuity>() + size_of::<Stream>();
+    assert!(bytes <= 512, "{bytes} bytes: an idle session has 1.5 KiB in all");
+}

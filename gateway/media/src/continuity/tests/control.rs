@@ -1,0 +1,324 @@
+//! RTCP across the mapping.
+
+use super::*;
+use crate::rtcp::{
+    FirEntry, Malformed, Packet, Pli, ReportBlock, SenderInfo, packets, write_bye, write_cname,
+    write_fir, write_nack, write_pli, write_receiver_report, write_remb, write_sender_report,
+};
+
+const CLIENT: u32 = 0xc11e_0001;
+const OTHER: u32 = 0x0000_0f0f;
+
+fn old() -> Node {
+    node(1, 0xa, 1_000, 50_000)
+}
+
+fn new() -> Node {
+    node(2, 0xb, 40_000, 9_000_000)
+}
+
+/// Ten packets by the old node, then, three lost, as many by the new one.
+fn switched() -> Session {
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    session.voice_as(new(), old(), 13, 23);
+    session
+}
+
+fn report_of(node: Node, number: u64) -> SenderInfo {
+    SenderInfo {
+        ssrc: node.ssrc,
+        ntp: 0xe000_0001_8000_0000 + number,
+        timestamp: numbers(node, voice(number)).2,
+        packets: 7,
+        octets: 700,
+    }
+}
+
+fn compound(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(&mut bytes);
+    bytes
+}
+
+fn to_client(session: &mut Session, epoch: u64, mut bytes: Vec<u8>) -> Result<Vec<u8>, Dropped> {
+    let length = session.0.rtcp_to_client(Epoch(epoch), &mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+fn to_node(session: &mut Session, mut bytes: Vec<u8>) -> Result<Vec<u8>, Dropped> {
+    let length = session.0.rtcp_to_node(&mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+fn sender_info_in(bytes: &[u8]) -> SenderInfo {
+    match packets(bytes).next() {
+        Some(Ok(Packet::SenderReport(report))) => report.info,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn reports_of_an_untouched_stream_pass_untouched() {
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    let report = compound(|out| {
+        write_sender_report(
+            &report_of(old(), 9),
+            &[ReportBlock { ssrc: CLIENT, ..<_>::default() }],
+            out,
+        );
+        write_cname(old().ssrc, b"node", out);
+        write_cname(OTHER, b"reporter", out);
+        write_bye(&[old().ssrc], out);
+    });
+    assert_eq!(to_client(&mut session, 1, report.clone()), Ok(report));
+}
+
+#[test]
+fn sender_report_follows_its_streams_mapping() {
+    let mut session = switched();
+    let report = compound(|out| {
+        write_sender_report(&report_of(new(), 22), &[], out);
+        write_cname(new().ssrc, b"another name", out);
+    });
+    let info = sender_info_in(&to_client(&mut session, 2, report).unwrap());
+    assert_eq!((info.ssrc, info.timestamp), (old().ssrc, numbers(old(), voice(22)).2));
+    assert_eq!(info.ntp, report_of(new(), 22).ntp);
+}
+
+#[test]
+fn name_of_the_new_sender_is_not_told() {
+    let mut session = switched();
+    let report = compound(|out| {
+        write_sender_report(&report_of(new(), 22), &[], out);
+        write_cname(new().ssrc, b"another name", out);
+    });
+    let passed = to_client(&mut session, 2, report).unwrap();
+    assert_eq!(packets(&passed).count(), 1);
+}
+
+#[test]
+fn packet_counts_of_reports_never_go_back() {
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    let before = SenderInfo { packets: 5_000, octets: 500_000, ..report_of(old(), 9) };
+    let report = compound(|out| write_sender_report(&before, &[], out));
+    assert_eq!(sender_info_in(&to_client(&mut session, 1, report).unwrap()), before);
+
+    session.voice_as(new(), old(), 13, 23);
+    let report = compound(|out| write_sender_report(&report_of(new(), 22), &[], out));
+    let after = sender_info_in(&to_client(&mut session, 2, report).unwrap());
+    assert_eq!((after.packets, after.octets), (5_010, 501_000));
+}
+
+#[test]
+fn report_of_another_mapping_never_reaches_the_client() {
+    let mut session = Session::new();
+    let early = compound(|out| write_sender_report(&report_of(old(), 0), &[], out));
+    assert_eq!(to_client(&mut session, 1, early), Err(Dropped::Empty), "nothing was heard yet");
+
+    session.voice_as(old(), old(), 0, 10);
+    session.0.switched(Epoch(2), Switch::Failover);
+    let report = |node| {
+        compound(|out| {
+            write_sender_report(&report_of(node, 9), &[], out);
+            write_cname(node.ssrc, b"name", out);
+        })
+    };
+    assert!(to_client(&mut session, 1, report(old())).is_ok(), "it is still who sends");
+    assert_eq!(to_client(&mut session, 2, report(new())), Err(Dropped::Empty), "not yet heard");
+    session.voice_as(new(), old(), 13, 23);
+    assert_eq!(to_client(&mut session, 1, report(old())), Err(Dropped::Empty), "its time is over");
+    assert!(to_client(&mut session, 2, report(new())).is_ok());
+    session.0.close_previous();
+    assert_eq!(to_client(&mut session, 1, report(old())), Err(Dropped::Stale));
+}
+
+#[test]
+fn what_is_left_out_leaves_the_rest() {
+    let mut session = switched();
+    let report = compound(|out| {
+        write_sender_report(&SenderInfo { ssrc: 0x77, ..report_of(new(), 22) }, &[], out);
+        write_sender_report(&report_of(new(), 22), &[], out);
+        write_cname(0x77, b"unheard", out);
+    });
+    let passed = to_client(&mut session, 2, report).unwrap();
+    assert_eq!(packets(&passed).count(), 1);
+    assert_eq!(sender_info_in(&passed).ssrc, old().ssrc);
+}
+
+#[test]
+fn goodbye_counts_from_who_sends_now_only() {
+    let mut session = switched();
+    let bye = |ssrc| compound(|out| write_bye(&[ssrc], out));
+    assert_eq!(to_client(&mut session, 1, bye(old().ssrc)), Err(Dropped::Empty));
+    assert_eq!(to_client(&mut session, 2, bye(0x77)), Err(Dropped::Empty), "never heard of");
+    assert_eq!(to_client(&mut session, 2, bye(new().ssrc)), Ok(bye(old().ssrc)));
+}
+
+#[test]
+fn hop_that_was_left_says_no_more_of_the_client() {
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    session.0.switched(Epoch(2), Switch::Failover);
+    let block = ReportBlock { ssrc: CLIENT, fraction_lost: 255, ..<_>::default() };
+    let report = compound(|out| {
+        write_sender_report(&report_of(old(), 9), &[block], out);
+        write_pli(Pli { sender: old().ssrc, media: CLIENT }, out);
+    });
+    let expected = compound(|out| write_sender_report(&report_of(old(), 9), &[], out));
+    assert_eq!(to_client(&mut session, 1, report), Ok(expected));
+    let report = compound(|out| write_receiver_report(OTHER, &[block], out));
+    assert_eq!(to_client(&mut session, 1, report.clone()), Err(Dropped::Empty));
+    assert_eq!(to_client(&mut session, 2, report.clone()), Ok(report), "the new one does");
+}
+
+#[test]
+fn feedback_of_the_new_node_comes_from_the_sender_the_client_knows() {
+    let mut session = switched();
+    let pli = |sender| compound(|out| write_pli(Pli { sender, media: CLIENT }, out));
+    assert_eq!(to_client(&mut session, 2, pli(new().ssrc)), Ok(pli(old().ssrc)));
+}
+
+/// What the client reports of its stream after receiving the packet `number` at best.
+fn block_at(number: u64) -> ReportBlock {
+    let (ssrc, sequence, _) = numbers(old(), voice(number));
+    ReportBlock { ssrc, sequence_max: sequence.into(), ..<_>::default() }
+}
+
+fn blocks_for_node(session: &mut Session, block: ReportBlock) -> Vec<ReportBlock> {
+    let report = compound(|out| write_receiver_report(CLIENT, &[block], out));
+    let passed = to_node(session, report).unwrap();
+    match packets(&passed).next() {
+        Some(Ok(Packet::ReceiverReport(report))) => report.blocks().collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn client_reports_to_the_node_in_the_nodes_numbers() {
+    let mut session = switched();
+    for number in 13..23 {
+        let block = blocks_for_node(&mut session, block_at(number))[0];
+        assert_eq!(block.ssrc, new().ssrc);
+        assert_eq!(block.sequence_max, u32::from(numbers(new(), voice(number)).1), "{number}");
+    }
+}
+
+#[test]
+fn reported_numbers_count_cycles_as_the_node_does() {
+    let mut session = Session::new();
+    let wrapping = node(2, 0xb, 65_510, 0);
+    session.voice_as(old(), old(), 0, 10);
+    session.voice_as(wrapping, old(), 10, 40);
+    let block = blocks_for_node(&mut session, block_at(39))[0];
+    assert_eq!(block.sequence_max, 65_510 + 39, "a cycle more than the sequence number shows");
+}
+
+#[test]
+fn reports_of_the_old_senders_packets_are_not_the_new_ones_concern() {
+    let mut session = switched();
+    assert_eq!(blocks_for_node(&mut session, block_at(9)), []);
+    assert_eq!(blocks_for_node(&mut session, block_at(12)), []);
+    assert_eq!(blocks_for_node(&mut session, block_at(13)).len(), 1);
+    session.0.switched(Epoch(3), Switch::Failover);
+    assert_eq!(blocks_for_node(&mut session, block_at(20)), [], "nobody at the new hop sent it");
+    let other = ReportBlock { ssrc: OTHER, ..block_at(9) };
+    assert_eq!(blocks_for_node(&mut session, other), [other], "not ours: left alone");
+}
+
+#[test]
+fn losses_before_and_at_the_switch_are_not_the_new_senders() {
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    blocks_for_node(&mut session, ReportBlock { lost: 100, ..block_at(9) });
+    session.voice_as(new(), old(), 13, 23);
+    let block = blocks_for_node(&mut session, ReportBlock { lost: 104, ..block_at(22) })[0];
+    assert_eq!(block.lost, 1, "100 before, 3 at the switch");
+}
+
+#[test]
+fn round_trips_are_measured_by_the_present_senders_reports_only() {
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    let of_old = SenderInfo { ntp: 0xe000_0000_8000_0000, ..report_of(old(), 9) };
+    let report = compound(|out| write_sender_report(&of_old, &[], out));
+    to_client(&mut session, 1, report).unwrap();
+    session.voice_as(new(), old(), 13, 23);
+    let report = compound(|out| write_sender_report(&report_of(new(), 22), &[], out));
+    to_client(&mut session, 2, report).unwrap();
+    let seen = (report_of(new(), 22).ntp >> 16) as u32;
+    let seen_before = (of_old.ntp >> 16) as u32;
+    for (last_sr, expected) in [(seen, (seen, 9)), (seen_before, (0, 0))] {
+        let block = ReportBlock { last_sr, delay_since_last_sr: 9, ..block_at(22) };
+        let block = blocks_for_node(&mut session, block)[0];
+        assert_eq!((block.last_sr, block.delay_since_last_sr), expected);
+    }
+}
+
+#[test]
+fn missing_packets_are_asked_for_by_the_numbers_of_who_sent_them() {
+    let mut session = switched();
+    let of = |node, missing: &[u64]| {
+        let missing: Vec<_> =
+            missing.iter().map(|number| numbers(node, voice(*number)).1).collect();
+        compound(|out| write_nack(CLIENT, node.ssrc, &missing, out))
+    };
+    let passed = to_node(&mut session, of(old(), &[8, 9, 11, 13, 15, 20]));
+    assert_eq!(passed, Ok(of(new(), &[13, 15, 20])));
+    assert_eq!(to_node(&mut session, of(old(), &[8, 12])), Err(Dropped::Empty));
+    session.0.switched(Epoch(3), Switch::Failover);
+    assert_eq!(to_node(&mut session, of(old(), &[20])), Err(Dropped::Empty));
+}
+
+#[test]
+fn key_frames_and_bitrates_are_asked_of_the_stream_as_the_node_names_it() {
+    let mut session = switched();
+    let write = |media| {
+        compound(|out| {
+            write_pli(Pli { sender: CLIENT, media }, out);
+            write_fir(CLIENT, &[FirEntry { media, number: 3 }], out);
+            write_remb(CLIENT, 64_000, &[media, OTHER], out);
+        })
+    };
+    assert_eq!(to_node(&mut session, write(old().ssrc)), Ok(write(new().ssrc)));
+}
+
+#[test]
+fn clients_rtcp_of_an_untouched_stream_passes_untouched() {
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 10);
+    session.voice_as(old().again(2), old(), 10, 20);
+    let bytes = compound(|out| {
+        let block = ReportBlock { lost: 5, last_sr: 9, ..block_at(3) };
+        write_receiver_report(CLIENT, &[block], out);
+        write_cname(CLIENT, b"client", out);
+        write_nack(CLIENT, old().ssrc, &[1_003], out);
+        write_pli(Pli { sender: CLIENT, media: old().ssrc }, out);
+    });
+    assert_eq!(to_node(&mut session, bytes.clone()), Ok(bytes));
+}
+
+#[test]
+fn encrypted_rtcp_is_left_alone() {
+    let mut session = Session(Continuity::new(7, Protection::Srtp));
+    assert_eq!(session.pass(old(), voice(0), 0.0), Pass::Untouched);
+    assert_eq!(session.pass(new(), voice(1), 20.0), Pass::Untouched);
+    let encrypted = vec![0x80, 200, 0, 1, 9, 9, 9, 9, 9];
+    assert_eq!(to_client(&mut session, 2, encrypted.clone()), Ok(encrypted.clone()));
+    assert_eq!(to_node(&mut session, encrypted.clone()), Ok(encrypted.clone()));
+    session.0.close_previous();
+    assert_eq!(to_client(&mut session, 1, encrypted), Err(Dropped::Stale));
+}
+
+#[test]
+fn nonsense_is_dropped_with_its_reason() {
+    let mut session = switched();
+    let nonsense = vec![0x80, 200, 0, 9];
+    let expected = Err(Dropped::Malformed(Malformed::Length));
+    assert_eq!(to_client(&mut session, 2, nonsense.clone()), expected);
+    assert_eq!(to_node(&mut session, nonsense), expected);
+}

@@ -1,0 +1,117 @@
+//! How a call sounds: the E-model's R-factor (ITU-T G.107), from delay and loss.
+//!
+//! Simplified as usual for packet networks: all but delay and codec at the standard's defaults, so
+//! R = 93.2 − Id − Ie,eff. 80 and more is good, 70 fair, below 50 nobody wants to talk.
+
+use std::time::Duration;
+
+/// R with nothing impaired but what the defaults of G.107 take.
+const R_BEST: f64 = 93.2;
+
+/// From this one-way delay on, in ms, people begin to interrupt each other.
+const DELAY_KNEE_MS: f64 = 177.3;
+
+/// What a voice codec does to R.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Codec {
+    /// Opus. G.113 has no figures for it; taken as G.711 with concealment, which its own is at
+    /// least as good as.
+    Opus,
+    /// G.711 with packet loss concealment (Ie 0, Bpl 25.1: G.113, appendix I).
+    G711,
+    /// G.729A with voice activity detection (Ie 11, Bpl 19.0: G.113, appendix I).
+    G729,
+    /// Any other: no impairment of its own, and no concealment (Bpl 4.3: G.113, appendix I).
+    Other,
+}
+
+impl Codec {
+    /// The codec by its encoding name as in SDP, in any case.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if is("opus") {
+            Self::Opus
+        } else if is("pcmu") || is("pcma") || is("g711") {
+            Self::G711
+        } else if is("g729") {
+            Self::G729
+        } else {
+            Self::Other
+        }
+    }
+
+    /// Impairment without loss (Ie), and robustness to it (Bpl).
+    fn impairment(self) -> (f64, f64) {
+        match self {
+            Self::Opus | Self::G711 => (0.0, 25.1),
+            Self::G729 => (11.0, 19.0),
+            Self::Other => (0.0, 4.3),
+        }
+    }
+}
+
+/// The R-factor in hundredths, 0–9,320.
+///
+/// `one_way_delay` is from mouth to ear, jitter buffer included; `loss_ppm` is what repair left, in
+/// millionths, taken as random (BurstR = 1).
+#[must_use]
+pub fn r_factor(one_way_delay: Duration, loss_ppm: u32, codec: Codec) -> u32 {
+    let delay_ms = one_way_delay.as_secs_f64() * 1_000.0;
+    let delay = 0.024 * delay_ms + 0.11 * (delay_ms - DELAY_KNEE_MS).max(0.0);
+    let loss_percent = f64::from(loss_ppm.min(1_000_000)) / 10_000.0;
+    let (impairment, robustness) = codec.impairment();
+    let codec = impairment + (95.0 - impairment) * loss_percent / (loss_percent + robustness);
+    ((R_BEST - delay - codec) * 100.0).round().clamp(0.0, 9_320.0) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn r(delay_ms: u64, loss_ppm: u32, codec: Codec) -> u32 {
+        r_factor(Duration::from_millis(delay_ms), loss_ppm, codec)
+    }
+
+    #[test]
+    fn nothing_impaired_is_the_best_there_is() {
+        assert_eq!(r(0, 0, Codec::Opus), 9_320);
+        assert_eq!(r(0, 0, Codec::G729), 8_220);
+    }
+
+    #[test]
+    fn delay_costs_little_until_people_interrupt_each_other() {
+        assert_eq!(r(100, 0, Codec::G711), 9_080);
+        assert_eq!(r(177, 0, Codec::G711), 8_895);
+        assert_eq!(r(400, 0, Codec::G711), 5_910);
+    }
+
+    #[test]
+    fn loss_costs_by_how_well_the_codec_conceals_it() {
+        assert_eq!(r(0, 10_000, Codec::G711), 8_956);
+        assert_eq!(r(0, 10_000, Codec::G729), 7_800);
+        assert_eq!(r(0, 10_000, Codec::Other), 7_528);
+        assert_eq!(r(0, 50_000, Codec::Opus), 7_742);
+    }
+
+    #[test]
+    fn worst_is_zero_not_less() {
+        assert_eq!(r(2_000, 1_000_000, Codec::Other), 0);
+        assert_eq!(r(0, u32::MAX, Codec::G711), r(0, 1_000_000, Codec::G711));
+        assert_eq!(r(u64::MAX / 1_000, 0, Codec::Opus), 0);
+    }
+
+    #[test]
+    fn codecs_are_known_by_their_names_in_sdp() {
+        for (name, codec) in [
+            ("opus", Codec::Opus),
+            ("OPUS", Codec::Opus),
+            ("PCMU", Codec::G711),
+            ("pcma", Codec::G711),
+            ("G729", Codec::G729),
+            ("L16", Codec::Other),
+        ] {
+            assert_eq!(Codec::named(name), codec);
+        }
+    }
+}

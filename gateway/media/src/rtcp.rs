@@ -1,0 +1,187 @@
+//! RTCP: compound packets read in place, written, and rewritten (RFC 3550, section 6; RFC 4585).
+//!
+//! [`packets`] walks a compound packet, reduced-size ones included (RFC 5506). The `write_*`
+//! functions append one packet each, so a compound packet is several calls. [`rewrite`] changes one
+//! where it lies.
+
+use std::fmt;
+
+mod feedback;
+mod report;
+pub mod rewrite;
+
+pub use feedback::{Fir, FirEntry, Nack, Pli, Remb, write_fir, write_nack, write_pli, write_remb};
+pub use report::{
+    BLOCKS_MAX, Bye, Description, ReceiverReport, ReportBlock, SenderInfo, SenderReport, write_bye,
+    write_cname, write_receiver_report, write_sender_report,
+};
+
+/// Payload type of a sender report (RFC 3550, 6.4.1).
+pub const SENDER_REPORT: u8 = 200;
+/// Payload type of a receiver report (RFC 3550, 6.4.2).
+pub const RECEIVER_REPORT: u8 = 201;
+/// Payload type of a source description (RFC 3550, 6.5).
+pub const SOURCE_DESCRIPTION: u8 = 202;
+/// Payload type of a goodbye (RFC 3550, 6.6).
+pub const BYE: u8 = 203;
+/// Payload type of feedback about transport (RFC 4585, 6.2).
+pub const TRANSPORT_FEEDBACK: u8 = 205;
+/// Payload type of feedback about the payload (RFC 4585, 6.3).
+pub const PAYLOAD_FEEDBACK: u8 = 206;
+
+/// Format of a generic NACK among transport feedback (RFC 4585, 6.2.1).
+pub const NACK: u8 = 1;
+/// Formats of TMMBR and TMMBN among transport feedback (RFC 5104, 4.2).
+pub const TMMBR: u8 = 3;
+/// See [`TMMBR`].
+pub const TMMBN: u8 = 4;
+/// Format of a picture loss indication among payload feedback (RFC 4585, 6.3.1).
+pub const PLI: u8 = 1;
+/// Format of a full intra request among payload feedback (RFC 5104, 4.3.1).
+pub const FIR: u8 = 4;
+/// Format of application-layer feedback, which REMB is (RFC 4585, 6.4).
+pub const APPLICATION: u8 = 15;
+
+const HEADER_LEN: usize = 4;
+
+/// Why bytes are no RTCP packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Malformed {
+    /// Shorter than its header, or empty.
+    Short,
+    /// The version is not 2.
+    Version,
+    /// Its length reaches beyond the datagram.
+    Length,
+    /// The padding is of length 0 or does not fit.
+    Padding,
+    /// The body is shorter than this payload type needs.
+    Body(u8),
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => write!(f, "shorter than an RTCP header"),
+            Self::Version => write!(f, "RTCP version is not 2"),
+            Self::Length => write!(f, "RTCP packet reaches beyond its datagram"),
+            Self::Padding => write!(f, "RTCP padding does not fit the packet"),
+            Self::Body(payload_type) => {
+                write!(f, "RTCP packet of type {payload_type} is shorter than its parts")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// One packet of a compound packet.
+#[derive(Clone, Copy, Debug)]
+pub enum Packet<'a> {
+    /// Sender report.
+    SenderReport(SenderReport<'a>),
+    /// Receiver report.
+    ReceiverReport(ReceiverReport<'a>),
+    /// Source description.
+    Description(Description<'a>),
+    /// Goodbye.
+    Bye(Bye<'a>),
+    /// Generic NACK.
+    Nack(Nack<'a>),
+    /// Picture loss indication.
+    Pli(Pli),
+    /// Full intra request.
+    Fir(Fir<'a>),
+    /// Receiver estimated maximum bitrate.
+    Remb(Remb<'a>),
+    /// Anything else; it is passed on as it is.
+    Other {
+        /// Payload type.
+        payload_type: u8,
+        /// Count or format: the lower five bits of the first byte.
+        count: u8,
+    },
+}
+
+/// The packets of a compound packet, in order; the first malformed one is the last item.
+#[must_use]
+pub fn packets(compound: &[u8]) -> Packets<'_> {
+    Packets { rest: if compound.is_empty() { Err(Malformed::Short) } else { Ok(compound) } }
+}
+
+/// Iterator of [`packets`].
+#[derive(Clone, Debug)]
+pub struct Packets<'a> {
+    rest: Result<&'a [u8], Malformed>,
+}
+
+impl<'a> Iterator for Packets<'a> {
+    type Item = Result<Packet<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = match std::mem::replace(&mut self.rest, Ok(&[])) {
+            Ok([]) => return None,
+            Ok(rest) => rest,
+            Err(reason) => return Some(Err(reason)),
+        };
+        Some(packet_len(rest).and_then(|length| {
+            let (packet, rest) = rest.split_at(length);
+            let read = read(packet)?;
+            self.rest = Ok(rest);
+            Ok(read)
+        }))
+    }
+}
+
+/// Length of the first packet in `bytes`, header and padding included; at least 4.
+fn packet_len(bytes: &[u8]) -> Result<usize, Malformed> {
+    let Some(&[first, _, high, low]) = bytes.first_chunk() else { return Err(Malformed::Short) };
+    if first >> 6 != 2 {
+        return Err(Malformed::Version);
+    }
+    let length = HEADER_LEN + 4 * usize::from(u16::from_be_bytes([high, low]));
+    if length > bytes.len() { Err(Malformed::Length) } else { Ok(length) }
+}
+
+/// Reads one packet that has the length its header says.
+fn read(packet: &[u8]) -> Result<Packet<'_>, Malformed> {
+    let (first, payload_type) = (packet[0], packet[1]);
+    let count = first & 0x1f;
+    let padding = match packet.last() {
+        Some(&padding) if first & 0x20 != 0 => usize::from(padding).max(1),
+        _ => 0,
+    };
+    if padding > packet.len() - HEADER_LEN || (first & 0x20 != 0 && packet.last() == Some(&0)) {
+        return Err(Malformed::Padding);
+    }
+    let body = &packet[HEADER_LEN..packet.len() - padding];
+    let parsed = match (payload_type, count) {
+        (SENDER_REPORT, _) => SenderReport::read(count, body).map(Packet::SenderReport),
+        (RECEIVER_REPORT, _) => ReceiverReport::read(count, body).map(Packet::ReceiverReport),
+        (SOURCE_DESCRIPTION, _) => Some(Packet::Description(Description::read(count, body))),
+        (BYE, _) => Bye::read(count, body).map(Packet::Bye),
+        (TRANSPORT_FEEDBACK, NACK) => Nack::read(body).map(Packet::Nack),
+        (PAYLOAD_FEEDBACK, PLI) => Pli::read(body).map(Packet::Pli),
+        (PAYLOAD_FEEDBACK, FIR) => Fir::read(body).map(Packet::Fir),
+        (PAYLOAD_FEEDBACK, APPLICATION) if feedback::is_remb(body) => {
+            Remb::read(body).map(Packet::Remb)
+        }
+        _ => Some(Packet::Other { payload_type, count }),
+    };
+    parsed.ok_or(Malformed::Body(payload_type))
+}
+
+/// Appends a header of a packet whose body has `body_len` bytes, a multiple of four.
+fn write_header(count: u8, payload_type: u8, body_len: usize, out: &mut Vec<u8>) {
+    let words = u16::try_from(body_len / 4).expect("bodies written here are below 256 KiB");
+    out.push(0x80 | count & 0x1f);
+    out.push(payload_type);
+    out.extend_from_slice(&words.to_be_bytes());
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Feedback: NACK, PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03).
+
+use super::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, TRANSPORT_FEEDBACK, read_u32};
+
+pub(super) const COMMON_LEN: usize = 8;
+pub(super) const REMB_SSRCS_AT: usize = COMMON_LEN + 8;
+const REMB_MARK: [u8; 4] = *b"REMB";
+const REMB_MANTISSA_BITS: u32 = 18;
+
+/// Sequence numbers a receiver misses (RFC 4585, 6.2.1), in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Nack<'a> {
+    /// Who misses them.
+    pub sender: u32,
+    /// Whose stream they are of.
+    pub media: u32,
+    entries: &'a [[u8; 4]],
+}
+
+impl<'a> Nack<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+        let entries = body.get(COMMON_LEN..)?.as_chunks().0;
+        Some(Self { sender: read_u32(body, 0)?, media: read_u32(body, 4)?, entries })
+    }
+
+    /// The missing sequence numbers.
+    pub fn missing(&self) -> impl Iterator<Item = u16> + use<'a> {
+        self.entries.iter().flat_map(|&[p0, p1, b0, b1]| {
+            let first = u16::from_be_bytes([p0, p1]);
+            let missing = u32::from(u16::from_be_bytes([b0, b1])) << 1 | 1;
+            (0..17)
+                .filter(move |bit| missing >> bit & 1 == 1)
+                .map(move |bit| first.wrapping_add(bit))
+        })
+    }
+}
+
+/// A picture was lost: a key frame is wanted (RFC 4585, 6.3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pli {
+    /// Who asks.
+    pub sender: u32,
+    /// Whose stream is meant.
+    pub media: u32,
+}
+
+impl Pli {
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
+        Some(Self { sender: read_u32(body, 0)?, media: read_u32(body, 4)? })
+    }
+}
+
+/// Key frames are wanted (RFC 5104, 4.3.1), in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Fir<'a> {
+    /// Who asks.
+    pub sender: u32,
+    entries: &'a [[u8; 8]],
+}
+
+/// Whose key frame is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FirEntry {
+    /// Whose stream is meant.
+    pub media: u32,
+    /// Counts requests of this sender and stream; the same number is the same request repeated.
+    pub number: u8,
+}
+
+impl<'a> Fir<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+        let entries = body.get(COMMON_LEN..)?.as_chunks().0;
+        Some(Self { sender: read_u32(body, 0)?, entries })
+    }
+
+    /// The streams meant.
+    pub fn entries(&self) -> impl Iterator<Item = FirEntry> + use<'a> {
+        self.entries.iter().map(|&[s0, s1, s2, s3, number, ..]| FirEntry {
+            media: u32::from_be_bytes([s0, s1, s2, s3]),
+            number,
+        })
+    }
+}
+
+/// The bitrate a receiver can take (draft-alvestrand-rmcat-remb-03, section 2.2), in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Remb<'a> {
+    /// Who says so.
+    pub sender: u32,
+    /// Bits per second of all streams together; saturates at `u64::MAX`.
+    pub bitrate_bps: u64,
+    sources: &'a [[u8; 4]],
+}
+
+impl<'a> Remb<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Option<Self> {
+        let word = read_u32(body, COMMON_LEN + 4)?;
+        let (count, exponent) = (word >> 24, word >> REMB_MANTISSA_BITS & 0x3f);
+        let mantissa = u64::from(word & ((1 << REMB_MANTISSA_BITS) - 1));
+        let sources = body.get(REMB_SSRCS_AT..REMB_SSRCS_AT + 4 * count as usize)?;
+        let bitrate_bps = match mantissa {
+            0 => 0,
+            _ if exponent > mantissa.leading_zeros() => u64::MAX,
+            _ => mantissa << exponent,
+        };
+        Some(Self { sender: read_u32(body, 0)?, bitrate_bps, sources: sources.as_chunks().0 })
+    }
+
+    /// The streams that share it.
+    pub fn sources(&self) -> impl Iterator<Item = u32> + use<'a> {
+        self.sources.iter().map(|bytes| u32::from_be_bytes(*bytes))
+    }
+}
+
+pub(super) fn is_remb(body: &[u8]) -> bool {
+    body.get(COMMON_LEN..COMMON_LEN + 4) == Some(&REMB_MARK)
+}
+
+fn write_common(
+    (payload_type, format): (u8, u8),
+    [sender, media]: [u32; 2],
+    rest_len: usize,
+    out: &mut Vec<u8>,
+) {
+    super::write_header(format, payload_type, COMMON_LEN + rest_len, out);
+    out.extend_from_slice(&sender.to_be_bytes());
+    out.extend_from_slice(&media.to_be_bytes());
+}
+
+/// Appends a picture loss indication.
+pub fn write_pli(pli: Pli, out: &mut Vec<u8>) {
+    write_common((PAYLOAD_FEEDBACK, PLI), [pli.sender, pli.media], 0, out);
+}
+
+/// Appends a full intra request.
+pub fn write_fir(sender: u32, entries: &[FirEntry], out: &mut Vec<u8>) {
+    write_common((PAYLOAD_FEEDBACK, FIR), [sender, 0], 8 * entries.len(), out);
+    for entry in entries {
+        out.extend_from_slice(&entry.media.to_be_bytes());
+        out.extend_from_slice(&[entry.number, 0, 0, 0]);
+    }
+}
+
+/// Appends the bitrate that `sources` together may send. It is rounded down to what 18 bits of
+/// mantissa can say; of more than 255 sources the first are named.
+pub fn write_remb(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<u8>) {
+    let sources = &sources[..sources.len().min(255)];
+    write_common((PAYLOAD_FEEDBACK, APPLICATION), [sender, 0], 8 + 4 * sources.len(), out);
+    let bits = u64::BITS - bitrate_bps.leading_zeros();
+    let exponent = bits.saturating_sub(REMB_MANTISSA_BITS);
+    let mantissa = (bitrate_bps >> exponent) as u32;
+    let count = sources.len() as u32;
+    out.extend_from_slice(&REMB_MARK);
+    let word = count << 24 | exponent << REMB_MANTISSA_BITS | mantissa;
+    out.extend_from_slice(&word.to_be_bytes());
+    for ssrc in sources {
+        out.extend_from_slice(&ssrc.to_be_bytes());
+    }
+}
+
+/// Appends a NACK of these sequence numbers, which are in order (across the wrap); up to 17 that
+/// lie together share four bytes.
+pub fn write_nack(sender: u32, media: u32, missing: &[u16], out: &mut Vec<u8>) {
+    let start = out.len();
+    write_common((TRANSPORT_FEEDBACK, NACK), [sender, media], 0, out);
+    let mut rest = missing;
+    while let [first, later @ ..] = rest {
+        let mut mask = 0u16;
+        rest = later;
+        while let [next, later @ ..] = rest
+            && let ahead @ 1..=16 = next.wrapping_sub(*first)
+        {
+            mask |= 1 << (ahead - 1);
+            rest = later;
+        }
+        out.extend_from_slice(&first.to_be_bytes());
+        out.extend_from_slice(&mask.to_be_bytes());
+    }
+    let words = ((out.len() - start) / 4 - 1) as u16;
+    out[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
+}

@@ -1,0 +1,250 @@
+//! Reports, descriptions, goodbyes (RFC 3550, sections 6.4–6.6).
+
+use super::{BYE, RECEIVER_REPORT, SENDER_REPORT, SOURCE_DESCRIPTION, read_u32, write_header};
+
+/// How many report blocks, descriptions or goodbyes one packet can count: five bits.
+pub const BLOCKS_MAX: usize = 31;
+
+pub(super) const SENDER_INFO_LEN: usize = 24;
+pub(super) const BLOCK_LEN: usize = 24;
+
+/// What a sender says of its own stream (RFC 3550, 6.4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SenderInfo {
+    /// Whose stream it is.
+    pub ssrc: u32,
+    /// Wall-clock time of the report, NTP format: seconds since 1900 in the upper 32 bits.
+    pub ntp: u64,
+    /// The same instant on the stream's RTP clock.
+    pub timestamp: u32,
+    /// Packets sent since the stream began, wraps.
+    pub packets: u32,
+    /// Payload bytes sent since the stream began, wraps.
+    pub octets: u32,
+}
+
+/// What a receiver says of one stream (RFC 3550, 6.4.1).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ReportBlock {
+    /// Whose stream it is.
+    pub ssrc: u32,
+    /// Share of packets lost since the last report, in 1/256.
+    pub fraction_lost: u8,
+    /// Packets lost since reception began; 24 bits, below zero when duplicates came.
+    pub lost: i32,
+    /// Highest sequence number received, cycles of the counter in the upper 16 bits.
+    pub sequence_max: u32,
+    /// Interarrival jitter in timestamp units.
+    pub jitter: u32,
+    /// The middle 32 bits of the NTP time in the last sender report; 0: none came.
+    pub last_sr: u32,
+    /// Time since that report in 1/65,536 s.
+    pub delay_since_last_sr: u32,
+}
+
+impl ReportBlock {
+    pub(super) fn read(bytes: &[u8; BLOCK_LEN]) -> Self {
+        let word = |at: usize| read_u32(bytes, at).unwrap_or_default();
+        let lost = word(4) << 8;
+        Self {
+            ssrc: word(0),
+            fraction_lost: bytes[4],
+            lost: lost.cast_signed() >> 8,
+            sequence_max: word(8),
+            jitter: word(12),
+            last_sr: word(16),
+            delay_since_last_sr: word(20),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> [u8; BLOCK_LEN] {
+        let lost = self.lost.clamp(-0x80_0000, 0x7f_ffff).cast_unsigned() & 0xff_ffff;
+        let words = [
+            self.ssrc,
+            u32::from(self.fraction_lost) << 24 | lost,
+            self.sequence_max,
+            self.jitter,
+            self.last_sr,
+            self.delay_since_last_sr,
+        ];
+        let mut bytes = [0; BLOCK_LEN];
+        for (place, word) in bytes.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_be_bytes());
+        }
+        bytes
+    }
+}
+
+/// The report blocks in `body` from `at`; none if there are fewer than `count`.
+fn blocks(count: u8, body: &[u8], at: usize) -> Option<&[[u8; BLOCK_LEN]]> {
+    let length = usize::from(count) * BLOCK_LEN;
+    body.get(at..at + length).map(|blocks| blocks.as_chunks().0)
+}
+
+/// A sender report, in place.
+#[derive(Clone, Copy, Debug)]
+pub struct SenderReport<'a> {
+    /// What the sender says of itself.
+    pub info: SenderInfo,
+    blocks: &'a [[u8; BLOCK_LEN]],
+}
+
+impl<'a> SenderReport<'a> {
+    pub(super) fn read(count: u8, body: &'a [u8]) -> Option<Self> {
+        let info = SenderInfo {
+            ssrc: read_u32(body, 0)?,
+            ntp: u64::from(read_u32(body, 4)?) << 32 | u64::from(read_u32(body, 8)?),
+            timestamp: read_u32(body, 12)?,
+            packets: read_u32(body, 16)?,
+            octets: read_u32(body, 20)?,
+        };
+        Some(Self { info, blocks: blocks(count, body, SENDER_INFO_LEN)? })
+    }
+
+    /// What it says of the streams it receives.
+    pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
+        self.blocks.iter().map(ReportBlock::read)
+    }
+}
+
+/// A receiver report, in place.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiverReport<'a> {
+    /// Who reports.
+    pub ssrc: u32,
+    blocks: &'a [[u8; BLOCK_LEN]],
+}
+
+impl<'a> ReceiverReport<'a> {
+    pub(super) fn read(count: u8, body: &'a [u8]) -> Option<Self> {
+        Some(Self { ssrc: read_u32(body, 0)?, blocks: blocks(count, body, 4)? })
+    }
+
+    /// What it says of the streams it receives.
+    pub fn blocks(&self) -> impl Iterator<Item = ReportBlock> + use<'a> {
+        self.blocks.iter().map(ReportBlock::read)
+    }
+}
+
+/// A source description, in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Description<'a> {
+    count: u8,
+    body: &'a [u8],
+}
+
+impl<'a> Description<'a> {
+    pub(super) fn read(count: u8, body: &'a [u8]) -> Self {
+        Self { count, body }
+    }
+
+    /// Sources and their canonical names (CNAME, item 1), as far as the chunks are well-formed.
+    pub fn cnames(&self) -> impl Iterator<Item = (u32, &'a [u8])> + use<'a> {
+        let body = self.body;
+        chunks(self.count, body).filter_map(move |(at, end)| {
+            let ssrc = read_u32(body, at)?;
+            let mut items = body.get(at + 4..end)?;
+            while let [kind @ 1..=u8::MAX, length, rest @ ..] = items {
+                let (value, rest) = rest.split_at_checked(usize::from(*length))?;
+                if *kind == 1 {
+                    return Some((ssrc, value));
+                }
+                items = rest;
+            }
+            None
+        })
+    }
+}
+
+/// Where each chunk of a description begins and ends in its body, as far as they are well-formed.
+pub(super) fn chunks(count: u8, body: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let mut at = 0;
+    (0..count).map_while(move |_| {
+        let start = at;
+        let mut end = start + 4;
+        loop {
+            match *body.get(end..)? {
+                [0, ..] => break,
+                [_, length, ..] => end += 2 + usize::from(length),
+                _ => return None,
+            }
+        }
+        // A null item ends the chunk and fills it to the next word.
+        at = (end + 1).next_multiple_of(4);
+        (at <= body.len()).then_some((start, at))
+    })
+}
+
+/// A goodbye, in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Bye<'a> {
+    sources: &'a [[u8; 4]],
+}
+
+impl<'a> Bye<'a> {
+    pub(super) fn read(count: u8, body: &'a [u8]) -> Option<Self> {
+        let sources = body.get(..usize::from(count) * 4)?.as_chunks().0;
+        Some(Self { sources })
+    }
+
+    /// Who leaves.
+    pub fn sources(&self) -> impl Iterator<Item = u32> + use<'a> {
+        self.sources.iter().map(|bytes| u32::from_be_bytes(*bytes))
+    }
+}
+
+/// Appends a sender report; report blocks beyond [`BLOCKS_MAX`] follow in receiver reports.
+pub fn write_sender_report(info: &SenderInfo, blocks: &[ReportBlock], out: &mut Vec<u8>) {
+    let (first, rest) = blocks.split_at(blocks.len().min(BLOCKS_MAX));
+    write_header(first.len() as u8, SENDER_REPORT, SENDER_INFO_LEN + first.len() * BLOCK_LEN, out);
+    out.extend_from_slice(&info.ssrc.to_be_bytes());
+    out.extend_from_slice(&info.ntp.to_be_bytes());
+    out.extend_from_slice(&info.timestamp.to_be_bytes());
+    out.extend_from_slice(&info.packets.to_be_bytes());
+    out.extend_from_slice(&info.octets.to_be_bytes());
+    for block in first {
+        out.extend_from_slice(&block.bytes());
+    }
+    if !rest.is_empty() {
+        write_receiver_report(info.ssrc, rest, out);
+    }
+}
+
+/// Appends a receiver report, or several where there are more than [`BLOCKS_MAX`] blocks.
+pub fn write_receiver_report(ssrc: u32, blocks: &[ReportBlock], out: &mut Vec<u8>) {
+    let mut rest = blocks;
+    loop {
+        let (first, later) = rest.split_at(rest.len().min(BLOCKS_MAX));
+        write_header(first.len() as u8, RECEIVER_REPORT, 4 + first.len() * BLOCK_LEN, out);
+        out.extend_from_slice(&ssrc.to_be_bytes());
+        for block in first {
+            out.extend_from_slice(&block.bytes());
+        }
+        if later.is_empty() {
+            return;
+        }
+        rest = later;
+    }
+}
+
+/// Appends a source description with the canonical name, cut at 255 bytes: every compound packet
+/// has one (RFC 3550, 6.1).
+pub fn write_cname(ssrc: u32, cname: &[u8], out: &mut Vec<u8>) {
+    let cname = &cname[..cname.len().min(255)];
+    let length = 4 + 2 + cname.len() + 1;
+    write_header(1, SOURCE_DESCRIPTION, length.next_multiple_of(4), out);
+    out.extend_from_slice(&ssrc.to_be_bytes());
+    out.extend_from_slice(&[1, cname.len() as u8]);
+    out.extend_from_slice(cname);
+    out.resize(out.len() + 1 + length.next_multiple_of(4) - length, 0);
+}
+
+/// Appends a goodbye, or several where there are more than [`BLOCKS_MAX`] sources.
+pub fn write_bye(sources: &[u32], out: &mut Vec<u8>) {
+    for some in sources.chunks(BLOCKS_MAX) {
+        write_header(some.len() as u8, BYE, some.len() * 4, out);
+        for ssrc in some {
+            out.extend_from_slice(&ssrc.to_be_bytes());
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Compound packets changed where they lie: sources renamed, numbers shifted, parts left out.
+//!
+//! The functions take one packet as [`rewrite`] hands it out: header first, as long as it says.
+//! What a packet is too short for is left alone.
+
+use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb};
+use super::report::{BLOCK_LEN, SENDER_INFO_LEN, chunks};
+use super::{
+    APPLICATION, BYE, FIR, HEADER_LEN, Malformed, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT,
+    ReportBlock, SENDER_REPORT, SOURCE_DESCRIPTION, SenderInfo, TMMBN, TMMBR, TRANSPORT_FEEDBACK,
+    packet_len, read, read_u32,
+};
+
+/// Hands each packet of a compound packet to `each`, which changes it and says how many of its bytes
+/// stay (0: none); closes the gaps and says how many bytes are left in all.
+///
+/// # Errors
+/// If any packet of it is malformed; then nothing was handed out.
+pub fn rewrite(
+    compound: &mut [u8],
+    mut each: impl FnMut(&mut [u8]) -> usize,
+) -> Result<usize, Malformed> {
+    for packet in super::packets(compound) {
+        packet?;
+    }
+    let (mut at, mut end) = (0, 0);
+    while at < compound.len() {
+        let length = packet_len(&compound[at..])?;
+        let kept = each(&mut compound[at..at + length]).min(length);
+        compound.copy_within(at..at + kept, end);
+        at += length;
+        end += kept;
+    }
+    Ok(end)
+}
+
+/// Payload type of a packet.
+#[must_use]
+pub fn payload_type(packet: &[u8]) -> u8 {
+    packet.get(1).copied().unwrap_or_default()
+}
+
+/// Count or format of a packet.
+#[must_use]
+pub fn count(packet: &[u8]) -> u8 {
+    packet.first().map_or(0, |first| first & 0x1f)
+}
+
+/// Who sent a packet; none for a goodbye or a description of nobody.
+#[must_use]
+pub fn ssrc(packet: &[u8]) -> Option<u32> {
+    read_u32(packet, 4)
+}
+
+/// Names another sender.
+pub fn set_ssrc(packet: &mut [u8], ssrc: u32) {
+    set_u32(packet, 4, ssrc);
+}
+
+/// The sender's part of a sender report.
+#[must_use]
+pub fn sender_info(packet: &[u8]) -> Option<SenderInfo> {
+    match read(packet) {
+        Ok(super::Packet::SenderReport(report)) => Some(report.info),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// Replaces the sender's part of a sender report.
+pub fn set_sender_info(packet: &mut [u8], info: &SenderInfo) {
+    if payload_type(packet) == SENDER_REPORT && packet.len() >= HEADER_LEN + SENDER_INFO_LEN {
+        set_u32(packet, 4, info.ssrc);
+        packet[8..16].copy_from_slice(&info.ntp.to_be_bytes());
+        set_u32(packet, 16, info.timestamp);
+        set_u32(packet, 20, info.packets);
+        set_u32(packet, 24, info.octets);
+    }
+}
+
+/// Hands every report block of a sender or receiver report to `each`, which changes it or leaves it
+/// out (false); says how long the packet is now.
+pub fn retain_blocks(packet: &mut [u8], mut each: impl FnMut(&mut ReportBlock) -> bool) -> usize {
+    let start = match payload_type(packet) {
+        SENDER_REPORT => HEADER_LEN + SENDER_INFO_LEN,
+        RECEIVER_REPORT => HEADER_LEN + 4,
+        _ => return packet.len(),
+    };
+    let count = usize::from(count(packet));
+    if packet.len() < start + count * BLOCK_LEN {
+        return packet.len();
+    }
+    let (mut kept, mut end) = (0, start);
+    for index in 0..count {
+        let at = start + index * BLOCK_LEN;
+        let Some(bytes) = packet[at..].first_chunk() else { break };
+        let mut block = ReportBlock::read(bytes);
+        if each(&mut block) {
+            packet[end..end + BLOCK_LEN].copy_from_slice(&block.bytes());
+            kept += 1;
+            end += BLOCK_LEN;
+        }
+    }
+    let after = start + count * BLOCK_LEN;
+    let length = packet.len();
+    packet.copy_within(after..length, end);
+    packet[0] = packet[0] & 0xe0 | kept;
+    set_len(packet, end + length - after)
+}
+
+/// Hands every entry of a NACK to `each`: the first missing number, and a mask of which it and the
+/// 16 after it are missing (bit 0 is the first itself). What it returns replaces the entry; an empty
+/// mask leaves it out. Says how long the packet is now: 0 if nothing is missing any more.
+pub fn retain_missing(packet: &mut [u8], mut each: impl FnMut(u16, u32) -> (u16, u32)) -> usize {
+    if (payload_type(packet), count(packet)) != (TRANSPORT_FEEDBACK, NACK) {
+        return packet.len();
+    }
+    let start = HEADER_LEN + COMMON_LEN;
+    let mut end = start;
+    for at in (start..packet.len()).step_by(4) {
+        let Some(&[p0, p1, b0, b1]) = packet[at..].first_chunk() else { break };
+        let mask = u32::from(u16::from_be_bytes([b0, b1])) << 1 | 1;
+        let (first, mask) = each(u16::from_be_bytes([p0, p1]), mask & 0x1_ffff);
+        if mask != 0 {
+            // The entry begins at the first number that is still missing.
+            let skipped = mask.trailing_zeros();
+            let first = first.wrapping_add(skipped as u16);
+            let later = (mask >> skipped >> 1) as u16;
+            packet[end..end + 2].copy_from_slice(&first.to_be_bytes());
+            packet[end + 2..end + 4].copy_from_slice(&later.to_be_bytes());
+            end += 4;
+        }
+    }
+    if end == start { 0 } else { set_len(packet, end) }
+}
+
+/// Hands every source that feedback is about to `rename`: the media source of NACK, PLI and others,
+/// the entries of FIR, TMMBR and TMMBN, the sources of REMB. None leaves it as it is.
+pub fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32>) {
+    let mut at_each = |packet: &mut [u8], start: usize, step: usize, end: usize| {
+        for at in (start..end.min(packet.len())).step_by(step) {
+            if let Some(name) = read_u32(packet, at).and_then(&mut rename) {
+                set_u32(packet, at, name);
+            }
+        }
+    };
+    let entries_at = HEADER_LEN + COMMON_LEN;
+    match (payload_type(packet), count(packet)) {
+        (PAYLOAD_FEEDBACK, FIR) | (TRANSPORT_FEEDBACK, TMMBR | TMMBN) => {
+            at_each(packet, entries_at, 8, packet.len());
+        }
+        (PAYLOAD_FEEDBACK, APPLICATION) if is_remb(&packet[HEADER_LEN..]) => {
+            at_each(packet, HEADER_LEN + REMB_SSRCS_AT, 4, packet.len());
+        }
+        (PAYLOAD_FEEDBACK | TRANSPORT_FEEDBACK, _) => at_each(packet, 8, 4, 12),
+        _ => {}
+    }
+}
+
+/// Hands every source of a goodbye to `each`, which renames it or leaves it out; says how long the
+/// packet is now: 0 if nobody leaves.
+pub fn retain_leaving(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {
+    if payload_type(packet) != BYE {
+        return packet.len();
+    }
+    let (mut kept, mut end) = (0, HEADER_LEN);
+    let after = (HEADER_LEN + 4 * usize::from(count(packet))).min(packet.len());
+    for at in (HEADER_LEN..after).step_by(4) {
+        if let Some(name) = read_u32(packet, at).and_then(&mut each) {
+            set_u32(packet, end, name);
+            kept += 1;
+            end += 4;
+        }
+    }
+    if kept == 0 {
+        return 0;
+    }
+    let length = packet.len();
+    packet.copy_within(after..length, end);
+    packet[0] = packet[0] & 0xe0 | kept;
+    set_len(packet, end + length - after)
+}
+
+/// Hands every source of a description to `each`, which renames it or leaves its chunk out; says
+/// how long the packet is now: 0 if nobody is described.
+pub fn retain_described(packet: &mut [u8], mut each: impl FnMut(u32) -> Option<u32>) -> usize {
+    if payload_type(packet) != SOURCE_DESCRIPTION {
+        return packet.len();
+    }
+    let (mut kept, mut end, mut after) = (0, HEADER_LEN, HEADER_LEN);
+    for _ in 0..count(packet) {
+        let Some((_, length)) = chunks(1, &packet[after..]).next() else { break };
+        if let Some(name) = read_u32(packet, after).and_then(&mut each) {
+            set_u32(packet, after, name);
+            packet.copy_within(after..after + length, end);
+            kept += 1;
+            end += length;
+        }
+        after += length;
+    }
+    if kept == 0 {
+        return 0;
+    }
+    packet[0] = packet[0] & 0xc0 | kept;
+    set_len(packet, end)
+}
+
+/// Makes the header say that the packet has `length` bytes, a multiple of four, and returns it.
+fn set_len(packet: &mut [u8], length: usize) -> usize {
+    let words = u16::try_from(length / 4 - 1).unwrap_or(u16::MAX);
+    packet[2..4].copy_from_slice(&words.to_be_bytes());
+    length
+}
+
+fn set_u32(packet: &mut [u8], at: usize, value: u32) {
+    if let Some(field) = packet.get_mut(at..at + 4) {
+        field.copy_from_slice(&value.to_be_bytes());
+    }
+}

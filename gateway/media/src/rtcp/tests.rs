@@ -1,0 +1,329 @@
+use super::*;
+
+const INFO: SenderInfo = SenderInfo {
+    ssrc: 0x1111_1111,
+    ntp: 0xe000_0000_8000_0000,
+    timestamp: 48_000,
+    packets: 100,
+    octets: 9_000,
+};
+
+fn block(ssrc: u32) -> ReportBlock {
+    ReportBlock {
+        ssrc,
+        fraction_lost: 25,
+        lost: -3,
+        sequence_max: 0x0001_fffe,
+        jitter: 77,
+        last_sr: 0x0000_8000,
+        delay_since_last_sr: 65_536,
+    }
+}
+
+fn bytes(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out);
+    out
+}
+
+fn only(compound: &[u8]) -> Packet<'_> {
+    let mut packets = packets(compound);
+    let packet = packets.next().unwrap().unwrap();
+    assert!(packets.next().is_none());
+    packet
+}
+
+#[test]
+fn sender_report_is_read_back() {
+    let report = bytes(|out| write_sender_report(&INFO, &[block(1), block(2)], out));
+    let Packet::SenderReport(report) = only(&report) else { panic!("no sender report") };
+    assert_eq!(report.info, INFO);
+    assert_eq!(report.blocks().collect::<Vec<_>>(), [block(1), block(2)]);
+}
+
+#[test]
+fn receiver_report_is_read_back() {
+    let report = bytes(|out| write_receiver_report(9, &[block(1)], out));
+    let Packet::ReceiverReport(report) = only(&report) else { panic!("no receiver report") };
+    assert_eq!(report.ssrc, 9);
+    assert_eq!(report.blocks().collect::<Vec<_>>(), [block(1)]);
+}
+
+#[test]
+fn more_blocks_than_one_packet_counts_follow_in_others() {
+    let blocks: Vec<_> = (0..70).map(block).collect();
+    let compound = bytes(|out| write_sender_report(&INFO, &blocks, out));
+    let mut read = Vec::new();
+    for packet in packets(&compound) {
+        match packet.unwrap() {
+            Packet::SenderReport(report) => read.extend(report.blocks()),
+            Packet::ReceiverReport(report) => read.extend(report.blocks()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(read, blocks);
+}
+
+#[test]
+fn loss_has_24_bits_with_a_sign() {
+    for lost in [-0x80_0000, -1, 0, 0x7f_ffff] {
+        let block = ReportBlock { lost, ..block(1) };
+        assert_eq!(ReportBlock::read(&block.bytes()), block);
+    }
+    let beyond = ReportBlock { lost: 0x80_0000, ..block(1) };
+    assert_eq!(ReportBlock::read(&beyond.bytes()).lost, 0x7f_ffff);
+}
+
+#[test]
+fn canonical_names_of_any_length_are_read_back() {
+    for length in [0, 1, 2, 3, 4, 5, 255] {
+        let name = vec![b'n'; length];
+        let mut compound = bytes(|out| write_cname(5, &name, out));
+        assert_eq!(compound.len() % 4, 0);
+        write_bye(&[5], &mut compound);
+        let mut packets = packets(&compound);
+        let Some(Ok(Packet::Description(description))) = packets.next() else { panic!() };
+        assert_eq!(description.cnames().collect::<Vec<_>>(), [(5, &name[..])]);
+        assert!(matches!(packets.next(), Some(Ok(Packet::Bye(_)))), "name of {length}");
+    }
+}
+
+#[test]
+fn goodbye_names_who_leaves() {
+    let compound = bytes(|out| write_bye(&[1, 2, 3], out));
+    let Packet::Bye(bye) = only(&compound) else { panic!("no goodbye") };
+    assert_eq!(bye.sources().collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn missing_numbers_are_packed_and_read_back_across_the_wrap() {
+    let missing = [0xfff0, 0xfff1, 0xffff, 0, 1, 40];
+    let compound = bytes(|out| write_nack(1, 2, &missing, out));
+    assert_eq!(compound.len(), 12 + 3 * 4, "0xfff0 + 16 is 0; 1 and 40 need entries of their own");
+    let Packet::Nack(nack) = only(&compound) else { panic!("no NACK") };
+    assert_eq!((nack.sender, nack.media), (1, 2));
+    assert_eq!(nack.missing().collect::<Vec<_>>(), missing);
+}
+
+#[test]
+fn key_frame_requests_are_read_back() {
+    let pli = Pli { sender: 1, media: 2 };
+    let compound = bytes(|out| write_pli(pli, out));
+    assert!(matches!(only(&compound), Packet::Pli(read) if read == pli));
+
+    let entries = [FirEntry { media: 2, number: 255 }, FirEntry { media: 3, number: 0 }];
+    let compound = bytes(|out| write_fir(1, &entries, out));
+    let Packet::Fir(fir) = only(&compound) else { panic!("no FIR") };
+    assert_eq!(fir.sender, 1);
+    assert_eq!(fir.entries().collect::<Vec<_>>(), entries);
+}
+
+#[test]
+fn bitrates_survive_within_a_mantissa_of_18_bits() {
+    for bitrate in [0, 1, 0x3_ffff, 0x4_0000, 64_000, 400_001, 10_000_000_000, u64::MAX] {
+        let compound = bytes(|out| write_remb(1, bitrate, &[7, 8], out));
+        let Packet::Remb(remb) = only(&compound) else { panic!("no REMB") };
+        assert!(remb.bitrate_bps <= bitrate, "never more than was said");
+        assert!(bitrate - remb.bitrate_bps <= bitrate >> 17, "{bitrate}: {}", remb.bitrate_bps);
+        assert_eq!(remb.sources().collect::<Vec<_>>(), [7, 8]);
+    }
+    let exact = bytes(|out| write_remb(1, 0x3_ffff, &[], out));
+    let Packet::Remb(remb) = only(&exact) else { panic!("no REMB") };
+    assert_eq!(remb.bitrate_bps, 0x3_ffff);
+}
+
+#[test]
+fn absurd_exponent_saturates() {
+    let mut compound = bytes(|out| write_remb(1, 0x3_ffff, &[], out));
+    let word = compound.len() - 4;
+    compound[word + 1] = 0xff;
+    let Packet::Remb(remb) = only(&compound) else { panic!("no REMB") };
+    assert_eq!(remb.bitrate_bps, u64::MAX);
+}
+
+/// One packet of every kind.
+fn everything() -> Vec<u8> {
+    bytes(|out| {
+        write_sender_report(&INFO, &[block(1)], out);
+        write_receiver_report(2, &[block(3), block(4)], out);
+        write_cname(2, b"someone", out);
+        write_nack(2, 1, &[5, 7], out);
+        write_pli(Pli { sender: 2, media: 1 }, out);
+        write_fir(2, &[FirEntry { media: 1, number: 1 }], out);
+        write_remb(2, 64_000, &[1, 3], out);
+        write_bye(&[2, 6], out);
+    })
+}
+
+#[test]
+fn every_cut_and_every_changed_byte_is_read_without_panic() {
+    let whole = everything();
+    assert_eq!(packets(&whole).filter(Result::is_ok).count(), 8);
+    for length in 0..whole.len() {
+        for packet in packets(&whole[..length]) {
+            let _ = packet;
+        }
+    }
+    let mut state = 1u64;
+    for _ in 0..20_000 {
+        let mut changed = whole.clone();
+        for _ in 0..3 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let at = (state >> 33) as usize % changed.len();
+            changed[at] = (state >> 20) as u8;
+        }
+        for packet in packets(&changed) {
+            match packet {
+                Ok(Packet::SenderReport(report)) => drop(report.blocks().count()),
+                Ok(Packet::Description(description)) => drop(description.cnames().count()),
+                Ok(Packet::Nack(nack)) => drop(nack.missing().count()),
+                _ => {}
+            }
+        }
+        let kept = rewrite::rewrite(&mut changed, |packet| {
+            rewrite::rename_media(packet, |ssrc| Some(ssrc + 1));
+            let kept = rewrite::retain_blocks(packet, |block| block.ssrc & 1 == 1);
+            let kept =
+                rewrite::retain_missing(&mut packet[..kept], |first, mask| (first, mask & 2));
+            let kept = rewrite::retain_described(&mut packet[..kept], |ssrc| Some(!ssrc));
+            rewrite::retain_leaving(&mut packet[..kept], |ssrc| (ssrc & 1 == 1).then_some(ssrc))
+        });
+        if let Ok(kept) = kept {
+            assert!(packets(&changed[..kept]).all(|packet| packet.is_ok()) || kept == 0);
+        }
+    }
+}
+
+#[test]
+fn the_reason_for_a_refusal_is_told() {
+    let reason = |bytes: &[u8]| packets(bytes).find_map(Result::err).unwrap();
+    assert_eq!(reason(&[]), Malformed::Short);
+    assert_eq!(reason(&[0x80, 201, 0]), Malformed::Short);
+    assert_eq!(reason(&[0x40, 201, 0, 0]), Malformed::Version);
+    assert_eq!(reason(&[0x80, 201, 0, 1]), Malformed::Length);
+    assert_eq!(reason(&[0x80, 201, 0, 0]), Malformed::Body(201));
+    assert_eq!(reason(&[0x81, 201, 0, 1, 0, 0, 0, 1]), Malformed::Body(201));
+    assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 0]), Malformed::Padding);
+    assert_eq!(reason(&[0xa0, 201, 0, 1, 0, 0, 0, 5]), Malformed::Padding);
+}
+
+#[test]
+fn padding_is_no_part_of_the_body() {
+    let mut compound = bytes(|out| write_nack(1, 2, &[5], out));
+    compound.extend_from_slice(&[0, 0, 0, 4]);
+    compound[0] |= 0x20;
+    compound[3] += 1;
+    let Packet::Nack(nack) = only(&compound) else { panic!("no NACK") };
+    assert_eq!(nack.missing().collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn packets_nobody_knows_are_passed_over() {
+    let mut compound = vec![0x85, 207, 0, 1, 1, 2, 3, 4];
+    write_bye(&[1], &mut compound);
+    let mut packets = packets(&compound);
+    let Some(Ok(Packet::Other { payload_type: 207, count: 5 })) = packets.next() else { panic!() };
+    assert!(matches!(packets.next(), Some(Ok(Packet::Bye(_)))));
+}
+
+#[test]
+fn left_out_packets_leave_no_gap() {
+    let mut compound = everything();
+    let kept = rewrite::rewrite(&mut compound, |packet| match rewrite::payload_type(packet) {
+        RECEIVER_REPORT | PAYLOAD_FEEDBACK => 0,
+        _ => packet.len(),
+    });
+    let expected = bytes(|out| {
+        write_sender_report(&INFO, &[block(1)], out);
+        write_cname(2, b"someone", out);
+        write_nack(2, 1, &[5, 7], out);
+        write_bye(&[2, 6], out);
+    });
+    assert_eq!(compound[..kept.unwrap()], expected);
+}
+
+#[test]
+fn malformed_compound_is_left_as_it_was() {
+    let mut compound = everything();
+    compound.push(0x80);
+    let before = compound.clone();
+    assert_eq!(rewrite::rewrite(&mut compound, |_| 0), Err(Malformed::Short));
+    assert_eq!(compound, before);
+}
+
+#[test]
+fn blocks_are_changed_and_left_out() {
+    let mut compound = bytes(|out| {
+        write_sender_report(&INFO, &[block(1), block(2), block(3)], out);
+        write_receiver_report(9, &[block(2)], out);
+    });
+    let kept = rewrite::rewrite(&mut compound, |packet| {
+        rewrite::retain_blocks(packet, |block| {
+            block.jitter += 1;
+            block.ssrc != 2
+        })
+    });
+    let expected = bytes(|out| {
+        let changed = |ssrc| ReportBlock { jitter: 78, ..block(ssrc) };
+        write_sender_report(&INFO, &[changed(1), changed(3)], out);
+        write_receiver_report(9, &[], out);
+    });
+    assert_eq!(compound[..kept.unwrap()], expected);
+}
+
+#[test]
+fn sender_part_is_replaced_whole() {
+    let mut report = bytes(|out| write_sender_report(&INFO, &[block(1)], out));
+    assert_eq!(rewrite::sender_info(&report), Some(INFO));
+    let other = SenderInfo { ssrc: 1, ntp: 2, timestamp: 3, packets: 4, octets: 5 };
+    rewrite::set_sender_info(&mut report, &other);
+    assert_eq!(report, bytes(|out| write_sender_report(&other, &[block(1)], out)));
+}
+
+#[test]
+fn missing_numbers_are_shifted_and_left_out() {
+    let mut nack = bytes(|out| write_nack(1, 2, &[10, 12, 14, 100], out));
+    let kept = rewrite::retain_missing(&mut nack, |first, mask| {
+        let mask = if first == 100 { 0 } else { mask & !1 };
+        (first.wrapping_sub(20), mask)
+    });
+    assert_eq!(nack[..kept], bytes(|out| write_nack(1, 2, &[0xfff8, 0xfffa], out)));
+    assert_eq!(rewrite::retain_missing(&mut nack[..kept], |first, _| (first, 0)), 0);
+}
+
+#[test]
+fn every_source_feedback_is_about_is_renamed() {
+    let write = |media: u32, other: u32| {
+        bytes(|out| {
+            write_nack(9, media, &[1], out);
+            write_pli(Pli { sender: 9, media }, out);
+            let entries = [FirEntry { media: other, number: 1 }, FirEntry { media, number: 2 }];
+            write_fir(9, &entries, out);
+            write_remb(9, 64_000, &[media, other], out);
+        })
+    };
+    let mut compound = write(1, 3);
+    let length = compound.len();
+    let kept = rewrite::rewrite(&mut compound, |packet| {
+        rewrite::rename_media(packet, |ssrc| (ssrc == 1).then_some(2));
+        packet.len()
+    });
+    assert_eq!(kept, Ok(length));
+    assert_eq!(compound, write(2, 3));
+}
+
+#[test]
+fn who_leaves_and_who_is_described_are_renamed_or_left_out() {
+    let mut bye = bytes(|out| write_bye(&[1, 2, 3], out));
+    let kept = rewrite::retain_leaving(&mut bye, |ssrc| (ssrc != 2).then_some(ssrc + 10));
+    assert_eq!(bye[..kept], bytes(|out| write_bye(&[11, 13], out)));
+    assert_eq!(rewrite::retain_leaving(&mut bye[..kept], |_| None), 0);
+
+    let mut described = bytes(|out| write_cname(1, b"one", out));
+    described.extend_from_slice(&bytes(|out| write_cname(2, b"second", out))[4..]);
+    described[0] = 0x82;
+    described[3] = (described.len() / 4 - 1) as u8;
+    let kept = rewrite::retain_described(&mut described, |ssrc| (ssrc == 2).then_some(12));
+    assert_eq!(described[..kept], bytes(|out| write_cname(12, b"second", out)));
+    assert_eq!(rewrite::retain_described(&mut described[..kept], |_| None), 0);
+}

@@ -1,0 +1,246 @@
+//! How a stream is received: loss, reordering, duplicates, jitter, gaps (RFC 3550, appendix A).
+
+use crate::rtcp::ReportBlock;
+use crate::rtp::{self, sequence_ahead, timestamp_ahead};
+use std::time::{Duration, Instant};
+
+/// A jump this far ahead is no loss but a source that begins anew (RFC 3550, appendix A.1).
+const DROPOUT_MAX: i16 = 3_000;
+/// As far behind: further is no reordering (RFC 3550, appendix A.1).
+const MISORDER_MAX: i16 = 100;
+/// How many of the last numbers are remembered to tell duplicates: more than [`MISORDER_MAX`].
+const WINDOW: u32 = 128;
+/// A longer time without a packet is counted as a gap: five frames of voice, three of video, where
+/// jitter buffers run dry. Silent voice (DTX) has them too.
+pub const GAP: Duration = Duration::from_millis(100);
+
+/// Counts of one source, since it began or since the last [`Reception::interval`].
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Packets received, duplicates not counted.
+    pub packets: u64,
+    /// Bytes of them, as handed in.
+    pub bytes: u64,
+    /// Packets the sequence numbers say were sent.
+    pub expected: u64,
+    /// Of those, how many did not come. One that came late was lost in the interval before.
+    pub lost: u64,
+    /// Packets that came again.
+    pub duplicates: u64,
+    /// Packets that came after a later one.
+    pub reordered: u64,
+    /// Times longer than [`GAP`] without a packet.
+    pub gaps: u64,
+    /// The longest time without a packet.
+    pub gap_max: Duration,
+}
+
+impl Counts {
+    /// Share of the expected packets that were lost, in millionths.
+    #[must_use]
+    pub fn loss_ppm(&self) -> u32 {
+        let ppm = u128::from(self.lost) * 1_000_000 / u128::from(self.expected.max(1));
+        ppm.min(1_000_000) as u32
+    }
+}
+
+/// What is received of one source. Takes no memory beyond itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Reception {
+    clock_rate: u32,
+    total: Counts,
+    /// Counts at the last interval.
+    then: Counts,
+    /// The longest time without a packet since the last interval.
+    gap_max: Duration,
+    run: Option<Run>,
+    /// Expected of runs that ended: a source may begin anew.
+    expected_before: u64,
+    /// The number that would follow one that jumped; two in a row are believed.
+    after_jump: Option<u16>,
+    /// Jitter in 1/16 timestamp units (RFC 3550, appendix A.8).
+    jitter_x16: u64,
+    /// Expected and received at the last report.
+    reported: (u64, u64),
+}
+
+/// A run of a source's numbers without a jump.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    /// Extended numbers of the first and the highest packet: cycles in the upper bits.
+    first: u64,
+    highest: u64,
+    /// Bit n: the number n below the highest came.
+    came: u128,
+    /// Timestamp and arrival of the last packet in order.
+    timestamp: u32,
+    arrived: Instant,
+    /// Arrival of the last packet of any kind.
+    heard: Instant,
+}
+
+impl Run {
+    fn new(header: &rtp::Header, now: Instant) -> Self {
+        // One cycle to begin with, so that what came before the first packet has a number too.
+        let first = 1 << 16 | u64::from(header.sequence);
+        let timestamp = header.timestamp;
+        Self { first, highest: first, came: 1, timestamp, arrived: now, heard: now }
+    }
+
+    fn expected(&self) -> u64 {
+        self.highest - self.first + 1
+    }
+}
+
+impl Reception {
+    /// Of a source with this clock rate in Hz; with 0 there is no jitter.
+    #[must_use]
+    pub fn new(clock_rate: u32) -> Self {
+        Self {
+            clock_rate,
+            total: Counts::default(),
+            then: Counts::default(),
+            gap_max: Duration::ZERO,
+            run: None,
+            expected_before: 0,
+            after_jump: None,
+            jitter_x16: 0,
+            reported: (0, 0),
+        }
+    }
+
+    /// A packet of `bytes` bytes came.
+    pub fn receive(&mut self, header: &rtp::Header, bytes: usize, now: Instant) {
+        let Some(run) = &mut self.run else {
+            self.run = Some(Run::new(header, now));
+            self.count(bytes);
+            return;
+        };
+        let gap = now.saturating_duration_since(run.heard);
+        run.heard = now;
+        self.gap_max = self.gap_max.max(gap);
+        self.total.gap_max = self.total.gap_max.max(gap);
+        self.total.gaps += u64::from(gap > GAP);
+        let ahead = sequence_ahead(header.sequence, run.highest as u16);
+        match ahead {
+            1..=DROPOUT_MAX => {
+                run.highest += u64::from(ahead.unsigned_abs());
+                run.came = run.came.checked_shl(u32::from(ahead.unsigned_abs())).unwrap_or(0) | 1;
+                self.after_jump = None;
+                self.time(header.timestamp, now);
+            }
+            ..=0 if ahead >= -MISORDER_MAX => {
+                let behind = u32::from(ahead.unsigned_abs());
+                debug_assert!(behind < WINDOW);
+                if run.came >> behind & 1 == 1 {
+                    self.total.duplicates += 1;
+                    return;
+                }
+                run.came |= 1 << behind;
+                run.first = run.first.min(run.highest - u64::from(behind));
+                self.total.reordered += 1;
+            }
+            _ if self.after_jump == Some(header.sequence) => {
+                self.expected_before += run.expected();
+                *run = Run::new(header, now);
+                // The packet that announced the jump belongs to the new run.
+                run.first -= 1;
+                run.came |= 2;
+                self.after_jump = None;
+            }
+            _ => self.after_jump = Some(header.sequence.wrapping_add(1)),
+        }
+        self.count(bytes);
+    }
+
+    /// Counts since the last call, and sets them back. `lost` may be one less than it was when
+    /// packets come late.
+    pub fn interval(&mut self) -> Counts {
+        let total = self.totals();
+        let then = std::mem::replace(&mut self.then, total);
+        Counts {
+            packets: total.packets - then.packets,
+            bytes: total.bytes - then.bytes,
+            expected: total.expected - then.expected,
+            lost: total.lost.saturating_sub(then.lost),
+            duplicates: total.duplicates - then.duplicates,
+            reordered: total.reordered - then.reordered,
+            gaps: total.gaps - then.gaps,
+            gap_max: std::mem::take(&mut self.gap_max),
+        }
+    }
+
+    /// Counts since the source began.
+    #[must_use]
+    pub fn totals(&self) -> Counts {
+        let expected = self.expected();
+        let lost = expected.saturating_sub(self.total.packets);
+        Counts { expected, lost, ..self.total }
+    }
+
+    /// Interarrival jitter in microseconds (RFC 3550, section 6.4.1), smoothed over 16 packets.
+    #[must_use]
+    pub fn jitter_us(&self) -> u64 {
+        (self.jitter_x16 * 1_000_000).checked_div(16 * u64::from(self.clock_rate)).unwrap_or(0)
+    }
+
+    /// When the last packet came; none before the first.
+    #[must_use]
+    pub fn heard(&self) -> Option<Instant> {
+        self.run.map(|run| run.heard)
+    }
+
+    /// What to report of the source in a receiver report (RFC 3550, appendix A.3): the share lost
+    /// since the last report, the rest since the beginning. `last_sr` and its delay are left at 0.
+    #[must_use]
+    pub fn report(&mut self, ssrc: u32) -> ReportBlock {
+        let (expected, received) = (self.expected(), self.total.packets);
+        let (expected_then, received_then) =
+            std::mem::replace(&mut self.reported, (expected, received));
+        let newly_expected = expected - expected_then;
+        let newly_lost = newly_expected.saturating_sub(received - received_then);
+        let fraction_lost = (newly_lost * 256).checked_div(newly_expected).unwrap_or(0);
+        let sequence_max = self.run.map_or(0, |run| run.highest - (1 << 16));
+        ReportBlock {
+            ssrc,
+            fraction_lost: fraction_lost.min(255) as u8,
+            lost: i32::try_from(expected.saturating_sub(received)).unwrap_or(i32::MAX),
+            sequence_max: sequence_max as u32,
+            jitter: (self.jitter_x16 / 16) as u32,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        }
+    }
+
+    fn expected(&self) -> u64 {
+        self.expected_before + self.run.map_or(0, |run| run.expected())
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.total.packets += 1;
+        self.total.bytes += bytes as u64;
+    }
+
+    /// Jitter, by the first packet of each frame: those that share a timestamp were sent one after
+    /// the other, and their distance says nothing.
+    fn time(&mut self, timestamp: u32, now: Instant) {
+        let Some(run) = &mut self.run else { return };
+        let sent = timestamp_ahead(timestamp, run.timestamp);
+        if sent == 0 {
+            return;
+        }
+        let arrival = now.saturating_duration_since(run.arrived).as_micros();
+        (run.timestamp, run.arrived) = (timestamp, now);
+        let arrival = arrival * u128::from(self.clock_rate) / 1_000_000;
+        let Ok(arrival) = i64::try_from(arrival) else { return };
+        let off = (arrival - i64::from(sent)).unsigned_abs();
+        // A clock that was set anew is no jitter.
+        if off < u64::from(self.clock_rate) * 10 {
+            let falling = (self.jitter_x16 + 8) / 16;
+            self.jitter_x16 = self.jitter_x16 + off - falling.min(self.jitter_x16);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+use super::*;
+
+const HZ: u32 = 48_000;
+
+fn at(ms: u64) -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
+    static ORIGIN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    *ORIGIN + Duration::from_millis(ms)
+}
+
+fn header(sequence: u16, timestamp: u32) -> rtp::Header {
+    rtp::Header {
+        payload_type: 111,
+        marker: false,
+        sequence,
+        timestamp,
+        ssrc: 1,
+        payload_offset: 12,
+        payload_end: 112,
+    }
+}
+
+/// Receives these packets of 20 ms each, counted from `base`, in time.
+fn received(base: u16, numbers: &[u64]) -> Reception {
+    let mut reception = Reception::new(HZ);
+    receive(&mut reception, base, numbers);
+    reception
+}
+
+fn receive(reception: &mut Reception, base: u16, numbers: &[u64]) {
+    for number in numbers {
+        let sequence = base.wrapping_add(*number as u16);
+        reception.receive(&header(sequence, *number as u32 * 960), 112, at(number * 20));
+    }
+}
+
+#[test]
+fn all_that_was_sent_and_came_is_counted_across_the_wrap() {
+    let numbers: Vec<_> = (0..200_000).collect();
+    let totals = received(65_000, &numbers).totals();
+    let expected = Counts {
+        packets: 200_000,
+        bytes: 200_000 * 112,
+        expected: 200_000,
+        gap_max: Duration::from_millis(20),
+        ..Counts::default()
+    };
+    assert_eq!(totals, expected);
+}
+
+#[test]
+fn lost_duplicate_and_reordered_packets_are_told_apart() {
+    let totals = received(65_534, &[0, 1, 4, 3, 3, 4, 6, 0]).totals();
+    assert_eq!((totals.packets, totals.expected, totals.lost), (5, 7, 2));
+    assert_eq!((totals.duplicates, totals.reordered), (3, 1));
+    assert_eq!(totals.loss_ppm(), 2_000_000 / 7);
+}
+
+#[test]
+fn packet_from_before_the_first_is_no_gain() {
+    let totals = received(0, &[5, 3]).totals();
+    assert_eq!((totals.packets, totals.expected, totals.lost), (2, 3, 1));
+}
+
+#[test]
+fn intervals_count_what_came_since_the_last() {
+    let mut reception = received(0, &[0, 1, 3]);
+    let first = reception.interval();
+    assert_eq!((first.packets, first.expected, first.lost, first.bytes), (3, 4, 1, 336));
+    assert_eq!(first.gap_max, Duration::from_millis(40));
+    receive(&mut reception, 0, &[4, 4, 6]);
+    let second = reception.interval();
+    assert_eq!((second.packets, second.expected, second.lost), (2, 3, 1));
+    assert_eq!(second.duplicates, 1);
+    assert_eq!(reception.interval(), Counts::default());
+}
+
+#[test]
+fn late_packet_is_taken_off_the_total_but_makes_no_interval_negative() {
+    let mut reception = received(0, &[0, 2]);
+    assert_eq!(reception.interval().lost, 1);
+    reception.receive(&header(1, 960), 112, at(50));
+    let interval = reception.interval();
+    assert_eq!((interval.lost, interval.reordered), (0, 1));
+    assert_eq!(reception.totals().lost, 0);
+}
+
+#[test]
+fn gap_is_longer_than_its_threshold() {
+    for (ms, gaps) in [(100, 0), (101, 1)] {
+        let mut reception = Reception::new(HZ);
+        reception.receive(&header(0, 0), 1, at(0));
+        reception.receive(&header(1, 960), 1, at(ms));
+        let interval = reception.interval();
+        assert_eq!((interval.gaps, interval.gap_max), (gaps, Duration::from_millis(ms)));
+    }
+}
+
+#[test]
+fn largest_dropout_is_loss_and_a_larger_jump_a_new_beginning() {
+    let jump = |ahead: u16| {
+        let mut reception = received(0, &[0]);
+        reception.receive(&header(ahead, 960), 1, at(20));
+        reception.receive(&header(ahead.wrapping_add(1), 1_920), 1, at(40));
+        reception.totals()
+    };
+    assert_eq!(jump(3_000).lost, 2_999);
+    let anew = jump(3_001);
+    assert_eq!((anew.lost, anew.packets, anew.expected), (0, 3, 3));
+}
+
+#[test]
+fn largest_misorder_is_reordering_and_a_larger_one_a_new_beginning() {
+    let jump = |behind: u16| {
+        let mut reception = received(0, &[200]);
+        reception.receive(&header(200 - behind, 960), 1, at(20));
+        reception.totals()
+    };
+    assert_eq!((jump(100).reordered, jump(100).lost), (1, 99));
+    assert_eq!((jump(101).reordered, jump(101).lost), (0, 0));
+}
+
+#[test]
+fn one_stray_number_is_no_new_beginning() {
+    let mut reception = received(0, &[0, 1]);
+    reception.receive(&header(30_000, 0), 1, at(40));
+    receive(&mut reception, 0, &[2, 3]);
+    let totals = reception.totals();
+    assert_eq!((totals.packets, totals.expected, totals.lost), (5, 4, 0));
+}
+
+#[test]
+fn steady_arrival_has_no_jitter_and_unsteady_has_what_it_is_off() {
+    let steady = received(0, &(0..100).collect::<Vec<_>>());
+    assert_eq!(steady.jitter_us(), 0);
+
+    let mut reception = Reception::new(HZ);
+    for number in 0..2_000 {
+        let off = if number % 2 == 0 { 0 } else { 5 };
+        reception.receive(
+            &header(number, u32::from(number) * 960),
+            1,
+            at(u64::from(number) * 20 + off),
+        );
+    }
+    let jitter_us = reception.jitter_us();
+    assert!((4_900..=5_100).contains(&jitter_us), "{jitter_us}");
+    assert_eq!(u64::from(reception.report(1).jitter), jitter_us * 48 / 1_000);
+}
+
+#[test]
+fn packets_of_one_frame_are_no_jitter() {
+    let mut reception = Reception::new(90_000);
+    for number in 0..600u16 {
+        let frame = u64::from(number / 6);
+        let now_ms = frame * 40 + u64::from(number % 6);
+        reception.receive(&header(number, frame as u32 * 3_600), 1, at(now_ms));
+    }
+    assert_eq!(reception.jitter_us(), 0);
+}
+
+#[test]
+fn clock_set_anew_is_no_jitter() {
+    let mut reception = received(0, &(0..10).collect::<Vec<_>>());
+    reception.receive(&header(10, 1 << 31), 1, at(200));
+    reception.receive(&header(11, (1 << 31) + 960), 1, at(220));
+    assert_eq!(reception.jitter_us(), 0);
+}
+
+#[test]
+fn unknown_clock_has_no_jitter() {
+    let mut reception = Reception::new(0);
+    for number in 0..10 {
+        reception.receive(&header(number, 0), 1, at(u64::from(number) * 33));
+    }
+    assert_eq!(reception.jitter_us(), 0);
+}
+
+#[test]
+fn report_says_what_the_rfc_computes() {
+    let mut reception = received(65_535, &[0, 1, 3]);
+    let first = reception.report(9);
+    assert_eq!((first.ssrc, first.lost, first.fraction_lost), (9, 1, 64));
+    assert_eq!(first.sequence_max, (1 << 16) + 2, "one cycle, then number 2");
+    receive(&mut reception, 65_535, &[4, 5]);
+    let second = reception.report(9);
+    assert_eq!((second.lost, second.fraction_lost), (1, 0), "the share is since the last report");
+    assert_eq!(Reception::new(HZ).report(9).sequence_max, 0);
+}

@@ -1,0 +1,100 @@
+//! What is the same in every signed message: its head and its signature.
+
+use super::{KeyId, Refused, SKEW_MAX_US, Secret, VERSION};
+use crate::demux;
+use ring::hmac;
+
+const HEAD_LEN: usize = 24;
+const MAC_LEN: usize = 32;
+
+pub(super) const QUESTION: u8 = 0;
+pub(super) const ANSWER: u8 = 1;
+
+pub(super) fn write_head(
+    kind: u8,
+    direction: u8,
+    secret: &Secret,
+    nonce: u64,
+    now_us: u64,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(&[demux::SIGNED, VERSION, kind, direction]);
+    out.extend_from_slice(&secret.id.0.to_be_bytes());
+    out.extend_from_slice(&nonce.to_be_bytes());
+    out.extend_from_slice(&now_us.to_be_bytes());
+}
+
+pub(super) fn sign(secret: &Secret, start: usize, out: &mut Vec<u8>) {
+    let mac = hmac::sign(&secret.key, &out[start..]);
+    out.extend_from_slice(mac.as_ref());
+}
+
+/// Kind, body, nonce and time of a message that this secret signed just now.
+pub(super) fn verify<'a>(
+    datagram: &'a [u8],
+    direction: u8,
+    secret: &Secret,
+    now_us: u64,
+) -> Result<(u8, &'a [u8], u64, u64), Refused> {
+    let Some((signed, mac)) = datagram.split_last_chunk::<MAC_LEN>() else {
+        return Err(Refused::Length);
+    };
+    let Some((&head, body)) = signed.split_first_chunk::<HEAD_LEN>() else {
+        return Err(Refused::Length);
+    };
+    let [mark, version, kind, found_direction, numbers @ ..] = head;
+    let mut numbers = Body(&numbers);
+    let (id, nonce, sent_us) = (KeyId(numbers.u32()?), numbers.u64()?, numbers.u64()?);
+    if mark != demux::SIGNED {
+        return Err(Refused::Length);
+    }
+    if version != VERSION {
+        return Err(Refused::Version(version));
+    }
+    if id != secret.id {
+        return Err(Refused::Key(id));
+    }
+    hmac::verify(&secret.key, signed, mac).map_err(|_| Refused::Forged)?;
+    if found_direction != direction {
+        return Err(Refused::Direction);
+    }
+    if sent_us.abs_diff(now_us) > SKEW_MAX_US {
+        return Err(Refused::Time);
+    }
+    Ok((kind, body, nonce, sent_us))
+}
+
+/// What is left to read of a body.
+pub(super) struct Body<'a>(pub(super) &'a [u8]);
+
+impl Body<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Refused> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(Refused::Length)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(super) fn skip<const N: usize>(&mut self) -> Result<(), Refused> {
+        self.take::<N>().map(|_| ())
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, Refused> {
+        self.take().map(u8::from_be_bytes)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<u16, Refused> {
+        self.take().map(u16::from_be_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, Refused> {
+        self.take().map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, Refused> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    pub(super) fn finish(self) -> Result<(), Refused> {
+        if self.0.is_empty() { Ok(()) } else { Err(Refused::Length) }
+    }
+}

@@ -1,0 +1,122 @@
+//! The packet path takes no memory: what a worker calls for every packet is counted here.
+#![expect(unsafe_code, reason = "an allocator that counts has to be one")]
+
+use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection};
+use evenkeel_media::statistics::Reception;
+use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_media::{demux, rtcp, rtp, stun};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: hands every call on to the system's allocator, unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations(act: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    act();
+    ALLOCATIONS.get() - before
+}
+
+fn fields(ssrc: u32, number: u32) -> rtp::Fields {
+    let sequence = number as u16;
+    rtp::Fields { payload_type: 111, marker: false, sequence, timestamp: number * 960, ssrc }
+}
+
+#[test]
+fn packets_are_read_numbered_bundled_and_counted_without_memory() {
+    #[expect(clippy::disallowed_methods, reason = "an origin is needed; only distances count")]
+    let origin = Instant::now();
+    let mut continuity = Continuity::new(1, Protection::Clear);
+    let mut reception = Reception::new(48_000);
+    let mut bundle = Bundle::new(1_400);
+    let mut packet = Vec::with_capacity(200);
+    let mut datagram = Vec::with_capacity(1_400);
+    let mut session = |ssrc: u32, epoch: u64, numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            let now = origin + Duration::from_millis(20) * number;
+            packet.clear();
+            rtp::write(&fields(ssrc, number), &[7; 100], &mut packet);
+            assert_eq!(demux::classify(&packet), demux::Kind::Rtp);
+            let header = rtp::Header::parse(&packet).unwrap();
+            reception.receive(&header, packet.len(), now);
+            match continuity.pass(Epoch(epoch), &header, 48_000, now) {
+                Pass::Rewrite { ssrc, sequence, timestamp } => {
+                    rtp::set_ssrc(&mut packet, ssrc);
+                    rtp::set_sequence(&mut packet, sequence);
+                    rtp::set_timestamp(&mut packet, timestamp);
+                }
+                Pass::Untouched => {}
+                dropped => panic!("{dropped:?}"),
+            }
+            if !bundle.push(Tag(9), &packet) {
+                datagram.clear();
+                datagram.extend_from_slice(bundle.as_bytes());
+                for entry in trunk::entries_mut(&mut datagram) {
+                    rtp::set_ssrc(entry.unwrap().1, 1);
+                }
+                bundle.clear();
+            }
+            if number % 5 == 0 {
+                let _ = reception.interval();
+            }
+        }
+    };
+    session(1, 1, 0..1);
+    assert_eq!(allocations(|| session(1, 1, 1..1_000)), 0, "in steady state");
+    assert_eq!(allocations(|| session(2, 2, 1_003..2_000)), 0, "and across a switch");
+}
+
+#[test]
+fn control_packets_are_rewritten_without_memory() {
+    let mut continuity = Continuity::new(1, Protection::Clear);
+    let mut control = Vec::new();
+    rtcp::write_receiver_report(
+        5,
+        &[rtcp::ReportBlock { ssrc: 1, ..<_>::default() }],
+        &mut control,
+    );
+    rtcp::write_pli(rtcp::Pli { sender: 5, media: 1 }, &mut control);
+    let count = allocations(|| {
+        assert!(continuity.rtcp_to_node(&mut control).is_ok());
+        assert!(rtcp::packets(&control).all(|packet| packet.is_ok()));
+    });
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn binding_requests_are_verified_without_memory() {
+    let key = stun::Key::new("password");
+    let binding =
+        stun::Binding { key: Some(&key), ..stun::Binding::probe(stun::Transaction([1; 12])) };
+    let mut request = Vec::new();
+    binding.write(&mut request);
+    let mut answer = Vec::with_capacity(200);
+    let address = ([127, 0, 0, 1], 5_004).into();
+    let count = allocations(|| {
+        let request = stun::Request::parse(&request).unwrap();
+        assert_eq!(request.verify(&key), Ok(()));
+        stun::write_success(request.transaction(), address, Some(&key), &mut answer);
+    });
+    assert_eq!(count, 0);
+}

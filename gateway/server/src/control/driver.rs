@@ -1,0 +1,302 @@
+//! Opens, refreshes and closes sessions at nodes. An opening is a lease: what is not refreshed ends by itself, so a
+//! gateway's death leaks nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
+use evenkeel_media::trunk::Tag;
+use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
+
+use crate::worker::Leg;
+
+/// After how long without a refresh a node may forget a session.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Three refreshes may be lost.
+const REFRESH_EVERY: Duration = Duration::from_secs(8);
+
+/// An opening that was not answered is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How sessions are opened at a node.
+pub(crate) enum Driver {
+    /// Not at all: RTP goes to this address, or one that the offer names.
+    Plain(SocketAddr),
+    /// By signed messages on the trunk.
+    Agent(Secret),
+}
+
+/// What the driver wants done.
+#[derive(Debug)]
+pub(crate) enum Act {
+    /// Send a signed message on the node's trunk, from the session's home worker.
+    Sign { session: SessionId, node: NodeId, message: Box<[u8]> },
+    /// The session is open at the hop, by this leg.
+    Opened { session: SessionId, hop: Hop, leg: Leg },
+    /// It could not be opened there.
+    Refused { session: SessionId, hop: Hop },
+}
+
+/// Sessions at nodes.
+pub(crate) struct Drivers {
+    nodes: Vec<Driver>,
+    leases: BTreeMap<(SessionId, Hop), Lease>,
+    by_nonce: BTreeMap<u64, (SessionId, Hop)>,
+    due: BTreeMap<(Instant, SessionId, Hop), ()>,
+}
+
+struct Lease {
+    room: RoomId,
+    tag: Tag,
+    nonce: u64,
+    open: bool,
+    due: Instant,
+}
+
+impl Drivers {
+    pub(crate) fn new(nodes: Vec<Driver>) -> Drivers {
+        Drivers { nodes, leases: BTreeMap::new(), by_nonce: BTreeMap::new(), due: BTreeMap::new() }
+    }
+
+    fn secret(&self, node: NodeId) -> Option<&Secret> {
+        match self.nodes.get(node.0 as usize)? {
+            Driver::Agent(secret) => Some(secret),
+            Driver::Plain(_) => None,
+        }
+    }
+
+    /// Opens a session at a hop. `address` is the one the offer named for it; `rtcp_apart` where RTCP has a port of
+    /// its own, the next one up.
+    pub(crate) fn open(&mut self, wish: &Wish, draw: &mut dyn FnMut() -> u64, clock: Clock) -> Option<Act> {
+        let &Wish { session, room, hop, address, rtcp_apart } = wish;
+        match self.nodes.get(hop.node.0 as usize)? {
+            Driver::Plain(standing) => {
+                let address = address.unwrap_or(*standing);
+                let rtcp = match rtcp_apart {
+                    true => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
+                    false => address,
+                };
+                Some(Act::Opened { session, hop, leg: Leg::Port { address, rtcp } })
+            }
+            Driver::Agent(_) => {
+                let lease = Lease { room, tag: Tag(draw()), nonce: draw(), open: false, due: clock.now };
+                self.by_nonce.insert(lease.nonce, (session, hop));
+                self.leases.insert((session, hop), lease);
+                self.ask(session, hop, clock)
+            }
+        }
+    }
+
+    /// Asks the node to open the session, or to keep it open.
+    fn ask(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
+        let lease = self.leases.get_mut(&(session, hop))?;
+        self.due.remove(&(lease.due, session, hop));
+        lease.due = clock.now + if lease.open { REFRESH_EVERY } else { ASK_AGAIN };
+        self.due.insert((lease.due, session, hop), ());
+        let question = Question::Open {
+            room: lease.room.0,
+            session: session.0,
+            tag: lease.tag,
+            lease_s: LEASE.as_secs() as u16,
+        };
+        let nonce = lease.nonce;
+        self.sign(session, hop.node, &question, nonce, clock)
+    }
+
+    fn sign(
+        &self,
+        session: SessionId,
+        node: NodeId,
+        question: &Question,
+        nonce: u64,
+        clock: Clock,
+    ) -> Option<Act> {
+        let mut message = Vec::new();
+        question.write(self.secret(node)?, nonce, clock.unix_us, &mut message);
+        Some(Act::Sign { session, node, message: message.into() })
+    }
+
+    /// Closes a session at a hop. The message may be lost; the lease ends it then.
+    pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
+        let lease = self.leases.remove(&(session, hop))?;
+        self.by_nonce.remove(&lease.nonce);
+        self.due.remove(&(lease.due, session, hop));
+        self.sign(session, hop.node, &Question::Close { tag: lease.tag }, lease.nonce, clock)
+    }
+
+    /// A signed message came from a node.
+    pub(crate) fn handle_signed(&mut self, node: NodeId, message: &[u8], clock: Clock) -> Option<Act> {
+        let verified = Answer::read(message, self.secret(node)?, clock.unix_us).ok()?;
+        let &(session, hop) = self.by_nonce.get(&verified.nonce)?;
+        let lease = self.leases.get_mut(&(session, hop))?;
+        let Answer::Open { tag, status } = verified.message else {
+            return None;
+        };
+        if hop.node != node || tag != lease.tag {
+            return None;
+        }
+        match status {
+            Status::Ok if lease.open => None,
+            Status::Ok => {
+                lease.open = true;
+                self.due.remove(&(lease.due, session, hop));
+                lease.due = clock.now + REFRESH_EVERY;
+                self.due.insert((lease.due, session, hop), ());
+                Some(Act::Opened { session, hop, leg: Leg::Trunk(tag) })
+            }
+            Status::Full | Status::Draining | Status::UnknownTag => {
+                let lease = self.leases.remove(&(session, hop))?;
+                self.by_nonce.remove(&lease.nonce);
+                self.due.remove(&(lease.due, session, hop));
+                Some(Act::Refused { session, hop })
+            }
+        }
+    }
+
+    /// What is due: openings to ask again, leases to refresh.
+    pub(crate) fn handle_timeout(&mut self, clock: Clock) -> Option<Act> {
+        let (&(due, session, hop), ()) = self.due.first_key_value()?;
+        if due > clock.now {
+            return None;
+        }
+        self.ask(session, hop, clock)
+    }
+}
+
+/// Where a session is to be opened.
+pub(crate) struct Wish {
+    pub(crate) session: SessionId,
+    pub(crate) room: RoomId,
+    pub(crate) hop: Hop,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) rtcp_apart: bool,
+}
+
+/// Both clocks, read together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) now: Instant,
+    /// Microseconds since the Unix epoch.
+    pub(crate) unix_us: u64,
+}
+
+impl Clock {
+    pub(crate) fn read() -> Clock {
+        let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Clock { now: Instant::now(), unix_us: unix.map_or(0, |since| since.as_micros() as u64) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::Incarnation;
+
+    use super::*;
+
+    const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+    const SESSION: SessionId = SessionId(7);
+
+    fn secret() -> Secret {
+        Secret::new(b"a secret of some length").unwrap()
+    }
+
+    fn at(start: Instant, ms: u64) -> Clock {
+        Clock { now: start + Duration::from_millis(ms), unix_us: 1_000_000_000 + ms * 1_000 }
+    }
+
+    fn wish() -> Wish {
+        Wish { session: SESSION, room: RoomId(1), hop: HOP, address: None, rtcp_apart: true }
+    }
+
+    fn question(act: Option<Act>, clock: Clock) -> (Question, u64) {
+        let Some(Act::Sign { message, .. }) = act else { panic!("{act:?}") };
+        let verified = Question::read(&message, &secret(), clock.unix_us).unwrap();
+        (verified.message, verified.nonce)
+    }
+
+    fn answer(status: Status, tag: Tag, nonce: u64, clock: Clock) -> Vec<u8> {
+        let mut message = Vec::new();
+        Answer::Open { tag, status }.write(&secret(), nonce, clock.unix_us, &mut message);
+        message
+    }
+
+    fn opening(start: Instant) -> (Drivers, Tag, u64) {
+        let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
+        let mut next = 40;
+        let mut draw = || {
+            next += 1;
+            next
+        };
+        let (asked, nonce) = question(drivers.open(&wish(), &mut draw, at(start, 0)), at(start, 0));
+        let Question::Open { room: 1, session: 7, tag, .. } = asked else { panic!("{asked:?}") };
+        (drivers, tag, nonce)
+    }
+
+    #[test]
+    fn a_session_is_open_once_the_node_says_so_and_is_kept_open() {
+        let start = Instant::now();
+        let (mut drivers, tag, nonce) = opening(start);
+        let opened = drivers.handle_signed(HOP.node, &answer(Status::Ok, tag, nonce, at(start, 1)), at(start, 1));
+        assert!(matches!(opened, Some(Act::Opened { session: SESSION, hop: HOP, leg: Leg::Trunk(t) }) if t == tag));
+        assert!(drivers.handle_timeout(at(start, 8_000)).is_none());
+        let (refresh, _) = question(drivers.handle_timeout(at(start, 8_001)), at(start, 8_001));
+        assert!(matches!(refresh, Question::Open { tag: same, .. } if same == tag));
+        let again = drivers.handle_signed(HOP.node, &answer(Status::Ok, tag, nonce, at(start, 8_002)), at(start, 8_002));
+        assert!(again.is_none(), "a refresh opens nothing anew");
+    }
+
+    #[test]
+    fn an_opening_without_an_answer_is_asked_again() {
+        let start = Instant::now();
+        let (mut drivers, tag, _) = opening(start);
+        assert!(drivers.handle_timeout(at(start, 49)).is_none());
+        let (again, _) = question(drivers.handle_timeout(at(start, 50)), at(start, 50));
+        assert!(matches!(again, Question::Open { tag: same, .. } if same == tag));
+    }
+
+    #[test]
+    fn a_refusal_is_told_and_asks_no_more() {
+        let start = Instant::now();
+        let (mut drivers, tag, nonce) = opening(start);
+        let refused = drivers.handle_signed(HOP.node, &answer(Status::Full, tag, nonce, at(start, 1)), at(start, 1));
+        assert!(matches!(refused, Some(Act::Refused { session: SESSION, hop: HOP })));
+        assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
+    }
+
+    #[test]
+    fn an_answer_with_another_tag_or_from_another_node_opens_nothing() {
+        let start = Instant::now();
+        let (mut drivers, tag, nonce) = opening(start);
+        let foreign = answer(Status::Ok, Tag(tag.0 + 1), nonce, at(start, 1));
+        assert!(drivers.handle_signed(HOP.node, &foreign, at(start, 1)).is_none());
+        let mut forged = answer(Status::Ok, tag, nonce, at(start, 1));
+        *forged.last_mut().unwrap() ^= 1;
+        assert!(drivers.handle_signed(HOP.node, &forged, at(start, 1)).is_none());
+    }
+
+    #[test]
+    fn a_closed_session_is_not_kept_open() {
+        let start = Instant::now();
+        let (mut drivers, tag, _) = opening(start);
+        let (closed, _) = question(drivers.close(SESSION, HOP, at(start, 1)), at(start, 1));
+        assert_eq!(closed, Question::Close { tag });
+        assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
+    }
+
+    #[test]
+    fn a_plain_node_is_reached_where_the_offer_says() {
+        let standing: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        let named: SocketAddr = "10.0.0.1:5000".parse().unwrap();
+        let mut drivers = Drivers::new(vec![Driver::Plain(standing)]);
+        let mut open = |address| {
+            match drivers.open(&Wish { address, ..wish() }, &mut || 0, at(Instant::now(), 0)) {
+                Some(Act::Opened { leg: Leg::Port { address, rtcp }, .. }) => (address, rtcp.port()),
+                act => panic!("{act:?}"),
+            }
+        };
+        assert_eq!(open(None), (standing, 4_001));
+        assert_eq!(open(Some(named)), (named, 5_001));
+    }
+}

@@ -1,0 +1,422 @@
+//! How others speak with control: requests in, replies and events out. Never packets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use evenkeel_core::{
+    Decider, Event, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media, NodeId,
+    PolicyName, Refused, RoomId, SessionId,
+};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::worker::Totals;
+
+/// Requests that may wait; past it the caller is told that control is busy.
+pub(crate) const REQUESTS_MAX: usize = 4_096;
+
+/// Events a slow listener may fall behind before it misses some.
+pub(crate) const EVENTS_MAX: usize = 8_192;
+
+/// What a client wants, as the API read it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Wanted {
+    /// Names the scenario.
+    pub scenario: Arc<str>,
+    /// The room's name.
+    pub room: Arc<str>,
+    /// Facts that policies may read.
+    pub labels: Labels,
+    /// How the client reaches the gateway.
+    pub ingress: Ingress,
+    /// What it sends and receives.
+    pub media: Arc<Media>,
+    /// Addresses of this session at `plain` nodes, by name of the node.
+    pub nodes: Vec<(Box<str>, SocketAddr)>,
+    /// The caller's W3C trace context (`traceparent`), as it came.
+    pub traceparent: Option<Box<str>>,
+}
+
+/// What the client needs to send and receive.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Opened {
+    /// The session.
+    pub session: SessionId,
+    /// Its room.
+    pub room: RoomId,
+    /// Where and how it is reached.
+    pub ingress: Reached,
+    /// The hops of its room, best first.
+    pub route: Vec<Hop>,
+    /// Who let it in.
+    pub admitted_by: Decider,
+    /// Who placed its room.
+    pub routed_by: Decider,
+}
+
+/// Where and how the gateway is reached by one client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// RTP over UDP.
+    Udp {
+        /// Where RTP goes.
+        address: SocketAddr,
+        /// Where RTCP goes, if not there.
+        rtcp: Option<SocketAddr>,
+        /// For connectivity checks: user fragment and password.
+        credentials: Option<(Box<str>, Box<str>)>,
+    },
+    /// RTP over QUIC.
+    Quic {
+        /// Where the endpoint listens.
+        address: SocketAddr,
+        /// SHA-256 of its certificate.
+        certificate_sha256: [u8; 32],
+        /// The flow the client sends with.
+        flow_to_gateway: u64,
+        /// The flow it is sent with.
+        flow_from_gateway: u64,
+    },
+}
+
+/// Why control did not do what was asked.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Failed {
+    /// The offer was refused.
+    Refused(Refused),
+    /// What an operator asked for cannot be.
+    Impossible(Impossible),
+    /// No listener takes clients of this kind.
+    NoListener,
+    /// Another session has the client's address.
+    AddressTaken(SocketAddr),
+    /// The offer names a node that is not configured.
+    UnknownNode(Box<str>),
+    /// A policy could not be replaced: why.
+    Policy(Box<str>),
+    /// Control is busy or gone.
+    Unavailable,
+}
+
+/// What happened, and when.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Told {
+    /// Wall-clock time.
+    pub at: SystemTime,
+    /// What.
+    pub event: Happened,
+    /// With [`Event::Closed`]: what the session carried.
+    pub totals: Option<Totals>,
+}
+
+/// What happened: in the core, or to a policy.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Happened {
+    /// The core says so.
+    Core(Event),
+    /// A revision was activated, refused or rolled back.
+    Rollout(Rollout),
+}
+
+/// One session as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SessionView {
+    /// The session.
+    pub session: SessionId,
+    /// Its room's name.
+    pub room: Arc<str>,
+    /// Its scenario.
+    pub scenario: Arc<str>,
+    /// How it is reached.
+    pub ingress: Ingress,
+    /// Where its packets go now.
+    pub hop: Option<Hop>,
+    /// Its rung.
+    pub rung: u8,
+    /// Its cap, kbit/s; 0: none.
+    pub cap_kbps: u32,
+    /// As measured last.
+    pub measures: Measures,
+    /// What it carried so far.
+    pub totals: Totals,
+    /// How long it has been open.
+    pub age: Duration,
+}
+
+/// One room as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RoomView {
+    /// The room.
+    pub room: RoomId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its scenario.
+    pub scenario: Arc<str>,
+    /// Its sessions.
+    pub sessions: Vec<SessionId>,
+    /// Its hops, best first.
+    pub route: Vec<Hop>,
+    /// Where its packets go now.
+    pub hop: Option<Hop>,
+    /// Who placed it.
+    pub placed_by: Decider,
+}
+
+/// One node as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeView {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its region.
+    pub region: Box<str>,
+    /// Its zone.
+    pub zone: Box<str>,
+    /// Its newest incarnation.
+    pub incarnation: Incarnation,
+    /// Its health.
+    pub health: Health,
+    /// Whether it takes new rooms.
+    pub draining: bool,
+    /// Load and reserves, thousandths of its capacity.
+    pub load_permille: u32,
+    /// Rooms on it.
+    pub rooms: u32,
+    /// Smoothed round trip to it.
+    pub round_trip: Option<Duration>,
+}
+
+/// One policy as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PolicyView {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The plugin's name and version.
+    pub plugin: Box<str>,
+    /// The revision that answers; none where it failed and the native default stands in.
+    pub revision: Option<Arc<str>>,
+    /// The revision before it, to which a rollback leads.
+    pub previous: Option<Arc<str>>,
+    /// Where it came from: `embedded`, a file, or `pushed`.
+    pub origin: Box<str>,
+    /// Calls so far.
+    pub calls: u64,
+    /// Faults so far.
+    pub faults: u64,
+}
+
+/// How replacing a policy went.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rollout {
+    /// The policy.
+    pub policy: PolicyName,
+    /// What became of it.
+    pub outcome: RolloutOutcome,
+    /// The revision in question.
+    pub revision: Option<Arc<str>>,
+    /// The revision that stood before.
+    pub previous: Option<Arc<str>>,
+    /// Why, where it was refused or rolled back.
+    pub reason: Option<Box<str>>,
+    /// From the decision to the first question it would answer.
+    pub activate: Duration,
+}
+
+/// What became of a revision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RolloutOutcome {
+    /// It answers now.
+    Activated,
+    /// It never answered; the one before stands.
+    Refused,
+    /// It answered, failed, and the one before is back.
+    RolledBack,
+}
+
+impl RolloutOutcome {
+    /// The word in the API and in records: `rolled-back`.
+    pub fn name(self) -> &'static str {
+        match self {
+            RolloutOutcome::Activated => "activated",
+            RolloutOutcome::Refused => "refused",
+            RolloutOutcome::RolledBack => "rolled-back",
+        }
+    }
+}
+
+/// The gateway as a whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Status {
+    /// The region it is in.
+    pub region: Box<str>,
+    /// How long it has run.
+    pub up: Duration,
+    /// Sessions that are live.
+    pub sessions: usize,
+    /// Rooms.
+    pub rooms: usize,
+    /// Whether it admits new sessions.
+    pub admitting: bool,
+    /// Packets handed on to nodes.
+    pub packets_to_node: u64,
+    /// Packets handed on to clients.
+    pub packets_to_client: u64,
+    /// Packets dropped, by reason; those that never happened are left out.
+    pub drops: Vec<(&'static str, u64)>,
+    /// Bound UDP listeners and the QUIC endpoint, as clients reach them.
+    pub udp: Vec<SocketAddr>,
+    /// The QUIC endpoint, if there is one.
+    pub quic: Option<SocketAddr>,
+    /// Counts of the QUIC endpoint by word.
+    pub quic_counts: Vec<(&'static str, u64)>,
+}
+
+type Reply<T> = oneshot::Sender<T>;
+
+/// What is asked of control.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Offer(Box<Wanted>, Reply<Result<Opened, Failed>>),
+    Close(SessionId, Reply<Result<(), Failed>>),
+    Move { room: Arc<str>, node: Box<str>, reply: Reply<Result<(), Failed>> },
+    Drain { node: Box<str>, draining: bool, reply: Reply<Result<(), Failed>> },
+    Sessions(Reply<Vec<SessionView>>),
+    Rooms(Reply<Vec<RoomView>>),
+    Nodes(Reply<Vec<NodeView>>),
+    Policies(Reply<Vec<PolicyView>>),
+    Status(Reply<Status>),
+    Push { policy: PolicyName, bytes: Vec<u8>, settings: Option<serde_json::Value>, reply: Reply<Result<Rollout, Failed>> },
+    Rollback { policy: PolicyName, reply: Reply<Result<Rollout, Failed>> },
+    Stop { policy: PolicyName, reply: Reply<Result<(), Failed>> },
+    Shutdown { within: Duration, done: Reply<()> },
+}
+
+/// Speaks with control. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) events: broadcast::Sender<Arc<Told>>,
+}
+
+impl Handle {
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Failed> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| Failed::Unavailable)?;
+        answer.await.map_err(|_| Failed::Unavailable)
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub async fn offer(&self, wanted: Wanted) -> Result<Opened, Failed> {
+        self.ask(|reply| Request::Offer(Box::new(wanted), reply)).await?
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn close(&self, session: SessionId) -> Result<(), Failed> {
+        self.ask(|reply| Request::Close(session, reply)).await?
+    }
+
+    /// Moves a room to a node, make-before-break. Returns once it is on its way.
+    ///
+    /// # Errors
+    /// Where room or node do not exist, or the node cannot take it.
+    pub async fn move_room(&self, room: Arc<str>, node: Box<str>) -> Result<(), Failed> {
+        self.ask(|reply| Request::Move { room, node, reply }).await?
+    }
+
+    /// Drains a node, or lets it take rooms again.
+    ///
+    /// # Errors
+    /// Where there is no such node.
+    pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), Failed> {
+        self.ask(|reply| Request::Drain { node, draining, reply }).await?
+    }
+
+    /// Every live session.
+    ///
+    /// # Errors
+    /// [`Failed::Unavailable`], as for all that follow.
+    pub async fn sessions(&self) -> Result<Vec<SessionView>, Failed> {
+        self.ask(Request::Sessions).await
+    }
+
+    /// Every room.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn rooms(&self) -> Result<Vec<RoomView>, Failed> {
+        self.ask(Request::Rooms).await
+    }
+
+    /// Every node.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, Failed> {
+        self.ask(Request::Nodes).await
+    }
+
+    /// Every policy.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn policies(&self) -> Result<Vec<PolicyView>, Failed> {
+        self.ask(Request::Policies).await
+    }
+
+    /// The gateway as a whole.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn status(&self) -> Result<Status, Failed> {
+        self.ask(Request::Status).await
+    }
+
+    /// Replaces a policy's plugin, and its settings where some are given. A refusal is an outcome, no error.
+    ///
+    /// # Errors
+    /// Where there is no such policy.
+    pub async fn push_policy(
+        &self,
+        policy: PolicyName,
+        bytes: Vec<u8>,
+        settings: Option<serde_json::Value>,
+    ) -> Result<Rollout, Failed> {
+        self.ask(|reply| Request::Push { policy, bytes, settings, reply }).await?
+    }
+
+    /// Puts the revision before in force again.
+    ///
+    /// # Errors
+    /// Where there is no such policy, or no revision before.
+    pub async fn rollback_policy(&self, policy: PolicyName) -> Result<Rollout, Failed> {
+        self.ask(|reply| Request::Rollback { policy, reply }).await?
+    }
+
+    /// Ends a policy's thread, as a drill does: its hook falls back to the native default.
+    ///
+    /// # Errors
+    /// Where there is no such policy.
+    pub async fn stop_policy(&self, policy: PolicyName) -> Result<(), Failed> {
+        self.ask(|reply| Request::Stop { policy, reply }).await?
+    }
+
+    /// Admits nobody any more; returns when the last session ended, or what was left was closed at the deadline.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn shut_down(&self, within: Duration) -> Result<(), Failed> {
+        self.ask(|done| Request::Shutdown { within, done }).await
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> broadcast::Receiver<Arc<Told>> {
+        self.events.subscribe()
+    }
+}

@@ -1,0 +1,299 @@
+//! Where sessions live: a worker and a slot each, what lets their packets in, and what the client was told.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use evenkeel_core::{Identity, Ingress, Media, NodeId, Offer, RtcpPort, SessionId};
+use evenkeel_media::roq::Flow;
+
+use super::handle::Reached;
+use crate::flows::{self, Entry, Flows, Home, Key, Ufrag};
+use crate::worker::{Client, Ports, Totals};
+
+/// Characters of user fragments and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
+const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// 48 random bits tell sessions apart; a guess gains nothing without the password.
+const UFRAG_LENGTH: usize = 8;
+
+/// 144 random bits; RFC 8445, 5.3 asks for 128.
+const PASSWORD_LENGTH: usize = 24;
+
+/// A UDP listener as clients reach it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct UdpListener {
+    pub(crate) address: SocketAddr,
+    pub(crate) rtcp: Option<SocketAddr>,
+    pub(crate) declared: bool,
+    pub(crate) declared_ip: bool,
+    pub(crate) stun: bool,
+    /// The scenario of sessions that a first packet opens.
+    pub(crate) open: Option<Arc<str>>,
+}
+
+/// The QUIC endpoint as clients reach it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct QuicListener {
+    pub(crate) address: SocketAddr,
+    pub(crate) certificate_sha256: [u8; 32],
+}
+
+/// Why a session found no home.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Homeless {
+    NoListener,
+    AddressTaken(SocketAddr),
+    /// The system gave no socket, or the flow table is full.
+    NoResources,
+}
+
+/// A session's home and how it is reached.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    pub(crate) home: Home,
+    pub(crate) reached: Reached,
+    pub(crate) totals: Totals,
+    /// Addresses of its own at `plain` nodes.
+    pub(crate) nodes: Vec<(NodeId, SocketAddr)>,
+    pub(crate) rtcp: RtcpPort,
+    keys: Vec<Key>,
+}
+
+/// All of them.
+pub(crate) struct Homes {
+    pub(crate) udp: Vec<UdpListener>,
+    pub(crate) quic: Option<QuicListener>,
+    pub(crate) flows: Arc<Flows>,
+    /// The kind of addresses of nodes with port legs; `None` where there are none.
+    pub(crate) port_legs: Option<Family>,
+    residents: BTreeMap<SessionId, Resident>,
+    workers: Vec<Slots>,
+}
+
+/// Kinds of addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    V4,
+    /// IPv4 goes through it as well, mapped.
+    V6,
+}
+
+/// A worker's places. A slot that is used again has a new generation, so that what is late finds nobody.
+#[derive(Default, Debug)]
+struct Slots {
+    used: usize,
+    free: Vec<u32>,
+    generations: Vec<u32>,
+}
+
+impl Slots {
+    fn take(&mut self) -> (u32, u32) {
+        self.used += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.generations.push(0);
+            self.generations.len() as u32 - 1
+        });
+        let generation = &mut self.generations[slot as usize];
+        *generation += 1;
+        (slot, *generation)
+    }
+
+    fn give_back(&mut self, slot: u32) {
+        self.used -= 1;
+        self.free.push(slot);
+    }
+}
+
+impl Homes {
+    pub(crate) fn new(
+        udp: Vec<UdpListener>,
+        quic: Option<QuicListener>,
+        flows: Arc<Flows>,
+        port_legs: Option<Family>,
+        workers: usize,
+    ) -> Homes {
+        let workers = (0..workers).map(|_| Slots::default()).collect();
+        Homes { udp, quic, flows, port_legs, residents: BTreeMap::new(), workers }
+    }
+
+    pub(crate) fn get(&self, session: SessionId) -> Option<&Resident> {
+        self.residents.get(&session)
+    }
+
+    pub(crate) fn get_mut(&mut self, session: SessionId) -> Option<&mut Resident> {
+        self.residents.get_mut(&session)
+    }
+
+    /// Whether a client of this kind could come in at all.
+    pub(crate) fn admits(&self, ingress: &Ingress) -> Result<(), Homeless> {
+        match ingress {
+            Ingress::Quic => self.quic.map(|_| ()).ok_or(Homeless::NoListener),
+            Ingress::Udp(identity) => {
+                let (listener, _) = self.listener(identity).ok_or(Homeless::NoListener)?;
+                match identity {
+                    Identity::Declared { address, .. } => self.free(listener, *address),
+                    Identity::DeclaredIp(_) | Identity::Stun | Identity::Open { .. } => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn free(&self, listener: u8, address: SocketAddr) -> Result<(), Homeless> {
+        match self.flows.home(&Key::Udp { listener, address }) {
+            Some(_) => Err(Homeless::AddressTaken(address)),
+            None => Ok(()),
+        }
+    }
+
+    /// The first listener that takes clients of this kind, by its number.
+    fn listener(&self, identity: &Identity) -> Option<(u8, &UdpListener)> {
+        if let Identity::Open { listener, .. } = identity {
+            return Some((*listener, self.udp.get(usize::from(*listener))?));
+        }
+        let takes = |listener: &UdpListener| match identity {
+            Identity::Declared { .. } => listener.declared,
+            Identity::DeclaredIp(_) => listener.declared_ip,
+            Identity::Stun => listener.stun,
+            Identity::Open { .. } => listener.open.is_some(),
+        };
+        (0..).zip(&self.udp).find(|(_, listener)| takes(listener))
+    }
+
+    /// Gives a session its home on the worker with the fewest, and opens the way in.
+    ///
+    /// # Errors
+    /// Why it cannot come in.
+    pub(crate) fn settle(
+        &mut self,
+        session: SessionId,
+        offer: &Offer,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(Home, Client, Option<Ports>), Homeless> {
+        let (ingress, media) = (&offer.ingress, &*offer.media);
+        self.admits(ingress)?;
+        let ports = self.ports(media)?;
+        let (client, reached, keys) = self.welcome(ingress, media, random).ok_or(Homeless::NoListener)?;
+        let (worker, slots) = self
+            .workers
+            .iter_mut()
+            .enumerate()
+            .min_by_key(|(_, slots)| slots.used)
+            .ok_or(Homeless::NoResources)?;
+        let (slot, generation) = slots.take();
+        let home = Home { worker: worker as u16, slot, generation };
+        let resident = Resident {
+            home,
+            reached,
+            totals: Totals::default(),
+            nodes: offer.nodes.clone(),
+            rtcp: media.rtcp,
+            keys: Vec::new(),
+        };
+        self.residents.insert(session, resident);
+        for (key, entry) in keys {
+            if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {
+                self.evict(session);
+                return Err(match (refused, key) {
+                    (flows::Refused::Taken(_), Key::Udp { address, .. }) => Homeless::AddressTaken(address),
+                    (flows::Refused::Taken(_) | flows::Refused::Full(_), _) => Homeless::NoResources,
+                });
+            }
+            if let Some(resident) = self.residents.get_mut(&session) {
+                resident.keys.push(key);
+            }
+        }
+        Ok((home, client, ports))
+    }
+
+    /// How the client is known, what it is told, and what lets its packets in.
+    fn welcome(
+        &self,
+        ingress: &Ingress,
+        media: &Media,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<(Client, Reached, Vec<(Key, Entry)>)> {
+        let nobody = Home { worker: 0, slot: 0, generation: 0 };
+        let Ingress::Udp(identity) = ingress else {
+            let QuicListener { address, certificate_sha256 } = self.quic?;
+            let (to, from) = (flow(random), flow(random));
+            let reached = Reached::Quic {
+                address,
+                certificate_sha256,
+                flow_to_gateway: to,
+                flow_from_gateway: from,
+            };
+            let keys = vec![(Key::Roq(to), Entry::of(nobody))];
+            return Some((Client::Quic { flow_from_gateway: from }, reached, keys));
+        };
+        let (number, listener) = self.listener(identity)?;
+        let own_rtcp = media.rtcp == RtcpPort::Own;
+        let mut credentials = None;
+        let (client, keys) = match identity {
+            Identity::Declared { address, .. } | Identity::Open { address, .. } => {
+                let rtcp = match (identity, own_rtcp) {
+                    (Identity::Declared { rtcp: Some(rtcp), .. }, _) => *rtcp,
+                    (_, true) => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
+                    (_, false) => *address,
+                };
+                let mut keys = vec![(Key::Udp { listener: number, address: *address }, Entry::of(nobody))];
+                if rtcp != *address {
+                    keys.push((Key::Udp { listener: number, address: rtcp }, Entry::of(nobody)));
+                }
+                (Client::Declared { listener: number, address: *address, rtcp }, keys)
+            }
+            Identity::DeclaredIp(ip) => {
+                let key = Key::DeclaredIp { listener: number, ip: *ip };
+                (Client::DeclaredIp { listener: number }, vec![(key, Entry::of(nobody))])
+            }
+            Identity::Stun => {
+                let (ufrag, password) = (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
+                let key = Key::Ufrag(Ufrag::new(ufrag.as_bytes())?);
+                let entry = Entry { home: nobody, password: Some(password.as_bytes().into()) };
+                credentials = Some((ufrag, password));
+                (Client::Stun, vec![(key, entry)])
+            }
+        };
+        let rtcp = listener.rtcp.filter(|_| own_rtcp);
+        Some((client, Reached::Udp { address: listener.address, rtcp, credentials }, keys))
+    }
+
+    /// Sockets of the session's own towards nodes with port legs.
+    fn ports(&self, media: &Media) -> Result<Option<Ports>, Homeless> {
+        let Some(family) = self.port_legs else {
+            return Ok(None);
+        };
+        let any = match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        let bind = || UdpSocket::bind((any, 0)).map_err(|_| Homeless::NoResources);
+        let rtcp = match media.rtcp {
+            RtcpPort::Mux => None,
+            RtcpPort::Own => Some(bind()?),
+        };
+        Ports::new(bind()?, rtcp).map(Some).map_err(|_| Homeless::NoResources)
+    }
+
+    /// The session is gone: nothing of its lets packets in any more, and its place is free.
+    pub(crate) fn evict(&mut self, session: SessionId) -> Option<Resident> {
+        let resident = self.residents.remove(&session)?;
+        for key in &resident.keys {
+            self.flows.remove(key, resident.home);
+        }
+        self.workers[usize::from(resident.home.worker)].give_back(resident.home.slot);
+        Some(resident)
+    }
+}
+
+fn flow(random: &mut dyn FnMut(&mut [u8])) -> u64 {
+    let mut bytes = [0; 8];
+    random(&mut bytes);
+    Flow::from_random(u64::from_be_bytes(bytes)).number()
+}
+
+fn ice_text(length: usize, random: &mut dyn FnMut(&mut [u8])) -> Box<str> {
+    let mut bytes = vec![0; length];
+    random(&mut bytes);
+    bytes.into_iter().map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)])).collect()
+}

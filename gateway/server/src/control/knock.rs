@@ -1,0 +1,98 @@
+//! Sessions that a first packet opens, on listeners for trusted networks.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{
+    Feedback, Identity, Ingress, Kind, Media, PayloadType, RtcpPort, Srtp, Stream,
+};
+
+use super::handle::Wanted;
+
+/// A source that was refused may knock again after this.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Sources remembered; past it, newcomers wait until others are forgotten.
+const KNOCKS_MAX: usize = 4_096;
+
+/// Who knocked, and until when it is not to be heard again.
+#[derive(Default, Debug)]
+pub(super) struct Knocks(BTreeMap<(u8, SocketAddr), Instant>);
+
+impl Knocks {
+    /// Whether this source is not being dealt with already.
+    pub(super) fn is_new(&mut self, listener: u8, source: SocketAddr, now: Instant) -> bool {
+        if self.0.len() >= KNOCKS_MAX {
+            self.0.retain(|_, until| *until > now);
+        }
+        let known = self.0.get(&(listener, source)).is_some_and(|until| *until > now);
+        if known || self.0.len() >= KNOCKS_MAX {
+            return false;
+        }
+        self.0.insert((listener, source), now + AGAIN_AFTER);
+        true
+    }
+
+    /// Its session is open, or was refused.
+    pub(super) fn settled(&mut self, listener: u8, source: SocketAddr, opened: bool, now: Instant) {
+        if opened {
+            self.0.remove(&(listener, source));
+        } else {
+            self.0.insert((listener, source), now + AGAIN_AFTER);
+        }
+    }
+}
+
+/// What a packet says of itself: a payload type, and by RFC 3551 whether that is voice; the rest is unknown.
+pub(super) fn wanted(scenario: Arc<str>, listener: u8, source: SocketAddr, payload_type: u8) -> Wanted {
+    let (kind, clock_rate) = match payload_type {
+        26 | 28 | 31..=34 => (Kind::Video, 90_000),
+        0..=23 => (Kind::Audio, 8_000),
+        _ => (Kind::Audio, 48_000),
+    };
+    let payload = |number| PayloadType { number, codec: "unknown".into(), clock_rate };
+    let stream = Stream {
+        kind,
+        payload_types: vec![payload(payload_type)],
+        feedback: Feedback::default(),
+        bitrate_kbps: None,
+    };
+    Wanted {
+        scenario,
+        room: format!("open-{listener}-{source}").into(),
+        labels: Arc::default(),
+        ingress: Ingress::Udp(Identity::Open { address: source, listener }),
+        media: Arc::new(Media { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
+        nodes: Vec::new(),
+        traceparent: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_was_refused_may_knock_again_after_a_second() {
+        let now = Instant::now();
+        let source: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+        let mut knocks = Knocks::default();
+        assert!(knocks.is_new(0, source, now));
+        assert!(!knocks.is_new(0, source, now));
+        assert!(knocks.is_new(1, source, now), "another listener");
+        knocks.settled(0, source, false, now);
+        assert!(!knocks.is_new(0, source, now + Duration::from_millis(999)));
+        assert!(knocks.is_new(0, source, now + Duration::from_millis(1_000)));
+    }
+
+    #[test]
+    fn sources_remembered_are_bounded() {
+        let now = Instant::now();
+        let mut knocks = Knocks::default();
+        let new = (0..5_000_u16).filter(|port| knocks.is_new(0, ([10, 0, 0, 1], *port).into(), now)).count();
+        assert_eq!(new, KNOCKS_MAX);
+        assert!(knocks.is_new(0, ([10, 0, 0, 2], 1).into(), now + AGAIN_AFTER));
+    }
+}

@@ -1,0 +1,163 @@
+//! What others ask of control.
+
+use std::time::Instant;
+
+use super::handle::{Failed, NodeView, Request, RoomView, SessionView, Status};
+use super::thread::Control;
+use crate::policy::Source;
+use crate::worker::Way;
+
+impl Control {
+    pub(super) fn handle_request(&mut self, request: Request) {
+        let now = Instant::now();
+        // A caller that went away needs no reply.
+        match request {
+            Request::Offer(wanted, reply) => self.offer(*wanted, Some(reply), now),
+            Request::Close(session, reply) => {
+                let _ = reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
+            }
+            Request::Move { room, node, reply } => {
+                let moved = match self.node_named(&node) {
+                    Some(node) => self.gateway.handle_move(&room, node, now).map_err(Failed::Impossible),
+                    None => Err(Failed::UnknownNode(node)),
+                };
+                let _ = reply.send(moved);
+            }
+            Request::Drain { node, draining, reply } => {
+                let drained = match self.node_named(&node) {
+                    Some(node) => self.gateway.handle_drain(node, draining, now).map_err(Failed::Impossible),
+                    None => Err(Failed::UnknownNode(node)),
+                };
+                let _ = reply.send(drained);
+            }
+            Request::Sessions(reply) => {
+                let _ = reply.send(self.session_views(now));
+            }
+            Request::Rooms(reply) => {
+                let _ = reply.send(self.room_views());
+            }
+            Request::Nodes(reply) => {
+                let _ = reply.send(self.node_views());
+            }
+            Request::Policies(reply) => {
+                let _ = reply.send(self.policies.views());
+            }
+            Request::Status(reply) => {
+                let _ = reply.send(self.status(now));
+            }
+            Request::Push { policy, bytes, settings, reply } => {
+                let settings = settings.or_else(|| self.settings_of(&policy)).unwrap_or_default();
+                let source = Source { bytes, settings, origin: "pushed".into(), seed: self.seed() };
+                self.roll_out(&policy, source, Some(reply));
+            }
+            Request::Rollback { policy, reply } => self.roll_back(&policy, reply),
+            Request::Stop { policy, reply } => {
+                let known = self.policies.names().contains(&policy);
+                self.policies.stop(&policy);
+                let unknown = || Failed::Policy(format!("there is no policy {policy}").into());
+                let _ = reply.send(known.then_some(()).ok_or_else(unknown));
+            }
+            Request::Shutdown { within, done } => {
+                self.shutting_down = Some(done);
+                self.gateway.handle_shutdown(now + within);
+            }
+        }
+    }
+
+    fn roll_back(
+        &mut self,
+        policy: &evenkeel_core::PolicyName,
+        reply: tokio::sync::oneshot::Sender<Result<super::Rollout, Failed>>,
+    ) {
+        let (done, rolled) = tokio::sync::oneshot::channel();
+        if !self.policies.roll_back(policy, done) {
+            let _ = reply.send(Err(Failed::Policy(format!("the policy {policy} is not running").into())));
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            let outcome = match rolled.await {
+                Ok(outcome) => outcome.map_err(|reason| Failed::Policy(reason.into())),
+                Err(_) => Err(Failed::Unavailable),
+            };
+            let _ = reply.send(outcome);
+        });
+    }
+
+    fn settings_of(&self, policy: &evenkeel_core::PolicyName) -> Option<serde_json::Value> {
+        let set = self.settings.sets.iter().find(|set| set.name == policy.set)?;
+        Some(set.binding(policy.hook)?.settings.clone())
+    }
+
+    fn session_views(&self, now: Instant) -> Vec<SessionView> {
+        self.gateway
+            .sessions(now)
+            .map(|standing| SessionView {
+                session: standing.session,
+                room: standing.room,
+                scenario: standing.scenario,
+                ingress: standing.ingress,
+                hop: standing.hop,
+                rung: standing.plan.rung(),
+                cap_kbps: standing.plan.cap_kbps,
+                measures: standing.measures,
+                totals: self.homes.get(standing.session).map(|resident| resident.totals).unwrap_or_default(),
+                age: standing.age,
+            })
+            .collect()
+    }
+
+    fn room_views(&self) -> Vec<RoomView> {
+        self.gateway
+            .rooms()
+            .map(|standing| RoomView {
+                room: standing.room,
+                name: standing.name,
+                scenario: standing.scenario,
+                sessions: standing.sessions,
+                route: standing.route,
+                hop: standing.hop,
+                placed_by: standing.placed_by,
+            })
+            .collect()
+    }
+
+    fn node_views(&self) -> Vec<NodeView> {
+        self.gateway
+            .nodes()
+            .zip(&self.settings.nodes)
+            .map(|(standing, node)| NodeView {
+                node: standing.hop.node,
+                name: (*node.name).into(),
+                region: (*node.region).into(),
+                zone: (*node.zone).into(),
+                incarnation: standing.hop.incarnation,
+                health: standing.health,
+                draining: standing.draining,
+                load_permille: standing.load_permille,
+                rooms: standing.rooms,
+                round_trip: standing.round_trip,
+            })
+            .collect()
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let packets = |way: Way| self.workers.iter().map(|worker| worker.stamps.packets(way)).sum();
+        let drops = evenkeel_core::forward::Reason::ALL.into_iter().filter_map(|reason| {
+            let sum: u64 = self.workers.iter().map(|worker| worker.stamps.drops(reason)).sum();
+            (sum > 0).then_some((reason.name(), sum))
+        });
+        Status {
+            region: (*self.settings.gateway.region).into(),
+            up: now.saturating_duration_since(self.started),
+            sessions: self.gateway.sessions(now).count(),
+            rooms: self.gateway.rooms().count(),
+            admitting: self.gateway.is_admitting(),
+            packets_to_node: packets(Way::ToNode),
+            packets_to_client: packets(Way::ToClient),
+            drops: drops.collect(),
+            udp: self.homes.udp.iter().map(|listener| listener.address).collect(),
+            quic: self.homes.quic.map(|quic| quic.address),
+            quic_counts: self.quic_counters.iter().flat_map(|counters| counters.read()).collect(),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A plugin bound with settings to a hook.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use evenkeel_core::Hook;
+use serde_json::Value;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::check::Check;
+use super::embedded;
+use super::invalid::{Invalid, Source, nearest};
+use super::raw;
+use super::set::{OnFault, Origin};
+
+/// `[admission]`, `[routing]`, `[degradation]` or `[resolve]` of a policy set.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    /// What it answers.
+    pub hook: Hook,
+    /// Who answers.
+    pub plugin: Plugin,
+    /// What it is told, as an object; not yet held against the plugin's schema.
+    pub settings: Value,
+    /// What happens while it fails.
+    pub on_fault: OnFault,
+    source: Arc<Source>,
+}
+
+/// Where a plugin's bytes are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Plugin {
+    /// In the binary, by this name.
+    Shipped(&'static str),
+    /// In this file.
+    File(PathBuf),
+}
+
+/// The key of a hook in a policy set; `scenario` is taken by the scenarios themselves.
+fn key(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Scenario => "resolve",
+        Hook::Admission | Hook::Routing | Hook::Degradation => hook.name(),
+    }
+}
+
+impl Binding {
+    pub(super) fn check(
+        hook: Hook,
+        raw: &raw::Binding,
+        origin: &Origin,
+        check: &mut Check,
+    ) -> Option<Binding> {
+        let plugin = plugin(&raw.plugin, origin, check);
+        let settings = raw.settings.as_ref().map_or_else(
+            || Value::Object(serde_json::Map::new()),
+            |table| table_to_json(table.get_ref(), &table.span(), check),
+        );
+        let allowed = OnFault::of(hook);
+        let mut on_fault = allowed[0];
+        if let Some(written) = &raw.on_fault {
+            if allowed.contains(written.get_ref()) {
+                on_fault = *written.get_ref();
+            } else {
+                let words: Vec<_> = allowed.iter().map(|m| format!("`{}`", m.name())).collect();
+                let found = format!("`{}` for [{}]", written.get_ref().name(), key(hook));
+                check.refuse(written.span(), found, words.join(" or "));
+            }
+        }
+        let source = Arc::clone(&check.source);
+        Some(Binding { hook, plugin: plugin?, settings, on_fault, source })
+    }
+
+    /// What is wrong with a setting, once the plugin's schema is known, at its place in the file.
+    ///
+    /// `path` names it inside the settings, as a JSON pointer (`/steps/0`) or with dots; where nothing stands there,
+    /// the nearest thing around it is shown.
+    pub fn invalid(
+        &self,
+        path: &str,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Invalid {
+        let span = place(&self.source.text, key(self.hook), path).unwrap_or(0..0);
+        Invalid::at(&self.source, span, found, expected)
+    }
+}
+
+fn plugin(raw: &Spanned<String>, origin: &Origin, check: &mut Check) -> Option<Plugin> {
+    let name = raw.get_ref();
+    if let Some(shipped) = embedded::PLUGINS.into_iter().find(|shipped| shipped == name) {
+        return Some(Plugin::Shipped(shipped));
+    }
+    let is_file = name.ends_with(".wasm") || name.contains('/');
+    if is_file && matches!(origin, Origin::File(_)) {
+        let path = check.path(name);
+        return match std::fs::metadata(&path) {
+            Ok(facts) if facts.is_file() => Some(Plugin::File(path)),
+            Ok(_) => {
+                check.refuse(raw.span(), format!("`{name}`, which is no file"), "a Wasm file");
+                None
+            }
+            Err(error) => {
+                check.refuse(raw.span(), format!("`{name}`: {error}"), "a Wasm file");
+                None
+            }
+        };
+    }
+    let known = embedded::PLUGINS.map(|name| format!("`{name}`")).join(", ");
+    let found = format!("unknown plugin `{name}`");
+    let invalid = check.refuse(raw.span(), found, format!("one of {known}, or a Wasm file"));
+    invalid.help = nearest(name, embedded::PLUGINS)
+        .or_else(|| Some(format!("a file is named with its ending: `{name}.wasm`")));
+    None
+}
+
+fn table_to_json(table: &toml::Table, span: &Range<usize>, check: &mut Check) -> Value {
+    let pairs = table.iter().map(|(key, value)| (key.clone(), to_json(value, span, check)));
+    Value::Object(pairs.collect())
+}
+
+fn to_json(value: &toml::Value, span: &Range<usize>, check: &mut Check) -> Value {
+    match value {
+        toml::Value::String(text) => Value::String(text.clone()),
+        toml::Value::Integer(number) => Value::from(*number),
+        toml::Value::Float(number) => serde_json::Number::from_f64(*number).map_or_else(
+            || {
+                check.refuse(span.clone(), number.to_string(), "a finite number");
+                Value::Null
+            },
+            Value::Number,
+        ),
+        toml::Value::Boolean(truth) => Value::Bool(*truth),
+        toml::Value::Datetime(moment) => Value::String(moment.to_string()),
+        toml::Value::Array(list) => {
+            Value::Array(list.iter().map(|value| to_json(value, span, check)).collect())
+        }
+        toml::Value::Table(table) => table_to_json(table, span, check),
+    }
+}
+
+/// The place of a setting, or of the nearest thing around it.
+fn place(text: &str, hook: &str, path: &str) -> Option<Range<usize>> {
+    let root = DeTable::parse(text).ok()?;
+    let hook = root.get_ref().get(hook)?;
+    let mut value = hook.get_ref().get("settings").unwrap_or(hook);
+    let parts = path.split(['/', '.', '[', ']']).filter(|part| !part.is_empty() && *part != "$");
+    for part in parts {
+        let inner = match value.get_ref() {
+            DeValue::Table(table) => table.get(part),
+            DeValue::Array(list) => part.parse::<usize>().ok().and_then(|index| list.get(index)),
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => None,
+        };
+        let Some(inner) = inner else { break };
+        value = inner;
+    }
+    Some(value.span())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "[routing]\nplugin = \"x\"\n[routing.settings]\nsteps = [\"cap\", 7]\n";
+
+    fn found(path: &str) -> &'static str {
+        &TEXT[place(TEXT, "routing", path).unwrap()]
+    }
+
+    #[test]
+    fn a_setting_is_found_by_its_path() {
+        assert_eq!(found("/steps/1"), "7");
+        assert_eq!(found("$.steps[0]"), "\"cap\"");
+        assert_eq!(found("steps"), "[\"cap\", 7]");
+    }
+
+    #[test]
+    fn a_setting_that_is_not_there_shows_what_is_around_it() {
+        assert_eq!(found("/steps/9"), "[\"cap\", 7]");
+        assert_eq!(found("/nothing"), "[routing.settings]");
+        assert_eq!(place(TEXT, "admission", "/steps"), None);
+    }
+}

@@ -1,0 +1,179 @@
+//! Checking what a file says, value by value; everything wrong is collected, so that one look mends it all.
+
+use std::fmt::Display;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::invalid::{Invalid, Source};
+use super::secret::Secret;
+use super::unit::{self, BitRate};
+
+/// A secret is a line; a file larger than this was named by mistake.
+const SECRET_MAX: u64 = 4_096;
+
+/// Shorter ones can be guessed.
+const SECRET_MIN: usize = 16;
+
+/// One file being checked.
+pub(super) struct Check {
+    pub(super) source: Arc<Source>,
+    /// Relative paths in the file start here.
+    pub(super) folder: PathBuf,
+    pub(super) invalid: Vec<Invalid>,
+}
+
+impl Check {
+    pub(super) fn new(source: Arc<Source>, folder: &Path) -> Check {
+        Check { source, folder: folder.to_owned(), invalid: Vec::new() }
+    }
+
+    /// Notes what is wrong; the caller may add help.
+    pub(super) fn refuse(
+        &mut self,
+        span: Range<usize>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> &mut Invalid {
+        self.invalid.push(Invalid::at(&self.source, span, found, expected));
+        let last = self.invalid.len() - 1;
+        &mut self.invalid[last]
+    }
+
+    /// A file's name and line, to point at from another place.
+    pub(super) fn place(&self, span: &Range<usize>) -> String {
+        Invalid::at(&self.source, span.clone(), "", "").place()
+    }
+
+    pub(super) fn duration(
+        &mut self,
+        raw: Option<&Spanned<String>>,
+        default: Duration,
+        allowed: RangeInclusive<Duration>,
+    ) -> Duration {
+        let Some(raw) = raw else { return default };
+        match unit::duration(raw.get_ref()) {
+            Ok(value) if allowed.contains(&value) => value,
+            Ok(_) => {
+                let (least, most) = (unit::spell(*allowed.start()), unit::spell(*allowed.end()));
+                let found = format!("`{}`", raw.get_ref());
+                self.refuse(raw.span(), found, format!("{least} to {most}"));
+                default
+            }
+            Err(hint) => {
+                let found = format!("`{}`", raw.get_ref());
+                self.refuse(raw.span(), found, "a duration such as `8s` or `200ms`").help = hint;
+                default
+            }
+        }
+    }
+
+    pub(super) fn bit_rate(&mut self, raw: &Spanned<String>) -> Option<BitRate> {
+        match unit::bit_rate(raw.get_ref()) {
+            Ok(rate) if rate.0 > 0 => Some(rate),
+            Ok(_) => {
+                self.refuse(raw.span(), format!("`{}`", raw.get_ref()), "more than 0 bit/s");
+                None
+            }
+            Err(hint) => {
+                let expected = "a bit rate such as `400 Mbit/s` or `24 kbit/s`";
+                self.refuse(raw.span(), format!("`{}`", raw.get_ref()), expected).help = hint;
+                None
+            }
+        }
+    }
+
+    pub(super) fn number<T>(
+        &mut self,
+        raw: Option<&Spanned<i64>>,
+        default: T,
+        allowed: RangeInclusive<T>,
+    ) -> T
+    where
+        T: TryFrom<i64> + PartialOrd + Display,
+    {
+        let Some(raw) = raw else { return default };
+        match T::try_from(*raw.get_ref()) {
+            Ok(value) if allowed.contains(&value) => value,
+            _ => {
+                let expected = format!("{} to {}", allowed.start(), allowed.end());
+                self.refuse(raw.span(), raw.get_ref().to_string(), expected);
+                default
+            }
+        }
+    }
+
+    /// A share of a whole: 0 to 1.
+    pub(super) fn share(&mut self, raw: Option<&Spanned<f64>>, default: f64) -> f64 {
+        let Some(raw) = raw else { return default };
+        let value = *raw.get_ref();
+        if (0.0..=1.0).contains(&value) {
+            return value;
+        }
+        self.refuse(raw.span(), value.to_string(), "a share from 0.0 to 1.0");
+        default
+    }
+
+    /// A name of a thing: letters, digits, `-`, `_` and `.`, at most 64 of them.
+    pub(super) fn name(&mut self, raw: &Spanned<String>) -> Arc<str> {
+        let name = raw.get_ref();
+        let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.chars().count() > 64 || !name.chars().all(plain) {
+            let expected = "1 to 64 letters, digits, `-`, `_` or `.`";
+            self.refuse(raw.span(), format!("`{name}`"), expected);
+        }
+        Arc::from(name.as_str())
+    }
+
+    /// Something that parses, such as an address.
+    pub(super) fn parse<T: std::str::FromStr>(
+        &mut self,
+        raw: &Spanned<String>,
+        expected: &str,
+    ) -> Option<T> {
+        let parsed = raw.get_ref().parse().ok();
+        if parsed.is_none() {
+            self.refuse(raw.span(), format!("`{}`", raw.get_ref()), expected);
+        }
+        parsed
+    }
+
+    /// A path of the file, made whole.
+    pub(super) fn path(&self, raw: &str) -> PathBuf {
+        self.folder.join(raw)
+    }
+
+    /// The secret in a file: what it holds, without the line's end.
+    pub(super) fn secret(&mut self, raw: &Spanned<String>) -> Option<Secret> {
+        let path = self.path(raw.get_ref());
+        let read = std::fs::metadata(&path).and_then(|facts| {
+            if facts.len() > SECRET_MAX {
+                return Err(std::io::Error::other(format!("{} bytes are in it", facts.len())));
+            }
+            std::fs::read(&path)
+        });
+        let mut bytes = match read {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let found = format!("`{}`: {error}", raw.get_ref());
+                let expected =
+                    format!("a file that holds {SECRET_MIN} to {SECRET_MAX} secret bytes");
+                self.refuse(raw.span(), found, expected).help =
+                    Some(format!("make one: `openssl rand -hex 32 > {}`", path.display()));
+                return None;
+            }
+        };
+        while matches!(bytes.last(), Some(b'\n' | b'\r')) {
+            bytes.pop();
+        }
+        if bytes.len() < SECRET_MIN {
+            let found = format!("`{}` with {} bytes", raw.get_ref(), bytes.len());
+            self.refuse(raw.span(), found, format!("at least {SECRET_MIN} secret bytes"));
+            return None;
+        }
+        Some(Secret::new(bytes))
+    }
+}

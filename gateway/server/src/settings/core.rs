@@ -1,0 +1,97 @@
+//! The same settings as the core wants them: places by number, scenarios in one table.
+
+use std::collections::BTreeMap;
+
+use evenkeel_core::{
+    self as core, AdmitOnFault, Bounds, Hook, NodeSettings, Probed, RegionId, Zone, ZoneId,
+};
+
+use super::{Binding, Driver, OnFault, PolicySet, Probe, Scenario, Settings};
+
+impl Settings {
+    /// What the core needs to know; a node's id is its place in [`Settings::nodes`].
+    pub fn core(&self) -> core::Settings {
+        let mut zones: Vec<Zone> = Vec::new();
+        let nodes = self.nodes.iter().map(|node| {
+            let zone = Zone { name: (*node.zone).into(), region: self.region(&node.region) };
+            let known = zones.iter().position(|known| *known == zone);
+            let place = known.unwrap_or_else(|| {
+                zones.push(zone);
+                zones.len() - 1
+            });
+            let probed = match node.driver {
+                Driver::Plain { probe: Probe::None } => Probed::No,
+                Driver::Plain { probe: Probe::Stun | Probe::Echo } | Driver::Agent { .. } => {
+                    Probed::Yes
+                }
+            };
+            NodeSettings {
+                name: (*node.name).into(),
+                zone: ZoneId(place as u32),
+                capacity_kbps: node.capacity.kbps(),
+                probed,
+            }
+        });
+        let nodes = nodes.collect();
+        let scenarios =
+            self.sets.iter().flat_map(|set| set.scenarios.iter().map(move |s| (set, s)));
+        core::Settings {
+            home: self.region(&self.gateway.region),
+            regions: self.regions.iter().map(|name| (**name).into()).collect(),
+            zones,
+            nodes,
+            scenarios: scenarios
+                .map(|(set, s)| (s.name.clone(), scenario(set, s)))
+                .collect::<BTreeMap<_, _>>(),
+            timings: self.detector,
+            limits: core::Limits {
+                sessions_max: self.limits.sessions as usize,
+                churn_percent: self.limits.churn_percent,
+                moves_per_minute: usize::from(self.limits.moves_per_minute),
+                ..core::Limits::default()
+            },
+        }
+    }
+
+    /// The number of a region; every name here was checked to be one of the list.
+    fn region(&self, name: &str) -> RegionId {
+        let place = self.regions.iter().position(|known| **known == *name);
+        RegionId(place.expect("names of regions are checked against the list") as u32)
+    }
+}
+
+impl PolicySet {
+    /// Its policy for a hook, if it binds one.
+    pub fn binding(&self, hook: Hook) -> Option<&Binding> {
+        self.bindings.iter().find(|binding| binding.hook == hook)
+    }
+}
+
+fn scenario(set: &PolicySet, scenario: &Scenario) -> core::Scenario {
+    let on_fault = set.binding(Hook::Admission).map(|binding| binding.on_fault);
+    core::Scenario {
+        set: set.name.clone(),
+        bound: Hook::ALL.map(|hook| set.binding(hook).is_some()),
+        bounds: Bounds { floor_kbps: kbps(scenario.floor), ceiling_kbps: kbps(scenario.ceiling) },
+        spares: scenario.spares,
+        close_after: scenario.close_after,
+        priority: i64::from(scenario.priority),
+        on_admission_fault: match on_fault {
+            Some(OnFault::Reject) => AdmitOnFault::Reject,
+            Some(OnFault::Admit) => AdmitOnFault::Admit,
+            Some(
+                OnFault::AdmitCapped
+                | OnFault::Native
+                | OnFault::Hold
+                | OnFault::NativeLadder
+                | OnFault::Builtin,
+            )
+            | None => AdmitOnFault::AdmitCapped,
+        },
+    }
+}
+
+/// A rate above what 32 bits of kbit/s hold is as good as none.
+fn kbps(rate: super::BitRate) -> u32 {
+    u32::try_from(rate.kbps()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,47 @@
+//! How a node is judged.
+
+use std::time::Duration;
+
+use evenkeel_core::Timings;
+
+use super::check::Check;
+use super::raw;
+
+const MS: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// `[detector]`; what is not written keeps the core's default.
+pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
+    let default = Timings::default();
+    let (near, far) = (&raw.in_region, &raw.across);
+    let every = 2 * MS..=10_000 * MS;
+    let alone = 10 * MS..=MINUTE;
+    let short = MS..=1_000 * MS;
+    let long = Duration::ZERO..=60 * MINUTE;
+    let mut time =
+        |raw: &Option<_>, default, allowed| check.duration(raw.as_ref(), default, allowed);
+    let ejection = time(&raw.eject_for, default.ejection, long.clone());
+    let ejection_max =
+        time(&raw.eject_most, default.ejection_max, Duration::ZERO..=24 * 60 * MINUTE);
+    Timings {
+        probe_every_near: time(&near.probe_every, default.probe_every_near, every.clone()),
+        probe_every_far: time(&far.probe_every, default.probe_every_far, every),
+        probe_slack: time(&raw.answer_within, default.probe_slack, short.clone()),
+        silence_min: time(&raw.silence, default.silence_min, short.clone()),
+        condemn_alone_near: time(
+            &near.condemn_alone_after,
+            default.condemn_alone_near,
+            alone.clone(),
+        ),
+        condemn_alone_far: time(&far.condemn_alone_after, default.condemn_alone_far, alone),
+        own_stall: time(&raw.own_stall, default.own_stall, short),
+        ejection,
+        ejection_max: ejection_max.max(ejection),
+        wary_for: time(&raw.wary_for, default.wary_for, long),
+        silence_arrivals: check.number(
+            raw.silence_arrivals.as_ref(),
+            default.silence_arrivals,
+            1..=1_000,
+        ),
+    }
+}

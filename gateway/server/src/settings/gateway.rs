@@ -1,0 +1,198 @@
+//! The gateway itself: where it is, who administers it, where its telemetry goes, what it limits.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::check::Check;
+use super::raw;
+use super::secret::Secret;
+
+/// `[gateway]`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Gateway {
+    /// The region it is in. Default: the only one there is; without any node `local`.
+    pub region: Arc<str>,
+    /// The folder of policy sets. Default: none, the shipped ones alone.
+    pub policies: Option<PathBuf>,
+    /// How long sessions may go on after it was told to stop. Default 5 min.
+    pub drain_within: Duration,
+}
+
+impl Gateway {
+    pub(super) fn check(raw: &raw::Gateway, check: &mut Check) -> Gateway {
+        let hour = Duration::from_secs(3_600);
+        let day = Duration::ZERO..=24 * hour;
+        Gateway {
+            region: raw.region.as_ref().map_or_else(|| Arc::from("local"), |name| check.name(name)),
+            policies: raw.policies.as_ref().map(|folder| check.path(folder.get_ref())),
+            drain_within: check.duration(raw.drain_within.as_ref(), hour / 12, day),
+        }
+    }
+}
+
+/// `[admin]`: where the API listens.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Admin {
+    /// The Unix socket. Default [`Admin::default_socket`].
+    pub socket: PathBuf,
+    /// TCP beside it. Default: none.
+    pub tcp: Option<AdminTcp>,
+    /// What becomes of the `traceparent` of a request. Default: a link.
+    pub traceparent: Traceparent,
+}
+
+/// The API over TCP; every request carries the token as `authorization: Bearer …`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct AdminTcp {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who knows it may do everything.
+    pub token: Secret,
+}
+
+/// What becomes of a caller's `traceparent` (W3C Trace Context).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Traceparent {
+    /// Our span is linked to it: a stranger cannot join, or switch on, our traces.
+    #[default]
+    Link,
+    /// Our span is its child, and sampled if it was. For callers that are trusted.
+    Parent,
+}
+
+impl Admin {
+    /// `$XDG_RUNTIME_DIR/evenkeel.sock`, else `/tmp/evenkeel.sock`; commands look for it in the same place.
+    pub fn default_socket() -> PathBuf {
+        let folder = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+        folder.map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join("evenkeel.sock")
+    }
+
+    pub(super) fn check(raw: &raw::Admin, check: &mut Check) -> Admin {
+        let socket = raw.socket.as_ref().map(|path| check.path(path.get_ref()));
+        Admin {
+            socket: socket.unwrap_or_else(Admin::default_socket),
+            tcp: Admin::tcp(raw, check),
+            traceparent: raw.traceparent.unwrap_or_default(),
+        }
+    }
+
+    fn tcp(raw: &raw::Admin, check: &mut Check) -> Option<AdminTcp> {
+        let token = raw.token_file.as_ref().and_then(|path| check.secret(path));
+        let Some(tcp) = &raw.tcp else {
+            if let Some(path) = &raw.token_file {
+                check.refuse(path.span(), "a token without `tcp`", "`tcp` to be set beside it");
+            }
+            return None;
+        };
+        if raw.token_file.is_none() {
+            let found = "`tcp` without `token_file`";
+            check.refuse(tcp.span(), found, "a token: whoever reaches this port is the operator");
+        }
+        let address = check.parse(tcp, "an address and port such as `127.0.0.1:8080`")?;
+        Some(AdminTcp { address, token: token? })
+    }
+}
+
+/// `[telemetry]`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Telemetry {
+    /// Where spans, metrics and logs are sent. Default: nowhere; `/metrics` and stderr are always there.
+    pub otlp: Option<Otlp>,
+    /// The share of sessions and decisions whose spans are sent, 0 to 1. Default 1. Failovers, rollouts and refused
+    /// sessions are always sent.
+    pub sample: f64,
+    /// How often metrics are sent. Default 10 s.
+    pub metrics_every: Duration,
+}
+
+/// An OTLP receiver.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Otlp {
+    /// `http://host:port`, without the path of a signal.
+    pub endpoint: String,
+    /// How it is spoken to.
+    pub protocol: Protocol,
+}
+
+/// How an OTLP receiver is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// gRPC, usually port 4317.
+    #[default]
+    Grpc,
+    /// Protobuf over HTTP/1.1, usually port 4318.
+    Http,
+}
+
+impl Telemetry {
+    pub(super) fn check(raw: &raw::Telemetry, check: &mut Check) -> Telemetry {
+        let default = Duration::from_secs(10);
+        let allowed = Duration::from_secs(1)..=Duration::from_secs(3_600);
+        Telemetry {
+            otlp: Telemetry::otlp(raw, check),
+            sample: check.share(raw.sample.as_ref(), 1.0),
+            metrics_every: check.duration(raw.metrics_every.as_ref(), default, allowed),
+        }
+    }
+
+    fn otlp(raw: &raw::Telemetry, check: &mut Check) -> Option<Otlp> {
+        let endpoint = raw.otlp.as_ref()?;
+        let authority = endpoint.get_ref().strip_prefix("http://").map(|a| a.trim_end_matches('/'));
+        let host = authority.filter(|a| !a.is_empty() && !a.contains(['/', ' ', '@', '?', '#']));
+        let Some(host) = host else {
+            let secure = endpoint.get_ref().starts_with("https://");
+            let found = format!("`{}`", endpoint.get_ref());
+            let expected = "a receiver such as `http://127.0.0.1:4317`";
+            let invalid = check.refuse(endpoint.span(), found, expected);
+            if secure {
+                let help = "run a collector beside the gateway and let it speak TLS to the world";
+                invalid.help = Some(help.to_owned());
+            }
+            return None;
+        };
+        let protocol = raw.protocol.unwrap_or_default();
+        Some(Otlp { endpoint: format!("http://{host}"), protocol })
+    }
+}
+
+/// `[limits]`: how much at most.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Limits {
+    /// Sessions at once. Default 100,000.
+    pub sessions: u32,
+    /// Packet workers. Default: one per core.
+    pub workers: Option<u16>,
+    /// Packets of a session kept while its driver has not answered. Default 16.
+    pub early_packets: u16,
+    /// For how long they are kept. Default 200 ms.
+    pub early_for: Duration,
+    /// Look-ups of unknown sources per second and source prefix (/24, /56). Default 1,000.
+    pub misses_per_prefix: u32,
+    /// Rooms that policies may move within a second, per cent of all, but at least one. Default 25. Moves off a dead
+    /// node are free.
+    pub churn_percent: u32,
+    /// Moves of one room within a minute, other than off a dead node. Default 3.
+    pub moves_per_minute: u16,
+}
+
+impl Limits {
+    pub(super) fn check(raw: &raw::Limits, check: &mut Check) -> Limits {
+        let early = Duration::ZERO..=Duration::from_secs(5);
+        let workers = check.number(raw.workers.as_ref(), 0, 1..=256);
+        Limits {
+            sessions: check.number(raw.sessions.as_ref(), 100_000, 1..=10_000_000),
+            workers: (workers > 0).then_some(workers),
+            early_packets: check.number(raw.early_packets.as_ref(), 16, 0..=1_024),
+            early_for: check.duration(raw.early_for.as_ref(), Duration::from_millis(200), early),
+            misses_per_prefix: check.number(raw.misses_per_prefix.as_ref(), 1_000, 1..=1_000_000),
+            churn_percent: check.number(raw.churn_percent.as_ref(), 25, 1..=100),
+            moves_per_minute: check.number(raw.moves_per_minute.as_ref(), 3, 1..=60),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What is wrong in a file, and where.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+use serde::Serialize;
+
+/// A file as it was read.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// Where it is, for people.
+    pub(super) file: String,
+    /// What it says.
+    pub(super) text: String,
+}
+
+impl Source {
+    pub(super) fn new(file: &Path, text: &str) -> Arc<Source> {
+        Arc::new(Source { file: file.display().to_string(), text: text.to_owned() })
+    }
+
+    /// Line and column of a byte offset, both from 1; columns count characters.
+    fn place(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..self.text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// Something in a file that cannot stand: where it is, what was found, and what would be right.
+#[derive(Clone, Debug, Serialize)]
+pub struct Invalid {
+    /// The file, as it was named to us; `policies/call.toml (shipped)` for one inside the binary.
+    pub file: String,
+    /// The line, from 1; 1 where the file as a whole is meant.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// What stands there.
+    pub found: String,
+    /// What would be right.
+    pub expected: String,
+    /// What to do about it, where that is not plain from the rest.
+    pub help: Option<String>,
+    #[serde(skip)]
+    source: Arc<Source>,
+    #[serde(skip)]
+    span: Range<usize>,
+}
+
+impl Invalid {
+    pub(super) fn at(
+        source: &Arc<Source>,
+        span: Range<usize>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Invalid {
+        let (line, column) = source.place(span.start);
+        Invalid {
+            file: source.file.clone(),
+            line,
+            column,
+            found: found.into(),
+            expected: expected.into(),
+            help: None,
+            source: Arc::clone(source),
+            span,
+        }
+    }
+
+    /// About a file that could not be read at all.
+    pub(super) fn whole(
+        file: &Path,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Invalid {
+        Invalid::at(&Source::new(file, ""), 0..0, found, expected)
+    }
+
+    /// The place as `file:line:column`.
+    pub fn place(&self) -> String {
+        format!("{}:{}:{}", self.file, self.line, self.column)
+    }
+
+    /// All of them for a person: each with its lines of the file and a mark under the place.
+    pub fn render(invalid: &[Invalid], colour: Colour) -> String {
+        let theme = match colour {
+            Colour::Plain => GraphicalTheme::unicode_nocolor(),
+            Colour::Ansi => GraphicalTheme::unicode(),
+        };
+        let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
+        let mut text = String::new();
+        for invalid in invalid {
+            // Writing into a string cannot fail; a report that cannot be drawn is still said in one line.
+            if handler.render_report(&mut text, invalid).is_err() {
+                text.push_str(&format!("{}: {invalid}\n", invalid.place()));
+            }
+        }
+        text
+    }
+}
+
+/// Whether the reader is a terminal that shows colour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Colour {
+    /// Text alone.
+    Plain,
+    /// ANSI colours.
+    Ansi,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "found {}, expected {}", self.found, self.expected)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl Diagnostic for Invalid {
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        (!self.source.text.is_empty()).then_some(self as &dyn SourceCode)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        if self.source.text.is_empty() {
+            return None;
+        }
+        let label = LabeledSpan::new_with_span(Some(self.found.clone()), self.span.clone());
+        Some(Box::new(std::iter::once(label)))
+    }
+}
+
+impl SourceCode for Invalid {
+    fn read_span<'a>(
+        &'a self,
+        span: &miette::SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn miette::SpanContents<'a> + 'a>, miette::MietteError> {
+        let read = self.source.text.read_span(span, before, after)?;
+        Ok(Box::new(miette::MietteSpanContents::new_named(
+            self.file.clone(),
+            read.data(),
+            *read.span(),
+            read.line(),
+            read.column(),
+            read.line_count(),
+        )))
+    }
+}
+
+/// What the parser says, in our words.
+///
+/// It speaks in sentences of the form `unknown field `x`, expected `a` or `b``; there is nothing else to go by.
+pub(super) fn from_parser(source: &Arc<Source>, error: &toml::de::Error) -> Invalid {
+    let span = error.span().unwrap_or(0..0);
+    let message = error.message();
+    let (left, right) = message.split_once(", expected ").unwrap_or((message, ""));
+    let invalid =
+        |found: String, expected: String| Invalid::at(source, span.clone(), found, expected);
+
+    if let Some(key) = quoted_after(left, "unknown field ") {
+        let mut invalid = invalid(format!("unknown key `{key}`"), right.to_owned());
+        invalid.help = nearest(key, right.split('`').skip(1).step_by(2));
+        return invalid;
+    }
+    if let Some(word) = quoted_after(left, "unknown variant ") {
+        let mut invalid = invalid(format!("`{word}`"), right.to_owned());
+        invalid.help = nearest(word, right.split('`').skip(1).step_by(2));
+        return invalid;
+    }
+    if let Some(key) = quoted_after(left, "missing field ") {
+        return invalid(format!("no `{key}`"), format!("`{key}` to be set here"));
+    }
+    if left == "string values must be quoted" {
+        let word = source.text[span.clone()].to_owned();
+        return invalid(format!("`{word}`"), "a string in quotes".to_owned());
+    }
+    if left == "duplicate key" {
+        let key = source.text[span.clone()].trim();
+        return invalid(format!("`{key}` a second time"), "each key once".to_owned());
+    }
+    let wrong = ["invalid type: ", "invalid value: "].iter().find_map(|&p| left.strip_prefix(p));
+    if let Some(found) = wrong {
+        let found = if found == "map" { "a table" } else { found };
+        let expected = match right {
+            "a sequence" => "a list",
+            "a map" => "a table",
+            "i64" => "a whole number",
+            "f64" => "a number",
+            "a boolean" => "true or false",
+            other => other,
+        };
+        return invalid(found.to_owned(), expected.to_owned());
+    }
+    let expected = if right.is_empty() { "TOML" } else { right };
+    invalid(left.to_owned(), expected.to_owned())
+}
+
+fn quoted_after<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    text.strip_prefix(prefix)?.strip_prefix('`')?.strip_suffix('`')
+}
+
+/// A hint at the word that was probably meant: the closest, if at most a third of its letters differ.
+pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let (distance, best) = known.into_iter().map(|known| (distance(word, known), known)).min()?;
+    (distance <= best.chars().count().div_ceil(3)).then(|| format!("did you mean `{best}`?"))
+}
+
+/// Letters to insert, remove or replace to make one word of the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, &y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_lines_and_characters_from_one() {
+        let source = Source::new(Path::new("a.toml"), "é = 1\nb = ü2\n");
+        assert_eq!(source.place(0), (1, 1));
+        assert_eq!(source.place("é = ".len()), (1, 5));
+        assert_eq!(source.place("é = 1\nb = ü".len()), (2, 6));
+    }
+
+    #[test]
+    fn a_report_shows_the_line_and_what_to_do() {
+        let source = Source::new(Path::new("a.toml"), "[gateway]\nregion = \"eats\"\n");
+        let mut invalid = Invalid::at(&source, 19..25, "`eats`", "a region with nodes");
+        invalid.help = nearest("eats", ["west", "east"]);
+        let report = Invalid::render(&[invalid], Colour::Plain);
+        for part in ["a.toml:2:10", "region = \"eats\"", "expected a region with nodes", "`east`"] {
+            assert!(report.contains(part), "{part} is not in\n{report}");
+        }
+    }
+
+    #[test]
+    fn only_a_close_word_is_suggested() {
+        assert_eq!(nearest("eats", ["east", "west"]).as_deref(), Some("did you mean `east`?"));
+        assert_eq!(nearest("nowhere", ["east", "west"]), None);
+        assert_eq!(distance("hot", "hot"), 0);
+        assert_eq!(distance("", "hot"), 3);
+    }
+}

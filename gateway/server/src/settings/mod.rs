@@ -1,0 +1,282 @@
+//! What people configure: `evenkeel.toml` and the policy sets, read from text, checked once, then believed.
+
+mod binding;
+mod check;
+mod core;
+mod detector;
+mod embedded;
+mod gateway;
+mod invalid;
+mod listen;
+mod node;
+mod raw;
+mod secret;
+mod set;
+mod unit;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use binding::{Binding, Plugin};
+pub use gateway::{Admin, AdminTcp, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent};
+pub use invalid::{Colour, Invalid};
+pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
+pub use node::{Driver, Node, Probe};
+pub use secret::Secret;
+pub use set::{Affinity, Dscp, Mode, OnFault, Origin, PolicySet, Rollout, Scenario};
+pub use unit::BitRate;
+
+use evenkeel_core::Timings;
+
+use check::Check;
+use invalid::Source;
+
+/// A person writes these files; a larger one was named by mistake.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Everything configured, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The gateway itself.
+    pub gateway: Gateway,
+    /// Where clients come in; at least one.
+    pub listens: Vec<Listen>,
+    /// The regions there are, in the order of the file; a node's and a listener's is one of them.
+    pub regions: Vec<Arc<str>>,
+    /// Where media goes.
+    pub nodes: Vec<Node>,
+    /// Where the API listens.
+    pub admin: Admin,
+    /// Where telemetry goes.
+    pub telemetry: Telemetry,
+    /// How much at most.
+    pub limits: Limits,
+    /// How nodes are judged.
+    pub detector: Timings,
+    /// The policy sets, by name; no two answer for one scenario.
+    pub sets: Vec<PolicySet>,
+}
+
+impl Settings {
+    /// Reads and checks `evenkeel.toml` and the folder of policy sets.
+    ///
+    /// Without a file: UDP and QUIC on loopback, no nodes. The shipped policy sets are always there, replaced by files
+    /// of the same name in `policies` or, without that, in the folder that the file names.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong, each with its place; of a file whose shape is wrong the first only.
+    pub fn load(config: Option<&Path>, policies: Option<&Path>) -> Result<Settings, Vec<Invalid>> {
+        let mut invalid = Vec::new();
+        let (raw, mut check) = match config.map(read).transpose() {
+            Ok(source) => {
+                let folder = config.and_then(Path::parent).unwrap_or(Path::new(""));
+                let source = source.unwrap_or_else(|| Source::new(Path::new("evenkeel.toml"), ""));
+                (parse::<raw::File>(&source, &mut invalid), Check::new(source, folder))
+            }
+            Err(unreadable) => {
+                invalid.push(*unreadable);
+                let source = Source::new(Path::new("evenkeel.toml"), "");
+                (raw::File::default(), Check::new(source, Path::new("")))
+            }
+        };
+        let gateway = Gateway::check(&raw.gateway, &mut check);
+        let folder = policies.map(Path::to_owned).or_else(|| gateway.policies.clone());
+        let files = folder.map_or_else(|| Ok(Vec::new()), |folder| set_files(&folder));
+        let files = files.unwrap_or_else(|(folder, error)| {
+            let expected = "a folder of policy sets";
+            let found = format!("`{}`: {error}", folder.display());
+            match (&raw.gateway.policies, policies) {
+                (Some(written), None) => _ = check.refuse(written.span(), found, expected),
+                _ => invalid.push(Invalid::whole(&folder, error.to_string(), expected)),
+            }
+            Vec::new()
+        });
+        let sets = sets(files, &mut invalid);
+        let settings = Settings::check(&raw, gateway, sets, &mut check);
+        check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
+        invalid.append(&mut check.invalid);
+        if invalid.is_empty() { Ok(settings) } else { Err(invalid) }
+    }
+
+    fn check(
+        raw: &raw::File,
+        mut gateway: Gateway,
+        sets: Vec<PolicySet>,
+        check: &mut Check,
+    ) -> Settings {
+        let mut regions = node::regions(raw, check);
+        match &raw.gateway.region {
+            Some(name) => node::known(name, &regions, check),
+            None if regions.len() > 1 => {
+                let expected = "`region` in [gateway]: there are nodes in several";
+                let first = raw.node.first().map_or(0..0, |node| node.get_ref().region.span());
+                check.refuse(first, "a gateway that is nowhere", expected);
+            }
+            None => gateway.region = regions.first().unwrap_or(&gateway.region).clone(),
+        }
+        if regions.is_empty() {
+            regions.push(gateway.region.clone());
+        }
+        node::duplicates(&raw.node, check);
+        bounded(&raw.node, node::NODES_MAX, "nodes", check);
+        bounded(&raw.listen, listen::LISTENS_MAX, "listeners", check);
+        let nodes = raw.node.iter().filter_map(|raw| node::check(raw, check)).collect();
+        let listens = listens(raw, &regions, &sets, check);
+        Settings {
+            gateway,
+            listens,
+            regions,
+            nodes,
+            admin: Admin::check(&raw.admin, check),
+            telemetry: Telemetry::check(&raw.telemetry, check),
+            limits: Limits::check(&raw.limits, check),
+            detector: detector::check(&raw.detector, check),
+            sets,
+        }
+    }
+
+    /// The scenario of this name, and the set that answers for it.
+    pub fn scenario(&self, name: &str) -> Option<(&PolicySet, &Scenario)> {
+        let all = self.sets.iter().flat_map(|set| set.scenarios.iter().map(move |s| (set, s)));
+        all.into_iter().find(|(_, scenario)| *scenario.name == *name)
+    }
+}
+
+fn listens(
+    raw: &raw::File,
+    regions: &[Arc<str>],
+    sets: &[PolicySet],
+    check: &mut Check,
+) -> Vec<Listen> {
+    if raw.listen.is_empty() {
+        return loopback().into();
+    }
+    let checked: Vec<_> = raw.listen.iter().filter_map(|raw| listen::check(raw, check)).collect();
+    listen::overlaps(&checked, check);
+    for listen in &checked {
+        if let Some(name) = &listen.region {
+            node::known(name, regions, check);
+        }
+        if let Some(name) = &listen.scenario {
+            let known = sets.iter().flat_map(|set| &set.scenarios).map(|scenario| &*scenario.name);
+            if !known.clone().any(|known| known == name.get_ref()) {
+                let list: Vec<_> = known.clone().map(|name| format!("`{name}`")).collect();
+                let found = format!("unknown scenario `{}`", name.get_ref());
+                let help = invalid::nearest(name.get_ref(), known);
+                let expected = format!("one of {}", list.join(", "));
+                check.refuse(name.span(), found, expected).help = help;
+            }
+        }
+    }
+    checked.into_iter().map(|checked| checked.listen).collect()
+}
+
+/// Where a gateway listens that was told nothing: for trying it out.
+fn loopback() -> [Listen; 2] {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let identities = vec![Identity::Declared, Identity::Stun];
+    let udp = Ingress::Udp { identities, open: None, rtcp: Rtcp::Own(5005) };
+    let quic = Ingress::Quic { certificate: None };
+    [(at(5004), udp), (at(4433), quic)].map(|(address, ingress)| Listen {
+        address,
+        ingress,
+        advertise: None,
+        region: None,
+    })
+}
+
+fn bounded<T>(list: &[toml::Spanned<T>], most: usize, what: &str, check: &mut Check) {
+    if let Some(first) = list.get(most) {
+        let found = format!("{} {what}", list.len());
+        check.refuse(first.span(), found, format!("at most {most} {what}"));
+    }
+}
+
+fn read(path: &Path) -> Result<Arc<Source>, Box<Invalid>> {
+    let refuse = |found: String| Box::new(Invalid::whole(path, found, "a file of TOML"));
+    let facts = std::fs::metadata(path).map_err(|error| refuse(error.to_string()))?;
+    if facts.len() > FILE_MAX {
+        return Err(refuse(format!("{} bytes", facts.len())));
+    }
+    let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|error| refuse(error.to_string()))?;
+    Ok(Source::new(path, &text))
+}
+
+fn parse<T: Default + serde::de::DeserializeOwned>(
+    source: &Arc<Source>,
+    invalid: &mut Vec<Invalid>,
+) -> T {
+    toml::from_str(&source.text).unwrap_or_else(|error| {
+        invalid.push(invalid::from_parser(source, &error));
+        T::default()
+    })
+}
+
+/// The shipped policy sets, with those files over them, by name.
+fn sets(files: Vec<PathBuf>, invalid: &mut Vec<Invalid>) -> Vec<PolicySet> {
+    let mut texts: BTreeMap<String, (PathBuf, Origin, Arc<Source>)> = BTreeMap::new();
+    for (name, text) in embedded::SETS {
+        let shown = PathBuf::from(format!("policies/{name} (shipped)"));
+        let source = Source::new(&shown, text);
+        texts.insert(name.to_owned(), (PathBuf::from(name), Origin::Shipped, source));
+    }
+    for path in files {
+        match read(&path) {
+            Ok(source) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                texts.insert(name, (path.clone(), Origin::File(path), source));
+            }
+            Err(unreadable) => invalid.push(*unreadable),
+        }
+    }
+    let mut answered: BTreeMap<Arc<str>, String> = BTreeMap::new();
+    let mut sets = Vec::new();
+    for (path, origin, source) in texts.into_values() {
+        let before = invalid.len();
+        let raw: raw::Set = parse(&source, invalid);
+        if invalid.len() > before {
+            continue;
+        }
+        let mut check = Check::new(source, path.parent().unwrap_or(Path::new("")));
+        let checked = set::check(&raw, &path, origin, &mut check);
+        for (scenario, place) in checked.set.scenarios.iter().zip(&checked.places) {
+            answer_once(&mut answered, &scenario.name, place, &mut check);
+        }
+        check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
+        invalid.append(&mut check.invalid);
+        sets.push(checked.set);
+    }
+    sets
+}
+
+fn set_files(folder: &Path) -> Result<Vec<PathBuf>, (PathBuf, std::io::Error)> {
+    let mut files = std::fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
+        .map_err(|error| (folder.to_owned(), error))?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    Ok(files)
+}
+
+fn answer_once(
+    answered: &mut BTreeMap<Arc<str>, String>,
+    scenario: &Arc<str>,
+    place: &Range<usize>,
+    check: &mut Check,
+) {
+    let here = check.place(place);
+    if let Some(first) = answered.get(scenario) {
+        let help = format!(
+            "the first is at {first}; a file of the same name replaces a shipped policy set"
+        );
+        let found = format!("scenario `{scenario}` a second time");
+        check.refuse(place.clone(), found, "one policy set for each scenario").help = Some(help);
+        return;
+    }
+    answered.insert(Arc::clone(scenario), here);
+}

@@ -1,0 +1,173 @@
+//! What may stand in the files, before anything is checked but its shape.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::gateway::{Protocol, Traceparent};
+use super::listen::Identity;
+use super::node::{DriverKind, Probe};
+use super::set::{Affinity, Mode, OnFault};
+
+type Text = Option<Spanned<String>>;
+type Number = Option<Spanned<i64>>;
+
+/// `evenkeel.toml`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct File {
+    pub(super) gateway: Gateway,
+    pub(super) listen: Vec<Spanned<Listen>>,
+    pub(super) region: Vec<Region>,
+    pub(super) node: Vec<Spanned<Node>>,
+    pub(super) admin: Admin,
+    pub(super) telemetry: Telemetry,
+    pub(super) limits: Limits,
+    pub(super) detector: Detector,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Gateway {
+    pub(super) region: Text,
+    pub(super) policies: Text,
+    pub(super) drain_within: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Listen {
+    pub(super) udp: Text,
+    pub(super) quic: Text,
+    pub(super) identity: Option<Spanned<Vec<Spanned<Identity>>>>,
+    pub(super) scenario: Text,
+    pub(super) rtcp: Option<Spanned<toml::Value>>,
+    pub(super) advertise: Text,
+    pub(super) region: Text,
+    pub(super) certificate: Text,
+    pub(super) key: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Region {
+    pub(super) name: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Node {
+    pub(super) name: Spanned<String>,
+    pub(super) address: Spanned<String>,
+    pub(super) region: Spanned<String>,
+    pub(super) zone: Spanned<String>,
+    pub(super) driver: Spanned<DriverKind>,
+    pub(super) capacity: Spanned<String>,
+    pub(super) secret_file: Text,
+    pub(super) probe: Option<Spanned<Probe>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Admin {
+    pub(super) socket: Text,
+    pub(super) tcp: Text,
+    pub(super) token_file: Text,
+    pub(super) traceparent: Option<Traceparent>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Telemetry {
+    pub(super) otlp: Text,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) sample: Option<Spanned<f64>>,
+    pub(super) metrics_every: Text,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Limits {
+    pub(super) sessions: Number,
+    pub(super) workers: Number,
+    pub(super) early_packets: Number,
+    pub(super) early_for: Text,
+    pub(super) misses_per_prefix: Number,
+    pub(super) churn_percent: Number,
+    pub(super) moves_per_minute: Number,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Detector {
+    pub(super) in_region: Reach,
+    pub(super) across: Reach,
+    pub(super) answer_within: Text,
+    pub(super) silence: Text,
+    pub(super) silence_arrivals: Number,
+    pub(super) own_stall: Text,
+    pub(super) eject_for: Text,
+    pub(super) eject_most: Text,
+    pub(super) wary_for: Text,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Reach {
+    pub(super) probe_every: Text,
+    pub(super) condemn_alone_after: Text,
+}
+
+/// `policies/*.toml`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Set {
+    pub(super) scenario: BTreeMap<Spanned<String>, Scenario>,
+    pub(super) admission: Option<Binding>,
+    pub(super) routing: Option<Binding>,
+    pub(super) degradation: Option<Binding>,
+    pub(super) resolve: Option<Binding>,
+    pub(super) rollout: Rollout,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Scenario {
+    pub(super) mode: Option<Mode>,
+    pub(super) spares: Number,
+    pub(super) bitrate: Option<Spanned<Bitrate>>,
+    pub(super) affinity: Option<Affinity>,
+    pub(super) close_after: Text,
+    pub(super) dscp: Dscp,
+    pub(super) priority: Number,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `floor` and `ceiling`")]
+pub(super) struct Bitrate {
+    pub(super) floor: Spanned<String>,
+    pub(super) ceiling: Spanned<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table with `voice` and `video`")]
+pub(super) struct Dscp {
+    pub(super) voice: Text,
+    pub(super) video: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub(super) struct Binding {
+    pub(super) plugin: Spanned<String>,
+    pub(super) settings: Option<Spanned<toml::Table>>,
+    pub(super) on_fault: Option<Spanned<OnFault>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Rollout {
+    pub(super) canary: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) pace: Text,
+}

@@ -1,0 +1,291 @@
+//! A policy set: scenarios, and which plugin answers which hook for them.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::Hook;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::binding::Binding;
+use super::check::Check;
+use super::raw;
+use super::unit::BitRate;
+
+/// One file of `policies/`.
+#[derive(Clone, Debug)]
+pub struct PolicySet {
+    /// The file's name without `.toml`; the first part of the names of its policies.
+    pub name: Arc<str>,
+    /// Where it came from.
+    pub origin: Origin,
+    /// What it answers for; at least one, by name.
+    pub scenarios: Vec<Scenario>,
+    /// Its policies, at most one per hook, in the order of [`Hook::ALL`]. A hook without one is answered natively.
+    pub bindings: Vec<Binding>,
+    /// How a new revision of one of its policies comes in.
+    pub rollout: Rollout,
+}
+
+/// Where a policy set came from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// It is in the binary.
+    Shipped,
+    /// This file.
+    File(PathBuf),
+}
+
+/// `[scenario.<name>]`: what a kind of call or stream asks of the data plane.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scenario {
+    /// What offers name.
+    pub name: Arc<str>,
+    /// How its sessions survive a node. Default hot.
+    pub mode: Mode,
+    /// Spares its routes should hold, 1 to 3. Default 2.
+    pub spares: u8,
+    /// The lowest cap a session may get. Default 24 kbit/s.
+    pub floor: BitRate,
+    /// The highest rate a session may get. Default 4 Mbit/s.
+    pub ceiling: BitRate,
+    /// What is placed as one. Default room.
+    pub affinity: Affinity,
+    /// Silence after which a session is closed. Default 30 s.
+    pub close_after: Duration,
+    /// Marks on its packets.
+    pub dscp: Dscp,
+    /// Who goes first in a herd, 0 to 100; higher is earlier. Default 10.
+    pub priority: u8,
+}
+
+/// How sessions survive the death of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Both hops carry all packets.
+    Hitless,
+    /// The session is open at the standby, which takes the next packet.
+    #[default]
+    Hot,
+    /// All nodes of the region's zones carry; each room knows its second.
+    ActiveActive,
+    /// The standby is started when it is needed.
+    Cold,
+    /// Ordered regions behind the zones.
+    Regional,
+}
+
+/// What is placed as one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Affinity {
+    /// A room: its sessions share one node.
+    #[default]
+    Room,
+    /// Each session: the scenario's nodes are meshed.
+    Session,
+}
+
+/// Differentiated services code points, 0 to 63 (RFC 2474).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dscp {
+    /// Of voice. Default EF (46, RFC 3246).
+    pub voice: u8,
+    /// Of video. Default AF41 (34, RFC 2597).
+    pub video: u8,
+}
+
+/// What happens while a policy fails, named by effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFault {
+    /// Admission: newcomers come in at their scenario's floor. The default.
+    AdmitCapped,
+    /// Admission: the native default decides.
+    Admit,
+    /// Admission: nobody comes in.
+    Reject,
+    /// Routing: the native default places and moves. The default.
+    Native,
+    /// Degradation: sessions keep what they have, then the native ladder takes over. The default.
+    Hold,
+    /// Degradation: the native ladder takes over at once.
+    NativeLadder,
+    /// Scenario: the text's values stand. The default.
+    Builtin,
+}
+
+impl OnFault {
+    /// What a hook may say, its default first.
+    pub(super) fn of(hook: Hook) -> &'static [OnFault] {
+        match hook {
+            Hook::Admission => &[OnFault::AdmitCapped, OnFault::Admit, OnFault::Reject],
+            Hook::Routing => &[OnFault::Native],
+            Hook::Degradation => &[OnFault::Hold, OnFault::NativeLadder],
+            Hook::Scenario => &[OnFault::Builtin],
+        }
+    }
+
+    /// The word in configuration: `admit-capped`.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnFault::AdmitCapped => "admit-capped",
+            OnFault::Admit => "admit",
+            OnFault::Reject => "reject",
+            OnFault::Native => "native",
+            OnFault::Hold => "hold",
+            OnFault::NativeLadder => "native-ladder",
+            OnFault::Builtin => "builtin",
+        }
+    }
+}
+
+/// `[rollout]`: how a new revision comes in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rollout {
+    /// Per cent of rooms (degradation and admission: of sessions), growing, ending at 100. Default 1, 5, 25, 50, 100.
+    pub canary: Vec<u8>,
+    /// Time between two steps. Default 10 s.
+    pub pace: Duration,
+}
+
+/// A set, with the places of its scenarios in its file.
+pub(super) struct Checked {
+    pub(super) set: PolicySet,
+    pub(super) places: Vec<Range<usize>>,
+}
+
+pub(super) fn check(raw: &raw::Set, path: &Path, origin: Origin, check: &mut Check) -> Checked {
+    let name: Arc<str> = path.file_stem().unwrap_or_default().to_string_lossy().into();
+    if raw.scenario.is_empty() {
+        let expected = "at least one `[scenario.<name>]`";
+        check.refuse(0..0, "a policy set without a scenario", expected);
+    }
+    let hooks = [
+        (Hook::Admission, &raw.admission),
+        (Hook::Routing, &raw.routing),
+        (Hook::Degradation, &raw.degradation),
+        (Hook::Scenario, &raw.resolve),
+    ];
+    let bound = hooks.into_iter().filter_map(|(hook, raw)| Some((hook, raw.as_ref()?)));
+    let bindings =
+        bound.filter_map(|(hook, raw)| Binding::check(hook, raw, &origin, check)).collect();
+    let scenarios = raw.scenario.iter().map(|(name, raw)| scenario(name, raw, check)).collect();
+    let rollout = rollout(&raw.rollout, check);
+    let places = raw.scenario.keys().map(Spanned::span).collect();
+    Checked { set: PolicySet { name, origin, scenarios, bindings, rollout }, places }
+}
+
+fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> Scenario {
+    let hour = Duration::from_secs(3_600);
+    let (floor, ceiling) = bitrate(raw.bitrate.as_ref(), check);
+    Scenario {
+        name: check.name(name),
+        mode: raw.mode.unwrap_or_default(),
+        spares: check.number(raw.spares.as_ref(), 2, 1..=3),
+        floor,
+        ceiling,
+        affinity: raw.affinity.unwrap_or_default(),
+        close_after: check.duration(
+            raw.close_after.as_ref(),
+            Duration::from_secs(30),
+            Duration::from_secs(1)..=24 * hour,
+        ),
+        dscp: Dscp {
+            voice: dscp(raw.dscp.voice.as_ref(), 46, check),
+            video: dscp(raw.dscp.video.as_ref(), 34, check),
+        },
+        priority: check.number(raw.priority.as_ref(), 10, 0..=100),
+    }
+}
+
+fn bitrate(raw: Option<&Spanned<raw::Bitrate>>, check: &mut Check) -> (BitRate, BitRate) {
+    let default = (BitRate(24_000), BitRate(4_000_000));
+    let Some(raw) = raw.map(Spanned::get_ref) else { return default };
+    let (floor, ceiling) = (check.bit_rate(&raw.floor), check.bit_rate(&raw.ceiling));
+    let (Some(floor), Some(ceiling)) = (floor, ceiling) else { return default };
+    if floor > ceiling {
+        let expected = format!("at most the ceiling, {ceiling}");
+        check.refuse(raw.floor.span(), format!("a floor of {floor}"), expected);
+    }
+    (floor, ceiling)
+}
+
+/// A number, or a name of RFC 2474, RFC 2597, RFC 3246.
+fn dscp(raw: Option<&Spanned<String>>, default: u8, check: &mut Check) -> u8 {
+    let Some(raw) = raw else { return default };
+    let word = raw.get_ref().to_ascii_uppercase();
+    let class = |prefix: &str| word.strip_prefix(prefix)?.parse::<u8>().ok();
+    let point = match (class("CS"), class("AF"), word.as_str()) {
+        (_, _, "EF") => Some(46),
+        (_, _, "BE") => Some(0),
+        (Some(class @ 0..=7), _, _) => Some(class * 8),
+        (_, Some(af), _) if (1..=4).contains(&(af / 10)) && (1..=3).contains(&(af % 10)) => {
+            Some(af / 10 * 8 + af % 10 * 2)
+        }
+        _ => word.parse().ok().filter(|point| *point <= 63),
+    };
+    point.unwrap_or_else(|| {
+        let expected = "`EF`, `AF11` to `AF43`, `CS0` to `CS7`, `BE`, or `0` to `63`";
+        check.refuse(raw.span(), format!("`{}`", raw.get_ref()), expected);
+        default
+    })
+}
+
+fn rollout(raw: &raw::Rollout, check: &mut Check) -> Rollout {
+    let pace = Duration::from_secs(10);
+    let pace = check.duration(raw.pace.as_ref(), pace, Duration::ZERO..=pace * 8_640);
+    let mut canary = vec![1, 5, 25, 50, 100];
+    if let Some(written) = &raw.canary {
+        canary.clear();
+        for step in written.get_ref() {
+            let least = canary.last().map_or(1, |last| last + 1);
+            match u8::try_from(*step.get_ref()).ok().filter(|p| (least..=100).contains(p)) {
+                Some(step) => canary.push(step),
+                None => {
+                    let expected = "growing steps from 1 to 100";
+                    check.refuse(step.span(), step.get_ref().to_string(), expected);
+                    return Rollout { canary: vec![100], pace };
+                }
+            }
+        }
+        if canary.last() != Some(&100) {
+            check.refuse(written.span(), "steps that stop short", "100 as the last step");
+        }
+    }
+    Rollout { canary, pace }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::invalid::Source;
+
+    #[test]
+    fn code_points_have_names_and_numbers() {
+        let text = "voice = \"x\"";
+        let mut check = Check::new(Source::new(Path::new("a.toml"), text), Path::new(""));
+        let mut point = |word: &str| {
+            let raw = Spanned::new(8..11, word.to_owned());
+            dscp(Some(&raw), 99, &mut check)
+        };
+        let words = ["EF", "ef", "AF41", "AF11", "AF43", "CS5", "BE", "63"];
+        assert_eq!(words.map(&mut point), [46, 46, 34, 10, 38, 40, 0, 63]);
+        for word in ["AF44", "AF51", "CS8", "64", ""] {
+            assert_eq!(point(word), 99, "{word}");
+        }
+        assert_eq!(check.invalid.len(), 5);
+    }
+
+    #[test]
+    fn every_hook_has_a_fail_mode_of_its_own() {
+        for hook in Hook::ALL {
+            let others = Hook::ALL.into_iter().filter(|other| *other != hook);
+            let others: Vec<_> = others.flat_map(OnFault::of).collect();
+            assert!(OnFault::of(hook).iter().all(|mode| !others.contains(&mode)), "{hook:?}");
+        }
+    }
+}

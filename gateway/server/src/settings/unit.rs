@@ -1,0 +1,146 @@
+//! Quantities as people write them: `400 Mbit/s`, `24 kbit/s`, `8s`, `200ms`.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Bits per second.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BitRate(pub u64);
+
+impl BitRate {
+    /// Whole kbit/s, rounded down.
+    pub fn kbps(self) -> u64 {
+        self.0 / 1_000
+    }
+}
+
+impl fmt::Display for BitRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scale, unit) =
+            RATES.iter().rev().find(|(scale, _)| self.0 >= *scale).unwrap_or(&RATES[0]);
+        let (whole, rest) = (self.0 / scale, self.0 % scale);
+        if rest == 0 {
+            return write!(f, "{whole} {unit}");
+        }
+        let digits = scale.ilog10() as usize;
+        let fraction = format!("{rest:0digits$}");
+        write!(f, "{whole}.{} {unit}", fraction.trim_end_matches('0'))
+    }
+}
+
+/// By size, so that the largest that fits is the last that fits.
+const RATES: [(u64, &str); 4] =
+    [(1, "bit/s"), (1_000, "kbit/s"), (1_000_000, "Mbit/s"), (1_000_000_000, "Gbit/s")];
+
+const SPANS: [(u64, &str); 5] =
+    [(1, "us"), (1_000, "ms"), (1_000_000, "s"), (60_000_000, "min"), (3_600_000_000, "h")];
+
+/// Reads a bit rate; the error is a hint, if there is one.
+pub(super) fn bit_rate(text: &str) -> Result<BitRate, Option<String>> {
+    let unit = split(text).1;
+    quantity(text, &RATES).map(BitRate).ok_or_else(|| {
+        let meant = match unit {
+            "bps" | "b/s" => "bit/s",
+            "kbps" | "kb/s" | "Kbit/s" | "kbit" | "k" => "kbit/s",
+            "Mbps" | "mbps" | "Mb/s" | "mbit/s" | "Mbit" | "M" => "Mbit/s",
+            "Gbps" | "gbps" | "Gb/s" | "gbit/s" | "Gbit" | "G" => "Gbit/s",
+            _ => return None,
+        };
+        Some(format!("write the unit as `{meant}`"))
+    })
+}
+
+/// Reads a duration, exact to the microsecond; the error is a hint, if there is one.
+pub(super) fn duration(text: &str) -> Result<Duration, Option<String>> {
+    let unit = split(text).1;
+    quantity(text, &SPANS).map(Duration::from_micros).ok_or_else(|| {
+        let meant = match unit {
+            "" => return Some("a duration needs a unit, as in `8s` or `200ms`".to_owned()),
+            "sec" | "secs" | "second" | "seconds" => "s",
+            "msec" | "millis" | "milliseconds" => "ms",
+            "µs" | "usec" | "micros" => "us",
+            "m" | "mins" | "minute" | "minutes" => "min",
+            "hour" | "hours" => "h",
+            _ => return None,
+        };
+        Some(format!("write the unit as `{meant}`"))
+    })
+}
+
+/// A duration as [`duration`] reads it.
+pub(super) fn spell(duration: Duration) -> String {
+    let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let whole = SPANS.iter().rev().find(|(scale, _)| us >= *scale && us.is_multiple_of(*scale));
+    let (scale, unit) = whole.unwrap_or(&SPANS[0]);
+    format!("{}{unit}", us / scale)
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let number = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_');
+    let (number, unit) = text.split_at(number.unwrap_or(text.len()));
+    (number, unit.trim_start())
+}
+
+/// `number unit` in the smallest unit; none where it is not a whole number of those.
+fn quantity(text: &str, units: &[(u64, &str)]) -> Option<u64> {
+    let (number, unit) = split(text);
+    let &(scale, _) = units.iter().find(|(_, name)| *name == unit)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole = whole.replace('_', "").parse::<u64>().ok()?.checked_mul(scale)?;
+    let digits = u32::try_from(fraction.len()).ok()?;
+    let fraction = fraction.parse::<u64>().ok()?.checked_mul(scale)?;
+    let divisor = 10u64.checked_pow(digits)?;
+    if fraction % divisor != 0 {
+        return None;
+    }
+    whole.checked_add(fraction / divisor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bit_rates_read_as_people_write_them() {
+        assert_eq!(bit_rate("400 Mbit/s"), Ok(BitRate(400_000_000)));
+        assert_eq!(bit_rate("24kbit/s"), Ok(BitRate(24_000)));
+        assert_eq!(bit_rate("1.5 Gbit/s"), Ok(BitRate(1_500_000_000)));
+        assert_eq!(bit_rate("10_000 bit/s"), Ok(BitRate(10_000)));
+    }
+
+    #[test]
+    fn what_is_not_a_bit_rate_is_refused_with_a_hint() {
+        assert_eq!(bit_rate("2 Mbps"), Err(Some("write the unit as `Mbit/s`".to_owned())));
+        for text in
+            ["", "fast", "-3 kbit/s", "1.0005 bit/s", "3 MB/s", "99999999999 Gbit/s", "1. s"]
+        {
+            assert!(bit_rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_read_as_people_write_them() {
+        assert_eq!(duration("8s"), Ok(Duration::from_secs(8)));
+        assert_eq!(duration("200 ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(duration("0.25ms"), Ok(Duration::from_micros(250)));
+        assert_eq!(duration("2min"), Ok(Duration::from_secs(120)));
+    }
+
+    #[test]
+    fn a_duration_without_a_unit_says_so() {
+        let hint = duration("200").unwrap_err().unwrap();
+        assert!(hint.contains("needs a unit"), "{hint}");
+        assert_eq!(duration("0.1us"), Err(None));
+    }
+
+    #[test]
+    fn quantities_are_spelled_as_they_are_read() {
+        for text in ["400 Mbit/s", "24 kbit/s", "1.5 Gbit/s", "7 bit/s"] {
+            assert_eq!(bit_rate(text).unwrap().to_string(), text);
+        }
+        for text in ["8s", "200ms", "90s", "2min", "250us", "3h"] {
+            assert_eq!(spell(duration(text).unwrap()), text);
+        }
+    }
+}

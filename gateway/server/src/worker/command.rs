@@ -1,0 +1,123 @@
+//! What control tells a worker, and what a worker tells control.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_core::{Hop, Measures, Media, NodeId, Plan, RouteCell, SessionId};
+use evenkeel_media::trunk::Tag;
+
+use super::ports::Ports;
+use crate::flows::Home;
+
+/// What control tells a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A session has its home here from now on.
+    Install(Box<Install>),
+    /// The session is open at this hop, by this leg.
+    Attach { home: Home, hop: Hop, leg: Leg },
+    /// It is open there no longer.
+    Detach { home: Home, hop: Hop },
+    /// It gets something else from now on.
+    Plan { home: Home, plan: Plan },
+    /// Ask it for a key frame of each video stream it sends.
+    KeyFrame { home: Home },
+    /// Forget it.
+    Remove { home: Home },
+    /// Send this signed message on the node's trunk.
+    Sign { node: NodeId, message: Box<[u8]> },
+    /// End the thread.
+    Stop,
+}
+
+/// A session that gets its home at a worker.
+#[derive(Debug)]
+pub(crate) struct Install {
+    pub(crate) home: Home,
+    pub(crate) session: SessionId,
+    pub(crate) media: Arc<Media>,
+    pub(crate) client: Client,
+    pub(crate) route: Arc<RouteCell>,
+    pub(crate) plan: Plan,
+    pub(crate) dscp: Dscp,
+    /// For port legs: the session's own socket towards nodes, and one for RTCP where it has a port of its own.
+    pub(crate) ports: Option<Ports>,
+    pub(crate) seed: u64,
+}
+
+/// Traffic classes of what is sent (RFC 2474, the upper six bits).
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Dscp {
+    /// Of voice and its RTCP; 46 is EF.
+    pub voice: u8,
+    /// Of video; 34 is AF41.
+    pub video: u8,
+}
+
+/// How the client is reached, and how it is known.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Client {
+    /// At these addresses, and no others.
+    Declared { listener: u8, address: SocketAddr, rtcp: SocketAddr },
+    /// At the first port of its address from which valid RTP comes.
+    DeclaredIp { listener: u8 },
+    /// Where its connectivity checks come from.
+    Stun,
+    /// By the QUIC connection that carries its flow.
+    Quic { flow_from_gateway: u64 },
+}
+
+/// The way to a node and back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leg {
+    /// On the worker's trunk to the node, behind this tag.
+    Trunk(Tag),
+    /// From the session's own socket.
+    Port { address: SocketAddr, rtcp: SocketAddr },
+}
+
+/// What a worker tells control.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The kernel says that nobody listens at the node's media port.
+    Refused { node: NodeId },
+    /// The kernel says that nobody listens at the port that this session uses at the hop.
+    PortClosed { session: SessionId, hop: Hop },
+    /// A signed message came on the node's trunk.
+    Signed { node: NodeId, message: Box<[u8]> },
+    /// A packet from nobody known came to an open listener.
+    Knock { listener: u8, source: SocketAddr, payload_type: u8 },
+    /// What was measured of the sessions here.
+    Summaries(Vec<Summary>),
+    /// A session was forgotten; this is what it carried.
+    Removed { session: SessionId, totals: Totals },
+}
+
+/// What was measured of a session.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    pub(crate) session: SessionId,
+    pub(crate) measures: Measures,
+    pub(crate) last_heard: Option<Instant>,
+    pub(crate) totals: Totals,
+}
+
+/// What a session carried.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Totals {
+    /// RTP packets from the client.
+    pub packets_up: u64,
+    /// Bytes of them.
+    pub bytes_up: u64,
+    /// RTP packets to the client.
+    pub packets_down: u64,
+    /// Bytes of them.
+    pub bytes_down: u64,
+    /// RTP packets to the client that the rung in force shed.
+    pub shed: u64,
+    /// Packets of the client lost on its way to us.
+    pub lost_up: u64,
+    /// Switches from one hop to another.
+    pub switches: u32,
+}

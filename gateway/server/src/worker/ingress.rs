@@ -1,0 +1,179 @@
+//! Who may send on a UDP listener: STUN, RTP and the rest by first byte; unauthenticated packets learn nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_core::forward::Reason;
+use evenkeel_media::{demux, stun};
+
+use super::From;
+use super::arrival::{Arrival, Kind};
+use super::command::Report;
+use super::limiter::Limiter;
+use super::session::{Loan, Session};
+use super::ways::{Side, Ways};
+use crate::flows::{Entry, Flows, Home, Key, Ufrag};
+
+/// Sources kept at hand; past it the cache is emptied and filled anew.
+const CACHE_MAX: usize = 65_536;
+
+/// Summaries between two emptyings of the cache: what was learned may have moved.
+const CACHE_SUMMARIES: u32 = 10;
+
+pub(crate) struct Ingress {
+    flows: Arc<Flows>,
+    /// By listener: whether packets of unknown sources may open sessions.
+    open: Vec<bool>,
+    cache: HashMap<From, Home>,
+    age: u32,
+    limiter: Limiter,
+    answer: Vec<u8>,
+}
+
+impl Ingress {
+    pub(crate) fn new(flows: Arc<Flows>, open: Vec<bool>, now: Instant) -> Ingress {
+        Ingress {
+            flows,
+            open,
+            cache: HashMap::new(),
+            age: 0,
+            limiter: Limiter::new(now),
+            answer: Vec::new(),
+        }
+    }
+
+    /// Whose datagram it is and what it is, or `None` once it was dropped and counted.
+    pub(crate) fn judge(
+        &mut self,
+        from: From,
+        datagram: &[u8],
+        ways: &mut Ways,
+        now: Instant,
+    ) -> Option<(Home, Kind)> {
+        match demux::classify(datagram) {
+            demux::Kind::Rtp | demux::Kind::Rtcp => {
+                let home = self.find(from, datagram, ways, now)?;
+                Some((home, Kind::Media))
+            }
+            demux::Kind::Stun => self.check(from, datagram, ways, now),
+            demux::Kind::Dtls => refuse(ways, Reason::Dtls),
+            demux::Kind::Quic
+            | demux::Kind::Bundle
+            | demux::Kind::Signed
+            | demux::Kind::Echo
+            | demux::Kind::Unknown => refuse(ways, Reason::Malformed),
+        }
+    }
+
+    fn find(&mut self, from: From, datagram: &[u8], ways: &mut Ways, now: Instant) -> Option<Home> {
+        if let Some(&home) = self.cache.get(&from) {
+            return Some(home);
+        }
+        if !self.limiter.allows(from.1, now) {
+            return refuse(ways, Reason::Limited);
+        }
+        let (listener, address) = from;
+        if let Some(home) = self.flows.home(&Key::Udp { listener, address }) {
+            if self.cache.len() >= CACHE_MAX {
+                self.cache.clear();
+            }
+            self.cache.insert(from, home);
+            return Some(home);
+        }
+        let by_ip = self.flows.home(&Key::DeclaredIp { listener, ip: address.ip() });
+        if by_ip.is_none() && self.open.get(usize::from(listener)) == Some(&true) {
+            ways.report(Report::Knock {
+                listener,
+                source: address,
+                payload_type: datagram.get(1).map_or(0, |byte| byte & 0x7f),
+            });
+            return refuse(ways, Reason::NotOpened);
+        }
+        by_ip.or_else(|| refuse(ways, Reason::UnknownSource))
+    }
+
+    /// A connectivity check: only one whose integrity holds is answered, and teaches us its source.
+    fn check(
+        &mut self,
+        from: From,
+        datagram: &[u8],
+        ways: &mut Ways,
+        now: Instant,
+    ) -> Option<(Home, Kind)> {
+        if !self.limiter.allows(from.1, now) {
+            return refuse(ways, Reason::Limited);
+        }
+        let Ok(request) = stun::Request::parse(datagram) else {
+            return refuse(ways, Reason::Malformed);
+        };
+        let entry = request
+            .username()
+            .and_then(|username| Ufrag::new(username.server_ufrag.as_bytes()))
+            .and_then(|ufrag| self.flows.entry(&Key::Ufrag(ufrag)));
+        let Some((entry, password)) = entry.and_then(|entry| Some((entry.clone(), entry.password?))) else {
+            return refuse(ways, Reason::BadIntegrity);
+        };
+        let key = std::str::from_utf8(&password).ok().map(stun::Key::new)?;
+        if request.verify(&key).is_err() {
+            return refuse(ways, Reason::BadIntegrity);
+        }
+        self.answer.clear();
+        stun::write_success(request.transaction(), from.1, Some(&key), &mut self.answer);
+        ways.to_client((from.0, Side::Rtp), from.1, 0, &self.answer);
+        let (listener, address) = from;
+        if self.flows.insert(Key::Udp { listener, address }, Entry::of(entry.home)).is_err() {
+            return refuse(ways, Reason::UnknownSource);
+        }
+        let kind = if request.use_candidate() { Kind::Nomination } else { Kind::Check };
+        Some((entry.home, kind))
+    }
+
+    /// Hands it to the session at home here.
+    pub(crate) fn deliver(
+        &mut self,
+        session: &mut Session,
+        arrival: Arrival,
+        datagram: &[u8],
+        loan: &mut Loan<'_>,
+    ) {
+        let from = (arrival.listener, arrival.source);
+        match arrival.kind {
+            Kind::Check | Kind::Nomination => {
+                let nominated = arrival.kind == Kind::Nomination;
+                if let Some((listener, address)) = session.checked(from, nominated, loan.now) {
+                    self.cache.remove(&(listener, address));
+                    self.flows.remove(&Key::Udp { listener, address }, session.home);
+                }
+            }
+            Kind::Media if session.learns() => self.learn(session, from, datagram, loan),
+            Kind::Media => session.from_client(datagram, loan),
+        }
+    }
+
+    /// The first valid packet of an address that was declared without a port fixes the port.
+    fn learn(&mut self, session: &mut Session, from: From, datagram: &[u8], loan: &mut Loan<'_>) {
+        if !session.learn(from, datagram) {
+            return loan.ways.drop(Reason::UnknownSource);
+        }
+        let (listener, address) = from;
+        self.flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, session.home);
+        if self.flows.insert(Key::Udp { listener, address }, Entry::of(session.home)).is_ok() {
+            session.from_client(datagram, loan);
+        }
+    }
+
+    /// Ages the cache; what was learned elsewhere is looked up again within a second.
+    pub(crate) fn forget(&mut self) {
+        self.age += 1;
+        if self.age >= CACHE_SUMMARIES {
+            self.age = 0;
+            self.cache.clear();
+        }
+    }
+}
+
+fn refuse<T>(ways: &Ways, reason: Reason) -> Option<T> {
+    ways.drop(reason);
+    None
+}

@@ -1,0 +1,110 @@
+//! What workers leave for others to read: stamps per node, counters, how late they were. One writer each, relaxed.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{NodeId, Stamp, forward::Reason};
+
+/// One worker's stamps and counters.
+#[derive(Debug)]
+pub struct Stamps {
+    base: Instant,
+    nodes: Box<[NodeStamp]>,
+    drops: [AtomicU64; Reason::ALL.len()],
+    /// Packets handed on, by way.
+    passed: [AtomicU64; 2],
+    /// Nanoseconds of the longest pass since it was last read.
+    longest_pass: AtomicU64,
+}
+
+#[derive(Default, Debug)]
+struct NodeStamp {
+    /// Nanoseconds since the base; 0: never.
+    last_received: AtomicU64,
+    received: AtomicU64,
+    last_sent: AtomicU64,
+}
+
+/// Which way a packet went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// From a client to a node.
+    ToNode = 0,
+    /// From a node to a client.
+    ToClient = 1,
+}
+
+impl Stamps {
+    pub(crate) fn new(base: Instant, nodes: usize) -> Stamps {
+        Stamps {
+            base,
+            nodes: (0..nodes).map(|_| NodeStamp::default()).collect(),
+            drops: Default::default(),
+            passed: Default::default(),
+            longest_pass: AtomicU64::new(0),
+        }
+    }
+
+    /// A batch with this many packets came from the node.
+    pub(crate) fn received(&self, node: NodeId, packets: u64, now: Instant) {
+        if let Some(stamp) = self.nodes.get(node.0 as usize) {
+            stamp.last_received.store(self.nanos(now), Relaxed);
+            add(&stamp.received, packets);
+        }
+    }
+
+    pub(crate) fn sent(&self, node: NodeId, now: Instant) {
+        if let Some(stamp) = self.nodes.get(node.0 as usize) {
+            stamp.last_sent.store(self.nanos(now), Relaxed);
+        }
+    }
+
+    pub(crate) fn dropped(&self, reason: Reason) {
+        add(&self.drops[reason as usize], 1);
+    }
+
+    pub(crate) fn passed(&self, way: Way) {
+        add(&self.passed[way as usize], 1);
+    }
+
+    pub(crate) fn pass_took(&self, took: Duration) {
+        let took = took.as_nanos() as u64;
+        if took > self.longest_pass.load(Relaxed) {
+            self.longest_pass.store(took, Relaxed);
+        }
+    }
+
+    /// What it saw of each node, added to what others saw.
+    pub(crate) fn merge_into(&self, all: &mut [Stamp]) {
+        for (stamp, sum) in self.nodes.iter().zip(all) {
+            let at = |nanos: u64| (nanos > 0).then(|| self.base + Duration::from_nanos(nanos));
+            sum.last_received = sum.last_received.max(at(stamp.last_received.load(Relaxed)));
+            sum.last_sent = sum.last_sent.max(at(stamp.last_sent.load(Relaxed)));
+            sum.received += stamp.received.load(Relaxed);
+        }
+    }
+
+    /// The longest pass since this was last asked.
+    pub(crate) fn take_longest_pass(&self) -> Duration {
+        Duration::from_nanos(self.longest_pass.swap(0, Relaxed))
+    }
+
+    /// Packets dropped so far for this reason.
+    pub fn drops(&self, reason: Reason) -> u64 {
+        self.drops[reason as usize].load(Relaxed)
+    }
+
+    /// Packets handed on so far.
+    pub fn packets(&self, way: Way) -> u64 {
+        self.passed[way as usize].load(Relaxed)
+    }
+
+    fn nanos(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.base).as_nanos() as u64
+    }
+}
+
+/// One writer: a load and a store are enough, and cheaper than a read-modify-write.
+fn add(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed) + more, Relaxed);
+}

@@ -1,0 +1,254 @@
+//! Settings from outside: what loads, and where each broken example is said to be broken.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evenkeel_core::{AdmitOnFault, Hook, Probed, RegionId, Timings, ZoneId};
+use evenkeel_server::settings::{
+    Colour, Driver, Identity, Ingress, Invalid, Origin, Plugin, Probe, Protocol, Rtcp, Settings,
+    Traceparent,
+};
+
+fn broken() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/broken")
+}
+
+/// A folder of its own for a test, empty.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("the target folder can be written");
+    folder
+}
+
+/// `file:line:column: found …, expected …`, the file seen from the folder of broken examples.
+fn told(invalid: &Invalid) -> String {
+    let place = invalid.place();
+    let prefix = format!("{}/", broken().display());
+    format!("{}: {invalid}", place.strip_prefix(&prefix).unwrap_or(&place)).replace(&prefix, "")
+}
+
+#[test]
+fn every_broken_example_says_where_and_what_would_be_right() {
+    let expected = fs::read_to_string(broken().join("expected.txt")).unwrap();
+    let mut files: Vec<_> = fs::read_dir(broken()).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    assert!(files.len() >= 15, "{files:?}");
+    let mut seen = String::new();
+    for file in files {
+        let invalid = Settings::load(Some(&file), None).expect_err(&file.display().to_string());
+        seen += &format!("# {}\n", file.file_name().unwrap().display());
+        for invalid in invalid {
+            seen += &format!("{}\n", told(&invalid));
+        }
+    }
+    assert!(seen == expected, "what is told now:\n{seen}");
+}
+
+#[test]
+fn an_error_is_drawn_for_people_and_written_for_programs() {
+    let file = broken().join("unknown-key.toml");
+    let invalid = Settings::load(Some(&file), None).unwrap_err();
+    let drawn = Invalid::render(&invalid, Colour::Plain);
+    for part in ["unknown-key.toml:9:1", "capcity = \"400 Mbit/s\"", "did you mean `capacity`?"] {
+        assert!(drawn.contains(part), "{part} is not in\n{drawn}");
+    }
+    let json = serde_json::to_value(&invalid).unwrap();
+    assert_eq!(json[0]["line"], 9);
+    assert_eq!(json[0]["column"], 1);
+    assert_eq!(json[0]["found"], "unknown key `capcity`");
+    assert_eq!(json[0]["help"], "did you mean `capacity`?");
+    assert!(json[0]["file"].as_str().unwrap().ends_with("unknown-key.toml"));
+    assert!(json[0].get("source").is_none());
+}
+
+#[test]
+fn without_a_file_the_gateway_is_on_loopback_with_the_shipped_policies() {
+    let settings = Settings::load(None, None).unwrap();
+    assert!(settings.listens.iter().all(|listen| listen.address.ip().is_loopback()));
+    assert!(settings.listens.iter().any(|l| matches!(l.ingress, Ingress::Udp { .. })));
+    assert!(settings.listens.iter().any(|l| matches!(l.ingress, Ingress::Quic { .. })));
+    assert!(settings.nodes.is_empty() && settings.admin.tcp.is_none());
+    assert_eq!(settings.telemetry.otlp, None);
+    for name in ["call", "live"] {
+        let (set, scenario) = settings.scenario(name).unwrap();
+        assert_eq!((&*set.name, &*scenario.name), (name, name));
+        assert_eq!(set.origin, Origin::Shipped);
+        let hooks: Vec<_> = set.bindings.iter().map(|binding| binding.hook).collect();
+        assert_eq!(hooks, Hook::ALL);
+    }
+}
+
+#[test]
+fn the_detector_keeps_the_budget_of_failover_unless_told_otherwise() {
+    let timings = Settings::load(None, None).unwrap().core().timings;
+    assert_eq!(timings, Timings::default());
+    let ms = Duration::from_millis;
+    assert_eq!((timings.probe_every_near, timings.probe_every_far), (ms(10), ms(50)));
+    assert_eq!((timings.condemn_alone_near, timings.condemn_alone_far), (ms(200), ms(500)));
+}
+
+#[test]
+fn everything_a_person_may_write_arrives() {
+    let folder = folder("everything");
+    fs::write(folder.join("node.secret"), "0123456789abcdef\n").unwrap();
+    fs::write(folder.join("token"), "a token of many letters\r\n").unwrap();
+    let file = folder.join("evenkeel.toml");
+    fs::write(
+        &file,
+        r#"
+        [gateway]
+        region = "west"
+        drain_within = "90s"
+
+        [[listen]]
+        udp = "0.0.0.0:5004"
+        identity = ["open", "declared"]
+        scenario = "call"
+        rtcp = "mux"
+        advertise = "203.0.113.7"
+
+        [[listen]]
+        udp = "[::]:0"
+
+        [[listen]]
+        quic = "[::]:4433"
+        region = "west"
+
+        [[node]]
+        name = "east-a1"
+        address = "10.0.1.11:4000"
+        region = "east"
+        zone = "a"
+        driver = "agent"
+        capacity = "400 Mbit/s"
+        secret_file = "node.secret"
+
+        [[node]]
+        name = "west-b1"
+        address = "10.0.2.11:4000"
+        region = "west"
+        zone = "b"
+        driver = "plain"
+        probe = "echo"
+        capacity = "1.5 Gbit/s"
+
+        [admin]
+        socket = "admin.sock"
+        tcp = "127.0.0.1:8080"
+        token_file = "token"
+        traceparent = "parent"
+
+        [telemetry]
+        otlp = "http://127.0.0.1:4318/"
+        protocol = "http"
+        sample = 0.25
+        metrics_every = "5s"
+
+        [limits]
+        sessions = 500
+        workers = 2
+
+        [detector]
+        in_region = { probe_every = "20ms" }
+        eject_for = "5min"
+        "#,
+    )
+    .unwrap();
+    let settings = Settings::load(Some(&file), None).unwrap();
+    assert_eq!(&*settings.gateway.region, "west");
+    assert_eq!(settings.gateway.drain_within, Duration::from_secs(90));
+    let [open, chosen, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
+    let Ingress::Udp { identities, open: scenario, rtcp } = &open.ingress else { panic!() };
+    assert_eq!(identities[..], [Identity::Declared, Identity::Open]);
+    assert_eq!((scenario.as_deref(), *rtcp), (Some("call"), Rtcp::Mux));
+    assert_eq!(open.advertise.unwrap().to_string(), "203.0.113.7:0");
+    let Ingress::Udp { identities, open: None, rtcp: Rtcp::Own(0) } = &chosen.ingress else {
+        panic!("{chosen:?}")
+    };
+    assert_eq!(identities[..], [Identity::Declared, Identity::Stun]);
+    assert_eq!(quic.region.as_deref(), Some("west"));
+    assert_eq!(settings.regions.iter().map(|r| &**r).collect::<Vec<_>>(), ["east", "west"]);
+    let [agent, plain] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
+    let Driver::Agent { secret } = &agent.driver else { panic!("{agent:?}") };
+    assert_eq!(secret.bytes(), b"0123456789abcdef");
+    assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret shows");
+    assert!(matches!(plain.driver, Driver::Plain { probe: Probe::Echo }));
+    assert_eq!((agent.capacity.kbps(), plain.capacity.kbps()), (400_000, 1_500_000));
+    assert_eq!(settings.admin.socket, folder.join("admin.sock"));
+    assert_eq!(settings.admin.tcp.unwrap().token.bytes(), b"a token of many letters");
+    assert_eq!(settings.admin.traceparent, Traceparent::Parent);
+    let otlp = settings.telemetry.otlp.unwrap();
+    assert_eq!((&*otlp.endpoint, otlp.protocol), ("http://127.0.0.1:4318", Protocol::Http));
+    assert_eq!((settings.limits.sessions, settings.limits.workers), (500, Some(2)));
+    assert_eq!(settings.limits.early_packets, 16);
+    assert_eq!(settings.detector.probe_every_near, Duration::from_millis(20));
+    assert_eq!(settings.detector.probe_every_far, Duration::from_millis(50));
+    // An ejection cannot grow to less than it begins with.
+    assert_eq!(settings.detector.ejection_max, Duration::from_secs(300));
+}
+
+#[test]
+fn a_folder_replaces_shipped_policy_sets_by_file_name_and_adds_others() {
+    let folder = folder("replaces");
+    fs::write(folder.join("mine.wasm"), b"\0asm").unwrap();
+    let call = "[scenario.call]\nspares = 3\n\n[routing]\nplugin = \"mine.wasm\"\n\
+                settings = { stay = 0.5, steps = [\"cap\"], deep = { on = true, n = 7 } }\n";
+    fs::write(folder.join("call.toml"), call).unwrap();
+    fs::write(folder.join("webinar.toml"), "[scenario.webinar]\npriority = 3\n").unwrap();
+    fs::write(folder.join("notes.txt"), "not a policy set").unwrap();
+    let settings = Settings::load(None, Some(&folder)).unwrap();
+    let names: Vec<_> = settings.sets.iter().map(|set| &*set.name).collect();
+    assert_eq!(names, ["call", "live", "webinar"]);
+    let (set, scenario) = settings.scenario("call").unwrap();
+    assert_eq!(set.origin, Origin::File(folder.join("call.toml")));
+    assert_eq!(scenario.spares, 3);
+    let [routing] = &set.bindings[..] else { panic!("{:?}", set.bindings) };
+    assert_eq!(routing.plugin, Plugin::File(folder.join("mine.wasm")));
+    let expected = serde_json::json!({"stay": 0.5, "steps": ["cap"], "deep": {"on": true, "n": 7}});
+    assert_eq!(routing.settings, expected);
+    let invalid = routing.invalid("/deep/n", "7", "0 to 5");
+    assert_eq!((invalid.line, invalid.column), (6, 67));
+    assert_eq!(settings.scenario("live").unwrap().0.origin, Origin::Shipped);
+}
+
+#[test]
+fn the_core_gets_places_by_number_and_scenarios_with_their_policies() {
+    let folder = folder("core");
+    let node = |port: u16, region: &str, zone: &str, more: &str| {
+        format!(
+            "[[node]]\nname = \"n{port}\"\naddress = \"10.0.0.1:{port}\"\nregion = \"{region}\"\n\
+             zone = \"{zone}\"\ndriver = \"plain\"\ncapacity = \"4 Mbit/s\"\n{more}\n"
+        )
+    };
+    let text = String::from("[gateway]\nregion = \"west\"\n")
+        + &node(1, "east", "a", "")
+        + &node(2, "east", "b", "probe = \"none\"")
+        + &node(3, "west", "a", "")
+        + &node(4, "east", "a", "");
+    fs::write(folder.join("evenkeel.toml"), text).unwrap();
+    let call = "[scenario.call]\nbitrate = { floor = \"30 kbit/s\", ceiling = \"1 Mbit/s\" }\n\
+                [admission]\nplugin = \"admit-capacity\"\non_fault = \"reject\"\n";
+    let sets = folder.join("policies");
+    fs::create_dir(&sets).unwrap();
+    fs::write(sets.join("call.toml"), call).unwrap();
+    let settings = Settings::load(Some(&folder.join("evenkeel.toml")), Some(&sets)).unwrap();
+    let core = settings.core();
+    assert_eq!(core.regions, ["east".into(), "west".into()]);
+    assert_eq!(core.home, RegionId(1));
+    let zones: Vec<_> = core.zones.iter().map(|zone| (&*zone.name, zone.region)).collect();
+    assert_eq!(zones, [("a", RegionId(0)), ("b", RegionId(0)), ("a", RegionId(1))]);
+    let placed: Vec<_> = core.nodes.iter().map(|node| (&*node.name, node.zone)).collect();
+    let expected = [("n1", ZoneId(0)), ("n2", ZoneId(1)), ("n3", ZoneId(2)), ("n4", ZoneId(0))];
+    assert_eq!(placed, expected);
+    let probed: Vec<_> = core.nodes.iter().map(|node| node.probed).collect();
+    assert_eq!(probed, [Probed::Yes, Probed::No, Probed::Yes, Probed::Yes]);
+    assert_eq!(core.nodes[0].capacity_kbps, 4_000);
+    let call = &core.scenarios["call"];
+    assert!(call.binds(Hook::Admission) && !call.binds(Hook::Routing));
+    assert_eq!((call.bounds.floor_kbps, call.bounds.ceiling_kbps), (30, 1_000));
+    assert_eq!(call.on_admission_fault, AdmitOnFault::Reject);
+    assert!(core.scenarios["live"].binds(Hook::Routing));
+}

@@ -1,0 +1,118 @@
+//! An attribute on the implementation of a hook makes the crate a plugin.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::{Error, ImplItem, ItemImpl, Result, parse_quote};
+
+/// What a hook's trait has.
+pub(crate) struct Shape {
+    pub(crate) hook: &'static str,
+    pub(crate) state: bool,
+    pub(crate) reason: bool,
+    pub(crate) reads: bool,
+    pub(crate) ops: bool,
+}
+
+pub(crate) fn attribute(
+    shape: &Shape,
+    arguments: &TokenStream,
+    mut item: ItemImpl,
+) -> Result<TokenStream> {
+    if !arguments.is_empty() {
+        return Err(Error::new_spanned(arguments, "this attribute takes no arguments"));
+    }
+    let Some((_, path, _)) = &item.trait_ else {
+        let example =
+            format!("write it on the implementation of the trait: #[{}] impl …", shape.hook);
+        return Err(Error::new_spanned(&item.self_ty, example));
+    };
+    if !item.generics.params.is_empty() {
+        return Err(Error::new_spanned(&item.generics, "a policy has no type parameters"));
+    }
+    let path = path.clone();
+    let policy = item.self_ty.clone();
+    if shape.state {
+        fill(&mut item, "State");
+        fill(&mut item, "Memo");
+    }
+    if shape.reason {
+        fill(&mut item, "Reason");
+    }
+
+    let hook = shape.hook;
+    let sdk = quote!(::evenkeel_plugin_sdk);
+    let of = quote!(<#policy as #path>);
+    let (state, memo) = if shape.state {
+        (quote!(#of::State), quote!(#of::Memo))
+    } else {
+        (quote!(()), quote!(()))
+    };
+    let reads = if shape.reads { quote!(#of::READS) } else { quote!(&[]) };
+    let ops = if shape.ops { quote!(#of::OPS) } else { quote!(&[]) };
+    let reason = if shape.reason { quote!(#of::Reason) } else { quote!(()) };
+    let export_hook = format_ident!("export_{hook}");
+    let bindings = format_ident!("{hook}");
+
+    Ok(quote! {
+        #item
+
+        impl #sdk::Policy for #policy {
+            type State = #state;
+            type Memo = #memo;
+            const READS: &'static [#sdk::Metric] = #reads;
+            const OPS: &'static [#sdk::Op] = #ops;
+            const MANIFEST: &'static str = ONE_HOOK_PER_PLUGIN;
+        }
+
+        // Named so that a second hook in one module is an error that says what is wrong.
+        #[doc(hidden)]
+        #[allow(unsafe_code, reason = "the exports of a plugin, generated")]
+        const ONE_HOOK_PER_PLUGIN: &str = {
+            const TEXT: #sdk::manifest::Text = #sdk::manifest_text!(Facts {
+                name: env!("CARGO_PKG_NAME"),
+                version: env!("CARGO_PKG_VERSION"),
+                hook: #hook,
+                settings: <#policy as #sdk::Setting>::SCHEMA,
+                state_schema: <#state as #sdk::State>::SCHEMA,
+                memo_schema: <#memo as #sdk::State>::SCHEMA,
+                reads: #reads,
+                ops: #ops,
+                reasons: <#reason as #sdk::Reason>::NAMES,
+            });
+            const LENGTH: usize = TEXT.len();
+            const BYTES: [u8; LENGTH] = TEXT.bytes();
+
+            #[cfg(target_arch = "wasm32")]
+            #[used]
+            #[unsafe(link_section = "evenkeel:manifest")]
+            static MANIFEST: [u8; LENGTH] = BYTES;
+
+            #[cfg(target_arch = "wasm32")]
+            type Exported = #sdk::Plugin<#policy>;
+            #[cfg(target_arch = "wasm32")]
+            #sdk::wit::guest::export_guest!(Exported with_types_in #sdk::wit::guest);
+            #[cfg(target_arch = "wasm32")]
+            #sdk::wit::#bindings::#export_hook!(Exported with_types_in #sdk::wit::#bindings);
+
+            match ::core::str::from_utf8(&BYTES) {
+                Ok(text) => text,
+                Err(_) => panic!("a manifest is put together from strings"),
+            }
+        };
+
+        // Settings are read by the gateway's call, which a native build does not have.
+        const _: fn(&#sdk::json::Json) -> Result<#policy, String> = <#policy as #sdk::Setting>::read;
+    })
+}
+
+/// Adds `type Name = ();` where it is not given.
+fn fill(item: &mut ItemImpl, name: &str) {
+    let given = item.items.iter().any(|item| match item {
+        ImplItem::Type(given) => given.ident == name,
+        _ => false,
+    });
+    if !given {
+        let name = format_ident!("{name}");
+        item.items.insert(0, parse_quote!(type #name = ();));
+    }
+}

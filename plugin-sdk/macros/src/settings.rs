@@ -1,0 +1,325 @@
+//! `#[derive(Settings)]`.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{
+    Attribute, Data, DataEnum, DeriveInput, Error, Expr, ExprArray, ExprLit, ExprUnary, Field,
+    Fields, FieldsNamed, Lit, LitStr, Meta, Result, Type, UnOp,
+};
+
+use crate::case::kebab;
+
+pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
+    if !input.generics.params.is_empty() {
+        return Err(Error::new_spanned(&input.generics, "settings have no type parameters"));
+    }
+    match &input.data {
+        Data::Struct(data) => match &data.fields {
+            Fields::Named(fields) => derive_struct(input, fields),
+            Fields::Unit => derive_struct(input, &syn::parse_quote!({})),
+            Fields::Unnamed(fields) => Err(Error::new_spanned(fields, "give the fields names")),
+        },
+        Data::Enum(data) => derive_enum(input, data),
+        Data::Union(_) => Err(Error::new_spanned(&input.ident, "settings are a struct or an enum")),
+    }
+}
+
+fn derive_struct(input: &DeriveInput, fields: &FieldsNamed) -> Result<TokenStream> {
+    let fields = fields.named.iter().map(Knob::of).collect::<Result<Vec<_>>>()?;
+    let ident = &input.ident;
+    let names: Vec<_> = fields.iter().map(|knob| &knob.field.ident).collect();
+    let keys: Vec<_> = fields.iter().map(|knob| &knob.key).collect();
+    let reads = fields.iter().map(Knob::read);
+    let schema = schema(&fields);
+    let unit = matches!(&input.data, Data::Struct(data) if matches!(data.fields, Fields::Unit));
+    let build = if unit {
+        quote!({
+            let _ = fields;
+            Ok(Self)
+        })
+    } else {
+        quote!(Ok(Self { #(#names: #reads),* }))
+    };
+    let default = fields.iter().all(Knob::may_be_left_out).then(|| {
+        quote! {
+            impl ::core::default::Default for #ident {
+                /// As if nothing were set.
+                fn default() -> Self {
+                    <Self as ::evenkeel_plugin_sdk::Settings>::parse("{}")
+                        .expect("a default is within its bounds")
+                }
+            }
+        }
+    });
+    Ok(quote! {
+        impl ::evenkeel_plugin_sdk::Settings for #ident {}
+
+        impl ::evenkeel_plugin_sdk::Setting for #ident {
+            const SCHEMA: ::evenkeel_plugin_sdk::manifest::Text = #schema;
+
+            fn read(
+                json: &::evenkeel_plugin_sdk::json::Json,
+            ) -> ::core::result::Result<Self, ::std::string::String> {
+                let fields = ::evenkeel_plugin_sdk::settings::fields(json, &[#(#keys),*])?;
+                #build
+            }
+        }
+
+        #default
+    })
+}
+
+fn derive_enum(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream> {
+    let mut names = Vec::new();
+    for variant in &data.variants {
+        if !matches!(variant.fields, Fields::Unit) {
+            return Err(Error::new_spanned(variant, "a value to choose has no fields"));
+        }
+        names.push(kebab(&variant.ident.to_string()));
+    }
+    let ident = &input.ident;
+    let variants = data.variants.iter().map(|variant| &variant.ident);
+    let list: Vec<_> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    let schema = format!("\"type\":\"string\",\"enum\":[{}]", list.join(","));
+    let expected = format!("one of {}", list.join(", "));
+    Ok(quote! {
+        impl ::evenkeel_plugin_sdk::Setting for #ident {
+            const SCHEMA: ::evenkeel_plugin_sdk::manifest::Text =
+                ::evenkeel_plugin_sdk::manifest::Text::Plain(#schema);
+
+            fn read(
+                json: &::evenkeel_plugin_sdk::json::Json,
+            ) -> ::core::result::Result<Self, ::std::string::String> {
+                if let ::evenkeel_plugin_sdk::json::Json::Text(text) = json {
+                    match text.as_str() {
+                        #(#names => return Ok(Self::#variants),)*
+                        _ => {}
+                    }
+                }
+                Err(::evenkeel_plugin_sdk::settings::expected(#expected, json))
+            }
+        }
+    })
+}
+
+/// The members of the object's schema.
+fn schema(fields: &[Knob<'_>]) -> TokenStream {
+    let text = quote!(::evenkeel_plugin_sdk::manifest::Text);
+    let properties = fields.iter().enumerate().map(|(at, knob)| {
+        let separator = if at == 0 { "" } else { "," };
+        let begin = format!("{separator}\"{}\":{{", knob.key);
+        let facts = knob.facts();
+        let of = {
+            let inner = &knob.field.ty;
+            quote!(<#inner as ::evenkeel_plugin_sdk::Setting>)
+        };
+        let bound = |limit: &Option<Limit>, word: &str, of_type: TokenStream| match limit {
+            Some(Limit { json: Some(number), .. }) => {
+                let text_of = format!(",\"{word}\":{number}");
+                quote!(#text::Plain(#text_of))
+            }
+            _ => of_type,
+        };
+        let min = bound(&knob.min, "minimum", quote!(#of::MIN));
+        let max = bound(&knob.max, "maximum", quote!(#of::MAX));
+        quote! {
+            #text::Plain(#begin), #of::SCHEMA, #min, #max, #text::Plain(#facts),
+        }
+    });
+    let required = fields.iter().filter(|knob| !knob.may_be_left_out());
+    let required: Vec<_> = required.map(|knob| format!("\"{}\"", knob.key)).collect();
+    let end = format!("}},\"required\":[{}],\"additionalProperties\":false", required.join(","));
+    quote! {
+        #text::All(&[
+            #text::Plain("\"type\":\"object\",\"properties\":{"),
+            #(#properties)*
+            #text::Plain(#end),
+        ])
+    }
+}
+
+/// A bound: a number, or a duration as text.
+struct Limit {
+    /// Compared with the value's size.
+    size: f64,
+    /// As it stands in the schema; a duration's does not.
+    json: Option<String>,
+}
+
+/// A field and what is said of it.
+struct Knob<'a> {
+    field: &'a Field,
+    key: String,
+    default: Option<String>,
+    min: Option<Limit>,
+    max: Option<Limit>,
+    unit: String,
+    doc: String,
+}
+
+impl Knob<'_> {
+    fn of(field: &Field) -> Result<Knob<'_>> {
+        let key = field.ident.as_ref().expect("a named field").to_string();
+        let doc = doc(&field.attrs);
+        let (default, min, max, unit) = (None, None, None, String::new());
+        let mut knob = Knob { field, key, default, min, max, unit, doc };
+        let mut default_size = None;
+        for attribute in &field.attrs {
+            if !attribute.path().is_ident("setting") {
+                continue;
+            }
+            attribute.parse_nested_meta(|meta| {
+                if meta.path.is_ident("default") {
+                    let value = meta.value()?.parse::<Expr>()?;
+                    default_size = limit(&value).ok();
+                    knob.default = Some(json(&value)?);
+                } else if meta.path.is_ident("min") {
+                    knob.min = Some(limit(&meta.value()?.parse()?)?);
+                } else if meta.path.is_ident("max") {
+                    knob.max = Some(limit(&meta.value()?.parse()?)?);
+                } else if meta.path.is_ident("unit") {
+                    knob.unit = meta.value()?.parse::<LitStr>()?.value();
+                } else {
+                    return Err(meta.error("found none of `default`, `unit`, `min`, `max`"));
+                }
+                Ok(())
+            })?;
+        }
+        if let Some(default) = default_size {
+            let low = knob.min.as_ref().is_some_and(|min| default.size < min.size);
+            let high = knob.max.as_ref().is_some_and(|max| default.size > max.size);
+            if low || high {
+                return Err(Error::new_spanned(field, "the default is outside its bounds"));
+            }
+        }
+        Ok(knob)
+    }
+
+    fn may_be_left_out(&self) -> bool {
+        let optional = match &self.field.ty {
+            Type::Path(path) => {
+                path.path.segments.last().is_some_and(|last| last.ident == "Option")
+            }
+            _ => false,
+        };
+        self.default.is_some() || optional
+    }
+
+    /// What the schema says besides type and bounds.
+    fn facts(&self) -> String {
+        let mut facts = String::new();
+        if let Some(default) = &self.default {
+            facts += &format!(",\"default\":{default}");
+        }
+        if !self.unit.is_empty() {
+            facts += &format!(",\"unit\":{}", quoted(&self.unit));
+        }
+        if !self.doc.is_empty() {
+            facts += &format!(",\"description\":{}", quoted(&self.doc));
+        }
+        facts + "}"
+    }
+
+    fn read(&self) -> TokenStream {
+        let Knob { key, unit, .. } = self;
+        let option = |value: Option<TokenStream>| match value {
+            Some(value) => quote!(::core::option::Option::Some(#value)),
+            None => quote!(::core::option::Option::None),
+        };
+        let default = option(self.default.as_ref().map(|default| quote!(#default)));
+        let size = |limit: &Option<Limit>| {
+            option(limit.as_ref().map(|limit| {
+                let size = limit.size;
+                quote!(#size)
+            }))
+        };
+        let (min, max) = (size(&self.min), size(&self.max));
+        // Bounds of a duration are compared in milliseconds.
+        let by_text =
+            |limit: &Option<Limit>| limit.as_ref().is_some_and(|limit| limit.json.is_none());
+        let unit = if by_text(&self.min) || by_text(&self.max) { "ms" } else { unit.as_str() };
+        quote! {
+            ::evenkeel_plugin_sdk::settings::field(
+                fields,
+                #key,
+                #default,
+                ::evenkeel_plugin_sdk::settings::Bounds { min: #min, max: #max, unit: #unit },
+            )?
+        }
+    }
+}
+
+/// The doc comment, in one line.
+fn doc(attributes: &[Attribute]) -> String {
+    let lines = attributes.iter().filter_map(|attribute| match &attribute.meta {
+        Meta::NameValue(meta) if meta.path.is_ident("doc") => match &meta.value {
+            Expr::Lit(ExprLit { lit: Lit::Str(line), .. }) => Some(line.value().trim().to_owned()),
+            _ => None,
+        },
+        _ => None,
+    });
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    lines.join(" ")
+}
+
+/// A literal as JSON.
+fn json(value: &Expr) -> Result<String> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(quoted(&text.value())),
+        Expr::Lit(ExprLit { lit: Lit::Bool(value), .. }) => Ok(value.value.to_string()),
+        Expr::Array(ExprArray { elems, .. }) => {
+            let items = elems.iter().map(json).collect::<Result<Vec<_>>>()?;
+            Ok(format!("[{}]", items.join(",")))
+        }
+        _ => number(value),
+    }
+}
+
+/// A number as JSON.
+fn number(value: &Expr) -> Result<String> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) => Ok(number.base10_digits().to_owned()),
+        Expr::Lit(ExprLit { lit: Lit::Float(number), .. }) => Ok(number.base10_digits().to_owned()),
+        Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => Ok(format!("-{}", number(expr)?)),
+        _ => Err(Error::new_spanned(
+            value,
+            "found neither a number, a string, a bool nor a list of those",
+        )),
+    }
+}
+
+fn limit(value: &Expr) -> Result<Limit> {
+    if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = value {
+        let wrong = || Error::new_spanned(value, "found no duration such as \"250ms\" or \"8s\"");
+        let size = milliseconds(&text.value()).ok_or_else(wrong)?;
+        return Ok(Limit { size, json: None });
+    }
+    let json = number(value)?;
+    let size = json.parse().map_err(|error| Error::new_spanned(value, error))?;
+    Ok(Limit { size, json: Some(json) })
+}
+
+fn milliseconds(text: &str) -> Option<f64> {
+    let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+    let ms = match unit {
+        "ms" => 1.0,
+        "s" => 1e3,
+        "m" => 6e4,
+        "h" => 3.6e6,
+        _ => return None,
+    };
+    digits.parse::<f64>().ok().map(|count| count * ms)
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => out.extend(['\\', letter]),
+            _ if u32::from(letter) < 0x20 => out.push(' '),
+            _ => out.push(letter),
+        }
+    }
+    out + "\""
+}

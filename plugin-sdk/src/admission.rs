@@ -1,0 +1,195 @@
+//! May this session come in?
+
+use std::time::Duration;
+
+use crate::catalog::Catalog;
+use crate::frame::Frame;
+use crate::guest::{Loaded, Plugin, Policy};
+use crate::id::{RegionId, RoomId, SessionId};
+use crate::labels::Labels;
+use crate::newcomer::NewSession;
+use crate::reason::Reason;
+use crate::registry::Metric;
+use crate::settings::Settings;
+use crate::wit::admission::exports::evenkeel::policy::admission as abi;
+use crate::wit::types;
+
+/// An admission policy: implement it under [`#[admission]`](macro@crate::admission).
+///
+/// The attribute fills in `type Reason = ()` where it is not given.
+pub trait Admission: Settings {
+    /// Why sessions come in or stay out.
+    type Reason: Reason;
+    /// The metrics it reads; the gateway sends no others. By default all there are of regions.
+    const READS: &'static [Metric] = Metric::REGION;
+
+    /// Whether this session may come in. `standing` is the region where its room is; none for the room's first session,
+    /// and only then may it be sent to another region.
+    fn admit(
+        &self,
+        newcomer: &NewSession<'_>,
+        standing: Option<RegionId>,
+        regions: &Regions<'_>,
+    ) -> Judgement;
+}
+
+/// The regions there are, with what was measured of them.
+#[derive(Debug)]
+pub struct Regions<'a> {
+    frame: Frame<'a>,
+    catalog: &'a Catalog,
+    seed: u64,
+}
+
+impl Regions<'_> {
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Region<'_>> {
+        (0..self.frame.len()).map(|row| Region { regions: self, row })
+    }
+
+    /// The region with this number, if there is a row about it.
+    pub fn region(&self, id: RegionId) -> Option<Region<'_>> {
+        self.iter().find(|region| region.id() == id)
+    }
+
+    /// Regions, zones and nodes by name.
+    pub fn catalog(&self) -> &Catalog {
+        self.catalog
+    }
+
+    /// Since the gateway started: all the clock a policy gets.
+    pub fn now(&self) -> Duration {
+        self.frame.now()
+    }
+
+    /// The only randomness a policy gets: the same for the life of a revision, recorded with it.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+}
+
+/// A region, with what was measured of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Region<'a> {
+    regions: &'a Regions<'a>,
+    row: usize,
+}
+
+impl<'a> Region<'a> {
+    /// Its number.
+    pub fn id(&self) -> RegionId {
+        RegionId(self.regions.frame.ids[self.row])
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> Option<&'a str> {
+        self.regions.catalog.region_name(self.id())
+    }
+
+    /// What the configuration says of it.
+    pub fn labels(&self) -> Labels<'a> {
+        self.regions.catalog.region_labels(self.id())
+    }
+
+    /// A metric by its name in the registry; there is a function for each.
+    pub fn measured(&self, metric: Metric) -> Option<u32> {
+        self.regions.frame.measured(self.row, metric)
+    }
+}
+
+/// What admission says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// No opinion: the native default decides.
+    Abstain,
+    /// Come in.
+    Accept,
+    /// Come in, but no more than this many kbit/s.
+    AcceptCapped(u32),
+    /// Try this region instead; only for a room's first session.
+    Redirect(RegionId),
+    /// Stay out; try again after so long.
+    Reject(Duration),
+}
+
+impl Verdict {
+    /// Says why.
+    pub fn because(self, reason: impl Reason) -> Judgement {
+        Judgement { verdict: self, reason: reason.number() }
+    }
+}
+
+/// What admission says, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judgement {
+    verdict: Verdict,
+    reason: u32,
+}
+
+impl From<Verdict> for Judgement {
+    fn from(verdict: Verdict) -> Judgement {
+        verdict.because(())
+    }
+}
+
+/// An `admit` as it arrives.
+pub(crate) struct Admit<'a> {
+    pub(crate) now_us: u64,
+    pub(crate) session: u64,
+    pub(crate) room: u64,
+    pub(crate) standing: Option<u64>,
+    pub(crate) scenario: &'a str,
+    pub(crate) labels: &'a [types::Label],
+    pub(crate) regions: types::Frame,
+}
+
+pub(crate) fn admit<P: Admission>(loaded: &Loaded<P>, asked: Admit<'_>) -> Judgement {
+    let frame = Frame::new(asked.regions, &loaded.node, P::READS, asked.now_us);
+    let regions = Regions { frame, catalog: &loaded.catalog, seed: loaded.seed };
+    let newcomer = NewSession {
+        session: SessionId(asked.session),
+        room: RoomId(asked.room),
+        scenario: asked.scenario,
+        labels: Labels(asked.labels),
+        catalog: &loaded.catalog,
+    };
+    loaded.policy.admit(&newcomer, asked.standing.map(RegionId), &regions)
+}
+
+impl Judgement {
+    /// What it says.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The number of the reason; 0 is none.
+    pub fn reason(&self) -> u32 {
+        self.reason
+    }
+}
+
+impl<P: Admission + Policy> abi::Guest for Plugin<P> {
+    fn admit(
+        now_us: u64,
+        session: u64,
+        room: u64,
+        standing: Option<u64>,
+        scenario: String,
+        labels: Vec<types::Label>,
+        regions: types::Frame,
+    ) -> abi::Answer {
+        let (scenario, labels) = (&scenario, &labels);
+        let asked = Admit { now_us, session, room, standing, scenario, labels, regions };
+        let judgement = Loaded::<P>::with(|loaded| admit(loaded, asked));
+        let verdict = match judgement.verdict {
+            Verdict::Abstain => abi::Verdict::Abstain,
+            Verdict::Accept => abi::Verdict::Accept,
+            Verdict::AcceptCapped(kbps) => abi::Verdict::AcceptCapped(kbps),
+            Verdict::Redirect(region) => abi::Verdict::Redirect(region.0),
+            Verdict::Reject(retry_after) => {
+                abi::Verdict::Reject(retry_after.as_millis().try_into().unwrap_or(u32::MAX))
+            }
+        };
+        abi::Answer { verdict, reason: judgement.reason }
+    }
+}

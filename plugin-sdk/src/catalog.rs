@@ -1,0 +1,122 @@
+//! Regions, zones and nodes by name, and which is where.
+
+use crate::id::{NodeId, RegionId, ZoneId};
+use crate::labels::Labels;
+use crate::registry::{KIND_HOME, KIND_NODE, KIND_REGION, KIND_ZONE};
+use crate::wit::types::{Entry, Label};
+
+/// Regions, zones and nodes by name, and which is where; and the region this gateway is in.
+#[derive(Default, Debug)]
+pub struct Catalog {
+    home: Option<RegionId>,
+    /// By id.
+    regions: Vec<Place>,
+    /// By id; the parent is the region.
+    zones: Vec<Place>,
+    /// By id; the parent is the zone.
+    nodes: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    id: u64,
+    parent: u64,
+    name: String,
+    labels: Vec<Label>,
+}
+
+impl Catalog {
+    pub(crate) fn new(entries: Vec<Entry>) -> Catalog {
+        let mut catalog = Catalog::default();
+        for entry in entries {
+            let Entry { kind, id, parent, name, labels } = entry;
+            let place = Place { id, parent, name, labels };
+            match kind {
+                KIND_REGION => catalog.regions.push(place),
+                KIND_ZONE => catalog.zones.push(place),
+                KIND_NODE => catalog.nodes.push(place),
+                KIND_HOME => catalog.home = Some(RegionId(parent)),
+                // A kind of a newer gateway.
+                _ => {}
+            }
+        }
+        for places in [&mut catalog.regions, &mut catalog.zones, &mut catalog.nodes] {
+            places.sort_by_key(|place| place.id);
+        }
+        catalog
+    }
+
+    /// The region this gateway is in.
+    pub fn home(&self) -> Option<RegionId> {
+        self.home
+    }
+
+    /// The region with this name.
+    pub fn region(&self, name: &str) -> Option<RegionId> {
+        named(&self.regions, name).map(RegionId)
+    }
+
+    /// The first zone with this name in a region.
+    pub fn zone(&self, region: RegionId, name: &str) -> Option<ZoneId> {
+        let mut zones = self.zones.iter().filter(|zone| zone.parent == region.0);
+        zones.find(|zone| zone.name == name).map(|zone| ZoneId(zone.id))
+    }
+
+    /// The node with this name.
+    pub fn node(&self, name: &str) -> Option<NodeId> {
+        named(&self.nodes, name).map(|id| NodeId(id as u32))
+    }
+
+    /// All regions, by number.
+    pub fn regions(&self) -> impl Iterator<Item = RegionId> + '_ {
+        self.regions.iter().map(|region| RegionId(region.id))
+    }
+
+    /// The name of a region.
+    pub fn region_name(&self, region: RegionId) -> Option<&str> {
+        find(&self.regions, region.0).map(|region| region.name.as_str())
+    }
+
+    /// The name of a zone.
+    pub fn zone_name(&self, zone: ZoneId) -> Option<&str> {
+        find(&self.zones, zone.0).map(|zone| zone.name.as_str())
+    }
+
+    /// The name of a node.
+    pub fn node_name(&self, node: NodeId) -> Option<&str> {
+        find(&self.nodes, node.0.into()).map(|node| node.name.as_str())
+    }
+
+    /// What the configuration says of a node.
+    pub fn node_labels(&self, node: NodeId) -> Labels<'_> {
+        Labels(find(&self.nodes, node.0.into()).map_or(&[], |node| &node.labels))
+    }
+
+    /// What the configuration says of a region.
+    pub fn region_labels(&self, region: RegionId) -> Labels<'_> {
+        Labels(find(&self.regions, region.0).map_or(&[], |region| &region.labels))
+    }
+
+    /// The zone that a node is in.
+    pub fn zone_of(&self, node: NodeId) -> Option<ZoneId> {
+        find(&self.nodes, node.0.into()).map(|node| ZoneId(node.parent))
+    }
+
+    /// The region that a zone is in.
+    pub fn region_of(&self, zone: ZoneId) -> Option<RegionId> {
+        find(&self.zones, zone.0).map(|zone| RegionId(zone.parent))
+    }
+}
+
+fn named(places: &[Place], name: &str) -> Option<u64> {
+    places.iter().find(|place| place.name == name).map(|place| place.id)
+}
+
+/// The place with this id. Ids are mostly consecutive, so the first guess is mostly right.
+fn find(places: &[Place], id: u64) -> Option<&Place> {
+    let guess = id.checked_sub(places.first()?.id)?;
+    match usize::try_from(guess).ok().and_then(|guess| places.get(guess)) {
+        Some(place) if place.id == id => Some(place),
+        _ => places.binary_search_by_key(&id, |place| place.id).ok().map(|at| &places[at]),
+    }
+}

@@ -1,0 +1,80 @@
+//! A table of measurements, and which metric is in which column.
+
+use std::time::Duration;
+
+use crate::registry::Metric;
+use crate::wit::types;
+
+/// A cell that nobody measured.
+pub(crate) const UNMEASURED: u32 = u32::MAX;
+
+/// A metric that has no column.
+const NONE: u8 = u8::MAX;
+
+/// Which metric is in which column of a frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns([u8; Metric::WIDTH]);
+
+impl Columns {
+    /// From the metrics granted at `init`, in their order. Numbers this SDK does not know are passed over.
+    pub(crate) fn new(granted: &[u32]) -> Columns {
+        let mut columns = [NONE; Metric::WIDTH];
+        for (index, &metric) in granted.iter().enumerate().take(usize::from(NONE)) {
+            if let Some(column) = columns.get_mut(metric as usize) {
+                *column = index as u8;
+            }
+        }
+        Columns(columns)
+    }
+}
+
+/// A table of measurements at one moment.
+#[derive(Debug)]
+pub(crate) struct Frame<'a> {
+    pub(crate) ids: Vec<u64>,
+    cells: Vec<u32>,
+    columns: &'a Columns,
+    /// What the policy says it reads: reading anything else is a mistake that a native test finds.
+    declared: &'static [Metric],
+    now_us: u64,
+}
+
+impl<'a> Frame<'a> {
+    pub(crate) fn new(
+        frame: types::Frame,
+        columns: &'a Columns,
+        declared: &'static [Metric],
+        now_us: u64,
+    ) -> Frame<'a> {
+        Frame { ids: frame.ids, cells: frame.cells, columns, declared, now_us }
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        Duration::from_micros(self.now_us)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// The cell of `metric` in `row`, if it was measured.
+    ///
+    /// # Panics
+    ///
+    /// In native tests, where the policy's `READS` does not name the metric: the gateway would never send it.
+    pub(crate) fn measured(&self, row: usize, metric: Metric) -> Option<u32> {
+        if cfg!(not(target_arch = "wasm32")) {
+            assert!(
+                self.declared.contains(&metric),
+                "the policy reads {} but its READS does not name it",
+                metric.name()
+            );
+        }
+        let column = self.columns.0[metric as usize];
+        if column == NONE {
+            return None;
+        }
+        let cell = usize::from(column) * self.ids.len() + row;
+        self.cells.get(cell).copied().filter(|&value| value != UNMEASURED)
+    }
+}

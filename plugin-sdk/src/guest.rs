@@ -1,0 +1,113 @@
+//! What every plugin exports, and the one policy that an instance of it holds.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+use crate::catalog::Catalog;
+use crate::frame::Columns;
+use crate::keep;
+use crate::registry::{Metric, Op};
+use crate::settings::Settings;
+use crate::state::{State, pack};
+use crate::wit::guest_interface as abi;
+use crate::wit::types;
+
+/// What the gateway must know of a policy, whatever its hook. The attribute macros implement it.
+pub trait Policy: Settings {
+    /// What is remembered of a session or room.
+    type State: State;
+    /// What the policy remembers of itself.
+    type Memo: State;
+    /// The metrics it reads.
+    const READS: &'static [Metric];
+    /// The actions it takes.
+    const OPS: &'static [Op];
+    /// The manifest: JSON, as in the custom section `evenkeel:manifest` of the plugin.
+    const MANIFEST: &'static str;
+}
+
+/// A policy as the contract sees it.
+#[derive(Debug)]
+pub struct Plugin<P>(PhantomData<P>);
+
+/// A policy with its settings, and all it was told before the first question.
+#[derive(Debug)]
+pub(crate) struct Loaded<P> {
+    pub(crate) policy: P,
+    pub(crate) catalog: Catalog,
+    pub(crate) subject: Columns,
+    pub(crate) node: Columns,
+    pub(crate) ops: Box<[u32]>,
+    pub(crate) seed: u64,
+}
+
+thread_local! {
+    /// An instance of a plugin has one thread and one policy.
+    static LOADED: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+}
+
+impl<P: Settings> Loaded<P> {
+    pub(crate) fn new(policy: P, grant: &abi::Grant) -> Loaded<P> {
+        Loaded {
+            policy,
+            catalog: Catalog::default(),
+            subject: Columns::new(&grant.subject_metrics),
+            node: Columns::new(&grant.node_metrics),
+            ops: grant.ops.as_slice().into(),
+            seed: grant.seed,
+        }
+    }
+
+    /// The policy of this instance.
+    ///
+    /// # Panics
+    ///
+    /// Before `init` succeeded: the contract has the gateway call it first.
+    pub(crate) fn with<R>(f: impl FnOnce(&Loaded<P>) -> R) -> R {
+        LOADED.with_borrow(|loaded| {
+            let loaded = loaded.as_ref().and_then(|loaded| loaded.downcast_ref());
+            f(loaded.expect("the gateway calls init before anything else"))
+        })
+    }
+
+    fn with_mut<R>(f: impl FnOnce(&mut Loaded<P>) -> R) -> R {
+        LOADED.with_borrow_mut(|loaded| {
+            let loaded = loaded.as_mut().and_then(|loaded| loaded.downcast_mut());
+            f(loaded.expect("the gateway calls init before anything else"))
+        })
+    }
+}
+
+impl<P: Policy> abi::Guest for Plugin<P> {
+    fn init(settings: String, grant: abi::Grant) -> Result<(), String> {
+        crate::diag::log_panics();
+        let loaded = Loaded::new(P::parse(&settings)?, &grant);
+        LOADED.set(Some(Box::new(loaded)));
+        Ok(())
+    }
+
+    fn catalog(entries: Vec<types::Entry>) {
+        Loaded::<P>::with_mut(|loaded| loaded.catalog = Catalog::new(entries));
+    }
+
+    fn migrate(from_schema: u32, states: types::Blobs) -> Result<types::Blobs, String> {
+        let mut migrated = keep::no_blobs();
+        for row in 0..states.offsets.len().saturating_sub(1) {
+            let state = P::State::migrate(from_schema, keep::row(&states, row));
+            let state = state.ok_or_else(|| unreadable("state", from_schema, P::State::SCHEMA))?;
+            keep::push(&mut migrated, &state);
+        }
+        Ok(migrated)
+    }
+
+    fn migrate_memo(from_schema: u32, memo: Vec<u8>) -> Result<Vec<u8>, String> {
+        let migrated = P::Memo::migrate(from_schema, &memo);
+        let migrated = migrated.ok_or_else(|| unreadable("memo", from_schema, P::Memo::SCHEMA))?;
+        Ok(pack(&migrated))
+    }
+}
+
+fn unreadable(what: &str, from: u32, to: u32) -> String {
+    format!("a {what} of schema {from} cannot be read by this revision, whose schema is {to}")
+}

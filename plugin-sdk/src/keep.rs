@@ -1,0 +1,72 @@
+//! What becomes of the states that came in.
+
+use crate::diag::{Level, log};
+use crate::state::{State, unpack};
+use crate::wit::types;
+
+/// The states and the memo that a batch leaves behind.
+#[derive(Debug)]
+pub(crate) struct Keep<M> {
+    rows: Vec<u32>,
+    states: types::Blobs,
+    memo: M,
+    memo_touched: bool,
+}
+
+impl<M: State> Keep<M> {
+    pub(crate) fn new(memo: &[u8]) -> Keep<M> {
+        let memo = if memo.is_empty() { M::fresh() } else { read(memo) };
+        Keep { rows: Vec::new(), states: no_blobs(), memo, memo_touched: false }
+    }
+
+    /// What is kept for a row last stands.
+    pub(crate) fn keep(&mut self, row: u32, state: &impl State) {
+        if self.rows.last() == Some(&row) {
+            self.rows.pop();
+            self.states.offsets.pop();
+            self.states.bytes.truncate(self.states.offsets.last().map_or(0, |&end| end as usize));
+        }
+        self.rows.push(row);
+        push(&mut self.states, state);
+    }
+
+    pub(crate) fn memo(&self) -> &M {
+        &self.memo
+    }
+
+    pub(crate) fn memo_mut(&mut self) -> &mut M {
+        self.memo_touched = true;
+        &mut self.memo
+    }
+
+    pub(crate) fn finish(self) -> types::Keep {
+        let memo = self.memo_touched.then(|| crate::state::pack(&self.memo));
+        types::Keep { rows: self.rows, states: self.states, memo }
+    }
+}
+
+pub(crate) fn no_blobs() -> types::Blobs {
+    types::Blobs { offsets: vec![0], bytes: Vec::new() }
+}
+
+/// Adds a row.
+pub(crate) fn push(blobs: &mut types::Blobs, state: &impl State) {
+    state.pack(&mut blobs.bytes);
+    blobs.offsets.push(blobs.bytes.len() as u32);
+}
+
+/// The bytes of a row; none where the table does not have it.
+pub(crate) fn row(blobs: &types::Blobs, row: usize) -> &[u8] {
+    let offset = |at: usize| blobs.offsets.get(at).map(|&offset| offset as usize);
+    let range = offset(row).zip(offset(row + 1));
+    range.and_then(|(start, end)| blobs.bytes.get(start..end)).unwrap_or_default()
+}
+
+/// The state in these bytes. One that cannot be read is begun afresh, and the log says so: a session that lost what was
+/// known of it is better than a batch that answers nothing.
+pub(crate) fn read<S: State>(bytes: &[u8]) -> S {
+    unpack(bytes).unwrap_or_else(|| {
+        log(Level::Warn, "a state could not be read and is begun afresh");
+        S::fresh()
+    })
+}

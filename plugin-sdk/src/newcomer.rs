@@ -1,0 +1,53 @@
+//! Who is new: a session that wants in or was just seen, a room that needs a place.
+
+use crate::catalog::Catalog;
+use crate::id::{RegionId, RoomId, SessionId};
+use crate::labels::Labels;
+use crate::registry::label;
+
+/// A session that wants to come in, or that this policy has not seen before.
+#[derive(Clone, Copy, Debug)]
+pub struct NewSession<'a> {
+    /// The session.
+    pub session: SessionId,
+    /// Its room.
+    pub room: RoomId,
+    /// Its scenario's name.
+    pub scenario: &'a str,
+    /// What is known of it.
+    pub labels: Labels<'a>,
+    /// Regions, zones and nodes by name.
+    pub catalog: &'a Catalog,
+}
+
+/// A room that needs a place, or that this policy did not place.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRoom<'a> {
+    /// The room.
+    pub room: RoomId,
+    /// Its scenario's name.
+    pub scenario: &'a str,
+    /// Labels of its first session.
+    pub labels: Labels<'a>,
+    /// Regions, zones and nodes by name.
+    pub catalog: &'a Catalog,
+}
+
+impl NewSession<'_> {
+    /// The region of its `region` label, else the gateway's own.
+    pub fn region(&self) -> Option<RegionId> {
+        region(self.labels, self.catalog)
+    }
+}
+
+impl NewRoom<'_> {
+    /// The region of its `region` label, else the gateway's own.
+    pub fn region(&self) -> Option<RegionId> {
+        region(self.labels, self.catalog)
+    }
+}
+
+fn region(labels: Labels<'_>, catalog: &Catalog) -> Option<RegionId> {
+    let named = labels.value(label::REGION).and_then(|name| catalog.region(name));
+    named.or(catalog.home())
+}

@@ -1,0 +1,9 @@
+//! The registry's numbers and names, and an accessor per metric on each view: generated from `wit/registry.toml`.
+
+use crate::admission::Region;
+use crate::degradation::Session;
+use crate::node::Node;
+use crate::room::Room;
+use crate::scenario::Params;
+
+include!(concat!(env!("OUT_DIR"), "/registry.rs"));

@@ -1,0 +1,66 @@
+//! The rooms a routing policy may move.
+
+use std::marker::PhantomData;
+
+use crate::frame::Frame;
+use crate::id::{NodeId, RoomId};
+use crate::keep;
+use crate::registry::Metric;
+use crate::state::State;
+use crate::wit::types;
+
+/// Where a standing route has no hop.
+pub(crate) const NO_HOP: u32 = u32::MAX;
+
+/// Rooms that may have to move.
+#[derive(Debug)]
+pub struct Rooms<'a, S = ()> {
+    pub(crate) frame: Frame<'a>,
+    pub(crate) width: usize,
+    pub(crate) standing: Vec<u32>,
+    pub(crate) states: types::Blobs,
+    pub(crate) state: PhantomData<S>,
+}
+
+impl<S: State> Rooms<'_, S> {
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Room<'_, S>> {
+        (0..self.frame.len()).map(|row| {
+            let start = row * self.width;
+            let standing = self.standing.get(start..start + self.width).unwrap_or_default();
+            let state = keep::read(keep::row(&self.states, row));
+            Room { frame: &self.frame, row, standing, state }
+        })
+    }
+}
+
+/// A room, with what was measured of it, the route it stands on and what the policy remembers of it.
+#[derive(Debug)]
+pub struct Room<'a, S = ()> {
+    frame: &'a Frame<'a>,
+    pub(crate) row: usize,
+    standing: &'a [u32],
+    state: S,
+}
+
+impl<'a, S> Room<'a, S> {
+    /// Its number.
+    pub fn id(&self) -> RoomId {
+        RoomId(self.frame.ids[self.row])
+    }
+
+    /// The route it stands on, best first. Its packets take the first hop that is not Down.
+    pub fn standing(&self) -> impl Iterator<Item = NodeId> + use<'a, S> {
+        self.standing.iter().copied().filter(|&hop| hop != NO_HOP).map(NodeId)
+    }
+
+    /// What the policy remembers of it.
+    pub fn state(&self) -> &S {
+        &self.state
+    }
+
+    /// A metric by its name in the registry; there is a function for each.
+    pub fn measured(&self, metric: Metric) -> Option<u32> {
+        self.frame.measured(self.row, metric)
+    }
+}

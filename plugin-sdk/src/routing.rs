@@ -1,0 +1,263 @@
+//! Which node carries a room, and which stand by, in order?
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use crate::frame::Frame;
+use crate::guest::{Loaded, Plugin, Policy};
+use crate::id::{NodeId, RoomId};
+use crate::keep::{self, Keep};
+use crate::labels::Labels;
+use crate::newcomer::NewRoom;
+use crate::node::Nodes;
+use crate::reason::Reason;
+use crate::registry::Metric;
+use crate::room::{Room, Rooms};
+use crate::settings::Settings;
+use crate::state::{Pack, State};
+use crate::wit::routing::exports::evenkeel::policy::routing as abi;
+use crate::wit::types;
+
+/// A routing policy: implement it under [`#[routing]`](macro@crate::routing).
+///
+/// The attribute fills in `type State = ()`, `type Memo = ()` and `type Reason = ()` where they are not given.
+pub trait Routing: Settings {
+    /// What is remembered of a room.
+    type State: State;
+    /// What the policy remembers of itself.
+    type Memo: State;
+    /// Why rooms are where they are.
+    type Reason: Reason;
+    /// The metrics it reads; the gateway sends no others. By default all there are of rooms and nodes.
+    const READS: &'static [Metric] = ROOMS_AND_NODES;
+
+    /// Where a new room goes: nodes best first. The data plane fails over down this list without asking again.
+    fn place(&self, room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement<Self::State>;
+
+    /// The first state of a room that this policy did not place. By default every field is 0, empty or `None`.
+    fn open(&self, newcomer: &NewRoom<'_>) -> Self::State {
+        let _ = newcomer;
+        Pack::fresh()
+    }
+
+    /// Nodes changed, or placements are due: which of these rooms should move, and where? Rooms that `out` is not told of
+    /// stay where they are.
+    fn reroute(
+        &self,
+        rooms: &Rooms<'_, Self::State>,
+        nodes: &Nodes<'_>,
+        out: &mut Moves<Self::State, Self::Memo>,
+    );
+}
+
+const ROOMS_AND_NODES: &[Metric] = &{
+    let mut both = [Metric::Delay; Metric::ROOM.len() + Metric::NODE.len()];
+    let (mut at, mut i) = (0, 0);
+    while at < Metric::ROOM.len() {
+        both[at] = Metric::ROOM[at];
+        at += 1;
+    }
+    while i < Metric::NODE.len() {
+        both[at + i] = Metric::NODE[i];
+        i += 1;
+    }
+    both
+};
+
+/// Where a new room goes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Placement<S = ()> {
+    hops: Vec<NodeId>,
+    ttl: Duration,
+    reason: u32,
+    state: S,
+}
+
+impl<S: State> Placement<S> {
+    /// On these nodes, best first. No nodes: no opinion.
+    pub fn on(hops: impl IntoIterator<Item = NodeId>) -> Placement<S> {
+        let hops = hops.into_iter().collect();
+        Placement { hops, ttl: Duration::ZERO, reason: 0, state: S::fresh() }
+    }
+
+    /// No opinion: the native default decides.
+    pub fn abstain() -> Placement<S> {
+        Placement::on([])
+    }
+
+    /// The room is in a `reroute` again after so long; zero (the default): only when nodes change.
+    #[must_use]
+    pub fn ask_again_after(mut self, ttl: Duration) -> Placement<S> {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Says why.
+    #[must_use]
+    pub fn because(mut self, reason: impl Reason) -> Placement<S> {
+        self.reason = reason.number();
+        self
+    }
+
+    /// Remembers this of the room.
+    #[must_use]
+    pub fn keep(mut self, state: S) -> Placement<S> {
+        self.state = state;
+        self
+    }
+}
+
+/// Which rooms move, and what is remembered of them: [`Moves::of`] begins with a room.
+#[derive(Debug)]
+pub struct Moves<S = (), M = ()> {
+    moves: Vec<abi::Move>,
+    keep: Keep<M>,
+    state: PhantomData<S>,
+}
+
+impl<S: State, M: State> Moves<S, M> {
+    /// Speaks of this room.
+    pub fn of(&mut self, room: &Room<'_, S>) -> RoomMove<'_, S, M> {
+        RoomMove { row: room.row as u32, moves: self }
+    }
+
+    /// What the policy remembers of itself.
+    pub fn memo(&self) -> &M {
+        self.keep.memo()
+    }
+
+    /// What the policy remembers of itself, to be changed.
+    pub fn memo_mut(&mut self) -> &mut M {
+        self.keep.memo_mut()
+    }
+}
+
+/// What is said of one room.
+#[derive(Debug)]
+pub struct RoomMove<'a, S, M> {
+    row: u32,
+    moves: &'a mut Moves<S, M>,
+}
+
+impl<S: State, M: State> RoomMove<'_, S, M> {
+    /// Its new route: nodes best first, and after how long it is in a `reroute` again (zero: only when nodes change).
+    pub fn to(
+        &mut self,
+        hops: impl IntoIterator<Item = NodeId>,
+        ask_again_after: Duration,
+        reason: impl Reason,
+    ) -> &mut Self {
+        let hops = hops.into_iter().map(|hop| hop.0).collect();
+        let (row, ttl_ms, reason) = (self.row, millis(ask_again_after), reason.number());
+        self.moves.moves.push(abi::Move { row, hops, ttl_ms, reason });
+        self
+    }
+
+    /// Explains the decision about this room; see [`note`](crate::note).
+    pub fn note(&mut self, key: &str, value: i64) -> &mut Self {
+        crate::diag::note(self.row, key, value);
+        self
+    }
+
+    /// Remembers this of the room.
+    pub fn keep(&mut self, state: &S) -> &mut Self {
+        self.moves.keep.keep(self.row, state);
+        self
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn place<P: Routing>(
+    loaded: &Loaded<P>,
+    now_us: u64,
+    room: u64,
+    scenario: &str,
+    labels: &[types::Label],
+    nodes: types::Frame,
+) -> abi::Placement {
+    let room = RoomId(room);
+    let room = NewRoom { room, scenario, labels: Labels(labels), catalog: &loaded.catalog };
+    let placement = loaded.policy.place(&room, &nodes_of(loaded, now_us, nodes));
+    abi::Placement {
+        hops: placement.hops.iter().map(|hop| hop.0).collect(),
+        ttl_ms: millis(placement.ttl),
+        reason: placement.reason,
+        state: crate::state::pack(&placement.state),
+    }
+}
+
+pub(crate) fn open<P: Routing>(loaded: &Loaded<P>, newcomers: &[abi::Newcomer]) -> types::Blobs {
+    let mut states = keep::no_blobs();
+    for newcomer in newcomers {
+        let newcomer = NewRoom {
+            room: RoomId(newcomer.room),
+            scenario: &newcomer.scenario,
+            labels: Labels(&newcomer.labels),
+            catalog: &loaded.catalog,
+        };
+        keep::push(&mut states, &loaded.policy.open(&newcomer));
+    }
+    states
+}
+
+/// A `reroute` as it arrives.
+pub(crate) struct Reroute {
+    pub(crate) now_us: u64,
+    pub(crate) nodes: types::Frame,
+    pub(crate) rooms: types::Frame,
+    pub(crate) width: u32,
+    pub(crate) standing: Vec<u32>,
+    pub(crate) states: types::Blobs,
+    pub(crate) memo: Vec<u8>,
+}
+
+pub(crate) fn reroute<P: Routing>(loaded: &Loaded<P>, asked: Reroute) -> abi::Answer {
+    let rooms = Rooms {
+        frame: Frame::new(asked.rooms, &loaded.subject, P::READS, asked.now_us),
+        width: asked.width as usize,
+        standing: asked.standing,
+        states: asked.states,
+        state: PhantomData,
+    };
+    let nodes = nodes_of(loaded, asked.now_us, asked.nodes);
+    let mut out = Moves { moves: Vec::new(), keep: Keep::new(&asked.memo), state: PhantomData };
+    loaded.policy.reroute(&rooms, &nodes, &mut out);
+    abi::Answer { moves: out.moves, keep: out.keep.finish() }
+}
+
+fn nodes_of<P: Routing>(loaded: &Loaded<P>, now_us: u64, nodes: types::Frame) -> Nodes<'_> {
+    let frame = Frame::new(nodes, &loaded.node, P::READS, now_us);
+    Nodes { frame, catalog: &loaded.catalog, seed: loaded.seed }
+}
+
+impl<P: Routing + Policy> abi::Guest for Plugin<P> {
+    fn place(
+        now_us: u64,
+        room: u64,
+        scenario: String,
+        labels: Vec<types::Label>,
+        nodes: types::Frame,
+    ) -> abi::Placement {
+        Loaded::<P>::with(|loaded| place(loaded, now_us, room, &scenario, &labels, nodes))
+    }
+
+    fn open(newcomers: Vec<abi::Newcomer>) -> types::Blobs {
+        Loaded::<P>::with(|loaded| open(loaded, &newcomers))
+    }
+
+    fn reroute(
+        now_us: u64,
+        nodes: types::Frame,
+        rooms: types::Frame,
+        width: u32,
+        standing: Vec<u32>,
+        states: types::Blobs,
+        memo: Vec<u8>,
+    ) -> abi::Answer {
+        let asked = Reroute { now_us, nodes, rooms, width, standing, states, memo };
+        Loaded::<P>::with(|loaded| reroute(loaded, asked))
+    }
+}

@@ -1,0 +1,295 @@
+//! What an operator can set: read from JSON, described by a JSON Schema.
+
+use std::time::Duration;
+
+use crate::json::Json;
+use crate::manifest::Text;
+
+/// A value that can stand in settings: whole and real numbers, `bool`, `String`, [`Duration`] (`"250ms"`, `"8s"`,
+/// `"2m"`, `"1h"`), `Option` and `Vec` of those, and enums and structs that derive [`Settings`].
+pub trait Setting: Sized {
+    /// Members of its JSON Schema but for its bounds: `"type":"integer"`.
+    const SCHEMA: Text;
+    /// `,"minimum":0`, or nothing.
+    const MIN: Text = Text::EMPTY;
+    /// `,"maximum":255`, or nothing.
+    const MAX: Text = Text::EMPTY;
+
+    /// Reads it. The error says what was found and what was expected.
+    fn read(json: &Json) -> Result<Self, String>;
+
+    /// What `min` and `max` are compared with; `None` where they mean nothing. A duration's is in milliseconds.
+    fn size(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// Everything an operator can set of a policy: derive it.
+///
+/// A field becomes a key of the same name. `#[setting(default = 30, unit = "ms", min = 1, max = 500)]` says what it
+/// is when not set, its unit (for people; shown in the schema), and its bounds, inclusive. Its doc comment becomes
+/// the description. A field without a default must be set, unless it is an `Option`. Where every field has a default
+/// (or is an `Option`), `Default` is implemented too. On an enum without fields, the variants' names in kebab case are
+/// the values allowed.
+pub trait Settings: Setting + 'static {
+    /// Reads settings from JSON text, with defaults for what is not there.
+    ///
+    /// The error names the key, what was found and what would be right.
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::read(&Json::parse(text)?)
+    }
+}
+
+/// Nothing to set.
+impl Settings for () {}
+
+impl Setting for () {
+    const SCHEMA: Text =
+        Text::Plain("\"type\":\"object\",\"properties\":{},\"additionalProperties\":false");
+
+    fn read(json: &Json) -> Result<Self, String> {
+        fields(json, &[]).map(|_| ())
+    }
+}
+
+/// The fields of an object, none of which may have another name than `known`.
+pub fn fields<'a>(json: &'a Json, known: &[&str]) -> Result<&'a [(String, Json)], String> {
+    let Json::Object(fields) = json else {
+        return Err(expected("an object", json));
+    };
+    match fields.iter().find(|(key, _)| !known.contains(&key.as_str())) {
+        Some((key, _)) => {
+            Err(format!("{key}: there is no such setting; there is {}", known.join(", ")))
+        }
+        None => Ok(fields),
+    }
+}
+
+/// A field's value as JSON: what is set, else the default.
+pub fn field<T: Setting>(
+    fields: &[(String, Json)],
+    key: &str,
+    default: Option<&str>,
+    bounds: Bounds,
+) -> Result<T, String> {
+    let named = |error: String| format!("{key}: {error}");
+    let set = fields.iter().find(|(name, _)| name == key).map(|(_, json)| json);
+    let value = match (set, default) {
+        (Some(json), _) => T::read(json),
+        (None, Some(default)) => T::read(&Json::parse(default)?),
+        (None, None) => T::read(&Json::Null).map_err(|_| "it must be set".to_owned()),
+    };
+    let value = value.map_err(named)?;
+    bounds.check(value.size()).map_err(named)?;
+    Ok(value)
+}
+
+/// What a value may be, inclusive.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The least.
+    pub min: Option<f64>,
+    /// The most.
+    pub max: Option<f64>,
+    /// Of both, for people.
+    pub unit: &'static str,
+}
+
+impl Bounds {
+    fn check(self, size: Option<f64>) -> Result<(), String> {
+        let Some(size) = size else { return Ok(()) };
+        let unit = self.unit;
+        match (self.min, self.max) {
+            (Some(min), _) if size < min => Err(format!("{size}{unit} is below {min}{unit}")),
+            (_, Some(max)) if size > max => Err(format!("{size}{unit} is above {max}{unit}")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// `found 3, expected a string`.
+pub fn expected(what: &str, found: &Json) -> String {
+    match found {
+        Json::Null => format!("found nothing, expected {what}"),
+        Json::Bool(value) => format!("found {value}, expected {what}"),
+        Json::Whole(value) => format!("found {value}, expected {what}"),
+        Json::Real(value) => format!("found {value}, expected {what}"),
+        Json::Text(value) => format!("found \"{value}\", expected {what}"),
+        Json::List(_) => format!("found a list, expected {what}"),
+        Json::Object(_) => format!("found an object, expected {what}"),
+    }
+}
+
+macro_rules! whole {
+    ($($type:ty, $min:literal, $max:literal;)*) => {$(
+        impl Setting for $type {
+            const SCHEMA: Text = Text::Plain("\"type\":\"integer\"");
+            const MIN: Text = Text::Plain(concat!(",\"minimum\":", $min));
+            const MAX: Text = Text::Plain(concat!(",\"maximum\":", $max));
+
+            fn read(json: &Json) -> Result<Self, String> {
+                match json {
+                    Json::Whole(value) => <$type>::try_from(*value).ok(),
+                    _ => None,
+                }
+                .ok_or_else(|| expected(concat!("a whole number from ", $min, " to ", $max), json))
+            }
+
+            fn size(&self) -> Option<f64> {
+                Some(*self as f64)
+            }
+        }
+    )*};
+}
+
+whole! {
+    u8, "0", "255";
+    u16, "0", "65535";
+    u32, "0", "4294967295";
+    u64, "0", "9223372036854775807";
+    i32, "-2147483648", "2147483647";
+    i64, "-9223372036854775808", "9223372036854775807";
+}
+
+impl Setting for f64 {
+    const SCHEMA: Text = Text::Plain("\"type\":\"number\"");
+
+    fn read(json: &Json) -> Result<Self, String> {
+        match json {
+            Json::Whole(value) => Ok(*value as f64),
+            Json::Real(value) => Ok(*value),
+            _ => Err(expected("a number", json)),
+        }
+    }
+
+    fn size(&self) -> Option<f64> {
+        Some(*self)
+    }
+}
+
+impl Setting for bool {
+    const SCHEMA: Text = Text::Plain("\"type\":\"boolean\"");
+
+    fn read(json: &Json) -> Result<Self, String> {
+        match json {
+            Json::Bool(value) => Ok(*value),
+            _ => Err(expected("true or false", json)),
+        }
+    }
+}
+
+impl Setting for String {
+    const SCHEMA: Text = Text::Plain("\"type\":\"string\"");
+
+    fn read(json: &Json) -> Result<Self, String> {
+        match json {
+            Json::Text(value) => Ok(value.clone()),
+            _ => Err(expected("a string", json)),
+        }
+    }
+}
+
+impl Setting for Duration {
+    const SCHEMA: Text =
+        Text::Plain("\"type\":\"string\",\"pattern\":\"^[0-9]+([.][0-9]+)?(ms|s|m|h)$\"");
+
+    fn read(json: &Json) -> Result<Self, String> {
+        let text = match json {
+            Json::Text(text) => text.as_str(),
+            _ => "",
+        };
+        duration(text).ok_or_else(|| expected("a duration such as \"250ms\" or \"8s\"", json))
+    }
+
+    fn size(&self) -> Option<f64> {
+        Some(self.as_secs_f64() * 1000.0)
+    }
+}
+
+/// `1.5s`, to the millisecond.
+fn duration(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic())?);
+    let ms = match unit {
+        "ms" => 1.0,
+        "s" => 1e3,
+        "m" => 6e4,
+        "h" => 3.6e6,
+        _ => return None,
+    };
+    let plain = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let count: f64 = Some(digits).filter(|_| plain)?.parse().ok()?;
+    Some(Duration::from_millis((count * ms).round() as u64))
+}
+
+impl<T: Setting> Setting for Option<T> {
+    const SCHEMA: Text = T::SCHEMA;
+    const MIN: Text = T::MIN;
+    const MAX: Text = T::MAX;
+
+    fn read(json: &Json) -> Result<Self, String> {
+        match json {
+            Json::Null => Ok(None),
+            _ => T::read(json).map(Some),
+        }
+    }
+
+    fn size(&self) -> Option<f64> {
+        self.as_ref().and_then(T::size)
+    }
+}
+
+impl<T: Setting> Setting for Vec<T> {
+    const SCHEMA: Text = Text::All(&[
+        Text::Plain("\"type\":\"array\",\"items\":{"),
+        T::SCHEMA,
+        T::MIN,
+        T::MAX,
+        Text::Plain("}"),
+    ]);
+
+    fn read(json: &Json) -> Result<Self, String> {
+        match json {
+            Json::List(items) => items.iter().map(T::read).collect(),
+            _ => Err(expected("a list", json)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: Setting>(json: &str) -> Result<T, String> {
+        T::read(&Json::parse(json).unwrap())
+    }
+
+    #[test]
+    fn whole_numbers_end_where_their_type_does() {
+        assert_eq!(read::<u8>("255"), Ok(255));
+        assert_eq!(
+            read::<u8>("256"),
+            Err("found 256, expected a whole number from 0 to 255".into())
+        );
+        assert!(read::<u8>("-1").is_err());
+        assert!(read::<u32>("1.5").is_err());
+        assert_eq!(read::<i32>("-3"), Ok(-3));
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(read(r#""250ms""#), Ok(Duration::from_millis(250)));
+        assert_eq!(read(r#""1.5s""#), Ok(Duration::from_millis(1500)));
+        assert_eq!(read(r#""2m""#), Ok(Duration::from_secs(120)));
+        assert_eq!(read(r#""1h""#), Ok(Duration::from_secs(3600)));
+        for bad in [r#""8""#, r#""s""#, r#""8 s""#, r#""-8s""#, r#""8d""#, "8"] {
+            assert!(read::<Duration>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_may_be_written_whole() {
+        assert_eq!(read::<f64>("3"), Ok(3.0));
+        assert_eq!(read::<Vec<f64>>("[3, 0.5]"), Ok(vec![3.0, 0.5]));
+        assert!(read::<f64>(r#""3""#).is_err());
+    }
+}

@@ -1,0 +1,288 @@
+//! What a policy remembers of a session, a room or itself: a few bytes that travel with the question.
+
+use std::time::Duration;
+
+/// What a policy remembers: derive it, with `#[state(schema = 1)]`.
+///
+/// It is packed into as few bytes as its fields need (at most 4 KiB for a session or room, 64 KiB for a memo). When
+/// its fields change, raise the number and name a function that reads the older ones:
+/// `#[state(schema = 2, migrate = from_older)]` with `fn from_older(schema: u32, bytes: &[u8]) -> Option<Self>`, in
+/// which [`unpack`] reads them as the older type. A revision that cannot read what its forerunner wrote is refused.
+pub trait State: Pack + 'static {
+    /// Raised whenever the fields change; 0 is for no state.
+    const SCHEMA: u32;
+
+    /// Reads what an older revision wrote. `None`: that schema is not known, or the bytes are not of it.
+    fn migrate(schema: u32, bytes: &[u8]) -> Option<Self> {
+        if schema == Self::SCHEMA { unpack(bytes) } else { None }
+    }
+}
+
+/// Nothing is remembered.
+impl State for () {
+    const SCHEMA: u32 = 0;
+}
+
+/// A value with a compact form in bytes: whole numbers take as many as they need, lists begin with their length.
+///
+/// Derive it for what a [`State`] is made of.
+pub trait Pack: Sized {
+    /// What stands in a state that was never written.
+    fn fresh() -> Self;
+
+    /// Appends it to `out`.
+    fn pack(&self, out: &mut Vec<u8>);
+
+    /// Takes it from the front of `bytes`; `None` where they are not of this shape.
+    fn unpack(bytes: &mut &[u8]) -> Option<Self>;
+}
+
+/// Reads a value from all of `bytes`.
+pub fn unpack<T: Pack>(mut bytes: &[u8]) -> Option<T> {
+    let value = T::unpack(&mut bytes)?;
+    bytes.is_empty().then_some(value)
+}
+
+/// The bytes of a value.
+pub fn pack<T: Pack>(value: &T) -> Vec<u8> {
+    let mut out = Vec::new();
+    value.pack(&mut out);
+    out
+}
+
+/// LEB128: seven bits a byte, least first.
+fn pack_whole(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn unpack_whole(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = take_byte(bytes)?;
+        let bits = u64::from(byte & 0x7f);
+        if bits << shift >> shift != bits {
+            return None;
+        }
+        value |= bits << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
+    let (&first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    Some(first)
+}
+
+macro_rules! whole {
+    ($($type:ty)*) => {$(
+        impl Pack for $type {
+            fn fresh() -> Self {
+                0
+            }
+
+            fn pack(&self, out: &mut Vec<u8>) {
+                pack_whole(u64::from(*self), out);
+            }
+
+            fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+                unpack_whole(bytes)?.try_into().ok()
+            }
+        }
+    )*};
+}
+
+whole!(u8 u16 u32 u64);
+
+/// Zigzag: small numbers of either sign stay short.
+impl Pack for i64 {
+    fn fresh() -> Self {
+        0
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        pack_whole(((self << 1) ^ (self >> 63)) as u64, out);
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        let folded = unpack_whole(bytes)?;
+        Some((folded >> 1) as i64 ^ -((folded & 1) as i64))
+    }
+}
+
+impl Pack for i32 {
+    fn fresh() -> Self {
+        0
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        i64::from(*self).pack(out);
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        i64::unpack(bytes)?.try_into().ok()
+    }
+}
+
+impl Pack for f64 {
+    fn fresh() -> Self {
+        0.0
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_le_bytes());
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        let (first, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        Some(f64::from_le_bytes(*first))
+    }
+}
+
+impl Pack for bool {
+    fn fresh() -> Self {
+        false
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(*self));
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        match take_byte(bytes)? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+}
+
+/// Whole milliseconds.
+impl Pack for Duration {
+    fn fresh() -> Self {
+        Duration::ZERO
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        pack_whole(self.as_millis() as u64, out);
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        unpack_whole(bytes).map(Duration::from_millis)
+    }
+}
+
+impl Pack for String {
+    fn fresh() -> Self {
+        String::new()
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        pack_whole(self.len() as u64, out);
+        out.extend_from_slice(self.as_bytes());
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        let length = usize::try_from(unpack_whole(bytes)?).ok()?;
+        let (text, rest) = bytes.split_at_checked(length)?;
+        *bytes = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+}
+
+impl<T: Pack> Pack for Option<T> {
+    fn fresh() -> Self {
+        None
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.is_some().pack(out);
+        if let Some(value) = self {
+            value.pack(out);
+        }
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        if bool::unpack(bytes)? { T::unpack(bytes).map(Some) } else { Some(None) }
+    }
+}
+
+impl<T: Pack> Pack for Vec<T> {
+    fn fresh() -> Self {
+        Vec::new()
+    }
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        pack_whole(self.len() as u64, out);
+        for item in self {
+            item.pack(out);
+        }
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        let length = unpack_whole(bytes)?;
+        // Not reserved ahead: the length may be a lie.
+        (0..length).map(|_| T::unpack(bytes)).collect()
+    }
+}
+
+impl Pack for () {
+    fn fresh() -> Self {}
+
+    fn pack(&self, _: &mut Vec<u8>) {}
+
+    fn unpack(_: &mut &[u8]) -> Option<Self> {
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn same<T: Pack + PartialEq + std::fmt::Debug>(value: &T, bytes: usize) {
+        let packed = pack(value);
+        assert_eq!(packed.len(), bytes, "{value:?}");
+        assert_eq!(unpack(&packed).as_ref(), Some(value));
+        for cut in 0..packed.len() {
+            assert_eq!(unpack::<T>(&packed[..cut]), None, "{value:?} cut to {cut} bytes");
+        }
+    }
+
+    #[test]
+    fn values_come_back_as_they_went_and_stay_short() {
+        same(&0_u8, 1);
+        same(&127_u32, 1);
+        same(&128_u32, 2);
+        same(&u64::MAX, 10);
+        same(&-1_i64, 1);
+        same(&i64::MIN, 10);
+        same(&i32::MIN, 5);
+        same(&true, 1);
+        same(&0.25, 8);
+        same(&Duration::from_millis(100), 1);
+        same(&"é".to_owned(), 3);
+        same(&Some(300_u16), 3);
+        same(&None::<u16>, 1);
+        same(&vec![1_u8, 2, 3], 4);
+    }
+
+    #[test]
+    fn bytes_of_another_shape_are_refused() {
+        assert_eq!(unpack::<u8>(&[0x80, 0x02]), None, "256");
+        assert_eq!(unpack::<bool>(&[2]), None);
+        assert_eq!(unpack::<u8>(&[1, 1]), None, "one byte too many");
+        assert_eq!(unpack::<u64>(&[0xff; 11]), None);
+        assert_eq!(unpack::<u64>(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]), None);
+        assert_eq!(unpack::<String>(&[1, 0xff]), None, "not UTF-8");
+        assert_eq!(unpack::<Vec<u8>>(&[0xff, 0xff, 0xff, 0x7f]), None, "a length that is a lie");
+    }
+}

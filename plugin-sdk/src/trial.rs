@@ -1,0 +1,279 @@
+//! Trying a policy in native unit tests: a small world, questions as the gateway asks them, answers by name.
+//!
+//! Questions take the very way they take in the plugin: measurements become frames with the columns that the policy's
+//! `READS` asks for, states become bytes and come back.
+
+mod world;
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use crate::admission::{Admission, Admit, Judgement, admit};
+use crate::degradation::{self, Degradation};
+use crate::frame::UNMEASURED;
+use crate::guest::{Loaded, Policy};
+use crate::keep;
+use crate::registry::{Metric, Op};
+use crate::room::NO_HOP;
+use crate::routing::{self, Reroute, Routing};
+use crate::scenario::{self, Params, Scenario};
+use crate::state::{Pack, State, pack, unpack};
+use crate::wit::degradation::exports::evenkeel::policy::degradation::Newcomer as NewSession;
+use crate::wit::guest_interface::Grant;
+use crate::wit::routing::exports::evenkeel::policy::routing::Newcomer as NewRoom;
+use crate::wit::types;
+
+pub use world::World;
+
+/// What was measured of something; whatever is not there was not measured.
+pub type Measured = [(Metric, u32)];
+
+/// The same, kept.
+pub type Cells = Vec<(Metric, u32)>;
+
+/// Labels, keys and values.
+pub type Labels<'a> = &'a [(&'a str, &'a str)];
+
+thread_local! {
+    static NOTES: RefCell<Vec<(u32, String, i64)>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(crate) fn keep_note(row: u32, key: &str, value: i64) {
+    NOTES.with_borrow_mut(|notes| notes.push((row, key.to_owned(), value)));
+}
+
+/// The notes (row, key, value) that the policy wrote on this thread since this was last called.
+pub fn notes() -> Vec<(u32, String, i64)> {
+    NOTES.take()
+}
+
+/// A session in a tick.
+#[derive(Clone, Debug)]
+pub struct Session<S> {
+    /// What was measured of it.
+    pub measured: Cells,
+    /// What the policy remembers of it; brought up to date by [`Trial::tick`].
+    pub state: S,
+}
+
+/// A room in a reroute.
+#[derive(Clone, Debug)]
+pub struct Room<S> {
+    /// Its number.
+    pub room: u64,
+    /// What was measured of it.
+    pub measured: Cells,
+    /// The names of the nodes of its route, best first; brought up to date by [`Trial::reroute`].
+    pub standing: Vec<String>,
+    /// What the policy remembers of it; brought up to date by [`Trial::reroute`].
+    pub state: S,
+}
+
+/// Where a room was placed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Placed<S> {
+    /// Names of nodes, best first.
+    pub hops: Vec<String>,
+    /// After how long the room is asked about again.
+    pub ask_again_after: Duration,
+    /// The number of the reason.
+    pub reason: u32,
+    /// What the policy remembers of it.
+    pub state: S,
+}
+
+/// A policy in a world.
+#[derive(Debug)]
+pub struct Trial<P> {
+    /// The world; changes show in the next question.
+    pub world: World,
+    /// Since the gateway started.
+    pub now: Duration,
+    loaded: Loaded<P>,
+    memo: Vec<u8>,
+}
+
+impl<P: Policy> Trial<P> {
+    /// A policy with its settings in a world, granted all that it asks for.
+    pub fn of(policy: P, world: World) -> Trial<P> {
+        let numbers = |subject| {
+            let reads = P::READS.iter().filter(move |metric| metric.is_subject() == subject);
+            reads.map(|&metric| metric as u32).collect()
+        };
+        let grant = Grant {
+            subject_metrics: numbers(true),
+            node_metrics: numbers(false),
+            ops: P::OPS.iter().map(|&op| op as u32).collect(),
+            seed: 1,
+        };
+        Trial {
+            world,
+            now: Duration::from_secs(3600),
+            loaded: Loaded::new(policy, &grant),
+            memo: vec![],
+        }
+    }
+
+    /// With these actions granted and no others.
+    #[must_use]
+    pub fn granting(mut self, ops: &[Op]) -> Trial<P> {
+        self.loaded.ops = ops.iter().map(|&op| op as u32).collect();
+        self
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    fn now_us(&self) -> u64 {
+        self.now.as_micros() as u64
+    }
+
+    fn frame(&self, subject: bool, rows: &[(u64, &Measured)]) -> types::Frame {
+        let metrics = P::READS.iter().filter(|metric| metric.is_subject() == subject);
+        let cell = |metric: Metric, measured: &Measured| {
+            let there = measured.iter().find(|&&(there, _)| there == metric);
+            there.map_or(UNMEASURED, |&(_, value)| value)
+        };
+        let column = |&metric| rows.iter().map(move |&(_, measured)| cell(metric, measured));
+        types::Frame {
+            ids: rows.iter().map(|&(id, _)| id).collect(),
+            cells: metrics.flat_map(column).collect(),
+        }
+    }
+
+    fn nodes(&self) -> types::Frame {
+        let nodes = (0..).zip(&self.world.nodes);
+        let rows: Vec<_> = nodes.map(|(id, (.., measured))| (id, measured.as_slice())).collect();
+        self.frame(false, &rows)
+    }
+}
+
+impl<P: Policy + Admission> Trial<P> {
+    /// Asks whether a session may come in. `standing` is the name of the region where its room is.
+    pub fn admit(&mut self, session: u64, labels: Labels<'_>, standing: Option<&str>) -> Judgement {
+        self.loaded.catalog = self.world.catalog();
+        let regions = (1..).zip(&self.world.regions);
+        let rows: Vec<_> = regions.map(|(id, (_, measured))| (id, measured.as_slice())).collect();
+        let asked = Admit {
+            now_us: self.now_us(),
+            session,
+            room: session,
+            standing: standing.map(|name| self.world.region_id(name).0),
+            scenario: "trial",
+            labels: &own(labels),
+            regions: self.frame(false, &rows),
+        };
+        admit(&self.loaded, asked)
+    }
+}
+
+impl<P: Policy + Scenario> Trial<P> {
+    /// Asks what a session with these labels asks of the data plane.
+    pub fn resolve(&mut self, labels: Labels<'_>) -> Params {
+        self.loaded.catalog = self.world.catalog();
+        scenario::resolve(&self.loaded, "trial", &own(labels))
+    }
+}
+
+impl<P: Policy + Degradation> Trial<P> {
+    /// The first state of a session.
+    pub fn open(&mut self, labels: Labels<'_>) -> <P as Degradation>::State {
+        self.loaded.catalog = self.world.catalog();
+        let labels = own(labels);
+        let newcomer = NewSession { session: 1, room: 1, scenario: "trial".into(), labels };
+        came_back(keep::row(&degradation::open(&self.loaded, &[newcomer]), 0))
+    }
+
+    /// One tick: the actions by row of `sessions`, each with the number of its reason.
+    pub fn tick(
+        &mut self,
+        sessions: &mut [Session<<P as Degradation>::State>],
+    ) -> Vec<(usize, Op, u64, u32)> {
+        self.loaded.catalog = self.world.catalog();
+        let rows = (1..).zip(&*sessions);
+        let rows: Vec<_> = rows.map(|(id, row)| (id, row.measured.as_slice())).collect();
+        let frame = self.frame(true, &rows);
+        let mut states = keep::no_blobs();
+        for session in &*sessions {
+            keep::push(&mut states, &session.state);
+        }
+        let answer = degradation::tick(&self.loaded, self.now_us(), frame, &states, &self.memo);
+        for (at, &row) in answer.keep.rows.iter().enumerate() {
+            sessions[row as usize].state = came_back(keep::row(&answer.keep.states, at));
+        }
+        self.memo = answer.keep.memo.unwrap_or_else(|| std::mem::take(&mut self.memo));
+        let op = |number| *Op::ALL.iter().find(|&&op| op as u32 == number).expect("an op we know");
+        let actions = answer.actions.iter();
+        actions.map(|act| (act.row as usize, op(act.op), act.arg, act.reason)).collect()
+    }
+}
+
+impl<P: Policy + Routing> Trial<P> {
+    /// Asks where a new room goes.
+    pub fn place(&mut self, room: u64, labels: Labels<'_>) -> Placed<<P as Routing>::State> {
+        self.loaded.catalog = self.world.catalog();
+        let (now_us, labels) = (self.now_us(), own(labels));
+        let placed = routing::place(&self.loaded, now_us, room, "trial", &labels, self.nodes());
+        Placed {
+            hops: self.world.names(&placed.hops),
+            ask_again_after: Duration::from_millis(placed.ttl_ms.into()),
+            reason: placed.reason,
+            state: came_back(&placed.state),
+        }
+    }
+
+    /// The first state of a room that somebody else placed.
+    pub fn open_room(&mut self, room: u64, labels: Labels<'_>) -> <P as Routing>::State {
+        self.loaded.catalog = self.world.catalog();
+        let newcomer = NewRoom { room, scenario: "trial".into(), labels: own(labels) };
+        came_back(keep::row(&routing::open(&self.loaded, &[newcomer]), 0))
+    }
+
+    /// One reroute: the rows of `rooms` that move, each with the number of the reason.
+    pub fn reroute(&mut self, rooms: &mut [Room<<P as Routing>::State>]) -> Vec<(usize, u32)> {
+        self.loaded.catalog = self.world.catalog();
+        let rows: Vec<_> = rooms.iter().map(|room| (room.room, room.measured.as_slice())).collect();
+        let width = rooms.iter().map(|room| room.standing.len()).max().unwrap_or(0);
+        let (mut states, mut standing) = (keep::no_blobs(), Vec::new());
+        for room in &*rooms {
+            keep::push(&mut states, &room.state);
+            let hops = room.standing.iter().map(|hop| self.world.node_id(hop).0);
+            standing.extend(hops.chain(std::iter::repeat(NO_HOP)).take(width));
+        }
+        let asked = Reroute {
+            now_us: self.now_us(),
+            nodes: self.nodes(),
+            rooms: self.frame(true, &rows),
+            width: width as u32,
+            standing,
+            states,
+            memo: self.memo.clone(),
+        };
+        let answer = routing::reroute(&self.loaded, asked);
+        for (at, &row) in answer.keep.rows.iter().enumerate() {
+            rooms[row as usize].state = came_back(keep::row(&answer.keep.states, at));
+        }
+        self.memo = answer.keep.memo.unwrap_or_else(|| std::mem::take(&mut self.memo));
+        for moved in &answer.moves {
+            rooms[moved.row as usize].standing = self.world.names(&moved.hops);
+        }
+        answer.moves.iter().map(|moved| (moved.row as usize, moved.reason)).collect()
+    }
+}
+
+fn own(labels: Labels<'_>) -> Vec<types::Label> {
+    let own = |&(key, value): &(&str, &str)| types::Label { key: key.into(), value: value.into() };
+    labels.iter().map(own).collect()
+}
+
+/// A state from the bytes that the policy just wrote.
+fn came_back<S: State>(bytes: &[u8]) -> S {
+    unpack(bytes).expect("what was packed can be unpacked")
+}
+
+/// The state after its bytes were read by `S`, as if an older revision had written them.
+pub fn migrate<S: State>(from_schema: u32, older: &impl Pack) -> Option<S> {
+    S::migrate(from_schema, &pack(older))
+}

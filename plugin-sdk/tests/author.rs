@@ -1,0 +1,228 @@
+//! What an author relies on: settings, states, the manifest, and what a policy sees and says.
+
+use evenkeel_plugin_sdk::Policy;
+use evenkeel_plugin_sdk::prelude::*;
+use evenkeel_plugin_sdk::trial::{self, Trial, World};
+
+#[derive(Settings, Debug, PartialEq)]
+struct Knobs {
+    /// A "quoted" word,
+    /// and a second line.
+    #[setting(default = 30, unit = "ms", min = 1, max = 500)]
+    jitter: u32,
+    #[setting(default = -0.5, min = -1, max = 1)]
+    lean: f64,
+    #[setting(default = ["cap"])]
+    steps: Vec<Step>,
+    #[setting(default = "8s", min = "1s", max = "1m")]
+    wait: Duration,
+    tenant: Option<String>,
+    #[setting(default = true)]
+    on: bool,
+}
+
+#[derive(Settings, Clone, Copy, Debug, PartialEq)]
+enum Step {
+    Cap,
+    VoiceOnly,
+}
+
+#[derive(Settings, Debug)]
+struct Needy {
+    region: String,
+}
+
+#[derive(Pack, Clone, PartialEq, Debug)]
+enum Mood {
+    Calm,
+    Restless,
+}
+
+#[derive(State, Clone, PartialEq, Debug)]
+#[state(schema = 2, migrate = from_first)]
+struct Memory {
+    ticks: u32,
+    mood: Mood,
+}
+
+#[derive(Pack)]
+struct FirstMemory {
+    ticks: u8,
+}
+
+fn from_first(schema: u32, bytes: &[u8]) -> Option<Memory> {
+    let FirstMemory { ticks } = (schema == 1).then(|| evenkeel_plugin_sdk::unpack(bytes))??;
+    Some(Memory { ticks: ticks.into(), mood: Mood::Calm })
+}
+
+/// What the policy remembers of itself.
+#[derive(State, Clone, PartialEq, Debug)]
+#[state(schema = 2)]
+struct Count {
+    sessions: u64,
+}
+
+#[derive(Reason)]
+enum Why {
+    Loss = 1,
+    TooManySessions = 7,
+}
+
+#[degradation]
+impl Degradation for Knobs {
+    type State = Memory;
+    type Memo = Count;
+    type Reason = Why;
+    const READS: &'static [Metric] = &[Metric::LossUp, Metric::Cap, Metric::Video];
+    const OPS: &'static [Op] = &[Op::Cap];
+
+    fn open(&self, newcomer: &NewSession<'_>) -> Memory {
+        let far = newcomer.region() != newcomer.catalog.home();
+        Memory { ticks: u32::from(far), mood: Mood::Restless }
+    }
+
+    fn tick(&self, session: &Session<'_, Memory>, out: &mut Actions<Memory, Count>) {
+        out.memo_mut().sessions += 1;
+        let Some(loss) = session.loss_up_ppm() else { return };
+        out.keep(&Memory { ticks: loss, mood: Mood::Calm });
+        out.cap(loss).because(Why::Loss).note("loss", loss.into());
+        if out.memo().sessions > 2 {
+            out.lift_cap().because(Why::TooManySessions);
+            out.keep(&Memory { ticks: session.state().ticks + 1, mood: Mood::Calm });
+        }
+        if session.video() == Some(true) {
+            let _ = session.jitter_up_us();
+        }
+    }
+}
+
+fn trial() -> Trial<Knobs> {
+    Trial::of(Knobs::default(), World::around("east").region("west", &[]))
+}
+
+fn session(measured: &[(Metric, u32)]) -> trial::Session<Memory> {
+    let state = Memory { ticks: 5, mood: Mood::Restless };
+    trial::Session { measured: measured.to_vec(), state }
+}
+
+#[test]
+fn settings_have_the_defaults_that_were_written() {
+    let expected = Knobs {
+        jitter: 30,
+        lean: -0.5,
+        steps: vec![Step::Cap],
+        wait: Duration::from_secs(8),
+        tenant: None,
+        on: true,
+    };
+    assert_eq!(Knobs::default(), expected);
+    let set = r#"{"jitter": 500, "lean": -1, "steps": ["voice-only", "cap"], "wait": "1m",
+        "tenant": "acme", "on": false}"#;
+    let expected = Knobs {
+        jitter: 500,
+        lean: -1.0,
+        steps: vec![Step::VoiceOnly, Step::Cap],
+        wait: Duration::from_secs(60),
+        tenant: Some("acme".into()),
+        on: false,
+    };
+    assert_eq!(Knobs::parse(set), Ok(expected));
+}
+
+#[test]
+fn settings_that_are_wrong_are_refused_by_name() {
+    let error = |settings| Knobs::parse(settings).unwrap_err();
+    assert_eq!(error(r#"{"jitter": 501}"#), "jitter: 501ms is above 500ms");
+    assert_eq!(error(r#"{"lean": -1.01}"#), "lean: -1.01 is below -1");
+    assert_eq!(error(r#"{"wait": "999ms"}"#), "wait: 999ms is below 1000ms");
+    let known = "jitter, lean, steps, wait, tenant, on";
+    assert_eq!(
+        error(r#"{"jiter": 1}"#),
+        format!("jiter: there is no such setting; there is {known}")
+    );
+    assert!(error(r#"{"steps": ["thin"]}"#).starts_with("steps: found \"thin\", expected one of"));
+    assert_eq!(Needy::parse("{}").unwrap_err(), "region: it must be set");
+    assert_eq!(Needy::parse(r#"{"region": "east"}"#).unwrap().region, "east");
+}
+
+#[test]
+fn the_manifest_says_what_the_policy_is_and_asks_for() {
+    let settings = concat!(
+        r#"{"type":"object","properties":{"#,
+        r#""jitter":{"type":"integer","minimum":1,"maximum":500,"default":30,"unit":"ms","#,
+        r#""description":"A \"quoted\" word, and a second line."},"#,
+        r#""lean":{"type":"number","minimum":-1,"maximum":1,"default":-0.5},"#,
+        r#""steps":{"type":"array","items":{"type":"string","enum":["cap","voice-only"]},"default":["cap"]},"#,
+        r#""wait":{"type":"string","pattern":"^[0-9]+([.][0-9]+)?(ms|s|m|h)$","default":"8s"},"#,
+        r#""tenant":{"type":"string"},"#,
+        r#""on":{"type":"boolean","default":true}},"#,
+        r#""required":[],"additionalProperties":false}"#,
+    );
+    let expected = format!(
+        concat!(
+            r#"{{"name":"evenkeel-plugin-sdk","version":"{}","contract":"0.1.0","hooks":["degradation"],"#,
+            r#""settings":{},"state_schema":2,"subject_metrics":[1,9,12],"node_metrics":[],"ops":[1],"#,
+            r#""reasons":[{{"number":1,"name":"loss"}},{{"number":7,"name":"too-many-sessions"}}]}}"#,
+        ),
+        env!("CARGO_PKG_VERSION"),
+        settings
+    );
+    assert_eq!(Knobs::MANIFEST, expected);
+}
+
+#[test]
+fn a_setting_without_a_default_is_required() {
+    const SCHEMA: [u8; <Needy as Setting>::SCHEMA.len()] = <Needy as Setting>::SCHEMA.bytes();
+    let schema = std::str::from_utf8(&SCHEMA).unwrap();
+    assert!(schema.ends_with(r#""required":["region"],"additionalProperties":false"#), "{schema}");
+}
+
+#[test]
+fn an_older_state_is_read_by_migrate_and_an_unknown_one_is_not() {
+    let migrated = trial::migrate::<Memory>(1, &FirstMemory { ticks: 9 });
+    assert_eq!(migrated, Some(Memory { ticks: 9, mood: Mood::Calm }));
+    let now = Memory { ticks: 3, mood: Mood::Restless };
+    assert_eq!(trial::migrate::<Memory>(2, &now), Some(now.clone()));
+    assert_eq!(trial::migrate::<Memory>(3, &now), None);
+    assert_eq!(trial::migrate::<Count>(1, &FirstMemory { ticks: 9 }), None);
+}
+
+#[test]
+fn a_newcomer_is_opened_with_its_labels() {
+    let mut trial = trial();
+    let near = Memory { ticks: 0, mood: Mood::Restless };
+    assert_eq!(trial.open(&[]), near);
+    assert_eq!(trial.open(&[("region", "west")]), Memory { ticks: 1, ..near });
+}
+
+#[test]
+fn what_is_said_is_said_of_its_row() {
+    let mut trial = trial();
+    let mut sessions =
+        [session(&[(Metric::LossUp, 100)]), session(&[]), session(&[(Metric::LossUp, 0)])];
+    let actions = trial.tick(&mut sessions);
+    let expected = [(0, Op::Cap, 100, 1), (2, Op::Cap, 0, 1), (2, Op::Cap, 0, 7)];
+    assert_eq!(actions, expected);
+    assert_eq!(sessions[0].state, Memory { ticks: 100, mood: Mood::Calm });
+    assert_eq!(sessions[1].state, Memory { ticks: 5, mood: Mood::Restless }, "it was not measured");
+    assert_eq!(
+        sessions[2].state,
+        Memory { ticks: 6, mood: Mood::Calm },
+        "what is kept last stands"
+    );
+    assert_eq!(trial::notes(), [(0, "loss".into(), 100), (2, "loss".into(), 0)]);
+}
+
+#[test]
+fn the_memo_goes_from_batch_to_batch() {
+    let mut trial = trial();
+    let mut sessions = [session(&[(Metric::LossUp, 1)])];
+    let counts: Vec<_> = (0..3).map(|_| trial.tick(&mut sessions).len()).collect();
+    assert_eq!(counts, [1, 1, 2], "the third session seen is one too many");
+}
+
+#[test]
+#[should_panic(expected = "the policy reads jitter-up but its READS does not name it")]
+fn reading_what_was_not_asked_for_is_found_in_a_test() {
+    trial().tick(&mut [session(&[(Metric::LossUp, 1), (Metric::Video, 1)])]);
+}

@@ -1,0 +1,92 @@
+//! The rungs of one session's ladder: what comes next on the way down, and on the way up.
+
+use evenkeel_plugin_sdk::prelude::*;
+
+use crate::{DegradeLadder, Memory, Step};
+
+/// The lowest cap where the scenario names none: less carries no voice. kbit/s.
+const FLOOR: u32 = 24;
+
+/// One step down or up.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Rung {
+    /// Send no more than `kbps`; `of` is what it sent before the first cap.
+    Cap {
+        kbps: u32,
+        of: u32,
+    },
+    LiftCap,
+    VoiceOnly,
+    RestoreVideo,
+}
+
+pub(crate) struct Ladder<'a> {
+    pub(crate) settings: &'a DegradeLadder,
+    pub(crate) session: &'a Session<'a, Memory>,
+}
+
+impl Ladder<'_> {
+    /// The next rung down: of the first step that has one left and that the operator lets us take.
+    pub(crate) fn down(&self, memory: &Memory, may: impl Fn(Op) -> bool) -> Option<Rung> {
+        self.settings.steps.iter().find_map(|step| match step {
+            Step::Cap if may(Op::Cap) => self.lower_cap(memory),
+            Step::VoiceOnly if may(Op::VoiceOnly) => self.drop_video(memory),
+            Step::Cap | Step::VoiceOnly => None,
+        })
+    }
+
+    /// The next rung up: of the last step that was taken.
+    ///
+    /// What another policy took before this one is given back too: its cap shows in `cap`; that it dropped video shows
+    /// only in a `rung` that stays.
+    pub(crate) fn up(&self, memory: &Memory) -> Option<Rung> {
+        self.settings.steps.iter().rev().find_map(|step| match step {
+            Step::Cap => self.raise_cap(memory),
+            Step::VoiceOnly => {
+                let taken_by_another = memory.cap == 0 && self.session.rung() > Some(0);
+                (memory.voice_only || taken_by_another).then_some(Rung::RestoreVideo)
+            }
+        })
+    }
+
+    fn lower_cap(&self, memory: &Memory) -> Option<Rung> {
+        let floor = self.session.floor_kbps().filter(|&kbps| kbps > 0).unwrap_or(FLOOR);
+        let sends = self.session.bitrate_up_kbps().filter(|&kbps| kbps > 0);
+        let ceiling = self.ceiling(memory);
+        let (from, of) = if memory.cap > 0 {
+            (memory.cap, memory.uncapped.max(memory.cap))
+        } else {
+            let uncapped = sends.into_iter().chain(ceiling).min()?;
+            (uncapped, uncapped)
+        };
+        let kbps = (f64::from(from) * self.settings.cap_factor) as u32;
+        let kbps = kbps.min(ceiling.unwrap_or(kbps)).max(floor);
+        (from > floor).then_some(Rung::Cap { kbps, of })
+    }
+
+    fn raise_cap(&self, memory: &Memory) -> Option<Rung> {
+        if memory.cap == 0 || memory.cap == memory.allowed {
+            return None;
+        }
+        let kbps = (f64::from(memory.cap) / self.settings.cap_factor).ceil() as u32;
+        // What it sent before is all that it needs; where that is not known, all that it may have.
+        let ceiling = self.ceiling(memory).unwrap_or(u32::MAX);
+        let of = if memory.uncapped > 0 { memory.uncapped.min(ceiling) } else { ceiling };
+        match memory.allowed {
+            _ if kbps < of => Some(Rung::Cap { kbps, of }),
+            0 => Some(Rung::LiftCap),
+            allowed => Some(Rung::Cap { kbps: allowed, of }),
+        }
+    }
+
+    /// The highest rate it may have: of its scenario, and of its admission.
+    fn ceiling(&self, memory: &Memory) -> Option<u32> {
+        let allowed = Some(memory.allowed);
+        [self.session.ceiling_kbps(), allowed].into_iter().flatten().filter(|&kbps| kbps > 0).min()
+    }
+
+    fn drop_video(&self, memory: &Memory) -> Option<Rung> {
+        let there = self.session.video() == Some(true) && !memory.voice_only;
+        there.then_some(Rung::VoiceOnly)
+    }
+}

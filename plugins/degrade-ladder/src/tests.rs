@@ -1,0 +1,251 @@
+//! One session that sends 1,000 kbit/s of a scenario from 100 to 2,000 kbit/s; a tick every 100 ms.
+
+use evenkeel_plugin_sdk::Metric::{
+    Age, BitrateUp, Cap, Ceiling, Floor, LossDown, LossUp, Rung, Video,
+};
+use evenkeel_plugin_sdk::Pack as _;
+use evenkeel_plugin_sdk::trial::{Session, Trial, World};
+
+use super::*;
+
+const TICK: Duration = Duration::from_millis(100);
+const LOSS: u32 = Why::Loss as u32;
+const RECOVERED: u32 = Why::Recovered as u32;
+
+struct Call {
+    trial: Trial<DegradeLadder>,
+    session: Session<Memory>,
+}
+
+impl Call {
+    fn with(settings: &str) -> Call {
+        let policy = DegradeLadder::parse(settings).unwrap();
+        let measured =
+            vec![(BitrateUp, 1_000), (Cap, 0), (Video, 1), (Floor, 100), (Ceiling, 2_000)];
+        let session = Session { measured, state: Memory::fresh() };
+        Call { trial: Trial::of(policy, World::around("east")), session }
+    }
+
+    fn measure(&mut self, metric: Metric, value: u32) {
+        self.session.measured.retain(|&(there, _)| there != metric);
+        self.session.measured.push((metric, value));
+    }
+
+    /// What is done in one tick; a cap is in force from then on, as the gateway has it.
+    fn tick(&mut self, loss_ppm: u32) -> Option<(Op, u64, u32)> {
+        self.measure(LossUp, loss_ppm);
+        let actions = self.trial.tick(std::slice::from_mut(&mut self.session));
+        self.trial.pass(TICK);
+        assert!(actions.len() <= 1, "one rung at a time: {actions:?}");
+        let &(_, op, arg, why) = actions.first()?;
+        if op == Op::Cap {
+            self.measure(Cap, arg as u32);
+        }
+        Some((op, arg, why))
+    }
+
+    /// Everything that is done in so long a time of such a loss, each with the time of its tick.
+    fn during(&mut self, time: Duration, loss_ppm: u32) -> Vec<(u128, Op, u64)> {
+        let ticks = (0..time.as_millis()).step_by(100);
+        let mut done = Vec::new();
+        for at in ticks {
+            if let Some((op, arg, _)) = self.tick(loss_ppm) {
+                done.push((at, op, arg));
+            }
+        }
+        done
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn loss_at_the_threshold_goes_down_and_below_it_does_not() {
+    assert!(Call::with("{}").during(MINUTE, 29_999).is_empty());
+    assert!(!Call::with("{}").during(MINUTE, 30_000).is_empty());
+}
+
+#[test]
+fn loss_in_either_direction_counts() {
+    let mut call = Call::with("{}");
+    call.measure(LossDown, 100_000);
+    assert!(!call.during(MINUTE, 0).is_empty());
+}
+
+#[test]
+fn it_goes_down_only_after_loss_lasted() {
+    let mut call = Call::with(r#"{"down_after": "600ms"}"#);
+    assert_eq!(call.during(Duration::from_millis(600), 50_000), []);
+    assert_eq!(call.tick(50_000), Some((Op::Cap, 700, LOSS)), "600 ms after the first bad tick");
+    let mut call = Call::with(r#"{"down_after": "600ms"}"#);
+    call.during(Duration::from_millis(600), 50_000);
+    call.tick(20_000);
+    assert_eq!(call.during(Duration::from_millis(600), 50_000), [], "counted anew after a lull");
+}
+
+#[test]
+fn it_caps_down_to_the_floor_then_sends_voice_only_then_nothing_is_left() {
+    let mut call = Call::with("{}");
+    let done = call.during(MINUTE, 100_000);
+    let caps = [700, 489, 342, 239, 167, 116, 100].map(|kbps| (Op::Cap, kbps));
+    let expected: Vec<_> = caps.into_iter().chain([(Op::VoiceOnly, 1)]).collect();
+    assert_eq!(done.iter().map(|&(_, op, arg)| (op, arg)).collect::<Vec<_>>(), expected);
+    assert_eq!(done[1].0 - done[0].0, 600, "as long again between two rungs");
+}
+
+#[test]
+fn it_climbs_back_in_reverse_order_and_slowly() {
+    let mut call = Call::with(r#"{"up_after": "8s", "cap_factor": 0.5}"#);
+    let down = call.during(MINUTE, 100_000);
+    assert_eq!(down.last().map(|&(_, op, arg)| (op, arg)), Some((Op::VoiceOnly, 1)));
+    let up = call.during(MINUTE, 0);
+    let expected = [
+        (8_000, Op::VoiceOnly, 0),
+        (16_000, Op::Cap, 200),
+        (24_000, Op::Cap, 400),
+        (32_000, Op::Cap, 800),
+        (40_000, Op::Cap, 0),
+    ];
+    assert_eq!(up, expected);
+    assert_eq!(call.session.state.cap, 0);
+    assert!(call.during(MINUTE, 0).is_empty(), "there is nothing above the top");
+}
+
+#[test]
+fn reasons_say_which_way() {
+    let mut call = Call::with(r#"{"down_after": "0s", "up_after": "0s"}"#);
+    assert_eq!(call.tick(30_000), Some((Op::Cap, 700, LOSS)));
+    assert_eq!(call.tick(0), Some((Op::Cap, 0, RECOVERED)));
+}
+
+#[test]
+fn between_the_thresholds_it_stays() {
+    for (loss, climbs) in [(15_000, false), (14_999, true)] {
+        let mut call = Call::with(r#"{"hysteresis": 0.5}"#);
+        call.during(Duration::from_secs(1), 100_000);
+        assert_eq!(!call.during(MINUTE, loss).is_empty(), climbs, "{loss}");
+    }
+    let mut call = Call::with(r#"{"up_after": "8s"}"#);
+    call.during(Duration::from_secs(1), 100_000);
+    call.during(Duration::from_secs(7), 0);
+    call.tick(20_000);
+    assert_eq!(call.during(Duration::from_secs(8), 0), [], "counted anew after a relapse");
+}
+
+#[test]
+fn a_session_without_video_is_never_sent_voice_only() {
+    let mut call = Call::with("{}");
+    call.measure(Video, 0);
+    let done = call.during(MINUTE, 500_000);
+    assert!(!done.is_empty() && done.iter().all(|&(_, op, _)| op == Op::Cap), "{done:?}");
+}
+
+#[test]
+fn steps_are_taken_in_the_order_given() {
+    let mut call = Call::with(r#"{"steps": ["voice-only", "cap"]}"#);
+    let ops: Vec<_> = call.during(MINUTE, 100_000).iter().map(|&(_, op, _)| op).collect();
+    assert_eq!(ops[..2], [Op::VoiceOnly, Op::Cap]);
+    let up: Vec<_> = call.during(MINUTE * 3, 0).iter().map(|&(_, op, _)| op).collect();
+    assert_eq!(up.last(), Some(&Op::VoiceOnly));
+    assert!(Call::with(r#"{"steps": []}"#).during(MINUTE, 100_000).is_empty());
+}
+
+#[test]
+fn a_step_that_is_not_granted_is_left_out() {
+    let mut call = Call::with("{}");
+    call.trial = call.trial.granting(&[Op::VoiceOnly]);
+    assert_eq!(call.during(MINUTE, 100_000), [(600, Op::VoiceOnly, 1)]);
+}
+
+#[test]
+fn what_was_not_measured_changes_nothing() {
+    let mut call = Call::with(r#"{"down_after": "0s"}"#);
+    for _ in 0..100 {
+        assert!(call.trial.tick(std::slice::from_mut(&mut call.session)).is_empty());
+        call.trial.pass(TICK);
+    }
+    let Memory { bad_since, good_since, .. } = call.session.state;
+    assert_eq!((bad_since, good_since), (None, None));
+}
+
+#[test]
+fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
+    let mut call = Call::with(r#"{"down_after": "600ms", "up_after": "8s"}"#);
+    let ahead = Some(Duration::from_secs(1_000_000));
+    (call.session.state.bad_since, call.session.state.good_since) = (ahead, ahead);
+    let done = call.during(Duration::from_secs(1), 100_000);
+    assert_eq!(done, [(600, Op::Cap, 700)]);
+    call.session.state.good_since = ahead;
+    assert_eq!(call.during(MINUTE, 0), [(8_000, Op::Cap, 0)]);
+}
+
+#[test]
+fn the_cap_in_force_counts_and_not_the_one_asked_for() {
+    let mut call = Call::with(r#"{"down_after": "0s"}"#);
+    assert_eq!(call.tick(100_000), Some((Op::Cap, 700, LOSS)));
+    call.measure(Cap, 400);
+    assert_eq!(call.tick(100_000), Some((Op::Cap, 280, LOSS)));
+}
+
+#[test]
+fn a_cap_it_was_let_in_with_is_never_lifted() {
+    for (age, allowed) in [(4_999, true), (5_000, false)] {
+        let mut call = Call::with(r#"{"cap_factor": 0.5}"#);
+        call.measure(Cap, 300);
+        call.measure(Age, age);
+        assert_eq!(call.during(MINUTE, 0).is_empty(), allowed, "{age}");
+    }
+    let mut call = Call::with(r#"{"cap_factor": 0.5}"#);
+    call.measure(Cap, 300);
+    call.measure(Age, 100);
+    let both = |done: Vec<(u128, Op, u64)>| -> Vec<(Op, u64)> {
+        done.into_iter().map(|(_, op, arg)| (op, arg)).collect()
+    };
+    let down = both(call.during(MINUTE, 100_000));
+    assert_eq!(down, [(Op::Cap, 150), (Op::Cap, 100), (Op::VoiceOnly, 1)]);
+    let up = both(call.during(MINUTE, 0));
+    assert_eq!(up, [(Op::VoiceOnly, 0), (Op::Cap, 200), (Op::Cap, 300)]);
+    assert!(call.during(MINUTE, 0).is_empty(), "back at what it was let in with");
+}
+
+#[test]
+fn a_cap_stays_within_a_ceiling_that_came_down() {
+    let mut call = Call::with(r#"{"cap_factor": 0.5, "down_after": "0s", "up_after": "0s"}"#);
+    assert_eq!(call.tick(100_000), Some((Op::Cap, 500, LOSS)));
+    call.measure(Ceiling, 200);
+    assert_eq!(call.tick(100_000), Some((Op::Cap, 200, LOSS)));
+    assert_eq!(call.tick(0), Some((Op::Cap, 0, RECOVERED)), "a cap at the ceiling does nothing");
+}
+
+#[test]
+fn what_another_policy_took_is_given_back() {
+    let mut call = Call::with("{}");
+    call.measure(Cap, 500);
+    call.measure(Rung, 2);
+    let up: Vec<_> = call.during(MINUTE, 0).iter().map(|&(_, op, arg)| (op, arg)).collect();
+    let caps = [715, 1_022, 1_460, 0].map(|kbps| (Op::Cap, kbps));
+    assert_eq!(up[..4], caps, "up to the ceiling: what it sent before is not known");
+    assert_eq!(up[4], (Op::VoiceOnly, 0));
+    call.measure(Rung, 0);
+    assert!(call.during(MINUTE, 0).is_empty());
+}
+
+#[test]
+fn a_cap_begins_at_what_is_sent_and_at_most_at_the_ceiling() {
+    let mut call = Call::with(r#"{"down_after": "0s"}"#);
+    call.measure(BitrateUp, 5_000);
+    assert_eq!(call.tick(100_000), Some((Op::Cap, 1_400, LOSS)));
+    let mut call = Call::with(r#"{"down_after": "0s"}"#);
+    call.measure(BitrateUp, 100);
+    let rung = call.tick(100_000);
+    assert_eq!(rung, Some((Op::VoiceOnly, 1, LOSS)), "already at the floor");
+}
+
+#[test]
+fn settings_out_of_bounds_are_refused() {
+    let error = |settings| DegradeLadder::parse(settings).unwrap_err();
+    let thin = error(r#"{"steps": ["thin"]}"#);
+    assert_eq!(thin, r#"steps: found "thin", expected one of "cap", "voice-only""#);
+    assert_eq!(error(r#"{"cap_factor": 1.0}"#), "cap_factor: 1 is above 0.95");
+    assert_eq!(error(r#"{"up_after": "2h"}"#), "up_after: 7200000ms is above 3600000ms");
+}

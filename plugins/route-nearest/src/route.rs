@@ -1,0 +1,77 @@
+//! Whether a standing room should move.
+
+use evenkeel_plugin_sdk::prelude::*;
+
+use crate::cost::{Seen, Survey};
+use crate::{NOISE, Stay, Why};
+
+/// A room on its route, under review.
+#[derive(Debug)]
+pub(crate) struct Route<'a> {
+    pub(crate) survey: &'a Survey<'a>,
+    pub(crate) room: &'a Room<'a, Stay>,
+    pub(crate) now: Duration,
+}
+
+impl Route<'_> {
+    /// What to remember of the room, and its new route where it should have one.
+    pub(crate) fn review(&self) -> (Stay, Option<(Vec<NodeId>, Why)>) {
+        let (survey, room) = (self.survey, self.room);
+        let standing: Vec<NodeId> = room.standing().collect();
+        let mut stay = room.state().clone();
+        let wish = stay.wish();
+        let Some(best) = survey.best(&wish, room.id()) else {
+            return (stay, None);
+        };
+
+        let carries = |&hop: &NodeId| survey.usable(hop).is_some() || survey.is_draining(hop);
+        let carrier = standing.iter().copied().find(carries);
+        self.notice(&mut stay, carrier);
+        let (first, why) = match carrier {
+            None => (best, Why::RouteLost),
+            Some(carrier) => match survey.usable(carrier) {
+                None => (best, Why::NodeDraining),
+                Some(current) if self.is_worth_moving(current, best, &stay) => (best, Why::Better),
+                Some(current) => (current, Why::SpareRestored),
+            },
+        };
+        if carrier != Some(first.id) {
+            stay.node = Some(first.id.0);
+            stay.since = self.now;
+        }
+        let hops = survey.route(first, &wish, room.id(), &standing);
+        let change = (hops != standing).then_some((hops, why));
+        (stay, change)
+    }
+
+    /// The stay begins anew where the data plane failed over since the last review. A room that another policy placed has
+    /// stayed since it opened, as far as we know.
+    fn notice(&self, stay: &mut Stay, carrier: Option<NodeId>) {
+        // A state that came from another gateway may speak of a time that this one has not seen yet.
+        stay.since = stay.since.min(self.now);
+        let carrier = carrier.map(|carrier| carrier.0);
+        if carrier == stay.node {
+            return;
+        }
+        stay.since = match stay.node {
+            Some(_) => self.now,
+            None => {
+                let age = Duration::from_millis(self.room.age_ms().unwrap_or(0).into());
+                self.now.saturating_sub(age)
+            }
+        };
+        stay.node = carrier;
+    }
+
+    fn is_worth_moving(&self, current: &Seen, best: &Seen, stay: &Stay) -> bool {
+        let settings = self.survey.settings;
+        let stayed = self.now.saturating_sub(stay.since);
+        // The detector will say within a moment whether a suspect is Down; to move now would be a move too many.
+        if best.avoid || current.suspect || stayed < settings.min_stay {
+            return false;
+        }
+        let cost = self.survey.cost(current, &stay.wish());
+        let margin = (cost * settings.stay_unless_better_by).max(NOISE);
+        best.id != current.id && self.survey.cost(best, &stay.wish()) < cost - margin
+    }
+}

@@ -1,0 +1,354 @@
+//! A world of three regions: home is `east` with two zones; `west` is far, `south` farther.
+
+use evenkeel_plugin_sdk::Metric::{Age, Delay, Draining, Health, Load, LossNode};
+use evenkeel_plugin_sdk::trial::{Room, Trial, World};
+
+use super::*;
+
+const DOWN: u32 = 3;
+const WARY: u32 = 2;
+const SUSPECT: u32 = 1;
+
+fn world() -> World {
+    let near = |delay| [(Delay, delay), (Load, 100), (LossNode, 0), (Health, 0), (Draining, 0)];
+    World::around("east")
+        .node("east-a1", "east", "a", &near(1_000))
+        .node("east-a2", "east", "a", &near(10_000))
+        .node("east-b1", "east", "b", &near(4_000))
+        .node("west-a1", "west", "a", &near(30_000))
+        .node("west-b1", "west", "b", &near(34_000))
+        .node("south-a1", "south", "a", &near(60_000))
+}
+
+fn trial(settings: &str) -> Trial<RouteNearest> {
+    Trial::of(RouteNearest::parse(settings).unwrap(), world())
+}
+
+/// A room placed in the trial's world.
+fn placed(trial: &mut Trial<RouteNearest>) -> Room<Stay> {
+    let placed = trial.place(1, &[]);
+    Room { room: 1, measured: vec![(Age, 0)], standing: placed.hops, state: placed.state }
+}
+
+fn first(trial: &mut Trial<RouteNearest>) -> String {
+    trial.place(1, &[]).hops.remove(0)
+}
+
+fn reroute(trial: &mut Trial<RouteNearest>, room: &mut Room<Stay>) -> Option<u32> {
+    trial.reroute(std::slice::from_mut(room)).first().map(|&(_, why)| why)
+}
+
+#[test]
+fn a_room_goes_to_the_nearest_node_and_its_spares_to_other_zones_then_other_regions() {
+    let placed = trial("{}").place(1, &[]);
+    assert_eq!(placed.hops, ["east-a1", "east-b1", "west-a1"]);
+    assert_eq!(placed.reason, Why::Nearest.number());
+    assert_eq!(placed.ask_again_after, Duration::from_secs(10));
+}
+
+#[test]
+fn nodes_of_zones_already_on_the_route_come_last() {
+    let hops = trial(r#"{"spares": 3}"#).place(1, &[]).hops;
+    assert_eq!(hops, ["east-a1", "east-b1", "west-a1", "west-b1"]);
+    let mut small = trial(r#"{"spares": 3}"#);
+    small.world = World::around("east")
+        .node("a1", "east", "a", &[(Delay, 1_000)])
+        .node("a2", "east", "a", &[(Delay, 5_000)])
+        .node("west", "west", "a", &[(Delay, 30_000)]);
+    assert_eq!(small.place(1, &[]).hops, ["a1", "west", "a2"]);
+}
+
+#[test]
+fn the_region_label_goes_before_the_gateways_own_region() {
+    let mut trial = trial("{}");
+    let hops = trial.place(1, &[("region", "south")]).hops;
+    assert_eq!(hops[0], "east-a1", "60 ms of delay are more than the 40 a region is worth");
+    trial.world.measure("south-a1", Delay, 40_000);
+    let hops = trial.place(1, &[("region", "south")]).hops;
+    assert_eq!(hops[0], "south-a1", "40 ms are less than 1 + 40");
+    assert_eq!(trial.place(1, &[("region", "atlantis")]).hops[0], "east-a1");
+}
+
+#[test]
+fn the_zone_label_is_worth_its_cost() {
+    let mut trial = trial(r#"{"alike_within": 0}"#);
+    trial.world.measure("east-b1", Delay, 2_900);
+    assert_eq!(trial.place(1, &[("zone", "b")]).hops[0], "east-b1");
+    trial.world.measure("east-b1", Delay, 3_100);
+    assert_eq!(trial.place(1, &[("zone", "b")]).hops[0], "east-a1");
+}
+
+#[test]
+fn a_node_that_is_down_or_draining_gets_nothing() {
+    for (metric, value) in [(Health, DOWN), (Draining, 1)] {
+        let mut trial = trial(r#"{"spares": 3}"#);
+        trial.world.measure("east-a1", metric, value);
+        let hops = trial.place(1, &[]).hops;
+        assert_eq!(hops[0], "east-b1");
+        assert!(!hops.contains(&"east-a1".to_owned()));
+    }
+}
+
+#[test]
+fn with_no_node_left_it_has_no_opinion() {
+    let mut trial = trial("{}");
+    trial.world = World::around("east").node("a1", "east", "a", &[(Health, DOWN)]);
+    assert!(trial.place(1, &[]).hops.is_empty());
+    let state = trial.open_room(1, &[]);
+    let mut room = Room { room: 1, measured: vec![], standing: vec!["a1".into()], state };
+    assert_eq!(reroute(&mut trial, &mut room), None);
+}
+
+#[test]
+fn a_suspect_gets_new_rooms_only_where_nothing_else_is_left() {
+    let mut trial = trial("{}");
+    trial.world.measure("east-a1", Health, SUSPECT);
+    assert_eq!(first(&mut trial), "east-b1");
+    trial.world = World::around("east").node("a1", "east", "a", &[(Health, SUSPECT)]);
+    assert_eq!(first(&mut trial), "a1");
+}
+
+#[test]
+fn a_full_node_gets_new_rooms_only_where_nothing_else_is_left() {
+    let mut trial = trial(r#"{"full_at": 0.9, "load_weight": 0}"#);
+    trial.world.measure("east-a1", Load, 899);
+    assert_eq!(first(&mut trial), "east-a1");
+    trial.world.measure("east-a1", Load, 900);
+    assert_eq!(first(&mut trial), "east-b1");
+    trial.world = World::around("east").node("a1", "east", "a", &[(Load, 1000)]);
+    assert_eq!(first(&mut trial), "a1");
+}
+
+#[test]
+fn a_full_node_stands_by_only_where_nothing_else_is_left() {
+    let mut trial = trial(r#"{"full_at": 0.9}"#);
+    trial.world.measure("east-b1", Load, 900);
+    assert_eq!(trial.place(1, &[]).hops, ["east-a1", "west-a1", "west-b1"]);
+    trial.world.measure("east-b1", Load, 899);
+    assert_eq!(trial.place(1, &[]).hops[1], "east-b1");
+}
+
+#[test]
+fn loss_costs_what_its_weight_says() {
+    let mut trial = trial(r#"{"loss_weight": 8, "alike_within": 0}"#);
+    trial.world.measure("east-a1", LossNode, 3_700);
+    assert_eq!(first(&mut trial), "east-a1", "0.37 % cost 2.96 ms, east-b1 is 3 ms farther");
+    trial.world.measure("east-a1", LossNode, 3_800);
+    assert_eq!(first(&mut trial), "east-b1", "0.38 % cost 3.04 ms");
+}
+
+#[test]
+fn load_costs_its_square() {
+    let mut trial = trial(r#"{"load_weight": 20, "alike_within": 0}"#);
+    trial.world.measure("east-a1", Load, 390);
+    assert_eq!(first(&mut trial), "east-a1", "3.04 ms against 3.2");
+    trial.world.measure("east-a1", Load, 410);
+    assert_eq!(first(&mut trial), "east-b1", "3.36 ms against 3.2");
+}
+
+#[test]
+fn a_node_that_came_back_a_short_while_ago_costs_more() {
+    let mut trial = trial(r#"{"wary_cost": 2, "alike_within": 0}"#);
+    trial.world.measure("east-a1", Health, WARY);
+    assert_eq!(first(&mut trial), "east-a1");
+    trial = self::trial(r#"{"wary_cost": 4, "alike_within": 0}"#);
+    trial.world.measure("east-a1", Health, WARY);
+    assert_eq!(first(&mut trial), "east-b1");
+}
+
+#[test]
+fn a_node_nobody_measured_is_far() {
+    let mut trial = trial("{}");
+    trial.world = trial.world.clone().node("new", "east", "c", &[]);
+    assert_eq!(first(&mut trial), "east-a1");
+}
+
+#[test]
+fn rooms_spread_among_nodes_that_cost_alike_and_each_goes_to_the_same_again() {
+    let mut trial = trial(r#"{"alike_within": 3}"#);
+    let mut counts = std::collections::BTreeMap::<String, u32>::new();
+    for room in 0..1_000 {
+        let hop = trial.place(room, &[]).hops.remove(0);
+        assert_eq!(hop, trial.place(room, &[]).hops[0]);
+        *counts.entry(hop).or_default() += 1;
+    }
+    let counts: Vec<_> = counts.into_iter().collect();
+    let [(a, on_a), (b, on_b)] = &counts[..] else { panic!("{counts:?}") };
+    assert_eq!([a, b], ["east-a1", "east-b1"]);
+    assert!(*on_a > 400 && *on_b > 400, "{counts:?}");
+    trial.world.measure("east-b1", Delay, 4_100);
+    assert!((0..100).all(|room| trial.place(room, &[]).hops[0] == "east-a1"), "3.1 ms apart");
+}
+
+#[test]
+fn a_room_whose_node_died_keeps_the_node_that_took_over_and_gets_a_new_spare() {
+    let mut trial = trial("{}");
+    let mut room = placed(&mut trial);
+    trial.world.measure("east-a1", Health, DOWN);
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::SpareRestored.number()));
+    assert_eq!(room.standing, ["east-b1", "east-a2", "west-a1"]);
+    assert_eq!(reroute(&mut trial, &mut room), None, "once is enough");
+}
+
+#[test]
+fn a_room_whose_spare_died_gets_another_and_stays() {
+    let mut trial = trial("{}");
+    let mut room = placed(&mut trial);
+    trial.world.measure("west-a1", Health, DOWN);
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::SpareRestored.number()));
+    assert_eq!(room.standing, ["east-a1", "east-b1", "west-b1"]);
+}
+
+#[test]
+fn a_spare_stays_while_another_as_good_is_only_cheaper() {
+    let mut trial = trial("{}");
+    let mut room = placed(&mut trial);
+    trial.world.measure("west-b1", Delay, 5_000);
+    assert_eq!(reroute(&mut trial, &mut room), None);
+    trial.world.measure("west-a1", Load, 1_000);
+    trial.world.measure("east-b1", Health, SUSPECT);
+    assert_eq!(reroute(&mut trial, &mut room), None, "its place is reserved");
+}
+
+#[test]
+fn a_room_with_no_hop_left_goes_where_a_new_one_would() {
+    let mut trial = trial("{}");
+    let mut room = placed(&mut trial);
+    for node in ["east-a1", "east-b1", "west-a1"] {
+        trial.world.measure(node, Health, DOWN);
+    }
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::RouteLost.number()));
+    assert_eq!(room.standing, ["east-a2", "west-b1", "south-a1"]);
+}
+
+#[test]
+fn a_room_leaves_a_draining_node_at_once_for_the_best_and_not_for_its_spare() {
+    let mut trial = trial("{}");
+    let mut room = placed(&mut trial);
+    room.standing = vec!["east-a1".into(), "west-a1".into(), "south-a1".into()];
+    trial.world.measure("east-a1", Draining, 1);
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::NodeDraining.number()));
+    assert_eq!(room.standing, ["east-b1", "east-a2", "west-a1"]);
+}
+
+#[test]
+fn a_room_moves_for_quality_only_when_that_is_clearly_better() {
+    let settings = r#"{"stay_unless_better_by": 0.2, "min_stay": "30s", "load_weight": 0}"#;
+    for (delay, moves) in [(4_900, None), (5_100, Some(Why::Better.number()))] {
+        let mut trial = trial(settings);
+        let mut room = placed(&mut trial);
+        trial.pass(Duration::from_secs(30));
+        trial.world.measure("east-a1", Delay, delay);
+        trial.world.measure("east-b1", Delay, 4_000);
+        trial.world.measure("east-b1", Load, 100);
+        assert_eq!(reroute(&mut trial, &mut room), None, "{delay}: within the noise of 2 ms");
+        trial.world.measure("east-a1", Delay, delay * 10);
+        trial.world.measure("east-b1", Delay, 40_000);
+        trial.world.measure("east-a2", Delay, 200_000);
+        for node in ["west-a1", "west-b1", "south-a1"] {
+            trial.world.measure(node, Delay, 100_000);
+        }
+        assert_eq!(reroute(&mut trial, &mut room), moves, "{delay}");
+    }
+}
+
+#[test]
+fn a_room_moves_for_quality_only_after_a_stay() {
+    for (stay, moves) in [(29_999, None), (30_000, Some(Why::Better.number()))] {
+        let mut trial = trial(r#"{"min_stay": "30s"}"#);
+        let mut room = placed(&mut trial);
+        trial.world.measure("east-a1", Delay, 50_000);
+        trial.pass(Duration::from_millis(stay));
+        assert_eq!(reroute(&mut trial, &mut room), moves, "{stay}");
+    }
+}
+
+#[test]
+fn a_move_begins_a_new_stay() {
+    let mut trial = trial(r#"{"min_stay": "30s"}"#);
+    let mut room = placed(&mut trial);
+    trial.pass(Duration::from_secs(30));
+    trial.world.measure("east-a1", Delay, 50_000);
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+    trial.world.measure("east-a1", Delay, 1_000);
+    trial.world.measure("east-b1", Delay, 50_000);
+    trial.pass(Duration::from_millis(29_999));
+    assert_eq!(reroute(&mut trial, &mut room), None);
+    trial.pass(Duration::from_millis(1));
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+}
+
+#[test]
+fn a_failover_begins_a_new_stay() {
+    let mut trial = trial(r#"{"min_stay": "30s"}"#);
+    let mut room = placed(&mut trial);
+    trial.pass(Duration::from_secs(100));
+    trial.world.measure("east-a1", Health, DOWN);
+    reroute(&mut trial, &mut room);
+    trial.world.measure("east-a1", Health, 0);
+    trial.pass(Duration::from_secs(29));
+    reroute(&mut trial, &mut room);
+    assert_eq!(room.standing[0], "east-b1");
+    trial.pass(Duration::from_secs(1));
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+    assert_eq!(room.standing[0], "east-a1", "back where it is nearest");
+}
+
+#[test]
+fn a_room_that_another_policy_placed_has_stayed_since_it_opened() {
+    for (age, first) in [(29_000, "south-a1"), (31_000, "east-a1")] {
+        let mut trial = trial(r#"{"min_stay": "30s"}"#);
+        let state = trial.open_room(1, &[]);
+        let standing = vec!["south-a1".into(), "west-a1".into()];
+        let mut room = Room { room: 1, measured: vec![(Age, age)], standing, state };
+        reroute(&mut trial, &mut room);
+        assert_eq!(room.standing[0], first, "{age}");
+        assert_eq!(room.standing.len(), 3, "with as many spares as it should have");
+    }
+}
+
+#[test]
+fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
+    let mut trial = trial(r#"{"min_stay": "30s"}"#);
+    let mut room = placed(&mut trial);
+    room.state.since = Duration::from_secs(1_000_000);
+    trial.world.measure("east-a1", Delay, 50_000);
+    reroute(&mut trial, &mut room);
+    trial.pass(Duration::from_secs(30));
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+}
+
+#[test]
+fn a_room_on_a_suspect_waits_for_the_detector() {
+    let mut trial = trial("{}");
+    let mut room = placed(&mut trial);
+    trial.pass(Duration::from_secs(60));
+    trial.world.measure("east-a1", Delay, 50_000);
+    trial.world.measure("east-a1", Health, SUSPECT);
+    assert_eq!(reroute(&mut trial, &mut room), None);
+}
+
+#[test]
+fn no_room_moves_for_quality_to_a_node_that_is_full() {
+    let mut trial = trial(r#"{"load_weight": 0}"#);
+    let mut room = placed(&mut trial);
+    trial.pass(Duration::from_secs(60));
+    trial.world = World::around("east")
+        .node("east-a1", "east", "a", &[(Delay, 50_000), (Load, 1_000)])
+        .node("east-b1", "east", "b", &[(Delay, 1_000), (Load, 1_000)]);
+    room.standing = vec!["east-a1".into(), "east-b1".into()];
+    assert_eq!(reroute(&mut trial, &mut room), None);
+    trial.world.measure("east-b1", Load, 100);
+    assert_eq!(reroute(&mut trial, &mut room), Some(Why::Better.number()));
+}
+
+#[test]
+fn settings_out_of_bounds_are_refused() {
+    let error = |settings| RouteNearest::parse(settings).unwrap_err();
+    assert_eq!(error(r#"{"spares": 4}"#), "spares: 4 is above 3");
+    assert_eq!(
+        error(r#"{"stay_unless_better_by": -0.1}"#),
+        "stay_unless_better_by: -0.1 is below 0"
+    );
+    assert!(error(r#"{"delay_wait": 1}"#).starts_with("delay_wait: there is no such setting"));
+}
