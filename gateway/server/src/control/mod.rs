@@ -9,6 +9,8 @@ mod request;
 mod thread;
 
 pub(crate) use driver::{Driver, Drivers};
+#[cfg(test)]
+pub(crate) use handle::Request;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX};
 pub use handle::{
     Failed, Handle, Happened, NodeView, Opened, PolicyView, Reached, Rollout, RolloutOutcome,
