@@ -1,1 +1,19 @@
-//! Plays everyone else: clients, media nodes, bad networks.
+//! Plays everyone else over sockets: clients, media nodes, bad networks, strangers, and those who listen to telemetry.
+//! It decides nothing about media and knows nothing of policies; it sends, reflects, impairs and keeps the books.
+
+pub mod admin;
+pub mod client;
+pub mod clock;
+pub mod datagrams;
+pub mod ledger;
+mod mark;
+pub mod otlp;
+#[cfg(test)]
+mod quic_server;
+mod reception;
+pub mod relay;
+pub mod sample_node;
+pub mod stranger;
+pub mod wheel;
+
+pub use mark::Mark;

@@ -8,6 +8,6 @@ mod policy;
 pub mod quic;
 pub mod ring;
 pub mod run;
-pub mod worker;
 pub mod settings;
 pub mod telemetry;
+pub mod worker;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use evenkeel_core::{Entry, EntryKind, Gateway, Hook, PolicyName};
 use evenkeel_media::trunk::message::Secret;
@@ -39,7 +39,9 @@ const SOCKET_BUFFER: usize = 4 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A listener's address cannot be used.
-    #[error("cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?")]
+    #[error(
+        "cannot listen on {address}: {error}; is another gateway running, or the address not of this machine?"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -130,7 +132,8 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
         let (commands_in, commands) = crossbeam_channel::bounded(worker::COMMANDS_MAX);
         let bell = Arc::new(Bell::new()?);
         let stamps = Arc::new(Stamps::new(started, settings.nodes.len()));
-        let (from_quic, to_quic) = quic_rings.pop().map_or((None, None), |(from, to)| (Some(from), Some(to)));
+        let (from_quic, to_quic) =
+            quic_rings.pop().map_or((None, None), |(from, to)| (Some(from), Some(to)));
         let (from_workers, to_workers) = rings.remove(0);
         let worker = Worker::new(
             worker::Parts {
@@ -150,11 +153,12 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
             },
             started,
         )?;
-        let thread = std::thread::Builder::new().name(format!("packets-{number}")).spawn(move || {
-            if let Err(error) = worker.run() {
-                tracing::error!(%error, number, "a packet worker ended");
-            }
-        })?;
+        let thread =
+            std::thread::Builder::new().name(format!("packets-{number}")).spawn(move || {
+                if let Err(error) = worker.run() {
+                    tracing::error!(%error, number, "a packet worker ended");
+                }
+            })?;
         threads.push(thread);
         lines.push(WorkerLine { commands: commands_in, bell, stamps });
     }
@@ -229,7 +233,9 @@ fn listeners(
         let takes = |identity| identities.contains(&identity);
         reached.push(UdpListener {
             address: advertised(listen.advertise, bound),
-            rtcp: bound_rtcp.map(|rtcp| advertised(listen.advertise.map(|at| (at.ip(), rtcp.port()).into()), rtcp)),
+            rtcp: bound_rtcp.map(|rtcp| {
+                advertised(listen.advertise.map(|at| (at.ip(), rtcp.port()).into()), rtcp)
+            }),
             declared: takes(settings::Identity::Declared),
             declared_ip: takes(settings::Identity::DeclaredIp),
             stun: takes(settings::Identity::Stun),
@@ -249,14 +255,16 @@ fn advertised(named: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
 }
 
 fn advertised_quic(settings: &Settings, bound: SocketAddr) -> SocketAddr {
-    let named = settings.listens.iter().find(|listen| matches!(listen.ingress, Ingress::Quic { .. }));
+    let named =
+        settings.listens.iter().find(|listen| matches!(listen.ingress, Ingress::Quic { .. }));
     advertised(named.and_then(|listen| listen.advertise), bound)
 }
 
 /// A socket that shares its port with those of other workers. The first settles a port that was left open.
 fn shared_socket(address: &mut SocketAddr) -> Result<UdpSocket, Failure> {
     let listen = |error| Failure::Listen { address: *address, error };
-    let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, Some(Protocol::UDP)).map_err(listen)?;
+    let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, Some(Protocol::UDP))
+        .map_err(listen)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false).map_err(listen)?;
     }
@@ -331,14 +339,16 @@ fn trunk(node: &settings::Node) -> Result<Option<UdpSocket>, Failure> {
         return Ok(None);
     }
     let connect = || -> std::io::Result<UdpSocket> {
-        let socket = Socket::new(Domain::for_address(node.address), Type::DGRAM, Some(Protocol::UDP))?;
+        let socket =
+            Socket::new(Domain::for_address(node.address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
         socket.connect(&node.address.into())?;
         Ok(socket.into())
     };
-    let unreachable = |error| Failure::Node { node: (*node.name).into(), address: node.address, error };
+    let unreachable =
+        |error| Failure::Node { node: (*node.name).into(), address: node.address, error };
     connect().map(Some).map_err(unreachable)
 }
 
@@ -367,8 +377,12 @@ fn probes(settings: &Settings) -> Result<Vec<Option<(SocketAddr, ProbeWay)>>, Fa
     let way = |node: &settings::Node| {
         Ok(match &node.driver {
             settings::Driver::Plain { probe: settings::Probe::None } => None,
-            settings::Driver::Plain { probe: settings::Probe::Stun } => Some((node.address, ProbeWay::Stun)),
-            settings::Driver::Plain { probe: settings::Probe::Echo } => Some((node.address, ProbeWay::Echo)),
+            settings::Driver::Plain { probe: settings::Probe::Stun } => {
+                Some((node.address, ProbeWay::Stun))
+            }
+            settings::Driver::Plain { probe: settings::Probe::Echo } => {
+                Some((node.address, ProbeWay::Echo))
+            }
             settings::Driver::Agent { secret: shared } => {
                 Some((node.address, ProbeWay::Signed(secret(node, shared)?)))
             }
@@ -391,10 +405,12 @@ fn policies(
                 continue;
             };
             let policy = PolicyName { set: set.name.clone(), hook };
-            let failed = |reason: String| Failure::Policy { policy: policy.clone(), reason: reason.into() };
+            let failed =
+                |reason: String| Failure::Policy { policy: policy.clone(), reason: reason.into() };
             let source = source(&binding.plugin, binding.settings.clone()).map_err(failed)?;
             policies.start(policy.clone())?;
-            let workshop = policies.workshop(&policy).ok_or_else(|| failed("it was not started".into()))?;
+            let workshop =
+                policies.workshop(&policy).ok_or_else(|| failed("it was not started".into()))?;
             let rollout = policy::prepare(&workshop, source);
             if let Some(reason) = rollout.reason {
                 return Err(Failure::Policy { policy: policy.clone(), reason });
@@ -402,6 +418,35 @@ fn policies(
         }
     }
     Ok(policies)
+}
+
+/// Has a binding's plugin take its settings; what is wrong, at its place in the file.
+pub(crate) fn try_binding(
+    engine: &evenkeel_host::Engine,
+    settings: &Settings,
+    binding: &settings::Binding,
+) -> Result<(), settings::Invalid> {
+    use evenkeel_host::Refused;
+    let at_plugin = |found: String| binding.invalid("plugin", found, "a plugin that runs");
+    let source = source(&binding.plugin, binding.settings.clone()).map_err(at_plugin)?;
+    let component = evenkeel_host::Component::vet(engine, &source.bytes)
+        .map_err(|refused| at_plugin(refused.to_string()))?;
+    let catalog = catalog(&settings.core());
+    evenkeel_host::Policy::install(
+        engine,
+        &component,
+        binding.hook,
+        source.settings,
+        catalog,
+        source.seed,
+    )
+    .map(drop)
+    .map_err(|refused| match refused {
+        Refused::Setting { path, expected, found } => {
+            binding.invalid(path.trim_start_matches("$."), found, expected)
+        }
+        refused => at_plugin(refused.to_string()),
+    })
 }
 
 /// A plugin's bytes, from the binary or from its file.
@@ -413,7 +458,8 @@ pub(crate) fn source(plugin: &Plugin, settings: serde_json::Value) -> Result<Sou
             (shipped.bytes.to_vec(), "embedded".to_owned())
         }
         Plugin::File(path) => {
-            let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            let bytes = std::fs::read(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
             (bytes, path.display().to_string())
         }
     };
@@ -429,24 +475,52 @@ fn catalog(core: &evenkeel_core::Settings) -> Vec<Entry> {
         name: name.into(),
         labels: Vec::new(),
     };
-    let regions = core.regions.iter().enumerate().map(|(id, name)| entry(EntryKind::Region, id, 0, name));
-    let zones = core.zones.iter().enumerate().map(|(id, zone)| entry(EntryKind::Zone, id, zone.region.0, &zone.name));
-    let nodes = core.nodes.iter().enumerate().map(|(id, node)| entry(EntryKind::Node, id, node.zone.0, &node.name));
+    let regions =
+        core.regions.iter().enumerate().map(|(id, name)| entry(EntryKind::Region, id, 0, name));
+    let zones = core
+        .zones
+        .iter()
+        .enumerate()
+        .map(|(id, zone)| entry(EntryKind::Zone, id, zone.region.0, &zone.name));
+    let nodes = core
+        .nodes
+        .iter()
+        .enumerate()
+        .map(|(id, node)| entry(EntryKind::Node, id, node.zone.0, &node.name));
     let home = &core.regions[core.home.0 as usize];
-    regions.chain(zones).chain(nodes).chain([entry(EntryKind::Home, 0, core.home.0, home)]).collect()
+    regions
+        .chain(zones)
+        .chain(nodes)
+        .chain([entry(EntryKind::Home, 0, core.home.0, home)])
+        .collect()
 }
 
-/// How long a gateway waits for its sessions to end, by its settings.
-pub fn drain_within(settings: &Settings) -> Duration {
-    settings.gateway.drain_within
+/// Whether anything but policy sets differs: that needs a restart.
+pub(crate) fn differs_beyond_policies(old: &Settings, new: &Settings) -> bool {
+    let scenarios = |settings: &Settings| settings.core().scenarios;
+    old.gateway != new.gateway
+        || old.listens != new.listens
+        || old.regions != new.regions
+        || old.nodes != new.nodes
+        || old.admin != new.admin
+        || old.telemetry != new.telemetry
+        || old.limits != new.limits
+        || old.detector != new.detector
+        || scenarios(old) != scenarios(new)
 }
 
 /// The bindings that differ between two settings: what a reload rolls out.
-pub fn changed_bindings(old: &Settings, new: &Settings) -> BTreeMap<PolicyName, settings::Binding> {
+pub(crate) fn changed_bindings(
+    old: &Settings,
+    new: &Settings,
+) -> BTreeMap<PolicyName, settings::Binding> {
     let bindings = |settings: &Settings| -> BTreeMap<PolicyName, settings::Binding> {
         let of_set = |set: &settings::PolicySet| {
             let name = set.name.clone();
-            set.bindings.clone().into_iter().map(move |binding| (PolicyName { set: name.clone(), hook: binding.hook }, binding))
+            set.bindings
+                .clone()
+                .into_iter()
+                .map(move |binding| (PolicyName { set: name.clone(), hook: binding.hook }, binding))
         };
         settings.sets.iter().flat_map(of_set).collect()
     };
@@ -454,7 +528,9 @@ pub fn changed_bindings(old: &Settings, new: &Settings) -> BTreeMap<PolicyName, 
     bindings(new)
         .into_iter()
         .filter(|(name, binding)| {
-            standing.get(name).is_none_or(|old| old.plugin != binding.plugin || old.settings != binding.settings)
+            standing
+                .get(name)
+                .is_none_or(|old| old.plugin != binding.plugin || old.settings != binding.settings)
         })
         .collect()
 }

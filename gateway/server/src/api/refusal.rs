@@ -53,9 +53,7 @@ fn refusal(refused: Refused, names: &Names) -> Error {
             let region = names.region(region);
             Error::new(Code::Refused, format!("admission says: try the region `{region}`"))
         }
-        Refused::Closed => {
-            Error::new(Code::Conflict, "the session was closed before it was open")
-        }
+        Refused::Closed => Error::new(Code::Conflict, "the session was closed before it was open"),
         Refused::NoNode => {
             Error::new(Code::Unavailable, "no node can take the room").retry_after(jitter(SOON))
         }

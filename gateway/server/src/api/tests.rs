@@ -54,7 +54,9 @@ impl World {
     }
 
     fn happen(&self, event: Happened, totals: Option<Totals>) {
-        self.events.send(Arc::new(Told { at: SystemTime::now(), event, totals })).unwrap();
+        self.events
+            .send(Arc::new(Told { at: SystemTime::now(), event, totals, caller: None }))
+            .unwrap();
     }
 
     fn ask(&self, head: &str, body: &str) -> Asking<UnixStream> {
@@ -202,6 +204,10 @@ fn status(admitting: bool) -> Status {
         admitting,
         packets_to_node: 10,
         packets_to_client: 20,
+        bytes_to_node: 1_000,
+        bytes_to_client: 2_000,
+        key_frames_to_node: 1,
+        key_frames_to_client: 2,
         drops: vec![("unknown-source", 3)],
         udp: vec![(Ipv4Addr::LOCALHOST, 5004).into()],
         quic: None,

@@ -69,7 +69,12 @@ impl Drivers {
 
     /// Opens a session at a hop. `address` is the one the offer named for it; `rtcp_apart` where RTCP has a port of
     /// its own, the next one up.
-    pub(crate) fn open(&mut self, wish: &Wish, draw: &mut dyn FnMut() -> u64, clock: Clock) -> Option<Act> {
+    pub(crate) fn open(
+        &mut self,
+        wish: &Wish,
+        draw: &mut dyn FnMut() -> u64,
+        clock: Clock,
+    ) -> Option<Act> {
         let &Wish { session, room, hop, address, rtcp_apart } = wish;
         match self.nodes.get(hop.node.0 as usize)? {
             Driver::Plain(standing) => {
@@ -81,7 +86,8 @@ impl Drivers {
                 Some(Act::Opened { session, hop, leg: Leg::Port { address, rtcp } })
             }
             Driver::Agent(_) => {
-                let lease = Lease { room, tag: Tag(draw()), nonce: draw(), open: false, due: clock.now };
+                let lease =
+                    Lease { room, tag: Tag(draw()), nonce: draw(), open: false, due: clock.now };
                 self.by_nonce.insert(lease.nonce, (session, hop));
                 self.leases.insert((session, hop), lease);
                 self.ask(session, hop, clock)
@@ -127,7 +133,12 @@ impl Drivers {
     }
 
     /// A signed message came from a node.
-    pub(crate) fn handle_signed(&mut self, node: NodeId, message: &[u8], clock: Clock) -> Option<Act> {
+    pub(crate) fn handle_signed(
+        &mut self,
+        node: NodeId,
+        message: &[u8],
+        clock: Clock,
+    ) -> Option<Act> {
         let verified = Answer::read(message, self.secret(node)?, clock.unix_us).ok()?;
         let &(session, hop) = self.by_nonce.get(&verified.nonce)?;
         let lease = self.leases.get_mut(&(session, hop))?;
@@ -238,12 +249,22 @@ mod tests {
     fn a_session_is_open_once_the_node_says_so_and_is_kept_open() {
         let start = Instant::now();
         let (mut drivers, tag, nonce) = opening(start);
-        let opened = drivers.handle_signed(HOP.node, &answer(Status::Ok, tag, nonce, at(start, 1)), at(start, 1));
-        assert!(matches!(opened, Some(Act::Opened { session: SESSION, hop: HOP, leg: Leg::Trunk(t) }) if t == tag));
+        let opened = drivers.handle_signed(
+            HOP.node,
+            &answer(Status::Ok, tag, nonce, at(start, 1)),
+            at(start, 1),
+        );
+        assert!(
+            matches!(opened, Some(Act::Opened { session: SESSION, hop: HOP, leg: Leg::Trunk(t) }) if t == tag)
+        );
         assert!(drivers.handle_timeout(at(start, 8_000)).is_none());
         let (refresh, _) = question(drivers.handle_timeout(at(start, 8_001)), at(start, 8_001));
         assert!(matches!(refresh, Question::Open { tag: same, .. } if same == tag));
-        let again = drivers.handle_signed(HOP.node, &answer(Status::Ok, tag, nonce, at(start, 8_002)), at(start, 8_002));
+        let again = drivers.handle_signed(
+            HOP.node,
+            &answer(Status::Ok, tag, nonce, at(start, 8_002)),
+            at(start, 8_002),
+        );
         assert!(again.is_none(), "a refresh opens nothing anew");
     }
 
@@ -260,7 +281,11 @@ mod tests {
     fn a_refusal_is_told_and_asks_no_more() {
         let start = Instant::now();
         let (mut drivers, tag, nonce) = opening(start);
-        let refused = drivers.handle_signed(HOP.node, &answer(Status::Full, tag, nonce, at(start, 1)), at(start, 1));
+        let refused = drivers.handle_signed(
+            HOP.node,
+            &answer(Status::Full, tag, nonce, at(start, 1)),
+            at(start, 1),
+        );
         assert!(matches!(refused, Some(Act::Refused { session: SESSION, hop: HOP })));
         assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
     }
@@ -290,11 +315,13 @@ mod tests {
         let standing: SocketAddr = "10.0.0.1:4000".parse().unwrap();
         let named: SocketAddr = "10.0.0.1:5000".parse().unwrap();
         let mut drivers = Drivers::new(vec![Driver::Plain(standing)]);
-        let mut open = |address| {
-            match drivers.open(&Wish { address, ..wish() }, &mut || 0, at(Instant::now(), 0)) {
-                Some(Act::Opened { leg: Leg::Port { address, rtcp }, .. }) => (address, rtcp.port()),
-                act => panic!("{act:?}"),
-            }
+        let mut open = |address| match drivers.open(
+            &Wish { address, ..wish() },
+            &mut || 0,
+            at(Instant::now(), 0),
+        ) {
+            Some(Act::Opened { leg: Leg::Port { address, rtcp }, .. }) => (address, rtcp.port()),
+            act => panic!("{act:?}"),
         };
         assert_eq!(open(None), (standing, 4_001));
         assert_eq!(open(Some(named)), (named, 5_001));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use evenkeel_core::{Identity, Ingress, Media, NodeId, Offer, RtcpPort, SessionId};
 use evenkeel_media::roq::Flow;
 
-use super::handle::Reached;
+use super::handle::{Caller, Reached};
 use crate::flows::{self, Entry, Flows, Home, Key, Ufrag};
 use crate::worker::{Client, Ports, Totals};
 
@@ -57,6 +57,8 @@ pub(crate) struct Resident {
     /// Addresses of its own at `plain` nodes.
     pub(crate) nodes: Vec<(NodeId, SocketAddr)>,
     pub(crate) rtcp: RtcpPort,
+    /// Who asked for it.
+    pub(crate) caller: Option<Caller>,
     keys: Vec<Key>,
 }
 
@@ -173,7 +175,8 @@ impl Homes {
         let (ingress, media) = (&offer.ingress, &*offer.media);
         self.admits(ingress)?;
         let ports = self.ports(media)?;
-        let (client, reached, keys) = self.welcome(ingress, media, random).ok_or(Homeless::NoListener)?;
+        let (client, reached, keys) =
+            self.welcome(ingress, media, random).ok_or(Homeless::NoListener)?;
         let (worker, slots) = self
             .workers
             .iter_mut()
@@ -188,6 +191,7 @@ impl Homes {
             totals: Totals::default(),
             nodes: offer.nodes.clone(),
             rtcp: media.rtcp,
+            caller: None,
             keys: Vec::new(),
         };
         self.residents.insert(session, resident);
@@ -195,8 +199,12 @@ impl Homes {
             if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {
                 self.evict(session);
                 return Err(match (refused, key) {
-                    (flows::Refused::Taken(_), Key::Udp { address, .. }) => Homeless::AddressTaken(address),
-                    (flows::Refused::Taken(_) | flows::Refused::Full(_), _) => Homeless::NoResources,
+                    (flows::Refused::Taken(_), Key::Udp { address, .. }) => {
+                        Homeless::AddressTaken(address)
+                    }
+                    (flows::Refused::Taken(_) | flows::Refused::Full(_), _) => {
+                        Homeless::NoResources
+                    }
                 });
             }
             if let Some(resident) = self.residents.get_mut(&session) {
@@ -236,7 +244,8 @@ impl Homes {
                     (_, true) => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
                     (_, false) => *address,
                 };
-                let mut keys = vec![(Key::Udp { listener: number, address: *address }, Entry::of(nobody))];
+                let mut keys =
+                    vec![(Key::Udp { listener: number, address: *address }, Entry::of(nobody))];
                 if rtcp != *address {
                     keys.push((Key::Udp { listener: number, address: rtcp }, Entry::of(nobody)));
                 }
@@ -247,7 +256,8 @@ impl Homes {
                 (Client::DeclaredIp { listener: number }, vec![(key, Entry::of(nobody))])
             }
             Identity::Stun => {
-                let (ufrag, password) = (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
+                let (ufrag, password) =
+                    (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
                 let key = Key::Ufrag(Ufrag::new(ufrag.as_bytes())?);
                 let entry = Entry { home: nobody, password: Some(password.as_bytes().into()) };
                 credentials = Some((ufrag, password));

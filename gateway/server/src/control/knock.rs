@@ -46,7 +46,12 @@ impl Knocks {
 }
 
 /// What a packet says of itself: a payload type, and by RFC 3551 whether that is voice; the rest is unknown.
-pub(super) fn wanted(scenario: Arc<str>, listener: u8, source: SocketAddr, payload_type: u8) -> Wanted {
+pub(super) fn wanted(
+    scenario: Arc<str>,
+    listener: u8,
+    source: SocketAddr,
+    payload_type: u8,
+) -> Wanted {
     let (kind, clock_rate) = match payload_type {
         26 | 28 | 31..=34 => (Kind::Video, 90_000),
         0..=23 => (Kind::Audio, 8_000),
@@ -91,7 +96,9 @@ mod tests {
     fn sources_remembered_are_bounded() {
         let now = Instant::now();
         let mut knocks = Knocks::default();
-        let new = (0..5_000_u16).filter(|port| knocks.is_new(0, ([10, 0, 0, 1], *port).into(), now)).count();
+        let new = (0..5_000_u16)
+            .filter(|port| knocks.is_new(0, ([10, 0, 0, 1], *port).into(), now))
+            .count();
         assert_eq!(new, KNOCKS_MAX);
         assert!(knocks.is_new(0, ([10, 0, 0, 2], 1).into(), now + AGAIN_AFTER));
     }

@@ -71,7 +71,9 @@ impl Prober {
                         Some(sequence) => Probed::Answered { node, sequence, at: Instant::now() },
                         None => continue,
                     },
-                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Probed::Refused { node },
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                        Probed::Refused { node }
+                    }
                     Err(_) => continue,
                 };
                 if told.send(word).await.is_err() {
@@ -86,7 +88,9 @@ impl Prober {
     pub(crate) fn probe(&self, sequence: u64, clock: Clock) -> Result<(), std::io::ErrorKind> {
         let mut datagram = Vec::with_capacity(128);
         match &self.way {
-            Way::Signed(secret) => Question::Probe.write(secret, sequence, clock.unix_us, &mut datagram),
+            Way::Signed(secret) => {
+                Question::Probe.write(secret, sequence, clock.unix_us, &mut datagram)
+            }
             Way::Stun => stun::Binding::probe(transaction(sequence)).write(&mut datagram),
             Way::Echo => {
                 datagram.push(demux::ECHO);
@@ -118,7 +122,8 @@ impl Reader {
             }
             Reader::Echo => {
                 let (&first, sequence) = datagram.split_first()?;
-                (first == demux::ECHO).then(|| Some(u64::from_be_bytes(sequence.try_into().ok()?)))?
+                (first == demux::ECHO)
+                    .then(|| Some(u64::from_be_bytes(sequence.try_into().ok()?)))?
             }
         }
     }

@@ -14,18 +14,23 @@ impl Control {
         match request {
             Request::Offer(wanted, reply) => self.offer(*wanted, Some(reply), now),
             Request::Close(session, reply) => {
-                let _ = reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
+                let _ =
+                    reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
             }
             Request::Move { room, node, reply } => {
                 let moved = match self.node_named(&node) {
-                    Some(node) => self.gateway.handle_move(&room, node, now).map_err(Failed::Impossible),
+                    Some(node) => {
+                        self.gateway.handle_move(&room, node, now).map_err(Failed::Impossible)
+                    }
                     None => Err(Failed::UnknownNode(node)),
                 };
                 let _ = reply.send(moved);
             }
             Request::Drain { node, draining, reply } => {
                 let drained = match self.node_named(&node) {
-                    Some(node) => self.gateway.handle_drain(node, draining, now).map_err(Failed::Impossible),
+                    Some(node) => {
+                        self.gateway.handle_drain(node, draining, now).map_err(Failed::Impossible)
+                    }
                     None => Err(Failed::UnknownNode(node)),
                 };
                 let _ = reply.send(drained);
@@ -50,6 +55,9 @@ impl Control {
                 let source = Source { bytes, settings, origin: "pushed".into(), seed: self.seed() };
                 self.roll_out(&policy, source, Some(reply));
             }
+            Request::RollOut { policy, source, reply } => {
+                self.roll_out(&policy, *source, Some(reply))
+            }
             Request::Rollback { policy, reply } => self.roll_back(&policy, reply),
             Request::Stop { policy, reply } => {
                 let known = self.policies.names().contains(&policy);
@@ -71,7 +79,8 @@ impl Control {
     ) {
         let (done, rolled) = tokio::sync::oneshot::channel();
         if !self.policies.roll_back(policy, done) {
-            let _ = reply.send(Err(Failed::Policy(format!("the policy {policy} is not running").into())));
+            let _ = reply
+                .send(Err(Failed::Policy(format!("the policy {policy} is not running").into())));
             return;
         }
         tokio::task::spawn_local(async move {
@@ -100,7 +109,11 @@ impl Control {
                 rung: standing.plan.rung(),
                 cap_kbps: standing.plan.cap_kbps,
                 measures: standing.measures,
-                totals: self.homes.get(standing.session).map(|resident| resident.totals).unwrap_or_default(),
+                totals: self
+                    .homes
+                    .get(standing.session)
+                    .map(|resident| resident.totals)
+                    .unwrap_or_default(),
                 age: standing.age,
             })
             .collect()
@@ -142,6 +155,9 @@ impl Control {
 
     fn status(&self, now: Instant) -> Status {
         let packets = |way: Way| self.workers.iter().map(|worker| worker.stamps.packets(way)).sum();
+        let bytes = |way: Way| self.workers.iter().map(|worker| worker.stamps.bytes(way)).sum();
+        let key_frames =
+            |way: Way| self.workers.iter().map(|worker| worker.stamps.key_frames(way)).sum();
         let drops = evenkeel_core::forward::Reason::ALL.into_iter().filter_map(|reason| {
             let sum: u64 = self.workers.iter().map(|worker| worker.stamps.drops(reason)).sum();
             (sum > 0).then_some((reason.name(), sum))
@@ -154,6 +170,10 @@ impl Control {
             admitting: self.gateway.is_admitting(),
             packets_to_node: packets(Way::ToNode),
             packets_to_client: packets(Way::ToClient),
+            bytes_to_node: bytes(Way::ToNode),
+            bytes_to_client: bytes(Way::ToClient),
+            key_frames_to_node: key_frames(Way::ToNode),
+            key_frames_to_client: key_frames(Way::ToClient),
             drops: drops.collect(),
             udp: self.homes.udp.iter().map(|listener| listener.address).collect(),
             quic: self.homes.quic.map(|quic| quic.address),

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
-    CloseReason, Event, Gateway, Hop, Identity, Ingress, NodeId, NotOpened, Offer, OfferId,
-    Output, PolicyName, Refused, RtcpPort, SessionId, Stamp, WATCH_EVERY,
+    CloseReason, Event, Gateway, Hop, Identity, Ingress, NodeId, NotOpened, Offer, OfferId, Output,
+    PolicyName, Refused, RtcpPort, SessionId, Stamp, WATCH_EVERY,
 };
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::driver::{Act, Clock, Drivers, Wish};
-use super::handle::{Failed, Opened, Request, Told, Wanted};
+use super::handle::{Caller, Failed, Opened, Request, Told, Wanted};
 use super::homes::{Homeless, Homes};
 use super::knock::Knocks;
 use super::prober::{Probed, Prober};
@@ -79,6 +79,7 @@ pub(super) struct Control {
 /// An offer whose reply is awaited.
 struct Pending {
     wanted: Wanted,
+    arrived: Instant,
     homeless: Option<Homeless>,
     reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
 }
@@ -98,7 +99,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     let probers = (0..)
         .zip(parts.probes)
         .map(|(node, probe)| {
-            probe.map(|(address, way)| Prober::start(NodeId(node), address, way, told.clone())).transpose()
+            probe
+                .map(|(address, way)| Prober::start(NodeId(node), address, way, told.clone()))
+                .transpose()
         })
         .collect::<std::io::Result<Vec<_>>>()?;
     let mut control = Control {
@@ -151,7 +154,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
-            Probed::Answered { node, sequence, at } => self.gateway.handle_probe_answered(node, sequence, at),
+            Probed::Answered { node, sequence, at } => {
+                self.gateway.handle_probe_answered(node, sequence, at)
+            }
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
     }
@@ -187,10 +192,16 @@ impl Control {
                 let act = self.drivers.handle_signed(node, &message, Clock::read());
                 self.act(act);
             }
-            Report::Knock { listener, source, payload_type } => self.knock(listener, source, payload_type, now),
+            Report::Knock { listener, source, payload_type } => {
+                self.knock(listener, source, payload_type, now)
+            }
             Report::Summaries(summaries) => {
                 for summary in summaries {
-                    self.gateway.handle_summary(summary.session, summary.measures, summary.last_heard);
+                    self.gateway.handle_summary(
+                        summary.session,
+                        summary.measures,
+                        summary.last_heard,
+                    );
                     if let Some(resident) = self.homes.get_mut(summary.session) {
                         resident.totals = summary.totals;
                     }
@@ -207,7 +218,9 @@ impl Control {
     /// One room's port closed may be one call ending; ports of three rooms within 20 ms accuse the node.
     fn port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
         let closed = self.ports_closed.entry(hop.node).or_default();
-        closed.retain(|(at, other)| now.saturating_duration_since(*at) < PORTS_WITHIN && *other != session);
+        closed.retain(|(at, other)| {
+            now.saturating_duration_since(*at) < PORTS_WITHIN && *other != session
+        });
         closed.push_back((now, session));
         if closed.len() >= PORTS_ACCUSE {
             closed.clear();
@@ -258,7 +271,7 @@ impl Control {
             media: wanted.media.clone(),
             nodes,
         };
-        let pending = Pending { wanted, homeless: None, reply };
+        let pending = Pending { wanted, arrived: now, homeless: None, reply };
         self.offers.insert(id, pending);
         self.gateway.handle_offer(offer, now);
     }
@@ -293,11 +306,14 @@ impl Control {
                     self.gateway.handle_answer(id, Err(fault), clock.now);
                 }
             }
-            Output::Install { session, room: _, offer, route, plan } => self.install(session, &offer, route, plan, clock.now),
+            Output::Install { session, room: _, offer, route, plan } => {
+                self.install(session, &offer, route, plan, clock.now)
+            }
             Output::Open { session, room, hop } => {
                 let wish = self.wish(session, room, hop);
                 let random = &self.random;
-                let act = wish.and_then(|wish| self.drivers.open(&wish, &mut || draw(random), clock));
+                let act =
+                    wish.and_then(|wish| self.drivers.open(&wish, &mut || draw(random), clock));
                 match act {
                     Some(act) => self.act(Some(act)),
                     None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
@@ -311,7 +327,9 @@ impl Control {
                 }
             }
             Output::Reply { offer, result } => self.reply(offer, result),
-            Output::Plan { session, plan } => self.with_home(session, |home| Command::Plan { home, plan }),
+            Output::Plan { session, plan } => {
+                self.with_home(session, |home| Command::Plan { home, plan })
+            }
             Output::KeyFrame { sessions } => {
                 for session in sessions {
                     self.with_home(session, |home| Command::KeyFrame { home });
@@ -343,10 +361,17 @@ impl Control {
         let settled = self.homes.settle(session, offer, &mut |bytes| fill(random, bytes));
         match settled {
             Ok((home, client, ports)) => {
+                if let (Some(pending), Some(resident)) =
+                    (self.offers.get(&offer.id), self.homes.get_mut(session))
+                {
+                    let traceparent = pending.wanted.traceparent.clone();
+                    resident.caller = Some(Caller { arrived: pending.arrived, traceparent });
+                }
                 let dscp = self.dscp(&offer.scenario);
                 let media = offer.media.clone();
                 let seed = draw(&self.random);
-                let install = Install { home, session, media, client, route, plan, dscp, ports, seed };
+                let install =
+                    Install { home, session, media, client, route, plan, dscp, ports, seed };
                 self.command(home.worker, Command::Install(Box::new(install)));
             }
             Err(homeless) => {
@@ -370,7 +395,7 @@ impl Control {
         let Some(pending) = self.offers.remove(&offer) else {
             return;
         };
-        let Pending { wanted, homeless, reply } = pending;
+        let Pending { wanted, arrived: _, homeless, reply } = pending;
         let answer = match result {
             Ok(accepted) => match self.homes.get(accepted.session) {
                 Some(resident) => Ok(Opened {
@@ -424,7 +449,9 @@ impl Control {
 
     fn probe(&mut self, node: NodeId, sequence: u64, clock: Clock) {
         let prober = self.probers.get(node.0 as usize).and_then(Option::as_ref);
-        if prober.map(|prober| prober.probe(sequence, clock)) == Some(Err(std::io::ErrorKind::ConnectionRefused)) {
+        if prober.map(|prober| prober.probe(sequence, clock))
+            == Some(Err(std::io::ErrorKind::ConnectionRefused))
+        {
             self.gateway.handle_kernel_error(node, clock.now);
         }
     }
@@ -439,7 +466,11 @@ impl Control {
         }
     }
 
-    fn with_home(&mut self, session: SessionId, command: impl FnOnce(crate::flows::Home) -> Command) {
+    fn with_home(
+        &mut self,
+        session: SessionId,
+        command: impl FnOnce(crate::flows::Home) -> Command,
+    ) {
         if let Some(home) = self.homes.get(session).map(|resident| resident.home) {
             self.command(home.worker, command(home));
         }
@@ -462,13 +493,25 @@ impl Control {
     }
 
     fn tell(&self, event: Event, totals: Option<crate::worker::Totals>) {
-        let told = Told { at: SystemTime::now(), event: super::Happened::Core(event), totals };
+        let caller = match &event {
+            Event::Opened { session, .. } => {
+                self.homes.get(*session).and_then(|resident| resident.caller.clone())
+            }
+            _ => None,
+        };
+        let told =
+            Told { at: SystemTime::now(), event: super::Happened::Core(event), totals, caller };
         // Nobody listens, perhaps; that is no failure.
         let _ = self.events.send(Arc::new(told));
     }
 
     pub(super) fn tell_rollout(&self, rollout: super::Rollout) {
-        let told = Told { at: SystemTime::now(), event: super::Happened::Rollout(rollout), totals: None };
+        let told = Told {
+            at: SystemTime::now(),
+            event: super::Happened::Rollout(rollout),
+            totals: None,
+            caller: None,
+        };
         let _ = self.events.send(Arc::new(told));
     }
 
@@ -497,7 +540,8 @@ impl Control {
     ) {
         let Some(workshop) = self.policies.workshop(policy) else {
             if let Some(reply) = reply {
-                let _ = reply.send(Err(Failed::Policy(format!("there is no policy {policy}").into())));
+                let _ =
+                    reply.send(Err(Failed::Policy(format!("there is no policy {policy}").into())));
             }
             return;
         };
@@ -509,6 +553,7 @@ impl Control {
                     at: SystemTime::now(),
                     event: super::Happened::Rollout(rollout.clone()),
                     totals: None,
+                    caller: None,
                 };
                 let _ = events.send(Arc::new(told));
             }

@@ -89,7 +89,8 @@ impl Policies {
     pub(crate) fn start(&mut self, policy: PolicyName) -> std::io::Result<()> {
         let (jobs, inbox) = crossbeam_channel::bounded(QUESTIONS_MAX);
         let standing = Arc::new(Standing::new(policy.clone()));
-        let thread = thread::spawn(policy.clone(), inbox, Arc::clone(&standing), self.words.clone())?;
+        let thread =
+            thread::spawn(policy.clone(), inbox, Arc::clone(&standing), self.words.clone())?;
         self.running.insert(policy, Running { jobs, standing, thread: Some(thread) });
         Ok(())
     }

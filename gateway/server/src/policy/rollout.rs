@@ -12,6 +12,7 @@ use super::{Job, Ready, Standing};
 use crate::control::{Rollout, RolloutOutcome};
 
 /// A plugin's bytes and settings, and where they came from.
+#[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) bytes: Vec<u8>,
     pub(crate) settings: serde_json::Value,
@@ -47,7 +48,9 @@ impl std::fmt::Display for Unfit {
             Unfit::Disproved { questions, fault } => {
                 let detail = match fault {
                     Fault::Trap(said) | Fault::Malformed(said) => format!(": {said}"),
-                    Fault::Deadline | Fault::OutOfMemory | Fault::Late | Fault::Absent => String::new(),
+                    Fault::Deadline | Fault::OutOfMemory | Fault::Late | Fault::Absent => {
+                        String::new()
+                    }
                 };
                 write!(
                     f,
@@ -82,9 +85,15 @@ pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
 fn prove(workshop: &Workshop, source: Source) -> Result<(host::Policy, Box<str>), Unfit> {
     let Workshop { engine, catalog, policy, standing, .. } = workshop;
     let component = host::Component::vet(engine, &source.bytes).map_err(Unfit::Refused)?;
-    let mut revision =
-        host::Policy::install(engine, &component, policy.hook, source.settings, catalog.clone(), source.seed)
-            .map_err(Unfit::Refused)?;
+    let mut revision = host::Policy::install(
+        engine,
+        &component,
+        policy.hook,
+        source.settings,
+        catalog.clone(),
+        source.seed,
+    )
+    .map_err(Unfit::Refused)?;
     let questions = standing.questions();
     for (question, now_us) in &questions {
         let disproved = |fault| Unfit::Disproved { questions: questions.len(), fault };

@@ -31,7 +31,12 @@ struct Shown {
 
 impl Standing {
     pub(crate) fn new(policy: PolicyName) -> Standing {
-        Standing { policy, calls: AtomicU64::new(0), faults: AtomicU64::new(0), shown: Mutex::default() }
+        Standing {
+            policy,
+            calls: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            shown: Mutex::default(),
+        }
     }
 
     /// Nobody panics while holding it, and what it guards is only shown.
@@ -61,7 +66,13 @@ impl Standing {
         self.shown().questions.iter().cloned().collect()
     }
 
-    pub(crate) fn stands(&self, plugin: &str, origin: &str, revision: &str, previous: Option<&str>) {
+    pub(crate) fn stands(
+        &self,
+        plugin: &str,
+        origin: &str,
+        revision: &str,
+        previous: Option<&str>,
+    ) {
         let mut shown = self.shown();
         shown.plugin = plugin.into();
         shown.origin = origin.into();

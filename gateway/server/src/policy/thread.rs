@@ -32,10 +32,10 @@ pub(super) fn spawn(
 ) -> io::Result<std::thread::JoinHandle<()>> {
     let name = format!("policy {policy}");
     // Linux shows the first 15 bytes of a thread's name.
-    std::thread::Builder::new()
-        .name(name)
-        .stack_size(STACK)
-        .spawn(move || Desk { policy, standing, words, active: None, previous: None, record: Record::default() }.run(&jobs))
+    std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+        Desk { policy, standing, words, active: None, previous: None, record: Record::default() }
+            .run(&jobs)
+    })
 }
 
 struct Desk {
@@ -63,7 +63,11 @@ impl Record {
     /// Whether there were too many faults.
     fn note(&mut self, now: Instant, faulted: bool) -> bool {
         self.calls.push_back((now, faulted));
-        while self.calls.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > FAULTS_WITHIN) {
+        while self
+            .calls
+            .front()
+            .is_some_and(|(at, _)| now.saturating_duration_since(*at) > FAULTS_WITHIN)
+        {
             self.calls.pop_front();
         }
         let faults = self.calls.iter().filter(|(_, faulted)| *faulted).count();
@@ -78,7 +82,8 @@ impl Desk {
                 Job::Ask(ask) => self.answer(ask),
                 Job::Activate(ready) => self.activate(*ready),
                 Job::Rollback(reply) => {
-                    let outcome = self.roll_back("asked for").ok_or("there is no revision before this one");
+                    let outcome =
+                        self.roll_back("asked for").ok_or("there is no revision before this one");
                     if let Ok(rollout) = &outcome {
                         self.tell(Word::Rolled(rollout.clone()));
                     }
@@ -99,7 +104,11 @@ impl Desk {
                 revision.policy.ask(&ask.question, ask.now_us)
             }
         };
-        let fault = result.as_ref().err().filter(|fault| !matches!(fault, Fault::Late | Fault::Absent)).cloned();
+        let fault = result
+            .as_ref()
+            .err()
+            .filter(|fault| !matches!(fault, Fault::Late | Fault::Absent))
+            .cloned();
         let answered = result.is_ok();
         self.tell(Word::Answered(ask.id, result));
         if answered {
@@ -111,7 +120,8 @@ impl Desk {
             tracing::warn!(policy = %self.policy, fault = fault.name(), detail = ?fault, "a policy failed");
         }
         if self.record.note(Instant::now(), fault.is_some()) {
-            let reason = format!("too many faults; the last: {}", fault.map_or("", |fault| fault.name()));
+            let reason =
+                format!("too many faults; the last: {}", fault.map_or("", |fault| fault.name()));
             if let Some(rollout) = self.roll_back(&reason) {
                 self.tell(Word::Rolled(rollout));
             }
@@ -123,7 +133,8 @@ impl Desk {
         self.previous = self.active.replace(Revision { policy, origin });
         self.record = Record::default();
         self.show();
-        let rollout = self.rollout(RolloutOutcome::Activated, self.previous.as_ref(), None, since.elapsed());
+        let rollout =
+            self.rollout(RolloutOutcome::Activated, self.previous.as_ref(), None, since.elapsed());
         self.tell(Word::Rolled(rollout.clone()));
         if let Some(reply) = reply {
             let _ = reply.send(rollout);
@@ -137,7 +148,12 @@ impl Desk {
         let failed = self.active.replace(good);
         self.record = Record::default();
         self.show();
-        Some(self.rollout(RolloutOutcome::RolledBack, failed.as_ref(), Some(reason.into()), since.elapsed()))
+        Some(self.rollout(
+            RolloutOutcome::RolledBack,
+            failed.as_ref(),
+            Some(reason.into()),
+            since.elapsed(),
+        ))
     }
 
     fn rollout(
@@ -173,7 +189,7 @@ impl Desk {
             return;
         };
         while let Some(line) = active.policy.poll_line() {
-            tracing::info!(policy = %self.policy, level = ?line.level, "{}", line.message);
+            tracing::info!(policy = %self.policy, level = ?line.level, "{}", line.words);
         }
     }
 

@@ -40,7 +40,10 @@ pub(crate) struct Feedback {
 impl Feedback {
     pub(crate) fn new(ssrc: u32, media: &Media) -> Feedback {
         let takes = |wanted: fn(&evenkeel_core::Feedback) -> bool| {
-            media.streams.iter().any(|stream| stream.kind == Kind::Video && wanted(&stream.feedback))
+            media
+                .streams
+                .iter()
+                .any(|stream| stream.kind == Kind::Video && wanted(&stream.feedback))
         };
         Feedback {
             ssrc,
@@ -86,8 +89,13 @@ impl Feedback {
 
     /// A PLI, or where the client takes only that a FIR, for each video stream it sends.
     pub(crate) fn key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
-        let recently = self.asked_client.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_EVERY);
-        if recently || !self.may_write || self.video.is_empty() || !(self.takes_pli || self.takes_fir) {
+        let recently =
+            self.asked_client.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_EVERY);
+        if recently
+            || !self.may_write
+            || self.video.is_empty()
+            || !(self.takes_pli || self.takes_fir)
+        {
             return None;
         }
         self.asked_client = Some(now);
@@ -99,7 +107,8 @@ impl Feedback {
         } else {
             self.fir_number = self.fir_number.wrapping_add(1);
             let number = self.fir_number;
-            let entries: Vec<_> = self.video.iter().map(|&media| rtcp::FirEntry { media, number }).collect();
+            let entries: Vec<_> =
+                self.video.iter().map(|&media| rtcp::FirEntry { media, number }).collect();
             rtcp::write_fir(self.ssrc, &entries, &mut packet);
         }
         Some(packet)

@@ -111,7 +111,9 @@ impl Ingress {
             .username()
             .and_then(|username| Ufrag::new(username.server_ufrag.as_bytes()))
             .and_then(|ufrag| self.flows.entry(&Key::Ufrag(ufrag)));
-        let Some((entry, password)) = entry.and_then(|entry| Some((entry.clone(), entry.password?))) else {
+        let Some((entry, password)) =
+            entry.and_then(|entry| Some((entry.clone(), entry.password?)))
+        else {
             return refuse(ways, Reason::BadIntegrity);
         };
         let key = std::str::from_utf8(&password).ok().map(stun::Key::new)?;

@@ -83,7 +83,13 @@ impl Measure {
     }
 
     /// An RTP packet of the client's.
-    pub(crate) fn received(&mut self, header: &rtp::Header, length: usize, clock_rate: u32, now: Instant) {
+    pub(crate) fn received(
+        &mut self,
+        header: &rtp::Header,
+        length: usize,
+        clock_rate: u32,
+        now: Instant,
+    ) {
         self.last_heard = Some(now);
         self.bytes_up += length as u64;
         self.clock_rate = clock_rate;
@@ -109,8 +115,12 @@ impl Measure {
     pub(crate) fn read_reports(&mut self, compound: &[u8], now: Instant) {
         for packet in rtcp::packets(compound) {
             match packet {
-                Ok(rtcp::Packet::SenderReport(report)) => report.blocks().for_each(|block| self.read_block(&block, now)),
-                Ok(rtcp::Packet::ReceiverReport(report)) => report.blocks().for_each(|block| self.read_block(&block, now)),
+                Ok(rtcp::Packet::SenderReport(report)) => {
+                    report.blocks().for_each(|block| self.read_block(&block, now))
+                }
+                Ok(rtcp::Packet::ReceiverReport(report)) => {
+                    report.blocks().for_each(|block| self.read_block(&block, now))
+                }
                 Ok(_) => {}
                 Err(_) => return,
             }
@@ -127,7 +137,8 @@ impl Measure {
             return;
         };
         if block.last_sr == middle && middle != 0 {
-            let held = Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
+            let held =
+                Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
             let trip = now.saturating_duration_since(at).saturating_sub(held);
             self.rtt_us = u32::try_from(trip.as_micros()).ok();
         }
@@ -148,7 +159,8 @@ impl Measure {
     /// What QUIC knows of the path, in sums since the connection began.
     pub(crate) fn quic_path(&mut self, rtt_us: u32, lost: u32, sent: u32) {
         self.rtt_us = Some(rtt_us);
-        let (lost_now, sent_now) = (lost.wrapping_sub(self.quic_lost), sent.wrapping_sub(self.quic_sent));
+        let (lost_now, sent_now) =
+            (lost.wrapping_sub(self.quic_lost), sent.wrapping_sub(self.quic_sent));
         (self.quic_lost, self.quic_sent) = (lost, sent);
         if sent_now > 0 && lost_now <= sent_now {
             self.loss_down_ppm.show(i64::from(lost_now) * 1_000_000 / i64::from(sent_now));
@@ -188,7 +200,14 @@ impl Measure {
         let worst = self.loss_up_ppm.0.max(self.loss_down_ppm.0);
         if let Some(loss) = worst {
             let one_way = Duration::from_micros(u64::from(self.rtt_us.unwrap_or(0)) / 2);
-            set(Metric::RFactor, Some(i64::from(quality::r_factor(one_way, loss.max(0) as u32, quality::Codec::Opus))));
+            set(
+                Metric::RFactor,
+                Some(i64::from(quality::r_factor(
+                    one_way,
+                    loss.max(0) as u32,
+                    quality::Codec::Opus,
+                ))),
+            );
         }
         measures
     }

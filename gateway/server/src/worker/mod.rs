@@ -26,7 +26,7 @@ use evenkeel_media::{demux, trunk};
 use rustix::event::epoll;
 use tokio::sync::mpsc;
 
-pub(crate) use command::{Client, Command, Install, Leg, Report, Summary};
+pub(crate) use command::{Client, Command, Install, Leg, Report};
 pub use command::{Dscp, Totals};
 pub(crate) use ports::Ports;
 use session::{Loan, Session};
@@ -212,8 +212,13 @@ impl Worker {
         while !self.stopped {
             events.clear();
             let wait = self.next_summary.saturating_duration_since(Instant::now());
-            let timeout = rustix::event::Timespec::try_from(wait).expect("a summary is at most 100 ms away");
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+            let timeout =
+                rustix::event::Timespec::try_from(wait).expect("a summary is at most 100 ms away");
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&timeout),
+            ) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -269,7 +274,9 @@ impl Worker {
                     self.tags.remove(&tag);
                 }
             }
-            Command::Plan { home, plan } => self.with(home, now, |session, loan| session.set_plan(plan, loan)),
+            Command::Plan { home, plan } => {
+                self.with(home, now, |session, loan| session.set_plan(plan, loan))
+            }
             Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
             Command::Remove { home } => self.remove(home),
             Command::Sign { node, message } => self.ways.sign(node, &message),
@@ -334,7 +341,8 @@ impl Worker {
                     continue;
                 };
                 let from = (listener, source);
-                let Some((home, kind)) = self.ingress.judge(from, datagram, &mut self.ways, now) else {
+                let Some((home, kind)) = self.ingress.judge(from, datagram, &mut self.ways, now)
+                else {
                     continue;
                 };
                 let arrival = arrival::Arrival { listener, source, kind };
@@ -379,7 +387,9 @@ impl Worker {
             };
             match meta.kind {
                 ring::Kind::Media => session.from_client(packet, &mut Loan { ways, board, now }),
-                ring::Kind::Feedback { rtt_us, lost, sent } => session.measure.quic_path(rtt_us, lost, sent),
+                ring::Kind::Feedback { rtt_us, lost, sent } => {
+                    session.measure.quic_path(rtt_us, lost, sent)
+                }
                 ring::Kind::Attached | ring::Kind::Detached => session.measure.heard(now),
             }
         });
@@ -437,9 +447,12 @@ impl Worker {
             };
             packets += 1;
             let known = tags.get(&tag).filter(|(_, hop)| hop.node == node);
-            let session = known.and_then(|&(slot, hop)| Some((sessions.get_mut(slot as usize)?.as_mut()?, hop)));
+            let session = known
+                .and_then(|&(slot, hop)| Some((sessions.get_mut(slot as usize)?.as_mut()?, hop)));
             match session {
-                Some((session, hop)) => session.from_node(hop, packet, &mut Loan { ways, board, now }),
+                Some((session, hop)) => {
+                    session.from_node(hop, packet, &mut Loan { ways, board, now })
+                }
                 None => ways.drop(Reason::UnknownTag),
             }
         }

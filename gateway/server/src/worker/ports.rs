@@ -39,7 +39,13 @@ impl Ports {
     ///
     /// # Errors
     /// Why this packet could not go. An error that accuses another address costs it nothing.
-    pub(crate) fn send(&mut self, side: Side, to: SocketAddr, dscp: u8, packet: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(
+        &mut self,
+        side: Side,
+        to: SocketAddr,
+        dscp: u8,
+        packet: &[u8],
+    ) -> io::Result<()> {
         self.outbox.push(Some(to), dscp, packet);
         let socket = match side {
             Side::Rtp => &self.rtp,
@@ -55,6 +61,9 @@ impl Ports {
 
 impl std::fmt::Debug for Ports {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ports").field("rtp", &self.rtp).field("rtcp", &self.rtcp).finish_non_exhaustive()
+        f.debug_struct("Ports")
+            .field("rtp", &self.rtp)
+            .field("rtcp", &self.rtcp)
+            .finish_non_exhaustive()
     }
 }

@@ -113,16 +113,6 @@ impl Ways {
         Some(port.outbox.push(Some(address), dscp, datagram))
     }
 
-    /// Takes back what was queued last there.
-    pub(crate) fn take_back(&mut self, (listener, side): (u8, Side)) {
-        if let Some((rtp, rtcp)) = self.listeners.get_mut(usize::from(listener)) {
-            match side {
-                Side::Rtp => rtp.outbox.pop(),
-                Side::Rtcp => rtcp.as_mut().unwrap_or(rtp).outbox.pop(),
-            }
-        }
-    }
-
     /// Queues a packet on the trunk to a node, behind its tag.
     pub(crate) fn on_trunk(&mut self, node: NodeId, tag: Tag, packet: &[u8]) {
         let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) else {

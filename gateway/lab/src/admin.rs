@@ -1,0 +1,274 @@
+//! Speaks to a gateway's admin API: JSON over HTTP/1.1, by Unix socket or TCP, and its server-sent events.
+
+mod events;
+mod offer;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::{TcpStream, UnixStream};
+
+pub use events::{Event, Events};
+pub use offer::{
+    Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicAnswer, QuicOffer, RouteHop,
+    UdpAnswer,
+};
+
+/// Where an admin API listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// A TCP address.
+    Tcp(SocketAddr),
+}
+
+/// A client of the admin API. It keeps its connection and makes another when that is gone.
+pub struct Admin {
+    place: Place,
+    token: Option<String>,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Call<'a> {
+    /// The method.
+    pub method: Method,
+    /// The path, with its query.
+    pub path: &'a str,
+    /// Headers beside `host`, `content-type` and `authorization`.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body; JSON unless a header of the call says otherwise. Empty is no body.
+    pub body: Bytes,
+}
+
+/// What came back.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Reply {
+    /// The status code.
+    pub status: u16,
+    /// The headers, by lower-case name; the first of each.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why there is no answer, or not the one asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// Nobody listens there, or the connection broke.
+    #[error("the admin API is out of reach: {0}")]
+    Unreached(#[from] std::io::Error),
+    /// What came is no HTTP.
+    #[error("the admin API does not speak HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    /// The request cannot be put in words.
+    #[error("not a request: {0}")]
+    Request(#[from] hyper::http::Error),
+    /// The body is not the JSON that was expected.
+    #[error("not the answer expected: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The gateway refused.
+    #[error("{status} {code}: {message}")]
+    Refused {
+        /// The status code.
+        status: u16,
+        /// The `code` of its error object; empty if it gave none.
+        code: String,
+        /// The `message` of its error object, else the body.
+        message: String,
+    },
+}
+
+impl Reply {
+    /// The body as JSON.
+    ///
+    /// # Errors
+    /// [`Failed::Json`].
+    pub fn json(&self) -> Result<Value, Failed> {
+        Ok(serde_json::from_slice(&self.body)?)
+    }
+
+    /// The body as JSON of a reply that is a success.
+    ///
+    /// # Errors
+    /// [`Failed::Refused`] for any status outside 200–299, [`Failed::Json`].
+    pub fn accepted(&self) -> Result<Value, Failed> {
+        if (200..300).contains(&self.status) {
+            return if self.body.is_empty() { Ok(Value::Null) } else { self.json() };
+        }
+        let body: Value = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
+        let text = |key: &str| body["error"][key].as_str().map(str::to_owned);
+        Err(Failed::Refused {
+            status: self.status,
+            code: text("code").unwrap_or_default(),
+            message: text("message")
+                .unwrap_or_else(|| String::from_utf8_lossy(&self.body).into_owned()),
+        })
+    }
+}
+
+impl Admin {
+    /// A client that connects when first asked.
+    pub fn new(place: Place) -> Self {
+        Self { place, token: None, connection: None }
+    }
+
+    /// Sends this bearer token with every request.
+    #[must_use]
+    pub fn with_token(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    /// Makes one request and reads the whole reply, whatever its status.
+    ///
+    /// # Errors
+    /// All but [`Failed::Refused`] and [`Failed::Json`].
+    pub async fn ask(&mut self, call: Call<'_>) -> Result<Reply, Failed> {
+        let response = self.send(&call).await?;
+        let (head, body) = response.into_parts();
+        let headers = head
+            .headers
+            .iter()
+            .map(|(name, value)| {
+                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
+            .collect();
+        Ok(Reply { status: head.status.as_u16(), headers, body: body.collect().await?.to_bytes() })
+    }
+
+    /// Reads something as JSON.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn read(&mut self, path: &str) -> Result<Value, Failed> {
+        self.ask(Call { method: Method::GET, path, headers: &[], body: Bytes::new() })
+            .await?
+            .accepted()
+    }
+
+    /// Posts JSON, or nothing when it is [`Value::Null`].
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn post(&mut self, path: &str, body: &Value) -> Result<Value, Failed> {
+        let body = if body.is_null() { Bytes::new() } else { serde_json::to_vec(body)?.into() };
+        self.ask(Call { method: Method::POST, path, headers: &[], body }).await?.accepted()
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn open(&mut self, offer: &Offer) -> Result<Opened, Failed> {
+        let answer = self.post("/v1/sessions", &serde_json::to_value(offer)?).await?;
+        Ok(serde_json::from_value(answer)?)
+    }
+
+    /// Closes a session by the id its answer gave.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn close(&mut self, id: &str) -> Result<(), Failed> {
+        let path = format!("/v1/sessions/{id}");
+        let call = Call { method: Method::DELETE, path: &path, headers: &[], body: Bytes::new() };
+        self.ask(call).await?.accepted().map(drop)
+    }
+
+    /// Pushes a policy's bytes; the outcome is the object the API answers with, a refusal's too.
+    ///
+    /// # Errors
+    /// Any [`Failed`] but a refusal whose body is JSON.
+    pub async fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Failed> {
+        let path = format!("/v1/policies/{set}/{hook}");
+        let headers = [("content-type", "application/wasm")];
+        let body = Bytes::copy_from_slice(wasm);
+        self.ask(Call { method: Method::PUT, path: &path, headers: &headers, body }).await?.json()
+    }
+
+    /// Follows the events, on a connection of their own.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn events(&self) -> Result<Events, Failed> {
+        let mut own =
+            Self { place: self.place.clone(), token: self.token.clone(), connection: None };
+        let headers = [("accept", "text/event-stream")];
+        let call =
+            Call { method: Method::GET, path: "/v1/events", headers: &headers, body: Bytes::new() };
+        let response = own.send(&call).await?;
+        if response.status().is_success() {
+            return Ok(Events::new(response.into_body(), own));
+        }
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        let refused = Reply { status, headers: Vec::new(), body }.accepted();
+        Err(refused
+            .err()
+            .unwrap_or_else(|| Failed::Unreached(std::io::ErrorKind::InvalidData.into())))
+    }
+
+    async fn send(&mut self, call: &Call<'_>) -> Result<Response<Incoming>, Failed> {
+        if let Some(connection) = &mut self.connection
+            && connection.ready().await.is_err()
+        {
+            self.connection = None;
+        }
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            None => self.connection.insert(connect(&self.place).await?),
+        };
+        let mut request =
+            Request::builder().method(call.method.clone()).uri(call.path).header(HOST, "evenkeel");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if !call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+            && !call.body.is_empty()
+        {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        for (name, value) in call.headers {
+            request = request.header(*name, *value);
+        }
+        let answered = connection.send_request(request.body(Full::new(call.body.clone()))?).await;
+        if answered.is_err() {
+            self.connection = None;
+        }
+        Ok(answered?)
+    }
+}
+
+async fn connect(place: &Place) -> Result<SendRequest<Full<Bytes>>, Failed> {
+    match place {
+        Place::Unix(path) => shake(UnixStream::connect(path).await?).await,
+        Place::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            shake(stream).await
+        }
+    }
+}
+
+async fn shake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, Failed>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the connection; what broke it is told to whoever waits for an answer.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! Server-sent events (WHATWG HTML, section 9.2), as far as an API uses them.
+
+use bytes::{Buf, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::Value;
+
+use super::{Admin, Failed};
+
+/// One event.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Event {
+    /// Its name, `message` if it has none.
+    pub name: String,
+    /// Its id, if it has one.
+    pub id: Option<String>,
+    /// Its data as JSON.
+    pub data: Value,
+}
+
+/// The events of a gateway as they come.
+pub struct Events {
+    body: Incoming,
+    lines: Lines,
+    /// Keeps the connection open.
+    _connection: Admin,
+}
+
+/// Bytes as they came, and the event being put together.
+#[derive(Default)]
+struct Lines {
+    bytes: BytesMut,
+    name: String,
+    id: Option<String>,
+    data: String,
+}
+
+impl Events {
+    pub(super) fn new(body: Incoming, connection: Admin) -> Self {
+        Self { body, lines: Lines::default(), _connection: connection }
+    }
+
+    /// Waits for the next event; `None` when the gateway closes the stream.
+    ///
+    /// # Errors
+    /// [`Failed::Http`] when the connection breaks, [`Failed::Json`] when an event's data is not JSON.
+    pub async fn next(&mut self) -> Result<Option<Event>, Failed> {
+        loop {
+            if let Some(event) = self.lines.next()? {
+                return Ok(Some(event));
+            }
+            let Some(frame) = self.body.frame().await.transpose()? else { return Ok(None) };
+            if let Some(bytes) = frame.data_ref() {
+                self.lines.bytes.extend_from_slice(bytes);
+            }
+        }
+    }
+}
+
+impl Lines {
+    fn next(&mut self) -> Result<Option<Event>, Failed> {
+        while let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') {
+            let line =
+                String::from_utf8_lossy(&self.bytes[..end]).trim_end_matches('\r').to_owned();
+            self.bytes.advance(end + 1);
+            if line.is_empty() {
+                if self.data.is_empty() {
+                    continue;
+                }
+                let name = match std::mem::take(&mut self.name) {
+                    name if name.is_empty() => "message".to_owned(),
+                    name => name,
+                };
+                let data = serde_json::from_str(&std::mem::take(&mut self.data))?;
+                return Ok(Some(Event { name, id: self.id.clone(), data }));
+            }
+            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "event" => self.name = value.to_owned(),
+                "id" => self.id = Some(value.to_owned()),
+                "data" => {
+                    if !self.data.is_empty() {
+                        self.data.push('\n');
+                    }
+                    self.data.push_str(value);
+                }
+                // A comment, which keeps the connection alive, or a field nobody knows.
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(text: &str) -> Vec<Event> {
+        let mut lines = Lines::default();
+        let mut events = Vec::new();
+        // One byte at a time: a frame may end anywhere.
+        for byte in text.as_bytes() {
+            lines.bytes.extend_from_slice(&[*byte]);
+            events.extend(lines.next().unwrap());
+        }
+        events
+    }
+
+    #[test]
+    fn event_has_its_name_id_and_data_wherever_frames_end() {
+        let text =
+            ": hello\n\nevent: moved\nid: 7\ndata: {\"room\":\ndata: \"r1\"}\n\ndata: 1\r\n\r\n";
+        let [moved, plain] = &events(text)[..] else { panic!() };
+        assert_eq!((moved.name.as_str(), moved.id.as_deref()), ("moved", Some("7")));
+        assert_eq!(moved.data["room"], "r1");
+        assert_eq!((plain.name.as_str(), &plain.data), ("message", &Value::from(1)));
+    }
+
+    #[test]
+    fn comment_and_unfinished_event_are_no_events() {
+        assert_eq!(events(": keep-alive\n\nevent: moved\ndata: 1\n"), []);
+    }
+
+    #[test]
+    fn data_that_is_not_json_is_an_error() {
+        let mut lines = Lines { bytes: BytesMut::from("data: {\n\n"), ..Lines::default() };
+        assert!(matches!(lines.next(), Err(Failed::Json(_))));
+    }
+}

@@ -1,0 +1,191 @@
+//! An offer and its answer, as the admin API words them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// What a client asks for: `POST /v1/sessions`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Offer {
+    /// Which scenario, as `call`.
+    pub scenario: String,
+    /// Which room.
+    pub room: String,
+    /// What policies may know of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// How it comes in.
+    pub ingress: Ingress,
+    /// What it sends.
+    pub media: Vec<Media>,
+    /// `mux` (the default) or `own-port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtcp: Option<String>,
+    /// Addresses at `plain` nodes, by node name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, String>,
+}
+
+/// How a client comes in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ingress {
+    /// By UDP.
+    Udp(Identity),
+    /// By RTP over QUIC.
+    Quic(QuicOffer),
+}
+
+/// What an offer of QUIC says beside that it is one.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct QuicOffer {}
+
+/// How a UDP client proves who it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "identity", rename_all = "kebab-case")]
+pub enum Identity {
+    /// By its address and port, and another for its RTCP if it has one.
+    Declared {
+        /// Where its RTP comes from.
+        address: SocketAddr,
+        /// Where its RTCP comes from.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        rtcp: Option<SocketAddr>,
+    },
+    /// By its address; the port is learned once.
+    DeclaredIp {
+        /// The address.
+        address: std::net::IpAddr,
+    },
+    /// By ICE-lite.
+    Stun,
+}
+
+/// One stream.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Media {
+    /// Voice or picture.
+    pub kind: Kind,
+    /// What its packets may be.
+    pub payload_types: Vec<PayloadType>,
+    /// What feedback its sender understands: `pli`, `fir`, `remb`, `tmmbr`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub feedback: Vec<String>,
+    /// What it takes at its best, as `400 kbit/s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bitrate: Option<String>,
+}
+
+/// Voice or picture.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Voice.
+    Audio,
+    /// Picture.
+    Video,
+}
+
+/// A payload type and what it stands for.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PayloadType {
+    /// The number in the packet, 0–127.
+    pub payload_type: u8,
+    /// As `opus` or `vp8`.
+    pub codec: String,
+    /// Units of the timestamp per second.
+    pub clock_rate: u32,
+}
+
+/// What the gateway answers: 201.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct Opened {
+    /// The session's id, as `s17`.
+    pub id: String,
+    /// Its room.
+    pub room: String,
+    /// Its scenario.
+    pub scenario: String,
+    /// Where to send, by UDP.
+    #[serde(default)]
+    pub udp: Option<UdpAnswer>,
+    /// Where to connect, by QUIC.
+    #[serde(default)]
+    pub quic: Option<QuicAnswer>,
+    /// The nodes that carry it, in order.
+    #[serde(default)]
+    pub route: Vec<RouteHop>,
+    /// By hook, who decided.
+    #[serde(default)]
+    pub decided_by: BTreeMap<String, String>,
+}
+
+/// Where a UDP client sends, and what it proves itself with.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct UdpAnswer {
+    /// For RTP, and RTCP if muxed.
+    pub addresses: Vec<SocketAddr>,
+    /// For RTCP, if not.
+    #[serde(default)]
+    pub rtcp: Vec<SocketAddr>,
+    /// The gateway's ufrag for this session, if by STUN.
+    #[serde(default)]
+    pub ufrag: Option<String>,
+    /// And its password.
+    #[serde(default)]
+    pub password: Option<String>,
+}
+
+/// Where a QUIC client connects, and what it sends and gets there.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct QuicAnswer {
+    /// Where the gateway listens.
+    pub addresses: Vec<SocketAddr>,
+    /// The protocol to ask for.
+    pub alpn: String,
+    /// The certificate's SHA-256, in hex.
+    pub certificate_sha256: String,
+    /// The flow identifier of what the client sends, in decimal.
+    pub flow_to_gateway: String,
+    /// And of what it gets.
+    pub flow_from_gateway: String,
+}
+
+/// A hop of a route.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+pub struct RouteHop {
+    /// The node's name.
+    pub node: String,
+    /// Its region.
+    #[serde(default)]
+    pub region: String,
+    /// Its zone.
+    #[serde(default)]
+    pub zone: String,
+    /// Which of its lives.
+    #[serde(default)]
+    pub incarnation: u32,
+}
+
+impl Opened {
+    /// The session's number, from its id; `None` if the id is not `s` and a number.
+    pub fn number(&self) -> Option<u64> {
+        self.id.strip_prefix('s')?.parse().ok()
+    }
+}
+
+impl QuicAnswer {
+    /// The certificate's SHA-256; `None` unless it is 64 hex digits.
+    pub fn certificate(&self) -> Option<[u8; 32]> {
+        let hex = self.certificate_sha256.as_bytes();
+        if hex.len() != 64 {
+            return None;
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(hex.chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(digest)
+    }
+}

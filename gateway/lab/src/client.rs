@@ -1,0 +1,287 @@
+//! Clients by the hundred: they talk, listen, report, obey caps and key-frame requests, and enter all of it in the
+//! ledger.
+//!
+//! One thread carries all UDP clients, each with its own socket, woken by a timer wheel; another all QUIC clients, each
+//! with its own endpoint. What came is stamped by the kernel for UDP and by the reading thread for QUIC.
+
+mod ice;
+mod outgoing;
+mod pinned;
+mod quic;
+mod talker;
+mod udp;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+pub use ice::Credentials;
+pub(crate) use pinned::client_config;
+pub use talker::{Talker, Transmit};
+
+use crate::ledger::{Arrival, Ledger, Sent};
+
+/// A ledger that several threads write in.
+pub type SharedLedger = Arc<Mutex<Ledger>>;
+
+/// Voice a client sends: 50 packets/s of 60–200 bytes, 48 kHz clock, stream 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Voice {
+    /// The payload type, 0–127.
+    pub payload_type: u8,
+}
+
+/// Picture a client sends: frames of several packets, 90 kHz clock, stream 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Video {
+    /// The payload type, 0–127.
+    pub payload_type: u8,
+    /// What it sends uncapped, in bits per second.
+    pub bitrate_bps: u64,
+    /// Frames per second.
+    pub frames_per_second: u32,
+}
+
+impl Default for Voice {
+    fn default() -> Self {
+        Self { payload_type: 111 }
+    }
+}
+
+impl Default for Video {
+    fn default() -> Self {
+        Self { payload_type: 96, bitrate_bps: 400_000, frames_per_second: 25 }
+    }
+}
+
+/// Who a client is and what it sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Persona {
+    /// Its session, as it marks its packets.
+    pub session: u64,
+    /// Where its dice come from.
+    pub seed: u64,
+    /// Its voice; none listens only.
+    pub voice: Option<Voice>,
+    /// Its picture.
+    pub video: Option<Video>,
+}
+
+impl Persona {
+    fn clock_rate(&self, payload_type: u8) -> Option<u32> {
+        // A listener hears what others of its room send, who use the usual numbers.
+        let voice = self.voice.unwrap_or_default().payload_type;
+        let video = self.video.unwrap_or_default().payload_type;
+        match payload_type {
+            _ if payload_type == voice => Some(48_000),
+            _ if payload_type == video => Some(90_000),
+            _ => None,
+        }
+    }
+}
+
+/// How a client reaches the gateway.
+pub enum Way {
+    /// By UDP.
+    Udp(UdpWay),
+    /// By RTP over QUIC.
+    Quic(QuicWay),
+}
+
+/// How a client reaches the gateway by UDP.
+pub struct UdpWay {
+    /// Its socket, whose address the offer declared.
+    pub socket: UdpSocket,
+    /// Where to send.
+    pub gateway: SocketAddr,
+    /// Its socket for RTCP and where to send that, if not muxed.
+    pub rtcp: Option<(UdpSocket, SocketAddr)>,
+    /// What it proves itself with, if by STUN; it then sends nothing else before it was believed.
+    pub ice: Option<Credentials>,
+}
+
+/// How a client reaches the gateway by QUIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuicWay {
+    /// Where the gateway listens.
+    pub gateway: SocketAddr,
+    /// The SHA-256 of its certificate; no other is believed.
+    pub certificate_sha256: [u8; 32],
+    /// The flow identifier of what goes there.
+    pub flow_to_gateway: u64,
+    /// And of what comes.
+    pub flow_from_gateway: u64,
+}
+
+/// What a client has counted.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Tally {
+    /// RTP packets sent.
+    pub packets_sent: u64,
+    /// Marked RTP packets received.
+    pub packets_received: u64,
+    /// When the first came: nanoseconds since the Unix epoch.
+    pub first_heard_ns: Option<u64>,
+    /// Packets that could not be read, or carry no test header.
+    pub unreadable: u64,
+    /// Datagrams from elsewhere than the gateway, or of a foreign flow.
+    pub foreign: u64,
+    /// Sender and receiver reports received.
+    pub reports_received: u64,
+    /// Key frames asked for by PLI or FIR.
+    pub keys_asked: u64,
+    /// Key frames asked for with an SSRC it does not send.
+    pub keys_asked_of_others: u64,
+    /// Key frames sent; the first frame is one.
+    pub key_frames_sent: u64,
+    /// Key frames whose last packet came.
+    pub key_frames_received: u64,
+    /// Caps received by REMB.
+    pub caps: u64,
+    /// The last one, in bits per second.
+    pub cap_bps: Option<u64>,
+    /// What picture it sends now, in bits per second.
+    pub video_bps: u64,
+}
+
+/// How a client fares.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct State {
+    /// When it could send: at once if declared, when believed if by STUN, when connected if by QUIC; nanoseconds since
+    /// the Unix epoch.
+    pub ready_ns: Option<u64>,
+    /// Whether it sends media; false before it is ready, after it was hushed, and when it has gone.
+    pub talking: bool,
+    /// Why it cannot any more.
+    pub failed: Option<String>,
+    /// What it has counted, as of the last second; exactly, once it does not talk any more.
+    pub tally: Tally,
+}
+
+/// The states of all clients that ever joined, by session.
+type Roster = Arc<Mutex<BTreeMap<u64, State>>>;
+
+/// Clients in this process. Dropping it ends them all.
+pub struct Fleet {
+    udp: udp::Fleet,
+    quic: quic::Fleet,
+    roster: Roster,
+}
+
+impl Fleet {
+    /// Starts the two threads, with no clients yet.
+    ///
+    /// # Errors
+    /// What the kernel says when it has no thread or epoll for us.
+    pub fn start(ledger: &SharedLedger) -> io::Result<Self> {
+        let roster = Roster::default();
+        Ok(Self {
+            udp: udp::Fleet::start(Desk::new(ledger, &roster))?,
+            quic: quic::Fleet::start(Desk::new(ledger, &roster))?,
+            roster,
+        })
+    }
+
+    /// A client joins and begins to talk as soon as it can.
+    pub fn join(&self, persona: Persona, way: Way) {
+        lock(&self.roster).insert(persona.session, State::default());
+        match way {
+            Way::Udp(way) => self.udp.command(udp::Command::Join(persona, Box::new(way))),
+            Way::Quic(way) => self.quic.join(persona, way),
+        }
+    }
+
+    /// A client sends no more media; it goes on listening and reporting.
+    pub fn hush(&self, session: u64) {
+        self.udp.command(udp::Command::Hush(session));
+        self.quic.command(session, quic::Command::Hush);
+    }
+
+    /// A client goes, without a word.
+    pub fn leave(&self, session: u64) {
+        self.udp.command(udp::Command::Leave(session));
+        self.quic.command(session, quic::Command::Leave);
+    }
+
+    /// How each client fares that ever joined.
+    pub fn states(&self) -> BTreeMap<u64, State> {
+        lock(&self.roster).clone()
+    }
+
+    /// How one client fares; none if it never joined.
+    pub fn state(&self, session: u64) -> Option<State> {
+        lock(&self.roster).get(&session).cloned()
+    }
+
+    /// Ends all clients, and returns when all they noted is in the ledger.
+    pub fn finish(self) {
+        drop(self);
+    }
+}
+
+/// Whether a client that tells what it counted goes on talking.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Talking {
+    AsBefore,
+    No,
+}
+
+/// Where a thread of clients puts what it has to say. It never waits for a reader of the ledger: packets would be late.
+struct Desk {
+    ledger: SharedLedger,
+    roster: Roster,
+    sent: Vec<Sent>,
+    arrived: Vec<Arrival>,
+}
+
+impl Desk {
+    fn new(ledger: &SharedLedger, roster: &Roster) -> Self {
+        Self {
+            ledger: Arc::clone(ledger),
+            roster: Arc::clone(roster),
+            sent: Vec::new(),
+            arrived: Vec::new(),
+        }
+    }
+
+    /// Enters what was noted if nobody else has the ledger; else next time.
+    fn enter(&mut self) {
+        if let Ok(mut ledger) = self.ledger.try_lock() {
+            self.sent.drain(..).for_each(|packet| ledger.sent(packet));
+            self.arrived.drain(..).for_each(|arrival| ledger.arrived(arrival));
+        }
+    }
+
+    fn ready(&self, session: u64, at_ns: u64) {
+        self.tell(session, |state| (state.ready_ns, state.talking) = (Some(at_ns), true));
+    }
+
+    fn counted(&self, session: u64, tally: Tally, talking: Talking) {
+        self.tell(session, |state| {
+            state.tally = tally;
+            state.talking &= talking == Talking::AsBefore;
+        });
+    }
+
+    fn tell(&self, session: u64, change: impl FnOnce(&mut State)) {
+        change(lock(&self.roster).entry(session).or_default());
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let mut ledger = lock(&self.ledger);
+        self.sent.drain(..).for_each(|packet| ledger.sent(packet));
+        self.arrived.drain(..).for_each(|arrival| ledger.arrived(arrival));
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

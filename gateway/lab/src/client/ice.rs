@@ -1,0 +1,97 @@
+//! A client's side of ICE towards an ICE-lite gateway: checks until one is answered, then consent.
+
+use std::net::SocketAddr;
+
+use evenkeel_media::stun::{Binding, Key, Outcome, Response, Role, Transaction, Username};
+use fastrand::Rng;
+
+/// How soon an unanswered first check is sent again.
+const CHECK_EVERY_NS: u64 = 50_000_000;
+/// How often consent is renewed; RFC 7675 says about every 5 s, and an impaired path loses some.
+const CONSENT_EVERY_NS: u64 = 1_000_000_000;
+/// The priority of a host candidate of component 1 (RFC 8445, section 5.1.2).
+const PRIORITY: u32 = (126 << 24) | (65_535 << 8) | 255;
+
+/// What the gateway's answer to an offer gave.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The gateway's ufrag for the session.
+    pub ufrag: String,
+    /// And its password.
+    pub password: String,
+}
+
+pub(super) struct Ice {
+    server_ufrag: String,
+    client_ufrag: String,
+    key: Key,
+    rng: Rng,
+    tie_breaker: u64,
+    asked: Option<Transaction>,
+    next_ns: u64,
+    /// The address the gateway sees, once a check was answered.
+    pub(super) mapped: Option<SocketAddr>,
+    pub(super) refusals: u64,
+}
+
+impl Ice {
+    pub(super) fn new(credentials: &Credentials, seed: u64, now_ns: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        Self {
+            server_ufrag: credentials.ufrag.clone(),
+            client_ufrag: (0..8).map(|_| rng.alphanumeric()).collect(),
+            key: Key::new(&credentials.password),
+            tie_breaker: rng.u64(..),
+            rng,
+            asked: None,
+            next_ns: now_ns,
+            mapped: None,
+            refusals: 0,
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> u64 {
+        self.next_ns
+    }
+
+    /// Appends a check to `out` if one is due, and says whether it did.
+    pub(super) fn poll_transmit(&mut self, now_ns: u64, out: &mut Vec<u8>) -> bool {
+        if now_ns < self.next_ns {
+            return false;
+        }
+        self.next_ns =
+            now_ns + if self.mapped.is_some() { CONSENT_EVERY_NS } else { CHECK_EVERY_NS };
+        let mut id = [0; 12];
+        self.rng.fill(&mut id);
+        self.asked = Some(Transaction(id));
+        Binding {
+            transaction: Transaction(id),
+            username: Some(Username {
+                server_ufrag: &self.server_ufrag,
+                client_ufrag: &self.client_ufrag,
+            }),
+            key: Some(&self.key),
+            priority: Some(PRIORITY),
+            role: Some(Role::Controlling(self.tie_breaker)),
+            use_candidate: true,
+        }
+        .write(out);
+        true
+    }
+
+    /// Takes in an answer; what is not signed with the password, or answers nothing we asked last, is nothing.
+    pub(super) fn handle(&mut self, datagram: &[u8]) {
+        let Ok(response) = Response::parse(datagram) else { return };
+        if self.asked != Some(response.transaction()) {
+            return;
+        }
+        match response.outcome() {
+            Outcome::Mapped(address) if response.verify(&self.key).is_ok() => {
+                self.mapped = Some(address);
+                self.asked = None;
+            }
+            Outcome::Mapped(_) => {}
+            Outcome::Refused(_) => self.refusals += 1,
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The streams a client sends: voice at an even pace, picture in frames.
+
+use evenkeel_media::rtcp::SenderInfo;
+use evenkeel_media::rtp;
+use fastrand::Rng;
+
+use super::{Video, Voice};
+use crate::Mark;
+use crate::ledger::Sent;
+use crate::reception::ntp_of;
+
+/// Voice packets come every 20 ms.
+const VOICE_EVERY_NS: u64 = 20_000_000;
+const VOICE_CLOCK: u32 = 48_000;
+/// What Opus makes of speech at about 50 kbit/s, test header and all.
+const VOICE_BYTES: std::ops::RangeInclusive<usize> = 60..=200;
+/// What voice takes of a cap on all a client sends: 50 packets/s of 130 bytes and their RTP header.
+const VOICE_BPS: u64 = 57_000;
+const VIDEO_CLOCK: u32 = 90_000;
+/// The largest payload of a video packet, so that a frame has several.
+const VIDEO_PACKET_BYTES: usize = 800;
+/// A key frame is this many times as large as the others.
+const KEY_FRAME_TIMES: u64 = 3;
+/// Below this picture is not worth sending: a cap is obeyed down to here.
+const VIDEO_FLOOR_BPS: u64 = 30_000;
+/// The smallest payload: the test header and one byte that says what it is.
+const PAYLOAD_MIN: usize = Mark::LENGTH + 1;
+
+/// The byte after the test header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Content {
+    Voice,
+    Key,
+    Delta,
+}
+
+impl Content {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Voice => b'V',
+            Self::Key => b'K',
+            Self::Delta => b'D',
+        }
+    }
+
+    pub(super) fn of(payload: &[u8]) -> Option<Self> {
+        [Self::Voice, Self::Key, Self::Delta]
+            .into_iter()
+            .find(|content| payload.get(Mark::LENGTH) == Some(&content.byte()))
+    }
+}
+
+/// What all streams have.
+struct Track {
+    session: u64,
+    stream: u8,
+    payload_type: u8,
+    clock_rate: u32,
+    ssrc: u32,
+    sequence: u16,
+    timestamp_first: u32,
+    started_ns: u64,
+    number: u64,
+    octets: u32,
+}
+
+impl Track {
+    fn timestamp_at(&self, at_ns: u64) -> u32 {
+        let since = u128::from(at_ns.saturating_sub(self.started_ns));
+        let units = since * u128::from(self.clock_rate) / 1_000_000_000;
+        self.timestamp_first.wrapping_add(units as u32)
+    }
+
+    fn packet(
+        &mut self,
+        timestamp: u32,
+        marker: bool,
+        content: Content,
+        size: usize,
+        now_ns: u64,
+        out: &mut Vec<u8>,
+    ) -> Sent {
+        let mark = Mark {
+            session: self.session,
+            number: self.number,
+            sent_ns: now_ns,
+            node: 0,
+            stream: self.stream,
+        };
+        let mut payload = Vec::with_capacity(size);
+        mark.write(&mut payload);
+        payload.push(content.byte());
+        payload.resize(size.max(PAYLOAD_MIN), 0x5a);
+        let (payload_type, sequence, ssrc) = (self.payload_type, self.sequence, self.ssrc);
+        rtp::write(&rtp::Fields { payload_type, marker, sequence, timestamp, ssrc }, &payload, out);
+        self.sequence = sequence.wrapping_add(1);
+        self.number += 1;
+        self.octets = self.octets.wrapping_add(payload.len() as u32);
+        let Mark { session, stream, number, sent_ns: at_ns, .. } = mark;
+        Sent { session, stream, number, at_ns, timestamp, clock_rate: self.clock_rate }
+    }
+
+    fn sender_info(&self, now_ns: u64) -> SenderInfo {
+        SenderInfo {
+            ssrc: self.ssrc,
+            ntp: ntp_of(now_ns),
+            timestamp: self.timestamp_at(now_ns),
+            packets: self.number as u32,
+            octets: self.octets,
+        }
+    }
+}
+
+fn track(
+    session: u64,
+    stream: u8,
+    (payload_type, clock_rate): (u8, u32),
+    started_ns: u64,
+    rng: &mut Rng,
+) -> Track {
+    Track {
+        session,
+        stream,
+        payload_type,
+        clock_rate,
+        ssrc: rng.u32(..),
+        sequence: rng.u16(..),
+        timestamp_first: rng.u32(..),
+        started_ns,
+        number: 0,
+        octets: 0,
+    }
+}
+
+pub(super) struct VoiceStream {
+    track: Track,
+    next_ns: u64,
+}
+
+impl VoiceStream {
+    pub(super) fn new(session: u64, voice: Voice, now_ns: u64, rng: &mut Rng) -> Self {
+        let track = track(session, 0, (voice.payload_type, VOICE_CLOCK), now_ns, rng);
+        // Clients do not speak in step.
+        Self { track, next_ns: now_ns + rng.u64(0..VOICE_EVERY_NS) }
+    }
+
+    pub(super) fn next_ns(&self) -> u64 {
+        self.next_ns
+    }
+
+    pub(super) fn ssrc(&self) -> u32 {
+        self.track.ssrc
+    }
+
+    pub(super) fn sender_info(&self, now_ns: u64) -> SenderInfo {
+        self.track.sender_info(now_ns)
+    }
+
+    pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> Sent {
+        let timestamp = self.track.timestamp_at(self.next_ns);
+        let first = self.track.number == 0;
+        self.next_ns += VOICE_EVERY_NS;
+        self.track.packet(timestamp, first, Content::Voice, rng.usize(VOICE_BYTES), now_ns, out)
+    }
+}
+
+pub(super) struct VideoStream {
+    track: Track,
+    settings: Video,
+    next_ns: u64,
+    /// Of the frame under way: its timestamp, what it is, and bytes left.
+    frame: Option<(u32, Content, usize)>,
+    key_asked: bool,
+    cap_bps: Option<u64>,
+    shares_with_voice: bool,
+    pub(super) key_frames: u64,
+}
+
+impl VideoStream {
+    pub(super) fn new(
+        session: u64,
+        settings: Video,
+        shares_with_voice: bool,
+        now_ns: u64,
+        rng: &mut Rng,
+    ) -> Self {
+        let track = track(session, 1, (settings.payload_type, VIDEO_CLOCK), now_ns, rng);
+        let next_ns = now_ns + rng.u64(0..frame_every_ns(settings));
+        Self {
+            track,
+            settings,
+            next_ns,
+            frame: None,
+            key_asked: true,
+            cap_bps: None,
+            shares_with_voice,
+            key_frames: 0,
+        }
+    }
+
+    pub(super) fn next_ns(&self) -> u64 {
+        if self.frame.is_some() { 0 } else { self.next_ns }
+    }
+
+    pub(super) fn ssrc(&self) -> u32 {
+        self.track.ssrc
+    }
+
+    pub(super) fn sender_info(&self, now_ns: u64) -> SenderInfo {
+        self.track.sender_info(now_ns)
+    }
+
+    /// The next frame is a key frame.
+    pub(super) fn ask_key(&mut self) {
+        self.key_asked = true;
+    }
+
+    /// All that the client sends shall not be more than this.
+    pub(super) fn cap(&mut self, bitrate_bps: u64) {
+        self.cap_bps = Some(bitrate_bps);
+    }
+
+    /// What it sends now, in bits per second of RTP packets.
+    pub(super) fn bitrate_bps(&self) -> u64 {
+        let voice = if self.shares_with_voice { VOICE_BPS } else { 0 };
+        let allowed =
+            self.cap_bps.map_or(u64::MAX, |cap| cap.saturating_sub(voice).max(VIDEO_FLOOR_BPS));
+        self.settings.bitrate_bps.min(allowed)
+    }
+
+    pub(super) fn packet(&mut self, now_ns: u64, rng: &mut Rng, out: &mut Vec<u8>) -> Sent {
+        let (timestamp, content, left) = match self.frame.take() {
+            Some(frame) => frame,
+            None => self.next_frame(rng),
+        };
+        let size = left.min(VIDEO_PACKET_BYTES);
+        let rest = left - size;
+        if rest > 0 {
+            self.frame = Some((timestamp, content, rest));
+        }
+        self.track.packet(timestamp, rest == 0, content, size, now_ns, out)
+    }
+
+    fn next_frame(&mut self, rng: &mut Rng) -> (u32, Content, usize) {
+        let timestamp = self.track.timestamp_at(self.next_ns);
+        self.next_ns += frame_every_ns(self.settings);
+        let usual = self.bitrate_bps() / 8 / u64::from(self.settings.frames_per_second.max(1));
+        let content =
+            if std::mem::take(&mut self.key_asked) { Content::Key } else { Content::Delta };
+        let bytes = match content {
+            Content::Key => {
+                self.key_frames += 1;
+                usual * KEY_FRAME_TIMES
+            }
+            Content::Delta | Content::Voice => usual * rng.u64(80..=120) / 100,
+        };
+        // Its packets' headers come out of the same rate.
+        let packets = bytes.div_ceil(VIDEO_PACKET_BYTES as u64).max(1);
+        let payload = bytes.saturating_sub(packets * rtp::HEADER_LEN as u64);
+        (timestamp, content, usize::try_from(payload).unwrap_or(PAYLOAD_MIN).max(PAYLOAD_MIN))
+    }
+}
+
+fn frame_every_ns(settings: Video) -> u64 {
+    1_000_000_000 / u64::from(settings.frames_per_second.max(1))
+}

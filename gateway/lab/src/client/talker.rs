@@ -1,0 +1,244 @@
+//! One client without its socket: what it sends when, and what it makes of what comes.
+
+use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::rtcp::{self, Packet};
+use evenkeel_media::rtp;
+use fastrand::Rng;
+
+use super::outgoing::{Content, VideoStream, VoiceStream};
+use super::{Persona, Tally};
+use crate::Mark;
+use crate::ledger::{Arrival, Sent};
+use crate::reception::Reception;
+
+/// How often a client reports: once a second.
+const REPORT_EVERY_NS: u64 = 1_000_000_000;
+/// Streams it keeps count of; past this the one longest silent is forgotten. A conference has fewer speakers.
+const HEARD_MAX: usize = 64;
+
+/// What a client wants sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transmit {
+    /// An RTP packet, to be noted in the ledger.
+    Rtp(Sent),
+    /// A compound RTCP packet.
+    Rtcp,
+}
+
+/// One client without its socket. After anything is handled, drain [`poll_transmit`](Self::poll_transmit).
+pub struct Talker {
+    persona: Persona,
+    rng: Rng,
+    own_ssrc: u32,
+    voice: Option<VoiceStream>,
+    video: Option<VideoStream>,
+    heard: Vec<Heard>,
+    report_ns: u64,
+    tally: Tally,
+}
+
+struct Heard {
+    ssrc: u32,
+    last_ns: u64,
+    reception: Reception,
+}
+
+impl Talker {
+    /// A client that begins to talk now, and reports at once: a listener is known by that.
+    pub fn new(persona: Persona, now_ns: u64) -> Self {
+        let mut rng = Rng::with_seed(persona.seed);
+        let session = persona.session;
+        let voice = persona.voice.map(|voice| VoiceStream::new(session, voice, now_ns, &mut rng));
+        let beside_voice = voice.is_some();
+        let video = persona
+            .video
+            .map(|video| VideoStream::new(session, video, beside_voice, now_ns, &mut rng));
+        let own_ssrc =
+            voice.as_ref().map(VoiceStream::ssrc).or(video.as_ref().map(VideoStream::ssrc));
+        Self {
+            persona,
+            own_ssrc: own_ssrc.unwrap_or_else(|| rng.u32(..)),
+            rng,
+            voice,
+            video,
+            heard: Vec::new(),
+            report_ns: now_ns,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Sends no more media; it listens and reports on.
+    pub fn hush(&mut self) {
+        self.tally = self.tally();
+        self.tally.video_bps = 0;
+        (self.voice, self.video) = (None, None);
+    }
+
+    /// What it has counted.
+    pub fn tally(&self) -> Tally {
+        let video_bps = self.video.as_ref().map_or(0, VideoStream::bitrate_bps);
+        let key_frames_sent =
+            self.video.as_ref().map_or(self.tally.key_frames_sent, |video| video.key_frames);
+        Tally { video_bps, key_frames_sent, ..self.tally }
+    }
+
+    /// When to ask for packets again: nanoseconds since the Unix epoch.
+    pub fn poll_timeout(&self) -> u64 {
+        let voice = self.voice.as_ref().map_or(u64::MAX, VoiceStream::next_ns);
+        let video = self.video.as_ref().map_or(u64::MAX, VideoStream::next_ns);
+        self.report_ns.min(voice).min(video)
+    }
+
+    /// Appends the next packet that is due to `out`, if one is.
+    pub fn poll_transmit(&mut self, now_ns: u64, out: &mut Vec<u8>) -> Option<Transmit> {
+        if self.report_ns <= now_ns {
+            self.report_ns = now_ns + REPORT_EVERY_NS;
+            self.write_report(now_ns, out);
+            return Some(Transmit::Rtcp);
+        }
+        let voice_due = self.voice.as_mut().filter(|voice| voice.next_ns() <= now_ns);
+        let video_due = self.video.as_mut().filter(|video| video.next_ns() <= now_ns);
+        let sent = match (voice_due, video_due) {
+            (Some(voice), _) => voice.packet(now_ns, &mut self.rng, out),
+            (None, Some(video)) => video.packet(now_ns, &mut self.rng, out),
+            (None, None) => return None,
+        };
+        self.tally.packets_sent += 1;
+        Some(Transmit::Rtp(sent))
+    }
+
+    /// Takes in a packet that came at this time. What is to be noted in the ledger comes back.
+    pub fn handle_packet(&mut self, packet: &[u8], at_ns: u64) -> Option<Arrival> {
+        match demux::classify(packet) {
+            Kind::Rtp => self.handle_rtp(packet, at_ns),
+            Kind::Rtcp => {
+                self.handle_rtcp(packet, at_ns);
+                None
+            }
+            _ => {
+                self.tally.unreadable += 1;
+                None
+            }
+        }
+    }
+
+    fn handle_rtp(&mut self, packet: &[u8], at_ns: u64) -> Option<Arrival> {
+        let Some((header, mark)) = marked(packet) else {
+            self.tally.unreadable += 1;
+            return None;
+        };
+        self.tally.packets_received += 1;
+        self.tally.first_heard_ns = self.tally.first_heard_ns.or(Some(at_ns));
+        if Content::of(header.payload(packet)) == Some(Content::Key) && header.marker {
+            self.tally.key_frames_received += 1;
+        }
+        let clock_rate = self.persona.clock_rate(header.payload_type);
+        let heard = self.heard(header.ssrc, at_ns);
+        heard.reception.packet(header.sequence);
+        if let Some(clock_rate) = clock_rate {
+            heard.reception.timing(header.timestamp, clock_rate, at_ns);
+        }
+        Some(Arrival {
+            receiver: self.persona.session,
+            sender: mark.session,
+            stream: mark.stream,
+            number: mark.number,
+            node: mark.node,
+            sent_ns: mark.sent_ns,
+            at_ns,
+            ssrc: header.ssrc,
+            sequence: header.sequence,
+            timestamp: header.timestamp,
+        })
+    }
+
+    fn handle_rtcp(&mut self, compound: &[u8], at_ns: u64) {
+        for packet in rtcp::packets(compound) {
+            match packet {
+                Ok(Packet::Pli(pli)) => self.asked_for_key(pli.media),
+                Ok(Packet::Fir(fir)) => {
+                    fir.entries().for_each(|entry| self.asked_for_key(entry.media))
+                }
+                Ok(Packet::Remb(remb)) => {
+                    self.tally.caps += 1;
+                    self.tally.cap_bps = Some(remb.bitrate_bps);
+                    if let Some(video) = &mut self.video {
+                        video.cap(remb.bitrate_bps);
+                    }
+                }
+                Ok(Packet::SenderReport(report)) => {
+                    self.tally.reports_received += 1;
+                    self.heard(report.info.ssrc, at_ns)
+                        .reception
+                        .sender_report(report.info.ntp, at_ns);
+                }
+                Ok(Packet::ReceiverReport(_)) => self.tally.reports_received += 1,
+                Ok(
+                    Packet::Nack(_)
+                    | Packet::Description(_)
+                    | Packet::Bye(_)
+                    | Packet::Other { .. },
+                ) => {}
+                Err(_) => self.tally.unreadable += 1,
+            }
+        }
+    }
+
+    fn asked_for_key(&mut self, media: u32) {
+        match &mut self.video {
+            Some(video) if video.ssrc() == media => {
+                self.tally.keys_asked += 1;
+                video.ask_key();
+            }
+            // A gateway that asks with an SSRC this client does not send gets nothing, and it shows.
+            _ => self.tally.keys_asked_of_others += 1,
+        }
+    }
+
+    fn heard(&mut self, ssrc: u32, at_ns: u64) -> &mut Heard {
+        let index = match self.heard.iter().position(|heard| heard.ssrc == ssrc) {
+            Some(index) => index,
+            None => {
+                if self.heard.len() == HEARD_MAX
+                    && let Some(silent) = (0..HEARD_MAX).min_by_key(|&i| self.heard[i].last_ns)
+                {
+                    self.heard.swap_remove(silent);
+                }
+                self.heard.push(Heard { ssrc, last_ns: at_ns, reception: Reception::default() });
+                self.heard.len() - 1
+            }
+        };
+        let heard = &mut self.heard[index];
+        heard.last_ns = at_ns;
+        heard
+    }
+
+    /// A sender report for each stream, else a receiver report; what was heard; the name.
+    fn write_report(&mut self, now_ns: u64, out: &mut Vec<u8>) {
+        let blocks: Vec<_> =
+            self.heard.iter_mut().map(|heard| heard.reception.report(heard.ssrc, now_ns)).collect();
+        let voice = self.voice.as_ref().map(|voice| voice.sender_info(now_ns));
+        let video = self.video.as_ref().map(|video| video.sender_info(now_ns));
+        let mut infos = voice.into_iter().chain(video).filter(|info| info.packets > 0).peekable();
+        if infos.peek().is_none() {
+            rtcp::write_receiver_report(self.own_ssrc, &blocks, out);
+        }
+        for (place, info) in infos.enumerate() {
+            rtcp::write_sender_report(&info, if place == 0 { &blocks } else { &[] }, out);
+        }
+        rtcp::write_cname(
+            self.own_ssrc,
+            format!("session-{}", self.persona.session).as_bytes(),
+            out,
+        );
+    }
+}
+
+fn marked(packet: &[u8]) -> Option<(rtp::Header, Mark)> {
+    let header = rtp::Header::parse(packet).ok()?;
+    let mark = Mark::read(header.payload(packet))?;
+    Some((header, mark))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+use std::net::UdpSocket;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use evenkeel_media::roq::{self, Flow};
+use evenkeel_media::stun;
+
+use super::*;
+use crate::ledger::{Member, Tolerance};
+use crate::quic_server::{self, QuicServer};
+use crate::sample_node::{Numbers, Options, PlainRoom, SampleNode, number_of};
+
+/// Enough voice to tell what is to be told.
+const ENOUGH: u64 = 40;
+
+struct Rig {
+    ledger: SharedLedger,
+    fleet: Fleet,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let ledger = SharedLedger::default();
+        let fleet = Fleet::start(&ledger).unwrap();
+        Self { ledger, fleet }
+    }
+
+    fn member(&self, session: u64, room: u64) {
+        lock(&self.ledger).join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+    }
+
+    /// Waits for the thing itself.
+    fn wait(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !done(self) {
+            assert!(Instant::now() < deadline, "{what}: {:?}", self.fleet.states());
+            std::thread::yield_now();
+        }
+    }
+
+    fn wait_arrived(&self, count: u64) {
+        self.wait("packets arrive", |rig| lock(&rig.ledger).arrived_count() >= count);
+    }
+
+    /// Everyone falls silent; all that was sent is noted and comes in.
+    fn settle(&self, sessions: &[u64]) {
+        sessions.iter().for_each(|&session| self.fleet.hush(session));
+        self.wait("everyone is silent", |rig| {
+            sessions.iter().all(|&session| !rig.state(session).talking)
+        });
+        let sent: u64 =
+            sessions.iter().map(|&session| self.state(session).tally.packets_sent).sum();
+        self.wait("all is noted", |rig| lock(&rig.ledger).sent_count() == sent);
+        self.wait("all arrive", |rig| lock(&rig.ledger).missing().is_empty());
+    }
+
+    fn state(&self, session: u64) -> State {
+        self.fleet.state(session).unwrap()
+    }
+}
+
+fn persona(session: u64, video: Option<Video>) -> Persona {
+    Persona { session, seed: session, voice: Some(Voice::default()), video }
+}
+
+fn udp(gateway: SocketAddr) -> UdpWay {
+    UdpWay { socket: UdpSocket::bind("127.0.0.1:0").unwrap(), gateway, rtcp: None, ice: None }
+}
+
+/// A sample node on port legs, all in one room.
+fn node(numbers: Numbers) -> (SocketAddr, impl FnOnce() -> crate::sample_node::Counters) {
+    let mut options = Options::new("127.0.0.1:0".parse().unwrap(), "n1");
+    (options.numbers, options.plain_room) = (numbers, PlainRoom::Shared);
+    let node = SampleNode::bind(options).unwrap();
+    let (address, ending) = (node.address(), node.ending());
+    let thread = std::thread::spawn(move || node.run().unwrap());
+    (address, move || {
+        ending.store(true, Ordering::Relaxed);
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+fn two_people_hear_each_other_through_a_node_and_the_books_are_clean() {
+    for numbers in [Numbers::Rewritten, Numbers::Untouched] {
+        let (node, end) = node(numbers);
+        let rig = Rig::new();
+        // Both are there before either is due anything: the node learns them from their first reports.
+        for session in [1, 2] {
+            rig.fleet.join(persona(session, Some(Video::default())), Way::Udp(udp(node)));
+        }
+        rig.wait("both hear", |rig| {
+            [1, 2].iter().all(|&s| rig.state(s).tally.first_heard_ns.is_some())
+        });
+        for session in [1, 2] {
+            let from_ns = rig
+                .state(3 - session)
+                .tally
+                .first_heard_ns
+                .max(rig.state(session).tally.first_heard_ns);
+            lock(&rig.ledger).join(Member {
+                session,
+                room: 1,
+                from_ns: from_ns.unwrap(),
+                until_ns: u64::MAX,
+            });
+        }
+        let before = lock(&rig.ledger).arrived_count();
+        rig.wait_arrived(before + 4 * ENOUGH);
+        rig.settle(&[1, 2]);
+        let Rig { ledger, fleet } = rig;
+        fleet.finish();
+        let ledger = lock(&ledger);
+        assert_eq!(ledger.misdelivered(), []);
+        assert_eq!(ledger.twice(), []);
+        assert_eq!(ledger.continuity_breaks(Tolerance::default()), []);
+        assert_eq!(ledger.splits(Duration::ZERO), []);
+        assert!(ledger.gaps_at(ledger.member(1).unwrap().from_ns).len() == 2);
+        assert_eq!(
+            ledger.rooms_on(number_of("n1"), u64::MAX),
+            std::collections::BTreeSet::from([1])
+        );
+        assert!(end().sender_reports >= 2);
+    }
+}
+
+#[test]
+fn stamp_of_the_kernel_lies_between_sending_and_reading() {
+    let (node, _end) = node(Numbers::Rewritten);
+    let rig = Rig::new();
+    rig.fleet.join(persona(1, None), Way::Udp(udp(node)));
+    rig.wait_arrived(3);
+    let now_ns = crate::clock::now_ns();
+    let ledger = lock(&rig.ledger);
+    let heard: Vec<_> = ledger.misdelivered();
+    assert!(heard.len() >= 3, "of nobody's room yet");
+    assert!(
+        heard.iter().all(|arrival| arrival.sent_ns <= arrival.at_ns && arrival.at_ns <= now_ns)
+    );
+}
+
+#[test]
+fn packet_from_elsewhere_is_foreign() {
+    let (node, _end) = node(Numbers::Rewritten);
+    let rig = Rig::new();
+    let way = udp(node);
+    let client = way.socket.local_addr().unwrap();
+    rig.fleet.join(persona(1, None), Way::Udp(way));
+    UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[0x80, 111], client).unwrap();
+    rig.wait("it is counted", |rig| rig.state(1).tally.foreign == 1);
+}
+
+#[test]
+fn client_that_leaves_sends_no_more_and_is_remembered() {
+    let (node, end) = node(Numbers::Rewritten);
+    let rig = Rig::new();
+    rig.fleet.join(persona(1, None), Way::Udp(udp(node)));
+    rig.wait_arrived(3);
+    rig.fleet.leave(1);
+    rig.wait("it has gone", |rig| rig.state(1).tally.packets_sent > 0);
+    let sent = rig.state(1).tally.packets_sent;
+    rig.fleet.finish();
+    assert_eq!(lock(&rig.ledger).sent_count(), sent);
+    assert!(end().packets_in > sent, "its reports came too");
+}
+
+#[test]
+fn client_that_proves_itself_sends_nothing_before_it_is_believed() {
+    let gateway = UdpSocket::bind("127.0.0.1:0").unwrap();
+    gateway.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let rig = Rig::new();
+    let key = stun::Key::new("the password of the session");
+    let ice = Credentials { ufrag: "gate".into(), password: "the password of the session".into() };
+    let way = UdpWay { ice: Some(ice), ..udp(gateway.local_addr().unwrap()) };
+    rig.fleet.join(persona(1, None), Way::Udp(way));
+    let mut buffer = [0; 2_048];
+    for round in 0..3 {
+        let (length, source) = gateway.recv_from(&mut buffer).unwrap();
+        let request = stun::Request::parse(&buffer[..length]).unwrap();
+        assert_eq!(request.username().unwrap().server_ufrag, "gate");
+        assert!(request.use_candidate() && request.verify(&key).is_ok());
+        let mut answer = Vec::new();
+        // First nothing, then an answer signed with another password, then a good one.
+        let other = stun::Key::new("another password altogether");
+        match round {
+            0 => continue,
+            1 => stun::write_success(request.transaction(), source, Some(&other), &mut answer),
+            _ => stun::write_success(request.transaction(), source, Some(&key), &mut answer),
+        }
+        gateway.send_to(&answer, source).unwrap();
+    }
+    loop {
+        let (length, _) = gateway.recv_from(&mut buffer).unwrap();
+        if !stun::is_stun(&buffer[..length]) {
+            break;
+        }
+    }
+    rig.wait("it is ready", |rig| rig.state(1).ready_ns.is_some());
+}
+
+#[test]
+fn refused_check_shows() {
+    let gateway = UdpSocket::bind("127.0.0.1:0").unwrap();
+    gateway.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let rig = Rig::new();
+    let ice = Credentials { ufrag: "gate".into(), password: "wrong".into() };
+    let way = UdpWay { ice: Some(ice), ..udp(gateway.local_addr().unwrap()) };
+    rig.fleet.join(persona(1, None), Way::Udp(way));
+    let mut buffer = [0; 2_048];
+    let (length, source) = gateway.recv_from(&mut buffer).unwrap();
+    let mut answer = Vec::new();
+    let transaction = stun::Request::parse(&buffer[..length]).unwrap().transaction();
+    stun::write_error(transaction, stun::Code::Unauthenticated, &mut answer);
+    gateway.send_to(&answer, source).unwrap();
+    rig.wait("it shows", |rig| rig.state(1).failed.is_some());
+    assert_eq!(rig.state(1).ready_ns, None);
+}
+
+#[test]
+fn reports_go_to_a_port_of_their_own_when_not_muxed() {
+    let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (media, reports) = (bind(), bind());
+    reports.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let rig = Rig::new();
+    let own = bind();
+    let own_address = own.local_addr().unwrap();
+    let rtcp = Some((own, reports.local_addr().unwrap()));
+    rig.fleet.join(persona(1, None), Way::Udp(UdpWay { rtcp, ..udp(media.local_addr().unwrap()) }));
+    let mut buffer = [0; 2_048];
+    let (length, source) = reports.recv_from(&mut buffer).unwrap();
+    assert_eq!(source, own_address);
+    assert!(evenkeel_media::rtcp::packets(&buffer[..length]).all(|packet| packet.is_ok()));
+    reports.send_to(&buffer[..length], source).unwrap();
+    rig.wait("the answer is read there", |rig| rig.state(1).tally.reports_received == 1);
+}
+
+/// A gateway for one client: gives back what comes on one flow on another, in datagrams, and packets above this size
+/// in streams.
+fn mirror(stream_above: usize) -> (QuicWay, QuicServer) {
+    let (to, from) = (Flow::new(41).unwrap(), Flow::new(42).unwrap());
+    let server =
+        quic_server::start(move |connection| reflect(connection, (to, from), stream_above));
+    let way = QuicWay {
+        gateway: server.address,
+        certificate_sha256: server.certificate_sha256,
+        flow_to_gateway: to.number(),
+        flow_from_gateway: from.number(),
+    };
+    (way, server)
+}
+
+async fn reflect(connection: quinn::Connection, (to, from): (Flow, Flow), stream_above: usize) {
+    loop {
+        let packet = tokio::select! {
+            datagram = connection.read_datagram() => {
+                let Ok(datagram) = datagram else { return };
+                let (flow, packet) = roq::read_datagram(&datagram).unwrap();
+                assert_eq!(flow, to);
+                packet.to_vec()
+            }
+            stream = connection.accept_uni() => {
+                let Ok(mut stream) = stream else { return };
+                let bytes = stream.read_to_end(70_000).await.unwrap();
+                let mut decoder = roq::StreamDecoder::new(70_000);
+                let mut input = &bytes[..];
+                assert_eq!(decoder.next(&mut input), Ok(Some(roq::Item::Flow(to))));
+                let Ok(Some(roq::Item::Packet(packet))) = decoder.next(&mut input) else { panic!() };
+                packet.to_vec()
+            }
+        };
+        let mut out = Vec::new();
+        if packet.len() > stream_above {
+            roq::write_stream_start(from, &mut out);
+            roq::write_stream_packet(&packet, &mut out);
+            let mut stream = connection.open_uni().await.unwrap();
+            stream.write_all(&out).await.unwrap();
+            stream.finish().unwrap();
+        } else {
+            roq::write_datagram(from, &packet, &mut out);
+            connection.send_datagram(out.into()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn client_over_quic_hears_itself_in_datagrams_and_streams() {
+    let (way, _server) = mirror(600);
+    let rig = Rig::new();
+    rig.member(1, 1);
+    rig.fleet.join(persona(1, Some(Video::default())), Way::Quic(way));
+    rig.wait_arrived(2 * ENOUGH);
+    rig.settle(&[1]);
+    let state = rig.state(1);
+    assert!(state.ready_ns.is_some() && state.failed.is_none());
+    assert!(state.tally.key_frames_received >= 1, "in streams: its packets are of 800 bytes");
+    let Rig { ledger, fleet } = rig;
+    fleet.finish();
+    let ledger = lock(&ledger);
+    assert_eq!((ledger.missing(), ledger.twice()), (vec![], vec![]));
+    assert_eq!(ledger.continuity_breaks(Tolerance::default()), []);
+}
+
+#[test]
+fn packet_of_a_foreign_flow_is_not_taken() {
+    let (way, _server) = mirror(usize::MAX);
+    let rig = Rig::new();
+    let way = QuicWay { flow_from_gateway: 43, ..way };
+    rig.fleet.join(persona(1, None), Way::Quic(way));
+    rig.wait("it is counted", |rig| rig.state(1).tally.foreign > 0);
+    assert_eq!(lock(&rig.ledger).arrived_count(), 0);
+}
+
+#[test]
+fn gateway_with_another_certificate_is_not_believed() {
+    let (way, _server) = mirror(usize::MAX);
+    let rig = Rig::new();
+    let way = QuicWay { certificate_sha256: [0; 32], ..way };
+    rig.fleet.join(persona(1, None), Way::Quic(way));
+    rig.wait("it fails", |rig| rig.state(1).failed.is_some());
+    assert_eq!(rig.state(1).ready_ns, None);
+}

@@ -1,0 +1,263 @@
+//! All UDP clients on one thread: a socket each, one epoll, one timer wheel.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use evenkeel_media::demux::{self, Kind};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::ice::Ice;
+use super::{Desk, Persona, Talker, Talking, Tally, Transmit, UdpWay};
+use crate::clock;
+use crate::datagrams::{self, Inbox};
+use crate::wheel::Wheel;
+
+/// How long the thread sleeps at most, and so how long a command may wait.
+const NAP_MS: u64 = 10;
+/// Readiness told by one call; more is told by the next.
+const EVENTS: usize = 128;
+/// Larger than any packet a gateway sends; a larger one is counted as unreadable.
+const DATAGRAM: usize = 9_216;
+/// Datagrams read from a socket at once: a client gets a few per wake-up.
+const BATCH: usize = 16;
+
+pub(super) enum Command {
+    Join(Persona, Box<UdpWay>),
+    Hush(u64),
+    Leave(u64),
+}
+
+pub(super) struct Fleet {
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fleet {
+    pub(super) fn start(desk: Desk) -> io::Result<Self> {
+        let (commands, orders) = channel();
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let crew = Crew {
+            epoll,
+            clients: Vec::new(),
+            by_session: BTreeMap::new(),
+            wheel: Wheel::new(clock::now_ns()),
+            desk,
+        };
+        let thread = std::thread::Builder::new()
+            .name("clients-udp".into())
+            .spawn(move || crew.run(&orders))?;
+        Ok(Self { commands: Some(commands), thread: Some(thread) })
+    }
+
+    pub(super) fn command(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // The thread ends only with this handle.
+            let _heard = commands.send(command);
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+struct Crew {
+    epoll: Epoll,
+    /// By slot; a slot is not used again.
+    clients: Vec<Option<Client>>,
+    by_session: BTreeMap<u64, usize>,
+    wheel: Wheel,
+    desk: Desk,
+}
+
+struct Client {
+    session: u64,
+    way: UdpWay,
+    ice: Option<Ice>,
+    persona: Persona,
+    /// None until it may send.
+    talker: Option<Talker>,
+    foreign: u64,
+}
+
+impl Crew {
+    fn run(mut self, orders: &Receiver<Command>) {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut inbox = Inbox::new(DATAGRAM, BATCH);
+        let mut due = Vec::new();
+        loop {
+            loop {
+                match orders.try_recv() {
+                    Ok(command) => self.obey(command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        self.clients
+                            .iter()
+                            .flatten()
+                            .for_each(|client| client.tell(&self.desk, Talking::No));
+                        return;
+                    }
+                }
+            }
+            let nap = self.wheel.sleep_ms(clock::now_ns()).unwrap_or(NAP_MS).min(NAP_MS);
+            let timeout =
+                EpollTimeout::try_from(Duration::from_millis(nap)).unwrap_or(EpollTimeout::ZERO);
+            // An interrupted wait is an empty one: the loop comes round again.
+            let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            for event in &events[..ready] {
+                let slot = usize::try_from(event.data() >> 1).unwrap_or(usize::MAX);
+                self.read(slot, event.data() & 1 == 1, &mut inbox);
+            }
+            self.wheel.turn(clock::now_ns(), &mut due);
+            for slot in due.drain(..) {
+                self.wake(slot);
+            }
+            self.desk.enter();
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Join(persona, way) => {
+                let session = persona.session;
+                if let Err(error) = self.join(persona, *way) {
+                    self.desk.tell(session, |state| state.failed = Some(error.to_string()));
+                }
+            }
+            Command::Hush(session) => {
+                let slot = self.by_session.get(&session).copied();
+                if let Some(client) = slot.and_then(|slot| self.clients[slot].as_mut())
+                    && let Some(talker) = &mut client.talker
+                {
+                    talker.hush();
+                    client.tell(&self.desk, Talking::No);
+                }
+            }
+            Command::Leave(session) => {
+                let gone =
+                    self.by_session.remove(&session).and_then(|slot| self.clients[slot].take());
+                if let Some(client) = gone {
+                    client.tell(&self.desk, Talking::No);
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, persona: Persona, way: UdpWay) -> io::Result<()> {
+        let slot = self.clients.len();
+        let sockets = [Some(&way.socket), way.rtcp.as_ref().map(|(socket, _)| socket)];
+        for (socket, token) in sockets.into_iter().flatten().zip(((slot as u64) << 1)..) {
+            socket.set_nonblocking(true)?;
+            datagrams::stamp_arrivals(socket)?;
+            self.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        }
+        let now_ns = clock::now_ns();
+        let ice = way.ice.as_ref().map(|credentials| Ice::new(credentials, persona.seed, now_ns));
+        let talker = ice.is_none().then(|| Talker::new(persona, now_ns));
+        if talker.is_some() {
+            self.desk.ready(persona.session, now_ns);
+        }
+        let session = persona.session;
+        self.clients.push(Some(Client { session, way, ice, persona, talker, foreign: 0 }));
+        self.by_session.insert(session, slot);
+        self.wheel.arm(slot, now_ns);
+        Ok(())
+    }
+
+    fn read(&mut self, slot: usize, rtcp: bool, inbox: &mut Inbox) {
+        let Some(Some(client)) = self.clients.get_mut(slot) else { return };
+        let (socket, gateway) = client.end(rtcp);
+        // A refusal of something sent before: the gateway is gone, which the books will show.
+        if inbox.receive(socket).is_err() {
+            return;
+        }
+        for datagram in inbox.iter() {
+            let at_ns = datagram.stamp_ns.unwrap_or_else(clock::now_ns);
+            if datagram.source != gateway {
+                client.foreign += 1;
+            } else if demux::classify(datagram.bytes) == Kind::Stun {
+                client.handle_stun(datagram.bytes, &self.desk);
+            } else if let Some(talker) = &mut client.talker {
+                self.desk.arrived.extend(talker.handle_packet(datagram.bytes, at_ns));
+            }
+        }
+    }
+
+    fn wake(&mut self, slot: usize) {
+        let Some(Some(client)) = self.clients.get_mut(slot) else { return };
+        let mut packet = Vec::with_capacity(1_500);
+        if let Some(ice) = &mut client.ice
+            && ice.poll_transmit(clock::now_ns(), &mut packet)
+        {
+            send(&client.way.socket, client.way.gateway, &packet);
+        }
+        let mut reported = false;
+        while let Some(talker) = &mut client.talker {
+            packet.clear();
+            match talker.poll_transmit(clock::now_ns(), &mut packet) {
+                Some(Transmit::Rtp(sent)) => {
+                    self.desk.sent.push(sent);
+                    send(&client.way.socket, client.way.gateway, &packet);
+                }
+                Some(Transmit::Rtcp) => {
+                    reported = true;
+                    let (socket, gateway) = client.end(client.way.rtcp.is_some());
+                    send(socket, gateway, &packet);
+                }
+                None => break,
+            }
+        }
+        if reported {
+            client.tell(&self.desk, Talking::AsBefore);
+        }
+        self.wheel.arm(slot, client.poll_timeout());
+    }
+}
+
+impl Client {
+    fn end(&self, rtcp: bool) -> (&UdpSocket, SocketAddr) {
+        match &self.way.rtcp {
+            Some((socket, gateway)) if rtcp => (socket, *gateway),
+            _ => (&self.way.socket, self.way.gateway),
+        }
+    }
+
+    fn poll_timeout(&self) -> u64 {
+        let talker = self.talker.as_ref().map_or(u64::MAX, Talker::poll_timeout);
+        self.ice.as_ref().map_or(u64::MAX, Ice::poll_timeout).min(talker)
+    }
+
+    fn handle_stun(&mut self, datagram: &[u8], desk: &Desk) {
+        let Some(ice) = &mut self.ice else { return };
+        ice.handle(datagram);
+        if ice.mapped.is_some() && self.talker.is_none() {
+            let now_ns = clock::now_ns();
+            self.talker = Some(Talker::new(self.persona, now_ns));
+            desk.ready(self.session, now_ns);
+        }
+        if self.talker.is_none() && ice.refusals > 0 {
+            desk.tell(self.session, |state| {
+                state.failed = Some("the gateway refuses its STUN checks".into())
+            });
+        }
+    }
+
+    fn tell(&self, desk: &Desk, talking: Talking) {
+        let Some(talker) = &self.talker else { return };
+        desk.counted(self.session, Tally { foreign: self.foreign, ..talker.tally() }, talking);
+    }
+}
+
+/// A full or refusing socket loses the packet, as any network would: then it is missing, and the books show it.
+fn send(socket: &UdpSocket, to: SocketAddr, packet: &[u8]) {
+    let _lost_at_worst = socket.send_to(packet, to);
+}

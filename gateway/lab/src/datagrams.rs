@@ -1,0 +1,234 @@
+//! Many datagrams in one system call, each with its source and the time the kernel received it.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt,
+    sockopt,
+};
+use nix::sys::time::TimeSpec;
+
+/// Datagrams sent by one system call: a burst of a hundred sessions fits two of them.
+const BATCH: usize = 64;
+
+/// One datagram as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Its bytes; empty if it did not fit the room given (then [`truncated`](Self::truncated) is set).
+    pub bytes: &'a [u8],
+    /// Where it came from.
+    pub source: SocketAddr,
+    /// When the kernel received it, nanoseconds since the Unix epoch; `None` unless [`stamp_arrivals`] was called.
+    pub stamp_ns: Option<u64>,
+    /// It was larger than the room given for it.
+    pub truncated: bool,
+}
+
+struct Meta {
+    length: usize,
+    source: SocketAddr,
+    stamp_ns: Option<u64>,
+    truncated: bool,
+}
+
+/// Asks the kernel to stamp what this socket receives (SO_TIMESTAMPNS).
+///
+/// # Errors
+/// What the kernel says.
+pub fn stamp_arrivals(socket: &UdpSocket) -> io::Result<()> {
+    setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
+}
+
+/// Room for one batch of datagrams, used again and again.
+pub struct Inbox {
+    bytes: Vec<u8>,
+    size: usize,
+    received: Vec<Meta>,
+}
+
+impl Inbox {
+    /// Room for this many datagrams at once, of at most `size` bytes each.
+    pub fn new(size: usize, count: usize) -> Self {
+        Self { bytes: vec![0; size * count], size, received: Vec::with_capacity(count) }
+    }
+
+    /// Reads what is there. A blocking socket waits for the first datagram, at most its read timeout.
+    ///
+    /// Returns how many came; 0 when the time ran out or a signal came first.
+    ///
+    /// # Errors
+    /// What the kernel says, a refusal (ECONNREFUSED) of something sent earlier among it.
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        self.received.clear();
+        let Self { bytes, size, received } = self;
+        // Made anew each time: the kernel writes the lengths it used into the headers, and what it used for one socket
+        // would be too short for the next of another family.
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(
+            bytes.len() / *size,
+            Some(nix::cmsg_space!(TimeSpec)),
+        );
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
+            bytes.chunks_exact_mut(*size).map(|chunk| [IoSliceMut::new(chunk)]).collect();
+        let results = match recvmmsg(
+            socket.as_raw_fd(),
+            &mut headers,
+            slices.iter_mut(),
+            MsgFlags::MSG_WAITFORONE,
+            None,
+        ) {
+            Ok(results) => results,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(0),
+            Err(errno) => return Err(errno.into()),
+        };
+        for message in results {
+            let stamp_ns = message.cmsgs().ok().and_then(|mut all| {
+                all.find_map(|control| match control {
+                    ControlMessageOwned::ScmTimestampns(time) => Some(stamp_of(time)),
+                    _ => None,
+                })
+            });
+            let Some(source) = message.address.as_ref().and_then(std_address) else { continue };
+            let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+            received.push(Meta { length: message.bytes, source, stamp_ns, truncated });
+        }
+        Ok(self.received.len())
+    }
+
+    /// What the last [`receive`](Self::receive) brought, in the order of arrival.
+    pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
+        self.received.iter().zip(self.bytes.chunks_exact(self.size)).map(|(meta, chunk)| Datagram {
+            bytes: if meta.truncated { &[] } else { &chunk[..meta.length.min(chunk.len())] },
+            source: meta.source,
+            stamp_ns: meta.stamp_ns,
+            truncated: meta.truncated,
+        })
+    }
+}
+
+/// Datagrams waiting to leave together.
+pub struct Outbox {
+    bytes: Vec<u8>,
+    waiting: Vec<(Range<usize>, SocketAddr)>,
+    headers: MultiHeaders<SockaddrStorage>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            waiting: Vec::new(),
+            headers: MultiHeaders::preallocate(BATCH, None),
+        }
+    }
+}
+
+impl Outbox {
+    /// Adds a datagram for this address.
+    pub fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(datagram);
+        self.waiting.push((start..self.bytes.len(), to));
+    }
+
+    /// Sends all that waits, in order. One that the kernel refuses is left out; the rest go on.
+    ///
+    /// Returns how many were sent.
+    pub fn flush(&mut self, socket: &UdpSocket) -> usize {
+        let (mut next, mut sent) = (0, 0);
+        while next < self.waiting.len() {
+            let batch = &self.waiting[next..self.waiting.len().min(next + BATCH)];
+            let slices: Vec<[IoSlice<'_>; 1]> =
+                batch.iter().map(|(range, _)| [IoSlice::new(&self.bytes[range.clone()])]).collect();
+            let addresses: Vec<Option<SockaddrStorage>> =
+                batch.iter().map(|(_, to)| Some(SockaddrStorage::from(*to))).collect();
+            let outcome = sendmmsg(
+                socket.as_raw_fd(),
+                &mut self.headers,
+                slices.iter(),
+                &addresses,
+                [],
+                MsgFlags::MSG_NOSIGNAL,
+            );
+            match outcome.map(Iterator::count) {
+                Ok(count) => {
+                    sent += count;
+                    next += count.max(1);
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => next += 1,
+            }
+        }
+        self.waiting.clear();
+        self.bytes.clear();
+        sent
+    }
+}
+
+fn stamp_of(time: TimeSpec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec()).unwrap_or(0))
+}
+
+fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = address.as_sockaddr_in() {
+        return Some(SocketAddrV4::from(*v4).into());
+    }
+    address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+
+    fn pair() -> (UdpSocket, UdpSocket) {
+        let (a, b) =
+            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        b.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        (a, b)
+    }
+
+    #[test]
+    fn batch_arrives_in_order_with_source_and_kernel_stamp() {
+        let (a, b) = pair();
+        stamp_arrivals(&b).unwrap();
+        let (mut outbox, mut inbox) = (Outbox::default(), Inbox::new(2_048, 64));
+        for round in 0..3u8 {
+            let before = clock::now_ns();
+            for i in 0..100u8 {
+                outbox.push(b.local_addr().unwrap(), &[round, i]);
+            }
+            assert_eq!(outbox.flush(&a), 100);
+            let mut seen = Vec::new();
+            while seen.len() < 100 {
+                assert!(inbox.receive(&b).unwrap() > 0);
+                for datagram in inbox.iter() {
+                    assert_eq!(datagram.source, a.local_addr().unwrap());
+                    assert!(datagram.stamp_ns.unwrap() >= before);
+                    seen.push(datagram.bytes[1]);
+                }
+            }
+            assert_eq!(seen, (0..100).collect::<Vec<u8>>());
+        }
+    }
+
+    #[test]
+    fn datagram_too_large_is_marked_and_the_next_is_whole() {
+        let (a, b) = pair();
+        let mut inbox = Inbox::new(8, 2);
+        a.send_to(&[1; 9], b.local_addr().unwrap()).unwrap();
+        a.send_to(&[2; 8], b.local_addr().unwrap()).unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            inbox.receive(&b).unwrap();
+            seen.extend(inbox.iter().map(|datagram| (datagram.truncated, datagram.bytes.to_vec())));
+        }
+        assert_eq!(seen, [(true, vec![]), (false, vec![2; 8])]);
+    }
+}

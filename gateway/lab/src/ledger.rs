@@ -1,0 +1,241 @@
+//! The books: what each session sent and received, and everything that can be told from it afterwards.
+//!
+//! It judges nothing while packets flow; every question is answered from the same records, as often as one likes.
+
+mod account;
+mod continuity;
+mod gap;
+mod split;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use account::{Account, Death, Excuses, Packet};
+pub use continuity::{Break, BreakKind, Tolerance};
+pub use gap::{Gap, Spread, Switch};
+pub use split::Split;
+
+/// One packet as it left a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// The session that sent it.
+    pub session: u64,
+    /// Which of its streams.
+    pub stream: u8,
+    /// Its place in that stream, from 0; the ledger takes them in order.
+    pub number: u64,
+    /// When: nanoseconds since the Unix epoch.
+    pub at_ns: u64,
+    /// Its RTP timestamp as sent.
+    pub timestamp: u32,
+    /// Units of the timestamp per second.
+    pub clock_rate: u32,
+}
+
+/// One packet as it came to a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrival {
+    /// The session that received it.
+    pub receiver: u64,
+    /// The session that sent it, by its test header.
+    pub sender: u64,
+    /// Which of the sender's streams.
+    pub stream: u8,
+    /// Its number in that stream.
+    pub number: u64,
+    /// The node that reflected it.
+    pub node: u32,
+    /// When it was sent: nanoseconds since the Unix epoch.
+    pub sent_ns: u64,
+    /// When it arrived, on the same clock.
+    pub at_ns: u64,
+    /// SSRC as it arrived.
+    pub ssrc: u32,
+    /// Sequence number as it arrived.
+    pub sequence: u16,
+    /// Timestamp as it arrived.
+    pub timestamp: u32,
+}
+
+/// One participant: which room, and from when until when packets sent by others are due to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The session.
+    pub session: u64,
+    /// Its room.
+    pub room: u64,
+    /// Packets sent at this time or later are due to it.
+    pub from_ns: u64,
+    /// Packets sent at this time or later no longer are; `u64::MAX` while it stays.
+    pub until_ns: u64,
+}
+
+/// One sender's stream as one receiver sees it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Path {
+    /// The receiving session.
+    pub receiver: u64,
+    /// The sending session.
+    pub sender: u64,
+    /// The stream of the sender.
+    pub stream: u8,
+}
+
+/// Everything that was sent and received.
+///
+/// In a room that ever had one member only, its own packets are due back to it; in any other room each member's
+/// packets are due to all others, and its own coming back is not held against anyone.
+#[derive(Clone, Default, Debug)]
+pub struct Ledger {
+    sent: BTreeMap<(u64, u8), Vec<Sent>>,
+    arrivals: BTreeMap<Path, Vec<Arrival>>,
+    members: BTreeMap<u64, Member>,
+    rooms: BTreeMap<u64, BTreeSet<u64>>,
+}
+
+impl Ledger {
+    /// Notes who is in a room; a second note of the same session replaces its times.
+    pub fn join(&mut self, member: Member) {
+        self.members.insert(member.session, member);
+        self.rooms.entry(member.room).or_default().insert(member.session);
+    }
+
+    /// From this time on nothing is due to this session any more.
+    pub fn leave(&mut self, session: u64, at_ns: u64) {
+        if let Some(member) = self.members.get_mut(&session) {
+            member.until_ns = member.until_ns.min(at_ns);
+        }
+    }
+
+    /// Notes a packet sent.
+    pub fn sent(&mut self, packet: Sent) {
+        self.sent.entry((packet.session, packet.stream)).or_default().push(packet);
+    }
+
+    /// Notes a packet received.
+    pub fn arrived(&mut self, arrival: Arrival) {
+        let Arrival { receiver, sender, stream, .. } = arrival;
+        self.arrivals.entry(Path { receiver, sender, stream }).or_default().push(arrival);
+    }
+
+    /// How many packets were sent.
+    pub fn sent_count(&self) -> u64 {
+        self.sent.values().map(|stream| stream.len() as u64).sum()
+    }
+
+    /// How many packets arrived, doubles among them.
+    pub fn arrived_count(&self) -> u64 {
+        self.arrivals.values().map(|path| path.len() as u64).sum()
+    }
+
+    /// Where and when this session is due packets.
+    pub fn member(&self, session: u64) -> Option<&Member> {
+        self.members.get(&session)
+    }
+
+    /// Packets that were due at a receiver and never came, in the order of receiver, sender, stream and number.
+    ///
+    /// Ask when the network has had time to deliver what was sent last, or bound it with [`leave`](Self::leave).
+    pub fn missing(&self) -> Vec<Packet> {
+        let mut missing = Vec::new();
+        for (&(session, stream), sent) in &self.sent {
+            for receiver in self.receivers_of(session) {
+                let path = Path { receiver: receiver.session, sender: session, stream };
+                let numbers: BTreeSet<u64> =
+                    self.path(path).iter().map(|arrival| arrival.number).collect();
+                let due =
+                    |packet: &&Sent| (receiver.from_ns..receiver.until_ns).contains(&packet.at_ns);
+                missing.extend(
+                    sent.iter().filter(due).filter(|packet| !numbers.contains(&packet.number)).map(
+                        |packet| Packet { path, number: packet.number, sent_ns: packet.at_ns },
+                    ),
+                );
+            }
+        }
+        missing.sort_unstable();
+        missing
+    }
+
+    /// Packets that came to a session of another room, or of no room, or from a sender nobody knows.
+    pub fn misdelivered(&self) -> Vec<Arrival> {
+        let together = |path: &Path| {
+            let room = |session| self.members.get(&session).map(|member| member.room);
+            room(path.receiver).is_some() && room(path.receiver) == room(path.sender)
+        };
+        self.arrivals
+            .iter()
+            .filter(|(path, _)| !together(path))
+            .flat_map(|(_, all)| all)
+            .copied()
+            .collect()
+    }
+
+    /// Packets that came to the same receiver again, each time but the first.
+    pub fn twice(&self) -> Vec<Arrival> {
+        let again = |all: &Vec<Arrival>| {
+            let mut seen = BTreeSet::new();
+            all.iter().filter(|arrival| !seen.insert(arrival.number)).copied().collect::<Vec<_>>()
+        };
+        self.arrivals.values().flat_map(again).collect()
+    }
+
+    /// Members to whom something was due between these times and nothing came.
+    pub fn silent(&self, from_ns: u64, until_ns: u64) -> Vec<u64> {
+        let due = |member: &Member| {
+            let window = member.from_ns.max(from_ns)..member.until_ns.min(until_ns);
+            self.senders_to(member.session).any(|sender| {
+                self.streams_of(sender).flatten().any(|packet| window.contains(&packet.at_ns))
+            })
+        };
+        let heard = |member: &Member| {
+            self.heard_by(member.session)
+                .any(|arrival| (from_ns..until_ns).contains(&arrival.sent_ns))
+        };
+        self.members
+            .values()
+            .filter(|&m| due(m) && !heard(m))
+            .map(|member| member.session)
+            .collect()
+    }
+
+    fn path(&self, path: Path) -> &[Arrival] {
+        self.arrivals.get(&path).map_or(&[], Vec::as_slice)
+    }
+
+    fn paths_to(&self, receiver: u64) -> impl Iterator<Item = (&Path, &Vec<Arrival>)> {
+        let first = Path { receiver, sender: 0, stream: 0 };
+        let last = Path { receiver, sender: u64::MAX, stream: u8::MAX };
+        self.arrivals.range(first..=last)
+    }
+
+    fn heard_by(&self, receiver: u64) -> impl Iterator<Item = &Arrival> {
+        self.paths_to(receiver).flat_map(|(_, all)| all)
+    }
+
+    /// Everything a session heard, by time of arrival.
+    fn heard_in_order(&self, receiver: u64) -> Vec<&Arrival> {
+        let mut heard: Vec<&Arrival> = self.heard_by(receiver).collect();
+        heard.sort_by_key(|arrival| arrival.at_ns);
+        heard
+    }
+
+    fn streams_of(&self, session: u64) -> impl Iterator<Item = &Vec<Sent>> {
+        self.sent.range((session, 0)..=(session, u8::MAX)).map(|(_, sent)| sent)
+    }
+
+    fn others_in_room(&self, session: u64) -> impl Iterator<Item = u64> {
+        let room = self.members.get(&session).and_then(|member| self.rooms.get(&member.room));
+        let alone = room.is_some_and(|room| room.len() == 1);
+        room.into_iter().flatten().copied().filter(move |&other| alone || other != session)
+    }
+
+    fn senders_to(&self, session: u64) -> impl Iterator<Item = u64> {
+        self.others_in_room(session)
+    }
+
+    fn receivers_of(&self, session: u64) -> impl Iterator<Item = &Member> {
+        self.others_in_room(session).filter_map(|other| self.members.get(&other))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Did the client notice that its sender changed? SSRC kept, numbers in a row, time advanced as it passed.
+
+use super::{Arrival, Ledger, Path, Sent};
+
+/// How exactly numbers must fit where a stream changes its node. Elsewhere they must fit exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tolerance {
+    /// Sequence numbers more or fewer than packets lost.
+    ///
+    /// Default 12: two video frames, since who estimates a loss by the time that passed does not know where a frame
+    /// ended.
+    pub sequence: u16,
+    /// Milliseconds the timestamp may be off the time that passed.
+    ///
+    /// Default 80: what a busy machine adds between a packet's being due and its passing the gateway.
+    pub timestamp_ms: u32,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { sequence: 12, timestamp_ms: 80 }
+    }
+}
+
+/// A place where a stream did not go on as it should have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Break {
+    /// The stream and who saw it.
+    pub path: Path,
+    /// The packet before, by number.
+    pub after: u64,
+    /// The first packet that did not fit.
+    pub number: u64,
+    /// Where it came from.
+    pub nodes: (u32, u32),
+    /// What did not fit.
+    pub kind: BreakKind,
+}
+
+/// What did not fit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BreakKind {
+    /// Another SSRC.
+    Ssrc {
+        /// Before.
+        was: u32,
+        /// After.
+        is: u32,
+    },
+    /// The sequence number went on by another amount than the packets in between.
+    Sequence {
+        /// How far the sender's numbers went.
+        sent: u64,
+        /// How far the receiver's did; negative is back.
+        received: i16,
+    },
+    /// The timestamp went on by another amount than the sender's.
+    Timestamp {
+        /// How far the sender's timestamp went.
+        sent: i32,
+        /// How far the receiver's did.
+        received: i32,
+    },
+}
+
+impl Ledger {
+    /// Every break of every stream.
+    ///
+    /// With one node throughout, offsets between the numbers sent and received must not change, save that sequence
+    /// numbers may close over packets that are missing. Where the node changes they may be off by the tolerance. A
+    /// sequence number never stands still or goes back between two packets, whatever the node.
+    pub fn continuity_breaks(&self, tolerance: Tolerance) -> Vec<Break> {
+        let mut breaks = Vec::new();
+        for (&path, arrivals) in &self.arrivals {
+            let sent = self.sent.get(&(path.sender, path.stream)).map_or(&[][..], Vec::as_slice);
+            let mut in_order: Vec<&Arrival> = arrivals.iter().collect();
+            in_order.sort_by_key(|arrival| arrival.number);
+            in_order.dedup_by_key(|arrival| arrival.number);
+            for pair in in_order.windows(2) {
+                let [before, after] = [pair[0], pair[1]];
+                let place = |kind| Break {
+                    path,
+                    after: before.number,
+                    number: after.number,
+                    nodes: (before.node, after.node),
+                    kind,
+                };
+                breaks.extend(breaks_between(before, after, sent, tolerance).map(place));
+            }
+        }
+        breaks
+    }
+}
+
+fn breaks_between(
+    before: &Arrival,
+    after: &Arrival,
+    sent: &[Sent],
+    tolerance: Tolerance,
+) -> impl Iterator<Item = BreakKind> {
+    let moved = before.node != after.node;
+    let ssrc =
+        (before.ssrc != after.ssrc).then_some(BreakKind::Ssrc { was: before.ssrc, is: after.ssrc });
+    let sequence = sequence_break(before, after, if moved { tolerance.sequence } else { 0 });
+    let timestamp =
+        timestamp_break(before, after, sent, if moved { tolerance.timestamp_ms } else { 0 });
+    [ssrc, sequence, timestamp].into_iter().flatten()
+}
+
+fn sequence_break(before: &Arrival, after: &Arrival, tolerance: u16) -> Option<BreakKind> {
+    let sent = after.number - before.number;
+    let received = after.sequence.wrapping_sub(before.sequence).cast_signed();
+    let most = i64::try_from(sent).unwrap_or(i64::MAX).saturating_add(i64::from(tolerance));
+    // Across a change of node the numbers are an estimate; on one node they may close over what is missing.
+    let least =
+        if before.node == after.node { 1 } else { (most - 2 * i64::from(tolerance)).max(1) };
+    let fits = (least..=most).contains(&i64::from(received));
+    // A gap of more than half the number space cannot be told from a step back; so long a silence is its own finding.
+    (!fits && sent < 32_768).then_some(BreakKind::Sequence { sent, received })
+}
+
+fn timestamp_break(
+    before: &Arrival,
+    after: &Arrival,
+    sent: &[Sent],
+    tolerance_ms: u32,
+) -> Option<BreakKind> {
+    let find =
+        |number| sent.binary_search_by_key(&number, |packet| packet.number).ok().map(|i| &sent[i]);
+    let (was, is) = (find(before.number)?, find(after.number)?);
+    let sent = is.timestamp.wrapping_sub(was.timestamp).cast_signed();
+    let received = after.timestamp.wrapping_sub(before.timestamp).cast_signed();
+    let off = i64::from(received) - i64::from(sent);
+    let tolerance = i64::from(tolerance_ms) * i64::from(is.clock_rate) / 1_000;
+    (off.abs() > tolerance).then_some(BreakKind::Timestamp { sent, received })
+}

@@ -1,0 +1,125 @@
+//! The gap a receiver hears when its node changes, and the gap it hears when nothing happens at all.
+
+use serde::Serialize;
+
+use super::Ledger;
+
+/// How long after the first packet of a new node packets of the old one count as stragglers of the same change; past
+/// this they are a change back. Twice what a make-before-break may take.
+const STRAGGLING_NS: u64 = 1_000_000_000;
+
+/// A receiver's change from one node to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Switch {
+    /// The receiving session.
+    pub receiver: u64,
+    /// The node before.
+    pub from: u32,
+    /// The node after.
+    pub to: u32,
+    /// When the last packet before came: nanoseconds since the Unix epoch.
+    pub last_ns: u64,
+    /// When the first packet of the new node came.
+    pub first_ns: u64,
+    /// Packets of the old node that came after that.
+    pub stragglers: u64,
+}
+
+impl Switch {
+    /// From the last packet of the old node to the first of the new one.
+    pub fn gap_ns(&self) -> u64 {
+        self.first_ns.saturating_sub(self.last_ns)
+    }
+}
+
+/// A pause in what a receiver hears.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The receiving session.
+    pub receiver: u64,
+    /// How long.
+    pub gap_ns: u64,
+}
+
+/// A distribution in milliseconds: the median, the 99th percentile (nearest rank), the largest. All 0 of nothing.
+#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
+pub struct Spread {
+    /// Half are at most this.
+    pub p50: f64,
+    /// 99 in 100 are at most this.
+    pub p99: f64,
+    /// All are at most this.
+    pub max: f64,
+}
+
+impl Spread {
+    /// The distribution of these, given in nanoseconds.
+    pub fn of_ns(mut values: Vec<u64>) -> Self {
+        values.sort_unstable();
+        let rank = |percent: usize| {
+            let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
+            values.get(index).map_or(0.0, |&ns| ns as f64 / 1e6)
+        };
+        Self { p50: rank(50), p99: rank(99), max: rank(100) }
+    }
+}
+
+impl Ledger {
+    /// Every change of node that a receiver saw, over all it hears, in the order of receiver and time.
+    pub fn switches(&self) -> Vec<Switch> {
+        self.members.keys().flat_map(|&receiver| self.switches_of(receiver)).collect()
+    }
+
+    pub(super) fn switches_of(&self, receiver: u64) -> Vec<Switch> {
+        let mut switches: Vec<Switch> = Vec::new();
+        let mut present: Option<(u32, u64)> = None;
+        for arrival in self.heard_in_order(receiver) {
+            let Some((node, last_ns)) = present else {
+                present = Some((arrival.node, arrival.at_ns));
+                continue;
+            };
+            if arrival.node == node {
+                present = Some((node, arrival.at_ns));
+                continue;
+            }
+            if let Some(switch) = switches.last_mut()
+                && arrival.node == switch.from
+                && arrival.at_ns.saturating_sub(switch.first_ns) < STRAGGLING_NS
+            {
+                switch.stragglers += 1;
+                continue;
+            }
+            let first_ns = arrival.at_ns;
+            switches.push(Switch {
+                receiver,
+                from: node,
+                to: arrival.node,
+                last_ns,
+                first_ns,
+                stragglers: 0,
+            });
+            present = Some((arrival.node, arrival.at_ns));
+        }
+        switches
+    }
+
+    /// The pause each receiver heard across this moment: the control run of a switch that did not happen.
+    ///
+    /// A receiver that heard nothing before or nothing after has none.
+    pub fn gaps_at(&self, at_ns: u64) -> Vec<Gap> {
+        let gap_of = |&receiver: &u64| {
+            let before = self
+                .heard_by(receiver)
+                .map(|arrival| arrival.at_ns)
+                .filter(|&ns| ns <= at_ns)
+                .max()?;
+            let after = self
+                .heard_by(receiver)
+                .map(|arrival| arrival.at_ns)
+                .filter(|&ns| ns > at_ns)
+                .min()?;
+            Some(Gap { receiver, gap_ns: after - before })
+        };
+        self.members.keys().filter_map(gap_of).collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! The test header at the start of an RTP payload: who sent it, its number, when, and which node it passed.
+
+/// The first four bytes of every marked payload.
+const MAGIC: [u8; 4] = *b"EKT1";
+
+/// What a marked payload says about itself. On the wire, big endian: `EKT1`, session, number, sent (ns), node, stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// The session that sent it.
+    pub session: u64,
+    /// Its place among the packets of that session and stream, from 0.
+    pub number: u64,
+    /// When it was sent: nanoseconds since the Unix epoch on CLOCK_REALTIME.
+    pub sent_ns: u64,
+    /// The node that reflected it; 0 from a client.
+    pub node: u32,
+    /// Which stream of the session.
+    pub stream: u8,
+}
+
+impl Mark {
+    /// Bytes a mark takes on the wire.
+    pub const LENGTH: usize = 33;
+
+    /// The mark at the start of this payload, if there is one.
+    pub fn read(payload: &[u8]) -> Option<Self> {
+        let bytes = payload.first_chunk::<{ Self::LENGTH }>()?;
+        let (magic, rest) = bytes.split_first_chunk::<4>()?;
+        let (session, rest) = rest.split_first_chunk::<8>()?;
+        let (number, rest) = rest.split_first_chunk::<8>()?;
+        let (sent, rest) = rest.split_first_chunk::<8>()?;
+        let (node, rest) = rest.split_first_chunk::<4>()?;
+        let [stream] = *rest.first_chunk::<1>()?;
+        (*magic == MAGIC).then_some(Self {
+            session: u64::from_be_bytes(*session),
+            number: u64::from_be_bytes(*number),
+            sent_ns: u64::from_be_bytes(*sent),
+            node: u32::from_be_bytes(*node),
+            stream,
+        })
+    }
+
+    /// Appends the mark to a payload being built.
+    pub fn write(&self, payload: &mut Vec<u8>) {
+        payload.extend_from_slice(&MAGIC);
+        payload.extend_from_slice(&self.session.to_be_bytes());
+        payload.extend_from_slice(&self.number.to_be_bytes());
+        payload.extend_from_slice(&self.sent_ns.to_be_bytes());
+        payload.extend_from_slice(&self.node.to_be_bytes());
+        payload.push(self.stream);
+    }
+
+    /// Writes a node's number into the mark at the start of this payload; false, and nothing written, without one.
+    pub fn stamp(payload: &mut [u8], node: u32) -> bool {
+        if Self::read(payload).is_none() {
+            return false;
+        }
+        payload[28..32].copy_from_slice(&node.to_be_bytes());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Mark {
+        Mark { session: 7, number: 1 << 40, sent_ns: 99, node: 0, stream: 3 }
+    }
+
+    #[test]
+    fn mark_reads_back_what_was_written() {
+        let mut payload = Vec::new();
+        sample().write(&mut payload);
+        assert_eq!(payload.len(), Mark::LENGTH);
+        payload.extend_from_slice(b"voice");
+        assert_eq!(Mark::read(&payload), Some(sample()));
+    }
+
+    #[test]
+    fn node_stamps_its_number_and_nothing_else() {
+        let mut payload = Vec::new();
+        sample().write(&mut payload);
+        assert!(Mark::stamp(&mut payload, 0xa1a2_a3a4));
+        assert_eq!(Mark::read(&payload), Some(Mark { node: 0xa1a2_a3a4, ..sample() }));
+    }
+
+    #[test]
+    fn payload_without_a_mark_is_left_alone() {
+        let mut payload = vec![0x5a; 64];
+        assert!(!Mark::stamp(&mut payload, 9));
+        assert_eq!(payload, vec![0x5a; 64]);
+        let mut short = Vec::new();
+        sample().write(&mut short);
+        short.pop();
+        assert_eq!(Mark::read(&short), None);
+    }
+}

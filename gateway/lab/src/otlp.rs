@@ -1,0 +1,127 @@
+//! Listens to telemetry: a strict OTLP receiver over gRPC and over HTTP with binary protobuf.
+//!
+//! A request with anything malformed in it is refused as a whole, with the reason; what is well formed is counted and
+//! kept.
+
+mod books;
+mod check;
+mod grpc;
+mod http;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::oneshot;
+
+pub use books::{Books, Link, Report, Scope, Span, Value};
+pub use check::Malformed;
+
+type SharedBooks = Arc<Mutex<Books>>;
+
+/// A running receiver on a thread of its own. Dropping it closes its ports: then the backend is dead.
+pub struct Receiver {
+    grpc: SocketAddr,
+    http: SocketAddr,
+    books: SharedBooks,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Where the receiver process listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen {
+    /// For gRPC; port 0 takes a free one.
+    pub grpc: SocketAddr,
+    /// For HTTP; port 0 takes a free one.
+    pub http: SocketAddr,
+}
+
+impl Receiver {
+    /// Listens at both addresses.
+    ///
+    /// # Errors
+    /// What the kernel says about the addresses.
+    pub fn start(listen: Listen) -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let (grpc, http) = runtime.block_on(async {
+            tokio::try_join!(TcpListener::bind(listen.grpc), TcpListener::bind(listen.http))
+        })?;
+        let books = SharedBooks::default();
+        let (end, ended) = oneshot::channel();
+        let addresses = (grpc.local_addr()?, http.local_addr()?);
+        let theirs = Arc::clone(&books);
+        let thread = std::thread::Builder::new().name("otlp".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = grpc::serve(grpc, Arc::clone(&theirs)) => {}
+                    () = http::serve(http, theirs) => {}
+                    _gone = ended => {}
+                }
+            });
+        })?;
+        Ok(Self {
+            grpc: addresses.0,
+            http: addresses.1,
+            books,
+            end: Some(end),
+            thread: Some(thread),
+        })
+    }
+
+    /// What an exporter over gRPC is given as its endpoint.
+    pub fn grpc_endpoint(&self) -> String {
+        format!("http://{}", self.grpc)
+    }
+
+    /// What an exporter over HTTP is given as its endpoint, without the signal's path.
+    pub fn http_endpoint(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// What has come so far.
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        open(&self.books)
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            let _already_gone = end.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// The receiver as a process: says where it listens as a line of JSON, then, on SIGTERM or SIGINT, what it got.
+///
+/// # Errors
+/// What the kernel says about the addresses, the signals or standard output.
+pub fn run(listen: Listen) -> io::Result<()> {
+    let mut signals = signal_hook::iterator::Signals::new([
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGINT,
+    ])?;
+    let receiver = Receiver::start(listen)?;
+    let mut out = io::stdout();
+    let listening =
+        serde_json::json!({"grpc": receiver.grpc_endpoint(), "http": receiver.http_endpoint()});
+    writeln!(out, "{listening}")?;
+    out.flush()?;
+    signals.forever().next();
+    let report = serde_json::to_string(&receiver.books().report())?;
+    writeln!(out, "{report}")
+}
+
+fn open(books: &SharedBooks) -> MutexGuard<'_, Books> {
+    books.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

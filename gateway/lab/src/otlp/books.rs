@@ -1,0 +1,170 @@
+//! What a receiver keeps of what came.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Malformed;
+
+/// Spans kept whole; more are only counted. A demo makes a few thousand.
+const SPANS_MAX: usize = 100_000;
+/// Reasons of refusals kept; more are only counted.
+const REASONS_MAX: usize = 100;
+
+/// A value of an attribute.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// Text.
+    Text(String),
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number.
+    Double(f64),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// A list.
+    List(Vec<Value>),
+    /// Values by key.
+    Map(BTreeMap<String, Value>),
+}
+
+/// A reference from one span to another.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Link {
+    /// The trace it points to, in lower-case hex.
+    pub trace_id: String,
+    /// The span it points to, in lower-case hex.
+    pub span_id: String,
+    /// What it says about the reference.
+    pub attributes: BTreeMap<String, Value>,
+}
+
+/// Who made the spans: the instrumentation scope.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Scope {
+    /// Its name.
+    pub name: String,
+    /// Its version; may be empty.
+    pub version: String,
+}
+
+/// A span as it came.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Span {
+    /// Its name.
+    pub name: String,
+    /// Its trace, in lower-case hex.
+    pub trace_id: String,
+    /// Its id, in lower-case hex.
+    pub span_id: String,
+    /// Its parent's id; `None` for a root.
+    pub parent: Option<String>,
+    /// Its kind as OTLP numbers it: 1 internal, 2 server, 3 client, 4 producer, 5 consumer.
+    pub kind: i32,
+    /// When it began: nanoseconds since the Unix epoch.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, Value>,
+    /// Its links, in order.
+    pub links: Vec<Link>,
+    /// The names of its events, in order.
+    pub events: Vec<String>,
+    /// It ended in an error, which says this.
+    pub error: Option<String>,
+    /// Attributes of the resource it came from.
+    pub resource: BTreeMap<String, Value>,
+    /// Who made it.
+    pub scope: Scope,
+}
+
+/// Everything received.
+#[derive(Default, Debug)]
+pub struct Books {
+    spans: Vec<Span>,
+    spans_by_name: BTreeMap<String, u64>,
+    metrics: BTreeMap<String, u64>,
+    logs: u64,
+    refused: u64,
+    reasons: Vec<String>,
+    requests: u64,
+}
+
+/// The books in numbers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Report {
+    /// Spans by name.
+    pub spans_received: BTreeMap<String, u64>,
+    /// Data points by metric.
+    pub metrics_received: BTreeMap<String, u64>,
+    /// Log records.
+    pub logs_received: u64,
+    /// Requests taken.
+    pub requests: u64,
+    /// Requests refused.
+    pub refused: u64,
+    /// Why, for the first hundred.
+    pub reasons: Vec<String>,
+}
+
+impl Books {
+    /// The spans of this name, in the order they came.
+    pub fn spans_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Span> {
+        self.spans.iter().filter(move |span| span.name == name)
+    }
+
+    /// Every span kept, in the order they came.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// The span with these ids, in lower-case hex.
+    pub fn span(&self, trace_id: &str, span_id: &str) -> Option<&Span> {
+        self.spans.iter().find(|span| span.trace_id == trace_id && span.span_id == span_id)
+    }
+
+    /// The books in numbers.
+    pub fn report(&self) -> Report {
+        Report {
+            spans_received: self.spans_by_name.clone(),
+            metrics_received: self.metrics.clone(),
+            logs_received: self.logs,
+            requests: self.requests,
+            refused: self.refused,
+            reasons: self.reasons.clone(),
+        }
+    }
+
+    pub(super) fn take_spans(&mut self, spans: Vec<Span>) {
+        self.requests += 1;
+        for span in spans {
+            *self.spans_by_name.entry(span.name.clone()).or_default() += 1;
+            if self.spans.len() < SPANS_MAX {
+                self.spans.push(span);
+            }
+        }
+    }
+
+    pub(super) fn take_metrics(&mut self, points: Vec<(String, u64)>) {
+        self.requests += 1;
+        for (name, count) in points {
+            *self.metrics.entry(name).or_default() += count;
+        }
+    }
+
+    pub(super) fn take_logs(&mut self, count: u64) {
+        self.requests += 1;
+        self.logs += count;
+    }
+
+    pub(super) fn refuse(&mut self, reason: &Malformed) {
+        self.refused += 1;
+        if self.reasons.len() < REASONS_MAX {
+            self.reasons.push(reason.to_string());
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What a receiver reports of a stream, reckoned as RFC 3550 does in its appendix A. A reckoning of the lab's own, so
+//! that it and the gateway's check each other.
+
+use evenkeel_media::rtcp::ReportBlock;
+
+/// One stream as it is received.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Reception {
+    first: Option<u16>,
+    /// The highest sequence number, with the wraps before it.
+    highest: u32,
+    received: u32,
+    expected_before: u32,
+    received_before: u32,
+    transit: Option<i64>,
+    /// In timestamp units, times 16.
+    jitter_16: i64,
+    last_report: Option<(u32, u64)>,
+}
+
+impl Reception {
+    /// A packet came.
+    pub(crate) fn packet(&mut self, sequence: u16) {
+        if self.first.is_none() {
+            self.first = Some(sequence);
+            self.highest = u32::from(sequence);
+        }
+        let ahead = sequence.wrapping_sub(self.highest as u16).cast_signed();
+        if ahead > 0 {
+            self.highest = self.highest.wrapping_add(ahead.unsigned_abs().into());
+        }
+        self.received = self.received.wrapping_add(1);
+    }
+
+    /// When it came, and what it says when it was taken (A.8).
+    pub(crate) fn timing(&mut self, timestamp: u32, clock_rate: u32, at_ns: u64) {
+        let arrival = u128::from(at_ns) * u128::from(clock_rate) / 1_000_000_000;
+        // Both wrap at 2^32; so does their difference, which is small from one packet to the next.
+        let transit = i64::from((arrival as u32).wrapping_sub(timestamp));
+        if let Some(before) = self.transit.replace(transit) {
+            let change =
+                i64::from((transit as u32).wrapping_sub(before as u32).cast_signed()).abs();
+            self.jitter_16 += change - ((self.jitter_16 + 8) >> 4);
+        }
+    }
+
+    /// The sender's report came.
+    pub(crate) fn sender_report(&mut self, ntp: u64, at_ns: u64) {
+        self.last_report = Some(((ntp >> 16) as u32, at_ns));
+    }
+
+    /// What is reported of the time since the last call (A.3).
+    pub(crate) fn report(&mut self, ssrc: u32, now_ns: u64) -> ReportBlock {
+        let expected =
+            self.first.map_or(0, |first| self.highest.wrapping_sub(first.into()).wrapping_add(1));
+        let due = expected.wrapping_sub(self.expected_before);
+        let missed = i64::from(due) - i64::from(self.received.wrapping_sub(self.received_before));
+        (self.expected_before, self.received_before) = (expected, self.received);
+        let fraction_lost =
+            if due == 0 || missed <= 0 { 0 } else { (missed << 8) / i64::from(due) };
+        let lost = (i64::from(expected) - i64::from(self.received)).clamp(-0x80_0000, 0x7f_ffff);
+        let since = |at_ns: u64| u128::from(now_ns.saturating_sub(at_ns)) * 65_536 / 1_000_000_000;
+        let (last_sr, delay) =
+            self.last_report.map_or((0, 0), |(middle, at_ns)| (middle, since(at_ns)));
+        ReportBlock {
+            ssrc,
+            fraction_lost: u8::try_from(fraction_lost).unwrap_or(u8::MAX),
+            lost: i32::try_from(lost).unwrap_or(0),
+            sequence_max: self.highest,
+            jitter: u32::try_from(self.jitter_16 >> 4).unwrap_or(0),
+            last_sr,
+            delay_since_last_sr: u32::try_from(delay).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// A time as NTP writes it: seconds since 1900 in the upper half, their fraction in the lower.
+pub(crate) fn ntp_of(unix_ns: u64) -> u64 {
+    const UNIX_IN_NTP_S: u64 = 2_208_988_800;
+    let (seconds, rest) = (unix_ns / 1_000_000_000, unix_ns % 1_000_000_000);
+    ((seconds + UNIX_IN_NTP_S) << 32) | ((rest << 32) / 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_is_reported_for_the_time_since_the_last_report_and_in_all() {
+        let mut reception = Reception::default();
+        (65_530..=65_535u16).chain(0..4).filter(|n| n % 2 == 0).for_each(|n| reception.packet(n));
+        // 65,530 to 2 across the wrap: nine due, five came.
+        let first = reception.report(7, 0);
+        assert_eq!((first.fraction_lost, first.lost, first.sequence_max), (113, 4, 65_538));
+        (3..13).for_each(|n| reception.packet(n));
+        let second = reception.report(7, 0);
+        assert_eq!((second.fraction_lost, second.lost, second.sequence_max), (0, 4, 65_548));
+    }
+
+    #[test]
+    fn late_and_double_packets_do_not_count_as_loss() {
+        let mut reception = Reception::default();
+        [10, 12, 11, 11].into_iter().for_each(|n| reception.packet(n));
+        let block = reception.report(7, 0);
+        assert_eq!((block.fraction_lost, block.lost), (0, -1));
+    }
+
+    #[test]
+    fn jitter_is_none_at_even_pace_and_grows_to_a_sixteenth_of_a_step() {
+        let mut reception = Reception::default();
+        for n in 0..10u32 {
+            reception.timing(
+                n.wrapping_mul(960).wrapping_sub(2_000),
+                48_000,
+                u64::from(n) * 20_000_000,
+            );
+        }
+        assert_eq!(reception.report(7, 0).jitter, 0);
+        reception.timing(9_600u32.wrapping_sub(2_000), 48_000, 220_000_000);
+        assert_eq!(reception.report(7, 0).jitter, 60);
+    }
+
+    #[test]
+    fn last_sender_report_and_the_time_since_are_given_back() {
+        let mut reception = Reception::default();
+        assert_eq!(
+            (reception.report(7, 5).last_sr, reception.report(7, 5).delay_since_last_sr),
+            (0, 0)
+        );
+        reception.sender_report(0x0123_4567_89ab_cdef, 1_000_000_000);
+        let block = reception.report(7, 1_500_000_000);
+        assert_eq!((block.last_sr, block.delay_since_last_sr), (0x4567_89ab, 32_768));
+    }
+
+    #[test]
+    fn ntp_counts_from_1900() {
+        assert_eq!(ntp_of(500_000_000), 2_208_988_800 << 32 | 1 << 31);
+    }
+}

@@ -1,0 +1,290 @@
+//! A bad network in user space: datagrams cross it late, twice, damaged, out of order or not at all, from one seed,
+//! and it can name every packet it kept.
+//!
+//! A client sends to the near side of its lane instead of the gateway; the gateway sees the lane's far side as the
+//! client.
+
+mod impairment;
+mod lane;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+pub use impairment::{Bursts, Cause, Conditions, Fate, Impairment};
+use lane::Lane;
+
+use crate::Mark;
+use crate::datagrams::Inbox;
+
+/// How long the relay's thread sleeps at most, and so how long it takes to notice that it should end.
+const NAP_MS: u64 = 20;
+/// Readiness told by one call; more is told by the next.
+const EVENTS: usize = 64;
+/// The largest datagram there is.
+const DATAGRAM: usize = 65_535;
+/// Datagrams read at once: a burst of a hundred sessions in two calls.
+const BATCH: usize = 64;
+
+/// The way a packet went.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Direction {
+    /// From the client to the gateway.
+    Up,
+    /// From the gateway to the client.
+    Down,
+}
+
+/// Where a client's traffic enters and leaves the relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ends {
+    /// Where the client sends to, instead of the gateway.
+    pub near: SocketAddr,
+    /// The address the gateway sees, to be declared in the offer.
+    pub far: SocketAddr,
+}
+
+/// A packet that did not cross, or crossed damaged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dropped {
+    /// The session whose lane it was: the receiver of what went down, the sender of what went up.
+    pub lane: u64,
+    /// Which way it was going.
+    pub direction: Direction,
+    /// Why.
+    pub cause: Cause,
+    /// Whose packet it was; `None` for what carries no test header (RTCP, STUN, anything encrypted).
+    pub mark: Option<Mark>,
+}
+
+/// What crossed and what did not, in datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// Arrived at the relay.
+    pub arrived: u64,
+    /// Sent on, copies not counted.
+    pub forwarded: u64,
+    /// Sent a second time.
+    pub copied: u64,
+    /// Kept, for any cause.
+    pub dropped: u64,
+    /// Sent on with a bit turned.
+    pub corrupted: u64,
+}
+
+/// A running relay. Dropping it ends its thread.
+pub struct Relay {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    world: Mutex<World>,
+    epoll: Epoll,
+    ending: AtomicBool,
+    seed: u64,
+}
+
+struct World {
+    lanes: Vec<Lane>,
+    by_session: BTreeMap<u64, usize>,
+    delayed: BTreeMap<(Instant, u64), Delayed>,
+    delayed_count: u64,
+    dropped: Vec<Dropped>,
+    tally: Tally,
+}
+
+struct Delayed {
+    lane: usize,
+    direction: Direction,
+    bytes: Vec<u8>,
+}
+
+impl Relay {
+    /// Starts a relay with no lanes. The same seed, and the same packets per lane and direction, give the same fates.
+    ///
+    /// # Errors
+    /// What the kernel says when it has no epoll or no thread for us.
+    pub fn start(seed: u64) -> io::Result<Self> {
+        let world = World {
+            lanes: Vec::new(),
+            by_session: BTreeMap::new(),
+            delayed: BTreeMap::new(),
+            delayed_count: 0,
+            dropped: Vec::new(),
+            tally: Tally::default(),
+        };
+        let shared = Arc::new(Shared {
+            world: Mutex::new(world),
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            ending: AtomicBool::new(false),
+            seed,
+        });
+        let theirs = Arc::clone(&shared);
+        let thread =
+            std::thread::Builder::new().name("relay".into()).spawn(move || theirs.run())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Opens a lane for this session towards the gateway; a clear one until [`set`](Self::set) says otherwise.
+    ///
+    /// # Errors
+    /// What the kernel says when it has no sockets for us; [`io::ErrorKind::AlreadyExists`] for a session that has one.
+    pub fn lane(&self, session: u64, gateway: SocketAddr) -> io::Result<Ends> {
+        let mut world = self.shared.world();
+        if world.by_session.contains_key(&session) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let index = world.lanes.len();
+        let lane = Lane::open(session, gateway, self.shared.seed)?;
+        for (direction, socket) in [(Direction::Up, &lane.near), (Direction::Down, &lane.far)] {
+            let token = token_of(index, direction);
+            self.shared.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        }
+        let ends = Ends { near: lane.near.local_addr()?, far: lane.far.local_addr()? };
+        world.by_session.insert(session, index);
+        world.lanes.push(lane);
+        Ok(ends)
+    }
+
+    /// Changes what one direction of a lane does to the packets that arrive from now on; false if there is no such
+    /// lane.
+    pub fn set(&self, session: u64, direction: Direction, conditions: Conditions) -> bool {
+        let mut world = self.shared.world();
+        let Some(&index) = world.by_session.get(&session) else { return false };
+        world.lanes[index].link(direction).conditions = conditions;
+        true
+    }
+
+    /// Changes both directions of every lane.
+    pub fn set_all(&self, conditions: Conditions) {
+        for lane in &mut self.shared.world().lanes {
+            lane.link(Direction::Up).conditions = conditions;
+            lane.link(Direction::Down).conditions = conditions;
+        }
+    }
+
+    /// Every packet that did not cross since the start.
+    pub fn dropped(&self) -> Vec<Dropped> {
+        self.shared.world().dropped.clone()
+    }
+
+    /// The totals since the start.
+    pub fn tally(&self) -> Tally {
+        self.shared.world().tally
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut inbox = Inbox::new(DATAGRAM, BATCH);
+        let mut events = [EpollEvent::empty(); EVENTS];
+        while !self.ending.load(Ordering::Relaxed) {
+            let nap = self.world().nap(Instant::now());
+            let timeout = EpollTimeout::try_from(nap).unwrap_or(EpollTimeout::ZERO);
+            // An interrupted wait is an empty one: the loop comes round again.
+            let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            let mut world = self.world();
+            for event in &events[..ready] {
+                let (lane, direction) = place_of(event.data());
+                world.read(lane, direction, &mut inbox);
+            }
+            world.send_due(Instant::now());
+        }
+    }
+}
+
+impl World {
+    fn nap(&self, now: Instant) -> Duration {
+        let longest = Duration::from_millis(NAP_MS);
+        let Some(((due, _), _)) = self.delayed.first_key_value() else { return longest };
+        let exact = due.saturating_duration_since(now);
+        // epoll counts whole milliseconds and rounds down, which would spin through the last one.
+        exact.checked_add(Duration::from_micros(999)).unwrap_or(longest).min(longest)
+    }
+
+    fn read(&mut self, index: usize, direction: Direction, inbox: &mut Inbox) {
+        let lane = &mut self.lanes[index];
+        // An error here is a refusal of something sent before: that packet is gone, as on any network.
+        if inbox.receive(lane.socket(direction)).is_err() {
+            return;
+        }
+        for datagram in inbox.iter() {
+            self.tally.arrived += 1;
+            if direction == Direction::Up {
+                lane.client = Some(datagram.source);
+            }
+            let now = Instant::now();
+            let fate = lane.link(direction).decide(now, datagram.bytes.len());
+            let session = lane.session;
+            let report = |cause| Dropped {
+                lane: session,
+                direction,
+                cause,
+                mark: lane::mark_of(datagram.bytes),
+            };
+            let (at, copy_at, turned) = match fate {
+                Fate::Drop(cause) => {
+                    self.tally.dropped += 1;
+                    self.dropped.push(report(cause));
+                    continue;
+                }
+                Fate::Deliver { at, copy_at, turned } => (at, copy_at, turned),
+            };
+            let mut bytes = datagram.bytes.to_vec();
+            if let Some(bit) = turned {
+                self.tally.corrupted += 1;
+                self.dropped.push(report(Cause::Corrupted));
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            for at in copy_at.into_iter().chain([at]) {
+                self.delayed_count += 1;
+                let delayed = Delayed { lane: index, direction, bytes: bytes.clone() };
+                self.delayed.insert((at, self.delayed_count), delayed);
+            }
+            self.tally.forwarded += 1;
+            self.tally.copied += u64::from(copy_at.is_some());
+        }
+    }
+
+    fn send_due(&mut self, now: Instant) {
+        while let Some(entry) = self.delayed.first_entry() {
+            if entry.key().0 > now {
+                return;
+            }
+            let Delayed { lane, direction, bytes } = entry.remove();
+            self.lanes[lane].send_on(direction, &bytes);
+        }
+    }
+}
+
+fn token_of(lane: usize, direction: Direction) -> u64 {
+    (lane as u64) << 1 | u64::from(direction == Direction::Down)
+}
+
+fn place_of(token: u64) -> (usize, Direction) {
+    let direction = if token & 1 == 1 { Direction::Down } else { Direction::Up };
+    (usize::try_from(token >> 1).unwrap_or(usize::MAX), direction)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! One client's way through the relay: a socket towards it, one towards the gateway, an impairment each way.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use evenkeel_media::rtp;
+
+use super::{Direction, Impairment};
+use crate::Mark;
+
+pub(super) struct Lane {
+    pub(super) session: u64,
+    pub(super) near: UdpSocket,
+    pub(super) far: UdpSocket,
+    /// Where the client was last heard from.
+    pub(super) client: Option<SocketAddr>,
+    up: Impairment,
+    down: Impairment,
+}
+
+impl Lane {
+    /// Both sockets on the loopback address of the gateway's family.
+    pub(super) fn open(session: u64, gateway: SocketAddr, seed: u64) -> io::Result<Self> {
+        let bind = || -> io::Result<UdpSocket> {
+            let socket = match gateway {
+                SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
+                SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?,
+            };
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        let far = bind()?;
+        far.connect(gateway)?;
+        let mut seeds =
+            fastrand::Rng::with_seed(seed ^ session.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Ok(Self {
+            session,
+            near: bind()?,
+            far,
+            client: None,
+            up: Impairment::new(seeds.u64(..)),
+            down: Impairment::new(seeds.u64(..)),
+        })
+    }
+
+    /// Where packets of this direction come in.
+    pub(super) fn socket(&self, direction: Direction) -> &UdpSocket {
+        match direction {
+            Direction::Up => &self.near,
+            Direction::Down => &self.far,
+        }
+    }
+
+    pub(super) fn link(&mut self, direction: Direction) -> &mut Impairment {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+
+    /// A full or refusing socket loses the packet, as any network would; the caller's counts are of the relay's will.
+    pub(super) fn send_on(&self, direction: Direction, bytes: &[u8]) {
+        let _lost_at_worst = match (direction, self.client) {
+            (Direction::Up, _) => self.far.send(bytes),
+            (Direction::Down, Some(client)) => self.near.send_to(bytes, client),
+            (Direction::Down, None) => Ok(0),
+        };
+    }
+}
+
+/// The test header of a plain RTP packet.
+pub(super) fn mark_of(datagram: &[u8]) -> Option<Mark> {
+    let header = rtp::Header::parse(datagram).ok()?;
+    Mark::read(&datagram[header.payload_offset..header.payload_end])
+}

@@ -1,0 +1,117 @@
+use std::collections::BTreeSet;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use super::*;
+
+/// A packet that reads as RTP: a header of twelve bytes, then the mark.
+fn packet(session: u64, number: u64) -> Vec<u8> {
+    let mut packet = vec![0x80, 111];
+    packet.extend_from_slice(&u16::try_from(number).unwrap().to_be_bytes());
+    packet.extend_from_slice(&[0; 8]);
+    Mark { session, number, sent_ns: 1, node: 0, stream: 0 }.write(&mut packet);
+    packet
+}
+
+fn patient() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
+}
+
+/// Sends `count` packets up and, behind them, one that must cross; returns the numbers that crossed.
+fn cross(relay: &Relay, session: u64, conditions: Conditions, count: u64) -> BTreeSet<u64> {
+    let (client, gateway) = (patient(), patient());
+    let ends = relay.lane(session, gateway.local_addr().unwrap()).unwrap();
+    assert!(relay.set(session, Direction::Up, conditions));
+    for number in 0..count {
+        client.send_to(&packet(session, number), ends.near).unwrap();
+        // One at a time, and few enough for the gateway's buffer: no kernel has a say in what is lost.
+        while relay.tally().arrived < number + 1 {
+            std::thread::yield_now();
+        }
+    }
+    relay.set(session, Direction::Up, Conditions::default());
+    client.send_to(b"end", ends.near).unwrap();
+    let mut crossed = BTreeSet::new();
+    let mut buffer = [0; 2_048];
+    loop {
+        let (length, source) = gateway.recv_from(&mut buffer).unwrap();
+        assert_eq!(source, ends.far);
+        if &buffer[..length] == b"end" {
+            return crossed;
+        }
+        crossed.insert(Mark::read(&buffer[12..length]).unwrap().number);
+    }
+}
+
+#[test]
+fn reported_losses_are_exactly_the_packets_that_did_not_cross() {
+    let relay = Relay::start(11).unwrap();
+    let crossed = cross(&relay, 3, Conditions::loss_percent(25), 200);
+    let dropped = relay.dropped();
+    assert!(dropped.iter().all(|drop| drop.lane == 3
+        && drop.direction == Direction::Up
+        && drop.cause == Cause::Loss));
+    let reported: BTreeSet<u64> = dropped.iter().map(|drop| drop.mark.unwrap().number).collect();
+    let missing: BTreeSet<u64> = (0..200).filter(|number| !crossed.contains(number)).collect();
+    assert_eq!(reported, missing);
+    assert!(reported.len() > 20);
+    let tally = relay.tally();
+    assert_eq!((tally.arrived, tally.dropped), (201, reported.len() as u64));
+    assert_eq!(tally.forwarded, 201 - tally.dropped);
+}
+
+#[test]
+fn same_seed_loses_the_same_numbers_in_another_run() {
+    let run = || cross(&Relay::start(7).unwrap(), 5, Conditions::loss_percent(30), 200);
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn answers_find_their_way_back_to_the_client() {
+    let relay = Relay::start(1).unwrap();
+    let (client, gateway) = (patient(), patient());
+    let ends = relay.lane(1, gateway.local_addr().unwrap()).unwrap();
+    client.send_to(b"question", ends.near).unwrap();
+    let mut buffer = [0; 64];
+    let (length, source) = gateway.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], source), (&b"question"[..], ends.far));
+    gateway.send_to(b"answer", ends.far).unwrap();
+    let (length, source) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!((&buffer[..length], source), (&b"answer"[..], ends.near));
+}
+
+#[test]
+fn duplicates_arrive_twice_and_damage_is_reported() {
+    let relay = Relay::start(1).unwrap();
+    let (client, gateway) = (patient(), patient());
+    let ends = relay.lane(9, gateway.local_addr().unwrap()).unwrap();
+    let conditions =
+        Conditions { duplicate_ppm: 1_000_000, corrupt_ppm: 1_000_000, ..Conditions::default() };
+    relay.set_all(conditions);
+    let sent = packet(9, 4);
+    client.send_to(&sent, ends.near).unwrap();
+    let mut buffer = [0; 64];
+    for _ in 0..2 {
+        let (length, _) = gateway.recv_from(&mut buffer).unwrap();
+        let turned: u32 =
+            sent.iter().zip(&buffer[..length]).map(|(a, b)| (a ^ b).count_ones()).sum();
+        assert_eq!((length, turned), (sent.len(), 1));
+    }
+    assert_eq!(
+        relay.tally(),
+        Tally { arrived: 1, forwarded: 1, copied: 1, dropped: 0, corrupted: 1 }
+    );
+    let [report] = relay.dropped()[..] else { panic!() };
+    assert_eq!((report.cause, report.mark.unwrap().number), (Cause::Corrupted, 4));
+}
+
+#[test]
+fn one_session_has_one_lane() {
+    let relay = Relay::start(1).unwrap();
+    let gateway = "127.0.0.1:9".parse().unwrap();
+    relay.lane(1, gateway).unwrap();
+    assert_eq!(relay.lane(1, gateway).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    assert!(!relay.set(2, Direction::Down, Conditions::default()));
+}

@@ -1,0 +1,126 @@
+//! RTCP at a sample node. A rewriting one answers reports itself and passes on, in the numbers of the other side, what
+//! is meant for the sender; an untouched one reflects it all.
+
+use evenkeel_media::rtcp::{self, FirEntry, Packet, Pli, SenderInfo};
+
+use super::Numbers;
+use super::reflector::{Index, Now, Reflector};
+use crate::datagrams::Outbox;
+
+impl Reflector {
+    pub(super) fn handle_rtcp(
+        &mut self,
+        index: Index,
+        compound: &[u8],
+        now: Now,
+        outbox: &mut Outbox,
+    ) {
+        let mut reported = false;
+        for packet in rtcp::packets(compound) {
+            match packet {
+                Ok(Packet::SenderReport(report)) => {
+                    self.counters.sender_reports += 1;
+                    reported = true;
+                    self.handle_sender_report(index, report.info, now, outbox);
+                }
+                Ok(Packet::ReceiverReport(_)) => self.counters.receiver_reports += 1,
+                Ok(Packet::Pli(pli)) => {
+                    self.counters.pli += 1;
+                    self.ask_sender(pli.media, outbox, |own, media, out| {
+                        rtcp::write_pli(Pli { sender: own, media }, out);
+                    });
+                }
+                Ok(Packet::Fir(fir)) => {
+                    self.counters.fir += 1;
+                    for entry in fir.entries() {
+                        self.ask_sender(entry.media, outbox, |own, media, out| {
+                            rtcp::write_fir(own, &[FirEntry { media, number: entry.number }], out);
+                        });
+                    }
+                }
+                // There is no cache to answer a NACK from, and a cap is the gateway's to set.
+                Ok(
+                    Packet::Nack(_)
+                    | Packet::Remb(_)
+                    | Packet::Description(_)
+                    | Packet::Bye(_)
+                    | Packet::Other { .. },
+                ) => {}
+                Err(_) => {
+                    self.counters.malformed += 1;
+                    return;
+                }
+            }
+        }
+        match self.numbers() {
+            Numbers::Untouched => self.reflect(index, compound, outbox),
+            Numbers::Rewritten if reported => self.answer_report(index, now, outbox),
+            Numbers::Rewritten => {}
+        }
+    }
+
+    /// Tells the room, in the numbers of the outgoing stream, when the sender took what.
+    fn handle_sender_report(
+        &mut self,
+        index: Index,
+        info: SenderInfo,
+        now: Now,
+        outbox: &mut Outbox,
+    ) {
+        let numbers = self.numbers();
+        let Some(session) = self.sessions.get_mut(&index) else { return };
+        let Some(stream) = session.streams.iter_mut().find(|stream| stream.ssrc == info.ssrc)
+        else {
+            return;
+        };
+        stream.reception.sender_report(info.ntp, now.unix_us * 1_000);
+        if numbers == Numbers::Untouched {
+            return;
+        }
+        let timestamp = info.timestamp.wrapping_add(stream.timestamp_offset);
+        let out_ssrc = stream.out_ssrc;
+        let mut report = Vec::new();
+        rtcp::write_sender_report(
+            &SenderInfo { ssrc: out_ssrc, timestamp, ..info },
+            &[],
+            &mut report,
+        );
+        rtcp::write_cname(out_ssrc, b"sample-node", &mut report);
+        self.reflect(index, &report, outbox);
+    }
+
+    fn answer_report(&mut self, index: Index, now: Now, outbox: &mut Outbox) {
+        let own = self.own_ssrc();
+        let Some(session) = self.sessions.get_mut(&index) else { return };
+        let blocks: Vec<_> = session
+            .streams
+            .iter_mut()
+            .map(|stream| stream.reception.report(stream.ssrc, now.unix_us * 1_000))
+            .collect();
+        let leg = session.leg;
+        let mut report = Vec::new();
+        rtcp::write_receiver_report(own, &blocks, &mut report);
+        rtcp::write_cname(own, b"sample-node", &mut report);
+        self.send(leg, &report, outbox);
+    }
+
+    /// Passes a request on to whoever sends the stream that goes out as this SSRC, in the SSRC it came with. What names
+    /// a stream that is not ours is dropped.
+    fn ask_sender(
+        &mut self,
+        out_ssrc: u32,
+        outbox: &mut Outbox,
+        write: impl Fn(u32, u32, &mut Vec<u8>),
+    ) {
+        if self.numbers() == Numbers::Untouched {
+            return;
+        }
+        let Some(&(index, ssrc)) = self.out_ssrcs.get(&out_ssrc) else { return };
+        let Some(leg) = self.sessions.get(&index).map(|session| session.leg) else { return };
+        let own = self.own_ssrc();
+        let mut request = Vec::new();
+        rtcp::write_receiver_report(own, &[], &mut request);
+        write(own, ssrc, &mut request);
+        self.send(leg, &request, outbox);
+    }
+}

@@ -1,0 +1,348 @@
+//! What a sample node does with a datagram. No socket, no clock.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::trunk::message::{Answer, Load, Question, State, Status};
+use evenkeel_media::trunk::{self, Tag};
+use evenkeel_media::{rtp, stun};
+use fastrand::Rng;
+
+use super::outgoing::{Leg, Outgoing};
+use super::session::{Room, Session};
+use super::{Counters, Numbers, Options, PlainRoom, number_of};
+use crate::Mark;
+use crate::datagrams::{Datagram, Outbox};
+
+/// How long a port leg may be silent: what rtpengine and others keep one for.
+const PLAIN_LEASE: Duration = Duration::from_secs(60);
+/// How often leases are looked at.
+const LEASES_EVERY: Duration = Duration::from_millis(50);
+
+/// Two clocks, read once for a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    pub(super) instant: Instant,
+    /// Microseconds since the Unix epoch.
+    pub(super) unix_us: u64,
+}
+
+/// A session's number here, for its life.
+pub(super) type Index = u64;
+
+pub(super) struct Reflector {
+    options: Options,
+    number: u32,
+    rng: Rng,
+    draining: bool,
+    pub(super) sessions: BTreeMap<Index, Session>,
+    sessions_ever: Index,
+    by_tag: HashMap<Tag, Index>,
+    by_source: HashMap<SocketAddr, Index>,
+    rooms: HashMap<Room, Vec<Index>>,
+    /// Whose stream an outgoing SSRC is: the session, and its SSRC as it came.
+    pub(super) out_ssrcs: HashMap<u32, (Index, u32)>,
+    outgoing: Outgoing,
+    leases_seen: Option<Instant>,
+    pub(super) counters: Counters,
+    scratch: Vec<u8>,
+    receivers: Vec<Leg>,
+}
+
+impl Reflector {
+    pub(super) fn new(options: Options, rng: Rng) -> Self {
+        Self {
+            number: number_of(&options.name),
+            options,
+            rng,
+            draining: false,
+            sessions: BTreeMap::new(),
+            sessions_ever: 0,
+            by_tag: HashMap::new(),
+            by_source: HashMap::new(),
+            rooms: HashMap::new(),
+            out_ssrcs: HashMap::new(),
+            outgoing: Outgoing::default(),
+            leases_seen: None,
+            counters: Counters::default(),
+            scratch: Vec::new(),
+            receivers: Vec::new(),
+        }
+    }
+
+    pub(super) fn counters(&self) -> Counters {
+        Counters { sessions: self.load().sessions, ..self.counters }
+    }
+
+    /// What it reports as: the number it stamps will do.
+    pub(super) fn own_ssrc(&self) -> u32 {
+        self.number
+    }
+
+    pub(super) fn numbers(&self) -> Numbers {
+        self.options.numbers
+    }
+
+    pub(super) fn handle_datagram(
+        &mut self,
+        datagram: &Datagram<'_>,
+        now: Now,
+        outbox: &mut Outbox,
+    ) {
+        let (bytes, source) = (datagram.bytes, datagram.source);
+        match demux::classify(bytes) {
+            Kind::Bundle => self.handle_bundle(bytes, source, now, outbox),
+            Kind::Signed => self.handle_signed(bytes, source, now, outbox),
+            Kind::Rtp | Kind::Rtcp => {
+                if let Some(index) = self.plain_session(source, now) {
+                    self.handle_packet(index, bytes, now, outbox);
+                }
+            }
+            Kind::Echo => {
+                self.counters.echoes += 1;
+                outbox.push(source, bytes);
+            }
+            Kind::Stun => match stun::Request::parse(bytes) {
+                Ok(request) => {
+                    self.counters.stun += 1;
+                    self.scratch.clear();
+                    stun::write_success(request.transaction(), source, None, &mut self.scratch);
+                    outbox.push(source, &self.scratch);
+                }
+                Err(_) => self.counters.malformed += 1,
+            },
+            Kind::Dtls | Kind::Quic | Kind::Unknown => self.counters.malformed += 1,
+        }
+    }
+
+    /// Ends what nobody asks for any more.
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        let due =
+            self.leases_seen.is_none_or(|seen| now.instant.duration_since(seen) >= LEASES_EVERY);
+        if !due {
+            return;
+        }
+        self.leases_seen = Some(now.instant);
+        let over = self.sessions.iter().filter(|(_, session)| session.expires <= now.instant);
+        let over: Vec<Index> = over.map(|(&index, _)| index).collect();
+        for index in over {
+            self.counters.expired += 1;
+            self.end(index);
+        }
+        let known: Vec<SocketAddr> =
+            self.sessions.values().filter_map(|s| trunk_of(s.leg)).collect();
+        self.outgoing.keep(|address| known.contains(&address));
+    }
+
+    /// Sends the bundles that have gathered.
+    pub(super) fn flush(&mut self, outbox: &mut Outbox) {
+        self.outgoing.flush(outbox);
+    }
+
+    fn handle_bundle(&mut self, bytes: &[u8], source: SocketAddr, now: Now, outbox: &mut Outbox) {
+        self.counters.bundles_in += 1;
+        for entry in trunk::entries(bytes) {
+            let Ok((tag, packet)) = entry else {
+                self.counters.malformed += 1;
+                return;
+            };
+            let Some(&index) = self.by_tag.get(&tag) else {
+                self.counters.unknown_tag += 1;
+                continue;
+            };
+            if let Some(session) = self.sessions.get_mut(&index) {
+                session.leg = Leg::Trunk { tag, reply_to: source };
+                self.outgoing.came(source, bytes.len(), outbox);
+                self.handle_packet(index, packet, now, outbox);
+            }
+        }
+    }
+
+    fn handle_signed(&mut self, bytes: &[u8], source: SocketAddr, now: Now, outbox: &mut Outbox) {
+        let Some(secret) = self.options.secret.clone() else {
+            self.counters.refused.key += 1;
+            return;
+        };
+        let asked = match Question::read(bytes, &secret, now.unix_us) {
+            Ok(asked) => asked,
+            Err(reason) => return self.counters.refused.count(reason),
+        };
+        let answer = match asked.message {
+            Question::Probe => {
+                self.counters.probes += 1;
+                Answer::Probe(self.load())
+            }
+            Question::Open { room, tag, lease_s, .. } => {
+                let expires = now.instant + Duration::from_secs(lease_s.into());
+                let leg = Leg::Trunk { tag, reply_to: source };
+                Answer::Open {
+                    tag,
+                    status: self.open(tag, Session::new(leg, Room::Named(room), expires)),
+                }
+            }
+            Question::Close { tag } => Answer::Close { tag, status: self.close(tag) },
+            Question::Drain => {
+                self.draining = true;
+                Answer::Drain(self.load())
+            }
+        };
+        self.scratch.clear();
+        answer.write(&secret, asked.nonce, now.unix_us, &mut self.scratch);
+        outbox.push(source, &self.scratch);
+    }
+
+    fn open(&mut self, tag: Tag, session: Session) -> Status {
+        if let Some(&index) = self.by_tag.get(&tag)
+            && let Some(standing) = self.sessions.get_mut(&index)
+            && standing.room == session.room
+        {
+            standing.expires = session.expires;
+            standing.leg = session.leg;
+            return Status::Ok;
+        }
+        if let Some(status) = self.turns_away() {
+            return status;
+        }
+        // The same tag in another room: the gateway's word replaces what it said before.
+        if let Some(&index) = self.by_tag.get(&tag) {
+            self.end(index);
+        }
+        let index = self.begin(session);
+        self.by_tag.insert(tag, index);
+        Status::Ok
+    }
+
+    fn close(&mut self, tag: Tag) -> Status {
+        let Some(&index) = self.by_tag.get(&tag) else { return Status::UnknownTag };
+        self.counters.closed += 1;
+        self.end(index);
+        Status::Ok
+    }
+
+    fn plain_session(&mut self, source: SocketAddr, now: Now) -> Option<Index> {
+        let expires = now.instant + PLAIN_LEASE;
+        if let Some(&index) = self.by_source.get(&source) {
+            self.sessions.get_mut(&index)?.expires = expires;
+            return Some(index);
+        }
+        if self.turns_away().is_some() {
+            return None;
+        }
+        let room = match self.options.plain_room {
+            PlainRoom::Alone => Room::Alone(source),
+            PlainRoom::Shared => Room::Plain,
+        };
+        let index = self.begin(Session::new(Leg::Port { source }, room, expires));
+        self.by_source.insert(source, index);
+        Some(index)
+    }
+
+    fn turns_away(&mut self) -> Option<Status> {
+        let status = if self.draining {
+            Status::Draining
+        } else if self.sessions.len() >= self.options.sessions_max as usize {
+            Status::Full
+        } else {
+            return None;
+        };
+        self.counters.turned_away += 1;
+        Some(status)
+    }
+
+    fn begin(&mut self, session: Session) -> Index {
+        self.counters.opened += 1;
+        self.sessions_ever += 1;
+        self.rooms.entry(session.room).or_default().push(self.sessions_ever);
+        self.sessions.insert(self.sessions_ever, session);
+        self.sessions_ever
+    }
+
+    fn end(&mut self, index: Index) {
+        let Some(session) = self.sessions.remove(&index) else { return };
+        match session.leg {
+            Leg::Trunk { tag, .. } => self.by_tag.remove(&tag),
+            Leg::Port { source } => self.by_source.remove(&source),
+        };
+        for stream in &session.streams {
+            self.out_ssrcs.remove(&stream.out_ssrc);
+        }
+        if let Some(room) = self.rooms.get_mut(&session.room) {
+            room.retain(|&other| other != index);
+            if room.is_empty() {
+                self.rooms.remove(&session.room);
+            }
+        }
+    }
+
+    fn load(&self) -> Load {
+        let sessions = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
+        let permille = u64::from(sessions) * 1_000 / u64::from(self.options.sessions_max.max(1));
+        let state = if self.draining { State::Draining } else { State::Serving };
+        Load { permille: u16::try_from(permille).unwrap_or(u16::MAX), state, sessions }
+    }
+
+    fn handle_packet(&mut self, index: Index, packet: &[u8], now: Now, outbox: &mut Outbox) {
+        self.counters.packets_in += 1;
+        match demux::classify(packet) {
+            Kind::Rtp => self.handle_rtp(index, packet, now, outbox),
+            Kind::Rtcp => self.handle_rtcp(index, packet, now, outbox),
+            _ => self.counters.malformed += 1,
+        }
+    }
+
+    fn handle_rtp(&mut self, index: Index, packet: &[u8], now: Now, outbox: &mut Outbox) {
+        let (Ok(header), Some(session)) =
+            (rtp::Header::parse(packet), self.sessions.get_mut(&index))
+        else {
+            self.counters.malformed += 1;
+            return;
+        };
+        let mut reflected = std::mem::take(&mut self.scratch);
+        reflected.clear();
+        reflected.extend_from_slice(packet);
+        Mark::stamp(&mut reflected[header.payload_offset..header.payload_end], self.number);
+        let (stream, forgotten) = session.stream(header.ssrc, now.instant, &mut self.rng);
+        stream.heard = now.instant;
+        stream.reception.packet(header.sequence);
+        if self.options.numbers == Numbers::Rewritten {
+            stream.rewrite(&header, &mut reflected);
+            self.out_ssrcs.insert(stream.out_ssrc, (index, header.ssrc));
+        }
+        if let Some(ssrc) = forgotten {
+            self.out_ssrcs.remove(&ssrc);
+        }
+        self.reflect(index, &reflected, outbox);
+        self.scratch = reflected;
+    }
+
+    /// Sends a packet to all others of the room; alone, a session gets its own back.
+    pub(super) fn reflect(&mut self, index: Index, packet: &[u8], outbox: &mut Outbox) {
+        let Some(session) = self.sessions.get(&index) else { return };
+        let Some(room) = self.rooms.get(&session.room) else { return };
+        self.receivers.clear();
+        let hears = |&&other: &&Index| other != index || room.len() == 1;
+        let legs = room.iter().filter(hears).filter_map(|other| self.sessions.get(other));
+        self.receivers.extend(legs.map(|session| session.leg));
+        for at in 0..self.receivers.len() {
+            self.send(self.receivers[at], packet, outbox);
+        }
+    }
+
+    /// Sends a packet to one session.
+    pub(super) fn send(&mut self, leg: Leg, packet: &[u8], outbox: &mut Outbox) {
+        if self.outgoing.push(leg, packet, outbox) {
+            self.counters.packets_out += 1;
+        } else {
+            self.counters.oversize += 1;
+        }
+    }
+}
+
+fn trunk_of(leg: Leg) -> Option<SocketAddr> {
+    match leg {
+        Leg::Trunk { reply_to, .. } => Some(reply_to),
+        Leg::Port { .. } => None,
+    }
+}

@@ -1,0 +1,91 @@
+//! One session at the node, and the streams it sends.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use evenkeel_media::rtp;
+use fastrand::Rng;
+
+use super::outgoing::Leg;
+use crate::reception::Reception;
+
+/// Streams of one session: voice, picture, their repair, and room for one that starts anew a few times. Past this the
+/// one longest silent is forgotten.
+const STREAMS_MAX: usize = 16;
+
+/// Which sessions hear each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(super) enum Room {
+    /// Named by the gateway.
+    Named(u64),
+    /// All port legs.
+    Plain,
+    /// One port leg.
+    Alone(SocketAddr),
+}
+
+pub(super) struct Session {
+    pub(super) leg: Leg,
+    pub(super) room: Room,
+    pub(super) expires: Instant,
+    pub(super) streams: Vec<Stream>,
+}
+
+/// A stream that comes in, and what it goes out as.
+pub(super) struct Stream {
+    pub(super) ssrc: u32,
+    pub(super) out_ssrc: u32,
+    sequence_offset: u16,
+    pub(super) timestamp_offset: u32,
+    pub(super) heard: Instant,
+    pub(super) reception: Reception,
+}
+
+impl Session {
+    pub(super) fn new(leg: Leg, room: Room, expires: Instant) -> Self {
+        Self { leg, room, expires, streams: Vec::new() }
+    }
+
+    /// The stream of this SSRC; a new one if it was never heard. Tells which outgoing SSRC was forgotten for it.
+    pub(super) fn stream(
+        &mut self,
+        ssrc: u32,
+        now: Instant,
+        rng: &mut Rng,
+    ) -> (&mut Stream, Option<u32>) {
+        let mut forgotten = None;
+        let index = match self.streams.iter().position(|stream| stream.ssrc == ssrc) {
+            Some(index) => index,
+            None => {
+                if self.streams.len() == STREAMS_MAX
+                    && let Some(silent) = (0..STREAMS_MAX).min_by_key(|&i| self.streams[i].heard)
+                {
+                    forgotten = Some(self.streams.swap_remove(silent).out_ssrc);
+                }
+                self.streams.push(Stream::new(ssrc, now, rng));
+                self.streams.len() - 1
+            }
+        };
+        (&mut self.streams[index], forgotten)
+    }
+}
+
+impl Stream {
+    fn new(ssrc: u32, now: Instant, rng: &mut Rng) -> Self {
+        Self {
+            ssrc,
+            out_ssrc: rng.u32(..),
+            sequence_offset: rng.u16(..),
+            timestamp_offset: rng.u32(..),
+            heard: now,
+            reception: Reception::default(),
+        }
+    }
+
+    /// Makes a packet of the incoming stream one of the outgoing.
+    pub(super) fn rewrite(&self, header: &rtp::Header, packet: &mut [u8]) {
+        rtp::set_ssrc(packet, self.out_ssrc);
+        rtp::set_sequence(packet, header.sequence.wrapping_add(self.sequence_offset));
+        rtp::set_timestamp(packet, header.timestamp.wrapping_add(self.timestamp_offset));
+    }
+}

@@ -1,0 +1,462 @@
+use std::thread::JoinHandle;
+
+use evenkeel_media::rtcp::{self, Packet, Pli, SenderInfo};
+use evenkeel_media::trunk::message::{Answer, Load, Question, State, Status};
+use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_media::{rtp, stun};
+
+use super::*;
+use crate::Mark;
+
+const SECRET: &[u8] = b"a secret of both ends of the leg";
+
+/// A node on a thread, and the gateway's end of its trunk leg.
+struct Rig {
+    node: SocketAddr,
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Counters>>,
+    gateway: Peer,
+    secret: Secret,
+}
+
+/// A socket that waits long enough for what must come.
+struct Peer {
+    socket: UdpSocket,
+    waiting: std::collections::VecDeque<(Tag, Vec<u8>)>,
+}
+
+impl Peer {
+    fn new(node: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(node).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { socket, waiting: Default::default() }
+    }
+
+    fn send(&self, datagram: &[u8]) {
+        self.socket.send(datagram).unwrap();
+    }
+
+    fn receive(&self) -> Vec<u8> {
+        let mut buffer = vec![0; DATAGRAM];
+        let length = self.socket.recv(&mut buffer).unwrap();
+        buffer.truncate(length);
+        buffer
+    }
+
+    /// The next packet out of a bundle.
+    fn packet(&mut self) -> (Tag, Vec<u8>) {
+        while self.waiting.is_empty() {
+            let datagram = self.receive();
+            self.waiting.extend(trunk::entries(&datagram).map(|entry| {
+                let (tag, packet) = entry.unwrap();
+                (tag, packet.to_vec())
+            }));
+        }
+        self.waiting.pop_front().unwrap()
+    }
+
+    /// The next RTP packet out of a bundle, read.
+    fn rtp(&mut self) -> (Tag, rtp::Header, Mark) {
+        let (tag, packet) = self.packet();
+        let (header, mark) = read(&packet);
+        (tag, header, mark)
+    }
+}
+
+impl Rig {
+    fn new(twist: impl FnOnce(&mut Options)) -> Self {
+        let secret = Secret::new(SECRET).unwrap();
+        let mut options = Options::new("127.0.0.1:0".parse().unwrap(), "east-a1");
+        options.secret = Some(secret.clone());
+        twist(&mut options);
+        let node = SampleNode::bind(options).unwrap();
+        let (address, ending) = (node.address(), node.ending());
+        let thread = Some(std::thread::spawn(move || node.run().unwrap()));
+        Self { node: address, ending, thread, gateway: Peer::new(address), secret }
+    }
+
+    fn ask_as(&self, secret: &Secret, question: Question, now_us: u64) {
+        let mut bytes = Vec::new();
+        question.write(secret, 77, now_us, &mut bytes);
+        self.gateway.send(&bytes);
+    }
+
+    fn ask(&self, question: Question) -> Answer {
+        let now_us = clock::now_ns() / 1_000;
+        self.ask_as(&self.secret, question, now_us);
+        let bytes = self.gateway.receive();
+        let answered = Answer::read(&bytes, &self.secret, clock::now_ns() / 1_000).unwrap();
+        assert_eq!(answered.nonce, 77);
+        answered.message
+    }
+
+    fn open(&self, room: u64, tag: u64) -> Status {
+        let question = Question::Open { room, session: tag, tag: Tag(tag), lease_s: 30 };
+        let Answer::Open { status, .. } = self.ask(question) else { panic!() };
+        status
+    }
+
+    fn open_all(&self, room: u64, tags: &[u64]) {
+        assert!(tags.iter().all(|&tag| self.open(room, tag) == Status::Ok));
+    }
+
+    fn send(&self, tag: u64, packet: &[u8]) {
+        let mut bundle = Bundle::new(DATAGRAM);
+        assert!(bundle.push(Tag(tag), packet));
+        self.gateway.send(bundle.as_bytes());
+    }
+
+    fn probe(&self) -> Load {
+        let Answer::Probe(load) = self.ask(Question::Probe) else { panic!() };
+        load
+    }
+
+    fn end(mut self) -> Counters {
+        self.ending.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+}
+
+fn voice(ssrc: u32, sequence: u16, session: u64) -> Vec<u8> {
+    let mut payload = Vec::new();
+    Mark { session, number: sequence.into(), sent_ns: 5, node: 0, stream: 1 }.write(&mut payload);
+    payload.extend_from_slice(b"voice");
+    let mut packet = Vec::new();
+    let timestamp = u32::from(sequence) * 960;
+    let fields = rtp::Fields { payload_type: 111, marker: false, sequence, timestamp, ssrc };
+    rtp::write(&fields, &payload, &mut packet);
+    packet
+}
+
+fn read(packet: &[u8]) -> (rtp::Header, Mark) {
+    let header = rtp::Header::parse(packet).unwrap();
+    (header, Mark::read(header.payload(packet)).unwrap())
+}
+
+#[test]
+fn packet_goes_to_all_others_of_the_room_and_to_nobody_else() {
+    let mut rig = Rig::new(|_| {});
+    for (room, tag) in [(1, 10), (1, 11), (1, 12), (2, 20)] {
+        assert_eq!(rig.open(room, tag), Status::Ok);
+    }
+    rig.send(10, &voice(5, 1, 10));
+    rig.send(20, &voice(6, 2, 20));
+    let mut heard: Vec<_> =
+        (0..3).map(|_| rig.gateway.rtp()).map(|(tag, _, mark)| (tag.0, mark.session)).collect();
+    heard.sort_unstable();
+    assert_eq!(heard, [(11, 10), (12, 10), (20, 20)]);
+    let counters = rig.end();
+    assert_eq!((counters.packets_in, counters.packets_out, counters.sessions), (2, 3, 4));
+}
+
+#[test]
+fn rewriting_node_sends_a_stream_of_its_own_with_the_same_numbers_to_all() {
+    let mut rig = Rig::new(|_| {});
+    rig.open_all(1, &[10, 11, 12]);
+    rig.send(10, &voice(5, 65_535, 10));
+    rig.send(10, &voice(5, 0, 10));
+    let heard: Vec<_> = (0..4).map(|_| rig.gateway.rtp()).collect();
+    let of = |tag: u64| {
+        heard
+            .iter()
+            .filter(|(to, ..)| to.0 == tag)
+            .map(|(_, header, _)| *header)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(11), of(12));
+    let [first, second] = of(11)[..] else { panic!() };
+    assert_ne!(first.ssrc, 5);
+    assert_eq!(second.ssrc, first.ssrc);
+    assert_eq!(second.sequence, first.sequence.wrapping_add(1));
+    assert_eq!(second.timestamp, first.timestamp.wrapping_sub(65_535 * 960));
+    assert!(heard.iter().all(|(_, _, mark)| mark.node == number_of("east-a1")));
+}
+
+#[test]
+fn two_streams_of_a_session_become_two_streams() {
+    let mut rig = Rig::new(|_| {});
+    rig.open(1, 10);
+    rig.send(10, &voice(5, 1, 10));
+    rig.send(10, &voice(6, 1, 10));
+    let (_, first, _) = rig.gateway.rtp();
+    let (_, second, _) = rig.gateway.rtp();
+    assert_ne!(first.ssrc, second.ssrc);
+}
+
+#[test]
+fn untouched_node_changes_nothing_but_the_stamp() {
+    let mut rig = Rig::new(|options| options.numbers = Numbers::Untouched);
+    rig.open(1, 10);
+    let sent = voice(5, 7, 10);
+    rig.send(10, &sent);
+    let (tag, mut came) = rig.gateway.packet();
+    assert_eq!(tag, Tag(10));
+    assert_eq!(read(&came).1.node, number_of("east-a1"));
+    Mark::stamp(&mut came[rtp::HEADER_LEN..], 0);
+    assert_eq!(came, sent);
+}
+
+#[test]
+fn alone_in_its_room_a_session_hears_itself_until_another_comes() {
+    let mut rig = Rig::new(|_| {});
+    rig.open(1, 10);
+    rig.send(10, &voice(5, 1, 10));
+    assert_eq!(rig.gateway.rtp().0, Tag(10));
+    rig.open(1, 11);
+    rig.send(10, &voice(5, 2, 10));
+    assert_eq!(rig.gateway.rtp().0, Tag(11));
+    assert_eq!(rig.end().packets_out, 2);
+}
+
+#[test]
+fn foreign_tag_is_dropped_and_counted() {
+    let mut rig = Rig::new(|_| {});
+    rig.open(1, 10);
+    rig.send(99, &voice(5, 1, 10));
+    rig.send(10, &voice(5, 2, 10));
+    assert_eq!(rig.gateway.rtp().2.number, 2);
+    let counters = rig.end();
+    assert_eq!((counters.unknown_tag, counters.packets_in, counters.packets_out), (1, 1, 1));
+}
+
+#[test]
+fn answers_go_where_the_last_bundle_with_the_tag_came_from() {
+    let rig = Rig::new(|_| {});
+    rig.open(1, 10);
+    let mut elsewhere = Peer::new(rig.node);
+    let mut bundle = Bundle::new(1_472);
+    assert!(bundle.push(Tag(10), &voice(5, 1, 10)));
+    elsewhere.send(bundle.as_bytes());
+    assert_eq!(elsewhere.rtp().0, Tag(10));
+}
+
+#[test]
+fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
+    let rig = Rig::new(|_| {});
+    let now_us = clock::now_ns() / 1_000;
+    let open = Question::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30 };
+    rig.ask_as(&Secret::new(b"another secret altogether").unwrap(), open, now_us);
+    rig.ask_as(&rig.secret, open, now_us - 6_000_000);
+    let mut forged = Vec::new();
+    open.write(&rig.secret, 1, now_us, &mut forged);
+    *forged.last_mut().unwrap() ^= 1;
+    rig.gateway.send(&forged);
+    rig.gateway.send(&forged[..40]);
+    assert_eq!(rig.probe().sessions, 0);
+    let counters = rig.end();
+    assert_eq!(counters.refused, Refusals { malformed: 1, key: 1, forged: 1, time: 1 });
+    assert_eq!(counters.opened, 0);
+}
+
+#[test]
+fn node_without_a_secret_believes_nobody() {
+    let rig = Rig::new(|options| options.secret = None);
+    rig.ask_as(&rig.secret, Question::Probe, clock::now_ns() / 1_000);
+    rig.gateway.send(&[0xE2, 1]);
+    assert_eq!(rig.gateway.receive(), [0xE2, 1]);
+    assert_eq!(rig.end().refused.key, 1);
+}
+
+#[test]
+fn lease_that_is_not_renewed_ends_and_a_renewed_one_does_not() {
+    let rig = Rig::new(|_| {});
+    rig.open(1, 11);
+    rig.ask(Question::Open { room: 1, session: 10, tag: Tag(10), lease_s: 0 });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while rig.probe().sessions != 1 {
+        assert!(Instant::now() < deadline);
+    }
+    assert_eq!(rig.open(1, 11), Status::Ok);
+    let counters = rig.end();
+    assert_eq!((counters.opened, counters.expired, counters.sessions), (2, 1, 1));
+}
+
+#[test]
+fn lease_runs_for_the_seconds_it_names_from_its_last_renewal() {
+    let mut reflector = Reflector::new(
+        Options::new("127.0.0.1:1".parse().unwrap(), "n"),
+        fastrand::Rng::with_seed(1),
+    );
+    reflector.handle_datagram(
+        &crate::datagrams::Datagram {
+            bytes: &voice(5, 1, 1),
+            source: "127.0.0.1:9".parse().unwrap(),
+            stamp_ns: None,
+            truncated: false,
+        },
+        Now { instant: Instant::now(), unix_us: 0 },
+        &mut Outbox::default(),
+    );
+    let expires = reflector.sessions.values().next().unwrap().expires;
+    reflector.handle_timeout(Now { instant: expires - Duration::from_millis(60), unix_us: 0 });
+    assert_eq!(reflector.counters().sessions, 1);
+    reflector.handle_timeout(Now { instant: expires, unix_us: 0 });
+    assert_eq!((reflector.counters().sessions, reflector.counters().expired), (0, 1));
+}
+
+#[test]
+fn closed_session_is_gone_and_closing_again_says_so() {
+    let rig = Rig::new(|_| {});
+    rig.open(1, 10);
+    let close = || {
+        let Answer::Close { status, .. } = rig.ask(Question::Close { tag: Tag(10) }) else {
+            panic!()
+        };
+        status
+    };
+    assert_eq!((close(), close()), (Status::Ok, Status::UnknownTag));
+    assert_eq!(rig.end().closed, 1);
+}
+
+#[test]
+fn draining_node_takes_nobody_new_and_keeps_those_it_has() {
+    let mut rig = Rig::new(|_| {});
+    rig.open(1, 10);
+    assert_eq!(rig.probe().state, State::Serving);
+    let Answer::Drain(load) = rig.ask(Question::Drain) else { panic!() };
+    assert_eq!((load.state, load.sessions), (State::Draining, 1));
+    assert_eq!(rig.probe().state, State::Draining);
+    assert_eq!((rig.open(1, 11), rig.open(1, 10)), (Status::Draining, Status::Ok));
+    rig.send(10, &voice(5, 1, 10));
+    assert_eq!(rig.gateway.rtp().0, Tag(10));
+    assert_eq!(rig.end().turned_away, 1);
+}
+
+#[test]
+fn full_node_says_so_and_its_load_is_a_share_of_what_it_takes() {
+    let rig = Rig::new(|options| options.sessions_max = 2);
+    assert_eq!((rig.open(1, 10), rig.probe().permille), (Status::Ok, 500));
+    assert_eq!((rig.open(1, 11), rig.open(1, 12)), (Status::Ok, Status::Full));
+    assert_eq!(rig.open(1, 11), Status::Ok);
+    assert_eq!(rig.probe(), Load { permille: 1_000, state: State::Serving, sessions: 2 });
+}
+
+#[test]
+fn plain_sources_are_alone_or_share_a_room_as_told() {
+    let rig = Rig::new(|_| {});
+    let (one, other) = (Peer::new(rig.node), Peer::new(rig.node));
+    one.send(&voice(5, 1, 10));
+    assert_eq!(read(&one.receive()).1.session, 10);
+    other.send(&voice(6, 1, 11));
+    assert_eq!(read(&other.receive()).1.session, 11);
+
+    let rig = Rig::new(|options| options.plain_room = PlainRoom::Shared);
+    let (one, other) = (Peer::new(rig.node), Peer::new(rig.node));
+    one.send(&voice(5, 1, 10));
+    one.receive();
+    other.send(&voice(6, 1, 11));
+    assert_eq!(read(&one.receive()).1.session, 11);
+    one.send(&voice(5, 2, 10));
+    assert_eq!(read(&other.receive()).1.session, 10);
+}
+
+#[test]
+fn echo_comes_back_as_it_went_and_stun_tells_the_address() {
+    let rig = Rig::new(|_| {});
+    rig.gateway.send(&[0xE2, 1, 2, 3]);
+    assert_eq!(rig.gateway.receive(), [0xE2, 1, 2, 3]);
+    let transaction = stun::Transaction([7; 12]);
+    let mut request = Vec::new();
+    stun::Binding::probe(transaction).write(&mut request);
+    rig.gateway.send(&request);
+    let answer = rig.gateway.receive();
+    let response = stun::Response::parse(&answer).unwrap();
+    assert_eq!(response.transaction(), transaction);
+    assert_eq!(response.outcome(), stun::Outcome::Mapped(rig.gateway.socket.local_addr().unwrap()));
+    let counters = rig.end();
+    assert_eq!((counters.echoes, counters.stun), (1, 1));
+}
+
+#[test]
+fn picture_loss_reaches_the_sender_in_the_ssrc_it_sends_with() {
+    let mut rig = Rig::new(|_| {});
+    rig.open_all(1, &[10, 11]);
+    rig.send(10, &voice(5, 1, 10));
+    let (_, header, _) = rig.gateway.rtp();
+    for media in [header.ssrc, header.ssrc.wrapping_add(1)] {
+        let mut request = Vec::new();
+        rtcp::write_pli(Pli { sender: 9, media }, &mut request);
+        rig.send(11, &request);
+    }
+    let (tag, compound) = rig.gateway.packet();
+    let asked: Vec<u32> = rtcp::packets(&compound)
+        .filter_map(|packet| match packet.unwrap() {
+            Packet::Pli(pli) => Some(pli.media),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((tag, asked), (Tag(10), vec![5]));
+    let counters = rig.end();
+    assert_eq!((counters.pli, counters.packets_out), (2, 2));
+}
+
+#[test]
+fn sender_report_is_answered_and_reaches_the_room_in_its_own_numbers() {
+    let mut rig = Rig::new(|_| {});
+    rig.open_all(1, &[10, 11]);
+    rig.send(10, &voice(5, 2, 10));
+    rig.send(10, &voice(5, 4, 10));
+    let (_, header, _) = rig.gateway.rtp();
+    rig.gateway.rtp();
+    let mut report = Vec::new();
+    let info = SenderInfo {
+        ssrc: 5,
+        ntp: 0x0123_4567_89ab_cdef,
+        timestamp: 4 * 960,
+        packets: 2,
+        octets: 80,
+    };
+    rtcp::write_sender_report(&info, &[], &mut report);
+    rig.send(10, &report);
+    let (mut mapped, mut answered) = (None, None);
+    for _ in 0..2 {
+        let (tag, compound) = rig.gateway.packet();
+        for packet in rtcp::packets(&compound) {
+            match packet.unwrap() {
+                Packet::SenderReport(report) => mapped = Some((tag, report.info)),
+                Packet::ReceiverReport(report) => {
+                    answered = report.blocks().next().map(|block| (tag, block))
+                }
+                _ => {}
+            }
+        }
+    }
+    let (tag, mapped) = mapped.unwrap();
+    assert_eq!((tag, mapped.ssrc, mapped.ntp), (Tag(11), header.ssrc, info.ntp));
+    assert_eq!(mapped.timestamp, header.timestamp.wrapping_add(2 * 960));
+    let (tag, block) = answered.unwrap();
+    assert_eq!((tag, block.ssrc, block.lost, block.last_sr), (Tag(10), 5, 1, 0x4567_89ab));
+}
+
+#[test]
+fn untouched_node_reflects_feedback_as_it_came_and_counts_it() {
+    let mut rig = Rig::new(|options| options.numbers = Numbers::Untouched);
+    rig.open_all(1, &[10, 11]);
+    let mut request = Vec::new();
+    rtcp::write_pli(Pli { sender: 9, media: 5 }, &mut request);
+    rig.send(11, &request);
+    assert_eq!(rig.gateway.packet(), (Tag(10), request));
+    assert_eq!(rig.end().pli, 1);
+}
+
+#[test]
+fn many_packets_at_once_leave_in_few_datagrams_and_none_is_lost() {
+    let mut rig = Rig::new(|_| {});
+    rig.open_all(1, &[10, 11]);
+    let mut bundle = Bundle::new(8_000);
+    for sequence in 0..100 {
+        assert!(bundle.push(Tag(10), &voice(5, sequence, 10)));
+    }
+    rig.gateway.send(bundle.as_bytes());
+    let datagram = rig.gateway.receive();
+    assert_eq!(trunk::entries(&datagram).count(), 100);
+    rig.gateway.waiting.clear();
+    assert_eq!(rig.end().packets_out, 100);
+}

@@ -1,0 +1,229 @@
+//! Knocks where it is not known: packets from unknown addresses, checks with a wrong password, tags and flows nobody
+//! has. What it sends is marked as [`SESSION`], so that the ledger finds it wherever it is forwarded; what comes back
+//! to it, and is no refusal, shows that somebody learned its address.
+
+mod quic;
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+
+use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::rtp;
+use evenkeel_media::stun::{self, Binding, Key, Outcome, Role, Transaction, Username};
+use evenkeel_media::trunk::message::{Question, Secret};
+use evenkeel_media::trunk::{Bundle, Tag};
+use fastrand::Rng;
+use serde::Serialize;
+
+pub use quic::{QuicReport, knock_quic};
+
+use crate::datagrams::Inbox;
+use crate::{Mark, clock};
+
+/// The session a stranger's packets claim to be of; no gateway counts so far.
+pub const SESSION: u64 = u64::MAX;
+const DATAGRAM: usize = 65_535;
+const BUNDLE_MAX: usize = 1_472;
+
+/// What a stranger did, and what came of it.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+pub struct Report {
+    /// RTP packets sent from an address nobody named.
+    pub rtp: u64,
+    /// STUN checks sent with a wrong password.
+    pub checks: u64,
+    /// Packets sent in bundles behind tags nobody has.
+    pub bundled: u64,
+    /// Messages sent that are signed with another secret.
+    pub messages: u64,
+    /// STUN checks refused.
+    pub refused: u64,
+    /// STUN checks believed: there must be none.
+    pub believed: u64,
+    /// Anything else that came: there must be none.
+    pub came: u64,
+}
+
+impl Report {
+    /// All that was sent.
+    pub fn sent(&self) -> u64 {
+        self.rtp + self.checks + self.bundled + self.messages
+    }
+
+    /// How many times somebody took the stranger for one of theirs.
+    pub fn learned(&self) -> u64 {
+        self.believed + self.came
+    }
+}
+
+/// A stranger, with an address of its own for every door it knocks at.
+pub struct Stranger {
+    rng: Rng,
+    sockets: Vec<UdpSocket>,
+    sequence: u16,
+    report: Report,
+}
+
+impl Stranger {
+    /// A stranger whose lies come from this seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::with_seed(seed),
+            sockets: Vec::new(),
+            sequence: 0,
+            report: Report::default(),
+        }
+    }
+
+    /// Sends RTP from an address nobody named.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send_rtp(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
+        let socket = self.socket(to)?;
+        for _ in 0..count {
+            let packet = self.packet();
+            socket.send_to(&packet, to)?;
+            self.report.rtp += 1;
+        }
+        self.sockets.push(socket);
+        Ok(())
+    }
+
+    /// Sends checks that name a session, and RTP behind them, without knowing its password.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send_checks(&mut self, to: SocketAddr, ufrag: &str, count: u32) -> io::Result<()> {
+        let socket = self.socket(to)?;
+        let key = Key::new("not the password of anyone");
+        for _ in 0..count {
+            let mut id = [0; 12];
+            self.rng.fill(&mut id);
+            let mut check = Vec::new();
+            Binding {
+                transaction: Transaction(id),
+                username: Some(Username { server_ufrag: ufrag, client_ufrag: "stranger" }),
+                key: Some(&key),
+                priority: Some(1),
+                role: Some(Role::Controlling(self.rng.u64(..))),
+                use_candidate: true,
+            }
+            .write(&mut check);
+            socket.send_to(&check, to)?;
+            socket.send_to(&self.packet(), to)?;
+            self.report.checks += 1;
+            self.report.rtp += 1;
+        }
+        self.sockets.push(socket);
+        Ok(())
+    }
+
+    /// Sends packets in bundles behind tags drawn at random.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send_bundles(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
+        let socket = self.socket(to)?;
+        for _ in 0..count {
+            let mut bundle = Bundle::new(BUNDLE_MAX);
+            let packet = self.packet();
+            if bundle.push(Tag(self.rng.u64(..)), &packet) {
+                socket.send_to(bundle.as_bytes(), to)?;
+                self.report.bundled += 1;
+            }
+        }
+        self.sockets.push(socket);
+        Ok(())
+    }
+
+    /// Sends openings signed with a secret of its own.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send_messages(&mut self, to: SocketAddr, count: u32) -> io::Result<()> {
+        let socket = self.socket(to)?;
+        let secret = Secret::new(b"a secret the stranger made up").map_err(io::Error::other)?;
+        for _ in 0..count {
+            let tag = Tag(self.rng.u64(..));
+            let mut message = Vec::new();
+            let open = Question::Open { room: 0, session: SESSION, tag, lease_s: 60 };
+            open.write(&secret, self.rng.u64(..), clock::now_ns() / 1_000, &mut message);
+            socket.send_to(&message, to)?;
+            self.report.messages += 1;
+        }
+        self.sockets.push(socket);
+        Ok(())
+    }
+
+    /// What was done so far, and what has come of it by now.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn report(&mut self) -> io::Result<Report> {
+        let mut inbox = Inbox::new(DATAGRAM, 16);
+        for socket in &self.sockets {
+            loop {
+                match inbox.receive(socket) {
+                    Ok(0) => break,
+                    Ok(_) => {
+                        inbox.iter().for_each(|datagram| note(datagram.bytes, &mut self.report))
+                    }
+                    // Nobody at home is an answer too.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(self.report)
+    }
+
+    fn socket(&self, to: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = match to {
+            SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?,
+            SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?,
+        };
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    fn packet(&mut self) -> Vec<u8> {
+        self.sequence = self.sequence.wrapping_add(1);
+        packet(self.sequence)
+    }
+}
+
+/// A voice packet like any other, but for its session.
+fn packet(sequence: u16) -> Vec<u8> {
+    let mut payload = Vec::new();
+    let mark = Mark {
+        session: SESSION,
+        number: sequence.into(),
+        sent_ns: clock::now_ns(),
+        node: 0,
+        stream: 0,
+    };
+    mark.write(&mut payload);
+    payload.resize(100, 0);
+    let timestamp = u32::from(sequence) * 960;
+    let fields =
+        rtp::Fields { payload_type: 111, marker: false, sequence, timestamp, ssrc: 0x57a7_6e00 };
+    let mut packet = Vec::new();
+    rtp::write(&fields, &payload, &mut packet);
+    packet
+}
+
+fn note(datagram: &[u8], report: &mut Report) {
+    let answered = match demux::classify(datagram) {
+        Kind::Stun => stun::Response::parse(datagram).ok().map(|response| response.outcome()),
+        _ => None,
+    };
+    match answered {
+        Some(Outcome::Refused(_)) => report.refused += 1,
+        Some(Outcome::Mapped(_)) => report.believed += 1,
+        None => report.came += 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;

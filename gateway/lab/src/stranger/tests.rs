@@ -1,0 +1,139 @@
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use evenkeel_media::roq;
+
+use super::*;
+use crate::quic_server;
+use crate::sample_node::{Options, SampleNode};
+
+/// A sample node that believes one secret, and its end.
+fn node() -> (SocketAddr, impl FnOnce() -> crate::sample_node::Counters) {
+    let mut options = Options::new("127.0.0.1:0".parse().unwrap(), "n1");
+    options.secret = Some(Secret::new(b"the secret of the gateway").unwrap());
+    let node = SampleNode::bind(options).unwrap();
+    let (address, ending) = (node.address(), node.ending());
+    let thread = std::thread::spawn(move || node.run().unwrap());
+    (address, move || {
+        ending.store(true, Ordering::Relaxed);
+        thread.join().unwrap()
+    })
+}
+
+fn wait(stranger: &mut Stranger, done: impl Fn(&Report) -> bool) -> Report {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let report = stranger.report().unwrap();
+        if done(&report) {
+            return report;
+        }
+        assert!(Instant::now() < deadline, "{report:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn wrong_tags_and_foreign_secrets_get_nothing_from_a_node_that_counts_them() {
+    let (address, end) = node();
+    let mut stranger = Stranger::new(1);
+    stranger.send_bundles(address, 10).unwrap();
+    stranger.send_messages(address, 5).unwrap();
+    // Behind them a question that is answered, from another address: by then all was read.
+    let witness = UdpSocket::bind("127.0.0.1:0").unwrap();
+    witness.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    witness.send_to(&[demux::ECHO, 1], address).unwrap();
+    witness.recv(&mut [0; 8]).unwrap();
+    let report = stranger.report().unwrap();
+    assert_eq!((report.bundled, report.messages, report.sent(), report.learned()), (10, 5, 15, 0));
+    let counters = end();
+    assert_eq!((counters.unknown_tag, counters.refused.key, counters.packets_out), (10, 5, 0));
+}
+
+#[test]
+fn door_that_takes_strangers_in_is_found_out() {
+    let (address, _end) = node();
+    let mut stranger = Stranger::new(1);
+    stranger.send_rtp(address, 3).unwrap();
+    let report = wait(&mut stranger, |report| report.came == 3);
+    assert_eq!((report.rtp, report.learned()), (3, 3));
+    // The node answers checks as a plain probe: whoever asks.
+    stranger.send_checks(address, "somebody", 2).unwrap();
+    let report = wait(&mut stranger, |report| report.believed == 2);
+    assert_eq!(report.checks, 2);
+}
+
+#[test]
+fn refused_check_is_not_taken_for_belief() {
+    let gateway = UdpSocket::bind("127.0.0.1:0").unwrap();
+    gateway.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut stranger = Stranger::new(1);
+    stranger.send_checks(gateway.local_addr().unwrap(), "somebody", 1).unwrap();
+    let mut buffer = [0; 2_048];
+    let (length, source) = gateway.recv_from(&mut buffer).unwrap();
+    let request = stun::Request::parse(&buffer[..length]).unwrap();
+    assert!(request.verify(&Key::new("the real password of it")).is_err());
+    let mut refusal = Vec::new();
+    stun::write_error(request.transaction(), stun::Code::Unauthenticated, &mut refusal);
+    gateway.send_to(&refusal, source).unwrap();
+    let report = wait(&mut stranger, |report| report.refused == 1);
+    assert_eq!(report.learned(), 0);
+    let (length, _) = gateway.recv_from(&mut buffer).unwrap();
+    let header = rtp::Header::parse(&buffer[..length]).unwrap();
+    assert_eq!(Mark::read(header.payload(&buffer[..length])).unwrap().session, SESSION);
+}
+
+/// What a gateway does with flows it does not know, and with a bidirectional stream.
+#[derive(Clone, Copy)]
+enum Manners {
+    Strict,
+    Careless,
+}
+
+async fn receive(connection: quinn::Connection, manners: Manners) {
+    let code = |code: roq::ErrorCode| quinn::VarInt::from_u64(code.code()).unwrap();
+    loop {
+        tokio::select! {
+            datagram = connection.read_datagram() => match (datagram, manners) {
+                (Ok(_), Manners::Strict) => {}
+                (Ok(datagram), Manners::Careless) => connection.send_datagram(datagram).unwrap(),
+                (Err(_), _) => return,
+            },
+            stream = connection.accept_uni() => match (stream, manners) {
+                (Ok(mut stream), Manners::Strict) => stream.stop(code(roq::ErrorCode::UnknownFlow)).unwrap(),
+                (Ok(mut stream), Manners::Careless) => stream.stop(code(roq::ErrorCode::General)).unwrap(),
+                (Err(_), _) => return,
+            },
+            stream = connection.accept_bi() => match (stream, manners) {
+                (Ok(_), Manners::Strict) => connection.close(code(roq::ErrorCode::StreamCreation), b""),
+                (Ok(_), Manners::Careless) => connection.close(code(roq::ErrorCode::NoError), b""),
+                (Err(_), _) => return,
+            },
+        }
+    }
+}
+
+fn knocked(manners: Manners) -> QuicReport {
+    let server = quic_server::start(move |connection| receive(connection, manners));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(knock_quic(server.address, server.certificate_sha256, 3, 1)).unwrap()
+}
+
+#[test]
+fn gateway_with_manners_drops_stops_and_closes_as_the_draft_says() {
+    let expected = QuicReport {
+        datagrams: 3,
+        streams: 3,
+        streams_stopped: 3,
+        kept: true,
+        closed_for_bidirectional: true,
+        came: 0,
+    };
+    assert_eq!(knocked(Manners::Strict), expected);
+}
+
+#[test]
+fn gateway_without_manners_is_found_out() {
+    let report = knocked(Manners::Careless);
+    assert_eq!((report.streams_stopped, report.closed_for_bidirectional), (0, false));
+    assert!(report.came > 0);
+}

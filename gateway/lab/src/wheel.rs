@@ -1,0 +1,113 @@
+//! A timer wheel: thousands of "wake this one then" for the price of an array.
+
+/// One slot, and so the wheel's grain: 1 ms.
+const SLOT_NS: u64 = 1_000_000;
+/// Slots of one turn: a second and a little, the longest a client sleeps.
+const SLOTS: usize = 1_024;
+
+/// Keys to wake at their times, in order of time to the grain of 1 ms. A key never wakes early.
+pub struct Wheel {
+    slots: Vec<Vec<(u64, usize)>>,
+    turned_to: u64,
+    waiting: usize,
+}
+
+impl Wheel {
+    /// An empty wheel that starts now.
+    pub fn new(now_ns: u64) -> Self {
+        Self { slots: vec![Vec::new(); SLOTS], turned_to: now_ns / SLOT_NS, waiting: 0 }
+    }
+
+    /// Wakes `key` at this time; at the next turn if that has passed.
+    pub fn arm(&mut self, key: usize, at_ns: u64) {
+        let tick = at_ns.div_ceil(SLOT_NS).max(self.turned_to + 1);
+        self.slots[slot_of(tick)].push((tick, key));
+        self.waiting += 1;
+    }
+
+    /// Moves the keys whose time has come to `due`.
+    pub fn turn(&mut self, now_ns: u64, due: &mut Vec<usize>) {
+        let now = now_ns / SLOT_NS;
+        let turns = now.saturating_sub(self.turned_to).min(SLOTS as u64);
+        for tick in (now + 1).saturating_sub(turns)..=now {
+            let waiting = &mut self.waiting;
+            self.slots[slot_of(tick)].retain(|&(at, key)| {
+                let ripe = at <= now;
+                if ripe {
+                    due.push(key);
+                    *waiting -= 1;
+                }
+                !ripe
+            });
+        }
+        self.turned_to = self.turned_to.max(now);
+    }
+
+    /// How long from now to the next key, in whole ms rounded up; `None` when nothing waits within a turn.
+    pub fn sleep_ms(&self, now_ns: u64) -> Option<u64> {
+        if self.waiting == 0 {
+            return None;
+        }
+        (self.turned_to + 1..=self.turned_to + SLOTS as u64)
+            .find(|&tick| self.slots[slot_of(tick)].iter().any(|&(at, _)| at == tick))
+            .map(|tick| (tick * SLOT_NS).saturating_sub(now_ns).div_ceil(SLOT_NS))
+    }
+}
+
+fn slot_of(tick: u64) -> usize {
+    usize::try_from(tick % SLOTS as u64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const NONE: [usize; 0] = [];
+
+    fn turned(wheel: &mut Wheel, now_ns: u64) -> Vec<usize> {
+        let mut due = Vec::new();
+        wheel.turn(now_ns, &mut due);
+        due
+    }
+
+    #[test]
+    fn key_wakes_at_its_time_and_not_before() {
+        let mut wheel = Wheel::new(0);
+        wheel.arm(7, 20 * MS);
+        assert_eq!(wheel.sleep_ms(0), Some(20));
+        assert_eq!(turned(&mut wheel, 20 * MS - 1), NONE);
+        assert_eq!(turned(&mut wheel, 20 * MS), [7]);
+        assert_eq!(turned(&mut wheel, 2_000 * MS), NONE);
+        assert_eq!(wheel.sleep_ms(2_000 * MS), None);
+    }
+
+    #[test]
+    fn key_more_than_a_turn_away_waits_for_its_own_turn() {
+        let mut wheel = Wheel::new(0);
+        wheel.arm(1, 5 * MS);
+        wheel.arm(2, (5 + SLOTS as u64) * MS);
+        assert_eq!(turned(&mut wheel, 5 * MS), [1]);
+        assert_eq!(turned(&mut wheel, (4 + SLOTS as u64) * MS), NONE);
+        assert_eq!(turned(&mut wheel, (5 + SLOTS as u64) * MS), [2]);
+    }
+
+    #[test]
+    fn long_stall_wakes_every_key_once() {
+        let mut wheel = Wheel::new(0);
+        for key in 0..50 {
+            wheel.arm(key, key as u64 * 90 * MS);
+        }
+        let mut due = turned(&mut wheel, 10_000 * MS);
+        due.sort_unstable();
+        assert_eq!(due, (0..50).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn time_already_past_wakes_at_the_next_turn() {
+        let mut wheel = Wheel::new(100 * MS);
+        wheel.arm(3, 10 * MS);
+        assert_eq!(turned(&mut wheel, 100 * MS), NONE);
+        assert_eq!(turned(&mut wheel, 101 * MS), [3]);
+    }
+}
