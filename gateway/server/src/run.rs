@@ -111,7 +111,7 @@ impl Running {
 ///
 /// # Errors
 /// Why it did not start; nothing is left running then.
-pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
+pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let started = Instant::now();
     let core = settings.core();
     let workers_count = settings.limits.workers.map_or_else(default_workers, usize::from);
@@ -123,8 +123,8 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
     let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
     let (events, _) = broadcast::channel(EVENTS_MAX);
 
-    let (udp, mut listeners) = listeners(&settings, workers_count)?;
-    let (quic_thread, mut quic_rings) = quic(&settings, &flows, workers_count)?;
+    let (udp, mut listeners) = listeners(settings, workers_count)?;
+    let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;
     let mut rings = rings_between(workers_count)?;
     let mut lines = Vec::new();
     let mut threads = Vec::new();
@@ -139,7 +139,7 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
             worker::Parts {
                 number: number as u16,
                 listeners: listeners.remove(0),
-                trunks: trunks(&settings)?,
+                trunks: trunks(settings)?,
                 from_quic,
                 to_quic,
                 from_workers,
@@ -166,20 +166,20 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
     let homes = Homes::new(
         udp.clone(),
         quic_thread.as_ref().map(|quic| QuicListener {
-            address: advertised_quic(&settings, quic.address),
+            address: advertised_quic(settings, quic.address),
             certificate_sha256: quic.certificate_sha256,
         }),
         Arc::clone(&flows),
-        port_legs(&settings),
+        port_legs(settings),
         workers_count,
     );
-    let policies = policies(&settings, &core, words_in)?;
+    let policies = policies(settings, &core, words_in)?;
     let parts = control::Parts {
         gateway,
         workers: lines,
         homes,
-        drivers: Drivers::new(drivers(&settings)?),
-        probes: probes(&settings)?,
+        drivers: Drivers::new(drivers(settings)?),
+        probes: probes(settings)?,
         policies,
         requests,
         reports,
@@ -187,7 +187,7 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
         events: events.clone(),
         quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
         started,
-        settings: Arc::clone(&settings),
+        settings: Arc::clone(settings),
     };
     let control = std::thread::Builder::new().name("control".into()).spawn(move || {
         if let Err(error) = control::run(parts) {
@@ -197,7 +197,7 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
     Ok(Running {
         handle: Handle { requests: requests_in, events },
         udp: udp.iter().map(|listener| listener.address).collect(),
-        quic: quic_thread.as_ref().map(|quic| advertised_quic(&settings, quic.address)),
+        quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
         control: Some(control),
         workers: threads,
         quic_thread,
@@ -425,9 +425,10 @@ pub(crate) fn try_binding(
     engine: &evenkeel_host::Engine,
     settings: &Settings,
     binding: &settings::Binding,
-) -> Result<(), settings::Invalid> {
+) -> Result<(), Box<settings::Invalid>> {
     use evenkeel_host::Refused;
-    let at_plugin = |found: String| binding.invalid("plugin", found, "a plugin that runs");
+    let at_plugin =
+        |found: String| Box::new(binding.invalid("plugin", found, "a plugin that runs"));
     let source = source(&binding.plugin, binding.settings.clone()).map_err(at_plugin)?;
     let component = evenkeel_host::Component::vet(engine, &source.bytes)
         .map_err(|refused| at_plugin(refused.to_string()))?;
@@ -443,7 +444,7 @@ pub(crate) fn try_binding(
     .map(drop)
     .map_err(|refused| match refused {
         Refused::Setting { path, expected, found } => {
-            binding.invalid(path.trim_start_matches("$."), found, expected)
+            Box::new(binding.invalid(path.trim_start_matches("$."), found, expected))
         }
         refused => at_plugin(refused.to_string()),
     })

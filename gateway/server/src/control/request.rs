@@ -56,7 +56,7 @@ impl Control {
                 self.roll_out(&policy, source, Some(reply));
             }
             Request::RollOut { policy, source, reply } => {
-                self.roll_out(&policy, *source, Some(reply))
+                self.roll_out(&policy, *source, Some(reply));
             }
             Request::Rollback { policy, reply } => self.roll_back(&policy, reply),
             Request::Stop { policy, reply } => {

@@ -1,6 +1,6 @@
 //! The thread that owns the core: what the world says goes in, what the core wants is done.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -21,12 +21,6 @@ use super::prober::{Probed, Prober};
 use crate::policy::{Policies, Source, Word};
 use crate::settings::Settings;
 use crate::worker::{Bell, Command, Dscp, Install, Report, Stamps};
-
-/// Ports of three rooms closed within this accuse the node, not the rooms.
-const PORTS_WITHIN: Duration = Duration::from_millis(20);
-
-/// See [`PORTS_WITHIN`].
-const PORTS_ACCUSE: usize = 3;
 
 /// A worker as control knows it.
 pub(crate) struct WorkerLine {
@@ -69,7 +63,6 @@ pub(super) struct Control {
     next_offer: u64,
     /// Sessions that were told to end, and their event waits for what they carried.
     closing: BTreeMap<SessionId, Event>,
-    ports_closed: BTreeMap<NodeId, VecDeque<(Instant, SessionId)>>,
     knocks: Knocks,
     pub(super) shutting_down: Option<oneshot::Sender<()>>,
     rung: BTreeSet<u16>,
@@ -119,7 +112,6 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         offers: BTreeMap::new(),
         next_offer: 1,
         closing: BTreeMap::new(),
-        ports_closed: BTreeMap::new(),
         knocks: Knocks::default(),
         shutting_down: None,
         rung: BTreeSet::new(),
@@ -155,7 +147,7 @@ impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
             Probed::Answered { node, sequence, at } => {
-                self.gateway.handle_probe_answered(node, sequence, at)
+                self.gateway.handle_probe_answered(node, sequence, at);
             }
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
@@ -187,13 +179,15 @@ impl Control {
         let now = Instant::now();
         match report {
             Report::Refused { node } => self.gateway.handle_kernel_error(node, now),
-            Report::PortClosed { session, hop } => self.port_closed(session, hop, now),
+            Report::PortClosed { session, hop } => {
+                self.gateway.handle_port_closed(session, hop, now);
+            }
             Report::Signed { node, message } => {
                 let act = self.drivers.handle_signed(node, &message, Clock::read());
                 self.act(act);
             }
             Report::Knock { listener, source, payload_type } => {
-                self.knock(listener, source, payload_type, now)
+                self.knock(listener, source, payload_type, now);
             }
             Report::Summaries(summaries) => {
                 for summary in summaries {
@@ -213,20 +207,6 @@ impl Control {
                 }
             }
         }
-    }
-
-    /// One room's port closed may be one call ending; ports of three rooms within 20 ms accuse the node.
-    fn port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        let closed = self.ports_closed.entry(hop.node).or_default();
-        closed.retain(|(at, other)| {
-            now.saturating_duration_since(*at) < PORTS_WITHIN && *other != session
-        });
-        closed.push_back((now, session));
-        if closed.len() >= PORTS_ACCUSE {
-            closed.clear();
-            self.gateway.handle_kernel_error(hop.node, now);
-        }
-        self.gateway.handle_port_closed(session, hop, now);
     }
 
     /// A packet of nobody's came to an open listener: it opens a session, once.
@@ -307,7 +287,7 @@ impl Control {
                 }
             }
             Output::Install { session, room: _, offer, route, plan } => {
-                self.install(session, &offer, route, plan, clock.now)
+                self.install(session, &offer, route, plan, clock.now);
             }
             Output::Open { session, room, hop } => {
                 let wish = self.wish(session, room, hop);
@@ -328,7 +308,7 @@ impl Control {
             }
             Output::Reply { offer, result } => self.reply(offer, result),
             Output::Plan { session, plan } => {
-                self.with_home(session, |home| Command::Plan { home, plan })
+                self.with_home(session, |home| Command::Plan { home, plan });
             }
             Output::KeyFrame { sessions } => {
                 for session in sessions {

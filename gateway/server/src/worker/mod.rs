@@ -275,7 +275,7 @@ impl Worker {
                 }
             }
             Command::Plan { home, plan } => {
-                self.with(home, now, |session, loan| session.set_plan(plan, loan))
+                self.with(home, now, |session, loan| session.set_plan(plan, loan));
             }
             Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
             Command::Remove { home } => self.remove(home),
@@ -386,9 +386,11 @@ impl Worker {
                 return ways.drop(evenkeel_core::forward::Reason::UnknownFlow);
             };
             match meta.kind {
-                ring::Kind::Media => session.from_client(packet, &mut Loan { ways, board, now }),
+                ring::Kind::Media => {
+                    session.handle_client_packet(packet, &mut Loan { ways, board, now });
+                }
                 ring::Kind::Feedback { rtt_us, lost, sent } => {
-                    session.measure.quic_path(rtt_us, lost, sent)
+                    session.measure.quic_path(rtt_us, lost, sent);
                 }
                 ring::Kind::Attached | ring::Kind::Detached => session.measure.heard(now),
             }
@@ -451,7 +453,7 @@ impl Worker {
                 .and_then(|&(slot, hop)| Some((sessions.get_mut(slot as usize)?.as_mut()?, hop)));
             match session {
                 Some((session, hop)) => {
-                    session.from_node(hop, packet, &mut Loan { ways, board, now })
+                    session.handle_node_packet(hop, packet, &mut Loan { ways, board, now });
                 }
                 None => ways.drop(Reason::UnknownTag),
             }
@@ -488,7 +490,7 @@ impl Worker {
                 continue;
             };
             ways.stamps.received(hop.node, 1, now);
-            session.from_node(hop, datagram, &mut Loan { ways, board, now });
+            session.handle_node_packet(hop, datagram, &mut Loan { ways, board, now });
         }
     }
 

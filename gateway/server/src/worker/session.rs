@@ -132,7 +132,7 @@ impl Session {
     }
 
     /// A packet of the client's, from a source that may send.
-    pub(crate) fn from_client(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
+    pub(crate) fn handle_client_packet(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
         match demux::classify(packet) {
             demux::Kind::Rtp => self.rtp_from_client(packet, loan),
             demux::Kind::Rtcp => self.rtcp_from_client(packet, loan),
@@ -155,7 +155,7 @@ impl Session {
             Verdict::Pass { hop, .. } => hop,
             Verdict::Drop(reason) => return loan.ways.drop(reason),
         };
-        self.to_node(hop, Side::Rtp, kind, packet, loan);
+        self.send_to_node(hop, Side::Rtp, kind, packet, loan);
     }
 
     fn rtcp_from_client(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
@@ -168,12 +168,19 @@ impl Session {
         // Rewriting needs bytes of our own; RTCP is some packets a second.
         let mut packet = packet.to_vec();
         match self.continuity.rtcp_to_node(&mut packet) {
-            Ok(length) => self.to_node(hop, Side::Rtcp, Kind::Audio, &packet[..length], loan),
+            Ok(length) => self.send_to_node(hop, Side::Rtcp, Kind::Audio, &packet[..length], loan),
             Err(_) => loan.ways.drop(Reason::Feedback),
         }
     }
 
-    fn to_node(&mut self, hop: Hop, side: Side, kind: Kind, packet: &[u8], loan: &mut Loan<'_>) {
+    fn send_to_node(
+        &mut self,
+        hop: Hop,
+        side: Side,
+        kind: Kind,
+        packet: &[u8],
+        loan: &mut Loan<'_>,
+    ) {
         let Some(&(_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
             return loan.ways.drop(Reason::NotOpened);
         };
@@ -210,7 +217,7 @@ impl Session {
     }
 
     /// A packet that a hop sent for the client.
-    pub(crate) fn from_node(&mut self, from: Hop, packet: &[u8], loan: &mut Loan<'_>) {
+    pub(crate) fn handle_node_packet(&mut self, from: Hop, packet: &[u8], loan: &mut Loan<'_>) {
         let kind = demux::classify(packet);
         let header = match kind {
             demux::Kind::Rtp => match rtp::Header::parse(packet) {
@@ -285,12 +292,12 @@ impl Session {
             && let Some(request) = self.feedback.key_frame_request(header.ssrc)
         {
             loan.ways.stamps.asked_key_frame(Way::ToNode);
-            self.to_node(from, Side::Rtcp, Kind::Video, &request, loan);
+            self.send_to_node(from, Side::Rtcp, Kind::Video, &request, loan);
         }
         self.totals.packets_down += 1;
         self.totals.bytes_down += packet.len() as u64;
         self.measure.sent(packet.len());
-        self.to_client(Side::Rtp, kind, packet, loan, |bytes| {
+        self.send_to_client(Side::Rtp, kind, packet, loan, |bytes| {
             if let Some((ssrc, sequence, timestamp)) = rewrite {
                 rtp::set_ssrc(bytes, ssrc);
                 rtp::set_sequence(bytes, sequence);
@@ -306,10 +313,10 @@ impl Session {
         };
         packet.truncate(length);
         self.measure.note_sender_report(&packet, loan.now);
-        self.to_client(Side::Rtcp, Kind::Audio, &packet, loan, |_| {});
+        self.send_to_client(Side::Rtcp, Kind::Audio, &packet, loan, |_| {});
     }
 
-    fn to_client(
+    fn send_to_client(
         &mut self,
         side: Side,
         kind: Kind,
@@ -325,7 +332,7 @@ impl Session {
             };
             bytes.copy_from_slice(packet);
             rewrite(bytes);
-            loan.ways.to_quic(self.home, flow_from_gateway, bytes);
+            loan.ways.queue_to_quic(self.home, flow_from_gateway, bytes);
             loan.ways.stamps.passed(Way::ToClient, packet.len());
             return;
         }
@@ -341,8 +348,12 @@ impl Session {
         let Some((listener, address)) = address.filter(|_| consent) else {
             return loan.ways.drop(Reason::NoAddress);
         };
-        match loan.ways.to_client((listener, self.side(side)), address, self.dscp_of(kind), packet)
-        {
+        match loan.ways.queue_to_client(
+            (listener, self.side(side)),
+            address,
+            self.dscp_of(kind),
+            packet,
+        ) {
             Some(bytes) => {
                 rewrite(bytes);
                 loan.ways.stamps.passed(Way::ToClient, packet.len());
@@ -411,14 +422,14 @@ impl Session {
     pub(crate) fn ask_key_frame(&mut self, loan: &mut Loan<'_>) {
         if let Some(request) = self.feedback.key_frame_of_client(loan.now) {
             loan.ways.stamps.asked_key_frame(Way::ToClient);
-            self.to_client(Side::Rtcp, Kind::Video, &request, loan, |_| {});
+            self.send_to_client(Side::Rtcp, Kind::Video, &request, loan, |_| {});
         }
     }
 
     /// Tells the client how much it may send, if there is a cap or one was lifted.
     pub(crate) fn send_cap(&mut self, loan: &mut Loan<'_>) {
         if let Some(cap) = self.feedback.cap(self.plan.cap_kbps) {
-            self.to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
+            self.send_to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
         }
     }
 

@@ -95,7 +95,7 @@ impl Ways {
     }
 
     /// Queues a datagram to a client, and hands out its bytes to be changed in place.
-    pub(crate) fn to_client(
+    pub(crate) fn queue_to_client(
         &mut self,
         (listener, side): (u8, Side),
         address: SocketAddr,
@@ -144,7 +144,7 @@ impl Ways {
     }
 
     /// Hands a datagram to the QUIC thread.
-    pub(crate) fn to_quic(&mut self, home: Home, flow: u64, packet: &[u8]) {
+    pub(crate) fn queue_to_quic(&mut self, home: Home, flow: u64, packet: &[u8]) {
         let meta = ring::Meta { home, kind: ring::Kind::Media, flow };
         let pushed = self.to_quic.as_mut().map(|ring| ring.push(meta, packet));
         if pushed != Some(Ok(())) {
