@@ -1,3 +1,93 @@
 //! The one command people type.
+//!
+//! Exit codes: 0 done · 1 it failed · 2 the command line or the configuration is wrong · 3 no gateway answers.
 
-fn main() {}
+mod api;
+mod check;
+mod policy;
+mod run;
+mod sample_node;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A media gateway that stays on an even keel when nodes, links and regions fail.
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the gateway
+    Run(run::Run),
+    /// See it work: a small world on loopback, with nodes that die and policies that change
+    Demo(evenkeel_lab::demo::Options),
+    /// Run a sample media server, for trials and drills
+    SampleNode(sample_node::SampleNode),
+    /// Say whether a configuration is usable, and where it is not
+    Check(check::Check),
+    /// Say what a running gateway does
+    Status(status::Status),
+    /// List, replace and roll back policies of a running gateway
+    Policy(policy::Policy),
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone)]
+pub(crate) struct Place {
+    /// `evenkeel.toml`; without it the gateway runs on loopback, with no nodes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The folder of policy sets; each file replaces the embedded one of its name
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) policies: Option<PathBuf>,
+}
+
+/// Why a command did not do what it was asked to.
+pub(crate) enum Failure {
+    /// Exit code 1.
+    Failed(String),
+    /// Exit code 2: what was said is wrong.
+    Wrong(String),
+    /// Exit code 3.
+    NoGateway(String),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Run(run) => run.act(),
+        Verb::Demo(options) => demo(&options),
+        Verb::SampleNode(node) => node.act(),
+        Verb::Check(check) => check.act(),
+        Verb::Status(status) => status.act(),
+        Verb::Policy(policy) => policy.act(),
+    };
+    let (code, words) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(words)) => (1, words),
+        Err(Failure::Wrong(words)) => (2, words),
+        Err(Failure::NoGateway(words)) => (3, words),
+    };
+    if !words.is_empty() {
+        eprintln!("evenkeel: {}", words.trim_end());
+    }
+    ExitCode::from(code)
+}
+
+fn demo(options: &evenkeel_lab::demo::Options) -> Result<(), Failure> {
+    let failed = |error: String| Failure::Failed(error);
+    let evenkeel = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+    match evenkeel_lab::demo::run(options, &evenkeel) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            Err(failed("the demo did not go as it should; what is marked above says where".into()))
+        }
+        Err(error) => Err(failed(error.to_string())),
+    }
+}

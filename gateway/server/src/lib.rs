@@ -7,6 +7,7 @@ mod policy;
 pub mod quic;
 pub mod ring;
 pub mod run;
+
 pub mod settings;
 pub mod telemetry;
 pub mod worker;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use evenkeel_core::{Entry, EntryKind, Gateway, Hook, PolicyName};
 use evenkeel_media::trunk::message::Secret;
@@ -420,6 +420,35 @@ fn policies(
     Ok(policies)
 }
 
+/// Has a binding's plugin take its settings; what is wrong, at its place in the file.
+pub(crate) fn try_binding(
+    engine: &evenkeel_host::Engine,
+    settings: &Settings,
+    binding: &settings::Binding,
+) -> Result<(), settings::Invalid> {
+    use evenkeel_host::Refused;
+    let at_plugin = |found: String| binding.invalid("plugin", found, "a plugin that runs");
+    let source = source(&binding.plugin, binding.settings.clone()).map_err(at_plugin)?;
+    let component = evenkeel_host::Component::vet(engine, &source.bytes)
+        .map_err(|refused| at_plugin(refused.to_string()))?;
+    let catalog = catalog(&settings.core());
+    evenkeel_host::Policy::install(
+        engine,
+        &component,
+        binding.hook,
+        source.settings,
+        catalog,
+        source.seed,
+    )
+    .map(drop)
+    .map_err(|refused| match refused {
+        Refused::Setting { path, expected, found } => {
+            binding.invalid(path.trim_start_matches("$."), found, expected)
+        }
+        refused => at_plugin(refused.to_string()),
+    })
+}
+
 /// A plugin's bytes, from the binary or from its file.
 pub(crate) fn source(plugin: &Plugin, settings: serde_json::Value) -> Result<Source, String> {
     let (bytes, origin) = match plugin {
@@ -466,13 +495,25 @@ fn catalog(core: &evenkeel_core::Settings) -> Vec<Entry> {
         .collect()
 }
 
-/// How long a gateway waits for its sessions to end, by its settings.
-pub fn drain_within(settings: &Settings) -> Duration {
-    settings.gateway.drain_within
+/// Whether anything but policy sets differs: that needs a restart.
+pub(crate) fn differs_beyond_policies(old: &Settings, new: &Settings) -> bool {
+    let scenarios = |settings: &Settings| settings.core().scenarios;
+    old.gateway != new.gateway
+        || old.listens != new.listens
+        || old.regions != new.regions
+        || old.nodes != new.nodes
+        || old.admin != new.admin
+        || old.telemetry != new.telemetry
+        || old.limits != new.limits
+        || old.detector != new.detector
+        || scenarios(old) != scenarios(new)
 }
 
 /// The bindings that differ between two settings: what a reload rolls out.
-pub fn changed_bindings(old: &Settings, new: &Settings) -> BTreeMap<PolicyName, settings::Binding> {
+pub(crate) fn changed_bindings(
+    old: &Settings,
+    new: &Settings,
+) -> BTreeMap<PolicyName, settings::Binding> {
     let bindings = |settings: &Settings| -> BTreeMap<PolicyName, settings::Binding> {
         let of_set = |set: &settings::PolicySet| {
             let name = set.name.clone();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
     Decider, Event, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media, NodeId,
@@ -10,6 +10,7 @@ use evenkeel_core::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::policy::Source;
 use crate::worker::Totals;
 
 /// Requests that may wait; past it the caller is told that control is busy.
@@ -107,6 +108,17 @@ pub struct Told {
     pub event: Happened,
     /// With [`Event::Closed`]: what the session carried.
     pub totals: Option<Totals>,
+    /// With [`Event::Opened`]: who asked for it, as far as tracing is concerned.
+    pub caller: Option<Caller>,
+}
+
+/// Who asked for a session, as far as tracing is concerned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// When the request came.
+    pub arrived: Instant,
+    /// Its W3C `traceparent`, as it came.
+    pub traceparent: Option<Box<str>>,
 }
 
 /// What happened: in the core, or to a policy.
@@ -262,6 +274,14 @@ pub struct Status {
     pub packets_to_node: u64,
     /// Packets handed on to clients.
     pub packets_to_client: u64,
+    /// Bytes of the packets handed on to nodes.
+    pub bytes_to_node: u64,
+    /// Bytes of the packets handed on to clients.
+    pub bytes_to_client: u64,
+    /// Key frames asked of nodes.
+    pub key_frames_to_node: u64,
+    /// Key frames asked of clients.
+    pub key_frames_to_client: u64,
     /// Packets dropped, by reason; those that never happened are left out.
     pub drops: Vec<(&'static str, u64)>,
     /// Bound UDP listeners and the QUIC endpoint, as clients reach them.
@@ -298,6 +318,11 @@ pub(crate) enum Request {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
+        reply: Reply<Result<Rollout, Failed>>,
+    },
+    RollOut {
+        policy: PolicyName,
+        source: Box<Source>,
         reply: Reply<Result<Rollout, Failed>>,
     },
     Rollback {
@@ -411,6 +436,19 @@ impl Handle {
         settings: Option<serde_json::Value>,
     ) -> Result<Rollout, Failed> {
         self.ask(|reply| Request::Push { policy, bytes, settings, reply }).await?
+    }
+
+    /// Rolls out a revision that the configuration names.
+    ///
+    /// # Errors
+    /// Where there is no such policy.
+    pub(crate) async fn roll_out(
+        &self,
+        policy: PolicyName,
+        source: Source,
+    ) -> Result<Rollout, Failed> {
+        let source = Box::new(source);
+        self.ask(|reply| Request::RollOut { policy, source, reply }).await?
     }
 
     /// Puts the revision before in force again.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use evenkeel_core::{Identity, Ingress, Media, NodeId, Offer, RtcpPort, SessionId};
 use evenkeel_media::roq::Flow;
 
-use super::handle::Reached;
+use super::handle::{Caller, Reached};
 use crate::flows::{self, Entry, Flows, Home, Key, Ufrag};
 use crate::worker::{Client, Ports, Totals};
 
@@ -57,6 +57,8 @@ pub(crate) struct Resident {
     /// Addresses of its own at `plain` nodes.
     pub(crate) nodes: Vec<(NodeId, SocketAddr)>,
     pub(crate) rtcp: RtcpPort,
+    /// Who asked for it.
+    pub(crate) caller: Option<Caller>,
     keys: Vec<Key>,
 }
 
@@ -189,6 +191,7 @@ impl Homes {
             totals: Totals::default(),
             nodes: offer.nodes.clone(),
             rtcp: media.rtcp,
+            caller: None,
             keys: Vec::new(),
         };
         self.residents.insert(session, resident);

@@ -9,11 +9,11 @@ mod request;
 mod thread;
 
 pub(crate) use driver::{Driver, Drivers};
-pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX};
 pub use handle::{
-    Failed, Handle, Happened, NodeView, Opened, PolicyView, Reached, Rollout, RolloutOutcome,
-    RoomView, SessionView, Status, Told, Wanted,
+    Caller, Failed, Handle, Happened, NodeView, Opened, PolicyView, Reached, Rollout,
+    RolloutOutcome, RoomView, SessionView, Status, Told, Wanted,
 };
+pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX};
 pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};
 pub(crate) use prober::Way as ProbeWay;
 pub(crate) use thread::{Parts, WorkerLine, run};

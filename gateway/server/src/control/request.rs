@@ -55,6 +55,9 @@ impl Control {
                 let source = Source { bytes, settings, origin: "pushed".into(), seed: self.seed() };
                 self.roll_out(&policy, source, Some(reply));
             }
+            Request::RollOut { policy, source, reply } => {
+                self.roll_out(&policy, *source, Some(reply))
+            }
             Request::Rollback { policy, reply } => self.roll_back(&policy, reply),
             Request::Stop { policy, reply } => {
                 let known = self.policies.names().contains(&policy);
@@ -152,6 +155,9 @@ impl Control {
 
     fn status(&self, now: Instant) -> Status {
         let packets = |way: Way| self.workers.iter().map(|worker| worker.stamps.packets(way)).sum();
+        let bytes = |way: Way| self.workers.iter().map(|worker| worker.stamps.bytes(way)).sum();
+        let key_frames =
+            |way: Way| self.workers.iter().map(|worker| worker.stamps.key_frames(way)).sum();
         let drops = evenkeel_core::forward::Reason::ALL.into_iter().filter_map(|reason| {
             let sum: u64 = self.workers.iter().map(|worker| worker.stamps.drops(reason)).sum();
             (sum > 0).then_some((reason.name(), sum))
@@ -164,6 +170,10 @@ impl Control {
             admitting: self.gateway.is_admitting(),
             packets_to_node: packets(Way::ToNode),
             packets_to_client: packets(Way::ToClient),
+            bytes_to_node: bytes(Way::ToNode),
+            bytes_to_client: bytes(Way::ToClient),
+            key_frames_to_node: key_frames(Way::ToNode),
+            key_frames_to_client: key_frames(Way::ToClient),
             drops: drops.collect(),
             udp: self.homes.udp.iter().map(|listener| listener.address).collect(),
             quic: self.homes.quic.map(|quic| quic.address),

@@ -14,7 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::driver::{Act, Clock, Drivers, Wish};
-use super::handle::{Failed, Opened, Request, Told, Wanted};
+use super::handle::{Caller, Failed, Opened, Request, Told, Wanted};
 use super::homes::{Homeless, Homes};
 use super::knock::Knocks;
 use super::prober::{Probed, Prober};
@@ -79,6 +79,7 @@ pub(super) struct Control {
 /// An offer whose reply is awaited.
 struct Pending {
     wanted: Wanted,
+    arrived: Instant,
     homeless: Option<Homeless>,
     reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
 }
@@ -270,7 +271,7 @@ impl Control {
             media: wanted.media.clone(),
             nodes,
         };
-        let pending = Pending { wanted, homeless: None, reply };
+        let pending = Pending { wanted, arrived: now, homeless: None, reply };
         self.offers.insert(id, pending);
         self.gateway.handle_offer(offer, now);
     }
@@ -360,6 +361,12 @@ impl Control {
         let settled = self.homes.settle(session, offer, &mut |bytes| fill(random, bytes));
         match settled {
             Ok((home, client, ports)) => {
+                if let (Some(pending), Some(resident)) =
+                    (self.offers.get(&offer.id), self.homes.get_mut(session))
+                {
+                    let traceparent = pending.wanted.traceparent.clone();
+                    resident.caller = Some(Caller { arrived: pending.arrived, traceparent });
+                }
                 let dscp = self.dscp(&offer.scenario);
                 let media = offer.media.clone();
                 let seed = draw(&self.random);
@@ -388,7 +395,7 @@ impl Control {
         let Some(pending) = self.offers.remove(&offer) else {
             return;
         };
-        let Pending { wanted, homeless, reply } = pending;
+        let Pending { wanted, arrived: _, homeless, reply } = pending;
         let answer = match result {
             Ok(accepted) => match self.homes.get(accepted.session) {
                 Some(resident) => Ok(Opened {
@@ -486,14 +493,25 @@ impl Control {
     }
 
     fn tell(&self, event: Event, totals: Option<crate::worker::Totals>) {
-        let told = Told { at: SystemTime::now(), event: super::Happened::Core(event), totals };
+        let caller = match &event {
+            Event::Opened { session, .. } => {
+                self.homes.get(*session).and_then(|resident| resident.caller.clone())
+            }
+            _ => None,
+        };
+        let told =
+            Told { at: SystemTime::now(), event: super::Happened::Core(event), totals, caller };
         // Nobody listens, perhaps; that is no failure.
         let _ = self.events.send(Arc::new(told));
     }
 
     pub(super) fn tell_rollout(&self, rollout: super::Rollout) {
-        let told =
-            Told { at: SystemTime::now(), event: super::Happened::Rollout(rollout), totals: None };
+        let told = Told {
+            at: SystemTime::now(),
+            event: super::Happened::Rollout(rollout),
+            totals: None,
+            caller: None,
+        };
         let _ = self.events.send(Arc::new(told));
     }
 
@@ -535,6 +553,7 @@ impl Control {
                     at: SystemTime::now(),
                     event: super::Happened::Rollout(rollout.clone()),
                     totals: None,
+                    caller: None,
                 };
                 let _ = events.send(Arc::new(told));
             }

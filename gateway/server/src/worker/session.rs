@@ -177,7 +177,7 @@ impl Session {
         let Some(&(_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
             return loan.ways.drop(Reason::NotOpened);
         };
-        loan.ways.stamps.passed(Way::ToNode);
+        loan.ways.stamps.passed(Way::ToNode, packet.len());
         match leg {
             Leg::Trunk(tag) => loan.ways.on_trunk(hop.node, tag, packet),
             Leg::Port { address, rtcp } => {
@@ -284,6 +284,7 @@ impl Session {
         if kind == Kind::Video
             && let Some(request) = self.feedback.key_frame_request(header.ssrc)
         {
+            loan.ways.stamps.asked_key_frame(Way::ToNode);
             self.to_node(from, Side::Rtcp, Kind::Video, &request, loan);
         }
         self.totals.packets_down += 1;
@@ -325,7 +326,7 @@ impl Session {
             bytes.copy_from_slice(packet);
             rewrite(bytes);
             loan.ways.to_quic(self.home, flow_from_gateway, bytes);
-            loan.ways.stamps.passed(Way::ToClient);
+            loan.ways.stamps.passed(Way::ToClient, packet.len());
             return;
         }
         let address = match side {
@@ -344,7 +345,7 @@ impl Session {
         {
             Some(bytes) => {
                 rewrite(bytes);
-                loan.ways.stamps.passed(Way::ToClient);
+                loan.ways.stamps.passed(Way::ToClient, packet.len());
             }
             None => loan.ways.drop(Reason::NoAddress),
         }
@@ -409,6 +410,7 @@ impl Session {
     /// Asks the client for a key frame of each video stream it sends.
     pub(crate) fn ask_key_frame(&mut self, loan: &mut Loan<'_>) {
         if let Some(request) = self.feedback.key_frame_of_client(loan.now) {
+            loan.ways.stamps.asked_key_frame(Way::ToClient);
             self.to_client(Side::Rtcp, Kind::Video, &request, loan, |_| {});
         }
     }

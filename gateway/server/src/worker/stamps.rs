@@ -11,8 +11,11 @@ pub struct Stamps {
     base: Instant,
     nodes: Box<[NodeStamp]>,
     drops: [AtomicU64; Reason::ALL.len()],
-    /// Packets handed on, by way.
+    /// Packets handed on, and their bytes, by way.
     passed: [AtomicU64; 2],
+    bytes: [AtomicU64; 2],
+    /// Key frames asked for, by the way of the request.
+    key_frames: [AtomicU64; 2],
     /// Nanoseconds of the longest pass since it was last read.
     longest_pass: AtomicU64,
 }
@@ -41,6 +44,8 @@ impl Stamps {
             nodes: (0..nodes).map(|_| NodeStamp::default()).collect(),
             drops: Default::default(),
             passed: Default::default(),
+            bytes: Default::default(),
+            key_frames: Default::default(),
             longest_pass: AtomicU64::new(0),
         }
     }
@@ -63,8 +68,13 @@ impl Stamps {
         add(&self.drops[reason as usize], 1);
     }
 
-    pub(crate) fn passed(&self, way: Way) {
+    pub(crate) fn passed(&self, way: Way, bytes: usize) {
         add(&self.passed[way as usize], 1);
+        add(&self.bytes[way as usize], bytes as u64);
+    }
+
+    pub(crate) fn asked_key_frame(&self, way: Way) {
+        add(&self.key_frames[way as usize], 1);
     }
 
     pub(crate) fn pass_took(&self, took: Duration) {
@@ -97,6 +107,16 @@ impl Stamps {
     /// Packets handed on so far.
     pub fn packets(&self, way: Way) -> u64 {
         self.passed[way as usize].load(Relaxed)
+    }
+
+    /// Bytes of them.
+    pub fn bytes(&self, way: Way) -> u64 {
+        self.bytes[way as usize].load(Relaxed)
+    }
+
+    /// Key frames asked for so far, by the way of the request.
+    pub fn key_frames(&self, way: Way) -> u64 {
+        self.key_frames[way as usize].load(Relaxed)
     }
 
     fn nanos(&self, now: Instant) -> u64 {

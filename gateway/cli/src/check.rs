@@ -1,0 +1,49 @@
+//! `evenkeel check`.
+
+use std::io::IsTerminal;
+
+use clap::Args;
+use evenkeel_server::serve;
+use evenkeel_server::settings::{Colour, Invalid};
+
+use crate::{Failure, Place};
+
+/// Say whether a configuration is usable, and where it is not. Exit code 2: it is not.
+#[derive(Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    place: Place,
+    /// Say it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let place = serve::Place { config: self.place.config, policies: self.place.policies };
+        match place.check() {
+            Ok(()) => {
+                if self.json {
+                    println!("{}", serde_json::json!({"ok": true, "errors": []}));
+                } else {
+                    println!("The configuration is usable.");
+                }
+                Ok(())
+            }
+            Err(serve::Failure::Invalid(invalid)) => Err(wrong(&invalid, self.json)),
+            Err(failure) => Err(Failure::Wrong(failure.to_string())),
+        }
+    }
+}
+
+/// Says what is wrong: as JSON on standard output, or for a person on standard error.
+pub(crate) fn wrong(invalid: &[Invalid], json: bool) -> Failure {
+    if json {
+        println!("{}", serde_json::json!({"ok": false, "errors": invalid}));
+        return Failure::Wrong(String::new());
+    }
+    let colour = if std::io::stderr().is_terminal() { Colour::Ansi } else { Colour::Plain };
+    eprint!("{}", Invalid::render(invalid, colour));
+    let errors = if invalid.len() == 1 { "error" } else { "errors" };
+    Failure::Wrong(format!("{} {errors} in the configuration", invalid.len()))
+}

@@ -1,0 +1,146 @@
+//! `evenkeel policy`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use evenkeel_lab::admin::{Admin, Failed};
+use serde_json::Value;
+
+use crate::Failure;
+use crate::api::Api;
+use crate::status::{rows, text};
+
+/// List, replace and roll back policies of a running gateway.
+#[derive(Args)]
+pub(crate) struct Policy {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    api: Api,
+    /// Say it as JSON, as the API does
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Every policy with its revision, calls and faults
+    List,
+    /// Replace a policy's plugin while packets flow
+    Push {
+        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        policy: String,
+        /// The plugin: a WebAssembly module or component
+        plugin: PathBuf,
+    },
+    /// Put the revision before in force again
+    Rollback {
+        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        policy: String,
+    },
+}
+
+impl Policy {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        match self.verb {
+            Verb::List => {
+                let policies = self.api.with(async |admin| admin.read("/v1/policies").await)?;
+                if self.json {
+                    println!("{policies}");
+                } else {
+                    list(&policies);
+                }
+                Ok(())
+            }
+            Verb::Push { policy, plugin } => {
+                let bytes = std::fs::read(&plugin).map_err(|error| {
+                    Failure::Wrong(format!("cannot read {}: {error}", plugin.display()))
+                })?;
+                let name = self.api.with(async |admin| named(admin, &policy).await)?;
+                let (set, hook) = split(&policy, name)?;
+                let rollout = self.api.with(async |admin| admin.push(&set, &hook, &bytes).await)?;
+                said(&rollout, self.json)
+            }
+            Verb::Rollback { policy } => {
+                let name = self.api.with(async |admin| named(admin, &policy).await)?;
+                let (set, hook) = split(&policy, name)?;
+                let path = format!("/v1/policies/{set}/{hook}:rollback");
+                let rollout = self.api.with(async |admin| admin.post(&path, &Value::Null).await)?;
+                said(&rollout, self.json)
+            }
+        }
+    }
+}
+
+/// The full name, where a hook alone was named: of the one policy that answers it.
+async fn named(admin: &mut Admin, policy: &str) -> Result<Vec<String>, Failed> {
+    if policy.contains('/') {
+        return Ok(vec![policy.to_owned()]);
+    }
+    let policies = admin.read("/v1/policies").await?;
+    let names = rows(&policies, "policies").iter().map(|row| text(row, "policy").to_owned());
+    Ok(names.filter(|name| name.rsplit('/').next() == Some(policy)).collect())
+}
+
+fn split(asked: &str, mut names: Vec<String>) -> Result<(String, String), Failure> {
+    let name = match (names.pop(), names.is_empty()) {
+        (Some(name), true) => name,
+        (None, _) => {
+            return Err(Failure::Wrong(format!(
+                "no policy answers {asked}; see `evenkeel policy list`"
+            )));
+        }
+        (Some(last), false) => {
+            names.push(last);
+            return Err(Failure::Wrong(format!(
+                "{asked} could be {}; name one",
+                names.join(" or ")
+            )));
+        }
+    };
+    match name.split_once('/') {
+        Some((set, hook)) => Ok((set.to_owned(), hook.to_owned())),
+        None => Err(Failure::Wrong(format!(
+            "found {asked:?}, expected <set>/<hook>, such as call/routing"
+        ))),
+    }
+}
+
+fn list(policies: &Value) {
+    for policy in rows(policies, "policies") {
+        println!(
+            "{:<20} {:<13} {:<26} {:>8} calls {:>5} faults  {}",
+            text(policy, "policy"),
+            policy["revision"].as_str().unwrap_or("(native)"),
+            text(policy, "plugin"),
+            policy["calls"].as_u64().unwrap_or(0),
+            policy["faults"].as_u64().unwrap_or(0),
+            text(policy, "origin")
+        );
+    }
+}
+
+/// Says how a rollout went; one that was refused fails the command.
+fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
+    let refused = || {
+        let error = text(&rollout["error"], "message");
+        let reason = if error.is_empty() { text(rollout, "reason") } else { error };
+        Failure::Failed(format!("nothing changed: {reason}"))
+    };
+    if json {
+        println!("{rollout}");
+    }
+    match (text(rollout, "outcome"), json) {
+        ("activated" | "rolled-back", true) => Ok(()),
+        (outcome @ ("activated" | "rolled-back"), false) => {
+            println!(
+                "{}: {outcome}, revision {} answers now",
+                text(rollout, "policy"),
+                rollout["revision"].as_str().unwrap_or("?")
+            );
+            Ok(())
+        }
+        (_, true) => Err(Failure::Failed(String::new())),
+        (_, false) => Err(refused()),
+    }
+}

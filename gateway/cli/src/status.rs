@@ -1,0 +1,73 @@
+//! `evenkeel status`.
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::Failure;
+use crate::api::Api;
+
+/// Say what a running gateway does: its sessions, nodes and policies.
+#[derive(Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    api: Api,
+    /// Say it as JSON: the objects `status`, `nodes` and `policies` of the API
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let (status, nodes, policies) = self.api.with(async |admin| {
+            Ok((
+                admin.read("/v1/status").await?,
+                admin.read("/v1/nodes").await?,
+                admin.read("/v1/policies").await?,
+            ))
+        })?;
+        if self.json {
+            println!(
+                "{}",
+                serde_json::json!({"status": status, "nodes": nodes, "policies": policies})
+            );
+            return Ok(());
+        }
+        let number = |key: &str| status[key].as_u64().unwrap_or(0);
+        println!(
+            "{} sessions in {} rooms · {} packets to nodes, {} to clients{}",
+            number("sessions"),
+            number("rooms"),
+            number("packets_to_node"),
+            number("packets_to_client"),
+            if status["admitting"] == Value::Bool(false) { " · shutting down" } else { "" }
+        );
+        for node in rows(&nodes, "nodes") {
+            println!(
+                "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}",
+                text(node, "name"),
+                text(node, "health"),
+                node["rooms"].as_u64().unwrap_or(0),
+                node["load_permille"].as_u64().unwrap_or(0) / 10,
+                if node["draining"] == Value::Bool(true) { ", draining" } else { "" }
+            );
+        }
+        for policy in rows(&policies, "policies") {
+            println!(
+                "  policy {:<20} {} ({})",
+                text(policy, "policy"),
+                policy["revision"].as_str().unwrap_or("native default"),
+                text(policy, "plugin")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a list, bare or under its name.
+pub(crate) fn rows<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value.as_array().or_else(|| value[name].as_array()).map_or(&[], Vec::as_slice)
+}
+
+pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("")
+}

@@ -1,0 +1,107 @@
+//! Who asked, as far as tracing is concerned.
+
+use std::time::Instant;
+
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::{SpanContext, TraceContextExt};
+use opentelemetry::{Context, trace::Link};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+
+use crate::settings::Traceparent;
+
+/// A request through the API: when it came, and the trace it says it is part of.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// When the request came.
+    pub arrived: Instant,
+    trace: Option<SpanContext>,
+    trust: Traceparent,
+}
+
+struct Headers<'a> {
+    traceparent: &'a str,
+    tracestate: Option<&'a str>,
+}
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        match key {
+            "traceparent" => Some(self.traceparent),
+            "tracestate" => self.tracestate,
+            _ => None,
+        }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec!["traceparent", "tracestate"]
+    }
+}
+
+impl Caller {
+    /// Reads the headers of W3C Trace Context; what is malformed is as good as absent.
+    pub fn new(
+        arrived: Instant,
+        traceparent: Option<&str>,
+        tracestate: Option<&str>,
+        trust: Traceparent,
+    ) -> Caller {
+        let trace = traceparent.and_then(|traceparent| {
+            let headers = Headers { traceparent, tracestate };
+            let context =
+                TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
+            Some(context.span().span_context().clone()).filter(SpanContext::is_valid)
+        });
+        Caller { arrived, trace, trust }
+    }
+
+    /// The context our span begins in: the caller's where it is trusted, else none.
+    pub(super) fn parent(&self) -> Context {
+        match (&self.trace, self.trust) {
+            (Some(trace), Traceparent::Parent) => {
+                Context::new().with_remote_span_context(trace.clone())
+            }
+            (Some(_), Traceparent::Link) | (None, _) => Context::new(),
+        }
+    }
+
+    /// The link our span has: the caller's span where it is not trusted.
+    pub(super) fn link(&self) -> Option<Link> {
+        match self.trust {
+            Traceparent::Link => self.trace.clone().map(Link::with_context),
+            Traceparent::Parent => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn caller(traceparent: &str, trust: Traceparent) -> Caller {
+        Caller::new(Instant::now(), Some(traceparent), Some("a=b"), trust)
+    }
+
+    #[test]
+    fn a_stranger_is_linked_and_a_trusted_caller_is_the_parent() {
+        let stranger = caller(TRACEPARENT, Traceparent::Link);
+        assert!(!stranger.parent().has_active_span());
+        let link = stranger.link().unwrap();
+        assert_eq!(link.span_context.span_id().to_string(), "b7ad6b7169203331");
+        let trusted = caller(TRACEPARENT, Traceparent::Parent);
+        assert!(trusted.link().is_none());
+        let parent = trusted.parent();
+        let trace = parent.span().span_context().trace_id().to_string();
+        assert_eq!(trace, "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!(parent.span().span_context().trace_state().get("a"), Some("b"));
+    }
+
+    #[test]
+    fn a_malformed_traceparent_is_as_good_as_none() {
+        for header in ["", "00-0-0-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01"] {
+            let caller = caller(header, Traceparent::Link);
+            assert!(caller.link().is_none() && !caller.parent().has_active_span(), "{header}");
+        }
+    }
+}

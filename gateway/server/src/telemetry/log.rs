@@ -1,0 +1,35 @@
+//! Log lines: to stderr for people, and over OTLP.
+
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::Telemetry;
+
+/// What carries log lines must not write any into what it carries.
+const CARRIERS: [&str; 6] = ["opentelemetry", "opentelemetry_sdk", "tonic", "tower", "h2", "hyper"];
+
+impl Telemetry {
+    /// The subscriber for `tracing`: lines chosen by `stderr` (`info`, or `warn,evenkeel=debug`) go there, and from
+    /// `info` up to the OTLP receiver, if there is one. Peer addresses are written at debug only and so never leave.
+    ///
+    /// # Errors
+    ///
+    /// What in `stderr` is no filter.
+    pub fn subscriber(
+        &self,
+        stderr: &str,
+    ) -> Result<impl Subscriber + Send + Sync + 'static, tracing_subscriber::filter::ParseError>
+    {
+        let chosen: Targets = stderr.parse()?;
+        let people = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let carriers = CARRIERS.map(|target| (target, LevelFilter::OFF));
+        let sent = Targets::new().with_default(LevelFilter::INFO).with_targets(carriers);
+        let bridge = self.loggers.as_ref().map(OpenTelemetryTracingBridge::new);
+        let bridge = bridge.map(|bridge| bridge.with_filter(sent));
+        Ok(tracing_subscriber::registry().with(people.with_filter(chosen)).with(bridge))
+    }
+}

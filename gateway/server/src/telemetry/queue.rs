@@ -1,0 +1,387 @@
+//! What waits to be sent: bounded, sent in batches, retried ever more slowly, and counted when it is given up.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::time::{sleep, timeout};
+
+use super::instruments::Instruments;
+use super::registry::{Attribute, Count, Level};
+
+/// Spans or log lines that may wait: a few seconds of a busy gateway, about 4 MiB at most.
+const WAITING_MAX: usize = 4_096;
+
+/// Sent at once.
+const BATCH_MAX: usize = 512;
+
+/// How long a batch gathers after its first item.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// How long a receiver may take for a batch.
+pub(super) const SEND_WITHIN: Duration = Duration::from_secs(5);
+
+/// Attempts after which a batch is given up: it may be the batch that the receiver cannot take.
+const TRIES_MAX: u32 = 4;
+
+/// What is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Signal {
+    Spans,
+    Logs,
+    Metrics,
+}
+
+impl Signal {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Signal::Spans => "spans",
+            Signal::Logs => "logs",
+            Signal::Metrics => "metrics",
+        }
+    }
+}
+
+/// The receiver did not take it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct NotTaken;
+
+/// Someone who takes batches.
+pub(super) trait Ship<T> {
+    /// Sends a batch; [`NotTaken`] may be tried again.
+    async fn ship(&self, batch: &[T]) -> Result<(), NotTaken>;
+}
+
+/// The counters of one signal.
+#[derive(Clone, Debug)]
+pub(super) struct Tally {
+    signal: Signal,
+    instruments: Arc<Instruments>,
+}
+
+impl Tally {
+    pub(super) fn new(signal: Signal, instruments: &Arc<Instruments>) -> Tally {
+        Tally { signal, instruments: Arc::clone(instruments) }
+    }
+
+    pub(super) fn sent(&self, n: usize) {
+        let signal = [(Attribute::Signal, self.signal.name())];
+        self.instruments.count(Count::TelemetrySent, n as u64, &signal);
+    }
+
+    pub(super) fn failed(&self) {
+        let signal = [(Attribute::Signal, self.signal.name())];
+        self.instruments.count(Count::TelemetryFailures, 1, &signal);
+    }
+
+    pub(super) fn dropped(&self, n: usize, reason: &'static str) {
+        if n > 0 {
+            let labels = [(Attribute::Signal, self.signal.name()), (Attribute::Reason, reason)];
+            self.instruments.count(Count::TelemetryDropped, n as u64, &labels);
+        }
+    }
+
+    fn queued(&self, n: usize) {
+        let signal = [(Attribute::Signal, self.signal.name())];
+        self.instruments.level(Level::TelemetryQueued, n as i64, &signal);
+    }
+}
+
+/// Where items are put in; never waits.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    items: Sender<T>,
+    tally: Tally,
+}
+
+impl<T> Queue<T> {
+    /// Puts an item in, or counts it as dropped.
+    pub(super) fn push(&self, item: T) {
+        if self.items.try_send(item).is_err() {
+            self.tally.dropped(1, "queue-full");
+        }
+    }
+}
+
+/// Asks for everything to be sent now.
+#[derive(Clone, Debug)]
+pub(super) struct Flush(Sender<SyncSender<()>>);
+
+impl Flush {
+    /// `done` is told when nothing waits any more, sent or given up.
+    pub(super) fn request(&self, done: SyncSender<()>) {
+        // A sender that is gone has nothing waiting, and dropping `done` says so.
+        drop(self.0.try_send(done));
+    }
+
+    pub(super) fn channel() -> (Flush, Receiver<SyncSender<()>>) {
+        let (sender, receiver) = mpsc::channel(4);
+        (Flush(sender), receiver)
+    }
+}
+
+/// Takes items out and sends them.
+pub(super) struct Sending<T> {
+    items: Receiver<T>,
+    flushes: Receiver<SyncSender<()>>,
+    tally: Tally,
+    batch: Vec<T>,
+    /// Attempts with this batch that failed.
+    tries: u32,
+    backoff: Backoff,
+    asked: Vec<SyncSender<()>>,
+}
+
+/// A queue, and the two ends that work on it.
+pub(super) fn queue<T>(tally: &Tally) -> (Queue<T>, Flush, Sending<T>) {
+    let (items, taken) = mpsc::channel(WAITING_MAX);
+    let (flush, flushes) = Flush::channel();
+    let sending = Sending {
+        items: taken,
+        flushes,
+        tally: tally.clone(),
+        batch: Vec::new(),
+        tries: 0,
+        backoff: Backoff::default(),
+        asked: Vec::new(),
+    };
+    (Queue { items, tally: tally.clone() }, flush, sending)
+}
+
+impl<T> Sending<T> {
+    /// Sends until nobody can put anything in or ask for anything any more.
+    pub(super) async fn run(mut self, to: impl Ship<T>) {
+        while self.wait().await {
+            while self.batch.len() < BATCH_MAX
+                && let Ok(item) = self.items.try_recv()
+            {
+                self.batch.push(item);
+            }
+            self.tally.queued(self.items.len() + self.batch.len());
+            if !self.batch.is_empty() {
+                self.send(&to).await;
+            }
+            if self.batch.is_empty() && self.items.is_empty() {
+                self.tally.queued(0);
+                self.asked.clear();
+            }
+        }
+    }
+
+    /// Until there is a reason to send. False: there will be none any more.
+    async fn wait(&mut self) -> bool {
+        if !self.asked.is_empty() {
+            return true;
+        }
+        if let Some(pause) = self.backoff.pause() {
+            return self.pause(pause).await;
+        }
+        tokio::select! {
+            taken = self.items.recv_many(&mut self.batch, BATCH_MAX) => {
+                if taken == 0 {
+                    return false;
+                }
+            }
+            asked = self.flushes.recv() => return self.ask(asked),
+        }
+        self.batch.len() >= BATCH_MAX || self.pause(GATHER).await
+    }
+
+    async fn pause(&mut self, pause: Duration) -> bool {
+        tokio::select! {
+            () = sleep(pause) => true,
+            asked = self.flushes.recv() => self.ask(asked),
+        }
+    }
+
+    fn ask(&mut self, asked: Option<SyncSender<()>>) -> bool {
+        let open = asked.is_some();
+        self.asked.extend(asked);
+        open
+    }
+
+    async fn send(&mut self, to: &impl Ship<T>) {
+        let taken = timeout(SEND_WITHIN, to.ship(&self.batch)).await.unwrap_or(Err(NotTaken));
+        if taken.is_ok() {
+            self.tally.sent(self.batch.len());
+            self.batch.clear();
+            self.tries = 0;
+            self.backoff = Backoff::default();
+            return;
+        }
+        self.tally.failed();
+        self.backoff.fail();
+        self.tries += 1;
+        if !self.asked.is_empty() {
+            // Someone waits for the end: what this receiver does not take now is lost.
+            while let Ok(item) = self.items.try_recv() {
+                self.batch.push(item);
+            }
+        }
+        if self.tries >= TRIES_MAX || !self.asked.is_empty() {
+            self.tally.dropped(self.batch.len(), "not-taken");
+            self.batch.clear();
+            self.tries = 0;
+        }
+    }
+}
+
+/// Ever longer pauses after failures: 1 s doubling to 60 s, each up to a quarter shorter or longer by chance, so that
+/// many gateways do not come back to a receiver at once.
+#[derive(Default)]
+pub(super) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    pub(super) fn fail(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// How long to wait before the next attempt; none where the last one went well.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        let doublings = self.failures.checked_sub(1)?.min(6);
+        let base = Duration::from_secs(1 << doublings).min(Duration::from_secs(60));
+        Some(base.mul_f64(0.75 + 0.5 * fastrand::f64()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::mpsc::sync_channel;
+
+    use opentelemetry_sdk::Resource;
+
+    use super::super::instruments::{Prometheus, meters};
+    use super::*;
+
+    /// Takes what comes while it is up; notes when it was asked.
+    struct Receiver {
+        up_after: usize,
+        asked: RefCell<Vec<(tokio::time::Instant, Vec<u32>)>>,
+    }
+
+    impl Ship<u32> for &Receiver {
+        async fn ship(&self, batch: &[u32]) -> Result<(), NotTaken> {
+            let mut asked = self.asked.borrow_mut();
+            asked.push((tokio::time::Instant::now(), batch.to_vec()));
+            if asked.len() > self.up_after { Ok(()) } else { Err(NotTaken) }
+        }
+    }
+
+    fn receiver(up_after: usize) -> Receiver {
+        Receiver { up_after, asked: RefCell::default() }
+    }
+
+    fn tally() -> (Tally, Prometheus, impl Drop) {
+        struct Keep<T>(T);
+        impl<T> Drop for Keep<T> {
+            fn drop(&mut self) {}
+        }
+        let (provider, instruments, text, _) = meters(Resource::builder_empty().build()).unwrap();
+        (Tally::new(Signal::Spans, &instruments), text, Keep(provider))
+    }
+
+    fn counted(text: &Prometheus, name: &str, labels: &str) -> u64 {
+        let text = text.render();
+        let line = text.lines().find(|l| l.starts_with(name) && l.contains(labels));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_gathers_and_is_counted_as_sent() {
+        let (tally, text, _keep) = tally();
+        let (queue, flush, sending) = queue(&tally);
+        let receiver = receiver(0);
+        (0..3).for_each(|n| queue.push(n));
+        let stop = async {
+            while receiver.asked.borrow().is_empty() {
+                sleep(GATHER / 4).await;
+            }
+            drop((queue, flush));
+        };
+        tokio::join!(sending.run(&receiver), stop);
+        let asked = receiver.asked.into_inner();
+        assert_eq!(asked.into_iter().map(|(_, batch)| batch).collect::<Vec<_>>(), [[0, 1, 2]]);
+        assert_eq!(counted(&text, "evenkeel_telemetry_sent_total", "spans"), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_tried_again_after_ever_longer_pauses() {
+        let (tally, text, _keep) = tally();
+        let (queue, flush, sending) = queue(&tally);
+        let receiver = receiver(3);
+        queue.push(7);
+        let stop = async {
+            while receiver.asked.borrow().len() < 4 {
+                sleep(GATHER).await;
+            }
+            drop((queue, flush));
+        };
+        tokio::join!(sending.run(&receiver), stop);
+        let asked = receiver.asked.into_inner();
+        assert!(asked.iter().all(|(_, batch)| *batch == [7]), "{asked:?}");
+        let pauses: Vec<_> =
+            asked.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs_f64()).collect();
+        for (pause, usual) in pauses.iter().zip([1.0, 2.0, 4.0]) {
+            assert!((0.75 * usual..=1.25 * usual + 0.01).contains(pause), "{pauses:?}");
+        }
+        assert_eq!(counted(&text, "evenkeel_telemetry_failures_total", "spans"), 3);
+        assert_eq!(counted(&text, "evenkeel_telemetry_dropped_total", "spans"), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_nobody_takes_is_given_up_and_counted_and_the_next_has_its_tries() {
+        let (tally, text, _keep) = tally();
+        let (queue, flush, sending) = queue(&tally);
+        let receiver = receiver(TRIES_MAX as usize + 1);
+        (0..BATCH_MAX as u32 + 1).for_each(|n| queue.push(n));
+        let stop = async {
+            while counted(&text, "evenkeel_telemetry_sent_total", "spans") == 0 {
+                sleep(GATHER).await;
+            }
+            drop((queue, flush));
+        };
+        tokio::join!(sending.run(&receiver), stop);
+        let dropped = counted(&text, "evenkeel_telemetry_dropped_total", "not-taken");
+        assert_eq!(dropped, BATCH_MAX as u64);
+        assert_eq!(receiver.asked.borrow().last().unwrap().1, [BATCH_MAX as u32]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_takes_nothing_more_and_counts_it() {
+        let (tally, text, _keep) = tally();
+        let (queue, _flush, _sending) = queue(&tally);
+        (0..WAITING_MAX as u32 + 5).for_each(|n| queue.push(n));
+        assert_eq!(counted(&text, "evenkeel_telemetry_dropped_total", "queue-full"), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_ends_even_when_nobody_takes_anything() {
+        let (tally, text, _keep) = tally();
+        let (queue, flush, sending) = queue(&tally);
+        let receiver = receiver(usize::MAX);
+        (0..2_000).for_each(|n| queue.push(n));
+        let (done, waiting) = sync_channel(1);
+        flush.request(done);
+        let stop = async {
+            while waiting.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                sleep(GATHER).await;
+            }
+            drop((queue, flush));
+        };
+        tokio::join!(sending.run(&receiver), stop);
+        assert_eq!(counted(&text, "evenkeel_telemetry_dropped_total", "not-taken"), 2_000);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_minute_and_no_further() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.pause(), None);
+        (0..100).for_each(|_| backoff.fail());
+        let pause = backoff.pause().unwrap().as_secs_f64();
+        assert!((45.0..=75.0).contains(&pause), "{pause}");
+    }
+}

@@ -1,0 +1,309 @@
+//! Makes of every event a metric, a log line and, where it is part of a longer story, a span.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_core::{
+    Cause, CloseReason, Decider, Event, Health, Hop, Outcome, PolicyName, Refused, SessionId,
+    Witness,
+};
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::{debug, info, warn};
+
+use super::caller::Caller;
+use super::instruments::Instruments;
+use super::nodes::Nodes;
+use super::registry::{Attribute, Count, Level, Time};
+use super::rollout::{RolledOut, Rollout};
+use super::spans::{Decision, Moment, Opened, Spans, Subject, decider, refusal};
+
+/// Hears of everything worth knowing. One per gateway; owned by whoever drains the core.
+#[derive(Debug)]
+pub struct Recorder {
+    instruments: Arc<Instruments>,
+    nodes: Nodes,
+    /// `None` where nobody receives spans.
+    spans: Option<Spans>,
+    live: i64,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        instruments: Arc<Instruments>,
+        nodes: Nodes,
+        tracer: Option<SdkTracer>,
+    ) -> Recorder {
+        let spans = tracer.map(|tracer| Spans::new(tracer, nodes.clone()));
+        Recorder { instruments, nodes, spans, live: 0 }
+    }
+
+    /// An event of the core. `caller` is who asked for the session that an `Opened` or `Refused` is about.
+    pub fn handle_event(&mut self, event: &Event, caller: Option<&Caller>, at: Moment) {
+        match event {
+            Event::Decided {
+                ask,
+                policy,
+                revision,
+                outcome,
+                session,
+                room,
+                rows,
+                asked,
+                took,
+                notes,
+            } => {
+                debug!(%ask, %policy, outcome = outcome.name(), rows, ?took, "policy decided");
+                let decision = Decision {
+                    policy: policy.clone(),
+                    revision: revision.clone(),
+                    outcome: outcome.clone(),
+                    rows: *rows,
+                    asked: *asked,
+                    concluded: at.now,
+                    took: *took,
+                    notes: notes.clone(),
+                };
+                let about = session.map(Subject::Session).or(room.map(Subject::Room));
+                self.decided(&decision, about);
+                if let Some(spans) = &mut self.spans {
+                    spans.decided(about, decision, at);
+                }
+            }
+            Event::Guarded { policy, guard } => {
+                debug!(%policy, guard = guard.name(), "part of a decision was left out");
+                let policy = policy.to_string();
+                let labels = [(Attribute::Policy, &*policy), (Attribute::Guard, guard.name())];
+                self.instruments.count(Count::PolicyGuarded, 1, &labels);
+            }
+            Event::Opened {
+                session,
+                room,
+                room_name,
+                scenario,
+                hop,
+                offered,
+                admitted_by,
+                routed_by,
+            } => {
+                let opened = Opened {
+                    session: *session,
+                    room: *room,
+                    room_name,
+                    scenario,
+                    hop: *hop,
+                    offered: *offered,
+                    admitted_by,
+                    routed_by,
+                };
+                self.opened(&opened, caller, at);
+            }
+            Event::Refused { scenario, reason } => self.refused(scenario, reason, caller, at),
+            Event::Closed { session, room, reason } => {
+                debug!(%session, %room, reason = reason.name(), "session closed");
+                self.closed(*session, *reason);
+            }
+            Event::Moved { room, sessions, cause, by, from, to, started } => {
+                let node = self.nodes.of(from.node).name;
+                let to_node = to.map(|to| self.nodes.of(to.node).name);
+                let took = at.now.saturating_duration_since(*started);
+                let by = decider(by);
+                debug!(%room, cause = cause.name(), by, from = %node, to = to_node.as_deref(), ?took, "room moved");
+                self.moved(sessions, *cause, &by, *from, *to, at);
+            }
+            Event::Rerouted { room, hops, by } => {
+                debug!(%room, hops = hops.len(), by = decider(by), "spares changed");
+                let labels = [(Attribute::By, &*who(by))];
+                self.instruments.count(Count::RoomsRerouted, 1, &labels);
+            }
+            Event::Struck { room, hop } => {
+                let node = self.nodes.of(hop.node).name;
+                debug!(%room, %node, "hop struck from a route");
+                self.instruments.count(Count::HopsStruck, 1, &[(Attribute::Node, &*node)]);
+            }
+            Event::Node { hop, from, to, witnesses, last_heard, rooms } => {
+                let earliest = witnesses.iter().map(|(_, since)| *since).min();
+                let started = last_heard.or(earliest).unwrap_or(at.now).min(at.now);
+                self.node(*hop, *from, *to, witnesses, started, *rooms, at);
+            }
+            Event::Draining { node, draining } => {
+                let name = self.nodes.of(*node).name;
+                info!(node = %name, draining, "draining");
+                let labels = [(Attribute::Node, &*name)];
+                self.instruments.level(Level::NodeDraining, i64::from(*draining), &labels);
+            }
+            Event::Degraded { session, op, arg, rung, by } => {
+                debug!(%session, op = op.key(), arg, rung, by = decider(by), "quality changed");
+                let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
+                self.instruments.count(Count::Degradations, 1, &labels);
+            }
+            Event::OwnStall { late } => {
+                info!(?late, "this gateway itself was late; nobody was condemned on it");
+                self.instruments.count(Count::OwnStalls, 1, &[]);
+                self.instruments.time(Time::OwnStall, *late, &[]);
+            }
+            Event::Standing { hook: _, policy, fault } => {
+                match fault {
+                    Some(fault) => warn!(%policy, fault = fault.name(), "policy fails"),
+                    None => info!(%policy, "policy answers again"),
+                }
+                let failing = i64::from(fault.is_some());
+                let labels = [(Attribute::Policy, &*policy.to_string())];
+                self.instruments.level(Level::PolicyFailing, failing, &labels);
+            }
+            Event::ShuttingDown => info!("no more sessions are admitted"),
+        }
+    }
+
+    /// A revision that was to come in.
+    pub fn handle_rollout(&mut self, rollout: &Rollout, at: Moment) {
+        let Rollout { policy, revision, outcome, reason, activate, .. } = rollout;
+        let revision = revision.as_deref();
+        match outcome {
+            RolledOut::Activated => info!(%policy, revision, ?activate, "revision activated"),
+            RolledOut::Refused => warn!(%policy, revision, reason, "revision refused"),
+            RolledOut::RolledBack => warn!(%policy, revision, reason, "revision rolled back"),
+        }
+        let policy = policy.to_string();
+        let labels = [(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
+        self.instruments.count(Count::PolicyRollouts, 1, &labels);
+        if let Some(activate) = activate {
+            self.instruments.time(Time::PolicyActivate, *activate, &labels[..1]);
+        }
+        if let Some(spans) = &self.spans {
+            spans.rollout(rollout, at);
+        }
+    }
+
+    fn decided(&self, decision: &Decision, about: Option<Subject>) {
+        let name = decision.policy.to_string();
+        let policy = (Attribute::Policy, &*name);
+        let outcome = (Attribute::Outcome, decision.outcome.name());
+        self.instruments.count(Count::PolicyCalls, 1, &[policy, outcome]);
+        match &decision.outcome {
+            Outcome::Faulted(fault) => {
+                let labels = [policy, (Attribute::Fault, fault.name())];
+                return self.instruments.count(Count::PolicyFaults, 1, &labels);
+            }
+            // Of a decision about many, every part has an event of its own.
+            Outcome::Guarded(guard) if about.is_some() => {
+                let labels = [policy, (Attribute::Guard, guard.name())];
+                self.instruments.count(Count::PolicyGuarded, 1, &labels);
+            }
+            Outcome::Applied { differs: true } => {
+                self.instruments.count(Count::PolicyDiffers, 1, &[policy]);
+            }
+            Outcome::Applied { differs: false }
+            | Outcome::Abstained
+            | Outcome::Kept
+            | Outcome::Guarded(_)
+            | Outcome::Stale => {}
+        }
+        self.instruments.time(Time::PolicyCall, decision.took, &[policy]);
+    }
+
+    fn opened(&mut self, opened: &Opened<'_>, caller: Option<&Caller>, at: Moment) {
+        let Opened { session, room, scenario, hop, .. } = opened;
+        let node = self.nodes.of(hop.node).name;
+        debug!(%session, %room, scenario, %node, "session opened");
+        let labels = [(Attribute::Scenario, *scenario)];
+        self.instruments.count(Count::SessionsOpened, 1, &labels);
+        let took = at.now.saturating_duration_since(opened.offered);
+        self.instruments.time(Time::SessionOpen, took, &labels);
+        self.live += 1;
+        self.instruments.level(Level::SessionsLive, self.live, &[]);
+        if let Some(spans) = &mut self.spans {
+            spans.opened(opened, caller, at);
+        }
+    }
+
+    fn refused(&mut self, scenario: &str, reason: &Refused, caller: Option<&Caller>, at: Moment) {
+        let word = refusal(reason);
+        debug!(scenario, reason = word, "offer refused");
+        // A scenario that does not exist is a stranger's word: it must not become a point of its own.
+        let known = !matches!(reason, Refused::UnknownScenario(_));
+        let scenario_label = if known { scenario } else { "" };
+        let labels = [(Attribute::Scenario, scenario_label), (Attribute::Reason, word)];
+        self.instruments.count(Count::SessionsRefused, 1, &labels);
+        if let Some(spans) = &mut self.spans {
+            spans.refused(scenario, reason, caller, at);
+        }
+    }
+
+    fn closed(&mut self, session: SessionId, reason: CloseReason) {
+        let labels = [(Attribute::Reason, reason.name())];
+        self.instruments.count(Count::SessionsClosed, 1, &labels);
+        if reason != CloseReason::NotOpened {
+            self.live -= 1;
+            self.instruments.level(Level::SessionsLive, self.live, &[]);
+        }
+        if let Some(spans) = &mut self.spans {
+            spans.closed(session);
+        }
+    }
+
+    fn moved(
+        &mut self,
+        sessions: &[SessionId],
+        cause: Cause,
+        by: &str,
+        from: Hop,
+        to: Option<Hop>,
+        at: Moment,
+    ) {
+        let why = (Attribute::Cause, cause.name());
+        match to {
+            Some(_) => {
+                let by = by.split('@').next().unwrap_or(by);
+                self.instruments.count(Count::RoomsMoved, 1, &[why, (Attribute::By, by)]);
+                self.instruments.count(Count::SessionsMoved, sessions.len() as u64, &[why]);
+            }
+            None => self.instruments.count(Count::RoomsStranded, 1, &[why]),
+        }
+        if let Some(spans) = &mut self.spans
+            && cause == Cause::NodeDown
+        {
+            spans.moved(from, sessions, at);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event")]
+    fn node(
+        &mut self,
+        hop: Hop,
+        from: Health,
+        to: Health,
+        witnesses: &[(Witness, Instant)],
+        started: Instant,
+        rooms: u32,
+        at: Moment,
+    ) {
+        let name = self.nodes.of(hop.node).name;
+        let (was, is) = (from.name(), to.name());
+        let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
+        let took = at.now.saturating_duration_since(started);
+        let node = (Attribute::Node, &*name);
+        self.instruments.level(Level::NodeHealth, i64::from(to as u32), &[node]);
+        if to == Health::Down {
+            warn!(node = %name, incarnation = %hop.incarnation, was, witnesses = ?names, ?took, rooms, "node is down");
+            self.instruments.count(Count::NodeDeaths, 1, &[node]);
+            self.instruments.time(Time::Detection, took, &[node]);
+            for witness in names {
+                let labels = [node, (Attribute::Witness, witness)];
+                self.instruments.count(Count::NodeWitnesses, 1, &labels);
+            }
+        } else {
+            info!(node = %name, incarnation = %hop.incarnation, was, is, witnesses = ?names, "node changed");
+        }
+        if let Some(spans) = &mut self.spans {
+            spans.node(hop, to, witnesses, started, rooms, at);
+        }
+    }
+}
+
+/// Who decided, without the revision: few enough to tell points of a metric apart.
+fn who(by: &Decider) -> String {
+    match by {
+        Decider::Policy { policy, .. } => PolicyName::to_string(policy),
+        Decider::Native | Decider::Operator => decider(by),
+    }
+}

@@ -1,0 +1,185 @@
+//! An OTLP receiver in this process, over gRPC or HTTP, that keeps what it gets.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::post;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+
+#[derive(Default)]
+struct Received {
+    spans: Vec<ExportTraceServiceRequest>,
+    logs: Vec<ExportLogsServiceRequest>,
+    metrics: Vec<ExportMetricsServiceRequest>,
+}
+
+#[derive(Clone, Default)]
+struct Book(Arc<Mutex<Received>>);
+
+/// A receiver on loopback; it ends when it is dropped.
+pub(crate) struct Receiver {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    book: Book,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Receiver {
+    /// One that speaks gRPC.
+    pub(crate) fn grpc() -> Receiver {
+        Receiver::start(|listener, book| async move {
+            let incoming = tonic::transport::server::TcpIncoming::from(listener);
+            tonic::transport::Server::builder()
+                .add_service(TraceServiceServer::new(book.clone()))
+                .add_service(LogsServiceServer::new(book.clone()))
+                .add_service(MetricsServiceServer::new(book))
+                .serve_with_incoming(incoming)
+                .await
+                .expect("the receiver serves");
+        })
+    }
+
+    /// One that speaks protobuf over HTTP.
+    pub(crate) fn http() -> Receiver {
+        Receiver::start(|listener, book| async move {
+            let (spans, logs, metrics) = (book.clone(), book.clone(), book);
+            let router = Router::new()
+                .route(
+                    "/v1/traces",
+                    post(move |body: Bytes| keep(body, move |r| spans.get().spans.push(r))),
+                )
+                .route(
+                    "/v1/logs",
+                    post(move |body: Bytes| keep(body, move |r| logs.get().logs.push(r))),
+                )
+                .route(
+                    "/v1/metrics",
+                    post(move |body: Bytes| keep(body, move |r| metrics.get().metrics.push(r))),
+                );
+            axum::serve(listener, router).await.expect("the receiver serves");
+        })
+    }
+
+    fn start<F: Future<Output = ()>>(
+        serve: impl FnOnce(tokio::net::TcpListener, Book) -> F + Send + 'static,
+    ) -> Receiver {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
+        listener.set_nonblocking(true).expect("a socket may be non-blocking");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let book = Book::default();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let kept = book.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                tokio::select! {
+                    () = serve(listener, kept) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Receiver { address, book, _stop: stop }
+    }
+
+    /// All spans so far, in the order they came.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        let book = self.book.get();
+        let resources = book.spans.iter().flat_map(|request| &request.resource_spans);
+        resources.flat_map(|r| &r.scope_spans).flat_map(|s| s.spans.clone()).collect()
+    }
+
+    /// All log lines so far.
+    pub(crate) fn log_lines(&self) -> Vec<LogRecord> {
+        let book = self.book.get();
+        let resources = book.logs.iter().flat_map(|request| &request.resource_logs);
+        resources.flat_map(|r| &r.scope_logs).flat_map(|s| s.log_records.clone()).collect()
+    }
+
+    /// The metrics of the last collection.
+    pub(crate) fn metrics(&self) -> Vec<Metric> {
+        let book = self.book.get();
+        let last = book.metrics.last().into_iter().flat_map(|request| &request.resource_metrics);
+        last.flat_map(|r| &r.scope_metrics).flat_map(|s| s.metrics.clone()).collect()
+    }
+
+    /// An attribute of the resource that the first spans came from.
+    pub(crate) fn resource(&self, key: &str) -> String {
+        let book = self.book.get();
+        let resource = book.spans[0].resource_spans[0].resource.clone().expect("a resource");
+        let found = resource.attributes.into_iter().find(|kv| kv.key == key);
+        match found.and_then(|kv| kv.value?.value) {
+            Some(Value::StringValue(text)) => text,
+            other => panic!("{key} is {other:?}"),
+        }
+    }
+}
+
+impl Book {
+    fn get(&self) -> std::sync::MutexGuard<'_, Received> {
+        self.0.lock().expect("nobody panicked with the book in hand")
+    }
+}
+
+async fn keep<T: Message + Default>(body: Bytes, keep: impl FnOnce(T)) {
+    keep(T::decode(body).expect("what comes is OTLP"));
+}
+
+#[tonic::async_trait]
+impl TraceService for Book {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.get().spans.push(request.into_inner());
+        Ok(Response::new(Default::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Book {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.get().logs.push(request.into_inner());
+        Ok(Response::new(Default::default()))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Book {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.get().metrics.push(request.into_inner());
+        Ok(Response::new(Default::default()))
+    }
+}

@@ -1,0 +1,514 @@
+//! Telemetry from outside: what an OTLP receiver gets, and what happens when there is none.
+
+mod receiver;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{
+    AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
+    NodeId, Note, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Witness,
+};
+use evenkeel_server::settings::{Settings, Traceparent};
+use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
+use evenkeel_server::telemetry::{Caller, Moment, Recorder, RolledOut, Rollout, Telemetry};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span as Received;
+use receiver::Receiver;
+
+/// More than any step here takes; a test that needs it has failed.
+const SOON: Duration = Duration::from_secs(20);
+
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+fn settings(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> Settings {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("telemetry");
+    fs::create_dir_all(&folder).expect("the target folder can be written");
+    let file = folder.join(format!("{name}.toml"));
+    let mut text = format!(
+        "[gateway]\nregion = \"east\"\n\n[telemetry]\notlp = \"http://{receiver}\"\n\
+         protocol = \"{protocol}\"\nsample = {share:?}\nmetrics_every = \"1h\"\n"
+    );
+    for (node, zone) in [("east-a1", "a"), ("east-b1", "b")] {
+        let port = 4_000 + text.len();
+        write!(
+            text,
+            "\n[[node]]\nname = \"{node}\"\naddress = \"127.0.0.1:{port}\"\nregion = \"east\"\n\
+             zone = \"{zone}\"\ndriver = \"plain\"\ncapacity = \"1 Mbit/s\"\n"
+        )
+        .expect("writing into a string cannot fail");
+    }
+    fs::write(&file, text).expect("the target folder can be written");
+    Settings::load(Some(&file), None).expect("these settings are right")
+}
+
+fn start(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> (Telemetry, Recorder) {
+    let settings = settings(name, receiver, protocol, share);
+    let telemetry = Telemetry::start(&settings, "test").expect("telemetry starts");
+    let recorder = telemetry.recorder();
+    (telemetry, recorder)
+}
+
+fn policy(hook: Hook) -> PolicyName {
+    PolicyName { set: Arc::from("call"), hook }
+}
+
+fn hop(node: u32) -> Hop {
+    Hop { node: NodeId(node), incarnation: Incarnation(1) }
+}
+
+fn decided(hook: Hook, session: Option<u64>, room: Option<u64>, outcome: Outcome) -> Event {
+    let faulted = matches!(outcome, Outcome::Faulted(_));
+    Event::Decided {
+        ask: AskId(1),
+        policy: policy(hook),
+        revision: (!faulted).then(|| Arc::from("0123456789ab")),
+        outcome,
+        session: session.map(SessionId),
+        room: room.map(RoomId),
+        rows: 1,
+        asked: Instant::now(),
+        took: Duration::from_micros(80),
+        notes: vec![Note { row: 0, key: "delay".into(), value: 7 }],
+    }
+}
+
+fn opened(session: u64, room: u64) -> Event {
+    let revision = Arc::from("0123456789ab");
+    Event::Opened {
+        session: SessionId(session),
+        room: RoomId(room),
+        room_name: Arc::from("standup"),
+        scenario: Arc::from("call"),
+        hop: hop(0),
+        offered: Instant::now(),
+        admitted_by: Decider::Native,
+        routed_by: Decider::Policy { policy: policy(Hook::Routing), revision },
+    }
+}
+
+fn moved(room: u64, sessions: &[u64], cause: Cause) -> Event {
+    Event::Moved {
+        room: RoomId(room),
+        sessions: sessions.iter().copied().map(SessionId).collect(),
+        cause,
+        by: Decider::Native,
+        from: hop(0),
+        to: Some(hop(1)),
+        started: Instant::now(),
+    }
+}
+
+fn down(rooms: u32) -> Event {
+    let now = Instant::now();
+    Event::Node {
+        hop: hop(0),
+        from: Health::Suspect,
+        to: Health::Down,
+        witnesses: vec![(Witness::Silence, now), (Witness::Probe, now)],
+        last_heard: Some(now),
+        rooms,
+    }
+}
+
+fn hear(recorder: &mut Recorder, events: &[Event]) {
+    for event in events {
+        recorder.handle_event(event, None, Moment::now());
+    }
+}
+
+fn said(span: &Received, attribute: Attribute) -> Option<Value> {
+    let found = span.attributes.iter().find(|kv| kv.key == attribute.key())?;
+    found.value.clone()?.value
+}
+
+fn word(span: &Received, attribute: Attribute) -> String {
+    match said(span, attribute) {
+        Some(Value::StringValue(text)) => text,
+        other => panic!("{attribute:?} of {} is {other:?}", span.name),
+    }
+}
+
+fn only<'a>(spans: &'a [Received], name: &str) -> &'a Received {
+    let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+    assert_eq!(found.len(), 1, "{name} among {:?}", names(spans));
+    found[0]
+}
+
+fn names(spans: &[Received]) -> Vec<&str> {
+    spans.iter().map(|span| &*span.name).collect()
+}
+
+/// What a strict receiver holds every span against.
+fn check_registered(spans: &[Received]) {
+    for received in spans {
+        let span = Span::ALL.iter().find(|span| span.name() == received.name);
+        let span = span.unwrap_or_else(|| panic!("{} is not registered", received.name));
+        for kv in &received.attributes {
+            let registered = span.attributes().iter().any(|attribute| {
+                let note = *attribute == Attribute::Note;
+                attribute.key() == kv.key || note && kv.key.starts_with("evenkeel.note.")
+            });
+            assert!(registered, "{} of {}", kv.key, received.name);
+        }
+        assert!(received.end_time_unix_nano >= received.start_time_unix_nano, "{}", received.name);
+    }
+}
+
+/// A number of the text that Prometheus reads; 0 where it is not there.
+fn counted(telemetry: &Telemetry, name: &str, label: &str) -> u64 {
+    let text = telemetry.prometheus().render();
+    let line = text.lines().find(|line| line.starts_with(name) && line.contains(label));
+    let number = line.and_then(|line| line.rsplit(' ').next());
+    number.map_or(0, |number| number.parse().expect("a count"))
+}
+
+#[test]
+fn the_span_of_a_session_holds_the_decisions_that_opened_it() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("session", receiver.address, "grpc", 1.0);
+    let applied = || Outcome::Applied { differs: true };
+    hear(
+        &mut recorder,
+        &[
+            decided(Hook::Scenario, Some(7), None, Outcome::Abstained),
+            decided(Hook::Admission, Some(7), Some(3), applied()),
+            decided(Hook::Routing, None, Some(3), Outcome::Faulted(Fault::Deadline)),
+            decided(Hook::Routing, None, Some(4), applied()),
+            opened(7, 3),
+        ],
+    );
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let open = only(&spans, "session.open");
+    assert_eq!(open.kind, 2, "a server's span");
+    assert!(open.parent_span_id.is_empty() && open.links.is_empty());
+    assert_eq!(word(open, Attribute::Session), "s7");
+    assert_eq!(word(open, Attribute::RoomName), "standup");
+    assert_eq!(word(open, Attribute::Node), "east-a1");
+    assert_eq!(word(open, Attribute::Zone), "a");
+    assert_eq!(word(open, Attribute::RoutedBy), "call/routing@0123456789ab");
+    let admission = only(&spans, "admission");
+    assert_eq!(admission.parent_span_id, open.span_id);
+    assert_eq!(word(admission, Attribute::By), "native");
+    let decisions: Vec<_> = spans.iter().filter(|span| span.name == "policy.decide").collect();
+    assert_eq!(decisions.len(), 3, "that of another room waits for its own session");
+    for decision in decisions {
+        assert_eq!(decision.trace_id, open.trace_id);
+        let hook = word(decision, Attribute::Hook);
+        let parent = if hook == "admission" { admission } else { open };
+        assert_eq!(decision.parent_span_id, parent.span_id, "{hook}");
+        let note = decision.attributes.iter().find(|kv| kv.key == "evenkeel.note.delay");
+        assert_eq!(note.unwrap().value.clone().unwrap().value, Some(Value::IntValue(7)));
+        match &*hook {
+            "routing" => {
+                assert_eq!(word(decision, Attribute::Fault), "deadline");
+                assert_eq!(decision.status.as_ref().unwrap().code, 2, "an error");
+                assert_eq!(said(decision, Attribute::Revision), None);
+            }
+            "admission" => {
+                assert_eq!(word(decision, Attribute::Outcome), "ok");
+                assert_eq!(word(decision, Attribute::Revision), "0123456789ab");
+                assert_eq!(said(decision, Attribute::Differs), Some(Value::BoolValue(true)));
+            }
+            other => {
+                let outcome = word(decision, Attribute::Outcome);
+                assert_eq!((other, &*outcome), ("scenario", "abstained"));
+            }
+        }
+    }
+    assert_eq!(receiver.resource("service.name"), "evenkeel");
+    assert_eq!(receiver.resource("service.instance.id"), "test");
+    assert_eq!(receiver.resource("evenkeel.region"), "east");
+}
+
+#[test]
+fn the_span_of_a_failover_is_linked_to_the_sessions_it_moved() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("failover", receiver.address, "grpc", 1.0);
+    hear(&mut recorder, &[opened(1, 1), opened(2, 1), opened(3, 2), opened(4, 3)]);
+    let gone = Event::Closed { session: SessionId(3), room: RoomId(2), reason: CloseReason::Asked };
+    hear(&mut recorder, &[gone, down(2), moved(1, &[1, 2], Cause::NodeDown)]);
+    assert!(telemetry.flush(SOON));
+    assert!(!names(&receiver.spans()).contains(&"node.failover"), "a room is still to move");
+    hear(&mut recorder, &[moved(3, &[4], Cause::Quality), moved(2, &[3], Cause::NodeDown)]);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let failover = only(&spans, "node.failover");
+    let linked: BTreeSet<_> = failover.links.iter().map(|link| link.span_id.clone()).collect();
+    let moved_sessions = spans.iter().filter(|span| span.name == "session.open");
+    let moved_sessions =
+        moved_sessions.filter(|span| ["s1", "s2"].contains(&&*word(span, Attribute::Session)));
+    assert_eq!(linked, moved_sessions.map(|span| span.span_id.clone()).collect());
+    assert_eq!(word(failover, Attribute::Node), "east-a1");
+    assert_eq!(said(failover, Attribute::Rooms), Some(Value::IntValue(2)));
+    assert_eq!(said(failover, Attribute::Sessions), Some(Value::IntValue(3)));
+    assert_eq!(said(failover, Attribute::LinksLeftOut), Some(Value::IntValue(1)));
+    let Some(Value::ArrayValue(witnesses)) = said(failover, Attribute::Witness) else { panic!() };
+    assert_eq!(witnesses.values.len(), 2);
+}
+
+#[test]
+fn the_links_of_a_failover_are_bounded() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("bounded", receiver.address, "grpc", 1.0);
+    let sessions: Vec<u64> = (1..=200).collect();
+    for &session in &sessions {
+        hear(&mut recorder, &[opened(session, 1)]);
+    }
+    hear(&mut recorder, &[down(1), moved(1, &sessions, Cause::NodeDown)]);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    let failover = only(&spans, "node.failover");
+    assert_eq!(failover.links.len(), 128);
+    assert_eq!(said(failover, Attribute::LinksLeftOut), Some(Value::IntValue(72)));
+}
+
+#[test]
+fn a_callers_trace_is_a_link_and_a_parent_only_where_it_is_trusted() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("caller", receiver.address, "grpc", 0.0);
+    let caller = |trust| Caller::new(Instant::now(), Some(TRACEPARENT), None, trust);
+    let trusted = caller(Traceparent::Parent);
+    recorder.handle_event(&opened(1, 1), Some(&trusted), Moment::now());
+    let stranger = caller(Traceparent::Link);
+    recorder.handle_event(&opened(2, 2), Some(&stranger), Moment::now());
+    let refused = Event::Refused { scenario: Arc::from("call"), reason: Refused::Full };
+    recorder.handle_event(&refused, Some(&stranger), Moment::now());
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let opens: Vec<_> = spans.iter().filter(|span| span.name == "session.open").collect();
+    let [trusted, refused] = opens[..] else {
+        panic!("a stranger does not switch sampling on: {opens:?}")
+    };
+    let theirs: Vec<u8> = (0..16).map(|i| hex(&TRACEPARENT[3 + 2 * i..5 + 2 * i])).collect();
+    let span: Vec<u8> = (0..8).map(|i| hex(&TRACEPARENT[36 + 2 * i..38 + 2 * i])).collect();
+    assert_eq!((&trusted.trace_id, &trusted.parent_span_id), (&theirs, &span));
+    assert!(trusted.links.is_empty());
+    assert_ne!(refused.trace_id, theirs);
+    assert!(refused.parent_span_id.is_empty());
+    let [link] = &refused.links[..] else { panic!("{:?}", refused.links) };
+    assert_eq!((&link.trace_id, &link.span_id), (&theirs, &span));
+    assert_eq!(word(refused, Attribute::Reason), "full");
+    assert_eq!(refused.status.as_ref().unwrap().code, 2, "an error");
+}
+
+fn hex(digits: &str) -> u8 {
+    u8::from_str_radix(digits, 16).expect("hexadecimal digits")
+}
+
+#[test]
+fn with_a_share_of_none_only_the_usual_is_left_out() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("share", receiver.address, "grpc", 0.0);
+    hear(&mut recorder, &[opened(1, 1), down(1), moved(1, &[1], Cause::NodeDown)]);
+    let kept = decided(Hook::Degradation, None, None, Outcome::Kept);
+    let trapped = Outcome::Faulted(Fault::Trap("unreachable".into()));
+    hear(&mut recorder, &[kept, decided(Hook::Degradation, None, None, trapped)]);
+    let rollout = Rollout {
+        policy: policy(Hook::Routing),
+        revision: Some(Arc::from("0123456789ab")),
+        previous: Some(Arc::from("ba9876543210")),
+        outcome: RolledOut::RolledBack,
+        reason: Some("traps".to_owned()),
+        started: Instant::now(),
+        activate: Some(Duration::from_micros(40)),
+    };
+    recorder.handle_rollout(&rollout, Moment::now());
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    assert_eq!(names(&spans), ["node.failover", "policy.decide", "policy.rollout"]);
+    let failover = only(&spans, "node.failover");
+    assert!(failover.links.is_empty(), "there is nothing to link to");
+    let rollout = only(&spans, "policy.rollout");
+    assert_eq!(word(rollout, Attribute::Outcome), "rolled-back");
+    assert_eq!(word(rollout, Attribute::Previous), "ba9876543210");
+}
+
+#[test]
+fn metrics_arrive_as_registered() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("metrics", receiver.address, "grpc", 1.0);
+    hear(&mut recorder, &[opened(1, 1), opened(2, 1), down(1)]);
+    let closed =
+        Event::Closed { session: SessionId(1), room: RoomId(1), reason: CloseReason::Silent };
+    hear(&mut recorder, &[closed, moved(1, &[2], Cause::NodeDown)]);
+    assert!(telemetry.flush(SOON));
+    let counts = Count::ALL.iter().map(|metric| metric.described());
+    let levels = Level::ALL.iter().map(|metric| metric.described());
+    let all = counts.chain(levels).chain(Time::ALL.iter().map(|metric| metric.described()));
+    let registered: BTreeSet<_> = all.map(|metric| (metric.name, metric.unit)).collect();
+    let metrics = receiver.metrics();
+    for metric in &metrics {
+        let known = registered.contains(&(&*metric.name, &*metric.unit));
+        assert!(known, "{} in {}", metric.name, metric.unit);
+    }
+    let arrived: BTreeSet<_> = metrics.iter().map(|metric| &*metric.name).collect();
+    for name in [
+        "evenkeel.sessions.opened",
+        "evenkeel.sessions.live",
+        "evenkeel.session.open.duration",
+        "evenkeel.node.deaths",
+        "evenkeel.node.detection.duration",
+        "evenkeel.rooms.moved",
+    ] {
+        assert!(arrived.contains(name), "{name} is not among {arrived:?}");
+    }
+    assert_eq!(counted(&telemetry, "evenkeel_sessions_live", ""), 1);
+    assert_eq!(counted(&telemetry, "evenkeel_sessions_closed_total", "silent"), 1);
+    assert_eq!(counted(&telemetry, "evenkeel_node_witnesses_total", "probe"), 1);
+}
+
+#[test]
+fn log_lines_arrive_from_info_up_and_those_of_their_carriers_do_not() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("logs", receiver.address, "grpc", 1.0);
+    tracing::subscriber::with_default(telemetry.subscriber("off").unwrap(), || {
+        hear(&mut recorder, &[opened(1, 1), down(0)]);
+        tracing::warn!(target: "h2::proto", "a carrier speaks");
+    });
+    assert!(telemetry.flush(SOON));
+    let lines = receiver.log_lines();
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(line.severity_text, "WARN");
+    let body = line.body.clone().unwrap().value;
+    assert_eq!(body, Some(Value::StringValue("node is down".to_owned())));
+    let node = line.attributes.iter().find(|kv| kv.key == "node").unwrap();
+    assert_eq!(node.value.clone().unwrap().value, Some(Value::StringValue("east-a1".to_owned())));
+}
+
+#[test]
+fn everything_arrives_over_http_too() {
+    let receiver = Receiver::http();
+    let (telemetry, mut recorder) = start("http", receiver.address, "http", 1.0);
+    tracing::subscriber::with_default(telemetry.subscriber("off").unwrap(), || {
+        hear(&mut recorder, &[opened(1, 1), down(0)]);
+    });
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    assert_eq!(names(&spans).len(), 3, "{:?}", names(&spans));
+    assert_eq!(receiver.log_lines().len(), 1);
+    assert!(!receiver.metrics().is_empty());
+    assert_eq!(counted(&telemetry, "evenkeel_telemetry_sent_total", "spans"), 3);
+}
+
+#[test]
+fn what_a_dead_receiver_does_not_take_is_dropped_and_counted() {
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for protocol in ["grpc", "http"] {
+        let (telemetry, mut recorder) = start(&format!("dead-{protocol}"), dead, protocol, 1.0);
+        hear(&mut recorder, &[opened(1, 1), down(0)]);
+        assert!(telemetry.flush(SOON));
+        let dropped = |signal| {
+            let labels = format!("reason=\"not-taken\",evenkeel_signal=\"{signal}\"");
+            counted(&telemetry, "evenkeel_telemetry_dropped_total", &labels)
+        };
+        assert_eq!(dropped("spans"), 3, "{protocol}");
+        assert_eq!(dropped("metrics"), 1, "{protocol}");
+        assert_eq!(counted(&telemetry, "evenkeel_telemetry_sent_total", ""), 0);
+    }
+}
+
+#[test]
+fn a_receiver_that_never_answers_holds_nobody_up_and_memory_is_bounded() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (telemetry, mut recorder) = start("mute", mute.local_addr().unwrap(), "grpc", 1.0);
+    // Two spans each: far more than may wait.
+    for session in 0..10_000 {
+        hear(&mut recorder, &[opened(session, session)]);
+    }
+    let dropped = counted(&telemetry, "evenkeel_telemetry_dropped_total", "queue-full");
+    let waiting = 20_000 - dropped;
+    assert!((4_096..=4_096 + 2 * 512).contains(&waiting), "{waiting} wait");
+    assert!(!telemetry.flush(Duration::ZERO));
+}
+
+#[test]
+fn every_event_leaves_its_mark_in_the_metrics() {
+    let telemetry = Telemetry::start(&Settings::load(None, None).unwrap(), "test").unwrap();
+    let mut recorder = telemetry.recorder();
+    let (room, native) = (RoomId(1), Decider::Native);
+    let guarded = Outcome::Guarded(Guard::Churn);
+    let hook = Hook::Routing;
+    let stands = |fault| Event::Standing { hook, policy: policy(hook), fault };
+    let stranger = Refused::UnknownScenario(Arc::from("x"));
+    hear(
+        &mut recorder,
+        &[
+            decided(hook, None, Some(1), Outcome::Applied { differs: true }),
+            decided(hook, None, Some(1), Outcome::Applied { differs: false }),
+            decided(hook, None, Some(1), Outcome::Faulted(Fault::Deadline)),
+            decided(hook, None, Some(1), guarded.clone()),
+            decided(hook, None, None, guarded),
+            Event::Guarded { policy: policy(hook), guard: Guard::Churn },
+            Event::Refused { scenario: Arc::from("call"), reason: Refused::Full },
+            Event::Refused { scenario: Arc::from("x"), reason: stranger },
+            Event::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
+            Event::Struck { room, hop: hop(0) },
+            Event::Draining { node: NodeId(0), draining: true },
+            Event::Degraded { session: SessionId(1), op: Op::Cap, arg: 9, rung: 1, by: native },
+            Event::OwnStall { late: Duration::from_millis(9) },
+            stands(Some(Fault::Absent)),
+            Event::ShuttingDown,
+        ],
+    );
+    let marks = [
+        ("policy_calls_total", "guarded", 2),
+        ("policy_calls_total", "applied", 2),
+        ("policy_differs_total", "call/routing", 1),
+        ("policy_faults_total", "deadline", 1),
+        // Of the decision about many only its part counts, which has an event of its own.
+        ("policy_guarded_total", "churn", 2),
+        ("policy_call_duration_seconds_count", "call/routing", 4),
+        ("sessions_refused_total", "full", 1),
+        ("sessions_refused_total", "evenkeel_scenario=\"\"", 1),
+        ("rooms_rerouted_total", "native", 1),
+        ("hops_struck_total", "n0", 1),
+        ("node_draining", "n0", 1),
+        ("degradations_total", "cap", 1),
+        ("own_stalls_total", "", 1),
+        ("own_stall_duration_seconds_count", "", 1),
+        ("policy_failing", "call/routing", 1),
+    ];
+    for (name, label, expected) in marks {
+        let found = counted(&telemetry, &format!("evenkeel_{name}"), label);
+        assert_eq!(found, expected, "{name} {label}");
+    }
+    hear(&mut recorder, &[stands(None)]);
+    assert_eq!(counted(&telemetry, "evenkeel_policy_failing", "call/routing"), 0);
+}
+
+#[test]
+fn a_decision_that_no_session_claims_stands_for_itself() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("unclaimed", receiver.address, "grpc", 1.0);
+    let admitted = Outcome::Applied { differs: false };
+    hear(&mut recorder, &[decided(Hook::Admission, Some(1), None, admitted)]);
+    assert!(telemetry.flush(SOON));
+    assert!(receiver.spans().is_empty(), "its session may still open");
+    let kept = decided(Hook::Degradation, None, None, Outcome::Kept);
+    let later = Moment { now: Instant::now() + Duration::from_secs(6), ..Moment::now() };
+    recorder.handle_event(&kept, None, later);
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    assert_eq!(word(only(&spans, "policy.decide"), Attribute::Hook), "admission");
+}
+
+#[test]
+fn without_a_receiver_everything_still_counts() {
+    let telemetry = Telemetry::start(&Settings::load(None, None).unwrap(), "test").unwrap();
+    let mut recorder = telemetry.recorder();
+    hear(&mut recorder, &[opened(1, 1)]);
+    assert_eq!(counted(&telemetry, "evenkeel_sessions_opened_total", "call"), 1);
+    assert!(telemetry.flush(Duration::ZERO), "nothing waits");
+}
