@@ -41,7 +41,7 @@ impl Catalog {
             }
         }
         for places in [&mut catalog.regions, &mut catalog.zones, &mut catalog.nodes] {
-            places.sort_by_key(|place| place.id);
+            places.sort_unstable_by_key(|place| place.id);
         }
         catalog
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::frame::Frame;
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::id::SessionId;
-use crate::keep::{self, Keep};
+use crate::keep::{self, Keep, Reading};
 use crate::labels::Labels;
 use crate::newcomer::NewSession;
 use crate::reason::Reason;
@@ -178,9 +178,10 @@ pub(crate) fn tick<P: Degradation>(
         keep: Keep::new(memo),
         state: std::marker::PhantomData,
     };
+    let reading = Reading::default();
     for row in 0..frame.len() {
         out.row = row as u32;
-        let state = keep::read(keep::row(states, row));
+        let state = reading.state(keep::row(states, row));
         loaded.policy.tick(&Session { frame: &frame, row, state }, &mut out);
     }
     abi::Answer { actions: out.actions, keep: out.keep.finish() }

@@ -18,12 +18,12 @@ pub enum Level {
 
 /// Writes a line to the gateway's log. Rate-limited there.
 ///
-/// In a native test it goes to standard error.
+/// In a native test it goes to standard error, and is kept for `trial::lines`.
 pub fn log(level: Level, message: &str) {
     #[cfg(target_arch = "wasm32")]
     crate::wit::diag::log(level as u8, message);
     #[cfg(not(target_arch = "wasm32"))]
-    eprintln!("{level:?}: {message}");
+    crate::trial::keep_line(level, message);
 }
 
 /// Explains the decision being made; shown by `explain` and on the trace span. Values are whole numbers: say the unit

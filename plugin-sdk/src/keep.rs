@@ -1,5 +1,7 @@
 //! What becomes of the states that came in.
 
+use std::cell::Cell;
+
 use crate::diag::{Level, log};
 use crate::state::{State, unpack};
 use crate::wit::types;
@@ -15,7 +17,7 @@ pub(crate) struct Keep<M> {
 
 impl<M: State> Keep<M> {
     pub(crate) fn new(memo: &[u8]) -> Keep<M> {
-        let memo = if memo.is_empty() { M::fresh() } else { read(memo) };
+        let memo = if memo.is_empty() { M::fresh() } else { Reading::default().state(memo) };
         Keep { rows: Vec::new(), states: no_blobs(), memo, memo_touched: false }
     }
 
@@ -62,11 +64,22 @@ pub(crate) fn row(blobs: &types::Blobs, row: usize) -> &[u8] {
     range.and_then(|(start, end)| blobs.bytes.get(start..end)).unwrap_or_default()
 }
 
-/// The state in these bytes. One that cannot be read is begun afresh, and the log says so: a session that lost what was
-/// known of it is better than a batch that answers nothing.
-pub(crate) fn read<S: State>(bytes: &[u8]) -> S {
-    unpack(bytes).unwrap_or_else(|| {
-        log(Level::Warn, "a state could not be read and is begun afresh");
-        S::fresh()
-    })
+/// Reads the states of a batch.
+///
+/// One that cannot be read is begun afresh, and the log says so, once for a batch: a session that lost what was known of it
+/// is better than a batch that answers nothing.
+#[derive(Default, Debug)]
+pub(crate) struct Reading {
+    complained: Cell<bool>,
+}
+
+impl Reading {
+    pub(crate) fn state<S: State>(&self, bytes: &[u8]) -> S {
+        unpack(bytes).unwrap_or_else(|| {
+            if !self.complained.replace(true) {
+                log(Level::Warn, "states that cannot be read are begun afresh");
+            }
+            S::fresh()
+        })
+    }
 }

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::frame::Frame;
 use crate::id::{NodeId, RoomId};
-use crate::keep;
+use crate::keep::{self, Reading};
 use crate::registry::Metric;
 use crate::state::State;
 use crate::wit::types;
@@ -19,6 +19,7 @@ pub struct Rooms<'a, S = ()> {
     pub(crate) width: usize,
     pub(crate) standing: Vec<u32>,
     pub(crate) states: types::Blobs,
+    pub(crate) reading: Reading,
     pub(crate) state: PhantomData<S>,
 }
 
@@ -28,7 +29,7 @@ impl<S: State> Rooms<'_, S> {
         (0..self.frame.len()).map(|row| {
             let start = row * self.width;
             let standing = self.standing.get(start..start + self.width).unwrap_or_default();
-            let state = keep::read(keep::row(&self.states, row));
+            let state = self.reading.state(keep::row(&self.states, row));
             Room { frame: &self.frame, row, standing, state }
         })
     }

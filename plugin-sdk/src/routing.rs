@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::frame::Frame;
 use crate::guest::{Loaded, Plugin, Policy};
 use crate::id::{NodeId, RoomId};
-use crate::keep::{self, Keep};
+use crate::keep::{self, Keep, Reading};
 use crate::labels::Labels;
 use crate::newcomer::NewRoom;
 use crate::node::Nodes;
@@ -220,6 +220,7 @@ pub(crate) fn reroute<P: Routing>(loaded: &Loaded<P>, asked: Reroute) -> abi::An
         width: asked.width as usize,
         standing: asked.standing,
         states: asked.states,
+        reading: Reading::default(),
         state: PhantomData,
     };
     let nodes = nodes_of(loaded, asked.now_us, asked.nodes);

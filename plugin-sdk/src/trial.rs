@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::admission::{Admission, Admit, Judgement, admit};
 use crate::degradation::{self, Degradation};
+use crate::diag::Level;
 use crate::frame::UNMEASURED;
 use crate::guest::{Loaded, Policy};
 use crate::keep;
@@ -36,6 +37,17 @@ pub type Labels<'a> = &'a [(&'a str, &'a str)];
 
 thread_local! {
     static NOTES: RefCell<Vec<(u32, String, i64)>> = const { RefCell::new(Vec::new()) };
+    static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+pub(crate) fn keep_line(level: Level, message: &str) {
+    eprintln!("{level:?}: {message}");
+    LINES.with_borrow_mut(|lines| lines.push((level, message.to_owned())));
+}
+
+/// What the policy wrote to the log on this thread since this was last called.
+pub fn lines() -> Vec<(Level, String)> {
+    LINES.take()
 }
 
 pub(crate) fn keep_note(row: u32, key: &str, value: i64) {

@@ -2,6 +2,7 @@
 
 use evenkeel_plugin_sdk::Plugin;
 use evenkeel_plugin_sdk::prelude::*;
+use evenkeel_plugin_sdk::trial;
 use evenkeel_plugin_sdk::wit::degradation::exports::evenkeel::policy::degradation as hook;
 use evenkeel_plugin_sdk::wit::guest_interface::{Grant, Guest};
 use evenkeel_plugin_sdk::wit::types::{Blobs, Entry, Frame, Label};
@@ -94,8 +95,11 @@ fn a_metric_that_was_not_granted_is_not_measured_and_an_op_is_not_taken() {
 #[test]
 fn a_state_that_cannot_be_read_is_begun_afresh() {
     init("{}", &[2], &[1]).unwrap();
-    let lies = Blobs { offsets: vec![0, 2, 900], bytes: vec![0x80, 0x80] };
-    let answer = tick(&[0, 0], lies, &[0xff]);
+    let lies = || Blobs { offsets: vec![0, 2, 900], bytes: vec![0x80, 0x80] };
+    tick(&[0, 0], lies(), &[]);
+    let said = "states that cannot be read are begun afresh".to_owned();
+    assert_eq!(trial::lines(), [(Level::Warn, said)], "once for a batch");
+    let answer = tick(&[0, 0], lies(), &[0xff]);
     let actions: Vec<_> = answer.actions.iter().map(|a| a.arg).collect();
     assert_eq!(actions, [1, 1]);
     assert_eq!(answer.keep.memo.as_deref(), Some(&[2][..]));

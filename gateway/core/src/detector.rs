@@ -325,7 +325,7 @@ mod tests {
         fn step_late(&mut self, answers: bool, by: Duration) -> Finding {
             self.now += by;
             self.sequence += 1;
-            if self.sequence % 5 == 0 {
+            if self.sequence.is_multiple_of(5) {
                 self.detector.handle_probe_sent(self.sequence, self.now - MS);
                 if answers {
                     self.detector.handle_probe_answered(self.sequence, self.now);

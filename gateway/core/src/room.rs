@@ -55,11 +55,13 @@ pub(crate) struct Stranded {
     pub(crate) attempts: u32,
 }
 
-/// A route on its way: published once its sessions are open at its hops.
+/// A route on its way: published once its sessions are open where that matters.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Pending {
     /// Best first; never empty.
     pub(crate) hops: Vec<Hop>,
+    /// Hops where all sessions are to be open before: where the room goes, or where it stays, its spares.
+    pub(crate) awaited: BTreeSet<Hop>,
     pub(crate) waiting: BTreeSet<(SessionId, Hop)>,
     pub(crate) cause: Cause,
     pub(crate) by: Decider,
@@ -138,6 +140,7 @@ impl Room {
         self.pending = self.pending.take().filter(|pending| pending.hops[0] != gone);
         if let Some(pending) = &mut self.pending {
             pending.hops.retain(|hop| *hop != gone);
+            pending.awaited.remove(&gone);
             pending.waiting.retain(|(_, hop)| *hop != gone);
         }
     }

@@ -1,5 +1,6 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
 
+pub mod api;
 pub mod control;
 pub mod flows;
 mod mmsg;
@@ -7,7 +8,7 @@ mod policy;
 pub mod quic;
 pub mod ring;
 pub mod run;
-
+pub mod serve;
 pub mod settings;
 pub mod telemetry;
 pub mod worker;

@@ -127,7 +127,6 @@ impl Gateway {
         };
         let news = room.keep_away(hop, now + KEEP_AWAY, now);
         room.cut_pending(hop);
-        let on_its_way = room.pending.is_some();
         if news {
             self.event(Event::Struck { room: id, hop });
             self.timers.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
@@ -136,9 +135,7 @@ impl Gateway {
         if stands == Some(hop) {
             self.list(id);
             self.regrant(id);
-            if !on_its_way {
-                self.leave_struck_hop(id, hop, now);
-            }
+            self.leave_struck_hop(id, hop, now);
         } else {
             self.drop_spare(id, hop);
         }
@@ -157,7 +154,7 @@ impl Gateway {
             self.admit_at(id, &hops, None);
             let to = hops.first().copied();
             self.moved(id, Step { cause, by, from: hop, to, started: now }, now);
-        } else {
+        } else if self.rooms[&id].pending.is_none() {
             let nodes = self.native_hops(id, &[], now);
             self.head_for(id, &nodes, cause, by, now);
         }

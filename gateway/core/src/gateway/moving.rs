@@ -18,8 +18,8 @@ const DRAINS_AT_ONCE: usize = 256;
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
 
 impl Gateway {
-    /// The room shall have this route: its sessions are opened where they are not yet, then it is published. Nothing
-    /// happens where there is no node.
+    /// The room shall have this route: its sessions are opened where they are not yet, then it is published. A room
+    /// that moves does not wait for its spares. Nothing happens where there is no node.
     pub(super) fn head_for(
         &mut self,
         id: RoomId,
@@ -37,10 +37,13 @@ impl Gateway {
         };
         let sessions = self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions);
         let sessions: Vec<SessionId> = sessions.copied().filter(opening).collect();
+        let moves = self.stands_at(id) != Some(hops[0]);
+        let awaited: BTreeSet<Hop> =
+            hops.iter().take(if moves { 1 } else { hops.len() }).copied().collect();
         let mut waiting = BTreeSet::new();
         for session in sessions {
             for &hop in &hops {
-                if self.open_at(session, hop, now) != Some(Leg::Open) {
+                if self.open_at(session, hop, now) != Some(Leg::Open) && awaited.contains(&hop) {
                     waiting.insert((session, hop));
                 }
             }
@@ -48,7 +51,7 @@ impl Gateway {
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
-        room.pending = Some(Pending { hops, waiting, cause, by, started: now });
+        room.pending = Some(Pending { hops, awaited, waiting, cause, by, started: now });
         self.list(id);
         self.regrant(id);
         self.close_left_hops(id, now);
@@ -70,15 +73,18 @@ impl Gateway {
 
     /// Make-before-break: everybody is open there, so everybody goes there; what the old hop still delivers passes.
     pub(super) fn publish_pending_if_open(&mut self, id: RoomId, now: Instant) {
+        let ready = |pending: &Pending| pending.waiting.is_empty();
+        if !self.rooms.get(&id).is_some_and(|room| room.pending.as_ref().is_some_and(ready)) {
+            return;
+        }
         let from = self.stands_at(id);
         let moved_enough = self.moved_enough(id, now);
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
-        let Some(pending) = room.pending.take_if(|pending| pending.waiting.is_empty()) else {
+        let Some(Pending { hops, cause, by, started, .. }) = room.pending.take() else {
             return;
         };
-        let Pending { hops, cause, by, started, .. } = pending;
         let target = hops[0];
         let lost = room.stranded.map(|stranded| stranded.lost);
         let route = room.route();

@@ -29,7 +29,7 @@ impl Gateway {
         });
         let route = room.route();
         if let Some(pending) = &mut room.pending {
-            pending.waiting.extend(pending.hops.iter().map(|hop| (id, *hop)));
+            pending.waiting.extend(pending.awaited.iter().map(|hop| (id, *hop)));
         }
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
         let hops: Vec<Hop> =
@@ -98,15 +98,12 @@ impl Gateway {
 
     /// Live as soon as it is open where its room's packets go.
     pub(super) fn live_if_open(&mut self, id: SessionId, now: Instant) {
-        let Some(session) = self.sessions.get(&id) else {
+        let Some(session) = self.sessions.get(&id).filter(|s| s.phase == Phase::Opening) else {
             return;
         };
-        let Some(hop) = self.stands_at(session.room) else {
+        let Some(hop) = self.stands_at(session.room).filter(|hop| session.is_open_at(*hop)) else {
             return;
         };
-        if session.phase != Phase::Opening || !session.is_open_at(hop) {
-            return;
-        }
         let room = &self.rooms[&session.room];
         let accepted = Accepted {
             session: id,

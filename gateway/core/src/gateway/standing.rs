@@ -172,6 +172,9 @@ impl Gateway {
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
         let nodes: BTreeSet<NodeId> =
             route.hops.iter().map(|(hop, _)| hop).chain(pending).map(|hop| hop.node).collect();
+        if nodes == room.listed {
+            return;
+        }
         for gone in room.listed.difference(&nodes) {
             self.rooms_at[gone.0 as usize].remove(&id);
         }

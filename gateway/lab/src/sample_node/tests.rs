@@ -470,11 +470,14 @@ fn session_with_too_many_streams_forgets_the_one_longest_silent() {
         rig.send(10, &voice(ssrc, 1, 10));
         out.insert(ssrc, rig.gateway.rtp().1.ssrc);
     }
-    let fresh = out[&0];
+    let mut request = Vec::new();
+    rtcp::write_pli(Pli { sender: 9, media: out[&0] }, &mut request);
+    rig.send(10, &request);
+    // Nobody sends what is asked for; the next to come is voice again.
     rig.send(10, &voice(1, 2, 10));
     assert_eq!(rig.gateway.rtp().1.ssrc, out[&1]);
     rig.send(10, &voice(0, 2, 10));
-    assert_ne!(rig.gateway.rtp().1.ssrc, fresh);
+    assert_ne!(rig.gateway.rtp().1.ssrc, out[&0]);
     assert_eq!(rig.end().malformed, 0);
 }
 
@@ -500,4 +503,16 @@ fn packet_too_large_for_a_bundle_is_counted_and_not_sent() {
     let leg = outgoing::Leg::Trunk { tag: Tag(1), reply_to: "127.0.0.1:1".parse().unwrap() };
     assert!(outgoing.push(leg, &[0; 1_461], &mut Outbox::default()));
     assert!(!outgoing.push(leg, &[0; 1_462], &mut Outbox::default()));
+}
+
+#[test]
+fn session_opened_again_in_another_room_is_there_and_nowhere_else() {
+    let mut rig = Rig::new(|_| {});
+    rig.open_all(1, &[10, 11]);
+    rig.open_all(2, &[10]);
+    rig.send(11, &voice(5, 1, 11));
+    assert_eq!(rig.gateway.rtp().0, Tag(11), "it is alone now");
+    rig.send(10, &voice(6, 1, 10));
+    assert_eq!(rig.gateway.rtp().0, Tag(10));
+    assert_eq!(rig.end().sessions, 2);
 }

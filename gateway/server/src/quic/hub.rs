@@ -143,7 +143,19 @@ impl Hub {
         Ok(())
     }
 
-    /// How packets of this session get to its client, if it has a connection.
+    /// Has something done with the connection to this session's client, if there is one. Cloning it instead would
+    /// take its lock twice more for each packet.
+    pub(super) fn through<T>(
+        &self,
+        home: Home,
+        send: impl FnOnce(&quinn::Connection) -> T,
+    ) -> Option<T> {
+        let state = self.state.borrow();
+        let line = state.lines.get(&state.sessions.get(&home)?.line)?;
+        Some(send(&line.connection))
+    }
+
+    /// How packets of this session get to its client from a task of their own.
     pub(super) fn way(&self, home: Home) -> Option<Way> {
         let state = self.state.borrow();
         let line = state.lines.get(&state.sessions.get(&home)?.line)?;

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::code;
 use super::counters::count;
-use super::hub::{Hub, Way};
+use super::hub::Hub;
 use crate::flows::Home;
 use crate::ring::{self, Kind, Meta};
 
@@ -52,18 +52,19 @@ impl Packer {
     }
 
     fn send(&mut self, hub: &Rc<Hub>, home: Home, flow: u64, packet: &[u8]) {
-        let (Some(way), Some(flow)) = (hub.way(home), roq::Flow::new(flow)) else {
-            return count(&hub.counters.unattached);
-        };
-        match send_at_once(&way.connection, self.datagram(flow, packet)) {
-            Ok(true) => count(&hub.counters.sent_datagrams),
-            Ok(false) => count(&hub.counters.datagrams_full),
-            Err(
+        let Some(flow) = roq::Flow::new(flow) else { return count(&hub.counters.unattached) };
+        let datagram = self.datagram(flow, packet);
+        match hub.through(home, |connection| send_at_once(connection, datagram)) {
+            Some(Ok(true)) => count(&hub.counters.sent_datagrams),
+            Some(Ok(false)) => count(&hub.counters.datagrams_full),
+            Some(Err(
                 SendDatagramError::TooLarge
                 | SendDatagramError::UnsupportedByPeer
                 | SendDatagramError::Disabled,
-            ) => send_in_stream(hub, way, flow, packet),
-            Err(SendDatagramError::ConnectionLost(_)) => count(&hub.counters.unattached),
+            )) => send_in_stream(hub, home, flow, packet),
+            Some(Err(SendDatagramError::ConnectionLost(_))) | None => {
+                count(&hub.counters.unattached);
+            }
         }
     }
 
@@ -90,7 +91,8 @@ fn send_at_once(
     }
 }
 
-fn send_in_stream(hub: &Rc<Hub>, way: Way, flow: roq::Flow, packet: &[u8]) {
+fn send_in_stream(hub: &Rc<Hub>, home: Home, flow: roq::Flow, packet: &[u8]) {
+    let Some(way) = hub.way(home) else { return count(&hub.counters.unattached) };
     let Some(place) = Place::take(way.streams_out, hub.settings.streams_out_max) else {
         return count(&hub.counters.streams_full);
     };

@@ -246,6 +246,24 @@ async fn packets_go_to_the_connection_that_last_delivered_one() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_connection_that_a_session_left_is_nothing_to_it() {
+    let mut world = World::start(quiet());
+    let (first, second) = (world.client().await, world.client().await);
+    first.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    second.send(FLOW, &rtp(2));
+    assert_eq!(world.next_media().await, rtp(2));
+    first.send(OTHER_FLOW, &rtp(3));
+    assert_eq!(world.next_media().await, rtp(3));
+    first.connection.close(VarInt::from_u32(0), b"");
+    let gone = Meta { home: OTHER_HOME, kind: Kind::Detached, flow: OTHER_FLOW };
+    assert_eq!(world.next().await, (gone, vec![]));
+    world.send(HOME, &rtp(10));
+    assert_eq!(second.receive().await, (BACK, rtp(10)));
+    assert_eq!(world.count(|counters| &counters.attached), 1);
+}
+
+#[tokio::test]
 async fn a_session_without_a_connection_is_sent_nothing_and_that_is_counted() {
     let mut world = World::start(quiet());
     let client = world.client().await;

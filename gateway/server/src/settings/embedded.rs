@@ -2,8 +2,8 @@
 
 /// The policy sets we ship, by file name. A file of the same name in the folder of policies replaces one.
 pub(super) const SETS: [(&str, &str); 2] = [
-    ("call.toml", include_str!("../../tests/policies/call.toml")),
-    ("live.toml", include_str!("../../tests/policies/live.toml")),
+    ("call.toml", include_str!("../../../../policies/call.toml")),
+    ("live.toml", include_str!("../../../../policies/live.toml")),
 ];
 
 /// The plugins we ship; the host holds their bytes.

@@ -9,12 +9,17 @@ use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, So
 use serde::Serialize;
 
 /// A file as it was read.
-#[derive(Debug)]
 pub(super) struct Source {
     /// Where it is, for people.
     pub(super) file: String,
     /// What it says.
     pub(super) text: String,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)
+    }
 }
 
 impl Source {

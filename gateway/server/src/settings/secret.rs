@@ -8,7 +8,7 @@ use std::sync::Arc;
 pub struct Secret(Arc<[u8]>);
 
 impl Secret {
-    pub(super) fn new(bytes: Vec<u8>) -> Secret {
+    pub(crate) fn new(bytes: Vec<u8>) -> Secret {
         Secret(bytes.into())
     }
 

@@ -2,7 +2,8 @@ use super::super::Output;
 use super::world::{Driver, VOICE};
 use super::*;
 use crate::{
-    Answer, Cause, Event, Grant, Health, Hook, Incarnation, Move, NodeId, Question, Refused,
+    Answer, Cause, Event, Grant, Health, Hook, Identity, Incarnation, Ingress, Kind, Move, NodeId,
+    Question, Refused,
 };
 
 /// Rooms `1`, `2`… placed there by a policy that never moves them.
@@ -161,11 +162,9 @@ fn a_stranded_room_is_opened_where_there_is_room_before_it_goes_there() {
     world.kill(A);
     world.pass(ms(10));
     assert_eq!(world.stands("1"), None);
-    let to = world.opening.iter().next().unwrap().1.node;
-    for node in [B, C] {
-        world.finish_opening(node, Ok(()));
-    }
-    assert_eq!(world.stands("1"), Some(to));
+    let to = world.gateway.rooms[&world.room("1")].pending.as_ref().unwrap().hops[0].node;
+    world.finish_opening(to, Ok(()));
+    assert_eq!(world.stands("1"), Some(to), "it does not wait for its spare");
     assert_eq!(world.moves(), [(A, None), (A, Some(to))]);
 }
 
@@ -195,6 +194,22 @@ fn a_herd_never_counts_on_the_same_capacity_twice() {
     world.finish_opening(B, Ok(()));
     let stand = (0..10).filter(|room| world.stands(&room.to_string()) == Some(B)).count();
     assert_eq!(stand, 3);
+}
+
+#[test]
+fn rooms_that_fit_nowhere_do_not_keep_others_from_being_rescued() {
+    let nodes = [(0, 100_000), (1, VOICE - 1)];
+    let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
+    for room in 0..600 {
+        world.open(&room.to_string());
+    }
+    let address = ([127, 0, 0, 1], 9).into();
+    let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
+    world.offer_with("small", "call", &[(Kind::Audio, 111, Some(1))], ingress);
+    world.kill(A);
+    world.pass(ms(100));
+    assert_eq!(world.stands("0"), None);
+    assert_eq!(world.stands("small"), Some(B));
 }
 
 #[test]

@@ -324,7 +324,7 @@ fn a_closed_port_with_nowhere_to_go_is_told_of_once() {
 
 #[test]
 fn ports_that_keep_closing_move_a_room_three_times_a_minute() {
-    let mut world = World::new(settings());
+    let mut world = World::new(settings_of(&[(0, 1_000); 7]));
     let session = world.open("r");
     for _ in 0..50 {
         let hop = world.gateway.stands_at(world.room("r")).unwrap();
@@ -347,4 +347,35 @@ fn a_session_is_told_to_open_at_a_hop_once() {
     let closes = world.closed_at().len();
     let open = world.gateway.sessions.values().next().unwrap().legs.len();
     assert_eq!(opens - closes, open, "opened once for each time it was closed");
+}
+
+#[test]
+fn a_move_under_way_is_given_up_when_the_room_has_moved_enough_meanwhile() {
+    const E: NodeId = NodeId(4);
+    let nodes = [(0, 1_000), (1, 1_000), (0, 1_000), (2, 1_000), (1, 1_000)];
+    let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A, B, C, E]));
+    let session = world.open("r");
+    world.drive_with(|_, _| Driver::Waits);
+    advise(&mut world, moves(vec![step(0, &[D])]));
+    for node in [A, B, C] {
+        let hop = world.hop(node);
+        world.gateway.handle_port_closed(session, hop, world.now);
+        world.pass(ms(30));
+    }
+    assert_eq!((world.stands("r"), world.moves().len()), (Some(E), 3));
+    world.finish_opening(D, Ok(()));
+    assert_eq!((world.stands("r"), world.guards()), (Some(E), vec![Guard::MovedTooOften]));
+    assert!(world.closed_at().contains(&(session, D)));
+}
+
+#[test]
+fn a_newcomer_is_let_in_when_its_room_moves_to_where_it_is_open() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.drive_with(|_, hop| if hop.node == A { Driver::Waits } else { Driver::Opens });
+    let offer = world.offer("r");
+    assert!(!world.replies.contains_key(&offer), "the hop that carries the room is not open");
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    world.accepted(offer);
 }

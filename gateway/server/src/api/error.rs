@@ -1,0 +1,158 @@
+//! What the API answers when it does not do what was asked: always JSON, always what was found and what would be
+//! right.
+
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// Why a request was not done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Error {
+    /// What kind of reason it is.
+    pub(super) code: Code,
+    /// What was found, and what would be right.
+    pub(super) message: String,
+    /// Which part of the request it is about: `media[0].payload_types`.
+    pub(super) field: Option<String>,
+    /// When to try again.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// A kind of reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Code {
+    /// The request is not of the API's shape, or names what cannot be. 400.
+    BadRequest,
+    /// A policy or a rule says no. 403, or 429 where it says when to come again.
+    Refused,
+    /// There is no room. 503.
+    Full,
+    /// The gateway is shutting down. 503.
+    Draining,
+    /// What it names is not there. 404.
+    NotFound,
+    /// It does not go with what is there. 409.
+    Conflict,
+    /// It cannot be done now. 503.
+    Unavailable,
+    /// The token is missing or wrong. 401.
+    Unauthorized,
+    /// The body is larger than it may be. 413.
+    TooLarge,
+    /// The path does not take this method. 405.
+    MethodNotAllowed,
+}
+
+impl Code {
+    /// The word on the wire: `bad-request`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Code::BadRequest => "bad-request",
+            Code::Refused => "refused",
+            Code::Full => "full",
+            Code::Draining => "draining",
+            Code::NotFound => "not-found",
+            Code::Conflict => "conflict",
+            Code::Unavailable => "unavailable",
+            Code::Unauthorized => "unauthorized",
+            Code::TooLarge => "too-large",
+            Code::MethodNotAllowed => "method-not-allowed",
+        }
+    }
+}
+
+impl Error {
+    /// A reason without a field and without a time to come again.
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Error {
+        Error { code, message: message.into(), field: None, retry_after: None }
+    }
+
+    /// A field that is not as it should be.
+    pub(super) fn field(field: impl Into<String>, message: impl Into<String>) -> Error {
+        Error { field: Some(field.into()), ..Error::new(Code::BadRequest, message) }
+    }
+
+    /// The same, with a time to come again.
+    pub(super) fn retry_after(self, wait: Duration) -> Error {
+        Error { retry_after: Some(wait), ..self }
+    }
+
+    /// Its body: `{"error": {"code", "message", "field", "retry_after_ms"}}`.
+    pub(super) fn body(&self) -> Vec<u8> {
+        let error = Inner {
+            code: self.code.name(),
+            message: &self.message,
+            field: self.field.as_deref(),
+            retry_after_ms: self.retry_after.map(|wait| wait.as_millis() as u64),
+        };
+        serde_json::to_vec(&Body { error }).expect("a reason is words and numbers")
+    }
+
+    /// Its HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        match self.code {
+            Code::BadRequest => StatusCode::BAD_REQUEST,
+            Code::Refused if self.retry_after.is_some() => StatusCode::TOO_MANY_REQUESTS,
+            Code::Refused => StatusCode::FORBIDDEN,
+            Code::NotFound => StatusCode::NOT_FOUND,
+            Code::Conflict => StatusCode::CONFLICT,
+            Code::Full | Code::Draining | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Unauthorized => StatusCode::UNAUTHORIZED,
+            Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: Inner<'a>,
+}
+
+#[derive(Serialize)]
+struct Inner<'a> {
+    code: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let json = HeaderValue::from_static("application/json");
+        let headers = [(header::CONTENT_TYPE, json)];
+        let mut response = (self.status(), headers, self.body()).into_response();
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds(wait));
+        }
+        if self.code == Code::Unauthorized {
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        response
+    }
+}
+
+/// Whole seconds, rounded up (RFC 9110, 10.2.3).
+pub(super) fn seconds(wait: Duration) -> HeaderValue {
+    HeaderValue::from(wait.as_secs_f64().ceil() as u64)
+}
+
+/// Turns what serde says of a body into the field, what was found there and what would be right.
+pub(super) fn strict<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let field = error.path().to_string();
+        let message = error.inner().to_string();
+        match field.as_str() {
+            "." | "?" => Error::new(Code::BadRequest, message),
+            _ => Error::field(field, message),
+        }
+    })?;
+    reader.end().map_err(|error| Error::new(Code::BadRequest, error.to_string()))?;
+    Ok(parsed)
+}

@@ -1,0 +1,88 @@
+//! `GET /v1/events`: what happens, as server-sent events (WHATWG HTML, section 9.2).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio_stream::{Stream, StreamExt};
+
+use super::error::{Code, Error};
+use super::notice::{Notice, Teller};
+use crate::control::Told;
+
+/// Who may listen at a time.
+const LISTENERS_MAX: usize = 64;
+/// Notices a listener may be behind before it misses some: a region's death with thousands of rooms.
+const NOTICES_MAX: usize = 16_384;
+/// Proxies cut what is silent for longer.
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+
+/// Where listeners find what happens.
+pub(super) struct Feed {
+    notices: broadcast::Sender<Arc<Notice>>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        let (notices, _) = broadcast::channel(NOTICES_MAX);
+        Feed { notices, places: Arc::new(Semaphore::new(LISTENERS_MAX)) }
+    }
+}
+
+impl Feed {
+    /// Tells all who listen now.
+    pub(super) fn publish(&self, notice: Notice) {
+        // It fails where nobody listens.
+        let _ = self.notices.send(Arc::new(notice));
+    }
+
+    /// Tells what control tells, until control is gone. Each event is worded once, for all.
+    pub(super) async fn follow(
+        &self,
+        mut events: broadcast::Receiver<Arc<Told>>,
+        mut teller: Teller,
+    ) {
+        loop {
+            match events.recv().await {
+                Ok(told) => {
+                    if let Some(notice) = teller.tell(&told) {
+                        self.publish(notice);
+                    }
+                }
+                Err(RecvError::Lagged(missed)) => self.publish(missing(missed)),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// A listener's stream. One that is too slow gets `missed` with how many it missed, and goes on.
+    pub(super) fn listen(
+        &self,
+    ) -> Result<Sse<KeepAliveStream<impl Stream<Item = Result<Event, Infallible>> + use<>>>, Error>
+    {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            let message =
+                format!("{LISTENERS_MAX} listen already, which is as many as there may be");
+            Error::new(Code::Unavailable, message).retry_after(COMMENT_EVERY)
+        })?;
+        let stream = BroadcastStream::new(self.notices.subscribe()).map(move |notice| {
+            // Freed with the stream.
+            let _: &OwnedSemaphorePermit = &place;
+            let notice = notice.unwrap_or_else(|BroadcastStreamRecvError::Lagged(missed)| {
+                Arc::new(missing(missed))
+            });
+            Ok(Event::default().event(notice.name).data(&notice.data))
+        });
+        Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(COMMENT_EVERY)))
+    }
+}
+
+fn missing(notices: u64) -> Notice {
+    Notice { name: "missed", data: format!("{{\"notices\":{notices}}}") }
+}

@@ -1,0 +1,200 @@
+//! A request repeated with its key gets the answer of the first, and is done once.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::error::{Code, Error};
+
+/// Keys remembered; the oldest is forgotten first. A minute of openings at a pace of some hundreds a second.
+const KEYS_MAX: usize = 16_384;
+/// Bytes of a key.
+const KEY_MAX: usize = 128;
+
+/// An answer as it was given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// What a request with a key is to do.
+pub(super) enum Turn {
+    /// It is the first: do it, and [`Table::finish`] it.
+    First(watch::Receiver<Option<Answer>>),
+    /// It is a repetition: wait for the first one's answer.
+    Repeated(watch::Receiver<Option<Answer>>),
+}
+
+/// The keys seen. Shared by the API's tasks, never locked across an await.
+pub(super) struct Table {
+    entries: Mutex<Entries>,
+    keys_max: usize,
+}
+
+#[derive(Default)]
+struct Entries {
+    by_key: HashMap<Box<str>, Entry>,
+    /// With the number of the entry, since a key may be dropped and come again.
+    by_age: VecDeque<(Box<str>, u64)>,
+    ever: u64,
+}
+
+struct Entry {
+    number: u64,
+    body_sha256: [u8; 32],
+    answer: watch::Sender<Option<Answer>>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Table { entries: Mutex::default(), keys_max: KEYS_MAX }
+    }
+}
+
+impl Table {
+    /// A request with this key and body begins.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Conflict`]: the key came with another body. [`Code::BadRequest`]: it is empty or too long.
+    pub(super) fn begin(&self, key: &str, body: &[u8]) -> Result<Turn, Error> {
+        if key.is_empty() || key.len() > KEY_MAX {
+            let found = key.len();
+            let message = format!("{found} bytes, 1 to {KEY_MAX} are allowed");
+            return Err(Error::field("idempotency-key", message));
+        }
+        let body_sha256 = sha256(body);
+        let mut entries = self.lock();
+        if let Some(entry) = entries.by_key.get(key) {
+            if entry.body_sha256 != body_sha256 {
+                let message =
+                    format!("`{key}` came with another body before, expected a key of its own");
+                let field = Some("idempotency-key".to_owned());
+                return Err(Error { field, ..Error::new(Code::Conflict, message) });
+            }
+            return Ok(Turn::Repeated(entry.answer.subscribe()));
+        }
+        entries.ever += 1;
+        let number = entries.ever;
+        let (answer, waiting) = watch::channel(None);
+        let entry = Entry { number, body_sha256, answer };
+        entries.by_key.insert(key.into(), entry);
+        entries.by_age.push_back((key.into(), number));
+        while entries.by_age.len() > self.keys_max {
+            entries.forget_oldest();
+        }
+        Ok(Turn::First(waiting))
+    }
+
+    /// The request with this key was answered. An answer that another try may change is given to those who wait, and
+    /// not remembered.
+    pub(super) fn finish(&self, key: &str, answer: Answer) {
+        let mut entries = self.lock();
+        let passing =
+            answer.status == StatusCode::TOO_MANY_REQUESTS || answer.status.is_server_error();
+        if passing {
+            if let Some(entry) = entries.by_key.remove(key) {
+                entry.answer.send_replace(Some(answer));
+            }
+        } else if let Some(entry) = entries.by_key.get(key) {
+            entry.answer.send_replace(Some(answer));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        // Nothing in here is ever half done.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn forget_oldest(&mut self) {
+        if let Some((key, number)) = self.by_age.pop_front()
+            && self.by_key.get(&key).is_some_and(|entry| entry.number == number)
+        {
+            self.by_key.remove(&key);
+        }
+    }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
+    digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repetition_waits_for_the_first_and_gets_its_answer() {
+        let table = Table::default();
+        assert!(first(&table, "k"));
+        let Ok(Turn::Repeated(waiting)) = table.begin("k", b"body") else { panic!("repeated") };
+        assert_eq!(*waiting.borrow(), None);
+        table.finish("k", answer(201));
+        assert_eq!(*waiting.borrow(), Some(answer(201)));
+        let Ok(Turn::Repeated(later)) = table.begin("k", b"body") else { panic!("repeated") };
+        assert_eq!(*later.borrow(), Some(answer(201)));
+    }
+
+    #[test]
+    fn a_key_with_another_body_is_a_conflict() {
+        let table = Table::default();
+        assert!(first(&table, "k"));
+        let Err(error) = table.begin("k", b"other") else { panic!("refused") };
+        assert_eq!((error.code, error.field.as_deref()), (Code::Conflict, Some("idempotency-key")));
+        assert!(first(&table, "l"));
+    }
+
+    #[test]
+    fn what_another_try_may_change_is_not_remembered() {
+        for (status, remembered) in
+            [(201, true), (403, true), (409, true), (429, false), (503, false)]
+        {
+            let table = Table::default();
+            assert!(first(&table, "k"));
+            let Ok(Turn::Repeated(waiting)) = table.begin("k", b"body") else { panic!("repeated") };
+            table.finish("k", answer(status));
+            assert_eq!(*waiting.borrow(), Some(answer(status)));
+            assert_eq!(!first(&table, "k"), remembered, "{status}");
+        }
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_the_oldest() {
+        let table = Table { keys_max: 2, ..Table::default() };
+        assert!(first(&table, "a"));
+        assert!(first(&table, "b"));
+        table.finish("a", answer(503));
+        assert!(first(&table, "a"));
+        assert!(first(&table, "c"));
+        assert!(!first(&table, "a"), "younger than b since it came again");
+        assert!(first(&table, "b"), "the oldest was forgotten");
+        assert_eq!(table.lock().by_key.len(), 2);
+    }
+
+    #[test]
+    fn a_key_is_neither_empty_nor_long() {
+        let table = Table::default();
+        assert!(table.begin("", b"").is_err());
+        assert!(table.begin(&"k".repeat(KEY_MAX), b"").is_ok());
+        assert!(table.begin(&"k".repeat(KEY_MAX + 1), b"").is_err());
+    }
+
+    fn first(table: &Table, key: &str) -> bool {
+        matches!(table.begin(key, b"body"), Ok(Turn::First(_)))
+    }
+
+    fn answer(status: u16) -> Answer {
+        let status = StatusCode::from_u16(status).unwrap();
+        Answer { status, body: Bytes::from_static(b"{}"), retry_after: None }
+    }
+}

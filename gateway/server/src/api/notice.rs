@@ -1,0 +1,279 @@
+//! What is told to those who listen at `GET /v1/events`, and how it comes to be told.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_core::{Cause, Decider, Event, Health, Hop, NodeId, RoomId, SessionId, Witness};
+use serde::Serialize;
+
+use super::names::{Names, decider};
+use super::view::{Carried, Hop as Step, Rollout};
+use crate::control::{Happened, Told};
+
+/// An event's name, and its JSON object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Notice {
+    pub(super) name: &'static str,
+    pub(super) data: String,
+}
+
+/// Something that happened. `at_us` is when: microseconds since the Unix epoch.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Body<'a> {
+    Opened {
+        at_us: u64,
+        session: String,
+        room: &'a str,
+        scenario: &'a str,
+        hop: Step,
+        decided_by: BTreeMap<&'static str, String>,
+    },
+    Moved {
+        at_us: u64,
+        room: Arc<str>,
+        sessions: Vec<String>,
+        cause: &'static str,
+        by: String,
+        from: Arc<str>,
+        /// Null: no hop was left.
+        to: Option<Arc<str>>,
+        /// Who accused the node it left, where that died.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        witnesses: Vec<Accusation>,
+        /// From that node's last packet until it was condemned.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detect_us: Option<u64>,
+        /// From the move's beginning until it was told.
+        took_us: u64,
+    },
+    Closed {
+        at_us: u64,
+        session: String,
+        room: Arc<str>,
+        reason: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        totals: Option<Carried>,
+    },
+    Node {
+        at_us: u64,
+        node: Arc<str>,
+        incarnation: u32,
+        from: &'static str,
+        to: &'static str,
+        witnesses: Vec<Accusation>,
+        /// Since its last packet.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detect_us: Option<u64>,
+        rooms: u32,
+    },
+    Rollout {
+        at_us: u64,
+        #[serde(flatten)]
+        rollout: Rollout,
+    },
+    Standing {
+        at_us: u64,
+        policy: String,
+        /// `standing` or `failing`.
+        outcome: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'static str>,
+    },
+    Degraded {
+        at_us: u64,
+        session: String,
+        room: Arc<str>,
+        op: &'static str,
+        arg: u64,
+        rung: u8,
+        by: String,
+    },
+    Draining {
+        at_us: u64,
+        /// Left out: the gateway itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        node: Option<Arc<str>>,
+        draining: bool,
+    },
+}
+
+/// A witness, and how long it had accused by then.
+#[derive(Clone, Copy, Serialize)]
+struct Accusation {
+    witness: &'static str,
+    for_us: u64,
+}
+
+/// Turns events into notices; remembers what later events speak of by number alone.
+pub(super) struct Teller {
+    names: Arc<Names>,
+    sessions: HashMap<SessionId, RoomId>,
+    /// With how many sessions each has.
+    rooms: HashMap<RoomId, (Arc<str>, usize)>,
+    /// How nodes were last found dead.
+    deaths: HashMap<NodeId, (Vec<Accusation>, Option<u64>)>,
+}
+
+impl Teller {
+    pub(super) fn new(names: Arc<Names>) -> Teller {
+        Teller { names, sessions: HashMap::new(), rooms: HashMap::new(), deaths: HashMap::new() }
+    }
+
+    /// The notice of an event, where it is one of those that are told.
+    pub(super) fn tell(&mut self, told: &Told) -> Option<Notice> {
+        let at_us = micros(told.at);
+        let since = |then: Instant| since(then, told.at);
+        let event = match &told.event {
+            Happened::Core(event) => event,
+            Happened::Rollout(rollout) => {
+                let rollout = Rollout::from(rollout.clone());
+                return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
+            }
+        };
+        let (name, body) = match event {
+            Event::Opened {
+                session,
+                room,
+                room_name,
+                scenario,
+                hop,
+                admitted_by,
+                routed_by,
+                ..
+            } => {
+                self.remember(*session, *room, room_name);
+                let decided_by = decided_by(admitted_by, routed_by);
+                let (session, hop) = (session.to_string(), self.names.hop(*hop));
+                (
+                    "opened",
+                    Body::Opened { at_us, session, room: room_name, scenario, hop, decided_by },
+                )
+            }
+            Event::Closed { session, room, reason } => {
+                let (name, reason) = (self.room(*room), reason.name());
+                self.forget(*session);
+                let totals = told.totals.as_ref().map(Carried::from);
+                let session = session.to_string();
+                ("closed", Body::Closed { at_us, session, room: name, reason, totals })
+            }
+            Event::Moved { room, sessions, cause, by, from, to, started } => {
+                let (witnesses, detect_us) = self.death(*cause, *from);
+                let body = Body::Moved {
+                    at_us,
+                    room: self.room(*room),
+                    sessions: sessions.iter().map(ToString::to_string).collect(),
+                    cause: cause.name(),
+                    by: decider(by),
+                    from: self.names.node(from.node),
+                    to: to.map(|to| self.names.node(to.node)),
+                    witnesses,
+                    detect_us,
+                    took_us: since(*started),
+                };
+                ("moved", body)
+            }
+            Event::Node { hop, from, to, witnesses, last_heard, rooms } => {
+                let accuse = |&(witness, then): &(Witness, Instant)| Accusation {
+                    witness: witness.name(),
+                    for_us: since(then),
+                };
+                let witnesses: Vec<_> = witnesses.iter().map(accuse).collect();
+                let detect_us = last_heard.map(since);
+                if *to == Health::Down {
+                    self.deaths.insert(hop.node, (witnesses.clone(), detect_us));
+                }
+                let body = Body::Node {
+                    at_us,
+                    node: self.names.node(hop.node),
+                    incarnation: hop.incarnation.0,
+                    from: from.name(),
+                    to: to.name(),
+                    witnesses,
+                    detect_us,
+                    rooms: *rooms,
+                };
+                ("node", body)
+            }
+            Event::Degraded { session, op, arg, rung, by } => {
+                let room = self.sessions.get(session).map(|&room| self.room(room));
+                let body = Body::Degraded {
+                    at_us,
+                    session: session.to_string(),
+                    room: room.unwrap_or_else(|| "".into()),
+                    op: op.key(),
+                    arg: *arg,
+                    rung: *rung,
+                    by: decider(by),
+                };
+                ("degraded", body)
+            }
+            Event::Standing { policy, fault, .. } => {
+                let reason = fault.as_ref().map(evenkeel_core::Fault::name);
+                let outcome = if fault.is_some() { "failing" } else { "standing" };
+                ("policy", Body::Standing { at_us, policy: policy.to_string(), outcome, reason })
+            }
+            Event::Draining { node, draining } => {
+                let node = Some(self.names.node(*node));
+                ("draining", Body::Draining { at_us, node, draining: *draining })
+            }
+            Event::ShuttingDown => {
+                ("draining", Body::Draining { at_us, node: None, draining: true })
+            }
+            Event::Decided { .. }
+            | Event::Guarded { .. }
+            | Event::Refused { .. }
+            | Event::Rerouted { .. }
+            | Event::Struck { .. }
+            | Event::OwnStall { .. } => return None,
+        };
+        Some(Notice::of(name, &body))
+    }
+
+    fn remember(&mut self, session: SessionId, room: RoomId, name: &Arc<str>) {
+        if self.sessions.insert(session, room).is_none() {
+            self.rooms.entry(room).or_insert_with(|| (Arc::clone(name), 0)).1 += 1;
+        }
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        let Some(room) = self.sessions.remove(&session) else { return };
+        if let Some((_, sessions)) = self.rooms.get_mut(&room) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                self.rooms.remove(&room);
+            }
+        }
+    }
+
+    /// The room's name; its number if its opening was missed.
+    fn room(&self, room: RoomId) -> Arc<str> {
+        self.rooms.get(&room).map_or_else(|| room.to_string().into(), |(name, _)| Arc::clone(name))
+    }
+
+    fn death(&self, cause: Cause, from: Hop) -> (Vec<Accusation>, Option<u64>) {
+        let known = self.deaths.get(&from.node).filter(|_| cause == Cause::NodeDown);
+        known.map_or_else(Default::default, Clone::clone)
+    }
+}
+
+impl Notice {
+    fn of(name: &'static str, body: &Body<'_>) -> Notice {
+        Notice { name, data: serde_json::to_string(body).expect("words and numbers") }
+    }
+}
+
+fn decided_by(admitted_by: &Decider, routed_by: &Decider) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([("admission", decider(admitted_by)), ("routing", decider(routed_by))])
+}
+
+fn micros(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
+/// From then until `at`, though the clocks are two: what passed since `at` does not count.
+fn since(then: Instant, at: SystemTime) -> u64 {
+    let late = at.elapsed().unwrap_or(Duration::ZERO);
+    then.elapsed().saturating_sub(late).as_micros() as u64
+}

@@ -1,0 +1,234 @@
+//! What a client asks for in `POST /v1/sessions`: read strictly, checked once, then believed.
+
+mod raw;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use self::raw::Pairs;
+use super::error::{Error, strict};
+use crate::control::Wanted;
+use evenkeel_core::{
+    Feedback, Identity, Ingress, Kind, Labels, Media, PayloadType, RtcpPort, Srtp, Stream,
+};
+
+/// Labels a session may have; policies read them with each decision.
+const LABELS_MAX: usize = 32;
+/// Bytes of a name, of a label's key and of its value.
+const NAME_MAX: usize = 256;
+/// Streams a session may have, and payload types a stream: as many as RTP has free numbers for.
+const STREAMS_MAX: usize = 16;
+const PAYLOAD_TYPES_MAX: usize = 32;
+/// Nodes an offer may give addresses for.
+const NODES_MAX: usize = 64;
+/// No RTP clock runs faster.
+const CLOCK_RATE_MAX: u32 = 1_000_000;
+
+/// Reads the body of a request, and its `traceparent` with it.
+///
+/// # Errors
+///
+/// The first field that is not as it should be.
+pub(super) fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<Wanted, Error> {
+    let raw: raw::Offer = strict(body)?;
+    let rtcp = match raw.rtcp {
+        raw::Rtcp::Mux => RtcpPort::Mux,
+        raw::Rtcp::OwnPort => RtcpPort::Own,
+    };
+    let srtp = if raw.srtp { Srtp::Opaque } else { Srtp::Plain };
+    Ok(Wanted {
+        scenario: name("scenario", &raw.scenario)?.into(),
+        room: name("room", &raw.room)?.into(),
+        labels: labels(raw.labels)?,
+        ingress: ingress(raw.ingress, rtcp)?,
+        media: Arc::new(Media { streams: streams(raw.media, rtcp)?, rtcp, srtp }),
+        nodes: nodes(&raw.nodes)?,
+        traceparent,
+    })
+}
+
+fn name<'a>(field: &str, text: &'a str) -> Result<&'a str, Error> {
+    if text.is_empty() || text.len() > NAME_MAX {
+        let found = text.len();
+        return Err(Error::field(field, format!("{found} bytes, 1 to {NAME_MAX} are allowed")));
+    }
+    Ok(text)
+}
+
+fn labels(Pairs(pairs): Pairs) -> Result<Labels, Error> {
+    at_most("labels", pairs.len(), LABELS_MAX)?;
+    for (key, value) in &pairs {
+        name("labels", key)?;
+        if value.len() > NAME_MAX {
+            let found = value.len();
+            let message = format!("{found} bytes, at most {NAME_MAX} are allowed");
+            return Err(Error::field(format!("labels.{key}"), message));
+        }
+    }
+    Ok(pairs.into())
+}
+
+fn nodes(Pairs(pairs): &Pairs) -> Result<Vec<(Box<str>, SocketAddr)>, Error> {
+    at_most("nodes", pairs.len(), NODES_MAX)?;
+    let parse = |(node, address): &(Box<str>, Box<str>)| {
+        let field = format!("nodes.{node}");
+        Ok((node.clone(), address_of(&field, address, ADDRESS_AND_PORT)?))
+    };
+    pairs.iter().map(parse).collect()
+}
+
+const ADDRESS_AND_PORT: &str = "an address and port such as `192.0.2.1:4000`";
+const ADDRESS_ALONE: &str = "an address without a port such as `192.0.2.1`";
+
+fn address_of<T: FromStr>(field: &str, text: &str, right: &str) -> Result<T, Error> {
+    text.parse().map_err(|_| Error::field(field, format!("found `{text}`, expected {right}")))
+}
+
+fn ingress(raw: raw::Ingress, rtcp: RtcpPort) -> Result<Ingress, Error> {
+    let raw = match raw {
+        raw::Ingress::Quic(raw::Quic {}) if rtcp == RtcpPort::Own => {
+            let message = "found `own-port`, expected `mux`: a QUIC flow carries RTP and RTCP";
+            return Err(Error::field("rtcp", message));
+        }
+        raw::Ingress::Quic(raw::Quic {}) => return Ok(Ingress::Quic),
+        raw::Ingress::Udp(raw) => raw,
+    };
+    let needed = |right: &str| {
+        let message = format!("is missing, expected {right}");
+        raw.address.as_deref().ok_or_else(|| Error::field("ingress.udp.address", message))
+    };
+    let identity = match raw.identity {
+        raw::Identity::Declared => {
+            let text = needed(ADDRESS_AND_PORT)?;
+            let parse = |text: &str| address_of("ingress.udp.rtcp", text, ADDRESS_AND_PORT);
+            Identity::Declared {
+                address: address_of("ingress.udp.address", text, ADDRESS_AND_PORT)?,
+                rtcp: raw.rtcp.as_deref().map(parse).transpose()?,
+            }
+        }
+        raw::Identity::DeclaredIp => {
+            let text = needed(ADDRESS_ALONE)?;
+            let ip: IpAddr = address_of("ingress.udp.address", text, ADDRESS_ALONE)?;
+            Identity::DeclaredIp(ip)
+        }
+        raw::Identity::Stun => Identity::Stun,
+    };
+    let unused = |field: &str, is: bool, of: &str| {
+        let message = format!("is only for the identity {of}");
+        if is { Err(Error::field(field, message)) } else { Ok(()) }
+    };
+    let stun = raw.identity == raw::Identity::Stun;
+    unused("ingress.udp.address", stun && raw.address.is_some(), "`declared` or `declared-ip`")?;
+    let declared = raw.identity == raw::Identity::Declared;
+    unused("ingress.udp.rtcp", !declared && raw.rtcp.is_some(), "`declared`")?;
+    if raw.rtcp.is_some() && rtcp == RtcpPort::Mux {
+        let message = "is given, but `rtcp` is `mux`; expected `rtcp` to be `own-port`";
+        return Err(Error::field("ingress.udp.rtcp", message));
+    }
+    Ok(Ingress::Udp(identity))
+}
+
+fn streams(raw: Vec<raw::Stream>, rtcp: RtcpPort) -> Result<Vec<Stream>, Error> {
+    at_least_one("media", raw.len(), "stream")?;
+    at_most("media", raw.len(), STREAMS_MAX)?;
+    let mut seen = BTreeSet::new();
+    let mut streams = Vec::with_capacity(raw.len());
+    for (at, raw) in raw.into_iter().enumerate() {
+        let field = format!("media[{at}].payload_types");
+        at_least_one(&field, raw.payload_types.len(), "payload type")?;
+        at_most(&field, raw.payload_types.len(), PAYLOAD_TYPES_MAX)?;
+        let mut payload_types = Vec::with_capacity(raw.payload_types.len());
+        for (at, raw) in raw.payload_types.into_iter().enumerate() {
+            let number = raw.payload_type;
+            let payload_type = payload_type(&raw, &format!("{field}[{at}]"), rtcp)?;
+            if !seen.insert(number) {
+                let message = format!("found {number} a second time, expected each number once");
+                return Err(Error::field(format!("{field}[{at}].payload_type"), message));
+            }
+            payload_types.push(payload_type);
+        }
+        let kind = match raw.kind {
+            raw::Kind::Audio => Kind::Audio,
+            raw::Kind::Video => Kind::Video,
+        };
+        let rate = |text: &String| kbps(&format!("media[{at}].bitrate"), text);
+        let bitrate_kbps = raw.bitrate.as_ref().map(rate).transpose()?;
+        streams.push(Stream {
+            kind,
+            payload_types,
+            feedback: feedback(&raw.feedback),
+            bitrate_kbps,
+        });
+    }
+    Ok(streams)
+}
+
+fn payload_type(raw: &raw::PayloadType, field: &str, rtcp: RtcpPort) -> Result<PayloadType, Error> {
+    let number = raw.payload_type;
+    if number > 127 {
+        let message = format!("found {number}, expected 0 to 127");
+        return Err(Error::field(format!("{field}.payload_type"), message));
+    }
+    // RFC 5761, section 4.
+    if rtcp == RtcpPort::Mux && (64..=95).contains(&number) {
+        let message =
+            format!("found {number}, which muxed RTCP looks like; expected 0 to 63 or 96 to 127");
+        return Err(Error::field(format!("{field}.payload_type"), message));
+    }
+    let codec = name(&format!("{field}.codec"), &raw.codec)?.into();
+    let clock_rate = raw.clock_rate;
+    if clock_rate == 0 || clock_rate > CLOCK_RATE_MAX {
+        let message = format!("found {clock_rate}, expected 1 to {CLOCK_RATE_MAX}");
+        return Err(Error::field(format!("{field}.clock_rate"), message));
+    }
+    Ok(PayloadType { number, codec, clock_rate })
+}
+
+fn feedback(raw: &[raw::Feedback]) -> Feedback {
+    let mut feedback = Feedback::default();
+    for kind in raw {
+        match kind {
+            raw::Feedback::Pli => feedback.pli = true,
+            raw::Feedback::Fir => feedback.fir = true,
+            raw::Feedback::Remb => feedback.remb = true,
+            raw::Feedback::Tmmbr => feedback.tmmbr = true,
+        }
+    }
+    feedback
+}
+
+fn kbps(field: &str, text: &str) -> Result<u32, Error> {
+    let wrong = || {
+        let message = format!("found `{text}`, expected a rate such as `64 kbit/s` or `2 Mbit/s`");
+        Error::field(field, message)
+    };
+    let (number, unit) = text.split_once(' ').ok_or_else(wrong)?;
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let kbps = match unit {
+        "kbit/s" => number,
+        "Mbit/s" => number * 1_000.0,
+        "Gbit/s" => number * 1_000_000.0,
+        _ => return Err(wrong()),
+    };
+    // Not a number compares false too.
+    if (1.0..=f64::from(u32::MAX)).contains(&kbps) { Ok(kbps as u32) } else { Err(wrong()) }
+}
+
+fn at_least_one(field: &str, found: usize, what: &str) -> Result<(), Error> {
+    if found > 0 {
+        return Ok(());
+    }
+    Err(Error::field(field, format!("is empty, expected at least one {what}")))
+}
+
+fn at_most(field: &str, found: usize, most: usize) -> Result<(), Error> {
+    if found <= most {
+        return Ok(());
+    }
+    Err(Error::field(field, format!("found {found}, at most {most} are allowed")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! Offers that are understood, and what is said of those that are not.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+#[test]
+fn a_whole_offer_is_understood() {
+    let wanted = super::parse(OFFER.as_bytes(), None).unwrap();
+    assert_eq!((&*wanted.scenario, &*wanted.room), ("call", "room-1"));
+    assert_eq!(&*wanted.labels, [("region".into(), "east".into()), ("a".into(), "b".into())]);
+    let address = "127.0.0.1:40000".parse().unwrap();
+    let rtcp = Some("127.0.0.1:40001".parse().unwrap());
+    assert_eq!(wanted.ingress, Ingress::Udp(Identity::Declared { address, rtcp }));
+    assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Own, Srtp::Opaque));
+    let [voice, video] = &wanted.media.streams[..] else { panic!("two streams") };
+    assert_eq!((voice.kind, voice.bitrate_kbps), (Kind::Audio, Some(64)));
+    assert_eq!(voice.feedback, Feedback::default());
+    assert_eq!((video.kind, video.bitrate_kbps), (Kind::Video, Some(1_500)));
+    let all = Feedback { pli: true, fir: true, remb: true, tmmbr: true };
+    assert_eq!(video.feedback, all);
+    let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+    assert_eq!(voice.payload_types, [opus]);
+    assert_eq!(wanted.nodes, [("east-a1".into(), "10.0.0.1:5000".parse().unwrap())]);
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let mut offer = offer();
+    for key in ["labels", "rtcp", "srtp", "nodes"] {
+        offer.as_object_mut().unwrap().remove(key);
+    }
+    offer["ingress"] = json!({"quic": {}});
+    let wanted = parse(&offer).unwrap();
+    assert_eq!(wanted.ingress, Ingress::Quic);
+    assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Mux, Srtp::Plain));
+    assert!(wanted.labels.is_empty() && wanted.nodes.is_empty());
+}
+
+#[test]
+fn every_identity_is_understood() {
+    let mut offer = offer();
+    offer["ingress"] = json!({"udp": {"identity": "declared-ip", "address": "2001:db8::1"}});
+    let ip = "2001:db8::1".parse().unwrap();
+    assert_eq!(parse(&offer).unwrap().ingress, Ingress::Udp(Identity::DeclaredIp(ip)));
+    offer["ingress"] = json!({"udp": {"identity": "stun"}});
+    assert_eq!(parse(&offer).unwrap().ingress, Ingress::Udp(Identity::Stun));
+}
+
+#[test]
+fn an_error_names_the_field_what_was_found_and_what_would_be_right() {
+    let payload_types = "/media/0/payload_types";
+    let cases: &[(&str, Value, &str, &[&str])] = &[
+        ("/scenario", json!(5), "scenario", &["integer `5`", "expected a string"]),
+        ("/scenario", json!(""), "scenario", &["0 bytes", "1 to 256"]),
+        ("/room", json!("r".repeat(257)), "room", &["257 bytes", "1 to 256"]),
+        ("/labels/region", json!(1), "labels.region", &["integer `1`", "string"]),
+        ("/labels/region", json!("x".repeat(257)), "labels.region", &["257", "256"]),
+        ("/ingress", json!({"tcp": {}}), "ingress", &["`tcp`", "`udp`", "`quic`"]),
+        ("/ingress", json!({"quic": {"a": 1}}), "ingress.quic.a", &["`a`"]),
+        ("/ingress/udp/identity", json!("open"), "ingress.udp.identity", &["`open`", "`stun`"]),
+        ("/ingress/udp/address", json!("10.0.0.1"), "ingress.udp.address", &["`10.0.0.1`", "port"]),
+        ("/ingress/udp", json!({"identity": "declared"}), "ingress.udp.address", &["missing"]),
+        (
+            "/ingress/udp",
+            json!({"identity": "declared-ip", "address": "10.0.0.1:5"}),
+            "ingress.udp.address",
+            &["`10.0.0.1:5`", "without a port"],
+        ),
+        (
+            "/ingress/udp",
+            json!({"identity": "stun", "address": "10.0.0.1:5"}),
+            "ingress.udp.address",
+            &["only for", "`declared`"],
+        ),
+        (
+            "/ingress/udp",
+            json!({"identity": "declared-ip", "address": "10.0.0.1", "rtcp": "10.0.0.1:5"}),
+            "ingress.udp.rtcp",
+            &["only for", "`declared`"],
+        ),
+        ("/ingress/udp/rtcp", json!("x"), "ingress.udp.rtcp", &["`x`", "port"]),
+        ("/rtcp", json!("mux"), "ingress.udp.rtcp", &["`mux`", "`own-port`"]),
+        ("/rtcp", json!("both"), "rtcp", &["`both`", "`mux`", "`own-port`"]),
+        ("/ingress", json!({"quic": {}}), "rtcp", &["`own-port`", "`mux`"]),
+        ("/srtp", json!("yes"), "srtp", &["\"yes\"", "boolean"]),
+        ("/media", json!([]), "media", &["empty", "at least one"]),
+        ("/media/0/kind", json!("text"), "media[0].kind", &["`text`", "`audio`"]),
+        (payload_types, json!([]), "media[0].payload_types", &["empty", "at least one"]),
+        (
+            "/media/0/payload_types/0/payload_type",
+            json!(128),
+            "media[0].payload_types[0].payload_type",
+            &["128", "0 to 127"],
+        ),
+        (
+            "/media/1/payload_types/0/payload_type",
+            json!(111),
+            "media[1].payload_types[0].payload_type",
+            &["111", "once"],
+        ),
+        (
+            "/media/0/payload_types/0/clock_rate",
+            json!(0),
+            "media[0].payload_types[0].clock_rate",
+            &["found 0", "1 to"],
+        ),
+        (
+            "/media/0/payload_types/0/codec",
+            json!(""),
+            "media[0].payload_types[0].codec",
+            &["0 bytes"],
+        ),
+        ("/media/1/feedback/0", json!("nack"), "media[1].feedback[0]", &["`nack`", "`pli`"]),
+        ("/media/0/bitrate", json!("64kbps"), "media[0].bitrate", &["`64kbps`", "kbit/s"]),
+        ("/media/0/bitrate", json!("0 kbit/s"), "media[0].bitrate", &["`0 kbit/s`"]),
+        ("/media/0/bitrate", json!("NaN kbit/s"), "media[0].bitrate", &["`NaN kbit/s`"]),
+        ("/nodes/east-a1", json!("10.0.0.1"), "nodes.east-a1", &["`10.0.0.1`", "port"]),
+    ];
+    for (place, value, field, says) in cases {
+        let mut offer = offer();
+        *offer.pointer_mut(place).expect(place) = value.clone();
+        let error = parse(&offer).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some(*field), "{place} = {value}: {error:?}");
+        for word in *says {
+            assert!(error.message.contains(word), "{word} in: {}", error.message);
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_unknown_or_given_twice_is_named() {
+    let mut missing = offer();
+    missing.as_object_mut().unwrap().remove("room");
+    assert!(parse(&missing).unwrap_err().message.contains("missing field `room`"));
+    let mut unknown = offer();
+    unknown["romo"] = json!("room-1");
+    let error = parse(&unknown).unwrap_err();
+    assert_eq!(error.field.as_deref(), Some("romo"));
+    assert!(error.message.contains("unknown field `romo`, expected one of `scenario`"));
+    let text = OFFER;
+    let twice = text.replacen("\"region\":", "\"a\":", 1);
+    let error = super::parse(twice.as_bytes(), None).unwrap_err();
+    assert!(error.message.contains("`a` is given twice"), "{}", error.message);
+    assert!(super::parse(format!("{text} {{}}").as_bytes(), None).is_err());
+    assert!(super::parse(b"", None).is_err());
+}
+
+#[test]
+fn payload_types_that_muxed_rtcp_looks_like_need_a_port_of_its_own() {
+    for (number, mux, right) in [
+        (63, "mux", true),
+        (64, "mux", false),
+        (95, "mux", false),
+        (97, "mux", true),
+        (72, "own-port", true),
+    ] {
+        let mut offer = offer();
+        offer["rtcp"] = json!(mux);
+        offer["ingress"] = json!({"udp": {"identity": "stun"}});
+        offer["media"][0]["payload_types"][0]["payload_type"] = json!(number);
+        assert_eq!(parse(&offer).is_ok(), right, "{number} with {mux}");
+    }
+}
+
+#[test]
+fn numbers_of_things_are_bounded() {
+    let numbered = |count: usize| -> Value {
+        (0..count)
+            .map(|at| (format!("k{at}"), json!("10.0.0.1:5")))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    for (key, most) in [("labels", LABELS_MAX), ("nodes", NODES_MAX)] {
+        let mut offer = offer();
+        offer[key] = numbered(most);
+        assert!(parse(&offer).is_ok());
+        offer[key] = numbered(most + 1);
+        assert_eq!(parse(&offer).unwrap_err().field.as_deref(), Some(key));
+    }
+}
+
+fn parse(offer: &Value) -> Result<Wanted, Error> {
+    super::parse(offer.to_string().as_bytes(), None)
+}
+
+fn offer() -> Value {
+    serde_json::from_str(OFFER).unwrap()
+}
+
+const OFFER: &str = r#"{
+    "scenario": "call", "room": "room-1", "labels": {"region": "east", "a": "b"},
+    "ingress": {"udp": {"identity": "declared", "address": "127.0.0.1:40000", "rtcp": "127.0.0.1:40001"}},
+    "media": [
+        {"kind": "audio", "bitrate": "64 kbit/s",
+         "payload_types": [{"payload_type": 111, "codec": "opus", "clock_rate": 48000}]},
+        {"kind": "video", "bitrate": "1.5 Mbit/s", "feedback": ["pli", "fir", "remb", "tmmbr"],
+         "payload_types": [{"payload_type": 96, "codec": "VP8", "clock_rate": 90000}]}
+    ],
+    "rtcp": "own-port", "srtp": true, "nodes": {"east-a1": "10.0.0.1:5000"}
+}"#;

@@ -1,0 +1,86 @@
+//! Why control did not do what was asked, as the API words it.
+
+use std::time::Duration;
+
+use evenkeel_core::{Impossible, Refused};
+
+use super::error::{Code, Error};
+use super::names::Names;
+use crate::control::Failed;
+
+/// When a newcomer may try again where nobody said.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Control's reason in words; `said` is what the request named.
+pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
+    match failed {
+        Failed::Refused(refused) => refusal(refused, names),
+        Failed::Impossible(reason) => impossible(reason, said),
+        Failed::NoListener => {
+            Error::field("ingress", "no listener takes clients like this; see [[listen]]")
+        }
+        Failed::AddressTaken(address) => {
+            let message = format!("{address} is another session's");
+            conflict("ingress.udp.address", message)
+        }
+        Failed::UnknownNode(node) => {
+            Error::field(format!("nodes.{node}"), format!("there is no node `{node}`"))
+        }
+        Failed::Policy(reason) => Error::new(Code::NotFound, reason),
+        Failed::Unavailable => {
+            Error::new(Code::Unavailable, "the gateway did not answer").retry_after(jitter(SOON))
+        }
+    }
+}
+
+fn refusal(refused: Refused, names: &Names) -> Error {
+    match refused {
+        Refused::UnknownScenario(name) => {
+            Error::field("scenario", format!("no policy set defines the scenario `{name}`"))
+        }
+        Refused::ScenarioOfRoom(other) => {
+            conflict("room", format!("the room exists with the scenario `{other}`"))
+        }
+        Refused::Full => {
+            let message = "the gateway holds as many sessions as it may";
+            Error::new(Code::Full, message).retry_after(jitter(SOON))
+        }
+        Refused::Draining => Error::new(Code::Draining, "the gateway is shutting down"),
+        Refused::Rejected { retry_after } => {
+            Error::new(Code::Refused, "admission says no").retry_after(jitter(retry_after))
+        }
+        Refused::Redirected(region) => {
+            let region = names.region(region);
+            Error::new(Code::Refused, format!("admission says: try the region `{region}`"))
+        }
+        Refused::Closed => Error::new(Code::Conflict, "the session was closed before it was open"),
+        Refused::NoNode => {
+            Error::new(Code::Unavailable, "no node can take the room").retry_after(jitter(SOON))
+        }
+        Refused::NotOpened(node) => {
+            let node = names.node(node);
+            let message = format!("the node `{node}`, which carries the room, did not open it");
+            Error::new(Code::Unavailable, message).retry_after(jitter(SOON))
+        }
+    }
+}
+
+fn impossible(reason: Impossible, said: &str) -> Error {
+    let (code, message) = match reason {
+        Impossible::NoSuchSession => (Code::NotFound, "there is no such session"),
+        Impossible::NoSuchRoom => (Code::NotFound, "there is no such room"),
+        Impossible::NoSuchNode => (Code::NotFound, "there is no such node"),
+        Impossible::AlreadyThere => (Code::Conflict, "the room is there already"),
+        Impossible::NodeUnfit => (Code::Conflict, "the node is down, draining or full"),
+    };
+    Error::new(code, format!("{message}: {said}"))
+}
+
+fn conflict(field: &str, message: String) -> Error {
+    Error { field: Some(field.to_owned()), ..Error::new(Code::Conflict, message) }
+}
+
+/// Up to half as long again, so that those refused together do not come back together.
+fn jitter(wait: Duration) -> Duration {
+    wait.mul_f64(1.0 + fastrand::f64() / 2.0)
+}

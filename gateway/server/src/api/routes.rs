@@ -1,0 +1,378 @@
+//! Paths, methods, and what each asks of control.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use bytes::Bytes;
+use evenkeel_core::{Hook, Impossible, PolicyName, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::error::{Code, Error, seconds, strict};
+use super::events::Feed;
+use super::idempotency::{Answer, Table, Turn};
+use super::names::Names;
+use super::{offer, refusal, view};
+use crate::control::{Failed, Handle, Rollout, RolloutOutcome};
+
+/// Bytes of a JSON body. An offer with everything at its limit is half of it.
+const BODY_MAX: usize = 128 * 1_024;
+/// Bytes of a plugin.
+const PLUGIN_MAX: usize = 8 * 1_024 * 1_024;
+/// Drivers have 2 s to open a session; who has not answered by now is not going to.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Bytes of a `traceparent` that may be one (W3C Trace Context, section 3.2, and room for versions to come).
+const TRACEPARENT_MAX: usize = 256;
+/// Sessions in one answer, unless asked for less.
+const SESSIONS_MAX: usize = 1_000;
+
+/// What all requests share.
+pub(super) struct Shared {
+    pub(super) handle: Handle,
+    pub(super) names: Arc<Names>,
+    /// `/metrics`, as text for Prometheus.
+    pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub(super) seen: Table,
+    pub(super) feed: Feed,
+}
+
+impl Shared {
+    /// What control answers, within [`ANSWER_WITHIN`]; `said` is what the request named.
+    async fn ask<T>(
+        &self,
+        said: &str,
+        asking: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Error> {
+        let answer = tokio::time::timeout(ANSWER_WITHIN, asking).await;
+        answer
+            .unwrap_or(Err(Failed::Unavailable))
+            .map_err(|failed| refusal::word(failed, said, &self.names))
+    }
+}
+
+type Api = State<Arc<Shared>>;
+type Body = Result<Bytes, BytesRejection>;
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    let plugin = put(push_policy).layer(DefaultBodyLimit::max(PLUGIN_MAX)).post(policy_verb);
+    Router::new()
+        .route("/v1/sessions", get(sessions).post(open))
+        .route("/v1/sessions/{id}", get(session).delete(close))
+        .route("/v1/rooms", get(rooms))
+        .route("/v1/rooms/{target}", post(room_verb))
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/nodes/{target}", post(node_verb))
+        .route("/v1/status", get(status))
+        .route("/v1/policies", get(policies))
+        .route("/v1/policies/{set}/{target}", plugin)
+        .route("/v1/events", get(follow))
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(async || Error::new(Code::NotFound, "there is nothing at this path"))
+        .method_not_allowed_fallback(async || {
+            Error::new(Code::MethodNotAllowed, "this path does not take this method")
+        })
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(shared)
+}
+
+async fn open(State(shared): Api, headers: HeaderMap, body: Body) -> Result<Response, Error> {
+    let body = bytes(body, BODY_MAX)?;
+    let Some(key) = headers.get("idempotency-key") else {
+        return Ok(answered(offer(&shared, &headers, &body).await).into_response());
+    };
+    let key = key.to_str().map_err(|_| {
+        Error::field("idempotency-key", "found other than visible ASCII, expected an opaque name")
+    })?;
+    let mut answer = match shared.seen.begin(key, &body)? {
+        Turn::Repeated(answer) => answer,
+        Turn::First(answer) => {
+            let (key, working) = (key.to_owned(), Arc::clone(&shared));
+            // On its own: it ends with an answer on record even if the caller hangs up.
+            tokio::spawn(async move {
+                let answer = answered(offer(&working, &headers, &body).await);
+                working.seen.finish(&key, answer);
+            });
+            answer
+        }
+    };
+    let answer = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
+    let gone = || Error::new(Code::Unavailable, "the first request with this key got no answer");
+    Ok(answer.ok_or_else(gone)?.into_response())
+}
+
+async fn offer(shared: &Shared, headers: &HeaderMap, body: &[u8]) -> Result<view::Opened, Error> {
+    let wanted = offer::parse(body, traceparent(headers))?;
+    let opened = shared.ask("", shared.handle.offer(wanted.clone())).await?;
+    Ok(view::Opened::of(opened, &wanted, &shared.names))
+}
+
+/// The caller's place in its trace, as it came; two are none.
+fn traceparent(headers: &HeaderMap) -> Option<Box<str>> {
+    let mut all = headers.get_all("traceparent").iter();
+    let one = all.next()?.to_str().ok()?;
+    (all.next().is_none() && one.len() <= TRACEPARENT_MAX).then(|| one.into())
+}
+
+fn answered(result: Result<view::Opened, Error>) -> Answer {
+    match result {
+        Ok(opened) => Answer {
+            status: StatusCode::CREATED,
+            body: serde_json::to_vec(&opened).expect("an answer is words and numbers").into(),
+            retry_after: None,
+        },
+        Err(error) => Answer {
+            status: error.status(),
+            retry_after: error.retry_after,
+            body: error.body().into(),
+        },
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let json = HeaderValue::from_static("application/json");
+        let mut response = (self.status, [(header::CONTENT_TYPE, json)], self.body).into_response();
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds(wait));
+        }
+        response
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Sessions {
+    sessions: Vec<view::Session>,
+    /// What to ask for next, as `after`; left out at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+async fn sessions(
+    State(shared): Api,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Sessions>, Error> {
+    let Query(page) = page.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
+    let after = page.after.as_deref().map(session_id).transpose()?;
+    let limit = page.limit.unwrap_or(SESSIONS_MAX);
+    if limit == 0 || limit > SESSIONS_MAX {
+        let message = format!("found {limit}, expected 1 to {SESSIONS_MAX}");
+        return Err(Error::field("limit", message));
+    }
+    let mut all = shared.ask("", shared.handle.sessions()).await?;
+    all.retain(|session| after.is_none_or(|after| session.session > after));
+    all.sort_unstable_by_key(|session| session.session);
+    let next = (all.len() > limit).then(|| all[limit - 1].session.to_string());
+    all.truncate(limit);
+    let sessions = all.iter().map(|session| view::Session::of(session, &shared.names)).collect();
+    Ok(Json(Sessions { sessions, next }))
+}
+
+async fn session(State(shared): Api, Path(id): Path<String>) -> Result<Json<view::Session>, Error> {
+    let session = session_id(&id)?;
+    let all = shared.ask(&id, shared.handle.sessions()).await?;
+    let found = all.iter().find(|view| view.session == session);
+    let none = Failed::Impossible(Impossible::NoSuchSession);
+    let found = found.ok_or_else(|| refusal::word(none, &id, &shared.names))?;
+    Ok(Json(view::Session::of(found, &shared.names)))
+}
+
+async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode, Error> {
+    shared.ask(&id, shared.handle.close(session_id(&id)?)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn session_id(text: &str) -> Result<SessionId, Error> {
+    let number = text.strip_prefix('s').and_then(|number| number.parse().ok());
+    number.map(SessionId).ok_or_else(|| {
+        let message = format!("there is no session `{text}`; an id looks like `s17`");
+        Error::new(Code::NotFound, message)
+    })
+}
+
+#[derive(Serialize)]
+struct Rooms {
+    rooms: Vec<view::Room>,
+}
+
+async fn rooms(State(shared): Api) -> Result<Json<Rooms>, Error> {
+    let all = shared.ask("", shared.handle.rooms()).await?;
+    let rooms = all.iter().map(|room| view::Room::of(room, &shared.names)).collect();
+    Ok(Json(Rooms { rooms }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Move {
+    node: Box<str>,
+}
+
+async fn room_verb(
+    State(shared): Api,
+    Path(target): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Error> {
+    let (room, verb) = verb(&target)?;
+    match verb {
+        "move" => {
+            let Move { node } = strict(&bytes(body, BODY_MAX)?)?;
+            let said = format!("{room} to {node}");
+            shared.ask(&said, shared.handle.move_room(room.into(), node)).await?;
+            Ok(StatusCode::ACCEPTED)
+        }
+        other => Err(unknown_verb(other, "`move`")),
+    }
+}
+
+#[derive(Serialize)]
+struct Nodes {
+    nodes: Vec<view::Node>,
+}
+
+async fn nodes(State(shared): Api) -> Result<Json<Nodes>, Error> {
+    let all = shared.ask("", shared.handle.nodes()).await?;
+    Ok(Json(Nodes { nodes: all.into_iter().map(view::Node::from).collect() }))
+}
+
+async fn node_verb(State(shared): Api, Path(target): Path<String>) -> Result<StatusCode, Error> {
+    let (name, verb) = verb(&target)?;
+    let draining = match verb {
+        "drain" => true,
+        "undrain" => false,
+        other => return Err(unknown_verb(other, "`drain` or `undrain`")),
+    };
+    shared.ask(name, shared.handle.drain_node(name.into(), draining)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn status(State(shared): Api) -> Result<Json<view::Status>, Error> {
+    Ok(Json(shared.ask("", shared.handle.status()).await?.into()))
+}
+
+/// Whether new sessions are taken. Where control does not answer, they are not.
+async fn ready(State(shared): Api) -> Result<&'static str, Error> {
+    if shared.ask("", shared.handle.status()).await?.admitting {
+        return Ok("ready\n");
+    }
+    Err(Error::new(Code::Draining, "the gateway is shutting down"))
+}
+
+async fn metrics(State(shared): Api) -> ([(header::HeaderName, &'static str); 1], String) {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], (shared.metrics)())
+}
+
+#[derive(Serialize)]
+struct Policies {
+    policies: Vec<view::Policy>,
+}
+
+async fn policies(State(shared): Api) -> Result<Json<Policies>, Error> {
+    let all = shared.ask("", shared.handle.policies()).await?;
+    Ok(Json(Policies { policies: all.into_iter().map(view::Policy::from).collect() }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Push {
+    settings: Option<String>,
+}
+
+async fn push_policy(
+    State(shared): Api,
+    Path((set, hook)): Path<(String, String)>,
+    query: Result<Query<Push>, QueryRejection>,
+    body: Body,
+) -> Result<Response, Error> {
+    let policy = policy_name(&set, &hook)?;
+    let Query(query) = query.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
+    let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
+    let settings = settings.map_err(|error| Error::field("settings", error.message))?;
+    let bytes = bytes(body, PLUGIN_MAX)?;
+    if bytes.is_empty() {
+        return Err(Error::new(Code::BadRequest, "found no body, expected a plugin's bytes"));
+    }
+    let said = policy.to_string();
+    let pushing = shared.handle.push_policy(policy, bytes.into(), settings);
+    // Vetting and compiling take as long as they take, and are bounded where they are done.
+    let rollout = pushing.await.map_err(|failed| refusal::word(failed, &said, &shared.names))?;
+    Ok(rolled_out(rollout))
+}
+
+async fn policy_verb(
+    State(shared): Api,
+    Path((set, target)): Path<(String, String)>,
+) -> Result<Response, Error> {
+    let (hook, verb) = verb(&target)?;
+    let policy = policy_name(&set, hook)?;
+    let said = policy.to_string();
+    match verb {
+        "rollback" => {
+            Ok(rolled_out(shared.ask(&said, shared.handle.rollback_policy(policy)).await?))
+        }
+        "stop" => {
+            shared.ask(&said, shared.handle.stop_policy(policy)).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        other => Err(unknown_verb(other, "`rollback` or `stop`")),
+    }
+}
+
+fn rolled_out(rollout: Rollout) -> Response {
+    let status = match rollout.outcome {
+        RolloutOutcome::Activated | RolloutOutcome::RolledBack => StatusCode::OK,
+        RolloutOutcome::Refused => StatusCode::BAD_REQUEST,
+    };
+    (status, Json(view::Rollout::from(rollout))).into_response()
+}
+
+fn policy_name(set: &str, hook: &str) -> Result<PolicyName, Error> {
+    let found = Hook::ALL.into_iter().find(|known| known.name() == hook);
+    let hook = found.ok_or_else(|| no_policy(&format!("{set}/{hook}")))?;
+    Ok(PolicyName { set: set.into(), hook })
+}
+
+fn no_policy(name: &str) -> Error {
+    Error::new(
+        Code::NotFound,
+        format!("there is no policy `{name}`; one looks like `call/routing`"),
+    )
+}
+
+async fn follow(State(shared): Api) -> Result<impl IntoResponse, Error> {
+    shared.feed.listen()
+}
+
+/// Takes `east-a1:drain` apart; names may have colons of their own.
+fn verb(target: &str) -> Result<(&str, &str), Error> {
+    target.rsplit_once(':').ok_or_else(|| {
+        let message =
+            format!("found `{target}`, expected a name and a verb such as `{target}:drain`");
+        Error::new(Code::NotFound, message)
+    })
+}
+
+fn unknown_verb(found: &str, right: &str) -> Error {
+    Error::new(Code::NotFound, format!("found the verb `{found}`, expected {right}"))
+}
+
+fn bytes(body: Body, most: usize) -> Result<Bytes, Error> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Error::new(Code::TooLarge, format!("the body is larger than {most} bytes"))
+        }
+        _ => Error::new(Code::BadRequest, rejection.body_text()),
+    })
+}

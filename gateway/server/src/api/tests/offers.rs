@@ -1,0 +1,152 @@
+//! Sessions asked for: what reaches control, what the client is told, what a repetition gets.
+
+use evenkeel_core::{Ingress, Refused};
+
+use super::*;
+
+#[test]
+fn an_offer_reaches_control_and_its_answer_the_client() {
+    let mut world = World::start();
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let asking = world.ask(&format!("POST /v1/sessions\ntraceparent: {trace}"), OFFER);
+    let Request::Offer(wanted, reply) = world.request() else { panic!("offer") };
+    assert_eq!((&*wanted.scenario, &*wanted.room), ("call", "room-1"));
+    assert_eq!(wanted.ingress, Ingress::Quic);
+    assert_eq!(wanted.traceparent.as_deref(), Some(trace));
+    reply.send(Ok(opened(17))).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!(status, 201);
+    let right = json!({
+        "id": "s17", "room": "room-1", "scenario": "call",
+        "quic": {
+            "addresses": ["127.0.0.1:4433"], "alpn": "roq-14",
+            "certificate_sha256": "ab".repeat(32),
+            "flow_to_gateway": "4611686018427387903", "flow_from_gateway": "7",
+        },
+        "route": [{"node": "east-a1", "region": "east", "zone": "a", "incarnation": 1}],
+        "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
+    });
+    assert_eq!(body, right);
+}
+
+#[test]
+fn a_udp_client_is_told_its_addresses_and_credentials() {
+    let mut world = World::start();
+    let asking = world.ask("POST /v1/sessions", OFFER);
+    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    let ingress = Reached::Udp {
+        address: (Ipv4Addr::LOCALHOST, 5004).into(),
+        rtcp: Some((Ipv4Addr::LOCALHOST, 5005).into()),
+        credentials: Some(("EsAw".into(), "secret".into())),
+    };
+    reply.send(Ok(Opened { ingress, ..opened(17) })).unwrap();
+    let right = json!({
+        "addresses": ["127.0.0.1:5004"], "rtcp": ["127.0.0.1:5005"],
+        "ufrag": "EsAw", "password": "secret",
+    });
+    let (_, body) = asking.answer();
+    assert_eq!((&body["udp"], body.get("quic")), (&right, None));
+}
+
+#[test]
+fn a_caller_with_two_places_in_traces_or_none_has_none() {
+    let mut world = World::start();
+    let long = format!("traceparent: {}", "0".repeat(257));
+    for headers in ["x: y", "traceparent: a\r\ntraceparent: b", &long] {
+        let _asking = world.ask(&format!("POST /v1/sessions\n{headers}"), OFFER);
+        let Request::Offer(wanted, _) = world.request() else { panic!("offer") };
+        assert_eq!(wanted.traceparent, None);
+    }
+}
+
+#[test]
+fn a_bad_offer_never_reaches_control() {
+    let mut world = World::start();
+    let (status, body) = world.ask("POST /v1/sessions", r#"{"scenario": 5}"#).answer();
+    assert_eq!((status, &body["error"]["code"]), (400, &json!("bad-request")));
+    assert_eq!(body["error"]["field"], "scenario");
+    let large = format!("{{\"scenario\":\"{}\"}}", "x".repeat(200_000));
+    let (status, body) = world.ask("POST /v1/sessions", &large).answer();
+    assert_eq!((status, &body["error"]["code"]), (413, &json!("too-large")));
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[test]
+fn every_refusal_says_what_kind_it_is_and_when_to_come_again() {
+    let mut world = World::start();
+    let wait = Duration::from_millis(1_000);
+    let refused = Failed::Refused;
+    let address = (Ipv4Addr::LOCALHOST, 5).into();
+    let cases = [
+        (refused(Refused::UnknownScenario("x".into())), 400, "bad-request", "scenario", false),
+        (refused(Refused::ScenarioOfRoom("live".into())), 409, "conflict", "room", false),
+        (Failed::UnknownNode("x".into()), 400, "bad-request", "nodes.x", false),
+        (Failed::NoListener, 400, "bad-request", "ingress", false),
+        (Failed::AddressTaken(address), 409, "conflict", "ingress.udp.address", false),
+        (refused(Refused::Full), 503, "full", "", true),
+        (refused(Refused::Draining), 503, "draining", "", false),
+        (refused(Refused::Rejected { retry_after: wait }), 429, "refused", "", true),
+        (refused(Refused::Redirected(RegionId(0))), 403, "refused", "", false),
+        (refused(Refused::Closed), 409, "conflict", "", false),
+        (refused(Refused::NoNode), 503, "unavailable", "", true),
+        (refused(Refused::NotOpened(NodeId(0))), 503, "unavailable", "", true),
+        (Failed::Unavailable, 503, "unavailable", "", true),
+    ];
+    for (refusal, status, code, field, again) in cases {
+        let asking = world.ask("POST /v1/sessions", OFFER);
+        let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+        reply.send(Err(refusal.clone())).unwrap();
+        let (found, body) = asking.answer();
+        let error = &body["error"];
+        assert_eq!((found, error["code"].as_str()), (status, Some(code)), "{refusal:?}");
+        assert_eq!(error["field"].as_str().unwrap_or(""), field, "{refusal:?}");
+        assert_eq!(error["retry_after_ms"].is_u64(), again, "{refusal:?}");
+        if code == "refused" && again {
+            assert!((1_000..=1_500).contains(&error["retry_after_ms"].as_u64().unwrap()));
+        }
+    }
+}
+
+#[test]
+fn a_repeated_offer_is_opened_once() {
+    let mut world = World::start();
+    let key = "POST /v1/sessions\nidempotency-key: k1";
+    let first = world.ask(key, OFFER);
+    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    let second = world.ask(key, OFFER);
+    reply.send(Ok(opened(17))).unwrap();
+    let answers = [first.answer(), second.answer(), world.ask(key, OFFER).answer()];
+    assert_eq!(
+        answers.map(|(status, body)| (status, body["id"].clone())),
+        [17, 17, 17].map(|id| (201, json!(format!("s{id}"))))
+    );
+    assert!(world.requests.try_recv().is_err());
+    let (status, body) = world.ask(key, &OFFER.replace("room-1", "room-2")).answer();
+    assert_eq!((status, &body["error"]["field"]), (409, &json!("idempotency-key")));
+}
+
+#[test]
+fn an_offer_whose_caller_hung_up_is_still_on_record() {
+    let mut world = World::start();
+    let key = "POST /v1/sessions\nidempotency-key: k1";
+    let first = world.ask(key, OFFER);
+    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    drop(first);
+    reply.send(Ok(opened(17))).unwrap();
+    assert_eq!(world.ask(key, OFFER).answer().1["id"], "s17");
+    assert!(world.requests.try_recv().is_err());
+}
+
+#[test]
+fn an_offer_refused_for_now_may_be_tried_again_with_its_key() {
+    let mut world = World::start();
+    let key = "POST /v1/sessions\nidempotency-key: k1";
+    let first = world.ask(key, OFFER);
+    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    reply.send(Err(Failed::Refused(Refused::Full))).unwrap();
+    assert_eq!(first.answer().0, 503);
+    let again = world.ask(key, OFFER);
+    let Request::Offer(_, reply) = world.request() else { panic!("offer") };
+    reply.send(Ok(opened(18))).unwrap();
+    assert_eq!(again.answer().1["id"], "s18");
+}

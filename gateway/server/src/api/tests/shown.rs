@@ -1,0 +1,209 @@
+//! What is shown, and what operators have done: by name, whatever numbers control has for it.
+
+use evenkeel_core::{Health, Identity, Impossible, Ingress, Measures, Metric};
+
+use super::*;
+use crate::control::{NodeView, PolicyView, RoomView, SessionView};
+
+#[test]
+fn the_gateway_shows_what_it_counts() {
+    let mut world = World::start();
+    let asking = world.ask("GET /v1/status", "");
+    let Request::Status(reply) = world.request() else { panic!("status") };
+    reply.send(status(true)).unwrap();
+    let (_, body) = asking.answer();
+    assert_eq!((&body["state"], &body["uptime_ms"]), (&json!("serving"), &json!(1_500)));
+    assert_eq!(body["drops"], json!({"unknown-source": 3}));
+    assert_eq!(body["quic_counts"], json!({"connections": 1}));
+}
+
+#[test]
+fn sessions_are_shown_page_by_page() {
+    let mut world = World::start();
+    let mut ask = |query: &str| {
+        let asking = world.ask(&format!("GET /v1/sessions?{query}"), "");
+        let Request::Sessions(reply) = world.request() else { panic!("sessions") };
+        reply.send([3, 1, 2].map(session).into()).unwrap();
+        let (_, body) = asking.answer();
+        let ids = body["sessions"].as_array().unwrap().iter().map(|one| one["id"].clone());
+        (ids.collect::<Vec<_>>(), body["next"].clone())
+    };
+    assert_eq!(ask(""), (vec![json!("s1"), json!("s2"), json!("s3")], Value::Null));
+    assert_eq!(ask("limit=2"), (vec![json!("s1"), json!("s2")], json!("s2")));
+    assert_eq!(ask("limit=2&after=s2"), (vec![json!("s3")], Value::Null));
+    assert_eq!(ask("limit=1&after=s2"), (vec![json!("s3")], Value::Null));
+    for wrong in ["limit=0", "limit=1001", "limit=x", "page=2"] {
+        let (status, body) = world.ask(&format!("GET /v1/sessions?{wrong}"), "").answer();
+        assert_eq!((status, &body["error"]["code"]), (400, &json!("bad-request")), "{wrong}");
+    }
+}
+
+#[test]
+fn a_session_is_shown_and_closed_by_its_id() {
+    let mut world = World::start();
+    for (asked, right) in [("s17", 200), ("s16", 404)] {
+        let asking = world.ask(&format!("GET /v1/sessions/{asked}"), "");
+        let Request::Sessions(reply) = world.request() else { panic!("sessions") };
+        reply.send(vec![session(1), session(17)]).unwrap();
+        let (found, body) = asking.answer();
+        assert_eq!(found, right);
+        if right == 200 {
+            assert_eq!(body["ingress"], "udp");
+            assert_eq!(body["hop"]["node"], "east-a1");
+            assert_eq!((&body["rung"], &body["cap_kbps"]), (&json!(1), &json!(null)));
+            assert_eq!(body["measures"], json!({"loss-up": 1_000}));
+            assert_eq!((&body["totals"]["shed"], &body["age_ms"]), (&json!(4), &json!(2_000)));
+        }
+    }
+    let gone = Failed::Impossible(Impossible::NoSuchSession);
+    for (result, right) in [(Ok(()), 204), (Err(gone), 404)] {
+        let asking = world.ask("DELETE /v1/sessions/s17", "");
+        let Request::Close(session, reply) = world.request() else { panic!("close") };
+        assert_eq!(session, SessionId(17));
+        reply.send(result).unwrap();
+        assert_eq!(asking.answer().0, right);
+    }
+    for wrong in ["17", "s", "s-1", "x17"] {
+        assert_eq!(world.ask(&format!("DELETE /v1/sessions/{wrong}"), "").answer().0, 404);
+    }
+}
+
+#[test]
+fn rooms_nodes_and_policies_are_shown_by_name() {
+    let mut world = World::start();
+    let asking = world.ask("GET /v1/rooms", "");
+    let Request::Rooms(reply) = world.request() else { panic!("rooms") };
+    let room = RoomView {
+        room: RoomId(4),
+        name: "room-1".into(),
+        scenario: "call".into(),
+        sessions: vec![SessionId(1), SessionId(2)],
+        route: vec![hop(0), hop(1)],
+        hop: Some(hop(1)),
+        placed_by: Decider::Operator,
+    };
+    reply.send(vec![room]).unwrap();
+    let (_, body) = asking.answer();
+    let room = &body["rooms"][0];
+    assert_eq!((&room["room"], &room["id"]), (&json!("room-1"), &json!("r4")));
+    assert_eq!((&room["sessions"], &room["placed_by"]), (&json!(["s1", "s2"]), &json!("operator")));
+    assert_eq!((&room["route"][0]["zone"], &room["hop"]["node"]), (&json!("a"), &json!("west-b1")));
+
+    let asking = world.ask("GET /v1/nodes", "");
+    let Request::Nodes(reply) = world.request() else { panic!("nodes") };
+    let node = NodeView {
+        node: NodeId(0),
+        name: "east-a1".into(),
+        region: "east".into(),
+        zone: "a".into(),
+        incarnation: Incarnation(2),
+        health: Health::Suspect,
+        draining: true,
+        load_permille: 250,
+        rooms: 3,
+        round_trip: Some(Duration::from_micros(700)),
+    };
+    reply.send(vec![node]).unwrap();
+    let right = json!({"nodes": [{
+        "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
+        "draining": true, "load_permille": 250, "rooms": 3, "round_trip_us": 700,
+    }]});
+    assert_eq!(asking.answer().1, right);
+
+    let asking = world.ask("GET /v1/policies", "");
+    let Request::Policies(reply) = world.request() else { panic!("policies") };
+    let policy = PolicyView {
+        policy: routing(),
+        plugin: "route-nearest 0.1.0".into(),
+        revision: Some("5f0c5f0c5f0c".into()),
+        previous: None,
+        origin: "embedded".into(),
+        calls: 7,
+        faults: 1,
+    };
+    reply.send(vec![policy]).unwrap();
+    let right = json!({"policies": [{
+        "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
+        "previous": null, "origin": "embedded", "calls": 7, "faults": 1,
+    }]});
+    assert_eq!(asking.answer().1, right);
+}
+
+#[test]
+fn rooms_move_and_nodes_drain_by_name() {
+    let mut world = World::start();
+    let asking = world.ask("POST /v1/rooms/a%2Fb:c:move", r#"{"node": "east-a1"}"#);
+    let Request::Move { room, node, reply } = world.request() else { panic!("move") };
+    assert_eq!((&*room, &*node), ("a/b:c", "east-a1"));
+    reply.send(Err(Failed::Impossible(Impossible::NodeUnfit))).unwrap();
+    assert_eq!(asking.answer().0, 409);
+    for (verb, right) in [("drain", true), ("undrain", false)] {
+        let asking = world.ask(&format!("POST /v1/nodes/east-a1:{verb}"), "");
+        let Request::Drain { node, draining, reply } = world.request() else { panic!("drain") };
+        assert_eq!((&*node, draining), ("east-a1", right));
+        reply.send(Ok(())).unwrap();
+        assert_eq!(asking.answer().0, 204);
+    }
+    for wrong in ["/v1/nodes/east-a1", "/v1/nodes/east-a1:kill", "/v1/rooms/r:drain"] {
+        let (status, body) = world.ask(&format!("POST {wrong}"), "{}").answer();
+        assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")), "{wrong}");
+    }
+    assert_eq!(world.ask("POST /v1/rooms/r:move", "{}").answer().0, 400);
+}
+
+#[test]
+fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
+    let mut world = World::start();
+    let wasm = "\0asm".repeat(100_000);
+    let asking = world.ask("PUT /v1/policies/call/routing?settings=%7B%22a%22%3A1%7D", &wasm);
+    let Request::Push { policy, bytes, settings, reply } = world.request() else { panic!("push") };
+    assert_eq!(policy, routing());
+    assert_eq!((bytes.len(), settings), (wasm.len(), Some(json!({"a": 1}))));
+    reply.send(Ok(rollout(RolloutOutcome::Refused))).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!((status, &body["outcome"]), (400, &json!("refused")));
+    assert_eq!((&body["policy"], &body["activate_us"]), (&json!("call/routing"), &json!(900)));
+    assert_eq!(body["reason"], "it imports a clock");
+
+    let asking = world.ask("POST /v1/policies/call/routing:rollback", "");
+    let Request::Rollback { reply, .. } = world.request() else { panic!("rollback") };
+    reply.send(Ok(rollout(RolloutOutcome::RolledBack))).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!((status, &body["outcome"]), (200, &json!("rolled-back")));
+
+    let asking = world.ask("POST /v1/policies/call/routing:stop", "");
+    let Request::Stop { policy, reply } = world.request() else { panic!("stop") };
+    assert_eq!(policy, routing());
+    reply.send(Ok(())).unwrap();
+    assert_eq!(asking.answer().0, 204);
+
+    let asking = world.ask("PUT /v1/policies/none/routing", "x");
+    let Request::Push { reply, .. } = world.request() else { panic!("push") };
+    reply.send(Err(Failed::Policy("there is no such policy".into()))).unwrap();
+    assert_eq!(asking.answer().0, 404);
+    for (wrong, body, right) in [
+        ("PUT /v1/policies/call/steering", "x", 404),
+        ("PUT /v1/policies/call/routing", "", 400),
+        ("PUT /v1/policies/call/routing?settings=%7B", "x", 400),
+        ("POST /v1/policies/call/routing:promote", "", 404),
+    ] {
+        assert_eq!(world.ask(wrong, body).answer().0, right, "{wrong}");
+    }
+}
+
+fn session(number: u64) -> SessionView {
+    let mut measures = Measures::default();
+    measures.set(Metric::LossUp, 1_000);
+    SessionView {
+        session: SessionId(number),
+        room: "room-1".into(),
+        scenario: "call".into(),
+        ingress: Ingress::Udp(Identity::Stun),
+        hop: Some(hop(0)),
+        rung: 1,
+        cap_kbps: 0,
+        measures,
+        totals: Totals { shed: 4, ..Totals::default() },
+        age: Duration::from_secs(2),
+    }
+}

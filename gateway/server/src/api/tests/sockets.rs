@@ -1,0 +1,105 @@
+//! Who may connect, and what is there for whoever does.
+
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+#[test]
+fn readiness_follows_the_gateway() {
+    let mut world = World::start();
+    for (admitting, ready) in [(true, 200), (false, 503)] {
+        let asking = world.ask("GET /readyz", "");
+        let Request::Status(reply) = world.request() else { panic!("status") };
+        reply.send(status(admitting)).unwrap();
+        assert_eq!(asking.answer().0, ready);
+    }
+}
+
+#[test]
+fn control_that_does_not_answer_makes_the_api_unavailable() {
+    let mut world = World::start();
+    let asking = world.ask("GET /readyz", "");
+    drop(world.request());
+    assert_eq!(asking.answer().1["error"]["code"], "unavailable");
+    drop(world.requests);
+    let (_requests, none) = mpsc::channel(1);
+    world.requests = none;
+    assert_eq!(world.ask("POST /v1/sessions", OFFER).answer().0, 503);
+    assert_eq!(world.ask("GET /livez", "").answer().0, 200);
+}
+
+#[test]
+fn listeners_are_bounded_and_their_places_come_back() {
+    let world = World::start();
+    let mut all: Vec<_> = (0..64).map(|_| world.ask("GET /v1/events", "")).collect();
+    assert!(all.iter_mut().all(|listening| listening.status() == 200));
+    let (status, body) = world.ask("GET /v1/events", "").answer();
+    assert_eq!((status, &body["error"]["code"]), (503, &json!("unavailable")));
+    drop(all);
+    // Until the API has seen that they hung up.
+    while world.ask("GET /v1/events", "").status() != 200 {}
+}
+
+#[test]
+fn strangers_on_tcp_are_asked_for_the_token() {
+    let mut world = World::start();
+    let address = world.thread.address.unwrap();
+    let tcp = |head: &str| Asking::at(TcpStream::connect(address).unwrap(), head, "");
+    for wrong in ["", "\nauthorization: Bearer wrong", "\nauthorization: Basic secret"] {
+        for path in ["GET /v1/nodes", "GET /livez", "GET /none"] {
+            let (status, body) = tcp(&format!("{path}{wrong}")).answer();
+            assert_eq!((status, &body["error"]["code"]), (401, &json!("unauthorized")));
+        }
+    }
+    let asking = tcp("GET /v1/nodes\nauthorization: Bearer secret");
+    let Request::Nodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(vec![]).unwrap();
+    assert_eq!(asking.answer(), (200, json!({"nodes": []})));
+}
+
+#[test]
+fn what_is_not_there_is_said_in_json_too() {
+    let world = World::start();
+    let (status, body) = world.ask("GET /v2", "").answer();
+    assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
+    let (status, body) = world.ask("DELETE /v1/nodes", "").answer();
+    assert_eq!((status, &body["error"]["code"]), (405, &json!("method-not-allowed")));
+}
+
+#[test]
+fn metrics_are_what_telemetry_says() {
+    let world = World::start();
+    assert_eq!(world.ask("GET /metrics", "").text(), "evenkeel_sessions 3\n");
+}
+
+#[test]
+fn the_socket_is_its_owners_and_one_gateways() {
+    let world = World::start();
+    let mode = std::fs::metadata(&world.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = || {
+        let (handle, _requests, _events) = handle(1);
+        start(admin(world.socket.clone(), None), names(), handle, Box::new(String::new))
+    };
+    assert!(again().unwrap_err().to_string().contains("another gateway"));
+    assert_eq!(world.ask("GET /livez", "").answer().0, 200, "it still is the first one's");
+}
+
+#[test]
+fn a_dead_gateways_socket_is_replaced_and_another_file_is_not() {
+    let path = socket_path();
+    let (handle, _requests, _events) = handle(1);
+    let admin = admin(path.clone(), None);
+    let begin = || start(admin.clone(), names(), handle.clone(), Box::new(String::new));
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let thread = begin().unwrap();
+    UnixStream::connect(&path).unwrap();
+    thread.shut_down();
+    assert!(!path.exists());
+    std::fs::write(&path, "precious").unwrap();
+    begin().unwrap_err();
+    assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    std::fs::remove_file(&path).unwrap();
+}

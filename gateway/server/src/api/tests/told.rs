@@ -1,0 +1,136 @@
+//! What is told to those who listen.
+
+use std::time::Instant;
+
+use evenkeel_core::{Cause, CloseReason, Fault, Health, Op, Witness};
+
+use super::*;
+
+#[test]
+fn a_death_and_the_move_it_causes_are_told_with_names_and_witnesses() {
+    let (world, mut listening) = listening();
+    world.tell(begun(), None);
+    let told = listening.notice("opened");
+    assert_eq!((&told["room"], &told["hop"]["node"]), (&json!("room-1"), &json!("east-a1")));
+    assert_eq!(told["decided_by"], json!({"admission": "native", "routing": "native"}));
+    assert!(told["at_us"].as_u64().unwrap() > 1_600_000_000_000_000);
+
+    let ago = Instant::now().checked_sub(Duration::from_millis(250)).unwrap();
+    let died = Event::Node {
+        hop: hop(0),
+        from: Health::Up,
+        to: Health::Down,
+        witnesses: vec![(Witness::Silence, ago)],
+        last_heard: Some(ago),
+        rooms: 1,
+    };
+    world.tell(died, None);
+    let told = listening.notice("node");
+    assert_eq!((&told["node"], &told["to"]), (&json!("east-a1"), &json!("down")));
+    assert_eq!(told["witnesses"][0]["witness"], "silence");
+    let detect_us = told["detect_us"].as_u64().unwrap();
+    assert!(detect_us >= 249_000, "{detect_us}");
+
+    world.tell(moved(Cause::NodeDown), None);
+    let told = listening.notice("moved");
+    assert_eq!((&told["room"], &told["cause"]), (&json!("room-1"), &json!("node-down")));
+    assert_eq!((&told["from"], &told["to"]), (&json!("east-a1"), &json!("west-b1")));
+    assert_eq!((&told["detect_us"], &told["sessions"]), (&json!(detect_us), &json!(["s1"])));
+    assert_eq!(told["witnesses"][0]["witness"], "silence");
+
+    world.tell(moved(Cause::Quality), None);
+    let told = listening.notice("moved");
+    assert_eq!((told.get("detect_us"), told.get("witnesses")), (None, None));
+}
+
+#[test]
+fn rooms_are_named_until_their_last_session_is_gone() {
+    let (world, mut listening) = listening();
+    world.tell(begun(), None);
+    listening.notice("opened");
+    let by = Decider::Native;
+    let session = SessionId(1);
+    world.tell(Event::Degraded { session, op: Op::VoiceOnly, arg: 1, rung: 2, by }, None);
+    let told = listening.notice("degraded");
+    assert_eq!((&told["room"], &told["op"]), (&json!("room-1"), &json!("voice-only")));
+    let closed = Event::Closed { session, room: RoomId(4), reason: CloseReason::Silent };
+    world.tell(closed, Some(Totals { shed: 4, ..Totals::default() }));
+    let told = listening.notice("closed");
+    assert_eq!((&told["room"], &told["reason"]), (&json!("room-1"), &json!("silent")));
+    assert_eq!(told["totals"]["shed"], 4);
+    world.tell(moved(Cause::Manual), None);
+    assert_eq!(listening.notice("moved")["room"], "r4");
+}
+
+#[test]
+fn rollouts_faults_and_drains_are_told_and_what_is_for_records_only_is_not() {
+    let (world, mut listening) = listening();
+    world.happen(Happened::Rollout(rollout(RolloutOutcome::Activated)), None);
+    let told = listening.notice("policy");
+    assert_eq!((&told["outcome"], &told["activate_us"]), (&json!("activated"), &json!(900)));
+    let fault = Some(Fault::Deadline);
+    world.tell(Event::Standing { hook: Hook::Routing, policy: routing(), fault }, None);
+    let told = listening.notice("policy");
+    assert_eq!((&told["outcome"], &told["reason"]), (&json!("failing"), &json!("deadline")));
+    world.tell(Event::OwnStall { late: Duration::ZERO }, None);
+    world.tell(Event::ShuttingDown, None);
+    let told = listening.notice("draining");
+    assert_eq!((told.get("node"), &told["draining"]), (None, &json!(true)));
+}
+
+#[test]
+fn who_missed_events_is_told_how_many() {
+    let world = World::with(1);
+    let mut listening = world.ask("GET /v1/events", "");
+    assert_eq!(listening.status(), 200);
+    let draining = |draining| Event::Draining { node: NodeId(0), draining };
+    // Far more, and faster, than one place holds: the API's thread cannot have taken each.
+    for number in 0..5_000 {
+        world.tell(draining(number % 2 == 0), None);
+    }
+    while listening.find("event:") != "event: missed" {}
+    let data = listening.find("data:");
+    assert!(data.starts_with("data: {\"notices\":"), "{data}");
+}
+
+#[test]
+fn the_stream_of_events_ends_with_the_api() {
+    let (world, mut listening) = listening();
+    world.tell(Event::Draining { node: NodeId(0), draining: true }, None);
+    let told = listening.notice("draining");
+    assert_eq!((&told["node"], &told["draining"]), (&json!("east-a1"), &json!(true)));
+    drop(world.thread);
+    assert_eq!(listening.end(), 0);
+}
+
+fn listening() -> (World, Asking<UnixStream>) {
+    let world = World::start();
+    let mut listening = world.ask("GET /v1/events", "");
+    assert_eq!(listening.status(), 200);
+    (world, listening)
+}
+
+fn begun() -> Event {
+    Event::Opened {
+        session: SessionId(1),
+        room: RoomId(4),
+        room_name: "room-1".into(),
+        scenario: "call".into(),
+        hop: hop(0),
+        offered: Instant::now(),
+        admitted_by: Decider::Native,
+        routed_by: Decider::Native,
+    }
+}
+
+fn moved(cause: Cause) -> Event {
+    Event::Moved {
+        room: RoomId(4),
+        sessions: vec![SessionId(1)],
+        cause,
+        by: Decider::Native,
+        from: hop(0),
+        to: Some(hop(1)),
+        started: Instant::now(),
+    }
+}

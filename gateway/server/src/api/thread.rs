@@ -1,0 +1,219 @@
+//! The API's thread: starts it, asks strangers for the token, ends it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
+
+use super::error::{Code, Error};
+use super::events::Feed;
+use super::idempotency::{Table, sha256};
+use super::listener::{Bounded, Socket};
+use super::names::Names;
+use super::notice::Teller;
+use super::routes::{Shared, router};
+use crate::control::Handle;
+use crate::settings::Admin;
+
+/// Connections at a time, those that listen to events among them. The next one waits.
+const CONNECTIONS_MAX: usize = 1_024;
+
+/// Why the API could not be started.
+#[derive(Debug)]
+pub enum Failure {
+    /// The Unix socket cannot be listened on.
+    Socket {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The TCP address cannot be listened on.
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The system gave no thread, or no descriptor for its event loop.
+    Thread(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Socket { path, error } if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "another gateway answers at {}", path.display())
+            }
+            Failure::Socket { path, error } => {
+                write!(f, "cannot listen for the API at {}: {error}", path.display())
+            }
+            Failure::Tcp { address, error } => {
+                write!(f, "cannot listen for the API on {address}: {error}")
+            }
+            Failure::Thread(error) => write!(f, "cannot start the API's thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Failure::Socket { error, .. } | Failure::Tcp { error, .. } | Failure::Thread(error) => {
+                Some(error)
+            }
+        }
+    }
+}
+
+/// The running API. Ends when dropped.
+#[derive(Debug)]
+pub struct Thread {
+    /// Where it listens on TCP, if it does.
+    pub address: Option<SocketAddr>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts the API on a thread of its own. `metrics` is what `/metrics` answers. Start it before the first session
+/// comes: notices name rooms by what was told of their sessions.
+///
+/// # Errors
+///
+/// [`Failure`]; nothing was started.
+pub fn start(
+    settings: Admin,
+    names: Names,
+    handle: Handle,
+    metrics: Box<dyn Fn() -> String + Send + Sync>,
+) -> Result<Thread, Failure> {
+    let (stop, stopped) = oneshot::channel();
+    let (report, started) = std::sync::mpsc::sync_channel(1);
+    let names = Arc::new(names);
+    let (events, teller) = (handle.events(), Teller::new(Arc::clone(&names)));
+    let (seen, feed) = (Table::default(), Feed::default());
+    let shared = Arc::new(Shared { handle, names, metrics, seen, feed });
+    let thread = std::thread::Builder::new()
+        .name("evenkeel-api".into())
+        .spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = match runtime {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(report.send(Err(Failure::Thread(error)))),
+            };
+            runtime.block_on(async move {
+                match listen(&settings).await {
+                    Ok(listening) => {
+                        let _ = report.send(Ok(listening.address));
+                        let telling = Arc::clone(&shared);
+                        tokio::spawn(async move { telling.feed.follow(events, teller).await });
+                        serve(listening, settings, &shared, stopped).await;
+                    }
+                    Err(failure) => drop(report.send(Err(failure))),
+                }
+            });
+        })
+        .map_err(Failure::Thread)?;
+    let ended = || Failure::Thread(io::Error::other("it ended before it had begun"));
+    let address = started.recv().unwrap_or_else(|_| Err(ended()))?;
+    Ok(Thread { address, stop: Some(stop), thread: Some(thread) })
+}
+
+impl Thread {
+    /// Ends the API at once; those who listen to events see their stream end.
+    pub fn shut_down(mut self) {
+        self.end();
+    }
+
+    /// Whether the thread still runs.
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct Listening {
+    socket: Socket,
+    tcp: Option<TcpListener>,
+    address: Option<SocketAddr>,
+}
+
+async fn listen(settings: &Admin) -> Result<Listening, Failure> {
+    let path = &settings.socket;
+    let socket =
+        Socket::bind(path).map_err(|error| Failure::Socket { path: path.clone(), error })?;
+    let Some(tcp) = &settings.tcp else {
+        return Ok(Listening { socket, tcp: None, address: None });
+    };
+    let failed = |error| Failure::Tcp { address: tcp.address, error };
+    let listener = TcpListener::bind(tcp.address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok(Listening { socket, tcp: Some(listener), address: Some(address) })
+}
+
+async fn serve(
+    listening: Listening,
+    settings: Admin,
+    shared: &Arc<Shared>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let Socket { listener, file: _file } = listening.socket;
+    let bounded = Bounded { listener, places: Arc::clone(&places) };
+    // Both run until the runtime ends with this function.
+    let local = tokio::spawn(axum::serve(bounded, router(Arc::clone(shared))).into_future());
+    if let (Some(listener), Some(tcp)) = (listening.tcp, settings.tcp) {
+        let token = Arc::new(sha256(tcp.token.bytes()));
+        let guarded =
+            router(Arc::clone(shared)).layer(middleware::from_fn_with_state(token, require_token));
+        tokio::spawn(axum::serve(Bounded { listener, places }, guarded).into_future());
+    }
+    tokio::select! {
+        _ = stopped => {}
+        _ = local => {}
+    }
+}
+
+/// Lets through who carries the token.
+async fn require_token(
+    State(token): State<Arc<[u8; 32]>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if carries(request.headers(), &token) {
+        return next.run(request).await;
+    }
+    let message = "expected the header `authorization: Bearer` with the token of `token_file`";
+    Error::new(Code::Unauthorized, message).into_response()
+}
+
+fn carries(headers: &HeaderMap, token_sha256: &[u8; 32]) -> bool {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.split_once(' '));
+    // Digests are compared, so that how long it takes tells nothing of the token.
+    given.is_some_and(|(scheme, token)| {
+        scheme.eq_ignore_ascii_case("bearer") && sha256(token.as_bytes()) == *token_sha256
+    })
+}

@@ -1,0 +1,326 @@
+//! Sessions, rooms, nodes, policies and the gateway, as the API shows them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use evenkeel_core::{Ingress, Measures, Metric};
+use evenkeel_media::roq;
+use serde::Serialize;
+
+use super::names::{Names, decider};
+use crate::control::{self, Reached, Wanted};
+use crate::worker::Totals;
+
+/// A session that was opened: what its client needs.
+#[derive(Serialize)]
+pub(super) struct Opened {
+    /// `s17`.
+    id: String,
+    room: Arc<str>,
+    scenario: Arc<str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    udp: Option<Udp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quic: Option<Quic>,
+    /// Best first.
+    route: Vec<Hop>,
+    /// By hook.
+    decided_by: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+struct Udp {
+    addresses: [SocketAddr; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtcp: Option<[SocketAddr; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ufrag: Option<Box<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<Box<str>>,
+}
+
+#[derive(Serialize)]
+struct Quic {
+    addresses: [SocketAddr; 1],
+    alpn: &'static str,
+    /// In hexadecimal.
+    certificate_sha256: String,
+    /// In decimal, and as text: 62 bits are more than JavaScript counts.
+    flow_to_gateway: String,
+    flow_from_gateway: String,
+}
+
+impl Opened {
+    pub(super) fn of(opened: control::Opened, wanted: &Wanted, names: &Names) -> Opened {
+        let (udp, quic) = match opened.ingress {
+            Reached::Udp { address, rtcp, credentials } => {
+                let (ufrag, password) = credentials.unzip();
+                let rtcp = rtcp.map(|rtcp| [rtcp]);
+                (Some(Udp { addresses: [address], rtcp, ufrag, password }), None)
+            }
+            Reached::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {
+                let quic = Quic {
+                    addresses: [address],
+                    alpn: str::from_utf8(roq::ALPN).expect("a protocol's name is ASCII"),
+                    certificate_sha256: hexadecimal(&certificate_sha256),
+                    flow_to_gateway: flow_to_gateway.to_string(),
+                    flow_from_gateway: flow_from_gateway.to_string(),
+                };
+                (None, Some(quic))
+            }
+        };
+        Opened {
+            id: opened.session.to_string(),
+            room: Arc::clone(&wanted.room),
+            scenario: Arc::clone(&wanted.scenario),
+            udp,
+            quic,
+            route: names.route(&opened.route),
+            decided_by: BTreeMap::from([
+                ("admission", decider(&opened.admitted_by)),
+                ("routing", decider(&opened.routed_by)),
+            ]),
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A step of a route.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Hop {
+    pub(super) node: Arc<str>,
+    pub(super) region: Arc<str>,
+    pub(super) zone: Arc<str>,
+    pub(super) incarnation: u32,
+}
+
+/// What went through a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Carried {
+    packets_up: u64,
+    bytes_up: u64,
+    packets_down: u64,
+    bytes_down: u64,
+    shed: u64,
+    lost_up: u64,
+    switches: u32,
+}
+
+impl From<&Totals> for Carried {
+    fn from(totals: &Totals) -> Carried {
+        Carried {
+            packets_up: totals.packets_up,
+            bytes_up: totals.bytes_up,
+            packets_down: totals.packets_down,
+            bytes_down: totals.bytes_down,
+            shed: totals.shed,
+            lost_up: totals.lost_up,
+            switches: totals.switches,
+        }
+    }
+}
+
+/// What was measured, by the registry's names and in its units; what was not is left out.
+fn measured(measures: &Measures) -> BTreeMap<&'static str, u32> {
+    let known = Metric::ALL.iter().filter_map(|&metric| Some((metric, measures.measured(metric)?)));
+    known.map(|(metric, value)| (metric.key(), value)).collect()
+}
+
+/// A session as it is now.
+#[derive(Serialize)]
+pub(super) struct Session {
+    id: String,
+    room: Arc<str>,
+    scenario: Arc<str>,
+    ingress: &'static str,
+    /// Where its packets go now; null: nowhere.
+    hop: Option<Hop>,
+    rung: u8,
+    /// Null where there is none.
+    cap_kbps: Option<u32>,
+    measures: BTreeMap<&'static str, u32>,
+    totals: Carried,
+    age_ms: u64,
+}
+
+impl Session {
+    pub(super) fn of(session: &control::SessionView, names: &Names) -> Session {
+        Session {
+            id: session.session.to_string(),
+            room: Arc::clone(&session.room),
+            scenario: Arc::clone(&session.scenario),
+            ingress: match session.ingress {
+                Ingress::Udp(_) => "udp",
+                Ingress::Quic => "quic",
+            },
+            hop: session.hop.map(|hop| names.hop(hop)),
+            rung: session.rung,
+            cap_kbps: Some(session.cap_kbps).filter(|&cap| cap > 0),
+            measures: measured(&session.measures),
+            totals: Carried::from(&session.totals),
+            age_ms: session.age.as_millis() as u64,
+        }
+    }
+}
+
+/// A room as it is now.
+#[derive(Serialize)]
+pub(super) struct Room {
+    room: Arc<str>,
+    id: String,
+    scenario: Arc<str>,
+    sessions: Vec<String>,
+    /// Best first.
+    route: Vec<Hop>,
+    /// Where its packets go now; null: nowhere.
+    hop: Option<Hop>,
+    placed_by: String,
+}
+
+impl Room {
+    pub(super) fn of(room: &control::RoomView, names: &Names) -> Room {
+        Room {
+            room: Arc::clone(&room.name),
+            id: room.room.to_string(),
+            scenario: Arc::clone(&room.scenario),
+            sessions: room.sessions.iter().map(ToString::to_string).collect(),
+            route: names.route(&room.route),
+            hop: room.hop.map(|hop| names.hop(hop)),
+            placed_by: decider(&room.placed_by),
+        }
+    }
+}
+
+/// A node as it is now.
+#[derive(Serialize)]
+pub(super) struct Node {
+    node: Box<str>,
+    region: Box<str>,
+    zone: Box<str>,
+    incarnation: u32,
+    health: &'static str,
+    draining: bool,
+    load_permille: u32,
+    rooms: u32,
+    /// Null where it was not measured.
+    round_trip_us: Option<u64>,
+}
+
+impl From<control::NodeView> for Node {
+    fn from(node: control::NodeView) -> Node {
+        Node {
+            node: node.name,
+            region: node.region,
+            zone: node.zone,
+            incarnation: node.incarnation.0,
+            health: node.health.name(),
+            draining: node.draining,
+            load_permille: node.load_permille,
+            rooms: node.rooms,
+            round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
+        }
+    }
+}
+
+/// A policy as it is now.
+#[derive(Serialize)]
+pub(super) struct Policy {
+    policy: String,
+    plugin: Box<str>,
+    /// Null: it failed, and the native default stands in.
+    revision: Option<Arc<str>>,
+    /// What a rollback leads to.
+    previous: Option<Arc<str>>,
+    origin: Box<str>,
+    calls: u64,
+    faults: u64,
+}
+
+impl From<control::PolicyView> for Policy {
+    fn from(policy: control::PolicyView) -> Policy {
+        Policy {
+            policy: policy.policy.to_string(),
+            plugin: policy.plugin,
+            revision: policy.revision,
+            previous: policy.previous,
+            origin: policy.origin,
+            calls: policy.calls,
+            faults: policy.faults,
+        }
+    }
+}
+
+/// What became of a push or a rollback.
+#[derive(Clone, Serialize)]
+pub(super) struct Rollout {
+    pub(super) outcome: &'static str,
+    pub(super) policy: String,
+    pub(super) revision: Option<Arc<str>>,
+    pub(super) previous: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<Box<str>>,
+    pub(super) activate_us: u64,
+}
+
+impl From<control::Rollout> for Rollout {
+    fn from(rollout: control::Rollout) -> Rollout {
+        Rollout {
+            outcome: rollout.outcome.name(),
+            policy: rollout.policy.to_string(),
+            revision: rollout.revision,
+            previous: rollout.previous,
+            reason: rollout.reason,
+            activate_us: rollout.activate.as_micros() as u64,
+        }
+    }
+}
+
+/// The gateway as it is now.
+#[derive(Serialize)]
+pub(super) struct Status {
+    /// `serving` or `draining`.
+    state: &'static str,
+    version: &'static str,
+    region: Box<str>,
+    uptime_ms: u64,
+    sessions: usize,
+    rooms: usize,
+    packets_to_node: u64,
+    packets_to_client: u64,
+    bytes_to_node: u64,
+    bytes_to_client: u64,
+    key_frames_to_node: u64,
+    key_frames_to_client: u64,
+    /// By reason.
+    drops: BTreeMap<&'static str, u64>,
+    udp: Vec<SocketAddr>,
+    quic: Option<SocketAddr>,
+    quic_counts: BTreeMap<&'static str, u64>,
+}
+
+impl From<control::Status> for Status {
+    fn from(status: control::Status) -> Status {
+        Status {
+            state: if status.admitting { "serving" } else { "draining" },
+            version: env!("CARGO_PKG_VERSION"),
+            region: status.region,
+            uptime_ms: status.up.as_millis() as u64,
+            sessions: status.sessions,
+            rooms: status.rooms,
+            packets_to_node: status.packets_to_node,
+            packets_to_client: status.packets_to_client,
+            bytes_to_node: status.bytes_to_node,
+            bytes_to_client: status.bytes_to_client,
+            key_frames_to_node: status.key_frames_to_node,
+            key_frames_to_client: status.key_frames_to_client,
+            drops: status.drops.into_iter().collect(),
+            udp: status.udp,
+            quic: status.quic,
+            quic_counts: status.quic_counts.into_iter().collect(),
+        }
+    }
+}
