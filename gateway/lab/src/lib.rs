@@ -5,6 +5,7 @@ pub mod admin;
 pub mod client;
 pub mod clock;
 pub mod datagrams;
+pub mod demo;
 pub mod ledger;
 mod mark;
 pub mod otlp;

@@ -187,6 +187,18 @@ impl Continuity {
         self.streams.iter().filter(|stream| stream.epoch() == self.epoch).map(Stream::source)
     }
 
+    /// The SSRC and sequence number that a packet of the present hop would be sent with. It is not passed, and takes no
+    /// number; `None` before its stream was heard.
+    pub fn numbers(&self, header: &rtp::Header) -> Option<(u32, u16)> {
+        let stream = self.streams.iter().find(|s| s.carries(self.epoch, header.ssrc))?;
+        match stream.numbers_of(header) {
+            Pass::Rewrite { ssrc, sequence, .. } if self.protection == Protection::Clear => {
+                Some((ssrc, sequence))
+            }
+            _ => Some((header.ssrc, header.sequence)),
+        }
+    }
+
     /// The next stream that the present hop began to deliver since this was last asked, so that a
     /// key frame can be asked for with an SSRC that hop knows.
     pub fn poll_joined(&mut self) -> Option<Source> {

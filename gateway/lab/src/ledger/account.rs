@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Ledger, Path};
+use super::{Arrival, Ledger, Path};
 
 /// How long before a node's death its packets may already be lost with it: what it had taken in and not given back.
 const BEFORE_DEATH_NS: u64 = 40_000_000;
@@ -102,6 +102,26 @@ impl Ledger {
             }
         }
         account
+    }
+
+    /// Which packet a receiver would have got with this SSRC and sequence number: numbers go on from the last that came
+    /// with that SSRC before. `None` where nothing did.
+    pub fn number_at(
+        &self,
+        receiver: u64,
+        ssrc: u32,
+        sequence: u16,
+        before_ns: u64,
+    ) -> Option<(Path, u64)> {
+        let same = |arrival: &&Arrival| arrival.ssrc == ssrc && arrival.at_ns <= before_ns;
+        let last =
+            |arrivals: &'_ [Arrival]| arrivals.iter().filter(same).max_by_key(|a| a.at_ns).copied();
+        let paths = self.paths_to(receiver);
+        let (path, last) = paths
+            .filter_map(|(&path, arrivals)| Some((path, last(arrivals)?)))
+            .max_by_key(|(_, arrival)| arrival.at_ns)?;
+        let ahead = sequence.wrapping_sub(last.sequence).cast_signed();
+        Some((path, last.number.checked_add_signed(ahead.into())?))
     }
 
     /// Rooms whose last packet before this time was stamped by this node.

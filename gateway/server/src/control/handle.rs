@@ -11,7 +11,7 @@ use evenkeel_core::{
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::policy::Source;
-use crate::worker::Totals;
+use crate::worker::{ShedRun, Totals};
 
 /// Requests that may wait; past it the caller is told that control is busy.
 pub(crate) const REQUESTS_MAX: usize = 4_096;
@@ -128,6 +128,13 @@ pub enum Happened {
     Core(Event),
     /// A revision was activated, refused or rolled back.
     Rollout(Rollout),
+    /// A rung kept packets from a session's client, by number.
+    Shed {
+        /// The session.
+        session: SessionId,
+        /// Which packets.
+        run: ShedRun,
+    },
 }
 
 /// One session as it stands.

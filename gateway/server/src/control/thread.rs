@@ -201,6 +201,9 @@ impl Control {
                     }
                 }
             }
+            Report::Shed { session, run } => {
+                self.tell_happened(super::Happened::Shed { session, run })
+            }
             Report::Removed { session, totals } => {
                 if let Some(event) = self.closing.remove(&session) {
                     self.tell(event, Some(totals));
@@ -486,12 +489,11 @@ impl Control {
     }
 
     pub(super) fn tell_rollout(&self, rollout: super::Rollout) {
-        let told = Told {
-            at: SystemTime::now(),
-            event: super::Happened::Rollout(rollout),
-            totals: None,
-            caller: None,
-        };
+        self.tell_happened(super::Happened::Rollout(rollout));
+    }
+
+    fn tell_happened(&self, event: super::Happened) {
+        let told = Told { at: SystemTime::now(), event, totals: None, caller: None };
         let _ = self.events.send(Arc::new(told));
     }
 

@@ -90,8 +90,21 @@ pub(crate) enum Report {
     Knock { listener: u8, source: SocketAddr, payload_type: u8 },
     /// What was measured of the sessions here.
     Summaries(Vec<Summary>),
+    /// The rung in force kept these from a client.
+    Shed { session: SessionId, run: ShedRun },
     /// A session was forgotten; this is what it carried.
     Removed { session: SessionId, totals: Totals },
+}
+
+/// Packets in a row that a rung kept from a client, by the numbers it would have got them with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShedRun {
+    /// The stream.
+    pub ssrc: u32,
+    /// The first one's sequence number.
+    pub first: u16,
+    /// How many, with sequence numbers in a row.
+    pub packets: u16,
 }
 
 /// What was measured of a session.

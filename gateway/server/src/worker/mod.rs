@@ -27,7 +27,7 @@ use rustix::event::epoll;
 use tokio::sync::mpsc;
 
 pub(crate) use command::{Client, Command, Install, Leg, Report};
-pub use command::{Dscp, Totals};
+pub use command::{Dscp, ShedRun, Totals};
 pub(crate) use ports::Ports;
 use session::{Loan, Session};
 pub use stamps::{Stamps, Way};
@@ -322,6 +322,7 @@ impl Worker {
         for &(listener, address) in session.learned() {
             self.flows.remove(&crate::flows::Key::Udp { listener, address }, home);
         }
+        session.tell_shed(&self.ways);
         self.ways.report(Report::Removed { session: session.id, totals: session.final_totals() });
     }
 

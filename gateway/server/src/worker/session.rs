@@ -9,7 +9,7 @@ use evenkeel_core::{Board, Hop, Kind, Media, Plan, RouteCell, RtcpPort, SessionI
 use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
 use evenkeel_media::{demux, rtp};
 
-use super::command::{Client, Dscp, Install, Leg, Report, Summary, Totals};
+use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
 use super::feedback::Feedback;
 use super::measure::Measure;
 use super::ports::Ports;
@@ -19,6 +19,9 @@ use crate::flows::Home;
 
 /// Without a connectivity check for so long, nothing is sent to the client any more (RFC 7675).
 const CONSENT: Duration = Duration::from_secs(30);
+
+/// What is shed in a row is told this often: whoever counts needs it to the number, not to the moment.
+const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// Addresses that passed a check and may send, at a time: old ones stay valid for a moment after a rebinding.
 const CHECKED_MAX: usize = 4;
@@ -42,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) measure: Measure,
     pub(crate) feedback: Feedback,
     pub(crate) totals: Totals,
+    /// What was shed and is not yet told, and since when.
+    shed: Option<(ShedRun, Instant)>,
 }
 
 /// Where a UDP client is reached.
@@ -91,6 +96,7 @@ impl Session {
             measure: Measure::new(now),
             feedback: Feedback::new(seed as u32, &media),
             totals: Totals::default(),
+            shed: None,
             media,
         }
     }
@@ -124,6 +130,7 @@ impl Session {
         let capped = self.plan.cap_kbps != plan.cap_kbps;
         self.plan = plan;
         if restored {
+            self.tell_shed(loan.ways);
             self.feedback.want_key_frame();
         }
         if capped {
@@ -235,8 +242,9 @@ impl Session {
         let leaving = match verdict {
             Verdict::Pass { leaving, .. } => leaving,
             Verdict::Drop(reason) => {
-                if reason == Reason::Shed {
+                if let (Reason::Shed, Some(header)) = (reason, &header) {
                     self.totals.shed += 1;
+                    self.note_shed(from, header, loan);
                 }
                 return loan.ways.drop(reason);
             }
@@ -250,6 +258,31 @@ impl Session {
         match header {
             Some(header) => self.rtp_to_client(from, epoch, &header, packet, loan),
             None => self.rtcp_to_client(epoch, packet, loan),
+        }
+    }
+
+    /// What is shed is told by number, so that nobody takes it for loss.
+    fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
+        // Of a hop nothing was heard from yet, the numbers are not settled.
+        let numbers = self.continuity.numbers(header).filter(|_| self.hearing == Some(from));
+        let Some((ssrc, first)) = numbers else {
+            return;
+        };
+        if let Some((run, _)) = &mut self.shed
+            && run.ssrc == ssrc
+            && run.first.wrapping_add(run.packets) == first
+            && run.packets < u16::MAX
+        {
+            run.packets += 1;
+            return;
+        }
+        self.tell_shed(loan.ways);
+        self.shed = Some((ShedRun { ssrc, first, packets: 1 }, loan.now));
+    }
+
+    pub(crate) fn tell_shed(&mut self, ways: &Ways) {
+        if let Some((run, _)) = self.shed.take() {
+            ways.report(Report::Shed { session: self.id, run });
         }
     }
 
@@ -433,10 +466,14 @@ impl Session {
         }
     }
 
-    /// Every 100 ms: repeats the cap when it is due.
+    /// Every 100 ms: repeats the cap when it is due, and tells what was shed.
     pub(crate) fn tick(&mut self, loan: &mut Loan<'_>) {
         if self.plan.cap_kbps > 0 && self.feedback.cap_is_due(loan.now) {
             self.send_cap(loan);
+        }
+        let due = |since: Instant| loan.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
+        if self.shed.is_some_and(|(_, since)| due(since)) {
+            self.tell_shed(loan.ways);
         }
     }
 

@@ -1,0 +1,152 @@
+//! A small world on loopback, and what happens to it: nodes are killed under live calls and streams, a network is
+//! spoiled, policies are swapped, strangers knock. Everyone but the gateway is played by this crate; every claim is
+//! reckoned from what clients received.
+
+mod acts;
+mod cast;
+mod chronicle;
+mod judge;
+mod process;
+mod report;
+mod stage;
+mod table;
+mod telemetry;
+mod unruly;
+mod watch;
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin;
+use crate::otlp::{self, Listen};
+
+/// See the gateway work: calls and streams, nodes that die, policies that change. Takes about 40 seconds.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Say what happened as one JSON object, the last line on standard output
+    #[arg(long)]
+    json: bool,
+    /// Sessions: four fifths in 1v1 calls, the others in live streams
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..=2_000))]
+    sessions: u32,
+    /// Where all dice come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Keep the folder with configuration and logs
+    #[arg(long)]
+    keep: bool,
+    /// Be the receiver of telemetry that the demo starts as a process of its own
+    #[arg(long, hide = true)]
+    receive_telemetry: bool,
+}
+
+/// Why there is no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The system has no process, socket or file for us.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What it said.
+        error: io::Error,
+    },
+    /// A process did not start, or ended.
+    #[error("{process} {how}; its log says:\n{log}")]
+    Process {
+        /// Which.
+        process: String,
+        /// What it did.
+        how: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// The gateway's API refused what the demo needs.
+    #[error("the gateway did not do as asked ({what}): {error}")]
+    Admin {
+        /// What was asked.
+        what: String,
+        /// What it said.
+        error: admin::Failed,
+    },
+    /// Something that should have happened did not.
+    #[error("waited {seconds} s in vain for {what}")]
+    InVain {
+        /// For what.
+        what: String,
+        /// How long.
+        seconds: u64,
+    },
+    /// A person ended it.
+    #[error("interrupted; everything that was started has been ended")]
+    Interrupted,
+}
+
+impl Failed {
+    fn system(what: &str) -> impl FnOnce(io::Error) -> Failed + use<'_> {
+        move |error| Failed::System { what: what.to_owned(), error }
+    }
+
+    fn admin(what: &str) -> impl FnOnce(admin::Failed) -> Failed + use<'_> {
+        move |error| Failed::Admin { what: what.to_owned(), error }
+    }
+}
+
+/// Plays all acts with this binary as gateway, nodes and receiver, and says whether everything went as promised.
+/// Progress goes to standard error. Whatever was started has ended when this returns, however it returns.
+///
+/// # Errors
+/// Any [`Failed`].
+pub fn run(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
+    if options.receive_telemetry {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        otlp::run(Listen { grpc: any, http: any })
+            .map_err(Failed::system("receiving telemetry"))?;
+        return Ok(true);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failed::system("starting an event loop"))?;
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = show(options, evenkeel) => outcome,
+            interrupted = interrupted() => interrupted,
+        }
+    })
+}
+
+async fn show(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
+    let (chronicle, ledger) = acts::play(options, evenkeel).await?;
+    let report = judge::judge(&chronicle, &ledger);
+    let shown = table::render(&report);
+    let said = if options.json {
+        eprint!("{shown}");
+        serde_json::to_string(&report)
+            .map_err(io::Error::from)
+            .and_then(|line| writeln!(io::stdout(), "{line}"))
+    } else {
+        write!(io::stdout(), "{shown}")
+    };
+    said.map_err(Failed::system("writing the report"))?;
+    Ok(report.ok)
+}
+
+async fn interrupted() -> Result<bool, Failed> {
+    let heard = |kind| signal(kind).map_err(Failed::system("listening to signals"));
+    let (mut interrupt, mut terminate, mut hangup) = (
+        heard(SignalKind::interrupt())?,
+        heard(SignalKind::terminate())?,
+        heard(SignalKind::hangup())?,
+    );
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Err(Failed::Interrupted)
+}

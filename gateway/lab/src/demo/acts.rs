@@ -1,0 +1,445 @@
+//! The acts, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::Method;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::cast::{Cast, Transport, Troupe};
+use super::chronicle::{Chronicle, Fault, Knocking, Push, Span};
+use super::stage::Stage;
+use super::unruly::{self, Vice};
+use super::watch::{self, Heard, Watch};
+use super::{Failed, Options, telemetry};
+use crate::admin::{Admin, Call, Event};
+use crate::clock;
+use crate::ledger::Ledger;
+use crate::relay::Conditions;
+use crate::stranger::{Stranger, knock_quic};
+
+const STEADY: Duration = Duration::from_secs(4);
+/// How often the control run looks at the gap that everyone hears.
+const CONTROL_EVERY: Duration = Duration::from_millis(100);
+/// How long after a death is watched.
+const AFTER_DEATH: Duration = Duration::from_millis(2_000);
+/// A node that came back is trusted again within this: it is ejected for a second, and wary for two.
+const TRUSTED_WITHIN: Duration = Duration::from_secs(8);
+/// Rooms have both nodes of their region in their route again within this.
+const SPARES_WITHIN: Duration = Duration::from_secs(4);
+/// Loss that the relay makes, per cent.
+const LOSS: u32 = 10;
+const VOICE_ONLY_WITHIN: Duration = Duration::from_secs(8);
+const RESTORED_WITHIN: Duration = Duration::from_secs(15);
+/// A room in four may be moved by policy within a second: all of them in four.
+const SWAP_SETTLES: Duration = Duration::from_secs(4);
+/// After a push, before the next.
+const BETWEEN_PUSHES: Duration = Duration::from_millis(400);
+/// What strangers send at each door.
+const KNOCKS: u32 = 50;
+/// What is sent last has this long to arrive.
+const LAST_WORDS: Duration = Duration::from_millis(700);
+
+/// The node that is killed, and the one that is stopped: both in the gateway's region.
+const KILLED: &str = "east-b1";
+const STOPPED: &str = "east-a1";
+
+/// The policy that is pushed: the plugin that ships, with settings that let rooms stay in the zone they named.
+const POLICY: &str = "call/routing";
+const PLUGIN: &str = "route-nearest";
+
+/// Tells a person where we are.
+struct Progress {
+    since: Instant,
+}
+
+impl Progress {
+    fn say(&self, words: &str) {
+        let at = self.since.elapsed().as_secs_f64();
+        if std::io::stderr().is_terminal() {
+            eprintln!("\x1b[2m{at:5.1} s\x1b[0m  {words}");
+        } else {
+            eprintln!("{at:5.1} s  {words}");
+        }
+    }
+}
+
+/// Everyone, and what is written down as it goes.
+struct Play {
+    stage: Stage,
+    troupe: Troupe,
+    admin: Admin,
+    watch: Watch,
+    progress: Progress,
+    seed: u64,
+    faults: Vec<Fault>,
+    pushes: Vec<Push>,
+}
+
+/// Plays all acts, and gives what is needed to judge them.
+pub(super) async fn play(
+    options: &Options,
+    evenkeel: &Path,
+) -> Result<(Chronicle, Ledger), Failed> {
+    let progress = Progress { since: Instant::now() };
+    progress.say("starting six nodes in three regions, a receiver of telemetry, and the gateway");
+    let mut stage = Stage::set(options, evenkeel).await?;
+    let watch = Watch::begin(&stage.admin()).await?;
+    let cast = Cast::of(options.sessions);
+    progress.say(&format!(
+        "opening {} sessions in {} rooms: {} over UDP, {} over QUIC",
+        cast.players.len(),
+        cast.rooms.len(),
+        cast.count(Transport::Udp),
+        cast.count(Transport::Quic)
+    ));
+    let troupe = Troupe::enter(cast, &mut stage, options.seed).await?;
+    let admin = stage.admin();
+    let seed = options.seed;
+    let (faults, pushes) = (Vec::new(), Vec::new());
+    Play { stage, troupe, admin, watch, progress, seed, faults, pushes }.act().await
+}
+
+impl Play {
+    async fn act(mut self) -> Result<(Chronicle, Ledger), Failed> {
+        let control_ns = self.steady().await;
+        self.kill(KILLED, Signal::SIGKILL).await?;
+        self.heal(KILLED).await?;
+        self.kill(STOPPED, Signal::SIGSTOP).await?;
+        self.heal(STOPPED).await?;
+        let loss = self.lose_packets().await;
+        self.swap().await?;
+        for vice in Vice::ALL {
+            self.push_unruly(vice).await?;
+        }
+        let knocking = self.knock().await?;
+        let (calls, telemetry) = self.leave_alone().await?;
+        self.kill_unattended().await?;
+        self.stage.require_gateway()?;
+        self.progress.say("the last words, and the books");
+
+        let Play { stage, troupe, watch, faults, pushes, .. } = self;
+        let span = Span { from_ns: troupe.from_ns, until_ns: clock::now_ns() };
+        for player in &troupe.cast.players {
+            troupe.books.open().leave(player.session, span.until_ns);
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+        let states = troupe.fleet.states();
+        let failed = states.iter().filter(|(_, state)| state.failed.is_some());
+        let failed = failed.map(|(&session, _)| session).collect();
+        let lossy = troupe.lossy();
+        let Troupe { cast, fleet, books, relay, by_id, .. } = troupe;
+        fleet.finish();
+        let dropped = relay.dropped();
+        stage.end().await?;
+        let events = watch.heard.all().clone();
+        let ledger = books.open().clone();
+        let chronicle = Chronicle {
+            cast,
+            by_id,
+            span,
+            control_ns,
+            faults,
+            loss,
+            lossy,
+            dropped,
+            pushes,
+            knocking,
+            calls,
+            telemetry,
+            events,
+            failed,
+        };
+        Ok((chronicle, ledger))
+    }
+
+    /// Nothing happens: the control run.
+    async fn steady(&self) -> Vec<u64> {
+        self.progress.say("steady state: the control run");
+        let mut moments = Vec::new();
+        let until = Instant::now() + STEADY;
+        while Instant::now() < until {
+            tokio::time::sleep(CONTROL_EVERY).await;
+            moments.push(clock::now_ns());
+        }
+        // What followed the last moment has not arrived yet.
+        tokio::time::sleep(CONTROL_EVERY).await;
+        moments
+    }
+
+    async fn kill(&mut self, node: &str, signal: Signal) -> Result<(), Failed> {
+        let silent = signal == Signal::SIGSTOP;
+        let how = if silent { "stops without a word (SIGSTOP)" } else { "is killed (SIGKILL)" };
+        let rooms = self.rooms_on(node).await?;
+        self.progress.say(&format!("{node} {how} under {rooms} rooms"));
+        let from_ns = clock::now_ns();
+        self.stage.signal_node(node, signal)?;
+        let is_down = |event: &Event| watch::is_node(event, node, "down");
+        self.watch.heard.wait(from_ns, AFTER_DEATH, is_down).await;
+        tokio::time::sleep(AFTER_DEATH).await;
+        let span = Span { from_ns, until_ns: clock::now_ns() };
+        self.faults.push(Fault { node: node.to_owned(), silent, unattended: false, span });
+        self.stage.require_gateway()
+    }
+
+    async fn rooms_on(&mut self, node: &str) -> Result<u64, Failed> {
+        let nodes = self.admin.read("/v1/nodes").await.map_err(Failed::admin("listing nodes"))?;
+        let rows = nodes["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+        Ok(rows
+            .iter()
+            .find(|row| row["node"] == node)
+            .and_then(|row| row["rooms"].as_u64())
+            .unwrap_or(0))
+    }
+
+    /// The node is there again; waits until it is trusted, and stands by for rooms.
+    async fn heal(&mut self, node: &str) -> Result<(), Failed> {
+        self.progress.say(&format!("{node} is back"));
+        let from_ns = clock::now_ns();
+        if self.faults.last().is_some_and(|fault| fault.silent) {
+            self.stage.signal_node(node, Signal::SIGCONT)?;
+        } else {
+            self.stage.restart_node(node).await?;
+        }
+        let is_up = |event: &Event| watch::is_node(event, node, "up");
+        if !self.watch.heard.wait(from_ns, TRUSTED_WITHIN, is_up).await {
+            let what = format!("{node} to be trusted again");
+            return Err(Failed::InVain { what, seconds: TRUSTED_WITHIN.as_secs() });
+        }
+        let until = Instant::now() + SPARES_WITHIN;
+        while Instant::now() < until && !self.all_have_spares().await? {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// Whether every room's second hop is in the region of its first.
+    async fn all_have_spares(&mut self) -> Result<bool, Failed> {
+        let routes = self.routes().await?;
+        Ok(routes.values().all(|route| {
+            let region = |node: &String| node.split_once('-').map(|(region, _)| region.to_owned());
+            route.len() >= 2 && region(&route[0]) == region(&route[1])
+        }))
+    }
+
+    /// The nodes of each room's route.
+    async fn routes(&mut self) -> Result<BTreeMap<String, Vec<String>>, Failed> {
+        let rooms = self.admin.read("/v1/rooms").await.map_err(Failed::admin("listing rooms"))?;
+        let nodes = |room: &Value| {
+            let route = room["route"].as_array().map_or(&[][..], Vec::as_slice);
+            route.iter().map(|hop| watch::word(&hop["node"])).collect()
+        };
+        let rows = rooms["rooms"].as_array().map_or(&[][..], Vec::as_slice);
+        Ok(rows.iter().map(|room| (watch::word(&room["room"]), nodes(room))).collect())
+    }
+
+    /// The UDP clients of one region get a bad network: no other node would help.
+    async fn lose_packets(&mut self) -> Span {
+        let lossy = self.troupe.lossy();
+        self.progress.say(&format!(
+            "{} UDP clients of one region lose {LOSS} % of their packets",
+            lossy.len()
+        ));
+        let from_ns = clock::now_ns();
+        let ids = |heard: &Heard, gives_up: bool| {
+            let arg = |arg| (arg > 0) == gives_up;
+            heard.degraded("voice-only", arg, (from_ns, u64::MAX))
+        };
+        self.troupe.relay.set_all(Conditions::loss_percent(LOSS));
+        let with_video = self.with_video(&lossy);
+        let heard = self.watch.heard.clone();
+        wait_for(VOICE_ONLY_WITHIN, || ids(&heard, true).len() >= with_video).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let given_up = ids(&heard, true);
+        self.progress
+            .say(&format!("{} sessions are on voice only; the network heals", given_up.len()));
+        self.troupe.relay.set_all(Conditions::default());
+        wait_for(RESTORED_WITHIN, || {
+            let lifted = heard.degraded("cap", |cap| cap == 0, (from_ns, u64::MAX)).len();
+            ids(&heard, false).is_superset(&given_up) && lifted >= lossy.len()
+        })
+        .await;
+        Span { from_ns, until_ns: clock::now_ns() }
+    }
+
+    fn with_video(&self, sessions: &BTreeSet<u64>) -> usize {
+        use super::cast::Scenario;
+        let cast = &self.troupe.cast;
+        let seen = cast.players.iter().filter(|player| {
+            sessions.contains(&player.session)
+                && player.video
+                && cast.room_of(player).scenario == Scenario::Call
+        });
+        seen.count()
+    }
+
+    /// The policy that decides where calls go is replaced by one that decides otherwise.
+    async fn swap(&mut self) -> Result<(), Failed> {
+        self.progress
+            .say("another revision of call/routing is pushed: rooms stay in the zone they named");
+        let before = self.routes().await?;
+        let settings = json!({
+            "delay_weight": 0.0, "load_weight": 0.0, "loss_weight": 0.0, "wary_cost": 0.0,
+            "zone_cost": 30.0, "region_cost": 80.0, "spares": 2, "min_stay": "0s", "review_every": "1s",
+        });
+        let shipped = evenkeel_host::shipped().iter().find(|plugin| plugin.name == PLUGIN);
+        let bytes = shipped.map_or(&[][..], |plugin| plugin.bytes);
+        let from_ns = clock::now_ns();
+        let answer = self.push(bytes, Some(&settings)).await?;
+        tokio::time::sleep(SWAP_SETTLES).await;
+        let after = self.routes().await?;
+        let rooms_moved =
+            after.iter().filter(|(room, route)| before.get(*room) != Some(*route)).count();
+        self.progress.say(&format!("{rooms_moved} of {} rooms go another way now", after.len()));
+        let span = Span { from_ns, until_ns: clock::now_ns() };
+        self.pushes.push(Push { policy: POLICY, vice: None, answer, span, rooms_moved });
+        self.stage.require_gateway()
+    }
+
+    async fn push_unruly(&mut self, vice: Vice) -> Result<(), Failed> {
+        let bytes = unruly::plugin(vice, self.seed).map_err(|reason| Failed::InVain {
+            what: format!("a {} plugin: {reason}", vice.name()),
+            seconds: 0,
+        })?;
+        let from_ns = clock::now_ns();
+        let answer = self.push(&bytes, None).await?;
+        tokio::time::sleep(BETWEEN_PUSHES).await;
+        let reason = watch::word(&answer["reason"]);
+        self.progress.say(&format!(
+            "a {} plugin is pushed: {}, {reason}",
+            vice.name(),
+            watch::word(&answer["outcome"])
+        ));
+        let span = Span { from_ns, until_ns: clock::now_ns() };
+        self.pushes.push(Push { policy: POLICY, vice: Some(vice), answer, span, rooms_moved: 0 });
+        self.stage.require_gateway()
+    }
+
+    async fn push(&mut self, wasm: &[u8], settings: Option<&Value>) -> Result<Value, Failed> {
+        let mut path = format!("/v1/policies/{POLICY}");
+        if let Some(settings) = settings {
+            path += "?settings=";
+            for byte in settings.to_string().bytes() {
+                path += &format!("%{byte:02X}");
+            }
+        }
+        let headers = [("content-type", "application/wasm")];
+        let body = Bytes::copy_from_slice(wasm);
+        let call = Call { method: Method::PUT, path: &path, headers: &headers, body };
+        let reply = self.admin.ask(call).await.map_err(Failed::admin("pushing a policy"))?;
+        reply.json().map_err(Failed::admin("pushing a policy"))
+    }
+
+    /// Strangers try every door.
+    async fn knock(&mut self) -> Result<Knocking, Failed> {
+        self.progress
+            .say("strangers knock: unknown addresses, wrong passwords, unknown tags and flows");
+        let before = self.counts().await?;
+        let knocked = Failed::system("knocking");
+        let mut stranger = Stranger::new(self.seed);
+        let gateway = self.stage.udp;
+        let ufrag = self.troupe.ufrag.clone().unwrap_or_default();
+        let mut knock = || -> std::io::Result<()> {
+            stranger.send_rtp(gateway, KNOCKS)?;
+            stranger.send_checks(gateway, &ufrag, KNOCKS)?;
+            stranger.send_bundles(gateway, KNOCKS)?;
+            stranger.send_messages(gateway, KNOCKS)?;
+            if let Some(node) = self.stage.address_of(KILLED) {
+                stranger.send_bundles(node, KNOCKS)?;
+            }
+            Ok(())
+        };
+        knock().map_err(knocked)?;
+        let mut knocking = Knocking::default();
+        if let Some((address, certificate)) = self.troupe.quic {
+            let quic = knock_quic(address, certificate, KNOCKS, self.seed).await;
+            let quic = quic.map_err(|reason| Failed::InVain {
+                what: format!("a stranger's QUIC connection: {reason}"),
+                seconds: 0,
+            })?;
+            knocking.sent += quic.sent();
+            knocking.learned += quic.came;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let report =
+            stranger.report().map_err(Failed::system("listening for answers to strangers"))?;
+        knocking.sent += report.sent();
+        knocking.learned += report.learned();
+        let after = self.counts().await?;
+        let grown = after.into_iter().map(|(reason, count)| {
+            let more = count - before.get(&reason).copied().unwrap_or(0).min(count);
+            (reason, more)
+        });
+        knocking.counted = grown.filter(|(_, more)| *more > 0).collect();
+        Ok(knocking)
+    }
+
+    /// What the gateway dropped so far, by reason.
+    async fn counts(&mut self) -> Result<BTreeMap<String, u64>, Failed> {
+        let status =
+            self.admin.read("/v1/status").await.map_err(Failed::admin("reading the status"))?;
+        let tables =
+            ["drops", "quic_counts"].into_iter().filter_map(|table| status[table].as_object());
+        let counts =
+            tables.flatten().filter_map(|(reason, count)| Some((reason.clone(), count.as_u64()?)));
+        Ok(counts.collect())
+    }
+
+    /// All plugins, the receiver of telemetry and the admin API end.
+    async fn leave_alone(&mut self) -> Result<(super::chronicle::Calls, Value), Failed> {
+        self.progress.say("all plugins, the receiver of telemetry and the admin API end");
+        let metrics =
+            Call { method: Method::GET, path: "/metrics", headers: &[], body: Bytes::new() };
+        let metrics = self.admin.ask(metrics).await.map_err(Failed::admin("reading metrics"))?;
+        let calls = telemetry::calls(&String::from_utf8_lossy(&metrics.body));
+        let policies =
+            self.admin.read("/v1/policies").await.map_err(Failed::admin("listing policies"))?;
+        for policy in policies["policies"].as_array().map_or(&[][..], Vec::as_slice) {
+            let path = format!("/v1/policies/{}:stop", watch::word(&policy["policy"]));
+            self.admin
+                .post(&path, &Value::Null)
+                .await
+                .map_err(Failed::admin("stopping a policy"))?;
+        }
+        let report = self.stage.end_receiver().await?;
+        self.admin
+            .post("/v1/drill:close-api", &Value::Null)
+            .await
+            .map_err(Failed::admin("closing the API"))?;
+        let until = Instant::now() + Duration::from_secs(2);
+        while self.stage.admin().read("/v1/status").await.is_ok() {
+            if Instant::now() > until {
+                return Err(Failed::InVain { what: "the API to end".to_owned(), seconds: 2 });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok((calls, report))
+    }
+
+    async fn kill_unattended(&mut self) -> Result<(), Failed> {
+        self.progress
+            .say(&format!("{KILLED} is killed, and nobody is there to decide or to listen"));
+        let from_ns = clock::now_ns();
+        self.stage.signal_node(KILLED, Signal::SIGKILL)?;
+        tokio::time::sleep(AFTER_DEATH).await;
+        let span = Span { from_ns, until_ns: clock::now_ns() };
+        self.faults.push(Fault { node: KILLED.to_owned(), silent: false, unattended: true, span });
+        Ok(())
+    }
+}
+
+async fn wait_for(within: Duration, mut happened: impl FnMut() -> bool) -> bool {
+    let until = Instant::now() + within;
+    while Instant::now() < until {
+        if happened() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    happened()
+}

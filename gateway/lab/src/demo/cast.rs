@@ -1,0 +1,357 @@
+//! Who plays: calls and streams, their sessions, and how each comes in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use super::Failed;
+use super::stage::{REGIONS, Stage, ZONES};
+use crate::admin::{Admin, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicOffer};
+use crate::client::{Credentials, Fleet, Persona, QuicWay, UdpWay, Video, Voice, Way};
+use crate::clock;
+use crate::ledger::{Books, Member};
+use crate::relay::Relay;
+
+/// The region whose UDP clients get a bad network.
+pub(super) const LOSSY: &str = REGIONS[2];
+/// Of the sessions, one in this many is in a live stream.
+const LIVE_SHARE: u32 = 5;
+/// Sessions of one live stream: a publisher and its viewers.
+const AUDIENCE: u32 = 10;
+/// Of the calls, one in this many has video.
+const VIDEO_SHARE: usize = 4;
+/// All clients must be able to send within this.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+/// From when all can send until packets count: the first words of everyone have crossed by then.
+const SETTLE: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Scenario {
+    Call,
+    Live,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Transport {
+    Udp,
+    Quic,
+}
+
+/// A room, its region and the zone its label names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Room {
+    pub(super) number: u64,
+    pub(super) scenario: Scenario,
+    pub(super) region: &'static str,
+    zone: &'static str,
+}
+
+/// One session.
+#[derive(Clone, Debug)]
+pub(super) struct Player {
+    pub(super) session: u64,
+    pub(super) room: u64,
+    pub(super) transport: Transport,
+    pub(super) video: bool,
+    /// The ones that only listen: viewers of a stream.
+    listens_only: bool,
+}
+
+/// All of them.
+pub(super) struct Cast {
+    pub(super) rooms: Vec<Room>,
+    pub(super) players: Vec<Player>,
+}
+
+/// The cast on stage.
+pub(super) struct Troupe {
+    pub(super) cast: Cast,
+    pub(super) fleet: Fleet,
+    pub(super) books: Books,
+    pub(super) relay: Relay,
+    /// The number of each session, by the id that the gateway gave it.
+    pub(super) by_id: BTreeMap<String, u64>,
+    /// The user fragment of a session that proves itself by STUN, for strangers to name.
+    pub(super) ufrag: Option<String>,
+    /// The certificate and address of the QUIC listener.
+    pub(super) quic: Option<(SocketAddr, [u8; 32])>,
+    /// Since when packets count.
+    pub(super) from_ns: u64,
+}
+
+impl Cast {
+    /// This many sessions: every fourth call with video; both ends by UDP, both by QUIC, or one by each.
+    pub(super) fn of(sessions: u32) -> Cast {
+        let live = (sessions / LIVE_SHARE / AUDIENCE).max(1) * AUDIENCE;
+        let calls = (sessions.saturating_sub(live) / 2) as usize;
+        let mut cast = Cast { rooms: Vec::new(), players: Vec::new() };
+        for call in 0..calls {
+            // Patterns that do not repeat together: every region has calls of every kind.
+            let (region, turn) = (REGIONS[[0, 0, 1, 2][call / 4 % 4]], call / 16);
+            let zone = ZONES[(call ^ call >> 2 ^ call >> 4) % 2];
+            let room = cast.room(Scenario::Call, region, zone);
+            let transports = match call % 4 {
+                0 => [Transport::Udp, Transport::Udp],
+                1 => [Transport::Quic, Transport::Quic],
+                _ => [Transport::Udp, Transport::Quic],
+            };
+            let video = (call + call / 4 + turn).is_multiple_of(VIDEO_SHARE);
+            transports.into_iter().for_each(|transport| cast.player(room, transport, video, false));
+        }
+        for stream in 0..(live / AUDIENCE) as usize {
+            let region = REGIONS[stream % REGIONS.len()];
+            let room = cast.room(Scenario::Live, region, ZONES[stream % 2]);
+            for seat in 0..AUDIENCE as usize {
+                let transport = [Transport::Udp, Transport::Quic][(seat + stream) % 2];
+                cast.player(room, transport, true, seat > 0);
+            }
+        }
+        cast
+    }
+
+    fn room(&mut self, scenario: Scenario, region: &'static str, zone: &'static str) -> u64 {
+        let number = self.rooms.len() as u64 + 1;
+        self.rooms.push(Room { number, scenario, region, zone });
+        number
+    }
+
+    fn player(&mut self, room: u64, transport: Transport, video: bool, listens_only: bool) {
+        let session = self.players.len() as u64 + 1;
+        self.players.push(Player { session, room, transport, video, listens_only });
+    }
+
+    pub(super) fn room_of(&self, player: &Player) -> &Room {
+        &self.rooms[player.room as usize - 1]
+    }
+
+    pub(super) fn count(&self, transport: Transport) -> usize {
+        self.players.iter().filter(|player| player.transport == transport).count()
+    }
+
+    pub(super) fn sessions_by(&self, transport: Transport) -> BTreeSet<u64> {
+        let by = self.players.iter().filter(|player| player.transport == transport);
+        by.map(|player| player.session).collect()
+    }
+}
+
+impl Player {
+    fn persona(&self, seed: u64) -> Persona {
+        let speaks = !self.listens_only;
+        Persona {
+            session: self.session,
+            seed: seed ^ self.session.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            voice: speaks.then(Voice::default),
+            video: (speaks && self.video).then(Video::default),
+        }
+    }
+
+    fn media(&self) -> Vec<Media> {
+        let stream = |kind, payload_type, codec: &str, clock_rate, bitrate: &str| Media {
+            kind,
+            payload_types: vec![PayloadType { payload_type, codec: codec.into(), clock_rate }],
+            feedback: vec!["pli".into(), "remb".into()],
+            bitrate: Some(bitrate.into()),
+        };
+        let voice = Voice::default().payload_type;
+        let video = Video::default().payload_type;
+        let mut media = vec![stream(Kind::Audio, voice, "opus", 48_000, "64 kbit/s")];
+        if self.video {
+            media.push(stream(Kind::Video, video, "vp8", 90_000, "400 kbit/s"));
+        }
+        media
+    }
+
+    /// Half of those by UDP declare their address, half prove themselves by STUN.
+    fn proves_itself(&self) -> bool {
+        self.session.is_multiple_of(2) == (self.session / 4).is_multiple_of(2)
+    }
+}
+
+impl Troupe {
+    /// Opens all sessions and waits until everyone can send.
+    pub(super) async fn enter(cast: Cast, stage: &mut Stage, seed: u64) -> Result<Troupe, Failed> {
+        let books = Books::default();
+        let fleet = Fleet::start(&books).map_err(Failed::system("starting clients"))?;
+        let relay = Relay::start(seed).map_err(Failed::system("starting the relay"))?;
+        let mut troupe = Troupe {
+            cast,
+            fleet,
+            books,
+            relay,
+            by_id: BTreeMap::new(),
+            ufrag: None,
+            quic: None,
+            from_ns: u64::MAX,
+        };
+        let mut admin = stage.admin();
+        for player in troupe.cast.players.clone() {
+            troupe.open(&player, &mut admin, stage.udp, seed).await?;
+        }
+        troupe.wait_ready(stage).await?;
+        troupe.from_ns = clock::now_ns() + clock::nanoseconds(SETTLE);
+        for player in &troupe.cast.players {
+            let (from_ns, until_ns) = (troupe.from_ns, u64::MAX);
+            let Player { session, room, .. } = *player;
+            troupe.books.open().join(Member { session, room, from_ns, until_ns });
+        }
+        tokio::time::sleep(SETTLE).await;
+        Ok(troupe)
+    }
+
+    async fn open(
+        &mut self,
+        player: &Player,
+        admin: &mut Admin,
+        gateway: SocketAddr,
+        seed: u64,
+    ) -> Result<(), Failed> {
+        let what = format!("opening session {}", player.session);
+        let room = self.cast.room_of(player).clone();
+        let mut socket = None;
+        let ingress = match player.transport {
+            Transport::Quic => Ingress::Quic(QuicOffer {}),
+            Transport::Udp => {
+                let bound =
+                    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Failed::system(&what))?;
+                let own = bound.local_addr().map_err(Failed::system(&what))?;
+                let ends = (room.region == LOSSY).then(|| self.relay.lane(player.session, gateway));
+                let ends = ends.transpose().map_err(Failed::system(&what))?;
+                let seen = ends.map_or(own, |ends| ends.far);
+                socket = Some((bound, ends.map(|ends| ends.near)));
+                Ingress::Udp(if player.proves_itself() {
+                    Identity::Stun
+                } else {
+                    Identity::Declared { address: seen, rtcp: None }
+                })
+            }
+        };
+        let scenario = match room.scenario {
+            Scenario::Call => "call",
+            Scenario::Live => "live",
+        };
+        let labels = [("region", room.region), ("zone", room.zone)];
+        let offer = Offer {
+            scenario: scenario.into(),
+            room: format!("{scenario}-{}", room.number),
+            labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            ingress,
+            media: player.media(),
+            rtcp: None,
+            nodes: BTreeMap::new(),
+        };
+        let opened = admin.open(&offer).await.map_err(Failed::admin(&what))?;
+        let Some(way) = self.way(&opened, socket) else {
+            return Err(Failed::InVain {
+                what: format!("an address to send to, {what}"),
+                seconds: 0,
+            });
+        };
+        self.by_id.insert(opened.id, player.session);
+        self.fleet.join(player.persona(seed), way);
+        Ok(())
+    }
+
+    fn way(
+        &mut self,
+        opened: &Opened,
+        socket: Option<(UdpSocket, Option<SocketAddr>)>,
+    ) -> Option<Way> {
+        if let Some((socket, near)) = socket {
+            let answer = opened.udp.as_ref()?;
+            let ice = answer.ufrag.clone().zip(answer.password.clone());
+            let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
+            self.ufrag = self.ufrag.take().or(answer.ufrag.clone());
+            let gateway = near.or(answer.addresses.first().copied())?;
+            return Some(Way::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
+        }
+        let answer = opened.quic.as_ref()?;
+        let (gateway, certificate_sha256) = (*answer.addresses.first()?, answer.certificate()?);
+        self.quic = Some((gateway, certificate_sha256));
+        Some(Way::Quic(QuicWay {
+            gateway,
+            certificate_sha256,
+            flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
+            flow_from_gateway: answer.flow_from_gateway.parse().ok()?,
+        }))
+    }
+
+    async fn wait_ready(&self, stage: &mut Stage) -> Result<(), Failed> {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            stage.require_gateway()?;
+            let states = self.fleet.states();
+            let waiting: Vec<String> = states
+                .iter()
+                .filter(|(_, state)| state.ready_ns.is_none())
+                .map(|(session, state)| match &state.failed {
+                    Some(why) => format!("{session} ({why})"),
+                    None => session.to_string(),
+                })
+                .collect();
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                let what = format!("sessions {} to be able to send", waiting.join(", "));
+                return Err(Failed::InVain { what, seconds: READY_WITHIN.as_secs() });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sessions behind the relay.
+    pub(super) fn lossy(&self) -> BTreeSet<u64> {
+        let lossy = self.cast.players.iter().filter(|player| {
+            player.transport == Transport::Udp && self.cast.room_of(player).region == LOSSY
+        });
+        lossy.map(|player| player.session).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cast_of_200_is_half_udp_half_quic_with_every_fourth_call_in_video() {
+        let cast = Cast::of(200);
+        assert_eq!(cast.players.len(), 200);
+        assert_eq!((cast.count(Transport::Udp), cast.count(Transport::Quic)), (100, 100));
+        let calls = cast.rooms.iter().filter(|room| room.scenario == Scenario::Call).count();
+        let pictures = cast
+            .players
+            .iter()
+            .filter(|player| player.video && cast.room_of(player).scenario == Scenario::Call);
+        assert_eq!((calls, cast.rooms.len(), pictures.count()), (80, 84, 2 * calls / VIDEO_SHARE));
+    }
+
+    #[test]
+    fn every_region_and_zone_has_calls_by_both_ways() {
+        let cast = Cast::of(200);
+        for region in REGIONS {
+            for zone in ZONES {
+                let mut ways = cast.players.iter().filter(|player| {
+                    let room = cast.room_of(player);
+                    room.scenario == Scenario::Call && (room.region, room.zone) == (region, zone)
+                });
+                let first = ways.next().unwrap().transport;
+                assert!(ways.any(|player| player.transport != first), "{region}-{zone}");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_network_meets_someone_with_video_in_every_cast() {
+        for sessions in [20, 24, 40, 100, 200] {
+            let cast = Cast::of(sessions);
+            let meets = |player: &&Player| {
+                player.video
+                    && player.transport == Transport::Udp
+                    && cast.room_of(player).region == LOSSY
+            };
+            let in_call = |player: &&Player| cast.room_of(player).scenario == Scenario::Call;
+            let hit = cast.players.iter().filter(meets).filter(in_call).count();
+            assert!(hit > 0 || sessions < 100, "{sessions}");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! Reckons what happened from the ledger and the chronicle, and holds it against what was promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::cast::{Scenario, Transport};
+use super::chronicle::{Chronicle, Fault, Push, Span};
+use super::report::{
+    Check, Control, Degradation, Failover, Gap, Packets, PolicyCalls, Reload, Report, Rooms,
+    Sessions, Strangers,
+};
+use super::stage::number;
+use super::watch::{at_ns, is_node, word};
+use crate::admin::Event;
+use crate::clock::nanoseconds;
+use crate::ledger::{Account, Death, Excuses, Ledger, Packet, Path, Spread, Switch, Tolerance};
+use crate::stranger;
+
+/// What a receiver may hear when a node dies, p99.
+const GAP_KILLED_MS: f64 = 50.0;
+/// And when it dies without a word.
+const GAP_SILENT_MS: f64 = 70.0;
+/// Of the rooms, this many per cent are decided otherwise by the policy that is swapped in.
+const DECIDED_OTHERWISE_PERCENT: usize = 10;
+/// How long two ends of a call may hear two nodes: a make-before-break.
+const SPLIT_MAX: Duration = Duration::from_millis(500);
+/// Nobody is silent for so long at the end.
+const LAST_HEARD: Duration = Duration::from_millis(1_500);
+/// Reasons by which a gateway counts each kind of stranger.
+const KNOCK_REASONS: [&str; 3] = ["unknown-source", "bad-integrity", "unknown-flow"];
+/// Spans that a demo makes.
+const SPANS: [&str; 5] =
+    ["session.open", "admission", "policy.decide", "policy.rollout", "node.failover"];
+
+pub(super) fn judge(chronicle: &Chronicle, ledger: &Ledger) -> Report {
+    Judge::new(chronicle, ledger).report()
+}
+
+struct Judge<'a> {
+    chronicle: &'a Chronicle,
+    ledger: &'a Ledger,
+    account: Account,
+    switches: Vec<Switch>,
+    udp: BTreeSet<u64>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(chronicle: &'a Chronicle, ledger: &'a Ledger) -> Judge<'a> {
+        let switches = ledger.switches();
+        let udp = chronicle.cast.sessions_by(Transport::Udp);
+        let mut judge = Judge { chronicle, ledger, account: Account::default(), switches, udp };
+        judge.account = ledger.account(&judge.excuses());
+        judge
+    }
+
+    fn excuses(&self) -> Excuses {
+        let death = |fault: &Fault| Death {
+            node: number(&fault.node),
+            died_ns: fault.span.from_ns,
+            flipped_ns: self.flipped_ns(fault),
+        };
+        let deaths = self.chronicle.faults.iter().map(death).collect();
+        let mut excuses = Excuses { deaths, shed: self.shed(), ..Excuses::default() };
+        excuses.add_relay(&self.chronicle.dropped);
+        excuses
+    }
+
+    /// The moment of the board's flip: when the gateway says it condemned the node. Where nobody was there to be told,
+    /// it had flipped by when the first packet came over another node. Without either nothing is excused.
+    fn flipped_ns(&self, fault: &Fault) -> u64 {
+        if let Some(event) = self.condemned(fault) {
+            return at_ns(event);
+        }
+        let seen =
+            self.switches_of(fault).filter(|_| fault.unattended).map(|switch| switch.first_ns);
+        seen.min().unwrap_or(fault.span.from_ns)
+    }
+
+    fn condemned(&self, fault: &Fault) -> Option<&Event> {
+        let mut events = self.chronicle.events.iter().filter(|_| !fault.unattended);
+        events.find(|event| fault.span.holds(at_ns(event)) && is_node(event, &fault.node, "down"))
+    }
+
+    /// Changes of node by those that heard the dead one last.
+    fn switches_of<'b>(&'b self, fault: &'b Fault) -> impl Iterator<Item = &'b Switch> {
+        let node = number(&fault.node);
+        self.switches
+            .iter()
+            .filter(move |switch| switch.from == node && fault.span.holds(switch.first_ns))
+    }
+
+    /// What the gateway says it shed, as numbers of senders: the numbers it would have sent with go on from those that
+    /// arrived before.
+    fn shed(&self) -> BTreeSet<(Path, u64)> {
+        let mut shed = BTreeSet::new();
+        for event in self.chronicle.events.iter().filter(|event| event.name == "shed") {
+            let Some(&receiver) = self.chronicle.by_id.get(&word(&event.data["session"])) else {
+                continue;
+            };
+            let number = |key: &str| event.data[key].as_u64().unwrap_or(0);
+            let (ssrc, first, packets) = (number("ssrc"), number("first"), number("packets"));
+            let (Ok(ssrc), Ok(first)) = (u32::try_from(ssrc), u16::try_from(first)) else {
+                continue;
+            };
+            if let Some((path, number)) = self.ledger.number_at(receiver, ssrc, first, at_ns(event))
+            {
+                shed.extend((number..number + packets).map(|number| (path, number)));
+            }
+        }
+        shed
+    }
+
+    fn report(&self) -> Report {
+        let chronicle = self.chronicle;
+        let failovers = self.failovers();
+        let reloads: Vec<Reload> = chronicle.pushes.iter().map(|push| self.reload(push)).collect();
+        let mut report = Report {
+            sessions: self.sessions(),
+            rooms: self.rooms(),
+            packets: self.packets(),
+            failovers,
+            control: self.control(),
+            continuity_breaks: self.ledger.continuity_breaks(Tolerance::default()).len(),
+            degradation: self.degradation(),
+            reloads,
+            policy_calls: PolicyCalls {
+                total: chronicle.calls.total,
+                applied: chronicle.calls.applied,
+                differs_from_native: chronicle.calls.differs,
+                faults: chronicle.calls.faults,
+            },
+            strangers: self.strangers(),
+            spans_received: self.spans(),
+            checks: Vec::new(),
+            ok: false,
+        };
+        report.checks = self.checks(&report);
+        report.ok = report.checks.iter().all(|check| check.kept);
+        report
+    }
+
+    fn sessions(&self) -> Sessions {
+        let chronicle = self.chronicle;
+        let closed = chronicle
+            .events
+            .iter()
+            .filter(|event| event.name == "closed" && at_ns(event) < chronicle.span.until_ns);
+        let closed = closed.filter_map(|event| chronicle.by_id.get(&word(&event.data["session"])));
+        let until_ns = chronicle.span.until_ns;
+        let silent = self.ledger.silent(until_ns - nanoseconds(LAST_HEARD), until_ns);
+        let lost: BTreeSet<u64> =
+            closed.copied().chain(silent).chain(chronicle.failed.iter().copied()).collect();
+        let count = |transport| chronicle.cast.count(transport);
+        Sessions { udp: count(Transport::Udp), quic: count(Transport::Quic), lost: lost.len() }
+    }
+
+    fn rooms(&self) -> Rooms {
+        let rooms = &self.chronicle.cast.rooms;
+        let calls = rooms.iter().filter(|room| room.scenario == Scenario::Call).count();
+        let split: BTreeSet<u64> =
+            self.ledger.splits(SPLIT_MAX).into_iter().map(|split| split.room).collect();
+        Rooms { calls, streams: rooms.len() - calls, split: split.len() }
+    }
+
+    fn packets(&self) -> Packets {
+        let misdelivered = self.ledger.misdelivered();
+        Packets {
+            sent: self.ledger.sent_count(),
+            received: self.ledger.arrived_count(),
+            lost: self.account.lost.len(),
+            lost_to_faults: self.account.lost_to_faults.len(),
+            shed: self.account.shed.len(),
+            twice: self.ledger.twice().len(),
+            misdelivered: misdelivered.len(),
+        }
+    }
+
+    fn control(&self) -> Control {
+        let (mut udp, mut quic) = (Vec::new(), Vec::new());
+        for &at_ns in &self.chronicle.control_ns {
+            for gap in self.ledger.gaps_at(at_ns) {
+                if self.udp.contains(&gap.receiver) { &mut udp } else { &mut quic }
+                    .push(gap.gap_ns);
+            }
+        }
+        Control { gap_ms: gap(Transport::Udp, udp), gap_ms_quic: gap(Transport::Quic, quic) }
+    }
+
+    /// Each fault as UDP clients and as QUIC clients heard it, and the moves of the swap.
+    fn failovers(&self) -> Vec<Failover> {
+        let mut failovers = Vec::new();
+        for transport in [Transport::Udp, Transport::Quic] {
+            for fault in &self.chronicle.faults {
+                failovers.push(self.failover(fault, transport));
+            }
+            let swaps = self.chronicle.pushes.iter().filter(|push| push.vice.is_none());
+            failovers.extend(swaps.map(|push| self.planned(push, transport)));
+        }
+        failovers
+    }
+
+    fn failover(&self, fault: &Fault, transport: Transport) -> Failover {
+        let condemned = self.condemned(fault);
+        let detect_ms = condemned
+            .map(|event| Spread::of_ns(vec![at_ns(event).saturating_sub(fault.span.from_ns)]));
+        let switches: Vec<&Switch> = self
+            .switches_of(fault)
+            .filter(|switch| self.is_by(switch.receiver, transport))
+            .collect();
+        let witnesses = condemned.and_then(|event| event.data["witnesses"].as_array());
+        let witnesses = witnesses.into_iter().flatten().map(|witness| word(&witness["witness"]));
+        Failover {
+            cause: "node-down",
+            silent: fault.silent,
+            unattended: fault.unattended,
+            ingress: ingress(transport),
+            node: fault.node.clone(),
+            sessions: switches.len(),
+            detect_ms,
+            gap_ms: gap(transport, switches.iter().map(|switch| switch.gap_ns()).collect()),
+            packets_lost: self.lost_within(&self.account.lost_to_faults, fault.span, transport),
+            by_witness: witnesses.map(|witness| (witness, switches.len())).collect(),
+        }
+    }
+
+    /// What a policy moved, make-before-break.
+    fn planned(&self, push: &Push, transport: Transport) -> Failover {
+        let switches = self.switches.iter().filter(|switch| {
+            push.span.holds(switch.first_ns) && self.is_by(switch.receiver, transport)
+        });
+        let gaps: Vec<u64> = switches.map(Switch::gap_ns).collect();
+        Failover {
+            cause: "quality",
+            silent: false,
+            unattended: false,
+            ingress: ingress(transport),
+            node: String::new(),
+            sessions: gaps.len(),
+            detect_ms: None,
+            gap_ms: gap(transport, gaps),
+            packets_lost: self.lost_within(&self.account.lost, push.span, transport),
+            by_witness: BTreeMap::new(),
+        }
+    }
+
+    fn is_by(&self, session: u64, transport: Transport) -> bool {
+        self.udp.contains(&session) == (transport == Transport::Udp)
+    }
+
+    fn lost_within(&self, packets: &[Packet], span: Span, transport: Transport) -> usize {
+        let early = nanoseconds(Duration::from_millis(100));
+        let span = Span { from_ns: span.from_ns - early, ..span };
+        packets
+            .iter()
+            .filter(|packet| {
+                span.holds(packet.sent_ns) && self.is_by(packet.path.receiver, transport)
+            })
+            .count()
+    }
+
+    fn degradation(&self) -> Degradation {
+        let chronicle = self.chronicle;
+        let mut done: BTreeMap<(u64, String), Vec<u64>> = BTreeMap::new();
+        for event in chronicle.events.iter().filter(|event| event.name == "degraded") {
+            if let Some(&session) = chronicle.by_id.get(&word(&event.data["session"])) {
+                let arg = event.data["arg"].as_u64().unwrap_or(0);
+                done.entry((session, word(&event.data["op"]))).or_default().push(arg);
+            }
+        }
+        let sessions = |op: &str| -> BTreeSet<u64> {
+            let with = done
+                .iter()
+                .filter(|((_, other), args)| other == op && args.iter().any(|&arg| arg > 0));
+            with.map(|((session, _), _)| *session).collect()
+        };
+        let (capped, voice_only) = (sessions("cap"), sessions("voice-only"));
+        let all: BTreeSet<u64> = capped.union(&voice_only).copied().collect();
+        let is_restored = |session: &&u64| {
+            let mut of_session = done.iter().filter(|((other, _), _)| other == *session);
+            of_session.all(|(_, args)| args.last() == Some(&0))
+        };
+        let lossy = |set: &BTreeSet<u64>| set.intersection(&chronicle.lossy).count();
+        Degradation {
+            capped: lossy(&capped),
+            voice_only: lossy(&voice_only),
+            restored: all
+                .iter()
+                .filter(is_restored)
+                .filter(|s| chronicle.lossy.contains(s))
+                .count(),
+            others: all.difference(&chronicle.lossy).count(),
+        }
+    }
+
+    fn reload(&self, push: &Push) -> Reload {
+        let within = |transport| self.lost_within(&self.account.lost, push.span, transport);
+        Reload {
+            policy: push.policy,
+            plugin: push.vice.map_or("good", |vice| vice.name()),
+            outcome: word(&push.answer["outcome"]),
+            reason: push.answer["reason"].as_str().map(str::to_owned),
+            activate_us: push.answer["activate_us"].as_u64().unwrap_or(0),
+            packets_lost: within(Transport::Udp) + within(Transport::Quic),
+            rooms_moved: push.rooms_moved,
+        }
+    }
+
+    fn strangers(&self) -> Strangers {
+        let knocking = &self.chronicle.knocking;
+        let misdelivered = self.ledger.misdelivered();
+        let forwarded =
+            misdelivered.iter().filter(|arrival| arrival.sender == stranger::SESSION).count();
+        Strangers {
+            sent: knocking.sent,
+            forwarded: forwarded as u64,
+            learned: knocking.learned,
+            counted: knocking.counted.clone(),
+        }
+    }
+
+    fn spans(&self) -> BTreeMap<String, u64> {
+        let spans = self.chronicle.telemetry["spans_received"].as_object();
+        let spans = spans.into_iter().flatten();
+        spans.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?))).collect()
+    }
+
+    fn checks(&self, report: &Report) -> Vec<Check> {
+        let mut checks = Vec::new();
+        let mut check = |promise: &str, kept: bool, found: String| {
+            checks.push(Check { promise: promise.to_owned(), kept, found });
+        };
+        let Report { sessions, rooms, packets, degradation, strangers, .. } = report;
+        check("no session is lost", sessions.lost == 0, format!("{} lost", sessions.lost));
+        check("no call is split between nodes", rooms.split == 0, format!("{} split", rooms.split));
+        check(
+            "no packet is lost but to faults",
+            packets.lost == 0,
+            format!("{} lost", packets.lost),
+        );
+        let strays = packets.misdelivered + packets.twice;
+        check("no packet comes twice, or to another room", strays == 0, format!("{strays} did"));
+        let breaks = report.continuity_breaks;
+        check(
+            "numbers and timestamps go on at every switch",
+            breaks == 0,
+            format!("{breaks} breaks"),
+        );
+        for failover in report.failovers.iter().filter(|failover| failover.cause == "node-down") {
+            let (budget, how) = match (failover.silent, failover.unattended) {
+                (true, _) => (GAP_SILENT_MS, "stopped in silence"),
+                (false, false) => (GAP_KILLED_MS, "killed"),
+                (false, true) => (GAP_KILLED_MS, "killed with plugins, API and receiver dead"),
+            };
+            let promise =
+                format!("{how}: {} hears a gap of at most {budget} ms (p99)", failover.ingress);
+            let p99 = failover.gap_ms.spread.p99;
+            let kept = failover.sessions > 0 && p99 <= budget;
+            check(&promise, kept, format!("{p99:.1} ms, {} sessions", failover.sessions));
+        }
+        let seen = degradation.capped > 0 && degradation.voice_only > 0;
+        let given_up =
+            format!("{} capped, {} voice only", degradation.capped, degradation.voice_only);
+        check("a bad network: less is sent, then voice only", seen, given_up);
+        let restored = degradation.restored >= degradation.capped.max(degradation.voice_only);
+        check(
+            "and all of it comes back",
+            seen && restored,
+            format!("{} restored", degradation.restored),
+        );
+        for reload in &report.reloads {
+            let (promise, kept) = if reload.plugin == "good" {
+                let all = rooms.calls + rooms.streams;
+                let enough = reload.rooms_moved * 100 >= all * DECIDED_OTHERWISE_PERCENT;
+                (
+                    "a policy is swapped: 10 % of rooms are decided otherwise".to_owned(),
+                    reload.outcome == "activated" && enough,
+                )
+            } else {
+                let kept_out = matches!(reload.outcome.as_str(), "refused" | "rolled-back");
+                let reasoned = reload.reason.as_ref().is_some_and(|reason| !reason.is_empty());
+                (
+                    format!("a {} plugin does not come into force", reload.plugin),
+                    kept_out && reasoned,
+                )
+            };
+            let found = format!(
+                "{}, {} rooms, {} packets lost",
+                reload.outcome, reload.rooms_moved, reload.packets_lost
+            );
+            check(&promise, kept && reload.packets_lost == 0, found);
+        }
+        let calls = &report.policy_calls;
+        let decided = calls.applied > 0 && calls.differs_from_native > 0;
+        check(
+            "plugins decide",
+            decided,
+            format!("{} of {} answers applied", calls.applied, calls.total),
+        );
+        let kept_out = strangers.sent > 0 && strangers.forwarded == 0 && strangers.learned == 0;
+        check(
+            "no stranger is forwarded or learned",
+            kept_out,
+            format!("{} knocks", strangers.sent),
+        );
+        let missing = absent(&KNOCK_REASONS, &strangers.counted);
+        check("each kind of stranger is counted", missing.is_empty(), found_of(&missing));
+        let missing = absent(&SPANS, &report.spans_received);
+        check("spans of every kind reached the receiver", missing.is_empty(), found_of(&missing));
+        checks
+    }
+}
+
+fn absent(names: &[&str], counts: &BTreeMap<String, u64>) -> Vec<String> {
+    let absent = names.iter().filter(|&&name| counts.get(name).copied().unwrap_or(0) == 0);
+    absent.map(|&name| name.to_owned()).collect()
+}
+
+fn found_of(missing: &[String]) -> String {
+    if missing.is_empty() { "all".to_owned() } else { format!("none of {}", missing.join(", ")) }
+}
+
+fn ingress(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Udp => "udp",
+        Transport::Quic => "quic",
+    }
+}
+
+fn gap(transport: Transport, gaps: Vec<u64>) -> Gap {
+    let clock = match transport {
+        Transport::Udp => "kernel",
+        Transport::Quic => "reader",
+    };
+    Gap { spread: Spread::of_ns(gaps), clock }
+}

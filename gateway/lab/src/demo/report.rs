@@ -1,0 +1,132 @@
+//! What is said at the end: the JSON object, whose keys scripts rely on.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::ledger::Spread;
+
+#[derive(Serialize, Debug)]
+pub(super) struct Report {
+    pub(super) sessions: Sessions,
+    pub(super) rooms: Rooms,
+    pub(super) packets: Packets,
+    pub(super) failovers: Vec<Failover>,
+    pub(super) control: Control,
+    pub(super) continuity_breaks: usize,
+    pub(super) degradation: Degradation,
+    pub(super) reloads: Vec<Reload>,
+    pub(super) policy_calls: PolicyCalls,
+    pub(super) strangers: Strangers,
+    pub(super) spans_received: BTreeMap<String, u64>,
+    /// Every promise, and what was found.
+    pub(super) checks: Vec<Check>,
+    pub(super) ok: bool,
+}
+
+#[derive(Serialize, Debug)]
+pub(super) struct Sessions {
+    pub(super) udp: usize,
+    pub(super) quic: usize,
+    pub(super) lost: usize,
+}
+
+#[derive(Serialize, Debug)]
+pub(super) struct Rooms {
+    pub(super) calls: usize,
+    pub(super) streams: usize,
+    pub(super) split: usize,
+}
+
+#[derive(Serialize, Debug)]
+pub(super) struct Packets {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    pub(super) lost: usize,
+    pub(super) lost_to_faults: usize,
+    pub(super) shed: usize,
+    pub(super) twice: usize,
+    pub(super) misdelivered: usize,
+}
+
+/// What receivers of one kind heard of one change of node.
+#[derive(Serialize, Debug)]
+pub(super) struct Failover {
+    pub(super) cause: &'static str,
+    pub(super) silent: bool,
+    pub(super) unattended: bool,
+    pub(super) ingress: &'static str,
+    pub(super) node: String,
+    pub(super) sessions: usize,
+    /// From the death until the node was condemned; none where nobody was there to be told.
+    pub(super) detect_ms: Option<Spread>,
+    pub(super) gap_ms: Gap,
+    pub(super) packets_lost: usize,
+    /// Sessions, by each witness that accused the node when it was condemned.
+    pub(super) by_witness: BTreeMap<String, usize>,
+}
+
+#[derive(Serialize, Clone, Copy, Debug)]
+pub(super) struct Gap {
+    #[serde(flatten)]
+    pub(super) spread: Spread,
+    /// `kernel` for UDP, `reader` for QUIC.
+    pub(super) clock: &'static str,
+}
+
+#[derive(Serialize, Debug)]
+pub(super) struct Control {
+    /// Of UDP clients.
+    pub(super) gap_ms: Gap,
+    /// Of QUIC clients.
+    pub(super) gap_ms_quic: Gap,
+}
+
+#[derive(Serialize, Debug)]
+pub(super) struct Degradation {
+    /// Sessions behind the bad network that were told to send less.
+    pub(super) capped: usize,
+    /// That got voice only.
+    pub(super) voice_only: usize,
+    /// That got back everything they had given up.
+    pub(super) restored: usize,
+    /// Sessions degraded that had a good network.
+    pub(super) others: usize,
+}
+
+#[derive(Serialize, Debug)]
+pub(super) struct Reload {
+    pub(super) policy: &'static str,
+    /// `good`, or what is wrong with it.
+    pub(super) plugin: &'static str,
+    pub(super) outcome: String,
+    pub(super) reason: Option<String>,
+    pub(super) activate_us: u64,
+    pub(super) packets_lost: usize,
+    pub(super) rooms_moved: usize,
+}
+
+#[derive(Serialize, Debug)]
+pub(super) struct PolicyCalls {
+    pub(super) total: u64,
+    pub(super) applied: u64,
+    pub(super) differs_from_native: u64,
+    pub(super) faults: u64,
+}
+
+#[derive(Serialize, Debug)]
+pub(super) struct Strangers {
+    pub(super) sent: u64,
+    pub(super) forwarded: u64,
+    pub(super) learned: u64,
+    /// What the gateway counted meanwhile.
+    pub(super) counted: BTreeMap<String, u64>,
+}
+
+/// A promise, and whether it was kept.
+#[derive(Serialize, Debug)]
+pub(super) struct Check {
+    pub(super) promise: String,
+    pub(super) kept: bool,
+    pub(super) found: String,
+}

@@ -1,0 +1,241 @@
+//! The world: a folder, a receiver of telemetry, six nodes in three regions of two zones, and the gateway.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::process::Process;
+use super::{Failed, Options};
+use crate::admin::{Admin, Place};
+use crate::sample_node::number_of;
+
+/// The regions; the gateway is in the first.
+pub(super) const REGIONS: [&str; 3] = ["east", "north", "west"];
+/// The zones of each. Nodes of the first keep numbers as they came, those of the second rewrite them.
+pub(super) const ZONES: [&str; 2] = ["a", "b"];
+/// What each node can carry: room for everyone, since capacity is not what the demo is about.
+const CAPACITY: &str = "200 Mbit/s";
+
+const CALL: &str = include_str!("policies/call.toml");
+const LIVE: &str = include_str!("policies/live.toml");
+
+/// The folder of a demo; it goes with this unless it is to be kept.
+struct Folder {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.keep {
+            eprintln!("configuration and logs are in {}", self.path.display());
+        } else {
+            let _gone_already = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// A node, alive or not.
+struct Node {
+    name: String,
+    address: SocketAddr,
+    process: Option<Process>,
+}
+
+/// Everything that runs beside the clients. Dropping it ends all of it.
+pub(super) struct Stage {
+    evenkeel: PathBuf,
+    gateway: Process,
+    receiver: Option<Process>,
+    nodes: Vec<Node>,
+    /// Last, so that nobody still writes into it when it goes.
+    folder: Folder,
+    /// Where the gateway takes UDP.
+    pub(super) udp: SocketAddr,
+    /// Where its admin API is.
+    pub(super) place: Place,
+}
+
+impl Stage {
+    pub(super) async fn set(options: &Options, evenkeel: &Path) -> Result<Stage, Failed> {
+        let folder = folder(options)?;
+        let mut receiver =
+            Process::start(evenkeel, &["demo", "--receive-telemetry"], "receiver", &folder.path)?;
+        let endpoint = text(&receiver.line().await?["grpc"]);
+        let mut nodes = Vec::new();
+        for name in REGIONS.iter().flat_map(|region| ZONES.map(|zone| format!("{region}-{zone}1")))
+        {
+            let (process, address) = node(evenkeel, &folder.path, &name, "127.0.0.1:0").await?;
+            nodes.push(Node { name, address, process: Some(process) });
+        }
+        let config = folder.path.join("evenkeel.toml");
+        write(&config, &configuration(&endpoint, &nodes))?;
+        let words = ["run", "--config", &config.display().to_string(), "--json"];
+        let mut gateway = Process::start(evenkeel, &words, "gateway", &folder.path)?;
+        let listening = gateway.line().await?;
+        let udp = text(&listening["udp"][0]);
+        let Ok(udp) = udp.parse() else {
+            return Err(gateway.failed(format!("listens at {udp:?}")));
+        };
+        let place = Place::Unix(text(&listening["socket"]).into());
+        let receiver = Some(receiver);
+        Ok(Stage { evenkeel: evenkeel.to_owned(), gateway, receiver, nodes, folder, udp, place })
+    }
+
+    /// A new client of the admin API.
+    pub(super) fn admin(&self) -> Admin {
+        Admin::new(self.place.clone())
+    }
+
+    /// Where a node takes packets.
+    pub(super) fn address_of(&self, name: &str) -> Option<SocketAddr> {
+        self.nodes.iter().find(|node| node.name == name).map(|node| node.address)
+    }
+
+    pub(super) fn signal_node(&self, name: &str, signal: Signal) -> Result<(), Failed> {
+        let node = self.nodes.iter().find(|node| node.name == name);
+        node.and_then(|node| node.process.as_ref()).map_or(Ok(()), |process| process.signal(signal))
+    }
+
+    /// Starts a node again that was killed, at its old address.
+    pub(super) async fn restart_node(&mut self, name: &str) -> Result<(), Failed> {
+        if let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) {
+            // The dead one is waited for first: its port is free then.
+            node.process = None;
+            let at = node.address.to_string();
+            node.process = Some(self::node(&self.evenkeel, &self.folder.path, name, &at).await?.0);
+        }
+        Ok(())
+    }
+
+    /// Ends the receiver of telemetry, and gives its report.
+    pub(super) async fn end_receiver(&mut self) -> Result<Value, Failed> {
+        let Some(receiver) = self.receiver.take() else { return Ok(Value::Null) };
+        let report = receiver.end().await?;
+        Ok(report.and_then(|line| serde_json::from_str(&line).ok()).unwrap_or(Value::Null))
+    }
+
+    /// Fails where the gateway has ended by itself.
+    pub(super) fn require_gateway(&mut self) -> Result<(), Failed> {
+        if self.gateway.is_running() {
+            return Ok(());
+        }
+        Err(self.gateway.failed("ended".to_owned()))
+    }
+
+    /// Ends everything in good order.
+    pub(super) async fn end(self) -> Result<(), Failed> {
+        let Stage { gateway, receiver, nodes, folder, .. } = self;
+        gateway.end().await?;
+        for node in nodes {
+            if let Some(mut process) = node.process
+                && process.is_running()
+            {
+                process.end().await?;
+            }
+        }
+        if let Some(receiver) = receiver {
+            receiver.end().await?;
+        }
+        drop(folder);
+        Ok(())
+    }
+}
+
+/// The number that a node of this name stamps.
+pub(super) fn number(name: &str) -> u32 {
+    number_of(name)
+}
+
+fn folder(options: &Options) -> Result<Folder, Failed> {
+    let path = std::env::temp_dir().join(format!("evenkeel-demo-{}", std::process::id()));
+    let what = format!("making {}", path.display());
+    // Only the owner: there are secrets in it.
+    fs::DirBuilder::new().mode(0o700).create(&path).map_err(Failed::system(&what))?;
+    let folder = Folder { path, keep: options.keep };
+    let policies = folder.path.join("policies");
+    fs::create_dir(&policies).map_err(Failed::system(&what))?;
+    write(&policies.join("call.toml"), CALL)?;
+    write(&policies.join("live.toml"), LIVE)?;
+    let secret: String = (0..32).map(|_| fastrand::alphanumeric()).collect();
+    write(&folder.path.join("secret"), &secret)?;
+    Ok(folder)
+}
+
+async fn node(
+    evenkeel: &Path,
+    folder: &Path,
+    name: &str,
+    listen: &str,
+) -> Result<(Process, SocketAddr), Failed> {
+    let secret = folder.join("secret").display().to_string();
+    let mut words =
+        vec!["sample-node", "--name", name, "--listen", listen, "--secret", &secret, "--json"];
+    if name.ends_with("-a1") {
+        words.push("--untouched");
+    }
+    let mut process = Process::start(evenkeel, &words, name, folder)?;
+    let listening = text(&process.line().await?["listening"]);
+    match listening.parse() {
+        Ok(address) => Ok((process, address)),
+        Err(_) => Err(process.failed(format!("listens at {listening:?}"))),
+    }
+}
+
+fn configuration(endpoint: &str, nodes: &[Node]) -> String {
+    let mut text = format!(
+        r#"[gateway]
+region = "{}"
+policies = "policies"
+drain_within = "0s"
+
+[[listen]]
+udp = "127.0.0.1:0"
+identity = ["declared", "stun"]
+
+[[listen]]
+quic = "127.0.0.1:0"
+
+[admin]
+socket = "admin.sock"
+drills = true
+
+[telemetry]
+otlp = "{endpoint}"
+metrics_every = "1s"
+"#,
+        REGIONS[0]
+    );
+    for Node { name, address, .. } in nodes {
+        let (region, zone) = name.trim_end_matches('1').split_once('-').unwrap_or((name, ""));
+        let written = write!(
+            text,
+            r#"
+[[node]]
+name = "{name}"
+address = "{address}"
+region = "{region}"
+zone = "{zone}"
+driver = "agent"
+secret_file = "secret"
+capacity = "{CAPACITY}"
+"#
+        );
+        written.expect("a string takes everything");
+    }
+    text
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failed> {
+    let what = format!("writing {}", path.display());
+    fs::write(path, text).map_err(Failed::system(&what))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

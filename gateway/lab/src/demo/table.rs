@@ -1,0 +1,114 @@
+//! The report as a person reads it.
+
+use std::fmt::Write as _;
+
+use super::report::{Failover, Report};
+
+/// The report in tables, with the promises and whether they were kept at the end.
+pub(super) fn render(report: &Report) -> String {
+    let mut out = String::new();
+    write(report, &mut out).expect("a string takes everything");
+    out
+}
+
+fn write(report: &Report, out: &mut String) -> std::fmt::Result {
+    let Report { sessions, rooms, packets, control, degradation, strangers, policy_calls, .. } =
+        report;
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{} sessions over UDP and {} over QUIC, in {} calls and {} streams",
+        sessions.udp, sessions.quic, rooms.calls, rooms.streams
+    )?;
+    writeln!(
+        out,
+        "{} packets sent, {} received; lost: {} to faults and {} without excuse; {} shed on purpose",
+        packets.sent, packets.received, packets.lost_to_faults, packets.lost, packets.shed
+    )?;
+    writeln!(out)?;
+    writeln!(
+        out,
+        "{:<34}{:>9}{:>11}{:>10}{:>8}{:>8}{:>7}",
+        "gap at the receiver, ms", "sessions", "condemned", "p50", "p99", "max", "lost"
+    )?;
+    for (name, gap) in
+        [("nothing happens, UDP", control.gap_ms), ("nothing happens, QUIC", control.gap_ms_quic)]
+    {
+        let spread = gap.spread;
+        writeln!(
+            out,
+            "{name:<34}{:>9}{:>11}{:>10.1}{:>8.1}{:>8.1}",
+            "", "", spread.p50, spread.p99, spread.max
+        )?;
+    }
+    for failover in &report.failovers {
+        let spread = failover.gap_ms.spread;
+        let condemned =
+            failover.detect_ms.map_or("–".to_owned(), |detect| format!("{:.1}", detect.max));
+        writeln!(
+            out,
+            "{:<34}{:>9}{condemned:>11}{:>10.1}{:>8.1}{:>8.1}{:>7}",
+            name(failover),
+            failover.sessions,
+            spread.p50,
+            spread.p99,
+            spread.max,
+            failover.packets_lost
+        )?;
+    }
+    writeln!(out)?;
+    writeln!(
+        out,
+        "bad network: {} sessions capped, {} on voice only, {} restored",
+        degradation.capped, degradation.voice_only, degradation.restored
+    )?;
+    writeln!(
+        out,
+        "policies: {} answers, {} applied, {} other than the native default, {} faults",
+        policy_calls.total,
+        policy_calls.applied,
+        policy_calls.differs_from_native,
+        policy_calls.faults
+    )?;
+    for reload in &report.reloads {
+        let reason = reload.reason.as_deref().unwrap_or("");
+        writeln!(out, "  {} plugin: {} {}", reload.plugin, reload.outcome, shortened(reason))?;
+    }
+    let counted: Vec<String> =
+        strangers.counted.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    writeln!(
+        out,
+        "strangers: {} packets, {} forwarded, {} learned ({})",
+        strangers.sent,
+        strangers.forwarded,
+        strangers.learned,
+        counted.join(", ")
+    )?;
+    let spans: Vec<String> =
+        report.spans_received.iter().map(|(name, count)| format!("{name} {count}")).collect();
+    writeln!(out, "spans received: {}", spans.join(", "))?;
+    writeln!(out)?;
+    for check in &report.checks {
+        let mark = if check.kept { "kept  " } else { "BROKEN" };
+        writeln!(out, "{mark}  {:<62} {}", check.promise, check.found)?;
+    }
+    let kept = report.checks.iter().filter(|check| check.kept).count();
+    writeln!(out)?;
+    writeln!(out, "{kept} of {} promises kept", report.checks.len())
+}
+
+fn name(failover: &Failover) -> String {
+    let what = match (failover.cause, failover.silent, failover.unattended) {
+        ("node-down", false, false) => "killed",
+        ("node-down", true, _) => "stopped in silence",
+        ("node-down", false, true) => "killed, nobody there",
+        _ => "moved by a policy",
+    };
+    format!("{what}, {}", failover.ingress.to_uppercase())
+}
+
+fn shortened(reason: &str) -> String {
+    let line = reason.lines().next().unwrap_or("");
+    let short: String = line.chars().take(90).collect();
+    if short.is_empty() { short } else { format!("({short})") }
+}

@@ -1,0 +1,47 @@
+//! Reads what a gateway tells Prometheus.
+
+use super::chronicle::Calls;
+
+/// What became of questions to policies, by the text of `/metrics`.
+pub(super) fn calls(text: &str) -> Calls {
+    let mut calls = Calls::default();
+    for line in text.lines() {
+        let Some((name, labels, value)) = sample(line) else { continue };
+        match name {
+            "evenkeel_policy_calls_total" => {
+                calls.total += value;
+                if labels.contains("outcome=\"applied\"") {
+                    calls.applied += value;
+                }
+            }
+            "evenkeel_policy_differs_total" => calls.differs += value,
+            "evenkeel_policy_faults_total" => calls.faults += value,
+            _ => {}
+        }
+    }
+    calls
+}
+
+/// A line of the text format: name, labels, and a value that counts.
+fn sample(line: &str) -> Option<(&str, &str, u64)> {
+    let (series, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    let value: f64 = value.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0)?;
+    Some((name, labels, value as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_over_policies_and_outcomes() {
+        let text = "# HELP evenkeel_policy_calls_total Questions that were concluded.\n\
+            evenkeel_policy_calls_total{evenkeel_outcome=\"applied\",evenkeel_policy=\"call/routing\"} 3\n\
+            evenkeel_policy_calls_total{evenkeel_outcome=\"kept\",evenkeel_policy=\"call/routing\"} 4\n\
+            evenkeel_policy_differs_total{evenkeel_policy=\"call/routing\"} 2\n\
+            evenkeel_policy_faults_total{evenkeel_fault=\"trap\",evenkeel_policy=\"live/routing\"} 1\n\
+            evenkeel_policy_call_duration_seconds_sum{evenkeel_policy=\"call/routing\"} 0.01\n";
+        assert_eq!(calls(text), Calls { total: 7, applied: 3, differs: 2, faults: 1 });
+    }
+}

@@ -1,0 +1,97 @@
+//! Listens to the gateway's events and remembers them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::Failed;
+use crate::admin::{Admin, Event};
+
+/// What the gateway said so far.
+#[derive(Clone, Default)]
+pub(super) struct Heard(Arc<Mutex<Vec<Event>>>);
+
+/// Listens until it is dropped.
+pub(super) struct Watch {
+    pub(super) heard: Heard,
+    listening: JoinHandle<()>,
+}
+
+impl Watch {
+    pub(super) async fn begin(admin: &Admin) -> Result<Watch, Failed> {
+        let mut events = admin.events().await.map_err(Failed::admin("listening to events"))?;
+        let heard = Heard::default();
+        let theirs = heard.clone();
+        let listening = tokio::spawn(async move {
+            // The stream ends with the API.
+            while let Ok(Some(event)) = events.next().await {
+                theirs.all().push(event);
+            }
+        });
+        Ok(Watch { heard, listening })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+impl Heard {
+    pub(super) fn all(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something of the kind was heard since `from_ns`; false if that does not happen.
+    pub(super) async fn wait(
+        &self,
+        from_ns: u64,
+        within: Duration,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> bool {
+        let until = Instant::now() + within;
+        loop {
+            if self.all().iter().any(|event| at_ns(event) >= from_ns && wanted(event)) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Sessions to which this was done between these times.
+    pub(super) fn degraded(
+        &self,
+        op: &str,
+        arg: impl Fn(u64) -> bool,
+        span: (u64, u64),
+    ) -> BTreeSet<String> {
+        let done = |event: &&Event| {
+            event.name == "degraded"
+                && event.data["op"] == op
+                && arg(event.data["arg"].as_u64().unwrap_or(0))
+                && (span.0..span.1).contains(&at_ns(event))
+        };
+        self.all().iter().filter(done).map(|event| word(&event.data["session"])).collect()
+    }
+}
+
+/// When the gateway says it happened: nanoseconds since the Unix epoch.
+pub(super) fn at_ns(event: &Event) -> u64 {
+    event.data["at_us"].as_u64().unwrap_or(0) * 1_000
+}
+
+/// Whether a node came to this health.
+pub(super) fn is_node(event: &Event, node: &str, to: &str) -> bool {
+    event.name == "node" && event.data["node"] == node && event.data["to"] == to
+}
+
+pub(super) fn word(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
