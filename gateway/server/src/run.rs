@@ -150,6 +150,10 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
                 stamps: Arc::clone(&stamps),
                 flows: Arc::clone(&flows),
                 board: Arc::clone(&board),
+                patience: worker::Patience {
+                    packets: usize::from(settings.limits.early_packets),
+                    wait: settings.limits.early_for,
+                },
             },
             started,
         )?;

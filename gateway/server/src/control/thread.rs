@@ -202,7 +202,7 @@ impl Control {
                 }
             }
             Report::Shed { session, run } => {
-                self.tell_happened(super::Happened::Shed { session, run })
+                self.tell_happened(super::Happened::Shed { session, run });
             }
             Report::Removed { session, totals } => {
                 if let Some(event) = self.closing.remove(&session) {

@@ -10,6 +10,7 @@ use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
 use evenkeel_media::{demux, rtp};
 
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
+use super::early::Outbound;
 use super::feedback::Feedback;
 use super::measure::Measure;
 use super::ports::Ports;
@@ -116,6 +117,15 @@ impl Session {
         &self.legs
     }
 
+    pub(crate) fn has_leg(&self, hop: Hop) -> bool {
+        self.legs.iter().any(|(at, _)| *at == hop)
+    }
+
+    /// A packet that waited for its leg.
+    pub(crate) fn send_early(&mut self, waiting: &Outbound, loan: &mut Loan<'_>) {
+        self.send_to_node(waiting.hop, waiting.side, waiting.kind, &waiting.packet, loan);
+    }
+
     /// The hop with a port leg to this address.
     pub(crate) fn hop_at(&self, source: SocketAddr) -> Option<Hop> {
         let is_there = |leg: &Leg| match *leg {
@@ -189,7 +199,11 @@ impl Session {
         loan: &mut Loan<'_>,
     ) {
         let Some(&(_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
-            return loan.ways.drop(Reason::NotOpened);
+            let early = &mut loan.ways.early;
+            if !early.keep_outbound((self.home, hop), (side, kind), packet, loan.now) {
+                loan.ways.drop(Reason::NotOpened);
+            }
+            return;
         };
         loan.ways.stamps.passed(Way::ToNode, packet.len());
         match leg {

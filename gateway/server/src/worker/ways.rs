@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::arrival::Arrival;
 use super::command::Report;
+use super::early::{Early, Patience};
 use super::stamps::Stamps;
 use crate::flows::Home;
 use crate::mmsg::{Family, Outbox};
@@ -46,6 +47,7 @@ pub(crate) struct Ways {
     pub(crate) to_workers: Vec<Option<ring::Sender>>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stamps: Arc<Stamps>,
+    pub(crate) early: Early,
     carried: Vec<u8>,
     dscp_trunk: u8,
 }
@@ -77,7 +79,11 @@ impl Trunk {
 }
 
 impl Ways {
-    pub(crate) fn new(reports: mpsc::Sender<Report>, stamps: Arc<Stamps>) -> Ways {
+    pub(crate) fn new(
+        reports: mpsc::Sender<Report>,
+        stamps: Arc<Stamps>,
+        patience: Patience,
+    ) -> Ways {
         Ways {
             listeners: Vec::new(),
             trunks: Vec::new(),
@@ -85,6 +91,7 @@ impl Ways {
             to_workers: Vec::new(),
             reports,
             stamps,
+            early: Early::new(patience),
             carried: Vec::new(),
             dscp_trunk: 0,
         }
