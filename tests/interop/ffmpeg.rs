@@ -128,6 +128,8 @@ fn plays_through_a_kill(medium: &Medium) {
     let death = Death { killed, moved: Instant::now() };
     let at_switch = receiving.look(|lines| shown(lines, 1).len());
     decoded(at_switch + medium.frames);
+    // ffmpeg reports every five seconds, and answers only who reported.
+    tap.wait_for("reports both ways", |books| books.sender_reports > 0 && books.feedback_sent > 0);
 
     let sessions = stage.read("/v1/sessions");
     sending.end(Signal::SIGINT);
@@ -152,8 +154,6 @@ fn plays_through_a_kill(medium: &Medium) {
     assert!(findings.gap <= GAP_MAX, "{findings}");
     assert!(longest <= GAP_MAX + Duration::from_millis(500), "nothing decoded for {longest:?}");
     assert_eq!(books.strange, 0, "packets that are nobody's");
-    assert!(books.sender_reports > 0, "no sender report came through");
-    assert!(books.feedback_sent > 0, "the receiver reports");
     assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2, "nobody hung up");
 }
 

@@ -178,7 +178,7 @@ async def media(gateway, said):
 
         # More than fits a DATAGRAM comes back by a stream.
         del client.packets[:]
-        client.stream(gateway.flow_to + framed(rtp(100, size=1350)), True)
+        client.stream(gateway.flow_to + framed(rtp(100, size=1600)), True)
         await client.until("the large packet", lambda: client.packets)
         said["large"] = summed(gateway, client.packets)
 

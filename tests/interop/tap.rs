@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -13,6 +13,8 @@ use evenkeel_lab::admin::UdpAnswer;
 use evenkeel_media::demux::{Kind, classify};
 use evenkeel_media::{rtcp, rtp};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::process::SOON;
 
 /// How long a quiet tap sleeps before it looks whether it is over.
 const NAP_MS: u16 = 50;
@@ -65,9 +67,16 @@ pub(crate) struct Tap {
     inside: UdpSocket,
 }
 
+#[derive(Default)]
+struct Shared {
+    books: Mutex<Books>,
+    /// Something was written down.
+    more: Condvar,
+}
+
 /// A tap in use; dropping it ends it.
 pub(crate) struct Running {
-    books: Arc<Mutex<Books>>,
+    shared: Arc<Shared>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -78,7 +87,7 @@ struct Line {
     /// Where RTCP goes, and by which socket.
     gateway_rtcp: Option<SocketAddr>,
     lanes: Vec<Lane>,
-    books: Arc<Mutex<Books>>,
+    shared: Arc<Shared>,
 }
 
 impl Tap {
@@ -108,24 +117,38 @@ impl Tap {
 
     /// Speaks with the gateway from now on.
     pub(crate) fn run(self, gateway: &UdpAnswer, lanes: Vec<Lane>) -> Running {
-        let books = Arc::<Mutex<Books>>::default();
+        let shared = Arc::<Shared>::default();
         let ending = Arc::<AtomicBool>::default();
         let line = Line {
             tap: self,
             gateway: gateway.addresses[0],
             gateway_rtcp: gateway.rtcp.first().copied(),
             lanes,
-            books: Arc::clone(&books),
+            shared: Arc::clone(&shared),
         };
         let told = Arc::clone(&ending);
         let thread = std::thread::spawn(move || line.run(&told));
-        Running { books, ending, thread: Some(thread) }
+        Running { shared, ending, thread: Some(thread) }
     }
 }
 
 impl Running {
     pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
-        open(&self.books)
+        self.shared.open()
+    }
+
+    /// Waits until the books say so.
+    pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Books) -> bool) {
+        let not_yet = |books: &mut Books| !holds(books);
+        let waited = self.shared.more.wait_timeout_while(self.books(), SOON, not_yet);
+        let waited = waited.unwrap_or_else(PoisonError::into_inner).1;
+        assert!(!waited.timed_out(), "no {what} in time");
+    }
+}
+
+impl Shared {
+    fn open(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -155,11 +178,12 @@ impl Line {
             while let Some((length, source)) = receive(outside_rtcp, &mut datagram) {
                 self.from_gateway(&datagram[..length], Some(source) == self.gateway_rtcp);
             }
+            self.shared.more.notify_all();
         }
     }
 
     fn from_program(&self, datagram: &[u8]) {
-        let mut books = open(&self.books);
+        let mut books = self.shared.open();
         match (classify(datagram), self.gateway_rtcp) {
             (Kind::Rtp, _) => {
                 books.sent.extend(packet(datagram));
@@ -177,7 +201,7 @@ impl Line {
     }
 
     fn from_gateway(&self, datagram: &[u8], is_gateway: bool) {
-        let mut books = open(&self.books);
+        let mut books = self.shared.open();
         match classify(datagram) {
             Kind::Rtp if is_gateway => {
                 let Some(packet) = packet(datagram) else { return books.strange += 1 };
@@ -241,8 +265,4 @@ fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
 
 fn address(socket: &UdpSocket) -> SocketAddr {
     socket.local_addr().expect("a bound socket has an address")
-}
-
-fn open(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
-    books.lock().unwrap_or_else(PoisonError::into_inner)
 }
