@@ -66,7 +66,7 @@ impl Control {
                 let _ = reply.send(known.then_some(()).ok_or_else(unknown));
             }
             Request::Shutdown { within, done } => {
-                self.shutting_down = Some(done);
+                self.shutting_down.push(done);
                 self.gateway.handle_shutdown(now + within);
             }
         }

@@ -152,6 +152,23 @@ fn rooms_move_and_nodes_drain_by_name() {
 }
 
 #[test]
+fn trouble_is_made_only_where_it_may_be_asked_for() {
+    let world = World::without_drills();
+    for drill in ["POST /v1/drill:close-api", "POST /v1/policies/call/routing:stop"] {
+        let (status, body) = world.ask(drill, "").answer();
+        assert_eq!((status, &body["error"]["code"]), (403, &json!("refused")), "{drill}");
+    }
+    assert!(world.thread.is_running());
+
+    let world = World::start();
+    assert_eq!(world.ask("POST /v1/drill:close-api", "").whole().0, 202);
+    while world.thread.is_running() {
+        std::thread::yield_now();
+    }
+    assert!(std::os::unix::net::UnixStream::connect(&world.socket).is_err());
+}
+
+#[test]
 fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
     let mut world = World::start();
     let wasm = "\0asm".repeat(100_000);
