@@ -425,7 +425,7 @@ impl Session {
     }
 
     /// A check that holds came from this address. Media goes to the last that was nominated or, if none ever was, to
-    /// the last that passed. The address that may no longer send, if one gives way.
+    /// the last that passed and sent media. The address that may no longer send, if one gives way.
     pub(crate) fn checked(
         &mut self,
         from: (u8, SocketAddr),
@@ -434,13 +434,20 @@ impl Session {
     ) -> Option<(u8, SocketAddr)> {
         self.measure.heard(now);
         self.address.consent = Some(now);
-        if nominated || !self.address.nominated {
-            self.address.nominated |= nominated;
+        self.address.nominated |= nominated;
+        if nominated || self.address.rtp.is_none() {
             self.address.rtp = Some(from);
         }
         self.address.checked.retain(|known| *known != from);
         self.address.checked.push(from);
         (self.address.checked.len() > CHECKED_MAX).then(|| self.address.checked.remove(0))
+    }
+
+    /// The client sent media from this address, which passed a check.
+    pub(crate) fn heard_from(&mut self, from: (u8, SocketAddr)) {
+        if self.client == Client::Stun && !self.address.nominated {
+            self.address.rtp = Some(from);
+        }
     }
 
     /// Whether the first packet from this port fixes it as the client's: valid RTP of a declared payload type.
