@@ -137,7 +137,7 @@ impl Session {
 
     pub(crate) fn set_plan(&mut self, plan: Plan, loan: &mut Loan<'_>) {
         let restored = self.plan.shed != 0 && plan.shed == 0;
-        let capped = self.plan.cap_kbps != plan.cap_kbps;
+        let capped = self.plan.send_cap_kbps() != plan.send_cap_kbps();
         self.plan = plan;
         if restored {
             self.tell_shed(loan.ways);
@@ -482,14 +482,14 @@ impl Session {
 
     /// Tells the client how much it may send, if there is a cap or one was lifted.
     pub(crate) fn send_cap(&mut self, loan: &mut Loan<'_>) {
-        if let Some(cap) = self.feedback.cap(self.plan.cap_kbps) {
+        if let Some(cap) = self.feedback.cap(self.plan.send_cap_kbps()) {
             self.send_to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
         }
     }
 
     /// Every 100 ms: repeats the cap when it is due, and tells what was shed.
     pub(crate) fn tick(&mut self, loan: &mut Loan<'_>) {
-        if self.plan.cap_kbps > 0 && self.feedback.cap_is_due(loan.now) {
+        if self.plan.send_cap_kbps() > 0 && self.feedback.cap_is_due(loan.now) {
             self.send_cap(loan);
         }
         let due = |since: Instant| loan.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
