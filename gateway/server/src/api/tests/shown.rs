@@ -1,9 +1,9 @@
 //! What is shown, and what operators have done: by name, whatever numbers control has for it.
 
-use evenkeel_core::{Health, Identity, Impossible, Ingress, Measures, Metric};
+use evenkeel_core::{Health, Identity, Impossible, Ingress, Measures, Metric, RoomStanding};
 
 use super::*;
-use crate::control::{NodeView, PolicyView, RoomView, SessionView};
+use crate::control::{NodeView, PolicyView, SessionView};
 
 #[test]
 fn the_gateway_shows_what_it_counts() {
@@ -73,7 +73,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/rooms", "");
     let Request::Rooms(reply) = world.request() else { panic!("rooms") };
-    let room = RoomView {
+    let room = RoomStanding {
         room: RoomId(4),
         name: "room-1".into(),
         scenario: "call".into(),
