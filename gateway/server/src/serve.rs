@@ -82,8 +82,9 @@ impl Place {
         let settings = self.load()?;
         let engine = evenkeel_host::Engine::new();
         let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
-        let invalid: Vec<Invalid> =
-            bindings.filter_map(|binding| run::try_binding(&engine, &settings, binding).err()).collect();
+        let invalid: Vec<Invalid> = bindings
+            .filter_map(|binding| run::try_binding(&engine, &settings, binding).err())
+            .collect();
         if invalid.is_empty() { Ok(()) } else { Err(Failure::Invalid(invalid)) }
     }
 }
@@ -95,7 +96,8 @@ impl Place {
 /// Why it did not start.
 pub fn serve(place: Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
     let settings = Arc::new(place.load()?);
-    let telemetry = Telemetry::start(&settings, &instance()).map_err(|error| Failure::Telemetry(error.to_string()))?;
+    let telemetry = Telemetry::start(&settings, &instance())
+        .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
     let gateway = run::start(Arc::clone(&settings))?;
     let handle = gateway.handle.clone();
@@ -129,7 +131,8 @@ fn install_log(telemetry: &Telemetry) -> Result<(), Failure> {
     let subscriber = telemetry
         .subscriber(&chosen)
         .map_err(|error| Failure::Telemetry(format!("EVENKEEL_LOG is {chosen:?}: {error}")))?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|error| Failure::Telemetry(error.to_string()))
+    tracing::subscriber::set_global_default(subscriber)
+        .map_err(|error| Failure::Telemetry(error.to_string()))
 }
 
 /// Tells gateways of one host apart in telemetry.
@@ -159,12 +162,16 @@ async fn attend(
 
 /// Waits for the word to end, and for the end.
 async fn end(handle: &Handle, within: Duration) -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    tracing::info!(?within, "shutting down: no new sessions; those that stand may end by themselves");
+    tracing::info!(
+        ?within,
+        "shutting down: no new sessions; those that stand may end by themselves"
+    );
     let finished = handle.shut_down(within);
     tokio::select! {
         _ = finished => {}
@@ -271,10 +278,16 @@ async fn reload(place: &Place, mut standing: Arc<Settings>, handle: Handle) -> s
 
 /// An editor writes a file in several steps: wait until it is quiet for a moment.
 async fn settle(changed: &mut tokio::sync::mpsc::Receiver<()>) {
-    while tokio::time::timeout(Duration::from_millis(50), changed.recv()).await.is_ok_and(|word| word.is_some()) {}
+    while tokio::time::timeout(Duration::from_millis(50), changed.recv())
+        .await
+        .is_ok_and(|word| word.is_some())
+    {}
 }
 
-fn watch(folder: &Path, changed: tokio::sync::mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+fn watch(
+    folder: &Path,
+    changed: tokio::sync::mpsc::Sender<()>,
+) -> notify::Result<notify::RecommendedWatcher> {
     use notify::Watcher;
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         let touches = |event: &notify::Event| !matches!(event.kind, notify::EventKind::Access(_));

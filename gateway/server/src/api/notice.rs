@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::names::{Names, decider};
 use super::view::{Carried, Hop as Step, Rollout};
 use crate::control::{Happened, Told};
+use crate::worker::ShedRun;
 
 /// An event's name, and its JSON object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,6 +91,15 @@ enum Body<'a> {
         rung: u8,
         by: String,
     },
+    /// RTP packets in a row that a rung kept from the client, by the numbers it would have got them with.
+    Shed {
+        at_us: u64,
+        session: String,
+        ssrc: u32,
+        /// The first sequence number.
+        first: u16,
+        packets: u16,
+    },
     Draining {
         at_us: u64,
         /// Left out: the gateway itself.
@@ -130,6 +140,14 @@ impl Teller {
             Happened::Rollout(rollout) => {
                 let rollout = Rollout::from(rollout.clone());
                 return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
+            }
+            Happened::Shed { session, run } => {
+                let ShedRun { ssrc, first, packets } = *run;
+                let session = session.to_string();
+                return Some(Notice::of(
+                    "shed",
+                    &Body::Shed { at_us, session, ssrc, first, packets },
+                ));
             }
         };
         let (name, body) = match event {

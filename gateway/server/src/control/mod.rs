@@ -9,12 +9,12 @@ mod request;
 mod thread;
 
 pub(crate) use driver::{Driver, Drivers};
+#[cfg(test)]
+pub(crate) use handle::Request;
 pub use handle::{
     Caller, Failed, Handle, Happened, NodeView, Opened, PolicyView, Reached, Rollout,
     RolloutOutcome, RoomView, SessionView, Status, Told, Wanted,
 };
-#[cfg(test)]
-pub(crate) use handle::Request;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX};
 pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};
 pub(crate) use prober::Way as ProbeWay;

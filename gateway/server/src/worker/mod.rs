@@ -311,7 +311,7 @@ impl Worker {
         if session(&mut self.sessions, home).is_none() {
             return;
         }
-        let Some(session) = self.sessions[home.slot as usize].take() else {
+        let Some(mut session) = self.sessions[home.slot as usize].take() else {
             return;
         };
         for (_, leg) in session.legs() {
