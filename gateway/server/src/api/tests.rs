@@ -159,7 +159,7 @@ fn handle(events_max: usize) -> (Handle, mpsc::Receiver<Request>, broadcast::Sen
 }
 
 fn admin(socket: PathBuf, tcp: Option<AdminTcp>) -> Admin {
-    Admin { socket, tcp, traceparent: Traceparent::Link }
+    Admin { socket, tcp, traceparent: Traceparent::Link, drills: true }
 }
 
 fn names() -> Names {

@@ -75,6 +75,7 @@ pub(super) struct Admin {
     pub(super) tcp: Text,
     pub(super) token_file: Text,
     pub(super) traceparent: Option<Traceparent>,
+    pub(super) drills: bool,
 }
 
 #[derive(Deserialize, Default)]
