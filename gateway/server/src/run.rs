@@ -150,6 +150,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
                 stamps: Arc::clone(&stamps),
                 flows: Arc::clone(&flows),
                 board: Arc::clone(&board),
+                misses_per_prefix: settings.limits.misses_per_prefix,
                 patience: worker::Patience {
                     packets: usize::from(settings.limits.early_packets),
                     wait: settings.limits.early_for,
@@ -335,10 +336,14 @@ fn rings_between(workers: usize) -> Result<WorkerRings, Failure> {
 
 /// One connected socket per node with trunk legs.
 fn trunks(settings: &Settings) -> Result<Vec<Option<UdpSocket>>, Failure> {
-    settings.nodes.iter().map(trunk).collect()
+    // A bundle carries packets of every kind; it travels as the most urgent of them does.
+    let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
+    let dscp =
+        scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0);
+    settings.nodes.iter().map(|node| trunk(node, dscp)).collect()
 }
 
-fn trunk(node: &settings::Node) -> Result<Option<UdpSocket>, Failure> {
+fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> {
     if matches!(node.driver, settings::Driver::Plain { .. }) {
         return Ok(None);
     }
@@ -348,6 +353,13 @@ fn trunk(node: &settings::Node) -> Result<Option<UdpSocket>, Failure> {
         socket.set_nonblocking(true)?;
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+        // The traffic class holds the code point in its upper six bits (RFC 2474, 3).
+        let class = u32::from(dscp) << 2;
+        if node.address.is_ipv4() {
+            socket.set_tos_v4(class)?;
+        } else {
+            socket.set_tclass_v6(class)?;
+        }
         socket.connect(&node.address.into())?;
         Ok(socket.into())
     };

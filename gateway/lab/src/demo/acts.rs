@@ -111,7 +111,7 @@ impl Play {
         self.heal(KILLED).await?;
         self.kill(STOPPED, Signal::SIGSTOP).await?;
         self.heal(STOPPED).await?;
-        let loss = self.lose_packets().await;
+        self.lose_packets().await;
         self.swap().await?;
         for vice in Vice::ALL {
             self.push_unruly(vice).await?;
@@ -144,7 +144,6 @@ impl Play {
             span,
             control_ns,
             faults,
-            loss,
             lossy,
             dropped,
             pushes,
@@ -238,7 +237,7 @@ impl Play {
     }
 
     /// The UDP clients of one region get a bad network: no other node would help.
-    async fn lose_packets(&mut self) -> Span {
+    async fn lose_packets(&self) {
         let lossy = self.troupe.lossy();
         self.progress.say(&format!(
             "{} UDP clients of one region lose {LOSS} % of their packets",
@@ -263,7 +262,6 @@ impl Play {
             ids(&heard, false).is_superset(&given_up) && lifted >= lossy.len()
         })
         .await;
-        Span { from_ns, until_ns: clock::now_ns() }
     }
 
     fn with_video(&self, sessions: &BTreeSet<u64>) -> usize {

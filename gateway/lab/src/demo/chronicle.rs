@@ -75,8 +75,6 @@ pub(super) struct Chronicle {
     /// Moments at which nothing happened.
     pub(super) control_ns: Vec<u64>,
     pub(super) faults: Vec<Fault>,
-    /// The bad network, and the time until all was restored.
-    pub(super) loss: Span,
     /// Who was behind it.
     pub(super) lossy: BTreeSet<u64>,
     pub(super) dropped: Vec<Dropped>,

@@ -330,3 +330,19 @@ fn what_a_relay_keeps_going_up_excuses_all_receivers_and_going_down_its_own_lane
         BTreeSet::from([(Path { receiver: 2, sender: 1, stream: 2 }, 6)])
     );
 }
+
+#[test]
+fn number_that_never_came_is_reckoned_from_the_last_that_did() {
+    let mut call = Call::new();
+    call.sends(1, 0..20);
+    call.hears(2, 1, 0..10, STRAIGHT);
+    let path = Path { receiver: 2, sender: 1, stream: 0 };
+    let last = call.ledger.arrivals[&path].last().copied().unwrap();
+    let at = |ssrc, ahead: u16| {
+        call.ledger.number_at(2, ssrc, last.sequence.wrapping_add(ahead), last.at_ns)
+    };
+    assert_eq!(at(STRAIGHT.ssrc, 3), Some((path, 12)));
+    assert_eq!(at(STRAIGHT.ssrc, 2_u16.wrapping_neg()), Some((path, 7)));
+    assert_eq!(at(STRAIGHT.ssrc + 1, 3), None);
+    assert_eq!(call.ledger.number_at(2, STRAIGHT.ssrc, last.sequence, 0), Some((path, 9)));
+}

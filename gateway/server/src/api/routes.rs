@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use evenkeel_core::{Hook, Impossible, PolicyName, SessionId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
@@ -26,6 +27,8 @@ const BODY_MAX: usize = 128 * 1_024;
 const PLUGIN_MAX: usize = 8 * 1_024 * 1_024;
 /// Drivers have 2 s to open a session; who has not answered by now is not going to.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// What the answer to the drill that ends the API has to leave by.
+const LAST_ANSWER: Duration = Duration::from_millis(50);
 /// Bytes of a `traceparent` that may be one (W3C Trace Context, section 3.2, and room for versions to come).
 const TRACEPARENT_MAX: usize = 256;
 /// Sessions in one answer, unless asked for less.
@@ -39,6 +42,10 @@ pub(super) struct Shared {
     pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
     pub(super) seen: Table,
     pub(super) feed: Feed,
+    /// Whether trouble may be asked for.
+    pub(super) drills: bool,
+    /// A drill ends the API.
+    pub(super) closing: Notify,
 }
 
 impl Shared {
@@ -53,6 +60,14 @@ impl Shared {
             .unwrap_or(Err(Failed::Unavailable))
             .map_err(|failed| refusal::word(failed, said, &self.names))
     }
+}
+
+/// Trouble on purpose is for those who configured that it may be asked for.
+fn require_drills(shared: &Shared) -> Result<(), Error> {
+    if shared.drills {
+        return Ok(());
+    }
+    Err(Error::new(Code::Refused, "drills are not allowed here: set `drills = true` in [admin]"))
 }
 
 type Api = State<Arc<Shared>>;
@@ -70,6 +85,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/policies", get(policies))
         .route("/v1/policies/{set}/{target}", plugin)
+        .route("/v1/drill:close-api", post(close_api))
         .route("/v1/events", get(follow))
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(ready))
@@ -323,11 +339,22 @@ async fn policy_verb(
             Ok(rolled_out(shared.ask(&said, shared.handle.rollback_policy(policy)).await?))
         }
         "stop" => {
+            require_drills(&shared)?;
             shared.ask(&said, shared.handle.stop_policy(policy)).await?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
         other => Err(unknown_verb(other, "`rollback` or `stop`")),
     }
+}
+
+/// Ends the API as its death would, once this answer is out.
+async fn close_api(State(shared): Api) -> Result<StatusCode, Error> {
+    require_drills(&shared)?;
+    tokio::spawn(async move {
+        tokio::time::sleep(LAST_ANSWER).await;
+        shared.closing.notify_one();
+    });
+    Ok(StatusCode::ACCEPTED)
 }
 
 fn rolled_out(rollout: Rollout) -> Response {

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::error::{Code, Error};
 use super::events::Feed;
@@ -101,7 +101,8 @@ pub fn start(
     let names = Arc::new(names);
     let (events, teller) = (handle.events(), Teller::new(Arc::clone(&names)));
     let (seen, feed) = (Table::default(), Feed::default());
-    let shared = Arc::new(Shared { handle, names, metrics, seen, feed });
+    let (drills, closing) = (settings.drills, Notify::new());
+    let shared = Arc::new(Shared { handle, names, metrics, seen, feed, drills, closing });
     let thread = std::thread::Builder::new()
         .name("evenkeel-api".into())
         .spawn(move || {
@@ -192,6 +193,7 @@ async fn serve(
     }
     tokio::select! {
         _ = stopped => {}
+        () = shared.closing.notified() => tracing::warn!("the API ends: a drill asked for it"),
         _ = local => {}
     }
 }

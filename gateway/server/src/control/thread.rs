@@ -22,6 +22,9 @@ use crate::policy::{Policies, Source, Word};
 use crate::settings::Settings;
 use crate::worker::{Bell, Command, Dscp, Install, Report, Stamps};
 
+/// What a worker still owes of sessions that ended is waited for no longer than this.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A worker as control knows it.
 pub(crate) struct WorkerLine {
     pub(crate) commands: crossbeam_channel::Sender<Command>,
@@ -64,7 +67,8 @@ pub(super) struct Control {
     /// Sessions that were told to end, and their event waits for what they carried.
     closing: BTreeMap<SessionId, Event>,
     knocks: Knocks,
-    pub(super) shutting_down: Option<oneshot::Sender<()>>,
+    pub(super) shutting_down: Vec<oneshot::Sender<()>>,
+    core_finished: Option<Instant>,
     rung: BTreeSet<u16>,
     pub(super) finished: bool,
 }
@@ -113,7 +117,8 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         next_offer: 1,
         closing: BTreeMap::new(),
         knocks: Knocks::default(),
-        shutting_down: None,
+        shutting_down: Vec::new(),
+        core_finished: None,
         rung: BTreeSet::new(),
         finished: false,
     };
@@ -161,7 +166,9 @@ impl Control {
             worker.stamps.merge_into(&mut stamps);
             late = late.max(worker.stamps.take_longest_pass());
         }
-        self.gateway.handle_stamps(&stamps, late, Instant::now());
+        let now = Instant::now();
+        self.gateway.handle_stamps(&stamps, late, now);
+        self.finish_if_told(now);
     }
 
     fn handle_word(&mut self, word: Word) {
@@ -321,7 +328,9 @@ impl Control {
             Output::End { session, reason } => self.end(session, reason),
             Output::Probe { node, sequence } => self.probe(node, sequence, clock),
             Output::Event(event) => self.tell_or_hold(event),
-            Output::Finished => self.finish(),
+            Output::Finished => {
+                self.core_finished.get_or_insert(clock.now);
+            }
         }
     }
 
@@ -497,12 +506,16 @@ impl Control {
         let _ = self.events.send(Arc::new(told));
     }
 
-    fn finish(&mut self) {
-        if self.closing.is_empty()
-            && let Some(done) = self.shutting_down.take()
-        {
-            let _ = done.send(());
+    /// The core is done. What sessions carried is still to be told, unless a worker owes it for too long.
+    fn finish_if_told(&mut self, now: Instant) {
+        let Some(since) = self.core_finished else {
+            return;
+        };
+        if self.closing.is_empty() || now.saturating_duration_since(since) >= FAREWELL {
             self.finished = true;
+            for done in self.shutting_down.drain(..) {
+                let _ = done.send(());
+            }
         }
     }
 

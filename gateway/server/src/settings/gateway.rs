@@ -43,6 +43,8 @@ pub struct Admin {
     pub tcp: Option<AdminTcp>,
     /// What becomes of the `traceparent` of a request. Default: a link.
     pub traceparent: Traceparent,
+    /// Whether trouble may be asked for: a policy stopped, the API ended. Default: no.
+    pub drills: bool,
 }
 
 /// The API over TCP; every request carries the token as `authorization: Bearer …`.
@@ -78,6 +80,7 @@ impl Admin {
             socket: socket.unwrap_or_else(Admin::default_socket),
             tcp: Admin::tcp(raw, check),
             traceparent: raw.traceparent.unwrap_or_default(),
+            drills: raw.drills,
         }
     }
 

@@ -32,13 +32,13 @@ pub(crate) struct Ingress {
 }
 
 impl Ingress {
-    pub(crate) fn new(flows: Arc<Flows>, open: Vec<bool>, now: Instant) -> Ingress {
+    pub(crate) fn new(flows: Arc<Flows>, open: Vec<bool>, misses: u32, now: Instant) -> Ingress {
         Ingress {
             flows,
             open,
             cache: HashMap::new(),
             age: 0,
-            limiter: Limiter::new(now),
+            limiter: Limiter::new(misses, now),
             answer: Vec::new(),
         }
     }
@@ -149,7 +149,10 @@ impl Ingress {
                 }
             }
             Kind::Media if session.learns() => self.learn(session, from, datagram, loan),
-            Kind::Media => session.handle_client_packet(datagram, loan),
+            Kind::Media => {
+                session.heard_from(from);
+                session.handle_client_packet(datagram, loan);
+            }
         }
     }
 

@@ -66,6 +66,8 @@ pub(crate) struct Parts {
     pub(crate) flows: Arc<Flows>,
     pub(crate) board: Arc<Board>,
     pub(crate) patience: Patience,
+    /// Look-ups of unknown sources per second and prefix.
+    pub(crate) misses_per_prefix: u32,
 }
 
 /// A listener's sockets at one worker.
@@ -193,7 +195,12 @@ impl Worker {
             epoll,
             inbox: Inbox::new(),
             ways,
-            ingress: ingress::Ingress::new(Arc::clone(&parts.flows), open, now),
+            ingress: ingress::Ingress::new(
+                Arc::clone(&parts.flows),
+                open,
+                parts.misses_per_prefix,
+                now,
+            ),
             sessions: Vec::new(),
             tags: HashMap::new(),
             from_quic: parts.from_quic,
@@ -400,7 +407,9 @@ impl Worker {
                 ring::Kind::Feedback { rtt_us, lost, sent } => {
                     session.measure.quic_path(rtt_us, lost, sent);
                 }
-                ring::Kind::Attached | ring::Kind::Detached => session.measure.heard(now),
+                ring::Kind::Attached => session.measure.heard(now),
+                // Another connection may come; silence ends the session if none does.
+                ring::Kind::Detached => {}
             }
         });
     }

@@ -137,7 +137,7 @@ impl Session {
 
     pub(crate) fn set_plan(&mut self, plan: Plan, loan: &mut Loan<'_>) {
         let restored = self.plan.shed != 0 && plan.shed == 0;
-        let capped = self.plan.cap_kbps != plan.cap_kbps;
+        let capped = self.plan.send_cap_kbps() != plan.send_cap_kbps();
         self.plan = plan;
         if restored {
             self.tell_shed(loan.ways);
@@ -425,7 +425,7 @@ impl Session {
     }
 
     /// A check that holds came from this address. Media goes to the last that was nominated or, if none ever was, to
-    /// the last that passed. The address that may no longer send, if one gives way.
+    /// the last that passed and sent media. The address that may no longer send, if one gives way.
     pub(crate) fn checked(
         &mut self,
         from: (u8, SocketAddr),
@@ -434,13 +434,20 @@ impl Session {
     ) -> Option<(u8, SocketAddr)> {
         self.measure.heard(now);
         self.address.consent = Some(now);
-        if nominated || !self.address.nominated {
-            self.address.nominated |= nominated;
+        self.address.nominated |= nominated;
+        if nominated || self.address.rtp.is_none() {
             self.address.rtp = Some(from);
         }
         self.address.checked.retain(|known| *known != from);
         self.address.checked.push(from);
         (self.address.checked.len() > CHECKED_MAX).then(|| self.address.checked.remove(0))
+    }
+
+    /// The client sent media from this address, which passed a check.
+    pub(crate) fn heard_from(&mut self, from: (u8, SocketAddr)) {
+        if self.client == Client::Stun && !self.address.nominated {
+            self.address.rtp = Some(from);
+        }
     }
 
     /// Whether the first packet from this port fixes it as the client's: valid RTP of a declared payload type.
@@ -475,14 +482,14 @@ impl Session {
 
     /// Tells the client how much it may send, if there is a cap or one was lifted.
     pub(crate) fn send_cap(&mut self, loan: &mut Loan<'_>) {
-        if let Some(cap) = self.feedback.cap(self.plan.cap_kbps) {
+        if let Some(cap) = self.feedback.cap(self.plan.send_cap_kbps()) {
             self.send_to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
         }
     }
 
     /// Every 100 ms: repeats the cap when it is due, and tells what was shed.
     pub(crate) fn tick(&mut self, loan: &mut Loan<'_>) {
-        if self.plan.cap_kbps > 0 && self.feedback.cap_is_due(loan.now) {
+        if self.plan.send_cap_kbps() > 0 && self.feedback.cap_is_due(loan.now) {
             self.send_cap(loan);
         }
         let due = |since: Instant| loan.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;

@@ -49,7 +49,6 @@ pub(crate) struct Ways {
     pub(crate) stamps: Arc<Stamps>,
     pub(crate) early: Early,
     carried: Vec<u8>,
-    dscp_trunk: u8,
 }
 
 /// Which socket of a listener.
@@ -93,7 +92,6 @@ impl Ways {
             stamps,
             early: Early::new(patience),
             carried: Vec::new(),
-            dscp_trunk: 0,
         }
     }
 
@@ -129,7 +127,7 @@ impl Ways {
         if trunk.bundle.push(tag, packet) {
             return;
         }
-        trunk.outbox.push(None, self.dscp_trunk, trunk.bundle.as_bytes());
+        trunk.outbox.push(None, 0, trunk.bundle.as_bytes());
         trunk.bundle.clear();
         if !trunk.bundle.push(tag, packet) {
             self.stamps.dropped(Reason::Oversize);
@@ -139,7 +137,7 @@ impl Ways {
     /// Queues a signed message on the trunk to a node.
     pub(crate) fn sign(&mut self, node: NodeId, message: &[u8]) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
-            trunk.outbox.push(None, self.dscp_trunk, message);
+            trunk.outbox.push(None, 0, message);
         }
     }
 
@@ -194,7 +192,7 @@ impl Ways {
             return;
         };
         if !trunk.bundle.is_empty() {
-            trunk.outbox.push(None, self.dscp_trunk, trunk.bundle.as_bytes());
+            trunk.outbox.push(None, 0, trunk.bundle.as_bytes());
             trunk.bundle.clear();
         }
         if !trunk.outbox.is_empty() {
