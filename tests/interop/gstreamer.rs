@@ -26,7 +26,7 @@ const H264: u8 = 96;
 const PICTURE: &str = "videotestsrc is-live=true pattern=ball \
     ! video/x-raw,width=320,height=240,framerate=25/1 \
     ! x264enc tune=zerolatency speed-preset=ultrafast bitrate=300 key-int-max=100000 \
-    ! rtph264pay pt=96 config-interval=-1 mtu=1200";
+    ! rtph264pay pt=96 config-interval=-1";
 const SOUND: &str = "audiotestsrc is-live=true wave=pink-noise samplesperbuffer=960 \
     ! audio/x-raw,rate=48000,channels=1 ! opusenc ! rtpopuspay pt=111";
 

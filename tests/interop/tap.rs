@@ -141,8 +141,15 @@ impl Running {
     pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Books) -> bool) {
         let not_yet = |books: &mut Books| !holds(books);
         let waited = self.shared.more.wait_timeout_while(self.books(), SOON, not_yet);
-        let waited = waited.unwrap_or_else(PoisonError::into_inner).1;
-        assert!(!waited.timed_out(), "no {what} in time");
+        let (books, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        let Books { sent, came, sender_reports, feedback_sent, strange, .. } = &*books;
+        assert!(
+            !waited.timed_out(),
+            "no {what} in time: {} packets out, {} in, {sender_reports} sender reports in, {feedback_sent} RTCP \
+             out, {strange} strange",
+            sent.len(),
+            came.len(),
+        );
     }
 }
 
