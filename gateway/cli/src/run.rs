@@ -18,12 +18,11 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let place = serve::Place { config: self.place.config, policies: self.place.policies };
-        serve::serve(place, |listening| say(listening, self.json)).map_err(
-            |failure| match failure {
-                serve::Failure::Invalid(invalid) => check::wrong(&invalid, self.json),
-                failure => Failure::Failed(failure.to_string()),
-            },
-        )
+        serve::serve(&place, |listening| say(listening, self.json)).map_err(|failure| match failure
+        {
+            serve::Failure::Invalid(invalid) => check::wrong(&invalid, self.json),
+            failure => Failure::Failed(failure.to_string()),
+        })
     }
 }
 

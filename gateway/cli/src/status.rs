@@ -44,7 +44,7 @@ impl Status {
         for node in rows(&nodes, "nodes") {
             println!(
                 "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}",
-                text(node, "name"),
+                text(node, "node"),
                 text(node, "health"),
                 node["rooms"].as_u64().unwrap_or(0),
                 node["load_permille"].as_u64().unwrap_or(0) / 10,

@@ -5,8 +5,10 @@ use crate::{Kind, Media, Op};
 /// What an accepted decision became for one session.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Plan {
-    /// Cap on what it sends, kbit/s; 0: none.
+    /// Cap on its rate, kbit/s; 0: none.
     pub cap_kbps: u32,
+    /// The cap of the other one in a room of two, who hears nobody else: what it sends is held to that as well. 0: none.
+    pub peer_cap_kbps: u32,
     /// Payload types that are not sent to it, by bit.
     pub shed: u128,
 }
@@ -15,6 +17,14 @@ impl Plan {
     /// Whether packets of this payload type are dropped on the way to the session.
     pub fn sheds(&self, payload_type: u8) -> bool {
         self.shed >> (payload_type & 0x7f) & 1 == 1
+    }
+
+    /// What it may send, kbit/s: the lower of both caps; 0: as much as it likes.
+    pub fn send_cap_kbps(&self) -> u32 {
+        match (self.cap_kbps, self.peer_cap_kbps) {
+            (0, cap) | (cap, 0) => cap,
+            (own, peer) => own.min(peer),
+        }
     }
 
     /// How far down the ladder it is: a cap is one rung, voice only another; 0 is undegraded.
@@ -92,6 +102,14 @@ mod tests {
         let restored = plan.after(Op::VoiceOnly, 0, &media(), BOUNDS).unwrap();
         assert!(!restored.sheds(96));
         assert_eq!(plan.after(Op::VoiceOnly, 2, &media(), BOUNDS), None);
+    }
+
+    #[test]
+    fn the_lower_of_two_caps_holds_and_none_is_no_cap() {
+        let cap = |cap_kbps, peer_cap_kbps| {
+            Plan { cap_kbps, peer_cap_kbps, ..Plan::default() }.send_cap_kbps()
+        };
+        assert_eq!([cap(0, 0), cap(300, 0), cap(0, 200), cap(300, 200)], [0, 300, 200, 200]);
     }
 
     #[test]

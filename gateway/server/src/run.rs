@@ -111,7 +111,7 @@ impl Running {
 ///
 /// # Errors
 /// Why it did not start; nothing is left running then.
-pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
+pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let started = Instant::now();
     let core = settings.core();
     let workers_count = settings.limits.workers.map_or_else(default_workers, usize::from);
@@ -123,8 +123,8 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
     let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
     let (events, _) = broadcast::channel(EVENTS_MAX);
 
-    let (udp, mut listeners) = listeners(&settings, workers_count)?;
-    let (quic_thread, mut quic_rings) = quic(&settings, &flows, workers_count)?;
+    let (udp, mut listeners) = listeners(settings, workers_count)?;
+    let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;
     let mut rings = rings_between(workers_count)?;
     let mut lines = Vec::new();
     let mut threads = Vec::new();
@@ -139,7 +139,7 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
             worker::Parts {
                 number: number as u16,
                 listeners: listeners.remove(0),
-                trunks: trunks(&settings)?,
+                trunks: trunks(settings)?,
                 from_quic,
                 to_quic,
                 from_workers,
@@ -150,6 +150,11 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
                 stamps: Arc::clone(&stamps),
                 flows: Arc::clone(&flows),
                 board: Arc::clone(&board),
+                misses_per_prefix: settings.limits.misses_per_prefix,
+                patience: worker::Patience {
+                    packets: usize::from(settings.limits.early_packets),
+                    wait: settings.limits.early_for,
+                },
             },
             started,
         )?;
@@ -166,20 +171,20 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
     let homes = Homes::new(
         udp.clone(),
         quic_thread.as_ref().map(|quic| QuicListener {
-            address: advertised_quic(&settings, quic.address),
+            address: advertised_quic(settings, quic.address),
             certificate_sha256: quic.certificate_sha256,
         }),
         Arc::clone(&flows),
-        port_legs(&settings),
+        port_legs(settings),
         workers_count,
     );
-    let policies = policies(&settings, &core, words_in)?;
+    let policies = policies(settings, &core, words_in)?;
     let parts = control::Parts {
         gateway,
         workers: lines,
         homes,
-        drivers: Drivers::new(drivers(&settings)?),
-        probes: probes(&settings)?,
+        drivers: Drivers::new(drivers(settings)?),
+        probes: probes(settings)?,
         policies,
         requests,
         reports,
@@ -187,7 +192,7 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
         events: events.clone(),
         quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
         started,
-        settings: Arc::clone(&settings),
+        settings: Arc::clone(settings),
     };
     let control = std::thread::Builder::new().name("control".into()).spawn(move || {
         if let Err(error) = control::run(parts) {
@@ -197,7 +202,7 @@ pub fn start(settings: Arc<Settings>) -> Result<Running, Failure> {
     Ok(Running {
         handle: Handle { requests: requests_in, events },
         udp: udp.iter().map(|listener| listener.address).collect(),
-        quic: quic_thread.as_ref().map(|quic| advertised_quic(&settings, quic.address)),
+        quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
         control: Some(control),
         workers: threads,
         quic_thread,
@@ -331,10 +336,14 @@ fn rings_between(workers: usize) -> Result<WorkerRings, Failure> {
 
 /// One connected socket per node with trunk legs.
 fn trunks(settings: &Settings) -> Result<Vec<Option<UdpSocket>>, Failure> {
-    settings.nodes.iter().map(trunk).collect()
+    // A bundle carries packets of every kind; it travels as the most urgent of them does.
+    let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
+    let dscp =
+        scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0);
+    settings.nodes.iter().map(|node| trunk(node, dscp)).collect()
 }
 
-fn trunk(node: &settings::Node) -> Result<Option<UdpSocket>, Failure> {
+fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> {
     if matches!(node.driver, settings::Driver::Plain { .. }) {
         return Ok(None);
     }
@@ -344,6 +353,13 @@ fn trunk(node: &settings::Node) -> Result<Option<UdpSocket>, Failure> {
         socket.set_nonblocking(true)?;
         let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
         let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+        // The traffic class holds the code point in its upper six bits (RFC 2474, 3).
+        let class = u32::from(dscp) << 2;
+        if node.address.is_ipv4() {
+            socket.set_tos_v4(class)?;
+        } else {
+            socket.set_tclass_v6(class)?;
+        }
         socket.connect(&node.address.into())?;
         Ok(socket.into())
     };
@@ -425,9 +441,10 @@ pub(crate) fn try_binding(
     engine: &evenkeel_host::Engine,
     settings: &Settings,
     binding: &settings::Binding,
-) -> Result<(), settings::Invalid> {
+) -> Result<(), Box<settings::Invalid>> {
     use evenkeel_host::Refused;
-    let at_plugin = |found: String| binding.invalid("plugin", found, "a plugin that runs");
+    let at_plugin =
+        |found: String| Box::new(binding.invalid("plugin", found, "a plugin that runs"));
     let source = source(&binding.plugin, binding.settings.clone()).map_err(at_plugin)?;
     let component = evenkeel_host::Component::vet(engine, &source.bytes)
         .map_err(|refused| at_plugin(refused.to_string()))?;
@@ -443,7 +460,7 @@ pub(crate) fn try_binding(
     .map(drop)
     .map_err(|refused| match refused {
         Refused::Setting { path, expected, found } => {
-            binding.invalid(path.trim_start_matches("$."), found, expected)
+            Box::new(binding.invalid(path.trim_start_matches("$."), found, expected))
         }
         refused => at_plugin(refused.to_string()),
     })

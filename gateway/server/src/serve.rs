@@ -84,6 +84,7 @@ impl Place {
         let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
         let invalid: Vec<Invalid> = bindings
             .filter_map(|binding| run::try_binding(&engine, &settings, binding).err())
+            .map(|invalid| *invalid)
             .collect();
         if invalid.is_empty() { Ok(()) } else { Err(Failure::Invalid(invalid)) }
     }
@@ -94,12 +95,12 @@ impl Place {
 ///
 /// # Errors
 /// Why it did not start.
-pub fn serve(place: Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
+pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
     let settings = Arc::new(place.load()?);
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
-    let gateway = run::start(Arc::clone(&settings))?;
+    let gateway = run::start(&settings)?;
     let handle = gateway.handle.clone();
     let prometheus = telemetry.prometheus();
     let api = api::start(
@@ -117,7 +118,7 @@ pub fn serve(place: Place, started: impl FnOnce(&Listening)) -> Result<(), Failu
     started(&listening);
     let within = settings.gateway.drain_within;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(attend(&place, settings, &handle, &telemetry, within))?;
+    runtime.block_on(attend(place, settings, &handle, &telemetry, within))?;
     gateway.join();
     telemetry.flush(FAREWELL);
     api.shut_down();

@@ -129,6 +129,8 @@ impl Gateway {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.phase = Phase::Live;
             session.last_heard = now;
+            let room = session.room;
+            self.settle_peer_caps(room);
         }
     }
 
@@ -242,6 +244,7 @@ impl Gateway {
         } else {
             self.regrant(room_id);
             self.publish_pending_if_open(room_id, now);
+            self.settle_peer_caps(room_id);
         }
     }
 

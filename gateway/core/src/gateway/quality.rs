@@ -9,7 +9,7 @@ use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
     Action, Answer, Decider, Event, Fault, Guard, Hook, Measures, Op, Outcome, PolicyName,
-    Question, Row, SessionId, SessionRow,
+    Question, RoomId, Row, SessionId, SessionRow,
 };
 
 /// Sessions in one question; more follow with the next tick.
@@ -139,6 +139,9 @@ impl Gateway {
             rung: plan.rung(),
             by: by.clone(),
         });
+        if before.cap_kbps != plan.cap_kbps {
+            self.settle_peer_caps(room);
+        }
         if before.shed != 0 && plan.shed == 0 {
             let mut senders = self.live_sessions(room);
             senders.retain(|other| *other != id);
@@ -147,5 +150,26 @@ impl Gateway {
             }
         }
         Ok(true)
+    }
+
+    /// In a room of two, what one hears is what the other sends: a cap holds both. A larger room's senders are not held
+    /// down for one listener.
+    pub(super) fn settle_peer_caps(&mut self, room: RoomId) {
+        let live = self.live_sessions(room);
+        let cap = |id: &SessionId| self.sessions.get(id).map_or(0, |session| session.plan.cap_kbps);
+        let peer_caps: Vec<u32> = match &*live {
+            [first, second] => vec![cap(second), cap(first)],
+            others => vec![0; others.len()],
+        };
+        for (id, peer_cap_kbps) in live.into_iter().zip(peer_caps) {
+            let Some(session) = self.sessions.get_mut(&id) else {
+                continue;
+            };
+            if session.plan.peer_cap_kbps != peer_cap_kbps {
+                session.plan.peer_cap_kbps = peer_cap_kbps;
+                let plan = session.plan;
+                self.outputs.push_back(Output::Plan { session: id, plan });
+            }
+        }
     }
 }

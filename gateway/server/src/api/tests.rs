@@ -39,13 +39,23 @@ impl World {
         World::with(64)
     }
 
+    /// One where trouble cannot be asked for.
+    fn without_drills() -> World {
+        World::made(64, false)
+    }
+
     fn with(events_max: usize) -> World {
+        World::made(events_max, true)
+    }
+
+    fn made(events_max: usize, drills: bool) -> World {
         let (handle, requests, events) = handle(events_max);
         let socket = socket_path();
         let address = (Ipv4Addr::LOCALHOST, 0).into();
         let tcp = Some(AdminTcp { address, token: Secret::new(b"secret".to_vec()) });
         let metrics = Box::new(|| "evenkeel_sessions 3\n".to_owned());
-        let thread = start(admin(socket.clone(), tcp), names(), handle, metrics).unwrap();
+        let settings = Admin { drills, ..admin(socket.clone(), tcp) };
+        let thread = start(settings, names(), handle, metrics).unwrap();
         World { thread, socket, requests, events }
     }
 

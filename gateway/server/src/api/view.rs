@@ -182,7 +182,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn of(room: &control::RoomView, names: &Names) -> Room {
+    pub(super) fn of(room: &evenkeel_core::RoomStanding, names: &Names) -> Room {
         Room {
             room: Arc::clone(&room.name),
             id: room.room.to_string(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
     Decider, Event, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media, NodeId,
-    PolicyName, Refused, RoomId, SessionId,
+    PolicyName, Refused, RoomId, RoomStanding, SessionId,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -162,25 +162,6 @@ pub struct SessionView {
     pub age: Duration,
 }
 
-/// One room as it stands.
-#[derive(Clone, PartialEq, Debug)]
-pub struct RoomView {
-    /// The room.
-    pub room: RoomId,
-    /// Its name.
-    pub name: Arc<str>,
-    /// Its scenario.
-    pub scenario: Arc<str>,
-    /// Its sessions.
-    pub sessions: Vec<SessionId>,
-    /// Its hops, best first.
-    pub route: Vec<Hop>,
-    /// Where its packets go now.
-    pub hop: Option<Hop>,
-    /// Who placed it.
-    pub placed_by: Decider,
-}
-
 /// One node as it stands.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeView {
@@ -317,7 +298,7 @@ pub(crate) enum Request {
         reply: Reply<Result<(), Failed>>,
     },
     Sessions(Reply<Vec<SessionView>>),
-    Rooms(Reply<Vec<RoomView>>),
+    Rooms(Reply<Vec<RoomStanding>>),
     Nodes(Reply<Vec<NodeView>>),
     Policies(Reply<Vec<PolicyView>>),
     Status(Reply<Status>),
@@ -404,7 +385,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub async fn rooms(&self) -> Result<Vec<RoomView>, Failed> {
+    pub async fn rooms(&self) -> Result<Vec<RoomStanding>, Failed> {
         self.ask(Request::Rooms).await
     }
 

@@ -62,6 +62,9 @@ pub(crate) struct Resident {
     keys: Vec<Key>,
 }
 
+/// How a client is known, what it is told, and what lets its packets in.
+type Welcome = (Client, Reached, Vec<(Key, Entry)>);
+
 /// All of them.
 pub(crate) struct Homes {
     pub(crate) udp: Vec<UdpListener>,
@@ -220,7 +223,7 @@ impl Homes {
         ingress: &Ingress,
         media: &Media,
         random: &mut dyn FnMut(&mut [u8]),
-    ) -> Option<(Client, Reached, Vec<(Key, Entry)>)> {
+    ) -> Option<Welcome> {
         let nobody = Home { worker: 0, slot: 0, generation: 0 };
         let Ingress::Udp(identity) = ingress else {
             let QuicListener { address, certificate_sha256 } = self.quic?;

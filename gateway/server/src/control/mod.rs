@@ -13,7 +13,7 @@ pub(crate) use driver::{Driver, Drivers};
 pub(crate) use handle::Request;
 pub use handle::{
     Caller, Failed, Handle, Happened, NodeView, Opened, PolicyView, Reached, Rollout,
-    RolloutOutcome, RoomView, SessionView, Status, Told, Wanted,
+    RolloutOutcome, SessionView, Status, Told, Wanted,
 };
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX};
 pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};

@@ -89,7 +89,7 @@ impl Prober {
         let mut datagram = Vec::with_capacity(128);
         match &self.way {
             Way::Signed(secret) => {
-                Question::Probe.write(secret, sequence, clock.unix_us, &mut datagram)
+                Question::Probe.write(secret, sequence, clock.unix_us, &mut datagram);
             }
             Way::Stun => stun::Binding::probe(transaction(sequence)).write(&mut datagram),
             Way::Echo => {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::handle::{Failed, NodeView, Request, RoomView, SessionView, Status};
+use super::handle::{Failed, NodeView, Request, SessionView, Status};
 use super::thread::Control;
 use crate::policy::Source;
 use crate::worker::Way;
@@ -39,7 +39,7 @@ impl Control {
                 let _ = reply.send(self.session_views(now));
             }
             Request::Rooms(reply) => {
-                let _ = reply.send(self.room_views());
+                let _ = reply.send(self.gateway.rooms().collect());
             }
             Request::Nodes(reply) => {
                 let _ = reply.send(self.node_views());
@@ -56,7 +56,7 @@ impl Control {
                 self.roll_out(&policy, source, Some(reply));
             }
             Request::RollOut { policy, source, reply } => {
-                self.roll_out(&policy, *source, Some(reply))
+                self.roll_out(&policy, *source, Some(reply));
             }
             Request::Rollback { policy, reply } => self.roll_back(&policy, reply),
             Request::Stop { policy, reply } => {
@@ -66,7 +66,7 @@ impl Control {
                 let _ = reply.send(known.then_some(()).ok_or_else(unknown));
             }
             Request::Shutdown { within, done } => {
-                self.shutting_down = Some(done);
+                self.shutting_down.push(done);
                 self.gateway.handle_shutdown(now + within);
             }
         }
@@ -115,21 +115,6 @@ impl Control {
                     .map(|resident| resident.totals)
                     .unwrap_or_default(),
                 age: standing.age,
-            })
-            .collect()
-    }
-
-    fn room_views(&self) -> Vec<RoomView> {
-        self.gateway
-            .rooms()
-            .map(|standing| RoomView {
-                room: standing.room,
-                name: standing.name,
-                scenario: standing.scenario,
-                sessions: standing.sessions,
-                route: standing.route,
-                hop: standing.hop,
-                placed_by: standing.placed_by,
             })
             .collect()
     }

@@ -1,6 +1,6 @@
 //! The thread that owns the core: what the world says goes in, what the core wants is done.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,11 +22,8 @@ use crate::policy::{Policies, Source, Word};
 use crate::settings::Settings;
 use crate::worker::{Bell, Command, Dscp, Install, Report, Stamps};
 
-/// Ports of three rooms closed within this accuse the node, not the rooms.
-const PORTS_WITHIN: Duration = Duration::from_millis(20);
-
-/// See [`PORTS_WITHIN`].
-const PORTS_ACCUSE: usize = 3;
+/// What a worker still owes of sessions that ended is waited for no longer than this.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A worker as control knows it.
 pub(crate) struct WorkerLine {
@@ -69,9 +66,9 @@ pub(super) struct Control {
     next_offer: u64,
     /// Sessions that were told to end, and their event waits for what they carried.
     closing: BTreeMap<SessionId, Event>,
-    ports_closed: BTreeMap<NodeId, VecDeque<(Instant, SessionId)>>,
     knocks: Knocks,
-    pub(super) shutting_down: Option<oneshot::Sender<()>>,
+    pub(super) shutting_down: Vec<oneshot::Sender<()>>,
+    core_finished: Option<Instant>,
     rung: BTreeSet<u16>,
     pub(super) finished: bool,
 }
@@ -119,9 +116,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         offers: BTreeMap::new(),
         next_offer: 1,
         closing: BTreeMap::new(),
-        ports_closed: BTreeMap::new(),
         knocks: Knocks::default(),
-        shutting_down: None,
+        shutting_down: Vec::new(),
+        core_finished: None,
         rung: BTreeSet::new(),
         finished: false,
     };
@@ -155,7 +152,7 @@ impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
             Probed::Answered { node, sequence, at } => {
-                self.gateway.handle_probe_answered(node, sequence, at)
+                self.gateway.handle_probe_answered(node, sequence, at);
             }
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
@@ -169,7 +166,9 @@ impl Control {
             worker.stamps.merge_into(&mut stamps);
             late = late.max(worker.stamps.take_longest_pass());
         }
-        self.gateway.handle_stamps(&stamps, late, Instant::now());
+        let now = Instant::now();
+        self.gateway.handle_stamps(&stamps, late, now);
+        self.finish_if_told(now);
     }
 
     fn handle_word(&mut self, word: Word) {
@@ -187,13 +186,15 @@ impl Control {
         let now = Instant::now();
         match report {
             Report::Refused { node } => self.gateway.handle_kernel_error(node, now),
-            Report::PortClosed { session, hop } => self.port_closed(session, hop, now),
+            Report::PortClosed { session, hop } => {
+                self.gateway.handle_port_closed(session, hop, now);
+            }
             Report::Signed { node, message } => {
                 let act = self.drivers.handle_signed(node, &message, Clock::read());
                 self.act(act);
             }
             Report::Knock { listener, source, payload_type } => {
-                self.knock(listener, source, payload_type, now)
+                self.knock(listener, source, payload_type, now);
             }
             Report::Summaries(summaries) => {
                 for summary in summaries {
@@ -208,7 +209,7 @@ impl Control {
                 }
             }
             Report::Shed { session, run } => {
-                self.tell_happened(super::Happened::Shed { session, run })
+                self.tell_happened(super::Happened::Shed { session, run });
             }
             Report::Removed { session, totals } => {
                 if let Some(event) = self.closing.remove(&session) {
@@ -216,20 +217,6 @@ impl Control {
                 }
             }
         }
-    }
-
-    /// One room's port closed may be one call ending; ports of three rooms within 20 ms accuse the node.
-    fn port_closed(&mut self, session: SessionId, hop: Hop, now: Instant) {
-        let closed = self.ports_closed.entry(hop.node).or_default();
-        closed.retain(|(at, other)| {
-            now.saturating_duration_since(*at) < PORTS_WITHIN && *other != session
-        });
-        closed.push_back((now, session));
-        if closed.len() >= PORTS_ACCUSE {
-            closed.clear();
-            self.gateway.handle_kernel_error(hop.node, now);
-        }
-        self.gateway.handle_port_closed(session, hop, now);
     }
 
     /// A packet of nobody's came to an open listener: it opens a session, once.
@@ -310,7 +297,7 @@ impl Control {
                 }
             }
             Output::Install { session, room: _, offer, route, plan } => {
-                self.install(session, &offer, route, plan, clock.now)
+                self.install(session, &offer, route, plan, clock.now);
             }
             Output::Open { session, room, hop } => {
                 let wish = self.wish(session, room, hop);
@@ -331,7 +318,7 @@ impl Control {
             }
             Output::Reply { offer, result } => self.reply(offer, result),
             Output::Plan { session, plan } => {
-                self.with_home(session, |home| Command::Plan { home, plan })
+                self.with_home(session, |home| Command::Plan { home, plan });
             }
             Output::KeyFrame { sessions } => {
                 for session in sessions {
@@ -341,7 +328,9 @@ impl Control {
             Output::End { session, reason } => self.end(session, reason),
             Output::Probe { node, sequence } => self.probe(node, sequence, clock),
             Output::Event(event) => self.tell_or_hold(event),
-            Output::Finished => self.finish(),
+            Output::Finished => {
+                self.core_finished.get_or_insert(clock.now);
+            }
         }
     }
 
@@ -517,12 +506,16 @@ impl Control {
         let _ = self.events.send(Arc::new(told));
     }
 
-    fn finish(&mut self) {
-        if self.closing.is_empty()
-            && let Some(done) = self.shutting_down.take()
-        {
-            let _ = done.send(());
+    /// The core is done. What sessions carried is still to be told, unless a worker owes it for too long.
+    fn finish_if_told(&mut self, now: Instant) {
+        let Some(since) = self.core_finished else {
+            return;
+        };
+        if self.closing.is_empty() || now.saturating_duration_since(since) >= FAREWELL {
             self.finished = true;
+            for done in self.shutting_down.drain(..) {
+                let _ = done.send(());
+            }
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) fn spawn(
     // Linux shows the first 15 bytes of a thread's name.
     std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
         Desk { policy, standing, words, active: None, previous: None, record: Record::default() }
-            .run(&jobs)
+            .run(&jobs);
     })
 }
 

@@ -79,13 +79,7 @@ fn scenario(set: &PolicySet, scenario: &Scenario) -> core::Scenario {
         on_admission_fault: match on_fault {
             Some(OnFault::Reject) => AdmitOnFault::Reject,
             Some(OnFault::Admit) => AdmitOnFault::Admit,
-            Some(
-                OnFault::AdmitCapped
-                | OnFault::Native
-                | OnFault::Hold
-                | OnFault::NativeLadder
-                | OnFault::Builtin,
-            )
+            Some(OnFault::AdmitCapped | OnFault::Native | OnFault::Hold | OnFault::Builtin)
             | None => AdmitOnFault::AdmitCapped,
         },
     }

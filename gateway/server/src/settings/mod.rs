@@ -26,7 +26,7 @@ pub use invalid::{Colour, Invalid};
 pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
 pub use node::{Driver, Node, Probe};
 pub use secret::Secret;
-pub use set::{Affinity, Dscp, Mode, OnFault, Origin, PolicySet, Rollout, Scenario};
+pub use set::{Dscp, Mode, OnFault, Origin, PolicySet, Scenario};
 pub use unit::BitRate;
 
 use evenkeel_core::Timings;

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::gateway::{Protocol, Traceparent};
 use super::listen::Identity;
 use super::node::{DriverKind, Probe};
-use super::set::{Affinity, Mode, OnFault};
+use super::set::{Mode, OnFault};
 
 type Text = Option<Spanned<String>>;
 type Number = Option<Spanned<i64>>;
@@ -129,7 +129,6 @@ pub(super) struct Set {
     pub(super) routing: Option<Binding>,
     pub(super) degradation: Option<Binding>,
     pub(super) resolve: Option<Binding>,
-    pub(super) rollout: Rollout,
 }
 
 #[derive(Deserialize, Default)]
@@ -138,7 +137,6 @@ pub(super) struct Scenario {
     pub(super) mode: Option<Mode>,
     pub(super) spares: Number,
     pub(super) bitrate: Option<Spanned<Bitrate>>,
-    pub(super) affinity: Option<Affinity>,
     pub(super) close_after: Text,
     pub(super) dscp: Dscp,
     pub(super) priority: Number,
@@ -164,11 +162,4 @@ pub(super) struct Binding {
     pub(super) plugin: Spanned<String>,
     pub(super) settings: Option<Spanned<toml::Table>>,
     pub(super) on_fault: Option<Spanned<OnFault>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub(super) struct Rollout {
-    pub(super) canary: Option<Spanned<Vec<Spanned<i64>>>>,
-    pub(super) pace: Text,
 }

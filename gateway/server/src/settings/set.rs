@@ -25,8 +25,6 @@ pub struct PolicySet {
     pub scenarios: Vec<Scenario>,
     /// Its policies, at most one per hook, in the order of [`Hook::ALL`]. A hook without one is answered natively.
     pub bindings: Vec<Binding>,
-    /// How a new revision of one of its policies comes in.
-    pub rollout: Rollout,
 }
 
 /// Where a policy set came from.
@@ -51,8 +49,6 @@ pub struct Scenario {
     pub floor: BitRate,
     /// The highest rate a session may get. Default 4 Mbit/s.
     pub ceiling: BitRate,
-    /// What is placed as one. Default room.
-    pub affinity: Affinity,
     /// Silence after which a session is closed. Default 30 s.
     pub close_after: Duration,
     /// Marks on its packets.
@@ -65,28 +61,11 @@ pub struct Scenario {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Both hops carry all packets.
-    Hitless,
     /// The session is open at the standby, which takes the next packet.
     #[default]
     Hot,
     /// All nodes of the region's zones carry; each room knows its second.
     ActiveActive,
-    /// The standby is started when it is needed.
-    Cold,
-    /// Ordered regions behind the zones.
-    Regional,
-}
-
-/// What is placed as one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Affinity {
-    /// A room: its sessions share one node.
-    #[default]
-    Room,
-    /// Each session: the scenario's nodes are meshed.
-    Session,
 }
 
 /// Differentiated services code points, 0 to 63 (RFC 2474).
@@ -110,10 +89,8 @@ pub enum OnFault {
     Reject,
     /// Routing: the native default places and moves. The default.
     Native,
-    /// Degradation: sessions keep what they have, then the native ladder takes over. The default.
+    /// Degradation: sessions keep what they have. The default.
     Hold,
-    /// Degradation: the native ladder takes over at once.
-    NativeLadder,
     /// Scenario: the text's values stand. The default.
     Builtin,
 }
@@ -124,7 +101,7 @@ impl OnFault {
         match hook {
             Hook::Admission => &[OnFault::AdmitCapped, OnFault::Admit, OnFault::Reject],
             Hook::Routing => &[OnFault::Native],
-            Hook::Degradation => &[OnFault::Hold, OnFault::NativeLadder],
+            Hook::Degradation => &[OnFault::Hold],
             Hook::Scenario => &[OnFault::Builtin],
         }
     }
@@ -137,19 +114,9 @@ impl OnFault {
             OnFault::Reject => "reject",
             OnFault::Native => "native",
             OnFault::Hold => "hold",
-            OnFault::NativeLadder => "native-ladder",
             OnFault::Builtin => "builtin",
         }
     }
-}
-
-/// `[rollout]`: how a new revision comes in.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rollout {
-    /// Per cent of rooms (degradation and admission: of sessions), growing, ending at 100. Default 1, 5, 25, 50, 100.
-    pub canary: Vec<u8>,
-    /// Time between two steps. Default 10 s.
-    pub pace: Duration,
 }
 
 /// A set, with the places of its scenarios in its file.
@@ -174,9 +141,8 @@ pub(super) fn check(raw: &raw::Set, path: &Path, origin: Origin, check: &mut Che
     let bindings =
         bound.filter_map(|(hook, raw)| Binding::check(hook, raw, &origin, check)).collect();
     let scenarios = raw.scenario.iter().map(|(name, raw)| scenario(name, raw, check)).collect();
-    let rollout = rollout(&raw.rollout, check);
     let places = raw.scenario.keys().map(Spanned::span).collect();
-    Checked { set: PolicySet { name, origin, scenarios, bindings, rollout }, places }
+    Checked { set: PolicySet { name, origin, scenarios, bindings }, places }
 }
 
 fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> Scenario {
@@ -188,7 +154,6 @@ fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> S
         spares: check.number(raw.spares.as_ref(), 2, 1..=3),
         floor,
         ceiling,
-        affinity: raw.affinity.unwrap_or_default(),
         close_after: check.duration(
             raw.close_after.as_ref(),
             Duration::from_secs(30),
@@ -233,30 +198,6 @@ fn dscp(raw: Option<&Spanned<String>>, default: u8, check: &mut Check) -> u8 {
         check.refuse(raw.span(), format!("`{}`", raw.get_ref()), expected);
         default
     })
-}
-
-fn rollout(raw: &raw::Rollout, check: &mut Check) -> Rollout {
-    let pace = Duration::from_secs(10);
-    let pace = check.duration(raw.pace.as_ref(), pace, Duration::ZERO..=pace * 8_640);
-    let mut canary = vec![1, 5, 25, 50, 100];
-    if let Some(written) = &raw.canary {
-        canary.clear();
-        for step in written.get_ref() {
-            let least = canary.last().map_or(1, |last| last + 1);
-            match u8::try_from(*step.get_ref()).ok().filter(|p| (least..=100).contains(p)) {
-                Some(step) => canary.push(step),
-                None => {
-                    let expected = "growing steps from 1 to 100";
-                    check.refuse(step.span(), step.get_ref().to_string(), expected);
-                    return Rollout { canary: vec![100], pace };
-                }
-            }
-        }
-        if canary.last() != Some(&100) {
-            check.refuse(written.span(), "steps that stop short", "100 as the last step");
-        }
-    }
-    Rollout { canary, pace }
 }
 
 #[cfg(test)]

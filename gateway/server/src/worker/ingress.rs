@@ -32,13 +32,13 @@ pub(crate) struct Ingress {
 }
 
 impl Ingress {
-    pub(crate) fn new(flows: Arc<Flows>, open: Vec<bool>, now: Instant) -> Ingress {
+    pub(crate) fn new(flows: Arc<Flows>, open: Vec<bool>, misses: u32, now: Instant) -> Ingress {
         Ingress {
             flows,
             open,
             cache: HashMap::new(),
             age: 0,
-            limiter: Limiter::new(now),
+            limiter: Limiter::new(misses, now),
             answer: Vec::new(),
         }
     }
@@ -122,7 +122,7 @@ impl Ingress {
         }
         self.answer.clear();
         stun::write_success(request.transaction(), from.1, Some(&key), &mut self.answer);
-        ways.to_client((from.0, Side::Rtp), from.1, 0, &self.answer);
+        ways.queue_to_client((from.0, Side::Rtp), from.1, 0, &self.answer);
         let (listener, address) = from;
         if self.flows.insert(Key::Udp { listener, address }, Entry::of(entry.home)).is_err() {
             return refuse(ways, Reason::UnknownSource);
@@ -149,7 +149,10 @@ impl Ingress {
                 }
             }
             Kind::Media if session.learns() => self.learn(session, from, datagram, loan),
-            Kind::Media => session.from_client(datagram, loan),
+            Kind::Media => {
+                session.heard_from(from);
+                session.handle_client_packet(datagram, loan);
+            }
         }
     }
 
@@ -161,7 +164,7 @@ impl Ingress {
         let (listener, address) = from;
         self.flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, session.home);
         if self.flows.insert(Key::Udp { listener, address }, Entry::of(session.home)).is_ok() {
-            session.from_client(datagram, loan);
+            session.handle_client_packet(datagram, loan);
         }
     }
 

@@ -6,28 +6,28 @@ use std::time::Instant;
 /// Prefixes told apart; two that share a place share their allowance.
 const PLACES: usize = 1_024;
 
-/// Look-ups per second and prefix in the long run: a call centre behind one address opens far fewer sessions.
-const PER_SECOND: f32 = 200.0;
-
-/// Look-ups at once.
-const BURST: f32 = 400.0;
+/// Look-ups at once, in seconds of the long run's.
+const BURST: f32 = 2.0;
 
 /// An allowance per /24 (IPv4) or /56 (IPv6) of source addresses.
 #[derive(Debug)]
 pub(crate) struct Limiter {
+    per_second: f32,
     allowances: Box<[(f32, Instant)]>,
 }
 
 impl Limiter {
-    pub(crate) fn new(now: Instant) -> Limiter {
-        Limiter { allowances: vec![(BURST, now); PLACES].into() }
+    /// So many look-ups per second and prefix in the long run.
+    pub(crate) fn new(per_second: u32, now: Instant) -> Limiter {
+        let per_second = per_second as f32;
+        Limiter { per_second, allowances: vec![(per_second * BURST, now); PLACES].into() }
     }
 
     /// Whether one more stranger with this source may be looked up now.
     pub(crate) fn allows(&mut self, source: SocketAddr, now: Instant) -> bool {
         let (left, at) = &mut self.allowances[place(source.ip())];
         let elapsed = now.saturating_duration_since(*at).as_secs_f32();
-        *left = (*left + elapsed * PER_SECOND).min(BURST);
+        *left = (*left + elapsed * self.per_second).min(self.per_second * BURST);
         *at = now;
         let allowed = *left >= 1.0;
         if allowed {
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_flood_from_one_prefix_leaves_others_alone() {
         let now = Instant::now();
-        let mut limiter = Limiter::new(now);
+        let mut limiter = Limiter::new(200, now);
         let flood = |limiter: &mut Limiter, at| {
             (0..2_000_u16).filter(|port| limiter.allows(([10, 0, 0, 1], *port).into(), at)).count()
         };

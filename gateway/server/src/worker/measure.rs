@@ -31,8 +31,6 @@ pub(crate) struct Measure {
     lost_up: u64,
     since: Instant,
     clock_rate: u32,
-    quic_lost: u32,
-    quic_sent: u32,
 }
 
 /// Follows what it is shown within about a second.
@@ -64,8 +62,6 @@ impl Measure {
             lost_up: 0,
             since: now,
             clock_rate: 0,
-            quic_lost: 0,
-            quic_sent: 0,
         }
     }
 
@@ -116,10 +112,10 @@ impl Measure {
         for packet in rtcp::packets(compound) {
             match packet {
                 Ok(rtcp::Packet::SenderReport(report)) => {
-                    report.blocks().for_each(|block| self.read_block(&block, now))
+                    report.blocks().for_each(|block| self.read_block(&block, now));
                 }
                 Ok(rtcp::Packet::ReceiverReport(report)) => {
-                    report.blocks().for_each(|block| self.read_block(&block, now))
+                    report.blocks().for_each(|block| self.read_block(&block, now));
                 }
                 Ok(_) => {}
                 Err(_) => return,
@@ -156,14 +152,11 @@ impl Measure {
         }
     }
 
-    /// What QUIC knows of the path, in sums since the connection began.
+    /// What QUIC knows of the path: its round trip, and packets sent and lost since it was told last.
     pub(crate) fn quic_path(&mut self, rtt_us: u32, lost: u32, sent: u32) {
         self.rtt_us = Some(rtt_us);
-        let (lost_now, sent_now) =
-            (lost.wrapping_sub(self.quic_lost), sent.wrapping_sub(self.quic_sent));
-        (self.quic_lost, self.quic_sent) = (lost, sent);
-        if sent_now > 0 && lost_now <= sent_now {
-            self.loss_down_ppm.show(i64::from(lost_now) * 1_000_000 / i64::from(sent_now));
+        if sent > 0 {
+            self.loss_down_ppm.show(i64::from(lost.min(sent)) * 1_000_000 / i64::from(sent));
         }
     }
 
@@ -177,8 +170,8 @@ impl Measure {
             jitter = jitter.max(reception.jitter_us());
         }
         self.lost_up += lost;
-        if expected > 0 {
-            self.loss_up_ppm.show((lost * 1_000_000 / expected) as i64);
+        if let Some(loss) = (lost * 1_000_000).checked_div(expected) {
+            self.loss_up_ppm.show(loss as i64);
             self.jitter_up_us = Some(jitter);
         }
         let elapsed = now.saturating_duration_since(self.since).as_millis().max(1) as u64;

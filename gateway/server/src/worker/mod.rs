@@ -4,6 +4,7 @@
 
 mod arrival;
 mod command;
+mod early;
 mod feedback;
 mod ingress;
 mod limiter;
@@ -20,6 +21,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_core::forward::Reason;
 use evenkeel_core::{Board, Hop, NodeId};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::{demux, trunk};
@@ -28,6 +30,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use command::{Client, Command, Install, Leg, Report};
 pub use command::{Dscp, ShedRun, Totals};
+pub(crate) use early::Patience;
 pub(crate) use ports::Ports;
 use session::{Loan, Session};
 pub use stamps::{Stamps, Way};
@@ -62,6 +65,9 @@ pub(crate) struct Parts {
     pub(crate) stamps: Arc<Stamps>,
     pub(crate) flows: Arc<Flows>,
     pub(crate) board: Arc<Board>,
+    pub(crate) patience: Patience,
+    /// Look-ups of unknown sources per second and prefix.
+    pub(crate) misses_per_prefix: u32,
 }
 
 /// A listener's sockets at one worker.
@@ -159,7 +165,7 @@ impl Worker {
     /// What epoll or a socket says.
     pub(crate) fn new(parts: Parts, now: Instant) -> io::Result<Worker> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut ways = Ways::new(parts.reports, parts.stamps);
+        let mut ways = Ways::new(parts.reports, parts.stamps, parts.patience);
         let open = parts.listeners.iter().map(|listener| listener.open).collect();
         for (number, listener) in (0..).zip(parts.listeners) {
             watch(&epoll, &listener.rtp, Source::Listener(number, Side::Rtp))?;
@@ -189,7 +195,12 @@ impl Worker {
             epoll,
             inbox: Inbox::new(),
             ways,
-            ingress: ingress::Ingress::new(Arc::clone(&parts.flows), open, now),
+            ingress: ingress::Ingress::new(
+                Arc::clone(&parts.flows),
+                open,
+                parts.misses_per_prefix,
+                now,
+            ),
             sessions: Vec::new(),
             tags: HashMap::new(),
             from_quic: parts.from_quic,
@@ -230,6 +241,9 @@ impl Worker {
             if now >= self.next_summary {
                 self.next_summary = now + SUMMARY_EVERY;
                 self.summarise(now);
+            }
+            if !self.ways.early.is_empty() {
+                self.serve_early(now);
             }
             self.ways.flush(now);
             self.ways.stamps.pass_took(now.elapsed());
@@ -275,7 +289,7 @@ impl Worker {
                 }
             }
             Command::Plan { home, plan } => {
-                self.with(home, now, |session, loan| session.set_plan(plan, loan))
+                self.with(home, now, |session, loan| session.set_plan(plan, loan));
             }
             Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
             Command::Remove { home } => self.remove(home),
@@ -338,7 +352,7 @@ impl Worker {
             };
             for place in 0..count {
                 let Some((datagram, source)) = self.inbox.datagram(place) else {
-                    self.ways.drop(evenkeel_core::forward::Reason::Oversize);
+                    self.ways.drop(Reason::Oversize);
                     continue;
                 };
                 let from = (listener, source);
@@ -367,7 +381,7 @@ impl Worker {
         let Some(ring) = from_workers.get_mut(usize::from(number)) else {
             return;
         };
-        ring.pop_batch(BATCH * BATCHES_PER_TURN, |meta, bytes| {
+        drain(ring, |meta, bytes| {
             let Some((arrival, datagram)) = arrival::Arrival::read(bytes) else {
                 return;
             };
@@ -382,16 +396,20 @@ impl Worker {
         let Some(ring) = from_quic else {
             return;
         };
-        ring.pop_batch(BATCH * BATCHES_PER_TURN, |meta, packet| {
+        drain(ring, |meta, packet| {
             let Some(session) = session(sessions, meta.home) else {
-                return ways.drop(evenkeel_core::forward::Reason::UnknownFlow);
+                return ways.drop(Reason::UnknownFlow);
             };
             match meta.kind {
-                ring::Kind::Media => session.from_client(packet, &mut Loan { ways, board, now }),
-                ring::Kind::Feedback { rtt_us, lost, sent } => {
-                    session.measure.quic_path(rtt_us, lost, sent)
+                ring::Kind::Media => {
+                    session.handle_client_packet(packet, &mut Loan { ways, board, now });
                 }
-                ring::Kind::Attached | ring::Kind::Detached => session.measure.heard(now),
+                ring::Kind::Feedback { rtt_us, lost, sent } => {
+                    session.measure.quic_path(rtt_us, lost, sent);
+                }
+                ring::Kind::Attached => session.measure.heard(now),
+                // Another connection may come; silence ends the session if none does.
+                ring::Kind::Detached => {}
             }
         });
     }
@@ -414,7 +432,9 @@ impl Worker {
             for place in 0..count {
                 packets += self.take_trunk_datagram(node, place, now);
             }
-            self.ways.stamps.received(node, packets, now);
+            if packets > 0 {
+                self.ways.stamps.received(node, packets, now);
+            }
             if count < BATCH {
                 return;
             }
@@ -423,7 +443,6 @@ impl Worker {
 
     /// How many packets were in it.
     fn take_trunk_datagram(&mut self, node: NodeId, place: usize, now: Instant) -> u64 {
-        use evenkeel_core::forward::Reason;
         let Worker { inbox, sessions, tags, ways, board, .. } = self;
         let Some((datagram, _)) = inbox.datagram(place) else {
             ways.drop(Reason::Oversize);
@@ -447,21 +466,17 @@ impl Worker {
                 break;
             };
             packets += 1;
-            let known = tags.get(&tag).filter(|(_, hop)| hop.node == node);
-            let session = known
-                .and_then(|&(slot, hop)| Some((sessions.get_mut(slot as usize)?.as_mut()?, hop)));
-            match session {
-                Some((session, hop)) => {
-                    session.from_node(hop, packet, &mut Loan { ways, board, now })
-                }
-                None => ways.drop(Reason::UnknownTag),
-            }
+            hand_on(tags, sessions, node, tag, packet, &mut Loan { ways, board, now });
         }
         packets
     }
 
+    fn take_trunk_packet(&mut self, node: NodeId, tag: Tag, packet: &[u8], now: Instant) {
+        let Worker { sessions, tags, ways, board, .. } = self;
+        hand_on(tags, sessions, node, tag, packet, &mut Loan { ways, board, now });
+    }
+
     fn read_port(&mut self, slot: u32, side: Side, flags: epoll::EventFlags, now: Instant) {
-        use evenkeel_core::forward::Reason;
         let Worker { inbox, sessions, ways, board, .. } = self;
         let Some(session) = sessions.get_mut(slot as usize).and_then(Option::as_mut) else {
             return;
@@ -489,7 +504,31 @@ impl Worker {
                 continue;
             };
             ways.stamps.received(hop.node, 1, now);
-            session.from_node(hop, datagram, &mut Loan { ways, board, now });
+            session.handle_node_packet(hop, datagram, &mut Loan { ways, board, now });
+        }
+    }
+
+    /// What came before its way was there: by now control may have told of it.
+    fn serve_early(&mut self, now: Instant) {
+        self.take_commands(now);
+        for packet in self.ways.early.take_inbound() {
+            self.take_trunk_packet(packet.node, packet.tag, &packet.packet, now);
+        }
+        // Those with a tag that is still unknown came back; they do not get a third look.
+        for _ in self.ways.early.take_inbound() {
+            self.ways.drop(Reason::UnknownTag);
+        }
+        let Worker { sessions, ways, board, .. } = self;
+        let has_leg =
+            |home, hop| session(sessions, home).is_some_and(|session| session.has_leg(hop));
+        let (ready, late) = ways.early.take_outbound(now, has_leg);
+        for waiting in ready {
+            if let Some(session) = session(sessions, waiting.home) {
+                session.send_early(&waiting, &mut Loan { ways, board, now });
+            }
+        }
+        for _ in 0..late {
+            ways.drop(Reason::NotOpened);
         }
     }
 
@@ -507,10 +546,34 @@ impl Worker {
     }
 }
 
+/// Hands a node's packet to the session with its tag.
+fn hand_on(
+    tags: &HashMap<Tag, (u32, Hop)>,
+    sessions: &mut [Option<Box<Session>>],
+    node: NodeId,
+    tag: Tag,
+    packet: &[u8],
+    loan: &mut Loan<'_>,
+) {
+    let known = tags.get(&tag).filter(|(_, hop)| hop.node == node);
+    let session =
+        known.and_then(|&(slot, hop)| Some((sessions.get_mut(slot as usize)?.as_mut()?, hop)));
+    match session {
+        Some((session, hop)) => session.handle_node_packet(hop, packet, loan),
+        None if loan.ways.early.keep_inbound(node, tag, packet) => {}
+        None => loan.ways.drop(Reason::UnknownTag),
+    }
+}
+
 /// The session at home here, if it is still the same.
 fn session(sessions: &mut [Option<Box<Session>>], home: Home) -> Option<&mut Session> {
     let session = sessions.get_mut(home.slot as usize)?.as_mut()?;
     (session.home == home).then_some(session)
+}
+
+/// Takes everything out of a ring: only an empty one wakes us again.
+fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::Meta, &[u8])) {
+    while ring.pop_batch(BATCH, &mut take) == BATCH {}
 }
 
 fn watch(epoll: impl AsFd, fd: impl AsFd, source: Source) -> io::Result<()> {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::forward::{self, Reason, Verdict};
 use evenkeel_core::{Board, Hop, Kind, Media, Plan, RouteCell, RtcpPort, SessionId, Srtp};
-use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
+use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch, Withheld};
 use evenkeel_media::{demux, rtp};
 
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
+use super::early::Outbound;
 use super::feedback::Feedback;
 use super::measure::Measure;
 use super::ports::Ports;
@@ -116,6 +117,15 @@ impl Session {
         &self.legs
     }
 
+    pub(crate) fn has_leg(&self, hop: Hop) -> bool {
+        self.legs.iter().any(|(at, _)| *at == hop)
+    }
+
+    /// A packet that waited for its leg.
+    pub(crate) fn send_early(&mut self, waiting: &Outbound, loan: &mut Loan<'_>) {
+        self.send_to_node(waiting.hop, waiting.side, waiting.kind, &waiting.packet, loan);
+    }
+
     /// The hop with a port leg to this address.
     pub(crate) fn hop_at(&self, source: SocketAddr) -> Option<Hop> {
         let is_there = |leg: &Leg| match *leg {
@@ -127,7 +137,7 @@ impl Session {
 
     pub(crate) fn set_plan(&mut self, plan: Plan, loan: &mut Loan<'_>) {
         let restored = self.plan.shed != 0 && plan.shed == 0;
-        let capped = self.plan.cap_kbps != plan.cap_kbps;
+        let capped = self.plan.send_cap_kbps() != plan.send_cap_kbps();
         self.plan = plan;
         if restored {
             self.tell_shed(loan.ways);
@@ -139,7 +149,7 @@ impl Session {
     }
 
     /// A packet of the client's, from a source that may send.
-    pub(crate) fn from_client(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
+    pub(crate) fn handle_client_packet(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
         match demux::classify(packet) {
             demux::Kind::Rtp => self.rtp_from_client(packet, loan),
             demux::Kind::Rtcp => self.rtcp_from_client(packet, loan),
@@ -162,7 +172,7 @@ impl Session {
             Verdict::Pass { hop, .. } => hop,
             Verdict::Drop(reason) => return loan.ways.drop(reason),
         };
-        self.to_node(hop, Side::Rtp, kind, packet, loan);
+        self.send_to_node(hop, Side::Rtp, kind, packet, loan);
     }
 
     fn rtcp_from_client(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
@@ -175,14 +185,25 @@ impl Session {
         // Rewriting needs bytes of our own; RTCP is some packets a second.
         let mut packet = packet.to_vec();
         match self.continuity.rtcp_to_node(&mut packet) {
-            Ok(length) => self.to_node(hop, Side::Rtcp, Kind::Audio, &packet[..length], loan),
+            Ok(length) => self.send_to_node(hop, Side::Rtcp, Kind::Audio, &packet[..length], loan),
             Err(_) => loan.ways.drop(Reason::Feedback),
         }
     }
 
-    fn to_node(&mut self, hop: Hop, side: Side, kind: Kind, packet: &[u8], loan: &mut Loan<'_>) {
+    fn send_to_node(
+        &mut self,
+        hop: Hop,
+        side: Side,
+        kind: Kind,
+        packet: &[u8],
+        loan: &mut Loan<'_>,
+    ) {
         let Some(&(_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
-            return loan.ways.drop(Reason::NotOpened);
+            let early = &mut loan.ways.early;
+            if !early.keep_outbound((self.home, hop), (side, kind), packet, loan.now) {
+                loan.ways.drop(Reason::NotOpened);
+            }
+            return;
         };
         loan.ways.stamps.passed(Way::ToNode, packet.len());
         match leg {
@@ -217,7 +238,7 @@ impl Session {
     }
 
     /// A packet that a hop sent for the client.
-    pub(crate) fn from_node(&mut self, from: Hop, packet: &[u8], loan: &mut Loan<'_>) {
+    pub(crate) fn handle_node_packet(&mut self, from: Hop, packet: &[u8], loan: &mut Loan<'_>) {
         let kind = demux::classify(packet);
         let header = match kind {
             demux::Kind::Rtp => match rtp::Header::parse(packet) {
@@ -254,23 +275,28 @@ impl Session {
         }
     }
 
-    /// What is shed is told by number, so that nobody takes it for loss.
+    /// What is shed is told by number, so that nobody takes it for loss, and leaves no gap in the client's numbers.
     fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
-        // Of a hop nothing was heard from yet, the numbers are not settled.
-        let numbers = self.continuity.numbers(header).filter(|_| self.hearing == Some(from));
-        let Some((ssrc, first)) = numbers else {
+        if self.hearing != Some(from) {
+            self.hear(from);
+        }
+        let epoch = Epoch(u64::from(self.switches));
+        let rate =
+            self.media.payload_type(header.payload_type).map(|(_, payload)| payload.clock_rate);
+        let Some(Withheld { ssrc, after, ahead }) =
+            rate.and_then(|rate| self.continuity.withhold(epoch, header, rate, loan.now))
+        else {
             return;
         };
         if let Some((run, _)) = &mut self.shed
-            && run.ssrc == ssrc
-            && run.first.wrapping_add(run.packets) == first
-            && run.packets < u16::MAX
+            && (run.ssrc, run.after) == (ssrc, after)
+            && run.first + run.packets == ahead
         {
             run.packets += 1;
             return;
         }
         self.tell_shed(loan.ways);
-        self.shed = Some((ShedRun { ssrc, first, packets: 1 }, loan.now));
+        self.shed = Some((ShedRun { ssrc, after, first: ahead, packets: 1 }, loan.now));
     }
 
     pub(crate) fn tell_shed(&mut self, ways: &Ways) {
@@ -318,12 +344,12 @@ impl Session {
             && let Some(request) = self.feedback.key_frame_request(header.ssrc)
         {
             loan.ways.stamps.asked_key_frame(Way::ToNode);
-            self.to_node(from, Side::Rtcp, Kind::Video, &request, loan);
+            self.send_to_node(from, Side::Rtcp, Kind::Video, &request, loan);
         }
         self.totals.packets_down += 1;
         self.totals.bytes_down += packet.len() as u64;
         self.measure.sent(packet.len());
-        self.to_client(Side::Rtp, kind, packet, loan, |bytes| {
+        self.send_to_client(Side::Rtp, kind, packet, loan, |bytes| {
             if let Some((ssrc, sequence, timestamp)) = rewrite {
                 rtp::set_ssrc(bytes, ssrc);
                 rtp::set_sequence(bytes, sequence);
@@ -339,10 +365,10 @@ impl Session {
         };
         packet.truncate(length);
         self.measure.note_sender_report(&packet, loan.now);
-        self.to_client(Side::Rtcp, Kind::Audio, &packet, loan, |_| {});
+        self.send_to_client(Side::Rtcp, Kind::Audio, &packet, loan, |_| {});
     }
 
-    fn to_client(
+    fn send_to_client(
         &mut self,
         side: Side,
         kind: Kind,
@@ -358,7 +384,7 @@ impl Session {
             };
             bytes.copy_from_slice(packet);
             rewrite(bytes);
-            loan.ways.to_quic(self.home, flow_from_gateway, bytes);
+            loan.ways.queue_to_quic(self.home, flow_from_gateway, bytes);
             loan.ways.stamps.passed(Way::ToClient, packet.len());
             return;
         }
@@ -374,8 +400,12 @@ impl Session {
         let Some((listener, address)) = address.filter(|_| consent) else {
             return loan.ways.drop(Reason::NoAddress);
         };
-        match loan.ways.to_client((listener, self.side(side)), address, self.dscp_of(kind), packet)
-        {
+        match loan.ways.queue_to_client(
+            (listener, self.side(side)),
+            address,
+            self.dscp_of(kind),
+            packet,
+        ) {
             Some(bytes) => {
                 rewrite(bytes);
                 loan.ways.stamps.passed(Way::ToClient, packet.len());
@@ -400,7 +430,7 @@ impl Session {
     }
 
     /// A check that holds came from this address. Media goes to the last that was nominated or, if none ever was, to
-    /// the last that passed. The address that may no longer send, if one gives way.
+    /// the last that passed and sent media. The address that may no longer send, if one gives way.
     pub(crate) fn checked(
         &mut self,
         from: (u8, SocketAddr),
@@ -409,13 +439,20 @@ impl Session {
     ) -> Option<(u8, SocketAddr)> {
         self.measure.heard(now);
         self.address.consent = Some(now);
-        if nominated || !self.address.nominated {
-            self.address.nominated |= nominated;
+        self.address.nominated |= nominated;
+        if nominated || self.address.rtp.is_none() {
             self.address.rtp = Some(from);
         }
         self.address.checked.retain(|known| *known != from);
         self.address.checked.push(from);
         (self.address.checked.len() > CHECKED_MAX).then(|| self.address.checked.remove(0))
+    }
+
+    /// The client sent media from this address, which passed a check.
+    pub(crate) fn heard_from(&mut self, from: (u8, SocketAddr)) {
+        if self.client == Client::Stun && !self.address.nominated {
+            self.address.rtp = Some(from);
+        }
     }
 
     /// Whether the first packet from this port fixes it as the client's: valid RTP of a declared payload type.
@@ -444,20 +481,20 @@ impl Session {
     pub(crate) fn ask_key_frame(&mut self, loan: &mut Loan<'_>) {
         if let Some(request) = self.feedback.key_frame_of_client(loan.now) {
             loan.ways.stamps.asked_key_frame(Way::ToClient);
-            self.to_client(Side::Rtcp, Kind::Video, &request, loan, |_| {});
+            self.send_to_client(Side::Rtcp, Kind::Video, &request, loan, |_| {});
         }
     }
 
     /// Tells the client how much it may send, if there is a cap or one was lifted.
     pub(crate) fn send_cap(&mut self, loan: &mut Loan<'_>) {
-        if let Some(cap) = self.feedback.cap(self.plan.cap_kbps) {
-            self.to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
+        if let Some(cap) = self.feedback.cap(self.plan.send_cap_kbps()) {
+            self.send_to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
         }
     }
 
     /// Every 100 ms: repeats the cap when it is due, and tells what was shed.
     pub(crate) fn tick(&mut self, loan: &mut Loan<'_>) {
-        if self.plan.cap_kbps > 0 && self.feedback.cap_is_due(loan.now) {
+        if self.plan.send_cap_kbps() > 0 && self.feedback.cap_is_due(loan.now) {
             self.send_cap(loan);
         }
         let due = |since: Instant| loan.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::arrival::Arrival;
 use super::command::Report;
+use super::early::{Early, Patience};
 use super::stamps::Stamps;
 use crate::flows::Home;
 use crate::mmsg::{Family, Outbox};
@@ -46,8 +47,8 @@ pub(crate) struct Ways {
     pub(crate) to_workers: Vec<Option<ring::Sender>>,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stamps: Arc<Stamps>,
+    pub(crate) early: Early,
     carried: Vec<u8>,
-    dscp_trunk: u8,
 }
 
 /// Which socket of a listener.
@@ -77,7 +78,11 @@ impl Trunk {
 }
 
 impl Ways {
-    pub(crate) fn new(reports: mpsc::Sender<Report>, stamps: Arc<Stamps>) -> Ways {
+    pub(crate) fn new(
+        reports: mpsc::Sender<Report>,
+        stamps: Arc<Stamps>,
+        patience: Patience,
+    ) -> Ways {
         Ways {
             listeners: Vec::new(),
             trunks: Vec::new(),
@@ -85,8 +90,8 @@ impl Ways {
             to_workers: Vec::new(),
             reports,
             stamps,
+            early: Early::new(patience),
             carried: Vec::new(),
-            dscp_trunk: 0,
         }
     }
 
@@ -95,7 +100,7 @@ impl Ways {
     }
 
     /// Queues a datagram to a client, and hands out its bytes to be changed in place.
-    pub(crate) fn to_client(
+    pub(crate) fn queue_to_client(
         &mut self,
         (listener, side): (u8, Side),
         address: SocketAddr,
@@ -122,7 +127,7 @@ impl Ways {
         if trunk.bundle.push(tag, packet) {
             return;
         }
-        trunk.outbox.push(None, self.dscp_trunk, trunk.bundle.as_bytes());
+        trunk.outbox.push(None, 0, trunk.bundle.as_bytes());
         trunk.bundle.clear();
         if !trunk.bundle.push(tag, packet) {
             self.stamps.dropped(Reason::Oversize);
@@ -132,7 +137,7 @@ impl Ways {
     /// Queues a signed message on the trunk to a node.
     pub(crate) fn sign(&mut self, node: NodeId, message: &[u8]) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
-            trunk.outbox.push(None, self.dscp_trunk, message);
+            trunk.outbox.push(None, 0, message);
         }
     }
 
@@ -144,7 +149,7 @@ impl Ways {
     }
 
     /// Hands a datagram to the QUIC thread.
-    pub(crate) fn to_quic(&mut self, home: Home, flow: u64, packet: &[u8]) {
+    pub(crate) fn queue_to_quic(&mut self, home: Home, flow: u64, packet: &[u8]) {
         let meta = ring::Meta { home, kind: ring::Kind::Media, flow };
         let pushed = self.to_quic.as_mut().map(|ring| ring.push(meta, packet));
         if pushed != Some(Ok(())) {
@@ -187,7 +192,7 @@ impl Ways {
             return;
         };
         if !trunk.bundle.is_empty() {
-            trunk.outbox.push(None, self.dscp_trunk, trunk.bundle.as_bytes());
+            trunk.outbox.push(None, 0, trunk.bundle.as_bytes());
             trunk.bundle.clear();
         }
         if !trunk.outbox.is_empty() {

@@ -81,6 +81,24 @@ fn who_gets_video_again_has_the_others_asked_for_key_frames() {
 }
 
 #[test]
+fn in_a_room_of_two_a_cap_holds_both_and_a_third_listener_lifts_the_others() {
+    let mut world = world();
+    let [capped, other] = [video(&mut world, 1), video(&mut world, 1)];
+    let cap = |world: &World, session| plan(world, session).send_cap_kbps();
+    tick(&mut world, vec![act(0, Op::Cap as u32, 100)], Vec::new());
+    assert_eq!([cap(&world, capped), cap(&world, other)], [100, 100]);
+    assert_eq!(plan(&world, other).rung(), 0, "it is not the one that is degraded");
+    let third = video(&mut world, 1);
+    assert_eq!([cap(&world, capped), cap(&world, other), cap(&world, third)], [100, 0, 0]);
+    let now = world.now;
+    world.gateway.handle_close(third, now).unwrap();
+    world.pass(ms(1));
+    assert_eq!(cap(&world, other), 100);
+    tick(&mut world, vec![act(0, Op::Cap as u32, 0)], Vec::new());
+    assert_eq!([cap(&world, capped), cap(&world, other)], [0, 0]);
+}
+
+#[test]
 fn a_change_is_told_once_and_no_change_not_at_all() {
     let mut world = world();
     video(&mut world, 1);

@@ -1,9 +1,9 @@
 //! What is shown, and what operators have done: by name, whatever numbers control has for it.
 
-use evenkeel_core::{Health, Identity, Impossible, Ingress, Measures, Metric};
+use evenkeel_core::{Health, Identity, Impossible, Ingress, Measures, Metric, RoomStanding};
 
 use super::*;
-use crate::control::{NodeView, PolicyView, RoomView, SessionView};
+use crate::control::{NodeView, PolicyView, SessionView};
 
 #[test]
 fn the_gateway_shows_what_it_counts() {
@@ -73,7 +73,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     let mut world = World::start();
     let asking = world.ask("GET /v1/rooms", "");
     let Request::Rooms(reply) = world.request() else { panic!("rooms") };
-    let room = RoomView {
+    let room = RoomStanding {
         room: RoomId(4),
         name: "room-1".into(),
         scenario: "call".into(),
@@ -149,6 +149,23 @@ fn rooms_move_and_nodes_drain_by_name() {
         assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")), "{wrong}");
     }
     assert_eq!(world.ask("POST /v1/rooms/r:move", "{}").answer().0, 400);
+}
+
+#[test]
+fn trouble_is_made_only_where_it_may_be_asked_for() {
+    let world = World::without_drills();
+    for drill in ["POST /v1/drill:close-api", "POST /v1/policies/call/routing:stop"] {
+        let (status, body) = world.ask(drill, "").answer();
+        assert_eq!((status, &body["error"]["code"]), (403, &json!("refused")), "{drill}");
+    }
+    assert!(world.thread.is_running());
+
+    let world = World::start();
+    assert_eq!(world.ask("POST /v1/drill:close-api", "").whole().0, 202);
+    while world.thread.is_running() {
+        std::thread::yield_now();
+    }
+    assert!(std::os::unix::net::UnixStream::connect(&world.socket).is_err());
 }
 
 #[test]

@@ -1,0 +1,167 @@
+//! Packets that came before their way was there: for a leg that control is about to attach, or by a tag that it is
+//! about to tell of. Control speaks by commands, and a route is read sooner than a command.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Hop, Kind, NodeId};
+use evenkeel_media::trunk::Tag;
+
+use super::ways::Side;
+use crate::flows::Home;
+
+/// Packets of all sessions that may wait; more are dropped as if none might.
+const WAITING_MAX: usize = 4_096;
+
+/// How much may wait, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Packets of one session.
+    pub(crate) packets: usize,
+    /// After so long they are dropped.
+    pub(crate) wait: Duration,
+}
+
+/// A client's packet whose hop has no leg yet.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    pub(crate) home: Home,
+    pub(crate) hop: Hop,
+    pub(crate) side: Side,
+    pub(crate) kind: Kind,
+    pub(crate) packet: Box<[u8]>,
+    since: Instant,
+}
+
+/// A node's packet with a tag that nobody knows yet.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) node: NodeId,
+    pub(crate) tag: Tag,
+    pub(crate) packet: Box<[u8]>,
+}
+
+/// All that wait.
+#[derive(Debug)]
+pub(crate) struct Early {
+    patience: Patience,
+    outbound: Vec<Outbound>,
+    inbound: Vec<Inbound>,
+}
+
+impl Early {
+    pub(crate) fn new(patience: Patience) -> Early {
+        Early { patience, outbound: Vec::new(), inbound: Vec::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.outbound.is_empty() && self.inbound.is_empty()
+    }
+
+    /// Keeps a client's packet; `false` where too many wait.
+    pub(crate) fn keep_outbound(
+        &mut self,
+        (home, hop): (Home, Hop),
+        (side, kind): (Side, Kind),
+        packet: &[u8],
+        now: Instant,
+    ) -> bool {
+        let of_session = self.outbound.iter().filter(|waiting| waiting.home == home).count();
+        let fits = of_session < self.patience.packets && self.outbound.len() < WAITING_MAX;
+        if fits {
+            self.outbound.push(Outbound {
+                home,
+                hop,
+                side,
+                kind,
+                packet: packet.into(),
+                since: now,
+            });
+        }
+        fits
+    }
+
+    /// Keeps a node's packet until the end of this pass; `false` where too many wait.
+    pub(crate) fn keep_inbound(&mut self, node: NodeId, tag: Tag, packet: &[u8]) -> bool {
+        let fits = self.inbound.len() < WAITING_MAX;
+        if fits {
+            self.inbound.push(Inbound { node, tag, packet: packet.into() });
+        }
+        fits
+    }
+
+    pub(crate) fn take_inbound(&mut self) -> Vec<Inbound> {
+        std::mem::take(&mut self.inbound)
+    }
+
+    /// The packets whose leg is there now by `has_leg`, in the order they came; how many waited too long.
+    pub(crate) fn take_outbound(
+        &mut self,
+        now: Instant,
+        mut has_leg: impl FnMut(Home, Hop) -> bool,
+    ) -> (Vec<Outbound>, usize) {
+        let mut ready = Vec::new();
+        let before = self.outbound.len();
+        for waiting in std::mem::take(&mut self.outbound) {
+            if has_leg(waiting.home, waiting.hop) {
+                ready.push(waiting);
+            } else if now.saturating_duration_since(waiting.since) < self.patience.wait {
+                self.outbound.push(waiting);
+            }
+        }
+        let late = before - ready.len() - self.outbound.len();
+        (ready, late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::Incarnation;
+
+    use super::*;
+
+    const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+
+    fn home(slot: u32) -> Home {
+        Home { worker: 0, slot, generation: 1 }
+    }
+
+    fn early() -> Early {
+        Early::new(Patience { packets: 2, wait: Duration::from_millis(200) })
+    }
+
+    fn keep(early: &mut Early, slot: u32, byte: u8, now: Instant) -> bool {
+        early.keep_outbound((home(slot), HOP), (Side::Rtp, Kind::Audio), &[byte], now)
+    }
+
+    #[test]
+    fn packets_wait_for_their_leg_and_leave_in_order() {
+        let (now, mut early) = (Instant::now(), early());
+        assert!(
+            keep(&mut early, 1, 10, now)
+                && keep(&mut early, 2, 20, now)
+                && keep(&mut early, 1, 11, now)
+        );
+        assert_eq!(early.take_outbound(now, |_, _| false).0.len(), 0);
+        let (ready, late) = early.take_outbound(now, |home, _| home.slot == 1);
+        assert_eq!(ready.iter().map(|waiting| waiting.packet[0]).collect::<Vec<_>>(), [10, 11]);
+        assert_eq!(late, 0);
+        assert!(!early.is_empty());
+    }
+
+    #[test]
+    fn a_session_may_not_fill_the_room_of_others() {
+        let (now, mut early) = (Instant::now(), early());
+        assert!(keep(&mut early, 1, 0, now) && keep(&mut early, 1, 1, now));
+        assert!(!keep(&mut early, 1, 2, now));
+        assert!(keep(&mut early, 2, 0, now));
+    }
+
+    #[test]
+    fn a_packet_that_waited_too_long_is_counted_and_gone() {
+        let (now, mut early) = (Instant::now(), early());
+        keep(&mut early, 1, 0, now);
+        assert_eq!(early.take_outbound(now + Duration::from_millis(199), |_, _| false).1, 0);
+        assert_eq!(early.take_outbound(now + Duration::from_millis(200), |_, _| false).1, 1);
+        assert!(early.is_empty());
+    }
+}
