@@ -216,7 +216,7 @@ impl Continuity {
             return Some(Withheld { ssrc: stream.ssrc, after, ahead });
         }
         // Its hop is new: what passes later goes on from here.
-        self.pass(epoch, header, clock_rate, now);
+        let _kept_back = self.pass(epoch, header, clock_rate, now);
         None
     }
 
