@@ -5,6 +5,7 @@ use std::time::Instant;
 use evenkeel_core::{Cause, CloseReason, Fault, Health, Op, Witness};
 
 use super::*;
+use crate::worker::ShedRun;
 
 #[test]
 fn a_death_and_the_move_it_causes_are_told_with_names_and_witnesses() {
