@@ -83,8 +83,10 @@ fn receiver(to: SocketAddr, picture: Ports, voice: Ports) -> String {
             sink = udp_sink(to),
         )
     };
-    let h264 = "media=video,payload=96,clock-rate=90000,encoding-name=H264,rtcp-fb-nack-pli=(boolean)true";
-    let depay = "rtph264depay wait-for-keyframe=true request-keyframe=true ! h264parse ! avdec_h264";
+    let h264 =
+        "media=video,payload=96,clock-rate=90000,encoding-name=H264,rtcp-fb-nack-pli=(boolean)true";
+    let depay =
+        "rtph264depay wait-for-keyframe=true request-keyframe=true ! h264parse ! avdec_h264";
     let opus = "media=audio,payload=111,clock-rate=48000,encoding-name=OPUS";
     let first = medium(0, h264, depay, "picture", picture);
     let second = medium(1, opus, "rtpopusdepay ! opusdec", "voice", voice);
@@ -150,7 +152,8 @@ fn gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed() {
     let lanes = vec![picture_in.lane(H264), voice_in.lane(OPUS)];
     let listener = listener.run(&hears.udp.expect("by UDP"), lanes);
     let receiving = launch("receiver", &pipeline, &stage);
-    receiving.wait_for("readiness", |lines| lines.iter().find(|line| line.contains("PLAYING")).cloned());
+    receiving
+        .wait_for("readiness", |lines| lines.iter().find(|line| line.contains("PLAYING")).cloned());
 
     let (picture_out, voice_out) = (Ports::free(), Ports::free());
     let pipeline = sender(talker.inside(), picture_out, voice_out);
@@ -170,13 +173,15 @@ fn gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed() {
     let death = Death { killed, moved: Instant::now() };
     assert_eq!(moved["cause"], "node-down");
     // What was in flight and in the jitter buffer was decoded at the latest when twice as many are.
-    let at_switch = receiving.look(|lines| (shown(lines, "picture").len(), shown(lines, "voice").len()));
+    let at_switch =
+        receiving.look(|lines| (shown(lines, "picture").len(), shown(lines, "voice").len()));
     decoded(at_switch.0 + PICTURES, at_switch.1 + VOICE);
 
     let status = stage.read("/v1/status");
     let sessions = stage.read("/v1/sessions");
     sending.end(Signal::SIGINT);
     let lines = receiving.end(Signal::SIGINT);
+    let standby = stage.end_node(moved["to"].as_str().expect("the room went somewhere"));
     let (pictures, frames) = (shown(&lines, "picture"), shown(&lines, "voice"));
     let (heard, said) = (listener.books(), talker.books());
     let by_picture = Stream::of(&heard.came, H264, 90_000, death).follow(&said.sent);
@@ -185,7 +190,7 @@ fn gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed() {
     println!(
         "decoded before {before:?}, in all ({}, {}); longest between frames shown: picture {:.1?}, voice {:.1?}\n\
          picture on the wire: {by_picture}\nvoice on the wire: {by_voice}\n\
-         key frames asked for since the kill: {}; {moved}",
+         key frames asked for since the kill: {} of the sender; {moved}; {standby}",
         pictures.len(),
         frames.len(),
         longest(&pictures),
@@ -209,6 +214,8 @@ fn gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed() {
     let answered = |packet: &&Packet| packet.at >= first.at && begins_key_frame(packet);
     assert!(said.sent.iter().any(|packet| answered(&packet)), "the encoder heard of it");
     assert!(status["key_frames_to_client"].as_u64() > Some(0), "{status}");
+    assert!(standby["pli"].as_u64() > Some(0), "the standby was not asked: {standby}");
+    assert!(standby["receiver_reports"].as_u64() > Some(0), "nobody reported to it: {standby}");
     let sessions = sessions["sessions"].as_array().map_or(0, Vec::len);
     assert_eq!(sessions, 2, "nobody hung up");
 }

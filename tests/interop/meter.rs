@@ -91,9 +91,7 @@ impl<'a> Stream<'a> {
             };
             let offset = Offset::between(&sent[from + ahead], packet);
             if let Some((_, old)) = &before {
-                let ours = |one: &&Packet| {
-                    one.header.payload_type == packet.header.payload_type
-                };
+                let ours = |one: &&Packet| one.header.payload_type == packet.header.payload_type;
                 for missing in sent[from..from + ahead].iter().filter(ours) {
                     findings.lost += 1;
                     findings.lost_to_death += usize::from(self.death.takes(missing.at));
@@ -232,7 +230,8 @@ mod tests {
             let offset = if number < 25 { (100, 7_000) } else { after };
             packet(start, number, ms(number), offset, 2)
         });
-        let (killed, moved) = (start + Duration::from_millis(461), start + Duration::from_millis(485));
+        let (killed, moved) =
+            (start + Duration::from_millis(461), start + Duration::from_millis(485));
         (sent, came.collect(), Death { killed, moved })
     }
 

@@ -116,11 +116,7 @@ impl Stage {
     }
 
     /// Waits for an event that answers the question.
-    pub(crate) fn hear<T>(
-        &mut self,
-        what: &str,
-        mut look: impl FnMut(&Event) -> Option<T>,
-    ) -> T {
+    pub(crate) fn hear<T>(&mut self, what: &str, mut look: impl FnMut(&Event) -> Option<T>) -> T {
         let heard = async {
             loop {
                 let event = self.events.next().await.expect("the gateway tells events");

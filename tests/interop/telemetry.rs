@@ -80,7 +80,9 @@ fn wrong(span: &Span) -> Vec<String> {
     let mut wrong = Vec::new();
     for (key, value) in &span.attributes {
         let names = |attribute: &&Attribute| match attribute {
-            Attribute::Note => key.strip_prefix("evenkeel.note.").is_some_and(|note| !note.is_empty()),
+            Attribute::Note => {
+                key.strip_prefix("evenkeel.note.").is_some_and(|note| !note.is_empty())
+            }
             other => other.key() == key,
         };
         match kind.attributes().iter().find(names) {
@@ -107,7 +109,7 @@ fn wrong(span: &Span) -> Vec<String> {
     wrong
 }
 
-fn text<'a>(span: &'a Span, attribute: Attribute) -> &'a str {
+fn text(span: &Span, attribute: Attribute) -> &str {
     match span.attributes.get(attribute.key()) {
         Some(Value::Text(text)) => text,
         other => panic!("{attribute:?} of {} is {other:?}", span.name),
@@ -137,7 +139,7 @@ fn tells_everything(protocol: &str, traceparent: &str) {
     };
     let more = format!(
         "traceparent = \"{traceparent}\"\n\n[telemetry]\notlp = \"{endpoint}\"\n\
-         protocol = \"{protocol}\"\nmetrics_every = \"200ms\"\n"
+         protocol = \"{protocol}\"\nmetrics_every = \"1s\"\n"
     );
     let mut stage = Stage::set(&format!("telemetry-{protocol}"), &more);
 
@@ -146,14 +148,24 @@ fn tells_everything(protocol: &str, traceparent: &str) {
     let body = serde_json::to_vec(&first).expect("an offer has words").into();
     let header = format!("00-{TRACE}-{CALLER}-01");
     let headers = [("traceparent", &*header)];
-    let post = Call { method: "POST".parse().expect("a method"), path: "/v1/sessions", headers: &headers, body };
+    let post = Call {
+        method: "POST".parse().expect("a method"),
+        path: "/v1/sessions",
+        headers: &headers,
+        body,
+    };
     let reply = stage.ask(post).accepted().expect("the offer is taken");
     let node = reply["route"][0]["node"].as_str().expect("a route").to_owned();
     stage.open(&first);
     let mut unknown = offer("nowhere", quic(), vec![voice()]);
     unknown.scenario = "no-such".to_owned();
     let body = serde_json::to_vec(&unknown).expect("an offer has words").into();
-    let post = Call { method: "POST".parse().expect("a method"), path: "/v1/sessions", headers: &[], body };
+    let post = Call {
+        method: "POST".parse().expect("a method"),
+        path: "/v1/sessions",
+        headers: &[],
+        body,
+    };
     assert_eq!(stage.ask(post).status / 100, 4);
 
     let plugin = evenkeel_host::shipped().iter().find(|plugin| plugin.name == "route-nearest");
@@ -178,7 +190,12 @@ fn tells_everything(protocol: &str, traceparent: &str) {
 
 fn check_all(books: &Books) {
     let report = books.report();
-    println!("{:?}, {} metrics, {} log lines", report.spans_received, report.metrics_received.len(), report.logs_received);
+    println!(
+        "{:?}, {} metrics, {} log lines",
+        report.spans_received,
+        report.metrics_received.len(),
+        report.logs_received
+    );
     assert_eq!((report.refused, &report.reasons[..]), (0, &[][..]));
     let mut ids = BTreeSet::new();
     for span in books.spans() {
@@ -243,7 +260,8 @@ fn check_opening(books: &Books, traceparent: &str) {
             panic!("{session} was not admitted once")
         };
         assert_eq!(text(admission, Attribute::By), text(span, Attribute::AdmittedBy));
-        let asked = children(books, admission, "policy.decide").map(|span| text(span, Attribute::Hook));
+        let asked =
+            children(books, admission, "policy.decide").map(|span| text(span, Attribute::Hook));
         assert_eq!(asked.collect::<Vec<_>>(), ["admission"], "{session}");
     }
     let asked = children(books, traced, "policy.decide").map(|span| text(span, Attribute::Hook));
