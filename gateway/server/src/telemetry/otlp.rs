@@ -207,6 +207,8 @@ impl SendingMetrics {
                 },
             };
             let taken = match self.reader.collect(&mut metrics) {
+                // Before anything was counted there is nothing to send, and receivers refuse that.
+                Ok(()) if metrics.scope_metrics().next().is_none() => continue,
                 Ok(()) => {
                     timeout(SEND_WITHIN, to.export(&metrics)).await.is_ok_and(|sent| sent.is_ok())
                 }
