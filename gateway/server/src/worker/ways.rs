@@ -16,7 +16,7 @@ use super::command::Report;
 use super::early::{Early, Patience};
 use super::stamps::Stamps;
 use crate::flows::Home;
-use crate::mmsg::{Family, Outbox};
+use crate::mmsg::{DATAGRAM_MAX, Family, Outbox};
 use crate::ring;
 
 /// A trunk datagram's size at most: IPv6's least MTU of 1,280 would waste, 1,500 less IPv6, UDP and some tunnel holds.
@@ -32,6 +32,8 @@ pub(crate) struct Port {
 pub(crate) struct Trunk {
     pub(crate) socket: UdpSocket,
     bundle: Bundle,
+    /// For a packet that shares its datagram with nobody.
+    alone: Bundle,
     outbox: Outbox,
     refused: bool,
 }
@@ -70,6 +72,7 @@ impl Trunk {
         Trunk {
             socket,
             bundle: Bundle::new(TRUNK_DATAGRAM_MAX),
+            alone: Bundle::new(DATAGRAM_MAX),
             // Connected: no address is written.
             outbox: Outbox::new(Family::V4),
             refused: false,
@@ -127,9 +130,18 @@ impl Ways {
         if trunk.bundle.push(tag, packet) {
             return;
         }
-        trunk.outbox.push(None, 0, trunk.bundle.as_bytes());
-        trunk.bundle.clear();
-        if !trunk.bundle.push(tag, packet) {
+        if !trunk.bundle.is_empty() {
+            trunk.outbox.push(None, 0, trunk.bundle.as_bytes());
+            trunk.bundle.clear();
+        }
+        if trunk.bundle.push(tag, packet) {
+            return;
+        }
+        // Larger than what surely crosses in one piece: the path may fragment it, which beats losing it for sure.
+        if trunk.alone.push(tag, packet) {
+            trunk.outbox.push(None, 0, trunk.alone.as_bytes());
+            trunk.alone.clear();
+        } else {
             self.stamps.dropped(Reason::Oversize);
         }
     }
