@@ -123,6 +123,10 @@ pub fn run(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
 async fn show(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
     let (chronicle, ledger) = acts::play(options, evenkeel).await?;
     let report = judge::judge(&chronicle, &ledger);
+    if let Some(folder) = &chronicle.kept {
+        let notes = judge::notes(&chronicle, &ledger);
+        std::fs::write(folder.join("notes.txt"), notes).map_err(Failed::system("writing notes"))?;
+    }
     let shown = table::render(&report);
     let said = if options.json {
         eprint!("{shown}");

@@ -91,6 +91,17 @@ pub enum Pass {
     Duplicate,
 }
 
+/// The place of a packet that was kept from the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Withheld {
+    /// The stream's SSRC towards the client.
+    pub ssrc: u32,
+    /// The sequence number of the last packet that was passed.
+    pub after: u16,
+    /// How many places behind that it had.
+    pub ahead: u32,
+}
+
 /// A stream as client and present hop know it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Source {
@@ -187,16 +198,26 @@ impl Continuity {
         self.streams.iter().filter(|stream| stream.epoch() == self.epoch).map(Stream::source)
     }
 
-    /// The SSRC and sequence number that a packet of the present hop would be sent with. It is not passed, and takes no
-    /// number; `None` before its stream was heard.
-    pub fn numbers(&self, header: &rtp::Header) -> Option<(u32, u16)> {
-        let stream = self.streams.iter().find(|s| s.carries(self.epoch, header.ssrc))?;
-        match stream.numbers_of(header) {
-            Pass::Rewrite { ssrc, sequence, .. } if self.protection == Protection::Clear => {
-                Some((ssrc, sequence))
-            }
-            _ => Some((header.ssrc, header.sequence)),
+    /// A packet of the present hop that must not reach the client. Those that pass later close up over it: what is kept
+    /// back on purpose must not look like loss. `None` where the client knows no stream that it goes on with.
+    pub fn withhold(
+        &mut self,
+        epoch: Epoch,
+        header: &rtp::Header,
+        clock_rate: u32,
+        now: Instant,
+    ) -> Option<Withheld> {
+        if self.protection == Protection::Srtp {
+            return None;
         }
+        let sends = |stream: &&mut Stream| stream.is_sent_by(epoch, header.ssrc);
+        if let Some(stream) = self.streams.iter_mut().find(sends) {
+            let (after, ahead) = stream.withhold(header, now)?;
+            return Some(Withheld { ssrc: stream.ssrc, after, ahead });
+        }
+        // Its hop is new: what passes later goes on from here.
+        let _kept_back = self.pass(epoch, header, clock_rate, now);
+        None
     }
 
     /// The next stream that the present hop began to deliver since this was last asked, so that a

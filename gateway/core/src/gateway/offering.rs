@@ -21,7 +21,7 @@ const CLOSE_AFTER: std::ops::RangeInclusive<i64> = 1_000..=3_600_000;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Gateway {
-    /// A client wants a session. The reply comes out by [`Output::Reply`], at once or after policies were asked.
+    /// A client wants a session. The reply comes out by [`Output::Reply`](crate::Output::Reply), at once or after policies were asked.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
         let offer = Arc::new(offer);
         if let Err(reason) = self.begin(&offer, now) {

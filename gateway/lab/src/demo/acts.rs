@@ -10,11 +10,11 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::cast::{Cast, Transport, Troupe};
+use super::cast::{Cast, Scenario, Transport, Troupe};
 use super::chronicle::{Chronicle, Fault, Knocking, Push, Span};
 use super::stage::Stage;
 use super::unruly::{self, Vice};
-use super::watch::{self, Heard, Watch};
+use super::watch::{self, Watch};
 use super::{Failed, Options, telemetry};
 use crate::admin::{Admin, Call, Event};
 use crate::clock;
@@ -135,6 +135,7 @@ impl Play {
         let Troupe { cast, fleet, books, relay, by_id, .. } = troupe;
         fleet.finish();
         let dropped = relay.dropped();
+        let kept = stage.kept();
         stage.end().await?;
         let events = watch.heard.all().clone();
         let ledger = books.open().clone();
@@ -151,6 +152,7 @@ impl Play {
             calls,
             telemetry,
             events,
+            kept,
             failed,
         };
         Ok((chronicle, ledger))
@@ -244,28 +246,23 @@ impl Play {
             lossy.len()
         ));
         let from_ns = clock::now_ns();
-        let ids = |heard: &Heard, gives_up: bool| {
-            let arg = |arg| (arg > 0) == gives_up;
-            heard.degraded("voice-only", arg, (from_ns, u64::MAX))
+        let heard = self.watch.heard.clone();
+        let done = |op: &str, gives_up: bool| {
+            heard.degraded(op, |arg| (arg > 0) == gives_up, (from_ns, u64::MAX))
         };
         self.troupe.relay.set_all(Conditions::loss_percent(LOSS));
         let with_video = self.with_video(&lossy);
-        let heard = self.watch.heard.clone();
-        wait_for(VOICE_ONLY_WITHIN, || ids(&heard, true).len() >= with_video).await;
+        wait_for(VOICE_ONLY_WITHIN, || done("voice-only", true).len() >= with_video).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let given_up = ids(&heard, true);
-        self.progress
-            .say(&format!("{} sessions are on voice only; the network heals", given_up.len()));
+        let given_up = done("voice-only", true).len();
+        self.progress.say(&format!("{given_up} sessions are on voice only; the network heals"));
         self.troupe.relay.set_all(Conditions::default());
-        wait_for(RESTORED_WITHIN, || {
-            let lifted = heard.degraded("cap", |cap| cap == 0, (from_ns, u64::MAX)).len();
-            ids(&heard, false).is_superset(&given_up) && lifted >= lossy.len()
-        })
-        .await;
+        wait_for(RESTORED_WITHIN, || heard.standing_degradations() == 0).await;
+        // What is sent again has arrived everywhere.
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 
     fn with_video(&self, sessions: &BTreeSet<u64>) -> usize {
-        use super::cast::Scenario;
         let cast = &self.troupe.cast;
         let seen = cast.players.iter().filter(|player| {
             sessions.contains(&player.session)
@@ -308,7 +305,7 @@ impl Play {
         tokio::time::sleep(BETWEEN_PUSHES).await;
         let reason = watch::word(&answer["reason"]);
         self.progress.say(&format!(
-            "a {} plugin is pushed: {}, {reason}",
+            "{} plugin pushed: {}, {reason}",
             vice.name(),
             watch::word(&answer["outcome"])
         ));

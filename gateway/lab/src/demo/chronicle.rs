@@ -1,6 +1,7 @@
 //! What was done, when, and what the gateway said to it: everything that is judged afterwards beside the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -85,6 +86,8 @@ pub(super) struct Chronicle {
     pub(super) telemetry: Value,
     /// Every event, until the API ended.
     pub(super) events: Vec<Event>,
+    /// Where configuration and logs are, if they are kept.
+    pub(super) kept: Option<PathBuf>,
     /// Sessions whose client failed or was let go.
     pub(super) failed: BTreeSet<u64>,
 }

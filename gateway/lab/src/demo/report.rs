@@ -84,14 +84,15 @@ pub(super) struct Control {
 
 #[derive(Serialize, Debug)]
 pub(super) struct Degradation {
-    /// Sessions behind the bad network that were told to send less.
+    pub(super) behind_bad_network: usize,
+    /// Sessions that gave up anything: those, and those they talk with.
+    pub(super) degraded: usize,
+    /// That were told to send less.
     pub(super) capped: usize,
     /// That got voice only.
     pub(super) voice_only: usize,
     /// That got back everything they had given up.
     pub(super) restored: usize,
-    /// Sessions degraded that had a good network.
-    pub(super) others: usize,
 }
 
 #[derive(Serialize, Debug)]

@@ -128,6 +128,11 @@ impl Stage {
         Err(self.gateway.failed("ended".to_owned()))
     }
 
+    /// The folder, if it stays.
+    pub(super) fn kept(&self) -> Option<PathBuf> {
+        self.folder.keep.then(|| self.folder.path.clone())
+    }
+
     /// Ends everything in good order.
     pub(super) async fn end(self) -> Result<(), Failed> {
         let Stage { gateway, receiver, nodes, folder, .. } = self;

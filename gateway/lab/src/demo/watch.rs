@@ -1,6 +1,6 @@
 //! Listens to the gateway's events and remembers them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,16 @@ impl Heard {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// Sessions that have not got back all that they gave up, each thing counted.
+    pub(super) fn standing_degradations(&self) -> usize {
+        let mut last = BTreeMap::new();
+        for event in self.all().iter().filter(|event| event.name == "degraded") {
+            let key = (word(&event.data["session"]), word(&event.data["op"]));
+            last.insert(key, event.data["arg"].as_u64().unwrap_or(0));
+        }
+        last.values().filter(|&&arg| arg > 0).count()
     }
 
     /// Sessions to which this was done between these times.

@@ -7,6 +7,9 @@ use super::{Arrival, Ledger, Path};
 /// How long before a node's death its packets may already be lost with it: what it had taken in and not given back.
 const BEFORE_DEATH_NS: u64 = 40_000_000;
 
+/// More packets than this are not lost in a row where one is looked for by its sequence number.
+const LOST_IN_A_ROW: u16 = 500;
+
 /// One packet that was due on one path.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Packet {
@@ -104,8 +107,8 @@ impl Ledger {
         account
     }
 
-    /// Which packet a receiver would have got with this SSRC and sequence number: numbers go on from the last that came
-    /// with that SSRC before. `None` where nothing did.
+    /// Which packet a receiver got with this SSRC and sequence number, or would have got had nobody lost it: numbers go
+    /// on from the last that came up to it. `None` where nothing did shortly before.
     pub fn number_at(
         &self,
         receiver: u64,
@@ -113,15 +116,17 @@ impl Ledger {
         sequence: u16,
         before_ns: u64,
     ) -> Option<(Path, u64)> {
-        let same = |arrival: &&Arrival| arrival.ssrc == ssrc && arrival.at_ns <= before_ns;
-        let last =
-            |arrivals: &'_ [Arrival]| arrivals.iter().filter(same).max_by_key(|a| a.at_ns).copied();
+        let behind = |arrival: &Arrival| sequence.wrapping_sub(arrival.sequence);
+        let close = |arrival: &&Arrival| {
+            arrival.ssrc == ssrc && arrival.at_ns <= before_ns && behind(arrival) < LOST_IN_A_ROW
+        };
         let paths = self.paths_to(receiver);
-        let (path, last) = paths
-            .filter_map(|(&path, arrivals)| Some((path, last(arrivals)?)))
-            .max_by_key(|(_, arrival)| arrival.at_ns)?;
-        let ahead = sequence.wrapping_sub(last.sequence).cast_signed();
-        Some((path, last.number.checked_add_signed(ahead.into())?))
+        let last = paths.filter_map(|(&path, arrivals)| {
+            let last = arrivals.iter().filter(close).max_by_key(|arrival| arrival.number)?;
+            Some((path, *last))
+        });
+        let (path, last) = last.max_by_key(|(_, arrival)| arrival.at_ns)?;
+        Some((path, last.number + u64::from(behind(&last))))
     }
 
     /// Rooms whose last packet before this time was stamped by this node.

@@ -34,6 +34,8 @@ pub(super) struct Stream {
     latest_at: Instant,
     /// The number that would follow one that jumped; two in a row are believed.
     after_jump: Option<u16>,
+    /// The highest number kept back since a packet was last passed, and its place behind that packet.
+    withheld: Option<(u16, u32)>,
     pace: Pace,
     recent: Recent,
 }
@@ -134,6 +136,7 @@ impl Stream {
             latest: header.timestamp,
             latest_at: now,
             after_jump: None,
+            withheld: None,
             pace,
             recent: Recent::new(highest, header.timestamp),
         }
@@ -207,7 +210,9 @@ impl Stream {
             lead: ticks(lead, self.clock_rate),
         };
         let leap = self.pace.leap(silence, self.clock_rate);
-        let ahead = u32::from(leap.lost) + 1;
+        // What was kept back is not lost.
+        let lost = if self.withheld.take().is_some() { 0 } else { leap.lost };
+        let ahead = u32::from(lost) + 1;
         let floor = self.highest;
         self.highest = floor.wrapping_add(ahead);
         if leap.ticks != 0 {
@@ -230,7 +235,7 @@ impl Stream {
         self.after_jump = None;
         self.pace.resume(header.marker);
         self.recent.advance(self.highest, ahead, self.latest);
-        self.reports.take_over(leap.lost);
+        self.reports.take_over(lost);
         self.count(header, now);
         self.numbers_of(header)
     }
@@ -253,7 +258,35 @@ impl Stream {
         Pass::Rewrite { ssrc: self.ssrc, sequence, timestamp }
     }
 
+    /// Keeps a packet back; the last number passed, and its place behind that. `None` for one that comes late.
+    pub(super) fn withhold(&mut self, header: &rtp::Header, now: Instant) -> Option<(u16, u32)> {
+        let (sequence, _) = self.present.numbers(header);
+        let (last, place) = self.withheld.unwrap_or((self.highest as u16, 0));
+        let ahead = sequence_ahead(sequence, last);
+        let place = place.checked_add_signed(ahead.into()).filter(|&place| place > 0)?;
+        if ahead > 0 {
+            self.withheld = Some((sequence, place));
+        }
+        self.heard = now;
+        Some((self.highest as u16, place))
+    }
+
+    /// The packets kept back end before this one: numbers close up over them.
+    fn close_up(&mut self, header: &rtp::Header) {
+        let (sequence, _) = self.present.numbers(header);
+        let Some((last, place)) = self.withheld else { return };
+        if sequence_ahead(sequence, last) <= 0 {
+            return;
+        }
+        self.withheld = None;
+        self.present.sequence = self.present.sequence.wrapping_sub(place as u16);
+        // One of them that comes late has no number any more.
+        self.present.floor = self.highest;
+        self.present.first = self.highest.wrapping_add(1);
+    }
+
     fn pass_present(&mut self, header: &rtp::Header, now: Instant) -> Pass {
+        self.close_up(header);
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
         match ahead {

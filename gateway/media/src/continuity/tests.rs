@@ -104,6 +104,55 @@ impl Session {
     }
 }
 
+#[test]
+fn what_is_kept_back_leaves_no_gap_in_the_numbers() {
+    let mut session = Session::new();
+    let node = node(1, 5, 65_530, 0);
+    session.voice_as(node, node, 0, 10);
+    let mut withhold = |number| {
+        let header = node.header(voice(number));
+        session.0.withhold(node.epoch, &header, VOICE_HZ, at(20.0 * number as f64))
+    };
+    let after = 65_530_u16.wrapping_add(9);
+    assert_eq!(withhold(10), Some(Withheld { ssrc: 5, after, ahead: 1 }));
+    assert_eq!(withhold(13), Some(Withheld { ssrc: 5, after, ahead: 4 }));
+    assert_eq!(withhold(12), Some(Withheld { ssrc: 5, after, ahead: 3 }), "late, among them");
+    assert_eq!(withhold(8), None, "late, and of what passed");
+    // Packet 14 is lost on the way: that still shows. Time goes on as it did.
+    let (ssrc, sequence, timestamp) = session.got(node, voice(15), 300.0);
+    assert_eq!((ssrc, sequence, timestamp), (5, after.wrapping_add(2), voice(15).timestamp));
+    assert_eq!(session.got(node, voice(16), 320.0).1, after.wrapping_add(3));
+    assert_eq!(session.pass(node, voice(11), 330.0), Pass::Duplicate, "it has no number any more");
+}
+
+#[test]
+fn what_is_kept_back_for_longer_than_the_number_space_leaves_no_gap_either() {
+    let mut session = Session::new();
+    let node = node(1, 5, 0, 0);
+    session.voice_as(node, node, 0, 10);
+    for number in 10..70_010 {
+        let header = node.header(voice(number));
+        let place = session.0.withhold(node.epoch, &header, VOICE_HZ, at(20.0 * number as f64));
+        assert_eq!(place.unwrap().ahead, number as u32 - 9);
+    }
+    assert_eq!(session.got(node, voice(70_010), 20.0 * 70_010.0).1, 10);
+}
+
+#[test]
+fn switch_while_packets_are_kept_back_is_no_loss() {
+    let mut session = Session::new();
+    let (old, new) = (node(1, 5, 100, 0), node(2, 9, 40_000, 7));
+    session.voice_as(old, old, 0, 10);
+    let keep = |session: &mut Session, node: Node, number| {
+        let header = node.header(voice(number));
+        session.0.withhold(node.epoch, &header, VOICE_HZ, at(20.0 * number as f64))
+    };
+    (10..20).for_each(|number| assert!(keep(&mut session, old, number).is_some()));
+    assert_eq!(keep(&mut session, new, 30), None, "nobody can say how many were lost");
+    assert!(keep(&mut session, new, 31).is_some());
+    assert_eq!(session.got(new, voice(32), 640.0).1, 111);
+}
+
 /// The numbers `node` gives.
 fn numbers(node: Node, sent: Sent) -> Got {
     let header = node.header(sent);

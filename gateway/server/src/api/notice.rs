@@ -91,14 +91,16 @@ enum Body<'a> {
         rung: u8,
         by: String,
     },
-    /// RTP packets in a row that a rung kept from the client, by the numbers it would have got them with.
+    /// RTP packets in a row that a rung kept from the client.
     Shed {
         at_us: u64,
         session: String,
         ssrc: u32,
-        /// The first sequence number.
-        first: u16,
-        packets: u16,
+        /// The sequence number of the last packet that the client got of it.
+        after: u16,
+        /// The place of the first one behind that, from 1.
+        first: u32,
+        packets: u32,
     },
     Draining {
         at_us: u64,
@@ -142,11 +144,11 @@ impl Teller {
                 return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
             }
             Happened::Shed { session, run } => {
-                let ShedRun { ssrc, first, packets } = *run;
+                let ShedRun { ssrc, after, first, packets } = *run;
                 let session = session.to_string();
                 return Some(Notice::of(
                     "shed",
-                    &Body::Shed { at_us, session, ssrc, first, packets },
+                    &Body::Shed { at_us, session, ssrc, after, first, packets },
                 ));
             }
         };

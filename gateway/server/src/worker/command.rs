@@ -96,15 +96,17 @@ pub(crate) enum Report {
     Removed { session: SessionId, totals: Totals },
 }
 
-/// Packets in a row that a rung kept from a client, by the numbers it would have got them with.
+/// Packets in a row that a rung kept from a client, by their places behind the last packet it got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShedRun {
-    /// The stream.
+    /// The stream, as the client knows it.
     pub ssrc: u32,
-    /// The first one's sequence number.
-    pub first: u16,
-    /// How many, with sequence numbers in a row.
-    pub packets: u16,
+    /// The sequence number of the last packet that it got.
+    pub after: u16,
+    /// The place of the first one behind that, from 1.
+    pub first: u32,
+    /// How many, place by place.
+    pub packets: u32,
 }
 
 /// What was measured of a session.

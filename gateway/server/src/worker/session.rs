@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::forward::{self, Reason, Verdict};
 use evenkeel_core::{Board, Hop, Kind, Media, Plan, RouteCell, RtcpPort, SessionId, Srtp};
-use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
+use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch, Withheld};
 use evenkeel_media::{demux, rtp};
 
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
@@ -280,23 +280,28 @@ impl Session {
         }
     }
 
-    /// What is shed is told by number, so that nobody takes it for loss.
+    /// What is shed is told by number, so that nobody takes it for loss, and leaves no gap in the client's numbers.
     fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
-        // Of a hop nothing was heard from yet, the numbers are not settled.
-        let numbers = self.continuity.numbers(header).filter(|_| self.hearing == Some(from));
-        let Some((ssrc, first)) = numbers else {
+        if self.hearing != Some(from) {
+            self.hear(from);
+        }
+        let epoch = Epoch(u64::from(self.switches));
+        let rate =
+            self.media.payload_type(header.payload_type).map(|(_, payload)| payload.clock_rate);
+        let Some(Withheld { ssrc, after, ahead }) =
+            rate.and_then(|rate| self.continuity.withhold(epoch, header, rate, loan.now))
+        else {
             return;
         };
         if let Some((run, _)) = &mut self.shed
-            && run.ssrc == ssrc
-            && run.first.wrapping_add(run.packets) == first
-            && run.packets < u16::MAX
+            && (run.ssrc, run.after) == (ssrc, after)
+            && run.first + run.packets == ahead
         {
             run.packets += 1;
             return;
         }
         self.tell_shed(loan.ways);
-        self.shed = Some((ShedRun { ssrc, first, packets: 1 }, loan.now));
+        self.shed = Some((ShedRun { ssrc, after, first: ahead, packets: 1 }, loan.now));
     }
 
     pub(crate) fn tell_shed(&mut self, ways: &Ways) {

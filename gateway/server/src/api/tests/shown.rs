@@ -165,7 +165,7 @@ fn trouble_is_made_only_where_it_may_be_asked_for() {
     while world.thread.is_running() {
         std::thread::yield_now();
     }
-    assert!(std::os::unix::net::UnixStream::connect(&world.socket).is_err());
+    assert!(UnixStream::connect(&world.socket).is_err());
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Instant;
 use evenkeel_core::{Cause, CloseReason, Fault, Health, Op, Witness};
 
 use super::*;
+use crate::worker::ShedRun;
 
 #[test]
 fn a_death_and_the_move_it_causes_are_told_with_names_and_witnesses() {
@@ -72,11 +73,12 @@ fn rollouts_faults_and_drains_are_told_and_what_is_for_records_only_is_not() {
     world.tell(Event::Standing { hook: Hook::Routing, policy: routing(), fault }, None);
     let told = listening.notice("policy");
     assert_eq!((&told["outcome"], &told["reason"]), (&json!("failing"), &json!("deadline")));
-    let run = ShedRun { ssrc: 7, first: 65_535, packets: 3 };
+    let run = ShedRun { ssrc: 7, after: 65_535, first: 2, packets: 3 };
     world.happen(Happened::Shed { session: SessionId(4), run }, None);
     let told = listening.notice("shed");
     assert_eq!((&told["session"], &told["ssrc"]), (&json!("s4"), &json!(7)));
-    assert_eq!((&told["first"], &told["packets"]), (&json!(65_535), &json!(3)));
+    assert_eq!((&told["after"], &told["first"]), (&json!(65_535), &json!(2)));
+    assert_eq!(told["packets"], 3);
     world.tell(Event::OwnStall { late: Duration::ZERO }, None);
     world.tell(Event::ShuttingDown, None);
     let told = listening.notice("draining");
