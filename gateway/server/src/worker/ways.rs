@@ -16,11 +16,16 @@ use super::command::Report;
 use super::early::{Early, Patience};
 use super::stamps::Stamps;
 use crate::flows::Home;
-use crate::mmsg::{Family, Outbox};
+use crate::mmsg::{DATAGRAM_MAX, Family, Outbox};
 use crate::ring;
 
-/// A trunk datagram's size at most: IPv6's least MTU of 1,280 would waste, 1,500 less IPv6, UDP and some tunnel holds.
+/// A trunk datagram's size up to which packets share it: IPv6's least MTU of 1,280 would waste, 1,500 less IPv6, UDP and
+/// some tunnel holds.
 const TRUNK_DATAGRAM_MAX: usize = 1_400;
+
+/// The size of a trunk datagram that one large packet has for itself: what the other end's answer may have, too. The
+/// system splits it where the path is narrower; clients fill whole Ethernet frames, and there is no room for a tag.
+const TRUNK_ALONE_MAX: usize = DATAGRAM_MAX;
 
 /// A listener's socket at this worker, and what leaves by it.
 pub(crate) struct Port {
@@ -32,6 +37,8 @@ pub(crate) struct Port {
 pub(crate) struct Trunk {
     pub(crate) socket: UdpSocket,
     bundle: Bundle,
+    /// For what is too large to share one.
+    alone: Bundle,
     outbox: Outbox,
     refused: bool,
 }
@@ -70,9 +77,18 @@ impl Trunk {
         Trunk {
             socket,
             bundle: Bundle::new(TRUNK_DATAGRAM_MAX),
+            alone: Bundle::new(TRUNK_ALONE_MAX),
             // Connected: no address is written.
             outbox: Outbox::new(Family::V4),
             refused: false,
+        }
+    }
+
+    /// What has gathered is queued, if there is any.
+    fn close_bundle(&mut self) {
+        if !self.bundle.is_empty() {
+            self.outbox.push(None, 0, self.bundle.as_bytes());
+            self.bundle.clear();
         }
     }
 }
@@ -127,9 +143,14 @@ impl Ways {
         if trunk.bundle.push(tag, packet) {
             return;
         }
-        trunk.outbox.push(None, 0, trunk.bundle.as_bytes());
-        trunk.bundle.clear();
-        if !trunk.bundle.push(tag, packet) {
+        trunk.close_bundle();
+        if trunk.bundle.push(tag, packet) {
+            return;
+        }
+        if trunk.alone.push(tag, packet) {
+            trunk.outbox.push(None, 0, trunk.alone.as_bytes());
+            trunk.alone.clear();
+        } else {
             self.stamps.dropped(Reason::Oversize);
         }
     }
@@ -191,10 +212,7 @@ impl Ways {
         let Some(trunk) = &mut self.trunks[node.0 as usize] else {
             return;
         };
-        if !trunk.bundle.is_empty() {
-            trunk.outbox.push(None, 0, trunk.bundle.as_bytes());
-            trunk.bundle.clear();
-        }
+        trunk.close_bundle();
         if !trunk.outbox.is_empty() {
             let outcome = trunk.outbox.flush(trunk.socket.as_fd());
             for (_, kind, _) in outcome.failed {
@@ -227,5 +245,53 @@ pub(crate) fn reason(kind: io::ErrorKind) -> Reason {
         io::ErrorKind::WouldBlock => Reason::BufferFull,
         io::ErrorKind::InvalidInput => Reason::Oversize,
         _ => Reason::SendFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use evenkeel_media::trunk;
+
+    use super::*;
+
+    const TAG: Tag = Tag(7);
+
+    /// Sends packets of these lengths on a trunk; how long they are that came, by datagram, and how many were dropped.
+    fn travelled(lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
+        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (here, there) = (bind(), bind());
+        here.connect(there.local_addr().unwrap()).unwrap();
+        there.set_nonblocking(true).unwrap();
+        let stamps = Arc::new(Stamps::new(Instant::now(), 1));
+        let patience = Patience { packets: 1, wait: Duration::ZERO };
+        let mut ways = Ways::new(mpsc::channel(1).0, Arc::clone(&stamps), patience);
+        ways.trunks.push(Some(Trunk::new(here)));
+        for &length in lengths {
+            ways.on_trunk(NodeId(0), TAG, &vec![128; length]);
+        }
+        ways.flush(Instant::now());
+        let mut datagram = [0; 2 * DATAGRAM_MAX];
+        let came = std::iter::from_fn(|| {
+            let length = there.recv(&mut datagram).ok()?;
+            Some(trunk::entries(&datagram[..length]).map(|entry| entry.unwrap().1.len()).collect())
+        });
+        (came.collect(), stamps.drops(Reason::Oversize))
+    }
+
+    #[test]
+    fn packets_share_a_trunk_datagram_while_it_has_room() {
+        assert_eq!(travelled(&[160, 160, 160]), (vec![vec![160, 160, 160]], 0));
+        assert_eq!(travelled(&[900, 900]), (vec![vec![900], vec![900]], 0));
+    }
+
+    #[test]
+    fn packet_that_fills_an_ethernet_frame_has_a_trunk_datagram_for_itself() {
+        assert_eq!(travelled(&[160, 1_472, 200]), (vec![vec![160], vec![1_472], vec![200]], 0));
+        assert_eq!(travelled(&[1_472, 1_472]), (vec![vec![1_472], vec![1_472]], 0));
+        let largest = DATAGRAM_MAX - trunk::OVERHEAD - trunk::ENTRY_OVERHEAD;
+        assert_eq!(travelled(&[largest]), (vec![vec![largest]], 0));
+        assert_eq!(travelled(&[largest + 1, 160]), (vec![vec![160]], 1));
     }
 }

@@ -1,0 +1,52 @@
+//! The binary under test, built once with the profile of the tests.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// Variables beside `CARGO_PKG_*` that a test is told of its own package.
+const TOLD: [&str; 4] =
+    ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE"];
+
+/// `evenkeel`, as it is built from what is here now.
+pub(crate) fn evenkeel() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(build)
+}
+
+fn build() -> PathBuf {
+    // <target>/<profile>/deps/interop-<hash>
+    let test = env::current_exe().expect("a process knows its own program");
+    let folder = test.ancestors().nth(2).expect("a test lies in the profile's deps");
+    let target = folder.parent().expect("a profile lies in the target folder");
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo tells the test about its own package is not for the build: dependencies that read it would be built
+    // anew each time.
+    let told = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in told.filter(|name| name.starts_with("CARGO_PKG_") || TOLD.contains(&&**name)) {
+        cargo.env_remove(name);
+    }
+    let built = cargo
+        .args(["build", "--quiet", "--package", "evenkeel", "--bin", "evenkeel"])
+        .args(["--message-format", "json-render-diagnostics", "--profile", profile])
+        .arg("--target-dir")
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo runs, as it ran this test");
+    assert!(built.status.success(), "evenkeel cannot be built: {}", built.status);
+    let messages = String::from_utf8_lossy(&built.stdout);
+    let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let mut programs = messages.filter_map(|message: serde_json::Value| {
+        let ours = message["target"]["name"] == "evenkeel";
+        message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+    });
+    programs.next_back().expect("cargo says where the program is")
+}

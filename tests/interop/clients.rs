@@ -1,0 +1,83 @@
+//! Which real clients are on this machine.
+
+use std::env;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A client that is not ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Client {
+    GStreamer,
+    Ffmpeg,
+    Aioquic,
+}
+
+static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+
+/// Elements that pipelines here are made of, one or more of each package that `install` sets up.
+const ELEMENTS: [&str; 10] = [
+    "videotestsrc",
+    "audiotestsrc",
+    "x264enc",
+    "opusenc",
+    "opusdec",
+    "rtpbin",
+    "rtph264pay",
+    "udpsrc",
+    "h264parse",
+    "avdec_h264",
+];
+
+/// Whether a test can run: its client is here. Else that is said and counted, past the harness, which hides what a
+/// test prints as long as it passes.
+///
+/// # Panics
+/// The client is absent, and required.
+pub(crate) fn present(test: &str, client: Client) -> bool {
+    if client.is_here() {
+        return true;
+    }
+    let name = client.name();
+    assert!(
+        env::var_os("EVENKEEL_CLIENTS").is_none_or(|wish| wish != "required"),
+        "{test}: {name} is not installed (run make clients), and clients are required"
+    );
+    let skipped = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let line = format!(
+        "skipped: {test}: {name} is not installed (run make clients); {skipped} skipped so far\n"
+    );
+    let _nobody_reads = std::io::stderr().write_all(line.as_bytes());
+    false
+}
+
+/// The interpreter that knows aioquic.
+pub(crate) fn python() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/interop-venv/bin/python")
+}
+
+impl Client {
+    fn name(self) -> &'static str {
+        match self {
+            Client::GStreamer => "GStreamer",
+            Client::Ffmpeg => "ffmpeg",
+            Client::Aioquic => "aioquic",
+        }
+    }
+
+    fn is_here(self) -> bool {
+        match self {
+            Client::GStreamer => ELEMENTS
+                .iter()
+                .all(|element| runs(Command::new("gst-inspect-1.0").args(["--exists", element]))),
+            Client::Ffmpeg => runs(Command::new("ffmpeg").arg("-version")),
+            Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
+        }
+    }
+}
+
+fn runs(command: &mut Command) -> bool {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}

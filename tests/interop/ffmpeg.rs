@@ -1,0 +1,212 @@
+//! ffmpeg talks to ffmpeg, RTCP on its own port, while the node between them is killed.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use evenkeel_lab::admin::{Media, Offer};
+use nix::sys::signal::Signal;
+
+use crate::clients::{Client, present};
+use crate::meter::{Death, Findings, Stream};
+use crate::process::Process;
+use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
+use crate::tap::{Lane, Tap};
+
+/// A hiccup; what the gateway takes by itself is measured elsewhere.
+const GAP_MAX: Duration = Duration::from_millis(500);
+
+/// One medium as ffmpeg is told of it.
+struct Medium {
+    name: &'static str,
+    media: Media,
+    payload_type: u8,
+    clock_rate: u32,
+    /// Steps of the timestamp: none within a frame, one from frame to frame.
+    frame: u32,
+    /// What it is made of, and how it is encoded.
+    source: &'static [&'static str],
+    /// `m=` and `a=rtpmap:` of the receiver's description.
+    kind: &'static str,
+    map: &'static str,
+    /// Frames decoded before the kill, and as many again after it: two seconds.
+    frames: usize,
+}
+
+fn opus() -> Medium {
+    Medium {
+        name: "opus",
+        media: voice(),
+        payload_type: 111,
+        clock_rate: 48_000,
+        frame: 960,
+        source: &[
+            "-f",
+            "lavfi",
+            "-i",
+            "anoisesrc=sample_rate=48000:amplitude=0.3",
+            "-c:a",
+            "libopus",
+            "-ac",
+            "2",
+            "-frame_duration",
+            "20",
+            "-payload_type",
+            "111",
+        ],
+        kind: "audio",
+        map: "opus/48000/2",
+        frames: 100,
+    }
+}
+
+fn vp8() -> Medium {
+    Medium {
+        name: "vp8",
+        media: picture("vp8"),
+        payload_type: 96,
+        clock_rate: 90_000,
+        frame: 3_600,
+        // ffmpeg does not hear requests for key frames, so it makes one twice a second.
+        source: &[
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc=size=320x240:rate=25",
+            "-c:v",
+            "libvpx",
+            "-deadline",
+            "realtime",
+            "-cpu-used",
+            "8",
+            "-b:v",
+            "300k",
+            "-g",
+            "12",
+            "-pix_fmt",
+            "yuv420p",
+            "-payload_type",
+            "96",
+        ],
+        kind: "video",
+        map: "VP8/90000",
+        frames: 50,
+    }
+}
+
+fn own_port(mut offer: Offer) -> Offer {
+    offer.rtcp = Some("own-port".to_owned());
+    offer
+}
+
+fn ffmpeg() -> Command {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "warning"]);
+    command
+}
+
+/// When the frames that were decoded are to be shown, in order; a line of `framecrc` is one of them.
+fn shown(lines: &[String], clock_rate: u32) -> Vec<Duration> {
+    let frames = lines.iter().filter(|line| !line.starts_with('#'));
+    let time = |line: &String| line.split(',').nth(2)?.trim().parse::<f64>().ok();
+    frames.filter_map(time).map(|at| Duration::from_secs_f64(at / f64::from(clock_rate))).collect()
+}
+
+/// Sends a medium from the addresses the offer declared, straight to the gateway; receives it through a tap.
+fn plays_through_a_kill(medium: &Medium) {
+    let mut stage = Stage::set(&format!("ffmpeg-{}", medium.name), "");
+    let room = medium.name;
+    let media = || vec![medium.media.clone()];
+    let (rtp, rtcp) = free_pair();
+    let talks = stage.open(&own_port(offer(room, declared(rtp, Some(rtcp)), media())));
+    let tap = Tap::bind();
+    let ingress = declared(tap.rtp(), Some(tap.rtcp()));
+    let hears = stage.open(&own_port(offer(room, ingress, media())));
+    let node = talks.route[0].node.clone();
+
+    let (rtp_in, rtcp_in) = free_pair();
+    let lane = Lane { payload_type: medium.payload_type, rtp: rtp_in, rtcp: rtcp_in };
+    let tap = tap.run(&hears.udp.expect("by UDP"), vec![lane]);
+    let receiving = receive(medium, rtp_in, &stage);
+
+    let to = talks.udp.expect("by UDP");
+    let url = format!(
+        "rtp://{}?rtcpport={}&localrtpport={}&localrtcpport={}&pkt_size=1200",
+        to.addresses[0],
+        to.rtcp[0].port(),
+        rtp.port(),
+        rtcp.port()
+    );
+    let mut command = ffmpeg();
+    command.arg("-re").args(medium.source).args(["-f", "rtp", &url]);
+    let sending = Process::start("sender", &mut command, stage.folder());
+
+    let decoded = |frames: usize| {
+        receiving.wait_for("decoded frames", |lines| {
+            Some(shown(lines, 1).len()).filter(|now| *now >= frames)
+        })
+    };
+    let before = decoded(medium.frames);
+    let killed = Instant::now();
+    let moved = stage.kill_under(&node, room);
+    let death = Death { killed, moved: Instant::now() };
+    let at_switch = receiving.look(|lines| shown(lines, 1).len());
+    decoded(at_switch + medium.frames);
+    // ffmpeg reports every five seconds.
+    tap.wait_for("sender report", |books| books.sender_reports > 0);
+
+    let sessions = stage.read("/v1/sessions");
+    sending.end(Signal::SIGINT);
+    let lines = receiving.end(Signal::SIGINT);
+    let time_base = if medium.kind == "audio" { medium.clock_rate } else { 25 };
+    let frames = shown(&lines, time_base);
+    let longest = frames.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
+    let longest = longest.unwrap_or_default();
+    let books = tap.books();
+    let stream = Stream::of(&books.came, medium.payload_type, medium.clock_rate, death);
+    let findings: Findings = stream.alone(|step| step == 0 || step == medium.frame);
+    println!(
+        "{room}: decoded before {before}, in all {}; longest between frames shown {longest:.1?}\n\
+         on the wire: {findings}; {} sender reports; {moved}",
+        frames.len(),
+        books.sender_reports
+    );
+
+    assert_eq!(findings.breaks, [""; 0]);
+    assert_eq!(findings.ssrcs.len(), 1, "the SSRC was kept");
+    assert!(findings.gap <= GAP_MAX, "{findings}");
+    assert!(longest <= GAP_MAX + Duration::from_millis(500), "nothing decoded for {longest:?}");
+    assert_eq!(books.strange, 0, "packets that are nobody's");
+    assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2, "nobody hung up");
+}
+
+fn receive(medium: &Medium, at: SocketAddr, stage: &Stage) -> Process {
+    let description = stage.folder().join("receiver.sdp");
+    let Medium { kind, payload_type, map, .. } = medium;
+    let text = format!(
+        "v=0\no=- 0 0 IN IP4 {ip}\ns=-\nc=IN IP4 {ip}\nt=0 0\nm={kind} {port} RTP/AVP {payload_type}\n\
+         a=rtpmap:{payload_type} {map}\n",
+        ip = at.ip(),
+        port = at.port()
+    );
+    fs::write(&description, text).expect("a file can be written");
+    let mut command = ffmpeg();
+    command.args(["-protocol_whitelist", "file,rtp,udp", "-sdp_flags", "rtcp_to_source", "-i"]);
+    command.arg(description).args(["-fps_mode", "passthrough", "-flush_packets", "1"]);
+    Process::start("receiver", command.args(["-f", "framecrc", "pipe:1"]), stage.folder())
+}
+
+#[test]
+fn ffmpeg_goes_on_hearing_opus_when_the_node_between_is_killed() {
+    if present("ffmpeg_goes_on_hearing_opus_when_the_node_between_is_killed", Client::Ffmpeg) {
+        plays_through_a_kill(&opus());
+    }
+}
+
+#[test]
+fn ffmpeg_goes_on_seeing_vp8_when_the_node_between_is_killed() {
+    if present("ffmpeg_goes_on_seeing_vp8_when_the_node_between_is_killed", Client::Ffmpeg) {
+        plays_through_a_kill(&vp8());
+    }
+}

@@ -1,0 +1,225 @@
+//! GStreamer talks to GStreamer, voice and picture, while the node between them is killed.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::clients::{Client, present};
+use crate::meter::{Death, Stream};
+use crate::process::Process;
+use crate::stage::{Stage, declared, free_pair, offer, picture, voice};
+use crate::tap::{Lane, Packet, Tap};
+
+/// Pictures decoded before the kill, and as many again after it: two seconds each.
+const PICTURES: usize = 50;
+/// The same of voice.
+const VOICE: usize = 100;
+/// A hiccup; past it people ask whether the other is still there. What the gateway takes by itself is measured elsewhere.
+const GAP_MAX: Duration = Duration::from_millis(500);
+
+const OPUS: u8 = 111;
+const H264: u8 = 96;
+
+/// Key frames only when asked for one: after the first there is none, unless somebody asks.
+const PICTURE: &str = "videotestsrc is-live=true pattern=ball \
+    ! video/x-raw,width=320,height=240,framerate=25/1 \
+    ! x264enc tune=zerolatency speed-preset=ultrafast bitrate=300 key-int-max=100000 \
+    ! rtph264pay pt=96 config-interval=-1";
+const SOUND: &str = "audiotestsrc is-live=true wave=pink-noise samplesperbuffer=960 \
+    ! audio/x-raw,rate=48000,channels=1 ! opusenc ! rtpopuspay pt=111";
+
+/// Two ports of one medium, where GStreamer takes RTP and RTCP.
+#[derive(Clone, Copy)]
+struct Ports {
+    rtp: SocketAddr,
+    rtcp: SocketAddr,
+}
+
+impl Ports {
+    fn free() -> Ports {
+        let (rtp, rtcp) = free_pair();
+        Ports { rtp, rtcp }
+    }
+
+    fn lane(self, payload_type: u8) -> Lane {
+        Lane { payload_type, rtp: self.rtp, rtcp: self.rtcp }
+    }
+}
+
+fn udp_source(at: SocketAddr) -> String {
+    format!("udpsrc address={} port={}", at.ip(), at.port())
+}
+
+fn udp_sink(to: SocketAddr) -> String {
+    format!("udpsink host={} port={} sync=false async=false", to.ip(), to.port())
+}
+
+/// A pipeline that sends both media to one address, as a client does that bundles them.
+fn sender(to: SocketAddr, picture: Ports, voice: Ports) -> String {
+    let medium = |number: u8, source: &str, ports: Ports| {
+        format!(
+            "{source} ! bin.send_rtp_sink_{number} bin.send_rtp_src_{number} ! {sink} \
+             bin.send_rtcp_src_{number} ! {sink} {feedback} ! bin.recv_rtcp_sink_{number}",
+            sink = udp_sink(to),
+            feedback = udp_source(ports.rtcp),
+        )
+    };
+    let (first, second) = (medium(0, PICTURE, picture), medium(1, SOUND, voice));
+    format!("rtpbin name=bin rtp-profile=avpf {first} {second}")
+}
+
+/// A pipeline that decodes both media and says so of every frame. After a loss it shows no picture until the next key
+/// frame, and asks for one.
+fn receiver(to: SocketAddr, picture: Ports, voice: Ports) -> String {
+    let medium = |number: u8, caps: &str, decode: &str, name: &str, ports: Ports| {
+        format!(
+            "{rtp} caps=\"application/x-rtp,{caps}\" ! bin.recv_rtp_sink_{number} \
+             bin. ! {decode} ! fakesink name={name} silent=false sync=false async=false \
+             {rtcp} ! bin.recv_rtcp_sink_{number} bin.send_rtcp_src_{number} ! {sink}",
+            rtp = udp_source(ports.rtp),
+            rtcp = udp_source(ports.rtcp),
+            sink = udp_sink(to),
+        )
+    };
+    let h264 =
+        "media=video,payload=96,clock-rate=90000,encoding-name=H264,rtcp-fb-nack-pli=(boolean)true";
+    let depay =
+        "rtph264depay wait-for-keyframe=true request-keyframe=true ! h264parse ! avdec_h264";
+    let opus = "media=audio,payload=111,clock-rate=48000,encoding-name=OPUS";
+    let first = medium(0, h264, depay, "picture", picture);
+    let second = medium(1, opus, "rtpopusdepay ! opusdec", "voice", voice);
+    format!("rtpbin name=bin latency=60 rtp-profile=avpf {first} {second}")
+}
+
+fn launch(name: &str, pipeline: &str, stage: &Stage) -> Process {
+    // Not by a shell: words are separated by spaces alone, and the quotes are for one.
+    let words = pipeline.split_whitespace().map(|word| word.replace('"', ""));
+    let mut command = Command::new("gst-launch-1.0");
+    Process::start(name, command.arg("-v").args(words), stage.folder())
+}
+
+/// When the frames that a sink got are to be shown, in order.
+fn shown(lines: &[String], sink: &str) -> Vec<Duration> {
+    let frame = format!("GstFakeSink:{sink}: last-message = chain");
+    let frames = lines.iter().filter(|line| line.contains(&frame));
+    frames.filter_map(|line| clock(line.split("pts: ").nth(1)?.split(',').next()?)).collect()
+}
+
+/// `0:00:03.970595033`.
+fn clock(text: &str) -> Option<Duration> {
+    let mut parts = text.splitn(3, ':');
+    let (hours, minutes) = (parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?);
+    let seconds = Duration::try_from_secs_f64(parts.next()?.parse().ok()?).ok()?;
+    Some(Duration::from_secs(hours * 3_600 + minutes * 60) + seconds)
+}
+
+/// The longest time between two frames that follow each other.
+fn longest(frames: &[Duration]) -> Duration {
+    frames.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max().unwrap_or_default()
+}
+
+/// Whether an H.264 packet begins a picture that needs no other (RFC 6184, 5.4; NAL unit type 5).
+fn begins_key_frame(packet: &Packet) -> bool {
+    const IDR: u8 = 5;
+    const FU_A: u8 = 28;
+    match packet.payload[..] {
+        [unit, ..] if unit & 0x1f == IDR => true,
+        [unit, fragment, ..] => {
+            unit & 0x1f == FU_A && fragment & 0x80 != 0 && fragment & 0x1f == IDR
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed() {
+    let test = "gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed";
+    if !present(test, Client::GStreamer) {
+        return;
+    }
+    let mut stage = Stage::set("gstreamer", "");
+    let (talker, listener) = (Tap::bind(), Tap::bind());
+    let media = || vec![voice(), picture("h264")];
+    let talks = stage.open(&offer("studio", declared(talker.rtp(), None), media()));
+    let hears = stage.open(&offer("studio", declared(listener.rtp(), None), media()));
+    let node = talks.route[0].node.clone();
+    assert_eq!(hears.route[0].node, node, "a room is in one place");
+
+    let (picture_in, voice_in) = (Ports::free(), Ports::free());
+    let pipeline = receiver(listener.inside(), picture_in, voice_in);
+    let lanes = vec![picture_in.lane(H264), voice_in.lane(OPUS)];
+    let listener = listener.run(&hears.udp.expect("by UDP"), lanes);
+    let receiving = launch("receiver", &pipeline, &stage);
+    receiving
+        .wait_for("readiness", |lines| lines.iter().find(|line| line.contains("PLAYING")).cloned());
+
+    let (picture_out, voice_out) = (Ports::free(), Ports::free());
+    let pipeline = sender(talker.inside(), picture_out, voice_out);
+    let lanes = vec![picture_out.lane(H264), voice_out.lane(OPUS)];
+    let talker = talker.run(&talks.udp.expect("by UDP"), lanes);
+    let sending = launch("sender", &pipeline, &stage);
+
+    let decoded = |pictures: usize, frames: usize| {
+        receiving.wait_for("decoded frames", |lines| {
+            let now = (shown(lines, "picture").len(), shown(lines, "voice").len());
+            (now.0 >= pictures && now.1 >= frames).then_some(now)
+        })
+    };
+    let before = decoded(PICTURES, VOICE);
+    let killed = Instant::now();
+    let moved = stage.kill_under(&node, "studio");
+    let death = Death { killed, moved: Instant::now() };
+    assert_eq!(moved["cause"], "node-down");
+    // What was in flight and in the jitter buffer was decoded at the latest when twice as many are.
+    let at_switch =
+        receiving.look(|lines| (shown(lines, "picture").len(), shown(lines, "voice").len()));
+    decoded(at_switch.0 + PICTURES, at_switch.1 + VOICE);
+
+    let status = stage.read("/v1/status");
+    let sessions = stage.read("/v1/sessions");
+    sending.end(Signal::SIGINT);
+    let lines = receiving.end(Signal::SIGINT);
+    let (pictures, frames) = (shown(&lines, "picture"), shown(&lines, "voice"));
+    let (heard, said) = (listener.books(), talker.books());
+    let by_picture = Stream::of(&heard.came, H264, 90_000, death).follow(&said.sent);
+    let by_voice = Stream::of(&heard.came, OPUS, 48_000, death).follow(&said.sent);
+    let asked: Vec<_> = said.key_frame_requests.iter().filter(|asked| asked.at >= killed).collect();
+    println!(
+        "decoded before {before:?}, in all ({}, {}); longest between frames shown: picture {:.1?}, voice {:.1?}\n\
+         picture on the wire: {by_picture}\nvoice on the wire: {by_voice}\n\
+         key frames asked for since the kill: {}; {moved}",
+        pictures.len(),
+        frames.len(),
+        longest(&pictures),
+        longest(&frames),
+        asked.len()
+    );
+
+    for (what, findings) in [("picture", &by_picture), ("voice", &by_voice)] {
+        assert_eq!(findings.breaks, [""; 0], "{what}");
+        assert_eq!(findings.ssrcs.len(), 1, "{what} kept its SSRC");
+        assert_eq!(findings.lost, findings.lost_to_death, "{what} lost something without cause");
+        assert!(findings.gap <= GAP_MAX, "{what}: {findings}");
+    }
+    assert!(longest(&frames) <= GAP_MAX, "voice was not decoded for {:?}", longest(&frames));
+    assert_eq!((heard.strange, said.strange), (0, 0), "packets that are nobody's");
+    assert!(heard.sender_reports > 0, "no sender report came through");
+
+    let ours = said.sent.iter().find(|packet| packet.header.payload_type == H264);
+    let ours = ours.expect("pictures were sent").header.ssrc;
+    let first = asked.iter().find(|asked| asked.ssrc == ours).expect("a key frame is asked for");
+    let answered = |packet: &&Packet| packet.at >= first.at && begins_key_frame(packet);
+    assert!(said.sent.iter().any(|packet| answered(&packet)), "the encoder heard of it");
+    assert!(status["key_frames_to_client"].as_u64() > Some(0), "{status}");
+    let sessions = sessions["sessions"].as_array().map_or(0, Vec::len);
+    assert_eq!(sessions, 2, "nobody hung up");
+}
+
+#[test]
+fn clock_is_read_as_gstreamer_writes_it() {
+    assert_eq!(clock("0:00:03.970595033"), Some(Duration::from_nanos(3_970_595_033)));
+    assert_eq!(clock("1:02:03.5"), Some(Duration::from_millis(3_723_500)));
+    assert_eq!(clock("none"), None);
+}

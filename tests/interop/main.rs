@@ -1,0 +1,15 @@
+//! Real media, and implementations that are not ours, against the binary people run.
+//!
+//! `make clients` sets the clients up. Where one is absent its tests are skipped, which is said and counted; with
+//! `EVENKEEL_CLIENTS=required` they fail.
+
+mod binary;
+mod clients;
+mod ffmpeg;
+mod gstreamer;
+mod meter;
+mod process;
+mod roq;
+mod stage;
+mod tap;
+mod telemetry;

@@ -1,0 +1,286 @@
+//! Did the receiver notice? What a stream's numbers and times say about the switch of nodes that it went through.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::tap::Packet;
+
+/// Sequence numbers that an estimate may be off by: two frames of these pictures, or a quarter of a second of voice.
+const SEQUENCE_OFF_MAX: i16 = 12;
+/// How much a timestamp may be off: half of it estimate, half of it a machine that encodes and decodes beside us.
+const TIMESTAMP_OFF_MAX: Duration = Duration::from_millis(160);
+
+/// How long before a node's death it may have taken packets that it never gave back: its own work, and one batch.
+const IN_FLIGHT: Duration = Duration::from_millis(40);
+
+/// From a node's death to its room's having moved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Death {
+    pub(crate) killed: Instant,
+    pub(crate) moved: Instant,
+}
+
+impl Death {
+    /// Whether a packet that was sent then may be lost to it.
+    fn takes(&self, sent: Instant) -> bool {
+        (self.killed - IN_FLIGHT..=self.moved).contains(&sent)
+    }
+}
+
+/// What a stream went through, from its first packet to its last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Findings {
+    /// Packets received.
+    pub(crate) packets: usize,
+    /// Packets that never came, between the first and the last that did.
+    pub(crate) lost: usize,
+    /// Of these, those that were lost while the node was dead and not yet left.
+    pub(crate) lost_to_death: usize,
+    /// SSRCs it came with.
+    pub(crate) ssrcs: BTreeSet<u32>,
+    /// The longest time between two packets since the switch began.
+    pub(crate) gap: Duration,
+    /// The longest before it: what this machine does by itself.
+    pub(crate) control: Duration,
+    /// Where numbers did not go on as they should have.
+    pub(crate) breaks: Vec<String>,
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Findings { packets, lost, lost_to_death, gap, control, breaks, .. } = self;
+        write!(
+            f,
+            "{packets} packets, {lost} lost ({lost_to_death} to the death), gap {gap:.1?} (before it {control:.1?}), {} breaks",
+            breaks.len()
+        )
+    }
+}
+
+/// A stream of one payload type, as its receiver saw it.
+pub(crate) struct Stream<'a> {
+    pub(crate) came: Vec<&'a Packet>,
+    pub(crate) clock_rate: u32,
+    pub(crate) death: Death,
+}
+
+impl<'a> Stream<'a> {
+    pub(crate) fn of(
+        came: &'a [Packet],
+        payload_type: u8,
+        clock_rate: u32,
+        death: Death,
+    ) -> Stream<'a> {
+        let came = came.iter().filter(|packet| packet.header.payload_type == payload_type);
+        Stream { came: came.collect(), clock_rate, death }
+    }
+
+    /// Held against what its sender sent: each packet must be one of these, in their order, with numbers that are as
+    /// far from the sender's as those before it, save where the node changed: once, since the kill.
+    pub(crate) fn follow(&self, sent: &[Packet]) -> Findings {
+        let mut findings = self.timed();
+        let mut before: Option<(usize, Offset)> = None;
+        let mut switched = false;
+        for &packet in &self.came {
+            let from = before.as_ref().map_or(0, |(at, _)| at + 1);
+            let found = sent[from..].iter().position(|one| is_same(one, packet));
+            let Some(ahead) = found else {
+                findings.breaks.push(format!("{:?} was not sent then", packet.header));
+                continue;
+            };
+            let offset = Offset::between(&sent[from + ahead], packet);
+            if let Some((_, old)) = &before {
+                let ours = |one: &&Packet| one.header.payload_type == packet.header.payload_type;
+                for missing in sent[from..from + ahead].iter().filter(ours) {
+                    findings.lost += 1;
+                    findings.lost_to_death += usize::from(self.death.takes(missing.at));
+                }
+                if *old != offset {
+                    let far = offset.far_from(old);
+                    let again = std::mem::replace(&mut switched, true);
+                    if again || packet.at < self.death.killed || !far.is_bearable(self.clock_rate) {
+                        findings.breaks.push(format!("{far:?} at {:?}", packet.header));
+                    }
+                }
+            }
+            before = Some((from + ahead, offset));
+        }
+        findings
+    }
+
+    /// Held against itself alone: numbers in a row but for one place since the kill, and each step of the timestamp
+    /// such as `is_step` takes it, but for that place, where it is as long as time says.
+    pub(crate) fn alone(&self, is_step: impl Fn(u32) -> bool) -> Findings {
+        let mut findings = self.timed();
+        let mut switched = false;
+        for pair in self.came.windows(2) {
+            let (was, is) = (&pair[0].header, &pair[1].header);
+            let missing = is.sequence.wrapping_sub(was.sequence).wrapping_sub(1);
+            let step = is.timestamp.wrapping_sub(was.timestamp);
+            if missing == 0 && is_step(step) {
+                continue;
+            }
+            let passed = pair[1].at - pair[0].at;
+            let off = (f64::from(step) / f64::from(self.clock_rate) - passed.as_secs_f64()).abs();
+            let again = std::mem::replace(&mut switched, true);
+            findings.lost += usize::from(missing);
+            findings.lost_to_death += usize::from(missing);
+            let in_time = off <= TIMESTAMP_OFF_MAX.as_secs_f64();
+            if again || pair[1].at < self.death.killed || missing > i16::MAX as u16 || !in_time {
+                findings.breaks.push(format!("{was:?} to {is:?} in {passed:?}"));
+            }
+        }
+        findings
+    }
+
+    fn timed(&self) -> Findings {
+        let mut findings = Findings {
+            packets: self.came.len(),
+            lost: 0,
+            lost_to_death: 0,
+            ssrcs: self.came.iter().map(|packet| packet.header.ssrc).collect(),
+            gap: Duration::ZERO,
+            control: Duration::ZERO,
+            breaks: Vec::new(),
+        };
+        for pair in self.came.windows(2) {
+            let gap = pair[1].at - pair[0].at;
+            let longest = if pair[1].at < self.death.killed {
+                &mut findings.control
+            } else {
+                &mut findings.gap
+            };
+            *longest = gap.max(*longest);
+        }
+        findings
+    }
+}
+
+fn is_same(sent: &Packet, came: &Packet) -> bool {
+    sent.header.payload_type == came.header.payload_type
+        && sent.header.marker == came.header.marker
+        && sent.payload == came.payload
+}
+
+/// How far the numbers of a packet are from those its sender gave it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Offset {
+    sequence: u16,
+    timestamp: u32,
+}
+
+/// How far one offset is from another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Far {
+    sequence: i16,
+    timestamp: i32,
+}
+
+impl Offset {
+    fn between(sent: &Packet, came: &Packet) -> Offset {
+        Offset {
+            sequence: came.header.sequence.wrapping_sub(sent.header.sequence),
+            timestamp: came.header.timestamp.wrapping_sub(sent.header.timestamp),
+        }
+    }
+
+    fn far_from(&self, other: &Offset) -> Far {
+        Far {
+            sequence: self.sequence.wrapping_sub(other.sequence).cast_signed(),
+            timestamp: self.timestamp.wrapping_sub(other.timestamp).cast_signed(),
+        }
+    }
+}
+
+impl Far {
+    fn is_bearable(self, clock_rate: u32) -> bool {
+        let off = f64::from(self.timestamp.unsigned_abs()) / f64::from(clock_rate);
+        self.sequence.unsigned_abs() <= SEQUENCE_OFF_MAX.unsigned_abs()
+            && off <= TIMESTAMP_OFF_MAX.as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_media::rtp;
+
+    use super::*;
+
+    fn packet(start: Instant, number: u16, ms: u64, offset: (u16, u32), ssrc: u32) -> Packet {
+        let header = rtp::Header {
+            payload_type: 111,
+            marker: false,
+            sequence: number.wrapping_add(offset.0),
+            timestamp: (u32::from(number) * 960).wrapping_add(offset.1),
+            ssrc,
+            payload_offset: 12,
+            payload_end: 14,
+        };
+        let payload = number.to_be_bytes().into();
+        Packet { at: start + Duration::from_millis(ms), header, payload }
+    }
+
+    /// Fifty packets, of which `missing` never came, with an offset before number 25 and one from there on.
+    fn voice(missing: &[u16], after: (u16, u32)) -> (Vec<Packet>, Vec<Packet>, Death) {
+        let start = Instant::now();
+        let ms = |number| u64::from(number) * 20;
+        let sent = (0..50).map(|n| packet(start, n, ms(n), (0, 0), 1)).collect();
+        let came = (0..50).filter(|number| !missing.contains(number)).map(|number| {
+            let offset = if number < 25 { (100, 7_000) } else { after };
+            packet(start, number, ms(number), offset, 2)
+        });
+        let (killed, moved) =
+            (start + Duration::from_millis(461), start + Duration::from_millis(485));
+        (sent, came.collect(), Death { killed, moved })
+    }
+
+    fn breaks(missing: &[u16], after: (u16, u32)) -> usize {
+        let (sent, came, death) = voice(missing, after);
+        Stream::of(&came, 111, 48_000, death).follow(&sent).breaks.len()
+    }
+
+    #[test]
+    fn loss_and_gap_at_a_switch_are_found_and_are_no_break() {
+        // Sent 41 ms and 21 ms before the kill, after it, and after the move.
+        let (sent, came, death) = voice(&[21, 22, 24, 25], (101, 7_960));
+        let findings = Stream::of(&came, 111, 48_000, death).follow(&sent);
+        assert_eq!((findings.packets, findings.lost, findings.lost_to_death), (46, 4, 2));
+        assert_eq!(findings.gap, Duration::from_millis(60));
+        assert_eq!(findings.control, Duration::from_millis(60));
+        assert_eq!((findings.ssrcs.len(), &findings.breaks[..]), (1, &[][..]));
+    }
+
+    #[test]
+    fn numbers_that_jump_are_a_break_on_both_sides_of_what_is_borne() {
+        assert_eq!(breaks(&[], (112, 7_000)), 0);
+        assert_eq!(breaks(&[], (113, 7_000)), 1);
+        assert_eq!(breaks(&[], (88, 7_000)), 0);
+        assert_eq!(breaks(&[], (87, 7_000)), 1);
+        assert_eq!(breaks(&[], (100, 7_000 + 48 * 160)), 0);
+        assert_eq!(breaks(&[], (100, 7_001 + 48 * 160)), 1);
+    }
+
+    #[test]
+    fn packet_that_comes_twice_or_was_never_sent_is_a_break() {
+        let (sent, mut came, death) = voice(&[], (100, 7_000));
+        let again = came[10].clone();
+        came.insert(11, again);
+        came[30].payload = [9, 9].into();
+        let findings = Stream::of(&came, 111, 48_000, death).follow(&sent);
+        assert_eq!(findings.breaks.len(), 2);
+    }
+
+    #[test]
+    fn stream_alone_may_jump_once_as_far_as_time_went() {
+        let alone = |missing: &[u16], after| {
+            let (_, came, death) = voice(missing, after);
+            Stream::of(&came, 111, 48_000, death).alone(|step| step == 960)
+        };
+        let findings = alone(&[23, 24], (100, 7_000));
+        assert_eq!((findings.lost, findings.breaks.len()), (2, 0));
+        assert_eq!(alone(&[3], (100, 7_000)).breaks.len(), 1, "before the kill");
+        assert_eq!(alone(&[24, 30], (100, 7_000)).breaks.len(), 1, "a second time");
+        assert_eq!(alone(&[], (100, 7_000 + 48 * 161)).breaks.len(), 1, "a leap of time");
+    }
+}

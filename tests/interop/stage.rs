@@ -1,0 +1,219 @@
+//! A gateway and its nodes, as people run them, and a line to its API.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use evenkeel_lab::admin::{
+    Admin, Call, Event, Events, Failed, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType,
+    Place, Reply,
+};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::binary::evenkeel;
+use crate::process::{Process, SOON};
+
+/// Two zones of one region: what kills one of them leaves the other.
+pub(crate) const NODES: [&str; 2] = ["east-a1", "east-b1"];
+
+/// Encoders, decoders and nodes of one test are enough for a machine with two cores.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Everything beside the clients; dropping it ends all of it.
+pub(crate) struct Stage {
+    runtime: Runtime,
+    admin: Admin,
+    events: Events,
+    gateway: Process,
+    nodes: BTreeMap<&'static str, Process>,
+    folder: Folder,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// A folder with a secret in it, for its owner only.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What a failed test leaves behind is what explains it.
+        if !std::thread::panicking() {
+            let _gone_already = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+impl Stage {
+    /// Starts two rewriting nodes and a gateway; `more` is added to its configuration.
+    pub(crate) fn set(name: &str, more: &str) -> Stage {
+        let evenkeel = evenkeel();
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = std::env::temp_dir().join(format!("evenkeel-{name}-{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&path).expect("the temporary folder is ours");
+        let folder = Folder(path);
+        let secret = folder.0.join("secret");
+        fs::write(&secret, format!("{:?}-{name}", std::time::SystemTime::now()))
+            .expect("a file can be written");
+        let mut nodes = BTreeMap::new();
+        let mut text = CONFIGURATION.to_owned() + more;
+        for node in NODES {
+            let mut command = Command::new(evenkeel);
+            command.args(["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", node]);
+            let process = Process::start(node, command.arg("--secret").arg(&secret), &folder.0);
+            let line = process.wait_for("first line", |lines| lines.first().cloned());
+            let address = json(&line)["listening"].as_str().map(str::to_owned);
+            let address = address.unwrap_or_else(|| panic!("{node} said {line}"));
+            let zone = &node[5..6];
+            write!(
+                text,
+                "\n[[node]]\nname = \"{node}\"\naddress = \"{address}\"\nregion = \"east\"\nzone = \"{zone}\"\n\
+                 driver = \"agent\"\nsecret_file = \"secret\"\ncapacity = \"100 Mbit/s\"\n"
+            )
+            .expect("a string takes everything");
+            nodes.insert(node, process);
+        }
+        let config = folder.0.join("evenkeel.toml");
+        fs::write(&config, text).expect("a file can be written");
+        let mut command = Command::new(evenkeel);
+        command.args(["run", "--json", "--config"]).arg(&config);
+        let gateway = Process::start("gateway", &mut command, &folder.0);
+        let line = gateway.wait_for("first line", |lines| lines.first().cloned());
+        let socket = json(&line)["socket"].as_str().map(PathBuf::from);
+        let socket = socket.unwrap_or_else(|| panic!("the gateway said {line}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let admin = Admin::new(Place::Unix(socket));
+        let events = runtime.block_on(admin.events()).expect("the API tells events");
+        Stage { runtime, admin, events, gateway, nodes, folder, _alone: alone }
+    }
+
+    /// Where logs and files of the test go.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder.0
+    }
+
+    pub(crate) fn open(&mut self, offer: &Offer) -> Opened {
+        let opened = self.runtime.block_on(self.admin.open(offer));
+        opened.unwrap_or_else(|error| panic!("{offer:?}: {error}"))
+    }
+
+    pub(crate) fn ask(&mut self, call: Call<'_>) -> Reply {
+        self.runtime.block_on(self.admin.ask(call)).expect("the API answers")
+    }
+
+    pub(crate) fn read(&mut self, path: &str) -> Value {
+        self.runtime.block_on(self.admin.read(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    pub(crate) fn push(&mut self, set: &str, hook: &str, wasm: &[u8]) -> Result<Value, Failed> {
+        self.runtime.block_on(self.admin.push(set, hook, wasm))
+    }
+
+    /// Waits for an event that answers the question.
+    pub(crate) fn hear<T>(&mut self, what: &str, mut look: impl FnMut(&Event) -> Option<T>) -> T {
+        let heard = async {
+            loop {
+                let event = self.events.next().await.expect("the gateway tells events");
+                let event = event.unwrap_or_else(|| panic!("no more events before {what}"));
+                if let Some(found) = look(&event) {
+                    return found;
+                }
+            }
+        };
+        let heard = self.runtime.block_on(async { tokio::time::timeout(SOON, heard).await });
+        heard.unwrap_or_else(|_| panic!("no {what} in time"))
+    }
+
+    /// Kills a node, so that it says nothing more, and waits until the room has moved off it.
+    pub(crate) fn kill_under(&mut self, node: &str, room: &str) -> Value {
+        self.nodes[node].signal(Signal::SIGKILL);
+        self.hear("move of the room", |event| {
+            let ours = event.name == "moved" && event.data["room"] == room;
+            (ours && event.data["from"] == node).then(|| event.data.clone())
+        })
+    }
+
+    /// Ends a node in good order, and gives what it counted.
+    pub(crate) fn end_node(&mut self, node: &str) -> Value {
+        let said = self.nodes.remove(node).expect("the node runs").end(Signal::SIGTERM);
+        json(said.last().expect("a node says what it counted"))
+    }
+
+    /// Ends the gateway in good order: what it had to tell has been told.
+    pub(crate) fn end_gateway(self) {
+        self.gateway.end(Signal::SIGTERM);
+    }
+}
+
+const CONFIGURATION: &str = r#"
+[gateway]
+region = "east"
+drain_within = "0s"
+
+[[listen]]
+udp = "127.0.0.1:0"
+identity = ["declared"]
+
+[[listen]]
+quic = "127.0.0.1:0"
+
+[admin]
+socket = "admin.sock"
+"#;
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"))
+}
+
+/// An offer of a call.
+pub(crate) fn offer(room: &str, ingress: Ingress, media: Vec<Media>) -> Offer {
+    Offer {
+        scenario: "call".to_owned(),
+        room: room.to_owned(),
+        labels: BTreeMap::new(),
+        ingress,
+        media,
+        rtcp: None,
+        nodes: BTreeMap::new(),
+    }
+}
+
+/// A UDP client that is known by its addresses.
+pub(crate) fn declared(rtp: SocketAddr, rtcp: Option<SocketAddr>) -> Ingress {
+    Ingress::Udp(Identity::Declared { address: rtp, rtcp })
+}
+
+pub(crate) fn voice() -> Media {
+    media(Kind::Audio, 111, "opus", 48_000, &[])
+}
+
+pub(crate) fn picture(codec: &str) -> Media {
+    media(Kind::Video, 96, codec, 90_000, &["pli"])
+}
+
+fn media(kind: Kind, payload_type: u8, codec: &str, clock_rate: u32, feedback: &[&str]) -> Media {
+    Media {
+        kind,
+        payload_types: vec![PayloadType { payload_type, codec: codec.to_owned(), clock_rate }],
+        feedback: feedback.iter().map(|&word| word.to_owned()).collect(),
+        bitrate: None,
+    }
+}
+
+/// A port and the next one, free a moment ago: RTP's and RTCP's, for programs that cannot choose their own and say.
+pub(crate) fn free_pair() -> (SocketAddr, SocketAddr) {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let pair = (0..1_000).find_map(|_| {
+        let first = UdpSocket::bind(at(0)).ok()?.local_addr().ok()?;
+        let even = at(first.port() & !1);
+        let next = at(even.port() + 1);
+        (UdpSocket::bind(even).is_ok() && UdpSocket::bind(next).is_ok()).then_some((even, next))
+    });
+    pair.expect("loopback has two ports in a row")
+}

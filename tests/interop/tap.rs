@@ -1,0 +1,275 @@
+//! A client's socket with a meter on it: the program behind it speaks through it with the gateway, and everything that
+//! passes is written down. The gateway knows the client by this socket's address.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use evenkeel_lab::admin::UdpAnswer;
+use evenkeel_media::demux::{Kind, classify};
+use evenkeel_media::{rtcp, rtp};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::process::SOON;
+
+/// How long a quiet tap sleeps before it looks whether it is over.
+const NAP_MS: u16 = 50;
+const DATAGRAM: usize = 65_535;
+
+/// Where the program takes the packets of one payload type, and the RTCP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lane {
+    pub(crate) payload_type: u8,
+    pub(crate) rtp: SocketAddr,
+    pub(crate) rtcp: SocketAddr,
+}
+
+/// An RTP packet that passed.
+#[derive(Clone, Debug)]
+pub(crate) struct Packet {
+    pub(crate) at: Instant,
+    pub(crate) header: rtp::Header,
+    pub(crate) payload: Box<[u8]>,
+}
+
+/// The gateway asked for a key frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyFrameRequest {
+    pub(crate) at: Instant,
+    /// Of which stream.
+    pub(crate) ssrc: u32,
+}
+
+/// All that passed.
+#[derive(Default)]
+pub(crate) struct Books {
+    /// From the program, in order.
+    pub(crate) sent: Vec<Packet>,
+    /// From the gateway, in order.
+    pub(crate) came: Vec<Packet>,
+    pub(crate) key_frame_requests: Vec<KeyFrameRequest>,
+    /// Sender reports from the gateway.
+    pub(crate) sender_reports: usize,
+    /// RTCP from the program.
+    pub(crate) feedback_sent: usize,
+    /// What is neither RTP nor RTCP, or did not come from the gateway.
+    pub(crate) strange: usize,
+}
+
+/// A client's sockets that are not spoken through yet.
+pub(crate) struct Tap {
+    outside: UdpSocket,
+    outside_rtcp: UdpSocket,
+    inside: UdpSocket,
+}
+
+#[derive(Default)]
+struct Shared {
+    books: Mutex<Books>,
+    /// Something was written down.
+    more: Condvar,
+}
+
+/// A tap in use; dropping it ends it.
+pub(crate) struct Running {
+    shared: Arc<Shared>,
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Line {
+    tap: Tap,
+    gateway: SocketAddr,
+    /// Where RTCP goes, and by which socket.
+    gateway_rtcp: Option<SocketAddr>,
+    lanes: Vec<Lane>,
+    shared: Arc<Shared>,
+}
+
+impl Tap {
+    pub(crate) fn bind() -> Tap {
+        let socket = || {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a port");
+            socket.set_nonblocking(true).expect("a socket may be non-blocking");
+            socket
+        };
+        Tap { outside: socket(), outside_rtcp: socket(), inside: socket() }
+    }
+
+    /// Where the client's RTP comes from, and its RTCP if muxed.
+    pub(crate) fn rtp(&self) -> SocketAddr {
+        address(&self.outside)
+    }
+
+    /// Where its RTCP comes from, if not.
+    pub(crate) fn rtcp(&self) -> SocketAddr {
+        address(&self.outside_rtcp)
+    }
+
+    /// Where the program sends everything.
+    pub(crate) fn inside(&self) -> SocketAddr {
+        address(&self.inside)
+    }
+
+    /// Speaks with the gateway from now on.
+    pub(crate) fn run(self, gateway: &UdpAnswer, lanes: Vec<Lane>) -> Running {
+        let shared = Arc::<Shared>::default();
+        let ending = Arc::<AtomicBool>::default();
+        let line = Line {
+            tap: self,
+            gateway: gateway.addresses[0],
+            gateway_rtcp: gateway.rtcp.first().copied(),
+            lanes,
+            shared: Arc::clone(&shared),
+        };
+        let told = Arc::clone(&ending);
+        let thread = std::thread::spawn(move || line.run(&told));
+        Running { shared, ending, thread: Some(thread) }
+    }
+}
+
+impl Running {
+    pub(crate) fn books(&self) -> MutexGuard<'_, Books> {
+        self.shared.open()
+    }
+
+    /// Waits until the books say so.
+    pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Books) -> bool) {
+        let not_yet = |books: &mut Books| !holds(books);
+        let waited = self.shared.more.wait_timeout_while(self.books(), SOON, not_yet);
+        let (books, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        let Books { sent, came, sender_reports, feedback_sent, strange, .. } = &*books;
+        assert!(
+            !waited.timed_out(),
+            "no {what} in time: {} packets out, {} in, {sender_reports} sender reports in, {feedback_sent} RTCP \
+             out, {strange} strange",
+            sent.len(),
+            came.len(),
+        );
+    }
+}
+
+impl Shared {
+    fn open(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl Line {
+    fn run(&self, ending: &AtomicBool) {
+        let Tap { outside, outside_rtcp, inside } = &self.tap;
+        let mut datagram = vec![0; DATAGRAM];
+        while !ending.load(Ordering::Relaxed) {
+            let mut ready =
+                [outside, outside_rtcp, inside].map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN));
+            poll(&mut ready, PollTimeout::from(NAP_MS)).expect("sockets can be polled");
+            while let Some((length, _)) = receive(inside, &mut datagram) {
+                self.from_program(&datagram[..length]);
+            }
+            while let Some((length, source)) = receive(outside, &mut datagram) {
+                self.from_gateway(&datagram[..length], source == self.gateway);
+            }
+            while let Some((length, source)) = receive(outside_rtcp, &mut datagram) {
+                self.from_gateway(&datagram[..length], Some(source) == self.gateway_rtcp);
+            }
+            self.shared.more.notify_all();
+        }
+    }
+
+    fn from_program(&self, datagram: &[u8]) {
+        let mut books = self.shared.open();
+        match (classify(datagram), self.gateway_rtcp) {
+            (Kind::Rtp, _) => {
+                books.sent.extend(packet(datagram));
+                send(&self.tap.outside, datagram, self.gateway);
+            }
+            (Kind::Rtcp, rtcp) => {
+                books.feedback_sent += 1;
+                match rtcp {
+                    Some(rtcp) => send(&self.tap.outside_rtcp, datagram, rtcp),
+                    None => send(&self.tap.outside, datagram, self.gateway),
+                }
+            }
+            _ => books.strange += 1,
+        }
+    }
+
+    fn from_gateway(&self, datagram: &[u8], is_gateway: bool) {
+        let mut books = self.shared.open();
+        match classify(datagram) {
+            Kind::Rtp if is_gateway => {
+                let Some(packet) = packet(datagram) else { return books.strange += 1 };
+                let is_its = |lane: &&Lane| lane.payload_type == packet.header.payload_type;
+                match self.lanes.iter().find(is_its) {
+                    Some(lane) => send(&self.tap.inside, datagram, lane.rtp),
+                    None => books.strange += 1,
+                }
+                books.came.push(packet);
+            }
+            Kind::Rtcp if is_gateway => {
+                note_feedback(&mut books, datagram);
+                for lane in &self.lanes {
+                    send(&self.tap.inside, datagram, lane.rtcp);
+                }
+            }
+            _ => books.strange += 1,
+        }
+    }
+}
+
+fn note_feedback(books: &mut Books, compound: &[u8]) {
+    let at = Instant::now();
+    for packet in rtcp::packets(compound) {
+        match packet {
+            Ok(rtcp::Packet::Pli(pli)) => {
+                books.key_frame_requests.push(KeyFrameRequest { at, ssrc: pli.media });
+            }
+            Ok(rtcp::Packet::Fir(fir)) => books
+                .key_frame_requests
+                .extend(fir.entries().map(|entry| KeyFrameRequest { at, ssrc: entry.media })),
+            Ok(rtcp::Packet::SenderReport(_)) => books.sender_reports += 1,
+            Ok(_) => {}
+            Err(_) => books.strange += 1,
+        }
+    }
+}
+
+fn packet(datagram: &[u8]) -> Option<Packet> {
+    let header = rtp::Header::parse(datagram).ok()?;
+    let payload = datagram[header.payload_offset..header.payload_end].into();
+    Some(Packet { at: Instant::now(), header, payload })
+}
+
+/// The next datagram, if one is there; what was sent to a program that is gone is not minded.
+fn receive(socket: &UdpSocket, datagram: &mut [u8]) -> Option<(usize, SocketAddr)> {
+    loop {
+        match socket.recv_from(datagram) {
+            Ok(came) => return Some(came),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+            Err(error) => panic!("a tap cannot read: {error}"),
+        }
+    }
+}
+
+fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr) {
+    // As on any network: who is not there does not get it.
+    let _gone = socket.send_to(datagram, to);
+}
+
+fn address(socket: &UdpSocket) -> SocketAddr {
+    socket.local_addr().expect("a bound socket has an address")
+}

@@ -1,0 +1,327 @@
+//! A strict receiver of OpenTelemetry holds everything the gateway sends against the registry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use evenkeel_lab::admin::{Call, Ingress, QuicOffer};
+use evenkeel_lab::otlp::{Books, Listen, Receiver, Span, Value};
+use evenkeel_server::telemetry::registry::{self, Attribute, Count, Level, Time};
+
+use crate::stage::{Stage, offer, voice};
+
+/// A trace of the client's, which it does not own here.
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLER: &str = "b7ad6b7169203331";
+
+/// What a value of an attribute is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Shape {
+    Text,
+    Bool,
+    Int,
+    Seconds,
+    Texts,
+}
+
+fn shape(attribute: Attribute) -> Shape {
+    match attribute {
+        Attribute::Differs => Shape::Bool,
+        Attribute::Incarnation
+        | Attribute::LinksLeftOut
+        | Attribute::Note
+        | Attribute::Rooms
+        | Attribute::Rows
+        | Attribute::Sessions => Shape::Int,
+        Attribute::Took => Shape::Seconds,
+        Attribute::Witness => Shape::Texts,
+        Attribute::AdmittedBy
+        | Attribute::By
+        | Attribute::Cause
+        | Attribute::Direction
+        | Attribute::Fault
+        | Attribute::Guard
+        | Attribute::Hook
+        | Attribute::Ingress
+        | Attribute::Node
+        | Attribute::Op
+        | Attribute::Outcome
+        | Attribute::Policy
+        | Attribute::Previous
+        | Attribute::Reason
+        | Attribute::Region
+        | Attribute::Revision
+        | Attribute::Room
+        | Attribute::RoomName
+        | Attribute::RoutedBy
+        | Attribute::Scenario
+        | Attribute::Session
+        | Attribute::Signal
+        | Attribute::Zone => Shape::Text,
+    }
+}
+
+fn fits(shape: Shape, value: &Value) -> bool {
+    match (shape, value) {
+        (Shape::Text, Value::Text(text)) => !text.is_empty(),
+        (Shape::Bool, Value::Bool(_)) => true,
+        (Shape::Int, Value::Int(_)) => true,
+        (Shape::Seconds, Value::Double(seconds)) => seconds.is_finite() && *seconds >= 0.0,
+        (Shape::Texts, Value::List(all)) => {
+            !all.is_empty() && all.iter().all(|one| matches!(one, Value::Text(_)))
+        }
+        (Shape::Text | Shape::Bool | Shape::Int | Shape::Seconds | Shape::Texts, _) => false,
+    }
+}
+
+/// What is wrong with a span: nothing of it may be other than the registry says.
+fn wrong(span: &Span) -> Vec<String> {
+    let kind = registry::Span::ALL.iter().find(|kind| kind.name() == span.name);
+    let Some(kind) = kind else { return vec!["is not registered".to_owned()] };
+    let mut wrong = Vec::new();
+    for (key, value) in &span.attributes {
+        let names = |attribute: &&Attribute| match attribute {
+            Attribute::Note => {
+                key.strip_prefix("evenkeel.note.").is_some_and(|note| !note.is_empty())
+            }
+            other => other.key() == key,
+        };
+        match kind.attributes().iter().find(names) {
+            None => wrong.push(format!("{key} is not registered")),
+            Some(attribute) if !fits(shape(*attribute), value) => {
+                wrong.push(format!("{key} is {value:?}, not {:?}", shape(*attribute)));
+            }
+            Some(_) => {}
+        }
+    }
+    let (server, internal) = (2, 1);
+    let expected = if *kind == registry::Span::SessionOpen { server } else { internal };
+    if span.kind != expected {
+        wrong.push(format!("its kind is {}", span.kind));
+    }
+    if span.scope.name != "evenkeel" || !span.events.is_empty() {
+        wrong.push(format!("{:?} with {:?}", span.scope, span.events));
+    }
+    let resource: BTreeSet<_> = span.resource.keys().map(String::as_str).collect();
+    let told = ["evenkeel.region", "service.instance.id", "service.name", "service.version"];
+    if resource != BTreeSet::from(told) {
+        wrong.push(format!("its resource is {:?}", span.resource));
+    }
+    wrong
+}
+
+fn text<'a>(span: &'a Span, attribute: Attribute) -> &'a str {
+    match span.attributes.get(attribute.key()) {
+        Some(Value::Text(text)) => text,
+        other => panic!("{attribute:?} of {} is {other:?}", span.name),
+    }
+}
+
+fn has(span: &Span, attributes: &[Attribute]) {
+    for attribute in attributes {
+        let found = span.attributes.contains_key(attribute.key());
+        assert!(found, "{} says nothing of {attribute:?}: {:?}", span.name, span.attributes);
+    }
+}
+
+fn children<'a>(books: &'a Books, of: &'a Span, name: &'a str) -> impl Iterator<Item = &'a Span> {
+    books.spans_named(name).filter(move |span| {
+        span.trace_id == of.trace_id && span.parent.as_ref() == Some(&of.span_id)
+    })
+}
+
+/// Sessions, a stranger's offer, revisions good and bad, and a node's death; then everything that was told of it.
+fn tells_everything(protocol: &str, traceparent: &str) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let receiver = Receiver::start(Listen { grpc: any, http: any }).expect("loopback has ports");
+    let endpoint = match protocol {
+        "grpc" => receiver.grpc_endpoint(),
+        _ => receiver.http_endpoint(),
+    };
+    let more = format!(
+        "traceparent = \"{traceparent}\"\n\n[telemetry]\notlp = \"{endpoint}\"\n\
+         protocol = \"{protocol}\"\nmetrics_every = \"200ms\"\n"
+    );
+    let mut stage = Stage::set(&format!("telemetry-{protocol}"), &more);
+
+    let quic = || Ingress::Quic(QuicOffer {});
+    let first = offer("traced", quic(), vec![voice()]);
+    let body = serde_json::to_vec(&first).expect("an offer has words").into();
+    let header = format!("00-{TRACE}-{CALLER}-01");
+    let headers = [("traceparent", &*header)];
+    let post = Call {
+        method: "POST".parse().expect("a method"),
+        path: "/v1/sessions",
+        headers: &headers,
+        body,
+    };
+    let reply = stage.ask(post).accepted().expect("the offer is taken");
+    let node = reply["route"][0]["node"].as_str().expect("a route").to_owned();
+    stage.open(&first);
+    let mut unknown = offer("nowhere", quic(), vec![voice()]);
+    unknown.scenario = "no-such".to_owned();
+    let body = serde_json::to_vec(&unknown).expect("an offer has words").into();
+    let post = Call {
+        method: "POST".parse().expect("a method"),
+        path: "/v1/sessions",
+        headers: &[],
+        body,
+    };
+    assert_eq!(stage.ask(post).status / 100, 4);
+
+    let plugin = evenkeel_host::shipped().iter().find(|plugin| plugin.name == "route-nearest");
+    let plugin = plugin.expect("it is shipped").bytes;
+    // Another section at its end: the same plugin, but another revision.
+    let again = [plugin, &[0, 2, 1, b'x']].concat();
+    let pushed = stage.push("call", "routing", &again).expect("the API answers");
+    assert_eq!(pushed["outcome"], "activated", "{pushed}");
+    let pushed = stage.push("call", "routing", b"no plugin").expect("the API answers");
+    assert!(pushed["outcome"] == "refused" || pushed["error"].is_object(), "{pushed}");
+
+    let moved = stage.kill_under(&node, "traced");
+    assert_eq!(moved["sessions"].as_array().map(Vec::len), Some(2), "{moved}");
+    stage.end_gateway();
+
+    let books = receiver.books();
+    check_all(&books);
+    check_opening(&books, traceparent);
+    check_rollouts(&books);
+    check_failover(&books, &node);
+}
+
+fn check_all(books: &Books) {
+    let report = books.report();
+    println!(
+        "{:?}, {} metrics, {} log lines",
+        report.spans_received,
+        report.metrics_received.len(),
+        report.logs_received
+    );
+    assert_eq!((report.refused, &report.reasons[..]), (0, &[][..]));
+    let mut ids = BTreeSet::new();
+    for span in books.spans() {
+        assert_eq!(wrong(span), [""; 0], "{span:?}");
+        assert!(ids.insert((&span.trace_id, &span.span_id)), "{} came twice", span.name);
+    }
+    for span in books.spans().iter().filter(|span| span.trace_id != TRACE) {
+        if let Some(parent) = &span.parent {
+            let parent = books.span(&span.trace_id, parent);
+            let parent = parent.unwrap_or_else(|| panic!("the parent of {span:?} never came"));
+            assert!(parent.start_ns <= span.start_ns, "{} began before {}", span.name, parent.name);
+        }
+    }
+    let names: BTreeSet<_> = books.spans().iter().map(|span| &*span.name).collect();
+    let registered = registry::Span::ALL.iter().map(|kind| kind.name()).collect();
+    assert_eq!(names, registered, "every kind of span was seen");
+
+    let counts = Count::ALL.iter().map(|metric| metric.described().name);
+    let levels = Level::ALL.iter().map(|metric| metric.described().name);
+    let times = Time::ALL.iter().map(|metric| metric.described().name);
+    let registered: BTreeSet<_> = counts.chain(levels).chain(times).collect();
+    for metric in report.metrics_received.keys() {
+        assert!(registered.contains(&**metric), "{metric} is not registered");
+    }
+    for metric in [
+        Count::SessionsOpened.described().name,
+        Count::SessionsRefused.described().name,
+        Count::NodeDeaths.described().name,
+        Count::PolicyRollouts.described().name,
+        Level::SessionsLive.described().name,
+        Time::Detection.described().name,
+    ] {
+        assert!(report.metrics_received.contains_key(metric), "{metric} never came");
+    }
+    assert!(report.logs_received > 0, "a node's death is worth a line");
+}
+
+fn check_opening(books: &Books, traceparent: &str) {
+    let opened: BTreeMap<_, _> = books
+        .spans_named("session.open")
+        .filter(|span| text(span, Attribute::Outcome) == "ok")
+        .map(|span| (text(span, Attribute::Session), span))
+        .collect();
+    assert_eq!(opened.keys().copied().collect::<Vec<_>>(), ["s1", "s2"]);
+    let traced = opened["s1"];
+    if traceparent == "parent" {
+        assert_eq!((&*traced.trace_id, traced.parent.as_deref()), (TRACE, Some(CALLER)));
+        assert_eq!(traced.links, []);
+    } else {
+        assert!(traced.parent.is_none() && traced.trace_id != TRACE, "a stranger is no parent");
+        let links: Vec<_> =
+            traced.links.iter().map(|link| (&*link.trace_id, &*link.span_id)).collect();
+        assert_eq!(links, [(TRACE, CALLER)]);
+    }
+    assert!(opened["s2"].parent.is_none() && opened["s2"].links.is_empty());
+    for (session, span) in &opened {
+        has(span, &[Attribute::Room, Attribute::Node, Attribute::Region, Attribute::Zone]);
+        assert_eq!(text(span, Attribute::RoomName), "traced");
+        assert_eq!(text(span, Attribute::Scenario), "call");
+        assert!(text(span, Attribute::RoutedBy).starts_with("call/routing@"), "{span:?}");
+        let [admission] = children(books, span, "admission").collect::<Vec<_>>()[..] else {
+            panic!("{session} was not admitted once")
+        };
+        assert_eq!(text(admission, Attribute::By), text(span, Attribute::AdmittedBy));
+        let asked =
+            children(books, admission, "policy.decide").map(|span| text(span, Attribute::Hook));
+        assert_eq!(asked.collect::<Vec<_>>(), ["admission"], "{session}");
+    }
+    let asked = children(books, traced, "policy.decide").map(|span| text(span, Attribute::Hook));
+    let asked: BTreeSet<_> = asked.collect();
+    assert!(asked.contains("routing") && asked.contains("scenario"), "s1 waited for {asked:?}");
+    for decision in books.spans_named("policy.decide") {
+        has(decision, &[Attribute::Policy, Attribute::Outcome, Attribute::Rows, Attribute::Took]);
+    }
+
+    let refused = books.spans_named("session.open").find(|span| span.error.is_some());
+    let refused = refused.expect("a refused offer is told of");
+    assert_eq!(text(refused, Attribute::Outcome), "refused");
+    assert_eq!(text(refused, Attribute::Reason), "unknown-scenario");
+}
+
+fn check_rollouts(books: &Books) {
+    let rollouts: Vec<_> = books
+        .spans_named("policy.rollout")
+        .filter(|span| text(span, Attribute::Policy) == "call/routing")
+        .collect();
+    let find = |outcome: &str| {
+        let found = rollouts.iter().find(|span| text(span, Attribute::Outcome) == outcome);
+        *found.unwrap_or_else(|| panic!("nothing was {outcome}: {rollouts:?}"))
+    };
+    let activated = find("activated");
+    has(activated, &[Attribute::Revision, Attribute::Previous]);
+    assert_eq!((text(activated, Attribute::Hook), &activated.error), ("routing", &None));
+    let refused = find("refused");
+    assert_eq!(refused.error.as_deref(), Some(text(refused, Attribute::Reason)));
+}
+
+fn check_failover(books: &Books, node: &str) {
+    let [failover] = books.spans_named("node.failover").collect::<Vec<_>>()[..] else {
+        panic!("one node died")
+    };
+    assert_eq!(text(failover, Attribute::Node), node);
+    has(failover, &[Attribute::Witness, Attribute::Region, Attribute::Zone]);
+    let number = |attribute: Attribute| failover.attributes.get(attribute.key());
+    assert_eq!(number(Attribute::Rooms), Some(&Value::Int(1)));
+    assert_eq!(number(Attribute::Sessions), Some(&Value::Int(2)));
+    assert_eq!(number(Attribute::LinksLeftOut), Some(&Value::Int(0)));
+    let linked: BTreeSet<_> = failover
+        .links
+        .iter()
+        .map(|link| {
+            let span = books.span(&link.trace_id, &link.span_id);
+            let span = span.unwrap_or_else(|| panic!("{link:?} leads nowhere"));
+            (&*span.name, text(span, Attribute::Session))
+        })
+        .collect();
+    assert_eq!(linked, BTreeSet::from([("session.open", "s1"), ("session.open", "s2")]));
+    assert!(failover.start_ns < failover.end_ns, "dying takes time");
+}
+
+#[test]
+fn strict_receiver_over_grpc_finds_nothing_that_is_not_registered() {
+    tells_everything("grpc", "link");
+}
+
+#[test]
+fn strict_receiver_over_http_finds_nothing_that_is_not_registered() {
+    tells_everything("http", "parent");
+}
