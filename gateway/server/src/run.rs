@@ -1,7 +1,8 @@
 //! Puts the gateway together: sockets, threads, and who speaks with whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -544,10 +545,11 @@ pub(crate) fn differs_beyond_policies(old: &Settings, new: &Settings) -> bool {
         || scenarios(old) != scenarios(new)
 }
 
-/// The bindings that differ between two settings: what a reload rolls out.
+/// The bindings that differ between two settings, or whose plugin's file changed: what a reload rolls out.
 pub(crate) fn changed_bindings(
     old: &Settings,
     new: &Settings,
+    changed: &BTreeSet<PathBuf>,
 ) -> BTreeMap<PolicyName, settings::Binding> {
     let bindings = |settings: &Settings| -> BTreeMap<PolicyName, settings::Binding> {
         let of_set = |set: &settings::PolicySet| {
@@ -563,9 +565,11 @@ pub(crate) fn changed_bindings(
     bindings(new)
         .into_iter()
         .filter(|(name, binding)| {
-            standing
-                .get(name)
-                .is_none_or(|old| old.plugin != binding.plugin || old.settings != binding.settings)
+            let rebuilt = matches!(&binding.plugin, Plugin::File(path) if changed.contains(path));
+            let differs = |old: &settings::Binding| {
+                old.plugin != binding.plugin || old.settings != binding.settings
+            };
+            rebuilt || standing.get(name).is_none_or(differs)
         })
         .collect()
 }

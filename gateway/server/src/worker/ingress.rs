@@ -173,6 +173,7 @@ impl Ingress {
                 }
             }
             Kind::Media if session.learns() => self.learn(session, from, datagram, loan),
+            Kind::Media if !session.takes_from(from) => loan.ways.drop(Reason::UnknownSource),
             Kind::Media => {
                 session.heard_from(from);
                 session.handle_client_packet(datagram, loan);
@@ -187,9 +188,11 @@ impl Ingress {
         }
         let (listener, address) = from;
         self.flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, session.home);
-        if self.flows.insert(Key::Udp { listener, address }, Entry::of(session.home)).is_ok() {
-            session.handle_client_packet(datagram, loan);
+        for &(listener, address) in session.learned() {
+            // Where another session has it by its own word, that one keeps it.
+            let _ = self.flows.insert(Key::Udp { listener, address }, Entry::of(session.home));
         }
+        session.handle_client_packet(datagram, loan);
     }
 
     /// Every 100 ms: now and then what is at hand grows old, and who was not heard since the last time is let go.

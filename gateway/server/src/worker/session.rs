@@ -468,10 +468,23 @@ impl Session {
             && rtp::Header::parse(packet)
                 .is_ok_and(|header| self.media.payload_type(header.payload_type).is_some());
         if declared {
+            let (listener, address) = from;
             self.address.rtp = Some(from);
             self.address.checked.push(from);
+            if self.media.rtcp == RtcpPort::Own {
+                // RFC 3550, 11: RTCP on the next higher port.
+                let port = address.port().wrapping_add(1);
+                let rtcp = (listener, SocketAddr::new(address.ip(), port));
+                self.address.rtcp = Some(rtcp);
+                self.address.checked.push(rtcp);
+            }
         }
         declared
+    }
+
+    /// Whether a packet that was looked up a moment ago may still come from there: what was learned since then counts.
+    pub(crate) fn takes_from(&self, from: (u8, SocketAddr)) -> bool {
+        !matches!(self.client, Client::DeclaredIp { .. }) || self.address.checked.contains(&from)
     }
 
     /// Whether its client's port is still to be learned.
@@ -532,3 +545,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
