@@ -181,6 +181,7 @@ fn gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed() {
     let sessions = stage.read("/v1/sessions");
     sending.end(Signal::SIGINT);
     let lines = receiving.end(Signal::SIGINT);
+    let standby = stage.end_node(moved["to"].as_str().expect("the room went somewhere"));
     let (pictures, frames) = (shown(&lines, "picture"), shown(&lines, "voice"));
     let (heard, said) = (listener.books(), talker.books());
     let by_picture = Stream::of(&heard.came, H264, 90_000, death).follow(&said.sent);
@@ -189,7 +190,7 @@ fn gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed() {
     println!(
         "decoded before {before:?}, in all ({}, {}); longest between frames shown: picture {:.1?}, voice {:.1?}\n\
          picture on the wire: {by_picture}\nvoice on the wire: {by_voice}\n\
-         key frames asked for since the kill: {}; {moved}",
+         key frames asked for since the kill: {} of the sender; {moved}; {standby}",
         pictures.len(),
         frames.len(),
         longest(&pictures),
@@ -213,6 +214,8 @@ fn gstreamer_goes_on_decoding_when_the_rewriting_node_between_is_killed() {
     let answered = |packet: &&Packet| packet.at >= first.at && begins_key_frame(packet);
     assert!(said.sent.iter().any(|packet| answered(&packet)), "the encoder heard of it");
     assert!(status["key_frames_to_client"].as_u64() > Some(0), "{status}");
+    assert!(standby["pli"].as_u64() > Some(0), "the standby was not asked: {standby}");
+    assert!(standby["receiver_reports"].as_u64() > Some(0), "nobody reported to it: {standby}");
     let sessions = sessions["sessions"].as_array().map_or(0, Vec::len);
     assert_eq!(sessions, 2, "nobody hung up");
 }

@@ -177,19 +177,19 @@ impl Line {
                 [outside, outside_rtcp, inside].map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN));
             poll(&mut ready, PollTimeout::from(NAP_MS)).expect("sockets can be polled");
             while let Some((length, _)) = receive(inside, &mut datagram) {
-                self.from_program(&datagram[..length]);
+                self.handle_inside(&datagram[..length]);
             }
             while let Some((length, source)) = receive(outside, &mut datagram) {
-                self.from_gateway(&datagram[..length], source == self.gateway);
+                self.handle_outside(&datagram[..length], source, Some(self.gateway));
             }
             while let Some((length, source)) = receive(outside_rtcp, &mut datagram) {
-                self.from_gateway(&datagram[..length], Some(source) == self.gateway_rtcp);
+                self.handle_outside(&datagram[..length], source, self.gateway_rtcp);
             }
             self.shared.more.notify_all();
         }
     }
 
-    fn from_program(&self, datagram: &[u8]) {
+    fn handle_inside(&self, datagram: &[u8]) {
         let mut books = self.shared.open();
         match (classify(datagram), self.gateway_rtcp) {
             (Kind::Rtp, _) => {
@@ -207,10 +207,11 @@ impl Line {
         }
     }
 
-    fn from_gateway(&self, datagram: &[u8], is_gateway: bool) {
+    fn handle_outside(&self, datagram: &[u8], source: SocketAddr, gateway: Option<SocketAddr>) {
         let mut books = self.shared.open();
         match classify(datagram) {
-            Kind::Rtp if is_gateway => {
+            _ if Some(source) != gateway => books.strange += 1,
+            Kind::Rtp => {
                 let Some(packet) = packet(datagram) else { return books.strange += 1 };
                 let is_its = |lane: &&Lane| lane.payload_type == packet.header.payload_type;
                 match self.lanes.iter().find(is_its) {
@@ -219,7 +220,7 @@ impl Line {
                 }
                 books.came.push(packet);
             }
-            Kind::Rtcp if is_gateway => {
+            Kind::Rtcp => {
                 note_feedback(&mut books, datagram);
                 for lane in &self.lanes {
                     send(&self.tap.inside, datagram, lane.rtcp);

@@ -109,7 +109,7 @@ fn wrong(span: &Span) -> Vec<String> {
     wrong
 }
 
-fn text<'a>(span: &'a Span, attribute: Attribute) -> &'a str {
+fn text(span: &Span, attribute: Attribute) -> &str {
     match span.attributes.get(attribute.key()) {
         Some(Value::Text(text)) => text,
         other => panic!("{attribute:?} of {} is {other:?}", span.name),
@@ -139,7 +139,7 @@ fn tells_everything(protocol: &str, traceparent: &str) {
     };
     let more = format!(
         "traceparent = \"{traceparent}\"\n\n[telemetry]\notlp = \"{endpoint}\"\n\
-         protocol = \"{protocol}\"\nmetrics_every = \"200ms\"\n"
+         protocol = \"{protocol}\"\nmetrics_every = \"1s\"\n"
     );
     let mut stage = Stage::set(&format!("telemetry-{protocol}"), &more);
 

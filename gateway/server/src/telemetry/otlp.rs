@@ -207,7 +207,7 @@ impl SendingMetrics {
                 },
             };
             let taken = match self.reader.collect(&mut metrics) {
-                // Before anything was counted there is nothing to send, and receivers refuse that.
+                // Before anything was counted there is nothing to send, and strict receivers refuse it.
                 Ok(()) if metrics.scope_metrics().next().is_none() => continue,
                 Ok(()) => {
                     timeout(SEND_WITHIN, to.export(&metrics)).await.is_ok_and(|sent| sent.is_ok())
