@@ -1,4 +1,5 @@
 //! A whole gateway in this process, sample nodes and clients around it on loopback: one file per promise.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 mod harness;
 
