@@ -136,12 +136,12 @@ fn as_sent(heard: &[Heard], sender: u64) {
 
 #[test]
 fn a_killed_node_that_rewrites_is_not_missed() {
-    they_go_on(nodes(Node::agent), 2, |node| node.die(), rewritten);
+    they_go_on(nodes(Node::agent), 2, Node::die, rewritten);
 }
 
 #[test]
 fn a_killed_node_that_leaves_packets_alone_is_not_missed_and_they_stay_untouched() {
-    they_go_on(nodes(Node::untouched), 2, |node| node.die(), as_sent);
+    they_go_on(nodes(Node::untouched), 2, Node::die, as_sent);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_node_that_falls_silent_is_not_missed() {
 #[test]
 fn a_killed_node_with_port_legs_is_not_missed() {
     let plain = |name: &str| Node::plain(name, "echo", PlainRoom::Alone);
-    they_go_on(nodes(plain), 1, |node| node.die(), rewritten);
+    they_go_on(nodes(plain), 1, Node::die, rewritten);
 }
 
 #[test]
