@@ -19,7 +19,9 @@ fn packets_flow_and_survive_a_node_without_api_telemetry_and_plugins() {
     let api = api::start(admin, names, gateway.handle.clone(), Box::new(String::new)).unwrap();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
-    assert!(matches!(opened.routed_by, Decider::Policy { .. }));
+    let policies = gateway.ask(gateway.handle.policies()).unwrap();
+    assert_eq!(policies.len(), 4);
+    assert!(policies.iter().any(|policy| policy.calls > 0), "they were asked");
     ann.dial(udp_of(&opened));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
     let mut client = Admin::new(Place::Unix(socket));
