@@ -151,10 +151,10 @@ impl Room {
         self.struck.insert(hop, until).is_none()
     }
 
-    /// Nodes it keeps away from at this time.
-    pub(crate) fn shunned(&self, now: Instant) -> Vec<NodeId> {
-        let still = self.struck.iter().filter(|(_, until)| now < **until);
-        still.map(|(hop, _)| hop.node).collect()
+    /// Hops it keeps away from at this time.
+    pub(crate) fn shunned(&self, now: Instant) -> impl Iterator<Item = Hop> {
+        let still = self.struck.iter().filter(move |(_, until)| now < **until);
+        still.map(|(hop, _)| *hop)
     }
 
     pub(crate) fn note_move(&mut self, now: Instant) {

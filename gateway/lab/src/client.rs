@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 pub use ice::Credentials;
-pub(crate) use pinned::client_config;
+pub use pinned::{Unfit, client_config};
 pub use talker::{Talker, Transmit};
 
 use crate::ledger::{Arrival, Books, Sent};

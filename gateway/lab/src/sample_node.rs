@@ -144,6 +144,7 @@ pub struct SampleNode {
     address: SocketAddr,
     reflector: Reflector,
     ending: Arc<AtomicBool>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl SampleNode {
@@ -162,12 +163,12 @@ impl SampleNode {
         };
         let socket = bound().map_err(|error| Failed::Listen { address, error })?;
         let address = socket.local_addr()?;
-        let ending = Arc::new(AtomicBool::new(false));
         Ok(Self {
             socket,
             address,
             reflector: Reflector::new(options, fastrand::Rng::new()),
-            ending,
+            ending: Arc::default(),
+            stopped: Arc::default(),
         })
     }
 
@@ -181,6 +182,11 @@ impl SampleNode {
         Arc::clone(&self.ending)
     }
 
+    /// While set it reads and sends nothing, and its socket stays open: what a stopped process looks like.
+    pub fn stopped(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopped)
+    }
+
     /// Serves until told to end, and gives its counters.
     ///
     /// # Errors
@@ -188,6 +194,10 @@ impl SampleNode {
     pub fn run(mut self) -> Result<Counters, Failed> {
         let (mut inbox, mut outbox) = (Inbox::new(DATAGRAM, BATCH), Outbox::default());
         while !self.ending.load(Ordering::Relaxed) {
+            if self.stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(NAP);
+                continue;
+            }
             // What a node sent to somebody who has gone comes back as a refusal, which is not ours to mind.
             let came = match inbox.receive(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,

@@ -1,7 +1,8 @@
 //! Puts the gateway together: sockets, threads, and who speaks with whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -112,18 +113,21 @@ impl Running {
 /// # Errors
 /// Why it did not start; nothing is left running then.
 pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
-    let started = Instant::now();
     let core = settings.core();
     let workers_count = settings.limits.workers.map_or_else(default_workers, usize::from);
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
-    let gateway = Gateway::new(core.clone(), started);
-    let board = gateway.board();
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (words_in, words) = mpsc::channel(WORDS_MAX);
     let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
     let (events, _) = broadcast::channel(EVENTS_MAX);
 
+    // What may be wrong with the configuration shows before a thread or a socket is there.
+    let policies = policies(settings, &core, words_in)?;
+    let (drivers, probes) = (Drivers::new(drivers(settings)?), probes(settings)?);
     let (udp, mut listeners) = listeners(settings, workers_count)?;
+    let started = Instant::now();
+    let gateway = Gateway::new(core, started);
+    let board = gateway.board();
     let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;
     let mut rings = rings_between(workers_count)?;
     let mut lines = Vec::new();
@@ -178,13 +182,12 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
         port_legs(settings),
         workers_count,
     );
-    let policies = policies(settings, &core, words_in)?;
     let parts = control::Parts {
         gateway,
         workers: lines,
         homes,
-        drivers: Drivers::new(drivers(settings)?),
-        probes: probes(settings)?,
+        drivers,
+        probes,
         policies,
         requests,
         reports,
@@ -230,6 +233,9 @@ fn listeners(
             settings::Rtcp::Mux => None,
             settings::Rtcp::Own(port) => Some(SocketAddr::new(listen.address.ip(), *port)),
         };
+        for address in std::iter::once(&bound).chain(&bound_rtcp) {
+            require_free(*address)?;
+        }
         for worker in &mut parts {
             let rtp = shared_socket(&mut bound)?;
             let rtcp = bound_rtcp.as_mut().map(shared_socket).transpose()?;
@@ -241,6 +247,7 @@ fn listeners(
             rtcp: bound_rtcp.map(|rtcp| {
                 advertised(listen.advertise.map(|at| (at.ip(), rtcp.port()).into()), rtcp)
             }),
+            bound,
             declared: takes(settings::Identity::Declared),
             declared_ip: takes(settings::Identity::DeclaredIp),
             stun: takes(settings::Identity::Stun),
@@ -263,6 +270,18 @@ fn advertised_quic(settings: &Settings, bound: SocketAddr) -> SocketAddr {
     let named =
         settings.listens.iter().find(|listen| matches!(listen.ingress, Ingress::Quic { .. }));
     advertised(named.and_then(|listen| listen.advertise), bound)
+}
+
+/// Sockets that share a port share it with another gateway of the same user as well, and each would get a part of
+/// everybody's packets: one that does not share finds out.
+fn require_free(address: SocketAddr) -> Result<(), Failure> {
+    let listen = |error| Failure::Listen { address, error };
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
+        .map_err(listen)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false).map_err(listen)?;
+    }
+    socket.bind(&address.into()).map_err(listen)
 }
 
 /// A socket that shares its port with those of other workers. The first settles a port that was left open.
@@ -526,10 +545,11 @@ pub(crate) fn differs_beyond_policies(old: &Settings, new: &Settings) -> bool {
         || scenarios(old) != scenarios(new)
 }
 
-/// The bindings that differ between two settings: what a reload rolls out.
+/// The bindings that differ between two settings, or whose plugin's file changed: what a reload rolls out.
 pub(crate) fn changed_bindings(
     old: &Settings,
     new: &Settings,
+    changed: &BTreeSet<PathBuf>,
 ) -> BTreeMap<PolicyName, settings::Binding> {
     let bindings = |settings: &Settings| -> BTreeMap<PolicyName, settings::Binding> {
         let of_set = |set: &settings::PolicySet| {
@@ -545,9 +565,11 @@ pub(crate) fn changed_bindings(
     bindings(new)
         .into_iter()
         .filter(|(name, binding)| {
-            standing
-                .get(name)
-                .is_none_or(|old| old.plugin != binding.plugin || old.settings != binding.settings)
+            let rebuilt = matches!(&binding.plugin, Plugin::File(path) if changed.contains(path));
+            let differs = |old: &settings::Binding| {
+                old.plugin != binding.plugin || old.settings != binding.settings
+            };
+            rebuilt || standing.get(name).is_none_or(differs)
         })
         .collect()
 }

@@ -1,6 +1,6 @@
 //! A gateway as a process: started, told of by telemetry, reloaded, shut down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::api::{self, Names};
 use crate::control::{Handle, Happened, Rollout, RolloutOutcome, Told};
 use crate::run;
-use crate::settings::{Invalid, Settings};
+use crate::settings::{Invalid, Plugin, Settings};
 use crate::telemetry;
 use crate::telemetry::registry::{Attribute, Count};
 use crate::telemetry::{Caller, Moment, Recorder, Telemetry};
@@ -259,15 +259,26 @@ async fn read_counters(handle: Handle, telemetry: &Telemetry) {
 async fn reload(place: &Place, mut standing: Arc<Settings>, handle: Handle) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (changed_in, mut changed) = tokio::sync::mpsc::channel(1);
+    let mut plugins = plugins(&standing);
     let folder = place.policies.clone().or_else(|| standing.gateway.policies.clone());
-    let _watcher = folder.as_deref().map(|folder| watch(folder, changed_in.clone())).transpose();
+    let beside = plugins.keys().filter_map(|plugin| plugin.parent().map(Path::to_owned));
+    let folders: BTreeSet<PathBuf> = folder.into_iter().chain(beside).collect();
+    let _watchers: Vec<_> =
+        folders.iter().map(|folder| watch(folder, changed_in.clone())).collect();
     loop {
         tokio::select! {
             _ = hangup.recv() => {}
             _ = changed.recv() => settle(&mut changed).await,
         }
         match place.load() {
-            Ok(settings) => standing = roll_out(&standing, settings, &handle).await,
+            Ok(settings) => {
+                let now = self::plugins(&settings);
+                let changed =
+                    |(path, digest): &(&PathBuf, &Digest)| plugins.get(*path) != Some(digest);
+                let changed = now.iter().filter(changed).map(|(path, _)| path.clone()).collect();
+                plugins = now;
+                standing = roll_out(&standing, settings, &changed, &handle).await;
+            }
             Err(Failure::Invalid(invalid)) => {
                 let found = Invalid::render(&invalid, crate::settings::Colour::Plain);
                 tracing::error!("the configuration is not usable, nothing changed:\n{found}");
@@ -275,6 +286,23 @@ async fn reload(place: &Place, mut standing: Arc<Settings>, handle: Handle) -> s
             Err(error) => tracing::error!(%error, "nothing changed"),
         }
     }
+}
+
+/// SHA-256 of a file.
+type Digest = Option<[u8; 32]>;
+
+/// The files of plugins, and what is in them; none where they cannot be read.
+fn plugins(settings: &Settings) -> BTreeMap<PathBuf, Digest> {
+    let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
+    let files = bindings.filter_map(|binding| match &binding.plugin {
+        Plugin::File(path) => Some(path.clone()),
+        Plugin::Shipped(_) => None,
+    });
+    let digest = |path: &Path| {
+        let digest = ring::digest::digest(&ring::digest::SHA256, &std::fs::read(path).ok()?);
+        digest.as_ref().try_into().ok()
+    };
+    files.map(|path| (path.clone(), digest(&path))).collect()
 }
 
 /// An editor writes a file in several steps: wait until it is quiet for a moment.
@@ -302,11 +330,16 @@ fn watch(
 }
 
 /// The settings that stand afterwards: a policy that was refused keeps what it had.
-async fn roll_out(standing: &Settings, settings: Settings, handle: &Handle) -> Arc<Settings> {
+async fn roll_out(
+    standing: &Settings,
+    settings: Settings,
+    changed: &BTreeSet<PathBuf>,
+    handle: &Handle,
+) -> Arc<Settings> {
     if run::differs_beyond_policies(standing, &settings) {
         tracing::warn!("changes outside the policy sets need a restart; only policies are taken");
     }
-    for (policy, binding) in run::changed_bindings(standing, &settings) {
+    for (policy, binding) in run::changed_bindings(standing, &settings, changed) {
         let began = Instant::now();
         let outcome = match run::source(&binding.plugin, binding.settings.clone()) {
             Ok(source) => handle.roll_out(policy.clone(), source).await,

@@ -74,7 +74,9 @@ fn decided(hook: Hook, session: Option<u64>, room: Option<u64>, outcome: Outcome
         rows: 1,
         asked: Instant::now(),
         took: Duration::from_micros(80),
-        notes: vec![Note { row: 0, key: "delay".into(), value: 7 }],
+        notes: [(0, "delay", 7), (0, "loss", 3), (1, "loss", 4)]
+            .map(|(row, key, value)| Note { row, key: key.into(), value })
+            .into(),
     }
 }
 
@@ -206,6 +208,13 @@ fn the_span_of_a_session_holds_the_decisions_that_opened_it() {
         assert_eq!(decision.parent_span_id, parent.span_id, "{hook}");
         let note = decision.attributes.iter().find(|kv| kv.key == "evenkeel.note.delay");
         assert_eq!(note.unwrap().value.clone().unwrap().value, Some(Value::IntValue(7)));
+        let of_rows: Vec<_> =
+            decision.attributes.iter().filter(|kv| kv.key == "evenkeel.note.loss").collect();
+        assert_eq!(of_rows.len(), 1, "a key stands once, whatever was noted of how many rows");
+        assert!(matches!(
+            of_rows[0].value.clone().unwrap().value,
+            Some(Value::ArrayValue(list)) if list.values.len() == 2
+        ));
         match &*hook {
             "routing" => {
                 assert_eq!(word(decision, Attribute::Fault), "deadline");

@@ -168,8 +168,8 @@ impl Gateway {
         now: Instant,
     ) -> Option<Vec<NodeId>> {
         let kbps = self.room_kbps(id);
+        let shunned = self.shunned(id, now);
         let room = self.rooms.get(&id)?;
-        let shunned = room.shunned(now);
         let fit = |hop: &Hop| {
             self.board.is_up(hop.node, hop.incarnation)
                 && Some(hop.node) != but

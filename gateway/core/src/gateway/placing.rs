@@ -8,7 +8,7 @@ use crate::place::{self, Wish};
 use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
-    Answer, Decider, Fault, Guard, HOPS_MAX, Hook, NodeId, Outcome, Question, Refused, RoomId,
+    Answer, Decider, Fault, Guard, HOPS_MAX, Hook, Hop, NodeId, Outcome, Question, Refused, RoomId,
     SessionId,
 };
 
@@ -125,11 +125,18 @@ impl Gateway {
             return Vec::new();
         };
         let (region, spares) = (room.region, room.spares);
-        let shunned = room.shunned(now);
+        let shunned = self.shunned(id, now);
         let wish = Wish { region, kbps, spares, standing, shunned: &shunned };
         self.apart(id, |gateway| {
             place::native(wish, &gateway.nodes, &gateway.settings.zones, &gateway.ledger)
         })
+    }
+
+    /// Nodes that the room keeps away from: as another incarnation a node is another one.
+    pub(super) fn shunned(&self, id: RoomId, now: Instant) -> Vec<NodeId> {
+        let struck = self.rooms.get(&id).into_iter().flat_map(|room| room.shunned(now));
+        let is_there = |hop: &Hop| self.node(hop.node).is_some_and(|node| node.hop() == *hop);
+        struck.filter(is_there).map(|hop| hop.node).collect()
     }
 
     /// Whether the room may stand on the node.
@@ -145,7 +152,7 @@ impl Gateway {
         nodes: &[NodeId],
         now: Instant,
     ) -> Result<(), Guard> {
-        let shunned = self.rooms.get(&id).map(|room| room.shunned(now)).unwrap_or_default();
+        let shunned = self.shunned(id, now);
         let usable = |&node: &NodeId| {
             self.node(node).is_some_and(crate::node::Node::takes_rooms) && !shunned.contains(&node)
         };

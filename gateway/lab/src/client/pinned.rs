@@ -20,7 +20,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The provider has no TLS 1.3, or not the suite QUIC begins with.
-pub(crate) fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, Unfit> {
+pub fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig, Unfit> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pinned = Arc::new(Pinned { certificate_sha256, provider: Arc::clone(&provider) });
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -39,7 +39,7 @@ pub(crate) fn client_config(certificate_sha256: [u8; 32]) -> Result<ClientConfig
 
 /// Why there is no such configuration.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unfit {
+pub enum Unfit {
     /// No TLS 1.3.
     #[error(transparent)]
     Tls(#[from] Error),

@@ -401,7 +401,7 @@ impl<'a> Judge<'a> {
                 let kept_out = matches!(reload.outcome.as_str(), "refused" | "rolled-back");
                 let reasoned = reload.reason.as_ref().is_some_and(|reason| !reason.is_empty());
                 (
-                    format!("a {} plugin does not come into force", reload.plugin),
+                    format!("{} plugin: it does not come into force", reload.plugin),
                     kept_out && reasoned,
                 )
             };

@@ -25,11 +25,21 @@ const PASSWORD_LENGTH: usize = 24;
 pub(crate) struct UdpListener {
     pub(crate) address: SocketAddr,
     pub(crate) rtcp: Option<SocketAddr>,
+    /// What it listens on here: whom it can hear, and answer.
+    pub(crate) bound: SocketAddr,
     pub(crate) declared: bool,
     pub(crate) declared_ip: bool,
     pub(crate) stun: bool,
     /// The scenario of sessions that a first packet opens.
     pub(crate) open: Option<Arc<str>>,
+}
+
+impl UdpListener {
+    /// Whether it can have a client with this address: one of its kind, or any where it listens on `[::]`.
+    fn hears(&self, client: IpAddr) -> bool {
+        let everywhere = self.bound.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        everywhere || self.bound.is_ipv4() == client.is_ipv4()
+    }
 }
 
 /// The QUIC endpoint as clients reach it.
@@ -157,8 +167,8 @@ impl Homes {
             return Some((*listener, self.udp.get(usize::from(*listener))?));
         }
         let takes = |listener: &UdpListener| match identity {
-            Identity::Declared { .. } => listener.declared,
-            Identity::DeclaredIp(_) => listener.declared_ip,
+            Identity::Declared { address, .. } => listener.declared && listener.hears(address.ip()),
+            Identity::DeclaredIp(ip) => listener.declared_ip && listener.hears(*ip),
             Identity::Stun => listener.stun,
             Identity::Open { .. } => listener.open.is_some(),
         };

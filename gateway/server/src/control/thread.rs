@@ -20,10 +20,10 @@ use super::knock::Knocks;
 use super::prober::{Probed, Prober};
 use crate::policy::{Policies, Source, Word};
 use crate::settings::Settings;
-use crate::worker::{Bell, Command, Dscp, Install, Report, Stamps};
+use crate::worker::{Bell, Command, Dscp, Install, Report, Stamps, Totals};
 
-/// What a worker still owes of sessions that ended is waited for no longer than this.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// A worker tells what a session carried with its next pass; after this it is not waited for.
+const TOTALS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A worker as control knows it.
 pub(crate) struct WorkerLine {
@@ -65,10 +65,10 @@ pub(super) struct Control {
     offers: BTreeMap<OfferId, Pending>,
     next_offer: u64,
     /// Sessions that were told to end, and their event waits for what they carried.
-    closing: BTreeMap<SessionId, Event>,
+    closing: BTreeMap<SessionId, Closing>,
     knocks: Knocks,
     pub(super) shutting_down: Vec<oneshot::Sender<()>>,
-    core_finished: Option<Instant>,
+    core_finished: bool,
     rung: BTreeSet<u16>,
     pub(super) finished: bool,
 }
@@ -79,6 +79,14 @@ struct Pending {
     arrived: Instant,
     homeless: Option<Homeless>,
     reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
+}
+
+/// A session that ended, and of which its worker has not told yet what it carried.
+struct Closing {
+    event: Event,
+    /// As was told last.
+    totals: Totals,
+    since: Instant,
 }
 
 /// Runs control until it is shut down, on the calling thread.
@@ -118,29 +126,30 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         closing: BTreeMap::new(),
         knocks: Knocks::default(),
         shutting_down: Vec::new(),
-        core_finished: None,
+        core_finished: false,
         rung: BTreeSet::new(),
         finished: false,
     };
     let mut watch = tokio::time::interval(WATCH_EVERY);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !control.finished {
-        // What has arrived is read before anything is judged by the clock.
+        // The watch goes first, so that nobody's flood of reports keeps it waiting; and what has arrived by then is
+        // read before anything is judged by the clock.
         tokio::select! {
             biased;
+            _ = watch.tick() => {
+                for _ in 0..probed.len() {
+                    probed.try_recv().into_iter().for_each(|probed| control.handle_probed(probed));
+                }
+                for _ in 0..reports.len() {
+                    reports.try_recv().into_iter().for_each(|report| control.handle_report(report));
+                }
+                control.watch();
+            }
             Some(probed) = probed.recv() => control.handle_probed(probed),
             Some(report) = reports.recv() => control.handle_report(report),
             Some(word) = words.recv() => control.handle_word(word),
             Some(request) = requests.recv() => control.handle_request(request),
-            _ = watch.tick() => {
-                while let Ok(probed) = probed.try_recv() {
-                    control.handle_probed(probed);
-                }
-                while let Ok(report) = reports.try_recv() {
-                    control.handle_report(report);
-                }
-                control.watch();
-            }
         }
         control.drain();
     }
@@ -168,7 +177,8 @@ impl Control {
         }
         let now = Instant::now();
         self.gateway.handle_stamps(&stamps, late, now);
-        self.finish_if_told(now);
+        self.tell_of_unheard(now);
+        self.finish_if_told();
     }
 
     fn handle_word(&mut self, word: Word) {
@@ -212,8 +222,8 @@ impl Control {
                 self.tell_happened(super::Happened::Shed { session, run });
             }
             Report::Removed { session, totals } => {
-                if let Some(event) = self.closing.remove(&session) {
-                    self.tell(event, Some(totals));
+                if let Some(closing) = self.closing.remove(&session) {
+                    self.tell(closing.event, Some(totals));
                 }
             }
         }
@@ -329,7 +339,7 @@ impl Control {
             Output::Probe { node, sequence } => self.probe(node, sequence, clock),
             Output::Event(event) => self.tell_or_hold(event),
             Output::Finished => {
-                self.core_finished.get_or_insert(clock.now);
+                self.core_finished = true;
             }
         }
     }
@@ -477,14 +487,31 @@ impl Control {
     /// Tells an event; that of a session's end waits for what it carried.
     fn tell_or_hold(&mut self, event: Event) {
         match event {
-            Event::Closed { session, .. } if self.homes.get(session).is_some() => {
-                self.closing.insert(session, event);
-            }
+            Event::Closed { session, .. } => match self.homes.get(session) {
+                Some(resident) => {
+                    let totals = resident.totals;
+                    let closing = Closing { event, totals, since: Instant::now() };
+                    self.closing.insert(session, closing);
+                }
+                None => self.tell(event, None),
+            },
             event => self.tell(event, None),
         }
     }
 
-    fn tell(&self, event: Event, totals: Option<crate::worker::Totals>) {
+    /// A worker's last word on a session may be lost when many end at once; the one before will do.
+    fn tell_of_unheard(&mut self, now: Instant) {
+        let unheard =
+            |closing: &Closing| now.saturating_duration_since(closing.since) >= TOTALS_WITHIN;
+        let late: Vec<Closing> = self
+            .closing
+            .extract_if(.., |_, closing| unheard(closing))
+            .map(|(_, late)| late)
+            .collect();
+        late.into_iter().for_each(|late| self.tell(late.event, Some(late.totals)));
+    }
+
+    fn tell(&self, event: Event, totals: Option<Totals>) {
         let caller = match &event {
             Event::Opened { session, .. } => {
                 self.homes.get(*session).and_then(|resident| resident.caller.clone())
@@ -506,12 +533,9 @@ impl Control {
         let _ = self.events.send(Arc::new(told));
     }
 
-    /// The core is done. What sessions carried is still to be told, unless a worker owes it for too long.
-    fn finish_if_told(&mut self, now: Instant) {
-        let Some(since) = self.core_finished else {
-            return;
-        };
-        if self.closing.is_empty() || now.saturating_duration_since(since) >= FAREWELL {
+    /// The core is done. How sessions ended is told first.
+    fn finish_if_told(&mut self) {
+        if self.core_finished && self.closing.is_empty() {
             self.finished = true;
             for done in self.shutting_down.drain(..) {
                 let _ = done.send(());

@@ -118,11 +118,11 @@ impl Policies {
         self.running.values().map(|running| running.standing.view()).collect()
     }
 
-    /// Ends one policy's thread, as a drill does; its questions find nobody from then on.
+    /// Ends one policy's thread, as a drill does; its questions find nobody from then on. Nobody waits for what it is at.
     pub(crate) fn stop(&mut self, policy: &PolicyName) {
-        if let Some(mut running) = self.running.remove(policy) {
-            let _ = running.jobs.send(Job::Stop);
-            running.thread.take().map(std::thread::JoinHandle::join);
+        if let Some(running) = self.running.remove(policy) {
+            // Where there is no room for the word, it ends with the last question: there will be no more.
+            let _ = running.jobs.try_send(Job::Stop);
         }
     }
 
@@ -133,8 +133,9 @@ impl Policies {
 
 impl Drop for Policies {
     fn drop(&mut self) {
-        for policy in self.names() {
-            self.stop(&policy);
+        for (_, mut running) in std::mem::take(&mut self.running) {
+            let _ = running.jobs.send(Job::Stop);
+            running.thread.take().map(std::thread::JoinHandle::join);
         }
     }
 }

@@ -34,6 +34,21 @@ const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
 /// Notes of one decision.
 const NOTES_MAX: usize = 32;
 
+/// Notes as attributes: what was noted of several rows is a list, since a key stands once.
+fn noted(notes: Vec<Note>) -> impl Iterator<Item = KeyValue> {
+    let mut values: BTreeMap<Box<str>, Vec<i64>> = BTreeMap::new();
+    for note in notes.into_iter().take(NOTES_MAX) {
+        values.entry(note.key).or_default().push(note.value);
+    }
+    values.into_iter().map(|(key, values)| {
+        let key = format!("{}.{key}", Attribute::Note.key());
+        match values[..] {
+            [value] => KeyValue::new(key, value),
+            _ => KeyValue::new(key, Value::Array(Array::I64(values))),
+        }
+    })
+}
+
 /// This moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -358,10 +373,7 @@ impl Spans {
         };
         attributes.push(is(Attribute::Outcome, word));
         attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));
-        attributes.extend(notes.into_iter().take(NOTES_MAX).map(|note| {
-            let key = format!("{}.{}", Attribute::Note.key(), note.key);
-            KeyValue::new(key, note.value)
-        }));
+        attributes.extend(noted(notes));
         let start = at.wall_of(asked);
         let mut span = builder(Span::PolicyDecide, SpanKind::Internal, start, attributes)
             .start_with_context(&self.tracer, parent);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::forward::Reason;
-use evenkeel_media::{demux, stun};
+use evenkeel_media::{demux, rtp, stun};
 
 use super::From;
 use super::arrival::{Arrival, Kind};
@@ -18,26 +18,30 @@ use crate::flows::{Entry, Flows, Home, Key, Ufrag};
 /// Sources kept at hand; past it the cache is emptied and filled anew.
 const CACHE_MAX: usize = 65_536;
 
-/// Summaries between two emptyings of the cache: what was learned may have moved.
+/// Summaries until what is at hand is looked up again: what was learned may have moved.
 const CACHE_SUMMARIES: u32 = 10;
 
 pub(crate) struct Ingress {
     flows: Arc<Flows>,
     /// By listener: whether packets of unknown sources may open sessions.
     open: Vec<bool>,
-    cache: HashMap<From, Home>,
-    age: u32,
+    /// Whose a source's packets are, and in which period that was looked up.
+    cache: HashMap<From, (Home, u32)>,
+    period: u32,
+    summaries: u32,
     limiter: Limiter,
     answer: Vec<u8>,
 }
 
 impl Ingress {
+    /// `misses` is how often a second strangers of one prefix may be looked up.
     pub(crate) fn new(flows: Arc<Flows>, open: Vec<bool>, misses: u32, now: Instant) -> Ingress {
         Ingress {
             flows,
             open,
             cache: HashMap::new(),
-            age: 0,
+            period: 0,
+            summaries: 0,
             limiter: Limiter::new(misses, now),
             answer: Vec::new(),
         }
@@ -67,30 +71,45 @@ impl Ingress {
     }
 
     fn find(&mut self, from: From, datagram: &[u8], ways: &mut Ways, now: Instant) -> Option<Home> {
-        if let Some(&home) = self.cache.get(&from) {
+        let (listener, address) = from;
+        let known = self.cache.get(&from).copied();
+        if let Some((home, period)) = known
+            && period == self.period
+        {
             return Some(home);
         }
-        if !self.limiter.allows(from.1, now) {
+        // Who was known a moment ago is looked up again whatever strangers of its prefix do.
+        if known.is_none() && !self.limiter.allows(address, now) {
             return refuse(ways, Reason::Limited);
         }
-        let (listener, address) = from;
         if let Some(home) = self.flows.home(&Key::Udp { listener, address }) {
             if self.cache.len() >= CACHE_MAX {
                 self.cache.clear();
             }
-            self.cache.insert(from, home);
+            self.cache.insert(from, (home, self.period));
             return Some(home);
         }
+        self.cache.remove(&from);
         let by_ip = self.flows.home(&Key::DeclaredIp { listener, ip: address.ip() });
-        if by_ip.is_none() && self.open.get(usize::from(listener)) == Some(&true) {
-            ways.report(Report::Knock {
-                listener,
-                source: address,
-                payload_type: datagram.get(1).map_or(0, |byte| byte & 0x7f),
-            });
+        if by_ip.is_some() {
+            return by_ip;
+        }
+        self.limiter.charge(address);
+        if self.open.get(usize::from(listener)) == Some(&true) {
+            self.knock(from, datagram, ways);
             return refuse(ways, Reason::NotOpened);
         }
-        by_ip.or_else(|| refuse(ways, Reason::UnknownSource))
+        refuse(ways, Reason::UnknownSource)
+    }
+
+    /// RTP of nobody's opens a session on a listener for trusted networks; RTCP does not say what is sent.
+    fn knock(&self, (listener, source): From, datagram: &[u8], ways: &Ways) {
+        if let Ok(header) = rtp::Header::parse(datagram)
+            && demux::classify(datagram) == demux::Kind::Rtp
+        {
+            let payload_type = header.payload_type;
+            ways.report(Report::Knock { listener, source, payload_type });
+        }
     }
 
     /// A connectivity check: only one whose integrity holds is answered, and teaches us its source.
@@ -101,11 +120,11 @@ impl Ingress {
         ways: &mut Ways,
         now: Instant,
     ) -> Option<(Home, Kind)> {
-        if !self.limiter.allows(from.1, now) {
+        if !self.cache.contains_key(&from) && !self.limiter.allows(from.1, now) {
             return refuse(ways, Reason::Limited);
         }
         let Ok(request) = stun::Request::parse(datagram) else {
-            return refuse(ways, Reason::Malformed);
+            return self.refuse_check(from, Reason::Malformed, ways);
         };
         let entry = request
             .username()
@@ -114,11 +133,11 @@ impl Ingress {
         let Some((entry, password)) =
             entry.and_then(|entry| Some((entry.clone(), entry.password?)))
         else {
-            return refuse(ways, Reason::BadIntegrity);
+            return self.refuse_check(from, Reason::BadIntegrity, ways);
         };
         let key = std::str::from_utf8(&password).ok().map(stun::Key::new)?;
         if request.verify(&key).is_err() {
-            return refuse(ways, Reason::BadIntegrity);
+            return self.refuse_check(from, Reason::BadIntegrity, ways);
         }
         self.answer.clear();
         stun::write_success(request.transaction(), from.1, Some(&key), &mut self.answer);
@@ -129,6 +148,11 @@ impl Ingress {
         }
         let kind = if request.use_candidate() { Kind::Nomination } else { Kind::Check };
         Some((entry.home, kind))
+    }
+
+    fn refuse_check<T>(&mut self, from: From, reason: Reason, ways: &Ways) -> Option<T> {
+        self.limiter.charge(from.1);
+        refuse(ways, reason)
     }
 
     /// Hands it to the session at home here.
@@ -149,6 +173,7 @@ impl Ingress {
                 }
             }
             Kind::Media if session.learns() => self.learn(session, from, datagram, loan),
+            Kind::Media if !session.takes_from(from) => loan.ways.drop(Reason::UnknownSource),
             Kind::Media => {
                 session.heard_from(from);
                 session.handle_client_packet(datagram, loan);
@@ -163,18 +188,27 @@ impl Ingress {
         }
         let (listener, address) = from;
         self.flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, session.home);
-        if self.flows.insert(Key::Udp { listener, address }, Entry::of(session.home)).is_ok() {
-            session.handle_client_packet(datagram, loan);
+        for &(listener, address) in session.learned() {
+            // Where another session has it by its own word, that one keeps it.
+            let _ = self.flows.insert(Key::Udp { listener, address }, Entry::of(session.home));
+        }
+        session.handle_client_packet(datagram, loan);
+    }
+
+    /// Every 100 ms: now and then what is at hand grows old, and who was not heard since the last time is let go.
+    pub(crate) fn forget(&mut self) {
+        self.summaries += 1;
+        if self.summaries >= CACHE_SUMMARIES {
+            self.summaries = 0;
+            let last = self.period;
+            self.period = last.wrapping_add(1);
+            self.cache.retain(|_, (_, period)| *period == last);
         }
     }
 
-    /// Ages the cache; what was learned elsewhere is looked up again within a second.
-    pub(crate) fn forget(&mut self) {
-        self.age += 1;
-        if self.age >= CACHE_SUMMARIES {
-            self.age = 0;
-            self.cache.clear();
-        }
+    /// The session that this source's packets were for is gone.
+    pub(crate) fn forget_source(&mut self, from: From) {
+        self.cache.remove(&from);
     }
 }
 

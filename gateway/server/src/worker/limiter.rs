@@ -9,31 +9,33 @@ const PLACES: usize = 1_024;
 /// Look-ups at once, in seconds of the long run's.
 const BURST: f32 = 2.0;
 
-/// An allowance per /24 (IPv4) or /56 (IPv6) of source addresses.
+/// An allowance per /24 (IPv4) or /56 (IPv6) of source addresses: of look-ups in vain.
+/// Those who are found cost nothing, so that a call centre behind one address is no flood.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    per_second: f32,
     allowances: Box<[(f32, Instant)]>,
+    per_second: f32,
 }
 
 impl Limiter {
-    /// So many look-ups per second and prefix in the long run.
     pub(crate) fn new(per_second: u32, now: Instant) -> Limiter {
+        // A rate; beyond 16 million a second it would lose a digit, and 1 million is the most there can be.
         let per_second = per_second as f32;
-        Limiter { per_second, allowances: vec![(per_second * BURST, now); PLACES].into() }
+        Limiter { allowances: vec![(BURST * per_second, now); PLACES].into(), per_second }
     }
 
-    /// Whether one more stranger with this source may be looked up now.
+    /// Whether one more source of this prefix may be looked up now.
     pub(crate) fn allows(&mut self, source: SocketAddr, now: Instant) -> bool {
         let (left, at) = &mut self.allowances[place(source.ip())];
         let elapsed = now.saturating_duration_since(*at).as_secs_f32();
-        *left = (*left + elapsed * self.per_second).min(self.per_second * BURST);
+        *left = (*left + elapsed * self.per_second).min(BURST * self.per_second);
         *at = now;
-        let allowed = *left >= 1.0;
-        if allowed {
-            *left -= 1.0;
-        }
-        allowed
+        *left >= 1.0
+    }
+
+    /// It was looked up in vain.
+    pub(crate) fn charge(&mut self, source: SocketAddr) {
+        self.allowances[place(source.ip())].0 -= 1.0;
     }
 }
 
@@ -57,11 +59,25 @@ mod tests {
         let now = Instant::now();
         let mut limiter = Limiter::new(200, now);
         let flood = |limiter: &mut Limiter, at| {
-            (0..2_000_u16).filter(|port| limiter.allows(([10, 0, 0, 1], *port).into(), at)).count()
+            let stranger = |port: &u16| {
+                let source = ([10, 0, 0, 1], *port).into();
+                limiter.allows(source, at) && {
+                    limiter.charge(source);
+                    true
+                }
+            };
+            (0..2_000_u16).filter(stranger).count()
         };
         assert_eq!(flood(&mut limiter, now), 400);
         assert!(limiter.allows(([10, 0, 1, 1], 1).into(), now), "another prefix");
         assert!(!limiter.allows(([10, 0, 0, 77], 1).into(), now), "the same prefix");
         assert_eq!(flood(&mut limiter, now + Duration::from_secs(1)), 200);
+    }
+
+    #[test]
+    fn those_who_are_found_cost_nothing() {
+        let now = Instant::now();
+        let mut limiter = Limiter::new(200, now);
+        assert!((0..2_000).all(|_| limiter.allows(([10, 0, 0, 1], 7).into(), now)));
     }
 }

@@ -365,10 +365,7 @@ impl Worker {
                     self.ways.carry(home, arrival, datagram);
                     continue;
                 }
-                let loan = &mut Loan { ways: &mut self.ways, board: &self.board, now };
-                if let Some(session) = session(&mut self.sessions, home) {
-                    self.ingress.deliver(session, arrival, datagram, loan);
-                }
+                self.deliver(home, arrival, place, now);
             }
             if count < BATCH {
                 return;
@@ -376,7 +373,30 @@ impl Worker {
         }
     }
 
+    /// Hands a datagram of the inbox to its session at home here.
+    fn deliver(&mut self, home: Home, arrival: arrival::Arrival, place: usize, now: Instant) {
+        if session(&mut self.sessions, home).is_none() {
+            // Its client was told of it before we were: control's word is waiting.
+            self.take_commands(now);
+        }
+        let Worker { inbox, sessions, ways, board, ingress, .. } = self;
+        let Some((datagram, _)) = inbox.datagram(place) else {
+            return;
+        };
+        match session(sessions, home) {
+            Some(session) => {
+                ingress.deliver(session, arrival, datagram, &mut Loan { ways, board, now });
+            }
+            None => {
+                ingress.forget_source((arrival.listener, arrival.source));
+                ways.drop(Reason::UnknownSource);
+            }
+        }
+    }
+
     fn read_worker(&mut self, number: u16, now: Instant) {
+        // As above: what is in the ring may be of a session that control's word is waiting of.
+        self.take_commands(now);
         let Worker { from_workers, sessions, ways, board, ingress, .. } = self;
         let Some(ring) = from_workers.get_mut(usize::from(number)) else {
             return;
@@ -385,13 +405,17 @@ impl Worker {
             let Some((arrival, datagram)) = arrival::Arrival::read(bytes) else {
                 return;
             };
-            if let Some(session) = session(sessions, meta.home) {
-                ingress.deliver(session, arrival, datagram, &mut Loan { ways, board, now });
+            match session(sessions, meta.home) {
+                Some(session) => {
+                    ingress.deliver(session, arrival, datagram, &mut Loan { ways, board, now });
+                }
+                None => ways.drop(Reason::UnknownSource),
             }
         });
     }
 
     fn read_quic(&mut self, now: Instant) {
+        self.take_commands(now);
         let Worker { from_quic, sessions, ways, board, .. } = self;
         let Some(ring) = from_quic else {
             return;
@@ -583,6 +607,3 @@ fn watch(epoll: impl AsFd, fd: impl AsFd, source: Source) -> io::Result<()> {
 
 /// Where a client's packet is looked for.
 type From = (u8, SocketAddr);
-
-#[cfg(test)]
-mod tests;

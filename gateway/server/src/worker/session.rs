@@ -132,7 +132,9 @@ impl Session {
             Leg::Port { address, rtcp } => address == source || rtcp == source,
             Leg::Trunk(_) => false,
         };
-        self.legs.iter().find(|(_, leg)| is_there(leg)).map(|(hop, _)| *hop)
+        // A node that returned has the address it had; what comes now is of the newest incarnation.
+        let there = self.legs.iter().filter(|(_, leg)| is_there(leg)).map(|(hop, _)| *hop);
+        there.max_by_key(|hop| hop.incarnation)
     }
 
     pub(crate) fn set_plan(&mut self, plan: Plan, loan: &mut Loan<'_>) {
@@ -177,7 +179,10 @@ impl Session {
 
     fn rtcp_from_client(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
         self.measure.heard(loan.now);
-        self.measure.read_reports(packet, loan.now);
+        // What is encrypted says nothing.
+        if self.media.srtp == Srtp::Plain {
+            self.measure.read_reports(packet, loan.now);
+        }
         let hop = match forward::to_node(&self.route.load(), loan.board) {
             Verdict::Pass { hop, .. } => hop,
             Verdict::Drop(reason) => return loan.ways.drop(reason),
@@ -364,7 +369,9 @@ impl Session {
             return loan.ways.drop(Reason::Feedback);
         };
         packet.truncate(length);
-        self.measure.note_sender_report(&packet, loan.now);
+        if self.media.srtp == Srtp::Plain {
+            self.measure.note_sender_report(&packet, loan.now);
+        }
         self.send_to_client(Side::Rtcp, Kind::Audio, &packet, loan, |_| {});
     }
 
@@ -461,10 +468,23 @@ impl Session {
             && rtp::Header::parse(packet)
                 .is_ok_and(|header| self.media.payload_type(header.payload_type).is_some());
         if declared {
+            let (listener, address) = from;
             self.address.rtp = Some(from);
             self.address.checked.push(from);
+            if self.media.rtcp == RtcpPort::Own {
+                // RFC 3550, 11: RTCP on the next higher port.
+                let port = address.port().wrapping_add(1);
+                let rtcp = (listener, SocketAddr::new(address.ip(), port));
+                self.address.rtcp = Some(rtcp);
+                self.address.checked.push(rtcp);
+            }
         }
         declared
+    }
+
+    /// Whether a packet that was looked up a moment ago may still come from there: what was learned since then counts.
+    pub(crate) fn takes_from(&self, from: (u8, SocketAddr)) -> bool {
+        !matches!(self.client, Client::DeclaredIp { .. }) || self.address.checked.contains(&from)
     }
 
     /// Whether its client's port is still to be learned.
@@ -525,3 +545,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -309,6 +309,23 @@ fn a_closed_port_moves_its_room_and_is_told_of_once() {
 }
 
 #[test]
+fn a_room_keeps_away_from_a_closed_port_but_not_from_the_node_that_returns() {
+    let mut world = World::new(settings_of(&[(0, 1_000); 2]));
+    let session = world.open("r");
+    let (closed, other) = (world.hop(A), world.hop(B));
+    world.gateway.handle_port_closed(session, closed, world.now);
+    world.pass(ms(100));
+    assert_eq!(world.route("r").iter().map(|(node, _)| *node).collect::<Vec<_>>(), [B]);
+    world.kill(A);
+    world.pass(ms(1_000));
+    world.revive(A);
+    world.pass(ms(5_000));
+    assert_ne!(world.hop(A), closed);
+    assert_eq!(world.hop(B), other);
+    assert_eq!(world.route("r").iter().map(|(node, _)| *node).collect::<Vec<_>>(), [B, A]);
+}
+
+#[test]
 fn a_closed_port_with_nowhere_to_go_is_told_of_once() {
     let mut world = World::new(settings_of(&[(0, 1_000)]));
     let session = world.open("r");

@@ -1,0 +1,178 @@
+use std::net::UdpSocket;
+
+use evenkeel_core::{Feedback as Takes, Incarnation, NodeId, PayloadType, Stream};
+use evenkeel_media::rtcp;
+use tokio::sync::mpsc;
+
+use super::super::early::Patience;
+use super::super::stamps::Stamps;
+use super::super::ways::Port;
+use super::*;
+
+/// A session with ways that lead to a socket of ours.
+struct Bench {
+    session: Session,
+    ways: Ways,
+    board: Arc<Board>,
+    start: Instant,
+    client: UdpSocket,
+    _reports: mpsc::Receiver<Report>,
+}
+
+impl Bench {
+    fn new(client: fn(SocketAddr) -> Client, srtp: Srtp) -> Bench {
+        let start = Instant::now();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (reports, received) = mpsc::channel(16);
+        let stamps = Arc::new(Stamps::new(start, 1));
+        let patience = Patience { packets: 16, wait: Duration::from_millis(200) };
+        let mut ways = Ways::new(reports, stamps, patience);
+        let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
+        ways.listeners.push((Port::new(listener).unwrap(), None));
+        let media = Media {
+            streams: vec![Stream {
+                kind: Kind::Video,
+                payload_types: vec![PayloadType {
+                    number: 96,
+                    codec: "VP8".into(),
+                    clock_rate: 90_000,
+                }],
+                feedback: Takes { pli: true, remb: true, ..Takes::default() },
+                bitrate_kbps: None,
+            }],
+            rtcp: RtcpPort::Mux,
+            srtp,
+        };
+        let install = Install {
+            home: Home { worker: 0, slot: 0, generation: 1 },
+            session: SessionId(1),
+            media: Arc::new(media),
+            client: client(socket.local_addr().unwrap()),
+            route: Arc::new(RouteCell::default()),
+            plan: Plan::default(),
+            dscp: Dscp::default(),
+            ports: None,
+            seed: 7,
+        };
+        let session = Session::new(install, start);
+        let board = Arc::new(Board::new(1));
+        Bench { session, ways, board, start, client: socket, _reports: received }
+    }
+
+    fn stun(srtp: Srtp) -> Bench {
+        Bench::new(|_| Client::Stun, srtp)
+    }
+
+    fn at<T>(&mut self, ms: u64, act: impl FnOnce(&mut Session, &mut Loan<'_>) -> T) -> T {
+        let now = self.start + Duration::from_millis(ms);
+        let done =
+            act(&mut self.session, &mut Loan { ways: &mut self.ways, board: &self.board, now });
+        self.ways.flush(now);
+        done
+    }
+
+    fn check(&mut self, ms: u64) {
+        let from = (0, self.client.local_addr().unwrap());
+        self.at(ms, |session, loan| session.checked(from, true, loan.now));
+    }
+
+    /// Whether something that is sent now reaches the client.
+    fn reaches(&mut self, ms: u64) -> bool {
+        self.at(ms, |session, loan| {
+            session.send_to_client(Side::Rtcp, Kind::Audio, b"anything", loan, |_| {});
+        });
+        self.client.recv(&mut [0; 64]).is_ok()
+    }
+
+    fn drops(&self, reason: Reason) -> u64 {
+        self.ways.stamps.drops(reason)
+    }
+}
+
+#[test]
+fn without_a_check_for_thirty_seconds_nothing_is_sent() {
+    let mut bench = Bench::stun(Srtp::Plain);
+    assert!(!bench.reaches(0), "nobody proved anything yet");
+    bench.check(1_000);
+    assert!(bench.reaches(30_999));
+    assert!(!bench.reaches(31_000));
+    assert_eq!(bench.drops(Reason::NoAddress), 2);
+    bench.check(40_000);
+    assert!(bench.reaches(40_000), "until the next check");
+}
+
+#[test]
+fn a_declared_address_needs_no_consent() {
+    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    assert!(Bench::new(declared, Srtp::Plain).reaches(1_000_000));
+}
+
+#[test]
+fn of_many_addresses_that_passed_the_oldest_gives_way() {
+    let mut bench = Bench::stun(Srtp::Plain);
+    let address = |port| (0, SocketAddr::from(([10, 0, 0, 1], port)));
+    let mut gone = Vec::new();
+    for port in [1, 2, 3, 1, 4, 5, 6] {
+        gone.extend(bench.at(0, |session, loan| session.checked(address(port), false, loan.now)));
+    }
+    assert_eq!(gone, [address(2), address(3)]);
+    assert_eq!(bench.session.learned(), [1, 4, 5, 6].map(address));
+}
+
+#[test]
+fn reports_that_are_encrypted_say_nothing() {
+    let mut report = Vec::new();
+    let block = rtcp::ReportBlock {
+        ssrc: 9,
+        fraction_lost: 128,
+        lost: 0,
+        sequence_max: 1,
+        jitter: 0,
+        last_sr: 0,
+        delay_since_last_sr: 0,
+    };
+    rtcp::write_receiver_report(5, &[block], &mut report);
+    for (srtp, told) in [(Srtp::Plain, true), (Srtp::Opaque, false)] {
+        let mut bench = Bench::stun(srtp);
+        bench.at(0, |session, loan| session.handle_client_packet(&report, loan));
+        let measures = bench.session.summary(bench.start).measures;
+        assert_eq!(measures.measured(evenkeel_core::Metric::LossDown).is_some(), told, "{srtp:?}");
+    }
+}
+
+#[test]
+fn packets_come_by_the_newest_incarnation_of_an_address() {
+    let mut bench = Bench::stun(Srtp::Plain);
+    let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
+    let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
+    for incarnation in [2, 1] {
+        bench.session.attach(hop(incarnation), Leg::Port { address, rtcp: address });
+    }
+    assert_eq!(bench.session.hop_at(address), Some(hop(2)));
+    assert_eq!(bench.session.detach(hop(2)), Some(Leg::Port { address, rtcp: address }));
+    assert_eq!(bench.session.hop_at(address), Some(hop(1)));
+}
+
+#[test]
+fn who_is_learned_by_its_port_sends_rtcp_from_the_next_one() {
+    let mut bench = Bench::new(|_| Client::DeclaredIp { listener: 0 }, Srtp::Plain);
+    let mut media = (*bench.session.media).clone();
+    media.rtcp = RtcpPort::Own;
+    bench.session.media = Arc::new(media);
+    let from = |port| (0, SocketAddr::from(([10, 0, 0, 1], port)));
+    let packet = |payload_type| {
+        let fields =
+            rtp::Fields { payload_type, marker: false, sequence: 1, timestamp: 1, ssrc: 1 };
+        let mut packet = Vec::new();
+        rtp::write(&fields, b"frame", &mut packet);
+        packet
+    };
+    assert!(!bench.session.learn(from(4_000), &packet(5)), "not declared");
+    assert!(bench.session.learns());
+    assert!(bench.session.learn(from(4_000), &packet(96)));
+    assert!(!bench.session.learns());
+    let taken = |port| bench.session.takes_from(from(port));
+    assert_eq!([3_999, 4_000, 4_001, 4_002].map(taken), [false, true, true, false]);
+    assert_eq!(bench.session.address.rtcp, Some(from(4_001)));
+}

@@ -1,0 +1,122 @@
+//! How sessions end: by silence, by the API, with the gateway.
+
+use std::time::Duration;
+
+use evenkeel_core::{CloseReason, Event, Refused};
+use evenkeel_server::control::{Failed, Happened, Opened};
+use evenkeel_server::worker::Totals;
+
+use crate::harness::{
+    Gateway, Node, PATIENCE, Phone, World, declared, offer, talk, udp_of, wait_until,
+};
+
+fn closed(gateway: &Gateway, opened: &Opened) -> (CloseReason, Totals) {
+    gateway.expect("its end is told", |told| match &told.event {
+        Happened::Core(Event::Closed { session, reason, .. }) if *session == opened.session => {
+            Some((*reason, told.totals.expect("and what it carried")))
+        }
+        _ => None,
+    })
+}
+
+/// Somebody who hears herself.
+fn talking(gateway: &Gateway) -> (Phone, Opened) {
+    let mut ann = Phone::new(1);
+    let opened = gateway.open(offer("room", declared(&ann)));
+    ann.dial(udp_of(&opened));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    (ann, opened)
+}
+
+#[test]
+fn who_falls_silent_is_closed_and_who_talks_is_not() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.scenario += "close_after = \"1s\"\n";
+    let gateway = world.start();
+    let (mut ann, opened) = talking(&gateway);
+    let (mut bob, silent) = (Phone::new(2), Phone::new(3));
+    let quiet = gateway.open(offer("other", declared(&silent)));
+    let left = gateway.open(offer("left", declared(&bob)));
+    bob.dial(udp_of(&left));
+    bob.speak();
+    talk(&mut [&mut ann], "both are gone", |_| {
+        gateway.session(&quiet).is_none() && gateway.session(&left).is_none()
+    });
+    assert_eq!(closed(&gateway, &quiet), (CloseReason::Silent, Totals::default()));
+    let (reason, totals) = closed(&gateway, &left);
+    assert_eq!((reason, totals.packets_up), (CloseReason::Silent, 1));
+    assert!(gateway.session(&opened).is_some());
+}
+
+#[test]
+fn a_session_that_is_closed_carries_nothing_any_more() {
+    let mut node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).start();
+    let (mut ann, opened) = talking(&gateway);
+    gateway.ask(gateway.handle.close(opened.session)).unwrap();
+    let (reason, totals) = closed(&gateway, &opened);
+    assert_eq!(reason, CloseReason::Asked);
+    assert_eq!(totals.packets_up, ann.voice.sent);
+    let bytes: usize = ann.heard.iter().map(|heard| heard.length).sum();
+    assert_eq!((totals.packets_down, totals.bytes_down), (ann.heard.len() as u64, bytes as u64));
+    let heard = ann.heard.len();
+    let to_node = gateway.status().packets_to_node;
+    talk(&mut [&mut ann], "it is counted", |_| gateway.drops("unknown-source") >= 5);
+    assert_eq!(ann.heard.len(), heard);
+    assert_eq!(gateway.status().packets_to_node, to_node);
+    assert!(gateway.ask(gateway.handle.close(opened.session)).is_err());
+    assert_eq!(gateway.status().rooms, 0);
+    drop(gateway);
+    assert_eq!(node.kill().closed, 1, "the node was told");
+}
+
+#[test]
+fn a_gateway_that_shuts_down_refuses_newcomers_and_ends_when_the_last_has_left() {
+    let node = Node::agent("east-a1");
+    let mut gateway = World::of(&[&node]).start();
+    let (mut ann, opened) = talking(&gateway);
+    let handle = gateway.handle.clone();
+    let ending = gateway.runtime.spawn(async move { handle.shut_down(PATIENCE * 2).await });
+    gateway.expect_event("it is told", |event| {
+        gateway.ask(tokio::task::yield_now());
+        matches!(event, Event::ShuttingDown).then_some(())
+    });
+    let bob = Phone::new(2);
+    let refused = gateway.try_open(offer("room", declared(&bob)));
+    assert_eq!(refused, Err(Failed::Refused(Refused::Draining)));
+    assert!(!gateway.status().admitting);
+    let heard = ann.heard.len();
+    talk(&mut [&mut ann], "she talks on", |phones| phones[0].heard.len() >= heard + 20);
+    gateway.ask(gateway.handle.close(opened.session)).unwrap();
+    gateway.ask(ending).unwrap().unwrap();
+    assert_eq!(closed(&gateway, &opened).0, CloseReason::Asked);
+    gateway.running.take().unwrap().join();
+}
+
+#[test]
+fn a_gateway_that_shuts_down_ends_who_is_left_at_the_deadline() {
+    let node = Node::agent("east-a1");
+    let mut gateway = World::of(&[&node]).start();
+    let (ann, opened) = talking(&gateway);
+    gateway.ask(gateway.handle.shut_down(Duration::from_millis(100))).unwrap();
+    let (reason, totals) = closed(&gateway, &opened);
+    assert_eq!((reason, totals.packets_up), (CloseReason::Shutdown, ann.voice.sent));
+    gateway.running.take().unwrap().join();
+    // Its port is free again.
+    std::net::UdpSocket::bind(ann.to).unwrap();
+}
+
+#[test]
+fn who_asks_twice_to_end_it_means_it() {
+    let node = Node::agent("east-a1");
+    let mut gateway = World::of(&[&node]).start();
+    let (_ann, opened) = talking(&gateway);
+    let handle = gateway.handle.clone();
+    let patient = gateway.runtime.spawn(async move { handle.shut_down(PATIENCE * 100).await });
+    wait_until("it drains", || !gateway.status().admitting);
+    gateway.ask(gateway.handle.shut_down(Duration::ZERO)).unwrap();
+    assert_eq!(closed(&gateway, &opened).0, CloseReason::Shutdown);
+    patient.abort();
+    gateway.running.take().unwrap().join();
+}

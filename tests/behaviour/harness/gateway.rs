@@ -1,0 +1,263 @@
+//! A gateway in this process.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use evenkeel_core::Event;
+use evenkeel_server::control::{
+    Failed, Handle, Happened, Opened, SessionView, Status, Told, Wanted,
+};
+use evenkeel_server::run::{self, Failure, Running};
+use evenkeel_server::settings::{Colour, Invalid, Settings};
+use tokio::runtime::Runtime;
+use tokio::sync::broadcast;
+
+use super::{Node, PATIENCE, SECRET, wait_until};
+
+/// Gateways at a time: each has threads that want a processor in time, and tests run side by side.
+const AT_ONCE: usize = 2;
+
+/// What is around a gateway, in words of its configuration.
+pub(crate) struct World {
+    /// `[[listen]]` tables.
+    pub(crate) listens: String,
+    /// `[[node]]` tables.
+    pub(crate) nodes: String,
+    /// Lines of `[limits]`.
+    pub(crate) limits: String,
+    /// Lines of `[scenario.call]`.
+    pub(crate) scenario: String,
+    /// The hooks that the set `call` binds.
+    pub(crate) hooks: String,
+}
+
+impl World {
+    /// A listener for declared addresses and one for QUIC, one worker, no policies: everything is decided natively.
+    pub(crate) fn of(nodes: &[&Node]) -> World {
+        World {
+            listens: "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n".into(),
+            nodes: nodes.iter().map(|node| node.text()).collect(),
+            limits: "workers = 1\n".into(),
+            scenario: "spares = 2\n".into(),
+            hooks: String::new(),
+        }
+    }
+
+    /// With a listener for UDP clients of these kinds instead.
+    pub(crate) fn taking(mut self, identities: &str) -> World {
+        self.listens = format!("[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = {identities}\n");
+        self
+    }
+
+    /// With a listener for QUIC beside.
+    pub(crate) fn with_quic(mut self) -> World {
+        self.listens += "[[listen]]\nquic = \"127.0.0.1:0\"\n";
+        self
+    }
+
+    /// With the shipped routing policy, which costs delay and nothing else.
+    pub(crate) fn routed(mut self) -> World {
+        self.hooks += "[routing]\nplugin = \"route-nearest\"\nsettings = { review_every = \"0s\", min_stay = \"1h\" }\n";
+        self
+    }
+
+    pub(crate) fn start(&self) -> Gateway {
+        self.try_start().unwrap()
+    }
+
+    /// Where it may not start.
+    pub(crate) fn try_start(&self) -> Result<Gateway, Failure> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("gateway-{}-{number}", std::process::id()));
+        let settings = self.settings(&folder);
+        let turn = Turn::take();
+        let running = run::start(&settings)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let events = running.handle.events();
+        Ok(Gateway {
+            handle: running.handle.clone(),
+            running: Some(running),
+            runtime,
+            settings,
+            events: Mutex::new((events, Vec::new())),
+            folder,
+            _turn: turn,
+        })
+    }
+
+    fn settings(&self, folder: &Path) -> Arc<Settings> {
+        let policies = folder.join("policies");
+        std::fs::create_dir_all(&policies).unwrap();
+        std::fs::write(folder.join("secret"), SECRET).unwrap();
+        let World { listens, nodes, limits, scenario, hooks } = self;
+        let call = format!("[scenario.call]\n{scenario}\n{hooks}");
+        std::fs::write(policies.join("call.toml"), call).unwrap();
+        std::fs::write(policies.join("live.toml"), "[scenario.live]\n").unwrap();
+        // Slower than what ships by as much as a busy machine is late.
+        let text = format!(
+            "{listens}\n{nodes}\n[gateway]\nregion = \"east\"\npolicies = \"policies\"\n\
+             [admin]\nsocket = \"admin.sock\"\n[limits]\n{limits}\n\
+             [detector]\nanswer_within = \"100ms\"\nsilence = \"100ms\"\n\
+             eject_for = \"10ms\"\nwary_for = \"10ms\"\n\
+             in_region = {{ probe_every = \"20ms\", condemn_alone_after = \"400ms\" }}\n\
+             across = {{ probe_every = \"20ms\", condemn_alone_after = \"400ms\" }}\n"
+        );
+        let config = folder.join("evenkeel.toml");
+        std::fs::write(&config, text).unwrap();
+        match Settings::load(Some(&config), None) {
+            Ok(settings) => Arc::new(settings),
+            Err(invalid) => panic!("{}", Invalid::render(&invalid, Colour::Plain)),
+        }
+    }
+}
+
+type Seen = (broadcast::Receiver<Arc<Told>>, Vec<Arc<Told>>);
+
+pub(crate) struct Gateway {
+    pub(crate) handle: Handle,
+    pub(crate) running: Option<Running>,
+    pub(crate) runtime: Runtime,
+    pub(crate) settings: Arc<Settings>,
+    events: Mutex<Seen>,
+    folder: PathBuf,
+    _turn: Turn,
+}
+
+impl Gateway {
+    /// What control says to this, in time.
+    pub(crate) fn ask<T>(&self, asked: impl Future<Output = T>) -> T {
+        let limited = async { tokio::time::timeout(PATIENCE, asked).await };
+        self.runtime.block_on(limited).expect("control answers")
+    }
+
+    pub(crate) fn try_open(&self, wanted: Wanted) -> Result<Opened, Failed> {
+        self.ask(self.handle.offer(wanted))
+    }
+
+    pub(crate) fn open(&self, wanted: Wanted) -> Opened {
+        self.try_open(wanted).unwrap()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.ask(self.handle.status()).unwrap()
+    }
+
+    /// Packets dropped for this reason so far.
+    pub(crate) fn drops(&self, reason: &str) -> u64 {
+        self.status().drops.iter().find(|(name, _)| *name == reason).map_or(0, |(_, count)| *count)
+    }
+
+    /// A count of the QUIC endpoint.
+    pub(crate) fn quic_count(&self, word: &str) -> u64 {
+        let counts = self.status().quic_counts;
+        counts.iter().find(|(name, _)| *name == word).map_or(0, |(_, count)| *count)
+    }
+
+    /// A session as it stands.
+    pub(crate) fn session(&self, opened: &Opened) -> Option<SessionView> {
+        let sessions = self.ask(self.handle.sessions()).unwrap();
+        sessions.into_iter().find(|session| session.session == opened.session)
+    }
+
+    /// Whether something happened so far that is seen like this.
+    pub(crate) fn happened<T>(&self, see: impl FnMut(&Told) -> Option<T>) -> Option<T> {
+        let mut seen = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Ok(told) = seen.0.try_recv() {
+            seen.1.push(told);
+        }
+        seen.1.iter().map(|told| &**told).find_map(see)
+    }
+
+    /// Waits until something happened.
+    pub(crate) fn expect<T>(&self, what: &str, mut see: impl FnMut(&Told) -> Option<T>) -> T {
+        let mut found = None;
+        wait_until(what, || {
+            found = self.happened(&mut see);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Waits until the core told of something.
+    pub(crate) fn expect_event<T>(
+        &self,
+        what: &str,
+        mut see: impl FnMut(&Event) -> Option<T>,
+    ) -> T {
+        self.expect(what, |told| match &told.event {
+            Happened::Core(event) => see(event),
+            Happened::Rollout(_) | Happened::Shed { .. } => None,
+        })
+    }
+
+    /// What it knows, for people who look for the reason of a failure.
+    fn confess(&self) {
+        let told = self.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, async {
+                (
+                    self.handle.status().await,
+                    self.handle.nodes().await,
+                    self.handle.rooms().await,
+                    self.handle.sessions().await,
+                )
+            })
+            .await
+        });
+        eprintln!("{told:#?}");
+        self.happened(|told| {
+            eprintln!("{:?}", told.event);
+            None::<()>
+        });
+    }
+
+    /// Ends it, and waits for its threads.
+    pub(crate) fn end(&mut self) {
+        if let Some(running) = self.running.take() {
+            let _ = self.ask(self.handle.shut_down(Duration::ZERO));
+            running.join();
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.confess();
+        } else {
+            self.end();
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// One of the few that may run.
+struct Turn;
+
+static RUNNING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+impl Turn {
+    fn take() -> Turn {
+        let (running, freed) = &RUNNING;
+        let began = Instant::now();
+        let guard = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = freed
+            .wait_while(guard, |running| *running >= AT_ONCE)
+            .unwrap_or_else(PoisonError::into_inner);
+        *guard += 1;
+        assert!(began.elapsed() < Duration::from_secs(600), "nobody's turn ends");
+        Turn
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (running, freed) = &RUNNING;
+        *running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        freed.notify_all();
+    }
+}

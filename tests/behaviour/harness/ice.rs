@@ -1,0 +1,57 @@
+//! Connectivity checks by hand.
+
+use std::net::SocketAddr;
+
+use evenkeel_media::stun::{Binding, Key, Outcome, Response, Role, Transaction, Username, is_stun};
+use evenkeel_server::control::{Opened, Reached};
+
+use super::Phone;
+
+/// What a client proves itself with.
+pub(crate) struct Credentials {
+    pub(crate) ufrag: String,
+    pub(crate) password: String,
+}
+
+impl Credentials {
+    pub(crate) fn of(opened: &Opened) -> Credentials {
+        let Reached::Udp { credentials: Some((ufrag, password)), .. } = &opened.ingress else {
+            panic!("{opened:?}")
+        };
+        Credentials { ufrag: ufrag.to_string(), password: password.to_string() }
+    }
+
+    /// Sends a check from this phone.
+    pub(crate) fn check(&self, phone: &Phone, nominate: Nominate) {
+        let mut check = Vec::new();
+        Binding {
+            transaction: Transaction([phone.number as u8; 12]),
+            username: Some(Username { server_ufrag: &self.ufrag, client_ufrag: "phone" }),
+            key: Some(&Key::new(&self.password)),
+            priority: Some(1),
+            role: Some(Role::Controlling(phone.number)),
+            use_candidate: nominate == Nominate::Yes,
+        }
+        .write(&mut check);
+        phone.send(&check);
+    }
+
+    /// What the gateway took the phone's address for, if it answered a check.
+    pub(crate) fn mapped(&self, phone: &Phone) -> Option<SocketAddr> {
+        let answers = phone.other.iter().filter(|bytes| is_stun(bytes));
+        answers.filter_map(|bytes| Response::parse(bytes).ok()).find_map(|response| {
+            response.verify(&Key::new(&self.password)).unwrap();
+            match response.outcome() {
+                Outcome::Mapped(address) => Some(address),
+                Outcome::Refused(_) => None,
+            }
+        })
+    }
+}
+
+/// Whether a check carries USE-CANDIDATE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Nominate {
+    Yes,
+    No,
+}

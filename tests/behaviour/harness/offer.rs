@@ -1,0 +1,66 @@
+//! What clients want.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use evenkeel_core::{
+    Feedback, Identity, Ingress, Kind, Media, PayloadType, RtcpPort, Srtp, Stream,
+};
+use evenkeel_server::control::{Opened, Reached, Wanted};
+
+use super::Phone;
+
+/// A call with voice (111) and video (96), RTCP muxed.
+pub(crate) fn offer(room: &str, ingress: Ingress) -> Wanted {
+    let stream = |kind, number, codec: &str, clock_rate, feedback| Stream {
+        kind,
+        payload_types: vec![PayloadType { number, codec: codec.into(), clock_rate }],
+        feedback,
+        bitrate_kbps: None,
+    };
+    let feedback = Feedback { pli: true, fir: false, remb: true, tmmbr: false };
+    Wanted {
+        scenario: "call".into(),
+        room: room.into(),
+        labels: Arc::new([]),
+        ingress,
+        media: Arc::new(Media {
+            streams: vec![
+                stream(Kind::Audio, 111, "opus", 48_000, Feedback::default()),
+                stream(Kind::Video, 96, "VP8", 90_000, feedback),
+            ],
+            rtcp: RtcpPort::Mux,
+            srtp: Srtp::Plain,
+        }),
+        nodes: Vec::new(),
+        traceparent: None,
+    }
+}
+
+/// The address of this phone, declared.
+pub(crate) fn declared(phone: &Phone) -> Ingress {
+    Ingress::Udp(Identity::Declared { address: phone.address(), rtcp: None })
+}
+
+/// Where it is reached by UDP.
+pub(crate) fn udp_of(opened: &Opened) -> SocketAddr {
+    match &opened.ingress {
+        Reached::Udp { address, .. } => *address,
+        Reached::Quic { .. } => panic!("{opened:?}"),
+    }
+}
+
+/// How it is reached by QUIC.
+pub(crate) fn quic_of(opened: &Opened) -> evenkeel_lab::client::QuicWay {
+    match opened.ingress {
+        Reached::Quic { address, certificate_sha256, flow_to_gateway, flow_from_gateway } => {
+            evenkeel_lab::client::QuicWay {
+                gateway: address,
+                certificate_sha256,
+                flow_to_gateway,
+                flow_from_gateway,
+            }
+        }
+        Reached::Udp { .. } => panic!("{opened:?}"),
+    }
+}

@@ -1,0 +1,215 @@
+//! A client as a plain socket: it sends what it is told to and keeps all that comes.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use evenkeel_lab::Mark;
+use evenkeel_media::{demux, rtp};
+
+use super::PATIENCE;
+
+/// Voice comes every 20 ms.
+const PACE: Duration = Duration::from_millis(20);
+
+/// A phone.
+pub(crate) struct Phone {
+    pub(crate) socket: UdpSocket,
+    /// Where it sends.
+    pub(crate) to: SocketAddr,
+    /// Its number, by which packets say whose they are.
+    pub(crate) number: u64,
+    pub(crate) voice: Track,
+    pub(crate) video: Track,
+    /// Whether it sends video too.
+    pub(crate) films: bool,
+    /// RTP that came.
+    pub(crate) heard: Vec<Heard>,
+    /// Everything else that came.
+    pub(crate) other: Vec<Vec<u8>>,
+    due: Instant,
+}
+
+/// An RTP packet that came.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) header: rtp::Header,
+    pub(crate) mark: Mark,
+    pub(crate) from: SocketAddr,
+    pub(crate) length: usize,
+}
+
+/// One of its streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Track {
+    pub(crate) payload_type: u8,
+    pub(crate) ssrc: u32,
+    pub(crate) sequence: u16,
+    pub(crate) timestamp: u32,
+    pub(crate) step: u32,
+    pub(crate) size: usize,
+    /// Packets so far.
+    pub(crate) sent: u64,
+    pub(crate) stream: u8,
+}
+
+impl Track {
+    /// The next packet of it.
+    pub(crate) fn packet(&mut self, session: u64) -> Vec<u8> {
+        let mark = Mark { session, number: self.sent, sent_ns: 0, node: 0, stream: self.stream };
+        let mut payload = Vec::new();
+        mark.write(&mut payload);
+        payload.resize(self.size.max(Mark::LENGTH), 0x5a);
+        let fields = rtp::Fields {
+            payload_type: self.payload_type,
+            marker: self.stream == 1,
+            sequence: self.sequence,
+            timestamp: self.timestamp,
+            ssrc: self.ssrc,
+        };
+        let mut packet = Vec::new();
+        rtp::write(&fields, &payload, &mut packet);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.timestamp = self.timestamp.wrapping_add(self.step);
+        self.sent += 1;
+        packet
+    }
+}
+
+impl Phone {
+    /// On IPv4 loopback.
+    pub(crate) fn new(number: u64) -> Phone {
+        Phone::on("127.0.0.1:0", number)
+    }
+
+    pub(crate) fn on(address: &str, number: u64) -> Phone {
+        let socket = UdpSocket::bind(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let track = |payload_type, stream, step| Track {
+            payload_type,
+            ssrc: 0x1000 * number as u32 + u32::from(payload_type),
+            sequence: 65_500_u16.wrapping_add(number as u16),
+            timestamp: 4_000_000_000,
+            step,
+            size: 100,
+            sent: 0,
+            stream,
+        };
+        Phone {
+            to: socket.local_addr().unwrap(),
+            socket,
+            number,
+            voice: track(111, 0, 960),
+            video: track(96, 1, 1_800),
+            films: false,
+            heard: Vec::new(),
+            other: Vec::new(),
+            due: Instant::now(),
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+
+    /// From now on its packets go there.
+    pub(crate) fn dial(&mut self, to: SocketAddr) {
+        self.to = to;
+    }
+
+    /// Sends one packet of each of its streams.
+    pub(crate) fn speak(&mut self) {
+        let voice = self.voice.packet(self.number);
+        self.send(&voice);
+        if self.films {
+            let video = self.video.packet(self.number);
+            self.send(&video);
+        }
+    }
+
+    pub(crate) fn send(&self, packet: &[u8]) {
+        self.socket.send_to(packet, self.to).unwrap();
+    }
+
+    /// Takes in what is there, waiting a millisecond for the first.
+    pub(crate) fn listen(&mut self) {
+        let mut buffer = [0; 4_096];
+        while let Ok((length, from)) = self.socket.recv_from(&mut buffer) {
+            let bytes = &buffer[..length];
+            let marked = || {
+                let header = rtp::Header::parse(bytes).ok()?;
+                Some((header, Mark::read(header.payload(bytes))?))
+            };
+            match marked().filter(|_| demux::classify(bytes) == demux::Kind::Rtp) {
+                Some((header, mark)) => self.heard.push(Heard { header, mark, from, length }),
+                None => self.other.push(bytes.to_vec()),
+            }
+        }
+    }
+
+    /// What it heard of one stream of a phone.
+    pub(crate) fn heard_of(&self, number: u64, stream: u8) -> Vec<Heard> {
+        let is = |heard: &&Heard| heard.mark.session == number && heard.mark.stream == stream;
+        self.heard.iter().filter(is).cloned().collect()
+    }
+
+    /// How much it heard of voice of a phone.
+    pub(crate) fn voices_of(&self, number: u64) -> usize {
+        self.heard_of(number, 0).len()
+    }
+
+    /// Whether the last thing it heard passed the node with this number.
+    pub(crate) fn hears_by(&self, node: u32) -> bool {
+        self.heard.last().is_some_and(|heard| heard.mark.node == node)
+    }
+}
+
+/// They talk, each at its pace, until something holds.
+pub(crate) fn talk(
+    phones: &mut [&mut Phone],
+    what: &str,
+    mut until: impl FnMut(&[&mut Phone]) -> bool,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    while !until(phones) {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        for phone in phones.iter_mut() {
+            let now = Instant::now();
+            if now >= phone.due {
+                phone.due = now.max(phone.due + PACE);
+                phone.speak();
+            }
+            phone.listen();
+        }
+    }
+}
+
+/// They talk for so many packets, and then listen until nobody hears anything more that was on its way.
+pub(crate) fn talk_for(phones: &mut [&mut Phone], packets: u64) {
+    let goal: Vec<u64> = phones.iter().map(|phone| phone.voice.sent + packets).collect();
+    talk(phones, "they say what they have to", |phones| {
+        phones.iter().zip(&goal).all(|(phone, goal)| phone.voice.sent >= *goal)
+    });
+}
+
+/// One stream as a receiver sees it: one SSRC, nothing twice, numbers that go on, time that does not go back (packets of a frame share one). How many
+/// numbers are missing.
+pub(crate) fn continuous(heard: &[Heard]) -> u64 {
+    let mut missing = 0;
+    for pair in heard.windows(2) {
+        let (before, after) = (&pair[0].header, &pair[1].header);
+        assert_eq!(before.ssrc, after.ssrc, "another stream: {pair:?}");
+        let step = after.sequence.wrapping_sub(before.sequence);
+        assert!((1..500).contains(&step), "a step of {step}: {pair:?}");
+        let elapsed = after.timestamp.wrapping_sub(before.timestamp);
+        assert!(elapsed < 20 * 48_000, "time went {elapsed}: {pair:?}");
+        missing += u64::from(step - 1);
+    }
+    missing
+}
+
+/// Every packet of a stream that was sent is among these, once, from this one on.
+pub(crate) fn complete(heard: &[Heard], first: u64, sent: u64) {
+    let numbers: Vec<u64> = heard.iter().map(|heard| heard.mark.number).collect();
+    let expected: Vec<u64> = (first..sent).collect();
+    assert_eq!(numbers, expected);
+}

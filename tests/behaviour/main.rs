@@ -1,0 +1,18 @@
+//! A whole gateway in this process, sample nodes and clients around it on loopback: one file per promise.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+mod harness;
+
+mod calls;
+mod closing;
+mod degradation;
+mod failover;
+mod identities;
+mod moves;
+mod offers;
+mod outages;
+mod policies;
+mod ports;
+mod roq;
+mod strangers;
+mod workers;

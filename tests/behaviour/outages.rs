@@ -1,0 +1,51 @@
+//! Everything that is not needed for packets is dead: they flow, and a node's death is survived.
+
+use evenkeel_core::{Decider, Hook, PolicyName};
+use evenkeel_lab::admin::{Admin, Place};
+use evenkeel_server::api::{self, Names};
+
+use crate::harness::{Node, Phone, World, continuous, declared, offer, talk, udp_of};
+
+#[test]
+fn packets_flow_and_survive_a_node_without_api_telemetry_and_plugins() {
+    let mut nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
+    let mut world = World::of(&nodes.each_ref()).routed();
+    world.hooks += "[resolve]\nplugin = \"scenario-call\"\n[degradation]\nplugin = \"degrade-ladder\"\n\
+                    [admission]\nplugin = \"admit-capacity\"\non_fault = \"admit\"\n";
+    let gateway = world.start();
+    let names = Names::of(&gateway.settings.core());
+    let admin = gateway.settings.admin.clone();
+    let socket = admin.socket.clone();
+    let api = api::start(admin, names, gateway.handle.clone(), Box::new(String::new)).unwrap();
+    let mut ann = Phone::new(1);
+    let opened = gateway.open(offer("room", declared(&ann)));
+    let policies = gateway.ask(gateway.handle.policies()).unwrap();
+    assert_eq!(policies.len(), 4);
+    assert!(policies.iter().any(|policy| policy.calls > 0), "they were asked");
+    ann.dial(udp_of(&opened));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    let mut client = Admin::new(Place::Unix(socket));
+    gateway.ask(client.read("/v1/sessions")).unwrap();
+
+    api.shut_down();
+    gateway.ask(client.read("/v1/sessions")).expect_err("nobody is there");
+    for hook in Hook::ALL {
+        let policy = PolicyName { set: "call".into(), hook };
+        gateway.ask(gateway.handle.stop_policy(policy)).unwrap();
+    }
+    assert!(gateway.ask(gateway.handle.policies()).unwrap().is_empty());
+
+    nodes[opened.route[0].node.0 as usize].kill();
+    let second = nodes[opened.route[1].node.0 as usize].number();
+    talk(&mut [&mut ann], "she goes on by the second hop", |phones| {
+        phones[0].heard.iter().filter(|heard| heard.mark.node == second).count() >= 20
+    });
+    continuous(&ann.heard);
+
+    // And newcomers come in by the native defaults.
+    let mut bob = Phone::new(2);
+    let opened = gateway.open(offer("another", declared(&bob)));
+    assert_eq!((&opened.routed_by, &opened.admitted_by), (&Decider::Native, &Decider::Native));
+    bob.dial(udp_of(&opened));
+    talk(&mut [&mut bob], "he hears himself", |phones| phones[0].heard.len() >= 5);
+}

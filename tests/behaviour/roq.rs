@@ -1,0 +1,143 @@
+//! RTP over QUIC to UDP and back, in datagrams and in streams.
+
+use std::net::SocketAddr;
+
+use evenkeel_core::Ingress;
+use evenkeel_lab::client::{Fleet, Persona, QuicWay, Video, Voice, Way, client_config};
+use evenkeel_lab::ledger::Books;
+use evenkeel_media::roq::{self, Flow, Item, StreamDecoder};
+use evenkeel_media::rtp;
+
+use crate::harness::{
+    Node, PATIENCE, Phone, World, complete, continuous, declared, offer, quic_of, talk, udp_of,
+    wait_until,
+};
+
+fn persona(session: u64) -> Persona {
+    Persona { session, seed: session, voice: Some(Voice::default()), video: Some(Video::default()) }
+}
+
+#[test]
+fn a_client_by_quic_and_one_by_udp_hear_each_other() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).with_quic().start();
+    let mut bob = Phone::new(2);
+    let by_quic = gateway.open(offer("room", Ingress::Quic));
+    let by_udp = gateway.open(offer("room", declared(&bob)));
+    bob.dial(udp_of(&by_udp));
+    let fleet = Fleet::start(&Books::default()).unwrap();
+    fleet.join(persona(1), Way::Quic(quic_of(&by_quic)));
+    talk(&mut [&mut bob], "both hear", |phones| {
+        let tally = fleet.state(1).unwrap().tally;
+        let reports = tally.packets_received >= 20 && tally.reports_received > 0;
+        reports && phones[0].voices_of(1) >= 20 && phones[0].heard_of(1, 1).len() >= 5
+    });
+    for stream in [0, 1] {
+        assert_eq!(continuous(&bob.heard_of(1, stream)), 0);
+    }
+    assert!(gateway.quic_count("received-datagrams") > 0);
+    assert!(gateway.quic_count("sent-datagrams") > 0);
+    let tally = fleet.state(1).unwrap().tally;
+    assert_eq!((tally.foreign, tally.unreadable), (0, 0));
+}
+
+#[test]
+fn two_clients_by_quic_hear_each_other() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).with_quic();
+    world.limits = "workers = 2\n".into();
+    let gateway = world.start();
+    let fleet = Fleet::start(&Books::default()).unwrap();
+    for session in [1, 2] {
+        let opened = gateway.open(offer("room", Ingress::Quic));
+        fleet.join(persona(session), Way::Quic(quic_of(&opened)));
+    }
+    let heard = |session| fleet.state(session).map_or(0, |state| state.tally.packets_received);
+    wait_until("both hear", || heard(1) >= 50 && heard(2) >= 50);
+}
+
+/// A connection by hand.
+struct Line {
+    connection: quinn::Connection,
+    _endpoint: quinn::Endpoint,
+    to: Flow,
+    from: Flow,
+}
+
+async fn connect(way: QuicWay) -> Line {
+    let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let endpoint = quinn::Endpoint::client(here).unwrap();
+    let config = client_config(way.certificate_sha256).unwrap();
+    let connection = endpoint.connect_with(config, way.gateway, "evenkeel").unwrap().await.unwrap();
+    let flow = |number| Flow::new(number).unwrap();
+    Line {
+        connection,
+        _endpoint: endpoint,
+        to: flow(way.flow_to_gateway),
+        from: flow(way.flow_from_gateway),
+    }
+}
+
+#[test]
+fn packets_in_a_stream_cross_in_order() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).with_quic().start();
+    let mut bob = Phone::new(2);
+    let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
+    bob.dial(udp_of(&gateway.open(offer("room", declared(&bob)))));
+    let mut ann = Phone::new(1).voice;
+    gateway.ask(async {
+        let line = connect(way).await;
+        let mut stream = line.connection.open_uni().await.unwrap();
+        let mut bytes = Vec::new();
+        roq::write_stream_start(line.to, &mut bytes);
+        for _ in 0..20 {
+            roq::write_stream_packet(&ann.packet(1), &mut bytes);
+        }
+        // Pieces end where they happen to.
+        for piece in bytes.chunks(37) {
+            stream.write_all(piece).await.unwrap();
+        }
+        stream.finish().unwrap();
+        let _ = tokio::time::timeout(PATIENCE, stream.stopped()).await;
+        line.connection.close(0_u32.into(), b"");
+    });
+    talk(&mut [&mut bob], "he hears them", |phones| phones[0].voices_of(1) >= 20);
+    complete(&bob.heard_of(1, 0), 0, 20);
+    assert_eq!(gateway.quic_count("received-in-streams"), 20);
+}
+
+#[test]
+fn a_packet_too_large_for_a_datagram_comes_in_a_stream() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).with_quic().start();
+    let mut bob = Phone::new(2);
+    let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
+    bob.dial(udp_of(&gateway.open(offer("room", declared(&bob)))));
+    let line = gateway.ask(connect(way));
+    // It is attached by what it sends.
+    let mut datagram = Vec::new();
+    roq::write_datagram(line.to, &Phone::new(1).voice.packet(1), &mut datagram);
+    gateway.ask(async { line.connection.send_datagram(datagram.into()).unwrap() });
+    talk(&mut [&mut bob], "she is there", |phones| {
+        gateway.ask(tokio::task::yield_now());
+        phones[0].voices_of(1) == 1
+    });
+    bob.voice.size = 1_380;
+    bob.speak();
+    let packet = gateway.ask(async {
+        let mut stream = line.connection.accept_uni().await.unwrap();
+        let bytes = stream.read_to_end(4_096).await.unwrap();
+        let mut decoder = StreamDecoder::new(2_048);
+        let mut input = &bytes[..];
+        assert!(
+            matches!(decoder.next(&mut input), Ok(Some(Item::Flow(flow))) if flow == line.from)
+        );
+        match decoder.next(&mut input) {
+            Ok(Some(Item::Packet(packet))) => packet.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(rtp::Header::parse(&packet).unwrap().payload_len(), 1_380);
+    wait_until("it is counted", || gateway.quic_count("sent-in-streams") >= 1);
+}

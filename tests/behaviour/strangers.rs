@@ -1,0 +1,122 @@
+//! Nothing of a stranger's is forwarded, nothing is learned from one, and each is counted by its reason.
+
+use evenkeel_core::{Identity, Ingress};
+use evenkeel_lab::stranger::{SESSION, Stranger, knock_quic};
+use evenkeel_media::trunk::{Bundle, Tag};
+
+use crate::harness::{
+    Credentials, Node, Phone, World, declared, offer, quic_of, talk, talk_for, udp_of, wait_until,
+};
+
+#[test]
+fn strangers_by_udp_are_not_heard_of() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).taking("[\"declared\", \"stun\"]").start();
+    let mut ann = Phone::new(1);
+    let opened = gateway.open(offer("room", declared(&ann)));
+    let by_stun = gateway.open(offer("room", Ingress::Udp(Identity::Stun)));
+    ann.dial(udp_of(&opened));
+    let to = udp_of(&opened);
+    let mut stranger = Stranger::new(7);
+    stranger.send_rtp(to, 10).unwrap();
+    stranger.send_checks(to, &Credentials::of(&by_stun).ufrag, 10).unwrap();
+    stranger.send_bundles(to, 10).unwrap();
+    stranger.send_messages(to, 10).unwrap();
+    wait_until("all is counted", || {
+        gateway.drops("unknown-source") == 20
+            && gateway.drops("bad-integrity") == 10
+            && gateway.drops("malformed") == 20
+    });
+    let report = stranger.report().unwrap();
+    assert_eq!((report.sent(), report.learned()), (50, 0));
+    let status = gateway.status();
+    assert_eq!((status.packets_to_node, status.packets_to_client), (0, 0));
+    drop(gateway);
+    let mut node = node;
+    assert_eq!(node.kill().packets_in, 0);
+}
+
+#[test]
+fn a_flood_from_a_prefix_leaves_those_who_talk_alone() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.limits += "misses_per_prefix = 1\n";
+    let gateway = world.start();
+    let (mut ann, mut eve) = (Phone::new(1), Phone::new(6));
+    let opened = gateway.open(offer("room", declared(&ann)));
+    ann.dial(udp_of(&opened));
+    eve.dial(udp_of(&opened));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
+    let begun = ann.heard.len() as u64;
+    // Longer than anything is kept at hand without being looked up again.
+    talk(&mut [&mut ann, &mut eve], "she talks on", |phones| phones[0].voice.sent >= 150);
+    talk(&mut [&mut ann], "and hears everything", |phones| {
+        phones[0].heard.len() as u64 + 20 >= phones[0].voice.sent
+    });
+    assert!(gateway.drops("limited") > 0, "there was a flood");
+    assert!(begun < 150);
+    let numbers: Vec<u64> = ann.heard.iter().map(|heard| heard.mark.number).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+}
+
+#[test]
+fn a_wrong_tag_on_a_trunk_reaches_nobody() {
+    let mut node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).start();
+    let mut ann = Phone::new(1);
+    let opened = gateway.open(offer("room", declared(&ann)));
+    ann.dial(udp_of(&opened));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
+    // In the node's place, at its address, somebody who knows no tag; and who learned where the gateway's trunk is.
+    node.kill();
+    let impostor = std::net::UdpSocket::bind(node.address).unwrap();
+    impostor.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let mut buffer = [0; 2_048];
+    let trunk = loop {
+        ann.speak();
+        let (length, from) = impostor.recv_from(&mut buffer).unwrap();
+        if length > 0 && buffer[0] == 0xe0 {
+            break from;
+        }
+    };
+    let heard = ann.heard.len();
+    let mut packet = ann.voice.clone();
+    for tag in 0..10 {
+        let mut bundle = Bundle::new(1_400);
+        assert!(bundle.push(Tag(tag), &packet.packet(SESSION)));
+        impostor.send_to(bundle.as_bytes(), trunk).unwrap();
+    }
+    wait_until("each is counted", || gateway.drops("unknown-tag") == 10);
+    ann.listen();
+    assert_eq!(ann.heard_of(SESSION, 0).len(), 0);
+    assert!(ann.heard.len() <= heard + 50);
+}
+
+#[test]
+fn a_flow_that_nobody_has_is_dropped_stopped_and_counted() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).with_quic().start();
+    let way = quic_of(&gateway.open(offer("room", Ingress::Quic)));
+    let report = gateway.ask(knock_quic(way.gateway, way.certificate_sha256, 5, 3)).unwrap();
+    assert_eq!((report.datagrams, report.streams, report.streams_stopped), (5, 5, 5));
+    assert!(report.kept && report.closed_for_bidirectional);
+    assert_eq!(report.came, 0);
+    assert_eq!(gateway.quic_count("unknown-flow-datagrams"), 5);
+    assert_eq!(gateway.quic_count("unknown-flow-streams"), 5);
+    assert_eq!(gateway.status().packets_to_node, 0);
+}
+
+#[test]
+fn dtls_that_nobody_declared_is_dropped() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).start();
+    let mut ann = Phone::new(1);
+    let opened = gateway.open(offer("room", declared(&ann)));
+    ann.dial(udp_of(&opened));
+    for byte in [20, 22, 63] {
+        ann.send(&[byte, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
+    }
+    wait_until("it is counted", || gateway.drops("dtls") == 3);
+    talk_for(&mut [&mut ann], 1);
+    assert!(ann.other.is_empty());
+}
