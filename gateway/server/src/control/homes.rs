@@ -7,7 +7,7 @@ use std::sync::Arc;
 use evenkeel_core::{Identity, Ingress, Media, NodeId, Offer, RtcpPort, SessionId};
 use evenkeel_media::roq::Flow;
 
-use super::handle::{Caller, Reached};
+use super::words::{Caller, Reached};
 use crate::flows::{self, Entry, Flows, Home, Key, Ufrag};
 use crate::worker::{Client, Ports, Totals};
 

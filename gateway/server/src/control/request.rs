@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use super::handle::{Failed, NodeView, Request, SessionView, Status};
+use super::handle::Request;
 use super::thread::Control;
+use super::words::{Failed, NodeView, SessionView, Status};
 use crate::policy::Source;
 use crate::worker::Way;
 

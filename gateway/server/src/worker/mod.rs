@@ -10,21 +10,20 @@ mod ingress;
 mod limiter;
 mod measure;
 mod ports;
+mod reading;
 mod session;
+mod source;
 mod stamps;
 mod ways;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::forward::Reason;
 use evenkeel_core::{Board, Hop, NodeId};
 use evenkeel_media::trunk::Tag;
-use evenkeel_media::{demux, trunk};
 use rustix::event::epoll;
 use tokio::sync::mpsc;
 
@@ -33,18 +32,17 @@ pub use command::{Dscp, ShedRun, Totals};
 pub(crate) use early::Patience;
 pub(crate) use ports::Ports;
 use session::{Loan, Session};
+pub(crate) use source::Bell;
+use source::{Source, watch};
 pub use stamps::{Stamps, Way};
 use ways::{Port, Side, Trunk, Ways};
 
 use crate::flows::{Flows, Home};
-use crate::mmsg::{BATCH, Inbox, drain_errors};
+use crate::mmsg::{BATCH, Inbox};
 use crate::ring;
 
 /// Between two summaries of the sessions here.
 const SUMMARY_EVERY: Duration = Duration::from_millis(100);
-
-/// Batches read from one socket before others get their turn.
-const BATCHES_PER_TURN: usize = 4;
 
 /// Commands that may wait: several for every session a worker could hold. Control waits when it is full.
 pub(crate) const COMMANDS_MAX: usize = 65_536;
@@ -76,67 +74,6 @@ pub(crate) struct ListenerParts {
     pub(crate) rtcp: Option<UdpSocket>,
     /// Whether packets of unknown sources may open sessions.
     pub(crate) open: bool,
-}
-
-/// Wakes a worker to its commands.
-#[derive(Debug)]
-pub(crate) struct Bell(std::os::fd::OwnedFd);
-
-impl Bell {
-    pub(crate) fn new() -> io::Result<Bell> {
-        let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
-        Ok(Bell(rustix::event::eventfd(0, flags)?))
-    }
-
-    pub(crate) fn ring(&self) {
-        // Full means that it is ringing already.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
-    }
-
-    fn quiet(&self) {
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
-    }
-}
-
-/// What a ready descriptor is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Source {
-    Listener(u8, Side),
-    Trunk(NodeId),
-    Port(u32, Side),
-    Worker(u16),
-    Quic,
-    Commands,
-}
-
-impl Source {
-    fn token(self) -> u64 {
-        let (kind, number) = match self {
-            Source::Listener(number, Side::Rtp) => (0, u32::from(number)),
-            Source::Listener(number, Side::Rtcp) => (1, u32::from(number)),
-            Source::Trunk(node) => (2, node.0),
-            Source::Port(slot, Side::Rtp) => (3, slot),
-            Source::Port(slot, Side::Rtcp) => (4, slot),
-            Source::Worker(number) => (5, u32::from(number)),
-            Source::Quic => (6, 0),
-            Source::Commands => (7, 0),
-        };
-        kind << 32 | u64::from(number)
-    }
-
-    fn from_token(token: u64) -> Source {
-        let number = token as u32;
-        match token >> 32 {
-            0 => Source::Listener(number as u8, Side::Rtp),
-            1 => Source::Listener(number as u8, Side::Rtcp),
-            2 => Source::Trunk(NodeId(number)),
-            3 => Source::Port(number, Side::Rtp),
-            4 => Source::Port(number, Side::Rtcp),
-            5 => Source::Worker(number as u16),
-            6 => Source::Quic,
-            _ => Source::Commands,
-        }
-    }
 }
 
 pub(crate) struct Worker {
@@ -187,7 +124,7 @@ impl Worker {
         if let Some(ring) = &parts.from_quic {
             watch(&epoll, ring, Source::Quic)?;
         }
-        watch(&epoll, &parts.bell.0, Source::Commands)?;
+        watch(&epoll, &parts.bell, Source::Commands)?;
         ways.to_quic = parts.to_quic;
         ways.to_workers = parts.to_workers;
         Ok(Worker {
@@ -340,222 +277,6 @@ impl Worker {
         self.ways.report(Report::Removed { session: session.id, totals: session.final_totals() });
     }
 
-    fn read_listener(&mut self, listener: u8, side: Side, now: Instant) {
-        for _ in 0..BATCHES_PER_TURN {
-            let (rtp, rtcp) = &self.ways.listeners[usize::from(listener)];
-            let port = match side {
-                Side::Rtp => rtp,
-                Side::Rtcp => rtcp.as_ref().unwrap_or(rtp),
-            };
-            let Ok(count) = self.inbox.receive(port.socket.as_fd()) else {
-                return;
-            };
-            for place in 0..count {
-                let Some((datagram, source)) = self.inbox.datagram(place) else {
-                    self.ways.drop(Reason::Oversize);
-                    continue;
-                };
-                let from = (listener, source);
-                let Some((home, kind)) = self.ingress.judge(from, datagram, &mut self.ways, now)
-                else {
-                    continue;
-                };
-                let arrival = arrival::Arrival { listener, source, kind };
-                if home.worker != self.number {
-                    self.ways.carry(home, arrival, datagram);
-                    continue;
-                }
-                self.deliver(home, arrival, place, now);
-            }
-            if count < BATCH {
-                return;
-            }
-        }
-    }
-
-    /// Hands a datagram of the inbox to its session at home here.
-    fn deliver(&mut self, home: Home, arrival: arrival::Arrival, place: usize, now: Instant) {
-        if session(&mut self.sessions, home).is_none() {
-            // Its client was told of it before we were: control's word is waiting.
-            self.take_commands(now);
-        }
-        let Worker { inbox, sessions, ways, board, ingress, .. } = self;
-        let Some((datagram, _)) = inbox.datagram(place) else {
-            return;
-        };
-        match session(sessions, home) {
-            Some(session) => {
-                ingress.deliver(session, arrival, datagram, &mut Loan { ways, board, now });
-            }
-            None => {
-                ingress.forget_source((arrival.listener, arrival.source));
-                ways.drop(Reason::UnknownSource);
-            }
-        }
-    }
-
-    fn read_worker(&mut self, number: u16, now: Instant) {
-        // As above: what is in the ring may be of a session that control's word is waiting of.
-        self.take_commands(now);
-        let Worker { from_workers, sessions, ways, board, ingress, .. } = self;
-        let Some(ring) = from_workers.get_mut(usize::from(number)) else {
-            return;
-        };
-        drain(ring, |meta, bytes| {
-            let Some((arrival, datagram)) = arrival::Arrival::read(bytes) else {
-                return;
-            };
-            match session(sessions, meta.home) {
-                Some(session) => {
-                    ingress.deliver(session, arrival, datagram, &mut Loan { ways, board, now });
-                }
-                None => ways.drop(Reason::UnknownSource),
-            }
-        });
-    }
-
-    fn read_quic(&mut self, now: Instant) {
-        self.take_commands(now);
-        let Worker { from_quic, sessions, ways, board, .. } = self;
-        let Some(ring) = from_quic else {
-            return;
-        };
-        drain(ring, |meta, packet| {
-            let Some(session) = session(sessions, meta.home) else {
-                return ways.drop(Reason::UnknownFlow);
-            };
-            match meta.kind {
-                ring::Kind::Media => {
-                    session.handle_client_packet(packet, &mut Loan { ways, board, now });
-                }
-                ring::Kind::Feedback { rtt_us, lost, sent } => {
-                    session.measure.quic_path(rtt_us, lost, sent);
-                }
-                ring::Kind::Attached => session.measure.heard(now),
-                // Another connection may come; silence ends the session if none does.
-                ring::Kind::Detached => {}
-            }
-        });
-    }
-
-    fn read_trunk(&mut self, node: NodeId, now: Instant) {
-        for _ in 0..BATCHES_PER_TURN {
-            let Some(Some(trunk)) = self.ways.trunks.get(node.0 as usize) else {
-                return;
-            };
-            let count = match self.inbox.receive(trunk.socket.as_fd()) {
-                Ok(count) => count,
-                Err(error) => {
-                    if error.kind() == io::ErrorKind::ConnectionRefused {
-                        self.ways.trunk_refused(node);
-                    }
-                    return;
-                }
-            };
-            let mut packets = 0;
-            for place in 0..count {
-                packets += self.take_trunk_datagram(node, place, now);
-            }
-            if packets > 0 {
-                self.ways.stamps.received(node, packets, now);
-            }
-            if count < BATCH {
-                return;
-            }
-        }
-    }
-
-    /// How many packets were in it.
-    fn take_trunk_datagram(&mut self, node: NodeId, place: usize, now: Instant) -> u64 {
-        let Worker { inbox, sessions, tags, ways, board, .. } = self;
-        let Some((datagram, _)) = inbox.datagram(place) else {
-            ways.drop(Reason::Oversize);
-            return 0;
-        };
-        match demux::classify(datagram) {
-            demux::Kind::Bundle => {}
-            demux::Kind::Signed => {
-                ways.report(Report::Signed { node, message: Box::from(&*datagram) });
-                return 0;
-            }
-            _ => {
-                ways.drop(Reason::Malformed);
-                return 0;
-            }
-        }
-        let mut packets = 0;
-        for entry in trunk::entries(datagram) {
-            let Ok((tag, packet)) = entry else {
-                ways.drop(Reason::Malformed);
-                break;
-            };
-            packets += 1;
-            hand_on(tags, sessions, node, tag, packet, &mut Loan { ways, board, now });
-        }
-        packets
-    }
-
-    fn take_trunk_packet(&mut self, node: NodeId, tag: Tag, packet: &[u8], now: Instant) {
-        let Worker { sessions, tags, ways, board, .. } = self;
-        hand_on(tags, sessions, node, tag, packet, &mut Loan { ways, board, now });
-    }
-
-    fn read_port(&mut self, slot: u32, side: Side, flags: epoll::EventFlags, now: Instant) {
-        let Worker { inbox, sessions, ways, board, .. } = self;
-        let Some(session) = sessions.get_mut(slot as usize).and_then(Option::as_mut) else {
-            return;
-        };
-        if flags.contains(epoll::EventFlags::ERR)
-            && let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side))
-        {
-            let mut accused = Vec::new();
-            drain_errors(fd, |address, _| accused.push(address));
-            accused.into_iter().for_each(|address| session.accused(address, ways));
-        }
-        let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side)) else {
-            return;
-        };
-        let Ok(count) = inbox.receive(fd) else {
-            return;
-        };
-        for place in 0..count {
-            let Some((datagram, source)) = inbox.datagram(place) else {
-                ways.drop(Reason::Oversize);
-                continue;
-            };
-            let Some(hop) = session.hop_at(source) else {
-                ways.drop(Reason::UnknownSource);
-                continue;
-            };
-            ways.stamps.received(hop.node, 1, now);
-            session.handle_node_packet(hop, datagram, &mut Loan { ways, board, now });
-        }
-    }
-
-    /// What came before its way was there: by now control may have told of it.
-    fn serve_early(&mut self, now: Instant) {
-        self.take_commands(now);
-        for packet in self.ways.early.take_inbound() {
-            self.take_trunk_packet(packet.node, packet.tag, &packet.packet, now);
-        }
-        // Those with a tag that is still unknown came back; they do not get a third look.
-        for _ in self.ways.early.take_inbound() {
-            self.ways.drop(Reason::UnknownTag);
-        }
-        let Worker { sessions, ways, board, .. } = self;
-        let has_leg =
-            |home, hop| session(sessions, home).is_some_and(|session| session.has_leg(hop));
-        let (ready, late) = ways.early.take_outbound(now, has_leg);
-        for waiting in ready {
-            if let Some(session) = session(sessions, waiting.home) {
-                session.send_early(&waiting, &mut Loan { ways, board, now });
-            }
-        }
-        for _ in 0..late {
-            ways.drop(Reason::NotOpened);
-        }
-    }
-
     fn summarise(&mut self, now: Instant) {
         let Worker { sessions, ways, board, ingress, .. } = self;
         ingress.forget();
@@ -570,39 +291,10 @@ impl Worker {
     }
 }
 
-/// Hands a node's packet to the session with its tag.
-fn hand_on(
-    tags: &HashMap<Tag, (u32, Hop)>,
-    sessions: &mut [Option<Box<Session>>],
-    node: NodeId,
-    tag: Tag,
-    packet: &[u8],
-    loan: &mut Loan<'_>,
-) {
-    let known = tags.get(&tag).filter(|(_, hop)| hop.node == node);
-    let session =
-        known.and_then(|&(slot, hop)| Some((sessions.get_mut(slot as usize)?.as_mut()?, hop)));
-    match session {
-        Some((session, hop)) => session.handle_node_packet(hop, packet, loan),
-        None if loan.ways.early.keep_inbound(node, tag, packet) => {}
-        None => loan.ways.drop(Reason::UnknownTag),
-    }
-}
-
 /// The session at home here, if it is still the same.
 fn session(sessions: &mut [Option<Box<Session>>], home: Home) -> Option<&mut Session> {
     let session = sessions.get_mut(home.slot as usize)?.as_mut()?;
     (session.home == home).then_some(session)
-}
-
-/// Takes everything out of a ring: only an empty one wakes us again.
-fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::Meta, &[u8])) {
-    while ring.pop_batch(BATCH, &mut take) == BATCH {}
-}
-
-fn watch(epoll: impl AsFd, fd: impl AsFd, source: Source) -> io::Result<()> {
-    let data = epoll::EventData::new_u64(source.token());
-    Ok(epoll::add(epoll, fd, data, epoll::EventFlags::IN)?)
 }
 
 /// Where a client's packet is looked for.

@@ -1,7 +1,8 @@
 use std::net::UdpSocket;
 
-use evenkeel_core::{Feedback as Takes, Incarnation, NodeId, PayloadType, Stream};
-use evenkeel_media::rtcp;
+use evenkeel_core::forward::Reason;
+use evenkeel_core::{Feedback as Takes, Incarnation, NodeId, PayloadType, RtcpPort, Stream};
+use evenkeel_media::{rtcp, rtp};
 use tokio::sync::mpsc;
 
 use super::super::early::Patience;

@@ -1,0 +1,179 @@
+//! What the core wants, done: by workers, drivers, probers and policies.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_core::{
+    CloseReason, Hop, NodeId, NotOpened, Offer, Output, Plan, RoomId, RouteCell, RtcpPort,
+    SessionId,
+};
+
+use super::driver::{Act, Clock, Wish};
+use super::thread::{Control, draw, fill};
+use super::words::Caller;
+use crate::flows::Home;
+use crate::worker::{Command, Dscp, Install};
+
+impl Control {
+    /// Does what the core wants, until it wants nothing more, and wakes the workers that were told something.
+    pub(super) fn drain(&mut self) {
+        loop {
+            let clock = Clock::read();
+            self.gateway.handle_timeout(clock.now);
+            while let Some(output) = self.gateway.poll_output() {
+                self.obey(output, clock);
+            }
+            match self.drivers.handle_timeout(clock) {
+                Some(act) => self.act(Some(act)),
+                None => break,
+            }
+        }
+        for worker in std::mem::take(&mut self.rung) {
+            self.workers[usize::from(worker)].bell.ring();
+        }
+    }
+
+    fn obey(&mut self, output: Output, clock: Clock) {
+        match output {
+            Output::Ask(ask) => {
+                if let Err((id, fault)) = self.policies.ask(ask) {
+                    self.gateway.handle_answer(id, Err(fault), clock.now);
+                }
+            }
+            Output::Install { session, room: _, offer, route, plan } => {
+                self.install(session, &offer, route, plan, clock.now);
+            }
+            Output::Open { session, room, hop } => {
+                let wish = self.wish(session, room, hop);
+                let random = &self.random;
+                let act =
+                    wish.and_then(|wish| self.drivers.open(&wish, &mut || draw(random), clock));
+                match act {
+                    Some(act) => self.act(Some(act)),
+                    None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
+                }
+            }
+            Output::CloseAt { session, hop } => {
+                let act = self.drivers.close(session, hop, clock);
+                self.act(act);
+                if let Some(home) = self.homes.get(session).map(|resident| resident.home) {
+                    self.command(home.worker, Command::Detach { home, hop });
+                }
+            }
+            Output::Reply { offer, result } => self.reply(offer, result),
+            Output::Plan { session, plan } => {
+                self.with_home(session, |home| Command::Plan { home, plan });
+            }
+            Output::KeyFrame { sessions } => {
+                for session in sessions {
+                    self.with_home(session, |home| Command::KeyFrame { home });
+                }
+            }
+            Output::End { session, reason } => self.end(session, reason),
+            Output::Probe { node, sequence } => self.probe(node, sequence, clock),
+            Output::Event(event) => self.tell_or_hold(event),
+            Output::Finished => {
+                self.core_finished = true;
+            }
+        }
+    }
+
+    fn wish(&self, session: SessionId, room: RoomId, hop: Hop) -> Option<Wish> {
+        let resident = self.homes.get(session)?;
+        let named = resident.nodes.iter().find(|(node, _)| *node == hop.node);
+        let rtcp_apart = resident.rtcp == RtcpPort::Own;
+        Some(Wish { session, room, hop, address: named.map(|(_, address)| *address), rtcp_apart })
+    }
+
+    fn install(
+        &mut self,
+        session: SessionId,
+        offer: &Offer,
+        route: Arc<RouteCell>,
+        plan: Plan,
+        now: Instant,
+    ) {
+        let random = &self.random;
+        let settled = self.homes.settle(session, offer, &mut |bytes| fill(random, bytes));
+        match settled {
+            Ok((home, client, ports)) => {
+                if let (Some(pending), Some(resident)) =
+                    (self.offers.get(&offer.id), self.homes.get_mut(session))
+                {
+                    let traceparent = pending.wanted.traceparent.clone();
+                    resident.caller = Some(Caller { arrived: pending.arrived, traceparent });
+                }
+                let dscp = self.dscp(&offer.scenario);
+                let media = offer.media.clone();
+                let seed = draw(&self.random);
+                let install =
+                    Install { home, session, media, client, route, plan, dscp, ports, seed };
+                self.command(home.worker, Command::Install(Box::new(install)));
+            }
+            Err(homeless) => {
+                if let Some(pending) = self.offers.get_mut(&offer.id) {
+                    pending.homeless = Some(homeless);
+                }
+                // It cannot be reached; the refusal tells why.
+                let _ = self.gateway.handle_close(session, now);
+            }
+        }
+    }
+
+    fn dscp(&self, scenario: &str) -> Dscp {
+        self.settings.scenario(scenario).map_or(Dscp::default(), |(_, scenario)| Dscp {
+            voice: scenario.dscp.voice,
+            video: scenario.dscp.video,
+        })
+    }
+
+    pub(super) fn act(&mut self, act: Option<Act>) {
+        match act {
+            None => {}
+            Some(Act::Sign { session, node, message }) => {
+                // The session's own worker asks, so that the node learns where its packets go.
+                if let Some(home) = self.homes.get(session).map(|resident| resident.home) {
+                    self.command(home.worker, Command::Sign { node, message });
+                }
+            }
+            Some(Act::Opened { session, hop, leg }) => {
+                self.with_home(session, |home| Command::Attach { home, hop, leg });
+                self.gateway.handle_opened(session, hop, Ok(()), Instant::now());
+            }
+            Some(Act::Refused { session, hop }) => {
+                self.gateway.handle_opened(session, hop, Err(NotOpened), Instant::now());
+            }
+        }
+    }
+
+    fn probe(&mut self, node: NodeId, sequence: u64, clock: Clock) {
+        let prober = self.probers.get(node.0 as usize).and_then(Option::as_ref);
+        if prober.map(|prober| prober.probe(sequence, clock))
+            == Some(Err(std::io::ErrorKind::ConnectionRefused))
+        {
+            self.gateway.handle_kernel_error(node, clock.now);
+        }
+    }
+
+    fn end(&mut self, session: SessionId, reason: CloseReason) {
+        if let Some(resident) = self.homes.evict(session) {
+            let home = resident.home;
+            self.command(home.worker, Command::Remove { home });
+        }
+        if reason == CloseReason::NotOpened {
+            self.closing.remove(&session);
+        }
+    }
+
+    fn with_home(&mut self, session: SessionId, command: impl FnOnce(Home) -> Command) {
+        if let Some(home) = self.homes.get(session).map(|resident| resident.home) {
+            self.command(home.worker, command(home));
+        }
+    }
+
+    fn command(&mut self, worker: u16, command: Command) {
+        // A worker that is gone takes no commands; the process is ending then.
+        let _ = self.workers[usize::from(worker)].commands.send(command);
+        self.rung.insert(worker);
+    }
+}

@@ -1,0 +1,119 @@
+//! From an offer to its reply: whoever asks is told once, and only once the session can carry packets.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use evenkeel_core::{Accepted, Identity, Ingress, Offer, OfferId, Refused};
+use tokio::sync::oneshot;
+
+use super::homes::Homeless;
+use super::thread::Control;
+use super::words::{Failed, Opened, Wanted};
+
+/// An offer whose reply is awaited.
+pub(super) struct Pending {
+    pub(super) wanted: Wanted,
+    pub(super) arrived: Instant,
+    pub(super) homeless: Option<Homeless>,
+    pub(super) reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
+}
+
+impl Control {
+    /// A packet of nobody's came to an open listener: it opens a session, once.
+    pub(super) fn knock(
+        &mut self,
+        listener: u8,
+        source: SocketAddr,
+        payload_type: u8,
+        now: Instant,
+    ) {
+        let scenario = self.homes.udp.get(usize::from(listener)).and_then(|udp| udp.open.clone());
+        let Some(scenario) = scenario.filter(|_| self.knocks.is_new(listener, source, now)) else {
+            return;
+        };
+        let wanted = super::knock::wanted(scenario, listener, source, payload_type);
+        self.offer(wanted, None, now);
+    }
+
+    pub(super) fn offer(
+        &mut self,
+        wanted: Wanted,
+        reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
+        now: Instant,
+    ) {
+        let refuse = |reply: Option<oneshot::Sender<_>>, failed| {
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(failed));
+            }
+        };
+        if let Err(homeless) = self.homes.admits(&wanted.ingress) {
+            return refuse(reply, failed(homeless));
+        }
+        let mut nodes = Vec::new();
+        for (name, address) in &wanted.nodes {
+            match self.node_named(name) {
+                Some(node) => nodes.push((node, *address)),
+                None => return refuse(reply, Failed::UnknownNode(name.clone())),
+            }
+        }
+        let id = OfferId(self.next_offer);
+        self.next_offer += 1;
+        let offer = Offer {
+            id,
+            scenario: wanted.scenario.clone(),
+            room: wanted.room.clone(),
+            labels: wanted.labels.clone(),
+            ingress: wanted.ingress.clone(),
+            media: wanted.media.clone(),
+            nodes,
+        };
+        let pending = Pending { wanted, arrived: now, homeless: None, reply };
+        self.offers.insert(id, pending);
+        self.gateway.handle_offer(offer, now);
+    }
+
+    pub(super) fn reply(&mut self, offer: OfferId, result: Result<Accepted, Refused>) {
+        let Some(pending) = self.offers.remove(&offer) else {
+            return;
+        };
+        let Pending { wanted, arrived: _, homeless, reply } = pending;
+        let answer = match result {
+            Ok(accepted) => match self.homes.get(accepted.session) {
+                Some(resident) => Ok(Opened {
+                    session: accepted.session,
+                    room: accepted.room,
+                    ingress: resident.reached.clone(),
+                    route: accepted.route.load().hops.iter().map(|(hop, _)| *hop).collect(),
+                    admitted_by: accepted.admitted_by,
+                    routed_by: accepted.routed_by,
+                }),
+                None => Err(Failed::Unavailable),
+            },
+            Err(refused) => Err(homeless.map_or(Failed::Refused(refused), failed)),
+        };
+        match reply {
+            Some(reply) => {
+                let opened = answer.as_ref().ok().map(|opened| opened.session);
+                if reply.send(answer).is_err()
+                    && let Some(session) = opened
+                {
+                    // Whoever asked is gone and will never use it.
+                    let _ = self.gateway.handle_close(session, Instant::now());
+                }
+            }
+            None => {
+                if let Ingress::Udp(Identity::Open { address, listener }) = wanted.ingress {
+                    self.knocks.settled(listener, address, answer.is_ok(), Instant::now());
+                }
+            }
+        }
+    }
+}
+
+fn failed(homeless: Homeless) -> Failed {
+    match homeless {
+        Homeless::NoListener => Failed::NoListener,
+        Homeless::AddressTaken(address) => Failed::AddressTaken(address),
+        Homeless::NoResources => Failed::Unavailable,
+    }
+}

@@ -1,0 +1,273 @@
+//! What is said between control and those who speak with it: wants, answers, events, views.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_core::{
+    Decider, Event, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media, NodeId,
+    PolicyName, Refused, RoomId, SessionId,
+};
+
+use crate::worker::{ShedRun, Totals};
+
+/// What a client wants, as the API read it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Wanted {
+    /// Names the scenario.
+    pub scenario: Arc<str>,
+    /// The room's name.
+    pub room: Arc<str>,
+    /// Facts that policies may read.
+    pub labels: Labels,
+    /// How the client reaches the gateway.
+    pub ingress: Ingress,
+    /// What it sends and receives.
+    pub media: Arc<Media>,
+    /// Addresses of this session at `plain` nodes, by name of the node.
+    pub nodes: Vec<(Box<str>, SocketAddr)>,
+    /// The caller's W3C trace context (`traceparent`), as it came.
+    pub traceparent: Option<Box<str>>,
+}
+
+/// What the client needs to send and receive.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Opened {
+    /// The session.
+    pub session: SessionId,
+    /// Its room.
+    pub room: RoomId,
+    /// Where and how it is reached.
+    pub ingress: Reached,
+    /// The hops of its room, best first.
+    pub route: Vec<Hop>,
+    /// Who let it in.
+    pub admitted_by: Decider,
+    /// Who placed its room.
+    pub routed_by: Decider,
+}
+
+/// Where and how the gateway is reached by one client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reached {
+    /// RTP over UDP.
+    Udp {
+        /// Where RTP goes.
+        address: SocketAddr,
+        /// Where RTCP goes, if not there.
+        rtcp: Option<SocketAddr>,
+        /// For connectivity checks: user fragment and password.
+        credentials: Option<(Box<str>, Box<str>)>,
+    },
+    /// RTP over QUIC.
+    Quic {
+        /// Where the endpoint listens.
+        address: SocketAddr,
+        /// SHA-256 of its certificate.
+        certificate_sha256: [u8; 32],
+        /// The flow the client sends with.
+        flow_to_gateway: u64,
+        /// The flow it is sent with.
+        flow_from_gateway: u64,
+    },
+}
+
+/// Why control did not do what was asked.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Failed {
+    /// The offer was refused.
+    Refused(Refused),
+    /// What an operator asked for cannot be.
+    Impossible(Impossible),
+    /// No listener takes clients of this kind.
+    NoListener,
+    /// Another session has the client's address.
+    AddressTaken(SocketAddr),
+    /// The offer names a node that is not configured.
+    UnknownNode(Box<str>),
+    /// A policy could not be replaced: why.
+    Policy(Box<str>),
+    /// Control is busy or gone.
+    Unavailable,
+}
+
+/// What happened, and when.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Told {
+    /// Wall-clock time.
+    pub at: SystemTime,
+    /// What.
+    pub event: Happened,
+    /// With [`Event::Closed`]: what the session carried.
+    pub totals: Option<Totals>,
+    /// With [`Event::Opened`]: who asked for it, as far as tracing is concerned.
+    pub caller: Option<Caller>,
+}
+
+/// Who asked for a session, as far as tracing is concerned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller {
+    /// When the request came.
+    pub arrived: Instant,
+    /// Its W3C `traceparent`, as it came.
+    pub traceparent: Option<Box<str>>,
+}
+
+/// What happened: in the core, or to a policy.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Happened {
+    /// The core says so.
+    Core(Event),
+    /// A revision was activated, refused or rolled back.
+    Rollout(Rollout),
+    /// A rung kept packets from a session's client, by number.
+    Shed {
+        /// The session.
+        session: SessionId,
+        /// Which packets.
+        run: ShedRun,
+    },
+}
+
+/// One session as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SessionView {
+    /// The session.
+    pub session: SessionId,
+    /// Its room's name.
+    pub room: Arc<str>,
+    /// Its scenario.
+    pub scenario: Arc<str>,
+    /// How it is reached.
+    pub ingress: Ingress,
+    /// Where its packets go now.
+    pub hop: Option<Hop>,
+    /// Its rung.
+    pub rung: u8,
+    /// Its cap, kbit/s; 0: none.
+    pub cap_kbps: u32,
+    /// As measured last.
+    pub measures: Measures,
+    /// What it carried so far.
+    pub totals: Totals,
+    /// How long it has been open.
+    pub age: Duration,
+}
+
+/// One node as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeView {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its region.
+    pub region: Box<str>,
+    /// Its zone.
+    pub zone: Box<str>,
+    /// Its newest incarnation.
+    pub incarnation: Incarnation,
+    /// Its health.
+    pub health: Health,
+    /// Whether it takes new rooms.
+    pub draining: bool,
+    /// Load and reserves, thousandths of its capacity.
+    pub load_permille: u32,
+    /// Rooms on it.
+    pub rooms: u32,
+    /// Smoothed round trip to it.
+    pub round_trip: Option<Duration>,
+}
+
+/// One policy as it stands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PolicyView {
+    /// The policy.
+    pub policy: PolicyName,
+    /// The plugin's name and version.
+    pub plugin: Box<str>,
+    /// The revision that answers; none where it failed and the native default stands in.
+    pub revision: Option<Arc<str>>,
+    /// The revision before it, to which a rollback leads.
+    pub previous: Option<Arc<str>>,
+    /// Where it came from: `embedded`, a file, or `pushed`.
+    pub origin: Box<str>,
+    /// Calls so far.
+    pub calls: u64,
+    /// Faults so far.
+    pub faults: u64,
+}
+
+/// How replacing a policy went.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Rollout {
+    /// The policy.
+    pub policy: PolicyName,
+    /// What became of it.
+    pub outcome: RolloutOutcome,
+    /// The revision in question.
+    pub revision: Option<Arc<str>>,
+    /// The revision that stood before.
+    pub previous: Option<Arc<str>>,
+    /// Why, where it was refused or rolled back.
+    pub reason: Option<Box<str>>,
+    /// From the decision to the first question it would answer.
+    pub activate: Duration,
+}
+
+/// What became of a revision.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RolloutOutcome {
+    /// It answers now.
+    Activated,
+    /// It never answered; the one before stands.
+    Refused,
+    /// It answered, failed, and the one before is back.
+    RolledBack,
+}
+
+impl RolloutOutcome {
+    /// The word in the API and in records: `rolled-back`.
+    pub fn name(self) -> &'static str {
+        match self {
+            RolloutOutcome::Activated => "activated",
+            RolloutOutcome::Refused => "refused",
+            RolloutOutcome::RolledBack => "rolled-back",
+        }
+    }
+}
+
+/// The gateway as a whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Status {
+    /// The region it is in.
+    pub region: Box<str>,
+    /// How long it has run.
+    pub up: Duration,
+    /// Sessions that are live.
+    pub sessions: usize,
+    /// Rooms.
+    pub rooms: usize,
+    /// Whether it admits new sessions.
+    pub admitting: bool,
+    /// Packets handed on to nodes.
+    pub packets_to_node: u64,
+    /// Packets handed on to clients.
+    pub packets_to_client: u64,
+    /// Bytes of the packets handed on to nodes.
+    pub bytes_to_node: u64,
+    /// Bytes of the packets handed on to clients.
+    pub bytes_to_client: u64,
+    /// Key frames asked of nodes.
+    pub key_frames_to_node: u64,
+    /// Key frames asked of clients.
+    pub key_frames_to_client: u64,
+    /// Packets dropped, by reason; those that never happened are left out.
+    pub drops: Vec<(&'static str, u64)>,
+    /// Bound UDP listeners and the QUIC endpoint, as clients reach them.
+    pub udp: Vec<SocketAddr>,
+    /// The QUIC endpoint, if there is one.
+    pub quic: Option<SocketAddr>,
+    /// Counts of the QUIC endpoint by word.
+    pub quic_counts: Vec<(&'static str, u64)>,
+}

@@ -1,0 +1,84 @@
+//! How nodes are reached, opened and probed.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use evenkeel_media::trunk::message::Secret;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Failure;
+use super::sockets::SOCKET_BUFFER;
+use crate::control::{Driver, Family, ProbeWay};
+use crate::settings::{self, Settings};
+
+/// One connected socket per node with trunk legs.
+pub(super) fn trunks(settings: &Settings) -> Result<Vec<Option<UdpSocket>>, Failure> {
+    // A bundle carries packets of every kind; it travels as the most urgent of them does.
+    let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
+    let dscp =
+        scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0);
+    settings.nodes.iter().map(|node| trunk(node, dscp)).collect()
+}
+
+fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> {
+    if matches!(node.driver, settings::Driver::Plain { .. }) {
+        return Ok(None);
+    }
+    let connect = || -> std::io::Result<UdpSocket> {
+        let socket =
+            Socket::new(Domain::for_address(node.address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+        // The traffic class holds the code point in its upper six bits (RFC 2474, 3).
+        let class = u32::from(dscp) << 2;
+        if node.address.is_ipv4() {
+            socket.set_tos_v4(class)?;
+        } else {
+            socket.set_tclass_v6(class)?;
+        }
+        socket.connect(&node.address.into())?;
+        Ok(socket.into())
+    };
+    let unreachable =
+        |error| Failure::Node { node: (*node.name).into(), address: node.address, error };
+    connect().map(Some).map_err(unreachable)
+}
+
+/// The kind of addresses of nodes with port legs.
+pub(super) fn port_legs(settings: &Settings) -> Option<Family> {
+    let plain = |node: &&settings::Node| matches!(node.driver, settings::Driver::Plain { .. });
+    let mut addresses = settings.nodes.iter().filter(plain).map(|node| node.address);
+    let first = addresses.next()?;
+    let v6 = first.is_ipv6() || addresses.any(|address| address.is_ipv6());
+    Some(if v6 { Family::V6 } else { Family::V4 })
+}
+
+fn secret(node: &settings::Node, secret: &settings::Secret) -> Result<Secret, Failure> {
+    Secret::new(secret.bytes()).map_err(|_| Failure::Secret { node: (*node.name).into() })
+}
+
+pub(super) fn drivers(settings: &Settings) -> Result<Vec<Driver>, Failure> {
+    let driver = |node: &settings::Node| match &node.driver {
+        settings::Driver::Plain { .. } => Ok(Driver::Plain(node.address)),
+        settings::Driver::Agent { secret: shared } => Ok(Driver::Agent(secret(node, shared)?)),
+    };
+    settings.nodes.iter().map(driver).collect()
+}
+
+pub(super) fn probes(settings: &Settings) -> Result<Vec<Option<(SocketAddr, ProbeWay)>>, Failure> {
+    let way = |node: &settings::Node| {
+        Ok(match &node.driver {
+            settings::Driver::Plain { probe: settings::Probe::None } => None,
+            settings::Driver::Plain { probe: settings::Probe::Stun } => {
+                Some((node.address, ProbeWay::Stun))
+            }
+            settings::Driver::Plain { probe: settings::Probe::Echo } => {
+                Some((node.address, ProbeWay::Echo))
+            }
+            settings::Driver::Agent { secret: shared } => {
+                Some((node.address, ProbeWay::Signed(secret(node, shared)?)))
+            }
+        })
+    };
+    settings.nodes.iter().map(way).collect()
+}

@@ -1,0 +1,159 @@
+//! The policies of a configuration: started with the gateway, and what a reload changes of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use evenkeel_core::{Entry, EntryKind, Hook, PolicyName};
+use tokio::sync::mpsc;
+
+use super::Failure;
+use crate::policy::{self, Policies, Source};
+use crate::settings::{self, Plugin, Settings};
+
+/// Starts every policy of the configuration and puts its first revision in force: a gateway does not start with a
+/// policy that does not run.
+pub(super) fn policies(
+    settings: &Settings,
+    core: &evenkeel_core::Settings,
+    words: mpsc::Sender<policy::Word>,
+) -> Result<Policies, Failure> {
+    let mut policies = Policies::new(catalog(core), words);
+    for set in &settings.sets {
+        for hook in Hook::ALL {
+            let Some(binding) = set.binding(hook) else {
+                continue;
+            };
+            let policy = PolicyName { set: set.name.clone(), hook };
+            let failed =
+                |reason: String| Failure::Policy { policy: policy.clone(), reason: reason.into() };
+            let source = source(&binding.plugin, binding.settings.clone()).map_err(failed)?;
+            policies.start(policy.clone())?;
+            let workshop =
+                policies.workshop(&policy).ok_or_else(|| failed("it was not started".into()))?;
+            let rollout = policy::prepare(&workshop, source);
+            if let Some(reason) = rollout.reason {
+                return Err(Failure::Policy { policy: policy.clone(), reason });
+            }
+        }
+    }
+    Ok(policies)
+}
+
+/// Has a binding's plugin take its settings; what is wrong, at its place in the file.
+pub(crate) fn try_binding(
+    engine: &evenkeel_host::Engine,
+    settings: &Settings,
+    binding: &settings::Binding,
+) -> Result<(), Box<settings::Invalid>> {
+    use evenkeel_host::Refused;
+    let at_plugin =
+        |found: String| Box::new(binding.invalid("plugin", found, "a plugin that runs"));
+    let source = source(&binding.plugin, binding.settings.clone()).map_err(at_plugin)?;
+    let component = evenkeel_host::Component::vet(engine, &source.bytes)
+        .map_err(|refused| at_plugin(refused.to_string()))?;
+    let catalog = catalog(&settings.core());
+    evenkeel_host::Policy::install(
+        engine,
+        &component,
+        binding.hook,
+        source.settings,
+        catalog,
+        source.seed,
+    )
+    .map(drop)
+    .map_err(|refused| match refused {
+        Refused::Setting { path, expected, found } => {
+            Box::new(binding.invalid(path.trim_start_matches("$."), found, expected))
+        }
+        refused => at_plugin(refused.to_string()),
+    })
+}
+
+/// A plugin's bytes, from the binary or from its file.
+pub(crate) fn source(plugin: &Plugin, settings: serde_json::Value) -> Result<Source, String> {
+    let (bytes, origin) = match plugin {
+        Plugin::Shipped(name) => {
+            let shipped = evenkeel_host::shipped().iter().find(|shipped| shipped.name == *name);
+            let shipped = shipped.ok_or_else(|| format!("no plugin {name} is in this binary"))?;
+            (shipped.bytes.to_vec(), "embedded".to_owned())
+        }
+        Plugin::File(path) => {
+            let bytes = std::fs::read(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            (bytes, path.display().to_string())
+        }
+    };
+    Ok(Source { bytes, settings, origin: origin.into(), seed: fastrand::u64(..) })
+}
+
+/// Everything that questions speak of by number, with its name.
+fn catalog(core: &evenkeel_core::Settings) -> Vec<Entry> {
+    let entry = |kind, id: usize, parent: u32, name: &str| Entry {
+        kind,
+        id: id as u64,
+        parent: u64::from(parent),
+        name: name.into(),
+        labels: Vec::new(),
+    };
+    let regions =
+        core.regions.iter().enumerate().map(|(id, name)| entry(EntryKind::Region, id, 0, name));
+    let zones = core
+        .zones
+        .iter()
+        .enumerate()
+        .map(|(id, zone)| entry(EntryKind::Zone, id, zone.region.0, &zone.name));
+    let nodes = core
+        .nodes
+        .iter()
+        .enumerate()
+        .map(|(id, node)| entry(EntryKind::Node, id, node.zone.0, &node.name));
+    let home = &core.regions[core.home.0 as usize];
+    regions
+        .chain(zones)
+        .chain(nodes)
+        .chain([entry(EntryKind::Home, 0, core.home.0, home)])
+        .collect()
+}
+
+/// Whether anything but policy sets differs: that needs a restart.
+pub(crate) fn differs_beyond_policies(old: &Settings, new: &Settings) -> bool {
+    let scenarios = |settings: &Settings| settings.core().scenarios;
+    old.gateway != new.gateway
+        || old.listens != new.listens
+        || old.regions != new.regions
+        || old.nodes != new.nodes
+        || old.admin != new.admin
+        || old.telemetry != new.telemetry
+        || old.limits != new.limits
+        || old.detector != new.detector
+        || scenarios(old) != scenarios(new)
+}
+
+/// The bindings that differ between two settings, or whose plugin's file changed: what a reload rolls out.
+pub(crate) fn changed_bindings(
+    old: &Settings,
+    new: &Settings,
+    changed: &BTreeSet<PathBuf>,
+) -> BTreeMap<PolicyName, settings::Binding> {
+    let bindings = |settings: &Settings| -> BTreeMap<PolicyName, settings::Binding> {
+        let of_set = |set: &settings::PolicySet| {
+            let name = set.name.clone();
+            set.bindings
+                .clone()
+                .into_iter()
+                .map(move |binding| (PolicyName { set: name.clone(), hook: binding.hook }, binding))
+        };
+        settings.sets.iter().flat_map(of_set).collect()
+    };
+    let standing = bindings(old);
+    bindings(new)
+        .into_iter()
+        .filter(|(name, binding)| {
+            let rebuilt = matches!(&binding.plugin, Plugin::File(path) if changed.contains(path));
+            let differs = |old: &settings::Binding| {
+                old.plugin != binding.plugin || old.settings != binding.settings
+            };
+            rebuilt || standing.get(name).is_none_or(differs)
+        })
+        .collect()
+}

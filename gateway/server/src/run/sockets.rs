@@ -1,0 +1,155 @@
+//! The sockets that clients reach, and the rings between threads.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Failure;
+use crate::control::UdpListener;
+use crate::flows::Flows;
+use crate::settings::{self, Ingress, Settings};
+use crate::worker::ListenerParts;
+use crate::{quic, ring};
+
+/// Packets between two threads that may wait: 20 ms at 100,000 packets a second.
+const RING_SLOTS: usize = 2_048;
+
+/// Bytes that a socket may hold for us: 20 ms of a busy port. The kernel takes less where its limit is lower.
+pub(super) const SOCKET_BUFFER: usize = 4 << 20;
+
+/// The UDP listeners as clients reach them, and each worker's sockets for them.
+pub(super) fn listeners(
+    settings: &Settings,
+    workers: usize,
+) -> Result<(Vec<UdpListener>, Vec<Vec<ListenerParts>>), Failure> {
+    let mut reached = Vec::new();
+    let mut parts: Vec<Vec<ListenerParts>> = (0..workers).map(|_| Vec::new()).collect();
+    for listen in &settings.listens {
+        let Ingress::Udp { identities, open, rtcp } = &listen.ingress else {
+            continue;
+        };
+        let mut bound = listen.address;
+        let mut bound_rtcp = match rtcp {
+            settings::Rtcp::Mux => None,
+            settings::Rtcp::Own(port) => Some(SocketAddr::new(listen.address.ip(), *port)),
+        };
+        for address in std::iter::once(&bound).chain(&bound_rtcp) {
+            require_free(*address)?;
+        }
+        for worker in &mut parts {
+            let rtp = shared_socket(&mut bound)?;
+            let rtcp = bound_rtcp.as_mut().map(shared_socket).transpose()?;
+            worker.push(ListenerParts { rtp, rtcp, open: open.is_some() });
+        }
+        let takes = |identity| identities.contains(&identity);
+        reached.push(UdpListener {
+            address: advertised(listen.advertise, bound),
+            rtcp: bound_rtcp.map(|rtcp| {
+                advertised(listen.advertise.map(|at| (at.ip(), rtcp.port()).into()), rtcp)
+            }),
+            bound,
+            declared: takes(settings::Identity::Declared),
+            declared_ip: takes(settings::Identity::DeclaredIp),
+            stun: takes(settings::Identity::Stun),
+            open: open.clone(),
+        });
+    }
+    Ok((reached, parts))
+}
+
+/// What clients are told: what the configuration names, port 0 being the one listened on.
+fn advertised(named: Option<SocketAddr>, bound: SocketAddr) -> SocketAddr {
+    match named {
+        Some(named) if named.port() == 0 => SocketAddr::new(named.ip(), bound.port()),
+        Some(named) => named,
+        None => bound,
+    }
+}
+
+pub(super) fn advertised_quic(settings: &Settings, bound: SocketAddr) -> SocketAddr {
+    let named =
+        settings.listens.iter().find(|listen| matches!(listen.ingress, Ingress::Quic { .. }));
+    advertised(named.and_then(|listen| listen.advertise), bound)
+}
+
+/// Sockets that share a port share it with another gateway of the same user as well, and each would get a part of
+/// everybody's packets: one that does not share finds out.
+fn require_free(address: SocketAddr) -> Result<(), Failure> {
+    let listen = |error| Failure::Listen { address, error };
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
+        .map_err(listen)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false).map_err(listen)?;
+    }
+    socket.bind(&address.into()).map_err(listen)
+}
+
+/// A socket that shares its port with those of other workers. The first settles a port that was left open.
+fn shared_socket(address: &mut SocketAddr) -> Result<UdpSocket, Failure> {
+    let listen = |error| Failure::Listen { address: *address, error };
+    let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, Some(Protocol::UDP))
+        .map_err(listen)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false).map_err(listen)?;
+    }
+    socket.set_reuse_port(true).map_err(listen)?;
+    socket.set_nonblocking(true).map_err(listen)?;
+    // More is better, and less is no reason not to run.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.bind(&(*address).into()).map_err(listen)?;
+    let socket = UdpSocket::from(socket);
+    *address = socket.local_addr()?;
+    Ok(socket)
+}
+
+pub(super) type QuicRings = Vec<(ring::Receiver, ring::Sender)>;
+
+/// The QUIC endpoint, if one is configured, and for each worker a ring from it and one to it.
+pub(super) fn quic(
+    settings: &Settings,
+    flows: &Arc<Flows>,
+    workers: usize,
+) -> Result<(Option<quic::Thread>, QuicRings), Failure> {
+    let listen = settings.listens.iter().find_map(|listen| match &listen.ingress {
+        Ingress::Quic { certificate } => Some((listen.address, certificate)),
+        Ingress::Udp { .. } => None,
+    });
+    let Some((address, certificate)) = listen else {
+        return Ok((None, Vec::new()));
+    };
+    let mut quic_settings = quic::Settings::at(address);
+    if let Some(files) = certificate {
+        quic_settings.certificate =
+            quic::Certificate::Files { chain: files.chain.clone(), key: files.key.clone() };
+    }
+    let (mut to_workers, mut from_workers, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..workers {
+        let (to_worker, from_quic) = ring::channel(RING_SLOTS)?;
+        let (to_quic, from_worker) = ring::channel(RING_SLOTS)?;
+        to_workers.push(to_worker);
+        from_workers.push(from_worker);
+        ends.push((from_quic, to_quic));
+    }
+    // Workers take theirs from the end.
+    ends.reverse();
+    let thread = quic::start(quic_settings, Arc::clone(flows), to_workers, from_workers)?;
+    Ok((Some(thread), ends))
+}
+
+pub(super) type WorkerRings = Vec<(Vec<ring::Receiver>, Vec<Option<ring::Sender>>)>;
+
+/// For each worker: rings from all others, and to each other by its number.
+pub(super) fn rings_between(workers: usize) -> Result<WorkerRings, Failure> {
+    let mut ends: WorkerRings =
+        (0..workers).map(|_| (Vec::new(), (0..workers).map(|_| None).collect())).collect();
+    for from in 0..workers {
+        for to in (0..workers).filter(|to| *to != from) {
+            let (sender, receiver) = ring::channel(RING_SLOTS)?;
+            ends[from].1[to] = Some(sender);
+            ends[to].0.push(receiver);
+        }
+    }
+    Ok(ends)
+}

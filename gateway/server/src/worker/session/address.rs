@@ -1,0 +1,88 @@
+//! Where a session's client is reached over UDP, and who may be heard as that client.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use evenkeel_core::RtcpPort;
+use evenkeel_media::{demux, rtp};
+
+use super::Session;
+use crate::worker::command::Client;
+
+/// Addresses that passed a check and may send, at a time: old ones stay valid for a moment after a rebinding.
+const CHECKED_MAX: usize = 4;
+
+/// Where a UDP client is reached.
+#[derive(Default)]
+pub(super) struct Address {
+    pub(super) rtp: Option<(u8, SocketAddr)>,
+    pub(super) rtcp: Option<(u8, SocketAddr)>,
+    /// Whether a check ever carried USE-CANDIDATE: then only such a check moves it.
+    pub(super) nominated: bool,
+    pub(super) consent: Option<Instant>,
+    /// Addresses that passed a check, the newest last.
+    pub(super) checked: Vec<(u8, SocketAddr)>,
+}
+
+impl Session {
+    /// A check that holds came from this address. Media goes to the last that was nominated or, if none ever was, to
+    /// the last that passed and sent media. The address that may no longer send, if one gives way.
+    pub(crate) fn checked(
+        &mut self,
+        from: (u8, SocketAddr),
+        nominated: bool,
+        now: Instant,
+    ) -> Option<(u8, SocketAddr)> {
+        self.measure.heard(now);
+        self.address.consent = Some(now);
+        self.address.nominated |= nominated;
+        if nominated || self.address.rtp.is_none() {
+            self.address.rtp = Some(from);
+        }
+        self.address.checked.retain(|known| *known != from);
+        self.address.checked.push(from);
+        (self.address.checked.len() > CHECKED_MAX).then(|| self.address.checked.remove(0))
+    }
+
+    /// The client sent media from this address, which passed a check.
+    pub(crate) fn heard_from(&mut self, from: (u8, SocketAddr)) {
+        if self.client == Client::Stun && !self.address.nominated {
+            self.address.rtp = Some(from);
+        }
+    }
+
+    /// Whether the first packet from this port fixes it as the client's: valid RTP of a declared payload type.
+    pub(crate) fn learn(&mut self, from: (u8, SocketAddr), packet: &[u8]) -> bool {
+        let declared = demux::classify(packet) == demux::Kind::Rtp
+            && rtp::Header::parse(packet)
+                .is_ok_and(|header| self.media.payload_type(header.payload_type).is_some());
+        if declared {
+            let (listener, address) = from;
+            self.address.rtp = Some(from);
+            self.address.checked.push(from);
+            if self.media.rtcp == RtcpPort::Own {
+                // RFC 3550, 11: RTCP on the next higher port.
+                let port = address.port().wrapping_add(1);
+                let rtcp = (listener, SocketAddr::new(address.ip(), port));
+                self.address.rtcp = Some(rtcp);
+                self.address.checked.push(rtcp);
+            }
+        }
+        declared
+    }
+
+    /// Whether a packet that was looked up a moment ago may still come from there: what was learned since then counts.
+    pub(crate) fn takes_from(&self, from: (u8, SocketAddr)) -> bool {
+        !matches!(self.client, Client::DeclaredIp { .. }) || self.address.checked.contains(&from)
+    }
+
+    /// Whether its client's port is still to be learned.
+    pub(crate) fn learns(&self) -> bool {
+        matches!(self.client, Client::DeclaredIp { .. }) && self.address.rtp.is_none()
+    }
+
+    /// Addresses that this session taught the flow table.
+    pub(crate) fn learned(&self) -> &[(u8, SocketAddr)] {
+        &self.address.checked
+    }
+}

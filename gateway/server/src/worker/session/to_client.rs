@@ -1,0 +1,205 @@
+//! From a node to the client: only the room's hop, continued in number and time whichever hop that is.
+
+use std::time::Duration;
+
+use evenkeel_core::forward::{self, Reason, Verdict};
+use evenkeel_core::{Hop, Kind, RtcpPort, Srtp};
+use evenkeel_media::continuity::{Epoch, Pass, Switch, Withheld};
+use evenkeel_media::{demux, rtp};
+
+use super::{Loan, Session};
+use crate::worker::command::{Client, Report, ShedRun};
+use crate::worker::stamps::Way;
+use crate::worker::ways::{Side, Ways};
+
+/// Without a connectivity check for so long, nothing is sent to the client any more (RFC 7675).
+const CONSENT: Duration = Duration::from_secs(30);
+
+impl Session {
+    /// A packet that a hop sent for the client.
+    pub(crate) fn handle_node_packet(&mut self, from: Hop, packet: &[u8], loan: &mut Loan<'_>) {
+        let kind = demux::classify(packet);
+        let header = match kind {
+            demux::Kind::Rtp => match rtp::Header::parse(packet) {
+                Ok(header) => Some(header),
+                Err(_) => return loan.ways.drop(Reason::Malformed),
+            },
+            demux::Kind::Rtcp => None,
+            _ => return loan.ways.drop(Reason::Malformed),
+        };
+        let payload_type = header.as_ref().map(|header| header.payload_type);
+        let verdict = {
+            let route = self.route.load();
+            forward::to_client(from, payload_type, &self.plan, &route, loan.board, loan.now)
+        };
+        let leaving = match verdict {
+            Verdict::Pass { leaving, .. } => leaving,
+            Verdict::Drop(reason) => {
+                if let (Reason::Shed, Some(header)) = (reason, &header) {
+                    self.totals.shed += 1;
+                    self.note_shed(from, header, loan);
+                }
+                return loan.ways.drop(reason);
+            }
+        };
+        if !leaving && self.hearing != Some(from) {
+            self.hear(from);
+        }
+        // What the hop that was left still delivers belongs to the epoch before.
+        let left = leaving && self.hearing != Some(from);
+        let epoch = Epoch(u64::from(self.switches).saturating_sub(u64::from(left)));
+        match header {
+            Some(header) => self.rtp_to_client(from, epoch, &header, packet, loan),
+            None => self.rtcp_to_client(epoch, packet, loan),
+        }
+    }
+
+    /// What is shed is told by number, so that nobody takes it for loss, and leaves no gap in the client's numbers.
+    fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
+        if self.hearing != Some(from) {
+            self.hear(from);
+        }
+        let epoch = Epoch(u64::from(self.switches));
+        let rate =
+            self.media.payload_type(header.payload_type).map(|(_, payload)| payload.clock_rate);
+        let Some(Withheld { ssrc, after, ahead }) =
+            rate.and_then(|rate| self.continuity.withhold(epoch, header, rate, loan.now))
+        else {
+            return;
+        };
+        if let Some((run, _)) = &mut self.shed
+            && (run.ssrc, run.after) == (ssrc, after)
+            && run.first + run.packets == ahead
+        {
+            run.packets += 1;
+            return;
+        }
+        self.tell_shed(loan.ways);
+        self.shed = Some((ShedRun { ssrc, after, first: ahead, packets: 1 }, loan.now));
+    }
+
+    pub(crate) fn tell_shed(&mut self, ways: &Ways) {
+        if let Some((run, _)) = self.shed.take() {
+            ways.report(Report::Shed { session: self.id, run });
+        }
+    }
+
+    /// From here on this hop's packets reach the client.
+    fn hear(&mut self, hop: Hop) {
+        let before = self.hearing.replace(hop);
+        if before.is_some() {
+            self.totals.switches += 1;
+            self.feedback.want_key_frame();
+        }
+        self.switches += 1;
+        let leaving = self.route.load().leaving.map(|(left, _)| left);
+        let epoch = Epoch(u64::from(self.switches));
+        if before.is_some() && leaving == before {
+            self.continuity.switched(epoch, Switch::Planned { lead: Duration::ZERO });
+        } else {
+            self.continuity.switched(epoch, Switch::Failover);
+            self.continuity.close_previous();
+        }
+    }
+
+    fn rtp_to_client(
+        &mut self,
+        from: Hop,
+        epoch: Epoch,
+        header: &rtp::Header,
+        packet: &[u8],
+        loan: &mut Loan<'_>,
+    ) {
+        let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
+            return loan.ways.drop(Reason::UndeclaredPayload);
+        };
+        let pass = self.continuity.pass(epoch, header, payload.clock_rate, loan.now);
+        let rewrite = match pass {
+            Pass::Untouched => None,
+            Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
+            Pass::Stale | Pass::Duplicate => return loan.ways.drop(Reason::Stale),
+        };
+        if kind == Kind::Video
+            && let Some(request) = self.feedback.key_frame_request(header.ssrc)
+        {
+            loan.ways.stamps.asked_key_frame(Way::ToNode);
+            self.send_to_node(from, Side::Rtcp, Kind::Video, &request, loan);
+        }
+        self.totals.packets_down += 1;
+        self.totals.bytes_down += packet.len() as u64;
+        self.measure.sent(packet.len());
+        self.send_to_client(Side::Rtp, kind, packet, loan, |bytes| {
+            if let Some((ssrc, sequence, timestamp)) = rewrite {
+                rtp::set_ssrc(bytes, ssrc);
+                rtp::set_sequence(bytes, sequence);
+                rtp::set_timestamp(bytes, timestamp);
+            }
+        });
+    }
+
+    fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
+        let mut packet = packet.to_vec();
+        let Ok(length) = self.continuity.rtcp_to_client(epoch, &mut packet) else {
+            return loan.ways.drop(Reason::Feedback);
+        };
+        packet.truncate(length);
+        if self.media.srtp == Srtp::Plain {
+            self.measure.note_sender_report(&packet, loan.now);
+        }
+        self.send_to_client(Side::Rtcp, Kind::Audio, &packet, loan, |_| {});
+    }
+
+    pub(super) fn send_to_client(
+        &mut self,
+        side: Side,
+        kind: Kind,
+        packet: &[u8],
+        loan: &mut Loan<'_>,
+        rewrite: impl FnOnce(&mut [u8]),
+    ) {
+        if let Client::Quic { flow_from_gateway } = self.client {
+            // The ring takes bytes as they are, so they are rewritten on the way.
+            let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
+            let Some(bytes) = bytes.get_mut(..packet.len()) else {
+                return loan.ways.drop(Reason::Oversize);
+            };
+            bytes.copy_from_slice(packet);
+            rewrite(bytes);
+            loan.ways.queue_to_quic(self.home, flow_from_gateway, bytes);
+            loan.ways.stamps.passed(Way::ToClient, packet.len());
+            return;
+        }
+        let address = match side {
+            Side::Rtp => self.address.rtp,
+            Side::Rtcp => self.address.rtcp.or(self.address.rtp),
+        };
+        let consent = self.client != Client::Stun
+            || self
+                .address
+                .consent
+                .is_some_and(|at| loan.now.saturating_duration_since(at) < CONSENT);
+        let Some((listener, address)) = address.filter(|_| consent) else {
+            return loan.ways.drop(Reason::NoAddress);
+        };
+        match loan.ways.queue_to_client(
+            (listener, self.side(side)),
+            address,
+            self.dscp_of(kind),
+            packet,
+        ) {
+            Some(bytes) => {
+                rewrite(bytes);
+                loan.ways.stamps.passed(Way::ToClient, packet.len());
+            }
+            None => loan.ways.drop(Reason::NoAddress),
+        }
+    }
+
+    /// The listener's own RTCP port only for clients that keep RTCP apart.
+    fn side(&self, side: Side) -> Side {
+        match self.media.rtcp {
+            RtcpPort::Mux => Side::Rtp,
+            RtcpPort::Own => side,
+        }
+    }
+}
