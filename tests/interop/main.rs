@@ -5,6 +5,7 @@
 
 mod binary;
 mod clients;
+mod demo;
 mod ffmpeg;
 mod gstreamer;
 mod meter;
