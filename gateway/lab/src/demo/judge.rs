@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::cast::{Scenario, Transport};
 use super::chronicle::{Chronicle, Fault, Push, Span};
 use super::report::{
-    Check, Control, Degradation, Failover, Gap, Packets, PolicyCalls, Reload, Report, Rooms,
-    Sessions, Strangers,
+    Check, Control, Degradation, Detection, Failover, Gap, Packets, PolicyCalls, Reload, Report,
+    Rooms, Sessions, Strangers,
 };
 use super::stage::number;
 use super::watch::{at_ns, is_node, word};
@@ -227,7 +227,7 @@ impl<'a> Judge<'a> {
 
     fn failover(&self, fault: &Fault, transport: Transport) -> Failover {
         let condemned = self.condemned(fault);
-        let detect_ms = condemned
+        let detected = condemned
             .map(|event| Spread::of_ns(vec![at_ns(event).saturating_sub(fault.span.from_ns)]));
         let switches: Vec<&Switch> = self
             .switches_of(fault)
@@ -242,7 +242,7 @@ impl<'a> Judge<'a> {
             ingress: ingress(transport),
             node: fault.node.clone(),
             sessions: switches.len(),
-            detect_ms,
+            detect_ms: detected.map(Detection::from).unwrap_or_default(),
             gap_ms: gap(transport, switches.iter().map(|switch| switch.gap_ns()).collect()),
             packets_lost: self.lost_within(&self.account.lost_to_faults, fault.span, transport),
             by_witness: witnesses.map(|witness| (witness, switches.len())).collect(),
@@ -262,7 +262,7 @@ impl<'a> Judge<'a> {
             ingress: ingress(transport),
             node: String::new(),
             sessions: gaps.len(),
-            detect_ms: None,
+            detect_ms: Detection::default(),
             gap_ms: gap(transport, gaps),
             packets_lost: self.lost_within(&self.account.lost, push.span, transport),
             by_witness: BTreeMap::new(),

@@ -58,12 +58,25 @@ pub(super) struct Failover {
     pub(super) ingress: &'static str,
     pub(super) node: String,
     pub(super) sessions: usize,
-    /// From the death until the node was condemned; none where nobody was there to be told.
-    pub(super) detect_ms: Option<Spread>,
+    pub(super) detect_ms: Detection,
     pub(super) gap_ms: Gap,
     pub(super) packets_lost: usize,
     /// Sessions, by each witness that accused the node when it was condemned.
     pub(super) by_witness: BTreeMap<String, usize>,
+}
+
+/// From the death until the node was condemned. Null where no node died, or nobody was there to be told.
+#[derive(Serialize, Clone, Copy, Default, Debug)]
+pub(super) struct Detection {
+    pub(super) p50: Option<f64>,
+    pub(super) p99: Option<f64>,
+    pub(super) max: Option<f64>,
+}
+
+impl From<Spread> for Detection {
+    fn from(Spread { p50, p99, max }: Spread) -> Detection {
+        Detection { p50: Some(p50), p99: Some(p99), max: Some(max) }
+    }
 }
 
 #[derive(Serialize, Clone, Copy, Debug)]

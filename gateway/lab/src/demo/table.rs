@@ -44,7 +44,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     for failover in &report.failovers {
         let spread = failover.gap_ms.spread;
         let condemned =
-            failover.detect_ms.map_or("–".to_owned(), |detect| format!("{:.1}", detect.max));
+            failover.detect_ms.max.map_or("–".to_owned(), |detect| format!("{detect:.1}"));
         writeln!(
             out,
             "{:<34}{:>9}{condemned:>11}{:>10.1}{:>8.1}{:>8.1}{:>7}",
