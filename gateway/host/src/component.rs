@@ -26,7 +26,7 @@ const TYPES: &str = "evenkeel:policy/types@0.1.0";
 #[derive(Clone)]
 pub struct Component(Arc<Vetted>);
 
-struct Vetted {
+pub(crate) struct Vetted {
     manifest: Manifest,
     digest: [u8; 32],
     instance_pre: InstancePre<Inside>,
@@ -47,10 +47,15 @@ impl Component {
     /// Looks at a plugin, a core module or a component, and compiles it.
     ///
     /// Everything that can be refused without compiling is refused before. Compiling takes 10 to 20 ms for a
-    /// policy of usual size.
+    /// policy of usual size; bytes that some policy runs already are not compiled again.
     pub fn vet(engine: &Engine, bytes: &[u8]) -> Result<Component, Refused> {
         if bytes.len() > BINARY_BYTES_MAX {
             return Err(Refused::TooLarge { bytes: bytes.len(), max: BINARY_BYTES_MAX });
+        }
+        let sha = digest(&SHA256, bytes);
+        let digest = sha.as_ref().try_into().expect("SHA-256 has 32 bytes");
+        if let Some(vetted) = engine.recall(&digest) {
+            return Ok(Component(vetted));
         }
         let outline = Outline::read(bytes)?;
         check_imports(&outline)?;
@@ -63,9 +68,9 @@ impl Component {
         check_exports(binary, &manifest)?;
         let (instance_pre, exports) = compile(engine, binary, &manifest)
             .map_err(|error| Refused::Engine { said: format!("{error:#}").into() })?;
-        let sha = digest(&SHA256, bytes);
-        let digest = sha.as_ref().try_into().expect("SHA-256 has 32 bytes");
-        Ok(Component(Arc::new(Vetted { manifest, digest, instance_pre, exports })))
+        let vetted = Arc::new(Vetted { manifest, digest, instance_pre, exports });
+        engine.remember(digest, &vetted);
+        Ok(Component(vetted))
     }
 
     /// What the plugin says of itself.
@@ -151,4 +156,23 @@ fn compile(
         scenario: named(Hook::Scenario).then(|| scenario::GuestIndices::new(&pre)).transpose()?,
     };
     Ok((pre, exports))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shipped;
+
+    #[test]
+    fn bytes_that_a_policy_runs_are_not_compiled_again() {
+        let engine = Engine::new();
+        let [first, second, ..] = shipped() else { panic!("plugins are shipped") };
+        let held = Component::vet(&engine, first.bytes).unwrap();
+        let again = Component::vet(&engine, first.bytes).unwrap();
+        assert!(Arc::ptr_eq(&held.0, &again.0));
+        assert!(!Arc::ptr_eq(&held.0, &Component::vet(&engine, second.bytes).unwrap().0));
+        let digest = *held.digest();
+        drop((held, again));
+        assert!(engine.recall(&digest).is_none(), "what nobody runs is let go");
+    }
 }

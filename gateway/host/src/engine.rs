@@ -1,11 +1,13 @@
 //! The one engine of a process: how plugins are compiled and what every instance shares.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::evenkeel::policy::diag;
+use crate::component::Vetted;
 use crate::guest::Inside;
 use crate::limits::{
     Budgets, MEMORY_BYTES_MAX, MODULES_MAX, POLICIES_MAX, TABLE_ENTRIES_MAX, TABLES_MAX,
@@ -25,6 +27,8 @@ struct Shared {
     wasm: wasmtime::Engine,
     linker: Linker<Inside>,
     budgets: Budgets,
+    /// By digest, what some policy still runs: sets share plugins, and settings change without them.
+    vetted: Mutex<HashMap<[u8; 32], Weak<Vetted>>>,
 }
 
 impl Engine {
@@ -46,7 +50,20 @@ impl Engine {
         diag::add_to_linker::<_, HasSelf<Inside>>(&mut linker, |inside| inside)
             .expect("each import is defined once");
         let ticker = Ticker::start(wasm.clone()).expect("a gateway may start threads at its start");
-        Engine(Arc::new(Shared { ticker, wasm, linker, budgets }))
+        Engine(Arc::new(Shared { ticker, wasm, linker, budgets, vetted: Mutex::default() }))
+    }
+
+    /// What was vetted before from bytes of this digest, while anybody holds it.
+    pub(crate) fn recall(&self, digest: &[u8; 32]) -> Option<Arc<Vetted>> {
+        // Nobody panics while holding it.
+        let vetted = self.0.vetted.lock().unwrap_or_else(PoisonError::into_inner);
+        vetted.get(digest).and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn remember(&self, digest: [u8; 32], plugin: &Arc<Vetted>) {
+        let mut vetted = self.0.vetted.lock().unwrap_or_else(PoisonError::into_inner);
+        vetted.retain(|_, held| held.strong_count() > 0);
+        vetted.insert(digest, Arc::downgrade(plugin));
     }
 
     pub(crate) fn wasm(&self) -> &wasmtime::Engine {

@@ -90,7 +90,7 @@ impl Binding {
 
 fn plugin(raw: &Spanned<String>, origin: &Origin, check: &mut Check) -> Option<Plugin> {
     let name = raw.get_ref();
-    if let Some(shipped) = embedded::PLUGINS.into_iter().find(|shipped| shipped == name) {
+    if let Some(shipped) = embedded::plugins().find(|shipped| shipped == name) {
         return Some(Plugin::Shipped(shipped));
     }
     let is_file = name.ends_with(".wasm") || name.contains('/');
@@ -108,10 +108,10 @@ fn plugin(raw: &Spanned<String>, origin: &Origin, check: &mut Check) -> Option<P
             }
         };
     }
-    let known = embedded::PLUGINS.map(|name| format!("`{name}`")).join(", ");
+    let known = embedded::plugins().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let found = format!("unknown plugin `{name}`");
     let invalid = check.refuse(raw.span(), found, format!("one of {known}, or a Wasm file"));
-    invalid.help = nearest(name, embedded::PLUGINS)
+    invalid.help = nearest(name, embedded::plugins())
         .or_else(|| Some(format!("a file is named with its ending: `{name}.wasm`")));
     None
 }

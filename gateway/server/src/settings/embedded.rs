@@ -6,6 +6,7 @@ pub(super) const SETS: [(&str, &str); 2] = [
     ("live.toml", include_str!("../../../../policies/live.toml")),
 ];
 
-/// The plugins we ship; the host holds their bytes.
-pub(super) const PLUGINS: [&str; 5] =
-    ["admit-capacity", "degrade-ladder", "route-nearest", "scenario-call", "scenario-live"];
+/// The names of the plugins we ship; the host holds their bytes.
+pub(super) fn plugins() -> impl Iterator<Item = &'static str> {
+    evenkeel_host::shipped().iter().map(|shipped| shipped.name)
+}

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{
-    Cause, CloseReason, Decider, Event, Health, Hop, Outcome, PolicyName, Refused, SessionId,
-    Witness,
+    Cause, CloseReason, Decider, Event, Fault, Health, Hop, Outcome, PolicyName, Refused,
+    SessionId, Witness,
 };
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
@@ -143,6 +143,8 @@ impl Recorder {
             }
             Event::Standing { hook: _, policy, fault } => {
                 match fault {
+                    // One slow answer is no alarm; the level below shows a policy that stays late.
+                    Some(Fault::Late) => info!(%policy, "policy answers too late"),
                     Some(fault) => warn!(%policy, fault = fault.name(), "policy fails"),
                     None => info!(%policy, "policy answers again"),
                 }
