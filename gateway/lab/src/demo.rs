@@ -7,6 +7,7 @@ mod cast;
 mod chronicle;
 mod judge;
 mod process;
+mod promises;
 mod report;
 mod stage;
 mod table;

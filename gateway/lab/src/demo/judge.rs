@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::cast::{Scenario, Transport};
 use super::chronicle::{Chronicle, Fault, Push, Span};
+use super::promises;
 use super::report::{
-    Check, Control, Degradation, Detection, Failover, Gap, Packets, PolicyCalls, Reload, Report,
-    Rooms, Sessions, Strangers,
+    Control, Degradation, Detection, Failover, Gap, Packets, PolicyCalls, Reload, Report, Rooms,
+    Sessions, Strangers,
 };
 use super::stage::number;
 use super::watch::{at_ns, is_node, word};
@@ -16,22 +17,10 @@ use crate::clock::nanoseconds;
 use crate::ledger::{Account, Death, Excuses, Ledger, Packet, Path, Spread, Switch, Tolerance};
 use crate::stranger;
 
-/// What a receiver may hear when a node dies, p99.
-const GAP_KILLED_MS: f64 = 50.0;
-/// And when it dies without a word.
-const GAP_SILENT_MS: f64 = 70.0;
-/// Of the rooms, this many per cent are decided otherwise by the policy that is swapped in.
-const DECIDED_OTHERWISE_PERCENT: usize = 10;
 /// How long two ends of a call may hear two nodes: a make-before-break.
 const SPLIT_MAX: Duration = Duration::from_millis(500);
 /// Nobody is silent for so long at the end.
 const LAST_HEARD: Duration = Duration::from_millis(1_500);
-/// Reasons by which a gateway counts each kind of stranger.
-const KNOCK_REASONS: [&str; 3] = ["unknown-source", "bad-integrity", "unknown-flow"];
-/// Spans that a demo makes.
-const SPANS: [&str; 5] =
-    ["session.open", "admission", "policy.decide", "policy.rollout", "node.failover"];
-
 pub(super) fn judge(chronicle: &Chronicle, ledger: &Ledger) -> Report {
     Judge::new(chronicle, ledger).report()
 }
@@ -160,7 +149,7 @@ impl<'a> Judge<'a> {
             checks: Vec::new(),
             ok: false,
         };
-        report.checks = self.checks(&report);
+        report.checks = promises::check(&report);
         report.ok = report.checks.iter().all(|check| check.kept);
         report
     }
@@ -345,103 +334,6 @@ impl<'a> Judge<'a> {
         let spans = spans.into_iter().flatten();
         spans.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?))).collect()
     }
-
-    fn checks(&self, report: &Report) -> Vec<Check> {
-        let mut checks = Vec::new();
-        let mut check = |promise: &str, kept: bool, found: String| {
-            checks.push(Check { promise: promise.to_owned(), kept, found });
-        };
-        let Report { sessions, rooms, packets, degradation, strangers, .. } = report;
-        check("no session is lost", sessions.lost == 0, format!("{} lost", sessions.lost));
-        check("no call is split between nodes", rooms.split == 0, format!("{} split", rooms.split));
-        check(
-            "no packet is lost but to faults",
-            packets.lost == 0,
-            format!("{} lost", packets.lost),
-        );
-        let strays = packets.misdelivered + packets.twice;
-        check("no packet comes twice, or to another room", strays == 0, format!("{strays} did"));
-        let breaks = report.continuity_breaks;
-        check(
-            "numbers and timestamps go on at every switch",
-            breaks == 0,
-            format!("{breaks} breaks"),
-        );
-        for failover in report.failovers.iter().filter(|failover| failover.cause == "node-down") {
-            let (budget, how) = match (failover.silent, failover.unattended) {
-                (true, _) => (GAP_SILENT_MS, "stopped in silence"),
-                (false, false) => (GAP_KILLED_MS, "killed"),
-                (false, true) => (GAP_KILLED_MS, "killed with plugins, API and receiver dead"),
-            };
-            let promise =
-                format!("{how}: {} hears a gap of at most {budget} ms (p99)", failover.ingress);
-            let p99 = failover.gap_ms.spread.p99;
-            let kept = failover.sessions > 0 && p99 <= budget;
-            check(&promise, kept, format!("{p99:.1} ms, {} sessions", failover.sessions));
-        }
-        let seen = degradation.capped > 0 && degradation.voice_only > 0;
-        let given_up =
-            format!("{} capped, {} voice only", degradation.capped, degradation.voice_only);
-        check("a bad network: less is sent, then voice only", seen, given_up);
-        let restored = degradation.restored == degradation.degraded;
-        check(
-            "and all of it comes back",
-            seen && restored,
-            format!("{} of {} restored", degradation.restored, degradation.degraded),
-        );
-        for reload in &report.reloads {
-            let (promise, kept) = if reload.plugin == "good" {
-                let all = rooms.calls + rooms.streams;
-                let enough = reload.rooms_moved * 100 >= all * DECIDED_OTHERWISE_PERCENT;
-                (
-                    "a policy is swapped: 10 % of rooms are decided otherwise".to_owned(),
-                    reload.outcome == "activated" && enough,
-                )
-            } else {
-                let kept_out = matches!(reload.outcome.as_str(), "refused" | "rolled-back");
-                let reasoned = reload.reason.as_ref().is_some_and(|reason| !reason.is_empty());
-                (
-                    format!("{} plugin: it does not come into force", reload.plugin),
-                    kept_out && reasoned,
-                )
-            };
-            let found = format!(
-                "{}, {} rooms, {} packets lost",
-                reload.outcome, reload.rooms_moved, reload.packets_lost
-            );
-            check(&promise, kept && reload.packets_lost == 0, found);
-        }
-        let calls = &report.policy_calls;
-        let decided = calls.applied > 0 && calls.differs_from_native > 0;
-        check(
-            "plugins decide",
-            decided,
-            format!("{} of {} answers applied", calls.applied, calls.total),
-        );
-        let kept_out = strangers.sent > 0 && strangers.forwarded == 0 && strangers.learned == 0;
-        check(
-            "no stranger is forwarded or learned",
-            kept_out,
-            format!("{} knocks", strangers.sent),
-        );
-        let missing = absent(&KNOCK_REASONS, &strangers.counted);
-        check("each kind of stranger is counted", missing.is_empty(), found_of(&missing));
-        let missing = absent(&SPANS, &report.spans_received);
-        check("spans of every kind reached the receiver", missing.is_empty(), found_of(&missing));
-        checks
-    }
-}
-
-/// Those of the names that nothing was counted by; `unknown-flow` counts by `unknown-flow-streams` too.
-fn absent(names: &[&str], counts: &BTreeMap<String, u64>) -> Vec<String> {
-    let is_counted =
-        |name: &str| counts.iter().any(|(key, &count)| key.starts_with(name) && count > 0);
-    let absent = names.iter().filter(|&&name| !is_counted(name));
-    absent.map(|&name| name.to_owned()).collect()
-}
-
-fn found_of(missing: &[String]) -> String {
-    if missing.is_empty() { "all".to_owned() } else { format!("none of {}", missing.join(", ")) }
 }
 
 fn ingress(transport: Transport) -> &'static str {
