@@ -47,6 +47,8 @@ const LAST_WORDS: Duration = Duration::from_millis(700);
 /// The node that is killed, and the one that is stopped: both in the gateway's region.
 const KILLED: &str = "east-b1";
 const STOPPED: &str = "east-a1";
+/// The node that strangers knock at with tags nobody has: it lives to the end, and says then what it counted.
+const KNOCKED: &str = "west-a1";
 
 /// The policy that is pushed: the plugin that ships, with settings that let rooms stay in the zone they named.
 const POLICY: &str = "call/routing";
@@ -116,7 +118,7 @@ impl Play {
         for vice in Vice::ALL {
             self.push_unruly(vice).await?;
         }
-        let knocking = self.knock().await?;
+        let mut knocking = self.knock().await?;
         let (calls, telemetry) = self.leave_alone().await?;
         self.kill_unattended().await?;
         self.stage.require_gateway()?;
@@ -136,7 +138,9 @@ impl Play {
         fleet.finish();
         let dropped = relay.dropped();
         let kept = stage.kept();
-        stage.end().await?;
+        let counted = stage.end().await?;
+        let unknown_tags = counted.get(KNOCKED).and_then(|node| node["unknown_tag"].as_u64());
+        knocking.counted.insert("unknown-tag".to_owned(), unknown_tags.unwrap_or(0));
         let events = watch.heard.all().clone();
         let ledger = books.open().clone();
         let chronicle = Chronicle {
@@ -343,7 +347,7 @@ impl Play {
             stranger.send_checks(gateway, &ufrag, KNOCKS)?;
             stranger.send_bundles(gateway, KNOCKS)?;
             stranger.send_messages(gateway, KNOCKS)?;
-            if let Some(node) = self.stage.address_of(KILLED) {
+            if let Some(node) = self.stage.address_of(KNOCKED) {
                 stranger.send_bundles(node, KNOCKS)?;
             }
             Ok(())

@@ -10,8 +10,8 @@ const GAP_KILLED_MS: f64 = 50.0;
 const GAP_SILENT_MS: f64 = 70.0;
 /// Of the rooms, this many per cent are decided otherwise by the policy that is swapped in.
 const DECIDED_OTHERWISE_PERCENT: usize = 10;
-/// Reasons by which a gateway counts each kind of stranger.
-const KNOCK_REASONS: [&str; 3] = ["unknown-source", "bad-integrity", "unknown-flow"];
+/// Reasons by which each kind of stranger is counted: by the gateway, and by the node that they knock at.
+const KNOCK_REASONS: [&str; 4] = ["unknown-source", "bad-integrity", "unknown-flow", "unknown-tag"];
 /// Spans that a demo makes.
 const SPANS: [&str; 5] =
     ["session.open", "admission", "policy.decide", "policy.rollout", "node.failover"];

@@ -1,5 +1,6 @@
 //! The world: a folder, a receiver of telemetry, six nodes in three regions of two zones, and the gateway.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::SocketAddr;
@@ -133,22 +134,25 @@ impl Stage {
         self.folder.keep.then(|| self.folder.path.clone())
     }
 
-    /// Ends everything in good order.
-    pub(super) async fn end(self) -> Result<(), Failed> {
+    /// Ends everything in good order, and gives what nodes that lived to the end counted, by name.
+    pub(super) async fn end(self) -> Result<BTreeMap<String, Value>, Failed> {
         let Stage { gateway, receiver, nodes, folder, .. } = self;
         gateway.end().await?;
+        let mut counted = BTreeMap::new();
         for node in nodes {
             if let Some(mut process) = node.process
                 && process.is_running()
+                && let Some(line) = process.end().await?
+                && let Ok(counters) = serde_json::from_str(&line)
             {
-                process.end().await?;
+                counted.insert(node.name, counters);
             }
         }
         if let Some(receiver) = receiver {
             receiver.end().await?;
         }
         drop(folder);
-        Ok(())
+        Ok(counted)
     }
 }
 
