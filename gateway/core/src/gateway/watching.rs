@@ -9,6 +9,10 @@ use crate::settings::{Probed, Settings};
 use crate::timer::Timer;
 use crate::{Event, Health, Measures, Metric, NodeId, RegionId};
 
+/// A worker that comes back from one pass no sooner than this is no excuse: where the machine stood still, control did
+/// too, and its own lateness counts.
+const WORKER_EXCUSED_MAX: Duration = Duration::from_secs(1);
+
 pub(super) fn nodes(settings: &Settings, now: Instant) -> Vec<Node> {
     let node = |(at, node): (usize, &crate::settings::NodeSettings)| {
         let region = settings.zones[node.zone.0 as usize].region;
@@ -50,27 +54,26 @@ impl Gateway {
     }
 
     /// What workers saw of each node, in the order of their ids, every [`WATCH_EVERY`]; and how late the latest of
-    /// them was. Tell of probes that were answered and errors that were read before.
+    /// them was since the last watch. Tell of probes that were answered and errors that were read before.
     ///
-    /// If we or a worker came late, every deadline moves by the lateness and nobody is condemned on it.
+    /// If we or a worker came late, whatever is waited for may take that much longer, and nobody is condemned on the
+    /// first late watch. Where lateness has become the rule, its watches judge like others: what arrived was read.
     pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
         let since = self.last_watch.map_or(WATCH_EVERY, |last| now.saturating_duration_since(last));
         self.last_watch = Some(now);
-        let own_late = since.saturating_sub(WATCH_EVERY);
-        let late = own_late.max(workers_late);
+        let late = since.saturating_sub(WATCH_EVERY).max(workers_late.min(WORKER_EXCUSED_MAX));
         let stalled = late > self.settings.timings.own_stall;
-        // A worker that stays late is later each time: only what came on top since is new.
-        let known = self.workers_late.take().filter(|known| *known < workers_late);
-        let newly_late = own_late.max(workers_late - known.unwrap_or_default());
-        self.workers_late = stalled.then_some(workers_late);
+        let before = std::mem::replace(&mut self.stalled, stalled);
         for (node, stamp) in self.nodes.iter_mut().zip(stamps) {
             node.detector.handle_stamp(*stamp, now);
             if stalled {
-                node.detector.excuse(newly_late);
+                node.detector.excuse(late);
             }
         }
         if stalled {
             self.event(Event::OwnStall { late });
+        }
+        if stalled && !before {
             return;
         }
         for place in 0..self.nodes.len() {
