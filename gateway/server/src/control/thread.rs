@@ -154,7 +154,7 @@ impl Control {
         let mut late = Duration::ZERO;
         for worker in &self.workers {
             worker.stamps.merge_into(&mut stamps);
-            late = late.max(worker.stamps.take_longest_pass());
+            late = late.max(worker.stamps.take_lateness(Instant::now()));
         }
         let now = Instant::now();
         self.gateway.handle_stamps(&stamps, late, now);
