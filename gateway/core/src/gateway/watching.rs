@@ -46,6 +46,13 @@ impl Gateway {
         }
     }
 
+    /// A node said whether it takes new sessions: with the answer to a probe, or to an opening.
+    pub fn handle_willing(&mut self, id: NodeId, willing: bool, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            node.handle_willing(willing, now);
+        }
+    }
+
     /// The kernel says that nobody listens at a node's media port: on its trunk, or on a probe.
     pub fn handle_kernel_error(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
@@ -140,7 +147,9 @@ impl Gateway {
         let mut measures = Measures::default();
         if let Some(node) = self.node(id) {
             node.measure(&mut measures);
-            measures.set(Metric::Load, self.ledger.permille(id));
+            // It knows better than our ledger that it is full.
+            let least = if node.welcomes_rooms() { 0 } else { 1_000 };
+            measures.set(Metric::Load, self.ledger.permille(id).max(least));
             measures.set(Metric::Rooms, u64::from(self.ledger.rooms(id)));
         }
         measures
@@ -149,7 +158,9 @@ impl Gateway {
     /// A region's load is that of its nodes together; its breaker is closed as long as nothing opens it.
     pub(super) fn region_measures(&self, region: RegionId) -> Measures {
         let takers = || {
-            self.nodes.iter().filter(|node| self.region_of(node.id) == region && node.takes_rooms())
+            let welcomes =
+                |node: &&Node| self.region_of(node.id) == region && node.welcomes_rooms();
+            self.nodes.iter().filter(welcomes)
         };
         let capacity: u64 = takers().map(|node| node.settings.capacity_kbps).sum();
         let used: u64 =

@@ -141,8 +141,11 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
-            Probed::Answered { node, sequence, at } => {
+            Probed::Answered { node, sequence, willing, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);
+                if let Some(willing) = willing {
+                    self.gateway.handle_willing(node, willing, at);
+                }
             }
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }

@@ -139,6 +139,47 @@ fn a_first_packet_asks_nobody() {
 }
 
 #[test]
+fn a_room_where_nobody_talks_yet_goes_on_to_the_next_hop() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, hop| if hop.node == A { Driver::Refuses } else { Driver::Opens });
+    world.open("r");
+    assert_eq!(world.stands("r"), Some(B));
+
+    // Where somebody talks, a newcomer does not take the room along.
+    world.drive_with(|_, hop| if hop.node == B { Driver::Refuses } else { Driver::Opens });
+    let offer = world.offer("r");
+    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(B)));
+    assert_eq!(world.stands("r"), Some(B));
+
+    // Where no node is left it is refused at once.
+    let mut world = World::new(settings());
+    world.drive_with(|_, _| Driver::Refuses);
+    let offer = world.offer("r");
+    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(_))));
+    assert!(world.gateway.rooms.is_empty());
+}
+
+#[test]
+fn a_node_that_takes_no_sessions_gets_no_new_rooms_and_keeps_those_it_has() {
+    let mut world = World::new(settings());
+    world.open("old");
+    assert_eq!(world.stands("old"), Some(A));
+    world.gateway.handle_willing(A, false, world.now);
+    world.gateway.handle_willing(B, false, world.now);
+    world.open("new");
+    assert_eq!(world.stands("new"), Some(C));
+    assert!(world.route("new").iter().all(|(node, _)| *node != B));
+    assert_eq!(world.stands("old"), Some(A));
+    assert_eq!(world.route("old")[1].0, B, "its sessions are open there");
+    assert!(world.gateway.check_hops(world.room("old"), &[A, B], world.now).is_ok());
+    assert!(world.gateway.check_hops(world.room("new"), &[A], world.now).is_err());
+    world.gateway.handle_willing(B, true, world.now);
+    assert!(world.gateway.check_hops(world.room("new"), &[B], world.now).is_ok());
+    world.pass(ms(5_002));
+    assert!(world.gateway.check_hops(world.room("new"), &[A], world.now).is_ok());
+}
+
+#[test]
 fn a_failing_admission_policy_does_what_its_scenario_says() {
     for (on_fault, cap) in [(AdmitOnFault::Admit, 0), (AdmitOnFault::AdmitCapped, 24)] {
         let mut world = failing_admission(on_fault);
