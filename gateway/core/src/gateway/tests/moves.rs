@@ -396,3 +396,27 @@ fn a_newcomer_is_let_in_when_its_room_moves_to_where_it_is_open() {
     world.settle();
     world.accepted(offer);
 }
+
+#[test]
+fn a_move_says_how_much_sooner_the_new_hop_delivers() {
+    for (from, to, lead) in [(A, B, 38), (B, A, 0)] {
+        let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
+        for (node, round_trip) in [(A, ms(40)), (B, ms(2))] {
+            let detector = &mut world.gateway.nodes[node.0 as usize].detector;
+            for sequence in 1_000_000..1_000_200 {
+                detector.handle_probe_sent(sequence, world.now);
+                detector.handle_probe_answered(sequence, world.now + round_trip);
+            }
+        }
+        world.open("r");
+        if world.stands("r") != Some(from) {
+            world.gateway.handle_move(&"r".into(), from, world.now).unwrap();
+            world.settle();
+        }
+        world.gateway.handle_move(&"r".into(), to, world.now).unwrap();
+        world.settle();
+        let route = world.gateway.rooms[&world.room("r")].route();
+        assert_eq!(route.leaving.map(|(hop, _)| hop.node), Some(from));
+        assert!(route.lead.abs_diff(ms(lead)) < ms(1), "{:?}", route.lead);
+    }
+}
