@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use super::asking::{About, mismatched};
 use super::{Gateway, Output};
-use crate::session::Phase;
+use crate::session::{Phase, Session};
 use crate::timer::Timer;
 use crate::{
-    Action, Answer, Decider, Event, Fault, Guard, Hook, Measures, Op, Outcome, PolicyName,
+    Action, Answer, Decider, Event, Fault, Guard, Hook, Measures, Metric, Op, Outcome, PolicyName,
     Question, RoomId, Row, SessionId, SessionRow,
 };
 
@@ -49,7 +49,7 @@ impl Gateway {
             .filter_map(|(id, _)| ours(id))
             .take(SESSIONS_PER_ASK)
             .map(|session| SessionRow {
-                row: Row { id: session.id.0, measures: session.measures(now) },
+                row: Row { id: session.id.0, measures: self.session_measures(session, now) },
                 room: session.room,
                 scenario: session.offer.scenario.clone(),
                 labels: session.offer.labels.clone(),
@@ -67,6 +67,24 @@ impl Gateway {
         let ids = batch.iter().map(|row| SessionId(row.row.id)).collect();
         let memo = self.memos.get(policy).cloned();
         self.ask(&policy.set, About::Tick(ids), Question::Tick { sessions: batch, memo }, now);
+    }
+
+    /// Where nobody obeys a cap, the lowest one that policies may ask for is none at all.
+    fn session_measures(&self, session: &Session, now: Instant) -> Measures {
+        let mut measures = session.measures(now);
+        if !self.obeys_caps(session) {
+            measures.set(Metric::Floor, u64::from(session.bounds.ceiling_kbps));
+        }
+        measures
+    }
+
+    /// Whether a cap on the session holds anybody down: itself, or the other one in a room of two.
+    fn obeys_caps(&self, session: &Session) -> bool {
+        let in_room = self.rooms.get(&session.room).into_iter().flat_map(|room| &room.sessions);
+        let live = in_room.filter_map(|id| self.sessions.get(id));
+        let live: Vec<&Session> = live.filter(|s| s.phase == Phase::Live).take(3).collect();
+        let takes = |session: &Session| session.offer.media.takes_remb();
+        takes(session) || live.len() == 2 && live.into_iter().any(takes)
     }
 
     /// A policy said what should change; where it failed, every session keeps what it has.
@@ -119,6 +137,7 @@ impl Gateway {
     fn act(&mut self, sessions: &[SessionId], action: Action, by: &Decider) -> Result<bool, Guard> {
         let id = *sessions.get(action.row as usize).ok_or(Guard::UnknownRow)?;
         let op = Op::from_number(action.op).ok_or(Guard::UnknownAction)?;
+        let obeyed = self.sessions.get(&id).is_some_and(|session| self.obeys_caps(session));
         let Some(session) = self.sessions.get_mut(&id) else {
             return Ok(false);
         };
@@ -128,6 +147,9 @@ impl Gateway {
             .ok_or(Guard::CapOutOfBounds)?;
         if plan == before {
             return Ok(false);
+        }
+        if op == Op::Cap && plan.cap_kbps > 0 && !obeyed {
+            return Err(Guard::CapObeyedByNobody);
         }
         session.plan = plan;
         let room = session.room;
