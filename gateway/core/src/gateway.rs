@@ -2,6 +2,7 @@
 //!
 //! One law: after every mutation, drain the outputs. All the branching is here, none of the computing.
 
+mod accepting;
 mod asking;
 mod failing;
 mod moving;

@@ -1,8 +1,8 @@
 //! How much quality each session gets.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
+use super::accepting::{Part, Parts};
 use super::asking::{About, mismatched};
 use super::{Gateway, Output};
 use crate::session::{Phase, Session};
@@ -101,52 +101,35 @@ impl Gateway {
             Err(fault) => return Outcome::Faulted(fault),
         };
         self.keep_memo(policy, memo);
-        let mut applied = false;
-        let mut broken = None;
-        let (mut taken, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        let mut parts = Parts::default();
         for action in actions {
-            match self.act(sessions, action, by) {
-                Ok(changed) => {
-                    applied |= changed;
-                    taken.insert(action.row);
-                }
-                Err(guard) => {
-                    broken = Some(guard);
-                    refused.insert(action.row);
-                    self.event(Event::Guarded { policy: policy.clone(), guard });
-                }
-            }
+            let part = self.act(sessions, action, by);
+            self.note_part(&mut parts, policy, action.row, part);
         }
         // A session that got nothing of what was decided for it keeps its state too.
         for (row, state) in states {
             let session = sessions.get(row as usize).and_then(|id| self.sessions.get_mut(id));
-            if let Some(session) =
-                session.filter(|_| taken.contains(&row) || !refused.contains(&row))
-            {
+            if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
                 session.memory = Some(state);
             }
         }
-        match (applied, broken) {
-            (true, _) => Outcome::Applied { differs: true },
-            (false, Some(guard)) => Outcome::Guarded(guard),
-            (false, None) => Outcome::Kept,
-        }
+        parts.outcome()
     }
 
-    /// Whether the action changed anything, or the rule it broke.
-    fn act(&mut self, sessions: &[SessionId], action: Action, by: &Decider) -> Result<bool, Guard> {
+    /// What the action changed, or the rule it broke. The native default changes nobody's quality.
+    fn act(&mut self, sessions: &[SessionId], action: Action, by: &Decider) -> Result<Part, Guard> {
         let id = *sessions.get(action.row as usize).ok_or(Guard::UnknownRow)?;
         let op = Op::from_number(action.op).ok_or(Guard::UnknownAction)?;
         let obeyed = self.sessions.get(&id).is_some_and(|session| self.obeys_caps(session));
         let Some(session) = self.sessions.get_mut(&id) else {
-            return Ok(false);
+            return Ok(Part::Kept);
         };
         let before = session.plan;
         let plan = before
             .after(op, action.arg, &session.offer.media, session.bounds)
             .ok_or(Guard::CapOutOfBounds)?;
         if plan == before {
-            return Ok(false);
+            return Ok(Part::Kept);
         }
         if op == Op::Cap && plan.cap_kbps > 0 && !obeyed {
             return Err(Guard::CapObeyedByNobody);
@@ -171,7 +154,7 @@ impl Gateway {
                 self.outputs.push_back(Output::KeyFrame { sessions: senders });
             }
         }
-        Ok(true)
+        Ok(Part::Applied { differs: true })
     }
 
     /// In a room of two, what one hears is what the other sends: a cap holds both. A larger room's senders are not held

@@ -1,7 +1,9 @@
 use super::super::Output;
 use super::world::{Driver, VOICE};
 use super::*;
-use crate::{Answer, Cause, Decider, Event, Grant, Guard, Hook, Impossible, Move, NodeId, Outcome};
+use crate::{
+    Answer, Cause, Decider, Event, Grant, Guard, Hook, Impossible, Move, NodeId, Outcome, Question,
+};
 
 fn step(row: u32, hops: &[NodeId]) -> Move {
     Move { row, hops: hops.to_vec(), ttl_ms: 0, reason: 0 }
@@ -418,5 +420,21 @@ fn a_move_says_how_much_sooner_the_new_hop_delivers() {
         let route = world.gateway.rooms[&world.room("r")].route();
         assert_eq!(route.leaving.map(|(hop, _)| hop.node), Some(from));
         assert!(route.lead.abs_diff(ms(lead)) < ms(1), "{:?}", route.lead);
+    }
+}
+
+#[test]
+fn a_new_spare_differs_where_the_native_default_would_have_taken_another() {
+    for (spare, differs) in [(C, false), (D, true)] {
+        let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+        world.open("r");
+        world.answer_with(move |ask| {
+            let Question::Reroute { .. } = ask.question else { return None };
+            Some(Ok(moves(vec![step(0, &[B, spare])])))
+        });
+        world.kill(A);
+        world.pass(ms(1));
+        assert_eq!(world.route("r")[1].0, spare);
+        assert_eq!(outcome(&world), Outcome::Applied { differs });
     }
 }

@@ -260,6 +260,56 @@ fn a_scenario_plugin_stays_within_the_texts_bounds() {
 }
 
 #[test]
+fn what_a_scenario_plugin_says_differs_only_where_it_does() {
+    // As the text has it: 24 to 2,000 kbit/s, 30 s, one spare, priority 0.
+    for (key, value, outcome) in [
+        ("bitrate-floor", 24, Outcome::Applied { differs: false }),
+        ("bitrate-ceiling", 9_000, Outcome::Applied { differs: false }),
+        ("bitrate-ceiling", 1_000, Outcome::Applied { differs: true }),
+        ("close-after", 30_000, Outcome::Applied { differs: false }),
+        ("spares", 1, Outcome::Applied { differs: false }),
+        ("spares", 2, Outcome::Applied { differs: true }),
+        ("priority", -7, Outcome::Applied { differs: false }),
+        ("priority", i64::MAX, Outcome::Applied { differs: true }),
+        ("unheard-of", 1, Outcome::Abstained),
+    ] {
+        let mut world = World::with_policy(settings(), &[Hook::Scenario], move |_| {
+            Some(Ok(Answer::Params(vec![(key.into(), value)])))
+        });
+        world.open("r");
+        let decided = world.events().find_map(|event| match event {
+            Event::Decided { outcome, .. } => Some(outcome.clone()),
+            _ => None,
+        });
+        assert_eq!(decided, Some(outcome), "{key} {value}");
+        let priority = world.gateway.rooms[&world.room("r")].priority;
+        assert!((0..=100).contains(&priority), "{priority}");
+    }
+}
+
+#[test]
+fn an_admission_that_breaks_a_rule_is_one_that_failed() {
+    for verdict in [AdmitVerdict::Redirect(RegionId(0)), AdmitVerdict::AcceptCapped(1)] {
+        for (on_fault, cap) in [
+            (AdmitOnFault::Admit, Some(0)),
+            (AdmitOnFault::AdmitCapped, Some(24)),
+            (AdmitOnFault::Reject, None),
+        ] {
+            let mut settings = settings();
+            for scenario in settings.scenarios.values_mut() {
+                scenario.on_admission_fault = on_fault;
+            }
+            let mut world = World::with_policy(settings, &[Hook::Admission], move |_| {
+                Some(Ok(Answer::Admit { verdict, reason: 0 }))
+            });
+            let offer = world.offer("r");
+            let reply = world.replies[&offer].as_ref().ok();
+            assert_eq!(reply.map(|accepted| accepted.plan.cap_kbps), cap, "{on_fault:?}");
+        }
+    }
+}
+
+#[test]
 fn a_newcomer_that_the_carrying_hop_refuses_is_refused_and_its_room_stays() {
     let mut world = World::new(settings());
     world.open("r");
