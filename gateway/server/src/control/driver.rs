@@ -80,6 +80,29 @@ impl Drivers {
         }
     }
 
+    /// Two plain nodes that a session would reach at the same address, if there are any: what comes from there could
+    /// be of either. `named` are addresses that its offer names.
+    pub(crate) fn shared_address(
+        &self,
+        named: &[(NodeId, SocketAddr)],
+        rtcp_apart: bool,
+    ) -> Option<(NodeId, NodeId, SocketAddr)> {
+        let mut taken = BTreeMap::new();
+        for (node, driver) in (0..).map(NodeId).zip(&self.nodes) {
+            let Driver::Plain(standing) = driver else { continue };
+            let own = named.iter().find(|(at, _)| *at == node).map(|(_, address)| *address);
+            let (rtp, rtcp) = ports(own.unwrap_or(*standing), rtcp_apart);
+            for address in [rtp, rtcp] {
+                let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
+                let other = *taken.entry(canonical).or_insert(node);
+                if other != node {
+                    return Some((other, node, address));
+                }
+            }
+        }
+        None
+    }
+
     /// Opens a session at a hop. `address` is the one the offer named for it; `rtcp_apart` where RTCP has a port of
     /// its own, the next one up.
     pub(crate) fn open(
@@ -91,11 +114,7 @@ impl Drivers {
         let &Wish { session, room, hop, address, rtcp_apart } = wish;
         match self.nodes.get(hop.node.0 as usize)? {
             Driver::Plain(standing) => {
-                let address = address.unwrap_or(*standing);
-                let rtcp = match rtcp_apart {
-                    true => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
-                    false => address,
-                };
+                let (address, rtcp) = ports(address.unwrap_or(*standing), rtcp_apart);
                 Some(Act::Opened { session, hop, leg: Leg::Port { address, rtcp } })
             }
             Driver::Agent(_) => {
@@ -200,6 +219,12 @@ impl Drivers {
         }
         self.ask(session, hop, clock)
     }
+}
+
+/// Where a plain node takes RTP and RTCP: on one port, or RTCP on the next one up.
+fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
+    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+    (address, if rtcp_apart { next } else { address })
 }
 
 /// Where a session is to be opened.
@@ -379,5 +404,21 @@ mod tests {
         };
         assert_eq!(open(None), (standing, 4_001));
         assert_eq!(open(Some(named)), (named, 5_001));
+    }
+
+    #[test]
+    fn two_nodes_of_a_session_share_no_address() {
+        let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let node = |port| Driver::Plain(at(port));
+        let drivers = Drivers::new(vec![node(4_000), node(4_001), Driver::Agent(secret())]);
+        let (a, b) = (NodeId(0), NodeId(1));
+        assert_eq!(drivers.shared_address(&[], false), None);
+        assert_eq!(drivers.shared_address(&[], true), Some((a, b, at(4_001))));
+        assert_eq!(drivers.shared_address(&[(b, at(4_002))], true), None);
+        assert_eq!(drivers.shared_address(&[(b, at(4_000))], false), Some((a, b, at(4_000))));
+        let mapped = "[::ffff:10.0.0.1]:4000".parse().unwrap();
+        assert!(drivers.shared_address(&[(b, mapped)], false).is_some());
+        let tunnelled = [(NodeId(2), at(4_000))];
+        assert_eq!(drivers.shared_address(&tunnelled, false), None, "a trunk has tags");
     }
 }
