@@ -54,8 +54,8 @@ pub(crate) struct Detector {
     distance: Distance,
     /// Since when each witness accuses, in the order of [`Witness::ALL`].
     accused: [Option<Since>; 3],
-    /// Whether it answered probes while it was silent.
-    outlived: bool,
+    /// How long its silence had lasted when it last answered a probe that was sent meanwhile.
+    alive_in_silence: Option<Duration>,
     probes: Vec<Probe>,
     missed_in_a_row: u32,
     round_trip: Option<RoundTrip>,
@@ -111,7 +111,7 @@ impl Detector {
             timings,
             distance,
             accused: [None; 3],
-            outlived: false,
+            alive_in_silence: None,
             probes: Vec::with_capacity(PROBES_MAX),
             missed_in_a_row: 0,
             round_trip: None,
@@ -155,9 +155,10 @@ impl Detector {
         self.answered = Some(now);
         self.withdraw(Witness::Probe);
         self.withdraw(Witness::KernelError);
-        self.outlived |= self.accused[Witness::Silence as usize].is_some_and(|silent| {
-            probe.sent.at >= silent.at && silent.lasted(now) >= OUTLIVED_AFTER
-        });
+        let silent = self.accused[Witness::Silence as usize];
+        if let Some(silent) = silent.filter(|silent| probe.sent.at >= silent.at) {
+            self.alive_in_silence = Some(silent.lasted(now));
+        }
     }
 
     pub(crate) fn handle_kernel_error(&mut self, now: Instant) {
@@ -175,10 +176,17 @@ impl Detector {
         }
     }
 
-    /// We were late ourselves: whatever is being waited for may take that much longer.
-    pub(crate) fn excuse(&mut self, late: Duration) {
-        let sent = self.probes.iter_mut().map(|probe| &mut probe.sent);
-        sent.chain(self.accused.iter_mut().flatten()).for_each(|since| since.excuse(late));
+    /// We were late ourselves: whatever is being waited for may take that much longer. Control reads the answers to
+    /// probes, workers read media.
+    pub(crate) fn excuse(&mut self, control: Duration, workers: Duration) {
+        let late = control.max(workers);
+        self.probes.iter_mut().for_each(|probe| probe.sent.excuse(control));
+        for witness in Witness::ALL {
+            let late = if witness == Witness::Probe { control } else { late };
+            if let Some(since) = &mut self.accused[witness as usize] {
+                since.excuse(late);
+            }
+        }
         self.silence.excuse(late);
     }
 
@@ -186,15 +194,17 @@ impl Detector {
     pub(crate) fn weigh(&mut self, now: Instant) -> Finding {
         self.weigh_probes(now);
         self.weigh_silence(now);
-        let outlived = |witness: &Witness| *witness == Witness::Silence && self.outlived;
-        let mut grave = Witness::ALL.into_iter().filter(|witness| !outlived(witness));
-        let mut grave = std::iter::from_fn(|| grave.find_map(|w| self.accused[w as usize]));
-        match (grave.next(), grave.next()) {
-            (None, _) if self.outlived => Finding::Accused,
-            (None, _) => Finding::Well,
-            (Some(_), Some(_)) => Finding::Dead,
-            (Some(since), None) if since.lasted(now) >= self.condemn_alone() => Finding::Dead,
-            (Some(_), None) => Finding::Accused,
+        let [kernel_error, probe, silence] = Witness::ALL.map(|w| self.accused[w as usize]);
+        let outlived = self.alive_in_silence.is_some_and(|lasted| lasted >= OUTLIVED_AFTER);
+        let speaking = kernel_error.into_iter().chain(probe).count();
+        let together = speaking + usize::from(silence.is_some() && !outlived);
+        let mute = silence.filter(|_| self.alive_in_silence.is_none());
+        let mut alone = kernel_error.into_iter().chain(probe).chain(mute);
+        match (together, silence) {
+            (2.., _) => Finding::Dead,
+            _ if alone.any(|since| since.lasted(now) >= self.condemn_alone()) => Finding::Dead,
+            (0, None) => Finding::Well,
+            _ => Finding::Accused,
         }
     }
 
@@ -255,13 +265,15 @@ impl Detector {
 
     fn withdraw(&mut self, witness: Witness) {
         self.accused[witness as usize] = None;
-        self.outlived &= witness != Witness::Silence;
+        if witness == Witness::Silence {
+            self.alive_in_silence = None;
+        }
     }
 
     /// Forgets what was said about an incarnation that is gone; what was measured of the way stays.
     pub(crate) fn absolve(&mut self) {
         self.accused = [None; 3];
-        self.outlived = false;
+        self.alive_in_silence = None;
         self.missed_in_a_row = 0;
         self.probes.clear();
         self.silence.forget();

@@ -76,7 +76,7 @@ impl Silence {
         let Some(since) = self.since else {
             return Word::Nothing;
         };
-        if since.lasted(now) >= FORGOTTEN_AFTER {
+        if since.lasted(now) >= FORGOTTEN_AFTER.max(limits.max * 3) {
             self.rate = 0.0;
         }
         let Some(limit) = self.limit(limits) else {
@@ -90,6 +90,8 @@ impl Silence {
         } else if sent(limit.max(limits.max)) {
             Word::Nothing
         } else {
+            // Who sends again later begins anew.
+            self.forget();
             Word::Withdraws
         }
     }
@@ -101,7 +103,7 @@ impl Silence {
         Some((interval * limits.arrivals).min(limits.max).max(limits.min).max(few))
     }
 
-    /// Nothing is expected of a new incarnation.
+    /// Nothing is expected any more.
     pub(super) fn forget(&mut self) {
         self.since = None;
         self.rate = 0.0;

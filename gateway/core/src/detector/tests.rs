@@ -142,6 +142,29 @@ fn a_call_that_hangs_up_leaves_nothing_to_expect() {
     for _ in 0..500 {
         assert_eq!(scene.step(true), Finding::Well);
     }
+    // Nor does who begins a call there have any answer to expect yet.
+    scene.hung_up = None;
+    for _ in 0..500 {
+        assert_eq!(scene.step(true), Finding::Well);
+    }
+}
+
+#[test]
+fn a_node_that_answers_is_not_condemned_for_silence_however_soon_it_could_be() {
+    let timings = Timings { condemn_alone_near: 20 * MS, ..Timings::default() };
+    let mut scene = Scene::of(Detector::new(timings, Distance::Near), 1_000);
+    assert_eq!(scene.condemned_after(true, 1_000 * MS), None);
+}
+
+#[test]
+fn a_worker_that_is_late_is_no_excuse_for_answers_that_control_reads() {
+    let mut scene = Scene::busy();
+    let start = scene.now;
+    scene.hung_up = Some(start);
+    while scene.step(false) != Finding::Dead {
+        scene.detector.excuse(Duration::ZERO, 1_000 * MS);
+        assert!(scene.now - start <= 260 * MS);
+    }
 }
 
 #[test]
@@ -241,7 +264,7 @@ fn a_load_that_makes_us_late_all_the_time_delays_judgement_by_one_stall() {
     let mut scene = Scene::busy();
     let start = scene.now;
     while scene.step(false) != Finding::Dead {
-        scene.detector.excuse(6 * MS);
+        scene.detector.excuse(6 * MS, 6 * MS);
         assert!(scene.now - start <= 46 * MS);
     }
 }
@@ -264,7 +287,7 @@ fn our_own_stall_condemns_nobody() {
     scene.detector.handle_probe_sent(77, scene.now);
     scene.detector.handle_probe_sent(78, scene.now);
     let stall = 60 * MS;
-    scene.detector.excuse(stall);
+    scene.detector.excuse(stall, Duration::ZERO);
     scene.hear(1_000);
     assert_eq!(scene.step_late(true, stall), Finding::Well);
 

@@ -68,13 +68,15 @@ impl Gateway {
     pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
         let since = self.last_watch.map_or(WATCH_EVERY, |last| now.saturating_duration_since(last));
         self.last_watch = Some(now);
-        let late = since.saturating_sub(WATCH_EVERY).max(workers_late.min(WORKER_EXCUSED_MAX));
+        let own_late = since.saturating_sub(WATCH_EVERY);
+        let workers_late = workers_late.min(WORKER_EXCUSED_MAX);
+        let late = own_late.max(workers_late);
         let stalled = late > self.settings.timings.own_stall;
         let before = std::mem::replace(&mut self.stalled, stalled);
         for (node, stamp) in self.nodes.iter_mut().zip(stamps) {
             node.detector.handle_stamp(*stamp, now);
             if stalled {
-                node.detector.excuse(late);
+                node.detector.excuse(own_late, workers_late);
             }
         }
         if stalled {
