@@ -6,7 +6,7 @@ use std::time::Duration;
 use evenkeel_core::{Health, Identity, Ingress, RtcpPort};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_media::{demux, rtcp};
-use evenkeel_server::control::Reached;
+use evenkeel_server::control::{Failed, Reached};
 
 use crate::harness::{Node, Phone, World, continuous, declared, offer, talk, udp_of, wait_until};
 
@@ -50,6 +50,19 @@ fn an_offer_may_name_its_address_at_a_node() {
     ann.dial(udp_of(&gateway.open(wanted)));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 5);
     assert!(ann.heard.iter().all(|heard| heard.mark.node == named.number()));
+}
+
+#[test]
+fn an_offer_that_names_one_address_for_two_nodes_is_refused() {
+    let nodes = ["east-a1", "west-a1"].map(|name| Node::plain(name, "echo", PlainRoom::Alone));
+    let gateway = World::of(&[&nodes[0], &nodes[1]]).start();
+    let ann = Phone::new(1);
+    let mut wanted = offer("room", declared(&ann));
+    wanted.nodes = vec![("east-a1".into(), nodes[1].address)];
+    let named = ["east-a1".into(), "west-a1".into()];
+    let refused = Failed::SharedNodeAddress { nodes: named, address: nodes[1].address };
+    assert_eq!(gateway.try_open(wanted), Err(refused));
+    gateway.open(offer("room", declared(&ann)));
 }
 
 /// Two sockets on ports in a row, for RTP and RTCP.

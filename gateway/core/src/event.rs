@@ -167,6 +167,8 @@ pub enum Guard {
     MovedTooOften,
     /// The cap is outside the scenario's floor and ceiling.
     CapOutOfBounds,
+    /// The cap would hold nobody down: no endpoint concerned obeys one.
+    CapObeyedByNobody,
 }
 
 impl Guard {
@@ -181,6 +183,7 @@ impl Guard {
             Guard::Churn => "churn",
             Guard::MovedTooOften => "moved-too-often",
             Guard::CapOutOfBounds => "cap-out-of-bounds",
+            Guard::CapObeyedByNobody => "cap-obeyed-by-nobody",
         }
     }
 }

@@ -156,7 +156,7 @@ mod tests {
     const NEW: Hop = Hop { node: NodeId(1), incarnation: Incarnation(1) };
 
     fn on(hop: Hop, leaving: Option<(Hop, Instant)>) -> Route {
-        Route { version: 1, hops: vec![(hop, Grant::Admitted)], leaving }
+        Route { version: 1, hops: vec![(hop, Grant::Admitted)], leaving, lead: Duration::ZERO }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! One law: after every mutation, drain the outputs. All the branching is here, none of the computing.
 
+mod accepting;
 mod asking;
 mod failing;
 mod moving;
@@ -162,8 +163,8 @@ pub struct Gateway {
     timers: Timers,
     outputs: VecDeque<Output>,
     last_watch: Option<Instant>,
-    /// How late workers were said to be, if they were just now.
-    workers_late: Option<Duration>,
+    /// Whether we or a worker came late to the last watch.
+    stalled: bool,
     shutting_down: bool,
     finished: bool,
     next_session: u64,
@@ -199,7 +200,7 @@ impl Gateway {
             timers: Timers::default(),
             outputs: VecDeque::new(),
             last_watch: None,
-            workers_late: None,
+            stalled: false,
             shutting_down: false,
             finished: false,
             next_session: 1,

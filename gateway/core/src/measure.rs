@@ -61,7 +61,7 @@ metrics! {
     Video = 12, "video", "count";
     /// Sessions of the room.
     Sessions = 13, "sessions", "count";
-    /// The lowest cap the session's scenario allows.
+    /// The lowest cap the session's scenario allows; its ceiling where nobody would obey a cap.
     Floor = 14, "floor", "kbps";
     /// The highest rate the session's scenario allows.
     Ceiling = 15, "ceiling", "kbps";

@@ -16,6 +16,9 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// Closed ports of this many rooms accuse the node.
 const PORTS_ACCUSE: usize = 3;
 
+/// A node that said it takes no new sessions is believed so long, unless it says something else: with each probe.
+const UNWILLING_FOR: Duration = Duration::from_secs(5);
+
 /// Closed ports are counted within this.
 const PORTS_CLOSE_WITHIN: Duration = Duration::from_millis(20);
 
@@ -26,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     pub(crate) detector: Detector,
     pub(crate) draining: bool,
+    /// It said that it takes no new sessions; believed until then.
+    unwilling: Option<Instant>,
     standing: Standing,
     relapses: u32,
     /// Ports that were closed lately, by room.
@@ -67,6 +72,7 @@ impl Node {
             incarnation: Incarnation(1),
             detector: Detector::new(timings, distance),
             draining: false,
+            unwilling: None,
             standing: Standing::Up { since: now },
             relapses: 0,
             closed_ports: Vec::new(),
@@ -87,9 +93,19 @@ impl Node {
         }
     }
 
-    /// Whether a room may be placed here: a Suspect node only where nothing better is left.
+    /// Whether rooms may stand here: on a Suspect node only where nothing better is left.
     pub(crate) fn takes_rooms(&self) -> bool {
         self.health() != Health::Down && !self.draining
+    }
+
+    /// Whether a room may come here that has no session open at it yet.
+    pub(crate) fn welcomes_rooms(&self) -> bool {
+        self.takes_rooms() && self.unwilling.is_none()
+    }
+
+    /// It said whether it takes new sessions. Those that it has stay.
+    pub(crate) fn handle_willing(&mut self, willing: bool, now: Instant) {
+        self.unwilling = (!willing).then(|| now + UNWILLING_FOR);
     }
 
     /// A port that served one room is closed: one call may have ended, but not the calls of several rooms at once.
@@ -105,6 +121,7 @@ impl Node {
     }
 
     pub(crate) fn weigh(&mut self, now: Instant) -> Option<Change> {
+        self.unwilling = self.unwilling.filter(|until| now < *until);
         let from = self.health();
         if let Standing::Down { since, answering_since } = self.standing {
             return self.weigh_return(since, answering_since, now);

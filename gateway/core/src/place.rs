@@ -25,7 +25,11 @@ pub(crate) struct Wish<'a> {
 /// before those in the same zone, and those that keep capacity for it before those that would be gated.
 pub(crate) fn native(wish: Wish, nodes: &[Node], zones: &[Zone], ledger: &Ledger) -> Vec<NodeId> {
     let region = |node: &Node| zones[node.settings.zone.0 as usize].region;
-    let takes = |node: &Node| node.takes_rooms() && !wish.shunned.contains(&node.id);
+    let takes = |node: &Node| {
+        let here = wish.standing.contains(&node.id);
+        let may = if here { node.takes_rooms() } else { node.welcomes_rooms() };
+        may && !wish.shunned.contains(&node.id)
+    };
     let cost = |node: &Node| {
         let abroad = region(node) != wish.region;
         let unsound = node.health() != Health::Up;

@@ -1,7 +1,7 @@
 //! Where a room's packets go: an accepted placement.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -39,6 +39,9 @@ pub struct Route {
     pub hops: Vec<(Hop, Grant)>,
     /// Make-before-break: what this hop still delivers passes until then.
     pub leaving: Option<(Hop, Instant)>,
+    /// How much sooner the first hop delivers than the one that is being left: for so long, what was sent there before
+    /// still comes in. Zero where it delivers later, or nobody knows.
+    pub lead: Duration,
 }
 
 /// What a session is sent by: which route, and which hop of it. Computed, never stored, and never goes back.
@@ -56,7 +59,12 @@ pub struct RouteCell(ArcSwap<Route>);
 
 impl Default for RouteCell {
     fn default() -> Self {
-        RouteCell(ArcSwap::from_pointee(Route { version: 0, hops: Vec::new(), leaving: None }))
+        RouteCell(ArcSwap::from_pointee(Route {
+            version: 0,
+            hops: Vec::new(),
+            leaving: None,
+            lead: Duration::ZERO,
+        }))
     }
 }
 
@@ -112,7 +120,7 @@ mod tests {
     fn route() -> Route {
         let hops =
             vec![(hop(0), Grant::Admitted), (hop(1), Grant::Reserved), (hop(2), Grant::Gated)];
-        Route { version: 7, hops, leaving: None }
+        Route { version: 7, hops, leaving: None, lead: Duration::ZERO }
     }
 
     fn usable(route: &Route, board: &Board) -> Option<u32> {

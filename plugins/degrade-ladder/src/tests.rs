@@ -141,6 +141,13 @@ fn a_session_without_video_is_never_sent_voice_only() {
 }
 
 #[test]
+fn where_nobody_obeys_a_cap_the_next_step_is_taken() {
+    let mut call = Call::with("{}");
+    call.measure(Floor, 2_000);
+    assert_eq!(call.during(MINUTE, 100_000), [(600, Op::VoiceOnly, 1)]);
+}
+
+#[test]
 fn steps_are_taken_in_the_order_given() {
     let mut call = Call::with(r#"{"steps": ["voice-only", "cap"]}"#);
     let ops: Vec<_> = call.during(MINUTE, 100_000).iter().map(|&(_, op, _)| op).collect();

@@ -17,6 +17,9 @@ use crate::{
 /// A scenario plugin may set how long silence is borne within these.
 const CLOSE_AFTER: std::ops::RangeInclusive<i64> = 1_000..=3_600_000;
 
+/// Who goes first in a herd, within these.
+const PRIORITY: std::ops::RangeInclusive<i64> = 0..=100;
+
 /// When somebody refused for want of capacity may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -131,7 +134,11 @@ impl Gateway {
         let within = |value: i64| {
             u32::try_from(value).ok().map(|kbps| kbps.clamp(text.floor_kbps, text.ceiling_kbps))
         };
-        let mut differs = false;
+        let before = session.bounds;
+        let close_after = session.close_after;
+        let mut room = self.rooms.get_mut(&session.room).filter(|room| !room.is_placed());
+        let of_room = room.as_ref().map(|room| (room.spares, room.priority));
+        let mut known_one = false;
         let known = params.iter().filter_map(|(key, value)| Some((Param::from_key(key)?, *value)));
         for (param, value) in known {
             match param {
@@ -146,25 +153,23 @@ impl Gateway {
                     session.close_after = Duration::from_millis(value as u64);
                 }
                 Param::Spares => {
-                    if let Some(room) =
-                        self.rooms.get_mut(&session.room).filter(|room| !room.is_placed())
-                    {
+                    if let Some(room) = &mut room {
                         room.spares = value.clamp(1, 3) as u8;
                     }
                 }
                 Param::Priority => {
-                    if let Some(room) =
-                        self.rooms.get_mut(&session.room).filter(|room| !room.is_placed())
-                    {
-                        room.priority = value;
+                    if let Some(room) = &mut room {
+                        room.priority = value.clamp(*PRIORITY.start(), *PRIORITY.end());
                     }
                 }
             }
-            differs = true;
+            known_one = true;
         }
         let Bounds { floor_kbps, ceiling_kbps } = session.bounds;
         session.bounds.ceiling_kbps = ceiling_kbps.max(floor_kbps);
-        if differs { Outcome::Applied { differs } } else { Outcome::Abstained }
+        let differs = (before, close_after) != (session.bounds, session.close_after)
+            || of_room != room.map(|room| (room.spares, room.priority));
+        if known_one { Outcome::Applied { differs } } else { Outcome::Abstained }
     }
 
     fn ask_admission(&mut self, id: SessionId, now: Instant) {
@@ -223,16 +228,14 @@ impl Gateway {
                 Outcome::Applied { differs: true }
             }
             AdmitVerdict::AcceptCapped(_) => {
-                self.admit(id, None, Decider::Native, now);
-                Outcome::Guarded(Guard::CapOutOfBounds)
+                self.admission_failed(id, Outcome::Guarded(Guard::CapOutOfBounds), now)
             }
             AdmitVerdict::Redirect(region) if self.may_redirect(id, region) => {
                 self.give_up(id, Refused::Redirected(region), now);
                 Outcome::Applied { differs: true }
             }
             AdmitVerdict::Redirect(_) => {
-                self.admit(id, None, Decider::Native, now);
-                Outcome::Guarded(Guard::UnusableRegion)
+                self.admission_failed(id, Outcome::Guarded(Guard::UnusableRegion), now)
             }
             AdmitVerdict::Reject(retry_after_ms) => {
                 let retry_after = Duration::from_millis(u64::from(retry_after_ms));
@@ -242,6 +245,7 @@ impl Gateway {
         }
     }
 
+    /// It failed us, or broke a rule: its scenario says what happens to newcomers then.
     fn admission_failed(&mut self, id: SessionId, outcome: Outcome, now: Instant) -> Outcome {
         let Some(session) = self.sessions.get(&id) else {
             return outcome;

@@ -83,16 +83,38 @@ impl Gateway {
         }
     }
 
-    /// A newcomer that the carrying hop did not take is refused; any other hop leaves the room's route.
+    /// Where others talk already, a newcomer that the carrying hop did not take is refused. Any other hop leaves the
+    /// room's route, and so does the carrying one while nobody talks there: the next has its turn.
     fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
         let (room, phase) = (session.room, session.phase);
-        if phase == Phase::Opening && self.stands_at(room) == Some(hop) {
+        let carries = phase == Phase::Opening && self.stands_at(room) == Some(hop);
+        if carries && !self.live_sessions(room).is_empty() {
             self.give_up(id, Refused::NotOpened(hop.node), now);
         } else {
             self.strike(room, hop, now);
+            self.give_up_without_hop(room, hop, now);
+        }
+    }
+
+    /// Nobody talks in the room, the hop that carries it took none of them, and no other is on its way: its sessions
+    /// are refused now, not when their time is up.
+    fn give_up_without_hop(&mut self, id: RoomId, refused: Hop, now: Instant) {
+        let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {
+            return;
+        };
+        let Some(on) = self.stands_at(id) else {
+            return;
+        };
+        let lost = |id: &SessionId| {
+            let opening = self.sessions.get(id).filter(|s| s.phase == Phase::Opening);
+            opening.is_some_and(|session| !session.legs.contains_key(&on))
+        };
+        let sessions: Vec<SessionId> = room.sessions.iter().copied().filter(lost).collect();
+        for session in sessions {
+            self.give_up(session, Refused::NotOpened(refused.node), now);
         }
     }
 
@@ -140,7 +162,9 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        for hop in session.late_legs(now) {
+        let late = session.late_legs(now);
+        let refused = late.first().map_or(Refused::NoNode, |hop| Refused::NotOpened(hop.node));
+        for hop in late {
             let Some(session) = self.sessions.get_mut(&id) else {
                 return;
             };
@@ -153,7 +177,7 @@ impl Gateway {
             return;
         };
         if session.phase == Phase::Opening && session.open_by <= now {
-            self.give_up(id, Refused::NoNode, now);
+            self.give_up(id, refused, now);
         } else if let Some(next) = session.next_late() {
             self.timers.set(Timer::OpenLate(id), next);
         }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use super::asking::{About, mismatched};
+use crate::node::Node;
 use crate::place::{self, Wish};
 use crate::session::Phase;
 use crate::timer::Timer;
@@ -145,7 +146,7 @@ impl Gateway {
         self.apart(id, |gateway| gateway.ledger.fits(node, kbps))
     }
 
-    /// Hops exist, take rooms, have not just refused this one, and stand once each.
+    /// Hops exist, take rooms or have this one, have not just refused it, and stand once each.
     pub(super) fn check_hops(
         &self,
         id: RoomId,
@@ -153,9 +154,12 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Guard> {
         let shunned = self.shunned(id, now);
-        let usable = |&node: &NodeId| {
-            self.node(node).is_some_and(crate::node::Node::takes_rooms) && !shunned.contains(&node)
+        let route = self.rooms.get(&id).map(|room| room.route());
+        let takes = |node: &Node| {
+            let has_it = route.as_ref().is_some_and(|route| route.holds(node.hop()));
+            if has_it { node.takes_rooms() } else { node.welcomes_rooms() }
         };
+        let usable = |node: &NodeId| self.node(*node).is_some_and(takes) && !shunned.contains(node);
         let distinct = nodes.iter().collect::<std::collections::BTreeSet<_>>().len() == nodes.len();
         let fine =
             !nodes.is_empty() && nodes.len() <= HOPS_MAX && distinct && nodes.iter().all(usable);

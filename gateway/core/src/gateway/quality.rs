@@ -1,14 +1,14 @@
 //! How much quality each session gets.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
+use super::accepting::{Part, Parts};
 use super::asking::{About, mismatched};
 use super::{Gateway, Output};
-use crate::session::Phase;
+use crate::session::{Phase, Session};
 use crate::timer::Timer;
 use crate::{
-    Action, Answer, Decider, Event, Fault, Guard, Hook, Measures, Op, Outcome, PolicyName,
+    Action, Answer, Decider, Event, Fault, Guard, Hook, Measures, Metric, Op, Outcome, PolicyName,
     Question, RoomId, Row, SessionId, SessionRow,
 };
 
@@ -49,7 +49,7 @@ impl Gateway {
             .filter_map(|(id, _)| ours(id))
             .take(SESSIONS_PER_ASK)
             .map(|session| SessionRow {
-                row: Row { id: session.id.0, measures: session.measures(now) },
+                row: Row { id: session.id.0, measures: self.session_measures(session, now) },
                 room: session.room,
                 scenario: session.offer.scenario.clone(),
                 labels: session.offer.labels.clone(),
@@ -69,6 +69,24 @@ impl Gateway {
         self.ask(&policy.set, About::Tick(ids), Question::Tick { sessions: batch, memo }, now);
     }
 
+    /// Where nobody obeys a cap, the lowest one that policies may ask for is none at all.
+    fn session_measures(&self, session: &Session, now: Instant) -> Measures {
+        let mut measures = session.measures(now);
+        if !self.obeys_caps(session) {
+            measures.set(Metric::Floor, u64::from(session.bounds.ceiling_kbps));
+        }
+        measures
+    }
+
+    /// Whether a cap on the session holds anybody down: itself, or the other one in a room of two.
+    fn obeys_caps(&self, session: &Session) -> bool {
+        let in_room = self.rooms.get(&session.room).into_iter().flat_map(|room| &room.sessions);
+        let live = in_room.filter_map(|id| self.sessions.get(id));
+        let live: Vec<&Session> = live.filter(|s| s.phase == Phase::Live).take(3).collect();
+        let takes = |session: &Session| session.offer.media.takes_remb();
+        takes(session) || live.len() == 2 && live.into_iter().any(takes)
+    }
+
     /// A policy said what should change; where it failed, every session keeps what it has.
     pub(super) fn ticked(
         &mut self,
@@ -83,51 +101,38 @@ impl Gateway {
             Err(fault) => return Outcome::Faulted(fault),
         };
         self.keep_memo(policy, memo);
-        let mut applied = false;
-        let mut broken = None;
-        let (mut taken, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        let mut parts = Parts::default();
         for action in actions {
-            match self.act(sessions, action, by) {
-                Ok(changed) => {
-                    applied |= changed;
-                    taken.insert(action.row);
-                }
-                Err(guard) => {
-                    broken = Some(guard);
-                    refused.insert(action.row);
-                    self.event(Event::Guarded { policy: policy.clone(), guard });
-                }
-            }
+            let part = self.act(sessions, action, by);
+            self.note_part(&mut parts, policy, action.row, part);
         }
         // A session that got nothing of what was decided for it keeps its state too.
         for (row, state) in states {
             let session = sessions.get(row as usize).and_then(|id| self.sessions.get_mut(id));
-            if let Some(session) =
-                session.filter(|_| taken.contains(&row) || !refused.contains(&row))
-            {
+            if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
                 session.memory = Some(state);
             }
         }
-        match (applied, broken) {
-            (true, _) => Outcome::Applied { differs: true },
-            (false, Some(guard)) => Outcome::Guarded(guard),
-            (false, None) => Outcome::Kept,
-        }
+        parts.outcome()
     }
 
-    /// Whether the action changed anything, or the rule it broke.
-    fn act(&mut self, sessions: &[SessionId], action: Action, by: &Decider) -> Result<bool, Guard> {
+    /// What the action changed, or the rule it broke. The native default changes nobody's quality.
+    fn act(&mut self, sessions: &[SessionId], action: Action, by: &Decider) -> Result<Part, Guard> {
         let id = *sessions.get(action.row as usize).ok_or(Guard::UnknownRow)?;
         let op = Op::from_number(action.op).ok_or(Guard::UnknownAction)?;
+        let obeyed = self.sessions.get(&id).is_some_and(|session| self.obeys_caps(session));
         let Some(session) = self.sessions.get_mut(&id) else {
-            return Ok(false);
+            return Ok(Part::Kept);
         };
         let before = session.plan;
         let plan = before
             .after(op, action.arg, &session.offer.media, session.bounds)
             .ok_or(Guard::CapOutOfBounds)?;
         if plan == before {
-            return Ok(false);
+            return Ok(Part::Kept);
+        }
+        if op == Op::Cap && plan.cap_kbps > 0 && !obeyed {
+            return Err(Guard::CapObeyedByNobody);
         }
         session.plan = plan;
         let room = session.room;
@@ -149,7 +154,7 @@ impl Gateway {
                 self.outputs.push_back(Output::KeyFrame { sessions: senders });
             }
         }
-        Ok(true)
+        Ok(Part::Applied { differs: true })
     }
 
     /// In a room of two, what one hears is what the other sends: a cap holds both. A larger room's senders are not held

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
+use super::accepting::{Part, Parts};
 use super::asking::{About, mismatched};
 use crate::timer::Timer;
 use crate::{
-    Answer, Cause, Decider, Event, Fault, Guard, Hook, Measures, Metric, Move, NodeId, Outcome,
+    Answer, Cause, Decider, Fault, Guard, Hook, Measures, Metric, Move, NodeId, Outcome,
     PolicyName, Question, RoomId, RoomRow, Row,
 };
 
@@ -141,15 +142,14 @@ impl Gateway {
                     rooms.iter().map(|row| self.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
                     self.keep_memo(policy, memo);
-                    let (outcome, refused) = self.take_moves(policy, &fresh, moves, by, now);
-                    for (row, state) in states.into_iter().filter(|(row, _)| !refused.contains(row))
-                    {
+                    let parts = self.take_moves(policy, &fresh, moves, by, now);
+                    for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         let id = fresh.get(row as usize).copied().flatten();
                         if let Some(room) = id.and_then(|id| self.rooms.get_mut(&id)) {
                             room.memory = Some(state);
                         }
                     }
-                    outcome
+                    parts.outcome()
                 } else {
                     Outcome::Stale
                 }
@@ -179,7 +179,7 @@ impl Gateway {
         (!taken).then_some(id)
     }
 
-    /// What became of the moves, and the rows where one was refused.
+    /// What became of the moves.
     fn take_moves(
         &mut self,
         policy: &PolicyName,
@@ -187,43 +187,29 @@ impl Gateway {
         moves: Vec<Move>,
         by: &Decider,
         now: Instant,
-    ) -> (Outcome, BTreeSet<u32>) {
-        let mut refused = BTreeSet::new();
+    ) -> Parts {
+        let mut parts = Parts::default();
         let mut seen = BTreeSet::new();
-        let mut broken = None;
-        let mut applied = false;
         for step in moves {
-            let taken = match rooms.get(step.row as usize) {
+            let part = match rooms.get(step.row as usize) {
                 Some(_) if !seen.insert(step.row) => Err(Guard::UnknownRow),
                 Some(Some(id)) => self.take_move(*id, &step, by, now),
-                Some(None) => Ok(false),
+                Some(None) => Ok(Part::Kept),
                 None => Err(Guard::UnknownRow),
             };
-            match taken {
-                Ok(changed) => applied |= changed,
-                Err(guard) => {
-                    refused.insert(step.row);
-                    broken = Some(guard);
-                    self.event(Event::Guarded { policy: policy.clone(), guard });
-                }
-            }
+            self.note_part(&mut parts, policy, step.row, part);
         }
-        let outcome = match (applied, broken) {
-            (true, _) => Outcome::Applied { differs: true },
-            (false, Some(guard)) => Outcome::Guarded(guard),
-            (false, None) => Outcome::Kept,
-        };
-        (outcome, refused)
+        parts
     }
 
-    /// Whether the move changed anything, or the rule it broke. Off a dead node nothing is damped.
+    /// What the move changed, or the rule it broke. Off a dead node nothing is damped.
     fn take_move(
         &mut self,
         id: RoomId,
         step: &Move,
         by: &Decider,
         now: Instant,
-    ) -> Result<bool, Guard> {
+    ) -> Result<Part, Guard> {
         self.check_hops(id, &step.hops, now)?;
         let stands = self.stands_at(id).map(|hop| hop.node);
         let stranded = self.rooms[&id].stranded.is_some();
@@ -235,18 +221,19 @@ impl Gateway {
             }
         }
         let Some(room) = self.rooms.get_mut(&id) else {
-            return Ok(false);
+            return Ok(Part::Kept);
         };
         room.ttl_ms = step.ttl_ms;
         let heading = room.pending.as_ref().map(|pending| pending.hops.iter().map(|h| h.node));
         let same = heading
             .map_or_else(|| room.standing() == step.hops, |to| to.eq(step.hops.iter().copied()));
         if same {
-            return Ok(false);
+            return Ok(Part::Kept);
         }
+        let differs = step.hops != self.native_route(id, now);
         let cause = if stranded { Cause::NodeDown } else { Cause::Quality };
         self.head_for(id, &step.hops, cause, by.clone(), now);
-        Ok(true)
+        Ok(Part::Applied { differs })
     }
 
     fn check_churn(&mut self, id: RoomId, now: Instant) -> Result<(), Guard> {
@@ -271,18 +258,22 @@ impl Gateway {
         })
     }
 
+    /// What the native default would have the room's route be: it stays where it stands.
+    fn native_route(&mut self, id: RoomId, now: Instant) -> Vec<NodeId> {
+        let standing = self.stands_at(id).map_or_else(Vec::new, |stands| {
+            let others = self.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);
+            std::iter::once(stands.node).chain(others).collect()
+        });
+        self.native_hops(id, &standing, now)
+    }
+
     /// The native default never moves a room that stands, and leaves it the spares it has: it gives it more, and
     /// puts one that keeps capacity before those that do not.
     fn reroute_natively(&mut self, id: RoomId, now: Instant) {
-        let Some(stands) = self.stands_at(id) else {
-            return;
-        };
-        if self.rooms[&id].pending.is_some() {
+        if self.stands_at(id).is_none() || self.rooms[&id].pending.is_some() {
             return;
         }
-        let others = self.rooms[&id].standing().into_iter().filter(|node| *node != stands.node);
-        let standing: Vec<NodeId> = std::iter::once(stands.node).chain(others).collect();
-        let nodes = self.native_hops(id, &standing, now);
+        let nodes = self.native_route(id, now);
         if self.rooms[&id].standing() != nodes {
             self.head_for(id, &nodes, Cause::Quality, Decider::Native, now);
         }

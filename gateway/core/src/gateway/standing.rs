@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Gateway, Output};
 use crate::ledger::Holding;
@@ -13,6 +13,9 @@ use crate::{Cause, Decider, Event, Grant, Hook, Hop, NodeId, RoomId, Route, Sess
 
 /// Rooms without a reserve that one sweep weighs again, so that a sweep stays short.
 const WEIGHED_AGAIN_MAX: usize = 256;
+
+/// Round trips that differ by less are the same: numbers kept free for nothing look like loss.
+const LEAD_MIN: Duration = Duration::from_millis(2);
 
 impl Gateway {
     /// The hop that the room's packets take now.
@@ -77,16 +80,25 @@ impl Gateway {
     /// Puts a route in force, or for a stranded room what is left of it.
     pub(super) fn publish(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
         let grants = self.weigh(id, hops);
+        let lead = leaving.zip(hops.first()).map(|((left, _), to)| self.lead(left.node, to.node));
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
         let version = room.route().version + 1;
         let hops = hops.iter().copied().zip(grants).collect();
-        room.cell.publish(Route { version, hops, leaving });
+        room.cell.publish(Route { version, hops, leaving, lead: lead.unwrap_or_default() });
         if let Some((_, until)) = leaving {
             self.timers.set(Timer::LeavingEnds(id), until);
         }
         self.list(id);
+    }
+
+    /// How much sooner what is sent there comes back by one node than by the other.
+    fn lead(&self, old: NodeId, new: NodeId) -> Duration {
+        let round_trip = |id| Some(self.node(id)?.detector.round_trip()?.0);
+        let sooner = round_trip(old).zip(round_trip(new)).map(|(old, new)| old.saturating_sub(new));
+        let lead = sooner.unwrap_or_default().min(self.settings.limits.leave_within);
+        if lead < LEAD_MIN { Duration::ZERO } else { lead }
     }
 
     /// Renews what the room counts on, and says what its packets may do at each hop: it is admitted at the first,
@@ -129,7 +141,7 @@ impl Gateway {
         let after = self.weigh(id, &hops);
         if route.hops.iter().map(|(_, grant)| *grant).ne(after.iter().copied()) {
             let hops = hops.into_iter().zip(after).collect();
-            let next = Route { version: route.version + 1, hops, leaving: route.leaving };
+            let next = Route { version: route.version + 1, hops, ..(*route).clone() };
             self.rooms[&id].cell.publish(next);
         }
     }

@@ -9,6 +9,10 @@ use crate::settings::{Probed, Settings};
 use crate::timer::Timer;
 use crate::{Event, Health, Measures, Metric, NodeId, RegionId};
 
+/// A worker that comes back from one pass no sooner than this is no excuse: where the machine stood still, control did
+/// too, and its own lateness counts.
+const WORKER_EXCUSED_MAX: Duration = Duration::from_secs(1);
+
 pub(super) fn nodes(settings: &Settings, now: Instant) -> Vec<Node> {
     let node = |(at, node): (usize, &crate::settings::NodeSettings)| {
         let region = settings.zones[node.zone.0 as usize].region;
@@ -42,6 +46,13 @@ impl Gateway {
         }
     }
 
+    /// A node said whether it takes new sessions: with the answer to a probe, or to an opening.
+    pub fn handle_willing(&mut self, id: NodeId, willing: bool, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            node.handle_willing(willing, now);
+        }
+    }
+
     /// The kernel says that nobody listens at a node's media port: on its trunk, or on a probe.
     pub fn handle_kernel_error(&mut self, id: NodeId, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
@@ -50,27 +61,28 @@ impl Gateway {
     }
 
     /// What workers saw of each node, in the order of their ids, every [`WATCH_EVERY`]; and how late the latest of
-    /// them was. Tell of probes that were answered and errors that were read before.
+    /// them was since the last watch. Tell of probes that were answered and errors that were read before.
     ///
-    /// If we or a worker came late, every deadline moves by the lateness and nobody is condemned on it.
+    /// If we or a worker came late, whatever is waited for may take that much longer, and nobody is condemned on the
+    /// first late watch. Where lateness has become the rule, its watches judge like others: what arrived was read.
     pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
         let since = self.last_watch.map_or(WATCH_EVERY, |last| now.saturating_duration_since(last));
         self.last_watch = Some(now);
         let own_late = since.saturating_sub(WATCH_EVERY);
+        let workers_late = workers_late.min(WORKER_EXCUSED_MAX);
         let late = own_late.max(workers_late);
         let stalled = late > self.settings.timings.own_stall;
-        // A worker that stays late is later each time: only what came on top since is new.
-        let known = self.workers_late.take().filter(|known| *known < workers_late);
-        let newly_late = own_late.max(workers_late - known.unwrap_or_default());
-        self.workers_late = stalled.then_some(workers_late);
+        let before = std::mem::replace(&mut self.stalled, stalled);
         for (node, stamp) in self.nodes.iter_mut().zip(stamps) {
             node.detector.handle_stamp(*stamp, now);
             if stalled {
-                node.detector.excuse(newly_late);
+                node.detector.excuse(own_late, workers_late);
             }
         }
         if stalled {
             self.event(Event::OwnStall { late });
+        }
+        if stalled && !before {
             return;
         }
         for place in 0..self.nodes.len() {
@@ -137,7 +149,9 @@ impl Gateway {
         let mut measures = Measures::default();
         if let Some(node) = self.node(id) {
             node.measure(&mut measures);
-            measures.set(Metric::Load, self.ledger.permille(id));
+            // It knows better than our ledger that it is full.
+            let least = if node.welcomes_rooms() { 0 } else { 1_000 };
+            measures.set(Metric::Load, self.ledger.permille(id).max(least));
             measures.set(Metric::Rooms, u64::from(self.ledger.rooms(id)));
         }
         measures
@@ -146,7 +160,9 @@ impl Gateway {
     /// A region's load is that of its nodes together; its breaker is closed as long as nothing opens it.
     pub(super) fn region_measures(&self, region: RegionId) -> Measures {
         let takers = || {
-            self.nodes.iter().filter(|node| self.region_of(node.id) == region && node.takes_rooms())
+            let welcomes =
+                |node: &&Node| self.region_of(node.id) == region && node.welcomes_rooms();
+            self.nodes.iter().filter(welcomes)
         };
         let capacity: u64 = takers().map(|node| node.settings.capacity_kbps).sum();
         let used: u64 =

@@ -26,6 +26,12 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
         Failed::UnknownNode(node) => {
             Error::field(format!("nodes.{node}"), format!("there is no node `{node}`"))
         }
+        Failed::SharedNodeAddress { nodes: [one, other], address } => {
+            let message = format!(
+                "`{one}` and `{other}` would both be reached at {address}; RTCP that is not muxed takes the next port up"
+            );
+            Error::field("nodes", message)
+        }
         Failed::Policy(reason) => Error::new(Code::NotFound, reason),
         Failed::Unavailable => {
             Error::new(Code::Unavailable, "the gateway did not answer").retry_after(jitter(SOON))

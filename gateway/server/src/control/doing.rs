@@ -140,8 +140,12 @@ impl Control {
                 self.with_home(session, |home| Command::Attach { home, hop, leg });
                 self.gateway.handle_opened(session, hop, Ok(()), Instant::now());
             }
-            Some(Act::Refused { session, hop }) => {
-                self.gateway.handle_opened(session, hop, Err(NotOpened), Instant::now());
+            Some(Act::Refused { session, hop, unwilling }) => {
+                let now = Instant::now();
+                if unwilling {
+                    self.gateway.handle_willing(hop.node, false, now);
+                }
+                self.gateway.handle_opened(session, hop, Err(NotOpened), now);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Opens, refreshes and closes sessions at nodes. An opening is a lease: what is not refreshed ends by itself, so a
 //! gateway's death leaks nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -35,16 +35,23 @@ pub(crate) enum Act {
     Sign { session: SessionId, node: NodeId, message: Box<[u8]> },
     /// The session is open at the hop, by this leg.
     Opened { session: SessionId, hop: Hop, leg: Leg },
-    /// It could not be opened there.
-    Refused { session: SessionId, hop: Hop },
+    /// It could not be opened there. `unwilling`: the node takes no new sessions at all.
+    Refused { session: SessionId, hop: Hop, unwilling: bool },
 }
 
 /// Sessions at nodes.
 pub(crate) struct Drivers {
     nodes: Vec<Driver>,
     leases: BTreeMap<(SessionId, Hop), Lease>,
+    rooms: BTreeMap<RoomId, RoomName>,
     by_nonce: BTreeMap<u64, (SessionId, Hop)>,
     due: BTreeMap<(Instant, SessionId, Hop), ()>,
+}
+
+/// What a room is called towards nodes. Drawn, since other gateways count their rooms from 1 too and may share a node.
+struct RoomName {
+    name: u64,
+    leases: u32,
 }
 
 struct Lease {
@@ -57,7 +64,13 @@ struct Lease {
 
 impl Drivers {
     pub(crate) fn new(nodes: Vec<Driver>) -> Drivers {
-        Drivers { nodes, leases: BTreeMap::new(), by_nonce: BTreeMap::new(), due: BTreeMap::new() }
+        Drivers {
+            nodes,
+            leases: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            by_nonce: BTreeMap::new(),
+            due: BTreeMap::new(),
+        }
     }
 
     fn secret(&self, node: NodeId) -> Option<&Secret> {
@@ -65,6 +78,29 @@ impl Drivers {
             Driver::Agent(secret) => Some(secret),
             Driver::Plain(_) => None,
         }
+    }
+
+    /// Two plain nodes that a session would reach at the same address, if there are any: what comes from there could
+    /// be of either. `named` are addresses that its offer names.
+    pub(crate) fn shared_address(
+        &self,
+        named: &[(NodeId, SocketAddr)],
+        rtcp_apart: bool,
+    ) -> Option<(NodeId, NodeId, SocketAddr)> {
+        let mut taken = BTreeMap::new();
+        for (node, driver) in (0..).map(NodeId).zip(&self.nodes) {
+            let Driver::Plain(standing) = driver else { continue };
+            let own = named.iter().find(|(at, _)| *at == node).map(|(_, address)| *address);
+            let (rtp, rtcp) = ports(own.unwrap_or(*standing), rtcp_apart);
+            for address in [rtp, rtcp] {
+                let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
+                let other = *taken.entry(canonical).or_insert(node);
+                if other != node {
+                    return Some((other, node, address));
+                }
+            }
+        }
+        None
     }
 
     /// Opens a session at a hop. `address` is the one the offer named for it; `rtcp_apart` where RTCP has a port of
@@ -78,16 +114,15 @@ impl Drivers {
         let &Wish { session, room, hop, address, rtcp_apart } = wish;
         match self.nodes.get(hop.node.0 as usize)? {
             Driver::Plain(standing) => {
-                let address = address.unwrap_or(*standing);
-                let rtcp = match rtcp_apart {
-                    true => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
-                    false => address,
-                };
+                let (address, rtcp) = ports(address.unwrap_or(*standing), rtcp_apart);
                 Some(Act::Opened { session, hop, leg: Leg::Port { address, rtcp } })
             }
             Driver::Agent(_) => {
                 let lease =
                     Lease { room, tag: Tag(draw()), nonce: draw(), open: false, due: clock.now };
+                self.forget(session, hop);
+                let name = || RoomName { name: draw(), leases: 0 };
+                self.rooms.entry(room).or_insert_with(name).leases += 1;
                 self.by_nonce.insert(lease.nonce, (session, hop));
                 self.leases.insert((session, hop), lease);
                 self.ask(session, hop, clock)
@@ -102,7 +137,7 @@ impl Drivers {
         lease.due = clock.now + if lease.open { REFRESH_EVERY } else { ASK_AGAIN };
         self.due.insert((lease.due, session, hop), ());
         let question = Question::Open {
-            room: lease.room.0,
+            room: self.rooms.get(&lease.room)?.name,
             session: session.0,
             tag: lease.tag,
             lease_s: LEASE.as_secs() as u16,
@@ -126,10 +161,21 @@ impl Drivers {
 
     /// Closes a session at a hop. The message may be lost; the lease ends it then.
     pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
+        let lease = self.forget(session, hop)?;
+        self.sign(session, hop.node, &Question::Close { tag: lease.tag }, lease.nonce, clock)
+    }
+
+    fn forget(&mut self, session: SessionId, hop: Hop) -> Option<Lease> {
         let lease = self.leases.remove(&(session, hop))?;
         self.by_nonce.remove(&lease.nonce);
         self.due.remove(&(lease.due, session, hop));
-        self.sign(session, hop.node, &Question::Close { tag: lease.tag }, lease.nonce, clock)
+        if let btree_map::Entry::Occupied(mut room) = self.rooms.entry(lease.room) {
+            room.get_mut().leases -= 1;
+            if room.get().leases == 0 {
+                room.remove();
+            }
+        }
+        Some(lease)
     }
 
     /// A signed message came from a node.
@@ -158,10 +204,9 @@ impl Drivers {
                 Some(Act::Opened { session, hop, leg: Leg::Trunk(tag) })
             }
             Status::Full | Status::Draining | Status::UnknownTag => {
-                let lease = self.leases.remove(&(session, hop))?;
-                self.by_nonce.remove(&lease.nonce);
-                self.due.remove(&(lease.due, session, hop));
-                Some(Act::Refused { session, hop })
+                self.forget(session, hop)?;
+                let unwilling = status != Status::UnknownTag;
+                Some(Act::Refused { session, hop, unwilling })
             }
         }
     }
@@ -174,6 +219,12 @@ impl Drivers {
         }
         self.ask(session, hop, clock)
     }
+}
+
+/// Where a plain node takes RTP and RTCP: on one port, or RTCP on the next one up.
+fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
+    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+    (address, if rtcp_apart { next } else { address })
 }
 
 /// Where a session is to be opened.
@@ -241,7 +292,7 @@ mod tests {
             next
         };
         let (asked, nonce) = question(drivers.open(&wish(), &mut draw, at(start, 0)), at(start, 0));
-        let Question::Open { room: 1, session: 7, tag, .. } = asked else { panic!("{asked:?}") };
+        let Question::Open { room: 43, session: 7, tag, .. } = asked else { panic!("{asked:?}") };
         (drivers, tag, nonce)
     }
 
@@ -286,8 +337,36 @@ mod tests {
             &answer(Status::Full, tag, nonce, at(start, 1)),
             at(start, 1),
         );
-        assert!(matches!(refused, Some(Act::Refused { session: SESSION, hop: HOP })));
+        let told = Some(Act::Refused { session: SESSION, hop: HOP, unwilling: true });
+        assert_eq!(format!("{refused:?}"), format!("{told:?}"));
         assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
+    }
+
+    #[test]
+    fn a_room_has_one_drawn_name_as_long_as_a_session_of_it_is_open() {
+        let start = Instant::now();
+        let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
+        let mut drawn = 1_000;
+        let mut named = |drivers: &mut Drivers, session, room| {
+            let mut draw = || {
+                drawn += 1;
+                drawn
+            };
+            let wish = Wish { session: SessionId(session), room: RoomId(room), ..wish() };
+            let (asked, _) = question(drivers.open(&wish, &mut draw, at(start, 0)), at(start, 0));
+            let Question::Open { room, .. } = asked else { panic!("{asked:?}") };
+            room
+        };
+        let first = named(&mut drivers, 1, 1);
+        assert!(first > 1_000, "drawn, not counted");
+        assert_eq!(named(&mut drivers, 2, 1), first);
+        assert_ne!(named(&mut drivers, 3, 2), first);
+        drivers.close(SessionId(1), HOP, at(start, 1));
+        assert_eq!(named(&mut drivers, 4, 1), first);
+        drivers.close(SessionId(2), HOP, at(start, 1));
+        drivers.close(SessionId(4), HOP, at(start, 1));
+        assert_ne!(named(&mut drivers, 5, 1), first, "nobody is there who could be met");
+        assert_eq!((drivers.rooms.len(), drivers.leases.len()), (2, 2));
     }
 
     #[test]
@@ -325,5 +404,21 @@ mod tests {
         };
         assert_eq!(open(None), (standing, 4_001));
         assert_eq!(open(Some(named)), (named, 5_001));
+    }
+
+    #[test]
+    fn two_nodes_of_a_session_share_no_address() {
+        let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let node = |port| Driver::Plain(at(port));
+        let drivers = Drivers::new(vec![node(4_000), node(4_001), Driver::Agent(secret())]);
+        let (a, b) = (NodeId(0), NodeId(1));
+        assert_eq!(drivers.shared_address(&[], false), None);
+        assert_eq!(drivers.shared_address(&[], true), Some((a, b, at(4_001))));
+        assert_eq!(drivers.shared_address(&[(b, at(4_002))], true), None);
+        assert_eq!(drivers.shared_address(&[(b, at(4_000))], false), Some((a, b, at(4_000))));
+        let mapped = "[::ffff:10.0.0.1]:4000".parse().unwrap();
+        assert!(drivers.shared_address(&[(b, mapped)], false).is_some());
+        let tunnelled = [(NodeId(2), at(4_000))];
+        assert_eq!(drivers.shared_address(&tunnelled, false), None, "a trunk has tags");
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use evenkeel_core::{Accepted, Identity, Ingress, Offer, OfferId, Refused};
+use evenkeel_core::{Accepted, Identity, Ingress, NodeId, Offer, OfferId, Refused, RtcpPort};
 use tokio::sync::oneshot;
 
 use super::homes::Homeless;
@@ -55,6 +55,12 @@ impl Control {
                 Some(node) => nodes.push((node, *address)),
                 None => return refuse(reply, Failed::UnknownNode(name.clone())),
             }
+        }
+        let rtcp_apart = wanted.media.rtcp == RtcpPort::Own;
+        if let Some((one, other, address)) = self.drivers.shared_address(&nodes, rtcp_apart) {
+            let name = |node: NodeId| (*self.settings.nodes[node.0 as usize].name).into();
+            let nodes = [name(one), name(other)];
+            return refuse(reply, Failed::SharedNodeAddress { nodes, address });
         }
         let id = OfferId(self.next_offer);
         self.next_offer += 1;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use evenkeel_core::NodeId;
 use evenkeel_media::demux;
 use evenkeel_media::stun;
-use evenkeel_media::trunk::message::{Answer, Question, Secret};
+use evenkeel_media::trunk::message::{Answer, Question, Secret, State};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
@@ -16,8 +16,8 @@ use super::driver::Clock;
 /// What a probe brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Probed {
-    /// The node answered this one, then.
-    Answered { node: NodeId, sequence: u64, at: Instant },
+    /// The node answered this one, then; and it takes new sessions, or does not, if it said so.
+    Answered { node: NodeId, sequence: u64, willing: Option<bool>, at: Instant },
     /// Nobody listens there.
     Refused { node: NodeId },
 }
@@ -67,8 +67,10 @@ impl Prober {
             let mut buffer = [0; 512];
             loop {
                 let word = match reading.recv(&mut buffer).await {
-                    Ok(length) => match reader.sequence(&buffer[..length]) {
-                        Some(sequence) => Probed::Answered { node, sequence, at: Instant::now() },
+                    Ok(length) => match reader.read(&buffer[..length]) {
+                        Some((sequence, willing)) => {
+                            Probed::Answered { node, sequence, willing, at: Instant::now() }
+                        }
                         None => continue,
                     },
                     Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -109,21 +111,25 @@ enum Reader {
 }
 
 impl Reader {
-    /// The sequence of the probe that this answers.
-    fn sequence(&self, datagram: &[u8]) -> Option<u64> {
+    /// The sequence of the probe that this answers, and whether the node takes new sessions.
+    fn read(&self, datagram: &[u8]) -> Option<(u64, Option<bool>)> {
         match self {
             Reader::Signed(secret) => {
                 let verified = Answer::read(datagram, secret, Clock::read().unix_us).ok()?;
-                matches!(verified.message, Answer::Probe(_)).then_some(verified.nonce)
+                let Answer::Probe(load) = verified.message else {
+                    return None;
+                };
+                let willing = load.state == State::Serving && load.permille < 1_000;
+                Some((verified.nonce, Some(willing)))
             }
             Reader::Stun => {
                 let response = stun::Response::parse(datagram).ok()?;
-                Some(u64::from_be_bytes(*response.transaction().0.last_chunk()?))
+                Some((u64::from_be_bytes(*response.transaction().0.last_chunk()?), None))
             }
             Reader::Echo => {
                 let (&first, sequence) = datagram.split_first()?;
-                (first == demux::ECHO)
-                    .then(|| Some(u64::from_be_bytes(sequence.try_into().ok()?)))?
+                let sequence = u64::from_be_bytes(sequence.try_into().ok()?);
+                (first == demux::ECHO).then_some((sequence, None))
             }
         }
     }
@@ -133,4 +139,30 @@ fn transaction(sequence: u64) -> stun::Transaction {
     let mut id = *b"keel\0\0\0\0\0\0\0\0";
     id[4..].copy_from_slice(&sequence.to_be_bytes());
     stun::Transaction(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_media::trunk::message::Load;
+
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_probe_says_whether_the_node_takes_sessions() {
+        let secret = Secret::new(b"a secret of some length").unwrap();
+        let reader = Reader::Signed(secret.clone());
+        let read = |state, permille| {
+            let mut answer = Vec::new();
+            Answer::Probe(Load { permille, state, sessions: 3 }).write(
+                &secret,
+                7,
+                Clock::read().unix_us,
+                &mut answer,
+            );
+            reader.read(&answer)
+        };
+        assert_eq!(read(State::Serving, 999), Some((7, Some(true))));
+        assert_eq!(read(State::Serving, 1_000), Some((7, Some(false))));
+        assert_eq!(read(State::Draining, 0), Some((7, Some(false))));
+    }
 }

@@ -141,8 +141,11 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
-            Probed::Answered { node, sequence, at } => {
+            Probed::Answered { node, sequence, willing, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);
+                if let Some(willing) = willing {
+                    self.gateway.handle_willing(node, willing, at);
+                }
             }
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
@@ -154,7 +157,7 @@ impl Control {
         let mut late = Duration::ZERO;
         for worker in &self.workers {
             worker.stamps.merge_into(&mut stamps);
-            late = late.max(worker.stamps.take_longest_pass());
+            late = late.max(worker.stamps.take_lateness(Instant::now()));
         }
         let now = Instant::now();
         self.gateway.handle_stamps(&stamps, late, now);

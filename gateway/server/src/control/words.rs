@@ -85,6 +85,13 @@ pub enum Failed {
     AddressTaken(SocketAddr),
     /// The offer names a node that is not configured.
     UnknownNode(Box<str>),
+    /// The session would reach two plain nodes at one address: what comes from there could be of either.
+    SharedNodeAddress {
+        /// Their names.
+        nodes: [Box<str>; 2],
+        /// The address.
+        address: SocketAddr,
+    },
     /// A policy could not be replaced: why.
     Policy(Box<str>),
     /// Control is busy or gone.

@@ -6,6 +6,7 @@ use evenkeel_core::Timings;
 
 use super::check::Check;
 use super::raw;
+use super::unit;
 
 const MS: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -23,7 +24,7 @@ pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
     let ejection = time(&raw.eject_for, default.ejection, long.clone());
     let ejection_max =
         time(&raw.eject_most, default.ejection_max, Duration::ZERO..=24 * 60 * MINUTE);
-    Timings {
+    let timings = Timings {
         probe_every_near: time(&near.probe_every, default.probe_every_near, every.clone()),
         probe_every_far: time(&far.probe_every, default.probe_every_far, every),
         probe_slack: time(&raw.answer_within, default.probe_slack, short.clone()),
@@ -43,5 +44,16 @@ pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
             default.silence_arrivals,
             1..=1_000,
         ),
+    };
+    let alone = [("in_region", timings.condemn_alone_near), ("across", timings.condemn_alone_far)];
+    let shortest = alone.into_iter().min_by_key(|(_, after)| *after);
+    if let (Some(silence), Some((reach, after))) = (&raw.silence, shortest)
+        && timings.silence_min > after
+    {
+        let most = unit::spell(after);
+        let expected = format!("at most {most}, the `condemn_alone_after` of [detector.{reach}]");
+        check.refuse(silence.span(), format!("`{}`", silence.get_ref()), expected).help =
+            Some("silence has to accuse a node before it could condemn it alone".to_owned());
     }
+    timings
 }

@@ -92,6 +92,8 @@ pub(crate) struct Worker {
     flows: Arc<Flows>,
     board: Arc<Board>,
     next_summary: Instant,
+    /// What was not read to its end, and does not wake us by itself.
+    again: Vec<Source>,
     stopped: bool,
 }
 
@@ -147,6 +149,7 @@ impl Worker {
             flows: parts.flows,
             board: parts.board,
             next_summary: now + SUMMARY_EVERY,
+            again: Vec::new(),
             stopped: false,
         })
     }
@@ -159,7 +162,10 @@ impl Worker {
         let mut events = Vec::with_capacity(BATCH);
         while !self.stopped {
             events.clear();
-            let wait = self.next_summary.saturating_duration_since(Instant::now());
+            let wait = match &*self.again {
+                [] => self.next_summary.saturating_duration_since(Instant::now()),
+                _ => Duration::ZERO,
+            };
             let timeout =
                 rustix::event::Timespec::try_from(wait).expect("a summary is at most 100 ms away");
             match epoll::wait(
@@ -171,6 +177,8 @@ impl Worker {
                 Err(error) => return Err(error.into()),
             }
             let now = Instant::now();
+            self.ways.stamps.pass_begins(now);
+            self.read_again(now);
             for event in &events {
                 let event: &epoll::Event = event;
                 self.ready(Source::from_token(event.data.u64()), event.flags, now);
@@ -183,7 +191,7 @@ impl Worker {
                 self.serve_early(now);
             }
             self.ways.flush(now);
-            self.ways.stamps.pass_took(now.elapsed());
+            self.ways.stamps.pass_ends(Instant::now());
         }
         Ok(())
     }
@@ -199,6 +207,21 @@ impl Worker {
             Source::Port(slot, side) => self.read_port(slot, side, flags, now),
             Source::Worker(number) => self.read_worker(number, now),
             Source::Quic => self.read_quic(now),
+        }
+    }
+
+    /// The next pass reads on there, unasked.
+    fn go_on_with(&mut self, source: Source) {
+        if !self.again.contains(&source) {
+            self.again.push(source);
+        }
+    }
+
+    /// What was left of the last pass comes first.
+    fn read_again(&mut self, now: Instant) {
+        for _ in 0..self.again.len() {
+            let source = self.again.remove(0);
+            self.ready(source, epoll::EventFlags::empty(), now);
         }
     }
 

@@ -14,13 +14,14 @@ use rustix::event::epoll;
 use super::arrival::Arrival;
 use super::command::Report;
 use super::session::{Loan, Session};
+use super::source::Source;
 use super::ways::Side;
 use super::{Worker, session};
 use crate::flows::Home;
 use crate::mmsg::{BATCH, drain_errors};
 use crate::ring;
 
-/// Batches read from one socket before others get their turn.
+/// Batches read from one socket or ring before others get their turn.
 const BATCHES_PER_TURN: usize = 4;
 
 impl Worker {
@@ -85,7 +86,7 @@ impl Worker {
         let Some(ring) = from_workers.get_mut(usize::from(number)) else {
             return;
         };
-        drain(ring, |meta, bytes| {
+        let more = drain(ring, |meta, bytes| {
             let Some((arrival, datagram)) = Arrival::read(bytes) else {
                 return;
             };
@@ -96,6 +97,9 @@ impl Worker {
                 None => ways.drop(Reason::UnknownSource),
             }
         });
+        if more {
+            self.go_on_with(Source::Worker(number));
+        }
     }
 
     pub(super) fn read_quic(&mut self, now: Instant) {
@@ -104,7 +108,7 @@ impl Worker {
         let Some(ring) = from_quic else {
             return;
         };
-        drain(ring, |meta, packet| {
+        let more = drain(ring, |meta, packet| {
             let Some(session) = session(sessions, meta.home) else {
                 return ways.drop(Reason::UnknownFlow);
             };
@@ -120,6 +124,9 @@ impl Worker {
                 ring::Kind::Detached => {}
             }
         });
+        if more {
+            self.go_on_with(Source::Quic);
+        }
     }
 
     pub(super) fn read_trunk(&mut self, node: NodeId, now: Instant) {
@@ -266,7 +273,26 @@ fn hand_on(
     }
 }
 
-/// Takes everything out of a ring: only an empty one wakes us again.
-fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::Meta, &[u8])) {
-    while ring.pop_batch(BATCH, &mut take) == BATCH {}
+/// Takes a turn's batches out of a ring. Whether there may be more: only an empty one wakes us again.
+fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::Meta, &[u8])) -> bool {
+    (0..BATCHES_PER_TURN).all(|_| ring.pop_batch(BATCH, &mut take) == BATCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_that_is_full_gives_others_their_turn() {
+        let (mut sender, mut receiver) = ring::channel(1_024).unwrap();
+        let home = Home { worker: 0, slot: 0, generation: 1 };
+        let meta = ring::Meta { home, kind: ring::Kind::Media, flow: 0 };
+        let all = BATCH * BATCHES_PER_TURN + 1;
+        (0..all).for_each(|_| sender.push(meta, b"packet").unwrap());
+        let mut taken = 0;
+        assert!(drain(&mut receiver, |_, _| taken += 1));
+        assert_eq!(taken, all - 1);
+        assert!(!drain(&mut receiver, |_, _| taken += 1), "and then it is empty, and wakes us");
+        assert_eq!(taken, all);
+    }
 }

@@ -16,7 +16,9 @@ pub struct Stamps {
     bytes: [AtomicU64; 2],
     /// Key frames asked for, by the way of the request.
     key_frames: [AtomicU64; 2],
-    /// Nanoseconds of the longest pass since it was last read.
+    /// Since when the pass under way has been going on; 0: the worker waits for something to do.
+    pass_began: AtomicU64,
+    /// Nanoseconds of the longest pass that ended since this was last read.
     longest_pass: AtomicU64,
 }
 
@@ -46,6 +48,7 @@ impl Stamps {
             passed: Default::default(),
             bytes: Default::default(),
             key_frames: Default::default(),
+            pass_began: AtomicU64::new(0),
             longest_pass: AtomicU64::new(0),
         }
     }
@@ -58,6 +61,7 @@ impl Stamps {
         }
     }
 
+    /// Media was sent to the node. Signed messages are none: what answers them is not what sessions wait for.
     pub(crate) fn sent(&self, node: NodeId, now: Instant) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_sent.store(self.nanos(now), Relaxed);
@@ -77,8 +81,12 @@ impl Stamps {
         add(&self.key_frames[way as usize], 1);
     }
 
-    pub(crate) fn pass_took(&self, took: Duration) {
-        let took = took.as_nanos() as u64;
+    pub(crate) fn pass_begins(&self, now: Instant) {
+        self.pass_began.store(self.nanos(now).max(1), Relaxed);
+    }
+
+    pub(crate) fn pass_ends(&self, now: Instant) {
+        let took = self.nanos(now).saturating_sub(self.pass_began.swap(0, Relaxed));
         if took > self.longest_pass.load(Relaxed) {
             self.longest_pass.store(took, Relaxed);
         }
@@ -94,9 +102,14 @@ impl Stamps {
         }
     }
 
-    /// The longest pass since this was last asked.
-    pub(crate) fn take_longest_pass(&self) -> Duration {
-        Duration::from_nanos(self.longest_pass.swap(0, Relaxed))
+    /// How long something may have waited to be read since this was last asked: the longest pass that ended, or the
+    /// one under way.
+    pub(crate) fn take_lateness(&self, now: Instant) -> Duration {
+        let under_way = match self.pass_began.load(Relaxed) {
+            0 => 0,
+            began => self.nanos(now).saturating_sub(began),
+        };
+        Duration::from_nanos(self.longest_pass.swap(0, Relaxed).max(under_way))
     }
 
     /// Packets dropped so far for this reason.
@@ -127,4 +140,23 @@ impl Stamps {
 /// One writer: a load and a store are enough, and cheaper than a read-modify-write.
 fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Relaxed) + more, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_pass_is_told_of_while_it_lasts_and_once_it_ended() {
+        let base = Instant::now();
+        let stamps = Stamps::new(base, 0);
+        let late = |ms| stamps.take_lateness(base + MS * ms);
+        assert_eq!(late(1), Duration::ZERO);
+        stamps.pass_begins(base + MS * 2);
+        assert_eq!([late(4), late(40)], [MS * 2, MS * 38]);
+        stamps.pass_ends(base + MS * 41);
+        assert_eq!([late(42), late(44)], [MS * 39, Duration::ZERO], "not told twice");
+    }
 }

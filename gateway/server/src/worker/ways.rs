@@ -40,6 +40,8 @@ pub(crate) struct Trunk {
     /// For what is too large to share one.
     alone: Bundle,
     outbox: Outbox,
+    /// Whether packets of sessions are among what leaves.
+    media: bool,
     refused: bool,
 }
 
@@ -80,6 +82,7 @@ impl Trunk {
             alone: Bundle::new(TRUNK_ALONE_MAX),
             // Connected: no address is written.
             outbox: Outbox::new(Family::V4),
+            media: false,
             refused: false,
         }
     }
@@ -140,6 +143,7 @@ impl Ways {
             self.stamps.dropped(Reason::NoHop);
             return;
         };
+        trunk.media = true;
         if trunk.bundle.push(tag, packet) {
             return;
         }
@@ -221,7 +225,7 @@ impl Ways {
                     kind => self.stamps.dropped(reason(kind)),
                 }
             }
-            if outcome.sent > 0 {
+            if std::mem::take(&mut trunk.media) && outcome.sent > 0 {
                 self.stamps.sent(node, now);
             }
         }
@@ -278,6 +282,30 @@ mod tests {
             Some(trunk::entries(&datagram[..length]).map(|entry| entry.unwrap().1.len()).collect())
         });
         (came.collect(), stamps.drops(Reason::Oversize))
+    }
+
+    #[test]
+    fn a_signed_message_is_no_media_that_an_answer_is_expected_to() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(socket.local_addr().unwrap()).unwrap();
+        let base = Instant::now();
+        let stamps = Arc::new(Stamps::new(base, 1));
+        let patience = Patience { packets: 1, wait: Duration::ZERO };
+        let mut ways = Ways::new(mpsc::channel(1).0, Arc::clone(&stamps), patience);
+        ways.trunks.push(Some(Trunk::new(socket)));
+        let sent = |stamps: &Stamps| {
+            let mut all = [evenkeel_core::Stamp::default()];
+            stamps.merge_into(&mut all);
+            all[0].last_sent
+        };
+        let now = base + Duration::from_millis(1);
+        ways.sign(NodeId(0), b"a lease");
+        ways.flush(now);
+        assert_eq!(sent(&stamps), None);
+        ways.on_trunk(NodeId(0), TAG, &[128; 160]);
+        ways.sign(NodeId(0), b"a lease");
+        ways.flush(now);
+        assert_eq!(sent(&stamps), Some(now));
     }
 
     #[test]

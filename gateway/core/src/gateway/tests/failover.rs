@@ -296,6 +296,43 @@ fn our_own_stall_condemns_nobody_and_delays_judgement_only_by_its_length() {
 }
 
 #[test]
+fn a_load_that_never_ends_delays_judgement_by_a_bounded_time() {
+    // Every pass of a worker takes longer than it should, and none of the watches is a calm one.
+    for silent in [false, true] {
+        let mut world = World::new(settings());
+        world.open("r");
+        world.mute(A);
+        if !silent {
+            world.gateway.handle_kernel_error(A, world.now);
+        }
+        let start = world.now;
+        while world.stands("r") == Some(A) {
+            world.now += ms(2);
+            let probe = world.gateway.poll_timeout().is_some_and(|due| due <= world.now);
+            if probe {
+                world.gateway.handle_timeout(world.now);
+            }
+            world.stamp(ms(6));
+            let after = world.now - start;
+            assert!(after <= if silent { ms(46) } else { ms(26) }, "{after:?}");
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_never_comes_back_is_no_excuse_for_ever() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.mute(A);
+    for late in 1..1_500 {
+        world.now += ms(2);
+        world.gateway.handle_timeout(world.now);
+        world.stamp(ms(2 * late));
+    }
+    assert_ne!(world.stands("r"), Some(A));
+}
+
+#[test]
 fn a_late_tick_of_ours_condemns_nobody() {
     for (late, condemned) in [(ms(5), true), (ms(6), false)] {
         let mut world = World::new(settings());

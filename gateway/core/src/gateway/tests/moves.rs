@@ -1,7 +1,9 @@
 use super::super::Output;
 use super::world::{Driver, VOICE};
 use super::*;
-use crate::{Answer, Cause, Decider, Event, Grant, Guard, Hook, Impossible, Move, NodeId, Outcome};
+use crate::{
+    Answer, Cause, Decider, Event, Grant, Guard, Hook, Impossible, Move, NodeId, Outcome, Question,
+};
 
 fn step(row: u32, hops: &[NodeId]) -> Move {
     Move { row, hops: hops.to_vec(), ttl_ms: 0, reason: 0 }
@@ -395,4 +397,44 @@ fn a_newcomer_is_let_in_when_its_room_moves_to_where_it_is_open() {
     world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
     world.settle();
     world.accepted(offer);
+}
+
+#[test]
+fn a_move_says_how_much_sooner_the_new_hop_delivers() {
+    for (from, to, lead) in [(A, B, 38), (B, A, 0)] {
+        let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
+        for (node, round_trip) in [(A, ms(40)), (B, ms(2))] {
+            let detector = &mut world.gateway.nodes[node.0 as usize].detector;
+            for sequence in 1_000_000..1_000_200 {
+                detector.handle_probe_sent(sequence, world.now);
+                detector.handle_probe_answered(sequence, world.now + round_trip);
+            }
+        }
+        world.open("r");
+        if world.stands("r") != Some(from) {
+            world.gateway.handle_move(&"r".into(), from, world.now).unwrap();
+            world.settle();
+        }
+        world.gateway.handle_move(&"r".into(), to, world.now).unwrap();
+        world.settle();
+        let route = world.gateway.rooms[&world.room("r")].route();
+        assert_eq!(route.leaving.map(|(hop, _)| hop.node), Some(from));
+        assert!(route.lead.abs_diff(ms(lead)) < ms(1), "{:?}", route.lead);
+    }
+}
+
+#[test]
+fn a_new_spare_differs_where_the_native_default_would_have_taken_another() {
+    for (spare, differs) in [(C, false), (D, true)] {
+        let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+        world.open("r");
+        world.answer_with(move |ask| {
+            let Question::Reroute { .. } = ask.question else { return None };
+            Some(Ok(moves(vec![step(0, &[B, spare])])))
+        });
+        world.kill(A);
+        world.pass(ms(1));
+        assert_eq!(world.route("r")[1].0, spare);
+        assert_eq!(outcome(&world), Outcome::Applied { differs });
+    }
 }

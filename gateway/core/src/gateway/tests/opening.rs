@@ -139,6 +139,47 @@ fn a_first_packet_asks_nobody() {
 }
 
 #[test]
+fn a_room_where_nobody_talks_yet_goes_on_to_the_next_hop() {
+    let mut world = World::new(settings());
+    world.drive_with(|_, hop| if hop.node == A { Driver::Refuses } else { Driver::Opens });
+    world.open("r");
+    assert_eq!(world.stands("r"), Some(B));
+
+    // Where somebody talks, a newcomer does not take the room along.
+    world.drive_with(|_, hop| if hop.node == B { Driver::Refuses } else { Driver::Opens });
+    let offer = world.offer("r");
+    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(B)));
+    assert_eq!(world.stands("r"), Some(B));
+
+    // Where no node is left it is refused at once.
+    let mut world = World::new(settings());
+    world.drive_with(|_, _| Driver::Refuses);
+    let offer = world.offer("r");
+    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(_))));
+    assert!(world.gateway.rooms.is_empty());
+}
+
+#[test]
+fn a_node_that_takes_no_sessions_gets_no_new_rooms_and_keeps_those_it_has() {
+    let mut world = World::new(settings());
+    world.open("old");
+    assert_eq!(world.stands("old"), Some(A));
+    world.gateway.handle_willing(A, false, world.now);
+    world.gateway.handle_willing(B, false, world.now);
+    world.open("new");
+    assert_eq!(world.stands("new"), Some(C));
+    assert!(world.route("new").iter().all(|(node, _)| *node != B));
+    assert_eq!(world.stands("old"), Some(A));
+    assert_eq!(world.route("old")[1].0, B, "its sessions are open there");
+    assert!(world.gateway.check_hops(world.room("old"), &[A, B], world.now).is_ok());
+    assert!(world.gateway.check_hops(world.room("new"), &[A], world.now).is_err());
+    world.gateway.handle_willing(B, true, world.now);
+    assert!(world.gateway.check_hops(world.room("new"), &[B], world.now).is_ok());
+    world.pass(ms(5_002));
+    assert!(world.gateway.check_hops(world.room("new"), &[A], world.now).is_ok());
+}
+
+#[test]
 fn a_failing_admission_policy_does_what_its_scenario_says() {
     for (on_fault, cap) in [(AdmitOnFault::Admit, 0), (AdmitOnFault::AdmitCapped, 24)] {
         let mut world = failing_admission(on_fault);
@@ -216,6 +257,56 @@ fn a_scenario_plugin_stays_within_the_texts_bounds() {
     let session = world.open("r");
     assert_eq!(world.gateway.sessions[&session].close_after, ms(1_000));
     assert_eq!(world.route("r").len(), 2);
+}
+
+#[test]
+fn what_a_scenario_plugin_says_differs_only_where_it_does() {
+    // As the text has it: 24 to 2,000 kbit/s, 30 s, one spare, priority 0.
+    for (key, value, outcome) in [
+        ("bitrate-floor", 24, Outcome::Applied { differs: false }),
+        ("bitrate-ceiling", 9_000, Outcome::Applied { differs: false }),
+        ("bitrate-ceiling", 1_000, Outcome::Applied { differs: true }),
+        ("close-after", 30_000, Outcome::Applied { differs: false }),
+        ("spares", 1, Outcome::Applied { differs: false }),
+        ("spares", 2, Outcome::Applied { differs: true }),
+        ("priority", -7, Outcome::Applied { differs: false }),
+        ("priority", i64::MAX, Outcome::Applied { differs: true }),
+        ("unheard-of", 1, Outcome::Abstained),
+    ] {
+        let mut world = World::with_policy(settings(), &[Hook::Scenario], move |_| {
+            Some(Ok(Answer::Params(vec![(key.into(), value)])))
+        });
+        world.open("r");
+        let decided = world.events().find_map(|event| match event {
+            Event::Decided { outcome, .. } => Some(outcome.clone()),
+            _ => None,
+        });
+        assert_eq!(decided, Some(outcome), "{key} {value}");
+        let priority = world.gateway.rooms[&world.room("r")].priority;
+        assert!((0..=100).contains(&priority), "{priority}");
+    }
+}
+
+#[test]
+fn an_admission_that_breaks_a_rule_is_one_that_failed() {
+    for verdict in [AdmitVerdict::Redirect(RegionId(0)), AdmitVerdict::AcceptCapped(1)] {
+        for (on_fault, cap) in [
+            (AdmitOnFault::Admit, Some(0)),
+            (AdmitOnFault::AdmitCapped, Some(24)),
+            (AdmitOnFault::Reject, None),
+        ] {
+            let mut settings = settings();
+            for scenario in settings.scenarios.values_mut() {
+                scenario.on_admission_fault = on_fault;
+            }
+            let mut world = World::with_policy(settings, &[Hook::Admission], move |_| {
+                Some(Ok(Answer::Admit { verdict, reason: 0 }))
+            });
+            let offer = world.offer("r");
+            let reply = world.replies[&offer].as_ref().ok();
+            assert_eq!(reply.map(|accepted| accepted.plan.cap_kbps), cap, "{on_fault:?}");
+        }
+    }
 }
 
 #[test]

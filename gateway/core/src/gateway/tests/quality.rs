@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
 use super::super::Output;
 use super::*;
 use crate::{
-    Action, Answer, Event, Fault, Guard, Hook, Identity, Ingress, Kind, Op, Plan, Question,
-    SessionId,
+    Action, Answer, Event, Fault, Guard, Hook, Identity, Ingress, Kind, Metric, Op, Plan, Question,
+    SessionId, Srtp,
 };
 
 fn video(world: &mut World, port: u16) -> SessionId {
@@ -143,4 +145,32 @@ fn state_and_decision_are_taken_together_or_not_at_all() {
     let Question::Tick { sessions, memo } = &world.held.last().unwrap().question else { panic!() };
     assert_eq!((&sessions[0].state, &sessions[1].state), (&None, &Some(state(b"1"))));
     assert_eq!(*memo, Some(state(b"memo")));
+}
+
+#[test]
+fn a_cap_that_nobody_obeys_is_refused_and_policies_see_that_it_would_be() {
+    for (srtp, remb, capped) in [
+        (Srtp::Plain, [true, false], [100, 100]),
+        (Srtp::Plain, [false, false], [0, 0]),
+        (Srtp::Opaque, [true, true], [0, 0]),
+    ] {
+        let mut world = world();
+        let sessions = [video(&mut world, 1), video(&mut world, 2)];
+        for (id, remb) in sessions.into_iter().zip(remb) {
+            let session = world.gateway.sessions.get_mut(&id).unwrap();
+            let offer = Arc::make_mut(&mut session.offer);
+            let media = Arc::make_mut(&mut offer.media);
+            media.srtp = srtp;
+            media.streams.iter_mut().for_each(|stream| stream.feedback.remb = remb);
+        }
+        let actions = (0..2).map(|row| act(row, Op::Cap as u32, 100)).collect();
+        tick(&mut world, actions, Vec::new());
+        let refused = usize::from(capped == [0, 0]) * 2;
+        assert_eq!(sessions.map(|id| plan(&world, id).cap_kbps), capped);
+        assert_eq!(world.guards(), vec![Guard::CapObeyedByNobody; refused]);
+        world.pass(ms(200));
+        let Question::Tick { sessions: rows, .. } = &world.held[0].question else { panic!() };
+        let floor = if refused > 0 { 2_000 } else { 24 };
+        assert!(rows.iter().all(|row| row.row.measures.measured(Metric::Floor) == Some(floor)));
+    }
 }

@@ -316,7 +316,7 @@ impl World {
             .map(|&(kind, number, bitrate_kbps)| Stream {
                 kind,
                 payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate: 48_000 }],
-                feedback: Feedback::default(),
+                feedback: Feedback { remb: true, ..Feedback::default() },
                 bitrate_kbps,
             })
             .collect();

@@ -81,6 +81,13 @@ fn every_refusal_says_what_kind_it_is_and_when_to_come_again() {
         (refused(Refused::UnknownScenario("x".into())), 400, "bad-request", "scenario", false),
         (refused(Refused::ScenarioOfRoom("live".into())), 409, "conflict", "room", false),
         (Failed::UnknownNode("x".into()), 400, "bad-request", "nodes.x", false),
+        (
+            Failed::SharedNodeAddress { nodes: ["x".into(), "y".into()], address },
+            400,
+            "bad-request",
+            "nodes",
+            false,
+        ),
         (Failed::NoListener, 400, "bad-request", "ingress", false),
         (Failed::AddressTaken(address), 409, "conflict", "ingress.udp.address", false),
         (refused(Refused::Full), 503, "full", "", true),

@@ -1,7 +1,11 @@
 use std::net::UdpSocket;
 
 use evenkeel_core::forward::Reason;
-use evenkeel_core::{Feedback as Takes, Incarnation, NodeId, PayloadType, RtcpPort, Stream};
+use evenkeel_core::{
+    Accepted, AdmitOnFault, Bounds, Feedback as Takes, Gateway, Identity, Incarnation, Ingress,
+    Limits, NodeId, NodeSettings, Offer, OfferId, Output, PayloadType, Probed, RegionId, RtcpPort,
+    Scenario, Settings, Stream, Timings, Zone, ZoneId,
+};
 use evenkeel_media::{rtcp, rtp};
 use tokio::sync::mpsc;
 
@@ -176,4 +180,122 @@ fn who_is_learned_by_its_port_sends_rtcp_from_the_next_one() {
     let taken = |port| bench.session.takes_from(from(port));
     assert_eq!([3_999, 4_000, 4_001, 4_002].map(taken), [false, true, true, false]);
     assert_eq!(bench.session.address.rtcp, Some(from(4_001)));
+}
+
+/// A gateway with a node for each of these round trips, in milliseconds.
+fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
+    let scenario = Scenario {
+        set: "call".into(),
+        bound: [false; 4],
+        bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        spares: 1,
+        close_after: Duration::from_secs(30),
+        priority: 0,
+        on_admission_fault: AdmitOnFault::Admit,
+    };
+    let node = |_| NodeSettings {
+        name: "n".into(),
+        zone: ZoneId(0),
+        capacity_kbps: 1_000,
+        probed: Probed::Yes,
+    };
+    let settings = Settings {
+        home: RegionId(0),
+        regions: vec!["home".into()],
+        zones: vec![Zone { name: "a".into(), region: RegionId(0) }],
+        nodes: round_trips_ms.iter().map(node).collect(),
+        scenarios: [("call".into(), scenario)].into(),
+        timings: Timings::default(),
+        limits: Limits::default(),
+    };
+    let mut gateway = Gateway::new(settings, now);
+    gateway.handle_timeout(now);
+    while let Some(output) = gateway.poll_output() {
+        let Output::Probe { node, sequence } = output else { continue };
+        let after = Duration::from_millis(round_trips_ms[node.0 as usize]);
+        gateway.handle_probe_answered(node, sequence, now + after);
+    }
+    gateway
+}
+
+/// Whatever is to be opened is open at once. The reply, if there is one.
+fn settle(gateway: &mut Gateway, now: Instant) -> Option<Accepted> {
+    let mut accepted = None;
+    while let Some(output) = gateway.poll_output() {
+        match output {
+            Output::Open { session, hop, .. } => gateway.handle_opened(session, hop, Ok(()), now),
+            Output::Reply { result, .. } => accepted = result.ok(),
+            _ => {}
+        }
+    }
+    accepted
+}
+
+#[test]
+fn a_planned_move_to_a_nearer_node_keeps_numbers_for_what_is_on_its_way() {
+    const TURN_MS: u64 = 40;
+    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    let mut bench = Bench::new(declared, Srtp::Plain);
+    let voice = PayloadType { number: 0, codec: "PCMU".into(), clock_rate: 8_000 };
+    let stream = Stream {
+        kind: Kind::Audio,
+        payload_types: vec![voice],
+        feedback: Takes::default(),
+        bitrate_kbps: None,
+    };
+    let media = Arc::new(Media { streams: vec![stream], rtcp: RtcpPort::Mux, srtp: Srtp::Plain });
+    let mut gateway = gateway(&[TURN_MS, 2], bench.start);
+    let address = bench.client.local_addr().unwrap();
+    let offer = Offer {
+        id: OfferId(1),
+        scenario: "call".into(),
+        room: "r".into(),
+        labels: Vec::new().into(),
+        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+        media: media.clone(),
+        nodes: Vec::new(),
+    };
+    gateway.handle_offer(offer, bench.start);
+    let route = settle(&mut gateway, bench.start).unwrap().route;
+    bench.session.media = media;
+    bench.session.route = Arc::clone(&route);
+    bench.board = gateway.board();
+
+    // One packet every 20 ms; each comes back with numbers of the node it was sent to.
+    let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+    let of = |number: u64, old: bool| {
+        let (at, hop, ssrc, first) = if old {
+            (20 * number + TURN_MS, hop(0), 0xa, 1_000)
+        } else {
+            (20 * number + 2, hop(1), 0xb, 50_000)
+        };
+        let fields = rtp::Fields {
+            payload_type: 0,
+            marker: false,
+            sequence: first + number as u16,
+            timestamp: u32::from(first) * 7 + 160 * number as u32,
+            ssrc,
+        };
+        let mut packet = Vec::new();
+        rtp::write(&fields, &number.to_be_bytes(), &mut packet);
+        (at, hop, packet)
+    };
+    let mut packets: Vec<_> = (0..80).map(|number| of(number, number < 40)).collect();
+    packets.sort_by_key(|(at, ..)| *at);
+    let mut numbers = Vec::new();
+    for (at, hop, packet) in packets {
+        if at >= 800 && route.load().leaving.is_none() {
+            let now = bench.start + Duration::from_millis(800);
+            gateway.handle_move(&"r".into(), NodeId(1), now).unwrap();
+            settle(&mut gateway, now);
+        }
+        bench.at(at, |session, loan| session.handle_node_packet(hop, &packet, loan));
+        let mut got = [0; 64];
+        let length = bench.client.recv(&mut got).expect("every packet passes");
+        let header = rtp::Header::parse(&got[..length]).unwrap();
+        numbers.push((header.ssrc, header.sequence));
+    }
+    numbers.sort_unstable();
+    let expected: Vec<_> = (0..80).map(|number| (0xa, 1_000 + number)).collect();
+    assert_eq!(numbers, expected, "none lost, none twice");
 }

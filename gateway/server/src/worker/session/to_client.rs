@@ -92,10 +92,11 @@ impl Session {
             self.feedback.want_key_frame();
         }
         self.switches += 1;
-        let leaving = self.route.load().leaving.map(|(left, _)| left);
+        let route = self.route.load();
+        let leaving = route.leaving.map(|(left, _)| left);
         let epoch = Epoch(u64::from(self.switches));
         if before.is_some() && leaving == before {
-            self.continuity.switched(epoch, Switch::Planned { lead: Duration::ZERO });
+            self.continuity.switched(epoch, Switch::Planned { lead: route.lead });
         } else {
             self.continuity.switched(epoch, Switch::Failover);
             self.continuity.close_previous();

@@ -1,0 +1,298 @@
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A node that answers probes within 1 ms and sends 1,000 packets/s, seen every 2 ms for a second.
+struct Scene {
+    detector: Detector,
+    now: Instant,
+    sequence: u64,
+    received: u64,
+    last_received: Option<Instant>,
+    /// When media was last sent; `None`: all the time.
+    hung_up: Option<Instant>,
+    /// Whether it is probed at all.
+    probed: bool,
+}
+
+impl Scene {
+    fn busy() -> Scene {
+        Scene::with(Distance::Near, 1_000)
+    }
+
+    fn with(distance: Distance, rate: u64) -> Scene {
+        Scene::of(Detector::new(Timings::default(), distance), rate)
+    }
+
+    fn of(detector: Detector, rate: u64) -> Scene {
+        let mut scene = Scene {
+            detector,
+            now: Instant::now(),
+            sequence: 0,
+            received: 0,
+            last_received: None,
+            hung_up: None,
+            probed: true,
+        };
+        for _ in 0..2_000 {
+            scene.hear(rate * 2);
+            scene.step(true);
+        }
+        assert_eq!(scene.detector.weigh(scene.now), Finding::Well);
+        scene
+    }
+
+    /// Thousandths of a packet that arrive.
+    fn hear(&mut self, thousandths: u64) {
+        self.received += thousandths;
+    }
+
+    /// Two milliseconds pass; probes go out at their pace and are answered, or not.
+    fn step(&mut self, answers: bool) -> Finding {
+        self.step_late(answers, 2 * MS)
+    }
+
+    fn step_late(&mut self, answers: bool, by: Duration) -> Finding {
+        self.now += by;
+        self.sequence += 1;
+        if self.probed && self.sequence.is_multiple_of(5) {
+            self.detector.handle_probe_sent(self.sequence, self.now - MS);
+            if answers {
+                self.detector.handle_probe_answered(self.sequence, self.now);
+            }
+        }
+        let received = self.received / 1_000;
+        if received > self.detector.silence.received() {
+            self.last_received = Some(self.now - MS / 2);
+        }
+        let last_sent = self.hung_up.or(Some(self.now));
+        let stamp = Stamp { last_received: self.last_received, received, last_sent };
+        self.detector.handle_stamp(stamp, self.now);
+        self.detector.weigh(self.now)
+    }
+
+    /// Milliseconds until the node is condemned, if it happens within `limit`.
+    fn condemned_after(&mut self, answers: bool, limit: Duration) -> Option<Duration> {
+        let start = self.now;
+        while self.now - start < limit {
+            if self.step(answers) == Finding::Dead {
+                return Some(self.now - start);
+            }
+        }
+        None
+    }
+}
+
+#[test]
+fn a_silent_death_is_known_within_forty_milliseconds() {
+    let after = Scene::busy().condemned_after(false, 100 * MS).unwrap();
+    assert!(after <= 40 * MS, "{after:?}");
+}
+
+#[test]
+fn a_death_that_the_kernel_tells_of_is_known_within_twenty_milliseconds() {
+    let mut scene = Scene::busy();
+    scene.detector.handle_kernel_error(scene.now);
+    let after = scene.condemned_after(false, 100 * MS).unwrap();
+    assert!(after <= 20 * MS, "{after:?}");
+}
+
+#[test]
+fn silence_alone_condemns_a_node_that_is_not_probed() {
+    let mut scene = Scene::busy();
+    scene.probed = false;
+    assert_eq!(scene.step(true), Finding::Well);
+    let after = scene.condemned_after(true, 400 * MS).unwrap();
+    assert!((200 * MS..=216 * MS).contains(&after), "{after:?}");
+}
+
+#[test]
+fn a_node_that_answers_is_suspect_for_its_silence_until_nobody_expects_it_any_more() {
+    let mut scene = Scene::busy();
+    let start = scene.now;
+    assert_eq!(scene.condemned_after(true, 4_000 * MS), None, "its last listener may have left");
+    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    // Silence that answers outlived is no second witness: a lost probe, or one closed port, is not the end.
+    scene.detector.handle_kernel_error(scene.now);
+    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    while scene.step(true) != Finding::Well {
+        assert!(scene.now - start < 6_000 * MS);
+    }
+    assert_eq!(scene.condemned_after(true, 2_000 * MS), None);
+    let after = scene.condemned_after(false, 400 * MS).unwrap();
+    assert!(after <= 260 * MS, "{after:?}");
+}
+
+#[test]
+fn a_lull_between_frames_does_not_make_silence_worth_less() {
+    let mut scene = Scene::busy();
+    for _ in 0..15 {
+        scene.step(true);
+    }
+    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused, "it answered all the while");
+    let after = scene.condemned_after(false, 100 * MS).unwrap();
+    assert!(after <= 40 * MS, "{after:?}");
+}
+
+#[test]
+fn a_call_that_hangs_up_leaves_nothing_to_expect() {
+    let mut scene = Scene::with(Distance::Near, 100);
+    scene.probed = false;
+    scene.hung_up = Some(scene.now);
+    for _ in 0..500 {
+        assert_eq!(scene.step(true), Finding::Well);
+    }
+    // Nor does who begins a call there have any answer to expect yet.
+    scene.hung_up = None;
+    for _ in 0..500 {
+        assert_eq!(scene.step(true), Finding::Well);
+    }
+}
+
+#[test]
+fn a_node_that_answers_is_not_condemned_for_silence_however_soon_it_could_be() {
+    let timings = Timings { condemn_alone_near: 20 * MS, ..Timings::default() };
+    let mut scene = Scene::of(Detector::new(timings, Distance::Near), 1_000);
+    assert_eq!(scene.condemned_after(true, 1_000 * MS), None);
+}
+
+#[test]
+fn a_worker_that_is_late_is_no_excuse_for_answers_that_control_reads() {
+    let mut scene = Scene::busy();
+    let start = scene.now;
+    scene.hung_up = Some(start);
+    while scene.step(false) != Finding::Dead {
+        scene.detector.excuse(Duration::ZERO, 1_000 * MS);
+        assert!(scene.now - start <= 260 * MS);
+    }
+}
+
+#[test]
+fn who_falls_silent_with_its_senders_is_not_suspect_for_long() {
+    let mut scene = Scene::busy();
+    for _ in 0..10 {
+        scene.step(true);
+    }
+    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    scene.hung_up = Some(scene.now);
+    for _ in 0..110 {
+        scene.step(true);
+    }
+    assert_eq!(scene.detector.weigh(scene.now), Finding::Well);
+}
+
+#[test]
+fn one_packet_lost_between_pauses_is_no_death() {
+    let mut scene = Scene::busy();
+    scene.probed = false;
+    // Comfort noise: a packet every 100 ms and then every 400 ms, of which one is lost.
+    for (pause, packets) in [(50, 40), (200, 20), (400, 1), (200, 5)] {
+        for _ in 0..packets {
+            for _ in 0..pause {
+                assert_ne!(scene.step(true), Finding::Dead);
+            }
+            scene.hear(1_000);
+        }
+    }
+}
+
+#[test]
+fn a_packet_withdraws_silence() {
+    let mut scene = Scene::busy();
+    for _ in 0..10 {
+        scene.step(true);
+    }
+    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    scene.hear(1_000);
+    assert_eq!(scene.step(true), Finding::Well);
+}
+
+#[test]
+fn an_answer_withdraws_what_the_kernel_said() {
+    let mut scene = Scene::busy();
+    scene.detector.handle_kernel_error(scene.now);
+    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+    for _ in 0..5 {
+        scene.hear(2_000);
+        scene.step(true);
+    }
+    assert_eq!(scene.detector.weigh(scene.now), Finding::Well);
+}
+
+#[test]
+fn one_missed_probe_near_accuses_nobody_and_two_do() {
+    let mut detector = Detector::new(Timings::default(), Distance::Near);
+    let now = Instant::now();
+    detector.handle_probe_sent(1, now);
+    assert_eq!(detector.weigh(now + 100 * MS), Finding::Well);
+    detector.handle_probe_sent(2, now + 10 * MS);
+    assert_eq!(detector.weigh(now + 101 * MS), Finding::Accused);
+    assert_eq!(detector.witnesses(), [(Witness::Probe, now + 101 * MS)]);
+}
+
+#[test]
+fn one_missed_probe_across_regions_accuses() {
+    let mut detector = Detector::new(Timings::default(), Distance::Far);
+    let now = Instant::now();
+    detector.handle_probe_sent(1, now);
+    assert_eq!(detector.weigh(now + 54 * MS), Finding::Well);
+    assert_eq!(detector.weigh(now + 55 * MS), Finding::Accused);
+}
+
+#[test]
+fn silence_accuses_nobody_that_never_sent_anything() {
+    let mut mute = Detector::new(Timings::default(), Distance::Near);
+    let now = Instant::now();
+    for ms in 0..300 {
+        let at = now + MS * ms;
+        mute.handle_stamp(Stamp { last_sent: Some(at), ..Stamp::default() }, at);
+        assert_eq!(mute.weigh(at), Finding::Well);
+    }
+}
+
+#[test]
+fn no_timings_are_too_odd_to_weigh() {
+    for silence_min in [MS, 250 * MS, 10_000 * MS] {
+        let timings = Timings { silence_min, condemn_alone_near: 10 * MS, ..Timings::default() };
+        let mut scene = Scene::of(Detector::new(timings, Distance::Near), 1_000);
+        scene.condemned_after(true, 300 * MS);
+    }
+}
+
+#[test]
+fn a_load_that_makes_us_late_all_the_time_delays_judgement_by_one_stall() {
+    let mut scene = Scene::busy();
+    let start = scene.now;
+    while scene.step(false) != Finding::Dead {
+        scene.detector.excuse(6 * MS, 6 * MS);
+        assert!(scene.now - start <= 46 * MS);
+    }
+}
+
+#[test]
+fn a_slow_node_is_given_ten_arrivals() {
+    let mut scene = Scene::with(Distance::Near, 100);
+    for _ in 0..40 {
+        assert_eq!(scene.step(true), Finding::Well);
+    }
+    for _ in 0..20 {
+        scene.step(true);
+    }
+    assert_eq!(scene.detector.weigh(scene.now), Finding::Accused);
+}
+
+#[test]
+fn our_own_stall_condemns_nobody() {
+    let mut scene = Scene::busy();
+    scene.detector.handle_probe_sent(77, scene.now);
+    scene.detector.handle_probe_sent(78, scene.now);
+    let stall = 60 * MS;
+    scene.detector.excuse(stall, Duration::ZERO);
+    scene.hear(1_000);
+    assert_eq!(scene.step_late(true, stall), Finding::Well);
+
+    let mut blamed = Scene::busy();
+    blamed.detector.handle_probe_sent(77, blamed.now);
+    blamed.detector.handle_probe_sent(78, blamed.now);
+    assert_eq!(blamed.step_late(true, stall), Finding::Dead, "without the excuse it is condemned");
+}
