@@ -219,7 +219,7 @@ impl Gateway {
     pub(crate) fn end(&mut self) {
         if let Some(running) = self.running.take() {
             let _ = self.ask(self.handle.shut_down(Duration::ZERO));
-            running.join();
+            running.join().unwrap();
         }
     }
 }
