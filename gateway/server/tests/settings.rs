@@ -186,7 +186,7 @@ fn everything_a_person_may_write_arrives() {
 
         [detector]
         in_region = { probe_every = "20ms" }
-        eject_for = "5min"
+        eject_for = "5m"
         "#,
     )
     .unwrap();
