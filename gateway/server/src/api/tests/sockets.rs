@@ -63,7 +63,7 @@ fn strangers_on_tcp_keep_nobody_from_the_unix_socket() {
     let world = World::start();
     let address = world.thread.address.unwrap();
     let connect = || TcpStream::connect(address).unwrap();
-    let idle: Vec<TcpStream> = (0..super::thread::TCP_CONNECTIONS_MAX).map(|_| connect()).collect();
+    let idle: Vec<TcpStream> = (0..thread::TCP_CONNECTIONS_MAX).map(|_| connect()).collect();
     let waiting = connect();
     assert_eq!(world.ask("GET /livez", "").answer().0, 200);
     let asking = Asking::at(waiting, "GET /livez\nauthorization: Bearer secret", "");
