@@ -89,7 +89,7 @@ impl Place {
         let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
         let invalid: Vec<Invalid> = bindings
             .filter_map(|binding| {
-                let source = run::source(binding).map_err(Box::new);
+                let source = run::source(binding);
                 source.and_then(|source| run::try_out(&engine, &settings, binding, source)).err()
             })
             .map(|invalid| *invalid)

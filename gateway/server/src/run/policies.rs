@@ -67,8 +67,9 @@ pub(crate) fn try_out(
 }
 
 /// A plugin's bytes, from the binary or from its file; where there are none, its place in the policy set.
-pub(crate) fn source(binding: &settings::Binding) -> Result<Source, settings::Invalid> {
-    let missing = |found: String| binding.plugin_invalid(found, "a plugin that can be read");
+pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings::Invalid>> {
+    let missing =
+        |found: String| Box::new(binding.plugin_invalid(found, "a plugin that can be read"));
     let (bytes, origin) = match &binding.plugin {
         Plugin::Shipped(name) => {
             let shipped = evenkeel_host::shipped().iter().find(|shipped| shipped.name == *name);

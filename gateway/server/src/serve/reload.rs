@@ -142,7 +142,7 @@ impl Standing {
                         });
                     }
                 }
-                Err(missing) => invalid.push(missing),
+                Err(missing) => invalid.push(*missing),
             }
         }
         if invalid.is_empty() { Ok(candidates) } else { Err(invalid) }
