@@ -26,7 +26,7 @@ pub fn log(level: Level, message: &str) {
     crate::trial::keep_line(level, message);
 }
 
-/// Explains the decision being made; shown by `explain` and on the trace span. Values are whole numbers: say the unit
+/// Explains the decision being made; shown on its trace span. Values are whole numbers: say the unit
 /// in the key (`delay_us`).
 ///
 /// `row` is 0 for a question about one room or session; the builders of batched answers know their row and have a

@@ -31,7 +31,7 @@
 //!     restless_ticks: u8,
 //! }
 //!
-//! /// Why it acts; names in records and in `session explain`.
+//! /// Why it acts; names on the decision's trace span.
 //! #[derive(Reason)]
 //! pub enum Why {
 //!     Jitter = 1,

@@ -91,7 +91,7 @@ fn a_gateway_that_shuts_down_refuses_newcomers_and_ends_when_the_last_has_left()
     gateway.ask(gateway.handle.close(opened.session)).unwrap();
     gateway.ask(ending).unwrap().unwrap();
     assert_eq!(closed(&gateway, &opened).0, CloseReason::Asked);
-    gateway.running.take().unwrap().join();
+    gateway.running.take().unwrap().join().unwrap();
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_gateway_that_shuts_down_ends_who_is_left_at_the_deadline() {
     gateway.ask(gateway.handle.shut_down(Duration::from_millis(100))).unwrap();
     let (reason, totals) = closed(&gateway, &opened);
     assert_eq!((reason, totals.packets_up), (CloseReason::Shutdown, ann.voice.sent));
-    gateway.running.take().unwrap().join();
+    gateway.running.take().unwrap().join().unwrap();
     // Its port is free again.
     std::net::UdpSocket::bind(ann.to).unwrap();
 }
@@ -118,5 +118,5 @@ fn who_asks_twice_to_end_it_means_it() {
     gateway.ask(gateway.handle.shut_down(Duration::ZERO)).unwrap();
     assert_eq!(closed(&gateway, &opened).0, CloseReason::Shutdown);
     patient.abort();
-    gateway.running.take().unwrap().join();
+    gateway.running.take().unwrap().join().unwrap();
 }

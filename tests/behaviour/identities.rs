@@ -4,7 +4,8 @@ use evenkeel_core::{Identity, Ingress};
 use evenkeel_media::rtcp;
 
 use crate::harness::{
-    Credentials, Node, Nominate, Phone, World, declared, offer, talk, talk_for, udp_of, wait_until,
+    Credentials, Node, Nominate, Phone, World, complete, declared, offer, talk, talk_for, udp_of,
+    wait_until,
 };
 
 #[test]
@@ -47,6 +48,34 @@ fn the_port_of_a_declared_ip_is_learned_once() {
     });
     assert_eq!(ann.heard_of(6, 0).len(), 0);
     assert!(eve.heard.is_empty());
+}
+
+#[test]
+fn what_a_declared_ip_says_before_its_node_has_answered_is_kept() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).taking("[\"declared-ip\"]");
+    world.limits += "early_for = \"5s\"\n";
+    world.alone = "30s";
+    let gateway = world.start();
+    let mut ann = Phone::new(1);
+    ann.dial(gateway.status().udp[0]);
+    node.stop(true);
+    let handle = gateway.handle.clone();
+    let wanted = offer("room", Ingress::Udp(Identity::DeclaredIp(ann.address().ip())));
+    let opening = gateway.runtime.spawn(async move { handle.offer(wanted).await });
+    // The first of them may come before there is a session.
+    talk(&mut [&mut ann], "some wait", |phones| {
+        phones[0].voice.sent >= gateway.drops("unknown-source") + 5
+    });
+    let before = ann.voice.sent;
+    node.stop(false);
+    gateway.ask(opening).unwrap().unwrap();
+    talk(&mut [&mut ann], "she hears herself", |phones| {
+        phones[0].heard.iter().any(|heard| heard.mark.number >= before)
+    });
+    let first = ann.heard[0].mark.number;
+    assert!(first < before, "{first} of {before} came through: {:?}", gateway.status().drops);
+    complete(&ann.heard, first, first + ann.heard.len() as u64);
 }
 
 #[test]

@@ -14,5 +14,6 @@ mod outages;
 mod policies;
 mod ports;
 mod roq;
+mod starts;
 mod strangers;
 mod workers;

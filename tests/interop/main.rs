@@ -9,6 +9,7 @@ mod demo;
 mod ffmpeg;
 mod gstreamer;
 mod meter;
+mod operating;
 mod process;
 mod roq;
 mod stage;

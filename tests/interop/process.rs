@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -118,6 +118,33 @@ impl Process {
         drop(lines);
         self.kill_and_wait();
         said
+    }
+
+    /// Waits until it has ended by itself, and says how.
+    pub(crate) fn outcome(mut self) -> ExitStatus {
+        let until = Instant::now() + SOON;
+        let mut lines = self.said.lines();
+        while !lines.ended {
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{} does not end\n{}", self.name, self.tail(&lines));
+            let waited = self.said.more.wait_timeout(lines, left);
+            lines = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(lines);
+        self.child.wait().expect("it was not waited for before")
+    }
+
+    /// Waits until its log holds these words, and gives all of it.
+    pub(crate) fn wait_for_log(&self, words: &str) -> String {
+        let until = Instant::now() + SOON;
+        loop {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            if log.contains(words) {
+                return log;
+            }
+            assert!(Instant::now() < until, "{}: no {words:?} in\n{log}", self.name);
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
     }
 
     fn tail(&self, lines: &Lines) -> String {

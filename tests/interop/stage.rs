@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use evenkeel_lab::admin::{
@@ -52,6 +52,11 @@ impl Drop for Folder {
 impl Stage {
     /// Starts two rewriting nodes and a gateway; `more` is added to its configuration.
     pub(crate) fn set(name: &str, more: &str) -> Stage {
+        Stage::of(name, &(CONFIGURATION.to_owned() + more), |_| {})
+    }
+
+    /// The same with another configuration, and with what else it needs in its folder.
+    pub(crate) fn of(name: &str, configuration: &str, prepare: impl FnOnce(&Path)) -> Stage {
         let evenkeel = evenkeel();
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let path = std::env::temp_dir().join(format!("evenkeel-{name}-{}", std::process::id()));
@@ -61,7 +66,8 @@ impl Stage {
         fs::write(&secret, format!("{:?}-{name}", std::time::SystemTime::now()))
             .expect("a file can be written");
         let mut nodes = BTreeMap::new();
-        let mut text = CONFIGURATION.to_owned() + more;
+        prepare(&folder.0);
+        let mut text = configuration.to_owned();
         for node in NODES {
             let mut command = Command::new(evenkeel);
             command.args(["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", node]);
@@ -145,13 +151,28 @@ impl Stage {
         json(said.last().expect("a node says what it counted"))
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.gateway.signal(signal);
+    }
+
+    /// Waits until the gateway's log holds these words, and gives all of it.
+    pub(crate) fn wait_for_log(&self, words: &str) -> String {
+        self.gateway.wait_for_log(words)
+    }
+
+    /// Waits until the gateway, which was told to, has ended, and says how.
+    pub(crate) fn outcome(self) -> ExitStatus {
+        self.gateway.outcome()
+    }
+
     /// Ends the gateway in good order: what it had to tell has been told.
     pub(crate) fn end_gateway(self) {
         self.gateway.end(Signal::SIGTERM);
     }
 }
 
-const CONFIGURATION: &str = r#"
+/// A gateway without nodes.
+pub(crate) const CONFIGURATION: &str = r#"
 [gateway]
 region = "east"
 drain_within = "0s"

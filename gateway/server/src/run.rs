@@ -3,10 +3,11 @@
 mod nodes;
 mod policies;
 mod sockets;
+mod vital;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{Gateway, PolicyName};
 use tokio::sync::{broadcast, mpsc};
@@ -18,10 +19,15 @@ use crate::flows::Flows;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
-use nodes::{drivers, port_legs, probes, trunks};
+use nodes::{drivers, port_legs, probes, require_reachable, trunks};
 use policies::policies;
-pub(crate) use policies::{changed_bindings, differs_beyond_policies, source, try_binding};
+pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
+pub use vital::Ended;
+use vital::Vital;
+
+/// How often it is looked whether all threads are there.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Reports to control that may wait; what does not fit is told again or counts for little.
 const REPORTS_MAX: usize = 16_384;
@@ -86,21 +92,40 @@ pub struct Running {
     pub udp: Vec<SocketAddr>,
     /// Where QUIC clients reach it.
     pub quic: Option<SocketAddr>,
-    control: Option<std::thread::JoinHandle<()>>,
-    workers: Vec<std::thread::JoinHandle<()>>,
+    control: Vital,
+    workers: Vec<Vital>,
     quic_thread: Option<quic::Thread>,
 }
 
 impl Running {
+    /// Returns once one of its threads has ended: because it was told to, or because it failed. A gateway that lacks
+    /// one is none; whoever runs it shuts it down then.
+    pub async fn ends(&self) {
+        let is_whole = || {
+            self.control.is_running()
+                && self.workers.iter().all(Vital::is_running)
+                && self.quic_thread.as_ref().is_none_or(quic::Thread::is_running)
+        };
+        while is_whole() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Waits for the end of a gateway that was told to shut down, and ends its threads.
-    pub fn join(mut self) {
-        self.control.take().map(std::thread::JoinHandle::join);
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
-        }
-        if let Some(quic) = self.quic_thread.take() {
-            quic.shut_down();
-        }
+    ///
+    /// # Errors
+    /// The first of its threads that had ended by itself.
+    pub fn join(self) -> Result<(), Ended> {
+        // When control has ended, however it did, it has told the workers to.
+        let control = self.control.join();
+        let workers = self.workers.into_iter().map(Vital::join).fold(Ok(()), Result::and);
+        let endpoint = match self.quic_thread {
+            Some(quic) if !quic.is_running() => {
+                Err(Ended { thread: "evenkeel-quic".into(), reason: "it panicked".into() })
+            }
+            Some(_) | None => Ok(()),
+        };
+        control.and(workers).and(endpoint)
     }
 }
 
@@ -118,6 +143,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let (events, _) = broadcast::channel(EVENTS_MAX);
 
     // What may be wrong with the configuration shows before a thread or a socket is there.
+    require_reachable(settings)?;
     let policies = policies(settings, &core, words_in)?;
     let (drivers, probes) = (Drivers::new(drivers(settings)?), probes(settings)?);
     let (udp, mut listeners) = listeners(settings, workers_count)?;
@@ -126,8 +152,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let board = gateway.board();
     let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;
     let mut rings = rings_between(workers_count)?;
-    let mut lines = Vec::new();
-    let mut threads = Vec::new();
+    let (mut lines, mut workers) = (Vec::new(), Vec::new());
     for number in 0..workers_count {
         let (commands_in, commands) = crossbeam_channel::bounded(worker::COMMANDS_MAX);
         let bell = Arc::new(Bell::new()?);
@@ -135,7 +160,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
         let (from_quic, to_quic) =
             quic_rings.pop().map_or((None, None), |(from, to)| (Some(from), Some(to)));
         let (from_workers, to_workers) = rings.remove(0);
-        let worker = Worker::new(
+        workers.push(Worker::new(
             worker::Parts {
                 number: number as u16,
                 listeners: listeners.remove(0),
@@ -157,14 +182,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
                 },
             },
             started,
-        )?;
-        let thread =
-            std::thread::Builder::new().name(format!("packets-{number}")).spawn(move || {
-                if let Err(error) = worker.run() {
-                    tracing::error!(%error, number, "a packet worker ended");
-                }
-            })?;
-        threads.push(thread);
+        )?);
         lines.push(WorkerLine { commands: commands_in, bell, stamps });
     }
 
@@ -193,22 +211,81 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
         started,
         settings: Arc::clone(settings),
     };
-    let control = std::thread::Builder::new().name("control".into()).spawn(move || {
-        if let Err(error) = control::run(parts) {
-            tracing::error!(%error, "control ended");
-        }
-    })?;
+    let (control, workers) = launch(workers, parts)?;
     Ok(Running {
         handle: Handle { requests: requests_in, events },
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
-        control: Some(control),
-        workers: threads,
+        control,
+        workers,
         quic_thread,
     })
+}
+
+/// Everything is there and runs from now on: control, and the workers by number.
+///
+/// # Errors
+/// Where the system gives no thread; those that ran have ended.
+fn launch(workers: Vec<Worker>, parts: control::Parts) -> std::io::Result<(Vital, Vec<Vital>)> {
+    let mut threads = Vec::new();
+    let spawned = (0..)
+        .zip(workers)
+        .try_for_each(|(number, worker): (usize, _)| {
+            threads.push(Vital::spawn(&format!("packets-{number}"), move || worker.run())?);
+            Ok(())
+        })
+        // Where it does not come to this, what control is made of is gone, and the workers were told to stop.
+        .and_then(move |()| Vital::spawn("control", move || control::run(parts)));
+    match spawned {
+        Ok(control) => Ok((control, threads)),
+        Err(error) => {
+            threads.into_iter().for_each(|thread| _ = thread.join());
+            Err(error)
+        }
+    }
 }
 
 /// One core is left to control and to the QUIC endpoint.
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A gateway of two threads; the worker goes on until control is gone.
+    fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Running {
+        let (held, gone) = crossbeam_channel::bounded::<()>(0);
+        let control = move || {
+            let _held = held;
+            control()
+        };
+        let worker = move || {
+            let _ = gone.recv();
+            Ok(())
+        };
+        let (events, _) = broadcast::channel(1);
+        Running {
+            handle: Handle { requests: mpsc::channel(1).0, events },
+            udp: Vec::new(),
+            quic: None,
+            control: Vital::spawn("control", control).unwrap(),
+            workers: vec![Vital::spawn("packets-0", worker).unwrap()],
+            quic_thread: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_lost_a_thread_ends_and_says_which() {
+        let gateway = running(|| panic!("a slip"));
+        gateway.ends().await;
+        assert_eq!(
+            gateway.join().unwrap_err().to_string(),
+            "the thread control ended: it panicked: a slip"
+        );
+        let gateway = running(|| Ok(()));
+        gateway.ends().await;
+        gateway.join().unwrap();
+    }
 }

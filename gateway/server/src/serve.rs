@@ -1,27 +1,29 @@
 //! A gateway as a process: started, told of by telemetry, reloaded, shut down.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod reload;
+mod restart;
+mod telling;
+mod watch;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::broadcast::error::RecvError;
 
 use crate::api::{self, Names};
-use crate::control::{Handle, Happened, Rollout, RolloutOutcome, Told};
-use crate::run;
-use crate::settings::{Invalid, Plugin, Settings};
-use crate::telemetry;
-use crate::telemetry::registry::{Attribute, Count};
-use crate::telemetry::{Caller, Moment, Recorder, Telemetry};
+use crate::control::Handle;
+use crate::run::{self, Running};
+use crate::settings::{Invalid, Settings};
+use crate::telemetry::Telemetry;
+use reload::Standing;
 
 /// How long what telemetry still holds may take to leave at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How often what workers count is read.
-const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+/// How long control may take to close what is left of a gateway that is not whole any more.
+const LAST_ORDERS: Duration = Duration::from_secs(5);
 
 /// Why the process ended.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,9 @@ pub enum Failure {
     /// The gateway did not start.
     #[error(transparent)]
     Start(#[from] run::Failure),
+    /// It lost a part of itself.
+    #[error(transparent)]
+    Ended(#[from] run::Ended),
     /// The API did not start.
     #[error(transparent)]
     Api(#[from] api::Failure),
@@ -83,7 +88,10 @@ impl Place {
         let engine = evenkeel_host::Engine::new();
         let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
         let invalid: Vec<Invalid> = bindings
-            .filter_map(|binding| run::try_binding(&engine, &settings, binding).err())
+            .filter_map(|binding| {
+                let source = run::source(binding);
+                source.and_then(|source| run::try_out(&engine, &settings, binding, source)).err()
+            })
             .map(|invalid| *invalid)
             .collect();
         if invalid.is_empty() { Ok(()) } else { Err(Failure::Invalid(invalid)) }
@@ -94,35 +102,37 @@ impl Place {
 /// SIGHUP, and every change of the policies' files, reload the policies. `started` hears once it forwards.
 ///
 /// # Errors
-/// Why it did not start.
+/// Why it did not start, or why it ended though nobody told it to.
 pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Failure> {
     let settings = Arc::new(place.load()?);
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let standing = Standing::of(&settings);
     let gateway = run::start(&settings)?;
-    let handle = gateway.handle.clone();
     let prometheus = telemetry.prometheus();
     let api = api::start(
         settings.admin.clone(),
         Names::of(&settings.core()),
-        handle.clone(),
+        gateway.handle.clone(),
         Box::new(move || prometheus.render()),
     )?;
-    let listening = Listening {
+    started(&Listening {
         udp: gateway.udp.clone(),
         quic: gateway.quic,
         socket: settings.admin.socket.clone(),
         api: api.address,
-    };
-    started(&listening);
-    let within = settings.gateway.drain_within;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(attend(place, settings, &handle, &telemetry, within))?;
-    gateway.join();
+    });
+    let attended = runtime.block_on(attend(place, standing, &settings, &gateway, &telemetry));
+    let whole = gateway.join();
+    if let Err(ended) = &whole {
+        tracing::error!("the gateway ends: {ended}");
+    }
     telemetry.flush(FAREWELL);
     api.shut_down();
-    Ok(())
+    attended?;
+    Ok(whole?)
 }
 
 /// Log lines go to standard error as `EVENKEEL_LOG` chooses (`info`, or `warn,evenkeel_server=debug`), and to the
@@ -141,24 +151,26 @@ fn instance() -> String {
     format!("{}-{}", std::process::id(), fastrand::u32(..))
 }
 
+/// Until it is told to end, or is not whole any more; then it is over.
 async fn attend(
     place: &Place,
-    settings: Arc<Settings>,
-    handle: &Handle,
+    standing: Standing,
+    settings: &Settings,
+    gateway: &Running,
     telemetry: &Telemetry,
-    within: Duration,
 ) -> std::io::Result<()> {
+    let handle = &gateway.handle;
     let trust = settings.admin.traceparent;
-    let told = follow(handle.clone(), telemetry.recorder(), trust);
-    let counters = read_counters(handle.clone(), telemetry);
-    let reloads = reload(place, settings, handle.clone());
-    let ended = end(handle, within);
-    tokio::select! {
-        () = told => Ok(()),
-        () = counters => Ok(()),
-        result = reloads => result,
-        result = ended => result,
-    }
+    let outcome = tokio::select! {
+        () = telling::follow(handle.clone(), telemetry.recorder(), trust) => Ok(()),
+        () = telling::read_counters(handle.clone(), telemetry) => Ok(()),
+        result = reload::follow(place, standing, handle) => result,
+        result = end(handle, settings.gateway.drain_within) => result,
+        () = gateway.ends() => Ok(()),
+    };
+    // Whatever ended this, nothing of it stays behind. Where control is gone it took the rest along.
+    let _ = tokio::time::timeout(LAST_ORDERS, handle.shut_down(Duration::ZERO)).await;
+    outcome
 }
 
 /// Waits for the word to end, and for the end.
@@ -181,183 +193,4 @@ async fn end(handle: &Handle, within: Duration) -> std::io::Result<()> {
         _ = interrupt.recv() => { let _ = handle.shut_down(Duration::ZERO).await; }
     }
     Ok(())
-}
-
-/// Every event becomes metrics, spans and log lines.
-async fn follow(handle: Handle, mut recorder: Recorder, trust: crate::settings::Traceparent) {
-    let mut events = handle.events();
-    loop {
-        match events.recv().await {
-            Ok(told) => record(&mut recorder, &told, trust),
-            Err(RecvError::Lagged(missed)) => {
-                tracing::warn!(missed, "telemetry fell behind and missed events");
-            }
-            Err(RecvError::Closed) => return,
-        }
-    }
-}
-
-fn record(recorder: &mut Recorder, told: &Told, trust: crate::settings::Traceparent) {
-    let at = Moment::now();
-    match &told.event {
-        Happened::Core(event) => {
-            let caller = told.caller.as_ref().map(|caller| {
-                Caller::new(caller.arrived, caller.traceparent.as_deref(), None, trust)
-            });
-            recorder.handle_event(event, caller.as_ref(), at);
-        }
-        Happened::Rollout(rollout) => recorder.handle_rollout(&rolled(rollout, at.now), at),
-        // Counted by workers; by number it is for those who keep books of single packets.
-        Happened::Shed { .. } => {}
-    }
-}
-
-/// As telemetry tells it.
-fn rolled(rollout: &Rollout, now: Instant) -> telemetry::Rollout {
-    telemetry::Rollout {
-        policy: rollout.policy.clone(),
-        revision: rollout.revision.clone(),
-        previous: rollout.previous.clone(),
-        outcome: match rollout.outcome {
-            RolloutOutcome::Activated => telemetry::RolledOut::Activated,
-            RolloutOutcome::Refused => telemetry::RolledOut::Refused,
-            RolloutOutcome::RolledBack => telemetry::RolledOut::RolledBack,
-        },
-        reason: rollout.reason.as_deref().map(str::to_owned),
-        started: now.checked_sub(rollout.activate).unwrap_or(now),
-        activate: (rollout.outcome != RolloutOutcome::Refused).then_some(rollout.activate),
-    }
-}
-
-/// What workers count becomes metrics: what came since the last look.
-async fn read_counters(handle: Handle, telemetry: &Telemetry) {
-    let instruments = telemetry.instruments();
-    let mut every = tokio::time::interval(COUNTERS_EVERY);
-    let mut before: BTreeMap<(Count, &'static str), u64> = BTreeMap::new();
-    loop {
-        every.tick().await;
-        let Ok(status) = handle.status().await else {
-            return;
-        };
-        let mut add = |count, attribute, value: &'static str, total: u64| {
-            let last = before.insert((count, value), total).unwrap_or(0);
-            instruments.count(count, total.saturating_sub(last), &[(attribute, value)]);
-        };
-        add(Count::Packets, Attribute::Direction, "up", status.packets_to_node);
-        add(Count::Packets, Attribute::Direction, "down", status.packets_to_client);
-        add(Count::Bytes, Attribute::Direction, "up", status.bytes_to_node);
-        add(Count::Bytes, Attribute::Direction, "down", status.bytes_to_client);
-        add(Count::KeyFrameRequests, Attribute::Direction, "up", status.key_frames_to_node);
-        add(Count::KeyFrameRequests, Attribute::Direction, "down", status.key_frames_to_client);
-        for (reason, dropped) in status.drops {
-            add(Count::PacketsDropped, Attribute::Reason, reason, dropped);
-        }
-    }
-}
-
-/// Rolls out what changed in the policies' files, on SIGHUP and whenever a file changes.
-async fn reload(place: &Place, mut standing: Arc<Settings>, handle: Handle) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let (changed_in, mut changed) = tokio::sync::mpsc::channel(1);
-    let mut plugins = plugins(&standing);
-    let folder = place.policies.clone().or_else(|| standing.gateway.policies.clone());
-    let beside = plugins.keys().filter_map(|plugin| plugin.parent().map(Path::to_owned));
-    let folders: BTreeSet<PathBuf> = folder.into_iter().chain(beside).collect();
-    let _watchers: Vec<_> =
-        folders.iter().map(|folder| watch(folder, changed_in.clone())).collect();
-    loop {
-        tokio::select! {
-            _ = hangup.recv() => {}
-            _ = changed.recv() => settle(&mut changed).await,
-        }
-        match place.load() {
-            Ok(settings) => {
-                let now = self::plugins(&settings);
-                let changed =
-                    |(path, digest): &(&PathBuf, &Digest)| plugins.get(*path) != Some(digest);
-                let changed = now.iter().filter(changed).map(|(path, _)| path.clone()).collect();
-                plugins = now;
-                standing = roll_out(&standing, settings, &changed, &handle).await;
-            }
-            Err(Failure::Invalid(invalid)) => {
-                let found = Invalid::render(&invalid, crate::settings::Colour::Plain);
-                tracing::error!("the configuration is not usable, nothing changed:\n{found}");
-            }
-            Err(error) => tracing::error!(%error, "nothing changed"),
-        }
-    }
-}
-
-/// SHA-256 of a file.
-type Digest = Option<[u8; 32]>;
-
-/// The files of plugins, and what is in them; none where they cannot be read.
-fn plugins(settings: &Settings) -> BTreeMap<PathBuf, Digest> {
-    let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
-    let files = bindings.filter_map(|binding| match &binding.plugin {
-        Plugin::File(path) => Some(path.clone()),
-        Plugin::Shipped(_) => None,
-    });
-    let digest = |path: &Path| {
-        let digest = ring::digest::digest(&ring::digest::SHA256, &std::fs::read(path).ok()?);
-        digest.as_ref().try_into().ok()
-    };
-    files.map(|path| (path.clone(), digest(&path))).collect()
-}
-
-/// An editor writes a file in several steps: wait until it is quiet for a moment.
-async fn settle(changed: &mut tokio::sync::mpsc::Receiver<()>) {
-    while tokio::time::timeout(Duration::from_millis(50), changed.recv())
-        .await
-        .is_ok_and(|word| word.is_some())
-    {}
-}
-
-fn watch(
-    folder: &Path,
-    changed: tokio::sync::mpsc::Sender<()>,
-) -> notify::Result<notify::RecommendedWatcher> {
-    use notify::Watcher;
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let touches = |event: &notify::Event| !matches!(event.kind, notify::EventKind::Access(_));
-        if event.as_ref().is_ok_and(touches) {
-            // One word that waits is enough.
-            let _ = changed.try_send(());
-        }
-    })?;
-    watcher.watch(folder, notify::RecursiveMode::NonRecursive)?;
-    Ok(watcher)
-}
-
-/// The settings that stand afterwards: a policy that was refused keeps what it had.
-async fn roll_out(
-    standing: &Settings,
-    settings: Settings,
-    changed: &BTreeSet<PathBuf>,
-    handle: &Handle,
-) -> Arc<Settings> {
-    if run::differs_beyond_policies(standing, &settings) {
-        tracing::warn!("changes outside the policy sets need a restart; only policies are taken");
-    }
-    for (policy, binding) in run::changed_bindings(standing, &settings, changed) {
-        let began = Instant::now();
-        let outcome = match run::source(&binding.plugin, binding.settings.clone()) {
-            Ok(source) => handle.roll_out(policy.clone(), source).await,
-            Err(reason) => {
-                tracing::error!(%policy, reason, "the plugin cannot be read");
-                continue;
-            }
-        };
-        match outcome {
-            Ok(rollout) => tracing::info!(
-                %policy,
-                outcome = rollout.outcome.name(),
-                reason = rollout.reason.as_deref(),
-                took = ?began.elapsed(),
-                "policy reloaded"
-            ),
-            Err(failed) => tracing::error!(%policy, ?failed, "policy not reloaded"),
-        }
-    }
-    Arc::new(settings)
 }

@@ -42,6 +42,8 @@ fn every_broken_example_says_where_and_what_would_be_right() {
         seen += &format!("# {}\n", file.file_name().unwrap().display());
         for invalid in invalid {
             seen += &format!("{}\n", told(&invalid));
+            let drawn = Invalid::render(std::slice::from_ref(&invalid), Colour::Plain);
+            assert!(drawn.contains(&invalid.file), "no {} in\n{drawn}", invalid.file);
         }
     }
     assert!(seen == expected, "what is told now:\n{seen}");
@@ -62,6 +64,36 @@ fn an_error_is_drawn_for_people_and_written_for_programs() {
     assert_eq!(json[0]["help"], "did you mean `capacity`?");
     assert!(json[0]["file"].as_str().unwrap().ends_with("unknown-key.toml"));
     assert!(json[0].get("source").is_none());
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let folder = folder("unreadable");
+    let drawn = |config: Option<&Path>, policies: Option<&Path>| {
+        let invalid = Settings::load(config, policies).unwrap_err();
+        Invalid::render(&invalid, Colour::Plain)
+    };
+    let missing = drawn(Some(&folder.join("nosuch.toml")), None);
+    assert!(missing.contains("nosuch.toml: found No such file"), "{missing}");
+    let missing = drawn(None, Some(&folder.join("nosuch")));
+    assert!(missing.contains("nosuch: found No such file"), "{missing}");
+    fs::write(folder.join("latin.toml"), b"# \xe9\n").unwrap();
+    let latin = drawn(Some(&folder.join("latin.toml")), None);
+    assert!(latin.contains("latin.toml: found invalid utf-8"), "{latin}");
+    fs::remove_file(folder.join("latin.toml")).unwrap();
+    fs::write(folder.join("empty.toml"), "").unwrap();
+    let empty = drawn(None, Some(&folder));
+    assert!(empty.contains("empty.toml: found a policy set without a scenario"), "{empty}");
+}
+
+#[test]
+fn what_an_editor_leaves_beside_a_policy_set_is_none() {
+    let folder = folder("editor");
+    fs::write(folder.join("webinar.toml"), "[scenario.webinar]\n").unwrap();
+    fs::write(folder.join(".webinar.toml"), "[scenario.webi").unwrap();
+    std::os::unix::fs::symlink("nobody@nowhere.1", folder.join(".#webinar.toml")).unwrap();
+    let settings = Settings::load(None, Some(&folder)).unwrap();
+    assert!(settings.scenario("webinar").is_some());
 }
 
 #[test]
@@ -112,10 +144,11 @@ fn everything_a_person_may_write_arrives() {
 
         [[listen]]
         udp = "[::]:0"
+        advertise = "[2001:db8::7]:15004"
 
         [[listen]]
         quic = "[::]:4433"
-        region = "west"
+        advertise = "203.0.113.7"
 
         [[node]]
         name = "east-a1"
@@ -153,7 +186,7 @@ fn everything_a_person_may_write_arrives() {
 
         [detector]
         in_region = { probe_every = "20ms" }
-        eject_for = "5min"
+        eject_for = "5m"
         "#,
     )
     .unwrap();
@@ -169,7 +202,7 @@ fn everything_a_person_may_write_arrives() {
         panic!("{chosen:?}")
     };
     assert_eq!(identities[..], [Identity::Declared, Identity::Stun]);
-    assert_eq!(quic.region.as_deref(), Some("west"));
+    assert_eq!(quic.advertise.unwrap().to_string(), "203.0.113.7:0");
     assert_eq!(settings.regions.iter().map(|r| &**r).collect::<Vec<_>>(), ["east", "west"]);
     let [agent, plain] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
     let Driver::Agent { secret } = &agent.driver else { panic!("{agent:?}") };

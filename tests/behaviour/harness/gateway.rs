@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) scenario: String,
     /// The hooks that the set `call` binds.
     pub(crate) hooks: String,
+    /// After how long unanswered probes alone condemn a node.
+    pub(crate) alone: &'static str,
 }
 
 impl World {
@@ -43,6 +45,7 @@ impl World {
             limits: "workers = 1\n".into(),
             scenario: "spares = 2\n".into(),
             hooks: String::new(),
+            alone: "400ms",
         }
     }
 
@@ -94,7 +97,7 @@ impl World {
         let policies = folder.join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
-        let World { listens, nodes, limits, scenario, hooks } = self;
+        let World { listens, nodes, limits, scenario, hooks, alone } = self;
         let call = format!("[scenario.call]\n{scenario}\n{hooks}");
         std::fs::write(policies.join("call.toml"), call).unwrap();
         std::fs::write(policies.join("live.toml"), "[scenario.live]\n").unwrap();
@@ -104,8 +107,8 @@ impl World {
              [admin]\nsocket = \"admin.sock\"\n[limits]\n{limits}\n\
              [detector]\nanswer_within = \"100ms\"\nsilence = \"100ms\"\n\
              eject_for = \"10ms\"\nwary_for = \"10ms\"\n\
-             in_region = {{ probe_every = \"20ms\", condemn_alone_after = \"400ms\" }}\n\
-             across = {{ probe_every = \"20ms\", condemn_alone_after = \"400ms\" }}\n"
+             in_region = {{ probe_every = \"20ms\", condemn_alone_after = \"{alone}\" }}\n\
+             across = {{ probe_every = \"20ms\", condemn_alone_after = \"{alone}\" }}\n"
         );
         let config = folder.join("evenkeel.toml");
         std::fs::write(&config, text).unwrap();
@@ -219,7 +222,7 @@ impl Gateway {
     pub(crate) fn end(&mut self) {
         if let Some(running) = self.running.take() {
             let _ = self.ask(self.handle.shut_down(Duration::ZERO));
-            running.join();
+            running.join().unwrap();
         }
     }
 }

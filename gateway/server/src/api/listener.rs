@@ -1,16 +1,24 @@
-//! Where the API listens: sockets that only their owner may use, and a bounded number of connections.
+//! Where the API listens: sockets that only their owner may use, and a bounded number of connections, none of which
+//! keeps its place for nothing.
 
+use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+
+/// A connection on which nothing was answered for this long is closed: one that asks for nothing, or for ever. Longer
+/// than a rollout takes on a slow machine, and than a listener to events waits for the next comment.
+const UNANSWERED_MAX: Duration = Duration::from_secs(60);
 
 /// A Unix socket; its file goes with it.
 pub(super) struct Socket {
@@ -56,8 +64,14 @@ impl Socket {
 
 /// A listener that waits with the next connection while there are too many.
 pub(super) struct Bounded<L> {
-    pub(super) listener: L,
-    pub(super) places: Arc<Semaphore>,
+    listener: L,
+    places: Arc<Semaphore>,
+}
+
+impl<L> Bounded<L> {
+    pub(super) fn new(listener: L, connections_max: usize) -> Bounded<L> {
+        Bounded { listener, places: Arc::new(Semaphore::new(connections_max)) }
+    }
 }
 
 impl<L: Listener> Listener for Bounded<L> {
@@ -67,7 +81,7 @@ impl<L: Listener> Listener for Bounded<L> {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let (io, address) = self.listener.accept().await;
-        (Placed { io, _place: place.expect("the semaphore is never closed") }, address)
+        (Placed::new(io, place.expect("the semaphore is never closed")), address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -75,10 +89,23 @@ impl<L: Listener> Listener for Bounded<L> {
     }
 }
 
-/// A connection that has one of the places.
+/// A connection that has one of the places, for as long as something is answered on it.
 pub(super) struct Placed<Io> {
     io: Io,
+    unanswered: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
+}
+
+impl<Io> Placed<Io> {
+    fn new(io: Io, place: OwnedSemaphorePermit) -> Placed<Io> {
+        Placed { io, unanswered: Box::pin(tokio::time::sleep(UNANSWERED_MAX)), _place: place }
+    }
+
+    fn answered(&mut self, written: &Poll<io::Result<usize>>) {
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.unanswered.as_mut().reset(Instant::now() + UNANSWERED_MAX);
+        }
+    }
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Placed<Io> {
@@ -87,7 +114,11 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Placed<Io> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        if let ready @ Poll::Ready(_) = Pin::new(&mut self.io).poll_read(context, buffer) {
+            return ready;
+        }
+        ready!(self.unanswered.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -97,7 +128,9 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Placed<Io> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, bytes)
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.answered(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -113,10 +146,72 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Placed<Io> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.answered(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn placed() -> (Placed<tokio::io::DuplexStream>, tokio::io::DuplexStream, Arc<Semaphore>) {
+        let places = Arc::new(Semaphore::new(1));
+        let place = Arc::clone(&places).try_acquire_owned().unwrap();
+        let (ours, theirs) = tokio::io::duplex(64);
+        (Placed::new(ours, place), theirs, places)
+    }
+
+    /// Reads until it fails.
+    async fn outlast(mut connection: Placed<tokio::io::DuplexStream>) -> io::ErrorKind {
+        let mut buffer = [0; 8];
+        loop {
+            match connection.read(&mut buffer).await {
+                Ok(_) => {}
+                Err(error) => return error.kind(),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_for_nothing_loses_the_place() {
+        let (connection, _theirs, places) = placed();
+        let before = Instant::now();
+        assert_eq!(outlast(connection).await, io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed(), UNANSWERED_MAX);
+        assert_eq!(places.available_permits(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_ends_asking_loses_the_place() {
+        let (connection, mut theirs, _places) = placed();
+        let before = Instant::now();
+        let dripping = async {
+            while theirs.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(UNANSWERED_MAX / 3).await;
+            }
+        };
+        tokio::select! {
+            kind = outlast(connection) => assert_eq!(kind, io::ErrorKind::TimedOut),
+            () = dripping => unreachable!(),
+        }
+        assert_eq!(before.elapsed(), UNANSWERED_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_answered_keeps_it() {
+        let (mut connection, _theirs, _places) = placed();
+        let before = Instant::now();
+        tokio::time::sleep(UNANSWERED_MAX / 2).await;
+        connection.write_all(b"an event").await.unwrap();
+        assert_eq!(outlast(connection).await, io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed(), UNANSWERED_MAX / 2 + UNANSWERED_MAX);
     }
 }

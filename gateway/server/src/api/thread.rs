@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use super::error::{Code, Error};
 use super::events::Feed;
@@ -24,8 +24,11 @@ use super::routes::{Shared, router};
 use crate::control::Handle;
 use crate::settings::Admin;
 
-/// Connections at a time, those that listen to events among them. The next one waits.
+/// Connections at a time on the Unix socket, those that listen to events among them. The next one waits.
 const CONNECTIONS_MAX: usize = 1_024;
+
+/// The same on TCP, where strangers come too: they take nobody's place on the Unix socket.
+pub(super) const TCP_CONNECTIONS_MAX: usize = 256;
 
 /// Why the API could not be started.
 #[derive(Debug)]
@@ -180,16 +183,16 @@ async fn serve(
     shared: &Arc<Shared>,
     stopped: oneshot::Receiver<()>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let Socket { listener, file: _file } = listening.socket;
-    let bounded = Bounded { listener, places: Arc::clone(&places) };
+    let bounded = Bounded::new(listener, CONNECTIONS_MAX);
     // Both run until the runtime ends with this function.
     let local = tokio::spawn(axum::serve(bounded, router(Arc::clone(shared))).into_future());
     if let (Some(listener), Some(tcp)) = (listening.tcp, settings.tcp) {
         let token = Arc::new(sha256(tcp.token.bytes()));
         let guarded =
             router(Arc::clone(shared)).layer(middleware::from_fn_with_state(token, require_token));
-        tokio::spawn(axum::serve(Bounded { listener, places }, guarded).into_future());
+        let bounded = Bounded::new(listener, TCP_CONNECTIONS_MAX);
+        tokio::spawn(axum::serve(bounded, guarded).into_future());
     }
     tokio::select! {
         _ = stopped => {}
@@ -208,7 +211,8 @@ async fn require_token(
         return next.run(request).await;
     }
     let message = "expected the header `authorization: Bearer` with the token of `token_file`";
-    Error::new(Code::Unauthorized, message).into_response()
+    // A stranger's place is the next one's.
+    ([(header::CONNECTION, "close")], Error::new(Code::Unauthorized, message)).into_response()
 }
 
 fn carries(headers: &HeaderMap, token_sha256: &[u8; 32]) -> bool {

@@ -19,7 +19,7 @@ pub use handle::Handle;
 pub(crate) use handle::Request;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX};
 pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};
-pub(crate) use prober::Way as ProbeWay;
+pub(crate) use prober::{Way as ProbeWay, connected};
 pub(crate) use thread::{Parts, WorkerLine, run};
 pub use words::{
     Caller, Failed, Happened, NodeView, Opened, PolicyView, Reached, Rollout, RolloutOutcome,

@@ -1,8 +1,9 @@
 //! Probes nodes' media ports, each from a socket of its own, connected, so that the kernel's word names the node.
 
+use std::cell::OnceCell;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::NodeId;
 use evenkeel_media::demux;
@@ -12,6 +13,9 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
+
+/// How often a node that no network leads to is tried again.
+const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a probe brought.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,55 +39,33 @@ pub(crate) enum Way {
 /// One node's probe.
 pub(crate) struct Prober {
     way: Way,
-    socket: Rc<UdpSocket>,
+    /// There once the network leads to the node.
+    socket: Rc<OnceCell<UdpSocket>>,
 }
 
 impl Prober {
-    /// A socket, and a task that reads what comes back; to be called on control's own runtime.
-    ///
-    /// # Errors
-    /// What the socket says.
+    /// A task that connects as soon as the network leads to the node, and reads what comes back; to be called on
+    /// control's own runtime. `connect` gives a socket like [`connected`].
     pub(crate) fn start(
         node: NodeId,
-        address: SocketAddr,
         way: Way,
         told: mpsc::Sender<Probed>,
-    ) -> std::io::Result<Prober> {
-        let any: SocketAddr = match address {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = std::net::UdpSocket::bind(any)?;
-        socket.connect(address)?;
-        socket.set_nonblocking(true)?;
-        let socket = Rc::new(UdpSocket::from_std(socket)?);
-        let reading = Rc::clone(&socket);
-        let reader = match &way {
-            Way::Signed(secret) => Reader::Signed(secret.clone()),
-            Way::Stun => Reader::Stun,
-            Way::Echo => Reader::Echo,
-        };
+        connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
+    ) -> Prober {
+        let socket = Rc::new(OnceCell::new());
+        fill(&socket, node, connect());
+        let (reading, reader) = (Rc::clone(&socket), way.reader());
         tokio::task::spawn_local(async move {
-            let mut buffer = [0; 512];
-            loop {
-                let word = match reading.recv(&mut buffer).await {
-                    Ok(length) => match reader.read(&buffer[..length]) {
-                        Some((sequence, willing)) => {
-                            Probed::Answered { node, sequence, willing, at: Instant::now() }
-                        }
-                        None => continue,
-                    },
-                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                        Probed::Refused { node }
-                    }
-                    Err(_) => continue,
-                };
-                if told.send(word).await.is_err() {
-                    return;
+            let socket = loop {
+                if let Some(socket) = reading.get() {
+                    break socket;
                 }
-            }
+                tokio::time::sleep(CONNECT_AGAIN).await;
+                fill(&reading, node, connect());
+            };
+            read(socket, node, &reader, &told).await;
         });
-        Ok(Prober { way, socket })
+        Prober { way, socket }
     }
 
     /// Asks. A probe that cannot be sent stays unanswered, which says enough; but the kernel may refuse at once.
@@ -99,7 +81,65 @@ impl Prober {
                 datagram.extend_from_slice(&sequence.to_be_bytes());
             }
         }
-        self.socket.try_send(&datagram).map(|_| ()).map_err(|error| error.kind())
+        let Some(socket) = self.socket.get() else {
+            return Err(std::io::ErrorKind::NotConnected);
+        };
+        socket.try_send(&datagram).map(|_| ()).map_err(|error| error.kind())
+    }
+}
+
+/// Fills the cell where the network leads to the node.
+fn fill(cell: &OnceCell<UdpSocket>, node: NodeId, connected: std::io::Result<std::net::UdpSocket>) {
+    match connected.and_then(UdpSocket::from_std) {
+        Ok(socket) => _ = cell.set(socket),
+        Err(error) => tracing::debug!(?node, %error, "no network leads to the node"),
+    }
+}
+
+/// A socket that knows no other peer.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = std::net::UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Tells what comes back, until nobody listens.
+async fn read(socket: &UdpSocket, node: NodeId, reader: &Reader, told: &mpsc::Sender<Probed>) {
+    let mut buffer = [0; 512];
+    loop {
+        let word = match socket.recv(&mut buffer).await {
+            Ok(length) => match reader.read(&buffer[..length]) {
+                Some((sequence, willing)) => {
+                    Probed::Answered { node, sequence, willing, at: Instant::now() }
+                }
+                None => continue,
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                Probed::Refused { node }
+            }
+            Err(_) => continue,
+        };
+        if told.send(word).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Way {
+    fn reader(&self) -> Reader {
+        match self {
+            Way::Signed(secret) => Reader::Signed(secret.clone()),
+            Way::Stun => Reader::Stun,
+            Way::Echo => Reader::Echo,
+        }
     }
 }
 
@@ -143,9 +183,47 @@ fn transaction(sequence: u64) -> stun::Transaction {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use evenkeel_media::trunk::message::Load;
+    use tokio::task::LocalSet;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_probed_once_a_network_leads_to_it() {
+        let node = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = node.local_addr().unwrap();
+        let (told, mut probed) = mpsc::channel(8);
+        let tries = Rc::new(Cell::new(0));
+        let tried = Rc::clone(&tries);
+        let connect = move || {
+            tried.set(tried.get() + 1);
+            match tried.get() {
+                ..4 => Err(std::io::ErrorKind::NetworkUnreachable.into()),
+                _ => connected(address),
+            }
+        };
+        let tasks = LocalSet::new();
+        tasks
+            .run_until(async {
+                let prober = Prober::start(NodeId(3), Way::Echo, told, connect);
+                let clock = Clock::read();
+                prober.probe(7, clock).expect_err("it stays unanswered");
+                tokio::time::sleep(CONNECT_AGAIN * 4).await;
+                prober.probe(8, clock).unwrap();
+                let mut buffer = [0; 64];
+                let (length, from) = node.recv_from(&mut buffer).await.unwrap();
+                node.send_to(&buffer[..length], from).await.unwrap();
+                let word = probed.recv().await.unwrap();
+                assert!(
+                    matches!(word, Probed::Answered { node: NodeId(3), sequence: 8, .. }),
+                    "{word:?}"
+                );
+            })
+            .await;
+        assert_eq!(tries.get(), 4);
+    }
 
     #[test]
     fn the_answer_to_a_probe_says_whether_the_node_takes_sessions() {

@@ -15,18 +15,26 @@ use super::handle::Request;
 use super::homes::Homes;
 use super::knock::Knocks;
 use super::offering::Pending;
-use super::prober::{Probed, Prober};
+use super::prober::{Probed, Prober, connected};
 use super::telling::Closing;
 use super::words::Told;
 use crate::policy::{Policies, Word};
 use crate::settings::Settings;
 use crate::worker::{Bell, Command, Report, Stamps};
 
-/// A worker as control knows it.
+/// A worker as control knows it. However control ends, the worker ends with it.
 pub(crate) struct WorkerLine {
     pub(crate) commands: crossbeam_channel::Sender<Command>,
     pub(crate) bell: Arc<Bell>,
     pub(crate) stamps: Arc<Stamps>,
+}
+
+impl Drop for WorkerLine {
+    fn drop(&mut self) {
+        // One that is gone needs no word.
+        let _ = self.commands.send(Command::Stop);
+        self.bell.ring();
+    }
 }
 
 /// What control is made of.
@@ -73,23 +81,22 @@ pub(super) struct Control {
 /// Runs control until it is shut down, on the calling thread.
 ///
 /// # Errors
-/// Where the system gives no event loop or no sockets for probes.
+/// Where the system gives no event loop.
 pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, serve(parts))
+    tokio::task::LocalSet::new().block_on(&runtime, serve(parts));
+    Ok(())
 }
 
-async fn serve(parts: Parts) -> std::io::Result<()> {
+async fn serve(parts: Parts) {
     let Parts { mut requests, mut reports, mut words, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
-    let probers = (0..)
-        .zip(parts.probes)
-        .map(|(node, probe)| {
-            probe
-                .map(|(address, way)| Prober::start(NodeId(node), address, way, told.clone()))
-                .transpose()
+    let probers = (0..).zip(parts.probes).map(|(node, probe)| {
+        probe.map(|(address, way)| {
+            Prober::start(NodeId(node), way, told.clone(), move || connected(address))
         })
-        .collect::<std::io::Result<Vec<_>>>()?;
+    });
+    let probers = probers.collect();
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -134,8 +141,6 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         }
         control.drain();
     }
-    control.stop_workers();
-    Ok(())
 }
 
 impl Control {
@@ -228,13 +233,6 @@ impl Control {
         }
     }
 
-    fn stop_workers(&mut self) {
-        for worker in &self.workers {
-            let _ = worker.commands.send(Command::Stop);
-            worker.bell.ring();
-        }
-    }
-
     pub(super) fn seed(&self) -> u64 {
         draw(&self.random)
     }
@@ -248,4 +246,22 @@ pub(super) fn draw(random: &ring::rand::SystemRandom) -> u64 {
     let mut bytes = [0; 8];
     fill(random, &mut bytes);
     u64::from_be_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_control_lets_go_of_is_told_to_stop() {
+        let (commands, told) = crossbeam_channel::bounded(1);
+        let stamps = Arc::new(Stamps::new(Instant::now(), 0));
+        let line = WorkerLine { commands, bell: Arc::new(Bell::new().unwrap()), stamps };
+        let control = std::thread::spawn(move || {
+            let _held = line;
+            panic!("as control never should");
+        });
+        control.join().unwrap_err();
+        assert!(matches!(told.try_recv(), Ok(Command::Stop)));
+    }
 }

@@ -12,7 +12,7 @@ use super::{Job, Ready, Standing};
 use crate::control::{Rollout, RolloutOutcome};
 
 /// A plugin's bytes and settings, and where they came from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) bytes: Vec<u8>,
     pub(crate) settings: serde_json::Value,

@@ -7,8 +7,25 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Failure;
 use super::sockets::SOCKET_BUFFER;
-use crate::control::{Driver, Family, ProbeWay};
+use crate::control::{self, Driver, Family, ProbeWay};
 use crate::settings::{self, Settings};
+
+/// Refuses a node to which no network can ever lead from here: an address of a kind this machine does not speak, a
+/// broadcast, a link that is not named. A network that is not there yet may come.
+pub(super) fn require_reachable(settings: &Settings) -> Result<(), Failure> {
+    settings.nodes.iter().try_for_each(|node| match control::connected(node.address) {
+        Err(error) if !may_pass(&error) => {
+            Err(Failure::Node { node: (*node.name).into(), address: node.address, error })
+        }
+        Ok(_) | Err(_) => Ok(()),
+    })
+}
+
+/// Whether a network that comes up, or an address that this machine gets, mends it.
+fn may_pass(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{AddrNotAvailable, HostUnreachable, NetworkDown, NetworkUnreachable};
+    matches!(error.kind(), NetworkUnreachable | HostUnreachable | NetworkDown | AddrNotAvailable)
+}
 
 /// One connected socket per node with trunk legs.
 pub(super) fn trunks(settings: &Settings) -> Result<Vec<Option<UdpSocket>>, Failure> {
@@ -81,4 +98,22 @@ pub(super) fn probes(settings: &Settings) -> Result<Vec<Option<(SocketAddr, Prob
         })
     };
     settings.nodes.iter().map(way).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_network_may_come_up_and_a_wrong_address_stays_wrong() {
+        for kind in [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable] {
+            assert!(may_pass(&kind.into()), "{kind}");
+        }
+        let link_unnamed = control::connected("[fe80::1]:4000".parse().unwrap()).unwrap_err();
+        assert!(!may_pass(&link_unnamed), "{link_unnamed}");
+        let broadcast = control::connected("255.255.255.255:4000".parse().unwrap()).unwrap_err();
+        assert!(!may_pass(&broadcast), "{broadcast}");
+    }
 }

@@ -1,8 +1,5 @@
 //! The policies of a configuration: started with the gateway, and what a reload changes of them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-
 use evenkeel_core::{Entry, EntryKind, Hook, PolicyName};
 use tokio::sync::mpsc;
 
@@ -26,7 +23,7 @@ pub(super) fn policies(
             let policy = PolicyName { set: set.name.clone(), hook };
             let failed =
                 |reason: String| Failure::Policy { policy: policy.clone(), reason: reason.into() };
-            let source = source(&binding.plugin, binding.settings.clone()).map_err(failed)?;
+            let source = source(binding).map_err(|invalid| failed(invalid.found))?;
             policies.start(policy.clone())?;
             let workshop =
                 policies.workshop(&policy).ok_or_else(|| failed("it was not started".into()))?;
@@ -40,17 +37,17 @@ pub(super) fn policies(
 }
 
 /// Has a binding's plugin take its settings; what is wrong, at its place in the file.
-pub(crate) fn try_binding(
+pub(crate) fn try_out(
     engine: &evenkeel_host::Engine,
     settings: &Settings,
     binding: &settings::Binding,
+    source: Source,
 ) -> Result<(), Box<settings::Invalid>> {
     use evenkeel_host::Refused;
-    let at_plugin =
-        |found: String| Box::new(binding.invalid("plugin", found, "a plugin that runs"));
-    let source = source(&binding.plugin, binding.settings.clone()).map_err(at_plugin)?;
-    let component = evenkeel_host::Component::vet(engine, &source.bytes)
-        .map_err(|refused| at_plugin(refused.to_string()))?;
+    let at_plugin = |refused: Refused| {
+        Box::new(binding.plugin_invalid(refused.to_string(), "a plugin that runs"))
+    };
+    let component = evenkeel_host::Component::vet(engine, &source.bytes).map_err(at_plugin)?;
     let catalog = catalog(&settings.core());
     evenkeel_host::Policy::install(
         engine,
@@ -65,24 +62,28 @@ pub(crate) fn try_binding(
         Refused::Setting { path, expected, found } => {
             Box::new(binding.invalid(path.trim_start_matches("$."), found, expected))
         }
-        refused => at_plugin(refused.to_string()),
+        refused => at_plugin(refused),
     })
 }
 
-/// A plugin's bytes, from the binary or from its file.
-pub(crate) fn source(plugin: &Plugin, settings: serde_json::Value) -> Result<Source, String> {
-    let (bytes, origin) = match plugin {
+/// A plugin's bytes, from the binary or from its file; where there are none, its place in the policy set.
+pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings::Invalid>> {
+    let missing =
+        |found: String| Box::new(binding.plugin_invalid(found, "a plugin that can be read"));
+    let (bytes, origin) = match &binding.plugin {
         Plugin::Shipped(name) => {
             let shipped = evenkeel_host::shipped().iter().find(|shipped| shipped.name == *name);
-            let shipped = shipped.ok_or_else(|| format!("no plugin {name} is in this binary"))?;
+            let shipped =
+                shipped.ok_or_else(|| missing(format!("no plugin {name} is in this binary")))?;
             (shipped.bytes.to_vec(), "embedded".to_owned())
         }
         Plugin::File(path) => {
             let bytes = std::fs::read(path)
-                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                .map_err(|error| missing(format!("`{}`: {error}", path.display())))?;
             (bytes, path.display().to_string())
         }
     };
+    let settings = binding.settings.clone();
     Ok(Source { bytes, settings, origin: origin.into(), seed: fastrand::u64(..) })
 }
 
@@ -112,48 +113,5 @@ fn catalog(core: &evenkeel_core::Settings) -> Vec<Entry> {
         .chain(zones)
         .chain(nodes)
         .chain([entry(EntryKind::Home, 0, core.home.0, home)])
-        .collect()
-}
-
-/// Whether anything but policy sets differs: that needs a restart.
-pub(crate) fn differs_beyond_policies(old: &Settings, new: &Settings) -> bool {
-    let scenarios = |settings: &Settings| settings.core().scenarios;
-    old.gateway != new.gateway
-        || old.listens != new.listens
-        || old.regions != new.regions
-        || old.nodes != new.nodes
-        || old.admin != new.admin
-        || old.telemetry != new.telemetry
-        || old.limits != new.limits
-        || old.detector != new.detector
-        || scenarios(old) != scenarios(new)
-}
-
-/// The bindings that differ between two settings, or whose plugin's file changed: what a reload rolls out.
-pub(crate) fn changed_bindings(
-    old: &Settings,
-    new: &Settings,
-    changed: &BTreeSet<PathBuf>,
-) -> BTreeMap<PolicyName, settings::Binding> {
-    let bindings = |settings: &Settings| -> BTreeMap<PolicyName, settings::Binding> {
-        let of_set = |set: &settings::PolicySet| {
-            let name = set.name.clone();
-            set.bindings
-                .clone()
-                .into_iter()
-                .map(move |binding| (PolicyName { set: name.clone(), hook: binding.hook }, binding))
-        };
-        settings.sets.iter().flat_map(of_set).collect()
-    };
-    let standing = bindings(old);
-    bindings(new)
-        .into_iter()
-        .filter(|(name, binding)| {
-            let rebuilt = matches!(&binding.plugin, Plugin::File(path) if changed.contains(path));
-            let differs = |old: &settings::Binding| {
-                old.plugin != binding.plugin || old.settings != binding.settings
-            };
-            rebuilt || standing.get(name).is_none_or(differs)
-        })
         .collect()
 }

@@ -27,6 +27,8 @@ pub struct Binding {
     /// What happens while it fails.
     pub on_fault: OnFault,
     source: Arc<Source>,
+    /// Where the plugin is named.
+    named: Range<usize>,
 }
 
 /// Where a plugin's bytes are.
@@ -47,6 +49,11 @@ fn key(hook: Hook) -> &'static str {
 }
 
 impl Binding {
+    /// The key of its table in the policy set.
+    pub(crate) fn key(&self) -> &'static str {
+        key(self.hook)
+    }
+
     pub(super) fn check(
         hook: Hook,
         raw: &raw::Binding,
@@ -70,7 +77,8 @@ impl Binding {
             }
         }
         let source = Arc::clone(&check.source);
-        Some(Binding { hook, plugin: plugin?, settings, on_fault, source })
+        let named = raw.plugin.span();
+        Some(Binding { hook, plugin: plugin?, settings, on_fault, source, named })
     }
 
     /// What is wrong with a setting, once the plugin's schema is known, at its place in the file.
@@ -85,6 +93,11 @@ impl Binding {
     ) -> Invalid {
         let span = place(&self.source.text, key(self.hook), path).unwrap_or(0..0);
         Invalid::at(&self.source, span, found, expected)
+    }
+
+    /// What is wrong with the plugin itself, where it is named.
+    pub fn plugin_invalid(&self, found: impl Into<String>, expected: impl Into<String>) -> Invalid {
+        Invalid::at(&self.source, self.named.clone(), found, expected)
     }
 }
 

@@ -169,7 +169,7 @@ impl Telemetry {
 pub struct Limits {
     /// Sessions at once. Default 100,000.
     pub sessions: u32,
-    /// Packet workers. Default: one per core.
+    /// Packet workers. Default: one for every core but one, which control and the QUIC endpoint need; at least one.
     pub workers: Option<u16>,
     /// Packets of a session kept while its driver has not answered. Default 16.
     pub early_packets: u16,

@@ -99,9 +99,14 @@ impl Invalid {
         let handler = GraphicalReportHandler::new_themed(theme).with_links(false).with_width(100);
         let mut text = String::new();
         for invalid in invalid {
-            // Writing into a string cannot fail; a report that cannot be drawn is still said in one line.
-            if handler.render_report(&mut text, invalid).is_err() {
-                text.push_str(&format!("{}: {invalid}\n", invalid.place()));
+            // What has no line to show, or cannot be drawn, is said in one line.
+            let place = match invalid.source.text.is_empty() {
+                true => Some(invalid.file.clone()),
+                false => handler.render_report(&mut text, invalid).err().map(|_| invalid.place()),
+            };
+            if let Some(place) = place {
+                text.push_str(&format!("{place}: {invalid}\n"));
+                text.extend(invalid.help.iter().map(|help| format!("  help: {help}\n")));
             }
         }
         text
@@ -131,13 +136,10 @@ impl Diagnostic for Invalid {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        (!self.source.text.is_empty()).then_some(self as &dyn SourceCode)
+        Some(self)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        if self.source.text.is_empty() {
-            return None;
-        }
         let label = LabeledSpan::new_with_span(Some(self.found.clone()), self.span.clone());
         Some(Box::new(std::iter::once(label)))
     }

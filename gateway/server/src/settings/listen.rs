@@ -21,11 +21,9 @@ pub struct Listen {
     pub address: SocketAddr,
     /// What is spoken there.
     pub ingress: Ingress,
-    /// The address that clients are told, for gateways behind NAT; port 0: the port listened on. Default: none, they
-    /// are told `address`.
+    /// The address that clients are told, behind NAT and where `address` is that of every interface; port 0: the port
+    /// listened on. Default: none, they are told `address`.
     pub advertise: Option<SocketAddr>,
-    /// The region that sessions of this listener come from. Default: the gateway's.
-    pub region: Option<Arc<str>>,
 }
 
 /// What is spoken on a listener.
@@ -85,7 +83,6 @@ pub(super) struct Checked {
     pub(super) listen: Listen,
     pub(super) span: Range<usize>,
     pub(super) scenario: Option<Spanned<String>>,
-    pub(super) region: Option<Spanned<String>>,
 }
 
 pub(super) fn check(raw: &Spanned<raw::Listen>, check: &mut Check) -> Option<Checked> {
@@ -110,14 +107,12 @@ pub(super) fn check(raw: &Spanned<raw::Listen>, check: &mut Check) -> Option<Che
         }
     };
     let advertise = raw.advertise.as_ref().and_then(|raw| advertise(raw, check));
-    let region = raw.region.as_ref().map(|name| check.name(name));
-    let listen = Listen { address, ingress, advertise, region };
-    Some(Checked {
-        listen,
-        span: written,
-        scenario: raw.scenario.clone(),
-        region: raw.region.clone(),
-    })
+    let listen = Listen { address, ingress, advertise };
+    if raw.advertise.is_none() && listen.address.ip().is_unspecified() && listen.is_told() {
+        let found = format!("`{address}`, where no client can send");
+        check.refuse(written.clone(), found, "`advertise` beside it: the address clients are told");
+    }
+    Some(Checked { listen, span: written, scenario: raw.scenario.clone() })
 }
 
 fn udp(raw: &raw::Listen, address: SocketAddr, check: &mut Check) -> Ingress {
@@ -217,6 +212,14 @@ fn advertise(raw: &Spanned<String>, check: &mut Check) -> Option<SocketAddr> {
 }
 
 impl Listen {
+    /// Whether clients are told of it; who opens a session by its first packet knows where to send.
+    fn is_told(&self) -> bool {
+        match &self.ingress {
+            Ingress::Udp { identities, .. } => identities[..] != [Identity::Open],
+            Ingress::Quic { .. } => true,
+        }
+    }
+
     /// The addresses its sockets take: RTP's, and that of RTCP on its own port.
     pub fn sockets(&self) -> impl Iterator<Item = SocketAddr> {
         let rtcp = match self.ingress {
@@ -226,6 +229,19 @@ impl Listen {
             Ingress::Udp { rtcp: Rtcp::Mux, .. } | Ingress::Quic { .. } => None,
         };
         std::iter::once(self.address).chain(rtcp)
+    }
+}
+
+/// A second endpoint for QUIC: there is one, for clients of all kinds.
+pub(super) fn quic_once(checked: &[Checked], check: &mut Check) {
+    let is_quic = |checked: &&Checked| matches!(checked.listen.ingress, Ingress::Quic { .. });
+    let mut endpoints = checked.iter().filter(is_quic);
+    let Some(first) = endpoints.next() else { return };
+    for later in endpoints {
+        let help =
+            format!("the first is at {}; on `[::]` it takes IPv4 too", check.place(&first.span));
+        check.refuse(later.span.clone(), "`quic` a second time", "one listener for QUIC").help =
+            Some(help);
     }
 }
 

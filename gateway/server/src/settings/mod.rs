@@ -44,7 +44,7 @@ pub struct Settings {
     pub gateway: Gateway,
     /// Where clients come in; at least one.
     pub listens: Vec<Listen>,
-    /// The regions there are, in the order of the file; a node's and a listener's is one of them.
+    /// The regions there are, in the order of the file; a node's is one of them.
     pub regions: Vec<Arc<str>>,
     /// Where media goes.
     pub nodes: Vec<Node>,
@@ -125,7 +125,7 @@ impl Settings {
         bounded(&raw.node, node::NODES_MAX, "nodes", check);
         bounded(&raw.listen, listen::LISTENS_MAX, "listeners", check);
         let nodes = raw.node.iter().filter_map(|raw| node::check(raw, check)).collect();
-        let listens = listens(raw, &regions, &sets, check);
+        let listens = listens(raw, &sets, check);
         Settings {
             gateway,
             listens,
@@ -146,21 +146,14 @@ impl Settings {
     }
 }
 
-fn listens(
-    raw: &raw::File,
-    regions: &[Arc<str>],
-    sets: &[PolicySet],
-    check: &mut Check,
-) -> Vec<Listen> {
+fn listens(raw: &raw::File, sets: &[PolicySet], check: &mut Check) -> Vec<Listen> {
     if raw.listen.is_empty() {
         return loopback().into();
     }
     let checked: Vec<_> = raw.listen.iter().filter_map(|raw| listen::check(raw, check)).collect();
     listen::overlaps(&checked, check);
+    listen::quic_once(&checked, check);
     for listen in &checked {
-        if let Some(name) = &listen.region {
-            node::known(name, regions, check);
-        }
         if let Some(name) = &listen.scenario {
             let known = sets.iter().flat_map(|set| &set.scenarios).map(|scenario| &*scenario.name);
             if !known.clone().any(|known| known == name.get_ref()) {
@@ -185,7 +178,6 @@ fn loopback() -> [Listen; 2] {
         address,
         ingress,
         advertise: None,
-        region: None,
     })
 }
 
@@ -258,7 +250,11 @@ fn set_files(folder: &Path) -> Result<Vec<PathBuf>, (PathBuf, std::io::Error)> {
     let mut files = std::fs::read_dir(folder)
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>())
         .map_err(|error| (folder.to_owned(), error))?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    // What begins with a dot is an editor's: a lock, or a file half written.
+    let hidden =
+        |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
+    let is_set = |path: &Path| path.extension().is_some_and(|extension| extension == "toml");
+    files.retain(|path| is_set(path) && !hidden(path));
     files.sort();
     Ok(files)
 }

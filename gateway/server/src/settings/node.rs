@@ -1,7 +1,7 @@
 //! Machines media is forwarded to, and where they are.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -77,12 +77,27 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let driver = driver(raw, check);
     let address: Option<SocketAddr> =
         check.parse(&raw.address, "an address and port such as `10.0.1.11:4000`");
-    let reachable = |a: &SocketAddr| a.port() != 0 && !a.ip().is_unspecified();
-    if let Some(address) = address.filter(|a| !reachable(a)) {
+    if let Some(address) = address.filter(|address| !is_of_one_machine(address)) {
         let expected = "an address and port that packets can be sent to";
-        check.refuse(raw.address.span(), format!("`{address}`"), expected);
+        let invalid = check.refuse(raw.address.span(), format!("`{address}`"), expected);
+        invalid.help = lacks_link(&address).then(|| {
+            "an address of a link names the interface by its number: `[fe80::1%2]:4000`".to_owned()
+        });
     }
     Some(Node { name, address: address?, region, zone, driver: driver?, capacity: capacity? })
+}
+
+/// Whether packets to it can arrive at one machine, and at a port of it.
+fn is_of_one_machine(address: &SocketAddr) -> bool {
+    let ip = address.ip();
+    let many = ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    address.port() != 0 && !ip.is_unspecified() && !many && !lacks_link(address)
+}
+
+/// An address that every link has for itself (RFC 4007, 6), without saying which link.
+fn lacks_link(address: &SocketAddr) -> bool {
+    let SocketAddr::V6(v6) = address else { return false };
+    v6.ip().is_unicast_link_local() && v6.scope_id() == 0
 }
 
 fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {

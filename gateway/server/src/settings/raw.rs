@@ -44,7 +44,6 @@ pub(super) struct Listen {
     pub(super) scenario: Text,
     pub(super) rtcp: Option<Spanned<toml::Value>>,
     pub(super) advertise: Text,
-    pub(super) region: Text,
     pub(super) certificate: Text,
     pub(super) key: Text,
 }

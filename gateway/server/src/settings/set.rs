@@ -64,8 +64,6 @@ pub enum Mode {
     /// The session is open at the standby, which takes the next packet.
     #[default]
     Hot,
-    /// All nodes of the region's zones carry; each room knows its second.
-    ActiveActive,
 }
 
 /// Differentiated services code points, 0 to 63 (RFC 2474).

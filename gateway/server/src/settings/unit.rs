@@ -33,7 +33,7 @@ const RATES: [(u64, &str); 4] =
     [(1, "bit/s"), (1_000, "kbit/s"), (1_000_000, "Mbit/s"), (1_000_000_000, "Gbit/s")];
 
 const SPANS: [(u64, &str); 5] =
-    [(1, "us"), (1_000, "ms"), (1_000_000, "s"), (60_000_000, "min"), (3_600_000_000, "h")];
+    [(1, "us"), (1_000, "ms"), (1_000_000, "s"), (60_000_000, "m"), (3_600_000_000, "h")];
 
 /// Reads a bit rate; the error is a hint, if there is one.
 pub(super) fn bit_rate(text: &str) -> Result<BitRate, Option<String>> {
@@ -59,7 +59,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Option<String>> {
             "sec" | "secs" | "second" | "seconds" => "s",
             "msec" | "millis" | "milliseconds" => "ms",
             "µs" | "usec" | "micros" => "us",
-            "m" | "mins" | "minute" | "minutes" => "min",
+            "min" | "mins" | "minute" | "minutes" => "m",
             "hour" | "hours" => "h",
             _ => return None,
         };
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(duration("200 ms"), Ok(Duration::from_millis(200)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1_500)));
         assert_eq!(duration("0.25ms"), Ok(Duration::from_micros(250)));
-        assert_eq!(duration("2min"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         for text in ["400 Mbit/s", "24 kbit/s", "1.5 Gbit/s", "7 bit/s"] {
             assert_eq!(bit_rate(text).unwrap().to_string(), text);
         }
-        for text in ["8s", "200ms", "90s", "2min", "250us", "3h"] {
+        for text in ["8s", "200ms", "90s", "2m", "250us", "3h"] {
             assert_eq!(spell(duration(text).unwrap()), text);
         }
     }

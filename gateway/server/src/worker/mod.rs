@@ -229,6 +229,8 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             self.obey(command, now);
         }
+        // What waited for a leg goes before what is read from now on.
+        self.send_waiting(now);
     }
 
     fn obey(&mut self, command: Command, now: Instant) {

@@ -239,6 +239,10 @@ impl Worker {
         for _ in self.ways.early.take_inbound() {
             self.ways.drop(Reason::UnknownTag);
         }
+    }
+
+    /// Sends the clients' packets whose leg is there now.
+    pub(super) fn send_waiting(&mut self, now: Instant) {
         let Worker { sessions, ways, board, .. } = self;
         let has_leg =
             |home, hop| session(sessions, home).is_some_and(|session| session.has_leg(hop));

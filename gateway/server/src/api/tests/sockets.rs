@@ -59,6 +59,19 @@ fn strangers_on_tcp_are_asked_for_the_token() {
 }
 
 #[test]
+fn strangers_on_tcp_keep_nobody_from_the_unix_socket() {
+    let world = World::start();
+    let address = world.thread.address.unwrap();
+    let connect = || TcpStream::connect(address).unwrap();
+    let idle: Vec<TcpStream> = (0..thread::TCP_CONNECTIONS_MAX).map(|_| connect()).collect();
+    let waiting = connect();
+    assert_eq!(world.ask("GET /livez", "").answer().0, 200);
+    let asking = Asking::at(waiting, "GET /livez\nauthorization: Bearer secret", "");
+    drop(idle);
+    assert_eq!(asking.answer().0, 200, "a place that is given back is taken");
+}
+
+#[test]
 fn what_is_not_there_is_said_in_json_too() {
     let world = World::start();
     let (status, body) = world.ask("GET /v2", "").answer();

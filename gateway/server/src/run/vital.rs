@@ -1,0 +1,78 @@
+//! Threads without which there is no gateway.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::thread::JoinHandle;
+
+/// A thread that ended though nobody told it to.
+#[derive(PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the thread {thread} ended: {reason}")]
+pub struct Ended {
+    /// Its name.
+    pub thread: Box<str>,
+    /// Why.
+    pub reason: Box<str>,
+}
+
+/// A thread that is missed when it ends.
+pub(super) struct Vital {
+    name: Box<str>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Vital {
+    /// # Errors
+    /// Where the system gives no thread.
+    pub(super) fn spawn(
+        name: &str,
+        work: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Vital> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        Ok(Vital { name: name.into(), thread })
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        !self.thread.is_finished()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Where it failed or panicked.
+    pub(super) fn join(self) -> Result<(), Ended> {
+        let reason = match self.thread.join() {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string().into(),
+            Err(panic) => format!("it panicked: {}", words(&*panic)).into(),
+        };
+        Err(Ended { thread: self.name, reason })
+    }
+}
+
+impl fmt::Debug for Vital {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// What a panic said.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_a_thread_ended_is_told_by_its_name() {
+        let ended = |work: fn() -> io::Result<()>| Vital::spawn("packets-0", work).unwrap().join();
+        assert_eq!(ended(|| Ok(())), Ok(()));
+        let failed = ended(|| Err(io::ErrorKind::NotFound.into())).unwrap_err();
+        assert_eq!(failed.to_string(), "the thread packets-0 ended: entity not found");
+        let panicked = ended(|| panic!("number {}", 7)).unwrap_err();
+        assert_eq!(&*panicked.reason, "it panicked: number 7");
+    }
+}

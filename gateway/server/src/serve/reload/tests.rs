@@ -1,0 +1,152 @@
+//! Files on a disk, and a test at the place of control.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use super::*;
+use crate::control::{Request, Rollout};
+
+/// A folder of policies, gone with the test.
+pub(in crate::serve) struct Folder(PathBuf);
+
+impl Folder {
+    pub(in crate::serve) fn with(name: &str, text: &str) -> Folder {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("reload-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(path.join("policies")).unwrap();
+        let folder = Folder(path);
+        folder.write(name, text);
+        folder
+    }
+
+    pub(in crate::serve) fn policies(&self) -> PathBuf {
+        self.0.join("policies")
+    }
+
+    pub(in crate::serve) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.policies().join(name), text).unwrap();
+    }
+
+    fn place(&self) -> Place {
+        Place { config: None, policies: Some(self.policies()) }
+    }
+
+    pub(in crate::serve) fn load(&self) -> Arc<Settings> {
+        Arc::new(self.place().load().unwrap())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const CALL: &str = "[scenario.call]\n\
+    [admission]\nplugin = \"admit-capacity\"\nsettings = { cap = 300 }\n\
+    [routing]\nplugin = \"route-nearest\"\nsettings = { spares = 2 }\n";
+
+struct World {
+    folder: Folder,
+    standing: Standing,
+    handle: Handle,
+    requests: mpsc::Receiver<Request>,
+}
+
+impl World {
+    fn start() -> World {
+        let folder = Folder::with("call.toml", CALL);
+        folder.write("live.toml", "[scenario.live]\n");
+        let standing = Standing::of(&folder.load());
+        let (requests_in, requests) = mpsc::channel(8);
+        let (events, _) = broadcast::channel(8);
+        World { folder, standing, handle: Handle { requests: requests_in, events }, requests }
+    }
+
+    /// Saves a file and reloads; what control was asked to roll out, each with this outcome.
+    async fn save(&mut self, text: &str, outcome: RolloutOutcome) -> Vec<String> {
+        self.folder.write("call.toml", text);
+        let settings = self.folder.load();
+        let mut asked = Vec::new();
+        let (standing, requests) = (&mut self.standing, &mut self.requests);
+        let control = async {
+            while let Some(request) = requests.recv().await {
+                let Request::RollOut { policy, reply, .. } = request else { panic!("{request:?}") };
+                asked.push(policy.to_string());
+                let rollout = Rollout {
+                    policy,
+                    outcome,
+                    revision: None,
+                    previous: None,
+                    reason: Some("a trap".into()),
+                    activate: Duration::ZERO,
+                };
+                reply.send(Ok(rollout)).unwrap();
+            }
+        };
+        tokio::select! {
+            () = standing.take(&settings, &self.handle) => {}
+            () = control => {}
+        }
+        asked
+    }
+}
+
+#[tokio::test]
+async fn what_differs_is_rolled_out_once() {
+    let mut world = World::start();
+    let changed = CALL.replace("300", "200");
+    assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, [""; 0]);
+    assert_eq!(world.save(&changed, RolloutOutcome::Activated).await, ["call/admission"]);
+    assert_eq!(world.save(&changed, RolloutOutcome::Activated).await, [""; 0]);
+    assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, ["call/admission"]);
+}
+
+#[tokio::test]
+async fn one_bad_value_keeps_the_good_ones_out() {
+    let mut world = World::start();
+    let mixed = CALL.replace("300", "200").replace("spares = 2", "spares = 9");
+    assert_eq!(world.save(&mixed, RolloutOutcome::Activated).await, [""; 0]);
+    let candidates = world.standing.candidates(&world.folder.load()).unwrap();
+    let invalid = try_out(world.folder.load(), candidates).await.err().unwrap();
+    let found = Invalid::render(&invalid, Colour::Plain);
+    assert!(found.contains("call.toml:7:23") && found.contains("spares = 9"), "{found}");
+    let mended = mixed.replace("spares = 9", "spares = 1");
+    let both = ["call/admission", "call/routing"];
+    assert_eq!(world.save(&mended, RolloutOutcome::Activated).await, both);
+}
+
+#[tokio::test]
+async fn what_was_refused_is_tried_again_and_what_came_back_is_not() {
+    let mut world = World::start();
+    let changed = CALL.replace("300", "200");
+    for _ in 0..2 {
+        assert_eq!(world.save(&changed, RolloutOutcome::Refused).await, ["call/admission"]);
+    }
+    assert_eq!(world.save(CALL, RolloutOutcome::Refused).await, [""; 0], "it still answers");
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_built_anew_is_rolled_out() {
+    let mut world = World::start();
+    let bytes = |name: &str| {
+        evenkeel_host::shipped().iter().find(|shipped| shipped.name == name).unwrap().bytes
+    };
+    let file = world.folder.policies().join("mine.wasm");
+    std::fs::write(&file, bytes("route-nearest")).unwrap();
+    let mine = CALL.replace("\"route-nearest\"", "\"mine.wasm\"");
+    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
+    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, [""; 0]);
+    // Another plugin of the same name, though not one for this hook.
+    std::fs::write(&file, bytes("admit-capacity")).unwrap();
+    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, [""; 0]);
+    let custom = [bytes("route-nearest"), b"\0\x05\x04note"].concat();
+    std::fs::write(&file, custom).unwrap();
+    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
+    assert!(
+        folders(&world.folder.place(), &world.folder.load()).contains(&world.folder.policies())
+    );
+}

@@ -1,0 +1,122 @@
+//! What a reload cannot take.
+
+use evenkeel_core::Hook;
+
+use crate::settings::{PolicySet, Scenario, Settings};
+
+/// Every key that differs and waits for a restart, as one would look for it: plugins and their settings are all that
+/// changes while packets flow.
+pub(super) fn needed(old: &Settings, new: &Settings) -> Vec<String> {
+    let tables = [
+        (old.gateway != new.gateway, "[gateway]"),
+        (old.listens != new.listens, "[[listen]]"),
+        (old.nodes != new.nodes, "[[node]]"),
+        (old.nodes == new.nodes && old.regions != new.regions, "[[region]]"),
+        (old.admin != new.admin, "[admin]"),
+        (old.telemetry != new.telemetry, "[telemetry]"),
+        (old.limits != new.limits, "[limits]"),
+        (old.detector != new.detector, "[detector]"),
+    ];
+    let tables = tables.into_iter().filter(|(differs, _)| *differs);
+    let mut keys: Vec<String> = tables.map(|(_, table)| table.to_owned()).collect();
+    keys.extend(pairs(&old.sets, &new.sets, |set| &set.name).flat_map(|pair| match pair {
+        (Some(old), Some(new)) => of_set(old, new),
+        (Some(set), None) => vec![format!("{}.toml, which is gone", set.name)],
+        (None, Some(set)) => vec![format!("{}.toml, which is new", set.name)],
+        (None, None) => Vec::new(),
+    }));
+    keys
+}
+
+fn of_set(old: &PolicySet, new: &PolicySet) -> Vec<String> {
+    let scenarios = pairs(&old.scenarios, &new.scenarios, |scenario| &scenario.name);
+    let scenarios = scenarios.flat_map(|pair| match pair {
+        (Some(old), Some(new)) => of_scenario(old, new),
+        (Some(one), None) | (None, Some(one)) => vec![format!("[scenario.{}]", one.name)],
+        (None, None) => Vec::new(),
+    });
+    let hooks =
+        Hook::ALL.into_iter().filter_map(|hook| match (old.binding(hook), new.binding(hook)) {
+            (Some(old), Some(new)) => {
+                (old.on_fault != new.on_fault).then(|| format!("[{}] on_fault", old.key()))
+            }
+            (Some(one), None) | (None, Some(one)) => Some(format!("[{}]", one.key())),
+            (None, None) => None,
+        });
+    scenarios.chain(hooks).map(|key| format!("{}.toml {key}", old.name)).collect()
+}
+
+fn of_scenario(old: &Scenario, new: &Scenario) -> Vec<String> {
+    // Named one by one, so that a key that is added is not forgotten here.
+    let Scenario { name, mode, spares, floor, ceiling, close_after, dscp, priority } = old;
+    let keys = [
+        (*mode != new.mode, "mode"),
+        (*spares != new.spares, "spares"),
+        ((*floor, *ceiling) != (new.floor, new.ceiling), "bitrate"),
+        (*close_after != new.close_after, "close_after"),
+        (*dscp != new.dscp, "dscp"),
+        (*priority != new.priority, "priority"),
+    ];
+    let keys = keys.into_iter().filter(|(differs, _)| *differs);
+    keys.map(|(_, key)| format!("[scenario.{name}] {key}")).collect()
+}
+
+/// What is in either list, side by side with what has the same name in the other.
+fn pairs<'a, T, K: PartialEq>(
+    old: &'a [T],
+    new: &'a [T],
+    name: impl Fn(&T) -> &K + Copy + 'a,
+) -> impl Iterator<Item = (Option<&'a T>, Option<&'a T>)> {
+    let find = move |list: &'a [T], one: &T| list.iter().find(|other| name(other) == name(one));
+    let kept = old.iter().map(move |one| (Some(one), find(new, one)));
+    let added = new.iter().filter(move |one| find(old, one).is_none()).map(|one| (None, Some(one)));
+    kept.chain(added)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reload::tests::Folder;
+    use super::*;
+
+    const CALL: &str = "[scenario.call]\nspares = 2\n\n[admission]\nplugin = \"admit-capacity\"\n";
+
+    #[test]
+    fn every_key_that_waits_for_a_restart_is_named() {
+        let folder = Folder::with("call.toml", CALL);
+        let before = folder.load();
+        let keys = |text: &str| {
+            folder.write("call.toml", text);
+            needed(&before, &folder.load())
+        };
+        assert_eq!(keys(CALL), [""; 0]);
+        let scenario = |key: &str| CALL.replace("spares = 2", key);
+        for (key, named) in [
+            ("spares = 3", "spares"),
+            ("bitrate = { floor = \"9 kbit/s\", ceiling = \"1 Mbit/s\" }", "bitrate"),
+            ("close_after = \"9s\"", "close_after"),
+            ("dscp = { voice = \"CS5\" }", "dscp"),
+            ("priority = 9", "priority"),
+        ] {
+            assert_eq!(keys(&scenario(key)), [format!("call.toml [scenario.call] {named}")]);
+        }
+        let text =
+            format!("{CALL}on_fault = \"reject\"\n[degradation]\nplugin = \"degrade-ladder\"");
+        assert_eq!(keys(&text), ["call.toml [admission] on_fault", "call.toml [degradation]"]);
+        assert_eq!(keys("[scenario.call]\n"), ["call.toml [admission]"]);
+        assert_eq!(
+            keys(&CALL.replace("[scenario.call]", "[scenario.talk]")),
+            ["call.toml [scenario.call]", "call.toml [scenario.talk]"]
+        );
+        folder.write("opera.toml", "[scenario.opera]\n");
+        assert_eq!(keys(CALL), ["opera.toml, which is new"]);
+        assert_eq!(needed(&folder.load(), &before), ["opera.toml, which is gone"]);
+    }
+
+    #[test]
+    fn a_plugin_and_its_settings_need_none() {
+        let folder = Folder::with("call.toml", CALL);
+        let before = folder.load();
+        folder.write("call.toml", &format!("{CALL}settings = {{ cap = 200 }}\n"));
+        assert_eq!(needed(&before, &folder.load()), [""; 0]);
+    }
+}

@@ -1,0 +1,69 @@
+//! What keeps a gateway from starting is said, and leaves nothing behind.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+
+use evenkeel_server::run::{self, Failure};
+use evenkeel_server::settings::{Ingress, Rtcp, Settings};
+
+use crate::harness::{Node, World};
+
+/// The same settings, where its sockets are known: at the addresses of this gateway, which has ended.
+fn fixed(world: &World) -> Settings {
+    let mut gateway = world.start();
+    let status = gateway.status();
+    let mut settings = Settings::clone(&gateway.settings);
+    for listen in &mut settings.listens {
+        match &mut listen.ingress {
+            Ingress::Udp { rtcp, .. } => {
+                listen.address = status.udp[0];
+                *rtcp = Rtcp::Mux;
+            }
+            Ingress::Quic { .. } => listen.address = status.quic.unwrap(),
+        }
+    }
+    gateway.end();
+    settings
+}
+
+#[test]
+fn a_second_gateway_on_the_same_port_is_refused() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).start();
+    let mut second = Settings::clone(&gateway.settings);
+    second.listens[0].address = gateway.status().udp[0];
+    let failure = run::start(&Arc::new(second)).unwrap_err();
+    let words = failure.to_string();
+    assert!(matches!(failure, Failure::Listen { .. }), "{words}");
+    assert!(words.contains("is another gateway running"), "{words}");
+}
+
+#[test]
+fn a_start_that_fails_late_leaves_nothing_behind() {
+    let node = Node::agent("east-a1");
+    let settings = Arc::new(fixed(&World::of(&[&node]).with_quic().routed()));
+    let [udp, quic] = &settings.listens[..] else { panic!("{:?}", settings.listens) };
+    // Policies run and UDP is listened on before QUIC finds its port taken.
+    let rival = UdpSocket::bind(quic.address).unwrap();
+    let failure = run::start(&settings).unwrap_err();
+    assert!(matches!(failure, Failure::Quic(_)), "{failure}");
+    UdpSocket::bind(udp.address).unwrap();
+    drop(rival);
+    let running = run::start(&settings).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
+    runtime.block_on(running.ends());
+    running.join().unwrap();
+}
+
+#[test]
+fn a_node_that_no_network_can_ever_lead_to_is_named() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    // A broadcast: whoever is there, it is not one node.
+    world.nodes += "[[node]]\nname = \"all\"\naddress = \"127.255.255.255:4000\"\nregion = \"east\"\n\
+                    zone = \"b\"\ndriver = \"plain\"\ncapacity = \"1 Mbit/s\"\n";
+    let failure = world.try_start().map(drop).unwrap_err();
+    assert!(matches!(failure, Failure::Node { .. }), "{failure}");
+    assert!(failure.to_string().contains("node all at 127.255.255.255:4000"), "{failure}");
+}
