@@ -120,8 +120,10 @@ struct Queued {
 pub(crate) struct Sent {
     /// Datagrams that the kernel took.
     pub(crate) sent: usize,
-    /// Datagrams given up, with why: the socket's buffer was full, or this one could not go.
-    pub(crate) failed: Vec<(Option<SocketAddr>, io::ErrorKind, Option<i32>)>,
+    /// Why datagrams were given up: the socket's buffer was full, or this one could not go.
+    pub(crate) failed: Vec<io::Error>,
+    /// What the kernel told, at these, of datagrams that it took before.
+    pub(crate) earlier: Vec<io::Error>,
 }
 
 impl Outbox {
@@ -150,26 +152,22 @@ impl Outbox {
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
         let mut outcome = Sent::default();
         let mut next = 0;
-        let mut retried = false;
+        let mut told = None;
         while next < self.queue.len() {
             match self.send(socket, next) {
                 Ok(sent) => {
                     next += sent;
                     outcome.sent += sent;
-                    retried = false;
+                    outcome.earlier.extend(told.take());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock && told.is_none() => {
+                    told = Some(error);
+                }
                 Err(error) => {
-                    let pending = error.kind() == io::ErrorKind::ConnectionRefused
-                        || error.kind() == io::ErrorKind::HostUnreachable
-                        || error.kind() == io::ErrorKind::NetworkUnreachable;
-                    outcome.failed.push((self.queue[next].to, error.kind(), error.raw_os_error()));
-                    if pending && !retried {
-                        retried = true;
-                    } else {
-                        next += 1;
-                        retried = false;
-                    }
+                    outcome.failed.push(error);
+                    told = None;
+                    next += 1;
                 }
             }
         }
@@ -217,8 +215,9 @@ impl Outbox {
     }
 }
 
-/// Whom the error queue accuses: destinations that the kernel was told nobody listens at. At most [`BATCH`] a call.
-pub(crate) fn drain_errors(socket: BorrowedFd<'_>, mut accuse: impl FnMut(SocketAddr, i32)) {
+/// What the path said of datagrams sent, by destination: nobody listens there, too large for the way, no way there
+/// (ip(7), IP_RECVERR). What this host itself said, the call that sent it has told. At most [`BATCH`] a call.
+pub(crate) fn drain_errors(socket: BorrowedFd<'_>, mut tell: impl FnMut(SocketAddr, io::Error)) {
     for _ in 0..BATCH {
         // SAFETY: all zeroes is valid for each of these plain C structures.
         let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
@@ -240,14 +239,14 @@ pub(crate) fn drain_errors(socket: BorrowedFd<'_>, mut accuse: impl FnMut(Socket
         if received < 0 {
             return;
         }
-        if let (Some(accused), Some(errno)) = (address(&name), extended_error(&header)) {
-            accuse(accused, errno);
+        if let (Some(accused), Some(error)) = (address(&name), extended_error(&header)) {
+            tell(accused, error);
         }
     }
 }
 
-/// The error number of an `IP_RECVERR` or `IPV6_RECVERR` control message.
-fn extended_error(header: &libc::msghdr) -> Option<i32> {
+/// What an `IP_RECVERR` or `IPV6_RECVERR` control message says, if it came by ICMP.
+fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
     // SAFETY: the kernel filled the control buffer that the header points to; CMSG_* stay within its length.
     unsafe {
         let mut control = libc::CMSG_FIRSTHDR(header);
@@ -258,7 +257,9 @@ fn extended_error(header: &libc::msghdr) -> Option<i32> {
             {
                 let error: libc::sock_extended_err =
                     std::ptr::read_unaligned(libc::CMSG_DATA(control).cast());
-                return i32::try_from(error.ee_errno).ok();
+                let told = error.ee_origin != libc::SO_EE_ORIGIN_LOCAL;
+                let errno = i32::try_from(error.ee_errno).ok().filter(|_| told);
+                return errno.map(io::Error::from_raw_os_error);
             }
             control = libc::CMSG_NXTHDR(header, control);
         }
@@ -466,7 +467,8 @@ mod tests {
         outbox.push(None, 0, b"second");
         let outcome = outbox.flush(here.as_fd());
         assert_eq!(outcome.sent, 1);
-        assert_eq!(outcome.failed[0].1, io::ErrorKind::ConnectionRefused);
+        assert_eq!(outcome.earlier[0].kind(), io::ErrorKind::ConnectionRefused);
+        assert!(outcome.failed.is_empty());
     }
 
     #[test]
@@ -485,8 +487,8 @@ mod tests {
             )
             .unwrap();
             let mut accused = Vec::new();
-            drain_errors(here.as_fd(), |address, errno| accused.push((address, errno)));
-            assert_eq!(accused, [(gone, libc::ECONNREFUSED)]);
+            drain_errors(here.as_fd(), |address, error| accused.push((address, error.kind())));
+            assert_eq!(accused, [(gone, io::ErrorKind::ConnectionRefused)]);
             outbox.push(Some(alive.local_addr().unwrap()), 0, b"y");
             assert_eq!(outbox.flush(here.as_fd()).sent, 1);
         }

@@ -51,11 +51,7 @@ impl Ports {
             Side::Rtp => &self.rtp,
             Side::Rtcp => self.rtcp.as_ref().unwrap_or(&self.rtp),
         };
-        let outcome = self.outbox.flush(socket.as_fd());
-        match outcome.failed.last() {
-            Some((_, kind, _)) if outcome.sent == 0 => Err((*kind).into()),
-            Some(_) | None => Ok(()),
-        }
+        self.outbox.flush(socket.as_fd()).failed.pop().map_or(Ok(()), Err)
     }
 }
 

@@ -198,9 +198,7 @@ impl Worker {
         if flags.contains(epoll::EventFlags::ERR)
             && let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side))
         {
-            let mut accused = Vec::new();
-            drain_errors(fd, |address, _| accused.push(address));
-            accused.into_iter().for_each(|address| session.accused(address, ways));
+            drain_errors(fd, |address, error| session.accused(address, &error, ways));
         }
         let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side)) else {
             return;

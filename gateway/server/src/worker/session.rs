@@ -6,6 +6,7 @@ mod tests;
 mod to_client;
 mod to_node;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use super::feedback::Feedback;
 use super::measure::Measure;
 use super::ports::Ports;
 use super::stamps::Way;
-use super::ways::{Side, Ways};
+use super::ways::{self, Side, Ways};
 use crate::flows::Home;
 
 /// What is shed in a row is told this often: whoever counts needs it to the number, not to the moment.
@@ -180,8 +181,12 @@ impl Session {
         Totals { lost_up: self.measure.lost_up(), ..self.totals }
     }
 
-    /// The error queue of its port accuses this address.
-    pub(crate) fn accused(&self, address: SocketAddr, ways: &Ways) {
+    /// The error queue of its port tells this of what was sent to this address. That nobody listens there says
+    /// something of the node; that the way is too narrow or gone does not.
+    pub(crate) fn accused(&self, address: SocketAddr, error: &io::Error, ways: &Ways) {
+        if error.kind() != io::ErrorKind::ConnectionRefused {
+            return ways.drop(ways::reason(error));
+        }
         if let Some(hop) = self.hop_at(address) {
             ways.report(Report::PortClosed { session: self.id, hop });
         }

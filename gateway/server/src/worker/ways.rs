@@ -215,10 +215,10 @@ impl Ways {
         trunk.close_bundle();
         if !trunk.outbox.is_empty() {
             let outcome = trunk.outbox.flush(trunk.socket.as_fd());
-            for (_, kind, _) in outcome.failed {
-                match kind {
+            for error in outcome.failed.iter().chain(&outcome.earlier) {
+                match error.kind() {
                     io::ErrorKind::ConnectionRefused => trunk.refused = true,
-                    kind => self.stamps.dropped(reason(kind)),
+                    _ => self.stamps.dropped(reason(error)),
                 }
             }
             if outcome.sent > 0 {
@@ -233,17 +233,18 @@ impl Ways {
 
 fn flush_port(port: &mut Port, stamps: &Stamps) {
     if !port.outbox.is_empty() {
-        for (_, kind, _) in port.outbox.flush(port.socket.as_fd()).failed {
-            stamps.dropped(reason(kind));
+        for error in port.outbox.flush(port.socket.as_fd()).failed {
+            stamps.dropped(reason(&error));
         }
     }
 }
 
 /// What a failed send is counted as.
-pub(crate) fn reason(kind: io::ErrorKind) -> Reason {
-    match kind {
+pub(crate) fn reason(error: &io::Error) -> Reason {
+    match error.kind() {
         io::ErrorKind::WouldBlock => Reason::BufferFull,
-        io::ErrorKind::InvalidInput => Reason::Oversize,
+        // Which has no kind of its own.
+        _ if error.raw_os_error() == Some(libc::EMSGSIZE) => Reason::Oversize,
         _ => Reason::SendFailed,
     }
 }
@@ -278,6 +279,16 @@ mod tests {
             Some(trunk::entries(&datagram[..length]).map(|entry| entry.unwrap().1.len()).collect())
         });
         (came.collect(), stamps.drops(Reason::Oversize))
+    }
+
+    #[test]
+    fn a_datagram_that_the_kernel_calls_too_long_is_counted_as_such() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut outbox = Outbox::new(Family::V4);
+        outbox.push(Some(address), 0, &vec![0; 65_536]);
+        let outcome = outbox.flush(socket.as_fd());
+        assert_eq!(outcome.failed.iter().map(reason).collect::<Vec<_>>(), [Reason::Oversize]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ struct Bench {
     board: Arc<Board>,
     start: Instant,
     client: UdpSocket,
-    _reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<Report>,
 }
 
 impl Bench {
@@ -58,7 +58,7 @@ impl Bench {
         };
         let session = Session::new(install, start);
         let board = Arc::new(Board::new(1));
-        Bench { session, ways, board, start, client: socket, _reports: received }
+        Bench { session, ways, board, start, client: socket, reports: received }
     }
 
     fn stun(srtp: Srtp) -> Bench {
@@ -153,6 +153,23 @@ fn packets_come_by_the_newest_incarnation_of_an_address() {
     assert_eq!(bench.session.hop_at(address), Some(hop(2)));
     assert_eq!(bench.session.detach(hop(2)), Some(Leg::Port { address, rtcp: address }));
     assert_eq!(bench.session.hop_at(address), Some(hop(1)));
+}
+
+#[test]
+fn only_a_port_where_nobody_listens_accuses_the_node() {
+    let mut bench = Bench::stun(Srtp::Plain);
+    let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
+    let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+    bench.session.attach(hop, Leg::Port { address, rtcp: address });
+    let mut accused = |errno| {
+        let error = io::Error::from_raw_os_error(errno);
+        bench.session.accused(address, &error, &bench.ways);
+        bench.reports.try_recv().is_ok()
+    };
+    assert!(!accused(libc::EMSGSIZE), "the path is narrower than what was sent");
+    assert!(!accused(libc::EHOSTUNREACH), "a way there is missing, at this moment");
+    assert!(accused(libc::ECONNREFUSED));
+    assert_eq!([Reason::Oversize, Reason::SendFailed].map(|reason| bench.drops(reason)), [1, 1]);
 }
 
 #[test]

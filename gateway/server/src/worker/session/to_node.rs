@@ -101,7 +101,7 @@ impl Session {
         };
         match ports.send(side, to, dscp, packet) {
             Ok(()) => loan.ways.stamps.sent(hop.node, loan.now),
-            Err(error) => loan.ways.drop(ways::reason(error.kind())),
+            Err(error) => loan.ways.drop(ways::reason(&error)),
         }
     }
 
