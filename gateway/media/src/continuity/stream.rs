@@ -48,8 +48,8 @@ pub(super) struct Mapping {
     earlier: Option<Epoch>,
     /// The SSRC the node sends.
     pub(super) node_ssrc: u32,
-    /// Added to the node's sequence numbers.
-    sequence: u16,
+    /// Added to the node's sequence numbers, its cycles of 65,536 counted from its first packet.
+    sequence: u32,
     /// Added to the node's timestamps.
     timestamp: u32,
     /// The outgoing number of its first packet.
@@ -83,12 +83,12 @@ impl Mapping {
     }
 
     fn numbers(&self, header: &rtp::Header) -> (u16, u32) {
-        let sequence = header.sequence.wrapping_add(self.sequence);
+        let sequence = header.sequence.wrapping_add(self.sequence as u16);
         (sequence, header.timestamp.wrapping_add(self.timestamp))
     }
 
-    /// The node's sequence number for an outgoing one.
-    pub(super) fn node_sequence(&self, sequence: u16) -> u16 {
+    /// The node's sequence number for an outgoing one; the upper half counts the node's cycles.
+    pub(super) fn node_sequence(&self, sequence: u32) -> u32 {
         sequence.wrapping_sub(self.sequence)
     }
 
@@ -224,7 +224,7 @@ impl Stream {
             epoch,
             earlier: None,
             node_ssrc: header.ssrc,
-            sequence: (self.highest as u16).wrapping_sub(header.sequence),
+            sequence: self.highest.wrapping_sub(header.sequence.into()),
             timestamp: self.latest.wrapping_sub(header.timestamp),
             first: self.highest,
             floor,
@@ -279,7 +279,7 @@ impl Stream {
             return;
         }
         self.withheld = None;
-        self.present.sequence = self.present.sequence.wrapping_sub(place as u16);
+        self.present.sequence = self.present.sequence.wrapping_sub(place);
         // One of them that comes late has no number any more.
         self.present.floor = self.highest;
         self.present.first = self.highest.wrapping_add(1);
