@@ -11,10 +11,10 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::{demux, trunk};
 use rustix::event::epoll;
 
-use super::arrival::Arrival;
+use super::arrival::{Arrival, Kind};
 use super::command::Report;
 use super::session::{Loan, Session};
-use super::ways::Side;
+use super::ways::{Side, Ways};
 use super::{Worker, session};
 use crate::flows::Home;
 use crate::mmsg::{BATCH, drain_errors};
@@ -40,7 +40,7 @@ impl Worker {
                     continue;
                 };
                 let from = (listener, source);
-                let Some((home, kind)) = self.ingress.judge(from, datagram, &mut self.ways, now)
+                let Some((home, kind)) = self.ingress.judge(from, side, datagram, &self.ways, now)
                 else {
                     continue;
                 };
@@ -63,25 +63,24 @@ impl Worker {
             // Its client was told of it before we were: control's word is waiting.
             self.take_commands(now);
         }
-        let Worker { inbox, sessions, ways, board, ingress, .. } = self;
+        let Worker { number, inbox, sessions, ways, board, ingress, .. } = self;
         let Some((datagram, _)) = inbox.datagram(place) else {
             return;
         };
-        match session(sessions, home) {
-            Some(session) => {
-                ingress.deliver(session, arrival, datagram, &mut Loan { ways, board, now });
-            }
-            None => {
-                ingress.forget_source((arrival.listener, arrival.source));
-                ways.drop(Reason::UnknownSource);
-            }
+        let Some(session) = session(sessions, home) else {
+            ingress.forget_source((arrival.listener, arrival.source));
+            return ways.drop(Reason::UnknownSource);
+        };
+        let loan = &mut Loan { ways, board, now };
+        if let Some(before) = ingress.deliver(session, arrival, datagram, loan) {
+            take_address(sessions, ways, *number, before, arrival);
         }
     }
 
     pub(super) fn read_worker(&mut self, number: u16, now: Instant) {
         // As above: what is in the ring may be of a session that control's word is waiting of.
         self.take_commands(now);
-        let Worker { from_workers, sessions, ways, board, ingress, .. } = self;
+        let Worker { number: own, from_workers, sessions, ways, board, ingress, .. } = self;
         let Some(ring) = from_workers.get_mut(usize::from(number)) else {
             return;
         };
@@ -89,11 +88,12 @@ impl Worker {
             let Some((arrival, datagram)) = Arrival::read(bytes) else {
                 return;
             };
-            match session(sessions, meta.home) {
-                Some(session) => {
-                    ingress.deliver(session, arrival, datagram, &mut Loan { ways, board, now });
-                }
-                None => ways.drop(Reason::UnknownSource),
+            let Some(session) = session(sessions, meta.home) else {
+                return ways.drop(Reason::UnknownSource);
+            };
+            let loan = &mut Loan { ways, board, now };
+            if let Some(before) = ingress.deliver(session, arrival, datagram, loan) {
+                take_address(sessions, ways, *own, before, arrival);
             }
         });
     }
@@ -242,6 +242,22 @@ impl Worker {
         for _ in 0..late {
             ways.drop(Reason::NotOpened);
         }
+    }
+}
+
+/// The client that this came from was that session's until now.
+fn take_address(
+    sessions: &mut [Option<Box<Session>>],
+    ways: &mut Ways,
+    number: u16,
+    before: Home,
+    arrival: Arrival,
+) {
+    if before.worker != number {
+        return ways.carry(before, Arrival { kind: Kind::Taken, ..arrival }, &[]);
+    }
+    if let Some(session) = session(sessions, before) {
+        session.lost((arrival.listener, arrival.source));
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod address;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod to_client;
 mod to_node;
 

@@ -20,42 +20,46 @@ struct Bench {
     reports: mpsc::Receiver<Report>,
 }
 
+/// Ways with a listener and no node.
+pub(in crate::worker) fn ways(start: Instant) -> (Ways, mpsc::Receiver<Report>) {
+    let (reports, received) = mpsc::channel(16);
+    let stamps = Arc::new(Stamps::new(start, 1));
+    let patience = Patience { packets: 16, wait: Duration::from_millis(200) };
+    let mut ways = Ways::new(reports, stamps, patience);
+    let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
+    ways.listeners.push((Port::new(listener).unwrap(), None));
+    (ways, received)
+}
+
+/// A session with video at that slot.
+pub(in crate::worker) fn install(client: Client, srtp: Srtp, slot: u32) -> Install {
+    let vp8 = PayloadType { number: 96, codec: "VP8".into(), clock_rate: 90_000 };
+    let video = Stream {
+        kind: Kind::Video,
+        payload_types: vec![vp8],
+        feedback: Takes { pli: true, remb: true, ..Takes::default() },
+        bitrate_kbps: None,
+    };
+    Install {
+        home: Home { worker: 0, slot, generation: 1 },
+        session: SessionId(1),
+        media: Arc::new(Media { streams: vec![video], rtcp: RtcpPort::Mux, srtp }),
+        client,
+        route: Arc::new(RouteCell::default()),
+        plan: Plan::default(),
+        dscp: Dscp::default(),
+        ports: None,
+        seed: 7,
+    }
+}
+
 impl Bench {
     fn new(client: fn(SocketAddr) -> Client, srtp: Srtp) -> Bench {
         let start = Instant::now();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
-        let (reports, received) = mpsc::channel(16);
-        let stamps = Arc::new(Stamps::new(start, 1));
-        let patience = Patience { packets: 16, wait: Duration::from_millis(200) };
-        let mut ways = Ways::new(reports, stamps, patience);
-        let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
-        ways.listeners.push((Port::new(listener).unwrap(), None));
-        let media = Media {
-            streams: vec![Stream {
-                kind: Kind::Video,
-                payload_types: vec![PayloadType {
-                    number: 96,
-                    codec: "VP8".into(),
-                    clock_rate: 90_000,
-                }],
-                feedback: Takes { pli: true, remb: true, ..Takes::default() },
-                bitrate_kbps: None,
-            }],
-            rtcp: RtcpPort::Mux,
-            srtp,
-        };
-        let install = Install {
-            home: Home { worker: 0, slot: 0, generation: 1 },
-            session: SessionId(1),
-            media: Arc::new(media),
-            client: client(socket.local_addr().unwrap()),
-            route: Arc::new(RouteCell::default()),
-            plan: Plan::default(),
-            dscp: Dscp::default(),
-            ports: None,
-            seed: 7,
-        };
+        let (ways, received) = ways(start);
+        let install = install(client(socket.local_addr().unwrap()), srtp, 0);
         let session = Session::new(install, start);
         let board = Arc::new(Board::new(1));
         Bench { session, ways, board, start, client: socket, reports: received }
