@@ -83,7 +83,7 @@ impl Session {
             hearing: None,
             switches: 0,
             measure: Measure::new(now),
-            feedback: Feedback::new(seed as u32, &media),
+            feedback: Feedback::new(seed, &media),
             totals: Totals::default(),
             shed: None,
             media,
@@ -150,14 +150,14 @@ impl Session {
 
     /// Tells the client how much it may send, if there is a cap or one was lifted.
     pub(crate) fn send_cap(&mut self, loan: &mut Loan<'_>) {
-        if let Some(cap) = self.feedback.cap(self.plan.send_cap_kbps()) {
+        if let Some(cap) = self.feedback.cap(self.plan.send_cap_kbps(), loan.now) {
             self.send_to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
         }
     }
 
-    /// Every 100 ms: repeats the cap when it is due, and tells what was shed.
+    /// Every 100 ms: repeats the cap, or that there is none any more, when it is due, and tells what was shed.
     pub(crate) fn tick(&mut self, loan: &mut Loan<'_>) {
-        if self.plan.send_cap_kbps() > 0 && self.feedback.cap_is_due(loan.now) {
+        if self.feedback.cap_is_due(self.plan.send_cap_kbps(), loan.now) {
             self.send_cap(loan);
         }
         let due = |since: Instant| loan.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
