@@ -198,6 +198,13 @@ impl Continuity {
         self.streams.iter().filter(|stream| stream.epoch() == self.epoch).map(Stream::source)
     }
 
+    /// The clock rate in Hz of the stream that the client knows by this SSRC.
+    #[must_use]
+    pub fn clock_rate(&self, ssrc: u32) -> Option<u32> {
+        let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc);
+        stream.map(|stream| stream.clock_rate)
+    }
+
     /// A packet of the present hop that must not reach the client. Those that pass later close up over it: what is kept
     /// back on purpose must not look like loss. `None` where the client knows no stream that it goes on with.
     pub fn withhold(

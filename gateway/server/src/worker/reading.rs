@@ -113,7 +113,7 @@ impl Worker {
                     session.handle_client_packet(packet, &mut Loan { ways, board, now });
                 }
                 ring::Kind::Feedback { rtt_us, lost, sent } => {
-                    session.measure.quic_path(rtt_us, lost, sent);
+                    session.measure.quic_path(rtt_us, lost, sent, now);
                 }
                 ring::Kind::Attached => session.measure.heard(now),
                 // Another connection may come; silence ends the session if none does.

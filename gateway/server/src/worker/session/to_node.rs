@@ -44,7 +44,8 @@ impl Session {
         self.measure.heard(loan.now);
         // What is encrypted says nothing.
         if self.media.srtp == Srtp::Plain {
-            self.measure.read_reports(packet, loan.now);
+            let clock_rate = |ssrc| self.continuity.clock_rate(ssrc);
+            self.measure.read_reports(packet, clock_rate, loan.now);
         }
         let hop = match forward::to_node(&self.route.load(), loan.board) {
             Verdict::Pass { hop, .. } => hop,
