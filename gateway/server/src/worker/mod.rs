@@ -84,7 +84,7 @@ pub(crate) struct Worker {
     ingress: ingress::Ingress,
     sessions: Vec<Option<Box<Session>>>,
     /// Whose packet a trunk's tag is of, and at which hop.
-    tags: HashMap<Tag, (u32, Hop)>,
+    tags: HashMap<Tag, (Home, Hop)>,
     from_quic: Option<ring::Receiver>,
     from_workers: Vec<ring::Receiver>,
     commands: crossbeam_channel::Receiver<Command>,
@@ -213,10 +213,7 @@ impl Worker {
             Command::Install(install) => self.install(*install, now),
             Command::Attach { home, hop, leg } => {
                 if let Some(session) = session(&mut self.sessions, home) {
-                    session.attach(hop, leg);
-                    if let Leg::Trunk(tag) = leg {
-                        self.tags.insert(tag, (home.slot, hop));
-                    }
+                    attach(session, &mut self.tags, hop, leg);
                 }
             }
             Command::Detach { home, hop } => {
@@ -291,6 +288,16 @@ impl Worker {
     }
 }
 
+/// The session is open at the hop by this leg, and by no other any more.
+fn attach(session: &mut Session, tags: &mut HashMap<Tag, (Home, Hop)>, hop: Hop, leg: Leg) {
+    if let Some(Leg::Trunk(tag)) = session.attach(hop, leg) {
+        tags.remove(&tag);
+    }
+    if let Leg::Trunk(tag) = leg {
+        tags.insert(tag, (session.home, hop));
+    }
+}
+
 /// The session at home here, if it is still the same.
 fn session(sessions: &mut [Option<Box<Session>>], home: Home) -> Option<&mut Session> {
     let session = sessions.get_mut(home.slot as usize)?.as_mut()?;
@@ -299,3 +306,34 @@ fn session(sessions: &mut [Option<Box<Session>>], home: Home) -> Option<&mut Ses
 
 /// Where a client's packet is looked for.
 type From = (u8, SocketAddr);
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::{Incarnation, Srtp};
+
+    use super::*;
+
+    #[test]
+    fn a_leg_that_takes_anothers_place_leaves_no_tag_of_it() {
+        let install = session::tests::install(Client::Stun, Srtp::Plain, 3);
+        let (home, mut tags) = (install.home, HashMap::new());
+        let mut session = Session::new(install, Instant::now());
+        let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+        attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(1)));
+        attach(&mut session, &mut tags, hop(1), Leg::Trunk(Tag(2)));
+        attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(3)));
+        assert_eq!(tags, HashMap::from([(Tag(2), (home, hop(1))), (Tag(3), (home, hop(0)))]));
+        attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(3)));
+        assert!(tags.contains_key(&Tag(3)), "the same once more");
+    }
+
+    #[test]
+    fn a_slot_that_is_used_again_is_another_home() {
+        let install = session::tests::install(Client::Stun, Srtp::Plain, 0);
+        let home = install.home;
+        let mut sessions = [Some(Box::new(Session::new(install, Instant::now())))];
+        assert!(session(&mut sessions, home).is_some());
+        let before = Home { generation: home.generation - 1, ..home };
+        assert!(session(&mut sessions, before).is_none());
+    }
+}

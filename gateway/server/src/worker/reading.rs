@@ -263,7 +263,7 @@ fn take_address(
 
 /// Hands a node's packet to the session with its tag.
 fn hand_on(
-    tags: &HashMap<Tag, (u32, Hop)>,
+    tags: &HashMap<Tag, (Home, Hop)>,
     sessions: &mut [Option<Box<Session>>],
     node: NodeId,
     tag: Tag,
@@ -271,9 +271,8 @@ fn hand_on(
     loan: &mut Loan<'_>,
 ) {
     let known = tags.get(&tag).filter(|(_, hop)| hop.node == node);
-    let session =
-        known.and_then(|&(slot, hop)| Some((sessions.get_mut(slot as usize)?.as_mut()?, hop)));
-    match session {
+    let found = known.and_then(|&(home, hop)| Some((session(sessions, home)?, hop)));
+    match found {
         Some((session, hop)) => session.handle_node_packet(hop, packet, loan),
         None if loan.ways.early.keep_inbound(node, tag, packet) => {}
         None => loan.ways.drop(Reason::UnknownTag),

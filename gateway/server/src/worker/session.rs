@@ -90,9 +90,11 @@ impl Session {
         }
     }
 
-    pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) {
-        self.detach(hop);
+    /// The leg that it had there before, if it had one.
+    pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) -> Option<Leg> {
+        let before = self.detach(hop);
         self.legs.push((hop, leg));
+        before
     }
 
     /// The leg it had there, if it had one.
