@@ -7,7 +7,7 @@
 )]
 
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -115,6 +115,13 @@ struct Queued {
     dscp: u8,
 }
 
+/// What a header of a batch points to.
+struct Envelope {
+    slice: libc::iovec,
+    name: libc::sockaddr_storage,
+    control: Control,
+}
+
 /// How sending a batch went.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
@@ -137,6 +144,10 @@ impl Outbox {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
     }
 
     /// Queues a datagram and hands out its bytes, to be changed in place.
@@ -178,35 +189,34 @@ impl Outbox {
 
     fn send(&self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
         let batch = &self.queue[from..self.queue.len().min(from + BATCH)];
-        // SAFETY: all zeroes is valid for each of these plain C structures.
-        let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-        // SAFETY: as above.
-        let mut slices: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
-        // SAFETY: as above.
-        let mut names: [libc::sockaddr_storage; BATCH] = unsafe { mem::zeroed() };
-        let mut controls = [Control([0; 32]); BATCH];
-        for (place, queued) in batch.iter().enumerate() {
+        // Only what is used is written: most batches are of a packet or two, and these are 15 KiB.
+        let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
+        let mut envelopes = [const { MaybeUninit::<Envelope>::uninit() }; BATCH];
+        for ((queued, header), envelope) in batch.iter().zip(&mut headers).zip(&mut envelopes) {
             let bytes = &self.bytes[queued.bytes.clone()];
-            slices[place].iov_base = bytes.as_ptr().cast_mut().cast();
-            slices[place].iov_len = bytes.len();
-            let header = &mut headers[place].msg_hdr;
-            header.msg_iov = &mut slices[place];
+            // SAFETY: all zeroes is valid for these plain C structures.
+            let (header, envelope) =
+                unsafe { (header.write(mem::zeroed()), envelope.write(mem::zeroed())) };
+            envelope.slice.iov_base = bytes.as_ptr().cast_mut().cast();
+            envelope.slice.iov_len = bytes.len();
+            let header = &mut header.msg_hdr;
+            header.msg_iov = &mut envelope.slice;
             header.msg_iovlen = 1;
             if let Some(to) = queued.to {
-                header.msg_namelen = write_address(mapped(to, self.family), &mut names[place]);
-                header.msg_name = std::ptr::from_mut(&mut names[place]).cast();
+                header.msg_namelen = write_address(mapped(to, self.family), &mut envelope.name);
+                header.msg_name = std::ptr::from_mut(&mut envelope.name).cast();
                 if queued.dscp != 0 {
-                    header.msg_controllen = write_dscp(to, queued.dscp, &mut controls[place]);
-                    header.msg_control = controls[place].0.as_mut_ptr().cast();
+                    header.msg_controllen = write_dscp(to, queued.dscp, &mut envelope.control);
+                    header.msg_control = envelope.control.0.as_mut_ptr().cast();
                 }
             }
         }
-        // SAFETY: every header points to a slice, a name and a control message that live until the call returns;
-        // the kernel only reads them.
+        // SAFETY: as many headers as the batch is long were written, and each points to a slice, a name and a control
+        // message that live until the call returns; the kernel writes their lengths and nothing else.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),
-                headers.as_mut_ptr(),
+                headers.as_mut_ptr().cast(),
                 batch.len() as u32,
                 libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
             )

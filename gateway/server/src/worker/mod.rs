@@ -14,13 +14,14 @@ mod reading;
 mod session;
 mod source;
 mod stamps;
+mod sweep;
 mod ways;
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use evenkeel_core::{Board, Hop, NodeId};
 use evenkeel_media::trunk::Tag;
@@ -35,14 +36,12 @@ use session::{Loan, Session};
 pub(crate) use source::Bell;
 use source::{Source, watch};
 pub use stamps::{Stamps, Way};
+use sweep::Sweep;
 use ways::{Port, Side, Trunk, Ways};
 
 use crate::flows::{Flows, Home};
 use crate::mmsg::{BATCH, Inbox};
 use crate::ring;
-
-/// Between two summaries of the sessions here.
-const SUMMARY_EVERY: Duration = Duration::from_millis(100);
 
 /// Commands that may wait: several for every session a worker could hold. Control waits when it is full.
 pub(crate) const COMMANDS_MAX: usize = 65_536;
@@ -91,7 +90,7 @@ pub(crate) struct Worker {
     bell: Arc<Bell>,
     flows: Arc<Flows>,
     board: Arc<Board>,
-    next_summary: Instant,
+    sweep: Sweep,
     stopped: bool,
 }
 
@@ -146,7 +145,7 @@ impl Worker {
             bell: parts.bell,
             flows: parts.flows,
             board: parts.board,
-            next_summary: now + SUMMARY_EVERY,
+            sweep: Sweep::new(now),
             stopped: false,
         })
     }
@@ -159,7 +158,8 @@ impl Worker {
         let mut events = Vec::with_capacity(BATCH);
         while !self.stopped {
             events.clear();
-            let wait = self.next_summary.saturating_duration_since(Instant::now());
+            let next = self.sweep.due(self.sessions.len());
+            let wait = next.saturating_duration_since(Instant::now());
             let timeout =
                 rustix::event::Timespec::try_from(wait).expect("a summary is at most 100 ms away");
             match epoll::wait(
@@ -175,14 +175,11 @@ impl Worker {
                 let event: &epoll::Event = event;
                 self.ready(Source::from_token(event.data.u64()), event.flags, now);
             }
-            if now >= self.next_summary {
-                self.next_summary = now + SUMMARY_EVERY;
-                self.summarise(now);
-            }
+            self.summarise(now);
             if !self.ways.early.is_empty() {
                 self.serve_early(now);
             }
-            self.ways.flush(now);
+            self.flush(now);
             self.ways.stamps.pass_took(now.elapsed());
         }
         Ok(())
@@ -200,6 +197,18 @@ impl Worker {
             Source::Worker(number) => self.read_worker(number, now),
             Source::Quic => self.read_quic(now),
         }
+    }
+
+    /// The end of a pass: everything that is queued leaves.
+    fn flush(&mut self, now: Instant) {
+        while let Some(home) = self.ways.ports.pop() {
+            let ports =
+                session(&mut self.sessions, home).and_then(|session| session.ports.as_mut());
+            if let Some(ports) = ports {
+                ports.flush(&self.ways.stamps, now);
+            }
+        }
+        self.ways.flush(now);
     }
 
     fn take_commands(&mut self, now: Instant) {
@@ -274,11 +283,17 @@ impl Worker {
         self.ways.report(Report::Removed { session: session.id, totals: session.final_totals() });
     }
 
+    /// Sums up the sessions whose turn it is.
     fn summarise(&mut self, now: Instant) {
-        let Worker { sessions, ways, board, ingress, .. } = self;
-        ingress.forget();
+        let Worker { sessions, sweep, ways, board, ingress, .. } = self;
+        let Some(share) = sweep.take(sessions.len(), now) else {
+            return;
+        };
+        if share.start == 0 {
+            ingress.forget();
+        }
         let mut summaries = Vec::new();
-        for session in sessions.iter_mut().flatten() {
+        for session in sessions[share].iter_mut().flatten() {
             session.tick(&mut Loan { ways, board, now });
             summaries.push(session.summary(now));
         }

@@ -55,6 +55,8 @@ pub(crate) struct Ways {
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stamps: Arc<Stamps>,
     pub(crate) early: Early,
+    /// Sessions whose own ports have something queued.
+    pub(crate) ports: Vec<Home>,
     carried: Vec<u8>,
 }
 
@@ -107,6 +109,7 @@ impl Ways {
             reports,
             stamps,
             early: Early::new(patience),
+            ports: Vec::new(),
             carried: Vec::new(),
         }
     }
