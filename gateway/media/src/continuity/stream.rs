@@ -2,7 +2,7 @@
 
 use super::pace::{Pace, Silence};
 use super::recent::{Recent, Use};
-use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass, Source};
+use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass};
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,6 @@ pub(super) struct Stream {
     pub(super) clock_rate: u32,
     /// When a packet of it was last passed on.
     pub(super) heard: Instant,
-    /// The present hop began to deliver it and nobody has asked yet.
-    pub(super) joined: bool,
     pub(super) present: Mapping,
     previous: Option<Mapping>,
     pub(super) reports: Reports,
@@ -115,7 +113,6 @@ impl Stream {
             payload_type: header.payload_type,
             clock_rate,
             heard: now,
-            joined: true,
             present: Mapping {
                 epoch,
                 earlier: None,
@@ -145,15 +142,6 @@ impl Stream {
     /// The hop that delivers it now, or did last.
     pub(super) fn epoch(&self) -> Epoch {
         self.present.epoch
-    }
-
-    pub(super) fn source(&self) -> Source {
-        Source {
-            ssrc: self.ssrc,
-            node_ssrc: self.present.node_ssrc,
-            payload_type: self.payload_type,
-            clock_rate: self.clock_rate,
-        }
     }
 
     /// Whether the hop of `epoch` delivers, or delivered, it under this SSRC.
@@ -193,7 +181,6 @@ impl Stream {
     pub(super) fn go_on(&mut self, epoch: Epoch, previous: Option<Epoch>) {
         self.present.earlier = Some(self.present.epoch).filter(|epoch| Some(*epoch) == previous);
         self.present.epoch = epoch;
-        self.joined = true;
     }
 
     /// Another sender goes on where the last one left, after what was lost in between.
@@ -231,7 +218,6 @@ impl Stream {
             took_over: true,
         };
         self.payload_type = header.payload_type;
-        self.joined = true;
         self.after_jump = None;
         self.pace.resume(header.marker);
         self.recent.advance(self.highest, ahead, self.latest);
