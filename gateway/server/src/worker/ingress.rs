@@ -181,7 +181,8 @@ impl Ingress {
         None
     }
 
-    /// A check of the session's client: only here, at its home, is its address learned, and then it is answered.
+    /// A check of the session's client: only here, at its home, is its address learned, and then it is answered. One that
+    /// asks for what we do not know is told so (RFC 8489, 6.3.1).
     fn checked(
         &mut self,
         session: &mut Session,
@@ -192,6 +193,13 @@ impl Ingress {
         let from @ (listener, address) = (arrival.listener, arrival.source);
         let request = stun::Request::parse(datagram).ok()?;
         let (_, key) = credentials(&self.flows, &request)?;
+        self.answer.clear();
+        if request.unknown().next().is_some() {
+            let (transaction, unknown) = (request.transaction(), request.unknown());
+            stun::write_unknown(transaction, unknown, Some(&key), &mut self.answer);
+            loan.ways.queue_to_client((listener, Side::Rtp), address, 0, &self.answer);
+            return None;
+        }
         let learned = self.flows.check(Key::Udp { listener, address }, session.home, loan.now);
         let Ok(before) = learned else {
             return refuse(loan.ways, Reason::UnknownSource);
@@ -202,7 +210,6 @@ impl Ingress {
             let (listener, address) = oldest;
             self.flows.remove(&Key::Udp { listener, address }, session.home);
         }
-        self.answer.clear();
         stun::write_success(request.transaction(), address, Some(&key), &mut self.answer);
         loan.ways.queue_to_client((listener, Side::Rtp), address, 0, &self.answer);
         before

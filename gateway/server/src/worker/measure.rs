@@ -25,6 +25,7 @@ const REPORT_KEPT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Measure {
+    voice: Option<quality::Codec>,
     sources: Vec<(u32, Reception)>,
     last_heard: Option<Instant>,
     loss_up_ppm: Smoothed,
@@ -70,8 +71,10 @@ impl Smoothed {
 }
 
 impl Measure {
-    pub(crate) fn new(now: Instant) -> Measure {
+    /// `voice` is the codec of the client's voice; `None` where it has none.
+    pub(crate) fn new(voice: Option<quality::Codec>, now: Instant) -> Measure {
         Measure {
+            voice,
             sources: Vec::new(),
             last_heard: None,
             loss_up_ppm: Smoothed::default(),
@@ -236,13 +239,11 @@ impl Measure {
         set(Metric::JitterUp, loss_up.map(|_| self.jitter_up_us));
         set(Metric::JitterDown, down().filter_map(|(_, jitter)| jitter).max());
         set(Metric::RttClient, rtt.map(u64::from));
-        set(
-            Metric::RFactor,
-            loss_up.max(loss_down).map(|loss| {
-                let one_way = Duration::from_micros(u64::from(rtt.unwrap_or(0)) / 2);
-                quality::r_factor(one_way, loss as u32, quality::Codec::Opus).into()
-            }),
-        );
+        let rate = |(codec, loss): (quality::Codec, u64)| {
+            let one_way = Duration::from_micros(u64::from(rtt.unwrap_or(0)) / 2);
+            quality::r_factor(one_way, loss as u32, codec).into()
+        };
+        set(Metric::RFactor, self.voice.zip(loss_up.max(loss_down)).map(rate));
         measures
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{Board, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
 use evenkeel_media::continuity::{Continuity, Protection};
+use evenkeel_media::quality::Codec;
 
 use address::Address;
 
@@ -50,6 +51,12 @@ pub(crate) struct Session {
     shed: Option<(ShedRun, Instant)>,
 }
 
+/// The codec of its voice, if it has one: the first that it would rather have.
+fn voice(media: &Media) -> Option<Codec> {
+    let voice = media.streams.iter().find(|stream| stream.kind == Kind::Audio)?;
+    voice.payload_types.first().map(|payload| Codec::named(&payload.codec))
+}
+
 /// What a worker lends a session while it handles a packet.
 pub(crate) struct Loan<'a> {
     pub(crate) ways: &'a mut Ways,
@@ -82,7 +89,7 @@ impl Session {
             continuity: Continuity::new(seed, protection),
             hearing: None,
             switches: 0,
-            measure: Measure::new(now),
+            measure: Measure::new(voice(&media), now),
             feedback: Feedback::new(seed, &media),
             totals: Totals::default(),
             shed: None,

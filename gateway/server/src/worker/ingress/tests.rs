@@ -97,6 +97,28 @@ fn check_with(slot: u32, password: &str) -> Vec<u8> {
     datagram
 }
 
+/// A check with an attribute behind the name, and an integrity that holds.
+fn check_with_attribute(slot: u32, kind: u16) -> Vec<u8> {
+    let username = format!("ufrag{slot}:x");
+    assert_eq!(username.len() % 4, 0, "so that it needs no padding");
+    let mut datagram = [&[0, 1, 0, 0][..], &stun::MAGIC_COOKIE.to_be_bytes(), &[7; 12]].concat();
+    let mut append = |kind: u16, value: &[u8]| {
+        datagram.extend_from_slice(&kind.to_be_bytes());
+        datagram.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        datagram.extend_from_slice(value);
+    };
+    append(0x0006, username.as_bytes());
+    append(kind, &[]);
+    // RFC 8489, 14.5: over the header with a length that ends with the integrity, 24 bytes.
+    datagram[3] = (datagram.len() - 20 + 24) as u8;
+    let key =
+        ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password(slot).as_bytes());
+    let integrity = ring::hmac::sign(&key, &datagram);
+    datagram.extend_from_slice(&[0, 8, 0, 20]);
+    datagram.extend_from_slice(integrity.as_ref());
+    datagram
+}
+
 fn check(slot: u32) -> Vec<u8> {
     check_with(slot, &password(slot))
 }
@@ -163,4 +185,19 @@ fn no_check_is_taken_where_rtcp_alone_is_due() {
     let mut bench = Bench::new();
     assert_eq!(bench.judge(0, Side::Rtcp, &check(1)), None);
     assert_eq!(bench.drops(Reason::UnknownSource), 1);
+}
+
+#[test]
+fn a_check_that_asks_for_what_we_do_not_know_is_told_so_and_teaches_nothing() {
+    let mut bench = Bench::new();
+    let mut datagram = check_with_attribute(1, 0x7fff);
+    bench.send(0, &datagram);
+    let mut answer = [0; 256];
+    let length = bench.client.recv(&mut answer).unwrap();
+    let response = stun::Response::parse(&answer[..length]).unwrap();
+    assert_eq!(response.outcome(), stun::Outcome::Refused(420));
+    assert_eq!(bench.holder(), None);
+    *datagram.last_mut().unwrap() ^= 1;
+    bench.send(1, &datagram);
+    assert!(!bench.answered(), "strangers are told nothing");
 }

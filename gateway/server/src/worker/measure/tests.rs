@@ -12,7 +12,7 @@ const VIDEO: u32 = 20;
 impl Bench {
     fn new() -> Bench {
         let start = Instant::now();
-        Bench { measure: Measure::new(start), start, sequence: 0 }
+        Bench { measure: Measure::new(Some(quality::Codec::Opus), start), start, sequence: 0 }
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -155,4 +155,16 @@ fn quic_tells_of_its_path() {
     assert_eq!(bench.told(0, Metric::RttClient), Some(30_000));
     bench.measure.quic_path(30_000, 0, 0, bench.start);
     assert_eq!(bench.told(0, Metric::LossDown), Some(250_000), "nothing was sent");
+}
+
+#[test]
+fn voice_is_rated_by_its_codec_and_video_alone_not_at_all() {
+    let rated = |voice| {
+        let mut bench = Bench::new();
+        bench.measure.voice = voice;
+        bench.report(0, &[(VOICE, 8, 0)]);
+        bench.told(0, Metric::RFactor)
+    };
+    assert!(rated(Some(quality::Codec::Opus)) > rated(Some(quality::Codec::G729)));
+    assert_eq!(rated(None), None);
 }
