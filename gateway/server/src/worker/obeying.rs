@@ -38,7 +38,7 @@ impl Worker {
                 self.with(home, now, |session, loan| session.set_plan(plan, loan));
             }
             Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
-            Command::Remove { home } => self.remove(home),
+            Command::Remove { home } => self.remove(home, now),
             Command::Sign { node, message } => self.ways.sign(node, &message),
             Command::Stop => self.stopped = true,
         }
@@ -67,7 +67,7 @@ impl Worker {
         self.sessions[place] = Some(Box::new(Session::new(install, now)));
     }
 
-    fn remove(&mut self, home: Home) {
+    fn remove(&mut self, home: Home, now: Instant) {
         if session(&mut self.sessions, home).is_none() {
             return;
         }
@@ -81,6 +81,9 @@ impl Worker {
         }
         for &(listener, address) in session.learned() {
             self.flows.remove(&Key::Udp { listener, address }, home);
+        }
+        if let Some(ports) = &mut session.ports {
+            ports.flush(&self.ways.stamps, now);
         }
         session.tell_shed(&self.ways);
         self.ways.report(Report::Removed { session: session.id, totals: session.final_totals() });
