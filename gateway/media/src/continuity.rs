@@ -102,19 +102,6 @@ pub struct Withheld {
     pub ahead: u32,
 }
 
-/// A stream as client and present hop know it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Source {
-    /// Its SSRC towards the client.
-    pub ssrc: u32,
-    /// Its SSRC as the present hop sends it: the one to name in a PLI to that hop.
-    pub node_ssrc: u32,
-    /// The payload type last seen.
-    pub payload_type: u8,
-    /// Its clock rate in Hz.
-    pub clock_rate: u32,
-}
-
 /// Keeps a session's streams continuous towards its client. See the [module](self).
 ///
 /// Takes memory when a stream is new, never for a packet.
@@ -193,9 +180,11 @@ impl Continuity {
         }
     }
 
-    /// The streams heard from the present hop, as both sides know them.
-    pub fn sources(&self) -> impl Iterator<Item = Source> {
-        self.streams.iter().filter(|stream| stream.epoch() == self.epoch).map(Stream::source)
+    /// The clock rate in Hz of the stream that the client knows by this SSRC.
+    #[must_use]
+    pub fn clock_rate(&self, ssrc: u32) -> Option<u32> {
+        let stream = self.streams.iter().find(|stream| stream.ssrc == ssrc);
+        stream.map(|stream| stream.clock_rate)
     }
 
     /// A packet of the present hop that must not reach the client. Those that pass later close up over it: what is kept
@@ -218,18 +207,6 @@ impl Continuity {
         // Its hop is new: what passes later goes on from here.
         let _kept_back = self.pass(epoch, header, clock_rate, now);
         None
-    }
-
-    /// The next stream that the present hop began to deliver since this was last asked, so that a
-    /// key frame can be asked for with an SSRC that hop knows.
-    pub fn poll_joined(&mut self) -> Option<Source> {
-        let epoch = self.epoch;
-        let joined =
-            self.streams.iter_mut().find(|stream| stream.epoch() == epoch && stream.joined);
-        joined.map(|stream| {
-            stream.joined = false;
-            stream.source()
-        })
     }
 
     fn is_closed(&self, epoch: Epoch) -> bool {

@@ -10,7 +10,9 @@ mod feedback;
 mod report;
 pub mod rewrite;
 
-pub use feedback::{Fir, FirEntry, Nack, Pli, Remb, write_fir, write_nack, write_pli, write_remb};
+pub use feedback::{
+    Fir, FirEntry, Nack, Pli, Remb, write_fir, write_nack, write_pli, write_remb, write_tmmbr,
+};
 pub use report::{
     BLOCKS_MAX, Bye, Description, ReceiverReport, ReportBlock, SenderInfo, SenderReport, write_bye,
     write_cname, write_receiver_report, write_sender_report,

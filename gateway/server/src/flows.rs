@@ -6,9 +6,14 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry;
+
+/// So long after a check, nobody else's check takes an address away: a client checks every five seconds, give or take
+/// one (RFC 7675, 5.1), and who could forge its address must not get its packets.
+pub const CHECKED_FOR: Duration = Duration::from_secs(6);
 
 /// Where a session lives: a slot of its home worker.
 ///
@@ -84,12 +89,14 @@ pub struct Entry {
     pub home: Home,
     /// What STUN's MESSAGE-INTEGRITY must be made with; for a ufrag only.
     pub password: Option<Arc<[u8]>>,
+    /// When the last check that holds came from there; for an address that was learned by checks only.
+    pub checked: Option<Instant>,
 }
 
 impl Entry {
     /// An entry that needs no password.
     pub fn of(home: Home) -> Entry {
-        Entry { home, password: None }
+        Entry { home, password: None, checked: None }
     }
 }
 
@@ -179,6 +186,33 @@ impl Flows {
             }
         }
         Ok(())
+    }
+
+    /// A connectivity check that holds came from this source: it belongs to the session from now on. Another session
+    /// that learned it so gives way once it has gone without a check for [`CHECKED_FOR`]: its client is gone, and came
+    /// again as this one. That session's home, if one gave way.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; the table is as it was.
+    pub fn check(&self, key: Key, home: Home, now: Instant) -> Result<Option<Home>, Refused> {
+        let entry = Entry { checked: Some(now), ..Entry::of(home) };
+        if let Some(mut standing) = self.entries.get_mut(&key) {
+            let before = standing.home;
+            let silent = |at: Instant| now.saturating_duration_since(at) >= CHECKED_FOR;
+            return match standing.checked {
+                _ if before == home => {
+                    *standing = entry;
+                    Ok(None)
+                }
+                Some(at) if silent(at) => {
+                    *standing = entry;
+                    Ok(Some(before))
+                }
+                Some(_) | None => Err(Refused::Taken(before)),
+            };
+        }
+        self.insert(key, entry).map(|()| None)
     }
 
     /// Takes the key away from the session with this home; if another has it by now, nothing happens. Says whether
@@ -285,13 +319,32 @@ mod tests {
     fn a_ufrag_leads_to_its_password_and_none_is_longer_than_ours() {
         let flows = Flows::new(2);
         let key = Key::Ufrag(Ufrag::new(b"EsAw").unwrap());
-        let entry = Entry { home: FIRST, password: Some(Arc::from(&b"secret"[..])) };
+        let entry = Entry { password: Some(Arc::from(&b"secret"[..])), ..Entry::of(FIRST) };
         flows.insert(key, entry.clone()).unwrap();
         assert_eq!(flows.entry(&key), Some(entry.clone()));
         assert_eq!(flows.entry(&Key::Ufrag(Ufrag::new(b"EsAw\0").unwrap())), None);
         assert!(Ufrag::new(&[b'a'; 16]).is_some());
         assert!(Ufrag::new(&[b'a'; 17]).is_none());
         assert!(!format!("{entry:?}").contains("secret"));
+    }
+
+    #[test]
+    fn an_address_is_taken_over_by_a_check_when_its_holder_went_silent_and_never_when_declared() {
+        let (flows, now) = (Flows::new(10), Instant::now());
+        let key = |port| {
+            let address = SocketAddr::from(([192, 0, 2, 1], port));
+            Key::Udp { listener: 0, address }
+        };
+        let after = |ms| now + Duration::from_millis(ms);
+        assert_eq!(flows.check(key(1), FIRST, now), Ok(None));
+        assert_eq!(flows.check(key(1), FIRST, after(5_000)), Ok(None), "it goes on checking");
+        assert_eq!(flows.check(key(1), NEXT, after(10_999)), Err(Refused::Taken(FIRST)));
+        assert_eq!(flows.check(key(1), NEXT, after(11_000)), Ok(Some(FIRST)));
+        assert_eq!(flows.home(&key(1)), Some(NEXT));
+        assert!(!flows.remove(&key(1), FIRST), "it is no longer its own");
+        flows.insert(key(2), Entry::of(FIRST)).unwrap();
+        assert_eq!(flows.check(key(2), NEXT, after(60_000)), Err(Refused::Taken(FIRST)));
+        assert_eq!(flows.counts().udp, 2);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 )]
 
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -115,13 +115,22 @@ struct Queued {
     dscp: u8,
 }
 
+/// What a header of a batch points to.
+struct Envelope {
+    slice: libc::iovec,
+    name: libc::sockaddr_storage,
+    control: Control,
+}
+
 /// How sending a batch went.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     /// Datagrams that the kernel took.
     pub(crate) sent: usize,
-    /// Datagrams given up, with why: the socket's buffer was full, or this one could not go.
-    pub(crate) failed: Vec<(Option<SocketAddr>, io::ErrorKind, Option<i32>)>,
+    /// Why datagrams were given up: the socket's buffer was full, or this one could not go.
+    pub(crate) failed: Vec<io::Error>,
+    /// What the kernel told, at these, of datagrams that it took before.
+    pub(crate) earlier: Vec<io::Error>,
 }
 
 impl Outbox {
@@ -137,6 +146,10 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Queues a datagram and hands out its bytes, to be changed in place.
     pub(crate) fn push(&mut self, to: Option<SocketAddr>, dscp: u8, datagram: &[u8]) -> &mut [u8] {
         let start = self.bytes.len();
@@ -150,26 +163,22 @@ impl Outbox {
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
         let mut outcome = Sent::default();
         let mut next = 0;
-        let mut retried = false;
+        let mut told = None;
         while next < self.queue.len() {
             match self.send(socket, next) {
                 Ok(sent) => {
                     next += sent;
                     outcome.sent += sent;
-                    retried = false;
+                    outcome.earlier.extend(told.take());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock && told.is_none() => {
+                    told = Some(error);
+                }
                 Err(error) => {
-                    let pending = error.kind() == io::ErrorKind::ConnectionRefused
-                        || error.kind() == io::ErrorKind::HostUnreachable
-                        || error.kind() == io::ErrorKind::NetworkUnreachable;
-                    outcome.failed.push((self.queue[next].to, error.kind(), error.raw_os_error()));
-                    if pending && !retried {
-                        retried = true;
-                    } else {
-                        next += 1;
-                        retried = false;
-                    }
+                    outcome.failed.push(error);
+                    told = None;
+                    next += 1;
                 }
             }
         }
@@ -180,35 +189,34 @@ impl Outbox {
 
     fn send(&self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
         let batch = &self.queue[from..self.queue.len().min(from + BATCH)];
-        // SAFETY: all zeroes is valid for each of these plain C structures.
-        let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-        // SAFETY: as above.
-        let mut slices: [libc::iovec; BATCH] = unsafe { mem::zeroed() };
-        // SAFETY: as above.
-        let mut names: [libc::sockaddr_storage; BATCH] = unsafe { mem::zeroed() };
-        let mut controls = [Control([0; 32]); BATCH];
-        for (place, queued) in batch.iter().enumerate() {
+        // Only what is used is written: most batches are of a packet or two, and these are 15 KiB.
+        let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
+        let mut envelopes = [const { MaybeUninit::<Envelope>::uninit() }; BATCH];
+        for ((queued, header), envelope) in batch.iter().zip(&mut headers).zip(&mut envelopes) {
             let bytes = &self.bytes[queued.bytes.clone()];
-            slices[place].iov_base = bytes.as_ptr().cast_mut().cast();
-            slices[place].iov_len = bytes.len();
-            let header = &mut headers[place].msg_hdr;
-            header.msg_iov = &mut slices[place];
+            // SAFETY: all zeroes is valid for these plain C structures.
+            let (header, envelope) =
+                unsafe { (header.write(mem::zeroed()), envelope.write(mem::zeroed())) };
+            envelope.slice.iov_base = bytes.as_ptr().cast_mut().cast();
+            envelope.slice.iov_len = bytes.len();
+            let header = &mut header.msg_hdr;
+            header.msg_iov = &mut envelope.slice;
             header.msg_iovlen = 1;
             if let Some(to) = queued.to {
-                header.msg_namelen = write_address(mapped(to, self.family), &mut names[place]);
-                header.msg_name = std::ptr::from_mut(&mut names[place]).cast();
+                header.msg_namelen = write_address(mapped(to, self.family), &mut envelope.name);
+                header.msg_name = std::ptr::from_mut(&mut envelope.name).cast();
                 if queued.dscp != 0 {
-                    header.msg_controllen = write_dscp(to, queued.dscp, &mut controls[place]);
-                    header.msg_control = controls[place].0.as_mut_ptr().cast();
+                    header.msg_controllen = write_dscp(to, queued.dscp, &mut envelope.control);
+                    header.msg_control = envelope.control.0.as_mut_ptr().cast();
                 }
             }
         }
-        // SAFETY: every header points to a slice, a name and a control message that live until the call returns;
-        // the kernel only reads them.
+        // SAFETY: as many headers as the batch is long were written, and each points to a slice, a name and a control
+        // message that live until the call returns; the kernel writes their lengths and nothing else.
         let sent = unsafe {
             libc::sendmmsg(
                 socket.as_raw_fd(),
-                headers.as_mut_ptr(),
+                headers.as_mut_ptr().cast(),
                 batch.len() as u32,
                 libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
             )
@@ -217,8 +225,9 @@ impl Outbox {
     }
 }
 
-/// Whom the error queue accuses: destinations that the kernel was told nobody listens at. At most [`BATCH`] a call.
-pub(crate) fn drain_errors(socket: BorrowedFd<'_>, mut accuse: impl FnMut(SocketAddr, i32)) {
+/// What the path said of datagrams sent, by destination: nobody listens there, too large for the way, no way there
+/// (ip(7), IP_RECVERR). What this host itself said, the call that sent it has told. At most [`BATCH`] a call.
+pub(crate) fn drain_errors(socket: BorrowedFd<'_>, mut tell: impl FnMut(SocketAddr, io::Error)) {
     for _ in 0..BATCH {
         // SAFETY: all zeroes is valid for each of these plain C structures.
         let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
@@ -240,14 +249,14 @@ pub(crate) fn drain_errors(socket: BorrowedFd<'_>, mut accuse: impl FnMut(Socket
         if received < 0 {
             return;
         }
-        if let (Some(accused), Some(errno)) = (address(&name), extended_error(&header)) {
-            accuse(accused, errno);
+        if let (Some(accused), Some(error)) = (address(&name), extended_error(&header)) {
+            tell(accused, error);
         }
     }
 }
 
-/// The error number of an `IP_RECVERR` or `IPV6_RECVERR` control message.
-fn extended_error(header: &libc::msghdr) -> Option<i32> {
+/// What an `IP_RECVERR` or `IPV6_RECVERR` control message says, if it came by ICMP.
+fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
     // SAFETY: the kernel filled the control buffer that the header points to; CMSG_* stay within its length.
     unsafe {
         let mut control = libc::CMSG_FIRSTHDR(header);
@@ -258,7 +267,9 @@ fn extended_error(header: &libc::msghdr) -> Option<i32> {
             {
                 let error: libc::sock_extended_err =
                     std::ptr::read_unaligned(libc::CMSG_DATA(control).cast());
-                return i32::try_from(error.ee_errno).ok();
+                let told = error.ee_origin != libc::SO_EE_ORIGIN_LOCAL;
+                let errno = i32::try_from(error.ee_errno).ok().filter(|_| told);
+                return errno.map(io::Error::from_raw_os_error);
             }
             control = libc::CMSG_NXTHDR(header, control);
         }
@@ -466,7 +477,8 @@ mod tests {
         outbox.push(None, 0, b"second");
         let outcome = outbox.flush(here.as_fd());
         assert_eq!(outcome.sent, 1);
-        assert_eq!(outcome.failed[0].1, io::ErrorKind::ConnectionRefused);
+        assert_eq!(outcome.earlier[0].kind(), io::ErrorKind::ConnectionRefused);
+        assert!(outcome.failed.is_empty());
     }
 
     #[test]
@@ -485,8 +497,8 @@ mod tests {
             )
             .unwrap();
             let mut accused = Vec::new();
-            drain_errors(here.as_fd(), |address, errno| accused.push((address, errno)));
-            assert_eq!(accused, [(gone, libc::ECONNREFUSED)]);
+            drain_errors(here.as_fd(), |address, error| accused.push((address, error.kind())));
+            assert_eq!(accused, [(gone, io::ErrorKind::ConnectionRefused)]);
             outbox.push(Some(alive.local_addr().unwrap()), 0, b"y");
             assert_eq!(outbox.flush(here.as_fd()).sent, 1);
         }

@@ -173,19 +173,16 @@ fn sender_report(streams: &mut [Stream], epoch: Epoch, packet: &mut [u8]) -> usi
 /// Rewrites a report block about `stream` for the node; false if it is to be left out.
 fn report_block(stream: &mut Stream, epoch: Epoch, block: &mut ReportBlock) -> bool {
     stream.reports.lost = block.lost;
-    if !stream.present.took_over {
-        block.ssrc = stream.present.node_ssrc;
+    if stream.is_untouched() {
         return true;
     }
     let behind = (stream.highest as u16).wrapping_sub(block.sequence_max as u16).cast_signed();
-    let since_first = stream.highest.wrapping_sub(stream.present.first).cast_signed();
-    let received = since_first - i32::from(behind);
-    if stream.epoch() != epoch || received < 0 {
+    let highest = stream.highest.wrapping_sub_signed(behind.into());
+    if stream.epoch() != epoch || highest.wrapping_sub(stream.present.first).cast_signed() < 0 {
         return false;
     }
-    let first = stream.present.node_sequence(stream.present.first as u16);
     block.ssrc = stream.present.node_ssrc;
-    block.sequence_max = u32::from(first).wrapping_add(received.cast_unsigned());
+    block.sequence_max = stream.present.node_sequence(highest);
     block.lost = block.lost.saturating_sub(stream.reports.lost_before);
     if !stream.reports.times.contains(&block.last_sr) {
         (block.last_sr, block.delay_since_last_sr) = (0, 0);
@@ -193,9 +190,9 @@ fn report_block(stream: &mut Stream, epoch: Epoch, block: &mut ReportBlock) -> b
     true
 }
 
-/// Rewrites a NACK about `stream` for the node; 0 if it misses nothing that the node sent.
+/// Rewrites a NACK about `stream` for the node; 0 if it misses nothing that the node sent under these numbers.
 fn missing(stream: &Stream, epoch: Epoch, packet: &mut [u8]) -> usize {
-    if !stream.present.took_over {
+    if stream.is_untouched() {
         return packet.len();
     }
     if stream.epoch() != epoch {
@@ -204,8 +201,9 @@ fn missing(stream: &Stream, epoch: Epoch, packet: &mut [u8]) -> usize {
     let since_first = stream.highest.wrapping_sub(stream.present.first).cast_signed();
     retain_missing(packet, |first, mask| {
         let behind = (stream.highest as u16).wrapping_sub(first).cast_signed();
-        // How many of the 17 numbers from `first` on lie before the first the node sent.
+        // How many of the 17 numbers from `first` on lie before the first of these.
         let before = (i32::from(behind) - since_first).clamp(0, 17);
-        (stream.present.node_sequence(first), mask >> before << before)
+        let number = stream.highest.wrapping_sub_signed(behind.into());
+        (stream.present.node_sequence(number) as u16, mask >> before << before)
     })
 }

@@ -2,7 +2,7 @@
 
 use super::pace::{Pace, Silence};
 use super::recent::{Recent, Use};
-use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass, Source};
+use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass};
 use crate::rtp::{self, sequence_ahead, timestamp_ahead};
 use std::time::{Duration, Instant};
 
@@ -22,8 +22,6 @@ pub(super) struct Stream {
     pub(super) clock_rate: u32,
     /// When a packet of it was last passed on.
     pub(super) heard: Instant,
-    /// The present hop began to deliver it and nobody has asked yet.
-    pub(super) joined: bool,
     pub(super) present: Mapping,
     previous: Option<Mapping>,
     pub(super) reports: Reports,
@@ -48,8 +46,8 @@ pub(super) struct Mapping {
     earlier: Option<Epoch>,
     /// The SSRC the node sends.
     pub(super) node_ssrc: u32,
-    /// Added to the node's sequence numbers.
-    sequence: u16,
+    /// Added to the node's sequence numbers, its cycles of 65,536 counted from its first packet.
+    sequence: u32,
     /// Added to the node's timestamps.
     timestamp: u32,
     /// The outgoing number of its first packet.
@@ -83,12 +81,12 @@ impl Mapping {
     }
 
     fn numbers(&self, header: &rtp::Header) -> (u16, u32) {
-        let sequence = header.sequence.wrapping_add(self.sequence);
+        let sequence = header.sequence.wrapping_add(self.sequence as u16);
         (sequence, header.timestamp.wrapping_add(self.timestamp))
     }
 
-    /// The node's sequence number for an outgoing one.
-    pub(super) fn node_sequence(&self, sequence: u16) -> u16 {
+    /// The node's sequence number for an outgoing one; the upper half counts the node's cycles.
+    pub(super) fn node_sequence(&self, sequence: u32) -> u32 {
         sequence.wrapping_sub(self.sequence)
     }
 
@@ -115,7 +113,6 @@ impl Stream {
             payload_type: header.payload_type,
             clock_rate,
             heard: now,
-            joined: true,
             present: Mapping {
                 epoch,
                 earlier: None,
@@ -145,15 +142,6 @@ impl Stream {
     /// The hop that delivers it now, or did last.
     pub(super) fn epoch(&self) -> Epoch {
         self.present.epoch
-    }
-
-    pub(super) fn source(&self) -> Source {
-        Source {
-            ssrc: self.ssrc,
-            node_ssrc: self.present.node_ssrc,
-            payload_type: self.payload_type,
-            clock_rate: self.clock_rate,
-        }
     }
 
     /// Whether the hop of `epoch` delivers, or delivered, it under this SSRC.
@@ -193,7 +181,6 @@ impl Stream {
     pub(super) fn go_on(&mut self, epoch: Epoch, previous: Option<Epoch>) {
         self.present.earlier = Some(self.present.epoch).filter(|epoch| Some(*epoch) == previous);
         self.present.epoch = epoch;
-        self.joined = true;
     }
 
     /// Another sender goes on where the last one left, after what was lost in between.
@@ -224,14 +211,13 @@ impl Stream {
             epoch,
             earlier: None,
             node_ssrc: header.ssrc,
-            sequence: (self.highest as u16).wrapping_sub(header.sequence),
+            sequence: self.highest.wrapping_sub(header.sequence.into()),
             timestamp: self.latest.wrapping_sub(header.timestamp),
             first: self.highest,
             floor,
             took_over: true,
         };
         self.payload_type = header.payload_type;
-        self.joined = true;
         self.after_jump = None;
         self.pace.resume(header.marker);
         self.recent.advance(self.highest, ahead, self.latest);
@@ -279,7 +265,7 @@ impl Stream {
             return;
         }
         self.withheld = None;
-        self.present.sequence = self.present.sequence.wrapping_sub(place as u16);
+        self.present.sequence = self.present.sequence.wrapping_sub(place);
         // One of them that comes late has no number any more.
         self.present.floor = self.highest;
         self.present.first = self.highest.wrapping_add(1);

@@ -72,6 +72,13 @@ impl Node {
 /// What the client gets: SSRC, sequence number, timestamp.
 type Got = (u32, u16, u32);
 
+impl Continuity {
+    /// The streams heard from the present hop.
+    fn sources(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.iter().filter(|stream| stream.epoch() == self.epoch)
+    }
+}
+
 /// A session: what the node sends of `sent` at `now`, as the client gets it.
 struct Session(Continuity);
 

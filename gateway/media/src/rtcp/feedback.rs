@@ -1,11 +1,17 @@
 //! Feedback: NACK, PLI (RFC 4585), FIR (RFC 5104), REMB (draft-alvestrand-rmcat-remb-03).
 
-use super::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, TRANSPORT_FEEDBACK, read_u32};
+use super::{APPLICATION, FIR, NACK, PAYLOAD_FEEDBACK, PLI, TMMBR, TRANSPORT_FEEDBACK, read_u32};
 
 pub(super) const COMMON_LEN: usize = 8;
+const REMB_RATE_AT: usize = COMMON_LEN + 4;
 pub(super) const REMB_SSRCS_AT: usize = COMMON_LEN + 8;
 const REMB_MARK: [u8; 4] = *b"REMB";
 const REMB_MANTISSA_BITS: u32 = 18;
+const TMMBR_OVERHEAD_BITS: u32 = 9;
+const TMMBR_MANTISSA_BITS: u32 = 17;
+
+/// Bytes of headers that a packet's rate is counted with, told in TMMBR: IPv4, UDP and RTP (RFC 5104, 3.5.4.1).
+const TMMBR_OVERHEAD: u32 = 20 + 8 + 12;
 
 /// Sequence numbers a receiver misses (RFC 4585, 6.2.1), in place.
 #[derive(Clone, Copy, Debug)]
@@ -94,15 +100,10 @@ pub struct Remb<'a> {
 
 impl<'a> Remb<'a> {
     pub(super) fn read(body: &'a [u8]) -> Option<Self> {
-        let word = read_u32(body, COMMON_LEN + 4)?;
-        let (count, exponent) = (word >> 24, word >> REMB_MANTISSA_BITS & 0x3f);
-        let mantissa = u64::from(word & ((1 << REMB_MANTISSA_BITS) - 1));
+        let word = read_u32(body, REMB_RATE_AT)?;
+        let count = word >> 24;
         let sources = body.get(REMB_SSRCS_AT..REMB_SSRCS_AT + 4 * count as usize)?;
-        let bitrate_bps = match mantissa {
-            0 => 0,
-            _ if exponent > mantissa.leading_zeros() => u64::MAX,
-            _ => mantissa << exponent,
-        };
+        let bitrate_bps = rate(word, REMB_MANTISSA_BITS);
         Some(Self { sender: read_u32(body, 0)?, bitrate_bps, sources: sources.as_chunks().0 })
     }
 
@@ -146,16 +147,64 @@ pub fn write_fir(sender: u32, entries: &[FirEntry], out: &mut Vec<u8>) {
 pub fn write_remb(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<u8>) {
     let sources = &sources[..sources.len().min(255)];
     write_common((PAYLOAD_FEEDBACK, APPLICATION), [sender, 0], 8 + 4 * sources.len(), out);
-    let bits = u64::BITS - bitrate_bps.leading_zeros();
-    let exponent = bits.saturating_sub(REMB_MANTISSA_BITS);
-    let mantissa = (bitrate_bps >> exponent) as u32;
     let count = sources.len() as u32;
     out.extend_from_slice(&REMB_MARK);
-    let word = count << 24 | exponent << REMB_MANTISSA_BITS | mantissa;
+    let word = count << 24 | rate_bits(bitrate_bps, REMB_MANTISSA_BITS);
     out.extend_from_slice(&word.to_be_bytes());
     for ssrc in sources {
         out.extend_from_slice(&ssrc.to_be_bytes());
     }
+}
+
+/// Appends a request that each of `sources` sends so much at most, headers included (RFC 5104, 4.2.1). It is
+/// rounded down to what 17 bits of mantissa can say.
+pub fn write_tmmbr(sender: u32, bitrate_bps: u64, sources: &[u32], out: &mut Vec<u8>) {
+    write_common((TRANSPORT_FEEDBACK, TMMBR), [sender, 0], 8 * sources.len(), out);
+    let rate = rate_bits(bitrate_bps, TMMBR_MANTISSA_BITS);
+    for ssrc in sources {
+        out.extend_from_slice(&ssrc.to_be_bytes());
+        out.extend_from_slice(&(rate << TMMBR_OVERHEAD_BITS | TMMBR_OVERHEAD).to_be_bytes());
+    }
+}
+
+/// Lowers what REMB or TMMBR asks of its sender to `most_bps`, where it asks for more; says whether it is one of them.
+/// The body of a packet, of that payload type and format.
+pub(super) fn limit_rate(kind: (u8, u8), body: &mut [u8], most_bps: u64) -> bool {
+    // Where the words with a rate are, how far apart, and how far from their right it stands, in how many bits.
+    let (start, step, shift, mantissa_bits) = match kind {
+        (PAYLOAD_FEEDBACK, APPLICATION) if is_remb(body) => {
+            (REMB_RATE_AT, usize::MAX, 0, REMB_MANTISSA_BITS)
+        }
+        (TRANSPORT_FEEDBACK, TMMBR) => {
+            (COMMON_LEN + 4, 8, TMMBR_OVERHEAD_BITS, TMMBR_MANTISSA_BITS)
+        }
+        _ => return false,
+    };
+    let bits = ((1 << (6 + mantissa_bits)) - 1) << shift;
+    for at in (start..body.len()).step_by(step) {
+        let Some(word) = read_u32(body, at) else { break };
+        if rate((word & bits) >> shift, mantissa_bits) > most_bps {
+            let word = word & !bits | rate_bits(most_bps, mantissa_bits) << shift;
+            body[at..at + 4].copy_from_slice(&word.to_be_bytes());
+        }
+    }
+    true
+}
+
+/// Bits per second of six bits of exponent and a mantissa, above which may be anything; saturates.
+fn rate(word: u32, mantissa_bits: u32) -> u64 {
+    let exponent = word >> mantissa_bits & 0x3f;
+    match u64::from(word & ((1 << mantissa_bits) - 1)) {
+        0 => 0,
+        mantissa if exponent > mantissa.leading_zeros() => u64::MAX,
+        mantissa => mantissa << exponent,
+    }
+}
+
+/// The same the other way, rounded down.
+fn rate_bits(bps: u64, mantissa_bits: u32) -> u32 {
+    let exponent = (u64::BITS - bps.leading_zeros()).saturating_sub(mantissa_bits);
+    exponent << mantissa_bits | (bps >> exponent) as u32
 }
 
 /// Appends a NACK of these sequence numbers, which are in order (across the wrap); up to 17 that

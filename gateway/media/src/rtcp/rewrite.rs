@@ -3,7 +3,7 @@
 //! The functions take one packet as [`rewrite`] hands it out: header first, as long as it says.
 //! What a packet is too short for is left alone.
 
-use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb};
+use super::feedback::{COMMON_LEN, REMB_SSRCS_AT, is_remb, limit_rate};
 use super::report::{BLOCK_LEN, SENDER_INFO_LEN, chunks};
 use super::{
     APPLICATION, BYE, FIR, HEADER_LEN, Malformed, NACK, PAYLOAD_FEEDBACK, RECEIVER_REPORT,
@@ -154,6 +154,17 @@ pub fn rename_media(packet: &mut [u8], mut rename: impl FnMut(u32) -> Option<u32
         (PAYLOAD_FEEDBACK | TRANSPORT_FEEDBACK, _) => at_each(packet, 8, 4, 12),
         _ => {}
     }
+}
+
+/// Lowers what REMB and TMMBR in a compound packet ask of its receiver to `most_bps`; says whether any of them is there.
+pub fn limit_rates(compound: &mut [u8], most_bps: u64) -> bool {
+    let mut found = false;
+    let _ = rewrite(compound, |packet| {
+        let kind = (payload_type(packet), count(packet));
+        found |= limit_rate(kind, &mut packet[HEADER_LEN..], most_bps);
+        packet.len()
+    });
+    found
 }
 
 /// Hands every source of a goodbye to `each`, which renames it or leaves it out; says how long the

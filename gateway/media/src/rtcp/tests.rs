@@ -327,3 +327,32 @@ fn who_leaves_and_who_is_described_are_renamed_or_left_out() {
     assert_eq!(described[..kept], bytes(|out| write_cname(12, b"second", out)));
     assert_eq!(rewrite::retain_described(&mut described[..kept], |_| None), 0);
 }
+
+#[test]
+fn rates_beyond_a_limit_are_lowered_to_it_and_others_left() {
+    let compound = |remb, tmmbr| {
+        let mut bytes = Vec::new();
+        write_receiver_report(1, &[], &mut bytes);
+        write_remb(1, remb, &[5, 6], &mut bytes);
+        write_tmmbr(1, tmmbr, &[5, 6], &mut bytes);
+        bytes
+    };
+    let mut bytes = compound(u64::MAX, 2_000_000);
+    assert!(rewrite::limit_rates(&mut bytes, 300_000));
+    assert_eq!(bytes, compound(300_000, 300_000));
+    let mut bytes = compound(200_000, 100);
+    assert!(rewrite::limit_rates(&mut bytes, 300_000));
+    assert_eq!(bytes, compound(200_000, 100));
+    let mut bytes = compound(0, 0)[..8].to_vec();
+    assert!(!rewrite::limit_rates(&mut bytes, 0), "a report alone");
+}
+
+#[test]
+fn a_rate_request_is_written_as_the_rfc_draws_it() {
+    let mut bytes = Vec::new();
+    write_tmmbr(1, 300_000, &[5], &mut bytes);
+    // RFC 5104, 4.2.1.1: six bits of exponent, 17 of mantissa, nine of overhead. 300,000 is 75,000 << 2.
+    let word = 2 << 26 | 75_000 << 9 | 40_u32;
+    let words = [0x83cd_0004, 1, 0, 5, word];
+    assert_eq!(bytes, words.map(u32::to_be_bytes).concat());
+}

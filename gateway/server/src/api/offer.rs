@@ -43,7 +43,7 @@ pub(super) fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<Wanted
         room: name("room", &raw.room)?.into(),
         labels: labels(raw.labels)?,
         ingress: ingress(raw.ingress, rtcp)?,
-        media: Arc::new(Media { streams: streams(raw.media, rtcp)?, rtcp, srtp }),
+        media: Arc::new(Media { streams: streams(raw.media)?, rtcp, srtp }),
         nodes: nodes(&raw.nodes)?,
         traceparent,
     })
@@ -123,6 +123,11 @@ fn ingress(raw: raw::Ingress, rtcp: RtcpPort) -> Result<Ingress, Error> {
     unused("ingress.udp.address", stun && raw.address.is_some(), "`declared` or `declared-ip`")?;
     let declared = raw.identity == raw::Identity::Declared;
     unused("ingress.udp.rtcp", !declared && raw.rtcp.is_some(), "`declared`")?;
+    if stun && rtcp == RtcpPort::Own {
+        let message =
+            "found `own-port`, expected `mux`: checks prove one address, for RTP and RTCP";
+        return Err(Error::field("rtcp", message));
+    }
     if raw.rtcp.is_some() && rtcp == RtcpPort::Mux {
         let message = "is given, but `rtcp` is `mux`; expected `rtcp` to be `own-port`";
         return Err(Error::field("ingress.udp.rtcp", message));
@@ -130,7 +135,7 @@ fn ingress(raw: raw::Ingress, rtcp: RtcpPort) -> Result<Ingress, Error> {
     Ok(Ingress::Udp(identity))
 }
 
-fn streams(raw: Vec<raw::Stream>, rtcp: RtcpPort) -> Result<Vec<Stream>, Error> {
+fn streams(raw: Vec<raw::Stream>) -> Result<Vec<Stream>, Error> {
     at_least_one("media", raw.len(), "stream")?;
     at_most("media", raw.len(), STREAMS_MAX)?;
     let mut seen = BTreeSet::new();
@@ -142,7 +147,7 @@ fn streams(raw: Vec<raw::Stream>, rtcp: RtcpPort) -> Result<Vec<Stream>, Error> 
         let mut payload_types = Vec::with_capacity(raw.payload_types.len());
         for (at, raw) in raw.payload_types.into_iter().enumerate() {
             let number = raw.payload_type;
-            let payload_type = payload_type(&raw, &format!("{field}[{at}]"), rtcp)?;
+            let payload_type = payload_type(&raw, &format!("{field}[{at}]"))?;
             if !seen.insert(number) {
                 let message = format!("found {number} a second time, expected each number once");
                 return Err(Error::field(format!("{field}[{at}].payload_type"), message));
@@ -165,16 +170,16 @@ fn streams(raw: Vec<raw::Stream>, rtcp: RtcpPort) -> Result<Vec<Stream>, Error> 
     Ok(streams)
 }
 
-fn payload_type(raw: &raw::PayloadType, field: &str, rtcp: RtcpPort) -> Result<PayloadType, Error> {
+fn payload_type(raw: &raw::PayloadType, field: &str) -> Result<PayloadType, Error> {
     let number = raw.payload_type;
     if number > 127 {
         let message = format!("found {number}, expected 0 to 127");
         return Err(Error::field(format!("{field}.payload_type"), message));
     }
-    // RFC 5761, section 4.
-    if rtcp == RtcpPort::Mux && (64..=95).contains(&number) {
+    // RFC 5761, section 4; what a datagram is, is told by its first bytes at every port.
+    if (64..=95).contains(&number) {
         let message =
-            format!("found {number}, which muxed RTCP looks like; expected 0 to 63 or 96 to 127");
+            format!("found {number}, which RTCP looks like; expected 0 to 63 or 96 to 127");
         return Err(Error::field(format!("{field}.payload_type"), message));
     }
     let codec = name(&format!("{field}.codec"), &raw.codec)?.into();

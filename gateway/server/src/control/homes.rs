@@ -272,7 +272,8 @@ impl Homes {
                 let (ufrag, password) =
                     (ice_text(UFRAG_LENGTH, random), ice_text(PASSWORD_LENGTH, random));
                 let key = Key::Ufrag(Ufrag::new(ufrag.as_bytes())?);
-                let entry = Entry { home: nobody, password: Some(password.as_bytes().into()) };
+                let entry =
+                    Entry { password: Some(password.as_bytes().into()), ..Entry::of(nobody) };
                 credentials = Some((ufrag, password));
                 (Client::Stun, vec![(key, entry)])
             }

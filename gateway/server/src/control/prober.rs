@@ -1,6 +1,7 @@
 //! Probes nodes' media ports, each from a socket of its own, connected, so that the kernel's word names the node.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,34 @@ pub(crate) struct Prober {
     way: Way,
     /// There once the network leads to the node.
     socket: Rc<OnceCell<UdpSocket>>,
+    asked: Rc<Asked>,
+}
+
+/// What an answer repeats: random, so that only who saw the question can give it (RFC 8489, 5).
+type Token = [u8; 12];
+
+/// Questions whose answers may still come; the oldest gives way. At one every 10 ms, two seconds and a half.
+const ASKED_MAX: usize = 256;
+
+/// The tokens of the last questions, and the probes that they are of.
+#[derive(Default)]
+struct Asked(RefCell<VecDeque<(Token, u64)>>);
+
+impl Asked {
+    fn ask(&self, token: Token, sequence: u64) {
+        let mut asked = self.0.borrow_mut();
+        if asked.len() == ASKED_MAX {
+            asked.pop_front();
+        }
+        asked.push_back((token, sequence));
+    }
+
+    /// The sequence of the probe that this token was of. It counts once.
+    fn answered(&self, token: &[u8]) -> Option<u64> {
+        let mut asked = self.0.borrow_mut();
+        let place = asked.iter().position(|(known, _)| known == token)?;
+        asked.remove(place).map(|(_, sequence)| sequence)
+    }
 }
 
 impl Prober {
@@ -54,7 +83,8 @@ impl Prober {
     ) -> Prober {
         let socket = Rc::new(OnceCell::new());
         fill(&socket, node, connect());
-        let (reading, reader) = (Rc::clone(&socket), way.reader());
+        let asked = Rc::<Asked>::default();
+        let (reading, reader) = (Rc::clone(&socket), way.reader(&asked));
         tokio::task::spawn_local(async move {
             let socket = loop {
                 if let Some(socket) = reading.get() {
@@ -65,20 +95,29 @@ impl Prober {
             };
             read(socket, node, &reader, &told).await;
         });
-        Prober { way, socket }
+        Prober { way, socket, asked }
     }
 
     /// Asks. A probe that cannot be sent stays unanswered, which says enough; but the kernel may refuse at once.
-    pub(crate) fn probe(&self, sequence: u64, clock: Clock) -> Result<(), std::io::ErrorKind> {
+    pub(crate) fn probe(
+        &self,
+        sequence: u64,
+        token: Token,
+        clock: Clock,
+    ) -> Result<(), std::io::ErrorKind> {
         let mut datagram = Vec::with_capacity(128);
         match &self.way {
             Way::Signed(secret) => {
                 Question::Probe.write(secret, sequence, clock.unix_us, &mut datagram);
             }
-            Way::Stun => stun::Binding::probe(transaction(sequence)).write(&mut datagram),
+            Way::Stun => {
+                self.asked.ask(token, sequence);
+                stun::Binding::probe(stun::Transaction(token)).write(&mut datagram);
+            }
             Way::Echo => {
+                self.asked.ask(token, sequence);
                 datagram.push(demux::ECHO);
-                datagram.extend_from_slice(&sequence.to_be_bytes());
+                datagram.extend_from_slice(&token);
             }
         }
         let Some(socket) = self.socket.get() else {
@@ -134,11 +173,11 @@ async fn read(socket: &UdpSocket, node: NodeId, reader: &Reader, told: &mpsc::Se
 }
 
 impl Way {
-    fn reader(&self) -> Reader {
+    fn reader(&self, asked: &Rc<Asked>) -> Reader {
         match self {
             Way::Signed(secret) => Reader::Signed(secret.clone()),
-            Way::Stun => Reader::Stun,
-            Way::Echo => Reader::Echo,
+            Way::Stun => Reader::Stun(Rc::clone(asked)),
+            Way::Echo => Reader::Echo(Rc::clone(asked)),
         }
     }
 }
@@ -146,8 +185,8 @@ impl Way {
 /// What an answer says, by the way it was asked.
 enum Reader {
     Signed(Secret),
-    Stun,
-    Echo,
+    Stun(Rc<Asked>),
+    Echo(Rc<Asked>),
 }
 
 impl Reader {
@@ -162,85 +201,17 @@ impl Reader {
                 let willing = load.state == State::Serving && load.permille < 1_000;
                 Some((verified.nonce, Some(willing)))
             }
-            Reader::Stun => {
+            Reader::Stun(asked) => {
                 let response = stun::Response::parse(datagram).ok()?;
-                Some((u64::from_be_bytes(*response.transaction().0.last_chunk()?), None))
+                Some((asked.answered(&response.transaction().0)?, None))
             }
-            Reader::Echo => {
-                let (&first, sequence) = datagram.split_first()?;
-                let sequence = u64::from_be_bytes(sequence.try_into().ok()?);
-                (first == demux::ECHO).then_some((sequence, None))
-            }
+            Reader::Echo(asked) => match datagram.split_first()? {
+                (&demux::ECHO, token) => Some((asked.answered(token)?, None)),
+                _ => None,
+            },
         }
     }
 }
 
-fn transaction(sequence: u64) -> stun::Transaction {
-    let mut id = *b"keel\0\0\0\0\0\0\0\0";
-    id[4..].copy_from_slice(&sequence.to_be_bytes());
-    stun::Transaction(id)
-}
-
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
-    use evenkeel_media::trunk::message::Load;
-    use tokio::task::LocalSet;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_node_is_probed_once_a_network_leads_to_it() {
-        let node = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = node.local_addr().unwrap();
-        let (told, mut probed) = mpsc::channel(8);
-        let tries = Rc::new(Cell::new(0));
-        let tried = Rc::clone(&tries);
-        let connect = move || {
-            tried.set(tried.get() + 1);
-            match tried.get() {
-                ..4 => Err(std::io::ErrorKind::NetworkUnreachable.into()),
-                _ => connected(address),
-            }
-        };
-        let tasks = LocalSet::new();
-        tasks
-            .run_until(async {
-                let prober = Prober::start(NodeId(3), Way::Echo, told, connect);
-                let clock = Clock::read();
-                prober.probe(7, clock).expect_err("it stays unanswered");
-                tokio::time::sleep(CONNECT_AGAIN * 4).await;
-                prober.probe(8, clock).unwrap();
-                let mut buffer = [0; 64];
-                let (length, from) = node.recv_from(&mut buffer).await.unwrap();
-                node.send_to(&buffer[..length], from).await.unwrap();
-                let word = probed.recv().await.unwrap();
-                assert!(
-                    matches!(word, Probed::Answered { node: NodeId(3), sequence: 8, .. }),
-                    "{word:?}"
-                );
-            })
-            .await;
-        assert_eq!(tries.get(), 4);
-    }
-
-    #[test]
-    fn the_answer_to_a_probe_says_whether_the_node_takes_sessions() {
-        let secret = Secret::new(b"a secret of some length").unwrap();
-        let reader = Reader::Signed(secret.clone());
-        let read = |state, permille| {
-            let mut answer = Vec::new();
-            Answer::Probe(Load { permille, state, sessions: 3 }).write(
-                &secret,
-                7,
-                Clock::read().unix_us,
-                &mut answer,
-            );
-            reader.read(&answer)
-        };
-        assert_eq!(read(State::Serving, 999), Some((7, Some(true))));
-        assert_eq!(read(State::Serving, 1_000), Some((7, Some(false))));
-        assert_eq!(read(State::Draining, 0), Some((7, Some(false))));
-    }
-}
+mod tests;

@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     Check,
     /// The same, with USE-CANDIDATE.
     Nomination,
+    /// Nothing of the session's: its client's address is another session's now.
+    Taken,
 }
 
 /// Bytes in front of the datagram: kind, listener, address family, address, port.
@@ -35,6 +37,7 @@ impl Arrival {
             Kind::Media => 0,
             Kind::Check => 1,
             Kind::Nomination => 2,
+            Kind::Taken => 3,
         };
         out.clear();
         out.extend_from_slice(&[kind, self.listener, family]);
@@ -50,6 +53,7 @@ impl Arrival {
             0 => Kind::Media,
             1 => Kind::Check,
             2 => Kind::Nomination,
+            3 => Kind::Taken,
             _ => return None,
         };
         let ip = Ipv6Addr::from(<[u8; 16]>::try_from(&header[3..19]).ok()?);
@@ -70,7 +74,7 @@ mod tests {
     #[test]
     fn an_arrival_survives_the_ring() {
         for source in ["10.0.0.9:4000", "[2001:db8::1]:65535"] {
-            for kind in [Kind::Media, Kind::Check, Kind::Nomination] {
+            for kind in [Kind::Media, Kind::Check, Kind::Nomination, Kind::Taken] {
                 let arrival = Arrival { listener: 3, source: source.parse().unwrap(), kind };
                 let mut bytes = vec![9; 4];
                 arrival.write(b"packet", &mut bytes);

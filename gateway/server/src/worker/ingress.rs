@@ -10,7 +10,7 @@ use evenkeel_media::{demux, rtp, stun};
 use super::From;
 use super::arrival::{Arrival, Kind};
 use super::command::Report;
-use super::limiter::Limiter;
+use super::limiter::{Limiter, Origin};
 use super::session::{Loan, Session};
 use super::ways::{Side, Ways};
 use crate::flows::{Entry, Flows, Home, Key, Ufrag};
@@ -29,12 +29,15 @@ pub(crate) struct Ingress {
     cache: HashMap<From, (Home, u32)>,
     period: u32,
     summaries: u32,
-    limiter: Limiter,
+    /// Of strangers, by prefix.
+    strangers: Limiter,
+    /// Of checks from sources at hand, by address.
+    known: Limiter,
     answer: Vec<u8>,
 }
 
 impl Ingress {
-    /// `misses` is how often a second strangers of one prefix may be looked up.
+    /// `misses` is how often a second strangers of one prefix may be looked up, and a known source's checks may fail.
     pub(crate) fn new(flows: Arc<Flows>, open: Vec<bool>, misses: u32, now: Instant) -> Ingress {
         Ingress {
             flows,
@@ -42,7 +45,8 @@ impl Ingress {
             cache: HashMap::new(),
             period: 0,
             summaries: 0,
-            limiter: Limiter::new(misses, now),
+            strangers: Limiter::new(misses, now),
+            known: Limiter::new(misses, now),
             answer: Vec::new(),
         }
     }
@@ -51,8 +55,9 @@ impl Ingress {
     pub(crate) fn judge(
         &mut self,
         from: From,
+        side: Side,
         datagram: &[u8],
-        ways: &mut Ways,
+        ways: &Ways,
         now: Instant,
     ) -> Option<(Home, Kind)> {
         match demux::classify(datagram) {
@@ -60,6 +65,8 @@ impl Ingress {
                 let home = self.find(from, datagram, ways, now)?;
                 Some((home, Kind::Media))
             }
+            // Who proves itself by checks has RTCP at the port of its RTP.
+            demux::Kind::Stun if side == Side::Rtcp => refuse(ways, Reason::UnknownSource),
             demux::Kind::Stun => self.check(from, datagram, ways, now),
             demux::Kind::Dtls => refuse(ways, Reason::Dtls),
             demux::Kind::Quic
@@ -70,7 +77,7 @@ impl Ingress {
         }
     }
 
-    fn find(&mut self, from: From, datagram: &[u8], ways: &mut Ways, now: Instant) -> Option<Home> {
+    fn find(&mut self, from: From, datagram: &[u8], ways: &Ways, now: Instant) -> Option<Home> {
         let (listener, address) = from;
         let known = self.cache.get(&from).copied();
         if let Some((home, period)) = known
@@ -79,7 +86,7 @@ impl Ingress {
             return Some(home);
         }
         // Who was known a moment ago is looked up again whatever strangers of its prefix do.
-        if known.is_none() && !self.limiter.allows(address, now) {
+        if known.is_none() && !self.strangers.allows(Origin::prefix(address), now) {
             return refuse(ways, Reason::Limited);
         }
         if let Some(home) = self.flows.home(&Key::Udp { listener, address }) {
@@ -94,7 +101,7 @@ impl Ingress {
         if by_ip.is_some() {
             return by_ip;
         }
-        self.limiter.charge(address);
+        self.strangers.charge(Origin::prefix(address));
         if self.open.get(usize::from(listener)) == Some(&true) {
             self.knock(from, datagram, ways);
             return refuse(ways, Reason::NotOpened);
@@ -112,73 +119,100 @@ impl Ingress {
         }
     }
 
-    /// A connectivity check: only one whose integrity holds is answered, and teaches us its source.
+    /// A connectivity check: one whose integrity holds is its session's affair.
+    ///
+    /// Others are not answered, though RFC 8489, 9.1.3 has errors for them: who does not know a password learns nothing
+    /// here, not even that somebody listens, and nobody is sent what a forged source asked for.
     fn check(
         &mut self,
         from: From,
         datagram: &[u8],
-        ways: &mut Ways,
+        ways: &Ways,
         now: Instant,
     ) -> Option<(Home, Kind)> {
-        if !self.cache.contains_key(&from) && !self.limiter.allows(from.1, now) {
+        let Ingress { flows, cache, strangers, known, .. } = self;
+        let at_hand = cache.get(&from).map(|(home, _)| *home);
+        let (limiter, origin) = match at_hand {
+            Some(_) => (known, Origin::address(from.1)),
+            None => (strangers, Origin::prefix(from.1)),
+        };
+        if !limiter.allows(origin, now) {
             return refuse(ways, Reason::Limited);
         }
         let Ok(request) = stun::Request::parse(datagram) else {
-            return self.refuse_check(from, Reason::Malformed, ways);
+            limiter.charge(origin);
+            return refuse(ways, Reason::Malformed);
         };
-        let entry = request
-            .username()
-            .and_then(|username| Ufrag::new(username.server_ufrag.as_bytes()))
-            .and_then(|ufrag| self.flows.entry(&Key::Ufrag(ufrag)));
-        let Some((entry, password)) =
-            entry.and_then(|entry| Some((entry.clone(), entry.password?)))
-        else {
-            return self.refuse_check(from, Reason::BadIntegrity, ways);
+        let holds = |(_, key): &(Home, stun::Key)| request.verify(key).is_ok();
+        let Some((home, _)) = credentials(flows, &request).filter(holds) else {
+            limiter.charge(origin);
+            return refuse(ways, Reason::BadIntegrity);
         };
-        let key = std::str::from_utf8(&password).ok().map(stun::Key::new)?;
-        if request.verify(&key).is_err() {
-            return self.refuse_check(from, Reason::BadIntegrity, ways);
+        if at_hand.is_some_and(|before| before != home) {
+            cache.remove(&from);
         }
-        self.answer.clear();
-        stun::write_success(request.transaction(), from.1, Some(&key), &mut self.answer);
-        ways.queue_to_client((from.0, Side::Rtp), from.1, 0, &self.answer);
-        let (listener, address) = from;
-        if self.flows.insert(Key::Udp { listener, address }, Entry::of(entry.home)).is_err() {
-            return refuse(ways, Reason::UnknownSource);
-        }
-        let kind = if request.use_candidate() { Kind::Nomination } else { Kind::Check };
-        Some((entry.home, kind))
+        Some((home, if request.use_candidate() { Kind::Nomination } else { Kind::Check }))
     }
 
-    fn refuse_check<T>(&mut self, from: From, reason: Reason, ways: &Ways) -> Option<T> {
-        self.limiter.charge(from.1);
-        refuse(ways, reason)
-    }
-
-    /// Hands it to the session at home here.
+    /// Hands it to the session at home here. Says which session's address this took, if it took one's.
     pub(crate) fn deliver(
         &mut self,
         session: &mut Session,
         arrival: Arrival,
         datagram: &[u8],
         loan: &mut Loan<'_>,
-    ) {
+    ) -> Option<Home> {
         let from = (arrival.listener, arrival.source);
         match arrival.kind {
             Kind::Check | Kind::Nomination => {
-                let nominated = arrival.kind == Kind::Nomination;
-                if let Some((listener, address)) = session.checked(from, nominated, loan.now) {
-                    self.cache.remove(&(listener, address));
-                    self.flows.remove(&Key::Udp { listener, address }, session.home);
-                }
+                return self.checked(session, arrival, datagram, loan);
             }
+            Kind::Taken => session.lost(from),
             Kind::Media if session.learns() => self.learn(session, from, datagram, loan),
-            Kind::Media if !session.takes_from(from) => loan.ways.drop(Reason::UnknownSource),
+            Kind::Media if !session.takes_from(from) => {
+                self.cache.remove(&from);
+                loan.ways.drop(Reason::UnknownSource);
+            }
             Kind::Media => {
                 session.heard_from(from);
                 session.handle_client_packet(datagram, loan);
             }
         }
+        None
+    }
+
+    /// A check of the session's client: only here, at its home, is its address learned, and then it is answered. One that
+    /// asks for what we do not know is told so (RFC 8489, 6.3.1).
+    fn checked(
+        &mut self,
+        session: &mut Session,
+        arrival: Arrival,
+        datagram: &[u8],
+        loan: &mut Loan<'_>,
+    ) -> Option<Home> {
+        let from @ (listener, address) = (arrival.listener, arrival.source);
+        let request = stun::Request::parse(datagram).ok()?;
+        let (_, key) = credentials(&self.flows, &request)?;
+        self.answer.clear();
+        if request.unknown().next().is_some() {
+            let (transaction, unknown) = (request.transaction(), request.unknown());
+            stun::write_unknown(transaction, unknown, Some(&key), &mut self.answer);
+            loan.ways.queue_to_client((listener, Side::Rtp), address, 0, &self.answer);
+            return None;
+        }
+        let learned = self.flows.check(Key::Udp { listener, address }, session.home, loan.now);
+        let Ok(before) = learned else {
+            return refuse(loan.ways, Reason::UnknownSource);
+        };
+        let nominated = arrival.kind == Kind::Nomination;
+        if let Some(oldest) = session.checked(from, nominated, loan.now) {
+            self.cache.remove(&oldest);
+            let (listener, address) = oldest;
+            self.flows.remove(&Key::Udp { listener, address }, session.home);
+        }
+        stun::write_success(request.transaction(), address, Some(&key), &mut self.answer);
+        loan.ways.queue_to_client((listener, Side::Rtp), address, 0, &self.answer);
+        before
     }
 
     /// The first valid packet of an address that was declared without a port fixes the port.
@@ -212,7 +246,17 @@ impl Ingress {
     }
 }
 
+/// Whom a check says that it is for, and what it must be made with.
+fn credentials(flows: &Flows, request: &stun::Request<'_>) -> Option<(Home, stun::Key)> {
+    let ufrag = Ufrag::new(request.username()?.server_ufrag.as_bytes())?;
+    let Entry { home, password, .. } = flows.entry(&Key::Ufrag(ufrag))?;
+    Some((home, stun::Key::new(std::str::from_utf8(&password?).ok()?)))
+}
+
 fn refuse<T>(ways: &Ways, reason: Reason) -> Option<T> {
     ways.drop(reason);
     None
 }
+
+#[cfg(test)]
+mod tests;

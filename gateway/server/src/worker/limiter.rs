@@ -1,15 +1,39 @@
-//! How often strangers of one prefix may be looked up: a miss costs a lock, and a flood must not.
+//! How often one may come in vain: a look-up costs a lock, a check a hash, and a flood must not.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-/// Prefixes told apart; two that share a place share their allowance.
+/// Origins told apart; two that share a place share their allowance.
 const PLACES: usize = 1_024;
 
 /// Look-ups at once, in seconds of the long run's.
 const BURST: f32 = 2.0;
 
-/// An allowance per /24 (IPv4) or /56 (IPv6) of source addresses: of look-ups in vain.
+/// Where something came from, as far as it is told apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Origin(u64);
+
+impl Origin {
+    /// The source's /24 (IPv4) or /56 (IPv6): of strangers, who may have as many addresses as they like.
+    pub(crate) fn prefix(source: SocketAddr) -> Origin {
+        Origin(match source.ip() {
+            IpAddr::V4(v4) => u64::from(u32::from(v4) >> 8),
+            IpAddr::V6(v6) => (u128::from(v6) >> 72) as u64,
+        })
+    }
+
+    /// The source itself: of those known here, whom strangers of their prefix must not keep out.
+    pub(crate) fn address(source: SocketAddr) -> Origin {
+        let ip = match source.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let bits = u128::from(ip);
+        Origin((bits >> 64) as u64 ^ (bits as u64).rotate_left(16) ^ u64::from(source.port()))
+    }
+}
+
+/// An allowance per origin: of what came in vain.
 /// Those who are found cost nothing, so that a call centre behind one address is no flood.
 #[derive(Debug)]
 pub(crate) struct Limiter {
@@ -24,28 +48,25 @@ impl Limiter {
         Limiter { allowances: vec![(BURST * per_second, now); PLACES].into(), per_second }
     }
 
-    /// Whether one more source of this prefix may be looked up now.
-    pub(crate) fn allows(&mut self, source: SocketAddr, now: Instant) -> bool {
-        let (left, at) = &mut self.allowances[place(source.ip())];
+    /// Whether one more from there is looked at now.
+    pub(crate) fn allows(&mut self, origin: Origin, now: Instant) -> bool {
+        let (left, at) = &mut self.allowances[place(origin)];
         let elapsed = now.saturating_duration_since(*at).as_secs_f32();
         *left = (*left + elapsed * self.per_second).min(BURST * self.per_second);
         *at = now;
         *left >= 1.0
     }
 
-    /// It was looked up in vain.
-    pub(crate) fn charge(&mut self, source: SocketAddr) {
-        self.allowances[place(source.ip())].0 -= 1.0;
+    /// It was in vain. Nobody comes into debt, which others would pay when the flood is over.
+    pub(crate) fn charge(&mut self, origin: Origin) {
+        let (left, _) = &mut self.allowances[place(origin)];
+        *left = (*left - 1.0).max(0.0);
     }
 }
 
-/// Fibonacci hashing of the prefix.
-fn place(ip: IpAddr) -> usize {
-    let prefix = match ip {
-        IpAddr::V4(v4) => u64::from(u32::from(v4) >> 8),
-        IpAddr::V6(v6) => (u128::from(v6) >> 72) as u64,
-    };
-    (prefix.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize
+/// Fibonacci hashing.
+fn place(Origin(bits): Origin) -> usize {
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize
 }
 
 #[cfg(test)]
@@ -60,7 +81,7 @@ mod tests {
         let mut limiter = Limiter::new(200, now);
         let flood = |limiter: &mut Limiter, at| {
             let stranger = |port: &u16| {
-                let source = ([10, 0, 0, 1], *port).into();
+                let source = Origin::prefix(([10, 0, 0, 1], *port).into());
                 limiter.allows(source, at) && {
                     limiter.charge(source);
                     true
@@ -69,8 +90,11 @@ mod tests {
             (0..2_000_u16).filter(stranger).count()
         };
         assert_eq!(flood(&mut limiter, now), 400);
-        assert!(limiter.allows(([10, 0, 1, 1], 1).into(), now), "another prefix");
-        assert!(!limiter.allows(([10, 0, 0, 77], 1).into(), now), "the same prefix");
+        assert!(limiter.allows(Origin::prefix(([10, 0, 1, 1], 1).into()), now), "another prefix");
+        assert!(
+            !limiter.allows(Origin::prefix(([10, 0, 0, 77], 1).into()), now),
+            "the same prefix"
+        );
         assert_eq!(flood(&mut limiter, now + Duration::from_secs(1)), 200);
     }
 
@@ -78,6 +102,24 @@ mod tests {
     fn those_who_are_found_cost_nothing() {
         let now = Instant::now();
         let mut limiter = Limiter::new(200, now);
-        assert!((0..2_000).all(|_| limiter.allows(([10, 0, 0, 1], 7).into(), now)));
+        let origin = Origin::prefix(([10, 0, 0, 1], 7).into());
+        assert!((0..2_000).all(|_| limiter.allows(origin, now)));
+    }
+
+    #[test]
+    fn nobody_is_in_debt_when_a_flood_is_over() {
+        let now = Instant::now();
+        let mut limiter = Limiter::new(200, now);
+        let origin = Origin::prefix(([10, 0, 0, 1], 7).into());
+        (0..100_000).for_each(|_| limiter.charge(origin));
+        assert!(!limiter.allows(origin, now));
+        assert!(limiter.allows(origin, now + Duration::from_millis(6)));
+    }
+
+    #[test]
+    fn a_known_address_is_told_from_its_neighbours() {
+        let origin = |port| Origin::address(([10, 0, 0, 1], port).into());
+        assert_ne!(place(origin(1)), place(origin(2)));
+        assert_ne!(place(origin(1)), place(Origin::address(([10, 0, 0, 2], 1).into())));
     }
 }

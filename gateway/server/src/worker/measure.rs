@@ -1,4 +1,5 @@
-//! What is measured of a session, per 100 ms and smoothed: the numbers that policies and people read.
+//! What is measured of a session, smoothed: the numbers that policies and people read. What is not measured any more is
+//! not told any more.
 
 use std::time::{Duration, Instant};
 
@@ -9,59 +10,82 @@ use evenkeel_media::{quality, rtcp, rtp};
 /// Sources of one client that are followed; its oldest gives way.
 const SOURCES_MAX: usize = 8;
 
-/// A value moves by one part in this many per 100 ms: about a second to follow.
-const SMOOTHING: i64 = 8;
+/// A value takes so long to reach what it is shown; a sample that comes later than that after the one before is taken as
+/// it is.
+const FOLLOWS_IN: Duration = Duration::from_millis(800);
+
+/// What the client sends says nothing any more when nothing was expected for so long: it is muted, or gone.
+const UP_KEPT: Duration = Duration::from_secs(2);
+
+/// What its receiver said says nothing any more after three reports that did not come (RFC 3550, 6.2: every 5 s).
+const DOWN_KEPT: Duration = Duration::from_secs(15);
 
 /// A sender report is remembered for the round trip as long as answers to it may come.
 const REPORT_KEPT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Measure {
+    voice: Option<quality::Codec>,
     sources: Vec<(u32, Reception)>,
     last_heard: Option<Instant>,
     loss_up_ppm: Smoothed,
-    loss_down_ppm: Smoothed,
-    jitter_up_us: Option<u64>,
-    jitter_down_us: Option<u32>,
-    rtt_us: Option<u32>,
+    jitter_up_us: u64,
+    down: Vec<Down>,
+    rtt_us: Option<(u32, Instant)>,
     /// The middle of the last sender report's NTP time, and when it went to the client.
     reported: Option<(u32, Instant)>,
     bytes_up: u64,
     bytes_down: u64,
     lost_up: u64,
     since: Instant,
-    clock_rate: u32,
 }
 
-/// Follows what it is shown within about a second.
+/// How what the client is sent arrives: of one stream, as its receiver reports, or of all, as QUIC sees.
+#[derive(Debug)]
+struct Down {
+    ssrc: Option<u32>,
+    loss_ppm: Smoothed,
+    jitter_us: Option<u64>,
+}
+
+/// Follows what it is shown, by the time between two samples.
 #[derive(Clone, Copy, Default, Debug)]
-struct Smoothed(Option<i64>);
+struct Smoothed(Option<(i64, Instant)>);
 
 impl Smoothed {
-    fn show(&mut self, sample: i64) {
-        self.0 = Some(match self.0 {
-            None => sample,
-            Some(value) => value + (sample - value) / SMOOTHING,
+    fn show(&mut self, sample: i64, now: Instant) {
+        let whole = FOLLOWS_IN.as_millis() as i64;
+        let value = self.0.map_or(sample, |(value, at)| {
+            let part = now.saturating_duration_since(at).min(FOLLOWS_IN).as_millis() as i64;
+            value + (sample - value) * part / whole
         });
+        self.0 = Some((value, now));
+    }
+
+    /// Its value, if a sample was shown within that time.
+    fn fresh(&self, kept: Duration, now: Instant) -> Option<u64> {
+        let (value, at) = self.0?;
+        let is_fresh = now.saturating_duration_since(at) < kept;
+        is_fresh.then_some(value.max(0).cast_unsigned())
     }
 }
 
 impl Measure {
-    pub(crate) fn new(now: Instant) -> Measure {
+    /// `voice` is the codec of the client's voice; `None` where it has none.
+    pub(crate) fn new(voice: Option<quality::Codec>, now: Instant) -> Measure {
         Measure {
+            voice,
             sources: Vec::new(),
             last_heard: None,
             loss_up_ppm: Smoothed::default(),
-            loss_down_ppm: Smoothed::default(),
-            jitter_up_us: None,
-            jitter_down_us: None,
+            jitter_up_us: 0,
+            down: Vec::new(),
             rtt_us: None,
             reported: None,
             bytes_up: 0,
             bytes_down: 0,
             lost_up: 0,
             since: now,
-            clock_rate: 0,
         }
     }
 
@@ -88,7 +112,6 @@ impl Measure {
     ) {
         self.last_heard = Some(now);
         self.bytes_up += length as u64;
-        self.clock_rate = clock_rate;
         let place = match self.sources.iter().position(|(ssrc, _)| *ssrc == header.ssrc) {
             Some(place) => place,
             None => {
@@ -107,15 +130,25 @@ impl Measure {
         self.bytes_down += length as u64;
     }
 
-    /// The client's reports say how what it is sent arrives (RFC 3550, 6.4.1).
-    pub(crate) fn read_reports(&mut self, compound: &[u8], now: Instant) {
+    /// The client's reports say how what it is sent arrives (RFC 3550, 6.4.1). `clock_rate` is that of a stream of that
+    /// name, in Hz.
+    pub(crate) fn read_reports(
+        &mut self,
+        compound: &[u8],
+        clock_rate: impl Fn(u32) -> Option<u32>,
+        now: Instant,
+    ) {
         for packet in rtcp::packets(compound) {
             match packet {
                 Ok(rtcp::Packet::SenderReport(report)) => {
-                    report.blocks().for_each(|block| self.read_block(&block, now));
+                    report
+                        .blocks()
+                        .for_each(|block| self.read_block(&block, clock_rate(block.ssrc), now));
                 }
                 Ok(rtcp::Packet::ReceiverReport(report)) => {
-                    report.blocks().for_each(|block| self.read_block(&block, now));
+                    report
+                        .blocks()
+                        .for_each(|block| self.read_block(&block, clock_rate(block.ssrc), now));
                 }
                 Ok(_) => {}
                 Err(_) => return,
@@ -123,12 +156,11 @@ impl Measure {
         }
     }
 
-    fn read_block(&mut self, block: &rtcp::ReportBlock, now: Instant) {
-        self.loss_down_ppm.show(i64::from(block.fraction_lost) * 1_000_000 / 256);
-        if self.clock_rate > 0 {
-            let jitter = u64::from(block.jitter) * 1_000_000 / u64::from(self.clock_rate);
-            self.jitter_down_us = u32::try_from(jitter).ok();
-        }
+    fn read_block(&mut self, block: &rtcp::ReportBlock, clock_rate: Option<u32>, now: Instant) {
+        let jitter = u64::from(block.jitter) * 1_000_000;
+        let down = self.down(Some(block.ssrc));
+        down.loss_ppm.show(i64::from(block.fraction_lost) * 1_000_000 / 256, now);
+        down.jitter_us = clock_rate.and_then(|rate| jitter.checked_div(rate.into()));
         let Some((middle, at)) = self.reported else {
             return;
         };
@@ -136,8 +168,19 @@ impl Measure {
             let held =
                 Duration::from_micros(u64::from(block.delay_since_last_sr) * 1_000_000 / 65_536);
             let trip = now.saturating_duration_since(at).saturating_sub(held);
-            self.rtt_us = u32::try_from(trip.as_micros()).ok();
+            self.rtt_us = u32::try_from(trip.as_micros()).ok().map(|us| (us, now));
         }
+    }
+
+    fn down(&mut self, ssrc: Option<u32>) -> &mut Down {
+        let place = self.down.iter().position(|down| down.ssrc == ssrc).unwrap_or_else(|| {
+            if self.down.len() == SOURCES_MAX {
+                self.down.remove(0);
+            }
+            self.down.push(Down { ssrc, loss_ppm: Smoothed::default(), jitter_us: None });
+            self.down.len() - 1
+        });
+        &mut self.down[place]
     }
 
     /// A sender report goes to the client: its answer will tell the round trip.
@@ -153,14 +196,14 @@ impl Measure {
     }
 
     /// What QUIC knows of the path: its round trip, and packets sent and lost since it was told last.
-    pub(crate) fn quic_path(&mut self, rtt_us: u32, lost: u32, sent: u32) {
-        self.rtt_us = Some(rtt_us);
-        if sent > 0 {
-            self.loss_down_ppm.show(i64::from(lost.min(sent)) * 1_000_000 / i64::from(sent));
+    pub(crate) fn quic_path(&mut self, rtt_us: u32, lost: u32, sent: u32, now: Instant) {
+        self.rtt_us = Some((rtt_us, now));
+        if let Some(loss) = (i64::from(lost.min(sent)) * 1_000_000).checked_div(sent.into()) {
+            self.down(None).loss_ppm.show(loss, now);
         }
     }
 
-    /// Closes an interval: the numbers of it, smoothed.
+    /// Closes an interval, of about 100 ms: the numbers of it, smoothed. Of several streams down the worst counts.
     pub(crate) fn interval(&mut self, now: Instant) -> Measures {
         let (mut expected, mut lost, mut jitter) = (0, 0, 0);
         for (_, reception) in &mut self.sources {
@@ -171,8 +214,8 @@ impl Measure {
         }
         self.lost_up += lost;
         if let Some(loss) = (lost * 1_000_000).checked_div(expected) {
-            self.loss_up_ppm.show(loss as i64);
-            self.jitter_up_us = Some(jitter);
+            self.loss_up_ppm.show(loss as i64, now);
+            self.jitter_up_us = jitter;
         }
         let elapsed = now.saturating_duration_since(self.since).as_millis().max(1) as u64;
         self.since = now;
@@ -180,28 +223,30 @@ impl Measure {
         // Bits per millisecond are kilobits per second.
         measures.set(Metric::BitrateUp, std::mem::take(&mut self.bytes_up) * 8 / elapsed);
         measures.set(Metric::BitrateDown, std::mem::take(&mut self.bytes_down) * 8 / elapsed);
-        let mut set = |metric, value: Option<i64>| {
+        let mut set = |metric, value: Option<u64>| {
             if let Some(value) = value {
-                measures.set(metric, value.max(0) as u64);
+                measures.set(metric, value);
             }
         };
-        set(Metric::LossUp, self.loss_up_ppm.0);
-        set(Metric::LossDown, self.loss_down_ppm.0);
-        set(Metric::JitterUp, self.jitter_up_us.map(|us| us as i64));
-        set(Metric::JitterDown, self.jitter_down_us.map(i64::from));
-        set(Metric::RttClient, self.rtt_us.map(i64::from));
-        let worst = self.loss_up_ppm.0.max(self.loss_down_ppm.0);
-        if let Some(loss) = worst {
-            let one_way = Duration::from_micros(u64::from(self.rtt_us.unwrap_or(0)) / 2);
-            set(
-                Metric::RFactor,
-                Some(i64::from(quality::r_factor(
-                    one_way,
-                    loss.max(0) as u32,
-                    quality::Codec::Opus,
-                ))),
-            );
-        }
+        let loss_up = self.loss_up_ppm.fresh(UP_KEPT, now);
+        let fresh = |down: &Down| Some((down.loss_ppm.fresh(DOWN_KEPT, now)?, down.jitter_us));
+        let down = || self.down.iter().filter_map(fresh);
+        let loss_down = down().map(|(loss, _)| loss).max();
+        let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
+        let rtt = self.rtt_us.filter(|(_, at)| is_kept(*at)).map(|(us, _)| us);
+        set(Metric::LossUp, loss_up);
+        set(Metric::LossDown, loss_down);
+        set(Metric::JitterUp, loss_up.map(|_| self.jitter_up_us));
+        set(Metric::JitterDown, down().filter_map(|(_, jitter)| jitter).max());
+        set(Metric::RttClient, rtt.map(u64::from));
+        let rate = |(codec, loss): (quality::Codec, u64)| {
+            let one_way = Duration::from_micros(u64::from(rtt.unwrap_or(0)) / 2);
+            quality::r_factor(one_way, loss as u32, codec).into()
+        };
+        set(Metric::RFactor, self.voice.zip(loss_up.max(loss_down)).map(rate));
         measures
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,11 +9,13 @@ mod feedback;
 mod ingress;
 mod limiter;
 mod measure;
+mod obeying;
 mod ports;
 mod reading;
 mod session;
 mod source;
 mod stamps;
+mod sweep;
 mod ways;
 
 use std::collections::HashMap;
@@ -35,14 +37,12 @@ use session::{Loan, Session};
 pub(crate) use source::Bell;
 use source::{Source, watch};
 pub use stamps::{Stamps, Way};
+use sweep::Sweep;
 use ways::{Port, Side, Trunk, Ways};
 
 use crate::flows::{Flows, Home};
 use crate::mmsg::{BATCH, Inbox};
 use crate::ring;
-
-/// Between two summaries of the sessions here.
-const SUMMARY_EVERY: Duration = Duration::from_millis(100);
 
 /// Commands that may wait: several for every session a worker could hold. Control waits when it is full.
 pub(crate) const COMMANDS_MAX: usize = 65_536;
@@ -84,16 +84,16 @@ pub(crate) struct Worker {
     ingress: ingress::Ingress,
     sessions: Vec<Option<Box<Session>>>,
     /// Whose packet a trunk's tag is of, and at which hop.
-    tags: HashMap<Tag, (u32, Hop)>,
+    tags: HashMap<Tag, (Home, Hop)>,
     from_quic: Option<ring::Receiver>,
     from_workers: Vec<ring::Receiver>,
     commands: crossbeam_channel::Receiver<Command>,
     bell: Arc<Bell>,
     flows: Arc<Flows>,
     board: Arc<Board>,
-    next_summary: Instant,
     /// What was not read to its end, and does not wake us by itself.
     again: Vec<Source>,
+    sweep: Sweep,
     stopped: bool,
 }
 
@@ -148,8 +148,8 @@ impl Worker {
             bell: parts.bell,
             flows: parts.flows,
             board: parts.board,
-            next_summary: now + SUMMARY_EVERY,
             again: Vec::new(),
+            sweep: Sweep::new(now),
             stopped: false,
         })
     }
@@ -163,7 +163,10 @@ impl Worker {
         while !self.stopped {
             events.clear();
             let wait = match &*self.again {
-                [] => self.next_summary.saturating_duration_since(Instant::now()),
+                [] => {
+                    let next = self.sweep.due(self.sessions.len());
+                    next.saturating_duration_since(Instant::now())
+                }
                 _ => Duration::ZERO,
             };
             let timeout =
@@ -183,14 +186,11 @@ impl Worker {
                 let event: &epoll::Event = event;
                 self.ready(Source::from_token(event.data.u64()), event.flags, now);
             }
-            if now >= self.next_summary {
-                self.next_summary = now + SUMMARY_EVERY;
-                self.summarise(now);
-            }
+            self.summarise(now);
             if !self.ways.early.is_empty() {
                 self.serve_early(now);
             }
-            self.ways.flush(now);
+            self.flush(now);
             self.ways.stamps.pass_ends(Instant::now());
         }
         Ok(())
@@ -225,88 +225,29 @@ impl Worker {
         }
     }
 
-    fn take_commands(&mut self, now: Instant) {
-        while let Ok(command) = self.commands.try_recv() {
-            self.obey(command, now);
-        }
-        // What waited for a leg goes before what is read from now on.
-        self.send_waiting(now);
-    }
-
-    fn obey(&mut self, command: Command, now: Instant) {
-        match command {
-            Command::Install(install) => self.install(*install, now),
-            Command::Attach { home, hop, leg } => {
-                if let Some(session) = session(&mut self.sessions, home) {
-                    session.attach(hop, leg);
-                    if let Leg::Trunk(tag) = leg {
-                        self.tags.insert(tag, (home.slot, hop));
-                    }
-                }
-            }
-            Command::Detach { home, hop } => {
-                let leg = session(&mut self.sessions, home).and_then(|session| session.detach(hop));
-                if let Some(Leg::Trunk(tag)) = leg {
-                    self.tags.remove(&tag);
-                }
-            }
-            Command::Plan { home, plan } => {
-                self.with(home, now, |session, loan| session.set_plan(plan, loan));
-            }
-            Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
-            Command::Remove { home } => self.remove(home),
-            Command::Sign { node, message } => self.ways.sign(node, &message),
-            Command::Stop => self.stopped = true,
-        }
-    }
-
-    fn with(&mut self, home: Home, now: Instant, act: impl FnOnce(&mut Session, &mut Loan<'_>)) {
-        if let Some(session) = session(&mut self.sessions, home) {
-            act(session, &mut Loan { ways: &mut self.ways, board: &self.board, now });
-        }
-    }
-
-    fn install(&mut self, install: Install, now: Instant) {
-        let slot = install.home.slot;
-        for side in [Side::Rtp, Side::Rtcp] {
-            let fd = install.ports.as_ref().and_then(|ports| ports.fd(side));
-            if let Some(fd) = fd
-                && let Err(error) = watch(&self.epoll, fd, Source::Port(slot, side))
-            {
-                tracing::warn!(%error, session = %install.session, "a session's port cannot be watched");
+    /// The end of a pass: everything that is queued leaves.
+    fn flush(&mut self, now: Instant) {
+        while let Some(home) = self.ways.ports.pop() {
+            let ports =
+                session(&mut self.sessions, home).and_then(|session| session.ports.as_mut());
+            if let Some(ports) = ports {
+                ports.flush(&self.ways.stamps, now);
             }
         }
-        let place = slot as usize;
-        if self.sessions.len() <= place {
-            self.sessions.resize_with(place + 1, || None);
-        }
-        self.sessions[place] = Some(Box::new(Session::new(install, now)));
+        self.ways.flush(now);
     }
 
-    fn remove(&mut self, home: Home) {
-        if session(&mut self.sessions, home).is_none() {
-            return;
-        }
-        let Some(mut session) = self.sessions[home.slot as usize].take() else {
+    /// Sums up the sessions whose turn it is.
+    fn summarise(&mut self, now: Instant) {
+        let Worker { sessions, sweep, ways, board, ingress, .. } = self;
+        let Some(share) = sweep.take(sessions.len(), now) else {
             return;
         };
-        for (_, leg) in session.legs() {
-            if let Leg::Trunk(tag) = leg {
-                self.tags.remove(tag);
-            }
+        if share.start == 0 {
+            ingress.forget();
         }
-        for &(listener, address) in session.learned() {
-            self.flows.remove(&crate::flows::Key::Udp { listener, address }, home);
-        }
-        session.tell_shed(&self.ways);
-        self.ways.report(Report::Removed { session: session.id, totals: session.final_totals() });
-    }
-
-    fn summarise(&mut self, now: Instant) {
-        let Worker { sessions, ways, board, ingress, .. } = self;
-        ingress.forget();
         let mut summaries = Vec::new();
-        for session in sessions.iter_mut().flatten() {
+        for session in sessions[share].iter_mut().flatten() {
             session.tick(&mut Loan { ways, board, now });
             summaries.push(session.summary(now));
         }

@@ -3,15 +3,23 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
-use super::ways::Side;
-use crate::mmsg::{self, Family, Outbox};
+use evenkeel_core::NodeId;
 
-/// RTP, and RTCP where it has a port of its own.
+use super::stamps::Stamps;
+use super::ways::{self, Port, Side};
+use crate::mmsg::{self, Family};
+
+/// Packets that one port gathers: each session keeps the room they took.
+const QUEUED_MAX: usize = 8;
+
+/// RTP, and RTCP where it has a port of its own. Packets are queued while a batch is worked on, and leave with its end.
 pub(crate) struct Ports {
-    rtp: UdpSocket,
-    rtcp: Option<UdpSocket>,
-    outbox: Outbox,
+    rtp: Port,
+    rtcp: Option<Port>,
+    /// The node that what is queued goes to.
+    node: Option<NodeId>,
 }
 
 impl Ports {
@@ -20,50 +28,104 @@ impl Ports {
     /// # Errors
     /// What the sockets say.
     pub(crate) fn new(rtp: UdpSocket, rtcp: Option<UdpSocket>) -> io::Result<Ports> {
-        for socket in [Some(&rtp), rtcp.as_ref()].into_iter().flatten() {
+        let port = |socket: UdpSocket| {
             socket.set_nonblocking(true)?;
             mmsg::keep_errors(socket.as_fd(), Family::of(socket.local_addr()?))?;
-        }
-        let outbox = Outbox::new(Family::of(rtp.local_addr()?));
-        Ok(Ports { rtp, rtcp, outbox })
+            Port::new(socket)
+        };
+        Ok(Ports { rtp: port(rtp)?, rtcp: rtcp.map(port).transpose()?, node: None })
     }
 
     pub(crate) fn fd(&self, side: Side) -> Option<BorrowedFd<'_>> {
         match side {
-            Side::Rtp => Some(self.rtp.as_fd()),
-            Side::Rtcp => self.rtcp.as_ref().map(AsFd::as_fd),
+            Side::Rtp => Some(self.rtp.socket.as_fd()),
+            Side::Rtcp => self.rtcp.as_ref().map(|port| port.socket.as_fd()),
         }
     }
 
-    /// Sends one packet; RTCP from the RTP socket where it has none of its own.
-    ///
-    /// # Errors
-    /// Why this packet could not go. An error that accuses another address costs it nothing.
-    pub(crate) fn send(
+    /// Queues a packet to a node; RTCP by the RTP socket where it has none of its own. Whether it is the first, and
+    /// [`flush`](Self::flush) is due.
+    pub(crate) fn queue(
         &mut self,
         side: Side,
-        to: SocketAddr,
+        (node, to): (NodeId, SocketAddr),
         dscp: u8,
         packet: &[u8],
-    ) -> io::Result<()> {
-        self.outbox.push(Some(to), dscp, packet);
-        let socket = match side {
-            Side::Rtp => &self.rtp,
-            Side::Rtcp => self.rtcp.as_ref().unwrap_or(&self.rtp),
+        (stamps, now): (&Stamps, Instant),
+    ) -> bool {
+        let is_first = self.node.is_none();
+        if self.node.is_some_and(|before| before != node)
+            || self.port(side).outbox.len() >= QUEUED_MAX
+        {
+            self.flush(stamps, now);
+        }
+        self.node = Some(node);
+        self.port(side).outbox.push(Some(to), dscp, packet);
+        is_first
+    }
+
+    fn port(&mut self, side: Side) -> &mut Port {
+        match side {
+            Side::Rtp => &mut self.rtp,
+            Side::Rtcp => self.rtcp.as_mut().unwrap_or(&mut self.rtp),
+        }
+    }
+
+    /// What is queued leaves. An error that accuses another address costs a packet nothing.
+    pub(crate) fn flush(&mut self, stamps: &Stamps, now: Instant) {
+        let Some(node) = self.node.take() else {
+            return;
         };
-        let outcome = self.outbox.flush(socket.as_fd());
-        match outcome.failed.last() {
-            Some((_, kind, _)) if outcome.sent == 0 => Err((*kind).into()),
-            Some(_) | None => Ok(()),
+        for port in [Some(&mut self.rtp), self.rtcp.as_mut()].into_iter().flatten() {
+            if port.outbox.is_empty() {
+                continue;
+            }
+            let outcome = port.outbox.flush(port.socket.as_fd());
+            outcome.failed.iter().for_each(|error| stamps.dropped(ways::reason(error)));
+            if outcome.sent > 0 {
+                stamps.sent(node, now);
+            }
         }
     }
 }
 
 impl std::fmt::Debug for Ports {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ports")
-            .field("rtp", &self.rtp)
-            .field("rtcp", &self.rtcp)
-            .finish_non_exhaustive()
+        f.debug_struct("Ports").field("rtp", &self.rtp.socket).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_leave_together_at_the_end_of_a_pass_and_in_order() {
+        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (first, second) = (bind(), bind());
+        let addresses = [&first, &second].map(|socket| socket.local_addr().unwrap());
+        for socket in [&first, &second] {
+            socket.set_nonblocking(true).unwrap();
+        }
+        let now = Instant::now();
+        let stamps = Stamps::new(now, 2);
+        let mut ports = Ports::new(bind(), None).unwrap();
+        let queue = |ports: &mut Ports, node: u32, byte| {
+            let to = (NodeId(node), addresses[node as usize]);
+            ports.queue(Side::Rtp, to, 0, &[byte], (&stamps, now))
+        };
+        let came = |socket: &UdpSocket| {
+            let mut bytes = [0; 8];
+            std::iter::from_fn(|| socket.recv(&mut bytes).ok().map(|_| bytes[0]))
+                .collect::<Vec<_>>()
+        };
+        assert!(queue(&mut ports, 0, 1));
+        assert!(!queue(&mut ports, 0, 2), "it is on its way to be flushed");
+        assert_eq!(came(&first), [0; 0]);
+        assert!(!queue(&mut ports, 1, 3), "and stays so, but another node's do not wait for it");
+        assert_eq!(came(&first), [1, 2]);
+        ports.flush(&stamps, now);
+        assert_eq!(came(&second), [3]);
+        assert!(queue(&mut ports, 1, 4), "the next pass");
     }
 }

@@ -11,11 +11,11 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::{demux, trunk};
 use rustix::event::epoll;
 
-use super::arrival::Arrival;
+use super::arrival::{Arrival, Kind};
 use super::command::Report;
 use super::session::{Loan, Session};
 use super::source::Source;
-use super::ways::Side;
+use super::ways::{Side, Ways};
 use super::{Worker, session};
 use crate::flows::Home;
 use crate::mmsg::{BATCH, drain_errors};
@@ -41,7 +41,7 @@ impl Worker {
                     continue;
                 };
                 let from = (listener, source);
-                let Some((home, kind)) = self.ingress.judge(from, datagram, &mut self.ways, now)
+                let Some((home, kind)) = self.ingress.judge(from, side, datagram, &self.ways, now)
                 else {
                     continue;
                 };
@@ -64,25 +64,24 @@ impl Worker {
             // Its client was told of it before we were: control's word is waiting.
             self.take_commands(now);
         }
-        let Worker { inbox, sessions, ways, board, ingress, .. } = self;
+        let Worker { number, inbox, sessions, ways, board, ingress, .. } = self;
         let Some((datagram, _)) = inbox.datagram(place) else {
             return;
         };
-        match session(sessions, home) {
-            Some(session) => {
-                ingress.deliver(session, arrival, datagram, &mut Loan { ways, board, now });
-            }
-            None => {
-                ingress.forget_source((arrival.listener, arrival.source));
-                ways.drop(Reason::UnknownSource);
-            }
+        let Some(session) = session(sessions, home) else {
+            ingress.forget_source((arrival.listener, arrival.source));
+            return ways.drop(Reason::UnknownSource);
+        };
+        let loan = &mut Loan { ways, board, now };
+        if let Some(before) = ingress.deliver(session, arrival, datagram, loan) {
+            take_address(sessions, ways, *number, before, arrival);
         }
     }
 
     pub(super) fn read_worker(&mut self, number: u16, now: Instant) {
         // As above: what is in the ring may be of a session that control's word is waiting of.
         self.take_commands(now);
-        let Worker { from_workers, sessions, ways, board, ingress, .. } = self;
+        let Worker { number: own, from_workers, sessions, ways, board, ingress, .. } = self;
         let Some(ring) = from_workers.get_mut(usize::from(number)) else {
             return;
         };
@@ -90,11 +89,12 @@ impl Worker {
             let Some((arrival, datagram)) = Arrival::read(bytes) else {
                 return;
             };
-            match session(sessions, meta.home) {
-                Some(session) => {
-                    ingress.deliver(session, arrival, datagram, &mut Loan { ways, board, now });
-                }
-                None => ways.drop(Reason::UnknownSource),
+            let Some(session) = session(sessions, meta.home) else {
+                return ways.drop(Reason::UnknownSource);
+            };
+            let loan = &mut Loan { ways, board, now };
+            if let Some(before) = ingress.deliver(session, arrival, datagram, loan) {
+                take_address(sessions, ways, *own, before, arrival);
             }
         });
         if more {
@@ -117,7 +117,7 @@ impl Worker {
                     session.handle_client_packet(packet, &mut Loan { ways, board, now });
                 }
                 ring::Kind::Feedback { rtt_us, lost, sent } => {
-                    session.measure.quic_path(rtt_us, lost, sent);
+                    session.measure.quic_path(rtt_us, lost, sent, now);
                 }
                 ring::Kind::Attached => session.measure.heard(now),
                 // Another connection may come; silence ends the session if none does.
@@ -205,9 +205,7 @@ impl Worker {
         if flags.contains(epoll::EventFlags::ERR)
             && let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side))
         {
-            let mut accused = Vec::new();
-            drain_errors(fd, |address, _| accused.push(address));
-            accused.into_iter().for_each(|address| session.accused(address, ways));
+            drain_errors(fd, |address, error| session.accused(address, &error, ways));
         }
         let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side)) else {
             return;
@@ -258,9 +256,25 @@ impl Worker {
     }
 }
 
+/// The client that this came from was that session's until now.
+fn take_address(
+    sessions: &mut [Option<Box<Session>>],
+    ways: &mut Ways,
+    number: u16,
+    before: Home,
+    arrival: Arrival,
+) {
+    if before.worker != number {
+        return ways.carry(before, Arrival { kind: Kind::Taken, ..arrival }, &[]);
+    }
+    if let Some(session) = session(sessions, before) {
+        session.lost((arrival.listener, arrival.source));
+    }
+}
+
 /// Hands a node's packet to the session with its tag.
 fn hand_on(
-    tags: &HashMap<Tag, (u32, Hop)>,
+    tags: &HashMap<Tag, (Home, Hop)>,
     sessions: &mut [Option<Box<Session>>],
     node: NodeId,
     tag: Tag,
@@ -268,9 +282,8 @@ fn hand_on(
     loan: &mut Loan<'_>,
 ) {
     let known = tags.get(&tag).filter(|(_, hop)| hop.node == node);
-    let session =
-        known.and_then(|&(slot, hop)| Some((sessions.get_mut(slot as usize)?.as_mut()?, hop)));
-    match session {
+    let found = known.and_then(|&(home, hop)| Some((session(sessions, home)?, hop)));
+    match found {
         Some((session, hop)) => session.handle_node_packet(hop, packet, loan),
         None if loan.ways.early.keep_inbound(node, tag, packet) => {}
         None => loan.ways.drop(Reason::UnknownTag),

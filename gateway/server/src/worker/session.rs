@@ -2,16 +2,18 @@
 
 mod address;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod to_client;
 mod to_node;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Board, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
 use evenkeel_media::continuity::{Continuity, Protection};
+use evenkeel_media::quality::Codec;
 
 use address::Address;
 
@@ -20,7 +22,7 @@ use super::feedback::Feedback;
 use super::measure::Measure;
 use super::ports::Ports;
 use super::stamps::Way;
-use super::ways::{Side, Ways};
+use super::ways::{self, Side, Ways};
 use crate::flows::Home;
 
 /// What is shed in a row is told this often: whoever counts needs it to the number, not to the moment.
@@ -47,6 +49,12 @@ pub(crate) struct Session {
     pub(crate) totals: Totals,
     /// What was shed and is not yet told, and since when.
     shed: Option<(ShedRun, Instant)>,
+}
+
+/// The codec of its voice, if it has one: the first that it would rather have.
+fn voice(media: &Media) -> Option<Codec> {
+    let voice = media.streams.iter().find(|stream| stream.kind == Kind::Audio)?;
+    voice.payload_types.first().map(|payload| Codec::named(&payload.codec))
 }
 
 /// What a worker lends a session while it handles a packet.
@@ -81,17 +89,19 @@ impl Session {
             continuity: Continuity::new(seed, protection),
             hearing: None,
             switches: 0,
-            measure: Measure::new(now),
-            feedback: Feedback::new(seed as u32, &media),
+            measure: Measure::new(voice(&media), now),
+            feedback: Feedback::new(seed, &media),
             totals: Totals::default(),
             shed: None,
             media,
         }
     }
 
-    pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) {
-        self.detach(hop);
+    /// The leg that it had there before, if it had one.
+    pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) -> Option<Leg> {
+        let before = self.detach(hop);
         self.legs.push((hop, leg));
+        before
     }
 
     /// The leg it had there, if it had one.
@@ -149,14 +159,14 @@ impl Session {
 
     /// Tells the client how much it may send, if there is a cap or one was lifted.
     pub(crate) fn send_cap(&mut self, loan: &mut Loan<'_>) {
-        if let Some(cap) = self.feedback.cap(self.plan.send_cap_kbps()) {
+        if let Some(cap) = self.feedback.cap(self.plan.send_cap_kbps(), loan.now) {
             self.send_to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
         }
     }
 
-    /// Every 100 ms: repeats the cap when it is due, and tells what was shed.
+    /// Every 100 ms: repeats the cap, or that there is none any more, when it is due, and tells what was shed.
     pub(crate) fn tick(&mut self, loan: &mut Loan<'_>) {
-        if self.plan.send_cap_kbps() > 0 && self.feedback.cap_is_due(loan.now) {
+        if self.feedback.cap_is_due(self.plan.send_cap_kbps(), loan.now) {
             self.send_cap(loan);
         }
         let due = |since: Instant| loan.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
@@ -180,8 +190,12 @@ impl Session {
         Totals { lost_up: self.measure.lost_up(), ..self.totals }
     }
 
-    /// The error queue of its port accuses this address.
-    pub(crate) fn accused(&self, address: SocketAddr, ways: &Ways) {
+    /// The error queue of its port tells this of what was sent to this address. That nobody listens there says
+    /// something of the node; that the way is too narrow or gone does not.
+    pub(crate) fn accused(&self, address: SocketAddr, error: &io::Error, ways: &Ways) {
+        if error.kind() != io::ErrorKind::ConnectionRefused {
+            return ways.drop(ways::reason(error));
+        }
         if let Some(hop) = self.hop_at(address) {
             ways.report(Report::PortClosed { session: self.id, hop });
         }

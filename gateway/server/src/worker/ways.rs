@@ -57,6 +57,8 @@ pub(crate) struct Ways {
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) stamps: Arc<Stamps>,
     pub(crate) early: Early,
+    /// Sessions whose own ports have something queued.
+    pub(crate) ports: Vec<Home>,
     carried: Vec<u8>,
 }
 
@@ -110,6 +112,7 @@ impl Ways {
             reports,
             stamps,
             early: Early::new(patience),
+            ports: Vec::new(),
             carried: Vec::new(),
         }
     }
@@ -219,10 +222,10 @@ impl Ways {
         trunk.close_bundle();
         if !trunk.outbox.is_empty() {
             let outcome = trunk.outbox.flush(trunk.socket.as_fd());
-            for (_, kind, _) in outcome.failed {
-                match kind {
+            for error in outcome.failed.iter().chain(&outcome.earlier) {
+                match error.kind() {
                     io::ErrorKind::ConnectionRefused => trunk.refused = true,
-                    kind => self.stamps.dropped(reason(kind)),
+                    _ => self.stamps.dropped(reason(error)),
                 }
             }
             if std::mem::take(&mut trunk.media) && outcome.sent > 0 {
@@ -237,17 +240,18 @@ impl Ways {
 
 fn flush_port(port: &mut Port, stamps: &Stamps) {
     if !port.outbox.is_empty() {
-        for (_, kind, _) in port.outbox.flush(port.socket.as_fd()).failed {
-            stamps.dropped(reason(kind));
+        for error in port.outbox.flush(port.socket.as_fd()).failed {
+            stamps.dropped(reason(&error));
         }
     }
 }
 
 /// What a failed send is counted as.
-pub(crate) fn reason(kind: io::ErrorKind) -> Reason {
-    match kind {
+pub(crate) fn reason(error: &io::Error) -> Reason {
+    match error.kind() {
         io::ErrorKind::WouldBlock => Reason::BufferFull,
-        io::ErrorKind::InvalidInput => Reason::Oversize,
+        // Which has no kind of its own.
+        _ if error.raw_os_error() == Some(libc::EMSGSIZE) => Reason::Oversize,
         _ => Reason::SendFailed,
     }
 }
@@ -306,6 +310,16 @@ mod tests {
         ways.sign(NodeId(0), b"a lease");
         ways.flush(now);
         assert_eq!(sent(&stamps), Some(now));
+    }
+
+    #[test]
+    fn a_datagram_that_the_kernel_calls_too_long_is_counted_as_such() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut outbox = Outbox::new(Family::V4);
+        outbox.push(Some(address), 0, &vec![0; 65_536]);
+        let outcome = outbox.flush(socket.as_fd());
+        assert_eq!(outcome.failed.iter().map(reason).collect::<Vec<_>>(), [Reason::Oversize]);
     }
 
     #[test]

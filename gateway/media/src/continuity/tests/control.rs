@@ -275,6 +275,33 @@ fn missing_packets_are_asked_for_by_the_numbers_of_who_sent_them() {
 }
 
 #[test]
+fn after_packets_were_kept_back_the_node_still_reads_its_own_numbers() {
+    for kept_back in [3_000, 70_000] {
+        let mut session = Session::new();
+        session.voice_as(old(), old(), 0, 10);
+        for number in 10..10 + kept_back {
+            let header = old().header(voice(number));
+            let _ = session.0.withhold(Epoch(1), &header, VOICE_HZ, at(20.0 * number as f64));
+        }
+        // To the client the numbers go on, whatever was kept from it.
+        for number in 10..20 {
+            let sent = voice(number + kept_back);
+            let got = session.got(old(), sent, 20.0 * sent.number as f64);
+            assert_eq!(got.1, numbers(old(), voice(number)).1);
+        }
+        let missing = |number| {
+            let number = numbers(old(), voice(number)).1;
+            compound(|out| write_nack(CLIENT, old().ssrc, &[number], out))
+        };
+        let asked = to_node(&mut session, missing(15));
+        assert_eq!(asked, Ok(missing(15 + kept_back)));
+        assert_eq!(to_node(&mut session, missing(9)), Err(Dropped::Empty), "numbered otherwise");
+        let block = blocks_for_node(&mut session, block_at(15))[0];
+        assert_eq!(u64::from(block.sequence_max), 1_000 + 15 + kept_back);
+    }
+}
+
+#[test]
 fn key_frames_and_bitrates_are_asked_of_the_stream_as_the_node_names_it() {
     let mut session = switched();
     let write = |media| {

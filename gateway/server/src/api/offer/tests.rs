@@ -44,6 +44,7 @@ fn every_identity_is_understood() {
     let ip = "2001:db8::1".parse().unwrap();
     assert_eq!(parse(&offer).unwrap().ingress, Ingress::Udp(Identity::DeclaredIp(ip)));
     offer["ingress"] = json!({"udp": {"identity": "stun"}});
+    offer["rtcp"] = json!("mux");
     assert_eq!(parse(&offer).unwrap().ingress, Ingress::Udp(Identity::Stun));
 }
 
@@ -83,6 +84,7 @@ fn an_error_names_the_field_what_was_found_and_what_would_be_right() {
         ("/rtcp", json!("mux"), "ingress.udp.rtcp", &["`mux`", "`own-port`"]),
         ("/rtcp", json!("both"), "rtcp", &["`both`", "`mux`", "`own-port`"]),
         ("/ingress", json!({"quic": {}}), "rtcp", &["`own-port`", "`mux`"]),
+        ("/ingress", json!({"udp": {"identity": "stun"}}), "rtcp", &["`own-port`", "`mux`"]),
         ("/srtp", json!("yes"), "srtp", &["\"yes\"", "boolean"]),
         ("/media", json!([]), "media", &["empty", "at least one"]),
         ("/media/0/kind", json!("text"), "media[0].kind", &["`text`", "`audio`"]),
@@ -147,17 +149,18 @@ fn what_is_missing_unknown_or_given_twice_is_named() {
 }
 
 #[test]
-fn payload_types_that_muxed_rtcp_looks_like_need_a_port_of_its_own() {
+fn payload_types_that_rtcp_looks_like_are_refused_wherever_rtcp_is() {
     for (number, mux, right) in [
         (63, "mux", true),
         (64, "mux", false),
         (95, "mux", false),
         (97, "mux", true),
-        (72, "own-port", true),
+        (72, "own-port", false),
+        (63, "own-port", true),
     ] {
         let mut offer = offer();
         offer["rtcp"] = json!(mux);
-        offer["ingress"] = json!({"udp": {"identity": "stun"}});
+        offer["ingress"] = json!({"udp": {"identity": "declared", "address": "10.0.0.1:5"}});
         offer["media"][0]["payload_types"][0]["payload_type"] = json!(number);
         assert_eq!(parse(&offer).is_ok(), right, "{number} with {mux}");
     }

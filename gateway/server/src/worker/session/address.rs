@@ -73,7 +73,16 @@ impl Session {
 
     /// Whether a packet that was looked up a moment ago may still come from there: what was learned since then counts.
     pub(crate) fn takes_from(&self, from: (u8, SocketAddr)) -> bool {
-        !matches!(self.client, Client::DeclaredIp { .. }) || self.address.checked.contains(&from)
+        let learned = matches!(self.client, Client::DeclaredIp { .. } | Client::Stun);
+        !learned || self.address.checked.contains(&from)
+    }
+
+    /// A check proved that this address is another session's client by now: this one's is not reached there any more.
+    pub(crate) fn lost(&mut self, from: (u8, SocketAddr)) {
+        self.address.checked.retain(|known| *known != from);
+        if self.address.rtp == Some(from) {
+            self.address.rtp = self.address.checked.last().copied();
+        }
     }
 
     /// Whether its client's port is still to be learned.

@@ -21,7 +21,40 @@ struct Bench {
     board: Arc<Board>,
     start: Instant,
     client: UdpSocket,
-    _reports: mpsc::Receiver<Report>,
+    reports: mpsc::Receiver<Report>,
+}
+
+/// Ways with a listener and no node.
+pub(in crate::worker) fn ways(start: Instant) -> (Ways, mpsc::Receiver<Report>) {
+    let (reports, received) = mpsc::channel(16);
+    let stamps = Arc::new(Stamps::new(start, 1));
+    let patience = Patience { packets: 16, wait: Duration::from_millis(200) };
+    let mut ways = Ways::new(reports, stamps, patience);
+    let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
+    ways.listeners.push((Port::new(listener).unwrap(), None));
+    (ways, received)
+}
+
+/// A session with video at that slot.
+pub(in crate::worker) fn install(client: Client, srtp: Srtp, slot: u32) -> Install {
+    let vp8 = PayloadType { number: 96, codec: "VP8".into(), clock_rate: 90_000 };
+    let video = Stream {
+        kind: Kind::Video,
+        payload_types: vec![vp8],
+        feedback: Takes { pli: true, remb: true, ..Takes::default() },
+        bitrate_kbps: None,
+    };
+    Install {
+        home: Home { worker: 0, slot, generation: 1 },
+        session: SessionId(1),
+        media: Arc::new(Media { streams: vec![video], rtcp: RtcpPort::Mux, srtp }),
+        client,
+        route: Arc::new(RouteCell::default()),
+        plan: Plan::default(),
+        dscp: Dscp::default(),
+        ports: None,
+        seed: 7,
+    }
 }
 
 impl Bench {
@@ -29,40 +62,11 @@ impl Bench {
         let start = Instant::now();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
-        let (reports, received) = mpsc::channel(16);
-        let stamps = Arc::new(Stamps::new(start, 1));
-        let patience = Patience { packets: 16, wait: Duration::from_millis(200) };
-        let mut ways = Ways::new(reports, stamps, patience);
-        let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
-        ways.listeners.push((Port::new(listener).unwrap(), None));
-        let media = Media {
-            streams: vec![Stream {
-                kind: Kind::Video,
-                payload_types: vec![PayloadType {
-                    number: 96,
-                    codec: "VP8".into(),
-                    clock_rate: 90_000,
-                }],
-                feedback: Takes { pli: true, remb: true, ..Takes::default() },
-                bitrate_kbps: None,
-            }],
-            rtcp: RtcpPort::Mux,
-            srtp,
-        };
-        let install = Install {
-            home: Home { worker: 0, slot: 0, generation: 1 },
-            session: SessionId(1),
-            media: Arc::new(media),
-            client: client(socket.local_addr().unwrap()),
-            route: Arc::new(RouteCell::default()),
-            plan: Plan::default(),
-            dscp: Dscp::default(),
-            ports: None,
-            seed: 7,
-        };
+        let (ways, received) = ways(start);
+        let install = install(client(socket.local_addr().unwrap()), srtp, 0);
         let session = Session::new(install, start);
         let board = Arc::new(Board::new(1));
-        Bench { session, ways, board, start, client: socket, _reports: received }
+        Bench { session, ways, board, start, client: socket, reports: received }
     }
 
     fn stun(srtp: Srtp) -> Bench {
@@ -157,6 +161,23 @@ fn packets_come_by_the_newest_incarnation_of_an_address() {
     assert_eq!(bench.session.hop_at(address), Some(hop(2)));
     assert_eq!(bench.session.detach(hop(2)), Some(Leg::Port { address, rtcp: address }));
     assert_eq!(bench.session.hop_at(address), Some(hop(1)));
+}
+
+#[test]
+fn only_a_port_where_nobody_listens_accuses_the_node() {
+    let mut bench = Bench::stun(Srtp::Plain);
+    let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
+    let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+    bench.session.attach(hop, Leg::Port { address, rtcp: address });
+    let mut accused = |errno| {
+        let error = io::Error::from_raw_os_error(errno);
+        bench.session.accused(address, &error, &bench.ways);
+        bench.reports.try_recv().is_ok()
+    };
+    assert!(!accused(libc::EMSGSIZE), "the path is narrower than what was sent");
+    assert!(!accused(libc::EHOSTUNREACH), "a way there is missing, at this moment");
+    assert!(accused(libc::ECONNREFUSED));
+    assert_eq!([Reason::Oversize, Reason::SendFailed].map(|reason| bench.drops(reason)), [1, 1]);
 }
 
 #[test]

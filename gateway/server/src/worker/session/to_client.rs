@@ -144,6 +144,7 @@ impl Session {
             return loan.ways.drop(Reason::Feedback);
         };
         packet.truncate(length);
+        self.feedback.limit(&mut packet, self.plan.send_cap_kbps(), loan.now);
         if self.media.srtp == Srtp::Plain {
             self.measure.note_sender_report(&packet, loan.now);
         }

@@ -10,7 +10,7 @@ use super::{Loan, Session};
 use crate::worker::command::Leg;
 use crate::worker::early::Outbound;
 use crate::worker::stamps::Way;
-use crate::worker::ways::{self, Side};
+use crate::worker::ways::Side;
 
 impl Session {
     /// A packet of the client's, from a source that may send.
@@ -44,7 +44,8 @@ impl Session {
         self.measure.heard(loan.now);
         // What is encrypted says nothing.
         if self.media.srtp == Srtp::Plain {
-            self.measure.read_reports(packet, loan.now);
+            let clock_rate = |ssrc| self.continuity.clock_rate(ssrc);
+            self.measure.read_reports(packet, clock_rate, loan.now);
         }
         let hop = match forward::to_node(&self.route.load(), loan.board) {
             Verdict::Pass { hop, .. } => hop,
@@ -99,9 +100,9 @@ impl Session {
         let Some(ports) = &mut self.ports else {
             return loan.ways.drop(Reason::NoHop);
         };
-        match ports.send(side, to, dscp, packet) {
-            Ok(()) => loan.ways.stamps.sent(hop.node, loan.now),
-            Err(error) => loan.ways.drop(ways::reason(error.kind())),
+        let stamps = (&*loan.ways.stamps, loan.now);
+        if ports.queue(side, (hop.node, to), dscp, packet, stamps) {
+            loan.ways.ports.push(self.home);
         }
     }
 

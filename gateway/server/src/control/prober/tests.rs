@@ -1,0 +1,105 @@
+use std::cell::Cell;
+
+use evenkeel_media::trunk::message::Load;
+use tokio::task::LocalSet;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_probed_once_a_network_leads_to_it() {
+    let node = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = node.local_addr().unwrap();
+    let (told, mut probed) = mpsc::channel(8);
+    let tries = Rc::new(Cell::new(0));
+    let tried = Rc::clone(&tries);
+    let connect = move || {
+        tried.set(tried.get() + 1);
+        match tried.get() {
+            ..4 => Err(std::io::ErrorKind::NetworkUnreachable.into()),
+            _ => connected(address),
+        }
+    };
+    let tasks = LocalSet::new();
+    tasks
+        .run_until(async {
+            let prober = Prober::start(NodeId(3), Way::Echo, told, connect);
+            let clock = Clock::read();
+            prober.probe(7, [7; 12], clock).expect_err("it stays unanswered");
+            tokio::time::sleep(CONNECT_AGAIN * 4).await;
+            prober.probe(8, [8; 12], clock).unwrap();
+            let mut buffer = [0; 64];
+            let (length, from) = node.recv_from(&mut buffer).await.unwrap();
+            node.send_to(&buffer[..length], from).await.unwrap();
+            let word = probed.recv().await.unwrap();
+            assert!(
+                matches!(word, Probed::Answered { node: NodeId(3), sequence: 8, .. }),
+                "{word:?}"
+            );
+        })
+        .await;
+    assert_eq!(tries.get(), 4);
+}
+
+#[test]
+fn the_answer_to_a_probe_says_whether_the_node_takes_sessions() {
+    let secret = Secret::new(b"a secret of some length").unwrap();
+    let reader = Reader::Signed(secret.clone());
+    let read = |state, permille| {
+        let mut answer = Vec::new();
+        Answer::Probe(Load { permille, state, sessions: 3 }).write(
+            &secret,
+            7,
+            Clock::read().unix_us,
+            &mut answer,
+        );
+        reader.read(&answer)
+    };
+    assert_eq!(read(State::Serving, 999), Some((7, Some(true))));
+    assert_eq!(read(State::Serving, 1_000), Some((7, Some(false))));
+    assert_eq!(read(State::Draining, 0), Some((7, Some(false))));
+}
+
+fn sequence(reader: &Reader, datagram: &[u8]) -> Option<u64> {
+    reader.read(datagram).map(|(sequence, _)| sequence)
+}
+
+#[test]
+fn only_who_repeats_the_question_answers_it_and_once() {
+    let asked = Rc::<Asked>::default();
+    let reader = Reader::Echo(Rc::clone(&asked));
+    let echo = |token: Token| [&[demux::ECHO][..], &token].concat();
+    asked.ask([1; 12], 41);
+    asked.ask([2; 12], 42);
+    assert_eq!(sequence(&reader, &echo([3; 12])), None, "a guess");
+    assert_eq!(sequence(&reader, &echo([1; 12])[..12]), None, "a part");
+    assert_eq!(sequence(&reader, &echo([2; 12])), Some(42));
+    assert_eq!(sequence(&reader, &echo([2; 12])), None, "a copy");
+    assert_eq!(sequence(&reader, &echo([1; 12])), Some(41), "late, and out of turn");
+}
+
+#[test]
+fn a_binding_response_answers_the_transaction_it_repeats() {
+    let asked = Rc::<Asked>::default();
+    let reader = Reader::Stun(Rc::clone(&asked));
+    asked.ask([7; 12], 42);
+    let answer = |transaction| {
+        let mut answer = Vec::new();
+        let mapped = ([192, 0, 2, 1], 4_000).into();
+        stun::write_success(stun::Transaction(transaction), mapped, None, &mut answer);
+        answer
+    };
+    assert_eq!(sequence(&reader, &answer([8; 12])), None);
+    assert_eq!(sequence(&reader, &answer([7; 12])), Some(42));
+}
+
+#[test]
+fn questions_that_nobody_answers_are_forgotten_in_turn() {
+    let asked = Asked::default();
+    let token = |number: u64| -> Token {
+        let [.., a, b] = number.to_be_bytes();
+        [a, b].repeat(6).try_into().unwrap()
+    };
+    (0..=ASKED_MAX as u64).for_each(|number| asked.ask(token(number), number));
+    assert_eq!(asked.answered(&token(0)), None);
+    assert_eq!(asked.answered(&token(1)), Some(1));
+}

@@ -1,0 +1,127 @@
+use evenkeel_core::{Feedback as Takes, PayloadType, RtcpPort, Stream};
+use evenkeel_media::rtcp::Packet;
+
+use super::*;
+
+const VOICE: u32 = 10;
+const VIDEO: u32 = 20;
+const REMB: Takes = Takes { pli: true, fir: true, remb: true, tmmbr: true };
+
+fn feedback(takes: Takes, srtp: Srtp) -> Feedback {
+    let stream = |kind, number| Stream {
+        kind,
+        payload_types: vec![PayloadType { number, codec: "any".into(), clock_rate: 90_000 }],
+        feedback: takes,
+        bitrate_kbps: None,
+    };
+    let streams = vec![stream(Kind::Audio, 111), stream(Kind::Video, 96)];
+    let mut feedback = Feedback::new(7, &Media { streams, rtcp: RtcpPort::Mux, srtp });
+    feedback.heard(VOICE, Kind::Audio);
+    feedback.heard(VIDEO, Kind::Video);
+    feedback
+}
+
+/// What a packet says behind the report and the name that each begins with.
+fn said(compound: &[u8]) -> Vec<Packet<'_>> {
+    let mut packets = rtcp::packets(compound).map(Result::unwrap);
+    assert!(matches!(packets.next(), Some(Packet::ReceiverReport(report)) if report.ssrc == 7));
+    let Some(Packet::Description(description)) = packets.next() else { panic!("no description") };
+    assert!(description.cnames().all(|(ssrc, name)| ssrc == 7 && name.len() == 16));
+    packets.collect()
+}
+
+fn remb_of(compound: &[u8]) -> u64 {
+    match said(compound)[..] {
+        [Packet::Remb(remb)] => remb.bitrate_bps,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+fn after(ms: u64) -> Instant {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    *START + Duration::from_millis(ms)
+}
+
+#[test]
+fn whatever_is_said_begins_with_a_report_and_a_name() {
+    let mut feedback = feedback(REMB, Srtp::Plain);
+    feedback.want_key_frame();
+    let request = feedback.key_frame_request(99).unwrap();
+    assert!(matches!(said(&request)[..], [Packet::Pli(pli)] if pli.media == 99));
+    let request = feedback.key_frame_of_client(after(0)).unwrap();
+    assert!(matches!(said(&request)[..], [Packet::Pli(pli)] if pli.media == VIDEO));
+    assert_eq!(feedback.key_frame_of_client(after(299)), None, "one is on its way");
+    assert!(feedback.key_frame_of_client(after(300)).is_some());
+}
+
+#[test]
+fn who_takes_only_full_intra_requests_is_asked_with_a_new_number_each_time() {
+    let mut feedback = feedback(Takes { pli: false, ..REMB }, Srtp::Plain);
+    for number in [1, 2] {
+        let request = feedback.key_frame_of_client(after(1_000 * u64::from(number))).unwrap();
+        let [Packet::Fir(fir)] = said(&request)[..] else { panic!("no FIR") };
+        let entries: Vec<_> = fir.entries().collect();
+        assert_eq!(entries, [rtcp::FirEntry { media: VIDEO, number }]);
+    }
+}
+
+#[test]
+fn a_cap_is_repeated_while_it_holds_and_for_some_seconds_after() {
+    let mut feedback = feedback(REMB, Srtp::Plain);
+    assert!(!feedback.cap_is_due(0, after(0)), "there was none");
+    assert!(feedback.cap_is_due(300, after(0)));
+    assert_eq!(remb_of(&feedback.cap(300, after(0)).unwrap()), 300_000);
+    assert!(!feedback.cap_is_due(300, after(999)));
+    assert!(feedback.cap_is_due(300, after(1_000)));
+    let mut told = Vec::new();
+    feedback.cap(0, after(2_000));
+    for ms in (2_000..20_000).step_by(100) {
+        if feedback.cap_is_due(0, after(ms)) {
+            told.push(ms);
+            assert!(remb_of(&feedback.cap(0, after(ms)).unwrap()) > 900_000_000);
+        }
+    }
+    assert_eq!(told, [3_000, 4_000, 5_000, 6_000]);
+}
+
+#[test]
+fn who_takes_tmmbr_alone_is_capped_with_it_by_video_stream() {
+    let mut feedback = feedback(Takes { remb: false, ..REMB }, Srtp::Plain);
+    feedback.heard(21, Kind::Video);
+    let cap = feedback.cap(300, after(0)).unwrap();
+    let [Packet::Other { payload_type, count }] = said(&cap)[..] else { panic!("no TMMBR") };
+    assert_eq!((payload_type, count), (rtcp::TRANSPORT_FEEDBACK, rtcp::TMMBR));
+    let mut expected = Vec::new();
+    rtcp::write_tmmbr(7, 150_000, &[VIDEO, 21], &mut expected);
+    assert!(cap.ends_with(&expected));
+}
+
+#[test]
+fn a_nodes_own_word_never_goes_beyond_the_cap() {
+    let mut feedback = feedback(REMB, Srtp::Plain);
+    let word = |bps| {
+        let mut compound = Vec::new();
+        rtcp::write_receiver_report(7, &[], &mut compound);
+        rtcp::write_cname(7, &[b'n'; 16], &mut compound);
+        rtcp::write_remb(7, bps, &[VIDEO], &mut compound);
+        compound
+    };
+    for (says, arrives) in [(2_000_000, 300_000), (300_000, 300_000), (80_000, 80_000)] {
+        let mut compound = word(says);
+        feedback.limit(&mut compound, 300, after(0));
+        assert_eq!(remb_of(&compound), arrives);
+    }
+    assert!(!feedback.cap_is_due(300, after(999)), "it was said");
+    let mut compound = word(2_000_000);
+    feedback.limit(&mut compound, 0, after(0));
+    assert_eq!(remb_of(&compound), 2_000_000, "there is no cap");
+}
+
+#[test]
+fn nothing_is_written_into_srtp() {
+    let mut feedback = feedback(REMB, Srtp::Opaque);
+    feedback.want_key_frame();
+    assert_eq!(feedback.key_frame_request(99), None);
+    assert_eq!(feedback.key_frame_of_client(after(0)), None);
+    assert_eq!(feedback.cap(300, after(0)), None);
+}

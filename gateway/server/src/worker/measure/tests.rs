@@ -1,0 +1,170 @@
+use super::*;
+
+struct Bench {
+    measure: Measure,
+    start: Instant,
+    sequence: u16,
+}
+
+const VOICE: u32 = 10;
+const VIDEO: u32 = 20;
+
+impl Bench {
+    fn new() -> Bench {
+        let start = Instant::now();
+        Bench { measure: Measure::new(Some(quality::Codec::Opus), start), start, sequence: 0 }
+    }
+
+    fn at(&self, ms: u64) -> Instant {
+        self.start + Duration::from_millis(ms)
+    }
+
+    /// Voice of the client, every 20 ms from `first` on until before `end`, summed up every 100 ms; each tenth packet is
+    /// lost if `lossy`.
+    fn talk(&mut self, first: u64, end: u64, lossy: bool) -> Measures {
+        let mut last = Measures::default();
+        for ms in (first..end).step_by(20) {
+            self.sequence += 1;
+            if !lossy || !self.sequence.is_multiple_of(10) {
+                let header = rtp::Header {
+                    payload_type: 111,
+                    marker: false,
+                    sequence: self.sequence,
+                    timestamp: 48 * ms as u32,
+                    ssrc: 1,
+                    payload_offset: 12,
+                    payload_end: 112,
+                };
+                self.measure.received(&header, 112, 48_000, self.at(ms));
+            }
+            if ms % 100 == 80 {
+                last = self.measure.interval(self.at(ms + 20));
+            }
+        }
+        last
+    }
+
+    /// The client reports at that time, of each stream its loss in 1/256 and its jitter in ticks.
+    fn report(&mut self, ms: u64, blocks: &[(u32, u8, u32)]) {
+        let block = |&(ssrc, fraction_lost, jitter)| rtcp::ReportBlock {
+            ssrc,
+            fraction_lost,
+            jitter,
+            ..<_>::default()
+        };
+        let blocks: Vec<_> = blocks.iter().map(block).collect();
+        let mut compound = Vec::new();
+        rtcp::write_receiver_report(5, &blocks, &mut compound);
+        let rate = |ssrc| match ssrc {
+            VOICE => Some(48_000),
+            VIDEO => Some(90_000),
+            _ => None,
+        };
+        let now = self.at(ms);
+        self.measure.read_reports(&compound, rate, now);
+    }
+
+    fn told(&mut self, ms: u64, metric: Metric) -> Option<u32> {
+        let now = self.at(ms);
+        self.measure.interval(now).measured(metric)
+    }
+}
+
+#[test]
+fn loss_up_follows_what_comes_and_is_forgotten_with_it() {
+    let mut bench = Bench::new();
+    let clean = bench.talk(0, 2_000, false);
+    assert_eq!(clean.measured(Metric::LossUp), Some(0));
+    let lossy = bench.talk(2_000, 12_020, true).measured(Metric::LossUp).unwrap();
+    assert!((50_000..150_000).contains(&lossy), "{lossy} ppm of 10 %");
+    for metric in [Metric::LossUp, Metric::JitterUp, Metric::RFactor] {
+        assert!(bench.told(12_100, metric).is_some(), "a pause between words");
+        assert_eq!(bench.told(14_100, metric), None, "muted: {metric:?}");
+    }
+    let again = bench.talk(20_000, 20_200, false);
+    assert_eq!(again.measured(Metric::LossUp), Some(0), "what was is not remembered");
+}
+
+#[test]
+fn loss_down_follows_by_time_however_often_it_is_reported() {
+    for every in [100, 400, 5_000] {
+        let mut bench = Bench::new();
+        bench.report(0, &[(VOICE, 0, 0)]);
+        for ms in (every..=5_000).step_by(every as usize) {
+            bench.report(ms, &[(VOICE, 64, 0)]);
+        }
+        let loss = bench.told(5_000, Metric::LossDown).unwrap();
+        assert!((249_000..=250_000).contains(&loss), "{loss} ppm of 25 %, every {every} ms");
+    }
+    let mut bench = Bench::new();
+    bench.report(0, &[(VOICE, 0, 0)]);
+    bench.report(100, &[(VOICE, 64, 0)]);
+    assert_eq!(bench.told(100, Metric::LossDown), Some(250_000 / 8), "one sample is not all");
+}
+
+#[test]
+fn of_several_streams_the_worst_counts_and_each_by_its_own_clock() {
+    let mut bench = Bench::new();
+    bench.report(0, &[(VOICE, 64, 480), (VIDEO, 0, 1_800), (99, 0, 1_000_000)]);
+    assert_eq!(bench.told(0, Metric::LossDown), Some(250_000));
+    assert_eq!(bench.told(0, Metric::JitterDown), Some(20_000), "of video; voice has 10 ms");
+}
+
+#[test]
+fn reports_that_no_longer_come_say_nothing() {
+    let mut bench = Bench::new();
+    bench.report(0, &[(VOICE, 64, 480)]);
+    bench.measure.quic_path(30_000, 0, 0, bench.start);
+    let metrics = [Metric::LossDown, Metric::JitterDown, Metric::RttClient, Metric::RFactor];
+    let told = |bench: &mut Bench, ms| metrics.map(|metric| bench.told(ms, metric).is_some());
+    assert_eq!(told(&mut bench, 14_999), [true; 4]);
+    assert_eq!(told(&mut bench, 15_000), [false; 4]);
+}
+
+#[test]
+fn a_report_that_answers_ours_tells_the_round_trip() {
+    let mut bench = Bench::new();
+    let info = rtcp::SenderInfo {
+        ssrc: VOICE,
+        ntp: 0x1234_5678_9abc_def0,
+        timestamp: 0,
+        packets: 0,
+        octets: 0,
+    };
+    let mut compound = Vec::new();
+    rtcp::write_sender_report(&info, &[], &mut compound);
+    bench.measure.note_sender_report(&compound, bench.start);
+    let block = rtcp::ReportBlock {
+        ssrc: VOICE,
+        last_sr: 0x5678_9abc,
+        delay_since_last_sr: 65_536,
+        ..<_>::default()
+    };
+    let mut answer = Vec::new();
+    rtcp::write_receiver_report(5, &[block], &mut answer);
+    let now = bench.at(1_040);
+    bench.measure.read_reports(&answer, |_| None, now);
+    assert_eq!(bench.told(1_040, Metric::RttClient), Some(40_000));
+}
+
+#[test]
+fn quic_tells_of_its_path() {
+    let mut bench = Bench::new();
+    bench.measure.quic_path(30_000, 5, 20, bench.start);
+    assert_eq!(bench.told(0, Metric::LossDown), Some(250_000));
+    assert_eq!(bench.told(0, Metric::RttClient), Some(30_000));
+    bench.measure.quic_path(30_000, 0, 0, bench.start);
+    assert_eq!(bench.told(0, Metric::LossDown), Some(250_000), "nothing was sent");
+}
+
+#[test]
+fn voice_is_rated_by_its_codec_and_video_alone_not_at_all() {
+    let rated = |voice| {
+        let mut bench = Bench::new();
+        bench.measure.voice = voice;
+        bench.report(0, &[(VOICE, 8, 0)]);
+        bench.told(0, Metric::RFactor)
+    };
+    assert!(rated(Some(quality::Codec::Opus)) > rated(Some(quality::Codec::G729)));
+    assert_eq!(rated(None), None);
+}

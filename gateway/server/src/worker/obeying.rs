@@ -1,0 +1,135 @@
+//! What control told: sessions come and go, legs are attached, plans change.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use evenkeel_core::Hop;
+use evenkeel_media::trunk::Tag;
+
+use super::command::{Command, Install, Leg, Report};
+use super::session::{Loan, Session};
+use super::source::{Source, watch};
+use super::ways::Side;
+use super::{Worker, session};
+use crate::flows::{Home, Key};
+
+impl Worker {
+    pub(super) fn take_commands(&mut self, now: Instant) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command, now);
+        }
+        // What waited for a leg goes before what is read from now on.
+        self.send_waiting(now);
+    }
+
+    fn obey(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Install(install) => self.install(*install, now),
+            Command::Attach { home, hop, leg } => {
+                if let Some(session) = session(&mut self.sessions, home) {
+                    attach(session, &mut self.tags, hop, leg);
+                }
+            }
+            Command::Detach { home, hop } => {
+                let leg = session(&mut self.sessions, home).and_then(|session| session.detach(hop));
+                if let Some(Leg::Trunk(tag)) = leg {
+                    self.tags.remove(&tag);
+                }
+            }
+            Command::Plan { home, plan } => {
+                self.with(home, now, |session, loan| session.set_plan(plan, loan));
+            }
+            Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
+            Command::Remove { home } => self.remove(home, now),
+            Command::Sign { node, message } => self.ways.sign(node, &message),
+            Command::Stop => self.stopped = true,
+        }
+    }
+
+    fn with(&mut self, home: Home, now: Instant, act: impl FnOnce(&mut Session, &mut Loan<'_>)) {
+        if let Some(session) = session(&mut self.sessions, home) {
+            act(session, &mut Loan { ways: &mut self.ways, board: &self.board, now });
+        }
+    }
+
+    fn install(&mut self, install: Install, now: Instant) {
+        let slot = install.home.slot;
+        for side in [Side::Rtp, Side::Rtcp] {
+            let fd = install.ports.as_ref().and_then(|ports| ports.fd(side));
+            if let Some(fd) = fd
+                && let Err(error) = watch(&self.epoll, fd, Source::Port(slot, side))
+            {
+                tracing::warn!(%error, session = %install.session, "a session's port cannot be watched");
+            }
+        }
+        let place = slot as usize;
+        if self.sessions.len() <= place {
+            self.sessions.resize_with(place + 1, || None);
+        }
+        self.sessions[place] = Some(Box::new(Session::new(install, now)));
+    }
+
+    fn remove(&mut self, home: Home, now: Instant) {
+        if session(&mut self.sessions, home).is_none() {
+            return;
+        }
+        let Some(mut session) = self.sessions[home.slot as usize].take() else {
+            return;
+        };
+        for (_, leg) in session.legs() {
+            if let Leg::Trunk(tag) = leg {
+                self.tags.remove(tag);
+            }
+        }
+        for &(listener, address) in session.learned() {
+            self.flows.remove(&Key::Udp { listener, address }, home);
+        }
+        if let Some(ports) = &mut session.ports {
+            ports.flush(&self.ways.stamps, now);
+        }
+        session.tell_shed(&self.ways);
+        self.ways.report(Report::Removed { session: session.id, totals: session.final_totals() });
+    }
+}
+
+/// The session is open at the hop by this leg, and by no other any more.
+fn attach(session: &mut Session, tags: &mut HashMap<Tag, (Home, Hop)>, hop: Hop, leg: Leg) {
+    if let Some(Leg::Trunk(tag)) = session.attach(hop, leg) {
+        tags.remove(&tag);
+    }
+    if let Leg::Trunk(tag) = leg {
+        tags.insert(tag, (session.home, hop));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::{Incarnation, NodeId, Srtp};
+
+    use super::*;
+    use crate::worker::Client;
+
+    #[test]
+    fn a_leg_that_takes_anothers_place_leaves_no_tag_of_it() {
+        let install = session::tests::install(Client::Stun, Srtp::Plain, 3);
+        let (home, mut tags) = (install.home, HashMap::new());
+        let mut session = Session::new(install, Instant::now());
+        let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+        attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(1)));
+        attach(&mut session, &mut tags, hop(1), Leg::Trunk(Tag(2)));
+        attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(3)));
+        assert_eq!(tags, HashMap::from([(Tag(2), (home, hop(1))), (Tag(3), (home, hop(0)))]));
+        attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(3)));
+        assert!(tags.contains_key(&Tag(3)), "the same once more");
+    }
+
+    #[test]
+    fn a_slot_that_is_used_again_is_another_home() {
+        let install = session::tests::install(Client::Stun, Srtp::Plain, 0);
+        let home = install.home;
+        let mut sessions = [Some(Box::new(Session::new(install, Instant::now())))];
+        assert!(session(&mut sessions, home).is_some());
+        let before = Home { generation: home.generation - 1, ..home };
+        assert!(session(&mut sessions, before).is_none());
+    }
+}
