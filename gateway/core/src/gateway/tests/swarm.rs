@@ -124,7 +124,7 @@ impl Swarm {
         let sessions: Vec<SessionId> = world.gateway.sessions.keys().copied().collect();
         let session = rng.choice(&sessions).copied();
         let room = rng.u32(0..6).to_string();
-        match rng.u8(0..24) {
+        match rng.u8(0..25) {
             0..5 => {
                 let scenario = if rng.u8(0..5) == 0 { "stream" } else { "call" };
                 let bitrate = rng.bool().then(|| rng.u32(1..300));
@@ -192,6 +192,7 @@ impl Swarm {
                 let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
                 world.gateway.handle_policy_changed(&policy, world.now);
             }
+            24 => world.gateway.handle_willing(node, rng.bool(), world.now),
             19 => {
                 if !world.held.is_empty() {
                     let ask = world.held.swap_remove(rng.usize(0..world.held.len()));
