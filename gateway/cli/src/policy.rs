@@ -131,8 +131,8 @@ fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
         println!("{rollout}");
     }
     match (text(rollout, "outcome"), json) {
-        ("activated" | "rolled-back", true) => Ok(()),
-        (outcome @ ("activated" | "rolled-back"), false) => {
+        ("activated" | "unchanged" | "rolled-back", true) => Ok(()),
+        (outcome @ ("activated" | "unchanged" | "rolled-back"), false) => {
             println!(
                 "{}: {outcome}, revision {} answers now",
                 text(rollout, "policy"),

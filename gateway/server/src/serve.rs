@@ -10,10 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::api::{self, Names};
-use crate::control::{Handle, Happened, Rollout, RolloutOutcome, Told};
+use crate::control::{Handle, Happened, Told};
 use crate::run;
 use crate::settings::{Invalid, Plugin, Settings};
-use crate::telemetry;
 use crate::telemetry::registry::{Attribute, Count};
 use crate::telemetry::{Caller, Moment, Recorder, Telemetry};
 
@@ -206,26 +205,9 @@ fn record(recorder: &mut Recorder, told: &Told, trust: crate::settings::Tracepar
             });
             recorder.handle_event(event, caller.as_ref(), at);
         }
-        Happened::Rollout(rollout) => recorder.handle_rollout(&rolled(rollout, at.now), at),
+        Happened::Rollout(rollout) => recorder.handle_rollout(rollout, at),
         // Counted by workers; by number it is for those who keep books of single packets.
         Happened::Shed { .. } => {}
-    }
-}
-
-/// As telemetry tells it.
-fn rolled(rollout: &Rollout, now: Instant) -> telemetry::Rollout {
-    telemetry::Rollout {
-        policy: rollout.policy.clone(),
-        revision: rollout.revision.clone(),
-        previous: rollout.previous.clone(),
-        outcome: match rollout.outcome {
-            RolloutOutcome::Activated => telemetry::RolledOut::Activated,
-            RolloutOutcome::Refused => telemetry::RolledOut::Refused,
-            RolloutOutcome::RolledBack => telemetry::RolledOut::RolledBack,
-        },
-        reason: rollout.reason.as_deref().map(str::to_owned),
-        started: now.checked_sub(rollout.activate).unwrap_or(now),
-        activate: (rollout.outcome != RolloutOutcome::Refused).then_some(rollout.activate),
     }
 }
 

@@ -14,9 +14,10 @@ use evenkeel_core::{
     AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
     NodeId, Note, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Witness,
 };
+use evenkeel_server::control::{Rollout, RolloutOutcome};
 use evenkeel_server::settings::{Settings, Traceparent};
 use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
-use evenkeel_server::telemetry::{Caller, Moment, Recorder, RolledOut, Rollout, Telemetry};
+use evenkeel_server::telemetry::{Caller, Moment, Recorder, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
 use receiver::Receiver;
@@ -326,10 +327,10 @@ fn with_a_share_of_none_only_the_usual_is_left_out() {
         policy: policy(Hook::Routing),
         revision: Some(Arc::from("0123456789ab")),
         previous: Some(Arc::from("ba9876543210")),
-        outcome: RolledOut::RolledBack,
-        reason: Some("traps".to_owned()),
-        started: Instant::now(),
-        activate: Some(Duration::from_micros(40)),
+        outcome: RolloutOutcome::RolledBack,
+        reason: Some("traps".into()),
+        arrived: Instant::now().checked_sub(Duration::from_millis(50)).unwrap(),
+        activate: Duration::from_micros(40),
     };
     recorder.handle_rollout(&rollout, Moment::now());
     assert!(telemetry.flush(SOON));

@@ -359,7 +359,9 @@ async fn close_api(State(shared): Api) -> Result<StatusCode, Error> {
 
 fn rolled_out(rollout: Rollout) -> Response {
     let status = match rollout.outcome {
-        RolloutOutcome::Activated | RolloutOutcome::RolledBack => StatusCode::OK,
+        RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::RolledBack => {
+            StatusCode::OK
+        }
         RolloutOutcome::Refused => StatusCode::BAD_REQUEST,
     };
     (status, Json(view::Rollout::from(rollout))).into_response()

@@ -232,6 +232,7 @@ fn rollout(outcome: RolloutOutcome) -> Rollout {
         revision: None,
         previous: None,
         reason: Some("it imports a clock".into()),
+        arrived: std::time::Instant::now(),
         activate: Duration::from_micros(900),
     }
 }

@@ -238,6 +238,8 @@ pub(super) struct Policy {
     origin: Box<str>,
     calls: u64,
     faults: u64,
+    /// What the last call failed of; null: it was answered.
+    failing: Option<String>,
 }
 
 impl From<control::PolicyView> for Policy {
@@ -250,6 +252,7 @@ impl From<control::PolicyView> for Policy {
             origin: policy.origin,
             calls: policy.calls,
             faults: policy.faults,
+            failing: policy.failing.map(|fault| fault.to_string()),
         }
     }
 }

@@ -52,50 +52,20 @@ impl Control {
                 let _ = reply.send(self.status(now));
             }
             Request::Push { policy, bytes, settings, reply } => {
-                let settings = settings.or_else(|| self.settings_of(&policy)).unwrap_or_default();
-                let source = Source { bytes, settings, origin: "pushed".into(), seed: self.seed() };
-                self.roll_out(&policy, source, Some(reply));
+                let (origin, seed) = ("pushed".into(), self.seed());
+                let source = Source { bytes, settings, origin, seed, arrived: now };
+                self.roll_out(&policy, source, reply);
             }
-            Request::RollOut { policy, source, reply } => {
-                self.roll_out(&policy, *source, Some(reply));
-            }
+            Request::RollOut { policy, source, reply } => self.roll_out(&policy, *source, reply),
             Request::Rollback { policy, reply } => self.roll_back(&policy, reply),
             Request::Stop { policy, reply } => {
-                let known = self.policies.names().contains(&policy);
-                self.policies.stop(&policy);
-                let unknown = || Failed::Policy(format!("there is no policy {policy}").into());
-                let _ = reply.send(known.then_some(()).ok_or_else(unknown));
+                let _ = reply.send(self.policies.stop(&policy));
             }
             Request::Shutdown { within, done } => {
                 self.shutting_down.push(done);
                 self.gateway.handle_shutdown(now + within);
             }
         }
-    }
-
-    fn roll_back(
-        &mut self,
-        policy: &evenkeel_core::PolicyName,
-        reply: tokio::sync::oneshot::Sender<Result<super::Rollout, Failed>>,
-    ) {
-        let (done, rolled) = tokio::sync::oneshot::channel();
-        if !self.policies.roll_back(policy, done) {
-            let _ = reply
-                .send(Err(Failed::Policy(format!("the policy {policy} is not running").into())));
-            return;
-        }
-        tokio::task::spawn_local(async move {
-            let outcome = match rolled.await {
-                Ok(outcome) => outcome.map_err(|reason| Failed::Policy(reason.into())),
-                Err(_) => Err(Failed::Unavailable),
-            };
-            let _ = reply.send(outcome);
-        });
-    }
-
-    fn settings_of(&self, policy: &evenkeel_core::PolicyName) -> Option<serde_json::Value> {
-        let set = self.settings.sets.iter().find(|set| set.name == policy.set)?;
-        Some(set.binding(policy.hook)?.settings.clone())
     }
 
     fn session_views(&self, now: Instant) -> Vec<SessionView> {

@@ -16,6 +16,7 @@ use super::homes::Homes;
 use super::knock::Knocks;
 use super::offering::Pending;
 use super::prober::{Probed, Prober};
+use super::rollout::Rolling;
 use super::telling::Closing;
 use super::words::Told;
 use crate::policy::{Policies, Word};
@@ -55,6 +56,7 @@ pub(super) struct Control {
     pub(super) drivers: Drivers,
     pub(super) probers: Vec<Option<Prober>>,
     pub(super) policies: Policies,
+    pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
     pub(super) quic_counters: Option<Arc<crate::quic::Counters>>,
     pub(super) started: Instant,
@@ -98,6 +100,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         drivers: parts.drivers,
         probers,
         policies: parts.policies,
+        rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
         quic_counters: parts.quic_counters,
         started: parts.started,

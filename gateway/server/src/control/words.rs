@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
-    Decider, Event, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media, NodeId,
-    PolicyName, Refused, RoomId, SessionId,
+    Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media,
+    NodeId, PolicyName, Refused, RoomId, SessionId,
 };
 
 use crate::worker::{ShedRun, Totals};
@@ -196,6 +196,8 @@ pub struct PolicyView {
     pub calls: u64,
     /// Faults so far.
     pub faults: u64,
+    /// What its last call failed of; none where it was answered.
+    pub failing: Option<Fault>,
 }
 
 /// How replacing a policy went.
@@ -205,12 +207,14 @@ pub struct Rollout {
     pub policy: PolicyName,
     /// What became of it.
     pub outcome: RolloutOutcome,
-    /// The revision in question.
+    /// The revision that answers now; where it was refused, the one that does not, if it came far enough to have a name.
     pub revision: Option<Arc<str>>,
     /// The revision that stood before.
     pub previous: Option<Arc<str>>,
     /// Why, where it was refused or rolled back.
     pub reason: Option<Box<str>>,
+    /// When somebody asked for it, or the revision failed once too often.
+    pub arrived: Instant,
     /// From the decision to the first question it would answer.
     pub activate: Duration,
 }
@@ -220,6 +224,8 @@ pub struct Rollout {
 pub enum RolloutOutcome {
     /// It answers now.
     Activated,
+    /// It answered before: the same plugin with the same settings.
+    Unchanged,
     /// It never answered; the one before stands.
     Refused,
     /// It answered, failed, and the one before is back.
@@ -231,6 +237,7 @@ impl RolloutOutcome {
     pub fn name(self) -> &'static str {
         match self {
             RolloutOutcome::Activated => "activated",
+            RolloutOutcome::Unchanged => "unchanged",
             RolloutOutcome::Refused => "refused",
             RolloutOutcome::RolledBack => "rolled-back",
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use evenkeel_core::{Entry, EntryKind, Hook, PolicyName};
 use tokio::sync::mpsc;
@@ -17,7 +18,7 @@ pub(super) fn policies(
     core: &evenkeel_core::Settings,
     words: mpsc::Sender<policy::Word>,
 ) -> Result<Policies, Failure> {
-    let mut policies = Policies::new(catalog(core), words);
+    let mut policies = Policies::new(catalog(core), &core.limits, words);
     for set in &settings.sets {
         for hook in Hook::ALL {
             let Some(binding) = set.binding(hook) else {
@@ -56,7 +57,7 @@ pub(crate) fn try_binding(
         engine,
         &component,
         binding.hook,
-        source.settings,
+        source.settings.unwrap_or_default(),
         catalog,
         source.seed,
     )
@@ -83,7 +84,8 @@ pub(crate) fn source(plugin: &Plugin, settings: serde_json::Value) -> Result<Sou
             (bytes, path.display().to_string())
         }
     };
-    Ok(Source { bytes, settings, origin: origin.into(), seed: fastrand::u64(..) })
+    let (settings, seed) = (Some(settings), fastrand::u64(..));
+    Ok(Source { bytes, settings, origin: origin.into(), seed, arrived: Instant::now() })
 }
 
 /// Everything that questions speak of by number, with its name.

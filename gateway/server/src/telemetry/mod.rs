@@ -10,7 +10,6 @@ mod otlp;
 mod queue;
 mod recorder;
 pub mod registry;
-mod rollout;
 mod sampler;
 mod spans;
 
@@ -31,7 +30,6 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use caller::Caller;
 pub use instruments::{Instruments, Labels, Prometheus};
 pub use recorder::Recorder;
-pub use rollout::{RolledOut, Rollout};
 pub use spans::Moment;
 
 use crate::settings::Settings;

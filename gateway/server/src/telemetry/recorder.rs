@@ -14,8 +14,8 @@ use super::caller::Caller;
 use super::instruments::Instruments;
 use super::nodes::Nodes;
 use super::registry::{Attribute, Count, Level, Time};
-use super::rollout::{RolledOut, Rollout};
 use super::spans::{Decision, Moment, Opened, Spans, Subject, decider, refusal};
+use crate::control::{Rollout, RolloutOutcome};
 
 /// Hears of everything worth knowing. One per gateway; owned by whoever drains the core.
 #[derive(Debug)]
@@ -161,14 +161,15 @@ impl Recorder {
         let Rollout { policy, revision, outcome, reason, activate, .. } = rollout;
         let revision = revision.as_deref();
         match outcome {
-            RolledOut::Activated => info!(%policy, revision, ?activate, "revision activated"),
-            RolledOut::Refused => warn!(%policy, revision, reason, "revision refused"),
-            RolledOut::RolledBack => warn!(%policy, revision, reason, "revision rolled back"),
+            RolloutOutcome::Activated => info!(%policy, revision, ?activate, "revision activated"),
+            RolloutOutcome::Unchanged => info!(%policy, revision, "revision answered before"),
+            RolloutOutcome::Refused => warn!(%policy, revision, reason, "revision refused"),
+            RolloutOutcome::RolledBack => warn!(%policy, revision, reason, "revision rolled back"),
         }
         let policy = policy.to_string();
         let labels = [(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
         self.instruments.count(Count::PolicyRollouts, 1, &labels);
-        if let Some(activate) = activate {
+        if matches!(outcome, RolloutOutcome::Activated | RolloutOutcome::RolledBack) {
             self.instruments.time(Time::PolicyActivate, *activate, &labels[..1]);
         }
         if let Some(spans) = &self.spans {

@@ -16,8 +16,8 @@ use opentelemetry_sdk::trace::SdkTracer;
 use super::caller::Caller;
 use super::nodes::Nodes;
 use super::registry::{Attribute, Span};
-use super::rollout::Rollout;
 use super::sampler::WELL;
+use crate::control::Rollout;
 
 /// Sessions whose span can be linked to; about 1 MiB. Later ones are counted as left out.
 const LINKABLE_MAX: usize = 10_000;
@@ -306,12 +306,12 @@ impl Spans {
             attributes.extend(revision.as_ref().map(|name| is(attribute, Arc::clone(name))));
         }
         let reason = rollout.reason.as_ref();
-        attributes.extend(reason.map(|reason| is(Attribute::Reason, reason.clone())));
-        let start = at.wall_of(rollout.started);
+        attributes.extend(reason.map(|reason| is(Attribute::Reason, reason.to_string())));
+        let start = at.wall_of(rollout.arrived);
         let mut span = builder(Span::PolicyRollout, SpanKind::Internal, start, attributes)
             .start_with_context(&self.tracer, &Context::new());
         if let Some(reason) = reason {
-            span.set_status(Status::error(reason.clone()));
+            span.set_status(Status::error(reason.to_string()));
         }
         span.end_with_timestamp(at.wall);
     }

@@ -120,11 +120,12 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         origin: "embedded".into(),
         calls: 7,
         faults: 1,
+        failing: Some(evenkeel_core::Fault::Trap("unreachable".into())),
     };
     reply.send(vec![policy]).unwrap();
     let right = json!({"policies": [{
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
-        "previous": null, "origin": "embedded", "calls": 7, "faults": 1,
+        "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "failing": "trap: unreachable",
     }]});
     assert_eq!(asking.answer().1, right);
 }
