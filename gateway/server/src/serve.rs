@@ -1,5 +1,7 @@
 //! A gateway as a process: started, told of by telemetry, reloaded, shut down.
 
+mod follow;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,20 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::broadcast::error::RecvError;
 
 use crate::api::{self, Names};
-use crate::control::{Handle, Happened, Told};
+use crate::control::Handle;
 use crate::run;
 use crate::settings::{Invalid, Plugin, Settings};
-use crate::telemetry::registry::{Attribute, Count};
-use crate::telemetry::{Caller, Moment, Recorder, Telemetry};
+use crate::telemetry::Telemetry;
+use follow::{Counters, Follower};
 
 /// How long what telemetry still holds may take to leave at the end.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// How often what workers count is read.
-const COUNTERS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why the process ended.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +97,9 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     let telemetry = Telemetry::start(&settings, &instance())
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
-    let gateway = run::start(&settings)?;
+    let mut gateway = run::start(&settings)?;
+    let trust = settings.admin.traceparent;
+    let mut follower = Follower::new(gateway.events(), &telemetry, trust);
     let handle = gateway.handle.clone();
     let prometheus = telemetry.prometheus();
     let api = api::start(
@@ -117,7 +117,8 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     started(&listening);
     let within = settings.gateway.drain_within;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(attend(place, settings, &handle, &telemetry, within))?;
+    runtime.block_on(attend(place, settings, &handle, &telemetry, &mut follower, within))?;
+    follower.finish();
     gateway.join();
     telemetry.flush(FAREWELL);
     api.shut_down();
@@ -145,16 +146,16 @@ async fn attend(
     settings: Arc<Settings>,
     handle: &Handle,
     telemetry: &Telemetry,
+    follower: &mut Follower,
     within: Duration,
 ) -> std::io::Result<()> {
-    let trust = settings.admin.traceparent;
-    let told = follow(handle.clone(), telemetry.recorder(), trust);
-    let counters = read_counters(handle.clone(), telemetry);
+    let mut counters = Counters::new(handle.clone(), telemetry.instruments());
+    counters.begin().await;
     let reloads = reload(place, settings, handle.clone());
     let ended = end(handle, within);
     tokio::select! {
-        () = told => Ok(()),
-        () = counters => Ok(()),
+        () = follower.follow() => Ok(()),
+        () = counters.follow() => Ok(()),
         result = reloads => result,
         result = ended => result,
     }
@@ -180,61 +181,6 @@ async fn end(handle: &Handle, within: Duration) -> std::io::Result<()> {
         _ = interrupt.recv() => { let _ = handle.shut_down(Duration::ZERO).await; }
     }
     Ok(())
-}
-
-/// Every event becomes metrics, spans and log lines.
-async fn follow(handle: Handle, mut recorder: Recorder, trust: crate::settings::Traceparent) {
-    let mut events = handle.events();
-    loop {
-        match events.recv().await {
-            Ok(told) => record(&mut recorder, &told, trust),
-            Err(RecvError::Lagged(missed)) => {
-                tracing::warn!(missed, "telemetry fell behind and missed events");
-            }
-            Err(RecvError::Closed) => return,
-        }
-    }
-}
-
-fn record(recorder: &mut Recorder, told: &Told, trust: crate::settings::Traceparent) {
-    let at = Moment::now();
-    match &told.event {
-        Happened::Core(event) => {
-            let caller = told.caller.as_ref().map(|caller| {
-                Caller::new(caller.arrived, caller.traceparent.as_deref(), None, trust)
-            });
-            recorder.handle_event(event, caller.as_ref(), at);
-        }
-        Happened::Rollout(rollout) => recorder.handle_rollout(rollout, at),
-        // Counted by workers; by number it is for those who keep books of single packets.
-        Happened::Shed { .. } => {}
-    }
-}
-
-/// What workers count becomes metrics: what came since the last look.
-async fn read_counters(handle: Handle, telemetry: &Telemetry) {
-    let instruments = telemetry.instruments();
-    let mut every = tokio::time::interval(COUNTERS_EVERY);
-    let mut before: BTreeMap<(Count, &'static str), u64> = BTreeMap::new();
-    loop {
-        every.tick().await;
-        let Ok(status) = handle.status().await else {
-            return;
-        };
-        let mut add = |count, attribute, value: &'static str, total: u64| {
-            let last = before.insert((count, value), total).unwrap_or(0);
-            instruments.count(count, total.saturating_sub(last), &[(attribute, value)]);
-        };
-        add(Count::Packets, Attribute::Direction, "up", status.packets_to_node);
-        add(Count::Packets, Attribute::Direction, "down", status.packets_to_client);
-        add(Count::Bytes, Attribute::Direction, "up", status.bytes_to_node);
-        add(Count::Bytes, Attribute::Direction, "down", status.bytes_to_client);
-        add(Count::KeyFrameRequests, Attribute::Direction, "up", status.key_frames_to_node);
-        add(Count::KeyFrameRequests, Attribute::Direction, "down", status.key_frames_to_client);
-        for (reason, dropped) in status.drops {
-            add(Count::PacketsDropped, Attribute::Reason, reason, dropped);
-        }
-    }
 }
 
 /// Rolls out what changed in the policies' files, on SIGHUP and whenever a file changes.

@@ -199,11 +199,10 @@ async fn sessions(
 
 async fn session(State(shared): Api, Path(id): Path<String>) -> Result<Json<view::Session>, Error> {
     let session = session_id(&id)?;
-    let all = shared.ask(&id, shared.handle.sessions()).await?;
-    let found = all.iter().find(|view| view.session == session);
+    let found = shared.ask(&id, shared.handle.session(session)).await?;
     let none = Failed::Impossible(Impossible::NoSuchSession);
     let found = found.ok_or_else(|| refusal::word(none, &id, &shared.names))?;
-    Ok(Json(view::Session::of(found, &shared.names)))
+    Ok(Json(view::Session::of(&found, &shared.names)))
 }
 
 async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode, Error> {

@@ -8,7 +8,7 @@ use evenkeel_core::{Ingress, Measures, Metric};
 use evenkeel_media::roq;
 use serde::Serialize;
 
-use super::names::{Names, decider};
+use super::names::Names;
 use crate::control::{self, Reached, Wanted};
 use crate::worker::Totals;
 
@@ -78,8 +78,8 @@ impl Opened {
             quic,
             route: names.route(&opened.route),
             decided_by: BTreeMap::from([
-                ("admission", decider(&opened.admitted_by)),
-                ("routing", decider(&opened.routed_by)),
+                ("admission", opened.admitted_by.to_string()),
+                ("routing", opened.routed_by.to_string()),
             ]),
         }
     }
@@ -190,7 +190,7 @@ impl Room {
             sessions: room.sessions.iter().map(ToString::to_string).collect(),
             route: names.route(&room.route),
             hop: room.hop.map(|hop| names.hop(hop)),
-            placed_by: decider(&room.placed_by),
+            placed_by: room.placed_by.to_string(),
         }
     }
 }

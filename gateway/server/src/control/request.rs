@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use evenkeel_core::SessionStanding;
+
 use super::handle::Request;
 use super::thread::Control;
 use super::words::{Failed, NodeView, SessionView, Status};
@@ -37,7 +39,12 @@ impl Control {
                 let _ = reply.send(drained);
             }
             Request::Sessions(reply) => {
-                let _ = reply.send(self.session_views(now));
+                let all = self.gateway.sessions(now).map(|standing| self.session_view(standing));
+                let _ = reply.send(all.collect());
+            }
+            Request::Session(session, reply) => {
+                let standing = self.gateway.session(session, now);
+                let _ = reply.send(standing.map(|standing| self.session_view(standing)));
             }
             Request::Rooms(reply) => {
                 let _ = reply.send(self.gateway.rooms().collect());
@@ -68,26 +75,20 @@ impl Control {
         }
     }
 
-    fn session_views(&self, now: Instant) -> Vec<SessionView> {
-        self.gateway
-            .sessions(now)
-            .map(|standing| SessionView {
-                session: standing.session,
-                room: standing.room,
-                scenario: standing.scenario,
-                ingress: standing.ingress,
-                hop: standing.hop,
-                rung: standing.plan.rung(),
-                cap_kbps: standing.plan.cap_kbps,
-                measures: standing.measures,
-                totals: self
-                    .homes
-                    .get(standing.session)
-                    .map(|resident| resident.totals)
-                    .unwrap_or_default(),
-                age: standing.age,
-            })
-            .collect()
+    fn session_view(&self, standing: SessionStanding) -> SessionView {
+        let resident = self.homes.get(standing.session);
+        SessionView {
+            session: standing.session,
+            room: standing.room,
+            scenario: standing.scenario,
+            ingress: standing.ingress,
+            hop: standing.hop,
+            rung: standing.plan.rung(),
+            cap_kbps: standing.plan.cap_kbps,
+            measures: standing.measures,
+            totals: resident.map(|resident| resident.totals).unwrap_or_default(),
+            age: standing.age,
+        }
     }
 
     fn node_views(&self) -> Vec<NodeView> {
@@ -121,8 +122,8 @@ impl Control {
         Status {
             region: (*self.settings.gateway.region).into(),
             up: now.saturating_duration_since(self.started),
-            sessions: self.gateway.sessions(now).count(),
-            rooms: self.gateway.rooms().count(),
+            sessions: self.gateway.live(),
+            rooms: self.gateway.standing_rooms(),
             admitting: self.gateway.is_admitting(),
             packets_to_node: packets(Way::ToNode),
             packets_to_client: packets(Way::ToClient),

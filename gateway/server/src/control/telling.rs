@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::Event;
 
 use super::thread::Control;
-use super::words::{Happened, Rollout, Told};
+use super::words::{Caller, Happened, Rollout, Told, Wanted};
 use crate::worker::Totals;
 
 /// A worker tells what a session carried with its next pass; after this it is not waited for.
@@ -49,15 +49,35 @@ impl Control {
     }
 
     pub(super) fn tell(&self, event: Event, totals: Option<Totals>) {
-        let caller = match &event {
+        let (event, caller) = match event {
             Event::Opened { session, .. } => {
-                self.homes.get(*session).and_then(|resident| resident.caller.clone())
+                let resident = self.homes.get(session);
+                (Happened::Core(event), resident.and_then(|resident| resident.caller.clone()))
             }
-            _ => None,
+            Event::Refused { offer, ref scenario, .. } => match self.offers.get(&offer) {
+                Some(pending) => {
+                    let homeless = pending.homeless.map(|homeless| Happened::TurnedAway {
+                        scenario: scenario.clone(),
+                        reason: homeless.name(),
+                    });
+                    let caller = Caller::of(&pending.wanted, pending.arrived);
+                    (homeless.unwrap_or(Happened::Core(event)), Some(caller))
+                }
+                None => (Happened::Core(event), None),
+            },
+            event => (Happened::Core(event), None),
         };
-        let told = Told { at: SystemTime::now(), event: Happened::Core(event), totals, caller };
+        let told = Told { at: SystemTime::now(), event, totals, caller };
         // Nobody listens, perhaps; that is no failure.
         let _ = self.events.send(Arc::new(told));
+    }
+
+    /// An offer that the core never saw.
+    pub(super) fn tell_turned_away(&self, wanted: &Wanted, reason: &'static str, arrived: Instant) {
+        let event = Happened::TurnedAway { scenario: wanted.scenario.clone(), reason };
+        let caller = Some(Caller::of(wanted, arrived));
+        let _ =
+            self.events.send(Arc::new(Told { at: SystemTime::now(), event, totals: None, caller }));
     }
 
     pub(super) fn tell_rollout(&self, rollout: Rollout) {

@@ -100,7 +100,7 @@ pub struct Told {
     pub event: Happened,
     /// With [`Event::Closed`]: what the session carried.
     pub totals: Option<Totals>,
-    /// With [`Event::Opened`]: who asked for it, as far as tracing is concerned.
+    /// With [`Event::Opened`], [`Event::Refused`] and [`Happened::TurnedAway`]: who asked for it, as far as tracing is concerned.
     pub caller: Option<Caller>,
 }
 
@@ -113,11 +113,24 @@ pub struct Caller {
     pub traceparent: Option<Box<str>>,
 }
 
+impl Caller {
+    pub(crate) fn of(wanted: &Wanted, arrived: Instant) -> Caller {
+        Caller { arrived, traceparent: wanted.traceparent.clone() }
+    }
+}
+
 /// What happened: in the core, or to a policy.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Happened {
     /// The core says so.
     Core(Event),
+    /// An offer was refused for want of a way in, or of a node it names.
+    TurnedAway {
+        /// Its scenario, as the client named it.
+        scenario: Arc<str>,
+        /// Why: `no-listener`, `address-taken`, `no-resources` or `unknown-node`.
+        reason: &'static str,
+    },
     /// A revision was activated, refused or rolled back.
     Rollout(Rollout),
     /// A rung kept packets from a session's client, by number.
