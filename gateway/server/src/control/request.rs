@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_core::SessionStanding;
+use evenkeel_core::{Impossible, SessionStanding};
 
 use super::handle::Request;
 use super::thread::Control;
@@ -22,21 +22,17 @@ impl Control {
             }
             Request::Move { room, node, reply } => {
                 let moved = match self.node_named(&node) {
-                    Some(node) => {
-                        self.gateway.handle_move(&room, node, now).map_err(Failed::Impossible)
-                    }
-                    None => Err(Failed::UnknownNode(node)),
+                    Some(node) => self.gateway.handle_move(&room, node, now),
+                    None => Err(Impossible::NoSuchNode),
                 };
-                let _ = reply.send(moved);
+                let _ = reply.send(moved.map_err(Failed::Impossible));
             }
             Request::Drain { node, draining, reply } => {
                 let drained = match self.node_named(&node) {
-                    Some(node) => {
-                        self.gateway.handle_drain(node, draining, now).map_err(Failed::Impossible)
-                    }
-                    None => Err(Failed::UnknownNode(node)),
+                    Some(node) => self.gateway.handle_drain(node, draining, now),
+                    None => Err(Impossible::NoSuchNode),
                 };
-                let _ = reply.send(drained);
+                let _ = reply.send(drained.map_err(Failed::Impossible));
             }
             Request::Sessions(reply) => {
                 let all = self.gateway.sessions(now).map(|standing| self.session_view(standing));
@@ -125,6 +121,7 @@ impl Control {
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
             admitting: self.gateway.is_admitting(),
+            policies_failing: self.policies.failing(),
             packets_to_node: packets(Way::ToNode),
             packets_to_client: packets(Way::ToClient),
             bytes_to_node: bytes(Way::ToNode),

@@ -270,6 +270,8 @@ pub struct Status {
     pub rooms: usize,
     /// Whether it admits new sessions.
     pub admitting: bool,
+    /// Policies whose last call failed.
+    pub policies_failing: Vec<PolicyName>,
     /// Packets handed on to nodes.
     pub packets_to_node: u64,
     /// Packets handed on to clients.

@@ -146,6 +146,12 @@ impl Policies {
         running.orders.try_send(order).map_err(|_| Failed::Unavailable)
     }
 
+    /// Those whose last call failed.
+    pub(crate) fn failing(&self) -> Vec<PolicyName> {
+        let failing = self.running.iter().filter(|(_, running)| running.standing.is_failing());
+        failing.map(|(policy, _)| policy.clone()).collect()
+    }
+
     pub(crate) fn views(&self) -> Vec<PolicyView> {
         self.running.values().map(|running| running.standing.view()).collect()
     }

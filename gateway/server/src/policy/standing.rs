@@ -115,6 +115,10 @@ impl Standing {
         self.shown().settings.clone()
     }
 
+    pub(crate) fn is_failing(&self) -> bool {
+        self.shown().failing.is_some()
+    }
+
     pub(crate) fn revision(&self) -> Option<Arc<str>> {
         self.shown().revision.clone()
     }
