@@ -160,7 +160,7 @@ impl Control {
             self.command(home.worker, Command::Remove { home });
         }
         if reason == CloseReason::NotOpened {
-            self.closing.remove(&session);
+            self.closing.take(session);
         }
     }
 

@@ -52,13 +52,17 @@ fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<Told>>) {
 impl Control {
     /// Has a revision prepared; the reply comes when it is decided.
     pub(super) fn roll_out(&mut self, policy: &PolicyName, source: Source, reply: Reply) {
+        // Looked at first, since to ask for the workshop is a word already. Nobody else puts anything in.
+        if self.rollouts.is_full() {
+            let _ = reply.send(Err(Failed::Unavailable));
+            return;
+        }
         let Some(workshop) = self.policies.workshop(policy) else {
             let _ = reply.send(Err(policy::unknown(policy)));
             return;
         };
-        if let Err(full) = self.rollouts.try_send(Rolling { workshop, source, reply }) {
-            let _ = full.into_inner().reply.send(Err(Failed::Unavailable));
-        }
+        // It ends with control, and there is room.
+        let _ = self.rollouts.try_send(Rolling { workshop, source, reply });
     }
 
     pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: Reply) {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, NodeId, OfferId, SessionId, Stamp, WATCH_EVERY};
+use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -17,7 +17,7 @@ use super::knock::Knocks;
 use super::offering::Pending;
 use super::prober::{Probed, Prober};
 use super::rollout::Rolling;
-use super::telling::Closing;
+use super::telling::Closings;
 use super::words::Told;
 use crate::policy::{Policies, Word};
 use crate::settings::Settings;
@@ -64,7 +64,7 @@ pub(super) struct Control {
     pub(super) offers: BTreeMap<OfferId, Pending>,
     pub(super) next_offer: u64,
     /// Sessions that were told to end, and their event waits for what they carried.
-    pub(super) closing: BTreeMap<SessionId, Closing>,
+    pub(super) closing: Closings,
     pub(super) knocks: Knocks,
     pub(super) shutting_down: Vec<oneshot::Sender<()>>,
     pub(super) core_finished: bool,
@@ -107,7 +107,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         random: ring::rand::SystemRandom::new(),
         offers: BTreeMap::new(),
         next_offer: 1,
-        closing: BTreeMap::new(),
+        closing: Closings::default(),
         knocks: Knocks::default(),
         shutting_down: Vec::new(),
         core_finished: false,
@@ -206,8 +206,8 @@ impl Control {
                 self.tell_happened(super::Happened::Shed { session, run });
             }
             Report::Removed { session, totals } => {
-                if let Some(closing) = self.closing.remove(&session) {
-                    self.tell(closing.event, Some(totals));
+                if let Some(closed) = self.closing.take(session) {
+                    self.tell(closed, Some(totals));
                 }
             }
         }

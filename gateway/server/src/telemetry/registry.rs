@@ -177,7 +177,7 @@ metrics! {
     PacketsDropped = "media.packets.dropped", "{packet}", [Reason];
     /// Key frames asked for.
     KeyFrameRequests = "media.key_frame_requests", "{request}", [Direction];
-    /// What the QUIC endpoint counted: `handshakes-failed`, `sent-datagrams`…
+    /// What the QUIC endpoint counted, such as `handshakes-failed` or `sent-datagrams`.
     QuicCounts = "evenkeel.quic.counts", "{event}", [What];
     /// Spans, log lines and collections of metrics that a receiver took.
     TelemetrySent = "evenkeel.telemetry.sent", "{item}", [Signal];
