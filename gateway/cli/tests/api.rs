@@ -1,4 +1,5 @@
 //! Commands that speak with a gateway, each as a process of its own; the test at the gateway's place.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -74,7 +75,7 @@ fn said(output: &Output) -> String {
     out.into_owned()
 }
 
-fn policies(failing: Value) -> Value {
+fn policies(failing: &Value) -> Value {
     json!({"policies": [{
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
         "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "failing": failing,
@@ -89,7 +90,7 @@ fn a_gateway_that_shuts_down_says_so() {
         vec![
             ("GET /v1/status ", status),
             ("GET /v1/nodes ", json!({"nodes": []})),
-            ("GET /v1/policies ", policies(json!("trap: unreachable"))),
+            ("GET /v1/policies ", policies(&json!("trap: unreachable"))),
         ],
     );
     let said = said(&evenkeel(&api.socket, &["status"]));
@@ -99,7 +100,7 @@ fn a_gateway_that_shuts_down_says_so() {
 
 #[test]
 fn where_the_api_is_may_be_said_behind_the_verb() {
-    let api = Api::start("list", vec![("GET /v1/policies ", policies(Value::Null))]);
+    let api = Api::start("list", vec![("GET /v1/policies ", policies(&Value::Null))]);
     let said = said(&evenkeel(&api.socket, &["policy", "list"]));
     assert!(said.contains("call/routing") && !said.contains("failing"), "{said}");
 }

@@ -138,7 +138,7 @@ impl Counters {
         for &(what, counted) in &status.quic_counts {
             match what {
                 "connections" => {
-                    self.instruments.level(Level::QuicConnections, counted as i64, &[])
+                    self.instruments.level(Level::QuicConnections, counted as i64, &[]);
                 }
                 "attached" => self.instruments.level(Level::QuicAttached, counted as i64, &[]),
                 what => self.add(Count::QuicCounts, Attribute::What, what, counted),
