@@ -256,6 +256,7 @@ fn the_span_of_a_refused_offer_begins_with_its_request_and_holds_the_decisions_a
             decided(Hook::Admission, Some(7), Some(3), applied()),
             decided(Hook::Admission, Some(8), Some(4), applied()),
             decided(Hook::Routing, None, Some(4), applied()),
+            decided(Hook::Routing, None, Some(5), applied()),
         ],
     );
     let rejected = Refused::Rejected { retry_after: Duration::from_secs(1) };
@@ -264,13 +265,15 @@ fn the_span_of_a_refused_offer_begins_with_its_request_and_holds_the_decisions_a
     for offer in &offers {
         recorder.handle_event(offer, Some(&caller), Moment::now());
     }
-    recorder.handle_turned_away("call", "no-listener", Some(&caller), Moment::now());
+    let homeless = Some((SessionId(9), RoomId(5)));
+    recorder.handle_turned_away("call", "address-taken", homeless, Some(&caller), Moment::now());
+    recorder.handle_turned_away("call", "no-listener", None, Some(&caller), Moment::now());
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
     check_registered(&spans);
     let opens: Vec<_> = spans.iter().filter(|span| span.name == "session.open").collect();
     let reasons: Vec<_> = opens.iter().map(|open| word(open, Attribute::Reason)).collect();
-    assert_eq!(reasons, ["rejected", "no-node", "no-listener"]);
+    assert_eq!(reasons, ["rejected", "no-node", "address-taken", "no-listener"]);
     let mut children = Vec::new();
     for open in opens {
         assert_eq!(open.links.len(), 1, "to its caller");
@@ -283,7 +286,8 @@ fn the_span_of_a_refused_offer_begins_with_its_request_and_holds_the_decisions_a
     let admitted = ["admission", "policy.decide", "policy.decide", "session.open"];
     assert_eq!(children[0], ["admission", "policy.decide", "session.open"]);
     assert_eq!(children[1], admitted);
-    assert_eq!(children[2], ["session.open"]);
+    assert_eq!(children[2], ["policy.decide", "session.open"]);
+    assert_eq!(children[3], ["session.open"]);
     assert_eq!(counted(&telemetry, "evenkeel_sessions_refused_total", "no-listener"), 1);
 }
 

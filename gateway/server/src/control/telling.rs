@@ -74,11 +74,12 @@ impl Control {
                 let resident = self.homes.get(session);
                 (Happened::Core(event), resident.and_then(|resident| resident.caller.clone()))
             }
-            Event::Refused { offer, ref scenario, .. } => match self.offers.get(&offer) {
+            Event::Refused { offer, session, ref scenario, .. } => match self.offers.get(&offer) {
                 Some(pending) => {
                     let homeless = pending.homeless.map(|homeless| Happened::TurnedAway {
                         scenario: scenario.clone(),
                         reason: homeless.name(),
+                        session,
                     });
                     let caller = Caller::of(&pending.wanted, pending.arrived);
                     (homeless.unwrap_or(Happened::Core(event)), Some(caller))
@@ -94,7 +95,8 @@ impl Control {
 
     /// An offer that the core never saw.
     pub(super) fn tell_turned_away(&self, wanted: &Wanted, reason: &'static str, arrived: Instant) {
-        let event = Happened::TurnedAway { scenario: wanted.scenario.clone(), reason };
+        let scenario = wanted.scenario.clone();
+        let event = Happened::TurnedAway { scenario, reason, session: None };
         let caller = Some(Caller::of(wanted, arrived));
         let _ =
             self.events.send(Arc::new(Told { at: SystemTime::now(), event, totals: None, caller }));

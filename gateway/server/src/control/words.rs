@@ -130,6 +130,8 @@ pub enum Happened {
         scenario: Arc<str>,
         /// Why: `no-listener`, `address-taken`, `no-resources` or `unknown-node`.
         reason: &'static str,
+        /// The session it was to become, and its room, where it came that far.
+        session: Option<(SessionId, RoomId)>,
     },
     /// A revision was activated, refused or rolled back.
     Rollout(Rollout),

@@ -69,8 +69,9 @@ impl Follower {
         });
         match &told.event {
             Happened::Core(event) => self.recorder.handle_event(event, caller.as_ref(), at),
-            Happened::TurnedAway { scenario, reason } => {
-                self.recorder.handle_turned_away(scenario, reason, caller.as_ref(), at);
+            Happened::TurnedAway { scenario, reason, session } => {
+                let caller = caller.as_ref();
+                self.recorder.handle_turned_away(scenario, reason, *session, caller, at);
             }
             Happened::Rollout(rollout) => self.recorder.handle_rollout(rollout, at),
             // Counted by workers; by number it is for those who keep books of single packets.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{
-    Cause, CloseReason, Decider, Event, Fault, Health, Hop, Outcome, PolicyName, SessionId, Witness,
+    Cause, CloseReason, Decider, Event, Fault, Health, Hop, Outcome, PolicyName, RoomId, SessionId,
+    Witness,
 };
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
@@ -222,15 +223,16 @@ impl Recorder {
         }
     }
 
-    /// An offer that came to nothing before it became a session: no listener takes it, say.
+    /// An offer that nobody can come in with: no listener takes it, say.
     pub fn handle_turned_away(
         &mut self,
         scenario: &str,
         word: &'static str,
+        session: Option<(SessionId, RoomId)>,
         caller: Option<&Caller>,
         at: Moment,
     ) {
-        self.refused(&Turned { scenario, word, reason: None, session: None }, caller, at);
+        self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
     }
 
     fn refused(&mut self, turned: &Turned<'_>, caller: Option<&Caller>, at: Moment) {
