@@ -106,7 +106,7 @@ fn rooms_leave_a_node_that_is_drained_and_come_back_to_none() {
     let back = gateway.handle.move_room("room".into(), nodes[here].name.as_str().into());
     assert_eq!(gateway.ask(back), Err(Failed::Impossible(Impossible::NodeUnfit)));
     let nobody = gateway.handle.move_room("room".into(), "nobody".into());
-    assert_eq!(gateway.ask(nobody), Err(Failed::UnknownNode("nobody".into())));
+    assert_eq!(gateway.ask(nobody), Err(Failed::Impossible(Impossible::NoSuchNode)));
     let nowhere = gateway.handle.move_room("nowhere".into(), nodes[there].name.as_str().into());
     assert_eq!(gateway.ask(nowhere), Err(Failed::Impossible(Impossible::NoSuchRoom)));
 }

@@ -1,10 +1,16 @@
 //! Everything that is not needed for packets is dead: they flow, and a node's death is survived.
 
+use std::net::TcpListener;
+
 use evenkeel_core::{Decider, Hook, PolicyName};
 use evenkeel_lab::admin::{Admin, Place};
 use evenkeel_server::api::{self, Names};
+use evenkeel_server::control::Happened;
+use evenkeel_server::telemetry::{Moment, Telemetry};
 
-use crate::harness::{Node, Phone, World, continuous, declared, offer, talk, udp_of};
+use crate::harness::{
+    Node, PATIENCE, Phone, World, continuous, declared, offer, talk, udp_of, wait_until,
+};
 
 #[test]
 fn packets_flow_and_survive_a_node_without_api_telemetry_and_plugins() {
@@ -48,4 +54,39 @@ fn packets_flow_and_survive_a_node_without_api_telemetry_and_plugins() {
     assert_eq!((&opened.routed_by, &opened.admitted_by), (&Decider::Native, &Decider::Native));
     bob.dial(udp_of(&opened));
     talk(&mut [&mut bob], "he hears himself", |phones| phones[0].heard.len() >= 5);
+}
+
+#[test]
+fn a_node_dies_while_nobody_receives_telemetry() {
+    let mut nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
+    let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut world = World::of(&nodes.each_ref()).routed();
+    let address = receiver.local_addr().unwrap();
+    world.limits += &format!("[telemetry]\notlp = \"http://{address}\"\n");
+    let gateway = world.start();
+    let telemetry = Telemetry::start(&gateway.settings, "test").unwrap();
+    let (mut recorder, mut events) = (telemetry.recorder(), gateway.handle.events());
+    std::thread::spawn(move || {
+        while let Ok(told) = events.blocking_recv() {
+            if let Happened::Core(event) = &told.event {
+                recorder.handle_event(event, None, Moment::now());
+            }
+        }
+    });
+    let mut ann = Phone::new(1);
+    let opened = gateway.open(offer("room", declared(&ann)));
+    ann.dial(udp_of(&opened));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+
+    drop(receiver);
+    nodes[opened.route[0].node.0 as usize].kill();
+    let second = nodes[opened.route[1].node.0 as usize].number();
+    talk(&mut [&mut ann], "she goes on by the second hop", |phones| {
+        phones[0].heard.iter().filter(|heard| heard.mark.node == second).count() >= 20
+    });
+    continuous(&ann.heard);
+    let text = telemetry.prometheus();
+    wait_until("its death is counted", || text.render().contains("evenkeel_node_deaths_total"));
+    assert!(telemetry.flush(PATIENCE), "what nobody takes is given up");
+    assert!(text.render().contains("evenkeel_telemetry_dropped_total"));
 }

@@ -15,6 +15,11 @@ fn push(gateway: &Gateway, bytes: Vec<u8>) -> Rollout {
     gateway.ask(gateway.handle.push_policy(routing(), bytes, None)).unwrap()
 }
 
+fn shipped_bytes(name: &str) -> Vec<u8> {
+    let shipped = evenkeel_host::shipped().iter().find(|shipped| shipped.name == name);
+    shipped.unwrap().bytes.to_vec()
+}
+
 /// The revision that answers now.
 fn standing(gateway: &Gateway) -> std::sync::Arc<str> {
     let views = gateway.ask(gateway.handle.policies()).unwrap();
@@ -72,6 +77,12 @@ fn a_pushed_revision_answers_and_the_one_before_comes_back_by_command() {
         (rollout.revision.as_ref(), rollout.previous.as_ref()),
         (Some(&shipped), Some(&pushed))
     );
+    // The same bytes: their settings are those in force, which are not those of the file's defaults.
+    let again = push(&gateway, shipped_bytes("route-nearest"));
+    assert_eq!(
+        (again.outcome, again.revision.as_ref()),
+        (RolloutOutcome::Unchanged, Some(&shipped))
+    );
     let near = placed_by(&gateway, &shipped, 40..70);
     assert_ne!(near.route[0].node.0, 2);
     let nothing = gateway.ask(gateway.handle.rollback_policy(routing()));
@@ -90,7 +101,7 @@ fn a_pushed_revision_answers_and_the_one_before_comes_back_by_command() {
             gateway
                 .happened(|told| match &told.event {
                     Happened::Rollout(rollout) => (rollout.outcome == *wanted).then_some(()),
-                    Happened::Core(_) | Happened::Shed { .. } => None,
+                    Happened::Core(_) | Happened::Shed { .. } | Happened::TurnedAway { .. } => None,
                 })
                 .is_some()
         })
@@ -106,13 +117,12 @@ fn what_does_not_run_is_refused_with_its_reason_and_nothing_changes() {
     let (mut ann, _) = room(&gateway, 1);
     placed_by(&gateway, &shipped, 2..30);
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
-    let degrading =
-        evenkeel_host::shipped().iter().find(|shipped| shipped.name == "degrade-ladder");
     for (bytes, reason) in [
         (b"these are no bytes of a plugin".to_vec(), ""),
         (plugin(Manner::Traps), "trap"),
         (plugin(Manner::NeverEnds), "deadline"),
-        (degrading.unwrap().bytes.to_vec(), "routing"),
+        (plugin(Manner::EatsMemory), "out-of-memory"),
+        (shipped_bytes("degrade-ladder"), "routing"),
     ] {
         let rollout = push(&gateway, bytes);
         assert_eq!(rollout.outcome, RolloutOutcome::Refused, "{rollout:?}");
@@ -121,12 +131,11 @@ fn what_does_not_run_is_refused_with_its_reason_and_nothing_changes() {
         assert_eq!(standing(&gateway), shipped);
         gateway.expect("it is told", |told| match &told.event {
             Happened::Rollout(told) => (told.reason.as_ref() == Some(&why)).then_some(()),
-            Happened::Core(_) | Happened::Shed { .. } => None,
+            Happened::Core(_) | Happened::Shed { .. } | Happened::TurnedAway { .. } => None,
         });
     }
     let settings = serde_json::json!({"spares": 9});
-    let bytes = evenkeel_host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
-    let bytes = bytes.unwrap().bytes.to_vec();
+    let bytes = shipped_bytes("route-nearest");
     let rollout =
         gateway.ask(gateway.handle.push_policy(routing(), bytes, Some(settings))).unwrap();
     assert_eq!(rollout.outcome, RolloutOutcome::Refused);
@@ -163,7 +172,10 @@ fn a_revision_that_fails_later_is_rolled_back_and_meanwhile_the_native_default_d
             assert_eq!(rollout.revision.as_ref(), Some(&shipped));
             rollout.reason.clone()
         }
-        Happened::Rollout(_) | Happened::Core(_) | Happened::Shed { .. } => None,
+        Happened::Rollout(_)
+        | Happened::Core(_)
+        | Happened::Shed { .. }
+        | Happened::TurnedAway { .. } => None,
     });
     assert!(reason.contains("trap"), "{reason}");
     placed_by(&gateway, &shipped, 60..90);

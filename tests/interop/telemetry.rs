@@ -41,7 +41,6 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Fault
         | Attribute::Guard
         | Attribute::Hook
-        | Attribute::Ingress
         | Attribute::Node
         | Attribute::Op
         | Attribute::Outcome
@@ -56,6 +55,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Scenario
         | Attribute::Session
         | Attribute::Signal
+        | Attribute::What
         | Attribute::Zone => Shape::Text,
     }
 }

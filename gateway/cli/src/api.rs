@@ -1,6 +1,7 @@
 //! Which gateway is spoken to, and how its refusals end a command.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use evenkeel_lab::admin::{Admin, Failed, Place};
@@ -12,11 +13,14 @@ use crate::Failure;
 #[derive(Args, Clone)]
 pub(crate) struct Api {
     /// The API's Unix socket, or its TCP address; default: where `evenkeel run` listens
-    #[arg(long, value_name = "SOCKET|ADDRESS", env = "EVENKEEL_API")]
+    #[arg(long, value_name = "SOCKET|ADDRESS", env = "EVENKEEL_API", global = true)]
     api: Option<String>,
     /// A file with the API's token, for TCP
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     token: Option<PathBuf>,
+    /// Seconds after which no answer is awaited any more; to compile a large plugin takes several
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, global = true)]
+    timeout: u64,
 }
 
 impl Api {
@@ -30,7 +34,14 @@ impl Api {
             .build()
             .map_err(|error| Failure::Failed(error.to_string()))?;
         let mut admin = self.client()?;
-        runtime.block_on(speak(&mut admin)).map_err(|failed| match failed {
+        let within = Duration::from_secs(self.timeout);
+        let answer =
+            runtime.block_on(async { tokio::time::timeout(within, speak(&mut admin)).await });
+        let silent = |_| {
+            let (shown, within) = (self.shown(), self.timeout);
+            Failure::NoGateway(format!("the gateway at {shown} did not answer within {within} s"))
+        };
+        answer.map_err(silent)?.map_err(|failed| match failed {
             Failed::Unreached(error) => Failure::NoGateway(format!(
                 "no gateway answers at {}: {error}; start one with `evenkeel run`, or name another with --api",
                 self.shown()

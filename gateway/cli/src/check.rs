@@ -15,7 +15,7 @@ pub(crate) struct Check {
     place: Place,
     /// Say it as JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 impl Check {

@@ -1,6 +1,7 @@
 //! The one command people type.
 //!
-//! Exit codes: 0 done · 1 it failed · 2 the command line or the configuration is wrong · 3 no gateway answers.
+//! Exit codes: 0 done · 1 it failed · 2 the command line or the configuration is wrong · 3 no gateway answers. With
+//! `--json` a failure is an object on standard output too.
 
 mod api;
 mod check;
@@ -59,8 +60,24 @@ pub(crate) enum Failure {
     NoGateway(String),
 }
 
+impl Verb {
+    /// Whether it says what it says as JSON.
+    fn json(&self) -> bool {
+        match self {
+            Verb::Run(run) => run.json,
+            Verb::SampleNode(node) => node.json,
+            Verb::Check(check) => check.json,
+            Verb::Status(status) => status.json,
+            Verb::Policy(policy) => policy.json,
+            Verb::Demo(_) => false,
+        }
+    }
+}
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().verb {
+    let verb = Cli::parse().verb;
+    let json = verb.json();
+    let outcome = match verb {
         Verb::Run(run) => run.act(),
         Verb::Demo(options) => demo(&options),
         Verb::SampleNode(node) => node.act(),
@@ -68,16 +85,21 @@ fn main() -> ExitCode {
         Verb::Status(status) => status.act(),
         Verb::Policy(policy) => policy.act(),
     };
-    let (code, words) = match outcome {
+    let (exit, code, words) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(words)) => (1, words),
-        Err(Failure::Wrong(words)) => (2, words),
-        Err(Failure::NoGateway(words)) => (3, words),
+        Err(Failure::Failed(words)) => (1, "failed", words),
+        Err(Failure::Wrong(words)) => (2, "wrong", words),
+        Err(Failure::NoGateway(words)) => (3, "no-gateway", words),
     };
-    if !words.is_empty() {
-        eprintln!("evenkeel: {}", words.trim_end());
+    let words = words.trim_end();
+    match (words.is_empty(), json) {
+        (true, _) => {}
+        (false, true) => {
+            println!("{}", serde_json::json!({"error": {"code": code, "message": words}}));
+        }
+        (false, false) => eprintln!("evenkeel: {words}"),
     }
-    ExitCode::from(code)
+    ExitCode::from(exit)
 }
 
 fn demo(options: &evenkeel_lab::demo::Options) -> Result<(), Failure> {

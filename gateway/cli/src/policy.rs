@@ -1,14 +1,16 @@
 //! `evenkeel policy`.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use evenkeel_lab::admin::{Admin, Failed};
+use evenkeel_lab::admin::{Admin, Call, Failed};
+use hyper::Method;
 use serde_json::Value;
 
 use crate::Failure;
 use crate::api::Api;
-use crate::status::{rows, text};
+use crate::status::{failing, rows, text};
 
 /// List, replace and roll back policies of a running gateway.
 #[derive(Args)]
@@ -19,7 +21,7 @@ pub(crate) struct Policy {
     api: Api,
     /// Say it as JSON, as the API does
     #[arg(long, global = true)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
@@ -32,6 +34,9 @@ enum Verb {
         policy: String,
         /// The plugin: a WebAssembly module or component
         plugin: PathBuf,
+        /// A file with its settings, as JSON or TOML; default: those in force
+        #[arg(long, value_name = "FILE.json|toml")]
+        settings: Option<PathBuf>,
     },
     /// Put the revision before in force again
     Rollback {
@@ -52,13 +57,15 @@ impl Policy {
                 }
                 Ok(())
             }
-            Verb::Push { policy, plugin } => {
+            Verb::Push { policy, plugin, settings } => {
                 let bytes = std::fs::read(&plugin).map_err(|error| {
                     Failure::Wrong(format!("cannot read {}: {error}", plugin.display()))
                 })?;
+                let query = settings.as_deref().map(query).transpose()?.unwrap_or_default();
                 let name = self.api.with(async |admin| named(admin, &policy).await)?;
                 let (set, hook) = split(&policy, name)?;
-                let rollout = self.api.with(async |admin| admin.push(&set, &hook, &bytes).await)?;
+                let path = format!("/v1/policies/{set}/{hook}{query}");
+                let rollout = self.api.with(async |admin| push(admin, &path, bytes).await)?;
                 said(&rollout, self.json)
             }
             Verb::Rollback { policy } => {
@@ -70,6 +77,32 @@ impl Policy {
             }
         }
     }
+}
+
+/// The outcome is the object that the API answers with, a refusal's too.
+async fn push(admin: &mut Admin, path: &str, plugin: Vec<u8>) -> Result<Value, Failed> {
+    let headers = [("content-type", "application/wasm")];
+    let call = Call { method: Method::PUT, path, headers: &headers, body: plugin.into() };
+    admin.ask(call).await?.json()
+}
+
+/// The settings of a file, as the API takes them.
+fn query(file: &Path) -> Result<String, Failure> {
+    let wrong = |error: String| Failure::Wrong(format!("{}: {error}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let settings: Value = match file.extension().and_then(OsStr::to_str) {
+        Some("toml") => toml::from_str(&text).map_err(|error| wrong(error.to_string()))?,
+        _ => serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?,
+    };
+    let mut query = "?settings=".to_owned();
+    for byte in settings.to_string().bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => query.push(byte.into()),
+            // RFC 3986, section 2.1.
+            other => query += &format!("%{other:02X}"),
+        }
+    }
+    Ok(query)
 }
 
 /// The full name, where a hook alone was named: of the one policy that answers it.
@@ -109,13 +142,14 @@ fn split(asked: &str, mut names: Vec<String>) -> Result<(String, String), Failur
 fn list(policies: &Value) {
     for policy in rows(policies, "policies") {
         println!(
-            "{:<20} {:<13} {:<26} {:>8} calls {:>5} faults  {}",
+            "{:<20} {:<13} {:<26} {:>8} calls {:>5} faults  {}{}",
             text(policy, "policy"),
             policy["revision"].as_str().unwrap_or("(native)"),
             text(policy, "plugin"),
             policy["calls"].as_u64().unwrap_or(0),
             policy["faults"].as_u64().unwrap_or(0),
-            text(policy, "origin")
+            text(policy, "origin"),
+            failing(policy)
         );
     }
 }
@@ -131,8 +165,8 @@ fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
         println!("{rollout}");
     }
     match (text(rollout, "outcome"), json) {
-        ("activated" | "rolled-back", true) => Ok(()),
-        (outcome @ ("activated" | "rolled-back"), false) => {
+        ("activated" | "unchanged" | "rolled-back", true) => Ok(()),
+        (outcome @ ("activated" | "unchanged" | "rolled-back"), false) => {
             println!(
                 "{}: {outcome}, revision {} answers now",
                 text(rollout, "policy"),

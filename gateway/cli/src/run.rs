@@ -12,7 +12,7 @@ pub(crate) struct Run {
     place: Place,
     /// Say where it listens as one line of JSON, and configuration errors as JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 impl Run {

@@ -29,7 +29,7 @@ pub(crate) struct SampleNode {
     plain_room: bool,
     /// Say where it listens, and at the end what it counted, as JSON
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 impl SampleNode {

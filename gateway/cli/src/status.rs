@@ -13,7 +13,7 @@ pub(crate) struct Status {
     api: Api,
     /// Say it as JSON: the objects `status`, `nodes` and `policies` of the API
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 impl Status {
@@ -39,7 +39,7 @@ impl Status {
             number("rooms"),
             number("packets_to_node"),
             number("packets_to_client"),
-            if status["admitting"] == Value::Bool(false) { " · shutting down" } else { "" }
+            if status["state"] == "draining" { " · shutting down" } else { "" }
         );
         for node in rows(&nodes, "nodes") {
             println!(
@@ -53,14 +53,20 @@ impl Status {
         }
         for policy in rows(&policies, "policies") {
             println!(
-                "  policy {:<20} {} ({})",
+                "  policy {:<20} {} ({}){}",
                 text(policy, "policy"),
                 policy["revision"].as_str().unwrap_or("native default"),
-                text(policy, "plugin")
+                text(policy, "plugin"),
+                failing(policy)
             );
         }
         Ok(())
     }
+}
+
+/// What its last call failed of, behind what else is said of a policy.
+pub(crate) fn failing(policy: &Value) -> String {
+    policy["failing"].as_str().map_or(String::new(), |fault| format!(", failing: {fault}"))
 }
 
 /// The rows of a list, bare or under its name.

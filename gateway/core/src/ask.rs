@@ -385,6 +385,17 @@ impl Fault {
     }
 }
 
+impl std::fmt::Display for Fault {
+    /// The word, and what was said: `trap: unreachable`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Fault::Trap(said) | Fault::Malformed(said) => write!(f, ": {said}"),
+            Fault::Deadline | Fault::OutOfMemory | Fault::Late | Fault::Absent => Ok(()),
+        }
+    }
+}
+
 /// An entry of the catalog: something with a name that questions speak of by number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::{
-    AskId, Decider, Fault, Hook, Hop, NodeId, Note, Op, PolicyName, Refused, RoomId, SessionId,
+    AskId, Decider, Fault, Hook, Hop, NodeId, Note, OfferId, Op, PolicyName, Refused, RoomId,
+    SessionId,
 };
 
 /// A node's health, as this gateway sees it.
@@ -242,6 +243,10 @@ pub enum Event {
     },
     /// An offer was refused.
     Refused {
+        /// The offer.
+        offer: OfferId,
+        /// The session it was to become, and its room, where it came that far.
+        session: Option<(SessionId, RoomId)>,
         /// Its scenario.
         scenario: Arc<str>,
         /// Why.

@@ -168,6 +168,8 @@ pub struct Gateway {
     shutting_down: bool,
     finished: bool,
     next_session: u64,
+    /// Sessions that are live.
+    live: usize,
     next_room: u64,
     next_ask: u64,
     next_probe: u64,
@@ -204,6 +206,7 @@ impl Gateway {
             shutting_down: false,
             finished: false,
             next_session: 1,
+            live: 0,
             next_room: 1,
             next_ask: 1,
             next_probe: 1,

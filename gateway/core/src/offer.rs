@@ -168,6 +168,17 @@ pub enum Decider {
     Operator,
 }
 
+impl std::fmt::Display for Decider {
+    /// `call/routing@5f0c…`, `native` or `operator`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Decider::Policy { policy, revision } => write!(f, "{policy}@{revision}"),
+            Decider::Native => f.write_str("native"),
+            Decider::Operator => f.write_str("operator"),
+        }
+    }
+}
+
 /// A session that may send now.
 #[derive(Clone, Debug)]
 pub struct Accepted {

@@ -24,7 +24,7 @@ mod ticker;
 pub use component::Component;
 pub use diary::{Level, Line};
 pub use engine::Engine;
-pub use limits::Budgets;
+pub use limits::{BINARY_BYTES_MAX, Budgets};
 pub use manifest::{Manifest, Reason};
 pub use policy::Policy;
 pub use refused::Refused;

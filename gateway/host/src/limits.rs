@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 
-/// An engine that interprets a language inside a plugin has 12 MB; nothing honest is larger.
-pub(crate) const BINARY_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a plugin. An engine that interprets a language inside a plugin has 12 MB; nothing honest is larger.
+pub const BINARY_BYTES_MAX: usize = 16 << 20;
 
 /// Memory of one instance. States live outside, so that a policy needs room for one batch only.
 pub(crate) const MEMORY_BYTES_MAX: usize = 16 << 20;

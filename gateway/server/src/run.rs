@@ -13,7 +13,7 @@ use evenkeel_core::{Gateway, PolicyName};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::control::{
-    self, Drivers, EVENTS_MAX, Handle, Homes, QuicListener, REQUESTS_MAX, WorkerLine,
+    self, Drivers, EVENTS_MAX, Handle, Homes, QuicListener, REQUESTS_MAX, Told, WorkerLine,
 };
 use crate::flows::Flows;
 use crate::quic;
@@ -92,6 +92,7 @@ pub struct Running {
     pub udp: Vec<SocketAddr>,
     /// Where QUIC clients reach it.
     pub quic: Option<SocketAddr>,
+    told: broadcast::Receiver<Arc<Told>>,
     control: Vital,
     workers: Vec<Vital>,
     quic_thread: Option<quic::Thread>,
@@ -109,6 +110,12 @@ impl Running {
         while is_whole() {
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// What happens, from the beginning on: how the first revisions came in is part of it. The next time it is asked,
+    /// what happens from then on.
+    pub fn events(&mut self) -> broadcast::Receiver<Arc<Told>> {
+        std::mem::replace(&mut self.told, self.handle.events())
     }
 
     /// Waits for the end of a gateway that was told to shut down, and ends its threads.
@@ -140,7 +147,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
     let (words_in, words) = mpsc::channel(WORDS_MAX);
     let (requests_in, requests) = mpsc::channel(REQUESTS_MAX);
-    let (events, _) = broadcast::channel(EVENTS_MAX);
+    let (events, told) = broadcast::channel(EVENTS_MAX);
 
     // What may be wrong with the configuration shows before a thread or a socket is there.
     require_reachable(settings)?;
@@ -216,6 +223,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
         handle: Handle { requests: requests_in, events },
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
+        told,
         control,
         workers,
         quic_thread,
@@ -265,9 +273,10 @@ mod tests {
             let _ = gone.recv();
             Ok(())
         };
-        let (events, _) = broadcast::channel(1);
+        let (events, told) = broadcast::channel(1);
         Running {
             handle: Handle { requests: mpsc::channel(1).0, events },
+            told,
             udp: Vec::new(),
             quic: None,
             control: Vital::spawn("control", control).unwrap(),

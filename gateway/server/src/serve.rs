@@ -1,8 +1,8 @@
 //! A gateway as a process: started, told of by telemetry, reloaded, shut down.
 
+mod follow;
 mod reload;
 mod restart;
-mod telling;
 mod watch;
 
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use crate::control::Handle;
 use crate::run::{self, Running};
 use crate::settings::{Invalid, Settings};
 use crate::telemetry::Telemetry;
+use follow::{Counters, Follower};
 use reload::Standing;
 
 /// How long what telemetry still holds may take to leave at the end.
@@ -110,7 +111,8 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     install_log(&telemetry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let standing = Standing::of(&settings);
-    let gateway = run::start(&settings)?;
+    let mut gateway = run::start(&settings)?;
+    let mut follower = Follower::new(gateway.events(), &telemetry, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();
     let api = api::start(
         settings.admin.clone(),
@@ -124,11 +126,13 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
         socket: settings.admin.socket.clone(),
         api: api.address,
     });
-    let attended = runtime.block_on(attend(place, standing, &settings, &gateway, &telemetry));
+    let attended =
+        runtime.block_on(attend(place, standing, &settings, &gateway, &telemetry, &mut follower));
     let whole = gateway.join();
     if let Err(ended) = &whole {
         tracing::error!("the gateway ends: {ended}");
     }
+    follower.finish();
     telemetry.flush(FAREWELL);
     api.shut_down();
     attended?;
@@ -158,12 +162,14 @@ async fn attend(
     settings: &Settings,
     gateway: &Running,
     telemetry: &Telemetry,
+    follower: &mut Follower,
 ) -> std::io::Result<()> {
     let handle = &gateway.handle;
-    let trust = settings.admin.traceparent;
+    let mut counters = Counters::new(handle.clone(), telemetry.instruments());
+    counters.begin().await;
     let outcome = tokio::select! {
-        () = telling::follow(handle.clone(), telemetry.recorder(), trust) => Ok(()),
-        () = telling::read_counters(handle.clone(), telemetry) => Ok(()),
+        () = follower.follow() => Ok(()),
+        () = counters.follow() => Ok(()),
         result = reload::follow(place, standing, handle) => result,
         result = end(handle, settings.gateway.drain_within) => result,
         () = gateway.ends() => Ok(()),

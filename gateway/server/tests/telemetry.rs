@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
-    NodeId, Note, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Witness,
+    NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Witness,
 };
+use evenkeel_server::control::{Rollout, RolloutOutcome};
 use evenkeel_server::settings::{Settings, Traceparent};
 use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
-use evenkeel_server::telemetry::{Caller, Moment, Recorder, RolledOut, Rollout, Telemetry};
+use evenkeel_server::telemetry::{Caller, Moment, Recorder, Telemetry};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span as Received;
 use receiver::Receiver;
@@ -92,6 +93,11 @@ fn opened(session: u64, room: u64) -> Event {
         admitted_by: Decider::Native,
         routed_by: Decider::Policy { policy: policy(Hook::Routing), revision },
     }
+}
+
+fn refused(scenario: &str, reason: Refused, session: Option<(u64, u64)>) -> Event {
+    let session = session.map(|(session, room)| (SessionId(session), RoomId(room)));
+    Event::Refused { offer: OfferId(1), session, scenario: Arc::from(scenario), reason }
 }
 
 fn moved(room: u64, sessions: &[u64], cause: Cause) -> Event {
@@ -238,6 +244,54 @@ fn the_span_of_a_session_holds_the_decisions_that_opened_it() {
 }
 
 #[test]
+fn the_span_of_a_refused_offer_begins_with_its_request_and_holds_the_decisions_about_it() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("refused", receiver.address, "grpc", 1.0);
+    let arrived = Instant::now().checked_sub(Duration::from_millis(30)).unwrap();
+    let caller = Caller::new(arrived, Some(TRACEPARENT), None, Traceparent::Link);
+    let applied = || Outcome::Applied { differs: true };
+    hear(
+        &mut recorder,
+        &[
+            decided(Hook::Admission, Some(7), Some(3), applied()),
+            decided(Hook::Admission, Some(8), Some(4), applied()),
+            decided(Hook::Routing, None, Some(4), applied()),
+            decided(Hook::Routing, None, Some(5), applied()),
+        ],
+    );
+    let rejected = Refused::Rejected { retry_after: Duration::from_secs(1) };
+    let offers =
+        [refused("call", rejected, Some((7, 3))), refused("call", Refused::NoNode, Some((8, 4)))];
+    for offer in &offers {
+        recorder.handle_event(offer, Some(&caller), Moment::now());
+    }
+    let homeless = Some((SessionId(9), RoomId(5)));
+    recorder.handle_turned_away("call", "address-taken", homeless, Some(&caller), Moment::now());
+    recorder.handle_turned_away("call", "no-listener", None, Some(&caller), Moment::now());
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    let opens: Vec<_> = spans.iter().filter(|span| span.name == "session.open").collect();
+    let reasons: Vec<_> = opens.iter().map(|open| word(open, Attribute::Reason)).collect();
+    assert_eq!(reasons, ["rejected", "no-node", "address-taken", "no-listener"]);
+    let mut children = Vec::new();
+    for open in opens {
+        assert_eq!(open.links.len(), 1, "to its caller");
+        assert!(open.end_time_unix_nano - open.start_time_unix_nano >= 30_000_000);
+        let of_trace = spans.iter().filter(|span| span.trace_id == open.trace_id);
+        let mut of_trace: Vec<_> = of_trace.map(|span| &*span.name).collect();
+        of_trace.sort_unstable();
+        children.push(of_trace);
+    }
+    let admitted = ["admission", "policy.decide", "policy.decide", "session.open"];
+    assert_eq!(children[0], ["admission", "policy.decide", "session.open"]);
+    assert_eq!(children[1], admitted);
+    assert_eq!(children[2], ["policy.decide", "session.open"]);
+    assert_eq!(children[3], ["session.open"]);
+    assert_eq!(counted(&telemetry, "evenkeel_sessions_refused_total", "no-listener"), 1);
+}
+
+#[test]
 fn the_span_of_a_failover_is_linked_to_the_sessions_it_moved() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("failover", receiver.address, "grpc", 1.0);
@@ -289,7 +343,7 @@ fn a_callers_trace_is_a_link_and_a_parent_only_where_it_is_trusted() {
     recorder.handle_event(&opened(1, 1), Some(&trusted), Moment::now());
     let stranger = caller(Traceparent::Link);
     recorder.handle_event(&opened(2, 2), Some(&stranger), Moment::now());
-    let refused = Event::Refused { scenario: Arc::from("call"), reason: Refused::Full };
+    let refused = refused("call", Refused::Full, None);
     recorder.handle_event(&refused, Some(&stranger), Moment::now());
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -326,10 +380,10 @@ fn with_a_share_of_none_only_the_usual_is_left_out() {
         policy: policy(Hook::Routing),
         revision: Some(Arc::from("0123456789ab")),
         previous: Some(Arc::from("ba9876543210")),
-        outcome: RolledOut::RolledBack,
-        reason: Some("traps".to_owned()),
-        started: Instant::now(),
-        activate: Some(Duration::from_micros(40)),
+        outcome: RolloutOutcome::RolledBack,
+        reason: Some("traps".into()),
+        arrived: Instant::now().checked_sub(Duration::from_millis(50)).unwrap(),
+        activate: Duration::from_micros(40),
     };
     recorder.handle_rollout(&rollout, Moment::now());
     assert!(telemetry.flush(SOON));
@@ -340,6 +394,8 @@ fn with_a_share_of_none_only_the_usual_is_left_out() {
     assert!(failover.links.is_empty(), "there is nothing to link to");
     let rollout = only(&spans, "policy.rollout");
     assert_eq!(word(rollout, Attribute::Outcome), "rolled-back");
+    let took = rollout.end_time_unix_nano - rollout.start_time_unix_nano;
+    assert!(took >= 50_000_000, "from its arrival");
     assert_eq!(word(rollout, Attribute::Previous), "ba9876543210");
 }
 
@@ -364,7 +420,6 @@ fn metrics_arrive_as_registered() {
     let arrived: BTreeSet<_> = metrics.iter().map(|metric| &*metric.name).collect();
     for name in [
         "evenkeel.sessions.opened",
-        "evenkeel.sessions.live",
         "evenkeel.session.open.duration",
         "evenkeel.node.deaths",
         "evenkeel.node.detection.duration",
@@ -372,7 +427,6 @@ fn metrics_arrive_as_registered() {
     ] {
         assert!(arrived.contains(name), "{name} is not among {arrived:?}");
     }
-    assert_eq!(counted(&telemetry, "evenkeel_sessions_live", ""), 1);
     assert_eq!(counted(&telemetry, "evenkeel_sessions_closed_total", "silent"), 1);
     assert_eq!(counted(&telemetry, "evenkeel_node_witnesses_total", "probe"), 1);
 }
@@ -460,8 +514,8 @@ fn every_event_leaves_its_mark_in_the_metrics() {
             decided(hook, None, Some(1), guarded.clone()),
             decided(hook, None, None, guarded),
             Event::Guarded { policy: policy(hook), guard: Guard::Churn },
-            Event::Refused { scenario: Arc::from("call"), reason: Refused::Full },
-            Event::Refused { scenario: Arc::from("x"), reason: stranger },
+            refused("call", Refused::Full, None),
+            refused("x", stranger, None),
             Event::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
             Event::Struck { room, hop: hop(0) },
             Event::Draining { node: NodeId(0), draining: true },

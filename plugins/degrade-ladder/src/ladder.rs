@@ -35,12 +35,15 @@ impl Ladder<'_> {
         })
     }
 
-    /// The next rung up: of the last step that was taken.
+    /// The next rung up: of the last step that was taken. What is no step any more, since the operator has changed the
+    /// settings, is given back first.
     ///
     /// What another policy took before this one is given back too: its cap shows in `cap`; that it dropped video shows
     /// only in a `rung` that stays.
     pub(crate) fn up(&self, memory: &Memory) -> Option<Rung> {
-        self.settings.steps.iter().rev().find_map(|step| match step {
+        let steps = &self.settings.steps;
+        let gone = [Step::VoiceOnly, Step::Cap].into_iter().filter(|step| !steps.contains(step));
+        gone.chain(steps.iter().rev().copied()).find_map(|step| match step {
             Step::Cap => self.raise_cap(memory),
             Step::VoiceOnly => {
                 let taken_by_another = memory.cap == 0 && self.session.rung() > Some(0);

@@ -256,3 +256,21 @@ fn settings_out_of_bounds_are_refused() {
     assert_eq!(error(r#"{"cap_factor": 1.0}"#), "cap_factor: 1 is above 0.95");
     assert_eq!(error(r#"{"up_after": "2h"}"#), "up_after: 7200000ms is above 3600000ms");
 }
+
+#[test]
+fn what_is_no_step_any_more_is_given_back() {
+    let mut call = Call::with(r#"{"steps": ["voice-only"]}"#);
+    assert_eq!(
+        call.during(Duration::from_secs(5), 50_000).last().map(|done| done.1),
+        Some(Op::VoiceOnly)
+    );
+    call.trial = Call::with(r#"{"steps": ["cap"]}"#).trial;
+    let done: Vec<_> = call.during(MINUTE, 0).into_iter().map(|(_, op, arg)| (op, arg)).collect();
+    assert_eq!(done, [(Op::VoiceOnly, 0)]);
+
+    let mut call = Call::with(r#"{"steps": ["cap"]}"#);
+    assert!(!call.during(Duration::from_secs(5), 50_000).is_empty());
+    call.trial = Call::with(r#"{"steps": ["voice-only"]}"#).trial;
+    let done = call.during(MINUTE, 0);
+    assert_eq!(done.last().map(|done| (done.1, done.2)), Some((Op::Cap, 0)), "{done:?}");
+}

@@ -194,7 +194,7 @@ impl Gateway {
     ) -> T {
         self.expect(what, |told| match &told.event {
             Happened::Core(event) => see(event),
-            Happened::Rollout(_) | Happened::Shed { .. } => None,
+            Happened::Rollout(_) | Happened::Shed { .. } | Happened::TurnedAway { .. } => None,
         })
     }
 

@@ -16,6 +16,8 @@ pub(crate) enum Manner {
     Traps,
     /// It never ends.
     NeverEnds,
+    /// It asks for more memory until it gets none.
+    EatsMemory,
 }
 
 impl Manner {
@@ -37,6 +39,9 @@ impl Manner {
             ),
             Manner::Traps => "unreachable".into(),
             Manner::NeverEnds => "(loop $again br $again) unreachable".into(),
+            Manner::EatsMemory => "(loop $again
+                 (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable"
+                .into(),
         }
     }
 }
@@ -79,7 +84,7 @@ fn text(resolve: &Resolve, world: wit_parser::WorldId, manner: Manner) -> String
                 ("catalog", _) => String::new(),
                 ("place", _) => manner.place(),
                 ("init", _) => "(i32.const 3072)".into(),
-                (_, Manner::Traps | Manner::NeverEnds) => manner.place(),
+                (_, Manner::Traps | Manner::NeverEnds | Manner::EatsMemory) => manner.place(),
                 // Nothing to say about rooms that stand.
                 _ => "(i32.const 3072)".into(),
             };

@@ -28,7 +28,7 @@ impl Gateway {
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
         let offer = Arc::new(offer);
         if let Err(reason) = self.begin(&offer, now) {
-            self.refuse(&offer, reason);
+            self.refuse(&offer, None, reason);
         }
     }
 

@@ -150,6 +150,7 @@ impl Gateway {
         self.outputs.push_back(Output::Reply { offer, result: Ok(accepted) });
         if let Some(session) = self.sessions.get_mut(&id) {
             session.phase = Phase::Live;
+            self.live += 1;
             session.last_heard = now;
             let room = session.room;
             self.settle_peer_caps(room);
@@ -190,13 +191,19 @@ impl Gateway {
 
     fn reply_refused(&mut self, id: SessionId, reason: Refused) {
         if let Some(session) = self.sessions.get(&id) {
-            let offer = session.offer.clone();
-            self.refuse(&offer, reason);
+            let (offer, room) = (session.offer.clone(), session.room);
+            self.refuse(&offer, Some((id, room)), reason);
         }
     }
 
-    pub(super) fn refuse(&mut self, offer: &Offer, reason: Refused) {
-        self.event(Event::Refused { scenario: offer.scenario.clone(), reason: reason.clone() });
+    pub(super) fn refuse(
+        &mut self,
+        offer: &Offer,
+        session: Option<(SessionId, RoomId)>,
+        reason: Refused,
+    ) {
+        let scenario = offer.scenario.clone();
+        self.event(Event::Refused { offer: offer.id, session, scenario, reason: reason.clone() });
         self.outputs.push_back(Output::Reply { offer: offer.id, result: Err(reason) });
     }
 
@@ -244,6 +251,7 @@ impl Gateway {
         let Some(session) = self.sessions.remove(&id) else {
             return;
         };
+        self.live -= usize::from(session.phase == Phase::Live);
         self.timers.cancel(&Timer::OpenLate(id));
         for hop in session.legs.into_keys() {
             self.outputs.push_back(Output::CloseAt { session: id, hop });

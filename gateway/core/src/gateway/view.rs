@@ -67,19 +67,32 @@ pub struct NodeStanding {
 impl Gateway {
     /// Every live session.
     pub fn sessions(&self, now: Instant) -> impl Iterator<Item = SessionStanding> {
-        let live = self.sessions.values().filter(|session| session.phase == Phase::Live);
-        live.filter_map(move |session| {
-            Some(SessionStanding {
-                session: session.id,
-                room: self.rooms.get(&session.room)?.name.clone(),
-                scenario: session.offer.scenario.clone(),
-                ingress: session.offer.ingress.clone(),
-                hop: self.stands_at(session.room),
-                plan: session.plan,
-                measures: session.measures(now),
-                age: now.saturating_duration_since(session.offered),
-            })
+        self.sessions.keys().filter_map(move |id| self.session(*id, now))
+    }
+
+    /// How many live sessions there are.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// One of them.
+    pub fn session(&self, id: SessionId, now: Instant) -> Option<SessionStanding> {
+        let session = self.sessions.get(&id).filter(|session| session.phase == Phase::Live)?;
+        Some(SessionStanding {
+            session: session.id,
+            room: self.rooms.get(&session.room)?.name.clone(),
+            scenario: session.offer.scenario.clone(),
+            ingress: session.offer.ingress.clone(),
+            hop: self.stands_at(session.room),
+            plan: session.plan,
+            measures: session.measures(now),
+            age: now.saturating_duration_since(session.offered),
         })
+    }
+
+    /// How many rooms stand somewhere.
+    pub fn standing_rooms(&self) -> usize {
+        self.rooms.values().filter(|room| room.is_placed()).count()
     }
 
     /// Every room that stands somewhere.

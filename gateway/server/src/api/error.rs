@@ -1,11 +1,15 @@
 //! What the API answers when it does not do what was asked: always JSON, always what was found and what would be
 //! right.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
 /// Why a request was not done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -142,10 +146,11 @@ pub(super) fn seconds(wait: Duration) -> HeaderValue {
     HeaderValue::from(wait.as_secs_f64().ceil() as u64)
 }
 
-/// Turns what serde says of a body into the field, what was found there and what would be right.
-pub(super) fn strict<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+/// Turns what serde says of a body into the field, what was found there and what would be right. The body is an
+/// object: serde would take a list of its fields as well.
+pub(super) fn strict<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+    let parsed: Object<T> = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let field = error.path().to_string();
         let message = error.inner().to_string();
         match field.as_str() {
@@ -154,5 +159,27 @@ pub(super) fn strict<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, E
         }
     })?;
     reader.end().map_err(|error| Error::new(Code::BadRequest, error.to_string()))?;
-    Ok(parsed)
+    Ok(parsed.0)
+}
+
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(OfMap(PhantomData)).map(Object)
+    }
 }

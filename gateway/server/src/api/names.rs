@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{Decider, Hop, NodeId, RegionId, Settings};
+use evenkeel_core::{Hop, NodeId, RegionId, Settings};
 
 use super::view;
 
@@ -53,14 +53,5 @@ impl Names {
 
     pub(super) fn route(&self, hops: &[Hop]) -> Vec<view::Hop> {
         hops.iter().map(|&hop| self.hop(hop)).collect()
-    }
-}
-
-/// `call/routing@5f0c…`, `native` or `operator`.
-pub(super) fn decider(decider: &Decider) -> String {
-    match decider {
-        Decider::Policy { policy, revision } => format!("{policy}@{revision}"),
-        Decider::Native => "native".to_owned(),
-        Decider::Operator => "operator".to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{Cause, Decider, Event, Health, Hop, NodeId, RoomId, SessionId, Witness};
 use serde::Serialize;
 
-use super::names::{Names, decider};
+use super::names::Names;
 use super::view::{Carried, Hop as Step, Rollout};
 use crate::control::{Happened, Told};
 use crate::worker::ShedRun;
@@ -143,6 +143,7 @@ impl Teller {
                 let rollout = Rollout::from(rollout.clone());
                 return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
             }
+            Happened::TurnedAway { .. } => return None,
             Happened::Shed { session, run } => {
                 let ShedRun { ssrc, after, first, packets } = *run;
                 let session = session.to_string();
@@ -185,7 +186,7 @@ impl Teller {
                     room: self.room(*room),
                     sessions: sessions.iter().map(ToString::to_string).collect(),
                     cause: cause.name(),
-                    by: decider(by),
+                    by: by.to_string(),
                     from: self.names.node(from.node),
                     to: to.map(|to| self.names.node(to.node)),
                     witnesses,
@@ -225,7 +226,7 @@ impl Teller {
                     op: op.key(),
                     arg: *arg,
                     rung: *rung,
-                    by: decider(by),
+                    by: by.to_string(),
                 };
                 ("degraded", body)
             }
@@ -285,7 +286,7 @@ impl Notice {
 }
 
 fn decided_by(admitted_by: &Decider, routed_by: &Decider) -> BTreeMap<&'static str, String> {
-    BTreeMap::from([("admission", decider(admitted_by)), ("routing", decider(routed_by))])
+    BTreeMap::from([("admission", admitted_by.to_string()), ("routing", routed_by.to_string())])
 }
 
 fn micros(at: SystemTime) -> u64 {

@@ -11,6 +11,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
 use evenkeel_core::{Hook, Impossible, PolicyName, SessionId};
+use evenkeel_host::BINARY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -23,8 +24,6 @@ use crate::control::{Failed, Handle, Rollout, RolloutOutcome};
 
 /// Bytes of a JSON body. An offer with everything at its limit is half of it.
 const BODY_MAX: usize = 128 * 1_024;
-/// Bytes of a plugin.
-const PLUGIN_MAX: usize = 8 * 1_024 * 1_024;
 /// Drivers have 2 s to open a session; who has not answered by now is not going to.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// What the answer to the drill that ends the API has to leave by.
@@ -74,7 +73,7 @@ type Api = State<Arc<Shared>>;
 type Body = Result<Bytes, BytesRejection>;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    let plugin = put(push_policy).layer(DefaultBodyLimit::max(PLUGIN_MAX)).post(policy_verb);
+    let plugin = put(push_policy).layer(DefaultBodyLimit::max(BINARY_BYTES_MAX)).post(policy_verb);
     Router::new()
         .route("/v1/sessions", get(sessions).post(open))
         .route("/v1/sessions/{id}", get(session).delete(close))
@@ -199,11 +198,10 @@ async fn sessions(
 
 async fn session(State(shared): Api, Path(id): Path<String>) -> Result<Json<view::Session>, Error> {
     let session = session_id(&id)?;
-    let all = shared.ask(&id, shared.handle.sessions()).await?;
-    let found = all.iter().find(|view| view.session == session);
+    let found = shared.ask(&id, shared.handle.session(session)).await?;
     let none = Failed::Impossible(Impossible::NoSuchSession);
     let found = found.ok_or_else(|| refusal::word(none, &id, &shared.names))?;
-    Ok(Json(view::Session::of(found, &shared.names)))
+    Ok(Json(view::Session::of(&found, &shared.names)))
 }
 
 async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode, Error> {
@@ -316,7 +314,7 @@ async fn push_policy(
     let Query(query) = query.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
     let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
     let settings = settings.map_err(|error| Error::field("settings", error.message))?;
-    let bytes = bytes(body, PLUGIN_MAX)?;
+    let bytes = bytes(body, BINARY_BYTES_MAX)?;
     if bytes.is_empty() {
         return Err(Error::new(Code::BadRequest, "found no body, expected a plugin's bytes"));
     }
@@ -359,7 +357,9 @@ async fn close_api(State(shared): Api) -> Result<StatusCode, Error> {
 
 fn rolled_out(rollout: Rollout) -> Response {
     let status = match rollout.outcome {
-        RolloutOutcome::Activated | RolloutOutcome::RolledBack => StatusCode::OK,
+        RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::RolledBack => {
+            StatusCode::OK
+        }
         RolloutOutcome::Refused => StatusCode::BAD_REQUEST,
     };
     (status, Json(view::Rollout::from(rollout))).into_response()

@@ -212,6 +212,7 @@ fn status(admitting: bool) -> Status {
         sessions: 2,
         rooms: 1,
         admitting,
+        policies_failing: vec![routing()],
         packets_to_node: 10,
         packets_to_client: 20,
         bytes_to_node: 1_000,
@@ -232,6 +233,7 @@ fn rollout(outcome: RolloutOutcome) -> Rollout {
         revision: None,
         previous: None,
         reason: Some("it imports a clock".into()),
+        arrived: std::time::Instant::now(),
         activate: Duration::from_micros(900),
     }
 }

@@ -8,7 +8,7 @@ use evenkeel_core::{Ingress, Measures, Metric};
 use evenkeel_media::roq;
 use serde::Serialize;
 
-use super::names::{Names, decider};
+use super::names::Names;
 use crate::control::{self, Reached, Wanted};
 use crate::worker::Totals;
 
@@ -78,8 +78,8 @@ impl Opened {
             quic,
             route: names.route(&opened.route),
             decided_by: BTreeMap::from([
-                ("admission", decider(&opened.admitted_by)),
-                ("routing", decider(&opened.routed_by)),
+                ("admission", opened.admitted_by.to_string()),
+                ("routing", opened.routed_by.to_string()),
             ]),
         }
     }
@@ -190,7 +190,7 @@ impl Room {
             sessions: room.sessions.iter().map(ToString::to_string).collect(),
             route: names.route(&room.route),
             hop: room.hop.map(|hop| names.hop(hop)),
-            placed_by: decider(&room.placed_by),
+            placed_by: room.placed_by.to_string(),
         }
     }
 }
@@ -238,6 +238,8 @@ pub(super) struct Policy {
     origin: Box<str>,
     calls: u64,
     faults: u64,
+    /// What the last call failed of; null: it was answered.
+    failing: Option<String>,
 }
 
 impl From<control::PolicyView> for Policy {
@@ -250,6 +252,7 @@ impl From<control::PolicyView> for Policy {
             origin: policy.origin,
             calls: policy.calls,
             faults: policy.faults,
+            failing: policy.failing.map(|fault| fault.to_string()),
         }
     }
 }
@@ -289,6 +292,7 @@ pub(super) struct Status {
     uptime_ms: u64,
     sessions: usize,
     rooms: usize,
+    policies_failing: Vec<String>,
     packets_to_node: u64,
     packets_to_client: u64,
     bytes_to_node: u64,
@@ -311,6 +315,7 @@ impl From<control::Status> for Status {
             uptime_ms: status.up.as_millis() as u64,
             sessions: status.sessions,
             rooms: status.rooms,
+            policies_failing: status.policies_failing.iter().map(ToString::to_string).collect(),
             packets_to_node: status.packets_to_node,
             packets_to_client: status.packets_to_client,
             bytes_to_node: status.bytes_to_node,

@@ -100,8 +100,7 @@ impl Control {
                 if let (Some(pending), Some(resident)) =
                     (self.offers.get(&offer.id), self.homes.get_mut(session))
                 {
-                    let traceparent = pending.wanted.traceparent.clone();
-                    resident.caller = Some(Caller { arrived: pending.arrived, traceparent });
+                    resident.caller = Some(Caller::of(&pending.wanted, pending.arrived));
                 }
                 let dscp = self.dscp(&offer.scenario);
                 let media = offer.media.clone();
@@ -167,7 +166,7 @@ impl Control {
             self.command(home.worker, Command::Remove { home });
         }
         if reason == CloseReason::NotOpened {
-            self.closing.remove(&session);
+            self.closing.take(session);
         }
     }
 

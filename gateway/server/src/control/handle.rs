@@ -35,6 +35,7 @@ pub(crate) enum Request {
         reply: Reply<Result<(), Failed>>,
     },
     Sessions(Reply<Vec<SessionView>>),
+    Session(SessionId, Reply<Option<SessionView>>),
     Rooms(Reply<Vec<RoomStanding>>),
     Nodes(Reply<Vec<NodeView>>),
     Policies(Reply<Vec<PolicyView>>),
@@ -116,6 +117,14 @@ impl Handle {
     /// [`Failed::Unavailable`], as for all that follow.
     pub async fn sessions(&self) -> Result<Vec<SessionView>, Failed> {
         self.ask(Request::Sessions).await
+    }
+
+    /// One live session, if there is one with this id.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn session(&self, session: SessionId) -> Result<Option<SessionView>, Failed> {
+        self.ask(|reply| Request::Session(session, reply)).await
     }
 
     /// Every room.

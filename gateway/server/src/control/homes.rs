@@ -58,6 +58,17 @@ pub(crate) enum Homeless {
     NoResources,
 }
 
+impl Homeless {
+    /// The word in metrics and records: `no-listener`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Homeless::NoListener => "no-listener",
+            Homeless::AddressTaken(_) => "address-taken",
+            Homeless::NoResources => "no-resources",
+        }
+    }
+}
+
 /// A session's home and how it is reached.
 #[derive(Debug)]
 pub(crate) struct Resident {

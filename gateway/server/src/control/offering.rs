@@ -47,13 +47,17 @@ impl Control {
             }
         };
         if let Err(homeless) = self.homes.admits(&wanted.ingress) {
+            self.tell_turned_away(&wanted, homeless.name(), now);
             return refuse(reply, failed(homeless));
         }
         let mut nodes = Vec::new();
         for (name, address) in &wanted.nodes {
             match self.node_named(name) {
                 Some(node) => nodes.push((node, *address)),
-                None => return refuse(reply, Failed::UnknownNode(name.clone())),
+                None => {
+                    self.tell_turned_away(&wanted, "unknown-node", now);
+                    return refuse(reply, Failed::UnknownNode(name.clone()));
+                }
             }
         }
         let rtcp_apart = wanted.media.rtcp == RtcpPort::Own;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use evenkeel_core::{Impossible, SessionStanding};
+
 use super::handle::Request;
 use super::thread::Control;
 use super::words::{Failed, NodeView, SessionView, Status};
@@ -20,24 +22,25 @@ impl Control {
             }
             Request::Move { room, node, reply } => {
                 let moved = match self.node_named(&node) {
-                    Some(node) => {
-                        self.gateway.handle_move(&room, node, now).map_err(Failed::Impossible)
-                    }
-                    None => Err(Failed::UnknownNode(node)),
+                    Some(node) => self.gateway.handle_move(&room, node, now),
+                    None => Err(Impossible::NoSuchNode),
                 };
-                let _ = reply.send(moved);
+                let _ = reply.send(moved.map_err(Failed::Impossible));
             }
             Request::Drain { node, draining, reply } => {
                 let drained = match self.node_named(&node) {
-                    Some(node) => {
-                        self.gateway.handle_drain(node, draining, now).map_err(Failed::Impossible)
-                    }
-                    None => Err(Failed::UnknownNode(node)),
+                    Some(node) => self.gateway.handle_drain(node, draining, now),
+                    None => Err(Impossible::NoSuchNode),
                 };
-                let _ = reply.send(drained);
+                let _ = reply.send(drained.map_err(Failed::Impossible));
             }
             Request::Sessions(reply) => {
-                let _ = reply.send(self.session_views(now));
+                let all = self.gateway.sessions(now).map(|standing| self.session_view(standing));
+                let _ = reply.send(all.collect());
+            }
+            Request::Session(session, reply) => {
+                let standing = self.gateway.session(session, now);
+                let _ = reply.send(standing.map(|standing| self.session_view(standing)));
             }
             Request::Rooms(reply) => {
                 let _ = reply.send(self.gateway.rooms().collect());
@@ -52,19 +55,14 @@ impl Control {
                 let _ = reply.send(self.status(now));
             }
             Request::Push { policy, bytes, settings, reply } => {
-                let settings = settings.or_else(|| self.settings_of(&policy)).unwrap_or_default();
-                let source = Source { bytes, settings, origin: "pushed".into(), seed: self.seed() };
-                self.roll_out(&policy, source, Some(reply));
+                let (origin, seed) = ("pushed".into(), self.seed());
+                let source = Source { bytes, settings, origin, seed, arrived: now };
+                self.roll_out(&policy, source, reply);
             }
-            Request::RollOut { policy, source, reply } => {
-                self.roll_out(&policy, *source, Some(reply));
-            }
+            Request::RollOut { policy, source, reply } => self.roll_out(&policy, *source, reply),
             Request::Rollback { policy, reply } => self.roll_back(&policy, reply),
             Request::Stop { policy, reply } => {
-                let known = self.policies.names().contains(&policy);
-                self.policies.stop(&policy);
-                let unknown = || Failed::Policy(format!("there is no policy {policy}").into());
-                let _ = reply.send(known.then_some(()).ok_or_else(unknown));
+                let _ = reply.send(self.policies.stop(&policy));
             }
             Request::Shutdown { within, done } => {
                 self.shutting_down.push(done);
@@ -73,51 +71,20 @@ impl Control {
         }
     }
 
-    fn roll_back(
-        &mut self,
-        policy: &evenkeel_core::PolicyName,
-        reply: tokio::sync::oneshot::Sender<Result<super::Rollout, Failed>>,
-    ) {
-        let (done, rolled) = tokio::sync::oneshot::channel();
-        if !self.policies.roll_back(policy, done) {
-            let _ = reply
-                .send(Err(Failed::Policy(format!("the policy {policy} is not running").into())));
-            return;
+    fn session_view(&self, standing: SessionStanding) -> SessionView {
+        let resident = self.homes.get(standing.session);
+        SessionView {
+            session: standing.session,
+            room: standing.room,
+            scenario: standing.scenario,
+            ingress: standing.ingress,
+            hop: standing.hop,
+            rung: standing.plan.rung(),
+            cap_kbps: standing.plan.cap_kbps,
+            measures: standing.measures,
+            totals: resident.map(|resident| resident.totals).unwrap_or_default(),
+            age: standing.age,
         }
-        tokio::task::spawn_local(async move {
-            let outcome = match rolled.await {
-                Ok(outcome) => outcome.map_err(|reason| Failed::Policy(reason.into())),
-                Err(_) => Err(Failed::Unavailable),
-            };
-            let _ = reply.send(outcome);
-        });
-    }
-
-    fn settings_of(&self, policy: &evenkeel_core::PolicyName) -> Option<serde_json::Value> {
-        let set = self.settings.sets.iter().find(|set| set.name == policy.set)?;
-        Some(set.binding(policy.hook)?.settings.clone())
-    }
-
-    fn session_views(&self, now: Instant) -> Vec<SessionView> {
-        self.gateway
-            .sessions(now)
-            .map(|standing| SessionView {
-                session: standing.session,
-                room: standing.room,
-                scenario: standing.scenario,
-                ingress: standing.ingress,
-                hop: standing.hop,
-                rung: standing.plan.rung(),
-                cap_kbps: standing.plan.cap_kbps,
-                measures: standing.measures,
-                totals: self
-                    .homes
-                    .get(standing.session)
-                    .map(|resident| resident.totals)
-                    .unwrap_or_default(),
-                age: standing.age,
-            })
-            .collect()
     }
 
     fn node_views(&self) -> Vec<NodeView> {
@@ -151,9 +118,10 @@ impl Control {
         Status {
             region: (*self.settings.gateway.region).into(),
             up: now.saturating_duration_since(self.started),
-            sessions: self.gateway.sessions(now).count(),
-            rooms: self.gateway.rooms().count(),
+            sessions: self.gateway.live(),
+            rooms: self.gateway.standing_rooms(),
             admitting: self.gateway.is_admitting(),
+            policies_failing: self.policies.failing(),
             packets_to_node: packets(Way::ToNode),
             packets_to_client: packets(Way::ToClient),
             bytes_to_node: bytes(Way::ToNode),

@@ -1,48 +1,82 @@
-//! A revision on its way: prepared on a thread of its own, so that control goes on.
+//! Revisions on their way: prepared one after the other on a thread of their own, so that control goes on.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crossbeam_channel::{Receiver, Sender};
 use evenkeel_core::PolicyName;
-use tokio::sync::oneshot;
+use tokio::sync::{broadcast, oneshot};
 
 use super::thread::Control;
 use super::words::{Failed, Happened, Rollout, RolloutOutcome, Told};
-use crate::policy::Source;
+use crate::policy::{self, Source, Workshop};
 
-impl Control {
-    /// Prepares a revision on a thread of its own; the reply comes when it is decided.
-    pub(super) fn roll_out(
-        &mut self,
-        policy: &PolicyName,
-        source: Source,
-        reply: Option<oneshot::Sender<Result<Rollout, Failed>>>,
-    ) {
-        let Some(workshop) = self.policies.workshop(policy) else {
-            if let Some(reply) = reply {
-                let _ =
-                    reply.send(Err(Failed::Policy(format!("there is no policy {policy}").into())));
-            }
-            return;
-        };
-        let events = self.events.clone();
-        let spawned = std::thread::Builder::new().name("rollout".into()).spawn(move || {
-            let rollout = crate::policy::prepare(&workshop, source);
-            if rollout.outcome == RolloutOutcome::Refused {
-                let told = Told {
-                    at: SystemTime::now(),
-                    event: Happened::Rollout(rollout.clone()),
-                    totals: None,
-                    caller: None,
-                };
+/// Rollouts that may wait, each with the bytes of its plugin; past it whoever pushes is told that control is busy.
+const ROLLOUTS_MAX: usize = 8;
+
+type Reply = oneshot::Sender<Result<Rollout, Failed>>;
+
+/// A revision that waits to be prepared.
+pub(super) struct Rolling {
+    workshop: Workshop,
+    source: Source,
+    reply: Reply,
+}
+
+/// Starts the thread that prepares revisions; it ends with control.
+///
+/// # Errors
+/// Where the system gives no thread.
+pub(super) fn start(events: broadcast::Sender<Arc<Told>>) -> std::io::Result<Sender<Rolling>> {
+    let (rollouts, waiting) = crossbeam_channel::bounded(ROLLOUTS_MAX);
+    std::thread::Builder::new().name("rollout".into()).spawn(move || prepare(&waiting, &events))?;
+    Ok(rollouts)
+}
+
+fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<Told>>) {
+    for Rolling { workshop, source, reply } in waiting {
+        let rollout = policy::prepare(&workshop, source);
+        match rollout.outcome {
+            RolloutOutcome::Refused | RolloutOutcome::Unchanged => {
+                let event = Happened::Rollout(rollout.clone());
+                let told = Told { at: SystemTime::now(), event, totals: None, caller: None };
                 let _ = events.send(Arc::new(told));
             }
-            if let Some(reply) = reply {
-                let _ = reply.send(Ok(rollout));
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::warn!(%error, %policy, "no thread for a rollout");
+            // Control tells of it, and asks the policy anew.
+            RolloutOutcome::Activated | RolloutOutcome::RolledBack => {}
         }
+        let _ = reply.send(Ok(rollout));
+    }
+}
+
+impl Control {
+    /// Has a revision prepared; the reply comes when it is decided.
+    pub(super) fn roll_out(&mut self, policy: &PolicyName, source: Source, reply: Reply) {
+        // Looked at first, since to ask for the workshop is a word already. Nobody else puts anything in.
+        if self.rollouts.is_full() {
+            let _ = reply.send(Err(Failed::Unavailable));
+            return;
+        }
+        let Some(workshop) = self.policies.workshop(policy) else {
+            let _ = reply.send(Err(policy::unknown(policy)));
+            return;
+        };
+        // It ends with control, and there is room.
+        let _ = self.rollouts.try_send(Rolling { workshop, source, reply });
+    }
+
+    pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: Reply) {
+        let (done, rolled) = oneshot::channel();
+        if let Err(failed) = self.policies.roll_back(policy, done) {
+            let _ = reply.send(Err(failed));
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            let outcome = match rolled.await {
+                Ok(outcome) => outcome.map_err(|reason| Failed::Policy(reason.into())),
+                Err(_) => Err(Failed::Unavailable),
+            };
+            let _ = reply.send(outcome);
+        });
     }
 }

@@ -1,23 +1,51 @@
 //! What happened, told to whoever listens.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::Event;
+use evenkeel_core::{Event, SessionId};
 
 use super::thread::Control;
-use super::words::{Happened, Rollout, Told};
+use super::words::{Caller, Happened, Rollout, Told, Wanted};
 use crate::worker::Totals;
 
 /// A worker tells what a session carried with its next pass; after this it is not waited for.
 const TOTALS_WITHIN: Duration = Duration::from_secs(1);
 
-/// A session that ended, and of which its worker has not told yet what it carried.
-pub(super) struct Closing {
-    pub(super) event: Event,
+/// Sessions that ended, and of which their workers have not told yet what they carried.
+#[derive(Default)]
+pub(super) struct Closings(BTreeMap<SessionId, Closing>);
+
+struct Closing {
+    event: Event,
     /// As was told last.
-    pub(super) totals: Totals,
-    pub(super) since: Instant,
+    totals: Totals,
+    since: Instant,
+}
+
+impl Closings {
+    fn hold(&mut self, session: SessionId, event: Event, totals: Totals, since: Instant) {
+        self.0.insert(session, Closing { event, totals, since });
+    }
+
+    /// Its worker has told, or nobody is to be told.
+    pub(super) fn take(&mut self, session: SessionId) -> Option<Event> {
+        self.0.remove(&session).map(|closing| closing.event)
+    }
+
+    /// A worker's last word on a session may be lost when many end at once; the one before will do.
+    fn unheard(&mut self, now: Instant) -> Vec<(Event, Totals)> {
+        let unheard = |_: &SessionId, closing: &mut Closing| {
+            now.saturating_duration_since(closing.since) >= TOTALS_WITHIN
+        };
+        let late = self.0.extract_if(.., unheard);
+        late.map(|(_, closing)| (closing.event, closing.totals)).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl Control {
@@ -26,9 +54,7 @@ impl Control {
         match event {
             Event::Closed { session, .. } => match self.homes.get(session) {
                 Some(resident) => {
-                    let totals = resident.totals;
-                    let closing = Closing { event, totals, since: Instant::now() };
-                    self.closing.insert(session, closing);
+                    self.closing.hold(session, event, resident.totals, Instant::now());
                 }
                 None => self.tell(event, None),
             },
@@ -36,28 +62,44 @@ impl Control {
         }
     }
 
-    /// A worker's last word on a session may be lost when many end at once; the one before will do.
     pub(super) fn tell_of_unheard(&mut self, now: Instant) {
-        let unheard =
-            |closing: &Closing| now.saturating_duration_since(closing.since) >= TOTALS_WITHIN;
-        let late: Vec<Closing> = self
-            .closing
-            .extract_if(.., |_, closing| unheard(closing))
-            .map(|(_, late)| late)
-            .collect();
-        late.into_iter().for_each(|late| self.tell(late.event, Some(late.totals)));
+        for (event, totals) in self.closing.unheard(now) {
+            self.tell(event, Some(totals));
+        }
     }
 
     pub(super) fn tell(&self, event: Event, totals: Option<Totals>) {
-        let caller = match &event {
+        let (event, caller) = match event {
             Event::Opened { session, .. } => {
-                self.homes.get(*session).and_then(|resident| resident.caller.clone())
+                let resident = self.homes.get(session);
+                (Happened::Core(event), resident.and_then(|resident| resident.caller.clone()))
             }
-            _ => None,
+            Event::Refused { offer, session, ref scenario, .. } => match self.offers.get(&offer) {
+                Some(pending) => {
+                    let homeless = pending.homeless.map(|homeless| Happened::TurnedAway {
+                        scenario: scenario.clone(),
+                        reason: homeless.name(),
+                        session,
+                    });
+                    let caller = Caller::of(&pending.wanted, pending.arrived);
+                    (homeless.unwrap_or(Happened::Core(event)), Some(caller))
+                }
+                None => (Happened::Core(event), None),
+            },
+            event => (Happened::Core(event), None),
         };
-        let told = Told { at: SystemTime::now(), event: Happened::Core(event), totals, caller };
+        let told = Told { at: SystemTime::now(), event, totals, caller };
         // Nobody listens, perhaps; that is no failure.
         let _ = self.events.send(Arc::new(told));
+    }
+
+    /// An offer that the core never saw.
+    pub(super) fn tell_turned_away(&self, wanted: &Wanted, reason: &'static str, arrived: Instant) {
+        let scenario = wanted.scenario.clone();
+        let event = Happened::TurnedAway { scenario, reason, session: None };
+        let caller = Some(Caller::of(wanted, arrived));
+        let _ =
+            self.events.send(Arc::new(Told { at: SystemTime::now(), event, totals: None, caller }));
     }
 
     pub(super) fn tell_rollout(&self, rollout: Rollout) {
@@ -67,5 +109,30 @@ impl Control {
     pub(super) fn tell_happened(&self, event: Happened) {
         let told = Told { at: SystemTime::now(), event, totals: None, caller: None };
         let _ = self.events.send(Arc::new(told));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::{CloseReason, RoomId};
+
+    use super::*;
+
+    #[test]
+    fn a_session_whose_worker_cannot_tell_ends_with_what_was_told_last() {
+        let now = Instant::now();
+        let closed = |number| Event::Closed {
+            session: SessionId(number),
+            room: RoomId(1),
+            reason: CloseReason::Asked,
+        };
+        let totals = Totals { shed: 4, ..Totals::default() };
+        let mut closings = Closings::default();
+        closings.hold(SessionId(1), closed(1), totals, now);
+        closings.hold(SessionId(2), closed(2), totals, now);
+        assert_eq!(closings.take(SessionId(2)), Some(closed(2)), "its worker told");
+        assert!(closings.unheard(now + TOTALS_WITHIN - Duration::from_millis(1)).is_empty());
+        assert_eq!(closings.unheard(now + TOTALS_WITHIN), [(closed(1), totals)]);
+        assert!(closings.is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, NodeId, OfferId, SessionId, Stamp, WATCH_EVERY};
+use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -16,7 +16,8 @@ use super::homes::Homes;
 use super::knock::Knocks;
 use super::offering::Pending;
 use super::prober::{Probed, Prober, connected};
-use super::telling::Closing;
+use super::rollout::Rolling;
+use super::telling::Closings;
 use super::words::Told;
 use crate::policy::{Policies, Word};
 use crate::settings::Settings;
@@ -63,6 +64,7 @@ pub(super) struct Control {
     pub(super) drivers: Drivers,
     pub(super) probers: Vec<Option<Prober>>,
     pub(super) policies: Policies,
+    pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
     pub(super) quic_counters: Option<Arc<crate::quic::Counters>>,
     pub(super) started: Instant,
@@ -70,7 +72,7 @@ pub(super) struct Control {
     pub(super) offers: BTreeMap<OfferId, Pending>,
     pub(super) next_offer: u64,
     /// Sessions that were told to end, and their event waits for what they carried.
-    pub(super) closing: BTreeMap<SessionId, Closing>,
+    pub(super) closing: Closings,
     pub(super) knocks: Knocks,
     pub(super) shutting_down: Vec<oneshot::Sender<()>>,
     pub(super) core_finished: bool,
@@ -81,14 +83,13 @@ pub(super) struct Control {
 /// Runs control until it is shut down, on the calling thread.
 ///
 /// # Errors
-/// Where the system gives no event loop.
+/// Where the system gives no event loop, or no thread for rollouts.
 pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, serve(parts));
-    Ok(())
+    tokio::task::LocalSet::new().block_on(&runtime, serve(parts))
 }
 
-async fn serve(parts: Parts) {
+async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, mut words, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
     let probers = (0..).zip(parts.probes).map(|(node, probe)| {
@@ -105,13 +106,14 @@ async fn serve(parts: Parts) {
         drivers: parts.drivers,
         probers,
         policies: parts.policies,
+        rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
         quic_counters: parts.quic_counters,
         started: parts.started,
         random: ring::rand::SystemRandom::new(),
         offers: BTreeMap::new(),
         next_offer: 1,
-        closing: BTreeMap::new(),
+        closing: Closings::default(),
         knocks: Knocks::default(),
         shutting_down: Vec::new(),
         core_finished: false,
@@ -141,6 +143,7 @@ async fn serve(parts: Parts) {
         }
         control.drain();
     }
+    Ok(())
 }
 
 impl Control {
@@ -211,8 +214,8 @@ impl Control {
                 self.tell_happened(super::Happened::Shed { session, run });
             }
             Report::Removed { session, totals } => {
-                if let Some(closing) = self.closing.remove(&session) {
-                    self.tell(closing.event, Some(totals));
+                if let Some(closed) = self.closing.take(session) {
+                    self.tell(closed, Some(totals));
                 }
             }
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
-    Decider, Event, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media, NodeId,
-    PolicyName, Refused, RoomId, SessionId,
+    Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media,
+    NodeId, PolicyName, Refused, RoomId, SessionId,
 };
 
 use crate::worker::{ShedRun, Totals};
@@ -107,7 +107,7 @@ pub struct Told {
     pub event: Happened,
     /// With [`Event::Closed`]: what the session carried.
     pub totals: Option<Totals>,
-    /// With [`Event::Opened`]: who asked for it, as far as tracing is concerned.
+    /// With [`Event::Opened`], [`Event::Refused`] and [`Happened::TurnedAway`]: who asked for it, as far as tracing is concerned.
     pub caller: Option<Caller>,
 }
 
@@ -120,11 +120,26 @@ pub struct Caller {
     pub traceparent: Option<Box<str>>,
 }
 
+impl Caller {
+    pub(crate) fn of(wanted: &Wanted, arrived: Instant) -> Caller {
+        Caller { arrived, traceparent: wanted.traceparent.clone() }
+    }
+}
+
 /// What happened: in the core, or to a policy.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Happened {
     /// The core says so.
     Core(Event),
+    /// An offer was refused for want of a way in, or of a node it names.
+    TurnedAway {
+        /// Its scenario, as the client named it.
+        scenario: Arc<str>,
+        /// Why: `no-listener`, `address-taken`, `no-resources` or `unknown-node`.
+        reason: &'static str,
+        /// The session it was to become, and its room, where it came that far.
+        session: Option<(SessionId, RoomId)>,
+    },
     /// A revision was activated, refused or rolled back.
     Rollout(Rollout),
     /// A rung kept packets from a session's client, by number.
@@ -203,6 +218,8 @@ pub struct PolicyView {
     pub calls: u64,
     /// Faults so far.
     pub faults: u64,
+    /// What its last call failed of; none where it was answered.
+    pub failing: Option<Fault>,
 }
 
 /// How replacing a policy went.
@@ -212,12 +229,14 @@ pub struct Rollout {
     pub policy: PolicyName,
     /// What became of it.
     pub outcome: RolloutOutcome,
-    /// The revision in question.
+    /// The revision that answers now; where it was refused, the one that does not, if it came far enough to have a name.
     pub revision: Option<Arc<str>>,
     /// The revision that stood before.
     pub previous: Option<Arc<str>>,
     /// Why, where it was refused or rolled back.
     pub reason: Option<Box<str>>,
+    /// When somebody asked for it, or the revision failed once too often.
+    pub arrived: Instant,
     /// From the decision to the first question it would answer.
     pub activate: Duration,
 }
@@ -227,6 +246,8 @@ pub struct Rollout {
 pub enum RolloutOutcome {
     /// It answers now.
     Activated,
+    /// It answered before: the same plugin with the same settings.
+    Unchanged,
     /// It never answered; the one before stands.
     Refused,
     /// It answered, failed, and the one before is back.
@@ -238,6 +259,7 @@ impl RolloutOutcome {
     pub fn name(self) -> &'static str {
         match self {
             RolloutOutcome::Activated => "activated",
+            RolloutOutcome::Unchanged => "unchanged",
             RolloutOutcome::Refused => "refused",
             RolloutOutcome::RolledBack => "rolled-back",
         }
@@ -257,6 +279,8 @@ pub struct Status {
     pub rooms: usize,
     /// Whether it admits new sessions.
     pub admitting: bool,
+    /// Policies whose last call failed.
+    pub policies_failing: Vec<PolicyName>,
     /// Packets handed on to nodes.
     pub packets_to_node: u64,
     /// Packets handed on to clients.

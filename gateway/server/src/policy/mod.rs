@@ -3,26 +3,30 @@
 //! A revision is vetted, compiled, warmed and proved on a thread of its own before it may answer; one that then
 //! fails is rolled back to the last good one by the thread that runs it.
 
+mod record;
 mod rollout;
 mod standing;
 mod thread;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answered, Ask, AskId, Entry, Fault, PolicyName};
+use evenkeel_core::{Answered, Ask, AskId, Entry, Fault, Limits, PolicyName};
 use evenkeel_host as host;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use rollout::{Source, prepare};
+pub(crate) use rollout::{Source, Workshop, prepare};
 pub(crate) use standing::Standing;
 
-use crate::control::{PolicyView, Rollout};
+use crate::control::{Failed, PolicyView, Rollout};
 
 /// Questions that may wait for one policy; past it the native default answers. A plugin that needs its whole budget
 /// of 10 ms would be 640 ms behind.
 const QUESTIONS_MAX: usize = 64;
+
+/// Orders that may wait for one policy. They are read before questions, so that only those wait that came during one.
+const ORDERS_MAX: usize = 8;
 
 /// What policies' threads tell control.
 #[derive(Debug)]
@@ -33,52 +37,74 @@ pub(crate) enum Word {
     Rolled(Rollout),
 }
 
-/// What a policy's thread is told.
-pub(crate) enum Job {
-    Ask(Ask),
-    /// The revision answers from now on; the one before is kept.
+/// What a policy's thread is told to do, before it answers what waits: one rolls back just when many questions wait.
+pub(crate) enum Order {
+    /// The revision answers from now on.
     Activate(Box<Ready>),
-    /// The revision before answers again.
-    Rollback(tokio::sync::oneshot::Sender<Result<Rollout, &'static str>>),
+    /// The last good revision answers again.
+    Rollback {
+        asked: Instant,
+        reply: oneshot::Sender<Result<Rollout, &'static str>>,
+    },
     Stop,
 }
 
 /// A revision that may answer.
 pub(crate) struct Ready {
-    pub(crate) policy: host::Policy,
-    pub(crate) origin: Box<str>,
-    pub(crate) since: Instant,
-    pub(crate) reply: Option<tokio::sync::oneshot::Sender<Rollout>>,
+    policy: host::Policy,
+    origin: Box<str>,
+    /// As they were given.
+    settings: serde_json::Value,
+    arrived: Instant,
+    /// When it was found fit.
+    since: Instant,
+    /// Which word on this policy it is.
+    word: u64,
+    /// `None`: a later word came meanwhile.
+    reply: oneshot::Sender<Option<Rollout>>,
+}
+
+/// How long a plugin may take for a question, as the core counts it.
+#[derive(Clone, Copy, Debug)]
+struct Budgets {
+    /// Somebody waits for it.
+    offer: Duration,
+    advice: Duration,
 }
 
 /// All policies of this gateway.
 pub(crate) struct Policies {
     engine: host::Engine,
     catalog: Vec<Entry>,
+    budgets: Budgets,
     running: BTreeMap<PolicyName, Running>,
     words: mpsc::Sender<Word>,
 }
 
 struct Running {
-    jobs: crossbeam_channel::Sender<Job>,
+    questions: crossbeam_channel::Sender<Ask>,
+    orders: crossbeam_channel::Sender<Order>,
     standing: Arc<Standing>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Policies {
-    pub(crate) fn new(catalog: Vec<Entry>, words: mpsc::Sender<Word>) -> Policies {
-        Policies { engine: host::Engine::new(), catalog, running: BTreeMap::new(), words }
+    pub(crate) fn new(catalog: Vec<Entry>, limits: &Limits, words: mpsc::Sender<Word>) -> Policies {
+        let budgets = Budgets { offer: limits.offer_budget, advice: limits.advice_budget };
+        Policies { engine: host::Engine::new(), catalog, budgets, running: BTreeMap::new(), words }
     }
 
-    /// What a rollout needs: the engine, the catalog, and the questions asked last to prove a revision with.
-    pub(crate) fn workshop(&self, policy: &PolicyName) -> Option<rollout::Workshop> {
+    /// What a rollout needs: the engine, the catalog, and the questions asked last to prove a revision with. It is the
+    /// last word on this policy from now on: rollouts before it come to nothing.
+    pub(crate) fn workshop(&self, policy: &PolicyName) -> Option<Workshop> {
         let running = self.running.get(policy)?;
-        Some(rollout::Workshop {
+        Some(Workshop {
+            word: running.standing.next_word(),
             engine: self.engine.clone(),
             catalog: self.catalog.clone(),
             policy: policy.clone(),
             standing: Arc::clone(&running.standing),
-            jobs: running.jobs.clone(),
+            orders: running.orders.clone(),
         })
     }
 
@@ -87,11 +113,12 @@ impl Policies {
     /// # Errors
     /// Where the system gives no thread.
     pub(crate) fn start(&mut self, policy: PolicyName) -> std::io::Result<()> {
-        let (jobs, inbox) = crossbeam_channel::bounded(QUESTIONS_MAX);
+        let (questions, asked) = crossbeam_channel::bounded(QUESTIONS_MAX);
+        let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
         let standing = Arc::new(Standing::new(policy.clone()));
-        let thread =
-            thread::spawn(policy.clone(), inbox, Arc::clone(&standing), self.words.clone())?;
-        self.running.insert(policy, Running { jobs, standing, thread: Some(thread) });
+        let desk = thread::Desk::new(Arc::clone(&standing), self.budgets, self.words.clone());
+        let thread = desk.spawn(ordered, asked)?;
+        self.running.insert(policy, Running { questions, orders, standing, thread: Some(thread) });
         Ok(())
     }
 
@@ -101,17 +128,28 @@ impl Policies {
         let Some(running) = self.running.get(&ask.policy) else {
             return Err((id, Fault::Absent));
         };
-        running.jobs.try_send(Job::Ask(ask)).map_err(|_| (id, Fault::Late))
+        running.questions.try_send(ask).map_err(|_| (id, Fault::Late))
     }
 
-    /// Asks the thread to put the revision before in force again.
+    /// Has the thread put the last good revision in force again; rollouts under way come to nothing.
+    ///
+    /// # Errors
+    /// Where there is no such policy, or it has more orders than may wait.
     pub(crate) fn roll_back(
         &self,
         policy: &PolicyName,
-        reply: tokio::sync::oneshot::Sender<Result<Rollout, &'static str>>,
-    ) -> bool {
-        let running = self.running.get(policy);
-        running.is_some_and(|running| running.jobs.try_send(Job::Rollback(reply)).is_ok())
+        reply: oneshot::Sender<Result<Rollout, &'static str>>,
+    ) -> Result<(), Failed> {
+        let running = self.running.get(policy).ok_or_else(|| unknown(policy))?;
+        running.standing.next_word();
+        let order = Order::Rollback { asked: Instant::now(), reply };
+        running.orders.try_send(order).map_err(|_| Failed::Unavailable)
+    }
+
+    /// Those whose last call failed.
+    pub(crate) fn failing(&self) -> Vec<PolicyName> {
+        let failing = self.running.iter().filter(|(_, running)| running.standing.is_failing());
+        failing.map(|(policy, _)| policy.clone()).collect()
     }
 
     pub(crate) fn views(&self) -> Vec<PolicyView> {
@@ -119,22 +157,26 @@ impl Policies {
     }
 
     /// Ends one policy's thread, as a drill does; its questions find nobody from then on. Nobody waits for what it is at.
-    pub(crate) fn stop(&mut self, policy: &PolicyName) {
-        if let Some(running) = self.running.remove(policy) {
-            // Where there is no room for the word, it ends with the last question: there will be no more.
-            let _ = running.jobs.try_send(Job::Stop);
-        }
+    ///
+    /// # Errors
+    /// Where there is no such policy.
+    pub(crate) fn stop(&mut self, policy: &PolicyName) -> Result<(), Failed> {
+        let running = self.running.remove(policy).ok_or_else(|| unknown(policy))?;
+        running.standing.next_word();
+        // Where there is no room for the word, it ends with the last question: there will be no more.
+        let _ = running.orders.try_send(Order::Stop);
+        Ok(())
     }
+}
 
-    pub(crate) fn names(&self) -> Vec<PolicyName> {
-        self.running.keys().cloned().collect()
-    }
+pub(crate) fn unknown(policy: &PolicyName) -> Failed {
+    Failed::Policy(format!("there is no policy {policy}").into())
 }
 
 impl Drop for Policies {
     fn drop(&mut self) {
         for (_, mut running) in std::mem::take(&mut self.running) {
-            let _ = running.jobs.send(Job::Stop);
+            let _ = running.orders.send(Order::Stop);
             running.thread.take().map(std::thread::JoinHandle::join);
         }
     }

@@ -8,17 +8,20 @@ use evenkeel_core::{Entry, Fault, PolicyName};
 use evenkeel_host as host;
 use tokio::sync::oneshot;
 
-use super::{Job, Ready, Standing};
+use super::{Order, Ready, Standing};
 use crate::control::{Rollout, RolloutOutcome};
 
 /// A plugin's bytes and settings, and where they came from.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) settings: serde_json::Value,
+    /// `None`: those of the revision that stands.
+    pub(crate) settings: Option<serde_json::Value>,
     /// `embedded`, a file, or `pushed`.
     pub(crate) origin: Box<str>,
     pub(crate) seed: u64,
+    /// When somebody asked for it.
+    pub(crate) arrived: Instant,
 }
 
 /// What a rollout works with.
@@ -27,7 +30,9 @@ pub(crate) struct Workshop {
     pub(super) catalog: Vec<Entry>,
     pub(super) policy: PolicyName,
     pub(super) standing: Arc<Standing>,
-    pub(super) jobs: crossbeam_channel::Sender<Job>,
+    pub(super) orders: crossbeam_channel::Sender<Order>,
+    /// Which word on this policy it is for; a later one wins.
+    pub(super) word: u64,
 }
 
 /// Why a revision never answered.
@@ -37,6 +42,8 @@ enum Unfit {
     Refused(host::Refused),
     /// It failed at a question that the gateway was asked before.
     Disproved { questions: usize, fault: Fault },
+    /// A later push, rollback or reload of the same policy came before it was ready.
+    Superseded,
     /// The policy's thread is gone.
     Gone,
 }
@@ -46,18 +53,12 @@ impl std::fmt::Display for Unfit {
         match self {
             Unfit::Refused(refused) => refused.fmt(f),
             Unfit::Disproved { questions, fault } => {
-                let detail = match fault {
-                    Fault::Trap(said) | Fault::Malformed(said) => format!(": {said}"),
-                    Fault::Deadline | Fault::OutOfMemory | Fault::Late | Fault::Absent => {
-                        String::new()
-                    }
-                };
                 write!(
                     f,
-                    "asked one of the {questions} questions answered last, it failed ({}){detail}",
-                    fault.name()
+                    "asked one of the {questions} questions kept of those answered, it failed ({fault})"
                 )
             }
+            Unfit::Superseded => f.write_str("superseded by a later word on this policy"),
             Unfit::Gone => f.write_str("the policy is not running"),
         }
     }
@@ -65,39 +66,56 @@ impl std::fmt::Display for Unfit {
 
 /// Takes a revision all the way, and says how it went. Blocks for as long as compiling takes.
 pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
-    let (reply, activated) = oneshot::channel();
-    let outcome = prove(workshop, source).and_then(|(policy, origin)| {
-        let ready = Ready { policy, origin, since: Instant::now(), reply: Some(reply) };
-        workshop.jobs.send(Job::Activate(Box::new(ready))).map_err(|_| Unfit::Gone)?;
-        activated.blocking_recv().map_err(|_| Unfit::Gone)
-    });
-    outcome.unwrap_or_else(|unfit| Rollout {
+    let arrived = source.arrived;
+    let mut revision = None;
+    take_in(workshop, source, &mut revision).unwrap_or_else(|unfit| Rollout {
         policy: workshop.policy.clone(),
         outcome: RolloutOutcome::Refused,
-        revision: None,
+        revision,
         previous: workshop.standing.revision(),
         reason: Some(unfit.to_string().into()),
+        arrived,
         activate: Duration::ZERO,
     })
 }
 
-/// Vetted, compiled, warmed; then asked what was asked last.
-fn prove(workshop: &Workshop, source: Source) -> Result<(host::Policy, Box<str>), Unfit> {
-    let Workshop { engine, catalog, policy, standing, .. } = workshop;
+/// `revision` is its name as soon as it has one.
+fn take_in(
+    workshop: &Workshop,
+    source: Source,
+    revision: &mut Option<Arc<str>>,
+) -> Result<Rollout, Unfit> {
+    let Workshop { engine, catalog, policy, standing, orders, word } = workshop;
+    if !standing.is_last(*word) {
+        return Err(Unfit::Superseded);
+    }
     let component = host::Component::vet(engine, &source.bytes).map_err(Unfit::Refused)?;
-    let mut revision = host::Policy::install(
-        engine,
-        &component,
-        policy.hook,
-        source.settings,
-        catalog.clone(),
-        source.seed,
-    )
-    .map_err(Unfit::Refused)?;
+    let settings = source.settings.unwrap_or_else(|| standing.settings());
+    let (hook, given, catalog) = (policy.hook, settings.clone(), catalog.clone());
+    let mut made = host::Policy::install(engine, &component, hook, given, catalog, source.seed)
+        .map_err(Unfit::Refused)?;
+    *revision = Some(made.revision().into());
+    prove(&mut made, standing)?;
+    let (reply, activated) = oneshot::channel();
+    let ready = Ready {
+        policy: made,
+        origin: source.origin,
+        settings,
+        arrived: source.arrived,
+        since: Instant::now(),
+        word: *word,
+        reply,
+    };
+    orders.send(Order::Activate(Box::new(ready))).map_err(|_| Unfit::Gone)?;
+    activated.blocking_recv().map_err(|_| Unfit::Gone)?.ok_or(Unfit::Superseded)
+}
+
+/// It is asked what its predecessors answered last, some of each kind.
+fn prove(revision: &mut host::Policy, standing: &Standing) -> Result<(), Unfit> {
     let questions = standing.questions();
     for (question, now_us) in &questions {
         let disproved = |fault| Unfit::Disproved { questions: questions.len(), fault };
         revision.ask(question, *now_us).map_err(disproved)?;
     }
-    Ok((revision, source.origin))
+    Ok(())
 }

@@ -1,15 +1,17 @@
 //! What others may read of a policy while its thread runs it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::mem::discriminant;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use evenkeel_core::{PolicyName, Question};
+use evenkeel_core::{Fault, PolicyName, Question};
 
 use crate::control::PolicyView;
 
-/// Questions kept to prove the next revision with: one of each kind that a busy minute brings, and some more.
-const KEPT: usize = 16;
+/// Questions of each kind kept to prove the next revision with: however many rooms are placed, what is rarely asked is
+/// among them.
+const KEPT_OF_EACH: usize = 8;
 
 /// Written by the policy's thread, read by control and rollouts.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(crate) struct Standing {
     policy: PolicyName,
     calls: AtomicU64,
     faults: AtomicU64,
+    /// How often somebody had a word on which revision is to answer.
+    words: AtomicU64,
     shown: Mutex<Shown>,
 }
 
@@ -26,6 +30,9 @@ struct Shown {
     origin: Box<str>,
     revision: Option<Arc<str>>,
     previous: Option<Arc<str>>,
+    settings: serde_json::Value,
+    /// What the last call failed of.
+    failing: Option<Fault>,
     questions: VecDeque<(Arc<Question>, u64)>,
 }
 
@@ -35,6 +42,7 @@ impl Standing {
             policy,
             calls: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            words: AtomicU64::new(0),
             shown: Mutex::default(),
         }
     }
@@ -44,19 +52,38 @@ impl Standing {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn policy(&self) -> &PolicyName {
+        &self.policy
+    }
+
+    /// A push, a rollback, a reload, or the end: the number of this word.
+    pub(crate) fn next_word(&self) -> u64 {
+        self.words.fetch_add(1, SeqCst) + 1
+    }
+
+    /// Whether nobody has had a word since.
+    pub(crate) fn is_last(&self, word: u64) -> bool {
+        self.words.load(SeqCst) == word
+    }
+
     pub(crate) fn called(&self) {
         self.calls.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn faulted(&self) {
+    pub(crate) fn faulted(&self, fault: &Fault) {
         self.faults.fetch_add(1, Relaxed);
+        self.shown().failing = Some(fault.clone());
     }
 
-    /// Keeps a question that was answered, the oldest giving way.
+    /// Keeps a question that was answered, the oldest of its kind giving way.
     pub(crate) fn keep(&self, question: Question, now_us: u64) {
         let mut shown = self.shown();
-        if shown.questions.len() == KEPT {
-            shown.questions.pop_front();
+        shown.failing = None;
+        let kind = discriminant(&question);
+        let alike = |(kept, _): &(Arc<Question>, u64)| discriminant(&**kept) == kind;
+        if shown.questions.iter().filter(|kept| alike(kept)).count() == KEPT_OF_EACH {
+            let oldest = shown.questions.iter().position(alike);
+            oldest.and_then(|oldest| shown.questions.remove(oldest));
         }
         shown.questions.push_back((Arc::new(question), now_us));
     }
@@ -72,12 +99,24 @@ impl Standing {
         origin: &str,
         revision: &str,
         previous: Option<&str>,
+        settings: &serde_json::Value,
     ) {
         let mut shown = self.shown();
         shown.plugin = plugin.into();
         shown.origin = origin.into();
         shown.revision = Some(revision.into());
         shown.previous = previous.map(Into::into);
+        shown.settings = settings.clone();
+        shown.failing = None;
+    }
+
+    /// Those of the revision that stands, as they were given.
+    pub(crate) fn settings(&self) -> serde_json::Value {
+        self.shown().settings.clone()
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.shown().failing.is_some()
     }
 
     pub(crate) fn revision(&self) -> Option<Arc<str>> {
@@ -94,6 +133,34 @@ impl Standing {
             origin: shown.origin.clone(),
             calls: self.calls.load(Relaxed),
             faults: self.faults.load(Relaxed),
+            failing: shown.failing.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::{Hook, RoomId};
+
+    use super::*;
+
+    #[test]
+    fn what_is_rarely_asked_is_kept_however_much_else_is() {
+        let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
+        let standing = Standing::new(policy);
+        let reroute = Question::Reroute { nodes: Vec::new(), rooms: Vec::new(), memo: None };
+        standing.keep(reroute.clone(), 0);
+        for room in 0..100 {
+            let place = Question::Place {
+                room: RoomId(room),
+                scenario: "call".into(),
+                labels: [].into(),
+                nodes: Vec::new(),
+            };
+            standing.keep(place, room);
+        }
+        let kept = standing.questions();
+        assert_eq!(kept.len(), 1 + KEPT_OF_EACH);
+        assert_eq!((&*kept[0].0, kept[1].1, kept[8].1), (&reroute, 92, 99));
     }
 }

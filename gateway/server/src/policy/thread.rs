@@ -1,95 +1,84 @@
 //! The thread of one policy.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Ask, Fault, PolicyName};
+use crossbeam_channel::Receiver;
+use evenkeel_core::{Answered, Ask, Fault, Question};
 use evenkeel_host as host;
 use tokio::sync::mpsc;
 
-use super::{Job, Ready, Standing, Word};
+use super::record::{Complaints, Record};
+use super::{Budgets, Order, Ready, Standing, Word};
 use crate::control::{Rollout, RolloutOutcome};
 
 /// Guests run on the native stack, and exhausting it would abort the process: twice what wasmtime gives a guest.
 const STACK: usize = 2 << 20;
 
-/// Faults are counted within this.
-const FAULTS_WITHIN: Duration = Duration::from_secs(10);
-
-/// More faults than this within [`FAULTS_WITHIN`] roll a revision back, however many calls there were.
-const FAULTS_MAX: usize = 5;
-
-/// Of many calls, one in this many may fault.
-const FAULTS_SHARE: usize = 1_000;
-
-pub(super) fn spawn(
-    policy: PolicyName,
-    jobs: crossbeam_channel::Receiver<Job>,
+pub(super) struct Desk {
     standing: Arc<Standing>,
-    words: mpsc::Sender<Word>,
-) -> io::Result<std::thread::JoinHandle<()>> {
-    let name = format!("policy {policy}");
-    // Linux shows the first 15 bytes of a thread's name.
-    std::thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
-        Desk { policy, standing, words, active: None, previous: None, record: Record::default() }
-            .run(&jobs);
-    })
-}
-
-struct Desk {
-    policy: PolicyName,
-    standing: Arc<Standing>,
+    budgets: Budgets,
     words: mpsc::Sender<Word>,
     active: Option<Revision>,
     /// The last good one.
     previous: Option<Revision>,
     record: Record,
+    complaints: Complaints,
 }
 
 struct Revision {
     policy: host::Policy,
     origin: Box<str>,
-}
-
-/// What became of the calls of the last seconds.
-#[derive(Default)]
-struct Record {
-    calls: VecDeque<(Instant, bool)>,
-}
-
-impl Record {
-    /// Whether there were too many faults.
-    fn note(&mut self, now: Instant, faulted: bool) -> bool {
-        self.calls.push_back((now, faulted));
-        while self
-            .calls
-            .front()
-            .is_some_and(|(at, _)| now.saturating_duration_since(*at) > FAULTS_WITHIN)
-        {
-            self.calls.pop_front();
-        }
-        let faults = self.calls.iter().filter(|(_, faulted)| *faulted).count();
-        faulted && faults > FAULTS_MAX.max(self.calls.len() / FAULTS_SHARE)
-    }
+    settings: serde_json::Value,
 }
 
 impl Desk {
-    fn run(mut self, jobs: &crossbeam_channel::Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
-            match job {
-                Job::Ask(ask) => self.answer(ask),
-                Job::Activate(ready) => self.activate(*ready),
-                Job::Rollback(reply) => {
-                    let outcome =
-                        self.roll_back("asked for").ok_or("there is no revision before this one");
-                    if let Ok(rollout) = &outcome {
-                        self.tell(Word::Rolled(rollout.clone()));
+    pub(super) fn new(
+        standing: Arc<Standing>,
+        budgets: Budgets,
+        words: mpsc::Sender<Word>,
+    ) -> Desk {
+        Desk {
+            standing,
+            budgets,
+            words,
+            active: None,
+            previous: None,
+            record: Record::new(Instant::now()),
+            complaints: Complaints::default(),
+        }
+    }
+
+    pub(super) fn spawn(
+        self,
+        orders: Receiver<Order>,
+        questions: Receiver<Ask>,
+    ) -> io::Result<std::thread::JoinHandle<()>> {
+        let name = format!("policy {}", self.standing.policy());
+        // Linux shows the first 15 bytes of a thread's name.
+        let thread = std::thread::Builder::new().name(name).stack_size(STACK);
+        thread.spawn(move || self.run(&orders, &questions))
+    }
+
+    /// Orders go first; it ends when it is told to, or nobody is left to ask.
+    fn run(mut self, orders: &Receiver<Order>, questions: &Receiver<Ask>) {
+        loop {
+            crossbeam_channel::select_biased! {
+                recv(orders) -> order => match order {
+                    Ok(Order::Activate(ready)) => self.activate(*ready),
+                    Ok(Order::Rollback { asked, reply }) => {
+                        let outcome = self
+                            .roll_back("asked for", asked)
+                            .ok_or("there is no revision before this one");
+                        let _ = reply.send(outcome);
                     }
-                    let _ = reply.send(outcome);
-                }
-                Job::Stop => return,
+                    Ok(Order::Stop) | Err(_) => return,
+                },
+                recv(questions) -> ask => match ask {
+                    Ok(ask) => self.answer(ask),
+                    Err(_) => return,
+                },
             }
         }
     }
@@ -101,7 +90,8 @@ impl Desk {
             Some(_) if Instant::now() >= ask.deadline => Err(Fault::Late),
             Some(revision) => {
                 self.standing.called();
-                revision.policy.ask(&ask.question, ask.now_us)
+                let answered = revision.policy.ask(&ask.question, ask.now_us);
+                answered.and_then(|answered| self.budgets.hold(&ask.question, answered))
             }
         };
         let fault = result
@@ -115,61 +105,79 @@ impl Desk {
             self.standing.keep(ask.question, ask.now_us);
         }
         self.write_lines();
+        let now = Instant::now();
         if let Some(fault) = &fault {
-            self.standing.faulted();
-            tracing::warn!(policy = %self.policy, fault = fault.name(), detail = ?fault, "a policy failed");
-        }
-        if self.record.note(Instant::now(), fault.is_some()) {
-            let reason =
-                format!("too many faults; the last: {}", fault.map_or("", |fault| fault.name()));
-            if let Some(rollout) = self.roll_back(&reason) {
-                self.tell(Word::Rolled(rollout));
+            self.standing.faulted(fault);
+            if let Some(times) = self.complaints.count(now) {
+                let policy = self.standing.policy();
+                tracing::warn!(%policy, fault = fault.name(), detail = ?fault, times, "a policy failed");
             }
+        }
+        if self.record.note(now, fault.is_some()) {
+            let last = fault.map_or("", |fault| fault.name());
+            self.roll_back(&format!("too many faults; the last: {last}"), now);
         }
     }
 
     fn activate(&mut self, ready: Ready) {
-        let Ready { policy, origin, since, reply } = ready;
-        self.previous = self.active.replace(Revision { policy, origin });
-        self.record = Record::default();
+        let Ready { policy, origin, settings, arrived, since, word, reply } = ready;
+        if !self.standing.is_last(word) {
+            let _ = reply.send(None);
+            return;
+        }
+        let standing = self.active.as_ref().map(|active| Arc::from(active.policy.revision()));
+        if standing.as_deref() == Some(policy.revision()) {
+            let rollout =
+                self.rollout(RolloutOutcome::Unchanged, standing, None, arrived, since.elapsed());
+            let _ = reply.send(Some(rollout));
+            return;
+        }
+        let now = Instant::now();
+        let revision: Box<str> = policy.revision().into();
+        let replaced = self.active.replace(Revision { policy, origin, settings });
+        if self.record.is_good(now) || self.previous.is_none() {
+            self.previous = replaced;
+        }
+        // What was good before, and comes again, leaves nothing to go back to.
+        self.previous = self.previous.take().filter(|good| good.policy.revision() != &*revision);
+        self.record = Record::new(now);
         self.show();
         let rollout =
-            self.rollout(RolloutOutcome::Activated, self.previous.as_ref(), None, since.elapsed());
+            self.rollout(RolloutOutcome::Activated, standing, None, arrived, since.elapsed());
         self.tell(Word::Rolled(rollout.clone()));
-        if let Some(reply) = reply {
-            let _ = reply.send(rollout);
-        }
+        let _ = reply.send(Some(rollout));
     }
 
-    /// The revision before is in force again; the one that failed is gone. `None` where there is none.
-    fn roll_back(&mut self, reason: &str) -> Option<Rollout> {
+    /// The last good revision is in force again; the one that failed is gone. `None` where there is none.
+    fn roll_back(&mut self, reason: &str, arrived: Instant) -> Option<Rollout> {
         let since = Instant::now();
         let good = self.previous.take()?;
         let failed = self.active.replace(good);
-        self.record = Record::default();
+        self.record = Record::new(since);
         self.show();
-        Some(self.rollout(
-            RolloutOutcome::RolledBack,
-            failed.as_ref(),
-            Some(reason.into()),
-            since.elapsed(),
-        ))
+        let failed = failed.map(|failed| Arc::from(failed.policy.revision()));
+        let reason = Some(reason.into());
+        let outcome = RolloutOutcome::RolledBack;
+        let rollout = self.rollout(outcome, failed, reason, arrived, since.elapsed());
+        self.tell(Word::Rolled(rollout.clone()));
+        Some(rollout)
     }
 
     fn rollout(
         &self,
         outcome: RolloutOutcome,
-        other: Option<&Revision>,
+        previous: Option<Arc<str>>,
         reason: Option<Box<str>>,
+        arrived: Instant,
         activate: Duration,
     ) -> Rollout {
-        let name = |revision: &Revision| Arc::from(revision.policy.revision());
         Rollout {
-            policy: self.policy.clone(),
+            policy: self.standing.policy().clone(),
             outcome,
-            revision: self.active.as_ref().map(name),
-            previous: other.map(name),
+            revision: self.active.as_ref().map(|active| Arc::from(active.policy.revision())),
+            previous,
             reason,
+            arrived,
             activate,
         }
     }
@@ -179,7 +187,13 @@ impl Desk {
             let manifest = active.policy.component().manifest();
             let plugin = format!("{} {}", manifest.name, manifest.version);
             let previous = self.previous.as_ref().map(|revision| revision.policy.revision());
-            self.standing.stands(&plugin, &active.origin, active.policy.revision(), previous);
+            self.standing.stands(
+                &plugin,
+                &active.origin,
+                active.policy.revision(),
+                previous,
+                &active.settings,
+            );
         }
     }
 
@@ -189,7 +203,8 @@ impl Desk {
             return;
         };
         while let Some(line) = active.policy.poll_line() {
-            tracing::info!(policy = %self.policy, level = ?line.level, "{}", line.words);
+            let policy = self.standing.policy();
+            tracing::info!(%policy, level = ?line.level, "{}", line.words);
         }
     }
 
@@ -199,39 +214,19 @@ impl Desk {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_revision_may_fail_five_times_in_ten_seconds_and_not_six() {
-        let now = Instant::now();
-        let mut record = Record::default();
-        for _ in 0..5 {
-            assert!(!record.note(now, true));
-        }
-        assert!(record.note(now, true));
-        assert!(!record.note(now, false), "a call that went well rolls nothing back");
-    }
-
-    #[test]
-    fn faults_of_long_ago_are_forgotten() {
-        let now = Instant::now();
-        let mut record = Record::default();
-        for _ in 0..5 {
-            record.note(now, true);
-        }
-        assert!(!record.note(now + FAULTS_WITHIN + Duration::from_millis(1), true));
-    }
-
-    #[test]
-    fn one_call_in_a_thousand_may_fail_however_many_there_are() {
-        let now = Instant::now();
-        let mut record = Record::default();
-        for _ in 0..10_000 {
-            record.note(now, false);
-        }
-        let rolled = (1..=12).find(|_| record.note(now, true));
-        assert_eq!(rolled, Some(11));
+impl Budgets {
+    /// The host stops a call a little after its budget, and calls before it, such as `open`, have their own: what took
+    /// longer in all came too late for whoever asked, however short the queue was.
+    fn hold(&self, question: &Question, answered: Answered) -> Result<Answered, Fault> {
+        let budget = match question {
+            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {
+                self.offer
+            }
+            Question::Reroute { .. } | Question::Tick { .. } => self.advice,
+        };
+        if answered.took > budget { Err(Fault::Deadline) } else { Ok(answered) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! The policies of a configuration: started with the gateway, and what a reload changes of them.
 
+use std::time::Instant;
+
 use evenkeel_core::{Entry, EntryKind, Hook, PolicyName};
 use tokio::sync::mpsc;
 
@@ -14,7 +16,7 @@ pub(super) fn policies(
     core: &evenkeel_core::Settings,
     words: mpsc::Sender<policy::Word>,
 ) -> Result<Policies, Failure> {
-    let mut policies = Policies::new(catalog(core), words);
+    let mut policies = Policies::new(catalog(core), &core.limits, words);
     for set in &settings.sets {
         for hook in Hook::ALL {
             let Some(binding) = set.binding(hook) else {
@@ -53,7 +55,7 @@ pub(crate) fn try_out(
         engine,
         &component,
         binding.hook,
-        source.settings,
+        source.settings.unwrap_or_default(),
         catalog,
         source.seed,
     )
@@ -83,8 +85,8 @@ pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings
             (bytes, path.display().to_string())
         }
     };
-    let settings = binding.settings.clone();
-    Ok(Source { bytes, settings, origin: origin.into(), seed: fastrand::u64(..) })
+    let (settings, seed) = (Some(binding.settings.clone()), fastrand::u64(..));
+    Ok(Source { bytes, settings, origin: origin.into(), seed, arrived: Instant::now() })
 }
 
 /// Everything that questions speak of by number, with its name.

@@ -10,10 +10,10 @@ mod otlp;
 mod queue;
 mod recorder;
 pub mod registry;
-mod rollout;
 mod sampler;
 mod spans;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -31,7 +31,6 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 pub use caller::Caller;
 pub use instruments::{Instruments, Labels, Prometheus};
 pub use recorder::Recorder;
-pub use rollout::{RolledOut, Rollout};
 pub use spans::Moment;
 
 use crate::settings::Settings;
@@ -64,6 +63,7 @@ pub struct Telemetry {
     instruments: Arc<Instruments>,
     prometheus: Prometheus,
     nodes: Nodes,
+    scenarios: BTreeSet<Arc<str>>,
     flushes: Vec<Flush>,
 }
 
@@ -93,6 +93,7 @@ impl Telemetry {
             instruments,
             prometheus,
             nodes: Nodes::new(settings),
+            scenarios: settings.core().scenarios.into_keys().collect(),
             flushes: Vec::new(),
         };
         let Some(to) = &settings.telemetry.otlp else { return Ok(telemetry) };
@@ -113,7 +114,8 @@ impl Telemetry {
     /// Who hears of the core's events.
     pub fn recorder(&self) -> Recorder {
         let tracer = self.tracers.as_ref().map(|tracers| tracers.tracer("evenkeel"));
-        Recorder::new(Arc::clone(&self.instruments), self.nodes.clone(), tracer)
+        let (nodes, scenarios) = (self.nodes.clone(), self.scenarios.clone());
+        Recorder::new(Arc::clone(&self.instruments), nodes, scenarios, tracer)
     }
 
     /// The instruments, for what the core does not see: packets, bytes, drops.

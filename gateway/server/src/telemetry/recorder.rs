@@ -1,11 +1,12 @@
 //! Makes of every event a metric, a log line and, where it is part of a longer story, a span.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{
-    Cause, CloseReason, Decider, Event, Fault, Health, Hop, Outcome, PolicyName, Refused,
-    SessionId, Witness,
+    Cause, CloseReason, Decider, Event, Fault, Health, Hop, Outcome, PolicyName, RoomId, SessionId,
+    Witness,
 };
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
@@ -14,8 +15,8 @@ use super::caller::Caller;
 use super::instruments::Instruments;
 use super::nodes::Nodes;
 use super::registry::{Attribute, Count, Level, Time};
-use super::rollout::{RolledOut, Rollout};
-use super::spans::{Decision, Moment, Opened, Spans, Subject, decider, refusal};
+use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
+use crate::control::{Rollout, RolloutOutcome};
 
 /// Hears of everything worth knowing. One per gateway; owned by whoever drains the core.
 #[derive(Debug)]
@@ -24,17 +25,19 @@ pub struct Recorder {
     nodes: Nodes,
     /// `None` where nobody receives spans.
     spans: Option<Spans>,
-    live: i64,
+    /// What a stranger calls a scenario must not become a point of a metric.
+    scenarios: BTreeSet<Arc<str>>,
 }
 
 impl Recorder {
     pub(super) fn new(
         instruments: Arc<Instruments>,
         nodes: Nodes,
+        scenarios: BTreeSet<Arc<str>>,
         tracer: Option<SdkTracer>,
     ) -> Recorder {
         let spans = tracer.map(|tracer| Spans::new(tracer, nodes.clone()));
-        Recorder { instruments, nodes, spans, live: 0 }
+        Recorder { instruments, nodes, spans, scenarios }
     }
 
     /// An event of the core. `caller` is who asked for the session that an `Opened` or `Refused` is about.
@@ -97,7 +100,10 @@ impl Recorder {
                 };
                 self.opened(&opened, caller, at);
             }
-            Event::Refused { scenario, reason } => self.refused(scenario, reason, caller, at),
+            Event::Refused { offer: _, session, scenario, reason } => {
+                let (word, reason, session) = (refusal(reason), Some(reason), *session);
+                self.refused(&Turned { scenario, word, reason, session }, caller, at);
+            }
             Event::Closed { session, room, reason } => {
                 debug!(%session, %room, reason = reason.name(), "session closed");
                 self.closed(*session, *reason);
@@ -106,12 +112,12 @@ impl Recorder {
                 let node = self.nodes.of(from.node).name;
                 let to_node = to.map(|to| self.nodes.of(to.node).name);
                 let took = at.now.saturating_duration_since(*started);
-                let by = decider(by);
+                let by = by.to_string();
                 debug!(%room, cause = cause.name(), by, from = %node, to = to_node.as_deref(), ?took, "room moved");
                 self.moved(sessions, *cause, &by, *from, *to, at);
             }
             Event::Rerouted { room, hops, by } => {
-                debug!(%room, hops = hops.len(), by = decider(by), "spares changed");
+                debug!(%room, hops = hops.len(), %by, "spares changed");
                 let labels = [(Attribute::By, &*who(by))];
                 self.instruments.count(Count::RoomsRerouted, 1, &labels);
             }
@@ -132,7 +138,7 @@ impl Recorder {
                 self.instruments.level(Level::NodeDraining, i64::from(*draining), &labels);
             }
             Event::Degraded { session, op, arg, rung, by } => {
-                debug!(%session, op = op.key(), arg, rung, by = decider(by), "quality changed");
+                debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
                 let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
                 self.instruments.count(Count::Degradations, 1, &labels);
             }
@@ -161,14 +167,15 @@ impl Recorder {
         let Rollout { policy, revision, outcome, reason, activate, .. } = rollout;
         let revision = revision.as_deref();
         match outcome {
-            RolledOut::Activated => info!(%policy, revision, ?activate, "revision activated"),
-            RolledOut::Refused => warn!(%policy, revision, reason, "revision refused"),
-            RolledOut::RolledBack => warn!(%policy, revision, reason, "revision rolled back"),
+            RolloutOutcome::Activated => info!(%policy, revision, ?activate, "revision activated"),
+            RolloutOutcome::Unchanged => info!(%policy, revision, "revision answered before"),
+            RolloutOutcome::Refused => warn!(%policy, revision, reason, "revision refused"),
+            RolloutOutcome::RolledBack => warn!(%policy, revision, reason, "revision rolled back"),
         }
         let policy = policy.to_string();
         let labels = [(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
         self.instruments.count(Count::PolicyRollouts, 1, &labels);
-        if let Some(activate) = activate {
+        if matches!(outcome, RolloutOutcome::Activated | RolloutOutcome::RolledBack) {
             self.instruments.time(Time::PolicyActivate, *activate, &labels[..1]);
         }
         if let Some(spans) = &self.spans {
@@ -211,33 +218,37 @@ impl Recorder {
         self.instruments.count(Count::SessionsOpened, 1, &labels);
         let took = at.now.saturating_duration_since(opened.offered);
         self.instruments.time(Time::SessionOpen, took, &labels);
-        self.live += 1;
-        self.instruments.level(Level::SessionsLive, self.live, &[]);
         if let Some(spans) = &mut self.spans {
             spans.opened(opened, caller, at);
         }
     }
 
-    fn refused(&mut self, scenario: &str, reason: &Refused, caller: Option<&Caller>, at: Moment) {
-        let word = refusal(reason);
+    /// An offer that nobody can come in with: no listener takes it, say.
+    pub fn handle_turned_away(
+        &mut self,
+        scenario: &str,
+        word: &'static str,
+        session: Option<(SessionId, RoomId)>,
+        caller: Option<&Caller>,
+        at: Moment,
+    ) {
+        self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
+    }
+
+    fn refused(&mut self, turned: &Turned<'_>, caller: Option<&Caller>, at: Moment) {
+        let Turned { scenario, word, .. } = *turned;
         debug!(scenario, reason = word, "offer refused");
-        // A scenario that does not exist is a stranger's word: it must not become a point of its own.
-        let known = !matches!(reason, Refused::UnknownScenario(_));
-        let scenario_label = if known { scenario } else { "" };
-        let labels = [(Attribute::Scenario, scenario_label), (Attribute::Reason, word)];
+        let known = if self.scenarios.contains(scenario) { scenario } else { "" };
+        let labels = [(Attribute::Scenario, known), (Attribute::Reason, word)];
         self.instruments.count(Count::SessionsRefused, 1, &labels);
         if let Some(spans) = &mut self.spans {
-            spans.refused(scenario, reason, caller, at);
+            spans.refused(turned, caller, at);
         }
     }
 
     fn closed(&mut self, session: SessionId, reason: CloseReason) {
         let labels = [(Attribute::Reason, reason.name())];
         self.instruments.count(Count::SessionsClosed, 1, &labels);
-        if reason != CloseReason::NotOpened {
-            self.live -= 1;
-            self.instruments.level(Level::SessionsLive, self.live, &[]);
-        }
         if let Some(spans) = &mut self.spans {
             spans.closed(session);
         }
@@ -306,6 +317,6 @@ impl Recorder {
 fn who(by: &Decider) -> String {
     match by {
         Decider::Policy { policy, .. } => PolicyName::to_string(policy),
-        Decider::Native | Decider::Operator => decider(by),
+        Decider::Native | Decider::Operator => by.to_string(),
     }
 }

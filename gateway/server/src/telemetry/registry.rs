@@ -58,8 +58,6 @@ attributes! {
     Hook = "evenkeel.hook";
     /// A node from coming Up to its next Down, counted from 1.
     Incarnation = "evenkeel.incarnation";
-    /// How a client reaches the gateway: `udp`, `quic`.
-    Ingress = "evenkeel.ingress";
     /// Sessions or rooms that a span could not be linked to: unsampled, or too many.
     LinksLeftOut = "evenkeel.links_left_out";
     /// A node's name.
@@ -96,10 +94,12 @@ attributes! {
     Session = "evenkeel.session";
     /// Sessions.
     Sessions = "evenkeel.sessions";
-    /// `spans`, `logs` or `metrics`.
+    /// `spans`, `logs`, `metrics` or `events`.
     Signal = "evenkeel.signal";
     /// Time in the plugin, in seconds.
     Took = "evenkeel.took";
+    /// What was counted, as a word.
+    What = "evenkeel.what";
     /// A source of evidence about a node: `probe`, `silence`…
     Witness = "evenkeel.witness";
     /// A zone's name.
@@ -170,17 +170,19 @@ metrics! {
     /// Our own stalls: nobody was condemned on them.
     OwnStalls = "evenkeel.own_stalls", "{stall}", [];
     /// Media packets forwarded.
-    Packets = "media.packets", "{packet}", [Direction, Ingress];
+    Packets = "media.packets", "{packet}", [Direction];
     /// Bytes of the media packets forwarded.
-    Bytes = "media.bytes", "By", [Direction, Ingress];
+    Bytes = "media.traffic", "By", [Direction];
     /// Packets not forwarded.
     PacketsDropped = "media.packets.dropped", "{packet}", [Reason];
     /// Key frames asked for.
     KeyFrameRequests = "media.key_frame_requests", "{request}", [Direction];
+    /// What the QUIC endpoint counted, such as `handshakes-failed` or `sent-datagrams`.
+    QuicCounts = "evenkeel.quic.counts", "{event}", [What];
     /// Spans, log lines and collections of metrics that a receiver took.
     TelemetrySent = "evenkeel.telemetry.sent", "{item}", [Signal];
     /// Spans, log lines and collections of metrics that were given up: the queue was full, or the receiver did not
-    /// take them.
+    /// take them. And events of which nothing was made, since there were too many at once.
     TelemetryDropped = "evenkeel.telemetry.dropped", "{item}", [Signal, Reason];
     /// Attempts to send that failed.
     TelemetryFailures = "evenkeel.telemetry.failures", "{attempt}", [Signal];
@@ -197,6 +199,10 @@ metrics! {
     NodeDraining = "evenkeel.node.draining", "{state}", [Node];
     /// 1 while a policy fails and what its set says for that case is in force.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
+    /// Connections of clients over QUIC, those in their handshake among them.
+    QuicConnections = "evenkeel.quic.connections", "{connection}", [];
+    /// Sessions whose client is connected over QUIC.
+    QuicAttached = "evenkeel.quic.attached", "{session}", [];
     /// Spans and log lines waiting to be sent.
     TelemetryQueued = "evenkeel.telemetry.queued", "{item}", [Signal];
 }

@@ -8,6 +8,7 @@ use fastrand::Rng;
 use super::super::{NotOpened, Output};
 use super::world::{Driver, Says, bound};
 use super::*;
+use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
     Action, AdmitVerdict, Answer, Ask, Cause, Decider, Event, Fault, HOPS_MAX, Hook, Hop, Identity,
@@ -257,6 +258,8 @@ impl Swarm {
         gateway.ledger.audit(gateway.rooms.values().map(|room| room.holding)).unwrap();
         seen.stands.retain(|id, _| gateway.rooms.contains_key(id));
         seen.epochs.retain(|id, _| gateway.rooms.contains_key(id));
+        let live = gateway.sessions.values().filter(|session| session.phase == Phase::Live);
+        assert_eq!(gateway.live(), live.count());
         for room in gateway.rooms.values() {
             assert_eq!(gateway.rooms_by_name.get(&room.name), Some(&room.id));
             assert!(!room.sessions.is_empty());

@@ -157,3 +157,17 @@ fn an_offer_refused_for_now_may_be_tried_again_with_its_key() {
     reply.send(Ok(opened(18))).unwrap();
     assert_eq!(again.answer().1["id"], "s18");
 }
+
+#[test]
+fn a_body_is_an_object_and_no_list_of_its_fields() {
+    let world = World::start();
+    let list = r#"["call", "room-1", {}, {"quic": {}}, [], "mux", false, {}]"#;
+    for (head, body) in [("POST /v1/sessions", list), ("POST /v1/rooms/r:move", r#"["east-a1"]"#)] {
+        let (status, body) = world.ask(head, body).answer();
+        assert_eq!(status, 400, "{head}");
+        assert!(
+            body["error"]["message"].as_str().unwrap().contains("expected an object"),
+            "{body}"
+        );
+    }
+}

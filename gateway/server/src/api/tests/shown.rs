@@ -13,6 +13,7 @@ fn the_gateway_shows_what_it_counts() {
     reply.send(status(true)).unwrap();
     let (_, body) = asking.answer();
     assert_eq!((&body["state"], &body["uptime_ms"]), (&json!("serving"), &json!(1_500)));
+    assert_eq!(body["policies_failing"], json!(["call/routing"]));
     assert_eq!(body["drops"], json!({"unknown-source": 3}));
     assert_eq!(body["quic_counts"], json!({"connections": 1}));
 }
@@ -43,8 +44,8 @@ fn a_session_is_shown_and_closed_by_its_id() {
     let mut world = World::start();
     for (asked, right) in [("s17", 200), ("s16", 404)] {
         let asking = world.ask(&format!("GET /v1/sessions/{asked}"), "");
-        let Request::Sessions(reply) = world.request() else { panic!("sessions") };
-        reply.send(vec![session(1), session(17)]).unwrap();
+        let Request::Session(id, reply) = world.request() else { panic!("session") };
+        reply.send((id == SessionId(17)).then(|| session(17))).unwrap();
         let (found, body) = asking.answer();
         assert_eq!(found, right);
         if right == 200 {
@@ -120,11 +121,12 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         origin: "embedded".into(),
         calls: 7,
         faults: 1,
+        failing: Some(evenkeel_core::Fault::Trap("unreachable".into())),
     };
     reply.send(vec![policy]).unwrap();
     let right = json!({"policies": [{
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
-        "previous": null, "origin": "embedded", "calls": 7, "faults": 1,
+        "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "failing": "trap: unreachable",
     }]});
     assert_eq!(asking.answer().1, right);
 }
@@ -144,6 +146,10 @@ fn rooms_move_and_nodes_drain_by_name() {
         reply.send(Ok(())).unwrap();
         assert_eq!(asking.answer().0, 204);
     }
+    let asking = world.ask("POST /v1/nodes/nope:drain", "");
+    let Request::Drain { reply, .. } = world.request() else { panic!("drain") };
+    reply.send(Err(Failed::Impossible(Impossible::NoSuchNode))).unwrap();
+    assert_eq!(asking.answer().0, 404);
     for wrong in ["/v1/nodes/east-a1", "/v1/nodes/east-a1:kill", "/v1/rooms/r:drain"] {
         let (status, body) = world.ask(&format!("POST {wrong}"), "{}").answer();
         assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")), "{wrong}");
@@ -181,6 +187,13 @@ fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
     assert_eq!((status, &body["outcome"]), (400, &json!("refused")));
     assert_eq!((&body["policy"], &body["activate_us"]), (&json!("call/routing"), &json!(900)));
     assert_eq!(body["reason"], "it imports a clock");
+
+    let largest = "\0".repeat(evenkeel_host::BINARY_BYTES_MAX);
+    let asking = world.ask("PUT /v1/policies/call/routing", &largest);
+    let Request::Push { bytes, reply, .. } = world.request() else { panic!("push") };
+    assert_eq!(bytes.len(), largest.len());
+    reply.send(Ok(rollout(RolloutOutcome::Unchanged))).unwrap();
+    assert_eq!(asking.answer().0, 200);
 
     let asking = world.ask("POST /v1/policies/call/routing:rollback", "");
     let Request::Rollback { reply, .. } = world.request() else { panic!("rollback") };

@@ -1,7 +1,7 @@
 //! Files on a disk, and a test at the place of control.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 
@@ -82,6 +82,7 @@ impl World {
                     revision: None,
                     previous: None,
                     reason: Some("a trap".into()),
+                    arrived: Instant::now(),
                     activate: Duration::ZERO,
                 };
                 reply.send(Ok(rollout)).unwrap();

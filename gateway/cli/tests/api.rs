@@ -1,0 +1,152 @@
+//! Commands that speak with a gateway, each as a process of its own; the test at the gateway's place.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use serde_json::{Value, json};
+
+/// An API that gives its answers by the beginning of the request line, and keeps what it was asked.
+struct Api {
+    socket: PathBuf,
+    asked: Receiver<String>,
+}
+
+impl Api {
+    fn start(name: &str, answers: Vec<(&'static str, Value)>) -> Api {
+        let socket = place(name);
+        let _ = std::fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (asked_in, asked) = channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                serve(stream.unwrap(), &answers, &asked_in);
+            }
+        });
+        Api { socket, asked }
+    }
+}
+
+fn place(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("evenkeel-cli-{}-{name}", std::process::id()))
+}
+
+fn serve(stream: UnixStream, answers: &[(&'static str, Value)], asked: &Sender<String>) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut request = String::new();
+        if stream.read_line(&mut request).unwrap() == 0 {
+            return;
+        }
+        let mut length = 0;
+        loop {
+            let mut header = String::new();
+            stream.read_line(&mut header).unwrap();
+            if let Some(bytes) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = bytes.trim().parse().unwrap();
+            }
+            if header.trim().is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        let answer = answers.iter().find(|(start, _)| request.starts_with(start));
+        let answer = answer.unwrap_or_else(|| panic!("nobody asks {request}")).1.to_string();
+        asked.send(format!("{}{}", request.trim_end(), String::from_utf8_lossy(&body))).unwrap();
+        let length = answer.len();
+        write!(stream.get_mut(), "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{answer}")
+            .unwrap();
+    }
+}
+
+fn evenkeel(api: &Path, words: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_evenkeel");
+    Command::new(program).args(words).arg("--api").arg(api).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    out.into_owned()
+}
+
+fn policies(failing: &Value) -> Value {
+    json!({"policies": [{
+        "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
+        "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "failing": failing,
+    }]})
+}
+
+#[test]
+fn a_gateway_that_shuts_down_says_so() {
+    let status = json!({"state": "draining", "sessions": 2, "rooms": 1});
+    let api = Api::start(
+        "status",
+        vec![
+            ("GET /v1/status ", status),
+            ("GET /v1/nodes ", json!({"nodes": []})),
+            ("GET /v1/policies ", policies(&json!("trap: unreachable"))),
+        ],
+    );
+    let said = said(&evenkeel(&api.socket, &["status"]));
+    assert!(said.contains("2 sessions in 1 rooms") && said.contains("shutting down"), "{said}");
+    assert!(said.contains("failing: trap: unreachable"), "{said}");
+}
+
+#[test]
+fn where_the_api_is_may_be_said_behind_the_verb() {
+    let api = Api::start("list", vec![("GET /v1/policies ", policies(&Value::Null))]);
+    let said = said(&evenkeel(&api.socket, &["policy", "list"]));
+    assert!(said.contains("call/routing") && !said.contains("failing"), "{said}");
+}
+
+#[test]
+fn a_push_takes_its_settings_from_a_file() {
+    let activated = json!({"outcome": "activated", "policy": "call/routing", "revision": "5f0c"});
+    let api = Api::start("push", vec![("PUT /v1/policies/call/routing?settings=", activated)]);
+    let plugin = place("plugin.wasm");
+    std::fs::write(&plugin, "wasm").unwrap();
+    for (name, text) in [("settings.toml", "a = 1"), ("settings.json", r#"{"a": 1}"#)] {
+        let settings = place(name);
+        std::fs::write(&settings, text).unwrap();
+        let words = ["policy", "push", "call/routing", plugin.to_str().unwrap(), "--settings"];
+        let words = [&words[..], &[settings.to_str().unwrap()]].concat();
+        said(&evenkeel(&api.socket, &words));
+        let asked = api.asked.recv().unwrap();
+        assert!(asked.contains("?settings=%7B%22a%22%3A1%7D HTTP/1.1"), "{asked}");
+        assert!(asked.ends_with("wasm"), "{asked}");
+    }
+    let words = ["policy", "push", "call/routing", plugin.to_str().unwrap(), "--settings", "none"];
+    assert_eq!(evenkeel(&api.socket, &words).status.code(), Some(2));
+}
+
+#[test]
+fn a_failure_is_one_object_where_json_was_asked_for() {
+    let nobody = place("nobody");
+    for words in [&["status"][..], &["policy", "list"], &["policy", "rollback", "call/routing"]] {
+        let output = evenkeel(&nobody, &[words, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(3), "{words:?}");
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["error"]["code"], "no-gateway", "{object}");
+        assert!(output.stderr.is_empty(), "{words:?}");
+        let output = evenkeel(&nobody, words);
+        assert!(output.stdout.is_empty());
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no gateway answers"));
+    }
+}
+
+#[test]
+fn a_gateway_that_says_nothing_is_not_waited_for_for_ever() {
+    let socket = place("mute");
+    let _ = std::fs::remove_file(&socket);
+    let _mute = UnixListener::bind(&socket).unwrap();
+    let output = evenkeel(&socket, &["status", "--timeout", "1"]);
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("did not answer within 1 s"), "{said}");
+}

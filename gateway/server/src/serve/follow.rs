@@ -1,0 +1,158 @@
+//! What happens, and what is counted, becomes metrics, spans and log lines.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
+use crate::control::{Failed, Handle, Happened, Status, Told};
+use crate::settings::Traceparent;
+use crate::telemetry::registry::{Attribute, Count, Level};
+use crate::telemetry::{Caller, Instruments, Moment, Recorder, Telemetry};
+
+/// How often what workers count is read, and how things stand.
+const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+
+/// Hears of all that happens.
+pub(super) struct Follower {
+    events: Receiver<Arc<Told>>,
+    recorder: Recorder,
+    instruments: Arc<Instruments>,
+    trust: Traceparent,
+}
+
+impl Follower {
+    pub(super) fn new(
+        events: Receiver<Arc<Told>>,
+        telemetry: &Telemetry,
+        trust: Traceparent,
+    ) -> Follower {
+        let (recorder, instruments) = (telemetry.recorder(), telemetry.instruments());
+        Follower { events, recorder, instruments, trust }
+    }
+
+    /// Every event becomes metrics, spans and log lines.
+    pub(super) async fn follow(&mut self) {
+        loop {
+            match self.events.recv().await {
+                Ok(told) => self.record(&told),
+                Err(RecvError::Lagged(missed)) => self.missed(missed),
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// The gateway has ended: what was told and not heard yet, such as how its last sessions ended.
+    pub(super) fn finish(&mut self) {
+        loop {
+            match self.events.try_recv() {
+                Ok(told) => self.record(&told),
+                Err(TryRecvError::Lagged(missed)) => self.missed(missed),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        self.instruments.level(Level::SessionsLive, 0, &[]);
+    }
+
+    fn missed(&self, missed: u64) {
+        tracing::warn!(missed, "telemetry fell behind and missed events");
+        let labels = [(Attribute::Signal, "events"), (Attribute::Reason, "behind")];
+        self.instruments.count(Count::TelemetryDropped, missed, &labels);
+    }
+
+    fn record(&mut self, told: &Told) {
+        let at = Moment::now();
+        let caller = told.caller.as_ref().map(|caller| {
+            Caller::new(caller.arrived, caller.traceparent.as_deref(), None, self.trust)
+        });
+        match &told.event {
+            Happened::Core(event) => self.recorder.handle_event(event, caller.as_ref(), at),
+            Happened::TurnedAway { scenario, reason, session } => {
+                let caller = caller.as_ref();
+                self.recorder.handle_turned_away(scenario, reason, *session, caller, at);
+            }
+            Happened::Rollout(rollout) => self.recorder.handle_rollout(rollout, at),
+            // Counted by workers; by number it is for those who keep books of single packets.
+            Happened::Shed { .. } => {}
+        }
+    }
+}
+
+/// Makes metrics of what is counted, and of how things stand.
+pub(super) struct Counters {
+    handle: Handle,
+    instruments: Arc<Instruments>,
+    before: BTreeMap<(Count, &'static str), u64>,
+}
+
+impl Counters {
+    pub(super) fn new(handle: Handle, instruments: Arc<Instruments>) -> Counters {
+        Counters { handle, instruments, before: BTreeMap::new() }
+    }
+
+    /// Until control ends.
+    pub(super) async fn follow(&mut self) {
+        let mut every = tokio::time::interval(COUNTERS_EVERY);
+        loop {
+            every.tick().await;
+            if self.read().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Policies that never failed are told of as well, before the first event is: from then on there are events.
+    pub(super) async fn begin(&self) {
+        for view in self.handle.policies().await.unwrap_or_default() {
+            let policy = view.policy.to_string();
+            self.instruments.level(Level::PolicyFailing, 0, &[(Attribute::Policy, &policy)]);
+        }
+    }
+
+    /// How things stand is read and not summed up from events, of which some may have been missed.
+    async fn read(&mut self) -> Result<(), Failed> {
+        for node in self.handle.nodes().await? {
+            let labels = [(Attribute::Node, &*node.name)];
+            self.instruments.level(Level::NodeHealth, i64::from(node.health as u32), &labels);
+            self.instruments.level(Level::NodeDraining, i64::from(node.draining), &labels);
+        }
+        let status = self.handle.status().await?;
+        self.instruments.level(Level::SessionsLive, status.sessions as i64, &[]);
+        self.count(&status);
+        Ok(())
+    }
+
+    fn count(&mut self, status: &Status) {
+        for (count, up, down) in [
+            (Count::Packets, status.packets_to_node, status.packets_to_client),
+            (Count::Bytes, status.bytes_to_node, status.bytes_to_client),
+            (Count::KeyFrameRequests, status.key_frames_to_node, status.key_frames_to_client),
+        ] {
+            self.add(count, Attribute::Direction, "up", up);
+            self.add(count, Attribute::Direction, "down", down);
+        }
+        for &(reason, dropped) in &status.drops {
+            self.add(Count::PacketsDropped, Attribute::Reason, reason, dropped);
+        }
+        for &(what, counted) in &status.quic_counts {
+            match what {
+                "connections" => {
+                    self.instruments.level(Level::QuicConnections, counted as i64, &[]);
+                }
+                "attached" => self.instruments.level(Level::QuicAttached, counted as i64, &[]),
+                what => self.add(Count::QuicCounts, Attribute::What, what, counted),
+            }
+        }
+    }
+
+    /// What came since the last look.
+    fn add(&mut self, count: Count, attribute: Attribute, value: &'static str, total: u64) {
+        let last = self.before.insert((count, value), total).unwrap_or(0);
+        self.instruments.count(count, total.saturating_sub(last), &[(attribute, value)]);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+use evenkeel_core::{
+    CloseReason, Event, Health, Hook, Incarnation, NodeId, PolicyName, RoomId, SessionId,
+};
+use tokio::sync::{broadcast, mpsc};
+
+use super::*;
+use crate::control::{NodeView, PolicyView, Request};
+use crate::settings::Settings;
+
+fn telemetry() -> Telemetry {
+    Telemetry::start(&Settings::load(None, None).unwrap(), "test").unwrap()
+}
+
+fn closed(number: u64) -> Arc<Told> {
+    let (session, room) = (SessionId(number), RoomId(1));
+    let event = Happened::Core(Event::Closed { session, room, reason: CloseReason::Shutdown });
+    Arc::new(Told { at: std::time::SystemTime::now(), event, totals: None, caller: None })
+}
+
+/// Whether the text for Prometheus has this line, whatever else its labels say.
+fn says(telemetry: &Telemetry, name: &str, label: &str, value: &str) {
+    let text = telemetry.prometheus().render();
+    let found = text.lines().any(|line| {
+        line.starts_with(name) && line.contains(label) && line.ends_with(&format!(" {value}"))
+    });
+    assert!(found, "{name} {label} {value} is not in\n{text}");
+}
+
+#[test]
+fn what_was_told_before_the_end_is_recorded() {
+    let telemetry = telemetry();
+    let (events, told) = broadcast::channel(512);
+    let mut follower = Follower::new(told, &telemetry, Traceparent::Link);
+    for number in 0..300 {
+        events.send(closed(number)).unwrap();
+    }
+    follower.finish();
+    says(&telemetry, "evenkeel_sessions_closed_total", "shutdown", "300");
+    says(&telemetry, "evenkeel_sessions_live", "", "0");
+}
+
+#[test]
+fn events_that_were_missed_are_counted() {
+    let telemetry = telemetry();
+    let (events, told) = broadcast::channel(16);
+    let mut follower = Follower::new(told, &telemetry, Traceparent::Link);
+    for number in 0..40 {
+        events.send(closed(number)).unwrap();
+    }
+    follower.finish();
+    says(&telemetry, "evenkeel_sessions_closed_total", "shutdown", "16");
+    says(&telemetry, "evenkeel_telemetry_dropped_total", "signal=\"events\"", "24");
+}
+
+/// Control's place, with one node and one policy to which nothing ever happened.
+async fn answer(mut requests: mpsc::Receiver<Request>) {
+    while let Some(request) = requests.recv().await {
+        match request {
+            Request::Policies(reply) => {
+                let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
+                let view = PolicyView {
+                    policy,
+                    plugin: "route-nearest 0.1.0".into(),
+                    revision: None,
+                    previous: None,
+                    origin: "embedded".into(),
+                    calls: 0,
+                    faults: 0,
+                    failing: None,
+                };
+                reply.send(vec![view]).unwrap();
+            }
+            Request::Nodes(reply) => {
+                let view = NodeView {
+                    node: NodeId(0),
+                    name: "east-a1".into(),
+                    region: "east".into(),
+                    zone: "a".into(),
+                    incarnation: Incarnation(1),
+                    health: Health::Up,
+                    draining: false,
+                    load_permille: 0,
+                    rooms: 0,
+                    round_trip: None,
+                };
+                reply.send(vec![view]).unwrap();
+            }
+            Request::Status(reply) => {
+                let counts = vec![("connections", 2), ("handshakes-failed", 3)];
+                reply.send(status(counts)).unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn status(quic_counts: Vec<(&'static str, u64)>) -> Status {
+    Status {
+        region: "east".into(),
+        up: Duration::from_secs(1),
+        sessions: 7,
+        rooms: 1,
+        admitting: true,
+        policies_failing: Vec::new(),
+        packets_to_node: 10,
+        packets_to_client: 0,
+        bytes_to_node: 1_000,
+        bytes_to_client: 0,
+        key_frames_to_node: 0,
+        key_frames_to_client: 0,
+        drops: Vec::new(),
+        udp: Vec::new(),
+        quic: None,
+        quic_counts,
+    }
+}
+
+#[tokio::test]
+async fn how_things_stand_is_known_before_anything_happens() {
+    let telemetry = telemetry();
+    let (requests_in, requests) = mpsc::channel(4);
+    let (events, _) = broadcast::channel(4);
+    let handle = Handle { requests: requests_in, events };
+    let control = tokio::spawn(answer(requests));
+    let mut reader = Counters::new(handle, telemetry.instruments());
+    reader.begin().await;
+    reader.read().await.unwrap();
+    reader.read().await.unwrap();
+    says(&telemetry, "evenkeel_policy_failing", "call/routing", "0");
+    says(&telemetry, "evenkeel_node_health", "east-a1", "0");
+    says(&telemetry, "evenkeel_node_draining", "east-a1", "0");
+    says(&telemetry, "evenkeel_sessions_live", "", "7");
+    says(&telemetry, "evenkeel_quic_connections", "", "2");
+    says(&telemetry, "evenkeel_quic_counts_total", "handshakes-failed", "3");
+    says(&telemetry, "media_traffic_bytes_total", "up", "1000");
+    drop(reader);
+    control.await.unwrap();
+}

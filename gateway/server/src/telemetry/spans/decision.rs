@@ -1,0 +1,158 @@
+//! Decisions of policies, as children of what waited for them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Decider, Note, Outcome, PolicyName, Refused, RoomId, SessionId};
+use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt};
+use opentelemetry::{Array, Context, KeyValue, Value};
+
+use super::session::refusal;
+use super::{Moment, Spans, builder, is};
+use crate::telemetry::registry::{Attribute, Span};
+use crate::telemetry::sampler::WELL;
+
+/// Decisions that wait for the session they are about to open.
+const WAITING_MAX: usize = 4_096;
+
+/// Notes of one decision.
+const NOTES_MAX: usize = 32;
+
+/// A question that was concluded.
+#[derive(Clone, Debug)]
+pub(in crate::telemetry) struct Decision {
+    pub(in crate::telemetry) policy: PolicyName,
+    pub(in crate::telemetry) revision: Option<Arc<str>>,
+    pub(in crate::telemetry) outcome: Outcome,
+    pub(in crate::telemetry) rows: u32,
+    pub(in crate::telemetry) asked: Instant,
+    pub(in crate::telemetry) concluded: Instant,
+    pub(in crate::telemetry) took: Duration,
+    pub(in crate::telemetry) notes: Vec<Note>,
+}
+
+/// What a decision is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(in crate::telemetry) enum Subject {
+    Session(SessionId),
+    Room(RoomId),
+}
+
+/// Notes as attributes: what was noted of several rows is a list, since a key stands once.
+fn noted(notes: Vec<Note>) -> impl Iterator<Item = KeyValue> {
+    let mut values: BTreeMap<Box<str>, Vec<i64>> = BTreeMap::new();
+    for note in notes.into_iter().take(NOTES_MAX) {
+        values.entry(note.key).or_default().push(note.value);
+    }
+    values.into_iter().map(|(key, values)| {
+        let key = format!("{}.{key}", Attribute::Note.key());
+        match values[..] {
+            [value] => KeyValue::new(key, value),
+            _ => KeyValue::new(key, Value::Array(Array::I64(values))),
+        }
+    })
+}
+
+impl Spans {
+    /// A decision about a session or room that is opening waits for it; one about many stands for itself.
+    pub(in crate::telemetry) fn decided(
+        &mut self,
+        about: Option<Subject>,
+        decision: Decision,
+        at: Moment,
+    ) {
+        self.sweep(at);
+        let Some(subject) = about else {
+            let worth_telling = !matches!(decision.outcome, Outcome::Kept | Outcome::Abstained);
+            if worth_telling {
+                self.decide(&Context::new(), decision, at);
+            }
+            return;
+        };
+        if let Subject::Session(session) = subject
+            && let Some(span) = self.linkable.get(&session)
+        {
+            let parent = Context::new().with_remote_span_context(span.clone());
+            return self.decide(&parent, decision, at);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return self.decide(&Context::new(), decision, at);
+        }
+        self.waiting.entry(subject).or_default().push(decision);
+    }
+
+    /// Decisions that nobody claimed in time stand for themselves.
+    pub(super) fn give_up_unclaimed(&mut self, due: impl Fn(Instant) -> bool, at: Moment) {
+        let unclaimed = self
+            .waiting
+            .extract_if(.., |_, all| all.iter().all(|decision| due(decision.concluded)));
+        let unclaimed: Vec<Decision> = unclaimed.flat_map(|(_, all)| all).collect();
+        for decision in unclaimed {
+            self.decide(&Context::new(), decision, at);
+        }
+    }
+
+    pub(super) fn admission(
+        &self,
+        parent: &Context,
+        offered: Instant,
+        decisions: Vec<Decision>,
+        by: Option<&Decider>,
+        refused: Option<&Refused>,
+        at: Moment,
+    ) {
+        let start = decisions.first().map_or(offered, |first| first.asked);
+        let end = decisions.last().map_or(offered, |last| last.concluded);
+        let mut attributes = vec![match refused {
+            None => is(Attribute::Outcome, WELL),
+            Some(_) => is(Attribute::Outcome, "refused"),
+        }];
+        attributes.extend(refused.map(|reason| is(Attribute::Reason, refusal(reason))));
+        attributes.extend(by.map(|by| is(Attribute::By, by.to_string())));
+        let start = at.wall_of(start);
+        let span = builder(Span::Admission, SpanKind::Internal, start, attributes)
+            .start_with_context(&self.tracer, parent);
+        let context = parent.with_span(span);
+        for decision in decisions {
+            self.decide(&context, decision, at);
+        }
+        let end = if refused.is_some() { at.wall } else { at.wall_of(end) };
+        context.span().end_with_timestamp(end);
+    }
+
+    pub(super) fn decide(&self, parent: &Context, decision: Decision, at: Moment) {
+        let Decision { policy, revision, outcome, rows, asked, concluded, took, notes } = decision;
+        let mut attributes = vec![
+            is(Attribute::Policy, policy.to_string()),
+            is(Attribute::Hook, policy.hook.name()),
+            is(Attribute::Rows, i64::from(rows)),
+            is(Attribute::Took, took.as_secs_f64()),
+        ];
+        let mut status = Status::Unset;
+        let word = match &outcome {
+            Outcome::Applied { differs } => {
+                attributes.push(is(Attribute::Differs, *differs));
+                WELL
+            }
+            Outcome::Faulted(fault) => {
+                attributes.push(is(Attribute::Fault, fault.name()));
+                status = Status::error(fault.name());
+                outcome.name()
+            }
+            Outcome::Guarded(guard) => {
+                attributes.push(is(Attribute::Guard, guard.name()));
+                outcome.name()
+            }
+            Outcome::Abstained | Outcome::Kept | Outcome::Stale => outcome.name(),
+        };
+        attributes.push(is(Attribute::Outcome, word));
+        attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));
+        attributes.extend(noted(notes));
+        let start = at.wall_of(asked);
+        let mut span = builder(Span::PolicyDecide, SpanKind::Internal, start, attributes)
+            .start_with_context(&self.tracer, parent);
+        span.set_status(status);
+        span.end_with_timestamp(at.wall_of(concluded));
+    }
+}

@@ -1,0 +1,149 @@
+//! From an offer to a session that may send, or to its refusal.
+
+use std::time::Instant;
+
+use evenkeel_core::{Decider, Hook, Hop, Refused, RoomId, SessionId};
+use opentelemetry::Context;
+use opentelemetry::trace::{Link, Span as _, SpanKind, Status, TraceContextExt};
+
+use super::{Decision, Moment, Spans, Subject, builder, is};
+use crate::telemetry::caller::Caller;
+use crate::telemetry::registry::{Attribute, Span};
+use crate::telemetry::sampler::WELL;
+
+/// Sessions whose span can be linked to; about 1 MiB. Later ones are counted as left out.
+const LINKABLE_MAX: usize = 10_000;
+
+/// A session that may send.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::telemetry) struct Opened<'a> {
+    pub(in crate::telemetry) session: SessionId,
+    pub(in crate::telemetry) room: RoomId,
+    pub(in crate::telemetry) room_name: &'a str,
+    pub(in crate::telemetry) scenario: &'a str,
+    pub(in crate::telemetry) hop: Hop,
+    pub(in crate::telemetry) offered: Instant,
+    pub(in crate::telemetry) admitted_by: &'a Decider,
+    pub(in crate::telemetry) routed_by: &'a Decider,
+}
+
+/// An offer that was refused.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::telemetry) struct Turned<'a> {
+    pub(in crate::telemetry) scenario: &'a str,
+    /// Why, as a word.
+    pub(in crate::telemetry) word: &'static str,
+    /// Why, where the core said so.
+    pub(in crate::telemetry) reason: Option<&'a Refused>,
+    /// What it was to become.
+    pub(in crate::telemetry) session: Option<(SessionId, RoomId)>,
+}
+
+impl Spans {
+    pub(in crate::telemetry) fn opened(
+        &mut self,
+        opened: &Opened<'_>,
+        caller: Option<&Caller>,
+        at: Moment,
+    ) {
+        let Opened { session, room, offered, .. } = *opened;
+        let start = caller.map_or(offered, |caller| caller.arrived.min(offered));
+        let mut attributes = vec![
+            is(Attribute::Outcome, WELL),
+            is(Attribute::Session, session.to_string()),
+            is(Attribute::Room, room.to_string()),
+            is(Attribute::RoomName, opened.room_name.to_owned()),
+            is(Attribute::Scenario, opened.scenario.to_owned()),
+            is(Attribute::AdmittedBy, opened.admitted_by.to_string()),
+            is(Attribute::RoutedBy, opened.routed_by.to_string()),
+        ];
+        self.place(opened.hop, &mut attributes);
+        let (parent, links) = trace_of(caller);
+        let span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(start), attributes)
+            .with_links(links)
+            .start_with_context(&self.tracer, &parent);
+        let context = parent.with_span(span);
+
+        let about = [Subject::Session(session), Subject::Room(room)];
+        let (admitting, others) = self.claim(about);
+        self.admission(&context, offered, admitting, Some(opened.admitted_by), None, at);
+        for decision in others {
+            self.decide(&context, decision, at);
+        }
+        context.span().end_with_timestamp(at.wall);
+        let span = context.span().span_context().clone();
+        if span.is_sampled() && self.linkable.len() < LINKABLE_MAX {
+            self.linkable.insert(session, span);
+        }
+    }
+
+    pub(in crate::telemetry) fn refused(
+        &mut self,
+        turned: &Turned<'_>,
+        caller: Option<&Caller>,
+        at: Moment,
+    ) {
+        let Turned { scenario, word, reason, session } = *turned;
+        let start = caller.map_or(at.now, |caller| caller.arrived);
+        let attributes = vec![
+            is(Attribute::Outcome, "refused"),
+            is(Attribute::Reason, word),
+            is(Attribute::Scenario, scenario.to_owned()),
+        ];
+        let (parent, links) = trace_of(caller);
+        let mut span = builder(Span::SessionOpen, SpanKind::Server, at.wall_of(start), attributes)
+            .with_links(links)
+            .start_with_context(&self.tracer, &parent);
+        span.set_status(Status::error(word));
+        let context = parent.with_span(span);
+
+        let by_admission =
+            reason.filter(|r| matches!(r, Refused::Rejected { .. } | Refused::Redirected(_)));
+        // Others of its room still wait for where it is placed, if only this one may not come in.
+        let about = session.into_iter().flat_map(|(session, room)| {
+            let room = by_admission.is_none().then_some(Subject::Room(room));
+            [Some(Subject::Session(session)), room].into_iter().flatten()
+        });
+        let (admitting, others) = self.claim(about);
+        if by_admission.is_some() || !admitting.is_empty() {
+            self.admission(&context, start, admitting, None, by_admission, at);
+        }
+        for decision in others {
+            self.decide(&context, decision, at);
+        }
+        context.span().end_with_timestamp(at.wall);
+    }
+
+    /// The decisions that waited for this: those about its admission, and the others.
+    fn claim(
+        &mut self,
+        about: impl IntoIterator<Item = Subject>,
+    ) -> (Vec<Decision>, Vec<Decision>) {
+        let waited = about.into_iter().filter_map(|subject| self.waiting.remove(&subject));
+        waited.flatten().partition(|decision| decision.policy.hook == Hook::Admission)
+    }
+
+    pub(in crate::telemetry) fn closed(&mut self, session: SessionId) {
+        self.linkable.remove(&session);
+    }
+}
+
+fn trace_of(caller: Option<&Caller>) -> (Context, Vec<Link>) {
+    let Some(caller) = caller else { return (Context::new(), Vec::new()) };
+    (caller.parent(), caller.link().into_iter().collect())
+}
+
+/// Why an offer was refused, as a word.
+pub(in crate::telemetry) fn refusal(reason: &Refused) -> &'static str {
+    match reason {
+        Refused::UnknownScenario(_) => "unknown-scenario",
+        Refused::ScenarioOfRoom(_) => "scenario-of-room",
+        Refused::Full => "full",
+        Refused::Draining => "draining",
+        Refused::Rejected { .. } => "rejected",
+        Refused::Redirected(_) => "redirected",
+        Refused::NoNode => "no-node",
+        Refused::Closed => "closed",
+        Refused::NotOpened(_) => "not-opened",
+    }
+}
