@@ -9,6 +9,7 @@ mod degradation;
 mod failover;
 mod identities;
 mod moves;
+mod newcomers;
 mod offers;
 mod outages;
 mod policies;

@@ -75,6 +75,8 @@ fn nothing_is_lost(make: fn(&str) -> Node, people: u64) {
         None::<()>
     });
     assert_eq!(moves, [(Cause::Manual, there), (Cause::Manual, here)]);
+    let asked = gateway.status().key_frames_to_client;
+    assert!(asked >= people, "at a move senders are asked for key frames: {asked}");
 }
 
 #[test]

@@ -58,10 +58,12 @@ pub(super) struct Knocking {
 }
 
 /// What became of questions to policies.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Calls {
     pub(super) total: u64,
     pub(super) applied: u64,
+    /// The same by policy.
+    pub(super) applied_by: BTreeMap<String, u64>,
     pub(super) differs: u64,
     pub(super) faults: u64,
 }

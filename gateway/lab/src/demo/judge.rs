@@ -141,6 +141,7 @@ impl<'a> Judge<'a> {
             policy_calls: PolicyCalls {
                 total: chronicle.calls.total,
                 applied: chronicle.calls.applied,
+                applied_by: chronicle.calls.applied_by.clone(),
                 differs_from_native: chronicle.calls.differs,
                 faults: chronicle.calls.faults,
             },

@@ -124,6 +124,8 @@ pub(super) struct Reload {
 pub(super) struct PolicyCalls {
     pub(super) total: u64,
     pub(super) applied: u64,
+    /// The same by policy.
+    pub(super) applied_by: BTreeMap<String, u64>,
     pub(super) differs_from_native: u64,
     pub(super) faults: u64,
 }

@@ -12,6 +12,9 @@ pub(super) fn calls(text: &str) -> Calls {
                 calls.total += value;
                 if labels.contains("outcome=\"applied\"") {
                     calls.applied += value;
+                    if let Some(policy) = label(labels, "policy") {
+                        *calls.applied_by.entry(policy.to_owned()).or_default() += value;
+                    }
                 }
             }
             "evenkeel_policy_differs_total" => calls.differs += value,
@@ -20,6 +23,12 @@ pub(super) fn calls(text: &str) -> Calls {
         }
     }
     calls
+}
+
+/// What a label of ours says; no policy's name has a quotation mark.
+fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
+    let (_, value) = labels.split_once(&format!("evenkeel_{name}=\""))?;
+    Some(value.split_once('"')?.0)
 }
 
 /// A line of the text format: name, labels, and a value that counts.
@@ -42,6 +51,7 @@ mod tests {
             evenkeel_policy_differs_total{evenkeel_policy=\"call/routing\"} 2\n\
             evenkeel_policy_faults_total{evenkeel_fault=\"trap\",evenkeel_policy=\"live/routing\"} 1\n\
             evenkeel_policy_call_duration_seconds_sum{evenkeel_policy=\"call/routing\"} 0.01\n";
-        assert_eq!(calls(text), Calls { total: 7, applied: 3, differs: 2, faults: 1 });
+        let applied_by = [("call/routing".to_owned(), 3)].into();
+        assert_eq!(calls(text), Calls { total: 7, applied: 3, applied_by, differs: 2, faults: 1 });
     }
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::{Failure, Place, restart, watch};
-use crate::control::{Handle, RolloutOutcome};
+use crate::control::{Handle, Rollout, RolloutOutcome};
 use crate::policy::Source;
 use crate::run;
 use crate::settings::{Binding, Colour, Invalid, Plugin, Settings};
@@ -152,7 +152,9 @@ impl Standing {
         let Candidate { policy, binding, source, digest } = candidate;
         let began = Instant::now();
         match handle.roll_out(policy.clone(), source).await {
-            Ok(rollout) if rollout.outcome == RolloutOutcome::Activated => {
+            Ok(Rollout {
+                outcome: RolloutOutcome::Activated | RolloutOutcome::Unchanged, ..
+            }) => {
                 tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded");
                 self.answering.insert(policy, (binding, digest));
             }

@@ -333,6 +333,22 @@ fn a_worker_that_never_comes_back_is_no_excuse_for_ever() {
 }
 
 #[test]
+fn time_that_we_slept_through_is_no_evidence_afterwards_either() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.pass(ms(100));
+    world.mute(A);
+    world.pass(ms(6));
+    // What came meanwhile is still unread when we look again.
+    for slept in [ms(60), ms(2)] {
+        world.now += slept;
+        world.stamp(ms(0));
+    }
+    assert!(world.events().any(|e| matches!(e, Event::OwnStall { .. })));
+    assert_eq!(world.gateway.node(A).unwrap().detector.witnesses(), []);
+}
+
+#[test]
 fn a_late_tick_of_ours_condemns_nobody() {
     for (late, condemned) in [(ms(5), true), (ms(6), false)] {
         let mut world = World::new(settings());
