@@ -10,9 +10,13 @@ use evenkeel_media::{quality, rtcp, rtp};
 /// Sources of one client that are followed; its oldest gives way.
 const SOURCES_MAX: usize = 8;
 
-/// A value takes so long to reach what it is shown; a sample that comes later than that after the one before is taken as
-/// it is.
+/// What is counted here, or by QUIC, every 100 ms takes so long to be believed; a sample that comes later than that after
+/// the one before is taken as it is.
 const FOLLOWS_IN: Duration = Duration::from_millis(800);
+
+/// What a receiver reports takes so long: a report tells of a second or more at once, and the few packets that a node's
+/// death costs are no bad network.
+const REPORTS_FOLLOW_IN: Duration = Duration::from_secs(4);
 
 /// What the client sends says nothing any more when nothing was expected for so long: it is muted, or gone.
 const UP_KEPT: Duration = Duration::from_secs(2);
@@ -53,10 +57,10 @@ struct Down {
 struct Smoothed(Option<(i64, Instant)>);
 
 impl Smoothed {
-    fn show(&mut self, sample: i64, now: Instant) {
-        let whole = FOLLOWS_IN.as_millis() as i64;
+    fn show(&mut self, sample: i64, follows_in: Duration, now: Instant) {
+        let whole = follows_in.as_millis() as i64;
         let value = self.0.map_or(sample, |(value, at)| {
-            let part = now.saturating_duration_since(at).min(FOLLOWS_IN).as_millis() as i64;
+            let part = now.saturating_duration_since(at).min(follows_in).as_millis() as i64;
             value + (sample - value) * part / whole
         });
         self.0 = Some((value, now));
@@ -159,7 +163,8 @@ impl Measure {
     fn read_block(&mut self, block: &rtcp::ReportBlock, clock_rate: Option<u32>, now: Instant) {
         let jitter = u64::from(block.jitter) * 1_000_000;
         let down = self.down(Some(block.ssrc));
-        down.loss_ppm.show(i64::from(block.fraction_lost) * 1_000_000 / 256, now);
+        let loss = i64::from(block.fraction_lost) * 1_000_000 / 256;
+        down.loss_ppm.show(loss, REPORTS_FOLLOW_IN, now);
         down.jitter_us = clock_rate.and_then(|rate| jitter.checked_div(rate.into()));
         let Some((middle, at)) = self.reported else {
             return;
@@ -199,7 +204,7 @@ impl Measure {
     pub(crate) fn quic_path(&mut self, rtt_us: u32, lost: u32, sent: u32, now: Instant) {
         self.rtt_us = Some((rtt_us, now));
         if let Some(loss) = (i64::from(lost.min(sent)) * 1_000_000).checked_div(sent.into()) {
-            self.down(None).loss_ppm.show(loss, now);
+            self.down(None).loss_ppm.show(loss, FOLLOWS_IN, now);
         }
     }
 
@@ -214,7 +219,7 @@ impl Measure {
         }
         self.lost_up += lost;
         if let Some(loss) = (lost * 1_000_000).checked_div(expected) {
-            self.loss_up_ppm.show(loss as i64, now);
+            self.loss_up_ppm.show(loss as i64, FOLLOWS_IN, now);
             self.jitter_up_us = jitter;
         }
         let elapsed = now.saturating_duration_since(self.since).as_millis().max(1) as u64;

@@ -90,16 +90,31 @@ fn loss_down_follows_by_time_however_often_it_is_reported() {
     for every in [100, 400, 5_000] {
         let mut bench = Bench::new();
         bench.report(0, &[(VOICE, 0, 0)]);
-        for ms in (every..=5_000).step_by(every as usize) {
+        for ms in (every..=30_000).step_by(every as usize) {
             bench.report(ms, &[(VOICE, 64, 0)]);
         }
-        let loss = bench.told(5_000, Metric::LossDown).unwrap();
+        let loss = bench.told(30_000, Metric::LossDown).unwrap();
         assert!((249_000..=250_000).contains(&loss), "{loss} ppm of 25 %, every {every} ms");
     }
     let mut bench = Bench::new();
     bench.report(0, &[(VOICE, 0, 0)]);
     bench.report(100, &[(VOICE, 64, 0)]);
-    assert_eq!(bench.told(100, Metric::LossDown), Some(250_000 / 8), "one sample is not all");
+    assert_eq!(bench.told(100, Metric::LossDown), Some(250_000 / 40), "one sample is not all");
+}
+
+#[test]
+fn the_packets_that_a_death_costs_are_no_bad_network() {
+    let mut bench = Bench::new();
+    bench.report(0, &[(VOICE, 0, 0)]);
+    // 60 ms of voice within a second: 3 of 50.
+    bench.report(1_000, &[(VOICE, 15, 0)]);
+    let loss = bench.told(1_000, Metric::LossDown).unwrap();
+    assert!(loss < 15_000, "{loss} ppm: half of what a ladder goes down at");
+    for ms in [2_000, 3_000, 4_000] {
+        bench.report(ms, &[(VOICE, 26, 0)]);
+    }
+    let loss = bench.told(4_000, Metric::LossDown).unwrap();
+    assert!(loss > 30_000, "{loss} ppm: 10 % that stay are one");
 }
 
 #[test]
