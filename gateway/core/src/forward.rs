@@ -40,7 +40,7 @@ pub enum Reason {
     BadIntegrity,
     /// It is not what its first byte says.
     Malformed,
-    /// DTLS for a session that did not declare it.
+    /// DTLS: a session whose node ends it cannot move within a packet, and no mode for such sessions is built yet.
     Dtls,
     /// Its payload type was not declared.
     UndeclaredPayload,
