@@ -5,10 +5,13 @@ use evenkeel_server::control::Happened;
 
 use crate::harness::{Gateway, Node, Phone, World, continuous, declared, offer, talk, udp_of};
 
-/// Down within a tick or two of reports that tell of loss, up again the same way.
+/// Down within a tick or two of 3 % loss, up again the same way.
 const QUICK: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
     settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.03, down_after = \"50ms\", \
-    hysteresis = 0.2, up_after = \"50ms\", cap_factor = 0.1 }\n";
+    hysteresis = 0.8, up_after = \"50ms\", cap_factor = 0.1 }\n";
+
+/// A tenth, in 256ths.
+const LOSS: u8 = 26;
 
 /// What a phone says of what it hears: so many of 256 packets were lost.
 fn report(phone: &Phone, fraction_lost: u8) {
@@ -59,18 +62,18 @@ fn a_lossy_client_is_capped_then_hears_only_voice_and_gets_its_video_back_with_a
     assert!(caps(&ann).is_empty() && rung(&gateway) == 0);
 
     talk(&mut [&mut ann], "she is capped", |phones| {
-        report(phones[0], 128);
+        report(phones[0], LOSS);
         caps(phones[0]).iter().any(|cap| *cap <= 100_000)
     });
     // While video is shed, voice goes on.
     let shed = || gateway.status().drops.iter().any(|(name, count)| *name == "shed" && *count > 10);
     talk(&mut [&mut ann], "video is shed", |phones| {
-        report(phones[0], 128);
+        report(phones[0], LOSS);
         shed()
     });
     let (voices, pictures) = (ann.voices_of(1), ann.heard_of(1, 1).len());
     talk(&mut [&mut ann], "voice goes on", |phones| {
-        report(phones[0], 128);
+        report(phones[0], LOSS);
         phones[0].voices_of(1) >= voices + 20
     });
     assert!(ann.heard_of(1, 1).len() <= pictures + 2, "what was on its way");

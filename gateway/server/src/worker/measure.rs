@@ -16,7 +16,7 @@ const FOLLOWS_IN: Duration = Duration::from_millis(800);
 
 /// What a receiver reports takes so long: a report tells of a second or more at once, and the few packets that a node's
 /// death costs are no bad network.
-const REPORTS_FOLLOW_IN: Duration = Duration::from_secs(4);
+const REPORTS_FOLLOW_IN: Duration = Duration::from_secs(3);
 
 /// What the client sends says nothing any more when nothing was expected for so long: it is muted, or gone.
 const UP_KEPT: Duration = Duration::from_secs(2);
