@@ -34,7 +34,7 @@ enum Verb {
         policy: String,
         /// The plugin: a WebAssembly module or component
         plugin: PathBuf,
-        /// A file with its settings, as JSON or TOML; default: those in force
+        /// A file with its settings, as JSON or TOML; default: those in force, or the plugin's own where another is in force
         #[arg(long, value_name = "FILE.json|toml")]
         settings: Option<PathBuf>,
     },

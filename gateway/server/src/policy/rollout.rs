@@ -15,7 +15,7 @@ use crate::control::{Rollout, RolloutOutcome};
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) bytes: Vec<u8>,
-    /// `None`: those of the revision that stands.
+    /// `None`: those of the revision that stands, or the defaults where that is of another plugin.
     pub(crate) settings: Option<serde_json::Value>,
     /// `embedded`, a file, or `pushed`.
     pub(crate) origin: Box<str>,
@@ -90,7 +90,8 @@ fn take_in(
         return Err(Unfit::Superseded);
     }
     let component = host::Component::vet(engine, &source.bytes).map_err(Unfit::Refused)?;
-    let settings = source.settings.unwrap_or_else(|| standing.settings());
+    let plugin = &component.manifest().name;
+    let settings = source.settings.unwrap_or_else(|| standing.settings_for(plugin));
     let (hook, given, catalog) = (policy.hook, settings.clone(), catalog.clone());
     let mut made = host::Policy::install(engine, &component, hook, given, catalog, source.seed)
         .map_err(Unfit::Refused)?;

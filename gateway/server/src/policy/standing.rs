@@ -110,9 +110,11 @@ impl Standing {
         shown.failing = None;
     }
 
-    /// Those of the revision that stands, as they were given.
-    pub(crate) fn settings(&self) -> serde_json::Value {
-        self.shown().settings.clone()
+    /// Those of the revision that stands, as they were given; none where it is of a plugin of another name.
+    pub(crate) fn settings_for(&self, plugin: &str) -> serde_json::Value {
+        let shown = self.shown();
+        let same = shown.plugin.split(' ').next() == Some(plugin);
+        if same { shown.settings.clone() } else { serde_json::Value::Null }
     }
 
     pub(crate) fn is_failing(&self) -> bool {
@@ -143,6 +145,15 @@ mod tests {
     use evenkeel_core::{Hook, RoomId};
 
     use super::*;
+
+    #[test]
+    fn a_plugin_of_another_name_does_not_inherit_settings() {
+        let standing = Standing::new(PolicyName { set: "call".into(), hook: Hook::Routing });
+        let settings = serde_json::json!({"spares": 1});
+        standing.stands("route-nearest 0.1.0", "embedded", "abc", None, &settings);
+        assert_eq!(standing.settings_for("route-nearest"), settings);
+        assert_eq!(standing.settings_for("calm"), serde_json::Value::Null);
+    }
 
     #[test]
     fn what_is_rarely_asked_is_kept_however_much_else_is() {
