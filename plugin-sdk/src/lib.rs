@@ -34,7 +34,9 @@
 //! /// Why it acts; names on the decision's trace span.
 //! #[derive(Reason)]
 //! pub enum Why {
+//!     /// It was restless for long enough.
 //!     Jitter = 1,
+//!     /// It is calm again.
 //!     Calm = 2,
 //! }
 //!

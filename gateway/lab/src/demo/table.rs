@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use super::report::{Failover, Report};
 
+/// Letters of a reason that are shown.
+const REASON_MAX: usize = 110;
+
 /// The report in tables, with the promises and whether they were kept at the end.
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::new();
@@ -72,7 +75,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     )?;
     for reload in &report.reloads {
         let reason = reload.reason.as_deref().unwrap_or("");
-        writeln!(out, "  {} plugin: {} {}", reload.plugin, reload.outcome, shortened(reason))?;
+        writeln!(out, "  {} plugin: {}{}", reload.plugin, reload.outcome, shortened(reason))?;
     }
     let counted: Vec<String> =
         strangers.counted.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
@@ -107,8 +110,12 @@ fn name(failover: &Failover) -> String {
     format!("{what}, {}", failover.ingress.to_uppercase())
 }
 
+/// The first line of a reason, not too long.
 fn shortened(reason: &str) -> String {
     let line = reason.lines().next().unwrap_or("");
-    let short: String = line.chars().take(90).collect();
-    if short.is_empty() { short } else { format!("({short})") }
+    match line.char_indices().nth(REASON_MAX) {
+        _ if line.is_empty() => String::new(),
+        Some((end, _)) => format!(" ({}…)", &line[..end]),
+        None => format!(" ({line})"),
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use evenkeel_core::{Answered, Ask, Fault, Question};
-use evenkeel_host as host;
+use evenkeel_host::{self as host, Level};
 use tokio::sync::mpsc;
 
 use super::record::{Complaints, Record};
@@ -203,8 +203,14 @@ impl Desk {
             return;
         };
         while let Some(line) = active.policy.poll_line() {
-            let policy = self.standing.policy();
-            tracing::info!(%policy, level = ?line.level, "{}", line.words);
+            let (policy, words) = (self.standing.policy(), &line.words);
+            match line.level {
+                Level::Trace => tracing::trace!(%policy, "{words}"),
+                Level::Debug => tracing::debug!(%policy, "{words}"),
+                Level::Info => tracing::info!(%policy, "{words}"),
+                Level::Warn => tracing::warn!(%policy, "{words}"),
+                Level::Error => tracing::error!(%policy, "{words}"),
+            }
         }
     }
 
