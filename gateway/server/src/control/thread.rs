@@ -90,7 +90,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 }
 
 async fn serve(parts: Parts) -> std::io::Result<()> {
-    let Parts { mut requests, mut reports, mut words, .. } = parts;
+    let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
     let probers = (0..).zip(parts.probes).map(|(node, probe)| {
         probe.map(|(address, way)| {
@@ -120,6 +120,8 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         rung: BTreeSet::new(),
         finished: false,
     };
+    // Gone before control is, whose policies wait for their threads: none of those waits for room here then.
+    let mut words = parts.words;
     let mut watch = tokio::time::interval(WATCH_EVERY);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !control.finished {
