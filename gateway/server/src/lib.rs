@@ -3,7 +3,7 @@
 pub mod api;
 pub mod control;
 pub mod flows;
-mod mmsg;
+pub mod mmsg;
 mod policy;
 pub mod quic;
 pub mod ring;

@@ -1,11 +1,14 @@
 //! Datagrams in batches: `recvmmsg`, `sendmmsg` and the error queue of a UDP socket.
 //!
+//! What the packet workers are made of, and the bench's bare relays too, so that a comparison compares the rest.
+//!
 //! The one module of this crate with `unsafe`: no safe wrapper sends or receives batches without allocating.
 #![expect(
     unsafe_code,
     reason = "the kernel's batch calls take pointers to pointers, which no library wraps without allocating"
 )]
 
+use std::fmt;
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -13,10 +16,10 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Datagrams per system call: past this the call itself no longer shows.
-pub(crate) const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// Longest datagram taken; a longer one is cut and told as such.
-pub(crate) const DATAGRAM_MAX: usize = 2_048;
+pub const DATAGRAM_MAX: usize = 2_048;
 
 /// Room for one control message with an `int` in it, aligned.
 #[derive(Clone, Copy)]
@@ -24,14 +27,27 @@ pub(crate) const DATAGRAM_MAX: usize = 2_048;
 struct Control([u8; 32]);
 
 /// Where datagrams are received, again and again.
-pub(crate) struct Inbox {
+pub struct Inbox {
     bytes: Box<[u8]>,
     names: Box<[libc::sockaddr_storage]>,
     lengths: [(usize, bool); BATCH],
 }
 
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox::new()
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
 impl Inbox {
-    pub(crate) fn new() -> Inbox {
+    /// Room for one batch.
+    pub fn new() -> Inbox {
         // SAFETY: all zeroes is a valid sockaddr_storage (family AF_UNSPEC).
         let nobody: libc::sockaddr_storage = unsafe { mem::zeroed() };
         Inbox {
@@ -45,7 +61,7 @@ impl Inbox {
     ///
     /// # Errors
     /// What the socket says; `WouldBlock` where nothing has arrived.
-    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         // SAFETY: all zeroes is a valid mmsghdr and iovec: no name, no buffers.
         let mut headers: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
         // SAFETY: as above.
@@ -79,7 +95,7 @@ impl Inbox {
 
     /// A datagram of the last batch: its bytes, and where it came from. `None` if it was cut or its sender's
     /// address is of no known kind.
-    pub(crate) fn datagram(&mut self, place: usize) -> Option<(&mut [u8], SocketAddr)> {
+    pub fn datagram(&mut self, place: usize) -> Option<(&mut [u8], SocketAddr)> {
         let (length, cut) = self.lengths[place];
         let source = address(&self.names[place])?;
         let start = place * DATAGRAM_MAX;
@@ -87,8 +103,14 @@ impl Inbox {
     }
 }
 
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("waiting", &self.queue.len()).finish_non_exhaustive()
+    }
+}
+
 /// Datagrams on their way out of one socket.
-pub(crate) struct Outbox {
+pub struct Outbox {
     bytes: Vec<u8>,
     queue: Vec<Queued>,
     family: Family,
@@ -96,14 +118,16 @@ pub(crate) struct Outbox {
 
 /// What kind of socket a batch leaves by: an IPv6 one reaches IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Family {
+pub enum Family {
+    /// It reaches IPv4 addresses.
     V4,
+    /// It reaches IPv6 addresses, and IPv4 ones as mapped.
     V6,
 }
 
 impl Family {
     /// Of a socket with this local address.
-    pub(crate) fn of(local: SocketAddr) -> Family {
+    pub fn of(local: SocketAddr) -> Family {
         if local.is_ipv6() { Family::V6 } else { Family::V4 }
     }
 }
@@ -124,34 +148,38 @@ struct Envelope {
 
 /// How sending a batch went.
 #[derive(Debug, Default)]
-pub(crate) struct Sent {
+pub struct Sent {
     /// Datagrams that the kernel took.
-    pub(crate) sent: usize,
+    pub sent: usize,
     /// Why datagrams were given up: the socket's buffer was full, or this one could not go.
-    pub(crate) failed: Vec<io::Error>,
+    pub failed: Vec<io::Error>,
     /// What the kernel told, at these, of datagrams that it took before.
-    pub(crate) earlier: Vec<io::Error>,
+    pub earlier: Vec<io::Error>,
 }
 
 impl Outbox {
-    pub(crate) fn new(family: Family) -> Outbox {
+    /// An empty one.
+    pub fn new(family: Family) -> Outbox {
         Outbox { bytes: Vec::new(), queue: Vec::new(), family }
     }
 
-    pub(crate) fn is_full(&self) -> bool {
+    /// Whether a whole batch waits.
+    pub fn is_full(&self) -> bool {
         self.queue.len() >= BATCH
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many datagrams wait.
+    pub fn len(&self) -> usize {
         self.queue.len()
     }
 
     /// Queues a datagram and hands out its bytes, to be changed in place.
-    pub(crate) fn push(&mut self, to: Option<SocketAddr>, dscp: u8, datagram: &[u8]) -> &mut [u8] {
+    pub fn push(&mut self, to: Option<SocketAddr>, dscp: u8, datagram: &[u8]) -> &mut [u8] {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(datagram);
         self.queue.push(Queued { bytes: start..self.bytes.len(), to, dscp });
@@ -160,7 +188,7 @@ impl Outbox {
 
     /// Sends everything that is queued, each datagram once. An error of an earlier datagram, which the kernel tells
     /// at the next call, costs nobody else's: the rest of the batch is sent again once.
-    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
+    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
         let mut outcome = Sent::default();
         let mut next = 0;
         let mut told = None;
@@ -227,7 +255,7 @@ impl Outbox {
 
 /// What the path said of datagrams sent, by destination: nobody listens there, too large for the way, no way there
 /// (ip(7), IP_RECVERR). What this host itself said, the call that sent it has told. At most [`BATCH`] a call.
-pub(crate) fn drain_errors(socket: BorrowedFd<'_>, mut tell: impl FnMut(SocketAddr, io::Error)) {
+pub fn drain_errors(socket: BorrowedFd<'_>, mut tell: impl FnMut(SocketAddr, io::Error)) {
     for _ in 0..BATCH {
         // SAFETY: all zeroes is valid for each of these plain C structures.
         let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
@@ -281,7 +309,7 @@ fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
 ///
 /// # Errors
 /// What `setsockopt` says.
-pub(crate) fn keep_errors(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
+pub fn keep_errors(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
     keep(socket, libc::SOL_IP, libc::IP_RECVERR)?;
     match family {
         Family::V4 => Ok(()),
