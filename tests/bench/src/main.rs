@@ -5,16 +5,27 @@
 //! on core 1. Exit codes: 0 measured, whether a target is met or missed · 1 a packet reached the wrong session, or it
 //! could not measure · 2 the command line is wrong.
 
+mod bare;
+mod measuring;
 mod namespace;
+mod process;
+mod relay;
 mod report;
+mod rounds;
 mod row;
+mod rows;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use relay::{Kind, Places};
 use report::Report;
+use rounds::Effort;
+use row::Row;
 
 /// Measure the gateway beside a bare relay, the limit and its peers
 #[derive(Parser)]
@@ -30,6 +41,9 @@ enum Verb {
     Quick(Choice),
     /// Every row and every figure: most of an hour
     Full(Choice),
+    /// Be a relay without any feature
+    #[command(hide = true)]
+    Relay { manner: bare::Manner },
 }
 
 /// What of it, for people who tune.
@@ -57,8 +71,9 @@ pub(crate) struct Choice {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Quick(choice) => measure(&choice, "target/bench/quick.json"),
-        Verb::Full(choice) => measure(&choice, "target/bench/report.json"),
+        Verb::Quick(choice) => measure(&choice, rows::quick(), "target/bench/quick.json"),
+        Verb::Full(choice) => measure(&choice, rows::full(), "target/bench/report.json"),
+        Verb::Relay { manner } => bare::run(manner),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,11 +84,56 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(choice: &Choice, out: &str) -> Result<(), String> {
+fn measure(choice: &Choice, mut rows: Vec<Row>, out: &str) -> Result<(), String> {
     if let Some(status) = namespace::enter()? {
         std::process::exit(status);
     }
-    let report = Report::default();
+    process::pin(process::LOAD_CORE)?;
+    rows.retain(|row| row.title().contains(&choice.rows));
+    let relays = choice.relays()?;
+    let places = choice.places()?;
+    let window = Duration::from_secs_f64(choice.seconds);
+    let effort = Effort { rounds: choice.rounds.max(1), window };
+    table::head();
+    let report =
+        Report { rows: measuring::rows(&rows, &relays, &places, effort)?, ..Report::default() };
     let out = choice.out.clone().unwrap_or_else(|| PathBuf::from(out));
-    report.write(&out)
+    report.write(&out)?;
+    println!("written to {}", out.display());
+    match report.rows.iter().map(|row| row.misdelivered).sum() {
+        0 => Ok(()),
+        packets => Err(format!("{packets} packets reached somebody else than they were for")),
+    }
+}
+
+impl Choice {
+    /// Those that are wanted and there; the others are named with the reason.
+    fn relays(&self) -> Result<Vec<Kind>, String> {
+        let known = |name: &String| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        if let Some(stranger) = self.relays.iter().find(|name| known(name).is_none()) {
+            let names = Kind::ALL.map(Kind::name).join(", ");
+            return Err(format!("--relays {stranger:?}: one of {names} is expected"));
+        }
+        let wanted = |kind: &Kind| {
+            self.relays.is_empty() || self.relays.iter().any(|name| name == kind.name())
+        };
+        let mut relays = Vec::new();
+        for kind in Kind::ALL.into_iter().filter(wanted) {
+            match kind.missing() {
+                None => relays.push(kind),
+                Some(why) => println!("skipped {}: {why}", kind.name()),
+            }
+        }
+        Ok(relays)
+    }
+
+    fn places(&self) -> Result<Places, String> {
+        let evenkeel = std::fs::canonicalize(&self.evenkeel).map_err(|error| {
+            format!("no gateway at {}: {error}; `make bench` builds it", self.evenkeel.display())
+        })?;
+        let folder = PathBuf::from("target/bench/run");
+        let failed = |error| format!("cannot make {}: {error}", folder.display());
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+        Ok(Places { evenkeel, folder: std::fs::canonicalize(&folder).map_err(failed)? })
+    }
 }

@@ -91,6 +91,8 @@ pub(crate) struct Figures {
     pub(crate) delay_us: Delay,
     pub(crate) other_end_ns: Option<f64>,
     pub(crate) misdelivered: u64,
+    /// Packets that came by another node than the session's packets before.
+    pub(crate) moved: u64,
 }
 
 /// Goodput, packets a second.
