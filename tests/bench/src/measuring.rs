@@ -46,7 +46,8 @@ pub(crate) fn rows(
 
 fn start(stage: Stage, relays: &[Kind], places: &Places) -> Result<Vec<Running>, String> {
     let mut running = Vec::new();
-    for &kind in relays.iter().filter(|kind| belongs(**kind, stage)) {
+    // Ours last: from then on its nodes answer it all the time, and it has no reason to think them dead.
+    for &kind in relays.iter().rev().filter(|kind| belongs(**kind, stage)) {
         match relay::start(kind, stage, places) {
             Ok(one) => running.push(one),
             // Somebody else's that does not come up is no reason to measure nothing.
@@ -54,6 +55,7 @@ fn start(stage: Stage, relays: &[Kind], places: &Places) -> Result<Vec<Running>,
             Err(why) => return Err(why),
         }
     }
+    running.reverse();
     Ok(running)
 }
 

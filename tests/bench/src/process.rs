@@ -74,7 +74,9 @@ impl Process {
     /// It said something else, or nothing in time, or has ended.
     pub(crate) fn line(&mut self) -> Result<serde_json::Value, String> {
         match self.lines.recv_timeout(FIRST_WORDS_WITHIN) {
-            Ok(line) => serde_json::from_str(&line).map_err(|_| self.failed(&format!("said {line:?}"))),
+            Ok(line) => {
+                serde_json::from_str(&line).map_err(|_| self.failed(&format!("said {line:?}")))
+            }
             Err(RecvTimeoutError::Timeout) => Err(self.failed("said nothing")),
             Err(RecvTimeoutError::Disconnected) => Err(self.failed("ended")),
         }

@@ -17,7 +17,17 @@ pub(crate) fn row(row: &Row, report: &RowReport) {
 pub(crate) fn head() {
     println!(
         "{:>12} {:>9} {:>7} {:>9} {:>9} {:>5} {:>9} {:>8} {:>8} {:>9} {:>10}",
-        "", "ns/packet", "spread", "packets/s", "offered", "busy", "loss", "p50 µs", "p99 µs", "p99.9 µs", "other end"
+        "",
+        "ns/packet",
+        "spread",
+        "packets/s",
+        "offered",
+        "busy",
+        "loss",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+        "other end"
     );
 }
 

@@ -50,13 +50,8 @@ impl Arrivals {
         let Arrivals { bytes, headers, batch } = self;
         let mut slices: Vec<[IoSliceMut<'_>; 1]> =
             bytes.chunks_exact_mut(DATAGRAM_MAX).map(|chunk| [IoSliceMut::new(chunk)]).collect();
-        let received = recvmmsg(
-            socket.as_raw_fd(),
-            headers,
-            slices.iter_mut(),
-            MsgFlags::MSG_DONTWAIT,
-            None,
-        );
+        let received =
+            recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None);
         let messages = match received {
             Ok(messages) => messages,
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(0),

@@ -136,6 +136,9 @@ impl Nodes {
     /// Sends what has gathered; it counts as sent now, since what is measured is the relay.
     pub(super) fn flush(&mut self, node: usize, window: u8, now_ns: u64) {
         let Some(to) = self.register.upstream(node) else { return };
+        if self.gathering[node].packets.is_empty() {
+            return;
+        }
         self.bundle.clear();
         for (session, length) in self.gathering[node].packets.drain(..) {
             let Some(Met { peer: Peer::Tag(tag), .. }) = self.register.met(session) else {

@@ -55,7 +55,9 @@ on_fault = "hold"
 pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let (wire, secret) = match stage.leg {
         Leg::Port => (Wire::Port, None),
-        Leg::Trunk => (Wire::Bundled, Some(Secret::new(SECRET.as_bytes()).map_err(|e| e.to_string())?)),
+        Leg::Trunk => {
+            (Wire::Bundled, Some(Secret::new(SECRET.as_bytes()).map_err(|e| e.to_string())?))
+        }
     };
     let mut rig = rig(stage, wire, secret)?;
     let policies = places.folder.join("policies");
@@ -65,8 +67,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let text = configuration(stage.leg, &rig.nodes_at().map_err(system)?)?;
     let config = write(&places.folder, "evenkeel.toml", &text)?;
     let words = ["run", "--config", &config.display().to_string(), "--json"].map(str::to_owned);
-    let mut process =
-        Process::start("ours", &places.evenkeel, &words, b"", &places.folder)?;
+    let mut process = Process::start("ours", &places.evenkeel, &words, b"", &places.folder)?;
     let listening = rig.serving(|| process.line()).map_err(system)??;
     let api = listening["socket"].as_str().map(PathBuf::from);
     let api = api.ok_or_else(|| process.failed(&format!("said {listening}")))?;
@@ -139,11 +140,8 @@ fn open(clients: &[SocketAddr], api: &std::path::Path) -> Result<Vec<(u32, Opene
 }
 
 fn offer(session: u32, address: SocketAddr) -> Offer {
-    let opus = PayloadType {
-        payload_type: PAYLOAD_TYPE,
-        codec: "opus".to_owned(),
-        clock_rate: 48_000,
-    };
+    let opus =
+        PayloadType { payload_type: PAYLOAD_TYPE, codec: "opus".to_owned(), clock_rate: 48_000 };
     Offer {
         scenario: "call".to_owned(),
         room: format!("room-{session}"),
