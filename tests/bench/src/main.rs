@@ -90,8 +90,8 @@ fn measure(choice: &Choice, mut rows: Vec<Row>, out: &str) -> Result<(), String>
     }
     process::pin(process::LOAD_CORE)?;
     rows.retain(|row| row.title().contains(&choice.rows));
-    let relays = choice.relays()?;
     let places = choice.places()?;
+    let relays = choice.relays(&places)?;
     let window = Duration::from_secs_f64(choice.seconds);
     let effort = Effort { rounds: choice.rounds.max(1), window };
     table::head();
@@ -108,7 +108,7 @@ fn measure(choice: &Choice, mut rows: Vec<Row>, out: &str) -> Result<(), String>
 
 impl Choice {
     /// Those that are wanted and there; the others are named with the reason.
-    fn relays(&self) -> Result<Vec<Kind>, String> {
+    fn relays(&self, places: &Places) -> Result<Vec<Kind>, String> {
         let known = |name: &String| Kind::ALL.into_iter().find(|kind| kind.name() == name);
         if let Some(stranger) = self.relays.iter().find(|name| known(name).is_none()) {
             let names = Kind::ALL.map(Kind::name).join(", ");
@@ -119,7 +119,7 @@ impl Choice {
         };
         let mut relays = Vec::new();
         for kind in Kind::ALL.into_iter().filter(wanted) {
-            match kind.missing() {
+            match kind.missing(places) {
                 None => relays.push(kind),
                 Some(why) => println!("skipped {}: {why}", kind.name()),
             }
@@ -134,6 +134,7 @@ impl Choice {
         let folder = PathBuf::from("target/bench/run");
         let failed = |error| format!("cannot make {}: {error}", folder.display());
         std::fs::create_dir_all(&folder).map_err(failed)?;
-        Ok(Places { evenkeel, folder: std::fs::canonicalize(&folder).map_err(failed)? })
+        let peers = PathBuf::from("target/bench/peers");
+        Ok(Places { evenkeel, folder: std::fs::canonicalize(&folder).map_err(failed)?, peers })
     }
 }

@@ -1,8 +1,10 @@
 //! What can be measured, and how each is started with sessions around it.
 
 mod bare;
+mod envoy;
 mod nginx;
 mod ours;
+mod rtpengine;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,11 +24,14 @@ pub(crate) enum Kind {
     Floor,
     Limit,
     Nginx,
+    Envoy,
+    Rtpengine,
 }
 
 impl Kind {
     /// In the order in which they are measured and shown.
-    pub(crate) const ALL: [Kind; 4] = [Kind::Ours, Kind::Floor, Kind::Limit, Kind::Nginx];
+    pub(crate) const ALL: [Kind; 6] =
+        [Kind::Ours, Kind::Floor, Kind::Limit, Kind::Nginx, Kind::Envoy, Kind::Rtpengine];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -34,6 +39,8 @@ impl Kind {
             Kind::Floor => "floor",
             Kind::Limit => "limit",
             Kind::Nginx => "nginx",
+            Kind::Envoy => "envoy",
+            Kind::Rtpengine => "rtpengine",
         }
     }
 
@@ -43,10 +50,12 @@ impl Kind {
     }
 
     /// Why it cannot be measured here, if it cannot.
-    pub(crate) fn missing(self) -> Option<String> {
+    pub(crate) fn missing(self, places: &Places) -> Option<String> {
         match self {
             Kind::Ours | Kind::Floor | Kind::Limit => None,
             Kind::Nginx => nginx::missing(),
+            Kind::Envoy => envoy::missing(places),
+            Kind::Rtpengine => rtpengine::missing(),
         }
     }
 }
@@ -66,6 +75,8 @@ pub(crate) struct Places {
     pub(crate) evenkeel: PathBuf,
     /// A folder that is ours, for configurations and logs.
     pub(crate) folder: PathBuf,
+    /// Where peers are that no package has.
+    pub(crate) peers: PathBuf,
 }
 
 /// A relay that forwards, and the load around it.
@@ -87,6 +98,8 @@ pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running
         Kind::Floor => bare::start(crate::bare::Manner::Floor, stage, places),
         Kind::Limit => bare::start(crate::bare::Manner::Limit, stage, places),
         Kind::Nginx => nginx::start(stage, places),
+        Kind::Envoy => envoy::start(stage, places),
+        Kind::Rtpengine => rtpengine::start(stage, places),
     }?;
     let name = kind.name();
     let shares = running
@@ -125,6 +138,7 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, String> {
     Ok(path)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn system(error: std::io::Error) -> String {
     error.to_string()
 }

@@ -1,7 +1,10 @@
 //! The clients before a relay: a connected socket each.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::arrivals::{Arrivals, socket};
 use super::books::Tally;
@@ -40,6 +43,28 @@ impl Clients {
         let packet = &mut self.packet[..length];
         self.streams[session as usize].next(packet, window, now_ns);
         self.sockets[session as usize].send(packet).is_ok()
+    }
+
+    /// Sends the next packets of a session in one call, all of this length. Whether the kernel took them.
+    pub(super) fn send_burst(
+        &mut self,
+        session: u32,
+        length: usize,
+        packets: usize,
+        window: u8,
+        now_ns: u64,
+    ) -> bool {
+        self.packet.resize(self.packet.len().max(length * packets), 0xa5);
+        let burst = &mut self.packet[..length * packets];
+        let stream = &mut self.streams[session as usize];
+        for packet in burst.chunks_exact_mut(length) {
+            stream.next(packet, window, now_ns);
+        }
+        let Ok(segment) = u16::try_from(length) else { return false };
+        let socket = self.sockets[session as usize].as_raw_fd();
+        let control = [ControlMessage::UdpGsoSegments(&segment)];
+        let slices = [IoSlice::new(burst)];
+        sendmsg::<()>(socket, &slices, &control, MsgFlags::MSG_DONTWAIT, None).is_ok()
     }
 
     /// Takes what has come to a client, at most a batch. How many packets of its session.

@@ -70,6 +70,11 @@ impl Register {
         }
     }
 
+    /// How sessions are told apart.
+    pub(super) fn wire(&self) -> Wire {
+        self.wire
+    }
+
     /// Says which of ours a gateway's session is.
     pub(super) fn know(&mut self, number: u64, session: u32) {
         self.numbers.insert(number, session);
