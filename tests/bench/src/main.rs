@@ -6,8 +6,10 @@
 //! could not measure · 2 the command line is wrong.
 
 mod bare;
+mod losing;
 mod measuring;
 mod namespace;
+mod overload;
 mod process;
 mod relay;
 mod report;
@@ -15,6 +17,7 @@ mod rounds;
 mod row;
 mod rows;
 mod table;
+mod targets;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +28,6 @@ use clap::{Args, Parser, Subcommand};
 use relay::{Kind, Places};
 use report::Report;
 use rounds::Effort;
-use row::Row;
 
 /// Measure the gateway beside a bare relay, the limit and its peers
 #[derive(Parser)]
@@ -49,7 +51,7 @@ enum Verb {
 /// What of it, for people who tune.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Only rows whose name has this in it
+    /// Only rows whose title has this in it, or one figure: `losing`, `overload`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Only these, as `ours,floor,limit`
@@ -71,8 +73,8 @@ pub(crate) struct Choice {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Quick(choice) => measure(&choice, rows::quick(), "target/bench/quick.json"),
-        Verb::Full(choice) => measure(&choice, rows::full(), "target/bench/report.json"),
+        Verb::Quick(choice) => measure(&choice, Extent::Quick),
+        Verb::Full(choice) => measure(&choice, Extent::Full),
         Verb::Relay { manner } => bare::run(manner),
     };
     match outcome {
@@ -84,29 +86,60 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(choice: &Choice, mut rows: Vec<Row>, out: &str) -> Result<(), String> {
+/// How much is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Extent {
+    Quick,
+    Full,
+}
+
+fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     if let Some(status) = namespace::enter()? {
         std::process::exit(status);
     }
     process::pin(process::LOAD_CORE)?;
-    rows.retain(|row| row.title().contains(&choice.rows));
     let places = choice.places()?;
     let relays = choice.relays(&places)?;
+    let mut report = Report::default();
+    let mut rows = match extent {
+        Extent::Quick => rows::quick(),
+        Extent::Full => rows::full(),
+    };
+    rows.retain(|row| row.title().contains(&choice.rows));
     let window = Duration::from_secs_f64(choice.seconds);
     let effort = Effort { rounds: choice.rounds.max(1), window };
-    table::head();
-    let report =
-        Report { rows: measuring::rows(&rows, &relays, &places, effort)?, ..Report::default() };
-    let out = choice.out.clone().unwrap_or_else(|| PathBuf::from(out));
+    if !rows.is_empty() {
+        table::head();
+    }
+    report.rows = measuring::rows(&rows, &relays, &places, effort)?;
+    if extent == Extent::Full && choice.wants("losing") {
+        report.best_peer_limit = losing::measure(&relays, &places)?;
+        report.loss_at_best_peer_limit = report.best_peer_limit.as_ref().map(|limit| limit.ours);
+    }
+    if extent == Extent::Full && choice.wants("overload") {
+        report.overload = Some(overload::measure(&places)?);
+    }
+    targets::print(&report);
+    let out = choice.out.clone().unwrap_or_else(|| {
+        PathBuf::from("target/bench").join(match extent {
+            Extent::Quick => "quick.json",
+            Extent::Full => "report.json",
+        })
+    });
     report.write(&out)?;
     println!("written to {}", out.display());
-    match report.rows.iter().map(|row| row.misdelivered).sum() {
+    match report.misdelivered() {
         0 => Ok(()),
         packets => Err(format!("{packets} packets reached somebody else than they were for")),
     }
 }
 
 impl Choice {
+    /// Whether a figure that is no row is wanted: all are, unless some rows are named.
+    fn wants(&self, figure: &str) -> bool {
+        self.rows.is_empty() || self.rows == figure
+    }
+
     /// Those that are wanted and there; the others are named with the reason.
     fn relays(&self, places: &Places) -> Result<Vec<Kind>, String> {
         let known = |name: &String| Kind::ALL.into_iter().find(|kind| kind.name() == name);

@@ -1,7 +1,7 @@
 //! What is shown while it is measured.
 
-use crate::report::{Figures, RowReport};
-use crate::row::Row;
+use crate::report::{Figures, Limit, OverloadLeg, RowReport};
+use crate::row::{Leg, Row};
 
 /// One row: a line for each relay.
 pub(crate) fn row(row: &Row, report: &RowReport) {
@@ -28,6 +28,34 @@ pub(crate) fn head() {
         "p99 µs",
         "p99.9 µs",
         "other end"
+    );
+}
+
+/// What an overload does.
+pub(crate) fn overload(leg: Leg, report: &OverloadLeg) {
+    let leg = match leg {
+        Leg::Port => "port",
+        Leg::Trunk => "trunk",
+    };
+    let OverloadLeg { peak, at_3x, offered, api_ms, condemned, rss_mib, .. } = report;
+    let api = api_ms.map_or_else(|| "never".to_owned(), |ms| format!("within {ms:.0} ms"));
+    println!(
+        "overload {leg}: {peak:.0} packets/s at most, {at_3x:.0} of {offered:.0} ({:.0} %); the API answers {api}, \
+         {condemned} nodes condemned, {rss_mib:.0} MiB",
+        report.kept() * 100.0
+    );
+}
+
+/// Where peers begin to lose.
+pub(crate) fn limit(limit: &Limit) {
+    for at in &limit.curve {
+        println!("{:>12} {:>9.0}/s {:>8.3}% lost", at.relay, at.rate, at.loss * 100.0);
+    }
+    println!(
+        "the last peer to lose is {} at {:.0}/s; ours loses {:.3} % there",
+        limit.peer,
+        limit.rate,
+        limit.ours * 100.0
     );
 }
 
