@@ -100,7 +100,7 @@ pub(crate) struct Figures {
 /// Goodput, packets a second.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Overload {
-    /// The most that is delivered; of the legs that which keeps less of it.
+    /// The most that is delivered: on port legs, or on trunk legs where these keep less and could be overloaded.
     pub(crate) peak: f64,
     /// What is delivered where three times that is offered.
     pub(crate) at_3x: f64,

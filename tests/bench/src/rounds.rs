@@ -107,9 +107,9 @@ pub(crate) fn window(
 }
 
 fn sample(window: Window, [begin, end]: [u64; 2]) -> Sample {
-    let Window { mut tally, received, seconds } = window;
+    let Window { tally, received, seconds } = window;
     let cpu = end.saturating_sub(begin) as f64;
-    let mut micros = |share| tally.delays.percentile(share);
+    let micros = |share| tally.delays.percentile(share);
     let delay = Delay { p50: micros(0.5), p99: micros(0.99), p999: micros(0.999) };
     Sample {
         cpu_ns: cpu / received.max(1) as f64,

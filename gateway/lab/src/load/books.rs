@@ -1,30 +1,60 @@
 //! What is counted while a window is open.
 
-/// Added delays of one window, nanoseconds.
-#[derive(Clone, Default, Debug)]
-pub struct Delays(Vec<u32>);
+/// Steps that each doubling of a delay is divided into: a percentile is right to 1 %.
+const STEPS: u64 = 128;
+/// Doublings that are told apart: to 2^40 ns, 18 minutes.
+const DOUBLINGS: u64 = 40;
+
+/// Added delays of one window. As many as there are take the same memory: what a sink costs must not grow.
+#[derive(Clone, Debug)]
+pub struct Delays {
+    counts: Box<[u32]>,
+    count: u64,
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self { counts: vec![0; (STEPS * DOUBLINGS) as usize].into(), count: 0 }
+    }
+}
 
 impl Delays {
     /// One packet's: when it was sent and when it came. A clock that was set back in between makes it 0.
     pub(super) fn note(&mut self, sent_ns: u64, came_ns: u64) {
-        self.0.push(u32::try_from(came_ns.saturating_sub(sent_ns)).unwrap_or(u32::MAX));
+        let place = place(came_ns.saturating_sub(sent_ns)).min(self.counts.len() - 1);
+        self.counts[place] += 1;
+        self.count += 1;
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        self.counts.fill(0);
+        self.count = 0;
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.0.len()
+    /// The delay that this share of packets had at most (nearest rank), in microseconds and to 1 %; `None` without
+    /// packets.
+    pub fn percentile(&self, share: f64) -> Option<f64> {
+        let rank = ((share * self.count as f64).ceil() as u64).clamp(1, self.count.max(1));
+        let mut below = 0;
+        let place = self.counts.iter().position(|&count| {
+            below += u64::from(count);
+            below >= rank
+        })?;
+        Some(most(place) as f64 / 1_000.0)
     }
+}
 
-    /// The delay that this share of packets had at most (nearest rank), in microseconds; `None` without packets.
-    pub fn percentile(&mut self, share: f64) -> Option<f64> {
-        let count = self.0.len();
-        let rank = ((share * count as f64).ceil() as usize).clamp(1, count.max(1));
-        (count > 0).then(|| f64::from(*self.0.select_nth_unstable(rank - 1).1) / 1_000.0)
-    }
+/// Where a delay is counted: exactly below two times [`STEPS`], in 128ths of its power of two above.
+fn place(ns: u64) -> usize {
+    let doublings = u64::from((ns / STEPS).max(1).ilog2());
+    (doublings * STEPS + (ns >> doublings)) as usize
+}
+
+/// The longest delay that is counted there, but for the last place.
+fn most(place: usize) -> u64 {
+    let place = place as u64;
+    let doublings = (place / STEPS).saturating_sub(1);
+    ((place - doublings * STEPS + 1) << doublings) - 1
 }
 
 /// Counts of one window.
@@ -63,17 +93,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_those_of_the_nearest_rank() {
+    fn percentiles_are_those_of_the_nearest_rank_to_one_per_cent() {
         let mut delays = Delays::default();
         for came in (1..=1_000).rev() {
             delays.note(1_000_000, 1_000_000 + came * 1_000);
         }
-        let of = |delays: &mut Delays, share| delays.percentile(share);
-        assert_eq!(of(&mut delays, 0.5), Some(500.0));
-        assert_eq!(of(&mut delays, 0.99), Some(990.0));
-        assert_eq!(of(&mut delays, 0.999), Some(999.0));
-        assert_eq!(of(&mut delays, 1.0), Some(1_000.0));
-        assert_eq!(of(&mut delays, 0.0), Some(1.0));
+        for (share, expected) in [(0.5, 500.0), (0.99, 990.0), (0.999, 999.0), (1.0, 1_000.0)] {
+            let found = delays.percentile(share).unwrap();
+            assert!((expected..=expected * 1.01).contains(&found), "{share}: {found}");
+        }
+        assert!(delays.percentile(0.0).unwrap() < 1.02);
+    }
+
+    #[test]
+    fn every_delay_has_its_place_and_none_lies_between_two() {
+        for ns in (0..3_000).chain((3_000..5_000_000_000).step_by(999_983)) {
+            let place = place(ns);
+            assert!(ns <= most(place) && (place == 0 || ns > most(place - 1)), "{ns}");
+            assert!(most(place) as f64 <= ns as f64 * 1.01 + 1.0);
+        }
     }
 
     #[test]
@@ -82,5 +120,9 @@ mod tests {
         assert_eq!(delays.percentile(0.5), None);
         delays.note(5, 3);
         assert_eq!(delays.percentile(0.5), Some(0.0));
+        delays.note(0, u64::MAX);
+        assert!(delays.percentile(1.0).unwrap() > 1e9, "as long as can be told");
+        delays.clear();
+        assert_eq!(delays.percentile(1.0), None);
     }
 }
