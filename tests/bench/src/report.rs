@@ -1,0 +1,206 @@
+//! What `target/bench/report.json` holds. A figure that was not measured is null.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::row::{Direction, Leg, Load, Path as MediaPath, Row, Sizes};
+
+/// By relay, as `ours` or `nginx`.
+pub(crate) type ByRelay = BTreeMap<String, f64>;
+
+/// Everything that was measured.
+#[derive(Clone, Default, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) rows: Vec<RowReport>,
+    pub(crate) overload: Option<Overload>,
+    /// Share of packets that ours loses at the rate where the best peer begins to lose.
+    pub(crate) loss_at_best_peer_limit: Option<f64>,
+    /// How that was found.
+    pub(crate) best_peer_limit: Option<Limit>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) setup_per_s: SetUp,
+    /// From the start of the process to the first packet forwarded.
+    pub(crate) start_ms: Option<f64>,
+    /// Our own code per packet, without sockets.
+    pub(crate) forward_ns: Option<f64>,
+    pub(crate) forward_allocations: Option<f64>,
+    /// From the flip of a node's cell to the first packet on the second hop.
+    pub(crate) flip_us: Option<f64>,
+    /// Processor time per packet with 100,000 sessions, in those with 1,000.
+    pub(crate) growth: Option<f64>,
+}
+
+/// One row.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RowReport {
+    pub(crate) name: MediaPath,
+    pub(crate) load: Load,
+    pub(crate) direction: Direction,
+    pub(crate) leg: Leg,
+    pub(crate) destinations: usize,
+    pub(crate) sessions: usize,
+    pub(crate) sizes: Sizes,
+    /// Processor time of the relay's process per packet delivered.
+    pub(crate) cpu_ns: ByRelay,
+    pub(crate) ratio: Ratio,
+    /// What the other end of ours pays per packet to receive it and take it apart.
+    pub(crate) other_end_ns: Option<f64>,
+    /// Of ours: from the client's send call to the kernel's stamp at the sink.
+    pub(crate) delay_us: Delay,
+    /// Of ours: share of packets sent in the window that never came.
+    pub(crate) loss: Option<f64>,
+    /// Packets that reached the wrong session, of all relays.
+    pub(crate) misdelivered: u64,
+    /// Of ours' processor time: (largest − smallest) ÷ median over the rounds.
+    pub(crate) spread: Option<f64>,
+    /// The same figures of each relay.
+    pub(crate) each: BTreeMap<String, Figures>,
+}
+
+/// Ours in those of others.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+pub(crate) struct Ratio {
+    pub(crate) floor: Option<f64>,
+    pub(crate) limit: Option<f64>,
+    /// The peer with the least processor time per packet; on trunk legs by its port legs.
+    pub(crate) best_peer: Option<f64>,
+    /// quinn's own echo and the floor together.
+    pub(crate) quinn_echo: Option<f64>,
+}
+
+/// Added delay, microseconds.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+pub(crate) struct Delay {
+    pub(crate) p50: Option<f64>,
+    pub(crate) p99: Option<f64>,
+    pub(crate) p999: Option<f64>,
+}
+
+/// Medians over the rounds of one relay in one row.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+pub(crate) struct Figures {
+    pub(crate) cpu_ns: f64,
+    pub(crate) spread: f64,
+    /// Packets delivered a second.
+    pub(crate) pps: f64,
+    /// Packets offered a second.
+    pub(crate) offered: f64,
+    /// Share of the window that the relay's process had a processor.
+    pub(crate) relay_busy: f64,
+    pub(crate) loss: f64,
+    pub(crate) delay_us: Delay,
+    pub(crate) other_end_ns: Option<f64>,
+    pub(crate) misdelivered: u64,
+    /// Packets that came by another node than the session's packets before.
+    pub(crate) moved: u64,
+}
+
+/// Goodput, packets a second.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Overload {
+    /// The most that is delivered: on port legs, or on trunk legs where these keep less and could be overloaded.
+    pub(crate) peak: f64,
+    /// What is delivered where three times that is offered.
+    pub(crate) at_3x: f64,
+    pub(crate) port: OverloadLeg,
+    pub(crate) trunk: OverloadLeg,
+}
+
+/// Overload on one kind of leg, to nodes, with the sessions of the base row.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct OverloadLeg {
+    pub(crate) peak: f64,
+    pub(crate) at_3x: f64,
+    /// What was really offered. Clients send bursts of equal packets by one call here.
+    pub(crate) offered: f64,
+    /// The longest that `GET /v1/status` took meanwhile, milliseconds; null if nothing was answered.
+    pub(crate) api_ms: Option<f64>,
+    /// Nodes that are another incarnation, or in another state, than before.
+    pub(crate) condemned: usize,
+    /// Memory of the gateway's process at the end.
+    pub(crate) rss_mib: f64,
+    pub(crate) misdelivered: u64,
+}
+
+/// Where peers begin to lose, on port legs to nodes, with the sessions of the base row.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Limit {
+    /// The last to lose.
+    pub(crate) peer: String,
+    /// Packets a second at which it does, or the most that one core can offer.
+    pub(crate) rate: f64,
+    /// Ours at that rate.
+    pub(crate) ours: f64,
+    pub(crate) curve: Vec<LossAt>,
+}
+
+/// Loss of one relay at one rate.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LossAt {
+    pub(crate) relay: String,
+    pub(crate) rate: f64,
+    pub(crate) loss: f64,
+}
+
+/// Of an idle gateway.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Memory {
+    pub(crate) per_session_bytes: f64,
+    pub(crate) rss_100k_mib: f64,
+}
+
+/// Sessions set up a second.
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+pub(crate) struct SetUp {
+    /// By the core alone: from offer to route.
+    pub(crate) core: Option<f64>,
+    /// Through the HTTP API.
+    pub(crate) http: Option<f64>,
+}
+
+impl RowReport {
+    /// A row of which nothing was measured yet.
+    pub(crate) fn new(row: &Row) -> RowReport {
+        RowReport {
+            name: row.path,
+            load: row.load,
+            direction: row.direction,
+            leg: row.leg,
+            destinations: row.destinations,
+            sessions: row.sessions,
+            sizes: row.sizes,
+            cpu_ns: ByRelay::new(),
+            ratio: Ratio::default(),
+            other_end_ns: None,
+            delay_us: Delay::default(),
+            loss: None,
+            misdelivered: 0,
+            spread: None,
+            each: BTreeMap::new(),
+        }
+    }
+}
+
+impl Report {
+    /// Packets that reached somebody else than they were for.
+    pub(crate) fn misdelivered(&self) -> u64 {
+        let overload = self.overload.iter().flat_map(|overload| [&overload.port, &overload.trunk]);
+        self.rows.iter().map(|row| row.misdelivered).sum::<u64>()
+            + overload.map(|leg| leg.misdelivered).sum::<u64>()
+    }
+
+    /// Writes it as JSON, its folder made where there is none.
+    ///
+    /// # Errors
+    /// What the system said, with the path.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))?;
+        std::fs::write(path, text + "\n").map_err(failed)
+    }
+}

@@ -1,0 +1,160 @@
+//! What is measured in one line of the report: how much of what goes which way, over which legs.
+
+use serde::{Serialize, Serializer};
+
+/// How media comes in and goes out.
+#[allow(dead_code, reason = "the rows of QUIC are measured by a load of their own")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+pub(crate) enum Path {
+    /// RTP over UDP on both sides.
+    #[serde(rename = "udp-udp")]
+    UdpUdp,
+    /// From a client by RTP over QUIC.
+    #[serde(rename = "roq-udp")]
+    RoqUdp,
+    /// To a client by RTP over QUIC.
+    #[serde(rename = "udp-roq")]
+    UdpRoq,
+}
+
+/// How sessions are told apart on the way to a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Leg {
+    /// By addresses: a socket per session.
+    Port,
+    /// By tags: a socket per node.
+    Trunk,
+}
+
+/// Who sends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Direction {
+    /// Clients.
+    ToNode,
+    /// Nodes.
+    ToClient,
+    /// Half of the packets each.
+    Both,
+}
+
+/// How much is offered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Load {
+    /// Packets per second.
+    Paced(u32),
+    /// As fast as one core can.
+    Saturated,
+}
+
+/// How long packets are.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Sizes {
+    /// As recorded of Opus with a variable bit rate.
+    Voice,
+    /// As recorded of H.264 in packets.
+    Video,
+    /// All as long: bytes of RTP, header included.
+    Constant(u16),
+}
+
+/// A row of the report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Row {
+    pub(crate) path: Path,
+    pub(crate) leg: Leg,
+    pub(crate) direction: Direction,
+    pub(crate) load: Load,
+    pub(crate) destinations: usize,
+    pub(crate) sessions: usize,
+    pub(crate) sizes: Sizes,
+}
+
+impl Row {
+    /// The one that each axis is varied from: voice, to six nodes, 1,000 sessions, 50,000 packets a second.
+    pub(crate) const fn base(leg: Leg) -> Row {
+        Row {
+            path: Path::UdpUdp,
+            leg,
+            direction: Direction::ToNode,
+            load: Load::Paced(50_000),
+            destinations: 6,
+            sessions: 1_000,
+            sizes: Sizes::Voice,
+        }
+    }
+
+    /// As `trunk to_node voice 6 nodes 1000 sessions 50k`: what `--rows` looks in.
+    pub(crate) fn title(&self) -> String {
+        let word = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let (leg, direction) = (serde_json::json!(self.leg), serde_json::json!(self.direction));
+        let path = match self.path {
+            Path::UdpUdp => String::new(),
+            path => format!("{} ", word(serde_json::json!(path))),
+        };
+        let nodes = if self.destinations == 1 { "node" } else { "nodes" };
+        let sessions = if self.sessions == 1 { "session" } else { "sessions" };
+        format!(
+            "{path}{} {} {} {} {nodes} {} {sessions} {}",
+            word(leg),
+            word(direction),
+            self.sizes,
+            self.destinations,
+            self.sessions,
+            self.load
+        )
+    }
+}
+
+impl std::fmt::Display for Load {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Load::Paced(rate) if rate % 1_000 == 0 => write!(f, "{}k", rate / 1_000),
+            Load::Paced(rate) => write!(f, "{rate}"),
+            Load::Saturated => f.write_str("saturated"),
+        }
+    }
+}
+
+impl std::fmt::Display for Sizes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Sizes::Voice => f.write_str("voice"),
+            Sizes::Video => f.write_str("video"),
+            Sizes::Constant(bytes) => write!(f, "{bytes}"),
+        }
+    }
+}
+
+impl Serialize for Load {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Sizes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn title_says_all_that_a_row_is() {
+        assert_eq!(Row::base(Leg::Trunk).title(), "trunk to_node voice 6 nodes 1000 sessions 50k");
+        let row = Row {
+            path: Path::RoqUdp,
+            direction: Direction::Both,
+            load: Load::Saturated,
+            destinations: 1,
+            sessions: 1,
+            sizes: Sizes::Constant(160),
+            ..Row::base(Leg::Port)
+        };
+        assert_eq!(row.title(), "roq-udp port both 160 1 node 1 session saturated");
+    }
+}
