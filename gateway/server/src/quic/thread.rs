@@ -3,7 +3,6 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +25,7 @@ use crate::worker::Bell;
 /// How long clients may take to hear that the endpoint ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How late the kernel may end a sleep: its usual 50 µs is a quarter of the gathering.
-const TIMER_SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).expect("a thousand is not none");
+const TIMER_SLACK_NS: u64 = 1_000;
 
 /// The running endpoint. Ends when dropped.
 #[derive(Debug)]
@@ -74,7 +73,7 @@ pub fn start(
         .name("evenkeel-quic".into())
         .spawn(move || {
             // Where it is not allowed, gathering takes a little longer.
-            let _ = rustix::thread::set_current_timer_slack(Some(TIMER_SLACK_NS));
+            let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK_NS);
             // Whoever watches whether it runs learns that it does not; only epoll can fail.
             let _ = run(endpoint, &settings, sleep, &stopped);
         })
