@@ -215,6 +215,17 @@ impl Ways {
         rings.for_each(ring::Sender::wake);
     }
 
+    /// Nothing of what is queued leaves.
+    pub(super) fn forget_queued(&mut self) {
+        for (rtp, _) in &mut self.listeners {
+            rtp.outbox.clear();
+        }
+        for trunk in self.trunks.iter_mut().flatten() {
+            trunk.bundle.clear();
+            trunk.outbox.clear();
+        }
+    }
+
     fn flush_trunk(&mut self, node: NodeId, now: Instant) {
         let Some(trunk) = &mut self.trunks[node.0 as usize] else {
             return;
