@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 pub(crate) use command::{Client, Command, Install, Leg, Report};
 pub use command::{Dscp, ShedRun, Totals};
 pub(crate) use early::Patience;
-use gather::{Before, Gather};
+pub(crate) use gather::{Before, Gather};
 pub(crate) use ports::Ports;
 use session::{Loan, Session};
 pub(crate) use source::Bell;
