@@ -182,6 +182,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
                 stamps: Arc::clone(&stamps),
                 flows: Arc::clone(&flows),
                 board: Arc::clone(&board),
+                gather: settings.limits.gather,
                 misses_per_prefix: settings.limits.misses_per_prefix,
                 patience: worker::Patience {
                     packets: usize::from(settings.limits.early_packets),

@@ -11,7 +11,7 @@ use super::{Certificate, Failure};
 
 /// TLS for the endpoint, and the SHA-256 of its certificate.
 pub(super) struct Identity {
-    pub(super) tls: quinn::crypto::rustls::QuicServerConfig,
+    pub(super) tls: quinn_proto::crypto::rustls::QuicServerConfig,
     pub(super) sha256: [u8; 32],
 }
 

@@ -32,6 +32,8 @@ counters! {
     flowless: "flowless";
     /// Connections closed because their client opened a bidirectional stream.
     bidirectional: "bidirectional";
+    /// Batches read from the socket.
+    reads: "reads";
     /// Packets of sessions received in DATAGRAMs.
     received_datagrams: "received-datagrams";
     /// Packets of sessions received in streams.

@@ -16,11 +16,16 @@
 //! | no flow of a session for 5 s | closed with ROQ_GENERAL_ERROR |
 
 mod certificate;
-mod connection;
 mod counters;
+mod endpoint;
+mod gather;
 mod hub;
+mod incoming;
+mod line;
+mod lines;
 mod outgoing;
 mod settings;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -32,6 +37,6 @@ pub use thread::{Thread, start};
 use evenkeel_media::roq;
 
 /// An error code of the draft as quinn takes it.
-fn code(error: roq::ErrorCode) -> quinn::VarInt {
-    quinn::VarInt::from_u32(u32::from(error as u8))
+fn code(error: roq::ErrorCode) -> quinn_proto::VarInt {
+    quinn_proto::VarInt::from_u32(u32::from(error as u8))
 }

@@ -1,162 +1,147 @@
-//! From the workers to the clients: DATAGRAMs where they fit, a stream for each packet where they do not.
+//! Streams to a client, one packet each: for what is too large for a DATAGRAM.
 
-use std::cell::Cell;
-use std::future::Future;
-use std::pin::pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use evenkeel_media::roq;
-use quinn::SendDatagramError;
-use tokio::io::unix::AsyncFd;
+use quinn_proto::{Connection, Dir, StreamEvent, StreamId, WriteError};
 
 use super::code;
-use super::counters::count;
-use super::hub::Hub;
-use crate::flows::Home;
-use crate::ring::{self, Kind, Meta};
+use super::counters::{Counters, count};
 
-/// Packets taken from a ring before others get their turn.
-const BATCH: usize = 256;
-/// What is allocated at a time for DATAGRAMs: several hundred voice packets.
-const ARENA: usize = 64 * 1_024;
-
-/// Sends what one worker puts into its ring, until the endpoint ends.
-pub(super) async fn send(hub: Rc<Hub>, mut ring: AsyncFd<ring::Receiver>) {
-    let mut packer = Packer { framed: Vec::new(), arena: BytesMut::new() };
-    while let Ok(mut ready) = ring.readable_mut().await {
-        // Before the look, so that a ring after it is not forgotten.
-        ready.clear_ready();
-        let ring = ready.get_inner_mut();
-        while ring.pop_batch(BATCH, |meta, bytes| packer.take(&hub, meta, bytes)) == BATCH {
-            tokio::task::yield_now().await;
-        }
-    }
+/// A packet on its way.
+struct Sending {
+    /// What is yet to be written.
+    rest: Bytes,
+    /// When it is too old to be worth its repetition.
+    until: Instant,
 }
 
-/// Turns packets into DATAGRAMs without an allocation for each.
-struct Packer {
-    framed: Vec<u8>,
-    arena: BytesMut,
+/// All that are under way to one client.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    /// Packets whose stream the client does not allow yet, the oldest first.
+    waiting: VecDeque<Sending>,
+    open: HashMap<StreamId, Sending>,
+    /// When to look for packets that are too old.
+    due: Option<Instant>,
 }
 
-impl Packer {
-    fn take(&mut self, hub: &Rc<Hub>, meta: &Meta, packet: &[u8]) {
-        match meta.kind {
-            Kind::Media => self.send(hub, meta.home, meta.flow, packet),
-            Kind::Detached => hub.forget(meta.home),
-            // Only ever told to a worker.
-            Kind::Attached | Kind::Feedback { .. } => {}
+impl Outgoing {
+    /// Sends a packet, framed, unless too many are under way.
+    pub(super) fn send(
+        &mut self,
+        rest: Bytes,
+        until: Instant,
+        most: usize,
+        connection: &mut Connection,
+        counters: &Counters,
+    ) {
+        if self.waiting.len() + self.open.len() >= most {
+            return count(&counters.streams_full);
+        }
+        self.due = Some(self.due.map_or(until, |due| due.min(until)));
+        self.waiting.push_back(Sending { rest, until });
+        self.open_waiting(connection, counters);
+    }
+
+    /// When a packet may be too old.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// What quinn tells of streams to the client.
+    pub(super) fn handle_event(
+        &mut self,
+        event: &StreamEvent,
+        connection: &mut Connection,
+        counters: &Counters,
+    ) {
+        match *event {
+            StreamEvent::Available { dir: Dir::Uni } => self.open_waiting(connection, counters),
+            StreamEvent::Writable { id } => self.write(id, connection, counters),
+            StreamEvent::Finished { id } => {
+                if self.open.remove(&id).is_some() {
+                    count(&counters.sent_in_streams);
+                }
+            }
+            StreamEvent::Stopped { id, .. } => self.stopped(id, connection, counters),
+            StreamEvent::Available { dir: Dir::Bi }
+            | StreamEvent::Opened { .. }
+            | StreamEvent::Readable { .. } => {}
         }
     }
 
-    fn send(&mut self, hub: &Rc<Hub>, home: Home, flow: u64, packet: &[u8]) {
-        let Some(flow) = roq::Flow::new(flow) else { return count(&hub.counters.unattached) };
-        let datagram = self.datagram(flow, packet);
-        match hub.through(home, |connection| send_at_once(connection, datagram)) {
-            Some(Ok(true)) => count(&hub.counters.sent_datagrams),
-            Some(Ok(false)) => count(&hub.counters.datagrams_full),
-            Some(Err(
-                SendDatagramError::TooLarge
-                | SendDatagramError::UnsupportedByPeer
-                | SendDatagramError::Disabled,
-            )) => send_in_stream(hub, home, flow, packet),
-            Some(Err(SendDatagramError::ConnectionLost(_))) | None => {
-                count(&hub.counters.unattached);
+    /// Gives up what is too old; what was sent of it is cancelled.
+    pub(super) fn expire(
+        &mut self,
+        connection: &mut Connection,
+        now: Instant,
+        counters: &Counters,
+    ) {
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
+        while self.waiting.front().is_some_and(|sending| sending.until <= now) {
+            self.waiting.pop_front();
+            count(&counters.streams_late);
+        }
+        self.open.retain(|id, sending| {
+            let late = sending.until <= now;
+            if late {
+                // Fails only where there is nothing left to cancel.
+                let _ = connection.send_stream(*id).reset(code(roq::ErrorCode::FrameCancelled));
+                count(&counters.streams_late);
+            }
+            !late
+        });
+        self.due = self.waiting.iter().chain(self.open.values()).map(|s| s.until).min();
+    }
+
+    /// The connection ended, and all with it.
+    pub(super) fn end(&mut self, counters: &Counters) {
+        let stopped = self.waiting.len() + self.open.len();
+        counters.streams_stopped.fetch_add(stopped as u64, Ordering::Relaxed);
+        *self = Outgoing::default();
+    }
+
+    fn open_waiting(&mut self, connection: &mut Connection, counters: &Counters) {
+        while !self.waiting.is_empty()
+            && let Some(id) = connection.streams().open(Dir::Uni)
+            && let Some(sending) = self.waiting.pop_front()
+        {
+            self.open.insert(id, sending);
+            self.write(id, connection, counters);
+        }
+    }
+
+    fn write(&mut self, id: StreamId, connection: &mut Connection, counters: &Counters) {
+        // What is written to its end waits to be acknowledged.
+        let sending = self.open.get_mut(&id).filter(|sending| !sending.rest.is_empty());
+        let Some(sending) = sending else { return };
+        let mut stream = connection.send_stream(id);
+        while !sending.rest.is_empty() {
+            match stream.write_chunks(std::slice::from_mut(&mut sending.rest)) {
+                Ok(_) => {}
+                Err(WriteError::Blocked) => return,
+                Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
+                    return self.stopped(id, connection, counters);
+                }
             }
         }
-    }
-
-    fn datagram(&mut self, flow: roq::Flow, packet: &[u8]) -> Bytes {
-        self.framed.clear();
-        roq::write_datagram(flow, packet, &mut self.framed);
-        if self.arena.capacity() < self.framed.len() {
-            self.arena.reserve(ARENA);
-        }
-        self.arena.extend_from_slice(&self.framed);
-        self.arena.split().freeze()
-    }
-}
-
-/// Whether the DATAGRAM found room in the queue; it is not waited for, and none is pushed out for it.
-fn send_at_once(
-    connection: &quinn::Connection,
-    datagram: Bytes,
-) -> Result<bool, SendDatagramError> {
-    let sending = pin!(connection.send_datagram_wait(datagram));
-    match sending.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(sent) => sent.map(|()| true),
-        Poll::Pending => Ok(false),
-    }
-}
-
-fn send_in_stream(hub: &Rc<Hub>, home: Home, flow: roq::Flow, packet: &[u8]) {
-    let Some(way) = hub.way(home) else { return count(&hub.counters.unattached) };
-    let Some(place) = Place::take(way.streams_out, hub.settings.streams_out_max) else {
-        return count(&hub.counters.streams_full);
-    };
-    let mut bytes = Vec::with_capacity(packet.len() + 16);
-    roq::write_stream_start(flow, &mut bytes);
-    roq::write_stream_packet(packet, &mut bytes);
-    let hub = Rc::clone(hub);
-    tokio::task::spawn_local(async move {
-        let _place = place;
-        match write(&hub, &way.connection, bytes.into()).await {
-            Written::Whole => count(&hub.counters.sent_in_streams),
-            Written::Late => count(&hub.counters.streams_late),
-            Written::Stopped => count(&hub.counters.streams_stopped),
-        }
-    });
-}
-
-enum Written {
-    /// The client has all of it.
-    Whole,
-    /// It took too long; what was sent of it is cancelled.
-    Late,
-    /// The client did not want it, or is gone.
-    Stopped,
-}
-
-async fn write(hub: &Hub, connection: &quinn::Connection, bytes: Bytes) -> Written {
-    let lifetime = tokio::time::Instant::now() + hub.settings.stream_lifetime;
-    let mut stream = match tokio::time::timeout_at(lifetime, connection.open_uni()).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(_)) => return Written::Stopped,
-        Err(_) => return Written::Late,
-    };
-    let delivery = async {
-        stream.write_chunk(bytes).await.is_ok()
-            && stream.finish().is_ok()
-            && matches!(stream.stopped().await, Ok(None))
-    };
-    match tokio::time::timeout_at(lifetime, delivery).await {
-        Ok(true) => Written::Whole,
-        Ok(false) => Written::Stopped,
-        Err(_) => {
-            // Fails only where there is nothing left to cancel.
-            let _ = stream.reset(code(roq::ErrorCode::FrameCancelled));
-            Written::Late
+        if stream.finish().is_err() {
+            self.stopped(id, connection, counters);
         }
     }
-}
 
-/// One of the streams that may be under way to a client.
-struct Place(Rc<Cell<usize>>);
-
-impl Place {
-    fn take(taken: Rc<Cell<usize>>, places: usize) -> Option<Place> {
-        if taken.get() >= places {
-            return None;
+    /// The client does not want it.
+    fn stopped(&mut self, id: StreamId, connection: &mut Connection, counters: &Counters) {
+        if self.open.remove(&id).is_some() {
+            // As above.
+            let _ = connection.send_stream(id).reset(code(roq::ErrorCode::FrameCancelled));
+            count(&counters.streams_stopped);
         }
-        taken.set(taken.get() + 1);
-        Some(Place(taken))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }

@@ -1,30 +1,32 @@
 //! The endpoint's thread: starts it, lets clients in, ends it.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use evenkeel_media::roq;
-use quinn::{IdleTimeout, VarInt};
-use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local};
+use quinn_proto::{IdleTimeout, VarInt};
+use rustix::event::{Timespec, epoll};
 
 use super::certificate::Identity;
-use super::counters::count;
+use super::endpoint::Endpoint;
+use super::gather::{Gathering, Wait};
 use super::hub::Hub;
-use super::{Counters, Failure, Settings, code, connection, outgoing};
+use super::socket::Socket;
+use super::{Counters, Failure, Settings};
 use crate::flows::Flows;
 use crate::ring;
+use crate::worker::Bell;
 
 /// How long clients may take to hear that the endpoint ends.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Bytes the kernel may hold for us while we are busy: 100 ms of 50,000 voice packets a second.
-const SOCKET_BUFFER: usize = 4 * 1_024 * 1_024;
+/// How late the kernel may end a sleep: its usual 50 µs is a quarter of the gathering.
+const TIMER_SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).expect("a thousand is not none");
 
 /// The running endpoint. Ends when dropped.
 #[derive(Debug)]
@@ -35,7 +37,8 @@ pub struct Thread {
     pub certificate_sha256: [u8; 32],
     /// What it counts.
     pub counters: Arc<Counters>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: Arc<AtomicBool>,
+    bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -55,41 +58,28 @@ pub fn start(
     let identity = Identity::of(&settings.certificate)?;
     let certificate_sha256 = identity.sha256;
     let config = server_config(&settings, identity);
-    let socket = listen(settings.listen)
-        .map_err(|error| Failure::Listen { address: settings.listen, error })?;
-    let address =
-        socket.local_addr().map_err(|error| Failure::Listen { address: settings.listen, error })?;
+    let address = settings.listen;
+    let unheard = |error| Failure::Listen { address, error };
+    let socket = Socket::listen(address).map_err(unheard)?;
+    let address = socket.address().map_err(unheard)?;
 
     let counters = Arc::<Counters>::default();
-    let (stop, stopped) = oneshot::channel();
-    let (report, started) = std::sync::mpsc::sync_channel(1);
-    let counting = Arc::clone(&counters);
+    let bell = Arc::new(Bell::new().map_err(Failure::Thread)?);
+    let hub = Hub::new(flows, Arc::clone(&counters), to_workers);
+    let endpoint = Endpoint::new(config, socket, settings.clone(), hub, from_workers);
+    let sleep = Sleep::new(&endpoint, Arc::clone(&bell)).map_err(Failure::Thread)?;
+    let stop = Arc::<AtomicBool>::default();
+    let stopped = Arc::clone(&stop);
     let thread = std::thread::Builder::new()
         .name("evenkeel-quic".into())
         .spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let runtime = match runtime {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(report.send(Err(error))),
-            };
-            // Rings and connections belong to this thread: made here, dropped here.
-            let hub = Hub::new(settings, flows, counting, to_workers);
-            let tasks = LocalSet::new();
-            tasks.block_on(&runtime, async move {
-                match prepare(config, socket, from_workers) {
-                    Ok((endpoint, rings)) => {
-                        // Whoever waits for this is `start`, which waits until it has it.
-                        let _ = report.send(Ok(()));
-                        run(Rc::new(hub), endpoint, rings, stopped).await;
-                    }
-                    Err(error) => drop(report.send(Err(error))),
-                }
-            });
+            // Where it is not allowed, gathering takes a little longer.
+            let _ = rustix::thread::set_current_timer_slack(Some(TIMER_SLACK_NS));
+            // Whoever watches whether it runs learns that it does not; only epoll can fail.
+            let _ = run(endpoint, &settings, sleep, &stopped);
         })
         .map_err(Failure::Thread)?;
-    let ended = || io::Error::other("it ended before it had begun");
-    started.recv().unwrap_or_else(|_| Err(ended())).map_err(Failure::Thread)?;
-    Ok(Thread { address, certificate_sha256, counters, stop: Some(stop), thread: Some(thread) })
+    Ok(Thread { address, certificate_sha256, counters, stop, bell, thread: Some(thread) })
 }
 
 impl Thread {
@@ -104,7 +94,8 @@ impl Thread {
     }
 
     fn end(&mut self) {
-        drop(self.stop.take());
+        self.stop.store(true, Ordering::Relaxed);
+        self.bell.ring();
         if let Some(thread) = self.thread.take() {
             // A panic there was reported where it happened.
             let _ = thread.join();
@@ -118,21 +109,8 @@ impl Drop for Thread {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // The kernel gives what it is allowed to; less is not an error.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
-    socket.bind(&address.into())?;
-    Ok(socket.into())
-}
-
-fn server_config(settings: &Settings, identity: Identity) -> quinn::ServerConfig {
-    let mut transport = quinn::TransportConfig::default();
+fn server_config(settings: &Settings, identity: Identity) -> quinn_proto::ServerConfig {
+    let mut transport = quinn_proto::TransportConfig::default();
     let idle = u32::try_from(settings.idle_after.as_millis()).unwrap_or(u32::MAX);
     transport
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
@@ -146,67 +124,87 @@ fn server_config(settings: &Settings, identity: Identity) -> quinn::ServerConfig
         .stream_receive_window(VarInt::from_u32(64 * 1_024))
         .receive_window(VarInt::from_u32(512 * 1_024))
         .send_window(512 * 1_024);
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(identity.tls));
+    let mut config = quinn_proto::ServerConfig::with_crypto(Arc::new(identity.tls));
     config.transport_config(Arc::new(transport)).max_incoming(settings.connections_max);
     config
 }
 
-fn prepare(
-    config: quinn::ServerConfig,
-    socket: std::net::UdpSocket,
-    from_workers: Vec<ring::Receiver>,
-) -> io::Result<(quinn::Endpoint, Vec<AsyncFd<ring::Receiver>>)> {
-    let endpoint = quinn::Endpoint::new(
-        quinn::EndpointConfig::default(),
-        Some(config),
-        socket,
-        Arc::new(quinn::TokioRuntime),
-    )?;
-    let rings =
-        from_workers.into_iter().map(ring::Receiver::into_async).collect::<io::Result<_>>()?;
-    Ok((endpoint, rings))
+/// What the thread sleeps on.
+struct Sleep {
+    epoll: OwnedFd,
+    bell: Arc<Bell>,
+    /// Whether it is told when the kernel has room again.
+    sending: bool,
 }
 
-async fn run(
-    hub: Rc<Hub>,
-    endpoint: quinn::Endpoint,
-    rings: Vec<AsyncFd<ring::Receiver>>,
-    stopped: oneshot::Receiver<()>,
-) {
-    for ring in rings {
-        spawn_local(outgoing::send(Rc::clone(&hub), ring));
+impl Sleep {
+    fn new(endpoint: &Endpoint, bell: Arc<Bell>) -> io::Result<Sleep> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let any = epoll::EventData::new_u64(0);
+        epoll::add(&epoll, endpoint.socket(), any, epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &bell, any, epoll::EventFlags::IN)?;
+        for ring in endpoint.rings() {
+            epoll::add(&epoll, ring, any, epoll::EventFlags::IN)?;
+        }
+        Ok(Sleep { epoll, bell, sending: false })
     }
-    let waking = Rc::clone(&hub);
-    spawn_local(async move { waking.wake_workers().await });
-    let reporting = Rc::clone(&hub);
-    spawn_local(async move { reporting.report_paths().await });
-    tokio::select! {
-        () = let_in(&hub, &endpoint) => {}
-        _ = stopped => {}
+
+    /// Until something comes, or this is due.
+    fn until(&mut self, endpoint: &Endpoint, due: Instant) -> io::Result<()> {
+        if self.sending != endpoint.is_blocked() {
+            self.sending = endpoint.is_blocked();
+            let mut flags = epoll::EventFlags::IN;
+            flags.set(epoll::EventFlags::OUT, self.sending);
+            epoll::modify(&self.epoll, endpoint.socket(), epoll::EventData::new_u64(0), flags)?;
+        }
+        let time = due.saturating_duration_since(Instant::now());
+        // Longer than any timer of ours, where it does not fit.
+        let time = Timespec::try_from(time).ok();
+        // Whatever it is, a turn looks everywhere.
+        let mut event = [MaybeUninit::uninit()];
+        match epoll::wait(&self.epoll, &mut event, time.as_ref()) {
+            Ok(_) => self.bell.quiet(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
     }
-    endpoint.close(code(roq::ErrorCode::NoError), b"the gateway is shutting down");
-    let _ = tokio::time::timeout(FAREWELL, endpoint.wait_idle()).await;
 }
 
-async fn let_in(hub: &Rc<Hub>, endpoint: &quinn::Endpoint) {
-    let most = hub.settings.connections_max as u64;
-    while let Some(incoming) = endpoint.accept().await {
-        let open = hub.counters.connections.load(Ordering::Relaxed);
-        if open >= most {
-            count(&hub.counters.connections_refused);
-            incoming.refuse();
-        } else if open >= most / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
-            // `may_retry` was true, so it cannot fail.
-            let _ = incoming.retry();
-        } else if let Ok(connecting) = incoming.accept() {
-            count(&hub.counters.connections);
-            let hub = Rc::clone(hub);
-            spawn_local(async move {
-                connection::serve(Rc::clone(&hub), connecting).await;
-                hub.counters.connections.fetch_sub(1, Ordering::Relaxed);
-            });
-        } else {
-            count(&hub.counters.handshakes_failed);
+/// Runs until it is told to stop, and a moment longer for the clients to hear of it.
+fn run(
+    mut endpoint: Endpoint,
+    settings: &Settings,
+    mut sleep: Sleep,
+    stop: &AtomicBool,
+) -> io::Result<()> {
+    let mut gathering = Gathering::new(settings.gather);
+    let mut round = Instant::now();
+    let mut farewell: Option<Instant> = None;
+    loop {
+        let latest = farewell.unwrap_or(round);
+        match gathering.wait() {
+            Wait::No => {}
+            Wait::Gather(time) => std::thread::sleep(time),
+            Wait::Sleep => {
+                let due = endpoint.next_due().map_or(latest, |due| due.min(latest));
+                sleep.until(&endpoint, due)?;
+            }
+        }
+        let now = Instant::now();
+        if round <= now {
+            endpoint.look_round(now);
+            round = now + settings.feedback_every;
+        }
+        let look = endpoint.turn(now);
+        gathering.looked(look.took, look.more);
+        match farewell {
+            None if stop.load(Ordering::Relaxed) => {
+                endpoint.close(now);
+                farewell = Some(now + FAREWELL);
+            }
+            Some(until) if endpoint.is_idle() || until <= now => return Ok(()),
+            _ => {}
         }
     }
 }

@@ -93,6 +93,7 @@ pub(super) struct Limits {
     pub(super) workers: Number,
     pub(super) early_packets: Number,
     pub(super) early_for: Text,
+    pub(super) gather: Text,
     pub(super) misses_per_prefix: Number,
     pub(super) churn_percent: Number,
     pub(super) moves_per_minute: Number,

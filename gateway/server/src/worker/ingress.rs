@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use evenkeel_core::forward::Reason;
 use evenkeel_media::{demux, rtp, stun};
+use foldhash::fast::RandomState;
 
 use super::From;
 use super::arrival::{Arrival, Kind};
@@ -26,7 +27,7 @@ pub(crate) struct Ingress {
     /// By listener: whether packets of unknown sources may open sessions.
     open: Vec<bool>,
     /// Whose a source's packets are, and in which period that was looked up.
-    cache: HashMap<From, (Home, u32)>,
+    cache: HashMap<From, (Home, u32), RandomState>,
     period: u32,
     summaries: u32,
     /// Of strangers, by prefix.
@@ -42,7 +43,7 @@ impl Ingress {
         Ingress {
             flows,
             open,
-            cache: HashMap::new(),
+            cache: HashMap::default(),
             period: 0,
             summaries: 0,
             strangers: Limiter::new(misses, now),

@@ -6,6 +6,7 @@ mod arrival;
 mod command;
 mod early;
 mod feedback;
+mod gather;
 mod ingress;
 mod limiter;
 mod measure;
@@ -26,12 +27,14 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{Board, Hop, NodeId};
 use evenkeel_media::trunk::Tag;
+use foldhash::fast::RandomState;
 use rustix::event::epoll;
 use tokio::sync::mpsc;
 
 pub(crate) use command::{Client, Command, Install, Leg, Report};
 pub use command::{Dscp, ShedRun, Totals};
 pub(crate) use early::Patience;
+use gather::{Before, Gather};
 pub(crate) use ports::Ports;
 use session::{Loan, Session};
 pub(crate) use source::Bell;
@@ -41,11 +44,14 @@ use sweep::Sweep;
 use ways::{Port, Side, Trunk, Ways};
 
 use crate::flows::{Flows, Home};
-use crate::mmsg::{BATCH, Inbox};
+use crate::mmsg::Inbox;
 use crate::ring;
 
 /// Commands that may wait: several for every session a worker could hold. Control waits when it is full.
 pub(crate) const COMMANDS_MAX: usize = 65_536;
+
+/// Descriptors that are told of at a time: sessions' ports become ready one by one.
+const EVENTS_MAX: usize = 256;
 
 /// What one worker is made of.
 pub(crate) struct Parts {
@@ -66,6 +72,8 @@ pub(crate) struct Parts {
     pub(crate) patience: Patience,
     /// Look-ups of unknown sources per second and prefix.
     pub(crate) misses_per_prefix: u32,
+    /// How long packets that keep coming gather.
+    pub(crate) gather: Duration,
 }
 
 /// A listener's sockets at one worker.
@@ -84,7 +92,7 @@ pub(crate) struct Worker {
     ingress: ingress::Ingress,
     sessions: Vec<Option<Box<Session>>>,
     /// Whose packet a trunk's tag is of, and at which hop.
-    tags: HashMap<Tag, (Home, Hop)>,
+    tags: Tags,
     from_quic: Option<ring::Receiver>,
     from_workers: Vec<ring::Receiver>,
     commands: crossbeam_channel::Receiver<Command>,
@@ -93,6 +101,9 @@ pub(crate) struct Worker {
     board: Arc<Board>,
     /// What was not read to its end, and does not wake us by itself.
     again: Vec<Source>,
+    gather: Gather,
+    /// Packets read in this pass.
+    read: usize,
     sweep: Sweep,
     stopped: bool,
 }
@@ -141,7 +152,7 @@ impl Worker {
                 now,
             ),
             sessions: Vec::new(),
-            tags: HashMap::new(),
+            tags: Tags::default(),
             from_quic: parts.from_quic,
             from_workers: parts.from_workers,
             commands: parts.commands,
@@ -149,6 +160,8 @@ impl Worker {
             flows: parts.flows,
             board: parts.board,
             again: Vec::new(),
+            gather: Gather::new(parts.gather),
+            read: 0,
             sweep: Sweep::new(now),
             stopped: false,
         })
@@ -159,41 +172,57 @@ impl Worker {
     /// # Errors
     /// What epoll says; nothing else ends it.
     pub(crate) fn run(mut self) -> io::Result<()> {
-        let mut events = Vec::with_capacity(BATCH);
+        Gather::keep_time();
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
-            events.clear();
-            let wait = match &*self.again {
-                [] => {
-                    let next = self.sweep.due(self.sessions.len());
-                    next.saturating_duration_since(Instant::now())
-                }
-                _ => Duration::ZERO,
+            let wait = if gathered || !self.again.is_empty() {
+                Duration::ZERO
+            } else {
+                self.sweep.due(self.sessions.len()).saturating_duration_since(ended)
             };
-            let timeout =
-                rustix::event::Timespec::try_from(wait).expect("a summary is at most 100 ms away");
-            match epoll::wait(
-                &self.epoll,
-                rustix::buffer::spare_capacity(&mut events),
-                Some(&timeout),
-            ) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            self.wait(&mut events, wait)?;
+            let began = Instant::now();
+            let before = match gathered {
+                true => Before::Gathered,
+                false => Before::Waited(began.saturating_duration_since(ended)),
+            };
+            self.read = 0;
+            self.pass(&events, began);
+            ended = Instant::now();
+            self.ways.stamps.pass_ends(ended);
+            let pause =
+                self.gather.pause(before, self.read, ended.saturating_duration_since(began));
+            gathered = pause.is_some();
+            if let Some(pause) = pause.filter(|pause| !pause.is_zero() && self.again.is_empty()) {
+                std::thread::sleep(pause);
             }
-            let now = Instant::now();
-            self.ways.stamps.pass_begins(now);
-            self.read_again(now);
-            for event in &events {
-                let event: &epoll::Event = event;
-                self.ready(Source::from_token(event.data.u64()), event.flags, now);
-            }
-            self.summarise(now);
-            if !self.ways.early.is_empty() {
-                self.serve_early(now);
-            }
-            self.flush(now);
-            self.ways.stamps.pass_ends(Instant::now());
         }
         Ok(())
+    }
+
+    fn wait(&self, events: &mut Vec<epoll::Event>, at_most: Duration) -> io::Result<()> {
+        events.clear();
+        let timeout =
+            rustix::event::Timespec::try_from(at_most).expect("a summary is at most 100 ms away");
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads what is there, does what is due, and lets everything that is queued leave.
+    fn pass(&mut self, events: &[epoll::Event], now: Instant) {
+        self.ways.stamps.pass_begins(now);
+        self.read_again(now);
+        for event in events {
+            self.ready(Source::from_token(event.data.u64()), event.flags, now);
+        }
+        self.summarise(now);
+        if !self.ways.early.is_empty() {
+            self.serve_early(now);
+        }
+        self.flush(now);
     }
 
     fn ready(&mut self, source: Source, flags: epoll::EventFlags, now: Instant) {
@@ -262,6 +291,9 @@ fn session(sessions: &mut [Option<Box<Session>>], home: Home) -> Option<&mut Ses
     let session = sessions.get_mut(home.slot as usize)?.as_mut()?;
     (session.home == home).then_some(session)
 }
+
+/// Whose packet a trunk's tag is of, and at which hop.
+type Tags = HashMap<Tag, (Home, Hop), RandomState>;
 
 /// Where a client's packet is looked for.
 type From = (u8, SocketAddr);

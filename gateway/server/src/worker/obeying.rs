@@ -1,16 +1,14 @@
 //! What control told: sessions come and go, legs are attached, plans change.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use evenkeel_core::Hop;
-use evenkeel_media::trunk::Tag;
 
 use super::command::{Command, Install, Leg, Report};
 use super::session::{Loan, Session};
 use super::source::{Source, watch};
 use super::ways::Side;
-use super::{Worker, session};
+use super::{Tags, Worker, session};
 use crate::flows::{Home, Key};
 
 impl Worker {
@@ -93,7 +91,7 @@ impl Worker {
 }
 
 /// The session is open at the hop by this leg, and by no other any more.
-fn attach(session: &mut Session, tags: &mut HashMap<Tag, (Home, Hop)>, hop: Hop, leg: Leg) {
+fn attach(session: &mut Session, tags: &mut Tags, hop: Hop, leg: Leg) {
     if let Some(Leg::Trunk(tag)) = session.attach(hop, leg) {
         tags.remove(&tag);
     }
@@ -105,6 +103,7 @@ fn attach(session: &mut Session, tags: &mut HashMap<Tag, (Home, Hop)>, hop: Hop,
 #[cfg(test)]
 mod tests {
     use evenkeel_core::{Incarnation, NodeId, Srtp};
+    use evenkeel_media::trunk::Tag;
 
     use super::*;
     use crate::worker::Client;
@@ -112,13 +111,13 @@ mod tests {
     #[test]
     fn a_leg_that_takes_anothers_place_leaves_no_tag_of_it() {
         let install = session::tests::install(Client::Stun, Srtp::Plain, 3);
-        let (home, mut tags) = (install.home, HashMap::new());
+        let (home, mut tags) = (install.home, Tags::default());
         let mut session = Session::new(install, Instant::now());
         let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
         attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(1)));
         attach(&mut session, &mut tags, hop(1), Leg::Trunk(Tag(2)));
         attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(3)));
-        assert_eq!(tags, HashMap::from([(Tag(2), (home, hop(1))), (Tag(3), (home, hop(0)))]));
+        assert_eq!(tags, Tags::from_iter([(Tag(2), (home, hop(1))), (Tag(3), (home, hop(0)))]));
         attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(3)));
         assert!(tags.contains_key(&Tag(3)), "the same once more");
     }

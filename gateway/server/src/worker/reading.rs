@@ -1,12 +1,11 @@
 //! What comes in: from clients, other workers, the QUIC thread and nodes, a batch at a time, to the session it is for.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use evenkeel_core::NodeId;
 use evenkeel_core::forward::Reason;
-use evenkeel_core::{Hop, NodeId};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::{demux, trunk};
 use rustix::event::epoll;
@@ -16,13 +15,16 @@ use super::command::Report;
 use super::session::{Loan, Session};
 use super::source::Source;
 use super::ways::{Side, Ways};
-use super::{Worker, session};
+use super::{Tags, Worker, session};
 use crate::flows::Home;
 use crate::mmsg::{BATCH, drain_errors};
 use crate::ring;
 
 /// Batches read from one socket or ring before others get their turn.
 const BATCHES_PER_TURN: usize = 4;
+
+/// Datagrams read at a time from a port of one session: a video frame.
+const PER_PORT: usize = 16;
 
 impl Worker {
     pub(super) fn read_listener(&mut self, listener: u8, side: Side, now: Instant) {
@@ -35,6 +37,7 @@ impl Worker {
             let Ok(count) = self.inbox.receive(port.socket.as_fd()) else {
                 return;
             };
+            self.read += count;
             for place in 0..count {
                 let Some((datagram, source)) = self.inbox.datagram(place) else {
                     self.ways.drop(Reason::Oversize);
@@ -143,6 +146,7 @@ impl Worker {
                     return;
                 }
             };
+            self.read += count;
             let mut packets = 0;
             for place in 0..count {
                 packets += self.take_trunk_datagram(node, place, now);
@@ -210,9 +214,10 @@ impl Worker {
         let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side)) else {
             return;
         };
-        let Ok(count) = inbox.receive(fd) else {
+        let Ok(count) = inbox.receive_at_most(PER_PORT, fd) else {
             return;
         };
+        self.read += count;
         for place in 0..count {
             let Some((datagram, source)) = inbox.datagram(place) else {
                 ways.drop(Reason::Oversize);
@@ -274,7 +279,7 @@ fn take_address(
 
 /// Hands a node's packet to the session with its tag.
 fn hand_on(
-    tags: &HashMap<Tag, (Home, Hop)>,
+    tags: &Tags,
     sessions: &mut [Option<Box<Session>>],
     node: NodeId,
     tag: Tag,

@@ -23,7 +23,7 @@ impl Bell {
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    pub(super) fn quiet(&self) {
+    pub(crate) fn quiet(&self) {
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }

@@ -1,0 +1,45 @@
+//! What travels beside a datagram to the kernel.
+
+use std::net::SocketAddr;
+
+/// Room for two control messages with an `int` each, aligned, and how much of it is used.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(super) struct Control {
+    pub(super) bytes: [u8; 64],
+    pub(super) used: usize,
+}
+
+impl Control {
+    /// The traffic class (DSCP in its upper six bits, RFC 2474).
+    pub(super) fn push_dscp(&mut self, to: SocketAddr, dscp: u8) {
+        // IPv4-mapped destinations of an IPv6 socket take the IPv4 option.
+        let v4 = match to {
+            SocketAddr::V4(_) => true,
+            SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().is_some(),
+        };
+        let (level, kind) =
+            if v4 { (libc::SOL_IP, libc::IP_TOS) } else { (libc::SOL_IPV6, libc::IPV6_TCLASS) };
+        self.push(level, kind, libc::c_int::from(dscp << 2));
+    }
+
+    /// The size of the datagrams that it is to be parted into (udp(7), UDP_SEGMENT).
+    pub(super) fn push_segment(&mut self, size: u16) {
+        self.push(libc::SOL_UDP, libc::UDP_SEGMENT, size);
+    }
+
+    fn push<T>(&mut self, level: libc::c_int, kind: libc::c_int, value: T) {
+        const { assert!(size_of::<T>() <= size_of::<libc::c_int>()) };
+        let size = size_of::<T>() as u32;
+        // SAFETY: CMSG_SPACE of at most an int is 24 bytes, each message begins behind the one before, at a multiple of
+        // eight, and no more than two are ever put in: 48 bytes of the aligned 64.
+        unsafe {
+            let header: *mut libc::cmsghdr = self.bytes.as_mut_ptr().add(self.used).cast();
+            (*header).cmsg_level = level;
+            (*header).cmsg_type = kind;
+            (*header).cmsg_len = libc::CMSG_LEN(size) as usize;
+            std::ptr::write_unaligned(libc::CMSG_DATA(header).cast(), value);
+            self.used += libc::CMSG_SPACE(size) as usize;
+        }
+    }
+}

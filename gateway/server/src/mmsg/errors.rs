@@ -1,0 +1,88 @@
+//! What the path said of datagrams that were sent.
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::BATCH;
+use super::address::{Family, address};
+
+/// What the path said of datagrams sent, by destination: nobody listens there, too large for the way, no way there
+/// (ip(7), IP_RECVERR). What this host itself said, the call that sent it has told. At most [`BATCH`] a call.
+pub fn drain_errors(socket: BorrowedFd<'_>, mut tell: impl FnMut(SocketAddr, io::Error)) {
+    for _ in 0..BATCH {
+        // SAFETY: all zeroes is valid for each of these plain C structures.
+        let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
+        let mut control = [0_u64; 16];
+        let mut byte = 0_u8;
+        let mut slice = libc::iovec { iov_base: std::ptr::from_mut(&mut byte).cast(), iov_len: 1 };
+        // SAFETY: as above.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        header.msg_name = std::ptr::from_mut(&mut name).cast();
+        header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+        header.msg_iov = &mut slice;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control);
+        // SAFETY: the header points to buffers that live until the call returns.
+        let received = unsafe {
+            libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT)
+        };
+        if received < 0 {
+            return;
+        }
+        if let (Some(accused), Some(error)) = (address(&name), extended_error(&header)) {
+            tell(accused, error);
+        }
+    }
+}
+
+/// What an `IP_RECVERR` or `IPV6_RECVERR` control message says, if it came by ICMP.
+fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
+    // SAFETY: the kernel filled the control buffer that the header points to; CMSG_* stay within its length.
+    unsafe {
+        let mut control = libc::CMSG_FIRSTHDR(header);
+        while !control.is_null() {
+            let kind = ((*control).cmsg_level, (*control).cmsg_type);
+            if kind == (libc::SOL_IP, libc::IP_RECVERR)
+                || kind == (libc::SOL_IPV6, libc::IPV6_RECVERR)
+            {
+                let error: libc::sock_extended_err =
+                    std::ptr::read_unaligned(libc::CMSG_DATA(control).cast());
+                let told = error.ee_origin != libc::SO_EE_ORIGIN_LOCAL;
+                let errno = i32::try_from(error.ee_errno).ok().filter(|_| told);
+                return errno.map(io::Error::from_raw_os_error);
+            }
+            control = libc::CMSG_NXTHDR(header, control);
+        }
+    }
+    None
+}
+
+/// Has the kernel keep errors of an unconnected socket with the address they accuse (ip(7), IP_RECVERR).
+///
+/// # Errors
+/// What `setsockopt` says.
+pub fn keep_errors(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
+    keep(socket, libc::SOL_IP, libc::IP_RECVERR)?;
+    match family {
+        Family::V4 => Ok(()),
+        Family::V6 => keep(socket, libc::SOL_IPV6, libc::IPV6_RECVERR),
+    }
+}
+
+fn keep(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option takes an int, and gets one of its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            std::ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as u32,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

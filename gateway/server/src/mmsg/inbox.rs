@@ -1,0 +1,97 @@
+//! Datagrams on their way in.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::address::address;
+use super::{BATCH, DATAGRAM_MAX};
+
+/// Where datagrams are received, again and again.
+pub struct Inbox {
+    bytes: Vec<u8>,
+    names: Vec<libc::sockaddr_storage>,
+    slices: Vec<libc::iovec>,
+    /// What they point to is written anew before each call; only the rest is kept.
+    headers: Vec<libc::mmsghdr>,
+}
+
+// SAFETY: between two calls nobody follows the pointers in headers and slices.
+unsafe impl Send for Inbox {}
+
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox::new()
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+impl Inbox {
+    /// Room for one batch.
+    pub fn new() -> Inbox {
+        // SAFETY: all zeroes is valid for each of these plain C structures: no address, no buffers.
+        let (name, slice, header) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
+        Inbox {
+            bytes: vec![0; BATCH * DATAGRAM_MAX],
+            names: vec![name; BATCH],
+            slices: vec![slice; BATCH],
+            headers: vec![header; BATCH],
+        }
+    }
+
+    /// Takes what has arrived, at most [`BATCH`], without waiting. How many.
+    ///
+    /// # Errors
+    /// What the socket says; `WouldBlock` where nothing has arrived.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.receive_at_most(BATCH, socket)
+    }
+
+    /// The same, at most so many: where one or two are expected, less is made ready.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn receive_at_most(&mut self, most: usize, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let headers = &mut self.headers[..most.min(BATCH)];
+        let rows = self.bytes.chunks_exact_mut(DATAGRAM_MAX).zip(&mut self.names);
+        for ((header, slice), (bytes, name)) in headers.iter_mut().zip(&mut self.slices).zip(rows) {
+            slice.iov_base = bytes.as_mut_ptr().cast();
+            slice.iov_len = bytes.len();
+            let header = &mut header.msg_hdr;
+            header.msg_iov = slice;
+            header.msg_iovlen = 1;
+            header.msg_name = std::ptr::from_mut(name).cast();
+            // The kernel leaves the length of the last one's here.
+            header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+        }
+        // SAFETY: every header points to one slice and one name, which live until the call returns.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                headers.len() as u32,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
+        };
+        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// A datagram of the last batch: its bytes, and where it came from. `None` if it was cut or its sender's
+    /// address is of no known kind.
+    pub fn datagram(&mut self, place: usize) -> Option<(&mut [u8], SocketAddr)> {
+        let header = &self.headers[place];
+        let (length, cut) =
+            (header.msg_len as usize, header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0);
+        let source = address(&self.names[place])?;
+        let start = place * DATAGRAM_MAX;
+        (!cut).then(|| (&mut self.bytes[start..start + length], source))
+    }
+}

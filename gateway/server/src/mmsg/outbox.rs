@@ -1,0 +1,280 @@
+//! Datagrams on their way out.
+
+use std::fmt;
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::address::{Family, mapped, write_address};
+use super::{BATCH, Control};
+
+/// Datagrams of one size that travel together: what older kernels take at most (UDP_MAX_SEGMENTS).
+const SEGMENTS_MAX: usize = 64;
+
+/// Bytes that travel together at most: a UDP datagram's payload over IPv4 (RFC 768), less what IPv6 may need.
+const TOGETHER_MAX: usize = 65_000;
+
+/// Datagrams on their way out of one socket.
+///
+/// Those of one size to one destination, queued one behind the other, travel through the kernel's stack together and part
+/// at its end (udp(7), UDP_SEGMENT): that is most of what a datagram costs.
+pub struct Outbox {
+    bytes: Vec<u8>,
+    queue: Vec<Queued>,
+    datagrams: usize,
+    family: Family,
+    /// Whether datagrams travel together.
+    together: bool,
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("waiting", &self.datagrams).finish_non_exhaustive()
+    }
+}
+
+/// Datagrams to one destination.
+#[derive(Clone)]
+struct Queued {
+    bytes: Range<usize>,
+    /// The size of each; the last one's may be less.
+    each: usize,
+    /// `None` on a connected socket.
+    to: Option<SocketAddr>,
+    dscp: u8,
+}
+
+impl Queued {
+    fn datagrams(&self) -> usize {
+        self.bytes.len().div_ceil(self.each.max(1)).max(1)
+    }
+
+    /// Whether one of this length may travel with them.
+    fn takes(&self, to: Option<SocketAddr>, dscp: u8, length: usize) -> bool {
+        let whole = length > 0 && length <= self.each && self.bytes.len().is_multiple_of(self.each);
+        let room = self.bytes.len() + length <= TOGETHER_MAX && self.datagrams() < SEGMENTS_MAX;
+        whole && room && dscp == self.dscp && to == self.to
+    }
+}
+
+/// What a header of a batch points to.
+struct Envelope {
+    slice: libc::iovec,
+    name: libc::sockaddr_storage,
+    control: Control,
+}
+
+/// How sending a batch went.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// Datagrams that the kernel took.
+    pub sent: usize,
+    /// Why datagrams were given up, one by one: the socket's buffer was full, or this one could not go.
+    pub failed: Vec<io::Error>,
+    /// What the kernel told, at these, of datagrams that it took before.
+    pub earlier: Vec<io::Error>,
+}
+
+impl Outbox {
+    /// An empty one.
+    pub fn new(family: Family) -> Outbox {
+        Outbox { bytes: Vec::new(), queue: Vec::new(), datagrams: 0, family, together: true }
+    }
+
+    /// Whether a whole batch waits.
+    pub fn is_full(&self) -> bool {
+        self.datagrams >= BATCH
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// How many datagrams wait.
+    pub fn len(&self) -> usize {
+        self.datagrams
+    }
+
+    /// Queues a datagram and hands out its bytes, to be changed in place.
+    pub fn push(&mut self, to: Option<SocketAddr>, dscp: u8, datagram: &[u8]) -> &mut [u8] {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(datagram);
+        self.datagrams += 1;
+        match self.queue.last_mut() {
+            Some(last) if self.together && last.takes(to, dscp, datagram.len()) => {
+                last.bytes.end = self.bytes.len();
+            }
+            _ => {
+                let bytes = start..self.bytes.len();
+                self.queue.push(Queued { bytes, each: datagram.len(), to, dscp });
+            }
+        }
+        &mut self.bytes[start..]
+    }
+
+    /// Sends everything that is queued, each datagram once. An error of an earlier datagram, which the kernel tells
+    /// at the next call, costs nobody else's: the rest of the batch is sent again once.
+    pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
+        let mut outcome = Sent::default();
+        let mut next = 0;
+        let mut told = None;
+        while next < self.queue.len() {
+            match self.send(socket, next) {
+                Ok(sent) => {
+                    let sent = &self.queue[next..next + sent];
+                    next += sent.len();
+                    outcome.sent += sent.iter().map(Queued::datagrams).sum::<usize>();
+                    outcome.earlier.extend(told.take());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if self.queue[next].datagrams() > 1 && parts(&error) => {
+                    self.part(next, &error);
+                }
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock && told.is_none() => {
+                    told = Some(error);
+                }
+                Err(error) => {
+                    let datagrams = self.queue[next].datagrams();
+                    let again = || error.raw_os_error().map(io::Error::from_raw_os_error);
+                    outcome.failed.extend((1..datagrams).filter_map(|_| again()));
+                    outcome.failed.push(error);
+                    told = None;
+                    next += 1;
+                }
+            }
+        }
+        self.bytes.clear();
+        self.queue.clear();
+        self.datagrams = 0;
+        outcome
+    }
+
+    /// The datagrams of that place go one by one, as they could not go together; on some devices they never can.
+    fn part(&mut self, place: usize, error: &io::Error) {
+        self.together &= error.raw_os_error() != Some(libc::EIO);
+        let Queued { bytes, each, to, dscp } = self.queue[place].clone();
+        let alone = bytes.clone().step_by(each).map(|start| {
+            let bytes = start..bytes.end.min(start + each);
+            Queued { each: bytes.len(), bytes, to, dscp }
+        });
+        self.queue.splice(place..=place, alone);
+    }
+
+    fn send(&self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
+        let batch = &self.queue[from..self.queue.len().min(from + BATCH)];
+        // Only what is used is written: most batches are of a packet or two, and these are 15 KiB.
+        let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
+        let mut envelopes = [const { MaybeUninit::<Envelope>::uninit() }; BATCH];
+        for ((queued, header), envelope) in batch.iter().zip(&mut headers).zip(&mut envelopes) {
+            let bytes = &self.bytes[queued.bytes.clone()];
+            // SAFETY: all zeroes is valid for these plain C structures.
+            let (header, envelope) =
+                unsafe { (header.write(mem::zeroed()), envelope.write(mem::zeroed())) };
+            envelope.slice.iov_base = bytes.as_ptr().cast_mut().cast();
+            envelope.slice.iov_len = bytes.len();
+            let header = &mut header.msg_hdr;
+            header.msg_iov = &mut envelope.slice;
+            header.msg_iovlen = 1;
+            if let Some(to) = queued.to {
+                header.msg_namelen = write_address(mapped(to, self.family), &mut envelope.name);
+                header.msg_name = std::ptr::from_mut(&mut envelope.name).cast();
+                if queued.dscp != 0 {
+                    envelope.control.push_dscp(to, queued.dscp);
+                }
+            }
+            if queued.bytes.len() > queued.each {
+                envelope.control.push_segment(queued.each as u16);
+            }
+            if envelope.control.used > 0 {
+                header.msg_control = envelope.control.bytes.as_mut_ptr().cast();
+                header.msg_controllen = envelope.control.used;
+            }
+        }
+        // SAFETY: as many headers as the batch is long were written, and each points to a slice, a name and control
+        // messages that live until the call returns; the kernel writes their lengths and nothing else.
+        let sent = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr().cast(),
+                batch.len() as u32,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+/// Whether datagrams that could not go together may go alone: the device does not part them, or the path is too narrow
+/// for their size, where fragments would do.
+fn parts(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// Sends datagrams of these sizes; the sizes that came.
+    fn travelled(here: &UdpSocket, sizes: &[usize]) -> (Outbox, Vec<usize>) {
+        let there = UdpSocket::bind("127.0.0.1:0").unwrap();
+        there.set_nonblocking(true).unwrap();
+        let mut outbox = Outbox::new(Family::V4);
+        for (number, &size) in sizes.iter().enumerate() {
+            outbox.push(there.local_addr().ok(), 46, &vec![number as u8; size]);
+        }
+        assert_eq!(outbox.flush(here.as_fd()).sent, sizes.len());
+        let mut bytes = [0; 4_096];
+        let came = std::iter::from_fn(|| Some((there.recv(&mut bytes).ok()?, bytes[0])));
+        let came = came.zip(0..).map(|((size, first), number)| {
+            assert_eq!(first, number);
+            size
+        });
+        let came = came.collect();
+        (outbox, came)
+    }
+
+    #[test]
+    fn datagrams_that_travel_together_arrive_as_what_they_are() {
+        let here = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sizes = [1_200, 1_200, 1_200, 700, 1_200, 300, 300, 300, 301];
+        assert_eq!(travelled(&here, &sizes).1, sizes);
+        let many = [100; 150];
+        assert_eq!(travelled(&here, &many).1, many);
+    }
+
+    #[test]
+    fn datagrams_of_one_size_and_destination_take_one_place() {
+        let mut outbox = Outbox::new(Family::V4);
+        let [one, other] = ["10.0.0.1:1", "10.0.0.1:2"].map(|address| address.parse().ok());
+        for (to, size, places) in
+            [(one, 200, 1), (one, 200, 1), (one, 100, 1), (one, 100, 2), (other, 100, 3)]
+        {
+            outbox.push(to, 46, &vec![0; size]);
+            assert_eq!(outbox.queue.len(), places);
+        }
+        outbox.push(other, 34, &[0; 100]);
+        assert_eq!((outbox.queue.len(), outbox.len()), (4, 6), "another traffic class");
+    }
+
+    #[test]
+    fn datagrams_that_cannot_go_together_go_alone() {
+        let here = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // A socket without checksums parts nothing (EINVAL).
+        let on: libc::c_int = 1;
+        // SAFETY: the option takes an int, and gets one of its size.
+        let set = unsafe {
+            let option = std::ptr::from_ref(&on).cast();
+            libc::setsockopt(here.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, option, 4)
+        };
+        assert_eq!(set, 0);
+        let (outbox, came) = travelled(&here, &[500, 500, 400]);
+        assert_eq!(came, [500, 500, 400]);
+        assert!(outbox.together, "another path may be wide enough");
+    }
+}

@@ -1,0 +1,346 @@
+//! The endpoint: reads what came from clients and workers, drives quinn's state machines, sends what they want sent.
+//!
+//! quinn-proto under a loop of ours, not quinn's tasks: with a task, a queue and three locks for each connection, waking
+//! up costs more than QUIC does (`PERFORMANCE.md`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use evenkeel_media::roq;
+use quinn_proto::{
+    ConnectionHandle, DatagramEvent, EndpointConfig, Incoming, SendDatagramError, Transmit,
+};
+
+use super::Settings;
+use super::counters::count;
+use super::hub::Hub;
+use super::line::{Limits, Line};
+use super::lines::Lines;
+use super::socket::{From, Sent, Socket};
+use crate::flows::Home;
+use crate::ring::{self, Kind, Meta};
+
+/// Packets taken from a ring before others get their turn.
+const RING_BATCH: usize = 256;
+/// Batches read from the socket before others get their turn.
+const BATCHES_PER_TURN: usize = 4;
+/// What is allocated at a time for DATAGRAMs: several hundred voice packets.
+const ARENA: usize = 64 * 1_024;
+
+pub(super) struct Endpoint {
+    quinn: quinn_proto::Endpoint,
+    socket: Socket,
+    lines: Lines,
+    hub: Hub,
+    rings: Vec<ring::Receiver>,
+    settings: Settings,
+    /// Datagrams of a batch.
+    received: Vec<(From, BytesMut)>,
+    /// What quinn writes a packet into.
+    packet: Vec<u8>,
+    /// What the kernel had no room for, and what it was; nothing else is sent before it.
+    blocked: Option<(Transmit, Vec<u8>)>,
+    framed: Vec<u8>,
+    /// DATAGRAMs are parts of it: one allocation for hundreds.
+    arena: BytesMut,
+}
+
+/// What a look brought.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Look {
+    /// Anything at all.
+    pub(super) took: bool,
+    /// There may be more.
+    pub(super) more: bool,
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        config: quinn_proto::ServerConfig,
+        socket: Socket,
+        settings: Settings,
+        hub: Hub,
+        rings: Vec<ring::Receiver>,
+    ) -> Endpoint {
+        let own = Arc::new(EndpointConfig::default());
+        // Without it nothing is learned of a path's MTU: what is split on its way always arrives.
+        let discovers_mtu = !socket.may_fragment();
+        Endpoint {
+            quinn: quinn_proto::Endpoint::new(own, Some(Arc::new(config)), discovers_mtu, None),
+            socket,
+            lines: Lines::default(),
+            hub,
+            rings,
+            settings,
+            received: Vec::new(),
+            packet: Vec::new(),
+            blocked: None,
+            framed: Vec::new(),
+            arena: BytesMut::new(),
+        }
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    pub(super) fn rings(&self) -> &[ring::Receiver] {
+        &self.rings
+    }
+
+    /// Whether it waits for the kernel to have room.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    /// When something is to be done though nothing comes.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.lines.next_due()
+    }
+
+    /// Whether all connections are over, and their clients have heard of it or cannot.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Takes what has come, does what is due, and sends what that makes necessary.
+    pub(super) fn turn(&mut self, now: Instant) -> Look {
+        let from_clients = self.read_socket(now);
+        let from_workers = self.read_rings(now);
+        while let Some(handle) = self.lines.take_due(now) {
+            if let Some(line) = self.lines.get_mut(handle) {
+                line.handle_timeout(now, &mut self.hub);
+            }
+            self.lines.touch(handle);
+        }
+        self.drive(now);
+        self.hub.wake_workers();
+        Look {
+            took: from_clients.took || from_workers.took,
+            more: from_clients.more || from_workers.more,
+        }
+    }
+
+    /// Tells workers how their sessions' paths do, forgets sessions that ended, closes connections without one.
+    pub(super) fn look_round(&mut self, now: Instant) {
+        let Endpoint { hub, lines, settings, .. } = self;
+        hub.forget_ended();
+        hub.report(|handle| lines.get_mut(handle).map(Line::report));
+        for handle in hub.flowless(settings.flowless_after) {
+            if let Some(line) = lines.get_mut(handle) {
+                count(&hub.counters.flowless);
+                line.close(roq::ErrorCode::General, b"no flow of a session", now, hub);
+            }
+            lines.touch(handle);
+        }
+    }
+
+    /// Takes no new clients, and tells those there are.
+    pub(super) fn close(&mut self, now: Instant) {
+        self.quinn.set_server_config(None);
+        for handle in self.lines.handles() {
+            if let Some(line) = self.lines.get_mut(handle) {
+                let why = b"the gateway is shutting down";
+                line.close(roq::ErrorCode::NoError, why, now, &mut self.hub);
+            }
+            self.lines.touch(handle);
+        }
+        self.drive(now);
+    }
+
+    fn read_socket(&mut self, now: Instant) -> Look {
+        let mut look = Look::default();
+        let mut received = std::mem::take(&mut self.received);
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(more) = self.socket.receive(&mut received) else {
+                look.more = false;
+                break;
+            };
+            look = Look { took: true, more };
+            count(&self.hub.counters.reads);
+            for (from, datagram) in received.drain(..) {
+                self.take_datagram(from, datagram, now);
+            }
+            if !more {
+                break;
+            }
+        }
+        self.received = received;
+        look
+    }
+
+    fn take_datagram(&mut self, from: From, datagram: BytesMut, now: Instant) {
+        let From { source, local, ecn } = from;
+        self.packet.clear();
+        match self.quinn.handle(now, source, local, ecn, datagram, &mut self.packet) {
+            None => {}
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                if let Some(line) = self.lines.get_mut(handle) {
+                    line.connection.handle_event(event);
+                    line.read_datagrams(now, &mut self.hub);
+                }
+                self.lines.touch(handle);
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => self.let_in(incoming, now),
+            Some(DatagramEvent::Response(transmit)) => self.respond(&transmit),
+        }
+    }
+
+    fn let_in(&mut self, incoming: Incoming, now: Instant) {
+        let counters = &self.hub.counters;
+        let most = self.settings.connections_max as u64;
+        let open = counters.connections.load(Ordering::Relaxed);
+        self.packet.clear();
+        if open >= most {
+            count(&counters.connections_refused);
+            let refusal = self.quinn.refuse(incoming, &mut self.packet);
+            return self.respond(&refusal);
+        }
+        if open >= most / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
+            // `may_retry` was true, so there is one.
+            if let Ok(retry) = self.quinn.retry(incoming, &mut self.packet) {
+                self.respond(&retry);
+            }
+            return;
+        }
+        match self.quinn.accept(incoming, now, &mut self.packet, None) {
+            Ok((handle, connection)) => {
+                count(&counters.connections);
+                let until = now + self.settings.handshake_within;
+                self.lines.insert(Line::new(handle, connection, until));
+            }
+            Err(error) => {
+                count(&counters.handshakes_failed);
+                if let Some(response) = error.response {
+                    self.respond(&response);
+                }
+            }
+        }
+    }
+
+    /// Answers one who has no connection. If there is no room for it, he asks again.
+    fn respond(&self, transmit: &Transmit) {
+        if self.blocked.is_none() {
+            let _ = self.socket.send(transmit, &self.packet);
+        }
+    }
+
+    fn read_rings(&mut self, now: Instant) -> Look {
+        let mut look = Look::default();
+        let mut rings = std::mem::take(&mut self.rings);
+        for ring in &mut rings {
+            let taken =
+                ring.pop_batch(RING_BATCH, |meta, bytes| self.take_packet(meta, bytes, now));
+            look.took |= taken > 0;
+            look.more |= taken == RING_BATCH;
+        }
+        self.rings = rings;
+        look
+    }
+
+    fn take_packet(&mut self, meta: &Meta, packet: &[u8], now: Instant) {
+        match meta.kind {
+            Kind::Media => self.send(meta.home, meta.flow, packet, now),
+            Kind::Detached => self.hub.forget(meta.home),
+            // Only ever told to a worker.
+            Kind::Attached | Kind::Feedback { .. } => {}
+        }
+    }
+
+    /// Queues a packet for its session's client: in a DATAGRAM where it fits, else in a stream of its own.
+    fn send(&mut self, home: Home, flow: u64, packet: &[u8], now: Instant) {
+        let counters = &self.hub.counters;
+        let flow = roq::Flow::new(flow);
+        let handle = self.hub.line(home);
+        let line = handle.and_then(|handle| self.lines.get_mut(handle));
+        let (Some(flow), Some(line)) = (flow, line.filter(|line| line.is_open())) else {
+            return count(&counters.unattached);
+        };
+        self.framed.clear();
+        roq::write_datagram(flow, packet, &mut self.framed);
+        if self.arena.capacity() < self.framed.len() {
+            self.arena.reserve(ARENA);
+        }
+        self.arena.extend_from_slice(&self.framed);
+        match line.send_datagram(self.arena.split().freeze()) {
+            Ok(()) => count(&counters.sent_datagrams),
+            Err(SendDatagramError::Blocked(_)) => count(&counters.datagrams_full),
+            Err(
+                SendDatagramError::TooLarge
+                | SendDatagramError::UnsupportedByPeer
+                | SendDatagramError::Disabled,
+            ) => {
+                let mut bytes = Vec::with_capacity(packet.len() + 16);
+                roq::write_stream_start(flow, &mut bytes);
+                roq::write_stream_packet(packet, &mut bytes);
+                let limits = Limits {
+                    streams_out_max: self.settings.streams_out_max,
+                    stream_lifetime: self.settings.stream_lifetime,
+                };
+                line.send_stream(Bytes::from(bytes), now, &self.hub, &limits);
+            }
+        }
+        let handle = line.handle;
+        self.lines.touch(handle);
+    }
+
+    /// Looks after every connection that something happened on, while the kernel takes what they send.
+    fn drive(&mut self, now: Instant) {
+        if let Some((transmit, bytes)) = self.blocked.take()
+            && self.socket.send(&transmit, &bytes) == Sent::Blocked
+        {
+            self.blocked = Some((transmit, bytes));
+            return;
+        }
+        while let Some(handle) = self.lines.next_touched() {
+            if self.settle(handle, now) {
+                self.lines.remove(handle);
+                continue;
+            }
+            if !self.transmit(handle, now) {
+                self.lines.touch(handle);
+                return;
+            }
+            self.lines.schedule(handle);
+        }
+    }
+
+    /// Passes on what quinn tells of a connection. Whether it may be forgotten.
+    fn settle(&mut self, handle: ConnectionHandle, now: Instant) -> bool {
+        let Some(line) = self.lines.get_mut(handle) else { return true };
+        line.handle_events(now, &mut self.hub);
+        // What came with the end of the handshake.
+        line.read_datagrams(now, &mut self.hub);
+        while let Some(event) = line.connection.poll_endpoint_events() {
+            let drained = event.is_drained();
+            let answer = self.quinn.handle_event(handle, event);
+            if drained {
+                line.forgotten(&mut self.hub);
+                return true;
+            }
+            if let Some(answer) = answer {
+                line.connection.handle_event(answer);
+            }
+        }
+        false
+    }
+
+    /// Sends all that a connection has to send. Whether the kernel had room for it.
+    fn transmit(&mut self, handle: ConnectionHandle, now: Instant) -> bool {
+        let Some(line) = self.lines.get_mut(handle) else { return true };
+        let segments = self.socket.segments_max();
+        loop {
+            self.packet.clear();
+            let Some(transmit) = line.connection.poll_transmit(now, segments, &mut self.packet)
+            else {
+                return true;
+            };
+            if self.socket.send(&transmit, &self.packet) == Sent::Blocked {
+                self.blocked = Some((transmit, std::mem::take(&mut self.packet)));
+                return false;
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! One client's connection, from its handshake to its end.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+use evenkeel_media::roq;
+use quinn_proto::{
+    Connection, ConnectionHandle, Dir, Event, SendDatagramError, StreamEvent, StreamId,
+};
+
+use super::code;
+use super::counters::count;
+use super::hub::{Hub, PathReport, Rejected};
+use super::incoming::Incoming;
+use super::outgoing::Outgoing;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// In its handshake, which must be over by then.
+    Handshake {
+        until: Instant,
+    },
+    Open,
+    /// Nothing comes from it any more, and nothing goes to it. quinn says when it may be forgotten.
+    Ended,
+}
+
+pub(super) struct Line {
+    pub(super) handle: ConnectionHandle,
+    pub(super) connection: Connection,
+    stage: Stage,
+    /// Streams that the client opened.
+    incoming: HashMap<StreamId, Incoming>,
+    /// Streams to the client.
+    outgoing: Outgoing,
+    /// DATAGRAMs read.
+    read: u64,
+    /// What the last report said of the path.
+    lost: u64,
+    sent: u64,
+}
+
+impl Line {
+    pub(super) fn new(handle: ConnectionHandle, connection: Connection, until: Instant) -> Line {
+        Line {
+            handle,
+            connection,
+            stage: Stage::Handshake { until },
+            incoming: HashMap::new(),
+            outgoing: Outgoing::default(),
+            read: 0,
+            lost: 0,
+            sent: 0,
+        }
+    }
+
+    /// Whether packets go to the client.
+    pub(super) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// When something is to be done though nothing comes.
+    pub(super) fn due(&mut self) -> Option<Instant> {
+        let own = match self.stage {
+            Stage::Handshake { until } => Some(until),
+            Stage::Open => self.outgoing.due(),
+            Stage::Ended => None,
+        };
+        [self.connection.poll_timeout(), own].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant, hub: &mut Hub) {
+        if self.connection.poll_timeout().is_some_and(|due| due <= now) {
+            self.connection.handle_timeout(now);
+        }
+        match self.stage {
+            Stage::Handshake { until } if until <= now => {
+                self.close(roq::ErrorCode::NoError, b"", now, hub);
+            }
+            Stage::Open => self.outgoing.expire(&mut self.connection, now, &hub.counters),
+            Stage::Handshake { .. } | Stage::Ended => {}
+        }
+    }
+
+    /// Acts on what quinn tells of the connection.
+    pub(super) fn handle_events(&mut self, now: Instant, hub: &mut Hub) {
+        while let Some(event) = self.connection.poll() {
+            if self.stage == Stage::Ended {
+                continue;
+            }
+            match event {
+                Event::Connected => {
+                    self.stage = Stage::Open;
+                    hub.join(self.handle);
+                }
+                Event::ConnectionLost { .. } => {
+                    // Reads what came before the end.
+                    self.read_datagrams(now, hub);
+                    self.end(hub);
+                }
+                Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
+                    while let Some(id) = self.connection.streams().accept(Dir::Uni) {
+                        // As many as transport parameters let the client open.
+                        self.incoming.insert(id, Incoming::new());
+                        self.read_stream(id, now, hub);
+                    }
+                }
+                Event::Stream(StreamEvent::Opened { dir: Dir::Bi }) => {
+                    count(&hub.counters.bidirectional);
+                    let why = b"media comes in unidirectional streams and DATAGRAMs";
+                    self.close(roq::ErrorCode::StreamCreation, why, now, hub);
+                }
+                Event::Stream(StreamEvent::Readable { id }) => self.read_stream(id, now, hub),
+                Event::Stream(event) => {
+                    self.outgoing.handle_event(&event, &mut self.connection, &hub.counters);
+                }
+                // Which are looked for after every datagram of the network.
+                Event::DatagramReceived | Event::DatagramsUnblocked | Event::HandshakeDataReady => {
+                }
+            }
+        }
+    }
+
+    /// Reads all DATAGRAMs that came.
+    pub(super) fn read_datagrams(&mut self, now: Instant, hub: &mut Hub) {
+        while self.stage == Stage::Open
+            && let Some(datagram) = self.connection.datagrams().recv()
+        {
+            self.read += 1;
+            match roq::read_datagram(&datagram) {
+                Ok((flow, packet)) => {
+                    match hub.deliver(self.handle, flow, packet, |all| &all.received_datagrams) {
+                        Ok(()) => {}
+                        Err(Rejected::UnknownFlow) => count(&hub.counters.unknown_flow_datagrams),
+                        Err(Rejected::NotRtp) => {
+                            count(&hub.counters.not_rtp);
+                            let why = b"neither RTP nor RTCP";
+                            self.close(roq::ErrorCode::Packet, why, now, hub);
+                        }
+                    }
+                }
+                Err(malformed) => {
+                    count(&hub.counters.malformed);
+                    let why = malformed.to_string();
+                    self.close(roq::ErrorCode::Packet, why.as_bytes(), now, hub);
+                }
+            }
+        }
+    }
+
+    fn read_stream(&mut self, id: StreamId, now: Instant, hub: &mut Hub) {
+        let Some(stream) = self.incoming.get_mut(&id) else { return };
+        let read = stream.read(id, self.handle, &mut self.connection, hub);
+        match read {
+            Ok(true) => {}
+            Ok(false) => drop(self.incoming.remove(&id)),
+            Err(unfinished) => {
+                let why = unfinished.to_string();
+                self.close(roq::ErrorCode::Packet, why.as_bytes(), now, hub);
+            }
+        }
+    }
+
+    /// Queues a DATAGRAM; what does not fit is not waited for, and nothing is pushed out for it.
+    pub(super) fn send_datagram(&mut self, datagram: Bytes) -> Result<(), SendDatagramError> {
+        self.connection.datagrams().send(datagram, false)
+    }
+
+    /// Sends these bytes in a stream of their own.
+    pub(super) fn send_stream(&mut self, bytes: Bytes, now: Instant, hub: &Hub, limits: &Limits) {
+        let until = now + limits.stream_lifetime;
+        let Line { outgoing, connection, .. } = self;
+        outgoing.send(bytes, until, limits.streams_out_max, connection, &hub.counters);
+    }
+
+    /// How the path did since it was last asked.
+    pub(super) fn report(&mut self) -> PathReport {
+        let path = self.connection.stats().path;
+        PathReport {
+            rtt: path.rtt,
+            lost: since(&mut self.lost, path.lost_packets),
+            sent: since(&mut self.sent, path.sent_packets),
+        }
+    }
+
+    /// Tells the client that it is over, and why.
+    pub(super) fn close(&mut self, error: roq::ErrorCode, why: &[u8], now: Instant, hub: &mut Hub) {
+        if self.stage != Stage::Ended {
+            self.connection.close(now, code(error), Bytes::copy_from_slice(why));
+            self.end(hub);
+        }
+    }
+
+    /// quinn is done with it.
+    pub(super) fn forgotten(&mut self, hub: &mut Hub) {
+        if self.stage != Stage::Ended {
+            self.end(hub);
+        }
+    }
+
+    fn end(&mut self, hub: &mut Hub) {
+        let counters = &hub.counters;
+        counters.connections.fetch_sub(1, Ordering::Relaxed);
+        match std::mem::replace(&mut self.stage, Stage::Ended) {
+            Stage::Open => {
+                let received = self.connection.stats().frame_rx.datagram;
+                let unread = received.saturating_sub(self.read);
+                counters.receive_overflow.fetch_add(unread, Ordering::Relaxed);
+                self.outgoing.end(counters);
+                hub.part(self.handle);
+            }
+            Stage::Handshake { .. } => count(&counters.handshakes_failed),
+            Stage::Ended => {}
+        }
+        self.incoming.clear();
+    }
+}
+
+/// What bounds streams to a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) streams_out_max: usize,
+    pub(super) stream_lifetime: std::time::Duration,
+}
+
+/// What was added to a count since it was last looked at.
+fn since(seen: &mut u64, now: u64) -> u32 {
+    let added = now.saturating_sub(*seen);
+    *seen = now;
+    added.try_into().unwrap_or(u32::MAX)
+}

@@ -1,0 +1,111 @@
+//! All connections by quinn's number for them, those that something is to be done with, and when.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+use quinn_proto::ConnectionHandle;
+
+use super::line::Line;
+
+#[derive(Default)]
+pub(super) struct Lines {
+    places: Vec<Option<Place>>,
+    count: usize,
+    touched: Vec<ConnectionHandle>,
+    /// May tell of a time that is no more; each line has one entry that is not later than it is due.
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+}
+
+struct Place {
+    line: Line,
+    touched: bool,
+    /// Its entry's time.
+    due: Option<Instant>,
+}
+
+impl Lines {
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub(super) fn insert(&mut self, line: Line) {
+        let handle = line.handle;
+        if self.places.len() <= handle.0 {
+            self.places.resize_with(handle.0 + 1, || None);
+        }
+        self.places[handle.0] = Some(Place { line, touched: false, due: None });
+        self.count += 1;
+        self.touch(handle);
+    }
+
+    pub(super) fn remove(&mut self, handle: ConnectionHandle) {
+        if self.places[handle.0].take().is_some() {
+            self.count -= 1;
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, handle: ConnectionHandle) -> Option<&mut Line> {
+        self.places.get_mut(handle.0)?.as_mut().map(|place| &mut place.line)
+    }
+
+    /// All of them.
+    pub(super) fn handles(&self) -> impl Iterator<Item = ConnectionHandle> + use<> {
+        let places: Vec<ConnectionHandle> =
+            self.places.iter().flatten().map(|place| place.line.handle).collect();
+        places.into_iter()
+    }
+
+    /// Something happened on it: it is looked after before the turn ends.
+    pub(super) fn touch(&mut self, handle: ConnectionHandle) {
+        if let Some(Some(place)) = self.places.get_mut(handle.0)
+            && !std::mem::replace(&mut place.touched, true)
+        {
+            self.touched.push(handle);
+        }
+    }
+
+    /// One that something happened on.
+    pub(super) fn next_touched(&mut self) -> Option<ConnectionHandle> {
+        loop {
+            let handle = self.touched.pop()?;
+            if let Some(place) = &mut self.places[handle.0] {
+                place.touched = false;
+                return Some(handle);
+            }
+        }
+    }
+
+    /// Notes when it is due next. Times that are put off, as with every packet, cost nothing.
+    pub(super) fn schedule(&mut self, handle: ConnectionHandle) {
+        let Some(Some(place)) = self.places.get_mut(handle.0) else { return };
+        if let Some(due) = place.line.due()
+            && place.due.is_none_or(|noted| due < noted)
+        {
+            place.due = Some(due);
+            self.due.push(Reverse((due, handle.0)));
+        }
+    }
+
+    /// When one may be due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// One that may be due now.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<ConnectionHandle> {
+        while let Some(&Reverse((due, number))) = self.due.peek() {
+            if due > now {
+                return None;
+            }
+            self.due.pop();
+            if let Some(Some(place)) = self.places.get_mut(number)
+                && place.due == Some(due)
+            {
+                place.due = None;
+                return Some(place.line.handle);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,128 @@
+//! The endpoint's socket: datagrams in batches, with ECN, the address they came to, and segmentation by the kernel.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use bytes::BytesMut;
+use quinn_proto::EcnCodepoint;
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+
+/// Bytes the kernel may hold for us while we are busy: 100 ms of 50,000 voice packets a second.
+const BUFFER: usize = 4 * 1_024 * 1_024;
+/// The longest UDP payload taken: an Ethernet frame's, which is what clients are told (RFC 9000, 18.2).
+const DATAGRAM_MAX: usize = 1_472;
+/// What is allocated at a time for datagrams: several hundred voice packets.
+const ARENA: usize = 64 * 1_024;
+/// Datagrams to one client that leave in one call, where they are of one size.
+const SEGMENTS_MAX: usize = 10;
+
+/// Who a datagram came from, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct From {
+    pub(super) source: SocketAddr,
+    pub(super) local: Option<IpAddr>,
+    pub(super) ecn: Option<EcnCodepoint>,
+}
+
+/// Whether the kernel took what was to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sent {
+    Yes,
+    /// Its buffer is full.
+    Blocked,
+}
+
+pub(super) struct Socket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    bytes: Box<[u8]>,
+    /// Datagrams are handed out as parts of it: one allocation for hundreds.
+    arena: BytesMut,
+}
+
+impl Socket {
+    /// Listens there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn listen(address: SocketAddr) -> io::Result<Socket> {
+        let domain = socket2::Domain::for_address(address);
+        let socket =
+            socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        // The kernel gives what it is allowed to; less is not an error.
+        let _ = socket.set_recv_buffer_size(BUFFER);
+        let _ = socket.set_send_buffer_size(BUFFER);
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from(socket);
+        // Makes it non-blocking, and has the kernel tell ECN and local addresses and never fragment.
+        let state = UdpSocketState::new((&socket).into())?;
+        let bytes = vec![0; BATCH_SIZE * DATAGRAM_MAX * state.gro_segments()].into();
+        Ok(Socket { socket, state, bytes, arena: BytesMut::new() })
+    }
+
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Whether a datagram larger than the path could be split on its way, so that nothing is learned of the path's MTU.
+    pub(super) fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+
+    /// How many datagrams to one client may leave in one call.
+    pub(super) fn segments_max(&self) -> usize {
+        self.state.max_gso_segments().min(SEGMENTS_MAX)
+    }
+
+    /// Takes what has come, a batch at most. Whether there may be more; `None` where nothing has come.
+    pub(super) fn receive(&mut self, received: &mut Vec<(From, BytesMut)>) -> Option<bool> {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let room = self.bytes.len() / BATCH_SIZE;
+        let mut rows = self.bytes.chunks_exact_mut(room).map(IoSliceMut::new);
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            std::array::from_fn(|_| rows.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
+        // An error is of a datagram sent before, and is told once.
+        let count = self.state.recv((&self.socket).into(), &mut slices, &mut metas).ok()?;
+        for (meta, bytes) in metas.iter().zip(&slices).take(count) {
+            let from = From {
+                source: meta.addr,
+                local: meta.dst_ip,
+                ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
+            };
+            for datagram in bytes[..meta.len].chunks(meta.stride.max(1)) {
+                if self.arena.capacity() < datagram.len() {
+                    self.arena.reserve(ARENA);
+                }
+                self.arena.extend_from_slice(datagram);
+                received.push((from, self.arena.split()));
+            }
+        }
+        Some(count == BATCH_SIZE)
+    }
+
+    /// Sends what quinn has written. What the system refuses for another reason than a full buffer is lost, as on the
+    /// way: quinn sends again what must not be, and learns the path's MTU from it.
+    pub(super) fn send(&self, transmit: &quinn_proto::Transmit, bytes: &[u8]) -> Sent {
+        let transmit = Transmit {
+            destination: transmit.destination,
+            ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+            contents: &bytes[..transmit.size],
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        };
+        match self.state.send((&self.socket).into(), &transmit) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Sent::Blocked,
+            Ok(()) | Err(_) => Sent::Yes,
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,130 @@
+//! Who is let in, and who is closed.
+
+use super::*;
+
+#[tokio::test]
+async fn a_connection_without_a_flow_is_closed_and_one_with_a_flow_is_not() {
+    let settings = Settings {
+        flowless_after: Duration::from_millis(300),
+        feedback_every: Duration::from_millis(5),
+        ..quiet()
+    };
+    let mut world = World::start(settings);
+    let useful = world.client().await;
+    useful.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    let useless = world.client().await;
+    useless.send(STRANGE_FLOW, &rtp(1));
+    assert_eq!(useless.close_code().await, roq::ErrorCode::General.code());
+    assert_eq!(useful.connection.close_reason(), None);
+    assert_eq!(world.count(|counters| &counters.flowless), 1);
+}
+
+#[tokio::test]
+async fn a_connection_whose_sessions_ended_is_closed() {
+    let settings = Settings {
+        flowless_after: Duration::from_millis(300),
+        feedback_every: Duration::from_millis(5),
+        ..quiet()
+    };
+    let mut world = World::start(settings);
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    world.flows.remove(&Key::Roq(FLOW), HOME);
+    assert_eq!(client.close_code().await, roq::ErrorCode::General.code());
+}
+
+#[tokio::test]
+async fn connections_are_bounded_and_their_places_come_back() {
+    let world = World::start(Settings { connections_max: 1, ..quiet() });
+    let first = world.client().await;
+    let refused = world.connect(client_config(&world.thread, true)).await.unwrap_err();
+    assert!(matches!(refused, ConnectionError::ConnectionClosed(_)), "{refused}");
+    assert!(world.count(|counters| &counters.connections_refused) >= 1);
+    first.connection.close(VarInt::from_u32(0), b"");
+    // Until the endpoint has heard of it.
+    while world.connect(client_config(&world.thread, true)).await.is_err() {}
+}
+
+#[tokio::test]
+async fn a_client_that_speaks_something_else_is_not_let_in() {
+    let world = World::start(quiet());
+    for alpn in [vec![], vec![b"roq-13".to_vec()], vec![b"h3".to_vec()]] {
+        assert!(world.connect(client_speaking(&world.thread, true, alpn)).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_worker_is_told_when_its_client_is_gone() {
+    let mut world = World::start(quiet());
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    client.connection.close(VarInt::from_u32(0), b"");
+    assert_eq!(world.next_but_feedback().await, (meta(Kind::Detached), vec![]));
+    assert_eq!(world.count(|counters| &counters.attached), 0);
+}
+
+#[tokio::test]
+async fn a_worker_is_told_how_the_path_of_its_session_does() {
+    let mut world = World::start(Settings { feedback_every: Duration::from_millis(5), ..quiet() });
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    let mut sent_in_all = 0;
+    let mut reports = 0;
+    while sent_in_all == 0 || reports < 3 {
+        let (meta, bytes) = world.next().await;
+        if let Kind::Feedback { rtt_us, lost, sent } = meta.kind {
+            assert_eq!((meta.home, meta.flow, bytes.len()), (HOME, FLOW, 0));
+            assert!(rtt_us > 0);
+            assert_eq!(lost, 0);
+            sent_in_all += sent;
+            reports += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_from_files_is_the_one_shown() {
+    let made = rcgen::generate_simple_self_signed(vec!["gateway.example".into()]).unwrap();
+    let folder = std::env::temp_dir().join(format!("evenkeel-quic-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+    std::fs::write(&chain, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let missing = folder.join("missing.pem");
+    let files = |chain: &std::path::Path, key: &std::path::Path| {
+        let certificate = Certificate::Files { chain: chain.to_owned(), key: key.to_owned() };
+        Settings { certificate, ..quiet() }
+    };
+
+    let world = World::start(files(&chain, &key));
+    let digest = sha256(made.cert.der());
+    assert_eq!(world.thread.certificate_sha256, digest);
+    world.client().await;
+    let absent = start(files(&chain, &missing), Arc::clone(&world.flows), vec![], vec![]);
+    assert!(absent.unwrap_err().to_string().contains("missing.pem"));
+    let swapped = start(files(&key, &chain), Arc::clone(&world.flows), vec![], vec![]);
+    swapped.unwrap_err();
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named() {
+    let world = World::start(quiet());
+    let settings = Settings { listen: world.thread.address, ..quiet() };
+    let failure = start(settings, Arc::clone(&world.flows), vec![], vec![]).unwrap_err();
+    assert!(failure.to_string().contains(&world.thread.address.to_string()), "{failure}");
+}
+
+#[tokio::test]
+async fn clients_are_told_that_the_gateway_ends() {
+    let mut world = World::start(quiet());
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    assert!(world.thread.is_running());
+    world.thread.shut_down();
+    assert_eq!(client.close_code().await, roq::ErrorCode::NoError.code());
+}

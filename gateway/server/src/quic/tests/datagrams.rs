@@ -1,0 +1,82 @@
+//! What comes in DATAGRAMs.
+
+use super::*;
+
+#[tokio::test]
+async fn a_packet_of_a_known_flow_reaches_its_home() {
+    let mut world = World::start(quiet());
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    client.send(FLOW, RTCP);
+    assert_eq!(world.next_but_feedback().await, (meta(Kind::Attached), vec![]));
+    assert_eq!(world.next_but_feedback().await, (meta(Kind::Media), rtp(1)));
+    assert_eq!(world.next_but_feedback().await, (meta(Kind::Media), RTCP.to_vec()));
+    assert_eq!(world.count(|counters| &counters.received_datagrams), 2);
+    assert_eq!(world.count(|counters| &counters.attached), 1);
+}
+
+#[tokio::test]
+async fn a_datagram_of_an_unknown_flow_is_dropped_and_the_connection_kept() {
+    let mut world = World::start(quiet());
+    let client = world.client().await;
+    client.send(STRANGE_FLOW, &rtp(1));
+    client.send(FLOW, &rtp(2));
+    assert_eq!(world.next_media().await, rtp(2));
+    assert_eq!(world.count(|counters| &counters.unknown_flow_datagrams), 1);
+}
+
+#[tokio::test]
+async fn a_datagram_that_is_not_framed_closes_the_connection() {
+    let world = World::start(quiet());
+    for wrong in [&[][..], &[0xc0, 1, 2], &[0x07]] {
+        let client = world.client().await;
+        client.connection.send_datagram(wrong.to_vec().into()).unwrap();
+        assert_eq!(client.close_code().await, roq::ErrorCode::Packet.code());
+    }
+    assert_eq!(world.count(|counters| &counters.malformed), 3);
+}
+
+#[tokio::test]
+async fn a_datagram_of_a_known_flow_that_is_not_rtp_closes_the_connection() {
+    let world = World::start(quiet());
+    let client = world.client().await;
+    client.send(FLOW, b"GET / HTTP/1.1");
+    assert_eq!(client.close_code().await, roq::ErrorCode::Packet.code());
+    assert_eq!(world.count(|counters| &counters.not_rtp), 1);
+}
+
+#[tokio::test]
+async fn every_datagram_that_came_is_counted_whether_we_got_to_read_it_or_not() {
+    let mut world = World::start(Settings { datagram_queue_bytes: 600, ..quiet() });
+    let client = world.client().await;
+    let packet = [&rtp(1)[..], &[7; 400]].concat();
+    for _ in 0..20 {
+        client.send(FLOW, &packet);
+    }
+    while client.connection.stats().frame_tx.datagram < 20 {
+        tokio::task::yield_now().await;
+    }
+    client.connection.close(VarInt::from_u32(0), b"");
+    while world.next().await.0.kind != Kind::Detached {}
+    let received = world.count(|counters| &counters.received_datagrams);
+    let overflow = world.count(|counters| &counters.receive_overflow);
+    assert_eq!(received + overflow, 20);
+    assert!(overflow > 0);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_ring_is_counted() {
+    let mut world = World::start_with(quiet(), 4);
+    let client = world.client().await;
+    for number in 0..10 {
+        client.send(FLOW, &rtp(number));
+    }
+    client.send(FLOW, b"the end");
+    client.close_code().await;
+    assert_eq!(world.next_but_feedback().await.0, meta(Kind::Attached));
+    for number in 0..3 {
+        assert_eq!(world.next_media().await, rtp(number));
+    }
+    assert_eq!(world.count(|counters| &counters.received_datagrams), 10);
+    assert!(world.count(|counters| &counters.ring_full) >= 7);
+}

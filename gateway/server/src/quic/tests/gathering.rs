@@ -1,0 +1,51 @@
+//! Packets that keep coming are read together, and a path's MTU is learned.
+
+use super::*;
+
+/// A client of a gateway that gathers for so long, attached to its session.
+async fn attached(gather: Duration) -> (World, Client) {
+    let mut world = World::start(Settings { gather, ..quiet() });
+    let client = world.client().await;
+    client.send(FLOW, &rtp(0));
+    assert_eq!(world.next_media().await, rtp(0));
+    (world, client)
+}
+
+#[tokio::test]
+async fn packets_that_keep_coming_are_read_together() {
+    const PACKETS: u8 = 20;
+    let (mut world, client) = attached(Duration::from_millis(50)).await;
+    let before = world.count(|counters| &counters.reads);
+    let sent = client.connection.stats().udp_tx.datagrams;
+    for number in 1..=PACKETS {
+        client.send(FLOW, &rtp(number));
+        // Each in a datagram of its own.
+        while client.connection.stats().frame_tx.datagram <= u64::from(number) {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(client.connection.stats().udp_tx.datagrams >= sent + u64::from(PACKETS));
+    for number in 1..=PACKETS {
+        assert_eq!(world.next_media().await, rtp(number));
+    }
+    let reads = world.count(|counters| &counters.reads) - before;
+    assert!(reads < u64::from(PACKETS), "{reads} reads");
+}
+
+#[tokio::test]
+async fn what_a_datagram_holds_grows_with_what_is_learned_of_the_path() {
+    let (mut world, client) = attached(Duration::ZERO).await;
+    let large = [&rtp(1)[..], &[7; 1_300]].concat();
+    for _ in 0..1_000 {
+        world.send(HOME, &large);
+        tokio::select! {
+            (flow, packet) = client.receive() => return assert_eq!((flow, packet), (BACK, large)),
+            // What is known of every path, at its beginning.
+            stream = client.connection.accept_uni() => {
+                let bytes = stream.unwrap().read_to_end(4_096).await.unwrap();
+                assert_eq!(bytes, framed(BACK, &[&large]));
+            }
+        }
+    }
+    panic!("a path that takes Ethernet frames was taken for a narrower one");
+}

@@ -1,0 +1,176 @@
+//! A real client on loopback, a ring at the place of a worker.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use evenkeel_media::roq;
+use quinn::{ApplicationClose, Connection, ConnectionError, VarInt};
+use tokio::io::unix::AsyncFd;
+
+use super::*;
+use crate::flows::{Entry, Flows, Home, Key};
+use crate::ring::{self, Kind, Meta};
+use client::{client_config, client_speaking, client_without_credit, sha256};
+
+mod client;
+mod connections;
+mod datagrams;
+mod gathering;
+mod sending;
+mod streams;
+
+const HOME: Home = Home { worker: 0, slot: 5, generation: 2 };
+const FLOW: u64 = 0x1234_5678_9abc_def0;
+const OTHER_HOME: Home = Home { worker: 0, slot: 6, generation: 1 };
+const OTHER_FLOW: u64 = 0x0fed_cba9_8765_4321;
+const STRANGE_FLOW: u64 = 7;
+const BACK: u64 = 0x2222_3333_4444_5555;
+const NEVER: Duration = Duration::from_secs(3_600);
+
+struct World {
+    thread: Thread,
+    flows: Arc<Flows>,
+    to_client: ring::Sender,
+    from_client: AsyncFd<ring::Receiver>,
+    came: std::collections::VecDeque<(Meta, Vec<u8>)>,
+}
+
+impl World {
+    fn start(settings: Settings) -> World {
+        World::start_with(settings, 1_024)
+    }
+
+    fn start_with(settings: Settings, slots: usize) -> World {
+        let flows = Arc::new(Flows::new(10));
+        flows.insert(Key::Roq(FLOW), Entry::of(HOME)).unwrap();
+        flows.insert(Key::Roq(OTHER_FLOW), Entry::of(OTHER_HOME)).unwrap();
+        let (to_worker, from_client) = ring::channel(slots).unwrap();
+        let (to_client, from_worker) = ring::channel(1_024).unwrap();
+        let thread =
+            start(settings, Arc::clone(&flows), vec![to_worker], vec![from_worker]).unwrap();
+        let from_client = from_client.into_async().unwrap();
+        World { thread, flows, to_client, from_client, came: Default::default() }
+    }
+
+    async fn connect(&self, config: quinn::ClientConfig) -> Result<Connection, ConnectionError> {
+        let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        endpoint.connect_with(config, self.thread.address, "localhost").unwrap().await
+    }
+
+    async fn client(&self) -> Client {
+        self.client_with(true).await
+    }
+
+    async fn client_with(&self, datagrams: bool) -> Client {
+        Client { connection: self.connect(client_config(&self.thread, datagrams)).await.unwrap() }
+    }
+
+    /// What comes out of the ring next.
+    async fn next(&mut self) -> (Meta, Vec<u8>) {
+        loop {
+            if let Some(came) = self.came.pop_front() {
+                return came;
+            }
+            let came = &mut self.came;
+            let ring = self.from_client.get_mut();
+            if ring.pop_batch(64, |meta, bytes| came.push_back((*meta, bytes.to_vec()))) == 0 {
+                self.from_client.readable_mut().await.unwrap().clear_ready();
+            }
+        }
+    }
+
+    /// What is measured of the path may come at any time.
+    async fn next_but_feedback(&mut self) -> (Meta, Vec<u8>) {
+        loop {
+            let came = self.next().await;
+            if !matches!(came.0.kind, Kind::Feedback { .. }) {
+                return came;
+            }
+        }
+    }
+
+    async fn next_media(&mut self) -> Vec<u8> {
+        loop {
+            let (meta, bytes) = self.next().await;
+            if meta.kind == Kind::Media {
+                return bytes;
+            }
+        }
+    }
+
+    fn send(&mut self, home: Home, packet: &[u8]) {
+        self.push(meta_back(home), packet);
+        self.to_client.wake();
+    }
+
+    fn push(&mut self, meta: Meta, packet: &[u8]) {
+        self.to_client.push(meta, packet).unwrap();
+    }
+
+    fn count(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
+        counter(&self.thread.counters).load(Ordering::Relaxed)
+    }
+}
+
+struct Client {
+    connection: Connection,
+}
+
+impl Client {
+    fn send(&self, flow: u64, packet: &[u8]) {
+        let mut datagram = Vec::new();
+        roq::write_datagram(roq::Flow::new(flow).unwrap(), packet, &mut datagram);
+        self.connection.send_datagram(datagram.into()).unwrap();
+    }
+
+    async fn receive(&self) -> (u64, Vec<u8>) {
+        let datagram = self.connection.read_datagram().await.unwrap();
+        let (flow, packet) = roq::read_datagram(&datagram).unwrap();
+        (flow.number(), packet.to_vec())
+    }
+
+    async fn close_code(&self) -> u64 {
+        match self.connection.closed().await {
+            ConnectionError::ApplicationClosed(ApplicationClose { error_code, .. }) => {
+                error_code.into_inner()
+            }
+            other => panic!("closed by {other}"),
+        }
+    }
+}
+
+/// Settings whose timers never fire while a test runs.
+fn quiet() -> Settings {
+    Settings {
+        flowless_after: NEVER,
+        feedback_every: NEVER,
+        idle_after: NEVER,
+        keep_alive_every: NEVER,
+        ..Settings::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+}
+
+fn meta(kind: Kind) -> Meta {
+    Meta { home: HOME, kind, flow: FLOW }
+}
+
+fn meta_back(home: Home) -> Meta {
+    Meta { home, kind: Kind::Media, flow: BACK }
+}
+
+const RTCP: &[u8] = &[0x80, 201, 0, 1, 0, 0, 0, 1];
+
+fn rtp(number: u8) -> Vec<u8> {
+    [&[0x80, 111, 0, number, 0, 0, 0, 0, 0, 0, 0, 9][..], b"voice"].concat()
+}
+
+fn framed(flow: u64, packets: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    roq::write_stream_start(roq::Flow::new(flow).unwrap(), &mut bytes);
+    for packet in packets {
+        roq::write_stream_packet(packet, &mut bytes);
+    }
+    bytes
+}

@@ -1,0 +1,154 @@
+//! What goes to clients.
+
+use super::*;
+
+#[tokio::test]
+async fn packets_go_to_the_connection_that_last_delivered_one() {
+    let mut world = World::start(quiet());
+    let (first, second) = (world.client().await, world.client().await);
+    first.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    world.send(HOME, &rtp(10));
+    assert_eq!(first.receive().await, (BACK, rtp(10)));
+    second.send(FLOW, &rtp(2));
+    assert_eq!(world.next_but_feedback().await, (meta(Kind::Attached), vec![]));
+    assert_eq!(world.next_media().await, rtp(2));
+    world.send(HOME, &rtp(11));
+    assert_eq!(second.receive().await, (BACK, rtp(11)));
+    // Another session's packet, and one of nobody, take nothing.
+    first.send(OTHER_FLOW, &rtp(3));
+    first.send(STRANGE_FLOW, &rtp(4));
+    first.send(OTHER_FLOW, &rtp(5));
+    while world.next().await.1 != rtp(5) {}
+    world.send(HOME, &rtp(12));
+    assert_eq!(second.receive().await, (BACK, rtp(12)));
+    assert_eq!(world.count(|counters| &counters.sent_datagrams), 3);
+}
+
+#[tokio::test]
+async fn the_end_of_a_connection_that_a_session_left_is_nothing_to_it() {
+    let mut world = World::start(quiet());
+    let (first, second) = (world.client().await, world.client().await);
+    first.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    second.send(FLOW, &rtp(2));
+    assert_eq!(world.next_media().await, rtp(2));
+    first.send(OTHER_FLOW, &rtp(3));
+    assert_eq!(world.next_media().await, rtp(3));
+    first.connection.close(VarInt::from_u32(0), b"");
+    let gone = Meta { home: OTHER_HOME, kind: Kind::Detached, flow: OTHER_FLOW };
+    assert_eq!(world.next_but_feedback().await, (gone, vec![]));
+    world.send(HOME, &rtp(10));
+    assert_eq!(second.receive().await, (BACK, rtp(10)));
+    assert_eq!(world.count(|counters| &counters.attached), 1);
+}
+
+#[tokio::test]
+async fn a_session_without_a_connection_is_sent_nothing_and_that_is_counted() {
+    let mut world = World::start(quiet());
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    world.send(OTHER_HOME, &rtp(9));
+    world.send(Home { generation: HOME.generation + 1, ..HOME }, &rtp(9));
+    world.send(HOME, &rtp(10));
+    assert_eq!(client.receive().await, (BACK, rtp(10)));
+    assert_eq!(world.count(|counters| &counters.unattached), 2);
+}
+
+#[tokio::test]
+async fn a_session_that_its_worker_ended_is_sent_nothing() {
+    let mut world = World::start(quiet());
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    client.send(OTHER_FLOW, &rtp(2));
+    while world.next().await.1 != rtp(2) {}
+    world.push(Meta { home: HOME, kind: Kind::Detached, flow: 0 }, &[]);
+    world.send(HOME, &rtp(10));
+    world.send(OTHER_HOME, &rtp(11));
+    assert_eq!(client.receive().await, (BACK, rtp(11)));
+    assert_eq!(world.count(|counters| &counters.unattached), 1);
+    assert_eq!(world.count(|counters| &counters.attached), 1);
+}
+
+#[tokio::test]
+async fn a_packet_too_large_for_a_datagram_goes_by_a_stream() {
+    let mut world = World::start(quiet());
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    let large = [&rtp(10)[..], &[7; ring::PACKET_MAX - 20]].concat();
+    world.send(HOME, &large);
+    let mut stream = client.connection.accept_uni().await.unwrap();
+    assert_eq!(stream.read_to_end(4_096).await.unwrap(), framed(BACK, &[&large]));
+}
+
+#[tokio::test]
+async fn a_client_without_datagrams_gets_a_stream_for_each_packet() {
+    let mut world = World::start(quiet());
+    let client = world.client_with(false).await;
+    let mut stream = client.connection.open_uni().await.unwrap();
+    stream.write_all(&framed(FLOW, &[&rtp(1)])).await.unwrap();
+    assert_eq!(world.next_media().await, rtp(1));
+    world.send(HOME, &rtp(10));
+    world.send(HOME, &rtp(11));
+    let mut received = Vec::new();
+    for _ in 0..2 {
+        let mut stream = client.connection.accept_uni().await.unwrap();
+        received.push(stream.read_to_end(4_096).await.unwrap());
+    }
+    received.sort();
+    assert_eq!(received, [framed(BACK, &[&rtp(10)]), framed(BACK, &[&rtp(11)])]);
+}
+
+#[tokio::test]
+async fn streams_to_a_client_are_bounded_in_number_and_time() {
+    let settings = Settings {
+        streams_out_max: 2,
+        stream_lifetime: Duration::from_millis(20),
+        feedback_every: Duration::from_millis(5),
+        ..quiet()
+    };
+    let mut world = World::start(settings);
+    let config = client_without_credit(&world.thread);
+    let client = Client { connection: world.connect(config).await.unwrap() };
+    let mut stream = client.connection.open_uni().await.unwrap();
+    stream.write_all(&framed(FLOW, &[&rtp(1)])).await.unwrap();
+    assert_eq!(world.next_media().await, rtp(1));
+    for number in 0..5 {
+        world.push(meta_back(HOME), &rtp(number));
+    }
+    world.to_client.wake();
+    // Reports keep coming; by one of them the two that waited are too old.
+    while world.count(|counters| &counters.streams_late) < 2 {
+        world.next().await;
+    }
+    assert_eq!(world.count(|counters| &counters.streams_full), 3);
+    assert_eq!(world.count(|counters| &counters.streams_late), 2);
+    world.send(HOME, &rtp(6));
+    while world.count(|counters| &counters.streams_late) < 3 {
+        world.next().await;
+    }
+    assert_eq!(world.count(|counters| &counters.streams_full), 3, "places come back");
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_queue_of_datagrams_is_counted_one_by_one() {
+    let mut world = World::start(Settings { datagram_queue_bytes: 2_000, ..quiet() });
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    let packet = [&rtp(10)[..], &[7; 488]].concat();
+    for _ in 0..50 {
+        world.push(meta_back(HOME), &packet);
+    }
+    world.to_client.wake();
+    assert_eq!(client.receive().await, (BACK, packet));
+    world.send(OTHER_HOME, &rtp(0));
+    world.send(HOME, &rtp(11));
+    while client.receive().await.1 != rtp(11) {}
+    let sent = world.count(|counters| &counters.sent_datagrams);
+    let full = world.count(|counters| &counters.datagrams_full);
+    assert_eq!(sent + full, 51);
+    assert!(full > 0 && sent >= 4, "{sent} sent, {full} dropped");
+}

@@ -1,0 +1,74 @@
+//! When a worker reads again. A wake-up costs more than a packet, so packets that keep coming are left to gather for a
+//! moment that nobody can hear; the first packet after a pause is never made to wait.
+
+use std::time::Duration;
+
+/// How late the kernel may end a wait for packets to gather, in nanoseconds: its default of 50 µs is a quarter of it.
+const TIMER_SLACK: u64 = 1_000;
+
+/// Whether packets keep coming, and how long they are left to gather.
+#[derive(Debug)]
+pub(super) struct Gather {
+    most: Duration,
+}
+
+/// What came before a pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Before {
+    /// Packets were left to gather.
+    Gathered,
+    /// It waited so long for something to come.
+    Waited(Duration),
+}
+
+impl Gather {
+    /// `most` from reading to reading again; zero reads at once.
+    pub(super) fn new(most: Duration) -> Gather {
+        Gather { most }
+    }
+
+    /// Has this thread woken when it asked to be.
+    pub(super) fn keep_time() {
+        // Where the system does not let us, packets gather for a little longer.
+        let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
+    }
+
+    /// How long to let packets gather after a pass that took so long and read so many. `None` where they do not keep
+    /// coming: then the next one is waited for, and served at once.
+    pub(super) fn pause(&self, before: Before, packets: usize, took: Duration) -> Option<Duration> {
+        let keep_coming = packets > 0
+            && match before {
+                Before::Gathered => true,
+                Before::Waited(time) => time < self.most,
+            };
+        keep_coming.then(|| self.most.saturating_sub(took))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: Duration = Duration::from_micros(1);
+
+    #[test]
+    fn the_first_packet_after_a_pause_and_the_one_after_it_wait_for_nobody() {
+        let gather = Gather::new(200 * US);
+        assert_eq!(gather.pause(Before::Waited(200 * US), 1, 10 * US), None);
+    }
+
+    #[test]
+    fn packets_that_keep_coming_gather_from_reading_to_reading() {
+        let gather = Gather::new(200 * US);
+        assert_eq!(gather.pause(Before::Waited(199 * US), 1, 10 * US), Some(190 * US));
+        assert_eq!(gather.pause(Before::Gathered, 7, 50 * US), Some(150 * US));
+        assert_eq!(gather.pause(Before::Gathered, 0, 1 * US), None, "no more came");
+        assert_eq!(gather.pause(Before::Gathered, 64, 300 * US), Some(Duration::ZERO), "late");
+    }
+
+    #[test]
+    fn who_gathers_for_no_time_reads_at_once() {
+        let gather = Gather::new(Duration::ZERO);
+        assert_eq!(gather.pause(Before::Waited(Duration::ZERO), 1, US), None);
+    }
+}
