@@ -59,6 +59,11 @@ impl Kind {
         !matches!(self, Kind::Ours | Kind::Floor | Kind::Limit)
     }
 
+    /// Whether it is measured where there are few minutes.
+    pub(crate) fn is_quick(self) -> bool {
+        !self.is_peer() || self == Kind::Nginx
+    }
+
     /// Why it cannot be measured here, if it cannot.
     pub(crate) fn missing(self, places: &Places) -> Option<String> {
         match self {
