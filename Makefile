@@ -1,8 +1,9 @@
 # Everything a fresh machine needs beside rustup and a C compiler is set up here.
 CARGO ?= cargo
 WASM  := wasm32-unknown-unknown
+BUILT := $(or $(CARGO_TARGET_DIR),./target)/release
 
-.PHONY: demo test lint doc clients target
+.PHONY: demo test lint doc bench bench-quick clients target
 
 demo: target
 	$(CARGO) build --release -p evenkeel
@@ -17,6 +18,17 @@ lint: target
 
 doc: target
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+
+# Figures beside a bare relay, the limit and the peers that can be had; as root. Written to target/bench as JSON.
+bench: target
+	tests/bench/install full
+	$(CARGO) build --release -p evenkeel -p evenkeel-bench
+	$(BUILT)/evenkeel-bench full --evenkeel $(BUILT)/evenkeel
+
+bench-quick: target
+	tests/bench/install quick
+	$(CARGO) build --release -p evenkeel -p evenkeel-bench
+	$(BUILT)/evenkeel-bench quick --evenkeel $(BUILT)/evenkeel
 
 # Real clients for tests/interop; without them those tests are skipped by name.
 clients:

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{Board, Epoch, Hop, Plan, Route};
+use crate::{Board, Hop, Plan, RouteCell};
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,8 +11,6 @@ pub enum Verdict {
     Pass {
         /// The hop.
         hop: Hop,
-        /// What the session is sent by now.
-        epoch: Epoch,
         /// Whether it comes from the hop that a make-before-break is leaving.
         leaving: bool,
     },
@@ -115,9 +113,10 @@ impl Reason {
 }
 
 /// Where a client's packet goes: the first usable hop of its room's route.
-pub fn to_node(route: &Route, board: &Board) -> Verdict {
-    match route.first_usable(board) {
-        Some((hop, epoch)) => Verdict::Pass { hop, epoch, leaving: false },
+pub fn to_node(route: &RouteCell, board: &Board) -> Verdict {
+    let first = route.first_if_usable(board);
+    match first.or_else(|| route.load().first_usable(board).map(|(hop, _)| hop)) {
+        Some(hop) => Verdict::Pass { hop, leaving: false },
         None => Verdict::Drop(Reason::NoHop),
     }
 }
@@ -128,21 +127,26 @@ pub fn to_client(
     from: Hop,
     payload_type: Option<u8>,
     plan: &Plan,
-    route: &Route,
+    route: &RouteCell,
     board: &Board,
     now: Instant,
 ) -> Verdict {
-    let Some((hop, epoch)) = route.first_usable(board) else {
-        return Verdict::Drop(Reason::NoHop);
-    };
-    let leaving = route.leaving.is_some_and(|(old, until)| old == from && now < until);
-    if hop != from && !(leaving && board.is_up(from.node, from.incarnation)) {
-        return Verdict::Drop(Reason::StaleHop);
+    let mut hop = from;
+    if route.first_if_usable(board) != Some(from) {
+        let route = route.load();
+        match route.first_usable(board) {
+            Some((usable, _)) => hop = usable,
+            None => return Verdict::Drop(Reason::NoHop),
+        }
+        let leaving = route.leaving.is_some_and(|(old, until)| old == from && now < until);
+        if hop != from && !(leaving && board.is_up(from.node, from.incarnation)) {
+            return Verdict::Drop(Reason::StaleHop);
+        }
     }
     if payload_type.is_some_and(|number| plan.sheds(number)) {
         return Verdict::Drop(Reason::Shed);
     }
-    Verdict::Pass { hop: from, epoch, leaving: hop != from }
+    Verdict::Pass { hop: from, leaving: hop != from }
 }
 
 #[cfg(test)]
@@ -150,13 +154,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Grant, Incarnation, NodeId};
+    use crate::{Grant, Incarnation, NodeId, Route};
 
     const OLD: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
     const NEW: Hop = Hop { node: NodeId(1), incarnation: Incarnation(1) };
 
-    fn on(hop: Hop, leaving: Option<(Hop, Instant)>) -> Route {
-        Route { version: 1, hops: vec![(hop, Grant::Admitted)], leaving, lead: Duration::ZERO }
+    fn on(hop: Hop, leaving: Option<(Hop, Instant)>) -> RouteCell {
+        let (cell, hops) = (RouteCell::default(), vec![(hop, Grant::Admitted)]);
+        cell.publish(Route { version: 1, hops, leaving, lead: Duration::ZERO });
+        cell
     }
 
     #[test]

@@ -136,8 +136,8 @@ pub struct Gateway {
     board: Arc<Board>,
     nodes: Vec<Node>,
     ledger: Ledger,
-    sessions: BTreeMap<SessionId, Session>,
-    rooms: BTreeMap<RoomId, Room>,
+    sessions: BTreeMap<SessionId, Box<Session>>,
+    rooms: BTreeMap<RoomId, Box<Room>>,
     rooms_by_name: BTreeMap<Arc<str>, RoomId>,
     /// Rooms to ask about, by the routing policy that decides; native ones under their set's name all the same.
     reroutes: BTreeMap<PolicyName, BTreeSet<RoomId>>,

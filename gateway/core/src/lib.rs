@@ -8,6 +8,7 @@ mod ask;
 mod board;
 mod detector;
 mod event;
+mod few;
 pub mod forward;
 mod gateway;
 mod id;

@@ -87,8 +87,18 @@ metrics! {
     NodesUp = 41, "nodes-up", "count";
 }
 
-/// Room for every number up to the registry's highest.
-const WIDTH: usize = 42;
+/// Sessions' and rooms' metrics have numbers below this, those of nodes and regions begin at [`NODES_FROM`].
+const SESSIONS_UNTIL: usize = 16;
+const NODES_FROM: usize = 32;
+
+/// Room for every metric up to the registry's highest number, without the gap between the two kinds.
+const WIDTH: usize = 42 - NODES_FROM + SESSIONS_UNTIL;
+
+/// Where a metric has its room.
+const fn place(metric: Metric) -> usize {
+    let number = metric as usize;
+    if number < SESSIONS_UNTIL { number } else { number - NODES_FROM + SESSIONS_UNTIL }
+}
 
 /// What was measured of one session, room, node or region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +113,7 @@ impl Default for Measures {
 impl Measures {
     /// The value, or [`UNMEASURED`].
     pub fn value(&self, metric: Metric) -> u32 {
-        self.0[metric as usize]
+        self.0[place(metric)]
     }
 
     /// The value, if there is one.
@@ -113,7 +123,7 @@ impl Measures {
 
     /// Sets a value; one too large for the wire becomes the largest that fits.
     pub fn set(&mut self, metric: Metric, value: u64) -> &mut Self {
-        self.0[metric as usize] = value.min(u64::from(UNMEASURED - 1)) as u32;
+        self.0[place(metric)] = value.min(u64::from(UNMEASURED - 1)) as u32;
         self
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::few::FewSet;
 use crate::ledger::Holding;
 use crate::{
     Cause, Decider, Hop, Labels, NodeId, RegionId, RoomId, Route, RouteCell, SessionId, State,
@@ -24,7 +25,7 @@ pub(crate) struct Room {
     pub(crate) spares: u8,
     /// Who is rescued first; higher is earlier.
     pub(crate) priority: i64,
-    pub(crate) sessions: BTreeSet<SessionId>,
+    pub(crate) sessions: FewSet<SessionId>,
     pub(crate) cell: Arc<RouteCell>,
     pub(crate) placed_by: Decider,
     /// What it counts for against capacity.
@@ -40,7 +41,7 @@ pub(crate) struct Room {
     /// Milliseconds after which the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
     /// Under which nodes the gateway lists it.
-    pub(crate) listed: BTreeSet<NodeId>,
+    pub(crate) listed: FewSet<NodeId>,
     /// Hops that did not take it, and until when it keeps away from them.
     struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
@@ -89,7 +90,7 @@ impl Room {
             region,
             spares,
             priority,
-            sessions: BTreeSet::new(),
+            sessions: FewSet::default(),
             cell: Arc::default(),
             placed_by: Decider::Native,
             holding: Holding::default(),
@@ -98,7 +99,7 @@ impl Room {
             placing: false,
             memory: None,
             ttl_ms: 0,
-            listed: BTreeSet::new(),
+            listed: FewSet::default(),
             struck: BTreeMap::new(),
             moves: VecDeque::new(),
         }

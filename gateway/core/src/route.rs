@@ -1,6 +1,7 @@
 //! Where a room's packets go: an accepted placement.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -55,32 +56,49 @@ pub struct Epoch {
 
 /// The one place where a room's route stands; its sessions all point here, so a room is never split.
 #[derive(Debug)]
-pub struct RouteCell(ArcSwap<Route>);
+pub struct RouteCell {
+    route: ArcSwap<Route>,
+    /// `incarnation:32 | node:32` of its first hop, where packets may take that; else 0, which is no incarnation. Here,
+    /// so that nearly every packet reads one line of memory instead of three.
+    first: AtomicU64,
+}
 
 impl Default for RouteCell {
     fn default() -> Self {
-        RouteCell(ArcSwap::from_pointee(Route {
-            version: 0,
-            hops: Vec::new(),
-            leaving: None,
-            lead: Duration::ZERO,
-        }))
+        let route = Route { version: 0, hops: Vec::new(), leaving: None, lead: Duration::ZERO };
+        RouteCell { route: ArcSwap::from_pointee(route), first: AtomicU64::new(0) }
     }
 }
 
 impl RouteCell {
     /// The route as it is now.
     pub fn load(&self) -> arc_swap::Guard<Arc<Route>> {
-        self.0.load()
+        self.route.load()
     }
 
     /// The route as it is now, to keep.
     pub fn load_full(&self) -> Arc<Route> {
-        self.0.load_full()
+        self.route.load_full()
+    }
+
+    /// The route's first hop, if packets may take it and it is up: then it is the one that they take.
+    pub fn first_if_usable(&self, board: &Board) -> Option<Hop> {
+        let word = self.first.load(Ordering::Acquire);
+        let hop = Hop { node: NodeId(word as u32), incarnation: Incarnation((word >> 32) as u32) };
+        (hop.incarnation.0 > 0 && board.is_up(hop.node, hop.incarnation)).then_some(hop)
     }
 
     pub(crate) fn publish(&self, route: Route) {
-        self.0.store(Arc::new(route));
+        let first = match route.hops.first() {
+            Some((hop, Grant::Admitted)) => {
+                u64::from(hop.incarnation.0) << 32 | u64::from(hop.node.0)
+            }
+            _ => 0,
+        };
+        // Who looks meanwhile reads the route itself, the old or the new one.
+        self.first.store(0, Ordering::Release);
+        self.route.store(Arc::new(route));
+        self.first.store(first, Ordering::Release);
     }
 }
 
@@ -144,6 +162,22 @@ mod tests {
         board.spend(NodeId(1), Some(NodeId(3)));
         board.condemn(NodeId(0));
         assert_eq!(usable(&route(), &board), None);
+    }
+
+    #[test]
+    fn the_first_hop_is_the_one_that_packets_take_while_it_is_up_and_theirs() {
+        let (board, cell) = (Board::new(3), RouteCell::default());
+        let first = || cell.first_if_usable(&board).map(|hop| hop.node.0);
+        assert_eq!(first(), None, "nowhere yet");
+        cell.publish(route());
+        assert_eq!(first(), usable(&route(), &board));
+        board.condemn(NodeId(0));
+        assert_eq!(first(), None);
+        board.reincarnate(NodeId(0));
+        assert_eq!(first(), None, "another incarnation");
+        let gated = vec![(hop(1), Grant::Gated), (hop(2), Grant::Admitted)];
+        cell.publish(Route { hops: gated, ..route() });
+        assert_eq!(first(), None);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A session's life, and what it gets.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::few::FewMap;
 use crate::{
     Bounds, Decider, Hop, Identity, Ingress, Kind, Measures, Metric, Offer, Plan, RegionId, RoomId,
     SessionId, State,
@@ -24,7 +24,7 @@ pub(crate) struct Session {
     pub(crate) plan: Plan,
     pub(crate) admitted_by: Decider,
     /// Hops where the driver was told to open it, and not yet to close it.
-    pub(crate) legs: BTreeMap<Hop, Leg>,
+    pub(crate) legs: FewMap<Hop, Leg>,
     /// An offer that is not live by then is refused.
     pub(crate) open_by: Instant,
     /// As workers measured it last.

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod datagrams;
 pub mod demo;
 pub mod ledger;
+pub mod load;
 mod mark;
 pub mod otlp;
 #[cfg(test)]

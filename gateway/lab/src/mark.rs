@@ -42,12 +42,22 @@ impl Mark {
 
     /// Appends the mark to a payload being built.
     pub fn write(&self, payload: &mut Vec<u8>) {
-        payload.extend_from_slice(&MAGIC);
-        payload.extend_from_slice(&self.session.to_be_bytes());
-        payload.extend_from_slice(&self.number.to_be_bytes());
-        payload.extend_from_slice(&self.sent_ns.to_be_bytes());
-        payload.extend_from_slice(&self.node.to_be_bytes());
-        payload.push(self.stream);
+        let start = payload.len();
+        payload.resize(start + Self::LENGTH, 0);
+        self.write_to(&mut payload[start..]);
+    }
+
+    /// Writes the mark over the start of a payload.
+    ///
+    /// # Panics
+    /// The payload is shorter than a mark.
+    pub fn write_to(&self, payload: &mut [u8]) {
+        payload[..4].copy_from_slice(&MAGIC);
+        payload[4..12].copy_from_slice(&self.session.to_be_bytes());
+        payload[12..20].copy_from_slice(&self.number.to_be_bytes());
+        payload[20..28].copy_from_slice(&self.sent_ns.to_be_bytes());
+        payload[28..32].copy_from_slice(&self.node.to_be_bytes());
+        payload[32] = self.stream;
     }
 
     /// Writes a node's number into the mark at the start of this payload; false, and nothing written, without one.

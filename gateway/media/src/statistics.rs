@@ -229,17 +229,23 @@ impl Reception {
         if sent == 0 {
             return;
         }
-        let arrival = now.saturating_duration_since(run.arrived).as_micros();
+        let arrival = now.saturating_duration_since(run.arrived);
         (run.timestamp, run.arrived) = (timestamp, now);
-        let arrival = arrival * u128::from(self.clock_rate) / 1_000_000;
-        let Ok(arrival) = i64::try_from(arrival) else { return };
-        let off = (arrival - i64::from(sent)).unsigned_abs();
+        let arrival = units(arrival, self.clock_rate);
+        let off = arrival.saturating_sub(sent.into()).unsigned_abs();
         // A clock that was set anew is no jitter.
         if off < u64::from(self.clock_rate) * 10 {
             let falling = (self.jitter_x16 + 8) / 16;
             self.jitter_x16 = self.jitter_x16 + off - falling.min(self.jitter_x16);
         }
     }
+}
+
+/// Units of a clock in that time, by whole microseconds: a division of 128 bits is most of what a packet would cost.
+fn units(time: Duration, clock_rate: u32) -> i64 {
+    let rate = u64::from(clock_rate);
+    let part = u64::from(time.subsec_micros()) * rate / 1_000_000;
+    time.as_secs().saturating_mul(rate).saturating_add(part).try_into().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

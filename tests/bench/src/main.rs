@@ -5,16 +5,29 @@
 //! on core 1. Exit codes: 0 measured, whether a target is met or missed · 1 a packet reached the wrong session, or it
 //! could not measure · 2 the command line is wrong.
 
+mod bare;
+mod losing;
+mod measuring;
 mod namespace;
+mod overload;
+mod process;
+mod relay;
 mod report;
+mod rounds;
 mod row;
+mod rows;
+mod table;
+mod targets;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use relay::{Kind, Places};
 use report::Report;
+use rounds::Effort;
 
 /// Measure the gateway beside a bare relay, the limit and its peers
 #[derive(Parser)]
@@ -30,15 +43,18 @@ enum Verb {
     Quick(Choice),
     /// Every row and every figure: most of an hour
     Full(Choice),
+    /// Be a relay without any feature
+    #[command(hide = true)]
+    Relay { manner: bare::Manner },
 }
 
 /// What of it, for people who tune.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Only rows whose name has this in it
+    /// Only rows whose title has this in it, or one figure: `losing`, `overload`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
-    /// Only these, as `ours,floor,limit`
+    /// Only these, as `ours,floor,limit`; `quick` has these and nginx, `full` all that are there
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     relays: Vec<String>,
     /// Windows per relay and row
@@ -57,8 +73,9 @@ pub(crate) struct Choice {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Quick(choice) => measure(&choice, "target/bench/quick.json"),
-        Verb::Full(choice) => measure(&choice, "target/bench/report.json"),
+        Verb::Quick(choice) => measure(&choice, Extent::Quick),
+        Verb::Full(choice) => measure(&choice, Extent::Full),
+        Verb::Relay { manner } => bare::run(manner),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,11 +86,89 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(choice: &Choice, out: &str) -> Result<(), String> {
+/// How much is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Extent {
+    Quick,
+    Full,
+}
+
+fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     if let Some(status) = namespace::enter()? {
         std::process::exit(status);
     }
-    let report = Report::default();
-    let out = choice.out.clone().unwrap_or_else(|| PathBuf::from(out));
-    report.write(&out)
+    process::pin(process::LOAD_CORE)?;
+    let places = choice.places()?;
+    let relays = choice.relays(extent, &places)?;
+    let mut report = Report::default();
+    let mut rows = match extent {
+        Extent::Quick => rows::quick(),
+        Extent::Full => rows::full(),
+    };
+    rows.retain(|row| row.title().contains(&choice.rows));
+    let window = Duration::from_secs_f64(choice.seconds);
+    let effort = Effort { rounds: choice.rounds.max(1), window };
+    if !rows.is_empty() {
+        table::head();
+    }
+    report.rows = measuring::rows(&rows, &relays, &places, effort)?;
+    if extent == Extent::Full && choice.wants("losing") {
+        report.best_peer_limit = losing::measure(&relays, &places)?;
+        report.loss_at_best_peer_limit = report.best_peer_limit.as_ref().map(|limit| limit.ours);
+    }
+    if extent == Extent::Full && choice.wants("overload") {
+        report.overload = Some(overload::measure(&places)?);
+    }
+    targets::print(&report);
+    let out = choice.out.clone().unwrap_or_else(|| {
+        PathBuf::from("target/bench").join(match extent {
+            Extent::Quick => "quick.json",
+            Extent::Full => "report.json",
+        })
+    });
+    report.write(&out)?;
+    println!("written to {}", out.display());
+    match report.misdelivered() {
+        0 => Ok(()),
+        packets => Err(format!("{packets} packets reached somebody else than they were for")),
+    }
+}
+
+impl Choice {
+    /// Whether a figure that is no row is wanted: all are, unless some rows are named.
+    fn wants(&self, figure: &str) -> bool {
+        self.rows.is_empty() || self.rows == figure
+    }
+
+    /// Those that are wanted and there; the others are named with the reason.
+    fn relays(&self, extent: Extent, places: &Places) -> Result<Vec<Kind>, String> {
+        let known = |name: &String| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+        if let Some(stranger) = self.relays.iter().find(|name| known(name).is_none()) {
+            let names = Kind::ALL.map(Kind::name).join(", ");
+            return Err(format!("--relays {stranger:?}: one of {names} is expected"));
+        }
+        let wanted = |kind: &Kind| match &*self.relays {
+            [] => extent == Extent::Full || kind.is_quick(),
+            names => names.iter().any(|name| name == kind.name()),
+        };
+        let mut relays = Vec::new();
+        for kind in Kind::ALL.into_iter().filter(wanted) {
+            match kind.missing(places) {
+                None => relays.push(kind),
+                Some(why) => println!("skipped {}: {why}", kind.name()),
+            }
+        }
+        Ok(relays)
+    }
+
+    fn places(&self) -> Result<Places, String> {
+        let evenkeel = std::fs::canonicalize(&self.evenkeel).map_err(|error| {
+            format!("no gateway at {}: {error}; `make bench` builds it", self.evenkeel.display())
+        })?;
+        let folder = PathBuf::from("target/bench/run");
+        let failed = |error| format!("cannot make {}: {error}", folder.display());
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+        let peers = PathBuf::from("target/bench/peers");
+        Ok(Places { evenkeel, folder: std::fs::canonicalize(&folder).map_err(failed)?, peers })
+    }
 }

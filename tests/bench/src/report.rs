@@ -17,6 +17,8 @@ pub(crate) struct Report {
     pub(crate) overload: Option<Overload>,
     /// Share of packets that ours loses at the rate where the best peer begins to lose.
     pub(crate) loss_at_best_peer_limit: Option<f64>,
+    /// How that was found.
+    pub(crate) best_peer_limit: Option<Limit>,
     pub(crate) memory: Option<Memory>,
     pub(crate) setup_per_s: SetUp,
     /// From the start of the process to the first packet forwarded.
@@ -91,15 +93,55 @@ pub(crate) struct Figures {
     pub(crate) delay_us: Delay,
     pub(crate) other_end_ns: Option<f64>,
     pub(crate) misdelivered: u64,
+    /// Packets that came by another node than the session's packets before.
+    pub(crate) moved: u64,
 }
 
 /// Goodput, packets a second.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Overload {
-    /// The most that is delivered.
+    /// The most that is delivered: on port legs, or on trunk legs where these keep less and could be overloaded.
     pub(crate) peak: f64,
     /// What is delivered where three times that is offered.
     pub(crate) at_3x: f64,
+    pub(crate) port: OverloadLeg,
+    pub(crate) trunk: OverloadLeg,
+}
+
+/// Overload on one kind of leg, to nodes, with the sessions of the base row.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct OverloadLeg {
+    pub(crate) peak: f64,
+    pub(crate) at_3x: f64,
+    /// What was really offered. Clients send bursts of equal packets by one call here.
+    pub(crate) offered: f64,
+    /// The longest that `GET /v1/status` took meanwhile, milliseconds; null if nothing was answered.
+    pub(crate) api_ms: Option<f64>,
+    /// Nodes that are another incarnation, or in another state, than before.
+    pub(crate) condemned: usize,
+    /// Memory of the gateway's process at the end.
+    pub(crate) rss_mib: f64,
+    pub(crate) misdelivered: u64,
+}
+
+/// Where peers begin to lose, on port legs to nodes, with the sessions of the base row.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Limit {
+    /// The last to lose.
+    pub(crate) peer: String,
+    /// Packets a second at which it does, or the most that one core can offer.
+    pub(crate) rate: f64,
+    /// Ours at that rate.
+    pub(crate) ours: f64,
+    pub(crate) curve: Vec<LossAt>,
+}
+
+/// Loss of one relay at one rate.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct LossAt {
+    pub(crate) relay: String,
+    pub(crate) rate: f64,
+    pub(crate) loss: f64,
 }
 
 /// Of an idle gateway.
@@ -142,6 +184,13 @@ impl RowReport {
 }
 
 impl Report {
+    /// Packets that reached somebody else than they were for.
+    pub(crate) fn misdelivered(&self) -> u64 {
+        let overload = self.overload.iter().flat_map(|overload| [&overload.port, &overload.trunk]);
+        self.rows.iter().map(|row| row.misdelivered).sum::<u64>()
+            + overload.map(|leg| leg.misdelivered).sum::<u64>()
+    }
+
     /// Writes it as JSON, its folder made where there is none.
     ///
     /// # Errors

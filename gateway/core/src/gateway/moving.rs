@@ -35,7 +35,7 @@ impl Gateway {
         let opening = |id: &SessionId| {
             self.sessions.get(id).is_some_and(|session| session.phase >= Phase::Opening)
         };
-        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions);
+        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         let sessions: Vec<SessionId> = sessions.copied().filter(opening).collect();
         let moves = self.stands_at(id) != Some(hops[0]);
         let awaited: BTreeSet<Hop> =

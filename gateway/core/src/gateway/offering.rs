@@ -1,11 +1,11 @@
 //! A session from its offer to its admission.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
 use super::asking::{About, mismatched};
+use crate::few::FewMap;
 use crate::room::{Founding, Room};
 use crate::session::{Phase, Session};
 use crate::settings::{AdmitOnFault, Scenario};
@@ -53,7 +53,7 @@ impl Gateway {
             close_after: scenario.close_after,
             plan: Plan::default(),
             admitted_by: Decider::Native,
-            legs: BTreeMap::new(),
+            legs: FewMap::default(),
             open_by: now,
             measures: Measures::default(),
             last_heard: now,
@@ -62,7 +62,7 @@ impl Gateway {
         session.room = self.enter_room(&session, &scenario)?;
         self.next_session += 1;
         let unasked = session.is_of_first_packet();
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
         if unasked {
             self.admit(id, None, Decider::Native, now);
         } else if scenario.binds(Hook::Scenario) {
@@ -99,7 +99,7 @@ impl Gateway {
             priority: scenario.priority,
         };
         self.rooms_by_name.insert(offer.room.clone(), id);
-        self.rooms.insert(id, Room::new(id, founding));
+        self.rooms.insert(id, Box::new(Room::new(id, founding)));
         self.join(id, session.id);
         Ok(id)
     }
@@ -292,7 +292,7 @@ impl Gateway {
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = Phase::Placing;
         let (room, kbps, unasked) = (session.room, session.kbps(), session.is_of_first_packet());
-        if !self.rooms.get(&room).is_some_and(Room::is_placed) {
+        if !self.rooms.get(&room).is_some_and(|room| room.is_placed()) {
             self.place(room, unasked, now);
             return;
         }

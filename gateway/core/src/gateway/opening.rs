@@ -287,7 +287,7 @@ impl Gateway {
         };
         self.ledger.release(room.holding);
         self.unreserved.remove(&id);
-        for node in room.listed {
+        for node in room.listed.iter() {
             self.rooms_at[node.0 as usize].remove(&id);
         }
         self.rooms_by_name.remove(&room.name);

@@ -6,7 +6,6 @@ use super::Gateway;
 use super::asking::{About, mismatched};
 use crate::node::Node;
 use crate::place::{self, Wish};
-use crate::room::Room;
 use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
@@ -83,7 +82,7 @@ impl Gateway {
         let placing = |session: &SessionId| {
             self.sessions.get(session).is_some_and(|session| session.phase == Phase::Placing)
         };
-        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions);
+        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         sessions.copied().filter(placing).collect()
     }
 
@@ -155,7 +154,7 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Guard> {
         let shunned = self.shunned(id, now);
-        let route = self.rooms.get(&id).map(Room::route);
+        let route = self.rooms.get(&id).map(|room| room.route());
         let takes = |node: &Node| {
             let has_it = route.as_ref().is_some_and(|route| route.holds(node.hop()));
             if has_it { node.takes_rooms() } else { node.welcomes_rooms() }

@@ -80,8 +80,9 @@ impl Gateway {
 
     /// Whether a cap on the session holds anybody down: itself, or the other one in a room of two.
     fn obeys_caps(&self, session: &Session) -> bool {
-        let in_room = self.rooms.get(&session.room).into_iter().flat_map(|room| &room.sessions);
-        let live = in_room.filter_map(|id| self.sessions.get(id));
+        let in_room =
+            self.rooms.get(&session.room).into_iter().flat_map(|room| room.sessions.iter());
+        let live = in_room.filter_map(|id| self.sessions.get(id)).map(|session| &**session);
         let live: Vec<&Session> = live.filter(|s| s.phase == Phase::Live).take(3).collect();
         let takes = |session: &Session| session.offer.media.takes_remb();
         takes(session) || live.len() == 2 && live.into_iter().any(takes)

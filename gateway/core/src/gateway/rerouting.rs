@@ -71,7 +71,7 @@ impl Gateway {
         while batch.len() < ROOMS_PER_ASK
             && let Some(id) = waiting.pop_first()
         {
-            if self.rooms.get(&id).is_some_and(crate::room::Room::is_placed) {
+            if self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
                 batch.push(id);
             }
         }

@@ -1,13 +1,13 @@
 //! Routes in force: what their rooms count on, and what packets may do at each hop.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::{Gateway, Output};
+use crate::few::FewSet;
 use crate::ledger::Holding;
 use crate::room::Stranded;
-use crate::session::{Phase, Session};
+use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{Cause, Decider, Event, Grant, Hook, Hop, NodeId, RoomId, Route, SessionId};
 
@@ -24,17 +24,17 @@ impl Gateway {
     }
 
     pub(super) fn room_kbps(&self, id: RoomId) -> u64 {
-        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions);
+        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         sessions
             .filter_map(|session| self.sessions.get(session))
             .filter(|session| session.phase >= Phase::Placing)
-            .map(Session::kbps)
+            .map(|session| session.kbps())
             .sum()
     }
 
     /// Those of its sessions that may send.
     pub(super) fn live_sessions(&self, id: RoomId) -> Vec<SessionId> {
-        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions);
+        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         let live = |id: &SessionId| self.sessions.get(id).is_some_and(|s| s.phase == Phase::Live);
         sessions.copied().filter(live).collect()
     }
@@ -182,15 +182,15 @@ impl Gateway {
         };
         let route = room.route();
         let pending = room.pending.iter().flat_map(|pending| &pending.hops);
-        let nodes: BTreeSet<NodeId> =
+        let nodes: FewSet<NodeId> =
             route.hops.iter().map(|(hop, _)| hop).chain(pending).map(|hop| hop.node).collect();
         if nodes == room.listed {
             return;
         }
-        for gone in room.listed.difference(&nodes) {
+        for gone in room.listed.iter().filter(|node| !nodes.contains(node)) {
             self.rooms_at[gone.0 as usize].remove(&id);
         }
-        for new in nodes.difference(&room.listed) {
+        for new in nodes.iter().filter(|node| !room.listed.contains(node)) {
             self.rooms_at[new.0 as usize].insert(id);
         }
         room.listed = nodes;
@@ -202,7 +202,7 @@ impl Gateway {
             return;
         };
         let used = room.hops_in_use(now);
-        for session in &room.sessions {
+        for session in room.sessions.iter() {
             let Some(session) = self.sessions.get_mut(session) else {
                 continue;
             };
@@ -231,8 +231,13 @@ impl Gateway {
 
     /// Sessions that are open where the room's packets go now are live.
     pub(super) fn welcome(&mut self, id: RoomId, now: Instant) {
-        let sessions: Vec<SessionId> =
-            self.rooms.get(&id).into_iter().flat_map(|room| &room.sessions).copied().collect();
+        let sessions: Vec<SessionId> = self
+            .rooms
+            .get(&id)
+            .into_iter()
+            .flat_map(|room| room.sessions.iter())
+            .copied()
+            .collect();
         for session in sessions {
             self.live_if_open(session, now);
         }

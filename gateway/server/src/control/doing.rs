@@ -9,8 +9,8 @@ use evenkeel_core::{
 };
 
 use super::driver::{Act, Clock, Wish};
+use super::homes::Settled;
 use super::thread::{Control, draw, fill};
-use super::words::Caller;
 use crate::flows::Home;
 use crate::worker::{Command, Dscp, Install};
 
@@ -96,11 +96,9 @@ impl Control {
         let random = &self.random;
         let settled = self.homes.settle(session, offer, &mut |bytes| fill(random, bytes));
         match settled {
-            Ok((home, client, ports)) => {
-                if let (Some(pending), Some(resident)) =
-                    (self.offers.get(&offer.id), self.homes.get_mut(session))
-                {
-                    resident.caller = Some(Caller::of(&pending.wanted, pending.arrived));
+            Ok(Settled { home, client, ports, reached }) => {
+                if let Some(pending) = self.offers.get_mut(&offer.id) {
+                    pending.reached = Some(reached);
                 }
                 let dscp = self.dscp(&offer.scenario);
                 let media = offer.media.clone();

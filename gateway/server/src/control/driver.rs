@@ -1,7 +1,7 @@
 //! Opens, refreshes and closes sessions at nodes. An opening is a lease: what is not refreshed ends by itself, so a
 //! gateway's death leaks nothing.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -9,16 +9,11 @@ use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
 
+use super::leases::{Lease, Leases};
 use crate::worker::Leg;
 
-/// After how long without a refresh a node may forget a session.
+/// After how long without a refresh a node may forget a session: three refreshes may be lost.
 const LEASE: Duration = Duration::from_secs(30);
-
-/// Three refreshes may be lost.
-const REFRESH_EVERY: Duration = Duration::from_secs(8);
-
-/// An opening that was not answered is asked again after this.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How sessions are opened at a node.
 pub(crate) enum Driver {
@@ -42,35 +37,15 @@ pub(crate) enum Act {
 /// Sessions at nodes.
 pub(crate) struct Drivers {
     nodes: Vec<Driver>,
-    leases: BTreeMap<(SessionId, Hop), Lease>,
-    rooms: BTreeMap<RoomId, RoomName>,
-    by_nonce: BTreeMap<u64, (SessionId, Hop)>,
-    due: BTreeMap<(Instant, SessionId, Hop), ()>,
-}
-
-/// What a room is called towards nodes. Drawn, since other gateways count their rooms from 1 too and may share a node.
-struct RoomName {
-    name: u64,
-    leases: u32,
-}
-
-struct Lease {
-    room: RoomId,
-    tag: Tag,
-    nonce: u64,
-    open: bool,
-    due: Instant,
+    leases: Leases,
+    /// What rooms are called towards nodes comes from this. Drawn, since other gateways count their rooms from 1 too
+    /// and may share a node.
+    names: Option<u64>,
 }
 
 impl Drivers {
     pub(crate) fn new(nodes: Vec<Driver>) -> Drivers {
-        Drivers {
-            nodes,
-            leases: BTreeMap::new(),
-            rooms: BTreeMap::new(),
-            by_nonce: BTreeMap::new(),
-            due: BTreeMap::new(),
-        }
+        Drivers { nodes, leases: Leases::new(), names: None }
     }
 
     fn secret(&self, node: NodeId) -> Option<&Secret> {
@@ -118,32 +93,27 @@ impl Drivers {
                 Some(Act::Opened { session, hop, leg: Leg::Port { address, rtcp } })
             }
             Driver::Agent(_) => {
-                let lease =
-                    Lease { room, tag: Tag(draw()), nonce: draw(), open: false, due: clock.now };
-                self.forget(session, hop);
-                let name = || RoomName { name: draw(), leases: 0 };
-                self.rooms.entry(room).or_insert_with(name).leases += 1;
-                self.by_nonce.insert(lease.nonce, (session, hop));
-                self.leases.insert((session, hop), lease);
-                self.ask(session, hop, clock)
+                self.leases.end(session, hop);
+                let names = *self.names.get_or_insert_with(&mut *draw);
+                let name = name(names, room);
+                let lease = self.leases.begin((session, hop), name, Tag(draw()), draw());
+                self.ask(&lease, clock)
             }
         }
     }
 
     /// Asks the node to open the session, or to keep it open.
-    fn ask(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
-        let lease = self.leases.get_mut(&(session, hop))?;
-        self.due.remove(&(lease.due, session, hop));
-        lease.due = clock.now + if lease.open { REFRESH_EVERY } else { ASK_AGAIN };
-        self.due.insert((lease.due, session, hop), ());
+    fn ask(&mut self, lease: &Lease, clock: Clock) -> Option<Act> {
+        if !lease.open {
+            self.leases.asked(lease.nonce, clock.now);
+        }
         let question = Question::Open {
-            room: self.rooms.get(&lease.room)?.name,
-            session: session.0,
+            room: lease.room,
+            session: lease.session.0,
             tag: lease.tag,
             lease_s: LEASE.as_secs() as u16,
         };
-        let nonce = lease.nonce;
-        self.sign(session, hop.node, &question, nonce, clock)
+        self.sign(lease.session, lease.hop.node, &question, lease.nonce, clock)
     }
 
     fn sign(
@@ -161,21 +131,8 @@ impl Drivers {
 
     /// Closes a session at a hop. The message may be lost; the lease ends it then.
     pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
-        let lease = self.forget(session, hop)?;
+        let lease = self.leases.end(session, hop)?;
         self.sign(session, hop.node, &Question::Close { tag: lease.tag }, lease.nonce, clock)
-    }
-
-    fn forget(&mut self, session: SessionId, hop: Hop) -> Option<Lease> {
-        let lease = self.leases.remove(&(session, hop))?;
-        self.by_nonce.remove(&lease.nonce);
-        self.due.remove(&(lease.due, session, hop));
-        if let btree_map::Entry::Occupied(mut room) = self.rooms.entry(lease.room) {
-            room.get_mut().leases -= 1;
-            if room.get().leases == 0 {
-                room.remove();
-            }
-        }
-        Some(lease)
     }
 
     /// A signed message came from a node.
@@ -186,11 +143,11 @@ impl Drivers {
         clock: Clock,
     ) -> Option<Act> {
         let verified = Answer::read(message, self.secret(node)?, clock.unix_us).ok()?;
-        let &(session, hop) = self.by_nonce.get(&verified.nonce)?;
-        let lease = self.leases.get_mut(&(session, hop))?;
+        let lease = self.leases.by_nonce(verified.nonce)?;
         let Answer::Open { tag, status } = verified.message else {
             return None;
         };
+        let Lease { session, hop, .. } = *lease;
         if hop.node != node || tag != lease.tag {
             return None;
         }
@@ -198,13 +155,10 @@ impl Drivers {
             Status::Ok if lease.open => None,
             Status::Ok => {
                 lease.open = true;
-                self.due.remove(&(lease.due, session, hop));
-                lease.due = clock.now + REFRESH_EVERY;
-                self.due.insert((lease.due, session, hop), ());
                 Some(Act::Opened { session, hop, leg: Leg::Trunk(tag) })
             }
             Status::Full | Status::Draining | Status::UnknownTag => {
-                self.forget(session, hop)?;
+                self.leases.end(session, hop)?;
                 let unwilling = status != Status::UnknownTag;
                 Some(Act::Refused { session, hop, unwilling })
             }
@@ -213,12 +167,17 @@ impl Drivers {
 
     /// What is due: openings to ask again, leases to refresh.
     pub(crate) fn handle_timeout(&mut self, clock: Clock) -> Option<Act> {
-        let (&(due, session, hop), ()) = self.due.first_key_value()?;
-        if due > clock.now {
-            return None;
-        }
-        self.ask(session, hop, clock)
+        let lease = self.leases.due(clock.now)?;
+        self.ask(&lease, clock)
     }
+}
+
+/// The name of a room: another one for each, by a mixing that loses nothing (SplitMix64).
+fn name(names: u64, room: RoomId) -> u64 {
+    let mut mixed = names.wrapping_add(room.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 /// Where a plain node takes RTP and RTCP: on one port, or RTCP on the next one up.
@@ -292,7 +251,7 @@ mod tests {
             next
         };
         let (asked, nonce) = question(drivers.open(&wish(), &mut draw, at(start, 0)), at(start, 0));
-        let Question::Open { room: 43, session: 7, tag, .. } = asked else { panic!("{asked:?}") };
+        let Question::Open { session: 7, tag, .. } = asked else { panic!("{asked:?}") };
         (drivers, tag, nonce)
     }
 
@@ -308,13 +267,14 @@ mod tests {
         assert!(
             matches!(opened, Some(Act::Opened { session: SESSION, hop: HOP, leg: Leg::Trunk(t) }) if t == tag)
         );
-        assert!(drivers.handle_timeout(at(start, 8_000)).is_none());
-        let (refresh, _) = question(drivers.handle_timeout(at(start, 8_001)), at(start, 8_001));
+        assert!(drivers.handle_timeout(at(start, 2)).is_none());
+        assert!(drivers.handle_timeout(at(start, 8_001)).is_none());
+        let (refresh, _) = question(drivers.handle_timeout(at(start, 8_002)), at(start, 8_002));
         assert!(matches!(refresh, Question::Open { tag: same, .. } if same == tag));
         let again = drivers.handle_signed(
             HOP.node,
-            &answer(Status::Ok, tag, nonce, at(start, 8_002)),
-            at(start, 8_002),
+            &answer(Status::Ok, tag, nonce, at(start, 8_003)),
+            at(start, 8_003),
         );
         assert!(again.is_none(), "a refresh opens nothing anew");
     }
@@ -343,30 +303,23 @@ mod tests {
     }
 
     #[test]
-    fn a_room_has_one_drawn_name_as_long_as_a_session_of_it_is_open() {
+    fn a_room_has_one_drawn_name() {
         let start = Instant::now();
-        let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
-        let mut drawn = 1_000;
-        let mut named = |drivers: &mut Drivers, session, room| {
-            let mut draw = || {
-                drawn += 1;
-                drawn
+        let named = |drawn: u64, rooms: &[u64]| -> Vec<u64> {
+            let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
+            let name = |(session, room): (u64, &u64)| {
+                let wish = Wish { session: SessionId(session), room: RoomId(*room), ..wish() };
+                let act = drivers.open(&wish, &mut || drawn, at(start, 0));
+                let (asked, _) = question(act, at(start, 0));
+                let Question::Open { room, .. } = asked else { panic!("{asked:?}") };
+                room
             };
-            let wish = Wish { session: SessionId(session), room: RoomId(room), ..wish() };
-            let (asked, _) = question(drivers.open(&wish, &mut draw, at(start, 0)), at(start, 0));
-            let Question::Open { room, .. } = asked else { panic!("{asked:?}") };
-            room
+            (1..).zip(rooms).map(name).collect()
         };
-        let first = named(&mut drivers, 1, 1);
-        assert!(first > 1_000, "drawn, not counted");
-        assert_eq!(named(&mut drivers, 2, 1), first);
-        assert_ne!(named(&mut drivers, 3, 2), first);
-        drivers.close(SessionId(1), HOP, at(start, 1));
-        assert_eq!(named(&mut drivers, 4, 1), first);
-        drivers.close(SessionId(2), HOP, at(start, 1));
-        drivers.close(SessionId(4), HOP, at(start, 1));
-        assert_ne!(named(&mut drivers, 5, 1), first, "nobody is there who could be met");
-        assert_eq!((drivers.rooms.len(), drivers.leases.len()), (2, 2));
+        let names = named(1_000, &[1, 1, 2]);
+        assert_eq!(names[0], names[1], "by all of its sessions");
+        assert_ne!(names[0], names[2]);
+        assert_ne!(names[0], named(1_001, &[1])[0], "another gateway's first room");
     }
 
     #[test]

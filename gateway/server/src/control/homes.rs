@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use evenkeel_core::{Identity, Ingress, Media, NodeId, Offer, RtcpPort, SessionId};
+use evenkeel_core::{Identity, Ingress, Media, NodeId, Offer, OfferId, RtcpPort, SessionId};
 use evenkeel_media::roq::Flow;
 
-use super::words::{Caller, Reached};
+use super::words::Reached;
 use crate::flows::{self, Entry, Flows, Home, Key, Ufrag};
 use crate::worker::{Client, Ports, Totals};
 
@@ -69,18 +69,27 @@ impl Homeless {
     }
 }
 
-/// A session's home and how it is reached.
+/// A session that has a home, and what control tells it by.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) home: Home,
+    pub(crate) client: Client,
+    pub(crate) ports: Option<Ports>,
+    /// What the client is told.
+    pub(crate) reached: Reached,
+}
+
+/// A session's home, and what is kept of how it is reached: there is one of each session, so little.
 #[derive(Debug)]
 pub(crate) struct Resident {
     pub(crate) home: Home,
-    pub(crate) reached: Reached,
     pub(crate) totals: Totals,
     /// Addresses of its own at `plain` nodes.
-    pub(crate) nodes: Vec<(NodeId, SocketAddr)>,
+    pub(crate) nodes: Box<[(NodeId, SocketAddr)]>,
     pub(crate) rtcp: RtcpPort,
-    /// Who asked for it.
-    pub(crate) caller: Option<Caller>,
-    keys: Vec<Key>,
+    /// The offer it came with.
+    pub(crate) offer: OfferId,
+    keys: Box<[Key]>,
 }
 
 /// How a client is known, what it is told, and what lets its packets in.
@@ -93,7 +102,7 @@ pub(crate) struct Homes {
     pub(crate) flows: Arc<Flows>,
     /// The kind of addresses of nodes with port legs; `None` where there are none.
     pub(crate) port_legs: Option<Family>,
-    residents: BTreeMap<SessionId, Resident>,
+    residents: BTreeMap<SessionId, Box<Resident>>,
     workers: Vec<Slots>,
 }
 
@@ -144,11 +153,11 @@ impl Homes {
     }
 
     pub(crate) fn get(&self, session: SessionId) -> Option<&Resident> {
-        self.residents.get(&session)
+        self.residents.get(&session).map(|resident| &**resident)
     }
 
     pub(crate) fn get_mut(&mut self, session: SessionId) -> Option<&mut Resident> {
-        self.residents.get_mut(&session)
+        self.residents.get_mut(&session).map(|resident| &mut **resident)
     }
 
     /// Whether a client of this kind could come in at all.
@@ -195,7 +204,7 @@ impl Homes {
         session: SessionId,
         offer: &Offer,
         random: &mut dyn FnMut(&mut [u8]),
-    ) -> Result<(Home, Client, Option<Ports>), Homeless> {
+    ) -> Result<Settled, Homeless> {
         let (ingress, media) = (&offer.ingress, &*offer.media);
         self.admits(ingress)?;
         let ports = self.ports(media)?;
@@ -211,16 +220,16 @@ impl Homes {
         let home = Home { worker: worker as u16, slot, generation };
         let resident = Resident {
             home,
-            reached,
             totals: Totals::default(),
-            nodes: offer.nodes.clone(),
+            nodes: offer.nodes.as_slice().into(),
             rtcp: media.rtcp,
-            caller: None,
-            keys: Vec::new(),
+            offer: offer.id,
+            keys: keys.iter().map(|(key, _)| *key).collect(),
         };
-        self.residents.insert(session, resident);
+        self.residents.insert(session, Box::new(resident));
         for (key, entry) in keys {
             if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {
+                // Those that were not put in, or are another's, stay as they are.
                 self.evict(session);
                 return Err(match (refused, key) {
                     (flows::Refused::Taken(_), Key::Udp { address, .. }) => {
@@ -231,11 +240,8 @@ impl Homes {
                     }
                 });
             }
-            if let Some(resident) = self.residents.get_mut(&session) {
-                resident.keys.push(key);
-            }
         }
-        Ok((home, client, ports))
+        Ok(Settled { home, client, ports, reached })
     }
 
     /// How the client is known, what it is told, and what lets its packets in.
@@ -311,7 +317,7 @@ impl Homes {
     }
 
     /// The session is gone: nothing of its lets packets in any more, and its place is free.
-    pub(crate) fn evict(&mut self, session: SessionId) -> Option<Resident> {
+    pub(crate) fn evict(&mut self, session: SessionId) -> Option<Box<Resident>> {
         let resident = self.residents.remove(&session)?;
         for key in &resident.keys {
             self.flows.remove(key, resident.home);

@@ -5,6 +5,7 @@ mod driver;
 mod handle;
 mod homes;
 mod knock;
+mod leases;
 mod offering;
 mod prober;
 mod request;

@@ -8,12 +8,14 @@ use tokio::sync::oneshot;
 
 use super::homes::Homeless;
 use super::thread::Control;
-use super::words::{Failed, Opened, Wanted};
+use super::words::{Failed, Opened, Reached, Wanted};
 
 /// An offer whose reply is awaited.
 pub(super) struct Pending {
     pub(super) wanted: Wanted,
     pub(super) arrived: Instant,
+    /// Where and how the gateway is reached, once the session has a home.
+    pub(super) reached: Option<Reached>,
     pub(super) homeless: Option<Homeless>,
     pub(super) reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
 }
@@ -77,7 +79,7 @@ impl Control {
             media: wanted.media.clone(),
             nodes,
         };
-        let pending = Pending { wanted, arrived: now, homeless: None, reply };
+        let pending = Pending { wanted, arrived: now, reached: None, homeless: None, reply };
         self.offers.insert(id, pending);
         self.gateway.handle_offer(offer, now);
     }
@@ -86,13 +88,13 @@ impl Control {
         let Some(pending) = self.offers.remove(&offer) else {
             return;
         };
-        let Pending { wanted, arrived: _, homeless, reply } = pending;
+        let Pending { wanted, arrived: _, reached, homeless, reply } = pending;
         let answer = match result {
-            Ok(accepted) => match self.homes.get(accepted.session) {
-                Some(resident) => Ok(Opened {
+            Ok(accepted) => match reached {
+                Some(ingress) => Ok(Opened {
                     session: accepted.session,
                     room: accepted.room,
-                    ingress: resident.reached.clone(),
+                    ingress,
                     route: accepted.route.load().hops.iter().map(|(hop, _)| *hop).collect(),
                     admitted_by: accepted.admitted_by,
                     routed_by: accepted.routed_by,

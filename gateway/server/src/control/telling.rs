@@ -71,8 +71,10 @@ impl Control {
     pub(super) fn tell(&self, event: Event, totals: Option<Totals>) {
         let (event, caller) = match event {
             Event::Opened { session, .. } => {
-                let resident = self.homes.get(session);
-                (Happened::Core(event), resident.and_then(|resident| resident.caller.clone()))
+                let offer = self.homes.get(session).map(|resident| resident.offer);
+                let pending = offer.and_then(|offer| self.offers.get(&offer));
+                let caller = pending.map(|pending| Caller::of(&pending.wanted, pending.arrived));
+                (Happened::Core(event), caller)
             }
             Event::Refused { offer, session, ref scenario, .. } => match self.offers.get(&offer) {
                 Some(pending) => {

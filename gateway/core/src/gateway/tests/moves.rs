@@ -364,7 +364,7 @@ fn a_session_is_told_to_open_at_a_hop_once() {
     world.settle();
     let opens = world.outputs.iter().filter(|o| matches!(o, Output::Open { .. })).count();
     let closes = world.closed_at().len();
-    let open = world.gateway.sessions.values().next().unwrap().legs.len();
+    let open = world.gateway.sessions.values().next().unwrap().legs.iter().count();
     assert_eq!(opens - closes, open, "opened once for each time it was closed");
 }
 

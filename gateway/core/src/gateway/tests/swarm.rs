@@ -175,7 +175,7 @@ impl Swarm {
             16 => {
                 if let Some(session) = session {
                     let legs = &world.gateway.sessions[&session].legs;
-                    let hops: Vec<Hop> = legs.keys().copied().collect();
+                    let hops: Vec<Hop> = legs.iter().map(|(hop, _)| *hop).collect();
                     if let Some(hop) = rng.choice(&hops) {
                         world.gateway.handle_port_closed(session, *hop, world.now);
                     }
@@ -294,9 +294,12 @@ impl Swarm {
             assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
         }
         for session in gateway.sessions.values() {
-            assert!(session.legs.keys().all(|hop| seen.legs.contains(&(session.id, *hop))));
+            assert!(session.legs.iter().all(|(hop, _)| seen.legs.contains(&(session.id, *hop))));
             let used = gateway.rooms[&session.room].hops_in_use(self.world.now);
-            assert!(session.legs.keys().all(|hop| used.contains(hop)), "a leg was left behind");
+            assert!(
+                session.legs.iter().all(|(hop, _)| used.contains(hop)),
+                "a leg was left behind"
+            );
         }
         for result in self.world.replies.values().flatten() {
             if let Some(room) = gateway.rooms.get(&result.room) {

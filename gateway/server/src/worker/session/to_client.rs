@@ -28,10 +28,8 @@ impl Session {
             _ => return loan.ways.drop(Reason::Malformed),
         };
         let payload_type = header.as_ref().map(|header| header.payload_type);
-        let verdict = {
-            let route = self.route.load();
-            forward::to_client(from, payload_type, &self.plan, &route, loan.board, loan.now)
-        };
+        let verdict =
+            forward::to_client(from, payload_type, &self.plan, &self.route, loan.board, loan.now);
         let leaving = match verdict {
             Verdict::Pass { leaving, .. } => leaving,
             Verdict::Drop(reason) => {

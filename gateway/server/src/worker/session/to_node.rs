@@ -33,7 +33,7 @@ impl Session {
         self.totals.bytes_up += packet.len() as u64;
         self.measure.received(&header, packet.len(), payload.clock_rate, loan.now);
         self.feedback.heard(header.ssrc, kind);
-        let hop = match forward::to_node(&self.route.load(), loan.board) {
+        let hop = match forward::to_node(&self.route, loan.board) {
             Verdict::Pass { hop, .. } => hop,
             Verdict::Drop(reason) => return loan.ways.drop(reason),
         };
@@ -47,7 +47,7 @@ impl Session {
             let clock_rate = |ssrc| self.continuity.clock_rate(ssrc);
             self.measure.read_reports(packet, clock_rate, loan.now);
         }
-        let hop = match forward::to_node(&self.route.load(), loan.board) {
+        let hop = match forward::to_node(&self.route, loan.board) {
             Verdict::Pass { hop, .. } => hop,
             Verdict::Drop(reason) => return loan.ways.drop(reason),
         };

@@ -1,0 +1,151 @@
+//! Maps and sets of a few: sorted, in one piece of memory that is no larger than they are. There are as many of them as
+//! there are sessions and rooms, and a tree takes room for eleven where there are one or three.
+
+use std::collections::BTreeSet;
+use std::ops::RangeFull;
+
+/// So many get their room one by one; more of them get it in steps, as a vector does.
+const FEW: usize = 8;
+
+/// A map of a few, in the order of their keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FewMap<K, V>(Vec<(K, V)>);
+
+impl<K, V> Default for FewMap<K, V> {
+    fn default() -> Self {
+        FewMap(Vec::new())
+    }
+}
+
+impl<K: Ord + Copy, V> FewMap<K, V> {
+    fn place(&self, key: &K) -> Result<usize, usize> {
+        self.0.binary_search_by_key(key, |(key, _)| *key)
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.place(key).ok().map(|place| &self.0[place].1)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.place(key).ok().map(|place| &mut self.0[place].1)
+    }
+
+    pub(crate) fn contains_key(&self, key: &K) -> bool {
+        self.place(key).is_ok()
+    }
+
+    /// What stood there before, if anything did.
+    pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
+        match self.place(&key) {
+            Ok(place) => Some(std::mem::replace(&mut self.0[place].1, value)),
+            Err(place) => {
+                if self.0.len() < FEW {
+                    self.0.reserve_exact(1);
+                }
+                self.0.insert(place, (key, value));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        self.place(key).ok().map(|place| self.0.remove(place).1)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.iter().map(|(_, value)| value)
+    }
+
+    pub(crate) fn into_keys(self) -> impl Iterator<Item = K> {
+        self.0.into_iter().map(|(key, _)| key)
+    }
+
+    /// Takes out what is meant.
+    pub(crate) fn extract_if(
+        &mut self,
+        all: RangeFull,
+        mut is_meant: impl FnMut(&K, &mut V) -> bool,
+    ) -> impl Iterator<Item = (K, V)> {
+        self.0.extract_if(all, move |(key, value)| is_meant(key, value))
+    }
+}
+
+/// A set of a few, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct FewSet<T>(FewMap<T, ()>);
+
+impl<T> Default for FewSet<T> {
+    fn default() -> Self {
+        FewSet(FewMap::default())
+    }
+}
+
+impl<T: Ord + Copy> FewSet<T> {
+    pub(crate) fn insert(&mut self, one: T) {
+        self.0.insert(one, ());
+    }
+
+    pub(crate) fn remove(&mut self, one: &T) {
+        self.0.remove(one);
+    }
+
+    pub(crate) fn contains(&self, one: &T) -> bool {
+        self.0.contains_key(one)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.0.iter().map(|(one, ())| one)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.0.is_empty()
+    }
+}
+
+impl<T: Ord + Copy> FromIterator<T> for FewSet<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(all: I) -> Self {
+        let all: BTreeSet<T> = all.into_iter().collect();
+        let mut sorted = Vec::with_capacity(all.len());
+        sorted.extend(all.into_iter().map(|one| (one, ())));
+        FewSet(FewMap(sorted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_in_order_and_stand_once() {
+        let mut map = FewMap::default();
+        for key in [3, 1, 2] {
+            assert_eq!(map.insert(key, key * 10), None);
+        }
+        assert_eq!(map.insert(2, 21), Some(20));
+        assert_eq!(map.iter().collect::<Vec<_>>(), [(&1, &10), (&2, &21), (&3, &30)]);
+        assert_eq!((map.get(&2), map.get(&4), map.contains_key(&1)), (Some(&21), None, true));
+        assert_eq!(map.remove(&2), Some(21));
+        assert_eq!(map.remove(&2), None);
+        assert_eq!(map.extract_if(.., |key, _| *key == 1).collect::<Vec<_>>(), [(1, 10)]);
+        assert_eq!(map.into_keys().collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn a_few_take_no_more_room_than_they_need() {
+        let mut map = FewMap::default();
+        for key in 0..3 {
+            map.insert(key, [0_u64; 4]);
+        }
+        assert_eq!(map.0.capacity(), 3);
+        let set: FewSet<u32> = [5, 4, 5].into_iter().collect();
+        assert_eq!((set.0.0.capacity(), set.iter().copied().collect::<Vec<_>>()), (2, vec![4, 5]));
+    }
+}

@@ -1,0 +1,45 @@
+//! What a node of a load says to a gateway: that it lives, and that every session is welcome.
+
+use std::collections::HashMap;
+
+use evenkeel_media::trunk::Tag;
+use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Status};
+
+/// The gateway's sessions at a node, by their tags. Nobody is forgotten: a lease is as long as the load.
+pub(super) struct Answers {
+    secret: Secret,
+    pub(super) opened: HashMap<Tag, u64>,
+    answer: Vec<u8>,
+}
+
+impl Answers {
+    pub(super) fn new(secret: Secret) -> Answers {
+        Answers { secret, opened: HashMap::new(), answer: Vec::new() }
+    }
+
+    /// The answer to a signed question; none where it is not believed.
+    pub(super) fn answer(&mut self, question: &[u8], now_us: u64) -> Option<&[u8]> {
+        let asked = Question::read(question, &self.secret, now_us).ok()?;
+        let answer = match asked.message {
+            Question::Probe => Answer::Probe(self.load()),
+            Question::Open { session, tag, .. } => {
+                self.opened.insert(tag, session);
+                Answer::Open { tag, status: Status::Ok }
+            }
+            Question::Close { tag } => {
+                let known = self.opened.remove(&tag).is_some();
+                let status = if known { Status::Ok } else { Status::UnknownTag };
+                Answer::Close { tag, status }
+            }
+            Question::Drain => Answer::Drain(self.load()),
+        };
+        self.answer.clear();
+        answer.write(&self.secret, asked.nonce, now_us, &mut self.answer);
+        Some(&self.answer)
+    }
+
+    fn load(&self) -> Load {
+        let sessions = u32::try_from(self.opened.len()).unwrap_or(u32::MAX);
+        Load { permille: 100, state: State::Serving, sessions }
+    }
+}

@@ -1,0 +1,141 @@
+//! Datagrams over IPv4 as they arrive, a batch at a time, each with the kernel's stamp; memory is used again and again.
+
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, setsockopt, sockopt,
+};
+use nix::sys::time::TimeSpec;
+
+/// Longer than anything a load sends.
+const DATAGRAM_MAX: usize = 2_048;
+/// What the kernel may hold for a sink while it looks elsewhere: what is lost is lost in the relay, not here.
+const BUFFER: usize = 32 << 20;
+
+/// One datagram.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) source: SocketAddrV4,
+    /// When the kernel received it, nanoseconds since the Unix epoch.
+    pub(super) stamp_ns: u64,
+}
+
+/// Room for a batch.
+pub(super) struct Arrivals {
+    bytes: Vec<u8>,
+    /// The kernel writes into these how much it used of each; used again it is as much, a stamp and an IPv4 address.
+    headers: MultiHeaders<SockaddrIn>,
+    batch: usize,
+}
+
+impl Arrivals {
+    pub(super) fn new(batch: usize) -> Arrivals {
+        Arrivals { bytes: vec![0; DATAGRAM_MAX * batch], headers: headers(batch), batch }
+    }
+
+    /// Hands over what has arrived, at most a batch. How many that were; 0 where nothing has, or the kernel told of a
+    /// refusal instead.
+    ///
+    /// # Errors
+    /// What else the kernel says.
+    pub(super) fn receive(
+        &mut self,
+        socket: &UdpSocket,
+        mut take: impl FnMut(Arrival<'_>),
+    ) -> io::Result<usize> {
+        let Arrivals { bytes, headers, batch } = self;
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
+            bytes.chunks_exact_mut(DATAGRAM_MAX).map(|chunk| [IoSliceMut::new(chunk)]).collect();
+        let received =
+            recvmmsg(socket.as_raw_fd(), headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None);
+        let messages = match received {
+            Ok(messages) => messages,
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(0),
+            Err(errno) => return Err(errno.into()),
+        };
+        let (mut count, mut is_whole) = (0, true);
+        for message in messages {
+            count += 1;
+            let stamp = message.cmsgs().ok().and_then(|mut all| {
+                all.find_map(|control| match control {
+                    ControlMessageOwned::ScmTimestampns(time) => Some(nanoseconds(time)),
+                    _ => None,
+                })
+            });
+            let (Some(stamp_ns), Some(source)) = (stamp, message.address) else {
+                is_whole = false;
+                continue;
+            };
+            let source = SocketAddrV4::new(source.ip(), source.port());
+            let bytes = message.iovs().next().unwrap_or_default();
+            take(Arrival { bytes, source, stamp_ns });
+        }
+        if !is_whole {
+            self.headers = self::headers(*batch);
+        }
+        Ok(count)
+    }
+}
+
+fn headers(batch: usize) -> MultiHeaders<SockaddrIn> {
+    MultiHeaders::preallocate(batch, Some(nix::cmsg_space!(TimeSpec)))
+}
+
+fn nanoseconds(time: TimeSpec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec()).unwrap_or(0)
+}
+
+/// A socket that waits for nothing, stamps what it receives and holds much of it.
+///
+/// # Errors
+/// What the kernel says; only root may have so much held.
+pub(super) fn socket(at: SocketAddrV4) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(at)?;
+    socket.set_nonblocking(true)?;
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn every_datagram_of_every_batch_has_its_bytes_source_and_stamp() {
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&sink, sockopt::ReceiveTimestampns, &true).unwrap();
+        let to = sink.local_addr().unwrap();
+        let mut arrivals = Arrivals::new(4);
+        for round in 0..3_u8 {
+            let before = clock::now_ns();
+            for number in 0..6 {
+                sender.send_to(&vec![round; number + 1], to).unwrap();
+            }
+            let mut lengths = Vec::new();
+            while arrivals
+                .receive(&sink, |arrival| {
+                    assert_eq!(arrival.source, sender.local_addr().map(v4).unwrap());
+                    assert!(arrival.stamp_ns >= before);
+                    assert!(arrival.bytes.iter().all(|byte| *byte == round));
+                    lengths.push(arrival.bytes.len());
+                })
+                .unwrap()
+                > 0
+            {}
+            assert_eq!(lengths, [1, 2, 3, 4, 5, 6]);
+        }
+    }
+
+    fn v4(address: std::net::SocketAddr) -> SocketAddrV4 {
+        let std::net::SocketAddr::V4(v4) = address else { panic!() };
+        v4
+    }
+}

@@ -1,0 +1,92 @@
+//! The clients before a relay: a connected socket each.
+
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+use super::arrivals::{Arrivals, socket};
+use super::books::Tally;
+use super::stream::{self, Stream, Way};
+
+/// Datagrams read at once: few come to one client at a time.
+const BATCH: usize = 8;
+
+pub(super) struct Clients {
+    sockets: Vec<UdpSocket>,
+    streams: Vec<Stream>,
+    arrivals: Arrivals,
+    packet: Vec<u8>,
+}
+
+impl Clients {
+    pub(super) fn bind(at: SocketAddrV4, sessions: usize) -> io::Result<Clients> {
+        Ok(Clients {
+            sockets: (0..sessions).map(|_| socket(at)).collect::<io::Result<_>>()?,
+            streams: (0..).take(sessions).map(|k| Stream::new(k, Way::ToNode)).collect(),
+            arrivals: Arrivals::new(BATCH),
+            packet: vec![0xa5; 1_500],
+        })
+    }
+
+    pub(super) fn sockets(&self) -> &[UdpSocket] {
+        &self.sockets
+    }
+
+    pub(super) fn connect(&self, session: u32, to: SocketAddr) -> io::Result<()> {
+        self.sockets[session as usize].connect(to)
+    }
+
+    /// Sends the next packet of a session. Whether the kernel took it.
+    pub(super) fn send(&mut self, session: u32, length: usize, window: u8, now_ns: u64) -> bool {
+        let packet = &mut self.packet[..length];
+        self.streams[session as usize].next(packet, window, now_ns);
+        self.sockets[session as usize].send(packet).is_ok()
+    }
+
+    /// Sends the next packets of a session in one call, all of this length. Whether the kernel took them.
+    pub(super) fn send_burst(
+        &mut self,
+        session: u32,
+        length: usize,
+        packets: usize,
+        window: u8,
+        now_ns: u64,
+    ) -> bool {
+        self.packet.resize(self.packet.len().max(length * packets), 0xa5);
+        let burst = &mut self.packet[..length * packets];
+        let stream = &mut self.streams[session as usize];
+        for packet in burst.chunks_exact_mut(length) {
+            stream.next(packet, window, now_ns);
+        }
+        let Ok(segment) = u16::try_from(length) else { return false };
+        let socket = self.sockets[session as usize].as_raw_fd();
+        let control = [ControlMessage::UdpGsoSegments(&segment)];
+        let slices = [IoSlice::new(burst)];
+        sendmsg::<()>(socket, &slices, &control, MsgFlags::MSG_DONTWAIT, None).is_ok()
+    }
+
+    /// Takes what has come to a client, at most a batch. How many packets of its session.
+    pub(super) fn receive(
+        &mut self,
+        session: u32,
+        window: u8,
+        tally: &mut Tally,
+    ) -> io::Result<u64> {
+        let mut packets = 0;
+        self.arrivals.receive(&self.sockets[session as usize], |arrival| {
+            match stream::read(arrival.bytes, Way::ToClient) {
+                Some(mark) if mark.session == u64::from(session) => {
+                    packets += 1;
+                    if mark.stream == window {
+                        tally.came += 1;
+                        tally.delays.note(mark.sent_ns, arrival.stamp_ns);
+                    }
+                }
+                _ => tally.misdelivered += 1,
+            }
+        })?;
+        Ok(packets)
+    }
+}

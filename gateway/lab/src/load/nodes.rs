@@ -1,0 +1,154 @@
+//! The nodes behind a relay: they count what comes, and send what is for clients.
+
+use std::io;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::time::Instant;
+
+use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::{self, Bundle};
+
+use super::arrivals::{Arrivals, socket};
+use super::books::Tally;
+use super::register::{Met, Peer, Register, Wire};
+use super::stream::{Stream, Way};
+use crate::clock;
+
+/// Datagrams read at once.
+const BATCH: usize = 64;
+/// Bytes of a bundle: what a path of 1,500 bytes carries, and a little less.
+const BUNDLE_MAX: usize = 1_400;
+/// How long packets for clients gather at a node before their bundle goes.
+const GATHER_NS: u64 = 200_000;
+
+pub(super) struct Nodes {
+    sockets: Vec<UdpSocket>,
+    arrivals: Arrivals,
+    pub(super) register: Register,
+    streams: Vec<Stream>,
+    gathering: Vec<Gathering>,
+    bundle: Bundle,
+    packet: Vec<u8>,
+}
+
+/// What waits at a node to share a datagram.
+#[derive(Default)]
+struct Gathering {
+    packets: Vec<(u32, usize)>,
+    bytes: usize,
+    since_ns: u64,
+}
+
+impl Nodes {
+    pub(super) fn bind(
+        at: &[SocketAddrV4],
+        sessions: usize,
+        wire: Wire,
+        secret: Option<Secret>,
+    ) -> io::Result<Nodes> {
+        Ok(Nodes {
+            sockets: at.iter().map(|&at| socket(at)).collect::<io::Result<_>>()?,
+            arrivals: Arrivals::new(BATCH),
+            register: Register::new(wire, at.len(), sessions, secret),
+            streams: (0..).take(sessions).map(|k| Stream::new(k, Way::ToClient)).collect(),
+            gathering: at.iter().map(|_| Gathering::default()).collect(),
+            bundle: Bundle::new(BUNDLE_MAX),
+            packet: vec![0x5a; BUNDLE_MAX],
+        })
+    }
+
+    pub(super) fn sockets(&self) -> &[UdpSocket] {
+        &self.sockets
+    }
+
+    /// Sessions whose packets have not come to any node yet.
+    pub(super) fn unmet(&self) -> Vec<u32> {
+        let sessions = (0..).take(self.streams.len());
+        sessions.filter(|&session| self.register.met(session).is_none()).collect()
+    }
+
+    /// How many sessions each node has.
+    pub(super) fn shares(&self) -> Vec<usize> {
+        let mut shares = vec![0; self.sockets.len()];
+        for met in (0..).take(self.streams.len()).filter_map(|session| self.register.met(session)) {
+            shares[met.node] += 1;
+        }
+        shares
+    }
+
+    /// Takes what has come to a node, at most a batch. How many packets of sessions.
+    pub(super) fn receive(
+        &mut self,
+        node: usize,
+        window: u8,
+        tally: &mut Tally,
+    ) -> io::Result<u64> {
+        let began = Instant::now();
+        let Nodes { sockets, arrivals, register, .. } = self;
+        let socket = &sockets[node];
+        let mut packets = 0;
+        arrivals.receive(socket, |arrival| {
+            packets += register.take((node, socket), arrival, window, tally);
+        })?;
+        if packets > 0 {
+            tally.taken += packets;
+            tally.taking_ns += clock::nanoseconds(began.elapsed());
+        }
+        Ok(packets)
+    }
+
+    /// Sends the next packet of a session to its client, or keeps it for a moment to share a datagram. Whether it
+    /// could.
+    pub(super) fn send(&mut self, session: u32, length: usize, window: u8, now_ns: u64) -> bool {
+        let Some(Met { node, peer }) = self.register.met(session) else { return false };
+        let to = match peer {
+            Peer::Address(address) => Some(address),
+            Peer::Nothing => self.register.upstream(node),
+            Peer::Tag(_) => {
+                if self.gathering[node].bytes + length + trunk::ENTRY_OVERHEAD > BUNDLE_MAX {
+                    self.flush(node, window, now_ns);
+                }
+                let gathering = &mut self.gathering[node];
+                if gathering.packets.is_empty() {
+                    gathering.since_ns = now_ns;
+                    gathering.bytes = trunk::OVERHEAD;
+                }
+                gathering.packets.push((session, length));
+                gathering.bytes += length + trunk::ENTRY_OVERHEAD;
+                return true;
+            }
+        };
+        let Some(to) = to else { return false };
+        let packet = &mut self.packet[..length];
+        self.streams[session as usize].next(packet, window, now_ns);
+        self.sockets[node].send_to(packet, to).is_ok()
+    }
+
+    /// Sends the bundles that have gathered for long enough.
+    pub(super) fn flush_due(&mut self, window: u8, now_ns: u64) {
+        for node in 0..self.gathering.len() {
+            let gathering = &self.gathering[node];
+            if !gathering.packets.is_empty() && now_ns - gathering.since_ns >= GATHER_NS {
+                self.flush(node, window, now_ns);
+            }
+        }
+    }
+
+    /// Sends what has gathered; it counts as sent now, since what is measured is the relay.
+    pub(super) fn flush(&mut self, node: usize, window: u8, now_ns: u64) {
+        let Some(to) = self.register.upstream(node) else { return };
+        if self.gathering[node].packets.is_empty() {
+            return;
+        }
+        self.bundle.clear();
+        for (session, length) in self.gathering[node].packets.drain(..) {
+            let Some(Met { peer: Peer::Tag(tag), .. }) = self.register.met(session) else {
+                continue;
+            };
+            let packet = &mut self.packet[..length];
+            self.streams[session as usize].next(packet, window, now_ns);
+            let fitted = self.bundle.push(tag, packet);
+            debug_assert!(fitted, "it was counted before");
+        }
+        let _lost = self.sockets[node].send_to(self.bundle.as_bytes(), to);
+    }
+}

@@ -1,0 +1,200 @@
+//! One relay's clients and nodes.
+
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use evenkeel_media::trunk::message::Secret;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::books::Tally;
+use super::clients::Clients;
+use super::nodes::Nodes;
+use super::register::Wire;
+use crate::clock;
+
+/// Sinks that are looked at in one go.
+const EVENTS: usize = 64;
+/// The length of a packet that says hello.
+const HELLO: usize = 60;
+/// How long a hello may take before it is said again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Between two of them.
+const BETWEEN_HELLOS: Duration = Duration::from_micros(50);
+/// How long nodes that answer while something else is done sleep at most.
+const NAP_MS: u8 = 5;
+
+/// Who there is around a relay.
+pub struct Plan {
+    /// Sessions, each a client of its own.
+    pub sessions: usize,
+    /// Where clients send from; each has a port of its own.
+    pub clients_at: SocketAddrV4,
+    /// The nodes.
+    pub nodes_at: Vec<SocketAddrV4>,
+    /// How they tell sessions apart.
+    pub wire: Wire,
+    /// What a gateway signs with.
+    pub secret: Option<Secret>,
+}
+
+/// Clients and nodes around one relay.
+pub struct Rig {
+    pub(super) clients: Clients,
+    pub(super) nodes: Nodes,
+    epoll: Epoll,
+    events: Vec<EpollEvent>,
+    node_count: usize,
+    /// The number of the window that packets belong to.
+    pub(super) window: u8,
+    /// Packets that came, of any window.
+    pub(super) received: u64,
+    pub(super) tally: Tally,
+}
+
+impl Rig {
+    /// Takes all sockets.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn bind(plan: Plan) -> io::Result<Rig> {
+        let Plan { sessions, clients_at, nodes_at, wire, secret } = plan;
+        let nodes = Nodes::bind(&nodes_at, sessions, wire, secret)?;
+        let clients = Clients::bind(clients_at, sessions)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for (number, socket) in (0..).zip(nodes.sockets().iter().chain(clients.sockets())) {
+            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
+        }
+        Ok(Rig {
+            clients,
+            nodes,
+            epoll,
+            events: vec![EpollEvent::empty(); EVENTS],
+            node_count: nodes_at.len(),
+            window: 0,
+            received: 0,
+            tally: Tally::default(),
+        })
+    }
+
+    /// Where clients send from, by session.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn clients_at(&self) -> io::Result<Vec<SocketAddr>> {
+        self.clients.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
+    }
+
+    /// Where the nodes are.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn nodes_at(&self) -> io::Result<Vec<SocketAddr>> {
+        self.nodes.sockets().iter().map(std::net::UdpSocket::local_addr).collect()
+    }
+
+    /// Says where a session's client sends.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn connect(&self, session: u32, to: SocketAddr) -> io::Result<()> {
+        self.clients.connect(session, to)
+    }
+
+    /// Says which session of ours a gateway's session is: packets behind its tags may be of this one and no other.
+    pub fn know(&mut self, number: u64, session: u32) {
+        self.nodes.register.know(number, session);
+    }
+
+    /// Has something else done in the background while the nodes answer.
+    ///
+    /// # Errors
+    /// What the system says at a socket.
+    pub fn serving<T: Send>(&mut self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        std::thread::scope(|scope| {
+            let background = scope.spawn(work);
+            while !background.is_finished() {
+                self.look(EpollTimeout::from(NAP_MS))?;
+            }
+            background.join().map_or_else(|panic| std::panic::resume_unwind(panic), Ok)
+        })
+    }
+
+    /// Every client sends until a packet of each has come to a node, and each node has had some. How many sessions
+    /// each node has; those that were not heard of in time make it an error.
+    ///
+    /// # Errors
+    /// What the system says, or how many sessions do not reach any node.
+    pub fn greet(&mut self, within: Duration) -> io::Result<Vec<usize>> {
+        let until = Instant::now() + within;
+        loop {
+            let unmet = self.nodes.unmet();
+            if unmet.is_empty() {
+                return Ok(self.nodes.shares());
+            }
+            if Instant::now() > until {
+                let message = format!("packets of {} sessions reach no node", unmet.len());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            self.say_hello(unmet)?;
+            self.settle(AGAIN_AFTER)?;
+        }
+    }
+
+    /// Every client sends a packet.
+    pub(super) fn greet_all(&mut self) -> io::Result<()> {
+        self.say_hello((0..).take(self.clients.sockets().len()))
+    }
+
+    fn say_hello(&mut self, sessions: impl IntoIterator<Item = u32>) -> io::Result<()> {
+        for session in sessions {
+            self.clients.send(session, HELLO, self.window, clock::now_ns());
+            // No relay is asked to take a thousand strangers at once.
+            self.settle(BETWEEN_HELLOS)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at the sinks for so long.
+    ///
+    /// # Errors
+    /// What the system says at a socket.
+    pub fn settle(&mut self, long: Duration) -> io::Result<()> {
+        let until = Instant::now() + long;
+        loop {
+            self.look(EpollTimeout::ZERO)?;
+            if Instant::now() >= until {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes what has come to all sinks that have something, once. How many packets that were.
+    pub(super) fn look(&mut self, patience: EpollTimeout) -> io::Result<u64> {
+        let ready = match self.epoll.wait(&mut self.events, patience) {
+            Ok(ready) => ready,
+            Err(nix::errno::Errno::EINTR) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut packets = 0;
+        for place in 0..ready {
+            let number = self.events[place].data() as usize;
+            packets += match number.checked_sub(self.node_count) {
+                None => self.nodes.receive(number, self.window, &mut self.tally)?,
+                Some(client) => {
+                    self.clients.receive(client as u32, self.window, &mut self.tally)?
+                }
+            };
+        }
+        self.received += packets;
+        Ok(packets)
+    }
+
+    /// Lets the nodes answer what a gateway asks while others are measured.
+    ///
+    /// # Errors
+    /// What the system says at a socket.
+    pub fn idle(&mut self) -> io::Result<()> {
+        self.look(EpollTimeout::ZERO).map(drop)
+    }
+}

@@ -1,0 +1,118 @@
+//! How long packets are, as they were recorded: one length a line.
+
+use std::fmt;
+
+/// RTP header and mark: no packet of a load is shorter.
+const SHORTEST: u16 = 45;
+/// What a path of 1,500 bytes carries in a bundle.
+const LONGEST: u16 = 1_389;
+
+/// Lengths of packets in bytes, RTP header included, in the order they were recorded; never empty.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trace(Vec<u16>);
+
+/// A line that is no length.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Malformed {
+    /// Which, from 1; 0 where there is none at all.
+    pub line: usize,
+    /// What is in it.
+    pub found: String,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, found } = self;
+        write!(f, "line {line}: {found:?}, a length from {SHORTEST} to {LONGEST} is expected")
+    }
+}
+
+impl Trace {
+    /// Reads one length a line; lines that begin with `#` say what it is. A packet shorter than header and mark is
+    /// taken to be as long as these.
+    ///
+    /// # Errors
+    /// The first line that is no length, or too long for a datagram.
+    pub fn parse(text: &str) -> Result<Trace, Malformed> {
+        let mut lengths = Vec::new();
+        for (line, found) in (1..).zip(text.lines()) {
+            if found.starts_with('#') || found.trim().is_empty() {
+                continue;
+            }
+            match found.trim().parse::<u16>() {
+                Ok(length) if (1..=LONGEST).contains(&length) => lengths.push(length.max(SHORTEST)),
+                _ => return Err(Malformed { line, found: found.to_owned() }),
+            }
+        }
+        match lengths.is_empty() {
+            true => Err(Malformed { line: 0, found: String::new() }),
+            false => Ok(Trace(lengths)),
+        }
+    }
+
+    /// All of one length.
+    pub fn constant(length: u16) -> Trace {
+        Trace(vec![length.clamp(SHORTEST, LONGEST)])
+    }
+
+    /// Speech in Opus, variable bit rate around 32 kbit/s, 20 ms a packet.
+    ///
+    /// # Errors
+    /// None, as long as the recording is whole.
+    pub fn voice() -> Result<Trace, Malformed> {
+        Trace::parse(include_str!("voice.txt"))
+    }
+
+    /// A picture in H.264 at 800 kbit/s, in packets of at most 1,200 bytes (RFC 6184).
+    ///
+    /// # Errors
+    /// None, as long as the recording is whole.
+    pub fn video() -> Result<Trace, Malformed> {
+        Trace::parse(include_str!("video.txt"))
+    }
+
+    /// The length at this place; it begins again where it ends.
+    pub fn length(&self, place: usize) -> usize {
+        usize::from(self.0[place % self.0.len()])
+    }
+
+    /// Mean length in bytes.
+    pub fn mean(&self) -> f64 {
+        self.0.iter().map(|&length| f64::from(length)).sum::<f64>() / self.0.len() as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_read_in_order_and_begin_again() {
+        let trace = Trace::parse("# speech\n120\n\n77\n").unwrap();
+        assert_eq!([0, 1, 2, 3].map(|place| trace.length(place)), [120, 77, 120, 77]);
+    }
+
+    #[test]
+    fn what_is_no_length_is_told_with_its_line() {
+        for (text, line) in [("120\nx", 2), ("0", 1), ("1390", 1), ("-5", 1), ("# no more", 0)] {
+            assert_eq!(Trace::parse(text).unwrap_err().line, line, "{text}");
+        }
+        assert_eq!(Trace::parse("1389").unwrap().length(0), 1_389);
+    }
+
+    #[test]
+    fn no_packet_is_shorter_than_its_header_and_mark() {
+        assert_eq!(Trace::parse("9").unwrap().length(0), 45);
+    }
+
+    #[test]
+    fn recordings_vary_as_voice_and_picture_do() {
+        let (voice, video) = (Trace::voice().unwrap(), Trace::video().unwrap());
+        for trace in [&voice, &video] {
+            assert!(trace.0.len() > 1_000);
+            let kinds: std::collections::BTreeSet<_> = trace.0.iter().collect();
+            assert!(kinds.len() > 50, "a constant size is no recording");
+        }
+        assert!(voice.mean() < 200.0 && video.mean() > 600.0);
+    }
+}

@@ -1,0 +1,289 @@
+//! One window: so much is sent for so long, and what comes is counted.
+
+use std::io;
+use std::time::Duration;
+
+use nix::sys::epoll::EpollTimeout;
+
+use super::books::Tally;
+use super::register::Wire;
+use super::rig::Rig;
+use super::trace::Trace;
+use crate::clock;
+
+/// Packets sent in a row before the sinks are looked at.
+const ROW: usize = 16;
+/// Places between two sessions in the recording, so that they do not all say the same at once.
+const APART: usize = 37;
+/// How often others are let do what they have to.
+const OTHERS_EVERY_NS: u64 = 1_000_000;
+/// Nothing came for so long: nothing comes any more.
+const QUIET_NS: u64 = 30_000_000;
+/// How long what is on its way is waited for, at most.
+const DRAIN_NS: u64 = 5_000_000_000;
+/// Packets that nodes have on their way to clients at a time, where they send bundles as fast as they can: bundles are
+/// sent so much faster than they can be taken apart that all would be lost.
+const UNDER_WAY_MAX: u64 = 8_192;
+/// Nothing came for so long: what is on its way is lost.
+const LOST_AFTER_NS: u64 = 2_000_000;
+
+/// Who sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// Clients.
+    ToNode,
+    /// Nodes.
+    ToClient,
+    /// Both in turn.
+    Both,
+}
+
+/// How fast.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Pace {
+    /// Packets a second, in both directions together.
+    Rate(f64),
+    /// As fast as this core can.
+    Flat,
+    /// So many packets a second, each client's in a row of so many that the kernel takes in one call (UDP_SEGMENT): more
+    /// than this core could offer one by one. Nodes send as ever.
+    Bursts {
+        /// Packets a second.
+        rate: f64,
+        /// In one call.
+        packets: usize,
+    },
+}
+
+/// What is offered.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// Who sends.
+    pub direction: Direction,
+    /// How fast.
+    pub pace: Pace,
+    /// How long packets are.
+    pub trace: &'a Trace,
+    /// How long it goes on before it counts.
+    pub warm_up: Duration,
+    /// How long it counts.
+    pub length: Duration,
+}
+
+/// What is seen from outside at the edges of a window.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edge {
+    /// It begins to count.
+    Begin,
+    /// It counts no more; what is on its way still comes.
+    End,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// What was counted, by packets sent in the window.
+    pub tally: Tally,
+    /// Packets that came from its begin to its end.
+    pub received: u64,
+    /// How long it was, seconds.
+    pub seconds: f64,
+}
+
+/// Whose turn it is.
+struct Turns {
+    direction: Direction,
+    sessions: usize,
+    to_node: usize,
+    to_client: usize,
+    last_was_to_node: bool,
+}
+
+impl Rig {
+    /// Sends as offered and counts what comes. `others` is called every millisecond, `edge` as the window begins and
+    /// ends.
+    ///
+    /// # Errors
+    /// What the system says at a socket.
+    pub fn run(
+        &mut self,
+        offer: &Offer<'_>,
+        mut others: impl FnMut() -> io::Result<()>,
+        mut edge: impl FnMut(Edge),
+    ) -> io::Result<Window> {
+        if offer.direction == Direction::ToClient {
+            // A relay that forgets who is silent has heard them.
+            self.greet_all()?;
+        }
+        let mut turns = Turns::new(offer.direction, self.sessions());
+        self.send_for(offer, offer.warm_up, &mut turns, &mut others)?;
+        self.window = self.window.wrapping_add(1);
+        self.tally.clear();
+        let before = self.received;
+        edge(Edge::Begin);
+        let began = clock::now_ns();
+        self.send_for(offer, offer.length, &mut turns, &mut others)?;
+        let seconds = (clock::now_ns() - began) as f64 / 1e9;
+        edge(Edge::End);
+        let received = self.received - before;
+        self.drain(&mut others)?;
+        let tally = std::mem::take(&mut self.tally);
+        Ok(Window { tally, received, seconds })
+    }
+
+    fn send_for(
+        &mut self,
+        offer: &Offer<'_>,
+        long: Duration,
+        turns: &mut Turns,
+        others: &mut impl FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let began = clock::now_ns();
+        let end = began + clock::nanoseconds(long);
+        let interval = match offer.pace {
+            Pace::Rate(rate) | Pace::Bursts { rate, .. } => 1e9 / rate,
+            Pace::Flat => 0.0,
+        };
+        let (mut now, mut sent, mut others_at) = (began, 0_u64, began);
+        let is_held_back = offer.pace == Pace::Flat
+            && offer.direction != Direction::ToNode
+            && self.nodes.register.wire() == Wire::Bundled;
+        let mut leash = Leash { settled: self.received, before: 0, heard_ns: began };
+        while now < end {
+            for _ in 0..ROW {
+                let is_early = interval > 0.0 && (now - began) as f64 <= sent as f64 * interval;
+                if is_early || (is_held_back && leash.is_tight(sent, self.received)) {
+                    break;
+                }
+                sent += self.send_next(turns, offer, now);
+                now = clock::now_ns();
+            }
+            self.nodes.flush_due(self.window, now);
+            let came = self.look(EpollTimeout::ZERO)?;
+            leash.look((came, self.received), sent, now);
+            now = clock::now_ns();
+            if now >= others_at {
+                others()?;
+                others_at = now + OTHERS_EVERY_NS;
+            }
+        }
+        for node in 0..self.nodes.sockets().len() {
+            self.nodes.flush(node, self.window, now);
+        }
+        Ok(())
+    }
+
+    /// Sends what is next; how many packets that were.
+    fn send_next(&mut self, turns: &mut Turns, offer: &Offer<'_>, now_ns: u64) -> u64 {
+        let to_node = turns.is_to_node();
+        let cursor = if to_node { &mut turns.to_node } else { &mut turns.to_client };
+        let (session, round) = (*cursor % turns.sessions, *cursor / turns.sessions);
+        *cursor += 1;
+        let length = offer.trace.length(session * APART + round);
+        let (window, session) = (self.window, session as u32);
+        let packets = match (to_node, offer.pace) {
+            (true, Pace::Bursts { packets, .. }) => packets,
+            _ => 1,
+        };
+        let was_sent = match to_node {
+            true if packets > 1 => {
+                self.clients.send_burst(session, length, packets, window, now_ns)
+            }
+            true => self.clients.send(session, length, window, now_ns),
+            false => self.nodes.send(session, length, window, now_ns),
+        };
+        if was_sent {
+            self.tally.sent += packets as u64;
+        }
+        packets as u64
+    }
+
+    fn drain(&mut self, others: &mut impl FnMut() -> io::Result<()>) -> io::Result<()> {
+        let began = clock::now_ns();
+        let (mut now, mut heard, mut others_at) = (began, began, began);
+        while now - heard < QUIET_NS && now - began < DRAIN_NS {
+            if self.look(EpollTimeout::ZERO)? > 0 {
+                heard = now;
+            }
+            now = clock::now_ns();
+            if now >= others_at {
+                others()?;
+                others_at = now + OTHERS_EVERY_NS;
+            }
+        }
+        Ok(())
+    }
+
+    fn sessions(&self) -> usize {
+        self.clients.sockets().len()
+    }
+}
+
+/// How far a sender may be ahead of the sinks.
+struct Leash {
+    /// Packets that had come, and been sent, when none was under way.
+    settled: u64,
+    before: u64,
+    heard_ns: u64,
+}
+
+impl Leash {
+    fn is_tight(&self, sent: u64, received: u64) -> bool {
+        sent - self.before > received - self.settled + UNDER_WAY_MAX
+    }
+
+    /// So many came just now. Where none has for a while, what was under way is lost.
+    fn look(&mut self, (came, received): (u64, u64), sent: u64, now_ns: u64) {
+        if came > 0 {
+            self.heard_ns = now_ns;
+        } else if now_ns.saturating_sub(self.heard_ns) > LOST_AFTER_NS {
+            *self = Leash { settled: received, before: sent, heard_ns: now_ns };
+        }
+    }
+}
+
+impl Turns {
+    fn new(direction: Direction, sessions: usize) -> Turns {
+        Turns { direction, sessions, to_node: 0, to_client: 0, last_was_to_node: false }
+    }
+
+    fn is_to_node(&mut self) -> bool {
+        match self.direction {
+            Direction::ToNode => true,
+            Direction::ToClient => false,
+            Direction::Both => {
+                self.last_was_to_node = !self.last_was_to_node;
+                self.last_was_to_node
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leash_gives_way_by_what_comes_and_by_what_is_lost() {
+        let mut leash = Leash { settled: 100, before: 0, heard_ns: 0 };
+        assert!(!leash.is_tight(UNDER_WAY_MAX, 100));
+        assert!(leash.is_tight(UNDER_WAY_MAX + 1, 100));
+        assert!(!leash.is_tight(UNDER_WAY_MAX + 1, 101));
+        leash.look((0, 101), UNDER_WAY_MAX + 2, LOST_AFTER_NS);
+        assert!(leash.is_tight(UNDER_WAY_MAX + 2, 101), "it may still come");
+        leash.look((0, 101), UNDER_WAY_MAX + 2, LOST_AFTER_NS + 1);
+        assert!(!leash.is_tight(2 * UNDER_WAY_MAX + 2, 101));
+        assert!(leash.is_tight(2 * UNDER_WAY_MAX + 3, 101));
+    }
+
+    #[test]
+    fn both_directions_take_turns_and_one_is_always_the_same() {
+        let of = |direction| {
+            let mut turns = Turns::new(direction, 1);
+            [(); 4].map(|()| turns.is_to_node())
+        };
+        assert_eq!(of(Direction::Both), [true, false, true, false]);
+        assert_eq!(of(Direction::ToNode), [true; 4]);
+        assert_eq!(of(Direction::ToClient), [false; 4]);
+    }
+}

@@ -1,0 +1,247 @@
+//! A relay without any feature: what the kernel costs a plain loop (the floor), and how little it can cost (the limit).
+//!
+//! Made of the same calls as the gateway's workers, so that a comparison compares the rest.
+
+mod hasher;
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_media::{demux, rtp};
+use evenkeel_server::mmsg::{BATCH, Family, Inbox, Outbox};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{setsockopt, sockopt};
+use serde::{Deserialize, Serialize};
+
+use crate::namespace::RELAY;
+use hasher::Fast;
+
+/// How long the limit lets packets gather while they keep coming.
+const GATHER: Duration = Duration::from_micros(200);
+/// How exactly it wakes, nanoseconds.
+const TIMER_SLACK: u64 = 1_000;
+/// Bytes of a bundle.
+const BUNDLE_MAX: usize = 1_400;
+/// What the gateway asks the kernel to hold.
+const SOCKET_BUFFER: usize = 4 << 20;
+/// The listener among what epoll watches; below it are upstream sockets.
+const LISTENER: u64 = u64::MAX;
+
+/// Which bare relay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Manner {
+    /// Waits, reads until nothing is left, sends.
+    Floor,
+    /// Gathers for 200 µs while packets keep coming, and bundles on trunk legs.
+    Limit,
+}
+
+/// What it is told on standard input.
+#[derive(Serialize, Deserialize, Debug)]
+pub(crate) struct Orders {
+    /// Whether each session has a socket towards its node; else each node has one.
+    pub(crate) socket_per_session: bool,
+    /// Clients by session.
+    pub(crate) clients: Vec<SocketAddr>,
+    /// Session `n` is at node `n` modulo their number.
+    pub(crate) nodes: Vec<SocketAddr>,
+}
+
+/// A socket towards nodes, and what waits for it.
+struct Upstream {
+    socket: UdpSocket,
+    outbox: Outbox,
+    bundle: Bundle,
+    waits: bool,
+}
+
+struct Relay {
+    bundles: bool,
+    socket_per_session: bool,
+    listener: UdpSocket,
+    to_clients: Outbox,
+    upstreams: Vec<Upstream>,
+    clients: Vec<SocketAddr>,
+    by_address: HashMap<SocketAddr, u32, Fast>,
+    by_tag: HashMap<u64, u32, Fast>,
+    by_ssrc: HashMap<u32, u32, Fast>,
+    dirty: Vec<usize>,
+}
+
+/// Relays until it is killed; says where it listens as a line of JSON.
+///
+/// # Errors
+/// What the system says, or what of its orders it does not understand.
+pub(crate) fn run(manner: Manner) -> Result<(), String> {
+    let orders: Orders = serde_json::from_reader(io::stdin().lock())
+        .map_err(|error| format!("orders on standard input: {error}"))?;
+    Relay::new(manner, &orders).and_then(|relay| relay.run(manner)).map_err(|e| e.to_string())
+}
+
+impl Relay {
+    fn new(manner: Manner, orders: &Orders) -> io::Result<Relay> {
+        let local = SocketAddr::from((RELAY, 0));
+        let nodes = orders.nodes.iter();
+        let reached: Vec<&SocketAddr> = match orders.socket_per_session {
+            true => nodes.cycle().take(orders.clients.len()).collect(),
+            false => nodes.collect(),
+        };
+        let upstream = |to: &SocketAddr| -> io::Result<Upstream> {
+            let socket = UdpSocket::bind(local)?;
+            socket.connect(to)?;
+            Ok(Upstream {
+                socket: prepared(socket)?,
+                outbox: Outbox::new(Family::V4),
+                bundle: Bundle::new(BUNDLE_MAX),
+                waits: false,
+            })
+        };
+        let sessions = || (0..).take(orders.clients.len());
+        Ok(Relay {
+            bundles: manner == Manner::Limit && !orders.socket_per_session,
+            socket_per_session: orders.socket_per_session,
+            listener: prepared(UdpSocket::bind(local)?)?,
+            to_clients: Outbox::new(Family::V4),
+            upstreams: reached.into_iter().map(upstream).collect::<io::Result<_>>()?,
+            clients: orders.clients.clone(),
+            by_address: orders.clients.iter().copied().zip(0..).collect(),
+            by_tag: sessions().map(|session: u32| (session.into(), session)).collect(),
+            by_ssrc: HashMap::default(),
+            dirty: Vec::new(),
+        })
+    }
+
+    fn run(mut self, manner: Manner) -> io::Result<()> {
+        if manner == Manner::Limit {
+            nix::sys::prctl::set_timerslack(TIMER_SLACK)?;
+        }
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&self.listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        for (number, upstream) in (0..).zip(&self.upstreams) {
+            epoll.add(&upstream.socket, EpollEvent::new(EpollFlags::EPOLLIN, number))?;
+        }
+        println!("{}", serde_json::json!({"listening": self.listener.local_addr()?}));
+        io::stdout().flush()?;
+        let mut events = [EpollEvent::empty(); BATCH];
+        let mut inbox = Inbox::new();
+        let mut keep_coming = false;
+        loop {
+            let patience = if keep_coming { EpollTimeout::ZERO } else { EpollTimeout::NONE };
+            let ready = match epoll.wait(&mut events, patience) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                ready => ready?,
+            };
+            for event in &events[..ready] {
+                match event.data() {
+                    LISTENER => self.read_clients(&mut inbox),
+                    upstream => self.read_nodes(upstream as usize, &mut inbox),
+                }
+            }
+            self.flush();
+            keep_coming = manner == Manner::Limit && ready > 0;
+            // More sockets than a batch of events have something: they do not wait for others to gather.
+            if keep_coming && ready < BATCH {
+                std::thread::sleep(GATHER);
+            }
+        }
+    }
+
+    fn read_clients(&mut self, inbox: &mut Inbox) {
+        while let Ok(count) = inbox.receive(self.listener.as_fd()) {
+            for place in 0..count {
+                let Some((packet, source)) = inbox.datagram(place) else { continue };
+                let Some(&session) = self.by_address.get(&source) else { continue };
+                let way = match self.socket_per_session {
+                    true => session as usize,
+                    false => session as usize % self.upstreams.len(),
+                };
+                let upstream = &mut self.upstreams[way];
+                if !upstream.waits {
+                    upstream.waits = true;
+                    self.dirty.push(way);
+                }
+                match self.bundles {
+                    true => upstream.bundle(Tag(session.into()), packet),
+                    false => {
+                        upstream.outbox.push(None, 0, packet);
+                    }
+                }
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
+    fn read_nodes(&mut self, way: usize, inbox: &mut Inbox) {
+        let Relay { upstreams, to_clients, clients, by_tag, by_ssrc, .. } = self;
+        while let Ok(count) = inbox.receive(upstreams[way].socket.as_fd()) {
+            for place in 0..count {
+                let Some((datagram, _)) = inbox.datagram(place) else { continue };
+                if self.socket_per_session {
+                    to_clients.push(Some(clients[way]), 0, datagram);
+                } else if datagram.first() == Some(&demux::BUNDLE) {
+                    for (tag, packet) in trunk::entries(datagram).flatten() {
+                        let Some(&session) = by_tag.get(&tag.0) else { continue };
+                        to_clients.push(Some(clients[session as usize]), 0, packet);
+                    }
+                } else if let Ok(header) = rtp::Header::parse(datagram) {
+                    // A stream is whose its first packet says it is.
+                    let session = *by_ssrc.entry(header.ssrc).or_insert_with(|| named(datagram));
+                    let Some(client) = clients.get(session as usize) else { continue };
+                    to_clients.push(Some(*client), 0, datagram);
+                }
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for way in self.dirty.drain(..) {
+            let upstream = &mut self.upstreams[way];
+            upstream.waits = false;
+            upstream.close_bundle();
+            upstream.outbox.flush(upstream.socket.as_fd());
+        }
+        self.to_clients.flush(self.listener.as_fd());
+    }
+}
+
+impl Upstream {
+    fn bundle(&mut self, tag: Tag, packet: &[u8]) {
+        if !self.bundle.push(tag, packet) {
+            self.close_bundle();
+            // Nothing that a load sends is longer.
+            let _fits = self.bundle.push(tag, packet);
+        }
+    }
+
+    fn close_bundle(&mut self) {
+        if !self.bundle.is_empty() {
+            self.outbox.push(None, 0, self.bundle.as_bytes());
+            self.bundle.clear();
+        }
+    }
+}
+
+/// The session that a load's packet is marked with; none there is if it is not marked.
+fn named(packet: &[u8]) -> u32 {
+    let payload = packet.get(rtp::HEADER_LEN..).unwrap_or_default();
+    let session = evenkeel_lab::Mark::read(payload).map(|mark| mark.session);
+    session.and_then(|session| u32::try_from(session).ok()).unwrap_or(u32::MAX)
+}
+
+fn prepared(socket: UdpSocket) -> io::Result<UdpSocket> {
+    socket.set_nonblocking(true)?;
+    // The kernel takes as much as it may.
+    let _capped = setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER);
+    let _capped = setsockopt(&socket, sockopt::SndBuf, &SOCKET_BUFFER);
+    Ok(socket)
+}

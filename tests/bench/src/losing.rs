@@ -1,0 +1,95 @@
+//! Loss against offered rate: where the best peer begins to lose, and what the gateway loses there.
+
+use std::time::Duration;
+
+use evenkeel_lab::load::{Direction, Offer, Pace, Trace};
+
+use crate::relay::{self, Kind, Places, Running, Stage};
+use crate::report::{Limit, LossAt};
+use crate::rounds;
+use crate::row::{Leg, Row};
+use crate::table;
+
+const WARM_UP: Duration = Duration::from_millis(250);
+const WINDOW: Duration = Duration::from_millis(500);
+const FIRST_RATE: f64 = 50_000.0;
+const STEP: f64 = 1.15;
+/// A relay that loses less is taken to lose nothing: a machine that is shared loses that by itself.
+const LOSES_FROM: f64 = 0.000_5;
+/// One core offers no more by single sends if it falls that far behind.
+const FALLS_BEHIND: f64 = 0.97;
+/// Windows at a rate; a relay loses there if it does in all of them.
+const WINDOWS: usize = 2;
+/// Windows at the rate that counts.
+const ROUNDS: usize = 3;
+
+/// Raises the rate until every peer loses, and measures ours where the last one begins to. `None` where there is no
+/// peer.
+///
+/// # Errors
+/// What could not be measured, in a sentence.
+pub(crate) fn measure(relays: &[Kind], places: &Places) -> Result<Option<Limit>, String> {
+    let Row { leg, destinations, sessions, .. } = Row::base(Leg::Port);
+    let stage = Stage { leg, destinations, sessions };
+    let trace = Trace::voice().map_err(|error| error.to_string())?;
+    let mut running = Vec::new();
+    for &kind in relays.iter().filter(|kind| kind.is_peer()) {
+        match relay::start(kind, stage, places) {
+            Ok(peer) => running.push(peer),
+            Err(why) => println!("skipped {}: {why}", kind.name()),
+        }
+    }
+    if running.is_empty() {
+        return Ok(None);
+    }
+    running.push(relay::start(Kind::Ours, stage, places)?);
+    let ours = running.len() - 1;
+    let mut curve = Vec::new();
+    let mut standing: Vec<usize> = (0..ours).collect();
+    let mut last = (ours, FIRST_RATE);
+    let mut rate = FIRST_RATE;
+    while !standing.is_empty() {
+        let mut still = Vec::new();
+        for at in standing {
+            let (loss, offered) = loss(&mut running, at, rate, &trace, WINDOWS)?;
+            let relay = running[at].kind.name().to_owned();
+            curve.push(LossAt { relay, rate: offered, loss });
+            last = (at, offered);
+            // What one core cannot offer, none is known to lose at.
+            if loss < LOSES_FROM && offered > FALLS_BEHIND * rate {
+                still.push(at);
+            }
+        }
+        standing = still;
+        rate *= STEP;
+    }
+    let (peer, rate) = (running[last.0].kind.name().to_owned(), last.1);
+    let (own, offered) = loss(&mut running, ours, rate, &trace, ROUNDS)?;
+    curve.push(LossAt { relay: Kind::Ours.name().to_owned(), rate: offered, loss: own });
+    let limit = Limit { peer, rate, ours: own, curve };
+    table::limit(&limit);
+    Ok(Some(limit))
+}
+
+/// The least loss of some windows at a rate, and what was really offered.
+fn loss(
+    running: &mut [Running],
+    at: usize,
+    rate: f64,
+    trace: &Trace,
+    windows: usize,
+) -> Result<(f64, f64), String> {
+    let offer = Offer {
+        direction: Direction::ToNode,
+        pace: Pace::Rate(rate),
+        trace,
+        warm_up: WARM_UP,
+        length: WINDOW,
+    };
+    let mut samples = Vec::new();
+    for _ in 0..windows {
+        samples.push(rounds::window(running, at, &offer)?);
+    }
+    let least = samples.iter().map(|sample| sample.loss).fold(f64::MAX, f64::min);
+    Ok((least, rounds::median(samples.iter().map(|sample| sample.offered))))
+}

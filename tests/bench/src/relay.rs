@@ -1,0 +1,161 @@
+//! What can be measured, and how each is started with sessions around it.
+
+mod bare;
+mod envoy;
+mod nginx;
+mod ours;
+mod quilkin;
+mod rtpengine;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evenkeel_lab::load::Rig;
+
+use crate::process::Process;
+use crate::row::Leg;
+
+/// Every session has sent a packet through by then.
+const GREETED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What forwards.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Kind {
+    Ours,
+    Floor,
+    Limit,
+    Nginx,
+    Envoy,
+    Rtpengine,
+    Quilkin,
+}
+
+impl Kind {
+    /// In the order in which they are measured and shown.
+    pub(crate) const ALL: [Kind; 7] = [
+        Kind::Ours,
+        Kind::Floor,
+        Kind::Limit,
+        Kind::Nginx,
+        Kind::Envoy,
+        Kind::Rtpengine,
+        Kind::Quilkin,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Ours => "ours",
+            Kind::Floor => "floor",
+            Kind::Limit => "limit",
+            Kind::Nginx => "nginx",
+            Kind::Envoy => "envoy",
+            Kind::Rtpengine => "rtpengine",
+            Kind::Quilkin => "quilkin",
+        }
+    }
+
+    /// Somebody else's.
+    pub(crate) fn is_peer(self) -> bool {
+        !matches!(self, Kind::Ours | Kind::Floor | Kind::Limit)
+    }
+
+    /// Whether it is measured where there are few minutes.
+    pub(crate) fn is_quick(self) -> bool {
+        !self.is_peer() || self == Kind::Nginx
+    }
+
+    /// Why it cannot be measured here, if it cannot.
+    pub(crate) fn missing(self, places: &Places) -> Option<String> {
+        match self {
+            Kind::Ours | Kind::Floor | Kind::Limit => None,
+            Kind::Nginx => nginx::missing(),
+            Kind::Envoy => envoy::missing(places),
+            Kind::Rtpengine => rtpengine::missing(),
+            Kind::Quilkin => quilkin::missing(places),
+        }
+    }
+}
+
+/// Around what: everything that a relay is set up for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Stage {
+    pub(crate) leg: Leg,
+    pub(crate) destinations: usize,
+    pub(crate) sessions: usize,
+}
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// The gateway's program.
+    pub(crate) evenkeel: PathBuf,
+    /// A folder that is ours, for configurations and logs.
+    pub(crate) folder: PathBuf,
+    /// Where peers are that no package has.
+    pub(crate) peers: PathBuf,
+}
+
+/// A relay that forwards, and the load around it.
+pub(crate) struct Running {
+    pub(crate) kind: Kind,
+    pub(crate) process: Process,
+    pub(crate) rig: Rig,
+    /// Where its API is, if it has one.
+    pub(crate) api: Option<PathBuf>,
+}
+
+/// Starts a relay for this stage; every session has sent a packet through when this returns.
+///
+/// # Errors
+/// What went wrong, in a sentence.
+pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running, String> {
+    let mut running = match kind {
+        Kind::Ours => ours::start(stage, places),
+        Kind::Floor => bare::start(crate::bare::Manner::Floor, stage, places),
+        Kind::Limit => bare::start(crate::bare::Manner::Limit, stage, places),
+        Kind::Nginx => nginx::start(stage, places),
+        Kind::Envoy => envoy::start(stage, places),
+        Kind::Rtpengine => rtpengine::start(stage, places),
+        Kind::Quilkin => quilkin::start(stage, places),
+    }?;
+    let name = kind.name();
+    let shares = running
+        .rig
+        .greet(GREETED_WITHIN)
+        .map_err(|error| running.process.failed(&format!("({name}): {error}")))?;
+    if stage.sessions >= 10 * stage.destinations && shares.contains(&0) {
+        return Err(format!("{name} leaves nodes without sessions: {shares:?}"));
+    }
+    Ok(running)
+}
+
+/// The rig of a stage.
+fn rig(
+    stage: Stage,
+    wire: evenkeel_lab::load::Wire,
+    secret: Option<evenkeel_media::trunk::message::Secret>,
+) -> Result<Rig, String> {
+    use crate::namespace::{CLIENTS, NODES};
+    let at = |ip: [u8; 4]| std::net::SocketAddrV4::new(ip.into(), 0);
+    Rig::bind(evenkeel_lab::load::Plan {
+        sessions: stage.sessions,
+        clients_at: at(CLIENTS),
+        nodes_at: vec![at(NODES); stage.destinations],
+        wire,
+        secret,
+    })
+    .map_err(|error| format!("cannot have {} clients: {error}", stage.sessions))
+}
+
+/// A file of the bench's folder.
+fn write(folder: &Path, name: &str, text: &str) -> Result<PathBuf, String> {
+    let path = folder.join(name);
+    std::fs::write(&path, text)
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(path)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
+fn system(error: std::io::Error) -> String {
+    error.to_string()
+}

@@ -1,0 +1,159 @@
+//! The gateway: as it ships, sessions opened through its HTTP API.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use evenkeel_lab::admin::{
+    Admin, Identity, Ingress, Kind as MediaKind, Media, Offer, Opened, PayloadType, Place,
+};
+use evenkeel_lab::load::{Rig, Wire};
+use evenkeel_media::trunk::message::Secret;
+
+use super::{Kind, Places, Running, Stage, rig, system, write};
+use crate::process::Process;
+use crate::row::Leg;
+
+/// What both ends know.
+const SECRET: &str = "what the bench's nodes and gateway know";
+/// What sessions of a load declare.
+const PAYLOAD_TYPE: u8 = 111;
+/// Connections by which sessions are opened.
+const CONNECTIONS: usize = 8;
+
+/// What ships as `call`, but for three things: nodes cost the same, so that rooms spread over all of them and stay; and
+/// clients that only listen are not hung up.
+const CALL: &str = r#"
+[scenario.call]
+mode = "hot"
+spares = 2
+bitrate = { floor = "24 kbit/s", ceiling = "2 Mbit/s" }
+close_after = "1h"
+
+[resolve]
+plugin = "scenario-call"
+settings = { floor = 24, ceiling = 2000, priority = 20, close_after = "1h" }
+on_fault = "builtin"
+
+[admission]
+plugin = "admit-capacity"
+settings = { cap_above = 0.8, cap = 300, full_above = 0.95, redirect_below = 0.7, retry_after = "5s" }
+on_fault = "admit-capped"
+
+[routing]
+plugin = "route-nearest"
+settings = { delay_weight = 0.0, loss_weight = 0.0, load_weight = 0.0, zone_cost = 0.0, wary_cost = 0.0, spares = 2, min_stay = "1h" }
+on_fault = "native"
+
+[degradation]
+plugin = "degrade-ladder"
+settings = { steps = ["cap", "voice-only"], down_at_loss = 0.03, down_after = "600ms", hysteresis = 0.5, up_after = "5s", cap_factor = 0.5 }
+on_fault = "hold"
+"#;
+
+pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
+    let (wire, secret) = match stage.leg {
+        Leg::Port => (Wire::Port, None),
+        Leg::Trunk => {
+            (Wire::Bundled, Some(Secret::new(SECRET.as_bytes()).map_err(|e| e.to_string())?))
+        }
+    };
+    let mut rig = rig(stage, wire, secret)?;
+    let policies = places.folder.join("policies");
+    std::fs::create_dir_all(&policies).map_err(system)?;
+    write(&policies, "call.toml", CALL)?;
+    write(&places.folder, "secret", SECRET)?;
+    let text = configuration(stage.leg, &rig.nodes_at().map_err(system)?)?;
+    let config = write(&places.folder, "evenkeel.toml", &text)?;
+    let words = ["run", "--config", &config.display().to_string(), "--json"].map(str::to_owned);
+    let mut process = Process::start("ours", &places.evenkeel, &words, b"", &places.folder)?;
+    let listening = rig.serving(|| process.line()).map_err(system)??;
+    let api = listening["socket"].as_str().map(PathBuf::from);
+    let api = api.ok_or_else(|| process.failed(&format!("said {listening}")))?;
+    open_all(&mut rig, &api).map_err(|why| process.failed(&why))?;
+    Ok(Running { kind: Kind::Ours, process, rig, api: Some(api) })
+}
+
+fn configuration(leg: Leg, nodes: &[SocketAddr]) -> Result<String, String> {
+    let mut text = String::from(
+        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
+         [[listen]]\nudp = \"10.77.0.1:0\"\nidentity = [\"declared\"]\n\n\
+         [admin]\nsocket = \"admin.sock\"\n\n\
+         [limits]\nworkers = 1\nsessions = 200000\n",
+    );
+    let driver = match leg {
+        Leg::Port => "driver = \"plain\"\nprobe = \"echo\"",
+        Leg::Trunk => "driver = \"agent\"\nsecret_file = \"secret\"",
+    };
+    for (number, address) in nodes.iter().enumerate() {
+        // Two zones, as a region has.
+        let zone = ["a", "b"][number % 2];
+        write!(
+            text,
+            "\n[[node]]\nname = \"east-{zone}{number}\"\naddress = \"{address}\"\nregion = \"east\"\n\
+             zone = \"{zone}\"\n{driver}\ncapacity = \"1000 Gbit/s\"\n"
+        )
+        .map_err(|error| error.to_string())?;
+    }
+    Ok(text)
+}
+
+/// Opens every session, a room each, and has its client send where the answer says.
+fn open_all(rig: &mut Rig, api: &std::path::Path) -> Result<(), String> {
+    let clients = rig.clients_at().map_err(system)?;
+    let opened = rig.serving(|| open(&clients, api)).map_err(system)??;
+    for (session, opened) in opened {
+        let address = opened.udp.as_ref().and_then(|udp| udp.addresses.first());
+        let (Some(address), Some(number)) = (address, opened.number()) else {
+            return Err(format!("answered without an address or a number: {opened:?}"));
+        };
+        rig.know(number, session);
+        rig.connect(session, *address).map_err(system)?;
+    }
+    Ok(())
+}
+
+fn open(clients: &[SocketAddr], api: &std::path::Path) -> Result<Vec<(u32, Opened)>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(system)?.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for first in 0..CONNECTIONS.min(clients.len()) {
+            let mut admin = Admin::new(Place::Unix(api.to_owned()));
+            let own = clients.iter().copied().zip(0_u32..).skip(first).step_by(CONNECTIONS);
+            let own: Vec<(SocketAddr, u32)> = own.collect();
+            tasks.spawn(async move {
+                let mut opened = Vec::with_capacity(own.len());
+                for (address, session) in own {
+                    let answer = admin.open(&offer(session, address)).await;
+                    opened.push((session, answer.map_err(|error| error.to_string())?));
+                }
+                Ok::<_, String>(opened)
+            });
+        }
+        let mut all = Vec::with_capacity(clients.len());
+        while let Some(opened) = tasks.join_next().await {
+            all.extend(opened.map_err(|error| error.to_string())??);
+        }
+        Ok(all)
+    })
+}
+
+fn offer(session: u32, address: SocketAddr) -> Offer {
+    let opus =
+        PayloadType { payload_type: PAYLOAD_TYPE, codec: "opus".to_owned(), clock_rate: 48_000 };
+    Offer {
+        scenario: "call".to_owned(),
+        room: format!("room-{session}"),
+        labels: BTreeMap::new(),
+        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+        media: vec![Media {
+            kind: MediaKind::Audio,
+            payload_types: vec![opus],
+            feedback: Vec::new(),
+            bitrate: None,
+        }],
+        rtcp: None,
+        nodes: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,84 @@
+//! What is shown while it is measured.
+
+use crate::report::{Figures, Limit, OverloadLeg, RowReport};
+use crate::row::{Leg, Row};
+
+/// One row: a line for each relay.
+pub(crate) fn row(row: &Row, report: &RowReport) {
+    println!("{}", row.title());
+    for kind in crate::relay::Kind::ALL {
+        if let Some(figures) = report.each.get(kind.name()) {
+            println!("{}", line(kind.name(), figures));
+        }
+    }
+}
+
+/// The heads of the columns.
+pub(crate) fn head() {
+    println!(
+        "{:>12} {:>9} {:>7} {:>9} {:>9} {:>5} {:>9} {:>8} {:>8} {:>9} {:>10}",
+        "",
+        "ns/packet",
+        "spread",
+        "packets/s",
+        "offered",
+        "busy",
+        "loss",
+        "p50 µs",
+        "p99 µs",
+        "p99.9 µs",
+        "other end"
+    );
+}
+
+/// What an overload does.
+pub(crate) fn overload(leg: Leg, report: &OverloadLeg) {
+    let leg = match leg {
+        Leg::Port => "port",
+        Leg::Trunk => "trunk",
+    };
+    let OverloadLeg { peak, at_3x, offered, api_ms, condemned, rss_mib, .. } = report;
+    let api = api_ms.map_or_else(|| "never".to_owned(), |ms| format!("within {ms:.0} ms"));
+    println!(
+        "overload {leg}: {peak:.0} packets/s at most, {at_3x:.0} of {offered:.0} ({:.0} %); the API answers {api}, \
+         {condemned} nodes condemned, {rss_mib:.0} MiB",
+        report.kept() * 100.0
+    );
+}
+
+/// Where peers begin to lose.
+pub(crate) fn limit(limit: &Limit) {
+    for at in &limit.curve {
+        println!("{:>12} {:>9.0}/s {:>8.3}% lost", at.relay, at.rate, at.loss * 100.0);
+    }
+    println!(
+        "the last peer to lose is {} at {:.0}/s; ours loses {:.3} % there",
+        limit.peer,
+        limit.rate,
+        limit.ours * 100.0
+    );
+}
+
+fn line(name: &str, figures: &Figures) -> String {
+    let micros = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.0}"));
+    let mut line = format!(
+        "{name:>12} {:>9.0} {:>6.0}% {:>9.0} {:>9.0} {:>5.2} {:>8.3}% {:>8} {:>8} {:>9} {:>10}",
+        figures.cpu_ns,
+        figures.spread * 100.0,
+        figures.pps,
+        figures.offered,
+        figures.relay_busy,
+        figures.loss * 100.0,
+        micros(figures.delay_us.p50),
+        micros(figures.delay_us.p99),
+        micros(figures.delay_us.p999),
+        micros(figures.other_end_ns),
+    );
+    if figures.moved > 0 {
+        line += &format!("  {} packets by another node than before", figures.moved);
+    }
+    if figures.misdelivered > 0 {
+        line += &format!("  {} MISDELIVERED", figures.misdelivered);
+    }
+    line
+}

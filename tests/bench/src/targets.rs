@@ -1,0 +1,177 @@
+//! The targets, and whether what was measured meets them. A figure that was not measured is not judged.
+
+use crate::report::{Report, RowReport};
+use crate::row::{Direction, Leg, Load, Path};
+
+/// One judgement.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Judged {
+    what: String,
+    /// The worst figure that was measured for it.
+    found: f64,
+    /// What it must not pass.
+    target: Target,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Target {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Judged {
+    fn is_met(&self) -> bool {
+        match self.target {
+            Target::AtMost(most) => self.found <= most,
+            Target::AtLeast(least) => self.found >= least,
+        }
+    }
+}
+
+/// Says of each target whether it is met.
+pub(crate) fn print(report: &Report) {
+    let judged = judge(report);
+    if judged.is_empty() {
+        return;
+    }
+    println!("targets");
+    for one in judged {
+        let (word, bound) = match one.target {
+            Target::AtMost(most) => ("at most", most),
+            Target::AtLeast(least) => ("at least", least),
+        };
+        let mark = if one.is_met() { "met   " } else { "MISSED" };
+        println!("  {mark} {:<72} {:>10} ({word} {})", one.what, figure(one.found), figure(bound));
+    }
+}
+
+/// With as many digits as tell it apart.
+fn figure(value: f64) -> String {
+    if value != 0.0 && value.abs() < 100.0 { format!("{value:.3}") } else { format!("{value:.0}") }
+}
+
+fn judge(report: &Report) -> Vec<Judged> {
+    let mut judged = rows(&report.rows);
+    let mut add = |what: &str, found: Option<f64>, target| {
+        let what = what.to_owned();
+        judged.extend(found.map(|found| Judged { what, found, target }));
+    };
+    use Target::{AtLeast, AtMost};
+    let memory = report.memory.as_ref();
+    add("loss where the best peer begins to lose", report.loss_at_best_peer_limit, AtMost(0.0));
+    let kept = report.overload.as_ref().map(|overload| overload.at_3x / overload.peak);
+    add("goodput at three times the capacity, of the peak", kept, AtLeast(0.9));
+    add("own code per packet, ns", report.forward_ns, AtMost(150.0));
+    add("allocations per packet", report.forward_allocations, AtMost(0.0));
+    add("memory per idle session, bytes", memory.map(|m| m.per_session_bytes), AtMost(1_536.0));
+    add("memory of 100,000 sessions, MiB", memory.map(|m| m.rss_100k_mib), AtMost(256.0));
+    add("sessions set up by the core a second", report.setup_per_s.core, AtLeast(20_000.0));
+    add("sessions set up through the API a second", report.setup_per_s.http, AtLeast(3_000.0));
+    add(
+        "flip of the board to the first packet on the second hop, µs",
+        report.flip_us,
+        AtMost(1_000.0),
+    );
+    add("start of the process to the first packet forwarded, ms", report.start_ms, AtMost(150.0));
+    add("cost per packet with 100,000 sessions, of that with 1,000", report.growth, AtMost(1.2));
+    judged
+}
+
+/// Those that rows are measured for, each by its worst row.
+fn rows(rows: &[RowReport]) -> Vec<Judged> {
+    let mut judged = Vec::new();
+    let mut worst = |what: &str, most: f64, figure: &dyn Fn(&RowReport) -> Option<f64>| {
+        let figures = rows.iter().filter_map(|row| figure(row).map(|figure| (figure, row)));
+        if let Some((found, row)) = figures.max_by(|one, other| one.0.total_cmp(&other.0)) {
+            let what = format!("{what} [{}]", row.title());
+            judged.push(Judged { what, found, target: Target::AtMost(most) });
+        }
+    };
+    let is_udp = |row: &RowReport| row.name == Path::UdpUdp && [100, 1_000].contains(&row.sessions);
+    let is_busy_trunk = |row: &RowReport| {
+        is_udp(row)
+            && (row.leg, row.direction, row.load)
+                == (Leg::Trunk, Direction::ToNode, Load::Saturated)
+    };
+    let is_port = |row: &RowReport| is_udp(row) && row.leg == Leg::Port;
+    worst("trunk, saturated, of the floor", 0.4, &|row| {
+        is_busy_trunk(row).then_some(row.ratio.floor).flatten()
+    });
+    worst("trunk, saturated, of the best peer", 0.35, &|row| {
+        is_busy_trunk(row).then_some(row.ratio.best_peer).flatten()
+    });
+    worst("of the limit", 1.3, &|row| is_udp(row).then_some(row.ratio.limit).flatten());
+    worst("port legs, of the best peer", 0.8, &|row| {
+        is_port(row).then_some(row.ratio.best_peer).flatten()
+    });
+    let is_paced = |row: &RowReport| is_udp(row) && row.load != Load::Saturated;
+    worst("delay p50, of 250 µs or the floor's p99", 1.0, &|row| {
+        let ours = row.delay_us.p50.filter(|_| is_paced(row))?;
+        Some(ours / 250.0_f64.max(floor_p99(row).unwrap_or(0.0)))
+    });
+    worst("delay p99, of 500 µs or the floor's p99", 1.0, &|row| {
+        let ours = row.delay_us.p99.filter(|_| is_paced(row))?;
+        Some(ours / 500.0_f64.max(floor_p99(row).unwrap_or(0.0)))
+    });
+    worst("QUIC, of quinn's own echo and the floor", 0.65, &|row| row.ratio.quinn_echo);
+    judged
+}
+
+fn floor_p99(row: &RowReport) -> Option<f64> {
+    row.each.get("floor")?.delay_us.p99
+}
+
+impl RowReport {
+    /// As [`Row::title`](crate::row::Row::title).
+    fn title(&self) -> String {
+        crate::row::Row {
+            path: self.name,
+            leg: self.leg,
+            direction: self.direction,
+            load: self.load,
+            destinations: self.destinations,
+            sessions: self.sessions,
+            sizes: self.sizes,
+        }
+        .title()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::Row;
+
+    fn trunk(floor: f64) -> RowReport {
+        let row = Row { load: Load::Saturated, ..Row::base(Leg::Trunk) };
+        let mut report = RowReport::new(&row);
+        report.ratio.floor = Some(floor);
+        report
+    }
+
+    #[test]
+    fn a_target_is_judged_by_its_worst_row() {
+        let judged = rows(&[trunk(0.3), trunk(0.41), trunk(0.2)]);
+        let [one] = &judged[..] else { panic!("{judged:?}") };
+        assert_eq!((one.found, one.is_met()), (0.41, false));
+        assert!(rows(&[trunk(0.4)])[0].is_met());
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_judged() {
+        assert_eq!(judge(&Report::default()), []);
+        let judged = judge(&Report { start_ms: Some(151.0), ..Report::default() });
+        assert_eq!((judged.len(), judged[0].is_met()), (1, false));
+    }
+
+    #[test]
+    fn delay_is_judged_by_the_floor_where_that_is_later() {
+        let mut row = RowReport::new(&Row::base(Leg::Port));
+        row.delay_us.p99 = Some(900.0);
+        assert!(!rows(&[row.clone()])[0].is_met());
+        let mut floor = crate::report::Figures::default();
+        floor.delay_us.p99 = Some(901.0);
+        row.each.insert("floor".to_owned(), floor);
+        assert!(rows(&[row])[0].is_met());
+    }
+}
