@@ -54,7 +54,7 @@ pub(crate) struct Choice {
     /// Only rows whose title has this in it, or one figure: `losing`, `overload`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
-    /// Only these, as `ours,floor,limit`
+    /// Only these, as `ours,floor,limit`; `quick` has these and nginx, `full` all that are there
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     relays: Vec<String>,
     /// Windows per relay and row
@@ -99,7 +99,7 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     }
     process::pin(process::LOAD_CORE)?;
     let places = choice.places()?;
-    let relays = choice.relays(&places)?;
+    let relays = choice.relays(extent, &places)?;
     let mut report = Report::default();
     let mut rows = match extent {
         Extent::Quick => rows::quick(),
@@ -141,14 +141,15 @@ impl Choice {
     }
 
     /// Those that are wanted and there; the others are named with the reason.
-    fn relays(&self, places: &Places) -> Result<Vec<Kind>, String> {
+    fn relays(&self, extent: Extent, places: &Places) -> Result<Vec<Kind>, String> {
         let known = |name: &String| Kind::ALL.into_iter().find(|kind| kind.name() == name);
         if let Some(stranger) = self.relays.iter().find(|name| known(name).is_none()) {
             let names = Kind::ALL.map(Kind::name).join(", ");
             return Err(format!("--relays {stranger:?}: one of {names} is expected"));
         }
-        let wanted = |kind: &Kind| {
-            self.relays.is_empty() || self.relays.iter().any(|name| name == kind.name())
+        let wanted = |kind: &Kind| match &*self.relays {
+            [] => extent == Extent::Full || kind.is_quick(),
+            names => names.iter().any(|name| name == kind.name()),
         };
         let mut relays = Vec::new();
         for kind in Kind::ALL.into_iter().filter(wanted) {

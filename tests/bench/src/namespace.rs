@@ -4,6 +4,8 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 /// Set in the process that runs inside.
 const INSIDE: &str = "EVENKEEL_BENCH_INSIDE";
 
@@ -20,6 +22,8 @@ pub(crate) const CLIENTS: [u8; 4] = [10, 77, 0, 3];
 /// What is missing, in a sentence.
 pub(crate) fn enter() -> Result<Option<i32>, String> {
     if std::env::var_os(INSIDE).is_some() {
+        // Whoever ends the process outside means this one.
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| errno.to_string())?;
         for words in ["link set lo up", "addr add 10.77.0.1/24 dev lo"] {
             run(Command::new("ip").args(words.split(' ')), &format!("ip {words} (iproute2)"))?;
         }

@@ -45,8 +45,9 @@ impl Process {
     ) -> Result<Process, String> {
         let failed = |error: std::io::Error| format!("cannot start {}: {error}", program.display());
         let log = folder.join(format!("{name}.log"));
-        let mut child = Command::new("taskset")
-            .args(["-c", &RELAY_CORE.to_string()])
+        // It ends with this process, however that ends.
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "taskset", "-c", &RELAY_CORE.to_string()])
             .arg(program)
             .args(words)
             .stdin(Stdio::piped())
@@ -95,11 +96,14 @@ impl Process {
         format!("{} {how}\n  {end}", self.name)
     }
 
-    /// Processor time so far of all its threads and of its children's, nanoseconds.
+    /// Processor time so far of all its threads, nanoseconds: the sum of the first field of
+    /// `/proc/PID/task/*/schedstat`.
     pub(crate) fn processor_ns(&self) -> u64 {
-        let own = self.child.id();
-        let children = children(own);
-        std::iter::once(own).chain(children).map(processor_ns).sum()
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten();
+        let stats = tasks
+            .flatten()
+            .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+        stats.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum()
     }
 
     /// Memory it holds, MiB.
@@ -124,26 +128,10 @@ impl Drop for Process {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        let children = children(self.child.id());
         if self.child.kill().is_ok() {
             let _reaped = self.child.wait();
         }
-        for child in children.into_iter().filter_map(|child| i32::try_from(child).ok()) {
-            let _ended_with_it = kill(Pid::from_raw(child), Signal::SIGKILL);
-        }
     }
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
-}
-
-/// The sum of the first field of `/proc/PID/task/*/schedstat`: time on a processor.
-fn processor_ns(pid: u32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
-    stats.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum()
 }
 
 /// Keeps this process, and all that it starts without a word of where, on one core.

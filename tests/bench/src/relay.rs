@@ -4,6 +4,7 @@ mod bare;
 mod envoy;
 mod nginx;
 mod ours;
+mod quilkin;
 mod rtpengine;
 
 use std::path::{Path, PathBuf};
@@ -26,12 +27,20 @@ pub(crate) enum Kind {
     Nginx,
     Envoy,
     Rtpengine,
+    Quilkin,
 }
 
 impl Kind {
     /// In the order in which they are measured and shown.
-    pub(crate) const ALL: [Kind; 6] =
-        [Kind::Ours, Kind::Floor, Kind::Limit, Kind::Nginx, Kind::Envoy, Kind::Rtpengine];
+    pub(crate) const ALL: [Kind; 7] = [
+        Kind::Ours,
+        Kind::Floor,
+        Kind::Limit,
+        Kind::Nginx,
+        Kind::Envoy,
+        Kind::Rtpengine,
+        Kind::Quilkin,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -41,12 +50,18 @@ impl Kind {
             Kind::Nginx => "nginx",
             Kind::Envoy => "envoy",
             Kind::Rtpengine => "rtpengine",
+            Kind::Quilkin => "quilkin",
         }
     }
 
     /// Somebody else's.
     pub(crate) fn is_peer(self) -> bool {
         !matches!(self, Kind::Ours | Kind::Floor | Kind::Limit)
+    }
+
+    /// Whether it is measured where there are few minutes.
+    pub(crate) fn is_quick(self) -> bool {
+        !self.is_peer() || self == Kind::Nginx
     }
 
     /// Why it cannot be measured here, if it cannot.
@@ -56,6 +71,7 @@ impl Kind {
             Kind::Nginx => nginx::missing(),
             Kind::Envoy => envoy::missing(places),
             Kind::Rtpengine => rtpengine::missing(),
+            Kind::Quilkin => quilkin::missing(places),
         }
     }
 }
@@ -100,6 +116,7 @@ pub(crate) fn start(kind: Kind, stage: Stage, places: &Places) -> Result<Running
         Kind::Nginx => nginx::start(stage, places),
         Kind::Envoy => envoy::start(stage, places),
         Kind::Rtpengine => rtpengine::start(stage, places),
+        Kind::Quilkin => quilkin::start(stage, places),
     }?;
     let name = kind.name();
     let shares = running

@@ -19,6 +19,8 @@ const EVENTS: usize = 64;
 const HELLO: usize = 60;
 /// How long a hello may take before it is said again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Between two of them.
+const BETWEEN_HELLOS: Duration = Duration::from_micros(50);
 /// How long nodes that answer while something else is done sleep at most.
 const NAP_MS: u8 = 5;
 
@@ -134,13 +136,23 @@ impl Rig {
                 let message = format!("packets of {} sessions reach no node", unmet.len());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
-            for session in unmet {
-                self.clients.send(session, HELLO, self.window, clock::now_ns());
-                // No relay is asked to take a thousand strangers at once.
-                self.settle(Duration::from_micros(100))?;
-            }
+            self.say_hello(unmet)?;
             self.settle(AGAIN_AFTER)?;
         }
+    }
+
+    /// Every client sends a packet.
+    pub(super) fn greet_all(&mut self) -> io::Result<()> {
+        self.say_hello((0..).take(self.clients.sockets().len()))
+    }
+
+    fn say_hello(&mut self, sessions: impl IntoIterator<Item = u32>) -> io::Result<()> {
+        for session in sessions {
+            self.clients.send(session, HELLO, self.window, clock::now_ns());
+            // No relay is asked to take a thousand strangers at once.
+            self.settle(BETWEEN_HELLOS)?;
+        }
+        Ok(())
     }
 
     /// Looks at the sinks for so long.

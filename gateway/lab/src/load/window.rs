@@ -111,6 +111,10 @@ impl Rig {
         mut others: impl FnMut() -> io::Result<()>,
         mut edge: impl FnMut(Edge),
     ) -> io::Result<Window> {
+        if offer.direction == Direction::ToClient {
+            // A relay that forgets who is silent has heard them.
+            self.greet_all()?;
+        }
         let mut turns = Turns::new(offer.direction, self.sessions());
         self.send_for(offer, offer.warm_up, &mut turns, &mut others)?;
         self.window = self.window.wrapping_add(1);

@@ -50,8 +50,8 @@ pub(super) struct Endpoint {
 /// What a look brought.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Look {
-    /// Anything at all.
-    pub(super) took: bool,
+    /// Datagrams of clients and packets of workers.
+    pub(super) packets: usize,
     /// There may be more.
     pub(super) more: bool,
 }
@@ -118,7 +118,7 @@ impl Endpoint {
         self.drive(now);
         self.hub.wake_workers();
         Look {
-            took: from_clients.took || from_workers.took,
+            packets: from_clients.packets + from_workers.packets,
             more: from_clients.more || from_workers.more,
         }
     }
@@ -158,7 +158,7 @@ impl Endpoint {
                 look.more = false;
                 break;
             };
-            look = Look { took: true, more };
+            look = Look { packets: look.packets + received.len(), more };
             count(&self.hub.counters.reads);
             for (from, datagram) in received.drain(..) {
                 self.take_datagram(from, datagram, now);
@@ -233,7 +233,7 @@ impl Endpoint {
         for ring in &mut rings {
             let taken =
                 ring.pop_batch(RING_BATCH, |meta, bytes| self.take_packet(meta, bytes, now));
-            look.took |= taken > 0;
+            look.packets += taken;
             look.more |= taken == RING_BATCH;
         }
         self.rings = rings;

@@ -18,7 +18,6 @@
 mod certificate;
 mod counters;
 mod endpoint;
-mod gather;
 mod hub;
 mod incoming;
 mod line;

@@ -14,19 +14,21 @@ use rustix::event::{Timespec, epoll};
 
 use super::certificate::Identity;
 use super::endpoint::Endpoint;
-use super::gather::{Gathering, Wait};
 use super::hub::Hub;
 use super::socket::Socket;
 use super::{Counters, Failure, Settings};
 use crate::flows::Flows;
 use crate::ring;
-use crate::worker::Bell;
+use crate::worker::{Before, Bell, Gather};
 
 /// How long clients may take to hear that the endpoint ends.
 const FAREWELL: Duration = Duration::from_secs(1);
+<<<<<<< HEAD
 /// How late the kernel may end a sleep: its usual 50 µs is a quarter of the gathering.
 const TIMER_SLACK_NS: u64 = 1_000;
 
+=======
+>>>>>>> quic
 /// The running endpoint. Ends when dropped.
 #[derive(Debug)]
 pub struct Thread {
@@ -72,8 +74,12 @@ pub fn start(
     let thread = std::thread::Builder::new()
         .name("evenkeel-quic".into())
         .spawn(move || {
+<<<<<<< HEAD
             // Where it is not allowed, gathering takes a little longer.
             let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK_NS);
+=======
+            Gather::keep_time();
+>>>>>>> quic
             // Whoever watches whether it runs learns that it does not; only epoll can fail.
             let _ = run(endpoint, &settings, sleep, &stopped);
         })
@@ -177,26 +183,26 @@ fn run(
     mut sleep: Sleep,
     stop: &AtomicBool,
 ) -> io::Result<()> {
-    let mut gathering = Gathering::new(settings.gather);
+    let gather = Gather::new(settings.gather);
     let mut round = Instant::now();
     let mut farewell: Option<Instant> = None;
+    let (mut gathered, mut more, mut ended) = (false, false, round);
     loop {
-        let latest = farewell.unwrap_or(round);
-        match gathering.wait() {
-            Wait::No => {}
-            Wait::Gather(time) => std::thread::sleep(time),
-            Wait::Sleep => {
-                let due = endpoint.next_due().map_or(latest, |due| due.min(latest));
-                sleep.until(&endpoint, due)?;
-            }
+        if !gathered && !more {
+            let latest = farewell.unwrap_or(round);
+            let due = endpoint.next_due().map_or(latest, |due| due.min(latest));
+            sleep.until(&endpoint, due)?;
         }
         let now = Instant::now();
+        let before = match gathered {
+            true => Before::Gathered,
+            false => Before::Waited(now.saturating_duration_since(ended)),
+        };
         if round <= now {
             endpoint.look_round(now);
             round = now + settings.feedback_every;
         }
         let look = endpoint.turn(now);
-        gathering.looked(look.took, look.more);
         match farewell {
             None if stop.load(Ordering::Relaxed) => {
                 endpoint.close(now);
@@ -204,6 +210,13 @@ fn run(
             }
             Some(until) if endpoint.is_idle() || until <= now => return Ok(()),
             _ => {}
+        }
+        more = look.more;
+        ended = Instant::now();
+        let pause = gather.pause(before, look.packets, ended.saturating_duration_since(now));
+        gathered = pause.is_some();
+        if let Some(pause) = pause.filter(|pause| !pause.is_zero() && !more) {
+            std::thread::sleep(pause);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! When a worker reads again. A wake-up costs more than a packet, so packets that keep coming are left to gather for a
+//! When a worker, or the QUIC thread, reads again. A wake-up costs more than a packet, so packets that keep coming are left to gather for a
 //! moment that nobody can hear; the first packet after a pause is never made to wait.
 
 use std::time::Duration;
@@ -8,13 +8,13 @@ const TIMER_SLACK: u64 = 1_000;
 
 /// Whether packets keep coming, and how long they are left to gather.
 #[derive(Debug)]
-pub(super) struct Gather {
+pub(crate) struct Gather {
     most: Duration,
 }
 
 /// What came before a pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Before {
+pub(crate) enum Before {
     /// Packets were left to gather.
     Gathered,
     /// It waited so long for something to come.
@@ -23,19 +23,19 @@ pub(super) enum Before {
 
 impl Gather {
     /// `most` from reading to reading again; zero reads at once.
-    pub(super) fn new(most: Duration) -> Gather {
+    pub(crate) fn new(most: Duration) -> Gather {
         Gather { most }
     }
 
     /// Has this thread woken when it asked to be.
-    pub(super) fn keep_time() {
+    pub(crate) fn keep_time() {
         // Where the system does not let us, packets gather for a little longer.
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
     }
 
     /// How long to let packets gather after a pass that took so long and read so many. `None` where they do not keep
     /// coming: then the next one is waited for, and served at once.
-    pub(super) fn pause(&self, before: Before, packets: usize, took: Duration) -> Option<Duration> {
+    pub(crate) fn pause(&self, before: Before, packets: usize, took: Duration) -> Option<Duration> {
         let keep_coming = packets > 0
             && match before {
                 Before::Gathered => true,

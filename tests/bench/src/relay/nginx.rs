@@ -1,4 +1,4 @@
-//! nginx as a UDP proxy: its `stream` module, one worker, a socket per session.
+//! nginx as a UDP proxy: its `stream` module, one process, a socket per session.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
         "load_module {MODULE};\n\
          user root;\n\
          daemon off;\n\
-         worker_processes 1;\n\
+         master_process off;\n\
          worker_rlimit_nofile 20000;\n\
          pid {folder}/nginx.pid;\n\
          error_log stderr warn;\n\
