@@ -82,6 +82,7 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
         peak,
         at_3x: median(|sample| sample.pps),
         offered: median(|sample| sample.offered),
+        least_share: median(|sample| sample.least_share),
         api_ms: asked,
         condemned: before.iter().zip(&after).filter(|(before, after)| before != after).count(),
         rss_mib: running[0].process.resident_mib(),
