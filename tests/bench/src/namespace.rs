@@ -24,7 +24,8 @@ pub(crate) fn enter() -> Result<Option<i32>, String> {
     if std::env::var_os(INSIDE).is_some() {
         // Whoever ends the process outside means this one.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| errno.to_string())?;
-        come_first();
+        // One that leads its session already has one of its own.
+        let _leads_already = nix::unistd::setsid();
         for words in ["link set lo up", "addr add 10.77.0.1/24 dev lo"] {
             run(Command::new("ip").args(words.split(' ')), &format!("ip {words} (iproute2)"))?;
         }
@@ -53,13 +54,28 @@ pub(crate) fn enter() -> Result<Option<i32>, String> {
     Ok(Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))))
 }
 
+/// While it is there, what else runs on this machine waits for us.
+///
 /// Where the kernel weighs sessions of terminals first and processes of a session then (sched(7), autogroup), being nice
-/// or not is nothing to others: so this is a session of its own, and a heavy one.
-fn come_first() {
-    // One that leads its session already has one of its own.
-    let _leads_already = nix::unistd::setsid();
+/// or not is nothing to others: this one is a session of its own, and a heavy one for so long.
+pub(crate) struct First(());
+
+impl First {
+    pub(crate) fn come() -> First {
+        weigh("-20");
+        First(())
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        weigh("0");
+    }
+}
+
+fn weigh(nice: &str) {
     // Not all kernels do that.
-    let _no_sessions_weighed = std::fs::write("/proc/self/autogroup", "-20");
+    let _no_sessions_weighed = std::fs::write("/proc/self/autogroup", nice);
 }
 
 fn run(command: &mut Command, what: &str) -> Result<(), String> {
