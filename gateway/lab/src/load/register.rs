@@ -48,7 +48,8 @@ pub(super) struct Register {
     /// Ours of a gateway's sessions.
     numbers: HashMap<u64, u32>,
     met: Vec<Option<Met>>,
-    owners: HashMap<Peer, u32>,
+    /// By node and address there: a relay may use one socket for sessions at several nodes.
+    owners: HashMap<(usize, SocketAddrV4), u32>,
     /// Where each node last got media from.
     upstream: Vec<Option<SocketAddrV4>>,
 }
@@ -170,8 +171,8 @@ impl Register {
     fn meet(&mut self, session: u32, before: Option<Met>, met: Met, tally: &mut Tally) -> bool {
         let is_own = match met.peer {
             Peer::Tag(tag) => self.owner(tag) == Some(session),
-            peer @ Peer::Address(_) => {
-                *self.owners.entry(peer).or_insert(session) == session
+            Peer::Address(address) => {
+                *self.owners.entry((met.node, address)).or_insert(session) == session
                     && before.is_none_or(|before| before.peer == met.peer)
             }
             Peer::Nothing => true,
@@ -249,6 +250,8 @@ mod tests {
         assert_eq!(node.tally.moved, 0);
         assert_eq!(node.take(1, 41, &of(2)), (1, 4, 4));
         assert_eq!(node.tally.moved, 1, "by its own socket to another node");
+        assert_eq!(node.take(1, 40, &of(0)), (1, 5, 4), "nobody else of that socket is there");
+        assert_eq!(node.take(1, 40, &of(1)), (0, 5, 5));
     }
 
     #[test]
