@@ -152,7 +152,7 @@ fn check() -> Vec<u8> {
     let (mut check, key) = (Vec::new(), stun::Key::new(PASSWORD));
     let username = stun::Username { server_ufrag: "evenkeel", client_ufrag: "client" };
     let probe = stun::Binding::probe(stun::Transaction([7; 12]));
-    stun::Binding { username: Some(username), key: key.as_ref(), use_candidate: true, ..probe }
+    stun::Binding { username: Some(username), key: Some(&key), use_candidate: true, ..probe }
         .write(&mut check);
     check
 }
@@ -166,7 +166,7 @@ fn verify_stun() -> Box<dyn FnMut()> {
     let (check, key) = (check(), stun::Key::new(PASSWORD));
     Box::new(move || {
         let request = stun::Request::parse(&check).ok();
-        _ = black_box(request.zip(key.as_ref()).map(|(request, key)| request.verify(key)));
+        _ = black_box(request.map(|request| request.verify(&key)));
     })
 }
 
@@ -223,9 +223,9 @@ fn statistics() -> Box<dyn FnMut()> {
     let (mut reception, mut voice, start) =
         (Reception::new(48_000), Voice::new(), Instant::now());
     Box::new(move || {
+        let now = start + Duration::from_millis(20) * voice.number;
         let (_, packet) = voice.next(1);
         let header = rtp::Header::parse(packet).expect("we wrote it");
-        let now = start + Duration::from_millis(20) * voice.number;
         reception.receive(&header, packet.len(), now);
         _ = black_box(&reception);
     })

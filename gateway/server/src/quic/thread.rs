@@ -23,12 +23,7 @@ use crate::worker::{Before, Bell, Gather};
 
 /// How long clients may take to hear that the endpoint ends.
 const FAREWELL: Duration = Duration::from_secs(1);
-<<<<<<< HEAD
-/// How late the kernel may end a sleep: its usual 50 µs is a quarter of the gathering.
-const TIMER_SLACK_NS: u64 = 1_000;
 
-=======
->>>>>>> quic
 /// The running endpoint. Ends when dropped.
 #[derive(Debug)]
 pub struct Thread {
@@ -74,12 +69,7 @@ pub fn start(
     let thread = std::thread::Builder::new()
         .name("evenkeel-quic".into())
         .spawn(move || {
-<<<<<<< HEAD
-            // Where it is not allowed, gathering takes a little longer.
-            let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK_NS);
-=======
             Gather::keep_time();
->>>>>>> quic
             // Whoever watches whether it runs learns that it does not; only epoll can fail.
             let _ = run(endpoint, &settings, sleep, &stopped);
         })
