@@ -104,6 +104,16 @@ enum Extent {
     Full,
 }
 
+impl Extent {
+    /// Where its report goes.
+    fn out(self) -> PathBuf {
+        PathBuf::from("target/bench").join(match self {
+            Extent::Quick => "quick.json",
+            Extent::Full => "report.json",
+        })
+    }
+}
+
 fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     if let Some(status) = namespace::enter()? {
         std::process::exit(status);
@@ -122,7 +132,10 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     if !rows.is_empty() {
         table::head();
     }
-    report.rows = measuring::rows(&rows, &relays, &places, effort)?;
+    let out = choice.out.clone().unwrap_or_else(|| extent.out());
+    report.rows = measuring::rows(&rows, &relays, &places, effort, |so_far| {
+        Report { rows: so_far.to_vec(), ..Report::default() }.write(&out)
+    })?;
     if extent == Extent::Full && choice.wants("losing") {
         report.best_peer_limit = losing::measure(&relays, &places)?;
         report.loss_at_best_peer_limit = report.best_peer_limit.as_ref().map(|limit| limit.ours);
@@ -136,12 +149,6 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
         report.forward_allocations = Some(forward.allocations);
     }
     targets::print(&report);
-    let out = choice.out.clone().unwrap_or_else(|| {
-        PathBuf::from("target/bench").join(match extent {
-            Extent::Quick => "quick.json",
-            Extent::Full => "report.json",
-        })
-    });
     report.write(&out)?;
     println!("written to {}", out.display());
     match report.misdelivered() {

@@ -19,15 +19,17 @@ impl Row {
     }
 }
 
-/// Measures these rows with these relays. Rows come back in the order of their stages.
+/// Measures these rows with these relays. Rows come back in the order of their stages; those there are so far are handed
+/// to `save` after each stage, since a run takes long and may be ended.
 ///
 /// # Errors
-/// What could not be measured, in a sentence.
+/// What could not be measured or saved, in a sentence.
 pub(crate) fn rows(
     rows: &[Row],
     relays: &[Kind],
     places: &Places,
     effort: Effort,
+    mut save: impl FnMut(&[RowReport]) -> Result<(), String>,
 ) -> Result<Vec<RowReport>, String> {
     let mut reports = Vec::new();
     let stages: BTreeSet<Stage> = rows.iter().map(Row::stage).collect();
@@ -41,8 +43,9 @@ pub(crate) fn rows(
             table::row(row, &report);
             reports.push(report);
         }
+        compare(&mut reports);
+        save(&reports)?;
     }
-    compare(&mut reports);
     Ok(reports)
 }
 

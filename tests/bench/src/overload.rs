@@ -23,7 +23,7 @@ const FIRST_RATE: f64 = 100_000.0;
 /// No machine of two cores carries more.
 const LAST_RATE: f64 = 3_000_000.0;
 /// Packets that a client sends in one call: single sends of one core are not three times what another core forwards.
-const BURST: usize = 64;
+const BURST: usize = 16;
 /// Windows at the rate that counts.
 const ROUNDS: usize = 3;
 /// How often the API is asked meanwhile.
@@ -62,7 +62,7 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
     let mut running = [relay::start(Kind::Ours, stage, places)?];
     let trace = Trace::constant(Trace::voice().map_err(|error| error.to_string())?.mean() as u16);
     let api = running[0].api.clone().unwrap_or_default();
-    let before = incarnations(&api)?;
+    let before = lives(&mut running[0], &api)?;
     let _first = First::come();
     let mut peak: f64 = 0.0;
     let mut rate = FIRST_RATE;
@@ -79,7 +79,7 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
     })?;
     let samples = samples?;
     let median = |figure: fn(&Sample) -> f64| rounds::median(samples.iter().map(figure));
-    let after = incarnations(&api)?;
+    let after = lives(&mut running[0], &api)?;
     let report = OverloadLeg {
         peak,
         at_3x: median(|sample| sample.pps),
@@ -132,16 +132,17 @@ fn while_asked<T>(api: &Path, work: impl FnOnce() -> T) -> Result<(T, Option<f64
     })
 }
 
-/// Each node's name, incarnation and state.
-fn incarnations(api: &Path) -> Result<Vec<(String, String, String)>, String> {
-    let nodes = read(api, "/v1/nodes")?;
+/// Each node's name and incarnation, and whether it is taken for dead; nodes answer what they are asked meanwhile.
+fn lives(running: &mut Running, api: &Path) -> Result<Vec<(String, String, bool)>, String> {
+    let nodes = running.rig.serving(|| read(api, "/v1/nodes"));
+    let nodes = nodes.map_err(|error| error.to_string())??;
     let list = nodes.as_array().or_else(|| nodes["nodes"].as_array());
     let list = list.ok_or_else(|| format!("/v1/nodes says {nodes}"))?;
-    let text = |node: &Value, key: &str| node[key].to_string();
-    Ok(list
-        .iter()
-        .map(|node| (text(node, "name"), text(node, "incarnation"), text(node, "health")))
-        .collect())
+    let life = |node: &Value| {
+        let text = |key: &str| node[key].to_string();
+        (text("node"), text("incarnation"), node["health"] == "down")
+    };
+    Ok(list.iter().map(life).collect())
 }
 
 fn read(api: &Path, path: &str) -> Result<Value, String> {

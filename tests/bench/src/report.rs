@@ -119,7 +119,7 @@ pub(crate) struct OverloadLeg {
     pub(crate) least_share: f64,
     /// The longest that `GET /v1/status` took meanwhile, milliseconds; null if nothing was answered.
     pub(crate) api_ms: Option<f64>,
-    /// Nodes that are another incarnation, or in another state, than before.
+    /// Nodes that were taken for dead: they are, or are another incarnation than before.
     pub(crate) condemned: usize,
     /// Memory of the gateway's process at the end.
     pub(crate) rss_mib: f64,
