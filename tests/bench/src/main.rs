@@ -13,6 +13,7 @@ mod overload;
 mod process;
 mod relay;
 mod report;
+mod roq;
 mod rounds;
 mod row;
 mod rows;
@@ -46,6 +47,9 @@ enum Verb {
     /// Be a relay without any feature
     #[command(hide = true)]
     Relay { manner: bare::Manner },
+    /// Be quinn echoing datagrams, with nothing else
+    #[command(hide = true)]
+    QuinnEcho,
 }
 
 /// What of it, for people who tune.
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Quick(choice) => measure(&choice, Extent::Quick),
         Verb::Full(choice) => measure(&choice, Extent::Full),
         Verb::Relay { manner } => bare::run(manner),
+        Verb::QuinnEcho => roq::echo(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,13 +110,17 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
         Extent::Quick => rows::quick(),
         Extent::Full => rows::full(),
     };
-    rows.retain(|row| row.title().contains(&choice.rows));
+    let mut over_quic = if extent == Extent::Full { roq::rows() } else { Vec::new() };
+    for rows in [&mut rows, &mut over_quic] {
+        rows.retain(|row| row.title().contains(&choice.rows));
+    }
     let window = Duration::from_secs_f64(choice.seconds);
     let effort = Effort { rounds: choice.rounds.max(1), window };
-    if !rows.is_empty() {
+    if !rows.is_empty() || !over_quic.is_empty() {
         table::head();
     }
     report.rows = measuring::rows(&rows, &relays, &places, effort)?;
+    report.rows.extend(roq::measure(&over_quic, &places, effort)?);
     if extent == Extent::Full && choice.wants("losing") {
         report.best_peer_limit = losing::measure(&relays, &places)?;
         report.loss_at_best_peer_limit = report.best_peer_limit.as_ref().map(|limit| limit.ours);

@@ -106,7 +106,8 @@ pub(crate) fn window(
     Ok(sample(window, edges))
 }
 
-fn sample(window: Window, [begin, end]: [u64; 2]) -> Sample {
+/// What a window was, with the processor time of the relay at its edges.
+pub(crate) fn sample(window: Window, [begin, end]: [u64; 2]) -> Sample {
     let Window { tally, received, seconds } = window;
     let cpu = end.saturating_sub(begin) as f64;
     let micros = |share| tally.delays.percentile(share);
