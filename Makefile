@@ -3,7 +3,7 @@ CARGO ?= cargo
 WASM  := wasm32-unknown-unknown
 BUILT := $(or $(CARGO_TARGET_DIR),./target)/release
 
-.PHONY: demo test lint doc bench bench-quick clients target
+.PHONY: demo test lint doc bench bench-quick instructions instructions-renew clients target
 
 demo: target
 	$(CARGO) build --release -p evenkeel
@@ -29,6 +29,13 @@ bench-quick: target
 	tests/bench/install quick
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench quick --evenkeel $(BUILT)/evenkeel
+
+# What each piece of a packet's way takes, counted under valgrind and compared with tests/bench/instructions.json: 3 %
+# more fails. A change that is worth more renews the file, and its commit says why.
+instructions instructions-renew: target
+	tests/bench/install count
+	$(CARGO) build --release -p evenkeel -p evenkeel-bench
+	$(BUILT)/evenkeel-bench instructions $(if $(filter %-renew,$@),--renew)
 
 # Real clients for tests/interop; without them those tests are skipped by name.
 clients:

@@ -3,10 +3,11 @@
 use std::net::UdpSocket;
 use std::sync::Arc;
 
+use evenkeel_core::Decider;
 use evenkeel_server::run::{self, Failure};
 use evenkeel_server::settings::{Ingress, Rtcp, Settings};
 
-use crate::harness::{Node, World};
+use crate::harness::{Node, Phone, World, declared, offer};
 
 /// The same settings, where its sockets are known: at the addresses of this gateway, which has ended.
 fn fixed(world: &World) -> Settings {
@@ -52,7 +53,7 @@ fn a_start_that_fails_late_leaves_nothing_behind() {
     let running = run::start(&settings).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
-    runtime.block_on(running.ends());
+    runtime.block_on(running.ends()).unwrap();
     running.join().unwrap();
 }
 
@@ -66,4 +67,47 @@ fn a_node_that_no_network_can_ever_lead_to_is_named() {
     let failure = world.try_start().map(drop).unwrap_err();
     assert!(matches!(failure, Failure::Node { .. }), "{failure}");
     assert!(failure.to_string().contains("node all at 127.255.255.255:4000"), "{failure}");
+}
+
+/// With the routing policy, told something that it does not take.
+fn broken(world: &World) -> Arc<Settings> {
+    let mut settings = fixed(world);
+    let call = settings.sets.iter_mut().find(|set| &*set.name == "call").unwrap();
+    call.bindings[0].settings = serde_json::json!({"min_stay": "never"});
+    Arc::new(settings)
+}
+
+#[test]
+fn a_policy_that_does_not_run_keeps_a_gateway_from_starting() {
+    let node = Node::agent("east-a1");
+    let settings = broken(&World::of(&[&node]).routed());
+    let failure = run::start(&settings).unwrap_err();
+    assert!(matches!(failure, Failure::Policy { .. }), "{failure}");
+    UdpSocket::bind(settings.listens[0].address).unwrap();
+}
+
+#[test]
+fn a_gateway_that_forwards_already_ends_where_a_policy_does_not_run() {
+    let node = Node::agent("east-a1");
+    let settings = broken(&World::of(&[&node]).routed());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let running = run::begin(&settings).unwrap();
+    let failure = runtime.block_on(running.ends()).unwrap_err();
+    assert!(failure.to_string().starts_with("policy call/routing: "), "{failure}");
+    runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
+    running.join().unwrap();
+}
+
+#[test]
+fn offers_that_come_before_the_policies_are_decided_by_them() {
+    let node = Node::agent("east-a1");
+    let settings = Arc::new(fixed(&World::of(&[&node]).routed()));
+    let phone = Phone::new(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let running = run::begin(&settings).unwrap();
+    let opened = runtime.block_on(running.handle.offer(offer("r", declared(&phone)))).unwrap();
+    assert!(matches!(opened.routed_by, Decider::Policy { .. }), "{}", opened.routed_by);
+    assert!(runtime.block_on(running.handle.status()).unwrap().admitting);
+    runtime.block_on(running.handle.shut_down(std::time::Duration::ZERO)).unwrap();
+    running.join().unwrap();
 }

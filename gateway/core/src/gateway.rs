@@ -17,6 +17,7 @@ mod watching;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,10 @@ pub use view::{NodeStanding, RoomStanding, SessionStanding};
 
 /// How often sessions are looked at for silence.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+/// Sessions that are looked at together, so that a sweep stays short; the next ones after this.
+const SWEPT_AT_ONCE: usize = 1_024;
+const SWEEP_GOES_ON: Duration = Duration::from_millis(2);
 
 /// What the core wants done.
 #[derive(Clone, Debug)]
@@ -143,12 +148,16 @@ pub struct Gateway {
     reroutes: BTreeMap<PolicyName, BTreeSet<RoomId>>,
     /// Rooms whose route leads to a node, in force or under way, by the node's number.
     rooms_at: Vec<BTreeSet<RoomId>>,
+    /// Rooms of the node that died last, as long as some have still to go on without it.
+    herd: Option<failing::Herd>,
     /// Rooms without a usable hop: how often each was looked at in vain, its priority, its id.
     stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
     /// Rooms that would be stranded by the death of their node.
     unreserved: BTreeSet<RoomId>,
     /// The last of them that was weighed again.
     weighed_last: RoomId,
+    /// The last session that was looked at for silence.
+    swept_last: SessionId,
     /// Rooms that were sent away last from nodes that are being drained.
     drain_cursors: BTreeMap<NodeId, RoomId>,
     asks: BTreeMap<AskId, asking::Asked>,
@@ -163,6 +172,8 @@ pub struct Gateway {
     timers: Timers,
     outputs: VecDeque<Output>,
     last_watch: Option<Instant>,
+    /// How old the last word on a session may be.
+    told_within: Duration,
     /// Whether we or a worker came late to the last watch.
     stalled: bool,
     shutting_down: bool,
@@ -189,10 +200,12 @@ impl Gateway {
             rooms_by_name: BTreeMap::new(),
             reroutes: BTreeMap::new(),
             rooms_at: vec![BTreeSet::new(); nodes.len()],
+            herd: None,
             stranded: BTreeSet::new(),
             unreserved: BTreeSet::new(),
             nodes,
             weighed_last: RoomId(0),
+            swept_last: SessionId(0),
             drain_cursors: BTreeMap::new(),
             asks: BTreeMap::new(),
             memos: BTreeMap::new(),
@@ -202,6 +215,7 @@ impl Gateway {
             timers: Timers::default(),
             outputs: VecDeque::new(),
             last_watch: None,
+            told_within: Duration::ZERO,
             stalled: false,
             shutting_down: false,
             finished: false,
@@ -254,6 +268,7 @@ impl Gateway {
                 Timer::Reroute(policy) => self.ask_reroute(&policy, now),
                 Timer::Tick(policy) => self.ask_tick(&policy, now),
                 Timer::Drain(node) => self.drain(node, now),
+                Timer::Herd => self.lose_some(now),
                 Timer::Rescue => self.rescue_stranded(now),
                 Timer::Sweep => self.sweep(now),
                 Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),
@@ -283,17 +298,23 @@ impl Gateway {
     }
 
     fn sweep(&mut self, now: Instant) {
-        self.timers.set(Timer::Sweep, now + SWEEP_EVERY);
-        let silent: Vec<SessionId> = self
-            .sessions
-            .values()
-            .filter(|session| session.is_silent(now))
-            .map(|session| session.id)
-            .collect();
+        let after = (Bound::Excluded(self.swept_last), Bound::Unbounded);
+        let turn: Vec<&Session> =
+            self.sessions.range(after).take(SWEPT_AT_ONCE).map(|(_, session)| &**session).collect();
+        let goes_on = (turn.len() == SWEPT_AT_ONCE).then(|| turn[SWEPT_AT_ONCE - 1].id);
+        let silent = turn.into_iter().filter(|session| session.is_silent(now, self.told_within));
+        let silent: Vec<SessionId> = silent.map(|session| session.id).collect();
         for session in silent {
             self.close(session, CloseReason::Silent, now);
         }
-        self.weigh_unreserved(now);
+        self.swept_last = goes_on.unwrap_or(SessionId(0));
+        match goes_on {
+            Some(_) => self.timers.set(Timer::Sweep, now + SWEEP_GOES_ON),
+            None => {
+                self.timers.set(Timer::Sweep, now + SWEEP_EVERY);
+                self.weigh_unreserved(now);
+            }
+        }
     }
 
     fn event(&mut self, event: Event) {

@@ -33,11 +33,11 @@ pub(crate) struct Room {
     /// No hop is left that its packets may take.
     pub(crate) stranded: Option<Stranded>,
     /// A route whose hops are being opened.
-    pub(crate) pending: Option<Pending>,
+    pub(crate) pending: Option<Box<Pending>>,
     /// Whether its routing policy is being asked to place it.
     pub(crate) placing: bool,
     /// What the routing policy wrote about it.
-    pub(crate) memory: Option<State>,
+    pub(crate) memory: Option<Box<State>>,
     /// Milliseconds after which the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
     /// Under which nodes the gateway lists it.

@@ -71,6 +71,13 @@ impl Default for RouteCell {
 }
 
 impl RouteCell {
+    /// With this route in it, for whoever forwards without a core.
+    pub fn holding(route: Route) -> RouteCell {
+        let cell = RouteCell::default();
+        cell.publish(route);
+        cell
+    }
+
     /// The route as it is now.
     pub fn load(&self) -> arc_swap::Guard<Arc<Route>> {
         self.route.load()

@@ -1,7 +1,7 @@
 //! A session's life, and what it gets.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::few::FewMap;
 use crate::{
@@ -20,18 +20,18 @@ pub(crate) struct Session {
     pub(crate) offered: Instant,
     pub(crate) phase: Phase,
     pub(crate) bounds: Bounds,
-    pub(crate) close_after: std::time::Duration,
+    pub(crate) close_after: Duration,
     pub(crate) plan: Plan,
     pub(crate) admitted_by: Decider,
     /// Hops where the driver was told to open it, and not yet to close it.
     pub(crate) legs: FewMap<Hop, Leg>,
     /// An offer that is not live by then is refused.
     pub(crate) open_by: Instant,
-    /// As workers measured it last.
-    pub(crate) measures: Measures,
+    /// As workers measured it last, if they did.
+    pub(crate) measures: Option<Box<Measures>>,
     pub(crate) last_heard: Instant,
     /// What the degradation policy wrote about it.
-    pub(crate) memory: Option<State>,
+    pub(crate) memory: Option<Box<State>>,
 }
 
 /// How far the driver is with a hop.
@@ -96,10 +96,10 @@ impl Session {
         u64::from(sum.min(self.bounds.ceiling_kbps))
     }
 
-    /// Whether nothing came from it for as long as its scenario bears.
-    pub(crate) fn is_silent(&self, now: Instant) -> bool {
+    /// Whether nothing came from it for as long as its scenario bears, though what came would have been told by now.
+    pub(crate) fn is_silent(&self, now: Instant, told_within: Duration) -> bool {
         self.phase == Phase::Live
-            && now.saturating_duration_since(self.last_heard) >= self.close_after
+            && now.saturating_duration_since(self.last_heard) >= self.close_after + told_within
     }
 
     /// The label `region`, if it names one.
@@ -111,7 +111,7 @@ impl Session {
 
     /// What policies may read of it.
     pub(crate) fn measures(&self, now: Instant) -> Measures {
-        let mut measures = self.measures;
+        let mut measures = self.measures.as_deref().copied().unwrap_or_default();
         measures
             .set(Metric::Rung, u64::from(self.plan.rung()))
             .set(Metric::Cap, u64::from(self.plan.cap_kbps))

@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     Tick(PolicyName),
     /// The next rooms leave a draining node.
     Drain(NodeId),
+    /// The next rooms of a dead node go on without it.
+    Herd,
     /// Rooms without a usable hop are looked at again.
     Rescue,
     /// Sessions are looked at for silence, rooms without a reserve for one.

@@ -13,14 +13,14 @@ use evenkeel_core::{Gateway, PolicyName};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::control::{
-    self, Drivers, EVENTS_MAX, Handle, Homes, QuicListener, REQUESTS_MAX, Told, WorkerLine,
+    self, Drivers, EVENTS_MAX, Handle, Homes, QuicListener, REQUESTS_MAX, Request, Told, WorkerLine,
 };
 use crate::flows::Flows;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
 use nodes::{drivers, port_legs, probes, require_reachable, trunks};
-use policies::policies;
+use policies::{Coming, policies};
 pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
 pub use vital::Ended;
@@ -96,26 +96,43 @@ pub struct Running {
     control: Vital,
     workers: Vec<Vital>,
     quic_thread: Option<quic::Thread>,
+    coming: Coming,
 }
 
 impl Running {
     /// Returns once one of its threads has ended: because it was told to, or because it failed. A gateway that lacks
     /// one is none; whoever runs it shuts it down then.
-    pub async fn ends(&self) {
+    ///
+    /// # Errors
+    /// A policy of the configuration that does not run. Its gateway is none either.
+    pub async fn ends(&self) -> Result<(), Failure> {
         let is_whole = || {
             self.control.is_running()
                 && self.workers.iter().all(Vital::is_running)
                 && self.quic_thread.as_ref().is_none_or(quic::Thread::is_running)
         };
         while is_whole() {
+            if let Some(failure) = self.coming.failure() {
+                return Err(failure);
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+        Ok(())
     }
 
     /// What happens, from the beginning on: how the first revisions came in is part of it. The next time it is asked,
     /// what happens from then on.
     pub fn events(&mut self) -> broadcast::Receiver<Arc<Told>> {
         std::mem::replace(&mut self.told, self.handle.events())
+    }
+
+    /// Ends it at once.
+    fn abandon(self) {
+        let done = tokio::sync::oneshot::channel().0;
+        // Nobody else has asked it for anything yet, so there is room for the word.
+        let _ = self.handle.requests.try_send(Request::Shutdown { within: Duration::ZERO, done });
+        // How it ends does not matter any more.
+        let _ = self.join();
     }
 
     /// Waits for the end of a gateway that was told to shut down, and ends its threads.
@@ -136,11 +153,27 @@ impl Running {
     }
 }
 
-/// Starts a gateway. It forwards as soon as this returns.
+/// Starts a gateway, and returns once its policies are in force.
 ///
 /// # Errors
 /// Why it did not start; nothing is left running then.
 pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
+    let running = begin(settings)?;
+    match running.coming.wait() {
+        Ok(()) => Ok(running),
+        Err(failure) => {
+            running.abandon();
+            Err(failure)
+        }
+    }
+}
+
+/// Starts a gateway. It forwards as soon as this returns, while its policies are still compiled: who comes by a first
+/// packet is served natively, as ever; offers wait for the policies. [`Running::ends`] tells of one that does not run.
+///
+/// # Errors
+/// Why it did not start; nothing is left running then.
+pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
     let core = settings.core();
     let workers_count = settings.limits.workers.map_or_else(default_workers, usize::from);
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
@@ -151,7 +184,7 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
 
     // What may be wrong with the configuration shows before a thread or a socket is there.
     require_reachable(settings)?;
-    let policies = policies(settings, &core, words_in)?;
+    let (policies, firsts) = policies(settings, &core, words_in)?;
     let (drivers, probes) = (Drivers::new(drivers(settings)?), probes(settings)?);
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
@@ -217,10 +250,11 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
         events: events.clone(),
         quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
         started,
+        awaits_policies: !firsts.is_empty(),
         settings: Arc::clone(settings),
     };
     let (control, workers) = launch(workers, parts)?;
-    Ok(Running {
+    let running = Running {
         handle: Handle { requests: requests_in, events },
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
@@ -228,7 +262,15 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
         control,
         workers,
         quic_thread,
-    })
+        coming: Coming::default(),
+    };
+    match Coming::begin(firsts, running.handle.requests.clone()) {
+        Ok(coming) => Ok(Running { coming, ..running }),
+        Err(error) => {
+            running.abandon();
+            Err(error.into())
+        }
+    }
 }
 
 /// Everything is there and runs from now on: control, and the workers by number.
@@ -283,19 +325,20 @@ mod tests {
             control: Vital::spawn("control", control).unwrap(),
             workers: vec![Vital::spawn("packets-0", worker).unwrap()],
             quic_thread: None,
+            coming: Coming::default(),
         }
     }
 
     #[tokio::test]
     async fn a_gateway_that_lost_a_thread_ends_and_says_which() {
         let gateway = running(|| panic!("a slip"));
-        gateway.ends().await;
+        gateway.ends().await.unwrap();
         assert_eq!(
             gateway.join().unwrap_err().to_string(),
             "the thread control ended: it panicked: a slip"
         );
         let gateway = running(|| Ok(()));
-        gateway.ends().await;
+        gateway.ends().await.unwrap();
         gateway.join().unwrap();
     }
 }

@@ -111,7 +111,7 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     install_log(&telemetry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let standing = Standing::of(&settings);
-    let mut gateway = run::start(&settings)?;
+    let mut gateway = run::begin(&settings)?;
     let mut follower = Follower::new(gateway.events(), &telemetry, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();
     let api = api::start(
@@ -163,16 +163,16 @@ async fn attend(
     gateway: &Running,
     telemetry: &Telemetry,
     follower: &mut Follower,
-) -> std::io::Result<()> {
+) -> Result<(), Failure> {
     let handle = &gateway.handle;
     let mut counters = Counters::new(handle.clone(), telemetry.instruments());
     counters.begin().await;
     let outcome = tokio::select! {
         () = follower.follow() => Ok(()),
         () = counters.follow() => Ok(()),
-        result = reload::follow(place, standing, handle) => result,
-        result = end(handle, settings.gateway.drain_within) => result,
-        () = gateway.ends() => Ok(()),
+        result = reload::follow(place, standing, handle) => result.map_err(Failure::from),
+        result = end(handle, settings.gateway.drain_within) => result.map_err(Failure::from),
+        result = gateway.ends() => result.map_err(Failure::from),
     };
     // Whatever ended this, nothing of it stays behind. Where control is gone it took the rest along.
     let _ = tokio::time::timeout(LAST_ORDERS, handle.shut_down(Duration::ZERO)).await;

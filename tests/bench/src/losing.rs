@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use evenkeel_lab::load::{Direction, Offer, Pace, Trace};
 
+use crate::namespace::First;
 use crate::relay::{self, Kind, Places, Running, Stage};
 use crate::report::{Limit, LossAt};
 use crate::rounds;
@@ -44,6 +45,7 @@ pub(crate) fn measure(relays: &[Kind], places: &Places) -> Result<Option<Limit>,
     }
     running.push(relay::start(Kind::Ours, stage, places)?);
     let ours = running.len() - 1;
+    let _first = First::come();
     let mut curve = Vec::new();
     let mut standing: Vec<usize> = (0..ours).collect();
     let mut last = (ours, FIRST_RATE);

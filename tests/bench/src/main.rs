@@ -5,11 +5,15 @@
 //! on core 1. Exit codes: 0 measured, whether a target is met or missed · 1 a packet reached the wrong session, or it
 //! could not measure · 2 the command line is wrong.
 
+mod allocations;
 mod bare;
+#[allow(unreachable_pub, reason = "a benchmark of its own reads the same file")]
+mod hot;
 mod losing;
 mod measuring;
 mod namespace;
 mod overload;
+mod pieces;
 mod process;
 mod relay;
 mod report;
@@ -44,6 +48,11 @@ enum Verb {
     Quick(Choice),
     /// Every row and every figure: most of an hour
     Full(Choice),
+    /// Count the instructions of each piece of a packet's way, and compare them with those on file
+    Instructions(pieces::Keep),
+    /// Do a piece of a packet's way so often, for whoever counts from outside
+    #[command(hide = true)]
+    Piece(pieces::Do),
     /// Be a relay without any feature
     #[command(hide = true)]
     Relay { manner: bare::Manner },
@@ -55,7 +64,7 @@ enum Verb {
 /// What of it, for people who tune.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Only rows whose title has this in it, or one figure: `losing`, `overload`
+    /// Only rows whose title has this in it, or one figure: `losing`, `overload`, `forward`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Only these, as `ours,floor,limit`; `quick` has these and nginx, `full` all that are there
@@ -79,6 +88,8 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Quick(choice) => measure(&choice, Extent::Quick),
         Verb::Full(choice) => measure(&choice, Extent::Full),
+        Verb::Instructions(keep) => pieces::instructions(keep),
+        Verb::Piece(order) => pieces::act(&order),
         Verb::Relay { manner } => bare::run(manner),
         Verb::QuinnEcho => roq::echo(),
     };
@@ -127,6 +138,11 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     }
     if extent == Extent::Full && choice.wants("overload") {
         report.overload = Some(overload::measure(&places)?);
+    }
+    if extent == Extent::Full && choice.wants("forward") {
+        let forward = pieces::forward();
+        report.forward_ns = Some(forward.ns);
+        report.forward_allocations = Some(forward.allocations);
     }
     targets::print(&report);
     let out = choice.out.clone().unwrap_or_else(|| {

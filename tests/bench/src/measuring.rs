@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::namespace::First;
 use crate::relay::{self, Kind, Places, Running, Stage};
 use crate::report::{Figures, RowReport};
 use crate::rounds::{self, Effort};
@@ -32,6 +33,7 @@ pub(crate) fn rows(
     let stages: BTreeSet<Stage> = rows.iter().map(Row::stage).collect();
     for stage in stages {
         let mut running = start(stage, relays, places)?;
+        let _first = First::come();
         for row in rows.iter().filter(|row| row.stage() == stage) {
             let figures = rounds::measure(row, &mut running, effort)?;
             let names = running.iter().map(|running| running.kind.name().to_owned());

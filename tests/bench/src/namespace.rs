@@ -24,6 +24,8 @@ pub(crate) fn enter() -> Result<Option<i32>, String> {
     if std::env::var_os(INSIDE).is_some() {
         // Whoever ends the process outside means this one.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| errno.to_string())?;
+        // One that leads its session already has one of its own.
+        let _leads_already = nix::unistd::setsid();
         for words in ["link set lo up", "addr add 10.77.0.1/24 dev lo"] {
             run(Command::new("ip").args(words.split(' ')), &format!("ip {words} (iproute2)"))?;
         }
@@ -41,24 +43,39 @@ pub(crate) fn enter() -> Result<Option<i32>, String> {
         ));
     }
     let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
-    // What else runs here must not show more than it has to; everything that is compared inherits it. Where the kernel
-    // weighs sessions of a terminal, the session has to come first as well (sched(7), autogroup).
-    weigh_session("-20");
+    // What else runs here must not show more than it has to; everything that is compared inherits it.
     let status = Command::new("unshare")
         .args(["--net", "--", "nice", "-n", "-15"])
         .arg(own)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")
         .status()
-        .map_err(|error| format!("needs unshare (util-linux) and nice (coreutils): {error}"));
-    weigh_session("0");
-    let status = status?;
+        .map_err(|error| format!("needs unshare (util-linux) and nice (coreutils): {error}"))?;
     Ok(Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))))
 }
 
-fn weigh_session(nice: &str) {
-    // Not all kernels do.
-    let _has_none = std::fs::write("/proc/self/autogroup", nice);
+/// While it is there, what else runs on this machine waits for us.
+///
+/// Where the kernel weighs sessions of terminals first and processes of a session then (sched(7), autogroup), being nice
+/// or not is nothing to others: this one is a session of its own, and a heavy one for so long.
+pub(crate) struct First(());
+
+impl First {
+    pub(crate) fn come() -> First {
+        weigh("-20");
+        First(())
+    }
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        weigh("0");
+    }
+}
+
+fn weigh(nice: &str) {
+    // Not all kernels do that.
+    let _no_sessions_weighed = std::fs::write("/proc/self/autogroup", nice);
 }
 
 fn run(command: &mut Command, what: &str) -> Result<(), String> {

@@ -9,6 +9,7 @@ use evenkeel_lab::admin::{Admin, Place};
 use evenkeel_lab::load::{Direction, Offer, Pace, Trace};
 use serde_json::Value;
 
+use crate::namespace::First;
 use crate::relay::{self, Kind, Places, Running, Stage};
 use crate::report::{Overload, OverloadLeg};
 use crate::rounds::{self, Sample};
@@ -62,6 +63,7 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
     let trace = Trace::constant(Trace::voice().map_err(|error| error.to_string())?.mean() as u16);
     let api = running[0].api.clone().unwrap_or_default();
     let before = incarnations(&api)?;
+    let _first = First::come();
     let mut peak: f64 = 0.0;
     let mut rate = FIRST_RATE;
     while rate < LAST_RATE {
@@ -82,6 +84,7 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
         peak,
         at_3x: median(|sample| sample.pps),
         offered: median(|sample| sample.offered),
+        least_share: median(|sample| sample.least_share),
         api_ms: asked,
         condemned: before.iter().zip(&after).filter(|(before, after)| before != after).count(),
         rss_mib: running[0].process.resident_mib(),

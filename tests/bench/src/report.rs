@@ -115,6 +115,8 @@ pub(crate) struct OverloadLeg {
     pub(crate) at_3x: f64,
     /// What was really offered. Clients send bursts of equal packets by one call here.
     pub(crate) offered: f64,
+    /// What came of the session that least came of, in what came of one on average: all were offered as much.
+    pub(crate) least_share: f64,
     /// The longest that `GET /v1/status` took meanwhile, milliseconds; null if nothing was answered.
     pub(crate) api_ms: Option<f64>,
     /// Nodes that are another incarnation, or in another state, than before.

@@ -30,6 +30,8 @@ pub(crate) struct Sample {
     pub(crate) other_end_ns: Option<f64>,
     pub(crate) misdelivered: u64,
     pub(crate) moved: u64,
+    /// What came of the session that least came of, in the mean.
+    pub(crate) least_share: f64,
 }
 
 /// Measures all relays in a row: A B C, A B C, and so on.
@@ -103,11 +105,11 @@ pub(crate) fn window(
     if !measured.process.is_running() {
         return Err(measured.process.failed("ended while it was measured"));
     }
-    Ok(sample(window, edges))
+    Ok(sample(window, measured.rig.sessions(), edges))
 }
 
 /// What a window was, with the processor time of the relay at its edges.
-pub(crate) fn sample(window: Window, [begin, end]: [u64; 2]) -> Sample {
+pub(crate) fn sample(window: Window, sessions: usize, [begin, end]: [u64; 2]) -> Sample {
     let Window { tally, received, seconds } = window;
     let cpu = end.saturating_sub(begin) as f64;
     let micros = |share| tally.delays.percentile(share);
@@ -122,6 +124,7 @@ pub(crate) fn sample(window: Window, [begin, end]: [u64; 2]) -> Sample {
         other_end_ns: (tally.taken > 0).then(|| tally.taking_ns as f64 / tally.taken as f64),
         misdelivered: tally.misdelivered + tally.foreign,
         moved: tally.moved,
+        least_share: tally.least_share(sessions),
     }
 }
 
@@ -194,7 +197,7 @@ mod tests {
         window.tally.sent = 2_000;
         window.tally.came = 1_500;
         (window.tally.taken, window.tally.taking_ns) = (1_500, 3_000_000);
-        let sample = sample(window, [1_000_000, 5_000_000]);
+        let sample = sample(window, 1, [1_000_000, 5_000_000]);
         assert_eq!((sample.cpu_ns, sample.pps, sample.offered), (4_000.0, 2_000.0, 4_000.0));
         assert_eq!((sample.busy, sample.loss, sample.other_end_ns), (0.008, 0.25, Some(2_000.0)));
         assert_eq!(sample.delay.p50, None);

@@ -1,6 +1,7 @@
 //! Failures of nodes and of single hops: packets already go on, and what is said and mended follows.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
@@ -18,31 +19,83 @@ const RESCUES_AT_ONCE: usize = 512;
 /// How long a room keeps away from a hop that did not take it.
 const KEEP_AWAY: Duration = Duration::from_secs(10);
 
+/// Rooms of a dead node that go on without it in one call, so that a wake-up stays short.
+const LOST_AT_ONCE: usize = 256;
+
+/// Between two such calls there is time for what else goes on.
+const LOST_EVERY: Duration = Duration::from_millis(1);
+
+/// Rooms that have still to go on without a dead node.
+#[derive(Debug)]
+pub(super) struct Herd {
+    dead: Hop,
+    /// Nodes whose reserves are free for these rooms alone meanwhile.
+    standbys: Vec<NodeId>,
+    rooms: BTreeSet<RoomId>,
+}
+
 impl Gateway {
-    /// The flip, and then what follows for rooms: packets take their second hops with the flip itself.
+    /// The flip, and then what follows for rooms: packets take their second hops with the flip itself. How many rooms
+    /// stood there.
     pub(super) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
+        // A standby is spent for one death at a time.
+        while self.herd.is_some() {
+            self.lose_some(now);
+        }
+        let stood_there = self.ledger.rooms(dead.node);
         let standbys = self.ledger.standbys_of(dead.node);
         for &standby in &standbys {
             self.board.spend(standby, Some(dead.node));
         }
         self.board.condemn(dead.node);
-        let listed: Vec<RoomId> = self.rooms_at[dead.node.0 as usize].iter().copied().collect();
-        let mut moved = 0;
-        for id in listed.into_iter().filter(|id| self.rooms[id].leads_to(dead)).collect::<Vec<_>>()
-        {
-            moved += u32::from(self.lose(id, dead, now));
+        let rooms = self.rooms_at[dead.node.0 as usize].clone();
+        self.herd = Some(Herd { dead, standbys, rooms });
+        self.lose_some(now);
+        stood_there
+    }
+
+    /// The next rooms of a dead node go on without it. However many they are, control looks up in between: their packets
+    /// are on their way already.
+    pub(super) fn lose_some(&mut self, now: Instant) {
+        for _ in 0..LOST_AT_ONCE {
+            let Some(herd) = &mut self.herd else {
+                return;
+            };
+            let dead = herd.dead;
+            match herd.rooms.pop_first() {
+                Some(id) => self.lose(id, dead, now),
+                None => return self.free_standbys(now),
+            }
         }
+        self.timers.set(Timer::Herd, now + LOST_EVERY);
+    }
+
+    /// All rooms of the dead node have gone on.
+    fn free_standbys(&mut self, now: Instant) {
+        let Some(Herd { standbys, .. }) = self.herd.take() else {
+            return;
+        };
+        self.timers.cancel(&Timer::Herd);
         for standby in standbys {
             self.gate_what_no_longer_fits(standby, now);
             self.board.spend(standby, None);
         }
-        moved
     }
 
-    /// The room goes on without the dead hop. Whether its packets went there.
-    fn lose(&mut self, id: RoomId, dead: Hop, now: Instant) -> bool {
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return false;
+    /// Something is about to happen to a room: if it still waits to go on without a dead node, it does now.
+    pub(super) fn catch_up(&mut self, id: RoomId, now: Instant) {
+        if let Some(herd) = &mut self.herd
+            && herd.rooms.remove(&id)
+        {
+            let dead = herd.dead;
+            self.lose(id, dead, now);
+        }
+    }
+
+    /// The room goes on without the dead hop.
+    fn lose(&mut self, id: RoomId, dead: Hop, now: Instant) {
+        let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(dead)) else {
+            return;
         };
         room.cut_pending(dead);
         let stood_there = room.holding.on == Some(dead.node);
@@ -67,7 +120,6 @@ impl Gateway {
         self.close_left_hops(id, now);
         self.publish_pending_if_open(id, now);
         self.want_reroute(id, now);
-        stood_there
     }
 
     /// The route without this hop, if it holds it.
@@ -108,6 +160,7 @@ impl Gateway {
         let Some(room) = self.sessions.get(&session).map(|session| session.room) else {
             return;
         };
+        self.catch_up(room, now);
         if !self.rooms[&room].leads_to(hop) {
             return;
         }
@@ -121,6 +174,7 @@ impl Gateway {
 
     /// A hop did not open a session, or its port is closed: it leaves the room's route, if there is another.
     pub(super) fn strike(&mut self, id: RoomId, hop: Hop, now: Instant) {
+        self.catch_up(id, now);
         let stands = self.stands_at(id);
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(hop)) else {
             return;
@@ -229,6 +283,7 @@ impl Gateway {
     /// Time has passed since a hop did not take the room, or its policy wished so: it is looked at again, and its
     /// sessions are opened where they are missing.
     pub(super) fn room_due(&mut self, id: RoomId, now: Instant) {
+        self.catch_up(id, now);
         let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else {
             return;
         };

@@ -51,7 +51,8 @@ impl Gateway {
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
-        room.pending = Some(Pending { hops, awaited, waiting, cause, by, started: now });
+        let pending = Pending { hops, awaited, waiting, cause, by, started: now };
+        room.pending = Some(Box::new(pending));
         self.list(id);
         self.regrant(id);
         self.close_left_hops(id, now);
@@ -73,7 +74,7 @@ impl Gateway {
 
     /// Make-before-break: everybody is open there, so everybody goes there; what the old hop still delivers passes.
     pub(super) fn publish_pending_if_open(&mut self, id: RoomId, now: Instant) {
-        let ready = |pending: &Pending| pending.waiting.is_empty();
+        let ready = |pending: &Box<Pending>| pending.waiting.is_empty();
         if !self.rooms.get(&id).is_some_and(|room| room.pending.as_ref().is_some_and(ready)) {
             return;
         }
@@ -82,9 +83,10 @@ impl Gateway {
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
-        let Some(Pending { hops, cause, by, started, .. }) = room.pending.take() else {
+        let Some(pending) = room.pending.take() else {
             return;
         };
+        let Pending { hops, cause, by, started, .. } = *pending;
         let target = hops[0];
         let lost = room.stranded.map(|stranded| stranded.lost);
         let route = room.route();
@@ -132,6 +134,7 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Impossible> {
         let id = *self.rooms_by_name.get(name).ok_or(Impossible::NoSuchRoom)?;
+        self.catch_up(id, now);
         if !self.rooms[&id].is_placed() {
             return Err(Impossible::NoSuchRoom);
         }
@@ -185,6 +188,7 @@ impl Gateway {
         let next = turn.last().filter(|_| turn.len() == DRAINS_AT_ONCE).copied();
         self.drain_cursors.insert(node, next.unwrap_or(RoomId(0)));
         for id in turn {
+            self.catch_up(id, now);
             self.leave_draining_node(id, node, now);
         }
     }

@@ -10,8 +10,8 @@ use crate::room::{Founding, Room};
 use crate::session::{Phase, Session};
 use crate::settings::{AdmitOnFault, Scenario};
 use crate::{
-    AdmitVerdict, Answer, Bounds, Decider, Fault, Guard, Hook, Measures, Offer, Outcome, Param,
-    Plan, Question, Refused, RegionId, RoomId, SessionId,
+    AdmitVerdict, Answer, Bounds, Decider, Fault, Guard, Hook, Offer, Outcome, Param, Plan,
+    Question, Refused, RegionId, RoomId, SessionId,
 };
 
 /// A scenario plugin may set how long silence is borne within these.
@@ -33,6 +33,9 @@ impl Gateway {
     }
 
     fn begin(&mut self, offer: &Arc<Offer>, now: Instant) -> Result<(), Refused> {
+        if let Some(&room) = self.rooms_by_name.get(&offer.room) {
+            self.catch_up(room, now);
+        }
         if self.shutting_down {
             return Err(Refused::Draining);
         }
@@ -55,7 +58,7 @@ impl Gateway {
             admitted_by: Decider::Native,
             legs: FewMap::default(),
             open_by: now,
-            measures: Measures::default(),
+            measures: None,
             last_heard: now,
             memory: None,
         };
@@ -284,6 +287,9 @@ impl Gateway {
         if self.shutting_down {
             self.give_up(id, Refused::Draining, now);
             return;
+        }
+        if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
+            self.catch_up(room, now);
         }
         let Some(session) = self.sessions.get_mut(&id) else {
             return;

@@ -63,6 +63,9 @@ impl Gateway {
         result: Result<(), NotOpened>,
         now: Instant,
     ) {
+        if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
+            self.catch_up(room, now);
+        }
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };

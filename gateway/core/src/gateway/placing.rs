@@ -63,7 +63,7 @@ impl Gateway {
                     Ok(()) => {
                         let differs = hops != self.native_hops(id, &[], now);
                         if let Some(room) = self.rooms.get_mut(&id) {
-                            room.memory = Some(state);
+                            room.memory = Some(Box::new(state));
                             room.ttl_ms = ttl_ms;
                         }
                         self.settle(id, &hops, by, now);

@@ -1,6 +1,6 @@
 //! How much quality each session gets.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::accepting::{Part, Parts};
 use super::asking::{About, mismatched};
@@ -16,6 +16,11 @@ use crate::{
 const SESSIONS_PER_ASK: usize = 4_096;
 
 impl Gateway {
+    /// How old the last word of workers on a session may be.
+    pub fn handle_summaries_within(&mut self, within: Duration) {
+        self.told_within = within;
+    }
+
     /// What workers measured of a session, and when it was last heard.
     pub fn handle_summary(
         &mut self,
@@ -24,7 +29,10 @@ impl Gateway {
         last_heard: Option<Instant>,
     ) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.measures = measures;
+            match &mut session.measures {
+                Some(standing) => **standing = measures,
+                None => session.measures = Some(Box::new(measures)),
+            }
             session.last_heard =
                 last_heard.map_or(session.last_heard, |at| at.max(session.last_heard));
         }
@@ -53,7 +61,7 @@ impl Gateway {
                 room: session.room,
                 scenario: session.offer.scenario.clone(),
                 labels: session.offer.labels.clone(),
-                state: session.memory.clone(),
+                state: session.memory.as_deref().cloned(),
             })
             .collect();
         let next = match batch.last() {
@@ -111,7 +119,7 @@ impl Gateway {
         for (row, state) in states {
             let session = sessions.get(row as usize).and_then(|id| self.sessions.get_mut(id));
             if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
-                session.memory = Some(state);
+                session.memory = Some(Box::new(state));
             }
         }
         parts.outcome()

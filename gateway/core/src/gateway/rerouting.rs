@@ -108,7 +108,7 @@ impl Gateway {
         ];
         for metric in worst {
             if let Some(value) =
-                sessions().filter_map(|session| session.measures.measured(metric)).max()
+                sessions().filter_map(|session| session.measures.as_ref()?.measured(metric)).max()
             {
                 measures.set(metric, u64::from(value));
             }
@@ -121,7 +121,7 @@ impl Gateway {
             scenario: room.scenario.clone(),
             labels: room.labels.clone(),
             standing: room.standing(),
-            state: room.memory.clone(),
+            state: room.memory.as_deref().cloned(),
         }
     }
 
@@ -136,6 +136,7 @@ impl Gateway {
         now: Instant,
     ) -> Outcome {
         self.timers.set(Timer::Reroute(policy.clone()), now);
+        rooms.iter().for_each(|&(id, _)| self.catch_up(id, now));
         let outcome = match answer {
             Ok(Answer::Moves { moves, states, memo }) => {
                 let fresh: Vec<Option<RoomId>> =
@@ -146,7 +147,7 @@ impl Gateway {
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         let id = fresh.get(row as usize).copied().flatten();
                         if let Some(room) = id.and_then(|id| self.rooms.get_mut(&id)) {
-                            room.memory = Some(state);
+                            room.memory = Some(Box::new(state));
                         }
                     }
                     parts.outcome()

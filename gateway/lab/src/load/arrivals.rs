@@ -93,12 +93,14 @@ fn nanoseconds(time: TimeSpec) -> u64 {
 /// A socket that waits for nothing, stamps what it receives and holds much of it.
 ///
 /// # Errors
-/// What the kernel says; only root may have so much held.
+/// What the kernel says. Only root has as much held as it likes.
 pub(super) fn socket(at: SocketAddrV4) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(at)?;
     socket.set_nonblocking(true)?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
+    }
     Ok(socket)
 }
 

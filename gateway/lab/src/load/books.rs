@@ -76,15 +76,37 @@ pub struct Tally {
     pub taking_ns: u64,
     /// Delays of those that came.
     pub delays: Delays,
+    /// How many of each session came.
+    pub shares: Vec<u32>,
 }
 
 impl Tally {
+    /// A packet of this window came to where it should.
+    pub(super) fn came(&mut self, session: u64, sent_ns: u64, came_ns: u64) {
+        self.came += 1;
+        self.delays.note(sent_ns, came_ns);
+        let session = session as usize;
+        if self.shares.len() <= session {
+            self.shares.resize(session + 1, 0);
+        }
+        self.shares[session] += 1;
+    }
+
+    /// What came of the session that least came of, in what came of one on average; 0 where nothing came.
+    pub fn least_share(&self, sessions: usize) -> f64 {
+        let all_there = self.shares.len() == sessions;
+        let least = self.shares.iter().min().copied().filter(|_| all_there).unwrap_or(0);
+        f64::from(least) * sessions as f64 / self.came.max(1) as f64
+    }
+
     /// Begins a window. What came wrong is kept: it is as wrong before it.
     pub(super) fn clear(&mut self) {
-        let mut delays = std::mem::take(&mut self.delays);
+        let (mut delays, mut shares) =
+            (std::mem::take(&mut self.delays), std::mem::take(&mut self.shares));
         delays.clear();
+        shares.fill(0);
         let Tally { misdelivered, moved, foreign, .. } = *self;
-        *self = Tally { misdelivered, moved, foreign, delays, ..Tally::default() };
+        *self = Tally { misdelivered, moved, foreign, delays, shares, ..Tally::default() };
     }
 }
 
@@ -112,6 +134,25 @@ mod tests {
             assert!(ns <= most(place) && (place == 0 || ns > most(place - 1)), "{ns}");
             assert!(most(place) as f64 <= ns as f64 * 1.01 + 1.0);
         }
+    }
+
+    #[test]
+    fn the_least_share_is_that_of_whom_least_came_to_nobody_left_out() {
+        let mut tally = Tally::default();
+        assert_eq!(tally.least_share(2), 0.0);
+        [0, 1, 0, 1, 0, 0].into_iter().for_each(|session| tally.came(session, 0, 1));
+        assert!((tally.least_share(2) - 2.0 / 3.0).abs() < 1e-9);
+        assert_eq!(tally.least_share(3), 0.0, "nothing came of the third");
+    }
+
+    #[test]
+    fn what_came_wrong_is_not_forgotten_when_a_window_begins() {
+        let mut tally =
+            Tally { misdelivered: 1, moved: 2, foreign: 3, sent: 4, ..Tally::default() };
+        tally.came(0, 0, 1);
+        tally.clear();
+        assert_eq!((tally.misdelivered, tally.moved, tally.foreign), (1, 2, 3));
+        assert_eq!((tally.sent, tally.came, tally.delays.percentile(0.5)), (0, 0, None));
     }
 
     #[test]

@@ -80,13 +80,38 @@ impl Clients {
                 Some(mark) if mark.session == u64::from(session) => {
                     packets += 1;
                     if mark.stream == window {
-                        tally.came += 1;
-                        tally.delays.note(mark.sent_ns, arrival.stamp_ns);
+                        tally.came(mark.session, mark.sent_ns, arrival.stamp_ns);
                     }
                 }
                 _ => tally.misdelivered += 1,
             }
         })?;
         Ok(packets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn what_comes_to_a_client_and_is_of_another_is_misdelivered() {
+        let at = SocketAddrV4::new([127, 0, 0, 1].into(), 0);
+        let relay = UdpSocket::bind(at).unwrap();
+        let mut clients = Clients::bind(at, 2).unwrap();
+        clients.connect(1, relay.local_addr().unwrap()).unwrap();
+        let to = clients.sockets()[1].local_addr().unwrap();
+        let mut tally = Tally::default();
+        for (session, way) in [(1, Way::ToClient), (0, Way::ToClient), (1, Way::ToNode)] {
+            let mut packet = vec![0; 60];
+            Stream::new(session, way).next(&mut packet, 7, clock::now_ns());
+            relay.send_to(&packet, to).unwrap();
+        }
+        let mut packets = 0;
+        while tally.came + tally.misdelivered < 3 {
+            packets += clients.receive(1, 7, &mut tally).unwrap();
+        }
+        assert_eq!((packets, tally.came, tally.misdelivered), (1, 1, 2));
     }
 }

@@ -48,7 +48,8 @@ pub(super) struct Register {
     /// Ours of a gateway's sessions.
     numbers: HashMap<u64, u32>,
     met: Vec<Option<Met>>,
-    owners: HashMap<Peer, u32>,
+    /// By node and address there: a relay may use one socket for sessions at several nodes.
+    owners: HashMap<(usize, SocketAddrV4), u32>,
     /// Where each node last got media from.
     upstream: Vec<Option<SocketAddrV4>>,
 }
@@ -161,8 +162,7 @@ impl Register {
             return 0;
         }
         if mark.stream == window {
-            tally.came += 1;
-            tally.delays.note(mark.sent_ns, stamp_ns);
+            tally.came(mark.session, mark.sent_ns, stamp_ns);
         }
         1
     }
@@ -171,8 +171,8 @@ impl Register {
     fn meet(&mut self, session: u32, before: Option<Met>, met: Met, tally: &mut Tally) -> bool {
         let is_own = match met.peer {
             Peer::Tag(tag) => self.owner(tag) == Some(session),
-            peer @ Peer::Address(_) => {
-                *self.owners.entry(peer).or_insert(session) == session
+            Peer::Address(address) => {
+                *self.owners.entry((met.node, address)).or_insert(session) == session
                     && before.is_none_or(|before| before.peer == met.peer)
             }
             Peer::Nothing => true,
@@ -189,5 +189,101 @@ impl Register {
             Some(answers) => self.numbers.get(answers.opened.get(&tag)?).copied(),
             None => u32::try_from(tag.0).ok(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_media::trunk::Bundle;
+    use evenkeel_media::trunk::message::Question;
+
+    use super::super::stream::Stream;
+    use super::*;
+
+    const WINDOW: u8 = 7;
+
+    struct Node {
+        register: Register,
+        tally: Tally,
+        socket: UdpSocket,
+    }
+
+    impl Node {
+        fn new(wire: Wire, secret: Option<Secret>) -> Node {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            Node { register: Register::new(wire, 2, 4, secret), tally: Tally::default(), socket }
+        }
+
+        /// What came comes to this node from this port; packets counted, came in the window, misdelivered so far.
+        fn take(&mut self, node: usize, port: u16, bytes: &[u8]) -> (u64, u64, u64) {
+            let source = SocketAddrV4::new([127, 0, 0, 1].into(), port);
+            let arrival = Arrival { bytes, source, stamp_ns: 2_000 };
+            let Node { register, tally, socket } = self;
+            let packets = register.take((node, socket), arrival, WINDOW, tally);
+            (packets, tally.came, tally.misdelivered)
+        }
+    }
+
+    fn packet(session: u32, way: Way, window: u8) -> Vec<u8> {
+        let mut packet = vec![0; 60];
+        Stream::new(session, way).next(&mut packet, window, 1_000);
+        packet
+    }
+
+    fn bundle(tag: u64, packet: &[u8]) -> Vec<u8> {
+        let mut bundle = Bundle::new(1_400);
+        assert!(bundle.push(Tag(tag), packet));
+        bundle.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_socket_is_of_one_session_and_a_session_has_one_socket() {
+        let mut node = Node::new(Wire::Port, None);
+        let of = |session| packet(session, Way::ToNode, WINDOW);
+        assert_eq!(node.take(0, 40, &of(1)), (1, 1, 0));
+        assert_eq!(node.take(0, 41, &of(2)), (1, 2, 0));
+        assert_eq!(node.take(0, 40, &of(2)), (0, 2, 1), "by the socket of another");
+        assert_eq!(node.take(0, 42, &of(1)), (0, 2, 2), "by a socket of nobody");
+        assert_eq!(node.take(0, 40, &of(1)), (1, 3, 2));
+        assert_eq!(node.take(0, 43, &of(9)), (0, 3, 3), "there is no such session");
+        assert_eq!(node.take(0, 44, &packet(3, Way::ToClient, WINDOW)), (0, 3, 4), "other stream");
+        assert_eq!(node.tally.moved, 0);
+        assert_eq!(node.take(1, 41, &of(2)), (1, 4, 4));
+        assert_eq!(node.tally.moved, 1, "by its own socket to another node");
+        assert_eq!(node.take(1, 40, &of(0)), (1, 5, 4), "nobody else of that socket is there");
+        assert_eq!(node.take(1, 40, &of(1)), (0, 5, 5));
+    }
+
+    #[test]
+    fn packets_of_another_window_are_whose_they_are_and_do_not_count() {
+        let mut node = Node::new(Wire::Shared, None);
+        assert_eq!(node.take(0, 40, &packet(1, Way::ToNode, WINDOW - 1)), (1, 0, 0));
+        assert_eq!(node.take(0, 40, &packet(1, Way::ToNode, WINDOW)), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_tag_is_of_the_session_of_its_number() {
+        let mut node = Node::new(Wire::Bundled, None);
+        assert_eq!(node.take(0, 40, &bundle(2, &packet(2, Way::ToNode, WINDOW))), (1, 1, 0));
+        assert_eq!(node.take(0, 40, &bundle(2, &packet(3, Way::ToNode, WINDOW))), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_gateways_tag_is_of_the_session_that_it_was_opened_for_and_no_other() {
+        let secret = Secret::new(b"what both ends know").unwrap();
+        let mut node = Node::new(Wire::Bundled, Some(secret.clone()));
+        for (tag, session) in [(500, 17), (501, 18)] {
+            let mut question = Vec::new();
+            let open = Question::Open { room: 1, session, tag: Tag(tag), lease_s: 30 };
+            open.write(&secret, 1, clock::now_ns() / 1_000, &mut question);
+            assert_eq!(node.take(0, 40, &question), (0, 0, 0));
+        }
+        node.register.know(17, 3);
+        node.register.know(18, 2);
+        let of = |session| packet(session, Way::ToNode, WINDOW);
+        assert_eq!(node.take(0, 40, &bundle(500, &of(3))), (1, 1, 0));
+        assert_eq!(node.take(0, 40, &bundle(501, &of(3))), (0, 1, 1));
+        assert_eq!(node.take(0, 40, &bundle(999, &of(3))), (0, 1, 2), "a tag of nobody");
+        assert_eq!(node.take(0, 40, &bundle(501, &of(2))), (1, 2, 2));
     }
 }

@@ -77,6 +77,11 @@ impl Rig {
         })
     }
 
+    /// How many sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.clients.sockets().len()
+    }
+
     /// Where clients send from, by session.
     ///
     /// # Errors
@@ -143,7 +148,7 @@ impl Rig {
 
     /// Every client sends a packet.
     pub(super) fn greet_all(&mut self) -> io::Result<()> {
-        self.say_hello((0..).take(self.clients.sockets().len()))
+        self.say_hello((0..).take(self.sessions()))
     }
 
     fn say_hello(&mut self, sessions: impl IntoIterator<Item = u32>) -> io::Result<()> {

@@ -45,7 +45,7 @@ impl Stream {
 
     /// Makes `packet` the next of the stream: its header and mark are written, what follows stays.
     pub(super) fn next(&mut self, packet: &mut [u8], window: u8, now_ns: u64) {
-        let timestamp = now_ns / 1_000 * CLOCK_RATE / 1_000_000;
+        let timestamp = now_ns / 1_000 * (CLOCK_RATE / 1_000) / 1_000;
         packet[0] = 0x80;
         packet[1] = PAYLOAD_TYPE;
         rtp::set_sequence(packet, self.sent as u16);

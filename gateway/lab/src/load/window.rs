@@ -213,10 +213,6 @@ impl Rig {
         }
         Ok(())
     }
-
-    fn sessions(&self) -> usize {
-        self.clients.sockets().len()
-    }
 }
 
 /// How far a sender may be ahead of the sinks.

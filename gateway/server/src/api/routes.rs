@@ -281,7 +281,7 @@ async fn ready(State(shared): Api) -> Result<&'static str, Error> {
     if shared.ask("", shared.handle.status()).await?.admitting {
         return Ok("ready\n");
     }
-    Err(Error::new(Code::Draining, "the gateway is shutting down"))
+    Err(Error::new(Code::Draining, "the gateway is shutting down, or waits for its first policies"))
 }
 
 async fn metrics(State(shared): Api) -> ([(header::HeaderName, &'static str); 1], String) {

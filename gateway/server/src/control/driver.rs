@@ -90,7 +90,8 @@ impl Drivers {
         match self.nodes.get(hop.node.0 as usize)? {
             Driver::Plain(standing) => {
                 let (address, rtcp) = ports(address.unwrap_or(*standing), rtcp_apart);
-                Some(Act::Opened { session, hop, leg: Leg::Port { address, rtcp } })
+                let leg = Leg::Port { address, rtcp_port: rtcp.port() };
+                Some(Act::Opened { session, hop, leg })
             }
             Driver::Agent(_) => {
                 self.leases.end(session, hop);
@@ -352,7 +353,7 @@ mod tests {
             &mut || 0,
             at(Instant::now(), 0),
         ) {
-            Some(Act::Opened { leg: Leg::Port { address, rtcp }, .. }) => (address, rtcp.port()),
+            Some(Act::Opened { leg: Leg::Port { address, rtcp_port }, .. }) => (address, rtcp_port),
             act => panic!("{act:?}"),
         };
         assert_eq!(open(None), (standing, 4_001));

@@ -59,6 +59,8 @@ pub(crate) enum Request {
         policy: PolicyName,
         reply: Reply<Result<(), Failed>>,
     },
+    /// The first revisions of all policies are in force.
+    PoliciesStand,
     Shutdown {
         within: Duration,
         done: Reply<()>,

@@ -10,15 +10,15 @@ mod offering;
 mod prober;
 mod request;
 mod rollout;
+mod shelf;
 mod telling;
 mod thread;
+mod waiting;
 mod words;
 
 pub(crate) use driver::{Driver, Drivers};
 pub use handle::Handle;
-#[cfg(test)]
-pub(crate) use handle::Request;
-pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX};
+pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
 pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};
 pub(crate) use prober::{Way as ProbeWay, connected};
 pub(crate) use thread::{Parts, WorkerLine, run};

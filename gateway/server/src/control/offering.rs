@@ -68,6 +68,7 @@ impl Control {
             let nodes = [name(one), name(other)];
             return refuse(reply, Failed::SharedNodeAddress { nodes, address });
         }
+        let wanted = self.shelf.share(wanted);
         let id = OfferId(self.next_offer);
         self.next_offer += 1;
         let offer = Offer {

@@ -6,6 +6,7 @@ use evenkeel_core::{Impossible, SessionStanding};
 
 use super::handle::Request;
 use super::thread::Control;
+use super::waiting::Held;
 use super::words::{Failed, NodeView, SessionView, Status};
 use crate::policy::Source;
 use crate::worker::Way;
@@ -15,7 +16,15 @@ impl Control {
         let now = Instant::now();
         // A caller that went away needs no reply.
         match request {
-            Request::Offer(wanted, reply) => self.offer(*wanted, Some(reply), now),
+            Request::Offer(wanted, reply) => match &mut self.waiting {
+                Some(waiting) => waiting.hold(wanted, reply),
+                None => self.offer(*wanted, Some(reply), now),
+            },
+            Request::PoliciesStand => {
+                for Held { wanted, reply } in self.waiting.take().into_iter().flatten() {
+                    self.offer(*wanted, Some(reply), now);
+                }
+            }
             Request::Close(session, reply) => {
                 let _ =
                     reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
@@ -120,7 +129,7 @@ impl Control {
             up: now.saturating_duration_since(self.started),
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
-            admitting: self.gateway.is_admitting(),
+            admitting: self.gateway.is_admitting() && self.waiting.is_none(),
             policies_failing: self.policies.failing(),
             packets_to_node: packets(Way::ToNode),
             packets_to_client: packets(Way::ToClient),

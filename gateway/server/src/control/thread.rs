@@ -17,7 +17,9 @@ use super::knock::Knocks;
 use super::offering::Pending;
 use super::prober::{Probed, Prober, connected};
 use super::rollout::Rolling;
+use super::shelf::Shelf;
 use super::telling::Closings;
+use super::waiting::Waiting;
 use super::words::Told;
 use crate::policy::{Policies, Word};
 use crate::settings::Settings;
@@ -53,6 +55,8 @@ pub(crate) struct Parts {
     pub(crate) words: mpsc::Receiver<Word>,
     pub(crate) events: broadcast::Sender<Arc<Told>>,
     pub(crate) quic_counters: Option<Arc<crate::quic::Counters>>,
+    /// Whether first revisions are on their way.
+    pub(crate) awaits_policies: bool,
     pub(crate) started: Instant,
 }
 
@@ -71,6 +75,9 @@ pub(super) struct Control {
     pub(super) random: ring::rand::SystemRandom,
     pub(super) offers: BTreeMap<OfferId, Pending>,
     pub(super) next_offer: u64,
+    pub(super) shelf: Shelf,
+    /// Offers that wait for the first policies, until those are in force.
+    pub(super) waiting: Option<Waiting>,
     /// Sessions that were told to end, and their event waits for what they carried.
     pub(super) closing: Closings,
     pub(super) knocks: Knocks,
@@ -113,6 +120,8 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         random: ring::rand::SystemRandom::new(),
         offers: BTreeMap::new(),
         next_offer: 1,
+        shelf: Shelf::default(),
+        waiting: parts.awaits_policies.then(Waiting::default),
         closing: Closings::default(),
         knocks: Knocks::default(),
         shutting_down: Vec::new(),
@@ -170,6 +179,8 @@ impl Control {
             late = late.max(worker.stamps.take_lateness(Instant::now()));
         }
         let now = Instant::now();
+        let within = self.workers.iter().map(|worker| worker.stamps.sums_up_within()).max();
+        self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_stamps(&stamps, late, now);
         self.tell_of_unheard(now);
         self.finish_if_told();

@@ -98,6 +98,13 @@ impl Outbox {
         self.datagrams
     }
 
+    /// Gives up everything that is queued.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.queue.clear();
+        self.datagrams = 0;
+    }
+
     /// Queues a datagram and hands out its bytes, to be changed in place.
     pub fn push(&mut self, to: Option<SocketAddr>, dscp: u8, datagram: &[u8]) -> &mut [u8] {
         let start = self.bytes.len();
@@ -146,9 +153,7 @@ impl Outbox {
                 }
             }
         }
-        self.bytes.clear();
-        self.queue.clear();
-        self.datagrams = 0;
+        self.clear();
         outcome
     }
 

@@ -16,7 +16,7 @@ use evenkeel_core::{Answered, Ask, AskId, Entry, Fault, Limits, PolicyName};
 use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use rollout::{Source, Workshop, prepare};
+pub(crate) use rollout::{Source, Workshop, begin, prepare};
 pub(crate) use standing::Standing;
 
 use crate::control::{Failed, PolicyView, Rollout};

@@ -35,6 +35,12 @@ pub(crate) struct Workshop {
     pub(super) word: u64,
 }
 
+impl Workshop {
+    pub(crate) fn policy(&self) -> &PolicyName {
+        &self.policy
+    }
+}
+
 /// Why a revision never answered.
 #[derive(Debug)]
 enum Unfit {
@@ -77,6 +83,17 @@ pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
         arrived,
         activate: Duration::ZERO,
     })
+}
+
+/// Takes the first revision of a policy all the way. A later word on it, or its end, is no failure of the revision's.
+///
+/// # Errors
+/// Why it does not run.
+pub(crate) fn begin(workshop: &Workshop, source: Source) -> Result<(), Box<str>> {
+    match take_in(workshop, source, &mut None) {
+        Ok(_) | Err(Unfit::Superseded | Unfit::Gone) => Ok(()),
+        Err(unfit) => Err(unfit.to_string().into()),
+    }
 }
 
 /// `revision` is its name as soon as it has one.

@@ -23,6 +23,7 @@ use crate::worker::{Before, Bell, Gather};
 
 /// How long clients may take to hear that the endpoint ends.
 const FAREWELL: Duration = Duration::from_secs(1);
+
 /// The running endpoint. Ends when dropped.
 #[derive(Debug)]
 pub struct Thread {

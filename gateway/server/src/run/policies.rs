@@ -1,22 +1,32 @@
 //! The policies of a configuration: started with the gateway, and what a reload changes of them.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crossbeam_channel::{Receiver, bounded};
 use evenkeel_core::{Entry, EntryKind, Hook, PolicyName};
 use tokio::sync::mpsc;
 
 use super::Failure;
-use crate::policy::{self, Policies, Source};
+use crate::control::Request;
+use crate::policy::{self, Policies, Source, Workshop};
 use crate::settings::{self, Plugin, Settings};
 
-/// Starts every policy of the configuration and puts its first revision in force: a gateway does not start with a
-/// policy that does not run.
+/// First revisions, by plugin: a plugin of several policies is compiled once.
+type Firsts = VecDeque<Vec<(Workshop, Source)>>;
+
+/// Starts every policy of the configuration; none has a revision yet.
+///
+/// # Errors
+/// Where a plugin cannot be read, or the system gives no thread.
 pub(super) fn policies(
     settings: &Settings,
     core: &evenkeel_core::Settings,
     words: mpsc::Sender<policy::Word>,
-) -> Result<Policies, Failure> {
+) -> Result<(Policies, Firsts), Failure> {
     let mut policies = Policies::new(catalog(core), &core.limits, words);
+    let mut firsts: Vec<(&Plugin, Vec<(Workshop, Source)>)> = Vec::new();
     for set in &settings.sets {
         for hook in Hook::ALL {
             let Some(binding) = set.binding(hook) else {
@@ -29,13 +39,85 @@ pub(super) fn policies(
             policies.start(policy.clone())?;
             let workshop =
                 policies.workshop(&policy).ok_or_else(|| failed("it was not started".into()))?;
-            let rollout = policy::prepare(&workshop, source);
-            if let Some(reason) = rollout.reason {
-                return Err(Failure::Policy { policy: policy.clone(), reason });
+            match firsts.iter_mut().find(|(plugin, _)| *plugin == &binding.plugin) {
+                Some((_, same)) => same.push((workshop, source)),
+                None => firsts.push((&binding.plugin, vec![(workshop, source)])),
             }
         }
     }
-    Ok(policies)
+    Ok((policies, firsts.into_iter().map(|(_, same)| same).collect()))
+}
+
+/// First revisions on their way in force, while packets are forwarded already.
+#[derive(Debug)]
+pub(super) struct Coming(Receiver<Failure>);
+
+/// There are none.
+impl Default for Coming {
+    fn default() -> Self {
+        Coming(bounded(1).1)
+    }
+}
+
+impl Coming {
+    /// Brings them in force, as many at a time as there are cores, and tells control when all are.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub(super) fn begin(
+        firsts: Firsts,
+        requests: mpsc::Sender<Request>,
+    ) -> std::io::Result<Coming> {
+        let (failed, failures) = bounded(1);
+        if !firsts.is_empty() {
+            let bringing = std::thread::Builder::new().name("first policies".into());
+            bringing.spawn(move || match bring_in(firsts) {
+                // Control reads on until it ends; when it has, nobody needs the word.
+                Ok(()) => _ = requests.blocking_send(Request::PoliciesStand),
+                Err(failure) => _ = failed.send(failure),
+            })?;
+        }
+        Ok(Coming(failures))
+    }
+
+    /// Waits until all are in force.
+    ///
+    /// # Errors
+    /// The first that does not run.
+    pub(super) fn wait(&self) -> Result<(), Failure> {
+        self.0.recv().map_or(Ok(()), Err)
+    }
+
+    /// The first that does not run, once it is known.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.0.try_recv().ok()
+    }
+}
+
+fn bring_in(firsts: Firsts) -> Result<(), Failure> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(firsts.len());
+    let firsts = Mutex::new(firsts);
+    // Nobody panics while holding it.
+    let next = || firsts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let work = || -> Result<(), Failure> {
+        while let Some(same) = next() {
+            for (workshop, source) in same {
+                let policy = workshop.policy().clone();
+                policy::begin(&workshop, source)
+                    .map_err(|reason| Failure::Policy { policy, reason })?;
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let working: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let ended = working.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| {
+                Err(std::io::Error::other("the thread that compiles policies ended").into())
+            })
+        });
+        ended.fold(Ok(()), Result::and)
+    })
 }
 
 /// Has a binding's plugin take its settings; what is wrong, at its place in the file.

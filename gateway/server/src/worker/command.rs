@@ -74,7 +74,7 @@ pub(crate) enum Leg {
     /// On the worker's trunk to the node, behind this tag.
     Trunk(Tag),
     /// From the session's own socket.
-    Port { address: SocketAddr, rtcp: SocketAddr },
+    Port { address: SocketAddr, rtcp_port: u16 },
 }
 
 /// What a worker tells control.

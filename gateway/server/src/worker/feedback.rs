@@ -143,10 +143,12 @@ impl Feedback {
 
     /// Whether the cap is to be told again, or that there is none any more.
     pub(crate) fn cap_is_due(&self, kbps: u32, now: Instant) -> bool {
-        let within = |at: Option<Instant>, time| {
-            at.is_some_and(|at| now.saturating_duration_since(at) < time)
-        };
-        !within(self.told, CAP_EVERY) && (kbps > 0 || within(self.lifted, LIFTED_FOR))
+        !within(self.told, CAP_EVERY, now) && self.repeats(kbps, now)
+    }
+
+    /// Whether it goes on being told.
+    pub(crate) fn repeats(&self, kbps: u32, now: Instant) -> bool {
+        kbps > 0 || within(self.lifted, LIFTED_FOR, now)
     }
 
     /// The node's own word on how much the client may send, on its way there, goes beyond no cap; and where it says
@@ -165,6 +167,10 @@ impl Feedback {
         say(&mut packet);
         packet
     }
+}
+
+fn within(at: Option<Instant>, time: Duration, now: Instant) -> bool {
+    at.is_some_and(|at| now.saturating_duration_since(at) < time)
 }
 
 /// The newest sources, a bounded number of them.

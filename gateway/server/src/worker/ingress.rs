@@ -206,7 +206,7 @@ impl Ingress {
             return refuse(loan.ways, Reason::UnknownSource);
         };
         let nominated = arrival.kind == Kind::Nomination;
-        if let Some(oldest) = session.checked(from, nominated, loan.now) {
+        if let Some(oldest) = session.checked(from, nominated, loan) {
             self.cache.remove(&oldest);
             let (listener, address) = oldest;
             self.flows.remove(&Key::Udp { listener, address }, session.home);

@@ -41,7 +41,8 @@ pub(crate) struct Measure {
     bytes_up: u64,
     bytes_down: u64,
     lost_up: u64,
-    since: Instant,
+    /// When the interval began; its first packet says so where nobody did.
+    since: Option<Instant>,
 }
 
 /// How what the client is sent arrives: of one stream, as its receiver reports, or of all, as QUIC sees.
@@ -76,7 +77,7 @@ impl Smoothed {
 
 impl Measure {
     /// `voice` is the codec of the client's voice; `None` where it has none.
-    pub(crate) fn new(voice: Option<quality::Codec>, now: Instant) -> Measure {
+    pub(crate) fn new(voice: Option<quality::Codec>) -> Measure {
         Measure {
             voice,
             sources: Vec::new(),
@@ -89,8 +90,22 @@ impl Measure {
             bytes_up: 0,
             bytes_down: 0,
             lost_up: 0,
-            since: now,
+            since: None,
         }
+    }
+
+    /// The interval that is under way begins now: there was nothing to count in what went before.
+    pub(crate) fn begin_interval(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    /// Whether the next interval would say what the last one did, if nothing comes meanwhile.
+    pub(crate) fn is_quiet(&self, now: Instant) -> bool {
+        let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
+        self.bytes_up + self.bytes_down == 0
+            && self.loss_up_ppm.fresh(UP_KEPT, now).is_none()
+            && self.down.iter().all(|down| down.loss_ppm.fresh(DOWN_KEPT, now).is_none())
+            && !self.rtt_us.is_some_and(|(_, at)| is_kept(at))
     }
 
     /// Something came from the client.
@@ -222,8 +237,8 @@ impl Measure {
             self.loss_up_ppm.show(loss as i64, FOLLOWS_IN, now);
             self.jitter_up_us = jitter;
         }
-        let elapsed = now.saturating_duration_since(self.since).as_millis().max(1) as u64;
-        self.since = now;
+        let since = self.since.replace(now).unwrap_or(now);
+        let elapsed = now.saturating_duration_since(since).as_millis().max(1) as u64;
         let mut measures = Measures::default();
         // Bits per millisecond are kilobits per second.
         measures.set(Metric::BitrateUp, std::mem::take(&mut self.bytes_up) * 8 / elapsed);

@@ -3,11 +3,13 @@
 //! A session has a home worker for life, which alone writes its state: no locks, no await, no allocation per packet.
 
 mod arrival;
+mod awake;
 mod command;
 mod early;
 mod feedback;
 mod gather;
 mod ingress;
+mod lane;
 mod limiter;
 mod measure;
 mod obeying;
@@ -35,6 +37,7 @@ pub(crate) use command::{Client, Command, Install, Leg, Report};
 pub use command::{Dscp, ShedRun, Totals};
 pub(crate) use early::Patience;
 pub(crate) use gather::{Before, Gather};
+pub use lane::Lane;
 pub(crate) use ports::Ports;
 use session::{Loan, Session};
 pub(crate) use source::Bell;
@@ -179,7 +182,7 @@ impl Worker {
             let wait = if gathered || !self.again.is_empty() {
                 Duration::ZERO
             } else {
-                self.sweep.due(self.sessions.len()).saturating_duration_since(ended)
+                self.sweep.due(self.ways.awake.len()).saturating_duration_since(ended)
             };
             self.wait(&mut events, wait)?;
             let began = Instant::now();
@@ -203,8 +206,8 @@ impl Worker {
 
     fn wait(&self, events: &mut Vec<epoll::Event>, at_most: Duration) -> io::Result<()> {
         events.clear();
-        let timeout =
-            rustix::event::Timespec::try_from(at_most).expect("a summary is at most 100 ms away");
+        let timeout = rustix::event::Timespec::try_from(at_most)
+            .expect("the next share is seconds away at most");
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -269,20 +272,28 @@ impl Worker {
     /// Sums up the sessions whose turn it is.
     fn summarise(&mut self, now: Instant) {
         let Worker { sessions, sweep, ways, board, ingress, .. } = self;
-        let Some(share) = sweep.take(sessions.len(), now) else {
-            return;
-        };
-        if share.start == 0 {
-            ingress.forget();
+        let mut awake = std::mem::take(&mut ways.awake);
+        if let Some(share) = sweep.take(awake.len(), now) {
+            if share.start == 0 {
+                ingress.forget();
+                ways.stamps.sums_up_every(sweep::every(awake.len()));
+            }
+            let mut summaries = Vec::new();
+            awake.visit(share, |home| {
+                let Some(session) = session(sessions, home) else {
+                    return true;
+                };
+                session.tick(&mut Loan { ways, board, now });
+                summaries.extend(session.summary(now));
+                session.rests(now)
+            });
+            if !summaries.is_empty() {
+                ways.report(Report::Summaries(summaries));
+            }
         }
-        let mut summaries = Vec::new();
-        for session in sessions[share].iter_mut().flatten() {
-            session.tick(&mut Loan { ways, board, now });
-            summaries.push(session.summary(now));
-        }
-        if !summaries.is_empty() {
-            ways.report(Report::Summaries(summaries));
-        }
+        // What stirs meanwhile is awake already, or it would have no turn.
+        debug_assert_eq!(ways.awake.len(), 0);
+        ways.awake = awake;
     }
 }
 

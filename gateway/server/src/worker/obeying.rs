@@ -22,7 +22,7 @@ impl Worker {
 
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Install(install) => self.install(*install, now),
+            Command::Install(install) => self.install(*install),
             Command::Attach { home, hop, leg } => {
                 if let Some(session) = session(&mut self.sessions, home) {
                     attach(session, &mut self.tags, hop, leg);
@@ -50,7 +50,7 @@ impl Worker {
         }
     }
 
-    fn install(&mut self, install: Install, now: Instant) {
+    fn install(&mut self, install: Install) {
         let slot = install.home.slot;
         for side in [Side::Rtp, Side::Rtcp] {
             let fd = install.ports.as_ref().and_then(|ports| ports.fd(side));
@@ -64,7 +64,11 @@ impl Worker {
         if self.sessions.len() <= place {
             self.sessions.resize_with(place + 1, || None);
         }
-        self.sessions[place] = Some(Box::new(Session::new(install, now)));
+        let session = Session::new(install);
+        if session.is_awake() {
+            self.ways.awake.add(session.home);
+        }
+        self.sessions[place] = Some(Box::new(session));
     }
 
     fn remove(&mut self, home: Home, now: Instant) {
@@ -112,7 +116,7 @@ mod tests {
     fn a_leg_that_takes_anothers_place_leaves_no_tag_of_it() {
         let install = session::tests::install(Client::Stun, Srtp::Plain, 3);
         let (home, mut tags) = (install.home, Tags::default());
-        let mut session = Session::new(install, Instant::now());
+        let mut session = Session::new(install);
         let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
         attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(1)));
         attach(&mut session, &mut tags, hop(1), Leg::Trunk(Tag(2)));
@@ -126,7 +130,7 @@ mod tests {
     fn a_slot_that_is_used_again_is_another_home() {
         let install = session::tests::install(Client::Stun, Srtp::Plain, 0);
         let home = install.home;
-        let mut sessions = [Some(Box::new(Session::new(install, Instant::now())))];
+        let mut sessions = [Some(Box::new(session))];
         assert!(session(&mut sessions, home).is_some());
         let before = Home { generation: home.generation - 1, ..home };
         assert!(session(&mut sessions, before).is_none());

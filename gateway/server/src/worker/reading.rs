@@ -120,9 +120,9 @@ impl Worker {
                     session.handle_client_packet(packet, &mut Loan { ways, board, now });
                 }
                 ring::Kind::Feedback { rtt_us, lost, sent } => {
-                    session.measure.quic_path(rtt_us, lost, sent, now);
+                    session.quic_path((rtt_us, lost, sent), &mut Loan { ways, board, now });
                 }
-                ring::Kind::Attached => session.measure.heard(now),
+                ring::Kind::Attached => session.heard(&mut Loan { ways, board, now }),
                 // Another connection may come; silence ends the session if none does.
                 ring::Kind::Detached => {}
             }

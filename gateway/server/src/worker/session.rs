@@ -32,7 +32,7 @@ pub(crate) struct Session {
     pub(crate) home: Home,
     pub(crate) id: SessionId,
     media: Arc<Media>,
-    client: Client,
+    known: Known,
     route: Arc<RouteCell>,
     plan: Plan,
     dscp: Dscp,
@@ -40,21 +40,55 @@ pub(crate) struct Session {
     legs: Vec<(Hop, Leg)>,
     /// Where its packets go.
     address: Address,
-    continuity: Continuity,
+    /// What it says and hears, once something is said: most of many sessions are silent.
+    talk: Option<Box<Talk>>,
+    /// What its own numbers are drawn from.
+    seed: u64,
+    /// Whether it is among those that are summed up, and whether something happened to it since it was.
+    awake: bool,
+    stirred: bool,
     /// The hop whose packets reach the client, and how many there have been.
     hearing: Option<Hop>,
     switches: u32,
-    pub(crate) measure: Measure,
-    pub(crate) feedback: Feedback,
     pub(crate) totals: Totals,
     /// What was shed and is not yet told, and since when.
     shed: Option<(ShedRun, Instant)>,
+}
+
+/// How the client is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Known {
+    Declared,
+    DeclaredIp,
+    Stun,
+    Quic { flow_from_gateway: u64 },
+}
+
+/// What goes with packets of a session.
+struct Talk {
+    continuity: Continuity,
+    measure: Measure,
+    feedback: Feedback,
 }
 
 /// The codec of its voice, if it has one: the first that it would rather have.
 fn voice(media: &Media) -> Option<Codec> {
     let voice = media.streams.iter().find(|stream| stream.kind == Kind::Audio)?;
     voice.payload_types.first().map(|payload| Codec::named(&payload.codec))
+}
+
+impl Talk {
+    fn new(seed: u64, media: &Media) -> Talk {
+        let protection = match media.srtp {
+            Srtp::Plain => Protection::Clear,
+            Srtp::Opaque => Protection::Srtp,
+        };
+        Talk {
+            continuity: Continuity::new(seed, protection),
+            measure: Measure::new(voice(media)),
+            feedback: Feedback::new(seed, media),
+        }
+    }
 }
 
 /// What a worker lends a session while it handles a packet.
@@ -65,41 +99,94 @@ pub(crate) struct Loan<'a> {
 }
 
 impl Session {
-    pub(crate) fn new(install: Install, now: Instant) -> Session {
+    pub(crate) fn new(install: Install) -> Session {
         let Install { home, session, media, client, route, plan, dscp, ports, seed } = install;
         let mut address = Address::default();
         if let Client::Declared { listener, address: rtp, rtcp } = client {
             address.rtp = Some((listener, rtp));
             address.rtcp = Some((listener, rtcp));
         }
-        let protection = match media.srtp {
-            Srtp::Plain => Protection::Clear,
-            Srtp::Opaque => Protection::Srtp,
+        let known = match client {
+            Client::Declared { .. } => Known::Declared,
+            Client::DeclaredIp { .. } => Known::DeclaredIp,
+            Client::Stun => Known::Stun,
+            Client::Quic { flow_from_gateway } => Known::Quic { flow_from_gateway },
         };
         Session {
             home,
             id: session,
-            client,
+            known,
             route,
             plan,
             dscp,
             ports,
             legs: Vec::new(),
             address,
-            continuity: Continuity::new(seed, protection),
+            talk: None,
+            seed,
+            // Its cap is told before it says a word.
+            awake: plan.send_cap_kbps() > 0,
+            stirred: false,
             hearing: None,
             switches: 0,
-            measure: Measure::new(voice(&media), now),
-            feedback: Feedback::new(seed, &media),
             totals: Totals::default(),
             shed: None,
             media,
         }
     }
 
+    fn talk(&mut self) -> &mut Talk {
+        let (seed, media) = (self.seed, &*self.media);
+        self.talk.get_or_insert_with(|| Box::new(Talk::new(seed, media)))
+    }
+
+    /// Something happens to it: it is summed up until nothing does any more.
+    fn stir(&mut self, loan: &mut Loan<'_>) {
+        if !self.awake || self.talk.is_none() {
+            self.talk().measure.begin_interval(loan.now);
+        }
+        self.wake(loan);
+    }
+
+    fn wake(&mut self, loan: &mut Loan<'_>) {
+        self.stirred = true;
+        if !self.awake {
+            self.awake = true;
+            loan.ways.awake.add(self.home);
+        }
+    }
+
+    pub(crate) fn is_awake(&self) -> bool {
+        self.awake
+    }
+
+    /// Whether nothing happens to it any more that is to be summed up, as it was just now.
+    pub(crate) fn rests(&mut self, now: Instant) -> bool {
+        let stirred = std::mem::take(&mut self.stirred);
+        let cap = self.plan.send_cap_kbps();
+        let is_quiet = |talk: &Talk| talk.measure.is_quiet(now) && !talk.feedback.repeats(cap, now);
+        let quiet = self.talk.as_deref().map_or(cap == 0, is_quiet);
+        self.awake = stirred || self.shed.is_some() || !quiet;
+        !self.awake
+    }
+
+    /// Something other than media came from the client.
+    pub(crate) fn heard(&mut self, loan: &mut Loan<'_>) {
+        self.stir(loan);
+        self.talk().measure.heard(loan.now);
+    }
+
+    /// What QUIC knows of the path: its round trip, and packets lost and sent since it was told last.
+    pub(crate) fn quic_path(&mut self, (rtt_us, lost, sent): (u32, u32, u32), loan: &mut Loan<'_>) {
+        self.stir(loan);
+        self.talk().measure.quic_path(rtt_us, lost, sent, loan.now);
+    }
+
     /// The leg that it had there before, if it had one.
     pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) -> Option<Leg> {
         let before = self.detach(hop);
+        // One at a time: they are few, and there are many sessions.
+        self.legs.reserve_exact(1);
         self.legs.push((hop, leg));
         before
     }
@@ -121,7 +208,9 @@ impl Session {
     /// The hop with a port leg to this address.
     pub(crate) fn hop_at(&self, source: SocketAddr) -> Option<Hop> {
         let is_there = |leg: &Leg| match *leg {
-            Leg::Port { address, rtcp } => address == source || rtcp == source,
+            Leg::Port { address, rtcp_port } => {
+                address.ip() == source.ip() && [address.port(), rtcp_port].contains(&source.port())
+            }
             Leg::Trunk(_) => false,
         };
         // A node that returned has the address it had; what comes now is of the newest incarnation.
@@ -133,9 +222,10 @@ impl Session {
         let restored = self.plan.shed != 0 && plan.shed == 0;
         let capped = self.plan.send_cap_kbps() != plan.send_cap_kbps();
         self.plan = plan;
+        self.wake(loan);
         if restored {
             self.tell_shed(loan.ways);
-            self.feedback.want_key_frame();
+            self.talk().feedback.want_key_frame();
         }
         if capped {
             self.send_cap(loan);
@@ -151,7 +241,9 @@ impl Session {
 
     /// Asks the client for a key frame of each video stream it sends.
     pub(crate) fn ask_key_frame(&mut self, loan: &mut Loan<'_>) {
-        if let Some(request) = self.feedback.key_frame_of_client(loan.now) {
+        if let Some(talk) = &mut self.talk
+            && let Some(request) = talk.feedback.key_frame_of_client(loan.now)
+        {
             loan.ways.stamps.asked_key_frame(Way::ToClient);
             self.send_to_client(Side::Rtcp, Kind::Video, &request, loan, |_| {});
         }
@@ -159,14 +251,17 @@ impl Session {
 
     /// Tells the client how much it may send, if there is a cap or one was lifted.
     pub(crate) fn send_cap(&mut self, loan: &mut Loan<'_>) {
-        if let Some(cap) = self.feedback.cap(self.plan.send_cap_kbps(), loan.now) {
+        let kbps = self.plan.send_cap_kbps();
+        if let Some(cap) = self.talk().feedback.cap(kbps, loan.now) {
             self.send_to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
         }
     }
 
     /// Every 100 ms: repeats the cap, or that there is none any more, when it is due, and tells what was shed.
     pub(crate) fn tick(&mut self, loan: &mut Loan<'_>) {
-        if self.feedback.cap_is_due(self.plan.send_cap_kbps(), loan.now) {
+        let kbps = self.plan.send_cap_kbps();
+        let is_due = |talk: &Talk| talk.feedback.cap_is_due(kbps, loan.now);
+        if self.talk.as_deref().map_or(kbps > 0, is_due) {
             self.send_cap(loan);
         }
         let due = |since: Instant| loan.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
@@ -175,19 +270,16 @@ impl Session {
         }
     }
 
-    /// What workers tell control of it every 100 ms.
-    pub(crate) fn summary(&mut self, now: Instant) -> Summary {
-        self.totals.lost_up = self.measure.lost_up();
-        Summary {
-            session: self.id,
-            measures: self.measure.interval(now),
-            last_heard: self.measure.last_heard(),
-            totals: self.totals,
-        }
+    /// What workers tell control of it; nothing before anything was said.
+    pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
+        let measure = &mut self.talk.as_deref_mut()?.measure;
+        let (measures, last_heard) = (measure.interval(now), measure.last_heard());
+        Some(Summary { session: self.id, measures, last_heard, totals: self.final_totals() })
     }
 
     pub(crate) fn final_totals(&self) -> Totals {
-        Totals { lost_up: self.measure.lost_up(), ..self.totals }
+        let lost_up = self.talk.as_ref().map_or(0, |talk| talk.measure.lost_up());
+        Totals { lost_up, ..self.totals }
     }
 
     /// The error queue of its port tells this of what was sent to this address. That nobody listens there says

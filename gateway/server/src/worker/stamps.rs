@@ -20,6 +20,8 @@ pub struct Stamps {
     pass_began: AtomicU64,
     /// Nanoseconds of the longest pass that ended since this was last read.
     longest_pass: AtomicU64,
+    /// Microseconds within which each session that is awake is summed up.
+    sums_up_within: AtomicU64,
 }
 
 #[derive(Default, Debug)]
@@ -50,6 +52,7 @@ impl Stamps {
             key_frames: Default::default(),
             pass_began: AtomicU64::new(0),
             longest_pass: AtomicU64::new(0),
+            sums_up_within: AtomicU64::new(0),
         }
     }
 
@@ -110,6 +113,17 @@ impl Stamps {
             began => self.nanos(now).saturating_sub(began),
         };
         Duration::from_nanos(self.longest_pass.swap(0, Relaxed).max(under_way))
+    }
+
+    /// Each session that is awake is summed up about this often.
+    pub(crate) fn sums_up_every(&self, every: Duration) {
+        // One that was passed over when others went to rest has its turn in the next round.
+        self.sums_up_within.store(2 * every.as_micros() as u64, Relaxed);
+    }
+
+    /// How old the last word on a session may be.
+    pub(crate) fn sums_up_within(&self) -> Duration {
+        Duration::from_micros(self.sums_up_within.load(Relaxed))
     }
 
     /// Packets dropped so far for this reason.

@@ -1,10 +1,14 @@
-//! When sessions are summed up: each once in 100 ms, a share of them at a time, so that packets never wait for them all.
+//! When sessions that something happens to are summed up: each once in 100 ms, or where there are many as often as they
+//! can be for a small part of a core; a share of them at a time, so that packets never wait for them all.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// Between two summaries of a session.
+/// Between two summaries of a session, at least.
 const EVERY: Duration = Duration::from_millis(100);
+
+/// What a summary may cost: so long until the next one, or it takes more of a core than packets can spare.
+const APART: Duration = Duration::from_micros(50);
 
 /// Places summed up at a time: about half a millisecond.
 const SHARE: usize = 256;
@@ -25,7 +29,7 @@ impl Sweep {
     pub(super) fn due(&self, places: usize) -> Instant {
         let shares = places.div_ceil(SHARE).max(1);
         let share = (self.next / SHARE + 1).min(shares);
-        self.began + EVERY * share as u32 / shares as u32
+        self.began + every(places) * share as u32 / shares as u32
     }
 
     /// The share that has its turn, if one has; the one that begins at 0 begins a round.
@@ -33,16 +37,22 @@ impl Sweep {
         if now < self.due(places) {
             return None;
         }
-        let share = self.next..places.min(self.next + SHARE);
+        let share = self.next.min(places)..places.min(self.next + SHARE);
         self.next = share.end;
         if share.end == places {
             self.next = 0;
             // What was missed is not made up for.
-            let next = self.began + EVERY;
-            self.began = if now < next + EVERY { next } else { now };
+            let every = every(places);
+            let next = self.began + every;
+            self.began = if now < next + every { next } else { now };
         }
         Some(share)
     }
+}
+
+/// Between two summaries of a session where there are so many.
+pub(super) fn every(places: usize) -> Duration {
+    EVERY.max(APART * places as u32)
 }
 
 #[cfg(test)]
@@ -70,15 +80,18 @@ mod tests {
     }
 
     #[test]
-    fn many_sessions_have_their_turn_once_in_100_ms_and_never_all_at_once() {
+    fn many_sessions_have_their_turn_once_in_a_round_and_never_all_at_once() {
         let start = Instant::now();
         let (places, mut sweep) = (30_000, Sweep::new(start));
-        for round in 0..3 {
-            let taken = shares(&mut sweep, places, start + EVERY * round, 200);
+        let round = every(places);
+        assert_eq!(round, Duration::from_millis(1_500), "20,000 a second");
+        for number in 0..3 {
+            let taken = shares(&mut sweep, places, start + round * number, 3_000);
             assert!(taken.iter().all(|(_, share)| share.len() <= SHARE));
             let covered: Vec<_> = taken.into_iter().flat_map(|(_, share)| share).collect();
             assert_eq!(covered, (0..places).collect::<Vec<_>>());
         }
+        assert_eq!(every(2_000), EVERY);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use evenkeel_media::trunk::{Bundle, Tag};
 use tokio::sync::mpsc;
 
 use super::arrival::Arrival;
+use super::awake::Awake;
 use super::command::Report;
 use super::early::{Early, Patience};
 use super::stamps::Stamps;
@@ -59,6 +60,7 @@ pub(crate) struct Ways {
     pub(crate) early: Early,
     /// Sessions whose own ports have something queued.
     pub(crate) ports: Vec<Home>,
+    pub(crate) awake: Awake,
     carried: Vec<u8>,
 }
 
@@ -113,6 +115,7 @@ impl Ways {
             stamps,
             early: Early::new(patience),
             ports: Vec::new(),
+            awake: Awake::default(),
             carried: Vec::new(),
         }
     }
@@ -213,6 +216,17 @@ impl Ways {
         }
         let rings = self.to_workers.iter().flatten().chain(&self.to_quic);
         rings.for_each(ring::Sender::wake);
+    }
+
+    /// Nothing of what is queued leaves.
+    pub(super) fn forget_queued(&mut self) {
+        for (rtp, _) in &mut self.listeners {
+            rtp.outbox.clear();
+        }
+        for trunk in self.trunks.iter_mut().flatten() {
+            trunk.bundle.clear();
+            trunk.outbox.clear();
+        }
     }
 
     fn flush_trunk(&mut self, node: NodeId, now: Instant) {

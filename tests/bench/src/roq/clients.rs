@@ -203,7 +203,7 @@ impl Clients {
             let Ok((flow, packet)) = roq::read_datagram(&datagram) else { continue };
             if let Some((session, _, sent_ns)) = voice::read(packet) {
                 let own = session == number as u32 && flow == client.way.flow_in;
-                self.seen.note(own, now_ns.saturating_sub(sent_ns));
+                self.seen.note(number as u32, own, now_ns.saturating_sub(sent_ns));
             }
         }
     }

@@ -54,6 +54,11 @@ impl Load {
         Ok(address)
     }
 
+    /// How many clients there are.
+    pub(super) fn sessions(&self) -> usize {
+        self.clients.count()
+    }
+
     /// Looks for what has come, answers it, and does what is due.
     pub(super) fn idle(&mut self) {
         self.clients.read(self.beginning);

@@ -160,5 +160,5 @@ fn note(legs: &mut [Option<Leg>], seen: &mut Seen, bytes: &[u8], leg: Leg, now_n
         _ => false,
     };
     *known = Some(leg);
-    seen.note(own, now_ns.saturating_sub(sent_ns));
+    seen.note(session, own, now_ns.saturating_sub(sent_ns));
 }

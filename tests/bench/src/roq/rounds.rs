@@ -61,6 +61,7 @@ fn window(
 ) -> Result<Sample, String> {
     let Running { process, load } = running;
     load.run(direction, WARM_UP, &mut others);
+    let sessions = load.sessions();
     let begin = process.processor_ns();
     let mut window = load.run(direction, effort.window, others);
     let cpu = process.processor_ns().saturating_sub(begin) as f64;
@@ -82,6 +83,7 @@ fn window(
         other_end_ns: None,
         misdelivered: window.misdelivered,
         moved: 0,
+        least_share: window.seen.least_share(sessions),
     })
 }
 
@@ -114,7 +116,7 @@ fn floor_window(
         Ok(())
     };
     let window = floor.rig.run(&offer, others, edge).map_err(|error| error.to_string())?;
-    Ok(rounds::sample(window, edges))
+    Ok(rounds::sample(window, floor.rig.sessions(), edges))
 }
 
 fn report(row: &Row, [ours, echo, floor]: [Figures; 3]) -> RowReport {

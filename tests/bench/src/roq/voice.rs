@@ -64,11 +64,18 @@ pub(super) struct Seen {
     /// Of another session than it came by.
     pub(super) misdelivered: u64,
     delays_ns: Vec<u32>,
+    /// By the session's number, as far as any came.
+    by_session: Vec<u32>,
 }
 
 impl Seen {
-    /// A packet came, sent so long ago.
-    pub(super) fn note(&mut self, own: bool, delay_ns: u64) {
+    /// A packet of this session came, sent so long ago; its own came, or another's.
+    pub(super) fn note(&mut self, session: u32, own: bool, delay_ns: u64) {
+        let place = session as usize;
+        if self.by_session.len() <= place {
+            self.by_session.resize(place + 1, 0);
+        }
+        self.by_session[place] += 1;
         self.came += 1;
         self.misdelivered += u64::from(!own);
         self.delays_ns.push(delay_ns.min(u64::from(u32::MAX)) as u32);
@@ -77,6 +84,15 @@ impl Seen {
     /// Forgets what came.
     pub(super) fn clear(&mut self) {
         *self = Seen::default();
+    }
+
+    /// What came of the session that least came of, in the mean.
+    pub(super) fn least_share(&self, sessions: usize) -> f64 {
+        let least = match self.by_session.len() < sessions {
+            true => 0,
+            false => self.by_session.iter().copied().min().unwrap_or(0),
+        };
+        f64::from(least) * sessions as f64 / self.came.max(1) as f64
     }
 
     /// What this share of the packets had at most, microseconds.
@@ -104,12 +120,13 @@ mod tests {
     #[test]
     fn delays_are_those_of_the_nearest_rank() {
         let mut seen = Seen::default();
-        (1..=1_000).rev().for_each(|us| seen.note(us % 2 == 0, us * 1_000));
+        (1..=1_000).rev().for_each(|us| seen.note(us as u32 % 4 / 3, us % 2 == 0, us * 1_000));
         assert_eq!(
             [0.5, 0.99, 0.999].map(|share| seen.delay_us(share)),
             [500.0, 990.0, 999.0].map(Some)
         );
         assert_eq!((seen.came, seen.misdelivered), (1_000, 500));
+        assert_eq!([2, 3].map(|sessions| seen.least_share(sessions)), [0.5, 0.0]);
         assert_eq!(Seen::default().delay_us(0.5), None);
     }
 

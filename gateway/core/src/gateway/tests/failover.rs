@@ -3,7 +3,7 @@ use super::world::{Driver, VOICE};
 use super::*;
 use crate::{
     Answer, Cause, Event, Grant, Health, Hook, Identity, Incarnation, Ingress, Kind, Move, NodeId,
-    Question, Refused,
+    Question, Refused, RoomId,
 };
 
 /// Rooms `1`, `2`… placed there by a policy that never moves them.
@@ -375,4 +375,62 @@ fn a_flip_costs_no_more_where_other_nodes_carry_many_rooms() {
     assert_eq!(world.gateway.rooms_at[1].len(), 0);
     let touched = |e: &Event| matches!(e, Event::Node { to: Health::Down, rooms: 1, .. });
     assert!(world.events().any(touched));
+}
+
+/// Enough that they do not go on without their node in one call.
+const MANY: usize = 2_000;
+
+fn crowd() -> World {
+    let mut world = World::new(settings_of(&[(0, 1_000_000), (1, 1_000_000), (0, 1_000_000)]));
+    for number in 0..MANY {
+        world.open(&format!("r{number}"));
+    }
+    world
+}
+
+#[test]
+fn a_herd_goes_on_in_turns_and_every_packet_with_the_flip() {
+    let mut world = crowd();
+    let rooms: Vec<RoomId> = (0..MANY).map(|number| world.room(&format!("r{number}"))).collect();
+    let there: Vec<RoomId> = rooms
+        .into_iter()
+        .filter(|room| world.gateway.stands_at(*room).unwrap().node == A)
+        .collect();
+    assert!(there.len() > 200, "{}", there.len());
+    world.kill(A);
+    let waiting = |world: &World| {
+        there.iter().filter(|room| world.gateway.rooms[room].holding.on == Some(A)).count()
+    };
+    assert!(waiting(&world) > 0, "not all in one call");
+    let stand = |room: &RoomId| world.gateway.stands_at(*room).is_some_and(|hop| hop.node != A);
+    assert!(there.iter().all(stand), "their packets do not wait for it");
+    // Whoever has something happen to it does not wait for its turn.
+    let last = *there.last().unwrap();
+    let name = world.gateway.rooms[&last].name.clone();
+    assert_eq!(world.gateway.rooms[&last].holding.on, Some(A));
+    world.open(&name);
+    assert_ne!(world.gateway.rooms[&last].holding.on, Some(A));
+    world.pass(ms(50));
+    assert_eq!(waiting(&world), 0);
+    assert!(world.gateway.herd.is_none());
+    let holdings = world.gateway.rooms.values().map(|room| room.holding);
+    world.gateway.ledger.audit(holdings).unwrap();
+}
+
+#[test]
+fn sessions_beyond_one_sweep_are_looked_at_for_silence_too() {
+    let mut world = crowd();
+    world.pass(ms(40_000));
+    assert_eq!(world.gateway.live(), 0);
+}
+
+#[test]
+fn nobody_is_silent_whose_word_may_still_be_on_its_way() {
+    let mut world = World::new(settings());
+    world.open("r");
+    world.gateway.handle_summaries_within(ms(5_000));
+    world.pass(ms(34_900));
+    assert_eq!(world.gateway.live(), 1);
+    world.pass(ms(1_000));
+    assert_eq!(world.gateway.live(), 0);
 }

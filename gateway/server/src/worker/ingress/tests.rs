@@ -30,7 +30,7 @@ impl Bench {
                 ..Entry::of(install.home)
             };
             flows.insert(Key::Ufrag(ufrag(slot)), entry).unwrap();
-            Session::new(install, start)
+            Session::new(install)
         });
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.set_nonblocking(true).unwrap();

@@ -12,7 +12,9 @@ const VIDEO: u32 = 20;
 impl Bench {
     fn new() -> Bench {
         let start = Instant::now();
-        Bench { measure: Measure::new(Some(quality::Codec::Opus), start), start, sequence: 0 }
+        let mut measure = Measure::new(Some(quality::Codec::Opus));
+        measure.begin_interval(start);
+        Bench { measure, start, sequence: 0 }
     }
 
     fn at(&self, ms: u64) -> Instant {

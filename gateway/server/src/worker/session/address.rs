@@ -6,8 +6,7 @@ use std::time::Instant;
 use evenkeel_core::RtcpPort;
 use evenkeel_media::{demux, rtp};
 
-use super::Session;
-use crate::worker::command::Client;
+use super::{Known, Loan, Session};
 
 /// Addresses that passed a check and may send, at a time: old ones stay valid for a moment after a rebinding.
 const CHECKED_MAX: usize = 4;
@@ -31,10 +30,10 @@ impl Session {
         &mut self,
         from: (u8, SocketAddr),
         nominated: bool,
-        now: Instant,
+        loan: &mut Loan<'_>,
     ) -> Option<(u8, SocketAddr)> {
-        self.measure.heard(now);
-        self.address.consent = Some(now);
+        self.heard(loan);
+        self.address.consent = Some(loan.now);
         self.address.nominated |= nominated;
         if nominated || self.address.rtp.is_none() {
             self.address.rtp = Some(from);
@@ -46,7 +45,7 @@ impl Session {
 
     /// The client sent media from this address, which passed a check.
     pub(crate) fn heard_from(&mut self, from: (u8, SocketAddr)) {
-        if self.client == Client::Stun && !self.address.nominated {
+        if self.known == Known::Stun && !self.address.nominated {
             self.address.rtp = Some(from);
         }
     }
@@ -73,7 +72,7 @@ impl Session {
 
     /// Whether a packet that was looked up a moment ago may still come from there: what was learned since then counts.
     pub(crate) fn takes_from(&self, from: (u8, SocketAddr)) -> bool {
-        let learned = matches!(self.client, Client::DeclaredIp { .. } | Client::Stun);
+        let learned = matches!(self.known, Known::DeclaredIp | Known::Stun);
         !learned || self.address.checked.contains(&from)
     }
 
@@ -87,7 +86,7 @@ impl Session {
 
     /// Whether its client's port is still to be learned.
     pub(crate) fn learns(&self) -> bool {
-        matches!(self.client, Client::DeclaredIp { .. }) && self.address.rtp.is_none()
+        self.known == Known::DeclaredIp && self.address.rtp.is_none()
     }
 
     /// Addresses that this session taught the flow table.

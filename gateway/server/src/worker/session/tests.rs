@@ -64,7 +64,7 @@ impl Bench {
         socket.set_nonblocking(true).unwrap();
         let (ways, received) = ways(start);
         let install = install(client(socket.local_addr().unwrap()), srtp, 0);
-        let session = Session::new(install, start);
+        let session = Session::new(install);
         let board = Arc::new(Board::new(1));
         Bench { session, ways, board, start, client: socket, reports: received }
     }
@@ -83,7 +83,7 @@ impl Bench {
 
     fn check(&mut self, ms: u64) {
         let from = (0, self.client.local_addr().unwrap());
-        self.at(ms, |session, loan| session.checked(from, true, loan.now));
+        self.at(ms, |session, loan| session.checked(from, true, loan));
     }
 
     /// Whether something that is sent now reaches the client.
@@ -123,7 +123,7 @@ fn of_many_addresses_that_passed_the_oldest_gives_way() {
     let address = |port| (0, SocketAddr::from(([10, 0, 0, 1], port)));
     let mut gone = Vec::new();
     for port in [1, 2, 3, 1, 4, 5, 6] {
-        gone.extend(bench.at(0, |session, loan| session.checked(address(port), false, loan.now)));
+        gone.extend(bench.at(0, |session, loan| session.checked(address(port), false, loan)));
     }
     assert_eq!(gone, [address(2), address(3)]);
     assert_eq!(bench.session.learned(), [1, 4, 5, 6].map(address));
@@ -145,7 +145,7 @@ fn reports_that_are_encrypted_say_nothing() {
     for (srtp, told) in [(Srtp::Plain, true), (Srtp::Opaque, false)] {
         let mut bench = Bench::stun(srtp);
         bench.at(0, |session, loan| session.handle_client_packet(&report, loan));
-        let measures = bench.session.summary(bench.start).measures;
+        let measures = bench.session.summary(bench.start).unwrap().measures;
         assert_eq!(measures.measured(evenkeel_core::Metric::LossDown).is_some(), told, "{srtp:?}");
     }
 }
@@ -156,10 +156,13 @@ fn packets_come_by_the_newest_incarnation_of_an_address() {
     let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
     let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
     for incarnation in [2, 1] {
-        bench.session.attach(hop(incarnation), Leg::Port { address, rtcp: address });
+        bench.session.attach(hop(incarnation), Leg::Port { address, rtcp_port: address.port() });
     }
     assert_eq!(bench.session.hop_at(address), Some(hop(2)));
-    assert_eq!(bench.session.detach(hop(2)), Some(Leg::Port { address, rtcp: address }));
+    assert_eq!(
+        bench.session.detach(hop(2)),
+        Some(Leg::Port { address, rtcp_port: address.port() })
+    );
     assert_eq!(bench.session.hop_at(address), Some(hop(1)));
 }
 
@@ -168,7 +171,7 @@ fn only_a_port_where_nobody_listens_accuses_the_node() {
     let mut bench = Bench::stun(Srtp::Plain);
     let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
     let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
-    bench.session.attach(hop, Leg::Port { address, rtcp: address });
+    bench.session.attach(hop, Leg::Port { address, rtcp_port: address.port() });
     let mut accused = |errno| {
         let error = io::Error::from_raw_os_error(errno);
         bench.session.accused(address, &error, &bench.ways);
@@ -319,4 +322,57 @@ fn a_planned_move_to_a_nearer_node_keeps_numbers_for_what_is_on_its_way() {
     numbers.sort_unstable();
     let expected: Vec<_> = (0..80).map(|number| (0xa, 1_000 + number)).collect();
     assert_eq!(numbers, expected, "none lost, none twice");
+}
+
+#[test]
+fn a_session_is_summed_up_while_something_happens_to_it_and_costs_nothing_else() {
+    let mut bench =
+        Bench::new(|address| Client::Declared { listener: 0, address, rtcp: address }, Srtp::Plain);
+    assert!(!bench.session.is_awake() && bench.session.summary(bench.start).is_none());
+    let packet = |sequence| {
+        let fields =
+            rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc: 1 };
+        let mut packet = Vec::new();
+        rtp::write(&fields, &[0; 88], &mut packet);
+        packet
+    };
+    let at = |ms| bench.start + Duration::from_millis(ms);
+    let times = [at(1_000), at(1_100), at(1_200), at(3_300), at(10_100)];
+    bench.at(1_000, |session, loan| session.handle_client_packet(&packet(1), loan));
+    bench.at(1_000, |session, loan| session.handle_client_packet(&packet(2), loan));
+    assert_eq!(bench.ways.awake.len(), 1, "once");
+    assert!(bench.session.summary(times[1]).is_some());
+    assert!(!bench.session.rests(times[1]), "something happened");
+    bench.session.summary(times[2]);
+    assert!(!bench.session.rests(times[2]), "what it lost is told on for a while");
+    let last = bench.session.summary(times[3]).unwrap().measures;
+    assert!(bench.session.rests(times[3]));
+    assert_eq!(last.measured(evenkeel_core::Metric::BitrateUp), Some(0));
+    assert_eq!(last.measured(evenkeel_core::Metric::LossUp), None);
+    // What it says after its rest is measured from there.
+    bench.at(10_000, |session, loan| session.handle_client_packet(&packet(3), loan));
+    assert_eq!(bench.ways.awake.len(), 2);
+    let measures = bench.session.summary(times[4]).unwrap().measures;
+    assert_eq!(measures.measured(evenkeel_core::Metric::BitrateUp), Some(8));
+}
+
+#[test]
+fn a_session_with_a_cap_does_not_rest() {
+    let mut bench =
+        Bench::new(|address| Client::Declared { listener: 0, address, rtcp: address }, Srtp::Plain);
+    let capped = Plan { cap_kbps: 300, ..Plan::default() };
+    bench.at(0, |session, loan| session.set_plan(capped, loan));
+    assert_eq!(bench.ways.awake.len(), 1);
+    for second in 1..10 {
+        assert!(!bench.session.rests(bench.start + Duration::from_secs(second)));
+        bench.at(second * 1_000, |session, loan| session.tick(loan));
+        assert!(bench.client.recv(&mut [0; 64]).is_ok(), "it is told again");
+    }
+    bench.at(10_000, |session, loan| session.set_plan(Plan::default(), loan));
+    bench.session.rests(bench.start + Duration::from_secs(10));
+    assert!(
+        !bench.session.rests(bench.start + Duration::from_secs(11)),
+        "nor while that is lifted"
+    );
+    assert!(bench.session.rests(bench.start + Duration::from_secs(16)));
 }

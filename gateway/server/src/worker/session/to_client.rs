@@ -7,8 +7,8 @@ use evenkeel_core::{Hop, Kind, RtcpPort, Srtp};
 use evenkeel_media::continuity::{Epoch, Pass, Switch, Withheld};
 use evenkeel_media::{demux, rtp};
 
-use super::{Loan, Session};
-use crate::worker::command::{Client, Report, ShedRun};
+use super::{Known, Loan, Session};
+use crate::worker::command::{Report, ShedRun};
 use crate::worker::stamps::Way;
 use crate::worker::ways::{Side, Ways};
 
@@ -18,6 +18,7 @@ const CONSENT: Duration = Duration::from_secs(30);
 impl Session {
     /// A packet that a hop sent for the client.
     pub(crate) fn handle_node_packet(&mut self, from: Hop, packet: &[u8], loan: &mut Loan<'_>) {
+        self.stir(loan);
         let kind = demux::classify(packet);
         let header = match kind {
             demux::Kind::Rtp => match rtp::Header::parse(packet) {
@@ -61,7 +62,7 @@ impl Session {
         let rate =
             self.media.payload_type(header.payload_type).map(|(_, payload)| payload.clock_rate);
         let Some(Withheld { ssrc, after, ahead }) =
-            rate.and_then(|rate| self.continuity.withhold(epoch, header, rate, loan.now))
+            rate.and_then(|rate| self.talk().continuity.withhold(epoch, header, rate, loan.now))
         else {
             return;
         };
@@ -87,17 +88,20 @@ impl Session {
         let before = self.hearing.replace(hop);
         if before.is_some() {
             self.totals.switches += 1;
-            self.feedback.want_key_frame();
+            self.talk().feedback.want_key_frame();
         }
         self.switches += 1;
-        let route = self.route.load();
-        let leaving = route.leaving.map(|(left, _)| left);
+        let (leaving, lead) = {
+            let route = self.route.load();
+            (route.leaving.map(|(left, _)| left), route.lead)
+        };
         let epoch = Epoch(u64::from(self.switches));
+        let continuity = &mut self.talk().continuity;
         if before.is_some() && leaving == before {
-            self.continuity.switched(epoch, Switch::Planned { lead: route.lead });
+            continuity.switched(epoch, Switch::Planned { lead });
         } else {
-            self.continuity.switched(epoch, Switch::Failover);
-            self.continuity.close_previous();
+            continuity.switched(epoch, Switch::Failover);
+            continuity.close_previous();
         }
     }
 
@@ -112,21 +116,22 @@ impl Session {
         let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
             return loan.ways.drop(Reason::UndeclaredPayload);
         };
-        let pass = self.continuity.pass(epoch, header, payload.clock_rate, loan.now);
+        let clock_rate = payload.clock_rate;
+        let pass = self.talk().continuity.pass(epoch, header, clock_rate, loan.now);
         let rewrite = match pass {
             Pass::Untouched => None,
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
             Pass::Stale | Pass::Duplicate => return loan.ways.drop(Reason::Stale),
         };
         if kind == Kind::Video
-            && let Some(request) = self.feedback.key_frame_request(header.ssrc)
+            && let Some(request) = self.talk().feedback.key_frame_request(header.ssrc)
         {
             loan.ways.stamps.asked_key_frame(Way::ToNode);
             self.send_to_node(from, Side::Rtcp, Kind::Video, &request, loan);
         }
         self.totals.packets_down += 1;
         self.totals.bytes_down += packet.len() as u64;
-        self.measure.sent(packet.len());
+        self.talk().measure.sent(packet.len());
         self.send_to_client(Side::Rtp, kind, packet, loan, |bytes| {
             if let Some((ssrc, sequence, timestamp)) = rewrite {
                 rtp::set_ssrc(bytes, ssrc);
@@ -138,13 +143,15 @@ impl Session {
 
     fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
         let mut packet = packet.to_vec();
-        let Ok(length) = self.continuity.rtcp_to_client(epoch, &mut packet) else {
+        let Ok(length) = self.talk().continuity.rtcp_to_client(epoch, &mut packet) else {
             return loan.ways.drop(Reason::Feedback);
         };
         packet.truncate(length);
-        self.feedback.limit(&mut packet, self.plan.send_cap_kbps(), loan.now);
-        if self.media.srtp == Srtp::Plain {
-            self.measure.note_sender_report(&packet, loan.now);
+        let (cap, plain) = (self.plan.send_cap_kbps(), self.media.srtp == Srtp::Plain);
+        let talk = self.talk();
+        talk.feedback.limit(&mut packet, cap, loan.now);
+        if plain {
+            talk.measure.note_sender_report(&packet, loan.now);
         }
         self.send_to_client(Side::Rtcp, Kind::Audio, &packet, loan, |_| {});
     }
@@ -157,7 +164,7 @@ impl Session {
         loan: &mut Loan<'_>,
         rewrite: impl FnOnce(&mut [u8]),
     ) {
-        if let Client::Quic { flow_from_gateway } = self.client {
+        if let Known::Quic { flow_from_gateway } = self.known {
             // The ring takes bytes as they are, so they are rewritten on the way.
             let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
             let Some(bytes) = bytes.get_mut(..packet.len()) else {
@@ -173,7 +180,7 @@ impl Session {
             Side::Rtp => self.address.rtp,
             Side::Rtcp => self.address.rtcp.or(self.address.rtp),
         };
-        let consent = self.client != Client::Stun
+        let consent = self.known != Known::Stun
             || self
                 .address
                 .consent

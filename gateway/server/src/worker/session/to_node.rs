@@ -6,7 +6,7 @@ use evenkeel_core::forward::{self, Reason, Verdict};
 use evenkeel_core::{Hop, Kind, Srtp};
 use evenkeel_media::{demux, rtp};
 
-use super::{Loan, Session};
+use super::{Loan, Session, Talk};
 use crate::worker::command::Leg;
 use crate::worker::early::Outbound;
 use crate::worker::stamps::Way;
@@ -15,6 +15,7 @@ use crate::worker::ways::Side;
 impl Session {
     /// A packet of the client's, from a source that may send.
     pub(crate) fn handle_client_packet(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
+        self.stir(loan);
         match demux::classify(packet) {
             demux::Kind::Rtp => self.rtp_from_client(packet, loan),
             demux::Kind::Rtcp => self.rtcp_from_client(packet, loan),
@@ -31,8 +32,10 @@ impl Session {
         };
         self.totals.packets_up += 1;
         self.totals.bytes_up += packet.len() as u64;
-        self.measure.received(&header, packet.len(), payload.clock_rate, loan.now);
-        self.feedback.heard(header.ssrc, kind);
+        let clock_rate = payload.clock_rate;
+        let talk = self.talk();
+        talk.measure.received(&header, packet.len(), clock_rate, loan.now);
+        talk.feedback.heard(header.ssrc, kind);
         let hop = match forward::to_node(&self.route, loan.board) {
             Verdict::Pass { hop, .. } => hop,
             Verdict::Drop(reason) => return loan.ways.drop(reason),
@@ -41,11 +44,12 @@ impl Session {
     }
 
     fn rtcp_from_client(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
-        self.measure.heard(loan.now);
         // What is encrypted says nothing.
-        if self.media.srtp == Srtp::Plain {
-            let clock_rate = |ssrc| self.continuity.clock_rate(ssrc);
-            self.measure.read_reports(packet, clock_rate, loan.now);
+        let plain = self.media.srtp == Srtp::Plain;
+        let Talk { measure, continuity, .. } = self.talk();
+        measure.heard(loan.now);
+        if plain {
+            measure.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), loan.now);
         }
         let hop = match forward::to_node(&self.route, loan.board) {
             Verdict::Pass { hop, .. } => hop,
@@ -53,7 +57,7 @@ impl Session {
         };
         // Rewriting needs bytes of our own; RTCP is some packets a second.
         let mut packet = packet.to_vec();
-        match self.continuity.rtcp_to_node(&mut packet) {
+        match self.talk().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => self.send_to_node(hop, Side::Rtcp, Kind::Audio, &packet[..length], loan),
             Err(_) => loan.ways.drop(Reason::Feedback),
         }
@@ -77,10 +81,10 @@ impl Session {
         loan.ways.stamps.passed(Way::ToNode, packet.len());
         match leg {
             Leg::Trunk(tag) => loan.ways.on_trunk(hop.node, tag, packet),
-            Leg::Port { address, rtcp } => {
+            Leg::Port { address, rtcp_port } => {
                 let to = match side {
                     Side::Rtp => address,
-                    Side::Rtcp => rtcp,
+                    Side::Rtcp => SocketAddr::new(address.ip(), rtcp_port),
                 };
                 self.send_from_port(hop, side, kind, to, packet, loan);
             }

@@ -1,0 +1,69 @@
+//! What offers have in common is kept once: clients of one kind want the same media, under the same labels.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use evenkeel_core::{Labels, Media};
+
+use super::words::Wanted;
+
+/// Kinds of offers that are told apart: a few kinds of clients in a few regions. The one that came first gives way.
+const KINDS_MAX: usize = 32;
+
+/// What came lately, of each sort.
+#[derive(Default)]
+pub(super) struct Shelf {
+    scenarios: Kinds<Arc<str>>,
+    labels: Kinds<Labels>,
+    media: Kinds<Arc<Media>>,
+}
+
+impl Shelf {
+    /// The same wish, made of what is there already where that is equal.
+    pub(super) fn share(&mut self, wanted: Wanted) -> Wanted {
+        Wanted {
+            scenario: self.scenarios.share(wanted.scenario),
+            labels: self.labels.share(wanted.labels),
+            media: self.media.share(wanted.media),
+            ..wanted
+        }
+    }
+}
+
+struct Kinds<T>(VecDeque<T>);
+
+impl<T> Default for Kinds<T> {
+    fn default() -> Self {
+        Kinds(VecDeque::new())
+    }
+}
+
+impl<T: Clone + PartialEq> Kinds<T> {
+    fn share(&mut self, one: T) -> T {
+        if let Some(same) = self.0.iter().find(|kept| **kept == one) {
+            return same.clone();
+        }
+        if self.0.len() == KINDS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(one.clone());
+        one
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equals_are_one_and_the_shelf_is_bounded() {
+        let mut kinds: Kinds<Arc<str>> = Kinds::default();
+        let first = kinds.share("voice".into());
+        assert!(Arc::ptr_eq(&kinds.share("voice".into()), &first));
+        for number in 0..KINDS_MAX {
+            kinds.share(number.to_string().into());
+        }
+        assert_eq!(kinds.0.len(), KINDS_MAX);
+        assert!(!Arc::ptr_eq(&kinds.share("voice".into()), &first), "it gave way");
+    }
+}

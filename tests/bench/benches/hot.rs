@@ -1,0 +1,17 @@
+//! How long each piece of a packet's way takes: `cargo bench -p evenkeel-bench`.
+
+#[path = "../src/hot.rs"]
+mod hot;
+
+use divan::Bencher;
+use hot::{PIECES, Piece};
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = PIECES)]
+fn piece(bencher: Bencher<'_, '_>, piece: &Piece) {
+    let mut act = piece.prepare();
+    bencher.bench_local(&mut *act);
+}

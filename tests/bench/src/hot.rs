@@ -1,0 +1,231 @@
+//! What a packet meets on its way, piece by piece, without sockets: each can be timed, and its instructions counted.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use evenkeel_media::continuity::{Continuity, Epoch, Protection};
+use evenkeel_media::statistics::Reception;
+use evenkeel_media::trunk::{Bundle, Tag};
+use evenkeel_media::{roq, rtcp, rtp, stun, trunk};
+use evenkeel_server::worker::Lane;
+
+/// Sessions of a lane: more than fit the nearest cache.
+const SESSIONS: u32 = 1_000;
+
+/// One piece.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// What it is called.
+    pub name: &'static str,
+    prepare: fn() -> Box<dyn FnMut()>,
+}
+
+impl std::fmt::Display for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Piece {
+    /// Ready to be done, again and again.
+    pub fn prepare(&self) -> Box<dyn FnMut()> {
+        (self.prepare)()
+    }
+}
+
+/// All of them, the way of a packet first.
+pub const PIECES: [Piece; 13] = [
+    Piece { name: "forward-to-node", prepare: to_node },
+    Piece { name: "forward-to-client", prepare: to_client },
+    Piece { name: "read-rtp", prepare: read_rtp },
+    Piece { name: "rewrite-rtp", prepare: rewrite_rtp },
+    Piece { name: "read-rtcp", prepare: read_rtcp },
+    Piece { name: "rewrite-rtcp", prepare: rewrite_rtcp },
+    Piece { name: "read-stun", prepare: read_stun },
+    Piece { name: "verify-stun", prepare: verify_stun },
+    Piece { name: "read-roq", prepare: read_roq },
+    Piece { name: "write-bundle", prepare: write_bundle },
+    Piece { name: "read-bundle", prepare: read_bundle },
+    Piece { name: "continuity", prepare: continuity },
+    Piece { name: "statistics", prepare: statistics },
+];
+
+/// A stream of voice: its packets, one behind the other.
+struct Voice {
+    packet: Vec<u8>,
+    number: u32,
+}
+
+impl Voice {
+    fn new() -> Voice {
+        Voice { packet: voice_packet(), number: 0 }
+    }
+
+    /// The next packet of one of many streams that take turns.
+    fn next(&mut self, streams: u32) -> (u32, &mut [u8]) {
+        let (stream, place) = (self.number % streams, self.number / streams);
+        self.number += 1;
+        rtp::set_sequence(&mut self.packet, place as u16);
+        rtp::set_timestamp(&mut self.packet, place.wrapping_mul(960));
+        rtp::set_ssrc(&mut self.packet, stream + 1);
+        (stream, &mut self.packet)
+    }
+}
+
+fn voice_packet() -> Vec<u8> {
+    let fields =
+        rtp::Fields { payload_type: 111, marker: false, sequence: 0, timestamp: 0, ssrc: 1 };
+    let mut packet = Vec::new();
+    rtp::write(&fields, &[0x5a; 108], &mut packet);
+    packet
+}
+
+fn to_node() -> Box<dyn FnMut()> {
+    let (mut lane, mut voice) = (Lane::new(SESSIONS).expect("a socket or two"), Voice::new());
+    Box::new(move || {
+        let (session, packet) = voice.next(SESSIONS);
+        lane.from_client(session, packet);
+    })
+}
+
+fn to_client() -> Box<dyn FnMut()> {
+    let (mut lane, mut voice) = (Lane::new(SESSIONS).expect("a socket or two"), Voice::new());
+    Box::new(move || {
+        let (session, packet) = voice.next(SESSIONS);
+        lane.from_node(session, packet);
+    })
+}
+
+fn read_rtp() -> Box<dyn FnMut()> {
+    let packet = voice_packet();
+    Box::new(move || _ = black_box(rtp::Header::parse(black_box(&packet))))
+}
+
+fn rewrite_rtp() -> Box<dyn FnMut()> {
+    let mut packet = voice_packet();
+    Box::new(move || {
+        let packet = black_box(&mut packet[..]);
+        rtp::set_ssrc(packet, 7);
+        rtp::set_sequence(packet, 8);
+        rtp::set_timestamp(packet, 9);
+    })
+}
+
+/// A sender report of one stream, and who sends it.
+fn compound() -> Vec<u8> {
+    let info = rtcp::SenderInfo { ssrc: 1, ntp: 1 << 40, timestamp: 960, packets: 1, octets: 108 };
+    let block = rtcp::ReportBlock {
+        ssrc: 2,
+        fraction_lost: 1,
+        lost: 3,
+        sequence_max: 500,
+        jitter: 20,
+        last_sr: 7,
+        delay_since_last_sr: 9,
+    };
+    let mut compound = Vec::new();
+    rtcp::write_sender_report(&info, &[block], &mut compound);
+    rtcp::write_cname(1, b"0123456789abcdef", &mut compound);
+    compound
+}
+
+fn read_rtcp() -> Box<dyn FnMut()> {
+    let compound = compound();
+    Box::new(move || _ = black_box(rtcp::packets(black_box(&compound)).count()))
+}
+
+fn rewrite_rtcp() -> Box<dyn FnMut()> {
+    let (mut continuity, start, compound) = (one_stream(), Instant::now(), compound());
+    let packet = voice_packet();
+    let header = rtp::Header::parse(&packet).expect("we wrote it");
+    let _first = continuity.pass(Epoch(1), &header, 48_000, start);
+    let mut copy = compound.clone();
+    Box::new(move || {
+        copy.clone_from(&compound);
+        _ = black_box(continuity.rtcp_to_client(Epoch(1), &mut copy));
+    })
+}
+
+const PASSWORD: &str = "a password of 24 letters";
+
+fn check() -> Vec<u8> {
+    let (mut check, key) = (Vec::new(), stun::Key::new(PASSWORD));
+    let username = stun::Username { server_ufrag: "evenkeel", client_ufrag: "client" };
+    let probe = stun::Binding::probe(stun::Transaction([7; 12]));
+    stun::Binding { username: Some(username), key: Some(&key), use_candidate: true, ..probe }
+        .write(&mut check);
+    check
+}
+
+fn read_stun() -> Box<dyn FnMut()> {
+    let check = check();
+    Box::new(move || _ = black_box(stun::Request::parse(black_box(&check))))
+}
+
+fn verify_stun() -> Box<dyn FnMut()> {
+    let (check, key) = (check(), stun::Key::new(PASSWORD));
+    Box::new(move || {
+        let request = stun::Request::parse(&check).ok();
+        _ = black_box(request.map(|request| request.verify(&key)));
+    })
+}
+
+fn read_roq() -> Box<dyn FnMut()> {
+    let mut datagram = Vec::new();
+    roq::write_datagram(roq::Flow::from_random(u64::MAX), &voice_packet(), &mut datagram);
+    Box::new(move || _ = black_box(roq::read_datagram(black_box(&datagram))))
+}
+
+/// Seven packets: what a datagram holds of voice.
+fn bundle() -> Bundle {
+    let mut bundle = Bundle::new(1_400);
+    fill(&mut bundle, &voice_packet());
+    bundle
+}
+
+fn fill(bundle: &mut Bundle, packet: &[u8]) {
+    bundle.clear();
+    for tag in 0..7 {
+        _ = black_box(bundle.push(Tag(tag), packet));
+    }
+}
+
+fn write_bundle() -> Box<dyn FnMut()> {
+    let (mut bundle, packet) = (Bundle::new(1_400), voice_packet());
+    Box::new(move || fill(&mut bundle, &packet))
+}
+
+fn read_bundle() -> Box<dyn FnMut()> {
+    let bundle = bundle();
+    Box::new(move || _ = black_box(trunk::entries(black_box(bundle.as_bytes())).count()))
+}
+
+fn one_stream() -> Continuity {
+    Continuity::new(7, Protection::Clear)
+}
+
+/// A stream of another node than the client knows, so that every packet is renumbered.
+fn continuity() -> Box<dyn FnMut()> {
+    let (mut continuity, mut voice, start) = (one_stream(), Voice::new(), Instant::now());
+    let (_, packet) = voice.next(1);
+    let header = rtp::Header::parse(packet).expect("we wrote it");
+    let before = rtp::Header { ssrc: 99, sequence: 40_000, ..header };
+    let _first = continuity.pass(Epoch(1), &before, 48_000, start);
+    Box::new(move || {
+        let (_, packet) = voice.next(1);
+        let header = rtp::Header::parse(packet).expect("we wrote it");
+        let now = start + Duration::from_millis(20) * voice.number;
+        _ = black_box(continuity.pass(Epoch(2), &header, 48_000, now));
+    })
+}
+
+fn statistics() -> Box<dyn FnMut()> {
+    let (mut reception, mut voice, start) = (Reception::new(48_000), Voice::new(), Instant::now());
+    Box::new(move || {
+        let now = start + Duration::from_millis(20) * voice.number;
+        let (_, packet) = voice.next(1);
+        let header = rtp::Header::parse(packet).expect("we wrote it");
+        reception.receive(&header, packet.len(), now);
+        _ = black_box(&reception);
+    })
+}

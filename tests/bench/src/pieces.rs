@@ -1,0 +1,188 @@
+//! What the pieces of a packet's way cost: time and allocations of a forward, and the instructions of each, which are
+//! the same on every machine of a kind and guarded by a file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use clap::Args;
+
+use crate::allocations;
+use crate::hot::{PIECES, Piece};
+
+/// What stands in the repository: instructions per packet, by piece.
+const BASELINE: &str = "tests/bench/instructions.json";
+
+/// More than this above the baseline fails; as much below asks for a new one.
+const TOLERANCE: f64 = 0.03;
+
+/// So often a piece is done before it is counted: tables have grown by then, and every session has spoken.
+const WARM: u32 = 4_000;
+
+/// And so often while it is.
+const COUNTED: u32 = 4_000;
+
+/// Windows of a timing, and how often the piece is done in each.
+const WINDOWS: usize = 15;
+const TIMED: u32 = 100_000;
+
+/// Do a piece of a packet's way so often
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Do {
+    piece: String,
+    times: u32,
+}
+
+/// Which count to keep.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// Write what is counted as the new baseline
+    #[arg(long)]
+    renew: bool,
+}
+
+/// A forward from client to node, without sockets.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Forward {
+    /// Nanoseconds, the median of windows.
+    pub(crate) ns: f64,
+    /// Allocations.
+    pub(crate) allocations: f64,
+}
+
+/// Times a forward to a node and counts what it allocates.
+pub(crate) fn forward() -> Forward {
+    let mut act = PIECES[0].prepare();
+    (0..WARM).for_each(|_| act());
+    let before = allocations::so_far();
+    let mut windows: Vec<f64> = (0..WINDOWS)
+        .map(|_| {
+            let began = Instant::now();
+            (0..TIMED).for_each(|_| act());
+            began.elapsed().as_nanos() as f64 / f64::from(TIMED)
+        })
+        .collect();
+    // The list of windows itself is one.
+    let allocated = (allocations::so_far() - before).saturating_sub(1);
+    windows.sort_by(f64::total_cmp);
+    let done = f64::from(TIMED) * WINDOWS as f64;
+    Forward { ns: windows[WINDOWS / 2], allocations: (allocated as f64 / done * 1e3).round() / 1e3 }
+}
+
+/// Does a piece, for whoever counts from outside.
+pub(crate) fn act(order: &Do) -> Result<(), String> {
+    let names = || PIECES.map(|piece| piece.name).join(", ");
+    let piece = PIECES.iter().find(|piece| piece.name == order.piece);
+    let mut act = piece.ok_or_else(|| format!("no such piece; there are {}", names()))?.prepare();
+    (0..order.times).for_each(|_| act());
+    Ok(())
+}
+
+/// Counts the instructions of every piece and compares them with the baseline.
+///
+/// # Errors
+/// A piece takes more than it may, or they cannot be counted.
+pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        println!("skipped: instructions are not counted without valgrind");
+        return Ok(());
+    }
+    let counts = PIECES.iter().map(|piece| Ok((piece.name.to_owned(), count(piece)?)));
+    let counts: BTreeMap<_, _> = counts.collect::<Result<_, String>>()?;
+    if keep.renew {
+        let text = serde_json::to_string_pretty(&counts).map_err(|error| error.to_string())?;
+        return std::fs::write(BASELINE, text + "\n").map_err(|error| error.to_string());
+    }
+    let baseline = read(Path::new(BASELINE))?;
+    let mut grown = Vec::new();
+    for (name, count) in counts {
+        let Some(&before) = baseline.get(&name) else {
+            return Err(format!("{BASELINE} has no {name}; renew it: make instructions-renew"));
+        };
+        let verdict = Verdict::of(count, before);
+        println!("{name:20} {count:8.0} instructions, baseline {before:8.0}: {}", verdict.word());
+        grown.extend((verdict == Verdict::Grown).then_some(name));
+    }
+    if grown.is_empty() {
+        return Ok(());
+    }
+    let grown = grown.join(", ");
+    Err(format!("{grown}: more than {:.0} % above the baseline", TOLERANCE * 100.0))
+}
+
+/// How a count compares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    Same,
+    Grown,
+    Shrunk,
+}
+
+impl Verdict {
+    fn of(count: f64, before: f64) -> Verdict {
+        // A few instructions more are the compiler's mood.
+        let off = count - before;
+        match off.abs() <= before * TOLERANCE + 2.0 {
+            true => Verdict::Same,
+            false if off > 0.0 => Verdict::Grown,
+            false => Verdict::Shrunk,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Verdict::Same => "the same",
+            Verdict::Grown => "more",
+            Verdict::Shrunk => "less, renew it: make instructions-renew",
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<BTreeMap<String, f64>, String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Instructions of one: what more of them take, over how many more they were.
+fn count(piece: &Piece) -> Result<f64, String> {
+    let (few, many) = (run(piece, WARM)?, run(piece, WARM + COUNTED)?);
+    Ok(((many - few) as f64 / f64::from(COUNTED)).round())
+}
+
+fn run(piece: &Piece, times: u32) -> Result<u64, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(own)
+        .args(["piece", piece.name, &times.to_string()])
+        .output()
+        .map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    collected(&said).ok_or_else(|| format!("callgrind counted nothing: {said}"))
+}
+
+/// What callgrind says that it collected.
+fn collected(said: &str) -> Option<u64> {
+    let (_, rest) = said.split_once("Collected : ")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_callgrind_says_is_read() {
+        assert_eq!(collected("==7== \n==7== Collected : 123456\n==7==\n"), Some(123_456));
+        assert_eq!(collected("==7== nothing"), None);
+    }
+
+    #[test]
+    fn three_per_cent_and_two_instructions_are_the_same() {
+        let verdicts = [1_032.0, 1_033.0, 968.0, 967.0].map(|count| Verdict::of(count, 1_000.0));
+        assert_eq!(verdicts, [Verdict::Same, Verdict::Grown, Verdict::Same, Verdict::Shrunk]);
+        assert_eq!(Verdict::of(4.0, 2.0), Verdict::Same);
+    }
+}
