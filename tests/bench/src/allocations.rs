@@ -1,5 +1,8 @@
 //! Counts what is allocated: the one module of the bench with `unsafe`, which an allocator is by its contract.
-#![expect(unsafe_code, reason = "an allocator's functions are unsafe by contract; these only count")]
+#![expect(
+    unsafe_code,
+    reason = "an allocator's functions are unsafe by contract; these only count"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -220,8 +220,7 @@ fn continuity() -> Box<dyn FnMut()> {
 }
 
 fn statistics() -> Box<dyn FnMut()> {
-    let (mut reception, mut voice, start) =
-        (Reception::new(48_000), Voice::new(), Instant::now());
+    let (mut reception, mut voice, start) = (Reception::new(48_000), Voice::new(), Instant::now());
     Box::new(move || {
         let now = start + Duration::from_millis(20) * voice.number;
         let (_, packet) = voice.next(1);

@@ -17,6 +17,7 @@ mod pieces;
 mod process;
 mod relay;
 mod report;
+mod roq;
 mod rounds;
 mod row;
 mod rows;
@@ -55,6 +56,9 @@ enum Verb {
     /// Be a relay without any feature
     #[command(hide = true)]
     Relay { manner: bare::Manner },
+    /// Be quinn echoing datagrams, with nothing else
+    #[command(hide = true)]
+    QuinnEcho,
 }
 
 /// What of it, for people who tune.
@@ -87,6 +91,7 @@ fn main() -> ExitCode {
         Verb::Instructions(keep) => pieces::instructions(keep),
         Verb::Piece(order) => pieces::act(&order),
         Verb::Relay { manner } => bare::run(manner),
+        Verb::QuinnEcho => roq::echo(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -126,16 +131,20 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
         Extent::Quick => rows::quick(),
         Extent::Full => rows::full(),
     };
-    rows.retain(|row| row.title().contains(&choice.rows));
+    let mut over_quic = if extent == Extent::Full { roq::rows() } else { Vec::new() };
+    for rows in [&mut rows, &mut over_quic] {
+        rows.retain(|row| row.title().contains(&choice.rows));
+    }
     let window = Duration::from_secs_f64(choice.seconds);
     let effort = Effort { rounds: choice.rounds.max(1), window };
-    if !rows.is_empty() {
+    if !rows.is_empty() || !over_quic.is_empty() {
         table::head();
     }
     let out = choice.out.clone().unwrap_or_else(|| extent.out());
     report.rows = measuring::rows(&rows, &relays, &places, effort, |so_far| {
         Report { rows: so_far.to_vec(), ..Report::default() }.write(&out)
     })?;
+    report.rows.extend(roq::measure(&over_quic, &places, effort)?);
     if extent == Extent::Full && choice.wants("losing") {
         report.best_peer_limit = losing::measure(&relays, &places)?;
         report.loss_at_best_peer_limit = report.best_peer_limit.as_ref().map(|limit| limit.ours);

@@ -108,7 +108,8 @@ pub(crate) fn window(
     Ok(sample(window, measured.rig.sessions(), edges))
 }
 
-fn sample(window: Window, sessions: usize, [begin, end]: [u64; 2]) -> Sample {
+/// What a window was, with the processor time of the relay at its edges.
+pub(crate) fn sample(window: Window, sessions: usize, [begin, end]: [u64; 2]) -> Sample {
     let Window { tally, received, seconds } = window;
     let cpu = end.saturating_sub(begin) as f64;
     let micros = |share| tally.delays.percentile(share);

@@ -6,9 +6,11 @@ use crate::row::{Leg, Row};
 /// One row: a line for each relay.
 pub(crate) fn row(row: &Row, report: &RowReport) {
     println!("{}", row.title());
-    for kind in crate::relay::Kind::ALL {
-        if let Some(figures) = report.each.get(kind.name()) {
-            println!("{}", line(kind.name(), figures));
+    let known = crate::relay::Kind::ALL.map(crate::relay::Kind::name);
+    let others = report.each.keys().map(String::as_str).filter(|name| !known.contains(name));
+    for name in known.into_iter().chain(others) {
+        if let Some(figures) = report.each.get(name) {
+            println!("{}", line(name, figures));
         }
     }
 }

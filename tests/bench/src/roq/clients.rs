@@ -1,0 +1,254 @@
+//! Many QUIC clients on one socket, driven by one loop over quinn-proto: several times cheaper than a task for each, so
+//! that what is measured is the relay.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use evenkeel_media::roq;
+use evenkeel_server::mmsg::{BATCH, Inbox};
+use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event};
+
+use super::singly::Singly;
+use super::voice::{self, Seen, Voice, since};
+
+/// How a client connects, and the flows it sends and gets.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    /// The relay.
+    pub(super) relay: SocketAddr,
+    /// SHA-256 of its certificate.
+    pub(super) certificate_sha256: [u8; 32],
+    /// What is sent.
+    pub(super) flow_out: roq::Flow,
+    /// What is expected.
+    pub(super) flow_in: roq::Flow,
+}
+
+struct Client {
+    way: Way,
+    handle: ConnectionHandle,
+    connection: quinn_proto::Connection,
+    connected: bool,
+    dirty: bool,
+    /// When the heap has it.
+    waits: Option<Instant>,
+    sent: u32,
+}
+
+/// All clients.
+pub(super) struct Clients {
+    socket: UdpSocket,
+    endpoint: Endpoint,
+    clients: Vec<Client>,
+    /// By the endpoint's number: the client's.
+    by_handle: Vec<usize>,
+    dirty: Vec<usize>,
+    timers: BinaryHeap<Reverse<(Instant, usize)>>,
+    inbox: Inbox,
+    outbox: Singly,
+    buffer: Vec<u8>,
+    voice: Voice,
+    packet: Vec<u8>,
+    framed: Vec<u8>,
+    turn: usize,
+    /// What came.
+    pub(super) seen: Seen,
+    /// What was sent.
+    pub(super) spoken: u64,
+}
+
+impl Clients {
+    /// No clients yet, on this socket.
+    ///
+    /// # Errors
+    /// The recording is not whole.
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Clients> {
+        let config = Arc::new(EndpointConfig::default());
+        Ok(Clients {
+            socket,
+            endpoint: Endpoint::new(config, None, false, None),
+            clients: Vec::new(),
+            by_handle: Vec::new(),
+            dirty: Vec::new(),
+            timers: BinaryHeap::new(),
+            inbox: Inbox::new(),
+            outbox: Singly::default(),
+            buffer: Vec::new(),
+            voice: Voice::new()?,
+            packet: Vec::new(),
+            framed: Vec::new(),
+            turn: 0,
+            seen: Seen::default(),
+            spoken: 0,
+        })
+    }
+
+    /// One more client begins its handshake.
+    ///
+    /// # Errors
+    /// There is no such connection.
+    pub(super) fn join(&mut self, way: Way) -> io::Result<()> {
+        let config = evenkeel_lab::client::client_config(way.certificate_sha256)
+            .map_err(io::Error::other)?;
+        let (handle, connection) = self
+            .endpoint
+            .connect(Instant::now(), config, way.relay, "evenkeel")
+            .map_err(io::Error::other)?;
+        let number = self.clients.len();
+        if self.by_handle.len() <= handle.0 {
+            self.by_handle.resize(handle.0 + 1, usize::MAX);
+        }
+        self.by_handle[handle.0] = number;
+        self.clients.push(Client {
+            way,
+            handle,
+            connection,
+            connected: false,
+            dirty: false,
+            waits: None,
+            sent: 0,
+        });
+        self.touch(number);
+        Ok(())
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// How many are connected.
+    pub(super) fn connected(&self) -> usize {
+        self.clients.iter().filter(|client| client.connected).count()
+    }
+
+    /// Sends what is due: `due` packets since the beginning, all clients' together.
+    pub(super) fn speak(&mut self, beginning: Instant, due: u64) {
+        while self.spoken < due {
+            let number = self.turn;
+            self.turn = (self.turn + 1) % self.clients.len();
+            self.spoken += 1;
+            self.say(number, beginning);
+        }
+        self.drive();
+    }
+
+    /// A packet of this client's.
+    pub(super) fn say(&mut self, number: usize, beginning: Instant) {
+        let client = &mut self.clients[number];
+        self.voice.write(
+            number as u32,
+            client.sent,
+            since(beginning, Instant::now()),
+            &mut self.packet,
+        );
+        client.sent += 1;
+        self.framed.clear();
+        roq::write_datagram(client.way.flow_out, &self.packet, &mut self.framed);
+        // What does not fit is lost, and found missing.
+        let _ = client.connection.datagrams().send(Bytes::copy_from_slice(&self.framed), true);
+        self.touch(number);
+    }
+
+    /// Reads what has come, and sends what that makes necessary.
+    pub(super) fn read(&mut self, beginning: Instant) {
+        while let Ok(count) = self.inbox.receive(self.socket.as_fd()) {
+            let now = Instant::now();
+            for place in 0..count {
+                let Some((bytes, source)) = self.inbox.datagram(place) else { continue };
+                let data = BytesMut::from(&*bytes);
+                self.buffer.clear();
+                let event = self.endpoint.handle(now, source, None, None, data, &mut self.buffer);
+                if let Some(DatagramEvent::ConnectionEvent(handle, event)) = event {
+                    let number = self.by_handle[handle.0];
+                    self.clients[number].connection.handle_event(event);
+                    self.touch(number);
+                    self.hear(number, since(beginning, now));
+                }
+            }
+            if count < BATCH {
+                break;
+            }
+        }
+        self.drive();
+    }
+
+    /// Serves timers that are due.
+    pub(super) fn tick(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse((at, number))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let client = &mut self.clients[number];
+            client.waits = None;
+            if client.connection.poll_timeout().is_some_and(|due| due <= now) {
+                client.connection.handle_timeout(now);
+            }
+            self.touch(number);
+        }
+        self.drive();
+    }
+
+    fn hear(&mut self, number: usize, now_ns: u64) {
+        let client = &mut self.clients[number];
+        while let Some(datagram) = client.connection.datagrams().recv() {
+            let Ok((flow, packet)) = roq::read_datagram(&datagram) else { continue };
+            if let Some((session, _, sent_ns)) = voice::read(packet) {
+                let own = session == number as u32 && flow == client.way.flow_in;
+                self.seen.note(number as u32, own, now_ns.saturating_sub(sent_ns));
+            }
+        }
+    }
+
+    fn touch(&mut self, number: usize) {
+        let client = &mut self.clients[number];
+        if !std::mem::replace(&mut client.dirty, true) {
+            self.dirty.push(number);
+        }
+    }
+
+    fn drive(&mut self) {
+        let now = Instant::now();
+        while let Some(number) = self.dirty.pop() {
+            let client = &mut self.clients[number];
+            client.dirty = false;
+            while let Some(event) = client.connection.poll() {
+                match event {
+                    Event::Connected => client.connected = true,
+                    Event::ConnectionLost { .. } => client.connected = false,
+                    _ => {}
+                }
+            }
+            loop {
+                self.buffer.clear();
+                let Some(transmit) = client.connection.poll_transmit(now, 1, &mut self.buffer)
+                else {
+                    break;
+                };
+                self.outbox.push(transmit.destination, &self.buffer[..transmit.size]);
+            }
+            while let Some(event) = client.connection.poll_endpoint_events() {
+                if let Some(event) = self.endpoint.handle_event(client.handle, event) {
+                    client.connection.handle_event(event);
+                }
+            }
+            if let Some(due) = client.connection.poll_timeout()
+                && client.waits.is_none_or(|waits| due < waits)
+            {
+                client.waits = Some(due);
+                self.timers.push(Reverse((due, number)));
+            }
+        }
+        if !self.outbox.is_empty() {
+            self.outbox.flush(&self.socket);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Clients and a node around a relay, on one thread: each packet is sent when it is due, and what came is looked for in
+//! between.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use evenkeel_media::trunk::message::Secret;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::clients::{Clients, Way};
+use super::node::Node;
+use super::voice::{Seen, due};
+use crate::namespace::{CLIENTS, NODES};
+use crate::row::Direction;
+
+/// Bytes that the load's sockets may hold: what comes while it sends.
+const SOCKET_BUFFER: usize = 8 << 20;
+/// Handshakes at a time.
+const AT_ONCE: usize = 32;
+/// How long all handshakes, and then a packet of each client, may take.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// All of it.
+pub(super) struct Load {
+    clients: Clients,
+    /// None where the relay answers itself.
+    node: Option<Node>,
+    beginning: Instant,
+}
+
+/// What a window brought.
+pub(super) struct Window {
+    pub(super) sent: u64,
+    /// What came to where it was to go in the end.
+    pub(super) seen: Seen,
+    /// Packets that the relay delivered to either end.
+    pub(super) delivered: u64,
+    pub(super) misdelivered: u64,
+    pub(super) seconds: f64,
+}
+
+impl Load {
+    pub(super) fn new() -> io::Result<Load> {
+        let clients = Clients::new(socket(CLIENTS)?)?;
+        Ok(Load { clients, node: None, beginning: Instant::now() })
+    }
+
+    /// Has a node for so many sessions, and says where.
+    pub(super) fn with_node(&mut self, secret: Secret, sessions: usize) -> io::Result<SocketAddr> {
+        let socket = socket(NODES)?;
+        let address = socket.local_addr()?;
+        self.node = Some(Node::new(socket, secret, sessions)?);
+        Ok(address)
+    }
+
+    /// How many clients there are.
+    pub(super) fn sessions(&self) -> usize {
+        self.clients.count()
+    }
+
+    /// Looks for what has come, answers it, and does what is due.
+    pub(super) fn idle(&mut self) {
+        self.clients.read(self.beginning);
+        self.clients.tick();
+        if let Some(node) = &mut self.node {
+            node.read(self.beginning);
+        }
+    }
+
+    /// Connects all, and has each send one packet, by which the relay and the node know it.
+    pub(super) fn connect(&mut self, ways: &[Way]) -> Result<(), String> {
+        let until = Instant::now() + READY_WITHIN;
+        for some in ways.chunks(AT_ONCE) {
+            let wanted = self.clients.connected() + some.len();
+            for way in some {
+                self.clients.join(way.clone()).map_err(|error| error.to_string())?;
+            }
+            self.idle_until(until, |load| load.clients.connected() == wanted)
+                .ok_or("a handshake takes too long")?;
+        }
+        for number in 0..ways.len() {
+            self.clients.say(number, self.beginning);
+            self.idle();
+        }
+        let greeted = |load: &Load| match &load.node {
+            Some(node) => node.known() == ways.len(),
+            None => load.clients.seen.came == ways.len() as u64,
+        };
+        let missing = || "a client's first packet does not come through".to_owned();
+        self.idle_until(until, greeted).ok_or_else(missing)
+    }
+
+    fn idle_until(&mut self, until: Instant, done: impl Fn(&Load) -> bool) -> Option<()> {
+        while !done(self) {
+            if Instant::now() > until {
+                return None;
+            }
+            self.idle();
+        }
+        Some(())
+    }
+
+    /// Sends for so long. `others` is called now and then.
+    pub(super) fn run(
+        &mut self,
+        direction: Direction,
+        long: Duration,
+        mut others: impl FnMut(),
+    ) -> Window {
+        let Load { clients, node, .. } = self;
+        clients.seen.clear();
+        let before = clients.spoken;
+        let mut node_before = 0;
+        if let Some(node) = node {
+            node.seen.clear();
+            node.echoes = direction == Direction::Both;
+            node_before = node.spoken;
+        }
+        let began = Instant::now();
+        while began.elapsed() < long {
+            let sessions = self.clients.count();
+            let due = due(sessions, began.elapsed());
+            match (direction, &mut self.node) {
+                (Direction::ToClient, Some(node)) => node.speak(self.beginning, node_before + due),
+                _ => self.clients.speak(self.beginning, before + due),
+            }
+            self.idle();
+            others();
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        let Load { clients, node, .. } = self;
+        let at_clients = std::mem::take(&mut clients.seen);
+        let at_node = node.as_mut().map(|node| std::mem::take(&mut node.seen)).unwrap_or_default();
+        Window {
+            sent: match direction {
+                Direction::ToClient => node.as_ref().map_or(0, |node| node.spoken - node_before),
+                Direction::ToNode | Direction::Both => clients.spoken - before,
+            },
+            delivered: at_clients.came + at_node.came,
+            misdelivered: at_clients.misdelivered + at_node.misdelivered,
+            seen: if direction == Direction::ToNode { at_node } else { at_clients },
+            seconds,
+        }
+    }
+}
+
+fn socket(ip: [u8; 4]) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::from(ip), 0))?;
+    socket.set_nonblocking(true)?;
+    // The kernel takes as much as it may.
+    let _capped = setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER);
+    let _capped = setsockopt(&socket, sockopt::SndBuf, &SOCKET_BUFFER);
+    Ok(socket)
+}

@@ -1,0 +1,164 @@
+//! The node: answers what the gateway asks of one, echoes or swallows what comes, or speaks first.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use evenkeel_media::demux::{self, Kind};
+use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Status};
+use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_server::mmsg::{BATCH, Inbox};
+
+use super::singly::Singly;
+use super::voice::{self, Seen, Voice, since};
+
+/// How a session is reached.
+#[derive(Clone, Copy)]
+enum Leg {
+    Trunk(Tag, SocketAddr),
+    Port(SocketAddr),
+}
+
+/// One socket's node.
+pub(super) struct Node {
+    socket: UdpSocket,
+    secret: Secret,
+    voice: Voice,
+    inbox: Inbox,
+    outbox: Singly,
+    /// By the session's number.
+    legs: Vec<Option<Leg>>,
+    sent: Vec<u32>,
+    /// Whose turn it is to be sent to.
+    turn: usize,
+    scratch: Vec<u8>,
+    framed: Bundle,
+    /// Whether what comes goes back.
+    pub(super) echoes: bool,
+    /// What came.
+    pub(super) seen: Seen,
+    /// What was sent of its own.
+    pub(super) spoken: u64,
+}
+
+impl Node {
+    /// A node on this socket.
+    ///
+    /// # Errors
+    /// The recording is not whole.
+    pub(super) fn new(socket: UdpSocket, secret: Secret, sessions: usize) -> io::Result<Node> {
+        Ok(Node {
+            socket,
+            secret,
+            voice: Voice::new()?,
+            inbox: Inbox::new(),
+            outbox: Singly::default(),
+            legs: vec![None; sessions],
+            sent: vec![0; sessions],
+            turn: 0,
+            scratch: Vec::new(),
+            framed: Bundle::new(1_400),
+            echoes: false,
+            seen: Seen::default(),
+            spoken: 0,
+        })
+    }
+
+    /// How many sessions have been heard of.
+    pub(super) fn known(&self) -> usize {
+        self.legs.iter().flatten().count()
+    }
+
+    /// Reads what has come and answers it.
+    pub(super) fn read(&mut self, beginning: Instant) {
+        while let Ok(count) = self.inbox.receive(self.socket.as_fd()) {
+            let now_ns = since(beginning, Instant::now());
+            for place in 0..count {
+                self.take(place, now_ns);
+            }
+            self.outbox.flush(&self.socket);
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, place: usize, now_ns: u64) {
+        let Node { inbox, outbox, secret, echoes, legs, seen, scratch, .. } = self;
+        let Some((bytes, source)) = inbox.datagram(place) else { return };
+        match demux::classify(bytes) {
+            Kind::Bundle => {
+                for (tag, packet) in trunk::entries(bytes).flatten() {
+                    note(legs, seen, packet, Leg::Trunk(tag, source), now_ns);
+                }
+                if *echoes {
+                    outbox.push(source, bytes);
+                }
+            }
+            Kind::Rtp => {
+                note(legs, seen, bytes, Leg::Port(source), now_ns);
+                if *echoes {
+                    outbox.push(source, bytes);
+                }
+            }
+            Kind::Echo => {
+                outbox.push(source, bytes);
+            }
+            Kind::Signed => {
+                let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let unix_us = unix.as_micros() as u64;
+                let Ok(asked) = Question::read(bytes, secret, unix_us) else { return };
+                let load = Load { permille: 0, state: State::Serving, sessions: 0 };
+                let answer = match asked.message {
+                    Question::Probe => Answer::Probe(load),
+                    Question::Open { tag, .. } => Answer::Open { tag, status: Status::Ok },
+                    Question::Close { tag } => Answer::Close { tag, status: Status::Ok },
+                    Question::Drain => Answer::Drain(load),
+                };
+                scratch.clear();
+                answer.write(secret, asked.nonce, unix_us, scratch);
+                outbox.push(source, scratch);
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends what is due of its own streams: `due` packets since the beginning, all sessions' together.
+    pub(super) fn speak(&mut self, beginning: Instant, due: u64) {
+        while self.spoken < due {
+            let session = self.turn;
+            self.turn = (self.turn + 1) % self.legs.len();
+            self.spoken += 1;
+            let Some(leg) = self.legs[session] else { continue };
+            let at_ns = since(beginning, Instant::now());
+            self.voice.write(session as u32, self.sent[session], at_ns, &mut self.scratch);
+            self.sent[session] += 1;
+            match leg {
+                Leg::Port(source) => self.outbox.push(source, &self.scratch),
+                Leg::Trunk(tag, source) => {
+                    self.framed.clear();
+                    // It is empty, and a voice packet fits.
+                    let _fits = self.framed.push(tag, &self.scratch);
+                    self.outbox.push(source, self.framed.as_bytes());
+                }
+            }
+        }
+        if !self.outbox.is_empty() {
+            self.outbox.flush(&self.socket);
+        }
+    }
+}
+
+fn note(legs: &mut [Option<Leg>], seen: &mut Seen, bytes: &[u8], leg: Leg, now_ns: u64) {
+    let Some((session, _, sent_ns)) = voice::read(bytes) else { return };
+    let Some(known) = legs.get_mut(session as usize) else { return };
+    let own = match (*known, leg) {
+        (None, _) => true,
+        (Some(Leg::Trunk(before, _)), Leg::Trunk(now, _)) => before == now,
+        (Some(Leg::Port(before)), Leg::Port(now)) => before == now,
+        _ => false,
+    };
+    *known = Some(leg);
+    seen.note(session, own, now_ns.saturating_sub(sent_ns));
+}

@@ -1,0 +1,135 @@
+//! The gateway and quinn's echo, with clients around them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use evenkeel_lab::admin::{
+    Admin, Ingress, Kind as MediaKind, Media, Offer, Opened, PayloadType, Place, QuicOffer,
+};
+use evenkeel_media::roq::Flow;
+use evenkeel_media::trunk::message::Secret;
+
+use super::clients::Way;
+use super::load::Load;
+use super::voice::PAYLOAD_TYPE;
+use crate::process::Process;
+use crate::relay::Places;
+use crate::row::Leg;
+
+/// What both ends know.
+const SECRET: &str = "what the bench's nodes and gateway know";
+
+/// A relay that forwards, and the load around it.
+pub(super) struct Running {
+    pub(super) process: Process,
+    pub(super) load: Load,
+}
+
+/// quinn's echo.
+pub(super) fn echo(sessions: usize, places: &Places) -> Result<Running, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let words = ["quinn-echo".to_owned()];
+    let mut process = Process::start("quinn-echo", &own, &words, b"", &places.folder)?;
+    let said = process.line()?;
+    let relay: Option<SocketAddr> = said["listening"].as_str().and_then(|text| text.parse().ok());
+    let sha256 = serde_json::from_value(said["sha256"].clone()).ok();
+    let (Some(relay), Some(certificate_sha256)) = (relay, sha256) else {
+        return Err(process.failed(&format!("said {said}")));
+    };
+    let mut load = Load::new().map_err(|error| error.to_string())?;
+    let ways: Vec<Way> = (0..sessions as u64)
+        .filter_map(Flow::new)
+        .map(|flow| Way { relay, certificate_sha256, flow_out: flow, flow_in: flow })
+        .collect();
+    load.connect(&ways).map_err(|why| process.failed(&why))?;
+    Ok(Running { process, load })
+}
+
+/// The gateway, its sessions opened through its HTTP API, all at one node.
+pub(super) fn ours(leg: Leg, sessions: usize, places: &Places) -> Result<Running, String> {
+    let mut load = Load::new().map_err(|error| error.to_string())?;
+    let secret = Secret::new(SECRET.as_bytes()).map_err(|error| error.to_string())?;
+    let node = load.with_node(secret, sessions).map_err(|error| error.to_string())?;
+    let folder = places.folder.join("roq");
+    let write = |name: &str, text: &str| {
+        std::fs::create_dir_all(folder.join("policies"))
+            .and_then(|()| std::fs::write(folder.join(name), text))
+            .map_err(|error| format!("cannot write {name} in {}: {error}", folder.display()))
+    };
+    write("secret", SECRET)?;
+    write("policies/call.toml", "[scenario.call]\nclose_after = \"1h\"\n")?;
+    write("evenkeel.toml", &configuration(leg, node))?;
+    let config = folder.join("evenkeel.toml").display().to_string();
+    let words = ["run", "--config", &config, "--json"].map(str::to_owned);
+    let mut process = Process::start("ours-roq", &places.evenkeel, &words, b"", &places.folder)?;
+    let said = process.line()?;
+    let Some(api) = said["socket"].as_str().map(PathBuf::from) else {
+        return Err(process.failed(&format!("said {said}")));
+    };
+    let opening = std::thread::spawn(move || open(sessions, api));
+    while !opening.is_finished() {
+        load.idle();
+    }
+    let ways = opening.join().map_err(|_| "the opening of sessions ended".to_owned());
+    let ways = ways.flatten().map_err(|why| process.failed(&why))?;
+    load.connect(&ways).map_err(|why| process.failed(&why))?;
+    Ok(Running { process, load })
+}
+
+fn configuration(leg: Leg, node: SocketAddr) -> String {
+    let driver = match leg {
+        Leg::Port => "driver = \"plain\"\nprobe = \"echo\"",
+        Leg::Trunk => "driver = \"agent\"\nsecret_file = \"secret\"",
+    };
+    format!(
+        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
+         [[listen]]\nquic = \"10.77.0.1:0\"\n\n[admin]\nsocket = \"admin.sock\"\n\n\
+         [limits]\nworkers = 1\n\n\
+         [[node]]\nname = \"east-a0\"\naddress = \"{node}\"\nregion = \"east\"\nzone = \"a\"\n{driver}\n\
+         capacity = \"1000 Gbit/s\"\n"
+    )
+}
+
+fn open(sessions: usize, api: PathBuf) -> Result<Vec<Way>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(async {
+        let mut admin = Admin::new(Place::Unix(api));
+        let mut ways = Vec::with_capacity(sessions);
+        for session in 0..sessions {
+            let opened = admin.open(&offer(session)).await.map_err(|error| error.to_string())?;
+            ways.push(way(&opened).ok_or_else(|| format!("no way by QUIC: {opened:?}"))?);
+        }
+        Ok(ways)
+    })
+}
+
+fn way(opened: &Opened) -> Option<Way> {
+    let quic = opened.quic.as_ref()?;
+    let flow = |text: &str| text.parse().ok().and_then(Flow::new);
+    Some(Way {
+        relay: *quic.addresses.first()?,
+        certificate_sha256: quic.certificate()?,
+        flow_out: flow(&quic.flow_to_gateway)?,
+        flow_in: flow(&quic.flow_from_gateway)?,
+    })
+}
+
+fn offer(session: usize) -> Offer {
+    let opus =
+        PayloadType { payload_type: PAYLOAD_TYPE, codec: "opus".to_owned(), clock_rate: 48_000 };
+    Offer {
+        scenario: "call".to_owned(),
+        room: format!("room-{session}"),
+        labels: BTreeMap::new(),
+        ingress: Ingress::Quic(QuicOffer {}),
+        media: vec![Media {
+            kind: MediaKind::Audio,
+            payload_types: vec![opus],
+            feedback: Vec::new(),
+            bitrate: None,
+        }],
+        rtcp: None,
+        nodes: BTreeMap::new(),
+    }
+}

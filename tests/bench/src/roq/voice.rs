@@ -1,0 +1,138 @@
+//! A voice packet that knows whose it is, which one and when it was sent.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use evenkeel_lab::load::Trace;
+
+/// Between two packets of a stream.
+const EVERY: Duration = Duration::from_millis(20);
+/// What sessions declare.
+pub(super) const PAYLOAD_TYPE: u8 = 111;
+/// Places between two sessions in the recording, so that they do not all say the same at once.
+const APART: usize = 37;
+/// RTP's fixed header (RFC 3550, 5.1), then number of the session, of the packet, and when it was sent.
+const LENGTH_MIN: usize = 12 + 4 + 4 + 8;
+
+/// What all sessions say, each from another place of the recording.
+pub(super) struct Voice(Trace);
+
+impl Voice {
+    pub(super) fn new() -> io::Result<Voice> {
+        Trace::voice().map(Voice).map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// Writes the packet that a session sends as its `number`th, `at_ns` after the beginning.
+    pub(super) fn write(&self, session: u32, number: u32, at_ns: u64, packet: &mut Vec<u8>) {
+        packet.clear();
+        packet.extend_from_slice(&[0x80, PAYLOAD_TYPE]);
+        packet.extend_from_slice(&(number as u16).to_be_bytes());
+        packet.extend_from_slice(&number.wrapping_mul(960).to_be_bytes());
+        packet.extend_from_slice(&(session + 1).to_be_bytes());
+        packet.extend_from_slice(&session.to_be_bytes());
+        packet.extend_from_slice(&number.to_be_bytes());
+        packet.extend_from_slice(&at_ns.to_be_bytes());
+        let place = session as usize * APART + number as usize;
+        packet.resize(self.0.length(place).max(LENGTH_MIN), 0xa5);
+    }
+}
+
+/// Whose packet it is, which one, and when it was sent. `None` for what is not one of these.
+pub(super) fn read(packet: &[u8]) -> Option<(u32, u32, u64)> {
+    if packet.len() < LENGTH_MIN || packet[1] & 0x7f != PAYLOAD_TYPE {
+        return None;
+    }
+    let word = |at: usize| packet[at..at + 4].try_into().map(u32::from_be_bytes).ok();
+    Some((word(12)?, word(16)?, packet[20..28].try_into().map(u64::from_be_bytes).ok()?))
+}
+
+/// How many packets all sessions together have sent by then.
+pub(super) fn due(sessions: usize, elapsed: Duration) -> u64 {
+    (elapsed.as_nanos() * sessions as u128 / EVERY.as_nanos()) as u64
+}
+
+/// Nanoseconds since then.
+pub(super) fn since(beginning: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(beginning).as_nanos() as u64
+}
+
+/// Delays and losses at one end.
+#[derive(Default, Debug)]
+pub(super) struct Seen {
+    /// Packets that came.
+    pub(super) came: u64,
+    /// Of another session than it came by.
+    pub(super) misdelivered: u64,
+    delays_ns: Vec<u32>,
+    /// By the session's number, as far as any came.
+    by_session: Vec<u32>,
+}
+
+impl Seen {
+    /// A packet of this session came, sent so long ago; its own came, or another's.
+    pub(super) fn note(&mut self, session: u32, own: bool, delay_ns: u64) {
+        let place = session as usize;
+        if self.by_session.len() <= place {
+            self.by_session.resize(place + 1, 0);
+        }
+        self.by_session[place] += 1;
+        self.came += 1;
+        self.misdelivered += u64::from(!own);
+        self.delays_ns.push(delay_ns.min(u64::from(u32::MAX)) as u32);
+    }
+
+    /// Forgets what came.
+    pub(super) fn clear(&mut self) {
+        *self = Seen::default();
+    }
+
+    /// What came of the session that least came of, in the mean.
+    pub(super) fn least_share(&self, sessions: usize) -> f64 {
+        let least = match self.by_session.len() < sessions {
+            true => 0,
+            false => self.by_session.iter().copied().min().unwrap_or(0),
+        };
+        f64::from(least) * sessions as f64 / self.came.max(1) as f64
+    }
+
+    /// What this share of the packets had at most, microseconds.
+    pub(super) fn delay_us(&mut self, share: f64) -> Option<f64> {
+        self.delays_ns.sort_unstable();
+        let rank = ((share * self.delays_ns.len() as f64).ceil() as usize).max(1);
+        self.delays_ns.get(rank - 1).map(|&ns| f64::from(ns) / 1e3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_says_whose_it_is_and_when_it_was_sent() {
+        let (voice, mut packet) = (Voice::new().unwrap(), Vec::new());
+        voice.write(7, 70_000, 123, &mut packet);
+        assert_eq!(read(&packet), Some((7, 70_000, 123)));
+        packet[1] = 96;
+        assert_eq!(read(&packet), None);
+        assert_eq!(read(&packet[..27]), None);
+    }
+
+    #[test]
+    fn delays_are_those_of_the_nearest_rank() {
+        let mut seen = Seen::default();
+        (1..=1_000).rev().for_each(|us| seen.note(us as u32 % 4 / 3, us % 2 == 0, us * 1_000));
+        assert_eq!(
+            [0.5, 0.99, 0.999].map(|share| seen.delay_us(share)),
+            [500.0, 990.0, 999.0].map(Some)
+        );
+        assert_eq!((seen.came, seen.misdelivered), (1_000, 500));
+        assert_eq!([2, 3].map(|sessions| seen.least_share(sessions)), [0.5, 0.0]);
+        assert_eq!(Seen::default().delay_us(0.5), None);
+    }
+
+    #[test]
+    fn every_session_has_one_packet_every_twenty_milliseconds() {
+        assert_eq!(due(400, Duration::from_secs(1)), 20_000);
+        assert_eq!(due(1, Duration::from_micros(19_999)), 0);
+    }
+}
