@@ -203,9 +203,9 @@ fn run(
         }
         more = look.more;
         ended = Instant::now();
-        let pause = gather.pause(before, look.packets, ended.saturating_duration_since(now));
+        let pause = gather.pause(before, look.packets);
         gathered = pause.is_some();
-        if let Some(pause) = pause.filter(|pause| !pause.is_zero() && !more) {
+        if let Some(pause) = pause.filter(|_| !more) {
             std::thread::sleep(pause);
         }
     }

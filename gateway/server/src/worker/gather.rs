@@ -1,5 +1,5 @@
-//! When a worker, or the QUIC thread, reads again. A wake-up costs more than a packet, so packets that keep coming are left to gather for a
-//! moment that nobody can hear; the first packet after a pause is never made to wait.
+//! When a worker, or the QUIC thread, reads again. A wake-up costs more than a packet, so packets that keep coming are
+//! left to gather for a moment that nobody can hear; the first packet after a pause is never made to wait.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(crate) enum Before {
 }
 
 impl Gather {
-    /// `most` from reading to reading again; zero reads at once.
+    /// For so long from the end of a batch to the next; zero reads at once.
     pub(crate) fn new(most: Duration) -> Gather {
         Gather { most }
     }
@@ -33,15 +33,15 @@ impl Gather {
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
     }
 
-    /// How long to let packets gather after a pass that took so long and read so many. `None` where they do not keep
+    /// How long to let packets gather after a pass that read so many, all that there were. `None` where they do not keep
     /// coming: then the next one is waited for, and served at once.
-    pub(crate) fn pause(&self, before: Before, packets: usize, took: Duration) -> Option<Duration> {
+    pub(crate) fn pause(&self, before: Before, packets: usize) -> Option<Duration> {
         let keep_coming = packets > 0
             && match before {
                 Before::Gathered => true,
                 Before::Waited(time) => time < self.most,
             };
-        keep_coming.then(|| self.most.saturating_sub(took))
+        keep_coming.then_some(self.most)
     }
 }
 
@@ -54,21 +54,20 @@ mod tests {
     #[test]
     fn the_first_packet_after_a_pause_and_the_one_after_it_wait_for_nobody() {
         let gather = Gather::new(200 * US);
-        assert_eq!(gather.pause(Before::Waited(200 * US), 1, 10 * US), None);
+        assert_eq!(gather.pause(Before::Waited(200 * US), 1), None);
     }
 
     #[test]
-    fn packets_that_keep_coming_gather_from_reading_to_reading() {
+    fn packets_that_keep_coming_gather_from_batch_to_batch() {
         let gather = Gather::new(200 * US);
-        assert_eq!(gather.pause(Before::Waited(199 * US), 1, 10 * US), Some(190 * US));
-        assert_eq!(gather.pause(Before::Gathered, 7, 50 * US), Some(150 * US));
-        assert_eq!(gather.pause(Before::Gathered, 0, 1 * US), None, "no more came");
-        assert_eq!(gather.pause(Before::Gathered, 64, 300 * US), Some(Duration::ZERO), "late");
+        assert_eq!(gather.pause(Before::Waited(199 * US), 1), Some(200 * US));
+        assert_eq!(gather.pause(Before::Gathered, 7), Some(200 * US));
+        assert_eq!(gather.pause(Before::Gathered, 0), None, "no more came");
     }
 
     #[test]
     fn who_gathers_for_no_time_reads_at_once() {
         let gather = Gather::new(Duration::ZERO);
-        assert_eq!(gather.pause(Before::Waited(Duration::ZERO), 1, US), None);
+        assert_eq!(gather.pause(Before::Waited(Duration::ZERO), 1), None);
     }
 }

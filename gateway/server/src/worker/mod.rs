@@ -105,8 +105,9 @@ pub(crate) struct Worker {
     /// What was not read to its end, and does not wake us by itself.
     again: Vec<Source>,
     gather: Gather,
-    /// Packets read in this pass.
+    /// Packets read in this pass, and whether a socket may have more.
     read: usize,
+    left_some: bool,
     sweep: Sweep,
     stopped: bool,
 }
@@ -165,6 +166,7 @@ impl Worker {
             again: Vec::new(),
             gather: Gather::new(parts.gather),
             read: 0,
+            left_some: false,
             sweep: Sweep::new(now),
             stopped: false,
         })
@@ -190,14 +192,13 @@ impl Worker {
                 true => Before::Gathered,
                 false => Before::Waited(began.saturating_duration_since(ended)),
             };
-            self.read = 0;
+            (self.read, self.left_some) = (0, false);
             self.pass(&events, began);
             ended = Instant::now();
             self.ways.stamps.pass_ends(ended);
-            let pause =
-                self.gather.pause(before, self.read, ended.saturating_duration_since(began));
+            let pause = self.gather.pause(before, self.read);
             gathered = pause.is_some();
-            if let Some(pause) = pause.filter(|pause| !pause.is_zero() && self.again.is_empty()) {
+            if let Some(pause) = pause.filter(|_| !self.left_some && self.again.is_empty()) {
                 std::thread::sleep(pause);
             }
         }

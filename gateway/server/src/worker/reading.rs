@@ -59,6 +59,7 @@ impl Worker {
                 return;
             }
         }
+        self.left_some = true;
     }
 
     /// Hands a datagram of the inbox to its session at home here.
@@ -158,6 +159,7 @@ impl Worker {
                 return;
             }
         }
+        self.left_some = true;
     }
 
     /// How many packets were in it.
@@ -218,6 +220,7 @@ impl Worker {
             return;
         };
         self.read += count;
+        self.left_some |= count == PER_PORT;
         for place in 0..count {
             let Some((datagram, source)) = inbox.datagram(place) else {
                 ways.drop(Reason::Oversize);
