@@ -6,6 +6,7 @@
 //! could not measure · 2 the command line is wrong.
 
 mod bare;
+mod figures;
 mod losing;
 mod measuring;
 mod namespace;
@@ -51,7 +52,8 @@ enum Verb {
 /// What of it, for people who tune.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Only rows whose title has this in it, or one figure: `losing`, `overload`
+    /// Only rows whose title has this in it, or one figure: `losing`, `overload`, `memory`, `setup`,
+    /// `start`, `flip`, `growth`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Only these, as `ours,floor,limit`; `quick` has these and nginx, `full` all that are there
@@ -118,6 +120,9 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     }
     if extent == Extent::Full && choice.wants("overload") {
         report.overload = Some(overload::measure(&places)?);
+    }
+    if extent == Extent::Full {
+        figures::measure(&mut report, |figure| choice.wants(figure), &places)?;
     }
     targets::print(&report);
     let out = choice.out.clone().unwrap_or_else(|| {
