@@ -7,6 +7,7 @@
 
 mod allocations;
 mod bare;
+mod figures;
 #[allow(unreachable_pub, reason = "a benchmark of its own reads the same file")]
 mod hot;
 mod losing;
@@ -64,7 +65,8 @@ enum Verb {
 /// What of it, for people who tune.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Only rows whose title has this in it, or one figure: `losing`, `overload`, `forward`
+    /// Only rows whose title has this in it, or one figure: `losing`, `overload`, `forward`, `memory`, `setup`,
+    /// `start`, `flip`, `growth`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Only these, as `ours,floor,limit`; `quick` has these and nginx, `full` all that are there
@@ -156,6 +158,9 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
         let forward = pieces::forward();
         report.forward_ns = Some(forward.ns);
         report.forward_allocations = Some(forward.allocations);
+    }
+    if extent == Extent::Full {
+        figures::measure(&mut report, |figure| choice.wants(figure), &places)?;
     }
     targets::print(&report);
     report.write(&out)?;

@@ -1,0 +1,105 @@
+//! Nodes that say yes: they open every session, answer every probe, and count the packets they get.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use evenkeel_media::demux;
+use evenkeel_media::trunk::entries;
+use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Status};
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::namespace::NODES;
+
+/// What they and the gateway know.
+pub(super) const SECRET: &str = "what the bench's nodes and gateway know";
+
+/// How long a quiet node takes to notice its end.
+const NAP: Duration = Duration::from_millis(20);
+
+/// What the kernel may hold for one while others have the processor.
+const RECEIVE_BUFFER: usize = 8 << 20;
+
+/// Running until they are dropped.
+pub(super) struct Agents {
+    pub(super) addresses: Vec<SocketAddr>,
+    packets: Arc<AtomicU64>,
+    ending: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Agents {
+    /// # Errors
+    /// What the system says.
+    pub(super) fn start(nodes: usize) -> Result<Agents, String> {
+        let (packets, ending) = (Arc::default(), Arc::default());
+        let mut agents = Agents { addresses: Vec::new(), packets, ending, threads: Vec::new() };
+        for _ in 0..nodes {
+            let system = |error: std::io::Error| format!("a node has no socket: {error}");
+            let socket = UdpSocket::bind((Ipv4Addr::from(NODES), 0)).map_err(system)?;
+            socket.set_read_timeout(Some(NAP)).map_err(system)?;
+            // Where the system gives less, packets are lost, and that shows.
+            let _less = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+            agents.addresses.push(socket.local_addr().map_err(system)?);
+            let secret = Secret::new(SECRET.as_bytes()).map_err(|error| error.to_string())?;
+            let (packets, ending) = (Arc::clone(&agents.packets), Arc::clone(&agents.ending));
+            agents.threads.push(std::thread::spawn(move || {
+                serve(&socket, &secret, &packets, &ending);
+            }));
+        }
+        Ok(agents)
+    }
+
+    /// Packets of clients that came to any of them so far.
+    pub(super) fn packets(&self) -> u64 {
+        self.packets.load(Relaxed)
+    }
+}
+
+impl Drop for Agents {
+    fn drop(&mut self) {
+        self.ending.store(true, Relaxed);
+        // One that panicked has said so.
+        self.threads.drain(..).for_each(|thread| _ = thread.join());
+    }
+}
+
+fn serve(socket: &UdpSocket, secret: &Secret, packets: &AtomicU64, ending: &AtomicBool) {
+    let (mut datagram, mut answer) = (vec![0; 65_536], Vec::new());
+    while !ending.load(Relaxed) {
+        let Ok((length, from)) = socket.recv_from(&mut datagram) else {
+            continue;
+        };
+        let datagram = &datagram[..length];
+        if demux::classify(datagram) == demux::Kind::Bundle {
+            packets.fetch_add(entries(datagram).filter(Result::is_ok).count() as u64, Relaxed);
+            continue;
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_us = since.as_micros() as u64;
+        let Ok(asked) = Question::read(datagram, secret, now_us) else {
+            continue;
+        };
+        let Some(said) = reply(&asked.message) else {
+            continue;
+        };
+        answer.clear();
+        said.write(secret, asked.nonce, now_us, &mut answer);
+        // Whoever does not get it asks again.
+        let _lost = socket.send_to(&answer, from);
+    }
+}
+
+fn reply(question: &Question) -> Option<Answer> {
+    match *question {
+        Question::Probe => {
+            let load = Load { permille: 100, state: State::Serving, sessions: 0 };
+            Some(Answer::Probe(load))
+        }
+        Question::Open { tag, .. } => Some(Answer::Open { tag, status: Status::Ok }),
+        Question::Close { tag } => Some(Answer::Close { tag, status: Status::Ok }),
+        _ => None,
+    }
+}

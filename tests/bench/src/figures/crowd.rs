@@ -1,0 +1,192 @@
+//! A gateway with as many sessions as one likes: clients are known by their source addresses in 127/8, so that they need
+//! no descriptors, and come in over the HTTP API.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::agents::{Agents, SECRET};
+use crate::process::Process;
+use crate::relay::Places;
+
+/// Nodes of the home region.
+const NODES: usize = 6;
+
+/// Connections over which offers come, one offer at a time each.
+const CONNECTIONS: u32 = 32;
+
+/// Where clients send from.
+pub(super) const CLIENT_PORT: u16 = 5_004;
+
+/// Sessions of a room, as in a call.
+const TOGETHER: u32 = 2;
+
+/// What ships as `call`, but for clients that are silent: they are not hung up.
+const CALL: &str = include_str!("../../../../policies/call.toml");
+
+/// A gateway that runs, and its nodes.
+pub(super) struct Crowd {
+    pub(super) process: Process,
+    pub(super) agents: Agents,
+    /// Where clients send to.
+    pub(super) udp: SocketAddr,
+    socket: PathBuf,
+    sessions: u32,
+}
+
+/// Which listener the gateway has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Listener {
+    /// For clients that are announced by their address.
+    Declared,
+    /// For clients that nobody announces.
+    Open,
+}
+
+impl Crowd {
+    /// A gateway with the policies that ship, and nobody there yet.
+    ///
+    /// # Errors
+    /// What failed, in a sentence.
+    pub(super) fn start(name: &str, listener: Listener, places: &Places) -> Result<Crowd, String> {
+        let agents = Agents::start(NODES)?;
+        let folder = places.folder.join(name);
+        let config = configure(&folder, listener, &agents.addresses)
+            .map_err(|error| format!("cannot configure {name}: {error}"))?;
+        let words = ["run", "--config", &config.display().to_string(), "--json"].map(str::to_owned);
+        let mut process = Process::start(name, &places.evenkeel, &words, b"", &folder)?;
+        let listening = process.line()?;
+        let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
+        let socket = listening["socket"].as_str().map(PathBuf::from);
+        let (Some(udp), Some(socket)) = (udp, socket) else {
+            return Err(process.failed(&format!("said {listening}")));
+        };
+        Ok(Crowd { process, agents, udp, socket, sessions: 0 })
+    }
+
+    /// So many more sessions come in, two to a room; how long that took.
+    ///
+    /// # Errors
+    /// The first that was not let in.
+    pub(super) fn grow(&mut self, sessions: u32) -> Result<Duration, String> {
+        let (first, socket) = (self.sessions, &self.socket);
+        self.sessions += sessions;
+        let before = Instant::now();
+        std::thread::scope(|scope| {
+            let lines: Vec<_> = (0..CONNECTIONS)
+                .map(|line| scope.spawn(move || offer_all(socket, first, line, sessions)))
+                .collect();
+            let outcomes = lines.into_iter().map(|line| {
+                line.join().unwrap_or_else(|_| Err("a connection's thread ended".to_owned()))
+            });
+            outcomes.fold(Ok(()), Result::and)
+        })?;
+        Ok(before.elapsed())
+    }
+}
+
+/// The address of a client.
+pub(super) fn client(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x7f01_0000 + number)
+}
+
+fn configure(folder: &Path, listener: Listener, nodes: &[SocketAddr]) -> std::io::Result<PathBuf> {
+    let policies = folder.join("policies");
+    std::fs::create_dir_all(&policies)?;
+    std::fs::write(policies.join("call.toml"), CALL.replace("\"30s\"", "\"1h\""))?;
+    std::fs::write(folder.join("secret"), SECRET)?;
+    let way_in = match listener {
+        Listener::Declared => "identity = [\"declared\"]",
+        Listener::Open => "identity = [\"open\"]\nscenario = \"call\"",
+    };
+    let mut text = format!(
+        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
+         [[listen]]\nudp = \"10.77.0.1:0\"\n{way_in}\n\n[admin]\nsocket = \"admin.sock\"\n\n\
+         [limits]\nworkers = 1\nsessions = 200000\n"
+    );
+    for (number, address) in nodes.iter().enumerate() {
+        let zone = ["a", "b"][number % 2];
+        let _never_fails = write!(
+            text,
+            "\n[[node]]\nname = \"east-{zone}{number}\"\naddress = \"{address}\"\n\
+             region = \"east\"\nzone = \"{zone}\"\ndriver = \"agent\"\nsecret_file = \"secret\"\n\
+             capacity = \"1000 Gbit/s\"\n"
+        );
+    }
+    let config = folder.join("evenkeel.toml");
+    std::fs::write(&config, text)?;
+    Ok(config)
+}
+
+/// Every offer of one connection, one after the other.
+fn offer_all(socket: &Path, first: u32, line: u32, sessions: u32) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("the API at {}: {error}", socket.display());
+    let mut stream = UnixStream::connect(socket).map_err(failed)?;
+    let mut answer = Vec::new();
+    for number in (line..sessions).step_by(CONNECTIONS as usize) {
+        stream.write_all(offer(first + number).as_bytes()).map_err(failed)?;
+        answer.clear();
+        let mut chunk = [0; 4_096];
+        while !is_whole(&answer) {
+            let length = stream.read(&mut chunk).map_err(failed)?;
+            if length == 0 {
+                return Err("the API hung up".to_owned());
+            }
+            answer.extend_from_slice(&chunk[..length]);
+        }
+        if !answer.starts_with(b"HTTP/1.1 201") {
+            return Err(format!("an offer was refused: {}", String::from_utf8_lossy(&answer)));
+        }
+    }
+    Ok(())
+}
+
+/// As little as a client can spend on it, so that the gateway is what is measured.
+fn offer(number: u32) -> String {
+    let (room, address) = (number / TOGETHER, client(number));
+    let body = format!(
+        "{{\"scenario\":\"call\",\"room\":\"room-{room}\",\"labels\":{{\"region\":\"east\"}},\
+         \"ingress\":{{\"udp\":{{\"identity\":\"declared\",\"address\":\"{address}:{CLIENT_PORT}\"}}}},\
+         \"media\":[{{\"kind\":\"audio\",\"payload_types\":[{{\"payload_type\":111,\
+         \"codec\":\"opus\",\"clock_rate\":48000}}]}}]}}"
+    );
+    let length = body.len();
+    format!(
+        "POST /v1/sessions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Whether the answer has come with all of its body.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(head) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+        return false;
+    };
+    let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length = length.and_then(|length| length.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() >= head + 4 + length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_with_the_last_byte_of_its_body() {
+        let answer = b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\nabc";
+        assert!(is_whole(answer));
+        for length in 0..answer.len() {
+            assert!(!is_whole(&answer[..length]), "{length}");
+        }
+    }
+
+    #[test]
+    fn each_client_has_an_address_of_its_own() {
+        assert_eq!(client(0), Ipv4Addr::new(127, 1, 0, 0));
+        assert_eq!(client(100_000), Ipv4Addr::new(127, 2, 134, 160));
+    }
+}

@@ -1,0 +1,142 @@
+//! The core with a world that says yes at once: every opening is done, every probe answered, no policy is bound.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{
+    AdmitOnFault, Bounds, Feedback, Gateway, Identity, Ingress, Kind, Limits, Media, NodeSettings,
+    Offer, OfferId, Output, PayloadType, Probed, RegionId, RouteCell, RtcpPort, Scenario,
+    SessionId, Settings, Srtp, Stamp, Stream, Timings, Zone, ZoneId,
+};
+
+/// A gateway's core, alone.
+pub(crate) struct World {
+    pub(crate) gateway: Gateway,
+    /// The virtual time.
+    pub(crate) now: Instant,
+    /// Where each session's packets are told to go, in the order of their offers.
+    pub(crate) routes: Vec<Arc<RouteCell>>,
+    /// Sessions that were told that they may send.
+    pub(crate) accepted: Vec<SessionId>,
+    /// The longest that one call of the core took, with the draining behind it.
+    pub(crate) longest: Duration,
+    nodes: usize,
+    /// Nodes that answer nothing any more, and are not heard.
+    dead: Vec<bool>,
+    media: Arc<Media>,
+}
+
+impl World {
+    /// A home region of that many nodes with room for everybody, at most `sessions` of them.
+    pub(crate) fn new(nodes: usize, sessions: usize) -> World {
+        let now = Instant::now();
+        let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+        let voice = Stream {
+            kind: Kind::Audio,
+            payload_types: vec![opus],
+            feedback: Feedback::default(),
+            bitrate_kbps: None,
+        };
+        let media = Media { streams: vec![voice], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        World {
+            gateway: Gateway::new(settings(nodes, sessions), now),
+            now,
+            routes: Vec::new(),
+            accepted: Vec::new(),
+            longest: Duration::ZERO,
+            nodes,
+            dead: vec![false; nodes],
+            media: Arc::new(media),
+        }
+    }
+
+    /// One more session in a room of its own, from its offer to its route.
+    pub(crate) fn offer(&mut self) {
+        let number = self.routes.len() as u32;
+        let address = SocketAddr::new(Ipv4Addr::from_bits(0x7f01_0000 + number).into(), 5_004);
+        let offer = Offer {
+            id: OfferId(u64::from(number)),
+            scenario: "call".into(),
+            room: format!("room-{number}").into(),
+            labels: [].into(),
+            ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+            media: Arc::clone(&self.media),
+            nodes: Vec::new(),
+        };
+        self.gateway.handle_offer(offer, self.now);
+        self.drain();
+    }
+
+    /// Control's watch: all that live were heard just now.
+    pub(crate) fn watch(&mut self, after: Duration) {
+        self.now += after;
+        let heard: Vec<Stamp> = (0..self.nodes).map(|_| Stamp::default()).collect();
+        self.time(|gateway, now| {
+            gateway.handle_stamps(&heard, Duration::ZERO, now);
+            gateway.handle_timeout(now);
+        });
+    }
+
+    /// The node answers nothing any more.
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.dead[node] = true;
+    }
+
+    fn time(&mut self, act: impl FnOnce(&mut Gateway, Instant)) {
+        let before = Instant::now();
+        act(&mut self.gateway, self.now);
+        self.drain();
+        self.longest = self.longest.max(before.elapsed());
+    }
+
+    /// Does what the core wants.
+    fn drain(&mut self) {
+        while let Some(output) = self.gateway.poll_output() {
+            match output {
+                Output::Install { route, .. } => self.routes.push(route),
+                Output::Open { session, hop, .. } => {
+                    self.gateway.handle_opened(session, hop, Ok(()), self.now);
+                }
+                Output::Probe { node, sequence } => {
+                    if !self.dead[node.0 as usize] {
+                        self.gateway.handle_probe_answered(node, sequence, self.now);
+                    }
+                }
+                Output::Reply { result, .. } => {
+                    self.accepted.extend(result.ok().map(|accepted| accepted.session));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn settings(nodes: usize, sessions: usize) -> Settings {
+    let scenario = Scenario {
+        set: "call".into(),
+        bound: [false; 4],
+        bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        spares: 2,
+        close_after: Duration::from_secs(3_600),
+        priority: 0,
+        on_admission_fault: AdmitOnFault::Admit,
+    };
+    let node = |at: usize| NodeSettings {
+        name: format!("n{at}").into(),
+        zone: ZoneId(at as u32 % 3),
+        capacity_kbps: 1_000_000_000,
+        probed: Probed::Yes,
+    };
+    let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };
+    Settings {
+        home: RegionId(0),
+        regions: vec!["home".into()],
+        zones: vec![zone("a"), zone("b"), zone("c")],
+        nodes: (0..nodes).map(node).collect(),
+        scenarios: BTreeMap::from([("call".into(), scenario)]),
+        timings: Timings::default(),
+        limits: Limits { sessions_max: sessions, ..Limits::default() },
+    }
+}
