@@ -14,9 +14,9 @@ const SESSIONS: u32 = 1_000;
 
 /// One piece.
 #[derive(Clone, Copy, Debug)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// What it is called.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     prepare: fn() -> Box<dyn FnMut()>,
 }
 
@@ -28,13 +28,13 @@ impl std::fmt::Display for Piece {
 
 impl Piece {
     /// Ready to be done, again and again.
-    pub fn prepare(&self) -> Box<dyn FnMut()> {
+    pub(crate) fn prepare(&self) -> Box<dyn FnMut()> {
         (self.prepare)()
     }
 }
 
 /// All of them, the way of a packet first.
-pub const PIECES: [Piece; 13] = [
+pub(crate) const PIECES: [Piece; 13] = [
     Piece { name: "forward-to-node", prepare: to_node },
     Piece { name: "forward-to-client", prepare: to_client },
     Piece { name: "read-rtp", prepare: read_rtp },

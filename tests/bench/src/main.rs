@@ -8,7 +8,6 @@
 mod allocations;
 mod bare;
 mod figures;
-#[allow(unreachable_pub, reason = "a benchmark of its own reads the same file")]
 mod hot;
 mod losing;
 mod measuring;

@@ -74,8 +74,8 @@ impl Gateway {
 
     /// Make-before-break: everybody is open there, so everybody goes there; what the old hop still delivers passes.
     pub(super) fn publish_pending_if_open(&mut self, id: RoomId, now: Instant) {
-        let ready = |pending: &Box<Pending>| pending.waiting.is_empty();
-        if !self.rooms.get(&id).is_some_and(|room| room.pending.as_ref().is_some_and(ready)) {
+        let ready = |pending: &Pending| pending.waiting.is_empty();
+        if !self.rooms.get(&id).is_some_and(|room| room.pending.as_deref().is_some_and(ready)) {
             return;
         }
         let from = self.stands_at(id);

@@ -26,7 +26,7 @@ use crate::mmsg::BATCH;
 /// it, and then forgotten.
 pub struct Lane {
     ingress: Ingress,
-    sessions: Vec<Box<Session>>,
+    sessions: Vec<Session>,
     ways: Ways,
     board: Board,
     start: Instant,
@@ -67,7 +67,7 @@ impl Lane {
             flows.insert(key, Entry::of(home)).map_err(io::Error::other)?;
             let mut session = Session::new(install(home, &media));
             session.attach(HOP, Leg::Trunk(Tag(u64::from(slot) + 1)));
-            Ok(Box::new(session))
+            Ok(session)
         });
         let sessions = sessions.collect::<io::Result<_>>()?;
         let ingress = Ingress::new(flows, vec![false], u32::MAX, start);
@@ -120,8 +120,12 @@ fn client(session: u32) -> SocketAddr {
 }
 
 fn install(home: Home, media: &Media) -> Install {
-    let route =
-        Route { version: 1, hops: vec![(HOP, Grant::Admitted)], leaving: None, lead: PACE * 0 };
+    let route = Route {
+        version: 1,
+        hops: vec![(HOP, Grant::Admitted)],
+        leaving: None,
+        lead: Duration::ZERO,
+    };
     let address = client(home.slot);
     Install {
         home,

@@ -130,7 +130,7 @@ mod tests {
     fn a_slot_that_is_used_again_is_another_home() {
         let install = session::tests::install(Client::Stun, Srtp::Plain, 0);
         let home = install.home;
-        let mut sessions = [Some(Box::new(session))];
+        let mut sessions = [Some(Box::new(Session::new(install)))];
         assert!(session(&mut sessions, home).is_some());
         let before = Home { generation: home.generation - 1, ..home };
         assert!(session(&mut sessions, before).is_none());

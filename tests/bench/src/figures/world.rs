@@ -99,10 +99,8 @@ impl World {
                 Output::Open { session, hop, .. } => {
                     self.gateway.handle_opened(session, hop, Ok(()), self.now);
                 }
-                Output::Probe { node, sequence } => {
-                    if !self.dead[node.0 as usize] {
-                        self.gateway.handle_probe_answered(node, sequence, self.now);
-                    }
+                Output::Probe { node, sequence } if !self.dead[node.0 as usize] => {
+                    self.gateway.handle_probe_answered(node, sequence, self.now);
                 }
                 Output::Reply { result, .. } => {
                     self.accepted.extend(result.ok().map(|accepted| accepted.session));

@@ -365,7 +365,7 @@ fn a_session_with_a_cap_does_not_rest() {
     assert_eq!(bench.ways.awake.len(), 1);
     for second in 1..10 {
         assert!(!bench.session.rests(bench.start + Duration::from_secs(second)));
-        bench.at(second * 1_000, |session, loan| session.tick(loan));
+        bench.at(second * 1_000, Session::tick);
         assert!(bench.client.recv(&mut [0; 64]).is_ok(), "it is told again");
     }
     bench.at(10_000, |session, loan| session.set_plan(Plan::default(), loan));
