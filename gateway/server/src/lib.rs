@@ -1,6 +1,7 @@
 //! Does: sockets, clocks, threads, telemetry, admin API.
 
 pub mod api;
+mod buffers;
 pub mod control;
 pub mod flows;
 pub mod mmsg;

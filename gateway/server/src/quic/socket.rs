@@ -8,6 +8,8 @@ use bytes::BytesMut;
 use quinn_proto::EcnCodepoint;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 
+use crate::buffers;
+
 /// Bytes the kernel may hold for us while we are busy: 100 ms of 50,000 voice packets a second.
 const BUFFER: usize = 4 * 1_024 * 1_024;
 /// The longest UDP payload taken: an Ethernet frame's, which is what clients are told (RFC 9000, 18.2).
@@ -53,9 +55,7 @@ impl Socket {
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
-        // The kernel gives what it is allowed to; less is not an error.
-        let _ = socket.set_recv_buffer_size(BUFFER);
-        let _ = socket.set_send_buffer_size(BUFFER);
+        buffers::hold(&socket, BUFFER);
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         // Makes it non-blocking, and has the kernel tell ECN and local addresses and never fragment.

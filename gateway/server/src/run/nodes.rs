@@ -7,6 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Failure;
 use super::sockets::SOCKET_BUFFER;
+use crate::buffers;
 use crate::control::{self, Driver, Family, ProbeWay};
 use crate::settings::{self, Settings};
 
@@ -44,8 +45,7 @@ fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> 
         let socket =
             Socket::new(Domain::for_address(node.address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
-        let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-        let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+        buffers::hold(&socket, SOCKET_BUFFER);
         // The traffic class holds the code point in its upper six bits (RFC 2474, 3).
         let class = u32::from(dscp) << 2;
         if node.address.is_ipv4() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Failure;
+use crate::buffers;
 use crate::control::UdpListener;
 use crate::flows::Flows;
 use crate::settings::{self, Ingress, Settings};
@@ -95,9 +96,7 @@ fn shared_socket(address: &mut SocketAddr) -> Result<UdpSocket, Failure> {
     }
     socket.set_reuse_port(true).map_err(listen)?;
     socket.set_nonblocking(true).map_err(listen)?;
-    // More is better, and less is no reason not to run.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    buffers::hold(&socket, SOCKET_BUFFER);
     socket.bind(&(*address).into()).map_err(listen)?;
     let socket = UdpSocket::from(socket);
     *address = socket.local_addr()?;
