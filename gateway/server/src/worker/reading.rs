@@ -197,6 +197,7 @@ impl Worker {
         hand_on(tags, sessions, node, tag, packet, &mut Loan { ways, board, now });
     }
 
+    /// A port tells once that something came: it is read until there is no more.
     pub(super) fn read_port(
         &mut self,
         slot: u32,
@@ -216,11 +217,14 @@ impl Worker {
         let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side)) else {
             return;
         };
-        let Ok(count) = inbox.receive_at_most(PER_PORT, fd) else {
-            return;
+        let count = match inbox.receive_at_most(PER_PORT, fd) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            // It told of something sent before; what came is still there.
+            Err(_) => return self.go_on_with(Source::Port(slot, side)),
         };
         self.read += count;
-        self.left_some |= count == PER_PORT;
+        let may_have_more = count == PER_PORT;
         for place in 0..count {
             let Some((datagram, source)) = inbox.datagram(place) else {
                 ways.drop(Reason::Oversize);
@@ -232,6 +236,9 @@ impl Worker {
             };
             ways.stamps.received(hop.node, 1, now);
             session.handle_node_packet(hop, datagram, &mut Loan { ways, board, now });
+        }
+        if may_have_more {
+            self.go_on_with(Source::Port(slot, side));
         }
     }
 

@@ -75,8 +75,17 @@ impl AsFd for Bell {
     }
 }
 
-/// Has epoll tell when there is something to read.
+/// Has epoll tell when there is something to read: for as long as there is, but of a session's port once, as there are
+/// thousands, and each that was told of would be asked again.
 pub(super) fn watch(epoll: impl AsFd, fd: impl AsFd, source: Source) -> io::Result<()> {
     let data = epoll::EventData::new_u64(source.token());
-    Ok(epoll::add(epoll, fd, data, epoll::EventFlags::IN)?)
+    let flags = match source {
+        Source::Port(..) => epoll::EventFlags::IN | epoll::EventFlags::ET,
+        Source::Listener(..)
+        | Source::Trunk(_)
+        | Source::Worker(_)
+        | Source::Quic
+        | Source::Commands => epoll::EventFlags::IN,
+    };
+    Ok(epoll::add(epoll, fd, data, flags)?)
 }
