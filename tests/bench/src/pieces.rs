@@ -17,8 +17,9 @@ const BASELINE: &str = "tests/bench/instructions.json";
 /// Not counted: what it takes depends on the processor.
 const CRYPTOGRAPHY: &str = "verify-stun";
 
-/// More than this above the baseline fails; as much below asks for a new one.
-const TOLERANCE: f64 = 0.03;
+/// More than this above the baseline fails; as much below asks for a new one. Tables hash with a seed of their own in every
+/// run, which is worth a hundredth or two.
+const TOLERANCE: f64 = 0.05;
 
 /// So often a piece is done before it is counted: tables have grown by then, and every session has spoken.
 const WARM: u32 = 4_000;
@@ -184,8 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn three_per_cent_and_two_instructions_are_the_same() {
-        let verdicts = [1_032.0, 1_033.0, 968.0, 967.0].map(|count| Verdict::of(count, 1_000.0));
+    fn five_per_cent_and_two_instructions_are_the_same() {
+        let verdicts = [1_052.0, 1_053.0, 948.0, 947.0].map(|count| Verdict::of(count, 1_000.0));
         assert_eq!(verdicts, [Verdict::Same, Verdict::Grown, Verdict::Same, Verdict::Shrunk]);
         assert_eq!(Verdict::of(4.0, 2.0), Verdict::Same);
     }
