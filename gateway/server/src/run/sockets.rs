@@ -17,8 +17,8 @@ use crate::{quic, ring};
 const RING_SLOTS: usize = 2_048;
 
 /// Bytes that a socket may hold for us, which the kernel doubles for what it keeps beside a packet: some 1,300 voice
-/// packets, 25 ms of 50,000 a second. What waits longer is too late, and has left the cache when it is read: with eight
-/// times as much, a port offered more than it can carry carries a quarter less.
+/// packets, 25 ms of 50,000 a second. What waits longer is too late: with eight times as much, what came through a port
+/// that was offered more than it could carry was 70 ms old.
 pub(super) const SOCKET_BUFFER: usize = 512 << 10;
 
 /// The UDP listeners as clients reach them, and each worker's sockets for them.
