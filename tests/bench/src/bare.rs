@@ -2,8 +2,6 @@
 //!
 //! Made of the same calls as the gateway's workers, so that a comparison compares the rest.
 
-mod hasher;
-
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -14,12 +12,12 @@ use clap::ValueEnum;
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{demux, rtp};
 use evenkeel_server::mmsg::{BATCH, Family, Inbox, Outbox};
+use foldhash::fast::RandomState as Fast;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 
 use crate::namespace::RELAY;
-use hasher::Fast;
 
 /// How long the limit lets packets gather while they keep coming.
 const GATHER: Duration = Duration::from_micros(200);
@@ -28,7 +26,7 @@ const TIMER_SLACK: u64 = 1_000;
 /// Bytes of a bundle.
 const BUNDLE_MAX: usize = 1_400;
 /// What the gateway asks the kernel to hold.
-const SOCKET_BUFFER: usize = 4 << 20;
+const SOCKET_BUFFER: usize = 512 << 10;
 /// The listener among what epoll watches; below it are upstream sockets.
 const LISTENER: u64 = u64::MAX;
 

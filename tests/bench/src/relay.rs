@@ -7,6 +7,8 @@ mod ours;
 mod quilkin;
 mod rtpengine;
 
+pub(crate) use ours::offer;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -3,7 +3,6 @@
 use serde::{Serialize, Serializer};
 
 /// How media comes in and goes out.
-#[allow(dead_code, reason = "the rows of QUIC are measured by a load of their own")]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 pub(crate) enum Path {
     /// RTP over UDP on both sides.

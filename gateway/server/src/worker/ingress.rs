@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::forward::Reason;
 use evenkeel_media::{demux, rtp, stun};
@@ -19,8 +19,8 @@ use crate::flows::{Entry, Flows, Home, Key, Ufrag};
 /// Sources kept at hand; past it the cache is emptied and filled anew.
 const CACHE_MAX: usize = 65_536;
 
-/// Summaries until what is at hand is looked up again: what was learned may have moved.
-const CACHE_SUMMARIES: u32 = 10;
+/// What is at hand is looked up again after so long: what was learned may have moved.
+const KEPT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Ingress {
     flows: Arc<Flows>,
@@ -29,7 +29,8 @@ pub(crate) struct Ingress {
     /// Whose a source's packets are, and in which period that was looked up.
     cache: HashMap<From, (Home, u32), RandomState>,
     period: u32,
-    summaries: u32,
+    /// When it grows old.
+    old_at: Instant,
     /// Of strangers, by prefix.
     strangers: Limiter,
     /// Of checks from sources at hand, by address.
@@ -45,7 +46,7 @@ impl Ingress {
             open,
             cache: HashMap::default(),
             period: 0,
-            summaries: 0,
+            old_at: now + KEPT,
             strangers: Limiter::new(misses, now),
             known: Limiter::new(misses, now),
             answer: Vec::new(),
@@ -230,11 +231,10 @@ impl Ingress {
         session.handle_client_packet(datagram, loan);
     }
 
-    /// Every 100 ms: now and then what is at hand grows old, and who was not heard since the last time is let go.
-    pub(crate) fn forget(&mut self) {
-        self.summaries += 1;
-        if self.summaries >= CACHE_SUMMARIES {
-            self.summaries = 0;
+    /// Now and then what is at hand grows old, and who was not heard since the last time is let go.
+    pub(crate) fn forget(&mut self, now: Instant) {
+        if now >= self.old_at {
+            self.old_at = now + KEPT;
             let last = self.period;
             self.period = last.wrapping_add(1);
             self.cache.retain(|_, (_, period)| *period == last);

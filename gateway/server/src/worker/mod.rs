@@ -273,10 +273,10 @@ impl Worker {
     /// Sums up the sessions whose turn it is.
     fn summarise(&mut self, now: Instant) {
         let Worker { sessions, sweep, ways, board, ingress, .. } = self;
+        ingress.forget(now);
         let mut awake = std::mem::take(&mut ways.awake);
         if let Some(share) = sweep.take(awake.len(), now) {
             if share.start == 0 {
-                ingress.forget();
                 ways.stamps.sums_up_every(sweep::every(awake.len()));
             }
             let mut summaries = Vec::new();

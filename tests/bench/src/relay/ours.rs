@@ -125,7 +125,7 @@ fn open(clients: &[SocketAddr], api: &std::path::Path) -> Result<Vec<(u32, Opene
             tasks.spawn(async move {
                 let mut opened = Vec::with_capacity(own.len());
                 for (address, session) in own {
-                    let answer = admin.open(&offer(session, address)).await;
+                    let answer = admin.open(&offer(session, declared(address))).await;
                     opened.push((session, answer.map_err(|error| error.to_string())?));
                 }
                 Ok::<_, String>(opened)
@@ -139,14 +139,19 @@ fn open(clients: &[SocketAddr], api: &std::path::Path) -> Result<Vec<(u32, Opene
     })
 }
 
-fn offer(session: u32, address: SocketAddr) -> Offer {
+fn declared(address: SocketAddr) -> Ingress {
+    Ingress::Udp(Identity::Declared { address, rtcp: None })
+}
+
+/// An offer of voice, in a room of its own.
+pub(crate) fn offer(session: u32, ingress: Ingress) -> Offer {
     let opus =
         PayloadType { payload_type: PAYLOAD_TYPE, codec: "opus".to_owned(), clock_rate: 48_000 };
     Offer {
         scenario: "call".to_owned(),
         room: format!("room-{session}"),
         labels: BTreeMap::new(),
-        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+        ingress,
         media: vec![Media {
             kind: MediaKind::Audio,
             payload_types: vec![opus],

@@ -1,20 +1,16 @@
 //! The gateway and quinn's echo, with clients around them.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use evenkeel_lab::admin::{
-    Admin, Ingress, Kind as MediaKind, Media, Offer, Opened, PayloadType, Place, QuicOffer,
-};
+use evenkeel_lab::admin::{Admin, Ingress, Opened, Place, QuicOffer};
 use evenkeel_media::roq::Flow;
 use evenkeel_media::trunk::message::Secret;
 
 use super::clients::Way;
 use super::load::Load;
-use super::voice::PAYLOAD_TYPE;
 use crate::process::Process;
-use crate::relay::Places;
+use crate::relay::{Places, offer};
 use crate::row::Leg;
 
 /// What both ends know.
@@ -96,8 +92,11 @@ fn open(sessions: usize, api: PathBuf) -> Result<Vec<Way>, String> {
     runtime.map_err(|error| error.to_string())?.block_on(async {
         let mut admin = Admin::new(Place::Unix(api));
         let mut ways = Vec::with_capacity(sessions);
-        for session in 0..sessions {
-            let opened = admin.open(&offer(session)).await.map_err(|error| error.to_string())?;
+        for session in 0..sessions as u32 {
+            let opened = admin
+                .open(&offer(session, Ingress::Quic(QuicOffer {})))
+                .await
+                .map_err(|error| error.to_string())?;
             ways.push(way(&opened).ok_or_else(|| format!("no way by QUIC: {opened:?}"))?);
         }
         Ok(ways)
@@ -113,23 +112,4 @@ fn way(opened: &Opened) -> Option<Way> {
         flow_out: flow(&quic.flow_to_gateway)?,
         flow_in: flow(&quic.flow_from_gateway)?,
     })
-}
-
-fn offer(session: usize) -> Offer {
-    let opus =
-        PayloadType { payload_type: PAYLOAD_TYPE, codec: "opus".to_owned(), clock_rate: 48_000 };
-    Offer {
-        scenario: "call".to_owned(),
-        room: format!("room-{session}"),
-        labels: BTreeMap::new(),
-        ingress: Ingress::Quic(QuicOffer {}),
-        media: vec![Media {
-            kind: MediaKind::Audio,
-            payload_types: vec![opus],
-            feedback: Vec::new(),
-            bitrate: None,
-        }],
-        rtcp: None,
-        nodes: BTreeMap::new(),
-    }
 }

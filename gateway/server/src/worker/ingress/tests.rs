@@ -201,3 +201,22 @@ fn a_check_that_asks_for_what_we_do_not_know_is_told_so_and_teaches_nothing() {
     bench.send(1, &datagram);
     assert!(!bench.answered(), "strangers are told nothing");
 }
+
+#[test]
+fn what_is_at_hand_is_looked_up_again_after_a_second() {
+    let mut bench = Bench::new();
+    let (from, home) = (bench.from(), bench.sessions[0].home);
+    let key = Key::Udp { listener: from.0, address: from.1 };
+    bench.flows.insert(key, Entry::of(home)).unwrap();
+    let voice = [0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+    let mut heard = |ms, removed: bool| {
+        if removed {
+            bench.flows.remove(&key, home);
+        }
+        bench.ingress.forget(bench.start + Duration::from_millis(ms));
+        bench.judge(ms, Side::Rtp, &voice).map(|(home, _)| home)
+    };
+    assert_eq!(heard(0, false), Some(home));
+    assert_eq!(heard(999, true), Some(home), "it is at hand");
+    assert_eq!(heard(1_000, false), None);
+}
