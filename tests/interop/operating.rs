@@ -5,8 +5,6 @@ use std::net::UdpSocket;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use bytes::Bytes;
-use evenkeel_lab::admin::Call;
 use nix::sys::signal::Signal;
 
 use crate::stage::{CONFIGURATION, Stage, declared, offer, voice};
@@ -88,9 +86,7 @@ fn a_gateway_that_is_told_to_end_admits_nobody_and_ends_at_its_deadline() {
     stage.hear("word that it ends", |event| {
         (event.name == "draining" && event.data["node"].is_null()).then_some(())
     });
-    let method = "GET".parse().expect("a method");
-    let ready = stage.ask(Call { method, path: "/readyz", headers: &[], body: Bytes::new() });
-    assert_eq!(ready.status, 503);
+    assert!(!stage.is_ready());
     let ended = stage.hear("end of the session", |event| {
         (event.name == "closed").then(|| event.data["reason"].clone())
     });

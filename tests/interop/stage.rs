@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use evenkeel_lab::admin::{
     Admin, Call, Event, Events, Failed, Identity, Ingress, Kind, Media, Offer, Opened, PayloadType,
@@ -94,7 +95,9 @@ impl Stage {
         let socket = socket.unwrap_or_else(|| panic!("the gateway said {line}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
-        let admin = Admin::new(Place::Unix(socket));
+        let mut admin = Admin::new(Place::Unix(socket));
+        runtime.block_on(ready(&mut admin));
+        // What its start told is of no test's doing.
         let events = runtime.block_on(admin.events()).expect("the API tells events");
         Stage { runtime, admin, events, gateway, nodes, folder, _alone: alone }
     }
@@ -111,6 +114,11 @@ impl Stage {
 
     pub(crate) fn ask(&mut self, call: Call<'_>) -> Reply {
         self.runtime.block_on(self.admin.ask(call)).expect("the API answers")
+    }
+
+    /// Whether the gateway takes new sessions.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        self.runtime.block_on(self.admin.is_ready()).expect("the API answers")
     }
 
     pub(crate) fn read(&mut self, path: &str) -> Value {
@@ -187,6 +195,16 @@ quic = "127.0.0.1:0"
 [admin]
 socket = "admin.sock"
 "#;
+
+/// Waits until its first policies are in force: it says that it runs before it has compiled them.
+async fn ready(admin: &mut Admin) {
+    let waited = async {
+        while !admin.is_ready().await.expect("the API answers") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, waited).await.expect("the gateway becomes ready in time");
+}
 
 fn json(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{line:?} is no JSON: {error}"))

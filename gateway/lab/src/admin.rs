@@ -157,6 +157,15 @@ impl Admin {
             .accepted()
     }
 
+    /// Whether the gateway takes new sessions: its policies are in force, and it is not ending.
+    ///
+    /// # Errors
+    /// All but [`Failed::Refused`] and [`Failed::Json`].
+    pub async fn is_ready(&mut self) -> Result<bool, Failed> {
+        let call = Call { method: Method::GET, path: "/readyz", headers: &[], body: Bytes::new() };
+        Ok(self.ask(call).await?.status == 200)
+    }
+
     /// Posts JSON, or nothing when it is [`Value::Null`].
     ///
     /// # Errors
