@@ -1,5 +1,8 @@
 //! More than can be carried: what is still delivered at three times the capacity, whether the gateway still answers,
 //! and whether it takes its nodes for dead.
+//!
+//! One core cannot offer three times what another one forwards. So the gateway has only a share of its core here: rivals
+//! that do nothing but run have the rest of it, at the peak as at three times that.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +13,7 @@ use evenkeel_lab::load::{Direction, Offer, Pace, Trace};
 use serde_json::Value;
 
 use crate::namespace::First;
+use crate::process::Rivals;
 use crate::relay::{self, Kind, Places, Running, Stage};
 use crate::report::{Overload, OverloadLeg};
 use crate::rounds::{self, Sample};
@@ -19,15 +23,22 @@ use crate::table;
 const WARM_UP: Duration = Duration::from_millis(250);
 /// Rates at which the peak is looked for: each is so much more than the one before.
 const STEP: f64 = 1.3;
-const FIRST_RATE: f64 = 100_000.0;
+const FIRST_RATE: f64 = 20_000.0;
 /// No machine of two cores carries more.
 const LAST_RATE: f64 = 3_000_000.0;
-/// Packets that a client sends in one call: single sends of one core are not three times what another core forwards.
-const BURST: usize = 16;
 /// Windows at the rate that counts.
 const ROUNDS: usize = 3;
 /// How often the API is asked meanwhile.
 const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// How many rivals the gateway has on its core, and how many packets a client sends in one call. On port legs each packet
+/// comes alone, as equal ones that came together would leave together. On trunk legs they are bundled whatever they are.
+fn rivals_and_burst(leg: Leg) -> (usize, usize) {
+    match leg {
+        Leg::Port => (2, 1),
+        Leg::Trunk => (4, 4),
+    }
+}
 
 /// Measures both legs of the base row's sessions.
 ///
@@ -38,18 +49,19 @@ pub(crate) fn measure(places: &Places) -> Result<Overload, String> {
     let (Some(port), Some(trunk)) = (legs.next().transpose()?, legs.next().transpose()?) else {
         return Err("there are two legs".to_owned());
     };
-    // On trunk legs so much is carried that one core may not be able to offer three times that.
-    let is_trunk_worse = trunk.is_overloaded() && trunk.kept() < port.kept();
-    let worse = if is_trunk_worse { &trunk } else { &port };
+    let worse = if trunk.kept() < port.kept() { &trunk } else { &port };
     Ok(Overload { peak: worse.peak, at_3x: worse.at_3x, port, trunk })
 }
 
-impl OverloadLeg {
-    /// Whether really so much more was offered than is carried.
-    fn is_overloaded(&self) -> bool {
-        self.offered > 2.0 * self.peak
+impl Overload {
+    /// The share of the peak that is left. Where too little was offered it is not a number, which meets no target.
+    pub(crate) fn kept(&self) -> f64 {
+        let is_overload = [&self.port, &self.trunk].iter().all(|leg| leg.offered > 2.5 * leg.peak);
+        if is_overload { self.at_3x / self.peak } else { f64::NAN }
     }
+}
 
+impl OverloadLeg {
     /// The share of the peak that is left.
     pub(crate) fn kept(&self) -> f64 {
         self.at_3x / self.peak
@@ -64,10 +76,12 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
     let api = running[0].api.clone().unwrap_or_default();
     let before = lives(&mut running[0], &api)?;
     let _first = First::come();
+    let (rivals, burst) = rivals_and_burst(leg);
+    let _rivals = Rivals::start(rivals)?;
     let mut peak: f64 = 0.0;
     let mut rate = FIRST_RATE;
     while rate < LAST_RATE {
-        let goodput = offer(&mut running, rate, &trace)?.pps;
+        let goodput = offer(&mut running, rate, burst, &trace)?.pps;
         peak = peak.max(goodput);
         if goodput < 0.6 * rate {
             break;
@@ -75,7 +89,9 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
         rate *= STEP;
     }
     let (samples, asked) = while_asked(&api, || {
-        (0..ROUNDS).map(|_| offer(&mut running, 3.0 * peak, &trace)).collect::<Result<Vec<_>, _>>()
+        (0..ROUNDS)
+            .map(|_| offer(&mut running, 3.0 * peak, burst, &trace))
+            .collect::<Result<Vec<_>, _>>()
     })?;
     let samples = samples?;
     let median = |figure: fn(&Sample) -> f64| rounds::median(samples.iter().map(figure));
@@ -94,10 +110,15 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
     Ok(report)
 }
 
-fn offer(running: &mut [Running], rate: f64, trace: &Trace) -> Result<Sample, String> {
+fn offer(
+    running: &mut [Running],
+    rate: f64,
+    burst: usize,
+    trace: &Trace,
+) -> Result<Sample, String> {
     let offer = Offer {
         direction: Direction::ToNode,
-        pace: Pace::Bursts { rate, packets: BURST },
+        pace: Pace::Bursts { rate, packets: burst },
         trace,
         warm_up: WARM_UP,
         length: Duration::from_secs(1),
@@ -155,5 +176,29 @@ fn read(api: &Path, path: &str) -> Result<Value, String> {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(format!("{path}: {error}")),
         Err(_) => Err(format!("{path}: no answer within 5 s")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_kept_counts_only_where_really_too_much_was_offered() {
+        let leg = |peak, at_3x, offered| OverloadLeg {
+            peak,
+            at_3x,
+            offered,
+            least_share: 1.0,
+            api_ms: None,
+            condemned: 0,
+            rss_mib: 50.0,
+            misdelivered: 0,
+        };
+        let port = leg(100.0, 90.0, 300.0);
+        let both =
+            |trunk: OverloadLeg| Overload { peak: 100.0, at_3x: 90.0, port: port.clone(), trunk };
+        assert_eq!(both(leg(400.0, 400.0, 1_200.0)).kept(), 0.9);
+        assert!(both(leg(400.0, 400.0, 500.0)).kept().is_nan());
     }
 }

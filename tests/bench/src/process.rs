@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -134,7 +136,7 @@ impl Drop for Process {
     }
 }
 
-/// Keeps this process, and all that it starts without a word of where, on one core.
+/// Keeps this thread, and all that it starts without a word of where, on one core.
 ///
 /// # Errors
 /// What the system says.
@@ -143,4 +145,37 @@ pub(crate) fn pin(core: usize) -> Result<(), String> {
     set.set(core)
         .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
         .map_err(|errno| format!("cannot stay on core {core}: {errno}"))
+}
+
+/// Threads that do nothing but run, on the core of what is measured: each has as much of it as a busy thread of that.
+/// They end when this is dropped.
+pub(crate) struct Rivals(Arc<AtomicBool>);
+
+impl Rivals {
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn start(number: usize) -> Result<Rivals, String> {
+        let rivals = Rivals(Arc::default());
+        for _ in 0..number {
+            let ended = Arc::clone(&rivals.0);
+            let (started, hears) = channel();
+            std::thread::spawn(move || {
+                let pinned = pin(RELAY_CORE);
+                let is_pinned = pinned.is_ok();
+                if started.send(pinned).is_ok() && is_pinned {
+                    while !ended.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                }
+            });
+            hears.recv().map_err(|_| "a rival did not start".to_owned())??;
+        }
+        Ok(rivals)
+    }
+}
+
+impl Drop for Rivals {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

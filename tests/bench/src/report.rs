@@ -100,7 +100,7 @@ pub(crate) struct Figures {
 /// Goodput, packets a second.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Overload {
-    /// The most that is delivered: on port legs, or on trunk legs where these keep less and could be overloaded.
+    /// The most that is delivered: on port legs, or on trunk legs where these keep less.
     pub(crate) peak: f64,
     /// What is delivered where three times that is offered.
     pub(crate) at_3x: f64,
@@ -113,7 +113,7 @@ pub(crate) struct Overload {
 pub(crate) struct OverloadLeg {
     pub(crate) peak: f64,
     pub(crate) at_3x: f64,
-    /// What was really offered. Clients send bursts of equal packets by one call here.
+    /// What was really offered.
     pub(crate) offered: f64,
     /// What came of the session that least came of, in what came of one on average: all were offered as much.
     pub(crate) least_share: f64,

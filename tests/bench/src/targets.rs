@@ -1,6 +1,6 @@
 //! The targets, and whether what was measured meets them. A figure that was not measured is not judged.
 
-use crate::report::{Report, RowReport};
+use crate::report::{Overload, Report, RowReport};
 use crate::row::{Direction, Leg, Load, Path};
 
 /// One judgement.
@@ -59,7 +59,7 @@ fn judge(report: &Report) -> Vec<Judged> {
     use Target::{AtLeast, AtMost};
     let memory = report.memory.as_ref();
     add("loss where the best peer begins to lose", report.loss_at_best_peer_limit, AtMost(0.0));
-    let kept = report.overload.as_ref().map(|overload| overload.at_3x / overload.peak);
+    let kept = report.overload.as_ref().map(Overload::kept);
     add("goodput at three times the capacity, of the peak", kept, AtLeast(0.9));
     add("own code per packet, ns", report.forward_ns, AtMost(150.0));
     add("allocations per packet", report.forward_allocations, AtMost(0.0));
