@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod load;
 mod mark;
 pub mod otlp;
+pub mod process;
 #[cfg(test)]
 mod quic_server;
 mod reception;

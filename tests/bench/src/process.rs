@@ -1,16 +1,16 @@
 //! Processes that are measured: pinned to a core, heard on standard output, gone when the handle is.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use evenkeel_lab::process::{self, Said};
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// Where generator and sinks run.
@@ -21,16 +21,9 @@ pub(crate) const RELAY_CORE: usize = 1;
 const FIRST_WORDS_WITHIN: Duration = Duration::from_secs(30);
 /// How long it may take to end when asked to.
 const END_WITHIN: Duration = Duration::from_secs(3);
-/// Lines of its log that are shown when it failed.
-const LOG_LINES: usize = 8;
 
-/// A process on the core of what is measured. Killed when this is dropped.
-pub(crate) struct Process {
-    name: String,
-    child: Child,
-    log: PathBuf,
-    lines: Receiver<String>,
-}
+/// A process on the core of what is measured. Asked to end, and then killed, when this is dropped.
+pub(crate) struct Process(process::Process);
 
 impl Process {
     /// Starts a program there. What it says on standard error goes to a file of its name in `folder`; `input` is all
@@ -45,30 +38,12 @@ impl Process {
         input: &[u8],
         folder: &Path,
     ) -> Result<Process, String> {
-        let failed = |error: std::io::Error| format!("cannot start {}: {error}", program.display());
-        let log = folder.join(format!("{name}.log"));
+        let mut command = Command::new("setpriv");
         // It ends with this process, however that ends.
-        let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "taskset", "-c", &RELAY_CORE.to_string()])
-            .arg(program)
-            .args(words)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&log).map_err(failed)?)
-            .spawn()
-            .map_err(failed)?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that has ended already is found out below.
-            let _unread = stdin.write_all(input);
-        }
-        let (said, lines) = channel();
-        let out = child.stdout.take();
-        // Ends with the process's standard output.
-        std::thread::spawn(move || {
-            let lines = out.into_iter().flat_map(|out| BufReader::new(out).lines());
-            lines.map_while(Result::ok).try_for_each(|line| said.send(line)).ok()
-        });
-        Ok(Process { name: name.to_owned(), child, log, lines })
+        command.args(["--pdeathsig", "KILL", "taskset", "-c", &RELAY_CORE.to_string()]);
+        command.arg(program).args(words);
+        let started = process::Process::start(name, &mut command, input, folder);
+        started.map(Process).map_err(|error| format!("cannot start {}: {error}", program.display()))
     }
 
     /// Its next line on standard output, as JSON.
@@ -76,32 +51,29 @@ impl Process {
     /// # Errors
     /// It said something else, or nothing in time, or has ended.
     pub(crate) fn line(&mut self) -> Result<serde_json::Value, String> {
-        match self.lines.recv_timeout(FIRST_WORDS_WITHIN) {
-            Ok(line) => {
+        match self.0.said(FIRST_WORDS_WITHIN) {
+            Said::Line(line) => {
                 serde_json::from_str(&line).map_err(|_| self.failed(&format!("said {line:?}")))
             }
-            Err(RecvTimeoutError::Timeout) => Err(self.failed("said nothing")),
-            Err(RecvTimeoutError::Disconnected) => Err(self.failed("ended")),
+            Said::Nothing => Err(self.failed("said nothing")),
+            Said::End => Err(self.failed("ended")),
         }
     }
 
     /// Whether it has not ended by itself.
     pub(crate) fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+        self.0.is_running()
     }
 
     /// Why it is of no use, with the end of its log.
     pub(crate) fn failed(&self, how: &str) -> String {
-        let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n  ");
-        format!("{} {how}\n  {end}", self.name)
+        format!("{} {how}\n{}", self.0.name(), self.0.log())
     }
 
     /// Processor time so far of all its threads, nanoseconds: the sum of the first field of
     /// `/proc/PID/task/*/schedstat`.
     pub(crate) fn processor_ns(&self) -> u64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten();
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).into_iter().flatten();
         let stats = tasks
             .flatten()
             .filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
@@ -110,7 +82,7 @@ impl Process {
 
     /// Memory it holds, MiB.
     pub(crate) fn resident_mib(&self) -> f64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
         let text = text.unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
@@ -120,18 +92,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
-        if let Ok(pid) = pid
-            && self.is_running()
-        {
-            let _ended_meanwhile = kill(pid, Signal::SIGTERM);
-            let until = Instant::now() + END_WITHIN;
-            while self.is_running() && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        if self.is_running() {
+            let _ended_meanwhile = self.0.signal(Signal::SIGTERM);
         }
-        if self.child.kill().is_ok() {
-            let _reaped = self.child.wait();
+        let until = Instant::now() + END_WITHIN;
+        while self.is_running() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
