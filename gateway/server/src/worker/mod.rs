@@ -309,3 +309,6 @@ type Tags = HashMap<Tag, (Home, Hop), RandomState>;
 
 /// Where a client's packet is looked for.
 type From = (u8, SocketAddr);
+
+#[cfg(test)]
+mod tests;
