@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use super::class::goes_by_v4;
+
 /// Room for two control messages with an `int` each, aligned, and how much of it is used.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
@@ -13,13 +15,11 @@ pub(super) struct Control {
 impl Control {
     /// The traffic class (DSCP in its upper six bits, RFC 2474).
     pub(super) fn push_dscp(&mut self, to: SocketAddr, dscp: u8) {
-        // IPv4-mapped destinations of an IPv6 socket take the IPv4 option.
-        let v4 = match to {
-            SocketAddr::V4(_) => true,
-            SocketAddr::V6(v6) => v6.ip().to_ipv4_mapped().is_some(),
+        let (level, kind) = if goes_by_v4(to) {
+            (libc::SOL_IP, libc::IP_TOS)
+        } else {
+            (libc::SOL_IPV6, libc::IPV6_TCLASS)
         };
-        let (level, kind) =
-            if v4 { (libc::SOL_IP, libc::IP_TOS) } else { (libc::SOL_IPV6, libc::IPV6_TCLASS) };
         self.push(level, kind, libc::c_int::from(dscp << 2));
     }
 

@@ -9,6 +9,7 @@
 )]
 
 mod address;
+mod class;
 mod control;
 mod errors;
 mod inbox;

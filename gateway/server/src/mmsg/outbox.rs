@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::address::{Family, mapped, write_address};
+use super::class::Class;
 use super::{BATCH, Control};
 
 /// Datagrams of one size that travel together: what older kernels take at most (UDP_MAX_SEGMENTS).
@@ -27,6 +28,7 @@ pub struct Outbox {
     family: Family,
     /// Whether datagrams travel together.
     together: bool,
+    class: Class,
 }
 
 impl fmt::Debug for Outbox {
@@ -80,7 +82,14 @@ pub struct Sent {
 impl Outbox {
     /// An empty one.
     pub fn new(family: Family) -> Outbox {
-        Outbox { bytes: Vec::new(), queue: Vec::new(), datagrams: 0, family, together: true }
+        Outbox {
+            bytes: Vec::new(),
+            queue: Vec::new(),
+            datagrams: 0,
+            family,
+            together: true,
+            class: Class::default(),
+        }
     }
 
     /// Whether a whole batch waits.
@@ -168,7 +177,35 @@ impl Outbox {
         self.queue.splice(place..=place, alone);
     }
 
-    fn send(&self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
+    /// Sends from that place on; how many places were sent.
+    fn send(&mut self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
+        let Queued { to, dscp, .. } = self.queue[from];
+        let is_alone = from + 1 == self.queue.len() && self.queue[from].datagrams() == 1;
+        if is_alone && self.class.becomes(socket, to, dscp) {
+            return self.send_alone(socket, from);
+        }
+        self.send_batch(socket, from)
+    }
+
+    /// One datagram goes without the headers of a batch: where each session has a socket of its own, most do, and these
+    /// headers are copied, checked and taken apart for each.
+    fn send_alone(&self, socket: BorrowedFd<'_>, place: usize) -> io::Result<usize> {
+        let Queued { bytes, to, .. } = &self.queue[place];
+        let bytes = &self.bytes[bytes.clone()];
+        // SAFETY: all zeroes is valid for this plain C structure.
+        let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
+        let length = to.map_or(0, |to| write_address(mapped(to, self.family), &mut name));
+        let name = if length == 0 { std::ptr::null() } else { std::ptr::from_ref(&name).cast() };
+        // SAFETY: bytes and name live until the call returns, which only reads them, and both lengths are theirs.
+        let sent = unsafe {
+            let bytes_at = bytes.as_ptr().cast();
+            let (socket, flags) = (socket.as_raw_fd(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+            libc::sendto(socket, bytes_at, bytes.len(), flags, name, length)
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(1) }
+    }
+
+    fn send_batch(&self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
         let batch = &self.queue[from..self.queue.len().min(from + BATCH)];
         // Only what is used is written: most batches are of a packet or two, and these are 15 KiB.
         let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
@@ -186,7 +223,7 @@ impl Outbox {
             if let Some(to) = queued.to {
                 header.msg_namelen = write_address(mapped(to, self.family), &mut envelope.name);
                 header.msg_name = std::ptr::from_mut(&mut envelope.name).cast();
-                if queued.dscp != 0 {
+                if !self.class.is(queued.to, queued.dscp) {
                     envelope.control.push_dscp(to, queued.dscp);
                 }
             }
