@@ -16,8 +16,11 @@ use tokio::io::unix::AsyncFd;
 
 use crate::flows::Home;
 
-/// The longest packet a ring takes, in bytes: an Ethernet frame's payload and something to spare.
+/// The longest packet that is put into a ring, in bytes: an Ethernet frame's payload and something to spare.
 pub const PACKET_MAX: usize = 2_048;
+
+/// The longest that is put in: such a packet behind what one worker tells another of it.
+const ENTRY_MAX: usize = PACKET_MAX + 32;
 
 /// Bytes set aside per slot. Voice needs a quarter of it; a ring full of the largest video packets holds about a
 /// third of its slots.
@@ -54,7 +57,7 @@ pub enum Kind {
     Detached,
 }
 
-/// There is no room in the ring, or the packet is longer than [`PACKET_MAX`]; it was not taken. The caller counts it.
+/// There is no room in the ring, or it is longer than a packet and what travels with it; it was not taken. The caller counts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
@@ -80,14 +83,14 @@ struct Bell {
 }
 
 /// A ring of so many slots. It holds at most that many packets, and at most 512 bytes times that number; `slots` is
-/// taken as 4 if it is less.
+/// taken as 5 if it is less.
 ///
 /// # Errors
 ///
 /// The process has no descriptor left for the eventfd.
 pub fn channel(slots: usize) -> std::io::Result<(Sender, Receiver)> {
-    // Fewer than four slots could not hold one packet of the largest size.
-    let slots = slots.max(PACKET_MAX / BYTES_PER_SLOT);
+    // Fewer slots could not hold one entry of the largest size.
+    let slots = slots.max(ENTRY_MAX.div_ceil(BYTES_PER_SLOT));
     let (heads_in, heads_out) = rtrb::RingBuffer::new(slots);
     let (bytes_in, bytes_out) = rtrb::RingBuffer::new(slots * BYTES_PER_SLOT);
     let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
@@ -96,7 +99,7 @@ pub fn channel(slots: usize) -> std::io::Result<(Sender, Receiver)> {
     let receiver = Receiver {
         heads: heads_out,
         bytes: bytes_out,
-        seam: Box::new([0; PACKET_MAX]),
+        seam: Box::new([0; ENTRY_MAX]),
         bell,
         slept: true,
         ring_owed: false,
@@ -118,7 +121,7 @@ impl Sender {
     ///
     /// [`Full`]: nothing was put in.
     pub fn push(&mut self, meta: Meta, bytes: &[u8]) -> Result<(), Full> {
-        if bytes.len() > PACKET_MAX || self.heads.is_full() {
+        if bytes.len() > ENTRY_MAX || self.heads.is_full() {
             return Err(Full);
         }
         // The head goes in last: who sees it sees its bytes too.
@@ -158,7 +161,7 @@ pub struct Receiver {
     heads: rtrb::Consumer<Head>,
     bytes: rtrb::Consumer<u8>,
     /// Where a packet that lies across the end of the byte queue is put together.
-    seam: Box<[u8; PACKET_MAX]>,
+    seam: Box<[u8; ENTRY_MAX]>,
     bell: Arc<Bell>,
     /// The last batch ended on an empty ring, so the sender may have rung.
     slept: bool,
@@ -279,32 +282,33 @@ mod tests {
 
     #[test]
     fn a_full_ring_takes_nothing_and_keeps_what_it_has() {
-        let (mut sender, mut receiver) = channel(4).unwrap();
-        for number in 0..4 {
+        let (mut sender, mut receiver) = channel(5).unwrap();
+        for number in 0..5 {
             assert_eq!(sender.push(media(number), b"voice"), Ok(()));
         }
-        assert_eq!(sender.push(media(4), b"voice"), Err(Full));
-        assert_eq!(flows(&mut receiver, 9), [0, 1, 2, 3]);
-        assert_eq!(sender.push(media(5), b"voice"), Ok(()));
-        assert_eq!(flows(&mut receiver, 9), [5]);
+        assert_eq!(sender.push(media(5), b"voice"), Err(Full));
+        assert_eq!(flows(&mut receiver, 9), [0, 1, 2, 3, 4]);
+        assert_eq!(sender.push(media(6), b"voice"), Ok(()));
+        assert_eq!(flows(&mut receiver, 9), [6]);
     }
 
     #[test]
     fn a_ring_full_of_bytes_takes_nothing_and_keeps_what_it_has() {
-        let (mut sender, mut receiver) = channel(4).unwrap();
-        assert_eq!(sender.push(media(0), &[7; PACKET_MAX - 5]), Ok(()));
-        assert_eq!(sender.push(media(1), &[8; 6]), Err(Full));
-        assert_eq!(sender.push(media(2), &[9; 5]), Ok(()));
+        let (mut sender, mut receiver) = channel(5).unwrap();
+        let room = 5 * BYTES_PER_SLOT;
+        assert_eq!(sender.push(media(0), &[7; 2_000]), Ok(()));
+        assert_eq!(sender.push(media(1), &vec![8; room - 1_999]), Err(Full));
+        assert_eq!(sender.push(media(2), &vec![9; room - 2_000]), Ok(()));
         let mut got = Vec::new();
         receiver.pop_batch(9, |_, bytes| got.push((bytes.len(), bytes[0])));
-        assert_eq!(got, [(PACKET_MAX - 5, 7), (5, 9)]);
+        assert_eq!(got, [(2_000, 7), (room - 2_000, 9)]);
     }
 
     #[test]
     fn the_longest_packet_fits_and_one_byte_more_does_not() {
         let (mut sender, _receiver) = channel(64).unwrap();
-        assert_eq!(sender.push(media(0), &[0; PACKET_MAX + 1]), Err(Full));
-        assert_eq!(sender.push(media(0), &[0; PACKET_MAX]), Ok(()));
+        assert_eq!(sender.push(media(0), &[0; ENTRY_MAX + 1]), Err(Full));
+        assert_eq!(sender.push(media(0), &[0; ENTRY_MAX]), Ok(()));
     }
 
     #[test]

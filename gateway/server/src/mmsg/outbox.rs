@@ -305,6 +305,28 @@ mod tests {
     }
 
     #[test]
+    fn no_more_travel_together_than_the_kernel_takes() {
+        let places = |size, datagrams| {
+            let mut outbox = Outbox::new(Family::V4);
+            (0..datagrams).for_each(|_| _ = outbox.push(None, 0, &vec![0; size]));
+            outbox.queue.iter().map(Queued::datagrams).collect::<Vec<_>>()
+        };
+        assert_eq!(places(1_400, 50), [46, 4], "64 KiB");
+        assert_eq!(places(100, 70), [64, 6], "segments");
+    }
+
+    #[test]
+    fn what_a_device_cannot_part_goes_alone_from_then_on() {
+        let mut outbox = Outbox::new(Family::V4);
+        (0..3).for_each(|_| _ = outbox.push(None, 0, &[0; 100]));
+        outbox.part(0, &io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(outbox.queue.len(), 3);
+        outbox.clear();
+        (0..3).for_each(|_| _ = outbox.push(None, 0, &[0; 100]));
+        assert_eq!(outbox.queue.len(), 3);
+    }
+
+    #[test]
     fn datagrams_that_cannot_go_together_go_alone() {
         let here = UdpSocket::bind("127.0.0.1:0").unwrap();
         // A socket without checksums parts nothing (EINVAL).

@@ -70,6 +70,21 @@ impl Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flows::Home;
+    use crate::mmsg::DATAGRAM_MAX;
+    use crate::ring;
+
+    #[test]
+    fn the_longest_datagram_fits_behind_its_arrival() {
+        let source = "[2001:db8::1]:65535".parse().unwrap();
+        let arrival = Arrival { listener: 3, source, kind: Kind::Media };
+        let mut bytes = Vec::new();
+        arrival.write(&[7; DATAGRAM_MAX], &mut bytes);
+        let (mut sender, _receiver) = ring::channel(8).unwrap();
+        let home = Home { worker: 0, slot: 0, generation: 1 };
+        let meta = ring::Meta { home, kind: ring::Kind::Media, flow: 0 };
+        assert_eq!(sender.push(meta, &bytes), Ok(()));
+    }
 
     #[test]
     fn an_arrival_survives_the_ring() {

@@ -1,5 +1,6 @@
 //! When a worker, or the QUIC thread, reads again. A wake-up costs more than a packet, so packets that keep coming are
-//! left to gather for a moment that nobody can hear; the first packet after a pause is never made to wait.
+//! left to gather for a moment that nobody can hear; the first packet after a pause of all that the thread reads is never
+//! made to wait. Rings count for nothing here: who fills them gathers.
 
 use std::time::Duration;
 

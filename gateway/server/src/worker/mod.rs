@@ -105,9 +105,9 @@ pub(crate) struct Worker {
     /// What was not read to its end, and does not wake us by itself.
     again: Vec<Source>,
     gather: Gather,
-    /// Packets read in this pass, and whether a socket may have more.
+    /// Packets read in this pass, and whether something that was not read in it wakes us by itself.
     read: usize,
-    left_some: bool,
+    more_ready: bool,
     sweep: Sweep,
     stopped: bool,
 }
@@ -166,7 +166,7 @@ impl Worker {
             again: Vec::new(),
             gather: Gather::new(parts.gather),
             read: 0,
-            left_some: false,
+            more_ready: false,
             sweep: Sweep::new(now),
             stopped: false,
         })
@@ -192,13 +192,12 @@ impl Worker {
                 true => Before::Gathered,
                 false => Before::Waited(began.saturating_duration_since(ended)),
             };
-            (self.read, self.left_some) = (0, false);
             self.pass(&events, began);
             ended = Instant::now();
             self.ways.stamps.pass_ends(ended);
             let pause = self.gather.pause(before, self.read);
             gathered = pause.is_some();
-            if let Some(pause) = pause.filter(|_| !self.left_some && self.again.is_empty()) {
+            if let Some(pause) = pause.filter(|_| !self.left_some()) {
                 std::thread::sleep(pause);
             }
         }
@@ -217,6 +216,9 @@ impl Worker {
 
     /// Reads what is there, does what is due, and lets everything that is queued leave.
     fn pass(&mut self, events: &[epoll::Event], now: Instant) {
+        self.read = 0;
+        // Others may be ready too.
+        self.more_ready = events.len() == EVENTS_MAX;
         self.ways.stamps.pass_begins(now);
         self.read_again(now);
         for event in events {
@@ -229,12 +231,14 @@ impl Worker {
         self.flush(now);
     }
 
+    /// Whether the last pass left something unread.
+    fn left_some(&self) -> bool {
+        self.more_ready || !self.again.is_empty()
+    }
+
     fn ready(&mut self, source: Source, flags: epoll::EventFlags, now: Instant) {
         match source {
-            Source::Commands => {
-                self.bell.quiet();
-                self.take_commands(now);
-            }
+            Source::Commands => self.hear_commands(now),
             Source::Listener(listener, side) => self.read_listener(listener, side, now),
             Source::Trunk(node) => self.read_trunk(node, now),
             Source::Port(slot, side) => self.read_port(slot, side, flags, now),

@@ -8,16 +8,37 @@ use super::command::{Command, Install, Leg, Report};
 use super::session::{Loan, Session};
 use super::source::{Source, watch};
 use super::ways::Side;
-use super::{Tags, Worker, session};
+use super::{COMMANDS_MAX, Tags, Worker, session};
 use crate::flows::{Home, Key};
 
+/// Commands obeyed before packets get their turn: about a millisecond of them.
+const PER_TURN: usize = 1_024;
+
 impl Worker {
-    pub(super) fn take_commands(&mut self, now: Instant) {
-        while let Ok(command) = self.commands.try_recv() {
-            self.obey(command, now);
+    /// The bell rang: control told something.
+    pub(super) fn hear_commands(&mut self, now: Instant) {
+        self.bell.quiet();
+        if self.obey_at_most(PER_TURN, now) {
+            self.go_on_with(Source::Commands);
         }
+    }
+
+    /// What was told so far holds for what is read from now on.
+    pub(super) fn take_commands(&mut self, now: Instant) {
+        self.obey_at_most(COMMANDS_MAX, now);
+    }
+
+    /// Whether there may be more.
+    fn obey_at_most(&mut self, most: usize, now: Instant) -> bool {
+        let obeyed = (0..most).map_while(|_| {
+            let command = self.commands.try_recv().ok()?;
+            self.obey(command, now);
+            Some(())
+        });
+        let may_have_more = obeyed.count() == most;
         // What waited for a leg goes before what is read from now on.
         self.send_waiting(now);
+        may_have_more
     }
 
     fn obey(&mut self, command: Command, now: Instant) {

@@ -59,7 +59,7 @@ impl Worker {
                 return;
             }
         }
-        self.left_some = true;
+        self.more_ready = true;
     }
 
     /// Hands a datagram of the inbox to its session at home here.
@@ -159,7 +159,7 @@ impl Worker {
                 return;
             }
         }
-        self.left_some = true;
+        self.more_ready = true;
     }
 
     /// How many packets were in it.
