@@ -238,8 +238,8 @@ fn named(packet: &[u8]) -> u32 {
 
 fn prepared(socket: UdpSocket) -> io::Result<UdpSocket> {
     socket.set_nonblocking(true)?;
-    // The kernel takes as much as it may.
-    let _capped = setsockopt(&socket, sockopt::RcvBuf, &SOCKET_BUFFER);
-    let _capped = setsockopt(&socket, sockopt::SndBuf, &SOCKET_BUFFER);
+    // Whatever the system's limit is, as the gateway does it.
+    setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER)?;
+    setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER)?;
     Ok(socket)
 }

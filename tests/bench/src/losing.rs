@@ -22,7 +22,7 @@ const FALLS_BEHIND: f64 = 0.97;
 /// Windows at a rate; a relay loses there if it does in all of them.
 const WINDOWS: usize = 2;
 /// Windows at the rate that counts.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Raises the rate until every peer loses, and measures ours where the last one begins to. `None` where there is no
 /// peer.
@@ -46,14 +46,16 @@ pub(crate) fn measure(relays: &[Kind], places: &Places) -> Result<Option<Limit>,
     running.push(relay::start(Kind::Ours, stage, places)?);
     let ours = running.len() - 1;
     let _first = First::come();
-    let mut curve = Vec::new();
+    let (mut curve, mut misdelivered) = (Vec::new(), 0);
     let mut standing: Vec<usize> = (0..ours).collect();
     let mut last = (ours, FIRST_RATE);
     let mut rate = FIRST_RATE;
     while !standing.is_empty() {
         let mut still = Vec::new();
         for at in standing {
-            let (loss, offered) = loss(&mut running, at, rate, &trace, WINDOWS)?;
+            let tried = tried(&mut running, &[at], rate, &trace, WINDOWS)?;
+            misdelivered += tried.misdelivered;
+            let (loss, offered) = (tried.least(0), tried.offered);
             let relay = running[at].kind.name().to_owned();
             curve.push(LossAt { relay, rate: offered, loss });
             last = (at, offered);
@@ -66,21 +68,37 @@ pub(crate) fn measure(relays: &[Kind], places: &Places) -> Result<Option<Limit>,
         rate *= STEP;
     }
     let (peer, rate) = (running[last.0].kind.name().to_owned(), last.1);
-    let (own, offered) = loss(&mut running, ours, rate, &trace, ROUNDS)?;
-    curve.push(LossAt { relay: Kind::Ours.name().to_owned(), rate: offered, loss: own });
-    let limit = Limit { peer, rate, ours: own, curve };
+    let beside = tried(&mut running, &[last.0, ours], rate, &trace, ROUNDS)?;
+    let own = rounds::median(beside.losses[1].iter().copied());
+    curve.push(LossAt { relay: Kind::Ours.name().to_owned(), rate: beside.offered, loss: own });
+    misdelivered += beside.misdelivered;
+    let limit = Limit { peer, rate, ours: own, misdelivered, curve };
     table::limit(&limit);
     Ok(Some(limit))
 }
 
-/// The least loss of some windows at a rate, and what was really offered.
-fn loss(
+/// What some windows at a rate brought.
+struct Tried {
+    /// By relay and window.
+    losses: Vec<Vec<f64>>,
+    offered: f64,
+    misdelivered: u64,
+}
+
+impl Tried {
+    fn least(&self, relay: usize) -> f64 {
+        self.losses[relay].iter().copied().fold(f64::MAX, f64::min)
+    }
+}
+
+/// Has these relays carry that rate, by turns.
+fn tried(
     running: &mut [Running],
-    at: usize,
+    which: &[usize],
     rate: f64,
     trace: &Trace,
     windows: usize,
-) -> Result<(f64, f64), String> {
+) -> Result<Tried, String> {
     let offer = Offer {
         direction: Direction::ToNode,
         pace: Pace::Rate(rate),
@@ -88,10 +106,15 @@ fn loss(
         warm_up: WARM_UP,
         length: WINDOW,
     };
-    let mut samples = Vec::new();
+    let (mut losses, mut offered, mut misdelivered) =
+        (vec![Vec::new(); which.len()], Vec::new(), 0);
     for _ in 0..windows {
-        samples.push(rounds::window(running, at, &offer)?);
+        for (losses, &at) in losses.iter_mut().zip(which) {
+            let sample = rounds::window(running, at, &offer)?;
+            losses.push(sample.loss);
+            offered.push(sample.offered);
+            misdelivered += sample.misdelivered;
+        }
     }
-    let least = samples.iter().map(|sample| sample.loss).fold(f64::MAX, f64::min);
-    Ok((least, rounds::median(samples.iter().map(|sample| sample.offered))))
+    Ok(Tried { losses, offered: rounds::median(offered), misdelivered })
 }

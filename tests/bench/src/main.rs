@@ -24,6 +24,7 @@ mod rows;
 mod table;
 mod targets;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -80,7 +81,8 @@ pub(crate) struct Choice {
     /// Where the gateway is
     #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
-    /// Where the report goes; `quick.json` or `report.json` under `target/bench` unless named
+    /// Where the report goes; `quick.json`, `report.json`, or `part.json` where rows or relays are named, under
+    /// `target/bench` unless named
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -126,8 +128,8 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     }
     process::pin(process::LOAD_CORE)?;
     let places = choice.places()?;
-    let relays = choice.relays(extent, &places)?;
-    let mut report = Report::default();
+    let (relays, skipped) = choice.relays(extent, &places)?;
+    let mut report = Report { skipped, ..Report::default() };
     let mut rows = match extent {
         Extent::Quick => rows::quick(),
         Extent::Full => rows::full(),
@@ -141,18 +143,28 @@ fn measure(choice: &Choice, extent: Extent) -> Result<(), String> {
     if !rows.is_empty() || !over_quic.is_empty() {
         table::head();
     }
-    let out = choice.out.clone().unwrap_or_else(|| extent.out());
-    report.rows = measuring::rows(&rows, &relays, &places, effort, |so_far| {
-        Report { rows: so_far.to_vec(), ..Report::default() }.write(&out)
+    if rows.is_empty() && over_quic.is_empty() && !choice.names_figure(extent) {
+        return Err(format!(
+            "--rows {:?}: no row has this in its title, and no figure this name",
+            choice.rows
+        ));
+    }
+    let out = choice.out(extent);
+    let rows = measuring::rows(&rows, &relays, &places, effort, |so_far| {
+        Report { rows: so_far.to_vec(), ..report.clone() }.write(&out)
     })?;
+    report.rows = rows;
     report.rows.extend(roq::measure(&over_quic, &places, effort)?);
+    report.write(&out)?;
     if extent == Extent::Full && choice.wants("losing") {
         report.best_peer_limit = losing::measure(&relays, &places)?;
         report.loss_at_best_peer_limit = report.best_peer_limit.as_ref().map(|limit| limit.ours);
     }
+    report.write(&out)?;
     if extent == Extent::Full && choice.wants("overload") {
         report.overload = Some(overload::measure(&places)?);
     }
+    report.write(&out)?;
     if extent == Extent::Full && choice.wants("forward") {
         let forward = pieces::forward();
         report.forward_ns = Some(forward.ns);
@@ -176,8 +188,26 @@ impl Choice {
         self.rows.is_empty() || self.rows == figure
     }
 
+    /// Whether what is named is one figure.
+    fn names_figure(&self, extent: Extent) -> bool {
+        let others = ["losing", "overload", "forward"];
+        extent == Extent::Full
+            && others.iter().chain(&figures::NAMES).any(|figure| self.wants(figure))
+    }
+
+    /// Where the report goes: that of a part takes no whole one's place.
+    fn out(&self, extent: Extent) -> PathBuf {
+        let is_part = !self.rows.is_empty() || !self.relays.is_empty();
+        let named = || if is_part { PathBuf::from("target/bench/part.json") } else { extent.out() };
+        self.out.clone().unwrap_or_else(named)
+    }
+
     /// Those that are wanted and there; the others are named with the reason.
-    fn relays(&self, extent: Extent, places: &Places) -> Result<Vec<Kind>, String> {
+    fn relays(
+        &self,
+        extent: Extent,
+        places: &Places,
+    ) -> Result<(Vec<Kind>, BTreeMap<String, String>), String> {
         let known = |name: &String| Kind::ALL.into_iter().find(|kind| kind.name() == name);
         if let Some(stranger) = self.relays.iter().find(|name| known(name).is_none()) {
             let names = Kind::ALL.map(Kind::name).join(", ");
@@ -187,14 +217,17 @@ impl Choice {
             [] => extent == Extent::Full || kind.is_quick(),
             names => names.iter().any(|name| name == kind.name()),
         };
-        let mut relays = Vec::new();
+        let (mut relays, mut skipped) = (Vec::new(), BTreeMap::new());
         for kind in Kind::ALL.into_iter().filter(wanted) {
             match kind.missing(places) {
                 None => relays.push(kind),
-                Some(why) => println!("skipped {}: {why}", kind.name()),
+                Some(why) => {
+                    println!("skipped {}: {why}", kind.name());
+                    skipped.insert(kind.name().to_owned(), why);
+                }
             }
         }
-        Ok(relays)
+        Ok((relays, skipped))
     }
 
     fn places(&self) -> Result<Places, String> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::namespace::First;
 use crate::relay::{self, Kind, Places, Running, Stage};
-use crate::report::{Figures, RowReport};
+use crate::report::{ByRelay, Figures, Ratio, RowReport};
 use crate::rounds::{self, Effort};
 use crate::row::Row;
 use crate::table;
@@ -37,13 +37,21 @@ pub(crate) fn rows(
         let mut running = start(stage, relays, places)?;
         let _first = First::come();
         for row in rows.iter().filter(|row| row.stage() == stage) {
-            let figures = rounds::measure(row, &mut running, effort)?;
+            let figures = loop {
+                match rounds::measure(row, &mut running, effort) {
+                    Ok(figures) => break figures,
+                    // Somebody else's that ends is no reason to measure nothing: the row begins anew without it.
+                    Err(why) => match running.iter_mut().position(Running::is_dead_peer) {
+                        Some(at) => println!("skipped {}: {why}", running.remove(at).kind.name()),
+                        None => return Err(why),
+                    },
+                }
+            };
             let names = running.iter().map(|running| running.kind.name().to_owned());
             let report = report(row, names.zip(figures).collect());
             table::row(row, &report);
             reports.push(report);
         }
-        compare(&mut reports);
         save(&reports)?;
     }
     Ok(reports)
@@ -64,15 +72,16 @@ fn start(stage: Stage, relays: &[Kind], places: &Places) -> Result<Vec<Running>,
     Ok(running)
 }
 
-/// Whether a relay is measured there: peers have port legs, and what is compared is compared at 100 and 1,000.
+/// Whether a relay is measured there: what is compared is compared at 100 and 1,000 sessions. Peers have port legs in
+/// every stage.
 fn belongs(kind: Kind, stage: Stage) -> bool {
-    let is_compared = COMPARED.contains(&stage.sessions);
-    kind == Kind::Ours || (is_compared && (!kind.is_peer() || stage.leg == crate::row::Leg::Port))
+    kind == Kind::Ours || COMPARED.contains(&stage.sessions)
 }
 
 fn report(row: &Row, each: BTreeMap<String, Figures>) -> RowReport {
     let mut report = RowReport::new(row);
     report.cpu_ns = each.iter().map(|(name, figures)| (name.clone(), figures.cpu_ns)).collect();
+    report.ratio = compared(&report.cpu_ns);
     report.misdelivered = each.values().map(|figures| figures.misdelivered).sum();
     if let Some(ours) = each.get(Kind::Ours.name()) {
         report.other_end_ns = ours.other_end_ns;
@@ -84,38 +93,23 @@ fn report(row: &Row, each: BTreeMap<String, Figures>) -> RowReport {
     report
 }
 
-/// Fills in the ratios; rows of trunk legs are compared with what peers need for the same on port legs.
-fn compare(reports: &mut [RowReport]) {
-    let best: Vec<Option<f64>> = reports.iter().map(|report| best_peer(report, reports)).collect();
-    for (report, best) in reports.iter_mut().zip(best) {
-        let ours = report.cpu_ns.get(Kind::Ours.name()).copied();
-        let against = |other: Option<f64>| ours.zip(other).map(|(ours, other)| ours / other);
-        let of = |kind: Kind| report.cpu_ns.get(kind.name()).copied();
-        report.ratio.floor = against(of(Kind::Floor));
-        report.ratio.limit = against(of(Kind::Limit));
-        report.ratio.best_peer = against(best);
-    }
-}
-
-fn best_peer(report: &RowReport, reports: &[RowReport]) -> Option<f64> {
-    let same = |other: &&RowReport| {
-        other.name == report.name
-            && other.leg == crate::row::Leg::Port
-            && other.load == report.load
-            && other.direction == report.direction
-            && other.destinations == report.destinations
-            && other.sessions == report.sessions
-            && other.sizes == report.sizes
-    };
+/// Ours in those of the others of its row.
+fn compared(cpu_ns: &ByRelay) -> Ratio {
+    let of = |kind: Kind| cpu_ns.get(kind.name()).copied();
+    let against = |other: Option<f64>| of(Kind::Ours).zip(other).map(|(ours, other)| ours / other);
     let peers = Kind::ALL.into_iter().filter(|kind| kind.is_peer());
-    let there = reports.iter().find(same)?;
-    peers.filter_map(|peer| there.cpu_ns.get(peer.name()).copied()).min_by(f64::total_cmp)
+    Ratio {
+        floor: against(of(Kind::Floor)),
+        limit: against(of(Kind::Limit)),
+        best_peer: against(peers.filter_map(of).min_by(f64::total_cmp)),
+        quinn_echo: None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::{Leg, Load};
+    use crate::row::Leg;
 
     fn measured(leg: Leg, figures: &[(&str, f64)]) -> RowReport {
         let figure = |cpu_ns| Figures { cpu_ns, ..Figures::default() };
@@ -124,27 +118,22 @@ mod tests {
     }
 
     #[test]
-    fn trunk_legs_are_compared_with_the_port_legs_of_the_best_peer() {
-        let mut reports = [
-            measured(Leg::Trunk, &[("ours", 100.0), ("floor", 400.0), ("limit", 80.0)]),
-            measured(Leg::Port, &[("ours", 300.0), ("floor", 600.0), ("nginx", 500.0)]),
+    fn a_row_is_compared_with_each_that_was_measured_and_the_best_peer() {
+        let all = [
+            ("ours", 100.0),
+            ("floor", 400.0),
+            ("limit", 80.0),
+            ("nginx", 500.0),
+            ("envoy", 250.0),
         ];
-        compare(&mut reports);
-        let [trunk, port] = &reports;
-        assert_eq!(trunk.ratio.floor, Some(0.25));
-        assert_eq!(trunk.ratio.limit, Some(1.25));
-        assert_eq!(trunk.ratio.best_peer, Some(0.2));
-        assert_eq!((port.ratio.floor, port.ratio.limit), (Some(0.5), None));
-        assert_eq!(port.ratio.best_peer, Some(0.6));
-    }
-
-    #[test]
-    fn a_row_without_a_peer_at_its_load_has_no_such_ratio() {
-        let mut other = measured(Leg::Port, &[("nginx", 500.0)]);
-        other.load = Load::Saturated;
-        let mut reports = [measured(Leg::Trunk, &[("ours", 100.0)]), other];
-        compare(&mut reports);
-        assert_eq!(reports[0].ratio.best_peer, None);
-        assert_eq!(reports[1].ratio.best_peer, None, "ours was not measured");
+        let ratio = measured(Leg::Trunk, &all).ratio;
+        assert_eq!(
+            (ratio.floor, ratio.limit, ratio.best_peer),
+            (Some(0.25), Some(1.25), Some(0.4))
+        );
+        let ratio = measured(Leg::Port, &[("ours", 300.0), ("floor", 600.0)]).ratio;
+        assert_eq!((ratio.floor, ratio.limit, ratio.best_peer), (Some(0.5), None, None));
+        let ratio = measured(Leg::Port, &[("nginx", 500.0)]).ratio;
+        assert_eq!(ratio.best_peer, None, "ours was not measured");
     }
 }

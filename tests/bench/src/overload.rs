@@ -26,6 +26,8 @@ const STEP: f64 = 1.3;
 const FIRST_RATE: f64 = 20_000.0;
 /// No machine of two cores carries more.
 const LAST_RATE: f64 = 3_000_000.0;
+/// What a question that failed counts for at least, milliseconds.
+const FAILED_MS: f64 = 5_000.0;
 /// Windows at the rate that counts.
 const ROUNDS: usize = 3;
 /// How often the API is asked meanwhile.
@@ -78,10 +80,12 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
     let _first = First::come();
     let (rivals, burst) = rivals_and_burst(leg);
     let _rivals = Rivals::start(rivals)?;
-    let mut peak: f64 = 0.0;
+    let (mut peak, mut misdelivered): (f64, u64) = (0.0, 0);
     let mut rate = FIRST_RATE;
     while rate < LAST_RATE {
-        let goodput = offer(&mut running, rate, burst, &trace)?.pps;
+        let sample = offer(&mut running, rate, burst, &trace)?;
+        misdelivered += sample.misdelivered;
+        let goodput = sample.pps;
         peak = peak.max(goodput);
         if goodput < 0.6 * rate {
             break;
@@ -103,8 +107,8 @@ fn of(leg: Leg, places: &Places) -> Result<OverloadLeg, String> {
         least_share: median(|sample| sample.least_share),
         api_ms: asked,
         condemned: before.iter().zip(&after).filter(|(before, after)| before != after).count(),
-        rss_mib: running[0].process.resident_mib(),
-        misdelivered: samples.iter().map(|sample| sample.misdelivered).sum(),
+        rss_mib: running[0].process.resident_mib()?,
+        misdelivered: misdelivered + samples.iter().map(|sample| sample.misdelivered).sum::<u64>(),
     };
     table::overload(leg, &report);
     Ok(report)
@@ -126,20 +130,19 @@ fn offer(
     rounds::window(running, 0, &offer)
 }
 
-/// Works, and asks the API for its status meanwhile: the longest that an answer took, in milliseconds; none came at all
-/// where it is `None`.
-fn while_asked<T>(api: &Path, work: impl FnOnce() -> T) -> Result<(T, Option<f64>), String> {
+/// Works, and asks the API for its status meanwhile: the longest that an answer took, in milliseconds, or that one took
+/// to fail.
+fn while_asked<T>(api: &Path, work: impl FnOnce() -> T) -> Result<(T, f64), String> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
-            let mut longest: Option<f64> = None;
+            let mut longest: f64 = 0.0;
             while !done.load(Ordering::Relaxed) {
                 let began = Instant::now();
-                let answered = read(api, "/v1/status").is_ok();
+                let answered = read(api, "/v1/status");
                 let took = began.elapsed().as_secs_f64() * 1_000.0;
-                if answered {
-                    longest = Some(longest.map_or(took, |longest| longest.max(took)));
-                }
+                // What refuses at once is no answer either.
+                longest = longest.max(if answered.is_ok() { took } else { took.max(FAILED_MS) });
                 std::thread::sleep(ASK_EVERY);
             }
             longest
@@ -190,7 +193,7 @@ mod tests {
             at_3x,
             offered,
             least_share: 1.0,
-            api_ms: None,
+            api_ms: 1.0,
             condemned: 0,
             rss_mib: 50.0,
             misdelivered: 0,

@@ -38,6 +38,8 @@ impl Process {
         input: &[u8],
         folder: &Path,
     ) -> Result<Process, String> {
+        // What a run before this one said explains nothing.
+        let _was_none = fs::remove_file(folder.join(format!("{name}.log")));
         let mut command = Command::new("setpriv");
         // It ends with this process, however that ends.
         command.args(["--pdeathsig", "KILL", "taskset", "-c", &RELAY_CORE.to_string()]);
@@ -71,7 +73,7 @@ impl Process {
     }
 
     /// Processor time so far of all its threads, nanoseconds: the sum of the first field of
-    /// `/proc/PID/task/*/schedstat`.
+    /// `/proc/PID/task/*/schedstat`. 0 once it is gone, which whoever measures asks before it believes anything.
     pub(crate) fn processor_ns(&self) -> u64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).into_iter().flatten();
         let stats = tasks
@@ -81,12 +83,21 @@ impl Process {
     }
 
     /// Memory it holds, MiB.
-    pub(crate) fn resident_mib(&self) -> f64 {
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) fn resident_mib(&mut self) -> Result<f64, String> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
         let text = text.unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-        kib.unwrap_or(0.0) / 1_024.0
+        kib.map(|kib| kib / 1_024.0).ok_or_else(|| self.failed("ended"))
+    }
+
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn must_run(&mut self) -> Result<(), String> {
+        if self.is_running() { Ok(()) } else { Err(self.failed("ended while it was measured")) }
     }
 }
 

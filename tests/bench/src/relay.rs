@@ -106,6 +106,13 @@ pub(crate) struct Running {
     pub(crate) api: Option<PathBuf>,
 }
 
+impl Running {
+    /// Whether it is somebody else's and has ended by itself.
+    pub(crate) fn is_dead_peer(&mut self) -> bool {
+        self.kind.is_peer() && !self.process.is_running()
+    }
+}
+
 /// Starts a relay for this stage; every session has sent a packet through when this returns.
 ///
 /// # Errors

@@ -14,6 +14,8 @@ pub(crate) type ByRelay = BTreeMap<String, f64>;
 #[derive(Clone, Default, Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<RowReport>,
+    /// Relays that were not measured, and why.
+    pub(crate) skipped: BTreeMap<String, String>,
     pub(crate) overload: Option<Overload>,
     /// Share of packets that ours loses at the rate where the best peer begins to lose.
     pub(crate) loss_at_best_peer_limit: Option<f64>,
@@ -26,7 +28,7 @@ pub(crate) struct Report {
     /// Our own code per packet, without sockets.
     pub(crate) forward_ns: Option<f64>,
     pub(crate) forward_allocations: Option<f64>,
-    /// From the flip of a node's cell to the first packet on the second hop.
+    /// From the look that condemns a node to the first packet on the second hop.
     pub(crate) flip_us: Option<f64>,
     /// Processor time per packet with 100,000 sessions, in those with 1,000.
     pub(crate) growth: Option<f64>,
@@ -64,7 +66,7 @@ pub(crate) struct RowReport {
 pub(crate) struct Ratio {
     pub(crate) floor: Option<f64>,
     pub(crate) limit: Option<f64>,
-    /// The peer with the least processor time per packet; on trunk legs by its port legs.
+    /// The peer with the least processor time per packet; peers have port legs on rows of trunk legs, too.
     pub(crate) best_peer: Option<f64>,
     /// quinn's own echo and the floor together.
     pub(crate) quinn_echo: Option<f64>,
@@ -117,8 +119,8 @@ pub(crate) struct OverloadLeg {
     pub(crate) offered: f64,
     /// What came of the session that least came of, in what came of one on average: all were offered as much.
     pub(crate) least_share: f64,
-    /// The longest that `GET /v1/status` took meanwhile, milliseconds; null if nothing was answered.
-    pub(crate) api_ms: Option<f64>,
+    /// The longest that `GET /v1/status` took meanwhile, milliseconds; one that failed took until it did.
+    pub(crate) api_ms: f64,
     /// Nodes that were taken for dead: they are, or are another incarnation than before.
     pub(crate) condemned: usize,
     /// Memory of the gateway's process at the end.
@@ -133,6 +135,8 @@ pub(crate) struct Limit {
     pub(crate) peer: String,
     /// Packets a second at which it does, or the most that one core can offer.
     pub(crate) rate: f64,
+    /// Packets that reached somebody else than they were for, of all relays.
+    pub(crate) misdelivered: u64,
     /// Ours at that rate.
     pub(crate) ours: f64,
     pub(crate) curve: Vec<LossAt>,
@@ -190,6 +194,7 @@ impl Report {
     pub(crate) fn misdelivered(&self) -> u64 {
         let overload = self.overload.iter().flat_map(|overload| [&overload.port, &overload.trunk]);
         self.rows.iter().map(|row| row.misdelivered).sum::<u64>()
+            + self.best_peer_limit.as_ref().map_or(0, |limit| limit.misdelivered)
             + overload.map(|leg| leg.misdelivered).sum::<u64>()
     }
 

@@ -102,9 +102,7 @@ pub(crate) fn window(
         Edge::End => edges[1] = process.processor_ns(),
     };
     let window = measured.rig.run(offer, others, edge).map_err(|error| error.to_string())?;
-    if !measured.process.is_running() {
-        return Err(measured.process.failed("ended while it was measured"));
-    }
+    measured.process.must_run()?;
     Ok(sample(window, measured.rig.sessions(), edges))
 }
 

@@ -40,11 +40,10 @@ pub(crate) fn overload(leg: Leg, report: &OverloadLeg) {
         Leg::Trunk => "trunk",
     };
     let OverloadLeg { peak, at_3x, offered, least_share, api_ms, condemned, rss_mib, .. } = report;
-    let api = api_ms.map_or_else(|| "never".to_owned(), |ms| format!("within {ms:.0} ms"));
     println!(
         "overload {leg}: {peak:.0} packets/s at most, {at_3x:.0} of {offered:.0} ({:.0} %), \
          the least of a session {least_share:.2} of the mean; \
-         the API answers {api}, {condemned} nodes condemned, {rss_mib:.0} MiB",
+         the API answers within {api_ms:.0} ms, {condemned} nodes condemned, {rss_mib:.0} MiB",
         report.kept() * 100.0
     );
 }

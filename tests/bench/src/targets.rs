@@ -1,6 +1,6 @@
 //! The targets, and whether what was measured meets them. A figure that was not measured is not judged.
 
-use crate::report::{Overload, Report, RowReport};
+use crate::report::{Overload, OverloadLeg, Report, RowReport};
 use crate::row::{Direction, Leg, Load, Path};
 
 /// One judgement.
@@ -61,6 +61,13 @@ fn judge(report: &Report) -> Vec<Judged> {
     add("loss where the best peer begins to lose", report.loss_at_best_peer_limit, AtMost(0.0));
     let kept = report.overload.as_ref().map(Overload::kept);
     add("goodput at three times the capacity, of the peak", kept, AtLeast(0.9));
+    let legs = || report.overload.iter().flat_map(|overload| [&overload.port, &overload.trunk]);
+    let worst = |figure: fn(&OverloadLeg) -> f64| legs().map(figure).max_by(f64::total_cmp);
+    let least = legs().map(|leg| leg.least_share).min_by(f64::total_cmp);
+    add("overload: least of a session, of the mean", least, AtLeast(0.5));
+    add("overload: nodes taken for dead", worst(|leg| leg.condemned as f64), AtMost(0.0));
+    add("overload: the API's longest answer, ms", worst(|leg| leg.api_ms), AtMost(100.0));
+    add("overload: memory of the process, MiB", worst(|leg| leg.rss_mib), AtMost(256.0));
     add("own code per packet, ns", report.forward_ns, AtMost(150.0));
     add("allocations per packet", report.forward_allocations, AtMost(0.0));
     add("memory per idle session, bytes", memory.map(|m| m.per_session_bytes), AtMost(1_536.0));
@@ -68,7 +75,7 @@ fn judge(report: &Report) -> Vec<Judged> {
     add("sessions set up by the core a second", report.setup_per_s.core, AtLeast(20_000.0));
     add("sessions set up through the API a second", report.setup_per_s.http, AtLeast(3_000.0));
     add(
-        "flip of the board to the first packet on the second hop, µs",
+        "look that condemns a node to the first packet on the second hop, µs",
         report.flip_us,
         AtMost(1_000.0),
     );

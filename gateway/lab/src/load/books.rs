@@ -1,5 +1,8 @@
 //! What is counted while a window is open.
 
+use super::stream::Way;
+use crate::Mark;
+
 /// Steps that each doubling of a delay is divided into: a percentile is right to 1 %.
 const STEPS: u64 = 128;
 /// Doublings that are told apart: to 2^40 ns, 18 minutes.
@@ -64,7 +67,7 @@ pub struct Tally {
     pub sent: u64,
     /// Packets of this window that came, its drain included.
     pub came: u64,
-    /// Packets that came to a session or a node they are not of.
+    /// Packets that came to a session or a node they are not of, or once more.
     pub misdelivered: u64,
     /// Packets that came by another node than the session's packets before.
     pub moved: u64,
@@ -76,37 +79,68 @@ pub struct Tally {
     pub taking_ns: u64,
     /// Delays of those that came.
     pub delays: Delays,
-    /// How many of each session came.
-    pub shares: Vec<u32>,
+    /// What came of each session, to nodes and to clients.
+    heard: [Vec<Heard>; 2],
+}
+
+/// Packets of one session in one direction.
+#[derive(Clone, Copy, Default, Debug)]
+struct Heard {
+    packets: u32,
+    /// One more than the number of the latest one, and which of it and the 63 before it came.
+    latest: u64,
+    came: u64,
+}
+
+impl Heard {
+    /// Whether the packet of this number came for the first time. One that is 64 late is taken for that.
+    fn is_new(&mut self, number: u64) -> bool {
+        let number = number + 1;
+        if let Some(ahead) = number.checked_sub(self.latest).filter(|ahead| *ahead > 0) {
+            self.came = self.came.checked_shl(ahead.min(64) as u32).unwrap_or(0) | 1;
+            self.latest = number;
+            return true;
+        }
+        let bit = 1_u64.checked_shl((self.latest - number).min(64) as u32).unwrap_or(0);
+        let is_new = self.came & bit == 0;
+        self.came |= bit;
+        is_new
+    }
 }
 
 impl Tally {
     /// A packet of this window came to where it should.
-    pub(super) fn came(&mut self, session: u64, sent_ns: u64, came_ns: u64) {
-        self.came += 1;
-        self.delays.note(sent_ns, came_ns);
-        let session = session as usize;
-        if self.shares.len() <= session {
-            self.shares.resize(session + 1, 0);
+    pub(super) fn came(&mut self, way: Way, mark: &Mark, came_ns: u64) {
+        let heard = &mut self.heard[usize::from(way == Way::ToClient)];
+        let session = mark.session as usize;
+        if heard.len() <= session {
+            heard.resize(session + 1, Heard::default());
         }
-        self.shares[session] += 1;
+        if !heard[session].is_new(mark.number) {
+            self.misdelivered += 1;
+            return;
+        }
+        heard[session].packets += 1;
+        self.came += 1;
+        self.delays.note(mark.sent_ns, came_ns);
     }
 
     /// What came of the session that least came of, in what came of one on average; 0 where nothing came.
     pub fn least_share(&self, sessions: usize) -> f64 {
-        let all_there = self.shares.len() == sessions;
-        let least = self.shares.iter().min().copied().filter(|_| all_there).unwrap_or(0);
+        let of = |heard: &Vec<Heard>, session: usize| heard.get(session).map_or(0, |of| of.packets);
+        let both = |session| self.heard.iter().map(|heard| of(heard, session)).sum::<u32>();
+        let least = (0..sessions).map(both).min().unwrap_or(0);
         f64::from(least) * sessions as f64 / self.came.max(1) as f64
     }
 
     /// Begins a window. What came wrong is kept: it is as wrong before it.
     pub(super) fn clear(&mut self) {
-        let (mut delays, mut shares) =
-            (std::mem::take(&mut self.delays), std::mem::take(&mut self.shares));
+        let (mut delays, mut heard) =
+            (std::mem::take(&mut self.delays), std::mem::take(&mut self.heard));
         delays.clear();
-        shares.fill(0);
+        heard.iter_mut().for_each(|heard| heard.fill(Heard::default()));
         let Tally { misdelivered, moved, foreign, .. } = *self;
-        *self = Tally { misdelivered, moved, foreign, delays, shares, ..Tally::default() };
+        *self = Tally { misdelivered, moved, foreign, delays, heard, ..Tally::default() };
     }
 }
 
@@ -136,11 +170,29 @@ mod tests {
         }
     }
 
+    fn mark(session: u64, number: u64) -> Mark {
+        Mark { session, number, sent_ns: 0, node: 0, stream: 0 }
+    }
+
+    #[test]
+    fn packet_that_comes_twice_came_once_and_was_misdelivered() {
+        let mut tally = Tally::default();
+        for number in [5, 3, 5, 3, 70, 71, 7, 4, 70, 8] {
+            tally.came(Way::ToNode, &mark(1, number), 1);
+        }
+        assert_eq!((tally.came, tally.misdelivered), (7, 3), "5, 3 and 70 again");
+        tally.came(Way::ToClient, &mark(1, 70), 1);
+        tally.came(Way::ToNode, &mark(2, 70), 1);
+        assert_eq!((tally.came, tally.misdelivered), (9, 3), "another's, and the other way");
+    }
+
     #[test]
     fn the_least_share_is_that_of_whom_least_came_to_nobody_left_out() {
         let mut tally = Tally::default();
         assert_eq!(tally.least_share(2), 0.0);
-        [0, 1, 0, 1, 0, 0].into_iter().for_each(|session| tally.came(session, 0, 1));
+        for (number, session) in (0..).zip([0, 1, 0, 1, 0, 0]) {
+            tally.came(Way::ToNode, &mark(session, number), 1);
+        }
         assert!((tally.least_share(2) - 2.0 / 3.0).abs() < 1e-9);
         assert_eq!(tally.least_share(3), 0.0, "nothing came of the third");
     }
@@ -149,7 +201,7 @@ mod tests {
     fn what_came_wrong_is_not_forgotten_when_a_window_begins() {
         let mut tally =
             Tally { misdelivered: 1, moved: 2, foreign: 3, sent: 4, ..Tally::default() };
-        tally.came(0, 0, 1);
+        tally.came(Way::ToNode, &mark(0, 0), 1);
         tally.clear();
         assert_eq!((tally.misdelivered, tally.moved, tally.foreign), (1, 2, 3));
         assert_eq!((tally.sent, tally.came, tally.delays.percentile(0.5)), (0, 0, None));

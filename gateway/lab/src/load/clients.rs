@@ -80,7 +80,7 @@ impl Clients {
                 Some(mark) if mark.session == u64::from(session) => {
                     packets += 1;
                     if mark.stream == window {
-                        tally.came(mark.session, mark.sent_ns, arrival.stamp_ns);
+                        tally.came(Way::ToClient, &mark, arrival.stamp_ns);
                     }
                 }
                 _ => tally.misdelivered += 1,

@@ -162,7 +162,7 @@ impl Register {
             return 0;
         }
         if mark.stream == window {
-            tally.came(mark.session, mark.sent_ns, stamp_ns);
+            tally.came(Way::ToNode, &mark, stamp_ns);
         }
         1
     }
@@ -225,8 +225,13 @@ mod tests {
     }
 
     fn packet(session: u32, way: Way, window: u8) -> Vec<u8> {
-        let mut packet = vec![0; 60];
-        Stream::new(session, way).next(&mut packet, window, 1_000);
+        numbered(0, session, way, window)
+    }
+
+    /// The packet of that number.
+    fn numbered(number: u32, session: u32, way: Way, window: u8) -> Vec<u8> {
+        let (mut packet, mut stream) = (vec![0; 60], Stream::new(session, way));
+        (0..=number).for_each(|_| _ = stream.next(&mut packet, window, 1_000));
         packet
     }
 
@@ -244,11 +249,11 @@ mod tests {
         assert_eq!(node.take(0, 41, &of(2)), (1, 2, 0));
         assert_eq!(node.take(0, 40, &of(2)), (0, 2, 1), "by the socket of another");
         assert_eq!(node.take(0, 42, &of(1)), (0, 2, 2), "by a socket of nobody");
-        assert_eq!(node.take(0, 40, &of(1)), (1, 3, 2));
+        assert_eq!(node.take(0, 40, &numbered(1, 1, Way::ToNode, WINDOW)), (1, 3, 2));
         assert_eq!(node.take(0, 43, &of(9)), (0, 3, 3), "there is no such session");
         assert_eq!(node.take(0, 44, &packet(3, Way::ToClient, WINDOW)), (0, 3, 4), "other stream");
         assert_eq!(node.tally.moved, 0);
-        assert_eq!(node.take(1, 41, &of(2)), (1, 4, 4));
+        assert_eq!(node.take(1, 41, &numbered(1, 2, Way::ToNode, WINDOW)), (1, 4, 4));
         assert_eq!(node.tally.moved, 1, "by its own socket to another node");
         assert_eq!(node.take(1, 40, &of(0)), (1, 5, 4), "nobody else of that socket is there");
         assert_eq!(node.take(1, 40, &of(1)), (0, 5, 5));

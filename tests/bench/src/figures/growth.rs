@@ -45,6 +45,7 @@ pub(crate) fn measure(places: &Places) -> Result<f64, String> {
             if came * 100 < sent * 99 {
                 println!("growth: of {sent} packets {came} arrived");
             }
+            crowd.process.must_run()?;
             // The first round warms up.
             if round > 0 {
                 costs.push(cost);

@@ -21,10 +21,10 @@ pub(crate) fn measure(places: &Places) -> Result<Memory, String> {
     let mut crowd = Crowd::start("memory", Listener::Declared, places)?;
     crowd.grow(FIRST)?;
     std::thread::sleep(SETTLED_AFTER);
-    let before = crowd.process.resident_mib();
+    let before = crowd.process.resident_mib()?;
     crowd.grow(SESSIONS - FIRST)?;
     std::thread::sleep(SETTLED_AFTER);
-    let after = crowd.process.resident_mib();
+    let after = crowd.process.resident_mib()?;
     let per_session = (after - before) * f64::from(1 << 20) / f64::from(SESSIONS - FIRST);
     println!("memory: {before:.0} MiB with {FIRST} sessions, {after:.0} with {SESSIONS}");
     Ok(Memory { per_session_bytes: per_session, rss_100k_mib: after })

@@ -21,6 +21,9 @@ const AT_ONCE: usize = 32;
 /// How long all handshakes, and then a packet of each client, may take.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long what was sent last may be under way.
+const DRAINED_WITHIN: Duration = Duration::from_millis(20);
+
 /// All of it.
 pub(super) struct Load {
     clients: Clients,
@@ -129,6 +132,12 @@ impl Load {
             others();
         }
         let seconds = began.elapsed().as_secs_f64();
+        // What is under way is of this window.
+        let until = Instant::now() + DRAINED_WITHIN;
+        while Instant::now() < until {
+            self.idle();
+            others();
+        }
         let Load { clients, node, .. } = self;
         let at_clients = std::mem::take(&mut clients.seen);
         let at_node = node.as_mut().map(|node| std::mem::take(&mut node.seen)).unwrap_or_default();

@@ -159,6 +159,7 @@ fn note(legs: &mut [Option<Leg>], seen: &mut Seen, bytes: &[u8], leg: Leg, now_n
         (Some(Leg::Port(before)), Leg::Port(now)) => before == now,
         _ => false,
     };
-    *known = Some(leg);
+    // The way that it came by first stays its own.
+    known.get_or_insert(leg);
     seen.note(session, own, now_ns.saturating_sub(sent_ns));
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use evenkeel_lab::load::{Direction as Way, Edge, Offer, Pace, Trace};
 
 use super::sessions::{self, Running};
+use crate::namespace::First;
 use crate::relay::{self, Kind, Places, Stage};
 use crate::report::{Delay, Figures, RowReport};
 use crate::rounds::{self, Effort, Sample};
@@ -35,6 +36,7 @@ pub(crate) fn measure(
         let mut floor = relay::start(Kind::Floor, stage, places)?;
         let mut echo = sessions::echo(sessions, places)?;
         let mut ours = sessions::ours(leg, sessions, places)?;
+        let _first = First::come();
         for row in rows.iter().filter(|row| (row.leg, row.sessions) == (leg, sessions)) {
             let mut samples: [Vec<Sample>; 3] = Default::default();
             for _ in 0..effort.rounds {
@@ -65,9 +67,7 @@ fn window(
     let begin = process.processor_ns();
     let mut window = load.run(direction, effort.window, others);
     let cpu = process.processor_ns().saturating_sub(begin) as f64;
-    if !process.is_running() {
-        return Err(process.failed("ended while it was measured"));
-    }
+    process.must_run()?;
     let delay = Delay {
         p50: window.seen.delay_us(0.5),
         p99: window.seen.delay_us(0.99),

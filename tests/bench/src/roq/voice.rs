@@ -81,9 +81,9 @@ impl Seen {
         self.delays_ns.push(delay_ns.min(u64::from(u32::MAX)) as u32);
     }
 
-    /// Forgets what came.
+    /// Forgets what came, but not what came wrong.
     pub(super) fn clear(&mut self) {
-        *self = Seen::default();
+        *self = Seen { misdelivered: self.misdelivered, ..Seen::default() };
     }
 
     /// What came of the session that least came of, in the mean.
