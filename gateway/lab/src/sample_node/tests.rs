@@ -76,13 +76,13 @@ impl Rig {
         Self { node: address, ending, thread, gateway: Peer::new(address), secret }
     }
 
-    fn ask_as(&self, secret: &Secret, question: Question, now_us: u64) {
+    fn ask_as(&self, secret: &Secret, question: &Question, now_us: u64) {
         let mut bytes = Vec::new();
         question.write(secret, 77, now_us, &mut bytes);
         self.gateway.send(&bytes);
     }
 
-    fn ask(&self, question: Question) -> Answer {
+    fn ask(&self, question: &Question) -> Answer {
         let now_us = clock::now_ns() / 1_000;
         self.ask_as(&self.secret, question, now_us);
         let bytes = self.gateway.receive();
@@ -93,14 +93,16 @@ impl Rig {
 
     fn open(&self, room: u64, tag: u64) -> Status {
         let question = Question::Open { room, session: tag, tag: Tag(tag), lease_s: 30 };
-        let Answer::Open { status, .. } = self.ask(question) else { panic!() };
+        let Answer::Open { status, .. } = self.ask(&question) else { panic!() };
         status
     }
 
     /// Keeps these open for so many seconds; those that are not.
     fn keep(&self, lease_s: u16, tags: &[u64]) -> Vec<Tag> {
         let tags = tags.iter().copied().map(Tag).collect();
-        let Answer::Keep { unknown } = self.ask(Question::Keep { lease_s, tags }) else { panic!() };
+        let Answer::Keep { unknown } = self.ask(&Question::Keep { lease_s, tags }) else {
+            panic!()
+        };
         unknown.to_vec()
     }
 
@@ -115,7 +117,7 @@ impl Rig {
     }
 
     fn probe(&self) -> Load {
-        let Answer::Probe(load) = self.ask(Question::Probe) else { panic!() };
+        let Answer::Probe(load) = self.ask(&Question::Probe) else { panic!() };
         load
     }
 
@@ -249,8 +251,8 @@ fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
     let rig = Rig::new(|_| {});
     let now_us = clock::now_ns() / 1_000;
     let open = Question::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30 };
-    rig.ask_as(&Secret::new(b"another secret altogether").unwrap(), open.clone(), now_us);
-    rig.ask_as(&rig.secret, open.clone(), now_us - 6_000_000);
+    rig.ask_as(&Secret::new(b"another secret altogether").unwrap(), &open, now_us);
+    rig.ask_as(&rig.secret, &open, now_us - 6_000_000);
     let mut forged = Vec::new();
     open.write(&rig.secret, 1, now_us, &mut forged);
     *forged.last_mut().unwrap() ^= 1;
@@ -265,7 +267,7 @@ fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
 #[test]
 fn node_without_a_secret_believes_nobody() {
     let rig = Rig::new(|options| options.secret = None);
-    rig.ask_as(&rig.secret, Question::Probe, clock::now_ns() / 1_000);
+    rig.ask_as(&rig.secret, &Question::Probe, clock::now_ns() / 1_000);
     rig.gateway.send(&[0xE2, 1]);
     assert_eq!(rig.gateway.receive(), [0xE2, 1]);
     assert_eq!(rig.end().refused.key, 1);
@@ -275,7 +277,7 @@ fn node_without_a_secret_believes_nobody() {
 fn lease_that_is_not_renewed_ends_and_a_renewed_one_does_not() {
     let rig = Rig::new(|_| {});
     rig.open_all(1, &[11, 12]);
-    rig.ask(Question::Open { room: 1, session: 10, tag: Tag(10), lease_s: 0 });
+    rig.ask(&Question::Open { room: 1, session: 10, tag: Tag(10), lease_s: 0 });
     assert_eq!(rig.keep(0, &[12]), []);
     let deadline = Instant::now() + Duration::from_secs(20);
     while rig.probe().sessions != 1 {
@@ -361,7 +363,7 @@ fn closed_session_is_gone_and_closing_again_says_so() {
     let rig = Rig::new(|_| {});
     rig.open(1, 10);
     let close = || {
-        let Answer::Close { status, .. } = rig.ask(Question::Close { tag: Tag(10) }) else {
+        let Answer::Close { status, .. } = rig.ask(&Question::Close { tag: Tag(10) }) else {
             panic!()
         };
         status
@@ -375,7 +377,7 @@ fn draining_node_takes_nobody_new_and_keeps_those_it_has() {
     let mut rig = Rig::new(|_| {});
     rig.open(1, 10);
     assert_eq!(rig.probe().state, State::Serving);
-    let Answer::Drain(load) = rig.ask(Question::Drain) else { panic!() };
+    let Answer::Drain(load) = rig.ask(&Question::Drain) else { panic!() };
     assert_eq!((load.state, load.sessions), (State::Draining, 1));
     assert_eq!(rig.probe().state, State::Draining);
     assert_eq!((rig.open(1, 11), rig.open(1, 10)), (Status::Draining, Status::Ok));
