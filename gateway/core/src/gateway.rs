@@ -41,9 +41,13 @@ pub use view::{NodeStanding, RoomStanding, SessionStanding};
 /// How often sessions are looked at for silence.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
-/// Sessions that are looked at together, so that a sweep stays short; the next ones after this.
+/// Sessions that are looked at together, so that a sweep stays short; the next ones after this: 20,000 a second, which is
+/// as often as workers tell of so many.
 const SWEPT_AT_ONCE: usize = 1_024;
-const SWEEP_GOES_ON: Duration = Duration::from_millis(2);
+const SWEEP_GOES_ON: Duration = Duration::from_millis(50);
+
+/// How often rooms without a reserve are looked at.
+const WEIGH_EVERY: Duration = Duration::from_millis(500);
 
 /// What the core wants done.
 #[derive(Clone, Debug)]
@@ -144,6 +148,8 @@ pub struct Gateway {
     sessions: BTreeMap<SessionId, Box<Session>>,
     rooms: BTreeMap<RoomId, Box<Room>>,
     rooms_by_name: BTreeMap<Arc<str>, RoomId>,
+    /// Rooms that stand somewhere.
+    placed: usize,
     /// Rooms to ask about, by the routing policy that decides; native ones under their set's name all the same.
     reroutes: BTreeMap<PolicyName, BTreeSet<RoomId>>,
     /// Rooms whose route leads to a node, in force or under way, by the node's number.
@@ -163,6 +169,8 @@ pub struct Gateway {
     asks: BTreeMap<AskId, asking::Asked>,
     /// What plugins wrote about themselves.
     memos: BTreeMap<PolicyName, State>,
+    /// Live sessions that a degradation policy is asked about: those of other sets cost it nothing.
+    ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,
     /// Where the next batch of a degradation policy starts.
     tick_cursors: BTreeMap<PolicyName, SessionId>,
     /// Policies that failed us last time.
@@ -198,6 +206,7 @@ impl Gateway {
             sessions: BTreeMap::new(),
             rooms: BTreeMap::new(),
             rooms_by_name: BTreeMap::new(),
+            placed: 0,
             reroutes: BTreeMap::new(),
             rooms_at: vec![BTreeSet::new(); nodes.len()],
             herd: None,
@@ -209,6 +218,7 @@ impl Gateway {
             drain_cursors: BTreeMap::new(),
             asks: BTreeMap::new(),
             memos: BTreeMap::new(),
+            ticked: BTreeMap::new(),
             tick_cursors: BTreeMap::new(),
             failing: BTreeSet::new(),
             churn: VecDeque::new(),
@@ -233,6 +243,7 @@ impl Gateway {
     fn start_timers(&mut self, now: Instant) {
         self.start_probing(now);
         self.timers.set(Timer::Sweep, now + SWEEP_EVERY);
+        self.timers.set(Timer::Weigh, now + WEIGH_EVERY);
         for scenario in self.settings.scenarios.values() {
             if scenario.binds(Hook::Degradation) {
                 let policy = scenario.policy(Hook::Degradation);
@@ -271,6 +282,7 @@ impl Gateway {
                 Timer::Herd => self.lose_some(now),
                 Timer::Rescue => self.rescue_stranded(now),
                 Timer::Sweep => self.sweep(now),
+                Timer::Weigh => self.weigh_unreserved(now),
                 Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),
             }
         }
@@ -308,13 +320,8 @@ impl Gateway {
             self.close(session, CloseReason::Silent, now);
         }
         self.swept_last = goes_on.unwrap_or(SessionId(0));
-        match goes_on {
-            Some(_) => self.timers.set(Timer::Sweep, now + SWEEP_GOES_ON),
-            None => {
-                self.timers.set(Timer::Sweep, now + SWEEP_EVERY);
-                self.weigh_unreserved(now);
-            }
-        }
+        let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
+        self.timers.set(Timer::Sweep, now + after);
     }
 
     fn event(&mut self, event: Event) {

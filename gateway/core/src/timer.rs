@@ -28,8 +28,10 @@ pub(crate) enum Timer {
     Herd,
     /// Rooms without a usable hop are looked at again.
     Rescue,
-    /// Sessions are looked at for silence, rooms without a reserve for one.
+    /// Sessions are looked at for silence.
     Sweep,
+    /// Rooms without a reserve are looked at for one.
+    Weigh,
     /// What is left is closed, since the gateway shuts down.
     ShutdownEnds,
 }

@@ -1,7 +1,7 @@
 //! A trunk leg: many sessions' packets between the gateway and one node, one UDP datagram at a time.
 //!
 //! Media travels in [`Bundle`]s (first byte 0xE0): each packet behind its session's [`Tag`]. What
-//! opens, refreshes and closes sessions travels in signed [`message`]s (first byte 0xE1).
+//! opens, keeps open and closes sessions travels in signed [`message`]s (first byte 0xE1).
 
 use std::fmt;
 

@@ -157,6 +157,7 @@ impl Gateway {
             session.last_heard = now;
             let room = session.room;
             self.settle_peer_caps(room);
+            self.begin_ticking(id);
         }
     }
 
@@ -255,6 +256,7 @@ impl Gateway {
             return;
         };
         self.live -= usize::from(session.phase == Phase::Live);
+        self.end_ticking(&session);
         self.timers.cancel(&Timer::OpenLate(id));
         for hop in session.legs.into_keys() {
             self.outputs.push_back(Output::CloseAt { session: id, hop });
@@ -288,6 +290,7 @@ impl Gateway {
         let Some(room) = self.rooms.remove(&id) else {
             return;
         };
+        self.placed -= usize::from(room.is_placed());
         self.ledger.release(room.holding);
         self.unreserved.remove(&id);
         for node in room.listed.iter() {

@@ -38,24 +38,41 @@ impl Gateway {
         }
     }
 
+    /// The session is live: its degradation policy, if it has one, is asked about it from now on.
+    pub(super) fn begin_ticking(&mut self, id: SessionId) {
+        if let Some(policy) = self.sessions.get(&id).and_then(|session| self.ticks(session)) {
+            self.ticked.entry(policy).or_default().insert(id);
+        }
+    }
+
+    /// It is gone.
+    pub(super) fn end_ticking(&mut self, session: &Session) {
+        let policy = self.ticks(session);
+        if let Some(ours) = policy.and_then(|policy| self.ticked.get_mut(&policy)) {
+            ours.remove(&session.id);
+        }
+    }
+
+    /// The degradation policy of the session's scenario.
+    fn ticks(&self, session: &Session) -> Option<PolicyName> {
+        let scenario = self.settings.scenarios.get(&session.offer.scenario)?;
+        scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
+    }
+
     /// Asks about the next batch of the policy's sessions.
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
         self.timers.set(Timer::Tick(policy.clone()), now + self.settings.limits.tick_every);
         if self.is_asking(policy, |about| matches!(about, About::Tick(_))) {
             return;
         }
-        let from = self.tick_cursors.get(policy).copied().unwrap_or(SessionId(0));
-        let ours = |id: &SessionId| {
-            let session = self.sessions.get(id)?;
-            let scenario = self.settings.scenarios.get(&session.offer.scenario)?;
-            let asked = scenario.set == policy.set && scenario.binds(Hook::Degradation);
-            (asked && session.phase == Phase::Live).then_some(session)
+        let Some(ours) = self.ticked.get(policy).filter(|ours| !ours.is_empty()) else {
+            return;
         };
-        let batch: Vec<SessionRow> = self
-            .sessions
+        let from = self.tick_cursors.get(policy).copied().unwrap_or(SessionId(0));
+        let batch: Vec<SessionRow> = ours
             .range(from..)
-            .filter_map(|(id, _)| ours(id))
             .take(SESSIONS_PER_ASK)
+            .filter_map(|id| self.sessions.get(id))
             .map(|session| SessionRow {
                 row: Row { id: session.id.0, measures: self.session_measures(session, now) },
                 room: session.room,
@@ -88,12 +105,17 @@ impl Gateway {
 
     /// Whether a cap on the session holds anybody down: itself, or the other one in a room of two.
     fn obeys_caps(&self, session: &Session) -> bool {
+        if session.offer.media.takes_remb() {
+            return true;
+        }
         let in_room =
             self.rooms.get(&session.room).into_iter().flat_map(|room| room.sessions.iter());
-        let live = in_room.filter_map(|id| self.sessions.get(id)).map(|session| &**session);
-        let live: Vec<&Session> = live.filter(|s| s.phase == Phase::Live).take(3).collect();
-        let takes = |session: &Session| session.offer.media.takes_remb();
-        takes(session) || live.len() == 2 && live.into_iter().any(takes)
+        let live = in_room.filter_map(|id| self.sessions.get(id));
+        let live = live.filter(|other| other.phase == Phase::Live).take(3);
+        let (count, taking) = live.fold((0, false), |(count, taking), other| {
+            (count + 1, taking || other.offer.media.takes_remb())
+        });
+        count == 2 && taking
     }
 
     /// A policy said what should change; where it failed, every session keeps what it has.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::{Gateway, Output};
+use super::{Gateway, Output, WEIGH_EVERY};
 use crate::few::FewSet;
 use crate::ledger::Holding;
 use crate::room::Stranded;
@@ -11,7 +11,7 @@ use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{Cause, Decider, Event, Grant, Hook, Hop, NodeId, RoomId, Route, SessionId};
 
-/// Rooms without a reserve that one sweep weighs again, so that a sweep stays short.
+/// Rooms without a reserve that are weighed again at a time, so that it stays short.
 const WEIGHED_AGAIN_MAX: usize = 256;
 
 /// Round trips that differ by less are the same: numbers kept free for nothing look like loss.
@@ -84,6 +84,7 @@ impl Gateway {
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
+        self.placed += usize::from(!room.is_placed());
         let version = room.route().version + 1;
         let hops = hops.iter().copied().zip(grants).collect();
         room.cell.publish(Route { version, hops, leaving, lead: lead.unwrap_or_default() });
@@ -155,6 +156,7 @@ impl Gateway {
             Some(last) if turn.len() == WEIGHED_AGAIN_MAX => *last,
             _ => RoomId(0),
         };
+        self.timers.set(Timer::Weigh, now + WEIGH_EVERY);
         for id in turn {
             self.regrant(id);
             if self.unreserved.contains(&id) && self.would_gain_a_reserve(id, now) {

@@ -32,6 +32,10 @@ impl Answers {
                 Answer::Close { tag, status }
             }
             Question::Drain => Answer::Drain(self.load()),
+            Question::Keep { tags, .. } => {
+                let unknown = tags.iter().filter(|&tag| !self.opened.contains_key(tag));
+                Answer::Keep { unknown: unknown.copied().collect() }
+            }
         };
         self.answer.clear();
         answer.write(&self.secret, asked.nonce, now_us, &mut self.answer);

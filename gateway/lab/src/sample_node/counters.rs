@@ -10,6 +10,8 @@ pub struct Counters {
     pub sessions: u32,
     /// Sessions ever opened.
     pub opened: u64,
+    /// Leases renewed.
+    pub kept: u64,
     /// Sessions closed by a message.
     pub closed: u64,
     /// Sessions whose lease ended, or whose source fell silent.

@@ -47,7 +47,7 @@ pub(super) struct Reflector {
     outgoing: Outgoing,
     leases_seen: Option<Instant>,
     pub(super) counters: Counters,
-    scratch: Vec<u8>,
+    pub(super) scratch: Vec<u8>,
     receivers: Vec<Leg>,
 }
 
@@ -183,6 +183,11 @@ impl Reflector {
                 }
             }
             Question::Close { tag } => Answer::Close { tag, status: self.close(tag) },
+            Question::Keep { lease_s, tags } => {
+                let expires = now.instant + Duration::from_secs(lease_s.into());
+                let unknown = tags.iter().filter(|&&tag| !self.keep(tag, source, expires));
+                Answer::Keep { unknown: unknown.copied().collect() }
+            }
             Question::Drain => {
                 self.draining = true;
                 Answer::Drain(self.load())
@@ -212,6 +217,18 @@ impl Reflector {
         let index = self.begin(session);
         self.by_tag.insert(tag, index);
         Status::Ok
+    }
+
+    /// Renews a lease. Whether there is one.
+    fn keep(&mut self, tag: Tag, source: SocketAddr, expires: Instant) -> bool {
+        let index = self.by_tag.get(&tag);
+        let Some(session) = index.and_then(|index| self.sessions.get_mut(index)) else {
+            return false;
+        };
+        session.expires = expires;
+        session.leg = Leg::Trunk { tag, reply_to: source };
+        self.counters.kept += 1;
+        true
     }
 
     fn close(&mut self, tag: Tag) -> Status {

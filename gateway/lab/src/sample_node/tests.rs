@@ -76,13 +76,13 @@ impl Rig {
         Self { node: address, ending, thread, gateway: Peer::new(address), secret }
     }
 
-    fn ask_as(&self, secret: &Secret, question: Question, now_us: u64) {
+    fn ask_as(&self, secret: &Secret, question: &Question, now_us: u64) {
         let mut bytes = Vec::new();
         question.write(secret, 77, now_us, &mut bytes);
         self.gateway.send(&bytes);
     }
 
-    fn ask(&self, question: Question) -> Answer {
+    fn ask(&self, question: &Question) -> Answer {
         let now_us = clock::now_ns() / 1_000;
         self.ask_as(&self.secret, question, now_us);
         let bytes = self.gateway.receive();
@@ -93,8 +93,17 @@ impl Rig {
 
     fn open(&self, room: u64, tag: u64) -> Status {
         let question = Question::Open { room, session: tag, tag: Tag(tag), lease_s: 30 };
-        let Answer::Open { status, .. } = self.ask(question) else { panic!() };
+        let Answer::Open { status, .. } = self.ask(&question) else { panic!() };
         status
+    }
+
+    /// Keeps these open for so many seconds; those that are not.
+    fn keep(&self, lease_s: u16, tags: &[u64]) -> Vec<Tag> {
+        let tags = tags.iter().copied().map(Tag).collect();
+        let Answer::Keep { unknown } = self.ask(&Question::Keep { lease_s, tags }) else {
+            panic!()
+        };
+        unknown.to_vec()
     }
 
     fn open_all(&self, room: u64, tags: &[u64]) {
@@ -108,7 +117,7 @@ impl Rig {
     }
 
     fn probe(&self) -> Load {
-        let Answer::Probe(load) = self.ask(Question::Probe) else { panic!() };
+        let Answer::Probe(load) = self.ask(&Question::Probe) else { panic!() };
         load
     }
 
@@ -242,8 +251,8 @@ fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
     let rig = Rig::new(|_| {});
     let now_us = clock::now_ns() / 1_000;
     let open = Question::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30 };
-    rig.ask_as(&Secret::new(b"another secret altogether").unwrap(), open, now_us);
-    rig.ask_as(&rig.secret, open, now_us - 6_000_000);
+    rig.ask_as(&Secret::new(b"another secret altogether").unwrap(), &open, now_us);
+    rig.ask_as(&rig.secret, &open, now_us - 6_000_000);
     let mut forged = Vec::new();
     open.write(&rig.secret, 1, now_us, &mut forged);
     *forged.last_mut().unwrap() ^= 1;
@@ -258,7 +267,7 @@ fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
 #[test]
 fn node_without_a_secret_believes_nobody() {
     let rig = Rig::new(|options| options.secret = None);
-    rig.ask_as(&rig.secret, Question::Probe, clock::now_ns() / 1_000);
+    rig.ask_as(&rig.secret, &Question::Probe, clock::now_ns() / 1_000);
     rig.gateway.send(&[0xE2, 1]);
     assert_eq!(rig.gateway.receive(), [0xE2, 1]);
     assert_eq!(rig.end().refused.key, 1);
@@ -267,15 +276,63 @@ fn node_without_a_secret_believes_nobody() {
 #[test]
 fn lease_that_is_not_renewed_ends_and_a_renewed_one_does_not() {
     let rig = Rig::new(|_| {});
-    rig.open(1, 11);
-    rig.ask(Question::Open { room: 1, session: 10, tag: Tag(10), lease_s: 0 });
+    rig.open_all(1, &[11, 12]);
+    rig.ask(&Question::Open { room: 1, session: 10, tag: Tag(10), lease_s: 0 });
+    assert_eq!(rig.keep(0, &[12]), []);
     let deadline = Instant::now() + Duration::from_secs(20);
     while rig.probe().sessions != 1 {
         assert!(Instant::now() < deadline);
     }
     assert_eq!(rig.open(1, 11), Status::Ok);
     let counters = rig.end();
-    assert_eq!((counters.opened, counters.expired, counters.sessions), (2, 1, 1));
+    assert_eq!((counters.opened, counters.expired, counters.sessions), (3, 2, 1));
+}
+
+#[test]
+fn keeping_renews_those_that_are_open_and_names_the_others() {
+    let start = Instant::now();
+    let mut options = Options::new("127.0.0.1:1".parse().unwrap(), "n");
+    options.secret = Some(Secret::new(SECRET).unwrap());
+    let mut reflector = Reflector::new(options, fastrand::Rng::with_seed(1));
+    let mut ask = |question: Question, after: u64| {
+        let now = Now { instant: start + Duration::from_secs(after), unix_us: after * 1_000_000 };
+        let mut bytes = Vec::new();
+        question.write(&Secret::new(SECRET).unwrap(), 1, now.unix_us, &mut bytes);
+        let source = "127.0.0.1:9".parse().unwrap();
+        let datagram =
+            crate::datagrams::Datagram { bytes: &bytes, source, stamp_ns: None, truncated: false };
+        reflector.handle_timeout(now);
+        reflector.handle_datagram(&datagram, now, &mut Outbox::default());
+        let answer = &reflector.scratch;
+        let answer = Answer::read(answer, &Secret::new(SECRET).unwrap(), now.unix_us).unwrap();
+        (answer.message, reflector.counters())
+    };
+    for tag in [10, 11] {
+        ask(Question::Open { room: 1, session: tag, tag: Tag(tag), lease_s: 10 }, 0);
+    }
+    let keep = |tags: &[u64]| {
+        let tags = tags.iter().copied().map(Tag).collect();
+        Question::Keep { lease_s: 10, tags }
+    };
+    let unknown = |tags: &[u64]| Answer::Keep { unknown: tags.iter().copied().map(Tag).collect() };
+    assert_eq!(ask(keep(&[9, 10, 12]), 6).0, unknown(&[9, 12]));
+    let (answer, counters) = ask(keep(&[10, 11]), 12);
+    assert_eq!(answer, unknown(&[11]), "nobody renewed it");
+    assert_eq!((counters.sessions, counters.opened, counters.kept), (1, 2, 2));
+    assert_eq!(ask(Question::Probe, 21).1.sessions, 1);
+    assert_eq!(ask(Question::Probe, 22).1.sessions, 0);
+}
+
+#[test]
+fn packets_go_to_where_a_session_was_kept_from_last() {
+    let mut rig = Rig::new(|_| {});
+    rig.open_all(1, &[10, 11]);
+    let elsewhere = std::mem::replace(&mut rig.gateway, Peer::new(rig.node));
+    assert_eq!(rig.keep(30, &[11]), []);
+    let mut bundle = Bundle::new(DATAGRAM);
+    assert!(bundle.push(Tag(10), &voice(5, 1, 10)));
+    elsewhere.send(bundle.as_bytes());
+    assert_eq!(rig.gateway.rtp().0, Tag(11));
 }
 
 #[test]
@@ -306,7 +363,7 @@ fn closed_session_is_gone_and_closing_again_says_so() {
     let rig = Rig::new(|_| {});
     rig.open(1, 10);
     let close = || {
-        let Answer::Close { status, .. } = rig.ask(Question::Close { tag: Tag(10) }) else {
+        let Answer::Close { status, .. } = rig.ask(&Question::Close { tag: Tag(10) }) else {
             panic!()
         };
         status
@@ -320,7 +377,7 @@ fn draining_node_takes_nobody_new_and_keeps_those_it_has() {
     let mut rig = Rig::new(|_| {});
     rig.open(1, 10);
     assert_eq!(rig.probe().state, State::Serving);
-    let Answer::Drain(load) = rig.ask(Question::Drain) else { panic!() };
+    let Answer::Drain(load) = rig.ask(&Question::Drain) else { panic!() };
     assert_eq!((load.state, load.sessions), (State::Draining, 1));
     assert_eq!(rig.probe().state, State::Draining);
     assert_eq!((rig.open(1, 11), rig.open(1, 10)), (Status::Draining, Status::Ok));

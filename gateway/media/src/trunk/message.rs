@@ -7,6 +7,18 @@
 //! Integers are big endian, the time is in microseconds since the Unix epoch, the HMAC covers all
 //! before it. An answer is never longer than its question, so a node amplifies nothing; it echoes
 //! the question's key id and nonce.
+//!
+//! | kind | question's body | answer's body |
+//! |---|---|---|
+//! | 1 probe | 16 zero bytes | load u16, state u8, sessions u32 |
+//! | 2 open | room u64, session u64, tag u64, lease u16, 6 zero bytes | tag u64, status u8 |
+//! | 3 close | tag u64, 8 zero bytes | tag u64, status u8 |
+//! | 4 drain | 16 zero bytes | as to a probe |
+//! | 5 keep | lease u16, 6 zero bytes, 1 to 142 tags u64 | those of the tags that are not open |
+//!
+//! Leases are in seconds. A session is opened by an *open* of its own and kept open by a *keep* that
+//! names many. A lease lasts several of them: what one loses, the next makes good, and nobody asks
+//! again in between.
 
 use super::Tag;
 use crate::demux;
@@ -27,13 +39,17 @@ const PROBE: u8 = 1;
 const OPEN: u8 = 2;
 const CLOSE: u8 = 3;
 const DRAIN: u8 = 4;
+const KEEP: u8 = 5;
+/// Tags that one [`Question::Keep`] names at most: with them it has 1,200 bytes, which no path
+/// fragments (IPv6's least MTU is 1,280, RFC 8200, 5).
+pub const KEEP_MAX: usize = 142;
 
 /// What is asked of a node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Question {
     /// Are you there, and how loaded?
     Probe,
-    /// Open this session, or keep it open: asking again renews the lease.
+    /// Open this session. Asking again changes nothing but the lease, which begins anew.
     Open {
         /// The room it belongs to.
         room: u64,
@@ -51,10 +67,18 @@ pub enum Question {
     },
     /// Take no new sessions from now on; those open stay.
     Drain,
+    /// Keep these sessions open: their leases begin anew, and their packets go to where this came
+    /// from. It opens none.
+    Keep {
+        /// Seconds until the node may forget them unless asked again.
+        lease_s: u16,
+        /// What names them; at least one, at most [`KEEP_MAX`].
+        tags: Box<[Tag]>,
+    },
 }
 
 /// What a node answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// To [`Question::Probe`].
     Probe(Load),
@@ -74,6 +98,11 @@ pub enum Answer {
     },
     /// To [`Question::Drain`].
     Drain(Load),
+    /// To [`Question::Keep`].
+    Keep {
+        /// Those of the question's tags that the node does not know, or keeps no longer.
+        unknown: Box<[Tag]>,
+    },
 }
 
 /// How a node fares.
@@ -194,6 +223,12 @@ impl Question {
                 write_head(DRAIN, QUESTION, secret, nonce, now_us, out);
                 out.extend_from_slice(&[0; 16]);
             }
+            Self::Keep { lease_s, ref tags } => {
+                write_head(KEEP, QUESTION, secret, nonce, now_us, out);
+                out.extend_from_slice(&lease_s.to_be_bytes());
+                out.extend_from_slice(&[0; 6]);
+                write_tags(tags, out);
+            }
         }
         sign(secret, start, out);
     }
@@ -225,6 +260,15 @@ impl Question {
                 body.skip::<16>()?;
                 Self::Drain
             }
+            KEEP => {
+                let lease_s = body.u16()?;
+                body.skip::<6>()?;
+                let tags = body.tags()?;
+                if tags.is_empty() {
+                    return Err(Refused::Length);
+                }
+                Self::Keep { lease_s, tags }
+            }
             _ => return Err(Refused::Unknown),
         };
         body.finish()?;
@@ -255,6 +299,10 @@ impl Answer {
                 write_head(DRAIN, ANSWER, secret, nonce, now_us, out);
                 load.write(out);
             }
+            Self::Keep { ref unknown } => {
+                write_head(KEEP, ANSWER, secret, nonce, now_us, out);
+                write_tags(unknown, out);
+            }
         }
         sign(secret, start, out);
     }
@@ -272,11 +320,16 @@ impl Answer {
             OPEN => Self::Open { tag: Tag(body.u64()?), status: Status::read(&mut body)? },
             CLOSE => Self::Close { tag: Tag(body.u64()?), status: Status::read(&mut body)? },
             DRAIN => Self::Drain(Load::read(&mut body)?),
+            KEEP => Self::Keep { unknown: body.tags()? },
             _ => return Err(Refused::Unknown),
         };
         body.finish()?;
         Ok(Verified { message, nonce, sent_us })
     }
+}
+
+fn write_tags(tags: &[Tag], out: &mut Vec<u8>) {
+    tags.iter().for_each(|tag| out.extend_from_slice(&tag.0.to_be_bytes()));
 }
 
 impl Load {

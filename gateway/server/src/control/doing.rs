@@ -82,7 +82,8 @@ impl Control {
         let resident = self.homes.get(session)?;
         let named = resident.nodes.iter().find(|(node, _)| *node == hop.node);
         let rtcp_apart = resident.rtcp == RtcpPort::Own;
-        Some(Wish { session, room, hop, address: named.map(|(_, address)| *address), rtcp_apart })
+        let (worker, address) = (resident.home.worker, named.map(|(_, address)| *address));
+        Some(Wish { session, worker, room, hop, address, rtcp_apart })
     }
 
     fn install(
@@ -127,11 +128,8 @@ impl Control {
     pub(super) fn act(&mut self, act: Option<Act>) {
         match act {
             None => {}
-            Some(Act::Sign { session, node, message }) => {
-                // The session's own worker asks, so that the node learns where its packets go.
-                if let Some(home) = self.homes.get(session).map(|resident| resident.home) {
-                    self.command(home.worker, Command::Sign { node, message });
-                }
+            Some(Act::Sign { worker, node, message }) => {
+                self.command(worker, Command::Sign { node, message });
             }
             Some(Act::Opened { session, hop, leg }) => {
                 self.with_home(session, |home| Command::Attach { home, hop, leg });

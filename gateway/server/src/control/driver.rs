@@ -1,5 +1,5 @@
 //! Opens, refreshes and closes sessions at nodes. An opening is a lease: what is not refreshed ends by itself, so a
-//! gateway's death leaks nothing.
+//! gateway's death leaks nothing. One message refreshes many; of a node that lost some of them they are opened again.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,10 +9,11 @@ use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
 
-use super::leases::{Lease, Leases};
+use super::leases::{Due, Keep, Lease, Leases, State};
 use crate::worker::Leg;
 
-/// After how long without a refresh a node may forget a session: three refreshes may be lost.
+/// After how long without a refresh a node may forget a session. There are three within it: two in a row may be lost,
+/// and none is asked again before the next one's turn.
 const LEASE: Duration = Duration::from_secs(30);
 
 /// How sessions are opened at a node.
@@ -26,8 +27,9 @@ pub(crate) enum Driver {
 /// What the driver wants done.
 #[derive(Debug)]
 pub(crate) enum Act {
-    /// Send a signed message on the node's trunk, from the session's home worker.
-    Sign { session: SessionId, node: NodeId, message: Box<[u8]> },
+    /// Send a signed message on the node's trunk, from the home worker of the sessions that it is about: the node
+    /// learns from it where their packets go.
+    Sign { worker: u16, node: NodeId, message: Box<[u8]> },
     /// The session is open at the hop, by this leg.
     Opened { session: SessionId, hop: Hop, leg: Leg },
     /// It could not be opened there. `unwilling`: the node takes no new sessions at all.
@@ -86,7 +88,7 @@ impl Drivers {
         draw: &mut dyn FnMut() -> u64,
         clock: Clock,
     ) -> Option<Act> {
-        let &Wish { session, room, hop, address, rtcp_apart } = wish;
+        let &Wish { session, worker, room, hop, address, rtcp_apart } = wish;
         match self.nodes.get(hop.node.0 as usize)? {
             Driver::Plain(standing) => {
                 let (address, rtcp) = ports(address.unwrap_or(*standing), rtcp_apart);
@@ -97,43 +99,41 @@ impl Drivers {
                 self.leases.end(session, hop);
                 let names = *self.names.get_or_insert_with(&mut *draw);
                 let name = name(names, room);
-                let lease = self.leases.begin((session, hop), name, Tag(draw()), draw());
+                let whose = (session, hop, worker);
+                let lease = self.leases.begin(whose, name, Tag(draw()), draw());
                 self.ask(&lease, clock)
             }
         }
     }
 
-    /// Asks the node to open the session, or to keep it open.
+    /// Asks the node to open the session, until it answers.
     fn ask(&mut self, lease: &Lease, clock: Clock) -> Option<Act> {
-        if !lease.open {
-            self.leases.asked(lease.nonce, clock.now);
-        }
+        self.leases.asked(lease.nonce, clock.now);
         let question = Question::Open {
             room: lease.room,
             session: lease.session.0,
             tag: lease.tag,
             lease_s: LEASE.as_secs() as u16,
         };
-        self.sign(lease.session, lease.hop.node, &question, lease.nonce, clock)
+        self.sign((lease.hop.node, lease.worker), &question, lease.nonce, clock)
     }
 
     fn sign(
         &self,
-        session: SessionId,
-        node: NodeId,
+        (node, worker): (NodeId, u16),
         question: &Question,
         nonce: u64,
         clock: Clock,
     ) -> Option<Act> {
         let mut message = Vec::new();
         question.write(self.secret(node)?, nonce, clock.unix_us, &mut message);
-        Some(Act::Sign { session, node, message: message.into() })
+        Some(Act::Sign { worker, node, message: message.into() })
     }
 
     /// Closes a session at a hop. The message may be lost; the lease ends it then.
     pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
-        let lease = self.leases.end(session, hop)?;
-        self.sign(session, hop.node, &Question::Close { tag: lease.tag }, lease.nonce, clock)
+        let Lease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
+        self.sign((hop.node, worker), &Question::Close { tag }, nonce, clock)
     }
 
     /// A signed message came from a node.
@@ -144,19 +144,28 @@ impl Drivers {
         clock: Clock,
     ) -> Option<Act> {
         let verified = Answer::read(message, self.secret(node)?, clock.unix_us).ok()?;
-        let lease = self.leases.by_nonce(verified.nonce)?;
-        let Answer::Open { tag, status } = verified.message else {
-            return None;
-        };
-        let Lease { session, hop, .. } = *lease;
+        match verified.message {
+            Answer::Open { tag, status } => self.answered(node, verified.nonce, tag, status),
+            Answer::Keep { unknown } => {
+                self.leases.unknown(node, verified.nonce, &unknown, clock.now);
+                None
+            }
+            Answer::Probe(_) | Answer::Close { .. } | Answer::Drain(_) => None,
+        }
+    }
+
+    /// The node says whether the session is open.
+    fn answered(&mut self, node: NodeId, nonce: u64, tag: Tag, status: Status) -> Option<Act> {
+        let lease = self.leases.by_nonce(nonce)?;
+        let Lease { session, hop, state, .. } = *lease;
         if hop.node != node || tag != lease.tag {
             return None;
         }
         match status {
-            Status::Ok if lease.open => None,
             Status::Ok => {
-                lease.open = true;
-                Some(Act::Opened { session, hop, leg: Leg::Trunk(tag) })
+                lease.state = State::Open;
+                let opened = Act::Opened { session, hop, leg: Leg::Trunk(tag) };
+                (state == State::Opening).then_some(opened)
             }
             Status::Full | Status::Draining | Status::UnknownTag => {
                 self.leases.end(session, hop)?;
@@ -168,8 +177,13 @@ impl Drivers {
 
     /// What is due: openings to ask again, leases to refresh.
     pub(crate) fn handle_timeout(&mut self, clock: Clock) -> Option<Act> {
-        let lease = self.leases.due(clock.now)?;
-        self.ask(&lease, clock)
+        match self.leases.due(clock.now)? {
+            Due::Open(lease) => self.ask(&lease, clock),
+            Due::Keep(Keep { node, worker, nonce, tags }) => {
+                let question = Question::Keep { lease_s: LEASE.as_secs() as u16, tags };
+                self.sign((node, worker), &question, nonce, clock)
+            }
+        }
     }
 }
 
@@ -190,6 +204,8 @@ fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
 /// Where a session is to be opened.
 pub(crate) struct Wish {
     pub(crate) session: SessionId,
+    /// Where it has its home.
+    pub(crate) worker: u16,
     pub(crate) room: RoomId,
     pub(crate) hop: Hop,
     pub(crate) address: Option<SocketAddr>,
@@ -212,167 +228,4 @@ impl Clock {
 }
 
 #[cfg(test)]
-mod tests {
-    use evenkeel_core::Incarnation;
-
-    use super::*;
-
-    const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
-    const SESSION: SessionId = SessionId(7);
-
-    fn secret() -> Secret {
-        Secret::new(b"a secret of some length").unwrap()
-    }
-
-    fn at(start: Instant, ms: u64) -> Clock {
-        Clock { now: start + Duration::from_millis(ms), unix_us: 1_000_000_000 + ms * 1_000 }
-    }
-
-    fn wish() -> Wish {
-        Wish { session: SESSION, room: RoomId(1), hop: HOP, address: None, rtcp_apart: true }
-    }
-
-    fn question(act: Option<Act>, clock: Clock) -> (Question, u64) {
-        let Some(Act::Sign { message, .. }) = act else { panic!("{act:?}") };
-        let verified = Question::read(&message, &secret(), clock.unix_us).unwrap();
-        (verified.message, verified.nonce)
-    }
-
-    fn answer(status: Status, tag: Tag, nonce: u64, clock: Clock) -> Vec<u8> {
-        let mut message = Vec::new();
-        Answer::Open { tag, status }.write(&secret(), nonce, clock.unix_us, &mut message);
-        message
-    }
-
-    fn opening(start: Instant) -> (Drivers, Tag, u64) {
-        let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
-        let mut next = 40;
-        let mut draw = || {
-            next += 1;
-            next
-        };
-        let (asked, nonce) = question(drivers.open(&wish(), &mut draw, at(start, 0)), at(start, 0));
-        let Question::Open { session: 7, tag, .. } = asked else { panic!("{asked:?}") };
-        (drivers, tag, nonce)
-    }
-
-    #[test]
-    fn a_session_is_open_once_the_node_says_so_and_is_kept_open() {
-        let start = Instant::now();
-        let (mut drivers, tag, nonce) = opening(start);
-        let opened = drivers.handle_signed(
-            HOP.node,
-            &answer(Status::Ok, tag, nonce, at(start, 1)),
-            at(start, 1),
-        );
-        assert!(
-            matches!(opened, Some(Act::Opened { session: SESSION, hop: HOP, leg: Leg::Trunk(t) }) if t == tag)
-        );
-        assert!(drivers.handle_timeout(at(start, 2)).is_none());
-        assert!(drivers.handle_timeout(at(start, 8_001)).is_none());
-        let (refresh, _) = question(drivers.handle_timeout(at(start, 8_002)), at(start, 8_002));
-        assert!(matches!(refresh, Question::Open { tag: same, .. } if same == tag));
-        let again = drivers.handle_signed(
-            HOP.node,
-            &answer(Status::Ok, tag, nonce, at(start, 8_003)),
-            at(start, 8_003),
-        );
-        assert!(again.is_none(), "a refresh opens nothing anew");
-    }
-
-    #[test]
-    fn an_opening_without_an_answer_is_asked_again() {
-        let start = Instant::now();
-        let (mut drivers, tag, _) = opening(start);
-        assert!(drivers.handle_timeout(at(start, 49)).is_none());
-        let (again, _) = question(drivers.handle_timeout(at(start, 50)), at(start, 50));
-        assert!(matches!(again, Question::Open { tag: same, .. } if same == tag));
-    }
-
-    #[test]
-    fn a_refusal_is_told_and_asks_no_more() {
-        let start = Instant::now();
-        let (mut drivers, tag, nonce) = opening(start);
-        let refused = drivers.handle_signed(
-            HOP.node,
-            &answer(Status::Full, tag, nonce, at(start, 1)),
-            at(start, 1),
-        );
-        let told = Some(Act::Refused { session: SESSION, hop: HOP, unwilling: true });
-        assert_eq!(format!("{refused:?}"), format!("{told:?}"));
-        assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
-    }
-
-    #[test]
-    fn a_room_has_one_drawn_name() {
-        let start = Instant::now();
-        let named = |drawn: u64, rooms: &[u64]| -> Vec<u64> {
-            let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
-            let name = |(session, room): (u64, &u64)| {
-                let wish = Wish { session: SessionId(session), room: RoomId(*room), ..wish() };
-                let act = drivers.open(&wish, &mut || drawn, at(start, 0));
-                let (asked, _) = question(act, at(start, 0));
-                let Question::Open { room, .. } = asked else { panic!("{asked:?}") };
-                room
-            };
-            (1..).zip(rooms).map(name).collect()
-        };
-        let names = named(1_000, &[1, 1, 2]);
-        assert_eq!(names[0], names[1], "by all of its sessions");
-        assert_ne!(names[0], names[2]);
-        assert_ne!(names[0], named(1_001, &[1])[0], "another gateway's first room");
-    }
-
-    #[test]
-    fn an_answer_with_another_tag_or_from_another_node_opens_nothing() {
-        let start = Instant::now();
-        let (mut drivers, tag, nonce) = opening(start);
-        let foreign = answer(Status::Ok, Tag(tag.0 + 1), nonce, at(start, 1));
-        assert!(drivers.handle_signed(HOP.node, &foreign, at(start, 1)).is_none());
-        let mut forged = answer(Status::Ok, tag, nonce, at(start, 1));
-        *forged.last_mut().unwrap() ^= 1;
-        assert!(drivers.handle_signed(HOP.node, &forged, at(start, 1)).is_none());
-    }
-
-    #[test]
-    fn a_closed_session_is_not_kept_open() {
-        let start = Instant::now();
-        let (mut drivers, tag, _) = opening(start);
-        let (closed, _) = question(drivers.close(SESSION, HOP, at(start, 1)), at(start, 1));
-        assert_eq!(closed, Question::Close { tag });
-        assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
-    }
-
-    #[test]
-    fn a_plain_node_is_reached_where_the_offer_says() {
-        let standing: SocketAddr = "10.0.0.1:4000".parse().unwrap();
-        let named: SocketAddr = "10.0.0.1:5000".parse().unwrap();
-        let mut drivers = Drivers::new(vec![Driver::Plain(standing)]);
-        let mut open = |address| match drivers.open(
-            &Wish { address, ..wish() },
-            &mut || 0,
-            at(Instant::now(), 0),
-        ) {
-            Some(Act::Opened { leg: Leg::Port { address, rtcp_port }, .. }) => (address, rtcp_port),
-            act => panic!("{act:?}"),
-        };
-        assert_eq!(open(None), (standing, 4_001));
-        assert_eq!(open(Some(named)), (named, 5_001));
-    }
-
-    #[test]
-    fn two_nodes_of_a_session_share_no_address() {
-        let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
-        let node = |port| Driver::Plain(at(port));
-        let drivers = Drivers::new(vec![node(4_000), node(4_001), Driver::Agent(secret())]);
-        let (a, b) = (NodeId(0), NodeId(1));
-        assert_eq!(drivers.shared_address(&[], false), None);
-        assert_eq!(drivers.shared_address(&[], true), Some((a, b, at(4_001))));
-        assert_eq!(drivers.shared_address(&[(b, at(4_002))], true), None);
-        assert_eq!(drivers.shared_address(&[(b, at(4_000))], false), Some((a, b, at(4_000))));
-        let mapped = "[::ffff:10.0.0.1]:4000".parse().unwrap();
-        assert!(drivers.shared_address(&[(b, mapped)], false).is_some());
-        let tunnelled = [(NodeId(2), at(4_000))];
-        assert_eq!(drivers.shared_address(&tunnelled, false), None, "a trunk has tags");
-    }
-}
+mod tests;

@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, SessionId};
+use evenkeel_core::{Hop, NodeId, SessionId};
 use evenkeel_media::trunk::Tag;
+use evenkeel_media::trunk::message::KEEP_MAX;
 
-/// Between two refreshes of a lease, at most.
+/// Between two refreshes of a lease, at most, but for [`GATHER`].
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(8);
+
+/// Leases whose turn it is wait for others of their node for as long, at most.
+pub(super) const GATHER: Duration = Duration::from_secs(1);
 
 /// An opening that was not answered is asked again after this.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -22,9 +26,41 @@ pub(super) struct Lease {
     pub(super) tag: Tag,
     /// What its messages are told by. The lower half is its place.
     pub(super) nonce: u64,
-    pub(super) open: bool,
+    /// Where the session has its home: its messages go from there.
+    pub(super) worker: u16,
+    pub(super) state: State,
     /// The session's next lease.
     next: Option<u32>,
+}
+
+/// How a lease stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// The node is asked to open it.
+    Opening,
+    /// It is kept open.
+    Open,
+    /// It was open; the node, which knows it no longer, is asked to open it once more.
+    Reopening,
+}
+
+/// What is to be asked now.
+#[derive(Debug)]
+pub(super) enum Due {
+    /// To open this one.
+    Open(Lease),
+    /// To keep these open.
+    Keep(Keep),
+}
+
+/// Leases at one node, of sessions at one worker, that are refreshed together.
+#[derive(Debug)]
+pub(super) struct Keep {
+    pub(super) node: NodeId,
+    pub(super) worker: u16,
+    /// That of the first of them. The places of the others are not far behind its own.
+    pub(super) nonce: u64,
+    pub(super) tags: Box<[Tag]>,
 }
 
 /// All of them. There are several of each session, so that each takes little room and no search: its messages carry its
@@ -39,19 +75,23 @@ pub(super) struct Leases {
     /// The places have their turns within one round of [`REFRESH_EVERY`]; since when, and the next one.
     round: Option<Instant>,
     turn: usize,
+    /// Places that had their turn and wait for others, by node and worker, in order; and since when the first waits.
+    gathered: BTreeMap<(NodeId, u16), Vec<u32>>,
+    gathering: Option<Instant>,
 }
 
 impl Leases {
     pub(super) fn new() -> Leases {
         let (places, free) = (Vec::new(), Vec::new());
         let (firsts, asked) = (BTreeMap::new(), VecDeque::new());
-        Leases { places, free, firsts, asked, round: None, turn: 0 }
+        let (gathered, gathering) = (BTreeMap::new(), None);
+        Leases { places, free, firsts, asked, round: None, turn: 0, gathered, gathering }
     }
 
     /// Puts in a lease that is not open yet. `drawn` tells its messages from those of others that had its place.
     pub(super) fn begin(
         &mut self,
-        (session, hop): (SessionId, Hop),
+        (session, hop, worker): (SessionId, Hop, u16),
         room: u64,
         tag: Tag,
         drawn: u64,
@@ -62,7 +102,7 @@ impl Leases {
         });
         let nonce = drawn << 32 | u64::from(place);
         let next = self.firsts.insert(session, place);
-        let lease = Lease { session, hop, room, tag, nonce, open: false, next };
+        let lease = Lease { session, hop, room, tag, nonce, worker, state: State::Opening, next };
         self.places[place as usize] = Some(lease);
         lease
     }
@@ -98,21 +138,92 @@ impl Leases {
         self.asked.push_back((now + ASK_AGAIN, nonce));
     }
 
-    /// The next lease to ask for: an opening that was not answered, or one whose turn it is to be refreshed.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Lease> {
+    /// The node knows these no longer, of those that it was asked with this nonce to keep: they are due to be opened.
+    /// What is not found is found when it is named again.
+    pub(super) fn unknown(&mut self, node: NodeId, nonce: u64, tags: &[Tag], now: Instant) {
+        if self.by_nonce(nonce).is_none_or(|first| first.hop.node != node) {
+            return;
+        }
+        let mut tags: Vec<Tag> = tags.to_vec();
+        tags.sort_unstable();
+        tags.dedup();
+        // They had their turns soon after the first one; what comes before it did in the next round.
+        let (before, behind) = self.places.split_at_mut(nonce as u32 as usize);
+        let places = behind.iter_mut().chain(before).flatten();
+        let named =
+            places.filter(|lease| lease.hop.node == node && tags.binary_search(&lease.tag).is_ok());
+        for lease in named.take(tags.len()).filter(|lease| lease.state == State::Open) {
+            lease.state = State::Reopening;
+            self.asked.push_front((now, lease.nonce));
+        }
+    }
+
+    /// What to ask now, until there is nothing more.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
+        if let Some(lease) = self.due_to_open(now) {
+            return Some(Due::Open(lease));
+        }
+        self.due_to_keep(now).map(Due::Keep)
+    }
+
+    /// An opening that was not answered.
+    fn due_to_open(&mut self, now: Instant) -> Option<Lease> {
         while let Some((_, nonce)) = self.asked.pop_front_if(|(due, _)| *due <= now) {
-            if let Some(lease) = self.by_nonce(nonce).filter(|lease| !lease.open) {
+            if let Some(lease) = self.by_nonce(nonce).filter(|lease| lease.state != State::Open) {
                 return Some(*lease);
             }
         }
+        None
+    }
+
+    /// As many of a node as fit one message, or what has waited long enough.
+    fn due_to_keep(&mut self, now: Instant) -> Option<Keep> {
+        while let Some(place) = self.next_turn(now) {
+            let Some(lease) = self.places[place].filter(|lease| lease.state == State::Open) else {
+                continue;
+            };
+            self.gathering.get_or_insert(now);
+            let whose = (lease.hop.node, lease.worker);
+            let gathered = self.gathered.entry(whose).or_default();
+            gathered.push(place as u32);
+            if gathered.len() == KEEP_MAX
+                && let Some(gathered) = self.gathered.remove(&whose)
+                && let Some(keep) = self.keep(whose, &gathered)
+            {
+                return Some(keep);
+            }
+        }
+        if self.gathering.is_some_and(|since| now.saturating_duration_since(since) < GATHER) {
+            return None;
+        }
+        while let Some((whose, gathered)) = self.gathered.pop_first() {
+            if let Some(keep) = self.keep(whose, &gathered) {
+                return Some(keep);
+            }
+        }
+        self.gathering = None;
+        None
+    }
+
+    /// Of these places those whose leases are open still.
+    fn keep(&self, whose: (NodeId, u16), gathered: &[u32]) -> Option<Keep> {
+        let open = gathered
+            .iter()
+            .filter_map(|&place| self.places[place as usize])
+            .filter(|lease| lease.state == State::Open && (lease.hop.node, lease.worker) == whose);
+        let (node, worker) = whose;
+        let nonce = open.clone().next()?.nonce;
+        Some(Keep { node, worker, nonce, tags: open.map(|lease| lease.tag).collect() })
+    }
+
+    /// The next place whose turn it is to be refreshed.
+    fn next_turn(&mut self, now: Instant) -> Option<usize> {
         let began = *self.round.get_or_insert(now);
         let gone = now.saturating_duration_since(began).min(REFRESH_EVERY);
         let reached = self.places.len() as u128 * gone.as_micros() / REFRESH_EVERY.as_micros();
-        while self.turn < reached as usize {
+        if self.turn < reached as usize {
             self.turn += 1;
-            if let Some(lease) = self.places[self.turn - 1].filter(|lease| lease.open) {
-                return Some(lease);
-            }
+            return Some(self.turn - 1);
         }
         if gone == REFRESH_EVERY {
             // What was missed is not made up for.
@@ -130,82 +241,4 @@ impl Leases {
 }
 
 #[cfg(test)]
-mod tests {
-    use evenkeel_core::{Incarnation, NodeId};
-
-    use super::*;
-
-    fn hop(node: u32) -> Hop {
-        Hop { node: NodeId(node), incarnation: Incarnation(1) }
-    }
-
-    fn begin(leases: &mut Leases, session: u64, node: u32) -> u64 {
-        leases.begin((SessionId(session), hop(node)), 1, Tag(9), 77).nonce
-    }
-
-    #[test]
-    fn leases_of_a_session_end_one_by_one_in_any_order() {
-        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
-            let mut leases = Leases::new();
-            begin(&mut leases, 8, 1);
-            for node in 0..3 {
-                begin(&mut leases, 7, node);
-            }
-            for node in order {
-                let ended = leases.end(SessionId(7), hop(node)).unwrap();
-                assert_eq!((ended.session, ended.hop), (SessionId(7), hop(node)));
-                assert!(leases.end(SessionId(7), hop(node)).is_none());
-            }
-            assert_eq!(leases.len(), 1);
-            assert!(leases.end(SessionId(8), hop(1)).is_some());
-            assert!(leases.firsts.is_empty());
-        }
-    }
-
-    #[test]
-    fn what_comes_late_for_a_lease_finds_not_the_one_that_has_its_place() {
-        let mut leases = Leases::new();
-        let first = begin(&mut leases, 1, 0);
-        leases.end(SessionId(1), hop(0));
-        assert!(leases.by_nonce(first).is_none());
-        let second = leases.begin((SessionId(2), hop(0)), 1, Tag(9), 78).nonce;
-        assert_eq!(leases.places.len(), 1);
-        assert!(leases.by_nonce(first).is_none());
-        assert_eq!(leases.by_nonce(second).unwrap().session, SessionId(2));
-        assert!(leases.by_nonce(5).is_none());
-    }
-
-    #[test]
-    fn each_open_lease_has_its_turn_once_in_a_round_and_they_are_spread_over_it() {
-        let (start, mut leases) = (Instant::now(), Leases::new());
-        for session in 0..800 {
-            let nonce = begin(&mut leases, session, 0);
-            leases.by_nonce(nonce).unwrap().open = session != 3;
-        }
-        let mut turns = vec![Vec::new(); 800];
-        for ms in 0..=24_000 {
-            let now = start + Duration::from_millis(ms);
-            let due: Vec<Lease> = std::iter::from_fn(|| leases.due(now)).collect();
-            assert!(due.len() <= 1, "{} at {ms}", due.len());
-            due.iter().for_each(|lease| turns[lease.session.0 as usize].push(ms));
-        }
-        assert_eq!(turns.remove(3), [0; 0], "nobody opened it");
-        for turns in turns {
-            assert_eq!(turns.len(), 3);
-            assert!(turns.is_sorted_by(|one, next| (7_990..=8_010).contains(&(next - one))));
-        }
-    }
-
-    #[test]
-    fn who_slept_does_not_make_up_for_it() {
-        let (start, mut leases) = (Instant::now(), Leases::new());
-        let nonce = begin(&mut leases, 1, 0);
-        leases.by_nonce(nonce).unwrap().open = true;
-        assert!(leases.due(start).is_none());
-        let late = start + REFRESH_EVERY * 50;
-        assert!(leases.due(late).is_some());
-        assert!(leases.due(late).is_none());
-        assert!(leases.due(late + REFRESH_EVERY / 2).is_none());
-        assert!(leases.due(late + REFRESH_EVERY).is_some());
-    }
-}
+mod tests;

@@ -100,6 +100,7 @@ fn reply(question: &Question) -> Option<Answer> {
         }
         Question::Open { tag, .. } => Some(Answer::Open { tag, status: Status::Ok }),
         Question::Close { tag } => Some(Answer::Close { tag, status: Status::Ok }),
+        Question::Keep { .. } => Some(Answer::Keep { unknown: [].into() }),
         _ => None,
     }
 }

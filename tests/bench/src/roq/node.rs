@@ -115,6 +115,7 @@ impl Node {
                     Question::Open { tag, .. } => Answer::Open { tag, status: Status::Ok },
                     Question::Close { tag } => Answer::Close { tag, status: Status::Ok },
                     Question::Drain => Answer::Drain(load),
+                    Question::Keep { .. } => Answer::Keep { unknown: [].into() },
                 };
                 scratch.clear();
                 answer.write(secret, asked.nonce, unix_us, scratch);

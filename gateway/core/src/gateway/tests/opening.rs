@@ -439,6 +439,19 @@ fn a_session_is_closed_after_the_silence_its_scenario_bears() {
 }
 
 #[test]
+fn thousands_that_fall_silent_together_are_closed_in_turns() {
+    let mut world = World::new(settings_of(&[(0, 1_000_000), (1, 1_000_000)]));
+    for _ in 0..2_100 {
+        world.open("r");
+    }
+    world.pass(ms(30_500));
+    let left = world.gateway.live();
+    assert!((1..2_100).contains(&left), "{left}");
+    world.pass(ms(200));
+    assert_eq!(world.gateway.live(), 0);
+}
+
+#[test]
 fn shutdown_lets_sessions_finish_and_then_says_so_once() {
     let mut world = World::with_policy(settings(), &[Hook::Admission], |_| Some(Ok(accept())));
     let session = world.open("r");

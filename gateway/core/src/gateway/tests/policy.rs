@@ -99,11 +99,29 @@ fn a_room_is_looked_at_again_when_its_policy_wished_so() {
     world.open("r");
     world.pass(ms(399));
     assert!(world.held.is_empty());
-    world.pass(ms(1));
+    world.pass(ms(51));
     assert_eq!(world.held.len(), 1);
     world.answer_held(Err(Fault::Trap("x".into())));
-    world.pass(ms(400));
+    world.pass(ms(450));
     assert_eq!(world.held.len(), 1, "a fault does not end it");
+}
+
+#[test]
+fn rooms_whose_time_comes_within_a_moment_are_asked_about_together() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], |ask| {
+        matches!(ask.question, Question::Place { .. }).then(|| Ok(placement(&[A, B], 8_000)))
+    });
+    for room in 0..30 {
+        world.open(&room.to_string());
+        world.pass(ms(3));
+    }
+    world.pass(ms(8_200));
+    let rooms = |ask: &crate::Ask| match &ask.question {
+        Question::Reroute { rooms, .. } => rooms.len(),
+        question => panic!("{question:?}"),
+    };
+    assert!(world.held.len() <= 2, "{}", world.held.len());
+    assert_eq!(world.held.iter().map(rooms).sum::<usize>(), 30);
 }
 
 #[test]

@@ -47,6 +47,37 @@ fn every_session_is_asked_about_at_every_tick() {
 }
 
 #[test]
+fn a_policy_is_asked_about_the_live_sessions_of_its_own_set() {
+    let mut settings = settings();
+    settings.scenarios.get_mut("stream").unwrap().set = "live".into();
+    let mut world = World::with_policy(settings, &[Hook::Degradation], |_| None);
+    let ours = [video(&mut world, 1), video(&mut world, 2)];
+    let address = ([127, 0, 0, 1], 3).into();
+    let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
+    let offer = world.offer_with("s", "stream", &[(Kind::Audio, 111, None)], ingress);
+    let other = world.accepted(offer).session;
+    let asked = |world: &mut World| {
+        world.held.clear();
+        world.pass(ms(200));
+        let rows = |ask: &crate::Ask| match &ask.question {
+            Question::Tick { sessions, .. } => {
+                (ask.policy.set.to_string(), sessions.iter().map(|row| row.row.id).collect())
+            }
+            question => panic!("{question:?}"),
+        };
+        let mut asked: Vec<(String, Vec<u64>)> = world.held.iter().map(rows).collect();
+        asked.sort();
+        asked
+    };
+    let call = |sessions: &[SessionId]| ("call".into(), sessions.iter().map(|id| id.0).collect());
+    let live = |session: SessionId| ("live".into(), vec![session.0]);
+    assert_eq!(asked(&mut world), [call(&ours), live(other)]);
+    world.close(ours[0]);
+    world.close(other);
+    assert_eq!(asked(&mut world), [call(&ours[1..])], "nobody is left of the other set");
+}
+
+#[test]
 fn a_failing_policy_changes_nobodys_quality() {
     let mut world = world();
     let session = video(&mut world, 1);

@@ -301,6 +301,10 @@ impl Swarm {
                 "a leg was left behind"
             );
         }
+        assert_eq!(
+            gateway.standing_rooms(),
+            gateway.rooms.values().filter(|room| room.is_placed()).count()
+        );
         for result in self.world.replies.values().flatten() {
             if let Some(room) = gateway.rooms.get(&result.room) {
                 assert!(std::sync::Arc::ptr_eq(&room.cell, &result.route));
@@ -327,8 +331,10 @@ impl Swarm {
         assert!(gateway.rooms_at.iter().all(BTreeSet::is_empty));
         assert!(gateway.reroutes.values().all(BTreeSet::is_empty));
         assert!(gateway.stranded.is_empty() && gateway.unreserved.is_empty());
-        let endless =
-            |timer: &Timer| matches!(timer, Timer::Probe(_) | Timer::Sweep | Timer::Tick(_));
+        assert!(gateway.ticked.values().all(BTreeSet::is_empty));
+        let endless = |timer: &Timer| {
+            matches!(timer, Timer::Probe(_) | Timer::Sweep | Timer::Weigh | Timer::Tick(_))
+        };
         assert!(gateway.timers.standing().all(endless));
         assert_eq!(self.seen.finished, 1);
         assert!(self.seen.installed.is_empty() && self.seen.legs.is_empty());

@@ -1,7 +1,8 @@
 //! What is the same in every signed message: its head and its signature.
 
-use super::{KeyId, Refused, SKEW_MAX_US, Secret, VERSION};
+use super::{KEEP_MAX, KeyId, Refused, SKEW_MAX_US, Secret, VERSION};
 use crate::demux;
+use crate::trunk::Tag;
 use ring::hmac;
 
 const HEAD_LEN: usize = 24;
@@ -92,6 +93,16 @@ impl Body<'_> {
 
     pub(super) fn u64(&mut self) -> Result<u64, Refused> {
         self.take().map(u64::from_be_bytes)
+    }
+
+    /// All that is left: whole tags, at most [`KEEP_MAX`].
+    pub(super) fn tags(&mut self) -> Result<Box<[Tag]>, Refused> {
+        let (tags, rest) = self.0.as_chunks();
+        if tags.len() > KEEP_MAX {
+            return Err(Refused::Length);
+        }
+        self.0 = rest;
+        Ok(tags.iter().map(|&tag| Tag(u64::from_be_bytes(tag))).collect())
     }
 
     pub(super) fn finish(self) -> Result<(), Refused> {

@@ -7,12 +7,18 @@ fn secret() -> Secret {
     Secret::new(b"a secret of many bytes").unwrap()
 }
 
-fn questions() -> [Question; 4] {
+fn tags(count: usize) -> Box<[Tag]> {
+    (1..).map(Tag).take(count).collect()
+}
+
+fn questions() -> [Question; 6] {
     [
         Question::Probe,
         Question::Open { room: 1, session: 2, tag: Tag(u64::MAX), lease_s: 30 },
         Question::Close { tag: Tag(7) },
         Question::Drain,
+        Question::Keep { lease_s: 30, tags: tags(1) },
+        Question::Keep { lease_s: 1, tags: tags(KEEP_MAX) },
     ]
 }
 
@@ -22,6 +28,8 @@ fn answers() -> Vec<Answer> {
         Answer::Probe(load),
         Answer::Probe(Load { state: State::Serving, ..load }),
         Answer::Drain(load),
+        Answer::Keep { unknown: tags(0) },
+        Answer::Keep { unknown: tags(1) },
     ];
     for status in [Status::Ok, Status::Full, Status::Draining, Status::UnknownTag] {
         answers.push(Answer::Open { tag: Tag(7), status });
@@ -74,10 +82,30 @@ fn bytes_on_the_wire_are_as_agreed() {
 }
 
 #[test]
+fn bytes_of_a_keep_are_as_agreed() {
+    let bytes = asked(&Question::Keep { lease_s: 30, tags: tags(3) });
+    assert_eq!(bytes[..4], [0xE1, 1, 5, 0]);
+    assert_eq!(bytes[24..32], [0, 30, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(bytes[32..40], 1u64.to_be_bytes());
+    assert_eq!(bytes[48..56], 3u64.to_be_bytes());
+    assert_eq!(bytes.len(), 24 + 8 + 3 * 8 + 32);
+    assert_eq!(asked(&Question::Keep { lease_s: 30, tags: tags(KEEP_MAX) }).len(), 1_200);
+    let answer = answered(&Answer::Keep { unknown: tags(2) });
+    assert_eq!(answer[..4], [0xE1, 1, 5, 1]);
+    assert_eq!(answer[24..32], 1u64.to_be_bytes());
+    assert_eq!(answer.len(), 24 + 2 * 8 + 32);
+}
+
+#[test]
 fn no_answer_is_longer_than_its_question() {
     let shortest = questions().iter().map(|question| asked(question).len()).min().unwrap();
     for answer in answers() {
         assert!(answered(&answer).len() <= shortest, "{answer:?}");
+    }
+    // Who is asked about many may know none of them.
+    for count in 1..=KEEP_MAX {
+        let question = asked(&Question::Keep { lease_s: 30, tags: tags(count) });
+        assert!(answered(&Answer::Keep { unknown: tags(count) }).len() <= question.len());
     }
 }
 
@@ -144,14 +172,48 @@ fn forge(kind: u8, direction: u8, body: &[u8]) -> Vec<u8> {
 fn signed_nonsense_is_refused() {
     let read = |bytes: &[u8]| Question::read(bytes, &secret(), NOW_US).unwrap_err();
     assert_eq!(read(&forge(0, QUESTION, &[0; 16])), Refused::Unknown);
-    assert_eq!(read(&forge(5, QUESTION, &[0; 16])), Refused::Unknown);
+    assert_eq!(read(&forge(6, QUESTION, &[0; 16])), Refused::Unknown);
     assert_eq!(read(&forge(PROBE, QUESTION, &[0; 15])), Refused::Length);
     assert_eq!(read(&forge(PROBE, QUESTION, &[0; 17])), Refused::Length);
+    for length in [0, 1, 7, 8, 15, 17, 23, 8 + KEEP_MAX * 8 + 1, 8 + KEEP_MAX * 8 + 8] {
+        assert_eq!(read(&forge(KEEP, QUESTION, &vec![0; length])), Refused::Length, "{length}");
+    }
     let read = |bytes: &[u8]| Answer::read(bytes, &secret(), NOW_US).unwrap_err();
-    assert_eq!(read(&forge(5, ANSWER, &[0; 7])), Refused::Unknown);
+    assert_eq!(read(&forge(6, ANSWER, &[0; 7])), Refused::Unknown);
+    for length in [1, 7, 9, KEEP_MAX * 8 + 1, KEEP_MAX * 8 + 8] {
+        assert_eq!(read(&forge(KEEP, ANSWER, &vec![0; length])), Refused::Length, "{length}");
+    }
     assert_eq!(read(&forge(PROBE, ANSWER, &[0, 0, 2, 0, 0, 0, 0])), Refused::Unknown);
     assert_eq!(read(&forge(OPEN, ANSWER, &[0, 0, 0, 0, 0, 0, 0, 1, 4])), Refused::Unknown);
     assert_eq!(read(&forge(OPEN, ANSWER, &[0; 8])), Refused::Length);
+}
+
+#[test]
+fn whatever_is_signed_is_refused_or_means_one_thing() {
+    let mut state = 1u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    let (mut read, mut refused) = (0, 0);
+    for kind in 0..=6 {
+        for length in 0..=80 {
+            let body: Vec<u8> = (0..length).map(|_| next() % 5).collect();
+            let question = Question::read(&forge(kind, QUESTION, &body), &secret(), NOW_US);
+            if let Ok(question) = &question {
+                let again = Question::read(&asked(&question.message), &secret(), NOW_US);
+                assert_eq!(again.as_ref(), Ok(question));
+            }
+            let answer = Answer::read(&forge(kind, ANSWER, &body), &secret(), NOW_US);
+            if let Ok(answer) = &answer {
+                assert_eq!(answered(&answer.message), forge(kind, ANSWER, &body));
+            }
+            for is_read in [question.is_ok(), answer.is_ok()] {
+                *if is_read { &mut read } else { &mut refused } += 1;
+            }
+        }
+    }
+    assert!(read > 20 && refused > 1_000, "{read} {refused}");
 }
 
 #[test]

@@ -1,0 +1,160 @@
+use evenkeel_core::Incarnation;
+
+use super::*;
+
+const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+const SESSION: SessionId = SessionId(7);
+const WORKER: u16 = 3;
+
+fn secret() -> Secret {
+    Secret::new(b"a secret of some length").unwrap()
+}
+
+fn at(start: Instant, ms: u64) -> Clock {
+    Clock { now: start + Duration::from_millis(ms), unix_us: 1_000_000_000 + ms * 1_000 }
+}
+
+fn wish() -> Wish {
+    let (session, room, hop) = (SESSION, RoomId(1), HOP);
+    Wish { session, worker: WORKER, room, hop, address: None, rtcp_apart: true }
+}
+
+fn question(act: Option<Act>, clock: Clock) -> (Question, u64) {
+    let Some(Act::Sign { message, worker: WORKER, .. }) = act else { panic!("{act:?}") };
+    let verified = Question::read(&message, &secret(), clock.unix_us).unwrap();
+    (verified.message, verified.nonce)
+}
+
+fn answer(status: Status, tag: Tag, nonce: u64, clock: Clock) -> Vec<u8> {
+    let mut message = Vec::new();
+    Answer::Open { tag, status }.write(&secret(), nonce, clock.unix_us, &mut message);
+    message
+}
+
+fn opening(start: Instant) -> (Drivers, Tag, u64) {
+    let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
+    let mut next = 40;
+    let mut draw = || {
+        next += 1;
+        next
+    };
+    let (asked, nonce) = question(drivers.open(&wish(), &mut draw, at(start, 0)), at(start, 0));
+    let Question::Open { session: 7, tag, .. } = asked else { panic!("{asked:?}") };
+    (drivers, tag, nonce)
+}
+
+#[test]
+fn a_session_is_open_once_the_node_says_so_and_is_kept_open() {
+    let start = Instant::now();
+    let (mut drivers, tag, nonce) = opening(start);
+    let opened = drivers.handle_signed(
+        HOP.node,
+        &answer(Status::Ok, tag, nonce, at(start, 1)),
+        at(start, 1),
+    );
+    assert!(
+        matches!(opened, Some(Act::Opened { session: SESSION, hop: HOP, leg: Leg::Trunk(t) }) if t == tag)
+    );
+    assert!(drivers.handle_timeout(at(start, 2)).is_none());
+    let again = answer(Status::Ok, tag, nonce, at(start, 3));
+    assert!(drivers.handle_signed(HOP.node, &again, at(start, 3)).is_none(), "it is open already");
+    assert!(drivers.handle_timeout(at(start, 8_002)).is_none());
+    let (refresh, _) = question(drivers.handle_timeout(at(start, 9_002)), at(start, 9_002));
+    assert_eq!(refresh, Question::Keep { lease_s: 30, tags: [tag].into() });
+}
+
+#[test]
+fn an_opening_without_an_answer_is_asked_again() {
+    let start = Instant::now();
+    let (mut drivers, tag, _) = opening(start);
+    assert!(drivers.handle_timeout(at(start, 49)).is_none());
+    let (again, _) = question(drivers.handle_timeout(at(start, 50)), at(start, 50));
+    assert!(matches!(again, Question::Open { tag: same, .. } if same == tag));
+}
+
+#[test]
+fn a_refusal_is_told_and_asks_no_more() {
+    let start = Instant::now();
+    let (mut drivers, tag, nonce) = opening(start);
+    let refused = drivers.handle_signed(
+        HOP.node,
+        &answer(Status::Full, tag, nonce, at(start, 1)),
+        at(start, 1),
+    );
+    let told = Some(Act::Refused { session: SESSION, hop: HOP, unwilling: true });
+    assert_eq!(format!("{refused:?}"), format!("{told:?}"));
+    assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
+}
+
+#[test]
+fn a_room_has_one_drawn_name() {
+    let start = Instant::now();
+    let named = |drawn: u64, rooms: &[u64]| -> Vec<u64> {
+        let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
+        let name = |(session, room): (u64, &u64)| {
+            let wish = Wish { session: SessionId(session), room: RoomId(*room), ..wish() };
+            let act = drivers.open(&wish, &mut || drawn, at(start, 0));
+            let (asked, _) = question(act, at(start, 0));
+            let Question::Open { room, .. } = asked else { panic!("{asked:?}") };
+            room
+        };
+        (1..).zip(rooms).map(name).collect()
+    };
+    let names = named(1_000, &[1, 1, 2]);
+    assert_eq!(names[0], names[1], "by all of its sessions");
+    assert_ne!(names[0], names[2]);
+    assert_ne!(names[0], named(1_001, &[1])[0], "another gateway's first room");
+}
+
+#[test]
+fn an_answer_with_another_tag_or_from_another_node_opens_nothing() {
+    let start = Instant::now();
+    let (mut drivers, tag, nonce) = opening(start);
+    let foreign = answer(Status::Ok, Tag(tag.0 + 1), nonce, at(start, 1));
+    assert!(drivers.handle_signed(HOP.node, &foreign, at(start, 1)).is_none());
+    let mut forged = answer(Status::Ok, tag, nonce, at(start, 1));
+    *forged.last_mut().unwrap() ^= 1;
+    assert!(drivers.handle_signed(HOP.node, &forged, at(start, 1)).is_none());
+}
+
+#[test]
+fn a_closed_session_is_not_kept_open() {
+    let start = Instant::now();
+    let (mut drivers, tag, _) = opening(start);
+    let (closed, _) = question(drivers.close(SESSION, HOP, at(start, 1)), at(start, 1));
+    assert_eq!(closed, Question::Close { tag });
+    assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
+}
+
+#[test]
+fn a_plain_node_is_reached_where_the_offer_says() {
+    let standing: SocketAddr = "10.0.0.1:4000".parse().unwrap();
+    let named: SocketAddr = "10.0.0.1:5000".parse().unwrap();
+    let mut drivers = Drivers::new(vec![Driver::Plain(standing)]);
+    let mut open =
+        |address| match drivers.open(&Wish { address, ..wish() }, &mut || 0, at(Instant::now(), 0))
+        {
+            Some(Act::Opened { leg: Leg::Port { address, rtcp_port }, .. }) => (address, rtcp_port),
+            act => panic!("{act:?}"),
+        };
+    assert_eq!(open(None), (standing, 4_001));
+    assert_eq!(open(Some(named)), (named, 5_001));
+}
+
+#[test]
+fn two_nodes_of_a_session_share_no_address() {
+    let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
+    let node = |port| Driver::Plain(at(port));
+    let drivers = Drivers::new(vec![node(4_000), node(4_001), Driver::Agent(secret())]);
+    let (a, b) = (NodeId(0), NodeId(1));
+    assert_eq!(drivers.shared_address(&[], false), None);
+    assert_eq!(drivers.shared_address(&[], true), Some((a, b, at(4_001))));
+    assert_eq!(drivers.shared_address(&[(b, at(4_002))], true), None);
+    assert_eq!(drivers.shared_address(&[(b, at(4_000))], false), Some((a, b, at(4_000))));
+    let mapped = "[::ffff:10.0.0.1]:4000".parse().unwrap();
+    assert!(drivers.shared_address(&[(b, mapped)], false).is_some());
+    let tunnelled = [(NodeId(2), at(4_000))];
+    assert_eq!(drivers.shared_address(&tunnelled, false), None, "a trunk has tags");
+}
+
+mod keeping;

@@ -1,0 +1,196 @@
+//! Sessions stay open at a node that forgets whatever it is not asked to keep.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use super::*;
+
+const SESSIONS: u64 = 400;
+
+/// A node and the gateway, under a clock of their own.
+struct Pair {
+    drivers: Drivers,
+    start: Instant,
+    ms: u64,
+    /// What the node knows, and until when.
+    known: BTreeMap<Tag, Instant>,
+    expired: usize,
+    takes_new: bool,
+    opens: usize,
+    keeps: usize,
+    /// What is lost on the way: questions and answers sent then.
+    questions_lost: Range<u64>,
+    answers_lost: Range<u64>,
+    /// Openings to be lost.
+    openings_to_lose: usize,
+    /// What control was told.
+    told: VecDeque<Act>,
+}
+
+impl Pair {
+    /// All sessions are open.
+    fn new() -> Pair {
+        let mut pair = Pair {
+            drivers: Drivers::new(vec![Driver::Agent(secret())]),
+            start: Instant::now(),
+            ms: 0,
+            known: BTreeMap::new(),
+            expired: 0,
+            takes_new: true,
+            opens: 0,
+            keeps: 0,
+            questions_lost: 0..0,
+            answers_lost: 0..0,
+            openings_to_lose: 0,
+            told: VecDeque::new(),
+        };
+        for session in 0..SESSIONS {
+            let wish = Wish { session: SessionId(session), ..wish() };
+            let mut drawn = session << 8;
+            let mut draw = || {
+                drawn += 1;
+                drawn
+            };
+            let act = pair.drivers.open(&wish, &mut draw, at(pair.start, 0)).unwrap();
+            pair.act(act);
+        }
+        assert_eq!((pair.known.len(), pair.opens), (SESSIONS as usize, SESSIONS as usize));
+        assert!(pair.told.drain(..).all(|act| matches!(act, Act::Opened { .. })));
+        pair
+    }
+
+    /// As control watches.
+    fn run_until(&mut self, ms: u64) {
+        while self.ms < ms {
+            self.ms += 2;
+            while let Some(act) = self.drivers.handle_timeout(self.clock()) {
+                self.act(act);
+            }
+            let now = self.clock().now;
+            let before = self.known.len();
+            self.known.retain(|_, until| *until > now);
+            self.expired += before - self.known.len();
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        at(self.start, self.ms)
+    }
+
+    fn act(&mut self, act: Act) {
+        let Act::Sign { message, .. } = act else { return self.told.push_back(act) };
+        assert!(message.len() <= 1_200);
+        if self.questions_lost.contains(&self.ms) {
+            return;
+        }
+        let clock = self.clock();
+        let asked = Question::read(&message, &secret(), clock.unix_us).unwrap();
+        if self.openings_to_lose > 0 && matches!(asked.message, Question::Open { .. }) {
+            self.openings_to_lose -= 1;
+            return;
+        }
+        let mut answer = Vec::new();
+        self.reply(asked.message).write(&secret(), asked.nonce, clock.unix_us, &mut answer);
+        assert!(answer.len() <= message.len());
+        if !self.answers_lost.contains(&self.ms) {
+            let act = self.drivers.handle_signed(HOP.node, &answer, clock);
+            act.into_iter().for_each(|act| self.act(act));
+        }
+    }
+
+    fn reply(&mut self, question: Question) -> Answer {
+        let now = self.clock().now;
+        let until = |lease_s: u16| now + Duration::from_secs(lease_s.into());
+        match question {
+            Question::Open { tag, lease_s, .. } => {
+                self.opens += 1;
+                if !self.takes_new && !self.known.contains_key(&tag) {
+                    return Answer::Open { tag, status: Status::Full };
+                }
+                self.known.insert(tag, until(lease_s));
+                Answer::Open { tag, status: Status::Ok }
+            }
+            Question::Keep { lease_s, tags } => {
+                self.keeps += 1;
+                let until = until(lease_s);
+                let (known, unknown): (Vec<Tag>, Vec<Tag>) =
+                    tags.iter().partition(|&tag| self.known.contains_key(tag));
+                self.known.extend(known.into_iter().map(|tag| (tag, until)));
+                Answer::Keep { unknown: unknown.into() }
+            }
+            question => panic!("{question:?}"),
+        }
+    }
+
+    /// Sessions that are as they were, and nobody noticed anything.
+    fn all_are_open(&self) {
+        assert_eq!(self.known.len(), SESSIONS as usize);
+        assert!(self.told.is_empty(), "{:?}", self.told);
+    }
+}
+
+#[test]
+fn sessions_stay_open_for_many_times_their_lease_by_few_messages() {
+    let mut pair = Pair::new();
+    pair.run_until(300_000);
+    pair.all_are_open();
+    assert_eq!((pair.expired, pair.opens), (0, SESSIONS as usize));
+    // One a second would do for 1,136 of them.
+    assert!((200..=400).contains(&pair.keeps), "{}", pair.keeps);
+}
+
+#[test]
+fn two_rounds_may_be_lost_and_answers_need_not_come() {
+    let mut pair = Pair::new();
+    // No more than two turns of anybody.
+    pair.questions_lost = 20_000..35_000;
+    pair.answers_lost = 40_000..120_000;
+    pair.run_until(120_000);
+    pair.all_are_open();
+    assert_eq!((pair.expired, pair.opens), (0, SESSIONS as usize));
+}
+
+#[test]
+fn what_a_node_forgot_is_opened_again_and_nobody_notices() {
+    let mut pair = Pair::new();
+    pair.run_until(40_000);
+    pair.known.retain(|tag, _| tag.0 % 3 == 0);
+    let forgotten = SESSIONS as usize - pair.known.len();
+    assert!(forgotten > 200);
+    pair.run_until(50_000);
+    pair.all_are_open();
+    assert_eq!(pair.opens, SESSIONS as usize + forgotten);
+    pair.run_until(120_000);
+    pair.all_are_open();
+    assert_eq!(pair.expired, 0);
+}
+
+#[test]
+fn opening_again_is_asked_until_it_is_answered() {
+    let mut pair = Pair::new();
+    pair.run_until(40_000);
+    pair.known.clear();
+    pair.openings_to_lose = 500;
+    pair.run_until(50_000);
+    pair.all_are_open();
+    assert_eq!((pair.openings_to_lose, pair.opens), (0, 2 * SESSIONS as usize));
+}
+
+#[test]
+fn a_node_that_forgot_and_takes_none_back_is_told_of() {
+    let mut pair = Pair::new();
+    pair.run_until(40_000);
+    pair.known.pop_first().unwrap();
+    pair.takes_new = false;
+    pair.run_until(50_000);
+    assert_eq!(pair.told.len(), 1);
+    let told = pair.told.pop_front();
+    let first = SessionId(0);
+    assert!(
+        matches!(told, Some(Act::Refused { session, unwilling: true, .. }) if session == first)
+    );
+    let (opens, keeps) = (pair.opens, pair.keeps);
+    pair.run_until(120_000);
+    assert_eq!((pair.opens, pair.known.len()), (opens, SESSIONS as usize - 1));
+    assert!(pair.keeps > keeps);
+}

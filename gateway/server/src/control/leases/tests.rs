@@ -1,0 +1,161 @@
+use evenkeel_core::{Incarnation, NodeId};
+
+use super::*;
+
+fn hop(node: u32) -> Hop {
+    Hop { node: NodeId(node), incarnation: Incarnation(1) }
+}
+
+fn begin(leases: &mut Leases, session: u64, node: u32) -> u64 {
+    let tag = Tag(session * 100 + u64::from(node));
+    leases.begin((SessionId(session), hop(node), 0), 1, tag, 77).nonce
+}
+
+fn begin_open(leases: &mut Leases, session: u64, node: u32) -> u64 {
+    let nonce = begin(leases, session, node);
+    leases.by_nonce(nonce).unwrap().state = State::Open;
+    nonce
+}
+
+fn kept(leases: &mut Leases, now: Instant) -> Vec<Keep> {
+    let due = std::iter::from_fn(|| leases.due(now));
+    due.map(|due| if let Due::Keep(keep) = due { keep } else { panic!("{due:?}") }).collect()
+}
+
+#[test]
+fn leases_of_a_session_end_one_by_one_in_any_order() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
+        let mut leases = Leases::new();
+        begin(&mut leases, 8, 1);
+        for node in 0..3 {
+            begin(&mut leases, 7, node);
+        }
+        for node in order {
+            let ended = leases.end(SessionId(7), hop(node)).unwrap();
+            assert_eq!((ended.session, ended.hop), (SessionId(7), hop(node)));
+            assert!(leases.end(SessionId(7), hop(node)).is_none());
+        }
+        assert_eq!(leases.len(), 1);
+        assert!(leases.end(SessionId(8), hop(1)).is_some());
+        assert!(leases.firsts.is_empty());
+    }
+}
+
+#[test]
+fn what_comes_late_for_a_lease_finds_not_the_one_that_has_its_place() {
+    let mut leases = Leases::new();
+    let first = begin(&mut leases, 1, 0);
+    leases.end(SessionId(1), hop(0));
+    assert!(leases.by_nonce(first).is_none());
+    let second = leases.begin((SessionId(2), hop(0), 0), 1, Tag(9), 78).nonce;
+    assert_eq!(leases.places.len(), 1);
+    assert!(leases.by_nonce(first).is_none());
+    assert_eq!(leases.by_nonce(second).unwrap().session, SessionId(2));
+    assert!(leases.by_nonce(5).is_none());
+}
+
+#[test]
+fn each_open_lease_is_named_once_in_a_round_by_few_messages_spread_over_it() {
+    let (start, mut leases) = (Instant::now(), Leases::new());
+    for session in 0..800 {
+        let nonce = begin(&mut leases, session, 0);
+        leases.by_nonce(nonce).unwrap().state =
+            if session == 3 { State::Opening } else { State::Open };
+    }
+    let (mut turns, mut messages) = (vec![Vec::new(); 800], 0);
+    for ms in 0..=25_500 {
+        for keep in kept(&mut leases, start + Duration::from_millis(ms)) {
+            assert!(keep.tags.len() <= 101, "{} at {ms}", keep.tags.len());
+            keep.tags.iter().for_each(|tag| turns[tag.0 as usize / 100].push(ms));
+            messages += 1;
+        }
+    }
+    assert!((20..=26).contains(&messages), "{messages}");
+    assert_eq!(turns.remove(3), [0; 0], "nobody opened it");
+    for turns in turns {
+        assert!((3..=4).contains(&turns.len()), "{turns:?}");
+        assert!(turns.is_sorted_by(|one, next| (6_990..=9_010).contains(&(next - one))));
+    }
+}
+
+#[test]
+fn a_message_names_as_many_of_one_node_and_worker_as_fit() {
+    let (start, mut leases) = (Instant::now(), Leases::new());
+    for session in 0..300 {
+        for node in 0..2 {
+            let nonce = begin_open(&mut leases, session, node);
+            leases.by_nonce(nonce).unwrap().worker = (session % 2) as u16;
+        }
+    }
+    leases.due(start);
+    let (mut keeps, mut tags) = (kept(&mut leases, start + REFRESH_EVERY), Vec::new());
+    keeps.extend(kept(&mut leases, start + REFRESH_EVERY + GATHER));
+    assert_eq!(keeps.len(), 8, "two for each worker and node");
+    for Keep { node, worker, nonce, tags: named } in keeps {
+        assert!(named.len() <= KEEP_MAX);
+        assert_eq!(leases.by_nonce(nonce).unwrap().tag, named[0]);
+        for tag in named {
+            assert_eq!((tag.0 % 100, tag.0 / 100 % 2), (node.0.into(), worker.into()));
+            tags.push(tag);
+        }
+    }
+    tags.sort();
+    tags.dedup();
+    assert_eq!(tags.len(), 600);
+}
+
+#[test]
+fn what_ended_while_it_waited_for_others_is_not_named() {
+    let (start, mut leases) = (Instant::now(), Leases::new());
+    for session in 0..3 {
+        begin_open(&mut leases, session, 0);
+    }
+    leases.due(start);
+    assert_eq!(kept(&mut leases, start + REFRESH_EVERY).len(), 0, "they wait");
+    leases.end(SessionId(0), hop(0)).unwrap();
+    leases.end(SessionId(1), hop(0)).unwrap();
+    // Has the place of one of them.
+    begin_open(&mut leases, 7, 1);
+    let keeps = kept(&mut leases, start + REFRESH_EVERY + GATHER);
+    let tags: Vec<&[Tag]> = keeps.iter().map(|keep| &*keep.tags).collect();
+    assert_eq!(tags, [[Tag(200)]]);
+}
+
+#[test]
+fn those_that_a_node_does_not_know_are_opened_again_at_once() {
+    let (now, mut leases) = (Instant::now(), Leases::new());
+    let nonces: Vec<u64> = (0..9).map(|session| begin_open(&mut leases, session, 0)).collect();
+    let other = begin_open(&mut leases, 20, 1);
+    begin(&mut leases, 21, 0);
+    let named = [Tag(800), Tag(100), Tag(2_001), Tag(2_100), Tag(77), Tag(100)];
+    let mut unknown = |node, nonce| {
+        leases.unknown(node, nonce, &named, now);
+        let mut sessions: Vec<u64> = std::iter::from_fn(|| leases.due_to_open(now))
+            .map(|lease| {
+                assert_eq!(lease.state, State::Reopening);
+                lease.session.0
+            })
+            .collect();
+        sessions.sort_unstable();
+        sessions
+    };
+    assert_eq!(unknown(NodeId(1), nonces[4]), [0; 0], "another node was asked");
+    assert_eq!(unknown(NodeId(0), nonces[4] + (1 << 32)), [0; 0], "nobody was asked");
+    assert_eq!(unknown(NodeId(0), nonces[4]), [1, 8], "before the first and behind it");
+    assert_eq!(unknown(NodeId(0), nonces[4]), [0; 0], "they are on their way");
+    assert_eq!(unknown(NodeId(1), other), [20]);
+}
+
+#[test]
+fn who_slept_does_not_make_up_for_it() {
+    let (start, mut leases) = (Instant::now(), Leases::new());
+    begin_open(&mut leases, 1, 0);
+    assert!(leases.due(start).is_none());
+    let late = start + REFRESH_EVERY * 50;
+    let count = |leases: &mut Leases, now| kept(leases, now).len();
+    assert_eq!(count(&mut leases, late), 0);
+    assert_eq!(count(&mut leases, late + GATHER), 1);
+    assert_eq!(count(&mut leases, late + REFRESH_EVERY / 2), 0);
+    assert_eq!(count(&mut leases, late + REFRESH_EVERY), 0);
+    assert_eq!(count(&mut leases, late + REFRESH_EVERY + GATHER), 1);
+}
