@@ -82,7 +82,8 @@ impl Control {
         let resident = self.homes.get(session)?;
         let named = resident.nodes.iter().find(|(node, _)| *node == hop.node);
         let rtcp_apart = resident.rtcp == RtcpPort::Own;
-        Some(Wish { session, room, hop, address: named.map(|(_, address)| *address), rtcp_apart })
+        let (slot, address) = (resident.home.slot, named.map(|(_, address)| *address));
+        Some(Wish { session, slot, room, hop, address, rtcp_apart })
     }
 
     fn install(

@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
-use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
 
 use super::leases::{Lease, Leases};
-use crate::worker::Leg;
+use crate::worker::{Leg, NodePort, tag};
 
 /// After how long without a refresh a node may forget a session: three refreshes may be lost.
 const LEASE: Duration = Duration::from_secs(30);
@@ -86,18 +85,18 @@ impl Drivers {
         draw: &mut dyn FnMut() -> u64,
         clock: Clock,
     ) -> Option<Act> {
-        let &Wish { session, room, hop, address, rtcp_apart } = wish;
+        let &Wish { session, slot, room, hop, address, rtcp_apart } = wish;
         match self.nodes.get(hop.node.0 as usize)? {
             Driver::Plain(standing) => {
                 let (address, rtcp) = ports(address.unwrap_or(*standing), rtcp_apart);
-                let leg = Leg::Port { address, rtcp_port: rtcp.port() };
+                let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: rtcp.port() }));
                 Some(Act::Opened { session, hop, leg })
             }
             Driver::Agent(_) => {
                 self.leases.end(session, hop);
                 let names = *self.names.get_or_insert_with(&mut *draw);
                 let name = name(names, room);
-                let lease = self.leases.begin((session, hop), name, Tag(draw()), draw());
+                let lease = self.leases.begin((session, hop), name, tag(slot, draw()), draw());
                 self.ask(&lease, clock)
             }
         }
@@ -190,6 +189,8 @@ fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
 /// Where a session is to be opened.
 pub(crate) struct Wish {
     pub(crate) session: SessionId,
+    /// Its place at its worker.
+    pub(crate) slot: u32,
     pub(crate) room: RoomId,
     pub(crate) hop: Hop,
     pub(crate) address: Option<SocketAddr>,
@@ -214,6 +215,7 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use evenkeel_core::Incarnation;
+    use evenkeel_media::trunk::Tag;
 
     use super::*;
 
@@ -229,7 +231,14 @@ mod tests {
     }
 
     fn wish() -> Wish {
-        Wish { session: SESSION, room: RoomId(1), hop: HOP, address: None, rtcp_apart: true }
+        Wish {
+            session: SESSION,
+            slot: 3,
+            room: RoomId(1),
+            hop: HOP,
+            address: None,
+            rtcp_apart: true,
+        }
     }
 
     fn question(act: Option<Act>, clock: Clock) -> (Question, u64) {
@@ -353,7 +362,7 @@ mod tests {
             &mut || 0,
             at(Instant::now(), 0),
         ) {
-            Some(Act::Opened { leg: Leg::Port { address, rtcp_port }, .. }) => (address, rtcp_port),
+            Some(Act::Opened { leg: Leg::Port(port), .. }) => (port.address, port.rtcp_port),
             act => panic!("{act:?}"),
         };
         assert_eq!(open(None), (standing, 4_001));

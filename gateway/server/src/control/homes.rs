@@ -74,7 +74,7 @@ impl Homeless {
 pub(crate) struct Settled {
     pub(crate) home: Home,
     pub(crate) client: Client,
-    pub(crate) ports: Option<Ports>,
+    pub(crate) ports: Option<Box<Ports>>,
     /// What the client is told.
     pub(crate) reached: Reached,
 }
@@ -300,7 +300,7 @@ impl Homes {
     }
 
     /// Sockets of the session's own towards nodes with port legs.
-    fn ports(&self, media: &Media) -> Result<Option<Ports>, Homeless> {
+    fn ports(&self, media: &Media) -> Result<Option<Box<Ports>>, Homeless> {
         let Some(family) = self.port_legs else {
             return Ok(None);
         };
@@ -313,7 +313,8 @@ impl Homes {
             RtcpPort::Mux => None,
             RtcpPort::Own => Some(bind()?),
         };
-        Ports::new(bind()?, rtcp).map(Some).map_err(|_| Homeless::NoResources)
+        let ports = Ports::new(bind()?, rtcp).map_err(|_| Homeless::NoResources)?;
+        Ok(Some(Box::new(ports)))
     }
 
     /// The session is gone: nothing of its lets packets in any more, and its place is free.
