@@ -21,6 +21,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::alike::Alike;
 use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::room::Room;
@@ -161,6 +162,9 @@ pub struct Gateway {
     /// Rooms that were sent away last from nodes that are being drained.
     drain_cursors: BTreeMap<NodeId, RoomId>,
     asks: BTreeMap<AskId, asking::Asked>,
+    /// Who decides, and what plugins write: alike for many.
+    deciders: Alike<Decider>,
+    states: Alike<State>,
     /// What plugins wrote about themselves.
     memos: BTreeMap<PolicyName, State>,
     /// Where the next batch of a degradation policy starts.
@@ -208,6 +212,8 @@ impl Gateway {
             swept_last: SessionId(0),
             drain_cursors: BTreeMap::new(),
             asks: BTreeMap::new(),
+            deciders: Alike::default(),
+            states: Alike::default(),
             memos: BTreeMap::new(),
             tick_cursors: BTreeMap::new(),
             failing: BTreeSet::new(),
@@ -235,7 +241,7 @@ impl Gateway {
         self.timers.set(Timer::Sweep, now + SWEEP_EVERY);
         for scenario in self.settings.scenarios.values() {
             if scenario.binds(Hook::Degradation) {
-                let policy = scenario.policy(Hook::Degradation);
+                let policy = Arc::new(scenario.policy(Hook::Degradation));
                 self.timers.set_if_idle(Timer::Tick(policy), now + self.settings.limits.tick_every);
             }
         }

@@ -4,6 +4,7 @@
 // Tests start their virtual clock at whatever time it is.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod alike;
 mod ask;
 mod board;
 mod detector;

@@ -42,7 +42,7 @@ pub enum Identity {
         /// Where its RTP comes from.
         address: SocketAddr,
         /// Where its RTCP comes from, if not from `address`.
-        rtcp: Option<SocketAddr>,
+        rtcp: Option<Box<SocketAddr>>,
     },
     /// The address is named, the port learned once from the first valid RTP packet.
     DeclaredIp(IpAddr),

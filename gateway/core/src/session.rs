@@ -22,7 +22,7 @@ pub(crate) struct Session {
     pub(crate) bounds: Bounds,
     pub(crate) close_after: Duration,
     pub(crate) plan: Plan,
-    pub(crate) admitted_by: Decider,
+    pub(crate) admitted_by: Arc<Decider>,
     /// Hops where the driver was told to open it, and not yet to close it.
     pub(crate) legs: FewMap<Hop, Leg>,
     /// An offer that is not live by then is refused.
@@ -31,7 +31,7 @@ pub(crate) struct Session {
     pub(crate) measures: Option<Box<Measures>>,
     pub(crate) last_heard: Instant,
     /// What the degradation policy wrote about it.
-    pub(crate) memory: Option<Box<State>>,
+    pub(crate) memory: Option<Arc<State>>,
 }
 
 /// How far the driver is with a hop.

@@ -26,7 +26,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 impl Gateway {
     /// A client wants a session. The reply comes out by [`Output::Reply`](crate::Output::Reply), at once or after policies were asked.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
-        let offer = Arc::new(offer);
+        // Who comes to a room that is there calls it by its name, which is kept once.
+        let room = self.rooms_by_name.get_key_value(&offer.room).map(|(name, _)| Arc::clone(name));
+        let offer = Arc::new(Offer { room: room.unwrap_or(offer.room), ..offer });
         if let Err(reason) = self.begin(&offer, now) {
             self.refuse(&offer, None, reason);
         }
@@ -55,7 +57,7 @@ impl Gateway {
             bounds: scenario.bounds,
             close_after: scenario.close_after,
             plan: Plan::default(),
-            admitted_by: Decider::Native,
+            admitted_by: self.deciders.share(Decider::Native),
             legs: FewMap::default(),
             open_by: now,
             measures: None,
@@ -294,7 +296,7 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        session.admitted_by = by;
+        session.admitted_by = self.deciders.share(by);
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = Phase::Placing;
         let (room, kbps, unasked) = (session.room, session.kbps(), session.is_of_first_packet());

@@ -135,8 +135,8 @@ impl Gateway {
             room: room.id,
             route: room.cell.clone(),
             plan: session.plan,
-            admitted_by: session.admitted_by.clone(),
-            routed_by: room.placed_by.clone(),
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: (*room.placed_by).clone(),
         };
         let opened = Event::Opened {
             session: id,
@@ -145,8 +145,8 @@ impl Gateway {
             scenario: room.scenario.clone(),
             hop,
             offered: session.offered,
-            admitted_by: session.admitted_by.clone(),
-            routed_by: room.placed_by.clone(),
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: (*room.placed_by).clone(),
         };
         let offer = session.offer.id;
         self.event(opened);

@@ -1,5 +1,6 @@
 //! How much quality each session gets.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::accepting::{Part, Parts};
@@ -40,7 +41,8 @@ impl Gateway {
 
     /// Asks about the next batch of the policy's sessions.
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
-        self.timers.set(Timer::Tick(policy.clone()), now + self.settings.limits.tick_every);
+        self.timers
+            .set(Timer::Tick(Arc::new(policy.clone())), now + self.settings.limits.tick_every);
         if self.is_asking(policy, |about| matches!(about, About::Tick(_))) {
             return;
         }
@@ -119,7 +121,7 @@ impl Gateway {
         for (row, state) in states {
             let session = sessions.get(row as usize).and_then(|id| self.sessions.get_mut(id));
             if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
-                session.memory = Some(Box::new(state));
+                session.memory = Some(self.states.share(state));
             }
         }
         parts.outcome()

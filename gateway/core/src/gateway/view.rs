@@ -104,7 +104,7 @@ impl Gateway {
             sessions: room.sessions.iter().copied().collect(),
             route: room.route().hops.iter().map(|(hop, _)| *hop).collect(),
             hop: self.stands_at(room.id),
-            placed_by: room.placed_by.clone(),
+            placed_by: (*room.placed_by).clone(),
         })
     }
 

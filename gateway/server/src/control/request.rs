@@ -5,6 +5,7 @@ use std::time::Instant;
 use evenkeel_core::{Impossible, SessionStanding};
 
 use super::handle::Request;
+use super::homes::Resident;
 use super::thread::Control;
 use super::waiting::Held;
 use super::words::{Failed, NodeView, SessionView, Status};
@@ -91,7 +92,7 @@ impl Control {
             rung: standing.plan.rung(),
             cap_kbps: standing.plan.cap_kbps,
             measures: standing.measures,
-            totals: resident.map(|resident| resident.totals).unwrap_or_default(),
+            totals: resident.map(Resident::totals).unwrap_or_default(),
             age: standing.age,
         }
     }

@@ -54,7 +54,7 @@ impl Control {
         match event {
             Event::Closed { session, .. } => match self.homes.get(session) {
                 Some(resident) => {
-                    self.closing.hold(session, event, resident.totals, Instant::now());
+                    self.closing.hold(session, event, resident.totals(), Instant::now());
                 }
                 None => self.tell(event, None),
             },
