@@ -25,7 +25,7 @@ use crate::alike::Alike;
 use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::room::Room;
-use crate::session::Session;
+use crate::session::{Session, Wanted};
 use crate::settings::Settings;
 use crate::timer::{Timer, Timers};
 use crate::{
@@ -162,8 +162,9 @@ pub struct Gateway {
     /// Rooms that were sent away last from nodes that are being drained.
     drain_cursors: BTreeMap<NodeId, RoomId>,
     asks: BTreeMap<AskId, asking::Asked>,
-    /// Who decides, and what plugins write: alike for many.
+    /// Who decides, what is wanted, and what plugins write: alike for many.
     deciders: Alike<Decider>,
+    wants: Alike<Wanted>,
     states: Alike<State>,
     /// What plugins wrote about themselves.
     memos: BTreeMap<PolicyName, State>,
@@ -213,6 +214,7 @@ impl Gateway {
             drain_cursors: BTreeMap::new(),
             asks: BTreeMap::new(),
             deciders: Alike::default(),
+            wants: Alike::default(),
             states: Alike::default(),
             memos: BTreeMap::new(),
             tick_cursors: BTreeMap::new(),

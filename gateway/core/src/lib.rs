@@ -41,7 +41,7 @@ pub use ladder::{Bounds, Plan};
 pub use measure::{Measures, Metric, Row, UNMEASURED};
 pub use offer::{
     Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
-    RtcpPort, Srtp, Stream,
+    RtcpPort, Srtp, Stream, Transport,
 };
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
 pub use settings::{AdmitOnFault, Limits, NodeSettings, Probed, Scenario, Settings, Timings, Zone};

@@ -34,6 +34,35 @@ pub enum Ingress {
     Quic,
 }
 
+impl Ingress {
+    /// What it comes over.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Ingress::Udp(_) => Transport::Udp,
+            Ingress::Quic => Transport::Quic,
+        }
+    }
+}
+
+/// What a client's packets come over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// QUIC.
+    Quic,
+}
+
+impl Transport {
+    /// The word in the API: `udp`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Quic => "quic",
+        }
+    }
+}
+
 /// How a UDP client proves that it may send.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Identity {

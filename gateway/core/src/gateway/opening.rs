@@ -1,9 +1,10 @@
 //! A session from the first hop that opens it to its end.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Gateway, Impossible, Output};
-use crate::session::{Leg, Phase};
+use crate::session::{Leg, Opening, Phase};
 use crate::timer::Timer;
 use crate::{Accepted, CloseReason, Event, Hop, Offer, Refused, RoomId, SessionId};
 
@@ -17,13 +18,16 @@ impl Gateway {
         let Some(room) = self.rooms.get_mut(&session.room) else {
             return;
         };
+        let Some(opening) = session.opening.as_deref_mut() else {
+            return;
+        };
         session.phase = Phase::Opening;
-        session.open_by = open_by;
+        opening.by = Some(open_by);
         self.timers.set_if_idle(Timer::OpenLate(id), open_by);
         self.outputs.push_back(Output::Install {
             session: id,
             room: room.id,
-            offer: session.offer.clone(),
+            offer: Arc::clone(&opening.offer),
             route: room.cell.clone(),
             plan: session.plan,
         });
@@ -148,10 +152,12 @@ impl Gateway {
             admitted_by: (*session.admitted_by).clone(),
             routed_by: (*room.placed_by).clone(),
         };
-        let offer = session.offer.id;
         self.event(opened);
-        self.outputs.push_back(Output::Reply { offer, result: Ok(accepted) });
         if let Some(session) = self.sessions.get_mut(&id) {
+            if let Some(Opening { offer, .. }) = session.opening.take().as_deref() {
+                let (offer, result) = (offer.id, Ok(accepted));
+                self.outputs.push_back(Output::Reply { offer, result });
+            }
             session.phase = Phase::Live;
             self.live += 1;
             session.last_heard = now;
@@ -180,7 +186,8 @@ impl Gateway {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        if session.phase == Phase::Opening && session.open_by <= now {
+        let by = session.opening.as_ref().and_then(|opening| opening.by);
+        if by.is_some_and(|by| by <= now) {
             self.give_up(id, refused, now);
         } else if let Some(next) = session.next_late() {
             self.timers.set(Timer::OpenLate(id), next);
@@ -193,8 +200,10 @@ impl Gateway {
     }
 
     fn reply_refused(&mut self, id: SessionId, reason: Refused) {
-        if let Some(session) = self.sessions.get(&id) {
-            let (offer, room) = (session.offer.clone(), session.room);
+        if let Some(session) = self.sessions.get(&id)
+            && let Some(opening) = &session.opening
+        {
+            let (offer, room) = (Arc::clone(&opening.offer), session.room);
             self.refuse(&offer, Some((id, room)), reason);
         }
     }

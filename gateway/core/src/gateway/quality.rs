@@ -49,7 +49,7 @@ impl Gateway {
         let from = self.tick_cursors.get(policy).copied().unwrap_or(SessionId(0));
         let ours = |id: &SessionId| {
             let session = self.sessions.get(id)?;
-            let scenario = self.settings.scenarios.get(&session.offer.scenario)?;
+            let scenario = self.settings.scenarios.get(&session.wanted.scenario)?;
             let asked = scenario.set == policy.set && scenario.binds(Hook::Degradation);
             (asked && session.phase == Phase::Live).then_some(session)
         };
@@ -61,8 +61,8 @@ impl Gateway {
             .map(|session| SessionRow {
                 row: Row { id: session.id.0, measures: self.session_measures(session, now) },
                 room: session.room,
-                scenario: session.offer.scenario.clone(),
-                labels: session.offer.labels.clone(),
+                scenario: session.wanted.scenario.clone(),
+                labels: session.wanted.labels.clone(),
                 state: session.memory.as_deref().cloned(),
             })
             .collect();
@@ -94,7 +94,7 @@ impl Gateway {
             self.rooms.get(&session.room).into_iter().flat_map(|room| room.sessions.iter());
         let live = in_room.filter_map(|id| self.sessions.get(id)).map(|session| &**session);
         let live: Vec<&Session> = live.filter(|s| s.phase == Phase::Live).take(3).collect();
-        let takes = |session: &Session| session.offer.media.takes_remb();
+        let takes = |session: &Session| session.wanted.media.takes_remb();
         takes(session) || live.len() == 2 && live.into_iter().any(takes)
     }
 
@@ -137,7 +137,7 @@ impl Gateway {
         };
         let before = session.plan;
         let plan = before
-            .after(op, action.arg, &session.offer.media, session.bounds)
+            .after(op, action.arg, &session.wanted.media, session.bounds)
             .ok_or(Guard::CapOutOfBounds)?;
         if plan == before {
             return Ok(Part::Kept);

@@ -87,7 +87,7 @@ impl Control {
             session: standing.session,
             room: standing.room,
             scenario: standing.scenario,
-            ingress: standing.ingress,
+            transport: standing.transport,
             hop: standing.hop,
             rung: standing.plan.rung(),
             cap_kbps: standing.plan.cap_kbps,

@@ -158,8 +158,8 @@ fn a_cap_that_nobody_obeys_is_refused_and_policies_see_that_it_would_be() {
         let sessions = [video(&mut world, 1), video(&mut world, 2)];
         for (id, remb) in sessions.into_iter().zip(remb) {
             let session = world.gateway.sessions.get_mut(&id).unwrap();
-            let offer = Arc::make_mut(&mut session.offer);
-            let media = Arc::make_mut(&mut offer.media);
+            let wanted = Arc::make_mut(&mut session.wanted);
+            let media = Arc::make_mut(&mut wanted.media);
             media.srtp = srtp;
             media.streams.iter_mut().for_each(|stream| stream.feedback.remb = remb);
         }
