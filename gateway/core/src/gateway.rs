@@ -329,6 +329,12 @@ impl Gateway {
         self.outputs.push_back(Output::Event(event));
     }
 
+    /// What the room is called; its number if it is gone.
+    fn name_of(&self, room: RoomId) -> Arc<str> {
+        let name = self.rooms.get(&room).map(|room| Arc::clone(&room.name));
+        name.unwrap_or_else(|| room.to_string().into())
+    }
+
     fn now_us(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.started).as_micros() as u64
     }

@@ -237,7 +237,8 @@ impl Gateway {
         };
         if session.phase == Phase::Live {
             let room = session.room;
-            self.event(Event::Closed { session: id, room, reason });
+            let room_name = self.name_of(room);
+            self.event(Event::Closed { session: id, room, room_name, reason });
             self.remove(id, reason, now);
         } else {
             let refused = match reason {

@@ -148,8 +148,10 @@ impl Gateway {
         session.plan = plan;
         let room = session.room;
         self.outputs.push_back(Output::Plan { session: id, plan });
+        let room_name = self.name_of(room);
         self.event(Event::Degraded {
             session: id,
+            room_name,
             op,
             arg: action.arg,
             rung: plan.rung(),

@@ -126,6 +126,7 @@ mod tests {
         let closed = |number| Event::Closed {
             session: SessionId(number),
             room: RoomId(1),
+            room_name: "room".into(),
             reason: CloseReason::Asked,
         };
         let totals = Totals { shed: 4, ..Totals::default() };

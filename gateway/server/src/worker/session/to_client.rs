@@ -41,13 +41,13 @@ impl Session {
                 return loan.ways.drop(reason);
             }
         };
-        if !leaving && self.talk().hearing != Some(from) {
+        let hears = self.talk().hearing == Some(from);
+        if !leaving && !hears {
             self.hear(from);
         }
-        let talk = self.talk();
         // What the hop that was left still delivers belongs to the epoch before.
-        let left = leaving && talk.hearing != Some(from);
-        let epoch = Epoch(u64::from(talk.switches).saturating_sub(u64::from(left)));
+        let left = leaving && !hears;
+        let epoch = Epoch(u64::from(self.talk().switches).saturating_sub(u64::from(left)));
         match header {
             Some(header) => self.rtp_to_client(from, epoch, &header, packet, loan),
             None => self.rtcp_to_client(epoch, packet, loan),
@@ -119,22 +119,21 @@ impl Session {
             return loan.ways.drop(Reason::UndeclaredPayload);
         };
         let clock_rate = payload.clock_rate;
-        let pass = self.talk().continuity.pass(epoch, header, clock_rate, loan.now);
-        let rewrite = match pass {
+        let talk = self.talk();
+        let rewrite = match talk.continuity.pass(epoch, header, clock_rate, loan.now) {
             Pass::Untouched => None,
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
             Pass::Stale | Pass::Duplicate => return loan.ways.drop(Reason::Stale),
         };
+        talk.totals.packets_down += 1;
+        talk.totals.bytes_down += packet.len() as u64;
+        talk.measure.sent(packet.len());
         if kind == Kind::Video
-            && let Some(request) = self.talk().feedback.key_frame_request(header.ssrc)
+            && let Some(request) = talk.feedback.key_frame_request(header.ssrc)
         {
             loan.ways.stamps.asked_key_frame(Way::ToNode);
             self.send_to_node(from, Side::Rtcp, Kind::Video, &request, loan);
         }
-        let talk = self.talk();
-        talk.totals.packets_down += 1;
-        talk.totals.bytes_down += packet.len() as u64;
-        talk.measure.sent(packet.len());
         self.send_to_client(Side::Rtp, kind, packet, loan, |bytes| {
             if let Some((ssrc, sequence, timestamp)) = rewrite {
                 rtp::set_ssrc(bytes, ssrc);
