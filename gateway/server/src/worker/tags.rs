@@ -5,15 +5,13 @@ use evenkeel_media::trunk::Tag;
 
 use super::session::Session;
 
-/// Bits that name a session's slot at its worker: 16 million, more than a gateway may hold. The other 40 are drawn.
-const SLOT_BITS: u32 = 24;
+/// Bits that are drawn. The 24 above them name a session's slot at its worker: 16 million, more than a gateway may hold.
+const DRAWN_BITS: u32 = 40;
 
 /// A tag for a leg of the session in this slot.
 pub(crate) fn tag(slot: u32, drawn: u64) -> Tag {
-    Tag(drawn << SLOT_BITS | u64::from(slot) & SLOTS)
+    Tag(u64::from(slot) << DRAWN_BITS | drawn & ((1 << DRAWN_BITS) - 1))
 }
-
-const SLOTS: u64 = (1 << SLOT_BITS) - 1;
 
 /// The session with a leg to the node that has this tag, and the hop. Whoever had the slot before had other tags.
 pub(super) fn find(
@@ -21,7 +19,7 @@ pub(super) fn find(
     node: NodeId,
     tag: Tag,
 ) -> Option<(&mut Session, Hop)> {
-    let session = sessions.get_mut((tag.0 & SLOTS) as usize)?.as_deref_mut()?;
+    let session = sessions.get_mut((tag.0 >> DRAWN_BITS) as usize)?.as_deref_mut()?;
     let hop = session.hop_of(tag).filter(|hop| hop.node == node)?;
     Some((session, hop))
 }
