@@ -146,19 +146,26 @@ impl Packed {
 /// An entry as it is kept: most have no more than the home.
 struct Kept {
     home: Home,
-    more: Option<Box<(Option<Arc<[u8]>>, Option<Instant>)>>,
+    more: Option<Box<More>>,
+}
+
+#[derive(Clone, Default)]
+struct More {
+    password: Option<Arc<[u8]>>,
+    checked: Option<Instant>,
 }
 
 impl From<Entry> for Kept {
     fn from(Entry { home, password, checked }: Entry) -> Kept {
-        let more = (password.is_some() || checked.is_some()).then(|| Box::new((password, checked)));
+        let has_more = password.is_some() || checked.is_some();
+        let more = has_more.then(|| Box::new(More { password, checked }));
         Kept { home, more }
     }
 }
 
 impl From<&Kept> for Entry {
     fn from(kept: &Kept) -> Entry {
-        let (password, checked) = kept.more.as_deref().cloned().unwrap_or_default();
+        let More { password, checked } = kept.more.as_deref().cloned().unwrap_or_default();
         Entry { home: kept.home, password, checked }
     }
 }
