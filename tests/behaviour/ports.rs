@@ -101,7 +101,7 @@ fn rtcp_on_its_own_port_stays_there_all_the_way() {
         "room",
         Ingress::Udp(Identity::Declared {
             address: ann_rtp.local_addr().unwrap(),
-            rtcp: Some(ann_rtcp.local_addr().unwrap()),
+            rtcp: Some(Box::new(ann_rtcp.local_addr().unwrap())),
         }),
     );
     std::sync::Arc::get_mut(&mut wanted.media).unwrap().rtcp = RtcpPort::Own;

@@ -258,6 +258,8 @@ pub enum Event {
         session: SessionId,
         /// Its room.
         room: RoomId,
+        /// What the room is called.
+        room_name: Arc<str>,
         /// Why.
         reason: CloseReason,
     },
@@ -265,6 +267,8 @@ pub enum Event {
     Moved {
         /// The room.
         room: RoomId,
+        /// What the room is called.
+        room_name: Arc<str>,
         /// Its sessions.
         sessions: Vec<SessionId>,
         /// Why.
@@ -320,6 +324,8 @@ pub enum Event {
     Degraded {
         /// The session.
         session: SessionId,
+        /// What its room is called.
+        room_name: Arc<str>,
         /// What was done.
         op: Op,
         /// With which argument.

@@ -21,10 +21,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::alike::Alike;
 use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::room::Room;
-use crate::session::Session;
+use crate::session::{Session, Wanted};
 use crate::settings::Settings;
 use crate::timer::{Timer, Timers};
 use crate::{
@@ -167,6 +168,10 @@ pub struct Gateway {
     /// Rooms that were sent away last from nodes that are being drained.
     drain_cursors: BTreeMap<NodeId, RoomId>,
     asks: BTreeMap<AskId, asking::Asked>,
+    /// Who decides, what is wanted, and what plugins write: alike for many.
+    deciders: Alike<Decider>,
+    wants: Alike<Wanted>,
+    states: Alike<State>,
     /// What plugins wrote about themselves.
     memos: BTreeMap<PolicyName, State>,
     /// Live sessions that a degradation policy is asked about: those of other sets cost it nothing.
@@ -217,6 +222,9 @@ impl Gateway {
             swept_last: SessionId(0),
             drain_cursors: BTreeMap::new(),
             asks: BTreeMap::new(),
+            deciders: Alike::default(),
+            wants: Alike::default(),
+            states: Alike::default(),
             memos: BTreeMap::new(),
             ticked: BTreeMap::new(),
             tick_cursors: BTreeMap::new(),
@@ -246,7 +254,7 @@ impl Gateway {
         self.timers.set(Timer::Weigh, now + WEIGH_EVERY);
         for scenario in self.settings.scenarios.values() {
             if scenario.binds(Hook::Degradation) {
-                let policy = scenario.policy(Hook::Degradation);
+                let policy = Arc::new(scenario.policy(Hook::Degradation));
                 self.timers.set_if_idle(Timer::Tick(policy), now + self.settings.limits.tick_every);
             }
         }
@@ -326,6 +334,12 @@ impl Gateway {
 
     fn event(&mut self, event: Event) {
         self.outputs.push_back(Output::Event(event));
+    }
+
+    /// What the room is called; its number if it is gone.
+    fn name_of(&self, room: RoomId) -> Arc<str> {
+        let name = self.rooms.get(&room).map(|room| Arc::clone(&room.name));
+        name.unwrap_or_else(|| room.to_string().into())
     }
 
     fn now_us(&self, now: Instant) -> u64 {

@@ -4,6 +4,7 @@
 // Tests start their virtual clock at whatever time it is.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod alike;
 mod ask;
 mod board;
 mod detector;
@@ -40,7 +41,7 @@ pub use ladder::{Bounds, Plan};
 pub use measure::{Measures, Metric, Row, UNMEASURED};
 pub use offer::{
     Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
-    RtcpPort, Srtp, Stream,
+    RtcpPort, Srtp, Stream, Transport,
 };
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
 pub use settings::{AdmitOnFault, Limits, NodeSettings, Probed, Scenario, Settings, Timings, Zone};

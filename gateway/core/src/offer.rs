@@ -34,6 +34,35 @@ pub enum Ingress {
     Quic,
 }
 
+impl Ingress {
+    /// What it comes over.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Ingress::Udp(_) => Transport::Udp,
+            Ingress::Quic => Transport::Quic,
+        }
+    }
+}
+
+/// What a client's packets come over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// QUIC.
+    Quic,
+}
+
+impl Transport {
+    /// The word in the API: `udp`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Quic => "quic",
+        }
+    }
+}
+
 /// How a UDP client proves that it may send.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Identity {
@@ -42,7 +71,7 @@ pub enum Identity {
         /// Where its RTP comes from.
         address: SocketAddr,
         /// Where its RTCP comes from, if not from `address`.
-        rtcp: Option<SocketAddr>,
+        rtcp: Option<Box<SocketAddr>>,
     },
     /// The address is named, the port learned once from the first valid RTP packet.
     DeclaredIp(IpAddr),

@@ -27,7 +27,7 @@ pub(crate) struct Room {
     pub(crate) priority: i64,
     pub(crate) sessions: FewSet<SessionId>,
     pub(crate) cell: Arc<RouteCell>,
-    pub(crate) placed_by: Decider,
+    pub(crate) placed_by: Arc<Decider>,
     /// What it counts for against capacity.
     pub(crate) holding: Holding,
     /// No hop is left that its packets may take.
@@ -37,11 +37,17 @@ pub(crate) struct Room {
     /// Whether its routing policy is being asked to place it.
     pub(crate) placing: bool,
     /// What the routing policy wrote about it.
-    pub(crate) memory: Option<Box<State>>,
+    pub(crate) memory: Option<Arc<State>>,
     /// Milliseconds after which the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
     /// Under which nodes the gateway lists it.
     pub(crate) listed: FewSet<NodeId>,
+    /// What most rooms have nothing of.
+    unrest: Option<Box<Unrest>>,
+}
+
+#[derive(Default, Debug)]
+struct Unrest {
     /// Hops that did not take it, and until when it keeps away from them.
     struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
@@ -92,7 +98,7 @@ impl Room {
             priority,
             sessions: FewSet::default(),
             cell: Arc::default(),
-            placed_by: Decider::Native,
+            placed_by: Arc::new(Decider::Native),
             holding: Holding::default(),
             stranded: None,
             pending: None,
@@ -100,8 +106,7 @@ impl Room {
             memory: None,
             ttl_ms: 0,
             listed: FewSet::default(),
-            struck: BTreeMap::new(),
-            moves: VecDeque::new(),
+            unrest: None,
         }
     }
 
@@ -148,29 +153,28 @@ impl Room {
 
     /// Keeps away from the hop until then. Whether that is news.
     pub(crate) fn keep_away(&mut self, hop: Hop, until: Instant, now: Instant) -> bool {
-        self.struck.retain(|_, until| now < *until);
-        self.struck.insert(hop, until).is_none()
+        let struck = &mut self.unrest.get_or_insert_default().struck;
+        struck.retain(|_, until| now < *until);
+        struck.insert(hop, until).is_none()
     }
 
     /// Hops it keeps away from at this time.
     pub(crate) fn shunned(&self, now: Instant) -> impl Iterator<Item = Hop> {
-        let still = self.struck.iter().filter(move |(_, until)| now < **until);
-        still.map(|(hop, _)| *hop)
+        let struck = self.unrest.iter().flat_map(|unrest| &unrest.struck);
+        struck.filter(move |(_, until)| now < **until).map(|(hop, _)| *hop)
     }
 
     pub(crate) fn note_move(&mut self, now: Instant) {
-        self.moves.push_back(now);
+        self.unrest.get_or_insert_default().moves.push_back(now);
     }
 
     /// How often it moved within the last minute.
     pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
-        while self
-            .moves
-            .front()
-            .is_some_and(|&at| now.saturating_duration_since(at) >= MOVES_WITHIN)
-        {
-            self.moves.pop_front();
-        }
-        self.moves.len()
+        let Some(unrest) = &mut self.unrest else {
+            return 0;
+        };
+        let past = |at: &mut Instant| now.saturating_duration_since(*at) >= MOVES_WITHIN;
+        while unrest.moves.pop_front_if(past).is_some() {}
+        unrest.moves.len()
     }
 }

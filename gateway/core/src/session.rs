@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::few::FewMap;
 use crate::{
-    Bounds, Decider, Hop, Identity, Ingress, Kind, Measures, Metric, Offer, Plan, RegionId, RoomId,
-    SessionId, State,
+    Bounds, Decider, Hop, Kind, Labels, Measures, Media, Metric, Offer, Plan, RegionId, RoomId,
+    SessionId, State, Transport,
 };
 
 /// What a voice stream needs where nobody said, kbit/s: Opus at 40, headers included.
@@ -16,22 +16,41 @@ const VOICE_KBPS: u32 = 64;
 pub(crate) struct Session {
     pub(crate) id: SessionId,
     pub(crate) room: RoomId,
-    pub(crate) offer: Arc<Offer>,
+    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) transport: Transport,
+    /// Whether its first packet, on a listener for trusted networks, asked for it: nobody is asked then.
+    pub(crate) of_first_packet: bool,
+    /// Until it is live.
+    pub(crate) opening: Option<Box<Opening>>,
     pub(crate) offered: Instant,
     pub(crate) phase: Phase,
     pub(crate) bounds: Bounds,
     pub(crate) close_after: Duration,
     pub(crate) plan: Plan,
-    pub(crate) admitted_by: Decider,
+    pub(crate) admitted_by: Arc<Decider>,
     /// Hops where the driver was told to open it, and not yet to close it.
     pub(crate) legs: FewMap<Hop, Leg>,
-    /// An offer that is not live by then is refused.
-    pub(crate) open_by: Instant,
     /// As workers measured it last, if they did.
     pub(crate) measures: Option<Box<Measures>>,
     pub(crate) last_heard: Instant,
     /// What the degradation policy wrote about it.
-    pub(crate) memory: Option<Box<State>>,
+    pub(crate) memory: Option<Arc<State>>,
+}
+
+/// What a session wants, as many others do.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) scenario: Arc<str>,
+    pub(crate) labels: Labels,
+    pub(crate) media: Arc<Media>,
+}
+
+/// What is known of a session that is not live yet.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) offer: Arc<Offer>,
+    /// It is refused if it is not live by then; none before its room has a route.
+    pub(crate) by: Option<Instant>,
 }
 
 /// How far the driver is with a hop.
@@ -71,17 +90,12 @@ impl Session {
 
     /// When the next thing of its opening is late; `None` where nothing is awaited.
     pub(crate) fn next_late(&self) -> Option<Instant> {
-        let opening = (self.phase == Phase::Opening).then_some(self.open_by);
+        let opening = self.opening.as_ref().and_then(|opening| opening.by);
         let legs = self.legs.values().filter_map(|leg| match leg {
             Leg::Opening(until) => Some(*until),
             Leg::Open => None,
         });
         legs.chain(opening).min()
-    }
-
-    /// Whether its first packet, on a listener for trusted networks, asked for it: nobody is asked then.
-    pub(crate) fn is_of_first_packet(&self) -> bool {
-        matches!(self.offer.ingress, Ingress::Udp(Identity::Open { .. }))
     }
 
     /// What it counts for against capacity: what its streams need, within the scenario's bounds.
@@ -92,7 +106,7 @@ impl Session {
                 Kind::Video => self.bounds.ceiling_kbps,
             })
         };
-        let sum: u32 = self.offer.media.streams.iter().map(need).fold(0, u32::saturating_add);
+        let sum: u32 = self.wanted.media.streams.iter().map(need).fold(0, u32::saturating_add);
         u64::from(sum.min(self.bounds.ceiling_kbps))
     }
 
@@ -104,7 +118,7 @@ impl Session {
 
     /// The label `region`, if it names one.
     pub(crate) fn region(&self, regions: &[Box<str>]) -> Option<RegionId> {
-        let (_, named) = self.offer.labels.iter().find(|(key, _)| &**key == "region")?;
+        let (_, named) = self.wanted.labels.iter().find(|(key, _)| &**key == "region")?;
         let at = regions.iter().position(|region| region == named)?;
         Some(RegionId(at as u32))
     }
@@ -116,7 +130,7 @@ impl Session {
             .set(Metric::Rung, u64::from(self.plan.rung()))
             .set(Metric::Cap, u64::from(self.plan.cap_kbps))
             .set(Metric::Age, now.saturating_duration_since(self.offered).as_millis() as u64)
-            .set(Metric::Video, u64::from(self.offer.media.has_video()))
+            .set(Metric::Video, u64::from(self.wanted.media.has_video()))
             .set(Metric::Floor, u64::from(self.bounds.floor_kbps))
             .set(Metric::Ceiling, u64::from(self.bounds.ceiling_kbps));
         measures

@@ -1,11 +1,12 @@
 //! Every reason to wake, one line each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::{AskId, NodeId, PolicyName, RoomId, SessionId};
 
-/// A reason to wake.
+/// A reason to wake. Two words long, since there is one of each room: what is longer is elsewhere.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Timer {
     /// A node's media port is probed again.
@@ -19,9 +20,9 @@ pub(crate) enum Timer {
     /// The room is looked at again: its routing policy wishes so, or it kept away from a hop long enough.
     RoomDue(RoomId),
     /// Rooms wait to be asked about.
-    Reroute(PolicyName),
+    Reroute(Arc<PolicyName>),
     /// How much quality does each session get?
-    Tick(PolicyName),
+    Tick(Arc<PolicyName>),
     /// The next rooms leave a draining node.
     Drain(NodeId),
     /// The next rooms of a dead node go on without it.

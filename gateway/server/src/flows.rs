@@ -107,6 +107,69 @@ impl fmt::Debug for Entry {
     }
 }
 
+/// A key in as many bytes as it needs: there is one of each session, and more room in the table than keys.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Packed {
+    kind: u8,
+    listener: u8,
+    port: u16,
+    /// Of an address that is of one link only (RFC 4007); else 0.
+    scope: u32,
+    bytes: [u8; 16],
+}
+
+impl Packed {
+    fn of(key: &Key) -> Packed {
+        let packed = |kind, bytes| Packed { kind, listener: 0, port: 0, scope: 0, bytes };
+        let ip = |ip: IpAddr| match ip {
+            IpAddr::V4(v4) => packed(0, v4.to_ipv6_mapped().octets()),
+            IpAddr::V6(v6) => packed(1, v6.octets()),
+        };
+        match *key {
+            Key::Udp { listener, address } => {
+                let scope = match address {
+                    SocketAddr::V4(_) => 0,
+                    SocketAddr::V6(v6) => v6.scope_id(),
+                };
+                Packed { listener, port: address.port(), scope, ..ip(address.ip()) }
+            }
+            Key::DeclaredIp { listener, ip: of } => {
+                let ip = ip(of);
+                Packed { kind: ip.kind + 2, listener, ..ip }
+            }
+            Key::Roq(flow) => packed(4, u128::from(flow).to_be_bytes()),
+            Key::Ufrag(Ufrag { length, bytes }) => Packed { listener: length, ..packed(5, bytes) },
+        }
+    }
+}
+
+/// An entry as it is kept: most have no more than the home.
+struct Kept {
+    home: Home,
+    more: Option<Box<More>>,
+}
+
+#[derive(Clone, Default)]
+struct More {
+    password: Option<Arc<[u8]>>,
+    checked: Option<Instant>,
+}
+
+impl From<Entry> for Kept {
+    fn from(Entry { home, password, checked }: Entry) -> Kept {
+        let has_more = password.is_some() || checked.is_some();
+        let more = has_more.then(|| Box::new(More { password, checked }));
+        Kept { home, more }
+    }
+}
+
+impl From<&Kept> for Entry {
+    fn from(kept: &Kept) -> Entry {
+        let More { password, checked } = kept.more.as_deref().cloned().unwrap_or_default();
+        Entry { home: kept.home, password, checked }
+    }
+}
+
 /// Why a key was not put in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
@@ -149,7 +212,7 @@ impl Counts {
 
 /// The table of who may send. Shared by all threads; a look-up takes one shard's lock for reading.
 pub struct Flows {
-    entries: DashMap<Key, Entry>,
+    entries: DashMap<Packed, Kept>,
     entries_max: usize,
     counts: [AtomicUsize; 4],
 }
@@ -170,19 +233,19 @@ impl Flows {
         // Read before the shard is locked. Racing threads may overfill the table by one entry each; it stays bounded.
         let count = self.count(&key);
         let held = self.counts().sum();
-        match self.entries.entry(key) {
+        match self.entries.entry(Packed::of(&key)) {
             entry::Entry::Occupied(mut standing) => {
                 if standing.get().home != entry.home {
                     return Err(Refused::Taken(standing.get().home));
                 }
-                standing.insert(entry);
+                standing.insert(entry.into());
             }
             entry::Entry::Vacant(_) if held >= self.entries_max => {
                 return Err(Refused::Full(self.entries_max));
             }
             entry::Entry::Vacant(vacant) => {
                 count.fetch_add(1, Ordering::Relaxed);
-                vacant.insert(entry);
+                vacant.insert(entry.into());
             }
         }
         Ok(())
@@ -197,16 +260,16 @@ impl Flows {
     /// [`Refused`]; the table is as it was.
     pub fn check(&self, key: Key, home: Home, now: Instant) -> Result<Option<Home>, Refused> {
         let entry = Entry { checked: Some(now), ..Entry::of(home) };
-        if let Some(mut standing) = self.entries.get_mut(&key) {
-            let before = standing.home;
+        if let Some(mut standing) = self.entries.get_mut(&Packed::of(&key)) {
+            let Entry { home: before, checked, .. } = Entry::from(&*standing);
             let silent = |at: Instant| now.saturating_duration_since(at) >= CHECKED_FOR;
-            return match standing.checked {
+            return match checked {
                 _ if before == home => {
-                    *standing = entry;
+                    *standing = entry.into();
                     Ok(None)
                 }
                 Some(at) if silent(at) => {
-                    *standing = entry;
+                    *standing = entry.into();
                     Ok(Some(before))
                 }
                 Some(_) | None => Err(Refused::Taken(before)),
@@ -218,7 +281,8 @@ impl Flows {
     /// Takes the key away from the session with this home; if another has it by now, nothing happens. Says whether
     /// something did.
     pub fn remove(&self, key: &Key, home: Home) -> bool {
-        let removed = self.entries.remove_if(key, |_, entry| entry.home == home).is_some();
+        let removed =
+            self.entries.remove_if(&Packed::of(key), |_, entry| entry.home == home).is_some();
         if removed {
             self.count(key).fetch_sub(1, Ordering::Relaxed);
         }
@@ -227,12 +291,12 @@ impl Flows {
 
     /// The home of the session that this key belongs to.
     pub fn home(&self, key: &Key) -> Option<Home> {
-        self.entries.get(key).map(|entry| entry.home)
+        self.entries.get(&Packed::of(key)).map(|kept| kept.home)
     }
 
     /// The whole entry of this key.
     pub fn entry(&self, key: &Key) -> Option<Entry> {
-        self.entries.get(key).map(|entry| entry.clone())
+        self.entries.get(&Packed::of(key)).map(|kept| Entry::from(&*kept))
     }
 
     /// How many keys there are now.
@@ -279,6 +343,40 @@ mod tests {
         ];
         for stranger in strangers {
             assert_eq!(flows.home(&stranger), None, "{stranger:?}");
+        }
+    }
+
+    #[test]
+    fn keys_that_differ_in_anything_are_others() {
+        let udp =
+            |listener, address: &str| Key::Udp { listener, address: address.parse().unwrap() };
+        let ip = |listener, ip: &str| Key::DeclaredIp { listener, ip: ip.parse().unwrap() };
+        let ufrag = |text: &[u8]| Key::Ufrag(Ufrag::new(text).unwrap());
+        let keys = [
+            udp(0, "192.0.2.1:4000"),
+            udp(1, "192.0.2.1:4000"),
+            udp(0, "192.0.2.2:4000"),
+            udp(0, "192.0.2.1:4001"),
+            udp(0, "192.0.2.1:0"),
+            udp(0, "[::ffff:192.0.2.1]:4000"),
+            udp(0, "[fe80::1%1]:4000"),
+            udp(0, "[fe80::1%2]:4000"),
+            ip(0, "192.0.2.1"),
+            ip(1, "192.0.2.1"),
+            ip(0, "::ffff:192.0.2.1"),
+            Key::Roq(1),
+            Key::Roq(u64::MAX),
+            ufrag(b""),
+            ufrag(b"\0"),
+            ufrag(b"EsAw"),
+        ];
+        let flows = Flows::new(keys.len());
+        let home = |slot: usize| Home { slot: slot as u32, ..FIRST };
+        for (slot, key) in keys.iter().enumerate() {
+            assert_eq!(flows.insert(*key, Entry::of(home(slot))), Ok(()), "{key:?}");
+        }
+        for (slot, key) in keys.iter().enumerate() {
+            assert_eq!(flows.home(key), Some(home(slot)), "{key:?}");
         }
     }
 

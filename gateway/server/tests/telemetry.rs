@@ -103,6 +103,7 @@ fn refused(scenario: &str, reason: Refused, session: Option<(u64, u64)>) -> Even
 fn moved(room: u64, sessions: &[u64], cause: Cause) -> Event {
     Event::Moved {
         room: RoomId(room),
+        room_name: "room".into(),
         sessions: sessions.iter().copied().map(SessionId).collect(),
         cause,
         by: Decider::Native,
@@ -110,6 +111,11 @@ fn moved(room: u64, sessions: &[u64], cause: Cause) -> Event {
         to: Some(hop(1)),
         started: Instant::now(),
     }
+}
+
+fn closed(session: u64, room: u64, reason: CloseReason) -> Event {
+    let (session, room, room_name) = (SessionId(session), RoomId(room), "room".into());
+    Event::Closed { session, room, room_name, reason }
 }
 
 fn down(rooms: u32) -> Event {
@@ -296,7 +302,7 @@ fn the_span_of_a_failover_is_linked_to_the_sessions_it_moved() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("failover", receiver.address, "grpc", 1.0);
     hear(&mut recorder, &[opened(1, 1), opened(2, 1), opened(3, 2), opened(4, 3)]);
-    let gone = Event::Closed { session: SessionId(3), room: RoomId(2), reason: CloseReason::Asked };
+    let gone = closed(3, 2, CloseReason::Asked);
     hear(&mut recorder, &[gone, down(2), moved(1, &[1, 2], Cause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     assert!(!names(&receiver.spans()).contains(&"node.failover"), "a room is still to move");
@@ -404,8 +410,7 @@ fn metrics_arrive_as_registered() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("metrics", receiver.address, "grpc", 1.0);
     hear(&mut recorder, &[opened(1, 1), opened(2, 1), down(1)]);
-    let closed =
-        Event::Closed { session: SessionId(1), room: RoomId(1), reason: CloseReason::Silent };
+    let closed = closed(1, 1, CloseReason::Silent);
     hear(&mut recorder, &[closed, moved(1, &[2], Cause::NodeDown)]);
     assert!(telemetry.flush(SOON));
     let counts = Count::ALL.iter().map(|metric| metric.described());
@@ -519,7 +524,14 @@ fn every_event_leaves_its_mark_in_the_metrics() {
             Event::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
             Event::Struck { room, hop: hop(0) },
             Event::Draining { node: NodeId(0), draining: true },
-            Event::Degraded { session: SessionId(1), op: Op::Cap, arg: 9, rung: 1, by: native },
+            Event::Degraded {
+                session: SessionId(1),
+                room_name: "room".into(),
+                op: Op::Cap,
+                arg: 9,
+                rung: 1,
+                by: native,
+            },
             Event::OwnStall { late: Duration::from_millis(9) },
             stands(Some(Fault::Absent)),
             Event::ShuttingDown,

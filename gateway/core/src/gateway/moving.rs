@@ -109,7 +109,7 @@ impl Gateway {
         let Some(left) = from.or(lost) else {
             return;
         };
-        room.placed_by = by.clone();
+        room.placed_by = self.deciders.share(by.clone());
         let until = now + self.settings.limits.leave_within;
         self.admit_at(id, &hops, from.map(|from| (from, until)));
         let cause = if lost.is_some() { Cause::NodeDown } else { cause };

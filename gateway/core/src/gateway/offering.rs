@@ -7,11 +7,11 @@ use super::Gateway;
 use super::asking::{About, mismatched};
 use crate::few::FewMap;
 use crate::room::{Founding, Room};
-use crate::session::{Phase, Session};
+use crate::session::{Opening, Phase, Session, Wanted};
 use crate::settings::{AdmitOnFault, Scenario};
 use crate::{
-    AdmitVerdict, Answer, Bounds, Decider, Fault, Guard, Hook, Offer, Outcome, Param, Plan,
-    Question, Refused, RegionId, RoomId, SessionId,
+    AdmitVerdict, Answer, Bounds, Decider, Fault, Guard, Hook, Identity, Ingress, Offer, Outcome,
+    Param, Plan, Question, Refused, RegionId, RoomId, SessionId,
 };
 
 /// A scenario plugin may set how long silence is borne within these.
@@ -26,7 +26,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 impl Gateway {
     /// A client wants a session. The reply comes out by [`Output::Reply`](crate::Output::Reply), at once or after policies were asked.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
-        let offer = Arc::new(offer);
+        // Who comes to a room that is there calls it by its name, which is kept once.
+        let room = self.rooms_by_name.get_key_value(&offer.room).map(|(name, _)| Arc::clone(name));
+        let offer = Arc::new(Offer { room: room.unwrap_or(offer.room), ..offer });
         if let Err(reason) = self.begin(&offer, now) {
             self.refuse(&offer, None, reason);
         }
@@ -49,22 +51,28 @@ impl Gateway {
         let mut session = Session {
             id,
             room: RoomId(0),
-            offer: offer.clone(),
+            wanted: self.wants.share(Wanted {
+                scenario: offer.scenario.clone(),
+                labels: offer.labels.clone(),
+                media: offer.media.clone(),
+            }),
+            transport: offer.ingress.transport(),
+            of_first_packet: matches!(offer.ingress, Ingress::Udp(Identity::Open { .. })),
+            opening: Some(Box::new(Opening { offer: Arc::clone(offer), by: None })),
             offered: now,
             phase: Phase::Resolving,
             bounds: scenario.bounds,
             close_after: scenario.close_after,
             plan: Plan::default(),
-            admitted_by: Decider::Native,
+            admitted_by: self.deciders.share(Decider::Native),
             legs: FewMap::default(),
-            open_by: now,
             measures: None,
             last_heard: now,
             memory: None,
         };
-        session.room = self.enter_room(&session, &scenario)?;
+        session.room = self.enter_room(&session, offer, &scenario)?;
         self.next_session += 1;
-        let unasked = session.is_of_first_packet();
+        let unasked = session.of_first_packet;
         self.sessions.insert(id, Box::new(session));
         if unasked {
             self.admit(id, None, Decider::Native, now);
@@ -81,8 +89,12 @@ impl Gateway {
     }
 
     /// The room with the offer's name, founded if there is none. The session counts there once it is admitted.
-    fn enter_room(&mut self, session: &Session, scenario: &Scenario) -> Result<RoomId, Refused> {
-        let offer = &session.offer;
+    fn enter_room(
+        &mut self,
+        session: &Session,
+        offer: &Offer,
+        scenario: &Scenario,
+    ) -> Result<RoomId, Refused> {
         if let Some(&room) = self.rooms_by_name.get(&offer.room) {
             let standing = &self.rooms[&room].scenario;
             if *standing != offer.scenario {
@@ -180,8 +192,8 @@ impl Gateway {
             return;
         };
         session.phase = Phase::Admitting;
-        let (room, offer) = (session.room, session.offer.clone());
-        let Some(scenario) = self.settings.scenarios.get(&offer.scenario).cloned() else {
+        let (room, wanted) = (session.room, Arc::clone(&session.wanted));
+        let Some(scenario) = self.settings.scenarios.get(&wanted.scenario).cloned() else {
             return;
         };
         if !scenario.binds(Hook::Admission) {
@@ -192,8 +204,8 @@ impl Gateway {
             session: id,
             room,
             standing: self.region_of_room(room),
-            scenario: offer.scenario.clone(),
-            labels: offer.labels.clone(),
+            scenario: wanted.scenario.clone(),
+            labels: wanted.labels.clone(),
             regions: self.region_rows(),
         };
         self.ask(&scenario.set, About::Admit(id), question, now);
@@ -253,7 +265,7 @@ impl Gateway {
         let Some(session) = self.sessions.get(&id) else {
             return outcome;
         };
-        let scenario = self.settings.scenarios.get(&session.offer.scenario);
+        let scenario = self.settings.scenarios.get(&session.wanted.scenario);
         match scenario.map_or(AdmitOnFault::Admit, |scenario| scenario.on_admission_fault) {
             AdmitOnFault::Admit => self.admit(id, None, Decider::Native, now),
             AdmitOnFault::AdmitCapped => {
@@ -294,10 +306,10 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        session.admitted_by = by;
+        session.admitted_by = self.deciders.share(by);
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = Phase::Placing;
-        let (room, kbps, unasked) = (session.room, session.kbps(), session.is_of_first_packet());
+        let (room, kbps, unasked) = (session.room, session.kbps(), session.of_first_packet);
         if !self.rooms.get(&room).is_some_and(|room| room.is_placed()) {
             self.place(room, unasked, now);
             return;

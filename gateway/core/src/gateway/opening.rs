@@ -1,9 +1,10 @@
 //! A session from the first hop that opens it to its end.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Gateway, Impossible, Output};
-use crate::session::{Leg, Phase};
+use crate::session::{Leg, Opening, Phase};
 use crate::timer::Timer;
 use crate::{Accepted, CloseReason, Event, Hop, Offer, Refused, RoomId, SessionId};
 
@@ -17,13 +18,16 @@ impl Gateway {
         let Some(room) = self.rooms.get_mut(&session.room) else {
             return;
         };
+        let Some(opening) = session.opening.as_deref_mut() else {
+            return;
+        };
         session.phase = Phase::Opening;
-        session.open_by = open_by;
+        opening.by = Some(open_by);
         self.timers.set_if_idle(Timer::OpenLate(id), open_by);
         self.outputs.push_back(Output::Install {
             session: id,
             room: room.id,
-            offer: session.offer.clone(),
+            offer: Arc::clone(&opening.offer),
             route: room.cell.clone(),
             plan: session.plan,
         });
@@ -135,8 +139,8 @@ impl Gateway {
             room: room.id,
             route: room.cell.clone(),
             plan: session.plan,
-            admitted_by: session.admitted_by.clone(),
-            routed_by: room.placed_by.clone(),
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: (*room.placed_by).clone(),
         };
         let opened = Event::Opened {
             session: id,
@@ -145,13 +149,15 @@ impl Gateway {
             scenario: room.scenario.clone(),
             hop,
             offered: session.offered,
-            admitted_by: session.admitted_by.clone(),
-            routed_by: room.placed_by.clone(),
+            admitted_by: (*session.admitted_by).clone(),
+            routed_by: (*room.placed_by).clone(),
         };
-        let offer = session.offer.id;
         self.event(opened);
-        self.outputs.push_back(Output::Reply { offer, result: Ok(accepted) });
         if let Some(session) = self.sessions.get_mut(&id) {
+            if let Some(Opening { offer, .. }) = session.opening.take().as_deref() {
+                let (offer, result) = (offer.id, Ok(accepted));
+                self.outputs.push_back(Output::Reply { offer, result });
+            }
             session.phase = Phase::Live;
             self.live += 1;
             session.last_heard = now;
@@ -181,7 +187,8 @@ impl Gateway {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        if session.phase == Phase::Opening && session.open_by <= now {
+        let by = session.opening.as_ref().and_then(|opening| opening.by);
+        if by.is_some_and(|by| by <= now) {
             self.give_up(id, refused, now);
         } else if let Some(next) = session.next_late() {
             self.timers.set(Timer::OpenLate(id), next);
@@ -194,8 +201,10 @@ impl Gateway {
     }
 
     fn reply_refused(&mut self, id: SessionId, reason: Refused) {
-        if let Some(session) = self.sessions.get(&id) {
-            let (offer, room) = (session.offer.clone(), session.room);
+        if let Some(session) = self.sessions.get(&id)
+            && let Some(opening) = &session.opening
+        {
+            let (offer, room) = (Arc::clone(&opening.offer), session.room);
             self.refuse(&offer, Some((id, room)), reason);
         }
     }
@@ -229,7 +238,8 @@ impl Gateway {
         };
         if session.phase == Phase::Live {
             let room = session.room;
-            self.event(Event::Closed { session: id, room, reason });
+            let room_name = self.name_of(room);
+            self.event(Event::Closed { session: id, room, room_name, reason });
             self.remove(id, reason, now);
         } else {
             let refused = match reason {

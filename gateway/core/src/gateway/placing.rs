@@ -66,7 +66,7 @@ impl Gateway {
                     Ok(()) => {
                         let differs = hops != self.native_hops(id, &[], now);
                         if let Some(room) = self.rooms.get_mut(&id) {
-                            room.memory = Some(Box::new(state));
+                            room.memory = Some(self.states.share(state));
                             room.ttl_ms = ttl_ms;
                         }
                         self.settle(id, &hops, by, now);
@@ -100,7 +100,7 @@ impl Gateway {
             return;
         }
         if let Some(room) = self.rooms.get_mut(&id) {
-            room.placed_by = by;
+            room.placed_by = self.deciders.share(by);
         }
         self.admit_at(id, &hops, None);
         self.set_due(id, now);

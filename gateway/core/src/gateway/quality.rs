@@ -1,5 +1,6 @@
 //! How much quality each session gets.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::accepting::{Part, Parts};
@@ -55,13 +56,14 @@ impl Gateway {
 
     /// The degradation policy of the session's scenario.
     fn ticks(&self, session: &Session) -> Option<PolicyName> {
-        let scenario = self.settings.scenarios.get(&session.offer.scenario)?;
+        let scenario = self.settings.scenarios.get(&session.wanted.scenario)?;
         scenario.binds(Hook::Degradation).then(|| scenario.policy(Hook::Degradation))
     }
 
     /// Asks about the next batch of the policy's sessions.
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
-        self.timers.set(Timer::Tick(policy.clone()), now + self.settings.limits.tick_every);
+        self.timers
+            .set(Timer::Tick(Arc::new(policy.clone())), now + self.settings.limits.tick_every);
         if self.is_asking(policy, |about| matches!(about, About::Tick(_))) {
             return;
         }
@@ -76,8 +78,8 @@ impl Gateway {
             .map(|session| SessionRow {
                 row: Row { id: session.id.0, measures: self.session_measures(session, now) },
                 room: session.room,
-                scenario: session.offer.scenario.clone(),
-                labels: session.offer.labels.clone(),
+                scenario: session.wanted.scenario.clone(),
+                labels: session.wanted.labels.clone(),
                 state: session.memory.as_deref().cloned(),
             })
             .collect();
@@ -105,7 +107,7 @@ impl Gateway {
 
     /// Whether a cap on the session holds anybody down: itself, or the other one in a room of two.
     fn obeys_caps(&self, session: &Session) -> bool {
-        if session.offer.media.takes_remb() {
+        if session.wanted.media.takes_remb() {
             return true;
         }
         let in_room =
@@ -113,7 +115,7 @@ impl Gateway {
         let live = in_room.filter_map(|id| self.sessions.get(id));
         let live = live.filter(|other| other.phase == Phase::Live).take(3);
         let (count, taking) = live.fold((0, false), |(count, taking), other| {
-            (count + 1, taking || other.offer.media.takes_remb())
+            (count + 1, taking || other.wanted.media.takes_remb())
         });
         count == 2 && taking
     }
@@ -141,7 +143,7 @@ impl Gateway {
         for (row, state) in states {
             let session = sessions.get(row as usize).and_then(|id| self.sessions.get_mut(id));
             if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
-                session.memory = Some(Box::new(state));
+                session.memory = Some(self.states.share(state));
             }
         }
         parts.outcome()
@@ -157,7 +159,7 @@ impl Gateway {
         };
         let before = session.plan;
         let plan = before
-            .after(op, action.arg, &session.offer.media, session.bounds)
+            .after(op, action.arg, &session.wanted.media, session.bounds)
             .ok_or(Guard::CapOutOfBounds)?;
         if plan == before {
             return Ok(Part::Kept);
@@ -168,8 +170,10 @@ impl Gateway {
         session.plan = plan;
         let room = session.room;
         self.outputs.push_back(Output::Plan { session: id, plan });
+        let room_name = self.name_of(room);
         self.event(Event::Degraded {
             session: id,
+            room_name,
             op,
             arg: action.arg,
             rung: plan.rung(),

@@ -1,6 +1,7 @@
 //! Rooms that routing policies look at again: when nodes change, when they are due, when a policy was replaced.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
@@ -26,7 +27,7 @@ impl Gateway {
         };
         let policy = scenario.policy(Hook::Routing);
         self.reroutes.entry(policy.clone()).or_default().insert(id);
-        self.timers.set_if_idle(Timer::Reroute(policy), now);
+        self.timers.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
     }
 
     /// A policy was replaced: every room of its scenarios is looked at with the new one.
@@ -84,7 +85,7 @@ impl Gateway {
             for id in batch {
                 self.reroute_natively(id, now);
             }
-            self.timers.set(Timer::Reroute(policy.clone()), now);
+            self.timers.set(Timer::Reroute(Arc::new(policy.clone())), now);
             return;
         }
         let rooms: Vec<RoomRow> = batch.iter().map(|id| self.room_row(*id, now)).collect();
@@ -135,7 +136,7 @@ impl Gateway {
         by: &Decider,
         now: Instant,
     ) -> Outcome {
-        self.timers.set(Timer::Reroute(policy.clone()), now);
+        self.timers.set(Timer::Reroute(Arc::new(policy.clone())), now);
         rooms.iter().for_each(|&(id, _)| self.catch_up(id, now));
         let outcome = match answer {
             Ok(Answer::Moves { moves, states, memo }) => {
@@ -147,7 +148,7 @@ impl Gateway {
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         let id = fresh.get(row as usize).copied().flatten();
                         if let Some(room) = id.and_then(|id| self.rooms.get_mut(&id)) {
-                            room.memory = Some(Box::new(state));
+                            room.memory = Some(self.states.share(state));
                         }
                     }
                     parts.outcome()

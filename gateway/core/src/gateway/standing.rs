@@ -222,7 +222,8 @@ impl Gateway {
         if to.is_some() && !sessions.is_empty() {
             self.outputs.push_back(Output::KeyFrame { sessions: sessions.clone() });
         }
-        self.event(Event::Moved { room: id, sessions, cause, by, from, to, started });
+        let room_name = self.name_of(id);
+        self.event(Event::Moved { room: id, room_name, sessions, cause, by, from, to, started });
         if let Some(room) = self.rooms.get_mut(&id)
             && cause != Cause::NodeDown
         {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use crate::session::Phase;
-use crate::{Decider, Health, Hop, Ingress, Measures, NodeId, Plan, RoomId, SessionId};
+use crate::{Decider, Health, Hop, Measures, NodeId, Plan, RoomId, SessionId, Transport};
 
 /// A session as it stands.
 #[derive(Clone, PartialEq, Debug)]
@@ -16,8 +16,8 @@ pub struct SessionStanding {
     pub room: Arc<str>,
     /// Its scenario.
     pub scenario: Arc<str>,
-    /// How it is reached.
-    pub ingress: Ingress,
+    /// What it comes over.
+    pub transport: Transport,
     /// Where its packets go now.
     pub hop: Option<Hop>,
     /// What it gets.
@@ -81,8 +81,8 @@ impl Gateway {
         Some(SessionStanding {
             session: session.id,
             room: self.rooms.get(&session.room)?.name.clone(),
-            scenario: session.offer.scenario.clone(),
-            ingress: session.offer.ingress.clone(),
+            scenario: session.wanted.scenario.clone(),
+            transport: session.transport,
             hop: self.stands_at(session.room),
             plan: session.plan,
             measures: session.measures(now),
@@ -104,7 +104,7 @@ impl Gateway {
             sessions: room.sessions.iter().copied().collect(),
             route: room.route().hops.iter().map(|(hop, _)| *hop).collect(),
             hop: self.stands_at(room.id),
-            placed_by: room.placed_by.clone(),
+            placed_by: (*room.placed_by).clone(),
         })
     }
 

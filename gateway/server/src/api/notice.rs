@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::{Cause, Decider, Event, Health, Hop, NodeId, RoomId, SessionId, Witness};
+use evenkeel_core::{Cause, Decider, Event, Health, Hop, NodeId, Witness};
 use serde::Serialize;
 
 use super::names::Names;
@@ -33,7 +33,7 @@ enum Body<'a> {
     },
     Moved {
         at_us: u64,
-        room: Arc<str>,
+        room: &'a str,
         sessions: Vec<String>,
         cause: &'static str,
         by: String,
@@ -52,7 +52,7 @@ enum Body<'a> {
     Closed {
         at_us: u64,
         session: String,
-        room: Arc<str>,
+        room: &'a str,
         reason: &'static str,
         #[serde(skip_serializing_if = "Option::is_none")]
         totals: Option<Carried>,
@@ -85,7 +85,7 @@ enum Body<'a> {
     Degraded {
         at_us: u64,
         session: String,
-        room: Arc<str>,
+        room: &'a str,
         op: &'static str,
         arg: u64,
         rung: u8,
@@ -118,19 +118,16 @@ struct Accusation {
     for_us: u64,
 }
 
-/// Turns events into notices; remembers what later events speak of by number alone.
+/// Turns events into notices; remembers why nodes died, for the moves that follow.
 pub(super) struct Teller {
     names: Arc<Names>,
-    sessions: HashMap<SessionId, RoomId>,
-    /// With how many sessions each has.
-    rooms: HashMap<RoomId, (Arc<str>, usize)>,
     /// How nodes were last found dead.
     deaths: HashMap<NodeId, (Vec<Accusation>, Option<u64>)>,
 }
 
 impl Teller {
     pub(super) fn new(names: Arc<Names>) -> Teller {
-        Teller { names, sessions: HashMap::new(), rooms: HashMap::new(), deaths: HashMap::new() }
+        Teller { names, deaths: HashMap::new() }
     }
 
     /// The notice of an event, where it is one of those that are told.
@@ -154,17 +151,7 @@ impl Teller {
             }
         };
         let (name, body) = match event {
-            Event::Opened {
-                session,
-                room,
-                room_name,
-                scenario,
-                hop,
-                admitted_by,
-                routed_by,
-                ..
-            } => {
-                self.remember(*session, *room, room_name);
+            Event::Opened { session, room_name, scenario, hop, admitted_by, routed_by, .. } => {
                 let decided_by = decided_by(admitted_by, routed_by);
                 let (session, hop) = (session.to_string(), self.names.hop(*hop));
                 (
@@ -172,18 +159,17 @@ impl Teller {
                     Body::Opened { at_us, session, room: room_name, scenario, hop, decided_by },
                 )
             }
-            Event::Closed { session, room, reason } => {
-                let (name, reason) = (self.room(*room), reason.name());
-                self.forget(*session);
+            Event::Closed { session, room_name, reason, .. } => {
+                let (room, reason) = (&**room_name, reason.name());
                 let totals = told.totals.as_ref().map(Carried::from);
                 let session = session.to_string();
-                ("closed", Body::Closed { at_us, session, room: name, reason, totals })
+                ("closed", Body::Closed { at_us, session, room, reason, totals })
             }
-            Event::Moved { room, sessions, cause, by, from, to, started } => {
+            Event::Moved { room_name, sessions, cause, by, from, to, started, .. } => {
                 let (witnesses, detect_us) = self.death(*cause, *from);
                 let body = Body::Moved {
                     at_us,
-                    room: self.room(*room),
+                    room: room_name,
                     sessions: sessions.iter().map(ToString::to_string).collect(),
                     cause: cause.name(),
                     by: by.to_string(),
@@ -217,12 +203,11 @@ impl Teller {
                 };
                 ("node", body)
             }
-            Event::Degraded { session, op, arg, rung, by } => {
-                let room = self.sessions.get(session).map(|&room| self.room(room));
+            Event::Degraded { session, room_name, op, arg, rung, by } => {
                 let body = Body::Degraded {
                     at_us,
                     session: session.to_string(),
-                    room: room.unwrap_or_else(|| "".into()),
+                    room: room_name,
                     op: op.key(),
                     arg: *arg,
                     rung: *rung,
@@ -250,27 +235,6 @@ impl Teller {
             | Event::OwnStall { .. } => return None,
         };
         Some(Notice::of(name, &body))
-    }
-
-    fn remember(&mut self, session: SessionId, room: RoomId, name: &Arc<str>) {
-        if self.sessions.insert(session, room).is_none() {
-            self.rooms.entry(room).or_insert_with(|| (Arc::clone(name), 0)).1 += 1;
-        }
-    }
-
-    fn forget(&mut self, session: SessionId) {
-        let Some(room) = self.sessions.remove(&session) else { return };
-        if let Some((_, sessions)) = self.rooms.get_mut(&room) {
-            *sessions -= 1;
-            if *sessions == 0 {
-                self.rooms.remove(&room);
-            }
-        }
-    }
-
-    /// The room's name; its number if its opening was missed.
-    fn room(&self, room: RoomId) -> Arc<str> {
-        self.rooms.get(&room).map_or_else(|| room.to_string().into(), |(name, _)| Arc::clone(name))
     }
 
     fn death(&self, cause: Cause, from: Hop) -> (Vec<Accusation>, Option<u64>) {

@@ -105,7 +105,7 @@ fn ingress(raw: raw::Ingress, rtcp: RtcpPort) -> Result<Ingress, Error> {
             let parse = |text: &str| address_of("ingress.udp.rtcp", text, ADDRESS_AND_PORT);
             Identity::Declared {
                 address: address_of("ingress.udp.address", text, ADDRESS_AND_PORT)?,
-                rtcp: raw.rtcp.as_deref().map(parse).transpose()?,
+                rtcp: raw.rtcp.as_deref().map(parse).transpose()?.map(Box::new),
             }
         }
         raw::Identity::DeclaredIp => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use evenkeel_core::{Ingress, Measures, Metric};
+use evenkeel_core::{Measures, Metric};
 use evenkeel_media::roq;
 use serde::Serialize;
 
@@ -153,10 +153,7 @@ impl Session {
             id: session.session.to_string(),
             room: Arc::clone(&session.room),
             scenario: Arc::clone(&session.scenario),
-            ingress: match session.ingress {
-                Ingress::Udp(_) => "udp",
-                Ingress::Quic => "quic",
-            },
+            ingress: session.transport.name(),
             hop: session.hop.map(|hop| names.hop(hop)),
             rung: session.rung,
             cap_kbps: Some(session.cap_kbps).filter(|&cap| cap > 0),

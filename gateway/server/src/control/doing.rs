@@ -82,8 +82,8 @@ impl Control {
         let resident = self.homes.get(session)?;
         let named = resident.nodes.iter().find(|(node, _)| *node == hop.node);
         let rtcp_apart = resident.rtcp == RtcpPort::Own;
-        let (worker, address) = (resident.home.worker, named.map(|(_, address)| *address));
-        Some(Wish { session, worker, room, hop, address, rtcp_apart })
+        let (home, address) = (resident.home, named.map(|(_, address)| *address));
+        Some(Wish { session, home, room, hop, address, rtcp_apart })
     }
 
     fn install(

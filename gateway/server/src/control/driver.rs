@@ -10,7 +10,8 @@ use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
 
 use super::leases::{Due, Keep, Lease, Leases, State};
-use crate::worker::Leg;
+use crate::flows::Home;
+use crate::worker::{Leg, NodePort, tag};
 
 /// After how long without a refresh a node may forget a session. There are three within it: two in a row may be lost,
 /// and none is asked again before the next one's turn.
@@ -88,19 +89,19 @@ impl Drivers {
         draw: &mut dyn FnMut() -> u64,
         clock: Clock,
     ) -> Option<Act> {
-        let &Wish { session, worker, room, hop, address, rtcp_apart } = wish;
+        let &Wish { session, home, room, hop, address, rtcp_apart } = wish;
         match self.nodes.get(hop.node.0 as usize)? {
             Driver::Plain(standing) => {
                 let (address, rtcp) = ports(address.unwrap_or(*standing), rtcp_apart);
-                let leg = Leg::Port { address, rtcp_port: rtcp.port() };
+                let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: rtcp.port() }));
                 Some(Act::Opened { session, hop, leg })
             }
             Driver::Agent(_) => {
                 self.leases.end(session, hop);
                 let names = *self.names.get_or_insert_with(&mut *draw);
                 let name = name(names, room);
-                let whose = (session, hop, worker);
-                let lease = self.leases.begin(whose, name, Tag(draw()), draw());
+                let whose = (session, hop, home.worker);
+                let lease = self.leases.begin(whose, name, tag(home.slot, draw()), draw());
                 self.ask(&lease, clock)
             }
         }
@@ -204,8 +205,8 @@ fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
 /// Where a session is to be opened.
 pub(crate) struct Wish {
     pub(crate) session: SessionId,
-    /// Where it has its home.
-    pub(crate) worker: u16,
+    /// Its place.
+    pub(crate) home: Home,
     pub(crate) room: RoomId,
     pub(crate) hop: Hop,
     pub(crate) address: Option<SocketAddr>,

@@ -74,7 +74,7 @@ impl Homeless {
 pub(crate) struct Settled {
     pub(crate) home: Home,
     pub(crate) client: Client,
-    pub(crate) ports: Option<Ports>,
+    pub(crate) ports: Option<Box<Ports>>,
     /// What the client is told.
     pub(crate) reached: Reached,
 }
@@ -83,17 +83,31 @@ pub(crate) struct Settled {
 #[derive(Debug)]
 pub(crate) struct Resident {
     pub(crate) home: Home,
-    pub(crate) totals: Totals,
+    /// What it carried as its worker told last; none where it never said a word.
+    totals: Option<Box<Totals>>,
     /// Addresses of its own at `plain` nodes.
     pub(crate) nodes: Box<[(NodeId, SocketAddr)]>,
     pub(crate) rtcp: RtcpPort,
     /// The offer it came with.
     pub(crate) offer: OfferId,
-    keys: Box<[Key]>,
+    keys: (Key, Option<Box<Key>>),
+}
+
+impl Resident {
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals.as_deref().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn note_totals(&mut self, totals: Totals) {
+        match &mut self.totals {
+            Some(standing) => **standing = totals,
+            None => self.totals = Some(Box::new(totals)),
+        }
+    }
 }
 
 /// How a client is known, what it is told, and what lets its packets in.
-type Welcome = (Client, Reached, Vec<(Key, Entry)>);
+type Welcome = (Client, Reached, (Key, Entry), Option<Key>);
 
 /// All of them.
 pub(crate) struct Homes {
@@ -208,7 +222,7 @@ impl Homes {
         let (ingress, media) = (&offer.ingress, &*offer.media);
         self.admits(ingress)?;
         let ports = self.ports(media)?;
-        let (client, reached, keys) =
+        let (client, reached, first, second) =
             self.welcome(ingress, media, random).ok_or(Homeless::NoListener)?;
         let (worker, slots) = self
             .workers
@@ -220,14 +234,15 @@ impl Homes {
         let home = Home { worker: worker as u16, slot, generation };
         let resident = Resident {
             home,
-            totals: Totals::default(),
+            totals: None,
             nodes: offer.nodes.as_slice().into(),
             rtcp: media.rtcp,
             offer: offer.id,
-            keys: keys.iter().map(|(key, _)| *key).collect(),
+            keys: (first.0, second.map(Box::new)),
         };
         self.residents.insert(session, Box::new(resident));
-        for (key, entry) in keys {
+        let second = second.map(|key| (key, Entry::of(home)));
+        for (key, entry) in [Some(first), second].into_iter().flatten() {
             if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {
                 // Those that were not put in, or are another's, stay as they are.
                 self.evict(session);
@@ -261,29 +276,27 @@ impl Homes {
                 flow_to_gateway: to,
                 flow_from_gateway: from,
             };
-            let keys = vec![(Key::Roq(to), Entry::of(nobody))];
-            return Some((Client::Quic { flow_from_gateway: from }, reached, keys));
+            let key = (Key::Roq(to), Entry::of(nobody));
+            return Some((Client::Quic { flow_from_gateway: from }, reached, key, None));
         };
         let (number, listener) = self.listener(identity)?;
         let own_rtcp = media.rtcp == RtcpPort::Own;
         let mut credentials = None;
-        let (client, keys) = match identity {
+        let (client, first, second) = match identity {
             Identity::Declared { address, .. } | Identity::Open { address, .. } => {
                 let rtcp = match (identity, own_rtcp) {
-                    (Identity::Declared { rtcp: Some(rtcp), .. }, _) => *rtcp,
+                    (Identity::Declared { rtcp: Some(rtcp), .. }, _) => **rtcp,
                     (_, true) => SocketAddr::new(address.ip(), address.port().wrapping_add(1)),
                     (_, false) => *address,
                 };
-                let mut keys =
-                    vec![(Key::Udp { listener: number, address: *address }, Entry::of(nobody))];
-                if rtcp != *address {
-                    keys.push((Key::Udp { listener: number, address: rtcp }, Entry::of(nobody)));
-                }
-                (Client::Declared { listener: number, address: *address, rtcp }, keys)
+                let key = |address| Key::Udp { listener: number, address };
+                let client = Client::Declared { listener: number, address: *address, rtcp };
+                let second = (rtcp != *address).then(|| key(rtcp));
+                (client, (key(*address), Entry::of(nobody)), second)
             }
             Identity::DeclaredIp(ip) => {
                 let key = Key::DeclaredIp { listener: number, ip: *ip };
-                (Client::DeclaredIp { listener: number }, vec![(key, Entry::of(nobody))])
+                (Client::DeclaredIp { listener: number }, (key, Entry::of(nobody)), None)
             }
             Identity::Stun => {
                 let (ufrag, password) =
@@ -292,15 +305,16 @@ impl Homes {
                 let entry =
                     Entry { password: Some(password.as_bytes().into()), ..Entry::of(nobody) };
                 credentials = Some((ufrag, password));
-                (Client::Stun, vec![(key, entry)])
+                (Client::Stun, (key, entry), None)
             }
         };
         let rtcp = listener.rtcp.filter(|_| own_rtcp);
-        Some((client, Reached::Udp { address: listener.address, rtcp, credentials }, keys))
+        let reached = Reached::Udp { address: listener.address, rtcp, credentials };
+        Some((client, reached, first, second))
     }
 
     /// Sockets of the session's own towards nodes with port legs.
-    fn ports(&self, media: &Media) -> Result<Option<Ports>, Homeless> {
+    fn ports(&self, media: &Media) -> Result<Option<Box<Ports>>, Homeless> {
         let Some(family) = self.port_legs else {
             return Ok(None);
         };
@@ -313,13 +327,15 @@ impl Homes {
             RtcpPort::Mux => None,
             RtcpPort::Own => Some(bind()?),
         };
-        Ports::new(bind()?, rtcp).map(Some).map_err(|_| Homeless::NoResources)
+        let ports = Ports::new(bind()?, rtcp).map_err(|_| Homeless::NoResources)?;
+        Ok(Some(Box::new(ports)))
     }
 
     /// The session is gone: nothing of its lets packets in any more, and its place is free.
     pub(crate) fn evict(&mut self, session: SessionId) -> Option<Box<Resident>> {
         let resident = self.residents.remove(&session)?;
-        for key in &resident.keys {
+        let (first, second) = &resident.keys;
+        for key in [Some(first), second.as_deref()].into_iter().flatten() {
             self.flows.remove(key, resident.home);
         }
         self.workers[usize::from(resident.home.worker)].give_back(resident.home.slot);

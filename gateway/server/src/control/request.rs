@@ -5,6 +5,7 @@ use std::time::Instant;
 use evenkeel_core::{Impossible, SessionStanding};
 
 use super::handle::Request;
+use super::homes::Resident;
 use super::thread::Control;
 use super::waiting::Held;
 use super::words::{Failed, NodeView, SessionView, Status};
@@ -86,12 +87,12 @@ impl Control {
             session: standing.session,
             room: standing.room,
             scenario: standing.scenario,
-            ingress: standing.ingress,
+            transport: standing.transport,
             hop: standing.hop,
             rung: standing.plan.rung(),
             cap_kbps: standing.plan.cap_kbps,
             measures: standing.measures,
-            totals: resident.map(|resident| resident.totals).unwrap_or_default(),
+            totals: resident.map(Resident::totals).unwrap_or_default(),
             age: standing.age,
         }
     }

@@ -54,7 +54,7 @@ impl Control {
         match event {
             Event::Closed { session, .. } => match self.homes.get(session) {
                 Some(resident) => {
-                    self.closing.hold(session, event, resident.totals, Instant::now());
+                    self.closing.hold(session, event, resident.totals(), Instant::now());
                 }
                 None => self.tell(event, None),
             },
@@ -126,6 +126,7 @@ mod tests {
         let closed = |number| Event::Closed {
             session: SessionId(number),
             room: RoomId(1),
+            room_name: "room".into(),
             reason: CloseReason::Asked,
         };
         let totals = Totals { shed: 4, ..Totals::default() };

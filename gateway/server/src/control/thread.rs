@@ -219,7 +219,7 @@ impl Control {
                         summary.last_heard,
                     );
                     if let Some(resident) = self.homes.get_mut(summary.session) {
-                        resident.totals = summary.totals;
+                        resident.note_totals(summary.totals);
                     }
                 }
             }

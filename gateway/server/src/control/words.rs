@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
     Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media,
-    NodeId, PolicyName, Refused, RoomId, SessionId,
+    NodeId, PolicyName, Refused, RoomId, SessionId, Transport,
 };
 
 use crate::worker::{ShedRun, Totals};
@@ -160,8 +160,8 @@ pub struct SessionView {
     pub room: Arc<str>,
     /// Its scenario.
     pub scenario: Arc<str>,
-    /// How it is reached.
-    pub ingress: Ingress,
+    /// What it comes over.
+    pub transport: Transport,
     /// Where its packets go now.
     pub hop: Option<Hop>,
     /// Its rung.

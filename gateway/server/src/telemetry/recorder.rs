@@ -104,11 +104,11 @@ impl Recorder {
                 let (word, reason, session) = (refusal(reason), Some(reason), *session);
                 self.refused(&Turned { scenario, word, reason, session }, caller, at);
             }
-            Event::Closed { session, room, reason } => {
+            Event::Closed { session, room, room_name: _, reason } => {
                 debug!(%session, %room, reason = reason.name(), "session closed");
                 self.closed(*session, *reason);
             }
-            Event::Moved { room, sessions, cause, by, from, to, started } => {
+            Event::Moved { room, room_name: _, sessions, cause, by, from, to, started } => {
                 let node = self.nodes.of(from.node).name;
                 let to_node = to.map(|to| self.nodes.of(to.node).name);
                 let took = at.now.saturating_duration_since(*started);
@@ -137,7 +137,7 @@ impl Recorder {
                 let labels = [(Attribute::Node, &*name)];
                 self.instruments.level(Level::NodeDraining, i64::from(*draining), &labels);
             }
-            Event::Degraded { session, op, arg, rung, by } => {
+            Event::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
                 let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
                 self.instruments.count(Count::Degradations, 1, &labels);

@@ -42,7 +42,7 @@ pub(crate) struct Install {
     pub(crate) plan: Plan,
     pub(crate) dscp: Dscp,
     /// For port legs: the session's own socket towards nodes, and one for RTCP where it has a port of its own.
-    pub(crate) ports: Option<Ports>,
+    pub(crate) ports: Option<Box<Ports>>,
     pub(crate) seed: u64,
 }
 
@@ -69,12 +69,27 @@ pub(crate) enum Client {
 }
 
 /// The way to a node and back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Leg {
     /// On the worker's trunk to the node, behind this tag.
     Trunk(Tag),
-    /// From the session's own socket.
-    Port { address: SocketAddr, rtcp_port: u16 },
+    /// From the session's own socket. Elsewhere, since there are many sessions and trunk legs take less room.
+    Port(Box<NodePort>),
+}
+
+/// Where a node takes a session's packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NodePort {
+    pub(crate) address: SocketAddr,
+    pub(crate) rtcp_port: u16,
+}
+
+impl NodePort {
+    /// Whether that is what sends from there.
+    pub(crate) fn is_at(&self, source: SocketAddr) -> bool {
+        self.address.ip() == source.ip()
+            && [self.address.port(), self.rtcp_port].contains(&source.port())
+    }
 }
 
 /// What a worker tells control.

@@ -19,21 +19,19 @@ mod session;
 mod source;
 mod stamps;
 mod sweep;
+mod tags;
 mod ways;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Hop, NodeId};
-use evenkeel_media::trunk::Tag;
-use foldhash::fast::RandomState;
+use evenkeel_core::{Board, NodeId};
 use rustix::event::epoll;
 use tokio::sync::mpsc;
 
-pub(crate) use command::{Client, Command, Install, Leg, Report};
+pub(crate) use command::{Client, Command, Install, Leg, NodePort, Report};
 pub use command::{Dscp, ShedRun, Totals};
 pub(crate) use early::Patience;
 pub(crate) use gather::{Before, Gather};
@@ -44,6 +42,7 @@ pub(crate) use source::Bell;
 use source::{Source, watch};
 pub use stamps::{Stamps, Way};
 use sweep::Sweep;
+pub(crate) use tags::tag;
 use ways::{Port, Side, Trunk, Ways};
 
 use crate::flows::{Flows, Home};
@@ -94,8 +93,6 @@ pub(crate) struct Worker {
     ways: Ways,
     ingress: ingress::Ingress,
     sessions: Vec<Option<Box<Session>>>,
-    /// Whose packet a trunk's tag is of, and at which hop.
-    tags: Tags,
     from_quic: Option<ring::Receiver>,
     from_workers: Vec<ring::Receiver>,
     commands: crossbeam_channel::Receiver<Command>,
@@ -156,7 +153,6 @@ impl Worker {
                 now,
             ),
             sessions: Vec::new(),
-            tags: Tags::default(),
             from_quic: parts.from_quic,
             from_workers: parts.from_workers,
             commands: parts.commands,
@@ -307,9 +303,6 @@ fn session(sessions: &mut [Option<Box<Session>>], home: Home) -> Option<&mut Ses
     let session = sessions.get_mut(home.slot as usize)?.as_mut()?;
     (session.home == home).then_some(session)
 }
-
-/// Whose packet a trunk's tag is of, and at which hop.
-type Tags = HashMap<Tag, (Home, Hop), RandomState>;
 
 /// Where a client's packet is looked for.
 type From = (u8, SocketAddr);

@@ -2,13 +2,11 @@
 
 use std::time::Instant;
 
-use evenkeel_core::Hop;
-
-use super::command::{Command, Install, Leg, Report};
+use super::command::{Command, Install, Report};
 use super::session::{Loan, Session};
 use super::source::{Source, watch};
 use super::ways::Side;
-use super::{COMMANDS_MAX, Tags, Worker, session};
+use super::{COMMANDS_MAX, Worker, session};
 use crate::flows::{Home, Key};
 
 /// Commands obeyed before packets get their turn: about a millisecond of them.
@@ -46,13 +44,12 @@ impl Worker {
             Command::Install(install) => self.install(*install),
             Command::Attach { home, hop, leg } => {
                 if let Some(session) = session(&mut self.sessions, home) {
-                    attach(session, &mut self.tags, hop, leg);
+                    session.attach(hop, leg);
                 }
             }
             Command::Detach { home, hop } => {
-                let leg = session(&mut self.sessions, home).and_then(|session| session.detach(hop));
-                if let Some(Leg::Trunk(tag)) = leg {
-                    self.tags.remove(&tag);
+                if let Some(session) = session(&mut self.sessions, home) {
+                    session.detach(hop);
                 }
             }
             Command::Plan { home, plan } => {
@@ -99,11 +96,6 @@ impl Worker {
         let Some(mut session) = self.sessions[home.slot as usize].take() else {
             return;
         };
-        for (_, leg) in session.legs() {
-            if let Leg::Trunk(tag) = leg {
-                self.tags.remove(tag);
-            }
-        }
         for &(listener, address) in session.learned() {
             self.flows.remove(&Key::Udp { listener, address }, home);
         }
@@ -115,37 +107,12 @@ impl Worker {
     }
 }
 
-/// The session is open at the hop by this leg, and by no other any more.
-fn attach(session: &mut Session, tags: &mut Tags, hop: Hop, leg: Leg) {
-    if let Some(Leg::Trunk(tag)) = session.attach(hop, leg) {
-        tags.remove(&tag);
-    }
-    if let Leg::Trunk(tag) = leg {
-        tags.insert(tag, (session.home, hop));
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use evenkeel_core::{Incarnation, NodeId, Srtp};
-    use evenkeel_media::trunk::Tag;
+    use evenkeel_core::Srtp;
 
     use super::*;
     use crate::worker::Client;
-
-    #[test]
-    fn a_leg_that_takes_anothers_place_leaves_no_tag_of_it() {
-        let install = session::tests::install(Client::Stun, Srtp::Plain, 3);
-        let (home, mut tags) = (install.home, Tags::default());
-        let mut session = Session::new(install);
-        let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
-        attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(1)));
-        attach(&mut session, &mut tags, hop(1), Leg::Trunk(Tag(2)));
-        attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(3)));
-        assert_eq!(tags, Tags::from_iter([(Tag(2), (home, hop(1))), (Tag(3), (home, hop(0)))]));
-        attach(&mut session, &mut tags, hop(0), Leg::Trunk(Tag(3)));
-        assert!(tags.contains_key(&Tag(3)), "the same once more");
-    }
 
     #[test]
     fn a_slot_that_is_used_again_is_another_home() {

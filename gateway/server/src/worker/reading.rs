@@ -15,7 +15,7 @@ use super::command::Report;
 use super::session::{Loan, Session};
 use super::source::Source;
 use super::ways::{Side, Ways};
-use super::{Tags, Worker, session};
+use super::{Worker, session, tags};
 use crate::flows::Home;
 use crate::mmsg::{BATCH, drain_errors};
 use crate::ring;
@@ -164,7 +164,7 @@ impl Worker {
 
     /// How many packets were in it.
     fn take_trunk_datagram(&mut self, node: NodeId, place: usize, now: Instant) -> u64 {
-        let Worker { inbox, sessions, tags, ways, board, .. } = self;
+        let Worker { inbox, sessions, ways, board, .. } = self;
         let Some((datagram, _)) = inbox.datagram(place) else {
             ways.drop(Reason::Oversize);
             return 0;
@@ -187,14 +187,14 @@ impl Worker {
                 break;
             };
             packets += 1;
-            hand_on(tags, sessions, node, tag, packet, &mut Loan { ways, board, now });
+            hand_on(sessions, node, tag, packet, &mut Loan { ways, board, now });
         }
         packets
     }
 
     fn take_trunk_packet(&mut self, node: NodeId, tag: Tag, packet: &[u8], now: Instant) {
-        let Worker { sessions, tags, ways, board, .. } = self;
-        hand_on(tags, sessions, node, tag, packet, &mut Loan { ways, board, now });
+        let Worker { sessions, ways, board, .. } = self;
+        hand_on(sessions, node, tag, packet, &mut Loan { ways, board, now });
     }
 
     /// A port tells once that something came: it is read until there is no more.
@@ -289,16 +289,13 @@ fn take_address(
 
 /// Hands a node's packet to the session with its tag.
 fn hand_on(
-    tags: &Tags,
     sessions: &mut [Option<Box<Session>>],
     node: NodeId,
     tag: Tag,
     packet: &[u8],
     loan: &mut Loan<'_>,
 ) {
-    let known = tags.get(&tag).filter(|(_, hop)| hop.node == node);
-    let found = known.and_then(|&(home, hop)| Some((session(sessions, home)?, hop)));
-    match found {
+    match tags::find(sessions, node, tag) {
         Some((session, hop)) => session.handle_node_packet(hop, packet, loan),
         None if loan.ways.early.keep_inbound(node, tag, packet) => {}
         None => loan.ways.drop(Reason::UnknownTag),

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use evenkeel_core::{Board, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
 use evenkeel_media::continuity::{Continuity, Protection};
 use evenkeel_media::quality::Codec;
+use evenkeel_media::trunk::Tag;
 
 use address::Address;
 
@@ -36,23 +37,17 @@ pub(crate) struct Session {
     route: Arc<RouteCell>,
     plan: Plan,
     dscp: Dscp,
-    pub(crate) ports: Option<Ports>,
+    pub(crate) ports: Option<Box<Ports>>,
     legs: Vec<(Hop, Leg)>,
     /// Where its packets go.
     address: Address,
-    /// What it says and hears, once something is said: most of many sessions are silent.
+    /// What it says and hears, once something is said: most of many sessions are silent, and take little room.
     talk: Option<Box<Talk>>,
     /// What its own numbers are drawn from.
     seed: u64,
     /// Whether it is among those that are summed up, and whether something happened to it since it was.
     awake: bool,
     stirred: bool,
-    /// The hop whose packets reach the client, and how many there have been.
-    hearing: Option<Hop>,
-    switches: u32,
-    pub(crate) totals: Totals,
-    /// What was shed and is not yet told, and since when.
-    shed: Option<(ShedRun, Instant)>,
 }
 
 /// How the client is known.
@@ -69,6 +64,12 @@ struct Talk {
     continuity: Continuity,
     measure: Measure,
     feedback: Feedback,
+    /// The hop whose packets reach the client, and how many there have been.
+    hearing: Option<Hop>,
+    switches: u32,
+    totals: Totals,
+    /// What was shed and is not yet told, and since when.
+    shed: Option<(ShedRun, Instant)>,
 }
 
 /// The codec of its voice, if it has one: the first that it would rather have.
@@ -78,16 +79,22 @@ fn voice(media: &Media) -> Option<Codec> {
 }
 
 impl Talk {
-    fn new(seed: u64, media: &Media) -> Talk {
+    /// Once in a session's life, so that what packets go through stays short.
+    #[cold]
+    fn new(seed: u64, media: &Media) -> Box<Talk> {
         let protection = match media.srtp {
             Srtp::Plain => Protection::Clear,
             Srtp::Opaque => Protection::Srtp,
         };
-        Talk {
+        Box::new(Talk {
             continuity: Continuity::new(seed, protection),
             measure: Measure::new(voice(media)),
             feedback: Feedback::new(seed, media),
-        }
+            hearing: None,
+            switches: 0,
+            totals: Totals::default(),
+            shed: None,
+        })
     }
 }
 
@@ -101,11 +108,12 @@ pub(crate) struct Loan<'a> {
 impl Session {
     pub(crate) fn new(install: Install) -> Session {
         let Install { home, session, media, client, route, plan, dscp, ports, seed } = install;
-        let mut address = Address::default();
-        if let Client::Declared { listener, address: rtp, rtcp } = client {
-            address.rtp = Some((listener, rtp));
-            address.rtcp = Some((listener, rtcp));
-        }
+        let address = match client {
+            Client::Declared { listener, address, rtcp } => {
+                Address::declared((listener, address), (listener, rtcp))
+            }
+            Client::DeclaredIp { .. } | Client::Stun | Client::Quic { .. } => Address::default(),
+        };
         let known = match client {
             Client::Declared { .. } => Known::Declared,
             Client::DeclaredIp { .. } => Known::DeclaredIp,
@@ -127,17 +135,13 @@ impl Session {
             // Its cap is told before it says a word.
             awake: plan.send_cap_kbps() > 0,
             stirred: false,
-            hearing: None,
-            switches: 0,
-            totals: Totals::default(),
-            shed: None,
             media,
         }
     }
 
     fn talk(&mut self) -> &mut Talk {
         let (seed, media) = (self.seed, &*self.media);
-        self.talk.get_or_insert_with(|| Box::new(Talk::new(seed, media)))
+        self.talk.get_or_insert_with(|| Talk::new(seed, media))
     }
 
     /// Something happens to it: it is summed up until nothing does any more.
@@ -164,9 +168,10 @@ impl Session {
     pub(crate) fn rests(&mut self, now: Instant) -> bool {
         let stirred = std::mem::take(&mut self.stirred);
         let cap = self.plan.send_cap_kbps();
-        let is_quiet = |talk: &Talk| talk.measure.is_quiet(now) && !talk.feedback.repeats(cap, now);
-        let quiet = self.talk.as_deref().map_or(cap == 0, is_quiet);
-        self.awake = stirred || self.shed.is_some() || !quiet;
+        let is_quiet = |talk: &Talk| {
+            talk.shed.is_none() && talk.measure.is_quiet(now) && !talk.feedback.repeats(cap, now)
+        };
+        self.awake = stirred || !self.talk.as_deref().map_or(cap == 0, is_quiet);
         !self.awake
     }
 
@@ -182,35 +187,33 @@ impl Session {
         self.talk().measure.quic_path(rtt_us, lost, sent, loan.now);
     }
 
-    /// The leg that it had there before, if it had one.
-    pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) -> Option<Leg> {
-        let before = self.detach(hop);
+    /// It is open at the hop by this leg, and by no other any more.
+    pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) {
+        self.detach(hop);
         // One at a time: they are few, and there are many sessions.
         self.legs.reserve_exact(1);
         self.legs.push((hop, leg));
-        before
     }
 
-    /// The leg it had there, if it had one.
-    pub(crate) fn detach(&mut self, hop: Hop) -> Option<Leg> {
-        let place = self.legs.iter().position(|(at, _)| *at == hop)?;
-        Some(self.legs.swap_remove(place).1)
-    }
-
-    pub(crate) fn legs(&self) -> &[(Hop, Leg)] {
-        &self.legs
+    /// It is open there no longer.
+    pub(crate) fn detach(&mut self, hop: Hop) {
+        self.legs.retain(|(at, _)| *at != hop);
     }
 
     pub(crate) fn has_leg(&self, hop: Hop) -> bool {
         self.legs.iter().any(|(at, _)| *at == hop)
     }
 
+    /// The hop with this tag.
+    pub(crate) fn hop_of(&self, tag: Tag) -> Option<Hop> {
+        let is_it = |leg: &Leg| matches!(leg, Leg::Trunk(own) if *own == tag);
+        self.legs.iter().find(|(_, leg)| is_it(leg)).map(|(hop, _)| *hop)
+    }
+
     /// The hop with a port leg to this address.
     pub(crate) fn hop_at(&self, source: SocketAddr) -> Option<Hop> {
-        let is_there = |leg: &Leg| match *leg {
-            Leg::Port { address, rtcp_port } => {
-                address.ip() == source.ip() && [address.port(), rtcp_port].contains(&source.port())
-            }
+        let is_there = |leg: &Leg| match leg {
+            Leg::Port(port) => port.is_at(source),
             Leg::Trunk(_) => false,
         };
         // A node that returned has the address it had; what comes now is of the newest incarnation.
@@ -265,7 +268,8 @@ impl Session {
             self.send_cap(loan);
         }
         let due = |since: Instant| loan.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
-        if self.shed.is_some_and(|(_, since)| due(since)) {
+        let shed = self.talk.as_deref().and_then(|talk| talk.shed);
+        if shed.is_some_and(|(_, since)| due(since)) {
             self.tell_shed(loan.ways);
         }
     }
@@ -278,8 +282,8 @@ impl Session {
     }
 
     pub(crate) fn final_totals(&self) -> Totals {
-        let lost_up = self.talk.as_ref().map_or(0, |talk| talk.measure.lost_up());
-        Totals { lost_up, ..self.totals }
+        let totals = |talk: &Talk| Totals { lost_up: talk.measure.lost_up(), ..talk.totals };
+        self.talk.as_deref().map_or(Totals::default(), totals)
     }
 
     /// The error queue of its port tells this of what was sent to this address. That nobody listens there says

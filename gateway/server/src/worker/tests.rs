@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use evenkeel_core::{Incarnation, Srtp, Stamp};
+use evenkeel_core::{Hop, Incarnation, Srtp, Stamp};
 
 use super::session::tests::install;
 use super::*;
@@ -133,11 +133,11 @@ fn a_port_that_tells_once_is_read_to_its_end() {
     let (port, node) = (socket(), socket());
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
     let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
-    let ports = Some(Ports::new(port, None).unwrap());
+    let ports = Some(Box::new(Ports::new(port, None).unwrap()));
     let install = Install { ports, ..install(Client::Stun, Srtp::Plain, 0) };
     let home = install.home;
     world.tell(Command::Install(Box::new(install)));
-    let leg = Leg::Port { address, rtcp_port: address.port() };
+    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
     world.tell(Command::Attach { home, hop, leg });
     worker.turn();
     for _ in 0..40 {

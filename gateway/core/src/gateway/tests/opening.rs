@@ -61,7 +61,7 @@ fn a_policy_places_a_room_and_its_state_is_kept_with_it() {
     let offer = world.offer("r");
     assert_eq!(world.stands("r"), Some(C));
     assert!(matches!(world.accepted(offer).routed_by, Decider::Policy { .. }));
-    assert_eq!(world.gateway.rooms[&world.room("r")].memory, Some(Box::new(state(b"placed"))));
+    assert_eq!(world.gateway.rooms[&world.room("r")].memory, Some(state(b"placed").into()));
 }
 
 #[test]

@@ -170,7 +170,7 @@ fn state_and_decision_are_taken_together_or_not_at_all() {
     let actions = vec![act(0, Op::Cap as u32, 1), act(1, Op::Cap as u32, 100)];
     tick(&mut world, actions, states);
     let memory = |id: SessionId| world.gateway.sessions[&id].memory.clone();
-    assert_eq!((memory(refused), memory(taken)), (None, Some(Box::new(state(b"1")))));
+    assert_eq!((memory(refused), memory(taken)), (None, Some(Arc::new(state(b"1")))));
     world.answer_with(|_| None);
     world.pass(ms(200));
     let Question::Tick { sessions, memo } = &world.held.last().unwrap().question else { panic!() };
@@ -189,8 +189,8 @@ fn a_cap_that_nobody_obeys_is_refused_and_policies_see_that_it_would_be() {
         let sessions = [video(&mut world, 1), video(&mut world, 2)];
         for (id, remb) in sessions.into_iter().zip(remb) {
             let session = world.gateway.sessions.get_mut(&id).unwrap();
-            let offer = Arc::make_mut(&mut session.offer);
-            let media = Arc::make_mut(&mut offer.media);
+            let wanted = Arc::make_mut(&mut session.wanted);
+            let media = Arc::make_mut(&mut wanted.media);
             media.srtp = srtp;
             media.streams.iter_mut().for_each(|stream| stream.feedback.remb = remb);
         }

@@ -10,7 +10,7 @@ fn a_whole_offer_is_understood() {
     assert_eq!((&*wanted.scenario, &*wanted.room), ("call", "room-1"));
     assert_eq!(&*wanted.labels, [("region".into(), "east".into()), ("a".into(), "b".into())]);
     let address = "127.0.0.1:40000".parse().unwrap();
-    let rtcp = Some("127.0.0.1:40001".parse().unwrap());
+    let rtcp = Some(Box::new("127.0.0.1:40001".parse().unwrap()));
     assert_eq!(wanted.ingress, Ingress::Udp(Identity::Declared { address, rtcp }));
     assert_eq!((wanted.media.rtcp, wanted.media.srtp), (RtcpPort::Own, Srtp::Opaque));
     let [voice, video] = &wanted.media.streams[..] else { panic!("two streams") };

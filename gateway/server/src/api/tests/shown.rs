@@ -1,6 +1,6 @@
 //! What is shown, and what operators have done: by name, whatever numbers control has for it.
 
-use evenkeel_core::{Health, Identity, Impossible, Ingress, Measures, Metric, RoomStanding};
+use evenkeel_core::{Health, Impossible, Measures, Metric, RoomStanding, Transport};
 
 use super::*;
 use crate::control::{NodeView, PolicyView, SessionView};
@@ -228,7 +228,7 @@ fn session(number: u64) -> SessionView {
         session: SessionId(number),
         room: "room-1".into(),
         scenario: "call".into(),
-        ingress: Ingress::Udp(Identity::Stun),
+        transport: Transport::Udp,
         hop: Some(hop(0)),
         rung: 1,
         cap_kbps: 0,

@@ -45,22 +45,20 @@ fn a_death_and_the_move_it_causes_are_told_with_names_and_witnesses() {
 }
 
 #[test]
-fn rooms_are_named_until_their_last_session_is_gone() {
+fn what_happens_to_a_session_is_told_with_the_name_of_its_room() {
     let (world, mut listening) = listening();
-    world.tell(begun(), None);
-    listening.notice("opened");
     let by = Decider::Native;
     let session = SessionId(1);
-    world.tell(Event::Degraded { session, op: Op::VoiceOnly, arg: 1, rung: 2, by }, None);
+    let (op, room_name) = (Op::VoiceOnly, "room-1".into());
+    world.tell(Event::Degraded { session, room_name, op, arg: 1, rung: 2, by }, None);
     let told = listening.notice("degraded");
     assert_eq!((&told["room"], &told["op"]), (&json!("room-1"), &json!("voice-only")));
-    let closed = Event::Closed { session, room: RoomId(4), reason: CloseReason::Silent };
+    let (room_name, reason) = ("room-1".into(), CloseReason::Silent);
+    let closed = Event::Closed { session, room: RoomId(4), room_name, reason };
     world.tell(closed, Some(Totals { shed: 4, ..Totals::default() }));
     let told = listening.notice("closed");
     assert_eq!((&told["room"], &told["reason"]), (&json!("room-1"), &json!("silent")));
     assert_eq!(told["totals"]["shed"], 4);
-    world.tell(moved(Cause::Manual), None);
-    assert_eq!(listening.notice("moved")["room"], "r4");
 }
 
 #[test]
@@ -133,6 +131,7 @@ fn begun() -> Event {
 fn moved(cause: Cause) -> Event {
     Event::Moved {
         room: RoomId(4),
+        room_name: "room-1".into(),
         sessions: vec![SessionId(1)],
         cause,
         by: Decider::Native,

@@ -5,6 +5,7 @@ use super::*;
 const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
 const SESSION: SessionId = SessionId(7);
 const WORKER: u16 = 3;
+const HOME: Home = Home { worker: WORKER, slot: 5, generation: 1 };
 
 fn secret() -> Secret {
     Secret::new(b"a secret of some length").unwrap()
@@ -16,7 +17,7 @@ fn at(start: Instant, ms: u64) -> Clock {
 
 fn wish() -> Wish {
     let (session, room, hop) = (SESSION, RoomId(1), HOP);
-    Wish { session, worker: WORKER, room, hop, address: None, rtcp_apart: true }
+    Wish { session, home: HOME, room, hop, address: None, rtcp_apart: true }
 }
 
 fn question(act: Option<Act>, clock: Clock) -> (Question, u64) {
@@ -134,7 +135,7 @@ fn a_plain_node_is_reached_where_the_offer_says() {
     let mut open =
         |address| match drivers.open(&Wish { address, ..wish() }, &mut || 0, at(Instant::now(), 0))
         {
-            Some(Act::Opened { leg: Leg::Port { address, rtcp_port }, .. }) => (address, rtcp_port),
+            Some(Act::Opened { leg: Leg::Port(port), .. }) => (port.address, port.rtcp_port),
             act => panic!("{act:?}"),
         };
     assert_eq!(open(None), (standing, 4_001));

@@ -13,7 +13,12 @@ fn telemetry() -> Telemetry {
 
 fn closed(number: u64) -> Arc<Told> {
     let (session, room) = (SessionId(number), RoomId(1));
-    let event = Happened::Core(Event::Closed { session, room, reason: CloseReason::Shutdown });
+    let event = Happened::Core(Event::Closed {
+        session,
+        room,
+        room_name: "room".into(),
+        reason: CloseReason::Shutdown,
+    });
     Arc::new(Told { at: std::time::SystemTime::now(), event, totals: None, caller: None })
 }
 

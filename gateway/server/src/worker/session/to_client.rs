@@ -1,6 +1,6 @@
 //! From a node to the client: only the room's hop, continued in number and time whichever hop that is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::forward::{self, Reason, Verdict};
 use evenkeel_core::{Hop, Kind, RtcpPort, Srtp};
@@ -35,18 +35,19 @@ impl Session {
             Verdict::Pass { leaving, .. } => leaving,
             Verdict::Drop(reason) => {
                 if let (Reason::Shed, Some(header)) = (reason, &header) {
-                    self.totals.shed += 1;
+                    self.talk().totals.shed += 1;
                     self.note_shed(from, header, loan);
                 }
                 return loan.ways.drop(reason);
             }
         };
-        if !leaving && self.hearing != Some(from) {
+        let hears = self.talk().hearing == Some(from);
+        if !leaving && !hears {
             self.hear(from);
         }
         // What the hop that was left still delivers belongs to the epoch before.
-        let left = leaving && self.hearing != Some(from);
-        let epoch = Epoch(u64::from(self.switches).saturating_sub(u64::from(left)));
+        let left = leaving && !hears;
+        let epoch = Epoch(u64::from(self.talk().switches).saturating_sub(u64::from(left)));
         match header {
             Some(header) => self.rtp_to_client(from, epoch, &header, packet, loan),
             None => self.rtcp_to_client(epoch, packet, loan),
@@ -55,18 +56,19 @@ impl Session {
 
     /// What is shed is told by number, so that nobody takes it for loss, and leaves no gap in the client's numbers.
     fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
-        if self.hearing != Some(from) {
+        if self.talk().hearing != Some(from) {
             self.hear(from);
         }
-        let epoch = Epoch(u64::from(self.switches));
         let rate =
             self.media.payload_type(header.payload_type).map(|(_, payload)| payload.clock_rate);
+        let talk = self.talk();
+        let epoch = Epoch(u64::from(talk.switches));
         let Some(Withheld { ssrc, after, ahead }) =
-            rate.and_then(|rate| self.talk().continuity.withhold(epoch, header, rate, loan.now))
+            rate.and_then(|rate| talk.continuity.withhold(epoch, header, rate, loan.now))
         else {
             return;
         };
-        if let Some((run, _)) = &mut self.shed
+        if let Some((run, _)) = &mut talk.shed
             && (run.ssrc, run.after) == (ssrc, after)
             && run.first + run.packets == ahead
         {
@@ -74,34 +76,34 @@ impl Session {
             return;
         }
         self.tell_shed(loan.ways);
-        self.shed = Some((ShedRun { ssrc, after, first: ahead, packets: 1 }, loan.now));
+        self.talk().shed = Some((ShedRun { ssrc, after, first: ahead, packets: 1 }, loan.now));
     }
 
     pub(crate) fn tell_shed(&mut self, ways: &Ways) {
-        if let Some((run, _)) = self.shed.take() {
+        if let Some((run, _)) = self.talk.as_deref_mut().and_then(|talk| talk.shed.take()) {
             ways.report(Report::Shed { session: self.id, run });
         }
     }
 
     /// From here on this hop's packets reach the client.
     fn hear(&mut self, hop: Hop) {
-        let before = self.hearing.replace(hop);
-        if before.is_some() {
-            self.totals.switches += 1;
-            self.talk().feedback.want_key_frame();
-        }
-        self.switches += 1;
         let (leaving, lead) = {
             let route = self.route.load();
             (route.leaving.map(|(left, _)| left), route.lead)
         };
-        let epoch = Epoch(u64::from(self.switches));
-        let continuity = &mut self.talk().continuity;
+        let talk = self.talk();
+        let before = talk.hearing.replace(hop);
+        if before.is_some() {
+            talk.totals.switches += 1;
+            talk.feedback.want_key_frame();
+        }
+        talk.switches += 1;
+        let epoch = Epoch(u64::from(talk.switches));
         if before.is_some() && leaving == before {
-            continuity.switched(epoch, Switch::Planned { lead });
+            talk.continuity.switched(epoch, Switch::Planned { lead });
         } else {
-            continuity.switched(epoch, Switch::Failover);
-            continuity.close_previous();
+            talk.continuity.switched(epoch, Switch::Failover);
+            talk.continuity.close_previous();
         }
     }
 
@@ -117,21 +119,21 @@ impl Session {
             return loan.ways.drop(Reason::UndeclaredPayload);
         };
         let clock_rate = payload.clock_rate;
-        let pass = self.talk().continuity.pass(epoch, header, clock_rate, loan.now);
-        let rewrite = match pass {
+        let talk = self.talk();
+        let rewrite = match talk.continuity.pass(epoch, header, clock_rate, loan.now) {
             Pass::Untouched => None,
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
             Pass::Stale | Pass::Duplicate => return loan.ways.drop(Reason::Stale),
         };
+        talk.totals.packets_down += 1;
+        talk.totals.bytes_down += packet.len() as u64;
+        talk.measure.sent(packet.len());
         if kind == Kind::Video
-            && let Some(request) = self.talk().feedback.key_frame_request(header.ssrc)
+            && let Some(request) = talk.feedback.key_frame_request(header.ssrc)
         {
             loan.ways.stamps.asked_key_frame(Way::ToNode);
             self.send_to_node(from, Side::Rtcp, Kind::Video, &request, loan);
         }
-        self.totals.packets_down += 1;
-        self.totals.bytes_down += packet.len() as u64;
-        self.talk().measure.sent(packet.len());
         self.send_to_client(Side::Rtp, kind, packet, loan, |bytes| {
             if let Some((ssrc, sequence, timestamp)) = rewrite {
                 rtp::set_ssrc(bytes, ssrc);
@@ -178,13 +180,10 @@ impl Session {
         }
         let address = match side {
             Side::Rtp => self.address.rtp,
-            Side::Rtcp => self.address.rtcp.or(self.address.rtp),
+            Side::Rtcp => self.address.rtcp(),
         };
-        let consent = self.known != Known::Stun
-            || self
-                .address
-                .consent
-                .is_some_and(|at| loan.now.saturating_duration_since(at) < CONSENT);
+        let recent = |at: Instant| loan.now.saturating_duration_since(at) < CONSENT;
+        let consent = self.known != Known::Stun || self.address.consent().is_some_and(recent);
         let Some((listener, address)) = address.filter(|_| consent) else {
             return loan.ways.drop(Reason::NoAddress);
         };

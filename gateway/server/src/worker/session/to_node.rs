@@ -30,10 +30,10 @@ impl Session {
         let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
             return loan.ways.drop(Reason::UndeclaredPayload);
         };
-        self.totals.packets_up += 1;
-        self.totals.bytes_up += packet.len() as u64;
         let clock_rate = payload.clock_rate;
         let talk = self.talk();
+        talk.totals.packets_up += 1;
+        talk.totals.bytes_up += packet.len() as u64;
         talk.measure.received(&header, packet.len(), clock_rate, loan.now);
         talk.feedback.heard(header.ssrc, kind);
         let hop = match forward::to_node(&self.route, loan.board) {
@@ -71,7 +71,7 @@ impl Session {
         packet: &[u8],
         loan: &mut Loan<'_>,
     ) {
-        let Some(&(_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
+        let Some((_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
             let early = &mut loan.ways.early;
             if !early.keep_outbound((self.home, hop), (side, kind), packet, loan.now) {
                 loan.ways.drop(Reason::NotOpened);
@@ -80,11 +80,11 @@ impl Session {
         };
         loan.ways.stamps.passed(Way::ToNode, packet.len());
         match leg {
-            Leg::Trunk(tag) => loan.ways.on_trunk(hop.node, tag, packet),
-            Leg::Port { address, rtcp_port } => {
+            Leg::Trunk(tag) => loan.ways.on_trunk(hop.node, *tag, packet),
+            Leg::Port(port) => {
                 let to = match side {
-                    Side::Rtp => address,
-                    Side::Rtcp => SocketAddr::new(address.ip(), rtcp_port),
+                    Side::Rtp => port.address,
+                    Side::Rtcp => SocketAddr::new(port.address.ip(), port.rtcp_port),
                 };
                 self.send_from_port(hop, side, kind, to, packet, loan);
             }
