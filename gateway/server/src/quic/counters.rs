@@ -20,7 +20,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Connections there are now, those in their handshake among them.
+    /// Connections there are now, those in their handshake among them, those that are over not.
     connections: "connections";
     /// Sessions that have a connection to their client now.
     attached: "attached";

@@ -3,15 +3,14 @@
 //! quinn-proto under a loop of ours, not quinn's tasks: with a task, a queue and three locks for each connection, waking
 //! up costs more than QUIC does (`PERFORMANCE.md`).
 
+mod newcomers;
+
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use evenkeel_media::roq;
-use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EndpointConfig, Incoming, SendDatagramError, Transmit,
-};
+use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointConfig, SendDatagramError, Transmit};
 
 use super::Settings;
 use super::counters::count;
@@ -185,45 +184,6 @@ impl Endpoint {
             }
             Some(DatagramEvent::NewConnection(incoming)) => self.let_in(incoming, now),
             Some(DatagramEvent::Response(transmit)) => self.respond(&transmit),
-        }
-    }
-
-    fn let_in(&mut self, incoming: Incoming, now: Instant) {
-        let counters = &self.hub.counters;
-        let most = self.settings.connections_max as u64;
-        let open = counters.connections.load(Ordering::Relaxed);
-        self.packet.clear();
-        if open >= most {
-            count(&counters.connections_refused);
-            let refusal = self.quinn.refuse(incoming, &mut self.packet);
-            return self.respond(&refusal);
-        }
-        if open >= most / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
-            // `may_retry` was true, so there is one.
-            if let Ok(retry) = self.quinn.retry(incoming, &mut self.packet) {
-                self.respond(&retry);
-            }
-            return;
-        }
-        match self.quinn.accept(incoming, now, &mut self.packet, None) {
-            Ok((handle, connection)) => {
-                count(&counters.connections);
-                let until = now + self.settings.handshake_within;
-                self.lines.insert(Line::new(handle, connection, until));
-            }
-            Err(error) => {
-                count(&counters.handshakes_failed);
-                if let Some(response) = error.response {
-                    self.respond(&response);
-                }
-            }
-        }
-    }
-
-    /// Answers one who has no connection. If there is no room for it, he asks again.
-    fn respond(&self, transmit: &Transmit) {
-        if self.blocked.is_none() {
-            let _ = self.socket.send(transmit, &self.packet);
         }
     }
 

@@ -29,6 +29,11 @@ impl Lines {
         self.count == 0
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     pub(super) fn insert(&mut self, line: Line) {
         let handle = line.handle;
         if self.places.len() <= handle.0 {

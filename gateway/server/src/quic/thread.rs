@@ -104,7 +104,7 @@ impl Drop for Thread {
     }
 }
 
-fn server_config(settings: &Settings, identity: Identity) -> quinn_proto::ServerConfig {
+pub(super) fn server_config(settings: &Settings, identity: Identity) -> quinn_proto::ServerConfig {
     let mut transport = quinn_proto::TransportConfig::default();
     let idle = u32::try_from(settings.idle_after.as_millis()).unwrap_or(u32::MAX);
     transport

@@ -18,6 +18,8 @@ mod client;
 mod connections;
 mod datagrams;
 mod gathering;
+mod newcomers;
+mod raw;
 mod sending;
 mod streams;
 
