@@ -4,29 +4,25 @@
 //! up costs more than QUIC does (`PERFORMANCE.md`).
 
 mod newcomers;
+mod to_clients;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use evenkeel_media::roq;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointConfig, SendDatagramError, Transmit};
+use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointConfig, Transmit};
 
 use super::Settings;
 use super::counters::count;
 use super::hub::Hub;
-use super::line::{Limits, Line};
+use super::line::Line;
 use super::lines::Lines;
 use super::socket::{From, Sent, Socket};
-use crate::flows::Home;
-use crate::ring::{self, Kind, Meta};
+use crate::ring;
 
-/// Packets taken from a ring before others get their turn.
-const RING_BATCH: usize = 256;
 /// Batches read from the socket before others get their turn.
 const BATCHES_PER_TURN: usize = 4;
-/// What is allocated at a time for DATAGRAMs: several hundred voice packets.
-const ARENA: usize = 64 * 1_024;
 
 pub(super) struct Endpoint {
     quinn: quinn_proto::Endpoint,
@@ -42,8 +38,6 @@ pub(super) struct Endpoint {
     /// What the kernel had no room for, and what it was; nothing else is sent before it.
     blocked: Option<(Transmit, Vec<u8>)>,
     framed: Vec<u8>,
-    /// DATAGRAMs are parts of it: one allocation for hundreds.
-    arena: BytesMut,
 }
 
 /// What a look brought.
@@ -77,7 +71,6 @@ impl Endpoint {
             packet: Vec::new(),
             blocked: None,
             framed: Vec::new(),
-            arena: BytesMut::new(),
         }
     }
 
@@ -185,65 +178,6 @@ impl Endpoint {
             Some(DatagramEvent::NewConnection(incoming)) => self.let_in(incoming, now),
             Some(DatagramEvent::Response(transmit)) => self.respond(&transmit),
         }
-    }
-
-    fn read_rings(&mut self, now: Instant) -> Look {
-        let mut look = Look::default();
-        let mut rings = std::mem::take(&mut self.rings);
-        for ring in &mut rings {
-            let taken =
-                ring.pop_batch(RING_BATCH, |meta, bytes| self.take_packet(meta, bytes, now));
-            look.packets += taken;
-            look.more |= taken == RING_BATCH;
-        }
-        self.rings = rings;
-        look
-    }
-
-    fn take_packet(&mut self, meta: &Meta, packet: &[u8], now: Instant) {
-        match meta.kind {
-            Kind::Media => self.send(meta.home, meta.flow, packet, now),
-            Kind::Detached => self.hub.forget(meta.home),
-            // Only ever told to a worker.
-            Kind::Attached | Kind::Feedback { .. } => {}
-        }
-    }
-
-    /// Queues a packet for its session's client: in a DATAGRAM where it fits, else in a stream of its own.
-    fn send(&mut self, home: Home, flow: u64, packet: &[u8], now: Instant) {
-        let counters = &self.hub.counters;
-        let flow = roq::Flow::new(flow);
-        let handle = self.hub.line(home);
-        let line = handle.and_then(|handle| self.lines.get_mut(handle));
-        let (Some(flow), Some(line)) = (flow, line.filter(|line| line.is_open())) else {
-            return count(&counters.unattached);
-        };
-        self.framed.clear();
-        roq::write_datagram(flow, packet, &mut self.framed);
-        if self.arena.capacity() < self.framed.len() {
-            self.arena.reserve(ARENA);
-        }
-        self.arena.extend_from_slice(&self.framed);
-        match line.send_datagram(self.arena.split().freeze()) {
-            Ok(()) => count(&counters.sent_datagrams),
-            Err(SendDatagramError::Blocked(_)) => count(&counters.datagrams_full),
-            Err(
-                SendDatagramError::TooLarge
-                | SendDatagramError::UnsupportedByPeer
-                | SendDatagramError::Disabled,
-            ) => {
-                let mut bytes = Vec::with_capacity(packet.len() + 16);
-                roq::write_stream_start(flow, &mut bytes);
-                roq::write_stream_packet(packet, &mut bytes);
-                let limits = Limits {
-                    streams_out_max: self.settings.streams_out_max,
-                    stream_lifetime: self.settings.stream_lifetime,
-                };
-                line.send_stream(Bytes::from(bytes), now, &self.hub, &limits);
-            }
-        }
-        let handle = line.handle;
-        self.lines.touch(handle);
     }
 
     /// Looks after every connection that something happened on, while the kernel takes what they send.
