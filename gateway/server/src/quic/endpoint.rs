@@ -118,9 +118,9 @@ impl Endpoint {
     /// Tells workers how their sessions' paths do, forgets sessions that ended, closes connections without one.
     pub(super) fn look_round(&mut self, now: Instant) {
         let Endpoint { hub, lines, settings, .. } = self;
-        hub.forget_ended();
+        hub.forget_ended(now);
         hub.report(|handle| lines.get_mut(handle).map(Line::report));
-        for handle in hub.flowless(settings.flowless_after) {
+        for handle in hub.flowless(settings.flowless_after, now) {
             if let Some(line) = lines.get_mut(handle) {
                 count(&hub.counters.flowless);
                 line.close(roq::ErrorCode::General, b"no flow of a session", now, hub);

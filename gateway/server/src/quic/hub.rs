@@ -70,8 +70,8 @@ impl Hub {
     }
 
     /// A connection came through its handshake.
-    pub(super) fn join(&mut self, line: ConnectionHandle) {
-        let presence = Presence { homes: HashSet::new(), useful: Instant::now() };
+    pub(super) fn join(&mut self, line: ConnectionHandle, now: Instant) {
+        let presence = Presence { homes: HashSet::new(), useful: now };
         self.lines.insert(line, presence);
     }
 
@@ -97,6 +97,7 @@ impl Hub {
         line: ConnectionHandle,
         flow: roq::Flow,
         packet: &[u8],
+        now: Instant,
         received: impl Fn(&Counters) -> &AtomicU64,
     ) -> Result<(), Rejected> {
         let home = self.home(flow).ok_or(Rejected::UnknownFlow)?;
@@ -104,7 +105,7 @@ impl Hub {
             return Err(Rejected::NotRtp);
         }
         count(received(&self.counters));
-        self.attach(line, home, flow.number());
+        self.attach(line, home, flow.number(), now);
         self.tell(Meta { home, kind: Kind::Media, flow: flow.number() }, packet);
         Ok(())
     }
@@ -115,8 +116,8 @@ impl Hub {
     }
 
     /// The session ended: nothing goes to its client any more.
-    pub(super) fn forget(&mut self, home: Home) {
-        self.detach(home);
+    pub(super) fn forget(&mut self, home: Home, now: Instant) {
+        self.detach(home, now);
         self.count_attached();
     }
 
@@ -130,12 +131,12 @@ impl Hub {
     }
 
     /// Forgets sessions that ended.
-    pub(super) fn forget_ended(&mut self) {
+    pub(super) fn forget_ended(&mut self, now: Instant) {
         let ended = self.sessions.iter().filter(|(home, attachment)| {
             self.flows.home(&Key::Roq(attachment.flow)) != Some(**home)
         });
         let ended: Vec<Home> = ended.map(|(home, _)| *home).collect();
-        ended.iter().for_each(|home| self.detach(*home));
+        ended.iter().for_each(|home| self.detach(*home, now));
         if !ended.is_empty() {
             self.count_attached();
         }
@@ -157,8 +158,7 @@ impl Hub {
     }
 
     /// Connections that had no session for so long.
-    pub(super) fn flowless(&mut self, after: Duration) -> Vec<ConnectionHandle> {
-        let now = Instant::now();
+    pub(super) fn flowless(&mut self, after: Duration, now: Instant) -> Vec<ConnectionHandle> {
         let mut flowless = Vec::new();
         for (line, presence) in &mut self.lines {
             if !presence.homes.is_empty() {
@@ -170,14 +170,14 @@ impl Hub {
         flowless
     }
 
-    fn attach(&mut self, line: ConnectionHandle, home: Home, flow: u64) {
+    fn attach(&mut self, line: ConnectionHandle, home: Home, flow: u64, now: Instant) {
         if let Some(attachment) = self.sessions.get_mut(&home)
             && attachment.line == line
         {
             attachment.flow = flow;
             return;
         }
-        self.detach(home);
+        self.detach(home, now);
         let Some(presence) = self.lines.get_mut(&line) else { return };
         presence.homes.insert(home);
         self.sessions.insert(home, Attachment { line, flow });
@@ -185,11 +185,11 @@ impl Hub {
         self.tell(Meta { home, kind: Kind::Attached, flow }, &[]);
     }
 
-    fn detach(&mut self, home: Home) {
+    fn detach(&mut self, home: Home, now: Instant) {
         let Some(attachment) = self.sessions.remove(&home) else { return };
         if let Some(presence) = self.lines.get_mut(&attachment.line) {
             presence.homes.remove(&home);
-            presence.useful = Instant::now();
+            presence.useful = now;
         }
     }
 

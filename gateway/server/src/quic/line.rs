@@ -94,7 +94,7 @@ impl Line {
             match event {
                 Event::Connected => {
                     self.stage = Stage::Open;
-                    hub.join(self.handle);
+                    hub.join(self.handle, now);
                 }
                 Event::ConnectionLost { .. } => {
                     // Reads what came before the end.
@@ -132,7 +132,8 @@ impl Line {
             self.read += 1;
             match roq::read_datagram(&datagram) {
                 Ok((flow, packet)) => {
-                    match hub.deliver(self.handle, flow, packet, |all| &all.received_datagrams) {
+                    match hub.deliver(self.handle, flow, packet, now, |all| &all.received_datagrams)
+                    {
                         Ok(()) => {}
                         Err(Rejected::UnknownFlow) => count(&hub.counters.unknown_flow_datagrams),
                         Err(Rejected::NotRtp) => {
@@ -153,7 +154,7 @@ impl Line {
 
     fn read_stream(&mut self, id: StreamId, now: Instant, hub: &mut Hub) {
         let Some(stream) = self.incoming.get_mut(&id) else { return };
-        let read = stream.read(id, self.handle, &mut self.connection, hub);
+        let read = stream.read(id, self.handle, &mut self.connection, now, hub);
         match read {
             Ok(true) => {}
             Ok(false) => drop(self.incoming.remove(&id)),

@@ -32,7 +32,7 @@ impl Endpoint {
     fn take_packet(&mut self, meta: &Meta, packet: &[u8], now: Instant) {
         match meta.kind {
             Kind::Media => self.send(meta.home, meta.flow, packet, now),
-            Kind::Detached => self.hub.forget(meta.home),
+            Kind::Detached => self.hub.forget(meta.home, now),
             // Only ever told to a worker.
             Kind::Attached | Kind::Feedback { .. } => {}
         }
