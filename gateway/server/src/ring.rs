@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use crate::flows::Home;
 
@@ -192,19 +190,6 @@ impl Receiver {
         taken
     }
 
-    /// For tasks of the current runtime, which can wait for it to become readable.
-    ///
-    /// # Errors
-    ///
-    /// The event loop does not take the descriptor.
-    #[expect(
-        deprecated,
-        reason = "the successor is unsafe, for descriptors that may change; ours never does"
-    )]
-    pub fn into_async(self) -> std::io::Result<AsyncFd<Receiver>> {
-        AsyncFd::with_interest(self, Interest::READABLE)
-    }
-
     /// Whether the sender is gone for ever. What it left can still be popped.
     pub fn is_abandoned(&self) -> bool {
         self.heads.is_abandoned()
@@ -244,12 +229,6 @@ impl Receiver {
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.eventfd.as_fd()
-    }
-}
-
-impl std::os::fd::AsRawFd for Receiver {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.bell.eventfd.as_raw_fd()
     }
 }
 

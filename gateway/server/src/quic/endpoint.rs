@@ -3,31 +3,25 @@
 //! quinn-proto under a loop of ours, not quinn's tasks: with a task, a queue and three locks for each connection, waking
 //! up costs more than QUIC does (`PERFORMANCE.md`).
 
+mod from_clients;
+mod newcomers;
+mod to_clients;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use evenkeel_media::roq;
-use quinn_proto::{
-    ConnectionHandle, DatagramEvent, EndpointConfig, Incoming, SendDatagramError, Transmit,
-};
+use quinn_proto::{ConnectionHandle, EndpointConfig, Transmit};
 
 use super::Settings;
 use super::counters::count;
 use super::hub::Hub;
-use super::line::{Limits, Line};
 use super::lines::Lines;
+use super::round::Round;
 use super::socket::{From, Sent, Socket};
-use crate::flows::Home;
-use crate::ring::{self, Kind, Meta};
-
-/// Packets taken from a ring before others get their turn.
-const RING_BATCH: usize = 256;
-/// Batches read from the socket before others get their turn.
-const BATCHES_PER_TURN: usize = 4;
-/// What is allocated at a time for DATAGRAMs: several hundred voice packets.
-const ARENA: usize = 64 * 1_024;
+use crate::ring;
 
 pub(super) struct Endpoint {
     quinn: quinn_proto::Endpoint,
@@ -36,15 +30,14 @@ pub(super) struct Endpoint {
     hub: Hub,
     rings: Vec<ring::Receiver>,
     settings: Settings,
-    /// Datagrams of a batch.
-    received: Vec<(From, BytesMut)>,
+    round: Round,
+    /// Datagrams read that have not had their turn.
+    received: VecDeque<(From, BytesMut)>,
     /// What quinn writes a packet into.
     packet: Vec<u8>,
     /// What the kernel had no room for, and what it was; nothing else is sent before it.
     blocked: Option<(Transmit, Vec<u8>)>,
     framed: Vec<u8>,
-    /// DATAGRAMs are parts of it: one allocation for hundreds.
-    arena: BytesMut,
 }
 
 /// What a look brought.
@@ -73,12 +66,12 @@ impl Endpoint {
             lines: Lines::default(),
             hub,
             rings,
+            round: Round::new(settings.feedback_every, Instant::now()),
             settings,
-            received: Vec::new(),
+            received: VecDeque::new(),
             packet: Vec::new(),
             blocked: None,
             framed: Vec::new(),
-            arena: BytesMut::new(),
         }
     }
 
@@ -96,8 +89,9 @@ impl Endpoint {
     }
 
     /// When something is to be done though nothing comes.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.lines.next_due()
+    pub(super) fn next_due(&mut self) -> Instant {
+        let round = self.round.due();
+        self.lines.next_due().map_or(round, |due| due.min(round))
     }
 
     /// Whether all connections are over, and their clients have heard of it or cannot.
@@ -123,17 +117,24 @@ impl Endpoint {
         }
     }
 
-    /// Tells workers how their sessions' paths do, forgets sessions that ended, closes connections without one.
+    /// If it is time: looks after a share of the sessions, and once in a round closes connections without one.
     pub(super) fn look_round(&mut self, now: Instant) {
-        let Endpoint { hub, lines, settings, .. } = self;
-        hub.forget_ended();
-        hub.report(|handle| lines.get_mut(handle).map(Line::report));
-        for handle in hub.flowless(settings.flowless_after) {
-            if let Some(line) = lines.get_mut(handle) {
-                count(&hub.counters.flowless);
-                line.close(roq::ErrorCode::General, b"no flow of a session", now, hub);
+        if now < self.round.due() {
+            return;
+        }
+        let Endpoint { hub, lines, settings, round, .. } = self;
+        if round.is_over() {
+            round.begin(hub.homes(), now);
+            for handle in hub.flowless(settings.flowless_after, now) {
+                if let Some(line) = lines.get_mut(handle) {
+                    count(&hub.counters.flowless);
+                    line.close(roq::ErrorCode::General, b"no flow of a session", now, hub);
+                }
+                lines.touch(handle);
             }
-            lines.touch(handle);
+        }
+        for home in round.share() {
+            hub.look_after(*home, now, |handle| lines.get_mut(handle).map(|line| line.path()));
         }
     }
 
@@ -150,142 +151,6 @@ impl Endpoint {
         self.drive(now);
     }
 
-    fn read_socket(&mut self, now: Instant) -> Look {
-        let mut look = Look::default();
-        let mut received = std::mem::take(&mut self.received);
-        for _ in 0..BATCHES_PER_TURN {
-            let Some(more) = self.socket.receive(&mut received) else {
-                look.more = false;
-                break;
-            };
-            look = Look { packets: look.packets + received.len(), more };
-            count(&self.hub.counters.reads);
-            for (from, datagram) in received.drain(..) {
-                self.take_datagram(from, datagram, now);
-            }
-            if !more {
-                break;
-            }
-        }
-        self.received = received;
-        look
-    }
-
-    fn take_datagram(&mut self, from: From, datagram: BytesMut, now: Instant) {
-        let From { source, local, ecn } = from;
-        self.packet.clear();
-        match self.quinn.handle(now, source, local, ecn, datagram, &mut self.packet) {
-            None => {}
-            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(line) = self.lines.get_mut(handle) {
-                    line.connection.handle_event(event);
-                    line.read_datagrams(now, &mut self.hub);
-                }
-                self.lines.touch(handle);
-            }
-            Some(DatagramEvent::NewConnection(incoming)) => self.let_in(incoming, now),
-            Some(DatagramEvent::Response(transmit)) => self.respond(&transmit),
-        }
-    }
-
-    fn let_in(&mut self, incoming: Incoming, now: Instant) {
-        let counters = &self.hub.counters;
-        let most = self.settings.connections_max as u64;
-        let open = counters.connections.load(Ordering::Relaxed);
-        self.packet.clear();
-        if open >= most {
-            count(&counters.connections_refused);
-            let refusal = self.quinn.refuse(incoming, &mut self.packet);
-            return self.respond(&refusal);
-        }
-        if open >= most / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
-            // `may_retry` was true, so there is one.
-            if let Ok(retry) = self.quinn.retry(incoming, &mut self.packet) {
-                self.respond(&retry);
-            }
-            return;
-        }
-        match self.quinn.accept(incoming, now, &mut self.packet, None) {
-            Ok((handle, connection)) => {
-                count(&counters.connections);
-                let until = now + self.settings.handshake_within;
-                self.lines.insert(Line::new(handle, connection, until));
-            }
-            Err(error) => {
-                count(&counters.handshakes_failed);
-                if let Some(response) = error.response {
-                    self.respond(&response);
-                }
-            }
-        }
-    }
-
-    /// Answers one who has no connection. If there is no room for it, he asks again.
-    fn respond(&self, transmit: &Transmit) {
-        if self.blocked.is_none() {
-            let _ = self.socket.send(transmit, &self.packet);
-        }
-    }
-
-    fn read_rings(&mut self, now: Instant) -> Look {
-        let mut look = Look::default();
-        let mut rings = std::mem::take(&mut self.rings);
-        for ring in &mut rings {
-            let taken =
-                ring.pop_batch(RING_BATCH, |meta, bytes| self.take_packet(meta, bytes, now));
-            look.packets += taken;
-            look.more |= taken == RING_BATCH;
-        }
-        self.rings = rings;
-        look
-    }
-
-    fn take_packet(&mut self, meta: &Meta, packet: &[u8], now: Instant) {
-        match meta.kind {
-            Kind::Media => self.send(meta.home, meta.flow, packet, now),
-            Kind::Detached => self.hub.forget(meta.home),
-            // Only ever told to a worker.
-            Kind::Attached | Kind::Feedback { .. } => {}
-        }
-    }
-
-    /// Queues a packet for its session's client: in a DATAGRAM where it fits, else in a stream of its own.
-    fn send(&mut self, home: Home, flow: u64, packet: &[u8], now: Instant) {
-        let counters = &self.hub.counters;
-        let flow = roq::Flow::new(flow);
-        let handle = self.hub.line(home);
-        let line = handle.and_then(|handle| self.lines.get_mut(handle));
-        let (Some(flow), Some(line)) = (flow, line.filter(|line| line.is_open())) else {
-            return count(&counters.unattached);
-        };
-        self.framed.clear();
-        roq::write_datagram(flow, packet, &mut self.framed);
-        if self.arena.capacity() < self.framed.len() {
-            self.arena.reserve(ARENA);
-        }
-        self.arena.extend_from_slice(&self.framed);
-        match line.send_datagram(self.arena.split().freeze()) {
-            Ok(()) => count(&counters.sent_datagrams),
-            Err(SendDatagramError::Blocked(_)) => count(&counters.datagrams_full),
-            Err(
-                SendDatagramError::TooLarge
-                | SendDatagramError::UnsupportedByPeer
-                | SendDatagramError::Disabled,
-            ) => {
-                let mut bytes = Vec::with_capacity(packet.len() + 16);
-                roq::write_stream_start(flow, &mut bytes);
-                roq::write_stream_packet(packet, &mut bytes);
-                let limits = Limits {
-                    streams_out_max: self.settings.streams_out_max,
-                    stream_lifetime: self.settings.stream_lifetime,
-                };
-                line.send_stream(Bytes::from(bytes), now, &self.hub, &limits);
-            }
-        }
-        let handle = line.handle;
-        self.lines.touch(handle);
-    }
-
     /// Looks after every connection that something happened on, while the kernel takes what they send.
     fn drive(&mut self, now: Instant) {
         if let Some((transmit, bytes)) = self.blocked.take()
@@ -300,7 +165,7 @@ impl Endpoint {
                 continue;
             }
             if !self.transmit(handle, now) {
-                self.lines.touch(handle);
+                self.lines.touch_first(handle);
                 return;
             }
             self.lines.schedule(handle);
@@ -337,6 +202,7 @@ impl Endpoint {
             else {
                 return true;
             };
+            line.count_sent(&self.hub.counters);
             if self.socket.send(&transmit, &self.packet) == Sent::Blocked {
                 self.blocked = Some((transmit, std::mem::take(&mut self.packet)));
                 return false;

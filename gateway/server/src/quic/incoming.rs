@@ -1,5 +1,7 @@
 //! A stream that a client opened, read to its end or to the first thing that is wrong with it.
 
+use std::time::Instant;
+
 use evenkeel_media::roq;
 use quinn_proto::{Chunks, Connection, ConnectionHandle, ReadError, StreamId};
 
@@ -38,11 +40,12 @@ impl Incoming {
         id: StreamId,
         line: ConnectionHandle,
         connection: &mut Connection,
+        now: Instant,
         hub: &mut Hub,
     ) -> Result<bool, roq::Malformed> {
         let mut stream = connection.recv_stream(id);
         let Ok(mut chunks) = stream.read(true) else { return Ok(false) };
-        let read = self.take(&mut chunks, line, hub);
+        let read = self.take(&mut chunks, line, now, hub);
         // Whether there is credit to tell of is found out when packets are made.
         let _ = chunks.finalize();
         match read? {
@@ -60,6 +63,7 @@ impl Incoming {
         &mut self,
         chunks: &mut Chunks<'_>,
         line: ConnectionHandle,
+        now: Instant,
         hub: &mut Hub,
     ) -> Result<Read, roq::Malformed> {
         loop {
@@ -77,7 +81,7 @@ impl Incoming {
                 Err(ReadError::Blocked) => return Ok(Read::Blocked),
                 Err(ReadError::Reset(_)) => return Ok(Read::Over),
             };
-            if let Some(error) = self.decode(&chunk.bytes, line, hub) {
+            if let Some(error) = self.decode(&chunk.bytes, line, now, hub) {
                 return Ok(Read::Stop(error));
             }
         }
@@ -88,6 +92,7 @@ impl Incoming {
         &mut self,
         mut input: &[u8],
         line: ConnectionHandle,
+        now: Instant,
         hub: &mut Hub,
     ) -> Option<roq::ErrorCode> {
         loop {
@@ -99,7 +104,7 @@ impl Incoming {
                 }
                 Ok(Some(roq::Item::Packet(packet))) => {
                     let flow = self.flow.expect("a stream's flow comes before its packets");
-                    hub.deliver(line, flow, packet, |all| &all.received_in_streams).err()
+                    hub.deliver(line, flow, packet, now, |all| &all.received_in_streams).err()
                 }
                 Err(malformed) => {
                     count(match malformed {

@@ -11,8 +11,8 @@ use quinn_proto::{
 };
 
 use super::code;
-use super::counters::count;
-use super::hub::{Hub, PathReport, Rejected};
+use super::counters::{Counters, count};
+use super::hub::{Hub, Path, Rejected};
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 
@@ -37,8 +37,9 @@ pub(super) struct Line {
     outgoing: Outgoing,
     /// DATAGRAMs read.
     read: u64,
-    /// What the last report said of the path.
-    lost: u64,
+    /// DATAGRAMs queued that were not seen to leave.
+    queued: u64,
+    /// DATAGRAMs that left.
     sent: u64,
 }
 
@@ -51,7 +52,7 @@ impl Line {
             incoming: HashMap::new(),
             outgoing: Outgoing::default(),
             read: 0,
-            lost: 0,
+            queued: 0,
             sent: 0,
         }
     }
@@ -94,7 +95,7 @@ impl Line {
             match event {
                 Event::Connected => {
                     self.stage = Stage::Open;
-                    hub.join(self.handle);
+                    hub.join(self.handle, now);
                 }
                 Event::ConnectionLost { .. } => {
                     // Reads what came before the end.
@@ -132,7 +133,8 @@ impl Line {
             self.read += 1;
             match roq::read_datagram(&datagram) {
                 Ok((flow, packet)) => {
-                    match hub.deliver(self.handle, flow, packet, |all| &all.received_datagrams) {
+                    match hub.deliver(self.handle, flow, packet, now, |all| &all.received_datagrams)
+                    {
                         Ok(()) => {}
                         Err(Rejected::UnknownFlow) => count(&hub.counters.unknown_flow_datagrams),
                         Err(Rejected::NotRtp) => {
@@ -153,7 +155,7 @@ impl Line {
 
     fn read_stream(&mut self, id: StreamId, now: Instant, hub: &mut Hub) {
         let Some(stream) = self.incoming.get_mut(&id) else { return };
-        let read = stream.read(id, self.handle, &mut self.connection, hub);
+        let read = stream.read(id, self.handle, &mut self.connection, now, hub);
         match read {
             Ok(true) => {}
             Ok(false) => drop(self.incoming.remove(&id)),
@@ -166,7 +168,20 @@ impl Line {
 
     /// Queues a DATAGRAM; what does not fit is not waited for, and nothing is pushed out for it.
     pub(super) fn send_datagram(&mut self, datagram: Bytes) -> Result<(), SendDatagramError> {
-        self.connection.datagrams().send(datagram, false)
+        self.connection.datagrams().send(datagram, false)?;
+        self.queued += 1;
+        Ok(())
+    }
+
+    /// Counts the DATAGRAMs that left since it last did.
+    pub(super) fn count_sent(&mut self, counters: &Counters) {
+        if self.queued > 0 {
+            let sent = self.connection.stats().frame_tx.datagram;
+            let left = sent.saturating_sub(self.sent);
+            counters.sent_datagrams.fetch_add(left, Ordering::Relaxed);
+            self.queued = self.queued.saturating_sub(left);
+            self.sent = sent;
+        }
     }
 
     /// Sends these bytes in a stream of their own.
@@ -176,14 +191,10 @@ impl Line {
         outgoing.send(bytes, until, limits.streams_out_max, connection, &hub.counters);
     }
 
-    /// How the path did since it was last asked.
-    pub(super) fn report(&mut self) -> PathReport {
+    /// How the path does.
+    pub(super) fn path(&self) -> Path {
         let path = self.connection.stats().path;
-        PathReport {
-            rtt: path.rtt,
-            lost: since(&mut self.lost, path.lost_packets),
-            sent: since(&mut self.sent, path.sent_packets),
-        }
+        Path { rtt: path.rtt, lost: path.lost_packets, sent: path.sent_packets }
     }
 
     /// Tells the client that it is over, and why.
@@ -209,6 +220,9 @@ impl Line {
                 let received = self.connection.stats().frame_rx.datagram;
                 let unread = received.saturating_sub(self.read);
                 counters.receive_overflow.fetch_add(unread, Ordering::Relaxed);
+                // Nothing leaves any more.
+                let unsent = std::mem::take(&mut self.queued);
+                counters.datagrams_dropped.fetch_add(unsent, Ordering::Relaxed);
                 self.outgoing.end(counters);
                 hub.part(self.handle);
             }
@@ -224,11 +238,4 @@ impl Line {
 pub(super) struct Limits {
     pub(super) streams_out_max: usize,
     pub(super) stream_lifetime: std::time::Duration,
-}
-
-/// What was added to a count since it was last looked at.
-fn since(seen: &mut u64, now: u64) -> u32 {
-    let added = now.saturating_sub(*seen);
-    *seen = now;
-    added.try_into().unwrap_or(u32::MAX)
 }

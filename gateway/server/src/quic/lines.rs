@@ -1,27 +1,26 @@
 //! All connections by quinn's number for them, those that something is to be done with, and when.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use quinn_proto::ConnectionHandle;
 
 use super::line::Line;
+use super::timetable::Timetable;
 
 #[derive(Default)]
 pub(super) struct Lines {
     places: Vec<Option<Place>>,
     count: usize,
-    touched: Vec<ConnectionHandle>,
-    /// May tell of a time that is no more; each line has one entry that is not later than it is due.
-    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// Who was touched first is first, so that everybody has a turn also where the kernel has no room for all.
+    touched: VecDeque<ConnectionHandle>,
+    /// Of each line a time that is not later than it is due.
+    timetable: Timetable,
 }
 
 struct Place {
     line: Line,
     touched: bool,
-    /// Its entry's time.
-    due: Option<Instant>,
 }
 
 impl Lines {
@@ -29,12 +28,17 @@ impl Lines {
         self.count == 0
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     pub(super) fn insert(&mut self, line: Line) {
         let handle = line.handle;
         if self.places.len() <= handle.0 {
             self.places.resize_with(handle.0 + 1, || None);
         }
-        self.places[handle.0] = Some(Place { line, touched: false, due: None });
+        self.places[handle.0] = Some(Place { line, touched: false });
         self.count += 1;
         self.touch(handle);
     }
@@ -42,6 +46,7 @@ impl Lines {
     pub(super) fn remove(&mut self, handle: ConnectionHandle) {
         if self.places[handle.0].take().is_some() {
             self.count -= 1;
+            self.timetable.forget(handle.0);
         }
     }
 
@@ -61,51 +66,45 @@ impl Lines {
         if let Some(Some(place)) = self.places.get_mut(handle.0)
             && !std::mem::replace(&mut place.touched, true)
         {
-            self.touched.push(handle);
+            self.touched.push_back(handle);
+        }
+    }
+
+    /// It was looked after, but not to the end: it is the next.
+    pub(super) fn touch_first(&mut self, handle: ConnectionHandle) {
+        if let Some(Some(place)) = self.places.get_mut(handle.0)
+            && !std::mem::replace(&mut place.touched, true)
+        {
+            self.touched.push_front(handle);
         }
     }
 
     /// One that something happened on.
     pub(super) fn next_touched(&mut self) -> Option<ConnectionHandle> {
         loop {
-            let handle = self.touched.pop()?;
-            if let Some(place) = &mut self.places[handle.0] {
-                place.touched = false;
+            let handle = self.touched.pop_front()?;
+            if let Some(place) = &mut self.places[handle.0]
+                && std::mem::take(&mut place.touched)
+            {
                 return Some(handle);
             }
         }
     }
 
-    /// Notes when it is due next. Times that are put off, as with every packet, cost nothing.
+    /// Notes when it is due next.
     pub(super) fn schedule(&mut self, handle: ConnectionHandle) {
-        let Some(Some(place)) = self.places.get_mut(handle.0) else { return };
-        if let Some(due) = place.line.due()
-            && place.due.is_none_or(|noted| due < noted)
-        {
-            place.due = Some(due);
-            self.due.push(Reverse((due, handle.0)));
+        if let Some(due) = self.get_mut(handle).and_then(Line::due) {
+            self.timetable.note(handle.0, due);
         }
     }
 
     /// When one may be due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.peek().map(|Reverse((due, _))| *due)
+    pub(super) fn next_due(&mut self) -> Option<Instant> {
+        self.timetable.next_due()
     }
 
     /// One that may be due now.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<ConnectionHandle> {
-        while let Some(&Reverse((due, number))) = self.due.peek() {
-            if due > now {
-                return None;
-            }
-            self.due.pop();
-            if let Some(Some(place)) = self.places.get_mut(number)
-                && place.due == Some(due)
-            {
-                place.due = None;
-                return Some(place.line.handle);
-            }
-        }
-        None
+        self.timetable.take(now).map(ConnectionHandle)
     }
 }

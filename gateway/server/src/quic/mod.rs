@@ -23,11 +23,13 @@ mod incoming;
 mod line;
 mod lines;
 mod outgoing;
+mod round;
 mod settings;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod timetable;
 
 pub use counters::Counters;
 pub use settings::{Certificate, Failure, Settings};

@@ -12,8 +12,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// What to show to clients.
     pub certificate: Certificate,
-    /// Connections at a time, those in their handshake among them. Default 8,192. From half of it on, a new client
-    /// must prove its address first (RFC 9000, 8.1.2).
+    /// Connections at a time, among them those in their handshake and those that are over but not yet forgotten (RFC
+    /// 9000, 10.2). Default 8,192. From half of it on, a new client must prove its address first (RFC 9000, 8.1.2).
     pub connections_max: usize,
     /// How long a handshake may take. Default 5 s.
     pub handshake_within: Duration,

@@ -1,5 +1,6 @@
 //! The endpoint's socket: datagrams in batches, with ECN, the address they came to, and segmentation by the kernel.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,8 +16,6 @@ use crate::buffers;
 const BUFFER: usize = 1_024 * 1_024;
 /// The longest UDP payload taken: an Ethernet frame's, which is what clients are told (RFC 9000, 18.2).
 const DATAGRAM_MAX: usize = 1_472;
-/// What is allocated at a time for datagrams: several hundred voice packets.
-const ARENA: usize = 64 * 1_024;
 /// Datagrams to one client that leave in one call, where they are of one size.
 const SEGMENTS_MAX: usize = 10;
 
@@ -40,8 +39,6 @@ pub(super) struct Socket {
     socket: UdpSocket,
     state: UdpSocketState,
     bytes: Box<[u8]>,
-    /// Datagrams are handed out as parts of it: one allocation for hundreds.
-    arena: BytesMut,
 }
 
 impl Socket {
@@ -62,7 +59,7 @@ impl Socket {
         // Makes it non-blocking, and has the kernel tell ECN and local addresses and never fragment.
         let state = UdpSocketState::new((&socket).into())?;
         let bytes = vec![0; BATCH_SIZE * DATAGRAM_MAX * state.gro_segments()].into();
-        Ok(Socket { socket, state, bytes, arena: BytesMut::new() })
+        Ok(Socket { socket, state, bytes })
     }
 
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
@@ -80,7 +77,7 @@ impl Socket {
     }
 
     /// Takes what has come, a batch at most. Whether there may be more; `None` where nothing has come.
-    pub(super) fn receive(&mut self, received: &mut Vec<(From, BytesMut)>) -> Option<bool> {
+    pub(super) fn receive(&mut self, received: &mut VecDeque<(From, BytesMut)>) -> Option<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let room = self.bytes.len() / BATCH_SIZE;
         let mut rows = self.bytes.chunks_exact_mut(room).map(IoSliceMut::new);
@@ -95,11 +92,9 @@ impl Socket {
                 ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
             };
             for datagram in bytes[..meta.len].chunks(meta.stride.max(1)) {
-                if self.arena.capacity() < datagram.len() {
-                    self.arena.reserve(ARENA);
-                }
-                self.arena.extend_from_slice(datagram);
-                received.push((from, self.arena.split()));
+                // Each its own: quinn keeps what came out of order, and one byte kept would keep all that shared its
+                // memory, of whichever client. What a client may have kept, quinn counts by the datagram.
+                received.push_back((from, BytesMut::from(datagram)));
             }
         }
         Some(count == BATCH_SIZE)
@@ -125,5 +120,30 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_datagram_that_is_kept_keeps_no_other() {
+        let mut socket = Socket::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for number in 0..3 {
+            client.send_to(&[number; 40], socket.address().unwrap()).unwrap();
+        }
+        let mut received = VecDeque::new();
+        while received.len() < 3 {
+            socket.receive(&mut received);
+        }
+        for (number, (from, datagram)) in (0..).zip(received) {
+            assert_eq!(from.source, client.local_addr().unwrap());
+            assert_eq!((&datagram[..], datagram.capacity()), (&[number; 40][..], 40));
+            assert!(datagram.freeze().is_unique());
+        }
     }
 }

@@ -1,0 +1,126 @@
+//! A client that writes its first packet itself, to an endpoint under virtual time.
+
+use std::net::UdpSocket;
+use std::time::Instant;
+
+use nix::sys::socket::{SetSockOpt, sockopt};
+use rustls::Side;
+use rustls::quic::Version;
+
+use super::super::certificate::Identity;
+use super::super::endpoint::Endpoint;
+use super::super::hub::Hub;
+use super::super::socket::Socket;
+use super::super::thread::server_config;
+use super::*;
+
+/// Long header, version 1 and the types of packet (RFC 9000, 17.2).
+const INITIAL: u8 = 0xc0;
+const RETRY: u8 = 0xf0;
+const TYPE: u8 = 0xf0;
+const VERSION: [u8; 4] = [0, 0, 0, 1];
+const TAG: usize = 16;
+/// The least that a client's first datagram has (RFC 9000, 14.1).
+const DATAGRAM: usize = 1_200;
+
+/// CONNECTION_CLOSE with NO_ERROR, of frame 0, without words (RFC 9000, 19.19).
+pub(super) const CLOSE: &[u8] = &[0x1c, 0, 0, 0];
+
+pub(super) struct Raw {
+    pub(super) endpoint: Endpoint,
+    pub(super) counters: Arc<Counters>,
+    pub(super) now: Instant,
+    socket: UdpSocket,
+}
+
+/// What the endpoint answered a first packet with.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Answer {
+    /// It wants this token first, and the next first packet to this connection id.
+    Retry { id: Vec<u8>, token: Vec<u8> },
+    /// A packet in the handshake's form: of one who is let in, or who is refused.
+    Initial,
+}
+
+impl Raw {
+    pub(super) fn start(settings: Settings) -> Raw {
+        let identity = Identity::of(&settings.certificate).unwrap();
+        let config = server_config(&settings, identity);
+        let listening = Socket::listen(settings.listen).unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.connect(listening.address().unwrap()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let counters = Arc::<Counters>::default();
+        let hub = Hub::new(Arc::new(Flows::new(1)), Arc::clone(&counters), vec![]);
+        let endpoint = Endpoint::new(config, listening, settings, hub, vec![]);
+        Raw { endpoint, counters, now: Instant::now(), socket }
+    }
+
+    /// Sends a first packet with these frames to this connection id, and has the endpoint take it.
+    pub(super) fn knock(&mut self, id: &[u8], token: &[u8], frames: &[u8]) {
+        self.socket.send(&initial(id, token, frames)).unwrap();
+        // On loopback it has arrived when it is sent.
+        assert_eq!(self.endpoint.turn(self.now).packets, 1);
+    }
+
+    /// What the endpoint answered.
+    pub(super) fn answer(&self) -> Answer {
+        let mut packet = [0; 2_048];
+        let length = self.socket.recv(&mut packet).unwrap();
+        let (first, rest) = packet[..length].split_first().unwrap();
+        assert!(rest.starts_with(&VERSION));
+        if first & TYPE != RETRY {
+            assert_eq!(first & TYPE, INITIAL);
+            return Answer::Initial;
+        }
+        let ours = usize::from(rest[4]);
+        let rest = &rest[5 + ours..rest.len() - TAG];
+        let (id, token) = rest[1..].split_at(usize::from(rest[0]));
+        Answer::Retry { id: id.to_vec(), token: token.to_vec() }
+    }
+
+    /// Sends so many messages of 64 datagrams each, which are nothing at all.
+    pub(super) fn flood(&self, messages: usize) {
+        const SIZE: usize = 20;
+        sockopt::UdpGsoSegment.set(&self.socket, &(SIZE as i32)).unwrap();
+        for _ in 0..messages {
+            self.socket.send(&[0; 64 * SIZE]).unwrap();
+        }
+    }
+
+    pub(super) fn later(&mut self, by: Duration) {
+        self.now += by;
+        self.endpoint.turn(self.now);
+    }
+
+    pub(super) fn count(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
+        counter(&self.counters).load(Ordering::Relaxed)
+    }
+}
+
+/// A client's first packet (RFC 9000, 17.2.2; RFC 9001, 5).
+fn initial(id: &[u8], token: &[u8], frames: &[u8]) -> Vec<u8> {
+    const NUMBER: usize = 4;
+    let mut header = vec![INITIAL | (NUMBER - 1) as u8];
+    header.extend(VERSION);
+    header.push(id.len() as u8);
+    header.extend(id);
+    header.extend([8, 1, 2, 3, 4, 5, 6, 7, 8]);
+    header.extend((0x4000 | token.len() as u16).to_be_bytes());
+    header.extend(token);
+    let length = DATAGRAM - header.len() - 2;
+    header.extend((0x4000 | length as u16).to_be_bytes());
+    let at = header.len();
+    header.extend([0; NUMBER]);
+
+    let mut payload = frames.to_vec();
+    payload.resize(length - NUMBER - TAG, 0);
+    let suite = rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
+    let suite = suite.tls13().unwrap().quic_suite().unwrap();
+    let keys = suite.keys(id, Side::Client, Version::V1).local;
+    let tag = keys.packet.encrypt_in_place(0, &header, &mut payload).unwrap();
+    payload.extend(tag.as_ref());
+    let (first, rest) = header.split_first_mut().unwrap();
+    keys.header.encrypt_in_place(&payload[..16], first, &mut rest[at - 1..]).unwrap();
+    [header, payload].concat()
+}
