@@ -6,7 +6,6 @@ use evenkeel_core::{Impossible, SessionStanding};
 
 use super::handle::Request;
 use super::thread::Control;
-use super::waiting::Held;
 use super::words::{Failed, NodeView, SessionView, Status};
 use crate::policy::Source;
 use crate::worker::Way;
@@ -20,11 +19,7 @@ impl Control {
                 Some(waiting) => waiting.hold(wanted, reply),
                 None => self.offer(*wanted, Some(reply), now),
             },
-            Request::PoliciesStand => {
-                for Held { wanted, reply } in self.waiting.take().into_iter().flatten() {
-                    self.offer(*wanted, Some(reply), now);
-                }
-            }
+            Request::PoliciesStand => self.policies_stand(),
             Request::Close(session, reply) => {
                 let _ =
                     reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));

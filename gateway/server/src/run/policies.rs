@@ -14,7 +14,7 @@ use crate::policy::{self, Policies, Source, Workshop};
 use crate::settings::{self, Plugin, Settings};
 
 /// First revisions, by plugin: a plugin of several policies is compiled once.
-type Firsts = VecDeque<Vec<(Workshop, Source)>>;
+pub(super) type Firsts = VecDeque<Vec<(Workshop, Source)>>;
 
 /// Starts every policy of the configuration; none has a revision yet.
 ///
