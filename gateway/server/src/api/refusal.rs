@@ -33,10 +33,17 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
             Error::field("nodes", message)
         }
         Failed::Policy(reason) => Error::new(Code::NotFound, reason),
+        Failed::Starting => starting(),
         Failed::Unavailable => {
             Error::new(Code::Unavailable, "the gateway did not answer").retry_after(jitter(SOON))
         }
     }
+}
+
+/// It has only begun.
+pub(super) fn starting() -> Error {
+    let message = "the first policies are still compiled; they are in force in a moment";
+    Error::new(Code::Starting, message).retry_after(jitter(SOON))
 }
 
 fn refusal(refused: Refused, names: &Names) -> Error {

@@ -20,6 +20,7 @@ impl Control {
                 None => self.offer(*wanted, Some(reply), now),
             },
             Request::PoliciesStand => self.policies_stand(),
+            Request::AwaitPolicies(reply) => self.tell_when_policies_stand(reply),
             Request::Close(session, reply) => {
                 let _ =
                     reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));

@@ -26,6 +26,8 @@ pub(super) struct Held {
 #[derive(Default)]
 pub(super) struct Waiting {
     held: VecDeque<Held>,
+    /// They wait for the policies, not to be let go: one reload.
+    told: Vec<oneshot::Sender<()>>,
     /// They are let go from now on; who comes before the last of them is has its turn behind them.
     policies_stand: bool,
 }
@@ -60,10 +62,24 @@ impl Waiting {
 }
 
 impl Control {
+    /// Whether the first policies are not in force yet.
+    pub(super) fn awaits_policies(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| !waiting.policies_stand)
+    }
+
     /// The first policies are in force.
     pub(super) fn policies_stand(&mut self) {
         if let Some(waiting) = &mut self.waiting {
             waiting.policies_stand = true;
+            // Who is gone needs no word.
+            waiting.told.drain(..).for_each(|told| _ = told.send(()));
+        }
+    }
+
+    pub(super) fn tell_when_policies_stand(&mut self, told: oneshot::Sender<()>) {
+        match self.waiting.as_mut().filter(|waiting| !waiting.policies_stand) {
+            Some(waiting) => waiting.told.push(told),
+            None => _ = told.send(()),
         }
     }
 

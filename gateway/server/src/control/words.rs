@@ -94,6 +94,8 @@ pub enum Failed {
     },
     /// A policy could not be replaced: why.
     Policy(Box<str>),
+    /// The first policies are still compiled; until they are in force nobody else has a word on them.
+    Starting,
     /// Control is busy or gone.
     Unavailable,
 }

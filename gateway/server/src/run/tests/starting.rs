@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_core::{Decider, Event, Fault, Identity, Ingress, Media, Outcome, RtcpPort, Srtp};
+use evenkeel_core::{
+    Decider, Event, Fault, Hook, Identity, Ingress, Media, Outcome, RtcpPort, Srtp,
+};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::control::{Failed, Happened, Opened, Wanted};
+use crate::control::{Failed, Happened, Opened, RolloutOutcome, Wanted};
 
 /// A node that takes whoever comes, and a policy that says where rooms go.
 const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n\
@@ -94,4 +96,24 @@ async fn an_offer_whose_caller_gave_up_takes_nobodys_address() {
     end(running).await;
     let mut told = std::iter::from_fn(|| events.try_recv().ok());
     assert!(told.all(|told| !matches!(told.event, Happened::TurnedAway { .. })));
+}
+
+#[tokio::test]
+async fn nobody_has_a_word_on_policies_that_are_still_compiled() {
+    let (running, firsts) = start();
+    let handle = running.handle.clone();
+    let routing = || PolicyName { set: "call".into(), hook: Hook::Routing };
+    let source = || source(&settings().sets[0].bindings[0]).unwrap();
+    let bytes = source().bytes;
+    let starting = Err(Failed::Starting);
+    assert_eq!(handle.push_policy(routing(), bytes.clone(), None).await, starting);
+    assert_eq!(handle.roll_out(routing(), source()).await, starting);
+    assert_eq!(handle.rollback_policy(routing()).await, starting);
+    come(&running, firsts);
+    let policies = handle.policies().await.unwrap();
+    assert!(policies.iter().all(|policy| policy.revision.is_some()), "{policies:?}");
+    handle.policies_stand().await.unwrap();
+    let pushed = handle.push_policy(routing(), bytes, None).await.unwrap();
+    assert_eq!(pushed.outcome, RolloutOutcome::Unchanged);
+    end(running).await;
 }
