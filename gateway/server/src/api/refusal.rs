@@ -46,6 +46,11 @@ pub(super) fn starting() -> Error {
     Error::new(Code::Starting, message).retry_after(jitter(SOON))
 }
 
+/// It takes nobody any more.
+pub(super) fn draining() -> Error {
+    Error::new(Code::Draining, "the gateway is shutting down")
+}
+
 fn refusal(refused: Refused, names: &Names) -> Error {
     match refused {
         Refused::UnknownScenario(name) => {
@@ -58,7 +63,7 @@ fn refusal(refused: Refused, names: &Names) -> Error {
             let message = "the gateway holds as many sessions as it may";
             Error::new(Code::Full, message).retry_after(jitter(SOON))
         }
-        Refused::Draining => Error::new(Code::Draining, "the gateway is shutting down"),
+        Refused::Draining => draining(),
         Refused::Rejected { retry_after } => {
             Error::new(Code::Refused, "admission says no").retry_after(jitter(retry_after))
         }

@@ -281,6 +281,8 @@ pub struct Status {
     pub rooms: usize,
     /// Whether it admits new sessions.
     pub admitting: bool,
+    /// Whether its first policies are still compiled: it forwards, and will admit.
+    pub starting: bool,
     /// Policies whose last call failed.
     pub policies_failing: Vec<PolicyName>,
     /// Packets handed on to nodes.

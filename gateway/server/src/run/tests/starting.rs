@@ -105,11 +105,15 @@ async fn nobody_has_a_word_on_policies_that_are_still_compiled() {
     let routing = || PolicyName { set: "call".into(), hook: Hook::Routing };
     let source = || source(&settings().sets[0].bindings[0]).unwrap();
     let bytes = source().bytes;
+    let status = handle.status().await.unwrap();
+    assert!(status.starting && !status.admitting);
     let starting = Err(Failed::Starting);
     assert_eq!(handle.push_policy(routing(), bytes.clone(), None).await, starting);
     assert_eq!(handle.roll_out(routing(), source()).await, starting);
     assert_eq!(handle.rollback_policy(routing()).await, starting);
     come(&running, firsts);
+    let status = handle.status().await.unwrap();
+    assert!(status.admitting && !status.starting);
     let policies = handle.policies().await.unwrap();
     assert!(policies.iter().all(|policy| policy.revision.is_some()), "{policies:?}");
     handle.policies_stand().await.unwrap();
