@@ -39,7 +39,11 @@ impl Status {
             number("rooms"),
             number("packets_to_node"),
             number("packets_to_client"),
-            if status["state"] == "draining" { " · shutting down" } else { "" }
+            match status["state"].as_str() {
+                Some("starting") => " · starting: its policies are still compiled",
+                Some("draining") => " · shutting down",
+                _ => "",
+            }
         );
         for node in rows(&nodes, "nodes") {
             println!(

@@ -83,19 +83,21 @@ fn policies(failing: &Value) -> Value {
 }
 
 #[test]
-fn a_gateway_that_shuts_down_says_so() {
-    let status = json!({"state": "draining", "sessions": 2, "rooms": 1});
-    let api = Api::start(
-        "status",
-        vec![
-            ("GET /v1/status ", status),
-            ("GET /v1/nodes ", json!({"nodes": []})),
-            ("GET /v1/policies ", policies(&json!("trap: unreachable"))),
-        ],
-    );
-    let said = said(&evenkeel(&api.socket, &["status"]));
-    assert!(said.contains("2 sessions in 1 rooms") && said.contains("shutting down"), "{said}");
-    assert!(said.contains("failing: trap: unreachable"), "{said}");
+fn a_gateway_that_starts_or_shuts_down_says_so() {
+    for (state, words) in [("starting", "still compiled"), ("draining", "shutting down")] {
+        let status = json!({"state": state, "sessions": 2, "rooms": 1});
+        let api = Api::start(
+            state,
+            vec![
+                ("GET /v1/status ", status),
+                ("GET /v1/nodes ", json!({"nodes": []})),
+                ("GET /v1/policies ", policies(&json!("trap: unreachable"))),
+            ],
+        );
+        let said = said(&evenkeel(&api.socket, &["status"]));
+        assert!(said.contains("2 sessions in 1 rooms") && said.contains(words), "{said}");
+        assert!(said.contains("failing: trap: unreachable"), "{said}");
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ macro_rules! metrics {
                 match number { $($number => Some(Metric::$name),)* _ => None }
             }
         }
+
+        $(const _: () = assert!(has_place($number), "no room is kept for this number");)*
     };
 }
 
@@ -94,6 +96,12 @@ const NODES_FROM: usize = 32;
 /// Room for every metric up to the registry's highest number, without the gap between the two kinds.
 const WIDTH: usize = 42 - NODES_FROM + SESSIONS_UNTIL;
 
+/// Whether there is room for a metric of this number.
+const fn has_place(number: usize) -> bool {
+    number < SESSIONS_UNTIL
+        || (number >= NODES_FROM && number - NODES_FROM + SESSIONS_UNTIL < WIDTH)
+}
+
 /// Where a metric has its room.
 const fn place(metric: Metric) -> usize {
     let number = metric as usize;
@@ -135,4 +143,15 @@ pub struct Row {
     pub id: u64,
     /// What is known of it.
     pub measures: Measures,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_room_in_the_gap_and_past_the_end() {
+        let without = (0..=100).filter(|number| !has_place(*number));
+        assert!(without.eq((16..32).chain(42..=100)));
+    }
 }

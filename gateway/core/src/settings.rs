@@ -163,6 +163,8 @@ pub struct Limits {
     pub churn_percent: u32,
     /// Moves of one room within a minute, other than off a dead node. Default 3.
     pub moves_per_minute: usize,
+    /// Rooms of a dead node that go on without it in one call, so that a wake-up stays short. Default 256.
+    pub lost_at_once: usize,
 }
 
 impl Default for Limits {
@@ -176,6 +178,7 @@ impl Default for Limits {
             leave_within: Duration::from_millis(500),
             churn_percent: 25,
             moves_per_minute: 3,
+            lost_at_once: 256,
         }
     }
 }

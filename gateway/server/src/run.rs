@@ -20,7 +20,7 @@ use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
 use nodes::{drivers, port_legs, probes, require_reachable, trunks};
-use policies::{Coming, policies};
+use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
 pub use vital::Ended;
@@ -174,7 +174,21 @@ pub fn start(settings: &Arc<Settings>) -> Result<Running, Failure> {
 /// # Errors
 /// Why it did not start; nothing is left running then.
 pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
-    let core = settings.core();
+    let (running, firsts) = assemble(settings, settings.core())?;
+    match Coming::begin(firsts, running.handle.requests.clone()) {
+        Ok(coming) => Ok(Running { coming, ..running }),
+        Err(error) => {
+            running.abandon();
+            Err(error.into())
+        }
+    }
+}
+
+/// A gateway that forwards, and the first revisions of its policies, for which it waits.
+fn assemble(
+    settings: &Arc<Settings>,
+    core: evenkeel_core::Settings,
+) -> Result<(Running, Firsts), Failure> {
     let workers_count = settings.limits.workers.map_or_else(default_workers, usize::from);
     let flows = Arc::new(Flows::new(settings.limits.sessions as usize * KEYS_PER_SESSION));
     let (reports_in, reports) = mpsc::channel(REPORTS_MAX);
@@ -264,13 +278,7 @@ pub fn begin(settings: &Arc<Settings>) -> Result<Running, Failure> {
         quic_thread,
         coming: Coming::default(),
     };
-    match Coming::begin(firsts, running.handle.requests.clone()) {
-        Ok(coming) => Ok(Running { coming, ..running }),
-        Err(error) => {
-            running.abandon();
-            Err(error.into())
-        }
-    }
+    Ok((running, firsts))
 }
 
 /// Everything is there and runs from now on: control, and the workers by number.
@@ -302,43 +310,4 @@ fn default_workers() -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A gateway of two threads; the worker goes on until control is gone.
-    fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Running {
-        let (held, gone) = crossbeam_channel::bounded::<()>(0);
-        let control = move || {
-            let _held = held;
-            control()
-        };
-        let worker = move || {
-            let _ = gone.recv();
-            Ok(())
-        };
-        let (events, told) = broadcast::channel(1);
-        Running {
-            handle: Handle { requests: mpsc::channel(1).0, events },
-            told,
-            udp: Vec::new(),
-            quic: None,
-            control: Vital::spawn("control", control).unwrap(),
-            workers: vec![Vital::spawn("packets-0", worker).unwrap()],
-            quic_thread: None,
-            coming: Coming::default(),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_gateway_that_lost_a_thread_ends_and_says_which() {
-        let gateway = running(|| panic!("a slip"));
-        gateway.ends().await.unwrap();
-        assert_eq!(
-            gateway.join().unwrap_err().to_string(),
-            "the thread control ended: it panicked: a slip"
-        );
-        let gateway = running(|| Ok(()));
-        gateway.ends().await.unwrap();
-        gateway.join().unwrap();
-    }
-}
+mod tests;

@@ -41,6 +41,11 @@ impl About {
         }
     }
 
+    /// Somebody waits for the answer.
+    pub(super) fn is_of_offer(&self) -> bool {
+        matches!(self, About::Resolve(_) | About::Admit(_) | About::Place(_))
+    }
+
     fn hook(&self) -> Hook {
         match self {
             About::Resolve(_) => Hook::Scenario,
@@ -75,14 +80,9 @@ impl Gateway {
         self.outputs.push_back(Output::Ask(Ask { id, policy, now_us, deadline, question }));
     }
 
-    /// Somebody waits for an answer about an offer.
     fn budget(&self, about: &About) -> Duration {
-        match about {
-            About::Resolve(_) | About::Admit(_) | About::Place(_) => {
-                self.settings.limits.offer_budget
-            }
-            About::Reroute(_) | About::Tick(_) => self.settings.limits.advice_budget,
-        }
+        let limits = &self.settings.limits;
+        if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget }
     }
 
     pub(super) fn is_asking(&self, wanted: &PolicyName, like: fn(&About) -> bool) -> bool {

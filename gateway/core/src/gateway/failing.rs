@@ -19,26 +19,25 @@ const RESCUES_AT_ONCE: usize = 512;
 /// How long a room keeps away from a hop that did not take it.
 const KEEP_AWAY: Duration = Duration::from_secs(10);
 
-/// Rooms of a dead node that go on without it in one call, so that a wake-up stays short.
-const LOST_AT_ONCE: usize = 256;
-
-/// Between two such calls there is time for what else goes on.
+/// Between two turns of rooms that go on without a dead node there is time for what else goes on.
 const LOST_EVERY: Duration = Duration::from_millis(1);
 
 /// Rooms that have still to go on without a dead node.
 #[derive(Debug)]
 pub(super) struct Herd {
-    dead: Hop,
+    pub(super) dead: Hop,
     /// Nodes whose reserves are free for these rooms alone meanwhile.
     standbys: Vec<NodeId>,
-    rooms: BTreeSet<RoomId>,
+    pub(super) rooms: BTreeSet<RoomId>,
 }
 
 impl Gateway {
     /// The flip, and then what follows for rooms: packets take their second hops with the flip itself. How many rooms
     /// stood there.
     pub(super) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
-        // A standby is spent for one death at a time.
+        self.board.condemn(dead.node);
+        // A standby is spent for one death at a time. Until the herd before is through, packets of this one take second
+        // hops that are not spent for that: what those keep free, nobody else takes meanwhile.
         while self.herd.is_some() {
             self.lose_some(now);
         }
@@ -47,7 +46,6 @@ impl Gateway {
         for &standby in &standbys {
             self.board.spend(standby, Some(dead.node));
         }
-        self.board.condemn(dead.node);
         let rooms = self.rooms_at[dead.node.0 as usize].clone();
         self.herd = Some(Herd { dead, standbys, rooms });
         self.lose_some(now);
@@ -57,7 +55,7 @@ impl Gateway {
     /// The next rooms of a dead node go on without it. However many they are, control looks up in between: their packets
     /// are on their way already.
     pub(super) fn lose_some(&mut self, now: Instant) {
-        for _ in 0..LOST_AT_ONCE {
+        for _ in 0..self.settings.limits.lost_at_once {
             let Some(herd) = &mut self.herd else {
                 return;
             };
@@ -92,12 +90,17 @@ impl Gateway {
         }
     }
 
-    /// The room goes on without the dead hop.
+    /// The room goes on without the dead hop. Where another one died meanwhile, whose rooms follow, it does not go there; and
+    /// where it stands at that one, it has its turn then.
     fn lose(&mut self, id: RoomId, dead: Hop, now: Instant) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(dead)) else {
             return;
         };
-        room.cut_pending(dead);
+        let heads_for = room.pending.iter().flat_map(|pending| pending.hops.iter().copied());
+        let gone = heads_for.filter(|hop| !self.board.is_up(hop.node, hop.incarnation));
+        for gone in gone.collect::<Vec<Hop>>() {
+            room.cut_pending(gone);
+        }
         let stood_there = room.holding.on == Some(dead.node);
         let route = room.route();
         if stood_there {
@@ -118,8 +121,18 @@ impl Gateway {
             self.drop_spare(id, dead);
         }
         self.close_left_hops(id, now);
-        self.publish_pending_if_open(id, now);
+        if !self.stands_at_the_dead(id) {
+            self.publish_pending_if_open(id, now);
+        }
         self.want_reroute(id, now);
+    }
+
+    /// Whether it has still to go on without the node where it stands.
+    fn stands_at_the_dead(&self, id: RoomId) -> bool {
+        self.rooms.get(&id).filter(|room| room.stranded.is_none()).is_some_and(|room| {
+            let first = room.route().hops.first().map(|(hop, _)| *hop);
+            first.is_some_and(|hop| !self.board.is_up(hop.node, hop.incarnation))
+        })
     }
 
     /// The route without this hop, if it holds it.

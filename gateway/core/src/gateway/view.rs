@@ -123,6 +123,11 @@ impl Gateway {
         })
     }
 
+    /// How many questions about offers are not answered yet.
+    pub fn offers_asked(&self) -> usize {
+        self.asks.values().filter(|asked| asked.about.is_of_offer()).count()
+    }
+
     /// The room's name.
     pub fn room_name(&self, room: RoomId) -> Option<Arc<str>> {
         self.rooms.get(&room).map(|room| room.name.clone())

@@ -35,6 +35,8 @@ pub(super) enum Code {
     Full,
     /// The gateway is shutting down. 503.
     Draining,
+    /// The gateway has only begun: its first policies are still compiled. 503.
+    Starting,
     /// What it names is not there. 404.
     NotFound,
     /// It does not go with what is there. 409.
@@ -57,6 +59,7 @@ impl Code {
             Code::Refused => "refused",
             Code::Full => "full",
             Code::Draining => "draining",
+            Code::Starting => "starting",
             Code::NotFound => "not-found",
             Code::Conflict => "conflict",
             Code::Unavailable => "unavailable",
@@ -102,7 +105,9 @@ impl Error {
             Code::Refused => StatusCode::FORBIDDEN,
             Code::NotFound => StatusCode::NOT_FOUND,
             Code::Conflict => StatusCode::CONFLICT,
-            Code::Full | Code::Draining | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Code::Full | Code::Draining | Code::Starting | Code::Unavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Code::Unauthorized => StatusCode::UNAUTHORIZED,
             Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,

@@ -33,10 +33,22 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
             Error::field("nodes", message)
         }
         Failed::Policy(reason) => Error::new(Code::NotFound, reason),
+        Failed::Starting => starting(),
         Failed::Unavailable => {
             Error::new(Code::Unavailable, "the gateway did not answer").retry_after(jitter(SOON))
         }
     }
+}
+
+/// It has only begun.
+pub(super) fn starting() -> Error {
+    let message = "the first policies are still compiled; they are in force in a moment";
+    Error::new(Code::Starting, message).retry_after(jitter(SOON))
+}
+
+/// It takes nobody any more.
+pub(super) fn draining() -> Error {
+    Error::new(Code::Draining, "the gateway is shutting down")
 }
 
 fn refusal(refused: Refused, names: &Names) -> Error {
@@ -51,7 +63,7 @@ fn refusal(refused: Refused, names: &Names) -> Error {
             let message = "the gateway holds as many sessions as it may";
             Error::new(Code::Full, message).retry_after(jitter(SOON))
         }
-        Refused::Draining => Error::new(Code::Draining, "the gateway is shutting down"),
+        Refused::Draining => draining(),
         Refused::Rejected { retry_after } => {
             Error::new(Code::Refused, "admission says no").retry_after(jitter(retry_after))
         }

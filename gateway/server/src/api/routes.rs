@@ -278,10 +278,12 @@ async fn status(State(shared): Api) -> Result<Json<view::Status>, Error> {
 
 /// Whether new sessions are taken. Where control does not answer, they are not.
 async fn ready(State(shared): Api) -> Result<&'static str, Error> {
-    if shared.ask("", shared.handle.status()).await?.admitting {
-        return Ok("ready\n");
+    let status = shared.ask("", shared.handle.status()).await?;
+    match (status.starting, status.admitting) {
+        (true, _) => Err(refusal::starting()),
+        (false, true) => Ok("ready\n"),
+        (false, false) => Err(refusal::draining()),
     }
-    Err(Error::new(Code::Draining, "the gateway is shutting down, or waits for its first policies"))
 }
 
 async fn metrics(State(shared): Api) -> ([(header::HeaderName, &'static str); 1], String) {

@@ -205,13 +205,15 @@ fn opened(number: u64) -> Opened {
     }
 }
 
-fn status(admitting: bool) -> Status {
+/// One that serves, starts, or drains.
+fn status(state: &str) -> Status {
     Status {
         region: "east".into(),
         up: Duration::from_millis(1_500),
         sessions: 2,
         rooms: 1,
-        admitting,
+        admitting: state == "serving",
+        starting: state == "starting",
         policies_failing: vec![routing()],
         packets_to_node: 10,
         packets_to_client: 20,

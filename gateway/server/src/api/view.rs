@@ -282,7 +282,7 @@ impl From<control::Rollout> for Rollout {
 /// The gateway as it is now.
 #[derive(Serialize)]
 pub(super) struct Status {
-    /// `serving` or `draining`.
+    /// `starting`, `serving` or `draining`.
     state: &'static str,
     version: &'static str,
     region: Box<str>,
@@ -306,7 +306,11 @@ pub(super) struct Status {
 impl From<control::Status> for Status {
     fn from(status: control::Status) -> Status {
         Status {
-            state: if status.admitting { "serving" } else { "draining" },
+            state: match (status.starting, status.admitting) {
+                (true, _) => "starting",
+                (false, true) => "serving",
+                (false, false) => "draining",
+            },
             version: env!("CARGO_PKG_VERSION"),
             region: status.region,
             uptime_ms: status.up.as_millis() as u64,

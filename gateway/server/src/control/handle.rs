@@ -61,6 +61,8 @@ pub(crate) enum Request {
     },
     /// The first revisions of all policies are in force.
     PoliciesStand,
+    /// Answered once they are.
+    AwaitPolicies(Reply<()>),
     Shutdown {
         within: Duration,
         done: Reply<()>,
@@ -164,7 +166,7 @@ impl Handle {
     /// Replaces a policy's plugin, and its settings where some are given. A refusal is an outcome, no error.
     ///
     /// # Errors
-    /// Where there is no such policy.
+    /// Where there is no such policy, or its first revision is still compiled.
     pub async fn push_policy(
         &self,
         policy: PolicyName,
@@ -174,10 +176,18 @@ impl Handle {
         self.ask(|reply| Request::Push { policy, bytes, settings, reply }).await?
     }
 
+    /// Returns once the first revisions of all policies are in force.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub(crate) async fn policies_stand(&self) -> Result<(), Failed> {
+        self.ask(Request::AwaitPolicies).await
+    }
+
     /// Rolls out a revision that the configuration names.
     ///
     /// # Errors
-    /// Where there is no such policy.
+    /// Where there is no such policy, or its first revision is still compiled.
     pub(crate) async fn roll_out(
         &self,
         policy: PolicyName,
@@ -190,7 +200,7 @@ impl Handle {
     /// Puts the revision before in force again.
     ///
     /// # Errors
-    /// Where there is no such policy, or no revision before.
+    /// Where there is no such policy, or no revision before; nothing changes then.
     pub async fn rollback_policy(&self, policy: PolicyName) -> Result<Rollout, Failed> {
         self.ask(|reply| Request::Rollback { policy, reply }).await?
     }

@@ -7,7 +7,6 @@ use evenkeel_core::{Impossible, SessionStanding};
 use super::handle::Request;
 use super::homes::Resident;
 use super::thread::Control;
-use super::waiting::Held;
 use super::words::{Failed, NodeView, SessionView, Status};
 use crate::policy::Source;
 use crate::worker::Way;
@@ -21,11 +20,8 @@ impl Control {
                 Some(waiting) => waiting.hold(wanted, reply),
                 None => self.offer(*wanted, Some(reply), now),
             },
-            Request::PoliciesStand => {
-                for Held { wanted, reply } in self.waiting.take().into_iter().flatten() {
-                    self.offer(*wanted, Some(reply), now);
-                }
-            }
+            Request::PoliciesStand => self.policies_stand(),
+            Request::AwaitPolicies(reply) => self.tell_when_policies_stand(reply),
             Request::Close(session, reply) => {
                 let _ =
                     reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
@@ -130,7 +126,8 @@ impl Control {
             up: now.saturating_duration_since(self.started),
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
-            admitting: self.gateway.is_admitting() && self.waiting.is_none(),
+            admitting: self.gateway.is_admitting() && !self.awaits_policies(),
+            starting: self.gateway.is_admitting() && self.awaits_policies(),
             policies_failing: self.policies.failing(),
             packets_to_node: packets(Way::ToNode),
             packets_to_client: packets(Way::ToClient),

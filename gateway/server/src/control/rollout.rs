@@ -52,6 +52,11 @@ fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<Told>>) {
 impl Control {
     /// Has a revision prepared; the reply comes when it is decided.
     pub(super) fn roll_out(&mut self, policy: &PolicyName, source: Source, reply: Reply) {
+        // The later word would win over the first revision, and might come to nothing itself.
+        if self.awaits_policies() {
+            let _ = reply.send(Err(Failed::Starting));
+            return;
+        }
         // Looked at first, since to ask for the workshop is a word already. Nobody else puts anything in.
         if self.rollouts.is_full() {
             let _ = reply.send(Err(Failed::Unavailable));
@@ -66,6 +71,10 @@ impl Control {
     }
 
     pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: Reply) {
+        if self.awaits_policies() {
+            let _ = reply.send(Err(Failed::Starting));
+            return;
+        }
         let (done, rolled) = oneshot::channel();
         if let Err(failed) = self.policies.roll_back(policy, done) {
             let _ = reply.send(Err(failed));

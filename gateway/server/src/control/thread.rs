@@ -76,7 +76,7 @@ pub(super) struct Control {
     pub(super) offers: BTreeMap<OfferId, Pending>,
     pub(super) next_offer: u64,
     pub(super) shelf: Shelf,
-    /// Offers that wait for the first policies, until those are in force.
+    /// Offers that wait for the first policies, until those are in force and the last of them was let go.
     pub(super) waiting: Option<Waiting>,
     /// Sessions that were told to end, and their event waits for what they carried.
     pub(super) closing: Closings,
@@ -153,6 +153,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             Some(request) = requests.recv() => control.handle_request(request),
         }
         control.drain();
+        control.let_go();
     }
     Ok(())
 }

@@ -94,6 +94,8 @@ pub enum Failed {
     },
     /// A policy could not be replaced: why.
     Policy(Box<str>),
+    /// The first policies are still compiled; until they are in force nobody else has a word on them.
+    Starting,
     /// Control is busy or gone.
     Unavailable,
 }
@@ -279,6 +281,8 @@ pub struct Status {
     pub rooms: usize,
     /// Whether it admits new sessions.
     pub admitting: bool,
+    /// Whether its first policies are still compiled: it forwards, and will admit.
+    pub starting: bool,
     /// Policies whose last call failed.
     pub policies_failing: Vec<PolicyName>,
     /// Packets handed on to nodes.

@@ -44,6 +44,8 @@ pub(crate) enum Order {
     /// The last good revision answers again.
     Rollback {
         asked: Instant,
+        /// The last word on this policy when it was asked for.
+        after: u64,
         reply: oneshot::Sender<Result<Rollout, &'static str>>,
     },
     Stop,
@@ -131,7 +133,7 @@ impl Policies {
         running.questions.try_send(ask).map_err(|_| (id, Fault::Late))
     }
 
-    /// Has the thread put the last good revision in force again; rollouts under way come to nothing.
+    /// Has the thread put the last good revision in force again; rollouts under way come to nothing, if there is one.
     ///
     /// # Errors
     /// Where there is no such policy, or it has more orders than may wait.
@@ -141,8 +143,8 @@ impl Policies {
         reply: oneshot::Sender<Result<Rollout, &'static str>>,
     ) -> Result<(), Failed> {
         let running = self.running.get(policy).ok_or_else(|| unknown(policy))?;
-        running.standing.next_word();
-        let order = Order::Rollback { asked: Instant::now(), reply };
+        let after = running.standing.last_word();
+        let order = Order::Rollback { asked: Instant::now(), after, reply };
         running.orders.try_send(order).map_err(|_| Failed::Unavailable)
     }
 

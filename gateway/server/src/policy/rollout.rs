@@ -85,7 +85,8 @@ pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
     })
 }
 
-/// Takes the first revision of a policy all the way. A later word on it, or its end, is no failure of the revision's.
+/// Takes the first revision of a policy all the way. That the policy was ended meanwhile is no failure of the revision's;
+/// nobody else has a word on it until it is in force.
 ///
 /// # Errors
 /// Why it does not run.

@@ -61,9 +61,20 @@ impl Standing {
         self.words.fetch_add(1, SeqCst) + 1
     }
 
+    /// The number of the last word.
+    pub(crate) fn last_word(&self) -> u64 {
+        self.words.load(SeqCst)
+    }
+
+    /// What was said after this word is the last one, unless somebody had a later one meanwhile.
+    pub(crate) fn spoke_after(&self, word: u64) {
+        // Where that one was later, what was before it comes to nothing all the same.
+        let _ = self.words.compare_exchange(word, word + 1, SeqCst, SeqCst);
+    }
+
     /// Whether nobody has had a word since.
     pub(crate) fn is_last(&self, word: u64) -> bool {
-        self.words.load(SeqCst) == word
+        self.last_word() == word
     }
 
     pub(crate) fn called(&self) {

@@ -67,11 +67,8 @@ impl Desk {
             crossbeam_channel::select_biased! {
                 recv(orders) -> order => match order {
                     Ok(Order::Activate(ready)) => self.activate(*ready),
-                    Ok(Order::Rollback { asked, reply }) => {
-                        let outcome = self
-                            .roll_back("asked for", asked)
-                            .ok_or("there is no revision before this one");
-                        let _ = reply.send(outcome);
+                    Ok(Order::Rollback { asked, after, reply }) => {
+                        let _ = reply.send(self.roll_back_as_asked(asked, after));
                     }
                     Ok(Order::Stop) | Err(_) => return,
                 },
@@ -146,6 +143,14 @@ impl Desk {
             self.rollout(RolloutOutcome::Activated, standing, None, arrived, since.elapsed());
         self.tell(Word::Rolled(rollout.clone()));
         let _ = reply.send(Some(rollout));
+    }
+
+    /// What nothing came of was no word on this policy.
+    fn roll_back_as_asked(&mut self, asked: Instant, after: u64) -> Result<Rollout, &'static str> {
+        let back = self.roll_back("asked for", asked);
+        let rollout = back.ok_or("there is no revision before this one")?;
+        self.standing.spoke_after(after);
+        Ok(rollout)
     }
 
     /// The last good revision is in force again; the one that failed is gone. `None` where there is none.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use evenkeel_core::{Entry, EntryKind, Hook, PolicyName};
 use tokio::sync::mpsc;
 
@@ -14,7 +14,7 @@ use crate::policy::{self, Policies, Source, Workshop};
 use crate::settings::{self, Plugin, Settings};
 
 /// First revisions, by plugin: a plugin of several policies is compiled once.
-type Firsts = VecDeque<Vec<(Workshop, Source)>>;
+pub(super) type Firsts = VecDeque<Vec<(Workshop, Source)>>;
 
 /// Starts every policy of the configuration; none has a revision yet.
 ///
@@ -71,10 +71,11 @@ impl Coming {
         let (failed, failures) = bounded(1);
         if !firsts.is_empty() {
             let bringing = std::thread::Builder::new().name("first policies".into());
-            bringing.spawn(move || match bring_in(firsts) {
-                // Control reads on until it ends; when it has, nobody needs the word.
-                Ok(()) => _ = requests.blocking_send(Request::PoliciesStand),
-                Err(failure) => _ = failed.send(failure),
+            bringing.spawn(move || {
+                if bring_in(firsts, &failed) {
+                    // Control reads on until it ends; when it has, nobody needs the word.
+                    let _ = requests.blocking_send(Request::PoliciesStand);
+                }
             })?;
         }
         Ok(Coming(failures))
@@ -94,29 +95,40 @@ impl Coming {
     }
 }
 
-fn bring_in(firsts: Firsts) -> Result<(), Failure> {
+/// Whether all are in force. The first that does not run is told of at once, and those that nobody has begun with are
+/// left alone: the gateway ends.
+fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(firsts.len());
     let firsts = Mutex::new(firsts);
     // Nobody panics while holding it.
-    let next = || firsts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let work = || -> Result<(), Failure> {
+    let firsts = || firsts.lock().unwrap_or_else(PoisonError::into_inner);
+    let fail = |failure| {
+        firsts().clear();
+        // One is enough to end for.
+        let _ = failed.try_send(failure);
+        false
+    };
+    let next = || firsts().pop_front();
+    let work = || {
         while let Some(same) = next() {
             for (workshop, source) in same {
                 let policy = workshop.policy().clone();
-                policy::begin(&workshop, source)
-                    .map_err(|reason| Failure::Policy { policy, reason })?;
+                if let Err(reason) = policy::begin(&workshop, source) {
+                    return fail(Failure::Policy { policy, reason });
+                }
             }
         }
-        Ok(())
+        true
     };
     std::thread::scope(|scope| {
         let working: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let ended = working.into_iter().map(|thread| {
             thread.join().unwrap_or_else(|_| {
-                Err(std::io::Error::other("the thread that compiles policies ended").into())
+                let ended = "the thread that compiles policies ended";
+                fail(std::io::Error::other(ended).into())
             })
         });
-        ended.fold(Ok(()), Result::and)
+        ended.fold(true, |all, one| all && one)
     })
 }
 
@@ -199,3 +211,6 @@ fn catalog(core: &evenkeel_core::Settings) -> Vec<Entry> {
         .chain([entry(EntryKind::Home, 0, core.home.0, home)])
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

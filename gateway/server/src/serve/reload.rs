@@ -32,7 +32,8 @@ struct Candidate {
     digest: Digest,
 }
 
-/// Rolls out what changed in the policies' files, on SIGHUP and whenever a file changes.
+/// Rolls out what changed in the policies' files, on SIGHUP and whenever a file changes. What does while the first
+/// policies are still compiled is read when they are in force.
 pub(super) async fn follow(
     place: &Place,
     mut standing: Standing,
@@ -42,6 +43,10 @@ pub(super) async fn follow(
     let (word, mut changed) = mpsc::channel(1);
     let mut folders = folders(place, &standing.started);
     let mut watching = watch::watch(&folders, &word);
+    if handle.policies_stand().await.is_err() {
+        // Control is gone, and the gateway with it.
+        return Ok(());
+    }
     loop {
         tokio::select! {
             _ = hangup.recv() => {}

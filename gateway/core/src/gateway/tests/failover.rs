@@ -417,6 +417,55 @@ fn a_herd_goes_on_in_turns_and_every_packet_with_the_flip() {
     world.gateway.ledger.audit(holdings).unwrap();
 }
 
+/// Rooms that stand at one node and have their reserve at another, and others the other way round; both keep away from `C`
+/// and `D` until they must. A herd of a hundred turns.
+fn two_nodes_full() -> World {
+    let wide = [(0, 1_000_000), (1, 1_000_000), (0, 1_000_000), (2, 1_000_000)];
+    let mut settings = settings_of(&wide);
+    settings.limits.lost_at_once = 8;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, B, C]));
+    for number in 0..800 {
+        world.open(&format!("a{number}"));
+    }
+    world.answer_with(place(&[B, A, C]));
+    for number in 0..800 {
+        world.open(&format!("b{number}"));
+    }
+    world
+}
+
+#[test]
+fn a_second_death_flips_before_the_first_herd_is_through() {
+    for (first, second) in [(A, B), (B, A)] {
+        let mut world = two_nodes_full();
+        world.kill(first);
+        world.outputs.clear();
+        world.kill(second);
+        let down = |o: &Output| match o {
+            Output::Event(Event::Node { hop, to: Health::Down, .. }) => hop.node == second,
+            _ => false,
+        };
+        let flip = world.outputs.iter().position(down).unwrap();
+        let to = |o: &Output| match o {
+            Output::Event(Event::Moved { to, .. }) => to.map(|to| to.node),
+            _ => None,
+        };
+        let before = world.outputs[..flip].iter().filter(|o| to(o) == Some(second)).count();
+        assert!(before < 700, "the first herd was still under way: {before}");
+        assert!(world.outputs[flip..].iter().all(|o| to(o) != Some(second)), "nobody goes there");
+        world.pass(ms(1_000));
+        assert!(world.gateway.herd.is_none());
+        for number in 0..800 {
+            for room in [format!("a{number}"), format!("b{number}")] {
+                let stands = world.stands(&room);
+                assert!(stands == Some(C) || stands == Some(D), "{room}: {stands:?}");
+            }
+        }
+        let holdings = world.gateway.rooms.values().map(|room| room.holding);
+        world.gateway.ledger.audit(holdings).unwrap();
+    }
+}
+
 #[test]
 fn sessions_beyond_one_sweep_are_looked_at_for_silence_too() {
     let mut world = crowd();

@@ -98,6 +98,7 @@ fn every_refusal_says_what_kind_it_is_and_when_to_come_again() {
         (refused(Refused::NoNode), 503, "unavailable", "", true),
         (refused(Refused::NotOpened(NodeId(0))), 503, "unavailable", "", true),
         (Failed::Unavailable, 503, "unavailable", "", true),
+        (Failed::Starting, 503, "starting", "", true),
     ];
     for (refusal, status, code, field, again) in cases {
         let asking = world.ask("POST /v1/sessions", OFFER);

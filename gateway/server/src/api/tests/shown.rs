@@ -8,11 +8,18 @@ use crate::control::{NodeView, PolicyView, SessionView};
 #[test]
 fn the_gateway_shows_what_it_counts() {
     let mut world = World::start();
-    let asking = world.ask("GET /v1/status", "");
-    let Request::Status(reply) = world.request() else { panic!("status") };
-    reply.send(status(true)).unwrap();
-    let (_, body) = asking.answer();
-    assert_eq!((&body["state"], &body["uptime_ms"]), (&json!("serving"), &json!(1_500)));
+    let mut shown = |state| {
+        let asking = world.ask("GET /v1/status", "");
+        let Request::Status(reply) = world.request() else { panic!("status") };
+        reply.send(status(state)).unwrap();
+        let (_, body) = asking.answer();
+        assert_eq!(body["state"], state);
+        body
+    };
+    shown("starting");
+    shown("draining");
+    let body = shown("serving");
+    assert_eq!(body["uptime_ms"], 1_500);
     assert_eq!(body["policies_failing"], json!(["call/routing"]));
     assert_eq!(body["drops"], json!({"unknown-source": 3}));
     assert_eq!(body["quic_counts"], json!({"connections": 1}));

@@ -118,6 +118,18 @@ fn a_later_word_wins_over_what_is_still_being_prepared() {
     assert!(first.is_some());
 }
 
+#[test]
+fn a_rollback_that_leads_nowhere_stops_nothing() {
+    let world = World::start();
+    let first = world.workshop();
+    assert!(world.roll_back().is_err());
+    let first = prepare(&first, source(Some(1)));
+    assert_eq!(first.outcome, RolloutOutcome::Activated, "{:?}", first.reason);
+    let second = world.workshop();
+    assert!(world.roll_back().is_err());
+    assert_eq!(prepare(&second, source(Some(2))).outcome, RolloutOutcome::Activated);
+}
+
 /// A desk that nobody runs, with three revisions to put in force.
 fn desk() -> (Desk, mpsc::Receiver<Word>) {
     let (words_in, words) = mpsc::channel(1_024);

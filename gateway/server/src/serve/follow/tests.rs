@@ -106,6 +106,7 @@ fn status(quic_counts: Vec<(&'static str, u64)>) -> Status {
         sessions: 7,
         rooms: 1,
         admitting: true,
+        starting: false,
         policies_failing: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 0,

@@ -107,6 +107,26 @@ async fn what_differs_is_rolled_out_once() {
 }
 
 #[tokio::test]
+async fn what_is_saved_before_the_first_policies_stand_is_rolled_out_then() {
+    let World { folder, standing, handle, mut requests } = World::start();
+    let place = folder.place();
+    let control = async {
+        let Some(Request::AwaitPolicies(reply)) = requests.recv().await else { panic!("early") };
+        folder.write("call.toml", &CALL.replace("300", "200"));
+        // Long enough for whoever would not wait.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(requests.try_recv().is_err());
+        reply.send(()).unwrap();
+        let Some(Request::RollOut { policy, .. }) = requests.recv().await else { panic!("none") };
+        policy.to_string()
+    };
+    tokio::select! {
+        result = follow(&place, standing, &handle) => panic!("{result:?}"),
+        policy = control => assert_eq!(policy, "call/admission"),
+    }
+}
+
+#[tokio::test]
 async fn one_bad_value_keeps_the_good_ones_out() {
     let mut world = World::start();
     let mixed = CALL.replace("300", "200").replace("spares = 2", "spares = 9");

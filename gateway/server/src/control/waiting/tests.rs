@@ -1,0 +1,53 @@
+use std::sync::Arc;
+
+use evenkeel_core::{Identity, Ingress, Media, RtcpPort, Srtp};
+
+use super::*;
+
+type Answer = oneshot::Receiver<Result<Opened, Failed>>;
+
+fn hold(waiting: &mut Waiting, room: usize) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    let address = ([127, 0, 0, 1], 9).into();
+    let wanted = Wanted {
+        scenario: "call".into(),
+        room: room.to_string().into(),
+        labels: Arc::new([]),
+        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+        media: Arc::new(Media { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
+        nodes: Vec::new(),
+        traceparent: None,
+    };
+    waiting.hold(Box::new(wanted), reply);
+    answer
+}
+
+fn next(waiting: &mut Waiting) -> Option<String> {
+    waiting.next().map(|held| held.wanted.room.to_string())
+}
+
+#[test]
+fn who_came_first_is_first_and_who_gave_up_is_nobody() {
+    let mut waiting = Waiting::default();
+    let mut answers: Vec<Answer> = (0..4).map(|room| hold(&mut waiting, room)).collect();
+    answers.remove(2);
+    answers.remove(0);
+    assert_eq!(next(&mut waiting).as_deref(), Some("1"));
+    let _late = hold(&mut waiting, 4);
+    assert_eq!(next(&mut waiting).as_deref(), Some("3"));
+    assert_eq!(next(&mut waiting).as_deref(), Some("4"));
+    assert_eq!(next(&mut waiting), None);
+}
+
+#[test]
+fn as_many_wait_as_there_are_places_and_who_gave_up_leaves_one() {
+    let mut waiting = Waiting::default();
+    let mut answers: Vec<Answer> = (0..REQUESTS_MAX).map(|room| hold(&mut waiting, room)).collect();
+    assert_eq!(hold(&mut waiting, 5_000).try_recv(), Ok(Err(Failed::Unavailable)));
+    answers.remove(7);
+    let mut last = hold(&mut waiting, 5_001);
+    assert!(last.try_recv().is_err(), "it waits");
+    assert_eq!(hold(&mut waiting, 5_002).try_recv(), Ok(Err(Failed::Unavailable)));
+    assert_eq!(waiting.held.len(), REQUESTS_MAX);
+    assert_eq!(waiting.held[7].wanted.room, "8".into());
+}

@@ -1,0 +1,42 @@
+//! Gateways that lose a thread, and gateways at their start.
+
+mod starting;
+
+use super::*;
+
+/// A gateway of two threads; the worker goes on until control is gone.
+fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Running {
+    let (held, gone) = crossbeam_channel::bounded::<()>(0);
+    let control = move || {
+        let _held = held;
+        control()
+    };
+    let worker = move || {
+        let _ = gone.recv();
+        Ok(())
+    };
+    let (events, told) = broadcast::channel(1);
+    Running {
+        handle: Handle { requests: mpsc::channel(1).0, events },
+        told,
+        udp: Vec::new(),
+        quic: None,
+        control: Vital::spawn("control", control).unwrap(),
+        workers: vec![Vital::spawn("packets-0", worker).unwrap()],
+        quic_thread: None,
+        coming: Coming::default(),
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_lost_a_thread_ends_and_says_which() {
+    let gateway = running(|| panic!("a slip"));
+    gateway.ends().await.unwrap();
+    assert_eq!(
+        gateway.join().unwrap_err().to_string(),
+        "the thread control ended: it panicked: a slip"
+    );
+    let gateway = running(|| Ok(()));
+    gateway.ends().await.unwrap();
+    gateway.join().unwrap();
+}

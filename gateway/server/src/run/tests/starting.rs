@@ -1,0 +1,123 @@
+//! A gateway that forwards while its first policies wait for the test.
+
+use std::net::SocketAddr;
+
+use evenkeel_core::{
+    Decider, Event, Fault, Hook, Identity, Ingress, Media, Outcome, RtcpPort, Srtp,
+};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::control::{Failed, Happened, Opened, RolloutOutcome, Wanted};
+
+/// A node that takes whoever comes, and a policy that says where rooms go.
+const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n\
+    [[node]]\nname = \"n\"\naddress = \"127.0.0.1:9\"\nregion = \"east\"\nzone = \"a\"\n\
+    driver = \"plain\"\nprobe = \"none\"\ncapacity = \"10 Gbit/s\"\n\
+    [gateway]\nregion = \"east\"\npolicies = \"policies\"\n[limits]\nworkers = 1\n";
+const CALL: &str = "[scenario.call]\n[routing]\nplugin = \"route-nearest\"\n";
+
+fn settings() -> Arc<Settings> {
+    let folder = std::env::temp_dir().join(format!("starting-{}", fastrand::u64(..)));
+    std::fs::create_dir_all(folder.join("policies")).unwrap();
+    std::fs::write(folder.join("policies/call.toml"), CALL).unwrap();
+    std::fs::write(folder.join("policies/live.toml"), "[scenario.live]\n").unwrap();
+    let config = folder.join("evenkeel.toml");
+    std::fs::write(&config, CONFIG).unwrap();
+    let settings = Settings::load(Some(&config), None).unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    Arc::new(settings)
+}
+
+/// Nobody is late here, however busy the machine is.
+fn start() -> (Running, Firsts) {
+    let settings = settings();
+    let mut core = settings.core();
+    core.limits.offer_budget = Duration::from_secs(60);
+    assemble(&settings, core).unwrap()
+}
+
+fn come(running: &Running, firsts: Firsts) {
+    Coming::begin(firsts, running.handle.requests.clone()).unwrap().wait().unwrap();
+}
+
+async fn end(running: Running) {
+    running.handle.shut_down(Duration::ZERO).await.unwrap();
+    running.join().unwrap();
+}
+
+fn wanted(room: usize, port: u16) -> Box<Wanted> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    Box::new(Wanted {
+        scenario: "call".into(),
+        room: format!("r{room}").into(),
+        labels: Arc::new([]),
+        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+        media: Arc::new(Media { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
+        nodes: Vec::new(),
+        traceparent: None,
+    })
+}
+
+/// Asks for a session, without waiting for the answer.
+fn offer(running: &Running, room: usize, port: u16) -> oneshot::Receiver<Result<Opened, Failed>> {
+    let (reply, answer) = oneshot::channel();
+    running.handle.requests.try_send(Request::Offer(wanted(room, port), reply)).unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn however_many_offers_wait_each_is_decided_by_the_policies() {
+    let (mut running, firsts) = start();
+    let mut events = running.events();
+    let offers: Vec<_> = (0..300).map(|at| offer(&running, at, 10_000 + at as u16)).collect();
+    come(&running, firsts);
+    for offer in offers {
+        let opened = offer.await.unwrap().unwrap();
+        assert!(matches!(opened.routed_by, Decider::Policy { .. }), "{}", opened.routed_by);
+    }
+    end(running).await;
+    while let Ok(told) = events.try_recv() {
+        if let Happened::Core(Event::Decided { outcome, .. }) = &told.event {
+            assert_ne!(*outcome, Outcome::Faulted(Fault::Late));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_offer_whose_caller_gave_up_takes_nobodys_address() {
+    let (mut running, firsts) = start();
+    let mut events = running.events();
+    drop(offer(&running, 1, 10_000));
+    let next = offer(&running, 2, 10_000);
+    come(&running, firsts);
+    let opened = next.await.unwrap().unwrap();
+    assert_eq!(opened.session.0, 1, "there was none before");
+    end(running).await;
+    let mut told = std::iter::from_fn(|| events.try_recv().ok());
+    assert!(told.all(|told| !matches!(told.event, Happened::TurnedAway { .. })));
+}
+
+#[tokio::test]
+async fn nobody_has_a_word_on_policies_that_are_still_compiled() {
+    let (running, firsts) = start();
+    let handle = running.handle.clone();
+    let routing = || PolicyName { set: "call".into(), hook: Hook::Routing };
+    let source = || source(&settings().sets[0].bindings[0]).unwrap();
+    let bytes = source().bytes;
+    let status = handle.status().await.unwrap();
+    assert!(status.starting && !status.admitting);
+    let starting = Err(Failed::Starting);
+    assert_eq!(handle.push_policy(routing(), bytes.clone(), None).await, starting);
+    assert_eq!(handle.roll_out(routing(), source()).await, starting);
+    assert_eq!(handle.rollback_policy(routing()).await, starting);
+    come(&running, firsts);
+    let status = handle.status().await.unwrap();
+    assert!(status.admitting && !status.starting);
+    let policies = handle.policies().await.unwrap();
+    assert!(policies.iter().all(|policy| policy.revision.is_some()), "{policies:?}");
+    handle.policies_stand().await.unwrap();
+    let pushed = handle.push_policy(routing(), bytes, None).await.unwrap();
+    assert_eq!(pushed.outcome, RolloutOutcome::Unchanged);
+    end(running).await;
+}
