@@ -231,7 +231,7 @@ mod tests {
     /// The packet of that number.
     fn numbered(number: u32, session: u32, way: Way, window: u8) -> Vec<u8> {
         let (mut packet, mut stream) = (vec![0; 60], Stream::new(session, way));
-        (0..=number).for_each(|_| _ = stream.next(&mut packet, window, 1_000));
+        (0..=number).for_each(|_| stream.next(&mut packet, window, 1_000));
         packet
     }
 

@@ -128,7 +128,8 @@ fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
                 fail(std::io::Error::other(ended).into())
             })
         });
-        ended.fold(true, |all, one| all && one)
+        // All of them are waited for.
+        ended.filter(|good| !good).count() == 0
     })
 }
 
