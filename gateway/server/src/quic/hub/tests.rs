@@ -16,7 +16,7 @@ fn path(lost: u64, sent: u64) -> Path {
 /// A hub with these sessions on one connection, and the ring to their worker.
 fn hub(sessions: u32, now: Instant) -> (Hub, ring::Receiver) {
     let flows = Arc::new(Flows::new(10));
-    let (to_worker, ring) = ring::channel(4).unwrap();
+    let (to_worker, ring) = ring::channel(5).unwrap();
     let mut hub = Hub::new(Arc::clone(&flows), Arc::default(), vec![to_worker]);
     hub.join(LINE, now);
     for slot in 0..sessions {
@@ -42,15 +42,16 @@ fn told(ring: &mut ring::Receiver) -> Vec<(u32, u32, u32)> {
 fn what_a_full_ring_did_not_take_of_a_path_is_told_later() {
     let now = Instant::now();
     let (mut hub, mut ring) = hub(2, now);
-    // Beside the two that say which sessions came, there is room for two.
-    hub.look_after(home(0), now, |_| Some(path(1, 10)));
-    hub.look_after(home(0), now, |_| Some(path(2, 15)));
+    // Beside the two that say which sessions came, there is room for three.
+    hub.look_after(home(0), now, |_| Some(path(0, 4)));
+    hub.look_after(home(0), now, |_| Some(path(1, 14)));
+    hub.look_after(home(0), now, |_| Some(path(2, 19)));
     hub.look_after(home(0), now, |_| Some(path(4, 30)));
     hub.look_after(home(1), now, |_| Some(path(4, 30)));
-    assert_eq!(told(&mut ring), [(0, 1, 10), (0, 1, 5)]);
+    assert_eq!(told(&mut ring), [(0, 0, 4), (0, 1, 10), (0, 1, 5)]);
     hub.look_after(home(0), now, |_| Some(path(4, 40)));
     hub.look_after(home(1), now, |_| Some(path(4, 40)));
-    assert_eq!(told(&mut ring), [(0, 2, 25), (1, 4, 40)]);
+    assert_eq!(told(&mut ring), [(0, 2, 21), (1, 4, 40)]);
 }
 
 #[test]
