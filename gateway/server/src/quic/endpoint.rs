@@ -16,8 +16,8 @@ use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointConfig, Transmit};
 use super::Settings;
 use super::counters::count;
 use super::hub::Hub;
-use super::line::Line;
 use super::lines::Lines;
+use super::round::Round;
 use super::socket::{From, Sent, Socket};
 use crate::ring;
 
@@ -31,6 +31,7 @@ pub(super) struct Endpoint {
     hub: Hub,
     rings: Vec<ring::Receiver>,
     settings: Settings,
+    round: Round,
     /// Datagrams of a batch.
     received: Vec<(From, BytesMut)>,
     /// What quinn writes a packet into.
@@ -66,6 +67,7 @@ impl Endpoint {
             lines: Lines::default(),
             hub,
             rings,
+            round: Round::new(settings.feedback_every, Instant::now()),
             settings,
             received: Vec::new(),
             packet: Vec::new(),
@@ -88,8 +90,9 @@ impl Endpoint {
     }
 
     /// When something is to be done though nothing comes.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.lines.next_due()
+    pub(super) fn next_due(&self) -> Instant {
+        let round = self.round.due();
+        self.lines.next_due().map_or(round, |due| due.min(round))
     }
 
     /// Whether all connections are over, and their clients have heard of it or cannot.
@@ -115,17 +118,24 @@ impl Endpoint {
         }
     }
 
-    /// Tells workers how their sessions' paths do, forgets sessions that ended, closes connections without one.
+    /// If it is time: looks after a share of the sessions, and once in a round closes connections without one.
     pub(super) fn look_round(&mut self, now: Instant) {
-        let Endpoint { hub, lines, settings, .. } = self;
-        hub.forget_ended(now);
-        hub.report(|handle| lines.get_mut(handle).map(Line::report));
-        for handle in hub.flowless(settings.flowless_after, now) {
-            if let Some(line) = lines.get_mut(handle) {
-                count(&hub.counters.flowless);
-                line.close(roq::ErrorCode::General, b"no flow of a session", now, hub);
+        if now < self.round.due() {
+            return;
+        }
+        let Endpoint { hub, lines, settings, round, .. } = self;
+        if round.is_over() {
+            round.begin(hub.homes(), now);
+            for handle in hub.flowless(settings.flowless_after, now) {
+                if let Some(line) = lines.get_mut(handle) {
+                    count(&hub.counters.flowless);
+                    line.close(roq::ErrorCode::General, b"no flow of a session", now, hub);
+                }
+                lines.touch(handle);
             }
-            lines.touch(handle);
+        }
+        for home in round.share() {
+            hub.look_after(*home, now, |handle| lines.get_mut(handle).map(|line| line.path()));
         }
     }
 

@@ -12,12 +12,17 @@ use super::counters::{Counters, count};
 use crate::flows::{Flows, Home, Key};
 use crate::ring::{self, Kind, Meta};
 
+#[cfg(test)]
+mod tests;
+
 /// What runs over a connection.
 struct Presence {
     /// Sessions whose packets to the client go here.
     homes: HashSet<Home>,
-    /// When there was last a session on it, or when it came.
+    /// When its last session left it, or when it came.
     useful: Instant,
+    /// What the last report said of its path.
+    told: Path,
 }
 
 /// A session's way to its client.
@@ -25,6 +30,8 @@ struct Attachment {
     line: ConnectionHandle,
     /// The flow it was last heard on; gone from [`Flows`] when the session is.
     flow: u64,
+    /// What its last report said of the path; of one that is new, what another's did.
+    told: Path,
 }
 
 /// Why a packet was not taken.
@@ -36,12 +43,12 @@ pub(super) enum Rejected {
     NotRtp,
 }
 
-/// How a path did since the last report.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PathReport {
+/// How a connection's path does, and what was lost and sent on it since its beginning.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Path {
     pub(super) rtt: Duration,
-    pub(super) lost: u32,
-    pub(super) sent: u32,
+    pub(super) lost: u64,
+    pub(super) sent: u64,
 }
 
 pub(super) struct Hub {
@@ -71,7 +78,7 @@ impl Hub {
 
     /// A connection came through its handshake.
     pub(super) fn join(&mut self, line: ConnectionHandle, now: Instant) {
-        let presence = Presence { homes: HashSet::new(), useful: now };
+        let presence = Presence { homes: HashSet::new(), useful: now, told: Path::default() };
         self.lines.insert(line, presence);
     }
 
@@ -130,44 +137,45 @@ impl Hub {
         }
     }
 
-    /// Forgets sessions that ended.
-    pub(super) fn forget_ended(&mut self, now: Instant) {
-        let ended = self.sessions.iter().filter(|(home, attachment)| {
-            self.flows.home(&Key::Roq(attachment.flow)) != Some(**home)
-        });
-        let ended: Vec<Home> = ended.map(|(home, _)| *home).collect();
-        ended.iter().for_each(|home| self.detach(*home, now));
-        if !ended.is_empty() {
-            self.count_attached();
-        }
+    /// All that have a connection to their client.
+    pub(super) fn homes(&self) -> impl Iterator<Item = Home> {
+        self.sessions.keys().copied()
     }
 
-    /// Tells workers how their sessions' paths do. Of each connection with a session `path` is asked.
-    pub(super) fn report(&mut self, mut path: impl FnMut(ConnectionHandle) -> Option<PathReport>) {
-        let mut reports = Vec::with_capacity(self.sessions.len());
-        for (line, presence) in self.lines.iter().filter(|(_, line)| !line.homes.is_empty()) {
-            let Some(PathReport { rtt, lost, sent }) = path(*line) else { continue };
-            let rtt_us = rtt.as_micros().try_into().unwrap_or(u32::MAX);
-            let kind = Kind::Feedback { rtt_us, lost, sent };
-            reports.extend(presence.homes.iter().map(|&home| (home, kind)));
+    /// Forgets the session if it ended, else tells its worker how its path does. `path` is asked of its connection. What
+    /// a ring has no room for is told with the next report.
+    pub(super) fn look_after(
+        &mut self,
+        home: Home,
+        now: Instant,
+        path: impl FnOnce(ConnectionHandle) -> Option<Path>,
+    ) {
+        let Some(attachment) = self.sessions.get_mut(&home) else { return };
+        if self.flows.home(&Key::Roq(attachment.flow)) != Some(home) {
+            return self.forget(home, now);
         }
-        for (home, kind) in reports {
-            let flow = self.sessions.get(&home).map_or(0, |attachment| attachment.flow);
-            self.tell(Meta { home, kind, flow }, &[]);
+        let Some(path) = path(attachment.line) else { return };
+        let Some(worker) = self.workers.get_mut(usize::from(home.worker)) else { return };
+        let kind = Kind::Feedback {
+            rtt_us: path.rtt.as_micros().try_into().unwrap_or(u32::MAX),
+            lost: since(attachment.told.lost, path.lost),
+            sent: since(attachment.told.sent, path.sent),
+        };
+        if worker.ring.push(Meta { home, kind, flow: attachment.flow }, &[]).is_ok() {
+            worker.loaded = true;
+            attachment.told = path;
+            if let Some(presence) = self.lines.get_mut(&attachment.line) {
+                presence.told = path;
+            }
         }
     }
 
     /// Connections that had no session for so long.
-    pub(super) fn flowless(&mut self, after: Duration, now: Instant) -> Vec<ConnectionHandle> {
-        let mut flowless = Vec::new();
-        for (line, presence) in &mut self.lines {
-            if !presence.homes.is_empty() {
-                presence.useful = now;
-            } else if now.duration_since(presence.useful) >= after {
-                flowless.push(*line);
-            }
-        }
-        flowless
+    pub(super) fn flowless(&self, after: Duration, now: Instant) -> Vec<ConnectionHandle> {
+        let flowless = self.lines.iter().filter(|(_, presence)| {
+            presence.homes.is_empty() && now.saturating_duration_since(presence.useful) >= after
+        });
+        flowless.map(|(line, _)| *line).collect()
     }
 
     fn attach(&mut self, line: ConnectionHandle, home: Home, flow: u64, now: Instant) {
@@ -180,7 +188,8 @@ impl Hub {
         self.detach(home, now);
         let Some(presence) = self.lines.get_mut(&line) else { return };
         presence.homes.insert(home);
-        self.sessions.insert(home, Attachment { line, flow });
+        let attachment = Attachment { line, flow, told: presence.told };
+        self.sessions.insert(home, attachment);
         self.count_attached();
         self.tell(Meta { home, kind: Kind::Attached, flow }, &[]);
     }
@@ -206,6 +215,11 @@ impl Hub {
     fn count_attached(&self) {
         self.counters.attached.store(self.sessions.len() as u64, Ordering::Relaxed);
     }
+}
+
+/// What was added to a count since it was told.
+fn since(told: u64, now: u64) -> u32 {
+    now.saturating_sub(told).try_into().unwrap_or(u32::MAX)
 }
 
 fn is_media(packet: &[u8]) -> bool {

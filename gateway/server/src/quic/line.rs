@@ -12,7 +12,7 @@ use quinn_proto::{
 
 use super::code;
 use super::counters::count;
-use super::hub::{Hub, PathReport, Rejected};
+use super::hub::{Hub, Path, Rejected};
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 
@@ -37,9 +37,6 @@ pub(super) struct Line {
     outgoing: Outgoing,
     /// DATAGRAMs read.
     read: u64,
-    /// What the last report said of the path.
-    lost: u64,
-    sent: u64,
 }
 
 impl Line {
@@ -51,8 +48,6 @@ impl Line {
             incoming: HashMap::new(),
             outgoing: Outgoing::default(),
             read: 0,
-            lost: 0,
-            sent: 0,
         }
     }
 
@@ -177,14 +172,10 @@ impl Line {
         outgoing.send(bytes, until, limits.streams_out_max, connection, &hub.counters);
     }
 
-    /// How the path did since it was last asked.
-    pub(super) fn report(&mut self) -> PathReport {
+    /// How the path does.
+    pub(super) fn path(&self) -> Path {
         let path = self.connection.stats().path;
-        PathReport {
-            rtt: path.rtt,
-            lost: since(&mut self.lost, path.lost_packets),
-            sent: since(&mut self.sent, path.sent_packets),
-        }
+        Path { rtt: path.rtt, lost: path.lost_packets, sent: path.sent_packets }
     }
 
     /// Tells the client that it is over, and why.
@@ -225,11 +216,4 @@ impl Line {
 pub(super) struct Limits {
     pub(super) streams_out_max: usize,
     pub(super) stream_lifetime: std::time::Duration,
-}
-
-/// What was added to a count since it was last looked at.
-fn since(seen: &mut u64, now: u64) -> u32 {
-    let added = now.saturating_sub(*seen);
-    *seen = now;
-    added.try_into().unwrap_or(u32::MAX)
 }

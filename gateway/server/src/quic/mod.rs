@@ -23,6 +23,7 @@ mod incoming;
 mod line;
 mod lines;
 mod outgoing;
+mod round;
 mod settings;
 mod socket;
 #[cfg(test)]

@@ -54,7 +54,7 @@ pub fn start(
     let identity = Identity::of(&settings.certificate)?;
     let certificate_sha256 = identity.sha256;
     let config = server_config(&settings, identity);
-    let address = settings.listen;
+    let (address, gather) = (settings.listen, settings.gather);
     let unheard = |error| Failure::Listen { address, error };
     let socket = Socket::listen(address).map_err(unheard)?;
     let address = socket.address().map_err(unheard)?;
@@ -62,7 +62,7 @@ pub fn start(
     let counters = Arc::<Counters>::default();
     let bell = Arc::new(Bell::new().map_err(Failure::Thread)?);
     let hub = Hub::new(flows, Arc::clone(&counters), to_workers);
-    let endpoint = Endpoint::new(config, socket, settings.clone(), hub, from_workers);
+    let endpoint = Endpoint::new(config, socket, settings, hub, from_workers);
     let sleep = Sleep::new(&endpoint, Arc::clone(&bell)).map_err(Failure::Thread)?;
     let stop = Arc::<AtomicBool>::default();
     let stopped = Arc::clone(&stop);
@@ -71,7 +71,7 @@ pub fn start(
         .spawn(move || {
             Gather::keep_time();
             // Whoever watches whether it runs learns that it does not; only epoll can fail.
-            let _ = run(endpoint, &settings, sleep, &stopped);
+            let _ = run(endpoint, gather, sleep, &stopped);
         })
         .map_err(Failure::Thread)?;
     Ok(Thread { address, certificate_sha256, counters, stop, bell, thread: Some(thread) })
@@ -169,29 +169,24 @@ impl Sleep {
 /// Runs until it is told to stop, and a moment longer for the clients to hear of it.
 fn run(
     mut endpoint: Endpoint,
-    settings: &Settings,
+    gather: Duration,
     mut sleep: Sleep,
     stop: &AtomicBool,
 ) -> io::Result<()> {
-    let gather = Gather::new(settings.gather);
-    let mut round = Instant::now();
+    let gather = Gather::new(gather);
     let mut farewell: Option<Instant> = None;
-    let (mut gathered, mut more, mut ended) = (false, false, round);
+    let (mut gathered, mut more, mut ended) = (false, false, Instant::now());
     loop {
         if !gathered && !more {
-            let latest = farewell.unwrap_or(round);
-            let due = endpoint.next_due().map_or(latest, |due| due.min(latest));
-            sleep.until(&endpoint, due)?;
+            let due = endpoint.next_due();
+            sleep.until(&endpoint, farewell.map_or(due, |until| due.min(until)))?;
         }
         let now = Instant::now();
         let before = match gathered {
             true => Before::Gathered,
             false => Before::Waited(now.saturating_duration_since(ended)),
         };
-        if round <= now {
-            endpoint.look_round(now);
-            round = now + settings.feedback_every;
-        }
+        endpoint.look_round(now);
         let look = endpoint.turn(now);
         match farewell {
             None if stop.load(Ordering::Relaxed) => {
