@@ -3,15 +3,17 @@
 //! quinn-proto under a loop of ours, not quinn's tasks: with a task, a queue and three locks for each connection, waking
 //! up costs more than QUIC does (`PERFORMANCE.md`).
 
+mod from_clients;
 mod newcomers;
 mod to_clients;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 use evenkeel_media::roq;
-use quinn_proto::{ConnectionHandle, DatagramEvent, EndpointConfig, Transmit};
+use quinn_proto::{ConnectionHandle, EndpointConfig, Transmit};
 
 use super::Settings;
 use super::counters::count;
@@ -21,9 +23,6 @@ use super::round::Round;
 use super::socket::{From, Sent, Socket};
 use crate::ring;
 
-/// Batches read from the socket before others get their turn.
-const BATCHES_PER_TURN: usize = 4;
-
 pub(super) struct Endpoint {
     quinn: quinn_proto::Endpoint,
     socket: Socket,
@@ -32,8 +31,8 @@ pub(super) struct Endpoint {
     rings: Vec<ring::Receiver>,
     settings: Settings,
     round: Round,
-    /// Datagrams of a batch.
-    received: Vec<(From, BytesMut)>,
+    /// Datagrams read that have not had their turn.
+    received: VecDeque<(From, BytesMut)>,
     /// What quinn writes a packet into.
     packet: Vec<u8>,
     /// What the kernel had no room for, and what it was; nothing else is sent before it.
@@ -69,7 +68,7 @@ impl Endpoint {
             rings,
             round: Round::new(settings.feedback_every, Instant::now()),
             settings,
-            received: Vec::new(),
+            received: VecDeque::new(),
             packet: Vec::new(),
             blocked: None,
             framed: Vec::new(),
@@ -150,44 +149,6 @@ impl Endpoint {
             self.lines.touch(handle);
         }
         self.drive(now);
-    }
-
-    fn read_socket(&mut self, now: Instant) -> Look {
-        let mut look = Look::default();
-        let mut received = std::mem::take(&mut self.received);
-        for _ in 0..BATCHES_PER_TURN {
-            let Some(more) = self.socket.receive(&mut received) else {
-                look.more = false;
-                break;
-            };
-            look = Look { packets: look.packets + received.len(), more };
-            count(&self.hub.counters.reads);
-            for (from, datagram) in received.drain(..) {
-                self.take_datagram(from, datagram, now);
-            }
-            if !more {
-                break;
-            }
-        }
-        self.received = received;
-        look
-    }
-
-    fn take_datagram(&mut self, from: From, datagram: BytesMut, now: Instant) {
-        let From { source, local, ecn } = from;
-        self.packet.clear();
-        match self.quinn.handle(now, source, local, ecn, datagram, &mut self.packet) {
-            None => {}
-            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(line) = self.lines.get_mut(handle) {
-                    line.connection.handle_event(event);
-                    line.read_datagrams(now, &mut self.hub);
-                }
-                self.lines.touch(handle);
-            }
-            Some(DatagramEvent::NewConnection(incoming)) => self.let_in(incoming, now),
-            Some(DatagramEvent::Response(transmit)) => self.respond(&transmit),
-        }
     }
 
     /// Looks after every connection that something happened on, while the kernel takes what they send.

@@ -1,5 +1,6 @@
 //! The endpoint's socket: datagrams in batches, with ECN, the address they came to, and segmentation by the kernel.
 
+use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -76,7 +77,7 @@ impl Socket {
     }
 
     /// Takes what has come, a batch at most. Whether there may be more; `None` where nothing has come.
-    pub(super) fn receive(&mut self, received: &mut Vec<(From, BytesMut)>) -> Option<bool> {
+    pub(super) fn receive(&mut self, received: &mut VecDeque<(From, BytesMut)>) -> Option<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let room = self.bytes.len() / BATCH_SIZE;
         let mut rows = self.bytes.chunks_exact_mut(room).map(IoSliceMut::new);
@@ -93,7 +94,7 @@ impl Socket {
             for datagram in bytes[..meta.len].chunks(meta.stride.max(1)) {
                 // Each its own: quinn keeps what came out of order, and one byte kept would keep all that shared its
                 // memory, of whichever client. What a client may have kept, quinn counts by the datagram.
-                received.push((from, BytesMut::from(datagram)));
+                received.push_back((from, BytesMut::from(datagram)));
             }
         }
         Some(count == BATCH_SIZE)
@@ -135,7 +136,7 @@ mod tests {
         for number in 0..3 {
             client.send_to(&[number; 40], socket.address().unwrap()).unwrap();
         }
-        let mut received = Vec::new();
+        let mut received = VecDeque::new();
         while received.len() < 3 {
             socket.receive(&mut received);
         }

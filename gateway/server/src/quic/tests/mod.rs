@@ -24,6 +24,7 @@ mod newcomers;
 mod raw;
 mod sending;
 mod streams;
+mod turns;
 
 const HOME: Home = Home { worker: 0, slot: 5, generation: 2 };
 const FLOW: u64 = 0x1234_5678_9abc_def0;

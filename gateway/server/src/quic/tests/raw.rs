@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 use std::time::Instant;
 
+use nix::sys::socket::{SetSockOpt, sockopt};
 use rustls::Side;
 use rustls::quic::Version;
 
@@ -76,6 +77,15 @@ impl Raw {
         let rest = &rest[5 + ours..rest.len() - TAG];
         let (id, token) = rest[1..].split_at(usize::from(rest[0]));
         Answer::Retry { id: id.to_vec(), token: token.to_vec() }
+    }
+
+    /// Sends so many messages of 64 datagrams each, which are nothing at all.
+    pub(super) fn flood(&self, messages: usize) {
+        const SIZE: usize = 20;
+        sockopt::UdpGsoSegment.set(&self.socket, &(SIZE as i32)).unwrap();
+        for _ in 0..messages {
+            self.socket.send(&[0; 64 * SIZE]).unwrap();
+        }
     }
 
     pub(super) fn later(&mut self, by: Duration) {
