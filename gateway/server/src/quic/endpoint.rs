@@ -165,7 +165,7 @@ impl Endpoint {
                 continue;
             }
             if !self.transmit(handle, now) {
-                self.lines.touch(handle);
+                self.lines.touch_first(handle);
                 return;
             }
             self.lines.schedule(handle);

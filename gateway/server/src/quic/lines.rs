@@ -1,7 +1,7 @@
 //! All connections by quinn's number for them, those that something is to be done with, and when.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
 use quinn_proto::ConnectionHandle;
@@ -12,7 +12,8 @@ use super::line::Line;
 pub(super) struct Lines {
     places: Vec<Option<Place>>,
     count: usize,
-    touched: Vec<ConnectionHandle>,
+    /// Who was touched first is first, so that everybody has a turn also where the kernel has no room for all.
+    touched: VecDeque<ConnectionHandle>,
     /// May tell of a time that is no more; each line has one entry that is not later than it is due.
     due: BinaryHeap<Reverse<(Instant, usize)>>,
 }
@@ -66,16 +67,26 @@ impl Lines {
         if let Some(Some(place)) = self.places.get_mut(handle.0)
             && !std::mem::replace(&mut place.touched, true)
         {
-            self.touched.push(handle);
+            self.touched.push_back(handle);
+        }
+    }
+
+    /// It was looked after, but not to the end: it is the next.
+    pub(super) fn touch_first(&mut self, handle: ConnectionHandle) {
+        if let Some(Some(place)) = self.places.get_mut(handle.0)
+            && !std::mem::replace(&mut place.touched, true)
+        {
+            self.touched.push_front(handle);
         }
     }
 
     /// One that something happened on.
     pub(super) fn next_touched(&mut self) -> Option<ConnectionHandle> {
         loop {
-            let handle = self.touched.pop()?;
-            if let Some(place) = &mut self.places[handle.0] {
-                place.touched = false;
+            let handle = self.touched.pop_front()?;
+            if let Some(place) = &mut self.places[handle.0]
+                && std::mem::take(&mut place.touched)
+            {
                 return Some(handle);
             }
         }

@@ -22,17 +22,22 @@ pub(super) fn client_speaking(
     if !datagrams {
         transport.datagram_receive_buffer_size(None);
     }
-    client_with_transport(thread, transport, alpn)
+    client_with_transport(thread.certificate_sha256, transport, alpn)
 }
 
 pub(super) fn client_without_credit(thread: &Thread) -> quinn::ClientConfig {
     let mut transport = quinn::TransportConfig::default();
     transport.datagram_receive_buffer_size(None).max_concurrent_uni_streams(VarInt::from_u32(0));
-    client_with_transport(thread, transport, vec![roq::ALPN.to_vec()])
+    client_with_transport(thread.certificate_sha256, transport, vec![roq::ALPN.to_vec()])
+}
+
+/// A client that trusts nobody.
+pub(super) fn client_of_nobody() -> quinn::ClientConfig {
+    client_with_transport([0; 32], quinn::TransportConfig::default(), vec![])
 }
 
 fn client_with_transport(
-    thread: &Thread,
+    sha256: [u8; 32],
     transport: quinn::TransportConfig,
     alpn: Vec<Vec<u8>>,
 ) -> quinn::ClientConfig {
@@ -41,7 +46,7 @@ fn client_with_transport(
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Fingerprint(thread.certificate_sha256)))
+        .with_custom_certificate_verifier(Arc::new(Fingerprint(sha256)))
         .with_no_client_auth();
     tls.alpn_protocols = alpn;
     let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();

@@ -20,6 +20,7 @@ mod client;
 mod connections;
 mod datagrams;
 mod gathering;
+mod lines;
 mod newcomers;
 mod raw;
 mod sending;
