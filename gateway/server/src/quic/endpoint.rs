@@ -89,7 +89,7 @@ impl Endpoint {
     }
 
     /// When something is to be done though nothing comes.
-    pub(super) fn next_due(&self) -> Instant {
+    pub(super) fn next_due(&mut self) -> Instant {
         let round = self.round.due();
         self.lines.next_due().map_or(round, |due| due.min(round))
     }

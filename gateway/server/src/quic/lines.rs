@@ -1,12 +1,12 @@
 //! All connections by quinn's number for them, those that something is to be done with, and when.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use quinn_proto::ConnectionHandle;
 
 use super::line::Line;
+use super::timetable::Timetable;
 
 #[derive(Default)]
 pub(super) struct Lines {
@@ -14,15 +14,13 @@ pub(super) struct Lines {
     count: usize,
     /// Who was touched first is first, so that everybody has a turn also where the kernel has no room for all.
     touched: VecDeque<ConnectionHandle>,
-    /// May tell of a time that is no more; each line has one entry that is not later than it is due.
-    due: BinaryHeap<Reverse<(Instant, usize)>>,
+    /// Of each line a time that is not later than it is due.
+    timetable: Timetable,
 }
 
 struct Place {
     line: Line,
     touched: bool,
-    /// Its entry's time.
-    due: Option<Instant>,
 }
 
 impl Lines {
@@ -40,7 +38,7 @@ impl Lines {
         if self.places.len() <= handle.0 {
             self.places.resize_with(handle.0 + 1, || None);
         }
-        self.places[handle.0] = Some(Place { line, touched: false, due: None });
+        self.places[handle.0] = Some(Place { line, touched: false });
         self.count += 1;
         self.touch(handle);
     }
@@ -48,6 +46,7 @@ impl Lines {
     pub(super) fn remove(&mut self, handle: ConnectionHandle) {
         if self.places[handle.0].take().is_some() {
             self.count -= 1;
+            self.timetable.forget(handle.0);
         }
     }
 
@@ -92,36 +91,20 @@ impl Lines {
         }
     }
 
-    /// Notes when it is due next. Times that are put off, as with every packet, cost nothing.
+    /// Notes when it is due next.
     pub(super) fn schedule(&mut self, handle: ConnectionHandle) {
-        let Some(Some(place)) = self.places.get_mut(handle.0) else { return };
-        if let Some(due) = place.line.due()
-            && place.due.is_none_or(|noted| due < noted)
-        {
-            place.due = Some(due);
-            self.due.push(Reverse((due, handle.0)));
+        if let Some(due) = self.get_mut(handle).and_then(Line::due) {
+            self.timetable.note(handle.0, due);
         }
     }
 
     /// When one may be due.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.peek().map(|Reverse((due, _))| *due)
+    pub(super) fn next_due(&mut self) -> Option<Instant> {
+        self.timetable.next_due()
     }
 
     /// One that may be due now.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<ConnectionHandle> {
-        while let Some(&Reverse((due, number))) = self.due.peek() {
-            if due > now {
-                return None;
-            }
-            self.due.pop();
-            if let Some(Some(place)) = self.places.get_mut(number)
-                && place.due == Some(due)
-            {
-                place.due = None;
-                return Some(place.line.handle);
-            }
-        }
-        None
+        self.timetable.take(now).map(ConnectionHandle)
     }
 }

@@ -29,6 +29,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod timetable;
 
 pub use counters::Counters;
 pub use settings::{Certificate, Failure, Settings};

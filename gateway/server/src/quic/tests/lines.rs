@@ -46,3 +46,32 @@ fn who_could_not_be_served_is_the_next_and_those_behind_keep_their_places() {
     lines.touch(ConnectionHandle(0));
     assert_eq!(touched(&mut lines), [0, 1, 2]);
 }
+
+#[test]
+fn a_line_is_taken_when_it_is_due_and_not_before_it_is_scheduled_again() {
+    let until = Instant::now() + NEVER;
+    let mut lines = lines(&[4], until);
+    assert_eq!(lines.next_due(), None);
+    lines.schedule(ConnectionHandle(4));
+    assert_eq!(lines.next_due(), Some(until));
+    assert_eq!(lines.take_due(until - Duration::from_nanos(1)), None);
+    assert_eq!(lines.take_due(until), Some(ConnectionHandle(4)));
+    assert_eq!(lines.take_due(until), None);
+    lines.schedule(ConnectionHandle(4));
+    assert_eq!(lines.take_due(until), Some(ConnectionHandle(4)));
+}
+
+#[test]
+fn a_handle_that_is_used_again_has_nothing_of_the_one_before() {
+    let until = Instant::now() + NEVER;
+    let mut lines = lines(&[0, 1], until);
+    lines.schedule(ConnectionHandle(1));
+    lines.remove(ConnectionHandle(1));
+    lines.remove(ConnectionHandle(1));
+    assert_eq!((lines.count(), lines.next_due()), (1, None));
+    lines.insert(line(1, until + NEVER));
+    lines.schedule(ConnectionHandle(1));
+    assert_eq!(lines.next_due(), Some(until + NEVER));
+    assert_eq!(touched(&mut lines), [0, 1]);
+    assert_eq!(lines.handles().collect::<Vec<_>>(), [0, 1].map(ConnectionHandle));
+}
