@@ -52,8 +52,11 @@ counters! {
     receive_overflow: "receive-overflow";
     /// What did not fit the ring to its worker.
     ring_full: "ring-full";
-    /// Packets sent in DATAGRAMs.
+    /// Packets that left in DATAGRAMs.
     sent_datagrams: "sent-datagrams";
+    /// Packets queued in DATAGRAMs that did not leave: their connection ended, or its path had become too narrow for
+    /// them, of which is known when it ends.
+    datagrams_dropped: "datagrams-dropped";
     /// Packets sent in streams of their own.
     sent_in_streams: "sent-in-streams";
     /// Packets of sessions whose client has no connection.

@@ -202,6 +202,7 @@ impl Endpoint {
             else {
                 return true;
             };
+            line.count_sent(&self.hub.counters);
             if self.socket.send(&transmit, &self.packet) == Sent::Blocked {
                 self.blocked = Some((transmit, std::mem::take(&mut self.packet)));
                 return false;

@@ -11,7 +11,7 @@ use quinn_proto::{
 };
 
 use super::code;
-use super::counters::count;
+use super::counters::{Counters, count};
 use super::hub::{Hub, Path, Rejected};
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
@@ -37,6 +37,10 @@ pub(super) struct Line {
     outgoing: Outgoing,
     /// DATAGRAMs read.
     read: u64,
+    /// DATAGRAMs queued that were not seen to leave.
+    queued: u64,
+    /// DATAGRAMs that left.
+    sent: u64,
 }
 
 impl Line {
@@ -48,6 +52,8 @@ impl Line {
             incoming: HashMap::new(),
             outgoing: Outgoing::default(),
             read: 0,
+            queued: 0,
+            sent: 0,
         }
     }
 
@@ -162,7 +168,20 @@ impl Line {
 
     /// Queues a DATAGRAM; what does not fit is not waited for, and nothing is pushed out for it.
     pub(super) fn send_datagram(&mut self, datagram: Bytes) -> Result<(), SendDatagramError> {
-        self.connection.datagrams().send(datagram, false)
+        self.connection.datagrams().send(datagram, false)?;
+        self.queued += 1;
+        Ok(())
+    }
+
+    /// Counts the DATAGRAMs that left since it last did.
+    pub(super) fn count_sent(&mut self, counters: &Counters) {
+        if self.queued > 0 {
+            let sent = self.connection.stats().frame_tx.datagram;
+            let left = sent.saturating_sub(self.sent);
+            counters.sent_datagrams.fetch_add(left, Ordering::Relaxed);
+            self.queued = self.queued.saturating_sub(left);
+            self.sent = sent;
+        }
     }
 
     /// Sends these bytes in a stream of their own.
@@ -201,6 +220,9 @@ impl Line {
                 let received = self.connection.stats().frame_rx.datagram;
                 let unread = received.saturating_sub(self.read);
                 counters.receive_overflow.fetch_add(unread, Ordering::Relaxed);
+                // Nothing leaves any more.
+                let unsent = std::mem::take(&mut self.queued);
+                counters.datagrams_dropped.fetch_add(unsent, Ordering::Relaxed);
                 self.outgoing.end(counters);
                 hub.part(self.handle);
             }

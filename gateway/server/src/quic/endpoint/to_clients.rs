@@ -48,7 +48,8 @@ impl Endpoint {
             return count(&counters.unattached);
         };
         match line.send_datagram(datagram(flow, packet, &mut self.framed)) {
-            Ok(()) => count(&counters.sent_datagrams),
+            // Counted when it leaves.
+            Ok(()) => {}
             Err(SendDatagramError::Blocked(_)) => count(&counters.datagrams_full),
             Err(
                 SendDatagramError::TooLarge

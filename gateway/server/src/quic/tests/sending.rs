@@ -152,3 +152,26 @@ async fn what_does_not_fit_the_queue_of_datagrams_is_counted_one_by_one() {
     assert_eq!(sent + full, 51);
     assert!(full > 0 && sent >= 4, "{sent} sent, {full} dropped");
 }
+
+#[tokio::test]
+async fn what_the_end_of_a_connection_leaves_in_its_queue_is_not_counted_as_sent() {
+    const PACKETS: u64 = 40;
+    let mut world = World::start(quiet());
+    let client = world.client().await;
+    client.send(FLOW, &rtp(1));
+    assert_eq!(world.next_media().await, rtp(1));
+    // More than the network is trusted with at once, and the end in the same turn.
+    let packet = [&rtp(10)[..], &[7; 1_100]].concat();
+    for _ in 0..PACKETS {
+        world.push(meta_back(HOME), &packet);
+    }
+    let counters = Arc::clone(&world.thread.counters);
+    world.thread.shut_down();
+    let sent = counters.sent_datagrams.load(Ordering::Relaxed);
+    let dropped = counters.datagrams_dropped.load(Ordering::Relaxed);
+    assert_eq!(sent + dropped, PACKETS);
+    assert!(sent > 0 && dropped > 0, "{sent} sent, {dropped} dropped");
+    for _ in 0..sent {
+        assert_eq!(client.receive().await, (BACK, packet.clone()));
+    }
+}
