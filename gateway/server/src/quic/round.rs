@@ -76,7 +76,7 @@ mod tests {
             while !round.is_over() {
                 assert!(round.due() < start + EVERY * (number + 1));
                 let (due, share) = (round.due(), round.share().to_vec());
-                assert!((1..=SHARE).contains(&share.len()));
+                assert!((1..=128).contains(&share.len()));
                 assert!(round.due() >= due + EVERY / 8);
                 seen.extend(share);
             }
