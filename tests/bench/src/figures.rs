@@ -11,6 +11,7 @@ mod world;
 
 use evenkeel_media::rtp;
 
+use crate::namespace::First;
 use crate::relay::Places;
 use crate::report::Report;
 
@@ -26,6 +27,7 @@ pub(crate) fn measure(
     wants: impl Fn(&str) -> bool,
     places: &Places,
 ) -> Result<(), String> {
+    let _first = First::come();
     for name in NAMES.into_iter().filter(|name| wants(name)) {
         match name {
             "memory" => report.memory = Some(memory::measure(places)?),

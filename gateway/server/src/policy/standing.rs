@@ -13,6 +13,9 @@ use crate::control::PolicyView;
 /// among them.
 const KEPT_OF_EACH: usize = 8;
 
+/// Rooms or sessions kept of one question: it may have thousands, and a revision that does wrong does so to some.
+const ROWS_OF_EACH: usize = 512;
+
 /// Written by the policy's thread, read by control and rollouts.
 #[derive(Debug)]
 pub(crate) struct Standing {
@@ -87,7 +90,12 @@ impl Standing {
     }
 
     /// Keeps a question that was answered, the oldest of its kind giving way.
-    pub(crate) fn keep(&self, question: Question, now_us: u64) {
+    pub(crate) fn keep(&self, mut question: Question, now_us: u64) {
+        match &mut question {
+            Question::Reroute { rooms, .. } => keep_some(rooms),
+            Question::Tick { sessions, .. } => keep_some(sessions),
+            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
+        }
         let mut shown = self.shown();
         shown.failing = None;
         let kind = discriminant(&question);
@@ -151,9 +159,14 @@ impl Standing {
     }
 }
 
+fn keep_some<T>(rows: &mut Vec<T>) {
+    rows.truncate(ROWS_OF_EACH);
+    rows.shrink_to_fit();
+}
+
 #[cfg(test)]
 mod tests {
-    use evenkeel_core::{Hook, RoomId};
+    use evenkeel_core::{Hook, Measures, RoomId, Row, SessionRow};
 
     use super::*;
 
@@ -164,6 +177,23 @@ mod tests {
         standing.stands("route-nearest 0.1.0", "embedded", "abc", None, &settings);
         assert_eq!(standing.settings_for("route-nearest"), settings);
         assert_eq!(standing.settings_for("calm"), serde_json::Value::Null);
+    }
+
+    #[test]
+    fn of_a_question_about_thousands_some_are_kept() {
+        let standing = Standing::new(PolicyName { set: "call".into(), hook: Hook::Degradation });
+        let row = |id| SessionRow {
+            row: Row { id, measures: Measures::default() },
+            room: RoomId(1),
+            scenario: "call".into(),
+            labels: [].into(),
+            state: None,
+        };
+        let sessions = (0..4_096).map(row).collect();
+        standing.keep(Question::Tick { sessions, memo: None }, 0);
+        let kept = standing.questions();
+        let Question::Tick { sessions, .. } = &*kept[0].0 else { panic!("{kept:?}") };
+        assert_eq!((sessions.len(), sessions.capacity(), sessions[511].row.id), (512, 512, 511));
     }
 
     #[test]
