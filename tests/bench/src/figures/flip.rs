@@ -1,6 +1,7 @@
 //! From the look that condemns a node to the first packet on the second hop, with 100,000 rooms: the core alone.
 
 use std::hint::black_box;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::forward::{self, Verdict};
@@ -52,10 +53,13 @@ fn once(rooms: usize) -> Result<f64, String> {
         Verdict::Drop(_) => None,
     };
     let first = hop(forward::to_node(&route, &board)).ok_or("no packet passes")?;
+    let flow = Barrier::new(2);
     std::thread::scope(|scope| {
         let packets = scope.spawn(|| {
             // A core of its own, as a worker has.
-            process::pin(process::RELAY_CORE)?;
+            let pinned = process::pin(process::RELAY_CORE);
+            flow.wait();
+            pinned?;
             loop {
                 let next = hop(forward::to_node(black_box(&route), &board));
                 if next.is_some_and(|next| next != first) {
@@ -63,6 +67,7 @@ fn once(rooms: usize) -> Result<f64, String> {
                 }
             }
         });
+        flow.wait();
         world.kill(first.node.0 as usize);
         let mut began = Vec::with_capacity(PATIENCE);
         for _ in 0..PATIENCE {
