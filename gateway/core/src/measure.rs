@@ -98,7 +98,8 @@ const WIDTH: usize = 42 - NODES_FROM + SESSIONS_UNTIL;
 
 /// Whether there is room for a metric of this number.
 const fn has_place(number: usize) -> bool {
-    number < SESSIONS_UNTIL || (number >= NODES_FROM && number - NODES_FROM + SESSIONS_UNTIL < WIDTH)
+    number < SESSIONS_UNTIL
+        || (number >= NODES_FROM && number - NODES_FROM + SESSIONS_UNTIL < WIDTH)
 }
 
 /// Where a metric has its room.

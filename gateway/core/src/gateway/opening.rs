@@ -63,26 +63,23 @@ impl Gateway {
         result: Result<(), NotOpened>,
         now: Instant,
     ) {
-        if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
-            self.catch_up(room, now);
-        }
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        let Some(leg) = session.legs.get_mut(&hop) else {
-            return;
-        };
+        let room = session.room;
+        // Written down before the room goes on: what the driver refused is not closed as well.
+        match (session.legs.get_mut(&hop), result) {
+            (None, _) => return,
+            (Some(leg), Ok(())) => *leg = Leg::Open,
+            (Some(_), Err(NotOpened)) => _ = session.legs.remove(&hop),
+        }
+        self.catch_up(room, now);
         match result {
             Ok(()) => {
-                *leg = Leg::Open;
-                let room = session.room;
                 self.live_if_open(id, now);
                 self.pending_opened(room, id, hop, now);
             }
-            Err(NotOpened) => {
-                session.legs.remove(&hop);
-                self.not_opened(id, hop, now);
-            }
+            Err(NotOpened) => self.not_opened(id, hop, now),
         }
     }
 
@@ -267,6 +264,7 @@ impl Gateway {
     }
 
     fn leave_room(&mut self, room_id: RoomId, id: SessionId, now: Instant) {
+        self.catch_up(room_id, now);
         let Some(room) = self.rooms.get_mut(&room_id) else {
             return;
         };

@@ -271,6 +271,7 @@ impl Gateway {
     /// The native default never moves a room that stands, and leaves it the spares it has: it gives it more, and
     /// puts one that keeps capacity before those that do not.
     fn reroute_natively(&mut self, id: RoomId, now: Instant) {
+        self.catch_up(id, now);
         if self.stands_at(id).is_none() || self.rooms[&id].pending.is_some() {
             return;
         }
