@@ -90,17 +90,12 @@ impl Gateway {
         }
     }
 
-    /// The room goes on without the dead hop. Where another one died meanwhile, whose rooms follow, it does not go there; and
-    /// where it stands at that one, it has its turn then.
+    /// The room goes on without the dead hop. Where it stands at another that died meanwhile, it has its turn then.
     fn lose(&mut self, id: RoomId, dead: Hop, now: Instant) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(dead)) else {
             return;
         };
-        let heads_for = room.pending.iter().flat_map(|pending| pending.hops.iter().copied());
-        let gone = heads_for.filter(|hop| !self.board.is_up(hop.node, hop.incarnation));
-        for gone in gone.collect::<Vec<Hop>>() {
-            room.cut_pending(gone);
-        }
+        room.cut_pending(dead);
         let stood_there = room.holding.on == Some(dead.node);
         let route = room.route();
         if stood_there {
@@ -187,7 +182,6 @@ impl Gateway {
 
     /// A hop did not open a session, or its port is closed: it leaves the room's route, if there is another.
     pub(super) fn strike(&mut self, id: RoomId, hop: Hop, now: Instant) {
-        self.catch_up(id, now);
         let stands = self.stands_at(id);
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(hop)) else {
             return;

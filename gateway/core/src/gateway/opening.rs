@@ -70,26 +70,31 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        let room = session.room;
+        let Some(leg) = session.legs.get_mut(&hop) else {
+            return;
+        };
         // Written down before the room goes on: what the driver refused is not closed as well.
-        match (session.legs.get_mut(&hop), result) {
-            (None, _) => return,
-            (Some(leg), Ok(())) => *leg = Leg::Open,
-            (Some(_), Err(NotOpened)) => _ = session.legs.remove(&hop),
-        }
-        self.catch_up(room, now);
         match result {
             Ok(()) => {
+                *leg = Leg::Open;
+                let room = session.room;
+                self.catch_up(room, now);
                 self.live_if_open(id, now);
                 self.pending_opened(room, id, hop, now);
             }
-            Err(NotOpened) => self.not_opened(id, hop, now),
+            Err(NotOpened) => {
+                session.legs.remove(&hop);
+                self.not_opened(id, hop, now);
+            }
         }
     }
 
     /// Where others talk already, a newcomer that the carrying hop did not take is refused. Any other hop leaves the
     /// room's route, and so does the carrying one while nobody talks there: the next has its turn.
     fn not_opened(&mut self, id: SessionId, hop: Hop, now: Instant) {
+        if let Some(room) = self.sessions.get(&id).map(|session| session.room) {
+            self.catch_up(room, now);
+        }
         let Some(session) = self.sessions.get(&id) else {
             return;
         };

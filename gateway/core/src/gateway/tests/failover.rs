@@ -3,7 +3,7 @@ use super::world::{Driver, VOICE};
 use super::*;
 use crate::{
     Answer, Cause, Event, Grant, Health, Hook, Identity, Incarnation, Ingress, Kind, Move, NodeId,
-    Question, Refused, RoomId,
+    Question, Refused,
 };
 
 /// Rooms `1`, `2`… placed there by a policy that never moves them.
@@ -377,98 +377,9 @@ fn a_flip_costs_no_more_where_other_nodes_carry_many_rooms() {
     assert!(world.events().any(touched));
 }
 
-/// Enough that they do not go on without their node in one call.
-const MANY: usize = 2_000;
-
-fn crowd() -> World {
-    let mut world = World::new(settings_of(&[(0, 1_000_000), (1, 1_000_000), (0, 1_000_000)]));
-    for number in 0..MANY {
-        world.open(&format!("r{number}"));
-    }
-    world
-}
-
-#[test]
-fn a_herd_goes_on_in_turns_and_every_packet_with_the_flip() {
-    let mut world = crowd();
-    let rooms: Vec<RoomId> = (0..MANY).map(|number| world.room(&format!("r{number}"))).collect();
-    let there: Vec<RoomId> = rooms
-        .into_iter()
-        .filter(|room| world.gateway.stands_at(*room).unwrap().node == A)
-        .collect();
-    assert!(there.len() > 200, "{}", there.len());
-    world.kill(A);
-    let waiting = |world: &World| {
-        there.iter().filter(|room| world.gateway.rooms[room].holding.on == Some(A)).count()
-    };
-    assert!(waiting(&world) > 0, "not all in one call");
-    let stand = |room: &RoomId| world.gateway.stands_at(*room).is_some_and(|hop| hop.node != A);
-    assert!(there.iter().all(stand), "their packets do not wait for it");
-    // Whoever has something happen to it does not wait for its turn.
-    let last = *there.last().unwrap();
-    let name = world.gateway.rooms[&last].name.clone();
-    assert_eq!(world.gateway.rooms[&last].holding.on, Some(A));
-    world.open(&name);
-    assert_ne!(world.gateway.rooms[&last].holding.on, Some(A));
-    world.pass(ms(50));
-    assert_eq!(waiting(&world), 0);
-    assert!(world.gateway.herd.is_none());
-    let holdings = world.gateway.rooms.values().map(|room| room.holding);
-    world.gateway.ledger.audit(holdings).unwrap();
-}
-
-/// Rooms that stand at one node and have their reserve at another, and others the other way round; both keep away from `C`
-/// and `D` until they must. A herd of a hundred turns.
-fn two_nodes_full() -> World {
-    let wide = [(0, 1_000_000), (1, 1_000_000), (0, 1_000_000), (2, 1_000_000)];
-    let mut settings = settings_of(&wide);
-    settings.limits.lost_at_once = 8;
-    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, B, C]));
-    for number in 0..800 {
-        world.open(&format!("a{number}"));
-    }
-    world.answer_with(place(&[B, A, C]));
-    for number in 0..800 {
-        world.open(&format!("b{number}"));
-    }
-    world
-}
-
-#[test]
-fn a_second_death_flips_before_the_first_herd_is_through() {
-    for (first, second) in [(A, B), (B, A)] {
-        let mut world = two_nodes_full();
-        world.kill(first);
-        world.outputs.clear();
-        world.kill(second);
-        let down = |o: &Output| match o {
-            Output::Event(Event::Node { hop, to: Health::Down, .. }) => hop.node == second,
-            _ => false,
-        };
-        let flip = world.outputs.iter().position(down).unwrap();
-        let to = |o: &Output| match o {
-            Output::Event(Event::Moved { to, .. }) => to.map(|to| to.node),
-            _ => None,
-        };
-        let before = world.outputs[..flip].iter().filter(|o| to(o) == Some(second)).count();
-        assert!(before < 700, "the first herd was still under way: {before}");
-        assert!(world.outputs[flip..].iter().all(|o| to(o) != Some(second)), "nobody goes there");
-        world.pass(ms(1_000));
-        assert!(world.gateway.herd.is_none());
-        for number in 0..800 {
-            for room in [format!("a{number}"), format!("b{number}")] {
-                let stands = world.stands(&room);
-                assert!(stands == Some(C) || stands == Some(D), "{room}: {stands:?}");
-            }
-        }
-        let holdings = world.gateway.rooms.values().map(|room| room.holding);
-        world.gateway.ledger.audit(holdings).unwrap();
-    }
-}
-
 #[test]
 fn sessions_beyond_one_sweep_are_looked_at_for_silence_too() {
-    let mut world = crowd();
+    let mut world = herd::crowd();
     world.pass(ms(40_000));
     assert_eq!(world.gateway.live(), 0);
 }

@@ -1,6 +1,7 @@
 //! A gateway in a world that plays server, drivers, nodes and policies under virtual time.
 
 mod failover;
+mod herd;
 mod moves;
 mod opening;
 mod policy;

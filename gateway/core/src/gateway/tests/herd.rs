@@ -1,0 +1,227 @@
+//! Rooms of a dead node that go on in turns, and what happens meanwhile.
+
+use super::super::{NotOpened, Output};
+use super::world::Driver;
+use super::*;
+use crate::{Answer, Event, Health, Hook, Move, PolicyName, Question, RoomId};
+
+/// Enough that they do not go on without their node in one call.
+const MANY: usize = 2_000;
+
+pub(super) fn crowd() -> World {
+    let mut world = World::new(settings_of(&[(0, 1_000_000), (1, 1_000_000), (0, 1_000_000)]));
+    for number in 0..MANY {
+        world.open(&format!("r{number}"));
+    }
+    world
+}
+
+#[test]
+fn a_herd_goes_on_in_turns_and_every_packet_with_the_flip() {
+    let mut world = crowd();
+    let rooms: Vec<RoomId> = (0..MANY).map(|number| world.room(&format!("r{number}"))).collect();
+    let there: Vec<RoomId> = rooms
+        .into_iter()
+        .filter(|room| world.gateway.stands_at(*room).unwrap().node == A)
+        .collect();
+    assert!(there.len() > 200, "{}", there.len());
+    world.kill(A);
+    let waiting = |world: &World| {
+        there.iter().filter(|room| world.gateway.rooms[room].holding.on == Some(A)).count()
+    };
+    assert!(waiting(&world) > 0, "not all in one call");
+    let stand = |room: &RoomId| world.gateway.stands_at(*room).is_some_and(|hop| hop.node != A);
+    assert!(there.iter().all(stand), "their packets do not wait for it");
+    // Whoever has something happen to it does not wait for its turn.
+    let last = *there.last().unwrap();
+    let name = world.gateway.rooms[&last].name.clone();
+    assert_eq!(world.gateway.rooms[&last].holding.on, Some(A));
+    world.open(&name);
+    assert_ne!(world.gateway.rooms[&last].holding.on, Some(A));
+    world.pass(ms(50));
+    assert_eq!(waiting(&world), 0);
+    assert!(world.gateway.herd.is_none());
+    let holdings = world.gateway.rooms.values().map(|room| room.holding);
+    world.gateway.ledger.audit(holdings).unwrap();
+}
+
+/// Rooms that stand at one node and have their reserve at another, and others the other way round; both keep away from `C`
+/// and `D` until they must. A herd of a hundred turns.
+fn two_nodes_full() -> World {
+    let wide = [(0, 1_000_000), (1, 1_000_000), (0, 1_000_000), (2, 1_000_000)];
+    let mut settings = settings_of(&wide);
+    settings.limits.lost_at_once = 8;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, B, C]));
+    for number in 0..800 {
+        world.open(&format!("a{number}"));
+    }
+    world.answer_with(place(&[B, A, C]));
+    for number in 0..800 {
+        world.open(&format!("b{number}"));
+    }
+    world
+}
+
+#[test]
+fn a_second_death_flips_before_the_first_herd_is_through() {
+    for (first, second) in [(A, B), (B, A)] {
+        let mut world = two_nodes_full();
+        world.kill(first);
+        world.outputs.clear();
+        world.kill(second);
+        let down = |o: &Output| match o {
+            Output::Event(Event::Node { hop, to: Health::Down, .. }) => hop.node == second,
+            _ => false,
+        };
+        let flip = world.outputs.iter().position(down).unwrap();
+        let to = |o: &Output| match o {
+            Output::Event(Event::Moved { to, .. }) => to.map(|to| to.node),
+            _ => None,
+        };
+        let before = world.outputs[..flip].iter().filter(|o| to(o) == Some(second)).count();
+        assert!(before < 700, "the first herd was still under way: {before}");
+        assert!(world.outputs[flip..].iter().all(|o| to(o) != Some(second)), "nobody goes there");
+        world.pass(ms(1_000));
+        assert!(world.gateway.herd.is_none());
+        for number in 0..800 {
+            for room in [format!("a{number}"), format!("b{number}")] {
+                let stands = world.stands(&room);
+                assert!(stands == Some(C) || stands == Some(D), "{room}: {stands:?}");
+            }
+        }
+        let holdings = world.gateway.rooms.values().map(|room| room.holding);
+        world.gateway.ledger.audit(holdings).unwrap();
+    }
+}
+
+#[test]
+fn a_room_whose_spare_died_first_does_not_go_back_to_the_second_that_did() {
+    let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000)]);
+    settings.limits.lost_at_once = 1;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, D]));
+    for number in 0..100 {
+        world.open(&number.to_string());
+    }
+    world.answer_with(place(&[B, C]));
+    world.open("last");
+    // Its next spare is being opened where it is about to die.
+    world.drive_with(|_, _| Driver::Waits);
+    world.answer_with(|ask| {
+        let Question::Reroute { rooms, .. } = &ask.question else { return None };
+        let row = rooms.iter().position(|room| room.standing == [B, C])? as u32;
+        let spare = Move { row, hops: vec![B, C, A], ttl_ms: 0, reason: 1 };
+        Some(Ok(Answer::Moves { moves: vec![spare], states: Vec::new(), memo: None }))
+    });
+    let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
+    world.gateway.handle_policy_changed(&policy, world.now);
+    world.pass(ms(1));
+    world.answer_with(place(&[C]));
+    let last = world.room("last");
+    assert!(world.gateway.rooms[&last].heads_for(world.hop(A)));
+    world.kill(A);
+    assert!(world.gateway.herd.as_ref().unwrap().rooms.contains(&last));
+    world.kill(B);
+    assert!(world.moves().iter().all(|(_, to)| *to != Some(B)));
+    assert_eq!(world.stands("last"), Some(C));
+}
+
+type Step = fn(&mut World);
+
+/// What may happen to a room that waits amid a herd: what goes before its node's death, and what comes after.
+const AMID_A_HERD: [(&str, Step, Step); 11] = [
+    ("an offer", |_| {}, |world| _ = world.offer("last")),
+    ("an admission", asked_to_come_in, |world| world.answer_held(Ok(accept()))),
+    ("a session opened", waits_at_all, |world| world.finish_opening(B, Ok(()))),
+    ("a session not opened", waits_at_all, |world| world.finish_opening(B, Err(NotOpened))),
+    ("a leg that is late", waits_at_b, |world| world.pass(ms(110))),
+    (
+        "a port closed",
+        |_| {},
+        |world| {
+            let session = *world.gateway.rooms[&world.room("last")].sessions.iter().next().unwrap();
+            let hop = world.hop(B);
+            world.gateway.handle_port_closed(session, hop, world.now);
+        },
+    ),
+    (
+        "a move by hand",
+        |_| {},
+        |world| {
+            world.gateway.handle_move(&"last".into(), D, world.now).unwrap();
+        },
+    ),
+    ("a drain", |_| {}, |world| world.gateway.handle_drain(B, true, world.now).unwrap()),
+    ("its time to be looked at", |_| {}, |world| world.pass(ms(110))),
+    ("an answer", asked_again, |world| {
+        world.answer_held(Ok(Answer::Moves { moves: vec![], states: vec![], memo: None }));
+    }),
+    (
+        "a session that ends",
+        |_| {},
+        |world| {
+            let session = *world.gateway.rooms[&world.room("last")].sessions.iter().next().unwrap();
+            world.close(session);
+        },
+    ),
+];
+
+fn asked_to_come_in(world: &mut World) {
+    world.drive_with(|_, _| Driver::Waits);
+    world.offer("last");
+}
+
+fn waits_at_all(world: &mut World) {
+    world.answer_with(place(&[A, B, C]));
+    world.drive_with(|_, _| Driver::Waits);
+    world.offer("last");
+}
+
+fn waits_at_b(world: &mut World) {
+    world.answer_with(place(&[A, B, C]));
+    world.drive_with(|_, hop| if hop.node == B { Driver::Waits } else { Driver::Opens });
+    world.offer("last");
+}
+
+fn asked_again(world: &mut World) {
+    let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
+    world.gateway.handle_policy_changed(&policy, world.now);
+    world.pass(ms(1));
+}
+
+#[test]
+fn a_room_goes_on_before_anything_else_happens_to_it() {
+    for (what, before, after) in AMID_A_HERD {
+        let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000)]);
+        settings.limits.lost_at_once = 1;
+        settings.limits.open_within = ms(100);
+        settings.limits.advice_budget = ms(10_000);
+        settings.limits.offer_budget = ms(10_000);
+        let hooks = [Hook::Admission, Hook::Routing];
+        let mut world = World::with_policy(settings, &hooks, place(&[A, B, C]));
+        for number in 0..200 {
+            world.open(&number.to_string());
+        }
+        let due = if what == "its time to be looked at" { 100 } else { 0 };
+        world.answer_with(move |ask| match &ask.question {
+            Question::Place { .. } => Some(Ok(placement(&[A, B, C], due))),
+            _ => place(&[A, B, C])(ask),
+        });
+        world.open("last");
+        world.open("last");
+        // Nobody answers by himself from here on.
+        world.answer_with(|_| None);
+        before(&mut world);
+        world.kill(A);
+        let last = world.room("last");
+        let waits = |world: &World| {
+            world.gateway.herd.as_ref().is_some_and(|herd| herd.rooms.contains(&last))
+        };
+        assert!(waits(&world), "{what}");
+        after(&mut world);
+        assert!(!waits(&world), "{what}");
+        assert!(world.gateway.herd.is_some(), "{what}");
+        let told = |e: &Event| matches!(e, Event::Moved { room, from, .. } if *room == last && from.node == A);
+        world.settle();
+        assert!(world.events().any(told), "{what}");
+    }
+}
