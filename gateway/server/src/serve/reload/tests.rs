@@ -123,6 +123,7 @@ async fn what_is_saved_before_the_first_policies_stand_is_rolled_out_then() {
     tokio::select! {
         result = follow(&place, standing, &handle) => panic!("{result:?}"),
         policy = control => assert_eq!(policy, "call/admission"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nobody asked"),
     }
 }
 
