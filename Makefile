@@ -7,7 +7,7 @@ BUILT := $(or $(CARGO_TARGET_DIR),./target)/release
 
 demo: target
 	$(CARGO) build --release -p evenkeel
-	./target/release/evenkeel demo
+	$(BUILT)/evenkeel demo
 
 test: target
 	$(CARGO) test --workspace --no-fail-fast

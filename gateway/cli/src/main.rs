@@ -10,6 +10,8 @@ mod run;
 mod sample_node;
 mod status;
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -69,8 +71,19 @@ impl Verb {
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
             Verb::Policy(policy) => policy.json,
-            Verb::Demo(_) => false,
+            Verb::Demo(options) => options.json,
         }
+    }
+}
+
+/// Writes lines on standard output. Whoever reads there may have read enough: then there is nothing more to do.
+pub(crate) fn say(lines: &impl Display) {
+    if let Err(error) = writeln!(io::stdout(), "{lines}") {
+        let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
+        if !is_closed {
+            eprintln!("evenkeel: standard output: {error}");
+        }
+        std::process::exit(i32::from(!is_closed));
     }
 }
 
@@ -95,7 +108,9 @@ fn main() -> ExitCode {
     match (words.is_empty(), json) {
         (true, _) => {}
         (false, true) => {
-            println!("{}", serde_json::json!({"error": {"code": code, "message": words}}));
+            let error = serde_json::json!({"error": {"code": code, "message": words}});
+            // The exit code tells it to whoever reads no more.
+            let _ = writeln!(io::stdout(), "{error}");
         }
         (false, false) => eprintln!("evenkeel: {words}"),
     }
@@ -107,6 +122,8 @@ fn demo(options: &evenkeel_lab::demo::Options) -> Result<(), Failure> {
     let evenkeel = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     match evenkeel_lab::demo::run(options, &evenkeel) {
         Ok(true) => Ok(()),
+        // Its report says so, and is the last line.
+        Ok(false) if options.json => Err(failed(String::new())),
         Ok(false) => {
             Err(failed("the demo did not go as it should; what is marked above says where".into()))
         }

@@ -8,9 +8,9 @@ use evenkeel_lab::admin::{Admin, Call, Failed};
 use hyper::Method;
 use serde_json::Value;
 
-use crate::Failure;
 use crate::api::Api;
 use crate::status::{failing, rows, text};
+use crate::{Failure, say};
 
 /// List, replace and roll back policies of a running gateway.
 #[derive(Args)]
@@ -51,7 +51,7 @@ impl Policy {
             Verb::List => {
                 let policies = self.api.with(async |admin| admin.read("/v1/policies").await)?;
                 if self.json {
-                    println!("{policies}");
+                    say(&policies);
                 } else {
                     list(&policies);
                 }
@@ -141,7 +141,7 @@ fn split(asked: &str, mut names: Vec<String>) -> Result<(String, String), Failur
 
 fn list(policies: &Value) {
     for policy in rows(policies, "policies") {
-        println!(
+        say(&format!(
             "{:<20} {:<13} {:<26} {:>8} calls {:>5} faults  {}{}",
             text(policy, "policy"),
             policy["revision"].as_str().unwrap_or("(native)"),
@@ -150,7 +150,7 @@ fn list(policies: &Value) {
             policy["faults"].as_u64().unwrap_or(0),
             text(policy, "origin"),
             failing(policy)
-        );
+        ));
     }
 }
 
@@ -162,16 +162,16 @@ fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
         Failure::Failed(format!("nothing changed: {reason}"))
     };
     if json {
-        println!("{rollout}");
+        say(rollout);
     }
     match (text(rollout, "outcome"), json) {
         ("activated" | "unchanged" | "rolled-back", true) => Ok(()),
         (outcome @ ("activated" | "unchanged" | "rolled-back"), false) => {
-            println!(
+            say(&format!(
                 "{}: {outcome}, revision {} answers now",
                 text(rollout, "policy"),
                 rollout["revision"].as_str().unwrap_or("?")
-            );
+            ));
             Ok(())
         }
         (_, true) => Err(Failure::Failed(String::new())),

@@ -3,8 +3,8 @@
 use clap::Args;
 use serde_json::Value;
 
-use crate::Failure;
 use crate::api::Api;
+use crate::{Failure, say};
 
 /// Say what a running gateway does: its sessions, nodes and policies.
 #[derive(Args)]
@@ -26,14 +26,14 @@ impl Status {
             ))
         })?;
         if self.json {
-            println!(
+            say(&format!(
                 "{}",
                 serde_json::json!({"status": status, "nodes": nodes, "policies": policies})
-            );
+            ));
             return Ok(());
         }
         let number = |key: &str| status[key].as_u64().unwrap_or(0);
-        println!(
+        say(&format!(
             "{} sessions in {} rooms · {} packets to nodes, {} to clients{}",
             number("sessions"),
             number("rooms"),
@@ -44,25 +44,25 @@ impl Status {
                 Some("draining") => " · shutting down",
                 _ => "",
             }
-        );
+        ));
         for node in rows(&nodes, "nodes") {
-            println!(
+            say(&format!(
                 "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}",
                 text(node, "node"),
                 text(node, "health"),
                 node["rooms"].as_u64().unwrap_or(0),
                 node["load_permille"].as_u64().unwrap_or(0) / 10,
                 if node["draining"] == Value::Bool(true) { ", draining" } else { "" }
-            );
+            ));
         }
         for policy in rows(&policies, "policies") {
-            println!(
+            say(&format!(
                 "  policy {:<20} {} ({}){}",
                 text(policy, "policy"),
                 policy["revision"].as_str().unwrap_or("native default"),
                 text(policy, "plugin"),
                 failing(policy)
-            );
+            ));
         }
         Ok(())
     }

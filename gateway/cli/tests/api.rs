@@ -30,6 +30,12 @@ impl Api {
     }
 }
 
+impl Drop for Api {
+    fn drop(&mut self) {
+        let _gone_already = std::fs::remove_file(&self.socket);
+    }
+}
+
 fn place(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("evenkeel-cli-{}-{name}", std::process::id()))
 }
@@ -80,6 +86,26 @@ fn policies(failing: &Value) -> Value {
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
         "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "failing": failing,
     }]})
+}
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_failure() {
+    let api = Api::start("enough", vec![("GET /v1/policies", policies(&Value::Null))]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(["policy", "list", "--api"])
+        .arg(&api.socket)
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    assert_eq!(
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()),
+        (Some(0), "")
+    );
 }
 
 #[test]

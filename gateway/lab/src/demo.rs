@@ -30,7 +30,7 @@ use crate::otlp::{self, Listen};
 pub struct Options {
     /// Say what happened as one JSON object, the last line on standard output
     #[arg(long)]
-    json: bool,
+    pub json: bool,
     /// Sessions: four fifths in 1v1 calls, the others in live streams
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(20..=2_000))]
     sessions: u32,

@@ -123,7 +123,10 @@ pub(crate) fn instructions(keep: Keep) -> Result<(), String> {
         return Ok(());
     }
     let grown = grown.join(", ");
-    Err(format!("{grown}: more than {:.0} % above the baseline", TOLERANCE * 100.0))
+    Err(format!(
+        "{grown}: more than {:.0} % above the baseline; if it is worth that: make instructions-renew",
+        TOLERANCE * 100.0
+    ))
 }
 
 /// How a count compares.

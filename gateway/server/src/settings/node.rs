@@ -21,7 +21,7 @@ pub(super) const NODES_MAX: usize = 1_024;
 pub struct Node {
     /// Unique among nodes.
     pub name: Arc<str>,
-    /// Its media port, or where `evenkeel agent` answers for it.
+    /// Its media port, or where an agent answers for it.
     pub address: SocketAddr,
     /// Where it is.
     pub region: Arc<str>,
@@ -41,7 +41,7 @@ pub enum Driver {
         /// How we ask whether it lives. Default `stun`.
         probe: Probe,
     },
-    /// By authenticated datagrams, to `evenkeel agent` or `evenkeel sample-node`.
+    /// By authenticated datagrams, to an agent, as `evenkeel sample-node` is.
     Agent {
         /// What both ends know.
         secret: Secret,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     Cause, CloseReason, Decider, Event, Fault, Health, Hop, Outcome, PolicyName, RoomId, SessionId,
@@ -15,6 +15,9 @@ use super::caller::Caller;
 use super::instruments::Instruments;
 use super::nodes::Nodes;
 use super::registry::{Attribute, Count, Level, Time};
+
+/// A stall that long is worth a line: people hear it.
+const LATE_TOLD: Duration = Duration::from_millis(100);
 use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
 use crate::control::{Rollout, RolloutOutcome};
 
@@ -143,7 +146,12 @@ impl Recorder {
                 self.instruments.count(Count::Degradations, 1, &labels);
             }
             Event::OwnStall { late } => {
-                info!(?late, "this gateway itself was late; nobody was condemned on it");
+                // Told of by its metric; a busy machine has many a second, and each is excused.
+                if *late >= LATE_TOLD {
+                    warn!(?late, "this gateway itself was late; nobody was condemned on it");
+                } else {
+                    debug!(?late, "this gateway itself was late; nobody was condemned on it");
+                }
                 self.instruments.count(Count::OwnStalls, 1, &[]);
                 self.instruments.time(Time::OwnStall, *late, &[]);
             }
