@@ -47,7 +47,7 @@ struct Cli {
 enum Verb {
     /// Voice to six nodes over port and trunk legs, at three loads: a few minutes
     Quick(Choice),
-    /// Every row and every figure: most of an hour
+    /// Every row and every figure: about half an hour
     Full(Choice),
     /// Count the instructions of each piece of a packet's way, and compare them with those on file
     Instructions(pieces::Keep),
