@@ -65,7 +65,7 @@ enum Verb {
 /// What of it, for people who tune.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// Only rows whose title has this in it, or one figure: `losing`, `overload`, `forward`, `memory`, `setup`,
+    /// Only rows whose title has this in it, or, of `full`, one figure: `losing`, `overload`, `forward`, `memory`, `setup`,
     /// `start`, `flip`, `growth`
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
