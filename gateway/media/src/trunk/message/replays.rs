@@ -11,7 +11,7 @@ pub const REPLAYS_MAX: usize = 65_536;
 #[derive(Clone, Default, Debug)]
 pub struct Replays {
     seen: BTreeSet<(u64, u64)>,
-    /// Nothing signed by then is believed any more.
+    /// Nothing signed before is believed any more.
     floor_us: u64,
 }
 
@@ -31,13 +31,13 @@ impl Replays {
             self.seen.pop_first();
         }
         let signature = datagram.last_chunk().map_or(0, |last| u64::from_be_bytes(*last));
-        if sent_us <= self.floor_us || !self.seen.insert((sent_us, signature)) {
+        if sent_us < self.floor_us || !self.seen.insert((sent_us, signature)) {
             return Err(Refused::Replayed);
         }
         if self.seen.len() > REPLAYS_MAX
             && let Some((oldest_us, _)) = self.seen.pop_first()
         {
-            self.floor_us = oldest_us;
+            self.floor_us = oldest_us + 1;
         }
         Ok(())
     }
