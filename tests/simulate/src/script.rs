@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    AdmitOnFault, Bounds, Limits, NodeSettings, Probed, RegionId, Scenario, Settings,
-    Timings, Zone, ZoneId,
+    AdmitOnFault, Bounds, Limits, NodeSettings, Probed, RegionId, Scenario, Settings, Timings,
+    Zone, ZoneId,
 };
 use evenkeel_links::{Bursts, Conditions};
 use fastrand::Rng;

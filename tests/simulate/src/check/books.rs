@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{Gateway, Hop, OfferId, Output, SessionId};
+use evenkeel_core::{Gateway, HOPS_MAX, Hop, OfferId, Output, SessionId};
+
+/// A session is open where its room's route leads, where the one under way does, and where it is being left.
+const LEGS_MAX: usize = HOPS_MAX * 2 + 1;
 
 type Found = Option<(&'static str, String)>;
 
@@ -24,9 +27,8 @@ impl Books {
             }
             Output::Open { session, hop, .. } => {
                 let legs = self.legs.entry(*session).or_default();
-                // The driver may have refused it before.
                 legs.insert(*hop);
-                !self.installed.contains(session)
+                !self.installed.contains(session) || legs.len() > LEGS_MAX
             }
             Output::CloseAt { session, hop } => {
                 !self.legs.get_mut(session).is_some_and(|legs| legs.remove(hop))
@@ -52,6 +54,13 @@ impl Books {
             Output::Ask(_) | Output::Probe { .. } | Output::Event(_) => false,
         };
         odd.then(|| ("I10", format!("this does not fit what was said before: {output:?}")))
+    }
+
+    /// The driver refused it there: it needs no closing.
+    pub(super) fn refused(&mut self, session: SessionId, hop: Hop) {
+        if let Some(legs) = self.legs.get_mut(&session) {
+            legs.remove(&hop);
+        }
     }
 
     /// I10: nothing is remembered of those who are gone.

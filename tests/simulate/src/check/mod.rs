@@ -15,7 +15,7 @@ mod scene;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Event, Gateway, Output};
+use evenkeel_core::{Board, Event, Gateway, Hop, Output, SessionId};
 
 pub(crate) use hops::Delivered;
 pub(crate) use scene::Scene;
@@ -131,6 +131,11 @@ impl Checker {
         ] {
             self.note(found, now);
         }
+    }
+
+    /// The driver refused a session at a hop.
+    pub(crate) fn refused(&mut self, session: SessionId, hop: Hop) {
+        self.books.refused(session, hop);
     }
 
     /// The gateway was told to end, and time to do so has passed.

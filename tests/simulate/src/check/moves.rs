@@ -1,6 +1,6 @@
 //! I4 and I5: every move is on record, and there are few.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Cause, Decider, Event, Health, Hop, RoomId};
@@ -23,11 +23,16 @@ pub(super) struct Moves {
     /// Since when a room stands elsewhere than was told.
     untold: BTreeMap<RoomId, Instant>,
     recent: BTreeMap<RoomId, VecDeque<Instant>>,
+    /// Hops whose death was told.
+    dead: BTreeSet<Hop>,
 }
 
 impl Moves {
     /// I4: a move begins where the last one ended, its cause is true, and it did not begin after its end.
     pub(super) fn on_record(&mut self, event: &Event, scene: &Scene, now: Instant) -> Found {
+        if let Event::Node { hop, to: Health::Down, .. } = event {
+            self.dead.insert(*hop);
+        }
         let Event::Moved { room, from, to, cause, started, .. } = event else { return None };
         let told = self.told.insert(*room, *to);
         if let Some(Some(stood)) = told
@@ -48,8 +53,8 @@ impl Moves {
         if *cause == Cause::NodeDown && lives {
             return Some(("I4", format!("room {room} left {from:?} for its death, which lives")));
         }
-        let to_dead = to.filter(|to| !scene.board.is_up(to.node, to.incarnation))?;
-        Some(("I4", format!("room {room} moved to {to_dead:?}, which is {}", Health::Down.name())))
+        let dead = to.filter(|to| self.dead.contains(to))?;
+        Some(("I4", format!("room {room} moved to {dead:?}, which is down")))
     }
 
     /// I5: no more than three moves a minute, but off the dead and by hand.

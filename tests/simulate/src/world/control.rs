@@ -316,6 +316,7 @@ impl World<'_> {
         }
         if !taken {
             self.checker.flow.hindered(self.now);
+            self.checker.refused(session, hop);
         }
         let result = if taken { Ok(()) } else { Err(NotOpened) };
         self.gateway.handle_opened(session, hop, result, self.now);

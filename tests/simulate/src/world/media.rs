@@ -26,11 +26,15 @@ impl World<'_> {
         self.put_in(next, Event::Beat { client, kind, session });
         for packet in packets {
             self.outcome.packets += 1;
-            self.to_node(session, packet);
+            if self.workers_stall.is_some() {
+                self.unread.push(Event::FromClient { session, packet });
+            } else {
+                self.to_node(session, packet);
+            }
         }
     }
 
-    fn to_node(&mut self, session: SessionId, packet: Packet) {
+    pub(super) fn to_node(&mut self, session: SessionId, packet: Packet) {
         let (now, step) = (self.now, self.step);
         let board = std::sync::Arc::clone(&self.board);
         let Some(home) = self.home(session) else { return };

@@ -49,6 +49,11 @@ pub(crate) enum Event {
         node: usize,
         arrival: Arrival,
     },
+    /// A packet of a client's is read late.
+    FromClient {
+        session: SessionId,
+        packet: Packet,
+    },
     /// A packet of a node's arrives at the gateway.
     FromNode {
         tag: u32,
@@ -271,10 +276,9 @@ impl<'a> World<'a> {
         match event {
             Event::Join(client) => self.join(client),
             Event::Leave(client) => self.leave(client),
-            Event::Beat { .. } | Event::FromNode { .. } if self.workers_stall.is_some() => {
-                self.unread.push(event)
-            }
+            Event::FromNode { .. } if self.workers_stall.is_some() => self.unread.push(event),
             Event::Beat { client, kind, session } => self.beat(client, kind, session),
+            Event::FromClient { session, packet } => self.to_node(session, packet),
             Event::FromNode { tag, packet } => self.from_node(tag, packet),
             Event::AtNode { node, arrival } => self.at_node(node, arrival),
             Event::Told(word) if self.control_stalls_until.is_some() => self.unheard.push(word),
