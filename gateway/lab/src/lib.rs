@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod client;
 pub mod clock;
+pub mod crowd;
 pub mod datagrams;
 pub mod demo;
 pub mod ledger;
@@ -17,6 +18,7 @@ mod reception;
 pub mod relay;
 pub mod sample_node;
 pub mod stranger;
+pub mod watch;
 pub mod wheel;
 
 pub use mark::Mark;
