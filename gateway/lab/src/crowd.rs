@@ -92,7 +92,8 @@ impl Crowd {
         relay: Option<(&Relay, SocketAddr)>,
     ) -> Result<Crowd, Failed> {
         let watch = Watch::begin(&admin()).await;
-        let watch = watch.map_err(|error| Failed::Gateway { what: "listening to events", error })?;
+        let watch =
+            watch.map_err(|error| Failed::Gateway { what: "listening to events", error })?;
         let books = Books::default();
         let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
         let mut opening = tokio::task::JoinSet::new();

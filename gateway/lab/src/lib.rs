@@ -10,6 +10,7 @@ pub mod demo;
 pub mod ledger;
 pub mod load;
 mod mark;
+pub mod namespace;
 pub mod otlp;
 pub mod process;
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod impairment;
 mod lane;
+mod link;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,6 +20,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 pub use impairment::{Bursts, Cause, Conditions, Fate, Impairment};
 use lane::Lane;
+pub use link::Link;
 
 use crate::Mark;
 use crate::datagrams::Inbox;

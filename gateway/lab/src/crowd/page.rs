@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::{Detection, Fault, Reckoning, Scope};
+use super::reckoning::pauses_after;
+use super::{Detection, FREEZE, Fault, Reckoning, Scope};
 use crate::admin::Event;
+use crate::clock::nanoseconds;
 use crate::ledger::Ledger;
 use crate::watch::{at_ns, word};
 
@@ -58,17 +60,24 @@ impl Page {
         gaps.map(|gap| gap.gap_ns).collect()
     }
 
-    /// Receivers that last heard a node of those that were hit.
-    pub fn hit(&self, fault: &Fault) -> BTreeSet<u64> {
-        let last_before = |receiver: u64| {
-            let heard = self.ledger.heard(receiver);
+    /// Receivers that were hit.
+    fn hit(&self, fault: &Fault) -> BTreeSet<u64> {
+        let hears = |heard: &[(u64, u32)], nodes: &BTreeSet<u32>| {
             let recent = fault.at_ns.saturating_sub(JUST_BEFORE_NS)..=fault.at_ns;
-            heard.into_iter().rfind(|(at_ns, _)| recent.contains(at_ns)).map(|(_, node)| node)
+            let last = heard.iter().rfind(|(at_ns, _)| recent.contains(at_ns));
+            last.is_some_and(|(_, node)| nodes.contains(node))
         };
-        let is_hit = |receiver: &u64| match &fault.scope {
-            Scope::Everybody => true,
-            Scope::Nodes(nodes) => last_before(*receiver).is_some_and(|n| nodes.contains(&n)),
-            Scope::Sessions(sessions) => sessions.contains(receiver),
+        let freezes = |heard: &[(u64, u32)]| {
+            let mut pauses = pauses_after(heard, fault.at_ns, self.span.end);
+            pauses.any(|pause| pause >= nanoseconds(FREEZE))
+        };
+        let is_hit = |receiver: &u64| {
+            let heard = self.ledger.heard(*receiver);
+            match &fault.scope {
+                Scope::Everybody => true,
+                Scope::Nodes(nodes) => hears(&heard, nodes),
+                Scope::Paused(nodes) => hears(&heard, nodes) && freezes(&heard),
+            }
         };
         self.ledger.receivers().filter(is_hit).collect()
     }
@@ -99,7 +108,8 @@ impl Page {
         let hit = rooms(hit);
         for event in self.events.iter().filter(|event| event.name == "moved") {
             let sessions = event.data["sessions"].as_array().into_iter().flatten();
-            let rooms = rooms(&sessions.filter_map(|id| self.by_id.get(&word(id)).copied()).collect());
+            let rooms =
+                rooms(&sessions.filter_map(|id| self.by_id.get(&word(id)).copied()).collect());
             for room in rooms {
                 *reckoning.causes.entry(word(&event.data["cause"])).or_default() += 1;
                 if hit.contains(&room) {

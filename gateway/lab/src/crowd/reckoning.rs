@@ -17,8 +17,19 @@ pub enum Scope {
     /// Receivers that last heard one of these nodes, by the number it stamps; gaps are from the last packet before the
     /// first of another node to that one.
     Nodes(BTreeSet<u32>),
-    /// These; gaps are the longest pause of each after it.
-    Sessions(BTreeSet<u64>),
+    /// Those of them that heard a pause of at least [`FREEZE`] after it; gaps are their longest.
+    Paused(BTreeSet<u32>),
+}
+
+impl Scope {
+    /// The nodes that were hit, where it was some.
+    pub fn nodes(&self) -> &BTreeSet<u32> {
+        const NONE: &BTreeSet<u32> = &BTreeSet::new();
+        match self {
+            Scope::Everybody => NONE,
+            Scope::Nodes(nodes) | Scope::Paused(nodes) => nodes,
+        }
+    }
 }
 
 /// Something that was done to the gateway's world.
@@ -48,6 +59,11 @@ pub struct Reckoning {
     pub hit: usize,
     /// The gap of each of them, nanoseconds; of one that never heard anything again, until the page's end.
     pub gaps_ns: Vec<u64>,
+    /// How long after the fault each of them first heard another node than those that were hit, nanoseconds; of one that
+    /// never did, until the page's end.
+    pub left_ns: Vec<u64>,
+    /// Packets of the nodes that were hit, that came after the page began.
+    pub of_the_hit: u64,
     /// Of them, those that never heard anything again.
     pub unheard: usize,
     /// The longest pause of each receiver that was not hit, nanoseconds.
@@ -86,6 +102,8 @@ impl Reckoning {
     /// Takes in what one receiver heard and when, in order.
     pub(super) fn listen(&mut self, heard: &[(u64, u32)], fault: &Fault, hit: bool, end_ns: u64) {
         let freeze_ns = nanoseconds(FREEZE);
+        let nodes = fault.scope.nodes();
+        self.of_the_hit += heard.iter().filter(|(_, node)| nodes.contains(node)).count() as u64;
         let pauses = || pauses_after(heard, fault.at_ns, end_ns);
         let freezes = pauses().filter(|&pause| pause >= freeze_ns).count() as u64;
         let longest = pauses().max().unwrap_or(0);
@@ -98,9 +116,12 @@ impl Reckoning {
         if heard.last().is_none_or(|(at_ns, _)| *at_ns <= fault.at_ns) {
             self.unheard += 1;
         }
+        let left = heard.iter().find(|(at_ns, node)| *at_ns > fault.at_ns && !nodes.contains(node));
+        let left_ns = left.map_or(end_ns, |(at_ns, _)| *at_ns);
+        self.left_ns.push(left_ns.saturating_sub(fault.at_ns));
         self.gaps_ns.push(match &fault.scope {
             Scope::Nodes(nodes) => change_from(heard, nodes, fault.at_ns).unwrap_or(longest),
-            Scope::Everybody | Scope::Sessions(_) => longest,
+            Scope::Everybody | Scope::Paused(_) => longest,
         });
     }
 
@@ -108,6 +129,8 @@ impl Reckoning {
     pub fn add(&mut self, other: Reckoning) {
         self.hit += other.hit;
         self.gaps_ns.extend(other.gaps_ns);
+        self.left_ns.extend(other.left_ns);
+        self.of_the_hit += other.of_the_hit;
         self.unheard += other.unheard;
         self.other_pauses_ns.extend(other.other_pauses_ns);
         self.freezes += other.freezes;
@@ -130,7 +153,7 @@ impl Reckoning {
 }
 
 /// Pauses that end after this moment, the last one with the page.
-fn pauses_after(
+pub(super) fn pauses_after(
     heard: &[(u64, u32)],
     at_ns: u64,
     end_ns: u64,
