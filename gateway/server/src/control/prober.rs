@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::driver::Clock;
 use asked::{Asked, Token};
-use signed::{Heard, Signed, Who};
+use signed::{Answers, Heard, Signed, Who};
 
 /// How often a node that no network leads to is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Probed {
     /// The node answered this one, then.
-    Answered { node: NodeId, sequence: u64, at: Instant },
+    Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
     /// The node said how it fares; or the agent beside it did.
     Said { node: NodeId, beside: bool, load: Load, at: Instant },
     /// What became of the order with this nonce.
@@ -191,7 +191,12 @@ fn words(heard: Heard, node: NodeId, beside: bool) -> [Option<Probed>; 3] {
     let at = Instant::now();
     [
         heard.load.map(|load| Probed::Said { node, beside, load, at }),
-        heard.answers.map(|sequence| Probed::Answered { node, sequence, at }),
+        heard.answers.map(|Answers { sequence, vouched }| Probed::Answered {
+            node,
+            sequence,
+            vouched,
+            at,
+        }),
         heard.obeyed.map(|(nonce, outcome)| Probed::Obeyed { node, nonce, outcome }),
     ]
 }
@@ -214,7 +219,7 @@ impl Questions {
 
     /// What a datagram says, if it answers what was asked.
     fn read(&self, datagram: &[u8]) -> Option<Heard> {
-        let answers = match self {
+        let sequence = match self {
             Questions::Signed(signed) => return signed.read(datagram, Clock::read()),
             Questions::Stun(asked) => {
                 let response = stun::Response::parse(datagram).ok()?;
@@ -225,7 +230,8 @@ impl Questions {
                 _ => return None,
             },
         };
-        Some(Heard { answers: Some(answers), ..Heard::default() })
+        let answers = Some(Answers { sequence, vouched: true });
+        Some(Heard { answers, ..Heard::default() })
     }
 }
 

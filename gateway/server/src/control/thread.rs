@@ -175,8 +175,11 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
-            Probed::Answered { node, sequence, at } => {
+            Probed::Answered { node, sequence, vouched: true, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);
+            }
+            Probed::Answered { node, sequence, vouched: false, at } => {
+                self.gateway.handle_agent_answered(node, sequence, at);
             }
             Probed::Said { node, beside, load, at } => self.fares(node, beside, load, at),
             Probed::Obeyed { node, nonce, outcome } => self.obeyed(node, nonce, outcome),

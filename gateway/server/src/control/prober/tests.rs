@@ -40,7 +40,7 @@ async fn a_node_is_probed_once_a_network_leads_to_it() {
 }
 
 fn sequence(questions: &Questions, datagram: &[u8]) -> Option<u64> {
-    questions.read(datagram).and_then(|heard| heard.answers)
+    questions.read(datagram).and_then(|heard| heard.answers).map(|answers| answers.sequence)
 }
 
 #[test]
