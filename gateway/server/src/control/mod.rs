@@ -5,7 +5,6 @@ mod driver;
 mod handle;
 mod homes;
 mod knock;
-mod leases;
 mod offering;
 mod prober;
 mod request;

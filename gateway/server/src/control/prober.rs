@@ -35,6 +35,8 @@ pub(crate) enum Way {
     Stun,
     /// A datagram that comes back as it went.
     Echo,
+    /// A ping of rtpengine's NG protocol.
+    Ping,
 }
 
 /// One node's probe.
@@ -86,13 +88,7 @@ impl Prober {
         let asked = Rc::<Asked>::default();
         let (reading, reader) = (Rc::clone(&socket), way.reader(&asked));
         tokio::task::spawn_local(async move {
-            let socket = loop {
-                if let Some(socket) = reading.get() {
-                    break socket;
-                }
-                tokio::time::sleep(CONNECT_AGAIN).await;
-                fill(&reading, node, connect());
-            };
+            let socket = connect_in_time(&reading, node, connect).await;
             read(socket, node, &reader, &told).await;
         });
         Prober { way, socket, asked }
@@ -119,6 +115,12 @@ impl Prober {
                 datagram.push(demux::ECHO);
                 datagram.extend_from_slice(&token);
             }
+            Way::Ping => {
+                let cookie = cookie(token);
+                self.asked.ask(cookie, sequence);
+                datagram.extend_from_slice(&cookie);
+                datagram.extend_from_slice(b" d7:command4:pinge");
+            }
         }
         let Some(socket) = self.socket.get() else {
             return Err(std::io::ErrorKind::NotConnected);
@@ -127,8 +129,27 @@ impl Prober {
     }
 }
 
+/// The socket in the cell, which is filled as soon as the network leads to the node.
+pub(super) async fn connect_in_time(
+    cell: &OnceCell<UdpSocket>,
+    node: NodeId,
+    connect: impl Fn() -> std::io::Result<std::net::UdpSocket>,
+) -> &UdpSocket {
+    loop {
+        if let Some(socket) = cell.get() {
+            return socket;
+        }
+        tokio::time::sleep(CONNECT_AGAIN).await;
+        fill(cell, node, connect());
+    }
+}
+
 /// Fills the cell where the network leads to the node.
-fn fill(cell: &OnceCell<UdpSocket>, node: NodeId, connected: std::io::Result<std::net::UdpSocket>) {
+pub(super) fn fill(
+    cell: &OnceCell<UdpSocket>,
+    node: NodeId,
+    connected: std::io::Result<std::net::UdpSocket>,
+) {
     match connected.and_then(UdpSocket::from_std) {
         Ok(socket) => _ = cell.set(socket),
         Err(error) => tracing::debug!(?node, %error, "no network leads to the node"),
@@ -178,6 +199,7 @@ impl Way {
             Way::Signed(secret) => Reader::Signed(secret.clone()),
             Way::Stun => Reader::Stun(Rc::clone(asked)),
             Way::Echo => Reader::Echo(Rc::clone(asked)),
+            Way::Ping => Reader::Ping(Rc::clone(asked)),
         }
     }
 }
@@ -187,6 +209,7 @@ enum Reader {
     Signed(Secret),
     Stun(Rc<Asked>),
     Echo(Rc<Asked>),
+    Ping(Rc<Asked>),
 }
 
 impl Reader {
@@ -209,8 +232,17 @@ impl Reader {
                 (&demux::ECHO, token) => Some((asked.answered(token)?, None)),
                 _ => None,
             },
+            Reader::Ping(asked) => match datagram.split_at_checked(size_of::<Token>())? {
+                (cookie, b" d6:result4:ponge") => Some((asked.answered(cookie)?, None)),
+                _ => None,
+            },
         }
     }
+}
+
+/// The same without a space, which ends a cookie: 60 random bits.
+fn cookie(token: Token) -> Token {
+    token.map(|byte| b'@' | (byte & 0x1f))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::driver::{Clock, Drivers};
+use super::driver::{Clock, Drivers, Line};
 use super::handle::Request;
 use super::homes::Homes;
 use super::knock::Knocks;
@@ -49,6 +49,8 @@ pub(crate) struct Parts {
     pub(crate) drivers: Drivers,
     /// By node: how and where it is probed, if it is.
     pub(crate) probes: Vec<Option<(SocketAddr, super::prober::Way)>>,
+    /// By node: where it takes the NG protocol, if it does.
+    pub(crate) lines: Vec<Option<SocketAddr>>,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) reports: mpsc::Receiver<Report>,
@@ -67,6 +69,7 @@ pub(super) struct Control {
     pub(super) homes: Homes,
     pub(super) drivers: Drivers,
     pub(super) probers: Vec<Option<Prober>>,
+    pub(super) lines: Vec<Option<Line>>,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
@@ -105,6 +108,11 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         })
     });
     let probers = probers.collect();
+    let (said, mut ngs) = mpsc::channel(4_096);
+    let lines = (0..).zip(parts.lines).map(|(node, ng)| {
+        ng.map(|ng| Line::start(NodeId(node), said.clone(), move || connected(ng)))
+    });
+    let lines = lines.collect();
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -112,6 +120,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         homes: parts.homes,
         drivers: parts.drivers,
         probers,
+        lines,
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
@@ -149,6 +158,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some(probed) = probed.recv() => control.handle_probed(probed),
             Some(report) = reports.recv() => control.handle_report(report),
+            Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => control.handle_word(word),
             Some(request) = requests.recv() => control.handle_request(request),
         }

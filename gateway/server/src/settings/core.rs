@@ -21,9 +21,9 @@ impl Settings {
             });
             let probed = match node.driver {
                 Driver::Plain { probe: Probe::None } => Probed::No,
-                Driver::Plain { probe: Probe::Stun | Probe::Echo } | Driver::Agent { .. } => {
-                    Probed::Yes
-                }
+                Driver::Plain { probe: Probe::Stun | Probe::Echo }
+                | Driver::Agent { .. }
+                | Driver::Rtpengine => Probed::Yes,
             };
             NodeSettings {
                 name: (*node.name).into(),

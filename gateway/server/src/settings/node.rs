@@ -21,7 +21,7 @@ pub(super) const NODES_MAX: usize = 1_024;
 pub struct Node {
     /// Unique among nodes.
     pub name: Arc<str>,
-    /// Its media port, or where an agent answers for it.
+    /// Its media port, or where an agent answers for it, or where rtpengine takes the NG protocol.
     pub address: SocketAddr,
     /// Where it is.
     pub region: Arc<str>,
@@ -46,6 +46,8 @@ pub enum Driver {
         /// What both ends know.
         secret: Secret,
     },
+    /// By rtpengine's NG protocol: rooms of two sessions, each on ports that rtpengine chooses.
+    Rtpengine,
 }
 
 /// The word for a driver.
@@ -54,6 +56,17 @@ pub enum Driver {
 pub(super) enum DriverKind {
     Plain,
     Agent,
+    Rtpengine,
+}
+
+impl DriverKind {
+    fn name(self) -> &'static str {
+        match self {
+            DriverKind::Plain => "plain",
+            DriverKind::Agent => "agent",
+            DriverKind::Rtpengine => "rtpengine",
+        }
+    }
 }
 
 /// How a `plain` node is asked whether it lives.
@@ -75,16 +88,33 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let zone = check.name(&raw.zone);
     let capacity = check.bit_rate(&raw.capacity);
     let driver = driver(raw, check);
-    let address: Option<SocketAddr> =
-        check.parse(&raw.address, "an address and port such as `10.0.1.11:4000`");
-    if let Some(address) = address.filter(|address| !is_of_one_machine(address)) {
+    let address = address(raw, check);
+    Some(Node { name, address: address?, region, zone, driver: driver?, capacity: capacity? })
+}
+
+/// Where packets or questions go: what each driver calls it.
+fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
+    let kind = *raw.driver.get_ref();
+    let (key, given, example) = match kind {
+        DriverKind::Plain | DriverKind::Agent => ("address", &raw.address, "10.0.1.11:4000"),
+        DriverKind::Rtpengine => ("ng", &raw.ng, "10.0.1.11:2223"),
+    };
+    let Some(given) = given else {
+        let found = format!("driver `{}` without `{key}`", kind.name());
+        let expected = format!("`{key} = \"{example}\"`");
+        check.refuse(raw.driver.span(), found, expected);
+        return None;
+    };
+    let address: SocketAddr =
+        check.parse(given, &format!("an address and port such as `{example}`"))?;
+    if !is_of_one_machine(&address) {
         let expected = "an address and port that packets can be sent to";
-        let invalid = check.refuse(raw.address.span(), format!("`{address}`"), expected);
+        let invalid = check.refuse(given.span(), format!("`{address}`"), expected);
         invalid.help = lacks_link(&address).then(|| {
             "an address of a link names the interface by its number: `[fe80::1%2]:4000`".to_owned()
         });
     }
-    Some(Node { name, address: address?, region, zone, driver: driver?, capacity: capacity? })
+    Some(address)
 }
 
 /// Whether packets to it can arrive at one machine, and at a port of it.
@@ -101,20 +131,13 @@ fn lacks_link(address: &SocketAddr) -> bool {
 }
 
 fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
-    match raw.driver.get_ref() {
+    let kind = *raw.driver.get_ref();
+    misplaced(raw, kind, check);
+    match kind {
         DriverKind::Plain => {
-            if let Some(path) = &raw.secret_file {
-                let found = "a secret for driver `plain`";
-                check.refuse(path.span(), found, "`secret_file` with driver `agent`");
-            }
             Some(Driver::Plain { probe: raw.probe.as_ref().map_or(Probe::Stun, |p| *p.get_ref()) })
         }
         DriverKind::Agent => {
-            if let Some(probe) = &raw.probe {
-                let found = "a probe for driver `agent`";
-                check.refuse(probe.span(), found, "`probe` with driver `plain`").help =
-                    Some("an agent is always probed, by signed datagrams".to_owned());
-            }
             let Some(path) = &raw.secret_file else {
                 let found = "driver `agent` without `secret_file`";
                 let expected = "the file with the secret that both ends know";
@@ -123,6 +146,39 @@ fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
             };
             Some(Driver::Agent { secret: check.secret(path)? })
         }
+        DriverKind::Rtpengine => Some(Driver::Rtpengine),
+    }
+}
+
+/// Refuses keys that are of other drivers.
+fn misplaced(raw: &raw::Node, kind: DriverKind, check: &mut Check) {
+    use DriverKind::{Agent, Plain, Rtpengine};
+    let span = |text: &Option<Spanned<String>>| text.as_ref().map(Spanned::span);
+    let probe = raw.probe.as_ref().map(Spanned::span);
+    let keys: [(&str, &str, _, &[DriverKind], _); 4] = [
+        ("address", "an address", span(&raw.address), &[Plain, Agent], "its address is `ng`"),
+        ("secret_file", "a secret", span(&raw.secret_file), &[Agent], ""),
+        ("probe", "a probe", probe, &[Plain], probed(kind)),
+        ("ng", "an NG address", span(&raw.ng), &[Rtpengine], ""),
+    ];
+    for (key, what, given, takes, help) in keys {
+        let Some(given) = given.filter(|_| !takes.contains(&kind)) else {
+            continue;
+        };
+        let found = format!("{what} for driver `{}`", kind.name());
+        let of = takes.iter().map(|kind| format!("`{}`", kind.name())).collect::<Vec<_>>();
+        let expected = format!("`{key}` with driver {}", of.join(" or "));
+        let invalid = check.refuse(given, found, expected);
+        invalid.help = (!help.is_empty()).then(|| help.to_owned());
+    }
+}
+
+/// How a node of this kind is probed, where nobody chooses.
+fn probed(kind: DriverKind) -> &'static str {
+    match kind {
+        DriverKind::Plain => "",
+        DriverKind::Agent => "an agent is always probed, by signed datagrams",
+        DriverKind::Rtpengine => "rtpengine is always probed, by pings of its NG protocol",
     }
 }
 
@@ -131,9 +187,11 @@ pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
     let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
     for node in raw {
         let node = node.get_ref();
+        let address = node.address.as_ref().or(node.ng.as_ref());
         for (what, value, seen) in
-            [("a name", &node.name, &mut names), ("an address", &node.address, &mut addresses)]
+            [("a name", Some(&node.name), &mut names), ("an address", address, &mut addresses)]
         {
+            let Some(value) = value else { continue };
             if let Some(first) = seen.insert(value.get_ref().clone(), value.span()) {
                 let help = format!("the first is at {}", check.place(&first));
                 let found = format!("`{}` a second time", value.get_ref());
