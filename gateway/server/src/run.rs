@@ -20,7 +20,8 @@ use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
 use nodes::{
-    briefs, drivers, lines as lines_to, port_legs, probes, require_reachable, towards, trunks,
+    agents, briefs, drivers, lines as lines_to, port_legs, posts, probes, require_reachable,
+    towards, trunks,
 };
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
@@ -261,6 +262,8 @@ fn assemble(
         drivers,
         probes,
         lines: lines_to(settings),
+        posts: posts(settings),
+        agents: agents(settings)?,
         policies,
         requests,
         reports,

@@ -12,6 +12,7 @@ use super::driver::{Act, Clock, Wish};
 use super::homes::{Homes, Settled};
 use super::thread::{Control, draw, fill};
 use crate::flows::Home;
+use crate::webhook;
 use crate::worker::{Command, Dscp, Install};
 
 impl Control {
@@ -125,6 +126,18 @@ impl Control {
                 if let Some(Some(line)) = self.lines.get(node.0 as usize) {
                     line.send(&datagram);
                 }
+            }
+            Some(Act::Post { node, number, hook, body, within }) => {
+                let (poster, posted) = (self.poster.clone(), self.posted.clone());
+                tokio::task::spawn_local(async move {
+                    let answer = match poster {
+                        Some(poster) => poster.post(hook, body, within).await,
+                        None => Err(webhook::Failed::Busy),
+                    };
+                    let answer = answer.map_err(|failed| failed.to_string());
+                    // Where control is gone, so is who asked.
+                    let _ = posted.send((node, number, answer)).await;
+                });
             }
             Some(Act::Opened { session, hop, leg }) => {
                 self.with_home(session, |home| Command::Attach { home, hop, leg });

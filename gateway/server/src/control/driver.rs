@@ -7,20 +7,25 @@ mod plain;
 mod rtpengine;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use evenkeel_core::{Hop, Labels, Media, NodeId, RoomId, SessionId};
 use evenkeel_media::trunk::message::Secret;
 
 use crate::flows::Home;
+use crate::webhook::Hook;
 use crate::worker::Leg;
 use agent::{Agents, Asking};
 use rtpengine::Rtpengine;
 pub(crate) use rtpengine::{Line, Ng};
+pub(crate) use webhook::Posted;
+use webhook::Webhook;
 
 /// How sessions are opened at a node.
 pub(crate) enum Driver {
@@ -30,6 +35,8 @@ pub(crate) enum Driver {
     Agent(Secret),
     /// By the NG protocol, at this address.
     Rtpengine(SocketAddr),
+    /// By POSTs about a node of this name and address.
+    Webhook { name: Arc<str>, address: SocketAddr, hook: Arc<Hook> },
 }
 
 /// What the driver wants done.
@@ -40,6 +47,8 @@ pub(crate) enum Act {
     Sign { worker: u16, node: NodeId, message: Box<[u8]> },
     /// Send this to where the node takes the NG protocol.
     Ng { node: NodeId, datagram: Arc<[u8]> },
+    /// POST this; what comes of it is told by its number.
+    Post { node: NodeId, number: u64, hook: Arc<Hook>, body: Bytes, within: Duration },
     /// The session is open at the hop, by this leg.
     Opened { session: SessionId, hop: Hop, leg: Leg },
     /// It is open still, and by another leg from now on.
@@ -59,6 +68,7 @@ enum Standing {
     Plain(SocketAddr),
     Agent(Secret),
     Rtpengine(Box<Rtpengine>),
+    Webhook(Box<Webhook>),
 }
 
 impl Drivers {
@@ -69,6 +79,10 @@ impl Drivers {
             Driver::Agent(secret) => Standing::Agent(secret),
             Driver::Rtpengine(ng) => {
                 Standing::Rtpengine(Box::new(Rtpengine::new(node, ng, towards)))
+            }
+            Driver::Webhook { name, address, hook } => {
+                let webhook = Webhook::new((node, name), address, hook, towards);
+                Standing::Webhook(Box::new(webhook))
             }
         };
         let nodes = (0..).map(NodeId).zip(nodes).map(standing).collect();
@@ -88,7 +102,7 @@ impl Drivers {
                 let own = named.iter().find(|(at, _)| *at == node).map(|(_, address)| *address);
                 Some((node, own.unwrap_or(*address)))
             }
-            Standing::Agent(_) | Standing::Rtpengine(_) => None,
+            Standing::Agent(_) | Standing::Rtpengine(_) | Standing::Webhook(_) => None,
         });
         plain::shared(plain, rtcp_apart)
     }
@@ -107,6 +121,7 @@ impl Drivers {
                 self.sign(&asking, clock)
             }
             Standing::Rtpengine(engine) => engine.open(wish, draw, clock.now),
+            Standing::Webhook(webhook) => webhook.open(wish, draw, clock.now),
         }
     }
 
@@ -132,6 +147,7 @@ impl Drivers {
                 engine.close(session, hop);
                 None
             }
+            Standing::Webhook(webhook) => webhook.close(session, hop),
         }
     }
 
@@ -144,7 +160,7 @@ impl Drivers {
     ) -> Option<Act> {
         match self.nodes.get(node.0 as usize)? {
             Standing::Agent(secret) => self.agents.handle_signed(node, secret, message, clock),
-            Standing::Plain(_) | Standing::Rtpengine(_) => None,
+            Standing::Plain(_) | Standing::Rtpengine(_) | Standing::Webhook(_) => None,
         }
     }
 
@@ -152,6 +168,13 @@ impl Drivers {
     pub(crate) fn handle_ng(&mut self, node: NodeId, told: &Ng, clock: Clock) {
         if let Some(Standing::Rtpengine(engine)) = self.nodes.get_mut(node.0 as usize) {
             engine.handle_ng(told, clock.now);
+        }
+    }
+
+    /// A POST was answered, or was not.
+    pub(crate) fn handle_posted(&mut self, node: NodeId, number: u64, posted: Posted) {
+        if let Some(Standing::Webhook(webhook)) = self.nodes.get_mut(node.0 as usize) {
+            webhook.handle_posted(number, posted);
         }
     }
 
@@ -164,6 +187,7 @@ impl Drivers {
         self.nodes.iter_mut().find_map(|standing| match standing {
             Standing::Plain(_) | Standing::Agent(_) => None,
             Standing::Rtpengine(engine) => engine.handle_timeout(clock.now),
+            Standing::Webhook(webhook) => webhook.handle_timeout(clock.now),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! How nodes are reached, opened and probed.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use evenkeel_media::trunk::message::Secret;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -79,20 +80,33 @@ pub(super) fn drivers(settings: &Settings) -> Result<Vec<Driver>, Failure> {
         settings::Driver::Plain { .. } => Ok(Driver::Plain(node.address)),
         settings::Driver::Agent { secret: shared } => Ok(Driver::Agent(secret(node, shared)?)),
         settings::Driver::Rtpengine => Ok(Driver::Rtpengine(node.address)),
+        settings::Driver::Webhook { hook, .. } => {
+            let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
+            Ok(Driver::Webhook { name, address: node.address, hook })
+        }
     };
     settings.nodes.iter().map(driver).collect()
 }
 
 /// Whether some nodes want to be told of sessions.
 pub(super) fn briefs(settings: &Settings) -> bool {
-    settings.nodes.iter().any(|node| matches!(node.driver, settings::Driver::Rtpengine))
+    use settings::Driver::{Rtpengine, Webhook};
+    settings.nodes.iter().any(|node| matches!(node.driver, Rtpengine | Webhook { .. }))
+}
+
+/// Whether there are webhooks.
+pub(super) fn posts(settings: &Settings) -> bool {
+    use settings::Driver::Webhook;
+    settings.nodes.iter().any(|node| matches!(node.driver, Webhook { .. }))
 }
 
 /// By node: where it takes the NG protocol, if it does.
 pub(super) fn lines(settings: &Settings) -> Vec<Option<SocketAddr>> {
     let ng = |node: &settings::Node| match node.driver {
         settings::Driver::Rtpengine => Some(node.address),
-        settings::Driver::Plain { .. } | settings::Driver::Agent { .. } => None,
+        settings::Driver::Plain { .. }
+        | settings::Driver::Agent { .. }
+        | settings::Driver::Webhook { .. } => None,
     };
     settings.nodes.iter().map(ng).collect()
 }
@@ -106,18 +120,27 @@ pub(super) fn towards(other: SocketAddr) -> Option<IpAddr> {
 pub(super) fn probes(settings: &Settings) -> Result<Vec<Option<(SocketAddr, ProbeWay)>>, Failure> {
     let way = |node: &settings::Node| {
         Ok(match &node.driver {
-            settings::Driver::Plain { probe: settings::Probe::None } => None,
-            settings::Driver::Plain { probe: settings::Probe::Stun } => {
-                Some((node.address, ProbeWay::Stun))
-            }
-            settings::Driver::Plain { probe: settings::Probe::Echo } => {
-                Some((node.address, ProbeWay::Echo))
+            settings::Driver::Plain { probe } | settings::Driver::Webhook { probe, .. } => {
+                match probe {
+                    settings::Probe::None => None,
+                    settings::Probe::Stun => Some((node.address, ProbeWay::Stun)),
+                    settings::Probe::Echo => Some((node.address, ProbeWay::Echo)),
+                }
             }
             settings::Driver::Agent { secret: shared } => {
                 Some((node.address, ProbeWay::Signed(secret(node, shared)?)))
             }
             settings::Driver::Rtpengine => Some((node.address, ProbeWay::Ping)),
         })
+    };
+    settings.nodes.iter().map(way).collect()
+}
+
+/// How and where the agents beside nodes are asked.
+pub(super) fn agents(settings: &Settings) -> Result<Vec<Option<(SocketAddr, ProbeWay)>>, Failure> {
+    let way = |node: &settings::Node| {
+        let Some(agent) = &node.agent else { return Ok(None) };
+        Ok(Some((agent.address, ProbeWay::Beside(secret(node, &agent.secret)?))))
     };
     settings.nodes.iter().map(way).collect()
 }

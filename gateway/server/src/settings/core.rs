@@ -20,8 +20,10 @@ impl Settings {
                 zones.len() - 1
             });
             let probed = match node.driver {
-                Driver::Plain { probe: Probe::None } => Probed::No,
+                Driver::Plain { probe: Probe::None }
+                | Driver::Webhook { probe: Probe::None, .. } => Probed::No,
                 Driver::Plain { probe: Probe::Stun | Probe::Echo }
+                | Driver::Webhook { probe: Probe::Stun | Probe::Echo, .. }
                 | Driver::Agent { .. }
                 | Driver::Rtpengine => Probed::Yes,
             };

@@ -12,6 +12,7 @@ use super::invalid::nearest;
 use super::raw;
 use super::secret::Secret;
 use super::unit::BitRate;
+use crate::webhook::Hook;
 
 /// The board is a fixed array, one cell per node.
 pub(super) const NODES_MAX: usize = 1_024;
@@ -31,6 +32,17 @@ pub struct Node {
     pub driver: Driver,
     /// What it can carry, both directions together.
     pub capacity: BitRate,
+    /// The agent beside it, where it is not the agent that the node is reached through.
+    pub agent: Option<Agent>,
+}
+
+/// An `evenkeel agent` that watches a node's process from beside it and ends no trunk: the node speaks for itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Agent {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What both ends know.
+    pub secret: Secret,
 }
 
 /// How sessions are opened at a node.
@@ -48,6 +60,13 @@ pub enum Driver {
     },
     /// By rtpengine's NG protocol: rooms of two sessions, each on ports that rtpengine chooses.
     Rtpengine,
+    /// By POSTs of JSON: any media server whose operator says where it takes a session.
+    Webhook {
+        /// Where to.
+        hook: Arc<Hook>,
+        /// How we ask whether it lives. Default `stun`.
+        probe: Probe,
+    },
 }
 
 /// The word for a driver.
@@ -57,6 +76,7 @@ pub(super) enum DriverKind {
     Plain,
     Agent,
     Rtpengine,
+    Webhook,
 }
 
 impl DriverKind {
@@ -65,6 +85,7 @@ impl DriverKind {
             DriverKind::Plain => "plain",
             DriverKind::Agent => "agent",
             DriverKind::Rtpengine => "rtpengine",
+            DriverKind::Webhook => "webhook",
         }
     }
 }
@@ -89,14 +110,25 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let capacity = check.bit_rate(&raw.capacity);
     let driver = driver(raw, check);
     let address = address(raw, check);
-    Some(Node { name, address: address?, region, zone, driver: driver?, capacity: capacity? })
+    let agent = agent(raw, check);
+    Some(Node {
+        name,
+        address: address?,
+        region,
+        zone,
+        driver: driver?,
+        capacity: capacity?,
+        agent,
+    })
 }
 
 /// Where packets or questions go: what each driver calls it.
 fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
     let kind = *raw.driver.get_ref();
     let (key, given, example) = match kind {
-        DriverKind::Plain | DriverKind::Agent => ("address", &raw.address, "10.0.1.11:4000"),
+        DriverKind::Plain | DriverKind::Agent | DriverKind::Webhook => {
+            ("address", &raw.address, "10.0.1.11:4000")
+        }
         DriverKind::Rtpengine => ("ng", &raw.ng, "10.0.1.11:2223"),
     };
     let Some(given) = given else {
@@ -105,16 +137,40 @@ fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
         check.refuse(raw.driver.span(), found, expected);
         return None;
     };
-    let address: SocketAddr =
-        check.parse(given, &format!("an address and port such as `{example}`"))?;
+    reachable(given, example, check)
+}
+
+/// An address and port that packets can be sent to.
+fn reachable(raw: &Spanned<String>, example: &str, check: &mut Check) -> Option<SocketAddr> {
+    let expected = format!("an address and port such as `{example}`");
+    let address: SocketAddr = check.parse(raw, &expected)?;
     if !is_of_one_machine(&address) {
         let expected = "an address and port that packets can be sent to";
-        let invalid = check.refuse(given.span(), format!("`{address}`"), expected);
+        let invalid = check.refuse(raw.span(), format!("`{address}`"), expected);
         invalid.help = lacks_link(&address).then(|| {
             "an address of a link names the interface by its number: `[fe80::1%2]:4000`".to_owned()
         });
     }
     Some(address)
+}
+
+/// The agent beside the node, if one is named.
+fn agent(raw: &raw::Node, check: &mut Check) -> Option<Agent> {
+    let at = raw.agent.as_ref()?;
+    if raw.address.as_ref().is_some_and(|address| address.get_ref() == at.get_ref()) {
+        let found = format!("`{}`, the address of the node", at.get_ref());
+        check.refuse(at.span(), found, "the agent's own address").help =
+            Some("a node whose trunk the agent ends has driver `agent`, and no `agent`".to_owned());
+    }
+    let address = reachable(at, "10.0.1.11:4001", check);
+    let Some(path) = &raw.secret_file else {
+        if *raw.driver.get_ref() != DriverKind::Agent {
+            let found = "`agent` without `secret_file`";
+            check.refuse(at.span(), found, "the file with the secret that both ends know");
+        }
+        return None;
+    };
+    Some(Agent { address: address?, secret: check.secret(path)? })
 }
 
 /// Whether packets to it can arrive at one machine, and at a port of it.
@@ -133,10 +189,9 @@ fn lacks_link(address: &SocketAddr) -> bool {
 fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
     let kind = *raw.driver.get_ref();
     misplaced(raw, kind, check);
+    let probe = raw.probe.as_ref().map_or(Probe::Stun, |probe| *probe.get_ref());
     match kind {
-        DriverKind::Plain => {
-            Some(Driver::Plain { probe: raw.probe.as_ref().map_or(Probe::Stun, |p| *p.get_ref()) })
-        }
+        DriverKind::Plain => Some(Driver::Plain { probe }),
         DriverKind::Agent => {
             let Some(path) = &raw.secret_file else {
                 let found = "driver `agent` without `secret_file`";
@@ -147,19 +202,43 @@ fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
             Some(Driver::Agent { secret: check.secret(path)? })
         }
         DriverKind::Rtpengine => Some(Driver::Rtpengine),
+        DriverKind::Webhook => Some(Driver::Webhook { hook: Arc::new(hook(raw, check)?), probe }),
+    }
+}
+
+/// Where sessions are asked for.
+fn hook(raw: &raw::Node, check: &mut Check) -> Option<Hook> {
+    let token = raw.token_file.as_ref().map(|path| check.secret(path));
+    let expected = "a URL such as `http://10.0.1.11:8080/sessions`";
+    let Some(url) = &raw.webhook else {
+        check.refuse(raw.driver.span(), "driver `webhook` without `webhook`", expected);
+        return None;
+    };
+    let Ok(parsed) = url.get_ref().parse() else {
+        check.refuse(url.span(), format!("`{}`", url.get_ref()), expected);
+        return None;
+    };
+    match token {
+        Some(None) => None,
+        token => Some(Hook { url: parsed, token: token.flatten() }),
     }
 }
 
 /// Refuses keys that are of other drivers.
 fn misplaced(raw: &raw::Node, kind: DriverKind, check: &mut Check) {
-    use DriverKind::{Agent, Plain, Rtpengine};
+    use DriverKind::{Agent, Plain, Rtpengine, Webhook};
     let span = |text: &Option<Spanned<String>>| text.as_ref().map(Spanned::span);
     let probe = raw.probe.as_ref().map(Spanned::span);
-    let keys: [(&str, &str, _, &[DriverKind], _); 4] = [
-        ("address", "an address", span(&raw.address), &[Plain, Agent], "its address is `ng`"),
-        ("secret_file", "a secret", span(&raw.secret_file), &[Agent], ""),
-        ("probe", "a probe", probe, &[Plain], probed(kind)),
+    // An agent beside the node has a secret as well.
+    let secret = span(&raw.secret_file).filter(|_| raw.agent.is_none());
+    let address = span(&raw.address);
+    let keys: [(&str, &str, _, &[DriverKind], _); 6] = [
+        ("address", "an address", address, &[Plain, Agent, Webhook], "its address is `ng`"),
+        ("secret_file", "a secret", secret, &[Agent], "or beside `agent`"),
+        ("probe", "a probe", probe, &[Plain, Webhook], probed(kind)),
         ("ng", "an NG address", span(&raw.ng), &[Rtpengine], ""),
+        ("webhook", "a webhook", span(&raw.webhook), &[Webhook], ""),
+        ("token_file", "a token", span(&raw.token_file), &[Webhook], ""),
     ];
     for (key, what, given, takes, help) in keys {
         let Some(given) = given.filter(|_| !takes.contains(&kind)) else {
@@ -176,7 +255,7 @@ fn misplaced(raw: &raw::Node, kind: DriverKind, check: &mut Check) {
 /// How a node of this kind is probed, where nobody chooses.
 fn probed(kind: DriverKind) -> &'static str {
     match kind {
-        DriverKind::Plain => "",
+        DriverKind::Plain | DriverKind::Webhook => "",
         DriverKind::Agent => "an agent is always probed, by signed datagrams",
         DriverKind::Rtpengine => "rtpengine is always probed, by pings of its NG protocol",
     }

@@ -66,6 +66,9 @@ pub(super) struct Node {
     pub(super) secret_file: Text,
     pub(super) probe: Option<Spanned<Probe>>,
     pub(super) ng: Text,
+    pub(super) webhook: Text,
+    pub(super) token_file: Text,
+    pub(super) agent: Text,
 }
 
 #[derive(Deserialize, Default)]

@@ -84,7 +84,12 @@ impl Agents {
                 self.leases.unknown(node, verified.nonce, &unknown, clock.now);
                 None
             }
-            Answer::Probe(_) | Answer::Close { .. } | Answer::Drain(_) => None,
+            Answer::Probe(_)
+            | Answer::Close { .. }
+            | Answer::Drain(_)
+            | Answer::Notice { .. }
+            | Answer::Start(_)
+            | Answer::Break(_) => None,
         }
     }
 
@@ -104,6 +109,7 @@ impl Agents {
             Status::Full => (true, "it is full"),
             Status::Draining => (true, "it is draining"),
             Status::UnknownTag => (false, "it does not know the tag"),
+            Status::Failed => (false, "it failed to"),
         };
         self.leases.end(session, hop)?;
         Some(Act::Refused { session, hop, unwilling, reason: reason.into() })
