@@ -11,6 +11,7 @@ use crate::client::{Phase, Watch};
 use crate::driver;
 use crate::fault::Fault;
 use crate::guests::Manner;
+use crate::house::Home;
 
 /// So long after something was undone the node, or the way there, is not held to be well: a round trip that was long
 /// is still expected, a new process has still to learn its sessions.
@@ -34,6 +35,13 @@ impl World<'_> {
         fault
             .region()
             .map_or_else(Vec::new, |named| all.filter(|node| region(*node) == named).collect())
+    }
+
+    /// Whether the episode goes on at the node.
+    pub(super) fn is_at(&self, number: usize, node: usize) -> bool {
+        let episode = &self.script.faults[number];
+        let begun = self.now >= self.began + episode.at;
+        begun && !self.ended[number] && self.nodes_of(&episode.fault).contains(&node)
     }
 
     pub(super) fn begins(&mut self, number: usize) {
@@ -191,8 +199,7 @@ impl World<'_> {
             let mut troubled = false;
             for number in 0..self.script.faults.len() {
                 let episode = &self.script.faults[number];
-                let begun = self.now >= self.began + episode.at;
-                if begun && !self.ended[number] && self.nodes_of(&episode.fault).contains(&node) {
+                if self.is_at(number, node) {
                     troubled |= !matches!(episode.fault, Fault::Drain(_) | Fault::Liar(_));
                     let since = self.now - (self.began + episode.at);
                     bend(&episode.fault, (&mut up, &mut down), since, self.turns[number]);
@@ -290,6 +297,11 @@ impl World<'_> {
     }
 
     pub(super) fn close_books(&mut self) {
+        let lost = |home: &Home| home.route.load().first_usable(&self.board).is_none();
+        let live = self.clients.iter().filter(|client| client.phase == Phase::Live);
+        let homes =
+            live.filter_map(|client| self.homes.get(client.session?.0 as usize)?.as_deref());
+        self.outcome.homeless = homes.filter(|home| lost(home)).count() as u64;
         for at in 0..self.clients.len() {
             for place in 0..self.clients[at].heard.len() {
                 self.close_watch(at, place);

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    Feedback, Hop, Identity, Ingress, Kind, Measures, Media, Metric, NotOpened, Offer, Output,
-    PayloadType, RtcpPort, SessionId, Srtp, Stream, WATCH_EVERY,
+    Feedback, Health, Hop, Identity, Ingress, Kind, Measures, Media, Metric, NotOpened, Offer,
+    Output, PayloadType, RtcpPort, SessionId, Srtp, Stream, WATCH_EVERY,
 };
 
 use super::{Event, SUMMARIES_EVERY, TRIES_AGAIN_AFTER, Word, World};
@@ -69,9 +69,19 @@ impl World<'_> {
                 let found = crate::check::false_death(&event, &troubled, self.now);
                 self.checker.note(found, self.now);
                 self.outcome.hear(&event);
+                self.note_death(&event);
                 self.trace.event(self.now, &event);
             }
             Output::Finished => {}
+        }
+    }
+
+    fn note_death(&mut self, event: &evenkeel_core::Event) {
+        if let evenkeel_core::Event::Node { hop, to: Health::Down, .. } = event {
+            let node = hop.node.0 as usize;
+            let after = self.nodes[node].dead_since.map(|since| self.now - since);
+            let episode = (0..self.ended.len()).rev().find(|number| self.is_at(*number, node));
+            self.outcome.death(episode, after);
         }
     }
 

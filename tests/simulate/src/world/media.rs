@@ -189,8 +189,10 @@ impl World<'_> {
     }
 
     fn note_gap(&mut self, client: u32, origin: u32, gap: Duration) {
-        if gap > VOICE_EVERY * 3 {
+        if gap > VOICE_EVERY * 3 / 2 {
             self.outcome.outage += gap - VOICE_EVERY;
+        }
+        if gap > VOICE_EVERY * 3 {
             self.trace.say(self.now, || {
                 format!("client {client} heard nothing of client {origin} for {gap:?}")
             });

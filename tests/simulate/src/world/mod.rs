@@ -243,9 +243,12 @@ impl<'a> World<'a> {
         if self.checker.violations.is_empty() && self.script.baseline.is_none() {
             self.now = end;
             self.flows_at_the_end();
+            self.close_books();
             self.close();
+        } else {
+            self.close_books();
         }
-        self.close_books();
+        self.outcome.peak_permille = self.checker.peak_permille;
         self.outcome.violations = self.checker.violations;
         self.outcome.lasted = self.now - self.began;
         self.outcome
