@@ -5,6 +5,7 @@
 //! client.
 
 mod lane;
+mod link;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,6 +19,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 pub use evenkeel_links::{Bursts, Cause, Conditions, Fate, Impairment};
 use lane::Lane;
+pub use link::Link;
 
 use crate::Mark;
 use crate::datagrams::Inbox;
