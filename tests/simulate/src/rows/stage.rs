@@ -42,6 +42,7 @@ pub(super) fn calls(
             },
             mixes: rng.bool(),
             ports: false,
+            agent: false,
         })
         .collect();
     let over = Duration::from_micros(u64::from(rooms) * 300);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::NodeId;
+use evenkeel_core::{Hook, NodeId, PolicyName};
 use evenkeel_links::{Bursts, Conditions};
 
 use super::{Event, World};
@@ -19,6 +19,9 @@ const TROUBLED_FOR: Duration = Duration::from_secs(6);
 
 /// Gaps count as those of a fault until so long after it was undone.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
+
+/// How often a hostile policy is asked about every room.
+const HOSTILE_EVERY: Duration = Duration::from_millis(300);
 
 /// How often a ramp climbs.
 const RAMP_EVERY: Duration = Duration::from_millis(100);
@@ -63,7 +66,10 @@ impl World<'_> {
             Fault::PoliciesTrap(percent) => self.guests.manner = Manner::Trap(percent),
             Fault::PoliciesLate => self.guests.manner = Manner::Late,
             Fault::PoliciesDead => self.guests.manner = Manner::Dead,
-            Fault::PoliciesHostile => self.guests.manner = Manner::Hostile,
+            Fault::PoliciesHostile => {
+                self.guests.manner = Manner::Hostile;
+                self.goes_on(number, 0);
+            }
             Fault::DriversSlow(slow) => self.drivers.slow = slow,
             Fault::DriversRefuse(percent) => self.drivers.refuses = percent,
             Fault::Drain(node) => self.drain(node, true),
@@ -85,6 +91,11 @@ impl World<'_> {
             Fault::Kill(_) | Fault::RegionKilled(_) => {
                 here.killed += 1;
                 here.end_process();
+                self.agent_speaks(node);
+            }
+            Fault::Leaves(_) => {
+                here.leaving += 1;
+                self.agent_speaks(node);
             }
             Fault::Silent(_) | Fault::RegionSilent(_) => {
                 here.unplugged += 1;
@@ -113,6 +124,7 @@ impl World<'_> {
                 } else {
                     here.killed -= 1;
                 }
+                self.agent_speaks(node);
                 period / 2
             }
             Fault::Blackouts(_, period) if turn.is_multiple_of(2) => {
@@ -127,6 +139,12 @@ impl World<'_> {
             Fault::Operator(period) => {
                 self.operate();
                 period
+            }
+            Fault::PoliciesHostile => {
+                if self.control_stalls_until.is_none() {
+                    self.ask_about_every_room();
+                }
+                HOSTILE_EVERY
             }
             Fault::PoliciesSwapped(period) => {
                 if let Some(name) =
@@ -174,7 +192,14 @@ impl World<'_> {
         let here = &mut self.nodes[node];
         here.troubled = Some(self.now + TROUBLED_FOR);
         match fault {
-            Fault::Kill(_) | Fault::RegionKilled(_) => here.killed -= 1,
+            Fault::Kill(_) | Fault::RegionKilled(_) => {
+                here.killed -= 1;
+                self.agent_speaks(node);
+            }
+            Fault::Leaves(_) => {
+                here.leaving -= 1;
+                self.agent_speaks(node);
+            }
             Fault::Flap(..) if !turns.is_multiple_of(2) => here.killed -= 1,
             Fault::Silent(_) | Fault::RegionSilent(_) => here.unplugged -= 1,
             Fault::Stop(_) => {
@@ -200,7 +225,10 @@ impl World<'_> {
             for number in 0..self.script.faults.len() {
                 let episode = &self.script.faults[number];
                 if self.is_at(number, node) {
-                    troubled |= !matches!(episode.fault, Fault::Drain(_) | Fault::Liar(_));
+                    troubled |= !matches!(
+                        episode.fault,
+                        Fault::Drain(_) | Fault::Leaves(_) | Fault::Liar(_)
+                    );
                     let since = self.now - (self.began + episode.at);
                     bend(&episode.fault, (&mut up, &mut down), since, self.turns[number]);
                 }
@@ -242,6 +270,15 @@ impl World<'_> {
     fn drain(&mut self, node: usize, draining: bool) {
         let _ = self.gateway.handle_drain(NodeId(node as u32), draining, self.now);
         self.settle();
+    }
+
+    /// As if every routing policy had a new revision.
+    fn ask_about_every_room(&mut self) {
+        for set in ["call", "live"] {
+            let policy = PolicyName { set: set.into(), hook: Hook::Routing };
+            self.gateway.handle_policy_changed(&policy, self.now);
+            self.settle();
+        }
     }
 
     /// A person does something.

@@ -11,7 +11,7 @@ use evenkeel_core::{
 use super::{Event, SUMMARIES_EVERY, TRIES_AGAIN_AFTER, Word, World};
 use crate::check::Checker;
 use crate::client::{Phase, VOICE_EVERY};
-use crate::driver::{ASKED_AGAIN_AFTER, LEASES_EVERY, Tag};
+use crate::driver::{ASKED_AGAIN_AFTER, LEASES_EVERY, Tag, WORKER_TOLD_WITHIN};
 use crate::house::{Home, Leg};
 use crate::node::Arrival;
 use crate::packet::{VIDEO, VOICE};
@@ -99,6 +99,7 @@ impl World<'_> {
                 self.gateway.handle_port_closed(session, hop, now);
             }
             Word::Opened { tag, taken } => self.opened(tag, taken),
+            Word::Agent(node, word) => self.gateway.handle_agent_word(node, word, now),
             Word::Answered(ask, said) => self.gateway.handle_answer(ask, said, now),
         }
     }
@@ -276,6 +277,7 @@ impl World<'_> {
             process: None,
             told: false,
             closed: false,
+            read_until: None,
         });
         let tags = std::mem::take(&mut self.tags_of[room as usize]);
         self.tags_of[room as usize] =
@@ -339,7 +341,9 @@ impl World<'_> {
         if !leg.open {
             self.checker.flow.hindered(self.now);
         }
+        let told = WORKER_TOLD_WITHIN.mul_f64(self.rng.f64());
         self.tags[leg.tag as usize].closed = true;
+        self.tags[leg.tag as usize].read_until = Some(self.now + told);
         self.send(hop.node.0 as usize, Arrival::Close { tag: leg.tag });
     }
 
