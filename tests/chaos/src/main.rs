@@ -4,6 +4,7 @@
 //! Everything runs in one network namespace of its own. Exit codes: 0 it ran, whether a limit held or not · 1 it could
 //! not run · 2 the command line is wrong.
 
+mod baseline;
 mod fault;
 mod firewall;
 mod layout;
@@ -42,12 +43,18 @@ enum Verb {
     /// Be a node with a vice
     #[command(hide = true)]
     Node(node::Node),
+    /// Be a relay with a health check every 5 s
+    #[command(hide = true)]
+    Relay(baseline::Relay),
 }
+
+/// What the comparison is called on the command line.
+const OUTAGE: &str = "outage";
 
 /// What of it, for people who look for something.
 #[derive(Args, Clone, Debug)]
 struct Choice {
-    /// Only rows whose id has this in it
+    /// Only rows whose id has this in it; `outage` is the comparison at the end
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Sessions, instead of each row's own
@@ -71,6 +78,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run(choice) => run(&choice),
         Verb::Node(node) => node.act(),
+        Verb::Relay(relay) => relay.act(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,7 +92,8 @@ fn main() -> ExitCode {
 fn run(choice: &Choice) -> Result<(), String> {
     let mut rows = rows::all();
     rows.retain(|row| row.id.contains(&choice.rows));
-    if rows.is_empty() {
+    let with_outage = OUTAGE.contains(&choice.rows);
+    if rows.is_empty() && !with_outage {
         return Err(format!("--rows {:?}: no row has this in its id", choice.rows));
     }
     if let Some(status) = namespace::enter()? {
@@ -102,6 +111,12 @@ fn run(choice: &Choice) -> Result<(), String> {
         let row = played.unwrap_or_else(|why| report::RowReport::failed(&row, &why));
         table::row(&row);
         report.add(row);
+        report.write(&out)?;
+    }
+    if with_outage {
+        let outage = runtime.block_on(baseline::measure(&places, choice.seed));
+        table::outage(&outage);
+        report.compare(outage);
         report.write(&out)?;
     }
     println!("written to {}", out.display());

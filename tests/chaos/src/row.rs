@@ -17,6 +17,8 @@ pub(crate) struct Row {
     pub(crate) sessions: u32,
     /// Whether every other room is by QUIC.
     pub(crate) quic: bool,
+    /// Whether clients are behind a network that may give them other addresses.
+    pub(crate) natted: bool,
     pub(crate) kills: u32,
     pub(crate) fault: Fault,
     /// How long is watched once it is done.
@@ -28,12 +30,28 @@ impl Row {
     /// A fault done once to 1,000 sessions.
     pub(crate) const fn new(id: &'static str, layout: Layout, fault: Fault, limits: Limits) -> Row {
         let watched = WATCHED;
-        Row { id, layout, sessions: 1_000, quic: false, kills: 1, fault, watched, limits }
+        let (quic, natted) = (false, false);
+        Row { id, layout, sessions: 1_000, quic, natted, kills: 1, fault, watched, limits }
     }
 
     /// Done so often.
     pub(crate) const fn times(self, kills: u32) -> Row {
         Row { kills, ..self }
+    }
+
+    /// With every other room by QUIC.
+    pub(crate) const fn with_quic(self) -> Row {
+        Row { quic: true, ..self }
+    }
+
+    /// With clients behind a network that may give them other addresses.
+    pub(crate) const fn natted(self) -> Row {
+        Row { natted: true, ..self }
+    }
+
+    /// With so many sessions.
+    pub(crate) const fn of(self, sessions: u32) -> Row {
+        Row { sessions, ..self }
     }
 
     /// Watched so long once it is done.

@@ -21,26 +21,22 @@ pub(super) struct Lane {
 impl Lane {
     /// Both sockets on the loopback address of the gateway's family.
     pub(super) fn open(session: u64, gateway: SocketAddr, seed: u64) -> io::Result<Self> {
-        let bind = || -> io::Result<UdpSocket> {
-            let socket = match gateway {
-                SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
-                SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?,
-            };
-            socket.set_nonblocking(true)?;
-            Ok(socket)
-        };
-        let far = bind()?;
-        far.connect(gateway)?;
         let mut seeds =
             fastrand::Rng::with_seed(seed ^ session.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Ok(Self {
             session,
-            near: bind()?,
-            far,
+            near: bind(gateway)?,
+            far: far(gateway)?,
             client: None,
             up: Impairment::new(seeds.u64(..)),
             down: Impairment::new(seeds.u64(..)),
         })
+    }
+
+    /// From now on it leaves from another port.
+    pub(super) fn rebind(&mut self) -> io::Result<()> {
+        self.far = far(self.far.peer_addr()?)?;
+        Ok(())
     }
 
     /// Where packets of this direction come in.
@@ -66,6 +62,22 @@ impl Lane {
             (Direction::Down, None) => Ok(0),
         };
     }
+}
+
+/// A socket on the loopback address of this family.
+fn bind(family: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = match family {
+        SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
+        SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?,
+    };
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn far(gateway: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = bind(gateway)?;
+    socket.connect(gateway)?;
+    Ok(socket)
 }
 
 /// The test header of a plain RTP packet.
