@@ -1,14 +1,17 @@
 //! Evidence about one node, and what follows from it.
 //!
 //! Two independent witnesses condemn at once; one alone makes the node Suspect, and condemns when it has lasted.
+//! The word of an agent that the node's process is gone condemns alone, and at once.
 //! A kernel error on a trunk and a kernel error on a probe are one witness. Silence that answers outlive is none: it
 //! keeps the node Suspect, and condemns it neither alone nor with another.
 
+mod agent;
 mod silence;
 
 use std::time::{Duration, Instant};
 
 use crate::{Timings, Witness};
+use agent::Agent;
 use silence::{Limits, Silence, Word};
 
 /// Probes in flight that are remembered; older ones no longer matter.
@@ -53,7 +56,7 @@ pub(crate) struct Detector {
     timings: Timings,
     distance: Distance,
     /// Since when each witness accuses, in the order of [`Witness::ALL`].
-    accused: [Option<Since>; 3],
+    accused: [Option<Since>; Witness::ALL.len()],
     /// How long its silence had lasted when it last answered a probe that was sent meanwhile.
     alive_in_silence: Option<Duration>,
     probes: Vec<Probe>,
@@ -62,6 +65,7 @@ pub(crate) struct Detector {
     /// Probes unanswered, smoothed.
     loss_ppm: u32,
     silence: Silence,
+    agent: Agent,
     answered: Option<Instant>,
 }
 
@@ -110,13 +114,14 @@ impl Detector {
         Detector {
             timings,
             distance,
-            accused: [None; 3],
+            accused: [None; Witness::ALL.len()],
             alive_in_silence: None,
             probes: Vec::with_capacity(PROBES_MAX),
             missed_in_a_row: 0,
             round_trip: None,
             loss_ppm: 0,
             silence: Silence::default(),
+            agent: Agent::default(),
             answered: None,
         }
     }
@@ -194,13 +199,15 @@ impl Detector {
     pub(crate) fn weigh(&mut self, now: Instant) -> Finding {
         self.weigh_probes(now);
         self.weigh_silence(now);
-        let [kernel_error, probe, silence] = Witness::ALL.map(|w| self.accused[w as usize]);
+        self.weigh_agent(now);
+        let [kernel_error, probe, silence, agent] = Witness::ALL.map(|w| self.accused[w as usize]);
         let outlived = self.alive_in_silence.is_some_and(|lasted| lasted >= OUTLIVED_AFTER);
         let speaking = kernel_error.into_iter().chain(probe).count();
         let together = speaking + usize::from(silence.is_some() && !outlived);
         let mute = silence.filter(|_| self.alive_in_silence.is_none());
         let mut alone = kernel_error.into_iter().chain(probe).chain(mute);
         match (together, silence) {
+            _ if agent.is_some() => Finding::Dead,
             (2.., _) => Finding::Dead,
             _ if alone.any(|since| since.lasted(now) >= self.condemn_alone()) => Finding::Dead,
             (0, None) => Finding::Well,
@@ -272,7 +279,7 @@ impl Detector {
 
     /// Forgets what was said about an incarnation that is gone; what was measured of the way stays.
     pub(crate) fn absolve(&mut self) {
-        self.accused = [None; 3];
+        self.accused = [None; Witness::ALL.len()];
         self.alive_in_silence = None;
         self.missed_in_a_row = 0;
         self.probes.clear();

@@ -19,7 +19,7 @@ use crate::flows::Flows;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
-use nodes::{drivers, port_legs, probes, require_reachable, trunks};
+use nodes::{agents, drivers, port_legs, probes, require_reachable, trunks};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
@@ -257,6 +257,7 @@ fn assemble(
         homes,
         drivers,
         probes,
+        agents: agents(settings)?,
         policies,
         requests,
         reports,

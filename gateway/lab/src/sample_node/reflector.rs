@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::demux::{self, Kind};
-use evenkeel_media::trunk::message::{Answer, Load, Question, State, Status};
+use evenkeel_media::trunk::message::{Answer, Load, Outcome, Question, Replays, State, Status};
 use evenkeel_media::trunk::{self, Tag};
 use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
@@ -38,6 +38,7 @@ pub(super) struct Reflector {
     number: u32,
     rng: Rng,
     draining: bool,
+    replays: Replays,
     pub(super) sessions: BTreeMap<Index, Session>,
     sessions_ever: Index,
     by_tag: HashMap<Tag, Index>,
@@ -60,6 +61,7 @@ impl Reflector {
             options,
             rng,
             draining: false,
+            replays: Replays::default(),
             sessions: BTreeMap::new(),
             sessions_ever: 0,
             by_tag: HashMap::new(),
@@ -169,7 +171,7 @@ impl Reflector {
             self.counters.refused.key += 1;
             return;
         };
-        let asked = match Question::read(bytes, &secret, now.unix_us) {
+        let asked = match Question::read_once(bytes, &secret, now.unix_us, &mut self.replays) {
             Ok(asked) => asked,
             Err(reason) => return self.counters.refused.count(reason),
         };
@@ -196,6 +198,10 @@ impl Reflector {
                 self.draining = true;
                 Answer::Drain(self.load())
             }
+            // It gives no notices, and to break it takes an agent beside it.
+            Question::Noted { .. } => return,
+            Question::Start => Answer::Start(Outcome::Done),
+            Question::Break(_) => Answer::Break(Outcome::Unable),
         };
         self.scratch.clear();
         answer.write(&secret, asked.nonce, now.unix_us, &mut self.scratch);
