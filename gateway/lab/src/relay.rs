@@ -171,7 +171,7 @@ impl Relay {
     pub fn rebind(&self, session: u64) -> io::Result<bool> {
         let mut world = self.shared.world();
         let Some(&index) = world.by_session.get(&session) else { return Ok(false) };
-        // The old socket leaves the epoll as it is closed.
+        self.shared.epoll.delete(&world.lanes[index].far)?;
         world.lanes[index].rebind()?;
         let token = token_of(index, Direction::Down);
         self.shared

@@ -100,7 +100,11 @@ impl Limits {
         above("nodes condemned", faults.condemned.len() as f64, when(self.none_condemned, 0.0));
         above("moves of other rooms", faults.other_rooms_moved as f64, when(self.others_stay, 0.0));
         above("of the old owner", unfaults.of_the_hit as f64, when(self.no_old_owner, 0.0));
-        above("after the new one's first", both(|r| r.stragglers), when(!self.both_carry && !self.damaged, 0.0));
+        above(
+            "after the new one's first",
+            both(|r| r.stragglers),
+            when(!self.both_carry && !self.damaged, 0.0),
+        );
         above("misdelivered", both(|r| r.misdelivered), when(!self.damaged, 0.0));
         above("unheard", (faults.unheard + unfaults.unheard) as f64, Some(0.0));
         if faults.hit == 0 {

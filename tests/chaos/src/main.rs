@@ -60,6 +60,9 @@ struct Choice {
     /// Sessions, instead of each row's own
     #[arg(long)]
     sessions: Option<u32>,
+    /// Both of a room talk, instead of one: for more than two cores
+    #[arg(long)]
+    both_ways: bool,
     /// Kills, instead of each row's own
     #[arg(long)]
     kills: Option<u32>,
@@ -69,7 +72,8 @@ struct Choice {
     /// Where the gateway is
     #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
-    /// Where the report goes; `target/chaos/report.json`, or `part.json` there where rows, sessions or kills are named
+    /// Where the report goes; `target/chaos/report.json`, or `part.json` there where it is not all
+    /// rows as they are
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -106,7 +110,7 @@ fn run(choice: &Choice) -> Result<(), String> {
     let out = choice.out();
     table::head();
     for row in rows {
-        let row = row.scaled(choice.sessions, choice.kills);
+        let row = row.scaled(choice);
         let played = runtime.block_on(play::play(&row, &places, choice.seed));
         let row = played.unwrap_or_else(|why| report::RowReport::failed(&row, &why));
         table::row(&row);
@@ -126,7 +130,8 @@ fn run(choice: &Choice) -> Result<(), String> {
 impl Choice {
     /// Where the report goes: that of a part takes no whole one's place.
     fn out(&self) -> PathBuf {
-        let is_part = !self.rows.is_empty() || self.sessions.is_some() || self.kills.is_some();
+        let changed = self.sessions.is_some() || self.kills.is_some() || self.both_ways;
+        let is_part = !self.rows.is_empty() || changed;
         let name = if is_part { "part.json" } else { "report.json" };
         self.out.clone().unwrap_or_else(|| PathBuf::from("target/chaos").join(name))
     }

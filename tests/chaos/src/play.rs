@@ -62,8 +62,8 @@ fn plan(row: &Row, seed: u64) -> Plan {
     let proof = if row.natted { Proof::Stun } else { Proof::Declared };
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
-    let (quic, natted) = (row.quic, row.natted);
-    Plan { quic, natted, proof, labels, seed, ..Plan::new(row.sessions) }
+    let Row { quic, natted, speech, .. } = *row;
+    Plan { speech, quic, natted, proof, labels, seed, ..Plan::new(row.sessions) }
 }
 
 /// What the un-fault did to everybody, and what came of the nodes that were hit.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use evenkeel_lab::crowd::Reckoning;
+use evenkeel_lab::crowd::{Reckoning, Speech};
 use evenkeel_lab::ledger::Spread;
 use serde::Serialize;
 
@@ -180,7 +180,10 @@ impl RowReport {
             id: row.id,
             mode: row.layout.mode,
             sessions: row.sessions,
-            speech: "one way",
+            speech: match row.speech {
+                Speech::OneWay => "one way",
+                Speech::BothWays => "both ways",
+            },
             kills: row.kills,
             gap_ms: None,
             gap_ms_of_kills: Vec::new(),

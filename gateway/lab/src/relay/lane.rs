@@ -12,6 +12,8 @@ pub(super) struct Lane {
     pub(super) session: u64,
     pub(super) near: UdpSocket,
     pub(super) far: UdpSocket,
+    /// The far end before. It is kept, unread: what still comes to its port is nobody else's.
+    retired: Option<UdpSocket>,
     /// Where the client was last heard from.
     pub(super) client: Option<SocketAddr>,
     up: Impairment,
@@ -27,6 +29,7 @@ impl Lane {
             session,
             near: bind(gateway)?,
             far: far(gateway)?,
+            retired: None,
             client: None,
             up: Impairment::new(seeds.u64(..)),
             down: Impairment::new(seeds.u64(..)),
@@ -35,7 +38,8 @@ impl Lane {
 
     /// From now on it leaves from another port.
     pub(super) fn rebind(&mut self) -> io::Result<()> {
-        self.far = far(self.far.peer_addr()?)?;
+        let next = far(self.far.peer_addr()?)?;
+        self.retired = Some(std::mem::replace(&mut self.far, next));
         Ok(())
     }
 

@@ -37,7 +37,7 @@ pub(super) const ROWS: &[Row] = &[
     )
     .times(3),
     Row::new("node.starved", Layout::HOT, Starve(Busiest, Duration::from_secs(5)), SILENT).times(2),
-    Row::new("node.memory-ramp", LEAKY, Leak(Busiest, Duration::from_secs(10)), LOUD),
+    Row::new("node.memory-ramp", LEAKY, Leak(Busiest, Duration::from_secs(10)), SILENT),
     Row::new(
         "node.out-of-descriptors",
         Layout::HOT,
