@@ -6,6 +6,7 @@ mod harness;
 mod calls;
 mod closing;
 mod degradation;
+mod drivers;
 mod failover;
 mod identities;
 mod moves;
