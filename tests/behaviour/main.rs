@@ -7,6 +7,7 @@ mod calls;
 mod closing;
 mod crowd;
 mod degradation;
+mod drivers;
 mod failover;
 mod identities;
 mod moves;

@@ -50,6 +50,49 @@ fn every_broken_example_says_where_and_what_would_be_right() {
 }
 
 #[test]
+fn nodes_that_are_told_of_sessions_load_with_what_their_drivers_need() {
+    let folder = folder("drivers");
+    fs::write(folder.join("token"), "a token of many letters\n").unwrap();
+    let text = r#"
+        [gateway]
+        region = "east"
+
+        [[node]]
+        name = "east-a1"
+        ng = "10.0.1.11:2223"
+        region = "east"
+        zone = "a"
+        driver = "rtpengine"
+        capacity = "400 Mbit/s"
+
+        [[node]]
+        name = "east-b1"
+        address = "10.0.2.11:4000"
+        region = "east"
+        zone = "b"
+        driver = "webhook"
+        webhook = "https://media.example/sessions"
+        token_file = "token"
+        probe = "none"
+        capacity = "400 Mbit/s"
+    "#;
+    let file = folder.join("evenkeel.toml");
+    fs::write(&file, text).unwrap();
+    let settings = Settings::load(Some(&file), None).unwrap();
+    let [rtpengine, webhook] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
+    assert_eq!(rtpengine.driver, Driver::Rtpengine);
+    assert_eq!(rtpengine.address.to_string(), "10.0.1.11:2223");
+    let Driver::Webhook { hook, probe: Probe::None } = &webhook.driver else {
+        panic!("{webhook:?}")
+    };
+    assert_eq!(hook.url.to_string(), "https://media.example/sessions");
+    assert_eq!(hook.token.as_ref().unwrap().bytes(), b"a token of many letters");
+    let core = settings.core();
+    let probed: Vec<Probed> = core.nodes.iter().map(|node| node.probed).collect();
+    assert_eq!(probed, [Probed::Yes, Probed::No]);
+}
+
+#[test]
 fn an_error_is_drawn_for_people_and_written_for_programs() {
     let file = broken().join("unknown-key.toml");
     let invalid = Settings::load(Some(&file), None).unwrap_err();
