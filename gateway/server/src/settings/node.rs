@@ -86,7 +86,7 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let zone = check.name(&raw.zone);
     let capacity = check.bit_rate(&raw.capacity);
     let driver = driver(raw, check);
-    let agent = agent(raw, check);
+    let agent = agent(raw, driver.as_ref(), check);
     let address = address(&raw.address, check);
     Some(Node {
         name,
@@ -113,7 +113,7 @@ fn address(raw: &Spanned<String>, check: &mut Check) -> Option<SocketAddr> {
 }
 
 /// The agent beside the node, if one is named.
-fn agent(raw: &raw::Node, check: &mut Check) -> Option<Agent> {
+fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<Agent> {
     let at = raw.agent.as_ref()?;
     if at.get_ref() == raw.address.get_ref() {
         let found = format!("`{}`, the address of the node", at.get_ref());
@@ -121,14 +121,18 @@ fn agent(raw: &raw::Node, check: &mut Check) -> Option<Agent> {
             Some("a node whose trunk the agent ends has driver `agent`, and no `agent`".to_owned());
     }
     let address = address(at, check);
-    let Some(path) = &raw.secret_file else {
-        if *raw.driver.get_ref() != DriverKind::Agent {
+    let secret = match (driver, &raw.secret_file) {
+        (Some(Driver::Agent { secret }), _) => Some(secret.clone()),
+        // What is wrong with that secret was told.
+        (_, _) if *raw.driver.get_ref() == DriverKind::Agent => None,
+        (_, Some(path)) => check.secret(path),
+        (_, None) => {
             let found = "`agent` without `secret_file`";
             check.refuse(at.span(), found, "the file with the secret that both ends know");
+            None
         }
-        return None;
     };
-    Some(Agent { address: address?, secret: check.secret(path)? })
+    Some(Agent { address: address?, secret: secret? })
 }
 
 /// Whether packets to it can arrive at one machine, and at a port of it.
