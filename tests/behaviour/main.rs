@@ -8,6 +8,7 @@ mod harness;
 mod agents;
 mod calls;
 mod closing;
+mod crowd;
 mod degradation;
 mod failover;
 mod identities;

@@ -12,6 +12,7 @@ use fastrand::Rng;
 
 use super::outgoing::{Leg, Outgoing};
 use super::session::{Room, Session};
+use super::vice::Conduct;
 use super::{Counters, Numbers, Options, PlainRoom, number_of};
 use crate::Mark;
 use crate::datagrams::{Datagram, Outbox};
@@ -50,6 +51,7 @@ pub(super) struct Reflector {
     pub(super) counters: Counters,
     pub(super) scratch: Vec<u8>,
     receivers: Vec<Leg>,
+    pub(super) conduct: Conduct,
 }
 
 impl Reflector {
@@ -71,6 +73,7 @@ impl Reflector {
             counters: Counters::default(),
             scratch: Vec::new(),
             receivers: Vec::new(),
+            conduct: Conduct::default(),
         }
     }
 
@@ -127,6 +130,7 @@ impl Reflector {
             return;
         }
         self.leases_seen = Some(now.instant);
+        self.conduct.leak();
         let over = self.sessions.iter().filter(|(_, session)| session.expires <= now.instant);
         let over: Vec<Index> = over.map(|(&index, _)| index).collect();
         for index in over {
@@ -313,6 +317,9 @@ impl Reflector {
 
     fn handle_packet(&mut self, index: Index, packet: &[u8], now: Now, outbox: &mut Outbox) {
         self.counters.packets_in += 1;
+        if self.conduct.drops(index) {
+            return;
+        }
         match demux::classify(packet) {
             Kind::Rtp => self.handle_rtp(index, packet, now, outbox),
             Kind::Rtcp => self.handle_rtcp(index, packet, now, outbox),

@@ -73,6 +73,22 @@ fn a_binding_response_answers_the_transaction_it_repeats() {
 }
 
 #[test]
+fn a_pong_answers_the_ping_with_its_cookie_and_once() {
+    let reader = Questions::Ping(Asked::default());
+    let Questions::Ping(asked) = &reader else { panic!() };
+    // A space would end it.
+    let cookie = cookie(*b"  a token of");
+    assert!(!cookie.contains(&b' '));
+    asked.ask(cookie, 7);
+    let pong = |cookie: &[u8], said: &[u8]| [cookie, said].concat();
+    assert_eq!(sequence(&reader, &pong(b"another text", b" d6:result4:ponge")), None);
+    assert_eq!(sequence(&reader, &pong(&cookie, b" d6:result5:errore")), None);
+    assert_eq!(sequence(&reader, &cookie), None);
+    assert_eq!(sequence(&reader, &pong(&cookie, b" d6:result4:ponge")), Some(7));
+    assert_eq!(sequence(&reader, &pong(&cookie, b" d6:result4:ponge")), None);
+}
+
+#[test]
 fn questions_that_nobody_answers_are_forgotten_in_turn() {
     let asked = Asked::default();
     let token = |number: u64| -> Token {
