@@ -5,8 +5,11 @@ use std::process::{Command, Stdio};
 
 fn agent(config: &str) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-    let output =
-        command.args(["agent", "--json", "--config", config]).stdin(Stdio::null()).output().unwrap();
+    let output = command
+        .args(["agent", "--json", "--config", config])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
