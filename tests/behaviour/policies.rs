@@ -182,7 +182,8 @@ fn a_revision_that_fails_later_is_rolled_back_and_meanwhile_the_native_default_d
         | Happened::NotOpened { .. }
         | Happened::Core(_)
         | Happened::Shed { .. }
-        | Happened::TurnedAway { .. } => None,
+        | Happened::TurnedAway { .. }
+        | Happened::NotOpened { .. } => None,
     });
     assert!(reason.contains("trap"), "{reason}");
     placed_by(&gateway, &shipped, 60..90);

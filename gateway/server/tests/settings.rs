@@ -201,6 +201,7 @@ fn everything_a_person_may_write_arrives() {
         driver = "agent"
         capacity = "400 Mbit/s"
         secret_file = "node.secret"
+        agent = "10.0.1.11:4001"
 
         [[node]]
         name = "west-b1"
@@ -210,6 +211,8 @@ fn everything_a_person_may_write_arrives() {
         driver = "plain"
         probe = "echo"
         capacity = "1.5 Gbit/s"
+        secret_file = "node.secret"
+        agent = "[::1]:4001"
 
         [admin]
         socket = "admin.sock"
@@ -248,6 +251,12 @@ fn everything_a_person_may_write_arrives() {
     assert_eq!(quic.advertise.unwrap().to_string(), "203.0.113.7:0");
     assert_eq!(settings.regions.iter().map(|r| &**r).collect::<Vec<_>>(), ["east", "west"]);
     let [agent, plain] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
+    let beside = [agent, plain].map(|node| {
+        let agent = node.agent.as_ref().unwrap();
+        (agent.address.to_string(), agent.secret.bytes())
+    });
+    let secret = &b"0123456789abcdef"[..];
+    assert_eq!(beside, [("10.0.1.11:4001".into(), secret), ("[::1]:4001".into(), secret)]);
     let Driver::Agent { secret } = &agent.driver else { panic!("{agent:?}") };
     assert_eq!(secret.bytes(), b"0123456789abcdef");
     assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret shows");
