@@ -19,7 +19,7 @@ use crate::flows::Flows;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
-use nodes::{drivers, port_legs, probes, require_reachable, trunks};
+use nodes::{canaries, drivers, port_legs, probes, require_reachable, trunks};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
@@ -200,6 +200,7 @@ fn assemble(
     require_reachable(settings)?;
     let (policies, firsts) = policies(settings, &core, words_in)?;
     let (drivers, probes) = (Drivers::new(drivers(settings)?), probes(settings)?);
+    let canaries = canaries(settings)?;
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
     let gateway = Gateway::new(core, started);
@@ -257,6 +258,7 @@ fn assemble(
         homes,
         drivers,
         probes,
+        canaries,
         policies,
         requests,
         reports,

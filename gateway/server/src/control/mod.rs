@@ -1,5 +1,6 @@
 //! Control: one thread owns the core. It is fed by bounded channels with events and summaries, never packets.
 
+mod canary;
 mod doing;
 mod driver;
 mod handle;

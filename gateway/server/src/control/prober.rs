@@ -25,6 +25,10 @@ pub(crate) enum Probed {
     Answered { node: NodeId, sequence: u64, willing: Option<bool>, at: Instant },
     /// Nobody listens there.
     Refused { node: NodeId },
+    /// What went in at one canary session came out at the other.
+    CanaryPassed { node: NodeId, sequence: u64 },
+    /// The node says that both canary sessions are open.
+    CanaryOpen { node: NodeId, at: Instant },
 }
 
 /// How a node is asked whether it lives.
@@ -86,13 +90,7 @@ impl Prober {
         let asked = Rc::<Asked>::default();
         let (reading, reader) = (Rc::clone(&socket), way.reader(&asked));
         tokio::task::spawn_local(async move {
-            let socket = loop {
-                if let Some(socket) = reading.get() {
-                    break socket;
-                }
-                tokio::time::sleep(CONNECT_AGAIN).await;
-                fill(&reading, node, connect());
-            };
+            let socket = reach(&reading, node, &connect).await;
             read(socket, node, &reader, &told).await;
         });
         Prober { way, socket, asked }
@@ -127,8 +125,27 @@ impl Prober {
     }
 }
 
+/// The socket in the cell, as soon as the network leads to the node.
+pub(super) async fn reach<'a>(
+    cell: &'a OnceCell<UdpSocket>,
+    node: NodeId,
+    connect: &impl Fn() -> std::io::Result<std::net::UdpSocket>,
+) -> &'a UdpSocket {
+    loop {
+        if let Some(socket) = cell.get() {
+            return socket;
+        }
+        tokio::time::sleep(CONNECT_AGAIN).await;
+        fill(cell, node, connect());
+    }
+}
+
 /// Fills the cell where the network leads to the node.
-fn fill(cell: &OnceCell<UdpSocket>, node: NodeId, connected: std::io::Result<std::net::UdpSocket>) {
+pub(super) fn fill(
+    cell: &OnceCell<UdpSocket>,
+    node: NodeId,
+    connected: std::io::Result<std::net::UdpSocket>,
+) {
     match connected.and_then(UdpSocket::from_std) {
         Ok(socket) => _ = cell.set(socket),
         Err(error) => tracing::debug!(?node, %error, "no network leads to the node"),

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY};
+use evenkeel_media::trunk::message::Secret;
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use super::canary::Canary;
 use super::driver::{Clock, Drivers};
 use super::handle::Request;
 use super::homes::Homes;
@@ -49,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) drivers: Drivers,
     /// By node: how and where it is probed, if it is.
     pub(crate) probes: Vec<Option<(SocketAddr, super::prober::Way)>>,
+    /// By node: where its canary sessions are opened and with which secret, if it is to have any.
+    pub(crate) canaries: Vec<Option<(SocketAddr, Secret)>>,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) reports: mpsc::Receiver<Report>,
@@ -67,6 +71,7 @@ pub(super) struct Control {
     pub(super) homes: Homes,
     pub(super) drivers: Drivers,
     pub(super) probers: Vec<Option<Prober>>,
+    pub(super) canaries: Vec<Option<Canary>>,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
@@ -105,6 +110,11 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         })
     });
     let probers = probers.collect();
+    let random = ring::rand::SystemRandom::new();
+    let canaries = (0..).zip(parts.canaries).map(|(node, canary)| {
+        canary.map(|at| Canary::start(NodeId(node), at, told.clone(), &mut || draw(&random)))
+    });
+    let canaries = canaries.collect();
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -112,12 +122,13 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         homes: parts.homes,
         drivers: parts.drivers,
         probers,
+        canaries,
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
         quic_counters: parts.quic_counters,
         started: parts.started,
-        random: ring::rand::SystemRandom::new(),
+        random,
         offers: BTreeMap::new(),
         next_offer: 1,
         shelf: Shelf::default(),
@@ -167,6 +178,10 @@ impl Control {
                     self.gateway.handle_willing(node, willing, at);
                 }
             }
+            Probed::CanaryPassed { node, sequence } => {
+                self.gateway.handle_canary_passed(node, sequence);
+            }
+            Probed::CanaryOpen { node, at } => self.gateway.handle_canary_open(node, at),
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
     }
@@ -219,6 +234,7 @@ impl Control {
                         summary.measures,
                         summary.last_heard,
                     );
+                    self.gateway.handle_flow(summary.session, &summary.flow, now);
                     if let Some(resident) = self.homes.get_mut(summary.session) {
                         resident.note_totals(summary.totals);
                     }

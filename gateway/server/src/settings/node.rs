@@ -31,6 +31,8 @@ pub struct Node {
     pub driver: Driver,
     /// What it can carry, both directions together.
     pub capacity: BitRate,
+    /// Whether two sessions of our own are kept there, between which it must forward. Default: with driver `agent`.
+    pub canary: bool,
 }
 
 /// How sessions are opened at a node.
@@ -84,7 +86,19 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
             "an address of a link names the interface by its number: `[fe80::1%2]:4000`".to_owned()
         });
     }
-    Some(Node { name, address: address?, region, zone, driver: driver?, capacity: capacity? })
+    let canary = canary(raw, check);
+    let (address, driver, capacity) = (address?, driver?, capacity?);
+    Some(Node { name, address, region, zone, driver, capacity, canary })
+}
+
+/// Whether the node has canary sessions: only where they can be opened.
+fn canary(raw: &raw::Node, check: &mut Check) -> bool {
+    let opens = *raw.driver.get_ref() == DriverKind::Agent;
+    if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
+        let expected = "`canary` with driver `agent`, which opens sessions";
+        check.refuse(canary.span(), "a canary for driver `plain`", expected);
+    }
+    raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
 /// Whether packets to it can arrive at one machine, and at a port of it.

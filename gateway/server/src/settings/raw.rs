@@ -65,6 +65,7 @@ pub(super) struct Node {
     pub(super) capacity: Spanned<String>,
     pub(super) secret_file: Text,
     pub(super) probe: Option<Spanned<Probe>>,
+    pub(super) canary: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -111,6 +112,8 @@ pub(super) struct Detector {
     pub(super) eject_for: Text,
     pub(super) eject_most: Text,
     pub(super) wary_for: Text,
+    pub(super) panic_percent: Number,
+    pub(super) panic_for: Text,
 }
 
 #[derive(Deserialize, Default)]

@@ -1,12 +1,16 @@
 //! A gateway in a world that plays server, drivers, nodes and policies under virtual time.
 
+mod canaries;
+mod cohorts;
 mod failover;
+mod flows;
 mod herd;
 mod moves;
 mod opening;
 mod policy;
 mod quality;
 mod swarm;
+mod uplink;
 mod world;
 
 use world::{

@@ -106,6 +106,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         zone: "a".into(),
         incarnation: Incarnation(2),
         health: Health::Suspect,
+        accused_by: vec![evenkeel_core::Witness::Cohort],
         draining: true,
         load_permille: 250,
         rooms: 3,
@@ -114,6 +115,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
+        "accused_by": ["cohort"],
         "draining": true, "load_permille": 250, "rooms": 3, "round_trip_us": 700,
     }]});
     assert_eq!(asking.answer().1, right);

@@ -83,6 +83,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     zone: "a".into(),
                     incarnation: Incarnation(1),
                     health: Health::Up,
+                    accused_by: Vec::new(),
                     draining: false,
                     load_permille: 0,
                     rooms: 0,

@@ -224,6 +224,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         zone: ZoneId(0),
         capacity_kbps: 1_000,
         probed: Probed::Yes,
+        canary: false,
     };
     let settings = Settings {
         home: RegionId(0),
