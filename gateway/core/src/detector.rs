@@ -1,15 +1,18 @@
 //! Evidence about one node, and what follows from it.
 //!
 //! Two independent witnesses condemn at once; one alone makes the node Suspect, and condemns when it has lasted.
+//! The word of an agent that the node's process is gone condemns alone, and at once.
 //! A kernel error on a trunk and a kernel error on a probe are one witness. Silence that answers outlive is none: it
 //! keeps the node Suspect, and condemns it neither alone nor with another.
 
+mod agent;
 mod canary;
 mod silence;
 
 use std::time::{Duration, Instant};
 
 use crate::{Timings, Witness};
+use agent::Agent;
 use canary::Canary;
 use silence::{Limits, Silence, Word};
 
@@ -67,6 +70,7 @@ pub(crate) struct Detector {
     /// Probes unanswered, smoothed.
     loss_ppm: u32,
     silence: Silence,
+    agent: Agent,
     canary: Canary,
     /// When it last delivered media to one of our sessions, as workers told.
     delivered: Option<Instant>,
@@ -125,6 +129,7 @@ impl Detector {
             round_trip: None,
             loss_ppm: 0,
             silence: Silence::default(),
+            agent: Agent::default(),
             canary: Canary::default(),
             delivered: None,
             answered: None,
@@ -236,6 +241,7 @@ impl Detector {
     pub(crate) fn weigh(&mut self, now: Instant) -> Finding {
         self.weigh_probes(now);
         self.weigh_silence(now);
+        self.weigh_agent(now);
         let contradicted = self.weigh_canary(now);
         let accused = |witness: Witness| self.accused[witness as usize];
         let canary = accused(Witness::Canary).filter(|_| !contradicted);
@@ -247,7 +253,10 @@ impl Detector {
         let together = hard().chain(canary).chain(silent).count();
         let mute = silence.filter(|_| self.alive_in_silence.is_none());
         let mut alone = hard().chain(canary).chain(mute);
-        if together >= 2 || alone.any(|since| since.lasted(now) >= self.condemn_alone()) {
+        if self.is_gone()
+            || together >= 2
+            || alone.any(|since| since.lasted(now) >= self.condemn_alone())
+        {
             Finding::Dead
         } else if self.accused.iter().any(Option::is_some) {
             Finding::Accused

@@ -43,6 +43,8 @@ pub enum Witness {
     Probe,
     /// Nothing came from it while we were sending.
     Silence,
+    /// The agent beside it says that its process is gone. It condemns alone, and at once.
+    Agent,
     /// It keeps our own sessions open, and forwards nothing between them.
     Canary,
     /// More rooms lose packets there than at its siblings: nodes of its region that carry rooms of the same scenario.
@@ -53,10 +55,11 @@ pub enum Witness {
 
 impl Witness {
     /// All of them.
-    pub const ALL: [Witness; 6] = [
+    pub const ALL: [Witness; 7] = [
         Witness::KernelError,
         Witness::Probe,
         Witness::Silence,
+        Witness::Agent,
         Witness::Canary,
         Witness::Cohort,
         Witness::Feedback,
@@ -70,7 +73,7 @@ impl Witness {
     /// Whether it is somebody's word. The others are silences, which our own uplink may be the cause of.
     pub fn speaks(self) -> bool {
         match self {
-            Witness::KernelError => true,
+            Witness::KernelError | Witness::Agent => true,
             Witness::Probe
             | Witness::Silence
             | Witness::Canary
@@ -85,6 +88,7 @@ impl Witness {
             Witness::KernelError => "kernel-error",
             Witness::Probe => "probe",
             Witness::Silence => "silence",
+            Witness::Agent => "agent",
             Witness::Canary => "canary",
             Witness::Cohort => "cohort",
             Witness::Feedback => "feedback",

@@ -36,7 +36,7 @@ pub use detector::Stamp;
 pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Strike, Witness};
 pub use flow::Flow;
 pub use gateway::{
-    Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
+    AgentWord, Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
     WATCH_EVERY,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};

@@ -19,7 +19,7 @@ use crate::flows::Flows;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
-use nodes::{canaries, drivers, port_legs, probes, require_reachable, trunks};
+use nodes::{agents, canaries, drivers, port_legs, probes, require_reachable, trunks};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
@@ -258,6 +258,7 @@ fn assemble(
         homes,
         drivers,
         probes,
+        agents: agents(settings)?,
         canaries,
         policies,
         requests,

@@ -204,6 +204,8 @@ pub(super) struct Node {
     accused_by: Vec<&'static str>,
     draining: bool,
     load_permille: u32,
+    /// As it measured it itself; null where it does not say.
+    measured_permille: Option<u16>,
     rooms: u32,
     /// Null where it was not measured.
     round_trip_us: Option<u64>,
@@ -220,6 +222,7 @@ impl From<control::NodeView> for Node {
             accused_by: node.accused_by.into_iter().map(Witness::name).collect(),
             draining: node.draining,
             load_permille: node.load_permille,
+            measured_permille: node.measured_permille,
             rooms: node.rooms,
             round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
         }

@@ -151,7 +151,12 @@ impl Drivers {
                 self.leases.unknown(node, verified.nonce, &unknown, clock.now);
                 None
             }
-            Answer::Probe(_) | Answer::Close { .. } | Answer::Drain(_) => None,
+            Answer::Probe(_)
+            | Answer::Close { .. }
+            | Answer::Drain(_)
+            | Answer::Notice { .. }
+            | Answer::Start(_)
+            | Answer::Break(_) => None,
         }
     }
 
@@ -168,9 +173,9 @@ impl Drivers {
                 let opened = Act::Opened { session, hop, leg: Leg::Trunk(tag) };
                 (state == State::Opening).then_some(opened)
             }
-            Status::Full | Status::Draining | Status::UnknownTag => {
+            Status::Full | Status::Draining | Status::UnknownTag | Status::Failed => {
                 self.leases.end(session, hop)?;
-                let unwilling = status != Status::UnknownTag;
+                let unwilling = matches!(status, Status::Full | Status::Draining);
                 Some(Act::Refused { session, hop, unwilling })
             }
         }

@@ -65,6 +65,7 @@ pub(super) struct Node {
     pub(super) capacity: Spanned<String>,
     pub(super) secret_file: Text,
     pub(super) probe: Option<Spanned<Probe>>,
+    pub(super) agent: Text,
     pub(super) canary: Option<Spanned<bool>>,
 }
 

@@ -339,6 +339,6 @@ impl Recorder {
 fn who(by: &Decider) -> String {
     match by {
         Decider::Policy { policy, .. } => PolicyName::to_string(policy),
-        Decider::Native | Decider::Operator => by.to_string(),
+        Decider::Native | Decider::Operator | Decider::Node => by.to_string(),
     }
 }
