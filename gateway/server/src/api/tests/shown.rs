@@ -109,6 +109,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         accused_by: vec![evenkeel_core::Witness::Cohort],
         draining: true,
         load_permille: 250,
+        measured_permille: None,
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
     };

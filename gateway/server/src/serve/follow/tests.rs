@@ -86,6 +86,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     accused_by: Vec::new(),
                     draining: false,
                     load_permille: 0,
+                    measured_permille: None,
                     rooms: 0,
                     round_trip: None,
                 };
@@ -108,6 +109,7 @@ fn status(quic_counts: Vec<(&'static str, u64)>) -> Status {
         rooms: 1,
         admitting: true,
         starting: false,
+        uplink_doubted: false,
         policies_failing: Vec::new(),
         packets_to_node: 10,
         packets_to_client: 0,
