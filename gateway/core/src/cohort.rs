@@ -19,6 +19,9 @@ use crate::{Flow, Hop, RoomId};
 /// Packets after which a room votes: of a voice, 800 ms.
 const VOTES_AFTER: u32 = 40;
 
+/// A room with many sessions votes no more often than this.
+const VOTES_EVERY: Duration = Duration::from_millis(400);
+
 /// Lost between us and the node, parts per million, from where a room votes against it.
 const BAD_PPM: u64 = 50_000;
 
@@ -74,7 +77,7 @@ impl Tally {
             self.reported_ppm += u64::from(ppm);
             self.reports += 1;
         }
-        self.expected >= VOTES_AFTER
+        self.expected >= VOTES_AFTER && now.saturating_duration_since(self.began) >= VOTES_EVERY
     }
 
     /// Its vote, where its clients' own networks lose so much, parts per million: whether it fares badly.
@@ -262,7 +265,8 @@ mod tests {
         let seen =
             |lost, reported_ppm| Flow { expected: 20, lost, reported_ppm, ..Flow::default() };
         assert!(!tally.add(&seen(3, None), now));
-        assert!(tally.add(&seen(3, None), now));
+        assert!(!tally.add(&seen(3, None), now), "enough packets, too soon");
+        assert!(tally.add(&seen(3, None), now + VOTES_EVERY));
         assert!(tally.vote(0, 0), "15 %");
         assert!(!tally.vote(120_000, 0), "of which a client lost 12 % on its way to us");
         let mut reported = Tally::new(hop, now);

@@ -35,11 +35,11 @@ impl Gateway {
             return;
         };
         let room = session.room;
-        let Some(hop) = self
-            .rooms
-            .get(&room)
-            .and_then(|room| room.route().first_usable(&self.board).map(|(hop, _)| hop))
-        else {
+        let stands = self.rooms.get(&room).and_then(|room| {
+            let first = room.cell.first_if_usable(&self.board);
+            first.or_else(|| room.route().first_usable(&self.board).map(|(hop, _)| hop))
+        });
+        let Some(hop) = stands else {
             return;
         };
         let track = session.track.get_or_insert_with(|| Box::new(Track::new(hop, now)));

@@ -3,6 +3,7 @@
 mod agents;
 mod canaries;
 mod cohorts;
+mod damping;
 mod failover;
 mod flows;
 mod herd;
