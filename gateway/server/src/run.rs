@@ -19,7 +19,10 @@ use crate::flows::Flows;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
-use nodes::{agents, canaries, drivers, port_legs, probes, require_reachable, trunks};
+use nodes::{
+    agents, briefs, canaries, drivers, lines as lines_to, port_legs, posts, probes,
+    require_reachable, towards, trunks,
+};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
@@ -199,7 +202,7 @@ fn assemble(
     // What may be wrong with the configuration shows before a thread or a socket is there.
     require_reachable(settings)?;
     let (policies, firsts) = policies(settings, &core, words_in)?;
-    let (drivers, probes) = (Drivers::new(drivers(settings)?), probes(settings)?);
+    let (drivers, probes) = (Drivers::new(drivers(settings)?, towards), probes(settings)?);
     let canaries = canaries(settings)?;
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
@@ -250,6 +253,7 @@ fn assemble(
         }),
         Arc::clone(&flows),
         port_legs(settings),
+        briefs(settings),
         workers_count,
     );
     let parts = control::Parts {
@@ -258,6 +262,8 @@ fn assemble(
         homes,
         drivers,
         probes,
+        lines: lines_to(settings),
+        posts: posts(settings),
         agents: agents(settings)?,
         canaries,
         policies,

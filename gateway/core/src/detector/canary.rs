@@ -100,7 +100,7 @@ mod tests {
         let mut coming: Vec<(Instant, u64)> = Vec::new();
         let passes = |rng: &mut Rng| (0..2).all(|_| rng.u8(0..100) >= loss_percent);
         for sequence in 0..u64::from(hours) * 36_000 {
-            if sequence % 5 == 0 && passes(rng) && passes(rng) {
+            if sequence.is_multiple_of(5) && passes(rng) && passes(rng) {
                 canary.confirm(now);
             }
             canary.send(sequence, now);

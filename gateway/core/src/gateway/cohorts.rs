@@ -62,18 +62,19 @@ impl Gateway {
     /// Weighs the votes about each node beside those about its siblings, and lets rooms leave those that are worse.
     pub(super) fn weigh_cohorts(&mut self, now: Instant) {
         let words = self.words(now);
-        for place in 0..self.nodes.len() {
-            let node = &mut self.nodes[place];
+        let mut left = Vec::new();
+        for node in &mut self.nodes {
             match words.get(&node.id) {
                 Some(Word::WorseThanSiblings) => node.found_worse(Witness::Cohort, now),
                 Some(Word::Bad) => node.found_worse(Witness::Feedback, now),
                 word => node.found_no_worse(word == Some(&Word::Well), now),
             }
-            let leaves = node.worse_for(now).is_some_and(|lasted| lasted >= LEAVE_AFTER);
-            let id = node.id;
-            if leaves {
-                self.leave_worse(id, now);
+            if node.worse_for(now).is_some_and(|lasted| lasted >= LEAVE_AFTER) {
+                left.push(node.id);
             }
+        }
+        for node in left {
+            self.leave_worse(node, now);
         }
         let watched = self.nodes.iter().any(|node| node.worse_for(now).is_some());
         if watched || !self.ballots.is_empty() {

@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
-use super::prober::{Probed, connected, fill, reach};
+use super::prober::{Probed, connect_in_time, connected, fill};
 
 /// Canaries to one opening of the sessions.
 const OPENED_EVERY: u64 = 5;
@@ -84,7 +84,7 @@ impl Canary {
         fill(&socket, node, connected(address));
         let reading = Rc::clone(&socket);
         tokio::task::spawn_local(async move {
-            let socket = reach(&reading, node, &|| connected(address)).await;
+            let socket = connect_in_time(&reading, node, || connected(address)).await;
             reader.listen(socket, &told).await;
         });
         Canary { secret, names, openings, socket, sent: Cell::new(0) }
@@ -94,7 +94,7 @@ impl Canary {
     pub(crate) fn send(&self, sequence: u64, draw: &mut dyn FnMut() -> u64, clock: Clock) {
         let Some(socket) = self.socket.get() else { return };
         let sent = self.sent.replace(self.sent.get() + 1);
-        if sent % OPENED_EVERY == 0 {
+        if sent.is_multiple_of(OPENED_EVERY) {
             let nonces = [draw(), draw()];
             self.openings.ask(nonces);
             for (tag, nonce) in self.names.tags.into_iter().zip(nonces) {

@@ -109,8 +109,8 @@ fn who_hears_nobody_since_nobody_speaks_is_not_missed() {
         // Only the first one speaks from now on.
         (talk.sent[1], talk.sent[2], talk.came[0]) = (NOTHING, NOTHING, NOTHING);
         talk.goes_on(2_000);
-        for step in 0..50 {
-            let sent = if step % 4 == 0 { rest } else { NOTHING };
+        for step in 0..50_u32 {
+            let sent = if step.is_multiple_of(4) { rest } else { NOTHING };
             (talk.sent[0], talk.came[1], talk.came[2]) = (sent, sent, sent);
             talk.goes_on(100);
         }

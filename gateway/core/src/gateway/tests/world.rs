@@ -82,6 +82,8 @@ struct Fake {
     hushed: bool,
     /// It keeps sessions open, and forwards nothing.
     gray: bool,
+    /// An agent answers probes for it, and does not look whether it lives.
+    agent: bool,
     received: u64,
     last_received: Option<Instant>,
 }
@@ -155,7 +157,10 @@ impl World {
         while let Some(output) = self.gateway.poll_output() {
             match &output {
                 Output::Probe { node, sequence } => {
-                    if !self.fakes[node.0 as usize].dead {
+                    let fake = self.fakes[node.0 as usize];
+                    if fake.agent {
+                        self.gateway.handle_agent_answered(*node, *sequence, self.now);
+                    } else if !fake.dead {
                         self.gateway.handle_probe_answered(*node, *sequence, self.now);
                     }
                     continue;
@@ -298,6 +303,10 @@ impl World {
     pub(super) fn turn_gray(&mut self, node: NodeId, gray: bool) {
         let fake = &mut self.fakes[node.0 as usize];
         (fake.gray, fake.hushed) = (gray, gray);
+    }
+
+    pub(super) fn answer_probes_for(&mut self, node: NodeId) {
+        self.fakes[node.0 as usize].agent = true;
     }
 
     pub(super) fn unmute(&mut self, node: NodeId) {

@@ -109,7 +109,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         accused_by: vec![evenkeel_core::Witness::Cohort],
         draining: true,
         load_permille: 250,
-        measured_permille: None,
+        measured_permille: Some(420),
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
     };
@@ -117,7 +117,8 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
         "accused_by": ["cohort"],
-        "draining": true, "load_permille": 250, "rooms": 3, "round_trip_us": 700,
+        "draining": true, "load_permille": 250, "measured_permille": 420,
+        "rooms": 3, "round_trip_us": 700,
     }]});
     assert_eq!(asking.answer().1, right);
 
