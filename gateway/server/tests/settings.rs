@@ -233,6 +233,8 @@ fn everything_a_person_may_write_arrives() {
         [detector]
         in_region = { probe_every = "20ms" }
         eject_for = "5m"
+        panic_percent = 70
+        panic_for = "2s"
         "#,
     )
     .unwrap();
@@ -261,6 +263,9 @@ fn everything_a_person_may_write_arrives() {
     assert_eq!(secret.bytes(), b"0123456789abcdef");
     assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret shows");
     assert!(matches!(plain.driver, Driver::Plain { probe: Probe::Echo }));
+    assert_eq!((agent.canary, plain.canary), (true, false));
+    assert_eq!(settings.detector.panic_percent, 70);
+    assert_eq!(settings.detector.panic_for, Duration::from_secs(2));
     assert_eq!((agent.capacity.kbps(), plain.capacity.kbps()), (400_000, 1_500_000));
     assert_eq!(settings.admin.socket, folder.join("admin.sock"));
     assert_eq!(settings.admin.tcp.unwrap().token.bytes(), b"a token of many letters");

@@ -32,6 +32,8 @@ pub struct Node {
     pub driver: Driver,
     /// What it can carry, both directions together.
     pub capacity: BitRate,
+    /// Whether two sessions of our own are kept there, between which it must forward. Default: with driver `agent`.
+    pub canary: bool,
     /// The agent beside it, where it is not the agent that the node is reached through.
     pub agent: Option<Agent>,
 }
@@ -111,6 +113,7 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let driver = driver(raw, check);
     let address = address(raw, check);
     let agent = agent(raw, driver.as_ref(), check);
+    let canary = canary(raw, check);
     Some(Node {
         name,
         address: address?,
@@ -118,6 +121,7 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
         zone,
         driver: driver?,
         capacity: capacity?,
+        canary,
         agent,
     })
 }
@@ -175,6 +179,16 @@ fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<
         }
     };
     Some(Agent { address: address?, secret: secret? })
+}
+
+/// Whether the node has canary sessions: only where they can be opened.
+fn canary(raw: &raw::Node, check: &mut Check) -> bool {
+    let opens = *raw.driver.get_ref() == DriverKind::Agent;
+    if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
+        let expected = "`canary` with driver `agent`, which opens sessions";
+        check.refuse(canary.span(), "a canary without driver `agent`", expected);
+    }
+    raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
 /// Whether packets to it can arrive at one machine, and at a port of it.

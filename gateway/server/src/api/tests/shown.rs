@@ -108,6 +108,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         zone: "a".into(),
         incarnation: Incarnation(2),
         health: Health::Suspect,
+        accused_by: vec![evenkeel_core::Witness::Cohort],
         draining: true,
         load_permille: 250,
         measured_permille: Some(420),
@@ -117,6 +118,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
+        "accused_by": ["cohort"],
         "draining": true, "load_permille": 250, "measured_permille": 420,
         "rooms": 3, "round_trip_us": 700,
     }]});
