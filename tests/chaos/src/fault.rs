@@ -28,6 +28,8 @@ pub(crate) enum Whom {
 pub(crate) enum Way {
     /// SIGKILL: its port refuses what comes.
     Loud,
+    /// SIGKILL with nobody told that the port is closed.
+    Hushed,
     /// By turns SIGSTOP, and SIGKILL with nobody told that the port is closed.
     Silent,
 }
@@ -108,7 +110,7 @@ impl Fault {
                 signal_all(stage, names, Signal::SIGKILL)
             }
             Fault::Kill(_, Way::Silent) if stops => signal_all(stage, names, Signal::SIGSTOP),
-            Fault::Kill(_, Way::Silent) => {
+            Fault::Kill(_, Way::Silent | Way::Hushed) => {
                 stage.firewall.hush()?;
                 signal_all(stage, names, Signal::SIGKILL)
             }

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::firewall::Firewall;
-use crate::layout::Layout;
+use crate::layout::{Layout, Told};
 use crate::process::Process;
 
 /// What both ends know.
@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) process: Option<Process>,
     pub(crate) link: Option<Link>,
+    /// It outlives the node, and ends with the stage.
+    _agent: Option<Process>,
 }
 
 /// Everything but the clients. Dropping it ends all of it.
@@ -74,8 +76,10 @@ impl Stage {
                 link.set_both(clear(&layout, region));
             }
             let seen = link.as_ref().map_or(address, Link::near);
-            told.push((name.clone(), region, zone, seen));
-            nodes.push(Node { name, region, address, process: Some(process), link });
+            let agent = layout.agents.then(|| start_agent(places, &name)).transpose()?;
+            let (agent, at) = agent.unzip();
+            told.push(Told { name: name.clone(), region, zone, address: seen, agent: at });
+            nodes.push(Node { name, region, address, process: Some(process), link, _agent: agent });
         }
         let config = places.folder.join("evenkeel.toml");
         write(&config, &layout.configuration(&told))?;
@@ -219,11 +223,30 @@ fn start_node(
         words.push("--untouched");
     }
     let mut process = Process::start(name, program, &words, &places.folder)?;
-    let listening = process.line()?;
-    match listening["listening"].as_str().and_then(|at| at.parse().ok()) {
-        Some(address) => Ok((process, address)),
-        None => Err(process.failed(&format!("said {listening}"))),
-    }
+    // For the agent beside it, if there is one.
+    write(&places.folder.join(format!("{name}.pid")), &process.id().to_string())?;
+    let address = listening(&mut process)?;
+    Ok((process, address))
+}
+
+/// An agent that watches the node of this name.
+fn start_agent(places: &Places, node: &str) -> Result<(Process, SocketAddr), String> {
+    let config = places.folder.join(format!("{node}-agent.toml"));
+    let text = format!(
+        "listen = \"{LOOPBACK}\"\nsecret_file = \"secret\"\n\n[process]\npid_file = \"{node}.pid\"\n"
+    );
+    write(&config, &text)?;
+    let words = ["agent", "--config", &config.display().to_string(), "--json"];
+    let name = format!("{node}-agent");
+    let mut process = Process::start(&name, &places.evenkeel, &words, &places.folder)?;
+    let address = listening(&mut process)?;
+    Ok((process, address))
+}
+
+fn listening(process: &mut Process) -> Result<SocketAddr, String> {
+    let said = process.line()?;
+    let address = said["listening"].as_str().and_then(|at| at.parse().ok());
+    address.ok_or_else(|| process.failed(&format!("said {said}")))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {
