@@ -49,6 +49,8 @@ pub struct NodeScript {
     pub mixes: bool,
     /// Whether each session has a port there, and not all of them one trunk.
     pub ports: bool,
+    /// Whether an agent stands beside it, which tells of its death.
+    pub agent: bool,
 }
 
 /// Somebody comes.
@@ -167,7 +169,7 @@ fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScr
         bursts: (rng.u8(0..4) == 0).then_some(bursts),
         ..Conditions::default()
     };
-    NodeScript { link, mixes: rng.bool(), ports: rng.u8(0..4) == 0 }
+    NodeScript { link, mixes: rng.bool(), ports: rng.u8(0..4) == 0, agent: rng.u8(0..3) == 0 }
 }
 
 fn draw_joins(rng: &mut Rng, disturbed: Duration) -> Vec<Join> {
@@ -219,7 +221,7 @@ fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duration) -> Vec<E
 fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
     let node = rng.usize(0..settings.nodes.len());
     let region = rng.usize(0..settings.regions.len());
-    match rng.u8(0..42) {
+    match rng.u8(0..44) {
         0..5 => Fault::Kill(node),
         5..8 => Fault::Silent(node),
         8..10 => Fault::Stop(node),
@@ -249,6 +251,7 @@ fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
         36 => Fault::DriversSlow(ms(rng.u64(10..3_000))),
         37 => Fault::DriversRefuse(rng.u8(5..60)),
         38..40 => Fault::Operator(ms(rng.u64(50..1_000))),
+        40..42 => Fault::Leaves(node),
         _ => Fault::Drain(node),
     }
 }

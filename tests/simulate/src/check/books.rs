@@ -34,9 +34,9 @@ impl Books {
                 !self.legs.get_mut(session).is_some_and(|legs| legs.remove(hop))
             }
             Output::End { session, .. } => {
-                self.legs.remove(session);
+                let left = self.legs.remove(session).is_some_and(|legs| !legs.is_empty());
                 self.ended.insert(*session);
-                !self.installed.remove(session)
+                !self.installed.remove(session) || left
             }
             Output::Plan { session, .. } => !self.installed.contains(session),
             Output::KeyFrame { sessions } => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::NodeId;
+use evenkeel_core::{Hook, NodeId, PolicyName};
 use evenkeel_links::{Bursts, Conditions};
 
 use super::{Event, World};
@@ -11,6 +11,7 @@ use crate::client::{Phase, Watch};
 use crate::driver;
 use crate::fault::Fault;
 use crate::guests::Manner;
+use crate::house::Home;
 
 /// So long after something was undone the node, or the way there, is not held to be well: a round trip that was long
 /// is still expected, a new process has still to learn its sessions.
@@ -18,6 +19,9 @@ const TROUBLED_FOR: Duration = Duration::from_secs(6);
 
 /// Gaps count as those of a fault until so long after it was undone.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
+
+/// How often a hostile policy is asked about every room.
+const HOSTILE_EVERY: Duration = Duration::from_millis(300);
 
 /// How often a ramp climbs.
 const RAMP_EVERY: Duration = Duration::from_millis(100);
@@ -34,6 +38,13 @@ impl World<'_> {
         fault
             .region()
             .map_or_else(Vec::new, |named| all.filter(|node| region(*node) == named).collect())
+    }
+
+    /// Whether the episode goes on at the node.
+    pub(super) fn is_at(&self, number: usize, node: usize) -> bool {
+        let episode = &self.script.faults[number];
+        let begun = self.now >= self.began + episode.at;
+        begun && !self.ended[number] && self.nodes_of(&episode.fault).contains(&node)
     }
 
     pub(super) fn begins(&mut self, number: usize) {
@@ -55,7 +66,10 @@ impl World<'_> {
             Fault::PoliciesTrap(percent) => self.guests.manner = Manner::Trap(percent),
             Fault::PoliciesLate => self.guests.manner = Manner::Late,
             Fault::PoliciesDead => self.guests.manner = Manner::Dead,
-            Fault::PoliciesHostile => self.guests.manner = Manner::Hostile,
+            Fault::PoliciesHostile => {
+                self.guests.manner = Manner::Hostile;
+                self.goes_on(number, 0);
+            }
             Fault::DriversSlow(slow) => self.drivers.slow = slow,
             Fault::DriversRefuse(percent) => self.drivers.refuses = percent,
             Fault::Drain(node) => self.drain(node, true),
@@ -77,6 +91,11 @@ impl World<'_> {
             Fault::Kill(_) | Fault::RegionKilled(_) => {
                 here.killed += 1;
                 here.end_process();
+                self.agent_speaks(node);
+            }
+            Fault::Leaves(_) => {
+                here.leaving += 1;
+                self.agent_speaks(node);
             }
             Fault::Silent(_) | Fault::RegionSilent(_) => {
                 here.unplugged += 1;
@@ -105,6 +124,7 @@ impl World<'_> {
                 } else {
                     here.killed -= 1;
                 }
+                self.agent_speaks(node);
                 period / 2
             }
             Fault::Blackouts(_, period) if turn.is_multiple_of(2) => {
@@ -119,6 +139,12 @@ impl World<'_> {
             Fault::Operator(period) => {
                 self.operate();
                 period
+            }
+            Fault::PoliciesHostile => {
+                if self.control_stalls_until.is_none() {
+                    self.ask_about_every_room();
+                }
+                HOSTILE_EVERY
             }
             Fault::PoliciesSwapped(period) => {
                 if let Some(name) =
@@ -166,7 +192,14 @@ impl World<'_> {
         let here = &mut self.nodes[node];
         here.troubled = Some(self.now + TROUBLED_FOR);
         match fault {
-            Fault::Kill(_) | Fault::RegionKilled(_) => here.killed -= 1,
+            Fault::Kill(_) | Fault::RegionKilled(_) => {
+                here.killed -= 1;
+                self.agent_speaks(node);
+            }
+            Fault::Leaves(_) => {
+                here.leaving -= 1;
+                self.agent_speaks(node);
+            }
             Fault::Flap(..) if !turns.is_multiple_of(2) => here.killed -= 1,
             Fault::Silent(_) | Fault::RegionSilent(_) => here.unplugged -= 1,
             Fault::Stop(_) => {
@@ -191,9 +224,11 @@ impl World<'_> {
             let mut troubled = false;
             for number in 0..self.script.faults.len() {
                 let episode = &self.script.faults[number];
-                let begun = self.now >= self.began + episode.at;
-                if begun && !self.ended[number] && self.nodes_of(&episode.fault).contains(&node) {
-                    troubled |= !matches!(episode.fault, Fault::Drain(_) | Fault::Liar(_));
+                if self.is_at(number, node) {
+                    troubled |= !matches!(
+                        episode.fault,
+                        Fault::Drain(_) | Fault::Leaves(_) | Fault::Liar(_)
+                    );
                     let since = self.now - (self.began + episode.at);
                     bend(&episode.fault, (&mut up, &mut down), since, self.turns[number]);
                 }
@@ -235,6 +270,15 @@ impl World<'_> {
     fn drain(&mut self, node: usize, draining: bool) {
         let _ = self.gateway.handle_drain(NodeId(node as u32), draining, self.now);
         self.settle();
+    }
+
+    /// As if every routing policy had a new revision.
+    fn ask_about_every_room(&mut self) {
+        for set in ["call", "live"] {
+            let policy = PolicyName { set: set.into(), hook: Hook::Routing };
+            self.gateway.handle_policy_changed(&policy, self.now);
+            self.settle();
+        }
     }
 
     /// A person does something.
@@ -290,6 +334,11 @@ impl World<'_> {
     }
 
     pub(super) fn close_books(&mut self) {
+        let lost = |home: &Home| home.route.load().first_usable(&self.board).is_none();
+        let live = self.clients.iter().filter(|client| client.phase == Phase::Live);
+        let homes =
+            live.filter_map(|client| self.homes.get(client.session?.0 as usize)?.as_deref());
+        self.outcome.homeless = homes.filter(|home| lost(home)).count() as u64;
         for at in 0..self.clients.len() {
             for place in 0..self.clients[at].heard.len() {
                 self.close_watch(at, place);

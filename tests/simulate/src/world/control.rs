@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    Feedback, Hop, Identity, Ingress, Kind, Measures, Media, Metric, NotOpened, Offer, Output,
-    PayloadType, RtcpPort, SessionId, Srtp, Stream, WATCH_EVERY,
+    Feedback, Health, Hop, Identity, Ingress, Kind, Measures, Media, Metric, NotOpened, Offer,
+    Output, PayloadType, RtcpPort, SessionId, Srtp, Stream, WATCH_EVERY,
 };
 
 use super::{Event, SUMMARIES_EVERY, TRIES_AGAIN_AFTER, Word, World};
 use crate::check::Checker;
 use crate::client::{Phase, VOICE_EVERY};
-use crate::driver::{ASKED_AGAIN_AFTER, LEASES_EVERY, Tag};
+use crate::driver::{ASKED_AGAIN_AFTER, LEASES_EVERY, Tag, WORKER_TOLD_WITHIN};
 use crate::house::{Home, Leg};
 use crate::node::Arrival;
 use crate::packet::{VIDEO, VOICE};
@@ -69,9 +69,19 @@ impl World<'_> {
                 let found = crate::check::false_death(&event, &troubled, self.now);
                 self.checker.note(found, self.now);
                 self.outcome.hear(&event);
+                self.note_death(&event);
                 self.trace.event(self.now, &event);
             }
             Output::Finished => {}
+        }
+    }
+
+    fn note_death(&mut self, event: &evenkeel_core::Event) {
+        if let evenkeel_core::Event::Node { hop, to: Health::Down, .. } = event {
+            let node = hop.node.0 as usize;
+            let after = self.nodes[node].dead_since.map(|since| self.now - since);
+            let episode = (0..self.ended.len()).rev().find(|number| self.is_at(*number, node));
+            self.outcome.death(episode, after);
         }
     }
 
@@ -89,6 +99,7 @@ impl World<'_> {
                 self.gateway.handle_port_closed(session, hop, now);
             }
             Word::Opened { tag, taken } => self.opened(tag, taken),
+            Word::Agent(node, word) => self.gateway.handle_agent_word(node, word, now),
             Word::Answered(ask, said) => self.gateway.handle_answer(ask, said, now),
         }
     }
@@ -266,6 +277,7 @@ impl World<'_> {
             process: None,
             told: false,
             closed: false,
+            read_until: None,
         });
         let tags = std::mem::take(&mut self.tags_of[room as usize]);
         self.tags_of[room as usize] =
@@ -329,7 +341,9 @@ impl World<'_> {
         if !leg.open {
             self.checker.flow.hindered(self.now);
         }
+        let told = WORKER_TOLD_WITHIN.mul_f64(self.rng.f64());
         self.tags[leg.tag as usize].closed = true;
+        self.tags[leg.tag as usize].read_until = Some(self.now + told);
         self.send(hop.node.0 as usize, Arrival::Close { tag: leg.tag });
     }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Answered, Ask, AskId, Board, Fault as Failure, Gateway, Hop, Kind, NodeId, OfferId, SessionId,
-    Stamp, WATCH_EVERY,
+    AgentWord, Answered, Ask, AskId, Board, Fault as Failure, Gateway, Hop, Kind, NodeId, OfferId,
+    SessionId, Stamp, WATCH_EVERY,
 };
 use fastrand::Rng;
 
@@ -28,6 +28,9 @@ use crate::trace::Trace;
 
 /// How often workers tell of their sessions.
 const SUMMARIES_EVERY: Duration = Duration::from_millis(200);
+
+/// How often the agent beside a node is asked.
+const AGENTS_ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a client that was refused waits before it tries again.
 const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
@@ -65,6 +68,8 @@ pub(crate) enum Event {
     AskAgain {
         tag: u32,
     },
+    /// The agent beside a node is asked.
+    Agent(usize),
     /// Leases at a node are renewed.
     Leases {
         node: usize,
@@ -98,6 +103,7 @@ pub(crate) enum Word {
     PortClosed { session: SessionId, hop: Hop },
     Opened { tag: u32, taken: bool },
     Answered(AskId, Result<Answered, Failure>),
+    Agent(NodeId, AgentWord),
 }
 
 /// A world at play.
@@ -221,6 +227,11 @@ impl<'a> World<'a> {
             None => {
                 self.put_in(WATCH_EVERY, Event::Watch);
                 self.put_in(SUMMARIES_EVERY, Event::Summaries);
+                for node in 0..self.nodes.len() {
+                    if self.nodes[node].script.agent {
+                        self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
+                    }
+                }
             }
             Some(period) => {
                 for node in 0..self.nodes.len() {
@@ -243,9 +254,12 @@ impl<'a> World<'a> {
         if self.checker.violations.is_empty() && self.script.baseline.is_none() {
             self.now = end;
             self.flows_at_the_end();
+            self.close_books();
             self.close();
+        } else {
+            self.close_books();
         }
-        self.close_books();
+        self.outcome.peak_permille = self.checker.peak_permille;
         self.outcome.violations = self.checker.violations;
         self.outcome.lasted = self.now - self.began;
         self.outcome
@@ -287,6 +301,10 @@ impl<'a> World<'a> {
                 self.settle();
             }
             Event::AskAgain { tag } => self.ask_driver(tag),
+            Event::Agent(node) => {
+                self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
+                self.agent_speaks(node);
+            }
             Event::Leases { node } => self.renew_leases(node),
             Event::Watch => self.watch(),
             Event::Summaries => self.sum_up(),
@@ -338,7 +356,8 @@ impl<'a> World<'a> {
             else {
                 continue;
             };
-            if !stands(home) {
+            let lately = Duration::from_secs(2);
+            if !stands(home) || self.checker.flow.rescued_within(home.room, lately, self.now) {
                 continue;
             }
             let others = |(other, one): &(usize, &Client)| {
