@@ -7,6 +7,7 @@ use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault as Happened, Scope, Transport};
 use nix::sys::signal::Signal;
 
+use crate::layout::Kind;
 use crate::stage::{Stage, numbers};
 use crate::weather::Weather;
 
@@ -52,7 +53,7 @@ pub(crate) enum Fault {
     /// Links are bad, each for so long.
     Links(Whom, Weather, Duration),
     /// A node indulges in its vice for so long; who hears a pause is hit.
-    Vice(Whom, Duration),
+    Vicious(Whom, Duration),
     /// A node takes ever more memory, until it has none.
     Leak(Whom, Duration),
     /// A node is drained.
@@ -90,13 +91,16 @@ impl Fault {
         turn: u32,
     ) -> Result<Struck, String> {
         let names = self.names(stage).await?;
+        let hit = stage.sessions_on(&names).await?;
         let at_ns = clock::now_ns();
         self.begin(stage, &names, turn)?;
         self.go_on(stage, crowd, &names).await?;
         let nodes = numbers(&names);
         let scope = match self {
-            Fault::Vice(..) => Scope::Paused(nodes),
+            Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
+            // Whose packets bear no node's stamp.
+            _ if stage.layout.kind == Kind::Rtpengine => Scope::Sessions(hit),
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
             _ => Scope::Nodes(nodes),
         };
@@ -122,7 +126,7 @@ impl Fault {
                 }
                 limit_files(stage.gateway.id(), NONE)
             }
-            Fault::Vice(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
+            Fault::Vicious(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
             Fault::BlockUdp(_) => stage.firewall.block(stage.udp.port()),
             Fault::Starve(..)
             | Fault::Links(..)
@@ -143,7 +147,7 @@ impl Fault {
             Fault::Kill(..) => Ok(()),
             Fault::Sleep(_, long)
             | Fault::NoDescriptors(_, long)
-            | Fault::Vice(_, long)
+            | Fault::Vicious(_, long)
             | Fault::Leak(_, long)
             | Fault::BlockUdp(long) => {
                 tokio::time::sleep(long).await;
@@ -191,7 +195,7 @@ impl Fault {
                 }
                 limit_files(stage.gateway.id(), SOME)
             }
-            Fault::Vice(..) => {
+            Fault::Vicious(..) => {
                 stage.restart_the_dead()?;
                 signal_all(stage, names, Signal::SIGUSR2)
             }
@@ -228,7 +232,7 @@ impl Fault {
             | Fault::NoDescriptors(whom, _)
             | Fault::CrashLoop(whom, _)
             | Fault::Links(whom, ..)
-            | Fault::Vice(whom, _)
+            | Fault::Vicious(whom, _)
             | Fault::Leak(whom, _)
             | Fault::Drain(whom) => whom,
         };

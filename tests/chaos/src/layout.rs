@@ -6,6 +6,17 @@ use std::time::Duration;
 
 use crate::node::Vice;
 
+/// What a node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// `evenkeel sample-node`.
+    Sample,
+    /// A sample node with this vice.
+    Vicious(Vice),
+    /// rtpengine, in user space.
+    Rtpengine,
+}
+
 /// A stage before it is set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
@@ -19,8 +30,8 @@ pub(crate) struct Layout {
     pub(crate) linked: bool,
     /// What a packet takes to or from another region, one way; links lie there then.
     pub(crate) far: Duration,
-    /// What every node will do wrong when told to.
-    pub(crate) vice: Option<Vice>,
+    /// What every node is.
+    pub(crate) kind: Kind,
     /// Whether an agent watches each node's process.
     pub(crate) agents: bool,
     /// Spares of each room.
@@ -52,7 +63,7 @@ impl Layout {
         regions: &[("east", 3)],
         linked: false,
         far: Duration::ZERO,
-        vice: None,
+        kind: Kind::Sample,
         agents: false,
         spares: 2,
         capacity: "10 Gbit/s",
@@ -113,10 +124,18 @@ impl Layout {
         for Told { name, region, zone, address, agent } in nodes {
             let _whole = write!(
                 text,
-                "\n[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nregion = \"{region}\"\n\
-                 zone = \"{zone}\"\ndriver = \"agent\"\nsecret_file = \"secret\"\ncapacity = \"{}\"\n",
+                "\n[[node]]\nname = \"{name}\"\nregion = \"{region}\"\nzone = \"{zone}\"\ncapacity = \"{}\"\n",
                 self.capacity
             );
+            let _whole = match self.kind {
+                Kind::Rtpengine => writeln!(text, "driver = \"rtpengine\"\nng = \"{address}\""),
+                Kind::Sample | Kind::Vicious(_) => {
+                    writeln!(
+                        text,
+                        "driver = \"agent\"\naddress = \"{address}\"\nsecret_file = \"secret\""
+                    )
+                }
+            };
             if let Some(agent) = agent {
                 let _whole = writeln!(text, "agent = \"{agent}\"");
             }

@@ -13,8 +13,10 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::firewall::Firewall;
-use crate::layout::{Layout, Told};
+use crate::layout::{Kind, Layout, Told};
+use crate::node::Vice;
 use crate::process::Process;
+use crate::rtpengine;
 
 /// What both ends know.
 const SECRET: &str = "what chaos' nodes and gateway know";
@@ -144,6 +146,23 @@ impl Stage {
         name.map(str::to_owned).ok_or("there are no nodes".to_owned())
     }
 
+    /// The sessions of a crowd whose rooms stand at these nodes.
+    pub(crate) async fn sessions_on(&self, names: &[String]) -> Result<BTreeSet<u64>, String> {
+        let mut sessions = BTreeSet::new();
+        for room in self.rooms().await? {
+            let number =
+                room["room"].as_str().and_then(|name| name.rsplit('-').next()?.parse().ok());
+            let (Some(number), Some(node)) = (number, room["route"][0]["node"].as_str()) else {
+                continue;
+            };
+            let number: u64 = number;
+            if names.iter().any(|name| name == node) {
+                sessions.extend([2 * number - 1, 2 * number]);
+            }
+        }
+        Ok(sessions)
+    }
+
     /// Moves so many rooms to their spares, by hand.
     pub(crate) async fn move_rooms(&self, rooms: usize) -> Result<(), String> {
         let mut admin = self.admin();
@@ -210,23 +229,41 @@ fn start_node(
     name: &str,
     listen: &str,
 ) -> Result<(Process, SocketAddr), String> {
+    let (mut process, at) = match layout.kind {
+        Kind::Rtpengine => rtpengine::start(places, name, listen)?,
+        Kind::Sample => start_sample(layout, places, name, listen, None)?,
+        Kind::Vicious(vice) => start_sample(layout, places, name, listen, Some(vice))?,
+    };
+    // For the agent beside it, if there is one.
+    write(&places.folder.join(format!("{name}.pid")), &process.id().to_string())?;
+    let address = match at {
+        Some(address) => address,
+        None => listening(&mut process)?,
+    };
+    Ok((process, address))
+}
+
+/// A sample node, which says itself where it listens.
+fn start_sample(
+    layout: &Layout,
+    places: &Places,
+    name: &str,
+    listen: &str,
+    vice: Option<Vice>,
+) -> Result<(Process, Option<SocketAddr>), String> {
     let secret = places.folder.join("secret").display().to_string();
-    let (program, verb) = match layout.vice {
+    let (program, verb) = match vice {
         None => (&places.evenkeel, "sample-node"),
         Some(_) => (&places.own, "node"),
     };
     let mut words = vec![verb, "--name", name, "--listen", listen, "--secret", &secret, "--json"];
-    if let Some(vice) = layout.vice {
+    if let Some(vice) = vice {
         words.extend(["--vice", vice.name()]);
     }
     if layout.mode == "hitless" {
         words.push("--untouched");
     }
-    let mut process = Process::start(name, program, &words, &places.folder)?;
-    // For the agent beside it, if there is one.
-    write(&places.folder.join(format!("{name}.pid")), &process.id().to_string())?;
-    let address = listening(&mut process)?;
-    Ok((process, address))
+    Ok((Process::start(name, program, &words, &places.folder)?, None))
 }
 
 /// An agent that watches the node of this name.
