@@ -7,7 +7,6 @@ use evenkeel_lab::crowd::{Crowd, Fault as Happened, Page, Plan, Proof, Reckoning
 use evenkeel_lab::ledger::Spread;
 use evenkeel_lab::namespace::First;
 
-use crate::fault::Fault;
 use crate::report::{Control, Played, RowReport};
 use crate::row::Row;
 use crate::stage::{Places, Stage};
@@ -59,9 +58,8 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
 }
 
 fn plan(row: &Row, seed: u64) -> Plan {
-    // Whose address changes, or is somebody else's by the time he comes again, is known by another thing.
-    let known = !row.natted && row.fault != Fault::Reconnect;
-    let proof = if known { Proof::Declared } else { Proof::Stun };
+    // Whose address changes is known by another thing.
+    let proof = if row.natted { Proof::Stun } else { Proof::Declared };
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
     let Row { quic, natted, speech, .. } = *row;
