@@ -141,11 +141,24 @@ impl Detector {
         self.probes.push(Probe { sequence, sent: Since::new(now), within, missed: false });
     }
 
-    /// An answer withdraws what probes and the kernel said: somebody listens there.
+    /// An answer withdraws what probes and the kernel said: somebody listens there. One that speaks for the media port
+    /// outlives silence, too.
     pub(crate) fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
-        let Some(at) = self.probes.iter().position(|probe| probe.sequence == sequence) else {
-            return;
-        };
+        let silent = self.accused[Witness::Silence as usize];
+        if let Some(probe) = self.answered(sequence, now)
+            && let Some(silent) = silent.filter(|silent| probe.sent.at >= silent.at)
+        {
+            self.alive_in_silence = Some(silent.lasted(now));
+        }
+    }
+
+    /// The answer of an agent that did not look whether the media port answers: the way to it is well, no more.
+    pub(crate) fn handle_agent_answered(&mut self, sequence: u64, now: Instant) {
+        let _ = self.answered(sequence, now);
+    }
+
+    fn answered(&mut self, sequence: u64, now: Instant) -> Option<Probe> {
+        let at = self.probes.iter().position(|probe| probe.sequence == sequence)?;
         let probe = self.probes.remove(at);
         let sample = now.saturating_duration_since(probe.sent.at);
         self.round_trip = Some(match self.round_trip {
@@ -160,10 +173,7 @@ impl Detector {
         self.answered = Some(now);
         self.withdraw(Witness::Probe);
         self.withdraw(Witness::KernelError);
-        let silent = self.accused[Witness::Silence as usize];
-        if let Some(silent) = silent.filter(|silent| probe.sent.at >= silent.at) {
-            self.alive_in_silence = Some(silent.lasted(now));
-        }
+        Some(probe)
     }
 
     pub(crate) fn handle_kernel_error(&mut self, now: Instant) {

@@ -69,6 +69,11 @@ impl Layout {
         })
     }
 
+    /// The first region that has nodes: where sessions ask to be.
+    pub(crate) fn carrying(&self) -> &'static str {
+        self.regions.iter().find(|(_, nodes)| *nodes > 0).map_or(self.home, |(region, _)| *region)
+    }
+
     /// What a packet takes to or from a node of this region, one way.
     pub(crate) fn delay(&self, region: &str) -> Duration {
         if region == self.home { Duration::ZERO } else { self.far }

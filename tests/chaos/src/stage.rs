@@ -10,7 +10,7 @@ use evenkeel_lab::admin::{Admin, Place};
 use evenkeel_lab::relay::{Conditions, Link};
 use evenkeel_lab::sample_node::number_of;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::firewall::Firewall;
 use crate::layout::Layout;
@@ -36,7 +36,7 @@ pub(crate) struct Places {
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) region: &'static str,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(crate) process: Option<Process>,
     pub(crate) link: Option<Link>,
 }
@@ -140,6 +140,26 @@ impl Stage {
         name.map(str::to_owned).ok_or("there are no nodes".to_owned())
     }
 
+    /// Moves so many rooms to their spares, by hand.
+    pub(crate) async fn move_rooms(&self, rooms: usize) -> Result<(), String> {
+        let mut admin = self.admin();
+        for room in self.rooms().await?.iter().take(rooms) {
+            let (Some(name), Some(to)) = (room["room"].as_str(), room["route"][1]["node"].as_str())
+            else {
+                return Err(format!("a room without a spare: {room}"));
+            };
+            let asked = admin.post(&format!("/v1/rooms/{name}:move"), &json!({"node": to})).await;
+            asked.map_err(|error| format!("moving {name} to {to}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    async fn rooms(&self) -> Result<Vec<Value>, String> {
+        let rooms = self.admin().read("/v1/rooms").await;
+        let rooms = rooms.map_err(|error| format!("listing rooms: {error}"))?;
+        Ok(rooms["rooms"].as_array().cloned().unwrap_or_default())
+    }
+
     /// Waits until every node is up, and every room has as many hops as it should and can have; false where that does
     /// not happen.
     pub(crate) async fn settled(&self, within: Duration) -> Result<bool, String> {
@@ -160,11 +180,9 @@ impl Stage {
         if !all_up {
             return Ok(false);
         }
-        let rooms = self.admin().read("/v1/rooms").await;
-        let rooms = rooms.map_err(|error| format!("listing rooms: {error}"))?;
         let hops = |room: &Value| room["route"].as_array().map_or(0, Vec::len);
         let spares = usize::from(self.layout.spares).min(1);
-        Ok(rooms["rooms"].as_array().into_iter().flatten().all(|room| hops(room) > spares))
+        Ok(self.rooms().await?.iter().all(|room| hops(room) > spares))
     }
 
     /// Fails where the gateway has ended by itself.

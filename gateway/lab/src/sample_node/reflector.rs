@@ -307,7 +307,12 @@ impl Reflector {
         let sessions = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
         let permille = u64::from(sessions) * 1_000 / u64::from(self.options.sessions_max.max(1));
         let state = if self.draining { State::Draining } else { State::Serving };
-        Load { permille: u16::try_from(permille).unwrap_or(u16::MAX), state, sessions }
+        Load {
+            permille: u16::try_from(permille).unwrap_or(u16::MAX),
+            state,
+            sessions,
+            vouched: true,
+        }
     }
 
     fn handle_packet(&mut self, index: Index, packet: &[u8], now: Now, outbox: &mut Outbox) {

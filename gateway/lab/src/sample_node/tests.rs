@@ -404,7 +404,10 @@ fn full_node_says_so_and_its_load_is_a_share_of_what_it_takes() {
     assert_eq!((rig.open(1, 10), rig.probe().permille), (Status::Ok, 500));
     assert_eq!((rig.open(1, 11), rig.open(1, 12)), (Status::Ok, Status::Full));
     assert_eq!(rig.open(1, 11), Status::Ok);
-    assert_eq!(rig.probe(), Load { permille: 1_000, state: State::Serving, sessions: 2 });
+    assert_eq!(
+        rig.probe(),
+        Load { permille: 1_000, state: State::Serving, sessions: 2, vouched: true }
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Impossible, Refused};
+use evenkeel_core::{Impossible, NodeId, Refused};
 use evenkeel_media::trunk::message::Break;
 
 use super::error::{Code, Error};
@@ -16,6 +16,7 @@ const SOON: Duration = Duration::from_secs(2);
 pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
     match failed {
         Failed::Refused(refused) => refusal(refused, names),
+        Failed::NotOpened { node, reason } => not_opened(node, &format!(": {reason}"), names),
         Failed::Impossible(reason) => impossible(reason, said),
         Failed::NoListener => {
             Error::field("ingress", "no listener takes clients like this; see [[listen]]")
@@ -77,12 +78,14 @@ fn refusal(refused: Refused, names: &Names) -> Error {
         Refused::NoNode => {
             Error::new(Code::Unavailable, "no node can take the room").retry_after(jitter(SOON))
         }
-        Refused::NotOpened(node) => {
-            let node = names.node(node);
-            let message = format!("the node `{node}`, which carries the room, did not open it");
-            Error::new(Code::Unavailable, message).retry_after(jitter(SOON))
-        }
+        Refused::NotOpened(node) => not_opened(node, "", names),
     }
+}
+
+fn not_opened(node: NodeId, why: &str, names: &Names) -> Error {
+    let node = names.node(node);
+    let message = format!("the node `{node}`, which carries the room, did not open it{why}");
+    Error::new(Code::Unavailable, message).retry_after(jitter(SOON))
 }
 
 fn impossible(reason: Impossible, said: &str) -> Error {

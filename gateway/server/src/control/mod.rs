@@ -6,7 +6,6 @@ mod driver;
 mod handle;
 mod homes;
 mod knock;
-mod leases;
 mod offering;
 mod orders;
 mod prober;

@@ -10,7 +10,7 @@ use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::driver::{Clock, Drivers};
+use super::driver::{Clock, Drivers, Line, Posted};
 use super::handle::Request;
 use super::homes::Homes;
 use super::knock::Knocks;
@@ -24,6 +24,7 @@ use super::waiting::Waiting;
 use super::words::Told;
 use crate::policy::{Policies, Word};
 use crate::settings::Settings;
+use crate::webhook::Poster;
 use crate::worker::{Bell, Command, Report, Stamps};
 
 /// A worker as control knows it. However control ends, the worker ends with it.
@@ -50,6 +51,10 @@ pub(crate) struct Parts {
     pub(crate) drivers: Drivers,
     /// By node: how and where it is probed, if it is.
     pub(crate) probes: Vec<Option<(SocketAddr, super::prober::Way)>>,
+    /// By node: where it takes the NG protocol, if it does.
+    pub(crate) lines: Vec<Option<SocketAddr>>,
+    /// Whether there are webhooks.
+    pub(crate) posts: bool,
     /// By node: how and where the agent beside it is asked, if there is one.
     pub(crate) agents: Vec<Option<(SocketAddr, super::prober::Way)>>,
     pub(crate) policies: Policies,
@@ -70,6 +75,10 @@ pub(super) struct Control {
     pub(super) homes: Homes,
     pub(super) drivers: Drivers,
     pub(super) probers: Vec<Option<Prober>>,
+    pub(super) lines: Vec<Option<Line>>,
+    /// For webhooks, where there are any; and where their answers come.
+    pub(super) poster: Option<Poster>,
+    pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
     pub(super) agents: Vec<Option<Prober>>,
     /// Watches so far: agents beside nodes are asked in turn.
     pub(super) watches: u64,
@@ -116,6 +125,13 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         (0..).zip(probes).map(start).collect::<Vec<_>>()
     };
     let (probers, agents) = (start(parts.probes), start(parts.agents));
+    let (said, mut ngs) = mpsc::channel(4_096);
+    let lines = (0..).zip(parts.lines).map(|(node, ng)| {
+        ng.map(|ng| Line::start(NodeId(node), said.clone(), move || connected(ng)))
+    });
+    let lines = lines.collect();
+    let (posted_in, mut posted) = mpsc::channel(4_096);
+    let poster = parts.posts.then(Poster::start).transpose()?;
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -123,6 +139,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         homes: parts.homes,
         drivers: parts.drivers,
         probers,
+        lines,
+        poster,
+        posted: posted_in,
         agents,
         watches: 0,
         orders: Orders::default(),
@@ -163,6 +182,10 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some(probed) = probed.recv() => control.handle_probed(probed),
             Some(report) = reports.recv() => control.handle_report(report),
+            Some((node, number, answer)) = posted.recv() => {
+                control.drivers.handle_posted(node, number, answer);
+            }
+            Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => control.handle_word(word),
             Some(request) = requests.recv() => control.handle_request(request),
         }
@@ -175,8 +198,11 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
-            Probed::Answered { node, sequence, at } => {
+            Probed::Answered { node, sequence, vouched: true, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);
+            }
+            Probed::Answered { node, sequence, vouched: false, at } => {
+                self.gateway.handle_agent_answered(node, sequence, at);
             }
             Probed::Said { node, beside, load, at } => self.fares(node, beside, load, at),
             Probed::Obeyed { node, nonce, outcome } => self.obeyed(node, nonce, outcome),

@@ -78,6 +78,13 @@ pub enum Reached {
 pub enum Failed {
     /// The offer was refused.
     Refused(Refused),
+    /// The node that carries the room did not open the session, and said why.
+    NotOpened {
+        /// The node.
+        node: NodeId,
+        /// Why, in words.
+        reason: Box<str>,
+    },
     /// What an operator asked for cannot be.
     Impossible(Impossible),
     /// No listener takes clients of this kind.
@@ -165,6 +172,15 @@ pub enum Happened {
     },
     /// A revision was activated, refused or rolled back.
     Rollout(Rollout),
+    /// A session was not opened at a node.
+    NotOpened {
+        /// The session.
+        session: SessionId,
+        /// The node.
+        node: NodeId,
+        /// Why, in words.
+        reason: Box<str>,
+    },
     /// A rung kept packets from a session's client, by number.
     Shed {
         /// The session.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::fault::Fault::{CrashLoop, Drain, Kill, NoDescriptors, Sleep, Stall, Starve, Vice};
+use crate::fault::Fault::{
+    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Stall, Starve, Vice,
+};
 use crate::fault::Way::{Loud, Silent};
 use crate::fault::Whom::Busiest;
 use crate::layout::Layout;
@@ -35,7 +37,7 @@ pub(super) const ROWS: &[Row] = &[
     )
     .times(3),
     Row::new("node.starved", Layout::HOT, Starve(Busiest, Duration::from_secs(5)), SILENT).times(2),
-    Row::new("node.memory-ramp", LEAKY, Vice(Busiest, Duration::from_secs(12)), LOUD),
+    Row::new("node.memory-ramp", LEAKY, Leak(Busiest, Duration::from_secs(10)), SILENT),
     Row::new(
         "node.out-of-descriptors",
         Layout::HOT,
@@ -63,4 +65,5 @@ pub(super) const ROWS: &[Row] = &[
         Limits { others_stay: true, ..OFF_IN_2_S },
     ),
     Row::new("drain", Layout::HOT, Drain(Busiest), Limits { none_lost: true, ..LOUD }).watched(6),
+    Row::new("move", Layout::HOT, Move(100), Limits { none_lost: true, ..LOUD }).watched(3),
 ];

@@ -108,13 +108,15 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         health: Health::Suspect,
         draining: true,
         load_permille: 250,
+        measured_permille: Some(420),
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
     };
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
-        "draining": true, "load_permille": 250, "rooms": 3, "round_trip_us": 700,
+        "draining": true, "load_permille": 250, "measured_permille": 420,
+        "rooms": 3, "round_trip_us": 700,
     }]});
     assert_eq!(asking.answer().1, right);
 
