@@ -38,7 +38,8 @@ impl Flow {
     pub(super) fn nobody_stranded_for_nothing(&mut self, scene: &Scene, now: Instant) -> Found {
         let lost =
             |room: &super::scene::SeenRoom| room.is_placed() && room.stands(&scene.board).is_none();
-        let found_again = self.stranded.extract_if(.., |id, _| !scene.rooms.get(id).is_some_and(lost));
+        let found_again =
+            self.stranded.extract_if(.., |id, _| !scene.rooms.get(id).is_some_and(lost));
         self.rescued.extend(found_again.map(|(id, _)| (id, now)));
         let mut found = None;
         for (id, room) in scene.rooms.iter().filter(|(_, room)| lost(room)) {
