@@ -108,9 +108,9 @@ fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Tal
                 turn += 1;
             }
             let ready: Vec<bool> = {
-                let watched =
-                    |talker: &'_ Talker| PollFd::new(talker.socket.as_fd(), PollFlags::POLLIN);
-                let mut watched: Vec<PollFd<'_>> = talkers.iter().map(watched).collect();
+                let sockets = talkers.iter().map(|talker| talker.socket.as_fd());
+                let mut watched: Vec<PollFd<'_>> =
+                    sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
                 poll(&mut watched, PollTimeout::from(1_u8)).expect("sockets can be polled");
                 watched.iter().map(|fd| fd.any() == Some(true)).collect()
             };
