@@ -40,8 +40,11 @@ struct Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        let _ = self.agent.kill();
-        let _ = self.agent.wait();
+        // Twice at least: the first one drains. What it started ends with it, which SIGKILL would leave behind.
+        while let Ok(None) = self.agent.try_wait() {
+            self.signal(Signal::SIGTERM);
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
