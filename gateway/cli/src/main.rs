@@ -6,6 +6,7 @@
 mod agent;
 mod api;
 mod check;
+mod drill;
 mod policy;
 mod run;
 mod sample_node;
@@ -40,6 +41,8 @@ enum Verb {
     Check(check::Check),
     /// Say what a running gateway does
     Status(status::Status),
+    /// Make trouble on purpose, and say what was heard of it
+    Drill(drill::Drill),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::Policy),
 }
@@ -74,6 +77,7 @@ impl Verb {
             Verb::SampleNode(node) => node.json,
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
+            Verb::Drill(drill) => drill.json,
             Verb::Policy(policy) => policy.json,
             Verb::Demo(options) => options.json,
         }
@@ -101,6 +105,7 @@ fn main() -> ExitCode {
         Verb::SampleNode(node) => node.act(),
         Verb::Check(check) => check.act(),
         Verb::Status(status) => status.act(),
+        Verb::Drill(drill) => drill.act(),
         Verb::Policy(policy) => policy.act(),
     };
     let (exit, code, words) = match outcome {

@@ -7,9 +7,11 @@
 mod alike;
 mod ask;
 mod board;
+mod cohort;
 mod detector;
 mod event;
 mod few;
+mod flow;
 pub mod forward;
 mod gateway;
 mod id;
@@ -31,7 +33,8 @@ pub use ask::{
 };
 pub use board::{Board, Cell};
 pub use detector::Stamp;
-pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Witness};
+pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Strike, Witness};
+pub use flow::Flow;
 pub use gateway::{
     AgentWord, Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
     WATCH_EVERY,

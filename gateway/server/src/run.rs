@@ -20,8 +20,8 @@ use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
 use nodes::{
-    agents, briefs, drivers, lines as lines_to, port_legs, posts, probes, require_reachable,
-    towards, trunks,
+    agents, briefs, canaries, drivers, lines as lines_to, port_legs, posts, probes,
+    require_reachable, towards, trunks,
 };
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
@@ -203,6 +203,7 @@ fn assemble(
     require_reachable(settings)?;
     let (policies, firsts) = policies(settings, &core, words_in)?;
     let (drivers, probes) = (Drivers::new(drivers(settings)?, towards), probes(settings)?);
+    let canaries = canaries(settings)?;
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
     let gateway = Gateway::new(core, started);
@@ -264,6 +265,7 @@ fn assemble(
         lines: lines_to(settings),
         posts: posts(settings),
         agents: agents(settings)?,
+        canaries,
         policies,
         requests,
         reports,

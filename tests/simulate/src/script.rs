@@ -105,6 +105,7 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
         zone: ZoneId(zone as u32),
         capacity_kbps,
         probed: Probed::Yes,
+        canary: false,
     };
     let regions = zones.iter().max().map_or(0, |last| last + 1);
     let bound = [true; 4];

@@ -112,7 +112,7 @@ impl Scene {
         let own =
             self.said().into_iter().filter(|(to, answered, _)| (*to, *answered) == (from, nonce));
         let answers = own.map(|(_, _, answer)| answer);
-        answers.filter(|answer| !matches!(answer, Answer::Notice { .. })).last()
+        answers.filter(|answer| !matches!(answer, Answer::Notice { .. })).next_back()
     }
 
     fn ask(&mut self, question: &Question) -> Option<Answer> {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Gateway, Impossible, Output};
 use crate::session::{Leg, Opening, Phase};
 use crate::timer::Timer;
-use crate::{Accepted, CloseReason, Event, Hop, Offer, Refused, RoomId, SessionId};
+use crate::{Accepted, CloseReason, Event, Hop, Offer, Refused, RoomId, SessionId, Strike};
 
 impl Gateway {
     /// Its room has a route: it is opened at every hop of it, and of the one under way.
@@ -103,7 +103,7 @@ impl Gateway {
         if carries && !self.live_sessions(room).is_empty() {
             self.give_up(id, Refused::NotOpened(hop.node), now);
         } else {
-            self.strike(room, hop, now);
+            self.strike(room, hop, (Strike::NotOpened, Some(id)), now);
             self.give_up_without_hop(room, hop, now);
         }
     }
@@ -277,6 +277,9 @@ impl Gateway {
             self.outputs.push_back(Output::End { session: id, reason });
         }
         self.leave_room(session.room, id, now);
+        if session.track.is_some_and(|track| track.sends()) {
+            self.forget_what_was_heard(session.room);
+        }
         self.finish_if_empty();
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use crate::session::Phase;
-use crate::{Decider, Health, Hop, Measures, NodeId, Plan, RoomId, SessionId, Transport};
+use crate::{Decider, Health, Hop, Measures, NodeId, Plan, RoomId, SessionId, Transport, Witness};
 
 /// A session as it stands.
 #[derive(Clone, PartialEq, Debug)]
@@ -54,6 +54,8 @@ pub struct NodeStanding {
     pub hop: Hop,
     /// Its health.
     pub health: Health,
+    /// Who accuses it now, in the order of [`Witness::ALL`].
+    pub accused_by: [bool; Witness::ALL.len()],
     /// Whether it takes new rooms.
     pub draining: bool,
     /// Load and reserves, thousandths of its capacity.
@@ -117,6 +119,7 @@ impl Gateway {
             Some(NodeStanding {
                 hop: node.hop(),
                 health: node.health(),
+                accused_by: node.detector.accused_by(),
                 draining: node.drains(),
                 load_permille: self.ledger.permille(node.id) as u32,
                 measured_permille: node.measured_permille(),

@@ -110,7 +110,7 @@ fn agent(node: &str, why: Disobeyed) -> Error {
             "`{node}` has no agent: run `evenkeel agent` beside it, and name it by `agent` in [[node]]"
         ),
         Disobeyed::Forbidden => format!(
-            "the agent beside `{node}` allows no drills: set `drills = true` in its configuration"
+            "`{node}` allows no drills: set `drills = true` in its agent's configuration, or start a sample node with --drills"
         ),
         Disobeyed::Unable(Order::Start) => {
             format!(

@@ -70,6 +70,11 @@ impl Control {
             }
             Output::End { session, reason } => self.end(session, reason),
             Output::Probe { node, sequence } => self.probe(node, sequence, clock),
+            Output::Canary { node, sequence } => {
+                if let Some(Some(canary)) = self.canaries.get(node.0 as usize) {
+                    canary.send(sequence, &mut || draw(&self.random), clock);
+                }
+            }
             Output::Event(event) => self.tell_or_hold(event),
             Output::Finished => {
                 self.core_finished = true;

@@ -1,6 +1,7 @@
 //! Control: one thread owns the core. It is fed by bounded channels with events and summaries, never packets.
 
 mod agents;
+mod canary;
 mod doing;
 mod driver;
 mod handle;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
     Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media,
-    NodeId, PolicyName, Refused, RoomId, SessionId, Transport,
+    NodeId, PolicyName, Refused, RoomId, SessionId, Transport, Witness,
 };
 
 use super::orders::Order;
@@ -230,6 +230,8 @@ pub struct NodeView {
     pub incarnation: Incarnation,
     /// Its health.
     pub health: Health,
+    /// Who accuses it now.
+    pub accused_by: Vec<Witness>,
     /// Whether it takes new rooms.
     pub draining: bool,
     /// Load and reserves, thousandths of its capacity.
@@ -320,6 +322,8 @@ pub struct Status {
     pub rooms: usize,
     /// Whether it admits new sessions.
     pub admitting: bool,
+    /// Whether our own uplink is doubted, since most nodes fell silent at once.
+    pub uplink_doubted: bool,
     /// Whether its first policies are still compiled: it forwards, and will admit.
     pub starting: bool,
     /// Policies whose last call failed.

@@ -32,6 +32,7 @@ impl Settings {
                 zone: ZoneId(place as u32),
                 capacity_kbps: node.capacity.kbps(),
                 probed,
+                canary: node.canary,
             }
         });
         let nodes = nodes.collect();

@@ -69,6 +69,7 @@ pub(super) struct Node {
     pub(super) webhook: Text,
     pub(super) token_file: Text,
     pub(super) agent: Text,
+    pub(super) canary: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -115,6 +116,8 @@ pub(super) struct Detector {
     pub(super) eject_for: Text,
     pub(super) eject_most: Text,
     pub(super) wary_for: Text,
+    pub(super) panic_percent: Number,
+    pub(super) panic_for: Text,
 }
 
 #[derive(Deserialize, Default)]

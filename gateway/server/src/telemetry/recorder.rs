@@ -130,10 +130,11 @@ impl Recorder {
                 let labels = [(Attribute::By, &*who(by))];
                 self.instruments.count(Count::RoomsRerouted, 1, &labels);
             }
-            Event::Struck { room, hop } => {
-                let node = self.nodes.of(hop.node).name;
-                debug!(%room, %node, "hop struck from a route");
-                self.instruments.count(Count::HopsStruck, 1, &[(Attribute::Node, &*node)]);
+            Event::Struck { room, room_name: _, hop, why, session: _ } => {
+                let (node, why) = (self.nodes.of(hop.node).name, why.name());
+                debug!(%room, %node, why, "hop struck from a route");
+                let labels = [(Attribute::Node, &*node), (Attribute::Reason, why)];
+                self.instruments.count(Count::HopsStruck, 1, &labels);
             }
             Event::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let earliest = witnesses.iter().map(|(_, since)| *since).min();
@@ -160,6 +161,19 @@ impl Recorder {
                 }
                 self.instruments.count(Count::OwnStalls, 1, &[]);
                 self.instruments.time(Time::OwnStall, *late, &[]);
+            }
+            Event::Uplink { doubted, silent, of } => {
+                if *doubted {
+                    warn!(
+                        silent,
+                        of,
+                        "most nodes fell silent at once: our own uplink may be gone, nobody is condemned for it"
+                    );
+                    self.instruments.count(Count::UplinkDoubts, 1, &[]);
+                } else {
+                    info!("our own uplink is no longer doubted");
+                }
+                self.instruments.level(Level::UplinkDoubted, i64::from(*doubted), &[]);
             }
             Event::Standing { hook: _, policy, fault } => {
                 match fault {
