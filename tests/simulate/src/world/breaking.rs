@@ -175,7 +175,7 @@ impl World<'_> {
                 self.guests.manner = Manner::Sound;
             }
             Fault::DriversSlow(_) | Fault::DriversRefuse(_) => {
-                self.drivers = driver::Manner::default()
+                self.drivers = driver::Manner::default();
             }
             Fault::Drain(node) => self.drain(node, false),
             Fault::Operator(_) => (0..self.nodes.len()).for_each(|node| self.drain(node, false)),
@@ -306,7 +306,7 @@ fn bend(fault: &Fault, (up, down): (&mut Conditions, &mut Conditions), since: Du
         Fault::CutUp(_) => up.blackout = true,
         Fault::CutDown(_) => down.blackout = true,
         Fault::Blackouts(..) if !turn.is_multiple_of(2) => {
-            both(up, down, &|link| link.blackout = true)
+            both(up, down, &|link| link.blackout = true);
         }
         Fault::LossRamp(_) => {
             let ppm = (since.as_millis() as u32).saturating_mul(75).min(300_000);
@@ -324,7 +324,7 @@ fn bend(fault: &Fault, (up, down): (&mut Conditions, &mut Conditions), since: Du
         Fault::Slow(_, by) => both(up, down, &|link| link.delay += *by),
         Fault::Jitter(_, by) => both(up, down, &|link| link.jitter = *by),
         Fault::Unruly(_) => {
-            both(up, down, &|link| (link.reorder_ppm, link.duplicate_ppm) = (100_000, 50_000))
+            both(up, down, &|link| (link.reorder_ppm, link.duplicate_ppm) = (100_000, 50_000));
         }
         _ => {}
     }

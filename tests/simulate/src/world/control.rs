@@ -61,7 +61,7 @@ impl World<'_> {
             Output::KeyFrame { .. } | Output::Canary { .. } => {}
             Output::End { session, .. } => self.end(session),
             Output::Probe { node, sequence } => {
-                self.send(node.0 as usize, Arrival::Probe { sequence })
+                self.send(node.0 as usize, Arrival::Probe { sequence });
             }
             Output::Event(event) => {
                 let troubled: Vec<_> = self.nodes.iter().map(|node| node.troubled).collect();

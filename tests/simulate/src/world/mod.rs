@@ -295,8 +295,8 @@ impl<'a> World<'a> {
             Event::Leave(client) => self.leave(client),
             Event::FromNode { .. } if self.workers_stall.is_some() => self.unread.push(event),
             Event::Beat { client, kind, session } => self.beat(client, kind, session),
-            Event::FromClient { session, packet } => self.to_node(session, packet),
-            Event::FromNode { tag, packet } => self.from_node(tag, packet),
+            Event::FromClient { session, packet } => self.forward(session, packet),
+            Event::FromNode { tag, packet } => self.arrives(tag, packet),
             Event::AtNode { node, arrival } => self.at_node(node, arrival),
             Event::Told(word) if self.control_stalls_until.is_some() => self.unheard.push(word),
             Event::Told(word) => {
