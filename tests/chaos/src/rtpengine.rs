@@ -29,6 +29,8 @@ pub(crate) fn start(
     let ng = ng.map_err(|error| format!("no control port for {name} at {listen}: {error}"))?;
     let first = FIRST_PORT + STARTED.fetch_add(1, Ordering::Relaxed) % DAEMONS * PORTS;
     let words = [
+        // A system's own has ports that two daemons would both want.
+        "--config-file=none".to_owned(),
         "--interface=127.0.0.1".to_owned(),
         "--table=-1".to_owned(),
         "--num-threads=1".to_owned(),
@@ -40,10 +42,10 @@ pub(crate) fn start(
         format!("--port-max={}", first + PORTS - 1),
     ];
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let process = Process::start(name, Path::new("rtpengine"), &words, &places.folder)?;
+    let mut process = Process::start(name, Path::new("rtpengine"), &words, &places.folder)?;
     let until = Instant::now() + ANSWERS_WITHIN;
     while !answers(ng).unwrap_or_default() {
-        if Instant::now() > until {
+        if Instant::now() > until || !process.is_running() {
             return Err(process.failed(&format!("does not answer at {ng}")));
         }
         std::thread::sleep(Duration::from_millis(10));
