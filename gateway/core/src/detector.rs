@@ -53,7 +53,7 @@ pub(crate) struct Detector {
     timings: Timings,
     distance: Distance,
     /// Since when each witness accuses, in the order of [`Witness::ALL`].
-    accused: [Option<Since>; 3],
+    accused: [Option<Since>; Witness::ALL.len()],
     /// How long its silence had lasted when it last answered a probe that was sent meanwhile.
     alive_in_silence: Option<Duration>,
     probes: Vec<Probe>,
@@ -110,7 +110,7 @@ impl Detector {
         Detector {
             timings,
             distance,
-            accused: [None; 3],
+            accused: [None; Witness::ALL.len()],
             alive_in_silence: None,
             probes: Vec::with_capacity(PROBES_MAX),
             missed_in_a_row: 0,
@@ -194,7 +194,7 @@ impl Detector {
     pub(crate) fn weigh(&mut self, now: Instant) -> Finding {
         self.weigh_probes(now);
         self.weigh_silence(now);
-        let [kernel_error, probe, silence] = Witness::ALL.map(|w| self.accused[w as usize]);
+        let [kernel_error, probe, silence, _] = Witness::ALL.map(|w| self.accused[w as usize]);
         let outlived = self.alive_in_silence.is_some_and(|lasted| lasted >= OUTLIVED_AFTER);
         let speaking = kernel_error.into_iter().chain(probe).count();
         let together = speaking + usize::from(silence.is_some() && !outlived);
@@ -272,7 +272,7 @@ impl Detector {
 
     /// Forgets what was said about an incarnation that is gone; what was measured of the way stays.
     pub(crate) fn absolve(&mut self) {
-        self.accused = [None; 3];
+        self.accused = [None; Witness::ALL.len()];
         self.alive_in_silence = None;
         self.missed_in_a_row = 0;
         self.probes.clear();

@@ -7,17 +7,20 @@
 mod alike;
 mod ask;
 mod board;
+mod breaker;
 mod detector;
 mod event;
 mod few;
 pub mod forward;
 mod gateway;
+mod gauge;
 mod id;
 mod ladder;
 mod ledger;
 mod measure;
 mod node;
 mod offer;
+mod pace;
 mod place;
 mod room;
 mod route;
@@ -30,11 +33,13 @@ pub use ask::{
     Op, Param, PolicyName, Question, RoomRow, SessionRow, State,
 };
 pub use board::{Board, Cell};
+pub use breaker::BreakerState;
 pub use detector::Stamp;
 pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Witness};
 pub use gateway::{
-    Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
-    WATCH_EVERY,
+    Candidate, Explanation, FailBack, Gateway, Heading, Impossible, MoveOutcome, MoveRecord,
+    NodeStanding, NotOpened, Output, RegionStanding, RoomStanding, SessionStanding, WATCH_EVERY,
+    Why,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};
@@ -44,4 +49,6 @@ pub use offer::{
     RtcpPort, Srtp, Stream, Transport,
 };
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
-pub use settings::{AdmitOnFault, Limits, NodeSettings, Probed, Scenario, Settings, Timings, Zone};
+pub use settings::{
+    AdmitOnFault, Breakers, Limits, NodeSettings, Probed, Scenario, Settings, Timings, Zone,
+};

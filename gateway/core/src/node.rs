@@ -29,6 +29,10 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     pub(crate) detector: Detector,
     pub(crate) draining: bool,
+    /// An operator said that it is Down, and it stays so until he says otherwise.
+    pub(crate) ejected: bool,
+    /// An operator said that it need not wait out its ejection.
+    excused: bool,
     /// It said that it takes no new sessions; believed until then.
     unwilling: Option<Instant>,
     standing: Standing,
@@ -72,6 +76,8 @@ impl Node {
             incarnation: Incarnation(1),
             detector: Detector::new(timings, distance),
             draining: false,
+            ejected: false,
+            excused: false,
             unwilling: None,
             standing: Standing::Up { since: now },
             relapses: 0,
@@ -120,6 +126,24 @@ impl Node {
         }
     }
 
+    /// An operator says that it is dead. What changed, if it was not Down.
+    pub(crate) fn eject(&mut self, now: Instant) -> Option<Change> {
+        let from = self.health();
+        (self.ejected, self.excused) = (true, false);
+        (from != Health::Down).then(|| self.die(from, now))
+    }
+
+    /// An operator lets it back: as soon as it answers.
+    pub(crate) fn let_back(&mut self) {
+        (self.ejected, self.excused) = (false, true);
+    }
+
+    fn die(&mut self, from: Health, now: Instant) -> Change {
+        self.standing = Standing::Down { since: now, answering_since: None };
+        self.excused = false;
+        Change::Died { from }
+    }
+
     pub(crate) fn weigh(&mut self, now: Instant) -> Option<Change> {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let from = self.health();
@@ -129,8 +153,7 @@ impl Node {
         match (self.detector.weigh(now), self.standing) {
             (Finding::Dead, _) => {
                 self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
-                self.standing = Standing::Down { since: now, answering_since: None };
-                Some(Change::Died { from })
+                Some(self.die(from, now))
             }
             (Finding::Accused, Standing::Suspect { .. }) => None,
             (Finding::Accused, standing) => {
@@ -177,11 +200,13 @@ impl Node {
             }
         };
         self.standing = Standing::Down { since, answering_since };
-        if answering_since
-            .is_none_or(|start| now.saturating_duration_since(start) < self.ejection())
+        let waits = if self.excused { Duration::ZERO } else { self.ejection() };
+        if self.ejected
+            || answering_since.is_none_or(|start| now.saturating_duration_since(start) < waits)
         {
             return None;
         }
+        self.excused = false;
         self.detector.absolve();
         self.standing = Standing::Wary { since: now };
         Some(Change::Returned)

@@ -29,6 +29,10 @@ pub(crate) enum Timer {
     Herd,
     /// Rooms without a usable hop are looked at again.
     Rescue,
+    /// The next room goes back to where it would natively be.
+    FailBack,
+    /// What was heard of regions is weighed.
+    Breakers,
     /// Sessions are looked at for silence.
     Sweep,
     /// Rooms without a reserve are looked at for one.

@@ -56,6 +56,14 @@ pub struct NodeStanding {
     pub health: Health,
     /// Whether it takes new rooms.
     pub draining: bool,
+    /// Whether an operator said that it is Down.
+    pub ejected: bool,
+    /// What it can take, as measured, kbit/s.
+    pub capacity_kbps: u64,
+    /// Sessions that it is opening.
+    pub opening: u32,
+    /// Sessions that wait until it has opened others.
+    pub waiting: u32,
     /// Load and reserves, thousandths of its capacity.
     pub load_permille: u32,
     /// Rooms on it.
@@ -84,7 +92,7 @@ impl Gateway {
             scenario: session.wanted.scenario.clone(),
             transport: session.transport,
             hop: self.stands_at(session.room),
-            plan: session.plan,
+            plan: session.plan_now(),
             measures: session.measures(now),
             age: now.saturating_duration_since(session.offered),
         })
@@ -112,10 +120,15 @@ impl Gateway {
     pub fn nodes(&self) -> impl Iterator<Item = NodeStanding> {
         (0..self.nodes.len() as u32).filter_map(|id| {
             let node = self.node(NodeId(id))?;
+            let (opening, waiting) = self.paces[id as usize].counts();
             Some(NodeStanding {
                 hop: node.hop(),
                 health: node.health(),
                 draining: node.draining,
+                ejected: node.ejected,
+                capacity_kbps: self.ledger.capacity(node.id),
+                opening,
+                waiting: waiting as u32,
                 load_permille: self.ledger.permille(node.id) as u32,
                 rooms: self.ledger.rooms(node.id),
                 round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),

@@ -1,11 +1,14 @@
 //! A gateway in a world that plays server, drivers, nodes and policies under virtual time.
 
+mod admission;
+mod breaking;
 mod failover;
 mod herd;
 mod moves;
 mod opening;
 mod policy;
 mod quality;
+mod returning;
 mod swarm;
 mod world;
 
