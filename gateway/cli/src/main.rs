@@ -5,9 +5,13 @@
 
 mod api;
 mod check;
+mod node;
 mod policy;
+mod region;
+mod room;
 mod run;
 mod sample_node;
+mod session;
 mod status;
 
 use std::fmt::Display;
@@ -37,6 +41,14 @@ enum Verb {
     Check(check::Check),
     /// Say what a running gateway does
     Status(status::Status),
+    /// List, drain, eject and return nodes of a running gateway
+    Node(node::Node),
+    /// List and drain regions, and say whether rooms go back to them
+    Region(region::Region),
+    /// List and move rooms
+    Room(room::Room),
+    /// List, explain and close sessions
+    Session(session::Session),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::Policy),
 }
@@ -70,6 +82,10 @@ impl Verb {
             Verb::SampleNode(node) => node.json,
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
+            Verb::Node(node) => node.json,
+            Verb::Region(region) => region.json,
+            Verb::Room(room) => room.json,
+            Verb::Session(session) => session.json,
             Verb::Policy(policy) => policy.json,
             Verb::Demo(options) => options.json,
         }
@@ -96,6 +112,10 @@ fn main() -> ExitCode {
         Verb::SampleNode(node) => node.act(),
         Verb::Check(check) => check.act(),
         Verb::Status(status) => status.act(),
+        Verb::Node(node) => node.act(),
+        Verb::Region(region) => region.act(),
+        Verb::Room(room) => room.act(),
+        Verb::Session(session) => session.act(),
         Verb::Policy(policy) => policy.act(),
     };
     let (exit, code, words) = match outcome {

@@ -1,14 +1,17 @@
 //! Evidence about one node, and what follows from it.
 //!
 //! Two independent witnesses condemn at once; one alone makes the node Suspect, and condemns when it has lasted.
+//! The word of an agent that the node's process is gone condemns alone, and at once.
 //! A kernel error on a trunk and a kernel error on a probe are one witness. Silence that answers outlive is none: it
 //! keeps the node Suspect, and condemns it neither alone nor with another.
 
+mod agent;
 mod silence;
 
 use std::time::{Duration, Instant};
 
 use crate::{Timings, Witness};
+use agent::Agent;
 use silence::{Limits, Silence, Word};
 
 /// Probes in flight that are remembered; older ones no longer matter.
@@ -62,6 +65,7 @@ pub(crate) struct Detector {
     /// Probes unanswered, smoothed.
     loss_ppm: u32,
     silence: Silence,
+    agent: Agent,
     answered: Option<Instant>,
 }
 
@@ -117,6 +121,7 @@ impl Detector {
             round_trip: None,
             loss_ppm: 0,
             silence: Silence::default(),
+            agent: Agent::default(),
             answered: None,
         }
     }
@@ -194,13 +199,16 @@ impl Detector {
     pub(crate) fn weigh(&mut self, now: Instant) -> Finding {
         self.weigh_probes(now);
         self.weigh_silence(now);
-        let [kernel_error, probe, silence, _] = Witness::ALL.map(|w| self.accused[w as usize]);
+        self.weigh_agent(now);
+        let [kernel_error, probe, silence, agent, _] =
+            Witness::ALL.map(|w| self.accused[w as usize]);
         let outlived = self.alive_in_silence.is_some_and(|lasted| lasted >= OUTLIVED_AFTER);
         let speaking = kernel_error.into_iter().chain(probe).count();
         let together = speaking + usize::from(silence.is_some() && !outlived);
         let mute = silence.filter(|_| self.alive_in_silence.is_none());
         let mut alone = kernel_error.into_iter().chain(probe).chain(mute);
         match (together, silence) {
+            _ if agent.is_some() => Finding::Dead,
             (2.., _) => Finding::Dead,
             _ if alone.any(|since| since.lasted(now) >= self.condemn_alone()) => Finding::Dead,
             (0, None) => Finding::Well,

@@ -43,14 +43,16 @@ pub enum Witness {
     Probe,
     /// Nothing came from it while we were sending.
     Silence,
+    /// The agent beside it says that its process is gone. It condemns alone, and at once.
+    Agent,
     /// A person says so.
     Operator,
 }
 
 impl Witness {
     /// All of them.
-    pub const ALL: [Witness; 4] =
-        [Witness::KernelError, Witness::Probe, Witness::Silence, Witness::Operator];
+    pub const ALL: [Witness; 5] =
+        [Self::KernelError, Self::Probe, Self::Silence, Self::Agent, Self::Operator];
 
     /// The word in metrics and records: `kernel-error`.
     pub fn name(self) -> &'static str {
@@ -58,6 +60,7 @@ impl Witness {
             Witness::KernelError => "kernel-error",
             Witness::Probe => "probe",
             Witness::Silence => "silence",
+            Witness::Agent => "agent",
             Witness::Operator => "operator",
         }
     }

@@ -3,6 +3,7 @@
 //! One law: after every mutation, drain the outputs. All the branching is here, none of the computing.
 
 mod accepting;
+mod agents;
 mod asking;
 mod breaking;
 mod draining;
@@ -45,6 +46,7 @@ use crate::{
 /// How often workers' stamps are looked at.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
+pub use agents::AgentWord;
 pub use explaining::{Candidate, Explanation, Heading, RegionStanding, Why};
 pub use opening::NotOpened;
 pub use recording::{MoveOutcome, MoveRecord};

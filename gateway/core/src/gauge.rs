@@ -49,8 +49,8 @@ impl Gauge {
     }
 
     /// It says how full it is, while we count on it for `ours`: what is free by its word can come on top of that.
-    pub(crate) fn handle_load(&mut self, permille: u32, ours: u64, now: Instant) {
-        let free = u64::from(1_000_u32.saturating_sub(permille));
+    pub(crate) fn handle_load(&mut self, permille: u16, ours: u64, now: Instant) {
+        let free = u64::from(1_000_u16.saturating_sub(permille));
         let says = self.bounded(ours + self.claimed * free / 1_000);
         let since = self.word.map_or(Duration::ZERO, |word| now.saturating_duration_since(word));
         self.word = Some(now);
@@ -99,7 +99,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     /// Says this every 10 ms for a while.
-    fn says(gauge: &mut Gauge, permille: u32, ours: u64, start: Instant) {
+    fn says(gauge: &mut Gauge, permille: u16, ours: u64, start: Instant) {
         for ms in (0..8_000).step_by(10) {
             gauge.handle_load(permille, ours, start + MS * ms);
         }

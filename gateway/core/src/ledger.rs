@@ -60,7 +60,7 @@ impl Ledger {
     }
 
     /// A node's own word on how full it is.
-    pub(crate) fn handle_load(&mut self, node: NodeId, permille: u32, now: Instant) {
+    pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
         let ours = self.load[node.0 as usize];
         self.gauges[node.0 as usize].handle_load(permille, ours, now);
     }

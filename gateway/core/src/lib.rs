@@ -37,9 +37,9 @@ pub use breaker::BreakerState;
 pub use detector::Stamp;
 pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Witness};
 pub use gateway::{
-    Candidate, Explanation, FailBack, Gateway, Heading, Impossible, MoveOutcome, MoveRecord,
-    NodeStanding, NotOpened, Output, RegionStanding, RoomStanding, SessionStanding, WATCH_EVERY,
-    Why,
+    AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, MoveOutcome,
+    MoveRecord, NodeStanding, NotOpened, Output, RegionStanding, RoomStanding, SessionStanding,
+    WATCH_EVERY, Why,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};

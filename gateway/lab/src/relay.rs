@@ -4,8 +4,8 @@
 //! A client sends to the near side of its lane instead of the gateway; the gateway sees the lane's far side as the
 //! client.
 
-mod impairment;
 mod lane;
+mod link;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-pub use impairment::{Bursts, Cause, Conditions, Fate, Impairment};
+pub use evenkeel_links::{Bursts, Cause, Conditions, Fate, Impairment};
 use lane::Lane;
+pub use link::Link;
 
 use crate::Mark;
 use crate::datagrams::Inbox;

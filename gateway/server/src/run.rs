@@ -19,7 +19,7 @@ use crate::flows::Flows;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
-use nodes::{drivers, port_legs, probes, require_reachable, trunks};
+use nodes::{agents, drivers, port_legs, probes, require_reachable, trunks};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
@@ -202,7 +202,8 @@ fn assemble(
     let (drivers, probes) = (Drivers::new(drivers(settings)?), probes(settings)?);
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
-    let gateway = Gateway::new(core, started);
+    let mut gateway = Gateway::new(core, started);
+    gateway.handle_seed(fastrand::u64(..));
     let board = gateway.board();
     let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;
     let mut rings = rings_between(workers_count)?;
@@ -257,6 +258,7 @@ fn assemble(
         homes,
         drivers,
         probes,
+        agents: agents(settings)?,
         policies,
         requests,
         reports,

@@ -45,6 +45,19 @@ impl Gateway {
     ) -> Result<(), Impossible> {
         let found = self.nodes.get_mut(node.0 as usize).ok_or(Impossible::NoSuchNode)?;
         found.draining = draining;
+        found.leaving &= draining;
+        self.drains(node, draining, within, now);
+        Ok(())
+    }
+
+    /// The node drains from now on, or serves.
+    pub(super) fn drains(
+        &mut self,
+        node: NodeId,
+        draining: bool,
+        within: Option<Duration>,
+        now: Instant,
+    ) {
         self.event(Event::Draining { node, draining });
         if draining {
             let deadline = within.map(|within| now + within);
@@ -56,7 +69,6 @@ impl Gateway {
             self.drains.remove(&node);
             self.want_reroute_of_short_rooms(now);
         }
-        Ok(())
     }
 
     /// As [`handle_drain_within`](Gateway::handle_drain_within), without a deadline.
@@ -130,6 +142,11 @@ impl Gateway {
 
     fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
         let stands = self.stands_at(id).map(|hop| hop.node);
+        let asked = self.node(node).is_some_and(|node| node.draining);
+        let by = if asked { Decider::Operator } else { Decider::Node };
+        if by == Decider::Node && stands == Some(node) && self.moved_enough(id, now) {
+            return;
+        }
         let Some(room) = self.rooms.get(&id) else {
             return;
         };
@@ -149,7 +166,7 @@ impl Gateway {
                 None => Vec::new(),
             }
         };
-        self.head_for(id, &nodes, Cause::Drain, Decider::Operator, now);
+        self.head_for(id, &nodes, Cause::Drain, by, now);
     }
 }
 

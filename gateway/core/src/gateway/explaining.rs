@@ -145,7 +145,7 @@ impl Gateway {
             fail_back: self.fail_backs[region.0 as usize],
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
-            nodes_draining: nodes().filter(|node| node.draining).count() as u32,
+            nodes_draining: nodes().filter(|node| node.drains()).count() as u32,
             rooms: nodes().map(|node| self.ledger.rooms(node.id)).sum(),
             away: self.away.iter().filter(of_it).count() as u32,
         }
@@ -201,7 +201,7 @@ impl Gateway {
         let fits = stays || self.ledger.fits(node.id, room.holding.kbps);
         match node.health() {
             Health::Down => Why::Down,
-            _ if node.draining => Why::Draining,
+            _ if node.drains() => Why::Draining,
             _ if !node.welcomes_rooms() => Why::Unwilling,
             _ if self.shunned(room.id, now).contains(&node.id) => Why::KeptAway,
             _ if room.standing().contains(&node.id) => Why::Spare,

@@ -93,15 +93,6 @@ impl Gateway {
         }
     }
 
-    /// A node's own word on how full it is: thousandths of what it can take, with the answer to a probe or from the agent
-    /// beside it. It corrects what we believe that it can take, and never beyond what its configuration says.
-    pub fn handle_load(&mut self, id: NodeId, permille: u32, now: Instant) {
-        if self.node(id).is_some() {
-            self.ledger.handle_load(id, permille, now);
-            self.gate_what_no_longer_fits(id, now);
-        }
-    }
-
     /// A node refused a session since it is full: it takes no more than it has, for now.
     pub fn handle_full(&mut self, id: NodeId, now: Instant) {
         if self.node(id).is_some() {

@@ -36,6 +36,7 @@ impl Answers {
                 let unknown = tags.iter().filter(|&tag| !self.opened.contains_key(tag));
                 Answer::Keep { unknown: unknown.copied().collect() }
             }
+            Question::Noted { .. } | Question::Start | Question::Break(_) => return None,
         };
         self.answer.clear();
         answer.write(&self.secret, asked.nonce, now_us, &mut self.answer);

@@ -1,7 +1,7 @@
 use std::thread::JoinHandle;
 
 use evenkeel_media::rtcp::{self, Packet, Pli, SenderInfo};
-use evenkeel_media::trunk::message::{Answer, Load, Question, State, Status};
+use evenkeel_media::trunk::message::{Answer, Break, Load, Outcome, Question, State, Status};
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{rtp, stun};
 
@@ -258,10 +258,22 @@ fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
     *forged.last_mut().unwrap() ^= 1;
     rig.gateway.send(&forged);
     rig.gateway.send(&forged[..40]);
+    let mut probe = Vec::new();
+    Question::Probe.write(&rig.secret, 2, now_us, &mut probe);
+    rig.gateway.send(&probe);
+    rig.gateway.receive();
+    rig.gateway.send(&probe);
     assert_eq!(rig.probe().sessions, 0);
     let counters = rig.end();
-    assert_eq!(counters.refused, Refusals { malformed: 1, key: 1, forged: 1, time: 1 });
-    assert_eq!(counters.opened, 0);
+    let refused = Refusals { malformed: 1, key: 1, forged: 1, time: 1, replayed: 1 };
+    assert_eq!((counters.refused, counters.opened, counters.probes), (refused, 0, 2));
+}
+
+#[test]
+fn to_break_it_takes_an_agent_beside_it() {
+    let rig = Rig::new(|_| {});
+    assert_eq!(rig.ask(&Question::Break(Break::Kill)), Answer::Break(Outcome::Unable));
+    assert_eq!(rig.ask(&Question::Start), Answer::Start(Outcome::Done), "it runs");
 }
 
 #[test]

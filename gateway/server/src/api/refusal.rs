@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use evenkeel_core::{Impossible, Refused};
+use evenkeel_media::trunk::message::Break;
 
 use super::error::{Code, Error};
 use super::names::Names;
-use crate::control::Failed;
+use crate::control::{Disobeyed, Failed, Order};
 
 /// When a newcomer may try again where nobody said.
 const SOON: Duration = Duration::from_secs(2);
@@ -32,6 +33,7 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
             );
             Error::field("nodes", message)
         }
+        Failed::Agent { node, why } => agent(&node, why),
         Failed::Policy(reason) => Error::new(Code::NotFound, reason),
         Failed::Starting => starting(),
         Failed::Unavailable => {
@@ -59,26 +61,27 @@ fn refusal(refused: Refused, names: &Names) -> Error {
         Refused::ScenarioOfRoom(other) => {
             conflict("room", format!("the room exists with the scenario `{other}`"))
         }
-        Refused::Full => {
+        Refused::Full { retry_after } => {
             let message = "the gateway holds as many sessions as it may";
-            Error::new(Code::Full, message).retry_after(jitter(SOON))
+            Error::new(Code::Full, message).retry_after(retry_after)
         }
         Refused::Draining => draining(),
         Refused::Rejected { retry_after } => {
-            Error::new(Code::Refused, "admission says no").retry_after(jitter(retry_after))
+            Error::new(Code::Refused, "admission says no").retry_after(retry_after)
         }
         Refused::Redirected(region) => {
             let region = names.region(region);
             Error::new(Code::Refused, format!("admission says: try the region `{region}`"))
         }
         Refused::Closed => Error::new(Code::Conflict, "the session was closed before it was open"),
-        Refused::NoNode => {
-            Error::new(Code::Unavailable, "no node can take the room").retry_after(jitter(SOON))
+        Refused::NoNode { retry_after } => {
+            let message = "no node can take the room now";
+            Error::new(Code::Unavailable, message).retry_after(retry_after)
         }
-        Refused::NotOpened(node) => {
+        Refused::NotOpened { node, retry_after } => {
             let node = names.node(node);
             let message = format!("the node `{node}`, which carries the room, did not open it");
-            Error::new(Code::Unavailable, message).retry_after(jitter(SOON))
+            Error::new(Code::Unavailable, message).retry_after(retry_after)
         }
     }
 }
@@ -90,8 +93,41 @@ fn impossible(reason: Impossible, said: &str) -> Error {
         Impossible::NoSuchNode => (Code::NotFound, "there is no such node"),
         Impossible::AlreadyThere => (Code::Conflict, "the room is there already"),
         Impossible::NodeUnfit => (Code::Conflict, "the node is down, draining or full"),
+        Impossible::NoSuchRegion => (Code::NotFound, "there is no such region"),
+        Impossible::AlreadyEjected => (Code::Conflict, "the node is ejected already"),
+        Impossible::NotDown => {
+            (Code::Conflict, "the node is not down; there is nothing to wait for")
+        }
     };
     Error::new(code, format!("{message}: {said}"))
+}
+
+/// Why the agent beside a node did not do what it was told.
+fn agent(node: &str, why: Disobeyed) -> Error {
+    let message = match why {
+        Disobeyed::Silent => {
+            let message = format!("the agent beside `{node}` did not answer");
+            return Error::new(Code::Unavailable, message);
+        }
+        Disobeyed::NoAgent => format!(
+            "`{node}` has no agent: run `evenkeel agent` beside it, and name it by `agent` in [[node]]"
+        ),
+        Disobeyed::Forbidden => format!(
+            "the agent beside `{node}` allows no drills: set `drills = true` in its configuration"
+        ),
+        Disobeyed::Unable(Order::Start) => {
+            format!(
+                "nothing can be started at `{node}`: its agent's configuration names no command"
+            )
+        }
+        Disobeyed::Unable(Order::Break(Break::Cut | Break::Heal)) => {
+            format!("nothing can be cut at `{node}`: its packets do not go through an agent")
+        }
+        Disobeyed::Unable(Order::Break(Break::Kill | Break::Hang | Break::Wake)) => {
+            format!("nothing can be broken at `{node}`: no agent watches a running process there")
+        }
+    };
+    Error::new(Code::Conflict, message)
 }
 
 fn conflict(field: &str, message: String) -> Error {

@@ -135,10 +135,13 @@ impl Control {
                 self.with_home(session, |home| Command::Attach { home, hop, leg });
                 self.gateway.handle_opened(session, hop, Ok(()), Instant::now());
             }
-            Some(Act::Refused { session, hop, unwilling }) => {
+            Some(Act::Refused { session, hop, unwilling, full }) => {
                 let now = Instant::now();
                 if unwilling {
                     self.gateway.handle_willing(hop.node, false, now);
+                }
+                if full {
+                    self.gateway.handle_full(hop.node, now);
                 }
                 self.gateway.handle_opened(session, hop, Err(NotOpened), now);
             }

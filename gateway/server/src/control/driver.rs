@@ -34,7 +34,8 @@ pub(crate) enum Act {
     /// The session is open at the hop, by this leg.
     Opened { session: SessionId, hop: Hop, leg: Leg },
     /// It could not be opened there. `unwilling`: the node takes no new sessions at all.
-    Refused { session: SessionId, hop: Hop, unwilling: bool },
+    /// `full`: since it has as many as it takes.
+    Refused { session: SessionId, hop: Hop, unwilling: bool, full: bool },
 }
 
 /// Sessions at nodes.
@@ -151,7 +152,12 @@ impl Drivers {
                 self.leases.unknown(node, verified.nonce, &unknown, clock.now);
                 None
             }
-            Answer::Probe(_) | Answer::Close { .. } | Answer::Drain(_) => None,
+            Answer::Probe(_)
+            | Answer::Close { .. }
+            | Answer::Drain(_)
+            | Answer::Notice { .. }
+            | Answer::Start(_)
+            | Answer::Break(_) => None,
         }
     }
 
@@ -168,10 +174,11 @@ impl Drivers {
                 let opened = Act::Opened { session, hop, leg: Leg::Trunk(tag) };
                 (state == State::Opening).then_some(opened)
             }
-            Status::Full | Status::Draining | Status::UnknownTag => {
+            Status::Full | Status::Draining | Status::UnknownTag | Status::Failed => {
                 self.leases.end(session, hop)?;
-                let unwilling = status != Status::UnknownTag;
-                Some(Act::Refused { session, hop, unwilling })
+                let unwilling = matches!(status, Status::Full | Status::Draining);
+                let full = status == Status::Full;
+                Some(Act::Refused { session, hop, unwilling, full })
             }
         }
     }

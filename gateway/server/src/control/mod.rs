@@ -1,5 +1,6 @@
 //! Control: one thread owns the core. It is fed by bounded channels with events and summaries, never packets.
 
+mod agents;
 mod doing;
 mod driver;
 mod handle;
@@ -7,6 +8,8 @@ mod homes;
 mod knock;
 mod leases;
 mod offering;
+mod operating;
+mod orders;
 mod prober;
 mod request;
 mod rollout;
@@ -20,9 +23,11 @@ pub(crate) use driver::{Driver, Drivers};
 pub use handle::Handle;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
 pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};
+pub use operating::{Operation, Place};
+pub use orders::Order;
 pub(crate) use prober::{Way as ProbeWay, connected};
 pub(crate) use thread::{Parts, WorkerLine, run};
 pub use words::{
-    Caller, Failed, Happened, NodeView, Opened, PolicyView, Reached, Rollout, RolloutOutcome,
-    SessionView, Status, Told, Wanted,
+    Caller, Disobeyed, Failed, Happened, NodeView, Opened, PolicyView, Reached, Rollout,
+    RolloutOutcome, SessionView, Status, Told, Wanted,
 };

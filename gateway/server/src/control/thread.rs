@@ -15,6 +15,7 @@ use super::handle::Request;
 use super::homes::Homes;
 use super::knock::Knocks;
 use super::offering::Pending;
+use super::orders::Orders;
 use super::prober::{Probed, Prober, connected};
 use super::rollout::Rolling;
 use super::shelf::Shelf;
@@ -49,6 +50,8 @@ pub(crate) struct Parts {
     pub(crate) drivers: Drivers,
     /// By node: how and where it is probed, if it is.
     pub(crate) probes: Vec<Option<(SocketAddr, super::prober::Way)>>,
+    /// By node: how and where the agent beside it is asked, if there is one.
+    pub(crate) agents: Vec<Option<(SocketAddr, super::prober::Way)>>,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) reports: mpsc::Receiver<Report>,
@@ -67,6 +70,10 @@ pub(super) struct Control {
     pub(super) homes: Homes,
     pub(super) drivers: Drivers,
     pub(super) probers: Vec<Option<Prober>>,
+    pub(super) agents: Vec<Option<Prober>>,
+    /// Watches so far: agents beside nodes are asked in turn.
+    pub(super) watches: u64,
+    pub(super) orders: Orders,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
@@ -99,12 +106,16 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
-    let probers = (0..).zip(parts.probes).map(|(node, probe)| {
-        probe.map(|(address, way)| {
-            Prober::start(NodeId(node), way, told.clone(), move || connected(address))
-        })
-    });
-    let probers = probers.collect();
+    let random = ring::rand::SystemRandom::new();
+    let start = |probes: Vec<Option<(SocketAddr, super::prober::Way)>>| {
+        let start = |(node, probe): (u32, Option<(SocketAddr, super::prober::Way)>)| {
+            let (address, way) = probe?;
+            let (first, connect) = (draw(&random), move || connected(address));
+            Some(Prober::start(NodeId(node), way, first, told.clone(), connect))
+        };
+        (0..).zip(probes).map(start).collect::<Vec<_>>()
+    };
+    let (probers, agents) = (start(parts.probes), start(parts.agents));
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -112,12 +123,15 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         homes: parts.homes,
         drivers: parts.drivers,
         probers,
+        agents,
+        watches: 0,
+        orders: Orders::default(),
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
         quic_counters: parts.quic_counters,
         started: parts.started,
-        random: ring::rand::SystemRandom::new(),
+        random,
         offers: BTreeMap::new(),
         next_offer: 1,
         shelf: Shelf::default(),
@@ -161,12 +175,11 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
-            Probed::Answered { node, sequence, willing, at } => {
+            Probed::Answered { node, sequence, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);
-                if let Some(willing) = willing {
-                    self.gateway.handle_willing(node, willing, at);
-                }
             }
+            Probed::Said { node, beside, load, at } => self.fares(node, beside, load, at),
+            Probed::Obeyed { node, nonce, outcome } => self.obeyed(node, nonce, outcome),
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
     }
@@ -183,6 +196,8 @@ impl Control {
         let within = self.workers.iter().map(|worker| worker.stamps.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_stamps(&stamps, late, now);
+        self.ask_agents();
+        self.say_orders_again();
         self.tell_of_unheard(now);
         self.finish_if_told();
     }

@@ -9,6 +9,7 @@ use evenkeel_core::{
     NodeId, PolicyName, Refused, RoomId, SessionId, Transport,
 };
 
+use super::orders::Order;
 use crate::worker::{ShedRun, Totals};
 
 /// What a client wants, as the API read it.
@@ -94,10 +95,30 @@ pub enum Failed {
     },
     /// A policy could not be replaced: why.
     Policy(Box<str>),
+    /// An agent did not do what it was told.
+    Agent {
+        /// The node that it is beside.
+        node: Box<str>,
+        /// Why.
+        why: Disobeyed,
+    },
     /// The first policies are still compiled; until they are in force nobody else has a word on them.
     Starting,
     /// Control is busy or gone.
     Unavailable,
+}
+
+/// Why an agent did not do what it was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disobeyed {
+    /// The node has none.
+    NoAgent,
+    /// Its configuration does not allow drills.
+    Forbidden,
+    /// There is nothing there that this could be done to.
+    Unable(Order),
+    /// It did not answer.
+    Silent,
 }
 
 /// What happened, and when.
@@ -193,10 +214,20 @@ pub struct NodeView {
     pub incarnation: Incarnation,
     /// Its health.
     pub health: Health,
-    /// Whether it takes new rooms.
+    /// Whether it is being drained.
     pub draining: bool,
+    /// Whether an operator said that it is Down.
+    pub ejected: bool,
+    /// What it can take, as measured, kbit/s.
+    pub capacity_kbps: u64,
+    /// Sessions that it is opening.
+    pub opening: u32,
+    /// Sessions that wait until it has opened others.
+    pub waiting: u32,
     /// Load and reserves, thousandths of its capacity.
     pub load_permille: u32,
+    /// Its load as it measured it lately, thousandths of its capacity, where it says so.
+    pub measured_permille: Option<u16>,
     /// Rooms on it.
     pub rooms: u32,
     /// Smoothed round trip to it.

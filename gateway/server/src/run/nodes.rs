@@ -100,6 +100,15 @@ pub(super) fn probes(settings: &Settings) -> Result<Vec<Option<(SocketAddr, Prob
     settings.nodes.iter().map(way).collect()
 }
 
+/// How and where the agents beside nodes are asked.
+pub(super) fn agents(settings: &Settings) -> Result<Vec<Option<(SocketAddr, ProbeWay)>>, Failure> {
+    let way = |node: &settings::Node| {
+        let Some(agent) = &node.agent else { return Ok(None) };
+        Ok(Some((agent.address, ProbeWay::Beside(secret(node, &agent.secret)?))))
+    };
+    settings.nodes.iter().map(way).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;

@@ -31,6 +31,17 @@ pub struct Node {
     pub driver: Driver,
     /// What it can carry, both directions together.
     pub capacity: BitRate,
+    /// The agent beside it, where it is not the agent that the node is reached through.
+    pub agent: Option<Agent>,
+}
+
+/// An `evenkeel agent` that watches a node's process from beside it and ends no trunk: the node speaks for itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Agent {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What both ends know.
+    pub secret: Secret,
 }
 
 /// How sessions are opened at a node.
@@ -75,16 +86,49 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let zone = check.name(&raw.zone);
     let capacity = check.bit_rate(&raw.capacity);
     let driver = driver(raw, check);
-    let address: Option<SocketAddr> =
-        check.parse(&raw.address, "an address and port such as `10.0.1.11:4000`");
-    if let Some(address) = address.filter(|address| !is_of_one_machine(address)) {
+    let agent = agent(raw, check);
+    let address = address(&raw.address, check);
+    Some(Node {
+        name,
+        address: address?,
+        region,
+        zone,
+        driver: driver?,
+        capacity: capacity?,
+        agent,
+    })
+}
+
+/// An address and port that packets can be sent to.
+fn address(raw: &Spanned<String>, check: &mut Check) -> Option<SocketAddr> {
+    let address: SocketAddr = check.parse(raw, "an address and port such as `10.0.1.11:4000`")?;
+    if !is_of_one_machine(&address) {
         let expected = "an address and port that packets can be sent to";
-        let invalid = check.refuse(raw.address.span(), format!("`{address}`"), expected);
+        let invalid = check.refuse(raw.span(), format!("`{address}`"), expected);
         invalid.help = lacks_link(&address).then(|| {
             "an address of a link names the interface by its number: `[fe80::1%2]:4000`".to_owned()
         });
     }
-    Some(Node { name, address: address?, region, zone, driver: driver?, capacity: capacity? })
+    Some(address)
+}
+
+/// The agent beside the node, if one is named.
+fn agent(raw: &raw::Node, check: &mut Check) -> Option<Agent> {
+    let at = raw.agent.as_ref()?;
+    if at.get_ref() == raw.address.get_ref() {
+        let found = format!("`{}`, the address of the node", at.get_ref());
+        check.refuse(at.span(), found, "the agent's own address").help =
+            Some("a node whose trunk the agent ends has driver `agent`, and no `agent`".to_owned());
+    }
+    let address = address(at, check);
+    let Some(path) = &raw.secret_file else {
+        if *raw.driver.get_ref() != DriverKind::Agent {
+            let found = "`agent` without `secret_file`";
+            check.refuse(at.span(), found, "the file with the secret that both ends know");
+        }
+        return None;
+    };
+    Some(Agent { address: address?, secret: check.secret(path)? })
 }
 
 /// Whether packets to it can arrive at one machine, and at a port of it.
@@ -103,9 +147,13 @@ fn lacks_link(address: &SocketAddr) -> bool {
 fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
     match raw.driver.get_ref() {
         DriverKind::Plain => {
-            if let Some(path) = &raw.secret_file {
+            if let Some(path) = raw.secret_file.as_ref().filter(|_| raw.agent.is_none()) {
                 let found = "a secret for driver `plain`";
-                check.refuse(path.span(), found, "`secret_file` with driver `agent`");
+                check.refuse(
+                    path.span(),
+                    found,
+                    "`secret_file` with driver `agent`, or beside `agent`",
+                );
             }
             Some(Driver::Plain { probe: raw.probe.as_ref().map_or(Probe::Stun, |p| *p.get_ref()) })
         }

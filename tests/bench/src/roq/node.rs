@@ -116,6 +116,7 @@ impl Node {
                     Question::Close { tag } => Answer::Close { tag, status: Status::Ok },
                     Question::Drain => Answer::Drain(load),
                     Question::Keep { .. } => Answer::Keep { unknown: [].into() },
+                    Question::Noted { .. } | Question::Start | Question::Break(_) => return,
                 };
                 scratch.clear();
                 answer.write(secret, asked.nonce, unix_us, scratch);

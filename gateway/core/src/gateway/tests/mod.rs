@@ -1,6 +1,7 @@
 //! A gateway in a world that plays server, drivers, nodes and policies under virtual time.
 
 mod admission;
+mod agents;
 mod breaking;
 mod failover;
 mod herd;

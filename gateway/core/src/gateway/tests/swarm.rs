@@ -215,7 +215,7 @@ impl Swarm {
             }
             24 => match rng.u8(0..4) {
                 0 => world.gateway.handle_full(node, world.now),
-                1 => world.gateway.handle_load(node, rng.u32(0..1_200), world.now),
+                1 => world.gateway.handle_load(node, rng.u16(0..1_200), world.now),
                 _ => world.gateway.handle_willing(node, rng.bool(), world.now),
             },
             19 => {

@@ -82,7 +82,7 @@ fn a_refusal_is_told_and_asks_no_more() {
         &answer(Status::Full, tag, nonce, at(start, 1)),
         at(start, 1),
     );
-    let told = Some(Act::Refused { session: SESSION, hop: HOP, unwilling: true });
+    let told = Some(Act::Refused { session: SESSION, hop: HOP, unwilling: true, full: true });
     assert_eq!(format!("{refused:?}"), format!("{told:?}"));
     assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
 }

@@ -84,7 +84,12 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     incarnation: Incarnation(1),
                     health: Health::Up,
                     draining: false,
+                    ejected: false,
+                    capacity_kbps: 1_000,
+                    opening: 0,
+                    waiting: 0,
                     load_permille: 0,
+                    measured_permille: None,
                     rooms: 0,
                     round_trip: None,
                 };

@@ -1,0 +1,43 @@
+//! Rows as they finish, for a person.
+
+use crate::report::{Distribution, RowReport};
+
+pub(crate) fn head() {
+    println!(
+        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7}  held",
+        "row",
+        "kills",
+        "gaps",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "control",
+        "found ms",
+        "lost",
+        "moves"
+    );
+}
+
+pub(crate) fn row(row: &RowReport) {
+    let of = |spread: Option<Distribution>, figure: fn(&Distribution) -> f64| {
+        spread.map_or("–".to_owned(), |spread| format!("{:.1}", figure(&spread)))
+    };
+    let gap = row.gap_ms;
+    println!(
+        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7.2}  {}",
+        row.id,
+        row.kills,
+        gap.map_or(0, |gap| gap.n),
+        of(gap, |gap| gap.spread.p50),
+        of(gap, |gap| gap.spread.p99),
+        of(gap, |gap| gap.spread.max),
+        of(row.control.gap_ms, |gap| gap.spread.p99),
+        of(row.detect_ms, |found| found.spread.p50),
+        row.packets_lost,
+        row.moves_per_session,
+        if row.held { "yes" } else { "NO" },
+    );
+    for miss in &row.misses {
+        println!("{:<28}{miss}", "");
+    }
+}

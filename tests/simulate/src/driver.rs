@@ -1,0 +1,34 @@
+//! The drivers: sessions are opened at nodes over the same links as media, late or not at all where that is so.
+
+use std::time::Duration;
+
+use evenkeel_core::{Hop, SessionId};
+
+/// An opening that was not answered is asked for again.
+pub(crate) const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// How often leases are renewed: what the node does not know is opened again then.
+pub(crate) const LEASES_EVERY: Duration = Duration::from_secs(4);
+
+/// A session at a hop, from the first word to the node on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tag {
+    pub(crate) session: SessionId,
+    pub(crate) hop: Hop,
+    pub(crate) client: u32,
+    pub(crate) room: u32,
+    /// The node's process that knows it.
+    pub(crate) process: Option<u32>,
+    /// The gateway has been told that it is open.
+    pub(crate) told: bool,
+    /// The gateway closed it.
+    pub(crate) closed: bool,
+}
+
+/// How the drivers do for now.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Manner {
+    pub(crate) slow: Duration,
+    /// Of a hundred.
+    pub(crate) refuses: u8,
+}

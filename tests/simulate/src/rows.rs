@@ -1,0 +1,1 @@
+//! Long runs by name, each with its figures.
