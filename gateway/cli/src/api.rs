@@ -80,7 +80,7 @@ impl Api {
         })
     }
 
-    fn client(&self) -> Result<Admin, Failure> {
+    pub(crate) fn client(&self) -> Result<Admin, Failure> {
         let place = match self.shown().parse() {
             Ok(address) => Place::Tcp(address),
             Err(_) => Place::Unix(self.shown().into()),

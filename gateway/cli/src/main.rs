@@ -3,8 +3,10 @@
 //! Exit codes: 0 done · 1 it failed · 2 the command line or the configuration is wrong · 3 no gateway answers. With
 //! `--json` a failure is an object on standard output too.
 
+mod agent;
 mod api;
 mod check;
+mod drill;
 mod node;
 mod policy;
 mod region;
@@ -35,6 +37,8 @@ enum Verb {
     Run(run::Run),
     /// See it work: a small world on loopback, with nodes that die and policies that change
     Demo(evenkeel_lab::demo::Options),
+    /// Stand beside a media server, and tell gateways of its death
+    Agent(agent::Agent),
     /// Run a sample media server, for trials and drills
     SampleNode(sample_node::SampleNode),
     /// Say whether a configuration is usable, and where it is not
@@ -49,6 +53,8 @@ enum Verb {
     Room(room::Room),
     /// List, explain and close sessions
     Session(session::Session),
+    /// Make trouble on purpose, and say what was heard of it
+    Drill(drill::Drill),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::Policy),
 }
@@ -79,6 +85,7 @@ impl Verb {
     fn json(&self) -> bool {
         match self {
             Verb::Run(run) => run.json,
+            Verb::Agent(agent) => agent.json,
             Verb::SampleNode(node) => node.json,
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
@@ -86,6 +93,7 @@ impl Verb {
             Verb::Region(region) => region.json,
             Verb::Room(room) => room.json,
             Verb::Session(session) => session.json,
+            Verb::Drill(drill) => drill.json,
             Verb::Policy(policy) => policy.json,
             Verb::Demo(options) => options.json,
         }
@@ -109,6 +117,7 @@ fn main() -> ExitCode {
     let outcome = match verb {
         Verb::Run(run) => run.act(),
         Verb::Demo(options) => demo(&options),
+        Verb::Agent(agent) => agent.act(),
         Verb::SampleNode(node) => node.act(),
         Verb::Check(check) => check.act(),
         Verb::Status(status) => status.act(),
@@ -116,6 +125,7 @@ fn main() -> ExitCode {
         Verb::Region(region) => region.act(),
         Verb::Room(room) => room.act(),
         Verb::Session(session) => session.act(),
+        Verb::Drill(drill) => drill.act(),
         Verb::Policy(policy) => policy.act(),
     };
     let (exit, code, words) = match outcome {

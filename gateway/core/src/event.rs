@@ -45,14 +45,45 @@ pub enum Witness {
     Silence,
     /// The agent beside it says that its process is gone. It condemns alone, and at once.
     Agent,
+    /// It keeps our own sessions open, and forwards nothing between them.
+    Canary,
+    /// More rooms lose packets there than at its siblings: nodes of its region that carry rooms of the same scenario.
+    Cohort,
+    /// Most rooms lose packets there, as we and the node itself see it, and it has no siblings to compare it with.
+    Feedback,
     /// A person says so.
     Operator,
 }
 
 impl Witness {
     /// All of them.
-    pub const ALL: [Witness; 5] =
-        [Self::KernelError, Self::Probe, Self::Silence, Self::Agent, Self::Operator];
+    pub const ALL: [Witness; 8] = [
+        Witness::KernelError,
+        Witness::Probe,
+        Witness::Silence,
+        Witness::Agent,
+        Witness::Canary,
+        Witness::Cohort,
+        Witness::Feedback,
+        Witness::Operator,
+    ];
+
+    /// Whether it tells of loss: that is no death.
+    pub fn is_of_loss(self) -> bool {
+        matches!(self, Witness::Cohort | Witness::Feedback)
+    }
+
+    /// Whether it is somebody's word. The others are silences, which our own uplink may be the cause of.
+    pub fn speaks(self) -> bool {
+        match self {
+            Witness::KernelError | Witness::Agent | Witness::Operator => true,
+            Witness::Probe
+            | Witness::Silence
+            | Witness::Canary
+            | Witness::Cohort
+            | Witness::Feedback => false,
+        }
+    }
 
     /// The word in metrics and records: `kernel-error`.
     pub fn name(self) -> &'static str {
@@ -62,6 +93,31 @@ impl Witness {
             Witness::Silence => "silence",
             Witness::Agent => "agent",
             Witness::Operator => "operator",
+            Witness::Canary => "canary",
+            Witness::Cohort => "cohort",
+            Witness::Feedback => "feedback",
+        }
+    }
+}
+
+/// Why a hop left the route of one room, though its node lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Strike {
+    /// It did not open a session.
+    NotOpened,
+    /// The kernel says that its port for a session is closed.
+    PortClosed,
+    /// A session of it hears nothing any more, though it heard its node steadily and the others go on sending.
+    FlowLost,
+}
+
+impl Strike {
+    /// The word in metrics and records: `flow-lost`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strike::NotOpened => "not-opened",
+            Strike::PortClosed => "port-closed",
+            Strike::FlowLost => "flow-lost",
         }
     }
 }
@@ -320,12 +376,18 @@ pub enum Event {
         /// Who decided.
         by: Decider,
     },
-    /// A hop left a room's route: it was not opened there, or its port is closed.
+    /// A hop left a room's route, though its node lives.
     Struck {
         /// The room.
         room: RoomId,
+        /// What the room is called.
+        room_name: Arc<str>,
         /// The hop.
         hop: Hop,
+        /// Why.
+        why: Strike,
+        /// The session that it is known by, where it is one.
+        session: Option<SessionId>,
     },
     /// A node's health changed.
     Node {
@@ -394,6 +456,16 @@ pub enum Event {
     OwnStall {
         /// How late.
         late: Duration,
+    },
+    /// Most nodes fell silent at once: our own uplink is doubted, and nobody is condemned for silence meanwhile. Or that
+    /// is over: they are heard again, or it lasted too long to be doubted.
+    Uplink {
+        /// Whether it is doubted from now on.
+        doubted: bool,
+        /// How many nodes fell silent.
+        silent: u32,
+        /// Of how many that were heard until then.
+        of: u32,
     },
     /// A hook's policy answers again after faults, or no longer.
     Standing {

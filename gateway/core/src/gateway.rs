@@ -6,9 +6,12 @@ mod accepting;
 mod agents;
 mod asking;
 mod breaking;
+mod canaries;
+mod cohorts;
 mod draining;
 mod explaining;
 mod failing;
+mod flows;
 mod moving;
 mod offering;
 mod opening;
@@ -20,6 +23,7 @@ mod rerouting;
 mod returning;
 mod sparing;
 mod standing;
+mod uplink;
 mod view;
 mod watching;
 
@@ -131,6 +135,14 @@ pub enum Output {
         /// Comes back with the answer.
         sequence: u64,
     },
+    /// Send a packet from one canary session at the node; it must come out at the other. That it did comes back by
+    /// [`Gateway::handle_canary_passed`], that both are open by [`Gateway::handle_canary_open`].
+    Canary {
+        /// The node.
+        node: NodeId,
+        /// Comes back with the packet.
+        sequence: u64,
+    },
     /// Something worth knowing happened.
     Event(Event),
     /// The shutdown is over: no session is left.
@@ -227,6 +239,16 @@ pub struct Gateway {
     last_watch: Option<Instant>,
     /// How old the last word on a session may be.
     told_within: Duration,
+    /// Sessions that hear nothing any more, though they did steadily.
+    silent: BTreeSet<(RoomId, SessionId)>,
+    /// What rooms say of nodes.
+    ballots: cohorts::Ballots,
+    /// Rooms that left last a node that loses more than others.
+    leave_cursors: BTreeMap<NodeId, RoomId>,
+    /// Whether our own uplink is doubted.
+    uplink_doubted: bool,
+    /// When nobody at all was heard last, while it was.
+    nobody_heard: Option<Instant>,
     /// Whether we or a worker came late to the last watch.
     stalled: bool,
     shutting_down: bool,
@@ -286,6 +308,11 @@ impl Gateway {
             outputs: VecDeque::new(),
             last_watch: None,
             told_within: Duration::ZERO,
+            silent: BTreeSet::new(),
+            ballots: BTreeMap::new(),
+            leave_cursors: BTreeMap::new(),
+            uplink_doubted: false,
+            nobody_heard: None,
             stalled: false,
             shutting_down: false,
             finished: false,
@@ -302,6 +329,7 @@ impl Gateway {
 
     fn start_timers(&mut self, now: Instant) {
         self.start_probing(now);
+        self.start_canaries(now);
         self.timers.set(Timer::Sweep, now + SWEEP_EVERY);
         self.timers.set(Timer::Weigh, now + WEIGH_EVERY);
         self.timers.set(Timer::Breakers, now + breaking::WINDOW);
@@ -338,6 +366,7 @@ impl Gateway {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Probe(node) => self.probe(node, now),
+                Timer::Canary(node) => self.send_canary(node, now),
                 Timer::AskLate(ask) => self.conclude_late(ask, now),
                 Timer::OpenLate(session) => self.open_late(session, now),
                 Timer::LeavingEnds(room) => self.close_left_hops(room, now),
@@ -349,6 +378,8 @@ impl Gateway {
                 Timer::Rescue => self.rescue_stranded(now),
                 Timer::FailBack => self.fail_back(now),
                 Timer::Breakers => self.weigh_breakers(now),
+                Timer::Cohorts => self.weigh_cohorts(now),
+                Timer::Flows => self.judge_flows(now),
                 Timer::Sweep => self.sweep(now),
                 Timer::Weigh => self.weigh_unreserved(now),
                 Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),

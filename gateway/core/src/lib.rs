@@ -8,9 +8,11 @@ mod alike;
 mod ask;
 mod board;
 mod breaker;
+mod cohort;
 mod detector;
 mod event;
 mod few;
+mod flow;
 pub mod forward;
 mod gateway;
 mod gauge;
@@ -35,7 +37,8 @@ pub use ask::{
 pub use board::{Board, Cell};
 pub use breaker::BreakerState;
 pub use detector::Stamp;
-pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Witness};
+pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Strike, Witness};
+pub use flow::Flow;
 pub use gateway::{
     AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, MoveOutcome,
     MoveRecord, NodeStanding, NotOpened, Output, RegionStanding, RoomStanding, SessionStanding,

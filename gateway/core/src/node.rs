@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::detector::{Detector, Distance, Finding};
 use crate::{
     Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Timings,
+    Witness,
 };
 
 /// Relapses that still lengthen the ejection; past it the longest applies anyway.
@@ -12,6 +13,9 @@ const RELAPSES_MAX: u32 = 16;
 
 /// A node that has been Up this long is forgiven one relapse.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// A node that loses more than others is avoided so long at least, though nobody is left there to lose something.
+const WORSE_FOR: Duration = Duration::from_secs(10);
 
 /// Closed ports of this many rooms accuse the node.
 const PORTS_ACCUSE: usize = 3;
@@ -45,6 +49,8 @@ pub(crate) struct Node {
     measured: Option<(u16, Instant)>,
     standing: Standing,
     relapses: u32,
+    /// Since when, and until when at least, it loses more than others do.
+    worse: Option<Worse>,
     /// Ports that were closed lately, by room.
     closed_ports: Vec<(RoomId, Instant)>,
     timings: Timings,
@@ -57,6 +63,14 @@ enum Standing {
     Suspect { was_wary: bool },
     Down { since: Instant, answering_since: Option<Instant> },
     Wary { since: Instant },
+}
+
+/// It loses more than others do.
+#[derive(Clone, Copy, Debug)]
+struct Worse {
+    since: Instant,
+    /// Suspect until then, though nobody is left who would lose something.
+    until: Instant,
 }
 
 /// What weighing changed.
@@ -91,6 +105,7 @@ impl Node {
             unwilling: None,
             standing: Standing::Up { since: now },
             relapses: 0,
+            worse: None,
             closed_ports: Vec::new(),
             timings,
         }
@@ -168,14 +183,51 @@ impl Node {
         (self.ejected, self.excused) = (false, true);
     }
 
-    pub(crate) fn weigh(&mut self, now: Instant) -> Option<Change> {
+    /// Rooms lose more here than elsewhere.
+    pub(crate) fn found_worse(&mut self, witness: Witness, now: Instant) {
+        if self.health() == Health::Down {
+            return;
+        }
+        if self.worse.is_none() {
+            self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        }
+        let until = now + self.ejection().max(WORSE_FOR);
+        self.worse = Some(Worse { since: self.worse.map_or(now, |worse| worse.since), until });
+        self.detector.handle_worse(Some(witness), now);
+    }
+
+    /// Rooms that are here fare `well`; or nobody can tell, and it is forgiven when its time is over.
+    pub(crate) fn found_no_worse(&mut self, well: bool, now: Instant) {
+        if self.worse.is_some_and(|worse| well || now >= worse.until) {
+            self.worse = None;
+            self.detector.handle_worse(None, now);
+        }
+    }
+
+    /// How long rooms have been losing more here than elsewhere.
+    pub(crate) fn worse_for(&self, now: Instant) -> Option<Duration> {
+        self.worse.map(|worse| now.saturating_duration_since(worse.since))
+    }
+
+    /// What the evidence says of it, before anything follows from that; nothing of a dead node.
+    pub(crate) fn look(&mut self, now: Instant) -> Finding {
+        match self.standing {
+            Standing::Down { .. } => Finding::Well,
+            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => {
+                self.detector.weigh(now)
+            }
+        }
+    }
+
+    /// What follows from what was found.
+    pub(crate) fn conclude(&mut self, found: Finding, now: Instant) -> Option<Change> {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
         self.measured = self.measured.filter(|(_, at)| fresh(*at));
         if let Standing::Down { since, answering_since } = self.standing {
             return self.weigh_return(since, answering_since, now);
         }
-        match (self.detector.weigh(now), self.standing) {
+        match (found, self.standing) {
             (Finding::Dead, _) => Some(self.die(now)),
             (Finding::Accused, Standing::Suspect { .. }) => None,
             (Finding::Accused, standing) => {
@@ -204,10 +256,17 @@ impl Node {
         }
     }
 
+    #[cfg(test)]
+    fn weigh(&mut self, now: Instant) -> Option<Change> {
+        let found = self.look(now);
+        self.conclude(found, now)
+    }
+
     fn die(&mut self, now: Instant) -> Change {
         let from = self.health();
         self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
         self.excused = false;
+        self.worse = None;
         self.standing = Standing::Down { since: now, answering_since: None };
         Change::Died { from }
     }
@@ -281,6 +340,7 @@ mod tests {
             zone: ZoneId(0),
             capacity_kbps: 1_000,
             probed: Probed::Yes,
+            canary: false,
         };
         Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
     }

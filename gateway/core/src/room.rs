@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cohort::Tally;
 use crate::few::FewSet;
 use crate::ledger::Holding;
 use crate::{
@@ -44,6 +45,8 @@ pub(crate) struct Room {
     pub(crate) memory: Option<Arc<State>>,
     /// Milliseconds after which the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
+    /// What it saw of its hop since it voted last.
+    pub(crate) tally: Option<Box<Tally>>,
     /// Under which nodes the gateway lists it.
     pub(crate) listed: FewSet<NodeId>,
     /// What most rooms have nothing of.
@@ -111,6 +114,7 @@ impl Room {
             placing: false,
             memory: None,
             ttl_ms: 0,
+            tally: None,
             listed: FewSet::default(),
             unrest: None,
         }

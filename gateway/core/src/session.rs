@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::breaker::Judged;
 use crate::few::FewMap;
+use crate::flow::Track;
 use crate::{
     Bounds, Decider, Hop, Kind, Labels, Measures, Media, Metric, Offer, Plan, RegionId, RoomId,
     SessionId, State, Transport,
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     /// As workers measured it last, if they did.
     pub(crate) measures: Option<Box<Measures>>,
     pub(crate) last_heard: Instant,
+    /// What goes between it and its node, once something does.
+    pub(crate) track: Option<Box<Track>>,
     /// What the degradation policy wrote about it.
     pub(crate) memory: Option<Arc<State>>,
 }

@@ -46,6 +46,8 @@ pub struct NodeSettings {
     pub capacity_kbps: u64,
     /// Whether its media port is probed.
     pub probed: Probed,
+    /// Whether two sessions of our own are kept there, between which it must forward.
+    pub canary: bool,
 }
 
 /// Whether a node's media port answers probes.
@@ -124,6 +126,12 @@ pub struct Timings {
     pub ejection_max: Duration,
     /// How long a node that came back is Wary. Default 2 s.
     pub wary_for: Duration,
+    /// Where more nodes than this fall silent at once, per cent of those that were heard until then, our own uplink is
+    /// doubted. Default 50; 100 never doubts it.
+    pub panic_percent: u32,
+    /// How long our uplink is doubted where nobody at all is heard. Where somebody is, it is as long as one witness
+    /// alone has to accuse a node. Default 3 s.
+    pub panic_for: Duration,
 }
 
 impl Default for Timings {
@@ -140,6 +148,8 @@ impl Default for Timings {
             ejection: Duration::from_secs(1),
             ejection_max: Duration::from_secs(60),
             wary_for: Duration::from_secs(2),
+            panic_percent: 50,
+            panic_for: Duration::from_secs(3),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! They come in as anybody's do, by the admin API and the packet path, two to a room. Books are kept by page, so that a
 //! crowd may live through any number of faults: turn the page before each, and reckon it after.
 
+mod entering;
 mod page;
 mod plan;
 mod reckoning;
@@ -12,23 +13,28 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::channel;
+
+use entering::Newcomer;
 pub use page::Page;
 pub use plan::{Plan, Proof, Speech, Transport};
 pub use reckoning::{Detection, FREEZE, Fault, Reckoning, Scope};
 
-use crate::admin::{self, Admin, Identity, Ingress, Opened, QuicOffer};
-use crate::client::{Credentials, Fleet, QuicWay, UdpWay, Way};
+use crate::admin::{self, Admin};
+use crate::client::{Fleet, UdpWay, Way};
 use crate::clock;
 use crate::ledger::{Books, Member};
 use crate::relay::Relay;
-use crate::watch::Watch;
+use crate::watch::{Heard, Watch};
 
 /// Connections by which sessions are opened.
-const CONNECTIONS: u32 = 8;
+const CONNECTIONS: usize = 8;
 /// All clients must be able to send within this.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// From when all can send until packets count: the first words of everyone have crossed by then.
 const SETTLE: Duration = Duration::from_millis(500);
+/// A client that is told to go has gone within this.
+const LEFT_WITHIN: Duration = Duration::from_millis(50);
 /// How late the last packet that counts may be.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
@@ -64,69 +70,153 @@ pub enum Failed {
 /// Sessions that stand, and whoever listens to the gateway's events for them.
 pub struct Crowd {
     fleet: Fleet,
+    /// The network they are behind, if it is to change their addresses.
+    relay: Option<Relay>,
     books: Books,
-    watch: Watch,
+    heard: Heard,
+    /// None where there is no gateway whose events could be listened to.
+    _watch: Option<Watch>,
+    plan: Plan,
     /// By the id that the gateway gave.
     by_id: BTreeMap<String, u64>,
     /// Since when this page's packets count.
     from_ns: u64,
 }
 
-/// One session before it is opened: who it is, and its socket.
-struct Newcomer {
-    session: u64,
-    /// Its socket, and where its packets enter a bad network, if by UDP.
-    socket: Option<(UdpSocket, Option<SocketAddr>)>,
-    ingress: Ingress,
-}
-
 impl Crowd {
-    /// Opens all sessions and waits until everyone can send. Those by UDP send through a lane of `relay`, if one is
-    /// named, with where the gateway listens.
+    /// Opens all sessions and waits until everyone can send.
     ///
     /// # Errors
     /// Any [`Failed`].
-    pub async fn enter(
-        plan: &Plan,
-        admin: impl Fn() -> Admin,
-        relay: Option<(&Relay, SocketAddr)>,
-    ) -> Result<Crowd, Failed> {
+    pub async fn enter(plan: &Plan, admin: impl Fn() -> Admin) -> Result<Crowd, Failed> {
         let watch = Watch::begin(&admin()).await;
         let watch =
             watch.map_err(|error| Failed::Gateway { what: "listening to events", error })?;
         let books = Books::default();
         let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
-        let mut opening = tokio::task::JoinSet::new();
-        for first in 0..CONNECTIONS {
-            let sessions = (1..=u64::from(plan.sessions)).skip(first as usize);
-            let sessions = sessions.step_by(CONNECTIONS as usize);
-            let newcomers: Result<Vec<Newcomer>, Failed> =
-                sessions.map(|session| plan.newcomer(session, relay)).collect();
-            opening.spawn(open(plan.clone(), newcomers?, admin()));
-        }
-        let mut by_id = BTreeMap::new();
-        while let Some(opened) = opening.join_next().await {
-            // A task of ours that panicked panics here.
-            let opened = opened.unwrap_or_else(|gone| std::panic::resume_unwind(gone.into_panic()));
-            for (session, id, way) in opened? {
-                by_id.insert(id, session);
-                fleet.join(plan.persona(session), way);
-            }
-        }
-        let mut crowd = Crowd { fleet, books, watch, by_id, from_ns: 0 };
+        let relay = plan.natted.then(|| Relay::start(plan.seed)).transpose();
+        let relay = relay.map_err(system("starting a relay"))?;
+        let (plan, by_id) = (plan.clone(), BTreeMap::new());
+        let (heard, watch) = (watch.heard.clone(), Some(watch));
+        let mut crowd =
+            Crowd { fleet, relay, books, heard, _watch: watch, plan, by_id, from_ns: 0 };
+        crowd.open(crowd.newcomers(1)?, admin).await?;
         crowd.wait_ready().await?;
-        for session in 1..=u64::from(plan.sessions) {
-            let room = plan.room_of(session);
-            crowd.books.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
-        }
         tokio::time::sleep(SETTLE).await;
         crowd.begin_page();
         Ok(crowd)
     }
 
+    /// Clients that send to this address without asking anybody, each alone with what comes back to it.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn enter_at(plan: &Plan, gateway: SocketAddr) -> Result<Crowd, Failed> {
+        let books = Books::default();
+        let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
+        let plan = Plan { speech: Speech::BothWays, ..plan.clone() };
+        for session in 1..=u64::from(plan.sessions) {
+            let socket = UdpSocket::bind((plan.clients_at, 0));
+            let socket = socket.map_err(system("opening a socket"))?;
+            let way = Way::Udp(UdpWay { socket, gateway, rtcp: None, ice: None });
+            fleet.join(plan.persona(session), way);
+            let member = Member { session, room: session, from_ns: 0, until_ns: u64::MAX };
+            books.open().join(member);
+        }
+        let (heard, by_id) = (Heard::default(), BTreeMap::new());
+        let mut crowd =
+            Crowd { fleet, relay: None, books, heard, _watch: None, plan, by_id, from_ns: 0 };
+        crowd.wait_ready().await?;
+        tokio::time::sleep(SETTLE).await;
+        crowd.begin_page();
+        Ok(crowd)
+    }
+
+    /// As many newcomers as are planned, numbered from `first`, by the connections that will open them.
+    fn newcomers(&self, first: u64) -> Result<Vec<Vec<Newcomer>>, Failed> {
+        let sessions = first..first + u64::from(self.plan.sessions);
+        let of = |connection| {
+            let own = sessions.clone().skip(connection).step_by(CONNECTIONS);
+            own.map(|session| self.plan.newcomer(session)).collect()
+        };
+        (0..CONNECTIONS).map(of).collect()
+    }
+
+    async fn open(
+        &mut self,
+        newcomers: Vec<Vec<Newcomer>>,
+        admin: impl Fn() -> Admin,
+    ) -> Result<(), Failed> {
+        let sessions = newcomers.iter().flatten().map(|newcomer| newcomer.session);
+        let sessions: Vec<u64> = sessions.collect();
+        let (opens, mut opened) = channel(CONNECTIONS);
+        for own in newcomers {
+            tokio::spawn(entering::open(self.plan.clone(), own, admin(), opens.clone()));
+        }
+        drop(opens);
+        while let Some(opened) = opened.recv().await {
+            let (session, id, way) = opened?;
+            self.by_id.insert(id, session);
+            let way = self.through_relay(session, way)?;
+            self.fleet.join(self.plan.persona(session), way);
+        }
+        for session in sessions {
+            let room = self.plan.room_of(session);
+            self.books.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+        }
+        Ok(())
+    }
+
+    fn through_relay(&self, session: u64, mut way: Way) -> Result<Way, Failed> {
+        let Some(relay) = &self.relay else { return Ok(way) };
+        let gateway = match &mut way {
+            Way::Udp(way) => &mut way.gateway,
+            Way::Quic(way) => &mut way.gateway,
+        };
+        let ends = relay.lane(session, *gateway).map_err(system("opening a lane"))?;
+        *gateway = ends.near;
+        Ok(way)
+    }
+
+    /// The network they are behind gives all of them other addresses.
+    ///
+    /// # Errors
+    /// [`Failed::System`] when there are no sockets for that.
+    pub fn rebind(&self) -> Result<(), Failed> {
+        let Some(relay) = &self.relay else { return Ok(()) };
+        for &session in self.by_id.values() {
+            relay.rebind(session).map_err(system("opening a lane anew"))?;
+        }
+        Ok(())
+    }
+
+    /// All of them are gone without a word, and there again at once, as new sessions: those that were are in no book
+    /// any more.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn reconnect(&mut self, admin: impl Fn() -> Admin) -> Result<(), Failed> {
+        let first = self.by_id.values().max().map_or(1, |last| last + 1);
+        // They have sockets before the others let go of theirs: nobody has an address that was somebody else's.
+        let newcomers = self.newcomers(first)?;
+        let gone: Vec<u64> = std::mem::take(&mut self.by_id).into_values().collect();
+        gone.iter().for_each(|&session| self.fleet.leave(session));
+        // Until they are gone they still note what they hear.
+        tokio::time::sleep(LEFT_WITHIN).await;
+        let mut books = self.books.open();
+        gone.iter().for_each(|&session| books.forget(session));
+        drop(books);
+        self.open(newcomers, admin).await
+    }
+
     /// What the gateway said since the page was turned.
-    pub fn watch(&self) -> &Watch {
-        &self.watch
+    pub fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    /// Who they are.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The sessions' numbers by the ids that the gateway gave.
@@ -137,7 +227,7 @@ impl Crowd {
     /// Begins a page here: what was noted before is forgotten.
     pub fn begin_page(&mut self) {
         drop(self.books.turn());
-        drop(self.watch.heard.take());
+        drop(self.heard.take());
         self.from_ns = clock::now_ns();
     }
 
@@ -149,7 +239,7 @@ impl Crowd {
         ledger.due_between(self.from_ns, until_ns);
         let span = self.from_ns..until_ns;
         self.from_ns = clock::now_ns();
-        let events = self.watch.heard.take();
+        let events = self.heard.take();
         Page { ledger, events, by_id: self.by_id.clone(), span }
     }
 
@@ -182,69 +272,6 @@ impl Crowd {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-impl Plan {
-    fn newcomer(
-        &self,
-        session: u64,
-        relay: Option<(&Relay, SocketAddr)>,
-    ) -> Result<Newcomer, Failed> {
-        if self.transport_of(session) == Transport::Quic {
-            let ingress = Ingress::Quic(QuicOffer {});
-            return Ok(Newcomer { session, socket: None, ingress });
-        }
-        let socket = UdpSocket::bind((self.clients_at, 0)).map_err(system("opening a socket"))?;
-        let own = socket.local_addr().map_err(system("opening a socket"))?;
-        let lane = relay.map(|(relay, gateway)| relay.lane(session, gateway));
-        let lane = lane.transpose().map_err(system("opening a lane"))?;
-        let identity = match self.proof {
-            Proof::Stun => Identity::Stun,
-            Proof::Declared => {
-                let address = lane.map_or(own, |ends| ends.far);
-                Identity::Declared { address, rtcp: None }
-            }
-        };
-        let socket = Some((socket, lane.map(|ends| ends.near)));
-        Ok(Newcomer { session, socket, ingress: Ingress::Udp(identity) })
-    }
-}
-
-/// Opens these one after the other: session, id, and the way its packets go.
-async fn open(
-    plan: Plan,
-    newcomers: Vec<Newcomer>,
-    mut admin: Admin,
-) -> Result<Vec<(u64, String, Way)>, Failed> {
-    let mut all = Vec::with_capacity(newcomers.len());
-    for Newcomer { session, socket, ingress } in newcomers {
-        let opened = admin.open(&plan.offer(session, ingress)).await;
-        let opened =
-            opened.map_err(|error| Failed::Gateway { what: "opening a session", error })?;
-        let id = opened.id.clone();
-        let what = || format!("an address to send to in the answer for session {session}");
-        let way = way(opened, socket);
-        let way = way.ok_or_else(|| Failed::InVain { what: what(), within: Duration::ZERO })?;
-        all.push((session, id, way));
-    }
-    Ok(all)
-}
-
-fn way(opened: Opened, socket: Option<(UdpSocket, Option<SocketAddr>)>) -> Option<Way> {
-    if let Some((socket, near)) = socket {
-        let answer = opened.udp?;
-        let gateway = near.or(answer.addresses.first().copied())?;
-        let ice = answer.ufrag.zip(answer.password);
-        let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
-        return Some(Way::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
-    }
-    let answer = opened.quic?;
-    Some(Way::Quic(QuicWay {
-        gateway: *answer.addresses.first()?,
-        certificate_sha256: answer.certificate()?,
-        flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
-        flow_from_gateway: answer.flow_from_gateway.parse().ok()?,
-    }))
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failed {

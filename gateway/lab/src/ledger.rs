@@ -108,6 +108,17 @@ impl Ledger {
         }
     }
 
+    /// Forgets a member, and what it sent and received.
+    pub fn forget(&mut self, session: u64) {
+        if let Some(member) = self.members.remove(&session)
+            && let Some(room) = self.rooms.get_mut(&member.room)
+        {
+            room.remove(&session);
+        }
+        self.sent.retain(|(sender, _), _| *sender != session);
+        self.arrivals.retain(|path, _| path.receiver != session && path.sender != session);
+    }
+
     /// Packets sent before or after these times are due to nobody.
     pub fn due_between(&mut self, from_ns: u64, until_ns: u64) {
         for member in self.members.values_mut() {

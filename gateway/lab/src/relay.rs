@@ -163,6 +163,23 @@ impl Relay {
         true
     }
 
+    /// The network gives the client another address: the gateway sees this lane at another far end from now on, and
+    /// what it sends to the old one is lost. False if there is no such lane.
+    ///
+    /// # Errors
+    /// What the kernel says when it has no socket for us.
+    pub fn rebind(&self, session: u64) -> io::Result<bool> {
+        let mut world = self.shared.world();
+        let Some(&index) = world.by_session.get(&session) else { return Ok(false) };
+        self.shared.epoll.delete(&world.lanes[index].far)?;
+        world.lanes[index].rebind()?;
+        let token = token_of(index, Direction::Down);
+        self.shared
+            .epoll
+            .add(&world.lanes[index].far, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        Ok(true)
+    }
+
     /// Changes both directions of every lane.
     pub fn set_all(&self, conditions: Conditions) {
         for lane in &mut self.shared.world().lanes {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
-    NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Witness,
+    NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Strike, Witness,
 };
 use evenkeel_server::control::{Rollout, RolloutOutcome};
 use evenkeel_server::settings::{Settings, Traceparent};
@@ -524,7 +524,13 @@ fn every_event_leaves_its_mark_in_the_metrics() {
             refused("call", Refused::Full { retry_after: SOON }, None),
             refused("x", stranger, None),
             Event::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
-            Event::Struck { room, hop: hop(0) },
+            Event::Struck {
+                room,
+                room_name: "room".into(),
+                hop: hop(0),
+                why: Strike::FlowLost,
+                session: None,
+            },
             Event::Draining { node: NodeId(0), draining: true },
             Event::Degraded {
                 session: SessionId(1),
@@ -535,6 +541,7 @@ fn every_event_leaves_its_mark_in_the_metrics() {
                 by: native,
             },
             Event::OwnStall { late: Duration::from_millis(9) },
+            Event::Uplink { doubted: true, silent: 3, of: 4 },
             stands(Some(Fault::Absent)),
             Event::ShuttingDown,
         ],
@@ -550,11 +557,13 @@ fn every_event_leaves_its_mark_in_the_metrics() {
         ("sessions_refused_total", "full", 1),
         ("sessions_refused_total", "evenkeel_scenario=\"\"", 1),
         ("rooms_rerouted_total", "native", 1),
-        ("hops_struck_total", "n0", 1),
+        ("hops_struck_total", "flow-lost", 1),
         ("node_draining", "n0", 1),
         ("degradations_total", "cap", 1),
         ("own_stalls_total", "", 1),
         ("own_stall_duration_seconds_count", "", 1),
+        ("uplink_doubts_total", "", 1),
+        ("uplink_doubted", "", 1),
         ("policy_failing", "call/routing", 1),
     ];
     for (name, label, expected) in marks {

@@ -1,11 +1,13 @@
 //! What is done to the stage, and how it is undone.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Fault as Happened, Scope};
+use evenkeel_lab::crowd::{Crowd, Fault as Happened, Scope, Transport};
 use nix::sys::signal::Signal;
 
+use crate::layout::Kind;
 use crate::stage::{Stage, numbers};
 use crate::weather::Weather;
 
@@ -16,6 +18,8 @@ pub(crate) enum Whom {
     Busiest,
     /// All nodes of a region.
     Region(&'static str),
+    /// All nodes of these regions.
+    Regions(&'static [&'static str]),
     /// All nodes.
     All,
 }
@@ -25,6 +29,8 @@ pub(crate) enum Whom {
 pub(crate) enum Way {
     /// SIGKILL: its port refuses what comes.
     Loud,
+    /// SIGKILL with nobody told that the port is closed.
+    Hushed,
     /// By turns SIGSTOP, and SIGKILL with nobody told that the port is closed.
     Silent,
 }
@@ -47,9 +53,19 @@ pub(crate) enum Fault {
     /// Links are bad, each for so long.
     Links(Whom, Weather, Duration),
     /// A node indulges in its vice for so long; who hears a pause is hit.
-    Vice(Whom, Duration),
+    Vicious(Whom, Duration),
+    /// A node takes ever more memory, until it has none.
+    Leak(Whom, Duration),
     /// A node is drained.
     Drain(Whom),
+    /// So many rooms are moved by hand, one after the other.
+    Move(usize),
+    /// The network gives all clients other addresses.
+    Rebind,
+    /// All clients go without a word, and come again at once.
+    Reconnect,
+    /// Nothing comes to the gateway's UDP listener, for so long; who comes by QUIC goes on.
+    BlockUdp(Duration),
 }
 
 /// What was done to whom.
@@ -68,14 +84,23 @@ const SHARE: Duration = Duration::from_millis(5);
 
 impl Fault {
     /// Does it, until what has a length is over. `turn` counts from 0.
-    pub(crate) async fn strike(self, stage: &mut Stage, turn: u32) -> Result<Struck, String> {
+    pub(crate) async fn strike(
+        self,
+        stage: &mut Stage,
+        crowd: &mut Crowd,
+        turn: u32,
+    ) -> Result<Struck, String> {
         let names = self.names(stage).await?;
+        let hit = stage.sessions_on(&names).await?;
         let at_ns = clock::now_ns();
         self.begin(stage, &names, turn)?;
-        self.go_on(stage, &names).await?;
+        self.go_on(stage, crowd, &names).await?;
         let nodes = numbers(&names);
         let scope = match self {
-            Fault::Vice(..) => Scope::Paused(nodes),
+            Fault::Vicious(..) => Scope::Paused(nodes),
+            Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
+            // Whose packets bear no node's stamp.
+            _ if stage.layout.kind == Kind::Rtpengine => Scope::Sessions(hit),
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
             _ => Scope::Nodes(nodes),
         };
@@ -89,7 +114,7 @@ impl Fault {
                 signal_all(stage, names, Signal::SIGKILL)
             }
             Fault::Kill(_, Way::Silent) if stops => signal_all(stage, names, Signal::SIGSTOP),
-            Fault::Kill(_, Way::Silent) => {
+            Fault::Kill(_, Way::Silent | Way::Hushed) => {
                 stage.firewall.hush()?;
                 signal_all(stage, names, Signal::SIGKILL)
             }
@@ -101,15 +126,30 @@ impl Fault {
                 }
                 limit_files(stage.gateway.id(), NONE)
             }
-            Fault::Vice(..) => signal_all(stage, names, Signal::SIGUSR1),
-            Fault::Starve(..) | Fault::Links(..) | Fault::Drain(_) => Ok(()),
+            Fault::Vicious(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
+            Fault::BlockUdp(_) => stage.firewall.block(stage.udp.port()),
+            Fault::Starve(..)
+            | Fault::Links(..)
+            | Fault::Drain(_)
+            | Fault::Move(_)
+            | Fault::Rebind
+            | Fault::Reconnect => Ok(()),
         }
     }
 
-    async fn go_on(self, stage: &mut Stage, names: &[String]) -> Result<(), String> {
+    async fn go_on(
+        self,
+        stage: &mut Stage,
+        crowd: &mut Crowd,
+        names: &[String],
+    ) -> Result<(), String> {
         match self {
             Fault::Kill(..) => Ok(()),
-            Fault::Sleep(_, long) | Fault::NoDescriptors(_, long) | Fault::Vice(_, long) => {
+            Fault::Sleep(_, long)
+            | Fault::NoDescriptors(_, long)
+            | Fault::Vicious(_, long)
+            | Fault::Leak(_, long)
+            | Fault::BlockUdp(long) => {
                 tokio::time::sleep(long).await;
                 Ok(())
             }
@@ -129,6 +169,11 @@ impl Fault {
             }
             Fault::Links(_, weather, long) => weather.come(stage, names, long).await,
             Fault::Drain(_) => drain(stage, names, "drain").await,
+            Fault::Move(rooms) => stage.move_rooms(rooms).await,
+            Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
+            Fault::Reconnect => {
+                crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
+            }
         }
     }
 
@@ -140,7 +185,7 @@ impl Fault {
                 signal_all(stage, names, Signal::SIGCONT)
             }
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGCONT),
-            Fault::Kill(..) | Fault::CrashLoop(..) => {
+            Fault::Kill(..) | Fault::CrashLoop(..) | Fault::Leak(..) => {
                 stage.firewall.clear()?;
                 stage.restart_the_dead()
             }
@@ -150,7 +195,7 @@ impl Fault {
                 }
                 limit_files(stage.gateway.id(), SOME)
             }
-            Fault::Vice(..) => {
+            Fault::Vicious(..) => {
                 stage.restart_the_dead()?;
                 signal_all(stage, names, Signal::SIGUSR2)
             }
@@ -165,32 +210,48 @@ impl Fault {
                 Ok(())
             }
             Fault::Drain(_) => drain(stage, names, "undrain").await,
-            Fault::Stall(_) | Fault::Starve(..) => Ok(()),
+            Fault::BlockUdp(_) => stage.firewall.clear(),
+            Fault::Stall(_)
+            | Fault::Starve(..)
+            | Fault::Move(_)
+            | Fault::Rebind
+            | Fault::Reconnect => Ok(()),
         }
     }
 
     async fn names(self, stage: &Stage) -> Result<Vec<String>, String> {
         let whom = match self {
-            Fault::Stall(_) => return Ok(Vec::new()),
+            Fault::Stall(_)
+            | Fault::Move(_)
+            | Fault::Rebind
+            | Fault::Reconnect
+            | Fault::BlockUdp(_) => return Ok(Vec::new()),
             Fault::Kill(whom, _)
             | Fault::Sleep(whom, _)
             | Fault::Starve(whom, _)
             | Fault::NoDescriptors(whom, _)
             | Fault::CrashLoop(whom, _)
             | Fault::Links(whom, ..)
-            | Fault::Vice(whom, _)
+            | Fault::Vicious(whom, _)
+            | Fault::Leak(whom, _)
             | Fault::Drain(whom) => whom,
         };
-        let of = |region: Option<&str>| {
-            let nodes = stage.nodes.iter().filter(|n| region.is_none_or(|r| r == n.region));
+        let of = |regions: &[&str]| {
+            let nodes = stage.nodes.iter().filter(|node| regions.contains(&node.region));
             nodes.map(|node| node.name.clone()).collect()
         };
         Ok(match whom {
             Whom::Busiest => vec![stage.busiest().await?],
-            Whom::Region(region) => of(Some(region)),
-            Whom::All => of(None),
+            Whom::Region(region) => of(&[region]),
+            Whom::Regions(regions) => of(regions),
+            Whom::All => stage.nodes.iter().map(|node| node.name.clone()).collect(),
         })
     }
+}
+
+fn by_quic(crowd: &Crowd) -> BTreeSet<u64> {
+    let sessions = crowd.by_id().values().copied();
+    sessions.filter(|&session| crowd.plan().transport_of(session) == Transport::Quic).collect()
 }
 
 fn signal_all(stage: &Stage, names: &[String], signal: Signal) -> Result<(), String> {
@@ -219,7 +280,7 @@ async fn drain(stage: &Stage, names: &[String], verb: &str) -> Result<(), String
 
 /// No file more than a process has open anyway, and as many as there usually may be.
 const NONE: &str = "--nofile=3";
-const SOME: &str = "--nofile=65536";
+const SOME: &str = "--nofile=1024";
 
 fn limit_files(process: u32, limit: &str) -> Result<(), String> {
     let soft = format!("{limit}:");

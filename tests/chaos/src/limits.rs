@@ -25,7 +25,7 @@ pub(crate) struct Limits {
     pub(crate) moves_max: Option<f64>,
     /// Two nodes carry each room, so that packets of both come in turns.
     pub(crate) both_carry: bool,
-    /// Packets may be damaged, and then say that they are for somebody else.
+    /// Packets may be damaged, and then say that they are for somebody else, or of another node.
     pub(crate) damaged: bool,
     /// When the fault is undone, nothing of the nodes that were hit reaches a client.
     pub(crate) no_old_owner: bool,
@@ -100,7 +100,12 @@ impl Limits {
         above("nodes condemned", faults.condemned.len() as f64, when(self.none_condemned, 0.0));
         above("moves of other rooms", faults.other_rooms_moved as f64, when(self.others_stay, 0.0));
         above("of the old owner", unfaults.of_the_hit as f64, when(self.no_old_owner, 0.0));
-        above("after the new one's first", both(|r| r.stragglers), when(!self.both_carry, 0.0));
+        above(
+            "after the new one's first",
+            both(|r| r.stragglers),
+            when(!self.both_carry && !self.damaged, 0.0),
+        );
+        above("came twice", both(|r| r.twice), when(self.both_carry, 0.0));
         above("misdelivered", both(|r| r.misdelivered), when(!self.damaged, 0.0));
         above("unheard", (faults.unheard + unfaults.unheard) as f64, Some(0.0));
         if faults.hit == 0 {

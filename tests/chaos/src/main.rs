@@ -4,6 +4,7 @@
 //! Everything runs in one network namespace of its own. Exit codes: 0 it ran, whether a limit held or not · 1 it could
 //! not run · 2 the command line is wrong.
 
+mod baseline;
 mod fault;
 mod firewall;
 mod layout;
@@ -14,6 +15,7 @@ mod process;
 mod report;
 mod row;
 mod rows;
+mod rtpengine;
 mod stage;
 mod table;
 mod weather;
@@ -42,17 +44,26 @@ enum Verb {
     /// Be a node with a vice
     #[command(hide = true)]
     Node(node::Node),
+    /// Be a relay with a health check every 5 s
+    #[command(hide = true)]
+    Relay(baseline::Relay),
 }
+
+/// What the comparison is called on the command line.
+const OUTAGE: &str = "outage";
 
 /// What of it, for people who look for something.
 #[derive(Args, Clone, Debug)]
 struct Choice {
-    /// Only rows whose id has this in it
+    /// Only rows whose id has this in it; `outage` is the comparison at the end
     #[arg(long, value_name = "TEXT", default_value = "")]
     rows: String,
     /// Sessions, instead of each row's own
     #[arg(long)]
     sessions: Option<u32>,
+    /// Both of a room talk, instead of one: for more than two cores
+    #[arg(long)]
+    both_ways: bool,
     /// Kills, instead of each row's own
     #[arg(long)]
     kills: Option<u32>,
@@ -62,7 +73,8 @@ struct Choice {
     /// Where the gateway is
     #[arg(long, value_name = "FILE", default_value = "target/release/evenkeel")]
     evenkeel: PathBuf,
-    /// Where the report goes; `target/chaos/report.json`, or `part.json` there where rows, sessions or kills are named
+    /// Where the report goes; `target/chaos/report.json`, or `part.json` there where it is not all
+    /// rows as they are
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -71,6 +83,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Run(choice) => run(&choice),
         Verb::Node(node) => node.act(),
+        Verb::Relay(relay) => relay.act(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,7 +97,8 @@ fn main() -> ExitCode {
 fn run(choice: &Choice) -> Result<(), String> {
     let mut rows = rows::all();
     rows.retain(|row| row.id.contains(&choice.rows));
-    if rows.is_empty() {
+    let with_outage = OUTAGE.contains(&choice.rows);
+    if rows.is_empty() && !with_outage {
         return Err(format!("--rows {:?}: no row has this in its id", choice.rows));
     }
     if let Some(status) = namespace::enter()? {
@@ -97,11 +111,17 @@ fn run(choice: &Choice) -> Result<(), String> {
     let out = choice.out();
     table::head();
     for row in rows {
-        let row = row.scaled(choice.sessions, choice.kills);
+        let row = row.scaled(choice);
         let played = runtime.block_on(play::play(&row, &places, choice.seed));
         let row = played.unwrap_or_else(|why| report::RowReport::failed(&row, &why));
         table::row(&row);
         report.add(row);
+        report.write(&out)?;
+    }
+    if with_outage {
+        let outage = runtime.block_on(baseline::measure(&places, choice.seed));
+        table::outage(&outage);
+        report.compare(outage);
         report.write(&out)?;
     }
     println!("written to {}", out.display());
@@ -111,7 +131,8 @@ fn run(choice: &Choice) -> Result<(), String> {
 impl Choice {
     /// Where the report goes: that of a part takes no whole one's place.
     fn out(&self) -> PathBuf {
-        let is_part = !self.rows.is_empty() || self.sessions.is_some() || self.kills.is_some();
+        let changed = self.sessions.is_some() || self.kills.is_some() || self.both_ways;
+        let is_part = !self.rows.is_empty() || changed;
         let name = if is_part { "part.json" } else { "report.json" };
         self.out.clone().unwrap_or_else(|| PathBuf::from("target/chaos").join(name))
     }

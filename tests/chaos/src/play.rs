@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_lab::clock;
-use evenkeel_lab::crowd::{Crowd, Fault as Happened, Page, Plan, Reckoning, Scope};
+use evenkeel_lab::crowd::{Crowd, Fault as Happened, Page, Plan, Proof, Reckoning, Scope};
 use evenkeel_lab::ledger::Spread;
 use evenkeel_lab::namespace::First;
 
@@ -25,8 +25,7 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowReport, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut stage = Stage::set(row.layout, places, seed)?;
-    let plan = Plan { quic: row.quic, seed, ..Plan::new(row.sessions) };
-    let crowd = Crowd::enter(&plan, || stage.admin(), None).await;
+    let crowd = Crowd::enter(&plan(row, seed), || stage.admin()).await;
     let mut crowd = crowd.map_err(|error| stage.gateway.failed(&error.to_string()))?;
     let _first = First::come();
     let mut played = Played::default();
@@ -37,7 +36,7 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
     for turn in 0..row.kills {
         crowd.begin_page();
         tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
-        let struck = row.fault.strike(&mut stage, turn).await?;
+        let struck = row.fault.strike(&mut stage, &mut crowd, turn).await?;
         tokio::time::sleep(row.watched).await;
         stage.require_gateway()?;
         let page = crowd.end_page().await;
@@ -56,6 +55,15 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
         played.unfaults.add(unfault(&page, &healed));
     }
     Ok(RowReport::new(row, played))
+}
+
+fn plan(row: &Row, seed: u64) -> Plan {
+    // Whose address changes is known by another thing.
+    let proof = if row.natted { Proof::Stun } else { Proof::Declared };
+    let region = row.layout.carrying().to_owned();
+    let labels = [("region".to_owned(), region)].into();
+    let Row { quic, natted, speech, .. } = *row;
+    Plan { speech, quic, natted, proof, labels, seed, ..Plan::new(row.sessions) }
 }
 
 /// What the un-fault did to everybody, and what came of the nodes that were hit.

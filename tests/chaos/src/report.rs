@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use evenkeel_lab::crowd::Reckoning;
+use evenkeel_lab::crowd::{Reckoning, Speech};
 use evenkeel_lab::ledger::Spread;
 use serde::Serialize;
 
+use crate::baseline::Outage;
 use crate::limits::moves;
 use crate::row::Row;
 
@@ -19,6 +20,8 @@ pub(crate) struct Report {
     /// Outage time cut, against a health check every 5 s and clients that open their session again; null where it was
     /// not measured.
     outage_cut: Option<f64>,
+    /// What that was reckoned from, or why it was not.
+    outage: Option<Result<Outage, String>>,
 }
 
 /// A distribution in milliseconds.
@@ -177,7 +180,10 @@ impl RowReport {
             id: row.id,
             mode: row.layout.mode,
             sessions: row.sessions,
-            speech: "one way",
+            speech: match row.speech {
+                Speech::OneWay => "one way",
+                Speech::BothWays => "both ways",
+            },
             kills: row.kills,
             gap_ms: None,
             gap_ms_of_kills: Vec::new(),
@@ -207,6 +213,11 @@ impl Report {
     pub(crate) fn add(&mut self, row: RowReport) {
         self.session_gaps_total += row.gap_ms.map_or(0, |gap| gap.n);
         self.rows.push(row);
+    }
+
+    pub(crate) fn compare(&mut self, outage: Result<Outage, String>) {
+        self.outage_cut = outage.as_ref().ok().map(|outage| outage.cut);
+        self.outage = Some(outage);
     }
 
     /// Writes it as JSON, its folder made where there is none.

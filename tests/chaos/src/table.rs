@@ -1,5 +1,6 @@
 //! Rows as they finish, for a person.
 
+use crate::baseline::Outage;
 use crate::report::{Distribution, RowReport};
 
 pub(crate) fn head() {
@@ -38,6 +39,17 @@ pub(crate) fn row(row: &RowReport) {
         if row.held { "yes" } else { "NO" },
     );
     for miss in &row.misses {
-        println!("{:<28}{miss}", "");
+        println!("{:<28}{}", "", miss.lines().next().unwrap_or_default());
+    }
+}
+
+pub(crate) fn outage(outage: &Result<Outage, String>) {
+    match outage {
+        Ok(Outage { ours_ms, theirs_ms, cut, .. }) => println!(
+            "outage of a session whose node dies: {ours_ms:.1} ms, {theirs_ms:.0} ms with a health check every 5 s: \
+             {:.2} % less",
+            cut * 100.0
+        ),
+        Err(why) => println!("outage was not compared: {}", why.lines().next().unwrap_or_default()),
     }
 }

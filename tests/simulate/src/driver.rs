@@ -1,6 +1,6 @@
 //! The drivers: sessions are opened at nodes over the same links as media, late or not at all where that is so.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, SessionId};
 
@@ -23,7 +23,12 @@ pub(crate) struct Tag {
     pub(crate) told: bool,
     /// The gateway closed it.
     pub(crate) closed: bool,
+    /// Until its worker knows that, what comes by it is still looked at.
+    pub(crate) read_until: Option<Instant>,
 }
+
+/// A worker knows within this what control closed.
+pub(crate) const WORKER_TOLD_WITHIN: Duration = Duration::from_millis(5);
 
 /// How the drivers do for now.
 #[derive(Clone, Copy, Default, Debug)]

@@ -65,6 +65,8 @@ pub enum Fault {
     Operator(Duration),
     /// A node is drained, and taken back at the end.
     Drain(usize),
+    /// The agent beside the node says that it drains, where there is one.
+    Leaves(usize),
 }
 
 impl Fault {
@@ -101,6 +103,7 @@ impl Fault {
             Fault::DriversRefuse(_) => "drivers-refuse",
             Fault::Operator(_) => "operator",
             Fault::Drain(_) => "drain",
+            Fault::Leaves(_) => "node-drains",
         }
     }
 
@@ -123,7 +126,8 @@ impl Fault {
             | Fault::Gray(node)
             | Fault::GrayFlows(node)
             | Fault::Liar(node)
-            | Fault::Drain(node) => Some(node),
+            | Fault::Drain(node)
+            | Fault::Leaves(node) => Some(node),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use evenkeel_simulate::rows::{ROWS, Report};
 use evenkeel_simulate::{Library, Script, Swarm, World};
 
 /// Plays whole worlds in virtual time, each from one seed, and says which promise was broken.
@@ -20,6 +21,12 @@ struct Arguments {
     /// Ends with the first broken promise.
     #[arg(long)]
     until_broken: bool,
+    /// Plays the long runs, all or those named, and writes target/simulate/report.json.
+    #[arg(long, num_args = 0.., value_name = "ROW")]
+    rows: Option<Vec<String>>,
+    /// Where the report of the long runs goes.
+    #[arg(long, default_value = "target/simulate/report.json")]
+    report: std::path::PathBuf,
     /// Threads; all cores where it is left out.
     #[arg(long)]
     threads: Option<usize>,
@@ -29,6 +36,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
         return replay(seed);
+    }
+    if let Some(names) = arguments.rows {
+        return report(&names, &arguments.report);
     }
     let threads = arguments
         .threads
@@ -74,6 +84,35 @@ fn main() -> ExitCode {
         totals.broken[0].seed
     );
     ExitCode::FAILURE
+}
+
+/// Plays the long runs, and writes what they measured.
+fn report(names: &[String], path: &std::path::Path) -> ExitCode {
+    let library = Library::new();
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let mut rows = Vec::new();
+    for (name, play) in ROWS.into_iter().filter(|(name, _)| wanted(name)) {
+        let row = play(&library);
+        let held = if row.held { "held" } else { "MISSED" };
+        println!("{name:<24} {held:<7} gap {:?} detected {:?}", row.gap_ms, row.detect_ms);
+        println!(
+            "{:<24} {} lost, {} moves per session, {:?}",
+            "", row.packets_lost, row.moves_per_session, row.figures
+        );
+        for violation in &row.violations {
+            println!("{:<24} {violation}", "");
+        }
+        rows.push(row);
+    }
+    let text = serde_json::to_string_pretty(&Report { rows }).expect("a report is JSON");
+    let folder = path.parent().unwrap_or(std::path::Path::new("."));
+    match std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, text + "\n")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write {}: {error}", path.display());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn replay(seed: u64) -> ExitCode {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use evenkeel_core::Kind;
+use evenkeel_core::{AgentWord, Kind};
 use evenkeel_links::{Conditions, Impairment};
 
 use crate::packet::{Numbers, Packet};
@@ -22,6 +22,7 @@ pub(crate) struct Node {
     pub(crate) stopped: u32,
     pub(crate) gray: u32,
     pub(crate) gray_flows: u32,
+    pub(crate) leaving: u32,
     pub(crate) willing: bool,
     pub(crate) up: Impairment,
     pub(crate) down: Impairment,
@@ -61,6 +62,7 @@ impl Node {
             stopped: 0,
             gray: 0,
             gray_flows: 0,
+            leaving: 0,
             willing: true,
             up: link(seed),
             down: link(seed ^ 0x9e37_79b9),
@@ -74,6 +76,15 @@ impl Node {
 
     pub(crate) fn runs(&self) -> bool {
         self.killed == 0 && self.unplugged == 0 && self.stopped == 0
+    }
+
+    /// What the agent beside it sees.
+    pub(crate) fn agent_word(&self) -> AgentWord {
+        match (self.killed, self.leaving) {
+            (1.., _) => AgentWord::Gone,
+            (0, 1..) => AgentWord::Draining,
+            (0, 0) => AgentWord::Serving,
+        }
     }
 
     /// A new process, which knows nothing of before.

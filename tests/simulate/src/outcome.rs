@@ -40,7 +40,17 @@ pub struct Outcome {
     pub gaps: BTreeMap<&'static str, Vec<Duration>>,
     /// Packets lost by kind of fault.
     pub lost: BTreeMap<&'static str, u64>,
-    /// All gaps longer than three packets, together.
+    /// From a death to the flip, by kind of fault.
+    pub detected: BTreeMap<&'static str, Vec<Duration>>,
+    /// Who accused those that were condemned.
+    pub witnesses: BTreeMap<&'static str, u64>,
+    /// Nodes that were condemned while they could answer.
+    pub false_deaths: u64,
+    /// Live sessions whose room stood nowhere at the end.
+    pub homeless: u64,
+    /// The highest load of a node there ever was, thousandths of what it can carry.
+    pub peak_permille: u64,
+    /// All gaps longer than 30 ms, without the 20 ms that are none, together.
     pub outage: Duration,
     kinds: Vec<&'static str>,
 }
@@ -86,13 +96,29 @@ impl Outcome {
         *self.lost.entry(kind).or_default() += u64::from(lost);
     }
 
+    /// A node was condemned so long after it could answer no more; nothing, where it still could.
+    pub(crate) fn death(&mut self, episode: Option<usize>, after: Option<Duration>) {
+        match (episode, after) {
+            (Some(episode), Some(after)) => {
+                self.detected.entry(self.kinds[episode]).or_default().push(after)
+            }
+            (_, None) => self.false_deaths += 1,
+            (None, Some(_)) => {}
+        }
+    }
+
     pub(crate) fn hear(&mut self, event: &Event) {
         match event {
             Event::Moved { cause, sessions, .. } => {
                 *self.moves.entry(Cause::name(*cause)).or_default() += 1;
                 self.session_moves += sessions.len() as u64;
             }
-            Event::Node { to: Health::Down, .. } => self.deaths += 1,
+            Event::Node { to: Health::Down, witnesses, .. } => {
+                self.deaths += 1;
+                for (witness, _) in witnesses {
+                    *self.witnesses.entry(witness.name()).or_default() += 1;
+                }
+            }
             _ => {}
         }
     }

@@ -17,6 +17,9 @@ use crate::fault::{Episode, Fault};
 /// at most here.
 const EJECTION_MAX: Duration = Duration::from_secs(2);
 
+/// Every so many worlds there is one of two rooms, whose policies do nothing but move them.
+const RESTLESS: u64 = 8;
+
 /// A world, and what happens in it.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -49,6 +52,8 @@ pub struct NodeScript {
     pub mixes: bool,
     /// Whether each session has a port there, and not all of them one trunk.
     pub ports: bool,
+    /// Whether an agent stands beside it, which tells of its death.
+    pub agent: bool,
 }
 
 /// Somebody comes.
@@ -100,6 +105,7 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
         zone: ZoneId(zone as u32),
         capacity_kbps,
         probed: Probed::Yes,
+        canary: false,
     };
     let regions = zones.iter().max().map_or(0, |last| last + 1);
     let bound = [true; 4];
@@ -125,8 +131,13 @@ impl Script {
         let nodes: Vec<NodeScript> =
             settings.nodes.iter().map(|node| draw_node(&mut rng, node, &settings)).collect();
         let disturbed = ms(rng.u64(6_000..14_000));
-        let joins = draw_joins(&mut rng, disturbed);
-        let faults = draw_faults(&mut rng, &settings, disturbed);
+        let mut joins = draw_joins(&mut rng, disturbed);
+        let mut faults = draw_faults(&mut rng, &settings, disturbed);
+        if seed % RESTLESS == RESTLESS - 1 {
+            joins.retain(|join| join.room < 2);
+            let (at, fault) = (ms(2_500), Fault::PoliciesHostile);
+            faults = vec![Episode { at, lasts: disturbed.saturating_sub(at), fault }];
+        }
         let calm = settings.limits.open_within + settings.timings.ejection_max + ms(8_000);
         let lasts = disturbed + calm;
         Script { seed, settings, nodes, joins, faults, lasts, calm, baseline: None, thorough: true }
@@ -167,7 +178,7 @@ fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScr
         bursts: (rng.u8(0..4) == 0).then_some(bursts),
         ..Conditions::default()
     };
-    NodeScript { link, mixes: rng.bool(), ports: rng.u8(0..4) == 0 }
+    NodeScript { link, mixes: rng.bool(), ports: rng.u8(0..4) == 0, agent: rng.u8(0..3) == 0 }
 }
 
 fn draw_joins(rng: &mut Rng, disturbed: Duration) -> Vec<Join> {
@@ -219,7 +230,7 @@ fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duration) -> Vec<E
 fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
     let node = rng.usize(0..settings.nodes.len());
     let region = rng.usize(0..settings.regions.len());
-    match rng.u8(0..42) {
+    match rng.u8(0..44) {
         0..5 => Fault::Kill(node),
         5..8 => Fault::Silent(node),
         8..10 => Fault::Stop(node),
@@ -249,6 +260,7 @@ fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
         36 => Fault::DriversSlow(ms(rng.u64(10..3_000))),
         37 => Fault::DriversRefuse(rng.u8(5..60)),
         38..40 => Fault::Operator(ms(rng.u64(50..1_000))),
+        40..42 => Fault::Leaves(node),
         _ => Fault::Drain(node),
     }
 }

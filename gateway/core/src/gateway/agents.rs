@@ -39,6 +39,14 @@ impl Gateway {
         }
     }
 
+    /// The agent that ends a node's trunk answered a probe, and does not know whether the media port behind it would: that
+    /// is no word against silence.
+    pub fn handle_agent_answered(&mut self, id: NodeId, sequence: u64, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            node.detector.handle_agent_answered(sequence, now);
+        }
+    }
+
     /// A node said how loaded it is, in thousandths of its capacity. Believed for 5 s; it says so with each answer. It
     /// corrects what we believe that it can take, and never beyond what its configuration says.
     pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {

@@ -8,7 +8,7 @@ use super::Gateway;
 use super::standing::Step;
 use crate::room::Stranded;
 use crate::timer::Timer;
-use crate::{Cause, Decider, Event, Hop, MoveOutcome, NodeId, RoomId, SessionId};
+use crate::{Cause, Decider, Event, Hop, MoveOutcome, NodeId, RoomId, SessionId, Strike};
 
 /// How often rooms without a usable hop are looked at again.
 const RESCUE_EVERY: Duration = Duration::from_millis(50);
@@ -178,11 +178,17 @@ impl Gateway {
         {
             node.handle_port_closed(room, now);
         }
-        self.strike(room, hop, now);
+        self.strike(room, hop, (Strike::PortClosed, Some(session)), now);
     }
 
-    /// A hop did not open a session, or its port is closed: it leaves the room's route, if there is another.
-    pub(super) fn strike(&mut self, id: RoomId, hop: Hop, now: Instant) {
+    /// A hop does not carry the room, though its node lives: it leaves the room's route, if there is another.
+    pub(super) fn strike(
+        &mut self,
+        id: RoomId,
+        hop: Hop,
+        (why, session): (Strike, Option<SessionId>),
+        now: Instant,
+    ) {
         let stands = self.stands_at(id);
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(hop)) else {
             return;
@@ -191,14 +197,15 @@ impl Gateway {
         let cut = room.cut_pending(hop);
         self.given_up(id, cut, MoveOutcome::NotOpened, now);
         if news {
-            self.event(Event::Struck { room: id, hop });
+            let room_name = self.name_of(id);
+            self.event(Event::Struck { room: id, room_name, hop, why, session });
             self.timers.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
             self.want_reroute(id, now);
         }
         if stands == Some(hop) {
             self.list(id);
             self.regrant(id);
-            self.leave_struck_hop(id, hop, now);
+            self.leave_struck_hop(id, hop, why, now);
         } else {
             self.drop_spare(id, hop);
         }
@@ -206,15 +213,17 @@ impl Gateway {
         self.publish_pending_if_open(id, now);
     }
 
-    /// The hop that carries the room is closed to it, though the node lives.
-    fn leave_struck_hop(&mut self, id: RoomId, hop: Hop, now: Instant) {
+    /// The hop that carries the room does not carry all of it, though the node lives. What it still delivers passes for
+    /// a while, where it delivers something.
+    fn leave_struck_hop(&mut self, id: RoomId, hop: Hop, why: Strike, now: Instant) {
         if self.moved_enough(id, now) {
             return;
         }
         let (cause, by) = (Cause::Link, Decider::Native);
         if let Some(nodes) = self.own_next(id, Some(hop.node), now) {
             let hops = self.hops(&nodes);
-            self.admit_at(id, &hops, None);
+            let until = now + self.settings.limits.leave_within;
+            self.admit_at(id, &hops, (why == Strike::FlowLost).then_some((hop, until)));
             let to = hops.first().copied();
             self.moved(id, Step { cause, by, from: hop, to, started: now }, now);
         } else if self.rooms[&id].pending.is_none() {

@@ -71,6 +71,7 @@ impl Gateway {
             legs: FewMap::default(),
             measures: None,
             last_heard: now,
+            track: None,
             memory: None,
         };
         session.room = self.enter_room(&session, offer, &scenario)?;

@@ -8,6 +8,7 @@ use crate::session::{Leg, Opening, Phase};
 use crate::timer::Timer;
 use crate::{
     Accepted, CloseReason, Event, Hop, MoveOutcome, NodeId, Offer, Refused, RoomId, SessionId,
+    Strike,
 };
 
 impl Gateway {
@@ -98,7 +99,7 @@ impl Gateway {
             let retry_after = self.retry_after(now);
             self.give_up(id, Refused::NotOpened { node: hop.node, retry_after }, now);
         } else {
-            self.strike(room, hop, now);
+            self.strike(room, hop, (Strike::NotOpened, Some(id)), now);
             self.give_up_without_hop(room, hop, now);
         }
     }
@@ -282,6 +283,9 @@ impl Gateway {
         }
         self.leave_room(session.room, id, now);
         nodes.into_iter().for_each(|node| self.open_next(node, now));
+        if session.track.is_some_and(|track| track.sends()) {
+            self.forget_what_was_heard(session.room);
+        }
         self.finish_if_empty();
     }
 

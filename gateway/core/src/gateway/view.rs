@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use crate::session::Phase;
-use crate::{Decider, Health, Hop, Measures, NodeId, Plan, RoomId, SessionId, Transport};
+use crate::{Decider, Health, Hop, Measures, NodeId, Plan, RoomId, SessionId, Transport, Witness};
 
 /// A session as it stands.
 #[derive(Clone, PartialEq, Debug)]
@@ -54,6 +54,8 @@ pub struct NodeStanding {
     pub hop: Hop,
     /// Its health.
     pub health: Health,
+    /// Who accuses it now, in the order of [`Witness::ALL`].
+    pub accused_by: [bool; Witness::ALL.len()],
     /// Whether it takes new rooms.
     pub draining: bool,
     /// Whether an operator said that it is Down.
@@ -126,6 +128,7 @@ impl Gateway {
             Some(NodeStanding {
                 hop: node.hop(),
                 health: node.health(),
+                accused_by: node.detector.accused_by(),
                 draining: node.drains(),
                 ejected: node.ejected,
                 capacity_kbps: self.ledger.capacity(node.id),

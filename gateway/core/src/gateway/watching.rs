@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Gateway, Output, WATCH_EVERY};
-use crate::detector::{Distance, Stamp};
+use crate::detector::{Distance, Finding, Stamp};
 use crate::node::{Change, Node};
 use crate::settings::{Probed, Settings};
 use crate::timer::Timer;
@@ -80,15 +80,18 @@ impl Gateway {
             }
         }
         if stalled {
+            self.excuse_flows(late);
             self.event(Event::OwnStall { late });
         }
         if stalled && !before {
             return;
         }
-        for place in 0..self.nodes.len() {
-            let witnesses = self.nodes[place].detector.witnesses();
-            if let Some(change) = self.nodes[place].weigh(now) {
-                self.node_changed(place, change, witnesses, now);
+        let before: Vec<_> = self.nodes.iter().map(|node| node.detector.witnesses()).collect();
+        let mut found: Vec<Finding> = self.nodes.iter_mut().map(|node| node.look(now)).collect();
+        self.doubt_uplink(&mut found, now);
+        for (place, (found, before)) in found.into_iter().zip(before).enumerate() {
+            if let Some(change) = self.nodes[place].conclude(found, now) {
+                self.node_changed(place, change, before, now);
             }
         }
     }

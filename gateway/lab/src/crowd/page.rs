@@ -75,6 +75,7 @@ impl Page {
             let heard = self.ledger.heard(*receiver);
             match &fault.scope {
                 Scope::Everybody => true,
+                Scope::Sessions(sessions) => sessions.contains(receiver),
                 Scope::Nodes(nodes) => hears(&heard, nodes),
                 Scope::Paused(nodes) => hears(&heard, nodes) && freezes(&heard),
             }
@@ -127,19 +128,23 @@ impl Page {
             event.name == "node" && event.data["to"] == "down" && at_ns(event) >= fault.at_ns
         });
         let ms_since = |at_ns: u64| (at_ns as f64 - fault.at_ns as f64) / 1e6;
-        down.map(|event| {
-            let witnesses = event.data["witnesses"].as_array().into_iter().flatten();
-            let since = |accusation: &serde_json::Value| {
-                let for_us = accusation["for_us"].as_u64().unwrap_or(0);
-                ms_since(at_ns(event).saturating_sub(for_us * 1_000))
-            };
-            Detection {
-                node: word(&event.data["node"]),
-                after_ms: ms_since(at_ns(event)),
-                by_witness: witnesses.map(|w| (word(&w["witness"]), since(w))).collect(),
-            }
-        })
-        .collect()
+        // One that dies again was found dead once.
+        let mut found = BTreeSet::new();
+        let first = down.filter(move |event| found.insert(word(&event.data["node"])));
+        first
+            .map(|event| {
+                let witnesses = event.data["witnesses"].as_array().into_iter().flatten();
+                let since = |accusation: &serde_json::Value| {
+                    let for_us = accusation["for_us"].as_u64().unwrap_or(0);
+                    ms_since(at_ns(event).saturating_sub(for_us * 1_000))
+                };
+                Detection {
+                    node: word(&event.data["node"]),
+                    after_ms: ms_since(at_ns(event)),
+                    by_witness: witnesses.map(|w| (word(&w["witness"]), since(w))).collect(),
+                }
+            })
+            .collect()
     }
 
     fn nodes_that_went(&self, to: &str) -> Vec<String> {

@@ -52,6 +52,9 @@ pub struct Plan {
     pub proof: Proof,
     /// Whether every other room is by QUIC.
     pub quic: bool,
+    /// Whether they are behind a network that may give them other addresses: then they prove themselves by STUN, or
+    /// come by QUIC.
+    pub natted: bool,
     /// Where those by UDP send from.
     pub clients_at: IpAddr,
     /// Where their dice come from.
@@ -69,6 +72,7 @@ impl Plan {
             labels: BTreeMap::new(),
             proof: Proof::default(),
             quic: false,
+            natted: false,
             clients_at: Ipv4Addr::LOCALHOST.into(),
             seed: 1,
         }

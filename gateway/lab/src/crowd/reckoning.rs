@@ -17,7 +17,9 @@ pub enum Scope {
     /// Receivers that last heard one of these nodes, by the number it stamps; gaps are from the last packet before the
     /// first of another node to that one.
     Nodes(BTreeSet<u32>),
-    /// Those of them that heard a pause of at least [`FREEZE`] after it; gaps are their longest.
+    /// These sessions; gaps are the longest pause of each after it.
+    Sessions(BTreeSet<u64>),
+    /// Receivers of these nodes that heard a pause of at least [`FREEZE`] after it; gaps are their longest.
     Paused(BTreeSet<u32>),
 }
 
@@ -26,7 +28,7 @@ impl Scope {
     pub fn nodes(&self) -> &BTreeSet<u32> {
         const NONE: &BTreeSet<u32> = &BTreeSet::new();
         match self {
-            Scope::Everybody => NONE,
+            Scope::Everybody | Scope::Sessions(_) => NONE,
             Scope::Nodes(nodes) | Scope::Paused(nodes) => nodes,
         }
     }
@@ -121,7 +123,7 @@ impl Reckoning {
         self.left_ns.push(left_ns.saturating_sub(fault.at_ns));
         self.gaps_ns.push(match &fault.scope {
             Scope::Nodes(nodes) => change_from(heard, nodes, fault.at_ns).unwrap_or(longest),
-            Scope::Everybody | Scope::Paused(_) => longest,
+            _ => longest,
         });
     }
 
@@ -152,14 +154,15 @@ impl Reckoning {
     }
 }
 
-/// Pauses that end after this moment, the last one with the page.
+/// Pauses that end after this moment, the last one with the page. Who had heard nothing before waits since then.
 pub(super) fn pauses_after(
     heard: &[(u64, u32)],
     at_ns: u64,
     end_ns: u64,
 ) -> impl Iterator<Item = u64> + use<'_> {
     let times = heard.iter().map(|(at_ns, _)| *at_ns).filter(move |&heard| heard < end_ns);
-    let mut before = None;
+    let heard_before = heard.first().is_some_and(|(first, _)| *first <= at_ns);
+    let mut before = (!heard_before).then_some(at_ns);
     times.chain([end_ns]).filter_map(move |time| {
         let since = before.replace(time);
         since.filter(|_| time > at_ns).map(|since| time - since)

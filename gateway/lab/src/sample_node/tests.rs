@@ -404,7 +404,10 @@ fn full_node_says_so_and_its_load_is_a_share_of_what_it_takes() {
     assert_eq!((rig.open(1, 10), rig.probe().permille), (Status::Ok, 500));
     assert_eq!((rig.open(1, 11), rig.open(1, 12)), (Status::Ok, Status::Full));
     assert_eq!(rig.open(1, 11), Status::Ok);
-    assert_eq!(rig.probe(), Load { permille: 1_000, state: State::Serving, sessions: 2 });
+    assert_eq!(
+        rig.probe(),
+        Load { permille: 1_000, state: State::Serving, sessions: 2, vouched: true }
+    );
 }
 
 #[test]
@@ -584,4 +587,26 @@ fn session_opened_again_in_another_room_is_there_and_nowhere_else() {
     rig.send(10, &voice(6, 1, 10));
     assert_eq!(rig.gateway.rtp().0, Tag(10));
     assert_eq!(rig.end().sessions, 2);
+}
+
+#[test]
+fn node_that_is_cut_off_answers_nothing_but_the_word_that_mends_it() {
+    let mut rig = Rig::new(|options| options.drills = true);
+    rig.open_all(1, &[1]);
+    assert_eq!(rig.ask(&Question::Break(Break::Cut)), Answer::Break(Outcome::Done));
+    let now_us = clock::now_ns() / 1_000;
+    rig.ask_as(&rig.secret, &Question::Probe, now_us);
+    rig.gateway.send(&[0xE2, 1]);
+    rig.send(1, &voice(5, 0, 1));
+    let healed = rig.ask(&Question::Break(Break::Heal));
+    assert_eq!(healed, Answer::Break(Outcome::Done), "nothing else came before it");
+    rig.send(1, &voice(5, 1, 1));
+    assert_eq!(rig.gateway.rtp().2.number, 1);
+}
+
+#[test]
+fn node_that_allows_no_drills_is_not_cut_off() {
+    let rig = Rig::new(|_| {});
+    assert_eq!(rig.ask(&Question::Break(Break::Cut)), Answer::Break(Outcome::Forbidden));
+    rig.probe();
 }

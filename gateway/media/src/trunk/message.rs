@@ -19,6 +19,7 @@
 //! | 7 start | 16 zero bytes | outcome u8 |
 //! | 8 break | what u8, 15 zero bytes | outcome u8 |
 //!
+//! The state is 0 serving, 1 draining, 2 gone, with 0x80 added where nobody vouches for the media port.
 //! Leases are in seconds. A session is opened by an *open* of its own and kept open by a *keep* that
 //! names many. A lease lasts several of them: what one loses, the next makes good, and nobody asks
 //! again in between.

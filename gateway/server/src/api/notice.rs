@@ -98,6 +98,18 @@ enum Body<'a> {
         detect_us: Option<u64>,
         rooms: u32,
     },
+    /// A hop left one room's route though its node lives.
+    Struck {
+        at_us: u64,
+        room: &'a str,
+        node: Arc<str>,
+        reason: &'static str,
+        /// The session that it is known by.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<String>,
+    },
+    /// Most nodes fell silent at once, and nobody is condemned for it; or that is over.
+    Uplink { at_us: u64, doubted: bool, silent: u32, of: u32 },
     Rollout {
         at_us: u64,
         #[serde(flatten)]
@@ -131,6 +143,8 @@ enum Body<'a> {
         first: u32,
         packets: u32,
     },
+    /// A session was not opened at a node.
+    NotOpened { at_us: u64, session: String, node: Arc<str>, reason: &'a str },
     Draining {
         at_us: u64,
         /// Left out: the gateway itself.
@@ -170,6 +184,13 @@ impl Teller {
                 return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
             }
             Happened::TurnedAway { .. } => return None,
+            Happened::NotOpened { session, node, reason } => {
+                let (session, node) = (session.to_string(), self.names.node(*node));
+                return Some(Notice::of(
+                    "not-opened",
+                    &Body::NotOpened { at_us, session, node, reason },
+                ));
+            }
             Happened::Shed { session, run } => {
                 let ShedRun { ssrc, after, first, packets } = *run;
                 let session = session.to_string();
@@ -262,6 +283,15 @@ impl Teller {
                 };
                 ("breaker", body)
             }
+            Event::Struck { room_name, hop, why, session, .. } => {
+                let session = session.map(|session| session.to_string());
+                let (node, reason) = (self.names.node(hop.node), why.name());
+                ("struck", Body::Struck { at_us, room: room_name, node, reason, session })
+            }
+            Event::Uplink { doubted, silent, of } => {
+                let (doubted, silent, of) = (*doubted, *silent, *of);
+                ("uplink", Body::Uplink { at_us, doubted, silent, of })
+            }
             Event::Degraded { session, room_name, op, arg, rung, by } => {
                 let body = Body::Degraded {
                     at_us,
@@ -290,7 +320,6 @@ impl Teller {
             | Event::Guarded { .. }
             | Event::Refused { .. }
             | Event::Rerouted { .. }
-            | Event::Struck { .. }
             | Event::OwnStall { .. } => return None,
         };
         Some(Notice::of(name, &body))

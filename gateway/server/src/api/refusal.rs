@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Impossible, Refused};
+use evenkeel_core::{Impossible, NodeId, Refused};
 use evenkeel_media::trunk::message::Break;
 
 use super::error::{Code, Error};
@@ -16,6 +16,9 @@ const SOON: Duration = Duration::from_secs(2);
 pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
     match failed {
         Failed::Refused(refused) => refusal(refused, names),
+        Failed::NotOpened { node, reason } => {
+            not_opened(node, &format!(": {reason}"), jitter(SOON), names)
+        }
         Failed::Impossible(reason) => impossible(reason, said),
         Failed::NoListener => {
             Error::field("ingress", "no listener takes clients like this; see [[listen]]")
@@ -78,12 +81,14 @@ fn refusal(refused: Refused, names: &Names) -> Error {
             let message = "no node can take the room now";
             Error::new(Code::Unavailable, message).retry_after(retry_after)
         }
-        Refused::NotOpened { node, retry_after } => {
-            let node = names.node(node);
-            let message = format!("the node `{node}`, which carries the room, did not open it");
-            Error::new(Code::Unavailable, message).retry_after(retry_after)
-        }
+        Refused::NotOpened { node, retry_after } => not_opened(node, "", retry_after, names),
     }
+}
+
+fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &Names) -> Error {
+    let node = names.node(node);
+    let message = format!("the node `{node}`, which carries the room, did not open it{why}");
+    Error::new(Code::Unavailable, message).retry_after(retry_after)
 }
 
 fn impossible(reason: Impossible, said: &str) -> Error {
@@ -113,7 +118,7 @@ fn agent(node: &str, why: Disobeyed) -> Error {
             "`{node}` has no agent: run `evenkeel agent` beside it, and name it by `agent` in [[node]]"
         ),
         Disobeyed::Forbidden => format!(
-            "the agent beside `{node}` allows no drills: set `drills = true` in its configuration"
+            "`{node}` allows no drills: set `drills = true` in its agent's configuration, or start a sample node with --drills"
         ),
         Disobeyed::Unable(Order::Start) => {
             format!(

@@ -169,6 +169,7 @@ fn names() -> Names {
         zone: ZoneId(zone),
         capacity_kbps: 1_000,
         probed: Probed::Yes,
+        canary: false,
     };
     Names::of(&Settings {
         home: RegionId(0),
@@ -214,6 +215,7 @@ fn status(state: &str) -> Status {
         rooms: 1,
         admitting: state == "serving",
         starting: state == "starting",
+        uplink_doubted: false,
         policies_failing: vec![routing()],
         packets_to_node: 10,
         packets_to_client: 20,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use evenkeel_core::{Measures, Metric};
+use evenkeel_core::{Measures, Metric, Witness};
 use evenkeel_media::roq;
 use serde::Serialize;
 
@@ -200,6 +200,8 @@ pub(super) struct Node {
     zone: Box<str>,
     incarnation: u32,
     health: &'static str,
+    /// Who accuses it now: `probe`, `cohort`…
+    accused_by: Vec<&'static str>,
     draining: bool,
     /// Whether an operator said that it is down; `:return` takes that back.
     ejected: bool,
@@ -225,6 +227,7 @@ impl From<control::NodeView> for Node {
             zone: node.zone,
             incarnation: node.incarnation.0,
             health: node.health.name(),
+            accused_by: node.accused_by.into_iter().map(Witness::name).collect(),
             draining: node.draining,
             ejected: node.ejected,
             capacity_kbps: node.capacity_kbps,
@@ -340,6 +343,8 @@ pub(super) struct Status {
     uptime_ms: u64,
     sessions: usize,
     rooms: usize,
+    /// Most nodes fell silent at once: nobody is condemned for it meanwhile.
+    uplink_doubted: bool,
     policies_failing: Vec<String>,
     packets_to_node: u64,
     packets_to_client: u64,
@@ -367,6 +372,7 @@ impl From<control::Status> for Status {
             uptime_ms: status.up.as_millis() as u64,
             sessions: status.sessions,
             rooms: status.rooms,
+            uplink_doubted: status.uplink_doubted,
             policies_failing: status.policies_failing.iter().map(ToString::to_string).collect(),
             packets_to_node: status.packets_to_node,
             packets_to_client: status.packets_to_client,

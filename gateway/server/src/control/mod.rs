@@ -1,12 +1,12 @@
 //! Control: one thread owns the core. It is fed by bounded channels with events and summaries, never packets.
 
 mod agents;
+mod canary;
 mod doing;
 mod driver;
 mod handle;
 mod homes;
 mod knock;
-mod leases;
 mod offering;
 mod operating;
 mod orders;

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::driver::Clock;
 use asked::{Asked, Token};
-use signed::{Heard, Signed, Who};
+use signed::{Answers, Heard, Signed, Who};
 
 /// How often a node that no network leads to is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
@@ -26,13 +26,17 @@ const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Probed {
     /// The node answered this one, then.
-    Answered { node: NodeId, sequence: u64, at: Instant },
+    Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
     /// The node said how it fares; or the agent beside it did.
     Said { node: NodeId, beside: bool, load: Load, at: Instant },
     /// What became of the order with this nonce.
     Obeyed { node: NodeId, nonce: u64, outcome: Outcome },
     /// Nobody listens there.
     Refused { node: NodeId },
+    /// What went in at one canary session came out at the other.
+    CanaryPassed { node: NodeId, sequence: u64 },
+    /// The node says that both canary sessions are open.
+    CanaryOpen { node: NodeId, at: Instant },
 }
 
 /// How a node is asked whether it lives.
@@ -45,6 +49,8 @@ pub(crate) enum Way {
     Stun,
     /// A datagram that comes back as it went.
     Echo,
+    /// A ping of rtpengine's NG protocol.
+    Ping,
 }
 
 /// One node's probe.
@@ -59,6 +65,7 @@ enum Questions {
     Signed(Signed),
     Stun(Asked),
     Echo(Asked),
+    Ping(Asked),
 }
 
 impl Prober {
@@ -76,13 +83,7 @@ impl Prober {
         let questions = Rc::new(way.questions(first));
         let prober = Prober { questions: Rc::clone(&questions), socket: Rc::clone(&socket) };
         tokio::task::spawn_local(async move {
-            let socket = loop {
-                if let Some(socket) = socket.get() {
-                    break socket;
-                }
-                tokio::time::sleep(CONNECT_AGAIN).await;
-                fill(&socket, node, connect());
-            };
+            let socket = connect_in_time(&socket, node, connect).await;
             read(socket, node, &questions, &told).await;
         });
         prober
@@ -106,6 +107,12 @@ impl Prober {
                 asked.ask(token, sequence);
                 datagram.push(demux::ECHO);
                 datagram.extend_from_slice(&token);
+            }
+            Questions::Ping(asked) => {
+                let cookie = cookie(token);
+                asked.ask(cookie, sequence);
+                datagram.extend_from_slice(&cookie);
+                datagram.extend_from_slice(b" d7:command4:pinge");
             }
         }
         self.send(&datagram)
@@ -131,8 +138,27 @@ impl Prober {
     }
 }
 
+/// The socket in the cell, which is filled as soon as the network leads to the node.
+pub(super) async fn connect_in_time(
+    cell: &OnceCell<UdpSocket>,
+    node: NodeId,
+    connect: impl Fn() -> std::io::Result<std::net::UdpSocket>,
+) -> &UdpSocket {
+    loop {
+        if let Some(socket) = cell.get() {
+            return socket;
+        }
+        tokio::time::sleep(CONNECT_AGAIN).await;
+        fill(cell, node, connect());
+    }
+}
+
 /// Fills the cell where the network leads to the node.
-fn fill(cell: &OnceCell<UdpSocket>, node: NodeId, connected: std::io::Result<std::net::UdpSocket>) {
+pub(super) fn fill(
+    cell: &OnceCell<UdpSocket>,
+    node: NodeId,
+    connected: std::io::Result<std::net::UdpSocket>,
+) {
     match connected.and_then(UdpSocket::from_std) {
         Ok(socket) => _ = cell.set(socket),
         Err(error) => tracing::debug!(?node, %error, "no network leads to the node"),
@@ -191,7 +217,12 @@ fn words(heard: Heard, node: NodeId, beside: bool) -> [Option<Probed>; 3] {
     let at = Instant::now();
     [
         heard.load.map(|load| Probed::Said { node, beside, load, at }),
-        heard.answers.map(|sequence| Probed::Answered { node, sequence, at }),
+        heard.answers.map(|Answers { sequence, vouched }| Probed::Answered {
+            node,
+            sequence,
+            vouched,
+            at,
+        }),
         heard.obeyed.map(|(nonce, outcome)| Probed::Obeyed { node, nonce, outcome }),
     ]
 }
@@ -203,6 +234,7 @@ impl Way {
             Way::Beside(secret) => Questions::Signed(Signed::new(secret, Who::Beside, first)),
             Way::Stun => Questions::Stun(Asked::default()),
             Way::Echo => Questions::Echo(Asked::default()),
+            Way::Ping => Questions::Ping(Asked::default()),
         }
     }
 }
@@ -214,7 +246,7 @@ impl Questions {
 
     /// What a datagram says, if it answers what was asked.
     fn read(&self, datagram: &[u8]) -> Option<Heard> {
-        let answers = match self {
+        let sequence = match self {
             Questions::Signed(signed) => return signed.read(datagram, Clock::read()),
             Questions::Stun(asked) => {
                 let response = stun::Response::parse(datagram).ok()?;
@@ -224,9 +256,19 @@ impl Questions {
                 (&demux::ECHO, token) => asked.answered(token)?,
                 _ => return None,
             },
+            Questions::Ping(asked) => match datagram.split_at_checked(size_of::<Token>())? {
+                (cookie, b" d6:result4:ponge") => asked.answered(cookie)?,
+                _ => return None,
+            },
         };
-        Some(Heard { answers: Some(answers), ..Heard::default() })
+        let answers = Some(Answers { sequence, vouched: true });
+        Some(Heard { answers, ..Heard::default() })
     }
+}
+
+/// The same without a space, which ends a cookie: 60 random bits.
+fn cookie(token: Token) -> Token {
+    token.map(|byte| b'@' | (byte & 0x1f))
 }
 
 #[cfg(test)]

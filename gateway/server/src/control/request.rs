@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Impossible, SessionStanding};
+use evenkeel_core::{Impossible, SessionStanding, Witness};
 
 use super::handle::Request;
 use super::homes::Resident;
@@ -107,6 +107,9 @@ impl Control {
                 zone: (*node.zone).into(),
                 incarnation: standing.hop.incarnation,
                 health: standing.health,
+                accused_by: (Witness::ALL.into_iter().zip(standing.accused_by))
+                    .filter_map(|(witness, accuses)| accuses.then_some(witness))
+                    .collect(),
                 draining: standing.draining,
                 ejected: standing.ejected,
                 capacity_kbps: standing.capacity_kbps,
@@ -135,6 +138,7 @@ impl Control {
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
             admitting: self.gateway.is_admitting() && !self.awaits_policies(),
+            uplink_doubted: self.gateway.doubts_uplink(),
             starting: self.gateway.is_admitting() && self.awaits_policies(),
             policies_failing: self.policies.failing(),
             packets_to_node: packets(Way::ToNode),

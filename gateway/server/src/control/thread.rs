@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY};
+use evenkeel_media::trunk::message::Secret;
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::driver::{Clock, Drivers};
+use super::canary::Canary;
+use super::driver::{Clock, Drivers, Line, Posted};
 use super::handle::Request;
 use super::homes::Homes;
 use super::knock::Knocks;
@@ -24,6 +26,7 @@ use super::waiting::Waiting;
 use super::words::Told;
 use crate::policy::{Policies, Word};
 use crate::settings::Settings;
+use crate::webhook::Poster;
 use crate::worker::{Bell, Command, Report, Stamps};
 
 /// A worker as control knows it. However control ends, the worker ends with it.
@@ -50,8 +53,14 @@ pub(crate) struct Parts {
     pub(crate) drivers: Drivers,
     /// By node: how and where it is probed, if it is.
     pub(crate) probes: Vec<Option<(SocketAddr, super::prober::Way)>>,
+    /// By node: where it takes the NG protocol, if it does.
+    pub(crate) lines: Vec<Option<SocketAddr>>,
+    /// Whether there are webhooks.
+    pub(crate) posts: bool,
     /// By node: how and where the agent beside it is asked, if there is one.
     pub(crate) agents: Vec<Option<(SocketAddr, super::prober::Way)>>,
+    /// By node: where its canary sessions are opened and with which secret, if it is to have any.
+    pub(crate) canaries: Vec<Option<(SocketAddr, Secret)>>,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) reports: mpsc::Receiver<Report>,
@@ -70,10 +79,15 @@ pub(super) struct Control {
     pub(super) homes: Homes,
     pub(super) drivers: Drivers,
     pub(super) probers: Vec<Option<Prober>>,
+    pub(super) lines: Vec<Option<Line>>,
+    /// For webhooks, where there are any; and where their answers come.
+    pub(super) poster: Option<Poster>,
+    pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
     pub(super) agents: Vec<Option<Prober>>,
     /// Watches so far: agents beside nodes are asked in turn.
     pub(super) watches: u64,
     pub(super) orders: Orders,
+    pub(super) canaries: Vec<Option<Canary>>,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
@@ -116,6 +130,17 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         (0..).zip(probes).map(start).collect::<Vec<_>>()
     };
     let (probers, agents) = (start(parts.probes), start(parts.agents));
+    let canaries = (0..).zip(parts.canaries).map(|(node, canary)| {
+        canary.map(|at| Canary::start(NodeId(node), at, told.clone(), &mut || draw(&random)))
+    });
+    let canaries = canaries.collect();
+    let (said, mut ngs) = mpsc::channel(4_096);
+    let lines = (0..).zip(parts.lines).map(|(node, ng)| {
+        ng.map(|ng| Line::start(NodeId(node), said.clone(), move || connected(ng)))
+    });
+    let lines = lines.collect();
+    let (posted_in, mut posted) = mpsc::channel(4_096);
+    let poster = parts.posts.then(Poster::start).transpose()?;
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -123,9 +148,13 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         homes: parts.homes,
         drivers: parts.drivers,
         probers,
+        lines,
+        poster,
+        posted: posted_in,
         agents,
         watches: 0,
         orders: Orders::default(),
+        canaries,
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
@@ -163,6 +192,10 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some(probed) = probed.recv() => control.handle_probed(probed),
             Some(report) = reports.recv() => control.handle_report(report),
+            Some((node, number, answer)) = posted.recv() => {
+                control.drivers.handle_posted(node, number, answer);
+            }
+            Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => control.handle_word(word),
             Some(request) = requests.recv() => control.handle_request(request),
         }
@@ -175,11 +208,18 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
-            Probed::Answered { node, sequence, at } => {
+            Probed::Answered { node, sequence, vouched: true, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);
+            }
+            Probed::Answered { node, sequence, vouched: false, at } => {
+                self.gateway.handle_agent_answered(node, sequence, at);
             }
             Probed::Said { node, beside, load, at } => self.fares(node, beside, load, at),
             Probed::Obeyed { node, nonce, outcome } => self.obeyed(node, nonce, outcome),
+            Probed::CanaryPassed { node, sequence } => {
+                self.gateway.handle_canary_passed(node, sequence);
+            }
+            Probed::CanaryOpen { node, at } => self.gateway.handle_canary_open(node, at),
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
     }
@@ -234,6 +274,7 @@ impl Control {
                         summary.measures,
                         summary.last_heard,
                     );
+                    self.gateway.handle_flow(summary.session, &summary.flow, now);
                     if let Some(resident) = self.homes.get_mut(summary.session) {
                         resident.note_totals(summary.totals);
                     }

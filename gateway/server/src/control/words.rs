@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
     Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media,
-    NodeId, PolicyName, Refused, RoomId, SessionId, Transport,
+    NodeId, PolicyName, Refused, RoomId, SessionId, Transport, Witness,
 };
 
 use super::orders::Order;
@@ -78,6 +78,13 @@ pub enum Reached {
 pub enum Failed {
     /// The offer was refused.
     Refused(Refused),
+    /// The node that carries the room did not open the session, and said why.
+    NotOpened {
+        /// The node.
+        node: NodeId,
+        /// Why, in words.
+        reason: Box<str>,
+    },
     /// What an operator asked for cannot be.
     Impossible(Impossible),
     /// No listener takes clients of this kind.
@@ -165,6 +172,15 @@ pub enum Happened {
     },
     /// A revision was activated, refused or rolled back.
     Rollout(Rollout),
+    /// A session was not opened at a node.
+    NotOpened {
+        /// The session.
+        session: SessionId,
+        /// The node.
+        node: NodeId,
+        /// Why, in words.
+        reason: Box<str>,
+    },
     /// A rung kept packets from a session's client, by number.
     Shed {
         /// The session.
@@ -214,6 +230,8 @@ pub struct NodeView {
     pub incarnation: Incarnation,
     /// Its health.
     pub health: Health,
+    /// Who accuses it now.
+    pub accused_by: Vec<Witness>,
     /// Whether it is being drained.
     pub draining: bool,
     /// Whether an operator said that it is Down.
@@ -312,6 +330,8 @@ pub struct Status {
     pub rooms: usize,
     /// Whether it admits new sessions.
     pub admitting: bool,
+    /// Whether our own uplink is doubted, since most nodes fell silent at once.
+    pub uplink_doubted: bool,
     /// Whether its first policies are still compiled: it forwards, and will admit.
     pub starting: bool,
     /// Policies whose last call failed.

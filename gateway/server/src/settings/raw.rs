@@ -59,14 +59,18 @@ pub(super) struct Region {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct Node {
     pub(super) name: Spanned<String>,
-    pub(super) address: Spanned<String>,
+    pub(super) address: Text,
     pub(super) region: Spanned<String>,
     pub(super) zone: Spanned<String>,
     pub(super) driver: Spanned<DriverKind>,
     pub(super) capacity: Spanned<String>,
     pub(super) secret_file: Text,
     pub(super) probe: Option<Spanned<Probe>>,
+    pub(super) ng: Text,
+    pub(super) webhook: Text,
+    pub(super) token_file: Text,
     pub(super) agent: Text,
+    pub(super) canary: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -126,6 +130,8 @@ pub(super) struct Detector {
     pub(super) eject_for: Text,
     pub(super) eject_most: Text,
     pub(super) wary_for: Text,
+    pub(super) panic_percent: Number,
+    pub(super) panic_for: Text,
 }
 
 #[derive(Deserialize, Default)]

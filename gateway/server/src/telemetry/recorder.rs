@@ -1,12 +1,12 @@
 //! Makes of every event a metric, a log line and, where it is part of a longer story, a span.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    BreakerState, Cause, CloseReason, Decider, Event, Fault, Health, Hop, Outcome, PolicyName,
-    RoomId, SessionId, Witness,
+    BreakerState, Cause, CloseReason, Decider, Event, Fault, Health, Hop, NodeId, Outcome,
+    PolicyName, RoomId, SessionId, Witness,
 };
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
@@ -18,6 +18,10 @@ use super::registry::{Attribute, Count, Level, Time};
 
 /// A stall that long is worth a line: people hear it.
 const LATE_TOLD: Duration = Duration::from_millis(100);
+
+/// That a node opens no sessions is worth a line so often; the others say the same.
+const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
+
 use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
 use crate::control::{Rollout, RolloutOutcome};
 
@@ -30,6 +34,8 @@ pub struct Recorder {
     spans: Option<Spans>,
     /// What a stranger calls a scenario must not become a point of a metric.
     scenarios: BTreeSet<Arc<str>>,
+    /// When it was last told aloud that a node did not open a session.
+    not_opened: BTreeMap<NodeId, Instant>,
 }
 
 impl Recorder {
@@ -40,7 +46,7 @@ impl Recorder {
         tracer: Option<SdkTracer>,
     ) -> Recorder {
         let spans = tracer.map(|tracer| Spans::new(tracer, nodes.clone()));
-        Recorder { instruments, nodes, spans, scenarios }
+        Recorder { instruments, nodes, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
     /// An event of the core. `caller` is who asked for the session that an `Opened` or `Refused` is about.
@@ -124,10 +130,11 @@ impl Recorder {
                 let labels = [(Attribute::By, &*who(by))];
                 self.instruments.count(Count::RoomsRerouted, 1, &labels);
             }
-            Event::Struck { room, hop } => {
-                let node = self.nodes.of(hop.node).name;
-                debug!(%room, %node, "hop struck from a route");
-                self.instruments.count(Count::HopsStruck, 1, &[(Attribute::Node, &*node)]);
+            Event::Struck { room, room_name: _, hop, why, session: _ } => {
+                let (node, why) = (self.nodes.of(hop.node).name, why.name());
+                debug!(%room, %node, why, "hop struck from a route");
+                let labels = [(Attribute::Node, &*node), (Attribute::Reason, why)];
+                self.instruments.count(Count::HopsStruck, 1, &labels);
             }
             Event::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let earliest = witnesses.iter().map(|(_, since)| *since).min();
@@ -186,6 +193,19 @@ impl Recorder {
                 }
                 self.instruments.count(Count::OwnStalls, 1, &[]);
                 self.instruments.time(Time::OwnStall, *late, &[]);
+            }
+            Event::Uplink { doubted, silent, of } => {
+                if *doubted {
+                    warn!(
+                        silent,
+                        of,
+                        "most nodes fell silent at once: our own uplink may be gone, nobody is condemned for it"
+                    );
+                    self.instruments.count(Count::UplinkDoubts, 1, &[]);
+                } else {
+                    info!("our own uplink is no longer doubted");
+                }
+                self.instruments.level(Level::UplinkDoubted, i64::from(*doubted), &[]);
             }
             Event::Standing { hook: _, policy, fault } => {
                 match fault {
@@ -273,6 +293,24 @@ impl Recorder {
         at: Moment,
     ) {
         self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
+    }
+
+    /// A session was not opened at a node. Of a herd that is not opened the first is told aloud.
+    pub fn handle_not_opened(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        reason: &str,
+        at: Moment,
+    ) {
+        let name = self.nodes.of(node).name;
+        let told = self.not_opened.get(&node);
+        if told.is_some_and(|told| at.now.saturating_duration_since(*told) < NOT_OPENED_TOLD) {
+            debug!(node = %name, %session, reason, "a session was not opened");
+        } else {
+            self.not_opened.insert(node, at.now);
+            warn!(node = %name, %session, reason, "a session was not opened");
+        }
     }
 
     fn refused(&mut self, turned: &Turned<'_>, caller: Option<&Caller>, at: Moment) {

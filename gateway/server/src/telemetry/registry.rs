@@ -151,8 +151,8 @@ metrics! {
     RoomsStranded = "evenkeel.rooms.stranded", "{room}", [Cause];
     /// Rooms whose spares changed.
     RoomsRerouted = "evenkeel.rooms.rerouted", "{room}", [By];
-    /// Hops that left a room's route: not opened there, or the port is closed.
-    HopsStruck = "evenkeel.hops.struck", "{hop}", [Node];
+    /// Hops that left a room's route though their node lives: not opened there, the port is closed, a flow was lost.
+    HopsStruck = "evenkeel.hops.struck", "{hop}", [Node, Reason];
     /// Nodes condemned.
     NodeDeaths = "evenkeel.node.deaths", "{death}", [Node];
     /// Witnesses that stood against a node when it was condemned.
@@ -171,6 +171,8 @@ metrics! {
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
     /// Our own stalls: nobody was condemned on them.
     OwnStalls = "evenkeel.own_stalls", "{stall}", [];
+    /// Times that most nodes fell silent at once, and nobody was condemned for it: our own uplink is doubted.
+    UplinkDoubts = "evenkeel.uplink.doubts", "{doubt}", [];
     /// Media packets forwarded.
     Packets = "media.packets", "{packet}", [Direction];
     /// Bytes of the media packets forwarded.
@@ -197,6 +199,8 @@ metrics! {
     SessionsLive = "evenkeel.sessions.live", "{session}", [];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down.
     NodeHealth = "evenkeel.node.health", "{state}", [Node];
+    /// 1 while our own uplink is doubted, since most nodes fell silent at once.
+    UplinkDoubted = "evenkeel.uplink.doubted", "{state}", [];
     /// 1 where a node is being drained.
     NodeDraining = "evenkeel.node.draining", "{state}", [Node];
     /// Breaker of a region: 0 closed, 1 open, 2 half-open.

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
+use evenkeel_core::{Board, Flow, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
 use evenkeel_media::continuity::{Continuity, Protection};
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
@@ -68,6 +68,8 @@ struct Talk {
     hearing: Option<Hop>,
     switches: u32,
     totals: Totals,
+    /// What went between it and its node since that was told.
+    flow: Flow,
     /// What was shed and is not yet told, and since when.
     shed: Option<(ShedRun, Instant)>,
 }
@@ -93,6 +95,7 @@ impl Talk {
             hearing: None,
             switches: 0,
             totals: Totals::default(),
+            flow: Flow::default(),
             shed: None,
         })
     }
@@ -276,9 +279,12 @@ impl Session {
 
     /// What workers tell control of it; nothing before anything was said.
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
-        let measure = &mut self.talk.as_deref_mut()?.measure;
+        let Talk { measure, continuity, flow, hearing, .. } = self.talk.as_deref_mut()?;
         let (measures, last_heard) = (measure.interval(now), measure.last_heard());
-        Some(Summary { session: self.id, measures, last_heard, totals: self.final_totals() })
+        let (expected, lost) = continuity.arrivals();
+        let flow = Flow { hears: *hearing, expected, lost, ..std::mem::take(flow) };
+        let totals = self.final_totals();
+        Some(Summary { session: self.id, measures, last_heard, flow, totals })
     }
 
     pub(crate) fn final_totals(&self) -> Totals {

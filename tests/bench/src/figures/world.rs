@@ -126,6 +126,7 @@ fn settings(nodes: usize, sessions: usize) -> Settings {
         zone: ZoneId(at as u32 % 3),
         capacity_kbps: 1_000_000_000,
         probed: Probed::Yes,
+        canary: false,
     };
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };
     Settings {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::fault::Fault::Links;
+use crate::fault::Fault::{BlockUdp, Links, Rebind};
 use crate::fault::Whom::{All, Busiest};
 use crate::layout::Layout;
 use crate::limits::Limits;
@@ -54,7 +54,7 @@ pub(super) const ROWS: &[Row] = &[
         "link.mtu",
         Layout::LINKED,
         Links(All, Mtu(1_252), FIVE_S),
-        Limits { none_lost: true, ..NOBODY_DEAD },
+        Limits { no_freeze: true, ..NOBODY_DEAD },
     ),
     Row::new(
         "link.bandwidth",
@@ -62,4 +62,18 @@ pub(super) const ROWS: &[Row] = &[
         Links(Busiest, Rate(4_000_000), FIVE_S),
         Limits { left_within: Some(2_000.0), ..Limits::NONE },
     ),
+    // By STUN an address is renewed with the next check, one a second here.
+    Row::new("nat.rebinding", Layout::HOT, Rebind, Limits::gap(1_100.0, 1_500.0))
+        .of(200)
+        .with_quic()
+        .natted()
+        .watched(4),
+    Row::new(
+        "udp.blocked",
+        Layout::HOT,
+        BlockUdp(Duration::from_secs(3)),
+        Limits { none_condemned: true, ..Limits::gap(50.0, 150.0) },
+    )
+    .of(200)
+    .with_quic(),
 ];

@@ -34,9 +34,9 @@ impl Books {
                 !self.legs.get_mut(session).is_some_and(|legs| legs.remove(hop))
             }
             Output::End { session, .. } => {
-                self.legs.remove(session);
+                let left = self.legs.remove(session).is_some_and(|legs| !legs.is_empty());
                 self.ended.insert(*session);
-                !self.installed.remove(session)
+                !self.installed.remove(session) || left
             }
             Output::Plan { session, .. } => !self.installed.contains(session),
             Output::KeyFrame { sessions } => {
@@ -51,7 +51,9 @@ impl Books {
                 self.finished += 1;
                 self.finished > 1
             }
-            Output::Ask(_) | Output::Probe { .. } | Output::Event(_) => false,
+            Output::Ask(_) | Output::Probe { .. } | Output::Canary { .. } | Output::Event(_) => {
+                false
+            }
         };
         odd.then(|| ("I10", format!("this does not fit what was said before: {output:?}")))
     }

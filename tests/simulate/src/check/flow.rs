@@ -18,6 +18,8 @@ type Found = Option<(&'static str, String)>;
 #[derive(Default)]
 pub(crate) struct Flow {
     stranded: BTreeMap<RoomId, Instant>,
+    /// When rooms last found a hop again.
+    rescued: BTreeMap<RoomId, Instant>,
     /// When drivers, nodes or the way to them last did less than they should.
     hindered: Option<Instant>,
 }
@@ -27,11 +29,18 @@ impl Flow {
         self.hindered = Some(now);
     }
 
+    /// Whether the room found a hop only within this time.
+    pub(crate) fn rescued_within(&self, room: RoomId, time: Duration, now: Instant) -> bool {
+        self.rescued.get(&room).is_some_and(|at| now - *at < time)
+    }
+
     /// I9: a room stands nowhere only where no node can take it.
     pub(super) fn nobody_stranded_for_nothing(&mut self, scene: &Scene, now: Instant) -> Found {
         let lost =
             |room: &super::scene::SeenRoom| room.is_placed() && room.stands(&scene.board).is_none();
-        self.stranded.retain(|id, _| scene.rooms.get(id).is_some_and(lost));
+        let found_again =
+            self.stranded.extract_if(.., |id, _| !scene.rooms.get(id).is_some_and(lost));
+        self.rescued.extend(found_again.map(|(id, _)| (id, now)));
         let mut found = None;
         for (id, room) in scene.rooms.iter().filter(|(_, room)| lost(room)) {
             let since = *self.stranded.entry(*id).or_insert(now);

@@ -19,6 +19,14 @@ impl Load {
         self.died = Some(now);
     }
 
+    /// The load of the fullest node, thousandths of what it can carry.
+    pub(super) fn peak_permille(scene: &Scene) -> u64 {
+        let (loads, _) = scene.loads();
+        let permille =
+            |(load, node): (&u64, &super::scene::SeenNode)| load * 1_000 / node.capacity.max(1);
+        loads.iter().zip(&scene.nodes).map(permille).max().unwrap_or(0)
+    }
+
     /// I6: no node carries more than it can, herd or not.
     pub(super) fn within_limit(&self, scene: &Scene) -> Found {
         let (loads, _) = scene.loads();

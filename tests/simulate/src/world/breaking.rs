@@ -1,13 +1,12 @@
 //! What goes wrong begins, goes on, and is undone.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use evenkeel_core::NodeId;
+use evenkeel_core::{Hook, NodeId, PolicyName};
 use evenkeel_links::{Bursts, Conditions};
 
 use super::{Event, World};
-use crate::client::{Phase, Watch};
 use crate::driver;
 use crate::fault::Fault;
 use crate::guests::Manner;
@@ -19,11 +18,14 @@ const TROUBLED_FOR: Duration = Duration::from_secs(6);
 /// Gaps count as those of a fault until so long after it was undone.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
 
+/// How often a hostile policy is asked about every room.
+const HOSTILE_EVERY: Duration = Duration::from_millis(300);
+
 /// How often a ramp climbs.
 const RAMP_EVERY: Duration = Duration::from_millis(100);
 
 impl World<'_> {
-    fn nodes_of(&self, fault: &Fault) -> Vec<usize> {
+    pub(super) fn nodes_of(&self, fault: &Fault) -> Vec<usize> {
         if let Some(node) = fault.node() {
             return vec![node];
         }
@@ -34,6 +36,13 @@ impl World<'_> {
         fault
             .region()
             .map_or_else(Vec::new, |named| all.filter(|node| region(*node) == named).collect())
+    }
+
+    /// Whether the episode goes on at the node.
+    pub(super) fn is_at(&self, number: usize, node: usize) -> bool {
+        let episode = &self.script.faults[number];
+        let begun = self.now >= self.began + episode.at;
+        begun && !self.ended[number] && self.nodes_of(&episode.fault).contains(&node)
     }
 
     pub(super) fn begins(&mut self, number: usize) {
@@ -55,7 +64,10 @@ impl World<'_> {
             Fault::PoliciesTrap(percent) => self.guests.manner = Manner::Trap(percent),
             Fault::PoliciesLate => self.guests.manner = Manner::Late,
             Fault::PoliciesDead => self.guests.manner = Manner::Dead,
-            Fault::PoliciesHostile => self.guests.manner = Manner::Hostile,
+            Fault::PoliciesHostile => {
+                self.guests.manner = Manner::Hostile;
+                self.goes_on(number, 0);
+            }
             Fault::DriversSlow(slow) => self.drivers.slow = slow,
             Fault::DriversRefuse(percent) => self.drivers.refuses = percent,
             Fault::Drain(node) => self.drain(node, true),
@@ -77,6 +89,11 @@ impl World<'_> {
             Fault::Kill(_) | Fault::RegionKilled(_) => {
                 here.killed += 1;
                 here.end_process();
+                self.agent_speaks(node);
+            }
+            Fault::Leaves(_) => {
+                here.leaving += 1;
+                self.agent_speaks(node);
             }
             Fault::Silent(_) | Fault::RegionSilent(_) => {
                 here.unplugged += 1;
@@ -105,6 +122,7 @@ impl World<'_> {
                 } else {
                     here.killed -= 1;
                 }
+                self.agent_speaks(node);
                 period / 2
             }
             Fault::Blackouts(_, period) if turn.is_multiple_of(2) => {
@@ -119,6 +137,12 @@ impl World<'_> {
             Fault::Operator(period) => {
                 self.operate();
                 period
+            }
+            Fault::PoliciesHostile => {
+                if self.control_stalls_until.is_none() {
+                    self.ask_about_every_room();
+                }
+                HOSTILE_EVERY
             }
             Fault::PoliciesSwapped(period) => {
                 if let Some(name) =
@@ -166,7 +190,14 @@ impl World<'_> {
         let here = &mut self.nodes[node];
         here.troubled = Some(self.now + TROUBLED_FOR);
         match fault {
-            Fault::Kill(_) | Fault::RegionKilled(_) => here.killed -= 1,
+            Fault::Kill(_) | Fault::RegionKilled(_) => {
+                here.killed -= 1;
+                self.agent_speaks(node);
+            }
+            Fault::Leaves(_) => {
+                here.leaving -= 1;
+                self.agent_speaks(node);
+            }
             Fault::Flap(..) if !turns.is_multiple_of(2) => here.killed -= 1,
             Fault::Silent(_) | Fault::RegionSilent(_) => here.unplugged -= 1,
             Fault::Stop(_) => {
@@ -191,9 +222,11 @@ impl World<'_> {
             let mut troubled = false;
             for number in 0..self.script.faults.len() {
                 let episode = &self.script.faults[number];
-                let begun = self.now >= self.began + episode.at;
-                if begun && !self.ended[number] && self.nodes_of(&episode.fault).contains(&node) {
-                    troubled |= !matches!(episode.fault, Fault::Drain(_) | Fault::Liar(_));
+                if self.is_at(number, node) {
+                    troubled |= !matches!(
+                        episode.fault,
+                        Fault::Drain(_) | Fault::Leaves(_) | Fault::Liar(_)
+                    );
                     let since = self.now - (self.began + episode.at);
                     bend(&episode.fault, (&mut up, &mut down), since, self.turns[number]);
                 }
@@ -237,6 +270,15 @@ impl World<'_> {
         self.settle();
     }
 
+    /// As if every routing policy had a new revision.
+    fn ask_about_every_room(&mut self) {
+        for set in ["call", "live"] {
+            let policy = PolicyName { set: set.into(), hook: Hook::Routing };
+            self.gateway.handle_policy_changed(&policy, self.now);
+            self.settle();
+        }
+    }
+
     /// A person does something.
     fn operate(&mut self) {
         let node = self.rng.usize(0..self.nodes.len());
@@ -249,83 +291,6 @@ impl World<'_> {
                 let _ = self.gateway.handle_move(&room, NodeId(node as u32), self.now);
                 self.settle();
             }
-        }
-    }
-
-    /// From here on gaps of whoever stands where it goes wrong are this fault's.
-    fn open_books_of(&mut self, number: usize) {
-        let fault = &self.script.faults[number].fault;
-        let hit = self.nodes_of(fault);
-        let everybody = hit.is_empty();
-        for at in 0..self.clients.len() {
-            let Some(id) = self.clients[at].session else { continue };
-            let Some(home) = self.homes.get(id.0 as usize).and_then(Option::as_deref) else {
-                continue;
-            };
-            let stands =
-                home.route.load().first_usable(&self.board).map(|(hop, _)| hop.node.0 as usize);
-            if !everybody && !stands.is_some_and(|node| hit.contains(&node)) {
-                continue;
-            }
-            for place in 0..self.clients[at].heard.len() {
-                self.close_watch(at, place);
-                let recent = self.now - self.clients[at].heard[place].last < Duration::from_secs(1);
-                if recent {
-                    let watch = Watch { episode: number, worst: Duration::ZERO, lost: 0 };
-                    self.clients[at].heard[place].watch = Some(watch);
-                }
-            }
-        }
-    }
-
-    pub(super) fn close_books_of(&mut self, number: usize) {
-        for at in 0..self.clients.len() {
-            for place in 0..self.clients[at].heard.len() {
-                if self.clients[at].heard[place].watch.is_some_and(|watch| watch.episode == number)
-                {
-                    self.close_watch(at, place);
-                }
-            }
-        }
-    }
-
-    pub(super) fn close_books(&mut self) {
-        for at in 0..self.clients.len() {
-            for place in 0..self.clients[at].heard.len() {
-                self.close_watch(at, place);
-                let heard = &self.clients[at].heard[place];
-                if self.both_live(at, heard.origin as usize, heard.last) {
-                    let gap = self.now.saturating_duration_since(heard.last);
-                    if gap > Duration::from_millis(60) && self.script.baseline.is_some() {
-                        self.outcome.outage += gap;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Who hears, and who is heard, were there since.
-    fn both_live(&self, at: usize, origin: usize, since: Instant) -> bool {
-        let live = |client: usize| {
-            let client = &self.clients[client];
-            client.phase == Phase::Live && !client.mute && client.since <= since
-        };
-        let room = self.clients[at].join.room;
-        let alone = !self.clients.iter().enumerate().any(|(other, client)| {
-            other != at && client.join.room == room && client.phase == Phase::Live
-        });
-        live(at) && live(origin) && (at != origin || alone)
-    }
-
-    fn close_watch(&mut self, at: usize, place: usize) {
-        let heard = &mut self.clients[at].heard[place];
-        let (last, origin) = (heard.last, heard.origin as usize);
-        let Some(mut watch) = heard.watch.take() else { return };
-        if self.both_live(at, origin, last) {
-            watch.worst = watch.worst.max(self.now.saturating_duration_since(last));
-        }
-        if watch.worst > Duration::ZERO {
-            self.outcome.gap(watch.episode, watch.worst, watch.lost);
         }
     }
 }

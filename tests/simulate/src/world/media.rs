@@ -97,6 +97,17 @@ impl World<'_> {
         }
     }
 
+    /// The agent beside the node says how it is, unless its machine is gone.
+    pub(super) fn agent_speaks(&mut self, node: usize) {
+        if !self.nodes[node].script.agent || self.nodes[node].unplugged > 0 {
+            return;
+        }
+        let word = Word::Agent(NodeId(node as u32), self.nodes[node].agent_word());
+        if let Some(at) = self.back(node).first() {
+            self.queue.put(*at, Event::Told(word));
+        }
+    }
+
     /// Nobody listens, and the kernel says so: of the node, or where each session has a port of its own, of that one.
     fn refuse(&mut self, node: usize, arrival: Arrival) {
         let now = self.now;
@@ -156,7 +167,7 @@ impl World<'_> {
         // Known as media of the node, whoever it is for.
         self.stamps[node].received += 1;
         self.stamps[node].last_received = Some(self.now);
-        if tag.closed {
+        if tag.closed && tag.read_until.is_none_or(|until| self.now >= until) {
             return;
         }
         let (now, board) = (self.now, std::sync::Arc::clone(&self.board));
@@ -189,8 +200,10 @@ impl World<'_> {
     }
 
     fn note_gap(&mut self, client: u32, origin: u32, gap: Duration) {
-        if gap > VOICE_EVERY * 3 {
+        if gap > VOICE_EVERY * 3 / 2 {
             self.outcome.outage += gap - VOICE_EVERY;
+        }
+        if gap > VOICE_EVERY * 3 {
             self.trace.say(self.now, || {
                 format!("client {client} heard nothing of client {origin} for {gap:?}")
             });

@@ -1,21 +1,24 @@
 //! A world at play: one event after the other, in virtual time.
 
 mod baseline;
+mod books;
 mod breaking;
 mod control;
+mod ending;
 mod media;
+mod opening;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Answered, Ask, AskId, Board, Fault as Failure, Gateway, Hop, Kind, NodeId, OfferId, SessionId,
-    Stamp, WATCH_EVERY,
+    AgentWord, Answered, Ask, AskId, Board, Fault as Failure, Gateway, Hop, Kind, NodeId, OfferId,
+    SessionId, Stamp, WATCH_EVERY,
 };
 use fastrand::Rng;
 
 use crate::check::{Checker, Scene};
-use crate::client::{Client, Phase};
+use crate::client::Client;
 use crate::driver::{self, LEASES_EVERY, Tag};
 use crate::guests::{Guests, Library};
 use crate::house::Home;
@@ -28,6 +31,9 @@ use crate::trace::Trace;
 
 /// How often workers tell of their sessions.
 const SUMMARIES_EVERY: Duration = Duration::from_millis(200);
+
+/// How often the agent beside a node is asked.
+const AGENTS_ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a client that was refused waits before it tries again.
 const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
@@ -65,6 +71,8 @@ pub(crate) enum Event {
     AskAgain {
         tag: u32,
     },
+    /// The agent beside a node is asked.
+    Agent(usize),
     /// Leases at a node are renewed.
     Leases {
         node: usize,
@@ -98,6 +106,7 @@ pub(crate) enum Word {
     PortClosed { session: SessionId, hop: Hop },
     Opened { tag: u32, taken: bool },
     Answered(AskId, Result<Answered, Failure>),
+    Agent(NodeId, AgentWord),
 }
 
 /// A world at play.
@@ -221,6 +230,11 @@ impl<'a> World<'a> {
             None => {
                 self.put_in(WATCH_EVERY, Event::Watch);
                 self.put_in(SUMMARIES_EVERY, Event::Summaries);
+                for node in 0..self.nodes.len() {
+                    if self.nodes[node].script.agent {
+                        self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
+                    }
+                }
             }
             Some(period) => {
                 for node in 0..self.nodes.len() {
@@ -243,9 +257,12 @@ impl<'a> World<'a> {
         if self.checker.violations.is_empty() && self.script.baseline.is_none() {
             self.now = end;
             self.flows_at_the_end();
+            self.close_books();
             self.close();
+        } else {
+            self.close_books();
         }
-        self.close_books();
+        self.outcome.peak_permille = self.checker.peak_permille;
         self.outcome.violations = self.checker.violations;
         self.outcome.lasted = self.now - self.began;
         self.outcome
@@ -287,6 +304,10 @@ impl<'a> World<'a> {
                 self.settle();
             }
             Event::AskAgain { tag } => self.ask_driver(tag),
+            Event::Agent(node) => {
+                self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
+                self.agent_speaks(node);
+            }
             Event::Leases { node } => self.renew_leases(node),
             Event::Watch => self.watch(),
             Event::Summaries => self.sum_up(),
@@ -319,59 +340,6 @@ impl<'a> World<'a> {
 
     pub(super) fn home(&mut self, id: SessionId) -> Option<&mut Home> {
         self.homes.get_mut(id.0 as usize)?.as_deref_mut()
-    }
-
-    /// I9: at the end, when nothing has been wrong for long, everybody is heard.
-    fn flows_at_the_end(&mut self) {
-        let live = |client: &Client, now: Instant| {
-            client.phase == Phase::Live
-                && !client.mute
-                && now - client.since > Duration::from_secs(4)
-        };
-        let stands = |home: &Home| home.route.load().first_usable(&self.board).is_some();
-        let mut found = None;
-        for (at, client) in
-            self.clients.iter().enumerate().filter(|(_, client)| live(client, self.now))
-        {
-            let Some(home) =
-                client.session.and_then(|id| self.homes.get(id.0 as usize)?.as_deref())
-            else {
-                continue;
-            };
-            if !stands(home) {
-                continue;
-            }
-            let others = |(other, one): &(usize, &Client)| {
-                *other != at
-                    && one.join.room == client.join.room
-                    && live(one, self.now)
-                    && one.join.sends
-            };
-            for (other, _) in self.clients.iter().enumerate().filter(others) {
-                let heard = client.heard.iter().find(|heard| heard.origin == other as u32);
-                let packets = heard.map_or(0, |heard| heard.lately);
-                if packets < 35 {
-                    let id = home.id;
-                    let text = format!(
-                        "{id} (client {at}) heard {packets} of 50 packets of client {other} in the last second"
-                    );
-                    found.get_or_insert(("I9", text));
-                }
-            }
-        }
-        self.checker.note(found, self.now);
-    }
-
-    /// The gateway is told to end.
-    fn close(&mut self) {
-        self.ending = true;
-        let deadline = self.now + Duration::from_secs(1);
-        self.gateway.handle_shutdown(deadline);
-        self.settle();
-        let end = deadline + Duration::from_secs(1);
-        while self.go_on(end) {}
-        self.now = end;
-        self.checker.ended(&self.gateway, self.now);
     }
 
     pub(super) fn offer_id(&mut self, client: u32) -> OfferId {

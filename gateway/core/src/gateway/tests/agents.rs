@@ -90,6 +90,17 @@ fn an_agent_that_speaks_well_is_no_evidence_of_life() {
 }
 
 #[test]
+fn an_agent_that_checks_no_port_does_not_outlive_silence() {
+    let mut world = World::new(settings());
+    world.answer_probes_for(A);
+    world.mute(A);
+    world.pass(ms(300));
+    assert_eq!(deaths(&world), [(A, vec![Witness::Silence])]);
+    world.pass(ms(2_000));
+    assert!(is_up(&world, A), "its answers let it in again");
+}
+
+#[test]
 fn a_node_that_drains_by_itself_loses_its_rooms_by_its_own_wish() {
     let mut world = World::new(settings());
     world.open("r");

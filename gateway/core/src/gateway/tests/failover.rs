@@ -121,7 +121,7 @@ fn two_deaths_at_once_stay_within_the_limit() {
     let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
     world.mute(A);
     world.mute(B);
-    world.pass(ms(60));
+    world.pass(ms(300));
     let on_c = ["1", "2"].into_iter().filter(|room| world.stands(room) == Some(C)).count();
     assert_eq!(on_c, 1);
 }

@@ -3,7 +3,11 @@
 mod admission;
 mod agents;
 mod breaking;
+mod canaries;
+mod cohorts;
+mod damping;
 mod failover;
+mod flows;
 mod herd;
 mod moves;
 mod opening;
@@ -11,6 +15,7 @@ mod policy;
 mod quality;
 mod returning;
 mod swarm;
+mod uplink;
 mod world;
 
 use world::{

@@ -278,7 +278,10 @@ impl Swarm {
                 }
                 Output::Event(event) => seen.hear(event, self.world.now),
                 Output::Finished => seen.finished += 1,
-                Output::Ask(_) | Output::Reply { .. } | Output::Probe { .. } => {}
+                Output::Ask(_)
+                | Output::Reply { .. }
+                | Output::Probe { .. }
+                | Output::Canary { .. } => {}
             }
         }
         self.history.extend(outputs);

@@ -46,6 +46,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
         zone: ZoneId(zone),
         capacity_kbps,
         probed: Probed::Yes,
+        canary: false,
     };
     Settings {
         home: RegionId(0),
@@ -77,6 +78,12 @@ type Policy = Box<dyn FnMut(&Ask) -> Says>;
 #[derive(Clone, Copy, Default)]
 struct Fake {
     dead: bool,
+    /// It answers, and sends no media.
+    hushed: bool,
+    /// It keeps sessions open, and forwards nothing.
+    gray: bool,
+    /// An agent answers probes for it, and does not look whether it lives.
+    agent: bool,
     received: u64,
     last_received: Option<Instant>,
 }
@@ -87,7 +94,7 @@ pub(super) struct World {
     fakes: Vec<Fake>,
     policy: Policy,
     driver: Box<dyn FnMut(SessionId, Hop) -> Driver>,
-    /// Everything the gateway wanted, but for probes.
+    /// Everything the gateway wanted, but for probes and canaries.
     pub(super) outputs: Vec<Output>,
     pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
     /// Questions that nobody answered yet.
@@ -153,8 +160,21 @@ impl World {
         while let Some(output) = self.gateway.poll_output() {
             match &output {
                 Output::Probe { node, sequence } => {
-                    if !self.fakes[node.0 as usize].dead {
+                    let fake = self.fakes[node.0 as usize];
+                    if fake.agent {
+                        self.gateway.handle_agent_answered(*node, *sequence, self.now);
+                    } else if !fake.dead {
                         self.gateway.handle_probe_answered(*node, *sequence, self.now);
+                    }
+                    continue;
+                }
+                Output::Canary { node, sequence } => {
+                    let fake = self.fakes[node.0 as usize];
+                    if !fake.dead {
+                        self.gateway.handle_canary_open(*node, self.now);
+                    }
+                    if !fake.dead && !fake.gray {
+                        self.gateway.handle_canary_passed(*node, *sequence);
                     }
                     continue;
                 }
@@ -246,7 +266,7 @@ impl World {
             .fakes
             .iter_mut()
             .map(|fake| {
-                if !fake.dead {
+                if !fake.dead && !fake.hushed {
                     fake.received += 2;
                     fake.last_received = Some(now);
                 }
@@ -276,6 +296,20 @@ impl World {
 
     pub(super) fn mute(&mut self, node: NodeId) {
         self.fakes[node.0 as usize].dead = true;
+    }
+
+    pub(super) fn hush(&mut self, node: NodeId) {
+        self.fakes[node.0 as usize].hushed = true;
+    }
+
+    /// It accepts everything, answers, and forwards nothing.
+    pub(super) fn turn_gray(&mut self, node: NodeId, gray: bool) {
+        let fake = &mut self.fakes[node.0 as usize];
+        (fake.gray, fake.hushed) = (gray, gray);
+    }
+
+    pub(super) fn answer_probes_for(&mut self, node: NodeId) {
+        self.fakes[node.0 as usize].agent = true;
     }
 
     pub(super) fn unmute(&mut self, node: NodeId) {

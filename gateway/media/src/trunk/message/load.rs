@@ -3,6 +3,9 @@
 use super::Refused;
 use super::signature::Body;
 
+/// Set in the state where nobody vouches for it.
+const UNVOUCHED: u8 = 0x80;
+
 /// How a node fares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Load {
@@ -12,6 +15,8 @@ pub struct Load {
     pub state: State,
     /// Sessions open at it.
     pub sessions: u32,
+    /// Whether the media port itself says so, or was found to answer just now. An agent that checks no port cannot say.
+    pub vouched: bool,
 }
 
 /// Whether a node serves. On the wire its place in [`State::ALL`].
@@ -106,12 +111,15 @@ impl Outcome {
 impl Load {
     pub(super) fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.permille.to_be_bytes());
-        out.push(self.state as u8);
+        out.push(self.state as u8 | if self.vouched { 0 } else { UNVOUCHED });
         out.extend_from_slice(&self.sessions.to_be_bytes());
     }
 
     pub(super) fn read(body: &mut Body<'_>) -> Result<Self, Refused> {
-        let (permille, state) = (body.u16()?, body.one_of(&State::ALL)?);
-        Ok(Self { permille, state, sessions: body.u32()? })
+        let (permille, state) = (body.u16()?, body.u8()?);
+        let vouched = state & UNVOUCHED == 0;
+        let state = State::ALL.get(usize::from(state & !UNVOUCHED));
+        let state = *state.ok_or(Refused::Unknown)?;
+        Ok(Self { permille, state, sessions: body.u32()?, vouched })
     }
 }

@@ -29,10 +29,10 @@ fn questions() -> Vec<Question> {
 }
 
 fn answers() -> Vec<Answer> {
-    let load = Load { permille: 420, state: State::Draining, sessions: 100_000 };
+    let load = Load { permille: 420, state: State::Draining, sessions: 100_000, vouched: true };
     let mut answers = vec![
         Answer::Probe(load),
-        Answer::Probe(Load { state: State::Serving, ..load }),
+        Answer::Probe(Load { state: State::Serving, vouched: false, ..load }),
         Answer::Drain(load),
         Answer::Keep { unknown: tags(0) },
         Answer::Keep { unknown: tags(1) },

@@ -6,8 +6,10 @@ use evenkeel_core::{
     Transport, Why, Witness,
 };
 
+use evenkeel_media::trunk::message::Break;
+
 use super::*;
-use crate::control::{NodeView, Operation, Place, PolicyView, SessionView};
+use crate::control::{Disobeyed, NodeView, Operation, Order, Place, PolicyView, SessionView};
 
 #[test]
 fn the_gateway_shows_what_it_counts() {
@@ -110,21 +112,23 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         zone: "a".into(),
         incarnation: Incarnation(2),
         health: Health::Suspect,
+        accused_by: vec![evenkeel_core::Witness::Cohort],
         draining: true,
         ejected: false,
         capacity_kbps: 900,
         opening: 4,
         waiting: 5,
         load_permille: 250,
-        measured_permille: Some(300),
+        measured_permille: Some(420),
         rooms: 3,
         round_trip: Some(Duration::from_micros(700)),
     };
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
-        "draining": true, "ejected": false, "capacity_kbps": 900, "opening": 4, "waiting": 5,
-        "load_permille": 250, "measured_permille": 300, "rooms": 3, "round_trip_us": 700,
+        "accused_by": ["cohort"], "draining": true, "ejected": false, "capacity_kbps": 900,
+        "opening": 4, "waiting": 5, "load_permille": 250, "measured_permille": 420,
+        "rooms": 3, "round_trip_us": 700,
     }]});
     assert_eq!(asking.answer().1, right);
 
@@ -146,6 +150,50 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "failing": "trap: unreachable",
     }]});
     assert_eq!(asking.answer().1, right);
+}
+
+#[test]
+fn agents_are_told_what_to_do_and_what_they_do_not_do_is_a_conflict() {
+    let mut world = World::start();
+    for (body, how) in [
+        (r#"{"how": "kill"}"#, Break::Kill),
+        (r#"{"how": "hang"}"#, Break::Hang),
+        (r#"{"how": "wake"}"#, Break::Wake),
+        (r#"{"how": "cut"}"#, Break::Cut),
+        (r#"{"how": "heal"}"#, Break::Heal),
+    ] {
+        let asking = world.ask("POST /v1/nodes/east-a1:break", body);
+        let Request::Order { node, order, reply } = world.request() else { panic!("order") };
+        assert_eq!((&*node, order), ("east-a1", Order::Break(how)));
+        reply.send(Ok(())).unwrap();
+        assert_eq!(asking.answer().0, 204);
+    }
+    let kill = Order::Break(Break::Kill);
+    for (why, status, word) in [
+        (Disobeyed::NoAgent, 409, "has no agent"),
+        (Disobeyed::Forbidden, 409, "allows no drills: set `drills = true`"),
+        (Disobeyed::Unable(kill), 409, "no agent watches a running process"),
+        (Disobeyed::Unable(Order::Break(Break::Cut)), 409, "do not go through an agent"),
+        (Disobeyed::Unable(Order::Start), 409, "names no command"),
+        (Disobeyed::Silent, 503, "did not answer"),
+    ] {
+        let asking = world.ask("POST /v1/nodes/east-a1:start", "");
+        let Request::Order { order: Order::Start, reply, .. } = world.request() else {
+            panic!("order")
+        };
+        reply.send(Err(Failed::Agent { node: "east-a1".into(), why })).unwrap();
+        let (found, body) = asking.answer();
+        let message = body["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(found, status, "{message}");
+        assert!(message.contains(word) && message.contains("`east-a1`"), "{message}");
+    }
+    for wrong in ["", "{}", r#"{"how": "burn"}"#, r#"{"how": "kill", "why": 1}"#] {
+        let (status, body) = world.ask("POST /v1/nodes/east-a1:break", wrong).answer();
+        assert_eq!((status, &body["error"]["code"]), (400, &json!("bad-request")), "{wrong}");
+    }
+    let world = World::without_drills();
+    let (status, _) = world.ask("POST /v1/nodes/east-a1:break", r#"{"how": "kill"}"#).answer();
+    assert_eq!(status, 403);
 }
 
 #[test]

@@ -30,11 +30,19 @@ pub(crate) struct Signed {
     newest_us: Cell<u64>,
 }
 
+/// A probe that was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Answers {
+    pub(super) sequence: u64,
+    /// Whether the answer speaks for the media port.
+    pub(super) vouched: bool,
+}
+
 /// What a message means.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub(super) struct Heard {
-    /// The sequence of the probe that the node answered.
-    pub(super) answers: Option<u64>,
+    /// The probe that the node answered.
+    pub(super) answers: Option<Answers>,
     /// How the node fares.
     pub(super) load: Option<Load>,
     /// What became of the order with this nonce.
@@ -77,7 +85,8 @@ impl Signed {
         match verified.message {
             Answer::Probe(load) if self.was_asked(nonce) => {
                 let speaks = self.who == Who::Node && load.state != State::Gone;
-                let answers = speaks.then(|| nonce.wrapping_sub(self.first));
+                let sequence = nonce.wrapping_sub(self.first);
+                let answers = speaks.then_some(Answers { sequence, vouched: load.vouched });
                 Some(Heard { answers, load: self.newest(load, sent_us), ..Heard::default() })
             }
             Answer::Notice { number, load } if self.was_asked(nonce) => {
@@ -114,7 +123,7 @@ mod tests {
     }
 
     fn load(state: State) -> Load {
-        Load { permille: 420, state, sessions: 3 }
+        Load { permille: 420, state, sessions: 3, vouched: true }
     }
 
     /// A conversation that began at nonce 100, with the probe of sequence 7 asked.
@@ -136,7 +145,8 @@ mod tests {
         let heard =
             signed.read(&say(&Answer::Probe(load(State::Serving)), 107, clock.unix_us), clock);
         let heard = heard.unwrap();
-        assert_eq!((heard.answers, heard.load), (Some(7), Some(load(State::Serving))));
+        let answers = Some(Answers { sequence: 7, vouched: true });
+        assert_eq!((heard.answers, heard.load), (answers, Some(load(State::Serving))));
         assert_eq!(heard.receipt, None);
     }
 

@@ -40,7 +40,7 @@ async fn a_node_is_probed_once_a_network_leads_to_it() {
 }
 
 fn sequence(questions: &Questions, datagram: &[u8]) -> Option<u64> {
-    questions.read(datagram).and_then(|heard| heard.answers)
+    questions.read(datagram).and_then(|heard| heard.answers).map(|answers| answers.sequence)
 }
 
 #[test]
@@ -70,6 +70,22 @@ fn a_binding_response_answers_the_transaction_it_repeats() {
     };
     assert_eq!(sequence(&reader, &answer([8; 12])), None);
     assert_eq!(sequence(&reader, &answer([7; 12])), Some(42));
+}
+
+#[test]
+fn a_pong_answers_the_ping_with_its_cookie_and_once() {
+    let reader = Questions::Ping(Asked::default());
+    let Questions::Ping(asked) = &reader else { panic!() };
+    // A space would end it.
+    let cookie = cookie(*b"  a token of");
+    assert!(!cookie.contains(&b' '));
+    asked.ask(cookie, 7);
+    let pong = |cookie: &[u8], said: &[u8]| [cookie, said].concat();
+    assert_eq!(sequence(&reader, &pong(b"another text", b" d6:result4:ponge")), None);
+    assert_eq!(sequence(&reader, &pong(&cookie, b" d6:result5:errore")), None);
+    assert_eq!(sequence(&reader, &cookie), None);
+    assert_eq!(sequence(&reader, &pong(&cookie, b" d6:result4:ponge")), Some(7));
+    assert_eq!(sequence(&reader, &pong(&cookie, b" d6:result4:ponge")), None);
 }
 
 #[test]

@@ -40,6 +40,7 @@ impl Session {
             Verdict::Pass { hop, .. } => hop,
             Verdict::Drop(reason) => return loan.ways.drop(reason),
         };
+        self.talk().flow.sent[kind as usize] += 1;
         self.send_to_node(hop, Side::Rtp, kind, packet, loan);
     }
 

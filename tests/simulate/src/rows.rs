@@ -1,1 +1,0 @@
-//! Long runs by name, each with its figures.
