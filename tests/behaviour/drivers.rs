@@ -167,7 +167,7 @@ fn an_rtpengine_that_nobody_answers_for_refuses_and_keeps_nobody_waiting() {
     let ann = Phone::new(1);
     let refused = gateway.try_open(offer("room", declared(&ann))).unwrap_err();
     // Asked before or after the node was found dead.
-    let dead = matches!(&refused, Failed::Refused(evenkeel_core::Refused::NoNode));
+    let dead = matches!(&refused, Failed::Refused(evenkeel_core::Refused::NoNode { .. }));
     let unanswered = matches!(
         &refused,
         Failed::NotOpened { reason, .. } if reason.contains(&format!("nobody takes the NG protocol at {nobody}"))

@@ -7,9 +7,13 @@ mod agent;
 mod api;
 mod check;
 mod drill;
+mod node;
 mod policy;
+mod region;
+mod room;
 mod run;
 mod sample_node;
+mod session;
 mod status;
 
 use std::fmt::Display;
@@ -41,6 +45,14 @@ enum Verb {
     Check(check::Check),
     /// Say what a running gateway does
     Status(status::Status),
+    /// List, drain, eject and return nodes of a running gateway
+    Node(node::Node),
+    /// List and drain regions, and say whether rooms go back to them
+    Region(region::Region),
+    /// List and move rooms
+    Room(room::Room),
+    /// List, explain and close sessions
+    Session(session::Session),
     /// Make trouble on purpose, and say what was heard of it
     Drill(drill::Drill),
     /// List, replace and roll back policies of a running gateway
@@ -77,6 +89,10 @@ impl Verb {
             Verb::SampleNode(node) => node.json,
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
+            Verb::Node(node) => node.json,
+            Verb::Region(region) => region.json,
+            Verb::Room(room) => room.json,
+            Verb::Session(session) => session.json,
             Verb::Drill(drill) => drill.json,
             Verb::Policy(policy) => policy.json,
             Verb::Demo(options) => options.json,
@@ -105,6 +121,10 @@ fn main() -> ExitCode {
         Verb::SampleNode(node) => node.act(),
         Verb::Check(check) => check.act(),
         Verb::Status(status) => status.act(),
+        Verb::Node(node) => node.act(),
+        Verb::Region(region) => region.act(),
+        Verb::Room(room) => room.act(),
+        Verb::Session(session) => session.act(),
         Verb::Drill(drill) => drill.act(),
         Verb::Policy(policy) => policy.act(),
     };

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::{
-    AskId, Decider, Fault, Hook, Hop, NodeId, Note, OfferId, Op, PolicyName, Refused, RoomId,
-    SessionId,
+    AskId, BreakerState, Decider, Fault, Hook, Hop, MoveOutcome, NodeId, Note, OfferId, Op,
+    PolicyName, Refused, RegionId, RoomId, SessionId,
 };
 
 /// A node's health, as this gateway sees it.
@@ -51,11 +51,13 @@ pub enum Witness {
     Cohort,
     /// Most rooms lose packets there, as we and the node itself see it, and it has no siblings to compare it with.
     Feedback,
+    /// A person says so.
+    Operator,
 }
 
 impl Witness {
     /// All of them.
-    pub const ALL: [Witness; 7] = [
+    pub const ALL: [Witness; 8] = [
         Witness::KernelError,
         Witness::Probe,
         Witness::Silence,
@@ -63,6 +65,7 @@ impl Witness {
         Witness::Canary,
         Witness::Cohort,
         Witness::Feedback,
+        Witness::Operator,
     ];
 
     /// Whether it tells of loss: that is no death.
@@ -73,7 +76,7 @@ impl Witness {
     /// Whether it is somebody's word. The others are silences, which our own uplink may be the cause of.
     pub fn speaks(self) -> bool {
         match self {
-            Witness::KernelError | Witness::Agent => true,
+            Witness::KernelError | Witness::Agent | Witness::Operator => true,
             Witness::Probe
             | Witness::Silence
             | Witness::Canary
@@ -89,6 +92,7 @@ impl Witness {
             Witness::Probe => "probe",
             Witness::Silence => "silence",
             Witness::Agent => "agent",
+            Witness::Operator => "operator",
             Witness::Canary => "canary",
             Witness::Cohort => "cohort",
             Witness::Feedback => "feedback",
@@ -229,6 +233,8 @@ pub enum Guard {
     CapOutOfBounds,
     /// The cap would hold nobody down: no endpoint concerned obeys one.
     CapObeyedByNobody,
+    /// The breaker of a node's region is open.
+    BreakerOpen,
 }
 
 impl Guard {
@@ -244,6 +250,7 @@ impl Guard {
             Guard::MovedTooOften => "moved-too-often",
             Guard::CapOutOfBounds => "cap-out-of-bounds",
             Guard::CapObeyedByNobody => "cap-obeyed-by-nobody",
+            Guard::BreakerOpen => "breaker-open",
         }
     }
 }
@@ -341,6 +348,25 @@ pub enum Event {
         /// When it began.
         started: Instant,
     },
+    /// A move that was under way was given up: the room is where it was.
+    MoveEnded {
+        /// The room.
+        room: RoomId,
+        /// What the room is called.
+        room_name: Arc<str>,
+        /// Why it was to move.
+        cause: Cause,
+        /// Who decided.
+        by: Decider,
+        /// Where it was.
+        from: Hop,
+        /// Where it was to go.
+        to: Hop,
+        /// When it began.
+        started: Instant,
+        /// Why it was given up.
+        outcome: MoveOutcome,
+    },
     /// A spare of a room changed; its packets go where they went.
     Rerouted {
         /// The room.
@@ -384,6 +410,32 @@ pub enum Event {
         node: NodeId,
         /// Whether it is being drained.
         draining: bool,
+    },
+    /// A node that is being drained is empty; or its deadline passed, and it is not.
+    Drained {
+        /// The node.
+        node: NodeId,
+        /// Rooms that are left: they fit nowhere else, and stay until they do.
+        left: u32,
+        /// When it began.
+        started: Instant,
+    },
+    /// A region takes no new rooms any more, a share of them, or all again.
+    Breaker {
+        /// The region.
+        region: RegionId,
+        /// What its breaker was.
+        from: BreakerState,
+        /// What it is.
+        to: BreakerState,
+        /// Sessions that were heard of within the last second.
+        sessions: u32,
+        /// Those of them whose media was bad.
+        bad: u32,
+        /// Sessions that were opened there within the last second.
+        opened: u32,
+        /// Sessions that were not, though they should have been.
+        failed: u32,
     },
     /// A session's quality was changed.
     Degraded {

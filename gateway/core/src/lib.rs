@@ -7,6 +7,7 @@
 mod alike;
 mod ask;
 mod board;
+mod breaker;
 mod cohort;
 mod detector;
 mod event;
@@ -14,12 +15,14 @@ mod few;
 mod flow;
 pub mod forward;
 mod gateway;
+mod gauge;
 mod id;
 mod ladder;
 mod ledger;
 mod measure;
 mod node;
 mod offer;
+mod pace;
 mod place;
 mod room;
 mod route;
@@ -32,12 +35,14 @@ pub use ask::{
     Op, Param, PolicyName, Question, RoomRow, SessionRow, State,
 };
 pub use board::{Board, Cell};
+pub use breaker::BreakerState;
 pub use detector::Stamp;
 pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Strike, Witness};
 pub use flow::Flow;
 pub use gateway::{
-    AgentWord, Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
-    WATCH_EVERY,
+    AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, MoveOutcome,
+    MoveRecord, NodeStanding, NotOpened, Output, RegionStanding, RoomStanding, SessionStanding,
+    WATCH_EVERY, Why,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};
@@ -47,4 +52,6 @@ pub use offer::{
     RtcpPort, Srtp, Stream, Transport,
 };
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
-pub use settings::{AdmitOnFault, Limits, NodeSettings, Probed, Scenario, Settings, Timings, Zone};
+pub use settings::{
+    AdmitOnFault, Breakers, Limits, NodeSettings, Probed, Scenario, Settings, Timings, Zone,
+};

@@ -37,6 +37,10 @@ pub(crate) struct Node {
     pub(crate) detector: Detector,
     /// An operator drains it.
     pub(crate) draining: bool,
+    /// An operator said that it is Down, and it stays so until he says otherwise.
+    pub(crate) ejected: bool,
+    /// An operator said that it need not wait out its ejection.
+    excused: bool,
     /// It drains by itself: the agent beside it said so.
     pub(crate) leaving: bool,
     /// It said that it takes no new sessions; believed until then.
@@ -94,6 +98,8 @@ impl Node {
             incarnation: Incarnation(1),
             detector: Detector::new(timings, distance),
             draining: false,
+            ejected: false,
+            excused: false,
             leaving: false,
             measured: None,
             unwilling: None,
@@ -164,6 +170,17 @@ impl Node {
             self.closed_ports.clear();
             self.detector.handle_kernel_error(now);
         }
+    }
+
+    /// An operator says that it is dead. What changed, if it was not Down.
+    pub(crate) fn eject(&mut self, now: Instant) -> Option<Change> {
+        self.ejected = true;
+        (self.health() != Health::Down).then(|| self.die(now))
+    }
+
+    /// An operator lets it back: as soon as it answers.
+    pub(crate) fn let_back(&mut self) {
+        (self.ejected, self.excused) = (false, true);
     }
 
     /// Rooms lose more here than elsewhere.
@@ -248,6 +265,7 @@ impl Node {
     fn die(&mut self, now: Instant) -> Change {
         let from = self.health();
         self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        self.excused = false;
         self.worse = None;
         self.standing = Standing::Down { since: now, answering_since: None };
         Change::Died { from }
@@ -272,11 +290,13 @@ impl Node {
             }
         };
         self.standing = Standing::Down { since, answering_since };
-        if answering_since
-            .is_none_or(|start| now.saturating_duration_since(start) < self.ejection())
+        let waits = if self.excused { Duration::ZERO } else { self.ejection() };
+        if self.ejected
+            || answering_since.is_none_or(|start| now.saturating_duration_since(start) < waits)
         {
             return None;
         }
+        self.excused = false;
         self.detector.absolve();
         self.standing = Standing::Wary { since: now };
         Some(Change::Returned)

@@ -8,8 +8,12 @@ use crate::cohort::Tally;
 use crate::few::FewSet;
 use crate::ledger::Holding;
 use crate::{
-    Cause, Decider, Hop, Labels, NodeId, RegionId, RoomId, Route, RouteCell, SessionId, State,
+    Cause, Decider, Hop, Labels, MoveRecord, NodeId, RegionId, RoomId, Route, RouteCell, SessionId,
+    State,
 };
+
+/// Moves of a room that are kept on record; the oldest gives way.
+const RECORDED_MAX: usize = 8;
 
 /// Damping counts moves within this.
 const MOVES_WITHIN: Duration = Duration::from_secs(60);
@@ -54,6 +58,8 @@ struct Unrest {
     /// Hops that did not take it, and until when it keeps away from them.
     struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
+    /// The last of its moves, as they are on record.
+    record: VecDeque<MoveRecord>,
 }
 
 /// A room without a usable hop.
@@ -145,14 +151,16 @@ impl Room {
         route.hops.iter().map(|(hop, _)| *hop).chain(leaving).chain(pending).collect()
     }
 
-    /// A route under way leads there no longer; without its first hop there is no such route.
-    pub(crate) fn cut_pending(&mut self, gone: Hop) {
-        self.pending = self.pending.take().filter(|pending| pending.hops[0] != gone);
-        if let Some(pending) = &mut self.pending {
-            pending.hops.retain(|hop| *hop != gone);
-            pending.awaited.remove(&gone);
-            pending.waiting.retain(|(_, hop)| *hop != gone);
+    /// A route under way leads there no longer; without its first hop there is no such route: it is given back.
+    pub(crate) fn cut_pending(&mut self, gone: Hop) -> Option<Box<Pending>> {
+        if self.pending.as_ref()?.hops[0] == gone {
+            return self.pending.take();
         }
+        let pending = self.pending.as_mut()?;
+        pending.hops.retain(|hop| *hop != gone);
+        pending.awaited.remove(&gone);
+        pending.waiting.retain(|(_, hop)| *hop != gone);
+        None
     }
 
     /// Keeps away from the hop until then. Whether that is news.
@@ -166,6 +174,20 @@ impl Room {
     pub(crate) fn shunned(&self, now: Instant) -> impl Iterator<Item = Hop> {
         let struck = self.unrest.iter().flat_map(|unrest| &unrest.struck);
         struck.filter(move |(_, until)| now < **until).map(|(hop, _)| *hop)
+    }
+
+    /// Keeps a move on record.
+    pub(crate) fn record(&mut self, record: MoveRecord) {
+        let records = &mut self.unrest.get_or_insert_default().record;
+        if records.len() == RECORDED_MAX {
+            records.pop_front();
+        }
+        records.push_back(record);
+    }
+
+    /// Its last moves, the oldest first.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &MoveRecord> {
+        self.unrest.iter().flat_map(|unrest| &unrest.record)
     }
 
     pub(crate) fn note_move(&mut self, now: Instant) {

@@ -128,6 +128,16 @@ impl Route {
         })
     }
 
+    /// Whether one of its hops is of this node, as whichever incarnation.
+    pub(crate) fn leads_to(&self, node: NodeId) -> bool {
+        self.hops.iter().any(|(hop, _)| hop.node == node)
+    }
+
+    /// Whether it is the hop that comes first.
+    pub(crate) fn is_first(&self, hop: Hop) -> bool {
+        self.hops.first().is_some_and(|&(first, _)| first == hop)
+    }
+
     /// Whether the hop is one of this route's.
     pub fn holds(&self, hop: Hop) -> bool {
         self.hops.iter().any(|&(mine, _)| mine == hop)

@@ -31,6 +31,10 @@ pub(crate) enum Timer {
     Herd,
     /// Rooms without a usable hop are looked at again.
     Rescue,
+    /// The next room goes back to where it would natively be.
+    FailBack,
+    /// What was heard of regions is weighed.
+    Breakers,
     /// What rooms lose at nodes is weighed.
     Cohorts,
     /// Sessions that hear nothing any more are looked at.

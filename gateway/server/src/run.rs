@@ -206,7 +206,8 @@ fn assemble(
     let canaries = canaries(settings)?;
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
-    let gateway = Gateway::new(core, started);
+    let mut gateway = Gateway::new(core, started);
+    gateway.handle_seed(fastrand::u64(..));
     let board = gateway.board();
     let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;
     let mut rings = rings_between(workers_count)?;

@@ -266,8 +266,10 @@ fn the_span_of_a_refused_offer_begins_with_its_request_and_holds_the_decisions_a
         ],
     );
     let rejected = Refused::Rejected { retry_after: Duration::from_secs(1) };
-    let offers =
-        [refused("call", rejected, Some((7, 3))), refused("call", Refused::NoNode, Some((8, 4)))];
+    let offers = [
+        refused("call", rejected, Some((7, 3))),
+        refused("call", Refused::NoNode { retry_after: SOON }, Some((8, 4))),
+    ];
     for offer in &offers {
         recorder.handle_event(offer, Some(&caller), Moment::now());
     }
@@ -349,7 +351,7 @@ fn a_callers_trace_is_a_link_and_a_parent_only_where_it_is_trusted() {
     recorder.handle_event(&opened(1, 1), Some(&trusted), Moment::now());
     let stranger = caller(Traceparent::Link);
     recorder.handle_event(&opened(2, 2), Some(&stranger), Moment::now());
-    let refused = refused("call", Refused::Full, None);
+    let refused = refused("call", Refused::Full { retry_after: SOON }, None);
     recorder.handle_event(&refused, Some(&stranger), Moment::now());
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -519,7 +521,7 @@ fn every_event_leaves_its_mark_in_the_metrics() {
             decided(hook, None, Some(1), guarded.clone()),
             decided(hook, None, None, guarded),
             Event::Guarded { policy: policy(hook), guard: Guard::Churn },
-            refused("call", Refused::Full, None),
+            refused("call", Refused::Full { retry_after: SOON }, None),
             refused("x", stranger, None),
             Event::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
             Event::Struck {

@@ -8,12 +8,12 @@ use super::Gateway;
 use super::standing::Step;
 use crate::room::Stranded;
 use crate::timer::Timer;
-use crate::{Cause, Decider, Event, Hop, NodeId, RoomId, SessionId, Strike};
+use crate::{Cause, Decider, Event, Hop, MoveOutcome, NodeId, RoomId, SessionId, Strike};
 
 /// How often rooms without a usable hop are looked at again.
 const RESCUE_EVERY: Duration = Duration::from_millis(50);
 
-/// Stranded rooms that are looked at together, so that one wake-up stays short and a herd comes in paced.
+/// Stranded rooms that are looked at together, so that one wake-up stays short.
 const RESCUES_AT_ONCE: usize = 512;
 
 /// How long a room keeps away from a hop that did not take it.
@@ -95,9 +95,10 @@ impl Gateway {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(dead)) else {
             return;
         };
-        room.cut_pending(dead);
+        let cut = room.cut_pending(dead);
         let stood_there = room.holding.on == Some(dead.node);
         let route = room.route();
+        self.given_up(id, cut, MoveOutcome::TargetLost, now);
         if stood_there {
             let next = route.first_usable(&self.board).map(|(hop, _)| hop);
             let others =
@@ -145,7 +146,7 @@ impl Gateway {
     }
 
     /// The load that came ate reserves of other nodes' rooms: their second hops are gated until they have others.
-    fn gate_what_no_longer_fits(&mut self, node: NodeId, now: Instant) {
+    pub(super) fn gate_what_no_longer_fits(&mut self, node: NodeId, now: Instant) {
         if self.ledger.fits(node, 0) {
             return;
         }
@@ -193,7 +194,8 @@ impl Gateway {
             return;
         };
         let news = room.keep_away(hop, now + KEEP_AWAY, now);
-        room.cut_pending(hop);
+        let cut = room.cut_pending(hop);
+        self.given_up(id, cut, MoveOutcome::NotOpened, now);
         if news {
             let room_name = self.name_of(id);
             self.event(Event::Struck { room: id, room_name, hop, why, session });
@@ -254,35 +256,54 @@ impl Gateway {
         Some(nodes)
     }
 
-    /// Rooms without a usable hop take one of their own, else whatever node has room for them, natively. First those
-    /// looked at least often, by their priority.
+    /// Rooms without a usable hop take one of their own, else whatever node has room for them, natively, at the pace at
+    /// which it opens their sessions. First those looked at least often, by their priority.
     pub(super) fn rescue_stranded(&mut self, now: Instant) {
+        self.paced = false;
         let turn: Vec<RoomId> =
             self.stranded.iter().take(RESCUES_AT_ONCE).map(|(_, _, id)| *id).collect();
         for id in turn {
-            self.count_attempt(id);
-            let Some(lost) = self.rooms.get(&id).and_then(|room| room.stranded) else {
-                continue;
-            };
-            if let Some(nodes) = self.own_next(id, None, now) {
-                if let Some(room) = self.rooms.get_mut(&id) {
-                    room.pending = None;
-                }
-                let hops = self.hops(&nodes);
-                self.admit_at(id, &hops, None);
-                let (from, to) = (lost.lost, hops.first().copied());
-                let (cause, by) = (Cause::NodeDown, Decider::Native);
-                self.moved(id, Step { cause, by, from, to, started: now }, now);
-                self.close_left_hops(id, now);
-                self.want_reroute(id, now);
-            } else if self.rooms[&id].pending.is_none() {
-                let nodes = self.native_hops(id, &[], now);
-                self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
+            if !self.rescue(id, now) {
+                self.paced = true;
+                break;
             }
+            self.count_attempt(id);
         }
         if !self.stranded.is_empty() {
             self.timers.set(Timer::Rescue, now + RESCUE_EVERY);
         }
+    }
+
+    /// Whether the room was looked at; else all who have room for it have enough to open already.
+    fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
+        let Some(lost) = self.rooms.get(&id).and_then(|room| room.stranded) else {
+            return true;
+        };
+        if let Some(nodes) = self.own_next(id, None, now) {
+            let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
+            self.given_up(id, before, MoveOutcome::Superseded, now);
+            let hops = self.hops(&nodes);
+            self.admit_at(id, &hops, None);
+            let (from, to) = (lost.lost, hops.first().copied());
+            let (cause, by) = (Cause::NodeDown, Decider::Native);
+            self.moved(id, Step { cause, by, from, to, started: now }, now);
+            self.close_left_hops(id, now);
+            self.want_reroute(id, now);
+            return true;
+        }
+        if self.rooms[&id].pending.is_some() {
+            return true;
+        }
+        let busy = self.busy_nodes();
+        let mut nodes = self.native_hops_but(id, &[], &busy, now);
+        if nodes.is_empty() && !self.native_hops(id, &[], now).is_empty() {
+            return false;
+        }
+        if nodes.is_empty() {
+            nodes = self.place_sparing(id, &busy, now);
+        }
+        self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
+        true
     }
 
     fn count_attempt(&mut self, id: RoomId) {

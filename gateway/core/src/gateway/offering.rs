@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use super::asking::{About, mismatched};
+use crate::breaker::Judged;
 use crate::few::FewMap;
 use crate::room::{Founding, Room};
-use crate::session::{Opening, Phase, Session, Wanted};
+use crate::session::{Opening, Phase, Session, WHOLE, Wanted};
 use crate::settings::{AdmitOnFault, Scenario};
 use crate::{
     AdmitVerdict, Answer, Bounds, Decider, Fault, Guard, Hook, Identity, Ingress, Offer, Outcome,
@@ -20,7 +21,7 @@ const CLOSE_AFTER: std::ops::RangeInclusive<i64> = 1_000..=3_600_000;
 /// Who goes first in a herd, within these.
 const PRIORITY: std::ops::RangeInclusive<i64> = 0..=100;
 
-/// When somebody refused for want of capacity may try again.
+/// When somebody may try again whom a policy that failed keeps out.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Gateway {
@@ -42,7 +43,7 @@ impl Gateway {
             return Err(Refused::Draining);
         }
         if self.sessions.len() >= self.settings.limits.sessions_max {
-            return Err(Refused::Full);
+            return Err(Refused::Full { retry_after: self.retry_after(now) });
         }
         let Some(scenario) = self.settings.scenarios.get(&offer.scenario).cloned() else {
             return Err(Refused::UnknownScenario(offer.scenario.clone()));
@@ -64,6 +65,8 @@ impl Gateway {
             bounds: scenario.bounds,
             close_after: scenario.close_after,
             plan: Plan::default(),
+            share: WHOLE,
+            judged: Judged::default(),
             admitted_by: self.deciders.share(Decider::Native),
             legs: FewMap::default(),
             measures: None,
@@ -254,7 +257,8 @@ impl Gateway {
                 self.admission_failed(id, Outcome::Guarded(Guard::UnusableRegion), now)
             }
             AdmitVerdict::Reject(retry_after_ms) => {
-                let retry_after = Duration::from_millis(u64::from(retry_after_ms));
+                let wait = Duration::from_millis(u64::from(retry_after_ms));
+                let retry_after = self.jittered(wait);
                 self.give_up(id, Refused::Rejected { retry_after }, now);
                 Outcome::Applied { differs: true }
             }
@@ -274,7 +278,8 @@ impl Gateway {
                 self.admit(id, Some(floor), Decider::Native, now);
             }
             AdmitOnFault::Reject => {
-                self.give_up(id, Refused::Rejected { retry_after: RETRY_AFTER }, now);
+                let retry_after = self.jittered(RETRY_AFTER);
+                self.give_up(id, Refused::Rejected { retry_after }, now);
             }
         }
         outcome
@@ -310,18 +315,17 @@ impl Gateway {
         session.admitted_by = self.deciders.share(by);
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = Phase::Placing;
-        let (room, kbps, unasked) = (session.room, session.kbps(), session.of_first_packet);
-        if !self.rooms.get(&room).is_some_and(|room| room.is_placed()) {
-            self.place(room, unasked, now);
-            return;
-        }
-        let holding = self.rooms[&room].holding;
-        let heading = holding.heading.filter(|heading| Some(*heading) != holding.on);
-        let mut carriers = holding.on.into_iter().chain(heading).peekable();
-        if carriers.peek().is_some() && carriers.all(|node| self.ledger.fits(node, kbps)) {
-            self.open(id, now);
+        let (room, unasked) = (session.room, session.of_first_packet);
+        if self.rooms.get(&room).is_some_and(|room| room.is_placed()) {
+            if self.make_room_for(id, now) {
+                self.open(id, now);
+            } else {
+                self.turn_away(id, now);
+            }
+        } else if self.stranded_go_first() {
+            self.turn_away(id, now);
         } else {
-            self.give_up(id, Refused::NoNode, now);
+            self.place(room, unasked, now);
         }
     }
 }

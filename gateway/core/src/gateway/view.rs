@@ -58,6 +58,14 @@ pub struct NodeStanding {
     pub accused_by: [bool; Witness::ALL.len()],
     /// Whether it takes new rooms.
     pub draining: bool,
+    /// Whether an operator said that it is Down.
+    pub ejected: bool,
+    /// What it can take, as measured, kbit/s.
+    pub capacity_kbps: u64,
+    /// Sessions that it is opening.
+    pub opening: u32,
+    /// Sessions that wait until it has opened others.
+    pub waiting: u32,
     /// Load and reserves, thousandths of its capacity.
     pub load_permille: u32,
     /// Its load as it measured it lately, thousandths of its capacity, where it says so.
@@ -88,7 +96,7 @@ impl Gateway {
             scenario: session.wanted.scenario.clone(),
             transport: session.transport,
             hop: self.stands_at(session.room),
-            plan: session.plan,
+            plan: session.plan_now(),
             measures: session.measures(now),
             age: now.saturating_duration_since(session.offered),
         })
@@ -116,11 +124,16 @@ impl Gateway {
     pub fn nodes(&self) -> impl Iterator<Item = NodeStanding> {
         (0..self.nodes.len() as u32).filter_map(|id| {
             let node = self.node(NodeId(id))?;
+            let (opening, waiting) = self.paces[id as usize].counts();
             Some(NodeStanding {
                 hop: node.hop(),
                 health: node.health(),
                 accused_by: node.detector.accused_by(),
                 draining: node.drains(),
+                ejected: node.ejected,
+                capacity_kbps: self.ledger.capacity(node.id),
+                opening,
+                waiting: waiting as u32,
                 load_permille: self.ledger.permille(node.id) as u32,
                 measured_permille: node.measured_permille(),
                 rooms: self.ledger.rooms(node.id),

@@ -49,6 +49,35 @@ enum Body<'a> {
         /// From the move's beginning until it was told.
         took_us: u64,
     },
+    /// A move that was given up: the room is where it was.
+    MoveEnded {
+        at_us: u64,
+        room: &'a str,
+        cause: &'static str,
+        by: String,
+        from: Arc<str>,
+        to: Arc<str>,
+        outcome: &'static str,
+        took_us: u64,
+    },
+    /// A node that is drained is empty, or its deadline passed.
+    Drained {
+        at_us: u64,
+        node: Arc<str>,
+        /// Rooms that are left.
+        left: u32,
+        took_us: u64,
+    },
+    Breaker {
+        at_us: u64,
+        region: Arc<str>,
+        from: &'static str,
+        to: &'static str,
+        sessions: u32,
+        bad: u32,
+        opened: u32,
+        failed: u32,
+    },
     Closed {
         at_us: u64,
         session: String,
@@ -223,6 +252,36 @@ impl Teller {
                     rooms: *rooms,
                 };
                 ("node", body)
+            }
+            Event::MoveEnded { room_name, cause, by, from, to, started, outcome, .. } => {
+                let body = Body::MoveEnded {
+                    at_us,
+                    room: room_name,
+                    cause: cause.name(),
+                    by: by.to_string(),
+                    from: self.names.node(from.node),
+                    to: self.names.node(to.node),
+                    outcome: outcome.name(),
+                    took_us: since(*started),
+                };
+                ("move-ended", body)
+            }
+            Event::Drained { node, left, started } => {
+                let (node, took_us) = (self.names.node(*node), since(*started));
+                ("drained", Body::Drained { at_us, node, left: *left, took_us })
+            }
+            Event::Breaker { region, from, to, sessions, bad, opened, failed } => {
+                let body = Body::Breaker {
+                    at_us,
+                    region: self.names.region(*region),
+                    from: from.name(),
+                    to: to.name(),
+                    sessions: *sessions,
+                    bad: *bad,
+                    opened: *opened,
+                    failed: *failed,
+                };
+                ("breaker", body)
             }
             Event::Struck { room_name, hop, why, session, .. } => {
                 let session = session.map(|session| session.to_string());

@@ -203,6 +203,14 @@ pub(super) struct Node {
     /// Who accuses it now: `probe`, `cohort`…
     accused_by: Vec<&'static str>,
     draining: bool,
+    /// Whether an operator said that it is down; `:return` takes that back.
+    ejected: bool,
+    /// What it can take, as measured.
+    capacity_kbps: u64,
+    /// Sessions that it is opening.
+    opening: u32,
+    /// Sessions that wait until it has opened others.
+    waiting: u32,
     load_permille: u32,
     /// As it measured it itself; null where it does not say.
     measured_permille: Option<u16>,
@@ -221,10 +229,50 @@ impl From<control::NodeView> for Node {
             health: node.health.name(),
             accused_by: node.accused_by.into_iter().map(Witness::name).collect(),
             draining: node.draining,
+            ejected: node.ejected,
+            capacity_kbps: node.capacity_kbps,
+            opening: node.opening,
+            waiting: node.waiting,
             load_permille: node.load_permille,
             measured_permille: node.measured_permille,
             rooms: node.rooms,
             round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
+        }
+    }
+}
+
+/// A region as it is now.
+#[derive(Serialize)]
+pub(super) struct Region {
+    region: Arc<str>,
+    /// `closed`, `open` or `half-open`.
+    breaker: &'static str,
+    /// How long it is open still; left out where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opens_for_ms: Option<u64>,
+    /// `auto`, `force` or `forbid`.
+    fail_back: &'static str,
+    nodes: u32,
+    /// Those of them that take rooms.
+    nodes_up: u32,
+    nodes_draining: u32,
+    rooms: u32,
+    /// Rooms that belong here, and stand in other regions.
+    away: u32,
+}
+
+impl Region {
+    pub(super) fn of(region: &evenkeel_core::RegionStanding, names: &Names) -> Region {
+        Region {
+            region: names.region(region.region),
+            breaker: region.breaker.name(),
+            opens_for_ms: region.opens_for.map(|time| time.as_millis() as u64),
+            fail_back: region.fail_back.name(),
+            nodes: region.nodes,
+            nodes_up: region.nodes_up,
+            nodes_draining: region.nodes_draining,
+            rooms: region.rooms,
+            away: region.away,
         }
     }
 }

@@ -155,7 +155,7 @@ impl Control {
                 let now = Instant::now();
                 self.tell_not_opened(session, hop.node, reason.into());
                 if unwilling {
-                    self.gateway.handle_willing(hop.node, false, now);
+                    self.gateway.handle_full(hop.node, now);
                 }
                 self.gateway.handle_opened(session, hop, Err(NotOpened), now);
             }

@@ -232,8 +232,16 @@ pub struct NodeView {
     pub health: Health,
     /// Who accuses it now.
     pub accused_by: Vec<Witness>,
-    /// Whether it takes new rooms.
+    /// Whether it is being drained.
     pub draining: bool,
+    /// Whether an operator said that it is Down.
+    pub ejected: bool,
+    /// What it can take, as measured, kbit/s.
+    pub capacity_kbps: u64,
+    /// Sessions that it is opening.
+    pub opening: u32,
+    /// Sessions that wait until it has opened others.
+    pub waiting: u32,
     /// Load and reserves, thousandths of its capacity.
     pub load_permille: u32,
     /// Its load as it measured it lately, thousandths of its capacity, where it says so.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Cause, CloseReason, Decider, Event, Fault, Health, Hop, NodeId, Outcome, PolicyName, RoomId,
-    SessionId, Witness,
+    BreakerState, Cause, CloseReason, Decider, Event, Fault, Health, Hop, NodeId, Outcome,
+    PolicyName, RoomId, SessionId, Witness,
 };
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
@@ -146,6 +146,38 @@ impl Recorder {
                 info!(node = %name, draining, "draining");
                 let labels = [(Attribute::Node, &*name)];
                 self.instruments.level(Level::NodeDraining, i64::from(*draining), &labels);
+            }
+            Event::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
+                let (node, to_node) = (self.nodes.of(from.node).name, self.nodes.of(to.node).name);
+                let (cause, outcome) = (cause.name(), outcome.name());
+                let took = at.now.saturating_duration_since(*started);
+                debug!(%room, cause, %by, from = %node, to = %to_node, outcome, ?took, "move given up");
+                let labels = [(Attribute::Cause, cause), (Attribute::Outcome, outcome)];
+                self.instruments.count(Count::MovesGivenUp, 1, &labels);
+            }
+            Event::Drained { node, left, started } => {
+                let name = self.nodes.of(*node).name;
+                let took = at.now.saturating_duration_since(*started);
+                match left {
+                    0 => info!(node = %name, ?took, "drained"),
+                    left => {
+                        warn!(node = %name, left, ?took, "its deadline passed, and rooms are left that fit nowhere else")
+                    }
+                }
+            }
+            Event::Breaker { region, from, to, sessions, bad, opened, failed } => {
+                let name = self.nodes.region(*region);
+                let (was, is) = (from.name(), to.name());
+                match to {
+                    BreakerState::Open => {
+                        warn!(region = %name, was, sessions, bad, opened, failed, "breaker is open")
+                    }
+                    _ => {
+                        info!(region = %name, was, is, sessions, bad, opened, failed, "breaker changed")
+                    }
+                }
+                let labels = [(Attribute::Region, &*name)];
+                self.instruments.level(Level::RegionBreaker, i64::from(*to as u32), &labels);
             }
             Event::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");

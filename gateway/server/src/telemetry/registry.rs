@@ -145,6 +145,8 @@ metrics! {
     SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause];
     /// Rooms that went to another hop.
     RoomsMoved = "evenkeel.rooms.moved", "{room}", [Cause, By];
+    /// Moves that were given up, with why: `target-lost`, `superseded` and the like.
+    MovesGivenUp = "evenkeel.moves.given_up", "{move}", [Cause, Outcome];
     /// Rooms that had no hop left to go to.
     RoomsStranded = "evenkeel.rooms.stranded", "{room}", [Cause];
     /// Rooms whose spares changed.
@@ -201,6 +203,8 @@ metrics! {
     UplinkDoubted = "evenkeel.uplink.doubted", "{state}", [];
     /// 1 where a node is being drained.
     NodeDraining = "evenkeel.node.draining", "{state}", [Node];
+    /// Breaker of a region: 0 closed, 1 open, 2 half-open.
+    RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
     /// 1 while a policy fails and what its set says for that case is in force.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
     /// Connections of clients over QUIC, those in their handshake among them.

@@ -1,6 +1,8 @@
 //! A gateway in a world that plays server, drivers, nodes and policies under virtual time.
 
+mod admission;
 mod agents;
+mod breaking;
 mod canaries;
 mod cohorts;
 mod damping;
@@ -11,6 +13,7 @@ mod moves;
 mod opening;
 mod policy;
 mod quality;
+mod returning;
 mod swarm;
 mod uplink;
 mod world;

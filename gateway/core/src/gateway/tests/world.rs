@@ -102,6 +102,8 @@ pub(super) struct World {
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,
     last_stamps: Instant,
+    /// Whether those who come obey caps.
+    pub(super) takes_remb: bool,
     offers: u64,
     next_port: u16,
 }
@@ -124,6 +126,7 @@ impl World {
             held: Vec::new(),
             opening: BTreeSet::new(),
             last_stamps: now,
+            takes_remb: true,
             offers: 0,
             next_port: 1_000,
         };
@@ -350,7 +353,7 @@ impl World {
             .map(|&(kind, number, bitrate_kbps)| Stream {
                 kind,
                 payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate: 48_000 }],
-                feedback: Feedback { remb: true, ..Feedback::default() },
+                feedback: Feedback { remb: self.takes_remb, ..Feedback::default() },
                 bitrate_kbps,
             })
             .collect();
@@ -403,6 +406,16 @@ impl World {
     pub(super) fn hop(&self, node: NodeId) -> Hop {
         let incarnation = self.gateway.board().cell(node).map(|cell| cell.incarnation);
         Hop { node, incarnation: incarnation.unwrap_or(Incarnation(0)) }
+    }
+
+    /// What the session may send, kbit/s; 0: as much as it likes.
+    pub(super) fn cap(&self, session: SessionId) -> u32 {
+        self.gateway.sessions[&session].plan_now().cap_kbps
+    }
+
+    /// The ledger is the sum of its rooms, and nobody is over his limit.
+    pub(super) fn audit(&self) {
+        self.gateway.ledger.audit(self.gateway.rooms.values().map(|room| room.holding)).unwrap();
     }
 
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
