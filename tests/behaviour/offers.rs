@@ -94,10 +94,10 @@ fn a_node_without_room_refuses_the_newcomer_and_a_dead_one_takes_nobody() {
     let opened = gateway.open(offer("room", declared(&ann)));
     ann.dial(udp_of(&opened));
     let refused = gateway.try_open(offer("room", declared(&bob)));
-    let Err(Failed::Refused(Refused::NotOpened { node, .. })) = refused else {
+    let Err(Failed::Refused(Refused::NotOpened { node: by, .. })) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!(node, opened.route[0].node);
+    assert_eq!(by, opened.route[0].node);
     talk(&mut [&mut ann], "who talks talks on", |phones| phones[0].heard.len() >= 10);
     node.kill();
     wait_until("nobody is let in", || {

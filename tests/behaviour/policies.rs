@@ -179,11 +179,10 @@ fn a_revision_that_fails_later_is_rolled_back_and_meanwhile_the_native_default_d
             rollout.reason.clone()
         }
         Happened::Rollout(_)
-        | Happened::NotOpened { .. }
         | Happened::Core(_)
+        | Happened::NotOpened { .. }
         | Happened::Shed { .. }
-        | Happened::TurnedAway { .. }
-        | Happened::NotOpened { .. } => None,
+        | Happened::TurnedAway { .. } => None,
     });
     assert!(reason.contains("trap"), "{reason}");
     placed_by(&gateway, &shipped, 60..90);

@@ -54,7 +54,7 @@ impl Node {
     }
 
     /// To which the gateway sends nothing of its own but probes.
-    pub fn without_canaries(mut self) -> Node {
+    pub(crate) fn without_canaries(mut self) -> Node {
         self.driver.push_str("\ncanary = false");
         self
     }
