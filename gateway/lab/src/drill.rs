@@ -146,7 +146,7 @@ async fn play(
         drill,
         victims,
         &page.reckon(&fault),
-        control,
+        &control,
         &told(&unfault, healed_ns),
         trusted,
     ))

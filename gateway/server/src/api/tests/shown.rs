@@ -112,7 +112,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         zone: "a".into(),
         incarnation: Incarnation(2),
         health: Health::Suspect,
-        accused_by: vec![evenkeel_core::Witness::Cohort],
+        accused_by: vec![Witness::Cohort],
         draining: true,
         ejected: false,
         capacity_kbps: 900,
