@@ -112,7 +112,7 @@ fn configure(folder: &Path, listener: Listener, nodes: &[SocketAddr]) -> std::io
         let _never_fails = write!(
             text,
             "\n[[node]]\nname = \"east-{zone}{number}\"\naddress = \"{address}\"\n\
-             region = \"east\"\nzone = \"{zone}\"\ndriver = \"agent\"\nsecret_file = \"secret\"\n\
+             region = \"east\"\nzone = \"{zone}\"\ndriver = \"agent\"\nsecret_file = \"secret\"\ncanary = false\n\
              capacity = \"1000 Gbit/s\"\n"
         );
     }

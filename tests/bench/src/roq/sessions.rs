@@ -76,7 +76,7 @@ pub(super) fn ours(leg: Leg, sessions: usize, places: &Places) -> Result<Running
 fn configuration(leg: Leg, node: SocketAddr) -> String {
     let driver = match leg {
         Leg::Port => "driver = \"plain\"\nprobe = \"echo\"",
-        Leg::Trunk => "driver = \"agent\"\nsecret_file = \"secret\"",
+        Leg::Trunk => "driver = \"agent\"\nsecret_file = \"secret\"\ncanary = false",
     };
     format!(
         "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
