@@ -142,7 +142,7 @@ async fn play(
     eprintln!("mended; waiting until it is trusted again");
     let trusted = trusted_again(&fault.condemned, crowd, healed_ns).await;
     let unfault = crowd.end_page().await;
-    Ok(Report::new(drill, victims, &fault, &control, &told(&unfault, healed_ns), trusted))
+    Ok(Report::new(drill, victims, at_ns, &fault, &control, &told(&unfault, healed_ns), trusted))
 }
 
 /// What mending did to everybody.

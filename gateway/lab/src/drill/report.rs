@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Drill;
-use crate::clock;
 use crate::crowd::Reckoning;
 
 /// A distribution in milliseconds (nearest rank). All 0 of nothing.
@@ -47,7 +46,7 @@ pub struct Report {
     pub drill: &'static str,
     /// To which nodes.
     pub nodes: Vec<String>,
-    /// When: microseconds since the Unix epoch.
+    /// When it was done: microseconds since the Unix epoch.
     pub at_us: u64,
     /// Synthetic sessions; of each two one talks and the other listens.
     pub sessions: u32,
@@ -81,6 +80,7 @@ impl Report {
     pub(super) fn new(
         drill: &Drill,
         nodes: Vec<String>,
+        at_ns: u64,
         fault: &Reckoning,
         control_ns: &[u64],
         unfault: &Reckoning,
@@ -94,7 +94,7 @@ impl Report {
         Report {
             drill: drill.kind.name(),
             nodes,
-            at_us: clock::now_ns() / 1_000,
+            at_us: at_ns / 1_000,
             sessions: drill.sessions,
             hit: fault.hit,
             gap_ms: Milliseconds::of_ns(&fault.gaps_ns),

@@ -84,7 +84,7 @@ fn record_keeps_every_drill_and_bears_a_line_cut_short() {
     let report = |nodes: &str| {
         let (fault, unfault) = (crowd::Reckoning::default(), crowd::Reckoning::default());
         let kind = drill(Kind::KillNode);
-        Report::new(&kind, vec![nodes.to_owned()], &fault, &[], &unfault, true)
+        Report::new(&kind, vec![nodes.to_owned()], 7_000, &fault, &[], &unfault, true)
     };
     record.add(&report("east-a1")).unwrap();
     std::fs::OpenOptions::new()
@@ -95,5 +95,10 @@ fn record_keeps_every_drill_and_bears_a_line_cut_short() {
     record.add(&report("east-b1")).unwrap();
     let nodes: Vec<Value> = record.all().unwrap().iter().map(|it| it["nodes"][0].clone()).collect();
     assert_eq!(nodes, ["east-a1", "east-b1"]);
+    assert_eq!(
+        record.all().unwrap()[0]["at_us"],
+        7,
+        "when it was done, not when it was written down"
+    );
     std::fs::remove_dir_all(folder).unwrap();
 }
