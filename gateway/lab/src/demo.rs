@@ -20,9 +20,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin;
+use crate::interruption::interruption;
 use crate::otlp::{self, Listen};
 
 /// See the gateway work: calls and streams, nodes that die, policies that change. Takes about 40 seconds.
@@ -148,22 +148,6 @@ async fn show(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
 }
 
 async fn interrupted() -> Result<bool, Failed> {
-    interruption().await?;
+    interruption().await.map_err(Failed::system("listening to signals"))?;
     Err(Failed::Interrupted)
-}
-
-/// Waits until a person, or who started it, wants it to end.
-async fn interruption() -> Result<(), Failed> {
-    let heard = |kind| signal(kind).map_err(Failed::system("listening to signals"));
-    let (mut interrupt, mut terminate, mut hangup) = (
-        heard(SignalKind::interrupt())?,
-        heard(SignalKind::terminate())?,
-        heard(SignalKind::hangup())?,
-    );
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Ok(())
 }

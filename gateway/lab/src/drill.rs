@@ -19,6 +19,7 @@ pub use report::{Milliseconds, Report};
 use crate::admin::{self, Admin};
 use crate::clock;
 use crate::crowd::{self, Crowd, Fault, Page, Plan, Scope};
+use crate::interruption::interruption;
 use crate::watch::{is_node, word};
 
 /// As long as the fault is watched, nothing happens first: the control run.
@@ -131,7 +132,7 @@ async fn play(
     let at_ns = clock::now_ns();
     let struck = tokio::select! {
         struck = strike(drill, &victims, admin, crowd, at_ns) => struck,
-        _ = tokio::signal::ctrl_c() => Err(Failed::Interrupted),
+        Ok(()) = interruption() => Err(Failed::Interrupted),
     };
     let page = crowd.end_page().await;
     let healed_ns = clock::now_ns();

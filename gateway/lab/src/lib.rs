@@ -8,6 +8,7 @@ pub mod crowd;
 pub mod datagrams;
 pub mod demo;
 pub mod drill;
+mod interruption;
 pub mod ledger;
 pub mod load;
 mod mark;

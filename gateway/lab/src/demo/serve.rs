@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::cast::{Cast, Troupe};
 use super::stage::Stage;
-use super::{Failed, Options, interruption};
+use super::{Failed, Options};
+use crate::interruption::interruption;
 
 /// The books are of no use here, and are emptied this often.
 const FORGET_EVERY: Duration = Duration::from_secs(5);
@@ -21,7 +22,7 @@ const FORGET_EVERY: Duration = Duration::from_secs(5);
 pub(super) async fn serve(options: &Options, evenkeel: &Path) -> Result<(), Failed> {
     tokio::select! {
         up = keep_up(options, evenkeel) => up,
-        ended = interruption() => ended,
+        ended = interruption() => ended.map_err(Failed::system("listening to signals")),
     }
 }
 

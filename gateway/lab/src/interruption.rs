@@ -1,0 +1,23 @@
+//! The end that a person, or who started us, asks for.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Waits for SIGINT, SIGTERM or SIGHUP.
+///
+/// # Errors
+/// What the system says when they cannot be listened to.
+pub(crate) async fn interruption() -> io::Result<()> {
+    let (mut interrupt, mut terminate, mut hangup) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    );
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    Ok(())
+}
