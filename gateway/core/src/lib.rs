@@ -16,6 +16,7 @@ mod id;
 mod ladder;
 mod ledger;
 mod measure;
+mod mode;
 mod node;
 mod offer;
 mod place;
@@ -31,7 +32,7 @@ pub use ask::{
 };
 pub use board::{Board, Cell};
 pub use detector::Stamp;
-pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Witness};
+pub use event::{Cause, CloseReason, Event, Guard, Health, ModeChange, Outcome, Start, Witness};
 pub use gateway::{
     Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
     WATCH_EVERY,
@@ -39,9 +40,12 @@ pub use gateway::{
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};
 pub use measure::{Measures, Metric, Row, UNMEASURED};
+pub use mode::{Affinity, Mode};
 pub use offer::{
     Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
     RtcpPort, Srtp, Stream, Transport,
 };
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
-pub use settings::{AdmitOnFault, Limits, NodeSettings, Probed, Scenario, Settings, Timings, Zone};
+pub use settings::{
+    AdmitOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings, Starts, Timings, Zone,
+};

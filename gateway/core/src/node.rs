@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::detector::{Detector, Distance, Finding};
 use crate::{
-    Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Timings,
+    Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Starts,
+    Timings,
 };
 
 /// Relapses that still lengthen the ejection; past it the longest applies anyway.
@@ -29,6 +30,8 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     pub(crate) detector: Detector,
     pub(crate) draining: bool,
+    /// How its hook fares, if one starts it.
+    pub(crate) hook: Hook,
     /// It said that it takes no new sessions; believed until then.
     unwilling: Option<Instant>,
     standing: Standing,
@@ -41,10 +44,43 @@ pub(crate) struct Node {
 /// Where it stands, with what that needs.
 #[derive(Clone, Copy, Debug)]
 enum Standing {
-    Up { since: Instant },
-    Suspect { was_wary: bool },
-    Down { since: Instant, answering_since: Option<Instant> },
-    Wary { since: Instant },
+    Up {
+        since: Instant,
+    },
+    Suspect {
+        was_wary: bool,
+    },
+    Down {
+        since: Instant,
+        answering_since: Option<Instant>,
+    },
+    Wary {
+        since: Instant,
+    },
+    /// It does not run; its hook would start it.
+    Cold {
+        since: Instant,
+    },
+}
+
+/// A cold node is asked whether it runs after all this often, while nobody starts it.
+const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// After a start that failed the next one waits so long, and twice as long after each further one.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// But no longer than this.
+const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// How the hook that starts a node fares.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Hook {
+    /// When it was called, while the node is awaited.
+    called: Option<Instant>,
+    /// How often since the node ran last.
+    attempts: u32,
+    /// Not before this.
+    again: Option<Instant>,
 }
 
 /// What weighing changed.
@@ -52,6 +88,8 @@ enum Standing {
 pub(crate) enum Change {
     /// Its health, in the incarnation it has.
     Health { from: Health, to: Health },
+    /// It was cold and answers: it needs a new incarnation, and has been started for so long, if we did.
+    Started { after: Option<Duration> },
     /// It died.
     Died { from: Health },
     /// It is back, and needs a new incarnation.
@@ -66,14 +104,19 @@ impl Node {
         timings: Timings,
         now: Instant,
     ) -> Node {
+        let standing = match settings.starts {
+            Starts::ByItself => Standing::Up { since: now },
+            Starts::ByHook { .. } => Standing::Cold { since: now },
+        };
         Node {
             id,
             settings,
             incarnation: Incarnation(1),
             detector: Detector::new(timings, distance),
             draining: false,
+            hook: Hook::default(),
             unwilling: None,
-            standing: Standing::Up { since: now },
+            standing,
             relapses: 0,
             closed_ports: Vec::new(),
             timings,
@@ -90,12 +133,13 @@ impl Node {
             Standing::Suspect { .. } => Health::Suspect,
             Standing::Down { .. } => Health::Down,
             Standing::Wary { .. } => Health::Wary,
+            Standing::Cold { .. } => Health::Cold,
         }
     }
 
     /// Whether rooms may stand here: on a Suspect node only where nothing better is left.
     pub(crate) fn takes_rooms(&self) -> bool {
-        self.health() != Health::Down && !self.draining
+        !matches!(self.health(), Health::Down | Health::Cold) && !self.draining
     }
 
     /// Whether a room may come here that has no session open at it yet.
@@ -126,6 +170,9 @@ impl Node {
         if let Standing::Down { since, answering_since } = self.standing {
             return self.weigh_return(since, answering_since, now);
         }
+        if let Standing::Cold { since } = self.standing {
+            return self.weigh_start(since, now);
+        }
         match (self.detector.weigh(now), self.standing) {
             (Finding::Dead, _) => {
                 self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
@@ -154,7 +201,10 @@ impl Node {
             }
             (
                 Finding::Well,
-                Standing::Up { .. } | Standing::Wary { .. } | Standing::Down { .. },
+                Standing::Up { .. }
+                | Standing::Wary { .. }
+                | Standing::Down { .. }
+                | Standing::Cold { .. },
             ) => None,
         }
     }
@@ -177,6 +227,10 @@ impl Node {
             }
         };
         self.standing = Standing::Down { since, answering_since };
+        let ejected = now.saturating_duration_since(since) < self.ejection();
+        if self.settings.starts != Starts::ByItself && answering_since.is_none() && !ejected {
+            return self.change_to(Standing::Cold { since: now });
+        }
         if answering_since
             .is_none_or(|start| now.saturating_duration_since(start) < self.ejection())
         {
@@ -185,6 +239,57 @@ impl Node {
         self.detector.absolve();
         self.standing = Standing::Wary { since: now };
         Some(Change::Returned)
+    }
+
+    /// A cold node that answers runs. Nobody expected it to, so it has lost no trust.
+    fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
+        self.detector.weigh(now);
+        self.detector.last_answer().filter(|&answer| answer > since)?;
+        self.detector.absolve();
+        let Hook { called, .. } = std::mem::take(&mut self.hook);
+        self.standing = Standing::Up { since: now };
+        Some(Change::Started { after: called.map(|at| now.saturating_duration_since(at)) })
+    }
+
+    /// Whether its hook may be called.
+    pub(crate) fn may_start(&self, now: Instant) -> bool {
+        let idle = self.hook.called.is_none() && self.hook.again.is_none_or(|again| again <= now);
+        self.health() == Health::Cold && !self.draining && idle
+    }
+
+    pub(crate) fn is_starting(&self) -> bool {
+        self.hook.called.is_some()
+    }
+
+    /// Its hook is called: the how manieth time, and how long it may take.
+    pub(crate) fn start(&mut self, now: Instant) -> (u32, Duration) {
+        self.hook.called = Some(now);
+        self.hook.attempts = self.hook.attempts.saturating_add(1);
+        let within = match self.settings.starts {
+            Starts::ByItself => Duration::ZERO,
+            Starts::ByHook { within } => within,
+        };
+        (self.hook.attempts, within)
+    }
+
+    /// Its hook failed, or it did not answer in time. After how long it may be tried again; `None` where nobody started it.
+    pub(crate) fn start_failed(&mut self, now: Instant) -> Option<Duration> {
+        self.hook.called.take()?;
+        let doublings = (self.hook.attempts - 1).min(RELAPSES_MAX);
+        let again = START_AGAIN_AFTER.saturating_mul(1 << doublings).min(START_AGAIN_AFTER_MAX);
+        self.hook.again = Some(now + again);
+        Some(again)
+    }
+
+    pub(crate) fn probe_every(&self) -> Duration {
+        match self.standing {
+            Standing::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
+            Standing::Up { .. }
+            | Standing::Suspect { .. }
+            | Standing::Down { .. }
+            | Standing::Wary { .. }
+            | Standing::Cold { .. } => self.detector.probe_every(),
+        }
     }
 
     /// Doubles with each relapse.
@@ -206,7 +311,8 @@ impl Node {
             measures.set(Metric::JitterNode, variation.as_micros() as u64);
         }
         measures.set(Metric::LossNode, u64::from(self.detector.loss_ppm()));
-        measures.set(Metric::Health, self.health() as u64);
+        // Policies know a node that does not run as one that is Down.
+        measures.set(Metric::Health, self.health().min(Health::Down) as u64);
         measures.set(Metric::Draining, u64::from(self.draining));
         measures.set(Metric::Capacity, self.settings.capacity_kbps);
     }
@@ -215,7 +321,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ZoneId;
+    use crate::{Role, ZoneId};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -225,6 +331,8 @@ mod tests {
             zone: ZoneId(0),
             capacity_kbps: 1_000,
             probed: Probed::Yes,
+            role: Role::Active,
+            starts: Starts::ByItself,
         };
         Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
     }

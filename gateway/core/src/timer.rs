@@ -29,6 +29,10 @@ pub(crate) enum Timer {
     Herd,
     /// Rooms without a usable hop are looked at again.
     Rescue,
+    /// The next rooms take what their scenarios say now.
+    Change,
+    /// A node that its hook starts has not answered in time.
+    StartLate(NodeId),
     /// Sessions are looked at for silence.
     Sweep,
     /// Rooms without a reserve are looked at for one.

@@ -109,6 +109,7 @@ impl Gateway {
                 Some(_) => self.admit_at(id, &hops, None),
                 None => self.strand(id, dead, &hops, now),
             }
+            self.want_start(id, now);
             let cause = Cause::NodeDown;
             let step = Step { cause, by: Decider::Native, from: dead, to: next, started: now };
             self.moved(id, step, now);
@@ -210,7 +211,8 @@ impl Gateway {
             return;
         }
         let (cause, by) = (Cause::Link, Decider::Native);
-        if let Some(nodes) = self.own_next(id, Some(hop.node), now) {
+        let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
+        if let Some(nodes) = self.own_next(id, Some(hop.node), now).filter(|_| ahead) {
             let hops = self.hops(&nodes);
             self.admit_at(id, &hops, None);
             let to = hops.first().copied();
@@ -245,17 +247,20 @@ impl Gateway {
         Some(nodes)
     }
 
-    /// Rooms without a usable hop take one of their own, else whatever node has room for them, natively. First those
-    /// looked at least often, by their priority.
+    /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them, natively.
+    /// First those looked at least often, by their priority.
     pub(super) fn rescue_stranded(&mut self, now: Instant) {
         let turn: Vec<RoomId> =
             self.stranded.iter().take(RESCUES_AT_ONCE).map(|(_, _, id)| *id).collect();
         for id in turn {
             self.count_attempt(id);
-            let Some(lost) = self.rooms.get(&id).and_then(|room| room.stranded) else {
+            let Some(room) = self.rooms.get(&id) else {
                 continue;
             };
-            if let Some(nodes) = self.own_next(id, None, now) {
+            let (Some(lost), ahead) = (room.stranded, room.mode.opens_ahead()) else {
+                continue;
+            };
+            if let Some(nodes) = self.own_next(id, None, now).filter(|_| ahead) {
                 if let Some(room) = self.rooms.get_mut(&id) {
                     room.pending = None;
                 }
@@ -263,11 +268,14 @@ impl Gateway {
                 self.admit_at(id, &hops, None);
                 let (from, to) = (lost.lost, hops.first().copied());
                 let (cause, by) = (Cause::NodeDown, Decider::Native);
-                self.moved(id, Step { cause, by, from, to, started: now }, now);
+                self.moved(id, Step { cause, by, from, to, started: lost.since }, now);
                 self.close_left_hops(id, now);
                 self.want_reroute(id, now);
             } else if self.rooms[&id].pending.is_none() {
                 let nodes = self.native_hops(id, &[], now);
+                if nodes.is_empty() {
+                    self.want_start(id, now);
+                }
                 self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
             }
         }
@@ -291,15 +299,9 @@ impl Gateway {
     /// sessions are opened where they are missing.
     pub(super) fn room_due(&mut self, id: RoomId, now: Instant) {
         self.catch_up(id, now);
-        let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else {
-            return;
-        };
-        let hops: Vec<Hop> = room.route().hops.iter().map(|(hop, _)| *hop).collect();
-        for session in self.live_sessions(id) {
-            for hop in &hops {
-                self.open_at(session, *hop, now);
-            }
+        if self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
+            self.open_missing(id, now);
+            self.want_reroute(id, now);
         }
-        self.want_reroute(id, now);
     }
 }

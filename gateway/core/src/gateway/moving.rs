@@ -37,12 +37,13 @@ impl Gateway {
         };
         let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         let sessions: Vec<SessionId> = sessions.copied().filter(opening).collect();
+        let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
         let moves = self.stands_at(id) != Some(hops[0]);
         let awaited: BTreeSet<Hop> =
-            hops.iter().take(if moves { 1 } else { hops.len() }).copied().collect();
+            hops.iter().take(if moves || !ahead { 1 } else { hops.len() }).copied().collect();
         let mut waiting = BTreeSet::new();
         for session in sessions {
-            for &hop in &hops {
+            for &hop in hops.iter().take(if ahead { hops.len() } else { 1 }) {
                 if self.open_at(session, hop, now) != Some(Leg::Open) && awaited.contains(&hop) {
                     waiting.insert((session, hop));
                 }
@@ -89,6 +90,7 @@ impl Gateway {
         let Pending { hops, cause, by, started, .. } = *pending;
         let target = hops[0];
         let lost = room.stranded.map(|stranded| stranded.lost);
+        let started = room.stranded.map_or(started, |stranded| stranded.since);
         let route = room.route();
         if from == Some(target) {
             self.admit_at(id, &hops, route.leaving);

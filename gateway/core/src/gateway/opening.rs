@@ -9,7 +9,7 @@ use crate::timer::Timer;
 use crate::{Accepted, CloseReason, Event, Hop, Offer, Refused, RoomId, SessionId};
 
 impl Gateway {
-    /// Its room has a route: it is opened at every hop of it, and of the one under way.
+    /// Its room has a route: it is opened at the hops of it, and of the one under way.
     pub(super) fn open(&mut self, id: SessionId, now: Instant) {
         let open_by = now + self.settings.limits.open_within;
         let Some(session) = self.sessions.get_mut(&id) else {
@@ -31,14 +31,10 @@ impl Gateway {
             route: room.cell.clone(),
             plan: session.plan,
         });
-        let route = room.route();
         if let Some(pending) = &mut room.pending {
             pending.waiting.extend(pending.awaited.iter().map(|hop| (id, *hop)));
         }
-        let pending = room.pending.iter().flat_map(|pending| &pending.hops);
-        let hops: Vec<Hop> =
-            route.hops.iter().map(|(hop, _)| hop).chain(pending).copied().collect();
-        let room = room.id;
+        let (hops, room) = (room.hops_to_open(), room.id);
         for hop in hops {
             self.open_at(id, hop, now);
         }
@@ -53,7 +49,8 @@ impl Gateway {
             return Some(*leg);
         }
         session.legs.insert(hop, Leg::Opening(until));
-        self.outputs.push_back(Output::Open { session: id, room: session.room, hop });
+        let room = self.rooms.get(&session.room).map_or(session.room, |room| room.call);
+        self.outputs.push_back(Output::Open { session: id, room, hop });
         self.timers.set_if_idle(Timer::OpenLate(id), until);
         Some(Leg::Opening(until))
     }
@@ -310,6 +307,8 @@ impl Gateway {
             self.rooms_at[node.0 as usize].remove(&id);
         }
         self.rooms_by_name.remove(&room.name);
+        self.leave_call(&room);
+        self.changing.remove(&id);
         self.timers.cancel(&Timer::RoomDue(id));
         self.timers.cancel(&Timer::LeavingEnds(id));
         for waiting in self.reroutes.values_mut() {

@@ -78,6 +78,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/sessions", get(sessions).post(open))
         .route("/v1/sessions/{id}", get(session).delete(close))
         .route("/v1/rooms", get(rooms))
+        .route("/v1/modes", get(modes))
         .route("/v1/rooms/{target}", post(room_verb))
         .route("/v1/nodes", get(nodes))
         .route("/v1/nodes/{target}", post(node_verb))
@@ -220,6 +221,16 @@ fn session_id(text: &str) -> Result<SessionId, Error> {
 #[derive(Serialize)]
 struct Rooms {
     rooms: Vec<view::Room>,
+}
+
+#[derive(Serialize)]
+struct Modes {
+    modes: Vec<view::Mode>,
+}
+
+async fn modes(State(shared): Api) -> Result<Json<Modes>, Error> {
+    let all = shared.ask("", shared.handle.modes()).await?;
+    Ok(Json(Modes { modes: all.into_iter().map(view::Mode::from).collect() }))
 }
 
 async fn rooms(State(shared): Api) -> Result<Json<Rooms>, Error> {

@@ -14,10 +14,12 @@ use super::driver::{Clock, Drivers};
 use super::handle::Request;
 use super::homes::Homes;
 use super::knock::Knocks;
+use super::modes::Costs;
 use super::offering::Pending;
 use super::prober::{Probed, Prober, connected};
 use super::rollout::Rolling;
 use super::shelf::Shelf;
+use super::starting::Starter;
 use super::telling::Closings;
 use super::waiting::Waiting;
 use super::words::Told;
@@ -81,6 +83,8 @@ pub(super) struct Control {
     /// Sessions that were told to end, and their event waits for what they carried.
     pub(super) closing: Closings,
     pub(super) knocks: Knocks,
+    pub(super) starter: Starter,
+    pub(super) costs: Costs,
     pub(super) shutting_down: Vec<oneshot::Sender<()>>,
     pub(super) core_finished: bool,
     pub(super) rung: BTreeSet<u16>,
@@ -99,6 +103,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
+    let (failed, mut not_started) = mpsc::unbounded_channel();
     let probers = (0..).zip(parts.probes).map(|(node, probe)| {
         probe.map(|(address, way)| {
             Prober::start(NodeId(node), way, told.clone(), move || connected(address))
@@ -124,6 +129,8 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         waiting: parts.awaits_policies.then(Waiting::default),
         closing: Closings::default(),
         knocks: Knocks::default(),
+        starter: Starter::new(failed),
+        costs: Costs::default(),
         shutting_down: Vec::new(),
         core_finished: false,
         rung: BTreeSet::new(),
@@ -150,6 +157,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             Some(probed) = probed.recv() => control.handle_probed(probed),
             Some(report) = reports.recv() => control.handle_report(report),
             Some(word) = words.recv() => control.handle_word(word),
+            Some(node) = not_started.recv() => {
+                control.gateway.handle_start_failed(node, Instant::now());
+            }
             Some(request) = requests.recv() => control.handle_request(request),
         }
         control.drain();
@@ -205,6 +215,7 @@ impl Control {
             Report::PortClosed { session, hop } => {
                 self.gateway.handle_port_closed(session, hop, now);
             }
+            Report::Unalike { session, hops } => self.gateway.handle_unalike(session, hops, now),
             Report::Signed { node, message } => {
                 let act = self.drivers.handle_signed(node, &message, Clock::read());
                 self.act(act);
@@ -219,9 +230,7 @@ impl Control {
                         summary.measures,
                         summary.last_heard,
                     );
-                    if let Some(resident) = self.homes.get_mut(summary.session) {
-                        resident.note_totals(summary.totals);
-                    }
+                    self.note_carried(summary.session, summary.totals);
                 }
             }
             Report::Shed { session, run } => {

@@ -1,4 +1,4 @@
-//! Policies that change while the gateway runs.
+//! Policies, and modes of scenarios, that change while the gateway runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -103,7 +103,8 @@ impl Standing {
         Standing { started: Arc::clone(settings), answering: answering.collect() }
     }
 
-    /// Rolls out every binding that differs, or none of them where one could not run. What is refused later, by the
+    /// Has scenarios take what they say now and rolls out every binding that differs, or none of it where one could not
+    /// run. What is refused later, by the
     /// questions its predecessor answered, keeps what it had, and is tried again the next time.
     async fn take(&mut self, settings: &Arc<Settings>, handle: &Handle) {
         let waiting = restart::needed(&self.started, settings);
@@ -111,12 +112,14 @@ impl Standing {
             tracing::warn!("changed, and waiting for a restart: {}", waiting.join("; "));
         }
         let candidates = match self.candidates(settings) {
-            Ok(candidates) if candidates.is_empty() => return,
+            Ok(candidates) if candidates.is_empty() => Ok(candidates),
             Ok(candidates) => try_out(Arc::clone(settings), candidates).await,
             Err(invalid) => Err(invalid),
         };
         match candidates {
             Ok(candidates) => {
+                // Control is gone, and the gateway with it, where that fails.
+                let _ = handle.change_scenarios(self.started.scenarios_of(&settings.sets)).await;
                 for candidate in candidates {
                     self.roll_out(candidate, handle).await;
                 }

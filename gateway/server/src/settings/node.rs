@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -31,6 +32,28 @@ pub struct Node {
     pub driver: Driver,
     /// What it can carry, both directions together.
     pub capacity: BitRate,
+    /// Whether it takes no first hop of hot and hitless scenarios while others can. Default false.
+    pub standby: bool,
+    /// What starts it, if it does not run until rooms of cold scenarios need it.
+    pub start: Option<Start>,
+}
+
+/// `start` of a node: what is done so that it runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// What is called.
+    pub hook: Hook,
+    /// How long the node may take until it answers. Default 30 s.
+    pub within: Duration,
+    /// Whether what was started ends with the gateway. Default false.
+    pub stop_with_gateway: bool,
+}
+
+/// What starts a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Hook {
+    /// A program and its arguments: the node itself, or what has somebody else start it.
+    Command(Vec<Arc<str>>),
 }
 
 /// How sessions are opened at a node.
@@ -84,7 +107,17 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
             "an address of a link names the interface by its number: `[fe80::1%2]:4000`".to_owned()
         });
     }
-    Some(Node { name, address: address?, region, zone, driver: driver?, capacity: capacity? })
+    let start = raw.start.as_ref().and_then(|start| self::start(start, raw, check));
+    Some(Node {
+        name,
+        address: address?,
+        region,
+        zone,
+        driver: driver?,
+        capacity: capacity?,
+        standby: raw.standby,
+        start,
+    })
 }
 
 /// Whether packets to it can arrive at one machine, and at a port of it.
@@ -124,6 +157,29 @@ fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
             Some(Driver::Agent { secret: check.secret(path)? })
         }
     }
+}
+
+fn start(raw: &Spanned<raw::Start>, node: &raw::Node, check: &mut Check) -> Option<Start> {
+    if node.probe.as_ref().is_some_and(|probe| *probe.get_ref() == Probe::None) {
+        let found = "a node that is started, and answers no probe";
+        let expected = "`probe` with it: that it answers is how we know that it runs";
+        check.refuse(raw.span(), found, expected);
+        return None;
+    }
+    let start = raw.get_ref();
+    let words = start.command.get_ref();
+    if words.first().is_none_or(|program| program.get_ref().is_empty()) {
+        let expected =
+            "a program and its arguments: `[\"/usr/bin/media-server\", \"--port\", \"4000\"]`";
+        check.refuse(start.command.span(), "a command without a program", expected);
+        return None;
+    }
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(600);
+    Some(Start {
+        hook: Hook::Command(words.iter().map(|word| word.get_ref().as_str().into()).collect()),
+        within: check.duration(start.within.as_ref(), Duration::from_secs(30), bounds),
+        stop_with_gateway: start.stop_with_gateway,
+    })
 }
 
 /// Names and addresses that two nodes share.

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::gateway::{Protocol, Traceparent};
 use super::listen::Identity;
 use super::node::{DriverKind, Probe};
-use super::set::{Mode, OnFault};
+use super::set::{AffinityWord, ModeWord, OnFault};
 
 type Text = Option<Spanned<String>>;
 type Number = Option<Spanned<i64>>;
@@ -65,6 +65,18 @@ pub(super) struct Node {
     pub(super) capacity: Spanned<String>,
     pub(super) secret_file: Text,
     pub(super) probe: Option<Spanned<Probe>>,
+    #[serde(default)]
+    pub(super) standby: bool,
+    pub(super) start: Option<Spanned<Start>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `command`")]
+pub(super) struct Start {
+    pub(super) command: Spanned<Vec<Spanned<String>>>,
+    pub(super) within: Text,
+    #[serde(default)]
+    pub(super) stop_with_gateway: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -134,7 +146,9 @@ pub(super) struct Set {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct Scenario {
-    pub(super) mode: Option<Mode>,
+    pub(super) mode: Option<Spanned<ModeWord>>,
+    pub(super) affinity: Option<AffinityWord>,
+    pub(super) regions: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) spares: Number,
     pub(super) bitrate: Option<Spanned<Bitrate>>,
     pub(super) close_after: Text,

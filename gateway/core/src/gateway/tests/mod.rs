@@ -2,6 +2,7 @@
 
 mod failover;
 mod herd;
+mod modes;
 mod moves;
 mod opening;
 mod policy;

@@ -214,6 +214,9 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         set: "call".into(),
         bound: [false; 4],
         bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        mode: evenkeel_core::Mode::Hot,
+        affinity: evenkeel_core::Affinity::Room,
+        regions: Vec::new(),
         spares: 1,
         close_after: Duration::from_secs(30),
         priority: 0,
@@ -224,6 +227,8 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         zone: ZoneId(0),
         capacity_kbps: 1_000,
         probed: Probed::Yes,
+        role: evenkeel_core::Role::Active,
+        starts: evenkeel_core::Starts::ByItself,
     };
     let settings = Settings {
         home: RegionId(0),

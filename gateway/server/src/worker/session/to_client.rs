@@ -33,6 +33,9 @@ impl Session {
             forward::to_client(from, payload_type, &self.plan, &self.route, loan.board, loan.now);
         let leaving = match verdict {
             Verdict::Pass { leaving, .. } => leaving,
+            Verdict::Both([from, other]) => {
+                return self.merge_to_client(from, Some(other), header.as_ref(), packet, loan);
+            }
             Verdict::Drop(reason) => {
                 if let (Reason::Shed, Some(header)) = (reason, &header) {
                     self.talk().totals.shed += 1;
@@ -41,13 +44,17 @@ impl Session {
                 return loan.ways.drop(reason);
             }
         };
-        let hears = self.talk().hearing == Some(from);
+        let talk = self.talk();
+        let hears = talk.hearing == Some(from);
+        if talk.twin.is_some() && !leaving {
+            return self.merge_to_client(from, None, header.as_ref(), packet, loan);
+        }
         if !leaving && !hears {
-            self.hear(from);
+            self.hear(from, loan);
         }
         // What the hop that was left still delivers belongs to the epoch before.
         let left = leaving && !hears;
-        let epoch = Epoch(u64::from(self.talk().switches).saturating_sub(u64::from(left)));
+        let epoch = Epoch(self.talk().epoch().0.saturating_sub(u64::from(left)));
         match header {
             Some(header) => self.rtp_to_client(from, epoch, &header, packet, loan),
             None => self.rtcp_to_client(epoch, packet, loan),
@@ -56,13 +63,18 @@ impl Session {
 
     /// What is shed is told by number, so that nobody takes it for loss, and leaves no gap in the client's numbers.
     fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
-        if self.talk().hearing != Some(from) {
-            self.hear(from);
+        let talk = self.talk();
+        if talk.hearing != Some(from) {
+            if talk.twin.is_some() {
+                // What the hop that leads delivers is told.
+                return;
+            }
+            self.hear(from, loan);
         }
         let rate =
             self.media.payload_type(header.payload_type).map(|(_, payload)| payload.clock_rate);
         let talk = self.talk();
-        let epoch = Epoch(u64::from(talk.switches));
+        let epoch = talk.epoch();
         let Some(Withheld { ssrc, after, ahead }) =
             rate.and_then(|rate| talk.continuity.withhold(epoch, header, rate, loan.now))
         else {
@@ -86,7 +98,8 @@ impl Session {
     }
 
     /// From here on this hop's packets reach the client.
-    fn hear(&mut self, hop: Hop) {
+    pub(super) fn hear(&mut self, hop: Hop, loan: &Loan<'_>) {
+        self.note_switch(hop, loan);
         let (leaving, lead) = {
             let route = self.route.load();
             (route.leaving.map(|(left, _)| left), route.lead)
@@ -98,7 +111,7 @@ impl Session {
             talk.feedback.want_key_frame();
         }
         talk.switches += 1;
-        let epoch = Epoch(u64::from(talk.switches));
+        let epoch = talk.epoch();
         if before.is_some() && leaving == before {
             talk.continuity.switched(epoch, Switch::Planned { lead });
         } else {
@@ -107,7 +120,19 @@ impl Session {
         }
     }
 
-    fn rtp_to_client(
+    /// A hop takes the place of another. Where that died, how long the client heard nothing is measured.
+    pub(super) fn note_switch(&mut self, to: Hop, loan: &Loan<'_>) {
+        let (mode, talk) = (self.route.load().mode, self.talk());
+        let Some(before) = talk.hearing.filter(|before| *before != to) else {
+            return;
+        };
+        let last = talk.continuity.last_passed();
+        if let Some(last) = last.filter(|_| !loan.board.is_up(before.node, before.incarnation)) {
+            loan.ways.stamps.recovered(mode, loan.now.saturating_duration_since(last));
+        }
+    }
+
+    pub(super) fn rtp_to_client(
         &mut self,
         from: Hop,
         epoch: Epoch,
@@ -143,7 +168,7 @@ impl Session {
         });
     }
 
-    fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
+    pub(super) fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
         let mut packet = packet.to_vec();
         let Ok(length) = self.talk().continuity.rtcp_to_client(epoch, &mut packet) else {
             return loan.ways.drop(Reason::Feedback);
