@@ -8,6 +8,7 @@ mod closing;
 mod degradation;
 mod failover;
 mod identities;
+mod modes;
 mod moves;
 mod newcomers;
 mod offers;

@@ -5,6 +5,7 @@
 
 mod api;
 mod check;
+mod modes;
 mod policy;
 mod run;
 mod sample_node;
@@ -37,6 +38,8 @@ enum Verb {
     Check(check::Check),
     /// Say what a running gateway does
     Status(status::Status),
+    /// Say what each mode gives and costs, as measured on a running gateway
+    Modes(modes::Modes),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::Policy),
 }
@@ -70,6 +73,7 @@ impl Verb {
             Verb::SampleNode(node) => node.json,
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
+            Verb::Modes(modes) => modes.json,
             Verb::Policy(policy) => policy.json,
             Verb::Demo(options) => options.json,
         }
@@ -96,6 +100,7 @@ fn main() -> ExitCode {
         Verb::SampleNode(node) => node.act(),
         Verb::Check(check) => check.act(),
         Verb::Status(status) => status.act(),
+        Verb::Modes(modes) => modes.act(),
         Verb::Policy(policy) => policy.act(),
     };
     let (exit, code, words) = match outcome {

@@ -180,7 +180,7 @@ impl Handle {
     ///
     /// # Errors
     /// See [`sessions`](Handle::sessions).
-    pub(crate) async fn change_scenarios(
+    pub async fn change_scenarios(
         &self,
         scenarios: BTreeMap<Arc<str>, Scenario>,
     ) -> Result<(), Failed> {
