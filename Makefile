@@ -3,7 +3,7 @@ CARGO ?= cargo
 WASM  := wasm32-unknown-unknown
 BUILT := $(or $(CARGO_TARGET_DIR),./target)/release
 
-.PHONY: demo test lint doc bench bench-quick instructions instructions-renew clients target
+.PHONY: demo test lint doc simulate simulate-rows simulate-bites chaos bench bench-quick instructions instructions-renew clients target
 
 demo: target
 	$(CARGO) build --release -p evenkeel
@@ -19,6 +19,23 @@ lint: target
 doc: target
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
+# Whole worlds in virtual time: SEEDS of them (FROM the first), or the one of SEED again with what happens in it.
+SEEDS ?= 2000
+FROM  ?= 0
+simulate: target
+	$(CARGO) build --release -p evenkeel-simulate
+	$(BUILT)/evenkeel-simulate $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
+
+# The long runs by name, all or those of ROWS: flapping for minutes, a region with 10,000 sessions, kills by the
+# thousand, and a health check beside. Written to target/simulate/report.json.
+simulate-rows: target
+	$(CARGO) build --release -p evenkeel-simulate
+	$(BUILT)/evenkeel-simulate --rows $(ROWS)
+
+# Deliberate bugs, one line each: the swarm has to break on every one of them.
+simulate-bites: target
+	tests/simulate/bites/run $(BITES)
+
 # Figures beside a bare relay, the limit and the peers that can be had; as root. Written to target/bench as JSON.
 bench: target
 	tests/bench/install full
@@ -29,6 +46,13 @@ bench-quick: target
 	tests/bench/install quick
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench quick --evenkeel $(BUILT)/evenkeel
+
+# Nodes, links and regions broken under a running gateway, with what its sessions heard; as root. Written to
+# target/chaos/report.json. Exits 0 when it ran; what did not hold is in there.
+chaos: target
+	tests/chaos/install
+	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
+	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel
 
 # What each piece of a packet's way takes, counted under valgrind and compared with tests/bench/instructions.json: 5 %
 # more fails. A change that is worth more renews the file, and its commit says why.

@@ -5,6 +5,7 @@ mod harness;
 
 mod calls;
 mod closing;
+mod crowd;
 mod degradation;
 mod failover;
 mod identities;

@@ -37,7 +37,7 @@ fn room(gateway: &Gateway, number: u64) -> (Phone, Opened) {
 fn revision(opened: &Opened) -> Option<&str> {
     match &opened.routed_by {
         Decider::Policy { revision, .. } => Some(revision),
-        Decider::Native | Decider::Operator => None,
+        Decider::Native | Decider::Operator | Decider::Node => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which real clients are on this machine.
+//! Which real clients and servers are on this machine.
 
 use std::env;
 use std::io::Write as _;
@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A client that is not ours.
+/// A client or server that is not ours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Client {
     GStreamer,
     Ffmpeg,
     Aioquic,
+    Rtpengine,
 }
 
 static SKIPPED: AtomicUsize = AtomicUsize::new(0);
@@ -63,6 +64,7 @@ impl Client {
             Client::GStreamer => "GStreamer",
             Client::Ffmpeg => "ffmpeg",
             Client::Aioquic => "aioquic",
+            Client::Rtpengine => "rtpengine",
         }
     }
 
@@ -72,6 +74,7 @@ impl Client {
                 .iter()
                 .all(|element| runs(Command::new("gst-inspect-1.0").args(["--exists", element]))),
             Client::Ffmpeg => runs(Command::new("ffmpeg").arg("-version")),
+            Client::Rtpengine => runs(Command::new("rtpengine").arg("--version")),
             Client::Aioquic => runs(Command::new(python()).args(["-c", "import aioquic"])),
         }
     }

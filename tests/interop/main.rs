@@ -12,6 +12,7 @@ mod meter;
 mod operating;
 mod process;
 mod roq;
+mod rtpengine;
 mod stage;
 mod tap;
 mod telemetry;

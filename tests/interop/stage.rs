@@ -38,6 +38,26 @@ pub(crate) struct Stage {
     _alone: MutexGuard<'static, ()>,
 }
 
+/// A node that runs.
+pub(crate) struct Node {
+    pub(crate) name: &'static str,
+    pub(crate) process: Process,
+    /// How the gateway reaches it, as its configuration says so.
+    pub(crate) reached: String,
+}
+
+/// A node that rewrites what it is sent.
+fn sample_node(name: &'static str, folder: &Path) -> Node {
+    let mut command = Command::new(evenkeel());
+    command.args(["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", name]);
+    let process = Process::start(name, command.arg("--secret").arg(folder.join("secret")), folder);
+    let line = process.wait_for("first line", |lines| lines.first().cloned());
+    let address = json(&line)["listening"].as_str().map(str::to_owned);
+    let address = address.unwrap_or_else(|| panic!("{name} said {line}"));
+    let reached = format!("address = \"{address}\"\ndriver = \"agent\"\nsecret_file = \"secret\"");
+    Node { name, process, reached }
+}
+
 /// A folder with a secret in it, for its owner only.
 struct Folder(PathBuf);
 
@@ -58,6 +78,18 @@ impl Stage {
 
     /// The same with another configuration, and with what else it needs in its folder.
     pub(crate) fn of(name: &str, configuration: &str, prepare: impl FnOnce(&Path)) -> Stage {
+        Stage::before(name, configuration, |folder| {
+            prepare(folder);
+            NODES.map(|node| sample_node(node, folder)).into()
+        })
+    }
+
+    /// A gateway before nodes of any kind, which are started in the test's folder.
+    pub(crate) fn before(
+        name: &str,
+        configuration: &str,
+        nodes: impl FnOnce(&Path) -> Vec<Node>,
+    ) -> Stage {
         let evenkeel = evenkeel();
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let path = std::env::temp_dir().join(format!("evenkeel-{name}-{}", std::process::id()));
@@ -66,25 +98,18 @@ impl Stage {
         let secret = folder.0.join("secret");
         fs::write(&secret, format!("{:?}-{name}", std::time::SystemTime::now()))
             .expect("a file can be written");
-        let mut nodes = BTreeMap::new();
-        prepare(&folder.0);
-        let mut text = configuration.to_owned();
-        for node in NODES {
-            let mut command = Command::new(evenkeel);
-            command.args(["sample-node", "--json", "--listen", "127.0.0.1:0", "--name", node]);
-            let process = Process::start(node, command.arg("--secret").arg(&secret), &folder.0);
-            let line = process.wait_for("first line", |lines| lines.first().cloned());
-            let address = json(&line)["listening"].as_str().map(str::to_owned);
-            let address = address.unwrap_or_else(|| panic!("{node} said {line}"));
-            let zone = &node[5..6];
+        let (mut started, mut text) = (BTreeMap::new(), configuration.to_owned());
+        for Node { name, process, reached } in nodes(&folder.0) {
+            let zone = &name[5..6];
             write!(
                 text,
-                "\n[[node]]\nname = \"{node}\"\naddress = \"{address}\"\nregion = \"east\"\nzone = \"{zone}\"\n\
-                 driver = \"agent\"\nsecret_file = \"secret\"\ncapacity = \"100 Mbit/s\"\n"
+                "\n[[node]]\nname = \"{name}\"\nregion = \"east\"\nzone = \"{zone}\"\n\
+                 {reached}\ncapacity = \"100 Mbit/s\"\n"
             )
             .expect("a string takes everything");
-            nodes.insert(node, process);
+            started.insert(name, process);
         }
+        let nodes = started;
         let config = folder.0.join("evenkeel.toml");
         fs::write(&config, text).expect("a file can be written");
         let mut command = Command::new(evenkeel);

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done · 1 it failed · 2 the command line or the configuration is wrong · 3 no gateway answers. With
 //! `--json` a failure is an object on standard output too.
 
+mod agent;
 mod api;
 mod check;
 mod modes;
@@ -32,6 +33,8 @@ enum Verb {
     Run(run::Run),
     /// See it work: a small world on loopback, with nodes that die and policies that change
     Demo(evenkeel_lab::demo::Options),
+    /// Stand beside a media server, and tell gateways of its death
+    Agent(agent::Agent),
     /// Run a sample media server, for trials and drills
     SampleNode(sample_node::SampleNode),
     /// Say whether a configuration is usable, and where it is not
@@ -70,6 +73,7 @@ impl Verb {
     fn json(&self) -> bool {
         match self {
             Verb::Run(run) => run.json,
+            Verb::Agent(agent) => agent.json,
             Verb::SampleNode(node) => node.json,
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
     let outcome = match verb {
         Verb::Run(run) => run.act(),
         Verb::Demo(options) => demo(&options),
+        Verb::Agent(agent) => agent.act(),
         Verb::SampleNode(node) => node.act(),
         Verb::Check(check) => check.act(),
         Verb::Status(status) => status.act(),

@@ -71,7 +71,7 @@ mod tests {
     fn what_was_measured_stands_in_its_column_and_what_was_not_is_said() {
         let hot = serde_json::json!({
             "mode": "hot", "scenarios": ["call", "live"], "recoveries": 1_000,
-            "recovery_ms": {"p50": 20.4, "p99": 41.0, "max": 63.25},
+            "recovery_ms": {"p50": 20.4, "p99": 41.0, "max": 63.24},
             "packets_lost": 1_204, "bandwidth_cost": 0.0123
         });
         let said: Vec<String> = line(&hot).split_whitespace().map(Into::into).collect();

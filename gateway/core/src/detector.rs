@@ -1,14 +1,17 @@
 //! Evidence about one node, and what follows from it.
 //!
 //! Two independent witnesses condemn at once; one alone makes the node Suspect, and condemns when it has lasted.
+//! The word of an agent that the node's process is gone condemns alone, and at once.
 //! A kernel error on a trunk and a kernel error on a probe are one witness. Silence that answers outlive is none: it
 //! keeps the node Suspect, and condemns it neither alone nor with another.
 
+mod agent;
 mod silence;
 
 use std::time::{Duration, Instant};
 
 use crate::{Timings, Witness};
+use agent::Agent;
 use silence::{Limits, Silence, Word};
 
 /// Probes in flight that are remembered; older ones no longer matter.
@@ -53,7 +56,7 @@ pub(crate) struct Detector {
     timings: Timings,
     distance: Distance,
     /// Since when each witness accuses, in the order of [`Witness::ALL`].
-    accused: [Option<Since>; 3],
+    accused: [Option<Since>; Witness::ALL.len()],
     /// How long its silence had lasted when it last answered a probe that was sent meanwhile.
     alive_in_silence: Option<Duration>,
     probes: Vec<Probe>,
@@ -62,6 +65,7 @@ pub(crate) struct Detector {
     /// Probes unanswered, smoothed.
     loss_ppm: u32,
     silence: Silence,
+    agent: Agent,
     answered: Option<Instant>,
 }
 
@@ -110,13 +114,14 @@ impl Detector {
         Detector {
             timings,
             distance,
-            accused: [None; 3],
+            accused: [None; Witness::ALL.len()],
             alive_in_silence: None,
             probes: Vec::with_capacity(PROBES_MAX),
             missed_in_a_row: 0,
             round_trip: None,
             loss_ppm: 0,
             silence: Silence::default(),
+            agent: Agent::default(),
             answered: None,
         }
     }
@@ -136,11 +141,24 @@ impl Detector {
         self.probes.push(Probe { sequence, sent: Since::new(now), within, missed: false });
     }
 
-    /// An answer withdraws what probes and the kernel said: somebody listens there.
+    /// An answer withdraws what probes and the kernel said: somebody listens there. One that speaks for the media port
+    /// outlives silence, too.
     pub(crate) fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
-        let Some(at) = self.probes.iter().position(|probe| probe.sequence == sequence) else {
-            return;
-        };
+        let silent = self.accused[Witness::Silence as usize];
+        if let Some(probe) = self.answered(sequence, now)
+            && let Some(silent) = silent.filter(|silent| probe.sent.at >= silent.at)
+        {
+            self.alive_in_silence = Some(silent.lasted(now));
+        }
+    }
+
+    /// The answer of an agent that did not look whether the media port answers: the way to it is well, no more.
+    pub(crate) fn handle_agent_answered(&mut self, sequence: u64, now: Instant) {
+        let _ = self.answered(sequence, now);
+    }
+
+    fn answered(&mut self, sequence: u64, now: Instant) -> Option<Probe> {
+        let at = self.probes.iter().position(|probe| probe.sequence == sequence)?;
         let probe = self.probes.remove(at);
         let sample = now.saturating_duration_since(probe.sent.at);
         self.round_trip = Some(match self.round_trip {
@@ -155,10 +173,7 @@ impl Detector {
         self.answered = Some(now);
         self.withdraw(Witness::Probe);
         self.withdraw(Witness::KernelError);
-        let silent = self.accused[Witness::Silence as usize];
-        if let Some(silent) = silent.filter(|silent| probe.sent.at >= silent.at) {
-            self.alive_in_silence = Some(silent.lasted(now));
-        }
+        Some(probe)
     }
 
     pub(crate) fn handle_kernel_error(&mut self, now: Instant) {
@@ -194,13 +209,15 @@ impl Detector {
     pub(crate) fn weigh(&mut self, now: Instant) -> Finding {
         self.weigh_probes(now);
         self.weigh_silence(now);
-        let [kernel_error, probe, silence] = Witness::ALL.map(|w| self.accused[w as usize]);
+        self.weigh_agent(now);
+        let [kernel_error, probe, silence, agent] = Witness::ALL.map(|w| self.accused[w as usize]);
         let outlived = self.alive_in_silence.is_some_and(|lasted| lasted >= OUTLIVED_AFTER);
         let speaking = kernel_error.into_iter().chain(probe).count();
         let together = speaking + usize::from(silence.is_some() && !outlived);
         let mute = silence.filter(|_| self.alive_in_silence.is_none());
         let mut alone = kernel_error.into_iter().chain(probe).chain(mute);
         match (together, silence) {
+            _ if agent.is_some() => Finding::Dead,
             (2.., _) => Finding::Dead,
             _ if alone.any(|since| since.lasted(now) >= self.condemn_alone()) => Finding::Dead,
             (0, None) => Finding::Well,
@@ -272,7 +289,7 @@ impl Detector {
 
     /// Forgets what was said about an incarnation that is gone; what was measured of the way stays.
     pub(crate) fn absolve(&mut self) {
-        self.accused = [None; 3];
+        self.accused = [None; Witness::ALL.len()];
         self.alive_in_silence = None;
         self.missed_in_a_row = 0;
         self.probes.clear();

@@ -46,11 +46,14 @@ pub enum Witness {
     Probe,
     /// Nothing came from it while we were sending.
     Silence,
+    /// The agent beside it says that its process is gone. It condemns alone, and at once.
+    Agent,
 }
 
 impl Witness {
     /// All of them.
-    pub const ALL: [Witness; 3] = [Witness::KernelError, Witness::Probe, Witness::Silence];
+    pub const ALL: [Witness; 4] =
+        [Witness::KernelError, Witness::Probe, Witness::Silence, Witness::Agent];
 
     /// The word in metrics and records: `kernel-error`.
     pub fn name(self) -> &'static str {
@@ -58,6 +61,7 @@ impl Witness {
             Witness::KernelError => "kernel-error",
             Witness::Probe => "probe",
             Witness::Silence => "silence",
+            Witness::Agent => "agent",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! One law: after every mutation, drain the outputs. All the branching is here, none of the computing.
 
 mod accepting;
+mod agents;
 mod asking;
 mod changing;
 mod failing;
@@ -38,6 +39,7 @@ use crate::{
 /// How often workers' stamps are looked at.
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
+pub use agents::AgentWord;
 pub use opening::NotOpened;
 pub use view::{NodeStanding, RoomStanding, SessionStanding};
 

@@ -34,7 +34,7 @@ pub use board::{Board, Cell};
 pub use detector::Stamp;
 pub use event::{Cause, CloseReason, Event, Guard, Health, ModeChange, Outcome, Start, Witness};
 pub use gateway::{
-    Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
+    AgentWord, Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
     WATCH_EVERY,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};

@@ -20,6 +20,9 @@ const PORTS_ACCUSE: usize = 3;
 /// A node that said it takes no new sessions is believed so long, unless it says something else: with each probe.
 const UNWILLING_FOR: Duration = Duration::from_secs(5);
 
+/// A load that it measured is believed so long; it says so with each answer to a probe.
+const LOAD_FOR: Duration = Duration::from_secs(5);
+
 /// Closed ports are counted within this.
 const PORTS_CLOSE_WITHIN: Duration = Duration::from_millis(20);
 
@@ -29,11 +32,16 @@ pub(crate) struct Node {
     pub(crate) settings: NodeSettings,
     pub(crate) incarnation: Incarnation,
     pub(crate) detector: Detector,
+    /// An operator drains it.
     pub(crate) draining: bool,
     /// How its hook fares, if one starts it.
     pub(crate) hook: Hook,
+    /// It drains by itself: the agent beside it said so.
+    pub(crate) leaving: bool,
     /// It said that it takes no new sessions; believed until then.
     unwilling: Option<Instant>,
+    /// Its load as it measured it, thousandths, and when it said so.
+    measured: Option<(u16, Instant)>,
     standing: Standing,
     relapses: u32,
     /// Ports that were closed lately, by room.
@@ -115,6 +123,8 @@ impl Node {
             detector: Detector::new(timings, distance),
             draining: false,
             hook: Hook::default(),
+            leaving: false,
+            measured: None,
             unwilling: None,
             standing,
             relapses: 0,
@@ -139,7 +149,12 @@ impl Node {
 
     /// Whether rooms may stand here: on a Suspect node only where nothing better is left.
     pub(crate) fn takes_rooms(&self) -> bool {
-        !matches!(self.health(), Health::Down | Health::Cold) && !self.draining
+        !matches!(self.health(), Health::Down | Health::Cold) && !self.drains()
+    }
+
+    /// Whether its rooms are to move away: an operator wishes so, or it does itself.
+    pub(crate) fn drains(&self) -> bool {
+        self.draining || self.leaving
     }
 
     /// Whether a room may come here that has no session open at it yet.
@@ -150,6 +165,22 @@ impl Node {
     /// It said whether it takes new sessions. Those that it has stay.
     pub(crate) fn handle_willing(&mut self, willing: bool, now: Instant) {
         self.unwilling = (!willing).then(|| now + UNWILLING_FOR);
+    }
+
+    /// It said how loaded it is.
+    pub(crate) fn handle_load(&mut self, permille: u16, now: Instant) {
+        self.measured = Some((permille, now));
+    }
+
+    /// Its load as it measured it lately, thousandths of its capacity.
+    pub(crate) fn measured_permille(&self) -> Option<u16> {
+        self.measured.map(|(permille, _)| permille)
+    }
+
+    /// The agent beside it says that its process is gone: that condemns at once, whatever else there is to weigh.
+    pub(crate) fn handle_gone(&mut self, now: Instant) -> Option<Change> {
+        self.detector.handle_agent(false, now);
+        (!matches!(self.health(), Health::Down | Health::Cold)).then(|| self.die(now))
     }
 
     /// A port that served one room is closed: one call may have ended, but not the calls of several rooms at once.
@@ -166,7 +197,8 @@ impl Node {
 
     pub(crate) fn weigh(&mut self, now: Instant) -> Option<Change> {
         self.unwilling = self.unwilling.filter(|until| now < *until);
-        let from = self.health();
+        let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
+        self.measured = self.measured.filter(|(_, at)| fresh(*at));
         if let Standing::Down { since, answering_since } = self.standing {
             return self.weigh_return(since, answering_since, now);
         }
@@ -174,11 +206,7 @@ impl Node {
             return self.weigh_start(since, now);
         }
         match (self.detector.weigh(now), self.standing) {
-            (Finding::Dead, _) => {
-                self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
-                self.standing = Standing::Down { since: now, answering_since: None };
-                Some(Change::Died { from })
-            }
+            (Finding::Dead, _) => Some(self.die(now)),
             (Finding::Accused, Standing::Suspect { .. }) => None,
             (Finding::Accused, standing) => {
                 let was_wary = matches!(standing, Standing::Wary { .. });
@@ -209,18 +237,26 @@ impl Node {
         }
     }
 
+    fn die(&mut self, now: Instant) -> Change {
+        let from = self.health();
+        self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        self.standing = Standing::Down { since: now, answering_since: None };
+        Change::Died { from }
+    }
+
     /// A dead node returns once it has answered without a miss for its ejection; one that cannot be probed when
-    /// that time has passed.
+    /// that time has passed, and no agent says that its process is gone.
     fn weigh_return(
         &mut self,
         since: Instant,
         answering_since: Option<Instant>,
         now: Instant,
     ) -> Option<Change> {
+        self.detector.weigh(now);
         let answering_since = match self.settings.probed {
-            Probed::No => Some(since),
+            Probed::No if self.detector.is_gone() => None,
+            Probed::No => Some(answering_since.unwrap_or(now)),
             Probed::Yes => {
-                self.detector.weigh(now);
                 let answer = self.detector.last_answer().filter(|&answer| answer > since);
                 let unbroken = self.detector.witnesses().is_empty();
                 answer.filter(|_| unbroken).map(|answer| answering_since.unwrap_or(answer))
@@ -244,7 +280,9 @@ impl Node {
     /// A cold node that answers runs. Nobody expected it to, so it has lost no trust.
     fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
         self.detector.weigh(now);
-        self.detector.last_answer().filter(|&answer| answer > since)?;
+        // An agent may answer for a process that does not run, and says so.
+        let answer = self.detector.last_answer().filter(|&answer| answer > since);
+        answer.filter(|_| !self.detector.is_gone())?;
         self.detector.absolve();
         let Hook { called, .. } = std::mem::take(&mut self.hook);
         self.standing = Standing::Up { since: now };
@@ -313,7 +351,7 @@ impl Node {
         measures.set(Metric::LossNode, u64::from(self.detector.loss_ppm()));
         // Policies know a node that does not run as one that is Down.
         measures.set(Metric::Health, self.health().min(Health::Down) as u64);
-        measures.set(Metric::Draining, u64::from(self.draining));
+        measures.set(Metric::Draining, u64::from(self.drains()));
         measures.set(Metric::Capacity, self.settings.capacity_kbps);
     }
 }

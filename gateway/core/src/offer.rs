@@ -195,15 +195,18 @@ pub enum Decider {
     Native,
     /// A person, through the API.
     Operator,
+    /// The node itself, which drains.
+    Node,
 }
 
 impl std::fmt::Display for Decider {
-    /// `call/routing@5f0c…`, `native` or `operator`.
+    /// `call/routing@5f0c…`, `native`, `operator` or `node`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Decider::Policy { policy, revision } => write!(f, "{policy}@{revision}"),
             Decider::Native => f.write_str("native"),
             Decider::Operator => f.write_str("operator"),
+            Decider::Node => f.write_str("node"),
         }
     }
 }

@@ -13,7 +13,6 @@ mod stage;
 mod table;
 mod telemetry;
 mod unruly;
-mod watch;
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};

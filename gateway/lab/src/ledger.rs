@@ -108,6 +108,31 @@ impl Ledger {
         }
     }
 
+    /// Forgets a member, and what it sent and received.
+    pub fn forget(&mut self, session: u64) {
+        if let Some(member) = self.members.remove(&session)
+            && let Some(room) = self.rooms.get_mut(&member.room)
+        {
+            room.remove(&session);
+        }
+        self.sent.retain(|(sender, _), _| *sender != session);
+        self.arrivals.retain(|path, _| path.receiver != session && path.sender != session);
+    }
+
+    /// Packets sent before or after these times are due to nobody.
+    pub fn due_between(&mut self, from_ns: u64, until_ns: u64) {
+        for member in self.members.values_mut() {
+            member.from_ns = member.from_ns.max(from_ns);
+            member.until_ns = member.until_ns.min(until_ns);
+        }
+    }
+
+    /// The same members, and nothing sent or received.
+    fn next_page(&self) -> Self {
+        let (members, rooms) = (self.members.clone(), self.rooms.clone());
+        Self { members, rooms, ..Self::default() }
+    }
+
     /// Notes a packet sent.
     pub fn sent(&mut self, packet: Sent) {
         self.sent.entry((packet.session, packet.stream)).or_default().push(packet);
@@ -122,6 +147,19 @@ impl Ledger {
     /// How many packets were sent.
     pub fn sent_count(&self) -> u64 {
         self.sent.values().map(|stream| stream.len() as u64).sum()
+    }
+
+    /// Sessions that are due packets of others, or their own where they are alone.
+    pub fn receivers(&self) -> impl Iterator<Item = u64> {
+        let talks = |sender| self.streams_of(sender).next().is_some();
+        let due = move |session: &u64| self.senders_to(*session).any(talks);
+        self.members.keys().copied().filter(due)
+    }
+
+    /// When and from which node a session heard something, in order of time.
+    pub fn heard(&self, receiver: u64) -> Vec<(u64, u32)> {
+        let heard = self.heard_in_order(receiver);
+        heard.into_iter().map(|arrival| (arrival.at_ns, arrival.node)).collect()
     }
 
     /// How many packets arrived, doubles among them.

@@ -4,11 +4,13 @@
 pub mod admin;
 pub mod client;
 pub mod clock;
+pub mod crowd;
 pub mod datagrams;
 pub mod demo;
 pub mod ledger;
 pub mod load;
 mod mark;
+pub mod namespace;
 pub mod otlp;
 pub mod process;
 #[cfg(test)]
@@ -17,6 +19,7 @@ mod reception;
 pub mod relay;
 pub mod sample_node;
 pub mod stranger;
+pub mod watch;
 pub mod wheel;
 
 pub use mark::Mark;

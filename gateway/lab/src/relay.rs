@@ -4,8 +4,8 @@
 //! A client sends to the near side of its lane instead of the gateway; the gateway sees the lane's far side as the
 //! client.
 
-mod impairment;
 mod lane;
+mod link;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-pub use impairment::{Bursts, Cause, Conditions, Fate, Impairment};
+pub use evenkeel_links::{Bursts, Cause, Conditions, Fate, Impairment};
 use lane::Lane;
+pub use link::Link;
 
 use crate::Mark;
 use crate::datagrams::Inbox;
@@ -160,6 +161,23 @@ impl Relay {
         let Some(&index) = world.by_session.get(&session) else { return false };
         world.lanes[index].link(direction).conditions = conditions;
         true
+    }
+
+    /// The network gives the client another address: the gateway sees this lane at another far end from now on, and
+    /// what it sends to the old one is lost. False if there is no such lane.
+    ///
+    /// # Errors
+    /// What the kernel says when it has no socket for us.
+    pub fn rebind(&self, session: u64) -> io::Result<bool> {
+        let mut world = self.shared.world();
+        let Some(&index) = world.by_session.get(&session) else { return Ok(false) };
+        self.shared.epoll.delete(&world.lanes[index].far)?;
+        world.lanes[index].rebind()?;
+        let token = token_of(index, Direction::Down);
+        self.shared
+            .epoll
+            .add(&world.lanes[index].far, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        Ok(true)
     }
 
     /// Changes both directions of every lane.

@@ -8,6 +8,7 @@ mod feedback;
 mod outgoing;
 mod reflector;
 mod session;
+mod vice;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -21,6 +22,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 pub use counters::{Counters, Refusals};
 use reflector::{Now, Reflector};
+use vice::Conduct;
+pub use vice::Vice;
 
 use crate::clock;
 use crate::datagrams::{Inbox, Outbox};
@@ -83,6 +86,8 @@ pub struct Options {
     pub plain_room: PlainRoom,
     /// How many sessions it takes, port legs among them. Default 10,000.
     pub sessions_max: u32,
+    /// What it does wrong, while [`SampleNode::unruly`] is set.
+    pub vice: Vice,
 }
 
 impl Options {
@@ -96,6 +101,7 @@ impl Options {
             stamps: Stamps::default(),
             plain_room: PlainRoom::default(),
             sessions_max: 10_000,
+            vice: Vice::default(),
         }
     }
 }
@@ -158,6 +164,7 @@ pub struct SampleNode {
     reflector: Reflector,
     ending: Arc<AtomicBool>,
     stopped: Arc<AtomicBool>,
+    unruly: Arc<AtomicBool>,
 }
 
 impl SampleNode {
@@ -176,13 +183,12 @@ impl SampleNode {
         };
         let socket = bound().map_err(|error| Failed::Listen { address, error })?;
         let address = socket.local_addr()?;
-        Ok(Self {
-            socket,
-            address,
-            reflector: Reflector::new(options, fastrand::Rng::new()),
-            ending: Arc::default(),
-            stopped: Arc::default(),
-        })
+        let unruly = Arc::default();
+        let conduct = Conduct::new(options.vice, Arc::clone(&unruly));
+        let mut reflector = Reflector::new(options, fastrand::Rng::new());
+        reflector.conduct = conduct;
+        let (ending, stopped) = (Arc::default(), Arc::default());
+        Ok(Self { socket, address, reflector, ending, stopped, unruly })
     }
 
     /// Where it listens.
@@ -198,6 +204,11 @@ impl SampleNode {
     /// While set it reads and sends nothing, and its socket stays open: what a stopped process looks like.
     pub fn stopped(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stopped)
+    }
+
+    /// While set it indulges in its vice.
+    pub fn unruly(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.unruly)
     }
 
     /// Serves until told to end, and gives its counters.
@@ -240,7 +251,8 @@ pub enum Words {
     Json,
 }
 
-/// The node as a process: serves until SIGTERM or SIGINT, then says what it counted.
+/// The node as a process: serves until SIGTERM or SIGINT, then says what it counted. SIGUSR1 makes one that has a vice
+/// indulge in it, SIGUSR2 ends that.
 ///
 /// # Errors
 /// Any [`Failed`].
@@ -250,6 +262,12 @@ pub fn run(options: Options, words: Words) -> Result<(), Failed> {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, node.ending())?;
     }
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, node.unruly())?;
+    let unruly = node.unruly();
+    let mut reformed = signal_hook::iterator::Signals::new([signal_hook::consts::SIGUSR2])?;
+    std::thread::spawn(move || {
+        reformed.forever().for_each(|_| unruly.store(false, Ordering::Relaxed))
+    });
     let mut out = io::stdout();
     match words {
         Words::Plain => writeln!(out, "{node_name} listens at {}", node.address())?,

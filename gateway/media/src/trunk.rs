@@ -6,11 +6,13 @@
 use std::fmt;
 
 mod bundle;
+mod bundles;
 pub mod message;
 
 pub use bundle::{
     Bundle, ENTRY_OVERHEAD, Entries, EntriesMut, Malformed, OVERHEAD, entries, entries_mut,
 };
+pub use bundles::{BUNDLE_MAX, Bundles};
 
 /// Names a session on a trunk leg, the same both ways. Unguessable: who knows it may send.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

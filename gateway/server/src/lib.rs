@@ -12,4 +12,5 @@ pub mod run;
 pub mod serve;
 pub mod settings;
 pub mod telemetry;
+pub mod webhook;
 pub mod worker;

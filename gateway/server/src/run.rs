@@ -19,7 +19,10 @@ use crate::flows::Flows;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
-use nodes::{drivers, port_legs, probes, require_reachable, trunks};
+use nodes::{
+    agents, briefs, drivers, lines as lines_to, port_legs, posts, probes, require_reachable,
+    towards, trunks,
+};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
@@ -199,7 +202,7 @@ fn assemble(
     // What may be wrong with the configuration shows before a thread or a socket is there.
     require_reachable(settings)?;
     let (policies, firsts) = policies(settings, &core, words_in)?;
-    let (drivers, probes) = (Drivers::new(drivers(settings)?), probes(settings)?);
+    let (drivers, probes) = (Drivers::new(drivers(settings)?, towards), probes(settings)?);
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
     let gateway = Gateway::new(core, started);
@@ -249,6 +252,7 @@ fn assemble(
         }),
         Arc::clone(&flows),
         port_legs(settings),
+        briefs(settings),
         workers_count,
     );
     let parts = control::Parts {
@@ -257,6 +261,9 @@ fn assemble(
         homes,
         drivers,
         probes,
+        lines: lines_to(settings),
+        posts: posts(settings),
+        agents: agents(settings)?,
         policies,
         requests,
         reports,

@@ -1,13 +1,7 @@
-//! A network namespace of our own, whose `lo` carries a private address: peers that drop loopback sources pass packets
+//! The namespace of the bench: its `lo` carries a private address, since peers that drop loopback sources pass packets
 //! there, by the same path through the kernel.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
-
-use nix::sys::signal::Signal;
-
-/// Set in the process that runs inside.
-const INSIDE: &str = "EVENKEEL_BENCH_INSIDE";
+pub(crate) use evenkeel_lab::namespace::First;
 
 /// Where relays listen. The whole of its /24 is local: nodes and clients have other addresses of it.
 pub(crate) const RELAY: [u8; 4] = [10, 77, 0, 1];
@@ -16,72 +10,14 @@ pub(crate) const NODES: [u8; 4] = [10, 77, 0, 2];
 /// Where clients send from.
 pub(crate) const CLIENTS: [u8; 4] = [10, 77, 0, 3];
 
-/// Runs this command once more inside a new namespace, and gives its exit status; `None` where this is inside already.
+/// Runs this command once more inside, and gives its exit status; `None` where this is inside already.
 ///
 /// # Errors
 /// What is missing, in a sentence.
 pub(crate) fn enter() -> Result<Option<i32>, String> {
-    if std::env::var_os(INSIDE).is_some() {
-        // Whoever ends the process outside means this one.
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| errno.to_string())?;
-        // One that leads its session already has one of its own.
-        let _leads_already = nix::unistd::setsid();
-        for words in ["link set lo up", "addr add 10.77.0.1/24 dev lo"] {
-            run(Command::new("ip").args(words.split(' ')), &format!("ip {words} (iproute2)"))?;
-        }
-        return Ok(None);
+    let status = evenkeel_lab::namespace::enter()?;
+    if status.is_none() {
+        evenkeel_lab::namespace::ip("addr add 10.77.0.1/24 dev lo")?;
     }
-    if !nix::unistd::geteuid().is_root() {
-        return Err("needs root: relays are measured in a network namespace of their own, pinned to a core. \
-                    Run it as root"
-            .to_owned());
-    }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores < 2 {
-        return Err(format!(
-            "needs two cores, {cores} is there: one for what is measured, one for the load"
-        ));
-    }
-    let own = std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
-    // What else runs here must not show more than it has to; everything that is compared inherits it.
-    let status = Command::new("unshare")
-        .args(["--net", "--", "nice", "-n", "-15"])
-        .arg(own)
-        .args(std::env::args_os().skip(1))
-        .env(INSIDE, "1")
-        .status()
-        .map_err(|error| format!("needs unshare (util-linux) and nice (coreutils): {error}"))?;
-    Ok(Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))))
-}
-
-/// While it is there, what else runs on this machine waits for us.
-///
-/// Where the kernel weighs sessions of terminals first and processes of a session then (sched(7), autogroup), being nice
-/// or not is nothing to others: this one is a session of its own, and a heavy one for so long.
-pub(crate) struct First(());
-
-impl First {
-    pub(crate) fn come() -> First {
-        weigh("-20");
-        First(())
-    }
-}
-
-impl Drop for First {
-    fn drop(&mut self) {
-        weigh("0");
-    }
-}
-
-fn weigh(nice: &str) {
-    // Not all kernels do that.
-    let _no_sessions_weighed = std::fs::write("/proc/self/autogroup", nice);
-}
-
-fn run(command: &mut Command, what: &str) -> Result<(), String> {
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{what} failed: {status}")),
-        Err(error) => Err(format!("needs {what}: {error}")),
-    }
+    Ok(status)
 }

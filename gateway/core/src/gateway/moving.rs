@@ -166,6 +166,13 @@ impl Gateway {
     ) -> Result<(), Impossible> {
         let found = self.nodes.get_mut(node.0 as usize).ok_or(Impossible::NoSuchNode)?;
         found.draining = draining;
+        found.leaving &= draining;
+        self.drains(node, draining, now);
+        Ok(())
+    }
+
+    /// The node drains from now on, or serves.
+    pub(super) fn drains(&mut self, node: NodeId, draining: bool, now: Instant) {
         self.event(Event::Draining { node, draining });
         if draining {
             self.drain(node, now);
@@ -174,7 +181,6 @@ impl Gateway {
             self.drain_cursors.remove(&node);
             self.want_reroute_of_short_rooms(now);
         }
-        Ok(())
     }
 
     /// The next rooms leave the node; the others follow in their turn.
@@ -197,6 +203,11 @@ impl Gateway {
 
     fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
         let stands = self.stands_at(id).map(|hop| hop.node);
+        let asked = self.node(node).is_some_and(|node| node.draining);
+        let by = if asked { Decider::Operator } else { Decider::Node };
+        if by == Decider::Node && stands == Some(node) && self.moved_enough(id, now) {
+            return;
+        }
         let Some(room) = self.rooms.get(&id) else {
             return;
         };
@@ -216,6 +227,6 @@ impl Gateway {
                 None => Vec::new(),
             }
         };
-        self.head_for(id, &nodes, Cause::Drain, Decider::Operator, now);
+        self.head_for(id, &nodes, Cause::Drain, by, now);
     }
 }

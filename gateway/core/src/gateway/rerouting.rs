@@ -175,7 +175,7 @@ impl Gateway {
     fn unchanged(&self, (id, version): (RoomId, u64)) -> Option<RoomId> {
         let room = self.rooms.get(&id).filter(|room| room.route().version == version)?;
         let taken = room.pending.as_ref().is_some_and(|pending| {
-            pending.by == Decider::Operator
+            matches!(pending.by, Decider::Operator | Decider::Node)
                 || matches!(pending.cause, Cause::NodeDown | Cause::Link)
         });
         (!taken).then_some(id)

@@ -64,6 +64,8 @@ pub struct NodeStanding {
     pub draining: bool,
     /// Load and reserves, thousandths of its capacity.
     pub load_permille: u32,
+    /// Its load as it measured it lately, thousandths of its capacity, where it says so.
+    pub measured_permille: Option<u16>,
     /// Rooms on it.
     pub rooms: u32,
     /// Smoothed round trip to it.
@@ -135,8 +137,9 @@ impl Gateway {
             Some(NodeStanding {
                 hop: node.hop(),
                 health: node.health(),
-                draining: node.draining,
+                draining: node.drains(),
                 load_permille: self.ledger.permille(node.id) as u32,
+                measured_permille: node.measured_permille(),
                 rooms: self.ledger.rooms(node.id),
                 round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
             })

@@ -93,7 +93,7 @@ impl Gateway {
         }
     }
 
-    fn node_changed(
+    pub(super) fn node_changed(
         &mut self,
         place: usize,
         change: Change,

@@ -14,13 +14,13 @@ use super::cast::{Cast, Scenario, Transport, Troupe};
 use super::chronicle::{Chronicle, Fault, Knocking, Push, Span};
 use super::stage::Stage;
 use super::unruly::{self, Vice};
-use super::watch::{self, Watch};
 use super::{Failed, Options, telemetry};
 use crate::admin::{Admin, Call, Event};
 use crate::clock;
 use crate::ledger::Ledger;
 use crate::relay::Conditions;
 use crate::stranger::{Stranger, knock_quic};
+use crate::watch::{self, Watch};
 
 const STEADY: Duration = Duration::from_secs(4);
 /// How often the control run looks at the gap that everyone hears.
@@ -90,7 +90,8 @@ pub(super) async fn play(
     let progress = Progress { since: Instant::now() };
     progress.say("starting six nodes in three regions, a receiver of telemetry, and the gateway");
     let mut stage = Stage::set(options, evenkeel).await?;
-    let watch = Watch::begin(&stage.admin()).await?;
+    let watch = Watch::begin(&stage.admin()).await;
+    let watch = watch.map_err(Failed::admin("listening to events"))?;
     let cast = Cast::of(options.sessions);
     progress.say(&format!(
         "opening {} sessions in {} rooms: {} over UDP, {} over QUIC",

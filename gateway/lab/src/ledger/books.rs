@@ -37,6 +37,14 @@ impl Books {
         arrived.into_iter().for_each(|arrival| ledger.arrived(arrival));
         ledger
     }
+
+    /// Turns the page: gives all that was noted until now, and goes on with the same members and nothing sent or
+    /// received.
+    pub fn turn(&self) -> Ledger {
+        let mut ledger = self.open();
+        let next = ledger.next_page();
+        std::mem::replace(&mut *ledger, next)
+    }
 }
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -345,3 +345,36 @@ fn number_that_never_came_is_reckoned_from_the_last_that_did() {
     assert_eq!(at(STRAIGHT.ssrc, 40_000), None, "nothing came up to it");
     assert_eq!(call.ledger.number_at(2, STRAIGHT.ssrc, 9, 0), None, "nothing came yet");
 }
+
+#[test]
+fn next_page_has_the_same_members_and_nothing_of_the_last() {
+    let books = Books::default();
+    *books.open() = Call::new().ledger;
+    let sent =
+        Sent { session: 1, stream: 0, number: 0, at_ns: 0, timestamp: 0, clock_rate: 48_000 };
+    books.note(&mut vec![sent], &mut Vec::new());
+    assert_eq!(books.turn().sent_count(), 1, "what is in the tray belongs to the page before");
+    assert_eq!((books.open().sent_count(), books.open().member(1).map(|m| m.room)), (0, Some(10)));
+}
+
+#[test]
+fn what_is_sent_outside_the_page_is_due_to_nobody() {
+    let mut call = Call::new();
+    call.sends(1, 0..10);
+    assert_eq!(call.ledger.missing().len(), 10);
+    call.ledger.due_between(40 * MS, 120 * MS);
+    let numbers: Vec<u64> = call.ledger.missing().iter().map(|packet| packet.number).collect();
+    assert_eq!(numbers, [2, 3, 4, 5]);
+}
+
+#[test]
+fn who_is_forgotten_is_missed_by_nobody() {
+    let mut call = Call::new();
+    call.sends(1, 0..3);
+    call.hears(1, 2, 0..2, STRAIGHT);
+    assert_eq!(call.ledger.receivers().collect::<Vec<_>>(), [2]);
+    call.ledger.forget(1);
+    assert_eq!(call.ledger.missing(), []);
+    assert_eq!(call.ledger.receivers().collect::<Vec<_>>(), NOBODY);
+    assert_eq!((call.ledger.arrived_count(), call.ledger.misdelivered()), (0, vec![]));
+}

@@ -12,6 +12,8 @@ pub(super) struct Lane {
     pub(super) session: u64,
     pub(super) near: UdpSocket,
     pub(super) far: UdpSocket,
+    /// The far end before. It is kept, unread: what still comes to its port is nobody else's.
+    retired: Option<UdpSocket>,
     /// Where the client was last heard from.
     pub(super) client: Option<SocketAddr>,
     up: Impairment,
@@ -21,26 +23,24 @@ pub(super) struct Lane {
 impl Lane {
     /// Both sockets on the loopback address of the gateway's family.
     pub(super) fn open(session: u64, gateway: SocketAddr, seed: u64) -> io::Result<Self> {
-        let bind = || -> io::Result<UdpSocket> {
-            let socket = match gateway {
-                SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
-                SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?,
-            };
-            socket.set_nonblocking(true)?;
-            Ok(socket)
-        };
-        let far = bind()?;
-        far.connect(gateway)?;
         let mut seeds =
             fastrand::Rng::with_seed(seed ^ session.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Ok(Self {
             session,
-            near: bind()?,
-            far,
+            near: bind(gateway)?,
+            far: far(gateway)?,
+            retired: None,
             client: None,
             up: Impairment::new(seeds.u64(..)),
             down: Impairment::new(seeds.u64(..)),
         })
+    }
+
+    /// From now on it leaves from another port.
+    pub(super) fn rebind(&mut self) -> io::Result<()> {
+        let next = far(self.far.peer_addr()?)?;
+        self.retired = Some(std::mem::replace(&mut self.far, next));
+        Ok(())
     }
 
     /// Where packets of this direction come in.
@@ -66,6 +66,22 @@ impl Lane {
             (Direction::Down, None) => Ok(0),
         };
     }
+}
+
+/// A socket on the loopback address of this family.
+fn bind(family: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = match family {
+        SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
+        SocketAddr::V6(_) => UdpSocket::bind((Ipv6Addr::LOCALHOST, 0))?,
+    };
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn far(gateway: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = bind(gateway)?;
+    socket.connect(gateway)?;
+    Ok(socket)
 }
 
 /// The test header of a plain RTP packet.

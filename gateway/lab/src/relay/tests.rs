@@ -115,3 +115,21 @@ fn one_session_has_one_lane() {
     assert_eq!(relay.lane(1, gateway).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     assert!(!relay.set(2, Direction::Down, Conditions::default()));
 }
+
+#[test]
+fn lane_that_is_bound_anew_leaves_from_another_port_and_hears_what_comes_there() {
+    let relay = Relay::start(11).unwrap();
+    let (client, gateway) = (patient(), patient());
+    let ends = relay.lane(1, gateway.local_addr().unwrap()).unwrap();
+    assert!(relay.rebind(1).unwrap());
+    client.send_to(b"one", ends.near).unwrap();
+    let mut buffer = [0; 100];
+    let (_, source) = gateway.recv_from(&mut buffer).unwrap();
+    assert_ne!(source, ends.far);
+    // What goes to the old one is lost: the first that comes is the second that was sent.
+    gateway.send_to(b"old", ends.far).unwrap();
+    gateway.send_to(b"new", source).unwrap();
+    let (length, _) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"new");
+    assert!(!relay.rebind(2).unwrap());
+}

@@ -59,6 +59,8 @@ pub struct Refusals {
     pub forged: u64,
     /// Signed too long ago, or in the future.
     pub time: u64,
+    /// Came before.
+    pub replayed: u64,
 }
 
 impl Refusals {
@@ -70,6 +72,7 @@ impl Refusals {
             Refused::Key(_) => self.key += 1,
             Refused::Forged => self.forged += 1,
             Refused::Time => self.time += 1,
+            Refused::Replayed => self.replayed += 1,
         }
     }
 }

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::demux::{self, Kind};
-use evenkeel_media::trunk::message::{Answer, Load, Question, State, Status};
+use evenkeel_media::trunk::message::{Answer, Load, Outcome, Question, Replays, State, Status};
 use evenkeel_media::trunk::{self, Tag};
 use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
 
 use super::outgoing::{Leg, Outgoing};
 use super::session::{Room, Session};
+use super::vice::Conduct;
 use super::{Counters, Numbers, Options, PlainRoom, Stamps, number_of};
 use crate::Mark;
 use crate::datagrams::{Datagram, Outbox};
@@ -37,6 +38,7 @@ pub(super) struct Reflector {
     number: u32,
     rng: Rng,
     draining: bool,
+    replays: Replays,
     pub(super) sessions: BTreeMap<Index, Session>,
     sessions_ever: Index,
     by_tag: HashMap<Tag, Index>,
@@ -49,6 +51,7 @@ pub(super) struct Reflector {
     pub(super) counters: Counters,
     pub(super) scratch: Vec<u8>,
     receivers: Vec<Leg>,
+    pub(super) conduct: Conduct,
 }
 
 impl Reflector {
@@ -58,6 +61,7 @@ impl Reflector {
             options,
             rng,
             draining: false,
+            replays: Replays::default(),
             sessions: BTreeMap::new(),
             sessions_ever: 0,
             by_tag: HashMap::new(),
@@ -69,6 +73,7 @@ impl Reflector {
             counters: Counters::default(),
             scratch: Vec::new(),
             receivers: Vec::new(),
+            conduct: Conduct::default(),
         }
     }
 
@@ -125,6 +130,7 @@ impl Reflector {
             return;
         }
         self.leases_seen = Some(now.instant);
+        self.conduct.leak();
         let over = self.sessions.iter().filter(|(_, session)| session.expires <= now.instant);
         let over: Vec<Index> = over.map(|(&index, _)| index).collect();
         for index in over {
@@ -165,7 +171,7 @@ impl Reflector {
             self.counters.refused.key += 1;
             return;
         };
-        let asked = match Question::read(bytes, &secret, now.unix_us) {
+        let asked = match Question::read_once(bytes, &secret, now.unix_us, &mut self.replays) {
             Ok(asked) => asked,
             Err(reason) => return self.counters.refused.count(reason),
         };
@@ -192,6 +198,10 @@ impl Reflector {
                 self.draining = true;
                 Answer::Drain(self.load())
             }
+            // It gives no notices, and to break it takes an agent beside it.
+            Question::Noted { .. } => return,
+            Question::Start => Answer::Start(Outcome::Done),
+            Question::Break(_) => Answer::Break(Outcome::Unable),
         };
         self.scratch.clear();
         answer.write(&secret, asked.nonce, now.unix_us, &mut self.scratch);
@@ -297,11 +307,19 @@ impl Reflector {
         let sessions = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
         let permille = u64::from(sessions) * 1_000 / u64::from(self.options.sessions_max.max(1));
         let state = if self.draining { State::Draining } else { State::Serving };
-        Load { permille: u16::try_from(permille).unwrap_or(u16::MAX), state, sessions }
+        Load {
+            permille: u16::try_from(permille).unwrap_or(u16::MAX),
+            state,
+            sessions,
+            vouched: true,
+        }
     }
 
     fn handle_packet(&mut self, index: Index, packet: &[u8], now: Now, outbox: &mut Outbox) {
         self.counters.packets_in += 1;
+        if self.conduct.drops(index) {
+            return;
+        }
         match demux::classify(packet) {
             Kind::Rtp => self.handle_rtp(index, packet, now, outbox),
             Kind::Rtcp => self.handle_rtcp(index, packet, now, outbox),

@@ -1,7 +1,7 @@
 use std::thread::JoinHandle;
 
 use evenkeel_media::rtcp::{self, Packet, Pli, SenderInfo};
-use evenkeel_media::trunk::message::{Answer, Load, Question, State, Status};
+use evenkeel_media::trunk::message::{Answer, Break, Load, Outcome, Question, State, Status};
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{rtp, stun};
 
@@ -258,10 +258,22 @@ fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
     *forged.last_mut().unwrap() ^= 1;
     rig.gateway.send(&forged);
     rig.gateway.send(&forged[..40]);
+    let mut probe = Vec::new();
+    Question::Probe.write(&rig.secret, 2, now_us, &mut probe);
+    rig.gateway.send(&probe);
+    rig.gateway.receive();
+    rig.gateway.send(&probe);
     assert_eq!(rig.probe().sessions, 0);
     let counters = rig.end();
-    assert_eq!(counters.refused, Refusals { malformed: 1, key: 1, forged: 1, time: 1 });
-    assert_eq!(counters.opened, 0);
+    let refused = Refusals { malformed: 1, key: 1, forged: 1, time: 1, replayed: 1 };
+    assert_eq!((counters.refused, counters.opened, counters.probes), (refused, 0, 2));
+}
+
+#[test]
+fn to_break_it_takes_an_agent_beside_it() {
+    let rig = Rig::new(|_| {});
+    assert_eq!(rig.ask(&Question::Break(Break::Kill)), Answer::Break(Outcome::Unable));
+    assert_eq!(rig.ask(&Question::Start), Answer::Start(Outcome::Done), "it runs");
 }
 
 #[test]
@@ -392,7 +404,10 @@ fn full_node_says_so_and_its_load_is_a_share_of_what_it_takes() {
     assert_eq!((rig.open(1, 10), rig.probe().permille), (Status::Ok, 500));
     assert_eq!((rig.open(1, 11), rig.open(1, 12)), (Status::Ok, Status::Full));
     assert_eq!(rig.open(1, 11), Status::Ok);
-    assert_eq!(rig.probe(), Load { permille: 1_000, state: State::Serving, sessions: 2 });
+    assert_eq!(
+        rig.probe(),
+        Load { permille: 1_000, state: State::Serving, sessions: 2, vouched: true }
+    );
 }
 
 #[test]

@@ -130,6 +130,8 @@ enum Body<'a> {
         #[serde(skip_serializing_if = "Vec::is_empty")]
         nodes: Vec<Arc<str>>,
     },
+    /// A session was not opened at a node.
+    NotOpened { at_us: u64, session: String, node: Arc<str>, reason: &'a str },
     Draining {
         at_us: u64,
         /// Left out: the gateway itself.
@@ -169,6 +171,13 @@ impl Teller {
                 return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
             }
             Happened::TurnedAway { .. } => return None,
+            Happened::NotOpened { session, node, reason } => {
+                let (session, node) = (session.to_string(), self.names.node(*node));
+                return Some(Notice::of(
+                    "not-opened",
+                    &Body::NotOpened { at_us, session, node, reason },
+                ));
+            }
             Happened::Shed { session, run } => {
                 let ShedRun { ssrc, after, first, packets } = *run;
                 let session = session.to_string();

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Impossible, Refused};
+use evenkeel_core::{Impossible, NodeId, Refused};
+use evenkeel_media::trunk::message::Break;
 
 use super::error::{Code, Error};
 use super::names::Names;
-use crate::control::Failed;
+use crate::control::{Disobeyed, Failed, Order};
 
 /// When a newcomer may try again where nobody said.
 const SOON: Duration = Duration::from_secs(2);
@@ -15,6 +16,7 @@ const SOON: Duration = Duration::from_secs(2);
 pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
     match failed {
         Failed::Refused(refused) => refusal(refused, names),
+        Failed::NotOpened { node, reason } => not_opened(node, &format!(": {reason}"), names),
         Failed::Impossible(reason) => impossible(reason, said),
         Failed::NoListener => {
             Error::field("ingress", "no listener takes clients like this; see [[listen]]")
@@ -32,6 +34,7 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
             );
             Error::field("nodes", message)
         }
+        Failed::Agent { node, why } => agent(&node, why),
         Failed::Policy(reason) => Error::new(Code::NotFound, reason),
         Failed::Starting => starting(),
         Failed::Unavailable => {
@@ -75,12 +78,14 @@ fn refusal(refused: Refused, names: &Names) -> Error {
         Refused::NoNode => {
             Error::new(Code::Unavailable, "no node can take the room").retry_after(jitter(SOON))
         }
-        Refused::NotOpened(node) => {
-            let node = names.node(node);
-            let message = format!("the node `{node}`, which carries the room, did not open it");
-            Error::new(Code::Unavailable, message).retry_after(jitter(SOON))
-        }
+        Refused::NotOpened(node) => not_opened(node, "", names),
     }
+}
+
+fn not_opened(node: NodeId, why: &str, names: &Names) -> Error {
+    let node = names.node(node);
+    let message = format!("the node `{node}`, which carries the room, did not open it{why}");
+    Error::new(Code::Unavailable, message).retry_after(jitter(SOON))
 }
 
 fn impossible(reason: Impossible, said: &str) -> Error {
@@ -92,6 +97,34 @@ fn impossible(reason: Impossible, said: &str) -> Error {
         Impossible::NodeUnfit => (Code::Conflict, "the node is down, draining or full"),
     };
     Error::new(code, format!("{message}: {said}"))
+}
+
+/// Why the agent beside a node did not do what it was told.
+fn agent(node: &str, why: Disobeyed) -> Error {
+    let message = match why {
+        Disobeyed::Silent => {
+            let message = format!("the agent beside `{node}` did not answer");
+            return Error::new(Code::Unavailable, message);
+        }
+        Disobeyed::NoAgent => format!(
+            "`{node}` has no agent: run `evenkeel agent` beside it, and name it by `agent` in [[node]]"
+        ),
+        Disobeyed::Forbidden => format!(
+            "the agent beside `{node}` allows no drills: set `drills = true` in its configuration"
+        ),
+        Disobeyed::Unable(Order::Start) => {
+            format!(
+                "nothing can be started at `{node}`: its agent's configuration names no command"
+            )
+        }
+        Disobeyed::Unable(Order::Break(Break::Cut | Break::Heal)) => {
+            format!("nothing can be cut at `{node}`: its packets do not go through an agent")
+        }
+        Disobeyed::Unable(Order::Break(Break::Kill | Break::Hang | Break::Wake)) => {
+            format!("nothing can be broken at `{node}`: no agent watches a running process there")
+        }
+    };
+    Error::new(Code::Conflict, message)
 }
 
 fn conflict(field: &str, message: String) -> Error {

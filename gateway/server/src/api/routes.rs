@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use evenkeel_core::{Hook, Impossible, PolicyName, SessionId};
 use evenkeel_host::BINARY_BYTES_MAX;
+use evenkeel_media::trunk::message::Break;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -20,7 +21,7 @@ use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::names::Names;
 use super::{offer, refusal, view};
-use crate::control::{Failed, Handle, Rollout, RolloutOutcome};
+use crate::control::{Failed, Handle, Order, Rollout, RolloutOutcome};
 
 /// Bytes of a JSON body. An offer with everything at its limit is half of it.
 const BODY_MAX: usize = 128 * 1_024;
@@ -272,14 +273,55 @@ async fn nodes(State(shared): Api) -> Result<Json<Nodes>, Error> {
     Ok(Json(Nodes { nodes: all.into_iter().map(view::Node::from).collect() }))
 }
 
-async fn node_verb(State(shared): Api, Path(target): Path<String>) -> Result<StatusCode, Error> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BreakNode {
+    how: How,
+}
+
+/// What a drill does to a node.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum How {
+    Kill,
+    Hang,
+    Wake,
+    Cut,
+    Heal,
+}
+
+impl From<How> for Break {
+    fn from(how: How) -> Break {
+        match how {
+            How::Kill => Break::Kill,
+            How::Hang => Break::Hang,
+            How::Wake => Break::Wake,
+            How::Cut => Break::Cut,
+            How::Heal => Break::Heal,
+        }
+    }
+}
+
+async fn node_verb(
+    State(shared): Api,
+    Path(target): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Error> {
     let (name, verb) = verb(&target)?;
-    let draining = match verb {
-        "drain" => true,
-        "undrain" => false,
-        other => return Err(unknown_verb(other, "`drain` or `undrain`")),
-    };
-    shared.ask(name, shared.handle.drain_node(name.into(), draining)).await?;
+    let handle = &shared.handle;
+    match verb {
+        "drain" => shared.ask(name, handle.drain_node(name.into(), true)).await?,
+        "undrain" => shared.ask(name, handle.drain_node(name.into(), false)).await?,
+        "start" => shared.ask(name, handle.order(name.into(), Order::Start)).await?,
+        "break" => {
+            require_drills(&shared)?;
+            let BreakNode { how } = strict(&bytes(body, BODY_MAX)?)?;
+            shared.ask(name, handle.order(name.into(), Order::Break(how.into()))).await?;
+        }
+        other => {
+            return Err(unknown_verb(other, "`drain`, `undrain`, `start` or `break`"));
+        }
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -207,6 +207,8 @@ pub(super) struct Node {
     health: &'static str,
     draining: bool,
     load_permille: u32,
+    /// As it measured it itself; null where it does not say.
+    measured_permille: Option<u16>,
     rooms: u32,
     /// Null where it was not measured.
     round_trip_us: Option<u64>,
@@ -222,6 +224,7 @@ impl From<control::NodeView> for Node {
             health: node.health.name(),
             draining: node.draining,
             load_permille: node.load_permille,
+            measured_permille: node.measured_permille,
             rooms: node.rooms,
             round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
         }

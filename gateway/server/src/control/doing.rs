@@ -9,9 +9,10 @@ use evenkeel_core::{
 };
 
 use super::driver::{Act, Clock, Wish};
-use super::homes::Settled;
+use super::homes::{Homes, Settled};
 use super::thread::{Control, draw, fill};
 use crate::flows::Home;
+use crate::webhook;
 use crate::worker::{Command, Dscp, Install};
 
 impl Control {
@@ -43,16 +44,14 @@ impl Control {
             Output::Install { session, room: _, offer, route, plan } => {
                 self.install(session, &offer, route, plan, clock.now);
             }
-            Output::Open { session, room, hop } => {
-                let wish = self.wish(session, room, hop);
-                let random = &self.random;
-                let act =
-                    wish.and_then(|wish| self.drivers.open(&wish, &mut || draw(random), clock));
-                match act {
-                    Some(act) => self.act(Some(act)),
-                    None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
+            Output::Open { session, room, hop } => match wish(&self.homes, session, room, hop) {
+                Some(wish) => {
+                    let random = &self.random;
+                    let act = self.drivers.open(&wish, &mut || draw(random), clock);
+                    self.act(act);
                 }
-            }
+                None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
+            },
             Output::CloseAt { session, hop } => {
                 let act = self.drivers.close(session, hop, clock);
                 self.act(act);
@@ -88,14 +87,6 @@ impl Control {
                 self.core_finished = true;
             }
         }
-    }
-
-    fn wish(&self, session: SessionId, room: RoomId, hop: Hop) -> Option<Wish> {
-        let resident = self.homes.get(session)?;
-        let named = resident.nodes.iter().find(|(node, _)| *node == hop.node);
-        let rtcp_apart = resident.rtcp == RtcpPort::Own;
-        let (home, address) = (resident.home, named.map(|(_, address)| *address));
-        Some(Wish { session, home, room, hop, address, rtcp_apart })
     }
 
     fn install(
@@ -144,12 +135,33 @@ impl Control {
                 self.costs.signed(message.len());
                 self.command(worker, Command::Sign { node, message });
             }
+            Some(Act::Ng { node, datagram }) => {
+                if let Some(Some(line)) = self.lines.get(node.0 as usize) {
+                    line.send(&datagram);
+                }
+            }
+            Some(Act::Post { node, number, hook, body, within }) => {
+                let (poster, posted) = (self.poster.clone(), self.posted.clone());
+                tokio::task::spawn_local(async move {
+                    let answer = match poster {
+                        Some(poster) => poster.post(hook, body, within).await,
+                        None => Err(webhook::Failed::Busy),
+                    };
+                    let answer = answer.map_err(|failed| failed.to_string());
+                    // Where control is gone, so is who asked.
+                    let _ = posted.send((node, number, answer)).await;
+                });
+            }
             Some(Act::Opened { session, hop, leg }) => {
                 self.with_home(session, |home| Command::Attach { home, hop, leg });
                 self.gateway.handle_opened(session, hop, Ok(()), Instant::now());
             }
-            Some(Act::Refused { session, hop, unwilling }) => {
+            Some(Act::Changed { session, hop, leg }) => {
+                self.with_home(session, |home| Command::Attach { home, hop, leg });
+            }
+            Some(Act::Refused { session, hop, unwilling, reason }) => {
                 let now = Instant::now();
+                self.tell_not_opened(session, hop.node, reason.into());
                 if unwilling {
                     self.gateway.handle_willing(hop.node, false, now);
                 }
@@ -190,4 +202,14 @@ impl Control {
         let _ = self.workers[usize::from(worker)].commands.send(command);
         self.rung.insert(worker);
     }
+}
+
+/// What is asked of a driver, of a session that has its home.
+fn wish(homes: &Homes, session: SessionId, room: RoomId, hop: Hop) -> Option<Wish<'_>> {
+    let resident = homes.get(session)?;
+    let named = resident.nodes.iter().find(|(node, _)| *node == hop.node);
+    let rtcp_apart = resident.rtcp == RtcpPort::Own;
+    let (home, address) = (resident.home, named.map(|(_, address)| *address));
+    let brief = resident.brief.as_deref();
+    Some(Wish { session, home, room, hop, address, rtcp_apart, brief })
 }

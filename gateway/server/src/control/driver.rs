@@ -1,21 +1,31 @@
-//! Opens, refreshes and closes sessions at nodes. An opening is a lease: what is not refreshed ends by itself, so a
-//! gateway's death leaks nothing. One message refreshes many; of a node that lost some of them they are opened again.
+//! Opens, refreshes and closes sessions at nodes, as each node wants it. An opening is a lease: what is not refreshed
+//! ends by itself, so a gateway's death leaks nothing. Nothing here waits: what is asked is answered later, and what is
+//! not answered in time was not opened.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+mod agent;
+mod plain;
+mod rtpengine;
+#[cfg(test)]
+mod tests;
+mod webhook;
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
-use evenkeel_media::trunk::Tag;
-use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
+use bytes::Bytes;
+use evenkeel_core::{Hop, Labels, Media, NodeId, RoomId, SessionId};
+use evenkeel_media::trunk::message::Secret;
 
-use super::leases::{Due, Keep, Lease, Leases, State};
 use crate::flows::Home;
-use crate::worker::{Leg, NodePort, tag};
-
-/// After how long without a refresh a node may forget a session. There are three within it: two in a row may be lost,
-/// and none is asked again before the next one's turn.
-const LEASE: Duration = Duration::from_secs(30);
+use crate::webhook::Hook;
+use crate::worker::Leg;
+use agent::{Agents, Asking};
+use rtpengine::Rtpengine;
+pub(crate) use rtpengine::{Line, Ng};
+pub(crate) use webhook::Posted;
+use webhook::Webhook;
 
 /// How sessions are opened at a node.
 pub(crate) enum Driver {
@@ -23,6 +33,10 @@ pub(crate) enum Driver {
     Plain(SocketAddr),
     /// By signed messages on the trunk.
     Agent(Secret),
+    /// By the NG protocol, at this address.
+    Rtpengine(SocketAddr),
+    /// By POSTs about a node of this name and address.
+    Webhook { name: Arc<str>, address: SocketAddr, hook: Arc<Hook> },
 }
 
 /// What the driver wants done.
@@ -31,31 +45,48 @@ pub(crate) enum Act {
     /// Send a signed message on the node's trunk, from the home worker of the sessions that it is about: the node
     /// learns from it where their packets go.
     Sign { worker: u16, node: NodeId, message: Box<[u8]> },
+    /// Send this to where the node takes the NG protocol.
+    Ng { node: NodeId, datagram: Arc<[u8]> },
+    /// POST this; what comes of it is told by its number.
+    Post { node: NodeId, number: u64, hook: Arc<Hook>, body: Bytes, within: Duration },
     /// The session is open at the hop, by this leg.
     Opened { session: SessionId, hop: Hop, leg: Leg },
+    /// It is open still, and by another leg from now on.
+    Changed { session: SessionId, hop: Hop, leg: Leg },
     /// It could not be opened there. `unwilling`: the node takes no new sessions at all.
-    Refused { session: SessionId, hop: Hop, unwilling: bool },
+    Refused { session: SessionId, hop: Hop, unwilling: bool, reason: Cow<'static, str> },
 }
 
 /// Sessions at nodes.
 pub(crate) struct Drivers {
-    nodes: Vec<Driver>,
-    leases: Leases,
-    /// What rooms are called towards nodes comes from this. Drawn, since other gateways count their rooms from 1 too
-    /// and may share a node.
-    names: Option<u64>,
+    nodes: Vec<Standing>,
+    agents: Agents,
+}
+
+/// A node's driver, with what it keeps.
+enum Standing {
+    Plain(SocketAddr),
+    Agent(Secret),
+    Rtpengine(Box<Rtpengine>),
+    Webhook(Box<Webhook>),
 }
 
 impl Drivers {
-    pub(crate) fn new(nodes: Vec<Driver>) -> Drivers {
-        Drivers { nodes, leases: Leases::new(), names: None }
-    }
-
-    fn secret(&self, node: NodeId) -> Option<&Secret> {
-        match self.nodes.get(node.0 as usize)? {
-            Driver::Agent(secret) => Some(secret),
-            Driver::Plain(_) => None,
-        }
+    /// `towards` finds the address from which packets to another leave this machine.
+    pub(crate) fn new(nodes: Vec<Driver>, towards: fn(SocketAddr) -> Option<IpAddr>) -> Drivers {
+        let standing = |(node, driver)| match driver {
+            Driver::Plain(address) => Standing::Plain(address),
+            Driver::Agent(secret) => Standing::Agent(secret),
+            Driver::Rtpengine(ng) => {
+                Standing::Rtpengine(Box::new(Rtpengine::new(node, ng, towards)))
+            }
+            Driver::Webhook { name, address, hook } => {
+                let webhook = Webhook::new((node, name), address, hook, towards);
+                Standing::Webhook(Box::new(webhook))
+            }
+        };
+        let nodes = (0..).map(NodeId).zip(nodes).map(standing).collect();
+        Drivers { nodes, agents: Agents::new() }
     }
 
     /// Two plain nodes that a session would reach at the same address, if there are any: what comes from there could
@@ -65,76 +96,59 @@ impl Drivers {
         named: &[(NodeId, SocketAddr)],
         rtcp_apart: bool,
     ) -> Option<(NodeId, NodeId, SocketAddr)> {
-        let mut taken = BTreeMap::new();
-        for (node, driver) in (0..).map(NodeId).zip(&self.nodes) {
-            let Driver::Plain(standing) = driver else { continue };
-            let own = named.iter().find(|(at, _)| *at == node).map(|(_, address)| *address);
-            let (rtp, rtcp) = ports(own.unwrap_or(*standing), rtcp_apart);
-            for address in [rtp, rtcp] {
-                let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
-                let other = *taken.entry(canonical).or_insert(node);
-                if other != node {
-                    return Some((other, node, address));
-                }
+        let nodes = (0..).map(NodeId).zip(&self.nodes);
+        let plain = nodes.filter_map(|(node, standing)| match standing {
+            Standing::Plain(address) => {
+                let own = named.iter().find(|(at, _)| *at == node).map(|(_, address)| *address);
+                Some((node, own.unwrap_or(*address)))
             }
-        }
-        None
+            Standing::Agent(_) | Standing::Rtpengine(_) | Standing::Webhook(_) => None,
+        });
+        plain::shared(plain, rtcp_apart)
     }
 
-    /// Opens a session at a hop. `address` is the one the offer named for it; `rtcp_apart` where RTCP has a port of
-    /// its own, the next one up.
+    /// Opens a session at a hop: whether it is open comes now or later.
     pub(crate) fn open(
         &mut self,
-        wish: &Wish,
+        wish: &Wish<'_>,
         draw: &mut dyn FnMut() -> u64,
         clock: Clock,
     ) -> Option<Act> {
-        let &Wish { session, home, room, hop, address, rtcp_apart } = wish;
-        match self.nodes.get(hop.node.0 as usize)? {
-            Driver::Plain(standing) => {
-                let (address, rtcp) = ports(address.unwrap_or(*standing), rtcp_apart);
-                let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: rtcp.port() }));
-                Some(Act::Opened { session, hop, leg })
+        match self.nodes.get_mut(wish.hop.node.0 as usize)? {
+            Standing::Plain(standing) => Some(plain::open(*standing, wish)),
+            Standing::Agent(_) => {
+                let asking = self.agents.open(wish, draw, clock.now);
+                self.sign(&asking, clock)
             }
-            Driver::Agent(_) => {
-                self.leases.end(session, hop);
-                let names = *self.names.get_or_insert_with(&mut *draw);
-                let name = name(names, room);
-                let whose = (session, hop, home.worker);
-                let lease = self.leases.begin(whose, name, tag(home.slot, draw()), draw());
-                self.ask(&lease, clock)
-            }
+            Standing::Rtpengine(engine) => engine.open(wish, draw, clock.now),
+            Standing::Webhook(webhook) => webhook.open(wish, draw, clock.now),
         }
     }
 
-    /// Asks the node to open the session, until it answers.
-    fn ask(&mut self, lease: &Lease, clock: Clock) -> Option<Act> {
-        self.leases.asked(lease.nonce, clock.now);
-        let question = Question::Open {
-            room: lease.room,
-            session: lease.session.0,
-            tag: lease.tag,
-            lease_s: LEASE.as_secs() as u16,
+    fn sign(&self, asking: &Asking, clock: Clock) -> Option<Act> {
+        let &Asking { node, worker, ref question, nonce } = asking;
+        let Standing::Agent(secret) = self.nodes.get(node.0 as usize)? else {
+            return None;
         };
-        self.sign((lease.hop.node, lease.worker), &question, lease.nonce, clock)
-    }
-
-    fn sign(
-        &self,
-        (node, worker): (NodeId, u16),
-        question: &Question,
-        nonce: u64,
-        clock: Clock,
-    ) -> Option<Act> {
         let mut message = Vec::new();
-        question.write(self.secret(node)?, nonce, clock.unix_us, &mut message);
+        question.write(secret, nonce, clock.unix_us, &mut message);
         Some(Act::Sign { worker, node, message: message.into() })
     }
 
     /// Closes a session at a hop. The message may be lost; the lease ends it then.
     pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
-        let Lease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
-        self.sign((hop.node, worker), &Question::Close { tag }, nonce, clock)
+        match self.nodes.get_mut(hop.node.0 as usize)? {
+            Standing::Plain(_) => None,
+            Standing::Agent(_) => {
+                let asking = self.agents.close(session, hop)?;
+                self.sign(&asking, clock)
+            }
+            Standing::Rtpengine(engine) => {
+                engine.close(session, hop);
+                None
+            }
+            Standing::Webhook(webhook) => webhook.close(session, hop),
+        }
     }
 
     /// A signed message came from a node.
@@ -144,66 +158,51 @@ impl Drivers {
         message: &[u8],
         clock: Clock,
     ) -> Option<Act> {
-        let verified = Answer::read(message, self.secret(node)?, clock.unix_us).ok()?;
-        match verified.message {
-            Answer::Open { tag, status } => self.answered(node, verified.nonce, tag, status),
-            Answer::Keep { unknown } => {
-                self.leases.unknown(node, verified.nonce, &unknown, clock.now);
-                None
-            }
-            Answer::Probe(_) | Answer::Close { .. } | Answer::Drain(_) => None,
+        match self.nodes.get(node.0 as usize)? {
+            Standing::Agent(secret) => self.agents.handle_signed(node, secret, message, clock),
+            Standing::Plain(_) | Standing::Rtpengine(_) | Standing::Webhook(_) => None,
         }
     }
 
-    /// The node says whether the session is open.
-    fn answered(&mut self, node: NodeId, nonce: u64, tag: Tag, status: Status) -> Option<Act> {
-        let lease = self.leases.by_nonce(nonce)?;
-        let Lease { session, hop, state, .. } = *lease;
-        if hop.node != node || tag != lease.tag {
-            return None;
-        }
-        match status {
-            Status::Ok => {
-                lease.state = State::Open;
-                let opened = Act::Opened { session, hop, leg: Leg::Trunk(tag) };
-                (state == State::Opening).then_some(opened)
-            }
-            Status::Full | Status::Draining | Status::UnknownTag => {
-                self.leases.end(session, hop)?;
-                let unwilling = status != Status::UnknownTag;
-                Some(Act::Refused { session, hop, unwilling })
-            }
+    /// Something came by the NG protocol, or nobody takes it there.
+    pub(crate) fn handle_ng(&mut self, node: NodeId, told: &Ng, clock: Clock) {
+        if let Some(Standing::Rtpengine(engine)) = self.nodes.get_mut(node.0 as usize) {
+            engine.handle_ng(told, clock.now);
         }
     }
 
-    /// What is due: openings to ask again, leases to refresh.
+    /// A POST was answered, or was not.
+    pub(crate) fn handle_posted(&mut self, node: NodeId, number: u64, posted: Posted) {
+        if let Some(Standing::Webhook(webhook)) = self.nodes.get_mut(node.0 as usize) {
+            webhook.handle_posted(number, posted);
+        }
+    }
+
+    /// What is due: what was to be said, openings to ask again, leases to refresh. To be called until there is nothing
+    /// more.
     pub(crate) fn handle_timeout(&mut self, clock: Clock) -> Option<Act> {
-        match self.leases.due(clock.now)? {
-            Due::Open(lease) => self.ask(&lease, clock),
-            Due::Keep(Keep { node, worker, nonce, tags }) => {
-                let question = Question::Keep { lease_s: LEASE.as_secs() as u16, tags };
-                self.sign((node, worker), &question, nonce, clock)
-            }
+        if let Some(asking) = self.agents.handle_timeout(clock.now) {
+            return self.sign(&asking, clock);
         }
+        self.nodes.iter_mut().find_map(|standing| match standing {
+            Standing::Plain(_) | Standing::Agent(_) => None,
+            Standing::Rtpengine(engine) => engine.handle_timeout(clock.now),
+            Standing::Webhook(webhook) => webhook.handle_timeout(clock.now),
+        })
     }
 }
 
-/// The name of a room: another one for each, by a mixing that loses nothing (SplitMix64).
-fn name(names: u64, room: RoomId) -> u64 {
-    let mut mixed = names.wrapping_add(room.0.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+/// Numbers of a row that nobody guesses from each other, and no two alike: a mixing that loses nothing (SplitMix64).
+fn mixed(drawn: u64, number: u64) -> u64 {
+    let mut mixed = drawn.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
 }
 
-/// Where a plain node takes RTP and RTCP: on one port, or RTCP on the next one up.
-fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
-    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
-    (address, if rtcp_apart { next } else { address })
-}
-
 /// Where a session is to be opened.
-pub(crate) struct Wish {
+#[derive(Clone, Copy)]
+pub(crate) struct Wish<'a> {
     pub(crate) session: SessionId,
     /// Its place.
     pub(crate) home: Home,
@@ -211,6 +210,19 @@ pub(crate) struct Wish {
     pub(crate) hop: Hop,
     pub(crate) address: Option<SocketAddr>,
     pub(crate) rtcp_apart: bool,
+    /// What media servers are told of it; none where no node wants to be told.
+    pub(crate) brief: Option<&'a Brief>,
+}
+
+/// What media servers are told of a session.
+#[derive(Debug)]
+pub(crate) struct Brief {
+    /// The name of its room.
+    pub(crate) room: Arc<str>,
+    pub(crate) labels: Labels,
+    pub(crate) media: Arc<Media>,
+    /// Where it sends from and hears: the ports of its own sockets, that for RTCP where it has one.
+    pub(crate) ports: (u16, Option<u16>),
 }
 
 /// Both clocks, read together.
@@ -227,6 +239,3 @@ impl Clock {
         Clock { now: Instant::now(), unix_us: unix.map_or(0, |since| since.as_micros() as u64) }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,6 +8,7 @@ use evenkeel_core::{PolicyName, RoomStanding, Scenario, SessionId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::modes::ModeView;
+use super::orders::Order;
 use super::words::{
     Failed, NodeView, Opened, PolicyView, Rollout, SessionView, Status, Told, Wanted,
 };
@@ -34,6 +35,11 @@ pub(crate) enum Request {
     Drain {
         node: Box<str>,
         draining: bool,
+        reply: Reply<Result<(), Failed>>,
+    },
+    Order {
+        node: Box<str>,
+        order: Order,
         reply: Reply<Result<(), Failed>>,
     },
     Sessions(Reply<Vec<SessionView>>),
@@ -118,6 +124,14 @@ impl Handle {
     /// Where there is no such node.
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), Failed> {
         self.ask(|reply| Request::Drain { node, draining, reply }).await?
+    }
+
+    /// Tells the agent beside a node to start its process, or to break it in a drill. Returns when it is done.
+    ///
+    /// # Errors
+    /// Where there is no such node, it has no agent, or that does not do it.
+    pub async fn order(&self, node: Box<str>, order: Order) -> Result<(), Failed> {
+        self.ask(|reply| Request::Order { node, order, reply }).await?
     }
 
     /// Every live session.

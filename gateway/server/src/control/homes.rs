@@ -7,6 +7,7 @@ use std::sync::Arc;
 use evenkeel_core::{Identity, Ingress, Media, NodeId, Offer, OfferId, RtcpPort, SessionId};
 use evenkeel_media::roq::Flow;
 
+use super::driver::Brief;
 use super::words::Reached;
 use crate::flows::{self, Entry, Flows, Home, Key, Ufrag};
 use crate::worker::{Client, Ports, Totals};
@@ -90,6 +91,8 @@ pub(crate) struct Resident {
     pub(crate) rtcp: RtcpPort,
     /// The offer it came with.
     pub(crate) offer: OfferId,
+    /// What media servers are told of it, where some want to be told.
+    pub(crate) brief: Option<Box<Brief>>,
     keys: (Key, Option<Box<Key>>),
 }
 
@@ -116,6 +119,8 @@ pub(crate) struct Homes {
     pub(crate) flows: Arc<Flows>,
     /// The kind of addresses of nodes with port legs; `None` where there are none.
     pub(crate) port_legs: Option<Family>,
+    /// Whether some nodes want to be told of sessions.
+    pub(crate) briefs: bool,
     residents: BTreeMap<SessionId, Box<Resident>>,
     workers: Vec<Slots>,
 }
@@ -160,10 +165,11 @@ impl Homes {
         quic: Option<QuicListener>,
         flows: Arc<Flows>,
         port_legs: Option<Family>,
+        briefs: bool,
         workers: usize,
     ) -> Homes {
         let workers = (0..workers).map(|_| Slots::default()).collect();
-        Homes { udp, quic, flows, port_legs, residents: BTreeMap::new(), workers }
+        Homes { udp, quic, flows, port_legs, briefs, residents: BTreeMap::new(), workers }
     }
 
     pub(crate) fn get(&self, session: SessionId) -> Option<&Resident> {
@@ -238,6 +244,14 @@ impl Homes {
             nodes: offer.nodes.as_slice().into(),
             rtcp: media.rtcp,
             offer: offer.id,
+            brief: ports.as_ref().filter(|_| self.briefs).map(|ports| {
+                Box::new(Brief {
+                    room: offer.room.clone(),
+                    labels: offer.labels.clone(),
+                    media: offer.media.clone(),
+                    ports: ports.numbers(),
+                })
+            }),
             keys: (first.0, second.map(Box::new)),
         };
         self.residents.insert(session, Box::new(resident));

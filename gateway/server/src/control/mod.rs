@@ -1,13 +1,14 @@
 //! Control: one thread owns the core. It is fed by bounded channels with events and summaries, never packets.
 
+mod agents;
 mod doing;
 mod driver;
 mod handle;
 mod homes;
 mod knock;
-mod leases;
 mod modes;
 mod offering;
+mod orders;
 mod prober;
 mod request;
 mod rollout;
@@ -23,9 +24,10 @@ pub use handle::Handle;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
 pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};
 pub use modes::ModeView;
+pub use orders::Order;
 pub(crate) use prober::{Way as ProbeWay, connected};
 pub(crate) use thread::{Parts, WorkerLine, run};
 pub use words::{
-    Caller, Failed, Happened, NodeView, Opened, PolicyView, Reached, Rollout, RolloutOutcome,
-    SessionView, Status, Told, Wanted,
+    Caller, Disobeyed, Failed, Happened, NodeView, Opened, PolicyView, Reached, Rollout,
+    RolloutOutcome, SessionView, Status, Told, Wanted,
 };

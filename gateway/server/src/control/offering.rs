@@ -17,6 +17,8 @@ pub(super) struct Pending {
     /// Where and how the gateway is reached, once the session has a home.
     pub(super) reached: Option<Reached>,
     pub(super) homeless: Option<Homeless>,
+    /// The last node that did not open it, and why.
+    pub(super) not_opened: Option<(NodeId, Box<str>)>,
     pub(super) reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
 }
 
@@ -80,7 +82,14 @@ impl Control {
             media: wanted.media.clone(),
             nodes,
         };
-        let pending = Pending { wanted, arrived: now, reached: None, homeless: None, reply };
+        let pending = Pending {
+            wanted,
+            arrived: now,
+            reached: None,
+            homeless: None,
+            not_opened: None,
+            reply,
+        };
         self.offers.insert(id, pending);
         self.gateway.handle_offer(offer, now);
     }
@@ -89,7 +98,7 @@ impl Control {
         let Some(pending) = self.offers.remove(&offer) else {
             return;
         };
-        let Pending { wanted, arrived: _, reached, homeless, reply } = pending;
+        let Pending { wanted, arrived: _, reached, homeless, not_opened, reply } = pending;
         let answer = match result {
             Ok(accepted) => match reached {
                 Some(ingress) => Ok(Opened {
@@ -102,7 +111,13 @@ impl Control {
                 }),
                 None => Err(Failed::Unavailable),
             },
-            Err(refused) => Err(homeless.map_or(Failed::Refused(refused), failed)),
+            Err(refused) => Err(match (homeless, not_opened, &refused) {
+                (Some(homeless), ..) => failed(homeless),
+                (None, Some((node, reason)), Refused::NotOpened(by)) if node == *by => {
+                    Failed::NotOpened { node, reason }
+                }
+                (None, ..) => Failed::Refused(refused),
+            }),
         };
         match reply {
             Some(reply) => {

@@ -1,7 +1,9 @@
 //! Probes nodes' media ports, each from a socket of its own, connected, so that the kernel's word names the node.
 
-use std::cell::{OnceCell, RefCell};
-use std::collections::VecDeque;
+mod asked;
+mod signed;
+
+use std::cell::OnceCell;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,20 +11,26 @@ use std::time::{Duration, Instant};
 use evenkeel_core::NodeId;
 use evenkeel_media::demux;
 use evenkeel_media::stun;
-use evenkeel_media::trunk::message::{Answer, Question, Secret, State};
+use evenkeel_media::trunk::message::{Load, Outcome, Question, Secret};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
+use asked::{Asked, Token};
+use signed::{Answers, Heard, Signed, Who};
 
 /// How often a node that no network leads to is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
 
-/// What a probe brought.
+/// What a probe brought, or came unasked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Probed {
-    /// The node answered this one, then; and it takes new sessions, or does not, if it said so.
-    Answered { node: NodeId, sequence: u64, willing: Option<bool>, at: Instant },
+    /// The node answered this one, then.
+    Answered { node: NodeId, sequence: u64, vouched: bool, at: Instant },
+    /// The node said how it fares; or the agent beside it did.
+    Said { node: NodeId, beside: bool, load: Load, at: Instant },
+    /// What became of the order with this nonce.
+    Obeyed { node: NodeId, nonce: u64, outcome: Outcome },
     /// Nobody listens there.
     Refused { node: NodeId },
 }
@@ -31,71 +39,50 @@ pub(crate) enum Probed {
 pub(crate) enum Way {
     /// A signed question.
     Signed(Secret),
+    /// A signed question to the agent beside it, whose answer is no evidence that the node lives.
+    Beside(Secret),
     /// A STUN binding request (RFC 8489).
     Stun,
     /// A datagram that comes back as it went.
     Echo,
+    /// A ping of rtpengine's NG protocol.
+    Ping,
 }
 
 /// One node's probe.
 pub(crate) struct Prober {
-    way: Way,
+    questions: Rc<Questions>,
     /// There once the network leads to the node.
     socket: Rc<OnceCell<UdpSocket>>,
-    asked: Rc<Asked>,
 }
 
-/// What an answer repeats: random, so that only who saw the question can give it (RFC 8489, 5).
-type Token = [u8; 12];
-
-/// Questions whose answers may still come; the oldest gives way. At one every 10 ms, two seconds and a half.
-const ASKED_MAX: usize = 256;
-
-/// The tokens of the last questions, and the probes that they are of.
-#[derive(Default)]
-struct Asked(RefCell<VecDeque<(Token, u64)>>);
-
-impl Asked {
-    fn ask(&self, token: Token, sequence: u64) {
-        let mut asked = self.0.borrow_mut();
-        if asked.len() == ASKED_MAX {
-            asked.pop_front();
-        }
-        asked.push_back((token, sequence));
-    }
-
-    /// The sequence of the probe that this token was of. It counts once.
-    fn answered(&self, token: &[u8]) -> Option<u64> {
-        let mut asked = self.0.borrow_mut();
-        let place = asked.iter().position(|(known, _)| known == token)?;
-        asked.remove(place).map(|(_, sequence)| sequence)
-    }
+/// What was asked, by the way it was asked.
+enum Questions {
+    Signed(Signed),
+    Stun(Asked),
+    Echo(Asked),
+    Ping(Asked),
 }
 
 impl Prober {
     /// A task that connects as soon as the network leads to the node, and reads what comes back; to be called on
-    /// control's own runtime. `connect` gives a socket like [`connected`].
+    /// control's own runtime. `connect` gives a socket like [`connected`], `first` is drawn.
     pub(crate) fn start(
         node: NodeId,
         way: Way,
+        first: u64,
         told: mpsc::Sender<Probed>,
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
     ) -> Prober {
         let socket = Rc::new(OnceCell::new());
         fill(&socket, node, connect());
-        let asked = Rc::<Asked>::default();
-        let (reading, reader) = (Rc::clone(&socket), way.reader(&asked));
+        let questions = Rc::new(way.questions(first));
+        let prober = Prober { questions: Rc::clone(&questions), socket: Rc::clone(&socket) };
         tokio::task::spawn_local(async move {
-            let socket = loop {
-                if let Some(socket) = reading.get() {
-                    break socket;
-                }
-                tokio::time::sleep(CONNECT_AGAIN).await;
-                fill(&reading, node, connect());
-            };
-            read(socket, node, &reader, &told).await;
+            let socket = connect_in_time(&socket, node, connect).await;
+            read(socket, node, &questions, &told).await;
         });
-        Prober { way, socket, asked }
+        prober
     }
 
     /// Asks. A probe that cannot be sent stays unanswered, which says enough; but the kernel may refuse at once.
@@ -105,30 +92,69 @@ impl Prober {
         token: Token,
         clock: Clock,
     ) -> Result<(), std::io::ErrorKind> {
-        let mut datagram = Vec::with_capacity(128);
-        match &self.way {
-            Way::Signed(secret) => {
-                Question::Probe.write(secret, sequence, clock.unix_us, &mut datagram);
-            }
-            Way::Stun => {
-                self.asked.ask(token, sequence);
+        let mut datagram = Vec::new();
+        match &*self.questions {
+            Questions::Signed(signed) => datagram = signed.probe(sequence, clock),
+            Questions::Stun(asked) => {
+                asked.ask(token, sequence);
                 stun::Binding::probe(stun::Transaction(token)).write(&mut datagram);
             }
-            Way::Echo => {
-                self.asked.ask(token, sequence);
+            Questions::Echo(asked) => {
+                asked.ask(token, sequence);
                 datagram.push(demux::ECHO);
                 datagram.extend_from_slice(&token);
             }
+            Questions::Ping(asked) => {
+                let cookie = cookie(token);
+                asked.ask(cookie, sequence);
+                datagram.extend_from_slice(&cookie);
+                datagram.extend_from_slice(b" d7:command4:pinge");
+            }
         }
+        self.send(&datagram)
+    }
+
+    /// Whether it speaks in signed messages, and so takes orders.
+    pub(crate) fn takes_orders(&self) -> bool {
+        matches!(*self.questions, Questions::Signed(_))
+    }
+
+    /// Sends a signed order, or says it again. One that is lost has no answer.
+    pub(crate) fn order(&self, order: &Question, nonce: u64, clock: Clock) {
+        if let Questions::Signed(signed) = &*self.questions {
+            let _lost = self.send(&signed.write(order, nonce, clock));
+        }
+    }
+
+    fn send(&self, datagram: &[u8]) -> Result<(), std::io::ErrorKind> {
         let Some(socket) = self.socket.get() else {
             return Err(std::io::ErrorKind::NotConnected);
         };
-        socket.try_send(&datagram).map(|_| ()).map_err(|error| error.kind())
+        socket.try_send(datagram).map(|_| ()).map_err(|error| error.kind())
+    }
+}
+
+/// The socket in the cell, which is filled as soon as the network leads to the node.
+pub(super) async fn connect_in_time(
+    cell: &OnceCell<UdpSocket>,
+    node: NodeId,
+    connect: impl Fn() -> std::io::Result<std::net::UdpSocket>,
+) -> &UdpSocket {
+    loop {
+        if let Some(socket) = cell.get() {
+            return socket;
+        }
+        tokio::time::sleep(CONNECT_AGAIN).await;
+        fill(cell, node, connect());
     }
 }
 
 /// Fills the cell where the network leads to the node.
-fn fill(cell: &OnceCell<UdpSocket>, node: NodeId, connected: std::io::Result<std::net::UdpSocket>) {
+pub(super) fn fill(
+    cell: &OnceCell<UdpSocket>,
+    node: NodeId,
+    connected: std::io::Result<std::net::UdpSocket>,
+) {
     match connected.and_then(UdpSocket::from_std) {
         Ok(socket) => _ = cell.set(socket),
         Err(error) => tracing::debug!(?node, %error, "no network leads to the node"),
@@ -151,66 +177,94 @@ pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSoc
 }
 
 /// Tells what comes back, until nobody listens.
-async fn read(socket: &UdpSocket, node: NodeId, reader: &Reader, told: &mpsc::Sender<Probed>) {
+async fn read(
+    socket: &UdpSocket,
+    node: NodeId,
+    questions: &Questions,
+    told: &mpsc::Sender<Probed>,
+) {
     let mut buffer = [0; 512];
     loop {
-        let word = match socket.recv(&mut buffer).await {
-            Ok(length) => match reader.read(&buffer[..length]) {
-                Some((sequence, willing)) => {
-                    Probed::Answered { node, sequence, willing, at: Instant::now() }
+        let words = match socket.recv(&mut buffer).await {
+            Ok(length) => {
+                let Some(heard) = questions.read(&buffer[..length]) else { continue };
+                if let Some(receipt) = &heard.receipt {
+                    // The notice comes again if this is lost.
+                    let _ = socket.try_send(receipt);
                 }
-                None => continue,
-            },
+                words(heard, node, questions.beside())
+            }
+            // That an agent is gone says nothing of the node.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                Probed::Refused { node }
+                [(!questions.beside()).then_some(Probed::Refused { node }), None, None]
             }
             Err(_) => continue,
         };
-        if told.send(word).await.is_err() {
-            return;
+        for word in words.into_iter().flatten() {
+            if told.send(word).await.is_err() {
+                return;
+            }
         }
     }
+}
+
+/// What a message tells control; how the node fares comes first, since it may be gone.
+fn words(heard: Heard, node: NodeId, beside: bool) -> [Option<Probed>; 3] {
+    let at = Instant::now();
+    [
+        heard.load.map(|load| Probed::Said { node, beside, load, at }),
+        heard.answers.map(|Answers { sequence, vouched }| Probed::Answered {
+            node,
+            sequence,
+            vouched,
+            at,
+        }),
+        heard.obeyed.map(|(nonce, outcome)| Probed::Obeyed { node, nonce, outcome }),
+    ]
 }
 
 impl Way {
-    fn reader(&self, asked: &Rc<Asked>) -> Reader {
+    fn questions(self, first: u64) -> Questions {
         match self {
-            Way::Signed(secret) => Reader::Signed(secret.clone()),
-            Way::Stun => Reader::Stun(Rc::clone(asked)),
-            Way::Echo => Reader::Echo(Rc::clone(asked)),
+            Way::Signed(secret) => Questions::Signed(Signed::new(secret, Who::Node, first)),
+            Way::Beside(secret) => Questions::Signed(Signed::new(secret, Who::Beside, first)),
+            Way::Stun => Questions::Stun(Asked::default()),
+            Way::Echo => Questions::Echo(Asked::default()),
+            Way::Ping => Questions::Ping(Asked::default()),
         }
     }
 }
 
-/// What an answer says, by the way it was asked.
-enum Reader {
-    Signed(Secret),
-    Stun(Rc<Asked>),
-    Echo(Rc<Asked>),
-}
+impl Questions {
+    fn beside(&self) -> bool {
+        matches!(self, Questions::Signed(signed) if signed.who() == Who::Beside)
+    }
 
-impl Reader {
-    /// The sequence of the probe that this answers, and whether the node takes new sessions.
-    fn read(&self, datagram: &[u8]) -> Option<(u64, Option<bool>)> {
-        match self {
-            Reader::Signed(secret) => {
-                let verified = Answer::read(datagram, secret, Clock::read().unix_us).ok()?;
-                let Answer::Probe(load) = verified.message else {
-                    return None;
-                };
-                let willing = load.state == State::Serving && load.permille < 1_000;
-                Some((verified.nonce, Some(willing)))
-            }
-            Reader::Stun(asked) => {
+    /// What a datagram says, if it answers what was asked.
+    fn read(&self, datagram: &[u8]) -> Option<Heard> {
+        let sequence = match self {
+            Questions::Signed(signed) => return signed.read(datagram, Clock::read()),
+            Questions::Stun(asked) => {
                 let response = stun::Response::parse(datagram).ok()?;
-                Some((asked.answered(&response.transaction().0)?, None))
+                asked.answered(&response.transaction().0)?
             }
-            Reader::Echo(asked) => match datagram.split_first()? {
-                (&demux::ECHO, token) => Some((asked.answered(token)?, None)),
-                _ => None,
+            Questions::Echo(asked) => match datagram.split_first()? {
+                (&demux::ECHO, token) => asked.answered(token)?,
+                _ => return None,
             },
-        }
+            Questions::Ping(asked) => match datagram.split_at_checked(size_of::<Token>())? {
+                (cookie, b" d6:result4:ponge") => asked.answered(cookie)?,
+                _ => return None,
+            },
+        };
+        let answers = Some(Answers { sequence, vouched: true });
+        Some(Heard { answers, ..Heard::default() })
     }
+}
+
+/// The same without a space, which ends a cookie: 60 random bits.
+fn cookie(token: Token) -> Token {
+    token.map(|byte| b'@' | (byte & 0x1f))
 }
 
 #[cfg(test)]

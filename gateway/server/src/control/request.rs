@@ -40,6 +40,7 @@ impl Control {
                 };
                 let _ = reply.send(drained.map_err(Failed::Impossible));
             }
+            Request::Order { node, order, reply } => self.order(&node, order, reply, now),
             Request::Sessions(reply) => {
                 let all = self.gateway.sessions(now).map(|standing| self.session_view(standing));
                 let _ = reply.send(all.collect());
@@ -114,6 +115,7 @@ impl Control {
                 health: standing.health,
                 draining: standing.draining,
                 load_permille: standing.load_permille,
+                measured_permille: standing.measured_permille,
                 rooms: standing.rooms,
                 round_trip: standing.round_trip,
             })

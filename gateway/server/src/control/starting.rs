@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use evenkeel_core::NodeId;
 
-use crate::settings::{Hook, Start};
+use crate::settings::Start;
 
 /// How often a program is looked after.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -37,7 +37,7 @@ impl Starter {
     /// Calls the node's hook. What an earlier call left running is ended first: it did not bring the node up, or hangs.
     pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &Start) {
         self.give_up(node);
-        let Hook::Command(words) = &start.hook;
+        let words = &start.command;
         let child = command(words).spawn().and_then(|child| self.watch(node, start, child));
         match child {
             Ok(running) => _ = self.running.insert(node, running),
@@ -125,7 +125,7 @@ mod tests {
 
     fn start(script: &str, stop_with_gateway: bool) -> Start {
         let words = ["/bin/sh", "-c", script].map(Into::into).into();
-        Start { hook: Hook::Command(words), within: Duration::from_secs(9), stop_with_gateway }
+        Start { command: words, within: Duration::from_secs(9), stop_with_gateway }
     }
 
     fn starter() -> (Starter, tokio::sync::mpsc::UnboundedReceiver<NodeId>) {
@@ -159,8 +159,8 @@ mod tests {
         let (mut starter, mut told) = starter();
         starter.start(NODE, &"n".into(), &start("exit 3", false));
         assert_eq!(told.blocking_recv(), Some(NODE));
-        let nowhere = Hook::Command(["/nowhere/at-all".into()].into());
-        starter.start(NODE, &"n".into(), &Start { hook: nowhere, ..start("", false) });
+        let nowhere = Start { command: vec!["/nowhere/at-all".into()], ..start("", false) };
+        starter.start(NODE, &"n".into(), &nowhere);
         assert_eq!(told.blocking_recv(), Some(NODE));
         starter.start(NODE, &"n".into(), &start("exit 0", false));
         starter.running.remove(&NODE).unwrap().thread.join().unwrap();

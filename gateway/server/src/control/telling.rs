@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::{Event, SessionId};
+use evenkeel_core::{Event, NodeId, SessionId};
 
 use super::thread::Control;
 use super::words::{Caller, Happened, Rollout, Told, Wanted};
@@ -106,6 +106,15 @@ impl Control {
 
     pub(super) fn tell_rollout(&self, rollout: Rollout) {
         self.tell_happened(Happened::Rollout(rollout));
+    }
+
+    /// A session was not opened at a node. Whoever offered it is told as well, if that is what it is refused for.
+    pub(super) fn tell_not_opened(&mut self, session: SessionId, node: NodeId, reason: Box<str>) {
+        let offer = self.homes.get(session).map(|resident| resident.offer);
+        if let Some(pending) = offer.and_then(|offer| self.offers.get_mut(&offer)) {
+            pending.not_opened = Some((node, reason.clone()));
+        }
+        self.tell_happened(Happened::NotOpened { session, node, reason });
     }
 
     pub(super) fn tell_happened(&self, event: Happened) {

@@ -10,12 +10,13 @@ use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::driver::{Clock, Drivers};
+use super::driver::{Clock, Drivers, Line, Posted};
 use super::handle::Request;
 use super::homes::Homes;
 use super::knock::Knocks;
 use super::modes::Costs;
 use super::offering::Pending;
+use super::orders::Orders;
 use super::prober::{Probed, Prober, connected};
 use super::rollout::Rolling;
 use super::shelf::Shelf;
@@ -25,6 +26,7 @@ use super::waiting::Waiting;
 use super::words::Told;
 use crate::policy::{Policies, Word};
 use crate::settings::Settings;
+use crate::webhook::Poster;
 use crate::worker::{Bell, Command, Report, Stamps};
 
 /// A worker as control knows it. However control ends, the worker ends with it.
@@ -51,6 +53,12 @@ pub(crate) struct Parts {
     pub(crate) drivers: Drivers,
     /// By node: how and where it is probed, if it is.
     pub(crate) probes: Vec<Option<(SocketAddr, super::prober::Way)>>,
+    /// By node: where it takes the NG protocol, if it does.
+    pub(crate) lines: Vec<Option<SocketAddr>>,
+    /// Whether there are webhooks.
+    pub(crate) posts: bool,
+    /// By node: how and where the agent beside it is asked, if there is one.
+    pub(crate) agents: Vec<Option<(SocketAddr, super::prober::Way)>>,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) reports: mpsc::Receiver<Report>,
@@ -69,6 +77,14 @@ pub(super) struct Control {
     pub(super) homes: Homes,
     pub(super) drivers: Drivers,
     pub(super) probers: Vec<Option<Prober>>,
+    pub(super) lines: Vec<Option<Line>>,
+    /// For webhooks, where there are any; and where their answers come.
+    pub(super) poster: Option<Poster>,
+    pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
+    pub(super) agents: Vec<Option<Prober>>,
+    /// Watches so far: agents beside nodes are asked in turn.
+    pub(super) watches: u64,
+    pub(super) orders: Orders,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
@@ -104,12 +120,23 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
     let (failed, mut not_started) = mpsc::unbounded_channel();
-    let probers = (0..).zip(parts.probes).map(|(node, probe)| {
-        probe.map(|(address, way)| {
-            Prober::start(NodeId(node), way, told.clone(), move || connected(address))
-        })
+    let random = ring::rand::SystemRandom::new();
+    let start = |probes: Vec<Option<(SocketAddr, super::prober::Way)>>| {
+        let start = |(node, probe): (u32, Option<(SocketAddr, super::prober::Way)>)| {
+            let (address, way) = probe?;
+            let (first, connect) = (draw(&random), move || connected(address));
+            Some(Prober::start(NodeId(node), way, first, told.clone(), connect))
+        };
+        (0..).zip(probes).map(start).collect::<Vec<_>>()
+    };
+    let (probers, agents) = (start(parts.probes), start(parts.agents));
+    let (said, mut ngs) = mpsc::channel(4_096);
+    let lines = (0..).zip(parts.lines).map(|(node, ng)| {
+        ng.map(|ng| Line::start(NodeId(node), said.clone(), move || connected(ng)))
     });
-    let probers = probers.collect();
+    let lines = lines.collect();
+    let (posted_in, mut posted) = mpsc::channel(4_096);
+    let poster = parts.posts.then(Poster::start).transpose()?;
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -117,12 +144,18 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         homes: parts.homes,
         drivers: parts.drivers,
         probers,
+        lines,
+        poster,
+        posted: posted_in,
+        agents,
+        watches: 0,
+        orders: Orders::default(),
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
         quic_counters: parts.quic_counters,
         started: parts.started,
-        random: ring::rand::SystemRandom::new(),
+        random,
         offers: BTreeMap::new(),
         next_offer: 1,
         shelf: Shelf::default(),
@@ -156,6 +189,10 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some(probed) = probed.recv() => control.handle_probed(probed),
             Some(report) = reports.recv() => control.handle_report(report),
+            Some((node, number, answer)) = posted.recv() => {
+                control.drivers.handle_posted(node, number, answer);
+            }
+            Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => control.handle_word(word),
             Some(node) = not_started.recv() => {
                 control.gateway.handle_start_failed(node, Instant::now());
@@ -171,12 +208,14 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 impl Control {
     fn handle_probed(&mut self, probed: Probed) {
         match probed {
-            Probed::Answered { node, sequence, willing, at } => {
+            Probed::Answered { node, sequence, vouched: true, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);
-                if let Some(willing) = willing {
-                    self.gateway.handle_willing(node, willing, at);
-                }
             }
+            Probed::Answered { node, sequence, vouched: false, at } => {
+                self.gateway.handle_agent_answered(node, sequence, at);
+            }
+            Probed::Said { node, beside, load, at } => self.fares(node, beside, load, at),
+            Probed::Obeyed { node, nonce, outcome } => self.obeyed(node, nonce, outcome),
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
     }
@@ -193,6 +232,8 @@ impl Control {
         let within = self.workers.iter().map(|worker| worker.stamps.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_stamps(&stamps, late, now);
+        self.ask_agents();
+        self.say_orders_again();
         self.tell_of_unheard(now);
         self.finish_if_told();
     }

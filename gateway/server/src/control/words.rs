@@ -9,6 +9,7 @@ use evenkeel_core::{
     Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Transport,
 };
 
+use super::orders::Order;
 use crate::worker::{ShedRun, Totals};
 
 /// What a client wants, as the API read it.
@@ -77,6 +78,13 @@ pub enum Reached {
 pub enum Failed {
     /// The offer was refused.
     Refused(Refused),
+    /// The node that carries the room did not open the session, and said why.
+    NotOpened {
+        /// The node.
+        node: NodeId,
+        /// Why, in words.
+        reason: Box<str>,
+    },
     /// What an operator asked for cannot be.
     Impossible(Impossible),
     /// No listener takes clients of this kind.
@@ -94,10 +102,30 @@ pub enum Failed {
     },
     /// A policy could not be replaced: why.
     Policy(Box<str>),
+    /// An agent did not do what it was told.
+    Agent {
+        /// The node that it is beside.
+        node: Box<str>,
+        /// Why.
+        why: Disobeyed,
+    },
     /// The first policies are still compiled; until they are in force nobody else has a word on them.
     Starting,
     /// Control is busy or gone.
     Unavailable,
+}
+
+/// Why an agent did not do what it was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Disobeyed {
+    /// The node has none.
+    NoAgent,
+    /// Its configuration does not allow drills.
+    Forbidden,
+    /// There is nothing there that this could be done to.
+    Unable(Order),
+    /// It did not answer.
+    Silent,
 }
 
 /// What happened, and when.
@@ -144,6 +172,15 @@ pub enum Happened {
     },
     /// A revision was activated, refused or rolled back.
     Rollout(Rollout),
+    /// A session was not opened at a node.
+    NotOpened {
+        /// The session.
+        session: SessionId,
+        /// The node.
+        node: NodeId,
+        /// Why, in words.
+        reason: Box<str>,
+    },
     /// A rung kept packets from a session's client, by number.
     Shed {
         /// The session.
@@ -199,6 +236,8 @@ pub struct NodeView {
     pub draining: bool,
     /// Load and reserves, thousandths of its capacity.
     pub load_permille: u32,
+    /// Its load as it measured it lately, thousandths of its capacity, where it says so.
+    pub measured_permille: Option<u16>,
     /// Rooms on it.
     pub rooms: u32,
     /// Smoothed round trip to it.

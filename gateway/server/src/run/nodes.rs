@@ -1,6 +1,7 @@
 //! How nodes are reached, opened and probed.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use evenkeel_media::trunk::message::Secret;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -38,7 +39,7 @@ pub(super) fn trunks(settings: &Settings) -> Result<Vec<Option<UdpSocket>>, Fail
 }
 
 fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> {
-    if matches!(node.driver, settings::Driver::Plain { .. }) {
+    if !matches!(node.driver, settings::Driver::Agent { .. }) {
         return Ok(None);
     }
     let connect = || -> std::io::Result<UdpSocket> {
@@ -63,8 +64,8 @@ fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> 
 
 /// The kind of addresses of nodes with port legs.
 pub(super) fn port_legs(settings: &Settings) -> Option<Family> {
-    let plain = |node: &&settings::Node| matches!(node.driver, settings::Driver::Plain { .. });
-    let mut addresses = settings.nodes.iter().filter(plain).map(|node| node.address);
+    let by_port = |node: &&settings::Node| !matches!(node.driver, settings::Driver::Agent { .. });
+    let mut addresses = settings.nodes.iter().filter(by_port).map(|node| node.address);
     let first = addresses.next()?;
     let v6 = first.is_ipv6() || addresses.any(|address| address.is_ipv6());
     Some(if v6 { Family::V6 } else { Family::V4 })
@@ -78,24 +79,68 @@ pub(super) fn drivers(settings: &Settings) -> Result<Vec<Driver>, Failure> {
     let driver = |node: &settings::Node| match &node.driver {
         settings::Driver::Plain { .. } => Ok(Driver::Plain(node.address)),
         settings::Driver::Agent { secret: shared } => Ok(Driver::Agent(secret(node, shared)?)),
+        settings::Driver::Rtpengine => Ok(Driver::Rtpengine(node.address)),
+        settings::Driver::Webhook { hook, .. } => {
+            let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
+            Ok(Driver::Webhook { name, address: node.address, hook })
+        }
     };
     settings.nodes.iter().map(driver).collect()
+}
+
+/// Whether some nodes want to be told of sessions.
+pub(super) fn briefs(settings: &Settings) -> bool {
+    use settings::Driver::{Rtpengine, Webhook};
+    settings.nodes.iter().any(|node| matches!(node.driver, Rtpengine | Webhook { .. }))
+}
+
+/// Whether there are webhooks.
+pub(super) fn posts(settings: &Settings) -> bool {
+    use settings::Driver::Webhook;
+    settings.nodes.iter().any(|node| matches!(node.driver, Webhook { .. }))
+}
+
+/// By node: where it takes the NG protocol, if it does.
+pub(super) fn lines(settings: &Settings) -> Vec<Option<SocketAddr>> {
+    let ng = |node: &settings::Node| match node.driver {
+        settings::Driver::Rtpengine => Some(node.address),
+        settings::Driver::Plain { .. }
+        | settings::Driver::Agent { .. }
+        | settings::Driver::Webhook { .. } => None,
+    };
+    settings.nodes.iter().map(ng).collect()
+}
+
+/// The address from which packets to another leave this machine, as things stand.
+pub(super) fn towards(other: SocketAddr) -> Option<IpAddr> {
+    let own = control::connected(other).and_then(|socket| socket.local_addr());
+    own.ok().map(|own| own.ip())
 }
 
 pub(super) fn probes(settings: &Settings) -> Result<Vec<Option<(SocketAddr, ProbeWay)>>, Failure> {
     let way = |node: &settings::Node| {
         Ok(match &node.driver {
-            settings::Driver::Plain { probe: settings::Probe::None } => None,
-            settings::Driver::Plain { probe: settings::Probe::Stun } => {
-                Some((node.address, ProbeWay::Stun))
-            }
-            settings::Driver::Plain { probe: settings::Probe::Echo } => {
-                Some((node.address, ProbeWay::Echo))
+            settings::Driver::Plain { probe } | settings::Driver::Webhook { probe, .. } => {
+                match probe {
+                    settings::Probe::None => None,
+                    settings::Probe::Stun => Some((node.address, ProbeWay::Stun)),
+                    settings::Probe::Echo => Some((node.address, ProbeWay::Echo)),
+                }
             }
             settings::Driver::Agent { secret: shared } => {
                 Some((node.address, ProbeWay::Signed(secret(node, shared)?)))
             }
+            settings::Driver::Rtpengine => Some((node.address, ProbeWay::Ping)),
         })
+    };
+    settings.nodes.iter().map(way).collect()
+}
+
+/// How and where the agents beside nodes are asked.
+pub(super) fn agents(settings: &Settings) -> Result<Vec<Option<(SocketAddr, ProbeWay)>>, Failure> {
+    let way = |node: &settings::Node| {
+        let Some(agent) = &node.agent else { return Ok(None) };
+        Ok(Some((agent.address, ProbeWay::Beside(secret(node, &agent.secret)?))))
     };
     settings.nodes.iter().map(way).collect()
 }

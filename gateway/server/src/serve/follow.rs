@@ -74,6 +74,9 @@ impl Follower {
                 self.recorder.handle_turned_away(scenario, reason, *session, caller, at);
             }
             Happened::Rollout(rollout) => self.recorder.handle_rollout(rollout, at),
+            Happened::NotOpened { session, node, reason } => {
+                self.recorder.handle_not_opened(*session, *node, reason, at);
+            }
             // Counted by workers; by number it is for those who keep books of single packets.
             Happened::Shed { .. } => {}
         }

@@ -22,10 +22,12 @@ impl Settings {
                 zones.len() - 1
             });
             let probed = match node.driver {
-                Driver::Plain { probe: Probe::None } => Probed::No,
-                Driver::Plain { probe: Probe::Stun | Probe::Echo } | Driver::Agent { .. } => {
-                    Probed::Yes
-                }
+                Driver::Plain { probe: Probe::None }
+                | Driver::Webhook { probe: Probe::None, .. } => Probed::No,
+                Driver::Plain { probe: Probe::Stun | Probe::Echo }
+                | Driver::Webhook { probe: Probe::Stun | Probe::Echo, .. }
+                | Driver::Agent { .. }
+                | Driver::Rtpengine => Probed::Yes,
             };
             NodeSettings {
                 name: (*node.name).into(),

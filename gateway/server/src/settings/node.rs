@@ -13,6 +13,7 @@ use super::invalid::nearest;
 use super::raw;
 use super::secret::Secret;
 use super::unit::BitRate;
+use crate::webhook::Hook;
 
 /// The board is a fixed array, one cell per node.
 pub(super) const NODES_MAX: usize = 1_024;
@@ -22,7 +23,7 @@ pub(super) const NODES_MAX: usize = 1_024;
 pub struct Node {
     /// Unique among nodes.
     pub name: Arc<str>,
-    /// Its media port, or where an agent answers for it.
+    /// Its media port, or where an agent answers for it, or where rtpengine takes the NG protocol.
     pub address: SocketAddr,
     /// Where it is.
     pub region: Arc<str>,
@@ -36,24 +37,28 @@ pub struct Node {
     pub standby: bool,
     /// What starts it, if it does not run until rooms of cold scenarios need it.
     pub start: Option<Start>,
+    /// The agent beside it, where it is not the agent that the node is reached through.
+    pub agent: Option<Agent>,
 }
 
 /// `start` of a node: what is done so that it runs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Start {
-    /// What is called.
-    pub hook: Hook,
+    /// A program and its arguments: the node itself, or what has somebody else start it.
+    pub command: Vec<Arc<str>>,
     /// How long the node may take until it answers. Default 30 s.
     pub within: Duration,
     /// Whether what was started ends with the gateway. Default false.
     pub stop_with_gateway: bool,
 }
 
-/// What starts a node.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Hook {
-    /// A program and its arguments: the node itself, or what has somebody else start it.
-    Command(Vec<Arc<str>>),
+/// An `evenkeel agent` that watches a node's process from beside it and ends no trunk: the node speaks for itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Agent {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What both ends know.
+    pub secret: Secret,
 }
 
 /// How sessions are opened at a node.
@@ -69,6 +74,15 @@ pub enum Driver {
         /// What both ends know.
         secret: Secret,
     },
+    /// By rtpengine's NG protocol: rooms of two sessions, each on ports that rtpengine chooses.
+    Rtpengine,
+    /// By POSTs of JSON: any media server whose operator says where it takes a session.
+    Webhook {
+        /// Where to.
+        hook: Arc<Hook>,
+        /// How we ask whether it lives. Default `stun`.
+        probe: Probe,
+    },
 }
 
 /// The word for a driver.
@@ -77,6 +91,19 @@ pub enum Driver {
 pub(super) enum DriverKind {
     Plain,
     Agent,
+    Rtpengine,
+    Webhook,
+}
+
+impl DriverKind {
+    fn name(self) -> &'static str {
+        match self {
+            DriverKind::Plain => "plain",
+            DriverKind::Agent => "agent",
+            DriverKind::Rtpengine => "rtpengine",
+            DriverKind::Webhook => "webhook",
+        }
+    }
 }
 
 /// How a `plain` node is asked whether it lives.
@@ -98,15 +125,8 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let zone = check.name(&raw.zone);
     let capacity = check.bit_rate(&raw.capacity);
     let driver = driver(raw, check);
-    let address: Option<SocketAddr> =
-        check.parse(&raw.address, "an address and port such as `10.0.1.11:4000`");
-    if let Some(address) = address.filter(|address| !is_of_one_machine(address)) {
-        let expected = "an address and port that packets can be sent to";
-        let invalid = check.refuse(raw.address.span(), format!("`{address}`"), expected);
-        invalid.help = lacks_link(&address).then(|| {
-            "an address of a link names the interface by its number: `[fe80::1%2]:4000`".to_owned()
-        });
-    }
+    let address = address(raw, check);
+    let agent = agent(raw, check);
     let start = raw.start.as_ref().and_then(|start| self::start(start, raw, check));
     Some(Node {
         name,
@@ -117,7 +137,59 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
         capacity: capacity?,
         standby: raw.standby,
         start,
+        agent,
     })
+}
+
+/// Where packets or questions go: what each driver calls it.
+fn address(raw: &raw::Node, check: &mut Check) -> Option<SocketAddr> {
+    let kind = *raw.driver.get_ref();
+    let (key, given, example) = match kind {
+        DriverKind::Plain | DriverKind::Agent | DriverKind::Webhook => {
+            ("address", &raw.address, "10.0.1.11:4000")
+        }
+        DriverKind::Rtpengine => ("ng", &raw.ng, "10.0.1.11:2223"),
+    };
+    let Some(given) = given else {
+        let found = format!("driver `{}` without `{key}`", kind.name());
+        let expected = format!("`{key} = \"{example}\"`");
+        check.refuse(raw.driver.span(), found, expected);
+        return None;
+    };
+    reachable(given, example, check)
+}
+
+/// An address and port that packets can be sent to.
+fn reachable(raw: &Spanned<String>, example: &str, check: &mut Check) -> Option<SocketAddr> {
+    let expected = format!("an address and port such as `{example}`");
+    let address: SocketAddr = check.parse(raw, &expected)?;
+    if !is_of_one_machine(&address) {
+        let expected = "an address and port that packets can be sent to";
+        let invalid = check.refuse(raw.span(), format!("`{address}`"), expected);
+        invalid.help = lacks_link(&address).then(|| {
+            "an address of a link names the interface by its number: `[fe80::1%2]:4000`".to_owned()
+        });
+    }
+    Some(address)
+}
+
+/// The agent beside the node, if one is named.
+fn agent(raw: &raw::Node, check: &mut Check) -> Option<Agent> {
+    let at = raw.agent.as_ref()?;
+    if raw.address.as_ref().is_some_and(|address| address.get_ref() == at.get_ref()) {
+        let found = format!("`{}`, the address of the node", at.get_ref());
+        check.refuse(at.span(), found, "the agent's own address").help =
+            Some("a node whose trunk the agent ends has driver `agent`, and no `agent`".to_owned());
+    }
+    let address = reachable(at, "10.0.1.11:4001", check);
+    let Some(path) = &raw.secret_file else {
+        if *raw.driver.get_ref() != DriverKind::Agent {
+            let found = "`agent` without `secret_file`";
+            check.refuse(at.span(), found, "the file with the secret that both ends know");
+        }
+        return None;
+    };
+    Some(Agent { address: address?, secret: check.secret(path)? })
 }
 
 /// Whether packets to it can arrive at one machine, and at a port of it.
@@ -134,20 +206,12 @@ fn lacks_link(address: &SocketAddr) -> bool {
 }
 
 fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
-    match raw.driver.get_ref() {
-        DriverKind::Plain => {
-            if let Some(path) = &raw.secret_file {
-                let found = "a secret for driver `plain`";
-                check.refuse(path.span(), found, "`secret_file` with driver `agent`");
-            }
-            Some(Driver::Plain { probe: raw.probe.as_ref().map_or(Probe::Stun, |p| *p.get_ref()) })
-        }
+    let kind = *raw.driver.get_ref();
+    misplaced(raw, kind, check);
+    let probe = raw.probe.as_ref().map_or(Probe::Stun, |probe| *probe.get_ref());
+    match kind {
+        DriverKind::Plain => Some(Driver::Plain { probe }),
         DriverKind::Agent => {
-            if let Some(probe) = &raw.probe {
-                let found = "a probe for driver `agent`";
-                check.refuse(probe.span(), found, "`probe` with driver `plain`").help =
-                    Some("an agent is always probed, by signed datagrams".to_owned());
-            }
             let Some(path) = &raw.secret_file else {
                 let found = "driver `agent` without `secret_file`";
                 let expected = "the file with the secret that both ends know";
@@ -156,6 +220,63 @@ fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
             };
             Some(Driver::Agent { secret: check.secret(path)? })
         }
+        DriverKind::Rtpengine => Some(Driver::Rtpengine),
+        DriverKind::Webhook => Some(Driver::Webhook { hook: Arc::new(hook(raw, check)?), probe }),
+    }
+}
+
+/// Where sessions are asked for.
+fn hook(raw: &raw::Node, check: &mut Check) -> Option<Hook> {
+    let token = raw.token_file.as_ref().map(|path| check.secret(path));
+    let expected = "a URL such as `http://10.0.1.11:8080/sessions`";
+    let Some(url) = &raw.webhook else {
+        check.refuse(raw.driver.span(), "driver `webhook` without `webhook`", expected);
+        return None;
+    };
+    let Ok(parsed) = url.get_ref().parse() else {
+        check.refuse(url.span(), format!("`{}`", url.get_ref()), expected);
+        return None;
+    };
+    match token {
+        Some(None) => None,
+        token => Some(Hook { url: parsed, token: token.flatten() }),
+    }
+}
+
+/// Refuses keys that are of other drivers.
+fn misplaced(raw: &raw::Node, kind: DriverKind, check: &mut Check) {
+    use DriverKind::{Agent, Plain, Rtpengine, Webhook};
+    let span = |text: &Option<Spanned<String>>| text.as_ref().map(Spanned::span);
+    let probe = raw.probe.as_ref().map(Spanned::span);
+    // An agent beside the node has a secret as well.
+    let secret = span(&raw.secret_file).filter(|_| raw.agent.is_none());
+    let address = span(&raw.address);
+    let keys: [(&str, &str, _, &[DriverKind], _); 6] = [
+        ("address", "an address", address, &[Plain, Agent, Webhook], "its address is `ng`"),
+        ("secret_file", "a secret", secret, &[Agent], "or beside `agent`"),
+        ("probe", "a probe", probe, &[Plain, Webhook], probed(kind)),
+        ("ng", "an NG address", span(&raw.ng), &[Rtpengine], ""),
+        ("webhook", "a webhook", span(&raw.webhook), &[Webhook], ""),
+        ("token_file", "a token", span(&raw.token_file), &[Webhook], ""),
+    ];
+    for (key, what, given, takes, help) in keys {
+        let Some(given) = given.filter(|_| !takes.contains(&kind)) else {
+            continue;
+        };
+        let found = format!("{what} for driver `{}`", kind.name());
+        let of = takes.iter().map(|kind| format!("`{}`", kind.name())).collect::<Vec<_>>();
+        let expected = format!("`{key}` with driver {}", of.join(" or "));
+        let invalid = check.refuse(given, found, expected);
+        invalid.help = (!help.is_empty()).then(|| help.to_owned());
+    }
+}
+
+/// How a node of this kind is probed, where nobody chooses.
+fn probed(kind: DriverKind) -> &'static str {
+    match kind {
+        DriverKind::Plain | DriverKind::Webhook => "",
+        DriverKind::Agent => "an agent is always probed, by signed datagrams",
+        DriverKind::Rtpengine => "rtpengine is always probed, by pings of its NG protocol",
     }
 }
 
@@ -176,7 +297,7 @@ fn start(raw: &Spanned<raw::Start>, node: &raw::Node, check: &mut Check) -> Opti
     }
     let bounds = Duration::from_millis(100)..=Duration::from_secs(600);
     Some(Start {
-        hook: Hook::Command(words.iter().map(|word| word.get_ref().as_str().into()).collect()),
+        command: words.iter().map(|word| word.get_ref().as_str().into()).collect(),
         within: check.duration(start.within.as_ref(), Duration::from_secs(30), bounds),
         stop_with_gateway: start.stop_with_gateway,
     })
@@ -187,9 +308,11 @@ pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
     let (mut names, mut addresses) = (BTreeMap::new(), BTreeMap::new());
     for node in raw {
         let node = node.get_ref();
+        let address = node.address.as_ref().or(node.ng.as_ref());
         for (what, value, seen) in
-            [("a name", &node.name, &mut names), ("an address", &node.address, &mut addresses)]
+            [("a name", Some(&node.name), &mut names), ("an address", address, &mut addresses)]
         {
+            let Some(value) = value else { continue };
             if let Some(first) = seen.insert(value.get_ref().clone(), value.span()) {
                 let help = format!("the first is at {}", check.place(&first));
                 let found = format!("`{}` a second time", value.get_ref());

@@ -58,7 +58,7 @@ pub(super) struct Region {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub(super) struct Node {
     pub(super) name: Spanned<String>,
-    pub(super) address: Spanned<String>,
+    pub(super) address: Text,
     pub(super) region: Spanned<String>,
     pub(super) zone: Spanned<String>,
     pub(super) driver: Spanned<DriverKind>,
@@ -68,6 +68,10 @@ pub(super) struct Node {
     #[serde(default)]
     pub(super) standby: bool,
     pub(super) start: Option<Spanned<Start>>,
+    pub(super) ng: Text,
+    pub(super) webhook: Text,
+    pub(super) token_file: Text,
+    pub(super) agent: Text,
 }
 
 #[derive(Deserialize)]

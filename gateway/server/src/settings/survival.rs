@@ -18,6 +18,7 @@ pub(super) fn check(settings: &Settings, places: &[Places]) -> Vec<Invalid> {
     sets.flat_map(|(set, (source, places))| {
         let mut check = Check::new(Arc::clone(source), std::path::Path::new(""));
         of_set(settings, set, places, &mut check);
+        check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
         check.invalid
     })
     .collect()

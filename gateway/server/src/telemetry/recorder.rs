@@ -1,6 +1,6 @@
 //! Makes of every event a metric, a log line and, where it is part of a longer story, a span.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,10 @@ use super::registry::{Attribute, Count, Level, Time};
 
 /// A stall that long is worth a line: people hear it.
 const LATE_TOLD: Duration = Duration::from_millis(100);
+
+/// That a node opens no sessions is worth a line so often; the others say the same.
+const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
+
 use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
 use crate::control::{Rollout, RolloutOutcome};
 
@@ -30,6 +34,8 @@ pub struct Recorder {
     spans: Option<Spans>,
     /// What a stranger calls a scenario must not become a point of a metric.
     scenarios: BTreeSet<Arc<str>>,
+    /// When it was last told aloud that a node did not open a session.
+    not_opened: BTreeMap<NodeId, Instant>,
 }
 
 impl Recorder {
@@ -40,7 +46,7 @@ impl Recorder {
         tracer: Option<SdkTracer>,
     ) -> Recorder {
         let spans = tracer.map(|tracer| Spans::new(tracer, nodes.clone()));
-        Recorder { instruments, nodes, spans, scenarios }
+        Recorder { instruments, nodes, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
     /// An event of the core. `caller` is who asked for the session that an `Opened` or `Refused` is about.
@@ -256,6 +262,24 @@ impl Recorder {
         self.refused(&Turned { scenario, word, reason: None, session }, caller, at);
     }
 
+    /// A session was not opened at a node. Of a herd that is not opened the first is told aloud.
+    pub fn handle_not_opened(
+        &mut self,
+        session: SessionId,
+        node: NodeId,
+        reason: &str,
+        at: Moment,
+    ) {
+        let name = self.nodes.of(node).name;
+        let told = self.not_opened.get(&node);
+        if told.is_some_and(|told| at.now.saturating_duration_since(*told) < NOT_OPENED_TOLD) {
+            debug!(node = %name, %session, reason, "a session was not opened");
+        } else {
+            self.not_opened.insert(node, at.now);
+            warn!(node = %name, %session, reason, "a session was not opened");
+        }
+    }
+
     fn refused(&mut self, turned: &Turned<'_>, caller: Option<&Caller>, at: Moment) {
         let Turned { scenario, word, .. } = *turned;
         debug!(scenario, reason = word, "offer refused");
@@ -352,6 +376,6 @@ impl Recorder {
 fn who(by: &Decider) -> String {
     match by {
         Decider::Policy { policy, .. } => PolicyName::to_string(policy),
-        Decider::Native | Decider::Operator => by.to_string(),
+        Decider::Native | Decider::Operator | Decider::Node => by.to_string(),
     }
 }

@@ -18,6 +18,8 @@ const QUEUED_MAX: usize = 8;
 pub(crate) struct Ports {
     rtp: Port,
     rtcp: Option<Port>,
+    /// By these numbers.
+    numbers: (u16, Option<u16>),
     /// The node that what is queued goes to.
     node: Option<NodeId>,
 }
@@ -28,12 +30,19 @@ impl Ports {
     /// # Errors
     /// What the sockets say.
     pub(crate) fn new(rtp: UdpSocket, rtcp: Option<UdpSocket>) -> io::Result<Ports> {
+        let number = |socket: &UdpSocket| socket.local_addr().map(|address| address.port());
+        let numbers = (number(&rtp)?, rtcp.as_ref().map(number).transpose()?);
         let port = |socket: UdpSocket| {
             socket.set_nonblocking(true)?;
             mmsg::keep_errors(socket.as_fd(), Family::of(socket.local_addr()?))?;
             Port::new(socket)
         };
-        Ok(Ports { rtp: port(rtp)?, rtcp: rtcp.map(port).transpose()?, node: None })
+        Ok(Ports { rtp: port(rtp)?, rtcp: rtcp.map(port).transpose()?, numbers, node: None })
+    }
+
+    /// The ports of RTP, and of RTCP where that has its own.
+    pub(crate) fn numbers(&self) -> (u16, Option<u16>) {
+        self.numbers
     }
 
     pub(crate) fn fd(&self, side: Side) -> Option<BorrowedFd<'_>> {

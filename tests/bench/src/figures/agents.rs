@@ -95,7 +95,7 @@ fn serve(socket: &UdpSocket, secret: &Secret, packets: &AtomicU64, ending: &Atom
 fn reply(question: &Question) -> Option<Answer> {
     match *question {
         Question::Probe => {
-            let load = Load { permille: 100, state: State::Serving, sessions: 0 };
+            let load = Load { permille: 100, state: State::Serving, sessions: 0, vouched: true };
             Some(Answer::Probe(load))
         }
         Question::Open { tag, .. } => Some(Answer::Open { tag, status: Status::Ok }),

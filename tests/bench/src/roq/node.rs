@@ -109,13 +109,14 @@ impl Node {
                 let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let unix_us = unix.as_micros() as u64;
                 let Ok(asked) = Question::read(bytes, secret, unix_us) else { return };
-                let load = Load { permille: 0, state: State::Serving, sessions: 0 };
+                let load = Load { permille: 0, state: State::Serving, sessions: 0, vouched: true };
                 let answer = match asked.message {
                     Question::Probe => Answer::Probe(load),
                     Question::Open { tag, .. } => Answer::Open { tag, status: Status::Ok },
                     Question::Close { tag } => Answer::Close { tag, status: Status::Ok },
                     Question::Drain => Answer::Drain(load),
                     Question::Keep { .. } => Answer::Keep { unknown: [].into() },
+                    Question::Noted { .. } | Question::Start | Question::Break(_) => return,
                 };
                 scratch.clear();
                 answer.write(secret, asked.nonce, unix_us, scratch);

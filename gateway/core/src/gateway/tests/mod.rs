@@ -1,5 +1,6 @@
 //! A gateway in a world that plays server, drivers, nodes and policies under virtual time.
 
+mod agents;
 mod failover;
 mod herd;
 mod modes;

@@ -82,6 +82,8 @@ type Policy = Box<dyn FnMut(&Ask) -> Says>;
 #[derive(Clone, Copy, Default)]
 struct Fake {
     dead: bool,
+    /// An agent answers probes for it, and does not look whether it lives.
+    agent: bool,
     received: u64,
     last_received: Option<Instant>,
 }
@@ -160,7 +162,10 @@ impl World {
         while let Some(output) = self.gateway.poll_output() {
             match &output {
                 Output::Probe { node, sequence } => {
-                    if !self.fakes[node.0 as usize].dead {
+                    let fake = self.fakes[node.0 as usize];
+                    if fake.agent {
+                        self.gateway.handle_agent_answered(*node, *sequence, self.now);
+                    } else if !fake.dead {
                         self.gateway.handle_probe_answered(*node, *sequence, self.now);
                     }
                     continue;
@@ -284,6 +289,10 @@ impl World {
 
     pub(super) fn mute(&mut self, node: NodeId) {
         self.fakes[node.0 as usize].dead = true;
+    }
+
+    pub(super) fn answer_probes_for(&mut self, node: NodeId) {
+        self.fakes[node.0 as usize].agent = true;
     }
 
     pub(super) fn unmute(&mut self, node: NodeId) {

@@ -8,7 +8,9 @@ use ring::hmac;
 const HEAD_LEN: usize = 24;
 const MAC_LEN: usize = 32;
 
+/// From the gateway to a node.
 pub(super) const QUESTION: u8 = 0;
+/// From a node to the gateway.
 pub(super) const ANSWER: u8 = 1;
 
 pub(super) fn write_head(
@@ -28,6 +30,10 @@ pub(super) fn write_head(
 pub(super) fn sign(secret: &Secret, start: usize, out: &mut Vec<u8>) {
     let mac = hmac::sign(&secret.key, &out[start..]);
     out.extend_from_slice(mac.as_ref());
+}
+
+pub(super) fn write_tags(tags: &[Tag], out: &mut Vec<u8>) {
+    tags.iter().for_each(|tag| out.extend_from_slice(&tag.0.to_be_bytes()));
 }
 
 /// Kind, body, nonce and time of a message that this secret signed just now.
@@ -81,6 +87,11 @@ impl Body<'_> {
 
     pub(super) fn u8(&mut self) -> Result<u8, Refused> {
         self.take().map(u8::from_be_bytes)
+    }
+
+    /// A byte that is a place in this list.
+    pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> Result<T, Refused> {
+        all.get(usize::from(self.u8()?)).copied().ok_or(Refused::Unknown)
     }
 
     pub(super) fn u16(&mut self) -> Result<u16, Refused> {

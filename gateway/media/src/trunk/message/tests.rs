@@ -1,4 +1,6 @@
+use super::signature::{ANSWER, QUESTION, sign, write_head};
 use super::*;
+use crate::trunk::Tag;
 
 const NOW_US: u64 = 1_700_000_000_000_000;
 const NONCE: u64 = 0x0123_4567_89ab_cdef;
@@ -11,27 +13,38 @@ fn tags(count: usize) -> Box<[Tag]> {
     (1..).map(Tag).take(count).collect()
 }
 
-fn questions() -> [Question; 6] {
-    [
+fn questions() -> Vec<Question> {
+    let mut questions = vec![
         Question::Probe,
         Question::Open { room: 1, session: 2, tag: Tag(u64::MAX), lease_s: 30 },
         Question::Close { tag: Tag(7) },
         Question::Drain,
         Question::Keep { lease_s: 30, tags: tags(1) },
         Question::Keep { lease_s: 1, tags: tags(KEEP_MAX) },
-    ]
+        Question::Noted { number: 3 },
+        Question::Start,
+    ];
+    questions.extend(Break::ALL.map(Question::Break));
+    questions
 }
 
 fn answers() -> Vec<Answer> {
-    let load = Load { permille: 420, state: State::Draining, sessions: 100_000 };
+    let load = Load { permille: 420, state: State::Draining, sessions: 100_000, vouched: true };
     let mut answers = vec![
         Answer::Probe(load),
-        Answer::Probe(Load { state: State::Serving, ..load }),
+        Answer::Probe(Load { state: State::Serving, vouched: false, ..load }),
         Answer::Drain(load),
         Answer::Keep { unknown: tags(0) },
         Answer::Keep { unknown: tags(1) },
     ];
-    for status in [Status::Ok, Status::Full, Status::Draining, Status::UnknownTag] {
+    for state in State::ALL {
+        answers.push(Answer::Notice { number: u64::MAX, load: Load { state, ..load } });
+    }
+    for outcome in Outcome::ALL {
+        answers.push(Answer::Start(outcome));
+        answers.push(Answer::Break(outcome));
+    }
+    for status in Status::ALL {
         answers.push(Answer::Open { tag: Tag(7), status });
         answers.push(Answer::Close { tag: Tag(7), status });
     }
@@ -159,6 +172,27 @@ fn messages_count_for_five_seconds_either_way() {
     }
 }
 
+#[test]
+fn a_node_believes_each_message_once() {
+    let mut replays = Replays::default();
+    let mut read = |bytes: &[u8]| Question::read_once(bytes, &secret(), NOW_US, &mut replays);
+    let kill = asked(&Question::Break(Break::Kill));
+    assert_eq!(read(&kill).unwrap().message, Question::Break(Break::Kill));
+    assert_eq!(read(&kill), Err(Refused::Replayed));
+    assert!(read(&asked(&Question::Break(Break::Wake))).is_ok(), "another of the same moment");
+}
+
+#[test]
+fn what_is_not_believed_is_not_remembered() {
+    let mut replays = Replays::default();
+    let bytes = asked(&Question::Start);
+    let mut forged = bytes.clone();
+    forged[30] ^= 1;
+    let mut read = |bytes: &[u8]| Question::read_once(bytes, &secret(), NOW_US, &mut replays);
+    assert_eq!(read(&forged), Err(Refused::Forged));
+    assert!(read(&bytes).is_ok());
+}
+
 /// A message with a good signature over `kind` and `body`.
 fn forge(kind: u8, direction: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -172,19 +206,21 @@ fn forge(kind: u8, direction: u8, body: &[u8]) -> Vec<u8> {
 fn signed_nonsense_is_refused() {
     let read = |bytes: &[u8]| Question::read(bytes, &secret(), NOW_US).unwrap_err();
     assert_eq!(read(&forge(0, QUESTION, &[0; 16])), Refused::Unknown);
-    assert_eq!(read(&forge(6, QUESTION, &[0; 16])), Refused::Unknown);
+    assert_eq!(read(&forge(9, QUESTION, &[0; 16])), Refused::Unknown);
+    assert_eq!(read(&forge(BREAK, QUESTION, &[5; 16])), Refused::Unknown);
     assert_eq!(read(&forge(PROBE, QUESTION, &[0; 15])), Refused::Length);
     assert_eq!(read(&forge(PROBE, QUESTION, &[0; 17])), Refused::Length);
     for length in [0, 1, 7, 8, 15, 17, 23, 8 + KEEP_MAX * 8 + 1, 8 + KEEP_MAX * 8 + 8] {
         assert_eq!(read(&forge(KEEP, QUESTION, &vec![0; length])), Refused::Length, "{length}");
     }
     let read = |bytes: &[u8]| Answer::read(bytes, &secret(), NOW_US).unwrap_err();
-    assert_eq!(read(&forge(6, ANSWER, &[0; 7])), Refused::Unknown);
+    assert_eq!(read(&forge(9, ANSWER, &[0; 7])), Refused::Unknown);
     for length in [1, 7, 9, KEEP_MAX * 8 + 1, KEEP_MAX * 8 + 8] {
         assert_eq!(read(&forge(KEEP, ANSWER, &vec![0; length])), Refused::Length, "{length}");
     }
-    assert_eq!(read(&forge(PROBE, ANSWER, &[0, 0, 2, 0, 0, 0, 0])), Refused::Unknown);
-    assert_eq!(read(&forge(OPEN, ANSWER, &[0, 0, 0, 0, 0, 0, 0, 1, 4])), Refused::Unknown);
+    assert_eq!(read(&forge(PROBE, ANSWER, &[0, 0, 3, 0, 0, 0, 0])), Refused::Unknown);
+    assert_eq!(read(&forge(OPEN, ANSWER, &[0, 0, 0, 0, 0, 0, 0, 1, 5])), Refused::Unknown);
+    assert_eq!(read(&forge(BREAK, ANSWER, &[3])), Refused::Unknown);
     assert_eq!(read(&forge(OPEN, ANSWER, &[0; 8])), Refused::Length);
 }
 
@@ -196,7 +232,7 @@ fn whatever_is_signed_is_refused_or_means_one_thing() {
         (state >> 56) as u8
     };
     let (mut read, mut refused) = (0, 0);
-    for kind in 0..=6 {
+    for kind in 0..=9 {
         for length in 0..=80 {
             let body: Vec<u8> = (0..length).map(|_| next() % 5).collect();
             let question = Question::read(&forge(kind, QUESTION, &body), &secret(), NOW_US);

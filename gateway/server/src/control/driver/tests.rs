@@ -1,4 +1,8 @@
+use std::time::Duration;
+
 use evenkeel_core::Incarnation;
+use evenkeel_media::trunk::Tag;
+use evenkeel_media::trunk::message::{Answer, Question, Status};
 
 use super::*;
 
@@ -15,9 +19,9 @@ fn at(start: Instant, ms: u64) -> Clock {
     Clock { now: start + Duration::from_millis(ms), unix_us: 1_000_000_000 + ms * 1_000 }
 }
 
-fn wish() -> Wish {
+fn wish() -> Wish<'static> {
     let (session, room, hop) = (SESSION, RoomId(1), HOP);
-    Wish { session, home: HOME, room, hop, address: None, rtcp_apart: true }
+    Wish { session, home: HOME, room, hop, address: None, rtcp_apart: true, brief: None }
 }
 
 fn question(act: Option<Act>, clock: Clock) -> (Question, u64) {
@@ -33,7 +37,7 @@ fn answer(status: Status, tag: Tag, nonce: u64, clock: Clock) -> Vec<u8> {
 }
 
 fn opening(start: Instant) -> (Drivers, Tag, u64) {
-    let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
+    let mut drivers = Drivers::new(vec![Driver::Agent(secret())], |_| None);
     let mut next = 40;
     let mut draw = || {
         next += 1;
@@ -82,7 +86,8 @@ fn a_refusal_is_told_and_asks_no_more() {
         &answer(Status::Full, tag, nonce, at(start, 1)),
         at(start, 1),
     );
-    let told = Some(Act::Refused { session: SESSION, hop: HOP, unwilling: true });
+    let reason = "it is full".into();
+    let told = Some(Act::Refused { session: SESSION, hop: HOP, unwilling: true, reason });
     assert_eq!(format!("{refused:?}"), format!("{told:?}"));
     assert!(drivers.handle_timeout(at(start, 60_000)).is_none());
 }
@@ -91,7 +96,7 @@ fn a_refusal_is_told_and_asks_no_more() {
 fn a_room_has_one_drawn_name() {
     let start = Instant::now();
     let named = |drawn: u64, rooms: &[u64]| -> Vec<u64> {
-        let mut drivers = Drivers::new(vec![Driver::Agent(secret())]);
+        let mut drivers = Drivers::new(vec![Driver::Agent(secret())], |_| None);
         let name = |(session, room): (u64, &u64)| {
             let wish = Wish { session: SessionId(session), room: RoomId(*room), ..wish() };
             let act = drivers.open(&wish, &mut || drawn, at(start, 0));
@@ -131,7 +136,7 @@ fn a_closed_session_is_not_kept_open() {
 fn a_plain_node_is_reached_where_the_offer_says() {
     let standing: SocketAddr = "10.0.0.1:4000".parse().unwrap();
     let named: SocketAddr = "10.0.0.1:5000".parse().unwrap();
-    let mut drivers = Drivers::new(vec![Driver::Plain(standing)]);
+    let mut drivers = Drivers::new(vec![Driver::Plain(standing)], |_| None);
     let mut open =
         |address| match drivers.open(&Wish { address, ..wish() }, &mut || 0, at(Instant::now(), 0))
         {
@@ -146,7 +151,7 @@ fn a_plain_node_is_reached_where_the_offer_says() {
 fn two_nodes_of_a_session_share_no_address() {
     let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
     let node = |port| Driver::Plain(at(port));
-    let drivers = Drivers::new(vec![node(4_000), node(4_001), Driver::Agent(secret())]);
+    let drivers = Drivers::new(vec![node(4_000), node(4_001), Driver::Agent(secret())], |_| None);
     let (a, b) = (NodeId(0), NodeId(1));
     assert_eq!(drivers.shared_address(&[], false), None);
     assert_eq!(drivers.shared_address(&[], true), Some((a, b, at(4_001))));

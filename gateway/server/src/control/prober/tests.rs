@@ -1,6 +1,5 @@
 use std::cell::Cell;
 
-use evenkeel_media::trunk::message::Load;
 use tokio::task::LocalSet;
 
 use super::*;
@@ -22,7 +21,7 @@ async fn a_node_is_probed_once_a_network_leads_to_it() {
     let tasks = LocalSet::new();
     tasks
         .run_until(async {
-            let prober = Prober::start(NodeId(3), Way::Echo, told, connect);
+            let prober = Prober::start(NodeId(3), Way::Echo, 0, told, connect);
             let clock = Clock::read();
             prober.probe(7, [7; 12], clock).expect_err("it stays unanswered");
             tokio::time::sleep(CONNECT_AGAIN * 4).await;
@@ -40,33 +39,14 @@ async fn a_node_is_probed_once_a_network_leads_to_it() {
     assert_eq!(tries.get(), 4);
 }
 
-#[test]
-fn the_answer_to_a_probe_says_whether_the_node_takes_sessions() {
-    let secret = Secret::new(b"a secret of some length").unwrap();
-    let reader = Reader::Signed(secret.clone());
-    let read = |state, permille| {
-        let mut answer = Vec::new();
-        Answer::Probe(Load { permille, state, sessions: 3 }).write(
-            &secret,
-            7,
-            Clock::read().unix_us,
-            &mut answer,
-        );
-        reader.read(&answer)
-    };
-    assert_eq!(read(State::Serving, 999), Some((7, Some(true))));
-    assert_eq!(read(State::Serving, 1_000), Some((7, Some(false))));
-    assert_eq!(read(State::Draining, 0), Some((7, Some(false))));
-}
-
-fn sequence(reader: &Reader, datagram: &[u8]) -> Option<u64> {
-    reader.read(datagram).map(|(sequence, _)| sequence)
+fn sequence(questions: &Questions, datagram: &[u8]) -> Option<u64> {
+    questions.read(datagram).and_then(|heard| heard.answers).map(|answers| answers.sequence)
 }
 
 #[test]
 fn only_who_repeats_the_question_answers_it_and_once() {
-    let asked = Rc::<Asked>::default();
-    let reader = Reader::Echo(Rc::clone(&asked));
+    let reader = Way::Echo.questions(0);
+    let Questions::Echo(asked) = &reader else { panic!() };
     let echo = |token: Token| [&[demux::ECHO][..], &token].concat();
     asked.ask([1; 12], 41);
     asked.ask([2; 12], 42);
@@ -79,8 +59,8 @@ fn only_who_repeats_the_question_answers_it_and_once() {
 
 #[test]
 fn a_binding_response_answers_the_transaction_it_repeats() {
-    let asked = Rc::<Asked>::default();
-    let reader = Reader::Stun(Rc::clone(&asked));
+    let reader = Way::Stun.questions(0);
+    let Questions::Stun(asked) = &reader else { panic!() };
     asked.ask([7; 12], 42);
     let answer = |transaction| {
         let mut answer = Vec::new();
@@ -93,13 +73,29 @@ fn a_binding_response_answers_the_transaction_it_repeats() {
 }
 
 #[test]
+fn a_pong_answers_the_ping_with_its_cookie_and_once() {
+    let reader = Questions::Ping(Asked::default());
+    let Questions::Ping(asked) = &reader else { panic!() };
+    // A space would end it.
+    let cookie = cookie(*b"  a token of");
+    assert!(!cookie.contains(&b' '));
+    asked.ask(cookie, 7);
+    let pong = |cookie: &[u8], said: &[u8]| [cookie, said].concat();
+    assert_eq!(sequence(&reader, &pong(b"another text", b" d6:result4:ponge")), None);
+    assert_eq!(sequence(&reader, &pong(&cookie, b" d6:result5:errore")), None);
+    assert_eq!(sequence(&reader, &cookie), None);
+    assert_eq!(sequence(&reader, &pong(&cookie, b" d6:result4:ponge")), Some(7));
+    assert_eq!(sequence(&reader, &pong(&cookie, b" d6:result4:ponge")), None);
+}
+
+#[test]
 fn questions_that_nobody_answers_are_forgotten_in_turn() {
     let asked = Asked::default();
     let token = |number: u64| -> Token {
         let [.., a, b] = number.to_be_bytes();
         [a, b].repeat(6).try_into().unwrap()
     };
-    (0..=ASKED_MAX as u64).for_each(|number| asked.ask(token(number), number));
+    (0..=asked::ASKED_MAX as u64).for_each(|number| asked.ask(token(number), number));
     assert_eq!(asked.answered(&token(0)), None);
     assert_eq!(asked.answered(&token(1)), Some(1));
 }

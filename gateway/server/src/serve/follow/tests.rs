@@ -85,6 +85,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     health: Health::Up,
                     draining: false,
                     load_permille: 0,
+                    measured_permille: None,
                     rooms: 0,
                     round_trip: None,
                 };

@@ -7,22 +7,26 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::Failed;
-use crate::admin::{Admin, Event};
+use crate::admin::{Admin, Event, Failed};
 
 /// What the gateway said so far.
 #[derive(Clone, Default)]
-pub(super) struct Heard(Arc<Mutex<Vec<Event>>>);
+pub struct Heard(Arc<Mutex<Vec<Event>>>);
 
 /// Listens until it is dropped.
-pub(super) struct Watch {
-    pub(super) heard: Heard,
+pub struct Watch {
+    /// What was heard.
+    pub heard: Heard,
     listening: JoinHandle<()>,
 }
 
 impl Watch {
-    pub(super) async fn begin(admin: &Admin) -> Result<Watch, Failed> {
-        let mut events = admin.events().await.map_err(Failed::admin("listening to events"))?;
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn begin(admin: &Admin) -> Result<Watch, Failed> {
+        let mut events = admin.events().await?;
         let heard = Heard::default();
         let theirs = heard.clone();
         let listening = tokio::spawn(async move {
@@ -42,12 +46,18 @@ impl Drop for Watch {
 }
 
 impl Heard {
-    pub(super) fn all(&self) -> MutexGuard<'_, Vec<Event>> {
+    /// All of it, in the order in which it came.
+    pub fn all(&self) -> MutexGuard<'_, Vec<Event>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes all of it away.
+    pub fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.all())
+    }
+
     /// Waits until something of the kind was heard since `from_ns`; false if that does not happen.
-    pub(super) async fn wait(
+    pub async fn wait(
         &self,
         from_ns: u64,
         within: Duration,
@@ -66,7 +76,7 @@ impl Heard {
     }
 
     /// Sessions that have not got back all that they gave up, each thing counted.
-    pub(super) fn standing_degradations(&self) -> usize {
+    pub fn standing_degradations(&self) -> usize {
         let mut last = BTreeMap::new();
         for event in self.all().iter().filter(|event| event.name == "degraded") {
             let key = (word(&event.data["session"]), word(&event.data["op"]));
@@ -76,7 +86,7 @@ impl Heard {
     }
 
     /// Sessions to which this was done between these times.
-    pub(super) fn degraded(
+    pub fn degraded(
         &self,
         op: &str,
         arg: impl Fn(u64) -> bool,
@@ -93,15 +103,16 @@ impl Heard {
 }
 
 /// When the gateway says it happened: nanoseconds since the Unix epoch.
-pub(super) fn at_ns(event: &Event) -> u64 {
+pub fn at_ns(event: &Event) -> u64 {
     event.data["at_us"].as_u64().unwrap_or(0) * 1_000
 }
 
 /// Whether a node came to this health.
-pub(super) fn is_node(event: &Event, node: &str, to: &str) -> bool {
+pub fn is_node(event: &Event, node: &str, to: &str) -> bool {
     event.name == "node" && event.data["node"] == node && event.data["to"] == to
 }
 
-pub(super) fn word(value: &Value) -> String {
+/// A JSON string; empty where it is something else.
+pub fn word(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }

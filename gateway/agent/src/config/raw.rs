@@ -1,0 +1,225 @@
+//! What may stand in the file, and whether it fits together.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{
+    CHECK_EVERY, Check, Config, DRAIN_WITHIN, Load, Media, Rtcp, SESSIONS, SESSIONS_MAX, Server,
+    WITHIN, secret,
+};
+use crate::check::How;
+use crate::process::Found;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    listen: SocketAddr,
+    secret_file: PathBuf,
+    #[serde(default)]
+    drills: bool,
+    drain_within: Option<String>,
+    process: Option<Process>,
+    check: Option<RawCheck>,
+    media: Option<RawMedia>,
+    #[serde(default)]
+    load: RawLoad,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Process {
+    pid_file: Option<PathBuf>,
+    exe: Option<PathBuf>,
+    command: Option<Vec<String>>,
+    restart_after: Option<String>,
+    #[serde(default)]
+    cold: bool,
+    start: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCheck {
+    address: SocketAddr,
+    how: How,
+    every: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMedia {
+    server: Option<SocketAddr>,
+    open: Option<Vec<String>>,
+    close: Option<Vec<String>>,
+    within: Option<String>,
+    #[serde(default)]
+    rtcp: Rtcp,
+    sessions: Option<u32>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawLoad {
+    cpus: Option<u32>,
+    file: Option<PathBuf>,
+}
+
+type Wrong = Vec<String>;
+
+impl File {
+    pub(super) fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<Config> {
+        let secret =
+            secret(&folder.join(&self.secret_file)).map_err(|reason| wrong.push(reason)).ok();
+        if self.process.is_none() && self.check.is_none() {
+            wrong.push(
+                "found neither [process] nor [check], expected at least one: there is nothing to watch"
+                    .to_owned(),
+            );
+        }
+        let (cold, start) = match &self.process {
+            Some(process) => (process.cold, process.start.clone()),
+            None => (false, None),
+        };
+        let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
+        let drain_within =
+            duration("drain_within", self.drain_within.as_deref(), DRAIN_WITHIN, range, wrong);
+        Some(Config {
+            process: self.process.and_then(|process| process.check(folder, wrong)),
+            check: self.check.map(|check| check.check(wrong)),
+            media: self.media.and_then(|media| media.check(wrong)),
+            load: self.load.check(folder, wrong),
+            listen: self.listen,
+            secret: secret?,
+            drills: self.drills,
+            drain_within,
+            cold,
+            start: program("process.start", start, wrong),
+        })
+    }
+}
+
+impl Process {
+    fn check(self, folder: &Path, wrong: &mut Wrong) -> Option<Found> {
+        let ours = self.command.is_some();
+        if ours && self.start.is_some() {
+            wrong
+                .push("process.start: found beside `command`, which is what is started".to_owned());
+        }
+        if !ours && (self.cold || self.restart_after.is_some()) {
+            wrong.push(
+                "process: found `cold` or `restart_after` without `command`: only what the agent starts itself it starts later or again"
+                    .to_owned(),
+            );
+        }
+        let exe = self.exe.map(|exe| folder.join(exe));
+        if exe.as_ref().is_some_and(|exe| !exe.is_absolute()) {
+            wrong
+                .push("process.exe: expected the whole path, as /proc/PID/exe shows it".to_owned());
+        }
+        let restart_after = self.restart_after.as_deref().map(|text| {
+            let range = Duration::from_millis(10)..=Duration::from_secs(3_600);
+            duration("process.restart_after", Some(text), Duration::ZERO, range, wrong)
+        });
+        match (self.pid_file, exe, program("process.command", self.command, wrong)) {
+            (None, None, Some(command)) => Some(Found::Command { command, restart_after }),
+            (Some(path), exe, None) if !ours => {
+                Some(Found::PidFile { path: folder.join(path), exe })
+            }
+            (None, Some(exe), None) if !ours => Some(Found::Exe(exe)),
+            (None, None, None) if !ours => {
+                wrong.push(
+                    "process: expected `pid_file`, `exe` or `command`, which says how it is found"
+                        .to_owned(),
+                );
+                None
+            }
+            _ if ours => {
+                wrong.push(
+                    "process: found `command` beside `pid_file` or `exe`, expected one of them"
+                        .to_owned(),
+                );
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+impl RawCheck {
+    fn check(self, wrong: &mut Wrong) -> Check {
+        let range = Duration::from_millis(1)..=Duration::from_secs(10);
+        let every = duration("check.every", self.every.as_deref(), CHECK_EVERY, range, wrong);
+        Check { address: self.address, how: self.how, every }
+    }
+}
+
+impl RawMedia {
+    fn check(self, wrong: &mut Wrong) -> Option<Media> {
+        let sessions = self.sessions.unwrap_or(SESSIONS);
+        if !(1..=SESSIONS_MAX).contains(&sessions) {
+            wrong.push(format!("media.sessions: found {sessions}, expected 1 to {SESSIONS_MAX}"));
+        }
+        let range = Duration::from_millis(10)..=Duration::from_secs(60);
+        let within = duration("media.within", self.within.as_deref(), WITHIN, range, wrong);
+        let open = program("media.open", self.open, wrong);
+        let close = program("media.close", self.close, wrong);
+        let server = match (self.server, open) {
+            (Some(address), None) if close.is_none() => Server::Static(address),
+            (None, Some(open)) => Server::Command { open, close, within },
+            _ => {
+                wrong.push(
+                    "media: expected either `server`, the address of all sessions, or `open`, a command that prints one for each (and `close` beside it)"
+                        .to_owned(),
+                );
+                return None;
+            }
+        };
+        Some(Media { server, rtcp: self.rtcp, sessions })
+    }
+}
+
+impl RawLoad {
+    fn check(self, folder: &Path, wrong: &mut Wrong) -> Load {
+        if self.cpus == Some(0) {
+            wrong.push("load.cpus: found 0, expected at least 1".to_owned());
+        }
+        let there_are = || std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let cpus = self.cpus.unwrap_or_else(there_are).max(1);
+        Load { cpus, file: self.file.map(|file| folder.join(file)) }
+    }
+}
+
+/// A command has a program.
+fn program(key: &str, command: Option<Vec<String>>, wrong: &mut Wrong) -> Option<Vec<String>> {
+    let command = command?;
+    if command.first().is_none_or(String::is_empty) {
+        let found = format!("{key}: found {command:?}, expected a program and its arguments");
+        wrong.push(found + ", such as [\"/usr/bin/server\", \"--foreground\"]");
+        return None;
+    }
+    Some(command)
+}
+
+fn duration(
+    key: &str,
+    text: Option<&str>,
+    default: Duration,
+    allowed: std::ops::RangeInclusive<Duration>,
+    wrong: &mut Wrong,
+) -> Duration {
+    let Some(text) = text else { return default };
+    let read = [("ms", 1), ("s", 1_000)].into_iter().find_map(|(unit, ms)| {
+        let number: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+        number.checked_mul(ms).map(Duration::from_millis)
+    });
+    if let Some(read) = read.filter(|read| allowed.contains(read)) {
+        return read;
+    }
+    let (least, most) = (allowed.start(), allowed.end());
+    let expected = format!("expected `{least:?}` to `{most:?}`, such as `200ms` or `8s`");
+    wrong.push(format!("{key}: found `{text}`, {expected}"));
+    default
+}

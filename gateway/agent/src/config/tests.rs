@@ -1,0 +1,99 @@
+use super::*;
+
+/// A folder with a secret in it.
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("evenkeel-agent-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("secret"), "a secret of many bytes\n").unwrap();
+    std::fs::write(folder.join("short"), "short\n").unwrap();
+    folder
+}
+
+const HEAD: &str = "listen = \"127.0.0.1:4001\"\nsecret_file = \"secret\"\n";
+
+#[test]
+fn the_example_in_the_repository_is_usable_but_for_its_secret() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/agent.toml");
+    let text = std::fs::read_to_string(example).unwrap();
+    let folder = folder("example");
+    let config = Config::parse(&text.replace("/etc/evenkeel/", ""), &folder).unwrap();
+    assert!(!config.drills, "nobody is broken by an example");
+    assert!(config.media.is_some() && config.check.is_some() && config.process.is_some());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let folder = folder("defaults");
+    let text =
+        format!("{HEAD}[process]\npid_file = \"server.pid\"\n[media]\nserver = \"127.0.0.1:9\"");
+    let config = Config::parse(&text, &folder).unwrap();
+    assert_eq!(config.process, Some(Found::PidFile { path: folder.join("server.pid"), exe: None }));
+    let media = config.media.unwrap();
+    assert_eq!((media.sessions, media.rtcp), (1_000, Rtcp::Mux));
+    assert!(!config.drills && !config.cold && config.load.cpus > 0);
+    assert_eq!(config.drain_within, Duration::from_secs(30));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_process_is_found_in_each_way() {
+    let folder = folder("ways");
+    let found = |text: &str| {
+        let config = Config::parse(&format!("{HEAD}[process]\n{text}"), &folder).unwrap();
+        config.process.unwrap()
+    };
+    let exe = PathBuf::from("/usr/bin/server");
+    assert_eq!(found("exe = \"/usr/bin/server\""), Found::Exe(exe.clone()));
+    let with_exe = found("pid_file = \"/run/server.pid\"\nexe = \"/usr/bin/server\"");
+    assert_eq!(with_exe, Found::PidFile { path: "/run/server.pid".into(), exe: Some(exe) });
+    let ours = found("command = [\"server\", \"-f\"]\nrestart_after = \"2s\"\ncold = true");
+    let command = ["server", "-f"].map(String::from).to_vec();
+    assert_eq!(ours, Found::Command { command, restart_after: Some(Duration::from_secs(2)) });
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_is_wrong_is_told_with_what_would_be_right() {
+    let folder = folder("wrong");
+    let process = "[process]\nexe = \"/usr/bin/server\"\n";
+    for (text, told) in [
+        ("listen = 1".to_owned(), "listen"),
+        (format!("{HEAD}listn = 1"), "unknown field `listn`"),
+        (format!("{HEAD}[process]\nexee = 1"), "unknown field `exee`"),
+        (HEAD.to_owned(), "neither [process] nor [check]"),
+        (HEAD.replace("secret\"", "nowhere\"") + process, "No such file"),
+        (HEAD.replace("secret\"", "short\"") + process, "with 5 bytes, expected at least 16"),
+        (format!("{HEAD}[process]"), "`pid_file`, `exe` or `command`"),
+        (format!("{HEAD}[process]\ncommand = []"), "expected a program"),
+        (format!("{HEAD}[process]\ncommand = [\"a\"]\nexe = \"/a\""), "expected one of them"),
+        (format!("{HEAD}[process]\ncommand = [\"a\"]\nstart = [\"b\"]"), "beside `command`"),
+        (format!("{HEAD}{process}cold = true"), "without `command`"),
+        (format!("{HEAD}{process}[media]"), "either `server`"),
+        (
+            format!("{HEAD}{process}[media]\nserver = \"127.0.0.1:9\"\nopen = [\"a\"]"),
+            "either `server`",
+        ),
+        (format!("{HEAD}{process}[media]\nserver = \"127.0.0.1:9\"\nsessions = 0"), "found 0"),
+        (format!("{HEAD}{process}[media]\nopen = [\"a\"]\nwithin = \"1 day\""), "found `1 day`"),
+        (
+            format!("{HEAD}{process}[check]\naddress = \"127.0.0.1:9\"\nhow = \"sip\""),
+            "unknown variant `sip`",
+        ),
+        (format!("{HEAD}{process}[load]\ncpus = 0"), "found 0"),
+    ] {
+        let wrong = Config::parse(&text, &folder).unwrap_err().join("\n");
+        assert!(wrong.contains(told), "{text}\n{wrong}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let folder = folder("all");
+    let text = HEAD.replace("secret\"", "short\"") + "drain_within = \"x\"\n[load]\ncpus = 0\n";
+    assert_eq!(Config::parse(&text, &folder).unwrap_err().len(), 4);
+    let invalid = Config::load(&folder.join("nowhere.toml")).unwrap_err().to_string();
+    assert!(invalid.contains("nowhere.toml cannot be used:"), "{invalid}");
+    std::fs::remove_dir_all(folder).unwrap();
+}

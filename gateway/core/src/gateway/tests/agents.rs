@@ -1,0 +1,167 @@
+//! What agents beside nodes say, and what follows.
+
+use super::*;
+use crate::{AgentWord, Cause, Decider, Event, Health, Probed, Witness};
+
+/// Nodes that died so far, and by whose word.
+fn deaths(world: &World) -> Vec<(crate::NodeId, Vec<Witness>)> {
+    let death = |event: &Event| match event {
+        Event::Node { hop, to: Health::Down, witnesses, .. } => {
+            Some((hop.node, witnesses.iter().map(|(witness, _)| *witness).collect()))
+        }
+        _ => None,
+    };
+    world.events().filter_map(death).collect()
+}
+
+fn say(world: &mut World, node: crate::NodeId, word: AgentWord) {
+    world.gateway.handle_agent_word(node, word, world.now);
+    world.settle();
+}
+
+fn is_up(world: &World, node: crate::NodeId) -> bool {
+    world.gateway.board().cell(node).unwrap().up
+}
+
+#[test]
+fn an_agents_word_condemns_alone_and_in_the_same_moment() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let (on, spare) = (world.stands("r").unwrap(), world.route("r")[1].0);
+    say(&mut world, on, AgentWord::Gone);
+    assert!(!is_up(&world, on));
+    assert_eq!(world.stands("r"), Some(spare));
+    assert_eq!(deaths(&world), [(on, vec![Witness::Agent])]);
+    say(&mut world, on, AgentWord::Gone);
+    assert_eq!(deaths(&world).len(), 1, "said again, it is no other death");
+}
+
+#[test]
+fn an_agents_word_counts_though_we_were_late_ourselves() {
+    let mut world = World::new(settings());
+    world.now += ms(50);
+    world.stamp(ms(0));
+    say(&mut world, A, AgentWord::Gone);
+    assert_eq!(deaths(&world), [(A, vec![Witness::Agent])]);
+}
+
+#[test]
+fn a_node_stays_out_for_as_long_as_its_agent_says_that_it_is_gone() {
+    for probed in [Probed::Yes, Probed::No] {
+        let mut settings = settings();
+        settings.nodes[A.0 as usize].probed = probed;
+        let mut world = World::new(settings);
+        say(&mut world, A, AgentWord::Gone);
+        for _ in 0..40 {
+            world.pass(ms(100));
+            say(&mut world, A, AgentWord::Gone);
+            assert!(!is_up(&world, A), "{probed:?}");
+        }
+        say(&mut world, A, AgentWord::Serving);
+        world.pass(ms(900));
+        assert!(!is_up(&world, A), "{probed:?}: its ejection begins when it is back");
+        world.pass(ms(200));
+        assert!(is_up(&world, A), "{probed:?}");
+        assert_eq!(world.hop(A).incarnation, crate::Incarnation(2));
+    }
+}
+
+#[test]
+fn an_agent_that_fell_silent_accuses_nobody_any_more() {
+    let mut world = World::new(settings());
+    say(&mut world, A, AgentWord::Gone);
+    world.pass(ms(10));
+    say(&mut world, A, AgentWord::Gone);
+    world.pass(ms(4_900));
+    assert!(!is_up(&world, A));
+    world.pass(ms(1_200));
+    assert!(is_up(&world, A), "it answers probes");
+}
+
+#[test]
+fn an_agent_that_speaks_well_is_no_evidence_of_life() {
+    let mut world = World::new(settings());
+    world.mute(A);
+    for _ in 0..30 {
+        world.pass(ms(10));
+        say(&mut world, A, AgentWord::Serving);
+    }
+    assert_eq!(deaths(&world), [(A, vec![Witness::Probe, Witness::Silence])]);
+}
+
+#[test]
+fn an_agent_that_checks_no_port_does_not_outlive_silence() {
+    let mut world = World::new(settings());
+    world.answer_probes_for(A);
+    world.mute(A);
+    world.pass(ms(300));
+    assert_eq!(deaths(&world), [(A, vec![Witness::Silence])]);
+    world.pass(ms(2_000));
+    assert!(is_up(&world, A), "its answers let it in again");
+}
+
+#[test]
+fn a_node_that_drains_by_itself_loses_its_rooms_by_its_own_wish() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let (on, spare) = (world.stands("r").unwrap(), world.route("r")[1].0);
+    for _ in 0..3 {
+        say(&mut world, on, AgentWord::Draining);
+    }
+    assert_eq!(world.stands("r"), Some(spare));
+    let moved = world.events().find_map(|event| match event {
+        Event::Moved { cause, by, .. } => Some((*cause, by.clone())),
+        _ => None,
+    });
+    assert_eq!(moved, Some((Cause::Drain, Decider::Node)));
+    world.open("new");
+    assert_ne!(world.stands("new"), Some(on));
+    for _ in 0..3 {
+        say(&mut world, on, AgentWord::Serving);
+    }
+    let told: Vec<bool> = world
+        .events()
+        .filter_map(|event| match event {
+            Event::Draining { draining, .. } => Some(*draining),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [true, false], "each is told once");
+    assert!(!world.gateway.nodes().any(|node| node.draining));
+}
+
+#[test]
+fn what_an_operator_drains_no_agent_undrains() {
+    let mut world = World::new(settings());
+    world.gateway.handle_drain(A, true, world.now).unwrap();
+    say(&mut world, A, AgentWord::Draining);
+    say(&mut world, A, AgentWord::Serving);
+    assert!(world.gateway.nodes().next().unwrap().draining);
+    world.gateway.handle_drain(A, false, world.now).unwrap();
+    assert!(!world.gateway.nodes().next().unwrap().draining);
+}
+
+#[test]
+fn a_node_that_cannot_decide_whether_to_drain_moves_a_room_three_times_a_minute() {
+    let mut world = World::new(settings());
+    world.open("r");
+    for _ in 0..20 {
+        let on = world.stands("r").unwrap();
+        say(&mut world, on, AgentWord::Draining);
+        world.pass(ms(200));
+        say(&mut world, on, AgentWord::Serving);
+    }
+    assert_eq!(world.moves().len(), 3);
+}
+
+#[test]
+fn a_load_that_a_node_measured_is_believed_for_five_seconds() {
+    let mut world = World::new(settings());
+    let measured = |world: &World| world.gateway.nodes().next().unwrap().measured_permille;
+    assert_eq!(measured(&world), None);
+    world.gateway.handle_load(A, 420, world.now);
+    world.pass(ms(4_900));
+    assert_eq!(measured(&world), Some(420));
+    world.pass(ms(200));
+    assert_eq!(measured(&world), None);
+}

@@ -1,0 +1,324 @@
+//! Synthetic voice sessions beside the real ones of a running gateway, and what they heard of a fault.
+//!
+//! They come in as anybody's do, by the admin API and the packet path, two to a room. Books are kept by page, so that a
+//! crowd may live through any number of faults: turn the page before each, and reckon it after.
+
+mod page;
+mod plan;
+mod reckoning;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+pub use page::Page;
+pub use plan::{Plan, Proof, Speech, Transport};
+pub use reckoning::{Detection, FREEZE, Fault, Reckoning, Scope};
+
+use crate::admin::{self, Admin, Identity, Ingress, Opened, QuicOffer};
+use crate::client::{Credentials, Fleet, QuicWay, UdpWay, Way};
+use crate::clock;
+use crate::ledger::{Books, Member};
+use crate::relay::Relay;
+use crate::watch::{Heard, Watch};
+
+/// Connections by which sessions are opened.
+const CONNECTIONS: usize = 8;
+/// All clients must be able to send within this.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// From when all can send until packets count: the first words of everyone have crossed by then.
+const SETTLE: Duration = Duration::from_millis(500);
+/// A client that is told to go has gone within this.
+const LEFT_WITHIN: Duration = Duration::from_millis(50);
+/// How late the last packet that counts may be.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+/// Why there is no crowd.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// The system has no socket or thread for us.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+    /// The gateway did not do as it was asked.
+    #[error("{what}: {error}")]
+    Gateway {
+        /// What it was asked.
+        what: &'static str,
+        /// What it said.
+        error: admin::Failed,
+    },
+    /// Something was waited for in vain.
+    #[error("{what} did not happen within {} s", within.as_secs())]
+    InVain {
+        /// What.
+        what: String,
+        /// For how long.
+        within: Duration,
+    },
+}
+
+/// Sessions that stand, and whoever listens to the gateway's events for them.
+pub struct Crowd {
+    fleet: Fleet,
+    /// The network they are behind, if it is to change their addresses.
+    relay: Option<Relay>,
+    books: Books,
+    heard: Heard,
+    /// None where there is no gateway whose events could be listened to.
+    _watch: Option<Watch>,
+    plan: Plan,
+    /// By the id that the gateway gave.
+    by_id: BTreeMap<String, u64>,
+    /// Since when this page's packets count.
+    from_ns: u64,
+}
+
+/// One session before it is opened: who it is, and its socket, if it has one.
+struct Newcomer {
+    session: u64,
+    socket: Option<UdpSocket>,
+    ingress: Ingress,
+}
+
+impl Crowd {
+    /// Opens all sessions and waits until everyone can send.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn enter(plan: &Plan, admin: impl Fn() -> Admin) -> Result<Crowd, Failed> {
+        let watch = Watch::begin(&admin()).await;
+        let watch =
+            watch.map_err(|error| Failed::Gateway { what: "listening to events", error })?;
+        let books = Books::default();
+        let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
+        let relay = plan.natted.then(|| Relay::start(plan.seed)).transpose();
+        let relay = relay.map_err(system("starting a relay"))?;
+        let (plan, by_id) = (plan.clone(), BTreeMap::new());
+        let (heard, watch) = (watch.heard.clone(), Some(watch));
+        let mut crowd =
+            Crowd { fleet, relay, books, heard, _watch: watch, plan, by_id, from_ns: 0 };
+        crowd.open(1, admin).await?;
+        crowd.wait_ready().await?;
+        tokio::time::sleep(SETTLE).await;
+        crowd.begin_page();
+        Ok(crowd)
+    }
+
+    /// Clients that send to this address without asking anybody, each alone with what comes back to it.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn enter_at(plan: &Plan, gateway: SocketAddr) -> Result<Crowd, Failed> {
+        let books = Books::default();
+        let fleet = Fleet::start(&books).map_err(system("starting clients"))?;
+        let plan = Plan { speech: Speech::BothWays, ..plan.clone() };
+        for session in 1..=u64::from(plan.sessions) {
+            let socket = UdpSocket::bind((plan.clients_at, 0));
+            let socket = socket.map_err(system("opening a socket"))?;
+            let way = Way::Udp(UdpWay { socket, gateway, rtcp: None, ice: None });
+            fleet.join(plan.persona(session), way);
+            let member = Member { session, room: session, from_ns: 0, until_ns: u64::MAX };
+            books.open().join(member);
+        }
+        let (heard, by_id) = (Heard::default(), BTreeMap::new());
+        let mut crowd =
+            Crowd { fleet, relay: None, books, heard, _watch: None, plan, by_id, from_ns: 0 };
+        crowd.wait_ready().await?;
+        tokio::time::sleep(SETTLE).await;
+        crowd.begin_page();
+        Ok(crowd)
+    }
+
+    /// Opens as many sessions as are planned, numbered from `first`.
+    async fn open(&mut self, first: u64, admin: impl Fn() -> Admin) -> Result<(), Failed> {
+        let sessions = first..first + u64::from(self.plan.sessions);
+        let mut opening = tokio::task::JoinSet::new();
+        for connection in 0..CONNECTIONS {
+            let own = sessions.clone().skip(connection).step_by(CONNECTIONS);
+            let newcomers: Result<Vec<Newcomer>, Failed> =
+                own.map(|session| self.plan.newcomer(session)).collect();
+            opening.spawn(open(self.plan.clone(), newcomers?, admin()));
+        }
+        while let Some(opened) = opening.join_next().await {
+            // A task of ours that panicked panics here.
+            let opened = opened.unwrap_or_else(|gone| std::panic::resume_unwind(gone.into_panic()));
+            for (session, id, way) in opened? {
+                self.by_id.insert(id, session);
+                let way = self.through_relay(session, way)?;
+                self.fleet.join(self.plan.persona(session), way);
+            }
+        }
+        for session in sessions {
+            let room = self.plan.room_of(session);
+            self.books.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+        }
+        Ok(())
+    }
+
+    fn through_relay(&self, session: u64, mut way: Way) -> Result<Way, Failed> {
+        let Some(relay) = &self.relay else { return Ok(way) };
+        let gateway = match &mut way {
+            Way::Udp(way) => &mut way.gateway,
+            Way::Quic(way) => &mut way.gateway,
+        };
+        let ends = relay.lane(session, *gateway).map_err(system("opening a lane"))?;
+        *gateway = ends.near;
+        Ok(way)
+    }
+
+    /// The network they are behind gives all of them other addresses.
+    ///
+    /// # Errors
+    /// [`Failed::System`] when there are no sockets for that.
+    pub fn rebind(&self) -> Result<(), Failed> {
+        let Some(relay) = &self.relay else { return Ok(()) };
+        for &session in self.by_id.values() {
+            relay.rebind(session).map_err(system("opening a lane anew"))?;
+        }
+        Ok(())
+    }
+
+    /// All of them are gone without a word, and there again at once, as new sessions: those that were are in no book
+    /// any more.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn reconnect(&mut self, admin: impl Fn() -> Admin) -> Result<(), Failed> {
+        let first = self.by_id.values().max().map_or(1, |last| last + 1);
+        let gone: Vec<u64> = std::mem::take(&mut self.by_id).into_values().collect();
+        gone.iter().for_each(|&session| self.fleet.leave(session));
+        // Until they are gone they still note what they hear.
+        tokio::time::sleep(LEFT_WITHIN).await;
+        let mut books = self.books.open();
+        gone.iter().for_each(|&session| books.forget(session));
+        drop(books);
+        self.open(first, admin).await
+    }
+
+    /// What the gateway said since the page was turned.
+    pub fn heard(&self) -> &Heard {
+        &self.heard
+    }
+
+    /// Who they are.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The sessions' numbers by the ids that the gateway gave.
+    pub fn by_id(&self) -> &BTreeMap<String, u64> {
+        &self.by_id
+    }
+
+    /// Begins a page here: what was noted before is forgotten.
+    pub fn begin_page(&mut self) {
+        drop(self.books.turn());
+        drop(self.heard.take());
+        self.from_ns = clock::now_ns();
+    }
+
+    /// Ends the page, and begins the next: all that was sent and heard since it began, its last packets waited for.
+    pub async fn end_page(&mut self) -> Page {
+        let until_ns = clock::now_ns();
+        tokio::time::sleep(LAST_WORDS).await;
+        let mut ledger = self.books.turn();
+        ledger.due_between(self.from_ns, until_ns);
+        let span = self.from_ns..until_ns;
+        self.from_ns = clock::now_ns();
+        let events = self.heard.take();
+        Page { ledger, events, by_id: self.by_id.clone(), span }
+    }
+
+    /// Closes all sessions.
+    ///
+    /// # Errors
+    /// [`Failed::Gateway`] where it refuses; one that is closed already is none.
+    pub async fn leave(self, admin: &mut Admin) -> Result<(), Failed> {
+        drop(self.fleet);
+        for id in self.by_id.keys() {
+            match admin.close(id).await {
+                Ok(()) | Err(admin::Failed::Refused { status: 404, .. }) => {}
+                Err(error) => return Err(Failed::Gateway { what: "closing a session", error }),
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_ready(&self) -> Result<(), Failed> {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            let states = self.fleet.states();
+            let mut waiting = states.iter().filter(|(_, state)| state.ready_ns.is_none());
+            let Some((session, state)) = waiting.next() else { return Ok(()) };
+            if Instant::now() > until || state.failed.is_some() {
+                let why = state.failed.clone().unwrap_or_default();
+                let what = format!("that session {session} can send {why}");
+                return Err(Failed::InVain { what, within: READY_WITHIN });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Plan {
+    fn newcomer(&self, session: u64) -> Result<Newcomer, Failed> {
+        if self.transport_of(session) == Transport::Quic {
+            let ingress = Ingress::Quic(QuicOffer {});
+            return Ok(Newcomer { session, socket: None, ingress });
+        }
+        let socket = UdpSocket::bind((self.clients_at, 0)).map_err(system("opening a socket"))?;
+        let address = socket.local_addr().map_err(system("opening a socket"))?;
+        let identity = match self.proof {
+            Proof::Stun => Identity::Stun,
+            Proof::Declared => Identity::Declared { address, rtcp: None },
+        };
+        Ok(Newcomer { session, socket: Some(socket), ingress: Ingress::Udp(identity) })
+    }
+}
+
+/// Opens these one after the other: session, id, and the way its packets go.
+async fn open(
+    plan: Plan,
+    newcomers: Vec<Newcomer>,
+    mut admin: Admin,
+) -> Result<Vec<(u64, String, Way)>, Failed> {
+    let mut all = Vec::with_capacity(newcomers.len());
+    for Newcomer { session, socket, ingress } in newcomers {
+        let opened = admin.open(&plan.offer(session, ingress)).await;
+        let opened =
+            opened.map_err(|error| Failed::Gateway { what: "opening a session", error })?;
+        let id = opened.id.clone();
+        let what = || format!("an address to send to in the answer for session {session}");
+        let way = way(opened, socket);
+        let way = way.ok_or_else(|| Failed::InVain { what: what(), within: Duration::ZERO })?;
+        all.push((session, id, way));
+    }
+    Ok(all)
+}
+
+fn way(opened: Opened, socket: Option<UdpSocket>) -> Option<Way> {
+    if let Some(socket) = socket {
+        let answer = opened.udp?;
+        let gateway = *answer.addresses.first()?;
+        let ice = answer.ufrag.zip(answer.password);
+        let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
+        return Some(Way::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
+    }
+    let answer = opened.quic?;
+    Some(Way::Quic(QuicWay {
+        gateway: *answer.addresses.first()?,
+        certificate_sha256: answer.certificate()?,
+        flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
+        flow_from_gateway: answer.flow_from_gateway.parse().ok()?,
+    }))
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failed {
+    move |error| Failed::System { what, error }
+}

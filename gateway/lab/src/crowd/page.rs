@@ -1,0 +1,154 @@
+//! One page of the books: what was sent, what was heard, what the gateway said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::reckoning::pauses_after;
+use super::{Detection, FREEZE, Fault, Reckoning, Scope};
+use crate::admin::Event;
+use crate::clock::nanoseconds;
+use crate::ledger::Ledger;
+use crate::watch::{at_ns, word};
+
+/// How long before a fault the nodes of its sessions are looked up: the last packets of a node may still be on the way.
+const JUST_BEFORE_NS: u64 = 500_000_000;
+
+/// Everything between two turns of the page.
+pub struct Page {
+    pub(super) ledger: Ledger,
+    pub(super) events: Vec<Event>,
+    pub(super) by_id: BTreeMap<String, u64>,
+    /// While packets count: nanoseconds since the Unix epoch.
+    pub(super) span: Range<u64>,
+}
+
+impl Page {
+    /// What was sent and heard.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What the gateway said.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// While packets count: nanoseconds since the Unix epoch.
+    pub fn span(&self) -> Range<u64> {
+        self.span.clone()
+    }
+
+    /// What a fault did to the crowd. One that hits no node in particular may hit everybody.
+    pub fn reckon(&self, fault: &Fault) -> Reckoning {
+        let hit = self.hit(fault);
+        let mut reckoning = Reckoning { hit: hit.len(), ..Reckoning::default() };
+        for receiver in self.ledger.receivers() {
+            let heard = self.ledger.heard(receiver);
+            let is_hit = hit.contains(&receiver);
+            reckoning.listen(&heard, fault, is_hit, self.span.end);
+        }
+        self.count_packets(&mut reckoning, &hit, fault);
+        self.count_moves(&mut reckoning, &hit);
+        reckoning.detections = self.detections(fault);
+        reckoning.condemned = self.nodes_that_went("down");
+        reckoning
+    }
+
+    /// Pauses across these moments, at which nothing happened: nanoseconds.
+    pub fn control(&self, moments_ns: &[u64]) -> Vec<u64> {
+        let gaps = moments_ns.iter().flat_map(|&at_ns| self.ledger.gaps_at(at_ns));
+        gaps.map(|gap| gap.gap_ns).collect()
+    }
+
+    /// Receivers that were hit.
+    fn hit(&self, fault: &Fault) -> BTreeSet<u64> {
+        let hears = |heard: &[(u64, u32)], nodes: &BTreeSet<u32>| {
+            let recent = fault.at_ns.saturating_sub(JUST_BEFORE_NS)..=fault.at_ns;
+            let last = heard.iter().rfind(|(at_ns, _)| recent.contains(at_ns));
+            last.is_some_and(|(_, node)| nodes.contains(node))
+        };
+        let freezes = |heard: &[(u64, u32)]| {
+            let mut pauses = pauses_after(heard, fault.at_ns, self.span.end);
+            pauses.any(|pause| pause >= nanoseconds(FREEZE))
+        };
+        let is_hit = |receiver: &u64| {
+            let heard = self.ledger.heard(*receiver);
+            match &fault.scope {
+                Scope::Everybody => true,
+                Scope::Sessions(sessions) => sessions.contains(receiver),
+                Scope::Nodes(nodes) => hears(&heard, nodes),
+                Scope::Paused(nodes) => hears(&heard, nodes) && freezes(&heard),
+            }
+        };
+        self.ledger.receivers().filter(is_hit).collect()
+    }
+
+    fn count_packets(&self, reckoning: &mut Reckoning, hit: &BTreeSet<u64>, fault: &Fault) {
+        for packet in self.ledger.missing() {
+            if hit.contains(&packet.path.receiver) {
+                reckoning.lost += 1;
+            } else {
+                reckoning.lost_of_others += 1;
+            }
+        }
+        reckoning.sent = self.ledger.sent_count();
+        reckoning.twice = self.ledger.twice().len() as u64;
+        reckoning.misdelivered = self.ledger.misdelivered().len() as u64;
+        let after = |at_ns: u64| at_ns >= fault.at_ns;
+        let switches = self.ledger.switches();
+        let old = switches.iter().filter(|switch| after(switch.first_ns));
+        reckoning.stragglers = old.map(|switch| switch.stragglers).sum();
+    }
+
+    fn count_moves(&self, reckoning: &mut Reckoning, hit: &BTreeSet<u64>) {
+        // Who talks in a room that was hit was hit as well.
+        let rooms = |sessions: &BTreeSet<u64>| -> BTreeSet<u64> {
+            let members = sessions.iter().filter_map(|&session| self.ledger.member(session));
+            members.map(|member| member.room).collect()
+        };
+        let hit = rooms(hit);
+        for event in self.events.iter().filter(|event| event.name == "moved") {
+            let sessions = event.data["sessions"].as_array().into_iter().flatten();
+            let rooms =
+                rooms(&sessions.filter_map(|id| self.by_id.get(&word(id)).copied()).collect());
+            for room in rooms {
+                *reckoning.causes.entry(word(&event.data["cause"])).or_default() += 1;
+                if hit.contains(&room) {
+                    reckoning.rooms_moved += 1;
+                } else {
+                    reckoning.other_rooms_moved += 1;
+                }
+            }
+        }
+        reckoning.rooms_hit = hit.len() as u64;
+    }
+
+    fn detections(&self, fault: &Fault) -> Vec<Detection> {
+        let down = self.events.iter().filter(|event| {
+            event.name == "node" && event.data["to"] == "down" && at_ns(event) >= fault.at_ns
+        });
+        let ms_since = |at_ns: u64| (at_ns as f64 - fault.at_ns as f64) / 1e6;
+        // One that dies again was found dead once.
+        let mut found = BTreeSet::new();
+        let first = down.filter(move |event| found.insert(word(&event.data["node"])));
+        first
+            .map(|event| {
+                let witnesses = event.data["witnesses"].as_array().into_iter().flatten();
+                let since = |accusation: &serde_json::Value| {
+                    let for_us = accusation["for_us"].as_u64().unwrap_or(0);
+                    ms_since(at_ns(event).saturating_sub(for_us * 1_000))
+                };
+                Detection {
+                    node: word(&event.data["node"]),
+                    after_ms: ms_since(at_ns(event)),
+                    by_witness: witnesses.map(|w| (word(&w["witness"]), since(w))).collect(),
+                }
+            })
+            .collect()
+    }
+
+    fn nodes_that_went(&self, to: &str) -> Vec<String> {
+        let events = self.events.iter().filter(|e| e.name == "node" && e.data["to"] == to);
+        events.map(|event| word(&event.data["node"])).collect()
+    }
+}

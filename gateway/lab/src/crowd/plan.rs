@@ -1,0 +1,146 @@
+//! Who comes, and what they ask for.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::admin::{Ingress, Kind, Media, Offer, PayloadType};
+use crate::client::{Persona, Voice};
+
+/// Who of a room talks. Everybody listens.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Speech {
+    /// One of the two.
+    #[default]
+    OneWay,
+    /// Both.
+    BothWays,
+}
+
+/// How a client comes in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// By UDP.
+    Udp,
+    /// By RTP over QUIC.
+    Quic,
+}
+
+/// How clients by UDP prove who they are.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Proof {
+    /// By their address.
+    #[default]
+    Declared,
+    /// By STUN.
+    Stun,
+}
+
+/// A crowd: voice, two sessions to a room.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many sessions.
+    pub sessions: u32,
+    /// Who of a room talks.
+    pub speech: Speech,
+    /// The scenario they ask for. Default `call`.
+    pub scenario: String,
+    /// What the names of their rooms begin with.
+    pub rooms: String,
+    /// Labels of every offer.
+    pub labels: BTreeMap<String, String>,
+    /// How those by UDP prove who they are.
+    pub proof: Proof,
+    /// Whether every other room is by QUIC.
+    pub quic: bool,
+    /// Whether they are behind a network that may give them other addresses: then they prove themselves by STUN, or
+    /// come by QUIC.
+    pub natted: bool,
+    /// Where those by UDP send from.
+    pub clients_at: IpAddr,
+    /// Where their dice come from.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// So many sessions on loopback, by UDP, one of each two talking.
+    pub fn new(sessions: u32) -> Plan {
+        Plan {
+            sessions,
+            speech: Speech::default(),
+            scenario: "call".to_owned(),
+            rooms: "drill".to_owned(),
+            labels: BTreeMap::new(),
+            proof: Proof::default(),
+            quic: false,
+            natted: false,
+            clients_at: Ipv4Addr::LOCALHOST.into(),
+            seed: 1,
+        }
+    }
+
+    /// The room of a session: 1 and 2 are in the first, 3 and 4 in the second.
+    pub fn room_of(&self, session: u64) -> u64 {
+        session.div_ceil(2)
+    }
+
+    /// How a session comes in; both of a room come the same way.
+    pub fn transport_of(&self, session: u64) -> Transport {
+        let by_quic = self.quic && self.room_of(session).is_multiple_of(2);
+        if by_quic { Transport::Quic } else { Transport::Udp }
+    }
+
+    /// Of a room the one with the odd number talks, always.
+    fn talks(&self, session: u64) -> bool {
+        self.speech == Speech::BothWays || !session.is_multiple_of(2)
+    }
+
+    pub(super) fn persona(&self, session: u64) -> Persona {
+        Persona {
+            session,
+            seed: self.seed ^ session.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            voice: self.talks(session).then(Voice::default),
+            video: None,
+        }
+    }
+
+    pub(super) fn offer(&self, session: u64, ingress: Ingress) -> Offer {
+        let payload_type = Voice::default().payload_type;
+        let opus = PayloadType { payload_type, codec: "opus".to_owned(), clock_rate: 48_000 };
+        Offer {
+            scenario: self.scenario.clone(),
+            room: format!("{}-{}", self.rooms, self.room_of(session)),
+            labels: self.labels.clone(),
+            ingress,
+            media: vec![Media {
+                kind: Kind::Audio,
+                payload_types: vec![opus],
+                feedback: Vec::new(),
+                bitrate: Some("64 kbit/s".to_owned()),
+            }],
+            rtcp: None,
+            nodes: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_room_one_talks_and_the_other_listens() {
+        let plan = Plan::new(10);
+        let talks: Vec<u64> = (1..=10).filter(|&session| plan.talks(session)).collect();
+        assert_eq!(talks, [1, 3, 5, 7, 9]);
+        assert_eq!((plan.room_of(1), plan.room_of(2), plan.room_of(3)), (1, 1, 2));
+        let both = Plan { speech: Speech::BothWays, ..plan };
+        assert!((1..=10).all(|session| both.talks(session)));
+    }
+
+    #[test]
+    fn every_other_room_is_by_quic_where_that_is_asked_for() {
+        let plan = Plan { quic: true, ..Plan::new(4) };
+        let ways = [1, 2, 3, 4].map(|session| plan.transport_of(session));
+        assert_eq!(ways, [Transport::Udp, Transport::Udp, Transport::Quic, Transport::Quic]);
+    }
+}

@@ -1,0 +1,235 @@
+//! What a fault did, in figures.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::clock::nanoseconds;
+
+/// A pause that a picture of 30 frames a second would freeze in, were it sent like this: WebRTC's statistics call a
+/// frame that comes 150 ms later than usual, or three times as late, a freeze (W3C webrtc-stats, `freezeCount`).
+pub const FREEZE: Duration = Duration::from_micros(33_333 + 150_000);
+
+/// Whom a fault may hit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Everybody; gaps are the longest pause of each receiver after it.
+    Everybody,
+    /// Receivers that last heard one of these nodes, by the number it stamps; gaps are from the last packet before the
+    /// first of another node to that one.
+    Nodes(BTreeSet<u32>),
+    /// These sessions; gaps are the longest pause of each after it.
+    Sessions(BTreeSet<u64>),
+    /// Receivers of these nodes that heard a pause of at least [`FREEZE`] after it; gaps are their longest.
+    Paused(BTreeSet<u32>),
+}
+
+impl Scope {
+    /// The nodes that were hit, where it was some.
+    pub fn nodes(&self) -> &BTreeSet<u32> {
+        const NONE: &BTreeSet<u32> = &BTreeSet::new();
+        match self {
+            Scope::Everybody | Scope::Sessions(_) => NONE,
+            Scope::Nodes(nodes) | Scope::Paused(nodes) => nodes,
+        }
+    }
+}
+
+/// Something that was done to the gateway's world.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// When: nanoseconds since the Unix epoch.
+    pub at_ns: u64,
+    /// To whom.
+    pub scope: Scope,
+}
+
+/// A node that the gateway found dead.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Detection {
+    /// Its name.
+    pub node: String,
+    /// How long after the fault, in milliseconds.
+    pub after_ms: f64,
+    /// And how long after the fault each witness began to accuse it.
+    pub by_witness: BTreeMap<String, f64>,
+}
+
+/// What became of a crowd in one page.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Reckoning {
+    /// Receivers that were hit.
+    pub hit: usize,
+    /// The gap of each of them, nanoseconds; of one that never heard anything again, until the page's end.
+    pub gaps_ns: Vec<u64>,
+    /// How long after the fault each of them first heard another node than those that were hit, nanoseconds; of one that
+    /// never did, until the page's end.
+    pub left_ns: Vec<u64>,
+    /// Packets of the nodes that were hit, that came after the page began.
+    pub of_the_hit: u64,
+    /// Of them, those that never heard anything again.
+    pub unheard: usize,
+    /// The longest pause of each receiver that was not hit, nanoseconds.
+    pub other_pauses_ns: Vec<u64>,
+    /// Pauses after the fault of at least [`FREEZE`], of receivers that were hit.
+    pub freezes: u64,
+    /// And of the others.
+    pub freezes_of_others: u64,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets due to receivers that were hit which never came.
+    pub lost: u64,
+    /// And to the others.
+    pub lost_of_others: u64,
+    /// Packets that came to the same receiver again.
+    pub twice: u64,
+    /// Packets that came to somebody else than they were for.
+    pub misdelivered: u64,
+    /// Packets of a node after the first of the one that followed it.
+    pub stragglers: u64,
+    /// Rooms that were hit.
+    pub rooms_hit: u64,
+    /// Moves of these.
+    pub rooms_moved: u64,
+    /// Moves of other rooms.
+    pub other_rooms_moved: u64,
+    /// Moves by cause.
+    pub causes: BTreeMap<String, u64>,
+    /// Nodes that were found dead since.
+    pub detections: Vec<Detection>,
+    /// Nodes that were found dead in this page, before it or since.
+    pub condemned: Vec<String>,
+}
+
+impl Reckoning {
+    /// Takes in what one receiver heard and when, in order.
+    pub(super) fn listen(&mut self, heard: &[(u64, u32)], fault: &Fault, hit: bool, end_ns: u64) {
+        let freeze_ns = nanoseconds(FREEZE);
+        let nodes = fault.scope.nodes();
+        self.of_the_hit += heard.iter().filter(|(_, node)| nodes.contains(node)).count() as u64;
+        let pauses = || pauses_after(heard, fault.at_ns, end_ns);
+        let freezes = pauses().filter(|&pause| pause >= freeze_ns).count() as u64;
+        let longest = pauses().max().unwrap_or(0);
+        if !hit {
+            self.freezes_of_others += freezes;
+            self.other_pauses_ns.push(longest);
+            return;
+        }
+        self.freezes += freezes;
+        if heard.last().is_none_or(|(at_ns, _)| *at_ns <= fault.at_ns) {
+            self.unheard += 1;
+        }
+        let left = heard.iter().find(|(at_ns, node)| *at_ns > fault.at_ns && !nodes.contains(node));
+        let left_ns = left.map_or(end_ns, |(at_ns, _)| *at_ns);
+        self.left_ns.push(left_ns.saturating_sub(fault.at_ns));
+        self.gaps_ns.push(match &fault.scope {
+            Scope::Nodes(nodes) => change_from(heard, nodes, fault.at_ns).unwrap_or(longest),
+            _ => longest,
+        });
+    }
+
+    /// Adds another page's.
+    pub fn add(&mut self, other: Reckoning) {
+        self.hit += other.hit;
+        self.gaps_ns.extend(other.gaps_ns);
+        self.left_ns.extend(other.left_ns);
+        self.of_the_hit += other.of_the_hit;
+        self.unheard += other.unheard;
+        self.other_pauses_ns.extend(other.other_pauses_ns);
+        self.freezes += other.freezes;
+        self.freezes_of_others += other.freezes_of_others;
+        self.sent += other.sent;
+        self.lost += other.lost;
+        self.lost_of_others += other.lost_of_others;
+        self.twice += other.twice;
+        self.misdelivered += other.misdelivered;
+        self.stragglers += other.stragglers;
+        self.rooms_hit += other.rooms_hit;
+        self.rooms_moved += other.rooms_moved;
+        self.other_rooms_moved += other.other_rooms_moved;
+        for (cause, moves) in other.causes {
+            *self.causes.entry(cause).or_default() += moves;
+        }
+        self.detections.extend(other.detections);
+        self.condemned.extend(other.condemned);
+    }
+}
+
+/// Pauses that end after this moment, the last one with the page. Who had heard nothing before waits since then.
+pub(super) fn pauses_after(
+    heard: &[(u64, u32)],
+    at_ns: u64,
+    end_ns: u64,
+) -> impl Iterator<Item = u64> + use<'_> {
+    let times = heard.iter().map(|(at_ns, _)| *at_ns).filter(move |&heard| heard < end_ns);
+    let heard_before = heard.first().is_some_and(|(first, _)| *first <= at_ns);
+    let mut before = (!heard_before).then_some(at_ns);
+    times.chain([end_ns]).filter_map(move |time| {
+        let since = before.replace(time);
+        since.filter(|_| time > at_ns).map(|since| time - since)
+    })
+}
+
+/// From the last packet before the first of another node, to that one.
+fn change_from(heard: &[(u64, u32)], nodes: &BTreeSet<u32>, at_ns: u64) -> Option<u64> {
+    let is_change = |pair: &&[(u64, u32)]| pair[1].0 > at_ns && !nodes.contains(&pair[1].1);
+    heard.windows(2).find(is_change).map(|pair| pair[1].0 - pair[0].0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn fault() -> Fault {
+        Fault { at_ns: 100 * MS, scope: Scope::Nodes([1].into()) }
+    }
+
+    /// Arrivals in ms, each from a node.
+    fn heard(arrivals: &[(u64, u32)]) -> Vec<(u64, u32)> {
+        arrivals.iter().map(|&(ms, node)| (ms * MS, node)).collect()
+    }
+
+    fn listened(arrivals: &[(u64, u32)], hit: bool) -> Reckoning {
+        let mut reckoning = Reckoning::default();
+        reckoning.listen(&heard(arrivals), &fault(), hit, 400 * MS);
+        reckoning
+    }
+
+    #[test]
+    fn gap_is_from_the_old_nodes_last_packet_to_the_new_ones_first() {
+        // A packet of the dead node was still on its way when it died.
+        let steady = (9..=19).map(|twenty| (twenty * 20, 2));
+        let all: Vec<_> = [(90, 1), (101, 1), (141, 2)].into_iter().chain(steady).collect();
+        let reckoning = listened(&all, true);
+        assert_eq!((reckoning.gaps_ns, reckoning.freezes), (vec![40 * MS], 0));
+    }
+
+    #[test]
+    fn receiver_that_hears_nothing_again_has_a_gap_until_the_pages_end() {
+        let reckoning = listened(&[(80, 1), (100, 1)], true);
+        assert_eq!(reckoning.gaps_ns, [300 * MS]);
+        assert_eq!((reckoning.unheard, reckoning.freezes), (1, 1));
+    }
+
+    #[test]
+    fn pause_of_184_ms_is_a_freeze_and_one_of_183_is_none() {
+        assert_eq!(listened(&[(100, 1), (284, 2), (380, 2)], true).freezes, 1);
+        assert_eq!(listened(&[(100, 1), (283, 2), (380, 2)], true).freezes, 0);
+    }
+
+    #[test]
+    fn pause_of_one_that_was_not_hit_is_kept_apart() {
+        let reckoning = listened(&[(100, 2), (150, 2), (380, 2)], false);
+        assert_eq!(reckoning.gaps_ns, [0_u64; 0]);
+        assert_eq!((reckoning.other_pauses_ns, reckoning.freezes_of_others), (vec![230 * MS], 1));
+    }
+
+    #[test]
+    fn pause_that_was_over_before_the_fault_does_not_count() {
+        let reckoning = listened(&[(10, 1), (90, 1), (110, 2), (380, 2)], true);
+        assert_eq!(reckoning.gaps_ns, [20 * MS]);
+        let before = listened(&[(10, 2), (90, 2), (110, 2), (380, 2)], false);
+        assert_eq!(before.other_pauses_ns, [270 * MS]);
+    }
+}

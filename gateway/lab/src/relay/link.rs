@@ -1,0 +1,391 @@
+//! The way between a gateway and one node: whoever sends to its near end reaches the node from a far end of his own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use super::{Conditions, Direction, Fate, Impairment, Tally};
+use crate::datagrams::Inbox;
+
+/// How long the thread sleeps at most, and so how long it takes to notice that it should end.
+const NAP_MS: u64 = 20;
+/// Readiness told by one call; more is told by the next.
+const EVENTS: usize = 64;
+/// The largest datagram there is.
+const DATAGRAM: usize = 65_535;
+/// Datagrams read at once.
+const BATCH: usize = 64;
+/// Senders that are told apart: a gateway has a socket for each worker and one for probes, and for each session on port
+/// legs. Packets of more are dropped.
+const SENDERS_MAX: usize = 4_096;
+/// The near end's place in the readiness list.
+const NEAR: u64 = u64::MAX;
+
+/// A running link. Dropping it ends its thread.
+pub struct Link {
+    shared: Arc<Shared>,
+    near: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    world: Mutex<World>,
+    epoll: Epoll,
+    ending: AtomicBool,
+}
+
+struct World {
+    node: SocketAddr,
+    /// None while the node's refusal stands: then the near end refuses as well.
+    near: Option<UdpSocket>,
+    senders: Vec<Sender>,
+    by_source: HashMap<SocketAddr, usize>,
+    up: Impairment,
+    down: Impairment,
+    /// Packets longer than this do not cross.
+    mtu: usize,
+    delayed: BTreeMap<(Instant, u64), Delayed>,
+    delayed_count: u64,
+    tally: Tally,
+}
+
+struct Sender {
+    source: SocketAddr,
+    far: UdpSocket,
+}
+
+enum Delayed {
+    Datagram {
+        sender: usize,
+        direction: Direction,
+        bytes: Vec<u8>,
+    },
+    /// The node's host says that nobody listens there.
+    Refusal,
+}
+
+impl Link {
+    /// Starts a clear link to this node, whose near end is at a free port of `at`.
+    ///
+    /// # Errors
+    /// What the kernel says when it has no socket, epoll or thread for us.
+    pub fn start(at: SocketAddr, node: SocketAddr, seed: u64) -> io::Result<Self> {
+        let near = open(at)?;
+        let address = near.local_addr()?;
+        let mut seeds = fastrand::Rng::with_seed(seed);
+        let world = World {
+            node,
+            near: Some(near),
+            senders: Vec::new(),
+            by_source: HashMap::new(),
+            up: Impairment::new(seeds.u64(..)),
+            down: Impairment::new(seeds.u64(..)),
+            mtu: DATAGRAM,
+            delayed: BTreeMap::new(),
+            delayed_count: 0,
+            tally: Tally::default(),
+        };
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let shared = Shared { world: Mutex::new(world), epoll, ending: AtomicBool::new(false) };
+        let shared = Arc::new(shared);
+        shared.listen_near()?;
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("link".into()).spawn(move || theirs.run())?;
+        Ok(Self { shared, near: address, thread: Some(thread) })
+    }
+
+    /// Where the gateway sends to, instead of the node.
+    pub fn near(&self) -> SocketAddr {
+        self.near
+    }
+
+    /// What one direction does to packets that arrive from now on.
+    pub fn set(&self, direction: Direction, conditions: Conditions) {
+        self.shared.world().way(direction).conditions = conditions;
+    }
+
+    /// What both directions do.
+    pub fn set_both(&self, conditions: Conditions) {
+        self.set(Direction::Up, conditions);
+        self.set(Direction::Down, conditions);
+    }
+
+    /// Longer datagrams do not cross any more.
+    pub fn set_mtu(&self, bytes: usize) {
+        self.shared.world().mtu = bytes;
+    }
+
+    /// The node is there again: the near end takes packets, where it refused them.
+    ///
+    /// # Errors
+    /// What the kernel says when the port is taken meanwhile.
+    pub fn reopen(&self) -> io::Result<()> {
+        let mut world = self.shared.world();
+        if world.near.is_none() {
+            world.near = Some(open(self.near)?);
+            drop(world);
+            self.shared.listen_near()?;
+        }
+        Ok(())
+    }
+
+    /// The totals since the start.
+    pub fn tally(&self) -> Tally {
+        self.shared.world().tally
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen_near(&self) -> io::Result<()> {
+        let world = self.world();
+        let Some(near) = &world.near else { return Ok(()) };
+        Ok(self.epoll.add(near, EpollEvent::new(EpollFlags::EPOLLIN, NEAR))?)
+    }
+
+    fn run(&self) {
+        let mut inbox = Inbox::new(DATAGRAM, BATCH);
+        let mut events = [EpollEvent::empty(); EVENTS];
+        while !self.ending.load(Ordering::Relaxed) {
+            let nap = self.world().nap(Instant::now());
+            let timeout = EpollTimeout::try_from(nap).unwrap_or(EpollTimeout::ZERO);
+            // An interrupted wait is an empty one: the loop comes round again.
+            let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            let mut world = self.world();
+            for event in &events[..ready] {
+                match event.data() {
+                    NEAR => world.read_near(&mut inbox, &self.epoll),
+                    sender => world.read_far(sender as usize, &mut inbox),
+                }
+            }
+            world.send_due(Instant::now());
+        }
+    }
+}
+
+impl World {
+    fn way(&mut self, direction: Direction) -> &mut Impairment {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+
+    fn nap(&self, now: Instant) -> Duration {
+        let longest = Duration::from_millis(NAP_MS);
+        let Some(((due, _), _)) = self.delayed.first_key_value() else { return longest };
+        let exact = due.saturating_duration_since(now);
+        // epoll counts whole milliseconds and rounds down, which would spin through the last one.
+        exact.checked_add(Duration::from_micros(999)).unwrap_or(longest).min(longest)
+    }
+
+    fn read_near(&mut self, inbox: &mut Inbox, epoll: &Epoll) {
+        // What a gateway sent from that has gone comes back as a refusal, which is not ours to mind.
+        let Some(Ok(_)) = self.near.as_ref().map(|near| inbox.receive(near)) else { return };
+        for datagram in inbox.iter() {
+            if let Some(sender) = self.sender(datagram.source, epoll) {
+                self.take(sender, Direction::Up, datagram.bytes);
+            }
+        }
+    }
+
+    fn read_far(&mut self, sender: usize, inbox: &mut Inbox) {
+        match self.senders.get(sender).map(|sender| inbox.receive(&sender.far)) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                let back = self.down.conditions;
+                if !back.blackout {
+                    self.delay(Instant::now() + back.delay, Delayed::Refusal);
+                }
+                return;
+            }
+            _ => return,
+        }
+        for datagram in inbox.iter() {
+            self.take(sender, Direction::Down, datagram.bytes);
+        }
+    }
+
+    fn sender(&mut self, source: SocketAddr, epoll: &Epoll) -> Option<usize> {
+        if let Some(&known) = self.by_source.get(&source) {
+            return Some(known);
+        }
+        if self.senders.len() == SENDERS_MAX {
+            return None;
+        }
+        let far = open(SocketAddr::new(self.node.ip(), 0)).ok()?;
+        far.connect(self.node).ok()?;
+        let place = self.senders.len();
+        epoll.add(&far, EpollEvent::new(EpollFlags::EPOLLIN, place as u64)).ok()?;
+        self.senders.push(Sender { source, far });
+        self.by_source.insert(source, place);
+        Some(place)
+    }
+
+    fn take(&mut self, sender: usize, direction: Direction, bytes: &[u8]) {
+        self.tally.arrived += 1;
+        let fate = self.way(direction).decide(Instant::now(), bytes.len());
+        let Fate::Deliver { at, copy_at, turned } = fate else {
+            self.tally.dropped += 1;
+            return;
+        };
+        if bytes.len() > self.mtu {
+            self.tally.dropped += 1;
+            return;
+        }
+        let mut bytes = bytes.to_vec();
+        if let Some(bit) = turned {
+            self.tally.corrupted += 1;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        self.tally.copied += u64::from(copy_at.is_some());
+        for at in copy_at.into_iter().chain([at]) {
+            self.delay(at, Delayed::Datagram { sender, direction, bytes: bytes.clone() });
+        }
+        self.tally.forwarded += 1;
+    }
+
+    fn delay(&mut self, at: Instant, what: Delayed) {
+        self.delayed_count += 1;
+        self.delayed.insert((at, self.delayed_count), what);
+    }
+
+    fn send_due(&mut self, now: Instant) {
+        while let Some(entry) = self.delayed.first_entry() {
+            if entry.key().0 > now {
+                return;
+            }
+            match entry.remove() {
+                Delayed::Refusal => self.near = None,
+                Delayed::Datagram { sender, direction, bytes } => {
+                    let sender = &self.senders[sender];
+                    // A full or refusing socket loses the packet, as any network would.
+                    let _lost_at_worst = match (direction, &self.near) {
+                        (Direction::Up, _) => sender.far.send(&bytes),
+                        (Direction::Down, Some(near)) => near.send_to(&bytes, sender.source),
+                        (Direction::Down, None) => Ok(0),
+                    };
+                }
+            }
+        }
+    }
+}
+
+fn open(at: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(at)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn local() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    fn socket() -> UdpSocket {
+        let socket = UdpSocket::bind(local()).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket
+    }
+
+    fn hear(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+        let mut bytes = [0; 100];
+        let (length, source) = socket.recv_from(&mut bytes).unwrap();
+        (bytes[..length].to_vec(), source)
+    }
+
+    #[test]
+    fn each_sender_hears_the_answers_to_what_it_sent() {
+        let node = socket();
+        let link = Link::start(local(), node.local_addr().unwrap(), 1).unwrap();
+        let senders = [socket(), socket()];
+        for (sender, word) in senders.iter().zip([b"one", b"two"]) {
+            sender.send_to(word, link.near()).unwrap();
+            let (heard, far) = hear(&node);
+            assert_eq!(heard, word);
+            node.send_to(&heard, far).unwrap();
+        }
+        for (sender, word) in senders.iter().zip([b"one", b"two"]) {
+            assert_eq!(hear(sender), (word.to_vec(), link.near()));
+        }
+    }
+
+    #[test]
+    fn blackout_of_one_direction_leaves_the_other() {
+        let node = socket();
+        let link = Link::start(local(), node.local_addr().unwrap(), 1).unwrap();
+        let gateway = socket();
+        link.set(Direction::Down, Conditions { blackout: true, ..Conditions::default() });
+        gateway.send_to(b"one", link.near()).unwrap();
+        let (_, far) = hear(&node);
+        node.send_to(b"lost", far).unwrap();
+        let until = Instant::now() + SOON;
+        while link.tally().dropped == 0 {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        link.set_both(Conditions::default());
+        node.send_to(b"two", far).unwrap();
+        assert_eq!(hear(&gateway).0, b"two");
+    }
+
+    #[test]
+    fn nodes_refusal_is_the_links_until_it_is_opened_again() {
+        let node = socket();
+        let at = node.local_addr().unwrap();
+        let link = Link::start(local(), at, 1).unwrap();
+        let gateway = socket();
+        gateway.connect(link.near()).unwrap();
+        drop(node);
+        let until = Instant::now() + SOON;
+        gateway.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+        loop {
+            let refused = gateway.send(b"is anybody there").and_then(|_| gateway.recv(&mut [0]));
+            if refused.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                break;
+            }
+            assert!(Instant::now() < until);
+        }
+        let node = UdpSocket::bind(at).unwrap();
+        node.set_read_timeout(Some(SOON)).unwrap();
+        link.reopen().unwrap();
+        let _refused_before = gateway.take_error();
+        gateway.send(b"again").unwrap();
+        assert_eq!(hear(&node).0, b"again");
+    }
+
+    #[test]
+    fn datagram_that_is_too_long_does_not_cross() {
+        let node = socket();
+        let link = Link::start(local(), node.local_addr().unwrap(), 1).unwrap();
+        let gateway = socket();
+        link.set_mtu(4);
+        gateway.send_to(b"12345", link.near()).unwrap();
+        gateway.send_to(b"1234", link.near()).unwrap();
+        assert_eq!(hear(&node).0, b"1234");
+        assert_eq!(link.tally().dropped, 1);
+    }
+}

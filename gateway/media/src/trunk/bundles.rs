@@ -1,0 +1,150 @@
+//! Bundles on their way from a node: one that fills per destination, so that packets of many sessions leave together.
+
+use super::{Bundle, Tag};
+use std::net::SocketAddr;
+
+/// What fits an Ethernet frame behind IPv4 and UDP. A way that brought a larger bundle gets bundles as large.
+pub const BUNDLE_MAX: usize = 1_472;
+
+/// Bundles by destination. They are few: a gateway has one socket per worker and node.
+#[derive(Clone, Default, Debug)]
+pub struct Bundles {
+    ways: Vec<Way>,
+}
+
+#[derive(Clone, Debug)]
+struct Way {
+    to: SocketAddr,
+    bundle: Bundle,
+    size_max: usize,
+}
+
+impl Bundles {
+    /// A bundle of this size came from there: those that go there may be as large.
+    pub fn came(
+        &mut self,
+        from: SocketAddr,
+        size: usize,
+        send: &mut impl FnMut(SocketAddr, &[u8]),
+    ) {
+        let way = self.way(from);
+        if size > way.size_max {
+            way.flush(send);
+            way.size_max = size;
+            way.bundle = Bundle::new(size);
+        }
+    }
+
+    /// Adds a packet, and sends the bundle before where it was full. False if the packet is too large for the way.
+    #[must_use]
+    pub fn push(
+        &mut self,
+        to: SocketAddr,
+        tag: Tag,
+        packet: &[u8],
+        send: &mut impl FnMut(SocketAddr, &[u8]),
+    ) -> bool {
+        let way = self.way(to);
+        if way.bundle.push(tag, packet) {
+            return true;
+        }
+        way.flush(send);
+        way.bundle.push(tag, packet)
+    }
+
+    /// Sends what has gathered.
+    pub fn flush(&mut self, send: &mut impl FnMut(SocketAddr, &[u8])) {
+        self.ways.iter_mut().for_each(|way| way.flush(send));
+    }
+
+    /// Forgets destinations that nobody goes to any more.
+    pub fn keep(&mut self, known: impl Fn(SocketAddr) -> bool) {
+        self.ways.retain(|way| !way.bundle.is_empty() || known(way.to));
+    }
+
+    /// How many destinations there are.
+    #[must_use]
+    pub fn destinations(&self) -> usize {
+        self.ways.len()
+    }
+
+    fn way(&mut self, to: SocketAddr) -> &mut Way {
+        let place = self.ways.iter().position(|way| way.to == to).unwrap_or_else(|| {
+            self.ways.push(Way { to, bundle: Bundle::new(BUNDLE_MAX), size_max: BUNDLE_MAX });
+            self.ways.len() - 1
+        });
+        &mut self.ways[place]
+    }
+}
+
+impl Way {
+    fn flush(&mut self, send: &mut impl FnMut(SocketAddr, &[u8])) {
+        if !self.bundle.is_empty() {
+            send(self.to, self.bundle.as_bytes());
+            self.bundle.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trunk::entries;
+
+    fn address(port: u16) -> SocketAddr {
+        ([192, 0, 2, 1], port).into()
+    }
+
+    /// Where bundles went, and how many packets were in each.
+    fn sent(act: impl FnOnce(&mut dyn FnMut(SocketAddr, &[u8]))) -> Vec<(u16, usize)> {
+        let mut sent = Vec::new();
+        act(&mut |to, bundle| sent.push((to.port(), entries(bundle).count())));
+        sent
+    }
+
+    #[test]
+    fn packets_of_one_destination_leave_together() {
+        let mut bundles = Bundles::default();
+        let sent = sent(|mut send| {
+            for (port, tag) in [(1, 1), (2, 2), (1, 3)] {
+                assert!(bundles.push(address(port), Tag(tag), b"packet", &mut send));
+            }
+            bundles.flush(&mut send);
+            bundles.flush(&mut send);
+        });
+        assert_eq!(sent, [(1, 2), (2, 1)]);
+    }
+
+    #[test]
+    fn a_full_bundle_leaves_and_the_next_begins() {
+        let mut bundles = Bundles::default();
+        let sent = sent(|mut send| {
+            assert!(bundles.push(address(1), Tag(1), &[0; 800], &mut send));
+            assert!(bundles.push(address(1), Tag(2), &[0; 800], &mut send));
+            assert!(!bundles.push(address(1), Tag(3), &[0; 1_500], &mut send), "it never fits");
+        });
+        assert_eq!(sent, [(1, 1), (1, 1)]);
+    }
+
+    #[test]
+    fn a_way_takes_bundles_as_large_as_it_brought() {
+        let mut bundles = Bundles::default();
+        let sent = sent(|mut send| {
+            assert!(bundles.push(address(1), Tag(1), &[0; 100], &mut send));
+            bundles.came(address(1), 2_000, &mut send);
+            assert!(bundles.push(address(1), Tag(1), &[0; 1_900], &mut send));
+        });
+        assert_eq!(sent, [(1, 1)]);
+    }
+
+    #[test]
+    fn destinations_that_nobody_has_are_forgotten() {
+        let mut bundles = Bundles::default();
+        let _ = sent(|mut send| {
+            bundles.came(address(1), 1, &mut send);
+            bundles.came(address(2), 1, &mut send);
+        });
+        bundles.keep(|to| to == address(2));
+        assert_eq!(bundles.destinations(), 1);
+    }
+}

@@ -1,0 +1,116 @@
+//! What a node answers, and what it says unasked.
+
+use super::signature::{ANSWER, Body, sign, verify, write_head, write_tags};
+use super::{
+    BREAK, CLOSE, DRAIN, KEEP, Load, NOTICE, OPEN, Outcome, PROBE, Refused, START, Secret, Status,
+    Verified,
+};
+use crate::trunk::Tag;
+
+/// What a node answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// To [`Question::Probe`](super::Question::Probe).
+    Probe(Load),
+    /// To [`Question::Open`](super::Question::Open).
+    Open {
+        /// The session's tag.
+        tag: Tag,
+        /// Whether it is open.
+        status: Status,
+    },
+    /// To [`Question::Close`](super::Question::Close).
+    Close {
+        /// The session's tag.
+        tag: Tag,
+        /// [`Status::Ok`] or [`Status::UnknownTag`].
+        status: Status,
+    },
+    /// To [`Question::Drain`](super::Question::Drain).
+    Drain(Load),
+    /// To [`Question::Keep`](super::Question::Keep).
+    Keep {
+        /// Those of the question's tags that the node does not know, or keeps no longer.
+        unknown: Box<[Tag]>,
+    },
+    /// Unasked: how the node fares now, since that changed. It goes to who probed lately and echoes the nonce of
+    /// their last probe, and comes again until [`Question::Noted`](super::Question::Noted) names it.
+    Notice {
+        /// Tells it from others of this node.
+        number: u64,
+        /// How it fares.
+        load: Load,
+    },
+    /// To [`Question::Start`](super::Question::Start).
+    Start(Outcome),
+    /// To [`Question::Break`](super::Question::Break).
+    Break(Outcome),
+}
+
+impl Answer {
+    /// Appends the signed answer to the question with this nonce to `out`.
+    pub fn write(&self, secret: &Secret, nonce: u64, now_us: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        match *self {
+            Self::Probe(load) => {
+                write_head(PROBE, ANSWER, secret, nonce, now_us, out);
+                load.write(out);
+            }
+            Self::Open { tag, status } => {
+                write_head(OPEN, ANSWER, secret, nonce, now_us, out);
+                out.extend_from_slice(&tag.0.to_be_bytes());
+                out.push(status as u8);
+            }
+            Self::Close { tag, status } => {
+                write_head(CLOSE, ANSWER, secret, nonce, now_us, out);
+                out.extend_from_slice(&tag.0.to_be_bytes());
+                out.push(status as u8);
+            }
+            Self::Drain(load) => {
+                write_head(DRAIN, ANSWER, secret, nonce, now_us, out);
+                load.write(out);
+            }
+            Self::Keep { ref unknown } => {
+                write_head(KEEP, ANSWER, secret, nonce, now_us, out);
+                write_tags(unknown, out);
+            }
+            Self::Notice { number, load } => {
+                write_head(NOTICE, ANSWER, secret, nonce, now_us, out);
+                out.extend_from_slice(&number.to_be_bytes());
+                load.write(out);
+            }
+            Self::Start(outcome) => {
+                write_head(START, ANSWER, secret, nonce, now_us, out);
+                out.push(outcome as u8);
+            }
+            Self::Break(outcome) => {
+                write_head(BREAK, ANSWER, secret, nonce, now_us, out);
+                out.push(outcome as u8);
+            }
+        }
+        sign(secret, start, out);
+    }
+
+    /// Reads an answer and checks its signature and time. Whether its nonce is one that was asked
+    /// with is for the caller to check.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn read(datagram: &[u8], secret: &Secret, now_us: u64) -> Result<Verified<Self>, Refused> {
+        let (kind, body, nonce, sent_us) = verify(datagram, ANSWER, secret, now_us)?;
+        let mut body = Body(body);
+        let message = match kind {
+            PROBE => Self::Probe(Load::read(&mut body)?),
+            OPEN => Self::Open { tag: Tag(body.u64()?), status: Status::read(&mut body)? },
+            CLOSE => Self::Close { tag: Tag(body.u64()?), status: Status::read(&mut body)? },
+            DRAIN => Self::Drain(Load::read(&mut body)?),
+            KEEP => Self::Keep { unknown: body.tags()? },
+            NOTICE => Self::Notice { number: body.u64()?, load: Load::read(&mut body)? },
+            START => Self::Start(body.one_of(&Outcome::ALL)?),
+            BREAK => Self::Break(body.one_of(&Outcome::ALL)?),
+            _ => return Err(Refused::Unknown),
+        };
+        body.finish()?;
+        Ok(Verified { message, nonce, sent_us })
+    }
+}

@@ -1,0 +1,49 @@
+//! Agents beside nodes: asked how the nodes fare, and told unasked when that changes.
+
+use std::time::Instant;
+
+use evenkeel_core::{AgentWord, NodeId};
+use evenkeel_media::trunk::message::{Load, State};
+
+use super::driver::Clock;
+use super::thread::{Control, fill};
+
+/// Each agent beside a node is asked once in so many watches: every 100 ms. Deaths are told unasked; this finds those whose
+/// notice was lost, and that notices have a place to go to.
+const WATCHES: u64 = 50;
+
+impl Control {
+    /// Asks those agents whose turn it is.
+    pub(super) fn ask_agents(&mut self) {
+        self.watches += 1;
+        let turn = (self.watches % WATCHES) as usize;
+        let clock = Clock::read();
+        for agent in self.agents.iter().skip(turn).step_by(WATCHES as usize).flatten() {
+            let mut token = [0; 12];
+            fill(&self.random, &mut token);
+            // What cannot be asked is not answered, which says nothing of the node.
+            let _ = agent.probe(self.watches, token, clock);
+        }
+    }
+
+    /// How a node fares, as it says itself or the agent beside it. Where there is one, it has the word on the process and
+    /// the load; whether the node takes sessions is the node's own to say, if it speaks.
+    pub(super) fn fares(&mut self, node: NodeId, beside: bool, load: Load, at: Instant) {
+        let place = node.0 as usize;
+        let has_agent = self.agents[place].is_some();
+        if beside || !has_agent {
+            let word = match load.state {
+                State::Serving => AgentWord::Serving,
+                State::Draining => AgentWord::Draining,
+                State::Gone => AgentWord::Gone,
+            };
+            self.gateway.handle_agent_word(node, word, at);
+            self.gateway.handle_load(node, load.permille, at);
+        }
+        let speaks = self.probers[place].as_ref().is_some_and(super::prober::Prober::takes_orders);
+        if !beside || !speaks {
+            let willing = load.state == State::Serving && load.permille < 1_000;
+            self.gateway.handle_willing(node, willing, at);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Nodes with an agent: sessions are opened by signed messages on the trunk. One message refreshes many; of a node that
+//! lost some of them they are opened again.
+
+mod leases;
+
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
+use evenkeel_media::trunk::Tag;
+use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
+
+use super::{Act, Clock, Wish, mixed};
+use crate::worker::{Leg, tag};
+use leases::{Due, Keep, Lease, Leases, State};
+
+/// After how long without a refresh a node may forget a session. There are three within it: two in a row may be lost,
+/// and none is asked again before the next one's turn.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// A question to a node's agent, to be signed.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) node: NodeId,
+    /// It is sent from the home of the sessions that it is about.
+    pub(super) worker: u16,
+    pub(super) question: Question,
+    pub(super) nonce: u64,
+}
+
+/// Sessions at all nodes that have an agent.
+pub(super) struct Agents {
+    leases: Leases,
+    /// What rooms are called towards nodes comes from this. Drawn, since other gateways count their rooms from 1 too
+    /// and may share a node.
+    names: Option<u64>,
+}
+
+impl Agents {
+    pub(super) fn new() -> Agents {
+        Agents { leases: Leases::new(), names: None }
+    }
+
+    pub(super) fn open(
+        &mut self,
+        wish: &Wish<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) -> Asking {
+        let &Wish { session, home, room: RoomId(room), hop, .. } = wish;
+        self.leases.end(session, hop);
+        let names = *self.names.get_or_insert_with(&mut *draw);
+        let whose = (session, hop, home.worker);
+        let lease = self.leases.begin(whose, mixed(names, room), tag(home.slot, draw()), draw());
+        self.ask(&lease, now)
+    }
+
+    /// Asks the node to open the session, until it answers.
+    fn ask(&mut self, lease: &Lease, now: Instant) -> Asking {
+        let &Lease { session, hop, room, tag, nonce, worker, .. } = lease;
+        self.leases.asked(nonce, now);
+        let lease_s = LEASE.as_secs() as u16;
+        let question = Question::Open { room, session: session.0, tag, lease_s };
+        Asking { node: hop.node, worker, question, nonce }
+    }
+
+    /// The message may be lost; the lease ends it then.
+    pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Asking> {
+        let Lease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
+        Some(Asking { node: hop.node, worker, question: Question::Close { tag }, nonce })
+    }
+
+    /// A signed message came from a node.
+    pub(super) fn handle_signed(
+        &mut self,
+        node: NodeId,
+        secret: &Secret,
+        message: &[u8],
+        clock: Clock,
+    ) -> Option<Act> {
+        let verified = Answer::read(message, secret, clock.unix_us).ok()?;
+        match verified.message {
+            Answer::Open { tag, status } => self.answered(node, verified.nonce, tag, status),
+            Answer::Keep { unknown } => {
+                self.leases.unknown(node, verified.nonce, &unknown, clock.now);
+                None
+            }
+            Answer::Probe(_)
+            | Answer::Close { .. }
+            | Answer::Drain(_)
+            | Answer::Notice { .. }
+            | Answer::Start(_)
+            | Answer::Break(_) => None,
+        }
+    }
+
+    /// The node says whether the session is open.
+    fn answered(&mut self, node: NodeId, nonce: u64, tag: Tag, status: Status) -> Option<Act> {
+        let lease = self.leases.by_nonce(nonce)?;
+        let Lease { session, hop, state, .. } = *lease;
+        if hop.node != node || tag != lease.tag {
+            return None;
+        }
+        let (unwilling, reason) = match status {
+            Status::Ok => {
+                lease.state = State::Open;
+                let opened = Act::Opened { session, hop, leg: Leg::Trunk(tag) };
+                return (state == State::Opening).then_some(opened);
+            }
+            Status::Full => (true, "it is full"),
+            Status::Draining => (true, "it is draining"),
+            Status::UnknownTag => (false, "it does not know the tag"),
+            Status::Failed => (false, "it failed to"),
+        };
+        self.leases.end(session, hop)?;
+        Some(Act::Refused { session, hop, unwilling, reason: reason.into() })
+    }
+
+    /// What is due: openings to ask again, leases to refresh.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Asking> {
+        Some(match self.leases.due(now)? {
+            Due::Open(lease) => self.ask(&lease, now),
+            Due::Keep(Keep { node, worker, nonce, tags }) => {
+                let question = Question::Keep { lease_s: LEASE.as_secs() as u16, tags };
+                Asking { node, worker, question, nonce }
+            }
+        })
+    }
+}

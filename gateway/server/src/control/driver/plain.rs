@@ -1,0 +1,42 @@
+//! Nodes that are not asked: any media server, at an address that is known.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use evenkeel_core::NodeId;
+
+use super::{Act, Wish};
+use crate::worker::{Leg, NodePort};
+
+/// At the node's standing address, or one that the offer named.
+pub(super) fn open(standing: SocketAddr, wish: &Wish<'_>) -> Act {
+    let &Wish { session, hop, address, rtcp_apart, .. } = wish;
+    let (address, rtcp) = ports(address.unwrap_or(standing), rtcp_apart);
+    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: rtcp.port() }));
+    Act::Opened { session, hop, leg }
+}
+
+/// Two nodes that share an address, if there are any.
+pub(super) fn shared(
+    nodes: impl Iterator<Item = (NodeId, SocketAddr)>,
+    rtcp_apart: bool,
+) -> Option<(NodeId, NodeId, SocketAddr)> {
+    let mut taken = BTreeMap::new();
+    for (node, address) in nodes {
+        let (rtp, rtcp) = ports(address, rtcp_apart);
+        for address in [rtp, rtcp] {
+            let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
+            let other = *taken.entry(canonical).or_insert(node);
+            if other != node {
+                return Some((other, node, address));
+            }
+        }
+    }
+    None
+}
+
+/// Where a node takes RTP and RTCP: on one port, or RTCP on the next one up.
+fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
+    let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
+    (address, if rtcp_apart { next } else { address })
+}

@@ -1,0 +1,366 @@
+//! Sessions at an rtpengine, by its NG protocol (bencode over UDP). A room is a call, its first session the side that
+//! offers, its second the side that answers. Whatever happens to a call, rtpengine is told of both sides as they stand,
+//! and tells where it takes their packets; told the same, it changes nothing. So it is told again before it would forget.
+
+mod bencode;
+mod call;
+mod line;
+mod ng;
+mod sdp;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Hop, Incarnation, NodeId, RoomId, SessionId};
+
+use super::{Act, Brief, Wish};
+use crate::worker::{Leg, NodePort};
+use bencode::Value;
+use call::{Call, OPEN_WITHIN, Place, Stage};
+pub(crate) use line::{Line, Ng};
+use ng::{About, Answer, Due, Questions};
+use sdp::{Ports, Taken};
+
+/// rtpengine forgets a call without media after 60 s, unless it is told of it: two tellings in a row may be lost. Telling
+/// it costs no packet; opened inactive, calls would outlive this, but then each had to be told when its node's turn came.
+const TELL_AGAIN: Duration = Duration::from_secs(15);
+
+/// A call's end that nobody confirms within this is left to rtpengine's own timeout.
+const END_WITHIN: Duration = Duration::from_millis(500);
+
+/// Questions that are out at a time, so that a herd does not overflow the buffer of rtpengine's socket: some 90 of them
+/// fit one of 208 KiB.
+const ASKED_AT_ONCE: usize = 32;
+
+/// Ends that wait to be told; those past it are left to rtpengine's own timeout.
+const ENDS_MAX: usize = 65_536;
+
+/// Sessions at one rtpengine.
+pub(crate) struct Rtpengine {
+    node: NodeId,
+    /// Where it takes the NG protocol.
+    ng: SocketAddr,
+    towards: fn(SocketAddr) -> Option<IpAddr>,
+    /// By number, which is drawn: no call is ever called as another was.
+    calls: BTreeMap<u64, Call>,
+    rooms: BTreeMap<(RoomId, Incarnation), u64>,
+    sessions: BTreeMap<(SessionId, Incarnation), u64>,
+    /// Those that are to be told, in order.
+    waiting: VecDeque<u64>,
+    /// Those that are to be told again later, in the order of their times.
+    refreshes: VecDeque<(Instant, u64)>,
+    /// Those that are to be ended, when nobody else waits.
+    ends: VecDeque<u64>,
+    questions: Questions,
+    acts: VecDeque<Act>,
+}
+
+impl Rtpengine {
+    pub(crate) fn new(
+        node: NodeId,
+        ng: SocketAddr,
+        towards: fn(SocketAddr) -> Option<IpAddr>,
+    ) -> Rtpengine {
+        Rtpengine {
+            node,
+            ng,
+            towards,
+            calls: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            refreshes: VecDeque::new(),
+            ends: VecDeque::new(),
+            questions: Questions::default(),
+            acts: VecDeque::new(),
+        }
+    }
+
+    /// Takes a session into its room's call; whether it is open comes later.
+    pub(super) fn open(
+        &mut self,
+        wish: &Wish<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) -> Option<Act> {
+        let &Wish { session, room, hop, brief, .. } = wish;
+        let Brief { media, ports: (rtp, rtcp), .. } = brief?;
+        let number = *self.rooms.entry((room, hop.incarnation)).or_insert_with(|| {
+            let number = draw();
+            self.calls.insert(number, Call::new((room, hop.incarnation)));
+            self.questions.draw_from(draw());
+            number
+        });
+        let Some(place) = self.calls.get_mut(&number)?.place_for(session) else {
+            let reason = "rtpengine joins two sessions of a room, and there are two".into();
+            return Some(Act::Refused { session, hop, unwilling: false, reason });
+        };
+        let ports = Ports { rtp: *rtp, rtcp: *rtcp };
+        let media = Arc::clone(media);
+        *place = Some(Place { session, hop, ports, media, since: now, taken: None });
+        self.sessions.insert((session, hop.incarnation), number);
+        self.want(number);
+        None
+    }
+
+    /// Takes a session out of its room's call.
+    pub(super) fn close(&mut self, session: SessionId, hop: Hop) {
+        let number = self.sessions.remove(&(session, hop.incarnation));
+        let Some((number, call)) =
+            number.and_then(|number| Some((number, self.calls.get_mut(&number)?)))
+        else {
+            return;
+        };
+        if call.leave(session) {
+            self.want(number);
+        }
+    }
+
+    /// A call is not as it was told. The last one who left ends it.
+    fn want(&mut self, number: u64) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        call.stale = true;
+        if call.is_empty() && self.rooms.get(&call.room) == Some(&number) {
+            self.rooms.remove(&call.room);
+        }
+        if call.stage == Stage::Resting {
+            call.stage = Stage::Waiting;
+            self.waiting.push_back(number);
+        }
+    }
+
+    /// Something came, or nobody takes questions there.
+    pub(super) fn handle_ng(&mut self, told: &Ng, now: Instant) {
+        match told {
+            Ng::Datagram(datagram) => {
+                if let Some((about, answer)) = self.questions.answered(datagram) {
+                    self.handle_answer(about, answer, now);
+                }
+            }
+            Ng::Refused => {
+                let reason = format!("nobody takes the NG protocol at {}", self.ng);
+                for about in self.questions.give_up() {
+                    self.handle_failed(about, false, reason.clone().into(), now);
+                }
+                // Where nobody is, no call is.
+                for number in std::mem::take(&mut self.ends) {
+                    self.calls.remove(&number);
+                }
+            }
+        }
+    }
+
+    fn handle_answer(&mut self, about: About, answer: Answer, now: Instant) {
+        let description = match answer {
+            Answer::Done(description) => description,
+            Answer::Refused { busy, reason } => {
+                return self.handle_failed(about, busy, reason.into(), now);
+            }
+        };
+        let taken = description.and_then(|sdp| sdp::read(&sdp));
+        match (about, taken) {
+            (About::Delete(number), _) => _ = self.calls.remove(&number),
+            (About::Offer(number), Some(taken)) => self.tell_second(number, taken, now),
+            (About::Answer(number), Some(taken)) => self.settle(number, taken, now),
+            (About::Offer(_) | About::Answer(_), None) => {
+                let reason = "rtpengine did not say where it takes packets";
+                self.handle_failed(about, false, reason.into(), now);
+            }
+        }
+    }
+
+    /// What is due. To be called until there is nothing more.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Act> {
+        loop {
+            if let Some(act) = self.acts.pop_front() {
+                return Some(act);
+            }
+            match self.questions.due(now) {
+                Some(Due::Again(datagram)) => return Some(self.send(datagram)),
+                Some(Due::Late(about)) => {
+                    let reason = format!("rtpengine at {} did not answer in time", self.ng);
+                    self.handle_failed(about, false, reason.into(), now);
+                    continue;
+                }
+                None => {}
+            }
+            while let Some((_, number)) = self.refreshes.pop_front_if(|(due, _)| *due <= now) {
+                let due = |call: &&mut Call| call.refresh.is_some_and(|due| due <= now);
+                if let Some(call) = self.calls.get_mut(&number).filter(due) {
+                    call.refresh = None;
+                    self.want(number);
+                }
+            }
+            let out = self.questions.len();
+            if let Some(number) = self.waiting.pop_front_if(|number| {
+                let waits = self.calls.get(number).and_then(Call::waits_since);
+                waits.is_some_and(|since| since + OPEN_WITHIN <= now)
+            }) {
+                let reason = format!("rtpengine at {} had no time for it", self.ng);
+                self.handle_failed(About::Offer(number), false, reason.into(), now);
+            } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
+                self.tell_first(number, now);
+            } else if let Some(number) = self.ends.pop_front_if(|_| out < ASKED_AT_ONCE / 2) {
+                self.tell_end(number, now);
+            } else {
+                return None;
+            }
+        }
+    }
+
+    fn send(&self, datagram: Arc<[u8]>) -> Act {
+        Act::Ng { node: self.node, datagram }
+    }
+
+    fn ask(&mut self, about: About, question: &Value<'_>, by: Instant, now: Instant) {
+        let datagram = self.questions.ask(about, question, by, now);
+        let act = self.send(datagram);
+        self.acts.push_back(act);
+    }
+
+    /// Tells who is at a call's first side; or that it is over, where nobody is at all.
+    fn tell_first(&mut self, number: u64, now: Instant) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        if call.is_empty() {
+            call.stage = Stage::Ending;
+            if call.is_known && self.ends.len() < ENDS_MAX {
+                self.ends.push_back(number);
+            } else {
+                self.calls.remove(&number);
+            }
+            return;
+        }
+        call.stale = false;
+        call.told = call.places.each_ref().map(|place| place.as_ref().map(|place| place.session));
+        let Some(own) = call.own.or_else(|| (self.towards)(self.ng)) else {
+            let reason = format!("no network leads to {}", self.ng);
+            return self.handle_failed(About::Offer(number), false, reason.into(), now);
+        };
+        call.own = Some(own);
+        call.stage = Stage::Offered;
+        call.is_known = true;
+        self.tell(number, 0, own, now);
+    }
+
+    /// rtpengine knows the first side, and says where it will take the second's packets.
+    fn tell_second(&mut self, number: u64, taken: Taken, now: Instant) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        call.stage = Stage::Answered(taken);
+        if let Some(own) = call.own {
+            self.tell(number, 1, own, now);
+        }
+    }
+
+    fn tell(&mut self, number: u64, side: usize, own: IpAddr, now: Instant) {
+        let Some(call) = self.calls.get(&number) else {
+            return;
+        };
+        let (id, sdp) = (id(number), call.sdp(side, own));
+        let question = call.question(side, &id, &sdp);
+        let about = if side == 0 { About::Offer(number) } else { About::Answer(number) };
+        let by = call.waits_since().unwrap_or(now) + OPEN_WITHIN;
+        self.ask(about, &question, by, now);
+    }
+
+    fn tell_end(&mut self, number: u64, now: Instant) {
+        let id = id(number);
+        let question = Value::dictionary(vec![
+            ("call-id", (&*id).into()),
+            ("command", "delete".into()),
+            ("delete-delay", Value::Number(0)),
+        ]);
+        self.ask(About::Delete(number), &question, now + END_WITHIN, now);
+    }
+
+    /// rtpengine knows both sides. Who was told of is open.
+    fn settle(&mut self, number: u64, first: Taken, now: Instant) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        let Stage::Answered(second) = call.stage else {
+            return;
+        };
+        // Where media leaves by another way than questions do, it comes from another address.
+        let own = (self.towards)(first.rtp);
+        if own.is_some() && own != call.own {
+            call.own = own;
+            call.stale = true;
+        } else {
+            for ((place, told), taken) in call.places.iter_mut().zip(call.told).zip([first, second])
+            {
+                if let Some(place) = place.as_mut().filter(|place| told == Some(place.session)) {
+                    self.acts.extend(place.open_at(taken));
+                }
+            }
+        }
+        self.rest(number, now);
+    }
+
+    /// What was asked will not come to be: who was told of, and waits, is not opened. Others are told of in their time.
+    fn handle_failed(&mut self, about: About, busy: bool, reason: Cow<'static, str>, now: Instant) {
+        let number = about.call();
+        if matches!(about, About::Delete(_)) {
+            self.calls.remove(&number);
+            return;
+        }
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        let opening: Vec<Place> = call.take_failed(now).collect();
+        if opening.is_empty() {
+            tracing::debug!(node = ?self.node, %reason, "a call was not told of again");
+        }
+        for Place { session, hop, .. } in opening {
+            self.sessions.remove(&(session, hop.incarnation));
+            let reason = reason.clone();
+            self.acts.push_back(Act::Refused { session, hop, unwilling: busy, reason });
+        }
+        self.rest(number, now);
+    }
+
+    /// Nothing is asked of a call any more, for now.
+    fn rest(&mut self, number: u64, now: Instant) {
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        call.stage = Stage::Resting;
+        if call.stale || call.is_empty() {
+            self.want(number);
+        } else {
+            let due = now + TELL_AGAIN;
+            call.refresh = Some(due);
+            self.refreshes.push_back((due, number));
+        }
+    }
+}
+
+impl Place {
+    /// It is open there from now on, if it was not before.
+    fn open_at(&mut self, taken: Taken) -> Option<Act> {
+        let &mut Place { session, hop, ports, .. } = self;
+        let rtcp_port = ports.rtcp.map_or(taken.rtp.port(), |_| taken.rtcp_port);
+        let port = NodePort { address: taken.rtp, rtcp_port };
+        let leg = Leg::Port(Box::new(port));
+        match self.taken.replace(port) {
+            None => Some(Act::Opened { session, hop, leg }),
+            Some(before) if before != port => Some(Act::Changed { session, hop, leg }),
+            Some(_) => None,
+        }
+    }
+}
+
+/// What rtpengine calls it.
+fn id(number: u64) -> String {
+    format!("evenkeel-{number:016x}")
+}

@@ -1,0 +1,185 @@
+//! Bencode, the notation of the NG protocol: numbers, strings with their length before them, lists, dictionaries.
+
+use std::borrow::Cow;
+
+/// Deeper than any answer of rtpengine's.
+const DEPTH_MAX: usize = 16;
+
+/// A value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Value<'a> {
+    Number(i64),
+    String(Cow<'a, [u8]>),
+    List(Vec<Value<'a>>),
+    /// Keys and values, in their order.
+    Dictionary(Vec<(Cow<'a, [u8]>, Value<'a>)>),
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Value::String(Cow::Borrowed(text.as_bytes()))
+    }
+}
+
+impl<'a> Value<'a> {
+    /// A list of words.
+    pub(super) fn words(words: &[&'a str]) -> Value<'a> {
+        Value::List(words.iter().map(|word| Value::from(*word)).collect())
+    }
+
+    /// A dictionary; to be given in the order of its keys, as others expect them.
+    pub(super) fn dictionary(entries: Vec<(&'a str, Value<'a>)>) -> Value<'a> {
+        let entry = |(key, value): (&'a str, _)| (Cow::Borrowed(key.as_bytes()), value);
+        Value::Dictionary(entries.into_iter().map(entry).collect())
+    }
+
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Value::Number(number) => out.extend(format!("i{number}e").into_bytes()),
+            Value::String(bytes) => write_string(bytes, out),
+            Value::List(values) => {
+                out.push(b'l');
+                values.iter().for_each(|value| value.write(out));
+                out.push(b'e');
+            }
+            Value::Dictionary(entries) => {
+                out.push(b'd');
+                for (key, value) in entries {
+                    write_string(key, out);
+                    value.write(out);
+                }
+                out.push(b'e');
+            }
+        }
+    }
+
+    /// Reads one value that takes all the bytes.
+    pub(super) fn read(bytes: &'a [u8]) -> Option<Value<'a>> {
+        let mut rest = bytes;
+        let value = read(&mut rest, 0)?;
+        rest.is_empty().then_some(value)
+    }
+
+    /// What a dictionary holds under this key.
+    pub(super) fn get(&self, key: &str) -> Option<&Value<'a>> {
+        let Value::Dictionary(entries) = self else {
+            return None;
+        };
+        entries.iter().find(|(known, _)| **known == *key.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// The text that a dictionary holds under this key.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        match self.get(key)? {
+            Value::String(bytes) => std::str::from_utf8(bytes).ok(),
+            Value::Number(_) | Value::List(_) | Value::Dictionary(_) => None,
+        }
+    }
+}
+
+fn write_string(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend(format!("{}:", bytes.len()).into_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn read<'a>(rest: &mut &'a [u8], depth: usize) -> Option<Value<'a>> {
+    if depth == DEPTH_MAX {
+        return None;
+    }
+    match rest.first()? {
+        b'i' => {
+            *rest = &rest[1..];
+            let digits = std::str::from_utf8(until(rest, b'e')?).ok()?;
+            Some(Value::Number(digits.parse().ok()?))
+        }
+        b'l' => {
+            *rest = &rest[1..];
+            let mut values = Vec::new();
+            while !ended(rest)? {
+                values.push(read(rest, depth + 1)?);
+            }
+            Some(Value::List(values))
+        }
+        b'd' => {
+            *rest = &rest[1..];
+            let mut entries = Vec::new();
+            while !ended(rest)? {
+                let key = read_string(rest)?;
+                entries.push((Cow::Borrowed(key), read(rest, depth + 1)?));
+            }
+            Some(Value::Dictionary(entries))
+        }
+        _ => read_string(rest).map(|bytes| Value::String(Cow::Borrowed(bytes))),
+    }
+}
+
+/// Whether a list or dictionary ends here; its end is passed then.
+fn ended(rest: &mut &[u8]) -> Option<bool> {
+    let ended = *rest.first()? == b'e';
+    if ended {
+        *rest = &rest[1..];
+    }
+    Some(ended)
+}
+
+fn read_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = std::str::from_utf8(until(rest, b':')?).ok()?.parse().ok()?;
+    let (string, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(string)
+}
+
+/// The bytes before this one, which is passed as well.
+fn until<'a>(rest: &mut &'a [u8], end: u8) -> Option<&'a [u8]> {
+    let at = rest.iter().position(|byte| *byte == end)?;
+    let (before, after) = rest.split_at(at);
+    *rest = &after[1..];
+    Some(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(value: &Value<'_>) -> String {
+        let mut out = Vec::new();
+        value.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let value = Value::dictionary(vec![
+            ("command", "offer".into()),
+            ("delete-delay", Value::Number(-3)),
+            ("flags", Value::words(&["asymmetric", ""])),
+        ]);
+        let text = written(&value);
+        assert_eq!(text, "d7:command5:offer12:delete-delayi-3e5:flagsl10:asymmetric0:ee");
+        assert_eq!(Value::read(text.as_bytes()), Some(value));
+    }
+
+    #[test]
+    fn an_answer_says_what_its_keys_say() {
+        let answer = Value::read(b"d6:result5:error12:error-reason4:why?e").unwrap();
+        assert_eq!(answer.text("result"), Some("error"));
+        assert_eq!(answer.text("error-reason"), Some("why?"));
+        assert_eq!((answer.text("sdp"), Value::Number(1).get("sdp")), (None, None));
+    }
+
+    #[test]
+    fn what_is_cut_short_too_long_or_too_deep_is_no_value() {
+        let whole = b"d3:keyl1:ai7eee";
+        assert!(Value::read(whole).is_some());
+        for length in 0..whole.len() {
+            assert_eq!(Value::read(&whole[..length]), None, "{length}");
+        }
+        assert_eq!(Value::read(b"d3:keyl1:ai7eeee"), None);
+        assert_eq!(Value::read(b"99999999999999999999:a"), None);
+        assert_eq!(Value::read(b"9:a"), None);
+        assert_eq!(Value::read(b"i7"), None);
+        let nested = |depth| ["l".repeat(depth), "e".repeat(depth)].concat();
+        assert!(Value::read(nested(DEPTH_MAX).as_bytes()).is_some());
+        assert_eq!(Value::read(nested(DEPTH_MAX + 1).as_bytes()), None);
+    }
+}

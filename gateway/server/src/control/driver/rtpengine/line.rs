@@ -1,0 +1,75 @@
+//! The socket over which one rtpengine is spoken with.
+
+use std::cell::OnceCell;
+use std::io::ErrorKind;
+use std::rc::Rc;
+
+use evenkeel_core::NodeId;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+use crate::control::prober;
+
+/// More than rtpengine puts in one answer.
+const ANSWER_MAX: usize = 65_535;
+
+/// What came.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Ng {
+    /// An answer.
+    Datagram(Box<[u8]>),
+    /// Nobody takes questions there.
+    Refused,
+}
+
+/// A line to one rtpengine.
+pub(crate) struct Line {
+    node: NodeId,
+    /// There once the network leads to it.
+    socket: Rc<OnceCell<UdpSocket>>,
+    told: mpsc::Sender<(NodeId, Ng)>,
+}
+
+impl Line {
+    /// A task that connects as soon as the network leads there, and hands on what comes back; to be called on control's
+    /// own runtime.
+    pub(crate) fn start(
+        node: NodeId,
+        told: mpsc::Sender<(NodeId, Ng)>,
+        connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
+    ) -> Line {
+        let socket = Rc::new(OnceCell::new());
+        let line = Line { node, socket: Rc::clone(&socket), told: told.clone() };
+        prober::fill(&socket, node, connect());
+        tokio::task::spawn_local(async move {
+            let socket = prober::connect_in_time(&socket, node, connect).await;
+            read(socket, node, &told).await;
+        });
+        line
+    }
+
+    /// Sends a question. One that cannot be sent stays unanswered, and is asked again.
+    pub(crate) fn send(&self, datagram: &[u8]) {
+        let sent = self.socket.get().map(|socket| socket.try_send(datagram));
+        if let Some(Err(error)) = sent
+            && error.kind() == ErrorKind::ConnectionRefused
+        {
+            // Where control has no room for it, time says the same.
+            let _ = self.told.try_send((self.node, Ng::Refused));
+        }
+    }
+}
+
+async fn read(socket: &UdpSocket, node: NodeId, told: &mpsc::Sender<(NodeId, Ng)>) {
+    let mut buffer = vec![0; ANSWER_MAX];
+    loop {
+        let word = match socket.recv(&mut buffer).await {
+            Ok(length) => Ng::Datagram(buffer[..length].into()),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ng::Refused,
+            Err(_) => continue,
+        };
+        if told.send((node, word)).await.is_err() {
+            return;
+        }
+    }
+}

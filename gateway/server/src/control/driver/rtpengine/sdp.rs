@@ -1,0 +1,179 @@
+//! Sessions as rtpengine is told of them, and where it says that it takes their packets: the part of SDP (RFC 8866) that
+//! this needs.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use evenkeel_core::{Kind, Media, PayloadType, Stream};
+
+/// Where nobody stands yet; RFC 863's port, at which nothing is heard.
+const DISCARD: u16 = 9;
+
+/// Where a session sends from and hears.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ports {
+    pub(super) rtp: u16,
+    /// Where RTCP has a port of its own.
+    pub(super) rtcp: Option<u16>,
+}
+
+/// A session at its own address. All its streams are one medium, since they share a port: rtpengine hands on what it
+/// does not have to understand. The profile is always RTP/AVP, since between AVP and AVPF it would keep feedback back.
+pub(super) fn party(ip: IpAddr, ports: Ports, media: &Media) -> String {
+    write(ip, ports, media, "sendrecv")
+}
+
+/// The place of a session that is not there: nothing is sent to it.
+pub(super) fn nobody(ip: IpAddr, media: &Media) -> String {
+    write(ip, Ports { rtp: DISCARD, rtcp: Some(DISCARD + 1) }, media, "inactive")
+}
+
+fn write(ip: IpAddr, ports: Ports, media: &Media, direction: &str) -> String {
+    let family = if ip.is_ipv4() { "IP4" } else { "IP6" };
+    let is_voice = |stream: &Stream| stream.kind == Kind::Audio;
+    let kind = if media.streams.iter().any(is_voice) { "audio" } else { "video" };
+    let payloads = || media.streams.iter().flat_map(|stream| &stream.payload_types);
+    let mut sdp = format!(
+        "v=0\r\no=- 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm={kind} {} RTP/AVP",
+        ports.rtp
+    );
+    // A string takes everything.
+    payloads().for_each(|payload| _ = write!(sdp, " {}", payload.number));
+    sdp.push_str("\r\n");
+    payloads().filter(|payload| is_named(payload)).for_each(|payload| {
+        let PayloadType { number, codec, clock_rate } = payload;
+        // RFC 7587, 7: Opus has two channels, always.
+        let channels = if codec.eq_ignore_ascii_case("opus") { "/2" } else { "" };
+        _ = write!(sdp, "a=rtpmap:{number} {codec}/{clock_rate}{channels}\r\n");
+    });
+    match ports.rtcp {
+        None => sdp.push_str("a=rtcp-mux\r\n"),
+        Some(port) => _ = write!(sdp, "a=rtcp:{port}\r\n"),
+    }
+    _ = write!(sdp, "a={direction}\r\n");
+    sdp
+}
+
+/// Whether its codec is known by a name that SDP takes (a token, RFC 8866, 9). A first packet alone does not tell it.
+fn is_named(payload: &PayloadType) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
+    !payload.codec.is_empty() && payload.codec.chars().all(is_plain) && &*payload.codec != "unknown"
+}
+
+/// Where rtpengine takes a session's packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Taken {
+    pub(super) rtp: SocketAddr,
+    /// Where RTCP goes that has a port of its own.
+    pub(super) rtcp_port: u16,
+}
+
+/// Reads where the first medium is taken; `None` where it is not.
+pub(super) fn read(sdp: &str) -> Option<Taken> {
+    let (mut ip, mut rtp_port, mut rtcp_port) = (None, None, None);
+    for line in sdp.lines() {
+        let Some(split) = line.split_at_checked(2) else { continue };
+        match split {
+            ("m=", _) if rtp_port.is_some() => break,
+            ("m=", medium) => rtp_port = Some(medium.split(' ').nth(1)?.parse::<u16>().ok()?),
+            // That of the medium stands behind that of the session, and counts before it.
+            ("c=", connection) => ip = Some(connection.split(' ').nth(2)?.parse::<IpAddr>().ok()?),
+            ("a=", attribute) => {
+                if let Some(port) = attribute.strip_prefix("rtcp:") {
+                    rtcp_port = Some(port.split(' ').next()?.parse::<u16>().ok()?);
+                }
+            }
+            _ => {}
+        }
+    }
+    let (ip, rtp_port) = (ip?, rtp_port.filter(|port| *port != 0)?);
+    let rtcp_port = rtcp_port.unwrap_or(rtp_port.wrapping_add(1));
+    Some(Taken { rtp: SocketAddr::new(ip, rtp_port), rtcp_port })
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::{Feedback, RtcpPort, Srtp};
+
+    use super::*;
+
+    fn media(streams: &[(Kind, &[(u8, &str, u32)])]) -> Media {
+        let payload = |&(number, codec, clock_rate): &(u8, &str, u32)| PayloadType {
+            number,
+            codec: codec.into(),
+            clock_rate,
+        };
+        let stream = |(kind, payloads): &(Kind, &[(u8, &str, u32)])| Stream {
+            kind: *kind,
+            payload_types: payloads.iter().map(payload).collect(),
+            feedback: Feedback::default(),
+            bitrate_kbps: None,
+        };
+        let streams = streams.iter().map(stream).collect();
+        Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }
+    }
+
+    const OPUS: (u8, &str, u32) = (111, "opus", 48_000);
+    const H264: (u8, &str, u32) = (96, "H264", 90_000);
+
+    #[test]
+    fn a_session_is_told_with_all_it_sends_at_its_port() {
+        let both = media(&[(Kind::Video, &[H264]), (Kind::Audio, &[OPUS, (0, "PCMU", 8_000)])]);
+        let ports = Ports { rtp: 4_000, rtcp: None };
+        assert_eq!(
+            party([10, 0, 0, 1].into(), ports, &both),
+            "v=0\r\no=- 1 1 IN IP4 10.0.0.1\r\ns=-\r\nc=IN IP4 10.0.0.1\r\nt=0 0\r\n\
+             m=audio 4000 RTP/AVP 96 111 0\r\na=rtpmap:96 H264/90000\r\na=rtpmap:111 opus/48000/2\r\n\
+             a=rtpmap:0 PCMU/8000\r\na=rtcp-mux\r\na=sendrecv\r\n"
+        );
+        let video = party("::1".parse().unwrap(), ports, &media(&[(Kind::Video, &[H264])]));
+        assert!(video.contains("c=IN IP6 ::1\r\n") && video.contains("m=video 4000 "), "{video}");
+    }
+
+    #[test]
+    fn rtcp_has_a_port_of_its_own_or_shares_one() {
+        let told = |rtcp| {
+            party(
+                [10, 0, 0, 1].into(),
+                Ports { rtp: 4_000, rtcp },
+                &media(&[(Kind::Audio, &[OPUS])]),
+            )
+        };
+        assert!(told(None).contains("a=rtcp-mux\r\n") && !told(None).contains("a=rtcp:"));
+        assert!(told(Some(7)).contains("a=rtcp:7\r\n") && !told(Some(7)).contains("rtcp-mux"));
+    }
+
+    #[test]
+    fn an_empty_place_is_inactive_and_shares_no_port() {
+        let empty = nobody([10, 0, 0, 1].into(), &media(&[(Kind::Audio, &[OPUS])]));
+        assert!(empty.ends_with(
+            "m=audio 9 RTP/AVP 111\r\na=rtpmap:111 opus/48000/2\r\na=rtcp:10\r\na=inactive\r\n"
+        ));
+    }
+
+    #[test]
+    fn a_codec_adds_no_lines_of_its_own() {
+        let odd = media(&[(Kind::Audio, &[(0, "unknown", 8_000), (97, "x\r\na=evil", 8_000)])]);
+        let told = party([10, 0, 0, 1].into(), Ports { rtp: 4_000, rtcp: None }, &odd);
+        assert!(told.contains(" 0 97\r\na=rtcp-mux"), "{told}");
+    }
+
+    #[test]
+    fn where_packets_are_taken_is_read() {
+        // As rtpengine 10.5 says it.
+        let answer = "v=0\r\no=- 1 1 IN IP4 10.0.0.9\r\ns=-\r\nt=0 0\r\nc=IN IP4 10.0.0.9\r\nm=audio 30026 RTP/AVP 111\r\n\
+                      a=rtpmap:111 opus/48000/2\r\na=sendrecv\r\na=rtcp:30029\r\n";
+        let at = |port| SocketAddr::from(([10, 0, 0, 9], port));
+        assert_eq!(read(answer), Some(Taken { rtp: at(30_026), rtcp_port: 30_029 }));
+        let without = answer.replace("a=rtcp:30029\r\n", "");
+        assert_eq!(read(&without), Some(Taken { rtp: at(30_026), rtcp_port: 30_027 }));
+        let of_the_medium = answer
+            .replace("m=audio 30026 RTP/AVP 111", "m=audio 30026 RTP/AVP 111\r\nc=IN IP6 ::1");
+        assert_eq!(read(&of_the_medium).unwrap().rtp.ip(), "::1".parse::<IpAddr>().unwrap());
+        let second = format!("{answer}m=video 30030 RTP/AVP 96\r\nc=IN IP4 10.0.0.10\r\n");
+        assert_eq!(read(&second).unwrap().rtp, at(30_026));
+        assert_eq!(read(&answer.replace("30026", "0")), None, "refused");
+        assert_eq!(read("v=0\r\nm=audio 1 RTP/AVP 0\r\n"), None, "nowhere");
+        assert_eq!(read("hm\r\n\r\n"), None);
+    }
+}

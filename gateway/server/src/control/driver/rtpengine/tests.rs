@@ -1,0 +1,363 @@
+//! Calls at a daemon of our own, under a clock of their own.
+
+use std::collections::BTreeSet;
+
+use evenkeel_core::{Feedback, Kind, Media, PayloadType, RtcpPort, Srtp, Stream};
+
+use super::*;
+use crate::flows::Home;
+
+const NODE: NodeId = NodeId(0);
+const MS: Duration = Duration::from_millis(1);
+
+fn ng() -> SocketAddr {
+    "10.0.0.9:2223".parse().unwrap()
+}
+
+/// Questions leave by one way, media by another.
+fn towards(other: SocketAddr) -> Option<IpAddr> {
+    Some(if other == ng() { [10, 0, 0, 1].into() } else { [10, 7, 0, 1].into() })
+}
+
+fn brief(rtp: u16, rtcp: Option<u16>) -> Brief {
+    let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+    let stream = Stream {
+        kind: Kind::Audio,
+        payload_types: vec![payload],
+        feedback: Feedback::default(),
+        bitrate_kbps: None,
+    };
+    let port = if rtcp.is_some() { RtcpPort::Own } else { RtcpPort::Mux };
+    let media = Arc::new(Media { streams: vec![stream], rtcp: port, srtp: Srtp::Plain });
+    Brief { room: "room".into(), labels: Arc::default(), media, ports: (rtp, rtcp) }
+}
+
+/// rtpengine as far as this goes, and who speaks with it.
+struct Pair {
+    engine: Rtpengine,
+    start: Instant,
+    now: Instant,
+    drawn: u64,
+    /// Its calls, and the next port.
+    calls: BTreeSet<String>,
+    port: u16,
+    /// What it was asked, oldest first: command, call and SDP.
+    asked: Vec<(String, String, String)>,
+    /// It answers this instead, if anything.
+    says: Option<&'static str>,
+    /// It is asked, and does not answer.
+    mute: bool,
+    /// It drops so many questions.
+    drops: usize,
+    /// It begins to choose other ports.
+    moves: bool,
+    told: Vec<Act>,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let start = Instant::now();
+        Pair {
+            engine: Rtpengine::new(NODE, ng(), towards),
+            start,
+            now: start,
+            drawn: 0,
+            calls: BTreeSet::new(),
+            port: 30_000,
+            asked: Vec::new(),
+            says: None,
+            mute: false,
+            drops: 0,
+            moves: false,
+            told: Vec::new(),
+        }
+    }
+
+    fn hop(&self, incarnation: u32) -> Hop {
+        Hop { node: NODE, incarnation: Incarnation(incarnation) }
+    }
+
+    fn open_in(&mut self, room: u64, session: u64, incarnation: u32, brief: &Brief) {
+        let wish = Wish {
+            session: SessionId(session),
+            home: Home { worker: 0, slot: 0, generation: 1 },
+            room: RoomId(room),
+            hop: self.hop(incarnation),
+            address: None,
+            rtcp_apart: brief.ports.1.is_some(),
+            brief: Some(brief),
+        };
+        let drawn = &mut self.drawn;
+        let mut draw = || {
+            *drawn += 1;
+            *drawn
+        };
+        let told = self.engine.open(&wish, &mut draw, self.now);
+        self.told.extend(told);
+    }
+
+    fn open(&mut self, session: u64, brief: &Brief) {
+        self.open_in(1, session, 1, brief);
+        self.settle();
+    }
+
+    fn close(&mut self, session: u64) {
+        let hop = self.hop(1);
+        self.engine.close(SessionId(session), hop);
+        self.settle();
+    }
+
+    /// Until nothing more is due.
+    fn settle(&mut self) {
+        while let Some(act) = self.engine.handle_timeout(self.now) {
+            match act {
+                Act::Ng { node: NODE, datagram } => {
+                    if let Some(answer) = self.daemon(&datagram) {
+                        self.engine.handle_ng(&Ng::Datagram(answer), self.now);
+                    }
+                }
+                told => self.told.push(told),
+            }
+        }
+    }
+
+    fn pass(&mut self, ms: u32) {
+        for _ in 0..ms / 10 {
+            self.now += 10 * MS;
+            self.settle();
+        }
+    }
+
+    fn daemon(&mut self, datagram: &[u8]) -> Option<Box<[u8]>> {
+        let text = std::str::from_utf8(datagram).unwrap();
+        let (cookie, question) = text.split_once(' ').unwrap();
+        let question = Value::read(question.as_bytes()).unwrap();
+        let word = |key| question.text(key).unwrap_or_default().to_owned();
+        let (command, call, sdp) = (word("command"), word("call-id"), word("sdp"));
+        self.asked.push((command.clone(), call.clone(), sdp));
+        if self.mute {
+            return None;
+        }
+        if self.drops > 0 {
+            self.drops -= 1;
+            return None;
+        }
+        if let Some(says) = self.says {
+            return Some(format!("{cookie} {says}").into_bytes().into());
+        }
+        if command == "delete" {
+            self.calls.remove(&call);
+            return Some(format!("{cookie} d6:result2:oke").into_bytes().into());
+        }
+        self.calls.insert(call);
+        // It faces who answers at one pair of ports, who offers at the next.
+        let shift = if self.moves { 100 } else { 0 };
+        let port = self.port + shift + if command == "offer" { 2 } else { 0 };
+        let sdp =
+            format!("c=IN IP4 10.0.0.9\r\nm=audio {port} RTP/AVP 111\r\na=rtcp:{}\r\n", port + 1);
+        let answer = Value::dictionary(vec![("result", "ok".into()), ("sdp", (&*sdp).into())]);
+        let mut bytes = format!("{cookie} ").into_bytes();
+        answer.write(&mut bytes);
+        Some(bytes.into())
+    }
+
+    /// What control was told since it was asked last: session, and where it is open or why not.
+    fn told(&mut self) -> Vec<(u64, String)> {
+        let word = |act: Act| match act {
+            Act::Opened { session, leg: Leg::Port(port), .. } => {
+                (session.0, format!("{}/{}", port.address, port.rtcp_port))
+            }
+            Act::Changed { session, leg: Leg::Port(port), .. } => {
+                (session.0, format!("now {}/{}", port.address, port.rtcp_port))
+            }
+            Act::Refused { session, unwilling, reason, .. } => {
+                (session.0, format!("{reason}{}", if unwilling { " (unwilling)" } else { "" }))
+            }
+            act => panic!("{act:?}"),
+        };
+        self.told.drain(..).map(word).collect()
+    }
+
+    fn commands(&mut self) -> Vec<String> {
+        self.asked.drain(..).map(|(command, ..)| command).collect()
+    }
+}
+
+fn said(session: u64, words: &str) -> (u64, String) {
+    (session, words.to_owned())
+}
+
+#[test]
+fn a_room_is_a_call_and_its_sessions_are_its_two_sides() {
+    let mut pair = Pair::new();
+    pair.open(7, &brief(4_000, None));
+    assert_eq!(pair.told(), [said(7, "10.0.0.9:30000/30000")], "before anybody answers");
+    pair.open(8, &brief(5_000, Some(5_001)));
+    assert_eq!(
+        pair.told(),
+        [said(8, "10.0.0.9:30002/30003")],
+        "RTCP has its port, for who wants it"
+    );
+    assert_eq!(pair.calls.len(), 1);
+    let (_, _, first) = &pair.asked[pair.asked.len() - 2];
+    let (_, _, second) = &pair.asked[pair.asked.len() - 1];
+    assert!(first.contains("m=audio 4000 ") && second.contains("m=audio 5000 "), "{first}{second}");
+    assert!(first.contains("a=sendrecv") && second.contains("a=sendrecv"));
+}
+
+#[test]
+fn sessions_are_told_at_the_address_from_which_their_media_leaves() {
+    let mut pair = Pair::new();
+    pair.open(7, &brief(4_000, None));
+    let told: Vec<bool> = pair.asked.iter().map(|(_, _, sdp)| sdp.contains("10.7.0.1")).collect();
+    assert_eq!(told, [false, false, true, true], "as soon as it is known where media goes");
+    assert_eq!(pair.told().len(), 1);
+}
+
+#[test]
+fn a_third_session_is_refused_and_says_why() {
+    let mut pair = Pair::new();
+    for session in 7..10 {
+        pair.open(session, &brief(4_000, None));
+    }
+    let reason = "rtpengine joins two sessions of a room, and there are two";
+    assert_eq!(pair.told().pop(), Some(said(9, reason)));
+    pair.close(7);
+    pair.open(10, &brief(6_000, None));
+    assert_eq!(pair.told(), [said(10, "10.0.0.9:30000/30000")], "in the place of who left");
+}
+
+#[test]
+fn who_left_is_sent_nothing_and_the_last_one_ends_the_call() {
+    let mut pair = Pair::new();
+    pair.open(7, &brief(4_000, None));
+    pair.open(8, &brief(5_000, None));
+    pair.asked.clear();
+    pair.close(7);
+    let (_, _, first) = &pair.asked[0];
+    assert!(first.contains("m=audio 9 ") && first.contains("a=inactive"), "{first}");
+    assert_eq!(pair.commands(), ["offer", "answer"]);
+    pair.close(8);
+    assert_eq!(pair.commands(), ["delete"]);
+    assert!(pair.calls.is_empty());
+    pair.pass(60_000);
+    assert_eq!(pair.commands(), [""; 0], "it is over");
+}
+
+#[test]
+fn a_room_that_comes_again_is_another_call() {
+    let mut pair = Pair::new();
+    pair.open(7, &brief(4_000, None));
+    // The end of the one is on its way while the next begins.
+    pair.engine.close(SessionId(7), pair.hop(1));
+    pair.open(8, &brief(4_000, None));
+    let names: BTreeSet<&String> = pair.asked.iter().map(|(_, call, _)| call).collect();
+    assert_eq!((names.len(), pair.calls.len()), (2, 1));
+    pair.open_in(1, 8, 2, &brief(4_000, None));
+    pair.settle();
+    assert_eq!(pair.calls.len(), 2, "and so is it in the node's next life");
+}
+
+#[test]
+fn calls_are_told_again_before_they_are_forgotten() {
+    let mut pair = Pair::new();
+    pair.open(7, &brief(4_000, None));
+    pair.told();
+    pair.asked.clear();
+    pair.pass(14_990);
+    assert_eq!(pair.commands(), [""; 0]);
+    pair.pass(45_010);
+    assert_eq!(pair.commands(), ["offer", "answer"].repeat(4), "in a minute");
+    assert_eq!(pair.told(), [], "nothing changed");
+    pair.moves = true;
+    pair.pass(15_000);
+    assert_eq!(pair.told(), [said(7, "now 10.0.0.9:30100/30100")], "of a daemon that began anew");
+}
+
+#[test]
+fn a_question_that_is_lost_is_asked_again() {
+    let mut pair = Pair::new();
+    pair.drops = 3;
+    pair.open(7, &brief(4_000, None));
+    assert_eq!(pair.told(), []);
+    pair.pass(700);
+    assert_eq!(pair.told(), [said(7, "10.0.0.9:30000/30000")]);
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_opens_nothing_and_keeps_nobody_waiting() {
+    let mut pair = Pair::new();
+    pair.mute = true;
+    pair.open(7, &brief(4_000, None));
+    // More than are asked at a time.
+    for room in 2..102 {
+        pair.open_in(room, room, 1, &brief(4_000, None));
+    }
+    pair.settle();
+    assert_eq!(pair.asked.len(), ASKED_AT_ONCE);
+    pair.pass(1_790);
+    assert_eq!(pair.told(), []);
+    pair.pass(10);
+    let told = pair.told();
+    assert_eq!(told.len(), 101, "asked or not");
+    assert!(
+        told.contains(&said(7, "rtpengine at 10.0.0.9:2223 did not answer in time")),
+        "{told:?}"
+    );
+    assert!(told.contains(&said(101, "rtpengine at 10.0.0.9:2223 had no time for it")), "{told:?}");
+    assert!((pair.now - pair.start) < 2_000 * MS, "before the core gives up");
+}
+
+#[test]
+fn a_call_that_stands_outlives_a_daemon_that_is_busy() {
+    let mut pair = Pair::new();
+    pair.open(7, &brief(4_000, None));
+    pair.mute = true;
+    pair.pass(20_000);
+    pair.mute = false;
+    pair.told();
+    pair.open(8, &brief(5_000, None));
+    assert_eq!(pair.told(), [said(8, "10.0.0.9:30002/30002")]);
+    assert_eq!(pair.calls.len(), 1);
+}
+
+#[test]
+fn a_refusal_is_told_as_rtpengine_words_it() {
+    let mut pair = Pair::new();
+    pair.says = Some("d12:error-reason16:Out of ports, ok6:result5:errore");
+    pair.open(7, &brief(4_000, None));
+    assert_eq!(pair.told(), [said(7, "Out of ports, ok")]);
+    pair.says = Some("d7:message4:Full6:result10:load limite");
+    pair.open(8, &brief(4_000, None));
+    assert_eq!(pair.told(), [said(8, "Full (unwilling)")]);
+    pair.says = Some("d6:result2:oke");
+    pair.open(9, &brief(4_000, None));
+    assert_eq!(pair.told(), [said(9, "rtpengine did not say where it takes packets")]);
+}
+
+#[test]
+fn where_nobody_is_nothing_opens_and_nothing_is_to_be_ended() {
+    let mut pair = Pair::new();
+    pair.open(7, &brief(4_000, None));
+    pair.mute = true;
+    pair.open_in(2, 8, 1, &brief(4_000, None));
+    pair.settle();
+    pair.close(7);
+    pair.told();
+    pair.engine.handle_ng(&Ng::Refused, pair.now);
+    pair.settle();
+    assert_eq!(pair.told(), [said(8, "nobody takes the NG protocol at 10.0.0.9:2223")]);
+    assert!(pair.engine.sessions.is_empty() && pair.engine.rooms.is_empty());
+    pair.engine.handle_ng(&Ng::Refused, pair.now);
+    pair.settle();
+    assert!(pair.engine.calls.is_empty(), "{:?}", pair.engine.calls);
+}
+
+#[test]
+fn where_no_network_leads_nothing_opens() {
+    let mut pair = Pair::new();
+    pair.engine.towards = |_| None;
+    pair.open(7, &brief(4_000, None));
+    assert_eq!(pair.told(), [said(7, "no network leads to 10.0.0.9:2223")]);
+    assert_eq!(pair.commands(), [""; 0]);
+}

@@ -1,0 +1,200 @@
+//! Sessions at any media server, opened by POSTs of JSON to a URL of its operator's. Each POST has a verb, and each
+//! session a nonce of its own: who sees one again does nothing twice. What is not refreshed within its lease is over.
+
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use evenkeel_core::{Hop, NodeId, SessionId};
+
+use super::{Act, Brief, Wish};
+use crate::webhook::Hook;
+use crate::worker::{Leg, NodePort};
+use words::Answered;
+
+/// How long a session stays open without a refresh. There are three within it: two in a row may be lost.
+const LEASE: Duration = Duration::from_secs(30);
+const REFRESH_EVERY: Duration = Duration::from_secs(9);
+
+/// Sessions that are refreshed by one POST.
+const REFRESHED_AT_ONCE: usize = 256;
+
+/// Before the core stops to wait.
+const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
+
+/// What else is asked has this long.
+const SAY_WITHIN: Duration = Duration::from_secs(5);
+
+/// An answer to a POST, or why there is none.
+pub(crate) type Posted = Result<crate::webhook::Answer, String>;
+
+/// A session here.
+struct Lease {
+    session: SessionId,
+    hop: Hop,
+    /// The POST that opens it, to be made again where the server forgot it.
+    opens: Bytes,
+    /// Whether RTCP has a port of its own.
+    rtcp_apart: bool,
+    /// Where its packets go, once that is known.
+    taken: Option<NodePort>,
+}
+
+/// What a POST is about.
+enum About {
+    Open(u64),
+    Refresh,
+    Close,
+}
+
+/// Sessions behind one webhook.
+pub(crate) struct Webhook {
+    node: NodeId,
+    name: Arc<str>,
+    /// Where its media server is.
+    address: SocketAddr,
+    hook: Arc<Hook>,
+    towards: fn(SocketAddr) -> Option<IpAddr>,
+    /// By nonce.
+    leases: BTreeMap<u64, Lease>,
+    nonces: BTreeMap<(SessionId, Hop), u64>,
+    asked: BTreeMap<u64, About>,
+    posts: u64,
+    refresh: Option<Instant>,
+    acts: VecDeque<Act>,
+}
+
+impl Webhook {
+    pub(crate) fn new(
+        (node, name): (NodeId, Arc<str>),
+        address: SocketAddr,
+        hook: Arc<Hook>,
+        towards: fn(SocketAddr) -> Option<IpAddr>,
+    ) -> Webhook {
+        Webhook {
+            node,
+            name,
+            address,
+            hook,
+            towards,
+            leases: BTreeMap::new(),
+            nonces: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            posts: 0,
+            refresh: None,
+            acts: VecDeque::new(),
+        }
+    }
+
+    /// Asks for a session; whether it is open comes later.
+    pub(super) fn open(
+        &mut self,
+        wish: &Wish<'_>,
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) -> Option<Act> {
+        let &Wish { session, hop, brief, rtcp_apart, .. } = wish;
+        let brief: &Brief = brief?;
+        let Some(own) = (self.towards)(self.address) else {
+            let reason = format!("no network leads to {}", self.address).into();
+            return Some(Act::Refused { session, hop, unwilling: false, reason });
+        };
+        let nonce = draw();
+        let opens: Bytes = words::open(&self.name, session, nonce, brief, own, LEASE).into();
+        let lease = Lease { session, hop, opens: opens.clone(), rtcp_apart, taken: None };
+        self.leases.insert(nonce, lease);
+        self.nonces.insert((session, hop), nonce);
+        self.refresh.get_or_insert(now + REFRESH_EVERY);
+        Some(self.post(About::Open(nonce), opens, OPEN_WITHIN))
+    }
+
+    pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Act> {
+        let nonce = self.nonces.remove(&(session, hop))?;
+        self.leases.remove(&nonce)?;
+        let body = words::close(&self.name, session, nonce);
+        Some(self.post(About::Close, body.into(), SAY_WITHIN))
+    }
+
+    fn post(&mut self, about: About, body: Bytes, within: Duration) -> Act {
+        self.posts += 1;
+        self.asked.insert(self.posts, about);
+        let (node, number, hook) = (self.node, self.posts, Arc::clone(&self.hook));
+        Act::Post { node, number, hook, body, within }
+    }
+
+    /// A POST was answered, or was not.
+    pub(super) fn handle_posted(&mut self, number: u64, posted: Posted) {
+        match self.asked.remove(&number) {
+            Some(About::Open(nonce)) => self.opened(nonce, posted),
+            Some(About::Refresh) => self.refreshed(posted),
+            Some(About::Close) | None => {}
+        }
+    }
+
+    fn opened(&mut self, nonce: u64, posted: Posted) {
+        let Some(lease) = self.leases.get_mut(&nonce) else {
+            return;
+        };
+        let &mut Lease { session, hop, rtcp_apart, taken, .. } = lease;
+        let (unwilling, reason): (bool, Cow<'static, str>) = match words::opened(posted, rtcp_apart)
+        {
+            Answered::At(port) if port.address.is_ipv6() && self.address.is_ipv4() => {
+                let address = port.address;
+                let reason = format!("it is at {address}, and the node's `address` is IPv4");
+                (false, reason.into())
+            }
+            Answered::At(port) => {
+                lease.taken = Some(port);
+                let leg = Leg::Port(Box::new(port));
+                self.acts.extend(match taken {
+                    None => Some(Act::Opened { session, hop, leg }),
+                    Some(before) if before != port => Some(Act::Changed { session, hop, leg }),
+                    Some(_) => None,
+                });
+                return;
+            }
+            // It was open: what went wrong may pass, and is asked again with the next refresh.
+            Answered::Unanswered(_) if taken.is_some() => return,
+            Answered::Unanswered(reason) => (false, reason.into()),
+            Answered::Refused(reason) => (false, reason.into()),
+            Answered::Unwilling(reason) => (true, reason.into()),
+        };
+        self.leases.remove(&nonce);
+        self.nonces.remove(&(session, hop));
+        self.acts.push_back(Act::Refused { session, hop, unwilling, reason });
+    }
+
+    /// Those that the server forgot are opened again.
+    fn refreshed(&mut self, posted: Posted) {
+        for nonce in words::unknown(posted) {
+            if let Some(lease) = self.leases.get(&nonce) {
+                let opens = lease.opens.clone();
+                let act = self.post(About::Open(nonce), opens, OPEN_WITHIN);
+                self.acts.push_back(act);
+            }
+        }
+    }
+
+    /// What is due. To be called until there is nothing more.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Act> {
+        if self.refresh.is_some_and(|due| due <= now) {
+            let open = self.leases.iter().filter(|(_, lease)| lease.taken.is_some());
+            let open: Vec<(SessionId, u64)> =
+                open.map(|(nonce, lease)| (lease.session, *nonce)).collect();
+            for some in open.chunks(REFRESHED_AT_ONCE) {
+                let body = words::refresh(&self.name, some, LEASE);
+                let act = self.post(About::Refresh, body.into(), SAY_WITHIN);
+                self.acts.push_back(act);
+            }
+            self.refresh = (!self.leases.is_empty()).then(|| now + REFRESH_EVERY);
+        }
+        self.acts.pop_front()
+    }
+}

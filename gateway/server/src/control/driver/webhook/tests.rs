@@ -1,0 +1,174 @@
+//! Sessions behind a webhook of our own, under a clock of their own.
+
+use evenkeel_core::{
+    Feedback, Incarnation, Kind, Media, PayloadType, RoomId, RtcpPort, Srtp, Stream,
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::flows::Home;
+use crate::webhook::Answer;
+
+const HOP: Hop = Hop { node: NodeId(3), incarnation: Incarnation(1) };
+const MS: Duration = Duration::from_millis(1);
+
+fn brief() -> Brief {
+    let payload = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
+    let stream = Stream {
+        kind: Kind::Audio,
+        payload_types: vec![payload],
+        feedback: Feedback { pli: true, ..Feedback::default() },
+        bitrate_kbps: Some(64),
+    };
+    let media = Media { streams: vec![stream], rtcp: RtcpPort::Own, srtp: Srtp::Plain };
+    Brief {
+        room: "studio".into(),
+        labels: [("device".into(), "phone".into())].into(),
+        media: Arc::new(media),
+        ports: (4_000, Some(4_017)),
+    }
+}
+
+fn webhook() -> Webhook {
+    let hook = Arc::new(Hook { url: "http://10.0.0.9/".parse().unwrap(), token: None });
+    let address = "10.0.0.9:4000".parse().unwrap();
+    Webhook::new((HOP.node, "east-a1".into()), address, hook, |_| Some([10, 0, 0, 1].into()))
+}
+
+fn open(webhook: &mut Webhook, session: u64, nonce: u64, now: Instant) -> (u64, Value) {
+    let brief = brief();
+    let wish = Wish {
+        session: SessionId(session),
+        home: Home { worker: 0, slot: 0, generation: 1 },
+        room: RoomId(1),
+        hop: HOP,
+        address: None,
+        rtcp_apart: true,
+        brief: Some(&brief),
+    };
+    post(webhook.open(&wish, &mut || nonce, now))
+}
+
+fn post(act: Option<Act>) -> (u64, Value) {
+    let Some(Act::Post { node: NodeId(3), number, body, .. }) = act else { panic!("{act:?}") };
+    (number, serde_json::from_slice(&body).unwrap())
+}
+
+fn says(status: u16, body: &str) -> Posted {
+    Ok(Answer { status, body: body.to_owned().into() })
+}
+
+/// What control is told.
+fn told(webhook: &mut Webhook, now: Instant) -> Option<String> {
+    Some(match webhook.handle_timeout(now)? {
+        Act::Opened { leg: Leg::Port(port), .. } => format!("{}/{}", port.address, port.rtcp_port),
+        Act::Changed { leg: Leg::Port(port), .. } => {
+            format!("now {}/{}", port.address, port.rtcp_port)
+        }
+        Act::Refused { unwilling, reason, .. } => {
+            format!("{reason}{}", if unwilling { " (unwilling)" } else { "" })
+        }
+        act => panic!("{act:?}"),
+    })
+}
+
+#[test]
+fn an_opening_tells_all_of_a_session_and_is_answered_with_its_address() {
+    let (mut webhook, now) = (webhook(), Instant::now());
+    let (number, body) = open(&mut webhook, 7, 0xab, now);
+    let expected = json!({
+        "verb": "open",
+        "node": "east-a1",
+        "room": "studio",
+        "session": SessionId(7).to_string(),
+        "nonce": "00000000000000ab",
+        "labels": {"device": "phone"},
+        "media": [{
+            "kind": "audio",
+            "payload_types": [{"payload_type": 111, "codec": "opus", "clock_rate": 48_000}],
+            "feedback": ["pli"],
+            "bitrate_kbps": 64,
+        }],
+        "rtcp": "own",
+        "srtp": false,
+        "gateway": {"address": "10.0.0.1:4000", "rtcp": 4_017},
+        "lease_s": 30,
+    });
+    assert_eq!(body, expected);
+    assert_eq!(told(&mut webhook, now), None, "not before it is answered");
+    webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\",\"rtcp\":5007}"));
+    assert_eq!(told(&mut webhook, now).unwrap(), "10.0.0.9:5000/5007");
+    assert_eq!(told(&mut webhook, now), None);
+}
+
+#[test]
+fn a_session_that_is_not_opened_says_why() {
+    let refused = |posted| {
+        let (mut webhook, now) = (webhook(), Instant::now());
+        let (number, _) = open(&mut webhook, 7, 1, now);
+        webhook.handle_posted(number, posted);
+        assert!(webhook.leases.is_empty());
+        told(&mut webhook, now).unwrap()
+    };
+    assert_eq!(
+        refused(says(409, "{\"error\":\"no such codec\"}")),
+        "it answers 409: no such codec"
+    );
+    assert_eq!(refused(says(500, "")), "it answers 500");
+    assert_eq!(refused(says(503, "full")), "it answers 503: full (unwilling)");
+    assert_eq!(refused(Err("no answer in time".to_owned())), "no answer in time");
+    assert!(refused(says(200, "{}")).starts_with("its answer names no address"));
+    assert_eq!(refused(says(200, "{\"address\":\"10.0.0.9:0\"}")), "its answer names port 0");
+    let v6 = "it is at [::1]:5, and the node's `address` is IPv4";
+    assert_eq!(refused(says(200, "{\"address\":\"[::1]:5\"}")), v6);
+}
+
+#[test]
+fn rtcp_takes_the_next_port_up_where_none_is_named() {
+    let (mut webhook, now) = (webhook(), Instant::now());
+    let (number, _) = open(&mut webhook, 7, 1, now);
+    webhook.handle_posted(number, says(201, "{\"address\":\"10.0.0.9:5000\"}"));
+    assert_eq!(told(&mut webhook, now).unwrap(), "10.0.0.9:5000/5001");
+}
+
+#[test]
+fn what_is_open_is_refreshed_together_and_what_was_forgotten_is_opened_again() {
+    let (mut webhook, start) = (webhook(), Instant::now());
+    for session in 1..=3 {
+        let (number, _) = open(&mut webhook, session, session, start);
+        if session < 3 {
+            webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\"}"));
+            told(&mut webhook, start).unwrap();
+        }
+    }
+    assert!(webhook.handle_timeout(start + 8_999 * MS).is_none());
+    let (number, body) = post(webhook.handle_timeout(start + 9_000 * MS));
+    let named = |session: u64| json!({"session": SessionId(session).to_string(), "nonce": format!("{session:016x}")});
+    let refresh = json!({
+        "verb": "refresh", "node": "east-a1", "sessions": [named(1), named(2)], "lease_s": 30,
+    });
+    assert_eq!(body, refresh, "the third is not open");
+    webhook.handle_posted(number, says(200, "{\"unknown\":[\"0000000000000002\",\"77\"]}"));
+    let (number, body) = post(webhook.handle_timeout(start + 9_010 * MS));
+    assert_eq!((&body["verb"], &body["nonce"]), (&json!("open"), &json!("0000000000000002")));
+    webhook.handle_posted(number, Err("no answer in time".to_owned()));
+    assert_eq!(told(&mut webhook, start + 9_020 * MS), None, "it may come back");
+    let (number, _) = post(webhook.handle_timeout(start + 18_000 * MS));
+    webhook.handle_posted(number, says(200, "{\"unknown\":[\"0000000000000002\"]}"));
+    let (number, _) = post(webhook.handle_timeout(start + 18_010 * MS));
+    webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:6000\"}"));
+    assert_eq!(told(&mut webhook, start + 18_020 * MS).unwrap(), "now 10.0.0.9:6000/6001");
+}
+
+#[test]
+fn a_session_that_ends_is_closed_and_refreshed_no_more() {
+    let (mut webhook, now) = (webhook(), Instant::now());
+    let (number, _) = open(&mut webhook, 7, 0xab, now);
+    let (_, body) = post(webhook.close(SessionId(7), HOP));
+    let session = SessionId(7).to_string();
+    let close = json!({"verb": "close", "node": "east-a1", "session": session, "nonce": "00000000000000ab"});
+    assert_eq!(body, close);
+    webhook.handle_posted(number, says(200, "{\"address\":\"10.0.0.9:5000\"}"));
+    assert!(webhook.handle_timeout(now + 60_000 * MS).is_none(), "who came too late is not heard");
+    assert!(webhook.close(SessionId(7), HOP).is_none());
+}

@@ -1,0 +1,173 @@
+//! What is said to webhooks, and what they answer, as JSON.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use evenkeel_core::{Feedback, Kind, RtcpPort, SessionId, Srtp, Stream};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::Posted;
+use crate::control::driver::Brief;
+use crate::worker::NodePort;
+
+/// Of a refusal in words so much is told.
+const REASON_MAX: usize = 200;
+
+/// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"rtcp":"mux",
+/// "srtp":false,"gateway":{"address":"10.0.0.1:40000"},"lease_s":30}`; `gateway.rtcp` is there where `rtcp` is `own`.
+pub(super) fn open(
+    node: &str,
+    session: SessionId,
+    nonce: u64,
+    brief: &Brief,
+    own: IpAddr,
+    lease: Duration,
+) -> Vec<u8> {
+    let Brief { room, labels, media, ports: (rtp, rtcp) } = brief;
+    let labels: Map<String, Value> =
+        labels.iter().map(|(key, value)| (key.to_string(), json!(value))).collect();
+    let mut gateway = json!({"address": SocketAddr::new(own, *rtp)});
+    if let Some(rtcp) = rtcp {
+        gateway["rtcp"] = json!(rtcp);
+    }
+    let rtcp = match media.rtcp {
+        RtcpPort::Mux => "mux",
+        RtcpPort::Own => "own",
+    };
+    json!({
+        "verb": "open",
+        "node": node,
+        "room": room,
+        "session": session.to_string(),
+        "nonce": word(nonce),
+        "labels": labels,
+        "media": media.streams.iter().map(stream).collect::<Vec<_>>(),
+        "rtcp": rtcp,
+        "srtp": media.srtp == Srtp::Opaque,
+        "gateway": gateway,
+        "lease_s": lease.as_secs(),
+    })
+    .to_string()
+    .into()
+}
+
+fn stream(stream: &Stream) -> Value {
+    let Stream { kind, payload_types, feedback, bitrate_kbps } = stream;
+    let kind = match kind {
+        Kind::Audio => "audio",
+        Kind::Video => "video",
+    };
+    let payload_types: Vec<Value> = payload_types
+        .iter()
+        .map(|payload| {
+            json!({
+                "payload_type": payload.number,
+                "codec": payload.codec,
+                "clock_rate": payload.clock_rate,
+            })
+        })
+        .collect();
+    let Feedback { pli, fir, remb, tmmbr } = *feedback;
+    let words = [("pli", pli), ("fir", fir), ("remb", remb), ("tmmbr", tmmbr)];
+    let feedback: Vec<&str> = words.iter().filter(|(_, is)| *is).map(|(word, _)| *word).collect();
+    let mut stream = json!({"kind": kind, "payload_types": payload_types, "feedback": feedback});
+    if let Some(kbps) = bitrate_kbps {
+        stream["bitrate_kbps"] = json!(kbps);
+    }
+    stream
+}
+
+/// `{"verb":"refresh","node":"east-a1","sessions":[{"session":"…","nonce":"…"}],"lease_s":30}`.
+pub(super) fn refresh(node: &str, sessions: &[(SessionId, u64)], lease: Duration) -> Vec<u8> {
+    let sessions: Vec<Value> = sessions
+        .iter()
+        .map(|(session, nonce)| json!({"session": session.to_string(), "nonce": word(*nonce)}))
+        .collect();
+    let lease_s = lease.as_secs();
+    json!({"verb": "refresh", "node": node, "sessions": sessions, "lease_s": lease_s})
+        .to_string()
+        .into()
+}
+
+/// `{"verb":"close","node":"east-a1","session":"…","nonce":"…"}`.
+pub(super) fn close(node: &str, session: SessionId, nonce: u64) -> Vec<u8> {
+    let (session, nonce) = (session.to_string(), word(nonce));
+    json!({"verb": "close", "node": node, "session": session, "nonce": nonce}).to_string().into()
+}
+
+fn word(nonce: u64) -> String {
+    format!("{nonce:016x}")
+}
+
+/// What became of an opening.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Answered {
+    /// It is open.
+    At(NodePort),
+    /// It is not.
+    Refused(String),
+    /// It is not, and nothing else will be for now.
+    Unwilling(String),
+    /// Nobody says.
+    Unanswered(String),
+}
+
+#[derive(Deserialize)]
+struct Address {
+    address: SocketAddr,
+    /// The next port up, where it is not named.
+    rtcp: Option<u16>,
+}
+
+pub(super) fn opened(posted: Posted, rtcp_apart: bool) -> Answered {
+    let answer = match posted {
+        Ok(answer) => answer,
+        Err(failed) => return Answered::Unanswered(failed),
+    };
+    match answer.status {
+        200..300 => match serde_json::from_slice(&answer.body) {
+            Ok(Address { address, rtcp }) if address.port() != 0 => {
+                let next = || address.port().wrapping_add(1);
+                let rtcp_port = if rtcp_apart { rtcp.unwrap_or_else(next) } else { address.port() };
+                Answered::At(NodePort { address, rtcp_port })
+            }
+            Ok(_) => Answered::Refused("its answer names port 0".to_owned()),
+            Err(error) => Answered::Refused(format!("its answer names no address: {error}")),
+        },
+        502 | 504 => Answered::Unanswered(format!("it answers {}", answer.status)),
+        503 => Answered::Unwilling(reason(503, &answer.body)),
+        status => Answered::Refused(reason(status, &answer.body)),
+    }
+}
+
+/// `{"error":"…"}`, or the text as it is.
+fn reason(status: u16, body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Error {
+        error: String,
+    }
+    let text = serde_json::from_slice(body).map(|Error { error }| error);
+    let text = text.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned());
+    let text: String = text.chars().filter(|c| !c.is_control()).take(REASON_MAX).collect();
+    if text.is_empty() {
+        format!("it answers {status}")
+    } else {
+        format!("it answers {status}: {text}")
+    }
+}
+
+/// Those that it does not know any more, by nonce; none where it did not answer so.
+pub(super) fn unknown(posted: Posted) -> Vec<u64> {
+    #[derive(Deserialize)]
+    struct Unknown {
+        unknown: Vec<String>,
+    }
+    let Some(answer) = posted.ok().filter(|answer| (200..300).contains(&answer.status)) else {
+        return Vec::new();
+    };
+    let Ok(Unknown { unknown }) = serde_json::from_slice(&answer.body) else {
+        return Vec::new();
+    };
+    unknown.iter().filter_map(|nonce| u64::from_str_radix(nonce, 16).ok()).collect()
+}

@@ -1,0 +1,123 @@
+//! Orders to agents, from the API: to start a node's process, or to break it in a drill. They are said again until they
+//! are answered; an agent does with the same order twice what it did once.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_core::NodeId;
+use evenkeel_media::trunk::message::{Break, Outcome, Question};
+use tokio::sync::oneshot;
+
+use super::driver::Clock;
+use super::prober::Prober;
+use super::thread::{Control, draw};
+use super::words::{Disobeyed, Failed};
+
+/// An order is said again after this.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// An agent that has not answered by now is not going to.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Orders under way at a time; they come from people and drills.
+const ORDERS_MAX: usize = 256;
+
+/// What an agent can be told to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Start the process beside it.
+    Start,
+    /// Break it, or mend it.
+    Break(Break),
+}
+
+impl Order {
+    fn question(self) -> Question {
+        match self {
+            Order::Start => Question::Start,
+            Order::Break(how) => Question::Break(how),
+        }
+    }
+}
+
+/// Orders that are not answered yet.
+#[derive(Default)]
+pub(super) struct Orders(Vec<Pending>);
+
+struct Pending {
+    node: NodeId,
+    order: Order,
+    nonce: u64,
+    again: Instant,
+    until: Instant,
+    reply: oneshot::Sender<Result<(), Failed>>,
+}
+
+impl Control {
+    /// Tells the agent of a node to do something; the reply comes with its answer.
+    pub(super) fn order(
+        &mut self,
+        name: &str,
+        order: Order,
+        reply: oneshot::Sender<Result<(), Failed>>,
+        now: Instant,
+    ) {
+        use evenkeel_core::Impossible::NoSuchNode;
+        let refusal = match self.node_named(name) {
+            None => Some(Failed::Impossible(NoSuchNode)),
+            Some(node) if self.agent_of(node).is_none() => {
+                Some(Failed::Agent { node: name.into(), why: Disobeyed::NoAgent })
+            }
+            Some(_) if self.orders.0.len() == ORDERS_MAX => Some(Failed::Unavailable),
+            Some(node) => {
+                let (nonce, until) = (draw(&self.random), now + ANSWER_WITHIN);
+                self.orders.0.push(Pending { node, order, nonce, again: now, until, reply });
+                return self.say_orders_again();
+            }
+        };
+        // A caller that went away needs no reply.
+        let _ = reply.send(refusal.map_or(Ok(()), Err));
+    }
+
+    /// Who takes orders for the node: the agent beside it, or the node where it speaks for itself.
+    fn agent_of(&self, node: NodeId) -> Option<&Prober> {
+        let at = |probers: &Vec<Option<Prober>>| probers.get(node.0 as usize)?.as_ref().map(|_| ());
+        let probers = if at(&self.agents).is_some() { &self.agents } else { &self.probers };
+        probers[node.0 as usize].as_ref().filter(|prober| prober.takes_orders())
+    }
+
+    /// With each watch: what is not answered is said again, or given up.
+    pub(super) fn say_orders_again(&mut self) {
+        let clock = Clock::read();
+        for late in self.orders.0.extract_if(.., |pending| pending.until <= clock.now) {
+            let node = (*self.settings.nodes[late.node.0 as usize].name).into();
+            let _ = late.reply.send(Err(Failed::Agent { node, why: Disobeyed::Silent }));
+        }
+        let mut due = Vec::new();
+        for pending in self.orders.0.iter_mut().filter(|pending| pending.again <= clock.now) {
+            pending.again = clock.now + AGAIN;
+            due.push((pending.node, pending.order, pending.nonce));
+        }
+        for (node, order, nonce) in due {
+            if let Some(agent) = self.agent_of(node) {
+                agent.order(&order.question(), nonce, clock);
+            }
+        }
+    }
+
+    /// An agent answered.
+    pub(super) fn obeyed(&mut self, node: NodeId, nonce: u64, outcome: Outcome) {
+        let own = |pending: &mut Pending| pending.nonce == nonce && pending.node == node;
+        for answered in self.orders.0.extract_if(.., own) {
+            let name = || (*self.settings.nodes[node.0 as usize].name).into();
+            let _ = answered.reply.send(match outcome {
+                Outcome::Done => Ok(()),
+                Outcome::Forbidden => {
+                    Err(Failed::Agent { node: name(), why: Disobeyed::Forbidden })
+                }
+                Outcome::Unable => {
+                    Err(Failed::Agent { node: name(), why: Disobeyed::Unable(answered.order) })
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Signed questions to a node, or to the agent beside it, and what comes back: answers, and notices unasked.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+
+use evenkeel_media::trunk::message::{Answer, Load, Outcome, Question, Secret, State};
+
+use super::super::driver::Clock;
+
+/// Probes that are remembered: at one every 10 ms those of 10 s, as long as a node gives notices to who probed.
+const ASKED_MAX: usize = 1_024;
+
+/// Who is asked, and how well the answer speaks for the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Who {
+    /// The node: that it answers is evidence that it lives.
+    Node,
+    /// The agent beside it: that it answers says nothing good of the node.
+    Beside,
+}
+
+/// One end of that conversation.
+pub(crate) struct Signed {
+    secret: Secret,
+    who: Who,
+    /// Nonces are sequences from here on. Drawn, so that nobody's answers to others fit.
+    first: u64,
+    asked: RefCell<VecDeque<u64>>,
+    /// When the newest word on how the node fares was signed: older ones come too late.
+    newest_us: Cell<u64>,
+}
+
+/// A probe that was answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Answers {
+    pub(super) sequence: u64,
+    /// Whether the answer speaks for the media port.
+    pub(super) vouched: bool,
+}
+
+/// What a message means.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Heard {
+    /// The probe that the node answered.
+    pub(super) answers: Option<Answers>,
+    /// How the node fares.
+    pub(super) load: Option<Load>,
+    /// What became of the order with this nonce.
+    pub(super) obeyed: Option<(u64, Outcome)>,
+    /// To be sent back: the notice arrived.
+    pub(super) receipt: Option<Vec<u8>>,
+}
+
+impl Signed {
+    pub(super) fn new(secret: Secret, who: Who, first: u64) -> Signed {
+        let (asked, newest_us) = (RefCell::default(), Cell::default());
+        Signed { secret, who, first, asked, newest_us }
+    }
+
+    pub(super) fn who(&self) -> Who {
+        self.who
+    }
+
+    /// The question of a probe.
+    pub(super) fn probe(&self, sequence: u64, clock: Clock) -> Vec<u8> {
+        let nonce = self.first.wrapping_add(sequence);
+        let mut asked = self.asked.borrow_mut();
+        if asked.len() == ASKED_MAX {
+            asked.pop_front();
+        }
+        asked.push_back(nonce);
+        self.write(&Question::Probe, nonce, clock)
+    }
+
+    pub(super) fn write(&self, question: &Question, nonce: u64, clock: Clock) -> Vec<u8> {
+        let mut datagram = Vec::with_capacity(128);
+        question.write(&self.secret, nonce, clock.unix_us, &mut datagram);
+        datagram
+    }
+
+    /// What came; nothing where it is not believed, or answers nothing that was asked.
+    pub(super) fn read(&self, datagram: &[u8], clock: Clock) -> Option<Heard> {
+        let verified = Answer::read(datagram, &self.secret, clock.unix_us).ok()?;
+        let (nonce, sent_us) = (verified.nonce, verified.sent_us);
+        match verified.message {
+            Answer::Probe(load) if self.was_asked(nonce) => {
+                let speaks = self.who == Who::Node && load.state != State::Gone;
+                let sequence = nonce.wrapping_sub(self.first);
+                let answers = speaks.then_some(Answers { sequence, vouched: load.vouched });
+                Some(Heard { answers, load: self.newest(load, sent_us), ..Heard::default() })
+            }
+            Answer::Notice { number, load } if self.was_asked(nonce) => {
+                let receipt = Some(self.write(&Question::Noted { number }, nonce, clock));
+                Some(Heard { load: self.newest(load, sent_us), receipt, ..Heard::default() })
+            }
+            Answer::Start(outcome) | Answer::Break(outcome) => {
+                Some(Heard { obeyed: Some((nonce, outcome)), ..Heard::default() })
+            }
+            _ => None,
+        }
+    }
+
+    fn was_asked(&self, nonce: u64) -> bool {
+        // The newest are asked for most.
+        self.asked.borrow().iter().rev().any(|asked| *asked == nonce)
+    }
+
+    /// The load, unless a newer one is known.
+    fn newest(&self, load: Load, sent_us: u64) -> Option<Load> {
+        (sent_us >= self.newest_us.get()).then(|| {
+            self.newest_us.set(sent_us);
+            load
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> Secret {
+        Secret::new(b"a secret of some length").unwrap()
+    }
+
+    fn load(state: State) -> Load {
+        Load { permille: 420, state, sessions: 3, vouched: true }
+    }
+
+    /// A conversation that began at nonce 100, with the probe of sequence 7 asked.
+    fn asked(who: Who) -> (Signed, Clock) {
+        let (signed, clock) = (Signed::new(secret(), who, 100), Clock::read());
+        signed.probe(7, clock);
+        (signed, clock)
+    }
+
+    fn say(answer: &Answer, nonce: u64, sent_us: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        answer.write(&secret(), nonce, sent_us, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn an_answer_speaks_for_the_node_that_gave_it() {
+        let (signed, clock) = asked(Who::Node);
+        let heard =
+            signed.read(&say(&Answer::Probe(load(State::Serving)), 107, clock.unix_us), clock);
+        let heard = heard.unwrap();
+        let answers = Some(Answers { sequence: 7, vouched: true });
+        assert_eq!((heard.answers, heard.load), (answers, Some(load(State::Serving))));
+        assert_eq!(heard.receipt, None);
+    }
+
+    #[test]
+    fn an_agent_answers_nothing_for_its_node_nor_does_one_whose_process_is_gone() {
+        for (who, state) in [(Who::Beside, State::Serving), (Who::Node, State::Gone)] {
+            let (signed, clock) = asked(who);
+            let answer = say(&Answer::Probe(load(state)), 107, clock.unix_us);
+            let heard = signed.read(&answer, clock).unwrap();
+            assert_eq!((heard.answers, heard.load), (None, Some(load(state))));
+        }
+    }
+
+    #[test]
+    fn a_notice_is_noted_each_time_it_comes() {
+        let (signed, clock) = asked(Who::Beside);
+        let notice = Answer::Notice { number: 9, load: load(State::Gone) };
+        let bytes = say(&notice, 107, clock.unix_us);
+        for _ in 0..2 {
+            let heard = signed.read(&bytes, clock).unwrap();
+            assert_eq!(heard.load, Some(load(State::Gone)));
+            let receipt =
+                Question::read(&heard.receipt.unwrap(), &secret(), clock.unix_us).unwrap();
+            assert_eq!((receipt.message, receipt.nonce), (Question::Noted { number: 9 }, 107));
+        }
+    }
+
+    #[test]
+    fn what_answers_no_question_of_ours_is_not_believed() {
+        let (signed, clock) = asked(Who::Node);
+        let notice = Answer::Notice { number: 1, load: load(State::Gone) };
+        for answer in [Answer::Probe(load(State::Gone)), notice] {
+            assert_eq!(signed.read(&say(&answer, 108, clock.unix_us), clock), None);
+        }
+    }
+
+    #[test]
+    fn a_word_that_a_newer_one_overtook_changes_nothing() {
+        let (signed, clock) = asked(Who::Beside);
+        let back = Answer::Notice { number: 2, load: load(State::Serving) };
+        signed.read(&say(&back, 107, clock.unix_us), clock).unwrap();
+        let gone = Answer::Notice { number: 1, load: load(State::Gone) };
+        let heard = signed.read(&say(&gone, 107, clock.unix_us - 1), clock).unwrap();
+        assert_eq!(heard.load, None);
+        assert!(heard.receipt.is_some(), "it came, and need not come again");
+    }
+
+    #[test]
+    fn the_probes_of_ten_seconds_are_remembered() {
+        let (signed, clock) = (Signed::new(secret(), Who::Node, u64::MAX), Clock::read());
+        (0..=ASKED_MAX as u64).for_each(|sequence| _ = signed.probe(sequence, clock));
+        assert!(!signed.was_asked(u64::MAX), "the oldest gave way");
+        assert!(signed.was_asked(0) && signed.was_asked(ASKED_MAX as u64 - 1));
+    }
+}

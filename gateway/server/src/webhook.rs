@@ -1,0 +1,232 @@
+//! One POST of JSON to a URL of the operator's, and its answer: bounded in time, in size and in number.
+
+mod url;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::rt::{Read, Write};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use crate::settings::Secret;
+pub use url::Url;
+
+/// An answer is some addresses; a longer one comes from elsewhere.
+const ANSWER_MAX: usize = 64 << 10;
+
+/// POSTs under way at a time: more would wait for each other at the other end, and take sockets from sessions.
+const AT_ONCE: usize = 32;
+
+/// POSTs that wait for their turn; past it they fail at once.
+const WAITING_MAX: usize = 16_384;
+
+/// One try: where it takes longer, another may come to a better server.
+const TRY_FOR: Duration = Duration::from_millis(800);
+
+/// Before a second try, and twice as long before each one behind that.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Where to POST.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Hook {
+    /// The URL.
+    pub url: Url,
+    /// Sent as `Authorization: Bearer …`, if there is one.
+    pub token: Option<Secret>,
+}
+
+/// What came back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Answer {
+    /// 200 and so on.
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
+}
+
+/// Why nothing came back.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    #[error("no connection: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("`{0}` is no name that a certificate can bear")]
+    Name(Box<str>),
+    #[error("no HTTP: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("no request: {0}")]
+    Request(#[from] hyper::http::Error),
+    #[error("the answer is longer than {ANSWER_MAX} bytes")]
+    TooLong,
+    #[error("no answer in time")]
+    Late,
+    #[error("too many wait for answers")]
+    Busy,
+}
+
+/// A POST to be made.
+struct Job {
+    hook: Arc<Hook>,
+    body: Bytes,
+    by: Instant,
+    told: oneshot::Sender<Result<Answer, Failed>>,
+}
+
+/// POSTs on a thread of its own, so that names that are looked up and keys that are agreed on keep nobody else waiting.
+#[derive(Clone, Debug)]
+pub(crate) struct Poster(mpsc::Sender<Job>);
+
+impl Poster {
+    /// A thread that ends when the last of these is gone.
+    ///
+    /// # Errors
+    /// Where the system gives no thread or no event loop.
+    pub(crate) fn start() -> std::io::Result<Poster> {
+        let (jobs_in, jobs) = mpsc::channel(WAITING_MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name("webhooks".to_owned())
+            .spawn(move || runtime.block_on(serve(jobs)))?;
+        Ok(Poster(jobs_in))
+    }
+
+    /// POSTs, again where it does not come through, until it is answered or `within` is over.
+    ///
+    /// # Errors
+    /// Why there is no answer: that of the last try.
+    pub(crate) async fn post(
+        &self,
+        hook: Arc<Hook>,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Answer, Failed> {
+        let (told, answer) = oneshot::channel();
+        let job = Job { hook, body, by: Instant::now() + within, told };
+        self.0.try_send(job).map_err(|_| Failed::Busy)?;
+        answer.await.unwrap_or(Err(Failed::Busy))
+    }
+}
+
+async fn serve(mut jobs: mpsc::Receiver<Job>) {
+    let (turns, tls) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Tls::default()));
+    while let Some(job) = jobs.recv().await {
+        let Ok(turn) = Arc::clone(&turns).acquire_owned().await else {
+            return;
+        };
+        let tls = Arc::clone(&tls);
+        tokio::spawn(async move {
+            let Job { hook, body, by, told } = job;
+            // Nobody may wait for it any more.
+            let _ = told.send(post_until(&hook, &body, by, &tls).await);
+            drop(turn);
+        });
+    }
+}
+
+async fn post_until(hook: &Hook, body: &Bytes, by: Instant, tls: &Tls) -> Result<Answer, Failed> {
+    let (mut wait, mut last) = (AGAIN_AFTER, Failed::Late);
+    loop {
+        let until = by.min(Instant::now() + TRY_FOR);
+        match tokio::time::timeout_at(until, post(hook, body.clone(), tls)).await {
+            // What stands before the server says that it did not reach it.
+            Ok(Ok(answer)) if !matches!(answer.status, 502 | 504) => return Ok(answer),
+            Ok(Ok(answer)) if Instant::now() + wait >= by => return Ok(answer),
+            Ok(Ok(_)) => {}
+            Ok(Err(failed @ (Failed::TooLong | Failed::Name(_)))) => return Err(failed),
+            Ok(Err(failed)) => last = failed,
+            Err(_late) => {}
+        }
+        if Instant::now() + wait >= by {
+            return Err(last);
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+}
+
+async fn post(hook: &Hook, body: Bytes, tls: &Tls) -> Result<Answer, Failed> {
+    let url = &hook.url;
+    let stream = TcpStream::connect((url.host(), url.port())).await?;
+    stream.set_nodelay(true)?;
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(url.path())
+        .header(HOST, url.authority())
+        .header(USER_AGENT, concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
+        .header(CONTENT_TYPE, "application/json")
+        .header(CONNECTION, "close");
+    if let Some(token) = &hook.token {
+        let bearer = [b"Bearer ", token.bytes()].concat();
+        request = request.header(AUTHORIZATION, bearer);
+    }
+    let request = request.body(Full::new(body))?;
+    if url.is_https() {
+        let name = ServerName::try_from(url.host().to_owned())
+            .map_err(|_| Failed::Name(url.host().into()))?;
+        exchange(TokioIo::new(tls.connector().connect(name, stream).await?), request).await
+    } else {
+        exchange(TokioIo::new(stream), request).await
+    }
+}
+
+async fn exchange(
+    io: impl Read + Write + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, Failed> {
+    let (mut sender, connection) = http1::handshake(io).await?;
+    let driving = tokio::spawn(connection);
+    let asked = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
+        match body {
+            Ok(body) => Ok(Answer { status, body: body.to_bytes() }),
+            Err(error) if error.is::<LengthLimitError>() => Err(Failed::TooLong),
+            Err(error) => match error.downcast::<hyper::Error>() {
+                Ok(error) => Err(Failed::Http(*error)),
+                Err(_other) => Err(Failed::TooLong),
+            },
+        }
+    };
+    let answer = asked.await;
+    driving.abort();
+    answer
+}
+
+/// What certificates are checked against: those that the system trusts, read once, when the first is checked.
+#[derive(Default)]
+struct Tls(std::sync::OnceLock<TlsConnector>);
+
+impl Tls {
+    fn connector(&self) -> &TlsConnector {
+        self.0.get_or_init(|| {
+            let mut roots = rustls::RootCertStore::empty();
+            let found = rustls_native_certs::load_native_certs();
+            for error in &found.errors {
+                tracing::warn!(%error, "a trusted certificate cannot be read");
+            }
+            let (taken, _ignored) = roots.add_parsable_certificates(found.certs);
+            if taken == 0 {
+                tracing::warn!("the system trusts no certificate: no webhook by https works");
+            }
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .expect("ring does every version that is built in")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            TlsConnector::from(Arc::new(config))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

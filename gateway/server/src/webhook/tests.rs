@@ -1,0 +1,108 @@
+//! A small server that answers what a test says, and what was asked of it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::thread::JoinHandle;
+
+use super::*;
+
+/// Answers one request after another, each by its turn; nothing where it says nothing.
+fn server(answers: Vec<String>) -> (Url, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap()).parse().unwrap();
+    let asked = std::thread::spawn(move || {
+        answers
+            .into_iter()
+            .map(|answer| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let request = read(&mut stream);
+                let _gone = stream.write_all(answer.as_bytes());
+                request
+            })
+            .collect()
+    });
+    (url, asked)
+}
+
+/// A request with its body.
+fn read(stream: &mut TcpStream) -> String {
+    let (mut text, mut bytes) = (String::new(), [0; 4_096]);
+    loop {
+        let length = stream.read(&mut bytes).unwrap();
+        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let lower = head.to_lowercase();
+            let length = lower.split("content-length: ").nth(1).unwrap();
+            if body.len() >= length.lines().next().unwrap().parse().unwrap() {
+                return text;
+            }
+        }
+    }
+}
+
+fn says(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+async fn posted(url: Url, token: Option<&str>, within: Duration) -> Result<Answer, Failed> {
+    let token = token.map(|token| Secret::new(token.into()));
+    let poster = Poster::start().unwrap();
+    poster
+        .post(Arc::new(Hook { url, token }), Bytes::from_static(b"{\"verb\":\"open\"}"), within)
+        .await
+}
+
+const SOON: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_post_carries_its_json_and_its_token_and_brings_the_answer() {
+    let (url, asked) = server(vec![says("201 Created", "{\"address\":\"10.0.0.1:4\"}")]);
+    let answer = posted(url, Some("a token of some length"), SOON).await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (201, &b"{\"address\":\"10.0.0.1:4\"}"[..]));
+    let request = asked.join().unwrap().remove(0);
+    assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
+    assert!(request.ends_with("\r\n\r\n{\"verb\":\"open\"}"), "{request}");
+    let head = request.to_lowercase();
+    assert!(head.contains("authorization: bearer a token of some length\r\n"), "{head}");
+    assert!(head.contains("content-type: application/json\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn a_post_that_does_not_come_through_is_made_again() {
+    // The first is cut off, the second is answered by what stands before the server.
+    let (url, asked) =
+        server(vec![String::new(), says("502 Bad Gateway", ""), says("200 OK", "{}")]);
+    let answer = posted(url, None, SOON).await.unwrap();
+    assert_eq!(answer.status, 200);
+    let asked = asked.join().unwrap();
+    assert_eq!((asked.len(), &asked[0]), (3, &asked[2]));
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_not_asked_again() {
+    let (url, asked) = server(vec![says("409 Conflict", "no")]);
+    let answer = posted(url, None, SOON).await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (409, &b"no"[..]));
+    assert_eq!(asked.join().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_end_is_not_read() {
+    let long = says("200 OK", &"x".repeat(ANSWER_MAX + 1));
+    let (url, _asked) = server(vec![long]);
+    let failed = posted(url, None, SOON).await.unwrap_err();
+    assert!(matches!(failed, Failed::TooLong), "{failed}");
+}
+
+#[tokio::test]
+async fn who_does_not_answer_keeps_nobody_waiting() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let failed = posted(url, None, Duration::from_millis(300)).await.unwrap_err();
+    assert!(matches!(failed, Failed::Late), "{failed}");
+    let at = listener.local_addr().unwrap();
+    drop(listener);
+    let nobody = format!("http://{at}").parse().unwrap();
+    let failed = posted(nobody, None, Duration::from_millis(200)).await.unwrap_err();
+    assert!(matches!(failed, Failed::Connect(_)), "{failed}");
+}

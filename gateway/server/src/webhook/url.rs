@@ -1,0 +1,126 @@
+//! A URL that can be POSTed to (RFC 3986, as far as `http` and `https` need it).
+
+use std::fmt;
+use std::str::FromStr;
+
+/// `http://host:port/path`; the port is 80 or 443 where none is named.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url {
+    https: bool,
+    /// Host and port as they were written.
+    authority: Box<str>,
+    /// An IPv6 address without its brackets.
+    host: Box<str>,
+    port: u16,
+    path: Box<str>,
+}
+
+/// What is no such URL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoUrl;
+
+impl FromStr for Url {
+    type Err = NoUrl;
+
+    fn from_str(text: &str) -> Result<Url, NoUrl> {
+        let (scheme, rest) = text.split_once("://").ok_or(NoUrl)?;
+        let https = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return Err(NoUrl),
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let is_plain = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}#@".contains(c);
+        if !rest.chars().all(is_plain) {
+            return Err(NoUrl);
+        }
+        let standard = if https { 443 } else { 80 };
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(v6) => {
+                let (host, rest) = v6.split_once(']').ok_or(NoUrl)?;
+                host.parse::<std::net::Ipv6Addr>().map_err(|_| NoUrl)?;
+                (host, rest.strip_prefix(':').or(rest.is_empty().then_some("")).ok_or(NoUrl)?)
+            }
+            None => authority.split_once(':').unwrap_or((authority, "")),
+        };
+        let port = if port.is_empty() { standard } else { port.parse().map_err(|_| NoUrl)? };
+        if host.is_empty() || port == 0 || authority.ends_with(':') {
+            return Err(NoUrl);
+        }
+        let path = if path.starts_with('/') { path.into() } else { format!("/{path}") };
+        Ok(Url { https, authority: authority.into(), host: host.into(), port, path: path.into() })
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.https { "https" } else { "http" };
+        write!(f, "{scheme}://{}{}", self.authority, self.path)
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Url {
+    pub(super) fn is_https(&self) -> bool {
+        self.https
+    }
+
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let url: Url = "https://media.example:8443/open?a=b".parse().unwrap();
+        assert!(url.is_https());
+        assert_eq!((url.host(), url.port()), ("media.example", 8_443));
+        assert_eq!((url.authority(), url.path()), ("media.example:8443", "/open?a=b"));
+        assert_eq!(url.to_string(), "https://media.example:8443/open?a=b");
+        let url: Url = "http://[::1]:9".parse().unwrap();
+        assert_eq!((url.host(), url.port(), url.path()), ("::1", 9, "/"));
+        let port = |text: &str| text.parse::<Url>().unwrap().port();
+        assert_eq!((port("http://a"), port("https://a/"), port("http://[::1]")), (80, 443, 80));
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for text in [
+            "media.example:80",
+            "ftp://a",
+            "http://",
+            "http:///path",
+            "http://a:0",
+            "http://a:",
+            "http://a:port",
+            "http://[::1",
+            "http://[1.2.3.4]",
+            "http://a b",
+            "http://a/\r\nX: y",
+            "http://user@a",
+        ] {
+            assert_eq!(text.parse::<Url>(), Err(NoUrl), "{text}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A crowd comes in by the API, a node dies under it, and the books say what it heard.
+
+use std::time::Duration;
+
+use evenkeel_lab::admin::{Admin, Place};
+use evenkeel_lab::clock;
+use evenkeel_lab::crowd::{Crowd, Fault, Page, Plan, Scope};
+use evenkeel_lab::sample_node::number_of;
+use evenkeel_server::api::{self, Names};
+
+use crate::harness::{Gateway, Node, PATIENCE, World};
+
+/// A gateway's API, which ends with this.
+struct Api {
+    place: Place,
+    thread: Option<api::Thread>,
+}
+
+impl Api {
+    fn of(gateway: &Gateway) -> Api {
+        let settings = gateway.settings.admin.clone();
+        let place = Place::Unix(settings.socket.clone());
+        let names = Names::of(&gateway.settings.core());
+        let metrics = Box::new(String::new);
+        let thread = api::start(settings, names, gateway.handle.clone(), metrics).unwrap();
+        Api { place, thread: Some(thread) }
+    }
+
+    fn admin(&self) -> Admin {
+        Admin::new(self.place.clone())
+    }
+}
+
+impl Drop for Api {
+    fn drop(&mut self) {
+        self.thread.take().unwrap().shut_down();
+    }
+}
+
+/// Turns the page until it holds something.
+async fn page_with(crowd: &mut Crowd, what: &str, holds: impl Fn(&Page) -> bool) -> Page {
+    let until = std::time::Instant::now() + PATIENCE;
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let page = crowd.end_page().await;
+        if holds(&page) {
+            return page;
+        }
+        assert!(std::time::Instant::now() < until, "{what}");
+    }
+}
+
+#[test]
+fn crowd_tells_who_was_hit_what_was_lost_who_moved_and_who_saw_it() {
+    let mut nodes = ["east-a1", "east-b1", "west-a1"].map(Node::agent);
+    let gateway = World::of(&nodes.each_ref()).start();
+    let api = Api::of(&gateway);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut crowd = Crowd::enter(&Plan::new(12), || api.admin()).await.unwrap();
+        assert_eq!(crowd.by_id().len(), 12);
+        let everybody = |page: &Page| Fault { at_ns: page.span().start, scope: Scope::Everybody };
+        let quiet = page_with(&mut crowd, "all listeners hear", |page| {
+            let reckoning = page.reckon(&everybody(page));
+            reckoning.hit == 6 && reckoning.unheard == 0
+        });
+        let quiet = quiet.await;
+        let reckoning = quiet.reckon(&everybody(&quiet));
+        assert_eq!((reckoning.misdelivered, reckoning.rooms_moved), (0, 0));
+        assert_eq!(reckoning.detections, []);
+
+        let on_it = |node: &Node| {
+            let nodes = [number_of(&node.name)].into();
+            quiet.reckon(&Fault { at_ns: quiet.span().end, scope: Scope::Nodes(nodes) }).hit
+        };
+        let busiest = (0..nodes.len()).max_by_key(|&place| on_it(&nodes[place])).unwrap();
+        let hit = on_it(&nodes[busiest]);
+        let name = nodes[busiest].name.clone();
+        crowd.begin_page();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let fault =
+            Fault { at_ns: clock::now_ns(), scope: Scope::Nodes([number_of(&name)].into()) };
+        nodes[busiest].die();
+        let is_down =
+            |event: &evenkeel_lab::admin::Event| event.name == "node" && event.data["to"] == "down";
+        assert!(crowd.heard().wait(fault.at_ns, PATIENCE, is_down).await);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let page = crowd.end_page().await;
+        let reckoning = page.reckon(&fault);
+        assert_eq!((reckoning.hit, reckoning.gaps_ns.len(), reckoning.unheard), (hit, hit, 0));
+        assert_eq!((reckoning.rooms_hit, reckoning.rooms_moved), (hit as u64, hit as u64));
+        assert_eq!(reckoning.causes.get("node-down"), Some(&(hit as u64)));
+        assert_eq!((reckoning.stragglers, reckoning.misdelivered, reckoning.twice), (0, 0, 0));
+        let found = &reckoning.detections[0];
+        assert_eq!(found.node, name);
+        assert!(!found.by_witness.is_empty());
+        assert!(found.by_witness.values().all(|since| *since <= found.after_ms));
+
+        // The books of one page hold nothing of another's.
+        let next = page_with(&mut crowd, "all listeners hear again", |page| {
+            let reckoning = page.reckon(&everybody(page));
+            reckoning.hit == 6 && reckoning.unheard == 0 && reckoning.lost == 0
+        });
+        let reckoning = next.await.reckon(&fault);
+        assert_eq!((reckoning.of_the_hit, reckoning.detections.len()), (0, 0));
+        crowd.leave(&mut api.admin()).await.unwrap();
+    });
+    assert_eq!(gateway.status().sessions, 0);
+}

@@ -1,0 +1,99 @@
+//! The same deaths of the same nodes, at the same phases, to ours and to what people run: how much less outage there is.
+
+mod relay;
+
+use std::time::Duration;
+
+use evenkeel_lab::clock;
+use evenkeel_lab::crowd::{Crowd, Fault as Happened, Plan, Reckoning, Scope};
+use nix::sys::signal::Signal;
+use serde::Serialize;
+
+pub(crate) use relay::Relay;
+
+use crate::layout::Layout;
+use crate::process::Process;
+use crate::stage::{Places, Stage, numbers};
+
+/// Deaths of a trace; each node dies as often.
+const DEATHS: usize = 6;
+/// Sessions of ours; of theirs each client is a session and hears itself, so that as many receivers listen.
+const SESSIONS: u32 = 1_000;
+/// A death comes at any phase of a health check.
+const CHECKS_EVERY: Duration = Duration::from_secs(5);
+/// When a packet is due after another: less than that is no outage.
+const PACKETS_EVERY: Duration = Duration::from_millis(20);
+/// Whoever is not heard again within this waits for something else than the next check.
+const WATCHED: Duration = Duration::from_secs(8);
+const SETTLED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Outage {
+    /// Mean outage of a session each time its node died, milliseconds.
+    pub(crate) ours_ms: f64,
+    pub(crate) theirs_ms: f64,
+    /// Of the sessions that were hit, all deaths together.
+    ours_hit: usize,
+    theirs_hit: usize,
+    /// Outage time of ours cut from theirs.
+    pub(crate) cut: f64,
+}
+
+/// Plays the trace to both.
+///
+/// # Errors
+/// What could not be done.
+pub(crate) async fn measure(places: &Places, seed: u64) -> Result<Outage, String> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let phases: Vec<Duration> = (0..DEATHS).map(|_| CHECKS_EVERY.mul_f64(rng.f64())).collect();
+    let mut stage = Stage::set(Layout::HOT, places, seed)?;
+    let region = [("region".to_owned(), "east".to_owned())].into();
+    let plan = Plan { labels: region, seed, ..Plan::new(SESSIONS) };
+    let crowd = Crowd::enter(&plan, || stage.admin()).await;
+    let ours = trace(crowd.map_err(|error| error.to_string())?, &mut stage, &phases).await?;
+    let nodes: Vec<String> = stage.nodes.iter().map(|node| node.address.to_string()).collect();
+    let words = ["relay", "--nodes", &nodes.join(",")];
+    let mut relay = Process::start("relay", &places.own, &words, &places.folder)?;
+    let at = relay.line()?["listening"].as_str().and_then(|at| at.parse().ok());
+    let at = at.ok_or_else(|| relay.failed("does not say where it listens"))?;
+    let crowd = Crowd::enter_at(&Plan { seed, ..Plan::new(SESSIONS / 2) }, at).await;
+    let theirs = trace(crowd.map_err(|error| error.to_string())?, &mut stage, &phases).await?;
+    let (ours_ms, theirs_ms) = (mean_outage_ms(&ours), mean_outage_ms(&theirs));
+    Ok(Outage {
+        ours_ms,
+        theirs_ms,
+        ours_hit: ours.hit,
+        theirs_hit: theirs.hit,
+        cut: 1.0 - ours_ms / theirs_ms,
+    })
+}
+
+async fn trace(
+    mut crowd: Crowd,
+    stage: &mut Stage,
+    phases: &[Duration],
+) -> Result<Reckoning, String> {
+    let mut all = Reckoning::default();
+    for (turn, &phase) in phases.iter().enumerate() {
+        if !stage.settled(SETTLED_WITHIN).await? {
+            return Err("rooms have no spares".to_owned());
+        }
+        tokio::time::sleep(phase).await;
+        crowd.begin_page();
+        let name = stage.nodes[turn % stage.nodes.len()].name.clone();
+        tokio::time::sleep(10 * PACKETS_EVERY).await;
+        let happened = Happened { at_ns: clock::now_ns(), scope: Scope::Nodes(numbers([&name])) };
+        stage.signal(&name, Signal::SIGKILL)?;
+        tokio::time::sleep(WATCHED).await;
+        all.add(crowd.end_page().await.reckon(&happened));
+        stage.restart_the_dead()?;
+    }
+    Ok(all)
+}
+
+fn mean_outage_ms(reckoning: &Reckoning) -> f64 {
+    let usual = clock::nanoseconds(PACKETS_EVERY);
+    let outage: u64 = reckoning.gaps_ns.iter().map(|gap| gap.saturating_sub(usual)).sum();
+    outage as f64 / 1e6 / reckoning.gaps_ns.len().max(1) as f64
+}

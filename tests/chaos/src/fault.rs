@@ -1,0 +1,288 @@
+//! What is done to the stage, and how it is undone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use evenkeel_lab::clock;
+use evenkeel_lab::crowd::{Crowd, Fault as Happened, Scope, Transport};
+use nix::sys::signal::Signal;
+
+use crate::stage::{Stage, numbers};
+use crate::weather::Weather;
+
+/// Whom it hits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whom {
+    /// The node that carries most rooms.
+    Busiest,
+    /// All nodes of a region.
+    Region(&'static str),
+    /// All nodes of these regions.
+    Regions(&'static [&'static str]),
+    /// All nodes.
+    All,
+}
+
+/// How a process comes to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// SIGKILL: its port refuses what comes.
+    Loud,
+    /// By turns SIGSTOP, and SIGKILL with nobody told that the port is closed.
+    Silent,
+}
+
+/// What is done.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Fault {
+    /// Processes die.
+    Kill(Whom, Way),
+    /// A node is stopped and wakes up again after so long.
+    Sleep(Whom, Duration),
+    /// A node gets the processor for 5 ms of each 100, as a quota would have it, for so long.
+    Starve(Whom, Duration),
+    /// A node may open no files any more, nor may the gateway, for so long.
+    NoDescriptors(Whom, Duration),
+    /// A node dies again as soon as it is back, so often.
+    CrashLoop(Whom, u32),
+    /// The gateway is stopped for so long.
+    Stall(Duration),
+    /// Links are bad, each for so long.
+    Links(Whom, Weather, Duration),
+    /// A node indulges in its vice for so long; who hears a pause is hit.
+    Vice(Whom, Duration),
+    /// A node takes ever more memory, until it has none.
+    Leak(Whom, Duration),
+    /// A node is drained.
+    Drain(Whom),
+    /// So many rooms are moved by hand, one after the other.
+    Move(usize),
+    /// The network gives all clients other addresses.
+    Rebind,
+    /// All clients go without a word, and come again at once.
+    Reconnect,
+    /// Nothing comes to the gateway's UDP listener, for so long; who comes by QUIC goes on.
+    BlockUdp(Duration),
+}
+
+/// What was done to whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Struck {
+    pub(crate) happened: Happened,
+    pub(crate) names: Vec<String>,
+    turn: u32,
+}
+
+/// Between two deaths of a node in a crash loop.
+const CRASHES_EVERY: Duration = Duration::from_millis(700);
+/// Of each time slice a starved node has the processor for this part.
+const SLICE: Duration = Duration::from_millis(100);
+const SHARE: Duration = Duration::from_millis(5);
+
+impl Fault {
+    /// Does it, until what has a length is over. `turn` counts from 0.
+    pub(crate) async fn strike(
+        self,
+        stage: &mut Stage,
+        crowd: &mut Crowd,
+        turn: u32,
+    ) -> Result<Struck, String> {
+        let names = self.names(stage).await?;
+        let at_ns = clock::now_ns();
+        self.begin(stage, &names, turn)?;
+        self.go_on(stage, crowd, &names).await?;
+        let nodes = numbers(&names);
+        let scope = match self {
+            Fault::Vice(..) => Scope::Paused(nodes),
+            Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
+            _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
+            _ => Scope::Nodes(nodes),
+        };
+        Ok(Struck { happened: Happened { at_ns, scope }, names, turn })
+    }
+
+    fn begin(self, stage: &mut Stage, names: &[String], turn: u32) -> Result<(), String> {
+        let stops = turn.is_multiple_of(2);
+        match self {
+            Fault::Kill(_, Way::Loud) | Fault::CrashLoop(..) => {
+                signal_all(stage, names, Signal::SIGKILL)
+            }
+            Fault::Kill(_, Way::Silent) if stops => signal_all(stage, names, Signal::SIGSTOP),
+            Fault::Kill(_, Way::Silent) => {
+                stage.firewall.hush()?;
+                signal_all(stage, names, Signal::SIGKILL)
+            }
+            Fault::Sleep(..) => signal_all(stage, names, Signal::SIGSTOP),
+            Fault::Stall(_) => stage.gateway.signal(Signal::SIGSTOP),
+            Fault::NoDescriptors(..) => {
+                for name in names {
+                    limit_files(stage.node(name)?.process.as_ref().map_or(0, |p| p.id()), NONE)?;
+                }
+                limit_files(stage.gateway.id(), NONE)
+            }
+            Fault::Vice(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
+            Fault::BlockUdp(_) => stage.firewall.block(stage.udp.port()),
+            Fault::Starve(..)
+            | Fault::Links(..)
+            | Fault::Drain(_)
+            | Fault::Move(_)
+            | Fault::Rebind
+            | Fault::Reconnect => Ok(()),
+        }
+    }
+
+    async fn go_on(
+        self,
+        stage: &mut Stage,
+        crowd: &mut Crowd,
+        names: &[String],
+    ) -> Result<(), String> {
+        match self {
+            Fault::Kill(..) => Ok(()),
+            Fault::Sleep(_, long)
+            | Fault::NoDescriptors(_, long)
+            | Fault::Vice(_, long)
+            | Fault::Leak(_, long)
+            | Fault::BlockUdp(long) => {
+                tokio::time::sleep(long).await;
+                Ok(())
+            }
+            Fault::Stall(long) => {
+                tokio::time::sleep(long).await;
+                stage.gateway.signal(Signal::SIGCONT)
+            }
+            Fault::Starve(_, long) => starve(stage, names, long).await,
+            Fault::CrashLoop(_, times) => {
+                for _ in 1..times {
+                    tokio::time::sleep(CRASHES_EVERY).await;
+                    stage.restart_the_dead()?;
+                    tokio::time::sleep(CRASHES_EVERY).await;
+                    signal_all(stage, names, Signal::SIGKILL)?;
+                }
+                Ok(())
+            }
+            Fault::Links(_, weather, long) => weather.come(stage, names, long).await,
+            Fault::Drain(_) => drain(stage, names, "drain").await,
+            Fault::Move(rooms) => stage.move_rooms(rooms).await,
+            Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
+            Fault::Reconnect => {
+                crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
+            }
+        }
+    }
+
+    /// Undoes it.
+    pub(crate) async fn heal(self, stage: &mut Stage, struck: &Struck) -> Result<(), String> {
+        let names = &struck.names;
+        match self {
+            Fault::Kill(_, Way::Silent) if struck.turn.is_multiple_of(2) => {
+                signal_all(stage, names, Signal::SIGCONT)
+            }
+            Fault::Sleep(..) => signal_all(stage, names, Signal::SIGCONT),
+            Fault::Kill(..) | Fault::CrashLoop(..) | Fault::Leak(..) => {
+                stage.firewall.clear()?;
+                stage.restart_the_dead()
+            }
+            Fault::NoDescriptors(..) => {
+                for name in names {
+                    limit_files(stage.node(name)?.process.as_ref().map_or(0, |p| p.id()), SOME)?;
+                }
+                limit_files(stage.gateway.id(), SOME)
+            }
+            Fault::Vice(..) => {
+                stage.restart_the_dead()?;
+                signal_all(stage, names, Signal::SIGUSR2)
+            }
+            Fault::Links(..) => {
+                for name in names {
+                    let node = stage.node(name)?;
+                    if let Some(link) = &node.link {
+                        link.set_both(stage.clear(node.region));
+                        link.set_mtu(usize::MAX);
+                    }
+                }
+                Ok(())
+            }
+            Fault::Drain(_) => drain(stage, names, "undrain").await,
+            Fault::BlockUdp(_) => stage.firewall.clear(),
+            Fault::Stall(_)
+            | Fault::Starve(..)
+            | Fault::Move(_)
+            | Fault::Rebind
+            | Fault::Reconnect => Ok(()),
+        }
+    }
+
+    async fn names(self, stage: &Stage) -> Result<Vec<String>, String> {
+        let whom = match self {
+            Fault::Stall(_)
+            | Fault::Move(_)
+            | Fault::Rebind
+            | Fault::Reconnect
+            | Fault::BlockUdp(_) => return Ok(Vec::new()),
+            Fault::Kill(whom, _)
+            | Fault::Sleep(whom, _)
+            | Fault::Starve(whom, _)
+            | Fault::NoDescriptors(whom, _)
+            | Fault::CrashLoop(whom, _)
+            | Fault::Links(whom, ..)
+            | Fault::Vice(whom, _)
+            | Fault::Leak(whom, _)
+            | Fault::Drain(whom) => whom,
+        };
+        let of = |regions: &[&str]| {
+            let nodes = stage.nodes.iter().filter(|node| regions.contains(&node.region));
+            nodes.map(|node| node.name.clone()).collect()
+        };
+        Ok(match whom {
+            Whom::Busiest => vec![stage.busiest().await?],
+            Whom::Region(region) => of(&[region]),
+            Whom::Regions(regions) => of(regions),
+            Whom::All => stage.nodes.iter().map(|node| node.name.clone()).collect(),
+        })
+    }
+}
+
+fn by_quic(crowd: &Crowd) -> BTreeSet<u64> {
+    let sessions = crowd.by_id().values().copied();
+    sessions.filter(|&session| crowd.plan().transport_of(session) == Transport::Quic).collect()
+}
+
+fn signal_all(stage: &Stage, names: &[String], signal: Signal) -> Result<(), String> {
+    names.iter().try_for_each(|name| stage.signal(name, signal))
+}
+
+async fn starve(stage: &Stage, names: &[String], long: Duration) -> Result<(), String> {
+    let until = tokio::time::Instant::now() + long;
+    while tokio::time::Instant::now() < until {
+        signal_all(stage, names, Signal::SIGSTOP)?;
+        tokio::time::sleep(SLICE - SHARE).await;
+        signal_all(stage, names, Signal::SIGCONT)?;
+        tokio::time::sleep(SHARE).await;
+    }
+    Ok(())
+}
+
+async fn drain(stage: &Stage, names: &[String], verb: &str) -> Result<(), String> {
+    let mut admin = stage.admin();
+    for name in names {
+        let asked = admin.post(&format!("/v1/nodes/{name}:{verb}"), &serde_json::Value::Null).await;
+        asked.map_err(|error| format!("{verb} {name}: {error}"))?;
+    }
+    Ok(())
+}
+
+/// No file more than a process has open anyway, and as many as there usually may be.
+const NONE: &str = "--nofile=3";
+const SOME: &str = "--nofile=1024";
+
+fn limit_files(process: u32, limit: &str) -> Result<(), String> {
+    let soft = format!("{limit}:");
+    let mut prlimit = std::process::Command::new("prlimit");
+    let ran = prlimit.args(["--pid", &process.to_string(), &soft]).status();
+    match ran {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("prlimit {soft}: {status}")),
+        Err(error) => Err(format!("needs prlimit (util-linux): {error}")),
+    }
+}

@@ -1,0 +1,144 @@
+//! What a stage looks like: regions and their nodes, how rooms survive, and what lies between.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::node::Vice;
+
+/// A stage before it is set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// The scenario's mode.
+    pub(crate) mode: &'static str,
+    /// The gateway's region.
+    pub(crate) home: &'static str,
+    /// Each region and how many nodes it has, in two zones.
+    pub(crate) regions: &'static [(&'static str, usize)],
+    /// Whether a link lies before each node.
+    pub(crate) linked: bool,
+    /// What a packet takes to or from another region, one way; links lie there then.
+    pub(crate) far: Duration,
+    /// What every node will do wrong when told to.
+    pub(crate) vice: Option<Vice>,
+    /// Spares of each room.
+    pub(crate) spares: u8,
+    /// What each node can carry.
+    pub(crate) capacity: &'static str,
+}
+
+/// How nodes are judged on stage: as anywhere, but those that return are trusted sooner, so that many kills fit in a row.
+const DETECTOR: &str =
+    "\n[detector]\neject_for = \"200ms\"\neject_most = \"200ms\"\nwary_for = \"200ms\"\n";
+
+impl Layout {
+    /// Three nodes in the gateway's region.
+    pub(crate) const HOT: Layout = Layout {
+        mode: "hot",
+        home: "east",
+        regions: &[("east", 3)],
+        linked: false,
+        far: Duration::ZERO,
+        vice: None,
+        spares: 2,
+        capacity: "10 Gbit/s",
+    };
+
+    /// The same with a link before each node.
+    pub(crate) const LINKED: Layout = Layout { linked: true, ..Layout::HOT };
+
+    /// All nodes in another region than the gateway, 40 ms away each way.
+    pub(crate) const ACROSS: Layout = Layout {
+        home: "west",
+        regions: &[("west", 0), ("east", 3)],
+        far: Duration::from_millis(40),
+        ..Layout::HOT
+    };
+
+    /// Two regions of two nodes each.
+    pub(crate) const REGIONS: Layout =
+        Layout { regions: &[("east", 2), ("west", 2)], ..Layout::HOT };
+
+    /// Names, regions and zones of all nodes.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (String, &'static str, &'static str)> {
+        self.regions.iter().flat_map(|&(region, count)| {
+            (0..count).map(move |number| {
+                let zone = ["a", "b"][number % 2];
+                (format!("{region}-{zone}{}", number / 2 + 1), region, zone)
+            })
+        })
+    }
+
+    /// The first region that has nodes: where sessions ask to be.
+    pub(crate) fn carrying(&self) -> &'static str {
+        self.regions.iter().find(|(_, nodes)| *nodes > 0).map_or(self.home, |(region, _)| *region)
+    }
+
+    /// What a packet takes to or from a node of this region, one way.
+    pub(crate) fn delay(&self, region: &str) -> Duration {
+        if region == self.home { Duration::ZERO } else { self.far }
+    }
+
+    /// Whether a link lies before nodes of this region.
+    pub(crate) fn is_linked(&self, region: &str) -> bool {
+        self.linked || !self.delay(region).is_zero()
+    }
+
+    /// The gateway's file.
+    pub(crate) fn configuration(&self, nodes: &[(String, &str, &str, SocketAddr)]) -> String {
+        let mut text = format!(
+            "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
+             [[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\", \"stun\"]\n\n\
+             [[listen]]\nquic = \"127.0.0.1:0\"\n\n\
+             [admin]\nsocket = \"admin.sock\"\n{DETECTOR}",
+            self.home
+        );
+        for (region, _) in self.regions {
+            let _whole = write!(text, "\n[[region]]\nname = \"{region}\"\n");
+        }
+        for (name, region, zone, address) in nodes {
+            let _whole = write!(
+                text,
+                "\n[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nregion = \"{region}\"\n\
+                 zone = \"{zone}\"\ndriver = \"agent\"\nsecret_file = \"secret\"\ncapacity = \"{}\"\n",
+                self.capacity
+            );
+        }
+        text
+    }
+
+    /// The policy set: what ships as `call`, but that nodes of a region cost the same, so that rooms spread over all of
+    /// them and stay, and that their spares are seen to soon.
+    pub(crate) fn policies(&self) -> String {
+        format!(
+            r#"
+[scenario.call]
+mode = "{}"
+spares = {}
+bitrate = {{ floor = "24 kbit/s", ceiling = "2 Mbit/s" }}
+close_after = "60s"
+
+[resolve]
+plugin = "scenario-call"
+settings = {{ floor = 24, ceiling = 2000, priority = 20 }}
+on_fault = "builtin"
+
+[admission]
+plugin = "admit-capacity"
+settings = {{ cap_above = 0.8, cap = 300, full_above = 0.95, redirect_below = 0.7, retry_after = "5s" }}
+on_fault = "admit-capped"
+
+[routing]
+plugin = "route-nearest"
+settings = {{ delay_weight = 0.0, loss_weight = 0.0, load_weight = 0.0, zone_cost = 0.0, wary_cost = 0.0, region_cost = 40.0, spares = {}, min_stay = "1h", review_every = "1s" }}
+on_fault = "native"
+
+[degradation]
+plugin = "degrade-ladder"
+settings = {{ steps = ["cap", "voice-only"], down_at_loss = 0.03, down_after = "600ms", hysteresis = 0.5, up_after = "5s", cap_factor = 0.5 }}
+on_fault = "hold"
+"#,
+            self.mode, self.spares, self.spares
+        )
+    }
+}

@@ -1,0 +1,120 @@
+//! What must hold, and what did not.
+
+use evenkeel_lab::crowd::Reckoning;
+use evenkeel_lab::ledger::Spread;
+
+/// What must hold of a row, beside what must hold of every row: nobody is left without packets, none reaches somebody
+/// else, and none of an old node comes after the first of the new one.
+#[derive(Clone, Copy, PartialEq, Default, Debug)]
+pub(crate) struct Limits {
+    /// Of gaps, milliseconds: the 99th percentile.
+    pub(crate) gap_p99: Option<f64>,
+    /// The largest.
+    pub(crate) gap_max: Option<f64>,
+    /// Of the time until rooms that were hit are on another node, milliseconds: the largest.
+    pub(crate) left_within: Option<f64>,
+    /// Nothing is lost, by anybody.
+    pub(crate) none_lost: bool,
+    /// Nobody's pause is a freeze.
+    pub(crate) no_freeze: bool,
+    /// No node is found dead.
+    pub(crate) none_condemned: bool,
+    /// Rooms that were not hit do not move.
+    pub(crate) others_stay: bool,
+    /// Moves of a room that was hit, for each time it was.
+    pub(crate) moves_max: Option<f64>,
+    /// Two nodes carry each room, so that packets of both come in turns.
+    pub(crate) both_carry: bool,
+    /// Packets may be damaged, and then say that they are for somebody else, or of another node.
+    pub(crate) damaged: bool,
+    /// When the fault is undone, nothing of the nodes that were hit reaches a client.
+    pub(crate) no_old_owner: bool,
+}
+
+impl Limits {
+    /// Those of gaps.
+    pub(crate) const fn gap(p99: f64, max: f64) -> Limits {
+        Limits { gap_p99: Some(p99), gap_max: Some(max), ..Limits::NONE }
+    }
+
+    /// Nothing but what holds of every row.
+    pub(crate) const NONE: Limits = Limits {
+        gap_p99: None,
+        gap_max: None,
+        left_within: None,
+        none_lost: false,
+        no_freeze: false,
+        none_condemned: false,
+        others_stay: false,
+        moves_max: None,
+        both_carry: false,
+        damaged: false,
+        no_old_owner: false,
+    };
+
+    /// In words.
+    pub(crate) fn words(&self) -> String {
+        let mut words = Vec::new();
+        if let Some(p99) = self.gap_p99 {
+            words.push(format!("gap p99 ≤ {p99} ms"));
+        }
+        if let Some(max) = self.gap_max {
+            words.push(format!("max ≤ {max} ms"));
+        }
+        if let Some(within) = self.left_within {
+            words.push(format!("off the node within {within} ms"));
+        }
+        if let Some(moves) = self.moves_max {
+            words.push(format!("at most {moves} moves of a room that is hit"));
+        }
+        let flags = [
+            (self.none_lost, "0 lost"),
+            (self.no_freeze, "0 freezes"),
+            (self.none_condemned, "0 nodes condemned"),
+            (self.others_stay, "other rooms stay"),
+            (self.no_old_owner, "0 packets of the old owner"),
+        ];
+        words.extend(flags.iter().filter(|(is, _)| *is).map(|(_, word)| (*word).to_owned()));
+        words.push("nobody unheard, 0 misdelivered".to_owned());
+        words.join(", ")
+    }
+
+    /// What did not hold: of the faults, and of their un-faults.
+    pub(crate) fn misses(&self, faults: &Reckoning, unfaults: &Reckoning) -> Vec<String> {
+        let mut misses = Vec::new();
+        let mut above = |what: &str, found: f64, limit: Option<f64>| {
+            if let Some(limit) = limit.filter(|limit| found > *limit) {
+                misses.push(format!("{what} {found:.1}, {limit} is the limit"));
+            }
+        };
+        let gap = Spread::of_ns(faults.gaps_ns.clone());
+        above("gap p99", gap.p99, self.gap_p99);
+        above("gap max", gap.max, self.gap_max);
+        let left = Spread::of_ns(faults.left_ns.clone());
+        above("off the node after", left.max, self.left_within);
+        above("moves", moves(faults), self.moves_max);
+        let when = |is: bool, limit: f64| is.then_some(limit);
+        let both = |count: fn(&Reckoning) -> u64| (count(faults) + count(unfaults)) as f64;
+        above("lost", both(|r| r.lost + r.lost_of_others), when(self.none_lost, 0.0));
+        above("freezes", both(|r| r.freezes), when(self.no_freeze, 0.0));
+        above("nodes condemned", faults.condemned.len() as f64, when(self.none_condemned, 0.0));
+        above("moves of other rooms", faults.other_rooms_moved as f64, when(self.others_stay, 0.0));
+        above("of the old owner", unfaults.of_the_hit as f64, when(self.no_old_owner, 0.0));
+        above(
+            "after the new one's first",
+            both(|r| r.stragglers),
+            when(!self.both_carry && !self.damaged, 0.0),
+        );
+        above("misdelivered", both(|r| r.misdelivered), when(!self.damaged, 0.0));
+        above("unheard", (faults.unheard + unfaults.unheard) as f64, Some(0.0));
+        if faults.hit == 0 {
+            misses.push("nobody was hit".to_owned());
+        }
+        misses
+    }
+}
+
+/// Moves of a room that was hit, for each time it was.
+pub(crate) fn moves(faults: &Reckoning) -> f64 {
+    faults.rooms_moved as f64 / faults.rooms_hit.max(1) as f64
+}

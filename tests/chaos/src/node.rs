@@ -1,0 +1,64 @@
+//! A sample node with a vice.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use evenkeel_lab::sample_node::{self, Numbers, Options, Words};
+
+/// What is wrong with it, from SIGUSR1 to SIGUSR2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Vice {
+    /// It takes sessions and packets, and sends nothing on.
+    Drops,
+    /// It does so with one flow in 64.
+    DropsFlows,
+    /// It takes ever more memory.
+    Leaks,
+}
+
+impl Vice {
+    /// The word on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Vice::Drops => "drops",
+            Vice::DropsFlows => "drops-flows",
+            Vice::Leaks => "leaks",
+        }
+    }
+}
+
+/// What `evenkeel sample-node` takes, and the vice.
+#[derive(Args)]
+pub(crate) struct Node {
+    #[arg(long)]
+    listen: SocketAddr,
+    #[arg(long)]
+    name: String,
+    #[arg(long)]
+    secret: PathBuf,
+    #[arg(long)]
+    json: bool,
+    #[arg(long)]
+    untouched: bool,
+    #[arg(long)]
+    vice: Vice,
+}
+
+impl Node {
+    pub(crate) fn act(self) -> Result<(), String> {
+        let mut options = Options::new(self.listen, &self.name);
+        let secret = sample_node::read_secret(&self.secret);
+        options.secret = Some(secret.map_err(|error| error.to_string())?);
+        if self.untouched {
+            options.numbers = Numbers::Untouched;
+        }
+        options.vice = match self.vice {
+            Vice::Drops => sample_node::Vice::Drops,
+            Vice::DropsFlows => sample_node::Vice::DropsFlows,
+            Vice::Leaks => sample_node::Vice::Leaks,
+        };
+        let words = if self.json { Words::Json } else { Words::Plain };
+        sample_node::run(options, words).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,244 @@
+//! What `target/chaos/report.json` holds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use evenkeel_lab::crowd::{Reckoning, Speech};
+use evenkeel_lab::ledger::Spread;
+use serde::Serialize;
+
+use crate::baseline::Outage;
+use crate::limits::moves;
+use crate::row::Row;
+
+/// Everything that was measured.
+#[derive(Default, Debug, Serialize)]
+pub(crate) struct Report {
+    rows: Vec<RowReport>,
+    /// Gaps of sessions, over all rows.
+    session_gaps_total: usize,
+    /// Outage time cut, against a health check every 5 s and clients that open their session again; null where it was
+    /// not measured.
+    outage_cut: Option<f64>,
+    /// What that was reckoned from, or why it was not.
+    outage: Option<Result<Outage, String>>,
+}
+
+/// A distribution in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Distribution {
+    pub(crate) n: usize,
+    #[serde(flatten)]
+    pub(crate) spread: Spread,
+}
+
+/// One row.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RowReport {
+    pub(crate) id: &'static str,
+    pub(crate) mode: &'static str,
+    pub(crate) sessions: u32,
+    /// Who of two in a room talks.
+    speech: &'static str,
+    pub(crate) kills: u32,
+    /// Of each session that was hit, each time.
+    pub(crate) gap_ms: Option<Distribution>,
+    /// Of the kills, the median and the worst of each one's sessions.
+    gap_ms_of_kills: Vec<Spread>,
+    /// From the fault until the gateway found the node dead.
+    pub(crate) detect_ms: Option<Distribution>,
+    /// From the fault until each witness began to accuse the node.
+    by_witness: BTreeMap<String, Distribution>,
+    /// From the fault until each session that was hit heard another node.
+    left_ms: Option<Distribution>,
+    /// Of sessions that were hit.
+    pub(crate) packets_lost: u64,
+    packets_lost_of_others: u64,
+    packets_sent: u64,
+    freezes: u64,
+    twice: u64,
+    misdelivered: u64,
+    /// Packets of an old node after the first of the new one.
+    stragglers: u64,
+    /// Moves of a room that was hit, for each time it was; both its sessions go with it.
+    pub(crate) moves_per_session: f64,
+    moves_of_other_rooms: u64,
+    moves_by_cause: BTreeMap<String, u64>,
+    unfault: Unfault,
+    pub(crate) control: ControlReport,
+    limit: String,
+    pub(crate) held: bool,
+    /// What did not hold.
+    pub(crate) misses: Vec<String>,
+}
+
+/// The time from when the fault was undone until everything was as before.
+#[derive(Clone, Debug, Default, Serialize)]
+struct Unfault {
+    settle_ms: Option<Distribution>,
+    /// Times that it did not come to that.
+    unsettled: u32,
+    packets_lost: u64,
+    freezes: u64,
+    /// Packets of the nodes that were hit.
+    of_the_hit: u64,
+    moves: u64,
+    condemned: usize,
+}
+
+/// As long as a fault was watched, and nothing happened.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct ControlReport {
+    /// Across ten moments a second.
+    pub(crate) gap_ms: Option<Distribution>,
+    /// The longest of each session.
+    longest_ms: Option<Distribution>,
+    packets_lost: u64,
+    freezes: u64,
+    moves: u64,
+    condemned: usize,
+}
+
+/// What came of a row.
+#[derive(Default)]
+pub(crate) struct Played {
+    pub(crate) control: Control,
+    pub(crate) faults: Reckoning,
+    pub(crate) kills: Vec<Spread>,
+    pub(crate) unfaults: Reckoning,
+    pub(crate) settle_ns: Vec<u64>,
+    pub(crate) unsettled: u32,
+}
+
+/// What came of its control run.
+#[derive(Default)]
+pub(crate) struct Control {
+    pub(crate) gaps_ns: Vec<u64>,
+    pub(crate) longest: Reckoning,
+}
+
+impl RowReport {
+    pub(crate) fn new(row: &Row, played: Played) -> RowReport {
+        let Played { control, faults, kills, unfaults, settle_ns, unsettled } = played;
+        let mut misses = row.limits.misses(&faults, &unfaults);
+        if unsettled > 0 {
+            misses.push(format!("{unsettled} times it was not as before within 20 s"));
+        }
+        let detections = faults.detections.iter().map(|found| found.after_ms).collect();
+        let mut by_witness: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for (witness, after_ms) in faults.detections.iter().flat_map(|found| &found.by_witness) {
+            by_witness.entry(witness.clone()).or_default().push(*after_ms);
+        }
+        let by_witness = by_witness.into_iter();
+        let by_witness = by_witness.filter_map(|(witness, ms)| Some((witness, of_ms(ms)?)));
+        RowReport {
+            gap_ms: of_ns(faults.gaps_ns.clone()),
+            gap_ms_of_kills: kills,
+            detect_ms: of_ms(detections),
+            by_witness: by_witness.collect(),
+            left_ms: of_ns(faults.left_ns.clone()).filter(|_| !faults.left_ns.is_empty()),
+            packets_lost: faults.lost,
+            packets_lost_of_others: faults.lost_of_others,
+            packets_sent: faults.sent,
+            freezes: faults.freezes,
+            twice: faults.twice,
+            misdelivered: faults.misdelivered + unfaults.misdelivered,
+            stragglers: faults.stragglers,
+            moves_per_session: moves(&faults),
+            moves_of_other_rooms: faults.other_rooms_moved,
+            moves_by_cause: faults.causes,
+            unfault: Unfault {
+                settle_ms: of_ns(settle_ns),
+                unsettled,
+                packets_lost: unfaults.lost,
+                freezes: unfaults.freezes,
+                of_the_hit: unfaults.of_the_hit,
+                moves: unfaults.rooms_moved,
+                condemned: unfaults.condemned.len(),
+            },
+            control: ControlReport {
+                gap_ms: of_ns(control.gaps_ns),
+                longest_ms: of_ns(control.longest.gaps_ns),
+                packets_lost: control.longest.lost,
+                freezes: control.longest.freezes,
+                moves: control.longest.rooms_moved,
+                condemned: control.longest.condemned.len(),
+            },
+            held: misses.is_empty(),
+            misses,
+            ..RowReport::blank(row)
+        }
+    }
+
+    /// One that could not be played.
+    pub(crate) fn failed(row: &Row, why: &str) -> RowReport {
+        RowReport { misses: vec![why.to_owned()], ..RowReport::blank(row) }
+    }
+
+    fn blank(row: &Row) -> RowReport {
+        RowReport {
+            id: row.id,
+            mode: row.layout.mode,
+            sessions: row.sessions,
+            speech: match row.speech {
+                Speech::OneWay => "one way",
+                Speech::BothWays => "both ways",
+            },
+            kills: row.kills,
+            gap_ms: None,
+            gap_ms_of_kills: Vec::new(),
+            detect_ms: None,
+            by_witness: BTreeMap::new(),
+            left_ms: None,
+            packets_lost: 0,
+            packets_lost_of_others: 0,
+            packets_sent: 0,
+            freezes: 0,
+            twice: 0,
+            misdelivered: 0,
+            stragglers: 0,
+            moves_per_session: 0.0,
+            moves_of_other_rooms: 0,
+            moves_by_cause: BTreeMap::new(),
+            unfault: Unfault::default(),
+            control: ControlReport::default(),
+            limit: row.limits.words(),
+            held: false,
+            misses: Vec::new(),
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, row: RowReport) {
+        self.session_gaps_total += row.gap_ms.map_or(0, |gap| gap.n);
+        self.rows.push(row);
+    }
+
+    pub(crate) fn compare(&mut self, outage: Result<Outage, String>) {
+        self.outage_cut = outage.as_ref().ok().map(|outage| outage.cut);
+        self.outage = Some(outage);
+    }
+
+    /// Writes it as JSON, its folder made where there is none.
+    ///
+    /// # Errors
+    /// What the system said, with the path.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
+        let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        let text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))?;
+        std::fs::write(path, text + "\n").map_err(failed)
+    }
+}
+
+fn of_ns(values: Vec<u64>) -> Option<Distribution> {
+    let n = values.len();
+    (n > 0).then(|| Distribution { n, spread: Spread::of_ns(values) })
+}
+
+fn of_ms(values: Vec<f64>) -> Option<Distribution> {
+    of_ns(values.into_iter().map(|ms| (ms.max(0.0) * 1e6) as u64).collect())
+}

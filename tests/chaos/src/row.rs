@@ -1,0 +1,74 @@
+//! One row: a stage, a crowd, a fault, and what must hold.
+
+use std::time::Duration;
+
+use evenkeel_lab::crowd::Speech;
+
+use crate::Choice;
+use crate::fault::Fault;
+use crate::layout::Layout;
+use crate::limits::Limits;
+
+/// How long after a fault is watched, unless a row says otherwise.
+const WATCHED: Duration = Duration::from_millis(1_200);
+
+/// One row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) id: &'static str,
+    pub(crate) layout: Layout,
+    pub(crate) sessions: u32,
+    /// Who of two in a room talks.
+    pub(crate) speech: Speech,
+    /// Whether every other room is by QUIC.
+    pub(crate) quic: bool,
+    /// Whether clients are behind a network that may give them other addresses.
+    pub(crate) natted: bool,
+    pub(crate) kills: u32,
+    pub(crate) fault: Fault,
+    /// How long is watched once it is done.
+    pub(crate) watched: Duration,
+    pub(crate) limits: Limits,
+}
+
+impl Row {
+    /// A fault done once to 1,000 sessions.
+    pub(crate) const fn new(id: &'static str, layout: Layout, fault: Fault, limits: Limits) -> Row {
+        let watched = WATCHED;
+        let (quic, natted, speech) = (false, false, Speech::OneWay);
+        Row { id, layout, sessions: 1_000, speech, quic, natted, kills: 1, fault, watched, limits }
+    }
+
+    /// Done so often.
+    pub(crate) const fn times(self, kills: u32) -> Row {
+        Row { kills, ..self }
+    }
+
+    /// With every other room by QUIC.
+    pub(crate) const fn with_quic(self) -> Row {
+        Row { quic: true, ..self }
+    }
+
+    /// With clients behind a network that may give them other addresses.
+    pub(crate) const fn natted(self) -> Row {
+        Row { natted: true, ..self }
+    }
+
+    /// With so many sessions.
+    pub(crate) const fn of(self, sessions: u32) -> Row {
+        Row { sessions, ..self }
+    }
+
+    /// Watched so long once it is done.
+    pub(crate) const fn watched(self, seconds: u64) -> Row {
+        Row { watched: Duration::from_secs(seconds), ..self }
+    }
+
+    /// As somebody asked for it.
+    pub(crate) fn scaled(self, choice: &Choice) -> Row {
+        let sessions = choice.sessions.unwrap_or(self.sessions);
+        let kills = choice.kills.unwrap_or(self.kills);
+        let speech = if choice.both_ways { Speech::BothWays } else { self.speech };
+        Row { sessions, kills, speech, ..self }
+    }
+}

@@ -1,0 +1,24 @@
+//! All rows, in the order in which they are played.
+
+mod link;
+mod node;
+mod region;
+
+use crate::row::Row;
+
+pub(crate) fn all() -> Vec<Row> {
+    [node::ROWS, link::ROWS, region::ROWS].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_unique() {
+        let ids: BTreeSet<&str> = all().iter().map(|row| row.id).collect();
+        assert_eq!(ids.len(), all().len());
+    }
+}

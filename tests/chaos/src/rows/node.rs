@@ -1,0 +1,69 @@
+//! Nodes that die, hang, starve, leak, lie and come back.
+
+use std::time::Duration;
+
+use crate::fault::Fault::{
+    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Stall, Starve, Vice,
+};
+use crate::fault::Way::{Loud, Silent};
+use crate::fault::Whom::Busiest;
+use crate::layout::Layout;
+use crate::limits::Limits;
+use crate::node;
+use crate::row::Row;
+
+const LEAKY: Layout = Layout { vice: Some(node::Vice::Leaks), ..Layout::HOT };
+const DROPS: Layout = Layout { vice: Some(node::Vice::Drops), ..Layout::HOT };
+const FLOWS: Layout = Layout { vice: Some(node::Vice::DropsFlows), ..Layout::HOT };
+
+const LOUD: Limits = Limits { no_freeze: true, ..Limits::gap(50.0, 150.0) };
+const SILENT: Limits = Limits { no_freeze: true, ..Limits::gap(70.0, 170.0) };
+const ACROSS: Limits = Limits::gap(300.0, 1_000.0);
+const UNTOUCHED: Limits =
+    Limits { none_lost: true, none_condemned: true, no_freeze: true, ..Limits::NONE };
+const OFF_IN_2_S: Limits = Limits { left_within: Some(2_000.0), ..Limits::NONE };
+
+pub(super) const ROWS: &[Row] = &[
+    Row::new("node.kill.hot", Layout::HOT, Kill(Busiest, Loud), LOUD).times(30),
+    Row::new("node.kill.hot.silent", Layout::HOT, Kill(Busiest, Silent), SILENT).times(16),
+    Row::new("node.kill.cross-region", Layout::ACROSS, Kill(Busiest, Loud), ACROSS).times(8),
+    Row::new("node.kill.cross-region.silent", Layout::ACROSS, Kill(Busiest, Silent), ACROSS)
+        .times(8),
+    Row::new(
+        "node.wake",
+        Layout::HOT,
+        Sleep(Busiest, Duration::from_secs(5)),
+        Limits { no_old_owner: true, ..SILENT },
+    )
+    .times(3),
+    Row::new("node.starved", Layout::HOT, Starve(Busiest, Duration::from_secs(5)), SILENT).times(2),
+    Row::new("node.memory-ramp", LEAKY, Leak(Busiest, Duration::from_secs(10)), SILENT),
+    Row::new(
+        "node.out-of-descriptors",
+        Layout::HOT,
+        NoDescriptors(Busiest, Duration::from_secs(3)),
+        UNTOUCHED,
+    ),
+    Row::new(
+        "node.crash-loop",
+        Layout::HOT,
+        CrashLoop(Busiest, 5),
+        Limits { moves_max: Some(1.0), ..LOUD },
+    ),
+    Row::new(
+        "control.stalled",
+        Layout::HOT,
+        Stall(Duration::from_millis(200)),
+        Limits { none_condemned: true, ..Limits::NONE },
+    )
+    .times(5),
+    Row::new("gray.drops", DROPS, Vice(Busiest, Duration::from_secs(4)), OFF_IN_2_S),
+    Row::new(
+        "gray.flows",
+        FLOWS,
+        Vice(Busiest, Duration::from_secs(4)),
+        Limits { others_stay: true, ..OFF_IN_2_S },
+    ),
+    Row::new("drain", Layout::HOT, Drain(Busiest), Limits { none_lost: true, ..LOUD }).watched(6),
+    Row::new("move", Layout::HOT, Move(100), Limits { none_lost: true, ..LOUD }).watched(3),
+];

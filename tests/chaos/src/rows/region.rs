@@ -1,0 +1,40 @@
+//! Whole regions.
+
+use std::time::Duration;
+
+use crate::fault::Fault::{Kill, Links, Reconnect};
+use crate::fault::Way::{Loud, Silent};
+use crate::fault::Whom::{Region, Regions};
+use crate::layout::Layout;
+use crate::limits::Limits;
+use crate::row::Row;
+use crate::weather::Weather::{Cut, Loss};
+
+const FAR: Layout = Layout { far: Duration::from_millis(40), ..Layout::REGIONS };
+const PARTED: Layout = Layout { linked: true, ..FAR };
+const THREE: Layout = Layout { regions: &[("east", 2), ("west", 2), ("north", 2)], ..FAR };
+/// Nobody is left without packets, which every row must hold.
+const ALL_HOME: Limits = Limits::gap(300.0, 1_000.0);
+
+pub(super) const ROWS: &[Row] = &[
+    Row::new("region.kill", FAR, Kill(Region("east"), Loud), ALL_HOME).times(3).watched(3),
+    Row::new("region.kill.silent", FAR, Kill(Region("east"), Silent), ALL_HOME).times(4).watched(3),
+    Row::new("region.partition", PARTED, Links(Region("east"), Cut, Duration::ZERO), ALL_HOME)
+        .times(3)
+        .watched(3),
+    Row::new(
+        "region.brown-out",
+        PARTED,
+        Links(Region("east"), Loss(15), Duration::from_secs(10)),
+        Limits { no_freeze: true, ..Limits::NONE },
+    ),
+    Row::new(
+        "region.two",
+        THREE,
+        Kill(Regions(&["east", "west"]), Loud),
+        Limits { left_within: Some(3_000.0), ..Limits::NONE },
+    )
+    .times(2)
+    .watched(5),
+    Row::new("region.reconnect", Layout::HOT, Reconnect, Limits::gap(2_000.0, 3_000.0)).watched(5),
+];

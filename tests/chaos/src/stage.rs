@@ -1,0 +1,231 @@
+//! The gateway and its nodes, as processes, and the links between.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use evenkeel_lab::admin::{Admin, Place};
+use evenkeel_lab::relay::{Conditions, Link};
+use evenkeel_lab::sample_node::number_of;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::firewall::Firewall;
+use crate::layout::Layout;
+use crate::process::Process;
+
+/// What both ends know.
+const SECRET: &str = "what chaos' nodes and gateway know";
+const LOOPBACK: &str = "127.0.0.1:0";
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// The gateway's program.
+    pub(crate) evenkeel: PathBuf,
+    /// This one.
+    pub(crate) own: PathBuf,
+    /// Configuration and logs.
+    pub(crate) folder: PathBuf,
+}
+
+/// A node, alive or not.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) region: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) process: Option<Process>,
+    pub(crate) link: Option<Link>,
+}
+
+/// Everything but the clients. Dropping it ends all of it.
+pub(crate) struct Stage {
+    pub(crate) gateway: Process,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) firewall: Firewall,
+    pub(crate) layout: Layout,
+    places: Places,
+    place: Place,
+    /// Where the gateway takes UDP.
+    pub(crate) udp: SocketAddr,
+}
+
+impl Stage {
+    pub(crate) fn set(layout: Layout, places: &Places, seed: u64) -> Result<Stage, String> {
+        let firewall = Firewall::raise()?;
+        let policies = places.folder.join("policies");
+        fs::create_dir_all(&policies)
+            .map_err(|error| format!("{}: {error}", policies.display()))?;
+        write(&policies.join("call.toml"), &layout.policies())?;
+        write(&places.folder.join("secret"), SECRET)?;
+        let mut nodes = Vec::new();
+        let mut told = Vec::new();
+        for ((name, region, zone), number) in layout.nodes().zip(1..) {
+            let (process, address) = start_node(&layout, places, &name, LOOPBACK)?;
+            let link = layout.is_linked(region).then(|| {
+                let at = SocketAddr::from(([127, 0, 0, 1], 0));
+                Link::start(at, address, seed.wrapping_add(number))
+            });
+            let link = link.transpose().map_err(|error| format!("a link to {name}: {error}"))?;
+            if let Some(link) = &link {
+                link.set_both(clear(&layout, region));
+            }
+            let seen = link.as_ref().map_or(address, Link::near);
+            told.push((name.clone(), region, zone, seen));
+            nodes.push(Node { name, region, address, process: Some(process), link });
+        }
+        let config = places.folder.join("evenkeel.toml");
+        write(&config, &layout.configuration(&told))?;
+        let words = ["run", "--config", &config.display().to_string(), "--json"];
+        let mut gateway = Process::start("gateway", &places.evenkeel, &words, &places.folder)?;
+        let listening = gateway.line()?;
+        let udp = listening["udp"][0].as_str().and_then(|udp| udp.parse().ok());
+        let (Some(udp), Some(socket)) = (udp, listening["socket"].as_str()) else {
+            return Err(gateway.failed(&format!("said {listening}")));
+        };
+        let place = Place::Unix(socket.into());
+        Ok(Stage { gateway, nodes, firewall, layout, places: places.clone(), place, udp })
+    }
+
+    /// A new client of the admin API.
+    pub(crate) fn admin(&self) -> Admin {
+        Admin::new(self.place.clone())
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Result<&Node, String> {
+        self.nodes.iter().find(|node| node.name == name).ok_or(format!("no node {name}"))
+    }
+
+    pub(crate) fn signal(&self, name: &str, signal: Signal) -> Result<(), String> {
+        self.node(name)?.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
+    }
+
+    /// What a link to a node of this region does when nothing is wrong.
+    pub(crate) fn clear(&self, region: &str) -> Conditions {
+        clear(&self.layout, region)
+    }
+
+    /// Starts those again that have ended, at their old addresses.
+    pub(crate) fn restart_the_dead(&mut self) -> Result<(), String> {
+        for node in &mut self.nodes {
+            if node.process.as_mut().is_some_and(Process::is_running) {
+                continue;
+            }
+            // The dead one is waited for first: its port is free then.
+            node.process = None;
+            let at = node.address.to_string();
+            node.process = Some(start_node(&self.layout, &self.places, &node.name, &at)?.0);
+            if let Some(link) = &node.link {
+                link.reopen().map_err(|error| format!("the link to {}: {error}", node.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every node's state, by what the gateway says.
+    pub(crate) async fn states(&self) -> Result<Vec<Value>, String> {
+        let nodes = self.admin().read("/v1/nodes").await;
+        let nodes = nodes.map_err(|error| format!("listing nodes: {error}"))?;
+        Ok(nodes["nodes"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The node that carries most rooms.
+    pub(crate) async fn busiest(&self) -> Result<String, String> {
+        let states = self.states().await?;
+        let busiest = states.iter().max_by_key(|node| node["rooms"].as_u64());
+        let name = busiest.and_then(|node| node["node"].as_str());
+        name.map(str::to_owned).ok_or("there are no nodes".to_owned())
+    }
+
+    /// Moves so many rooms to their spares, by hand.
+    pub(crate) async fn move_rooms(&self, rooms: usize) -> Result<(), String> {
+        let mut admin = self.admin();
+        for room in self.rooms().await?.iter().take(rooms) {
+            let (Some(name), Some(to)) = (room["room"].as_str(), room["route"][1]["node"].as_str())
+            else {
+                return Err(format!("a room without a spare: {room}"));
+            };
+            let asked = admin.post(&format!("/v1/rooms/{name}:move"), &json!({"node": to})).await;
+            asked.map_err(|error| format!("moving {name} to {to}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    async fn rooms(&self) -> Result<Vec<Value>, String> {
+        let rooms = self.admin().read("/v1/rooms").await;
+        let rooms = rooms.map_err(|error| format!("listing rooms: {error}"))?;
+        Ok(rooms["rooms"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Waits until every node is up, and every room has as many hops as it should and can have; false where that does
+    /// not happen.
+    pub(crate) async fn settled(&self, within: Duration) -> Result<bool, String> {
+        let until = Instant::now() + within;
+        loop {
+            if self.is_settled().await? {
+                return Ok(true);
+            }
+            if Instant::now() > until {
+                return Ok(false);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn is_settled(&self) -> Result<bool, String> {
+        let all_up = self.states().await?.iter().all(|node| node["health"] == "up");
+        if !all_up {
+            return Ok(false);
+        }
+        let hops = |room: &Value| room["route"].as_array().map_or(0, Vec::len);
+        let spares = usize::from(self.layout.spares).min(1);
+        Ok(self.rooms().await?.iter().all(|room| hops(room) > spares))
+    }
+
+    /// Fails where the gateway has ended by itself.
+    pub(crate) fn require_gateway(&mut self) -> Result<(), String> {
+        if self.gateway.is_running() { Ok(()) } else { Err(self.gateway.failed("ended")) }
+    }
+}
+
+/// The numbers that these nodes stamp.
+pub(crate) fn numbers<'a>(names: impl IntoIterator<Item = &'a String>) -> BTreeSet<u32> {
+    names.into_iter().map(|name| number_of(name)).collect()
+}
+
+fn clear(layout: &Layout, region: &str) -> Conditions {
+    Conditions { delay: layout.delay(region), ..Conditions::default() }
+}
+
+fn start_node(
+    layout: &Layout,
+    places: &Places,
+    name: &str,
+    listen: &str,
+) -> Result<(Process, SocketAddr), String> {
+    let secret = places.folder.join("secret").display().to_string();
+    let (program, verb) = match layout.vice {
+        None => (&places.evenkeel, "sample-node"),
+        Some(_) => (&places.own, "node"),
+    };
+    let mut words = vec![verb, "--name", name, "--listen", listen, "--secret", &secret, "--json"];
+    if let Some(vice) = layout.vice {
+        words.extend(["--vice", vice.name()]);
+    }
+    if layout.mode == "hitless" {
+        words.push("--untouched");
+    }
+    let mut process = Process::start(name, program, &words, &places.folder)?;
+    let listening = process.line()?;
+    match listening["listening"].as_str().and_then(|at| at.parse().ok()) {
+        Some(address) => Ok((process, address)),
+        None => Err(process.failed(&format!("said {listening}"))),
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}

@@ -1,0 +1,55 @@
+//! Rows as they finish, for a person.
+
+use crate::baseline::Outage;
+use crate::report::{Distribution, RowReport};
+
+pub(crate) fn head() {
+    println!(
+        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7}  held",
+        "row",
+        "kills",
+        "gaps",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "control",
+        "found ms",
+        "lost",
+        "moves"
+    );
+}
+
+pub(crate) fn row(row: &RowReport) {
+    let of = |spread: Option<Distribution>, figure: fn(&Distribution) -> f64| {
+        spread.map_or("–".to_owned(), |spread| format!("{:.1}", figure(&spread)))
+    };
+    let gap = row.gap_ms;
+    println!(
+        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7.2}  {}",
+        row.id,
+        row.kills,
+        gap.map_or(0, |gap| gap.n),
+        of(gap, |gap| gap.spread.p50),
+        of(gap, |gap| gap.spread.p99),
+        of(gap, |gap| gap.spread.max),
+        of(row.control.gap_ms, |gap| gap.spread.p99),
+        of(row.detect_ms, |found| found.spread.p50),
+        row.packets_lost,
+        row.moves_per_session,
+        if row.held { "yes" } else { "NO" },
+    );
+    for miss in &row.misses {
+        println!("{:<28}{}", "", miss.lines().next().unwrap_or_default());
+    }
+}
+
+pub(crate) fn outage(outage: &Result<Outage, String>) {
+    match outage {
+        Ok(Outage { ours_ms, theirs_ms, cut, .. }) => println!(
+            "outage of a session whose node dies: {ours_ms:.1} ms, {theirs_ms:.0} ms with a health check every 5 s: \
+             {:.2} % less",
+            cut * 100.0
+        ),
+        Err(why) => println!("outage was not compared: {}", why.lines().next().unwrap_or_default()),
+    }
+}

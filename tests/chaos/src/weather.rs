@@ -1,0 +1,97 @@
+//! What goes wrong on a link, as time goes by.
+
+use std::time::Duration;
+
+use evenkeel_lab::relay::{Conditions, Direction};
+use tokio::time::{Instant, sleep};
+
+use crate::stage::Stage;
+
+/// How often weather that changes does so.
+const CHANGES_EVERY: Duration = Duration::from_millis(100);
+
+/// A kind of bad link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Weather {
+    /// Nothing crosses.
+    Cut,
+    /// Nothing crosses from the node.
+    OneWay,
+    /// Loss grows evenly to this many per cent.
+    LossRamp(u32),
+    /// This much is lost, per cent.
+    Loss(u32),
+    /// Nothing crosses for 200 ms of every 5 s.
+    Blackouts,
+    /// Everything is this much later, milliseconds.
+    Later(u64),
+    /// Everything is later by this much, up or down by as much again, milliseconds.
+    Jitter(u64),
+    /// 10 % fall behind, 5 % come twice.
+    Unsteady,
+    /// 1 % have a bit turned.
+    Corrupt,
+    /// Datagrams longer than this do not cross.
+    Mtu(usize),
+    /// This many bits a second cross.
+    Rate(u64),
+}
+
+impl Weather {
+    /// It comes over the links of these nodes, and stays when this returns.
+    pub(crate) async fn come(
+        self,
+        stage: &Stage,
+        names: &[String],
+        long: Duration,
+    ) -> Result<(), String> {
+        let began = Instant::now();
+        loop {
+            let past = began.elapsed();
+            for name in names {
+                let node = stage.node(name)?;
+                let Some(link) = &node.link else { return Err(format!("no link to {name}")) };
+                let clear = stage.clear(node.region);
+                for direction in [Direction::Up, Direction::Down] {
+                    link.set(direction, self.conditions(clear, direction, past, long));
+                }
+                if let Weather::Mtu(bytes) = self {
+                    link.set_mtu(bytes);
+                }
+            }
+            if past >= long {
+                return Ok(());
+            }
+            sleep(CHANGES_EVERY.min(long - past)).await;
+        }
+    }
+
+    fn conditions(
+        self,
+        clear: Conditions,
+        direction: Direction,
+        past: Duration,
+        long: Duration,
+    ) -> Conditions {
+        let ms = Duration::from_millis;
+        let percent = |percent: u32| percent * 10_000;
+        match self {
+            Weather::Cut => Conditions { blackout: true, ..clear },
+            Weather::OneWay => Conditions { blackout: direction == Direction::Down, ..clear },
+            Weather::LossRamp(most) => {
+                let share = (past.as_secs_f64() / long.as_secs_f64().max(0.001)).min(1.0);
+                Conditions { loss_ppm: (f64::from(percent(most)) * share) as u32, ..clear }
+            }
+            Weather::Loss(loss) => Conditions { loss_ppm: percent(loss), ..clear },
+            Weather::Blackouts => Conditions { blackout: past.as_millis() % 5_000 < 200, ..clear },
+            Weather::Later(later) => Conditions { delay: clear.delay + ms(later), ..clear },
+            Weather::Jitter(most) => Conditions { jitter: ms(2 * most), ..clear },
+            Weather::Unsteady => {
+                Conditions { reorder_ppm: percent(10), duplicate_ppm: percent(5), ..clear }
+            }
+            Weather::Corrupt => Conditions { corrupt_ppm: percent(1), ..clear },
+            Weather::Mtu(_) => clear,
+            Weather::Rate(bits) => Conditions { rate_bps: Some(bits), ..clear },
+        }
+    }
+}

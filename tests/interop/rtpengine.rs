@@ -1,0 +1,212 @@
+//! Calls through two rtpengine daemons, of which the one that carries them is killed.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::clients::{Client, present};
+use crate::gstreamer::goes_on_decoding;
+use crate::process::{Process, SOON};
+use crate::stage::{CONFIGURATION, NODES, Node, Stage, declared, offer, voice};
+
+/// Rooms of two that talk to each other.
+const ROOMS: usize = 40;
+/// How long they talk before the kill, and after.
+const TALK: Duration = Duration::from_secs(3);
+/// Between two packets of one talker.
+const STEP_MS: usize = 20;
+/// A hiccup; past it people ask whether the other is still there. The figure is printed.
+const GAP_MAX: Duration = Duration::from_millis(500);
+
+/// A daemon in user space, with ports clear of those that the kernel hands out.
+fn daemon(name: &'static str, folder: &Path) -> Node {
+    let at = NODES.iter().position(|node| *node == name).unwrap_or_default();
+    let ng = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
+    let ng = ng.expect("loopback has a port");
+    let (first, last) = (20_000 + at * 5_000, 24_999 + at * 5_000);
+    let mut command = Command::new("rtpengine");
+    command.args(["--interface=127.0.0.1", "--table=-1", "--num-threads=1", "--foreground"]);
+    command.args(["--log-stderr", "--log-level=4"]);
+    command.arg(format!("--listen-ng={ng}"));
+    command.arg(format!("--port-min={first}")).arg(format!("--port-max={last}"));
+    let process = Process::start(name, &mut command, folder);
+    let answers = || -> std::io::Result<bool> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        socket.connect(ng)?;
+        socket.send(b"1 d7:command4:pinge")?;
+        let mut answer = [0; 64];
+        let length = socket.recv(&mut answer)?;
+        Ok(&answer[..length] == b"1 d6:result4:ponge")
+    };
+    let until = Instant::now() + SOON;
+    while !answers().unwrap_or_default() {
+        assert!(Instant::now() < until, "{name} does not answer at {ng}");
+        thread::sleep(Duration::from_millis(10));
+    }
+    Node { name, process, reached: format!("driver = \"rtpengine\"\nng = \"{ng}\"") }
+}
+
+fn before_two(name: &str) -> Stage {
+    Stage::before(name, CONFIGURATION, |folder| NODES.map(|node| daemon(node, folder)).into())
+}
+
+/// One who talks, and when they heard the other.
+struct Talker {
+    socket: UdpSocket,
+    gateway: SocketAddr,
+    /// The node that carries it at first.
+    node: String,
+    heard: Vec<(Instant, u16)>,
+}
+
+impl Talker {
+    fn join(stage: &mut Stage, room: &str) -> Talker {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a port");
+        socket.set_nonblocking(true).expect("a socket may be non-blocking");
+        let address = socket.local_addr().expect("a bound socket has an address");
+        let opened = stage.open(&offer(room, declared(address, None), vec![voice()]));
+        let gateway = opened.udp.expect("by UDP").addresses[0];
+        Talker { socket, gateway, node: opened.route[0].node.clone(), heard: Vec::new() }
+    }
+
+    /// The longest time between two packets within these bounds; none where it did not hear both ends of it.
+    fn longest(&self, from: Instant, to: Instant) -> Option<Duration> {
+        let within = |(at, _): &&(Instant, u16)| (from..=to).contains(at);
+        let heard: Vec<Instant> = self.heard.iter().filter(within).map(|(at, _)| *at).collect();
+        heard.windows(2).map(|pair| pair[1] - pair[0]).max()
+    }
+
+    fn lost(&self) -> u16 {
+        let numbers = self.heard.first().zip(self.heard.last());
+        let sent = numbers.map_or(0, |((_, first), (_, last))| last.wrapping_sub(*first) + 1);
+        sent - self.heard.len() as u16
+    }
+}
+
+/// They talk, 20 ms apart and each at a time of their own, until they are told to end.
+fn talk(mut talkers: Vec<Talker>, ending: Arc<AtomicBool>) -> JoinHandle<Vec<Talker>> {
+    thread::spawn(move || {
+        let (start, mut turn, mut datagram) = (Instant::now(), 0_u64, [0; 2_048]);
+        while !ending.load(Ordering::Relaxed) {
+            let due = start.elapsed().as_millis() as u64;
+            while turn <= due {
+                let number = (turn / STEP_MS as u64) as u16;
+                for (ssrc, talker) in (1_u32..).zip(&talkers) {
+                    if ssrc as usize % STEP_MS == turn as usize % STEP_MS {
+                        let _as_on_any_network =
+                            talker.socket.send_to(&packet(number, ssrc), talker.gateway);
+                    }
+                }
+                turn += 1;
+            }
+            let ready: Vec<bool> = {
+                let watched =
+                    |talker: &'_ Talker| PollFd::new(talker.socket.as_fd(), PollFlags::POLLIN);
+                let mut watched: Vec<PollFd<'_>> = talkers.iter().map(watched).collect();
+                poll(&mut watched, PollTimeout::from(1_u8)).expect("sockets can be polled");
+                watched.iter().map(|fd| fd.any() == Some(true)).collect()
+            };
+            for (talker, _) in talkers.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+                while let Ok((length, from)) = talker.socket.recv_from(&mut datagram) {
+                    assert_eq!(from, talker.gateway, "from nobody else");
+                    if length > 12 && datagram[1] & 0x7f == 111 {
+                        let number = u16::from_be_bytes([datagram[2], datagram[3]]);
+                        talker.heard.push((Instant::now(), number));
+                    }
+                }
+            }
+        }
+        talkers
+    })
+}
+
+/// A packet of Opus, as far as anybody here looks.
+fn packet(number: u16, ssrc: u32) -> Vec<u8> {
+    let timestamp = u32::from(number) * 960;
+    let number = number.to_be_bytes();
+    let header = [&[0x80, 111][..], &number, &timestamp.to_be_bytes(), &ssrc.to_be_bytes()];
+    [header.concat(), vec![7; 60]].concat()
+}
+
+fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+}
+
+#[test]
+fn calls_go_on_through_another_rtpengine_when_the_one_that_carries_them_is_killed() {
+    let test = "calls_go_on_through_another_rtpengine_when_the_one_that_carries_them_is_killed";
+    if !present(test, Client::Rtpengine) {
+        return;
+    }
+    let mut stage = before_two("rtpengine");
+    let mut talkers = Vec::new();
+    for room in 0..ROOMS {
+        let room = format!("room-{room}");
+        talkers.extend([Talker::join(&mut stage, &room), Talker::join(&mut stage, &room)]);
+    }
+    let node = talkers[0].node.clone();
+    let ending = Arc::<AtomicBool>::default();
+    let talking = talk(talkers, Arc::clone(&ending));
+    thread::sleep(TALK);
+    let killed = Instant::now();
+    let moved = stage.kill_under(&node, "room-0");
+    thread::sleep(TALK);
+    ending.store(true, Ordering::Relaxed);
+    let talkers = talking.join().expect("they talk");
+    let ended = Instant::now();
+
+    let step = Duration::from_millis(STEP_MS as u64);
+    let hit: Vec<&Talker> = talkers.iter().filter(|talker| talker.node == node).collect();
+    let longest = |from, to| -> Vec<Duration> {
+        let mut gaps: Vec<Duration> =
+            hit.iter().map(|talker| talker.longest(from, to).expect("they are heard")).collect();
+        gaps.sort_unstable();
+        gaps
+    };
+    let control = longest(killed - TALK / 2, killed);
+    let gaps = longest(killed - 2 * step, ended);
+    let lost: Vec<u16> = hit.iter().map(|talker| talker.lost()).collect();
+    println!(
+        "{} sessions at the rtpengine that was killed: gap p50 {:.1?}, p99 {:.1?}, max {:.1?} (without a kill p50 {:.1?}, \
+         p99 {:.1?}, max {:.1?}); lost at most {} packets each; {moved}",
+        hit.len(),
+        quantile(&gaps, 0.5),
+        quantile(&gaps, 0.99),
+        quantile(&gaps, 1.0),
+        quantile(&control, 0.5),
+        quantile(&control, 0.99),
+        quantile(&control, 1.0),
+        lost.iter().max().copied().unwrap_or_default(),
+    );
+    for talker in &talkers {
+        let last = talker.heard.last().map(|(at, _)| ended - *at);
+        assert!(
+            last.is_some_and(|last| last <= GAP_MAX),
+            "somebody was not heard any more: {last:?}"
+        );
+    }
+    assert!(quantile(&gaps, 1.0) <= GAP_MAX, "{gaps:?}");
+    let sessions = stage.read("/v1/sessions");
+    assert_eq!(sessions["sessions"].as_array().map_or(0, Vec::len), 2 * ROOMS, "nobody hung up");
+    stage.end_gateway();
+}
+
+#[test]
+fn gstreamer_goes_on_decoding_when_the_rtpengine_between_is_killed() {
+    let test = "gstreamer_goes_on_decoding_when_the_rtpengine_between_is_killed";
+    if !present(test, Client::Rtpengine) || !present(test, Client::GStreamer) {
+        return;
+    }
+    let mut stage = before_two("rtpengine-gstreamer");
+    // Its ports are closed before anybody judges the node: the room leaves it for that.
+    goes_on_decoding(&mut stage, "link");
+    stage.end_gateway();
+}

@@ -1,0 +1,80 @@
+//! I10 and the law of outputs: what was begun is ended, and nothing is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use evenkeel_core::{Gateway, HOPS_MAX, Hop, OfferId, Output, SessionId};
+
+/// A session is open where its room's route leads, where the one under way does, and where it is being left.
+const LEGS_MAX: usize = HOPS_MAX * 2 + 1;
+
+type Found = Option<(&'static str, String)>;
+
+#[derive(Default)]
+pub(super) struct Books {
+    installed: BTreeSet<SessionId>,
+    ended: BTreeSet<SessionId>,
+    legs: BTreeMap<SessionId, BTreeSet<Hop>>,
+    replied: BTreeSet<OfferId>,
+    finished: u32,
+}
+
+impl Books {
+    /// What is said fits what was said before.
+    pub(super) fn heard(&mut self, output: &Output) -> Found {
+        let odd = match output {
+            Output::Install { session, .. } => {
+                !self.installed.insert(*session) || self.ended.contains(session)
+            }
+            Output::Open { session, hop, .. } => {
+                let legs = self.legs.entry(*session).or_default();
+                legs.insert(*hop);
+                !self.installed.contains(session) || legs.len() > LEGS_MAX
+            }
+            Output::CloseAt { session, hop } => {
+                !self.legs.get_mut(session).is_some_and(|legs| legs.remove(hop))
+            }
+            Output::End { session, .. } => {
+                let left = self.legs.remove(session).is_some_and(|legs| !legs.is_empty());
+                self.ended.insert(*session);
+                !self.installed.remove(session) || left
+            }
+            Output::Plan { session, .. } => !self.installed.contains(session),
+            Output::KeyFrame { sessions } => {
+                sessions.iter().any(|session| !self.installed.contains(session))
+            }
+            Output::Reply { offer, result } => {
+                let installed =
+                    result.as_ref().map_or(true, |ok| self.installed.contains(&ok.session));
+                !self.replied.insert(*offer) || !installed
+            }
+            Output::Finished => {
+                self.finished += 1;
+                self.finished > 1
+            }
+            Output::Ask(_) | Output::Probe { .. } | Output::Start { .. } | Output::Event(_) => {
+                false
+            }
+        };
+        odd.then(|| ("I10", format!("this does not fit what was said before: {output:?}")))
+    }
+
+    /// The driver refused it there: it needs no closing.
+    pub(super) fn refused(&mut self, session: SessionId, hop: Hop) {
+        if let Some(legs) = self.legs.get_mut(&session) {
+            legs.remove(&hop);
+        }
+    }
+
+    /// I10: nothing is remembered of those who are gone.
+    pub(super) fn closed(&self, gateway: &Gateway) -> Found {
+        let left = gateway.live()
+            + gateway.standing_rooms()
+            + gateway.offers_asked()
+            + self.installed.len();
+        let open: usize = self.legs.values().map(BTreeSet::len).sum();
+        (left + open > 0 || self.finished != 1).then(|| {
+            let (live, rooms) = (gateway.live(), gateway.standing_rooms());
+            ("I10", format!("at the end {live} sessions, {rooms} rooms, {open} legs are left, finished {} times", self.finished))
+        })
+    }
+}

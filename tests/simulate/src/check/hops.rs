@@ -1,0 +1,204 @@
+//! I1, I2, I3, I7 and the numbers towards a client: what becomes of packets.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Board, Epoch, Hop, RoomId, SessionId};
+
+use super::Scene;
+
+/// What a make-before-break may last.
+const BREAK_WITHIN: Duration = Duration::from_millis(500);
+
+/// Outgoing numbers that are remembered of a stream.
+const NUMBERS: usize = 256;
+
+type Found = Option<(&'static str, String)>;
+
+/// A client's packet on its way to a node.
+pub(crate) struct Passed {
+    pub(crate) session: SessionId,
+    pub(crate) room: RoomId,
+    pub(crate) hop: Hop,
+    pub(crate) epoch: Option<Epoch>,
+    /// Counts what control did: within one of it nothing moves.
+    pub(crate) step: u64,
+}
+
+/// A node's packet on its way to a client.
+pub(crate) struct Delivered {
+    pub(crate) session: SessionId,
+    pub(crate) room: RoomId,
+    pub(crate) hop: Hop,
+    /// The rooms of who hears it, and of who said it.
+    pub(crate) heard_in: u32,
+    pub(crate) said_in: u32,
+    /// Who said it, and which of theirs it is.
+    pub(crate) origin: u32,
+    pub(crate) index: u32,
+    pub(crate) video: bool,
+    pub(crate) ssrc: u32,
+    pub(crate) sequence: u16,
+}
+
+#[derive(Default)]
+pub(super) struct Hops {
+    /// By session, dense.
+    sessions: Vec<Session>,
+    /// Where a room's packets went in which step of control.
+    rooms: BTreeMap<RoomId, (u64, Hop)>,
+}
+
+#[derive(Default)]
+struct Session {
+    last: Option<(Epoch, Hop)>,
+    hearing: Option<Hop>,
+    /// Hops that were left, and when.
+    left: Vec<(Hop, Instant)>,
+    numbers: Vec<Stream>,
+}
+
+struct Stream {
+    ssrc: u32,
+    used: Box<[Option<Used>; NUMBERS]>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Used {
+    sequence: u16,
+    origin: u32,
+    index: u32,
+    video: bool,
+}
+
+impl Hops {
+    fn session(&mut self, id: SessionId) -> &mut Session {
+        let place = id.0 as usize;
+        if self.sessions.len() <= place {
+            self.sessions.resize_with(place + 1, Session::default);
+        }
+        &mut self.sessions[place]
+    }
+
+    pub(super) fn forget(&mut self, id: SessionId) {
+        *self.session(id) = Session::default();
+    }
+
+    /// I1: of one epoch, all packets of a session go to one hop.
+    pub(super) fn one_at_a_time(&mut self, sent: &Passed) -> Found {
+        let (last, hop) = self.session(sent.session).last?;
+        (Some(last) == sent.epoch && hop != sent.hop).then(|| {
+            (
+                "I1",
+                format!(
+                    "{} is sent to {:?} and {:?} in one epoch {last:?}",
+                    sent.session, hop, sent.hop
+                ),
+            )
+        })
+    }
+
+    /// I2: the epoch never goes back.
+    pub(super) fn never_back(&mut self, sent: &Passed) -> Found {
+        let Some(epoch) = sent.epoch else {
+            return Some((
+                "I2",
+                format!("{} is sent to {:?}, which is not usable", sent.session, sent.hop),
+            ));
+        };
+        let last = self.session(sent.session).last.replace((epoch, sent.hop));
+        let (last, hop) = last.filter(|(last, _)| *last > epoch)?;
+        Some((
+            "I2",
+            format!(
+                "{} went from {last:?} at {hop:?} back to {epoch:?} at {:?}",
+                sent.session, sent.hop
+            ),
+        ))
+    }
+
+    /// I7: at one time, all packets of a room go to one hop.
+    pub(super) fn never_split(&mut self, sent: &Passed) -> Found {
+        let (step, hop) = self.rooms.insert(sent.room, (sent.step, sent.hop))?;
+        (step == sent.step && hop != sent.hop).then(|| {
+            ("I7", format!("room {} is split: {:?} and {:?} at once", sent.room, hop, sent.hop))
+        })
+    }
+
+    /// I3: once the new hop was heard, nothing of an old one, but during a make-before-break.
+    pub(super) fn nothing_old(
+        &mut self,
+        got: &Delivered,
+        scene: &Scene,
+        board: &Board,
+        now: Instant,
+    ) -> Found {
+        let stands = scene.rooms.get(&got.room).and_then(|room| room.stands(board));
+        let session = self.session(got.session);
+        if session.hearing == Some(got.hop) {
+            return None;
+        }
+        if stands == Some(got.hop) {
+            session.left.retain(|(hop, _)| *hop != got.hop);
+            if let Some(before) = session.hearing.replace(got.hop) {
+                session.left.push((before, now));
+            }
+            return None;
+        }
+        let up = board.is_up(got.hop.node, got.hop.incarnation);
+        let left = session.left.iter().find(|(hop, _)| *hop == got.hop);
+        match left {
+            None if session.hearing.is_none() && up => None,
+            Some((_, at)) if up && now - *at < BREAK_WITHIN => None,
+            _ => Some((
+                "I3",
+                format!(
+                    "{} is at {stands:?} and got packet {} of client {} from {:?}, {}",
+                    got.session,
+                    got.index,
+                    got.origin,
+                    got.hop,
+                    left.map_or("which it never heard".to_owned(), |(_, at)| format!(
+                        "left {:?} ago",
+                        now - *at
+                    )),
+                ),
+            )),
+        }
+    }
+
+    /// What a receiver keeps streams together by: under one number of a stream never two packets.
+    pub(super) fn own_number(&mut self, got: &Delivered) -> Found {
+        let session = self.session(got.session);
+        let at = session.numbers.iter().position(|stream| stream.ssrc == got.ssrc).unwrap_or_else(
+            || {
+                session.numbers.push(Stream { ssrc: got.ssrc, used: Box::new([None; NUMBERS]) });
+                session.numbers.len() - 1
+            },
+        );
+        let used =
+            Used { sequence: got.sequence, origin: got.origin, index: got.index, video: got.video };
+        let place = usize::from(got.sequence) % NUMBERS;
+        let before = session.numbers[at].used[place].replace(used)?;
+        (before.sequence == used.sequence && before != used).then(|| {
+            let Used { sequence, origin, index, .. } = before;
+            let first = format!("packet {index} of client {origin}");
+            let second = format!("packet {} of client {}", got.index, got.origin);
+            (
+                "numbers",
+                format!(
+                    "{} got {first} and {second} both as {sequence} of {:08x}",
+                    got.session, got.ssrc
+                ),
+            )
+        })
+    }
+}
+
+/// I7: nobody hears another room.
+pub(super) fn own_room(got: &Delivered) -> Found {
+    (got.heard_in != got.said_in).then(|| {
+        let Delivered { session, heard_in, said_in, origin, index, .. } = got;
+        ("I7", format!("{session} of room {heard_in} got packet {index} of client {origin}, said in room {said_in}"))
+    })
+}

@@ -1,0 +1,164 @@
+//! The history checker: looks on from outside, and says which promise was broken, with what was seen.
+//!
+//! The promises are the invariants of the failover design, I1 to I10, and what follows from them for detectors: nobody
+//! who is well is condemned, and a death is known in its time. Each is a small function of its own.
+
+mod books;
+mod deaths;
+mod decisions;
+mod flow;
+mod hops;
+mod load;
+mod moves;
+mod scene;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Board, Event, Gateway, Hop, Output, SessionId};
+
+pub(crate) use hops::Delivered;
+pub(crate) use scene::Scene;
+
+/// A promise that was broken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which: `I3`.
+    pub invariant: &'static str,
+    /// Since the world began.
+    pub at: Duration,
+    /// What was seen.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:.6} s: {}", self.invariant, self.at.as_secs_f64(), self.what)
+    }
+}
+
+/// All of them, over one history.
+pub(crate) struct Checker {
+    pub(crate) scene: Scene,
+    pub(crate) violations: Vec<Violation>,
+    began: Instant,
+    hops: hops::Hops,
+    moves: moves::Moves,
+    load: load::Load,
+    pub(crate) decisions: decisions::Decisions,
+    pub(crate) flow: flow::Flow,
+    pub(crate) deaths: deaths::Deaths,
+    books: books::Books,
+    looked: Option<Instant>,
+    /// The highest load of a node there ever was, thousandths of what it can carry.
+    pub(crate) peak_permille: u64,
+}
+
+/// More rooms than this make a large world.
+const ROOMS_LARGE: usize = 200;
+const LOOKED_EVERY: Duration = Duration::from_millis(1);
+
+/// More are not told: one broken promise breaks others.
+const TOLD_MAX: usize = 5;
+
+impl Checker {
+    pub(crate) fn new(scene: Scene, began: Instant) -> Checker {
+        let deaths = deaths::Deaths::new(scene.nodes.len());
+        Checker {
+            scene,
+            violations: Vec::new(),
+            began,
+            hops: hops::Hops::default(),
+            moves: moves::Moves::default(),
+            load: load::Load::default(),
+            decisions: decisions::Decisions::default(),
+            flow: flow::Flow::default(),
+            deaths,
+            books: books::Books::default(),
+            looked: None,
+            peak_permille: 0,
+        }
+    }
+
+    pub(crate) fn note(&mut self, found: Option<(&'static str, String)>, now: Instant) {
+        if let Some((invariant, what)) = found.filter(|_| self.violations.len() < TOLD_MAX) {
+            self.violations.push(Violation { invariant, at: now - self.began, what });
+        }
+    }
+
+    /// The core wants something: in the order it said so, before it is done.
+    pub(crate) fn output(&mut self, output: &Output, now: Instant) {
+        let found = self.books.heard(output);
+        self.note(found, now);
+        if let Output::Event(event) = output {
+            for found in [
+                self.moves.on_record(event, &self.scene, now),
+                self.moves.few(event, now),
+                self.decisions.of_one_revision(event),
+                self.decisions.by_who_answered(event),
+            ] {
+                self.note(found, now);
+            }
+            if let Event::Node { to: evenkeel_core::Health::Down, .. } = event {
+                self.load.death(now);
+            }
+        }
+        self.scene.learn(output);
+        if let Output::End { session, .. } = output {
+            self.hops.forget(*session);
+        }
+    }
+
+    /// Everything the core wanted is done: the world as it stands. In a large one it is looked at every millisecond.
+    pub(crate) fn settled(&mut self, gateway: &Gateway, now: Instant) {
+        let large = self.scene.rooms.len() > ROOMS_LARGE;
+        if large && self.looked.is_some_and(|at| now - at < LOOKED_EVERY) {
+            return;
+        }
+        self.looked = Some(now);
+        self.scene.look(gateway);
+        self.peak_permille = self.peak_permille.max(load::Load::peak_permille(&self.scene));
+        for found in [
+            self.moves.all_told(&self.scene, now),
+            self.load.within_limit(&self.scene),
+            self.load.reserves_within_limit(&self.scene, now),
+            self.flow.nobody_stranded_for_nothing(&self.scene, now),
+        ] {
+            self.note(found, now);
+        }
+    }
+
+    /// A client's packet goes to a node.
+    pub(crate) fn sent(&mut self, sent: &Passed, now: Instant) {
+        for found in
+            [self.hops.one_at_a_time(sent), self.hops.never_back(sent), self.hops.never_split(sent)]
+        {
+            self.note(found, now);
+        }
+    }
+
+    /// A node's packet goes to a client.
+    pub(crate) fn delivered(&mut self, delivered: &Delivered, board: &Board, now: Instant) {
+        for found in [
+            self.hops.nothing_old(delivered, &self.scene, board, now),
+            hops::own_room(delivered),
+            self.hops.own_number(delivered),
+        ] {
+            self.note(found, now);
+        }
+    }
+
+    /// The driver refused a session at a hop.
+    pub(crate) fn refused(&mut self, session: SessionId, hop: Hop) {
+        self.books.refused(session, hop);
+    }
+
+    /// The gateway was told to end, and time to do so has passed.
+    pub(crate) fn ended(&mut self, gateway: &Gateway, now: Instant) {
+        let found = self.books.closed(gateway);
+        self.note(found, now);
+    }
+}
+
+pub(crate) use deaths::of_the_guilty as false_death;
+pub(crate) use hops::Passed;

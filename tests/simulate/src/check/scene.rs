@@ -1,0 +1,116 @@
+//! What can be seen of a gateway from outside.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evenkeel_core::{
+    Board, Gateway, Health, Hop, Kind, NodeStanding, Offer, Output, Probed, RoomId, RouteCell,
+    SessionId, Settings,
+};
+
+/// What a voice stream counts for where nobody said.
+const VOICE_KBPS: u64 = 64;
+
+pub(crate) struct Scene {
+    pub(crate) board: Arc<Board>,
+    pub(crate) nodes: Vec<SeenNode>,
+    pub(crate) rooms: BTreeMap<RoomId, SeenRoom>,
+    sessions: BTreeMap<SessionId, (RoomId, u64)>,
+}
+
+pub(crate) struct SeenNode {
+    pub(crate) capacity: u64,
+    pub(crate) probed: bool,
+    pub(crate) health: Health,
+    pub(crate) draining: bool,
+}
+
+pub(crate) struct SeenRoom {
+    pub(crate) route: Arc<RouteCell>,
+    pub(crate) sessions: usize,
+    pub(crate) kbps: u64,
+}
+
+impl SeenRoom {
+    pub(crate) fn stands(&self, board: &Board) -> Option<Hop> {
+        self.route.load().first_usable(board).map(|(hop, _)| hop)
+    }
+
+    pub(crate) fn is_placed(&self) -> bool {
+        self.route.load().version > 0
+    }
+}
+
+impl Scene {
+    pub(crate) fn new(settings: &Settings, board: Arc<Board>) -> Scene {
+        let node = |node: &evenkeel_core::NodeSettings| SeenNode {
+            capacity: node.capacity_kbps,
+            probed: node.probed == Probed::Yes,
+            health: Health::Up,
+            draining: false,
+        };
+        let nodes = settings.nodes.iter().map(node).collect();
+        Scene { board, nodes, rooms: BTreeMap::new(), sessions: BTreeMap::new() }
+    }
+
+    pub(super) fn learn(&mut self, output: &Output) {
+        match output {
+            Output::Install { session, room, offer, route, .. } => {
+                let kbps = kbps(offer);
+                self.sessions.insert(*session, (*room, kbps));
+                let seen = self.rooms.entry(*room).or_insert_with(|| SeenRoom {
+                    route: Arc::clone(route),
+                    sessions: 0,
+                    kbps: 0,
+                });
+                seen.sessions += 1;
+                seen.kbps += kbps;
+            }
+            Output::End { session, .. } => {
+                let Some((room, kbps)) = self.sessions.remove(session) else { return };
+                if let Some(seen) = self.rooms.get_mut(&room) {
+                    seen.sessions -= 1;
+                    seen.kbps -= kbps;
+                    if seen.sessions == 0 {
+                        self.rooms.remove(&room);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn look(&mut self, gateway: &Gateway) {
+        for (seen, NodeStanding { health, draining, .. }) in
+            self.nodes.iter_mut().zip(gateway.nodes())
+        {
+            (seen.health, seen.draining) = (health, draining);
+        }
+    }
+
+    /// What stands on each node, and per pair of standby and first node what would come.
+    pub(super) fn loads(&self) -> (Vec<u64>, BTreeMap<(usize, usize), u64>) {
+        let mut loads = vec![0; self.nodes.len()];
+        let mut reserved = BTreeMap::new();
+        for room in self.rooms.values() {
+            let Some(hop) = room.stands(&self.board) else { continue };
+            loads[hop.node.0 as usize] += room.kbps;
+            let route = room.route.load();
+            if let [(first, _), (second, evenkeel_core::Grant::Reserved), ..] = route.hops[..]
+                && first == hop
+            {
+                *reserved.entry((second.node.0 as usize, first.node.0 as usize)).or_insert(0) +=
+                    room.kbps;
+            }
+        }
+        (loads, reserved)
+    }
+}
+
+fn kbps(offer: &Offer) -> u64 {
+    let need = |stream: &evenkeel_core::Stream| match (stream.bitrate_kbps, stream.kind) {
+        (Some(kbps), _) => u64::from(kbps),
+        (None, Kind::Audio | Kind::Video) => VOICE_KBPS,
+    };
+    offer.media.streams.iter().map(need).sum()
+}

@@ -1,0 +1,160 @@
+//! What goes wrong, and for how long.
+
+use std::time::Duration;
+
+/// Something that goes wrong.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Fault {
+    /// The node's process ends, and its kernel says so. Undone: a new process, which knows nothing of before.
+    Kill(usize),
+    /// The node's machine is gone without a word. Undone: as after a kill.
+    Silent(usize),
+    /// SIGSTOP: the process stands still, and goes on with what waited in its sockets.
+    Stop(usize),
+    /// Killed and started again, half of this period each.
+    Flap(usize, Duration),
+    /// No packet crosses, either way.
+    Cut(usize),
+    /// No packet gets to the node; what it sends arrives.
+    CutUp(usize),
+    /// No packet of the node's arrives.
+    CutDown(usize),
+    /// 200 ms of nothing in each of these periods.
+    Blackouts(usize, Duration),
+    /// Loss both ways, climbing from 0 to 30 %.
+    LossRamp(usize),
+    /// Loss in bursts: 1 % of packets begin one, of ten packets.
+    Bursts(usize),
+    /// So much later, each way.
+    Slow(usize, Duration),
+    /// Up to so much later, each way, in order.
+    Jitter(usize, Duration),
+    /// Of a tenth of packets each is late by 25 ms, of a twentieth a copy arrives.
+    Unruly(usize),
+    /// It answers probes, opens sessions and forwards nothing.
+    Gray(usize),
+    /// One flow in 64 is not forwarded.
+    GrayFlows(usize),
+    /// It says that it takes no new sessions, or that it does, whatever is true.
+    Liar(usize),
+    /// Every node of the region is gone without a word.
+    RegionSilent(usize),
+    /// Every node's process in the region ends.
+    RegionKilled(usize),
+    /// No packet crosses to or from the region.
+    RegionCut(usize),
+    /// Control does nothing for so long.
+    ControlStalls(Duration),
+    /// Workers read nothing for so long.
+    WorkersStall(Duration),
+    /// Plugins fault in so many of a hundred questions.
+    PoliciesTrap(u8),
+    /// Answers come after their deadline.
+    PoliciesLate,
+    /// Nobody answers.
+    PoliciesDead,
+    /// Answers are nonsense.
+    PoliciesHostile,
+    /// Every policy gets a new revision in each of these periods.
+    PoliciesSwapped(Duration),
+    /// The drivers take up to so long to open a session.
+    DriversSlow(Duration),
+    /// The drivers refuse so many of a hundred sessions.
+    DriversRefuse(u8),
+    /// Rooms are moved by hand, nodes drained and taken back, at random, in each of these periods.
+    Operator(Duration),
+    /// A node is drained, and taken back at the end.
+    Drain(usize),
+    /// The agent beside the node says that it drains, where there is one.
+    Leaves(usize),
+}
+
+impl Fault {
+    /// The word in summaries and traces.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fault::Kill(_) => "kill",
+            Fault::Silent(_) => "silent-kill",
+            Fault::Stop(_) => "stop",
+            Fault::Flap(..) => "flap",
+            Fault::Cut(_) => "cut",
+            Fault::CutUp(_) => "cut-up",
+            Fault::CutDown(_) => "cut-down",
+            Fault::Blackouts(..) => "blackouts",
+            Fault::LossRamp(_) => "loss-ramp",
+            Fault::Bursts(_) => "bursts",
+            Fault::Slow(..) => "slow",
+            Fault::Jitter(..) => "jitter",
+            Fault::Unruly(_) => "reorder-duplicate",
+            Fault::Gray(_) => "gray",
+            Fault::GrayFlows(_) => "gray-flows",
+            Fault::Liar(_) => "liar",
+            Fault::RegionSilent(_) => "region-silent",
+            Fault::RegionKilled(_) => "region-killed",
+            Fault::RegionCut(_) => "region-cut",
+            Fault::ControlStalls(_) => "control-stalls",
+            Fault::WorkersStall(_) => "workers-stall",
+            Fault::PoliciesTrap(_) => "policies-trap",
+            Fault::PoliciesLate => "policies-late",
+            Fault::PoliciesDead => "policies-dead",
+            Fault::PoliciesHostile => "policies-hostile",
+            Fault::PoliciesSwapped(_) => "policies-swapped",
+            Fault::DriversSlow(_) => "drivers-slow",
+            Fault::DriversRefuse(_) => "drivers-refuse",
+            Fault::Operator(_) => "operator",
+            Fault::Drain(_) => "drain",
+            Fault::Leaves(_) => "node-drains",
+        }
+    }
+
+    /// The node that it is about, where it is about one.
+    pub fn node(&self) -> Option<usize> {
+        match *self {
+            Fault::Kill(node)
+            | Fault::Silent(node)
+            | Fault::Stop(node)
+            | Fault::Flap(node, _)
+            | Fault::Cut(node)
+            | Fault::CutUp(node)
+            | Fault::CutDown(node)
+            | Fault::Blackouts(node, _)
+            | Fault::LossRamp(node)
+            | Fault::Bursts(node)
+            | Fault::Slow(node, _)
+            | Fault::Jitter(node, _)
+            | Fault::Unruly(node)
+            | Fault::Gray(node)
+            | Fault::GrayFlows(node)
+            | Fault::Liar(node)
+            | Fault::Drain(node)
+            | Fault::Leaves(node) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// The region that it is about, where it is about one.
+    pub fn region(&self) -> Option<usize> {
+        match *self {
+            Fault::RegionSilent(region)
+            | Fault::RegionKilled(region)
+            | Fault::RegionCut(region) => Some(region),
+            _ => None,
+        }
+    }
+
+    /// Whether it lasts no time: what it does is over at once.
+    pub fn is_moment(&self) -> bool {
+        matches!(self, Fault::ControlStalls(_) | Fault::WorkersStall(_))
+    }
+}
+
+/// A fault from its beginning to its undoing.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Episode {
+    /// Since the world began.
+    pub at: Duration,
+    /// Until it is undone.
+    pub lasts: Duration,
+    /// What goes wrong.
+    pub fault: Fault,
+}

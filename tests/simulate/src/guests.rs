@@ -1,0 +1,280 @@
+//! The policies: the shipped guests with the shipped settings, and what becomes of them when they fail.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::{
+    Action, AdmitVerdict, Answer, Answered, Ask, Entry, EntryKind, Fault as Failure, Hook, Move,
+    NodeId, PolicyName, Question, RegionId, Settings, State,
+};
+use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
+use fastrand::Rng;
+
+/// The sets that ship.
+const SETS: [(&str, &str); 2] = [
+    ("call", include_str!("../../../policies/call.toml")),
+    ("live", include_str!("../../../policies/live.toml")),
+];
+
+/// In virtual time a slow machine must not change what is decided.
+const FOREVER: Duration = Duration::from_secs(600);
+
+/// Every policy of the shipped sets, compiled once for all worlds of a thread.
+pub struct Library {
+    engine: Engine,
+    policies: BTreeMap<PolicyName, (Component, serde_json::Value)>,
+}
+
+/// How policies behave for now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Manner {
+    Sound,
+    /// So many of a hundred fault.
+    Trap(u8),
+    Late,
+    Dead,
+    Hostile,
+}
+
+pub(crate) struct Guests {
+    policies: BTreeMap<PolicyName, Policy>,
+    catalog: Vec<Entry>,
+    pub(crate) manner: Manner,
+    rng: Rng,
+    nodes: u32,
+}
+
+/// What comes back, and after how long; nothing at all from the dead.
+pub(crate) type Said = Option<(Duration, Result<Answered, Failure>)>;
+
+impl Library {
+    /// Reads the shipped sets and compiles what they name.
+    ///
+    /// # Panics
+    /// Where a shipped set or plugin is not sound: the house does not stand then.
+    pub fn new() -> Library {
+        let budgets = Budgets {
+            init: FOREVER,
+            catalog: FOREVER,
+            migrate: FOREVER,
+            open: FOREVER,
+            admit: FOREVER,
+            place: FOREVER,
+            resolve: FOREVER,
+            reroute: FOREVER,
+            tick: FOREVER,
+        };
+        let engine = Engine::with_budgets(budgets);
+        let mut policies = BTreeMap::new();
+        for (set, text) in SETS {
+            let file: toml::Table = text.parse().expect("a shipped set is TOML");
+            for hook in Hook::ALL {
+                let section = if hook == Hook::Scenario { "resolve" } else { hook.name() };
+                let Some(section) = file.get(section) else { continue };
+                let plugin = section["plugin"].as_str().expect("a plugin has a name");
+                let settings =
+                    section.get("settings").map(|settings| serde_json::to_value(settings));
+                let settings = settings
+                    .map_or(serde_json::Value::Null, |value| value.expect("TOML is JSON here"));
+                let bytes =
+                    shipped().iter().find(|one| one.name == plugin).expect("it is shipped").bytes;
+                let component = Component::vet(&engine, bytes).expect("a shipped plugin compiles");
+                policies.insert(PolicyName { set: set.into(), hook }, (component, settings));
+            }
+        }
+        Library { engine, policies }
+    }
+
+    fn install(&self, name: &PolicyName, catalog: Vec<Entry>, seed: u64) -> Option<Policy> {
+        let (component, settings) = self.policies.get(name)?;
+        Policy::install(&self.engine, component, name.hook, settings.clone(), catalog, seed).ok()
+    }
+
+    /// Another revision of it: the same plugin, settings that differ in nothing that matters.
+    fn install_another(
+        &self,
+        name: &PolicyName,
+        catalog: Vec<Entry>,
+        rng: &mut Rng,
+    ) -> Option<Policy> {
+        let (component, settings) = self.policies.get(name)?;
+        let mut settings = settings.clone();
+        let changed = match name.hook {
+            Hook::Admission => ("retry_after", format!("{}ms", rng.u32(1_000..9_000))),
+            Hook::Routing => ("min_stay", format!("{}ms", rng.u32(1_000..60_000))),
+            Hook::Degradation => ("up_after", format!("{}ms", rng.u32(2_000..9_000))),
+            Hook::Scenario => return self.install(name, catalog, rng.u64(..)),
+        };
+        settings[changed.0] = changed.1.into();
+        Policy::install(&self.engine, component, name.hook, settings, catalog, rng.u64(..)).ok()
+    }
+}
+
+impl Default for Library {
+    fn default() -> Self {
+        Library::new()
+    }
+}
+
+impl Guests {
+    /// The guests that the scenarios bind.
+    pub(crate) fn of(library: &Library, settings: &Settings, mut rng: Rng) -> Guests {
+        let catalog = catalog(settings);
+        let mut policies = BTreeMap::new();
+        for scenario in settings.scenarios.values() {
+            for hook in Hook::ALL.into_iter().filter(|hook| scenario.binds(*hook)) {
+                let name = scenario.policy(hook);
+                if let Some(policy) = library.install(&name, catalog.clone(), rng.u64(..)) {
+                    policies.insert(name, policy);
+                }
+            }
+        }
+        Guests { policies, catalog, manner: Manner::Sound, rng, nodes: settings.nodes.len() as u32 }
+    }
+
+    /// A new revision of one of them is in force; which.
+    pub(crate) fn swap(&mut self, library: &Library) -> Option<PolicyName> {
+        let names: Vec<PolicyName> = self.policies.keys().cloned().collect();
+        let name = self.rng.choice(&names)?.clone();
+        let policy = library.install_another(&name, self.catalog.clone(), &mut self.rng)?;
+        self.policies.insert(name.clone(), policy);
+        Some(name)
+    }
+
+    pub(crate) fn ask(&mut self, ask: &Ask) -> Said {
+        let soon = Duration::from_micros(self.rng.u64(20..400));
+        let late = Duration::from_millis(self.rng.u64(3..40));
+        let dice = self.rng.u8(0..100);
+        match self.manner {
+            Manner::Trap(percent) if dice < percent => {
+                return Some((soon, Err(failure(&mut self.rng))));
+            }
+            Manner::Dead => return None,
+            Manner::Hostile if dice < 70 => {
+                let answer = nonsense(&mut self.rng, ask, self.nodes);
+                let revision = format!("hostile{:05}", self.rng.u32(0..100_000)).into();
+                return Some((
+                    soon,
+                    Ok(Answered { answer, revision, notes: Vec::new(), took: soon }),
+                ));
+            }
+            _ => {}
+        }
+        let after = if self.manner == Manner::Late { late } else { soon };
+        let Some(policy) = self.policies.get_mut(&ask.policy) else {
+            return Some((soon, Err(Failure::Absent)));
+        };
+        // What it took here is the machine's affair.
+        let said = policy
+            .ask(&ask.question, ask.now_us)
+            .map(|answered| Answered { took: soon, ..answered });
+        Some((after, said))
+    }
+}
+
+fn catalog(settings: &Settings) -> Vec<Entry> {
+    let entry = |kind, id: usize, parent: u32, name: &str| Entry {
+        kind,
+        id: id as u64,
+        parent: u64::from(parent),
+        name: name.into(),
+        labels: Vec::new(),
+    };
+    let regions =
+        settings.regions.iter().enumerate().map(|(id, name)| entry(EntryKind::Region, id, 0, name));
+    let zones = settings
+        .zones
+        .iter()
+        .enumerate()
+        .map(|(id, zone)| entry(EntryKind::Zone, id, zone.region.0, &zone.name));
+    let nodes = settings
+        .nodes
+        .iter()
+        .enumerate()
+        .map(|(id, node)| entry(EntryKind::Node, id, node.zone.0, &node.name));
+    let home = &settings.regions[settings.home.0 as usize];
+    regions
+        .chain(zones)
+        .chain(nodes)
+        .chain([entry(EntryKind::Home, 0, settings.home.0, home)])
+        .collect()
+}
+
+fn failure(rng: &mut Rng) -> Failure {
+    match rng.u8(0..4) {
+        0 => Failure::Deadline,
+        1 => Failure::OutOfMemory,
+        2 => Failure::Malformed("rows".into()),
+        _ => Failure::Trap("unreachable".into()),
+    }
+}
+
+/// An answer of the right shape without any sense. What it may say of rates is left to the sound ones, so that what a
+/// session counts for is known outside.
+fn nonsense(rng: &mut Rng, ask: &Ask, nodes: u32) -> Answer {
+    let state =
+        || State { plugin: "hostile".into(), schema: 1, bytes: Box::from([7_u8].as_slice()) };
+    let hops = |rng: &mut Rng| -> Vec<NodeId> {
+        let mut hops: Vec<NodeId> = (0..nodes).map(NodeId).collect();
+        rng.shuffle(&mut hops);
+        hops.truncate(rng.usize(0..6));
+        if rng.u8(0..10) == 0 {
+            hops.push(NodeId(rng.u32(..)));
+        }
+        if rng.u8(0..10) == 0 {
+            hops.extend(hops.first().copied());
+        }
+        hops
+    };
+    let row = |rng: &mut Rng, rows: usize| rng.u32(0..rows as u32 + 1);
+    match &ask.question {
+        Question::Resolve { .. } => {
+            let keys = ["spares", "priority", "close-after", "no-such-key"];
+            Answer::Params(keys.into_iter().map(|key| (key.into(), rng.i64(-5..60_000))).collect())
+        }
+        Question::Admit { .. } => Answer::Admit {
+            verdict: match rng.u8(0..7) {
+                0 => AdmitVerdict::Reject(rng.u32(..)),
+                1 => AdmitVerdict::Redirect(RegionId(rng.u32(0..4))),
+                2 => AdmitVerdict::AcceptCapped(rng.u32(..)),
+                3 => AdmitVerdict::Abstain,
+                _ => AdmitVerdict::Accept,
+            },
+            reason: rng.u32(..),
+        },
+        Question::Place { .. } => Answer::Placed {
+            hops: hops(rng),
+            ttl_ms: rng.u32(0..3) * 200,
+            reason: rng.u32(..),
+            state: state(),
+        },
+        Question::Reroute { rooms, .. } => Answer::Moves {
+            moves: (0..rng.usize(0..5))
+                .map(|_| Move {
+                    row: row(rng, rooms.len()),
+                    hops: hops(rng),
+                    ttl_ms: rng.u32(0..3) * 200,
+                    reason: 0,
+                })
+                .collect(),
+            states: vec![(row(rng, rooms.len()), state())],
+            memo: Some(state()),
+        },
+        Question::Tick { sessions, .. } => Answer::Actions {
+            actions: (0..rng.usize(0..5))
+                .map(|_| Action {
+                    row: row(rng, sessions.len()),
+                    op: rng.u32(0..4),
+                    arg: rng.u64(0..3),
+                    reason: 0,
+                })
+                .collect(),
+            states: vec![(row(rng, sessions.len()), state())],
+            memo: None,
+        },
+    }
+}
+
+/// So that a revision is told from another by what is written, as the records do.
+pub(crate) type Revision = Arc<str>;

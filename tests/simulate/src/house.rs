@@ -1,0 +1,137 @@
+//! The gateway's workers: what they do with a packet, by the code that ships.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use evenkeel_core::forward::{self, Verdict};
+use evenkeel_core::{Board, Epoch as Standing, Hop, Measures, Plan, RoomId, RouteCell, SessionId};
+use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
+
+use crate::packet::{Numbers, Packet, clock_rate, payload_type};
+
+/// A session as its worker knows it.
+pub(crate) struct Home {
+    pub(crate) id: SessionId,
+    pub(crate) room: RoomId,
+    pub(crate) client: u32,
+    pub(crate) route: Arc<RouteCell>,
+    pub(crate) plan: Plan,
+    /// Where it is open, or being opened, and by which tag.
+    pub(crate) legs: Vec<Leg>,
+    pub(crate) last_heard: Option<Instant>,
+    pub(crate) measures: Measures,
+    continuity: Continuity,
+    hearing: Option<Hop>,
+    switches: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leg {
+    pub(crate) hop: Hop,
+    pub(crate) tag: u32,
+    pub(crate) open: bool,
+}
+
+/// Where a client's packet goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sent {
+    To { hop: Hop, standing: Option<Standing>, tag: Option<u32> },
+    Nowhere,
+}
+
+impl Home {
+    pub(crate) fn new(
+        id: SessionId,
+        room: RoomId,
+        client: u32,
+        route: Arc<RouteCell>,
+        plan: Plan,
+    ) -> Home {
+        Home {
+            id,
+            room,
+            client,
+            route,
+            plan,
+            legs: Vec::new(),
+            last_heard: None,
+            measures: Measures::default(),
+            continuity: Continuity::new(id.0, Protection::Clear),
+            hearing: None,
+            switches: 0,
+        }
+    }
+
+    /// A packet of the client's.
+    pub(crate) fn to_node(&mut self, board: &Board, now: Instant) -> Sent {
+        self.last_heard = Some(now);
+        // No scenario here is hitless: one hop carries.
+        let (Verdict::Pass { hop, .. } | Verdict::Both([hop, _])) =
+            forward::to_node(&self.route, board)
+        else {
+            return Sent::Nowhere;
+        };
+        let standing = self.route.load().first_usable(board).map(|(_, standing)| standing);
+        let leg = self.legs.iter().find(|leg| leg.hop == hop && leg.open);
+        Sent::To { hop, standing, tag: leg.map(|leg| leg.tag) }
+    }
+
+    /// A packet that a hop sent for the client, as it leaves for there; none where it does not.
+    ///
+    /// As `server/src/worker/session/to_client.rs` does it.
+    pub(crate) fn to_client(
+        &mut self,
+        from: Hop,
+        mut packet: Packet,
+        board: &Board,
+        now: Instant,
+    ) -> Option<Packet> {
+        let header = packet.read()?;
+        let number = payload_type(packet.kind);
+        let rate = clock_rate(packet.kind);
+        let leaving =
+            match forward::to_client(from, Some(number), &self.plan, &self.route, board, now) {
+                Verdict::Pass { leaving, .. } => leaving,
+                Verdict::Both(_) => false,
+                Verdict::Drop(forward::Reason::Shed) => {
+                    if self.hearing != Some(from) {
+                        self.hear(from);
+                    }
+                    let epoch = Epoch(u64::from(self.switches));
+                    self.continuity.withhold(epoch, &header, rate, now);
+                    return None;
+                }
+                Verdict::Drop(_) => return None,
+            };
+        let hears = self.hearing == Some(from);
+        if !leaving && !hears {
+            self.hear(from);
+        }
+        let left = leaving && !hears;
+        let epoch = Epoch(u64::from(self.switches).saturating_sub(u64::from(left)));
+        match self.continuity.pass(epoch, &header, rate, now) {
+            Pass::Untouched => Some(packet),
+            Pass::Rewrite { ssrc, sequence, timestamp } => {
+                packet.set(Numbers { ssrc, sequence, timestamp });
+                Some(packet)
+            }
+            Pass::Stale | Pass::Duplicate => None,
+        }
+    }
+
+    fn hear(&mut self, hop: Hop) {
+        let (leaving, lead) = {
+            let route = self.route.load();
+            (route.leaving.map(|(left, _)| left), route.lead)
+        };
+        let before = self.hearing.replace(hop);
+        self.switches += 1;
+        let epoch = Epoch(u64::from(self.switches));
+        if before.is_some() && leaving == before {
+            self.continuity.switched(epoch, Switch::Planned { lead });
+        } else {
+            self.continuity.switched(epoch, Switch::Failover);
+            self.continuity.close_previous();
+        }
+    }
+}

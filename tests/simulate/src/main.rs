@@ -1,0 +1,133 @@
+//! `evenkeel-simulate`: a swarm of worlds, one world again, or the long runs by name.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use evenkeel_simulate::rows::{ROWS, Report};
+use evenkeel_simulate::{Library, Script, Swarm, World};
+
+/// Plays whole worlds in virtual time, each from one seed, and says which promise was broken.
+#[derive(Parser)]
+struct Arguments {
+    /// Worlds to play.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Plays this one alone, and says what happens.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Ends with the first broken promise.
+    #[arg(long)]
+    until_broken: bool,
+    /// Plays the long runs, all or those named, and writes target/simulate/report.json.
+    #[arg(long, num_args = 0.., value_name = "ROW")]
+    rows: Option<Vec<String>>,
+    /// Where the report of the long runs goes.
+    #[arg(long, default_value = "target/simulate/report.json")]
+    report: std::path::PathBuf,
+    /// Threads; all cores where it is left out.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(seed) = arguments.seed {
+        return replay(seed);
+    }
+    if let Some(names) = arguments.rows {
+        return report(&names, &arguments.report);
+    }
+    let threads = arguments
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+    let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
+    let totals = Swarm { seeds, threads, until_broken: arguments.until_broken }.play();
+    let sum = &totals.sum;
+    println!(
+        "{} worlds, {:.0} s of virtual time, {} packets sent, {} delivered",
+        totals.worlds,
+        totals.lasted.as_secs_f64(),
+        sum.packets,
+        sum.delivered
+    );
+    println!(
+        "{} sessions admitted, {} offers refused, {} questions to guests, {} deaths",
+        sum.admitted, sum.refused, sum.asked, sum.deaths
+    );
+    println!("moves of rooms: {:?}", sum.moves);
+    println!(
+        "{:<20} {:>7} {:>10} {:>10} {:>10} {:>10}",
+        "gap by fault, ms", "n", "p50", "p99", "max", "lost"
+    );
+    for (kind, spread) in totals.spreads() {
+        let lost = sum.lost.get(kind).copied().unwrap_or(0);
+        println!(
+            "{kind:<20} {:>7} {:>10.1} {:>10.1} {:>10.1} {lost:>10}",
+            spread.n, spread.p50, spread.p99, spread.max
+        );
+    }
+    for outcome in totals.broken.iter().take(20) {
+        for violation in outcome.violations.iter().take(1) {
+            println!("seed {}: {violation}", outcome.seed);
+        }
+    }
+    if totals.broken.is_empty() {
+        println!("no promise broken");
+        return ExitCode::SUCCESS;
+    }
+    println!(
+        "{} worlds broke a promise; to see one: make simulate SEED={}",
+        totals.broken.len(),
+        totals.broken[0].seed
+    );
+    ExitCode::FAILURE
+}
+
+/// Plays the long runs, and writes what they measured.
+fn report(names: &[String], path: &std::path::Path) -> ExitCode {
+    let library = Library::new();
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let mut rows = Vec::new();
+    for (name, play) in ROWS.into_iter().filter(|(name, _)| wanted(name)) {
+        let row = play(&library);
+        let held = if row.held { "held" } else { "MISSED" };
+        println!("{name:<24} {held:<7} gap {:?} detected {:?}", row.gap_ms, row.detect_ms);
+        println!(
+            "{:<24} {} lost, {} moves per session, {:?}",
+            "", row.packets_lost, row.moves_per_session, row.figures
+        );
+        for violation in &row.violations {
+            println!("{:<24} {violation}", "");
+        }
+        rows.push(row);
+    }
+    let text = serde_json::to_string_pretty(&Report { rows }).expect("a report is JSON");
+    let folder = path.parent().unwrap_or(std::path::Path::new("."));
+    match std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, text + "\n")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write {}: {error}", path.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn replay(seed: u64) -> ExitCode {
+    let script = Script::from_seed(seed);
+    for node in script.settings.nodes.iter().zip(&script.nodes) {
+        println!("{node:?}");
+    }
+    println!("{:?}", script.settings.limits);
+    let outcome = World::new(script, &Library::new()).told().play();
+    for violation in &outcome.violations {
+        println!("{violation}");
+    }
+    println!(
+        "{} packets sent, {} delivered, moves {:?}",
+        outcome.packets, outcome.delivered, outcome.moves
+    );
+    if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

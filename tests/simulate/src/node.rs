@@ -1,0 +1,133 @@
+//! Nodes as they are: processes that come and go, and what they do with a packet.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use evenkeel_core::{AgentWord, Kind};
+use evenkeel_links::{Conditions, Impairment};
+
+use crate::packet::{Numbers, Packet};
+use crate::script::NodeScript;
+
+/// Packets that wait in the sockets of a process that stands still.
+const SOCKET_MAX: usize = 256;
+
+pub(crate) struct Node {
+    pub(crate) script: NodeScript,
+    /// Counts the processes it had: what was open in one before is gone.
+    pub(crate) process: u32,
+    /// How many of what goes on now hold it down.
+    pub(crate) killed: u32,
+    pub(crate) unplugged: u32,
+    pub(crate) stopped: u32,
+    pub(crate) gray: u32,
+    pub(crate) gray_flows: u32,
+    pub(crate) leaving: u32,
+    pub(crate) willing: bool,
+    pub(crate) up: Impairment,
+    pub(crate) down: Impairment,
+    /// What waits for a process that stands still.
+    pub(crate) waiting: Vec<Arrival>,
+    /// Streams of its own, by whom they are for, from whom, and what.
+    streams: HashMap<(u32, u32, bool), Numbers>,
+    /// When its kernel last said that nobody listens.
+    pub(crate) refused: Option<Instant>,
+    /// Since when it cannot answer, if it cannot.
+    pub(crate) dead_since: Option<Instant>,
+    /// Until when something is, or was lately, wrong with it or the way there.
+    pub(crate) troubled: Option<Instant>,
+}
+
+/// What comes to a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Arrival {
+    Media { tag: u32, packet: Packet },
+    Probe { sequence: u64 },
+    Open { tag: u32 },
+    Close { tag: u32 },
+}
+
+impl Node {
+    pub(crate) fn new(script: NodeScript, seed: u64) -> Node {
+        let link = |seed| {
+            let mut link = Impairment::new(seed);
+            link.conditions = script.link;
+            link
+        };
+        Node {
+            script,
+            process: 1,
+            killed: 0,
+            unplugged: 0,
+            stopped: 0,
+            gray: 0,
+            gray_flows: 0,
+            leaving: 0,
+            willing: true,
+            up: link(seed),
+            down: link(seed ^ 0x9e37_79b9),
+            waiting: Vec::new(),
+            streams: HashMap::new(),
+            refused: None,
+            dead_since: None,
+            troubled: None,
+        }
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        self.killed == 0 && self.unplugged == 0 && self.stopped == 0
+    }
+
+    /// What the agent beside it sees.
+    pub(crate) fn agent_word(&self) -> AgentWord {
+        match (self.killed, self.leaving) {
+            (1.., _) => AgentWord::Gone,
+            (0, 1..) => AgentWord::Draining,
+            (0, 0) => AgentWord::Serving,
+        }
+    }
+
+    /// A new process, which knows nothing of before.
+    pub(crate) fn end_process(&mut self) {
+        self.process += 1;
+        self.waiting.clear();
+        self.streams.clear();
+    }
+
+    pub(crate) fn wait(&mut self, arrival: Arrival) {
+        if self.waiting.len() < SOCKET_MAX {
+            self.waiting.push(arrival);
+        }
+    }
+
+    pub(crate) fn set_link(&mut self, up: Conditions, down: Conditions) {
+        self.up.conditions = up;
+        self.down.conditions = down;
+    }
+
+    /// Whether it drops what comes by this flow.
+    pub(crate) fn drops(&self, tag: u32) -> bool {
+        self.gray > 0 || self.gray_flows > 0 && tag.wrapping_mul(0x9e37_79b1) >> 26 == 0
+    }
+
+    /// The packet as this node sends it on: as it came, or in a stream of its own.
+    pub(crate) fn send_on(&mut self, to: u32, mut packet: Packet) -> Packet {
+        if !self.script.mixes {
+            return packet;
+        }
+        let Some(header) = packet.read() else { return packet };
+        let key = (to, packet.origin, packet.kind == Kind::Video);
+        let fresh = (to ^ packet.origin.rotate_left(16)).wrapping_mul(0x85eb_ca6b)
+            ^ self.process << 8
+            ^ u32::from(key.2);
+        let stream = self.streams.entry(key).or_insert(Numbers {
+            ssrc: fresh,
+            sequence: fresh as u16,
+            timestamp: header.timestamp.wrapping_add(fresh),
+        });
+        stream.sequence = stream.sequence.wrapping_add(1);
+        stream.timestamp = header.timestamp.wrapping_add(fresh);
+        packet.set(*stream);
+        packet
+    }
+}

@@ -1,0 +1,125 @@
+//! What came of a world.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenkeel_core::{Cause, Event, Health};
+use serde::Serialize;
+
+use crate::check::Violation;
+use crate::fault::Episode;
+
+/// What came of a world.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Promises that were broken.
+    pub violations: Vec<Violation>,
+    /// Virtual time.
+    pub lasted: Duration,
+    /// Packets that clients sent.
+    pub packets: u64,
+    /// Packets that reached clients.
+    pub delivered: u64,
+    /// Packets that had no hop, or none that was open.
+    pub dropped: u64,
+    /// Sessions that were admitted, and offers that were refused.
+    pub admitted: u64,
+    /// Offers that were refused.
+    pub refused: u64,
+    /// Questions to policies.
+    pub asked: u64,
+    /// Moves by cause.
+    pub moves: BTreeMap<&'static str, u64>,
+    /// Moves of sessions: those of rooms, times who was in them.
+    pub session_moves: u64,
+    /// Nodes that were found dead.
+    pub deaths: u64,
+    /// Gaps by kind of fault: the worst of each who heard somebody then, and what was lost.
+    pub gaps: BTreeMap<&'static str, Vec<Duration>>,
+    /// Packets lost by kind of fault.
+    pub lost: BTreeMap<&'static str, u64>,
+    /// From a death to the flip, by kind of fault.
+    pub detected: BTreeMap<&'static str, Vec<Duration>>,
+    /// Who accused those that were condemned.
+    pub witnesses: BTreeMap<&'static str, u64>,
+    /// Nodes that were condemned while they could answer.
+    pub false_deaths: u64,
+    /// Live sessions whose room stood nowhere at the end.
+    pub homeless: u64,
+    /// The highest load of a node there ever was, thousandths of what it can carry.
+    pub peak_permille: u64,
+    /// All gaps longer than 30 ms, without the 20 ms that are none, together.
+    pub outage: Duration,
+    kinds: Vec<&'static str>,
+}
+
+/// A distribution in milliseconds; all 0 of nothing.
+#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
+pub struct Spread {
+    /// How many.
+    pub n: usize,
+    /// Half are at most this.
+    pub p50: f64,
+    /// 99 in 100 are at most this.
+    pub p99: f64,
+    /// All are at most this.
+    pub max: f64,
+}
+
+impl Spread {
+    /// The distribution of these, by nearest rank.
+    pub fn of(times: &[Duration]) -> Spread {
+        let mut sorted = times.to_vec();
+        sorted.sort_unstable();
+        let rank = |percent: usize| {
+            let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+            sorted.get(at).map_or(0.0, |time| (time.as_secs_f64() * 1e5).round() / 100.0)
+        };
+        Spread { n: sorted.len(), p50: rank(50), p99: rank(99), max: rank(100) }
+    }
+}
+
+impl Outcome {
+    pub(crate) fn new(seed: u64, faults: &[Episode]) -> Outcome {
+        Outcome {
+            seed,
+            kinds: faults.iter().map(|episode| episode.fault.name()).collect(),
+            ..Outcome::default()
+        }
+    }
+
+    pub(crate) fn gap(&mut self, episode: usize, gap: Duration, lost: u32) {
+        let kind = self.kinds[episode];
+        self.gaps.entry(kind).or_default().push(gap);
+        *self.lost.entry(kind).or_default() += u64::from(lost);
+    }
+
+    /// A node was condemned so long after it could answer no more; nothing, where it still could.
+    pub(crate) fn death(&mut self, episode: Option<usize>, after: Option<Duration>) {
+        match (episode, after) {
+            (Some(episode), Some(after)) => {
+                self.detected.entry(self.kinds[episode]).or_default().push(after)
+            }
+            (_, None) => self.false_deaths += 1,
+            (None, Some(_)) => {}
+        }
+    }
+
+    pub(crate) fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Moved { cause, sessions, .. } => {
+                *self.moves.entry(Cause::name(*cause)).or_default() += 1;
+                self.session_moves += sessions.len() as u64;
+            }
+            Event::Node { to: Health::Down, witnesses, .. } => {
+                self.deaths += 1;
+                for (witness, _) in witnesses {
+                    *self.witnesses.entry(witness.name()).or_default() += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+}

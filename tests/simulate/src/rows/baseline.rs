@@ -1,0 +1,53 @@
+//! The same faults and seeds for the core, and for a health check every 5 s with clients that open again.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::stage::{calls, ms, with};
+use super::{Row, play, row};
+use crate::fault::Fault;
+use crate::guests::Library;
+use crate::script::Script;
+
+const CHECKED_EVERY: Duration = Duration::from_secs(5);
+const WORLDS: u64 = 60;
+
+pub(super) fn beside(library: &Library) -> Row {
+    let near = Duration::from_micros(400);
+    let places = [
+        (0, 20_000, near),
+        (1, 20_000, near),
+        (0, 20_000, near),
+        (2, 20_000, ms(20)),
+        (2, 20_000, ms(20)),
+    ];
+    let scripts: Vec<Script> = (0..WORLDS)
+        .map(|seed| {
+            let node = Rng::with_seed(seed).usize(0..3);
+            let fault = match seed % 4 {
+                0 => Fault::Kill(node),
+                1 => Fault::Silent(node),
+                2 => Fault::Stop(node),
+                _ => Fault::Cut(node),
+            };
+            with(calls(seed, 50, &[0, 0, 1], &places, ms(24_000)), ms(4_000), ms(18_000), fault)
+        })
+        .collect();
+    let theirs: Vec<Script> = scripts
+        .iter()
+        .map(|script| Script { baseline: Some(CHECKED_EVERY), ..script.clone() })
+        .collect();
+    let (ours, theirs) = (play(scripts, library), play(theirs, library));
+    let outage = |outcomes: &[crate::Outcome]| {
+        outcomes.iter().map(|one| one.outage.as_secs_f64()).sum::<f64>()
+    };
+    let (mine, others) = (outage(&ours), outage(&theirs));
+    let cut = 1.0 - mine / others.max(f64::EPSILON);
+    let mut row = row("baseline", "kill", &ours, "outage cut by 99 % or more");
+    row.times = WORLDS as usize;
+    row.with("outage_s", mine)
+        .with("outage_of_baseline_s", others)
+        .with("outage_cut", cut)
+        .holds(cut >= 0.99)
+}

@@ -1,0 +1,95 @@
+//! One node, gone in one way or another, with 1,000 sessions.
+
+use std::time::Duration;
+
+use evenkeel_core::Hook;
+
+use super::stage::{Place, calls, ms, with};
+use super::{Row, play, row};
+use crate::fault::Fault;
+use crate::guests::Library;
+use crate::script::Script;
+
+/// How often each happens, in a world of its own.
+const TIMES: u64 = 30;
+const ROOMS: u32 = 500;
+/// Everybody is there, and every node's rate is known.
+const SETTLED: Duration = Duration::from_millis(2_500);
+
+/// Four nodes in two zones at home, of which any three carry all.
+fn home() -> [Place; 4] {
+    let near = Duration::from_micros(400);
+    [(0, 30_000, near), (1, 30_000, near), (0, 30_000, near), (1, 30_000, near)]
+}
+
+fn worlds(regions: &[usize], places: &[Place], lasts: Duration, fault: &Fault) -> Vec<Script> {
+    (0..TIMES)
+        .map(|seed| {
+            with(calls(seed, ROOMS, regions, places, ms(6_000)), SETTLED, lasts, fault.clone())
+        })
+        .collect()
+}
+
+pub(super) fn hot(library: &Library) -> Row {
+    let outcomes = play(worlds(&[0, 0], &home(), ms(3_000), &Fault::Kill(0)), library);
+    let row = row("node.kill.hot", "kill", &outcomes, "p99 <= 50 ms, max <= 150 ms");
+    let held = row.gap_ms.n >= 3_000 && row.gap_ms.p99 <= 50.0 && row.gap_ms.max <= 150.0;
+    row.holds(held)
+}
+
+pub(super) fn silent(library: &Library) -> Row {
+    let outcomes = play(worlds(&[0, 0], &home(), ms(3_000), &Fault::Silent(0)), library);
+    let row = row("node.kill.hot.silent", "silent-kill", &outcomes, "p99 <= 70 ms, max <= 170 ms");
+    let held = row.gap_ms.n >= 3_000 && row.gap_ms.p99 <= 70.0 && row.gap_ms.max <= 170.0;
+    row.holds(held)
+}
+
+/// The node at home dies, and the next is 80 ms away, there and back.
+pub(super) fn cross_region(library: &Library) -> Row {
+    let places = [(0, 70_000, Duration::from_micros(400)), (1, 70_000, ms(40))];
+    let outcomes = play(worlds(&[0, 1], &places, ms(3_000), &Fault::Kill(0)), library);
+    let row = row("node.kill.cross-region", "kill", &outcomes, "p99 <= 300 ms");
+    let held = row.gap_ms.n >= 3_000 && row.gap_ms.p99 <= 300.0;
+    row.holds(held)
+}
+
+/// The node that dies is 80 ms away, there and back, and dies without a word.
+pub(super) fn far(library: &Library) -> Row {
+    let places =
+        [(1, 70_000, ms(40)), (2, 70_000, ms(40)), (1, 70_000, ms(40)), (2, 70_000, ms(40))];
+    let mut scripts = worlds(&[0, 1, 1], &places, ms(3_000), &Fault::Silent(1));
+    for scenario in scripts.iter_mut().flat_map(|script| script.settings.scenarios.values_mut()) {
+        // It would send everybody to a gateway over there.
+        scenario.bound[Hook::Admission as usize] = false;
+    }
+    let outcomes = play(scripts, library);
+    let row = row("node.kill.far", "silent-kill", &outcomes, "p99 <= 300 ms");
+    let held = row.gap_ms.n >= 3_000 && row.gap_ms.p99 <= 300.0;
+    row.holds(held)
+}
+
+/// It stands still for 5 s, and goes on with what waited in its sockets: none of that reaches a client (I3).
+pub(super) fn stop(library: &Library) -> Row {
+    let scripts = worlds(&[0, 0], &home(), ms(5_000), &Fault::Stop(0));
+    let scripts =
+        scripts.into_iter().take(10).map(|script| Script { lasts: ms(9_500), ..script }).collect();
+    let outcomes = play(scripts, library);
+    let row = row(
+        "node.stop",
+        "stop",
+        &outcomes,
+        "p99 <= 70 ms, max <= 170 ms, nothing of the old owner's is heard",
+    );
+    let held = row.gap_ms.n > 0 && row.gap_ms.p99 <= 70.0 && row.gap_ms.max <= 170.0;
+    row.holds(held)
+}
+
+/// It is drained, and nobody hears it.
+pub(super) fn drain(library: &Library) -> Row {
+    let scripts =
+        worlds(&[0, 0], &home(), ms(2_000), &Fault::Drain(0)).into_iter().take(10).collect();
+    let outcomes = play(scripts, library);
+    let row = row("node.drain", "drain", &outcomes, "0 lost");
+    let held = row.packets_lost == 0 && row.gap_ms.n > 0;
+    row.holds(held)
+}

@@ -1,0 +1,122 @@
+//! Long runs by name, each with its figures and its limit.
+
+mod baseline;
+mod kill;
+mod long;
+mod region;
+mod stage;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::guests::Library;
+use crate::outcome::{Outcome, Spread};
+use crate::script::Script;
+use crate::world::World;
+
+/// A run by name, with its figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub id: &'static str,
+    /// Sessions in each of its worlds.
+    pub sessions: usize,
+    /// How often what it is about happened.
+    pub times: usize,
+    /// The worst gap of each who heard somebody then.
+    pub gap_ms: Spread,
+    /// From a death to the flip.
+    pub detect_ms: Spread,
+    /// Who accused the dead.
+    pub by_witness: BTreeMap<&'static str, u64>,
+    /// Packets that were not heard then.
+    pub packets_lost: u64,
+    /// Moves per session, over all the run.
+    pub moves_per_session: f64,
+    /// What else it measured.
+    pub figures: BTreeMap<&'static str, f64>,
+    /// What has to hold, in words.
+    pub limit: &'static str,
+    /// Whether it did; a broken promise is none that holds.
+    pub held: bool,
+    /// Promises that were broken.
+    pub violations: Vec<String>,
+}
+
+/// All of them.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Row by row.
+    pub rows: Vec<Row>,
+}
+
+type Play = fn(&Library) -> Row;
+
+/// Every row by its name.
+pub const ROWS: [(&str, Play); 11] = [
+    ("node.kill.hot", kill::hot),
+    ("node.kill.hot.silent", kill::silent),
+    ("node.kill.cross-region", kill::cross_region),
+    ("node.kill.far", kill::far),
+    ("node.stop", kill::stop),
+    ("node.drain", kill::drain),
+    ("link.flap", long::flap),
+    ("link.jitter", long::jitter),
+    ("region.kill", region::kill),
+    ("region.kill.tight", region::tight),
+    ("baseline", baseline::beside),
+];
+
+/// What came of some worlds, together.
+fn play(scripts: Vec<Script>, library: &Library) -> Vec<Outcome> {
+    scripts.into_iter().map(|script| World::new(script, library).play()).collect()
+}
+
+/// The row of these outcomes, as far as they are about one kind of fault.
+fn row(id: &'static str, kind: &'static str, outcomes: &[Outcome], limit: &'static str) -> Row {
+    let of = |pick: fn(&Outcome) -> &BTreeMap<&'static str, Vec<std::time::Duration>>| {
+        let times: Vec<_> =
+            outcomes.iter().filter_map(|one| pick(one).get(kind)).flatten().copied().collect();
+        Spread::of(&times)
+    };
+    let sessions = outcomes.iter().map(|one| one.admitted as usize).max().unwrap_or(0);
+    let admitted: u64 = outcomes.iter().map(|one| one.admitted).sum();
+    let moves: u64 = outcomes.iter().map(|one| one.session_moves).sum();
+    let mut by_witness = BTreeMap::new();
+    for (witness, times) in outcomes.iter().flat_map(|one| &one.witnesses) {
+        *by_witness.entry(*witness).or_default() += times;
+    }
+    let violations: Vec<String> = outcomes
+        .iter()
+        .flat_map(|one| {
+            one.violations.iter().map(move |violation| format!("seed {}: {violation}", one.seed))
+        })
+        .collect();
+    Row {
+        id,
+        sessions,
+        times: outcomes.len(),
+        gap_ms: of(|one| &one.gaps),
+        detect_ms: of(|one| &one.detected),
+        by_witness,
+        packets_lost: outcomes.iter().filter_map(|one| one.lost.get(kind)).sum(),
+        moves_per_session: (moves as f64 / admitted.max(1) as f64 * 1_000.0).round() / 1_000.0,
+        figures: BTreeMap::new(),
+        limit,
+        held: violations.is_empty(),
+        violations,
+    }
+}
+
+impl Row {
+    fn holds(mut self, held: bool) -> Row {
+        self.held &= held;
+        self
+    }
+
+    fn with(mut self, figure: &'static str, value: f64) -> Row {
+        self.figures.insert(figure, (value * 1_000.0).round() / 1_000.0);
+        self
+    }
+}

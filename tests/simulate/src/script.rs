@@ -1,0 +1,262 @@
+//! What is in a world and what happens there, drawn from a seed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::{
+    AdmitOnFault, Affinity, Bounds, Limits, Mode, NodeSettings, Probed, RegionId, Role, Scenario,
+    Settings, Starts, Timings, Zone, ZoneId,
+};
+use evenkeel_links::{Bursts, Conditions};
+use fastrand::Rng;
+
+use crate::fault::{Episode, Fault};
+
+/// The longest a world goes on undisturbed at its end, so that what was broken is whole again: ejections are this long
+/// at most here.
+const EJECTION_MAX: Duration = Duration::from_secs(2);
+
+/// A world, and what happens in it.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// All dice come from it.
+    pub seed: u64,
+    /// What the gateway is told.
+    pub settings: Settings,
+    /// The nodes as they are.
+    pub nodes: Vec<NodeScript>,
+    /// Who comes, in the order of time.
+    pub joins: Vec<Join>,
+    /// What goes wrong.
+    pub faults: Vec<Episode>,
+    /// How long it all takes; the last [`Script::calm`] of it undisturbed.
+    pub lasts: Duration,
+    /// From the last un-fault to the end.
+    pub calm: Duration,
+    /// Instead of the core: a health check in each of these periods, and clients that open again.
+    pub baseline: Option<Duration>,
+    /// Whether packets are checked one by one: not where there are millions.
+    pub thorough: bool,
+}
+
+/// A node as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeScript {
+    /// The way there, and the way back.
+    pub link: Conditions,
+    /// Whether it sends streams of its own, as a mixer does, and not what came in.
+    pub mixes: bool,
+    /// Whether each session has a port there, and not all of them one trunk.
+    pub ports: bool,
+    /// Whether an agent stands beside it, which tells of its death.
+    pub agent: bool,
+}
+
+/// Somebody comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Join {
+    /// Since the world began.
+    pub at: Duration,
+    /// The number of the room.
+    pub room: u32,
+    /// The scenario: `call`, else `live`.
+    pub call: bool,
+    /// Whether they have a camera.
+    pub video: bool,
+    /// Whether they send: a viewer does not.
+    pub sends: bool,
+    /// How far away from the gateway, one way.
+    pub delay: Duration,
+    /// How long until they leave; for ever where there is none.
+    pub stays: Option<Duration>,
+    /// Whether they vanish without a word then.
+    pub vanishes: bool,
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// A scenario of this set, with hooks bound as given.
+pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -> Scenario {
+    Scenario {
+        set: set.into(),
+        bound,
+        bounds: Bounds { floor_kbps: 24, ceiling_kbps: 6_000 },
+        mode: Mode::Hot,
+        affinity: Affinity::Room,
+        regions: Vec::new(),
+        spares,
+        close_after: Duration::from_secs(15),
+        priority,
+        on_admission_fault: AdmitOnFault::AdmitCapped,
+    }
+}
+
+/// Regions with so many zones each, and one node per entry: its zone and capacity in kbit/s.
+pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
+    let zone = |(at, region): (usize, &usize)| Zone {
+        name: format!("z{at}").into(),
+        region: RegionId(*region as u32),
+    };
+    let node = |(at, &(zone, capacity_kbps)): (usize, &(usize, u64))| NodeSettings {
+        name: format!("n{at}").into(),
+        zone: ZoneId(zone as u32),
+        capacity_kbps,
+        probed: Probed::Yes,
+        role: Role::Active,
+        starts: Starts::ByItself,
+    };
+    let regions = zones.iter().max().map_or(0, |last| last + 1);
+    let bound = [true; 4];
+    Settings {
+        home: RegionId(0),
+        regions: (0..regions).map(|region| format!("region{region}").into()).collect(),
+        zones: zones.iter().enumerate().map(zone).collect(),
+        nodes: nodes.iter().enumerate().map(node).collect(),
+        scenarios: BTreeMap::from([
+            (Arc::from("call"), scenario("call", bound, 2, 20)),
+            (Arc::from("live"), scenario("live", bound, 1, 10)),
+        ]),
+        timings: Timings { ejection_max: EJECTION_MAX, ..Timings::default() },
+        limits: Limits::default(),
+    }
+}
+
+impl Script {
+    /// A world, and what happens in it, from one number.
+    pub fn from_seed(seed: u64) -> Script {
+        let mut rng = Rng::with_seed(seed);
+        let settings = draw_settings(&mut rng);
+        let nodes: Vec<NodeScript> =
+            settings.nodes.iter().map(|node| draw_node(&mut rng, node, &settings)).collect();
+        let disturbed = ms(rng.u64(6_000..14_000));
+        let joins = draw_joins(&mut rng, disturbed);
+        let faults = draw_faults(&mut rng, &settings, disturbed);
+        let calm = settings.limits.open_within + settings.timings.ejection_max + ms(8_000);
+        let lasts = disturbed + calm;
+        Script { seed, settings, nodes, joins, faults, lasts, calm, baseline: None, thorough: true }
+    }
+}
+
+fn draw_settings(rng: &mut Rng) -> Settings {
+    let regions = rng.usize(1..4);
+    let zones: Vec<usize> = (0..regions).flat_map(|region| vec![region; rng.usize(1..3)]).collect();
+    let count = rng.usize(2..7).max(zones.len());
+    let tight = rng.u8(0..3) == 0;
+    let capacity = |rng: &mut Rng| if tight { rng.u64(300..1_500) } else { rng.u64(3_000..20_000) };
+    let nodes: Vec<(usize, u64)> = (0..count).map(|at| (at % zones.len(), capacity(rng))).collect();
+    let mut settings = settings(&zones, &nodes);
+    for scenario in settings.scenarios.values_mut() {
+        scenario.bound = std::array::from_fn(|_| rng.u8(0..4) > 0);
+        scenario.spares = rng.u8(1..4);
+    }
+    let limits = &mut settings.limits;
+    limits.open_within = ms(rng.u64(500..2_000));
+    limits.churn_percent = rng.u32(10..101);
+    // Few rooms make herds that last, where a turn is short.
+    limits.lost_at_once = if rng.bool() { 256 } else { rng.usize(1..4) };
+    for node in &mut settings.nodes {
+        node.probed = if rng.u8(0..8) == 0 { Probed::No } else { Probed::Yes };
+    }
+    settings
+}
+
+fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScript {
+    let home = settings.zones[node.zone.0 as usize].region == settings.home;
+    let micros = if home { rng.u64(100..2_000) } else { rng.u64(8_000..60_000) };
+    let bursts =
+        Bursts { enter_ppm: 20, leave_ppm: 500_000, good_loss_ppm: 0, bad_loss_ppm: 500_000 };
+    let link = Conditions {
+        delay: Duration::from_micros(micros),
+        jitter: Duration::from_micros(rng.u64(0..800)),
+        bursts: (rng.u8(0..4) == 0).then_some(bursts),
+        ..Conditions::default()
+    };
+    NodeScript { link, mixes: rng.bool(), ports: rng.u8(0..4) == 0, agent: rng.u8(0..3) == 0 }
+}
+
+fn draw_joins(rng: &mut Rng, disturbed: Duration) -> Vec<Join> {
+    let rooms = rng.u32(2..14);
+    let late = disturbed.as_millis() as u64;
+    let mut joins = Vec::new();
+    for room in 0..rooms {
+        let call = rng.u8(0..4) > 0;
+        let people = if call { rng.u32(1..4) } else { rng.u32(2..6) };
+        let opens = if rng.u8(0..3) > 0 { rng.u64(0..1_000) } else { rng.u64(0..late) };
+        for person in 0..people {
+            let at = ms(opens + rng.u64(0..1_500));
+            let stays = (rng.u8(0..3) == 0).then(|| ms(rng.u64(500..8_000)));
+            let sends = call || person == 0;
+            let delay = ms(rng.u64(3..60));
+            let vanishes = stays.is_some() && rng.u8(0..4) == 0;
+            joins.push(Join {
+                at,
+                room,
+                call,
+                video: sends && rng.u8(0..4) == 0,
+                sends,
+                delay,
+                stays,
+                vanishes,
+            });
+        }
+    }
+    joins.sort_by_key(|join| join.at);
+    joins
+}
+
+fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duration) -> Vec<Episode> {
+    let end = disturbed.as_millis() as u64;
+    (0..rng.usize(1..7))
+        .map(|_| {
+            let fault = draw_fault(rng, settings);
+            let at = rng.u64(2_500..end - 500);
+            let lasts = match rng.u8(0..4) {
+                0 => rng.u64(20..300),
+                1 => 5_000,
+                _ => rng.u64(300..4_000),
+            };
+            Episode { at: ms(at), lasts: ms(lasts.min(end - at)), fault }
+        })
+        .collect()
+}
+
+fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
+    let node = rng.usize(0..settings.nodes.len());
+    let region = rng.usize(0..settings.regions.len());
+    match rng.u8(0..44) {
+        0..5 => Fault::Kill(node),
+        5..8 => Fault::Silent(node),
+        8..10 => Fault::Stop(node),
+        10 => Fault::Flap(node, ms(rng.u64(100..1_500))),
+        11 => Fault::Cut(node),
+        12 => Fault::CutUp(node),
+        13 => Fault::CutDown(node),
+        14 => Fault::Blackouts(node, ms(rng.u64(400..5_000))),
+        15 => Fault::LossRamp(node),
+        16 => Fault::Bursts(node),
+        17 => Fault::Slow(node, ms(200)),
+        18 => Fault::Jitter(node, ms(160)),
+        19 => Fault::Unruly(node),
+        20 => Fault::Gray(node),
+        21 => Fault::GrayFlows(node),
+        22 => Fault::Liar(node),
+        23 => Fault::RegionSilent(region),
+        24 => Fault::RegionKilled(region),
+        25 => Fault::RegionCut(region),
+        26..28 => Fault::ControlStalls(ms(rng.u64(3..400))),
+        28..30 => Fault::WorkersStall(ms(rng.u64(3..400))),
+        30 => Fault::PoliciesTrap(rng.u8(1..101)),
+        31 => Fault::PoliciesLate,
+        32 => Fault::PoliciesDead,
+        33..35 => Fault::PoliciesHostile,
+        35 => Fault::PoliciesSwapped(ms(rng.u64(50..500))),
+        36 => Fault::DriversSlow(ms(rng.u64(10..3_000))),
+        37 => Fault::DriversRefuse(rng.u8(5..60)),
+        38..40 => Fault::Operator(ms(rng.u64(50..1_000))),
+        40..42 => Fault::Leaves(node),
+        _ => Fault::Drain(node),
+    }
+}

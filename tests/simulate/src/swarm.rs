@@ -1,0 +1,110 @@
+//! Many worlds, each from a seed of its own, over all cores.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::guests::Library;
+use crate::outcome::{Outcome, Spread};
+use crate::script::Script;
+use crate::world::World;
+
+/// Many worlds.
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    /// Their seeds.
+    pub seeds: Range<u64>,
+    /// Threads to play them on.
+    pub threads: usize,
+    /// Whether the first broken promise ends it.
+    pub until_broken: bool,
+}
+
+/// What came of all of them.
+#[derive(Default, Debug)]
+pub struct Totals {
+    /// Worlds that were played.
+    pub worlds: u64,
+    /// Virtual time.
+    pub lasted: Duration,
+    /// What came of them together; gaps and moves by their kind.
+    pub sum: Outcome,
+    /// Those that broke a promise, by seed.
+    pub broken: Vec<Outcome>,
+}
+
+impl Swarm {
+    /// Plays them all.
+    pub fn play(&self) -> Totals {
+        let next = AtomicU64::new(self.seeds.start);
+        let stop = AtomicBool::new(false);
+        let parts: Vec<Totals> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.threads.max(1))
+                .map(|_| scope.spawn(|| self.play_some(&next, &stop)))
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().expect("a world does not panic"))
+                .collect()
+        });
+        let mut totals = Totals::default();
+        for part in parts {
+            totals.worlds += part.worlds;
+            totals.lasted += part.lasted;
+            totals.broken.extend(part.broken);
+            totals.take(part.sum);
+        }
+        totals.broken.sort_by_key(|outcome| outcome.seed);
+        totals
+    }
+
+    fn play_some(&self, next: &AtomicU64, stop: &AtomicBool) -> Totals {
+        let library = Library::new();
+        let mut totals = Totals::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= self.seeds.end || stop.load(Ordering::Relaxed) {
+                return totals;
+            }
+            let outcome = World::new(Script::from_seed(seed), &library).play();
+            totals.worlds += 1;
+            totals.lasted += outcome.lasted;
+            if !outcome.violations.is_empty() {
+                stop.fetch_or(self.until_broken, Ordering::Relaxed);
+                totals.broken.push(outcome.clone());
+            }
+            totals.take(outcome);
+        }
+    }
+}
+
+impl Totals {
+    fn take(&mut self, outcome: Outcome) {
+        let sum = &mut self.sum;
+        sum.packets += outcome.packets;
+        sum.delivered += outcome.delivered;
+        sum.dropped += outcome.dropped;
+        sum.admitted += outcome.admitted;
+        sum.refused += outcome.refused;
+        sum.asked += outcome.asked;
+        sum.deaths += outcome.deaths;
+        sum.session_moves += outcome.session_moves;
+        sum.outage += outcome.outage;
+        for (cause, times) in outcome.moves {
+            *sum.moves.entry(cause).or_default() += times;
+        }
+        for (kind, gaps) in outcome.gaps {
+            sum.gaps.entry(kind).or_default().extend(gaps);
+        }
+        for (kind, lost) in outcome.lost {
+            *sum.lost.entry(kind).or_default() += lost;
+        }
+    }
+
+    /// Gaps by kind of fault.
+    pub fn spreads(&self) -> BTreeMap<&'static str, Spread> {
+        self.sum.gaps.iter().map(|(kind, gaps)| (*kind, Spread::of(gaps))).collect()
+    }
+}

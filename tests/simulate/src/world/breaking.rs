@@ -1,0 +1,415 @@
+//! What goes wrong begins, goes on, and is undone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Hook, NodeId, PolicyName};
+use evenkeel_links::{Bursts, Conditions};
+
+use super::{Event, World};
+use crate::client::{Phase, Watch};
+use crate::driver;
+use crate::fault::Fault;
+use crate::guests::Manner;
+use crate::house::Home;
+
+/// So long after something was undone the node, or the way there, is not held to be well: a round trip that was long
+/// is still expected, a new process has still to learn its sessions.
+const TROUBLED_FOR: Duration = Duration::from_secs(6);
+
+/// Gaps count as those of a fault until so long after it was undone.
+const COUNTED_FOR: Duration = Duration::from_secs(2);
+
+/// How often a hostile policy is asked about every room.
+const HOSTILE_EVERY: Duration = Duration::from_millis(300);
+
+/// How often a ramp climbs.
+const RAMP_EVERY: Duration = Duration::from_millis(100);
+
+impl World<'_> {
+    fn nodes_of(&self, fault: &Fault) -> Vec<usize> {
+        if let Some(node) = fault.node() {
+            return vec![node];
+        }
+        let settings = &self.script.settings;
+        let region =
+            |node: usize| settings.zones[settings.nodes[node].zone.0 as usize].region.0 as usize;
+        let all = 0..self.nodes.len();
+        fault
+            .region()
+            .map_or_else(Vec::new, |named| all.filter(|node| region(*node) == named).collect())
+    }
+
+    /// Whether the episode goes on at the node.
+    pub(super) fn is_at(&self, number: usize, node: usize) -> bool {
+        let episode = &self.script.faults[number];
+        let begun = self.now >= self.began + episode.at;
+        begun && !self.ended[number] && self.nodes_of(&episode.fault).contains(&node)
+    }
+
+    pub(super) fn begins(&mut self, number: usize) {
+        let fault = self.script.faults[number].fault.clone();
+        self.trace.say(self.now, || format!("-- {fault:?} begins"));
+        self.open_books_of(number);
+        for node in self.nodes_of(&fault) {
+            self.begins_at(node, &fault);
+        }
+        match fault {
+            Fault::ControlStalls(time) if self.control_stalls_until.is_none() => {
+                self.control_stalls_until = Some(self.now + time);
+                self.put_in(time, Event::ControlGoesOn);
+            }
+            Fault::WorkersStall(time) if self.workers_stall.is_none() => {
+                self.workers_stall = Some((self.now, self.now + time));
+                self.put_in(time, Event::WorkersGoOn);
+            }
+            Fault::PoliciesTrap(percent) => self.guests.manner = Manner::Trap(percent),
+            Fault::PoliciesLate => self.guests.manner = Manner::Late,
+            Fault::PoliciesDead => self.guests.manner = Manner::Dead,
+            Fault::PoliciesHostile => {
+                self.guests.manner = Manner::Hostile;
+                self.goes_on(number, 0);
+            }
+            Fault::DriversSlow(slow) => self.drivers.slow = slow,
+            Fault::DriversRefuse(percent) => self.drivers.refuses = percent,
+            Fault::Drain(node) => self.drain(node, true),
+            Fault::Flap(..)
+            | Fault::Blackouts(..)
+            | Fault::LossRamp(_)
+            | Fault::Liar(_)
+            | Fault::Operator(_)
+            | Fault::PoliciesSwapped(_) => self.goes_on(number, 0),
+            _ => {}
+        }
+        self.refresh();
+    }
+
+    fn begins_at(&mut self, node: usize, fault: &Fault) {
+        self.checker.flow.hindered(self.now);
+        let here = &mut self.nodes[node];
+        match fault {
+            Fault::Kill(_) | Fault::RegionKilled(_) => {
+                here.killed += 1;
+                here.end_process();
+                self.agent_speaks(node);
+            }
+            Fault::Leaves(_) => {
+                here.leaving += 1;
+                self.agent_speaks(node);
+            }
+            Fault::Silent(_) | Fault::RegionSilent(_) => {
+                here.unplugged += 1;
+                here.end_process();
+            }
+            Fault::Stop(_) => here.stopped += 1,
+            Fault::Gray(_) => here.gray += 1,
+            Fault::GrayFlows(_) => here.gray_flows += 1,
+            _ => {}
+        }
+    }
+
+    /// A fault that has turns takes its next.
+    pub(super) fn goes_on(&mut self, number: usize, turn: u32) {
+        let episode = self.script.faults[number].clone();
+        let over = self.began + episode.at + episode.lasts;
+        if self.now >= over {
+            return;
+        }
+        let next = match episode.fault {
+            Fault::Flap(node, period) => {
+                let here = &mut self.nodes[node];
+                if turn.is_multiple_of(2) {
+                    here.killed += 1;
+                    here.end_process();
+                } else {
+                    here.killed -= 1;
+                }
+                self.agent_speaks(node);
+                period / 2
+            }
+            Fault::Blackouts(_, period) if turn.is_multiple_of(2) => {
+                period.min(Duration::from_millis(200))
+            }
+            Fault::Blackouts(_, period) => period.saturating_sub(Duration::from_millis(200)),
+            Fault::LossRamp(_) => RAMP_EVERY,
+            Fault::Liar(node) => {
+                self.nodes[node].willing = self.rng.bool();
+                Duration::from_millis(200)
+            }
+            Fault::Operator(period) => {
+                self.operate();
+                period
+            }
+            Fault::PoliciesHostile => {
+                if self.control_stalls_until.is_none() {
+                    self.ask_about_every_room();
+                }
+                HOSTILE_EVERY
+            }
+            Fault::PoliciesSwapped(period) => {
+                if let Some(name) =
+                    self.guests.swap(self.library).filter(|_| self.control_stalls_until.is_none())
+                {
+                    self.gateway.handle_policy_changed(&name, self.now);
+                    self.settle();
+                }
+                period
+            }
+            _ => return,
+        };
+        self.turns[number] = turn + 1;
+        self.put_in(next.max(Duration::from_millis(1)), Event::GoesOn(number, turn + 1));
+        self.refresh();
+    }
+
+    pub(super) fn ends(&mut self, number: usize) {
+        let fault = self.script.faults[number].fault.clone();
+        self.trace.say(self.now, || format!("-- {fault:?} is undone"));
+        self.ended[number] = true;
+        for node in self.nodes_of(&fault) {
+            self.ends_at(node, &fault, self.turns[number]);
+        }
+        match fault {
+            Fault::PoliciesTrap(_)
+            | Fault::PoliciesLate
+            | Fault::PoliciesDead
+            | Fault::PoliciesHostile => {
+                self.guests.manner = Manner::Sound;
+            }
+            Fault::DriversSlow(_) | Fault::DriversRefuse(_) => {
+                self.drivers = driver::Manner::default()
+            }
+            Fault::Drain(node) => self.drain(node, false),
+            Fault::Operator(_) => (0..self.nodes.len()).for_each(|node| self.drain(node, false)),
+            _ => {}
+        }
+        self.refresh();
+        self.put_in(COUNTED_FOR, Event::Settled(number));
+    }
+
+    fn ends_at(&mut self, node: usize, fault: &Fault, turns: u32) {
+        self.checker.flow.hindered(self.now);
+        let here = &mut self.nodes[node];
+        here.troubled = Some(self.now + TROUBLED_FOR);
+        match fault {
+            Fault::Kill(_) | Fault::RegionKilled(_) => {
+                here.killed -= 1;
+                self.agent_speaks(node);
+            }
+            Fault::Leaves(_) => {
+                here.leaving -= 1;
+                self.agent_speaks(node);
+            }
+            Fault::Flap(..) if !turns.is_multiple_of(2) => here.killed -= 1,
+            Fault::Silent(_) | Fault::RegionSilent(_) => here.unplugged -= 1,
+            Fault::Stop(_) => {
+                here.stopped -= 1;
+                if here.runs() {
+                    for arrival in std::mem::take(&mut here.waiting) {
+                        self.at_node(node, arrival);
+                    }
+                }
+            }
+            Fault::Gray(_) => here.gray -= 1,
+            Fault::GrayFlows(_) => here.gray_flows -= 1,
+            Fault::Liar(_) => here.willing = true,
+            _ => {}
+        }
+    }
+
+    /// What every link does now, and since when each node cannot answer.
+    fn refresh(&mut self) {
+        for node in 0..self.nodes.len() {
+            let (mut up, mut down) = (self.nodes[node].script.link, self.nodes[node].script.link);
+            let mut troubled = false;
+            for number in 0..self.script.faults.len() {
+                let episode = &self.script.faults[number];
+                if self.is_at(number, node) {
+                    troubled |= !matches!(
+                        episode.fault,
+                        Fault::Drain(_) | Fault::Leaves(_) | Fault::Liar(_)
+                    );
+                    let since = self.now - (self.began + episode.at);
+                    bend(&episode.fault, (&mut up, &mut down), since, self.turns[number]);
+                }
+            }
+            let now = self.now;
+            let here = &mut self.nodes[node];
+            here.set_link(up, down);
+            let dead = !here.runs() || up.blackout || down.blackout;
+            here.dead_since = if dead { here.dead_since.or(Some(now)) } else { None };
+            if troubled {
+                here.troubled = Some(now + Duration::from_secs(3_600));
+            } else if here.troubled.is_some_and(|until| until > now + TROUBLED_FOR) {
+                here.troubled = Some(now + TROUBLED_FOR);
+            }
+        }
+    }
+
+    pub(super) fn control_goes_on(&mut self) {
+        self.control_stalls_until = None;
+        self.stalled_lately = Some(self.now);
+        // What has arrived is read before anything is judged by the clock.
+        for word in std::mem::take(&mut self.unheard) {
+            self.hear(word);
+            self.settle();
+        }
+        self.watch();
+    }
+
+    pub(super) fn workers_go_on(&mut self) {
+        if let Some((since, _)) = self.workers_stall.take() {
+            self.workers_late = self.workers_late.max(self.now - since);
+        }
+        self.stalled_lately = Some(self.now);
+        for event in std::mem::take(&mut self.unread) {
+            self.happens(event);
+        }
+    }
+
+    fn drain(&mut self, node: usize, draining: bool) {
+        let _ = self.gateway.handle_drain(NodeId(node as u32), draining, self.now);
+        self.settle();
+    }
+
+    /// As if every routing policy had a new revision.
+    fn ask_about_every_room(&mut self) {
+        for set in ["call", "live"] {
+            let policy = PolicyName { set: set.into(), hook: Hook::Routing };
+            self.gateway.handle_policy_changed(&policy, self.now);
+            self.settle();
+        }
+    }
+
+    /// A person does something.
+    fn operate(&mut self) {
+        let node = self.rng.usize(0..self.nodes.len());
+        let room: Arc<str> = format!("room{}", self.rng.usize(0..self.tags_of.len())).into();
+        match self.rng.u8(0..6) {
+            0 => self.drain(node, true),
+            1 | 2 => self.drain(node, false),
+            _ => {
+                // That it is there already, or full, is an answer too.
+                let _ = self.gateway.handle_move(&room, NodeId(node as u32), self.now);
+                self.settle();
+            }
+        }
+    }
+
+    /// From here on gaps of whoever stands where it goes wrong are this fault's.
+    fn open_books_of(&mut self, number: usize) {
+        let fault = &self.script.faults[number].fault;
+        let hit = self.nodes_of(fault);
+        let everybody = hit.is_empty();
+        for at in 0..self.clients.len() {
+            let Some(id) = self.clients[at].session else { continue };
+            let Some(home) = self.homes.get(id.0 as usize).and_then(Option::as_deref) else {
+                continue;
+            };
+            let stands =
+                home.route.load().first_usable(&self.board).map(|(hop, _)| hop.node.0 as usize);
+            if !everybody && !stands.is_some_and(|node| hit.contains(&node)) {
+                continue;
+            }
+            for place in 0..self.clients[at].heard.len() {
+                self.close_watch(at, place);
+                let recent = self.now - self.clients[at].heard[place].last < Duration::from_secs(1);
+                if recent {
+                    let watch = Watch { episode: number, worst: Duration::ZERO, lost: 0 };
+                    self.clients[at].heard[place].watch = Some(watch);
+                }
+            }
+        }
+    }
+
+    pub(super) fn close_books_of(&mut self, number: usize) {
+        for at in 0..self.clients.len() {
+            for place in 0..self.clients[at].heard.len() {
+                if self.clients[at].heard[place].watch.is_some_and(|watch| watch.episode == number)
+                {
+                    self.close_watch(at, place);
+                }
+            }
+        }
+    }
+
+    pub(super) fn close_books(&mut self) {
+        let lost = |home: &Home| home.route.load().first_usable(&self.board).is_none();
+        let live = self.clients.iter().filter(|client| client.phase == Phase::Live);
+        let homes =
+            live.filter_map(|client| self.homes.get(client.session?.0 as usize)?.as_deref());
+        self.outcome.homeless = homes.filter(|home| lost(home)).count() as u64;
+        for at in 0..self.clients.len() {
+            for place in 0..self.clients[at].heard.len() {
+                self.close_watch(at, place);
+                let heard = &self.clients[at].heard[place];
+                if self.both_live(at, heard.origin as usize, heard.last) {
+                    let gap = self.now.saturating_duration_since(heard.last);
+                    if gap > Duration::from_millis(60) && self.script.baseline.is_some() {
+                        self.outcome.outage += gap;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Who hears, and who is heard, were there since.
+    fn both_live(&self, at: usize, origin: usize, since: Instant) -> bool {
+        let live = |client: usize| {
+            let client = &self.clients[client];
+            client.phase == Phase::Live && !client.mute && client.since <= since
+        };
+        let room = self.clients[at].join.room;
+        let alone = !self.clients.iter().enumerate().any(|(other, client)| {
+            other != at && client.join.room == room && client.phase == Phase::Live
+        });
+        live(at) && live(origin) && (at != origin || alone)
+    }
+
+    fn close_watch(&mut self, at: usize, place: usize) {
+        let heard = &mut self.clients[at].heard[place];
+        let (last, origin) = (heard.last, heard.origin as usize);
+        let Some(mut watch) = heard.watch.take() else { return };
+        if self.both_live(at, origin, last) {
+            watch.worst = watch.worst.max(self.now.saturating_duration_since(last));
+        }
+        if watch.worst > Duration::ZERO {
+            self.outcome.gap(watch.episode, watch.worst, watch.lost);
+        }
+    }
+}
+
+/// What the fault does to a link, both ways.
+fn bend(fault: &Fault, (up, down): (&mut Conditions, &mut Conditions), since: Duration, turn: u32) {
+    let both = |up: &mut Conditions, down: &mut Conditions, change: &dyn Fn(&mut Conditions)| {
+        change(up);
+        change(down);
+    };
+    match fault {
+        Fault::Cut(_) | Fault::RegionCut(_) => both(up, down, &|link| link.blackout = true),
+        Fault::CutUp(_) => up.blackout = true,
+        Fault::CutDown(_) => down.blackout = true,
+        Fault::Blackouts(..) if !turn.is_multiple_of(2) => {
+            both(up, down, &|link| link.blackout = true)
+        }
+        Fault::LossRamp(_) => {
+            let ppm = (since.as_millis() as u32).saturating_mul(75).min(300_000);
+            both(up, down, &|link| link.loss_ppm = ppm);
+        }
+        Fault::Bursts(_) => {
+            let bursts = Bursts {
+                enter_ppm: 10_000,
+                leave_ppm: 100_000,
+                good_loss_ppm: 0,
+                bad_loss_ppm: 1_000_000,
+            };
+            both(up, down, &|link| link.bursts = Some(bursts));
+        }
+        Fault::Slow(_, by) => both(up, down, &|link| link.delay += *by),
+        Fault::Jitter(_, by) => both(up, down, &|link| link.jitter = *by),
+        Fault::Unruly(_) => {
+            both(up, down, &|link| (link.reorder_ppm, link.duplicate_ppm) = (100_000, 50_000))
+        }
+        _ => {}
+    }
+}

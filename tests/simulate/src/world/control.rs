@@ -1,0 +1,365 @@
+//! Control: what it hears goes into the core, and what the core wants is done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::{
+    Feedback, Health, Hop, Identity, Ingress, Kind, Measures, Media, Metric, NotOpened, Offer,
+    Output, PayloadType, RtcpPort, SessionId, Srtp, Stream, WATCH_EVERY,
+};
+
+use super::{Event, SUMMARIES_EVERY, TRIES_AGAIN_AFTER, Word, World};
+use crate::check::Checker;
+use crate::client::{Phase, VOICE_EVERY};
+use crate::driver::{ASKED_AGAIN_AFTER, LEASES_EVERY, Tag, WORKER_TOLD_WITHIN};
+use crate::house::{Home, Leg};
+use crate::node::Arrival;
+use crate::packet::{VIDEO, VOICE};
+
+impl World<'_> {
+    /// The law: after every change, what the core wants is done.
+    pub(super) fn settle(&mut self) {
+        if self.script.baseline.is_some() {
+            return;
+        }
+        self.step += 1;
+        let mut spoke = false;
+        while let Some(output) = self.gateway.poll_output() {
+            spoke |= !matches!(output, Output::Probe { .. });
+            self.checker.output(&output, self.now);
+            self.obey(output);
+        }
+        if spoke {
+            self.checker.settled(&self.gateway, self.now);
+        }
+    }
+
+    fn obey(&mut self, output: Output) {
+        match output {
+            Output::Ask(ask) => self.ask(&ask),
+            Output::Install { session, room, offer, route, plan } => {
+                let client = self.by_offer[offer.id.0 as usize];
+                let place = session.0 as usize;
+                if self.homes.len() <= place {
+                    self.homes.resize_with(place + 1, || None);
+                }
+                self.homes[place] = Some(Box::new(Home::new(session, room, client, route, plan)));
+            }
+            Output::Open { session, hop, .. } => self.open(session, hop),
+            Output::CloseAt { session, hop } => self.close_at(session, hop),
+            Output::Reply { offer, result } => {
+                let client = self.by_offer[offer.0 as usize];
+                match result {
+                    Ok(accepted) => self.accepted(client, accepted.session),
+                    Err(_) => self.refused(client),
+                }
+            }
+            Output::Plan { session, plan } => {
+                if let Some(home) = self.home(session) {
+                    home.plan = plan;
+                }
+            }
+            Output::KeyFrame { .. } => {}
+            Output::End { session, .. } => self.end(session),
+            Output::Probe { node, sequence } => {
+                self.send(node.0 as usize, Arrival::Probe { sequence })
+            }
+            // No node of this world is started by a hook.
+            Output::Start { .. } => {}
+            Output::Event(event) => {
+                let troubled: Vec<_> = self.nodes.iter().map(|node| node.troubled).collect();
+                let found = crate::check::false_death(&event, &troubled, self.now);
+                self.checker.note(found, self.now);
+                self.outcome.hear(&event);
+                self.note_death(&event);
+                self.trace.event(self.now, &event);
+            }
+            Output::Finished => {}
+        }
+    }
+
+    fn note_death(&mut self, event: &evenkeel_core::Event) {
+        if let evenkeel_core::Event::Node { hop, to: Health::Down, .. } = event {
+            let node = hop.node.0 as usize;
+            let after = self.nodes[node].dead_since.map(|since| self.now - since);
+            let episode = (0..self.ended.len()).rev().find(|number| self.is_at(*number, node));
+            self.outcome.death(episode, after);
+        }
+    }
+
+    pub(super) fn hear(&mut self, word: Word) {
+        let now = self.now;
+        match word {
+            Word::ProbeAnswered { node, sequence, willing } => {
+                self.gateway.handle_probe_answered(node, sequence, now);
+                self.gateway.handle_willing(node, willing, now);
+                self.checked[node.0 as usize].1 = true;
+            }
+            Word::Refused(node) => self.gateway.handle_kernel_error(node, now),
+            Word::PortClosed { session, hop } => {
+                self.checker.flow.hindered(now);
+                self.gateway.handle_port_closed(session, hop, now);
+            }
+            Word::Opened { tag, taken } => self.opened(tag, taken),
+            Word::Agent(node, word) => self.gateway.handle_agent_word(node, word, now),
+            Word::Answered(ask, said) => self.gateway.handle_answer(ask, said, now),
+        }
+    }
+
+    /// Every 2 ms: what workers saw.
+    pub(super) fn watch(&mut self) {
+        if self.control_stalls_until.is_some() {
+            return;
+        }
+        self.put_in(WATCH_EVERY, Event::Watch);
+        let mut late = self.workers_late;
+        if let Some((since, _)) = self.workers_stall {
+            late = late.max(self.now - since);
+        }
+        self.workers_late = Duration::ZERO;
+        let stamps = std::mem::take(&mut self.stamps);
+        self.gateway.handle_stamps(&stamps, late, self.now);
+        self.stamps = stamps;
+        self.settle();
+        self.look_for_late_deaths();
+    }
+
+    fn look_for_late_deaths(&mut self) {
+        let dead: Vec<_> = self.nodes.iter().map(|node| node.dead_since).collect();
+        let second = Duration::from_secs(1);
+        let stalled = self.workers_stall.is_some()
+            || self.stalled_lately.is_some_and(|at| self.now - at < second);
+        let Checker { deaths, scene, .. } = &mut self.checker;
+        let found = deaths.in_time(&dead, scene, &self.script.settings.timings, stalled, self.now);
+        self.checker.note(found, self.now);
+    }
+
+    /// Workers tell of their sessions.
+    pub(super) fn sum_up(&mut self) {
+        self.put_in(SUMMARIES_EVERY, Event::Summaries);
+        if self.control_stalls_until.is_some() || self.workers_stall.is_some() {
+            return;
+        }
+        for place in 0..self.homes.len() {
+            let Some(home) = &mut self.homes[place] else { continue };
+            let lost = self.clients[home.client as usize].join.delay.as_millis() as u64 % 7 * 1_000;
+            home.measures.set(Metric::LossDown, lost).set(Metric::LossUp, lost);
+            let (id, heard, measures): (SessionId, _, Measures) =
+                (home.id, home.last_heard, home.measures);
+            self.gateway.handle_summary(id, measures, heard);
+        }
+        self.settle();
+    }
+
+    pub(super) fn join(&mut self, client: u32) {
+        if self.ending || self.clients[client as usize].phase != Phase::Away {
+            return;
+        }
+        if self.control_stalls_until.is_some() {
+            return self.put_in(Duration::from_millis(10), Event::Join(client));
+        }
+        self.clients[client as usize].phase = Phase::Offered;
+        if self.script.baseline.is_some() {
+            return self.reopen(client);
+        }
+        let offer = self.offer(client);
+        self.gateway.handle_offer(offer, self.now);
+        self.settle();
+    }
+
+    fn offer(&mut self, client: u32) -> Offer {
+        let id = self.offer_id(client);
+        let join = self.clients[client as usize].join;
+        let stream = |kind, number, clock_rate, kbps| Stream {
+            kind,
+            payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate }],
+            feedback: Feedback { remb: true, ..Feedback::default() },
+            bitrate_kbps: Some(kbps),
+        };
+        let mut streams = vec![stream(Kind::Audio, VOICE, 48_000, 64)];
+        if join.video {
+            streams.push(stream(Kind::Video, VIDEO, 90_000, 150));
+        }
+        let address = ([10, (client >> 16) as u8, (client >> 8) as u8, client as u8], 4_000).into();
+        Offer {
+            id,
+            scenario: if join.call { "call".into() } else { "live".into() },
+            room: format!("room{}", join.room).into(),
+            labels: Vec::new().into(),
+            ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+            media: Arc::new(Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
+            nodes: Vec::new(),
+        }
+    }
+
+    pub(super) fn accepted(&mut self, client: u32, session: SessionId) {
+        let now = self.now;
+        self.outcome.admitted += 1;
+        let one = &mut self.clients[client as usize];
+        one.session = Some(session);
+        if one.phase == Phase::Gone {
+            // It left while it waited for the answer.
+            let _ = self.gateway.handle_close(session, now);
+            return;
+        }
+        (one.phase, one.since) = (Phase::Live, now);
+        let (delay, video, sends) = (one.join.delay, one.join.video, one.join.sends);
+        if let Some(home) = self.home(session) {
+            home.last_heard = Some(now);
+        }
+        // Whose clock has which phase is chance.
+        let phase = VOICE_EVERY.mul_f64(self.rng.f64());
+        if sends {
+            self.put_in(delay * 2 + phase, Event::Beat { client, kind: Kind::Audio, session });
+        }
+        if video {
+            self.put_in(delay * 2 + phase * 2, Event::Beat { client, kind: Kind::Video, session });
+        }
+    }
+
+    fn refused(&mut self, client: u32) {
+        self.outcome.refused += 1;
+        let one = &mut self.clients[client as usize];
+        if one.phase == Phase::Offered
+            && self.now - self.began < self.script.lasts - self.script.calm
+        {
+            one.phase = Phase::Away;
+            let after = TRIES_AGAIN_AFTER.mul_f64(0.5 + self.rng.f64());
+            self.put_in(after, Event::Join(client));
+        } else {
+            one.phase = Phase::Gone;
+        }
+    }
+
+    pub(super) fn leave(&mut self, client: u32) {
+        let one = &mut self.clients[client as usize];
+        if one.join.vanishes && one.phase == Phase::Live {
+            one.mute = true;
+            return;
+        }
+        let before = std::mem::replace(&mut one.phase, Phase::Gone);
+        let session = one.session;
+        if before == Phase::Live
+            && let Some(session) = session
+        {
+            if self.script.baseline.is_some() {
+                return self.end(session);
+            }
+            // Closed by the gateway meanwhile, it needs no closing.
+            let _ = self.gateway.handle_close(session, self.now);
+            self.settle();
+        }
+    }
+
+    pub(super) fn end(&mut self, session: SessionId) {
+        let Some(home) = self.homes.get_mut(session.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        let one = &mut self.clients[home.client as usize];
+        if one.session == Some(session) {
+            (one.phase, one.session) = (Phase::Gone, None);
+        }
+        for leg in home.legs {
+            self.tags[leg.tag as usize].closed = true;
+            self.send(leg.hop.node.0 as usize, Arrival::Close { tag: leg.tag });
+        }
+    }
+
+    pub(super) fn open(&mut self, session: SessionId, hop: Hop) {
+        let tag = self.tags.len() as u32;
+        let Some(home) = self.home(session) else { return };
+        let client = home.client;
+        home.legs.push(Leg { hop, tag, open: false });
+        let room = self.clients[client as usize].join.room;
+        self.tags.push(Tag {
+            session,
+            hop,
+            client,
+            room,
+            process: None,
+            told: false,
+            closed: false,
+            read_until: None,
+        });
+        let tags = std::mem::take(&mut self.tags_of[room as usize]);
+        self.tags_of[room as usize] =
+            tags.into_iter().filter(|tag| !self.is_gone(*tag)).chain([tag]).collect();
+        let slow = self.drivers.slow.mul_f64(self.rng.f64());
+        self.put_in(slow, Event::AskAgain { tag });
+    }
+
+    /// Closed here, and unknown there.
+    fn is_gone(&self, tag: u32) -> bool {
+        let tag = &self.tags[tag as usize];
+        tag.closed && tag.process != Some(self.nodes[tag.hop.node.0 as usize].process)
+    }
+
+    pub(super) fn ask_driver(&mut self, tag: u32) {
+        let Tag { told, closed, hop, .. } = self.tags[tag as usize];
+        if !told && !closed {
+            self.send(hop.node.0 as usize, Arrival::Open { tag });
+            self.put_in(ASKED_AGAIN_AFTER, Event::AskAgain { tag });
+        }
+    }
+
+    pub(super) fn open_at_node(&mut self, node: usize, tag: u32) {
+        let takes = self.tags[tag as usize].told || self.rng.u8(0..100) >= self.drivers.refuses;
+        if takes {
+            self.tags[tag as usize].process = Some(self.nodes[node].process);
+        }
+        let working = Duration::from_micros(self.rng.u64(20..500));
+        let link = self.nodes[node].down.decide(self.now + working, crate::packet::BYTES);
+        if let evenkeel_links::Fate::Deliver { at, .. } = link {
+            self.queue.put(at, Event::Told(Word::Opened { tag, taken: takes }));
+        }
+    }
+
+    fn opened(&mut self, tag: u32, taken: bool) {
+        let Tag { session, hop, closed, told, .. } = self.tags[tag as usize];
+        if closed || told {
+            return;
+        }
+        self.tags[tag as usize].told = true;
+        self.tags[tag as usize].closed = !taken;
+        if let Some(home) = self.home(session) {
+            home.legs.retain(|leg| taken || leg.tag != tag);
+            home.legs.iter_mut().filter(|leg| leg.tag == tag).for_each(|leg| leg.open = true);
+        }
+        if self.script.baseline.is_some() {
+            return self.reopened(tag);
+        }
+        if !taken {
+            self.checker.flow.hindered(self.now);
+            self.checker.refused(session, hop);
+        }
+        let result = if taken { Ok(()) } else { Err(NotOpened) };
+        self.gateway.handle_opened(session, hop, result, self.now);
+    }
+
+    pub(super) fn close_at(&mut self, session: SessionId, hop: Hop) {
+        let Some(home) = self.home(session) else { return };
+        let Some(at) = home.legs.iter().position(|leg| leg.hop == hop) else { return };
+        let leg = home.legs.swap_remove(at);
+        if !leg.open {
+            self.checker.flow.hindered(self.now);
+        }
+        let told = WORKER_TOLD_WITHIN.mul_f64(self.rng.f64());
+        self.tags[leg.tag as usize].closed = true;
+        self.tags[leg.tag as usize].read_until = Some(self.now + told);
+        self.send(hop.node.0 as usize, Arrival::Close { tag: leg.tag });
+    }
+
+    /// The node is told what is open there, and opens what it does not know.
+    pub(super) fn renew_leases(&mut self, node: usize) {
+        self.put_in(LEASES_EVERY, Event::Leases { node });
+        let process = Some(self.nodes[node].process);
+        let unknown = |tag: &Tag| {
+            tag.hop.node.0 as usize == node && tag.told && !tag.closed && tag.process != process
+        };
+        let again: Vec<u32> =
+            (0..).zip(&self.tags).filter(|(_, tag)| unknown(tag)).map(|(at, _)| at).collect();
+        for tag in again {
+            self.send(node, Arrival::Open { tag });
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Packets: from a client to the room's node, there to the others, and back.
+
+use std::time::Duration;
+
+use evenkeel_core::{Kind, NodeId, SessionId};
+use evenkeel_links::Fate;
+
+use super::{Event, Word, World};
+use crate::check::{Delivered, Passed};
+use crate::client::{Phase, VOICE_EVERY};
+use crate::house::Sent;
+use crate::node::Arrival;
+use crate::packet::{BYTES, Packet};
+
+/// A kernel says at most so often that nobody listens.
+const REFUSES_EVERY: Duration = Duration::from_millis(1);
+
+impl World<'_> {
+    /// A client's packets arrive.
+    pub(super) fn beat(&mut self, client: u32, kind: Kind, session: SessionId) {
+        let one = &mut self.clients[client as usize];
+        if one.session != Some(session) || one.phase != Phase::Live || one.mute {
+            return;
+        }
+        let (packets, next) = one.beat(client, kind);
+        self.put_in(next, Event::Beat { client, kind, session });
+        for packet in packets {
+            self.outcome.packets += 1;
+            if self.workers_stall.is_some() {
+                self.unread.push(Event::FromClient { session, packet });
+            } else {
+                self.to_node(session, packet);
+            }
+        }
+    }
+
+    pub(super) fn to_node(&mut self, session: SessionId, packet: Packet) {
+        let (now, step) = (self.now, self.step);
+        let board = std::sync::Arc::clone(&self.board);
+        let Some(home) = self.home(session) else { return };
+        let Sent::To { hop, standing, tag } = home.to_node(&board, now) else {
+            self.outcome.dropped += 1;
+            return;
+        };
+        let room = home.room;
+        if self.script.thorough && self.script.baseline.is_none() {
+            self.checker.sent(&Passed { session, room, hop, epoch: standing, step }, now);
+        }
+        self.stamps[hop.node.0 as usize].last_sent = Some(now);
+        match tag {
+            Some(tag) => self.send(hop.node.0 as usize, Arrival::Media { tag, packet }),
+            None => self.outcome.dropped += 1,
+        }
+    }
+
+    /// Something goes to a node.
+    pub(super) fn send(&mut self, node: usize, arrival: Arrival) {
+        let Fate::Deliver { at, copy_at, .. } = self.nodes[node].up.decide(self.now, BYTES) else {
+            return;
+        };
+        for at in copy_at.into_iter().chain([at]) {
+            self.queue.put(at, Event::AtNode { node, arrival });
+        }
+    }
+
+    /// When what a node sends now arrives, and its copy, if it does.
+    fn back(&mut self, node: usize) -> Vec<std::time::Instant> {
+        match self.nodes[node].down.decide(self.now, BYTES) {
+            Fate::Deliver { at, copy_at, .. } => [at].into_iter().chain(copy_at).collect(),
+            Fate::Drop(_) => Vec::new(),
+        }
+    }
+
+    pub(super) fn at_node(&mut self, node: usize, arrival: Arrival) {
+        let here = &mut self.nodes[node];
+        if here.unplugged > 0 {
+            return;
+        }
+        if here.killed > 0 {
+            return self.refuse(node, arrival);
+        }
+        if here.stopped > 0 {
+            return here.wait(arrival);
+        }
+        match arrival {
+            Arrival::Media { tag, packet } => self.reflect(node, tag, packet),
+            Arrival::Probe { sequence } => {
+                let willing = here.willing;
+                for at in self.back(node) {
+                    let node = NodeId(node as u32);
+                    self.queue
+                        .put(at, Event::Told(Word::ProbeAnswered { node, sequence, willing }));
+                }
+            }
+            Arrival::Open { tag } => self.open_at_node(node, tag),
+            Arrival::Close { tag } => self.tags[tag as usize].process = None,
+        }
+    }
+
+    /// The agent beside the node says how it is, unless its machine is gone.
+    pub(super) fn agent_speaks(&mut self, node: usize) {
+        if !self.nodes[node].script.agent || self.nodes[node].unplugged > 0 {
+            return;
+        }
+        let word = Word::Agent(NodeId(node as u32), self.nodes[node].agent_word());
+        if let Some(at) = self.back(node).first() {
+            self.queue.put(*at, Event::Told(word));
+        }
+    }
+
+    /// Nobody listens, and the kernel says so: of the node, or where each session has a port of its own, of that one.
+    fn refuse(&mut self, node: usize, arrival: Arrival) {
+        let now = self.now;
+        let word = match arrival {
+            Arrival::Media { tag, .. } if self.nodes[node].script.ports => {
+                let tag = self.tags[tag as usize];
+                Word::PortClosed { session: tag.session, hop: tag.hop }
+            }
+            _ if self.nodes[node].refused.is_some_and(|at| now - at < REFUSES_EVERY) => return,
+            _ => {
+                self.nodes[node].refused = Some(now);
+                Word::Refused(NodeId(node as u32))
+            }
+        };
+        if let Some(at) = self.back(node).first() {
+            self.queue.put(*at, Event::Told(word));
+        }
+    }
+
+    /// The node sends it to everybody else in the room that it knows, or to whoever is alone.
+    fn reflect(&mut self, node: usize, from: u32, packet: Packet) {
+        let process = Some(self.nodes[node].process);
+        let knows = |tag: u32, tags: &[crate::driver::Tag]| {
+            let tag = &tags[tag as usize];
+            tag.hop.node.0 as usize == node && tag.process == process
+        };
+        if !knows(from, &self.tags) || self.nodes[node].drops(from) {
+            return;
+        }
+        let room = self.tags[from as usize].room as usize;
+        let session = self.tags[from as usize].session;
+        // Reopened, a session may have been known by more than one tag: the last one counts.
+        let mut to: Vec<(SessionId, u32)> = Vec::with_capacity(self.tags_of[room].len());
+        for &tag in &self.tags_of[room] {
+            if knows(tag, &self.tags) {
+                let other = self.tags[tag as usize].session;
+                to.retain(|(session, _)| *session != other);
+                to.push((other, tag));
+            }
+        }
+        let alone = to.iter().all(|(other, _)| *other == session);
+        for (_, tag) in to.into_iter().filter(|(other, _)| alone || *other != session) {
+            if self.nodes[node].drops(tag) && self.nodes[node].gray > 0 {
+                continue;
+            }
+            let packet = self.nodes[node].send_on(tag, packet);
+            for at in self.back(node) {
+                self.queue.put(at, Event::FromNode { tag, packet });
+            }
+        }
+    }
+
+    /// A node's packet arrives.
+    pub(super) fn from_node(&mut self, tag: u32, packet: Packet) {
+        let Some(tag) = self.tags.get(tag as usize).copied() else { return };
+        let node = tag.hop.node.0 as usize;
+        // Known as media of the node, whoever it is for.
+        self.stamps[node].received += 1;
+        self.stamps[node].last_received = Some(self.now);
+        if tag.closed && tag.read_until.is_none_or(|until| self.now >= until) {
+            return;
+        }
+        let (now, board) = (self.now, std::sync::Arc::clone(&self.board));
+        let Some(home) = self.home(tag.session) else { return };
+        let room = home.room;
+        let Some(out) = home.to_client(tag.hop, packet, &board, now) else { return };
+        self.outcome.delivered += 1;
+        if self.script.thorough
+            && self.script.baseline.is_none()
+            && let Some(header) = out.read()
+        {
+            let delivered = Delivered {
+                session: tag.session,
+                room,
+                hop: tag.hop,
+                heard_in: tag.room,
+                said_in: packet.room,
+                origin: packet.origin,
+                index: packet.index,
+                video: packet.kind == Kind::Video,
+                ssrc: header.ssrc,
+                sequence: header.sequence,
+            };
+            self.checker.delivered(&delivered, &board, now);
+        }
+        if packet.kind == Kind::Audio {
+            let gap = self.clients[tag.client as usize].hear(&packet, now);
+            self.note_gap(tag.client, packet.origin, gap);
+        }
+    }
+
+    fn note_gap(&mut self, client: u32, origin: u32, gap: Duration) {
+        if gap > VOICE_EVERY * 3 / 2 {
+            self.outcome.outage += gap - VOICE_EVERY;
+        }
+        if gap > VOICE_EVERY * 3 {
+            self.trace.say(self.now, || {
+                format!("client {client} heard nothing of client {origin} for {gap:?}")
+            });
+        }
+    }
+}

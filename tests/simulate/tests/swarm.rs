@@ -1,0 +1,47 @@
+//! The swarm keeps the promises: a fixed budget of seeds, and every seed that ever broke one.
+
+use evenkeel_simulate::{Library, Script, Swarm, World};
+
+/// Half a minute of a debug build on two cores.
+const SEEDS: u64 = 120;
+
+#[test]
+fn promises_hold_in_every_world() {
+    let threads = std::thread::available_parallelism().map_or(1, Into::into);
+    let totals = Swarm { seeds: 0..SEEDS, threads, until_broken: false }.play();
+    for outcome in &totals.broken {
+        eprintln!("make simulate SEED={}: {}", outcome.seed, outcome.violations[0]);
+    }
+    assert!(totals.broken.is_empty());
+    // What never happens is not tested.
+    let sum = &totals.sum;
+    assert!(sum.deaths > 50 && sum.refused > 50 && sum.asked > 10_000, "{totals:?}");
+    for cause in ["drain", "link", "manual", "node-down", "quality"] {
+        assert!(sum.moves.contains_key(cause), "nobody moved for {cause}: {:?}", sum.moves);
+    }
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    let library = Library::new();
+    let play = || World::new(Script::from_seed(11), &library).play();
+    let first = play();
+    assert!(first.packets > 1_000);
+    assert_eq!(first, play());
+}
+
+/// Seeds that broke a promise once, by what it was.
+mod seeds_that_broke {
+    use super::*;
+
+    fn holds(seed: u64) {
+        let outcome = World::new(Script::from_seed(seed), &Library::new()).play();
+        assert!(outcome.violations.is_empty(), "{}", outcome.violations[0]);
+    }
+
+    /// Two nodes found dead in one watch: rooms of the first were told to go to the second.
+    #[test]
+    fn two_nodes_of_a_region_die_in_one_watch() {
+        holds(14);
+    }
+}
