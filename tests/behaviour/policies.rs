@@ -101,7 +101,10 @@ fn a_pushed_revision_answers_and_the_one_before_comes_back_by_command() {
             gateway
                 .happened(|told| match &told.event {
                     Happened::Rollout(rollout) => (rollout.outcome == *wanted).then_some(()),
-                    Happened::Core(_) | Happened::Shed { .. } | Happened::TurnedAway { .. } => None,
+                    Happened::Core(_)
+                    | Happened::Shed { .. }
+                    | Happened::TurnedAway { .. }
+                    | Happened::NotOpened { .. } => None,
                 })
                 .is_some()
         })
@@ -131,7 +134,10 @@ fn what_does_not_run_is_refused_with_its_reason_and_nothing_changes() {
         assert_eq!(standing(&gateway), shipped);
         gateway.expect("it is told", |told| match &told.event {
             Happened::Rollout(told) => (told.reason.as_ref() == Some(&why)).then_some(()),
-            Happened::Core(_) | Happened::Shed { .. } | Happened::TurnedAway { .. } => None,
+            Happened::Core(_)
+            | Happened::Shed { .. }
+            | Happened::TurnedAway { .. }
+            | Happened::NotOpened { .. } => None,
         });
     }
     let settings = serde_json::json!({"spares": 9});
@@ -175,7 +181,8 @@ fn a_revision_that_fails_later_is_rolled_back_and_meanwhile_the_native_default_d
         Happened::Rollout(_)
         | Happened::Core(_)
         | Happened::Shed { .. }
-        | Happened::TurnedAway { .. } => None,
+        | Happened::TurnedAway { .. }
+        | Happened::NotOpened { .. } => None,
     });
     assert!(reason.contains("trap"), "{reason}");
     placed_by(&gateway, &shipped, 60..90);

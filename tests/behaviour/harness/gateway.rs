@@ -194,7 +194,10 @@ impl Gateway {
     ) -> T {
         self.expect(what, |told| match &told.event {
             Happened::Core(event) => see(event),
-            Happened::Rollout(_) | Happened::Shed { .. } | Happened::TurnedAway { .. } => None,
+            Happened::Rollout(_)
+            | Happened::Shed { .. }
+            | Happened::TurnedAway { .. }
+            | Happened::NotOpened { .. } => None,
         })
     }
 
