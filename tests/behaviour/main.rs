@@ -1,12 +1,16 @@
 //! A whole gateway in this process, sample nodes and clients around it on loopback: one file per promise.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+#[path = "../interop/binary.rs"]
+mod binary;
 mod harness;
 
+mod agents;
 mod calls;
 mod closing;
 mod crowd;
 mod degradation;
+mod drivers;
 mod failover;
 mod identities;
 mod modes;

@@ -180,9 +180,9 @@ fn a_revision_that_fails_later_is_rolled_back_and_meanwhile_the_native_default_d
         }
         Happened::Rollout(_)
         | Happened::Core(_)
+        | Happened::NotOpened { .. }
         | Happened::Shed { .. }
-        | Happened::TurnedAway { .. }
-        | Happened::NotOpened { .. } => None,
+        | Happened::TurnedAway { .. } => None,
     });
     assert!(reason.contains("trap"), "{reason}");
     placed_by(&gateway, &shipped, 60..90);

@@ -10,7 +10,7 @@ use crate::harness::{
 
 #[test]
 fn strangers_by_udp_are_not_heard_of() {
-    let node = Node::agent("east-a1");
+    let node = Node::agent("east-a1").without_canaries();
     let gateway = World::of(&[&node]).taking("[\"declared\", \"stun\"]").start();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));

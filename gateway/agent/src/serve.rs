@@ -221,7 +221,7 @@ impl Serve {
         }
         // Rounded up, so that what is waited for is due then.
         let ms = next.saturating_duration_since(now).as_micros().div_ceil(1_000);
-        EpollTimeout::try_from(u16::try_from(ms).unwrap_or(u16::MAX)).unwrap_or(EpollTimeout::ZERO)
+        EpollTimeout::from(u16::try_from(ms).unwrap_or(u16::MAX))
     }
 
     fn handle_timeouts(&mut self, now: Now) {

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use evenkeel_lab::admin::{Admin, Failed, Place};
+use evenkeel_lab::admin::{Admin, Call, Failed, Place};
 use evenkeel_server::settings;
+use hyper::Method;
+use serde_json::Value;
 
 use crate::Failure;
 
@@ -29,6 +31,34 @@ impl Api {
         &self,
         speak: impl AsyncFnOnce(&mut Admin) -> Result<T, Failed>,
     ) -> Result<T, Failure> {
+        self.speak(speak, |failed| Failure::Failed(failed.to_string()))
+    }
+
+    /// The same for an operator's verb: what names nothing that is there is a wrong command line.
+    pub(crate) fn operate<T>(
+        &self,
+        speak: impl AsyncFnOnce(&mut Admin) -> Result<T, Failed>,
+    ) -> Result<T, Failure> {
+        self.speak(speak, |failed| match failed {
+            Failed::Refused { status: 400 | 404, message, .. } => Failure::Wrong(message),
+            failed => Failure::Failed(failed.to_string()),
+        })
+    }
+
+    /// Has the API do something.
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        self.operate(async |admin| {
+            let text = if body.is_null() { String::new() } else { body.to_string() };
+            let call = Call { method: Method::POST, path, headers: &[], body: text.into() };
+            admin.ask(call).await?.accepted()
+        })
+    }
+
+    fn speak<T>(
+        &self,
+        speak: impl AsyncFnOnce(&mut Admin) -> Result<T, Failed>,
+        failure: impl FnOnce(Failed) -> Failure,
+    ) -> Result<T, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -46,11 +76,11 @@ impl Api {
                 "no gateway answers at {}: {error}; start one with `evenkeel run`, or name another with --api",
                 self.shown()
             )),
-            failed => Failure::Failed(failed.to_string()),
+            failed => failure(failed),
         })
     }
 
-    fn client(&self) -> Result<Admin, Failure> {
+    pub(crate) fn client(&self) -> Result<Admin, Failure> {
         let place = match self.shown().parse() {
             Ok(address) => Place::Tcp(address),
             Err(_) => Place::Unix(self.shown().into()),
@@ -68,4 +98,18 @@ impl Api {
     fn shown(&self) -> String {
         self.api.clone().unwrap_or_else(|| settings::Admin::default_socket().display().to_string())
     }
+}
+
+/// A name as a piece of a path (RFC 3986, section 3.3).
+pub(crate) fn segment(name: &str) -> String {
+    let mut segment = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                segment.push(byte.into());
+            }
+            other => segment += &format!("%{other:02X}"),
+        }
+    }
+    segment
 }

@@ -6,10 +6,15 @@
 mod agent;
 mod api;
 mod check;
+mod drill;
 mod modes;
+mod node;
 mod policy;
+mod region;
+mod room;
 mod run;
 mod sample_node;
+mod session;
 mod status;
 
 use std::fmt::Display;
@@ -43,6 +48,16 @@ enum Verb {
     Status(status::Status),
     /// Say what each mode gives and costs, as measured on a running gateway
     Modes(modes::Modes),
+    /// List, drain, eject and return nodes of a running gateway
+    Node(node::Node),
+    /// List and drain regions, and say whether rooms go back to them
+    Region(region::Region),
+    /// List and move rooms
+    Room(room::Room),
+    /// List, explain and close sessions
+    Session(session::Session),
+    /// Make trouble on purpose, and say what was heard of it
+    Drill(drill::Drill),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::Policy),
 }
@@ -78,6 +93,11 @@ impl Verb {
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
             Verb::Modes(modes) => modes.json,
+            Verb::Node(node) => node.json,
+            Verb::Region(region) => region.json,
+            Verb::Room(room) => room.json,
+            Verb::Session(session) => session.json,
+            Verb::Drill(drill) => drill.json,
             Verb::Policy(policy) => policy.json,
             Verb::Demo(options) => options.json,
         }
@@ -106,6 +126,11 @@ fn main() -> ExitCode {
         Verb::Check(check) => check.act(),
         Verb::Status(status) => status.act(),
         Verb::Modes(modes) => modes.act(),
+        Verb::Node(node) => node.act(),
+        Verb::Region(region) => region.act(),
+        Verb::Room(room) => room.act(),
+        Verb::Session(session) => session.act(),
+        Verb::Drill(drill) => drill.act(),
         Verb::Policy(policy) => policy.act(),
     };
     let (exit, code, words) = match outcome {

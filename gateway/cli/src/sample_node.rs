@@ -30,6 +30,9 @@ pub(crate) struct SampleNode {
     /// All senders of plain RTP are in one room, else each hears itself
     #[arg(long)]
     plain_room: bool,
+    /// Who knows the secret may cut it off, to see what follows (`evenkeel drill cut-link`)
+    #[arg(long, requires = "secret")]
+    drills: bool,
     /// Say where it listens, and at the end what it counted, as JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -48,6 +51,7 @@ impl SampleNode {
         if self.plain_room {
             options.plain_room = PlainRoom::Shared;
         }
+        options.drills = self.drills;
         let words = if self.json { Words::Json } else { Words::Plain };
         sample_node::run(options, words).map_err(failed)
     }

@@ -34,7 +34,7 @@ impl Status {
         }
         let number = |key: &str| status[key].as_u64().unwrap_or(0);
         say(&format!(
-            "{} sessions in {} rooms · {} packets to nodes, {} to clients{}",
+            "{} sessions in {} rooms · {} packets to nodes, {} to clients{}{}",
             number("sessions"),
             number("rooms"),
             number("packets_to_node"),
@@ -43,16 +43,21 @@ impl Status {
                 Some("starting") => " · starting: its policies are still compiled",
                 Some("draining") => " · shutting down",
                 _ => "",
+            },
+            match status["uplink_doubted"] == Value::Bool(true) {
+                true => " · most nodes fell silent at once: is this gateway's uplink gone?",
+                false => "",
             }
         ));
         for node in rows(&nodes, "nodes") {
             say(&format!(
-                "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}",
+                "  node {:<16} {:<8} {:>3} rooms, {:>3} % load{}{}",
                 text(node, "node"),
                 text(node, "health"),
                 node["rooms"].as_u64().unwrap_or(0),
                 node["load_permille"].as_u64().unwrap_or(0) / 10,
-                if node["draining"] == Value::Bool(true) { ", draining" } else { "" }
+                if node["draining"] == Value::Bool(true) { ", draining" } else { "" },
+                accused(node)
             ));
         }
         for policy in rows(&policies, "policies") {
@@ -66,6 +71,13 @@ impl Status {
         }
         Ok(())
     }
+}
+
+/// Who accuses a node, behind what else is said of it.
+fn accused(node: &Value) -> String {
+    let witnesses = node["accused_by"].as_array().map_or(&[][..], Vec::as_slice);
+    let words: Vec<&str> = witnesses.iter().filter_map(Value::as_str).collect();
+    if words.is_empty() { String::new() } else { format!(", accused by {}", words.join(", ")) }
 }
 
 /// What its last call failed of, behind what else is said of a policy.

@@ -178,3 +178,116 @@ fn a_gateway_that_says_nothing_is_not_waited_for_for_ever() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("did not answer within 1 s"), "{said}");
 }
+
+#[test]
+fn an_operators_verbs_ask_for_what_they_say() {
+    let cases: [(&[&str], &str); 10] = [
+        (&["node", "drain", "east-a1"], "POST /v1/nodes/east-a1:drain HTTP/1.1"),
+        (
+            &["node", "drain", "east-a1", "--deadline", "60s"],
+            r#"POST /v1/nodes/east-a1:drain HTTP/1.1{"deadline":"60s"}"#,
+        ),
+        (&["node", "undrain", "east-a1"], "POST /v1/nodes/east-a1:undrain HTTP/1.1"),
+        (&["node", "eject", "east-a1"], "POST /v1/nodes/east-a1:eject HTTP/1.1"),
+        (&["node", "return", "east-a1"], "POST /v1/nodes/east-a1:return HTTP/1.1"),
+        (
+            &["region", "drain", "east", "--deadline", "5m"],
+            r#"POST /v1/regions/east:drain HTTP/1.1{"deadline":"5m"}"#,
+        ),
+        (&["region", "undrain", "east"], "POST /v1/regions/east:undrain HTTP/1.1"),
+        (
+            &["region", "fail-back", "forbid", "east"],
+            r#"POST /v1/regions/east:fail-back HTTP/1.1{"mode":"forbid"}"#,
+        ),
+        (
+            &["region", "fail-back", "force"],
+            r#"POST /v1/regions:fail-back HTTP/1.1{"mode":"force"}"#,
+        ),
+        (
+            &["room", "move", "a/b c", "east-a1"],
+            r#"POST /v1/rooms/a%2Fb%20c:move HTTP/1.1{"node":"east-a1"}"#,
+        ),
+    ];
+    let api = Api::start("verbs", vec![("POST ", Value::Null), ("DELETE ", Value::Null)]);
+    for (words, right) in cases {
+        assert_eq!(said(&evenkeel(&api.socket, words)), "", "{words:?}");
+        assert_eq!(api.asked.recv().unwrap(), right);
+    }
+    let json = said(&evenkeel(&api.socket, &["session", "close", "s17", "--json"]));
+    assert_eq!(json.trim(), r#"{"done":true}"#);
+    assert_eq!(api.asked.recv().unwrap(), "DELETE /v1/sessions/s17 HTTP/1.1");
+}
+
+#[test]
+fn what_stands_is_listed_for_people_and_for_tools() {
+    let hop = json!({"node": "east-a1", "region": "east", "zone": "a", "incarnation": 1});
+    let nodes = json!({"nodes": [{
+        "node": "east-a1", "region": "east", "health": "up", "rooms": 3, "load_permille": 250,
+        "capacity_kbps": 900, "opening": 2, "waiting": 7, "draining": true, "ejected": false,
+    }]});
+    let regions = json!({"regions": [{
+        "region": "east", "breaker": "open", "opens_for_ms": 9_500, "fail_back": "auto", "nodes": 2,
+        "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "away": 4,
+    }]});
+    let rooms = json!({"rooms": [{
+        "room": "r", "scenario": "call", "sessions": ["s1", "s2"], "route": [hop], "hop": hop,
+        "placed_by": "native",
+    }]});
+    let first = json!({"sessions": [{
+        "id": "s1", "room": "r", "scenario": "call", "ingress": "udp", "hop": hop, "rung": 1,
+        "cap_kbps": 44,
+    }], "next": "s1"});
+    let last = json!({"sessions": [{
+        "id": "s2", "room": "r", "scenario": "call", "ingress": "quic", "hop": null, "rung": 0,
+        "cap_kbps": null,
+    }]});
+    let explained = json!({
+        "id": "s1", "room": "r", "scenario": "call", "mode": "hot", "priority": 5, "hop": hop,
+        "health": "suspect", "witnesses": [{"witness": "probe", "for_ms": 40}],
+        "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
+        "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
+        "rung": 1, "cap_kbps": 44, "share_permille": 500,
+        "candidates": [{"node": "west-b1", "region": "west", "why": "abroad", "load_permille": 120}],
+        "moves": [{
+            "cause": "drain", "by": "operator", "from": "east-a2", "to": "east-a1",
+            "ago_ms": 9_000, "took_ms": 12, "outcome": "done",
+        }],
+    });
+    let api = Api::start(
+        "lists",
+        vec![
+            ("GET /v1/nodes ", nodes.clone()),
+            ("GET /v1/regions ", regions.clone()),
+            ("GET /v1/rooms ", rooms.clone()),
+            ("GET /v1/sessions ", first.clone()),
+            ("GET /v1/sessions?after=s1 ", last.clone()),
+            ("GET /v1/sessions/s1/explain ", explained.clone()),
+        ],
+    );
+    let both = json!({"sessions": [first["sessions"][0], last["sessions"][0]]});
+    let cases: [(&[&str], Value, &[&str]); 5] = [
+        (&["node", "list"], nodes, &["25 % of 900 kbit/s", "opening 2, 7 waiting, draining"]),
+        (&["region", "list"], regions, &["breaker open for 10 s", "1 of 2 nodes", "4 away"]),
+        (&["room", "list"], rooms, &["2 sessions at east-a1", "placed by native"]),
+        (&["session", "list"], both, &["rung 1, capped at 44 kbit/s", "quic at no node"]),
+        (
+            &["session", "explain", "s1"],
+            explained,
+            &[
+                "scenario call (hot), priority 5",
+                "at east-a1, which is suspect",
+                "accused by probe for 40 ms",
+                "routing decided by call/routing@5f0c5f0c5f0c",
+                "since not all fits",
+                "not west-b1 (west): abroad, 12 % load",
+                "moved 9 s ago from east-a2 to east-a1: drain, by operator, done after 12 ms",
+            ],
+        ),
+    ];
+    for (words, right, shown) in cases {
+        let text = said(&evenkeel(&api.socket, words));
+        assert!(shown.iter().all(|words| text.contains(words)), "{text}");
+        let json = said(&evenkeel(&api.socket, &[words, &["--json"]].concat()));
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), right);
+    }
+}

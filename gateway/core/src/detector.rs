@@ -6,12 +6,14 @@
 //! keeps the node Suspect, and condemns it neither alone nor with another.
 
 mod agent;
+mod canary;
 mod silence;
 
 use std::time::{Duration, Instant};
 
 use crate::{Timings, Witness};
 use agent::Agent;
+use canary::Canary;
 use silence::{Limits, Silence, Word};
 
 /// Probes in flight that are remembered; older ones no longer matter.
@@ -42,6 +44,9 @@ pub struct Stamp {
     pub last_sent: Option<Instant>,
 }
 
+/// That media was delivered is told so much later at most, as long as sessions are few.
+const DELIVERED_TOLD_WITHIN: Duration = Duration::from_millis(500);
+
 /// What the evidence says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Finding {
@@ -66,6 +71,9 @@ pub(crate) struct Detector {
     loss_ppm: u32,
     silence: Silence,
     agent: Agent,
+    canary: Canary,
+    /// When it last delivered media to one of our sessions, as workers told.
+    delivered: Option<Instant>,
     answered: Option<Instant>,
 }
 
@@ -82,22 +90,22 @@ struct Probe {
 /// Of several stalls the longest counts, not their sum: between two of them we read what had arrived. So a load that
 /// makes us late all the time delays a judgement by one stall, however long it goes on.
 #[derive(Clone, Copy, Debug)]
-struct Since {
-    at: Instant,
+pub(crate) struct Since {
+    pub(crate) at: Instant,
     late: Duration,
 }
 
 impl Since {
-    fn new(at: Instant) -> Since {
+    pub(crate) fn new(at: Instant) -> Since {
         Since { at, late: Duration::ZERO }
     }
 
-    fn excuse(&mut self, late: Duration) {
+    pub(crate) fn excuse(&mut self, late: Duration) {
         self.late = self.late.max(late);
     }
 
     /// How much of the time until now is not our own lateness.
-    fn lasted(&self, now: Instant) -> Duration {
+    pub(crate) fn lasted(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.at).saturating_sub(self.late)
     }
 }
@@ -122,6 +130,8 @@ impl Detector {
             loss_ppm: 0,
             silence: Silence::default(),
             agent: Agent::default(),
+            canary: Canary::default(),
+            delivered: None,
             answered: None,
         }
     }
@@ -191,18 +201,50 @@ impl Detector {
         }
     }
 
+    pub(crate) fn handle_canary_sent(&mut self, sequence: u64, now: Instant) {
+        self.canary.send(sequence, now);
+    }
+
+    /// What went in at one canary session came out at the other.
+    pub(crate) fn handle_canary_passed(&mut self, sequence: u64) {
+        self.canary.pass(sequence);
+        self.withdraw(Witness::Canary);
+    }
+
+    /// The node says that both canary sessions are open.
+    pub(crate) fn handle_canary_open(&mut self, now: Instant) {
+        self.canary.confirm(now);
+    }
+
+    /// Workers tell that it delivered media to one of our sessions lately.
+    pub(crate) fn handle_delivered(&mut self, now: Instant) {
+        self.delivered = Some(now);
+    }
+
+    /// Rooms lose more there than elsewhere, or no longer: that makes it Suspect, and never condemns it.
+    pub(crate) fn handle_worse(&mut self, witness: Option<Witness>, now: Instant) {
+        for worse in [Witness::Cohort, Witness::Feedback] {
+            match witness == Some(worse) {
+                true => self.accuse(worse, now),
+                false => self.withdraw(worse),
+            }
+        }
+    }
+
     /// We were late ourselves: whatever is being waited for may take that much longer. Control reads the answers to
     /// probes, workers read media.
     pub(crate) fn excuse(&mut self, control: Duration, workers: Duration) {
         let late = control.max(workers);
         self.probes.iter_mut().for_each(|probe| probe.sent.excuse(control));
         for witness in Witness::ALL {
-            let late = if witness == Witness::Probe { control } else { late };
+            let by_control = matches!(witness, Witness::Probe | Witness::Canary);
+            let late = if by_control { control } else { late };
             if let Some(since) = &mut self.accused[witness as usize] {
                 since.excuse(late);
             }
         }
         self.silence.excuse(late);
+        self.canary.excuse(control);
     }
 
     /// Weighs the evidence.
@@ -210,19 +252,38 @@ impl Detector {
         self.weigh_probes(now);
         self.weigh_silence(now);
         self.weigh_agent(now);
-        let [kernel_error, probe, silence, agent] = Witness::ALL.map(|w| self.accused[w as usize]);
+        let contradicted = self.weigh_canary(now);
+        let accused = |witness: Witness| self.accused[witness as usize];
+        let canary = accused(Witness::Canary).filter(|_| !contradicted);
+        let silence = accused(Witness::Silence);
         let outlived = self.alive_in_silence.is_some_and(|lasted| lasted >= OUTLIVED_AFTER);
-        let speaking = kernel_error.into_iter().chain(probe).count();
-        let together = speaking + usize::from(silence.is_some() && !outlived);
+        // What answers outlive is silence of a node that forwards nothing, where canaries say so.
+        let silent = silence.filter(|_| !outlived || canary.is_some());
+        let hard = || [Witness::KernelError, Witness::Probe].into_iter().filter_map(accused);
+        let together = hard().chain(canary).chain(silent).count();
         let mute = silence.filter(|_| self.alive_in_silence.is_none());
-        let mut alone = kernel_error.into_iter().chain(probe).chain(mute);
-        match (together, silence) {
-            _ if agent.is_some() => Finding::Dead,
-            (2.., _) => Finding::Dead,
-            _ if alone.any(|since| since.lasted(now) >= self.condemn_alone()) => Finding::Dead,
-            (0, None) => Finding::Well,
-            _ => Finding::Accused,
+        let mut alone = hard().chain(canary).chain(mute);
+        if self.is_gone()
+            || together >= 2
+            || alone.any(|since| since.lasted(now) >= self.condemn_alone())
+        {
+            Finding::Dead
+        } else if self.accused.iter().any(Option::is_some) {
+            Finding::Accused
+        } else {
+            Finding::Well
         }
+    }
+
+    /// Whether other sessions' media contradicts the canaries: a node that forwards it is no dead one.
+    fn weigh_canary(&mut self, now: Instant) -> bool {
+        let round_trip = self.round_trip.map_or(Duration::ZERO, |trip| trip.smoothed);
+        let Some(missing_since) = self.canary.weigh(round_trip, now) else {
+            self.withdraw(Witness::Canary);
+            return false;
+        };
+        self.accuse(Witness::Canary, now);
+        self.delivered.is_some_and(|at| at > missing_since + DELIVERED_TOLD_WITHIN)
     }
 
     fn weigh_probes(&mut self, now: Instant) {
@@ -269,7 +330,8 @@ impl Detector {
         }
     }
 
-    fn condemn_alone(&self) -> Duration {
+    /// How long one witness alone has to accuse it.
+    pub(crate) fn condemn_alone(&self) -> Duration {
         match self.distance {
             Distance::Near => self.timings.condemn_alone_near,
             Distance::Far => self.timings.condemn_alone_far,
@@ -297,6 +359,18 @@ impl Detector {
         self.answered = None;
     }
 
+    /// Whether somebody says that it died, instead of nobody saying anything: that is no fault of our uplink.
+    pub(crate) fn is_told_of(&self) -> bool {
+        Witness::ALL.iter().any(|&w| w.speaks() && self.accused[w as usize].is_some())
+    }
+
+    /// When it fell silent: what was heard of it last, or where media still comes, what it is accused of first.
+    pub(crate) fn fell_silent(&self) -> Option<Instant> {
+        let silences = Witness::ALL.iter().filter(|w| !w.speaks() && !w.is_of_loss());
+        let accused = silences.filter_map(|&w| self.accused[w as usize]).map(|s| s.at).min()?;
+        Some(self.last_heard().map_or(accused, |heard| heard.min(accused)))
+    }
+
     /// Who accuses the node, and since when.
     pub(crate) fn witnesses(&self) -> Vec<(Witness, Instant)> {
         Witness::ALL
@@ -305,9 +379,19 @@ impl Detector {
             .collect()
     }
 
+    /// Who accuses it, in the order of [`Witness::ALL`].
+    pub(crate) fn accused_by(&self) -> [bool; Witness::ALL.len()] {
+        self.accused.map(|since| since.is_some())
+    }
+
     /// When the node was last heard: a packet, or the answer to a probe.
     pub(crate) fn last_heard(&self) -> Option<Instant> {
         self.silence.last_received().max(self.answered)
+    }
+
+    /// When its last packet came.
+    pub(crate) fn last_received(&self) -> Option<Instant> {
+        self.silence.last_received()
     }
 
     pub(crate) fn last_answer(&self) -> Option<Instant> {
@@ -323,5 +407,7 @@ impl Detector {
     }
 }
 
+#[cfg(test)]
+mod phi;
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::{
-    AskId, Decider, Fault, Hook, Hop, Mode, NodeId, Note, OfferId, Op, PolicyName, Refused, RoomId,
-    SessionId,
+    AskId, BreakerState, Decider, Fault, Hook, Hop, Mode, MoveOutcome, NodeId, Note, OfferId, Op,
+    PolicyName, Refused, RegionId, RoomId, SessionId,
 };
 
 /// A node's health, as this gateway sees it.
@@ -48,12 +48,45 @@ pub enum Witness {
     Silence,
     /// The agent beside it says that its process is gone. It condemns alone, and at once.
     Agent,
+    /// It keeps our own sessions open, and forwards nothing between them.
+    Canary,
+    /// More rooms lose packets there than at its siblings: nodes of its region that carry rooms of the same scenario.
+    Cohort,
+    /// Most rooms lose packets there, as we and the node itself see it, and it has no siblings to compare it with.
+    Feedback,
+    /// A person says so.
+    Operator,
 }
 
 impl Witness {
     /// All of them.
-    pub const ALL: [Witness; 4] =
-        [Witness::KernelError, Witness::Probe, Witness::Silence, Witness::Agent];
+    pub const ALL: [Witness; 8] = [
+        Witness::KernelError,
+        Witness::Probe,
+        Witness::Silence,
+        Witness::Agent,
+        Witness::Canary,
+        Witness::Cohort,
+        Witness::Feedback,
+        Witness::Operator,
+    ];
+
+    /// Whether it tells of loss: that is no death.
+    pub fn is_of_loss(self) -> bool {
+        matches!(self, Witness::Cohort | Witness::Feedback)
+    }
+
+    /// Whether it is somebody's word. The others are silences, which our own uplink may be the cause of.
+    pub fn speaks(self) -> bool {
+        match self {
+            Witness::KernelError | Witness::Agent | Witness::Operator => true,
+            Witness::Probe
+            | Witness::Silence
+            | Witness::Canary
+            | Witness::Cohort
+            | Witness::Feedback => false,
+        }
+    }
 
     /// The word in metrics and records: `kernel-error`.
     pub fn name(self) -> &'static str {
@@ -62,6 +95,32 @@ impl Witness {
             Witness::Probe => "probe",
             Witness::Silence => "silence",
             Witness::Agent => "agent",
+            Witness::Operator => "operator",
+            Witness::Canary => "canary",
+            Witness::Cohort => "cohort",
+            Witness::Feedback => "feedback",
+        }
+    }
+}
+
+/// Why a hop left the route of one room, though its node lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Strike {
+    /// It did not open a session.
+    NotOpened,
+    /// The kernel says that its port for a session is closed.
+    PortClosed,
+    /// A session of it hears nothing any more, though it heard its node steadily and the others go on sending.
+    FlowLost,
+}
+
+impl Strike {
+    /// The word in metrics and records: `flow-lost`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Strike::NotOpened => "not-opened",
+            Strike::PortClosed => "port-closed",
+            Strike::FlowLost => "flow-lost",
         }
     }
 }
@@ -177,6 +236,8 @@ pub enum Guard {
     CapOutOfBounds,
     /// The cap would hold nobody down: no endpoint concerned obeys one.
     CapObeyedByNobody,
+    /// The breaker of a node's region is open.
+    BreakerOpen,
 }
 
 impl Guard {
@@ -192,6 +253,7 @@ impl Guard {
             Guard::MovedTooOften => "moved-too-often",
             Guard::CapOutOfBounds => "cap-out-of-bounds",
             Guard::CapObeyedByNobody => "cap-obeyed-by-nobody",
+            Guard::BreakerOpen => "breaker-open",
         }
     }
 }
@@ -342,6 +404,25 @@ pub enum Event {
         /// When it began.
         started: Instant,
     },
+    /// A move that was under way was given up: the room is where it was.
+    MoveEnded {
+        /// The room.
+        room: RoomId,
+        /// What the room is called.
+        room_name: Arc<str>,
+        /// Why it was to move.
+        cause: Cause,
+        /// Who decided.
+        by: Decider,
+        /// Where it was.
+        from: Hop,
+        /// Where it was to go.
+        to: Hop,
+        /// When it began.
+        started: Instant,
+        /// Why it was given up.
+        outcome: MoveOutcome,
+    },
     /// A spare of a room changed; its packets go where they went.
     Rerouted {
         /// The room.
@@ -351,12 +432,18 @@ pub enum Event {
         /// Who decided.
         by: Decider,
     },
-    /// A hop left a room's route: it was not opened there, or its port is closed.
+    /// A hop left a room's route, though its node lives.
     Struck {
         /// The room.
         room: RoomId,
+        /// What the room is called.
+        room_name: Arc<str>,
         /// The hop.
         hop: Hop,
+        /// Why.
+        why: Strike,
+        /// The session that it is known by, where it is one.
+        session: Option<SessionId>,
     },
     /// A node's health changed.
     Node {
@@ -400,6 +487,32 @@ pub enum Event {
         /// Whether it is being drained.
         draining: bool,
     },
+    /// A node that is being drained is empty; or its deadline passed, and it is not.
+    Drained {
+        /// The node.
+        node: NodeId,
+        /// Rooms that are left: they fit nowhere else, and stay until they do.
+        left: u32,
+        /// When it began.
+        started: Instant,
+    },
+    /// A region takes no new rooms any more, a share of them, or all again.
+    Breaker {
+        /// The region.
+        region: RegionId,
+        /// What its breaker was.
+        from: BreakerState,
+        /// What it is.
+        to: BreakerState,
+        /// Sessions that were heard of within the last second.
+        sessions: u32,
+        /// Those of them whose media was bad.
+        bad: u32,
+        /// Sessions that were opened there within the last second.
+        opened: u32,
+        /// Sessions that were not, though they should have been.
+        failed: u32,
+    },
     /// A session's quality was changed.
     Degraded {
         /// The session.
@@ -419,6 +532,16 @@ pub enum Event {
     OwnStall {
         /// How late.
         late: Duration,
+    },
+    /// Most nodes fell silent at once: our own uplink is doubted, and nobody is condemned for silence meanwhile. Or that
+    /// is over: they are heard again, or it lasted too long to be doubted.
+    Uplink {
+        /// Whether it is doubted from now on.
+        doubted: bool,
+        /// How many nodes fell silent.
+        silent: u32,
+        /// Of how many that were heard until then.
+        of: u32,
     },
     /// A hook's policy answers again after faults, or no longer.
     Standing {

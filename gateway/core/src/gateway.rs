@@ -5,16 +5,27 @@
 mod accepting;
 mod agents;
 mod asking;
+mod breaking;
+mod canaries;
 mod changing;
+mod cohorts;
+mod draining;
+mod explaining;
 mod failing;
+mod flows;
 mod moving;
 mod offering;
 mod opening;
+mod pacing;
 mod placing;
 mod quality;
+mod recording;
 mod rerouting;
+mod returning;
+mod sparing;
 mod standing;
 mod starting;
+mod uplink;
 mod view;
 mod watching;
 
@@ -25,8 +36,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::alike::Alike;
+use crate::breaker::Breaker;
 use crate::ledger::Ledger;
 use crate::node::Node;
+use crate::pace::Pace;
 use crate::room::Room;
 use crate::session::{Session, Wanted};
 use crate::settings::Settings;
@@ -40,7 +53,10 @@ use crate::{
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
 pub use agents::AgentWord;
+pub use explaining::{Candidate, Explanation, Heading, RegionStanding, Why};
 pub use opening::NotOpened;
+pub use recording::{MoveOutcome, MoveRecord};
+pub use returning::FailBack;
 pub use view::{NodeStanding, RoomStanding, SessionStanding};
 
 /// How often sessions are looked at for silence.
@@ -127,6 +143,14 @@ pub enum Output {
         /// Comes back with the answer.
         sequence: u64,
     },
+    /// Send a packet from one canary session at the node; it must come out at the other. That it did comes back by
+    /// [`Gateway::handle_canary_passed`], that both are open by [`Gateway::handle_canary_open`].
+    Canary {
+        /// The node.
+        node: NodeId,
+        /// Comes back with the packet.
+        sequence: u64,
+    },
     /// Something worth knowing happened.
     Event(Event),
     /// The shutdown is over: no session is left.
@@ -146,6 +170,12 @@ pub enum Impossible {
     AlreadyThere,
     /// The node is Down, draining, or full.
     NodeUnfit,
+    /// There is no such region.
+    NoSuchRegion,
+    /// An operator ejected the node before.
+    AlreadyEjected,
+    /// The node is not Down.
+    NotDown,
 }
 
 /// The state machine.
@@ -179,8 +209,28 @@ pub struct Gateway {
     weighed_last: RoomId,
     /// The last session that was looked at for silence.
     swept_last: SessionId,
-    /// Rooms that were sent away last from nodes that are being drained.
-    drain_cursors: BTreeMap<NodeId, RoomId>,
+    /// Nodes that are being drained.
+    drains: BTreeMap<NodeId, draining::Drain>,
+    /// How many sessions each node opens at a time, by the node's number.
+    paces: Vec<Pace>,
+    /// Rooms without a usable hop wait until a node has opened more of others.
+    paced: bool,
+    /// By the region's number.
+    breakers: Vec<Breaker>,
+    /// The number of the window in which regions are heard now.
+    window: u32,
+    /// Whether rooms go back there, by the region's number.
+    fail_backs: Vec<FailBack>,
+    /// Rooms that stand elsewhere than they natively would, and nobody meant it.
+    away: BTreeSet<RoomId>,
+    /// The last of them that went back, or was looked at.
+    failed_back_last: RoomId,
+    /// Sessions that get less than they need, and since when.
+    sparing: BTreeMap<SessionId, Instant>,
+    /// The last of them that was looked at for more.
+    climbed_last: SessionId,
+    /// For jitter, and nothing else.
+    rng: fastrand::Rng,
     asks: BTreeMap<AskId, asking::Asked>,
     /// Who decides, what is wanted, and what plugins write: alike for many.
     deciders: Alike<Decider>,
@@ -201,6 +251,16 @@ pub struct Gateway {
     last_watch: Option<Instant>,
     /// How old the last word on a session may be.
     told_within: Duration,
+    /// Sessions that hear nothing any more, though they did steadily.
+    silent: BTreeSet<(RoomId, SessionId)>,
+    /// What rooms say of nodes.
+    ballots: cohorts::Ballots,
+    /// Rooms that left last a node that loses more than others.
+    leave_cursors: BTreeMap<NodeId, RoomId>,
+    /// Whether our own uplink is doubted.
+    uplink_doubted: bool,
+    /// When nobody at all was heard last, while it was.
+    nobody_heard: Option<Instant>,
     /// Whether we or a worker came late to the last watch.
     stalled: bool,
     shutting_down: bool,
@@ -218,6 +278,8 @@ impl Gateway {
     pub fn new(settings: Settings, now: Instant) -> Gateway {
         let nodes: Vec<Node> = watching::nodes(&settings, now);
         let ledger = Ledger::new(settings.nodes.iter().map(|node| node.capacity_kbps).collect());
+        let at_once = settings.limits.openings_at_once;
+        let paces = nodes.iter().map(|_| Pace::new(at_once)).collect();
         let mut gateway = Gateway {
             started: now,
             board: Arc::new(Board::new(nodes.len())),
@@ -236,7 +298,17 @@ impl Gateway {
             nodes,
             weighed_last: RoomId(0),
             swept_last: SessionId(0),
-            drain_cursors: BTreeMap::new(),
+            drains: BTreeMap::new(),
+            paces,
+            paced: false,
+            breakers: settings.regions.iter().map(|_| Breaker::new(now)).collect(),
+            window: 1,
+            fail_backs: vec![FailBack::default(); settings.regions.len()],
+            away: BTreeSet::new(),
+            failed_back_last: RoomId(0),
+            sparing: BTreeMap::new(),
+            climbed_last: SessionId(0),
+            rng: fastrand::Rng::with_seed(0),
             asks: BTreeMap::new(),
             deciders: Alike::default(),
             wants: Alike::default(),
@@ -250,6 +322,11 @@ impl Gateway {
             outputs: VecDeque::new(),
             last_watch: None,
             told_within: Duration::ZERO,
+            silent: BTreeSet::new(),
+            ballots: BTreeMap::new(),
+            leave_cursors: BTreeMap::new(),
+            uplink_doubted: false,
+            nobody_heard: None,
             stalled: false,
             shutting_down: false,
             finished: false,
@@ -267,14 +344,21 @@ impl Gateway {
 
     fn start_timers(&mut self, now: Instant) {
         self.start_probing(now);
+        self.start_canaries(now);
         self.timers.set(Timer::Sweep, now + SWEEP_EVERY);
         self.timers.set(Timer::Weigh, now + WEIGH_EVERY);
+        self.timers.set(Timer::Breakers, now + breaking::WINDOW);
         for scenario in self.settings.scenarios.values() {
             if scenario.binds(Hook::Degradation) {
                 let policy = Arc::new(scenario.policy(Hook::Degradation));
                 self.timers.set_if_idle(Timer::Tick(policy), now + self.settings.limits.tick_every);
             }
         }
+    }
+
+    /// What chance there is comes from this seed; 0 before.
+    pub fn handle_seed(&mut self, seed: u64) {
+        self.rng = fastrand::Rng::with_seed(seed);
     }
 
     /// What packets read.
@@ -297,6 +381,7 @@ impl Gateway {
         while let Some(timer) = self.timers.pop(now) {
             match timer {
                 Timer::Probe(node) => self.probe(node, now),
+                Timer::Canary(node) => self.send_canary(node, now),
                 Timer::AskLate(ask) => self.conclude_late(ask, now),
                 Timer::OpenLate(session) => self.open_late(session, now),
                 Timer::LeavingEnds(room) => self.close_left_hops(room, now),
@@ -308,6 +393,10 @@ impl Gateway {
                 Timer::Rescue => self.rescue_stranded(now),
                 Timer::Change => self.change_some(now),
                 Timer::StartLate(node) => self.start_late(node, now),
+                Timer::FailBack => self.fail_back(now),
+                Timer::Breakers => self.weigh_breakers(now),
+                Timer::Cohorts => self.weigh_cohorts(now),
+                Timer::Flows => self.judge_flows(now),
                 Timer::Sweep => self.sweep(now),
                 Timer::Weigh => self.weigh_unreserved(now),
                 Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),

@@ -1,8 +1,10 @@
 //! Who counts on which capacity: load where rooms stand, reserves where they would go.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use crate::NodeId;
+use crate::gauge::Gauge;
 
 /// What one room counts on.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -40,7 +42,8 @@ impl Holding {
 /// A node's reserve is the largest load that one other node's death would bring, not the sum over all of them.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    capacity: Vec<u64>,
+    /// What each can take, as measured.
+    gauges: Vec<Gauge>,
     load: Vec<u64>,
     rooms: Vec<u32>,
     /// By standby and first node.
@@ -50,7 +53,30 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(capacity: Vec<u64>) -> Ledger {
         let nodes = capacity.len();
-        Ledger { capacity, load: vec![0; nodes], rooms: vec![0; nodes], reserved: BTreeMap::new() }
+        let gauges = capacity.into_iter().map(Gauge::new).collect();
+        Ledger { gauges, load: vec![0; nodes], rooms: vec![0; nodes], reserved: BTreeMap::new() }
+    }
+
+    /// What the node can take, as measured, kbit/s.
+    pub(crate) fn capacity(&self, node: NodeId) -> u64 {
+        self.gauges[node.0 as usize].kbps()
+    }
+
+    /// A node's own word on how full it is.
+    pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
+        let ours = self.load[node.0 as usize];
+        self.gauges[node.0 as usize].handle_load(permille, ours, now);
+    }
+
+    /// A node refused a session, since it is full.
+    pub(crate) fn handle_full(&mut self, node: NodeId, now: Instant) {
+        let ours = self.load[node.0 as usize];
+        self.gauges[node.0 as usize].handle_full(ours, now);
+    }
+
+    /// Time has passed: what was said against nodes is forgotten.
+    pub(crate) fn recover(&mut self, now: Instant) {
+        self.gauges.iter_mut().for_each(|gauge| gauge.recover(now));
     }
 
     pub(crate) fn hold(&mut self, holding: Holding) {
@@ -84,14 +110,14 @@ impl Ledger {
 
     /// Whether a room may stand on the node without breaking what is reserved there.
     pub(crate) fn fits(&self, node: NodeId, kbps: u64) -> bool {
-        self.load[node.0 as usize] + self.reserve(node) + kbps <= self.capacity[node.0 as usize]
+        self.load[node.0 as usize] + self.reserve(node) + kbps <= self.capacity(node)
     }
 
     /// Whether the node could also carry this room if `first` died. What other deaths would bring does not add up
     /// with it, and is weighed by itself.
     pub(crate) fn fits_reserve(&self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
         let brought = self.reserved.get(&(standby, first)).copied().unwrap_or(0) + kbps;
-        self.load[standby.0 as usize] + brought <= self.capacity[standby.0 as usize]
+        self.load[standby.0 as usize] + brought <= self.capacity(standby)
     }
 
     /// Nodes that keep capacity for the death of this one.
@@ -107,12 +133,12 @@ impl Ledger {
     /// Load and reserve against capacity.
     pub(crate) fn permille(&self, node: NodeId) -> u64 {
         let used = self.load[node.0 as usize] + self.reserve(node);
-        used * 1_000 / self.capacity[node.0 as usize].max(1)
+        used * 1_000 / self.capacity(node).max(1)
     }
 
     /// Load alone against capacity.
     pub(crate) fn carried_permille(&self, node: NodeId) -> u64 {
-        self.load[node.0 as usize] * 1_000 / self.capacity[node.0 as usize].max(1)
+        self.load[node.0 as usize] * 1_000 / self.capacity(node).max(1)
     }
 
     pub(crate) fn rooms(&self, node: NodeId) -> u32 {
@@ -122,12 +148,13 @@ impl Ledger {
     /// Whether it is the sum of these holdings, and within every node's capacity: what was found wrong.
     #[cfg(test)]
     pub(crate) fn audit(&self, holdings: impl Iterator<Item = Holding>) -> Result<(), String> {
-        let mut sum = Ledger::new(self.capacity.clone());
+        let mut sum = Ledger::new(self.gauges.iter().map(Gauge::claimed).collect());
         holdings.for_each(|holding| sum.hold(holding));
         if (&sum.load, &sum.rooms, &sum.reserved) != (&self.load, &self.rooms, &self.reserved) {
             return Err(format!("the ledger says {self:?}, its rooms {sum:?}"));
         }
-        let broken = (0..self.capacity.len() as u32).find(|at| !self.fits(NodeId(*at), 0));
+        // What a node turned out not to take after it was admitted there, nobody takes away again.
+        let broken = (0..self.gauges.len() as u32).find(|at| !sum.fits(NodeId(*at), 0));
         broken.map_or(Ok(()), |node| Err(format!("n{node} is over its capacity: {self:?}")))
     }
 }

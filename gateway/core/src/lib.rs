@@ -7,11 +7,15 @@
 mod alike;
 mod ask;
 mod board;
+mod breaker;
+mod cohort;
 mod detector;
 mod event;
 mod few;
+mod flow;
 pub mod forward;
 mod gateway;
+mod gauge;
 mod id;
 mod ladder;
 mod ledger;
@@ -19,6 +23,7 @@ mod measure;
 mod mode;
 mod node;
 mod offer;
+mod pace;
 mod place;
 mod room;
 mod route;
@@ -31,11 +36,16 @@ pub use ask::{
     Op, Param, PolicyName, Question, RoomRow, SessionRow, State,
 };
 pub use board::{Board, Cell};
+pub use breaker::BreakerState;
 pub use detector::Stamp;
-pub use event::{Cause, CloseReason, Event, Guard, Health, ModeChange, Outcome, Start, Witness};
+pub use event::{
+    Cause, CloseReason, Event, Guard, Health, ModeChange, Outcome, Start, Strike, Witness,
+};
+pub use flow::Flow;
 pub use gateway::{
-    AgentWord, Gateway, Impossible, NodeStanding, NotOpened, Output, RoomStanding, SessionStanding,
-    WATCH_EVERY,
+    AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, MoveOutcome,
+    MoveRecord, NodeStanding, NotOpened, Output, RegionStanding, RoomStanding, SessionStanding,
+    WATCH_EVERY, Why,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};
@@ -47,5 +57,6 @@ pub use offer::{
 };
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
 pub use settings::{
-    AdmitOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings, Starts, Timings, Zone,
+    AdmitOnFault, Breakers, Limits, NodeSettings, Probed, Role, Scenario, Settings, Starts,
+    Timings, Zone,
 };

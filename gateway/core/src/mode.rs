@@ -42,6 +42,11 @@ impl Mode {
             Mode::Cold | Mode::Regional => false,
         }
     }
+
+    /// Whether nodes that stand by are left alone while others can take the room.
+    pub(crate) fn leaves_standbys(self) -> bool {
+        matches!(self, Mode::Hitless | Mode::Hot)
+    }
 }
 
 /// What is placed together.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::detector::{Detector, Distance, Finding};
 use crate::{
     Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Starts,
-    Timings,
+    Timings, Witness,
 };
 
 /// Relapses that still lengthen the ejection; past it the longest applies anyway.
@@ -13,6 +13,9 @@ const RELAPSES_MAX: u32 = 16;
 
 /// A node that has been Up this long is forgiven one relapse.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// A node that loses more than others is avoided so long at least, though nobody is left there to lose something.
+const WORSE_FOR: Duration = Duration::from_secs(10);
 
 /// Closed ports of this many rooms accuse the node.
 const PORTS_ACCUSE: usize = 3;
@@ -34,6 +37,10 @@ pub(crate) struct Node {
     pub(crate) detector: Detector,
     /// An operator drains it.
     pub(crate) draining: bool,
+    /// An operator said that it is Down, and it stays so until he says otherwise.
+    pub(crate) ejected: bool,
+    /// An operator said that it need not wait out its ejection.
+    excused: bool,
     /// How its hook fares, if one starts it.
     pub(crate) hook: Hook,
     /// It drains by itself: the agent beside it said so.
@@ -44,6 +51,8 @@ pub(crate) struct Node {
     measured: Option<(u16, Instant)>,
     standing: Standing,
     relapses: u32,
+    /// Since when, and until when at least, it loses more than others do.
+    worse: Option<Worse>,
     /// Ports that were closed lately, by room.
     closed_ports: Vec<(RoomId, Instant)>,
     timings: Timings,
@@ -91,6 +100,14 @@ pub(crate) struct Hook {
     again: Option<Instant>,
 }
 
+/// It loses more than others do.
+#[derive(Clone, Copy, Debug)]
+struct Worse {
+    since: Instant,
+    /// Suspect until then, though nobody is left who would lose something.
+    until: Instant,
+}
+
 /// What weighing changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
@@ -122,12 +139,15 @@ impl Node {
             incarnation: Incarnation(1),
             detector: Detector::new(timings, distance),
             draining: false,
+            ejected: false,
+            excused: false,
             hook: Hook::default(),
             leaving: false,
             measured: None,
             unwilling: None,
             standing,
             relapses: 0,
+            worse: None,
             closed_ports: Vec::new(),
             timings,
         }
@@ -149,7 +169,12 @@ impl Node {
 
     /// Whether rooms may stand here: on a Suspect node only where nothing better is left.
     pub(crate) fn takes_rooms(&self) -> bool {
-        !matches!(self.health(), Health::Down | Health::Cold) && !self.drains()
+        self.runs() && !self.drains()
+    }
+
+    /// As far as we know: it is neither Down nor Cold.
+    pub(crate) fn runs(&self) -> bool {
+        !matches!(self.health(), Health::Down | Health::Cold)
     }
 
     /// Whether its rooms are to move away: an operator wishes so, or it does itself.
@@ -180,7 +205,7 @@ impl Node {
     /// The agent beside it says that its process is gone: that condemns at once, whatever else there is to weigh.
     pub(crate) fn handle_gone(&mut self, now: Instant) -> Option<Change> {
         self.detector.handle_agent(false, now);
-        (!matches!(self.health(), Health::Down | Health::Cold)).then(|| self.die(now))
+        self.runs().then(|| self.die(now))
     }
 
     /// A port that served one room is closed: one call may have ended, but not the calls of several rooms at once.
@@ -195,7 +220,56 @@ impl Node {
         }
     }
 
-    pub(crate) fn weigh(&mut self, now: Instant) -> Option<Change> {
+    /// An operator says that it is dead. What changed, if it was not Down.
+    pub(crate) fn eject(&mut self, now: Instant) -> Option<Change> {
+        self.ejected = true;
+        (self.health() != Health::Down).then(|| self.die(now))
+    }
+
+    /// An operator lets it back: as soon as it answers.
+    pub(crate) fn let_back(&mut self) {
+        (self.ejected, self.excused) = (false, true);
+    }
+
+    /// Rooms lose more here than elsewhere.
+    pub(crate) fn found_worse(&mut self, witness: Witness, now: Instant) {
+        if !self.runs() {
+            return;
+        }
+        if self.worse.is_none() {
+            self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        }
+        let until = now + self.ejection().max(WORSE_FOR);
+        self.worse = Some(Worse { since: self.worse.map_or(now, |worse| worse.since), until });
+        self.detector.handle_worse(Some(witness), now);
+    }
+
+    /// Rooms that are here fare `well`; or nobody can tell, and it is forgiven when its time is over.
+    pub(crate) fn found_no_worse(&mut self, well: bool, now: Instant) {
+        if self.worse.is_some_and(|worse| well || now >= worse.until) {
+            self.worse = None;
+            self.detector.handle_worse(None, now);
+        }
+    }
+
+    /// How long rooms have been losing more here than elsewhere.
+    pub(crate) fn worse_for(&self, now: Instant) -> Option<Duration> {
+        self.worse.map(|worse| now.saturating_duration_since(worse.since))
+    }
+
+    /// What the evidence says of it, before anything follows from that; nothing of one that
+    /// does not run.
+    pub(crate) fn look(&mut self, now: Instant) -> Finding {
+        match self.standing {
+            Standing::Down { .. } | Standing::Cold { .. } => Finding::Well,
+            Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => {
+                self.detector.weigh(now)
+            }
+        }
+    }
+
+    /// What follows from what was found.
+    pub(crate) fn conclude(&mut self, found: Finding, now: Instant) -> Option<Change> {
         self.unwilling = self.unwilling.filter(|until| now < *until);
         let fresh = |at: Instant| now.saturating_duration_since(at) < LOAD_FOR;
         self.measured = self.measured.filter(|(_, at)| fresh(*at));
@@ -205,7 +279,7 @@ impl Node {
         if let Standing::Cold { since } = self.standing {
             return self.weigh_start(since, now);
         }
-        match (self.detector.weigh(now), self.standing) {
+        match (found, self.standing) {
             (Finding::Dead, _) => Some(self.die(now)),
             (Finding::Accused, Standing::Suspect { .. }) => None,
             (Finding::Accused, standing) => {
@@ -237,9 +311,17 @@ impl Node {
         }
     }
 
+    #[cfg(test)]
+    fn weigh(&mut self, now: Instant) -> Option<Change> {
+        let found = self.look(now);
+        self.conclude(found, now)
+    }
+
     fn die(&mut self, now: Instant) -> Change {
         let from = self.health();
         self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        self.excused = false;
+        self.worse = None;
         self.standing = Standing::Down { since: now, answering_since: None };
         Change::Died { from }
     }
@@ -263,15 +345,19 @@ impl Node {
             }
         };
         self.standing = Standing::Down { since, answering_since };
-        let ejected = now.saturating_duration_since(since) < self.ejection();
-        if self.settings.starts != Starts::ByItself && answering_since.is_none() && !ejected {
+        let waits = if self.excused { Duration::ZERO } else { self.ejection() };
+        let waited = now.saturating_duration_since(since) >= waits;
+        let by_hook = self.settings.starts != Starts::ByItself && !self.ejected;
+        if by_hook && answering_since.is_none() && waited {
+            self.excused = false;
             return self.change_to(Standing::Cold { since: now });
         }
-        if answering_since
-            .is_none_or(|start| now.saturating_duration_since(start) < self.ejection())
+        if self.ejected
+            || answering_since.is_none_or(|start| now.saturating_duration_since(start) < waits)
         {
             return None;
         }
+        self.excused = false;
         self.detector.absolve();
         self.standing = Standing::Wary { since: now };
         Some(Change::Returned)
@@ -292,7 +378,7 @@ impl Node {
     /// Whether its hook may be called.
     pub(crate) fn may_start(&self, now: Instant) -> bool {
         let idle = self.hook.called.is_none() && self.hook.again.is_none_or(|again| again <= now);
-        self.health() == Health::Cold && !self.draining && idle
+        self.health() == Health::Cold && !self.drains() && idle
     }
 
     pub(crate) fn is_starting(&self) -> bool {
@@ -371,6 +457,7 @@ mod tests {
             probed: Probed::Yes,
             role: Role::Active,
             starts: Starts::ByItself,
+            canary: false,
         };
         Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
     }

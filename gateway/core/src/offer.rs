@@ -236,7 +236,10 @@ pub enum Refused {
     /// The room exists with another scenario.
     ScenarioOfRoom(Arc<str>),
     /// The gateway holds as many sessions as it may.
-    Full,
+    Full {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The gateway is shutting down.
     Draining,
     /// Admission said no.
@@ -246,10 +249,18 @@ pub enum Refused {
     },
     /// Admission names another region.
     Redirected(RegionId),
-    /// No node can take the room.
-    NoNode,
+    /// No node can take the room now: none has room for it, or those who were there before go first.
+    NoNode {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// It was closed through the API before it could open.
     Closed,
     /// The node that carries the room did not open the session.
-    NotOpened(NodeId),
+    NotOpened {
+        /// Which.
+        node: NodeId,
+        /// When to try again.
+        retry_after: Duration,
+    },
 }

@@ -73,7 +73,7 @@ impl Survey<'_> {
 
     /// Whether it is to be left to others as long as they can.
     fn stands_by(&self, node: &Node) -> bool {
-        matches!(self.wish.mode, Mode::Hitless | Mode::Hot) && node.settings.role == Role::Standby
+        self.wish.mode.leaves_standbys() && node.settings.role == Role::Standby
     }
 
     /// How many regions lie before this one: for most modes home or not, in regional mode the order of the scenario, which

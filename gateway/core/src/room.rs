@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cohort::Tally;
 use crate::few::FewSet;
 use crate::ledger::Holding;
 use crate::{
-    Cause, Decider, HOPS_MAX, Hop, Labels, Mode, NodeId, RegionId, RoomId, Route, RouteCell,
-    SessionId, State,
+    Cause, Decider, HOPS_MAX, Hop, Labels, Mode, MoveRecord, NodeId, RegionId, RoomId, Route,
+    RouteCell, SessionId, State,
 };
+
+/// Moves of a room that are kept on record; the oldest gives way.
+const RECORDED_MAX: usize = 8;
 
 /// Damping counts moves within this.
 const MOVES_WITHIN: Duration = Duration::from_secs(60);
@@ -45,6 +49,8 @@ pub(crate) struct Room {
     pub(crate) memory: Option<Arc<State>>,
     /// Milliseconds after which the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
+    /// What it saw of its hop since it voted last.
+    pub(crate) tally: Option<Box<Tally>>,
     /// Under which nodes the gateway lists it.
     pub(crate) listed: FewSet<NodeId>,
     /// What most rooms have nothing of.
@@ -58,6 +64,8 @@ struct Unrest {
     moves: VecDeque<Instant>,
     /// Hops that did not deliver copies of each other.
     unalike: Option<[Hop; 2]>,
+    /// The last of its moves, as they are on record.
+    record: VecDeque<MoveRecord>,
 }
 
 /// A room without a usable hop.
@@ -118,6 +126,7 @@ impl Room {
             placing: false,
             memory: None,
             ttl_ms: 0,
+            tally: None,
             listed: FewSet::default(),
             unrest: None,
         }
@@ -156,6 +165,15 @@ impl Room {
         route.hops.iter().map(|(hop, _)| hop).take(standing).chain(pending).copied().collect()
     }
 
+    /// A route under way waits for nothing that its mode does not open.
+    pub(crate) fn await_what_is_opened(&mut self) {
+        if let Some(pending) = self.pending.as_mut().filter(|_| !self.mode.opens_ahead()) {
+            let first = pending.hops[0];
+            pending.awaited.retain(|hop| *hop == first);
+            pending.waiting.retain(|(_, hop)| *hop == first);
+        }
+    }
+
     /// Every hop where its sessions are to be open at this time.
     pub(crate) fn hops_in_use(&self, now: Instant) -> BTreeSet<Hop> {
         let leaving = self.route().leaving.filter(|(_, until)| now < *until).map(|(hop, _)| hop);
@@ -185,14 +203,16 @@ impl Room {
         }
     }
 
-    /// A route under way leads there no longer; without its first hop there is no such route.
-    pub(crate) fn cut_pending(&mut self, gone: Hop) {
-        self.pending = self.pending.take().filter(|pending| pending.hops[0] != gone);
-        if let Some(pending) = &mut self.pending {
-            pending.hops.retain(|hop| *hop != gone);
-            pending.awaited.remove(&gone);
-            pending.waiting.retain(|(_, hop)| *hop != gone);
+    /// A route under way leads there no longer; without its first hop there is no such route: it is given back.
+    pub(crate) fn cut_pending(&mut self, gone: Hop) -> Option<Box<Pending>> {
+        if self.pending.as_ref()?.hops[0] == gone {
+            return self.pending.take();
         }
+        let pending = self.pending.as_mut()?;
+        pending.hops.retain(|hop| *hop != gone);
+        pending.awaited.remove(&gone);
+        pending.waiting.retain(|(_, hop)| *hop != gone);
+        None
     }
 
     /// Keeps away from the hop until then. Whether that is news.
@@ -206,6 +226,20 @@ impl Room {
     pub(crate) fn shunned(&self, now: Instant) -> impl Iterator<Item = Hop> {
         let struck = self.unrest.iter().flat_map(|unrest| &unrest.struck);
         struck.filter(move |(_, until)| now < **until).map(|(hop, _)| *hop)
+    }
+
+    /// Keeps a move on record.
+    pub(crate) fn record(&mut self, record: MoveRecord) {
+        let records = &mut self.unrest.get_or_insert_default().record;
+        if records.len() == RECORDED_MAX {
+            records.pop_front();
+        }
+        records.push_back(record);
+    }
+
+    /// Its last moves, the oldest first.
+    pub(crate) fn records(&self) -> impl Iterator<Item = &MoveRecord> {
+        self.unrest.iter().flat_map(|unrest| &unrest.record)
     }
 
     pub(crate) fn note_move(&mut self, now: Instant) {

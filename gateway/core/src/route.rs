@@ -104,6 +104,16 @@ impl RouteCell {
         (hop.incarnation.0 > 0 && board.is_up(hop.node, hop.incarnation)).then_some(hop)
     }
 
+    /// The hop that packets take, and in hitless mode the other one that carries all of them.
+    pub fn carriers(&self, board: &Board) -> Option<(Hop, Option<Hop>)> {
+        if let Some(hop) = self.first_if_usable(board) {
+            return Some((hop, None));
+        }
+        let route = self.load();
+        let (hop, _) = route.first_usable(board)?;
+        Some((hop, route.other_carrier(hop, board)))
+    }
+
     pub(crate) fn publish(&self, route: Route) {
         let first = match route.hops[..] {
             [(_, Grant::Admitted), (_, Grant::Admitted), ..] => 0,
@@ -144,6 +154,16 @@ impl Route {
             *grant == Grant::Admitted && *other != hop && board.is_up(other.node, other.incarnation)
         };
         self.hops.iter().take(2).find(|other| carries(other)).map(|(other, _)| *other)
+    }
+
+    /// Whether one of its hops is of this node, as whichever incarnation.
+    pub(crate) fn leads_to(&self, node: NodeId) -> bool {
+        self.hops.iter().any(|(hop, _)| hop.node == node)
+    }
+
+    /// Whether it is the hop that comes first.
+    pub(crate) fn is_first(&self, hop: Hop) -> bool {
+        self.hops.first().is_some_and(|&(first, _)| first == hop)
     }
 
     /// Whether the hop is one of this route's.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::breaker::Judged;
 use crate::few::FewMap;
+use crate::flow::Track;
 use crate::{
     Bounds, Decider, Hop, Kind, Labels, Measures, Media, Metric, Offer, Plan, RegionId, RoomId,
     SessionId, State, Transport,
@@ -11,6 +13,9 @@ use crate::{
 
 /// What a voice stream needs where nobody said, kbit/s: Opus at 40, headers included.
 const VOICE_KBPS: u32 = 64;
+
+/// All of what a session needs, thousandths.
+pub(crate) const WHOLE: u16 = 1_000;
 
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -26,13 +31,20 @@ pub(crate) struct Session {
     pub(crate) phase: Phase,
     pub(crate) bounds: Bounds,
     pub(crate) close_after: Duration,
+    /// As policies want it.
     pub(crate) plan: Plan,
+    /// How much of what it needs above its floor it gets, thousandths: less than all where not all fits.
+    pub(crate) share: u16,
+    /// When its media was judged last.
+    pub(crate) judged: Judged,
     pub(crate) admitted_by: Arc<Decider>,
     /// Hops where the driver was told to open it, and not yet to close it.
     pub(crate) legs: FewMap<Hop, Leg>,
     /// As workers measured it last, if they did.
     pub(crate) measures: Option<Box<Measures>>,
     pub(crate) last_heard: Instant,
+    /// What goes between it and its node, once something does.
+    pub(crate) track: Option<Box<Track>>,
     /// What the degradation policy wrote about it.
     pub(crate) memory: Option<Arc<State>>,
 }
@@ -56,6 +68,8 @@ pub(crate) struct Opening {
 /// How far the driver is with a hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Leg {
+    /// Not told of it yet: the node opens as many as it can already.
+    Waiting,
     /// Opens it; past this time it counts as not opened.
     Opening(Instant),
     /// It is open.
@@ -93,13 +107,35 @@ impl Session {
         let opening = self.opening.as_ref().and_then(|opening| opening.by);
         let legs = self.legs.values().filter_map(|leg| match leg {
             Leg::Opening(until) => Some(*until),
-            Leg::Open => None,
+            Leg::Open | Leg::Waiting => None,
         });
         legs.chain(opening).min()
     }
 
-    /// What it counts for against capacity: what its streams need, within the scenario's bounds.
+    /// What it counts for against capacity: its share of what it needs.
     pub(crate) fn kbps(&self) -> u64 {
+        let need = self.need_kbps();
+        let floor = u64::from(self.bounds.floor_kbps).min(need);
+        floor + (need - floor) * u64::from(self.share) / u64::from(WHOLE)
+    }
+
+    /// Whether it could do with less: its endpoint obeys caps, and its scenario allows one.
+    pub(crate) fn can_do_with_less(&self) -> bool {
+        self.wanted.media.takes_remb() && self.need_kbps() > u64::from(self.bounds.floor_kbps)
+    }
+
+    /// What it gets: what policies want, within its share.
+    pub(crate) fn plan_now(&self) -> Plan {
+        let share = if self.share < WHOLE { self.kbps() as u32 } else { 0 };
+        let cap_kbps = match (self.plan.cap_kbps, share) {
+            (0, cap) | (cap, 0) => cap,
+            (policy, share) => policy.min(share),
+        };
+        Plan { cap_kbps, ..self.plan }
+    }
+
+    /// What its streams need, within the scenario's bounds.
+    fn need_kbps(&self) -> u64 {
         let need = |stream: &crate::Stream| {
             stream.bitrate_kbps.unwrap_or(match stream.kind {
                 Kind::Audio => VOICE_KBPS,
@@ -127,8 +163,8 @@ impl Session {
     pub(crate) fn measures(&self, now: Instant) -> Measures {
         let mut measures = self.measures.as_deref().copied().unwrap_or_default();
         measures
-            .set(Metric::Rung, u64::from(self.plan.rung()))
-            .set(Metric::Cap, u64::from(self.plan.cap_kbps))
+            .set(Metric::Rung, u64::from(self.plan_now().rung()))
+            .set(Metric::Cap, u64::from(self.plan_now().cap_kbps))
             .set(Metric::Age, now.saturating_duration_since(self.offered).as_millis() as u64)
             .set(Metric::Video, u64::from(self.wanted.media.has_video()))
             .set(Metric::Floor, u64::from(self.bounds.floor_kbps))

@@ -46,6 +46,8 @@ pub struct NodeSettings {
     pub capacity_kbps: u64,
     /// Whether its media port is probed.
     pub probed: Probed,
+    /// Whether two sessions of our own are kept there, between which it must forward.
+    pub canary: bool,
     /// Whether rooms of hot and hitless scenarios stand there while others can take them.
     pub role: Role,
     /// Whether it runs by itself.
@@ -157,6 +159,12 @@ pub struct Timings {
     pub ejection_max: Duration,
     /// How long a node that came back is Wary. Default 2 s.
     pub wary_for: Duration,
+    /// Where more nodes than this fall silent at once, per cent of those that were heard until then, our own uplink is
+    /// doubted. Default 50; 100 never doubts it.
+    pub panic_percent: u32,
+    /// How long our uplink is doubted where nobody at all is heard. Where somebody is, it is as long as one witness
+    /// alone has to accuse a node. Default 3 s.
+    pub panic_for: Duration,
 }
 
 impl Default for Timings {
@@ -173,6 +181,8 @@ impl Default for Timings {
             ejection: Duration::from_secs(1),
             ejection_max: Duration::from_secs(60),
             wary_for: Duration::from_secs(2),
+            panic_percent: 50,
+            panic_for: Duration::from_secs(3),
         }
     }
 }
@@ -198,6 +208,12 @@ pub struct Limits {
     pub moves_per_minute: usize,
     /// Rooms of a dead node that go on without it in one call, so that a wake-up stays short. Default 256.
     pub lost_at_once: usize,
+    /// Sessions that a node opens at a time until it shows how many it can. Default 32.
+    pub openings_at_once: u32,
+    /// Rooms that go back within a second to where they would natively be. Default 20.
+    pub fail_back_per_second: u32,
+    /// When regions take no new rooms.
+    pub breakers: Breakers,
 }
 
 impl Default for Limits {
@@ -212,6 +228,42 @@ impl Default for Limits {
             churn_percent: 25,
             moves_per_minute: 3,
             lost_at_once: 256,
+            openings_at_once: 32,
+            fail_back_per_second: 20,
+            breakers: Breakers::default(),
+        }
+    }
+}
+
+/// When a region's breaker opens, and for how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Breakers {
+    /// A session is bad where so much is lost on the way to its client, ppm. Default 8 %.
+    pub loss_ppm: u32,
+    /// A session is bad where its voice rates below this, R times 100 (ITU-T G.107). Default 50.
+    pub r_factor_centi: u32,
+    /// Of its sessions, or of openings there, so many must be bad, per cent. Default 50.
+    pub share_percent: u32,
+    /// Fewer sessions, or openings, within a second say nothing. Default 20.
+    pub sessions_min: u32,
+    /// How long it is open before it half-opens; doubles with each relapse. Default 10 s.
+    pub open_for: Duration,
+    /// The longest that it is open. Default 5 min.
+    pub open_for_max: Duration,
+    /// New rooms that a half-open one lets in, per cent. Default 10.
+    pub half_open_percent: u32,
+}
+
+impl Default for Breakers {
+    fn default() -> Self {
+        Breakers {
+            loss_ppm: 80_000,
+            r_factor_centi: 5_000,
+            share_percent: 50,
+            sessions_min: 20,
+            open_for: Duration::from_secs(10),
+            open_for_max: Duration::from_secs(300),
+            half_open_percent: 10,
         }
     }
 }

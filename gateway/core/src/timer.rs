@@ -11,6 +11,8 @@ use crate::{AskId, NodeId, PolicyName, RoomId, SessionId};
 pub(crate) enum Timer {
     /// A node's media port is probed again.
     Probe(NodeId),
+    /// The next canary goes into a node.
+    Canary(NodeId),
     /// A question's answer is late from here on.
     AskLate(AskId),
     /// A driver has not opened a session in time.
@@ -33,6 +35,14 @@ pub(crate) enum Timer {
     Change,
     /// A node that its hook starts has not answered in time.
     StartLate(NodeId),
+    /// The next room goes back to where it would natively be.
+    FailBack,
+    /// What was heard of regions is weighed.
+    Breakers,
+    /// What rooms lose at nodes is weighed.
+    Cohorts,
+    /// Sessions that hear nothing any more are looked at.
+    Flows,
     /// Sessions are looked at for silence.
     Sweep,
     /// Rooms without a reserve are looked at for one.

@@ -123,6 +123,12 @@ impl Admin {
         Self { place, token: None, connection: None }
     }
 
+    /// Another client of the same API, with a connection of its own.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self { place: self.place.clone(), token: self.token.clone(), connection: None }
+    }
+
     /// Sends this bearer token with every request.
     #[must_use]
     pub fn with_token(mut self, token: &str) -> Self {
@@ -210,8 +216,7 @@ impl Admin {
     /// # Errors
     /// Any [`Failed`].
     pub async fn events(&self) -> Result<Events, Failed> {
-        let mut own =
-            Self { place: self.place.clone(), token: self.token.clone(), connection: None };
+        let mut own = self.another();
         let headers = [("accept", "text/event-stream")];
         let call =
             Call { method: Method::GET, path: "/v1/events", headers: &headers, body: Bytes::new() };

@@ -3,6 +3,7 @@
 //! They come in as anybody's do, by the admin API and the packet path, two to a room. Books are kept by page, so that a
 //! crowd may live through any number of faults: turn the page before each, and reckon it after.
 
+mod entering;
 mod page;
 mod plan;
 mod reckoning;
@@ -12,12 +13,15 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::channel;
+
+use entering::Newcomer;
 pub use page::Page;
 pub use plan::{Plan, Proof, Speech, Transport};
 pub use reckoning::{Detection, FREEZE, Fault, Reckoning, Scope};
 
-use crate::admin::{self, Admin, Identity, Ingress, Opened, QuicOffer};
-use crate::client::{Credentials, Fleet, QuicWay, UdpWay, Way};
+use crate::admin::{self, Admin};
+use crate::client::{Fleet, UdpWay, Way};
 use crate::clock;
 use crate::ledger::{Books, Member};
 use crate::relay::Relay;
@@ -79,13 +83,6 @@ pub struct Crowd {
     from_ns: u64,
 }
 
-/// One session before it is opened: who it is, and its socket, if it has one.
-struct Newcomer {
-    session: u64,
-    socket: Option<UdpSocket>,
-    ingress: Ingress,
-}
-
 impl Crowd {
     /// Opens all sessions and waits until everyone can send.
     ///
@@ -103,7 +100,7 @@ impl Crowd {
         let (heard, watch) = (watch.heard.clone(), Some(watch));
         let mut crowd =
             Crowd { fleet, relay, books, heard, _watch: watch, plan, by_id, from_ns: 0 };
-        crowd.open(1, admin).await?;
+        crowd.open(crowd.newcomers(1)?, admin).await?;
         crowd.wait_ready().await?;
         tokio::time::sleep(SETTLE).await;
         crowd.begin_page();
@@ -135,24 +132,33 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Opens as many sessions as are planned, numbered from `first`.
-    async fn open(&mut self, first: u64, admin: impl Fn() -> Admin) -> Result<(), Failed> {
+    /// As many newcomers as are planned, numbered from `first`, by the connections that will open them.
+    fn newcomers(&self, first: u64) -> Result<Vec<Vec<Newcomer>>, Failed> {
         let sessions = first..first + u64::from(self.plan.sessions);
-        let mut opening = tokio::task::JoinSet::new();
-        for connection in 0..CONNECTIONS {
+        let of = |connection| {
             let own = sessions.clone().skip(connection).step_by(CONNECTIONS);
-            let newcomers: Result<Vec<Newcomer>, Failed> =
-                own.map(|session| self.plan.newcomer(session)).collect();
-            opening.spawn(open(self.plan.clone(), newcomers?, admin()));
+            own.map(|session| self.plan.newcomer(session)).collect()
+        };
+        (0..CONNECTIONS).map(of).collect()
+    }
+
+    async fn open(
+        &mut self,
+        newcomers: Vec<Vec<Newcomer>>,
+        admin: impl Fn() -> Admin,
+    ) -> Result<(), Failed> {
+        let sessions = newcomers.iter().flatten().map(|newcomer| newcomer.session);
+        let sessions: Vec<u64> = sessions.collect();
+        let (opens, mut opened) = channel(CONNECTIONS);
+        for own in newcomers {
+            tokio::spawn(entering::open(self.plan.clone(), own, admin(), opens.clone()));
         }
-        while let Some(opened) = opening.join_next().await {
-            // A task of ours that panicked panics here.
-            let opened = opened.unwrap_or_else(|gone| std::panic::resume_unwind(gone.into_panic()));
-            for (session, id, way) in opened? {
-                self.by_id.insert(id, session);
-                let way = self.through_relay(session, way)?;
-                self.fleet.join(self.plan.persona(session), way);
-            }
+        drop(opens);
+        while let Some(opened) = opened.recv().await {
+            let (session, id, way) = opened?;
+            self.by_id.insert(id, session);
+            let way = self.through_relay(session, way)?;
+            self.fleet.join(self.plan.persona(session), way);
         }
         for session in sessions {
             let room = self.plan.room_of(session);
@@ -191,6 +197,8 @@ impl Crowd {
     /// Any [`Failed`].
     pub async fn reconnect(&mut self, admin: impl Fn() -> Admin) -> Result<(), Failed> {
         let first = self.by_id.values().max().map_or(1, |last| last + 1);
+        // They have sockets before the others let go of theirs: nobody has an address that was somebody else's.
+        let newcomers = self.newcomers(first)?;
         let gone: Vec<u64> = std::mem::take(&mut self.by_id).into_values().collect();
         gone.iter().for_each(|&session| self.fleet.leave(session));
         // Until they are gone they still note what they hear.
@@ -198,7 +206,7 @@ impl Crowd {
         let mut books = self.books.open();
         gone.iter().for_each(|&session| books.forget(session));
         drop(books);
-        self.open(first, admin).await
+        self.open(newcomers, admin).await
     }
 
     /// What the gateway said since the page was turned.
@@ -264,59 +272,6 @@ impl Crowd {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-impl Plan {
-    fn newcomer(&self, session: u64) -> Result<Newcomer, Failed> {
-        if self.transport_of(session) == Transport::Quic {
-            let ingress = Ingress::Quic(QuicOffer {});
-            return Ok(Newcomer { session, socket: None, ingress });
-        }
-        let socket = UdpSocket::bind((self.clients_at, 0)).map_err(system("opening a socket"))?;
-        let address = socket.local_addr().map_err(system("opening a socket"))?;
-        let identity = match self.proof {
-            Proof::Stun => Identity::Stun,
-            Proof::Declared => Identity::Declared { address, rtcp: None },
-        };
-        Ok(Newcomer { session, socket: Some(socket), ingress: Ingress::Udp(identity) })
-    }
-}
-
-/// Opens these one after the other: session, id, and the way its packets go.
-async fn open(
-    plan: Plan,
-    newcomers: Vec<Newcomer>,
-    mut admin: Admin,
-) -> Result<Vec<(u64, String, Way)>, Failed> {
-    let mut all = Vec::with_capacity(newcomers.len());
-    for Newcomer { session, socket, ingress } in newcomers {
-        let opened = admin.open(&plan.offer(session, ingress)).await;
-        let opened =
-            opened.map_err(|error| Failed::Gateway { what: "opening a session", error })?;
-        let id = opened.id.clone();
-        let what = || format!("an address to send to in the answer for session {session}");
-        let way = way(opened, socket);
-        let way = way.ok_or_else(|| Failed::InVain { what: what(), within: Duration::ZERO })?;
-        all.push((session, id, way));
-    }
-    Ok(all)
-}
-
-fn way(opened: Opened, socket: Option<UdpSocket>) -> Option<Way> {
-    if let Some(socket) = socket {
-        let answer = opened.udp?;
-        let gateway = *answer.addresses.first()?;
-        let ice = answer.ufrag.zip(answer.password);
-        let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
-        return Some(Way::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
-    }
-    let answer = opened.quic?;
-    Some(Way::Quic(QuicWay {
-        gateway: *answer.addresses.first()?,
-        certificate_sha256: answer.certificate()?,
-        flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
-        flow_from_gateway: answer.flow_from_gateway.parse().ok()?,
-    }))
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failed {

@@ -9,6 +9,7 @@ mod judge;
 mod process;
 mod promises;
 mod report;
+mod serve;
 mod stage;
 mod table;
 mod telemetry;
@@ -36,6 +37,9 @@ pub struct Options {
     /// Where all dice come from
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Keep the world up until it is interrupted, with an agent beside each node: a place for drills
+    #[arg(long)]
+    serve: bool,
     /// Keep the folder with configuration and logs
     #[arg(long)]
     keep: bool,
@@ -112,6 +116,9 @@ pub fn run(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
         .enable_all()
         .build()
         .map_err(Failed::system("starting an event loop"))?;
+    if options.serve {
+        return runtime.block_on(serve::serve(options, evenkeel)).map(|()| true);
+    }
     runtime.block_on(async {
         tokio::select! {
             outcome = show(options, evenkeel) => outcome,
@@ -141,6 +148,12 @@ async fn show(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
 }
 
 async fn interrupted() -> Result<bool, Failed> {
+    interruption().await?;
+    Err(Failed::Interrupted)
+}
+
+/// Waits until a person, or who started it, wants it to end.
+async fn interruption() -> Result<(), Failed> {
     let heard = |kind| signal(kind).map_err(Failed::system("listening to signals"));
     let (mut interrupt, mut terminate, mut hangup) = (
         heard(SignalKind::interrupt())?,
@@ -152,5 +165,5 @@ async fn interrupted() -> Result<bool, Failed> {
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
-    Err(Failed::Interrupted)
+    Ok(())
 }

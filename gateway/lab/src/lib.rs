@@ -7,6 +7,7 @@ pub mod clock;
 pub mod crowd;
 pub mod datagrams;
 pub mod demo;
+pub mod drill;
 pub mod ledger;
 pub mod load;
 mod mark;

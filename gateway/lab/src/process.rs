@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 /// Lines of a log that are shown when its process failed.
@@ -107,8 +107,12 @@ impl Process {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    /// Ends it now.
+    /// Ends it now, and what it started itself.
     pub fn kill(&mut self) {
+        if self.is_running() {
+            // Its group has its number, and goes with it.
+            let _gone = killpg(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL);
+        }
         if self.child.kill().is_ok() {
             let _reaped = self.child.wait();
         }
@@ -140,6 +144,26 @@ mod tests {
         process.signal(Signal::SIGSTOP).unwrap();
         drop(process);
         assert_eq!(kill(pid, None), Err(nix::errno::Errno::ESRCH));
+    }
+
+    #[test]
+    fn process_that_is_dropped_takes_what_it_started_along() {
+        let script = "sleep 600 & echo $!; wait";
+        let mut process = shell(script, "", "lab-test-group");
+        let Said::Line(child) = process.said(SOON) else { panic!() };
+        let child = Pid::from_raw(child.parse().unwrap());
+        assert_eq!(kill(child, None), Ok(()));
+        drop(process);
+        // It is nobody's child by then; whoever reaps orphans does it soon.
+        let is_there = || kill(child, None).is_ok() && !is_zombie(child);
+        while is_there() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_zombie(pid: Pid) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub struct Options {
     pub sessions_max: u32,
     /// What it does wrong, while [`SampleNode::unruly`] is set.
     pub vice: Vice,
+    /// Whether who knows the secret may cut it off, as a link that is cut would.
+    pub drills: bool,
 }
 
 impl Options {
@@ -102,6 +104,7 @@ impl Options {
             plain_room: PlainRoom::default(),
             sessions_max: 10_000,
             vice: Vice::default(),
+            drills: false,
         }
     }
 }

@@ -196,6 +196,14 @@ impl Continuity {
         self.missed
     }
 
+    /// Packets that nodes should have sent since this was last asked, by their own numbers, and those of them that did
+    /// not come. What was kept back on purpose counts as neither.
+    pub fn arrivals(&mut self) -> (u32, u32) {
+        self.streams.iter_mut().map(Stream::arrivals).fold((0, 0), |(expected, lost), stream| {
+            (expected.saturating_add(stream.0), lost.saturating_add(stream.1))
+        })
+    }
+
     /// The clock rate in Hz of the stream that the client knows by this SSRC.
     #[must_use]
     pub fn clock_rate(&self, ssrc: u32) -> Option<u32> {

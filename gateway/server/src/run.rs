@@ -20,8 +20,8 @@ use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
 use nodes::{
-    agents, briefs, drivers, lines as lines_to, port_legs, posts, probes, require_reachable,
-    towards, trunks,
+    agents, briefs, canaries, drivers, lines as lines_to, port_legs, posts, probes,
+    require_reachable, towards, trunks,
 };
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
@@ -203,9 +203,11 @@ fn assemble(
     require_reachable(settings)?;
     let (policies, firsts) = policies(settings, &core, words_in)?;
     let (drivers, probes) = (Drivers::new(drivers(settings)?, towards), probes(settings)?);
+    let canaries = canaries(settings)?;
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
-    let gateway = Gateway::new(core, started);
+    let mut gateway = Gateway::new(core, started);
+    gateway.handle_seed(fastrand::u64(..));
     let board = gateway.board();
     let (quic_thread, mut quic_rings) = quic(settings, &flows, workers_count)?;
     let mut rings = rings_between(workers_count)?;
@@ -264,6 +266,7 @@ fn assemble(
         lines: lines_to(settings),
         posts: posts(settings),
         agents: agents(settings)?,
+        canaries,
         policies,
         requests,
         reports,

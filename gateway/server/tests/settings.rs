@@ -50,6 +50,49 @@ fn every_broken_example_says_where_and_what_would_be_right() {
 }
 
 #[test]
+fn nodes_that_are_told_of_sessions_load_with_what_their_drivers_need() {
+    let folder = folder("drivers");
+    fs::write(folder.join("token"), "a token of many letters\n").unwrap();
+    let text = r#"
+        [gateway]
+        region = "east"
+
+        [[node]]
+        name = "east-a1"
+        ng = "10.0.1.11:2223"
+        region = "east"
+        zone = "a"
+        driver = "rtpengine"
+        capacity = "400 Mbit/s"
+
+        [[node]]
+        name = "east-b1"
+        address = "10.0.2.11:4000"
+        region = "east"
+        zone = "b"
+        driver = "webhook"
+        webhook = "https://media.example/sessions"
+        token_file = "token"
+        probe = "none"
+        capacity = "400 Mbit/s"
+    "#;
+    let file = folder.join("evenkeel.toml");
+    fs::write(&file, text).unwrap();
+    let settings = Settings::load(Some(&file), None).unwrap();
+    let [rtpengine, webhook] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
+    assert_eq!(rtpengine.driver, Driver::Rtpengine);
+    assert_eq!(rtpengine.address.to_string(), "10.0.1.11:2223");
+    let Driver::Webhook { hook, probe: Probe::None } = &webhook.driver else {
+        panic!("{webhook:?}")
+    };
+    assert_eq!(hook.url.to_string(), "https://media.example/sessions");
+    assert_eq!(hook.token.as_ref().unwrap().bytes(), b"a token of many letters");
+    let core = settings.core();
+    let probed: Vec<Probed> = core.nodes.iter().map(|node| node.probed).collect();
+    assert_eq!(probed, [Probed::Yes, Probed::No]);
+}
+
+#[test]
 fn an_error_is_drawn_for_people_and_written_for_programs() {
     let file = broken().join("unknown-key.toml");
     let invalid = Settings::load(Some(&file), None).unwrap_err();
@@ -158,6 +201,7 @@ fn everything_a_person_may_write_arrives() {
         driver = "agent"
         capacity = "400 Mbit/s"
         secret_file = "node.secret"
+        agent = "10.0.1.11:4001"
 
         [[node]]
         name = "west-b1"
@@ -167,6 +211,8 @@ fn everything_a_person_may_write_arrives() {
         driver = "plain"
         probe = "echo"
         capacity = "1.5 Gbit/s"
+        secret_file = "node.secret"
+        agent = "[::1]:4001"
 
         [admin]
         socket = "admin.sock"
@@ -187,6 +233,8 @@ fn everything_a_person_may_write_arrives() {
         [detector]
         in_region = { probe_every = "20ms" }
         eject_for = "5m"
+        panic_percent = 70
+        panic_for = "2s"
         "#,
     )
     .unwrap();
@@ -205,10 +253,19 @@ fn everything_a_person_may_write_arrives() {
     assert_eq!(quic.advertise.unwrap().to_string(), "203.0.113.7:0");
     assert_eq!(settings.regions.iter().map(|r| &**r).collect::<Vec<_>>(), ["east", "west"]);
     let [agent, plain] = &settings.nodes[..] else { panic!("{:?}", settings.nodes) };
+    let beside = [agent, plain].map(|node| {
+        let agent = node.agent.as_ref().unwrap();
+        (agent.address.to_string(), agent.secret.bytes())
+    });
+    let secret = &b"0123456789abcdef"[..];
+    assert_eq!(beside, [("10.0.1.11:4001".into(), secret), ("[::1]:4001".into(), secret)]);
     let Driver::Agent { secret } = &agent.driver else { panic!("{agent:?}") };
     assert_eq!(secret.bytes(), b"0123456789abcdef");
     assert!(!format!("{settings:?}").contains("0123456789abcdef"), "a secret shows");
     assert!(matches!(plain.driver, Driver::Plain { probe: Probe::Echo }));
+    assert_eq!((agent.canary, plain.canary), (true, false));
+    assert_eq!(settings.detector.panic_percent, 70);
+    assert_eq!(settings.detector.panic_for, Duration::from_secs(2));
     assert_eq!((agent.capacity.kbps(), plain.capacity.kbps()), (400_000, 1_500_000));
     assert_eq!(settings.admin.socket, folder.join("admin.sock"));
     assert_eq!(settings.admin.tcp.unwrap().token.bytes(), b"a token of many letters");

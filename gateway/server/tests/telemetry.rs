@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
-    NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Witness,
+    NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Strike, Witness,
 };
 use evenkeel_server::control::{Rollout, RolloutOutcome};
 use evenkeel_server::settings::{Settings, Traceparent};
@@ -266,8 +266,10 @@ fn the_span_of_a_refused_offer_begins_with_its_request_and_holds_the_decisions_a
         ],
     );
     let rejected = Refused::Rejected { retry_after: Duration::from_secs(1) };
-    let offers =
-        [refused("call", rejected, Some((7, 3))), refused("call", Refused::NoNode, Some((8, 4)))];
+    let offers = [
+        refused("call", rejected, Some((7, 3))),
+        refused("call", Refused::NoNode { retry_after: SOON }, Some((8, 4))),
+    ];
     for offer in &offers {
         recorder.handle_event(offer, Some(&caller), Moment::now());
     }
@@ -349,7 +351,7 @@ fn a_callers_trace_is_a_link_and_a_parent_only_where_it_is_trusted() {
     recorder.handle_event(&opened(1, 1), Some(&trusted), Moment::now());
     let stranger = caller(Traceparent::Link);
     recorder.handle_event(&opened(2, 2), Some(&stranger), Moment::now());
-    let refused = refused("call", Refused::Full, None);
+    let refused = refused("call", Refused::Full { retry_after: SOON }, None);
     recorder.handle_event(&refused, Some(&stranger), Moment::now());
     assert!(telemetry.flush(SOON));
     let spans = receiver.spans();
@@ -519,10 +521,16 @@ fn every_event_leaves_its_mark_in_the_metrics() {
             decided(hook, None, Some(1), guarded.clone()),
             decided(hook, None, None, guarded),
             Event::Guarded { policy: policy(hook), guard: Guard::Churn },
-            refused("call", Refused::Full, None),
+            refused("call", Refused::Full { retry_after: SOON }, None),
             refused("x", stranger, None),
             Event::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
-            Event::Struck { room, hop: hop(0) },
+            Event::Struck {
+                room,
+                room_name: "room".into(),
+                hop: hop(0),
+                why: Strike::FlowLost,
+                session: None,
+            },
             Event::Draining { node: NodeId(0), draining: true },
             Event::Degraded {
                 session: SessionId(1),
@@ -533,6 +541,7 @@ fn every_event_leaves_its_mark_in_the_metrics() {
                 by: native,
             },
             Event::OwnStall { late: Duration::from_millis(9) },
+            Event::Uplink { doubted: true, silent: 3, of: 4 },
             stands(Some(Fault::Absent)),
             Event::ShuttingDown,
         ],
@@ -548,11 +557,13 @@ fn every_event_leaves_its_mark_in_the_metrics() {
         ("sessions_refused_total", "full", 1),
         ("sessions_refused_total", "evenkeel_scenario=\"\"", 1),
         ("rooms_rerouted_total", "native", 1),
-        ("hops_struck_total", "n0", 1),
+        ("hops_struck_total", "flow-lost", 1),
         ("node_draining", "n0", 1),
         ("degradations_total", "cap", 1),
         ("own_stalls_total", "", 1),
         ("own_stall_duration_seconds_count", "", 1),
+        ("uplink_doubts_total", "", 1),
+        ("uplink_doubted", "", 1),
         ("policy_failing", "call/routing", 1),
     ];
     for (name, label, expected) in marks {

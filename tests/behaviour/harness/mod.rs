@@ -1,5 +1,6 @@
 //! The world around a gateway: nodes, phones, offers, and patience.
 
+mod beside;
 mod gateway;
 mod ice;
 mod node;
@@ -7,6 +8,7 @@ mod offer;
 mod phone;
 mod plugin;
 
+pub(crate) use beside::{Beside, Process};
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};

@@ -63,6 +63,12 @@ impl Node {
         Node::start(name, "127.0.0.1:0", &driver, |options| options.plain_room = room)
     }
 
+    /// To which the gateway sends nothing of its own but probes.
+    pub(crate) fn without_canaries(mut self) -> Node {
+        self.driver.push_str("\ncanary = false");
+        self
+    }
+
     fn start(name: &str, listen: &str, driver: &str, change: impl FnOnce(&mut Options)) -> Node {
         let mut options = Options::new(listen.parse().unwrap(), name);
         options.secret = Some(Secret::new(SECRET).unwrap());

@@ -7,6 +7,7 @@ use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault as Happened, Scope, Transport};
 use nix::sys::signal::Signal;
 
+use crate::layout::Kind;
 use crate::stage::{Stage, numbers};
 use crate::weather::Weather;
 
@@ -28,6 +29,8 @@ pub(crate) enum Whom {
 pub(crate) enum Way {
     /// SIGKILL: its port refuses what comes.
     Loud,
+    /// SIGKILL with nobody told that the port is closed.
+    Hushed,
     /// By turns SIGSTOP, and SIGKILL with nobody told that the port is closed.
     Silent,
 }
@@ -50,7 +53,7 @@ pub(crate) enum Fault {
     /// Links are bad, each for so long.
     Links(Whom, Weather, Duration),
     /// A node indulges in its vice for so long; who hears a pause is hit.
-    Vice(Whom, Duration),
+    Vicious(Whom, Duration),
     /// A node takes ever more memory, until it has none.
     Leak(Whom, Duration),
     /// A node is drained.
@@ -88,13 +91,16 @@ impl Fault {
         turn: u32,
     ) -> Result<Struck, String> {
         let names = self.names(stage).await?;
+        let hit = stage.sessions_on(&names).await?;
         let at_ns = clock::now_ns();
         self.begin(stage, &names, turn)?;
         self.go_on(stage, crowd, &names).await?;
         let nodes = numbers(&names);
         let scope = match self {
-            Fault::Vice(..) => Scope::Paused(nodes),
+            Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
+            // Whose packets bear no node's stamp.
+            _ if stage.layout.kind == Kind::Rtpengine => Scope::Sessions(hit),
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
             _ => Scope::Nodes(nodes),
         };
@@ -108,7 +114,7 @@ impl Fault {
                 signal_all(stage, names, Signal::SIGKILL)
             }
             Fault::Kill(_, Way::Silent) if stops => signal_all(stage, names, Signal::SIGSTOP),
-            Fault::Kill(_, Way::Silent) => {
+            Fault::Kill(_, Way::Silent | Way::Hushed) => {
                 stage.firewall.hush()?;
                 signal_all(stage, names, Signal::SIGKILL)
             }
@@ -120,7 +126,7 @@ impl Fault {
                 }
                 limit_files(stage.gateway.id(), NONE)
             }
-            Fault::Vice(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
+            Fault::Vicious(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
             Fault::BlockUdp(_) => stage.firewall.block(stage.udp.port()),
             Fault::Starve(..)
             | Fault::Links(..)
@@ -141,7 +147,7 @@ impl Fault {
             Fault::Kill(..) => Ok(()),
             Fault::Sleep(_, long)
             | Fault::NoDescriptors(_, long)
-            | Fault::Vice(_, long)
+            | Fault::Vicious(_, long)
             | Fault::Leak(_, long)
             | Fault::BlockUdp(long) => {
                 tokio::time::sleep(long).await;
@@ -189,7 +195,7 @@ impl Fault {
                 }
                 limit_files(stage.gateway.id(), SOME)
             }
-            Fault::Vice(..) => {
+            Fault::Vicious(..) => {
                 stage.restart_the_dead()?;
                 signal_all(stage, names, Signal::SIGUSR2)
             }
@@ -226,7 +232,7 @@ impl Fault {
             | Fault::NoDescriptors(whom, _)
             | Fault::CrashLoop(whom, _)
             | Fault::Links(whom, ..)
-            | Fault::Vice(whom, _)
+            | Fault::Vicious(whom, _)
             | Fault::Leak(whom, _)
             | Fault::Drain(whom) => whom,
         };

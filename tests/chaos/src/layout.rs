@@ -6,6 +6,17 @@ use std::time::Duration;
 
 use crate::node::Vice;
 
+/// What a node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// `evenkeel sample-node`.
+    Sample,
+    /// A sample node with this vice.
+    Vicious(Vice),
+    /// rtpengine, in user space.
+    Rtpengine,
+}
+
 /// A stage before it is set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
@@ -19,12 +30,25 @@ pub(crate) struct Layout {
     pub(crate) linked: bool,
     /// What a packet takes to or from another region, one way; links lie there then.
     pub(crate) far: Duration,
-    /// What every node will do wrong when told to.
-    pub(crate) vice: Option<Vice>,
+    /// What every node is.
+    pub(crate) kind: Kind,
+    /// Whether an agent watches each node's process.
+    pub(crate) agents: bool,
     /// Spares of each room.
     pub(crate) spares: u8,
     /// What each node can carry.
     pub(crate) capacity: &'static str,
+}
+
+/// A node as the gateway is told of it.
+pub(crate) struct Told {
+    pub(crate) name: String,
+    pub(crate) region: &'static str,
+    pub(crate) zone: &'static str,
+    /// Where it is, or the near end of the link to it.
+    pub(crate) address: SocketAddr,
+    /// Where the agent beside it is, if there is one.
+    pub(crate) agent: Option<SocketAddr>,
 }
 
 /// How nodes are judged on stage: as anywhere, but those that return are trusted sooner, so that many kills fit in a row.
@@ -39,7 +63,8 @@ impl Layout {
         regions: &[("east", 3)],
         linked: false,
         far: Duration::ZERO,
-        vice: None,
+        kind: Kind::Sample,
+        agents: false,
         spares: 2,
         capacity: "10 Gbit/s",
     };
@@ -85,7 +110,7 @@ impl Layout {
     }
 
     /// The gateway's file.
-    pub(crate) fn configuration(&self, nodes: &[(String, &str, &str, SocketAddr)]) -> String {
+    pub(crate) fn configuration(&self, nodes: &[Told]) -> String {
         let mut text = format!(
             "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
              [[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\", \"stun\"]\n\n\
@@ -96,13 +121,24 @@ impl Layout {
         for (region, _) in self.regions {
             let _whole = write!(text, "\n[[region]]\nname = \"{region}\"\n");
         }
-        for (name, region, zone, address) in nodes {
+        for Told { name, region, zone, address, agent } in nodes {
             let _whole = write!(
                 text,
-                "\n[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nregion = \"{region}\"\n\
-                 zone = \"{zone}\"\ndriver = \"agent\"\nsecret_file = \"secret\"\ncapacity = \"{}\"\n",
+                "\n[[node]]\nname = \"{name}\"\nregion = \"{region}\"\nzone = \"{zone}\"\ncapacity = \"{}\"\n",
                 self.capacity
             );
+            let _whole = match self.kind {
+                Kind::Rtpengine => writeln!(text, "driver = \"rtpengine\"\nng = \"{address}\""),
+                Kind::Sample | Kind::Vicious(_) => {
+                    writeln!(
+                        text,
+                        "driver = \"agent\"\naddress = \"{address}\"\nsecret_file = \"secret\""
+                    )
+                }
+            };
+            if let Some(agent) = agent {
+                let _whole = writeln!(text, "agent = \"{agent}\"");
+            }
         }
         text
     }

@@ -105,6 +105,7 @@ impl Limits {
             both(|r| r.stragglers),
             when(!self.both_carry && !self.damaged, 0.0),
         );
+        above("came twice", both(|r| r.twice), when(self.both_carry, 0.0));
         above("misdelivered", both(|r| r.misdelivered), when(!self.damaged, 0.0));
         above("unheard", (faults.unheard + unfaults.unheard) as f64, Some(0.0));
         if faults.hit == 0 {

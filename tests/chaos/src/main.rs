@@ -15,6 +15,7 @@ mod process;
 mod report;
 mod row;
 mod rows;
+mod rtpengine;
 mod stage;
 mod table;
 mod weather;

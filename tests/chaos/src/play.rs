@@ -58,7 +58,7 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
 }
 
 fn plan(row: &Row, seed: u64) -> Plan {
-    // Who is behind a network that changes his address is known by another thing.
+    // Whose address changes is known by another thing.
     let proof = if row.natted { Proof::Stun } else { Proof::Declared };
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();

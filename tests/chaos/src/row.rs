@@ -54,6 +54,11 @@ impl Row {
         Row { natted: true, ..self }
     }
 
+    /// With both of a room talking.
+    pub(crate) const fn both_ways(self) -> Row {
+        Row { speech: Speech::BothWays, ..self }
+    }
+
     /// With so many sessions.
     pub(crate) const fn of(self, sessions: u32) -> Row {
         Row { sessions, ..self }

@@ -13,8 +13,10 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::firewall::Firewall;
-use crate::layout::Layout;
+use crate::layout::{Kind, Layout, Told};
+use crate::node::Vice;
 use crate::process::Process;
+use crate::rtpengine;
 
 /// What both ends know.
 const SECRET: &str = "what chaos' nodes and gateway know";
@@ -39,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) process: Option<Process>,
     pub(crate) link: Option<Link>,
+    /// It outlives the node, and ends with the stage.
+    _agent: Option<Process>,
 }
 
 /// Everything but the clients. Dropping it ends all of it.
@@ -74,8 +78,10 @@ impl Stage {
                 link.set_both(clear(&layout, region));
             }
             let seen = link.as_ref().map_or(address, Link::near);
-            told.push((name.clone(), region, zone, seen));
-            nodes.push(Node { name, region, address, process: Some(process), link });
+            let agent = layout.agents.then(|| start_agent(places, &name)).transpose()?;
+            let (agent, at) = agent.unzip();
+            told.push(Told { name: name.clone(), region, zone, address: seen, agent: at });
+            nodes.push(Node { name, region, address, process: Some(process), link, _agent: agent });
         }
         let config = places.folder.join("evenkeel.toml");
         write(&config, &layout.configuration(&told))?;
@@ -138,6 +144,23 @@ impl Stage {
         let busiest = states.iter().max_by_key(|node| node["rooms"].as_u64());
         let name = busiest.and_then(|node| node["node"].as_str());
         name.map(str::to_owned).ok_or("there are no nodes".to_owned())
+    }
+
+    /// The sessions of a crowd whose rooms stand at these nodes.
+    pub(crate) async fn sessions_on(&self, names: &[String]) -> Result<BTreeSet<u64>, String> {
+        let mut sessions = BTreeSet::new();
+        for room in self.rooms().await? {
+            let number =
+                room["room"].as_str().and_then(|name| name.rsplit('-').next()?.parse().ok());
+            let (Some(number), Some(node)) = (number, room["route"][0]["node"].as_str()) else {
+                continue;
+            };
+            let number: u64 = number;
+            if names.iter().any(|name| name == node) {
+                sessions.extend([2 * number - 1, 2 * number]);
+            }
+        }
+        Ok(sessions)
     }
 
     /// Moves so many rooms to their spares, by hand.
@@ -206,24 +229,61 @@ fn start_node(
     name: &str,
     listen: &str,
 ) -> Result<(Process, SocketAddr), String> {
+    let (mut process, at) = match layout.kind {
+        Kind::Rtpengine => rtpengine::start(places, name, listen)?,
+        Kind::Sample => start_sample(layout, places, name, listen, None)?,
+        Kind::Vicious(vice) => start_sample(layout, places, name, listen, Some(vice))?,
+    };
+    // For the agent beside it, if there is one.
+    write(&places.folder.join(format!("{name}.pid")), &process.id().to_string())?;
+    let address = match at {
+        Some(address) => address,
+        None => listening(&mut process)?,
+    };
+    Ok((process, address))
+}
+
+/// A sample node, which says itself where it listens.
+fn start_sample(
+    layout: &Layout,
+    places: &Places,
+    name: &str,
+    listen: &str,
+    vice: Option<Vice>,
+) -> Result<(Process, Option<SocketAddr>), String> {
     let secret = places.folder.join("secret").display().to_string();
-    let (program, verb) = match layout.vice {
+    let (program, verb) = match vice {
         None => (&places.evenkeel, "sample-node"),
         Some(_) => (&places.own, "node"),
     };
     let mut words = vec![verb, "--name", name, "--listen", listen, "--secret", &secret, "--json"];
-    if let Some(vice) = layout.vice {
+    if let Some(vice) = vice {
         words.extend(["--vice", vice.name()]);
     }
     if layout.mode == "hitless" {
         words.push("--untouched");
     }
-    let mut process = Process::start(name, program, &words, &places.folder)?;
-    let listening = process.line()?;
-    match listening["listening"].as_str().and_then(|at| at.parse().ok()) {
-        Some(address) => Ok((process, address)),
-        None => Err(process.failed(&format!("said {listening}"))),
-    }
+    Ok((Process::start(name, program, &words, &places.folder)?, None))
+}
+
+/// An agent that watches the node of this name.
+fn start_agent(places: &Places, node: &str) -> Result<(Process, SocketAddr), String> {
+    let config = places.folder.join(format!("{node}-agent.toml"));
+    let text = format!(
+        "listen = \"{LOOPBACK}\"\nsecret_file = \"secret\"\n\n[process]\npid_file = \"{node}.pid\"\n"
+    );
+    write(&config, &text)?;
+    let words = ["agent", "--config", &config.display().to_string(), "--json"];
+    let name = format!("{node}-agent");
+    let mut process = Process::start(&name, &places.evenkeel, &words, &places.folder)?;
+    let address = listening(&mut process)?;
+    Ok((process, address))
+}
+
+fn listening(process: &mut Process) -> Result<SocketAddr, String> {
+    let said = process.line()?;
+    let address = said["listening"].as_str().and_then(|at| at.parse().ok());
+    address.ok_or_else(|| process.failed(&format!("said {said}")))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), String> {

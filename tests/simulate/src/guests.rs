@@ -73,8 +73,7 @@ impl Library {
                 let section = if hook == Hook::Scenario { "resolve" } else { hook.name() };
                 let Some(section) = file.get(section) else { continue };
                 let plugin = section["plugin"].as_str().expect("a plugin has a name");
-                let settings =
-                    section.get("settings").map(|settings| serde_json::to_value(settings));
+                let settings = section.get("settings").map(serde_json::to_value);
                 let settings = settings
                     .map_or(serde_json::Value::Null, |value| value.expect("TOML is JSON here"));
                 let bytes =

@@ -63,7 +63,7 @@ impl Home {
     }
 
     /// A packet of the client's.
-    pub(crate) fn to_node(&mut self, board: &Board, now: Instant) -> Sent {
+    pub(crate) fn send_to_node(&mut self, board: &Board, now: Instant) -> Sent {
         self.last_heard = Some(now);
         // No scenario here is hitless: one hop carries.
         let (Verdict::Pass { hop, .. } | Verdict::Both([hop, _])) =
@@ -79,7 +79,7 @@ impl Home {
     /// A packet that a hop sent for the client, as it leaves for there; none where it does not.
     ///
     /// As `server/src/worker/session/to_client.rs` does it.
-    pub(crate) fn to_client(
+    pub(crate) fn send_to_client(
         &mut self,
         from: Hop,
         mut packet: Packet,

@@ -100,7 +100,7 @@ impl Outcome {
     pub(crate) fn death(&mut self, episode: Option<usize>, after: Option<Duration>) {
         match (episode, after) {
             (Some(episode), Some(after)) => {
-                self.detected.entry(self.kinds[episode]).or_default().push(after)
+                self.detected.entry(self.kinds[episode]).or_default().push(after);
             }
             (_, None) => self.false_deaths += 1,
             (None, Some(_)) => {}

@@ -17,6 +17,9 @@ use crate::fault::{Episode, Fault};
 /// at most here.
 const EJECTION_MAX: Duration = Duration::from_secs(2);
 
+/// Every so many worlds there is one of two rooms, whose policies do nothing but move them.
+const RESTLESS: u64 = 8;
+
 /// A world, and what happens in it.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -107,6 +110,7 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
         probed: Probed::Yes,
         role: Role::Active,
         starts: Starts::ByItself,
+        canary: false,
     };
     let regions = zones.iter().max().map_or(0, |last| last + 1);
     let bound = [true; 4];
@@ -132,8 +136,13 @@ impl Script {
         let nodes: Vec<NodeScript> =
             settings.nodes.iter().map(|node| draw_node(&mut rng, node, &settings)).collect();
         let disturbed = ms(rng.u64(6_000..14_000));
-        let joins = draw_joins(&mut rng, disturbed);
-        let faults = draw_faults(&mut rng, &settings, disturbed);
+        let mut joins = draw_joins(&mut rng, disturbed);
+        let mut faults = draw_faults(&mut rng, &settings, disturbed);
+        if seed % RESTLESS == RESTLESS - 1 {
+            joins.retain(|join| join.room < 2);
+            let (at, fault) = (ms(2_500), Fault::PoliciesHostile);
+            faults = vec![Episode { at, lasts: disturbed.saturating_sub(at), fault }];
+        }
         let calm = settings.limits.open_within + settings.timings.ejection_max + ms(8_000);
         let lasts = disturbed + calm;
         Script { seed, settings, nodes, joins, faults, lasts, calm, baseline: None, thorough: true }

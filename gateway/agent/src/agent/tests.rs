@@ -111,8 +111,8 @@ impl Scene {
         self.receive(&bytes, from);
         let own =
             self.said().into_iter().filter(|(to, answered, _)| (*to, *answered) == (from, nonce));
-        let answers = own.map(|(_, _, answer)| answer);
-        answers.filter(|answer| !matches!(answer, Answer::Notice { .. })).last()
+        let mut answers = own.map(|(_, _, answer)| answer);
+        answers.rfind(|answer| !matches!(answer, Answer::Notice { .. }))
     }
 
     fn ask(&mut self, question: &Question) -> Option<Answer> {

@@ -35,7 +35,7 @@ impl Gateway {
         let leaving = word == AgentWord::Draining;
         let before = std::mem::replace(&mut node.leaving, leaving);
         if before != leaving && !node.draining {
-            self.drains(id, leaving, now);
+            self.drains(id, leaving, None, now);
         }
     }
 
@@ -47,10 +47,13 @@ impl Gateway {
         }
     }
 
-    /// A node said how loaded it is, in thousandths of its capacity. Believed for 5 s; it says so with each answer.
+    /// A node said how loaded it is, in thousandths of its capacity. Believed for 5 s; it says so with each answer. It
+    /// corrects what we believe that it can take, and never beyond what its configuration says.
     pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
             node.handle_load(permille, now);
+            self.ledger.handle_load(id, permille, now);
+            self.gate_what_no_longer_fits(id, now);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::Gateway;
 use super::offering::APART;
 use crate::room::Room;
 use crate::timer::Timer;
-use crate::{Affinity, Event, Hop, Mode, ModeChange, RoomId, Scenario, SessionId};
+use crate::{Affinity, Decider, Event, Hop, Mode, ModeChange, RoomId, Scenario, SessionId};
 
 /// Rooms that take what their scenarios say now together, so that one wake-up stays short.
 const CHANGED_AT_ONCE: usize = 256;
@@ -70,9 +70,15 @@ impl Gateway {
             room.mode = mode;
             room.forget_unalike();
         }
+        room.await_what_is_opened();
         if room.is_placed() {
+            let unchosen = *room.placed_by == Decider::Native;
             self.renew(id, ModeChange::Scenario, now);
+            self.publish_pending_if_open(id, now);
             self.want_reroute(id, now);
+            if let Some(hop) = self.stands_at(id).filter(|_| unchosen) {
+                self.note_away(id, Some(hop.node), now);
+            }
         }
     }
 

@@ -8,12 +8,12 @@ use super::Gateway;
 use super::standing::Step;
 use crate::room::Stranded;
 use crate::timer::Timer;
-use crate::{Cause, Decider, Event, Hop, NodeId, RoomId, SessionId};
+use crate::{Cause, Decider, Event, Hop, MoveOutcome, NodeId, RoomId, SessionId, Strike};
 
 /// How often rooms without a usable hop are looked at again.
 const RESCUE_EVERY: Duration = Duration::from_millis(50);
 
-/// Stranded rooms that are looked at together, so that one wake-up stays short and a herd comes in paced.
+/// Stranded rooms that are looked at together, so that one wake-up stays short.
 const RESCUES_AT_ONCE: usize = 512;
 
 /// How long a room keeps away from a hop that did not take it.
@@ -26,6 +26,8 @@ const LOST_EVERY: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Herd {
     pub(super) dead: Hop,
+    /// When it was found dead.
+    died: Instant,
     /// Nodes whose reserves are free for these rooms alone meanwhile.
     standbys: Vec<NodeId>,
     pub(super) rooms: BTreeSet<RoomId>,
@@ -47,7 +49,7 @@ impl Gateway {
             self.board.spend(standby, Some(dead.node));
         }
         let rooms = self.rooms_at[dead.node.0 as usize].clone();
-        self.herd = Some(Herd { dead, standbys, rooms });
+        self.herd = Some(Herd { dead, died: now, standbys, rooms });
         self.lose_some(now);
         stood_there
     }
@@ -59,7 +61,7 @@ impl Gateway {
             let Some(herd) = &mut self.herd else {
                 return;
             };
-            let dead = herd.dead;
+            let dead = (herd.dead, herd.died);
             match herd.rooms.pop_first() {
                 Some(id) => self.lose(id, dead, now),
                 None => return self.free_standbys(now),
@@ -85,19 +87,20 @@ impl Gateway {
         if let Some(herd) = &mut self.herd
             && herd.rooms.remove(&id)
         {
-            let dead = herd.dead;
+            let dead = (herd.dead, herd.died);
             self.lose(id, dead, now);
         }
     }
 
     /// The room goes on without the dead hop. Where it stands at another that died meanwhile, it has its turn then.
-    fn lose(&mut self, id: RoomId, dead: Hop, now: Instant) {
+    fn lose(&mut self, id: RoomId, (dead, died): (Hop, Instant), now: Instant) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(dead)) else {
             return;
         };
-        room.cut_pending(dead);
+        let cut = room.cut_pending(dead);
         let stood_there = room.holding.on == Some(dead.node);
         let route = room.route();
+        self.given_up(id, cut, MoveOutcome::TargetLost, now);
         if stood_there {
             let next = route.first_usable(&self.board).map(|(hop, _)| hop);
             let others =
@@ -107,11 +110,11 @@ impl Gateway {
             let hops: Vec<Hop> = next.into_iter().chain(others).collect();
             match next {
                 Some(_) => self.admit_at(id, &hops, None),
-                None => self.strand(id, dead, &hops, now),
+                None => self.strand(id, (dead, died), &hops, now),
             }
             self.want_start(id, now);
             let cause = Cause::NodeDown;
-            let step = Step { cause, by: Decider::Native, from: dead, to: next, started: now };
+            let step = Step { cause, by: Decider::Native, from: dead, to: next, started: died };
             self.moved(id, step, now);
         } else {
             self.drop_spare(id, dead);
@@ -146,7 +149,7 @@ impl Gateway {
     }
 
     /// The load that came ate reserves of other nodes' rooms: their second hops are gated until they have others.
-    fn gate_what_no_longer_fits(&mut self, node: NodeId, now: Instant) {
+    pub(super) fn gate_what_no_longer_fits(&mut self, node: NodeId, now: Instant) {
         if self.ledger.fits(node, 0) {
             return;
         }
@@ -178,26 +181,34 @@ impl Gateway {
         {
             node.handle_port_closed(room, now);
         }
-        self.strike(room, hop, now);
+        self.strike(room, hop, (Strike::PortClosed, Some(session)), now);
     }
 
-    /// A hop did not open a session, or its port is closed: it leaves the room's route, if there is another.
-    pub(super) fn strike(&mut self, id: RoomId, hop: Hop, now: Instant) {
+    /// A hop does not carry the room, though its node lives: it leaves the room's route, if there is another.
+    pub(super) fn strike(
+        &mut self,
+        id: RoomId,
+        hop: Hop,
+        (why, session): (Strike, Option<SessionId>),
+        now: Instant,
+    ) {
         let stands = self.stands_at(id);
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(hop)) else {
             return;
         };
         let news = room.keep_away(hop, now + KEEP_AWAY, now);
-        room.cut_pending(hop);
+        let cut = room.cut_pending(hop);
+        self.given_up(id, cut, MoveOutcome::NotOpened, now);
         if news {
-            self.event(Event::Struck { room: id, hop });
+            let room_name = self.name_of(id);
+            self.event(Event::Struck { room: id, room_name, hop, why, session });
             self.timers.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
             self.want_reroute(id, now);
         }
         if stands == Some(hop) {
             self.list(id);
             self.regrant(id);
-            self.leave_struck_hop(id, hop, now);
+            self.leave_struck_hop(id, hop, why, now);
         } else {
             self.drop_spare(id, hop);
         }
@@ -205,8 +216,9 @@ impl Gateway {
         self.publish_pending_if_open(id, now);
     }
 
-    /// The hop that carries the room is closed to it, though the node lives.
-    fn leave_struck_hop(&mut self, id: RoomId, hop: Hop, now: Instant) {
+    /// The hop that carries the room does not carry all of it, though the node lives. What it still delivers passes for
+    /// a while, where it delivers something.
+    fn leave_struck_hop(&mut self, id: RoomId, hop: Hop, why: Strike, now: Instant) {
         if self.moved_enough(id, now) {
             return;
         }
@@ -214,7 +226,8 @@ impl Gateway {
         let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
         if let Some(nodes) = self.own_next(id, Some(hop.node), now).filter(|_| ahead) {
             let hops = self.hops(&nodes);
-            self.admit_at(id, &hops, None);
+            let until = now + self.settings.limits.leave_within;
+            self.admit_at(id, &hops, (why == Strike::FlowLost).then_some((hop, until)));
             let to = hops.first().copied();
             self.moved(id, Step { cause, by, from: hop, to, started: now }, now);
         } else if self.rooms[&id].pending.is_none() {
@@ -247,41 +260,60 @@ impl Gateway {
         Some(nodes)
     }
 
-    /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them, natively.
-    /// First those looked at least often, by their priority.
+    /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them,
+    /// natively, at the pace at which it opens their sessions. First those looked at least often, by their priority.
     pub(super) fn rescue_stranded(&mut self, now: Instant) {
+        self.paced = false;
         let turn: Vec<RoomId> =
             self.stranded.iter().take(RESCUES_AT_ONCE).map(|(_, _, id)| *id).collect();
         for id in turn {
-            self.count_attempt(id);
-            let Some(room) = self.rooms.get(&id) else {
-                continue;
-            };
-            let (Some(lost), ahead) = (room.stranded, room.mode.opens_ahead()) else {
-                continue;
-            };
-            if let Some(nodes) = self.own_next(id, None, now).filter(|_| ahead) {
-                if let Some(room) = self.rooms.get_mut(&id) {
-                    room.pending = None;
-                }
-                let hops = self.hops(&nodes);
-                self.admit_at(id, &hops, None);
-                let (from, to) = (lost.lost, hops.first().copied());
-                let (cause, by) = (Cause::NodeDown, Decider::Native);
-                self.moved(id, Step { cause, by, from, to, started: lost.since }, now);
-                self.close_left_hops(id, now);
-                self.want_reroute(id, now);
-            } else if self.rooms[&id].pending.is_none() {
-                let nodes = self.native_hops(id, &[], now);
-                if nodes.is_empty() {
-                    self.want_start(id, now);
-                }
-                self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
+            if !self.rescue(id, now) {
+                self.paced = true;
+                break;
             }
+            self.count_attempt(id);
         }
         if !self.stranded.is_empty() {
             self.timers.set(Timer::Rescue, now + RESCUE_EVERY);
         }
+    }
+
+    /// Whether the room was looked at; else all who have room for it have enough to open already.
+    fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
+        let Some(room) = self.rooms.get(&id) else {
+            return true;
+        };
+        let (Some(lost), ahead) = (room.stranded, room.mode.opens_ahead()) else {
+            return true;
+        };
+        if let Some(nodes) = self.own_next(id, None, now).filter(|_| ahead) {
+            let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
+            self.given_up(id, before, MoveOutcome::Superseded, now);
+            let hops = self.hops(&nodes);
+            self.admit_at(id, &hops, None);
+            let (from, to) = (lost.lost, hops.first().copied());
+            let (cause, by) = (Cause::NodeDown, Decider::Native);
+            self.moved(id, Step { cause, by, from, to, started: lost.since }, now);
+            self.close_left_hops(id, now);
+            self.want_reroute(id, now);
+            return true;
+        }
+        if self.rooms[&id].pending.is_some() {
+            return true;
+        }
+        let busy = self.busy_nodes();
+        let mut nodes = self.native_hops_but(id, &[], &busy, now);
+        if nodes.is_empty() && !self.native_hops(id, &[], now).is_empty() {
+            return false;
+        }
+        if nodes.is_empty() {
+            nodes = self.place_sparing(id, &busy, now);
+        }
+        if nodes.is_empty() {
+            self.want_start(id, now);
+        }
+        self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
+        true
     }
 
     fn count_attempt(&mut self, id: RoomId) {

@@ -1,25 +1,19 @@
-//! Routes under way: make-before-break, by policy, by an operator, off a draining node.
+//! Routes under way: make-before-break, whoever wants it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::standing::Step;
 use super::{Gateway, Impossible};
 use crate::room::Pending;
 use crate::session::{Leg, Phase};
-use crate::timer::Timer;
-use crate::{Cause, Decider, Event, Guard, Hop, NodeId, RoomId, SessionId};
-
-/// Rooms that leave a draining node together, so that one wake-up stays short and others see no herd.
-const DRAINS_AT_ONCE: usize = 256;
-
-/// Between two turns of rooms that leave a draining node.
-const DRAIN_EVERY: Duration = Duration::from_millis(50);
+use crate::{Cause, Decider, Event, Guard, Hop, MoveOutcome, NodeId, RoomId, SessionId};
 
 impl Gateway {
     /// The room shall have this route: its sessions are opened where they are not yet, then it is published. A room
-    /// that moves does not wait for its spares. Nothing happens where there is no node.
+    /// that moves does not wait for its spares, and where its mode opens none ahead, none are opened. Nothing happens
+    /// where there is no node.
     pub(super) fn head_for(
         &mut self,
         id: RoomId,
@@ -32,32 +26,55 @@ impl Gateway {
         if hops.is_empty() {
             return;
         }
+        let moves = self.stands_at(id) != Some(hops[0]);
+        let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
+        let opened = if ahead { hops.len() } else { 1 };
+        let awaited: BTreeSet<Hop> =
+            hops.iter().take(if moves { 1 } else { opened }).copied().collect();
+        let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
+        let same = before.as_ref().filter(|before| before.hops[0] == hops[0]);
+        let started = same.map_or(now, |before| before.started);
+        let other = before.filter(|before| before.hops[0] != hops[0]);
+        self.given_up(id, other, MoveOutcome::Superseded, now);
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        let waiting = BTreeSet::new();
+        let (to, of) = (hops[..opened].to_vec(), awaited.clone());
+        let pending = Pending { hops, awaited, waiting, cause, by, started };
+        room.pending = Some(Box::new(pending));
+        let waiting = self.open_all_at(id, &to, &of, now);
+        if let Some(pending) = self.rooms.get_mut(&id).and_then(|room| room.pending.as_mut()) {
+            pending.waiting = waiting;
+        }
+        self.list(id);
+        self.regrant(id);
+        self.close_left_hops(id, now);
+        self.publish_pending_if_open(id, now);
+    }
+
+    /// Has the room's sessions opened at these hops. Those that are not open yet where that is awaited.
+    fn open_all_at(
+        &mut self,
+        id: RoomId,
+        hops: &[Hop],
+        awaited: &BTreeSet<Hop>,
+        now: Instant,
+    ) -> BTreeSet<(SessionId, Hop)> {
         let opening = |id: &SessionId| {
             self.sessions.get(id).is_some_and(|session| session.phase >= Phase::Opening)
         };
         let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
         let sessions: Vec<SessionId> = sessions.copied().filter(opening).collect();
-        let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
-        let moves = self.stands_at(id) != Some(hops[0]);
-        let awaited: BTreeSet<Hop> =
-            hops.iter().take(if moves || !ahead { 1 } else { hops.len() }).copied().collect();
         let mut waiting = BTreeSet::new();
         for session in sessions {
-            for &hop in hops.iter().take(if ahead { hops.len() } else { 1 }) {
+            for &hop in hops {
                 if self.open_at(session, hop, now) != Some(Leg::Open) && awaited.contains(&hop) {
                     waiting.insert((session, hop));
                 }
             }
         }
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return;
-        };
-        let pending = Pending { hops, awaited, waiting, cause, by, started: now };
-        room.pending = Some(Box::new(pending));
-        self.list(id);
-        self.regrant(id);
-        self.close_left_hops(id, now);
-        self.publish_pending_if_open(id, now);
+        waiting
     }
 
     pub(super) fn pending_opened(
@@ -87,28 +104,34 @@ impl Gateway {
         let Some(pending) = room.pending.take() else {
             return;
         };
-        let Pending { hops, cause, by, started, .. } = *pending;
-        let target = hops[0];
-        let lost = room.stranded.map(|stranded| stranded.lost);
-        let started = room.stranded.map_or(started, |stranded| stranded.since);
+        let (lost, since) = room.stranded.map(|stranded| (stranded.lost, stranded.since)).unzip();
         let route = room.route();
+        let target = pending.hops[0];
         if from == Some(target) {
+            let Pending { hops, by, .. } = *pending;
             self.admit_at(id, &hops, route.leaving);
             self.event(Event::Rerouted { room: id, hops, by });
             self.close_left_hops(id, now);
             self.welcome(id, now);
             return;
         }
-        if lost.is_none() && by != Decider::Operator && moved_enough {
-            if let Decider::Policy { policy, .. } = by {
+        if lost.is_none() && pending.by != Decider::Operator && moved_enough {
+            if let Decider::Policy { policy, .. } = &pending.by {
+                let policy = policy.clone();
                 self.event(Event::Guarded { policy, guard: Guard::MovedTooOften });
             }
+            self.given_up(id, Some(pending), MoveOutcome::Damped, now);
             self.list(id);
             self.regrant(id);
             self.close_left_hops(id, now);
             return;
         }
         let Some(left) = from.or(lost) else {
+            return;
+        };
+        let Pending { hops, cause, by, started, .. } = *pending;
+        let started = since.unwrap_or(started);
+        let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
         room.placed_by = self.deciders.share(by.clone());
@@ -150,83 +173,5 @@ impl Gateway {
         let nodes = self.native_hops(id, &[to], now);
         self.head_for(id, &nodes, Cause::Manual, Decider::Operator, now);
         Ok(())
-    }
-
-    /// A node takes no new rooms, and those it has move; or it takes them again.
-    ///
-    /// Rooms that fit nowhere else stay until they do.
-    ///
-    /// # Errors
-    /// [`Impossible::NoSuchNode`].
-    pub fn handle_drain(
-        &mut self,
-        node: NodeId,
-        draining: bool,
-        now: Instant,
-    ) -> Result<(), Impossible> {
-        let found = self.nodes.get_mut(node.0 as usize).ok_or(Impossible::NoSuchNode)?;
-        found.draining = draining;
-        found.leaving &= draining;
-        self.drains(node, draining, now);
-        Ok(())
-    }
-
-    /// The node drains from now on, or serves.
-    pub(super) fn drains(&mut self, node: NodeId, draining: bool, now: Instant) {
-        self.event(Event::Draining { node, draining });
-        if draining {
-            self.drain(node, now);
-        } else {
-            self.timers.cancel(&Timer::Drain(node));
-            self.drain_cursors.remove(&node);
-            self.want_reroute_of_short_rooms(now);
-        }
-    }
-
-    /// The next rooms leave the node; the others follow in their turn.
-    pub(super) fn drain(&mut self, node: NodeId, now: Instant) {
-        if self.rooms_at[node.0 as usize].is_empty() {
-            return;
-        }
-        self.timers.set(Timer::Drain(node), now + DRAIN_EVERY);
-        let last = self.drain_cursors.get(&node).copied().unwrap_or(RoomId(0));
-        let after = (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
-        let turn: Vec<RoomId> =
-            self.rooms_at[node.0 as usize].range(after).take(DRAINS_AT_ONCE).copied().collect();
-        let next = turn.last().filter(|_| turn.len() == DRAINS_AT_ONCE).copied();
-        self.drain_cursors.insert(node, next.unwrap_or(RoomId(0)));
-        for id in turn {
-            self.catch_up(id, now);
-            self.leave_draining_node(id, node, now);
-        }
-    }
-
-    fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
-        let stands = self.stands_at(id).map(|hop| hop.node);
-        let asked = self.node(node).is_some_and(|node| node.draining);
-        let by = if asked { Decider::Operator } else { Decider::Node };
-        if by == Decider::Node && stands == Some(node) && self.moved_enough(id, now) {
-            return;
-        }
-        let Some(room) = self.rooms.get(&id) else {
-            return;
-        };
-        let heads_there = room.pending.as_ref().map(|p| p.hops.iter().any(|hop| hop.node == node));
-        if heads_there == Some(false) {
-            return;
-        }
-        let nodes = if stands == Some(node) {
-            let own = self.own_next(id, Some(node), now).unwrap_or_default();
-            self.native_hops(id, &own, now)
-        } else {
-            let standing = self.rooms[&id].standing();
-            let stays: Vec<NodeId> = standing.into_iter().filter(|on| *on != node).collect();
-            match stands {
-                Some(_) => self.native_hops(id, &stays, now),
-                // The rescue finds a place, and knows that the node takes no rooms.
-                None => Vec::new(),
-            }
-        };
-        self.head_for(id, &nodes, Cause::Drain, by, now);
     }
 }

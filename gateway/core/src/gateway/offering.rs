@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use super::asking::{About, mismatched};
+use crate::breaker::Judged;
 use crate::few::FewMap;
 use crate::room::{Founding, Room};
-use crate::session::{Opening, Phase, Session, Wanted};
+use crate::session::{Opening, Phase, Session, WHOLE, Wanted};
 use crate::settings::{AdmitOnFault, Scenario};
 use crate::{
     AdmitVerdict, Affinity, Answer, Bounds, Decider, Fault, Guard, Hook, Identity, Ingress, Offer,
@@ -23,7 +24,7 @@ const PRIORITY: std::ops::RangeInclusive<i64> = 0..=100;
 /// Between the name of a call and the session that is a room of its own. No path or query has to escape it.
 pub(super) const APART: char = '~';
 
-/// When somebody refused for want of capacity may try again.
+/// When somebody may try again whom a policy that failed keeps out.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Gateway {
@@ -45,7 +46,7 @@ impl Gateway {
             return Err(Refused::Draining);
         }
         if self.sessions.len() >= self.settings.limits.sessions_max {
-            return Err(Refused::Full);
+            return Err(Refused::Full { retry_after: self.retry_after(now) });
         }
         let Some(scenario) = self.settings.scenarios.get(&offer.scenario).cloned() else {
             return Err(Refused::UnknownScenario(offer.scenario.clone()));
@@ -67,10 +68,13 @@ impl Gateway {
             bounds: scenario.bounds,
             close_after: scenario.close_after,
             plan: Plan::default(),
+            share: WHOLE,
+            judged: Judged::default(),
             admitted_by: self.deciders.share(Decider::Native),
             legs: FewMap::default(),
             measures: None,
             last_heard: now,
+            track: None,
             memory: None,
         };
         session.room = self.enter_room(&session, offer, &scenario)?;
@@ -264,7 +268,8 @@ impl Gateway {
                 self.admission_failed(id, Outcome::Guarded(Guard::UnusableRegion), now)
             }
             AdmitVerdict::Reject(retry_after_ms) => {
-                let retry_after = Duration::from_millis(u64::from(retry_after_ms));
+                let wait = Duration::from_millis(u64::from(retry_after_ms));
+                let retry_after = self.jittered(wait);
                 self.give_up(id, Refused::Rejected { retry_after }, now);
                 Outcome::Applied { differs: true }
             }
@@ -284,7 +289,8 @@ impl Gateway {
                 self.admit(id, Some(floor), Decider::Native, now);
             }
             AdmitOnFault::Reject => {
-                self.give_up(id, Refused::Rejected { retry_after: RETRY_AFTER }, now);
+                let retry_after = self.jittered(RETRY_AFTER);
+                self.give_up(id, Refused::Rejected { retry_after }, now);
             }
         }
         outcome
@@ -320,17 +326,17 @@ impl Gateway {
         session.admitted_by = self.deciders.share(by);
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = Phase::Placing;
-        let (room, kbps, unasked) = (session.room, session.kbps(), session.of_first_packet);
-        if !self.rooms.get(&room).is_some_and(|room| room.is_placed()) {
-            self.place(room, unasked, now);
-            return;
-        }
-        let holding = self.rooms[&room].holding;
-        let mut carriers = holding.loads().peekable();
-        if carriers.peek().is_some() && carriers.all(|node| self.ledger.fits(node, kbps)) {
-            self.open(id, now);
+        let (room, unasked) = (session.room, session.of_first_packet);
+        if self.rooms.get(&room).is_some_and(|room| room.is_placed()) {
+            if self.make_room_for(id, now) {
+                self.open(id, now);
+            } else {
+                self.turn_away(id, now);
+            }
+        } else if self.stranded_go_first() {
+            self.turn_away(id, now);
         } else {
-            self.give_up(id, Refused::NoNode, now);
+            self.place(room, unasked, now);
         }
     }
 }

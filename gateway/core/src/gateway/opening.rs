@@ -6,7 +6,10 @@ use std::time::Instant;
 use super::{Gateway, Impossible, Output};
 use crate::session::{Leg, Opening, Phase};
 use crate::timer::Timer;
-use crate::{Accepted, CloseReason, Event, Hop, Offer, Refused, RoomId, SessionId};
+use crate::{
+    Accepted, CloseReason, Event, Hop, MoveOutcome, NodeId, Offer, Refused, RoomId, SessionId,
+    Strike,
+};
 
 impl Gateway {
     /// Its room has a route: it is opened at the hops of it, and of the one under way.
@@ -29,7 +32,7 @@ impl Gateway {
             room: room.id,
             offer: Arc::clone(&opening.offer),
             route: room.cell.clone(),
-            plan: session.plan,
+            plan: session.plan_now(),
         });
         if let Some(pending) = &mut room.pending {
             pending.waiting.extend(pending.awaited.iter().map(|hop| (id, *hop)));
@@ -39,20 +42,6 @@ impl Gateway {
             self.open_at(id, hop, now);
         }
         self.regrant(room);
-    }
-
-    /// Has the driver open the session at a hop, unless it was told already. How far it is with that.
-    pub(super) fn open_at(&mut self, id: SessionId, hop: Hop, now: Instant) -> Option<Leg> {
-        let until = now + self.settings.limits.open_within;
-        let session = self.sessions.get_mut(&id)?;
-        if let Some(leg) = session.legs.get(&hop) {
-            return Some(*leg);
-        }
-        session.legs.insert(hop, Leg::Opening(until));
-        let room = self.rooms.get(&session.room).map_or(session.room, |room| room.call);
-        self.outputs.push_back(Output::Open { session: id, room, hop });
-        self.timers.set_if_idle(Timer::OpenLate(id), until);
-        Some(Leg::Opening(until))
     }
 
     /// The driver opened the session at a hop, or could not. Where the hop was given up meanwhile, and
@@ -67,23 +56,28 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        let Some(leg) = session.legs.get_mut(&hop) else {
+        // What it was not told to open yet it has no word on: that is about an earlier time.
+        let Some(leg) = session.legs.get_mut(&hop).filter(|leg| **leg != Leg::Waiting) else {
             return;
         };
+        let room = session.room;
         // Written down before the room goes on: what the driver refused is not closed as well.
         match result {
             Ok(()) => {
-                *leg = Leg::Open;
-                let room = session.room;
+                let before = std::mem::replace(leg, Leg::Open);
+                self.opened_in(before, hop, now);
                 self.catch_up(room, now);
                 self.live_if_open(id, now);
                 self.pending_opened(room, id, hop, now);
             }
             Err(NotOpened) => {
-                session.legs.remove(&hop);
+                if let Some(leg) = session.legs.remove(&hop) {
+                    self.failed_in(leg, hop, now);
+                }
                 self.not_opened(id, hop, now);
             }
         }
+        self.open_next(hop.node, now);
     }
 
     /// Where others talk already, a newcomer that the carrying hop did not take is refused. Any other hop leaves the
@@ -98,9 +92,10 @@ impl Gateway {
         let (room, phase) = (session.room, session.phase);
         let carries = phase == Phase::Opening && self.stands_at(room) == Some(hop);
         if carries && !self.live_sessions(room).is_empty() {
-            self.give_up(id, Refused::NotOpened(hop.node), now);
+            let retry_after = self.retry_after(now);
+            self.give_up(id, Refused::NotOpened { node: hop.node, retry_after }, now);
         } else {
-            self.strike(room, hop, now);
+            self.strike(room, hop, (Strike::NotOpened, Some(id)), now);
             self.give_up_without_hop(room, hop, now);
         }
     }
@@ -120,7 +115,8 @@ impl Gateway {
         };
         let sessions: Vec<SessionId> = room.sessions.iter().copied().filter(lost).collect();
         for session in sessions {
-            self.give_up(session, Refused::NotOpened(refused.node), now);
+            let retry_after = self.retry_after(now);
+            self.give_up(session, Refused::NotOpened { node: refused.node, retry_after }, now);
         }
     }
 
@@ -137,7 +133,7 @@ impl Gateway {
             session: id,
             room: room.id,
             route: room.cell.clone(),
-            plan: session.plan,
+            plan: session.plan_now(),
             admitted_by: (*session.admitted_by).clone(),
             routed_by: (*room.placed_by).clone(),
         };
@@ -173,14 +169,16 @@ impl Gateway {
             return;
         };
         let late = session.late_legs(now);
-        let refused = late.first().map_or(Refused::NoNode, |hop| Refused::NotOpened(hop.node));
+        let late_at = late.first().map(|hop| hop.node);
         for hop in late {
             let Some(session) = self.sessions.get_mut(&id) else {
                 return;
             };
-            if session.legs.remove(&hop).is_some() {
+            if let Some(leg) = session.legs.remove(&hop) {
                 self.outputs.push_back(Output::CloseAt { session: id, hop });
+                self.failed_in(leg, hop, now);
                 self.not_opened(id, hop, now);
+                self.open_next(hop.node, now);
             }
         }
         let Some(session) = self.sessions.get(&id) else {
@@ -188,6 +186,10 @@ impl Gateway {
         };
         let by = session.opening.as_ref().and_then(|opening| opening.by);
         if by.is_some_and(|by| by <= now) {
+            let retry_after = self.retry_after(now);
+            let refused = late_at.map_or(Refused::NoNode { retry_after }, |node| {
+                Refused::NotOpened { node, retry_after }
+            });
             self.give_up(id, refused, now);
         } else if let Some(next) = session.next_late() {
             self.timers.set(Timer::OpenLate(id), next);
@@ -267,13 +269,19 @@ impl Gateway {
         self.live -= usize::from(session.phase == Phase::Live);
         self.end_ticking(&session);
         self.timers.cancel(&Timer::OpenLate(id));
-        for hop in session.legs.into_keys() {
-            self.outputs.push_back(Output::CloseAt { session: id, hop });
+        self.sparing.remove(&id);
+        for (hop, leg) in session.legs.iter() {
+            self.leave_leg(id, *hop, *leg);
         }
+        let nodes: Vec<NodeId> = session.legs.into_keys().map(|hop| hop.node).collect();
         if session.phase >= Phase::Opening {
             self.outputs.push_back(Output::End { session: id, reason });
         }
         self.leave_room(session.room, id, now);
+        nodes.into_iter().for_each(|node| self.open_next(node, now));
+        if session.track.is_some_and(|track| track.sends()) {
+            self.forget_what_was_heard(session.room);
+        }
         self.finish_if_empty();
     }
 
@@ -287,7 +295,7 @@ impl Gateway {
             pending.waiting.retain(|(session, _)| *session != id);
         }
         if room.sessions.is_empty() {
-            self.dissolve(room_id);
+            self.dissolve(room_id, now);
         } else {
             self.regrant(room_id);
             self.publish_pending_if_open(room_id, now);
@@ -295,8 +303,11 @@ impl Gateway {
         }
     }
 
-    fn dissolve(&mut self, id: RoomId) {
+    fn dissolve(&mut self, id: RoomId, now: Instant) {
+        let pending = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
+        self.given_up(id, pending, MoveOutcome::Closed, now);
         self.unstrand(id);
+        self.away.remove(&id);
         let Some(room) = self.rooms.remove(&id) else {
             return;
         };

@@ -9,7 +9,7 @@ use crate::place::{self, Wish};
 use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
-    Answer, Decider, Fault, Guard, HOPS_MAX, Hook, Hop, NodeId, Outcome, Question, Refused, RoomId,
+    Answer, Decider, Fault, Guard, HOPS_MAX, Hook, Hop, NodeId, Outcome, Question, RoomId,
     SessionId,
 };
 
@@ -40,7 +40,14 @@ impl Gateway {
     }
 
     fn place_natively(&mut self, id: RoomId, now: Instant) {
-        let nodes = self.native_hops(id, &[], now);
+        let busy = self.busy_nodes();
+        let mut nodes = self.native_hops_but(id, &[], &busy, now);
+        if nodes.is_empty() && !busy.is_empty() {
+            nodes = self.native_hops(id, &[], now);
+        }
+        if nodes.is_empty() {
+            nodes = self.place_sparing(id, &[], now);
+        }
         self.settle(id, &nodes, Decider::Native, now);
     }
 
@@ -96,14 +103,16 @@ impl Gateway {
         if hops.is_empty() {
             self.want_start(id, now);
             for session in waiting {
-                self.give_up(session, Refused::NoNode, now);
+                self.turn_away(session, now);
             }
             return;
         }
+        let unchosen = by == Decider::Native;
         if let Some(room) = self.rooms.get_mut(&id) {
             room.placed_by = self.deciders.share(by);
         }
         self.admit_at(id, &hops, None);
+        self.note_away(id, nodes.first().copied().filter(|_| unchosen), now);
         self.set_due(id, now);
         for session in waiting {
             self.open(session, now);
@@ -130,13 +139,45 @@ impl Gateway {
         standing: &[NodeId],
         now: Instant,
     ) -> Vec<NodeId> {
+        self.native_hops_but(id, standing, &[], now)
+    }
+
+    /// The native default without these nodes. Regions whose breakers are open are avoided: a room that stands has what
+    /// is left, where there is nothing else; a new one has not.
+    pub(super) fn native_hops_but(
+        &mut self,
+        id: RoomId,
+        standing: &[NodeId],
+        but: &[NodeId],
+        now: Instant,
+    ) -> Vec<NodeId> {
+        let mut avoided = self.behind_breakers(id);
+        let avoids = !avoided.is_empty();
+        avoided.extend(but);
+        let nodes = self.native_hops_without(id, standing, &avoided, now);
+        let enough = nodes.len() > 1 || !self.rooms.get(&id).is_some_and(|room| room.is_placed());
+        if enough || !avoids {
+            return nodes;
+        }
+        let first = nodes.first().map(std::slice::from_ref).unwrap_or(standing);
+        self.native_hops_without(id, first, but, now)
+    }
+
+    fn native_hops_without(
+        &mut self,
+        id: RoomId,
+        standing: &[NodeId],
+        but: &[NodeId],
+        now: Instant,
+    ) -> Vec<NodeId> {
         let kbps = self.room_kbps(id);
         let Some(room) = self.rooms.get(&id) else {
             return Vec::new();
         };
         let (region, spares, mode) = (room.region, room.spares, room.mode);
         let regions = self.scenario_of(room).map_or(Vec::new(), |s| s.regions.clone());
-        let shunned = self.shunned(id, now);
+        let mut shunned = self.shunned(id, now);
+        shunned.extend(but);
         let wish =
             Wish { region, mode, regions: &regions, kbps, spares, standing, shunned: &shunned };
         self.apart(id, |gateway| {
@@ -174,7 +215,13 @@ impl Gateway {
         let distinct = nodes.iter().collect::<std::collections::BTreeSet<_>>().len() == nodes.len();
         let fine =
             !nodes.is_empty() && nodes.len() <= HOPS_MAX && distinct && nodes.iter().all(usable);
-        if fine { Ok(()) } else { Err(Guard::UnusableNode) }
+        let kept = |node: &&NodeId| route.as_ref().is_some_and(|r| r.leads_to(**node));
+        let shut = |node: &NodeId| !self.may_enter(id, self.region_of(*node));
+        match fine {
+            true if nodes.iter().filter(|node| !kept(node)).any(shut) => Err(Guard::BreakerOpen),
+            true => Ok(()),
+            false => Err(Guard::UnusableNode),
+        }
     }
 
     pub(super) fn check_placement(

@@ -30,12 +30,14 @@ impl Gateway {
         last_heard: Option<Instant>,
     ) {
         if let Some(session) = self.sessions.get_mut(&id) {
+            let room = session.room;
             match &mut session.measures {
                 Some(standing) => **standing = measures,
                 None => session.measures = Some(Box::new(measures)),
             }
             session.last_heard =
                 last_heard.map_or(session.last_heard, |at| at.max(session.last_heard));
+            self.judge(id, room, &measures);
         }
     }
 
@@ -169,6 +171,7 @@ impl Gateway {
         }
         session.plan = plan;
         let room = session.room;
+        let plan = session.plan_now();
         self.outputs.push_back(Output::Plan { session: id, plan });
         let room_name = self.name_of(room);
         self.event(Event::Degraded {
@@ -196,7 +199,8 @@ impl Gateway {
     /// down for one listener.
     pub(super) fn settle_peer_caps(&mut self, room: RoomId) {
         let live = self.live_sessions(room);
-        let cap = |id: &SessionId| self.sessions.get(id).map_or(0, |session| session.plan.cap_kbps);
+        let cap =
+            |id: &SessionId| self.sessions.get(id).map_or(0, |session| session.plan_now().cap_kbps);
         let peer_caps: Vec<u32> = match &*live {
             [first, second] => vec![cap(second), cap(first)],
             others => vec![0; others.len()],
@@ -207,7 +211,7 @@ impl Gateway {
             };
             if session.plan.peer_cap_kbps != peer_cap_kbps {
                 session.plan.peer_cap_kbps = peer_cap_kbps;
-                let plan = session.plan;
+                let plan = session.plan_now();
                 self.outputs.push_back(Output::Plan { session: id, plan });
             }
         }

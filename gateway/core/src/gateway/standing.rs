@@ -9,10 +9,15 @@ use crate::ledger::Holding;
 use crate::room::Stranded;
 use crate::session::Phase;
 use crate::timer::Timer;
-use crate::{Cause, Decider, Event, Grant, Hook, Hop, Mode, NodeId, RoomId, Route, SessionId};
+use crate::{
+    Cause, Decider, Event, Grant, Hook, Hop, Mode, MoveOutcome, NodeId, RoomId, Route, SessionId,
+};
 
 /// Rooms without a reserve that are weighed again at a time, so that it stays short.
 const WEIGHED_AGAIN_MAX: usize = 256;
+
+/// Where many have to be weighed again and it helps, the next ones have their turn sooner.
+const WEIGH_GOES_ON: Duration = Duration::from_millis(50);
 
 /// Round trips that differ by less are the same: numbers kept free for nothing look like loss.
 const LEAD_MIN: Duration = Duration::from_millis(2);
@@ -59,9 +64,15 @@ impl Gateway {
     }
 
     /// No hop is left that the room's packets may take: the core looks for one.
-    pub(super) fn strand(&mut self, id: RoomId, lost: Hop, hops: &[Hop], now: Instant) {
+    pub(super) fn strand(
+        &mut self,
+        id: RoomId,
+        (lost, since): (Hop, Instant),
+        hops: &[Hop],
+        now: Instant,
+    ) {
         if let Some(room) = self.rooms.get_mut(&id) {
-            room.stranded = Some(Stranded { lost, since: now, attempts: 0 });
+            room.stranded = Some(Stranded { lost, since, attempts: 0 });
             self.stranded.insert((0, Reverse(room.priority), id));
         }
         self.publish(id, hops, None);
@@ -108,20 +119,26 @@ impl Gateway {
     /// where spares are not opened ahead, they are gated.
     fn weigh(&mut self, id: RoomId, hops: &[Hop]) -> Vec<Grant> {
         let kbps = self.room_kbps(id);
+        // What is kept free for a death to come is not kept from those who have nowhere to go now.
+        let keeps_new = !self.stranded_go_first();
         let Some(room) = self.rooms.get_mut(&id) else {
             return Vec::new();
         };
         let mode = room.mode_over(hops);
-        self.ledger.release(room.holding);
+        let before = room.holding;
+        self.ledger.release(before);
         let on = hops.first().map(|hop| hop.node).filter(|_| room.stranded.is_none());
         let heading = room.pending.as_ref().map(|pending| pending.hops[0].node);
         let second = hops.get(1).filter(|_| mode.opens_ahead()).map(|hop| hop.node);
-        let twin = second
-            .filter(|_| mode == Mode::Hitless && on.is_some())
-            .filter(|second| heading == Some(*second) || self.ledger.fits(*second, kbps));
+        let twin = second.filter(|_| mode == Mode::Hitless && on.is_some()).filter(|second| {
+            let had = before.twin == Some(*second);
+            let fits = (had || keeps_new) && self.ledger.fits(*second, kbps);
+            heading == Some(*second) || fits
+        });
         let reserve = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
-            let kept = heading == Some(second) || self.ledger.fits_reserve(second, on, kbps);
-            kept.then_some(second)
+            let had = before.reserve == Some(second) && before.on == Some(on);
+            let fits = (had || keeps_new) && self.ledger.fits_reserve(second, on, kbps);
+            (heading == Some(second) || fits).then_some(second)
         });
         room.holding = Holding { on, reserve, heading, twin, kbps };
         self.ledger.hold(room.holding);
@@ -160,17 +177,20 @@ impl Gateway {
         let after = (std::ops::Bound::Excluded(self.weighed_last), std::ops::Bound::Unbounded);
         let turn: Vec<RoomId> =
             self.unreserved.range(after).take(WEIGHED_AGAIN_MAX).copied().collect();
-        self.weighed_last = match turn.last() {
-            Some(last) if turn.len() == WEIGHED_AGAIN_MAX => *last,
-            _ => RoomId(0),
-        };
-        self.timers.set(Timer::Weigh, now + WEIGH_EVERY);
+        let goes_on = turn.last().filter(|_| turn.len() == WEIGHED_AGAIN_MAX).copied();
+        self.weighed_last = goes_on.unwrap_or(RoomId(0));
+        self.ledger.recover(now);
+        self.climb_some(now);
+        let before = self.unreserved.len();
         for id in turn {
             self.regrant(id);
             if self.unreserved.contains(&id) && self.would_gain_a_reserve(id, now) {
                 self.want_reroute(id, now);
             }
         }
+        let helps = goes_on.is_some() && self.unreserved.len() < before;
+        let next = if helps { WEIGH_GOES_ON } else { WEIGH_EVERY };
+        self.timers.set(Timer::Weigh, now + next);
     }
 
     /// Whether asking would help. A policy that gave the room a spare without a reserve meant it.
@@ -212,14 +232,19 @@ impl Gateway {
             return;
         };
         let used = room.hops_in_use(now);
+        let mut left = Vec::new();
         for session in room.sessions.iter() {
             let Some(session) = self.sessions.get_mut(session) else {
                 continue;
             };
-            let id = session.id;
-            for (hop, _) in session.legs.extract_if(.., |hop, _| !used.contains(hop)) {
-                self.outputs.push_back(Output::CloseAt { session: id, hop });
-            }
+            let legs = session.legs.extract_if(.., |hop, _| !used.contains(hop));
+            left.extend(legs.map(|(hop, leg)| (session.id, hop, leg)));
+        }
+        for (session, hop, leg) in &left {
+            self.leave_leg(*session, *hop, *leg);
+        }
+        for (_, hop, _) in left {
+            self.open_next(hop.node, now);
         }
     }
 
@@ -234,6 +259,11 @@ impl Gateway {
             self.outputs.push_back(Output::KeyFrame { sessions: sessions.clone() });
         }
         let room_name = self.name_of(id);
+        let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
+        self.record(id, Step { cause, by: by.clone(), from, to, started }, outcome, now);
+        // A policy or a person that sends a room away means it.
+        let unchosen = matches!(cause, Cause::NodeDown | Cause::Link | Cause::Drain);
+        self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
         self.event(Event::Moved { room: id, room_name, sessions, cause, by, from, to, started });
         if let Some(room) = self.rooms.get_mut(&id)
             && cause != Cause::NodeDown

@@ -7,6 +7,7 @@ use super::Gateway;
 use crate::session::Phase;
 use crate::{
     Decider, Health, Hop, Measures, Mode, NodeId, Plan, RoomId, Scenario, SessionId, Transport,
+    Witness,
 };
 
 /// A session as it stands.
@@ -60,8 +61,18 @@ pub struct NodeStanding {
     pub hop: Hop,
     /// Its health.
     pub health: Health,
+    /// Who accuses it now, in the order of [`Witness::ALL`].
+    pub accused_by: [bool; Witness::ALL.len()],
     /// Whether it takes new rooms.
     pub draining: bool,
+    /// Whether an operator said that it is Down.
+    pub ejected: bool,
+    /// What it can take, as measured, kbit/s.
+    pub capacity_kbps: u64,
+    /// Sessions that it is opening.
+    pub opening: u32,
+    /// Sessions that wait until it has opened others.
+    pub waiting: u32,
     /// Load and reserves, thousandths of its capacity.
     pub load_permille: u32,
     /// Its load as it measured it lately, thousandths of its capacity, where it says so.
@@ -93,7 +104,7 @@ impl Gateway {
             mode: self.rooms.get(&session.room)?.route().mode,
             transport: session.transport,
             hop: self.stands_at(session.room),
-            plan: session.plan,
+            plan: session.plan_now(),
             measures: session.measures(now),
             age: now.saturating_duration_since(session.offered),
         })
@@ -134,10 +145,16 @@ impl Gateway {
     pub fn nodes(&self) -> impl Iterator<Item = NodeStanding> {
         (0..self.nodes.len() as u32).filter_map(|id| {
             let node = self.node(NodeId(id))?;
+            let (opening, waiting) = self.paces[id as usize].counts();
             Some(NodeStanding {
                 hop: node.hop(),
                 health: node.health(),
+                accused_by: node.detector.accused_by(),
                 draining: node.drains(),
+                ejected: node.ejected,
+                capacity_kbps: self.ledger.capacity(node.id),
+                opening,
+                waiting: waiting as u32,
                 load_permille: self.ledger.permille(node.id) as u32,
                 measured_permille: node.measured_permille(),
                 rooms: self.ledger.rooms(node.id),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Gateway, Output, WATCH_EVERY};
-use crate::detector::{Distance, Stamp};
+use crate::detector::{Distance, Finding, Stamp};
 use crate::node::{Change, Node};
 use crate::settings::{Probed, Settings};
 use crate::timer::Timer;
@@ -80,16 +80,28 @@ impl Gateway {
             }
         }
         if stalled {
+            self.excuse_flows(late);
             self.event(Event::OwnStall { late });
         }
         if stalled && !before {
             return;
         }
-        for place in 0..self.nodes.len() {
-            let witnesses = self.nodes[place].detector.witnesses();
-            if let Some(change) = self.nodes[place].weigh(now) {
-                self.node_changed(place, change, witnesses, now);
+        let before: Vec<_> = self.nodes.iter().map(|node| node.detector.witnesses()).collect();
+        let mut found: Vec<Finding> = self.nodes.iter_mut().map(|node| node.look(now)).collect();
+        self.doubt_uplink(&mut found, now);
+        for (place, (found, before)) in found.into_iter().zip(before).enumerate() {
+            if let Some(change) = self.nodes[place].conclude(found, now) {
+                self.node_changed(place, change, before, now);
             }
+        }
+    }
+
+    /// A node refused a session since it is full: it takes no more than it has, for now.
+    pub fn handle_full(&mut self, id: NodeId, now: Instant) {
+        if self.node(id).is_some() {
+            self.ledger.handle_full(id, now);
+            self.gate_what_no_longer_fits(id, now);
+            self.handle_willing(id, false, now);
         }
     }
 
@@ -131,6 +143,7 @@ impl Gateway {
                 let id = node.id;
                 if let Some(incarnation) = self.board.reincarnate(id) {
                     self.nodes[place].incarnation = incarnation;
+                    self.paces[place].renew();
                 }
             }
         }
@@ -153,6 +166,7 @@ impl Gateway {
         let mut measures = Measures::default();
         if let Some(node) = self.node(id) {
             node.measure(&mut measures);
+            measures.set(Metric::Capacity, self.ledger.capacity(id));
             // It knows better than our ledger that it is full.
             let least = if node.welcomes_rooms() { 0 } else { 1_000 };
             measures.set(Metric::Load, self.ledger.permille(id).max(least));
@@ -161,20 +175,22 @@ impl Gateway {
         measures
     }
 
-    /// A region's load is that of its nodes together; its breaker is closed as long as nothing opens it.
+    /// A region's load is that of its nodes together.
     pub(super) fn region_measures(&self, region: RegionId) -> Measures {
         let takers = || {
             let welcomes =
                 |node: &&Node| self.region_of(node.id) == region && node.welcomes_rooms();
             self.nodes.iter().filter(welcomes)
         };
-        let capacity: u64 = takers().map(|node| node.settings.capacity_kbps).sum();
-        let used: u64 =
-            takers().map(|node| self.ledger.permille(node.id) * node.settings.capacity_kbps).sum();
+        let capacity: u64 = takers().map(|node| self.ledger.capacity(node.id)).sum();
+        let used: u64 = takers()
+            .map(|node| self.ledger.permille(node.id) * self.ledger.capacity(node.id))
+            .sum();
         let mut measures = Measures::default();
         measures.set(Metric::Load, used.checked_div(capacity).unwrap_or(1_000));
         measures.set(Metric::NodesUp, takers().count() as u64);
-        measures.set(Metric::Breaker, 0);
+        let breaker = self.breakers[region.0 as usize].state();
+        measures.set(Metric::Breaker, breaker as u64);
         measures.set(Metric::Capacity, capacity);
         measures
     }

@@ -45,6 +45,9 @@ impl Drop for Folder {
 struct Node {
     name: String,
     address: SocketAddr,
+    /// The agent beside it, which started it, where there is one.
+    agent: Option<SocketAddr>,
+    /// Its own process, or the agent's.
     process: Option<Process>,
 }
 
@@ -71,11 +74,16 @@ impl Stage {
         let mut nodes = Vec::new();
         for name in REGIONS.iter().flat_map(|region| ZONES.map(|zone| format!("{region}-{zone}1")))
         {
-            let (process, address) = node(evenkeel, &folder.path, &name, "127.0.0.1:0").await?;
-            nodes.push(Node { name, address, process: Some(process) });
+            let folder = &folder.path;
+            nodes.push(if options.serve {
+                node_with_agent(evenkeel, folder, &name).await?
+            } else {
+                let (process, address) = node(evenkeel, folder, &name, "127.0.0.1:0").await?;
+                Node { name, address, agent: None, process: Some(process) }
+            });
         }
         let config = folder.path.join("evenkeel.toml");
-        write(&config, &configuration(&endpoint, &nodes))?;
+        write(&config, &configuration(options, &endpoint, &nodes))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"];
         let mut gateway = Process::start(evenkeel, &words, "gateway", &folder.path)?;
         let listening = gateway.line().await?;
@@ -91,6 +99,19 @@ impl Stage {
     /// A new client of the admin API.
     pub(super) fn admin(&self) -> Admin {
         Admin::new(self.place.clone())
+    }
+
+    /// Where its API is, as it is named on a command line.
+    pub(super) fn api(&self) -> String {
+        match &self.place {
+            Place::Unix(path) => path.display().to_string(),
+            Place::Tcp(address) => address.to_string(),
+        }
+    }
+
+    /// The nodes' names.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.nodes.iter().map(|node| node.name.as_str()).collect()
     }
 
     /// Where a node takes packets.
@@ -196,7 +217,45 @@ async fn node(
     }
 }
 
-fn configuration(endpoint: &str, nodes: &[Node]) -> String {
+/// A node that an agent started: it may be broken in drills, and is started again.
+async fn node_with_agent(evenkeel: &Path, folder: &Path, name: &str) -> Result<Node, Failed> {
+    let address = free_address()?;
+    let listen = address.to_string();
+    let secret = folder.join("secret").display().to_string();
+    let evenkeel_at = evenkeel.display().to_string();
+    let mut command = vec![&*evenkeel_at, "sample-node", "--name", name, "--listen", &listen];
+    command.extend(["--secret", &secret, "--drills"]);
+    if name.ends_with("-a1") {
+        command.push("--untouched");
+    }
+    let config = folder.join(format!("agent-{name}.toml"));
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nsecret_file = \"secret\"\ndrills = true\ndrain_within = \"100ms\"\n\n\
+         [process]\ncommand = {}\n",
+        serde_json::json!(command)
+    );
+    write(&config, &text)?;
+    let words = ["agent", "--config", &config.display().to_string(), "--json"];
+    let mut process = Process::start(evenkeel, &words, &format!("agent-{name}"), folder)?;
+    let listening = self::text(&process.line().await?["listening"]);
+    match listening.parse() {
+        Ok(agent) => {
+            let name = name.to_owned();
+            Ok(Node { name, address, agent: Some(agent), process: Some(process) })
+        }
+        Err(_) => Err(process.failed(format!("listens at {listening:?}"))),
+    }
+}
+
+/// An address that nobody has: one that started later finds it where it was before.
+fn free_address() -> Result<SocketAddr, Failed> {
+    let free = || std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr();
+    free().map_err(Failed::system("looking for a free port"))
+}
+
+fn configuration(options: &Options, endpoint: &str, nodes: &[Node]) -> String {
+    // Where commands look for it by themselves.
+    let socket = if options.serve { "" } else { "socket = \"admin.sock\"\n" };
     let mut text = format!(
         r#"[gateway]
 region = "{}"
@@ -211,8 +270,7 @@ identity = ["declared", "stun"]
 quic = "127.0.0.1:0"
 
 [admin]
-socket = "admin.sock"
-drills = true
+{socket}drills = true
 
 [telemetry]
 otlp = "{endpoint}"
@@ -220,7 +278,8 @@ metrics_every = "1s"
 "#,
         REGIONS[0]
     );
-    for Node { name, address, .. } in nodes {
+    for Node { name, address, agent, .. } in nodes {
+        let agent = agent.map_or(String::new(), |agent| format!("agent = \"{agent}\"\n"));
         let (region, zone) = name.trim_end_matches('1').split_once('-').unwrap_or((name, ""));
         let written = write!(
             text,
@@ -231,7 +290,7 @@ address = "{address}"
 region = "{region}"
 zone = "{zone}"
 driver = "agent"
-secret_file = "secret"
+{agent}secret_file = "secret"
 capacity = "{CAPACITY}"
 "#
         );

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use evenkeel_media::demux::{self, Kind};
-use evenkeel_media::trunk::message::{Answer, Load, Outcome, Question, Replays, State, Status};
+use evenkeel_media::trunk::message::{
+    Answer, Break, Load, Outcome, Question, Replays, State, Status,
+};
 use evenkeel_media::trunk::{self, Tag};
 use evenkeel_media::{rtp, stun};
 use fastrand::Rng;
@@ -38,6 +40,8 @@ pub(super) struct Reflector {
     number: u32,
     rng: Rng,
     draining: bool,
+    /// As if no packet came or went but the word that this is over.
+    cut: bool,
     replays: Replays,
     pub(super) sessions: BTreeMap<Index, Session>,
     sessions_ever: Index,
@@ -61,6 +65,7 @@ impl Reflector {
             options,
             rng,
             draining: false,
+            cut: false,
             replays: Replays::default(),
             sessions: BTreeMap::new(),
             sessions_ever: 0,
@@ -98,6 +103,8 @@ impl Reflector {
     ) {
         let (bytes, source) = (datagram.bytes, datagram.source);
         match demux::classify(bytes) {
+            Kind::Signed if self.cut => self.handle_signed(bytes, source, now, outbox),
+            _ if self.cut => {}
             Kind::Bundle => self.handle_bundle(bytes, source, now, outbox),
             Kind::Signed => self.handle_signed(bytes, source, now, outbox),
             Kind::Rtp | Kind::Rtcp => {
@@ -176,6 +183,8 @@ impl Reflector {
             Err(reason) => return self.counters.refused.count(reason),
         };
         let answer = match asked.message {
+            Question::Break(how) => Answer::Break(self.break_link(how)),
+            _ if self.cut => return,
             Question::Probe => {
                 self.counters.probes += 1;
                 Answer::Probe(self.load())
@@ -198,14 +207,25 @@ impl Reflector {
                 self.draining = true;
                 Answer::Drain(self.load())
             }
-            // It gives no notices, and to break it takes an agent beside it.
+            // It gives no notices.
             Question::Noted { .. } => return,
             Question::Start => Answer::Start(Outcome::Done),
-            Question::Break(_) => Answer::Break(Outcome::Unable),
         };
         self.scratch.clear();
         answer.write(&secret, asked.nonce, now.unix_us, &mut self.scratch);
         outbox.push(source, &self.scratch);
+    }
+
+    /// Its link is cut, or mended. To break its process takes an agent beside it.
+    fn break_link(&mut self, how: Break) -> Outcome {
+        match how {
+            Break::Cut | Break::Heal if !self.options.drills => Outcome::Forbidden,
+            Break::Cut | Break::Heal => {
+                self.cut = how == Break::Cut;
+                Outcome::Done
+            }
+            Break::Kill | Break::Hang | Break::Wake => Outcome::Unable,
+        }
     }
 
     fn open(&mut self, tag: Tag, session: Session) -> Status {

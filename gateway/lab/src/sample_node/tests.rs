@@ -588,3 +588,25 @@ fn session_opened_again_in_another_room_is_there_and_nowhere_else() {
     assert_eq!(rig.gateway.rtp().0, Tag(10));
     assert_eq!(rig.end().sessions, 2);
 }
+
+#[test]
+fn node_that_is_cut_off_answers_nothing_but_the_word_that_mends_it() {
+    let mut rig = Rig::new(|options| options.drills = true);
+    rig.open_all(1, &[1]);
+    assert_eq!(rig.ask(&Question::Break(Break::Cut)), Answer::Break(Outcome::Done));
+    let now_us = clock::now_ns() / 1_000;
+    rig.ask_as(&rig.secret, &Question::Probe, now_us);
+    rig.gateway.send(&[0xE2, 1]);
+    rig.send(1, &voice(5, 0, 1));
+    let healed = rig.ask(&Question::Break(Break::Heal));
+    assert_eq!(healed, Answer::Break(Outcome::Done), "nothing else came before it");
+    rig.send(1, &voice(5, 1, 1));
+    assert_eq!(rig.gateway.rtp().2.number, 1);
+}
+
+#[test]
+fn node_that_allows_no_drills_is_not_cut_off() {
+    let rig = Rig::new(|_| {});
+    assert_eq!(rig.ask(&Question::Break(Break::Cut)), Answer::Break(Outcome::Forbidden));
+    rig.probe();
+}

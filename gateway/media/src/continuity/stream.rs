@@ -36,6 +36,8 @@ pub(super) struct Stream {
     withheld: Option<(u16, u32)>,
     pace: Pace,
     recent: Recent,
+    /// Up to which outgoing number losses were counted, and how many packets had passed by then.
+    counted: (u32, u32),
 }
 
 /// How one sender's numbers become the client's.
@@ -136,7 +138,17 @@ impl Stream {
             withheld: None,
             pace,
             recent: Recent::new(highest, header.timestamp),
+            counted: (highest.wrapping_sub(1), 0),
         }
+    }
+
+    /// Packets that should have come since this was last asked, by the sender's numbers, and those of them missing.
+    pub(super) fn arrivals(&mut self) -> (u32, u32) {
+        let (highest, packets) =
+            std::mem::replace(&mut self.counted, (self.highest, self.reports.packets));
+        let came = self.reports.packets.wrapping_sub(packets);
+        let expected = self.highest.wrapping_sub(highest);
+        (expected.max(came), expected.saturating_sub(came))
     }
 
     /// The hop that delivers it now, or did last.
@@ -229,6 +241,8 @@ impl Stream {
         self.recent.advance(self.highest, ahead, self.latest);
         self.reports.take_over(lost);
         self.count(header, now);
+        // What the sender before did not deliver any more is no loss of this one.
+        self.counted = (self.highest, self.reports.packets);
         self.numbers_of(header)
     }
 
@@ -340,6 +354,7 @@ impl Stream {
         self.pace.resume(header.marker);
         self.latest = timestamp;
         self.latest_at = now;
+        self.counted = (self.highest.wrapping_sub(1), self.reports.packets);
     }
 
     /// A packet of the sender before, after another took over: only numbers kept free are left.

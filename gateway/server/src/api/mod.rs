@@ -6,11 +6,13 @@
 
 mod error;
 mod events;
+mod explained;
 mod idempotency;
 mod listener;
 mod names;
 mod notice;
 mod offer;
+mod operating;
 mod refusal;
 mod routes;
 #[cfg(test)]

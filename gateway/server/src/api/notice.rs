@@ -49,6 +49,35 @@ enum Body<'a> {
         /// From the move's beginning until it was told.
         took_us: u64,
     },
+    /// A move that was given up: the room is where it was.
+    MoveEnded {
+        at_us: u64,
+        room: &'a str,
+        cause: &'static str,
+        by: String,
+        from: Arc<str>,
+        to: Arc<str>,
+        outcome: &'static str,
+        took_us: u64,
+    },
+    /// A node that is drained is empty, or its deadline passed.
+    Drained {
+        at_us: u64,
+        node: Arc<str>,
+        /// Rooms that are left.
+        left: u32,
+        took_us: u64,
+    },
+    Breaker {
+        at_us: u64,
+        region: Arc<str>,
+        from: &'static str,
+        to: &'static str,
+        sessions: u32,
+        bad: u32,
+        opened: u32,
+        failed: u32,
+    },
     Closed {
         at_us: u64,
         session: String,
@@ -69,6 +98,18 @@ enum Body<'a> {
         detect_us: Option<u64>,
         rooms: u32,
     },
+    /// A hop left one room's route though its node lives.
+    Struck {
+        at_us: u64,
+        room: &'a str,
+        node: Arc<str>,
+        reason: &'static str,
+        /// The session that it is known by.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<String>,
+    },
+    /// Most nodes fell silent at once, and nobody is condemned for it; or that is over.
+    Uplink { at_us: u64, doubted: bool, silent: u32, of: u32 },
     Rollout {
         at_us: u64,
         #[serde(flatten)]
@@ -240,6 +281,45 @@ impl Teller {
                 };
                 ("node", body)
             }
+            Event::MoveEnded { room_name, cause, by, from, to, started, outcome, .. } => {
+                let body = Body::MoveEnded {
+                    at_us,
+                    room: room_name,
+                    cause: cause.name(),
+                    by: by.to_string(),
+                    from: self.names.node(from.node),
+                    to: self.names.node(to.node),
+                    outcome: outcome.name(),
+                    took_us: since(*started),
+                };
+                ("move-ended", body)
+            }
+            Event::Drained { node, left, started } => {
+                let (node, took_us) = (self.names.node(*node), since(*started));
+                ("drained", Body::Drained { at_us, node, left: *left, took_us })
+            }
+            Event::Breaker { region, from, to, sessions, bad, opened, failed } => {
+                let body = Body::Breaker {
+                    at_us,
+                    region: self.names.region(*region),
+                    from: from.name(),
+                    to: to.name(),
+                    sessions: *sessions,
+                    bad: *bad,
+                    opened: *opened,
+                    failed: *failed,
+                };
+                ("breaker", body)
+            }
+            Event::Struck { room_name, hop, why, session, .. } => {
+                let session = session.map(|session| session.to_string());
+                let (node, reason) = (self.names.node(hop.node), why.name());
+                ("struck", Body::Struck { at_us, room: room_name, node, reason, session })
+            }
+            Event::Uplink { doubted, silent, of } => {
+                let (doubted, silent, of) = (*doubted, *silent, *of);
+                ("uplink", Body::Uplink { at_us, doubted, silent, of })
+            }
             Event::Degraded { session, room_name, op, arg, rung, by } => {
                 let body = Body::Degraded {
                     at_us,
@@ -287,7 +367,6 @@ impl Teller {
             | Event::Guarded { .. }
             | Event::Refused { .. }
             | Event::Rerouted { .. }
-            | Event::Struck { .. }
             | Event::OwnStall { .. } => return None,
         };
         Some(Notice::of(name, &body))

@@ -16,7 +16,9 @@ const SOON: Duration = Duration::from_secs(2);
 pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
     match failed {
         Failed::Refused(refused) => refusal(refused, names),
-        Failed::NotOpened { node, reason } => not_opened(node, &format!(": {reason}"), names),
+        Failed::NotOpened { node, reason } => {
+            not_opened(node, &format!(": {reason}"), jitter(SOON), names)
+        }
         Failed::Impossible(reason) => impossible(reason, said),
         Failed::NoListener => {
             Error::field("ingress", "no listener takes clients like this; see [[listen]]")
@@ -62,30 +64,31 @@ fn refusal(refused: Refused, names: &Names) -> Error {
         Refused::ScenarioOfRoom(other) => {
             conflict("room", format!("the room exists with the scenario `{other}`"))
         }
-        Refused::Full => {
+        Refused::Full { retry_after } => {
             let message = "the gateway holds as many sessions as it may";
-            Error::new(Code::Full, message).retry_after(jitter(SOON))
+            Error::new(Code::Full, message).retry_after(retry_after)
         }
         Refused::Draining => draining(),
         Refused::Rejected { retry_after } => {
-            Error::new(Code::Refused, "admission says no").retry_after(jitter(retry_after))
+            Error::new(Code::Refused, "admission says no").retry_after(retry_after)
         }
         Refused::Redirected(region) => {
             let region = names.region(region);
             Error::new(Code::Refused, format!("admission says: try the region `{region}`"))
         }
         Refused::Closed => Error::new(Code::Conflict, "the session was closed before it was open"),
-        Refused::NoNode => {
-            Error::new(Code::Unavailable, "no node can take the room").retry_after(jitter(SOON))
+        Refused::NoNode { retry_after } => {
+            let message = "no node can take the room now";
+            Error::new(Code::Unavailable, message).retry_after(retry_after)
         }
-        Refused::NotOpened(node) => not_opened(node, "", names),
+        Refused::NotOpened { node, retry_after } => not_opened(node, "", retry_after, names),
     }
 }
 
-fn not_opened(node: NodeId, why: &str, names: &Names) -> Error {
+fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &Names) -> Error {
     let node = names.node(node);
     let message = format!("the node `{node}`, which carries the room, did not open it{why}");
-    Error::new(Code::Unavailable, message).retry_after(jitter(SOON))
+    Error::new(Code::Unavailable, message).retry_after(retry_after)
 }
 
 fn impossible(reason: Impossible, said: &str) -> Error {
@@ -95,6 +98,11 @@ fn impossible(reason: Impossible, said: &str) -> Error {
         Impossible::NoSuchNode => (Code::NotFound, "there is no such node"),
         Impossible::AlreadyThere => (Code::Conflict, "the room is there already"),
         Impossible::NodeUnfit => (Code::Conflict, "the node is down, draining or full"),
+        Impossible::NoSuchRegion => (Code::NotFound, "there is no such region"),
+        Impossible::AlreadyEjected => (Code::Conflict, "the node is ejected already"),
+        Impossible::NotDown => {
+            (Code::Conflict, "the node is not down; there is nothing to wait for")
+        }
     };
     Error::new(code, format!("{message}: {said}"))
 }
@@ -110,7 +118,7 @@ fn agent(node: &str, why: Disobeyed) -> Error {
             "`{node}` has no agent: run `evenkeel agent` beside it, and name it by `agent` in [[node]]"
         ),
         Disobeyed::Forbidden => format!(
-            "the agent beside `{node}` allows no drills: set `drills = true` in its configuration"
+            "`{node}` allows no drills: set `drills = true` in its agent's configuration, or start a sample node with --drills"
         ),
         Disobeyed::Unable(Order::Start) => {
             format!(

@@ -12,7 +12,6 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use evenkeel_core::{Hook, Impossible, PolicyName, SessionId};
 use evenkeel_host::BINARY_BYTES_MAX;
-use evenkeel_media::trunk::message::Break;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -20,11 +19,11 @@ use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::names::Names;
-use super::{offer, refusal, view};
-use crate::control::{Failed, Handle, Order, Rollout, RolloutOutcome};
+use super::{explained, offer, operating, refusal, view};
+use crate::control::{Failed, Handle, Rollout, RolloutOutcome};
 
 /// Bytes of a JSON body. An offer with everything at its limit is half of it.
-const BODY_MAX: usize = 128 * 1_024;
+pub(super) const BODY_MAX: usize = 128 * 1_024;
 /// Drivers have 2 s to open a session; who has not answered by now is not going to.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// What the answer to the drill that ends the API has to leave by.
@@ -50,7 +49,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// What control answers, within [`ANSWER_WITHIN`]; `said` is what the request named.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         said: &str,
         asking: impl Future<Output = Result<T, Failed>>,
@@ -63,26 +62,30 @@ impl Shared {
 }
 
 /// Trouble on purpose is for those who configured that it may be asked for.
-fn require_drills(shared: &Shared) -> Result<(), Error> {
+pub(super) fn require_drills(shared: &Shared) -> Result<(), Error> {
     if shared.drills {
         return Ok(());
     }
     Err(Error::new(Code::Refused, "drills are not allowed here: set `drills = true` in [admin]"))
 }
 
-type Api = State<Arc<Shared>>;
-type Body = Result<Bytes, BytesRejection>;
+pub(super) type Api = State<Arc<Shared>>;
+pub(super) type Body = Result<Bytes, BytesRejection>;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     let plugin = put(push_policy).layer(DefaultBodyLimit::max(BINARY_BYTES_MAX)).post(policy_verb);
     Router::new()
         .route("/v1/sessions", get(sessions).post(open))
         .route("/v1/sessions/{id}", get(session).delete(close))
-        .route("/v1/rooms", get(rooms))
+        .route("/v1/sessions/{id}/explain", get(explain))
+        .route("/v1/rooms", get(operating::rooms))
+        .route("/v1/rooms/{target}", post(operating::room_verb))
         .route("/v1/modes", get(modes))
-        .route("/v1/rooms/{target}", post(room_verb))
-        .route("/v1/nodes", get(nodes))
-        .route("/v1/nodes/{target}", post(node_verb))
+        .route("/v1/nodes", get(operating::nodes))
+        .route("/v1/nodes/{target}", post(operating::node_verb))
+        .route("/v1/regions", get(operating::regions))
+        .route("/v1/regions/{target}", post(operating::region_verb))
+        .route("/v1/regions:fail-back", post(operating::fail_back_everywhere))
         .route("/v1/status", get(status))
         .route("/v1/policies", get(policies))
         .route("/v1/policies/{set}/{target}", plugin)
@@ -206,6 +209,18 @@ async fn session(State(shared): Api, Path(id): Path<String>) -> Result<Json<view
     Ok(Json(view::Session::of(&found, &shared.names)))
 }
 
+async fn explain(
+    State(shared): Api,
+    Path(id): Path<String>,
+) -> Result<Json<explained::Explained>, Error> {
+    let session = session_id(&id)?;
+    let found = shared.ask(&id, shared.handle.explain(session)).await?;
+    let none = Failed::Impossible(Impossible::NoSuchSession);
+    let found = found.ok_or_else(|| refusal::word(none, &id, &shared.names))?;
+    let nodes = shared.ask(&id, shared.handle.nodes()).await?;
+    Ok(Json(explained::Explained::of(found, &nodes, &shared.names)))
+}
+
 async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode, Error> {
     shared.ask(&id, shared.handle.close(session_id(&id)?)).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -220,11 +235,6 @@ fn session_id(text: &str) -> Result<SessionId, Error> {
 }
 
 #[derive(Serialize)]
-struct Rooms {
-    rooms: Vec<view::Room>,
-}
-
-#[derive(Serialize)]
 struct Modes {
     modes: Vec<view::Mode>,
 }
@@ -232,97 +242,6 @@ struct Modes {
 async fn modes(State(shared): Api) -> Result<Json<Modes>, Error> {
     let all = shared.ask("", shared.handle.modes()).await?;
     Ok(Json(Modes { modes: all.into_iter().map(view::Mode::from).collect() }))
-}
-
-async fn rooms(State(shared): Api) -> Result<Json<Rooms>, Error> {
-    let all = shared.ask("", shared.handle.rooms()).await?;
-    let rooms = all.iter().map(|room| view::Room::of(room, &shared.names)).collect();
-    Ok(Json(Rooms { rooms }))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Move {
-    node: Box<str>,
-}
-
-async fn room_verb(
-    State(shared): Api,
-    Path(target): Path<String>,
-    body: Body,
-) -> Result<StatusCode, Error> {
-    let (room, verb) = verb(&target)?;
-    match verb {
-        "move" => {
-            let Move { node } = strict(&bytes(body, BODY_MAX)?)?;
-            let said = format!("{room} to {node}");
-            shared.ask(&said, shared.handle.move_room(room.into(), node)).await?;
-            Ok(StatusCode::ACCEPTED)
-        }
-        other => Err(unknown_verb(other, "`move`")),
-    }
-}
-
-#[derive(Serialize)]
-struct Nodes {
-    nodes: Vec<view::Node>,
-}
-
-async fn nodes(State(shared): Api) -> Result<Json<Nodes>, Error> {
-    let all = shared.ask("", shared.handle.nodes()).await?;
-    Ok(Json(Nodes { nodes: all.into_iter().map(view::Node::from).collect() }))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BreakNode {
-    how: How,
-}
-
-/// What a drill does to a node.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum How {
-    Kill,
-    Hang,
-    Wake,
-    Cut,
-    Heal,
-}
-
-impl From<How> for Break {
-    fn from(how: How) -> Break {
-        match how {
-            How::Kill => Break::Kill,
-            How::Hang => Break::Hang,
-            How::Wake => Break::Wake,
-            How::Cut => Break::Cut,
-            How::Heal => Break::Heal,
-        }
-    }
-}
-
-async fn node_verb(
-    State(shared): Api,
-    Path(target): Path<String>,
-    body: Body,
-) -> Result<StatusCode, Error> {
-    let (name, verb) = verb(&target)?;
-    let handle = &shared.handle;
-    match verb {
-        "drain" => shared.ask(name, handle.drain_node(name.into(), true)).await?,
-        "undrain" => shared.ask(name, handle.drain_node(name.into(), false)).await?,
-        "start" => shared.ask(name, handle.order(name.into(), Order::Start)).await?,
-        "break" => {
-            require_drills(&shared)?;
-            let BreakNode { how } = strict(&bytes(body, BODY_MAX)?)?;
-            shared.ask(name, handle.order(name.into(), Order::Break(how.into()))).await?;
-        }
-        other => {
-            return Err(unknown_verb(other, "`drain`, `undrain`, `start` or `break`"));
-        }
-    }
-    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn status(State(shared): Api) -> Result<Json<view::Status>, Error> {
@@ -438,7 +357,7 @@ async fn follow(State(shared): Api) -> Result<impl IntoResponse, Error> {
 }
 
 /// Takes `east-a1:drain` apart; names may have colons of their own.
-fn verb(target: &str) -> Result<(&str, &str), Error> {
+pub(super) fn verb(target: &str) -> Result<(&str, &str), Error> {
     target.rsplit_once(':').ok_or_else(|| {
         let message =
             format!("found `{target}`, expected a name and a verb such as `{target}:drain`");
@@ -446,11 +365,11 @@ fn verb(target: &str) -> Result<(&str, &str), Error> {
     })
 }
 
-fn unknown_verb(found: &str, right: &str) -> Error {
+pub(super) fn unknown_verb(found: &str, right: &str) -> Error {
     Error::new(Code::NotFound, format!("found the verb `{found}`, expected {right}"))
 }
 
-fn bytes(body: Body, most: usize) -> Result<Bytes, Error> {
+pub(super) fn bytes(body: Body, most: usize) -> Result<Bytes, Error> {
     body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             Error::new(Code::TooLarge, format!("the body is larger than {most} bytes"))

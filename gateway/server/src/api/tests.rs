@@ -171,6 +171,7 @@ fn names() -> Names {
         probed: Probed::Yes,
         role: evenkeel_core::Role::Active,
         starts: evenkeel_core::Starts::ByItself,
+        canary: false,
     };
     Names::of(&Settings {
         home: RegionId(0),
@@ -216,6 +217,7 @@ fn status(state: &str) -> Status {
         rooms: 1,
         admitting: state == "serving",
         starting: state == "starting",
+        uplink_doubted: false,
         policies_failing: vec![routing()],
         packets_to_node: 10,
         packets_to_client: 20,

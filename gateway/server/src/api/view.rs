@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Measures, Metric};
+use evenkeel_core::{Measures, Metric, Witness};
 use evenkeel_media::roq;
 use serde::Serialize;
 
@@ -205,7 +205,17 @@ pub(super) struct Node {
     zone: Box<str>,
     incarnation: u32,
     health: &'static str,
+    /// Who accuses it now: `probe`, `cohort`…
+    accused_by: Vec<&'static str>,
     draining: bool,
+    /// Whether an operator said that it is down; `:return` takes that back.
+    ejected: bool,
+    /// What it can take, as measured.
+    capacity_kbps: u64,
+    /// Sessions that it is opening.
+    opening: u32,
+    /// Sessions that wait until it has opened others.
+    waiting: u32,
     load_permille: u32,
     /// As it measured it itself; null where it does not say.
     measured_permille: Option<u16>,
@@ -222,7 +232,12 @@ impl From<control::NodeView> for Node {
             zone: node.zone,
             incarnation: node.incarnation.0,
             health: node.health.name(),
+            accused_by: node.accused_by.into_iter().map(Witness::name).collect(),
             draining: node.draining,
+            ejected: node.ejected,
+            capacity_kbps: node.capacity_kbps,
+            opening: node.opening,
+            waiting: node.waiting,
             load_permille: node.load_permille,
             measured_permille: node.measured_permille,
             rooms: node.rooms,
@@ -269,6 +284,42 @@ impl From<control::ModeView> for Mode {
             }),
             packets_lost: mode.packets_lost,
             bandwidth_cost: mode.bandwidth_cost,
+        }
+    }
+}
+
+/// A region as it is now.
+#[derive(Serialize)]
+pub(super) struct Region {
+    region: Arc<str>,
+    /// `closed`, `open` or `half-open`.
+    breaker: &'static str,
+    /// How long it is open still; left out where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opens_for_ms: Option<u64>,
+    /// `auto`, `force` or `forbid`.
+    fail_back: &'static str,
+    nodes: u32,
+    /// Those of them that take rooms.
+    nodes_up: u32,
+    nodes_draining: u32,
+    rooms: u32,
+    /// Rooms that belong here, and stand in other regions.
+    away: u32,
+}
+
+impl Region {
+    pub(super) fn of(region: &evenkeel_core::RegionStanding, names: &Names) -> Region {
+        Region {
+            region: names.region(region.region),
+            breaker: region.breaker.name(),
+            opens_for_ms: region.opens_for.map(|time| time.as_millis() as u64),
+            fail_back: region.fail_back.name(),
+            nodes: region.nodes,
+            nodes_up: region.nodes_up,
+            nodes_draining: region.nodes_draining,
+            rooms: region.rooms,
+            away: region.away,
         }
     }
 }
@@ -339,6 +390,8 @@ pub(super) struct Status {
     uptime_ms: u64,
     sessions: usize,
     rooms: usize,
+    /// Most nodes fell silent at once: nobody is condemned for it meanwhile.
+    uplink_doubted: bool,
     policies_failing: Vec<String>,
     packets_to_node: u64,
     packets_to_client: u64,
@@ -366,6 +419,7 @@ impl From<control::Status> for Status {
             uptime_ms: status.up.as_millis() as u64,
             sessions: status.sessions,
             rooms: status.rooms,
+            uplink_doubted: status.uplink_doubted,
             policies_failing: status.policies_failing.iter().map(ToString::to_string).collect(),
             packets_to_node: status.packets_to_node,
             packets_to_client: status.packets_to_client,

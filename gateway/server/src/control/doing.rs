@@ -70,6 +70,11 @@ impl Control {
             }
             Output::End { session, reason } => self.end(session, reason),
             Output::Probe { node, sequence } => self.probe(node, sequence, clock),
+            Output::Canary { node, sequence } => {
+                if let Some(Some(canary)) = self.canaries.get(node.0 as usize) {
+                    canary.send(sequence, &mut || draw(&self.random), clock);
+                }
+            }
             Output::Start { node } => {
                 if let Some(configured) = self.settings.nodes.get(node.0 as usize)
                     && let Some(start) = &configured.start
@@ -163,7 +168,7 @@ impl Control {
                 let now = Instant::now();
                 self.tell_not_opened(session, hop.node, reason.into());
                 if unwilling {
-                    self.gateway.handle_willing(hop.node, false, now);
+                    self.gateway.handle_full(hop.node, now);
                 }
                 self.gateway.handle_opened(session, hop, Err(NotOpened), now);
             }

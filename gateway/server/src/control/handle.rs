@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{PolicyName, RoomStanding, Scenario, SessionId};
+use evenkeel_core::{Explanation, PolicyName, RegionStanding, RoomStanding, Scenario, SessionId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::modes::ModeView;
+use super::operating::{Operation, Place};
 use super::orders::Order;
 use super::words::{
     Failed, NodeView, Opened, PolicyView, Rollout, SessionView, Status, Told, Wanted,
@@ -32,11 +33,9 @@ pub(crate) enum Request {
         node: Box<str>,
         reply: Reply<Result<(), Failed>>,
     },
-    Drain {
-        node: Box<str>,
-        draining: bool,
-        reply: Reply<Result<(), Failed>>,
-    },
+    Operate(Operation, Reply<Result<(), Failed>>),
+    Explain(SessionId, Reply<Option<Explanation>>),
+    Regions(Reply<Vec<RegionStanding>>),
     Order {
         node: Box<str>,
         order: Order,
@@ -123,7 +122,32 @@ impl Handle {
     /// # Errors
     /// Where there is no such node.
     pub async fn drain_node(&self, node: Box<str>, draining: bool) -> Result<(), Failed> {
-        self.ask(|reply| Request::Drain { node, draining, reply }).await?
+        let place = Place::Node(node);
+        self.operate(Operation::Drain { place, draining, within: None }).await
+    }
+
+    /// Does what an operator wants. Returns once it is on its way.
+    ///
+    /// # Errors
+    /// Where there is no such node or region, or it cannot be.
+    pub async fn operate(&self, operation: Operation) -> Result<(), Failed> {
+        self.ask(|reply| Request::Operate(operation, reply)).await?
+    }
+
+    /// Why a live session is where it is, if there is one with this id.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn explain(&self, session: SessionId) -> Result<Option<Explanation>, Failed> {
+        self.ask(|reply| Request::Explain(session, reply)).await
+    }
+
+    /// Every region.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn regions(&self) -> Result<Vec<RegionStanding>, Failed> {
+        self.ask(Request::Regions).await
     }
 
     /// Tells the agent beside a node to start its process, or to break it in a drill. Returns when it is done.

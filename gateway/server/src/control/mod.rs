@@ -1,6 +1,7 @@
 //! Control: one thread owns the core. It is fed by bounded channels with events and summaries, never packets.
 
 mod agents;
+mod canary;
 mod doing;
 mod driver;
 mod handle;
@@ -8,6 +9,7 @@ mod homes;
 mod knock;
 mod modes;
 mod offering;
+mod operating;
 mod orders;
 mod prober;
 mod request;
@@ -24,6 +26,7 @@ pub use handle::Handle;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
 pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};
 pub use modes::ModeView;
+pub use operating::{Operation, Place};
 pub use orders::Order;
 pub(crate) use prober::{Way as ProbeWay, connected};
 pub(crate) use thread::{Parts, WorkerLine, run};

@@ -113,7 +113,9 @@ impl Control {
             },
             Err(refused) => Err(match (homeless, not_opened, &refused) {
                 (Some(homeless), ..) => failed(homeless),
-                (None, Some((node, reason)), Refused::NotOpened(by)) if node == *by => {
+                (None, Some((node, reason)), Refused::NotOpened { node: by, .. })
+                    if node == *by =>
+                {
                     Failed::NotOpened { node, reason }
                 }
                 (None, ..) => Failed::Refused(refused),

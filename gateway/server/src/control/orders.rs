@@ -64,7 +64,7 @@ impl Control {
         use evenkeel_core::Impossible::NoSuchNode;
         let refusal = match self.node_named(name) {
             None => Some(Failed::Impossible(NoSuchNode)),
-            Some(node) if self.agent_of(node).is_none() => {
+            Some(node) if self.taker_of(node, order).is_none() => {
                 Some(Failed::Agent { node: name.into(), why: Disobeyed::NoAgent })
             }
             Some(_) if self.orders.0.len() == ORDERS_MAX => Some(Failed::Unavailable),
@@ -78,11 +78,15 @@ impl Control {
         let _ = reply.send(refusal.map_or(Ok(()), Err));
     }
 
-    /// Who takes orders for the node: the agent beside it, or the node where it speaks for itself.
-    fn agent_of(&self, node: NodeId) -> Option<&Prober> {
-        let at = |probers: &Vec<Option<Prober>>| probers.get(node.0 as usize)?.as_ref().map(|_| ());
-        let probers = if at(&self.agents).is_some() { &self.agents } else { &self.probers };
-        probers[node.0 as usize].as_ref().filter(|prober| prober.takes_orders())
+    /// Who takes the order for the node: the agent beside it has its process in hand, who ends its trunk its packets.
+    fn taker_of(&self, node: NodeId, order: Order) -> Option<&Prober> {
+        let place = node.0 as usize;
+        let beside = self.agents.get(place)?.as_ref();
+        let own = self.probers.get(place)?.as_ref().filter(|prober| prober.takes_orders());
+        match order {
+            Order::Break(Break::Cut | Break::Heal) => own.or(beside),
+            Order::Start | Order::Break(Break::Kill | Break::Hang | Break::Wake) => beside.or(own),
+        }
     }
 
     /// With each watch: what is not answered is said again, or given up.
@@ -98,8 +102,8 @@ impl Control {
             due.push((pending.node, pending.order, pending.nonce));
         }
         for (node, order, nonce) in due {
-            if let Some(agent) = self.agent_of(node) {
-                agent.order(&order.question(), nonce, clock);
+            if let Some(taker) = self.taker_of(node, order) {
+                taker.order(&order.question(), nonce, clock);
             }
         }
     }

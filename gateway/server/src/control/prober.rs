@@ -33,6 +33,10 @@ pub(crate) enum Probed {
     Obeyed { node: NodeId, nonce: u64, outcome: Outcome },
     /// Nobody listens there.
     Refused { node: NodeId },
+    /// What went in at one canary session came out at the other.
+    CanaryPassed { node: NodeId, sequence: u64 },
+    /// The node says that both canary sessions are open.
+    CanaryOpen { node: NodeId, at: Instant },
 }
 
 /// How a node is asked whether it lives.

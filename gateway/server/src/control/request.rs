@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Impossible, SessionStanding};
+use evenkeel_core::{Impossible, SessionStanding, Witness};
 
 use super::handle::Request;
 use super::homes::Resident;
@@ -33,14 +33,16 @@ impl Control {
                 };
                 let _ = reply.send(moved.map_err(Failed::Impossible));
             }
-            Request::Drain { node, draining, reply } => {
-                let drained = match self.node_named(&node) {
-                    Some(node) => self.gateway.handle_drain(node, draining, now),
-                    None => Err(Impossible::NoSuchNode),
-                };
-                let _ = reply.send(drained.map_err(Failed::Impossible));
+            Request::Operate(operation, reply) => {
+                let _ = reply.send(self.operate(operation, now).map_err(Failed::Impossible));
             }
             Request::Order { node, order, reply } => self.order(&node, order, reply, now),
+            Request::Explain(session, reply) => {
+                let _ = reply.send(self.gateway.explain(session, now));
+            }
+            Request::Regions(reply) => {
+                let _ = reply.send(self.gateway.regions(now).collect());
+            }
             Request::Sessions(reply) => {
                 let all = self.gateway.sessions(now).map(|standing| self.session_view(standing));
                 let _ = reply.send(all.collect());
@@ -113,7 +115,14 @@ impl Control {
                 zone: (*node.zone).into(),
                 incarnation: standing.hop.incarnation,
                 health: standing.health,
+                accused_by: (Witness::ALL.into_iter().zip(standing.accused_by))
+                    .filter_map(|(witness, accuses)| accuses.then_some(witness))
+                    .collect(),
                 draining: standing.draining,
+                ejected: standing.ejected,
+                capacity_kbps: standing.capacity_kbps,
+                opening: standing.opening,
+                waiting: standing.waiting,
                 load_permille: standing.load_permille,
                 measured_permille: standing.measured_permille,
                 rooms: standing.rooms,
@@ -137,6 +146,7 @@ impl Control {
             sessions: self.gateway.live(),
             rooms: self.gateway.standing_rooms(),
             admitting: self.gateway.is_admitting() && !self.awaits_policies(),
+            uplink_doubted: self.gateway.doubts_uplink(),
             starting: self.gateway.is_admitting() && self.awaits_policies(),
             policies_failing: self.policies.failing(),
             packets_to_node: packets(Way::ToNode),

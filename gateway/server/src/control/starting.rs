@@ -176,7 +176,7 @@ mod tests {
             drop(starter);
             assert_eq!(is_running(pid), !stops);
             if !stops {
-                let kill = std::process::Command::new("kill").arg(pid.to_string()).status();
+                let kill = Command::new("kill").arg(pid.to_string()).status();
                 assert!(kill.unwrap().success());
             }
         }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY};
+use evenkeel_media::trunk::message::Secret;
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use super::canary::Canary;
 use super::driver::{Clock, Drivers, Line, Posted};
 use super::handle::Request;
 use super::homes::Homes;
@@ -59,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) posts: bool,
     /// By node: how and where the agent beside it is asked, if there is one.
     pub(crate) agents: Vec<Option<(SocketAddr, super::prober::Way)>>,
+    /// By node: where its canary sessions are opened and with which secret, if it is to have any.
+    pub(crate) canaries: Vec<Option<(SocketAddr, Secret)>>,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) reports: mpsc::Receiver<Report>,
@@ -85,6 +89,7 @@ pub(super) struct Control {
     /// Watches so far: agents beside nodes are asked in turn.
     pub(super) watches: u64,
     pub(super) orders: Orders,
+    pub(super) canaries: Vec<Option<Canary>>,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
@@ -130,6 +135,10 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         (0..).zip(probes).map(start).collect::<Vec<_>>()
     };
     let (probers, agents) = (start(parts.probes), start(parts.agents));
+    let canaries = (0..).zip(parts.canaries).map(|(node, canary)| {
+        canary.map(|at| Canary::start(NodeId(node), at, told.clone(), &mut || draw(&random)))
+    });
+    let canaries = canaries.collect();
     let (said, mut ngs) = mpsc::channel(4_096);
     let lines = (0..).zip(parts.lines).map(|(node, ng)| {
         ng.map(|ng| Line::start(NodeId(node), said.clone(), move || connected(ng)))
@@ -150,6 +159,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         agents,
         watches: 0,
         orders: Orders::default(),
+        canaries,
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
@@ -216,6 +226,10 @@ impl Control {
             }
             Probed::Said { node, beside, load, at } => self.fares(node, beside, load, at),
             Probed::Obeyed { node, nonce, outcome } => self.obeyed(node, nonce, outcome),
+            Probed::CanaryPassed { node, sequence } => {
+                self.gateway.handle_canary_passed(node, sequence);
+            }
+            Probed::CanaryOpen { node, at } => self.gateway.handle_canary_open(node, at),
             Probed::Refused { node } => self.gateway.handle_kernel_error(node, Instant::now()),
         }
     }
@@ -271,6 +285,7 @@ impl Control {
                         summary.measures,
                         summary.last_heard,
                     );
+                    self.gateway.handle_flow(summary.session, &summary.flow, now);
                     self.note_carried(summary.session, summary.totals);
                 }
             }

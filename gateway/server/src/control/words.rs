@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
     Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media,
-    Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Transport,
+    Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Transport, Witness,
 };
 
 use super::orders::Order;
@@ -232,8 +232,18 @@ pub struct NodeView {
     pub incarnation: Incarnation,
     /// Its health.
     pub health: Health,
-    /// Whether it takes new rooms.
+    /// Who accuses it now.
+    pub accused_by: Vec<Witness>,
+    /// Whether it is being drained.
     pub draining: bool,
+    /// Whether an operator said that it is Down.
+    pub ejected: bool,
+    /// What it can take, as measured, kbit/s.
+    pub capacity_kbps: u64,
+    /// Sessions that it is opening.
+    pub opening: u32,
+    /// Sessions that wait until it has opened others.
+    pub waiting: u32,
     /// Load and reserves, thousandths of its capacity.
     pub load_permille: u32,
     /// Its load as it measured it lately, thousandths of its capacity, where it says so.
@@ -322,6 +332,8 @@ pub struct Status {
     pub rooms: usize,
     /// Whether it admits new sessions.
     pub admitting: bool,
+    /// Whether our own uplink is doubted, since most nodes fell silent at once.
+    pub uplink_doubted: bool,
     /// Whether its first policies are still compiled: it forwards, and will admit.
     pub starting: bool,
     /// Policies whose last call failed.

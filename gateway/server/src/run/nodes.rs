@@ -145,6 +145,17 @@ pub(super) fn agents(settings: &Settings) -> Result<Vec<Option<(SocketAddr, Prob
     settings.nodes.iter().map(way).collect()
 }
 
+/// Where canary sessions are opened, and with which secret.
+pub(super) fn canaries(settings: &Settings) -> Result<Vec<Option<(SocketAddr, Secret)>>, Failure> {
+    let canary = |node: &settings::Node| match &node.driver {
+        settings::Driver::Agent { secret: shared } if node.canary => {
+            Ok(Some((node.address, secret(node, shared)?)))
+        }
+        _ => Ok(None),
+    };
+    settings.nodes.iter().map(canary).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;

@@ -15,6 +15,7 @@ pub(super) fn needed(old: &Settings, new: &Settings) -> Vec<String> {
         (old.admin != new.admin, "[admin]"),
         (old.telemetry != new.telemetry, "[telemetry]"),
         (old.limits != new.limits, "[limits]"),
+        (old.breaker != new.breaker, "[breaker]"),
         (old.detector != new.detector, "[detector]"),
     ];
     let tables = tables.into_iter().filter(|(differs, _)| *differs);

@@ -39,6 +39,7 @@ impl Settings {
                     .start
                     .as_ref()
                     .map_or(Starts::ByItself, |start| Starts::ByHook { within: start.within }),
+                canary: node.canary,
             }
         });
         let nodes = nodes.collect();
@@ -53,6 +54,8 @@ impl Settings {
                 sessions_max: self.limits.sessions as usize,
                 churn_percent: self.limits.churn_percent,
                 moves_per_minute: usize::from(self.limits.moves_per_minute),
+                fail_back_per_second: u32::from(self.limits.fail_back_per_second),
+                breakers: self.breaker,
                 ..core::Limits::default()
             },
         }

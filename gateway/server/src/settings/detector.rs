@@ -39,6 +39,8 @@ pub(super) fn check(raw: &raw::Detector, check: &mut Check) -> Timings {
         ejection,
         ejection_max: ejection_max.max(ejection),
         wary_for: time(&raw.wary_for, default.wary_for, long),
+        panic_for: time(&raw.panic_for, default.panic_for, 100 * MS..=MINUTE),
+        panic_percent: check.number(raw.panic_percent.as_ref(), default.panic_percent, 1..=100),
         silence_arrivals: check.number(
             raw.silence_arrivals.as_ref(),
             default.silence_arrivals,

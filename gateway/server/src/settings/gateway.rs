@@ -187,6 +187,8 @@ pub struct Limits {
     pub churn_percent: u32,
     /// Moves of one room within a minute, other than off a dead node. Default 3.
     pub moves_per_minute: u16,
+    /// Rooms that go back within a second to where they belong, once a node is trusted again. Default 20.
+    pub fail_back_per_second: u16,
 }
 
 impl Limits {
@@ -202,6 +204,7 @@ impl Limits {
             misses_per_prefix: check.number(raw.misses_per_prefix.as_ref(), 1_000, 1..=1_000_000),
             churn_percent: check.number(raw.churn_percent.as_ref(), 25, 1..=100),
             moves_per_minute: check.number(raw.moves_per_minute.as_ref(), 3, 1..=60),
+            fail_back_per_second: check.number(raw.fail_back_per_second.as_ref(), 20, 1..=1_000),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What people configure: `evenkeel.toml` and the policy sets, read from text, checked once, then believed.
 
 mod binding;
+mod breaker;
 mod check;
 mod core;
 mod detector;
@@ -29,6 +30,7 @@ pub use node::{Driver, Node, Probe, Start};
 pub use secret::Secret;
 pub use set::{Dscp, OnFault, Origin, PolicySet, Scenario};
 pub use unit::BitRate;
+pub(crate) use unit::read_duration;
 
 use evenkeel_core::Timings;
 
@@ -55,6 +57,8 @@ pub struct Settings {
     pub telemetry: Telemetry,
     /// How much at most.
     pub limits: Limits,
+    /// When regions take no new rooms.
+    pub breaker: evenkeel_core::Breakers,
     /// How nodes are judged.
     pub detector: Timings,
     /// The policy sets, by name; no two answer for one scenario.
@@ -140,6 +144,7 @@ impl Settings {
             admin: Admin::check(&raw.admin, check),
             telemetry: Telemetry::check(&raw.telemetry, check),
             limits: Limits::check(&raw.limits, check),
+            breaker: breaker::check(&raw.breaker, check),
             detector: detector::check(&raw.detector, check),
             sets,
         }

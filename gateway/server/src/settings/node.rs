@@ -33,6 +33,8 @@ pub struct Node {
     pub driver: Driver,
     /// What it can carry, both directions together.
     pub capacity: BitRate,
+    /// Whether two sessions of our own are kept there, between which it must forward. Default: with driver `agent`.
+    pub canary: bool,
     /// Whether it takes no first hop of hot and hitless scenarios while others can. Default false.
     pub standby: bool,
     /// What starts it, if it does not run until rooms of cold scenarios need it.
@@ -126,7 +128,8 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let capacity = check.bit_rate(&raw.capacity);
     let driver = driver(raw, check);
     let address = address(raw, check);
-    let agent = agent(raw, check);
+    let agent = agent(raw, driver.as_ref(), check);
+    let canary = canary(raw, check);
     let start = raw.start.as_ref().and_then(|start| self::start(start, raw, check));
     Some(Node {
         name,
@@ -135,6 +138,7 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
         zone,
         driver: driver?,
         capacity: capacity?,
+        canary,
         standby: raw.standby,
         start,
         agent,
@@ -174,7 +178,7 @@ fn reachable(raw: &Spanned<String>, example: &str, check: &mut Check) -> Option<
 }
 
 /// The agent beside the node, if one is named.
-fn agent(raw: &raw::Node, check: &mut Check) -> Option<Agent> {
+fn agent(raw: &raw::Node, driver: Option<&Driver>, check: &mut Check) -> Option<Agent> {
     let at = raw.agent.as_ref()?;
     if raw.address.as_ref().is_some_and(|address| address.get_ref() == at.get_ref()) {
         let found = format!("`{}`, the address of the node", at.get_ref());
@@ -182,14 +186,28 @@ fn agent(raw: &raw::Node, check: &mut Check) -> Option<Agent> {
             Some("a node whose trunk the agent ends has driver `agent`, and no `agent`".to_owned());
     }
     let address = reachable(at, "10.0.1.11:4001", check);
-    let Some(path) = &raw.secret_file else {
-        if *raw.driver.get_ref() != DriverKind::Agent {
+    let secret = match (driver, &raw.secret_file) {
+        (Some(Driver::Agent { secret }), _) => Some(secret.clone()),
+        // What is wrong with that secret was told.
+        (_, _) if *raw.driver.get_ref() == DriverKind::Agent => None,
+        (_, Some(path)) => check.secret(path),
+        (_, None) => {
             let found = "`agent` without `secret_file`";
             check.refuse(at.span(), found, "the file with the secret that both ends know");
+            None
         }
-        return None;
     };
-    Some(Agent { address: address?, secret: check.secret(path)? })
+    Some(Agent { address: address?, secret: secret? })
+}
+
+/// Whether the node has canary sessions: only where they can be opened.
+fn canary(raw: &raw::Node, check: &mut Check) -> bool {
+    let opens = *raw.driver.get_ref() == DriverKind::Agent;
+    if let Some(canary) = raw.canary.as_ref().filter(|_| !opens) {
+        let expected = "`canary` with driver `agent`, which opens sessions";
+        check.refuse(canary.span(), "a canary without driver `agent`", expected);
+    }
+    raw.canary.as_ref().map_or(opens, |canary| *canary.get_ref())
 }
 
 /// Whether packets to it can arrive at one machine, and at a port of it.

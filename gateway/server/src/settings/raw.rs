@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) telemetry: Telemetry,
     pub(super) limits: Limits,
     pub(super) detector: Detector,
+    pub(super) breaker: Breaker,
 }
 
 #[derive(Deserialize, Default)]
@@ -72,6 +73,7 @@ pub(super) struct Node {
     pub(super) webhook: Text,
     pub(super) token_file: Text,
     pub(super) agent: Text,
+    pub(super) canary: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +115,19 @@ pub(super) struct Limits {
     pub(super) misses_per_prefix: Number,
     pub(super) churn_percent: Number,
     pub(super) moves_per_minute: Number,
+    pub(super) fail_back_per_second: Number,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Breaker {
+    pub(super) loss_percent: Number,
+    pub(super) r_factor: Number,
+    pub(super) share_percent: Number,
+    pub(super) sessions: Number,
+    pub(super) open_for: Text,
+    pub(super) open_most: Text,
+    pub(super) half_open_percent: Number,
 }
 
 #[derive(Deserialize, Default)]
@@ -127,6 +142,8 @@ pub(super) struct Detector {
     pub(super) eject_for: Text,
     pub(super) eject_most: Text,
     pub(super) wary_for: Text,
+    pub(super) panic_percent: Number,
+    pub(super) panic_for: Text,
 }
 
 #[derive(Deserialize, Default)]

@@ -50,6 +50,15 @@ pub(super) fn bit_rate(text: &str) -> Result<BitRate, Option<String>> {
     })
 }
 
+/// Reads a duration as people write them: `8s`.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn read_duration(text: &str) -> Result<Duration, String> {
+    let right = "expected a duration such as `60s`, `5m` or `200ms`";
+    duration(text).map_err(|hint| hint.unwrap_or_else(|| right.to_owned()))
+}
+
 /// Reads a duration, exact to the microsecond; the error is a hint, if there is one.
 pub(super) fn duration(text: &str) -> Result<Duration, Option<String>> {
     let unit = split(text).1;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::NodeId;
+use evenkeel_core::{NodeId, RegionId};
 
 use crate::settings::Settings;
 
@@ -14,9 +14,12 @@ pub(super) struct Named {
     pub(super) zone: Arc<str>,
 }
 
-/// All nodes; a [`NodeId`] is a place in the list.
+/// All nodes and regions; a [`NodeId`] and a [`RegionId`] are places in the lists.
 #[derive(Clone, Debug)]
-pub(super) struct Nodes(Arc<[Named]>);
+pub(super) struct Nodes {
+    nodes: Arc<[Named]>,
+    regions: Arc<[Arc<str>]>,
+}
 
 impl Nodes {
     pub(super) fn new(settings: &Settings) -> Nodes {
@@ -25,12 +28,21 @@ impl Nodes {
             region: node.region.clone(),
             zone: node.zone.clone(),
         });
-        Nodes(named.collect())
+        Nodes {
+            nodes: named.collect(),
+            regions: settings.regions.iter().map(|name| (**name).into()).collect(),
+        }
+    }
+
+    /// The region's name.
+    pub(super) fn region(&self, region: RegionId) -> Arc<str> {
+        let name = self.regions.get(region.0 as usize);
+        name.map_or_else(|| region.to_string().into(), Arc::clone)
     }
 
     /// The node's names; one that nobody configured goes by its number.
     pub(super) fn of(&self, node: NodeId) -> Named {
-        self.0.get(node.0 as usize).cloned().unwrap_or_else(|| Named {
+        self.nodes.get(node.0 as usize).cloned().unwrap_or_else(|| Named {
             name: node.to_string().into(),
             region: Arc::from(""),
             zone: Arc::from(""),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Cause, CloseReason, Decider, Event, Fault, Health, Hop, ModeChange, NodeId, Outcome,
-    PolicyName, RoomId, SessionId, Start, Witness,
+    BreakerState, Cause, CloseReason, Decider, Event, Fault, Health, Hop, ModeChange, NodeId,
+    Outcome, PolicyName, RoomId, SessionId, Start, Witness,
 };
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
@@ -130,10 +130,11 @@ impl Recorder {
                 let labels = [(Attribute::By, &*who(by))];
                 self.instruments.count(Count::RoomsRerouted, 1, &labels);
             }
-            Event::Struck { room, hop } => {
-                let node = self.nodes.of(hop.node).name;
-                debug!(%room, %node, "hop struck from a route");
-                self.instruments.count(Count::HopsStruck, 1, &[(Attribute::Node, &*node)]);
+            Event::Struck { room, room_name: _, hop, why, session: _ } => {
+                let (node, why) = (self.nodes.of(hop.node).name, why.name());
+                debug!(%room, %node, why, "hop struck from a route");
+                let labels = [(Attribute::Node, &*node), (Attribute::Reason, why)];
+                self.instruments.count(Count::HopsStruck, 1, &labels);
             }
             Event::Node { hop, from, to, witnesses, last_heard, rooms } => {
                 let earliest = witnesses.iter().map(|(_, since)| *since).min();
@@ -159,6 +160,38 @@ impl Recorder {
                 let labels = [(Attribute::Node, &*name)];
                 self.instruments.level(Level::NodeDraining, i64::from(*draining), &labels);
             }
+            Event::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
+                let (node, to_node) = (self.nodes.of(from.node).name, self.nodes.of(to.node).name);
+                let (cause, outcome) = (cause.name(), outcome.name());
+                let took = at.now.saturating_duration_since(*started);
+                debug!(%room, cause, %by, from = %node, to = %to_node, outcome, ?took, "move given up");
+                let labels = [(Attribute::Cause, cause), (Attribute::Outcome, outcome)];
+                self.instruments.count(Count::MovesGivenUp, 1, &labels);
+            }
+            Event::Drained { node, left, started } => {
+                let name = self.nodes.of(*node).name;
+                let took = at.now.saturating_duration_since(*started);
+                match left {
+                    0 => info!(node = %name, ?took, "drained"),
+                    left => {
+                        warn!(node = %name, left, ?took, "its deadline passed, and rooms are left that fit nowhere else")
+                    }
+                }
+            }
+            Event::Breaker { region, from, to, sessions, bad, opened, failed } => {
+                let name = self.nodes.region(*region);
+                let (was, is) = (from.name(), to.name());
+                match to {
+                    BreakerState::Open => {
+                        warn!(region = %name, was, sessions, bad, opened, failed, "breaker is open")
+                    }
+                    _ => {
+                        info!(region = %name, was, is, sessions, bad, opened, failed, "breaker changed")
+                    }
+                }
+                let labels = [(Attribute::Region, &*name)];
+                self.instruments.level(Level::RegionBreaker, i64::from(*to as u32), &labels);
+            }
             Event::Degraded { session, room_name: _, op, arg, rung, by } => {
                 debug!(%session, op = op.key(), arg, rung, %by, "quality changed");
                 let labels = [(Attribute::Op, op.key()), (Attribute::By, &*who(by))];
@@ -173,6 +206,19 @@ impl Recorder {
                 }
                 self.instruments.count(Count::OwnStalls, 1, &[]);
                 self.instruments.time(Time::OwnStall, *late, &[]);
+            }
+            Event::Uplink { doubted, silent, of } => {
+                if *doubted {
+                    warn!(
+                        silent,
+                        of,
+                        "most nodes fell silent at once: our own uplink may be gone, nobody is condemned for it"
+                    );
+                    self.instruments.count(Count::UplinkDoubts, 1, &[]);
+                } else {
+                    info!("our own uplink is no longer doubted");
+                }
+                self.instruments.level(Level::UplinkDoubted, i64::from(*doubted), &[]);
             }
             Event::Standing { hook: _, policy, fault } => {
                 match fault {

@@ -147,14 +147,16 @@ metrics! {
     SessionsMoved = "evenkeel.sessions.moved", "{session}", [Cause];
     /// Rooms that went to another hop.
     RoomsMoved = "evenkeel.rooms.moved", "{room}", [Cause, By];
+    /// Moves that were given up, with why: `target-lost`, `superseded` and the like.
+    MovesGivenUp = "evenkeel.moves.given_up", "{move}", [Cause, Outcome];
     /// Rooms that had no hop left to go to.
     RoomsStranded = "evenkeel.rooms.stranded", "{room}", [Cause];
     /// Rooms whose spares changed.
     RoomsRerouted = "evenkeel.rooms.rerouted", "{room}", [By];
     /// Rooms that went on in another mode, by the mode they have now.
     RoomModes = "evenkeel.rooms.mode_changes", "{room}", [Mode, Reason];
-    /// Hops that left a room's route: not opened there, or the port is closed.
-    HopsStruck = "evenkeel.hops.struck", "{hop}", [Node];
+    /// Hops that left a room's route though their node lives: not opened there, the port is closed, a flow was lost.
+    HopsStruck = "evenkeel.hops.struck", "{hop}", [Node, Reason];
     /// Nodes condemned.
     NodeDeaths = "evenkeel.node.deaths", "{death}", [Node];
     /// Nodes that their hooks were to start: `begun`, `failed`, `done`.
@@ -175,6 +177,8 @@ metrics! {
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
     /// Our own stalls: nobody was condemned on them.
     OwnStalls = "evenkeel.own_stalls", "{stall}", [];
+    /// Times that most nodes fell silent at once, and nobody was condemned for it: our own uplink is doubted.
+    UplinkDoubts = "evenkeel.uplink.doubts", "{doubt}", [];
     /// Media packets forwarded.
     Packets = "media.packets", "{packet}", [Direction];
     /// Bytes of the media packets forwarded.
@@ -201,8 +205,12 @@ metrics! {
     SessionsLive = "evenkeel.sessions.live", "{session}", [];
     /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
     NodeHealth = "evenkeel.node.health", "{state}", [Node];
+    /// 1 while our own uplink is doubted, since most nodes fell silent at once.
+    UplinkDoubted = "evenkeel.uplink.doubted", "{state}", [];
     /// 1 where a node is being drained.
     NodeDraining = "evenkeel.node.draining", "{state}", [Node];
+    /// Breaker of a region: 0 closed, 1 open, 2 half-open.
+    RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
     /// 1 while a policy fails and what its set says for that case is in force.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
     /// Connections of clients over QUIC, those in their handshake among them.

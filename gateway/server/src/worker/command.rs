@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{Hop, Measures, Media, NodeId, Plan, RouteCell, SessionId};
+use evenkeel_core::{Flow, Hop, Measures, Media, NodeId, Plan, RouteCell, SessionId};
 use evenkeel_media::trunk::Tag;
 
 use super::ports::Ports;
@@ -132,6 +132,7 @@ pub(crate) struct Summary {
     pub(crate) session: SessionId,
     pub(crate) measures: Measures,
     pub(crate) last_heard: Option<Instant>,
+    pub(crate) flow: Flow,
     pub(crate) totals: Totals,
 }
 

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
+use evenkeel_core::{Board, Flow, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
 use evenkeel_media::continuity::{Continuity, Epoch, Protection};
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
@@ -72,6 +72,8 @@ struct Talk {
     /// In hitless mode: the two hops whose packets do.
     twin: Option<Box<Twin>>,
     totals: Totals,
+    /// What went between it and its node since that was told.
+    flow: Flow,
     /// What was shed and is not yet told, and since when.
     shed: Option<(ShedRun, Instant)>,
 }
@@ -98,6 +100,7 @@ impl Talk {
             switches: 0,
             twin: None,
             totals: Totals::default(),
+            flow: Flow::default(),
             shed: None,
         })
     }
@@ -288,9 +291,12 @@ impl Session {
 
     /// What workers tell control of it; nothing before anything was said.
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
-        let measure = &mut self.talk.as_deref_mut()?.measure;
+        let Talk { measure, continuity, flow, hearing, .. } = self.talk.as_deref_mut()?;
         let (measures, last_heard) = (measure.interval(now), measure.last_heard());
-        Some(Summary { session: self.id, measures, last_heard, totals: self.final_totals() })
+        let (expected, lost) = continuity.arrivals();
+        let flow = Flow { hears: *hearing, expected, lost, ..std::mem::take(flow) };
+        let totals = self.final_totals();
+        Some(Summary { session: self.id, measures, last_heard, flow, totals })
     }
 
     pub(crate) fn final_totals(&self) -> Totals {

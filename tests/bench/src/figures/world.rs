@@ -131,6 +131,7 @@ fn settings(nodes: usize, sessions: usize) -> Settings {
         probed: Probed::Yes,
         role: evenkeel_core::Role::Active,
         starts: evenkeel_core::Starts::ByItself,
+        canary: false,
     };
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };
     Settings {

@@ -3,18 +3,21 @@
 use std::time::Duration;
 
 use crate::fault::Fault::{
-    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Stall, Starve, Vice,
+    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Stall, Starve, Vicious,
 };
-use crate::fault::Way::{Loud, Silent};
+use crate::fault::Way::{Hushed, Loud, Silent};
 use crate::fault::Whom::Busiest;
-use crate::layout::Layout;
+use crate::layout::{Kind, Layout};
 use crate::limits::Limits;
-use crate::node;
+use crate::node::Vice;
 use crate::row::Row;
 
-const LEAKY: Layout = Layout { vice: Some(node::Vice::Leaks), ..Layout::HOT };
-const DROPS: Layout = Layout { vice: Some(node::Vice::Drops), ..Layout::HOT };
-const FLOWS: Layout = Layout { vice: Some(node::Vice::DropsFlows), ..Layout::HOT };
+const LEAKY: Layout = Layout { kind: Kind::Vicious(Vice::Leaks), ..Layout::HOT };
+const DROPS: Layout = Layout { kind: Kind::Vicious(Vice::Drops), ..Layout::HOT };
+const FLOWS: Layout = Layout { kind: Kind::Vicious(Vice::DropsFlows), ..Layout::HOT };
+
+const ATTENDED: Layout = Layout { agents: true, ..Layout::HOT };
+const RTPENGINE: Layout = Layout { kind: Kind::Rtpengine, ..Layout::HOT };
 
 const LOUD: Limits = Limits { no_freeze: true, ..Limits::gap(50.0, 150.0) };
 const SILENT: Limits = Limits { no_freeze: true, ..Limits::gap(70.0, 170.0) };
@@ -57,13 +60,19 @@ pub(super) const ROWS: &[Row] = &[
         Limits { none_condemned: true, ..Limits::NONE },
     )
     .times(5),
-    Row::new("gray.drops", DROPS, Vice(Busiest, Duration::from_secs(4)), OFF_IN_2_S),
+    Row::new("gray.drops", DROPS, Vicious(Busiest, Duration::from_secs(4)), OFF_IN_2_S),
     Row::new(
         "gray.flows",
         FLOWS,
-        Vice(Busiest, Duration::from_secs(4)),
+        Vicious(Busiest, Duration::from_secs(4)),
         Limits { others_stay: true, ..OFF_IN_2_S },
     ),
+    Row::new("agent.word", ATTENDED, Kill(Busiest, Hushed), LOUD).times(16),
+    Row::new("rtpengine.kill", RTPENGINE, Kill(Busiest, Loud), LOUD).of(200).both_ways().times(4),
+    Row::new("rtpengine.kill.silent", RTPENGINE, Kill(Busiest, Silent), SILENT)
+        .of(200)
+        .both_ways()
+        .times(4),
     Row::new("drain", Layout::HOT, Drain(Busiest), Limits { none_lost: true, ..LOUD }).watched(6),
     Row::new("move", Layout::HOT, Move(100), Limits { none_lost: true, ..LOUD }).watched(3),
 ];

@@ -33,16 +33,18 @@ impl Deaths {
         Deaths { dead_since: vec![None; nodes] }
     }
 
-    /// A node whose media port is probed and does not answer is Down after what one witness takes alone.
+    /// A node whose media port is probed and does not answer is Down after what one witness takes alone; where the
+    /// gateway doubts its own uplink, after what that takes.
     pub(crate) fn in_time(
         &mut self,
         dead: &[Option<Instant>],
         scene: &super::Scene,
         timings: &Timings,
-        stalled: bool,
+        (stalled, doubted): (bool, bool),
         now: Instant,
     ) -> Found {
-        let limit = timings.condemn_alone_far + SLACK;
+        let doubt = if doubted { timings.panic_for } else { Duration::ZERO };
+        let limit = timings.condemn_alone_far + SLACK + doubt;
         let mut found = None;
         for (at, (since, node)) in self.dead_since.iter_mut().zip(&scene.nodes).enumerate() {
             let known = node.health == Health::Down || !node.probed;

@@ -29,16 +29,16 @@ impl World<'_> {
             if self.workers_stall.is_some() {
                 self.unread.push(Event::FromClient { session, packet });
             } else {
-                self.to_node(session, packet);
+                self.forward(session, packet);
             }
         }
     }
 
-    pub(super) fn to_node(&mut self, session: SessionId, packet: Packet) {
+    pub(super) fn forward(&mut self, session: SessionId, packet: Packet) {
         let (now, step) = (self.now, self.step);
         let board = std::sync::Arc::clone(&self.board);
         let Some(home) = self.home(session) else { return };
-        let Sent::To { hop, standing, tag } = home.to_node(&board, now) else {
+        let Sent::To { hop, standing, tag } = home.send_to_node(&board, now) else {
             self.outcome.dropped += 1;
             return;
         };
@@ -161,7 +161,7 @@ impl World<'_> {
     }
 
     /// A node's packet arrives.
-    pub(super) fn from_node(&mut self, tag: u32, packet: Packet) {
+    pub(super) fn arrives(&mut self, tag: u32, packet: Packet) {
         let Some(tag) = self.tags.get(tag as usize).copied() else { return };
         let node = tag.hop.node.0 as usize;
         // Known as media of the node, whoever it is for.
@@ -173,7 +173,7 @@ impl World<'_> {
         let (now, board) = (self.now, std::sync::Arc::clone(&self.board));
         let Some(home) = self.home(tag.session) else { return };
         let room = home.room;
-        let Some(out) = home.to_client(tag.hop, packet, &board, now) else { return };
+        let Some(out) = home.send_to_client(tag.hop, packet, &board, now) else { return };
         self.outcome.delivered += 1;
         if self.script.thorough
             && self.script.baseline.is_none()

@@ -1,9 +1,12 @@
 //! A world at play: one event after the other, in virtual time.
 
 mod baseline;
+mod books;
 mod breaking;
 mod control;
+mod ending;
 mod media;
+mod opening;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +18,7 @@ use evenkeel_core::{
 use fastrand::Rng;
 
 use crate::check::{Checker, Scene};
-use crate::client::{Client, Phase};
+use crate::client::Client;
 use crate::driver::{self, LEASES_EVERY, Tag};
 use crate::guests::{Guests, Library};
 use crate::house::Home;
@@ -292,8 +295,8 @@ impl<'a> World<'a> {
             Event::Leave(client) => self.leave(client),
             Event::FromNode { .. } if self.workers_stall.is_some() => self.unread.push(event),
             Event::Beat { client, kind, session } => self.beat(client, kind, session),
-            Event::FromClient { session, packet } => self.to_node(session, packet),
-            Event::FromNode { tag, packet } => self.from_node(tag, packet),
+            Event::FromClient { session, packet } => self.forward(session, packet),
+            Event::FromNode { tag, packet } => self.arrives(tag, packet),
             Event::AtNode { node, arrival } => self.at_node(node, arrival),
             Event::Told(word) if self.control_stalls_until.is_some() => self.unheard.push(word),
             Event::Told(word) => {
@@ -337,60 +340,6 @@ impl<'a> World<'a> {
 
     pub(super) fn home(&mut self, id: SessionId) -> Option<&mut Home> {
         self.homes.get_mut(id.0 as usize)?.as_deref_mut()
-    }
-
-    /// I9: at the end, when nothing has been wrong for long, everybody is heard.
-    fn flows_at_the_end(&mut self) {
-        let live = |client: &Client, now: Instant| {
-            client.phase == Phase::Live
-                && !client.mute
-                && now - client.since > Duration::from_secs(4)
-        };
-        let stands = |home: &Home| home.route.load().first_usable(&self.board).is_some();
-        let mut found = None;
-        for (at, client) in
-            self.clients.iter().enumerate().filter(|(_, client)| live(client, self.now))
-        {
-            let Some(home) =
-                client.session.and_then(|id| self.homes.get(id.0 as usize)?.as_deref())
-            else {
-                continue;
-            };
-            let lately = Duration::from_secs(2);
-            if !stands(home) || self.checker.flow.rescued_within(home.room, lately, self.now) {
-                continue;
-            }
-            let others = |(other, one): &(usize, &Client)| {
-                *other != at
-                    && one.join.room == client.join.room
-                    && live(one, self.now)
-                    && one.join.sends
-            };
-            for (other, _) in self.clients.iter().enumerate().filter(others) {
-                let heard = client.heard.iter().find(|heard| heard.origin == other as u32);
-                let packets = heard.map_or(0, |heard| heard.lately);
-                if packets < 35 {
-                    let id = home.id;
-                    let text = format!(
-                        "{id} (client {at}) heard {packets} of 50 packets of client {other} in the last second"
-                    );
-                    found.get_or_insert(("I9", text));
-                }
-            }
-        }
-        self.checker.note(found, self.now);
-    }
-
-    /// The gateway is told to end.
-    fn close(&mut self) {
-        self.ending = true;
-        let deadline = self.now + Duration::from_secs(1);
-        self.gateway.handle_shutdown(deadline);
-        self.settle();
-        let end = deadline + Duration::from_secs(1);
-        while self.go_on(end) {}
-        self.now = end;
-        self.checker.ended(&self.gateway, self.now);
     }
 
     pub(super) fn offer_id(&mut self, client: u32) -> OfferId {

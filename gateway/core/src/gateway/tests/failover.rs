@@ -121,7 +121,7 @@ fn two_deaths_at_once_stay_within_the_limit() {
     let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
     world.mute(A);
     world.mute(B);
-    world.pass(ms(60));
+    world.pass(ms(300));
     let on_c = ["1", "2"].into_iter().filter(|room| world.stands(room) == Some(C)).count();
     assert_eq!(on_c, 1);
 }
@@ -137,7 +137,7 @@ fn a_stranded_room_is_rescued_as_soon_as_there_is_room() {
     assert_eq!(world.stands("2"), None);
     world.answer_with(place(&[C]));
     let newcomer = world.offer("2");
-    assert_eq!(denied(world.replies.get(&newcomer)), Some(Refused::NoNode));
+    assert!(matches!(denied(world.replies.get(&newcomer)), Some(Refused::NoNode { .. })));
     world.close(first);
     world.pass(ms(50));
     assert_eq!(world.stands("2"), Some(C));
@@ -198,7 +198,7 @@ fn a_herd_never_counts_on_the_same_capacity_twice() {
 
 #[test]
 fn rooms_that_fit_nowhere_do_not_keep_others_from_being_rescued() {
-    let nodes = [(0, 100_000), (1, VOICE - 1)];
+    let nodes = [(0, 100_000), (1, 23)];
     let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
     for room in 0..600 {
         world.open(&room.to_string());
@@ -222,7 +222,7 @@ fn a_newcomer_to_a_room_without_a_hop_is_refused_when_its_time_is_up() {
     world.pass(ms(1_900));
     assert!(!world.replies.contains_key(&offer));
     world.pass(ms(100));
-    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NoNode));
+    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NoNode { .. })));
 }
 
 #[test]

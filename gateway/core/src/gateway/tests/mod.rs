@@ -1,14 +1,23 @@
 //! A gateway in a world that plays server, drivers, nodes and policies under virtual time.
 
+mod admission;
 mod agents;
+mod breaking;
+mod canaries;
+mod cohorts;
+mod damping;
 mod failover;
+mod flows;
 mod herd;
 mod modes;
 mod moves;
 mod opening;
 mod policy;
 mod quality;
+mod returning;
+mod survival;
 mod swarm;
+mod uplink;
 mod world;
 
 use world::{

@@ -148,14 +148,16 @@ fn a_room_where_nobody_talks_yet_goes_on_to_the_next_hop() {
     // Where somebody talks, a newcomer does not take the room along.
     world.drive_with(|_, hop| if hop.node == B { Driver::Refuses } else { Driver::Opens });
     let offer = world.offer("r");
-    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(B)));
+    assert!(
+        matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened { node, .. }) if node == B)
+    );
     assert_eq!(world.stands("r"), Some(B));
 
     // Where no node is left it is refused at once.
     let mut world = World::new(settings());
     world.drive_with(|_, _| Driver::Refuses);
     let offer = world.offer("r");
-    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(_))));
+    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened { .. })));
     assert!(world.gateway.rooms.is_empty());
 }
 
@@ -236,8 +238,10 @@ fn admission_sends_newcomers_away_but_never_from_a_room_that_stands() {
 
     let mut world = with_verdict(AdmitVerdict::Reject(700));
     let offer = world.offer("r");
-    let rejected = Refused::Rejected { retry_after: ms(700) };
-    assert_eq!(denied(world.replies.get(&offer)), Some(rejected));
+    let Some(Refused::Rejected { retry_after }) = denied(world.replies.get(&offer)) else {
+        panic!()
+    };
+    assert!((ms(700)..ms(1_400)).contains(&retry_after), "{retry_after:?}");
 }
 
 #[test]
@@ -321,7 +325,9 @@ fn a_newcomer_that_the_carrying_hop_refuses_is_refused_and_its_room_stays() {
         },
     );
     let offer = world.offer("r");
-    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(stands)));
+    assert!(
+        matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened { node, .. }) if node == stands)
+    );
     assert_eq!(world.route("r"), route);
 }
 
@@ -356,7 +362,9 @@ fn a_driver_that_never_answers_has_its_time_and_no_more() {
     world.pass(ms(1_999));
     assert!(world.replies.is_empty());
     world.pass(ms(1));
-    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NotOpened(A)));
+    assert!(
+        matches!(denied(world.replies.get(&offer)), Some(Refused::NotOpened { node, .. }) if node == A)
+    );
     let opens = world.outputs.iter().filter(|o| matches!(o, Output::Open { .. })).count();
     assert_eq!(world.closed_at().len(), opens, "it was told to leave it everywhere");
 }
@@ -401,7 +409,7 @@ fn what_cannot_be_is_refused_with_its_reason() {
     assert!(matches!(denied(world.replies.get(&unknown)), Some(Refused::UnknownScenario(_))));
     world.open("r");
     let full = world.offer("r");
-    assert_eq!(denied(world.replies.get(&full)), Some(Refused::Full));
+    assert!(matches!(denied(world.replies.get(&full)), Some(Refused::Full { .. })));
     world.gateway.settings.limits.sessions_max = 2;
     let other = world.offer_as("r", "stream");
     let named = Refused::ScenarioOfRoom("call".into());
@@ -410,13 +418,13 @@ fn what_cannot_be_is_refused_with_its_reason() {
 
 #[test]
 fn a_room_that_no_node_can_take_is_refused() {
-    let mut world = World::new(settings_of(&[(0, 63), (1, 63)]));
+    let mut world = World::new(settings_of(&[(0, 23), (1, 23)]));
     let offer = world.offer("r");
-    assert_eq!(denied(world.replies.get(&offer)), Some(Refused::NoNode));
-    let mut world = World::new(settings_of(&[(0, 127)]));
+    assert!(matches!(denied(world.replies.get(&offer)), Some(Refused::NoNode { .. })));
+    let mut world = World::new(settings_of(&[(0, 87)]));
     world.open("r");
     let second = world.offer("r");
-    assert_eq!(denied(world.replies.get(&second)), Some(Refused::NoNode));
+    assert!(matches!(denied(world.replies.get(&second)), Some(Refused::NoNode { .. })));
     let mut world = World::new(settings_of(&[(0, 128)]));
     world.open("r");
     world.open("r");

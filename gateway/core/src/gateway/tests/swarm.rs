@@ -8,12 +8,12 @@ use fastrand::Rng;
 use super::super::{NotOpened, Output};
 use super::world::{Driver, Says, bound};
 use super::*;
-use crate::session::Phase;
+use crate::session::{Leg, Phase};
 use crate::timer::Timer;
 use crate::{
-    Action, AdmitVerdict, Affinity, Answer, Ask, Cause, Decider, Event, Fault, Grant, HOPS_MAX,
-    Hook, Hop, Identity, Ingress, Kind, Measures, Mode, ModeChange, Move, NodeId, OfferId,
-    PolicyName, Question, RegionId, Role, RoomId, Scenario, SessionId, Start, Starts,
+    Action, AdmitVerdict, Affinity, Answer, Ask, Cause, Decider, Event, FailBack, Fault, Grant,
+    HOPS_MAX, Hook, Hop, Identity, Ingress, Kind, Measures, Mode, ModeChange, Move, NodeId,
+    OfferId, PolicyName, Question, RegionId, Role, RoomId, Scenario, SessionId, Start, Starts,
 };
 
 const SEEDS: u64 = 200;
@@ -31,9 +31,10 @@ fn promises_hold_whatever_happens() {
         }
     }
     let everywhere = ["drain", "link", "manual", "no-capacity", "node-down", "quality"];
-    let others = ["herd", "rescued", "stranded", "struck", "rerouted"];
+    let others = ["herd", "rescued", "stranded", "struck", "rerouted", "fail-back", "drained"];
     let others = others.into_iter().chain(["hitless", "unalike", "started"]);
-    let wanted = everywhere.into_iter().chain(others);
+    let given_up = ["superseded", "target-lost", "not-opened", "closed"];
+    let wanted = everywhere.into_iter().chain(others).chain(given_up);
     assert!(only.is_some() || wanted.clone().all(|word| reached.contains(word)), "{reached:?}");
 }
 
@@ -94,6 +95,7 @@ impl Swarm {
         settings.limits.churn_percent = 100;
         // Few rooms make herds that last, where a turn is short.
         settings.limits.lost_at_once = rng.usize(1..4);
+        settings.limits.openings_at_once = rng.u32(1..6);
         let mut world = World::begin(settings, start);
         let mut policy = rng.fork();
         world.answer_with(move |ask| says(&mut policy, ask, nodes.len() as u32));
@@ -121,6 +123,8 @@ impl Swarm {
             Output::Event(Event::Mode { to: Mode::Hitless, .. }) => Some("hitless"),
             Output::Event(Event::Mode { why: ModeChange::Unalike { .. }, .. }) => Some("unalike"),
             Output::Event(Event::Start { step: Start::Done { .. }, .. }) => Some("started"),
+            Output::Event(Event::MoveEnded { outcome, .. }) => Some(outcome.name()),
+            Output::Event(Event::Drained { .. }) => Some("drained"),
             _ => None,
         });
         let mut words: BTreeSet<&'static str> = words.collect();
@@ -178,7 +182,18 @@ impl Swarm {
             12 => {
                 let _ = world.gateway.handle_move(&room.as_str().into(), node, world.now);
             }
-            13 => world.gateway.handle_drain(node, rng.bool(), world.now).unwrap(),
+            13 => {
+                let within = rng.bool().then(|| ms(rng.u64(10..5_000)));
+                let _ = match rng.u8(0..6) {
+                    0 => world.gateway.handle_eject(node, world.now),
+                    1 => world.gateway.handle_return(node),
+                    2 => {
+                        let fail_back = *rng.choice(&FailBack::ALL).unwrap();
+                        world.gateway.handle_fail_back(None, fail_back, world.now)
+                    }
+                    _ => world.gateway.handle_drain_within(node, rng.bool(), within, world.now),
+                };
+            }
             14..16 => {
                 let opening: Vec<(SessionId, Hop)> = world.opening.iter().copied().collect();
                 for (session, hop) in opening {
@@ -237,7 +252,11 @@ impl Swarm {
                     }
                 }
             }
-            24 => world.gateway.handle_willing(node, rng.bool(), world.now),
+            24 => match rng.u8(0..4) {
+                0 => world.gateway.handle_full(node, world.now),
+                1 => world.gateway.handle_load(node, rng.u16(0..1_200), world.now),
+                _ => world.gateway.handle_willing(node, rng.bool(), world.now),
+            },
             19 => {
                 if !world.held.is_empty() {
                     let ask = world.held.swap_remove(rng.usize(0..world.held.len()));
@@ -301,6 +320,7 @@ impl Swarm {
                 Output::Ask(_)
                 | Output::Reply { .. }
                 | Output::Probe { .. }
+                | Output::Canary { .. }
                 | Output::Start { .. } => {}
             }
         }
@@ -373,7 +393,8 @@ impl Swarm {
             assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
         }
         for session in gateway.sessions.values() {
-            assert!(session.legs.iter().all(|(hop, _)| seen.legs.contains(&(session.id, *hop))));
+            let told = session.legs.iter().filter(|(_, leg)| **leg != Leg::Waiting);
+            assert!(told.map(|(hop, _)| hop).all(|hop| seen.legs.contains(&(session.id, *hop))));
             let used = gateway.rooms[&session.room].hops_in_use(self.world.now);
             assert!(
                 session.legs.iter().all(|(hop, _)| used.contains(hop)),
@@ -388,6 +409,14 @@ impl Swarm {
             if let Some(room) = gateway.rooms.get(&result.room) {
                 assert!(std::sync::Arc::ptr_eq(&room.cell, &result.route));
             }
+        }
+        for (place, pace) in gateway.paces.iter().enumerate() {
+            let legs = gateway.sessions.values().flat_map(|session| session.legs.iter());
+            let here = legs.filter(|(hop, _)| hop.node.0 as usize == place);
+            let (waiting, asked): (Vec<_>, Vec<_>) = here
+                .filter(|(_, leg)| **leg != Leg::Open)
+                .partition(|(_, leg)| **leg == Leg::Waiting);
+            assert_eq!(pace.counts(), (asked.len() as u32, waiting.len()), "n{place}");
         }
         let (rooms, sessions) = (gateway.rooms.len(), gateway.sessions.len());
         let bound = gateway.nodes.len() * 3 + gateway.asks.len() + sessions + rooms * 2 + 8;
@@ -411,10 +440,13 @@ impl Swarm {
         assert!(gateway.rooms_at.iter().all(BTreeSet::is_empty));
         assert!(gateway.reroutes.values().all(BTreeSet::is_empty));
         assert!(gateway.stranded.is_empty() && gateway.unreserved.is_empty());
+        assert!(gateway.away.is_empty() && gateway.sparing.is_empty());
+        assert!(gateway.paces.iter().all(|pace| pace.counts() == (0, 0)));
         assert!(gateway.ticked.values().all(BTreeSet::is_empty));
         let endless = |timer: &Timer| {
             let of_nodes = matches!(timer, Timer::Probe(_) | Timer::StartLate(_));
-            of_nodes || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_))
+            of_nodes
+                || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers)
         };
         assert!(gateway.timers.standing().all(endless));
         assert_eq!(self.seen.finished, 1);

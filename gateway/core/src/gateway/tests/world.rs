@@ -51,6 +51,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
         probed: Probed::Yes,
         role: Role::Active,
         starts: Starts::ByItself,
+        canary: false,
     };
     Settings {
         home: RegionId(0),
@@ -82,6 +83,10 @@ type Policy = Box<dyn FnMut(&Ask) -> Says>;
 #[derive(Clone, Copy, Default)]
 struct Fake {
     dead: bool,
+    /// It answers, and sends no media.
+    hushed: bool,
+    /// It keeps sessions open, and forwards nothing.
+    gray: bool,
     /// An agent answers probes for it, and does not look whether it lives.
     agent: bool,
     received: u64,
@@ -94,7 +99,7 @@ pub(super) struct World {
     fakes: Vec<Fake>,
     policy: Policy,
     driver: Box<dyn FnMut(SessionId, Hop) -> Driver>,
-    /// Everything the gateway wanted, but for probes.
+    /// Everything the gateway wanted, but for probes and canaries.
     pub(super) outputs: Vec<Output>,
     pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
     /// Questions that nobody answered yet.
@@ -104,6 +109,8 @@ pub(super) struct World {
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,
     last_stamps: Instant,
+    /// Whether those who come obey caps.
+    pub(super) takes_remb: bool,
     offers: u64,
     next_port: u16,
 }
@@ -129,6 +136,7 @@ impl World {
             starts: Vec::new(),
             opening: BTreeSet::new(),
             last_stamps: now,
+            takes_remb: true,
             offers: 0,
             next_port: 1_000,
         };
@@ -167,6 +175,16 @@ impl World {
                         self.gateway.handle_agent_answered(*node, *sequence, self.now);
                     } else if !fake.dead {
                         self.gateway.handle_probe_answered(*node, *sequence, self.now);
+                    }
+                    continue;
+                }
+                Output::Canary { node, sequence } => {
+                    let fake = self.fakes[node.0 as usize];
+                    if !fake.dead {
+                        self.gateway.handle_canary_open(*node, self.now);
+                    }
+                    if !fake.dead && !fake.gray {
+                        self.gateway.handle_canary_passed(*node, *sequence);
                     }
                     continue;
                 }
@@ -259,7 +277,7 @@ impl World {
             .fakes
             .iter_mut()
             .map(|fake| {
-                if !fake.dead {
+                if !fake.dead && !fake.hushed {
                     fake.received += 2;
                     fake.last_received = Some(now);
                 }
@@ -289,6 +307,16 @@ impl World {
 
     pub(super) fn mute(&mut self, node: NodeId) {
         self.fakes[node.0 as usize].dead = true;
+    }
+
+    pub(super) fn hush(&mut self, node: NodeId) {
+        self.fakes[node.0 as usize].hushed = true;
+    }
+
+    /// It accepts everything, answers, and forwards nothing.
+    pub(super) fn turn_gray(&mut self, node: NodeId, gray: bool) {
+        let fake = &mut self.fakes[node.0 as usize];
+        (fake.gray, fake.hushed) = (gray, gray);
     }
 
     pub(super) fn answer_probes_for(&mut self, node: NodeId) {
@@ -336,7 +364,7 @@ impl World {
             .map(|&(kind, number, bitrate_kbps)| Stream {
                 kind,
                 payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate: 48_000 }],
-                feedback: Feedback { remb: true, ..Feedback::default() },
+                feedback: Feedback { remb: self.takes_remb, ..Feedback::default() },
                 bitrate_kbps,
             })
             .collect();
@@ -389,6 +417,16 @@ impl World {
     pub(super) fn hop(&self, node: NodeId) -> Hop {
         let incarnation = self.gateway.board().cell(node).map(|cell| cell.incarnation);
         Hop { node, incarnation: incarnation.unwrap_or(Incarnation(0)) }
+    }
+
+    /// What the session may send, kbit/s; 0: as much as it likes.
+    pub(super) fn cap(&self, session: SessionId) -> u32 {
+        self.gateway.sessions[&session].plan_now().cap_kbps
+    }
+
+    /// The ledger is the sum of its rooms, and nobody is over his limit.
+    pub(super) fn audit(&self) {
+        self.gateway.ledger.audit(self.gateway.rooms.values().map(|room| room.holding)).unwrap();
     }
 
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {

@@ -313,3 +313,30 @@ fn unknown_clock_rate_still_gives_growing_numbers() {
     let next = numbers(first(), voice(31));
     assert_eq!(went_on, Pass::Rewrite { ssrc: next.0, sequence: next.1, timestamp: next.2 });
 }
+
+#[test]
+fn what_a_sender_lost_is_told_once_and_a_switch_is_no_loss() {
+    let mut session = Session::new();
+    let pass = |session: &mut Session, node: Node, numbers: &[u64]| {
+        numbers.iter().for_each(|&n| _ = session.pass(node, voice(n), 20.0 * n as f64));
+    };
+    pass(&mut session, first(), &[0, 1, 2, 5, 6, 9]);
+    assert_eq!(session.0.arrivals(), (10, 4));
+    assert_eq!(session.0.arrivals(), (0, 0));
+    pass(&mut session, first(), &[8, 10]);
+    assert_eq!(session.0.arrivals(), (2, 0), "late is not lost, though it was told");
+    pass(&mut session, second(), &[40, 41, 43]);
+    assert_eq!(session.0.arrivals(), (3, 1), "what came to nobody in between is no loss of either");
+}
+
+#[test]
+fn a_sender_that_begins_anew_has_lost_nothing() {
+    let mut session = Session::new();
+    let pass = |session: &mut Session, numbers: std::ops::Range<u64>| {
+        numbers.for_each(|n| _ = session.pass(first(), voice(n), 20.0 * n as f64));
+    };
+    pass(&mut session, 0..10);
+    assert_eq!(session.0.arrivals(), (10, 0));
+    pass(&mut session, 30_000..30_010);
+    assert_eq!(session.0.arrivals(), (9, 0));
+}

@@ -1,9 +1,17 @@
 //! What is shown, and what operators have done: by name, whatever numbers control has for it.
 
-use evenkeel_core::{Health, Impossible, Measures, Metric, Mode, RoomStanding, Transport};
+use evenkeel_core::{
+    BreakerState, Candidate, Cause, Explanation, FailBack, Grant, Health, Impossible, Measures,
+    Metric, Mode, MoveOutcome, MoveRecord, Plan, RegionStanding, RoomStanding, SessionStanding,
+    Transport, Why, Witness,
+};
+
+use evenkeel_media::trunk::message::Break;
 
 use super::*;
-use crate::control::{ModeView, NodeView, PolicyView, SessionView};
+use crate::control::{
+    Disobeyed, ModeView, NodeView, Operation, Order, Place, PolicyView, SessionView,
+};
 
 #[test]
 fn the_gateway_shows_what_it_counts() {
@@ -108,7 +116,12 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         zone: "a".into(),
         incarnation: Incarnation(2),
         health: Health::Suspect,
+        accused_by: vec![Witness::Cohort],
         draining: true,
+        ejected: false,
+        capacity_kbps: 900,
+        opening: 4,
+        waiting: 5,
         load_permille: 250,
         measured_permille: Some(420),
         rooms: 3,
@@ -117,7 +130,8 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
-        "draining": true, "load_permille": 250, "measured_permille": 420,
+        "accused_by": ["cohort"], "draining": true, "ejected": false, "capacity_kbps": 900,
+        "opening": 4, "waiting": 5, "load_permille": 250, "measured_permille": 420,
         "rooms": 3, "round_trip_us": 700,
     }]});
     assert_eq!(asking.answer().1, right);
@@ -143,6 +157,50 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
 }
 
 #[test]
+fn agents_are_told_what_to_do_and_what_they_do_not_do_is_a_conflict() {
+    let mut world = World::start();
+    for (body, how) in [
+        (r#"{"how": "kill"}"#, Break::Kill),
+        (r#"{"how": "hang"}"#, Break::Hang),
+        (r#"{"how": "wake"}"#, Break::Wake),
+        (r#"{"how": "cut"}"#, Break::Cut),
+        (r#"{"how": "heal"}"#, Break::Heal),
+    ] {
+        let asking = world.ask("POST /v1/nodes/east-a1:break", body);
+        let Request::Order { node, order, reply } = world.request() else { panic!("order") };
+        assert_eq!((&*node, order), ("east-a1", Order::Break(how)));
+        reply.send(Ok(())).unwrap();
+        assert_eq!(asking.answer().0, 204);
+    }
+    let kill = Order::Break(Break::Kill);
+    for (why, status, word) in [
+        (Disobeyed::NoAgent, 409, "has no agent"),
+        (Disobeyed::Forbidden, 409, "allows no drills: set `drills = true`"),
+        (Disobeyed::Unable(kill), 409, "no agent watches a running process"),
+        (Disobeyed::Unable(Order::Break(Break::Cut)), 409, "do not go through an agent"),
+        (Disobeyed::Unable(Order::Start), 409, "names no command"),
+        (Disobeyed::Silent, 503, "did not answer"),
+    ] {
+        let asking = world.ask("POST /v1/nodes/east-a1:start", "");
+        let Request::Order { order: Order::Start, reply, .. } = world.request() else {
+            panic!("order")
+        };
+        reply.send(Err(Failed::Agent { node: "east-a1".into(), why })).unwrap();
+        let (found, body) = asking.answer();
+        let message = body["error"]["message"].as_str().unwrap().to_owned();
+        assert_eq!(found, status, "{message}");
+        assert!(message.contains(word) && message.contains("`east-a1`"), "{message}");
+    }
+    for wrong in ["", "{}", r#"{"how": "burn"}"#, r#"{"how": "kill", "why": 1}"#] {
+        let (status, body) = world.ask("POST /v1/nodes/east-a1:break", wrong).answer();
+        assert_eq!((status, &body["error"]["code"]), (400, &json!("bad-request")), "{wrong}");
+    }
+    let world = World::without_drills();
+    let (status, _) = world.ask("POST /v1/nodes/east-a1:break", r#"{"how": "kill"}"#).answer();
+    assert_eq!(status, 403);
+}
+
+#[test]
 fn rooms_move_and_nodes_drain_by_name() {
     let mut world = World::start();
     let asking = world.ask("POST /v1/rooms/a%2Fb:c:move", r#"{"node": "east-a1"}"#);
@@ -152,13 +210,14 @@ fn rooms_move_and_nodes_drain_by_name() {
     assert_eq!(asking.answer().0, 409);
     for (verb, right) in [("drain", true), ("undrain", false)] {
         let asking = world.ask(&format!("POST /v1/nodes/east-a1:{verb}"), "");
-        let Request::Drain { node, draining, reply } = world.request() else { panic!("drain") };
-        assert_eq!((&*node, draining), ("east-a1", right));
+        let Request::Operate(operation, reply) = world.request() else { panic!("drain") };
+        let place = Place::Node("east-a1".into());
+        assert_eq!(operation, Operation::Drain { place, draining: right, within: None });
         reply.send(Ok(())).unwrap();
         assert_eq!(asking.answer().0, 204);
     }
     let asking = world.ask("POST /v1/nodes/nope:drain", "");
-    let Request::Drain { reply, .. } = world.request() else { panic!("drain") };
+    let Request::Operate(_, reply) = world.request() else { panic!("drain") };
     reply.send(Err(Failed::Impossible(Impossible::NoSuchNode))).unwrap();
     assert_eq!(asking.answer().0, 404);
     for wrong in ["/v1/nodes/east-a1", "/v1/nodes/east-a1:kill", "/v1/rooms/r:drain"] {
@@ -285,4 +344,151 @@ fn session(number: u64) -> SessionView {
         totals: Totals { shed: 4, ..Totals::default() },
         age: Duration::from_secs(2),
     }
+}
+
+#[test]
+fn nodes_and_regions_are_operated_by_name() {
+    let mut world = World::start();
+    let node = || Place::Node("east-a1".into());
+    let region = || Place::Region("east".into());
+    let drain = |place, draining, seconds: Option<u64>| Operation::Drain {
+        place,
+        draining,
+        within: seconds.map(Duration::from_secs),
+    };
+    let cases = [
+        ("nodes/east-a1:drain", r#"{"deadline": "60s"}"#, drain(node(), true, Some(60))),
+        ("nodes/east-a1:drain", "{}", drain(node(), true, None)),
+        ("nodes/east-a1:eject", "", Operation::Eject("east-a1".into())),
+        ("nodes/east-a1:return", "", Operation::Return("east-a1".into())),
+        ("regions/east:drain", r#"{"deadline": "5m"}"#, drain(region(), true, Some(300))),
+        ("regions/east:undrain", "", drain(region(), false, None)),
+        (
+            "regions/east:fail-back",
+            r#"{"mode": "forbid"}"#,
+            Operation::FailBack(Some("east".into()), FailBack::Forbid),
+        ),
+        ("regions:fail-back", r#"{"mode": "force"}"#, Operation::FailBack(None, FailBack::Force)),
+    ];
+    for (path, body, right) in cases {
+        let asking = world.ask(&format!("POST /v1/{path}"), body);
+        let Request::Operate(operation, reply) = world.request() else { panic!("{path}") };
+        assert_eq!(operation, right, "{path}");
+        reply.send(Ok(())).unwrap();
+        assert_eq!(asking.answer().0, 204, "{path}");
+    }
+    let wrong = [
+        ("nodes/east-a1:drain", r#"{"deadline": "60"}"#, "deadline"),
+        ("nodes/east-a1:drain", r#"{"by": "60s"}"#, "by"),
+        ("regions/east:fail-back", r#"{"mode": "now"}"#, "mode"),
+    ];
+    for (path, body, field) in wrong {
+        let (status, body) = world.ask(&format!("POST /v1/{path}"), body).answer();
+        assert_eq!((status, &body["error"]["field"]), (400, &json!(field)), "{body}");
+    }
+    for (reason, right) in [
+        (Impossible::NoSuchRegion, 404),
+        (Impossible::AlreadyEjected, 409),
+        (Impossible::NotDown, 409),
+    ] {
+        let asking = world.ask("POST /v1/nodes/east-a1:return", "");
+        let Request::Operate(_, reply) = world.request() else { panic!("return") };
+        reply.send(Err(Failed::Impossible(reason))).unwrap();
+        assert_eq!(asking.answer().0, right, "{reason:?}");
+    }
+    let asking = world.ask("GET /v1/regions", "");
+    let Request::Regions(reply) = world.request() else { panic!("regions") };
+    let standing = RegionStanding {
+        region: RegionId(0),
+        breaker: BreakerState::Open,
+        opens_for: Some(Duration::from_secs(9)),
+        fail_back: FailBack::Auto,
+        nodes: 2,
+        nodes_up: 1,
+        nodes_draining: 0,
+        rooms: 3,
+        away: 4,
+    };
+    reply.send(vec![standing]).unwrap();
+    let right = json!({"regions": [{
+        "region": "east", "breaker": "open", "opens_for_ms": 9_000, "fail_back": "auto", "nodes": 2,
+        "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "away": 4,
+    }]});
+    assert_eq!(asking.answer().1, right);
+}
+
+#[test]
+fn a_session_is_explained() {
+    let mut world = World::start();
+    let asking = world.ask("GET /v1/sessions/s17/explain", "");
+    let Request::Explain(id, reply) = world.request() else { panic!("explain") };
+    let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+    let now = std::time::Instant::now();
+    let standing = SessionStanding {
+        session: id,
+        room: "room-1".into(),
+        scenario: "call".into(),
+        mode: Mode::Hitless,
+        transport: Transport::Udp,
+        hop: Some(hop(0)),
+        plan: Plan { cap_kbps: 44, ..Plan::default() },
+        measures: Measures::default(),
+        age: Duration::from_secs(3),
+    };
+    let step = MoveRecord {
+        cause: Cause::Drain,
+        by: Arc::new(Decider::Operator),
+        from: hop(1),
+        to: Some(hop(0)),
+        started: now,
+        ended: now + Duration::from_millis(12),
+        outcome: MoveOutcome::Done,
+    };
+    let said = Explanation {
+        standing,
+        admitted_by: Decider::Native,
+        placed_by: Decider::Policy { policy: routing(), revision: "5f0c5f0c5f0c".into() },
+        priority: 5,
+        route: vec![(hop(0), Grant::Admitted), (hop(1), Grant::Gated)],
+        share_permille: 500,
+        witnesses: vec![(Witness::Probe, Duration::from_millis(40))],
+        heading: None,
+        candidates: vec![Candidate { hop: hop(1), why: Why::Full, load_permille: 990 }],
+        moves: vec![step],
+    };
+    reply.send(Some(said)).unwrap();
+    let Request::Nodes(reply) = world.request() else { panic!("nodes") };
+    reply.send(Vec::new()).unwrap();
+    let (status, mut body) = asking.answer();
+    assert!(body["moves"][0]["ago_ms"].is_u64());
+    body["moves"][0]["ago_ms"] = json!(0);
+    let place = |node, region, zone| json!({"node": node, "region": region, "zone": zone});
+    let merge = |mut one: Value, other: Value| {
+        one.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        one
+    };
+    let east = merge(place("east-a1", "east", "a"), json!({"incarnation": 1}));
+    let west = merge(place("west-b1", "west", "b"), json!({"incarnation": 1}));
+    let right = json!({
+        "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "priority": 5, "hop": east,
+        "health": null, "witnesses": [{"witness": "probe", "for_ms": 40}],
+        "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
+        "route": [
+            merge(east.clone(), json!({"grant": "admitted"})),
+            merge(west, json!({"grant": "gated"})),
+        ],
+        "rung": 1, "cap_kbps": 44, "share_permille": 500,
+        "candidates": [
+            merge(place("west-b1", "west", "b"), json!({"why": "full", "load_permille": 990})),
+        ],
+        "moves": [{
+            "cause": "drain", "by": "operator", "from": "west-b1", "to": "east-a1", "ago_ms": 0,
+            "took_ms": 12, "outcome": "done",
+        }],
+    });
+    assert_eq!((status, body), (200, right));
+    let asking = world.ask("GET /v1/sessions/s16/explain", "");
+    let Request::Explain(_, reply) = world.request() else { panic!("explain") };
+    reply.send(None).unwrap();
+    assert_eq!(asking.answer().0, 404);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use evenkeel_core::{Cause, CloseReason, Fault, Health, Op, Witness};
+use evenkeel_core::{BreakerState, Cause, CloseReason, Fault, Health, MoveOutcome, Op, Witness};
 
 use super::*;
 use crate::worker::ShedRun;
@@ -139,4 +139,34 @@ fn moved(cause: Cause) -> Event {
         to: Some(hop(1)),
         started: Instant::now(),
     }
+}
+
+#[test]
+fn what_came_of_drains_breakers_and_moves_is_told() {
+    let (world, mut listening) = listening();
+    let started = Instant::now();
+    world.tell(Event::Drained { node: NodeId(0), left: 3, started }, None);
+    let told = listening.notice("drained");
+    assert_eq!((&told["node"], &told["left"]), (&json!("east-a1"), &json!(3)));
+    let (from, to) = (BreakerState::Closed, BreakerState::Open);
+    let (region, sessions, bad, opened, failed) = (RegionId(0), 60, 59, 2, 1);
+    world.tell(Event::Breaker { region, from, to, sessions, bad, opened, failed }, None);
+    let told = listening.notice("breaker");
+    assert_eq!((&told["region"], &told["to"]), (&json!("east"), &json!("open")));
+    assert_eq!((&told["sessions"], &told["bad"]), (&json!(60), &json!(59)));
+    let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+    let given_up = Event::MoveEnded {
+        room: RoomId(4),
+        room_name: "room-1".into(),
+        cause: Cause::Manual,
+        by: Decider::Operator,
+        from: hop(0),
+        to: hop(1),
+        started,
+        outcome: MoveOutcome::TargetLost,
+    };
+    world.tell(given_up, None);
+    let told = listening.notice("move-ended");
+    assert_eq!((&told["cause"], &told["outcome"]), (&json!("manual"), &json!("target-lost")));
+    assert_eq!((&told["from"], &told["to"]), (&json!("east-a1"), &json!("west-b1")));
 }

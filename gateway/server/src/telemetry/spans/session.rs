@@ -138,12 +138,12 @@ pub(in crate::telemetry) fn refusal(reason: &Refused) -> &'static str {
     match reason {
         Refused::UnknownScenario(_) => "unknown-scenario",
         Refused::ScenarioOfRoom(_) => "scenario-of-room",
-        Refused::Full => "full",
+        Refused::Full { .. } => "full",
         Refused::Draining => "draining",
         Refused::Rejected { .. } => "rejected",
         Refused::Redirected(_) => "redirected",
-        Refused::NoNode => "no-node",
+        Refused::NoNode { .. } => "no-node",
         Refused::Closed => "closed",
-        Refused::NotOpened(_) => "not-opened",
+        Refused::NotOpened { .. } => "not-opened",
     }
 }

@@ -2,9 +2,9 @@ use std::net::UdpSocket;
 
 use evenkeel_core::forward::Reason;
 use evenkeel_core::{
-    Accepted, AdmitOnFault, Bounds, Feedback as Takes, Gateway, Identity, Incarnation, Ingress,
-    Limits, NodeId, NodeSettings, Offer, OfferId, Output, PayloadType, Probed, RegionId, RtcpPort,
-    Scenario, Settings, Stream, Timings, Zone, ZoneId,
+    Accepted, AdmitOnFault, Bounds, Feedback as Takes, Gateway, Grant, Identity, Incarnation,
+    Ingress, Limits, Mode, NodeId, NodeSettings, Offer, OfferId, Output, PayloadType, Probed,
+    RegionId, Route, RtcpPort, Scenario, Settings, Stream, Timings, Zone, ZoneId,
 };
 use evenkeel_media::{rtcp, rtp};
 use tokio::sync::mpsc;
@@ -130,8 +130,8 @@ fn of_many_addresses_that_passed_the_oldest_gives_way() {
     assert_eq!(bench.session.learned(), [1, 4, 5, 6].map(address));
 }
 
-#[test]
-fn reports_that_are_encrypted_say_nothing() {
+/// A report that half of the packets were lost.
+fn half_lost() -> Vec<u8> {
     let mut report = Vec::new();
     let block = rtcp::ReportBlock {
         ssrc: 9,
@@ -143,6 +143,49 @@ fn reports_that_are_encrypted_say_nothing() {
         delay_since_last_sr: 0,
     };
     rtcp::write_receiver_report(5, &[block], &mut report);
+    report
+}
+
+#[test]
+fn a_summary_tells_what_went_between_a_session_and_its_node() {
+    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    let mut bench = Bench::new(declared, Srtp::Plain);
+    let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
+    let hops = vec![(hop(1), Grant::Admitted)];
+    let route = Route { version: 1, mode: Mode::Hot, hops, leaving: None, lead: Duration::ZERO };
+    bench.session.route = Arc::new(RouteCell::holding(route));
+    let packet = |sequence| {
+        let fields =
+            rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc: 9 };
+        let mut packet = Vec::new();
+        rtp::write(&fields, b"frame", &mut packet);
+        packet
+    };
+    for sequence in 1..=4 {
+        bench.at(20, |session, loan| session.handle_client_packet(&packet(sequence), loan));
+    }
+    for sequence in [1, 2, 5] {
+        bench.at(20, |session, loan| session.handle_node_packet(hop(1), &packet(sequence), loan));
+    }
+    bench.at(20, |session, loan| session.handle_node_packet(hop(1), &half_lost(), loan));
+    // What another hop still sends is nothing that it hears.
+    bench.at(20, |session, loan| session.handle_node_packet(hop(2), &packet(6), loan));
+    let told = |bench: &mut Bench| bench.session.summary(bench.start).unwrap().flow;
+    let flow = Flow {
+        sent: [0, 4],
+        came: [0, 3],
+        hears: Some(hop(1)),
+        expected: 5,
+        lost: 2,
+        reported_ppm: Some(500_000),
+    };
+    assert_eq!(told(&mut bench), flow);
+    assert_eq!(told(&mut bench), Flow { hears: Some(hop(1)), ..Flow::default() }, "told once");
+}
+
+#[test]
+fn reports_that_are_encrypted_say_nothing() {
+    let report = half_lost();
     for (srtp, told) in [(Srtp::Plain, true), (Srtp::Opaque, false)] {
         let mut bench = Bench::stun(srtp);
         bench.at(0, |session, loan| session.handle_client_packet(&report, loan));
@@ -214,7 +257,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         set: "call".into(),
         bound: [false; 4],
         bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
-        mode: evenkeel_core::Mode::Hot,
+        mode: Mode::Hot,
         affinity: evenkeel_core::Affinity::Room,
         regions: Vec::new(),
         spares: 1,
@@ -229,6 +272,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         probed: Probed::Yes,
         role: evenkeel_core::Role::Active,
         starts: evenkeel_core::Starts::ByItself,
+        canary: false,
     };
     let settings = Settings {
         home: RegionId(0),

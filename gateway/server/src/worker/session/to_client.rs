@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use evenkeel_core::forward::{self, Reason, Verdict};
 use evenkeel_core::{Hop, Kind, RtcpPort, Srtp};
 use evenkeel_media::continuity::{Epoch, Pass, Switch, Withheld};
-use evenkeel_media::{demux, rtp};
+use evenkeel_media::{demux, rtcp, rtp};
 
 use super::{Known, Loan, Session};
 use crate::worker::command::{Report, ShedRun};
@@ -14,6 +14,21 @@ use crate::worker::ways::{Side, Ways};
 
 /// Without a connectivity check for so long, nothing is sent to the client any more (RFC 7675).
 const CONSENT: Duration = Duration::from_secs(30);
+
+/// What a node reports as lost of what it was sent, parts per million, if it does; of several streams the worst.
+fn reported_loss(compound: &[u8]) -> Option<u32> {
+    let worst = |blocks: &mut dyn Iterator<Item = rtcp::ReportBlock>| {
+        blocks.map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
+    };
+    rtcp::packets(compound)
+        .map_while(Result::ok)
+        .filter_map(|packet| match packet {
+            rtcp::Packet::SenderReport(report) => worst(&mut report.blocks()),
+            rtcp::Packet::ReceiverReport(report) => worst(&mut report.blocks()),
+            _ => None,
+        })
+        .max()
+}
 
 impl Session {
     /// A packet that a hop sent for the client.
@@ -71,12 +86,15 @@ impl Session {
             }
             self.hear(from, loan);
         }
-        let rate =
-            self.media.payload_type(header.payload_type).map(|(_, payload)| payload.clock_rate);
+        let declared = self.media.payload_type(header.payload_type);
+        let declared = declared.map(|(kind, payload)| (kind, payload.clock_rate));
         let talk = self.talk();
+        if let Some((kind, _)) = declared {
+            talk.flow.came[kind as usize] += 1;
+        }
         let epoch = talk.epoch();
         let Some(Withheld { ssrc, after, ahead }) =
-            rate.and_then(|rate| talk.continuity.withhold(epoch, header, rate, loan.now))
+            declared.and_then(|(_, rate)| talk.continuity.withhold(epoch, header, rate, loan.now))
         else {
             return;
         };
@@ -106,6 +124,7 @@ impl Session {
         };
         let talk = self.talk();
         let before = talk.hearing.replace(hop);
+        talk.flow.came = Default::default();
         if before.is_some() {
             talk.totals.switches += 1;
             talk.feedback.want_key_frame();
@@ -145,6 +164,10 @@ impl Session {
         };
         let clock_rate = payload.clock_rate;
         let talk = self.talk();
+        // Of two hops all that the one that leads delivers is counted, where they are merged.
+        if talk.hearing == Some(from) && talk.twin.is_none() {
+            talk.flow.came[kind as usize] += 1;
+        }
         let rewrite = match talk.continuity.pass(epoch, header, clock_rate, loan.now) {
             Pass::Untouched => None,
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
@@ -169,12 +192,16 @@ impl Session {
     }
 
     pub(super) fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
+        let plain = self.media.srtp == Srtp::Plain;
+        if plain {
+            self.talk().flow.reported_ppm = reported_loss(packet).or(self.talk().flow.reported_ppm);
+        }
         let mut packet = packet.to_vec();
         let Ok(length) = self.talk().continuity.rtcp_to_client(epoch, &mut packet) else {
             return loan.ways.drop(Reason::Feedback);
         };
         packet.truncate(length);
-        let (cap, plain) = (self.plan.send_cap_kbps(), self.media.srtp == Srtp::Plain);
+        let cap = self.plan.send_cap_kbps();
         let talk = self.talk();
         talk.feedback.limit(&mut packet, cap, loan.now);
         if plain {

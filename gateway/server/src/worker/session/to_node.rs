@@ -44,6 +44,7 @@ impl Session {
             }
             Verdict::Drop(reason) => return loan.ways.drop(reason),
         };
+        self.talk().flow.sent[kind as usize] += 1;
         self.send_to_node(hop, Side::Rtp, kind, packet, loan);
     }
 

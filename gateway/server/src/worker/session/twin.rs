@@ -82,10 +82,20 @@ impl Session {
                 false => loan.ways.drop(Reason::Copy),
             };
         };
-        let taken = talk.twin.as_deref_mut().map_or(Taken::First, |twin| {
-            let way = twin.way(from);
-            twin.merge.take(way, header, packet)
-        });
+        let hears = talk.hearing == Some(from);
+        let taken = match talk.twin.as_deref_mut() {
+            Some(twin) => {
+                let way = twin.way(from);
+                let taken = twin.merge.take(way, header, packet);
+                // Whether or not the other copy was faster: the hop delivers.
+                let declared = self.media.payload_type(header.payload_type);
+                if let Some((kind, _)) = declared.filter(|_| hears) {
+                    self.talk().flow.came[kind as usize] += 1;
+                }
+                taken
+            }
+            None => Taken::First,
+        };
         match taken {
             Taken::First => self.rtp_to_client(from, epoch, header, packet, loan),
             Taken::Again | Taken::Unproven => loan.ways.drop(Reason::Copy),
@@ -135,6 +145,7 @@ impl Session {
         self.note_switch(hop, loan);
         let talk = self.talk();
         talk.hearing = Some(hop);
+        talk.flow.came = Default::default();
         talk.totals.switches += 1;
         if let Some(twin) = &mut talk.twin {
             twin.merge.turn();

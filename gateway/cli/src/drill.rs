@@ -1,0 +1,193 @@
+//! `evenkeel drill`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use evenkeel_lab::drill::{self, Drill as Trouble, Kind, Milliseconds, Record, Report};
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::{Failure, say};
+
+/// Make trouble on purpose at a running gateway, with synthetic sessions beside the real ones, and say what they heard of
+/// it. What is broken is mended afterwards. It takes an agent beside the node whose configuration allows drills, and
+/// `drills = true` in the gateway's `[admin]`; `evenkeel demo --serve` is a world that has both.
+#[derive(Args)]
+pub(crate) struct Drill {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    api: Api,
+    /// Say what came of it as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Where what came of drills is kept; default: `evenkeel/drills.jsonl` in the state folder
+    #[arg(long, value_name = "FILE", global = true)]
+    record: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// A node's process is killed, and started again
+    KillNode(OfNode),
+    /// A node stands still without a word, and wakes again
+    HangNode(OfNode),
+    /// No packet crosses to a node or back, until the link is mended
+    CutLink(OfNode),
+    /// Every node of a region is killed, and started again
+    LoseRegion {
+        /// Which; default: that of the node with most rooms
+        #[arg(long, value_name = "NAME")]
+        region: Option<String>,
+        #[command(flatten)]
+        crowd: OfCrowd,
+    },
+    /// A node stands still and goes on, once a second
+    Flap {
+        /// For how many seconds
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        seconds: u64,
+        #[command(flatten)]
+        of: OfNode,
+    },
+    /// What came of the drills so far, the newest last
+    List,
+}
+
+#[derive(Args)]
+struct OfNode {
+    /// Which; default: the one with most rooms
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    #[command(flatten)]
+    crowd: OfCrowd,
+}
+
+#[derive(Args)]
+struct OfCrowd {
+    /// Synthetic sessions, two to a room, of which one talks
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=5_000))]
+    sessions: u32,
+    /// Where the dice come from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+impl Drill {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let record = Record::at(self.record.clone().unwrap_or_else(drill::default_place));
+        let failed = |error: drill::Failed| Failure::Failed(error.to_string());
+        let Some(trouble) = self.verb.trouble() else {
+            let all = record.all().map_err(failed)?;
+            return self.list(&all, &record);
+        };
+        // Without a gateway there is nothing to drill.
+        self.api.with(async |admin| admin.read("/v1/status").await).map_err(
+            |failure| match failure {
+                Failure::NoGateway(words) => Failure::NoGateway(format!(
+                    "{words}; or `evenkeel demo --serve`, a world to drill in"
+                )),
+                other => other,
+            },
+        )?;
+        let client = self.api.client()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::Failed(error.to_string()))?;
+        let report = runtime.block_on(drill::run(&trouble, || client.another())).map_err(failed)?;
+        record.add(&report).map_err(failed)?;
+        if self.json {
+            let line = serde_json::to_string(&report)
+                .map_err(|error| Failure::Failed(error.to_string()))?;
+            say(&line);
+        } else {
+            say(&shown(&report, &record));
+        }
+        Ok(())
+    }
+
+    fn list(&self, all: &[Value], record: &Record) -> Result<(), Failure> {
+        if self.json {
+            say(&Value::from(all.to_vec()));
+            return Ok(());
+        }
+        if all.is_empty() {
+            say(&format!("no drill is on record in {}", record.place().display()));
+        }
+        for drill in all {
+            let nodes: Vec<&str> =
+                drill["nodes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let at_s = drill["at_us"].as_u64().unwrap_or(0) / 1_000_000;
+            say(&format!(
+                "{at_s}  {:<12} {:<24} {} sessions, gap p99 {:.1} ms, max {:.1} ms, {} packets lost",
+                drill["drill"].as_str().unwrap_or(""),
+                nodes.join(", "),
+                drill["sessions"],
+                drill["gap_ms"]["p99"].as_f64().unwrap_or(0.0),
+                drill["gap_ms"]["max"].as_f64().unwrap_or(0.0),
+                drill["packets_lost"],
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Verb {
+    fn trouble(&self) -> Option<Trouble> {
+        let of = |kind, node: &Option<String>, crowd: &OfCrowd| Trouble {
+            kind,
+            node: node.clone(),
+            region: None,
+            sessions: crowd.sessions,
+            flaps_for: Duration::ZERO,
+            seed: crowd.seed,
+        };
+        Some(match self {
+            Verb::KillNode(OfNode { node, crowd }) => of(Kind::KillNode, node, crowd),
+            Verb::HangNode(OfNode { node, crowd }) => of(Kind::HangNode, node, crowd),
+            Verb::CutLink(OfNode { node, crowd }) => of(Kind::CutLink, node, crowd),
+            Verb::LoseRegion { region, crowd } => {
+                Trouble { region: region.clone(), ..of(Kind::LoseRegion, &None, crowd) }
+            }
+            Verb::Flap { seconds, of: OfNode { node, crowd } } => {
+                Trouble { flaps_for: Duration::from_secs(*seconds), ..of(Kind::Flap, node, crowd) }
+            }
+            Verb::List => return None,
+        })
+    }
+}
+
+fn shown(report: &Report, record: &Record) -> String {
+    let spread = |name: &str, ms: &Milliseconds| {
+        let Milliseconds { p50, p90, p99, max, n } = ms;
+        format!("  {name:<22}{p50:>9.1}{p90:>9.1}{p99:>9.1}{max:>9.1}{n:>8}")
+    };
+    let mut lines = vec![
+        format!(
+            "{} · {} · {} synthetic sessions, of each two one talks",
+            report.drill,
+            report.nodes.join(", "),
+            report.sessions
+        ),
+        format!("  {:<22}{:>9}{:>9}{:>9}{:>9}{:>8}", "ms", "p50", "p90", "p99", "max", "n"),
+        spread("gap of those hit", &report.gap_ms),
+        spread("control run", &report.control_ms),
+        spread("found dead after", &report.detect_ms),
+    ];
+    lines.extend(
+        report.by_witness.iter().map(|(witness, ms)| spread(&format!("  by {witness}"), ms)),
+    );
+    lines.push(format!(
+        "  {} packets lost, {} of others; {} moves of rooms that were hit; {} heard nothing again",
+        report.packets_lost, report.packets_lost_of_others, report.moves, report.unheard
+    ));
+    lines.push(format!(
+        "  mended: {} packets lost, {}",
+        report.packets_lost_mending,
+        if report.trusted_again { "trusted again" } else { "not trusted again yet" }
+    ));
+    lines.push(format!("  on record in {}", record.place().display()));
+    lines.join("\n")
+}

@@ -1,0 +1,104 @@
+//! `evenkeel node`.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::api::{Api, segment};
+use crate::status::{rows, text};
+use crate::{Failure, say};
+
+/// List nodes; drain them, send them away and let them back.
+#[derive(Args)]
+pub(crate) struct Node {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    api: Api,
+    /// Say it as JSON: `list` as the API does, all else as `{"done": true}`
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Every node with its health, its load and what it is opening
+    List,
+    /// Let it take no new rooms, and move those that it has; nothing is lost, and nobody is hung up
+    Drain {
+        /// The node's name
+        node: String,
+        /// When it is to be empty, as `60s`; what is left by then is told, and stays until it fits elsewhere
+        #[arg(long)]
+        deadline: Option<String>,
+    },
+    /// Let it take rooms again
+    Undrain {
+        /// The node's name
+        node: String,
+    },
+    /// Declare it dead, whatever it says: its rooms leave it at once, and it stays down until `return`
+    Eject {
+        /// The node's name
+        node: String,
+    },
+    /// Let a node that is down back as soon as it answers, without waiting out its ejection
+    Return {
+        /// The node's name
+        node: String,
+    },
+}
+
+impl Node {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let (node, verb, body) = match self.verb {
+            Verb::List => {
+                let nodes = self.api.operate(async |admin| admin.read("/v1/nodes").await)?;
+                if self.json {
+                    say(&nodes);
+                } else {
+                    rows(&nodes, "nodes").iter().for_each(|node| say(&line(node)));
+                }
+                return Ok(());
+            }
+            Verb::Drain { node, deadline } => (node, "drain", drain(deadline)),
+            Verb::Undrain { node } => (node, "undrain", Value::Null),
+            Verb::Eject { node } => (node, "eject", Value::Null),
+            Verb::Return { node } => (node, "return", Value::Null),
+        };
+        self.api.post(&format!("/v1/nodes/{}:{verb}", segment(&node)), &body)?;
+        done(self.json);
+        Ok(())
+    }
+}
+
+/// What the API is told of a deadline.
+pub(crate) fn drain(deadline: Option<String>) -> Value {
+    deadline.map_or(Value::Null, |deadline| json!({"deadline": deadline}))
+}
+
+/// A verb that did what it was asked to says so to tools only.
+pub(crate) fn done(json: bool) {
+    if json {
+        say(&json!({"done": true}));
+    }
+}
+
+fn line(node: &Value) -> String {
+    let number = |key: &str| node[key].as_u64().unwrap_or(0);
+    let flag = |key: &str, word| if node[key] == Value::Bool(true) { word } else { "" };
+    let opening = match (number("opening"), number("waiting")) {
+        (0, 0) => String::new(),
+        (opening, waiting) => format!(", opening {opening}, {waiting} waiting"),
+    };
+    format!(
+        "{:<16} {:<8} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{opening}{}{}",
+        text(node, "node"),
+        text(node, "region"),
+        text(node, "health"),
+        number("rooms"),
+        number("load_permille") / 10,
+        number("capacity_kbps"),
+        flag("draining", ", draining"),
+        flag("ejected", ", ejected"),
+    )
+}

@@ -1,0 +1,109 @@
+//! `evenkeel region`.
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::api::{Api, segment};
+use crate::node::{done, drain};
+use crate::status::{rows, text};
+use crate::{Failure, say};
+
+/// List regions; drain them, and say whether rooms go back to them.
+#[derive(Args)]
+pub(crate) struct Region {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    api: Api,
+    /// Say it as JSON: `list` as the API does, all else as `{"done": true}`
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Every region with its breaker, its nodes and the rooms that belong there
+    List,
+    /// Let none of its nodes take new rooms, and move those that they have to other regions
+    Drain {
+        /// The region's name
+        region: String,
+        /// When it is to be empty, as `60s`; what is left by then is told, and stays until it fits elsewhere
+        #[arg(long)]
+        deadline: Option<String>,
+    },
+    /// Let its nodes take rooms again
+    Undrain {
+        /// The region's name
+        region: String,
+    },
+    /// Say whether rooms that belong to a region go back there once its nodes are trusted again
+    FailBack {
+        /// `auto`: by themselves, a few a second; `force`: to nodes that are not trusted yet as well; `forbid`: not at all
+        mode: Mode,
+        /// The region's name; default: all of them
+        region: Option<String>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    Auto,
+    Force,
+    Forbid,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Auto => "auto",
+            Mode::Force => "force",
+            Mode::Forbid => "forbid",
+        }
+    }
+}
+
+impl Region {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let at = |region: &str, verb| format!("/v1/regions/{}:{verb}", segment(region));
+        let (path, body) = match self.verb {
+            Verb::List => {
+                let regions = self.api.operate(async |admin| admin.read("/v1/regions").await)?;
+                if self.json {
+                    say(&regions);
+                } else {
+                    rows(&regions, "regions").iter().for_each(|region| say(&line(region)));
+                }
+                return Ok(());
+            }
+            Verb::Drain { region, deadline } => (at(&region, "drain"), drain(deadline)),
+            Verb::Undrain { region } => (at(&region, "undrain"), Value::Null),
+            Verb::FailBack { mode, region } => {
+                let all = || "/v1/regions:fail-back".to_owned();
+                let path = region.map_or_else(all, |region| at(&region, "fail-back"));
+                (path, json!({"mode": mode.name()}))
+            }
+        };
+        self.api.post(&path, &body)?;
+        done(self.json);
+        Ok(())
+    }
+}
+
+fn line(region: &Value) -> String {
+    let number = |key: &str| region[key].as_u64().unwrap_or(0);
+    let opens = match region["opens_for_ms"].as_u64() {
+        Some(ms) => format!(" for {} s", ms.div_ceil(1_000)),
+        None => String::new(),
+    };
+    format!(
+        "{:<16} breaker {}{opens}, {} of {} nodes take rooms, {} rooms, {} away, fail-back {}",
+        text(region, "region"),
+        text(region, "breaker"),
+        number("nodes_up"),
+        number("nodes"),
+        number("rooms"),
+        number("away"),
+        text(region, "fail_back"),
+    )
+}

@@ -1,0 +1,161 @@
+//! `evenkeel session`.
+
+use clap::{Args, Subcommand};
+use evenkeel_lab::admin::{Admin, Call, Failed};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::api::{Api, segment};
+use crate::node::done;
+use crate::status::{rows, text};
+use crate::{Failure, say};
+
+/// List sessions, say why they are where they are, and close them.
+#[derive(Args)]
+pub(crate) struct Session {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    api: Api,
+    /// Say it as JSON: `list` and `explain` as the API does, `close` as `{"done": true}`
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Every session with its room, where it stands and what it gets
+    List,
+    /// Say which hop a session takes and why, who decided, what else it could have been, and how it moved
+    Explain {
+        /// The session: `s17`
+        session: String,
+    },
+    /// Close a session
+    Close {
+        /// The session: `s17`
+        session: String,
+    },
+}
+
+impl Session {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        match self.verb {
+            Verb::List => {
+                let sessions = self.api.operate(async |admin| all(admin).await)?;
+                if self.json {
+                    say(&sessions);
+                } else {
+                    rows(&sessions, "sessions").iter().for_each(|session| say(&line(session)));
+                }
+            }
+            Verb::Explain { session } => {
+                let path = format!("/v1/sessions/{}/explain", segment(&session));
+                let said = self.api.operate(async |admin| admin.read(&path).await)?;
+                if self.json {
+                    say(&said);
+                } else {
+                    explain(&said);
+                }
+            }
+            Verb::Close { session } => {
+                let path = format!("/v1/sessions/{}", segment(&session));
+                self.api.operate(async |admin| {
+                    let (method, headers, body) = (Method::DELETE, &[][..], Default::default());
+                    admin.ask(Call { method, path: &path, headers, body }).await?.accepted()
+                })?;
+                done(self.json);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All pages.
+async fn all(admin: &mut Admin) -> Result<Value, Failed> {
+    let mut sessions = Vec::new();
+    let mut path = "/v1/sessions".to_owned();
+    loop {
+        let page = admin.read(&path).await?;
+        sessions.extend_from_slice(rows(&page, "sessions"));
+        match page["next"].as_str() {
+            Some(next) => path = format!("/v1/sessions?after={next}"),
+            None => return Ok(json!({"sessions": sessions})),
+        }
+    }
+}
+
+fn line(session: &Value) -> String {
+    format!(
+        "{:<8} {:<24} {:<10} {} at {}, rung {}{}",
+        text(session, "id"),
+        text(session, "room"),
+        text(session, "scenario"),
+        text(session, "ingress"),
+        session["hop"]["node"].as_str().unwrap_or("no node"),
+        session["rung"],
+        cap(session),
+    )
+}
+
+fn cap(session: &Value) -> String {
+    session["cap_kbps"].as_u64().map_or(String::new(), |cap| format!(", capped at {cap} kbit/s"))
+}
+
+fn explain(said: &Value) {
+    say(&format!(
+        "{} in room {}, scenario {} ({}), priority {}",
+        text(said, "id"),
+        text(said, "room"),
+        text(said, "scenario"),
+        text(said, "mode"),
+        said["priority"],
+    ));
+    match said["hop"]["node"].as_str() {
+        Some(node) => say(&format!("  at {node}, which is {}", text(said, "health"))),
+        None => say(&"  at no node: none has room for it; it is looked for"),
+    }
+    for witness in rows(&said["witnesses"], "") {
+        let (name, since) = (text(witness, "witness"), &witness["for_ms"]);
+        say(&format!("    accused by {name} for {since} ms"));
+    }
+    for (hook, by) in said["decided_by"].as_object().into_iter().flatten() {
+        say(&format!("  {hook} decided by {}", by.as_str().unwrap_or("")));
+    }
+    let share = said["share_permille"].as_u64().unwrap_or(1_000);
+    let less = if share < 1_000 { ", since not all fits" } else { "" };
+    say(&format!("  rung {}{}{less}", said["rung"], cap(said)));
+    for hop in rows(&said["route"], "") {
+        say(&format!(
+            "  route: {} ({}), {}",
+            text(hop, "node"),
+            text(hop, "region"),
+            text(hop, "grant")
+        ));
+    }
+    if let Some(to) = said["heading"]["to"].as_str() {
+        let heading = &said["heading"];
+        let (cause, by) = (text(heading, "cause"), text(heading, "by"));
+        say(&format!("  on its way to {to}: {cause}, by {by}, {} awaited", heading["waiting"]));
+    }
+    for other in rows(&said["candidates"], "") {
+        let (node, region) = (text(other, "node"), text(other, "region"));
+        say(&format!("  not {node} ({region}): {}, {} % load", text(other, "why"), percent(other)));
+    }
+    for step in rows(&said["moves"], "") {
+        say(&format!(
+            "  moved {} s ago from {} to {}: {}, by {}, {} after {} ms",
+            step["ago_ms"].as_u64().unwrap_or(0) / 1_000,
+            text(step, "from"),
+            step["to"].as_str().unwrap_or("nowhere"),
+            text(step, "cause"),
+            text(step, "by"),
+            text(step, "outcome"),
+            step["took_ms"],
+        ));
+    }
+}
+
+fn percent(other: &Value) -> u64 {
+    other["load_permille"].as_u64().unwrap_or(0) / 10
+}

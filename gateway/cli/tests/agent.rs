@@ -1,0 +1,28 @@
+//! `evenkeel agent` as a command: what is wrong is told, with exit code 2.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+use std::process::{Command, Stdio};
+
+fn agent(config: &str) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let output = command
+        .args(["agent", "--json", "--config", config])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_told_key_by_key() {
+    let (code, said, _) = agent("/nowhere/agent.toml");
+    assert_eq!(code, Some(2));
+    assert!(said.contains(r#""code":"wrong""#) && said.contains("cannot be read"), "{said}");
+
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("agent.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:0\"\nsecret_file = \"nowhere\"\n").unwrap();
+    let (code, said, _) = agent(file.to_str().unwrap());
+    assert_eq!(code, Some(2));
+    assert!(said.contains("secret_file") && said.contains("[process]"), "{said}");
+}

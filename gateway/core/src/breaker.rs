@@ -1,0 +1,288 @@
+//! A region's breaker: closed, open on media that is worse than elsewhere or on openings that fail, half-open for a
+//! share of newcomers, and closed again, or open for longer.
+
+use std::time::{Duration, Instant};
+
+use crate::{Breakers, Measures, Metric, RoomId};
+
+/// Bad windows in a row that open it.
+const OPENS_AFTER: u32 = 2;
+
+/// Windows in a row without a bad one that close it again.
+const CLOSES_AFTER: u32 = 5;
+
+/// A breaker that was closed so long is forgiven what it did before.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+
+/// Openings that still lengthen the time; past it the longest applies anyway.
+const RELAPSES_MAX: u32 = 16;
+
+/// Whether new rooms may go to a region.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u32)]
+pub enum BreakerState {
+    /// They may.
+    Closed = 0,
+    /// They go elsewhere, or are refused.
+    Open = 1,
+    /// A share of them may.
+    HalfOpen = 2,
+}
+
+impl BreakerState {
+    /// The word in metrics and records: `half-open`.
+    pub fn name(self) -> &'static str {
+        match self {
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half-open",
+        }
+    }
+}
+
+/// What a window of a second brought of one region.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Evidence {
+    /// Sessions that were measured.
+    pub(crate) sessions: u32,
+    /// Those of them whose media was bad.
+    pub(crate) bad: u32,
+    /// Sessions that were opened there.
+    pub(crate) opened: u32,
+    /// Sessions that were not, though they should have been.
+    pub(crate) failed: u32,
+}
+
+/// When a session was counted last, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Judged {
+    window: u32,
+    bad: bool,
+}
+
+/// What a window says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Too few to say anything.
+    Unknown,
+    /// Nothing out of the ordinary.
+    Sound,
+    /// Too much of it is bad.
+    Bad,
+}
+
+/// One region's.
+#[derive(Debug)]
+pub(crate) struct Breaker {
+    state: State,
+    /// Bad windows in a row; half-open: windows in a row that were not.
+    row: u32,
+    /// How often it opened lately.
+    relapses: u32,
+    pub(crate) evidence: Evidence,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Closed { since: Instant },
+    Open { until: Instant },
+    HalfOpen,
+}
+
+/// Whether media is so bad that somebody would notice.
+pub(crate) fn is_bad(measures: &Measures, settings: &Breakers) -> bool {
+    let lossy = |metric| measures.measured(metric).is_some_and(|loss| loss >= settings.loss_ppm);
+    let poor = measures.measured(Metric::RFactor).is_some_and(|r| r < settings.r_factor_centi);
+    lossy(Metric::LossDown) || poor
+}
+
+impl Evidence {
+    /// Counts a session once in each window: as bad if ever it was.
+    pub(crate) fn hear(&mut self, judged: &mut Judged, window: u32, bad: bool) {
+        if judged.window != window {
+            *judged = Judged { window, bad };
+            self.sessions += 1;
+            self.bad += u32::from(bad);
+        } else if bad && !judged.bad {
+            judged.bad = true;
+            self.bad += 1;
+        }
+    }
+
+    /// A few say nothing: their own ways may be bad.
+    pub(crate) fn verdict(&self, settings: &Breakers) -> Verdict {
+        let most = |bad: u32, all: u32| bad * 100 >= all * settings.share_percent;
+        let tried = self.opened + self.failed;
+        let (heard, tried_enough) =
+            (self.sessions >= settings.sessions_min, tried >= settings.sessions_min);
+        match (heard, tried_enough) {
+            (true, _) if most(self.bad, self.sessions) => Verdict::Bad,
+            (_, true) if most(self.failed, tried) => Verdict::Bad,
+            (false, false) => Verdict::Unknown,
+            _ => Verdict::Sound,
+        }
+    }
+}
+
+impl Breaker {
+    pub(crate) fn new(now: Instant) -> Breaker {
+        let state = State::Closed { since: now };
+        Breaker { state, row: 0, relapses: 0, evidence: Evidence::default() }
+    }
+
+    pub(crate) fn state(&self) -> BreakerState {
+        match self.state {
+            State::Closed { .. } => BreakerState::Closed,
+            State::Open { .. } => BreakerState::Open,
+            State::HalfOpen => BreakerState::HalfOpen,
+        }
+    }
+
+    /// Whether a room that stands nowhere may go there. Which ones belong to the share of a half-open one is decided by
+    /// lot, once for each room.
+    pub(crate) fn admits(&self, room: RoomId, settings: &Breakers) -> bool {
+        match self.state {
+            State::Closed { .. } => true,
+            State::Open { .. } => false,
+            State::HalfOpen => {
+                let lot = fastrand::Rng::with_seed(room.0).u32(0..100);
+                lot < settings.half_open_percent
+            }
+        }
+    }
+
+    /// When it half-opens, if it is open.
+    pub(crate) fn opens_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Open { until } => Some(until),
+            State::Closed { .. } | State::HalfOpen => None,
+        }
+    }
+
+    /// A window ended, with this verdict on the region as compared with others. What changed, if anything did.
+    pub(crate) fn weigh(
+        &mut self,
+        verdict: Verdict,
+        settings: &Breakers,
+        now: Instant,
+    ) -> Option<(BreakerState, BreakerState)> {
+        let from = self.state();
+        match (self.state, verdict) {
+            (State::Closed { .. }, Verdict::Bad) => {
+                self.row += 1;
+                if self.row >= OPENS_AFTER {
+                    self.open(settings, now);
+                }
+            }
+            (State::Closed { since }, _) => {
+                self.row = 0;
+                if now.saturating_duration_since(since) >= FORGIVEN_AFTER {
+                    self.relapses = 0;
+                }
+            }
+            (State::Open { until }, _) if until <= now => {
+                (self.state, self.row) = (State::HalfOpen, 0);
+            }
+            (State::Open { .. }, _) => {}
+            (State::HalfOpen, Verdict::Bad) => self.open(settings, now),
+            (State::HalfOpen, _) => {
+                self.row += 1;
+                if self.row >= CLOSES_AFTER {
+                    (self.state, self.row) = (State::Closed { since: now }, 0);
+                }
+            }
+        }
+        let to = self.state();
+        (from != to).then_some((from, to))
+    }
+
+    /// For twice as long as the last time, where that is not long ago.
+    fn open(&mut self, settings: &Breakers, now: Instant) {
+        let longer = settings.open_for.saturating_mul(1 << self.relapses);
+        self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        self.state = State::Open { until: now + longer.min(settings.open_for_max) };
+        self.row = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn evidence(sessions: u32, bad: u32, opened: u32, failed: u32) -> Verdict {
+        Evidence { sessions, bad, opened, failed }.verdict(&Breakers::default())
+    }
+
+    #[test]
+    fn a_few_say_nothing_and_half_of_many_do() {
+        assert_eq!(evidence(19, 19, 0, 0), Verdict::Unknown);
+        assert_eq!(evidence(20, 9, 0, 0), Verdict::Sound);
+        assert_eq!(evidence(20, 10, 0, 0), Verdict::Bad);
+        assert_eq!(evidence(0, 0, 9, 10), Verdict::Unknown);
+        assert_eq!(evidence(0, 0, 9, 11), Verdict::Bad);
+        assert_eq!(evidence(500, 3, 11, 9), Verdict::Sound);
+    }
+
+    #[test]
+    fn a_session_counts_once_in_a_window_and_as_bad_if_ever_it_was() {
+        let (mut evidence, mut judged) = (Evidence::default(), Judged::default());
+        for bad in [false, true, true, false] {
+            evidence.hear(&mut judged, 7, bad);
+        }
+        assert_eq!((evidence.sessions, evidence.bad), (1, 1));
+        evidence.hear(&mut judged, 8, false);
+        assert_eq!((evidence.sessions, evidence.bad), (2, 1));
+    }
+
+    #[test]
+    fn it_opens_for_longer_each_time_and_closes_after_sound_windows() {
+        let settings = Breakers::default();
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(now);
+        let mut times = Vec::new();
+        for _ in 0..7 {
+            while breaker.state() != BreakerState::Open {
+                breaker.weigh(Verdict::Bad, &settings, now);
+                now += SECOND;
+            }
+            let opened = now;
+            while breaker.state() == BreakerState::Open {
+                breaker.weigh(Verdict::Unknown, &settings, now);
+                now += SECOND;
+            }
+            times.push((now - opened).as_secs());
+        }
+        assert_eq!(times, [10, 20, 40, 80, 160, 300, 300]);
+        for window in 0..5 {
+            assert_eq!(breaker.state(), BreakerState::HalfOpen, "{window}");
+            breaker.weigh(Verdict::Unknown, &settings, now);
+        }
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        now += FORGIVEN_AFTER;
+        breaker.weigh(Verdict::Sound, &settings, now);
+        breaker.weigh(Verdict::Bad, &settings, now);
+        assert_eq!(breaker.state(), BreakerState::Closed, "once is not twice");
+        breaker.weigh(Verdict::Sound, &settings, now);
+        breaker.weigh(Verdict::Bad, &settings, now);
+        assert_eq!(breaker.state(), BreakerState::Closed, "not in a row");
+        breaker.weigh(Verdict::Bad, &settings, now);
+        assert_eq!(breaker.opens_until(), Some(now + settings.open_for));
+    }
+
+    #[test]
+    fn half_open_lets_a_share_in() {
+        let settings = Breakers::default();
+        let now = Instant::now();
+        let mut breaker = Breaker { state: State::Open { until: now }, ..Breaker::new(now) };
+        let admitted = |breaker: &Breaker| {
+            (0..1_000).filter(|id| breaker.admits(RoomId(*id), &settings)).count()
+        };
+        assert_eq!(admitted(&breaker), 0);
+        breaker.weigh(Verdict::Unknown, &settings, now);
+        assert!((70..130).contains(&admitted(&breaker)), "{}", admitted(&breaker));
+        breaker.state = State::Closed { since: now };
+        assert_eq!(admitted(&breaker), 1_000);
+    }
+}

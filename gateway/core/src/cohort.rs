@@ -1,0 +1,278 @@
+//! Whether a node loses more than its siblings: rooms vote, and the likelihood of their votes decides.
+//!
+//! A room votes once it has seen enough packets: *bad* where 5 % or more of them got lost between us and the node, that
+//! is more than its own clients' networks explain. Rooms vote for themselves, so one bad publisher with a thousand
+//! listeners is one vote. With each look the votes of the last 2 s count, one a room, and the test ends as soon as they
+//! are clear enough: sequential, by likelihood ratios.
+//!
+//! Beside siblings: the votes are 10⁶ times as likely of two nodes that differ as of two that are alike (generalised
+//! ratio; where 8 rooms fare badly and 15 of siblings do not, Fisher's exact test says 2·10⁻⁶). Without siblings: 10⁶
+//! times as likely of a node where 90 % of the rooms fare badly as of one where 30 % do (Wald 1945). So a node that is
+//! like its siblings is accused about once in 10⁶ windows of 2 s, or 23 days. Of a node that loses 15 % a room votes
+//! wrongly with a chance of 2 %. Votes a hundred times as likely of a good node withdraw the accusation.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::{Flow, Hop, RoomId};
+
+/// Packets after which a room votes: of a voice, 800 ms.
+const VOTES_AFTER: u32 = 40;
+
+/// A room with many sessions votes no more often than this.
+const VOTES_EVERY: Duration = Duration::from_millis(400);
+
+/// Lost between us and the node, parts per million, from where a room votes against it.
+const BAD_PPM: u64 = 50_000;
+
+/// How long a vote counts.
+const COUNTS_FOR: Duration = Duration::from_secs(2);
+
+/// A room that takes longer to see enough packets begins anew: what it saw is old.
+const BEGINS_ANEW: Duration = Duration::from_secs(2);
+
+/// Rooms that siblings must carry to be compared with.
+const SIBLINGS_MIN: u32 = 5;
+
+/// The share of bad rooms that is always thought to be chance, and that which is where there are no siblings.
+const CHANCE_MIN: f64 = 0.05;
+const CHANCE_ALONE: f64 = 0.3;
+
+const CHANCE_MAX: f64 = 0.5;
+
+/// How much larger a node's share of bad rooms has to be than its siblings', however certain the difference is.
+const DIFFERS: f64 = 0.3;
+
+/// The share of bad rooms of a node that is to be left.
+const WORSE: f64 = 0.9;
+
+/// ln 10⁶, and ln 0.01.
+const ACCUSES: f64 = 13.815_510_557_964_274;
+const WITHDRAWS: f64 = -4.605_170_185_988_091;
+
+/// What a room has seen since it voted last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tally {
+    pub(crate) hop: Hop,
+    began: Instant,
+    expected: u32,
+    lost: u32,
+    reported_ppm: u64,
+    reports: u64,
+}
+
+impl Tally {
+    pub(crate) fn new(hop: Hop, now: Instant) -> Tally {
+        Tally { hop, began: now, expected: 0, lost: 0, reported_ppm: 0, reports: 0 }
+    }
+
+    /// What was seen of one of its sessions. Whether that makes enough to vote.
+    pub(crate) fn add(&mut self, flow: &Flow, now: Instant) -> bool {
+        if now.saturating_duration_since(self.began) >= BEGINS_ANEW {
+            *self = Tally::new(self.hop, now);
+        }
+        self.expected = self.expected.saturating_add(flow.expected);
+        self.lost = self.lost.saturating_add(flow.lost);
+        if let Some(ppm) = flow.reported_ppm {
+            self.reported_ppm += u64::from(ppm);
+            self.reports += 1;
+        }
+        self.expected >= VOTES_AFTER && now.saturating_duration_since(self.began) >= VOTES_EVERY
+    }
+
+    /// Its vote, where its clients' own networks lose so much, parts per million: whether it fares badly.
+    pub(crate) fn vote(&self, lost_up_ppm: u64, lost_down_ppm: u64) -> bool {
+        let from_node = u64::from(self.lost) * 1_000_000 / u64::from(self.expected.max(1));
+        // What the node was not sent it cannot have sent on; and reports may be of others' clients.
+        let from_node = from_node.saturating_sub(lost_up_ppm);
+        let to_node = self.reported_ppm.checked_div(self.reports).unwrap_or(0);
+        let to_node = to_node.saturating_sub(lost_up_ppm + lost_down_ppm);
+        from_node.max(to_node) >= BAD_PPM
+    }
+}
+
+/// How many rooms fare badly, and how many do not.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Count {
+    pub(crate) bad: u32,
+    pub(crate) good: u32,
+}
+
+impl Count {
+    pub(crate) fn add(&mut self, other: Count) {
+        self.bad += other.bad;
+        self.good += other.good;
+    }
+
+    pub(crate) fn less(self, other: Count) -> Count {
+        Count { bad: self.bad - other.bad, good: self.good - other.good }
+    }
+
+    fn all(self) -> u32 {
+        self.bad + self.good
+    }
+
+    fn share(self) -> f64 {
+        f64::from(self.bad) / f64::from(self.all().max(1))
+    }
+
+    /// The logarithm of how likely these votes are where the share of bad ones is what it is here.
+    fn likely(self) -> f64 {
+        let term = |votes: u32| {
+            let share = f64::from(votes) / f64::from(self.all().max(1));
+            if votes == 0 { 0.0 } else { f64::from(votes) * share.ln() }
+        };
+        term(self.bad) + term(self.good)
+    }
+
+    fn of(&mut self, bad: bool) -> &mut u32 {
+        if bad { &mut self.bad } else { &mut self.good }
+    }
+}
+
+/// The votes about one node of rooms of one kind.
+#[derive(Default, Debug)]
+pub(crate) struct Ballot {
+    latest: BTreeMap<RoomId, (Instant, bool)>,
+    order: VecDeque<(Instant, RoomId)>,
+    count: Count,
+}
+
+impl Ballot {
+    /// A room votes; what it said before counts no more.
+    pub(crate) fn vote(&mut self, room: RoomId, bad: bool, now: Instant) {
+        self.order.push_back((now, room));
+        *self.count.of(bad) += 1;
+        if let Some((_, before)) = self.latest.insert(room, (now, bad)) {
+            *self.count.of(before) -= 1;
+        }
+    }
+
+    /// What counts now.
+    pub(crate) fn count(&mut self, now: Instant) -> Count {
+        let over = |at: Instant| now.saturating_duration_since(at) >= COUNTS_FOR;
+        while let Some((at, room)) = self.order.pop_front_if(|(at, _)| over(*at)) {
+            if let Some(&(_, bad)) = self.latest.get(&room).filter(|(latest, _)| *latest == at) {
+                self.latest.remove(&room);
+                *self.count.of(bad) -= 1;
+            }
+        }
+        self.count
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+/// What the votes say of a node; of rooms of several kinds the last counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Word {
+    /// It is as it should be.
+    Well,
+    /// Nothing certain.
+    Nothing,
+    /// It is bad, and has no siblings to compare it with.
+    Bad,
+    /// It is worse than its siblings.
+    WorseThanSiblings,
+}
+
+/// Weighs the votes about a node, beside those about its siblings.
+pub(crate) fn weigh(own: Count, siblings: Count) -> Word {
+    let compared = siblings.all() >= SIBLINGS_MIN;
+    // Two more of either kind than voted: few votes leave much to chance (Agresti and Coull 1998).
+    let theirs = f64::from(siblings.bad + 2) / f64::from(siblings.all() + 4);
+    let chance = if compared { theirs.clamp(CHANCE_MIN, CHANCE_MAX) } else { CHANCE_ALONE };
+    let bad = f64::from(own.bad) * (WORSE / chance).ln();
+    let good = f64::from(own.good) * ((1.0 - WORSE) / (1.0 - chance)).ln();
+    let worse = own.bad > own.good && own.share() >= siblings.share() + DIFFERS;
+    if compared && worse && differ(own, siblings) >= ACCUSES {
+        Word::WorseThanSiblings
+    } else if !compared && bad + good >= ACCUSES {
+        Word::Bad
+    } else if bad + good <= WITHDRAWS {
+        Word::Well
+    } else {
+        Word::Nothing
+    }
+}
+
+/// The logarithm of how much more likely the votes are of two different nodes than of two that are alike.
+fn differ(one: Count, other: Count) -> f64 {
+    let mut both = one;
+    both.add(other);
+    one.likely() + other.likely() - both.likely()
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+
+    fn votes(rooms: u32, chance: f64, rng: &mut Rng) -> Count {
+        let bad = (0..rooms).filter(|_| rng.f64() < chance).count() as u32;
+        Count { bad, good: rooms - bad }
+    }
+
+    #[test]
+    fn a_node_that_is_like_its_siblings_is_not_accused() {
+        let mut rng = Rng::with_seed(3);
+        for chance in [0.0, 0.02, 0.1, 0.3, 0.6, 1.0] {
+            for rooms in [1, 5, 12, 50, 1_000] {
+                for _ in 0..2_000 {
+                    let word =
+                        weigh(votes(rooms, chance, &mut rng), votes(rooms, chance, &mut rng));
+                    assert_ne!(word, Word::WorseThanSiblings, "{rooms} {chance}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_that_loses_more_is_known_by_eight_rooms_and_beside_many_by_five() {
+        let siblings = |good| Count { bad: 0, good };
+        assert_eq!(weigh(Count { bad: 8, good: 0 }, siblings(15)), Word::WorseThanSiblings);
+        assert_eq!(weigh(Count { bad: 5, good: 0 }, siblings(60)), Word::WorseThanSiblings);
+        assert_eq!(weigh(Count { bad: 3, good: 0 }, siblings(60)), Word::Nothing);
+        assert_eq!(weigh(Count { bad: 13, good: 0 }, siblings(0)), Word::Bad);
+        assert_eq!(weigh(Count { bad: 12, good: 0 }, siblings(0)), Word::Nothing);
+        assert_eq!(weigh(Count { bad: 1, good: 20 }, siblings(60)), Word::Well);
+        let many = Count { bad: 6_000, good: 4_000 };
+        assert_eq!(weigh(Count { bad: 800, good: 200 }, many), Word::Nothing, "all are bad");
+    }
+
+    #[test]
+    fn a_room_has_one_vote_for_two_seconds() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut ballot = Ballot::default();
+        ballot.vote(RoomId(1), true, at(0));
+        ballot.vote(RoomId(2), true, at(100));
+        ballot.vote(RoomId(1), false, at(900));
+        assert_eq!(ballot.count(at(1_000)), Count { bad: 1, good: 1 });
+        assert_eq!(ballot.count(at(2_100)), Count { bad: 0, good: 1 });
+        assert_eq!(ballot.count(at(2_900)), Count::default());
+        assert!(ballot.is_empty());
+    }
+
+    #[test]
+    fn what_clients_lose_themselves_is_no_fault_of_the_node() {
+        let now = Instant::now();
+        let hop = Hop { node: crate::NodeId(0), incarnation: crate::Incarnation(1) };
+        let mut tally = Tally::new(hop, now);
+        let seen =
+            |lost, reported_ppm| Flow { expected: 20, lost, reported_ppm, ..Flow::default() };
+        assert!(!tally.add(&seen(3, None), now));
+        assert!(!tally.add(&seen(3, None), now), "enough packets, too soon");
+        assert!(tally.add(&seen(3, None), now + VOTES_EVERY));
+        assert!(tally.vote(0, 0), "15 %");
+        assert!(!tally.vote(120_000, 0), "of which a client lost 12 % on its way to us");
+        let mut reported = Tally::new(hop, now);
+        reported.add(&seen(0, Some(150_000)), now);
+        reported.add(&seen(0, None), now);
+        assert!(reported.vote(0, 0), "the node says so");
+        assert!(!reported.vote(0, 120_000), "or a client behind it");
+    }
+}

@@ -1,0 +1,131 @@
+//! Canaries: two sessions of our own at a node, in a room of their own. What goes in at one must come out at the other.
+//!
+//! Of packets on a bad way some are lost, of those of a node that forwards nothing all are. So it takes [`MISSING`] in a
+//! row: where each of the two ways loses 15 %, that many are lost once in a hundred hours; and where so much is lost
+//! the node's word that the sessions are open is lost as well, without which nothing is counted.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Since;
+
+/// Canaries in a row that must be missing: 1.2 s at one in 100 ms.
+const MISSING: u32 = 12;
+
+/// A canary that came out no later than this after its round trip was late, and not lost: more than jitter of ±80 ms
+/// makes on both ways.
+const SLACK: Duration = Duration::from_millis(200);
+
+/// The node says twice a second that the sessions are open. One word may be lost.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(1_200);
+
+/// Canaries on their way that are remembered.
+const SENT_MAX: usize = 32;
+
+#[derive(Default, Debug)]
+pub(super) struct Canary {
+    sent: VecDeque<(u64, Since)>,
+    missing: u32,
+    /// When the first of those was sent.
+    missing_since: Option<Instant>,
+    /// When the node last said that both sessions are open.
+    confirmed: Option<Instant>,
+    /// Whether one ever came out: a node that keeps sessions of a room apart forwards none.
+    forwards: bool,
+}
+
+impl Canary {
+    /// Both sessions are open at the node, it says. What was lost while it did not says nothing.
+    pub(super) fn confirm(&mut self, now: Instant) {
+        if !self.is_open(now) {
+            self.forget();
+        }
+        self.confirmed = Some(now);
+    }
+
+    fn is_open(&self, now: Instant) -> bool {
+        self.confirmed.is_some_and(|at| now.saturating_duration_since(at) < CONFIRMED_WITHIN)
+    }
+
+    pub(super) fn send(&mut self, sequence: u64, now: Instant) {
+        if self.sent.len() == SENT_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back((sequence, Since::new(now)));
+    }
+
+    /// One came out, however late.
+    pub(super) fn pass(&mut self, sequence: u64) {
+        self.sent.retain(|(sent, _)| *sent > sequence);
+        self.forwards = true;
+        (self.missing, self.missing_since) = (0, None);
+    }
+
+    pub(super) fn excuse(&mut self, late: Duration) {
+        self.sent.iter_mut().for_each(|(_, since)| since.excuse(late));
+    }
+
+    /// Since when canaries are missing, where enough are.
+    pub(super) fn weigh(&mut self, round_trip: Duration, now: Instant) -> Option<Instant> {
+        let within = round_trip + SLACK;
+        while let Some((_, since)) =
+            self.sent.pop_front_if(|(_, since)| since.lasted(now) >= within)
+        {
+            self.missing += 1;
+            self.missing_since.get_or_insert(since.at);
+        }
+        let accuses = self.missing >= MISSING && self.forwards && self.is_open(now);
+        self.missing_since.filter(|_| accuses)
+    }
+
+    fn forget(&mut self) {
+        self.sent.clear();
+        (self.missing, self.missing_since) = (0, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Hours of canaries, each of which is lost with this chance on each of two ways and up to so late; how often they
+    /// accuse.
+    fn accusations(hours: u32, loss_percent: u8, late: u64, rng: &mut Rng) -> u32 {
+        let mut now = Instant::now();
+        let (mut canary, mut accused, mut times) = (Canary::default(), false, 0);
+        let mut coming: Vec<(Instant, u64)> = Vec::new();
+        let passes = |rng: &mut Rng| (0..2).all(|_| rng.u8(0..100) >= loss_percent);
+        for sequence in 0..u64::from(hours) * 36_000 {
+            if sequence.is_multiple_of(5) && passes(rng) && passes(rng) {
+                canary.confirm(now);
+            }
+            canary.send(sequence, now);
+            if passes(rng) {
+                coming.push((now + MS * (rng.u64(0..=late) as u32), sequence));
+            }
+            now += MS * 100;
+            coming.retain(|&(at, sequence)| {
+                let comes = at <= now;
+                if comes {
+                    canary.pass(sequence);
+                }
+                !comes
+            });
+            let accuses = canary.weigh(MS * 20, now).is_some();
+            times += u32::from(accuses && !accused);
+            accused = accuses;
+        }
+        times
+    }
+
+    #[test]
+    fn a_bad_way_does_not_accuse_who_forwards() {
+        let mut rng = Rng::with_seed(4);
+        assert_eq!(accusations(20, 15, 160, &mut rng), 0);
+        assert_eq!(accusations(2, 100, 0, &mut rng), 0, "a dead node does not say that it is open");
+    }
+}

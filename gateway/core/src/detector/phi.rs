@@ -1,0 +1,184 @@
+//! The probe rule beside phi-accrual (Hayashibara and others 2004), on the same traces. Not part of the product: it shows
+//! why the rule is what it is.
+//!
+//! `cargo test -p evenkeel-core --lib -- --ignored --nocapture phi` prints the table.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use super::{Detector, Distance, Stamp};
+use crate::{Timings, Witness};
+
+const PROBE_EVERY_US: u64 = 10_000;
+const WATCH_EVERY_US: u64 = 2_000;
+
+/// How the way to a node and back treats probes.
+#[derive(Clone, Copy)]
+struct Trace {
+    name: &'static str,
+    loss: f64,
+    /// Of bursts, in which all is lost: the chance that one begins with a probe, and how many probes it takes.
+    burst: (f64, u64),
+    /// Up to so much later than the round trip of 1 ms, evenly.
+    jitter_us: u64,
+    /// A machine under load: the chance that an answer is this much later, evenly.
+    stall: (f64, u64),
+}
+
+const QUIET: Trace =
+    Trace { name: "quiet LAN", loss: 0.0, burst: (0.0, 0), jitter_us: 200, stall: (0.0, 0) };
+
+const TRACES: [Trace; 6] = [
+    QUIET,
+    Trace { name: "jitter ±80 ms", jitter_us: 160_000, ..QUIET },
+    Trace { name: "1 % loss", loss: 0.01, ..QUIET },
+    Trace { name: "5 % loss", loss: 0.05, ..QUIET },
+    Trace { name: "bursts of 3, 1 %", burst: (0.003, 3), ..QUIET },
+    Trace { name: "loaded machine", stall: (0.02, 30_000), ..QUIET },
+];
+
+/// When the answer to each probe comes, in microseconds; none where it is lost.
+fn answers(trace: Trace, probes: u64, rng: &mut Rng) -> Vec<Option<u64>> {
+    let mut burst = 0;
+    (0..probes)
+        .map(|probe| {
+            if rng.f64() < trace.burst.0 {
+                burst = trace.burst.1;
+            }
+            let lost = burst > 0 || rng.f64() < trace.loss;
+            burst = burst.saturating_sub(1);
+            let stalled = rng.f64() < trace.stall.0;
+            let stall = if stalled { rng.u64(0..=trace.stall.1) } else { 0 };
+            let late = 1_000 + rng.u64(0..=trace.jitter_us) + stall;
+            (!lost).then_some(probe * PROBE_EVERY_US + late)
+        })
+        .collect()
+}
+
+/// A rule that says after each 2 ms whether it accuses.
+trait Rule {
+    fn sent(&mut self, sequence: u64, at: Instant);
+    fn answered(&mut self, sequence: u64, at: Instant);
+    fn accuses(&mut self, now: Instant) -> bool;
+}
+
+/// The product's: two in a row unanswered after round trip and slack.
+struct Present(Detector);
+
+impl Rule for Present {
+    fn sent(&mut self, sequence: u64, at: Instant) {
+        self.0.handle_probe_sent(sequence, at);
+    }
+
+    fn answered(&mut self, sequence: u64, at: Instant) {
+        self.0.handle_probe_answered(sequence, at);
+    }
+
+    fn accuses(&mut self, now: Instant) -> bool {
+        self.0.handle_stamp(Stamp::default(), now);
+        self.0.weigh(now);
+        self.0.witnesses().iter().any(|(witness, _)| *witness == Witness::Probe)
+    }
+}
+
+/// Phi-accrual: how unlikely so long an interval without an answer is, after the last 1,000, taken for normal; the
+/// deviation is at least 1 ms, or a quiet LAN would make it 0.
+struct Phi {
+    threshold: f64,
+    last: Option<Instant>,
+    intervals: VecDeque<f64>,
+    sum: f64,
+    squares: f64,
+}
+
+impl Phi {
+    fn new(threshold: f64) -> Phi {
+        Phi { threshold, last: None, intervals: VecDeque::new(), sum: 0.0, squares: 0.0 }
+    }
+}
+
+impl Rule for Phi {
+    fn sent(&mut self, _: u64, _: Instant) {}
+
+    fn answered(&mut self, _: u64, at: Instant) {
+        if let Some(last) = self.last.replace(at) {
+            let interval = at.saturating_duration_since(last).as_secs_f64() * 1e3;
+            self.intervals.push_back(interval);
+            (self.sum, self.squares) = (self.sum + interval, self.squares + interval * interval);
+            if self.intervals.len() > 1_000
+                && let Some(old) = self.intervals.pop_front()
+            {
+                (self.sum, self.squares) = (self.sum - old, self.squares - old * old);
+            }
+        }
+    }
+
+    fn accuses(&mut self, now: Instant) -> bool {
+        let Some(last) = self.last.filter(|_| self.intervals.len() >= 100) else { return false };
+        let count = self.intervals.len() as f64;
+        let mean = self.sum / count;
+        let deviation = (self.squares / count - mean * mean).max(0.0).sqrt().max(1.0);
+        let y = (now.saturating_duration_since(last).as_secs_f64() * 1e3 - mean) / deviation;
+        // The logistic approximation of the normal distribution that Akka and Cassandra use.
+        let e = (-y * (1.5976 + 0.070_566 * y * y)).exp();
+        let later = if y > 0.0 { e / (1.0 + e) } else { 1.0 - 1.0 / (1.0 + e) };
+        -later.max(1e-300).log10() >= self.threshold
+    }
+}
+
+/// False accusations within an hour, how many milliseconds the longest of them lasted, and then milliseconds from death
+/// to the accusation.
+fn judge(rule: &mut dyn Rule, trace: Trace, seed: u64) -> (u32, u64, u64) {
+    const HOUR: u64 = 3_600_000_000;
+    let start = Instant::now();
+    let at = |us: u64| start + Duration::from_micros(us);
+    let mut coming: Vec<(u64, u64)> =
+        answers(trace, HOUR / PROBE_EVERY_US, &mut Rng::with_seed(seed))
+            .into_iter()
+            .enumerate()
+            .filter_map(|(probe, at)| Some((at?, probe as u64)))
+            .collect();
+    coming.sort_unstable();
+    let mut coming = coming.into_iter().peekable();
+    let (mut since, mut times, mut longest, mut sent) = (None, 0, 0, 0);
+    let died = HOUR;
+    for now in (0..).step_by(WATCH_EVERY_US as usize).map(|now: u64| now + 300) {
+        while sent * PROBE_EVERY_US <= now {
+            rule.sent(sent, at(sent * PROBE_EVERY_US));
+            sent += 1;
+        }
+        while let Some((us, probe)) = coming.next_if(|(us, _)| *us <= now.min(died)) {
+            rule.answered(probe, at(us));
+        }
+        let accuses = rule.accuses(at(now));
+        if now >= died && accuses {
+            return (times, longest, (now - died) / 1_000);
+        }
+        times += u32::from(accuses && since.is_none());
+        since = accuses.then(|| since.unwrap_or(now));
+        longest = longest.max(since.map_or(0, |since| (now - since) / 1_000));
+        assert!(now < died + 60_000_000, "it never accuses");
+    }
+    unreachable!("the loop has no end")
+}
+
+#[test]
+#[ignore = "a measurement: prints a table"]
+fn phi_accrual_beside_the_rule() {
+    println!("false accusations an hour, the longest of them in ms; ms from death to accusation");
+    println!("{:<18} {:>18} {:>18} {:>18}", "", "the rule", "phi 8", "phi 12");
+    for trace in TRACES {
+        let rules: [Box<dyn Rule>; 3] = [
+            Box::new(Present(Detector::new(Timings::default(), Distance::Near))),
+            Box::new(Phi::new(8.0)),
+            Box::new(Phi::new(12.0)),
+        ];
+        let cells = rules.map(|mut rule| {
+            let (times, longest, ms) = judge(&mut *rule, trace, 1);
+            format!("{times}, {longest}; {ms}")
+        });
+        println!("{:<18} {:>18} {:>18} {:>18}", trace.name, cells[0], cells[1], cells[2]);
+    }
+}

@@ -1,0 +1,69 @@
+//! Regions' breakers: what is heard of each, and which of them new rooms keep away from.
+
+use std::time::{Duration, Instant};
+
+use super::Gateway;
+use crate::breaker::{Evidence, Verdict, is_bad};
+use crate::timer::Timer;
+use crate::{BreakerState, Event, Measures, NodeId, RegionId, RoomId, SessionId};
+
+/// What is heard within this is weighed together.
+pub(super) const WINDOW: Duration = Duration::from_secs(1);
+
+impl Gateway {
+    /// What was measured of a session speaks of the region where its room stands.
+    pub(super) fn judge(&mut self, id: SessionId, room: RoomId, measures: &Measures) {
+        let Some(on) = self.rooms.get(&room).and_then(|room| room.holding.on) else {
+            return;
+        };
+        let region = self.region_of(on).0 as usize;
+        let bad = is_bad(measures, &self.settings.limits.breakers);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            self.breakers[region].evidence.hear(&mut session.judged, self.window, bad);
+        }
+    }
+
+    /// A window ended.
+    pub(super) fn weigh_breakers(&mut self, now: Instant) {
+        self.timers.set(Timer::Breakers, now + WINDOW);
+        self.window = self.window.wrapping_add(1).max(1);
+        let settings = self.settings.limits.breakers;
+        let heard: Vec<(Evidence, Verdict)> = self
+            .breakers
+            .iter_mut()
+            .map(|breaker| std::mem::take(&mut breaker.evidence))
+            .map(|evidence| (evidence, evidence.verdict(&settings)))
+            .collect();
+        let known = heard.iter().filter(|(_, verdict)| *verdict != Verdict::Unknown).count();
+        let bad = heard.iter().filter(|(_, verdict)| *verdict == Verdict::Bad).count();
+        // Where all is as bad as everywhere else, it is our own uplink, and no other region is any better.
+        let ours = known > 1 && bad == known;
+        for (place, (evidence, verdict)) in heard.into_iter().enumerate() {
+            let verdict = if ours { Verdict::Unknown } else { verdict };
+            if let Some((from, to)) = self.breakers[place].weigh(verdict, &settings, now) {
+                let Evidence { sessions, bad, opened, failed } = evidence;
+                let region = RegionId(place as u32);
+                self.event(Event::Breaker { region, from, to, sessions, bad, opened, failed });
+                if to == BreakerState::Closed {
+                    self.want_reroute_of_short_rooms(now);
+                }
+            }
+        }
+    }
+
+    /// Whether the room may go to a region that it is not in.
+    pub(super) fn may_enter(&self, id: RoomId, region: RegionId) -> bool {
+        self.breakers[region.0 as usize].admits(id, &self.settings.limits.breakers)
+    }
+
+    /// Nodes of regions that take no new rooms, but for those that the room's route leads to.
+    pub(super) fn behind_breakers(&self, id: RoomId) -> Vec<NodeId> {
+        if self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Closed) {
+            return Vec::new();
+        }
+        let kept = self.rooms.get(&id).map(|room| room.standing()).unwrap_or_default();
+        let shut =
+            |node: &NodeId| !kept.contains(node) && !self.may_enter(id, self.region_of(*node));
+        self.nodes.iter().map(|node| node.id).filter(shut).collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! Nodes that lose more than their siblings, by the votes of rooms: they are Suspect, and rooms leave them.
+//!
+//! Loss is not death: what still arrives is worth more than nothing. So these witnesses condemn nobody, neither alone nor
+//! with another: lost probes and lost media have one cause. Where the accusation lasted, the node's rooms leave it
+//! make-before-break for sound nodes that have room for them, some at a time, each as seldom as it may move; those that
+//! fit nowhere stay. A node without rooms has no votes: it stays Suspect for its ejection, which grows with each relapse.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Gateway;
+use crate::cohort::{Ballot, Count, Tally, Word, weigh};
+use crate::timer::Timer;
+use crate::{Cause, Decider, Flow, Health, Hop, Metric, NodeId, RegionId, RoomId, Witness};
+
+/// How often votes are weighed.
+const WEIGH_EVERY: Duration = Duration::from_millis(100);
+
+/// How long an accusation has to last before rooms leave: what passes by itself in a second moves nobody.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);
+
+/// Rooms that leave together, so that one wake-up stays short and others see no herd.
+const LEAVE_AT_ONCE: usize = 128;
+
+/// The votes about nodes, by the kind of rooms: only those of one kind are compared.
+pub(super) type Ballots = BTreeMap<(NodeId, Arc<str>), Ballot>;
+
+impl Gateway {
+    /// What a session of the room saw of its hop counts for the room's vote.
+    pub(super) fn tally(&mut self, id: RoomId, hop: Hop, flow: &Flow, now: Instant) {
+        if flow.expected == 0 && flow.reported_ppm.is_none() {
+            return;
+        }
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        let tally = room.tally.get_or_insert_with(|| Box::new(Tally::new(hop, now)));
+        if tally.hop != hop {
+            **tally = Tally::new(hop, now);
+        }
+        if !tally.add(flow, now) {
+            return;
+        }
+        let seen = std::mem::replace(&mut **tally, Tally::new(hop, now));
+        let scenario = Arc::clone(&room.scenario);
+        let worst = |metric| self.worst(id, metric);
+        let bad = seen.vote(worst(Metric::LossUp), worst(Metric::LossDown));
+        self.ballots.entry((hop.node, scenario)).or_default().vote(id, bad, now);
+        self.timers.set_if_idle(Timer::Cohorts, now + WEIGH_EVERY);
+    }
+
+    /// The worst that is measured of a session of the room.
+    fn worst(&self, id: RoomId, metric: Metric) -> u64 {
+        let sessions = self.rooms.get(&id).into_iter().flat_map(|room| room.sessions.iter());
+        let measured =
+            |id| self.sessions.get(id).and_then(|s| s.measures.as_ref()?.measured(metric));
+        sessions.filter_map(measured).max().unwrap_or(0).into()
+    }
+
+    /// Weighs the votes about each node beside those about its siblings, and lets rooms leave those that are worse.
+    pub(super) fn weigh_cohorts(&mut self, now: Instant) {
+        let words = self.words(now);
+        let mut left = Vec::new();
+        for node in &mut self.nodes {
+            match words.get(&node.id) {
+                Some(Word::WorseThanSiblings) => node.found_worse(Witness::Cohort, now),
+                Some(Word::Bad) => node.found_worse(Witness::Feedback, now),
+                word => node.found_no_worse(word == Some(&Word::Well), now),
+            }
+            if node.worse_for(now).is_some_and(|lasted| lasted >= LEAVE_AFTER) {
+                left.push(node.id);
+            }
+        }
+        for node in left {
+            self.leave_worse(node, now);
+        }
+        let watched = self.nodes.iter().any(|node| node.worse_for(now).is_some());
+        if watched || !self.ballots.is_empty() {
+            self.timers.set(Timer::Cohorts, now + WEIGH_EVERY);
+        }
+    }
+
+    /// What the votes say of each node that there are votes about.
+    fn words(&mut self, now: Instant) -> BTreeMap<NodeId, Word> {
+        let mut counts: BTreeMap<(NodeId, Arc<str>), Count> = BTreeMap::new();
+        self.ballots.retain(|place, ballot| {
+            counts.insert(place.clone(), ballot.count(now));
+            !ballot.is_empty()
+        });
+        let mut cohorts: BTreeMap<(RegionId, Arc<str>), Count> = BTreeMap::new();
+        for ((node, kind), count) in &counts {
+            cohorts.entry((self.region_of(*node), kind.clone())).or_default().add(*count);
+        }
+        let mut words = BTreeMap::new();
+        for ((node, kind), own) in counts {
+            let word = weigh(own, cohorts[&(self.region_of(node), kind)].less(own));
+            let said = words.entry(node).or_insert(word);
+            *said = word.max(*said);
+        }
+        words
+    }
+
+    /// The next rooms leave a node that loses more than others.
+    fn leave_worse(&mut self, node: NodeId, now: Instant) {
+        let last = self.leave_cursors.get(&node).copied().unwrap_or(RoomId(0));
+        let after = (Bound::Excluded(last), Bound::Unbounded);
+        let rooms = &self.rooms_at[node.0 as usize];
+        let turn: Vec<RoomId> = rooms.range(after).take(LEAVE_AT_ONCE).copied().collect();
+        let next = turn.last().filter(|_| turn.len() == LEAVE_AT_ONCE).copied();
+        self.leave_cursors.insert(node, next.unwrap_or(RoomId(0)));
+        for id in turn {
+            self.catch_up(id, now);
+            let stands = self.stands_at(id).is_some_and(|hop| hop.node == node);
+            if !stands || self.rooms[&id].pending.is_some() || self.moved_enough(id, now) {
+                continue;
+            }
+            let nodes = self.native_hops(id, &[], now);
+            let sound = |node: &NodeId| self.node(*node).is_some_and(|n| n.health() == Health::Up);
+            if nodes.first().is_some_and(|first| *first != node && sound(first)) {
+                self.head_for(id, &nodes, Cause::Link, Decider::Native, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Nodes that an operator sends away and lets back, and rooms that go back, once a node is trusted again, to where they
+//! would natively be.
+
+use std::ops::Bound;
+use std::time::{Duration, Instant};
+
+use super::{Gateway, Impossible};
+use crate::node::Node;
+use crate::room::Room;
+use crate::timer::Timer;
+use crate::{Cause, Decider, Health, NodeId, RegionId, Role, RoomId, Witness};
+
+/// Rooms that are looked at for one that can go back, so that it stays short.
+const LOOKED_AT: usize = 64;
+
+/// How soon rooms are looked at again of which none could go back.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Whether rooms go back to a region by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum FailBack {
+    /// To nodes that are Up, unless the room moved too often.
+    #[default]
+    Auto,
+    /// An operator wants them back: to nodes that are Wary as well, however often the room moved.
+    Force,
+    /// An operator wants them to stay where they are.
+    Forbid,
+}
+
+impl FailBack {
+    /// All of them.
+    pub const ALL: [FailBack; 3] = [FailBack::Auto, FailBack::Force, FailBack::Forbid];
+
+    /// The word in the API: `forbid`.
+    pub fn name(self) -> &'static str {
+        match self {
+            FailBack::Auto => "auto",
+            FailBack::Force => "force",
+            FailBack::Forbid => "forbid",
+        }
+    }
+}
+
+impl Gateway {
+    /// Whether rooms go back to a region by themselves, or to any of them.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchRegion`].
+    pub fn handle_fail_back(
+        &mut self,
+        region: Option<RegionId>,
+        fail_back: FailBack,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        match region {
+            None => self.fail_backs.fill(fail_back),
+            Some(region) => {
+                let found = self.fail_backs.get_mut(region.0 as usize);
+                *found.ok_or(Impossible::NoSuchRegion)? = fail_back;
+            }
+        }
+        if !self.away.is_empty() {
+            self.timers.set(Timer::FailBack, now);
+        }
+        Ok(())
+    }
+
+    /// An operator says that the node is dead: its rooms leave it at once, and it stays Down until it is
+    /// [let back](Gateway::handle_return).
+    ///
+    /// # Errors
+    /// Where there is no such node, or it is ejected already.
+    pub fn handle_eject(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
+        let node = self.nodes.get_mut(id.0 as usize).ok_or(Impossible::NoSuchNode)?;
+        if node.ejected {
+            return Err(Impossible::AlreadyEjected);
+        }
+        if let Some(change) = node.eject(now) {
+            self.node_changed(id.0 as usize, change, vec![(Witness::Operator, now)], now);
+        }
+        Ok(())
+    }
+
+    /// A node that is Down needs to wait no longer: it is Wary as soon as it answers.
+    ///
+    /// # Errors
+    /// Where there is no such node, or it is not Down.
+    pub fn handle_return(&mut self, id: NodeId) -> Result<(), Impossible> {
+        let node = self.nodes.get_mut(id.0 as usize).ok_or(Impossible::NoSuchNode)?;
+        if node.health() != Health::Down {
+            return Err(Impossible::NotDown);
+        }
+        node.let_back();
+        Ok(())
+    }
+
+    /// Whether the room would natively be elsewhere than on this node: in its own region, and not where nodes stand by.
+    pub(super) fn is_away(&self, id: RoomId, on: NodeId) -> bool {
+        let abroad = |room: &Room| self.region_of(on) != room.region;
+        self.rooms.get(&id).is_some_and(|room| abroad(room) || self.stands_by(room, on))
+    }
+
+    /// Whether the node is left to other rooms, as the room's mode has it, while others can take it.
+    pub(super) fn stands_by(&self, room: &Room, on: NodeId) -> bool {
+        let stands_by = |node: &Node| node.settings.role == Role::Standby;
+        room.mode.leaves_standbys() && self.node(on).is_some_and(stands_by)
+    }
+
+    /// Nobody chose where it stands: it goes back when it can.
+    pub(super) fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
+        if on.is_some_and(|on| self.is_away(id, on)) {
+            self.away.insert(id);
+            self.timers.set_if_idle(Timer::FailBack, now + LOOK_AGAIN);
+        } else {
+            self.away.remove(&id);
+        }
+    }
+
+    /// The next room goes back, if one can.
+    pub(super) fn fail_back(&mut self, now: Instant) {
+        let after = (Bound::Excluded(self.failed_back_last), Bound::Unbounded);
+        let turn: Vec<RoomId> = self.away.range(after).take(LOOKED_AT).copied().collect();
+        let found = turn.iter().copied().find(|id| self.goes_back(*id, now));
+        let all = turn.len() < LOOKED_AT && found.is_none();
+        self.failed_back_last =
+            found.or(turn.last().copied()).filter(|_| !all).unwrap_or(RoomId(0));
+        if !self.away.is_empty() {
+            let every = Duration::from_secs(1) / self.settings.limits.fail_back_per_second.max(1);
+            let next = if found.is_some() || !all { every } else { every.max(LOOK_AGAIN) };
+            self.timers.set(Timer::FailBack, now + next);
+        }
+    }
+
+    /// Sends the room back, make-before-break, if it may go and there is a place.
+    fn goes_back(&mut self, id: RoomId, now: Instant) -> bool {
+        self.catch_up(id, now);
+        let Some(room) = self.rooms.get(&id).filter(|room| room.pending.is_none()) else {
+            return false;
+        };
+        let (region, stands) = (room.region, self.stands_at(id));
+        if stands.is_some_and(|hop| !self.is_away(id, hop.node)) {
+            self.away.remove(&id);
+            return false;
+        }
+        let fail_back = self.fail_backs[region.0 as usize];
+        let by = match fail_back {
+            FailBack::Forbid => return false,
+            FailBack::Auto if self.moved_enough(id, now) => return false,
+            FailBack::Auto => Decider::Native,
+            FailBack::Force => Decider::Operator,
+        };
+        let wary = fail_back == FailBack::Force;
+        let trusted = |health| health == Health::Up || wary && health == Health::Wary;
+        let unfit = |node: &&Node| {
+            self.is_away(id, node.id)
+                || !trusted(node.health())
+                || self.paces[node.id.0 as usize].is_busy()
+        };
+        let but: Vec<NodeId> = self.nodes.iter().filter(unfit).map(|node| node.id).collect();
+        if stands.is_none() || but.len() == self.nodes.len() {
+            return false;
+        }
+        let Some(home) = self.native_hops_but(id, &[], &but, now).first().copied() else {
+            return false;
+        };
+        let nodes = self.native_hops(id, &[home], now);
+        self.head_for(id, &nodes, Cause::FailBack, by, now);
+        true
+    }
+}

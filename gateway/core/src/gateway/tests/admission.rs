@@ -1,0 +1,278 @@
+//! Who comes in, in which order, at which pace, and with how much.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::super::NotOpened;
+use super::world::{Driver, VOICE};
+use super::*;
+use crate::session::Leg;
+use crate::{Decider, Event, Grant, Hook, Hop, NodeId, Op, Refused, SessionId};
+
+/// A driver that answers after so long; what it was told last, and when.
+struct Slow {
+    asked: BTreeSet<(Instant, SessionId, Hop)>,
+    seen: BTreeSet<(SessionId, Hop)>,
+    most: usize,
+}
+
+impl Slow {
+    fn new() -> Slow {
+        Slow { asked: BTreeSet::new(), seen: BTreeSet::new(), most: 0 }
+    }
+
+    /// Time passes, and every opening is answered when it is so old.
+    fn pass(&mut self, world: &mut World, time: Duration, takes: Duration) {
+        let end = world.now + time;
+        while world.now < end {
+            world.pass(ms(2));
+            for told in world.opening.clone() {
+                if self.seen.insert(told) {
+                    self.asked.insert((world.now, told.0, told.1));
+                }
+            }
+            self.most = self.most.max(self.asked.len());
+            while let Some(&(at, session, hop)) = self.asked.first()
+                && world.now >= at + takes
+            {
+                self.asked.pop_first();
+                self.seen.remove(&(session, hop));
+                world.opening.remove(&(session, hop));
+                world.gateway.handle_opened(session, hop, Ok(()), world.now);
+                world.settle();
+            }
+            world.audit();
+        }
+    }
+}
+
+fn retry(world: &World, offer: crate::OfferId) -> Duration {
+    match denied(world.replies.get(&offer)) {
+        Some(Refused::NoNode { retry_after } | Refused::Full { retry_after }) => retry_after,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn ten_thousand_of_a_dead_region_come_in_at_the_pace_of_others_and_within_their_limits() {
+    const ROOMS: u64 = 10_000;
+    // Home dies as a whole; what is left has room for all but a hundred of them.
+    let room = (ROOMS - 100) * VOICE;
+    let nodes = [(0, ROOMS * VOICE * 3), (2, room / 2), (2, room / 2)];
+    let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A]));
+    for scenario in world.gateway.settings.scenarios.values_mut() {
+        scenario.bounds.floor_kbps = VOICE as u32;
+    }
+    for number in 0..ROOMS {
+        let offer =
+            world.offer_as(&number.to_string(), if number % 2 == 0 { "stream" } else { "call" });
+        world.accepted(offer);
+    }
+    world.drive_with(|_, _| Driver::Waits);
+    world.kill(A);
+    assert_eq!(world.opening.len(), 2 * 32, "carefully to begin with");
+    let mut slow = Slow::new();
+    slow.pass(&mut world, ms(3_000), ms(5));
+    assert!(slow.most <= 2 * 1_024, "{}", slow.most);
+    let on =
+        |node| world.gateway.rooms.values().filter(|room| room.holding.on == Some(node)).count();
+    assert_eq!((on(B) + on(C)) as u64, ROOMS - 100);
+    // Calls before streams, to the last one.
+    let left: Vec<&str> = (0..ROOMS)
+        .map(|number| world.room(&number.to_string()))
+        .map(|id| &world.gateway.rooms[&id])
+        .filter(|room| room.stranded.is_some())
+        .map(|room| &*room.scenario)
+        .collect();
+    assert_eq!(left, ["stream"; 100]);
+}
+
+#[test]
+fn newcomers_wait_behind_those_who_have_nowhere_to_go_or_are_told_when_to_come_again() {
+    let mut settings = settings_of(&[(0, 100_000), (1, 100_000)]);
+    settings.limits.openings_at_once = 2;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
+    for number in 0..20 {
+        world.open(&number.to_string());
+    }
+    world.answer_with(place(&[B]));
+    world.drive_with(|_, _| Driver::Waits);
+    // They come to B, which is slow with two others.
+    let before = [world.offer("x"), world.offer("y"), world.offer("z")];
+    world.kill(A);
+    let late = world.offer("late");
+    let retry = retry(&world, late);
+    assert!((ms(5_000)..ms(10_000)).contains(&retry), "some wait for their turn: {retry:?}");
+    let hop = world.hop(B);
+    let of = |world: &World, name: &str| {
+        *world.gateway.rooms[&world.room(name)].sessions.iter().next().unwrap()
+    };
+    let z = of(&world, "z");
+    assert_eq!(world.gateway.sessions[&z].legs.get(&hop), Some(&Leg::Waiting));
+    let mut order = Vec::new();
+    while let Some((session, hop)) = world.opening.pop_first() {
+        world.gateway.handle_opened(session, hop, Ok(()), world.now);
+        world.pass(ms(1));
+        order.push(session);
+    }
+    assert_eq!(order.len(), 23);
+    assert_eq!(
+        order.iter().position(|session| *session == z),
+        Some(22),
+        "it came first, and goes last"
+    );
+    assert!(before.iter().all(|offer| world.accepted(*offer).session.0 > 0));
+}
+
+#[test]
+fn openings_that_are_refused_slow_a_node_down_and_not_its_neighbour() {
+    let mut settings = settings_of(&[(0, 1_000_000), (1, 1_000_000)]);
+    settings.limits.openings_at_once = 64;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
+    world.drive_with(|_, hop| if hop.node == A { Driver::Waits } else { Driver::Opens });
+    for number in 0..100 {
+        world.offer(&number.to_string());
+    }
+    assert_eq!(world.opening.len(), 64);
+    let pace = |world: &World, node: NodeId| world.gateway.paces[node.0 as usize].window();
+    for _ in 0..5 {
+        let (session, hop) = world.opening.pop_first().unwrap();
+        world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);
+        world.pass(ms(110));
+    }
+    assert!(pace(&world, A) == 4 && pace(&world, B) >= 64);
+}
+
+#[test]
+fn what_does_not_fit_climbs_down_before_it_is_stranded_and_up_again_when_there_is_room() {
+    let mut world = World::with_policy(
+        settings_of(&[(0, 100_000), (1, 6 * 64 + 63)]),
+        &[Hook::Routing],
+        place(&[A]),
+    );
+    let sessions: Vec<SessionId> = (0..7).map(|number| world.open(&number.to_string())).collect();
+    world.answer_with(place(&[B]));
+    world.kill(A);
+    world.pass(ms(200));
+    assert!((0..7).all(|number| world.stands(&number.to_string()) == Some(B)), "448 in 447");
+    world.audit();
+    let capped: Vec<SessionId> = sessions.iter().copied().filter(|id| world.cap(*id) > 0).collect();
+    assert_eq!(capped.len(), 1);
+    let native =
+        |e: &&Event| matches!(e, Event::Degraded { op: Op::Cap, by: Decider::Native, rung: 1, .. });
+    assert_eq!(world.events().filter(native).count(), capped.len());
+    let spared = sessions.iter().copied().filter(|id| !capped.contains(id));
+    for session in spared.collect::<Vec<_>>() {
+        world.close(session);
+    }
+    world.pass(ms(7_000));
+    assert!(capped.iter().all(|id| world.cap(*id) > 0), "not at once");
+    world.pass(ms(20_000));
+    assert!(capped.iter().all(|id| world.cap(*id) == 0));
+    world.audit();
+}
+
+#[test]
+fn a_newcomer_gets_less_before_it_is_refused_and_is_told_when_to_come_again() {
+    let second = |capacity| {
+        let mut world = World::new(settings_of(&[(0, capacity)]));
+        world.open("r");
+        let session = world.open("r");
+        world.audit();
+        (world.cap(session), world)
+    };
+    assert_eq!((second(64 + 64).0, second(64 + 63).0, second(64 + 43).0), (0, 44, 24));
+    let (_, mut world) = second(64 + 24);
+    let mut waits: Vec<Duration> = (0..200)
+        .map(|_| {
+            let offer = world.offer("r");
+            retry(&world, offer)
+        })
+        .collect();
+    assert!(waits.iter().all(|wait| (ms(2_000)..ms(4_000)).contains(wait)), "{waits:?}");
+    waits.sort_unstable();
+    assert!(waits[20] < ms(2_600) && waits[180] > ms(3_400), "they do not come back together");
+    // A session that obeys no cap would take what it takes.
+    let mut deaf = World::new(settings_of(&[(0, 64 + 44)]));
+    deaf.open("r");
+    deaf.takes_remb = false;
+    let offer = deaf.offer("r");
+    retry(&deaf, offer);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_waits_and_another_others() {
+    let waits = |seed| {
+        let mut world = World::new(settings_of(&[(0, 10)]));
+        world.gateway.handle_seed(seed);
+        let offers: Vec<_> = (0..8).map(|_| world.offer("r")).collect();
+        offers.into_iter().map(|offer| retry(&world, offer)).collect::<Vec<_>>()
+    };
+    assert_eq!(waits(7), waits(7));
+    assert_ne!(waits(7), waits(8));
+}
+
+#[test]
+fn a_node_that_says_it_is_nearly_full_is_believed_and_its_neighbour_takes_the_rest() {
+    let mut world = World::new(settings_of(&[(0, 1_000), (0, 1_000)]));
+    for _ in 0..300 {
+        world.gateway.handle_load(A, 950, world.now);
+        world.pass(ms(10));
+    }
+    let loads: Vec<u64> = world.gateway.nodes().map(|node| node.capacity_kbps).collect();
+    assert!((100..200).contains(&loads[0]) && loads[1] == 1_000, "{loads:?}");
+    for number in 0..10 {
+        world.open(&number.to_string());
+    }
+    let on = |world: &World, node| {
+        world.gateway.rooms.values().filter(|room| room.holding.on == Some(node)).count()
+    };
+    assert!(on(&world, A) <= 2, "{}", on(&world, A));
+    // It says nothing any more, and is tried again.
+    world.pass(ms(20_000));
+    assert_eq!(world.gateway.nodes().next().unwrap().capacity_kbps, 1_000);
+}
+
+#[test]
+fn a_node_that_refuses_for_being_full_takes_no_more_than_it_has_and_keeps_no_reserve_beyond() {
+    let mut world = World::new(settings_of(&[(0, 600), (1, 600)]));
+    for number in 0..4 {
+        world.open(&number.to_string());
+    }
+    let reserved = |world: &World| {
+        let on_b = |number: &i32| world.route(&number.to_string()).contains(&(B, Grant::Reserved));
+        (0..4).filter(on_b).count()
+    };
+    assert!(reserved(&world) > 0);
+    world.gateway.handle_full(B, world.now);
+    world.settle();
+    assert_eq!(reserved(&world), 0, "what it cannot take it cannot keep free");
+    world.pass(ms(20_000));
+    assert!(reserved(&world) > 0, "it is asked again");
+}
+
+#[test]
+fn explained_is_where_a_session_is_why_and_where_else_it_could_be() {
+    let mut settings = settings_of(&[(0, 1_000), (1, 1_000), (0, 10), (2, 1_000)]);
+    settings.limits.openings_at_once = 1;
+    let mut world = World::new(settings);
+    let session = world.open("r");
+    world.gateway.handle_drain(D, true, world.now).unwrap();
+    world.settle();
+    let said = world.gateway.explain(session, world.now).unwrap();
+    assert_eq!(said.standing.hop.map(|hop| hop.node), Some(A));
+    assert_eq!((said.admitted_by, said.placed_by), (Decider::Native, Decider::Native));
+    let why: Vec<(NodeId, &str)> =
+        said.candidates.iter().map(|at| (at.hop.node, at.why.name())).collect();
+    assert_eq!(why, [(B, "spare"), (C, "full"), (D, "draining")]);
+    world.gateway.handle_move(&"r".into(), B, world.now).unwrap();
+    world.settle();
+    world.gateway.handle_kernel_error(B, world.now);
+    world.pass(ms(1));
+    let said = world.gateway.explain(session, world.now).unwrap();
+    assert_eq!(said.witnesses.first().map(|(witness, _)| witness.name()), Some("kernel-error"));
+    assert_eq!(said.moves.len(), 1);
+    assert_eq!((said.moves[0].cause.name(), said.moves[0].outcome.name()), ("manual", "done"));
+    assert_eq!(*said.moves[0].by, Decider::Operator);
+    assert!(world.gateway.explain(SessionId(99), world.now).is_none());
+}

@@ -1,0 +1,146 @@
+//! Regions' breakers.
+
+use super::world::Driver;
+use super::*;
+use crate::{Answer, BreakerState, Event, Guard, Hook, Measures, Metric, RegionId, SessionId};
+
+/// Sixty rooms at home, sixty away.
+fn world() -> (World, Vec<SessionId>, Vec<SessionId>) {
+    let settings = settings_of(&[(0, 100_000), (2, 100_000)]);
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
+    let home = (0..60).map(|number| world.open(&format!("h{number}"))).collect();
+    world.answer_with(place(&[B]));
+    let away = (0..60).map(|number| world.open(&format!("a{number}"))).collect();
+    world.answer_with(place(&[]));
+    (world, home, away)
+}
+
+/// Their receivers report so much loss, per cent, ten times a second.
+fn hear(world: &mut World, heard: &[(&[SessionId], u64)], time: u64) {
+    for _ in 0..time / 100 {
+        for (sessions, percent) in heard {
+            for session in *sessions {
+                let mut measures = Measures::default();
+                measures.set(Metric::LossDown, percent * 10_000);
+                world.gateway.handle_summary(*session, measures, Some(world.now));
+            }
+        }
+        world.pass(ms(100));
+    }
+}
+
+fn breaker(world: &World, region: u32) -> BreakerState {
+    world.gateway.regions(world.now).nth(region as usize).unwrap().breaker
+}
+
+fn told(world: &World) -> Vec<(u32, BreakerState)> {
+    let told = |e: &Event| match e {
+        Event::Breaker { region, to, .. } => Some((region.0, *to)),
+        _ => None,
+    };
+    world.events().filter_map(told).collect()
+}
+
+#[test]
+fn a_brown_out_opens_the_breaker_and_new_rooms_go_elsewhere() {
+    let (mut world, home, away) = world();
+    hear(&mut world, &[(&home, 15), (&away, 0)], 3_500);
+    assert_eq!(told(&world), [(0, BreakerState::Open)]);
+    let measures = world.gateway.region_measures(RegionId(0));
+    assert_eq!(measures.measured(Metric::Breaker), Some(1));
+    world.open("new");
+    assert_eq!(world.stands("new"), Some(B));
+    // Those who are there stay, and who belongs to them joins them.
+    world.open("h0");
+    assert_eq!(world.stands("h0"), Some(A));
+    // It half-opens for a share of them, and closes when it goes well.
+    hear(&mut world, &[(&home, 0), (&away, 0)], 10_500);
+    assert_eq!(breaker(&world, 0), BreakerState::HalfOpen);
+    for number in 0..100 {
+        world.open(&format!("share{number}"));
+    }
+    let at_home =
+        (0..100).filter(|number| world.stands(&format!("share{number}")) == Some(A)).count();
+    assert!((2..25).contains(&at_home), "{at_home}");
+    hear(&mut world, &[(&home, 0), (&away, 0)], 6_000);
+    assert_eq!(breaker(&world, 0), BreakerState::Closed);
+}
+
+#[test]
+fn half_open_and_still_bad_is_open_for_longer() {
+    let (mut world, home, away) = world();
+    hear(&mut world, &[(&home, 15), (&away, 0)], 40_000);
+    let open = (0, BreakerState::Open);
+    let half = (0, BreakerState::HalfOpen);
+    assert_eq!(told(&world), [open, half, open, half, open]);
+}
+
+#[test]
+fn a_few_with_bad_luck_and_what_is_bad_everywhere_open_nothing() {
+    let (mut world, home, away) = world();
+    hear(&mut world, &[(&home[..10], 60), (&home[10..], 2), (&away, 0)], 5_000);
+    hear(&mut world, &[(&home[..15], 60), (&away, 0)], 5_000);
+    assert_eq!(told(&world), [], "ten of sixty, and fifteen alone");
+    hear(&mut world, &[(&home, 15), (&away, 15)], 5_000);
+    assert_eq!(told(&world), [], "that is our own way out");
+    hear(&mut world, &[(&home, 15)], 5_000);
+    assert_eq!(told(&world), [(0, BreakerState::Open)], "nothing to compare it with");
+}
+
+#[test]
+fn a_policy_cannot_override_an_open_breaker() {
+    let (mut world, home, away) = world();
+    hear(&mut world, &[(&home, 15), (&away, 0)], 3_500);
+    world.answer_with(place(&[A]));
+    world.open("new");
+    assert_eq!(world.stands("new"), Some(B));
+    let guarded = |e: &Event| match e {
+        Event::Decided { outcome: crate::Outcome::Guarded(guard), .. } => Some(*guard),
+        _ => None,
+    };
+    assert_eq!(world.events().find_map(guarded), Some(Guard::BreakerOpen));
+}
+
+#[test]
+fn where_every_region_is_shut_newcomers_are_told_when_to_come_again() {
+    let settings = settings_of(&[(0, 100_000)]);
+    let mut world = World::new(settings);
+    world.gateway.breakers.truncate(1);
+    let home: Vec<SessionId> = (0..60).map(|number| world.open(&number.to_string())).collect();
+    hear(&mut world, &[(&home, 15)], 3_000);
+    assert_eq!(breaker(&world, 0), BreakerState::Open);
+    let offer = world.offer("new");
+    let refused = denied(world.replies.get(&offer));
+    let Some(crate::Refused::NoNode { retry_after }) = refused else { panic!("{refused:?}") };
+    assert!((ms(8_000)..ms(20_000)).contains(&retry_after), "{retry_after:?}");
+}
+
+#[test]
+fn openings_that_fail_open_it_too() {
+    let settings = settings_of(&[(0, 100_000), (2, 100_000)]);
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
+    world.drive_with(|_, hop| match hop.node {
+        A => Driver::Refuses,
+        _ => Driver::Opens,
+    });
+    for second in 0..3 {
+        for number in 0..30 {
+            world.offer(&format!("{second} {number}"));
+        }
+        world.pass(ms(1_000));
+    }
+    assert_eq!(told(&world), [(0, BreakerState::Open)]);
+    world.open("new");
+    assert_eq!(world.stands("new"), Some(B));
+}
+
+#[test]
+fn the_stranded_take_a_region_that_newcomers_may_not_where_nothing_else_is_left() {
+    let (mut world, home, away) = world();
+    hear(&mut world, &[(&home, 0), (&away, 15)], 3_500);
+    assert_eq!(breaker(&world, 1), BreakerState::Open);
+    world.answer_with(|_| Some(Ok(Answer::Moves { moves: vec![], states: vec![], memo: None })));
+    world.kill(A);
+    world.pass(ms(1_000));
+    assert_eq!(world.stands("h0"), Some(B));
+}

@@ -1,0 +1,169 @@
+//! Nodes that lose more than their siblings.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+use super::*;
+use crate::{Cause, Event, Flow, Health, Measures, Metric, NodeId, SessionId, Settings, Witness};
+
+/// Rooms of one session each, told of every 100 ms: 50 packets/s of which some get lost on the way from the node.
+struct Lossy {
+    world: World,
+    sessions: Vec<(String, SessionId)>,
+    /// Per cent, by node; and on the way from clients, by session.
+    loss: BTreeMap<NodeId, u32>,
+    uplink: BTreeMap<SessionId, u32>,
+    rng: Rng,
+}
+
+impl Lossy {
+    fn of(settings: Settings, rooms: usize) -> Lossy {
+        let mut world = World::new(settings);
+        let sessions = (0..rooms).map(|room| (room.to_string(), world.open(&room.to_string())));
+        let sessions = sessions.collect();
+        world.outputs.clear();
+        let (loss, uplink) = Default::default();
+        let mut lossy = Lossy { world, sessions, loss, uplink, rng: Rng::with_seed(5) };
+        lossy.goes_on(3_000);
+        assert_eq!(lossy.world.moves(), []);
+        lossy
+    }
+
+    fn goes_on(&mut self, time_ms: u64) {
+        for _ in 0..time_ms / 100 {
+            self.world.pass(ms(100));
+            for (room, session) in &self.sessions {
+                let Some(node) = self.world.stands(room) else { continue };
+                let hears = Some(self.world.hop(node));
+                let uplink = self.uplink.get(session).copied().unwrap_or(0);
+                let loss = self.loss.get(&node).copied().unwrap_or(1) + uplink;
+                let lost = (0..5).filter(|_| self.rng.u32(0..100) < loss).count() as u32;
+                let came = [5 - lost, 0];
+                let flow = Flow { sent: [5, 0], came, hears, expected: 5, lost, ..Flow::default() };
+                let mut measures = Measures::default();
+                measures.set(Metric::LossUp, u64::from(uplink) * 10_000);
+                let now = self.world.now;
+                self.world.gateway.handle_summary(*session, measures, Some(now));
+                self.world.gateway.handle_flow(*session, &flow, now);
+            }
+            self.world.settle();
+        }
+    }
+
+    fn accused(&self, node: NodeId) -> Vec<Witness> {
+        let detector = &self.world.gateway.node(node).unwrap().detector;
+        detector.witnesses().into_iter().map(|(witness, _)| witness).collect()
+    }
+
+    /// Milliseconds until somebody accuses the node, if it is within 10 s.
+    fn accused_after(&mut self, node: NodeId) -> Option<u64> {
+        (1..=100).map(|step| step * 100).find(|_| {
+            self.goes_on(100);
+            !self.accused(node).is_empty()
+        })
+    }
+
+    fn rooms_at(&self, node: NodeId) -> usize {
+        self.sessions.iter().filter(|(room, _)| self.world.stands(room) == Some(node)).count()
+    }
+}
+
+/// Three near nodes of the same size.
+fn siblings() -> Settings {
+    settings_of(&[(0, 100_000), (1, 100_000), (0, 100_000)])
+}
+
+#[test]
+fn a_node_worse_than_its_siblings_is_accused_within_two_seconds_and_its_rooms_leave_it() {
+    let mut lossy = Lossy::of(siblings(), 60);
+    let before = lossy.rooms_at(A);
+    assert!(before >= 15, "{before}");
+    lossy.loss.insert(A, 15);
+    let after = lossy.accused_after(A).unwrap();
+    assert!(after <= 2_000, "{after}");
+    assert_eq!(lossy.accused(A), [Witness::Cohort]);
+    assert_eq!(lossy.world.gateway.node(A).unwrap().health(), Health::Suspect);
+    assert_eq!(lossy.rooms_at(A), before, "loss that passes by itself moves nobody");
+    lossy.goes_on(1_500);
+    assert_eq!(lossy.rooms_at(A), 0);
+    assert!(lossy.world.gateway.board().cell(A).unwrap().up, "loss is not death");
+    assert_eq!(lossy.world.moves().len(), before, "each went once, to a sound one");
+    let planned = |e: &&Event| matches!(e, Event::Moved { cause: Cause::Link, .. });
+    assert_eq!(lossy.world.events().filter(planned).count(), before);
+    assert!(lossy.accused(B).is_empty() && lossy.accused(C).is_empty());
+}
+
+#[test]
+fn a_node_that_was_left_is_avoided_for_a_while_and_then_trusted_again() {
+    let mut lossy = Lossy::of(siblings(), 60);
+    lossy.loss.insert(A, 15);
+    lossy.goes_on(4_000);
+    lossy.loss.clear();
+    lossy.goes_on(5_000);
+    assert_eq!(lossy.world.gateway.node(A).unwrap().health(), Health::Suspect);
+    lossy.goes_on(8_000);
+    assert_eq!(lossy.world.gateway.node(A).unwrap().health(), Health::Up);
+}
+
+#[test]
+fn nodes_that_are_all_bad_are_left_by_nobody() {
+    let mut lossy = Lossy::of(siblings(), 60);
+    [A, B, C].into_iter().for_each(|node| _ = lossy.loss.insert(node, 20));
+    assert_eq!(lossy.accused_after(A), None, "our own uplink, most likely");
+    assert_eq!(lossy.world.moves(), []);
+}
+
+#[test]
+fn ordinary_loss_accuses_nobody_for_an_hour() {
+    let mut lossy = Lossy::of(siblings(), 60);
+    [A, B, C].into_iter().for_each(|node| _ = lossy.loss.insert(node, 3));
+    lossy.goes_on(600_000);
+    let suspected = |e: &Event| matches!(e, Event::Node { to: Health::Suspect, .. });
+    assert!(!lossy.world.events().any(suspected));
+}
+
+#[test]
+fn clients_with_bad_networks_are_no_bad_node() {
+    let mut lossy = Lossy::of(siblings(), 60);
+    let at_a: Vec<SessionId> = (lossy.sessions.iter())
+        .filter(|(room, _)| lossy.world.stands(room) == Some(A))
+        .map(|(_, session)| *session)
+        .collect();
+    at_a.into_iter().for_each(|session| _ = lossy.uplink.insert(session, 15));
+    assert_eq!(lossy.accused_after(A), None);
+}
+
+#[test]
+fn a_bad_node_without_siblings_is_left_for_one_that_is_far_away() {
+    let mut lossy = Lossy::of(settings_of(&[(0, 100_000), (2, 100_000)]), 30);
+    assert_eq!(lossy.rooms_at(A), 30);
+    lossy.loss.insert(A, 15);
+    let after = lossy.accused_after(A).unwrap();
+    assert!(after <= 2_000, "{after}");
+    assert_eq!(lossy.accused(A), [Witness::Feedback]);
+    lossy.goes_on(1_500);
+    assert_eq!(lossy.rooms_at(D.min(B)), 30);
+}
+
+#[test]
+fn rooms_that_fit_nowhere_else_stay() {
+    let mut lossy = Lossy::of(settings_of(&[(0, 100_000), (0, 64)]), 30);
+    let before = lossy.rooms_at(A);
+    lossy.loss.insert(A, 15);
+    lossy.goes_on(5_000);
+    assert!(lossy.rooms_at(A) >= before - 1, "bad is better than nothing");
+}
+
+#[test]
+fn lost_probes_and_lost_media_are_not_two_witnesses() {
+    let mut lossy = Lossy::of(siblings(), 60);
+    lossy.loss.insert(A, 15);
+    lossy.accused_after(A).unwrap();
+    let now = lossy.world.now;
+    let detector = &mut lossy.world.gateway.nodes[0].detector;
+    (0..2).for_each(|sequence| detector.handle_probe_sent(sequence, now - ms(40)));
+    lossy.world.stamp(ms(0));
+    assert_eq!(lossy.accused(A), [Witness::Probe, Witness::Cohort]);
+    assert!(lossy.world.gateway.board().cell(A).unwrap().up);
+}

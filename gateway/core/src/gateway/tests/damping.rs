@@ -1,0 +1,69 @@
+//! Nodes that come and go: damping holds back moves, never the one off a dead node.
+
+use super::*;
+use crate::{Health, NodeId};
+
+const MINUTES: usize = 10;
+
+/// Lets nodes be silent for half of each second, in turn, and gives how often the room moved.
+fn flap(world: &mut World, nodes: &[NodeId]) -> usize {
+    for half in 0..MINUTES * 120 {
+        for (at, &node) in nodes.iter().enumerate() {
+            match (half + at) % 2 {
+                0 => world.mute(node),
+                _ => world.unmute(node),
+            }
+        }
+        world.pass(ms(500));
+        // Sessions are heard all the while.
+        let sessions: Vec<_> = world.gateway.sessions.keys().copied().collect();
+        for session in sessions {
+            let (now, measures) = (world.now, crate::Measures::default());
+            world.gateway.handle_summary(session, measures, Some(now));
+        }
+    }
+    world.moves().len()
+}
+
+#[test]
+fn a_node_that_flaps_once_a_second_moves_a_session_less_than_once_a_minute() {
+    for flapping in [vec![A], vec![A, B]] {
+        let mut world = World::new(settings());
+        world.open("r");
+        let moves = flap(&mut world, &flapping);
+        assert!((1..=flapping.len()).contains(&moves), "{moves} moves in {MINUTES} minutes");
+        assert!(!flapping.contains(&world.stands("r").unwrap()), "it left at once, and stays away");
+    }
+}
+
+#[test]
+fn a_node_that_flaps_slowly_is_ejected_longer_each_time() {
+    let mut world = World::new(settings());
+    let mut away = Vec::new();
+    for _ in 0..4 {
+        world.mute(A);
+        world.pass(ms(300));
+        assert_eq!(world.gateway.node(A).unwrap().health(), Health::Down);
+        let start = world.now;
+        world.revive(A);
+        away.push((world.now - start).as_millis() / 1_000);
+        world.pass(ms(3_000));
+    }
+    assert_eq!(away, [1, 2, 4, 8]);
+}
+
+#[test]
+fn a_room_that_moved_as_often_as_it_may_leaves_a_dead_node_all_the_same() {
+    let mut world = World::new(settings_of(&[(0, 1_000); 7]));
+    let session = world.open("r");
+    for _ in 0..10 {
+        let hop = world.gateway.stands_at(world.room("r")).unwrap();
+        world.gateway.handle_port_closed(session, hop, world.now);
+        world.pass(ms(100));
+    }
+    let (moves, stands) = (world.moves().len(), world.stands("r").unwrap());
+    assert_eq!(moves, 3, "damped");
+    world.mute(stands);
+    world.pass(ms(40));
+    assert_ne!(world.stands("r"), Some(stands));
+}

@@ -1,0 +1,283 @@
+//! A node that drops the flows of some sessions, and everything that looks like it and is not.
+
+use super::*;
+use crate::{Cause, Event, Flow, Measures, Mode, NodeId, SessionId, Strike};
+
+const VOICE: [u32; 2] = [5, 0];
+const VIDEO: [u32; 2] = [0, 30];
+const NOTHING: [u32; 2] = [0, 0];
+
+/// Rooms of talkers, told of every 100 ms.
+struct Talk {
+    world: World,
+    sessions: Vec<SessionId>,
+    /// What each sends and hears in 100 ms.
+    sent: Vec<[u32; 2]>,
+    came: Vec<[u32; 2]>,
+    /// The hop that they hear, where it is not the first.
+    hears: Option<NodeId>,
+}
+
+impl Talk {
+    /// So many sessions in a room, each of which talks and hears the others; and another room at the same node.
+    fn of(sessions: usize) -> Talk {
+        Talk::in_world(World::new(settings()), sessions)
+    }
+
+    fn in_world(mut world: World, sessions: usize) -> Talk {
+        let sessions: Vec<SessionId> = (0..sessions).map(|_| world.open("r")).collect();
+        world.outputs.clear();
+        let each = vec![VOICE; sessions.len()];
+        let hears = None;
+        let mut talk = Talk { world, sent: each.clone(), came: each, sessions, hears };
+        talk.goes_on(3_000);
+        assert_eq!(talk.world.moves(), []);
+        talk
+    }
+
+    fn tell(&mut self) {
+        let hears = self.hears.or(self.world.stands("r")).map(|node| self.world.hop(node));
+        for (at, &session) in self.sessions.iter().enumerate() {
+            let flow = Flow { sent: self.sent[at], came: self.came[at], hears, ..Flow::default() };
+            let now = self.world.now;
+            self.world.gateway.handle_summary(session, Measures::default(), Some(now));
+            self.world.gateway.handle_flow(session, &flow, now);
+        }
+        self.world.settle();
+    }
+
+    fn goes_on(&mut self, ms_: u64) {
+        for _ in 0..ms_ / 100 {
+            self.world.pass(ms(100));
+            self.tell();
+        }
+    }
+
+    /// Milliseconds until the room moves, if it does within 5 s.
+    fn moves_after(&mut self) -> Option<u64> {
+        let before = self.world.moves().len();
+        for step in 1..=50 {
+            self.goes_on(100);
+            if self.world.moves().len() > before {
+                return Some(step * 100);
+            }
+        }
+        None
+    }
+}
+
+const A_TO_B: (NodeId, Option<NodeId>) = (A, Some(B));
+
+#[test]
+fn a_session_that_hears_nothing_any_more_moves_its_room_within_two_seconds() {
+    for sessions in [2, 3, 40] {
+        let mut talk = Talk::of(sessions);
+        talk.world.open("other");
+        talk.came[1] = NOTHING;
+        let after = talk.moves_after().expect("the room moves");
+        assert!((700..=1_500).contains(&after), "{after}");
+        assert_eq!(talk.world.moves(), [A_TO_B], "and no other room does");
+        let cause = |e: &Event| matches!(e, Event::Moved { cause: Cause::Link, .. });
+        assert!(talk.world.events().any(cause));
+        let known_by = |e: &Event| match e {
+            Event::Struck { why: Strike::FlowLost, session, .. } => *session,
+            _ => None,
+        };
+        assert_eq!(talk.world.events().find_map(known_by), Some(talk.sessions[1]));
+        assert!(talk.world.gateway.board().cell(A).unwrap().up, "its node lives");
+        // What others hear there passes until they hear the other hop.
+        let route = talk.world.gateway.rooms[&talk.world.room("r")].route();
+        assert_eq!(route.leaving.map(|(hop, _)| hop.node), Some(A));
+    }
+}
+
+#[test]
+fn a_session_alone_that_no_longer_hears_itself_moves_its_room() {
+    let mut talk = Talk::of(1);
+    talk.came[0] = NOTHING;
+    assert!(talk.moves_after().is_some_and(|after| after <= 1_500));
+}
+
+#[test]
+fn a_listener_that_sends_nothing_is_missed_too() {
+    let mut talk = Talk::of(2);
+    talk.sent[1] = NOTHING;
+    talk.goes_on(3_000);
+    talk.came[1] = NOTHING;
+    assert!(talk.moves_after().is_some_and(|after| after <= 1_500));
+}
+
+#[test]
+fn who_hears_nobody_since_nobody_speaks_is_not_missed() {
+    // Muted, or silent with DTX: a packet in 400 ms.
+    for rest in [[0, 0], [1, 0]] {
+        let mut talk = Talk::of(3);
+        // Only the first one speaks from now on.
+        (talk.sent[1], talk.sent[2], talk.came[0]) = (NOTHING, NOTHING, NOTHING);
+        talk.goes_on(2_000);
+        for step in 0..50_u32 {
+            let sent = if step.is_multiple_of(4) { rest } else { NOTHING };
+            (talk.sent[0], talk.came[1], talk.came[2]) = (sent, sent, sent);
+            talk.goes_on(100);
+        }
+        assert_eq!(talk.world.moves(), []);
+    }
+}
+
+#[test]
+fn a_camera_that_stays_on_does_not_make_a_muted_voice_a_lost_one() {
+    let mut talk = Talk::of(2);
+    talk.sent[0] = [5, 30];
+    talk.goes_on(2_000);
+    (talk.sent[0], talk.came[1]) = (VIDEO, NOTHING);
+    assert_eq!(talk.moves_after(), None, "the other never heard the video");
+}
+
+#[test]
+fn of_two_speakers_the_one_that_was_heard_may_have_stopped() {
+    let mut talk = Talk::of(3);
+    (talk.sent[0], talk.came[2]) = (NOTHING, NOTHING);
+    assert_eq!(talk.moves_after(), None);
+}
+
+#[test]
+fn a_client_that_stops_talking_as_it_stops_hearing_is_on_hold() {
+    let mut talk = Talk::of(3);
+    (talk.sent[1], talk.came[1]) = (NOTHING, NOTHING);
+    assert_eq!(talk.moves_after(), None);
+}
+
+#[test]
+fn a_publisher_whose_last_listener_left_hears_what_it_heard_before() {
+    let mut talk = Talk::of(2);
+    let listener = talk.sessions.pop().unwrap();
+    talk.world.close(listener);
+    talk.came[0] = NOTHING;
+    talk.came.pop();
+    assert_eq!(
+        talk.moves_after(),
+        None,
+        "nobody is left to be heard but itself, which it never was"
+    );
+}
+
+#[test]
+fn a_session_that_never_heard_anything_misses_nothing() {
+    let mut talk = Talk::of(2);
+    talk.came = vec![NOTHING; 2];
+    talk.moves_after();
+    talk.world.outputs.clear();
+    assert_eq!(talk.moves_after(), None, "subscribed to nobody");
+}
+
+#[test]
+fn packets_that_come_late_or_get_lost_now_and_then_are_no_lost_flow() {
+    let mut talk = Talk::of(2);
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..3_000 {
+        // Five packets in 100 ms, of which jitter of ±80 ms leaves none to ten; one in three is lost besides.
+        let some = |rng: &mut fastrand::Rng| {
+            [(0..rng.u32(0..=10)).filter(|_| rng.u8(0..3) > 0).count() as u32, 0]
+        };
+        talk.came = vec![some(&mut rng), some(&mut rng)];
+        talk.goes_on(100);
+    }
+    assert_eq!(talk.world.moves(), []);
+}
+
+#[test]
+fn a_node_that_says_nothing_to_anybody_has_witnesses_of_its_own() {
+    let mut talk = Talk::of(2);
+    talk.world.hush(A);
+    talk.came = vec![NOTHING; 2];
+    talk.moves_after();
+    assert!(!talk.world.events().any(|e| matches!(e, Event::Struck { .. })));
+}
+
+#[test]
+fn our_own_stall_is_no_lost_flow() {
+    let mut talk = Talk::of(2);
+    talk.came[1] = NOTHING;
+    talk.goes_on(100);
+    // A worker was away for 900 ms, and said nothing meanwhile.
+    talk.world.now += ms(900);
+    talk.world.stamp(ms(900));
+    talk.world.pass(ms(100));
+    talk.came[1] = VOICE;
+    talk.goes_on(1_000);
+    assert_eq!(talk.world.moves(), []);
+}
+
+#[test]
+fn a_flow_that_no_move_mends_moves_its_room_once() {
+    let mut talk = Talk::of(2);
+    talk.came[1] = NOTHING;
+    assert!(talk.moves_after().is_some());
+    for _ in 0..20 {
+        assert_eq!(talk.moves_after(), None, "its client has paused");
+        // It looks in for a moment.
+        talk.came[1] = VOICE;
+        talk.goes_on(2_000);
+        talk.came[1] = NOTHING;
+    }
+}
+
+#[test]
+fn flows_that_get_lost_everywhere_move_a_room_three_times_a_minute() {
+    let mut talk = Talk::of(2);
+    let mut moves = 0;
+    for _ in 0..5 {
+        talk.came[1] = VOICE;
+        talk.goes_on(9_000);
+        talk.came[1] = NOTHING;
+        moves += usize::from(talk.moves_after().is_some());
+    }
+    assert_eq!(moves, 3);
+}
+
+/// A room that A and B carry both, whose clients hear B: it was faster once.
+fn heard_by_the_second() -> Talk {
+    let settings = modes::in_mode(Mode::Hitless, settings());
+    let mut talk = Talk::in_world(World::new(settings), 2);
+    talk.hears = Some(B);
+    talk.goes_on(5_000);
+    talk
+}
+
+#[test]
+fn of_two_hops_that_carry_a_room_its_clients_may_hear_either() {
+    let talk = heard_by_the_second();
+    let struck = |e: &Event| matches!(e, Event::Struck { .. });
+    assert!(!talk.world.events().any(struck), "what comes from the first is of no use to them");
+    assert_eq!(talk.world.moves(), []);
+}
+
+#[test]
+fn a_flow_that_the_second_hop_of_a_hitless_room_loses_makes_it_leave_the_route() {
+    let mut talk = heard_by_the_second();
+    talk.came[1] = NOTHING;
+    talk.goes_on(1_500);
+    let struck = |e: &Event| match e {
+        Event::Struck { hop, why: Strike::FlowLost, .. } => Some(hop.node),
+        _ => None,
+    };
+    assert_eq!(talk.world.events().find_map(struck), Some(B));
+    assert_eq!(talk.world.moves(), [], "the first carries it");
+    assert!(!talk.world.route("r").iter().any(|(node, _)| *node == B));
+}
+
+#[test]
+fn what_neither_of_two_hops_delivered_is_no_vote_against_either() {
+    let settings = modes::in_mode(Mode::Hitless, settings());
+    let mut talk = Talk::in_world(World::new(settings), 2);
+    let hears = Some(talk.world.hop(A));
+    for _ in 0..50 {
+        talk.world.pass(ms(100));
+        for &session in &talk.sessions {
+            let flow =
+                Flow { came: VOICE, sent: VOICE, hears, expected: 5, lost: 2, ..Flow::default() };
+            talk.world.gateway.handle_flow(session, &flow, talk.world.now);
+        }
+    }
+    assert!(talk.world.gateway.ballots.is_empty());
+}

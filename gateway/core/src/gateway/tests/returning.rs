@@ -1,0 +1,245 @@
+//! Drained, ejected, let back; and rooms that go back to where they belong.
+
+use super::super::Impossible;
+use super::world::Driver;
+use super::*;
+use crate::{
+    Cause, Decider, Event, FailBack, Health, Hook, MoveOutcome, NodeId, RegionId, Witness,
+};
+
+/// Rooms of home that stand at home's one node, with as much room away.
+fn home_and_away(rooms: u32) -> World {
+    let mut settings = settings_of(&[(0, 1_000_000), (2, 1_000_000), (2, 1_000_000)]);
+    for scenario in settings.scenarios.values_mut() {
+        scenario.spares = 1;
+    }
+    let mut world = World::new(settings);
+    for number in 0..rooms {
+        world.open(&number.to_string());
+    }
+    world
+}
+
+fn at(world: &World, node: NodeId) -> usize {
+    world.gateway.rooms.values().filter(|room| room.holding.on == Some(node)).count()
+}
+
+fn back(world: &World) -> Vec<Decider> {
+    let back = |e: &Event| match e {
+        Event::Moved { cause: Cause::FailBack, by, to: Some(to), .. } if to.node == A => {
+            Some(by.clone())
+        }
+        _ => None,
+    };
+    world.events().filter_map(back).collect()
+}
+
+#[test]
+fn rooms_go_back_once_their_node_is_trusted_and_not_all_at_once() {
+    let mut world = home_and_away(60);
+    world.kill(A);
+    world.pass(ms(1_000));
+    assert_eq!(at(&world, A), 0);
+    assert_eq!(world.gateway.regions(world.now).next().unwrap().away, 60);
+    world.revive(A);
+    world.pass(ms(1_000));
+    assert_eq!(at(&world, A), 0, "Wary is not trusted");
+    world.pass(ms(2_000));
+    let some = at(&world, A);
+    assert!((5..=45).contains(&some), "20 a second: {some}");
+    world.pass(ms(4_000));
+    assert_eq!(at(&world, A), 60);
+    assert_eq!(back(&world), vec![Decider::Native; 60]);
+    assert!(world.gateway.away.is_empty());
+}
+
+#[test]
+fn an_operator_forbids_rooms_to_go_back_and_forces_them_to() {
+    let mut world = home_and_away(10);
+    world.gateway.handle_fail_back(Some(RegionId(0)), FailBack::Forbid, world.now).unwrap();
+    world.kill(A);
+    world.revive(A);
+    world.pass(ms(10_000));
+    assert_eq!(at(&world, A), 0);
+    world.gateway.handle_fail_back(None, FailBack::Auto, world.now).unwrap();
+    world.pass(ms(2_000));
+    assert_eq!(at(&world, A), 10);
+    // Forced, they go to a node that is not trusted yet.
+    world.kill(A);
+    world.revive(A);
+    world.gateway.handle_fail_back(None, FailBack::Force, world.now).unwrap();
+    world.pass(ms(1_200));
+    assert_eq!(at(&world, A), 10);
+    assert_eq!(back(&world).last(), Some(&Decider::Operator));
+    let nowhere = world.gateway.handle_fail_back(Some(RegionId(9)), FailBack::Auto, world.now);
+    assert_eq!(nowhere, Err(Impossible::NoSuchRegion));
+}
+
+#[test]
+fn a_room_that_somebody_sent_abroad_stays_there() {
+    let mut world = home_and_away(1);
+    world.gateway.handle_move(&"0".into(), B, world.now).unwrap();
+    world.pass(ms(10_000));
+    assert_eq!(world.stands("0"), Some(B));
+    let settings = settings_of(&[(0, 1_000), (2, 1_000)]);
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[B]));
+    world.open("r");
+    world.pass(ms(10_000));
+    assert_eq!(world.stands("r"), Some(B));
+}
+
+#[test]
+fn going_back_is_make_before_break() {
+    let mut world = home_and_away(1);
+    world.kill(A);
+    world.revive(A);
+    world.drive_with(|_, hop| if hop.node == A { Driver::Waits } else { Driver::Opens });
+    world.pass(ms(2_900));
+    assert_ne!(world.stands("0"), Some(A));
+    assert_eq!(world.gateway.rooms[&world.room("0")].holding.heading, Some(A));
+    world.finish_opening(A, Ok(()));
+    assert_eq!(world.stands("0"), Some(A));
+    assert!(world.gateway.rooms[&world.room("0")].route().leaving.is_some());
+}
+
+fn drained(world: &World) -> Vec<(NodeId, u32)> {
+    let drained = |e: &Event| match e {
+        Event::Drained { node, left, .. } => Some((*node, *left)),
+        _ => None,
+    };
+    world.events().filter_map(drained).collect()
+}
+
+#[test]
+fn a_node_is_empty_by_its_deadline_and_its_rooms_leave_paced() {
+    let mut world = home_and_away(400);
+    let within = Some(ms(10_000));
+    world.gateway.handle_drain_within(A, true, within, world.now).unwrap();
+    world.pass(ms(4_000));
+    let left = at(&world, A);
+    assert!((150..250).contains(&left), "half of the time they are given: {left}");
+    assert_eq!(drained(&world), []);
+    world.pass(ms(6_000));
+    assert_eq!(at(&world, A), 0);
+    assert_eq!(drained(&world), [(A, 0)]);
+    let lost = |e: &&Event| matches!(e, Event::Moved { to: None, .. } | Event::Closed { .. });
+    assert_eq!(world.events().filter(lost).count(), 0);
+}
+
+#[test]
+fn what_is_left_at_the_deadline_is_told_and_goes_when_it_can() {
+    let mut world = World::new(settings_of(&[(0, 1_000), (0, 128)]));
+    for number in 0..5 {
+        world.open(&number.to_string());
+    }
+    let first = at(&world, A) as u32;
+    assert!(first > 2);
+    world.gateway.handle_drain_within(A, true, Some(ms(500)), world.now).unwrap();
+    world.pass(ms(600));
+    let left = drained(&world);
+    assert!(matches!(left[..], [(A, 1..)]), "{left:?}");
+    assert_eq!(world.gateway.rooms.len(), 5, "nobody is hung up");
+    world.gateway.handle_drain(A, false, world.now).unwrap();
+    world.pass(ms(1_000));
+    assert_eq!(drained(&world).len(), 1);
+}
+
+#[test]
+fn a_region_is_drained_as_a_whole_and_none_of_its_nodes_is_a_way_out() {
+    let mut world = World::new(settings());
+    for number in 0..30 {
+        world.open(&number.to_string());
+    }
+    world.gateway.handle_drain_region(RegionId(0), true, Some(ms(5_000)), world.now).unwrap();
+    world.pass(ms(5_000));
+    assert_eq!(at(&world, D), 30);
+    assert!(world.moves().iter().all(|(_, to)| *to == Some(D)));
+    assert_eq!(drained(&world).iter().map(|(_, left)| left).sum::<u32>(), 0);
+    world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
+    world.pass(ms(5_000));
+    assert_eq!(at(&world, D), 0, "they go back where they belong");
+    let nowhere = world.gateway.handle_drain_region(RegionId(9), true, None, world.now);
+    assert_eq!(nowhere, Err(Impossible::NoSuchRegion));
+}
+
+#[test]
+fn an_ejected_node_stays_down_until_it_is_let_back_and_waits_no_longer_then() {
+    let mut world = World::new(settings());
+    world.open("r");
+    assert_eq!(world.gateway.handle_return(A), Err(Impossible::NotDown));
+    world.gateway.handle_eject(A, world.now).unwrap();
+    world.settle();
+    assert_ne!(world.stands("r"), Some(A));
+    let by = |e: &Event| match e {
+        Event::Node { hop, to: Health::Down, witnesses, .. } if hop.node == A => {
+            Some(witnesses.iter().map(|(witness, _)| *witness).collect::<Vec<_>>())
+        }
+        _ => None,
+    };
+    assert_eq!(world.events().find_map(by), Some(vec![Witness::Operator]));
+    assert_eq!(world.gateway.handle_eject(A, world.now), Err(Impossible::AlreadyEjected));
+    world.pass(ms(100_000));
+    assert!(!world.gateway.board().cell(A).unwrap().up, "though it answers");
+    world.gateway.handle_return(A).unwrap();
+    world.pass(ms(30));
+    assert!(world.gateway.board().cell(A).unwrap().up, "without its second of ejection");
+    assert_eq!(world.gateway.handle_eject(NodeId(9), world.now), Err(Impossible::NoSuchNode));
+}
+
+#[test]
+fn a_dead_node_need_not_wait_when_an_operator_says_so() {
+    let mut world = World::new(settings());
+    world.kill(A);
+    world.gateway.handle_return(A).unwrap();
+    world.pass(ms(500));
+    assert!(!world.gateway.board().cell(A).unwrap().up, "it does not answer");
+    world.unmute(A);
+    world.pass(ms(30));
+    assert!(world.gateway.board().cell(A).unwrap().up);
+}
+
+#[test]
+fn a_move_that_is_given_up_is_told_with_its_outcome() {
+    let ended = |world: &World| {
+        let ended = |e: &Event| match e {
+            Event::MoveEnded { from, to, cause, outcome, .. } => {
+                Some((from.node, to.node, *cause, *outcome))
+            }
+            _ => None,
+        };
+        world.events().filter_map(ended).collect::<Vec<_>>()
+    };
+    let going = || {
+        let mut world = World::new(settings());
+        let session = world.open("r");
+        world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });
+        world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+        world.settle();
+        (world, session)
+    };
+    let (mut world, _) = going();
+    world.kill(D);
+    assert_eq!(ended(&world), [(A, D, Cause::Manual, MoveOutcome::TargetLost)]);
+    let (mut world, _) = going();
+    world.finish_opening(D, Err(super::super::NotOpened));
+    assert_eq!(ended(&world), [(A, D, Cause::Manual, MoveOutcome::NotOpened)]);
+    let (mut world, _) = going();
+    world.gateway.handle_move(&"r".into(), C, world.now).unwrap();
+    world.settle();
+    assert_eq!(ended(&world), [(A, D, Cause::Manual, MoveOutcome::Superseded)]);
+    let (mut world, session) = going();
+    world.close(session);
+    assert_eq!(ended(&world), [(A, D, Cause::Manual, MoveOutcome::Closed)]);
+    let (mut world, session) = going();
+    world.finish_opening(D, Ok(()));
+    assert_eq!(ended(&world), []);
+    for node in [A, C, A, C, A, C, A, C, A] {
+        world.gateway.handle_move(&"r".into(), node, world.now).unwrap();
+        world.settle();
+    }
+    let moves = world.gateway.explain(session, world.now).unwrap().moves;
+    assert_eq!(moves.len(), 8, "the last ones");
+    assert!(
+        moves.iter().all(|step| step.outcome == MoveOutcome::Done && step.started <= step.ended)
+    );
+}

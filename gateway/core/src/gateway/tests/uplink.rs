@@ -1,0 +1,160 @@
+//! The panic threshold: our own uplink is not their death, and their death is not put off for ever.
+
+use super::*;
+use crate::{Event, NodeId, Settings};
+
+impl World {
+    fn up(&self, node: NodeId) -> bool {
+        self.gateway.board().cell(node).unwrap().up
+    }
+
+    /// Nothing comes from any of these for so long.
+    fn cut(&mut self, nodes: &[NodeId], for_ms: u64) {
+        nodes.iter().for_each(|node| self.mute(*node));
+        self.pass(ms(for_ms));
+        nodes.iter().for_each(|node| self.unmute(*node));
+    }
+
+    /// Milliseconds until the node is condemned, if it is within 10 s.
+    fn condemned_after(&mut self, node: NodeId) -> Option<u64> {
+        (0..5_000).map(|step| step * 2).find(|_| {
+            let up = self.up(node);
+            if up {
+                self.pass(ms(2));
+            }
+            !up
+        })
+    }
+
+    /// Each time our uplink was doubted, and no longer.
+    fn doubts(&self) -> Vec<(bool, u32, u32)> {
+        let doubt = |event: &Event| match event {
+            Event::Uplink { doubted, silent, of } => Some((*doubted, *silent, *of)),
+            _ => None,
+        };
+        self.events().filter_map(doubt).collect()
+    }
+}
+
+fn near(nodes: usize) -> Settings {
+    settings_of(&vec![(0, 100_000); nodes])
+}
+
+#[test]
+fn a_short_cut_of_our_own_uplink_condemns_nobody() {
+    for nodes in [
+        vec![(0, 1_000)],
+        vec![(0, 1_000); 2],
+        vec![(0, 1_000), (0, 1_000), (1, 1_000), (2, 1_000)],
+    ] {
+        for cut_ms in [30, 60, 150] {
+            let mut world = World::new(settings_of(&nodes));
+            world.open("r");
+            let all: Vec<NodeId> = (0..nodes.len() as u32).map(NodeId).collect();
+            world.cut(&all, cut_ms);
+            world.pass(ms(1_000));
+            assert!(all.iter().all(|node| world.up(*node)), "{nodes:?} {cut_ms}");
+            assert_eq!(world.moves(), []);
+            let doubts: Vec<bool> = world.doubts().iter().map(|(doubted, ..)| *doubted).collect();
+            assert!([vec![], vec![true, false]].contains(&doubts), "{doubts:?}");
+            assert!(cut_ms < 60 || doubts.len() == 2);
+            assert!(!world.gateway.doubts_uplink());
+        }
+    }
+}
+
+#[test]
+fn nodes_that_send_nothing_do_not_make_a_busy_one_look_alone() {
+    let mut world = World::new(near(3));
+    world.hush(B);
+    world.hush(C);
+    world.pass(ms(7_000));
+    world.cut(&[A, B, C], 60);
+    world.pass(ms(500));
+    assert!([A, B, C].iter().all(|node| world.up(*node)));
+}
+
+#[test]
+fn a_cut_that_lasts_is_believed_after_three_seconds() {
+    let mut world = World::new(settings());
+    world.open("r");
+    [A, B, C, D].iter().for_each(|node| world.mute(*node));
+    let after = world.condemned_after(A).unwrap();
+    assert!((2_900..=3_100).contains(&after), "{after}");
+    world.pass(ms(600));
+    assert!([B, C, D].iter().all(|node| !world.up(*node)), "none of them is doubted for ever");
+    assert!(!world.gateway.doubts_uplink());
+}
+
+#[test]
+fn a_region_that_dies_silently_is_believed_while_others_are_heard() {
+    let mut world = World::new(settings());
+    world.open("r");
+    [A, B, C].iter().for_each(|node| world.mute(*node));
+    let after = world.condemned_after(A).unwrap();
+    assert!((190..=260).contains(&after), "{after}");
+    world.pass(ms(20));
+    assert!([B, C].iter().all(|node| !world.up(*node)));
+    assert_eq!(world.stands("r"), Some(D));
+}
+
+#[test]
+fn half_of_the_nodes_or_fewer_are_believed_at_once() {
+    for (nodes, dead) in [(2, vec![A]), (3, vec![A]), (4, vec![A, B])] {
+        let mut world = World::new(near(nodes));
+        dead.iter().for_each(|node| world.mute(*node));
+        let after = world.condemned_after(A).unwrap();
+        assert!(after <= 40, "{nodes} {after}");
+        world.pass(ms(4));
+        assert!(dead.iter().all(|node| !world.up(*node)));
+        assert_eq!(world.doubts(), []);
+    }
+}
+
+#[test]
+fn a_node_of_which_only_a_distant_one_remains_waits_for_its_next_answer() {
+    let mut world = World::new(settings_of(&[(0, 1_000), (2, 1_000)]));
+    world.mute(A);
+    let after = world.condemned_after(A).unwrap();
+    assert!(after <= 80, "{after}");
+}
+
+#[test]
+fn deaths_that_the_kernel_tells_of_are_no_fault_of_our_uplink() {
+    let mut world = World::new(settings());
+    for node in [A, B, C, D] {
+        world.mute(node);
+        world.gateway.handle_kernel_error(node, world.now);
+    }
+    world.pass(ms(120));
+    assert!([A, B, C, D].iter().all(|node| !world.up(*node)));
+    assert_eq!(world.doubts(), []);
+}
+
+#[test]
+fn a_node_that_died_before_does_not_make_the_next_death_a_majority() {
+    let mut world = World::new(near(3));
+    world.kill(A);
+    world.mute(B);
+    assert!(world.condemned_after(B).unwrap() <= 40, "the third one answers");
+}
+
+#[test]
+fn the_threshold_may_be_turned_off() {
+    let mut settings = near(3);
+    settings.timings.panic_percent = 100;
+    let mut world = World::new(settings);
+    world.cut(&[A, B, C], 60);
+    assert!([A, B, C].iter().all(|node| !world.up(*node)));
+}
+
+#[test]
+fn a_node_that_nobody_ever_heard_of_is_somewhere_to_go() {
+    let mut settings = near(2);
+    settings.nodes[1].probed = crate::Probed::No;
+    let mut world = World::new(settings);
+    world.hush(B);
+    world.pass(ms(10_000));
+    world.mute(A);
+    assert!(world.condemned_after(A).unwrap() <= 40);
+}

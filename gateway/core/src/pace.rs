@@ -1,0 +1,219 @@
+//! The pace at which a node opens sessions: so many may be under way at once, and the others wait in their turn.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::{Hop, SessionId};
+
+/// However badly it goes, so many are under way: else nobody would find out that it goes better.
+const WINDOW_MIN: u32 = 4;
+
+/// However well it goes, no more than this: the rest gains nothing from being told at once.
+const WINDOW_MAX: u32 = 1_024;
+
+/// An opening that took longer says that the node takes no more at a time.
+pub(crate) const ANSWERED_IN_TIME: Duration = Duration::from_millis(250);
+
+/// What came late together is one reason to slow down.
+const SLOWER_EVERY: Duration = Duration::from_millis(100);
+
+/// Who goes first, where not all can.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Class {
+    /// Its room has nowhere to go.
+    Stranded,
+    /// Its room moves there.
+    Moving,
+    /// It comes in.
+    Newcomer,
+    /// Nobody waits for it: a spare.
+    Spare,
+}
+
+/// A place in the queue: by class, by priority (calls before streams), by who came first.
+pub(crate) type Turn = (Class, Reverse<i64>, u64);
+
+/// A node's window, as congestion control has them (RFC 5681, 3.1): grows with openings answered in time, by one each
+/// until the first that was not, and by one per window after that; halves with late and refused ones.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    window: u32,
+    start: u32,
+    /// Answers in time since the window grew last.
+    credit: u32,
+    slowed: Option<Instant>,
+    under_way: u32,
+    /// Who came first: the number of the next one.
+    drawn: u64,
+    waiting: BTreeMap<Turn, (SessionId, Hop)>,
+    turns: BTreeMap<(SessionId, Hop), Turn>,
+}
+
+impl Pace {
+    pub(crate) fn new(start: u32) -> Pace {
+        Pace {
+            window: start.min(WINDOW_MAX),
+            start,
+            credit: 0,
+            slowed: None,
+            under_way: 0,
+            drawn: 0,
+            waiting: BTreeMap::new(),
+            turns: BTreeMap::new(),
+        }
+    }
+
+    /// The number that who comes now has.
+    pub(crate) fn drawn(&self) -> u64 {
+        self.drawn
+    }
+
+    /// Whether this one may go now, and nobody waits before it; else it waits.
+    pub(crate) fn begin(&mut self, turn: Turn, session: SessionId, hop: Hop) -> bool {
+        self.drawn += 1;
+        if self.waiting.is_empty() && self.under_way < self.window {
+            self.under_way += 1;
+            return true;
+        }
+        self.waiting.insert(turn, (session, hop));
+        self.turns.insert((session, hop), turn);
+        false
+    }
+
+    /// The next that may go now.
+    pub(crate) fn next(&mut self) -> Option<(SessionId, Hop)> {
+        if self.under_way >= self.window {
+            return None;
+        }
+        let (_, next) = self.waiting.pop_first()?;
+        self.turns.remove(&next);
+        self.under_way += 1;
+        Some(next)
+    }
+
+    /// It waits no longer, since it is wanted no longer.
+    pub(crate) fn forget(&mut self, session: SessionId, hop: Hop) {
+        if let Some(turn) = self.turns.remove(&(session, hop)) {
+            self.waiting.remove(&turn);
+        }
+    }
+
+    /// One that was under way is not any more, for whatever reason.
+    pub(crate) fn end(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// One of them was answered in time.
+    pub(crate) fn faster(&mut self) {
+        let in_demand = self.under_way + 1 >= self.window || !self.waiting.is_empty();
+        if !in_demand || self.window >= WINDOW_MAX {
+            return;
+        }
+        self.credit += 1;
+        if self.slowed.is_none() || self.credit >= self.window {
+            self.credit = 0;
+            self.window += 1;
+        }
+    }
+
+    /// One of them was answered late, or refused.
+    pub(crate) fn slower(&mut self, now: Instant) {
+        let lately = |at: Instant| now.saturating_duration_since(at) < SLOWER_EVERY;
+        if !self.slowed.is_some_and(lately) {
+            self.slowed = Some(now);
+            self.credit = 0;
+            self.window = (self.window / 2).max(WINDOW_MIN.min(self.start));
+        }
+    }
+
+    /// It is a new incarnation: what the one before could take says nothing.
+    pub(crate) fn renew(&mut self) {
+        (self.window, self.credit, self.slowed) = (self.start.min(WINDOW_MAX), 0, None);
+    }
+
+    /// Whether as many wait as may be under way: whoever can wait elsewhere, or be placed elsewhere, does.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.waiting.len() >= self.window as usize
+    }
+
+    #[cfg(test)]
+    pub(crate) fn window(&self) -> u32 {
+        self.window
+    }
+
+    /// How many are under way, and how many wait.
+    pub(crate) fn counts(&self) -> (u32, usize) {
+        (self.under_way, self.waiting.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Incarnation, NodeId};
+
+    const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+    const MS: Duration = Duration::from_millis(1);
+
+    fn turn(class: Class, priority: i64, order: u64) -> Turn {
+        (class, Reverse(priority), order)
+    }
+
+    #[test]
+    fn the_stranded_go_first_then_who_stands_then_newcomers_and_calls_before_streams() {
+        let mut pace = Pace::new(1);
+        assert!(pace.begin(turn(Class::Spare, 0, 0), SessionId(0), HOP));
+        let waiting = [
+            (Class::Spare, 9),
+            (Class::Newcomer, 0),
+            (Class::Newcomer, 5),
+            (Class::Moving, 0),
+            (Class::Stranded, -1),
+            (Class::Stranded, 3),
+        ];
+        for (order, (class, priority)) in (1..).zip(waiting) {
+            assert!(!pace.begin(turn(class, priority, order), SessionId(order), HOP));
+        }
+        pace.forget(SessionId(4), HOP);
+        let mut order = Vec::new();
+        assert_eq!(pace.next(), None, "one is under way");
+        loop {
+            pace.end();
+            let Some((session, _)) = pace.next() else { break };
+            order.push(session.0);
+        }
+        assert_eq!(order, [6, 5, 3, 2, 1]);
+    }
+
+    #[test]
+    fn a_window_grows_with_answers_in_time_while_more_is_wanted_and_halves_with_late_ones() {
+        let now = Instant::now();
+        let mut pace = Pace::new(8);
+        pace.faster();
+        assert_eq!(pace.window(), 8, "nobody waits");
+        for order in 0..20 {
+            pace.begin(turn(Class::Spare, 0, order), SessionId(order), HOP);
+        }
+        (0..8).for_each(|_| pace.faster());
+        assert_eq!(pace.window(), 16);
+        pace.slower(now);
+        pace.slower(now + 99 * MS);
+        assert_eq!(pace.window(), 8, "late together is late once");
+        (0..7).for_each(|_| pace.faster());
+        assert_eq!(pace.window(), 8);
+        pace.faster();
+        assert_eq!(pace.window(), 9, "carefully from here on");
+        for late in 1..9 {
+            pace.slower(now + late * 100 * MS);
+        }
+        assert_eq!(pace.window(), WINDOW_MIN);
+        pace.renew();
+        assert_eq!(pace.window(), 8);
+        for order in 20..5_000 {
+            pace.begin(turn(Class::Spare, 0, order), SessionId(order), HOP);
+            pace.faster();
+        }
+        assert_eq!(pace.window(), WINDOW_MAX);
+    }
+}

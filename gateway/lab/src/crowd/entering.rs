@@ -1,0 +1,80 @@
+//! How sessions come in: each has a socket, is opened by the API, and is told where to send.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use tokio::sync::mpsc::Sender;
+
+use super::{Failed, Plan, Proof, Transport, system};
+use crate::admin::{Admin, Identity, Ingress, Opened, QuicOffer};
+use crate::client::{Credentials, QuicWay, UdpWay, Way};
+
+/// One session before it is opened: who it is, and its socket, if it has one.
+pub(super) struct Newcomer {
+    pub(super) session: u64,
+    socket: Option<UdpSocket>,
+    ingress: Ingress,
+}
+
+impl Plan {
+    pub(super) fn newcomer(&self, session: u64) -> Result<Newcomer, Failed> {
+        if self.transport_of(session) == Transport::Quic {
+            let ingress = Ingress::Quic(QuicOffer {});
+            return Ok(Newcomer { session, socket: None, ingress });
+        }
+        let socket = UdpSocket::bind((self.clients_at, 0)).map_err(system("opening a socket"))?;
+        let address = socket.local_addr().map_err(system("opening a socket"))?;
+        let identity = match self.proof {
+            Proof::Stun => Identity::Stun,
+            Proof::Declared => Identity::Declared { address, rtcp: None },
+        };
+        Ok(Newcomer { session, socket: Some(socket), ingress: Ingress::Udp(identity) })
+    }
+}
+
+/// A session that was opened: its number, its id, and the way its packets go.
+pub(super) type Entered = (u64, String, Way);
+
+/// Opens these one after the other, until one cannot be, or nobody listens any more.
+pub(super) async fn open(
+    plan: Plan,
+    newcomers: Vec<Newcomer>,
+    mut admin: Admin,
+    opens: Sender<Result<Entered, Failed>>,
+) {
+    for newcomer in newcomers {
+        let entered = enter(&plan, newcomer, &mut admin).await;
+        let failed = entered.is_err();
+        if opens.send(entered).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+async fn enter(plan: &Plan, newcomer: Newcomer, admin: &mut Admin) -> Result<Entered, Failed> {
+    let Newcomer { session, socket, ingress } = newcomer;
+    let opened = admin.open(&plan.offer(session, ingress)).await;
+    let opened = opened.map_err(|error| Failed::Gateway { what: "opening a session", error })?;
+    let id = opened.id.clone();
+    let what = || format!("an address to send to in the answer for session {session}");
+    let way = way(opened, socket);
+    let way = way.ok_or_else(|| Failed::InVain { what: what(), within: Duration::ZERO })?;
+    Ok((session, id, way))
+}
+
+fn way(opened: Opened, socket: Option<UdpSocket>) -> Option<Way> {
+    if let Some(socket) = socket {
+        let answer = opened.udp?;
+        let gateway = *answer.addresses.first()?;
+        let ice = answer.ufrag.zip(answer.password);
+        let ice = ice.map(|(ufrag, password)| Credentials { ufrag, password });
+        return Some(Way::Udp(UdpWay { socket, gateway, rtcp: None, ice }));
+    }
+    let answer = opened.quic?;
+    Some(Way::Quic(QuicWay {
+        gateway: *answer.addresses.first()?,
+        certificate_sha256: answer.certificate()?,
+        flow_to_gateway: answer.flow_to_gateway.parse().ok()?,
+        flow_from_gateway: answer.flow_from_gateway.parse().ok()?,
+    }))
+}

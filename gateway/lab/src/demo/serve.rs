@@ -1,0 +1,54 @@
+//! The world of the demo, kept up: calls and streams go on, an agent stands beside each node, and nothing happens to them
+//! but what a person does.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::cast::{Cast, Troupe};
+use super::stage::Stage;
+use super::{Failed, Options, interruption};
+
+/// The books are of no use here, and are emptied this often.
+const FORGET_EVERY: Duration = Duration::from_secs(5);
+
+/// Serves until it is interrupted.
+///
+/// # Errors
+/// Any [`Failed`].
+pub(super) async fn serve(options: &Options, evenkeel: &Path) -> Result<(), Failed> {
+    tokio::select! {
+        up = keep_up(options, evenkeel) => up,
+        ended = interruption() => ended,
+    }
+}
+
+async fn keep_up(options: &Options, evenkeel: &Path) -> Result<(), Failed> {
+    let mut stage = Stage::set(options, evenkeel).await?;
+    let troupe = Troupe::enter(Cast::of(options.sessions), &mut stage, options.seed).await?;
+    say(options, &stage).map_err(Failed::system("writing where it is"))?;
+    loop {
+        tokio::time::sleep(FORGET_EVERY).await;
+        drop(troupe.books.turn());
+        stage.require_gateway()?;
+    }
+}
+
+fn say(options: &Options, stage: &Stage) -> io::Result<()> {
+    let (api, nodes, sessions) = (stage.api(), stage.names(), options.sessions);
+    let mut out = io::stdout();
+    if options.json {
+        writeln!(out, "{}", json!({"api": api, "nodes": nodes, "sessions": sessions}))?;
+    } else {
+        writeln!(
+            out,
+            "{sessions} sessions talk through {}; the gateway's API is at {api}. Try, in another terminal:\n\
+             \n    evenkeel status\n    evenkeel drill kill-node --sessions 200\n    evenkeel drill lose-region\n\
+             \nIt goes on until it is interrupted.",
+            nodes.join(", ")
+        )?;
+    }
+    out.flush()
+}

@@ -1,0 +1,300 @@
+//! Trouble on purpose, at a running gateway: synthetic sessions come in beside the real ones, a node is broken through the
+//! agent beside it, what they hear of it is reckoned, and the node is mended whatever happened.
+
+mod fault;
+mod record;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+pub use fault::Kind;
+pub use record::{Record, default_place};
+pub use report::{Milliseconds, Report};
+
+use crate::admin::{self, Admin};
+use crate::clock;
+use crate::crowd::{self, Crowd, Fault, Page, Plan, Scope};
+use crate::watch::{at_ns, is_node, word};
+
+/// As long as the fault is watched, nothing happens first: the control run.
+const CONTROL: Duration = Duration::from_secs(2);
+/// How often the control run looks at the pause that everyone hears.
+const CONTROL_EVERY: Duration = Duration::from_millis(100);
+/// A fault comes at any phase of the packet clock: after this, and up to as much again.
+const BEFORE_FAULT: Duration = Duration::from_millis(200);
+/// How long a death is waited for, and how long is watched once it was found.
+const FOUND_WITHIN: Duration = Duration::from_secs(5);
+const WATCHED: Duration = Duration::from_secs(2);
+/// A node that was mended is trusted again within this: its ejection grows with each relapse.
+const TRUSTED_WITHIN: Duration = Duration::from_secs(70);
+
+/// What is drilled.
+#[derive(Clone, Debug)]
+pub struct Drill {
+    /// What is done.
+    pub kind: Kind,
+    /// To which node; none: the one with most rooms.
+    pub node: Option<String>,
+    /// To which region, where a region is lost; none: that of the node with most rooms.
+    pub region: Option<String>,
+    /// Synthetic sessions, two to a room, of which one talks.
+    pub sessions: u32,
+    /// For how long a node flaps.
+    pub flaps_for: Duration,
+    /// Where the dice come from.
+    pub seed: u64,
+}
+
+/// Why there is no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// There is no crowd.
+    #[error(transparent)]
+    Crowd(#[from] crowd::Failed),
+    /// The gateway does not do as it is asked.
+    #[error("the gateway did not do as asked ({what}): {error}")]
+    Gateway {
+        /// What it was asked.
+        what: String,
+        /// What it said.
+        error: admin::Failed,
+    },
+    /// What is asked for makes no sense here.
+    #[error("{0}")]
+    Unfit(String),
+    /// What came of it cannot be written down.
+    #[error("cannot write {}: {error}", path.display())]
+    Record {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A person ended it.
+    #[error("interrupted; what was broken has been mended")]
+    Interrupted,
+}
+
+/// A node as the gateway shows it.
+struct Node {
+    name: String,
+    region: String,
+    rooms: u64,
+    is_up: bool,
+}
+
+/// Drills. Says on standard error where it is.
+///
+/// # Errors
+/// Any [`Failed`]; what was broken is mended first.
+pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Failed> {
+    let mut own = admin();
+    let mut rng = fastrand::Rng::with_seed(drill.seed);
+    let plan = Plan {
+        rooms: format!("drill-{:08x}", rng.u32(..)),
+        labels: [("drill".to_owned(), drill.kind.name().to_owned())].into(),
+        seed: drill.seed,
+        ..Plan::new(drill.sessions)
+    };
+    eprintln!("{} synthetic sessions come in", drill.sessions);
+    let mut crowd = Crowd::enter(&plan, &admin).await?;
+    let outcome = play(drill, &mut own, &mut crowd, &mut rng).await;
+    // They go whatever happened; a gateway that is gone has none of them.
+    let left = crowd.leave(&mut own).await;
+    let report = outcome?;
+    left?;
+    Ok(report)
+}
+
+async fn play(
+    drill: &Drill,
+    admin: &mut Admin,
+    crowd: &mut Crowd,
+    rng: &mut fastrand::Rng,
+) -> Result<Report, Failed> {
+    let victims = victims(drill, &nodes(admin).await?)?;
+    let control = control(crowd).await;
+    crowd.begin_page();
+    tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
+    let hit = sessions_on(&victims, admin, crowd).await?;
+    eprintln!(
+        "{} {}: {} synthetic sessions are there",
+        drill.kind.done_to(),
+        victims.join(", "),
+        hit.len()
+    );
+    let at_ns = clock::now_ns();
+    let struck = tokio::select! {
+        struck = strike(drill, &victims, admin, crowd, at_ns) => struck,
+        _ = tokio::signal::ctrl_c() => Err(Failed::Interrupted),
+    };
+    let page = crowd.end_page().await;
+    let healed_ns = clock::now_ns();
+    let mended = mend(drill.kind, &victims, admin).await;
+    struck?;
+    mended?;
+    eprintln!("mended; waiting until it is trusted again");
+    let trusted = trusted_again(&victims, crowd, healed_ns).await;
+    let unfault = crowd.end_page().await;
+    let fault = Fault { at_ns, scope: Scope::Sessions(hit) };
+    Ok(Report::new(
+        drill,
+        victims,
+        &page.reckon(&fault),
+        control,
+        &told(&unfault, healed_ns),
+        trusted,
+    ))
+}
+
+/// What mending did to everybody.
+fn told(unfault: &Page, healed_ns: u64) -> crowd::Reckoning {
+    unfault.reckon(&Fault { at_ns: healed_ns, scope: Scope::Everybody })
+}
+
+/// Pauses of everybody across moments at which nothing happens, nanoseconds.
+async fn control(crowd: &mut Crowd) -> Vec<u64> {
+    crowd.begin_page();
+    let mut moments = Vec::new();
+    let until = tokio::time::Instant::now() + CONTROL;
+    while tokio::time::Instant::now() < until {
+        tokio::time::sleep(CONTROL_EVERY).await;
+        moments.push(clock::now_ns());
+    }
+    // What followed the last moment has not arrived yet.
+    tokio::time::sleep(CONTROL_EVERY).await;
+    crowd.end_page().await.control(&moments)
+}
+
+async fn strike(
+    drill: &Drill,
+    victims: &[String],
+    admin: &mut Admin,
+    crowd: &Crowd,
+    at_ns: u64,
+) -> Result<(), Failed> {
+    let Some(back) = drill.kind.every() else {
+        for node in victims {
+            order(admin, node, drill.kind.fault()).await?;
+        }
+        for node in victims {
+            crowd.heard().wait(at_ns, FOUND_WITHIN, |event| is_node(event, node, "down")).await;
+        }
+        tokio::time::sleep(WATCHED).await;
+        return Ok(());
+    };
+    let until = tokio::time::Instant::now() + drill.flaps_for;
+    while tokio::time::Instant::now() < until {
+        for how in [drill.kind.fault(), drill.kind.cure()] {
+            for node in victims {
+                order(admin, node, how).await?;
+            }
+            tokio::time::sleep(back / 2).await;
+        }
+    }
+    Ok(())
+}
+
+async fn mend(kind: Kind, victims: &[String], admin: &mut Admin) -> Result<(), Failed> {
+    let mut outcome = Ok(());
+    for node in victims {
+        // One that cannot be mended keeps no other from it.
+        outcome = outcome.and(order(admin, node, kind.cure()).await);
+    }
+    outcome
+}
+
+/// Whether all of them carry rooms again, or never stopped.
+async fn trusted_again(victims: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
+    let mut all = true;
+    for node in victims {
+        let fell = crowd.heard().all().iter().any(|event| is_node(event, node, "down"));
+        let is_up = |event: &admin::Event| is_node(event, node, "up") && at_ns(event) >= healed_ns;
+        all &= !fell || crowd.heard().wait(healed_ns, TRUSTED_WITHIN, is_up).await;
+    }
+    all
+}
+
+async fn order(admin: &mut Admin, node: &str, order: fault::Order) -> Result<(), Failed> {
+    let (verb, body) = match order {
+        fault::Order::Start => ("start", Value::Null),
+        fault::Order::Break(how) => ("break", json!({"how": how})),
+    };
+    let asked = admin.post(&format!("/v1/nodes/{node}:{verb}"), &body).await;
+    asked.map(drop).map_err(|error| Failed::Gateway { what: format!("{verb} {node}"), error })
+}
+
+async fn nodes(admin: &mut Admin) -> Result<Vec<Node>, Failed> {
+    let listed = admin.read("/v1/nodes").await;
+    let listed =
+        listed.map_err(|error| Failed::Gateway { what: "listing nodes".to_owned(), error })?;
+    let rows = listed["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    Ok(rows
+        .iter()
+        .map(|row| Node {
+            name: word(&row["node"]),
+            region: word(&row["region"]),
+            rooms: row["rooms"].as_u64().unwrap_or(0),
+            is_up: row["health"] == "up",
+        })
+        .collect())
+}
+
+/// Whom it hits: never all that could carry rooms.
+fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<String>, Failed> {
+    let unfit = |words: String| Err(Failed::Unfit(words));
+    let busiest = nodes.iter().filter(|node| node.is_up).max_by_key(|node| node.rooms);
+    let Some(busiest) = busiest else {
+        return unfit("no node of this gateway is up: there is nothing to break".to_owned());
+    };
+    let named = |wanted: &String, known: fn(&Node) -> &String| {
+        nodes.iter().find(|node| known(node) == wanted).ok_or_else(|| {
+            let names: BTreeSet<&str> = nodes.iter().map(|node| known(node).as_str()).collect();
+            let names: Vec<&str> = names.into_iter().collect();
+            Failed::Unfit(format!("found {wanted:?}, expected one of {}", names.join(", ")))
+        })
+    };
+    let hit: Vec<&Node> = if drill.kind == Kind::LoseRegion {
+        let region = match &drill.region {
+            Some(region) => &named(region, |node| &node.region)?.region,
+            None => &busiest.region,
+        };
+        nodes.iter().filter(|node| node.is_up && node.region == *region).collect()
+    } else {
+        vec![drill.node.as_ref().map_or(Ok(busiest), |node| named(node, |node| &node.name))?]
+    };
+    let is_hit = |node: &Node| hit.iter().any(|hit| hit.name == node.name);
+    if !nodes.iter().any(|node| node.is_up && !is_hit(node)) {
+        return unfit(
+            "no other node is up: what is there would carry nothing meanwhile".to_owned(),
+        );
+    }
+    if hit.iter().any(|node| !node.is_up) || hit.is_empty() {
+        return unfit("it is not up: a drill begins with a node that carries rooms".to_owned());
+    }
+    Ok(hit.into_iter().map(|node| node.name.clone()).collect())
+}
+
+/// Synthetic sessions whose packets go to one of these nodes now.
+async fn sessions_on(
+    nodes: &[String],
+    admin: &mut Admin,
+    crowd: &Crowd,
+) -> Result<BTreeSet<u64>, Failed> {
+    let listed = admin.read("/v1/rooms").await;
+    let listed =
+        listed.map_err(|error| Failed::Gateway { what: "listing rooms".to_owned(), error })?;
+    let rooms = listed["rooms"].as_array().map_or(&[][..], Vec::as_slice);
+    let there = rooms.iter().filter(|room| nodes.contains(&word(&room["hop"]["node"])));
+    let ids = there.flat_map(|room| room["sessions"].as_array().into_iter().flatten());
+    let by_id: &BTreeMap<String, u64> = crowd.by_id();
+    Ok(ids.filter_map(|id| by_id.get(id.as_str()?).copied()).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! What a drill does, and what takes it back.
+
+use std::time::Duration;
+
+/// A node that flaps is gone and there again once in this.
+const FLAPS_EVERY: Duration = Duration::from_secs(1);
+
+/// What a drill does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A node's process is killed.
+    KillNode,
+    /// It stands still, and says nothing.
+    HangNode,
+    /// No packet crosses to a node or back.
+    CutLink,
+    /// Every node of a region is killed.
+    LoseRegion,
+    /// A node stands still and goes on, once a second.
+    Flap,
+}
+
+/// What the agent beside a node is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Order {
+    Start,
+    Break(&'static str),
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 5] =
+        [Kind::KillNode, Kind::HangNode, Kind::CutLink, Kind::LoseRegion, Kind::Flap];
+
+    /// As it is typed: `kill-node`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::KillNode => "kill-node",
+            Kind::HangNode => "hang-node",
+            Kind::CutLink => "cut-link",
+            Kind::LoseRegion => "lose-region",
+            Kind::Flap => "flap",
+        }
+    }
+
+    /// As it is said while it is done, before the nodes' names.
+    pub(super) fn done_to(self) -> &'static str {
+        match self {
+            Kind::KillNode | Kind::LoseRegion => "killing",
+            Kind::HangNode => "stopping",
+            Kind::CutLink => "cutting off",
+            Kind::Flap => "stopping, again and again,",
+        }
+    }
+
+    pub(super) fn fault(self) -> Order {
+        Order::Break(match self {
+            Kind::KillNode | Kind::LoseRegion => "kill",
+            Kind::HangNode | Kind::Flap => "hang",
+            Kind::CutLink => "cut",
+        })
+    }
+
+    pub(super) fn cure(self) -> Order {
+        match self {
+            Kind::KillNode | Kind::LoseRegion => Order::Start,
+            Kind::HangNode | Kind::Flap => Order::Break("wake"),
+            Kind::CutLink => Order::Break("heal"),
+        }
+    }
+
+    /// How often it happens, where it does more than once.
+    pub(super) fn every(self) -> Option<Duration> {
+        (self == Kind::Flap).then_some(FLAPS_EVERY)
+    }
+}

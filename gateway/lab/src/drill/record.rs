@@ -1,0 +1,62 @@
+//! What became of drills, kept: a line of JSON each, the newest last.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::{Failed, Report};
+
+/// `$XDG_STATE_HOME/evenkeel/drills.jsonl`, else `~/.local/state/evenkeel/drills.jsonl` (XDG base directories).
+pub fn default_place() -> PathBuf {
+    let named = |key| std::env::var_os(key).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let home = || named("HOME").unwrap_or_else(|| PathBuf::from("/var/lib")).join(".local/state");
+    named("XDG_STATE_HOME").unwrap_or_else(home).join("evenkeel/drills.jsonl")
+}
+
+/// The file.
+#[derive(Clone, Debug)]
+pub struct Record(PathBuf);
+
+impl Record {
+    /// At this place.
+    pub fn at(place: PathBuf) -> Record {
+        Record(place)
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> &Path {
+        &self.0
+    }
+
+    /// Adds what became of one.
+    ///
+    /// # Errors
+    /// [`Failed::Record`].
+    pub fn add(&self, report: &Report) -> Result<(), Failed> {
+        let add = || -> io::Result<()> {
+            if let Some(folder) = self.0.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let mut line = serde_json::to_vec(report)?;
+            line.push(b'\n');
+            OpenOptions::new().create(true).append(true).open(&self.0)?.write_all(&line)
+        };
+        add().map_err(|error| Failed::Record { path: self.0.clone(), error })
+    }
+
+    /// What became of all of them, the newest last; nothing where there was none. A line that was cut short is left out.
+    ///
+    /// # Errors
+    /// [`Failed::Record`] where there is a file that cannot be read.
+    pub fn all(&self) -> Result<Vec<Value>, Failed> {
+        match fs::read_to_string(&self.0) {
+            Ok(text) => {
+                Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Failed::Record { path: self.0.clone(), error }),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What came of a drill, in figures.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Drill;
+use crate::clock;
+use crate::crowd::Reckoning;
+
+/// A distribution in milliseconds (nearest rank). All 0 of nothing.
+#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
+pub struct Milliseconds {
+    /// Half are at most this.
+    pub p50: f64,
+    /// 9 in 10 are at most this.
+    pub p90: f64,
+    /// 99 in 100 are at most this.
+    pub p99: f64,
+    /// All are at most this.
+    pub max: f64,
+    /// How many there are.
+    pub n: usize,
+}
+
+impl Milliseconds {
+    /// The distribution of these.
+    pub fn of(mut values: Vec<f64>) -> Milliseconds {
+        values.sort_unstable_by(f64::total_cmp);
+        let rank = |percent: usize| {
+            let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
+            values.get(index).copied().unwrap_or(0.0)
+        };
+        let [p50, p90, p99, max] = [50, 90, 99, 100].map(rank);
+        Milliseconds { p50, p90, p99, max, n: values.len() }
+    }
+
+    fn of_ns(values: &[u64]) -> Milliseconds {
+        Milliseconds::of(values.iter().map(|&ns| ns as f64 / 1e6).collect())
+    }
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Report {
+    /// What was done: `kill-node`.
+    pub drill: &'static str,
+    /// To which nodes.
+    pub nodes: Vec<String>,
+    /// When: microseconds since the Unix epoch.
+    pub at_us: u64,
+    /// Synthetic sessions; of each two one talks and the other listens.
+    pub sessions: u32,
+    /// Of those that listen, those on the nodes.
+    pub hit: usize,
+    /// The longest pause that each of those heard afterwards.
+    pub gap_ms: Milliseconds,
+    /// And across moments at which nothing happened, everybody.
+    pub control_ms: Milliseconds,
+    /// From the fault until the gateway found a node dead.
+    pub detect_ms: Milliseconds,
+    /// From the fault until each witness accused the node that is dead by now.
+    pub by_witness: BTreeMap<String, Milliseconds>,
+    /// Packets due to those that were hit which never came.
+    pub packets_lost: u64,
+    /// And to the others.
+    pub packets_lost_of_others: u64,
+    /// Of those that were hit, those that heard nothing again.
+    pub unheard: usize,
+    /// Moves of the rooms that were hit.
+    pub moves: u64,
+    /// And in those rooms, for each.
+    pub moves_per_room: f64,
+    /// Packets lost once it was mended.
+    pub packets_lost_mending: u64,
+    /// Whether the nodes carry rooms again.
+    pub trusted_again: bool,
+}
+
+impl Report {
+    pub(super) fn new(
+        drill: &Drill,
+        nodes: Vec<String>,
+        fault: &Reckoning,
+        control_ns: Vec<u64>,
+        unfault: &Reckoning,
+        trusted_again: bool,
+    ) -> Report {
+        let mut by_witness: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        for (witness, ms) in fault.detections.iter().flat_map(|found| &found.by_witness) {
+            by_witness.entry(witness.clone()).or_default().push(*ms);
+        }
+        let found = fault.detections.iter().map(|found| found.after_ms).collect();
+        Report {
+            drill: drill.kind.name(),
+            nodes,
+            at_us: clock::now_ns() / 1_000,
+            sessions: drill.sessions,
+            hit: fault.hit,
+            gap_ms: Milliseconds::of_ns(&fault.gaps_ns),
+            control_ms: Milliseconds::of_ns(&control_ns),
+            detect_ms: Milliseconds::of(found),
+            by_witness: by_witness.into_iter().map(|(w, ms)| (w, Milliseconds::of(ms))).collect(),
+            packets_lost: fault.lost,
+            packets_lost_of_others: fault.lost_of_others,
+            unheard: fault.unheard,
+            moves: fault.rooms_moved,
+            moves_per_room: fault.rooms_moved as f64 / (fault.rooms_hit.max(1)) as f64,
+            packets_lost_mending: unfault.lost,
+            trusted_again,
+        }
+    }
+}

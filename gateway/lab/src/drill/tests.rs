@@ -1,0 +1,99 @@
+use super::*;
+
+fn drill(kind: Kind) -> Drill {
+    let (node, region) = (None, None);
+    Drill { kind, node, region, sessions: 20, flaps_for: Duration::from_secs(10), seed: 1 }
+}
+
+fn node(name: &str, region: &str, rooms: u64, is_up: bool) -> Node {
+    Node { name: name.to_owned(), region: region.to_owned(), rooms, is_up }
+}
+
+fn world() -> Vec<Node> {
+    vec![
+        node("east-a1", "east", 3, true),
+        node("east-b1", "east", 9, true),
+        node("west-a1", "west", 1, true),
+        node("west-b1", "west", 20, false),
+    ]
+}
+
+fn refused(drill: &Drill, nodes: &[Node]) -> String {
+    victims(drill, nodes).unwrap_err().to_string()
+}
+
+#[test]
+fn it_hits_the_node_with_most_rooms_or_the_one_that_is_named() {
+    let by_itself = drill(Kind::KillNode);
+    assert_eq!(victims(&by_itself, &world()).unwrap(), ["east-b1"]);
+    let named = Drill { node: Some("west-a1".to_owned()), ..by_itself };
+    assert_eq!(victims(&named, &world()).unwrap(), ["west-a1"]);
+}
+
+#[test]
+fn a_region_is_lost_with_all_its_nodes_that_are_up() {
+    let by_itself = drill(Kind::LoseRegion);
+    assert_eq!(victims(&by_itself, &world()).unwrap(), ["east-a1", "east-b1"]);
+    let named = Drill { region: Some("west".to_owned()), ..by_itself };
+    assert_eq!(victims(&named, &world()).unwrap(), ["west-a1"]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_what_would() {
+    let unknown = Drill { node: Some("north".to_owned()), ..drill(Kind::CutLink) };
+    let words = refused(&unknown, &world());
+    assert!(words.contains("\"north\"") && words.contains("east-a1"), "{words}");
+    let down = Drill { node: Some("west-b1".to_owned()), ..drill(Kind::CutLink) };
+    assert!(refused(&down, &world()).contains("not up"));
+    let alone = [node("a", "east", 1, true), node("b", "east", 0, false)];
+    assert!(refused(&drill(Kind::KillNode), &alone).contains("no other node"));
+    assert!(refused(&drill(Kind::KillNode), &[]).contains("no node"));
+    let one_region = [node("a", "east", 1, true), node("b", "east", 0, true)];
+    assert!(refused(&drill(Kind::LoseRegion), &one_region).contains("no other node"));
+}
+
+#[test]
+fn every_drill_is_taken_back_by_its_opposite() {
+    use fault::Order::{Break, Start};
+    let orders = Kind::ALL.map(|kind| (kind.name(), kind.fault(), kind.cure()));
+    assert_eq!(
+        orders,
+        [
+            ("kill-node", Break("kill"), Start),
+            ("hang-node", Break("hang"), Break("wake")),
+            ("cut-link", Break("cut"), Break("heal")),
+            ("lose-region", Break("kill"), Start),
+            ("flap", Break("hang"), Break("wake")),
+        ]
+    );
+}
+
+#[test]
+fn distribution_has_its_ranks() {
+    let spread = Milliseconds::of((1..=200).rev().map(f64::from).collect());
+    assert_eq!((spread.p50, spread.p90, spread.p99), (100.0, 180.0, 198.0));
+    assert_eq!((spread.max, spread.n), (200.0, 200));
+    assert_eq!(Milliseconds::of(Vec::new()), Milliseconds::default());
+}
+
+#[test]
+fn record_keeps_every_drill_and_bears_a_line_cut_short() {
+    let folder = std::env::temp_dir().join(format!("evenkeel-drills-{}", std::process::id()));
+    let record = Record::at(folder.join("state/drills.jsonl"));
+    assert_eq!(record.all().unwrap(), [Value::Null; 0]);
+    let report = |nodes: &str| {
+        let (fault, unfault) = (crowd::Reckoning::default(), crowd::Reckoning::default());
+        let kind = drill(Kind::KillNode);
+        Report::new(&kind, vec![nodes.to_owned()], &fault, Vec::new(), &unfault, true)
+    };
+    record.add(&report("east-a1")).unwrap();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(record.place())
+        .and_then(|mut file| io::Write::write_all(&mut file, b"{\"cut\n"))
+        .unwrap();
+    record.add(&report("east-b1")).unwrap();
+    let nodes: Vec<Value> = record.all().unwrap().iter().map(|it| it["nodes"][0].clone()).collect();
+    assert_eq!(nodes, ["east-a1", "east-b1"]);
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -1,0 +1,173 @@
+//! A session with why, as the API shows it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Candidate, Explanation, Grant, Heading, MoveRecord};
+use serde::Serialize;
+
+use super::names::Names;
+use super::view;
+use crate::control::NodeView;
+
+/// Which hop and why, who decided, what else it could have been, its moves, its rungs, its node's witnesses.
+#[derive(Serialize)]
+pub(super) struct Explained {
+    id: String,
+    room: Arc<str>,
+    scenario: Arc<str>,
+    /// How it survives the death of its node: `hot`.
+    mode: &'static str,
+    /// Higher is earlier, where not all can.
+    priority: i64,
+    /// Where its packets go now; null: nowhere.
+    hop: Option<view::Hop>,
+    /// `up`, `suspect`… of the node where its packets go; null: nowhere.
+    health: Option<&'static str>,
+    /// Who accuses that node.
+    witnesses: Vec<Witness>,
+    /// By hook; a policy with its revision: `call/routing@5f0c5f0c5f0c`.
+    decided_by: BTreeMap<&'static str, String>,
+    /// Best first.
+    route: Vec<Hop>,
+    /// Where its room is on its way to; left out where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heading: Option<Going>,
+    rung: u8,
+    /// Null where there is none.
+    cap_kbps: Option<u32>,
+    /// What it gets of what it needs above its floor; less than 1000 where not all fits.
+    share_permille: u16,
+    /// Every other node, and why the room is not there.
+    candidates: Vec<Other>,
+    /// The last first.
+    moves: Vec<Move>,
+}
+
+#[derive(Serialize)]
+struct Witness {
+    witness: &'static str,
+    for_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Hop {
+    #[serde(flatten)]
+    hop: view::Hop,
+    /// `admitted`: it stands there, in hitless mode at two; `reserved`: free to take when the first dies; `gated`: when there is room.
+    grant: &'static str,
+}
+
+#[derive(Serialize)]
+struct Going {
+    to: Arc<str>,
+    cause: &'static str,
+    by: String,
+    for_ms: u64,
+    /// Openings that are awaited.
+    waiting: usize,
+}
+
+#[derive(Serialize)]
+struct Other {
+    node: Arc<str>,
+    region: Arc<str>,
+    zone: Arc<str>,
+    why: &'static str,
+    load_permille: u32,
+}
+
+#[derive(Serialize)]
+struct Move {
+    cause: &'static str,
+    by: String,
+    from: Arc<str>,
+    /// Null: no hop was left.
+    to: Option<Arc<str>>,
+    /// How long ago it began.
+    ago_ms: u64,
+    took_ms: u64,
+    outcome: &'static str,
+}
+
+impl Explained {
+    pub(super) fn of(said: Explanation, nodes: &[NodeView], names: &Names) -> Explained {
+        let standing = &said.standing;
+        let on = standing.hop.and_then(|hop| nodes.iter().find(|node| node.node == hop.node));
+        Explained {
+            id: standing.session.to_string(),
+            room: Arc::clone(&standing.room),
+            scenario: Arc::clone(&standing.scenario),
+            mode: standing.mode.name(),
+            priority: said.priority,
+            hop: standing.hop.map(|hop| names.hop(hop)),
+            health: on.map(|node| node.health.name()),
+            witnesses: said
+                .witnesses
+                .iter()
+                .map(|(witness, since)| Witness { witness: witness.name(), for_ms: ms(*since) })
+                .collect(),
+            decided_by: BTreeMap::from([
+                ("admission", said.admitted_by.to_string()),
+                ("routing", said.placed_by.to_string()),
+            ]),
+            route: said
+                .route
+                .iter()
+                .map(|(hop, grant)| Hop { hop: names.hop(*hop), grant: granted(*grant) })
+                .collect(),
+            heading: said.heading.as_ref().map(|heading| Going::of(heading, names)),
+            rung: standing.plan.rung(),
+            cap_kbps: Some(standing.plan.cap_kbps).filter(|&cap| cap > 0),
+            share_permille: said.share_permille,
+            candidates: said.candidates.iter().map(|other| Other::of(other, names)).collect(),
+            moves: said.moves.iter().rev().map(|step| Move::of(step, names)).collect(),
+        }
+    }
+}
+
+impl Going {
+    fn of(heading: &Heading, names: &Names) -> Going {
+        Going {
+            to: names.node(heading.to.node),
+            cause: heading.cause.name(),
+            by: heading.by.to_string(),
+            for_ms: ms(heading.since),
+            waiting: heading.waiting,
+        }
+    }
+}
+
+impl Other {
+    fn of(other: &Candidate, names: &Names) -> Other {
+        let view::Hop { node, region, zone, .. } = names.hop(other.hop);
+        Other { node, region, zone, why: other.why.name(), load_permille: other.load_permille }
+    }
+}
+
+impl Move {
+    fn of(step: &MoveRecord, names: &Names) -> Move {
+        Move {
+            cause: step.cause.name(),
+            by: step.by.to_string(),
+            from: names.node(step.from.node),
+            to: step.to.map(|to| names.node(to.node)),
+            ago_ms: ms(Instant::now().saturating_duration_since(step.started)),
+            took_ms: ms(step.ended.saturating_duration_since(step.started)),
+            outcome: step.outcome.name(),
+        }
+    }
+}
+
+fn granted(grant: Grant) -> &'static str {
+    match grant {
+        Grant::Admitted => "admitted",
+        Grant::Reserved => "reserved",
+        Grant::Gated => "gated",
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    time.as_millis() as u64
+}

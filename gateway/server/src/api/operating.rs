@@ -1,0 +1,191 @@
+//! Rooms, nodes and regions: shown, and operated.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use evenkeel_core::FailBack;
+use evenkeel_media::trunk::message::Break;
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, strict};
+use super::routes::{Api, BODY_MAX, Body, bytes, require_drills, unknown_verb, verb};
+use super::view;
+use crate::control::{Operation, Order, Place};
+use crate::settings::read_duration;
+
+#[derive(Serialize)]
+pub(super) struct Rooms {
+    rooms: Vec<view::Room>,
+}
+
+pub(super) async fn rooms(State(shared): Api) -> Result<Json<Rooms>, Error> {
+    let all = shared.ask("", shared.handle.rooms()).await?;
+    let rooms = all.iter().map(|room| view::Room::of(room, &shared.names)).collect();
+    Ok(Json(Rooms { rooms }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Move {
+    node: Box<str>,
+}
+
+pub(super) async fn room_verb(
+    State(shared): Api,
+    Path(target): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Error> {
+    let (room, verb) = verb(&target)?;
+    match verb {
+        "move" => {
+            let Move { node } = strict(&bytes(body, BODY_MAX)?)?;
+            let said = format!("{room} to {node}");
+            shared.ask(&said, shared.handle.move_room(room.into(), node)).await?;
+            Ok(StatusCode::ACCEPTED)
+        }
+        other => Err(unknown_verb(other, "`move`")),
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Nodes {
+    nodes: Vec<view::Node>,
+}
+
+pub(super) async fn nodes(State(shared): Api) -> Result<Json<Nodes>, Error> {
+    let all = shared.ask("", shared.handle.nodes()).await?;
+    Ok(Json(Nodes { nodes: all.into_iter().map(view::Node::from).collect() }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BreakNode {
+    how: How,
+}
+
+/// What a drill does to a node.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum How {
+    Kill,
+    Hang,
+    Wake,
+    Cut,
+    Heal,
+}
+
+impl From<How> for Break {
+    fn from(how: How) -> Break {
+        match how {
+            How::Kill => Break::Kill,
+            How::Hang => Break::Hang,
+            How::Wake => Break::Wake,
+            How::Cut => Break::Cut,
+            How::Heal => Break::Heal,
+        }
+    }
+}
+
+pub(super) async fn node_verb(
+    State(shared): Api,
+    Path(target): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Error> {
+    let (name, verb) = verb(&target)?;
+    let handle = &shared.handle;
+    match verb {
+        "drain" => {
+            let within = deadline(body)?;
+            let operation =
+                Operation::Drain { place: Place::Node(name.into()), draining: true, within };
+            shared.ask(name, handle.operate(operation)).await?;
+        }
+        "undrain" => shared.ask(name, handle.drain_node(name.into(), false)).await?,
+        "eject" => shared.ask(name, handle.operate(Operation::Eject(name.into()))).await?,
+        "return" => shared.ask(name, handle.operate(Operation::Return(name.into()))).await?,
+        "start" => shared.ask(name, handle.order(name.into(), Order::Start)).await?,
+        "break" => {
+            require_drills(&shared)?;
+            let BreakNode { how } = strict(&bytes(body, BODY_MAX)?)?;
+            shared.ask(name, handle.order(name.into(), Order::Break(how.into()))).await?;
+        }
+        other => {
+            let right = "`drain`, `undrain`, `eject`, `return`, `start` or `break`";
+            return Err(unknown_verb(other, right));
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Serialize)]
+pub(super) struct Regions {
+    regions: Vec<view::Region>,
+}
+
+pub(super) async fn regions(State(shared): Api) -> Result<Json<Regions>, Error> {
+    let all = shared.ask("", shared.handle.regions()).await?;
+    let regions = all.iter().map(|region| view::Region::of(region, &shared.names)).collect();
+    Ok(Json(Regions { regions }))
+}
+
+pub(super) async fn region_verb(
+    State(shared): Api,
+    Path(target): Path<String>,
+    body: Body,
+) -> Result<StatusCode, Error> {
+    let (name, verb) = verb(&target)?;
+    let place = Place::Region(name.into());
+    let operation = match verb {
+        "drain" => Operation::Drain { place, draining: true, within: deadline(body)? },
+        "undrain" => Operation::Drain { place, draining: false, within: None },
+        "fail-back" => Operation::FailBack(Some(name.into()), fail_back(body)?),
+        other => return Err(unknown_verb(other, "`drain`, `undrain` or `fail-back`")),
+    };
+    shared.ask(name, shared.handle.operate(operation)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn fail_back_everywhere(
+    State(shared): Api,
+    body: Body,
+) -> Result<StatusCode, Error> {
+    let operation = Operation::FailBack(None, fail_back(body)?);
+    shared.ask("", shared.handle.operate(operation)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drain {
+    deadline: Option<String>,
+}
+
+/// By when a place that is drained is to be empty; without a body there is no such time.
+fn deadline(body: Body) -> Result<Option<Duration>, Error> {
+    let body = bytes(body, BODY_MAX)?;
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let Drain { deadline } = strict(&body)?;
+    let read = |text: String| {
+        read_duration(&text)
+            .map_err(|right| Error::field("deadline", format!("found `{text}`, {right}")))
+    };
+    deadline.map(read).transpose()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mode {
+    mode: String,
+}
+
+fn fail_back(body: Body) -> Result<FailBack, Error> {
+    let Mode { mode } = strict(&bytes(body, BODY_MAX)?)?;
+    let found = FailBack::ALL.into_iter().find(|known| known.name() == mode);
+    found.ok_or_else(|| {
+        Error::field("mode", format!("found `{mode}`, expected `auto`, `force` or `forbid`"))
+    })
+}

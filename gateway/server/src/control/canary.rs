@@ -1,0 +1,189 @@
+//! Keeps two sessions of our own at a node, in a room of their own, and sends packets from one to the other: a node that
+//! accepts everything and forwards nothing shows by what does not come out.
+//!
+//! From a socket of its own, by the node's own protocol. What it costs a node: two sessions, ten packets of 67 bytes a
+//! second each way, and two openings in half a second, which renew the lease and show that the node still accepts; 9
+//! kbit/s to the node and 8 from it, headers of UDP and IPv4 included.
+
+use std::cell::{Cell, OnceCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use evenkeel_core::NodeId;
+use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
+use evenkeel_media::trunk::{self, Bundle, Tag};
+use evenkeel_media::{demux, rtp};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+
+use super::driver::Clock;
+use super::prober::{Probed, connect_in_time, connected, fill};
+
+/// Canaries to one opening of the sessions.
+const OPENED_EVERY: u64 = 5;
+
+/// How long the node keeps the sessions without a word of ours, in seconds.
+const LEASE_S: u16 = 10;
+
+/// The largest bundle: one packet and what carries it.
+const BUNDLE_MAX: usize = 128;
+
+/// What names the sessions and their packets: drawn, since a node may serve other gateways too.
+#[derive(Clone, Copy, Debug)]
+struct Names {
+    room: u64,
+    /// Goes in here, comes out there.
+    tags: [Tag; 2],
+    /// What our packets begin with.
+    mark: [u8; 8],
+}
+
+/// The openings that were asked last, and which of them were answered.
+#[derive(Default)]
+struct Openings(Cell<([u64; 2], [bool; 2])>);
+
+impl Openings {
+    fn ask(&self, nonces: [u64; 2]) {
+        self.0.set((nonces, [false; 2]));
+    }
+
+    /// The node says that a session is open. Whether both are now.
+    fn answered(&self, nonce: u64) -> bool {
+        let (nonces, mut open) = self.0.get();
+        let Some(place) = nonces.iter().position(|asked| *asked == nonce) else {
+            return false;
+        };
+        let news = !std::mem::replace(&mut open[place], true);
+        self.0.set((nonces, open));
+        news && open == [true; 2]
+    }
+}
+
+/// One node's canary sessions.
+pub(crate) struct Canary {
+    secret: Secret,
+    names: Names,
+    openings: Rc<Openings>,
+    socket: Rc<OnceCell<UdpSocket>>,
+    sent: Cell<u64>,
+}
+
+impl Canary {
+    /// Reads what comes back on control's own runtime, once the network leads to the node.
+    pub(crate) fn start(
+        node: NodeId,
+        (address, secret): (SocketAddr, Secret),
+        told: mpsc::Sender<Probed>,
+        draw: &mut dyn FnMut() -> u64,
+    ) -> Canary {
+        let tags = [Tag(draw()), Tag(draw())];
+        let names = Names { room: draw(), tags, mark: draw().to_be_bytes() };
+        let (socket, openings) = (Rc::<OnceCell<_>>::default(), Rc::<Openings>::default());
+        let reader = Reader { node, secret: secret.clone(), names, openings: openings.clone() };
+        fill(&socket, node, connected(address));
+        let reading = Rc::clone(&socket);
+        tokio::task::spawn_local(async move {
+            let socket = connect_in_time(&reading, node, || connected(address)).await;
+            reader.listen(socket, &told).await;
+        });
+        Canary { secret, names, openings, socket, sent: Cell::new(0) }
+    }
+
+    /// Sends a packet from one session to the other. What cannot be sent does not come out, and probes say why.
+    pub(crate) fn send(&self, sequence: u64, draw: &mut dyn FnMut() -> u64, clock: Clock) {
+        let Some(socket) = self.socket.get() else { return };
+        let sent = self.sent.replace(self.sent.get() + 1);
+        if sent.is_multiple_of(OPENED_EVERY) {
+            let nonces = [draw(), draw()];
+            self.openings.ask(nonces);
+            for (tag, nonce) in self.names.tags.into_iter().zip(nonces) {
+                let (room, session) = (self.names.room, tag.0);
+                let question = Question::Open { room, session, tag, lease_s: LEASE_S };
+                let mut message = Vec::new();
+                question.write(&self.secret, nonce, clock.unix_us, &mut message);
+                let _lost_at_worst = socket.try_send(&message);
+            }
+        }
+        let _lost_at_worst = socket.try_send(self.packet(sequence, sent).as_bytes());
+    }
+
+    fn packet(&self, sequence: u64, sent: u64) -> Bundle {
+        let Names { tags: [tag, _], mark, .. } = self.names;
+        let fields = rtp::Fields {
+            payload_type: 0,
+            marker: false,
+            sequence: sent as u16,
+            timestamp: (sent as u32).wrapping_mul(800),
+            ssrc: self.names.room as u32,
+        };
+        let mut packet = Vec::new();
+        rtp::write(&fields, &[mark, sequence.to_be_bytes()].concat(), &mut packet);
+        let mut bundle = Bundle::new(BUNDLE_MAX);
+        let fits = bundle.push(tag, &packet);
+        debug_assert!(fits);
+        bundle
+    }
+}
+
+/// What comes back.
+struct Reader {
+    node: NodeId,
+    secret: Secret,
+    names: Names,
+    openings: Rc<Openings>,
+}
+
+impl Reader {
+    async fn listen(&self, socket: &UdpSocket, told: &mpsc::Sender<Probed>) {
+        let mut buffer = [0; 2_048];
+        loop {
+            // That nobody listens there the prober hears too.
+            let Ok(length) = socket.recv(&mut buffer).await else { continue };
+            for word in self.read(&buffer[..length]) {
+                if told.send(word).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn read(&self, datagram: &[u8]) -> Vec<Probed> {
+        let node = self.node;
+        match demux::classify(datagram) {
+            demux::Kind::Bundle => trunk::entries(datagram)
+                .map_while(Result::ok)
+                .filter_map(|(tag, packet)| self.came_out(tag, packet))
+                .map(|sequence| Probed::CanaryPassed { node, sequence })
+                .collect(),
+            demux::Kind::Signed => {
+                let opened = self.says_open(datagram);
+                opened
+                    .then_some(Probed::CanaryOpen { node, at: Instant::now() })
+                    .into_iter()
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The sequence of a canary that came out where it should.
+    fn came_out(&self, tag: Tag, packet: &[u8]) -> Option<u64> {
+        let header = rtp::Header::parse(packet).ok().filter(|_| tag == self.names.tags[1])?;
+        let payload = packet.get(header.payload_offset..header.payload_end)?;
+        let (mark, rest) = payload.split_first_chunk()?;
+        let sequence = rest.first_chunk().filter(|_| *mark == self.names.mark)?;
+        Some(u64::from_be_bytes(*sequence))
+    }
+
+    fn says_open(&self, datagram: &[u8]) -> bool {
+        let verified = Answer::read(datagram, &self.secret, Clock::read().unix_us);
+        verified.is_ok_and(|verified| {
+            let open = matches!(verified.message, Answer::Open { status: Status::Ok, .. });
+            open && self.openings.answered(verified.nonce)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+use tokio::task::LocalSet;
+
+use super::*;
+
+const SECRET: &[u8] = b"a secret of some length";
+
+/// Sends canaries to a node that does with a datagram what this says, and gives what was told of them.
+async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec<Probed> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let secret = Secret::new(SECRET).unwrap();
+    let (told, mut words) = mpsc::channel(64);
+    let mut drawn = 0;
+    let mut draw = move || {
+        drawn += 1;
+        drawn
+    };
+    let run = async move {
+        let canary = Canary::start(NodeId(3), (address, secret.clone()), told, &mut draw);
+        tokio::task::yield_now().await;
+        let mut buffer = [0; 2_048];
+        // Two openings and a packet, and four packets more.
+        for sequence in 70..75 {
+            canary.send(sequence, &mut draw, Clock::read());
+        }
+        for _ in 0..7 {
+            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            for answer in node(&buffer[..length], &secret) {
+                socket.send_to(&answer, from).await.unwrap();
+            }
+        }
+        socket.send_to(&[0], canary.socket.get().unwrap().local_addr().unwrap()).await.unwrap();
+        let mut all = Vec::new();
+        let patience = std::time::Duration::from_millis(300);
+        while let Ok(Some(word)) = tokio::time::timeout(patience, words.recv()).await {
+            all.push(word);
+        }
+        all
+    };
+    LocalSet::new().run_until(run).await
+}
+
+/// Opens whatever is asked for.
+fn opens(datagram: &[u8], secret: &Secret) -> Option<Vec<u8>> {
+    let now = Clock::read().unix_us;
+    let asked = Question::read(datagram, secret, now).ok()?;
+    let Question::Open { tag, .. } = asked.message else { return None };
+    let mut answer = Vec::new();
+    Answer::Open { tag, status: Status::Ok }.write(secret, asked.nonce, now, &mut answer);
+    Some(answer)
+}
+
+/// Forwards to this session what comes from the other.
+fn forwards(datagram: &[u8], to: Tag) -> Option<Vec<u8>> {
+    let (from, packet) = trunk::entries(datagram).next()?.ok()?;
+    assert_eq!(from, Tag(1), "it goes in at the first");
+    let mut bundle = Bundle::new(BUNDLE_MAX);
+    assert!(bundle.push(to, packet));
+    Some(bundle.as_bytes().to_vec())
+}
+
+fn passed(words: &[Probed]) -> Vec<u64> {
+    let sequence = |word: &Probed| match word {
+        Probed::CanaryPassed { node: NodeId(3), sequence } => Some(*sequence),
+        _ => None,
+    };
+    words.iter().filter_map(sequence).collect()
+}
+
+fn opened(words: &[Probed]) -> usize {
+    words.iter().filter(|word| matches!(word, Probed::CanaryOpen { .. })).count()
+}
+
+#[tokio::test]
+async fn what_goes_in_at_one_session_comes_out_at_the_other() {
+    let words = told_by(|datagram, secret| {
+        opens(datagram, secret).into_iter().chain(forwards(datagram, Tag(2))).collect()
+    })
+    .await;
+    assert_eq!(passed(&words), [70, 71, 72, 73, 74]);
+    assert_eq!(opened(&words), 1, "both were opened once");
+}
+
+#[tokio::test]
+async fn a_node_that_accepts_and_forwards_nothing_says_only_that_it_accepts() {
+    let words = told_by(|datagram, secret| opens(datagram, secret).into_iter().collect()).await;
+    assert_eq!((passed(&words), opened(&words)), (vec![], 1));
+}
+
+#[tokio::test]
+async fn what_comes_back_where_it_went_in_was_not_forwarded() {
+    let words = told_by(|datagram, _| forwards(datagram, Tag(1)).into_iter().collect()).await;
+    assert_eq!((passed(&words), opened(&words)), (vec![], 0));
+}

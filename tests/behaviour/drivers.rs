@@ -1,0 +1,176 @@
+//! Media servers that are told of sessions: by a webhook, and as rtpengine is.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::mpsc;
+
+use evenkeel_core::NodeId;
+use evenkeel_lab::sample_node::PlainRoom;
+use evenkeel_server::control::{Failed, Happened};
+use serde_json::{Value, json};
+
+use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};
+
+/// An operator's server: what it is POSTed, and one answer to all of it.
+fn operator(status: &'static str, answer: String) -> (String, mpsc::Receiver<(String, Value)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/sessions", listener.local_addr().unwrap());
+    let (told, asked) = mpsc::channel();
+    // It ends with the process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _nobody_waits = told.send(request(&mut stream));
+            let length = answer.len();
+            let _gone =
+                write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{answer}");
+        }
+    });
+    (url, asked)
+}
+
+fn request(stream: &mut TcpStream) -> (String, Value) {
+    let (mut text, mut bytes) = (String::new(), [0; 4_096]);
+    loop {
+        let length = stream.read(&mut bytes).unwrap();
+        text.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+        if let Some((head, body)) = text.split_once("\r\n\r\n")
+            && let Ok(body) = serde_json::from_str(body)
+        {
+            return (head.to_lowercase(), body);
+        }
+    }
+}
+
+/// A gateway before one node, whose media server is a plain one that everybody shares.
+fn before(node: &Node, driver: &str) -> Gateway {
+    let mut world = World::of(&[]);
+    world.nodes = format!(
+        "[[node]]\nname = \"east-a1\"\nregion = \"east\"\nzone = \"a\"\ncapacity = \"200 Mbit/s\"\n{}\n",
+        driver.replace("MEDIA", &node.address.to_string())
+    );
+    world.start()
+}
+
+fn two_hear_each_other(gateway: &Gateway) {
+    let (mut ann, mut bob) = (Phone::new(1), Phone::new(2));
+    for phone in [&mut ann, &mut bob] {
+        let opened = gateway.open(offer("room", declared(phone)));
+        phone.dial(udp_of(&opened));
+    }
+    talk(&mut [&mut ann, &mut bob], "both hear", |phones| {
+        phones[0].voices_of(2) >= 5 && phones[1].voices_of(1) >= 5
+    });
+}
+
+#[test]
+fn a_media_server_behind_a_webhook_is_told_of_sessions_and_of_their_ends() {
+    let node = Node::plain("media", "echo", PlainRoom::Shared);
+    let (url, asked) = operator("200 OK", json!({"address": node.address}).to_string());
+    let driver = format!(
+        "driver = \"webhook\"\naddress = \"MEDIA\"\nprobe = \"echo\"\nwebhook = \"{url}\"\ntoken_file = \"secret\""
+    );
+    let mut gateway = before(&node, &driver);
+    two_hear_each_other(&gateway);
+    let opens: Vec<(String, Value)> = (0..2).map(|_| asked.recv().unwrap()).collect();
+    for (head, open) in &opens {
+        assert!(head.contains("authorization: bearer what both ends know"), "{head}");
+        assert_eq!((&open["verb"], &open["room"]), (&json!("open"), &json!("room")));
+        let own = open["gateway"]["address"].as_str().unwrap();
+        assert!(own.starts_with("127.0.0.1:"), "{own}");
+    }
+    let one = opens[0].1["session"].clone();
+    assert_ne!(one, opens[1].1["session"]);
+    gateway.end();
+    let (_, close) = asked.recv().unwrap();
+    assert_eq!(close["verb"], "close");
+    assert!(opens.iter().any(|(_, open)| open["nonce"] == close["nonce"]), "{close}");
+}
+
+#[test]
+fn who_asked_and_who_listens_are_told_why_a_session_was_not_opened() {
+    let node = Node::plain("media", "echo", PlainRoom::Shared);
+    let (url, _asked) = operator("409 Conflict", json!({"error": "no licence left"}).to_string());
+    let driver =
+        format!("driver = \"webhook\"\naddress = \"MEDIA\"\nprobe = \"echo\"\nwebhook = \"{url}\"");
+    let gateway = before(&node, &driver);
+    let ann = Phone::new(1);
+    let words = "it answers 409: no licence left";
+    let refused = Failed::NotOpened { node: NodeId(0), reason: words.into() };
+    assert_eq!(gateway.try_open(offer("room", declared(&ann))), Err(refused));
+    gateway.expect("the reason", |told| match &told.event {
+        Happened::NotOpened { node: NodeId(0), reason, .. } => {
+            assert_eq!(&**reason, words);
+            Some(())
+        }
+        _ => None,
+    });
+}
+
+/// An rtpengine that takes everybody's packets at one address, as far as the gateway can tell.
+fn rtpengine(media: SocketAddr) -> (SocketAddr, mpsc::Receiver<String>) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ng = socket.local_addr().unwrap();
+    let (told, asked) = mpsc::channel();
+    // It ends with the process.
+    std::thread::spawn(move || {
+        let mut datagram = [0; 8_192];
+        loop {
+            let (length, from) = socket.recv_from(&mut datagram).unwrap();
+            let text = String::from_utf8_lossy(&datagram[..length]).into_owned();
+            let cookie = text.split(' ').next().unwrap();
+            let (ip, port) = (media.ip(), media.port());
+            let sdp = format!("v=0\r\nc=IN IP4 {ip}\r\nm=audio {port} RTP/AVP 111\r\n");
+            let answer = if text.contains("7:command4:ping") {
+                "d6:result4:ponge".to_owned()
+            } else if text.contains("7:command6:delete") {
+                "d6:result2:oke".to_owned()
+            } else {
+                format!("d6:result2:ok3:sdp{}:{sdp}e", sdp.len())
+            };
+            let _sent = socket.send_to(format!("{cookie} {answer}").as_bytes(), from);
+            if !text.contains("4:ping") {
+                let _nobody_waits = told.send(text);
+            }
+        }
+    });
+    (ng, asked)
+}
+
+#[test]
+fn an_rtpengine_is_told_of_a_room_of_two_and_refuses_a_third() {
+    let node = Node::plain("media", "echo", PlainRoom::Shared);
+    let (ng, asked) = rtpengine(node.address);
+    let mut gateway = before(&node, &format!("driver = \"rtpengine\"\nng = \"{ng}\""));
+    wait_until("its pings are answered", || {
+        gateway.ask(gateway.handle.nodes()).unwrap()[0].round_trip.is_some()
+    });
+    two_hear_each_other(&gateway);
+    let carol = Phone::new(3);
+    let Err(Failed::NotOpened { reason, .. }) = gateway.try_open(offer("room", declared(&carol)))
+    else {
+        panic!("she joined")
+    };
+    assert!(reason.contains("joins two sessions"), "{reason}");
+    gateway.end();
+    let told: Vec<String> = asked.try_iter().collect();
+    let told_of = |word: &str| told.iter().filter(|text| text.contains(word)).count();
+    // Alone, and together.
+    assert_eq!((told_of("5:offer"), told_of("6:answer")), (2, 2), "{told:#?}");
+}
+
+#[test]
+fn an_rtpengine_that_nobody_answers_for_refuses_and_keeps_nobody_waiting() {
+    let node = Node::plain("media", "echo", PlainRoom::Shared);
+    let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gateway = before(&node, &format!("driver = \"rtpengine\"\nng = \"{nobody}\""));
+    let ann = Phone::new(1);
+    let refused = gateway.try_open(offer("room", declared(&ann))).unwrap_err();
+    // Asked before or after the node was found dead.
+    let dead = matches!(&refused, Failed::Refused(evenkeel_core::Refused::NoNode { .. }));
+    let unanswered = matches!(
+        &refused,
+        Failed::NotOpened { reason, .. } if reason.contains(&format!("nobody takes the NG protocol at {nobody}"))
+    );
+    assert!(dead || unanswered, "{refused:?}");
+}

@@ -1,0 +1,104 @@
+//! Processes of their own: media servers, and agents beside them.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::SECRET;
+use crate::binary::evenkeel;
+
+/// An `evenkeel` of its own, killed when this is dropped.
+pub(crate) struct Process {
+    child: Child,
+    /// Where it said that it listens.
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    fn start(arguments: &[&str]) -> Process {
+        let mut command = Command::new(evenkeel());
+        let mut child = command
+            .args(arguments)
+            .arg("--json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let address = said["listening"].as_str().unwrap().parse().unwrap();
+        Process { child, address }
+    }
+
+    /// A media server that knows nothing of trunks: it sends back what it gets.
+    pub(crate) fn server(name: &str, listen: &str) -> Process {
+        Process::start(&["sample-node", "--name", name, "--listen", listen])
+    }
+
+    /// A media server that ends trunks by itself.
+    pub(crate) fn node(name: &str, place: &Beside) -> Process {
+        let secret = place.folder.join("secret");
+        let secret = secret.to_str().unwrap();
+        let listen = "127.0.0.1:0";
+        Process::start(&["sample-node", "--name", name, "--listen", listen, "--secret", secret])
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// SIGKILL, and reaped.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The place of an agent's files, gone when this is dropped.
+pub(crate) struct Beside {
+    folder: PathBuf,
+}
+
+impl Beside {
+    pub(crate) fn new(name: &str) -> Beside {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("agent-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("secret"), SECRET).unwrap();
+        Beside { folder }
+    }
+
+    /// What a daemon leaves in its pid file.
+    pub(crate) fn note(&self, process: &Process) {
+        std::fs::write(self.folder.join("pid"), format!("{}\n", process.child.id())).unwrap();
+    }
+
+    /// An agent that watches the process of the pid file, with more in its configuration.
+    pub(crate) fn agent(&self, more: &str) -> Process {
+        let config = self.folder.join("agent.toml");
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nsecret_file = \"secret\"\n{more}\n[process]\npid_file = \"pid\"\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        Process::start(&["agent", "--config", config.to_str().unwrap()])
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}

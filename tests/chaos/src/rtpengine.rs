@@ -1,0 +1,64 @@
+//! rtpengine as a node: in user space, with ports of its own.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::process::Process;
+use crate::stage::Places;
+
+/// Ports of each daemon, clear of those that the kernel hands out.
+const PORTS: u16 = 2_000;
+const FIRST_PORT: u16 = 10_000;
+/// Past so many daemons their ports come round again: those before are gone.
+const DAEMONS: u16 = 10;
+const ANSWERS_WITHIN: Duration = Duration::from_secs(20);
+
+/// Starts one, whose control port is there: port 0 takes a free one. It answers when this returns.
+///
+/// # Errors
+/// It is not installed, or does not answer.
+pub(crate) fn start(
+    places: &Places,
+    name: &str,
+    listen: &str,
+) -> Result<(Process, Option<SocketAddr>), String> {
+    static STARTED: AtomicU16 = AtomicU16::new(0);
+    let ng = UdpSocket::bind(listen).and_then(|socket| socket.local_addr());
+    let ng = ng.map_err(|error| format!("no control port for {name} at {listen}: {error}"))?;
+    let first = FIRST_PORT + STARTED.fetch_add(1, Ordering::Relaxed) % DAEMONS * PORTS;
+    let words = [
+        // A system's own has ports that two daemons would both want.
+        "--config-file=none".to_owned(),
+        "--interface=127.0.0.1".to_owned(),
+        "--table=-1".to_owned(),
+        "--num-threads=1".to_owned(),
+        "--foreground".to_owned(),
+        "--log-stderr".to_owned(),
+        "--log-level=4".to_owned(),
+        format!("--listen-ng={ng}"),
+        format!("--port-min={first}"),
+        format!("--port-max={}", first + PORTS - 1),
+    ];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut process = Process::start(name, Path::new("rtpengine"), &words, &places.folder)?;
+    let until = Instant::now() + ANSWERS_WITHIN;
+    while !answers(ng).unwrap_or_default() {
+        if Instant::now() > until || !process.is_running() {
+            return Err(process.failed(&format!("does not answer at {ng}")));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok((process, Some(ng)))
+}
+
+fn answers(ng: SocketAddr) -> std::io::Result<bool> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+    socket.connect(ng)?;
+    socket.send(b"1 d7:command4:pinge")?;
+    let mut answer = [0; 64];
+    let length = socket.recv(&mut answer)?;
+    Ok(&answer[..length] == b"1 d6:result4:ponge")
+}
