@@ -6,6 +6,7 @@ use std::sync::Arc;
 use evenkeel_core::{Event, Health, Mode, ModeChange, NodeId, Scenario, Start};
 use evenkeel_server::control::{Happened, ModeView, Opened};
 
+use crate::drivers::operator;
 use crate::harness::{
     Gateway, Node, Phone, World, complete, continuous, declared, offer, talk, talk_for, udp_of,
     wait_until,
@@ -197,6 +198,28 @@ fn a_cold_node_is_started_by_its_command_and_those_who_waited_go_on() {
         continuous(&phone.heard_of(other, 0));
     }
     std::fs::remove_file(&sign).unwrap();
+}
+
+#[test]
+fn a_cold_node_is_started_by_its_operators_server_where_it_has_a_webhook() {
+    let [mut first, mut cold] = ["east-a1", "east-b1"].map(Node::agent);
+    cold.die();
+    let (url, asked) = operator("202 Accepted", String::new());
+    let mut world = world(&[&first], "mode = \"cold\"\n");
+    world.nodes += &format!("{}start = {{ webhook = \"{url}\" }}\n", cold.text());
+    let gateway = world.start();
+    let mut call = Call::of(&gateway, "room");
+    call.hear("they talk", 20);
+    first.die();
+    let mut said = None;
+    call.talk("the server is asked", || {
+        said = asked.try_recv().ok();
+        said.is_some()
+    });
+    assert_eq!(said.unwrap().1, serde_json::json!({"verb": "start", "node": "east-b1"}));
+    cold.revive();
+    call.hear("those who waited go on", 20);
+    assert!(asked.try_recv().is_err(), "asked once");
 }
 
 #[test]

@@ -146,6 +146,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     let lines = lines.collect();
     let (posted_in, mut posted) = mpsc::channel(4_096);
     let poster = parts.posts.then(Poster::start).transpose()?;
+    let starter = Starter::new(failed, poster.clone());
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -172,7 +173,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         waiting: parts.awaits_policies.then(Waiting::default),
         closing: Closings::default(),
         knocks: Knocks::default(),
-        starter: Starter::new(failed),
+        starter,
         costs: Costs::default(),
         shutting_down: Vec::new(),
         core_finished: false,

@@ -26,7 +26,7 @@ pub use binding::{Binding, Plugin};
 pub use gateway::{Admin, AdminTcp, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent};
 pub use invalid::{Colour, Invalid};
 pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
-pub use node::{Driver, Node, Probe, Start};
+pub use node::{Driver, Node, Probe, Start, StartBy};
 pub use secret::Secret;
 pub use set::{Dscp, OnFault, Origin, PolicySet, Scenario};
 pub use unit::BitRate;

@@ -77,12 +77,13 @@ pub(super) struct Node {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table with `command`")]
+#[serde(deny_unknown_fields, expecting = "a table with `command` or `webhook`")]
 pub(super) struct Start {
-    pub(super) command: Spanned<Vec<Spanned<String>>>,
+    pub(super) command: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) webhook: Text,
+    pub(super) token_file: Text,
     pub(super) within: Text,
-    #[serde(default)]
-    pub(super) stop_with_gateway: bool,
+    pub(super) stop_with_gateway: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize, Default)]
