@@ -17,6 +17,9 @@ use crate::fault::{Episode, Fault};
 /// at most here.
 const EJECTION_MAX: Duration = Duration::from_secs(2);
 
+/// In so many worlds all is hot, and in as many after them modes are drawn.
+const MODES_EVERY: u64 = 16;
+
 /// Every so many worlds there is one of two rooms, whose policies do nothing but move them.
 const RESTLESS: u64 = 8;
 
@@ -132,7 +135,10 @@ impl Script {
     /// A world, and what happens in it, from one number.
     pub fn from_seed(seed: u64) -> Script {
         let mut rng = Rng::with_seed(seed);
-        let settings = draw_settings(&mut rng);
+        let mut settings = draw_settings(&mut rng);
+        if seed / MODES_EVERY % 2 == 1 {
+            draw_modes(&mut Rng::with_seed(!seed), &mut settings);
+        }
         let nodes: Vec<NodeScript> =
             settings.nodes.iter().map(|node| draw_node(&mut rng, node, &settings)).collect();
         let disturbed = ms(rng.u64(6_000..14_000));
@@ -170,6 +176,25 @@ fn draw_settings(rng: &mut Rng) -> Settings {
         node.probed = if rng.u8(0..8) == 0 { Probed::No } else { Probed::Yes };
     }
     settings
+}
+
+/// Scenarios have any mode, and some nodes stand by. By dice of its own, so that the same happens to them as to hot ones.
+fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
+    let regions = settings.regions.len() as u32;
+    for scenario in settings.scenarios.values_mut() {
+        any_mode(rng, regions, scenario);
+    }
+    for node in &mut settings.nodes {
+        node.role = if rng.u8(0..4) == 0 { Role::Standby } else { Role::Active };
+    }
+}
+
+/// Any mode but hot, which others have: for regional mode with all regions in any order.
+pub(crate) fn any_mode(rng: &mut Rng, regions: u32, scenario: &mut Scenario) {
+    let modes = [Mode::Hitless, Mode::ActiveActive, Mode::Cold, Mode::Regional];
+    scenario.mode = modes[rng.usize(0..modes.len())];
+    scenario.regions = (0..regions).map(RegionId).collect();
+    rng.shuffle(&mut scenario.regions);
 }
 
 fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScript {

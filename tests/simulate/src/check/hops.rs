@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Epoch, Hop, RoomId, SessionId};
+use evenkeel_core::{Board, Epoch, Grant, Hop, Mode, RoomId, SessionId};
 
 use super::Scene;
 
@@ -20,6 +20,8 @@ pub(crate) struct Passed {
     pub(crate) session: SessionId,
     pub(crate) room: RoomId,
     pub(crate) hop: Hop,
+    /// In hitless mode: the other hop, which has it as well.
+    pub(crate) copy: Option<Hop>,
     pub(crate) epoch: Option<Epoch>,
     /// Counts what control did: within one of it nothing moves.
     pub(crate) step: u64,
@@ -84,7 +86,22 @@ impl Hops {
         *self.session(id) = Session::default();
     }
 
-    /// I1: of one epoch, all packets of a session go to one hop.
+    /// I1: a packet goes to one hop, and in hitless mode to two: those that the room is admitted at.
+    pub(super) fn two_where_hitless(sent: &Passed, scene: &Scene) -> Found {
+        let copy = sent.copy?;
+        let route = scene.rooms.get(&sent.room)?.route.load_full();
+        let admitted = |(hop, grant): &(Hop, Grant)| {
+            *grant == Grant::Admitted && (*hop == sent.hop || *hop == copy)
+        };
+        let both = route.hops.iter().take(2).filter(|hop| admitted(hop)).count() == 2;
+        (route.mode != Mode::Hitless || !both || copy == sent.hop).then(|| {
+            let text =
+                format!("{} is sent to {:?} and {copy:?} by {route:?}", sent.session, sent.hop);
+            ("I1", text)
+        })
+    }
+
+    /// I1: of one epoch, all packets of a session go to one hop first.
     pub(super) fn one_at_a_time(&mut self, sent: &Passed) -> Found {
         let (last, hop) = self.session(sent.session).last?;
         (Some(last) == sent.epoch && hop != sent.hop).then(|| {
@@ -133,8 +150,18 @@ impl Hops {
         board: &Board,
         now: Instant,
     ) -> Found {
-        let stands = scene.rooms.get(&got.room).and_then(|room| room.stands(board));
+        let carriers = scene.rooms.get(&got.room).and_then(|room| room.route.carriers(board));
+        let stands = carriers.map(|(hop, _)| hop);
         let session = self.session(got.session);
+        if let Some((first, Some(second))) = carriers {
+            // Both are heard, until one of them is left.
+            session.left.retain(|(hop, _)| *hop != first && *hop != second);
+            session.left.extend([(first, now), (second, now)]);
+            if got.hop == first || got.hop == second {
+                session.hearing = Some(got.hop);
+                return None;
+            }
+        }
         if session.hearing == Some(got.hop) {
             return None;
         }

@@ -130,9 +130,12 @@ impl Checker {
 
     /// A client's packet goes to a node.
     pub(crate) fn sent(&mut self, sent: &Passed, now: Instant) {
-        for found in
-            [self.hops.one_at_a_time(sent), self.hops.never_back(sent), self.hops.never_split(sent)]
-        {
+        for found in [
+            hops::Hops::two_where_hitless(sent, &self.scene),
+            self.hops.one_at_a_time(sent),
+            self.hops.never_back(sent),
+            self.hops.never_split(sent),
+        ] {
             self.note(found, now);
         }
     }

@@ -100,6 +100,9 @@ impl World<'_> {
                 self.gateway.handle_port_closed(session, hop, now);
             }
             Word::Opened { tag, taken } => self.opened(tag, taken),
+            Word::Unalike { session, hops } => {
+                self.gateway.handle_unalike(session, hops, self.now);
+            }
             Word::Agent(node, word) => self.gateway.handle_agent_word(node, word, now),
             Word::Answered(ask, said) => self.gateway.handle_answer(ask, said, now),
         }
