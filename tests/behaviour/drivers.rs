@@ -159,7 +159,7 @@ fn an_rtpengine_is_told_of_a_room_of_two_and_refuses_a_third() {
     let told: Vec<String> = asked.try_iter().collect();
     let told_of = |word: &str| told.iter().filter(|text| text.contains(word)).count();
     // Alone, and together.
-    assert_eq!((told_of("5:offer"), told_of("6:answer")), (2, 2), "{told:#?}");
+    assert_eq!((told_of("command5:offer"), told_of("command6:answer")), (2, 2), "{told:#?}");
 }
 
 #[test]

@@ -203,10 +203,13 @@ impl Crowd {
         gone.iter().for_each(|&session| self.fleet.leave(session));
         // Until they are gone they still note what they hear.
         tokio::time::sleep(LEFT_WITHIN).await;
+        self.forget(&gone);
+        self.open(newcomers, admin).await
+    }
+
+    fn forget(&self, gone: &[u64]) {
         let mut books = self.books.open();
         gone.iter().for_each(|&session| books.forget(session));
-        drop(books);
-        self.open(newcomers, admin).await
     }
 
     /// What the gateway said since the page was turned.

@@ -19,7 +19,7 @@ pub use report::{Milliseconds, Report};
 use crate::admin::{self, Admin};
 use crate::clock;
 use crate::crowd::{self, Crowd, Fault, Page, Plan, Scope};
-use crate::watch::{at_ns, is_node, word};
+use crate::watch::{is_node, word};
 
 /// As long as the fault is watched, nothing happens first: the control run.
 const CONTROL: Duration = Duration::from_secs(2);
@@ -138,18 +138,11 @@ async fn play(
     let mended = mend(drill.kind, &victims, admin).await;
     struck?;
     mended?;
+    let fault = page.reckon(&Fault { at_ns, scope: Scope::Sessions(hit) });
     eprintln!("mended; waiting until it is trusted again");
-    let trusted = trusted_again(&victims, crowd, healed_ns).await;
+    let trusted = trusted_again(&fault.condemned, crowd, healed_ns).await;
     let unfault = crowd.end_page().await;
-    let fault = Fault { at_ns, scope: Scope::Sessions(hit) };
-    Ok(Report::new(
-        drill,
-        victims,
-        &page.reckon(&fault),
-        control,
-        &told(&unfault, healed_ns),
-        trusted,
-    ))
+    Ok(Report::new(drill, victims, &fault, &control, &told(&unfault, healed_ns), trusted))
 }
 
 /// What mending did to everybody.
@@ -209,13 +202,12 @@ async fn mend(kind: Kind, victims: &[String], admin: &mut Admin) -> Result<(), F
     outcome
 }
 
-/// Whether all of them carry rooms again, or never stopped.
-async fn trusted_again(victims: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
+/// Whether all nodes that were found dead carry rooms again.
+async fn trusted_again(condemned: &[String], crowd: &Crowd, healed_ns: u64) -> bool {
     let mut all = true;
-    for node in victims {
-        let fell = crowd.heard().all().iter().any(|event| is_node(event, node, "down"));
-        let is_up = |event: &admin::Event| is_node(event, node, "up") && at_ns(event) >= healed_ns;
-        all &= !fell || crowd.heard().wait(healed_ns, TRUSTED_WITHIN, is_up).await;
+    for node in condemned {
+        let is_up = |event: &admin::Event| is_node(event, node, "up");
+        all &= crowd.heard().wait(healed_ns, TRUSTED_WITHIN, is_up).await;
     }
     all
 }

@@ -269,7 +269,7 @@ pub fn run(options: Options, words: Words) -> Result<(), Failed> {
     let unruly = node.unruly();
     let mut reformed = signal_hook::iterator::Signals::new([signal_hook::consts::SIGUSR2])?;
     std::thread::spawn(move || {
-        reformed.forever().for_each(|_| unruly.store(false, Ordering::Relaxed))
+        reformed.forever().for_each(|_| unruly.store(false, Ordering::Relaxed));
     });
     let mut out = io::stdout();
     match words {

@@ -122,7 +122,10 @@ impl Fault {
             Fault::Stall(_) => stage.gateway.signal(Signal::SIGSTOP),
             Fault::NoDescriptors(..) => {
                 for name in names {
-                    limit_files(stage.node(name)?.process.as_ref().map_or(0, |p| p.id()), NONE)?;
+                    limit_files(
+                        stage.node(name)?.process.as_ref().map_or(0, crate::process::Process::id),
+                        NONE,
+                    )?;
                 }
                 limit_files(stage.gateway.id(), NONE)
             }
@@ -191,7 +194,10 @@ impl Fault {
             }
             Fault::NoDescriptors(..) => {
                 for name in names {
-                    limit_files(stage.node(name)?.process.as_ref().map_or(0, |p| p.id()), SOME)?;
+                    limit_files(
+                        stage.node(name)?.process.as_ref().map_or(0, crate::process::Process::id),
+                        SOME,
+                    )?;
                 }
                 limit_files(stage.gateway.id(), SOME)
             }

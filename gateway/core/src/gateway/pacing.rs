@@ -87,9 +87,9 @@ impl Gateway {
         let pace = &mut self.paces[hop.node.0 as usize];
         pace.end();
         if now <= in_time {
-            pace.faster()
+            pace.faster();
         } else {
-            pace.slower(now)
+            pace.slower(now);
         }
         let region = self.region_of(hop.node);
         self.breakers[region.0 as usize].evidence.opened += 1;
@@ -141,7 +141,7 @@ impl Gateway {
         let wait = if herd { RETRY_BEHIND_A_HERD } else { RETRY_SOON };
         let open = |breaker: &crate::breaker::Breaker| breaker.state() == BreakerState::Open;
         let all = self.breakers.iter().all(open);
-        let until = self.breakers.iter().filter_map(|breaker| breaker.opens_until()).min();
+        let until = self.breakers.iter().filter_map(crate::breaker::Breaker::opens_until).min();
         let opens = until.filter(|_| all).map(|at| at.saturating_duration_since(now));
         self.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
     }

@@ -159,7 +159,7 @@ impl Gateway {
         if enough || !avoids {
             return nodes;
         }
-        let first = nodes.first().map(std::slice::from_ref).unwrap_or(standing);
+        let first = nodes.first().map_or(standing, std::slice::from_ref);
         self.native_hops_without(id, first, but, now)
     }
 

@@ -82,7 +82,7 @@ impl Report {
         drill: &Drill,
         nodes: Vec<String>,
         fault: &Reckoning,
-        control_ns: Vec<u64>,
+        control_ns: &[u64],
         unfault: &Reckoning,
         trusted_again: bool,
     ) -> Report {
@@ -98,7 +98,7 @@ impl Report {
             sessions: drill.sessions,
             hit: fault.hit,
             gap_ms: Milliseconds::of_ns(&fault.gaps_ns),
-            control_ms: Milliseconds::of_ns(&control_ns),
+            control_ms: Milliseconds::of_ns(control_ns),
             detect_ms: Milliseconds::of(found),
             by_witness: by_witness.into_iter().map(|(w, ms)| (w, Milliseconds::of(ms))).collect(),
             packets_lost: fault.lost,

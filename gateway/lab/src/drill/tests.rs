@@ -84,7 +84,7 @@ fn record_keeps_every_drill_and_bears_a_line_cut_short() {
     let report = |nodes: &str| {
         let (fault, unfault) = (crowd::Reckoning::default(), crowd::Reckoning::default());
         let kind = drill(Kind::KillNode);
-        Report::new(&kind, vec![nodes.to_owned()], &fault, Vec::new(), &unfault, true)
+        Report::new(&kind, vec![nodes.to_owned()], &fault, &[], &unfault, true)
     };
     record.add(&report("east-a1")).unwrap();
     std::fs::OpenOptions::new()

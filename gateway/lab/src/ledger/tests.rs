@@ -354,7 +354,8 @@ fn next_page_has_the_same_members_and_nothing_of_the_last() {
         Sent { session: 1, stream: 0, number: 0, at_ns: 0, timestamp: 0, clock_rate: 48_000 };
     books.note(&mut vec![sent], &mut Vec::new());
     assert_eq!(books.turn().sent_count(), 1, "what is in the tray belongs to the page before");
-    assert_eq!((books.open().sent_count(), books.open().member(1).map(|m| m.room)), (0, Some(10)));
+    let next = books.open();
+    assert_eq!((next.sent_count(), next.member(1).map(|member| member.room)), (0, Some(10)));
 }
 
 #[test]

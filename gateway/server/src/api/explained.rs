@@ -92,7 +92,7 @@ struct Move {
 }
 
 impl Explained {
-    pub(super) fn of(said: Explanation, nodes: &[NodeView], names: &Names) -> Explained {
+    pub(super) fn of(said: &Explanation, nodes: &[NodeView], names: &Names) -> Explained {
         let standing = &said.standing;
         let on = standing.hop.and_then(|hop| nodes.iter().find(|node| node.node == hop.node));
         Explained {

@@ -218,7 +218,7 @@ async fn explain(
     let none = Failed::Impossible(Impossible::NoSuchSession);
     let found = found.ok_or_else(|| refusal::word(none, &id, &shared.names))?;
     let nodes = shared.ask(&id, shared.handle.nodes()).await?;
-    Ok(Json(explained::Explained::of(found, &nodes, &shared.names)))
+    Ok(Json(explained::Explained::of(&found, &nodes, &shared.names)))
 }
 
 async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode, Error> {

@@ -62,7 +62,7 @@ pub(crate) struct Prober {
 
 /// What was asked, by the way it was asked.
 enum Questions {
-    Signed(Signed),
+    Signed(Box<Signed>),
     Stun(Asked),
     Echo(Asked),
     Ping(Asked),
@@ -196,7 +196,7 @@ async fn read(
                     // The notice comes again if this is lost.
                     let _ = socket.try_send(receipt);
                 }
-                words(heard, node, questions.beside())
+                words(&heard, node, questions.beside())
             }
             // That an agent is gone says nothing of the node.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -213,7 +213,7 @@ async fn read(
 }
 
 /// What a message tells control; how the node fares comes first, since it may be gone.
-fn words(heard: Heard, node: NodeId, beside: bool) -> [Option<Probed>; 3] {
+fn words(heard: &Heard, node: NodeId, beside: bool) -> [Option<Probed>; 3] {
     let at = Instant::now();
     [
         heard.load.map(|load| Probed::Said { node, beside, load, at }),
@@ -230,8 +230,12 @@ fn words(heard: Heard, node: NodeId, beside: bool) -> [Option<Probed>; 3] {
 impl Way {
     fn questions(self, first: u64) -> Questions {
         match self {
-            Way::Signed(secret) => Questions::Signed(Signed::new(secret, Who::Node, first)),
-            Way::Beside(secret) => Questions::Signed(Signed::new(secret, Who::Beside, first)),
+            Way::Signed(secret) => {
+                Questions::Signed(Box::new(Signed::new(secret, Who::Node, first)))
+            }
+            Way::Beside(secret) => {
+                Questions::Signed(Box::new(Signed::new(secret, Who::Beside, first)))
+            }
             Way::Stun => Questions::Stun(Asked::default()),
             Way::Echo => Questions::Echo(Asked::default()),
             Way::Ping => Questions::Ping(Asked::default()),

@@ -174,7 +174,7 @@ impl Recorder {
                 match left {
                     0 => info!(node = %name, ?took, "drained"),
                     left => {
-                        warn!(node = %name, left, ?took, "its deadline passed, and rooms are left that fit nowhere else")
+                        warn!(node = %name, left, ?took, "its deadline passed, and rooms are left that fit nowhere else");
                     }
                 }
             }
@@ -183,10 +183,10 @@ impl Recorder {
                 let (was, is) = (from.name(), to.name());
                 match to {
                     BreakerState::Open => {
-                        warn!(region = %name, was, sessions, bad, opened, failed, "breaker is open")
+                        warn!(region = %name, was, sessions, bad, opened, failed, "breaker is open");
                     }
                     _ => {
-                        info!(region = %name, was, is, sessions, bad, opened, failed, "breaker changed")
+                        info!(region = %name, was, is, sessions, bad, opened, failed, "breaker changed");
                     }
                 }
                 let labels = [(Attribute::Region, &*name)];

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_core::{
-    Board, Gateway, Health, Hop, Kind, NodeStanding, Offer, Output, Probed, RoomId, RouteCell,
-    SessionId, Settings,
+    Board, Gateway, Health, Hop, Kind, NodeStanding, Offer, Output, Plan, Probed, RoomId,
+    RouteCell, SessionId, Settings,
 };
 
 /// What a voice stream counts for where nobody said.
@@ -15,7 +15,7 @@ pub(crate) struct Scene {
     pub(crate) board: Arc<Board>,
     pub(crate) nodes: Vec<SeenNode>,
     pub(crate) rooms: BTreeMap<RoomId, SeenRoom>,
-    sessions: BTreeMap<SessionId, (RoomId, u64)>,
+    sessions: BTreeMap<SessionId, SeenSession>,
 }
 
 pub(crate) struct SeenNode {
@@ -23,6 +23,13 @@ pub(crate) struct SeenNode {
     pub(crate) probed: bool,
     pub(crate) health: Health,
     pub(crate) draining: bool,
+}
+
+pub(crate) struct SeenSession {
+    room: RoomId,
+    need: u64,
+    /// What it counts for now.
+    kbps: u64,
 }
 
 pub(crate) struct SeenRoom {
@@ -55,9 +62,10 @@ impl Scene {
 
     pub(super) fn learn(&mut self, output: &Output) {
         match output {
-            Output::Install { session, room, offer, route, .. } => {
-                let kbps = kbps(offer);
-                self.sessions.insert(*session, (*room, kbps));
+            Output::Install { session, room, offer, route, plan } => {
+                let need = kbps(offer);
+                let kbps = within(need, plan);
+                self.sessions.insert(*session, SeenSession { room: *room, need, kbps });
                 let seen = self.rooms.entry(*room).or_insert_with(|| SeenRoom {
                     route: Arc::clone(route),
                     sessions: 0,
@@ -66,8 +74,18 @@ impl Scene {
                 seen.sessions += 1;
                 seen.kbps += kbps;
             }
+            // Who was capped for want of room counts for what is left to it.
+            Output::Plan { session, plan } => {
+                let Some(seen) = self.sessions.get_mut(session) else { return };
+                let kbps = within(seen.need, plan);
+                if let Some(room) = self.rooms.get_mut(&seen.room) {
+                    room.kbps = room.kbps - seen.kbps + kbps;
+                }
+                seen.kbps = kbps;
+            }
             Output::End { session, .. } => {
-                let Some((room, kbps)) = self.sessions.remove(session) else { return };
+                let seen = self.sessions.remove(session);
+                let Some(SeenSession { room, kbps, .. }) = seen else { return };
                 if let Some(seen) = self.rooms.get_mut(&room) {
                     seen.sessions -= 1;
                     seen.kbps -= kbps;
@@ -108,6 +126,10 @@ impl Scene {
         }
         (loads, reserved)
     }
+}
+
+fn within(need: u64, plan: &Plan) -> u64 {
+    if plan.cap_kbps > 0 { need.min(plan.cap_kbps.into()) } else { need }
 }
 
 fn kbps(offer: &Offer) -> u64 {

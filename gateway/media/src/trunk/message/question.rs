@@ -35,7 +35,7 @@ pub enum Question {
     Keep {
         /// Seconds until the node may forget them unless asked again.
         lease_s: u16,
-        /// What names them; at least one, at most [`KEEP_MAX`].
+        /// What names them; at least one, at most [`KEEP_MAX`](super::KEEP_MAX).
         tags: Box<[Tag]>,
     },
     /// The notice of this number arrived: no question, and nobody answers it.

@@ -147,7 +147,7 @@ impl Rtpengine {
             Ng::Refused => {
                 let reason = format!("nobody takes the NG protocol at {}", self.ng);
                 for about in self.questions.give_up() {
-                    self.handle_failed(about, false, reason.clone().into(), now);
+                    self.handle_failed(about, false, reason.clone(), now);
                 }
                 // Where nobody is, no call is.
                 for number in std::mem::take(&mut self.ends) {
@@ -161,7 +161,7 @@ impl Rtpengine {
         let description = match answer {
             Answer::Done(description) => description,
             Answer::Refused { busy, reason } => {
-                return self.handle_failed(about, busy, reason.into(), now);
+                return self.handle_failed(about, busy, reason, now);
             }
         };
         let taken = description.and_then(|sdp| sdp::read(&sdp));
@@ -171,7 +171,7 @@ impl Rtpengine {
             (About::Answer(number), Some(taken)) => self.settle(number, taken, now),
             (About::Offer(_) | About::Answer(_), None) => {
                 let reason = "rtpengine did not say where it takes packets";
-                self.handle_failed(about, false, reason.into(), now);
+                self.handle_failed(about, false, reason, now);
             }
         }
     }
@@ -186,7 +186,7 @@ impl Rtpengine {
                 Some(Due::Again(datagram)) => return Some(self.send(datagram)),
                 Some(Due::Late(about)) => {
                     let reason = format!("rtpengine at {} did not answer in time", self.ng);
-                    self.handle_failed(about, false, reason.into(), now);
+                    self.handle_failed(about, false, reason, now);
                     continue;
                 }
                 None => {}
@@ -204,7 +204,7 @@ impl Rtpengine {
                 waits.is_some_and(|since| since + OPEN_WITHIN <= now)
             }) {
                 let reason = format!("rtpengine at {} had no time for it", self.ng);
-                self.handle_failed(About::Offer(number), false, reason.into(), now);
+                self.handle_failed(About::Offer(number), false, reason, now);
             } else if let Some(number) = self.waiting.pop_front_if(|_| out < ASKED_AT_ONCE) {
                 self.tell_first(number, now);
             } else if let Some(number) = self.ends.pop_front_if(|_| out < ASKED_AT_ONCE / 2) {
@@ -243,7 +243,7 @@ impl Rtpengine {
         call.told = call.places.each_ref().map(|place| place.as_ref().map(|place| place.session));
         let Some(own) = call.own.or_else(|| (self.towards)(self.ng)) else {
             let reason = format!("no network leads to {}", self.ng);
-            return self.handle_failed(About::Offer(number), false, reason.into(), now);
+            return self.handle_failed(About::Offer(number), false, reason, now);
         };
         call.own = Some(own);
         call.stage = Stage::Offered;
@@ -308,8 +308,14 @@ impl Rtpengine {
     }
 
     /// What was asked will not come to be: who was told of, and waits, is not opened. Others are told of in their time.
-    fn handle_failed(&mut self, about: About, busy: bool, reason: Cow<'static, str>, now: Instant) {
-        let number = about.call();
+    fn handle_failed(
+        &mut self,
+        about: About,
+        busy: bool,
+        reason: impl Into<Cow<'static, str>>,
+        now: Instant,
+    ) {
+        let (number, reason) = (about.call(), reason.into());
         if matches!(about, About::Delete(_)) {
             self.calls.remove(&number);
             return;

@@ -97,13 +97,16 @@ mod tests {
 
     use super::*;
 
-    fn media(streams: &[(Kind, &[(u8, &str, u32)])]) -> Media {
-        let payload = |&(number, codec, clock_rate): &(u8, &str, u32)| PayloadType {
+    /// Number, codec and clock rate.
+    type Payload<'a> = (u8, &'a str, u32);
+
+    fn media(streams: &[(Kind, &[Payload<'_>])]) -> Media {
+        let payload = |&(number, codec, clock_rate): &Payload<'_>| PayloadType {
             number,
             codec: codec.into(),
             clock_rate,
         };
-        let stream = |(kind, payloads): &(Kind, &[(u8, &str, u32)])| Stream {
+        let stream = |(kind, payloads): &(Kind, &[Payload<'_>])| Stream {
             kind: *kind,
             payload_types: payloads.iter().map(payload).collect(),
             feedback: Feedback::default(),
