@@ -49,6 +49,9 @@ pub(super) struct Hops {
     sessions: Vec<Session>,
     /// Where a room's packets went in which step of control.
     rooms: BTreeMap<RoomId, (u64, Hop)>,
+    /// In hitless mode: the second hop of a room, and until when a hop was that.
+    second: BTreeMap<RoomId, Hop>,
+    carried: BTreeMap<(RoomId, Hop), Instant>,
 }
 
 #[derive(Default)]
@@ -84,6 +87,21 @@ impl Hops {
 
     pub(super) fn forget(&mut self, id: SessionId) {
         *self.session(id) = Session::default();
+    }
+
+    /// Which hops carry rooms beside the first, now that the core has spoken.
+    pub(super) fn look(&mut self, scene: &Scene, now: Instant) {
+        self.second.retain(|id, _| scene.rooms.contains_key(id));
+        for (id, room) in &scene.rooms {
+            let second = room.route.carriers(&scene.board).and_then(|(_, second)| second);
+            let before = match second {
+                Some(second) => self.second.insert(*id, second),
+                None => self.second.remove(id),
+            };
+            if let Some(before) = before {
+                self.carried.insert((*id, before), now);
+            }
+        }
     }
 
     /// I1: a packet goes to one hop, and in hitless mode to two: those that the room is admitted at.
@@ -152,15 +170,10 @@ impl Hops {
     ) -> Found {
         let carriers = scene.rooms.get(&got.room).and_then(|room| room.route.carriers(board));
         let stands = carriers.map(|(hop, _)| hop);
+        let carried = self.carried.get(&(got.room, got.hop)).copied();
         let session = self.session(got.session);
-        if let Some((first, Some(second))) = carriers {
-            // Both are heard, until one of them is left.
-            session.left.retain(|(hop, _)| *hop != first && *hop != second);
-            session.left.extend([(first, now), (second, now)]);
-            if got.hop == first || got.hop == second {
-                session.hearing = Some(got.hop);
-                return None;
-            }
+        if carriers.and_then(|(_, second)| second) == Some(got.hop) {
+            return None;
         }
         if session.hearing == Some(got.hop) {
             return None;
@@ -176,6 +189,7 @@ impl Hops {
         let left = session.left.iter().find(|(hop, _)| *hop == got.hop);
         match left {
             None if session.hearing.is_none() && up => None,
+            _ if up && carried.is_some_and(|until| now - until < BREAK_WITHIN) => None,
             Some((_, at)) if up && now - *at < BREAK_WITHIN => None,
             _ => Some((
                 "I3",

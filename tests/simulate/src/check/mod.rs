@@ -117,6 +117,7 @@ impl Checker {
         }
         self.looked = Some(now);
         self.scene.look(gateway);
+        self.hops.look(&self.scene, now);
         self.peak_permille = self.peak_permille.max(load::Load::peak_permille(&self.scene));
         for found in [
             self.moves.all_told(&self.scene, now),
