@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of, wait_until};
 
 /// An operator's server: what it is POSTed, and one answer to all of it.
-fn operator(status: &'static str, answer: String) -> (String, mpsc::Receiver<(String, Value)>) {
+pub(super) fn operator(
+    status: &'static str,
+    answer: String,
+) -> (String, mpsc::Receiver<(String, Value)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/sessions", listener.local_addr().unwrap());
     let (told, asked) = mpsc::channel();

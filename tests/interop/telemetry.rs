@@ -41,6 +41,7 @@ fn shape(attribute: Attribute) -> Shape {
         | Attribute::Fault
         | Attribute::Guard
         | Attribute::Hook
+        | Attribute::Mode
         | Attribute::Node
         | Attribute::Op
         | Attribute::Outcome

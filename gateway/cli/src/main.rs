@@ -7,6 +7,7 @@ mod agent;
 mod api;
 mod check;
 mod drill;
+mod modes;
 mod node;
 mod policy;
 mod region;
@@ -45,6 +46,8 @@ enum Verb {
     Check(check::Check),
     /// Say what a running gateway does
     Status(status::Status),
+    /// Say what each mode gives and costs, as measured on a running gateway
+    Modes(modes::Modes),
     /// List, drain, eject and return nodes of a running gateway
     Node(node::Node),
     /// List and drain regions, and say whether rooms go back to them
@@ -89,6 +92,7 @@ impl Verb {
             Verb::SampleNode(node) => node.json,
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
+            Verb::Modes(modes) => modes.json,
             Verb::Node(node) => node.json,
             Verb::Region(region) => region.json,
             Verb::Room(room) => room.json,
@@ -121,6 +125,7 @@ fn main() -> ExitCode {
         Verb::SampleNode(node) => node.act(),
         Verb::Check(check) => check.act(),
         Verb::Status(status) => status.act(),
+        Verb::Modes(modes) => modes.act(),
         Verb::Node(node) => node.act(),
         Verb::Region(region) => region.act(),
         Verb::Room(room) => room.act(),

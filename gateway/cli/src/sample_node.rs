@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use evenkeel_lab::sample_node::{self, Numbers, Options, PlainRoom, Words};
+use evenkeel_lab::sample_node::{self, Numbers, Options, PlainRoom, Stamps, Words};
 
 use crate::Failure;
 
@@ -21,9 +21,12 @@ pub(crate) struct SampleNode {
     /// The secret it shares with the gateway; without it there are no trunk legs
     #[arg(long, value_name = "FILE")]
     secret: Option<PathBuf>,
-    /// Keep SSRC, sequence numbers, timestamps and payloads as they came
+    /// Keep SSRC, sequence numbers, timestamps and payloads as they came, as mode `hitless` needs it
     #[arg(long)]
     untouched: bool,
+    /// With `--untouched`, still stamp packets that have a test header: their payloads change then
+    #[arg(long, requires = "untouched")]
+    stamp: bool,
     /// All senders of plain RTP are in one room, else each hears itself
     #[arg(long)]
     plain_room: bool,
@@ -43,6 +46,7 @@ impl SampleNode {
             self.secret.as_deref().map(sample_node::read_secret).transpose().map_err(failed)?;
         if self.untouched {
             options.numbers = Numbers::Untouched;
+            options.stamps = if self.stamp { Stamps::Yes } else { Stamps::No };
         }
         if self.plain_room {
             options.plain_room = PlainRoom::Shared;

@@ -104,10 +104,11 @@ fn cap(session: &Value) -> String {
 
 fn explain(said: &Value) {
     say(&format!(
-        "{} in room {}, scenario {}, priority {}",
+        "{} in room {}, scenario {} ({}), priority {}",
         text(said, "id"),
         text(said, "room"),
         text(said, "scenario"),
+        text(said, "mode"),
         said["priority"],
     ));
     match said["hop"]["node"].as_str() {

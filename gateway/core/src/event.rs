@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::{
-    AskId, BreakerState, Decider, Fault, Hook, Hop, MoveOutcome, NodeId, Note, OfferId, Op,
+    AskId, BreakerState, Decider, Fault, Hook, Hop, Mode, MoveOutcome, NodeId, Note, OfferId, Op,
     PolicyName, Refused, RegionId, RoomId, SessionId,
 };
 
@@ -20,6 +20,8 @@ pub enum Health {
     Wary = 2,
     /// Carries nothing; for this incarnation for ever.
     Down = 3,
+    /// Does not run, and a hook would start it.
+    Cold = 4,
 }
 
 impl Health {
@@ -30,6 +32,7 @@ impl Health {
             Health::Suspect => "suspect",
             Health::Wary => "wary",
             Health::Down => "down",
+            Health::Cold => "cold",
         }
     }
 }
@@ -255,6 +258,59 @@ impl Guard {
     }
 }
 
+/// How far the start of a node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// Its hook is called.
+    Begun {
+        /// The how manieth time since it ran last, from 1.
+        attempt: u32,
+    },
+    /// Its hook failed, or it did not answer in time.
+    Failed {
+        /// When it may be tried again, from now.
+        again: Duration,
+    },
+    /// It answers.
+    Done {
+        /// Since its hook was called.
+        took: Duration,
+    },
+}
+
+impl Start {
+    /// The word in metrics and records: `begun`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Start::Begun { .. } => "begun",
+            Start::Failed { .. } => "failed",
+            Start::Done { .. } => "done",
+        }
+    }
+}
+
+/// Why a room goes on in another mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ModeChange {
+    /// Its scenario says so now.
+    Scenario,
+    /// What two hops delivered were no copies of each other: these nodes do not keep SSRC, sequence number and payload.
+    Unalike {
+        /// The hops.
+        hops: [Hop; 2],
+    },
+}
+
+impl ModeChange {
+    /// The word in metrics and records: `unalike`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ModeChange::Scenario => "scenario",
+            ModeChange::Unalike { .. } => "unalike",
+        }
+    }
+}
+
 /// Everything worth knowing.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -403,6 +459,26 @@ pub enum Event {
         last_heard: Option<Instant>,
         /// Rooms whose packets this moved.
         rooms: u32,
+    },
+    /// A node that does not run is started by its hook.
+    Start {
+        /// The node.
+        node: NodeId,
+        /// How far that is.
+        step: Start,
+    },
+    /// A room goes on in another mode.
+    Mode {
+        /// The room.
+        room: RoomId,
+        /// What the room is called.
+        room_name: Arc<str>,
+        /// The mode before.
+        from: Mode,
+        /// The mode it has now.
+        to: Mode,
+        /// Why.
+        why: ModeChange,
     },
     /// A node takes no new rooms, or takes them again.
     Draining {

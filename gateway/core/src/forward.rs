@@ -14,6 +14,9 @@ pub enum Verdict {
         /// Whether it comes from the hop that a make-before-break is leaving.
         leaving: bool,
     },
+    /// In hitless mode two hops carry all packets. Towards a node: to both of these. Towards a client: it came from the
+    /// first of these, and the other one delivers a copy.
+    Both([Hop; 2]),
     /// Drop it, and count why.
     Drop(Reason),
 }
@@ -60,11 +63,13 @@ pub enum Reason {
     Limited,
     /// The kernel refused to send it.
     SendFailed,
+    /// In hitless mode: the other hop's copy passed before it, or it is not yet known that they are copies.
+    Copy,
 }
 
 impl Reason {
     /// All of them, by their counter's place.
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::NoHop,
         Reason::StaleHop,
         Reason::Shed,
@@ -84,6 +89,7 @@ impl Reason {
         Reason::Feedback,
         Reason::Limited,
         Reason::SendFailed,
+        Reason::Copy,
     ];
 
     /// The word in metrics and records: `stale-hop`.
@@ -108,21 +114,34 @@ impl Reason {
             Reason::Feedback => "feedback",
             Reason::Limited => "limited",
             Reason::SendFailed => "send-failed",
+            Reason::Copy => "copy",
         }
     }
 }
 
-/// Where a client's packet goes: the first usable hop of its room's route.
+/// Where a client's packet goes: the first usable hop of its room's route, and in hitless mode the other one that carries.
 pub fn to_node(route: &RouteCell, board: &Board) -> Verdict {
-    let first = route.first_if_usable(board);
-    match first.or_else(|| route.load().first_usable(board).map(|(hop, _)| hop)) {
+    match route.first_if_usable(board) {
         Some(hop) => Verdict::Pass { hop, leaving: false },
-        None => Verdict::Drop(Reason::NoHop),
+        None => to_second(route, board),
+    }
+}
+
+/// The first hop died, or there are two.
+fn to_second(route: &RouteCell, board: &Board) -> Verdict {
+    let route = route.load();
+    let Some((hop, _)) = route.first_usable(board) else {
+        return Verdict::Drop(Reason::NoHop);
+    };
+    match route.other_carrier(hop, board) {
+        Some(other) => Verdict::Both([hop, other]),
+        None => Verdict::Pass { hop, leaving: false },
     }
 }
 
 /// Whether a node's packet reaches the client: only from the hop the room is on, or for a moment from the one
-/// that a make-before-break is leaving, and only what the plan lets through. `None` for RTCP.
+/// that a make-before-break is leaving, and only what the plan lets through. `None` for RTCP. In hitless mode from either
+/// of the hops that carry.
 pub fn to_client(
     from: Hop,
     payload_type: Option<u8>,
@@ -131,12 +150,16 @@ pub fn to_client(
     board: &Board,
     now: Instant,
 ) -> Verdict {
-    let mut hop = from;
+    let (mut hop, mut other) = (from, None);
     if route.first_if_usable(board) != Some(from) {
         let route = route.load();
         match route.first_usable(board) {
             Some((usable, _)) => hop = usable,
             None => return Verdict::Drop(Reason::NoHop),
+        }
+        other = route.other_carrier(hop, board);
+        if other == Some(from) {
+            (hop, other) = (from, Some(hop));
         }
         let leaving = route.leaving.is_some_and(|(old, until)| old == from && now < until);
         if hop != from && !(leaving && board.is_up(from.node, from.incarnation)) {
@@ -146,7 +169,10 @@ pub fn to_client(
     if payload_type.is_some_and(|number| plan.sheds(number)) {
         return Verdict::Drop(Reason::Shed);
     }
-    Verdict::Pass { hop: from, leaving: hop != from }
+    match other {
+        Some(other) if hop == from => Verdict::Both([from, other]),
+        _ => Verdict::Pass { hop: from, leaving: hop != from },
+    }
 }
 
 #[cfg(test)]
@@ -154,15 +180,32 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Grant, Incarnation, NodeId, Route};
+    use crate::{Grant, Incarnation, Mode, NodeId, Route};
 
     const OLD: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
     const NEW: Hop = Hop { node: NodeId(1), incarnation: Incarnation(1) };
 
     fn on(hop: Hop, leaving: Option<(Hop, Instant)>) -> RouteCell {
         let (cell, hops) = (RouteCell::default(), vec![(hop, Grant::Admitted)]);
-        cell.publish(Route { version: 1, hops, leaving, lead: Duration::ZERO });
+        cell.publish(Route { version: 1, mode: Mode::Hot, hops, leaving, lead: Duration::ZERO });
         cell
+    }
+
+    #[test]
+    fn in_hitless_mode_both_hops_carry_both_ways_until_one_of_them_died() {
+        let (now, plan, board) = (Instant::now(), Plan::default(), Board::new(3));
+        let hops = vec![(OLD, Grant::Admitted), (NEW, Grant::Admitted)];
+        let (cell, lead) = (RouteCell::default(), Duration::ZERO);
+        cell.publish(Route { version: 1, mode: Mode::Hitless, hops, leaving: None, lead });
+        let back = |from| to_client(from, Some(111), &plan, &cell, &board, now);
+        assert_eq!(to_node(&cell, &board), Verdict::Both([OLD, NEW]));
+        assert_eq!([back(OLD), back(NEW)], [Verdict::Both([OLD, NEW]), Verdict::Both([NEW, OLD])]);
+        let stranger = Hop { node: NodeId(2), incarnation: Incarnation(1) };
+        assert_eq!(back(stranger), Verdict::Drop(Reason::StaleHop));
+        board.condemn(OLD.node);
+        assert_eq!(to_node(&cell, &board), Verdict::Pass { hop: NEW, leaving: false });
+        assert_eq!(back(NEW), Verdict::Pass { hop: NEW, leaving: false });
+        assert_eq!(back(OLD), Verdict::Drop(Reason::StaleHop));
     }
 
     #[test]

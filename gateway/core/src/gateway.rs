@@ -7,6 +7,7 @@ mod agents;
 mod asking;
 mod breaking;
 mod canaries;
+mod changing;
 mod cohorts;
 mod draining;
 mod explaining;
@@ -23,6 +24,7 @@ mod rerouting;
 mod returning;
 mod sparing;
 mod standing;
+mod starting;
 mod uplink;
 mod view;
 mod watching;
@@ -128,6 +130,12 @@ pub enum Output {
         /// Why it ended.
         reason: CloseReason,
     },
+    /// Call the hook that starts a node. What becomes of it comes back by [`Gateway::handle_start_failed`], or the node
+    /// answers probes.
+    Start {
+        /// The node.
+        node: NodeId,
+    },
     /// Probe a node's media port. Answers come back by [`Gateway::handle_probe_answered`].
     Probe {
         /// The node.
@@ -181,6 +189,10 @@ pub struct Gateway {
     sessions: BTreeMap<SessionId, Box<Session>>,
     rooms: BTreeMap<RoomId, Box<Room>>,
     rooms_by_name: BTreeMap<Arc<str>, RoomId>,
+    /// Calls whose sessions are rooms of their own: by what number nodes know them, and how many rooms they are.
+    calls: BTreeMap<Arc<str>, (RoomId, u32)>,
+    /// Rooms that have still to take what their scenarios say now.
+    changing: BTreeSet<RoomId>,
     /// Rooms that stand somewhere.
     placed: usize,
     /// Rooms to ask about, by the routing policy that decides; native ones under their set's name all the same.
@@ -275,6 +287,8 @@ impl Gateway {
             sessions: BTreeMap::new(),
             rooms: BTreeMap::new(),
             rooms_by_name: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            changing: BTreeSet::new(),
             placed: 0,
             reroutes: BTreeMap::new(),
             rooms_at: vec![BTreeSet::new(); nodes.len()],
@@ -323,6 +337,7 @@ impl Gateway {
             next_probe: 1,
             settings,
         };
+        gateway.condemn_the_cold();
         gateway.start_timers(now);
         gateway
     }
@@ -376,6 +391,8 @@ impl Gateway {
                 Timer::Drain(node) => self.drain(node, now),
                 Timer::Herd => self.lose_some(now),
                 Timer::Rescue => self.rescue_stranded(now),
+                Timer::Change => self.change_some(now),
+                Timer::StartLate(node) => self.start_late(node, now),
                 Timer::FailBack => self.fail_back(now),
                 Timer::Breakers => self.weigh_breakers(now),
                 Timer::Cohorts => self.weigh_cohorts(now),
@@ -413,7 +430,9 @@ impl Gateway {
         let turn: Vec<&Session> =
             self.sessions.range(after).take(SWEPT_AT_ONCE).map(|(_, session)| &**session).collect();
         let goes_on = (turn.len() == SWEPT_AT_ONCE).then(|| turn[SWEPT_AT_ONCE - 1].id);
-        let silent = turn.into_iter().filter(|session| session.is_silent(now, self.told_within));
+        let silent = turn.into_iter().filter(|session| {
+            session.is_silent(now, self.told_within) && !self.is_held(session.room)
+        });
         let silent: Vec<SessionId> = silent.map(|session| session.id).collect();
         for session in silent {
             self.close(session, CloseReason::Silent, now);

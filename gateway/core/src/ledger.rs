@@ -15,15 +15,18 @@ pub(crate) struct Holding {
     pub(crate) reserve: Option<NodeId>,
     /// Where it stands as soon as its sessions are open there. Meanwhile it counts at both ends.
     pub(crate) heading: Option<NodeId>,
+    /// In hitless mode: the other node that carries all its packets.
+    pub(crate) twin: Option<NodeId>,
     /// What it needs.
     pub(crate) kbps: u64,
 }
 
 impl Holding {
     /// Nodes that carry it, or are about to.
-    fn loads(self) -> impl Iterator<Item = NodeId> {
+    pub(crate) fn loads(self) -> impl Iterator<Item = NodeId> {
         let heading = self.heading.filter(|heading| Some(*heading) != self.on);
-        self.on.into_iter().chain(heading)
+        let twin = self.twin.filter(|twin| ![self.on, self.heading].contains(&Some(*twin)));
+        self.on.into_iter().chain(heading).chain(twin)
     }
 
     /// Standby and first node; none where the standby carries the room's load already, or there is none to carry.
@@ -133,6 +136,11 @@ impl Ledger {
         used * 1_000 / self.capacity(node).max(1)
     }
 
+    /// Load alone against capacity.
+    pub(crate) fn carried_permille(&self, node: NodeId) -> u64 {
+        self.load[node.0 as usize] * 1_000 / self.capacity(node).max(1)
+    }
+
     pub(crate) fn rooms(&self, node: NodeId) -> u32 {
         self.rooms[node.0 as usize]
     }
@@ -160,7 +168,7 @@ mod tests {
     const C: NodeId = NodeId(2);
 
     fn holding(on: NodeId, reserve: NodeId, kbps: u64) -> Holding {
-        Holding { on: Some(on), reserve: Some(reserve), heading: None, kbps }
+        Holding { on: Some(on), reserve: Some(reserve), kbps, ..Holding::default() }
     }
 
     #[test]
@@ -193,6 +201,18 @@ mod tests {
         assert!(ledger.fits(C, 0));
         ledger.hold(Holding { on: Some(C), kbps: 1, ..Holding::default() });
         assert!(!ledger.fits(C, 0));
+    }
+
+    #[test]
+    fn a_room_that_two_nodes_carry_counts_at_both() {
+        let mut ledger = Ledger::new(vec![100, 100, 100]);
+        let both =
+            Holding { on: Some(A), twin: Some(B), heading: Some(B), kbps: 40, reserve: None };
+        ledger.hold(both);
+        assert_eq!([A, B, C].map(|node| ledger.permille(node)), [400, 400, 0]);
+        assert_eq!((ledger.rooms(A), ledger.rooms(B)), (1, 0), "it stands on one");
+        ledger.release(both);
+        assert_eq!([A, B].map(|node| ledger.permille(node)), [0, 0]);
     }
 
     #[test]

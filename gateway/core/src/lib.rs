@@ -20,6 +20,7 @@ mod id;
 mod ladder;
 mod ledger;
 mod measure;
+mod mode;
 mod node;
 mod offer;
 mod pace;
@@ -37,7 +38,9 @@ pub use ask::{
 pub use board::{Board, Cell};
 pub use breaker::BreakerState;
 pub use detector::Stamp;
-pub use event::{Cause, CloseReason, Event, Guard, Health, Outcome, Strike, Witness};
+pub use event::{
+    Cause, CloseReason, Event, Guard, Health, ModeChange, Outcome, Start, Strike, Witness,
+};
 pub use flow::Flow;
 pub use gateway::{
     AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, MoveOutcome,
@@ -47,11 +50,13 @@ pub use gateway::{
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};
 pub use measure::{Measures, Metric, Row, UNMEASURED};
+pub use mode::{Affinity, Mode};
 pub use offer::{
     Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
     RtcpPort, Srtp, Stream, Transport,
 };
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
 pub use settings::{
-    AdmitOnFault, Breakers, Limits, NodeSettings, Probed, Scenario, Settings, Timings, Zone,
+    AdmitOnFault, Breakers, Limits, NodeSettings, Probed, Role, Scenario, Settings, Starts,
+    Timings, Zone,
 };

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::detector::{Detector, Distance, Finding};
 use crate::{
-    Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Timings,
-    Witness,
+    Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Starts,
+    Timings, Witness,
 };
 
 /// Relapses that still lengthen the ejection; past it the longest applies anyway.
@@ -41,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) ejected: bool,
     /// An operator said that it need not wait out its ejection.
     excused: bool,
+    /// How its hook fares, if one starts it.
+    pub(crate) hook: Hook,
     /// It drains by itself: the agent beside it said so.
     pub(crate) leaving: bool,
     /// It said that it takes no new sessions; believed until then.
@@ -59,10 +61,43 @@ pub(crate) struct Node {
 /// Where it stands, with what that needs.
 #[derive(Clone, Copy, Debug)]
 enum Standing {
-    Up { since: Instant },
-    Suspect { was_wary: bool },
-    Down { since: Instant, answering_since: Option<Instant> },
-    Wary { since: Instant },
+    Up {
+        since: Instant,
+    },
+    Suspect {
+        was_wary: bool,
+    },
+    Down {
+        since: Instant,
+        answering_since: Option<Instant>,
+    },
+    Wary {
+        since: Instant,
+    },
+    /// It does not run; its hook would start it.
+    Cold {
+        since: Instant,
+    },
+}
+
+/// A cold node is asked whether it runs after all this often, while nobody starts it.
+const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// After a start that failed the next one waits so long, and twice as long after each further one.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// But no longer than this.
+const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// How the hook that starts a node fares.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Hook {
+    /// When it was called, while the node is awaited.
+    called: Option<Instant>,
+    /// How often since the node ran last.
+    attempts: u32,
+    /// Not before this.
+    again: Option<Instant>,
 }
 
 /// It loses more than others do.
@@ -78,6 +113,8 @@ struct Worse {
 pub(crate) enum Change {
     /// Its health, in the incarnation it has.
     Health { from: Health, to: Health },
+    /// It was cold and answers: it needs a new incarnation, and has been started for so long, if we did.
+    Started { after: Option<Duration> },
     /// It died.
     Died { from: Health },
     /// It is back, and needs a new incarnation.
@@ -92,6 +129,10 @@ impl Node {
         timings: Timings,
         now: Instant,
     ) -> Node {
+        let standing = match settings.starts {
+            Starts::ByItself => Standing::Up { since: now },
+            Starts::ByHook { .. } => Standing::Cold { since: now },
+        };
         Node {
             id,
             settings,
@@ -100,10 +141,11 @@ impl Node {
             draining: false,
             ejected: false,
             excused: false,
+            hook: Hook::default(),
             leaving: false,
             measured: None,
             unwilling: None,
-            standing: Standing::Up { since: now },
+            standing,
             relapses: 0,
             worse: None,
             closed_ports: Vec::new(),
@@ -121,12 +163,18 @@ impl Node {
             Standing::Suspect { .. } => Health::Suspect,
             Standing::Down { .. } => Health::Down,
             Standing::Wary { .. } => Health::Wary,
+            Standing::Cold { .. } => Health::Cold,
         }
     }
 
     /// Whether rooms may stand here: on a Suspect node only where nothing better is left.
     pub(crate) fn takes_rooms(&self) -> bool {
-        self.health() != Health::Down && !self.drains()
+        self.runs() && !self.drains()
+    }
+
+    /// As far as we know: it is neither Down nor Cold.
+    pub(crate) fn runs(&self) -> bool {
+        !matches!(self.health(), Health::Down | Health::Cold)
     }
 
     /// Whether its rooms are to move away: an operator wishes so, or it does itself.
@@ -157,7 +205,7 @@ impl Node {
     /// The agent beside it says that its process is gone: that condemns at once, whatever else there is to weigh.
     pub(crate) fn handle_gone(&mut self, now: Instant) -> Option<Change> {
         self.detector.handle_agent(false, now);
-        (self.health() != Health::Down).then(|| self.die(now))
+        self.runs().then(|| self.die(now))
     }
 
     /// A port that served one room is closed: one call may have ended, but not the calls of several rooms at once.
@@ -185,7 +233,7 @@ impl Node {
 
     /// Rooms lose more here than elsewhere.
     pub(crate) fn found_worse(&mut self, witness: Witness, now: Instant) {
-        if self.health() == Health::Down {
+        if !self.runs() {
             return;
         }
         if self.worse.is_none() {
@@ -209,10 +257,11 @@ impl Node {
         self.worse.map(|worse| now.saturating_duration_since(worse.since))
     }
 
-    /// What the evidence says of it, before anything follows from that; nothing of a dead node.
+    /// What the evidence says of it, before anything follows from that; nothing of one that
+    /// does not run.
     pub(crate) fn look(&mut self, now: Instant) -> Finding {
         match self.standing {
-            Standing::Down { .. } => Finding::Well,
+            Standing::Down { .. } | Standing::Cold { .. } => Finding::Well,
             Standing::Up { .. } | Standing::Suspect { .. } | Standing::Wary { .. } => {
                 self.detector.weigh(now)
             }
@@ -226,6 +275,9 @@ impl Node {
         self.measured = self.measured.filter(|(_, at)| fresh(*at));
         if let Standing::Down { since, answering_since } = self.standing {
             return self.weigh_return(since, answering_since, now);
+        }
+        if let Standing::Cold { since } = self.standing {
+            return self.weigh_start(since, now);
         }
         match (found, self.standing) {
             (Finding::Dead, _) => Some(self.die(now)),
@@ -251,7 +303,10 @@ impl Node {
             }
             (
                 Finding::Well,
-                Standing::Up { .. } | Standing::Wary { .. } | Standing::Down { .. },
+                Standing::Up { .. }
+                | Standing::Wary { .. }
+                | Standing::Down { .. }
+                | Standing::Cold { .. },
             ) => None,
         }
     }
@@ -291,6 +346,12 @@ impl Node {
         };
         self.standing = Standing::Down { since, answering_since };
         let waits = if self.excused { Duration::ZERO } else { self.ejection() };
+        let waited = now.saturating_duration_since(since) >= waits;
+        let by_hook = self.settings.starts != Starts::ByItself && !self.ejected;
+        if by_hook && answering_since.is_none() && waited {
+            self.excused = false;
+            return self.change_to(Standing::Cold { since: now });
+        }
         if self.ejected
             || answering_since.is_none_or(|start| now.saturating_duration_since(start) < waits)
         {
@@ -300,6 +361,59 @@ impl Node {
         self.detector.absolve();
         self.standing = Standing::Wary { since: now };
         Some(Change::Returned)
+    }
+
+    /// A cold node that answers runs. Nobody expected it to, so it has lost no trust.
+    fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
+        self.detector.weigh(now);
+        // An agent may answer for a process that does not run, and says so.
+        let answer = self.detector.last_answer().filter(|&answer| answer > since);
+        answer.filter(|_| !self.detector.is_gone())?;
+        self.detector.absolve();
+        let Hook { called, .. } = std::mem::take(&mut self.hook);
+        self.standing = Standing::Up { since: now };
+        Some(Change::Started { after: called.map(|at| now.saturating_duration_since(at)) })
+    }
+
+    /// Whether its hook may be called.
+    pub(crate) fn may_start(&self, now: Instant) -> bool {
+        let idle = self.hook.called.is_none() && self.hook.again.is_none_or(|again| again <= now);
+        self.health() == Health::Cold && !self.drains() && idle
+    }
+
+    pub(crate) fn is_starting(&self) -> bool {
+        self.hook.called.is_some()
+    }
+
+    /// Its hook is called: the how manieth time, and how long it may take.
+    pub(crate) fn start(&mut self, now: Instant) -> (u32, Duration) {
+        self.hook.called = Some(now);
+        self.hook.attempts = self.hook.attempts.saturating_add(1);
+        let within = match self.settings.starts {
+            Starts::ByItself => Duration::ZERO,
+            Starts::ByHook { within } => within,
+        };
+        (self.hook.attempts, within)
+    }
+
+    /// Its hook failed, or it did not answer in time. After how long it may be tried again; `None` where nobody started it.
+    pub(crate) fn start_failed(&mut self, now: Instant) -> Option<Duration> {
+        self.hook.called.take()?;
+        let doublings = (self.hook.attempts - 1).min(RELAPSES_MAX);
+        let again = START_AGAIN_AFTER.saturating_mul(1 << doublings).min(START_AGAIN_AFTER_MAX);
+        self.hook.again = Some(now + again);
+        Some(again)
+    }
+
+    pub(crate) fn probe_every(&self) -> Duration {
+        match self.standing {
+            Standing::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
+            Standing::Up { .. }
+            | Standing::Suspect { .. }
+            | Standing::Down { .. }
+            | Standing::Wary { .. }
+            | Standing::Cold { .. } => self.detector.probe_every(),
+        }
     }
 
     /// Doubles with each relapse.
@@ -321,7 +435,8 @@ impl Node {
             measures.set(Metric::JitterNode, variation.as_micros() as u64);
         }
         measures.set(Metric::LossNode, u64::from(self.detector.loss_ppm()));
-        measures.set(Metric::Health, self.health() as u64);
+        // Policies know a node that does not run as one that is Down.
+        measures.set(Metric::Health, self.health().min(Health::Down) as u64);
         measures.set(Metric::Draining, u64::from(self.drains()));
         measures.set(Metric::Capacity, self.settings.capacity_kbps);
     }
@@ -330,7 +445,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ZoneId;
+    use crate::{Role, ZoneId};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -340,6 +455,8 @@ mod tests {
             zone: ZoneId(0),
             capacity_kbps: 1_000,
             probed: Probed::Yes,
+            role: Role::Active,
+            starts: Starts::ByItself,
             canary: false,
         };
         Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)

@@ -8,8 +8,8 @@ use crate::cohort::Tally;
 use crate::few::FewSet;
 use crate::ledger::Holding;
 use crate::{
-    Cause, Decider, Hop, Labels, MoveRecord, NodeId, RegionId, RoomId, Route, RouteCell, SessionId,
-    State,
+    Cause, Decider, HOPS_MAX, Hop, Labels, Mode, MoveRecord, NodeId, RegionId, RoomId, Route,
+    RouteCell, SessionId, State,
 };
 
 /// Moves of a room that are kept on record; the oldest gives way.
@@ -28,6 +28,10 @@ pub(crate) struct Room {
     /// Where its people are: the first session's region, else the gateway's.
     pub(crate) region: RegionId,
     pub(crate) spares: u8,
+    /// How it survives a node, as its scenario says.
+    pub(crate) mode: Mode,
+    /// Whom nodes take it for: sessions of the same call are told of under one number, however many rooms it is here.
+    pub(crate) call: RoomId,
     /// Who is rescued first; higher is earlier.
     pub(crate) priority: i64,
     pub(crate) sessions: FewSet<SessionId>,
@@ -58,6 +62,8 @@ struct Unrest {
     /// Hops that did not take it, and until when it keeps away from them.
     struck: BTreeMap<Hop, Instant>,
     moves: VecDeque<Instant>,
+    /// Hops that did not deliver copies of each other.
+    unalike: Option<[Hop; 2]>,
     /// The last of its moves, as they are on record.
     record: VecDeque<MoveRecord>,
 }
@@ -67,6 +73,8 @@ struct Unrest {
 pub(crate) struct Stranded {
     /// Where it stood.
     pub(crate) lost: Hop,
+    /// Since when.
+    pub(crate) since: Instant,
     /// How often it was looked at in vain; those looked at less go first.
     pub(crate) attempts: u32,
 }
@@ -91,12 +99,14 @@ pub(crate) struct Founding {
     pub(crate) labels: Labels,
     pub(crate) region: RegionId,
     pub(crate) spares: u8,
+    pub(crate) mode: Mode,
+    pub(crate) call: RoomId,
     pub(crate) priority: i64,
 }
 
 impl Room {
     pub(crate) fn new(id: RoomId, founding: Founding) -> Room {
-        let Founding { name, scenario, labels, region, spares, priority } = founding;
+        let Founding { name, scenario, labels, region, spares, mode, call, priority } = founding;
         Room {
             id,
             name,
@@ -104,6 +114,8 @@ impl Room {
             labels,
             region,
             spares,
+            mode,
+            call,
             priority,
             sessions: FewSet::default(),
             cell: Arc::default(),
@@ -143,12 +155,52 @@ impl Room {
         self.pending.as_ref().is_some_and(|pending| pending.hops.contains(&hop))
     }
 
+    /// Hops where its sessions are opened: those of its route, in force and under way, and of each the first alone where
+    /// its mode opens none ahead. Where it stands comes first.
+    pub(crate) fn hops_to_open(&self) -> Vec<Hop> {
+        let each = if self.mode.opens_ahead() { HOPS_MAX } else { 1 };
+        let route = self.route();
+        let pending = self.pending.iter().flat_map(|pending| pending.hops.iter().take(each));
+        let standing = if self.stranded.is_some() && each == 1 { 0 } else { each };
+        route.hops.iter().map(|(hop, _)| hop).take(standing).chain(pending).copied().collect()
+    }
+
+    /// A route under way waits for nothing that its mode does not open.
+    pub(crate) fn await_what_is_opened(&mut self) {
+        if let Some(pending) = self.pending.as_mut().filter(|_| !self.mode.opens_ahead()) {
+            let first = pending.hops[0];
+            pending.awaited.retain(|hop| *hop == first);
+            pending.waiting.retain(|(_, hop)| *hop == first);
+        }
+    }
+
     /// Every hop where its sessions are to be open at this time.
     pub(crate) fn hops_in_use(&self, now: Instant) -> BTreeSet<Hop> {
-        let route = self.route();
-        let leaving = route.leaving.filter(|(_, until)| now < *until).map(|(hop, _)| hop);
-        let pending = self.pending.iter().flat_map(|pending| pending.hops.iter().copied());
-        route.hops.iter().map(|(hop, _)| *hop).chain(leaving).chain(pending).collect()
+        let leaving = self.route().leaving.filter(|(_, until)| now < *until).map(|(hop, _)| hop);
+        self.hops_to_open().into_iter().chain(leaving).collect()
+    }
+
+    /// What carries it is no copy of what this other hop delivers. Whether that is news.
+    pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> bool {
+        let known = self.unrest.get_or_insert_default().unalike.replace(hops);
+        known != Some(hops) && known != Some([hops[1], hops[0]])
+    }
+
+    /// Its nodes may be given another chance.
+    pub(crate) fn forget_unalike(&mut self) {
+        if let Some(unrest) = &mut self.unrest {
+            unrest.unalike = None;
+        }
+    }
+
+    /// Its mode over these hops: hitless only while nobody noticed that they deliver no copies.
+    pub(crate) fn mode_over(&self, hops: &[Hop]) -> Mode {
+        let unalike = self.unrest.as_ref().and_then(|unrest| unrest.unalike);
+        let stands = |pair: [Hop; 2]| hops.iter().take(2).all(|hop| pair.contains(hop));
+        match self.mode {
+            Mode::Hitless if hops.len() > 1 && unalike.is_some_and(stands) => Mode::Hot,
+            mode => mode,
+        }
     }
 
     /// A route under way leads there no longer; without its first hop there is no such route: it is given back.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::{Board, Incarnation, NodeId};
+use crate::{Board, Incarnation, Mode, NodeId};
 
 /// A node, and its incarnation, as a step of a route.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -20,7 +20,7 @@ pub struct Hop {
 /// Whether packets may take a hop by themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Grant {
-    /// The room is admitted here.
+    /// The room is admitted here: at one hop or, in hitless mode, at the first two, which both carry all packets.
     Admitted,
     /// Capacity is kept here for the death of the route's first node: free to take.
     Reserved,
@@ -36,6 +36,8 @@ pub const HOPS_MAX: usize = 4;
 pub struct Route {
     /// Counts the routes of this room, from 1; 0 before it is placed.
     pub version: u64,
+    /// How the room survives the death of its node.
+    pub mode: Mode,
     /// Best first, with what packets may do there; at most [`HOPS_MAX`].
     pub hops: Vec<(Hop, Grant)>,
     /// Make-before-break: what this hop still delivers passes until then.
@@ -58,14 +60,20 @@ pub struct Epoch {
 #[derive(Debug)]
 pub struct RouteCell {
     route: ArcSwap<Route>,
-    /// `incarnation:32 | node:32` of its first hop, where packets may take that; else 0, which is no incarnation. Here,
-    /// so that nearly every packet reads one line of memory instead of three.
+    /// `incarnation:32 | node:32` of its first hop, where packets take that and no other; else 0, which is no incarnation.
+    /// Here, so that nearly every packet reads one line of memory instead of three.
     first: AtomicU64,
 }
 
 impl Default for RouteCell {
     fn default() -> Self {
-        let route = Route { version: 0, hops: Vec::new(), leaving: None, lead: Duration::ZERO };
+        let route = Route {
+            version: 0,
+            mode: Mode::default(),
+            hops: Vec::new(),
+            leaving: None,
+            lead: Duration::ZERO,
+        };
         RouteCell { route: ArcSwap::from_pointee(route), first: AtomicU64::new(0) }
     }
 }
@@ -88,16 +96,28 @@ impl RouteCell {
         self.route.load_full()
     }
 
-    /// The route's first hop, if packets may take it and it is up: then it is the one that they take.
+    /// The route's first hop, if packets may take it and it is up: then it is the one that they take. Not where two carry
+    /// all packets.
     pub fn first_if_usable(&self, board: &Board) -> Option<Hop> {
         let word = self.first.load(Ordering::Acquire);
         let hop = Hop { node: NodeId(word as u32), incarnation: Incarnation((word >> 32) as u32) };
         (hop.incarnation.0 > 0 && board.is_up(hop.node, hop.incarnation)).then_some(hop)
     }
 
+    /// The hop that packets take, and in hitless mode the other one that carries all of them.
+    pub fn carriers(&self, board: &Board) -> Option<(Hop, Option<Hop>)> {
+        if let Some(hop) = self.first_if_usable(board) {
+            return Some((hop, None));
+        }
+        let route = self.load();
+        let (hop, _) = route.first_usable(board)?;
+        Some((hop, route.other_carrier(hop, board)))
+    }
+
     pub(crate) fn publish(&self, route: Route) {
-        let first = match route.hops.first() {
-            Some((hop, Grant::Admitted)) => {
+        let first = match route.hops[..] {
+            [(_, Grant::Admitted), (_, Grant::Admitted), ..] => 0,
+            [(hop, Grant::Admitted), ..] => {
                 u64::from(hop.incarnation.0) << 32 | u64::from(hop.node.0)
             }
             _ => 0,
@@ -128,6 +148,14 @@ impl Route {
         })
     }
 
+    /// In hitless mode, the other hop that carries all packets while `hop` does.
+    pub fn other_carrier(&self, hop: Hop, board: &Board) -> Option<Hop> {
+        let carries = |(other, grant): &(Hop, Grant)| {
+            *grant == Grant::Admitted && *other != hop && board.is_up(other.node, other.incarnation)
+        };
+        self.hops.iter().take(2).find(|other| carries(other)).map(|(other, _)| *other)
+    }
+
     /// Whether one of its hops is of this node, as whichever incarnation.
     pub(crate) fn leads_to(&self, node: NodeId) -> bool {
         self.hops.iter().any(|(hop, _)| hop.node == node)
@@ -155,7 +183,7 @@ mod tests {
     fn route() -> Route {
         let hops =
             vec![(hop(0), Grant::Admitted), (hop(1), Grant::Reserved), (hop(2), Grant::Gated)];
-        Route { version: 7, hops, leaving: None, lead: Duration::ZERO }
+        Route { version: 7, mode: Mode::Hot, hops, leaving: None, lead: Duration::ZERO }
     }
 
     fn usable(route: &Route, board: &Board) -> Option<u32> {
@@ -195,6 +223,22 @@ mod tests {
         let gated = vec![(hop(1), Grant::Gated), (hop(2), Grant::Admitted)];
         cell.publish(Route { hops: gated, ..route() });
         assert_eq!(first(), None);
+    }
+
+    #[test]
+    fn two_hops_carry_where_the_room_is_admitted_at_both_and_one_when_the_other_died() {
+        let (board, cell) = (Board::new(3), RouteCell::default());
+        let hops =
+            vec![(hop(0), Grant::Admitted), (hop(1), Grant::Admitted), (hop(2), Grant::Gated)];
+        let both = Route { mode: Mode::Hitless, hops, ..route() };
+        cell.publish(both.clone());
+        assert_eq!(cell.first_if_usable(&board), None, "there are two");
+        assert_eq!(both.other_carrier(hop(0), &board), Some(hop(1)));
+        assert_eq!(both.other_carrier(hop(1), &board), Some(hop(0)));
+        assert_eq!(route().other_carrier(hop(0), &board), None, "one, outside hitless");
+        board.condemn(NodeId(0));
+        assert_eq!(usable(&both, &board), Some(1));
+        assert_eq!(both.other_carrier(hop(1), &board), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Bounds, Hook, PolicyName, RegionId, ZoneId};
+use crate::{Affinity, Bounds, Hook, Mode, PolicyName, RegionId, ZoneId};
 
 /// Everything the core needs to know.
 #[derive(Clone, PartialEq, Debug)]
@@ -48,6 +48,33 @@ pub struct NodeSettings {
     pub probed: Probed,
     /// Whether two sessions of our own are kept there, between which it must forward.
     pub canary: bool,
+    /// Whether rooms of hot and hitless scenarios stand there while others can take them.
+    pub role: Role,
+    /// Whether it runs by itself.
+    pub starts: Starts,
+}
+
+/// What a node is there for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Role {
+    /// It carries rooms.
+    #[default]
+    Active,
+    /// It stands by: in hot and hitless scenarios it takes no first hop while others can.
+    Standby,
+}
+
+/// How a node comes to run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Starts {
+    /// It is expected to.
+    #[default]
+    ByItself,
+    /// A hook starts it when rooms of cold scenarios need it; until then it is cold. It is probed.
+    ByHook {
+        /// How long it may take until it answers.
+        within: Duration,
+    },
 }
 
 /// Whether a node's media port answers probes.
@@ -68,7 +95,13 @@ pub struct Scenario {
     pub bound: [bool; 4],
     /// Within which its sessions may be capped.
     pub bounds: Bounds,
-    /// Spares a route should hold, 1 to 3.
+    /// How its sessions survive a node.
+    pub mode: Mode,
+    /// What is placed together.
+    pub affinity: Affinity,
+    /// In regional mode: where rooms go next, in this order, beginning behind where they stand.
+    pub regions: Vec<RegionId>,
+    /// Spares a route should hold, 1 to 3. In cold mode it holds none.
     pub spares: u8,
     /// Silence after which a session is closed.
     pub close_after: Duration,

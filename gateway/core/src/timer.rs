@@ -31,6 +31,10 @@ pub(crate) enum Timer {
     Herd,
     /// Rooms without a usable hop are looked at again.
     Rescue,
+    /// The next rooms take what their scenarios say now.
+    Change,
+    /// A node that its hook starts has not answered in time.
+    StartLate(NodeId),
     /// The next room goes back to where it would natively be.
     FailBack,
     /// What was heard of regions is weighed.

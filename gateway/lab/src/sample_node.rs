@@ -39,6 +39,16 @@ const GATHER: Duration = Duration::from_micros(200);
 /// What the kernel may hold for us while others have the processor.
 const RECEIVE_BUFFER: usize = 4 * 1_024 * 1_024;
 
+/// Whether it writes its number into the test headers of packets that it reflects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Stamps {
+    /// It does, so that a receiver knows which way they came.
+    #[default]
+    Yes,
+    /// It leaves payloads as they are: two such nodes deliver copies.
+    No,
+}
+
 /// What becomes of the numbers of the packets it reflects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Numbers {
@@ -70,6 +80,8 @@ pub struct Options {
     pub secret: Option<Secret>,
     /// What becomes of the numbers.
     pub numbers: Numbers,
+    /// Whether test headers tell that packets came by it.
+    pub stamps: Stamps,
     /// Who hears whom on port legs.
     pub plain_room: PlainRoom,
     /// How many sessions it takes, port legs among them. Default 10,000.
@@ -88,6 +100,7 @@ impl Options {
             name: name.to_owned(),
             secret: None,
             numbers: Numbers::default(),
+            stamps: Stamps::default(),
             plain_room: PlainRoom::default(),
             sessions_max: 10_000,
             vice: Vice::default(),

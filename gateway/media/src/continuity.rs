@@ -114,6 +114,8 @@ pub struct Continuity {
     /// The hop before, while its packets still pass.
     previous: Option<Epoch>,
     lead: Duration,
+    /// Packets that were missing when another hop went on, all together.
+    missed: u32,
     streams: Vec<Stream>,
 }
 
@@ -127,6 +129,7 @@ impl Continuity {
             epoch: Epoch::default(),
             previous: None,
             lead: Duration::ZERO,
+            missed: 0,
             streams: Vec::new(),
         }
     }
@@ -180,6 +183,19 @@ impl Continuity {
         }
     }
 
+    /// When a packet was last passed, of whichever stream.
+    #[must_use]
+    pub fn last_passed(&self) -> Option<Instant> {
+        self.streams.iter().map(|stream| stream.heard).max()
+    }
+
+    /// Packets that were missing whenever another hop went on with a stream, so far: of one that goes on by itself by
+    /// number, else as the silence and the usual distance of packets tell.
+    #[must_use]
+    pub fn missed_at_switches(&self) -> u32 {
+        self.missed
+    }
+
     /// Packets that nodes should have sent since this was last asked, by their own numbers, and those of them that did
     /// not come. What was kept back on purpose counts as neither.
     pub fn arrivals(&mut self) -> (u32, u32) {
@@ -230,11 +246,18 @@ impl Continuity {
         let (epoch, previous) = (self.epoch, self.previous);
         if let Some(stream) = self.went_on(header, clock_rate, now) {
             stream.go_on(epoch, previous);
-            return stream.pass(epoch, header, now);
+            let missed = stream.missing_before(header);
+            let pass = stream.pass(epoch, header, now);
+            self.missed = self.missed.saturating_add(missed);
+            return pass;
         }
         let lead = self.lead;
         if let Some(index) = self.orphan(header, clock_rate) {
-            return self.streams[index].take_over(epoch, header, lead, now);
+            let before = self.streams[index].highest;
+            let pass = self.streams[index].take_over(epoch, header, lead, now);
+            let missed = self.streams[index].highest.wrapping_sub(before).saturating_sub(1);
+            self.missed = self.missed.saturating_add(missed);
+            return pass;
         }
         self.begin(header, clock_rate, now)
     }

@@ -6,10 +6,11 @@
 //!
 //! Read it in the order a packet does: [`demux`] tells what a datagram is, [`stun`] proves who sent
 //! it, [`rtp`] and [`rtcp`] read it, [`roq`] and [`trunk`] carry it, [`continuity`] keeps its
-//! receiver from noticing a change of sender, [`statistics`] and [`quality`] say how it fared.
+//! receiver from noticing a change of sender, [`merge`] makes one stream of two copies, [`statistics`] and [`quality`] say how it fared.
 
 pub mod continuity;
 pub mod demux;
+pub mod merge;
 pub mod quality;
 pub mod roq;
 pub mod rtcp;

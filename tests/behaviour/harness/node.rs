@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use evenkeel_lab::sample_node::{Counters, Numbers, Options, PlainRoom, SampleNode, number_of};
+use evenkeel_lab::sample_node::{
+    Counters, Numbers, Options, PlainRoom, SampleNode, Stamps, number_of,
+};
 use evenkeel_media::trunk::message::Secret;
 
 /// What gateway and nodes sign with.
@@ -39,6 +41,14 @@ impl Node {
     pub(crate) fn untouched(name: &str) -> Node {
         Node::start(name, "127.0.0.1:0", "driver = \"agent\"\nsecret_file = \"secret\"", |o| {
             o.numbers = Numbers::Untouched;
+        })
+    }
+
+    /// One that does not even write its number into their test headers: two of them deliver copies.
+    pub(crate) fn copying(name: &str) -> Node {
+        Node::with(name, "127.0.0.1:0", |options| {
+            options.numbers = Numbers::Untouched;
+            options.stamps = Stamps::No;
         })
     }
 

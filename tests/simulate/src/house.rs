@@ -6,8 +6,10 @@ use std::time::Instant;
 use evenkeel_core::forward::{self, Verdict};
 use evenkeel_core::{Board, Epoch as Standing, Hop, Measures, Plan, RoomId, RouteCell, SessionId};
 use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
+use evenkeel_media::rtp;
 
 use crate::packet::{Numbers, Packet, clock_rate, payload_type};
+use crate::twin::Twin;
 
 /// A session as its worker knows it.
 pub(crate) struct Home {
@@ -20,9 +22,13 @@ pub(crate) struct Home {
     pub(crate) legs: Vec<Leg>,
     pub(crate) last_heard: Option<Instant>,
     pub(crate) measures: Measures,
+    /// In hitless mode: the two hops whose packets reach the client.
+    pub(crate) twin: Option<Box<Twin>>,
+    /// Hops that were noticed to deliver no copies, until control is told.
+    pub(crate) unalike: Option<[Hop; 2]>,
+    pub(crate) hearing: Option<Hop>,
+    pub(crate) switches: u32,
     continuity: Continuity,
-    hearing: Option<Hop>,
-    switches: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +41,13 @@ pub(crate) struct Leg {
 /// Where a client's packet goes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sent {
-    To { hop: Hop, standing: Option<Standing>, tag: Option<u32> },
+    To {
+        hop: Hop,
+        standing: Option<Standing>,
+        tag: Option<u32>,
+        /// In hitless mode: the other hop, if it is open there, and by which tag.
+        copy: Option<(Hop, u32)>,
+    },
     Nowhere,
 }
 
@@ -56,21 +68,26 @@ impl Home {
             legs: Vec::new(),
             last_heard: None,
             measures: Measures::default(),
-            continuity: Continuity::new(id.0, Protection::Clear),
+            twin: None,
+            unalike: None,
             hearing: None,
             switches: 0,
+            continuity: Continuity::new(id.0, Protection::Clear),
         }
     }
 
     /// A packet of the client's.
     pub(crate) fn send_to_node(&mut self, board: &Board, now: Instant) -> Sent {
         self.last_heard = Some(now);
-        let Verdict::Pass { hop, .. } = forward::to_node(&self.route, board) else {
-            return Sent::Nowhere;
+        let (hop, other) = match forward::to_node(&self.route, board) {
+            Verdict::Pass { hop, .. } => (hop, None),
+            Verdict::Both([hop, other]) => (hop, Some(other)),
+            Verdict::Drop(_) => return Sent::Nowhere,
         };
         let standing = self.route.load().first_usable(board).map(|(_, standing)| standing);
-        let leg = self.legs.iter().find(|leg| leg.hop == hop && leg.open);
-        Sent::To { hop, standing, tag: leg.map(|leg| leg.tag) }
+        let leg = |hop| self.legs.iter().find(|leg| leg.hop == hop && leg.open);
+        let copy = other.and_then(|other| Some((other, leg(other)?.tag)));
+        Sent::To { hop, standing, tag: leg(hop).map(|leg| leg.tag), copy }
     }
 
     /// A packet that a hop sent for the client, as it leaves for there; none where it does not.
@@ -79,7 +96,7 @@ impl Home {
     pub(crate) fn send_to_client(
         &mut self,
         from: Hop,
-        mut packet: Packet,
+        packet: Packet,
         board: &Board,
         now: Instant,
     ) -> Option<Packet> {
@@ -89,8 +106,14 @@ impl Home {
         let leaving =
             match forward::to_client(from, Some(number), &self.plan, &self.route, board, now) {
                 Verdict::Pass { leaving, .. } => leaving,
+                Verdict::Both([from, other]) => {
+                    return self.merge(from, Some(other), &header, packet, now);
+                }
                 Verdict::Drop(forward::Reason::Shed) => {
                     if self.hearing != Some(from) {
+                        if self.twin.is_some() {
+                            return None;
+                        }
                         self.hear(from);
                     }
                     let epoch = Epoch(u64::from(self.switches));
@@ -100,12 +123,25 @@ impl Home {
                 Verdict::Drop(_) => return None,
             };
         let hears = self.hearing == Some(from);
+        if self.twin.is_some() && !leaving {
+            return self.merge(from, None, &header, packet, now);
+        }
         if !leaving && !hears {
             self.hear(from);
         }
         let left = leaving && !hears;
         let epoch = Epoch(u64::from(self.switches).saturating_sub(u64::from(left)));
-        match self.continuity.pass(epoch, &header, rate, now) {
+        self.pass(epoch, &header, packet, now)
+    }
+
+    pub(crate) fn pass(
+        &mut self,
+        epoch: Epoch,
+        header: &rtp::Header,
+        mut packet: Packet,
+        now: Instant,
+    ) -> Option<Packet> {
+        match self.continuity.pass(epoch, header, clock_rate(packet.kind), now) {
             Pass::Untouched => Some(packet),
             Pass::Rewrite { ssrc, sequence, timestamp } => {
                 packet.set(Numbers { ssrc, sequence, timestamp });
@@ -115,7 +151,7 @@ impl Home {
         }
     }
 
-    fn hear(&mut self, hop: Hop) {
+    pub(crate) fn hear(&mut self, hop: Hop) {
         let (leaving, lead) = {
             let route = self.route.load();
             (route.leaving.map(|(left, _)| left), route.lead)

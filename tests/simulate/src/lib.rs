@@ -20,6 +20,7 @@ pub mod rows;
 mod script;
 mod swarm;
 mod trace;
+mod twin;
 mod world;
 
 pub use check::Violation;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    AdmitOnFault, Bounds, Limits, NodeSettings, Probed, RegionId, Scenario, Settings, Timings,
-    Zone, ZoneId,
+    AdmitOnFault, Affinity, Bounds, Limits, Mode, NodeSettings, Probed, RegionId, Role, Scenario,
+    Settings, Starts, Timings, Zone, ZoneId,
 };
 use evenkeel_links::{Bursts, Conditions};
 use fastrand::Rng;
@@ -16,6 +16,9 @@ use crate::fault::{Episode, Fault};
 /// The longest a world goes on undisturbed at its end, so that what was broken is whole again: ejections are this long
 /// at most here.
 const EJECTION_MAX: Duration = Duration::from_secs(2);
+
+/// In so many worlds all is hot, and in as many after them modes are drawn.
+const MODES_EVERY: u64 = 16;
 
 /// Every so many worlds there is one of two rooms, whose policies do nothing but move them.
 const RESTLESS: u64 = 8;
@@ -87,6 +90,9 @@ pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -
         set: set.into(),
         bound,
         bounds: Bounds { floor_kbps: 24, ceiling_kbps: 6_000 },
+        mode: Mode::Hot,
+        affinity: Affinity::Room,
+        regions: Vec::new(),
         spares,
         close_after: Duration::from_secs(15),
         priority,
@@ -105,6 +111,8 @@ pub(crate) fn settings(zones: &[usize], nodes: &[(usize, u64)]) -> Settings {
         zone: ZoneId(zone as u32),
         capacity_kbps,
         probed: Probed::Yes,
+        role: Role::Active,
+        starts: Starts::ByItself,
         canary: false,
     };
     let regions = zones.iter().max().map_or(0, |last| last + 1);
@@ -127,7 +135,10 @@ impl Script {
     /// A world, and what happens in it, from one number.
     pub fn from_seed(seed: u64) -> Script {
         let mut rng = Rng::with_seed(seed);
-        let settings = draw_settings(&mut rng);
+        let mut settings = draw_settings(&mut rng);
+        if seed / MODES_EVERY % 2 == 1 {
+            draw_modes(&mut Rng::with_seed(!seed), &mut settings);
+        }
         let nodes: Vec<NodeScript> =
             settings.nodes.iter().map(|node| draw_node(&mut rng, node, &settings)).collect();
         let disturbed = ms(rng.u64(6_000..14_000));
@@ -165,6 +176,25 @@ fn draw_settings(rng: &mut Rng) -> Settings {
         node.probed = if rng.u8(0..8) == 0 { Probed::No } else { Probed::Yes };
     }
     settings
+}
+
+/// Scenarios have any mode, and some nodes stand by. By dice of its own, so that the same happens to them as to hot ones.
+fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
+    let regions = settings.regions.len() as u32;
+    for scenario in settings.scenarios.values_mut() {
+        any_mode(rng, regions, scenario);
+    }
+    for node in &mut settings.nodes {
+        node.role = if rng.u8(0..4) == 0 { Role::Standby } else { Role::Active };
+    }
+}
+
+/// Any mode but hot, which others have: for regional mode with all regions in any order.
+pub(crate) fn any_mode(rng: &mut Rng, regions: u32, scenario: &mut Scenario) {
+    let modes = [Mode::Hitless, Mode::ActiveActive, Mode::Cold, Mode::Regional];
+    scenario.mode = modes[rng.usize(0..modes.len())];
+    scenario.regions = (0..regions).map(RegionId).collect();
+    rng.shuffle(&mut scenario.regions);
 }
 
 fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScript {

@@ -56,12 +56,13 @@ impl Gateway {
         self.breakers[region.0 as usize].admits(id, &self.settings.limits.breakers)
     }
 
-    /// Nodes of regions that take no new rooms, but for those that the room's route leads to.
+    /// Nodes of regions that take no new rooms, but for those where the room's sessions are open, or are to be.
     pub(super) fn behind_breakers(&self, id: RoomId) -> Vec<NodeId> {
         if self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Closed) {
             return Vec::new();
         }
-        let kept = self.rooms.get(&id).map(|room| room.standing()).unwrap_or_default();
+        let kept = self.rooms.get(&id).map(|room| room.hops_to_open()).unwrap_or_default();
+        let kept: Vec<NodeId> = kept.into_iter().map(|hop| hop.node).collect();
         let shut =
             |node: &NodeId| !kept.contains(node) && !self.may_enter(id, self.region_of(*node));
         self.nodes.iter().map(|node| node.id).filter(shut).collect()

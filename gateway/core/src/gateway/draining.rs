@@ -150,13 +150,14 @@ impl Gateway {
         let Some(room) = self.rooms.get(&id) else {
             return;
         };
+        let ahead = room.mode.opens_ahead();
         let heads_there = room.pending.as_ref().map(|p| p.hops.iter().any(|hop| hop.node == node));
         if heads_there == Some(false) {
             return;
         }
         let nodes = if stands == Some(node) {
-            let own = self.own_next(id, Some(node), now).unwrap_or_default();
-            self.native_hops(id, &own, now)
+            let own = self.own_next(id, Some(node), now).filter(|_| ahead);
+            self.native_hops(id, &own.unwrap_or_default(), now)
         } else {
             let standing = self.rooms[&id].standing();
             let stays: Vec<NodeId> = standing.into_iter().filter(|on| *on != node).collect();

@@ -67,6 +67,8 @@ pub struct Candidate {
 pub enum Why {
     /// It is Down.
     Down,
+    /// It does not run, and nothing needed it yet.
+    Cold,
     /// It is being drained.
     Draining,
     /// It said that it takes no new sessions.
@@ -81,6 +83,8 @@ pub enum Why {
     Unsound,
     /// It is in another region than the room's people.
     Abroad,
+    /// It stands by, and others can take the room.
+    StandsBy,
     /// It is a spare of the room's.
     Spare,
     /// It would do as well: who decided found the other one better, or it was better then.
@@ -92,6 +96,7 @@ impl Why {
     pub fn name(self) -> &'static str {
         match self {
             Why::Down => "down",
+            Why::Cold => "cold",
             Why::Draining => "draining",
             Why::Unwilling => "unwilling",
             Why::BreakerOpen => "breaker-open",
@@ -99,6 +104,7 @@ impl Why {
             Why::Full => "full",
             Why::Unsound => "unsound",
             Why::Abroad => "abroad",
+            Why::StandsBy => "stands-by",
             Why::Spare => "spare",
             Why::AsGood => "as-good",
         }
@@ -124,7 +130,7 @@ pub struct RegionStanding {
     pub nodes_draining: u32,
     /// Rooms on them.
     pub rooms: u32,
-    /// Rooms that would natively be there, and stand in other regions.
+    /// Rooms that would natively be there, and stand in other regions, or on nodes of it that stand by.
     pub away: u32,
 }
 
@@ -195,12 +201,13 @@ impl Gateway {
 
     fn why_not(&self, room: &Room, node: &Node, now: Instant) -> Why {
         let stays = room.holding.on.is_some_and(|on| {
-            let reserved = room.holding.reserve == Some(node.id);
+            let reserved = [room.holding.reserve, room.holding.twin].contains(&Some(node.id));
             reserved && self.ledger.fits_reserve(node.id, on, 0)
         });
         let fits = stays || self.ledger.fits(node.id, room.holding.kbps);
         match node.health() {
             Health::Down => Why::Down,
+            Health::Cold => Why::Cold,
             _ if node.drains() => Why::Draining,
             _ if !node.welcomes_rooms() => Why::Unwilling,
             _ if self.shunned(room.id, now).contains(&node.id) => Why::KeptAway,
@@ -208,6 +215,7 @@ impl Gateway {
             _ if !self.may_enter(room.id, self.region_of(node.id)) => Why::BreakerOpen,
             _ if !fits => Why::Full,
             Health::Suspect | Health::Wary => Why::Unsound,
+            Health::Up if self.stands_by(room, node.id) => Why::StandsBy,
             Health::Up if self.is_away(room.id, node.id) => Why::Abroad,
             Health::Up => Why::AsGood,
         }

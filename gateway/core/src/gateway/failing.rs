@@ -26,6 +26,8 @@ const LOST_EVERY: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Herd {
     pub(super) dead: Hop,
+    /// When it was found dead.
+    died: Instant,
     /// Nodes whose reserves are free for these rooms alone meanwhile.
     standbys: Vec<NodeId>,
     pub(super) rooms: BTreeSet<RoomId>,
@@ -47,7 +49,7 @@ impl Gateway {
             self.board.spend(standby, Some(dead.node));
         }
         let rooms = self.rooms_at[dead.node.0 as usize].clone();
-        self.herd = Some(Herd { dead, standbys, rooms });
+        self.herd = Some(Herd { dead, died: now, standbys, rooms });
         self.lose_some(now);
         stood_there
     }
@@ -59,7 +61,7 @@ impl Gateway {
             let Some(herd) = &mut self.herd else {
                 return;
             };
-            let dead = herd.dead;
+            let dead = (herd.dead, herd.died);
             match herd.rooms.pop_first() {
                 Some(id) => self.lose(id, dead, now),
                 None => return self.free_standbys(now),
@@ -85,13 +87,13 @@ impl Gateway {
         if let Some(herd) = &mut self.herd
             && herd.rooms.remove(&id)
         {
-            let dead = herd.dead;
+            let dead = (herd.dead, herd.died);
             self.lose(id, dead, now);
         }
     }
 
     /// The room goes on without the dead hop. Where it stands at another that died meanwhile, it has its turn then.
-    fn lose(&mut self, id: RoomId, dead: Hop, now: Instant) {
+    fn lose(&mut self, id: RoomId, (dead, died): (Hop, Instant), now: Instant) {
         let Some(room) = self.rooms.get_mut(&id).filter(|room| room.leads_to(dead)) else {
             return;
         };
@@ -108,10 +110,11 @@ impl Gateway {
             let hops: Vec<Hop> = next.into_iter().chain(others).collect();
             match next {
                 Some(_) => self.admit_at(id, &hops, None),
-                None => self.strand(id, dead, &hops, now),
+                None => self.strand(id, (dead, died), &hops, now),
             }
+            self.want_start(id, now);
             let cause = Cause::NodeDown;
-            let step = Step { cause, by: Decider::Native, from: dead, to: next, started: now };
+            let step = Step { cause, by: Decider::Native, from: dead, to: next, started: died };
             self.moved(id, step, now);
         } else {
             self.drop_spare(id, dead);
@@ -220,7 +223,8 @@ impl Gateway {
             return;
         }
         let (cause, by) = (Cause::Link, Decider::Native);
-        if let Some(nodes) = self.own_next(id, Some(hop.node), now) {
+        let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
+        if let Some(nodes) = self.own_next(id, Some(hop.node), now).filter(|_| ahead) {
             let hops = self.hops(&nodes);
             let until = now + self.settings.limits.leave_within;
             self.admit_at(id, &hops, (why == Strike::FlowLost).then_some((hop, until)));
@@ -256,8 +260,8 @@ impl Gateway {
         Some(nodes)
     }
 
-    /// Rooms without a usable hop take one of their own, else whatever node has room for them, natively, at the pace at
-    /// which it opens their sessions. First those looked at least often, by their priority.
+    /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them,
+    /// natively, at the pace at which it opens their sessions. First those looked at least often, by their priority.
     pub(super) fn rescue_stranded(&mut self, now: Instant) {
         self.paced = false;
         let turn: Vec<RoomId> =
@@ -276,17 +280,20 @@ impl Gateway {
 
     /// Whether the room was looked at; else all who have room for it have enough to open already.
     fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
-        let Some(lost) = self.rooms.get(&id).and_then(|room| room.stranded) else {
+        let Some(room) = self.rooms.get(&id) else {
             return true;
         };
-        if let Some(nodes) = self.own_next(id, None, now) {
+        let (Some(lost), ahead) = (room.stranded, room.mode.opens_ahead()) else {
+            return true;
+        };
+        if let Some(nodes) = self.own_next(id, None, now).filter(|_| ahead) {
             let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
             self.given_up(id, before, MoveOutcome::Superseded, now);
             let hops = self.hops(&nodes);
             self.admit_at(id, &hops, None);
             let (from, to) = (lost.lost, hops.first().copied());
             let (cause, by) = (Cause::NodeDown, Decider::Native);
-            self.moved(id, Step { cause, by, from, to, started: now }, now);
+            self.moved(id, Step { cause, by, from, to, started: lost.since }, now);
             self.close_left_hops(id, now);
             self.want_reroute(id, now);
             return true;
@@ -301,6 +308,9 @@ impl Gateway {
         }
         if nodes.is_empty() {
             nodes = self.place_sparing(id, &busy, now);
+        }
+        if nodes.is_empty() {
+            self.want_start(id, now);
         }
         self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
         true
@@ -321,15 +331,9 @@ impl Gateway {
     /// sessions are opened where they are missing.
     pub(super) fn room_due(&mut self, id: RoomId, now: Instant) {
         self.catch_up(id, now);
-        let Some(room) = self.rooms.get(&id).filter(|room| room.is_placed()) else {
-            return;
-        };
-        let hops: Vec<Hop> = room.route().hops.iter().map(|(hop, _)| *hop).collect();
-        for session in self.live_sessions(id) {
-            for hop in &hops {
-                self.open_at(session, *hop, now);
-            }
+        if self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
+            self.open_missing(id, now);
+            self.want_reroute(id, now);
         }
-        self.want_reroute(id, now);
     }
 }

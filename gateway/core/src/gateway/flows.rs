@@ -19,8 +19,8 @@ const NODE_HEARD_WITHIN: Duration = Duration::from_millis(200);
 
 /// What is thought of a session that hears nothing any more.
 enum Verdict {
-    /// The hop keeps from it what others send.
-    Lost,
+    /// This hop keeps from it what others send.
+    Lost(Hop),
     /// It is nobody's fault, or cannot be told.
     Innocent,
     /// It is too early to say.
@@ -35,13 +35,12 @@ impl Gateway {
             return;
         };
         let room = session.room;
-        let stands = self.rooms.get(&room).and_then(|room| {
-            let first = room.cell.first_if_usable(&self.board);
-            first.or_else(|| room.route().first_usable(&self.board).map(|(hop, _)| hop))
-        });
-        let Some(hop) = stands else {
+        let carriers = self.rooms.get(&room).and_then(|room| room.cell.carriers(&self.board));
+        let Some((first, other)) = carriers else {
             return;
         };
+        // Of two hops that carry, the client hears the one that leads.
+        let hop = other.filter(|other| flow.hears == Some(*other)).unwrap_or(first);
         let track = session.track.get_or_insert_with(|| Box::new(Track::new(hop, now)));
         if track.hop() != hop {
             track.goes_to(hop, now);
@@ -57,7 +56,8 @@ impl Gateway {
         let heard =
             Flow { came: if flow.hears == Some(hop) { flow.came } else { [0; 2] }, ..*flow };
         let falls_silent = track.note(&heard, slack, now);
-        if flow.hears == Some(hop) {
+        // What neither of two hops delivered accuses neither, and what one lost the other made good.
+        if flow.hears == Some(hop) && other.is_none() {
             self.tally(room, hop, flow, now);
         }
         if falls_silent {
@@ -78,8 +78,7 @@ impl Gateway {
             match self.judge_flow(room, session, now) {
                 Verdict::Wait => _ = self.silent.insert((room, session)),
                 Verdict::Innocent => self.with_track(session, Track::forget),
-                Verdict::Lost => {
-                    let Some(hop) = self.stands_at(room) else { continue };
+                Verdict::Lost(hop) => {
                     self.with_track(session, Track::moved);
                     self.strike(room, hop, (Strike::FlowLost, Some(session)), now);
                 }
@@ -102,7 +101,9 @@ impl Gateway {
         let (Some(track), Some(room)) = (track, self.rooms.get(&id)) else {
             return Verdict::Innocent;
         };
-        if !track.is_silent() || self.stands_at(id) != Some(track.hop()) {
+        let carries =
+            |(first, other): (Hop, Option<Hop>)| first == track.hop() || other == Some(track.hop());
+        if !track.is_silent() || !room.cell.carriers(&self.board).is_some_and(carries) {
             return Verdict::Innocent;
         }
         let Some(silent) = track.lost_since(slack, now) else {
@@ -123,7 +124,7 @@ impl Gateway {
                 Sending::Not => {}
             }
         }
-        if fed { Verdict::Lost } else { Verdict::Innocent }
+        if fed { Verdict::Lost(track.hop()) } else { Verdict::Innocent }
     }
 
     /// Who sent is gone: those who heard it have no reason to hear anything more.

@@ -12,7 +12,8 @@ use crate::{Cause, Decider, Event, Guard, Hop, MoveOutcome, NodeId, RoomId, Sess
 
 impl Gateway {
     /// The room shall have this route: its sessions are opened where they are not yet, then it is published. A room
-    /// that moves does not wait for its spares. Nothing happens where there is no node.
+    /// that moves does not wait for its spares, and where its mode opens none ahead, none are opened. Nothing happens
+    /// where there is no node.
     pub(super) fn head_for(
         &mut self,
         id: RoomId,
@@ -26,8 +27,10 @@ impl Gateway {
             return;
         }
         let moves = self.stands_at(id) != Some(hops[0]);
+        let ahead = self.rooms.get(&id).is_some_and(|room| room.mode.opens_ahead());
+        let opened = if ahead { hops.len() } else { 1 };
         let awaited: BTreeSet<Hop> =
-            hops.iter().take(if moves { 1 } else { hops.len() }).copied().collect();
+            hops.iter().take(if moves { 1 } else { opened }).copied().collect();
         let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
         let same = before.as_ref().filter(|before| before.hops[0] == hops[0]);
         let started = same.map_or(now, |before| before.started);
@@ -37,7 +40,7 @@ impl Gateway {
             return;
         };
         let waiting = BTreeSet::new();
-        let (to, of) = (hops.clone(), awaited.clone());
+        let (to, of) = (hops[..opened].to_vec(), awaited.clone());
         let pending = Pending { hops, awaited, waiting, cause, by, started };
         room.pending = Some(Box::new(pending));
         let waiting = self.open_all_at(id, &to, &of, now);
@@ -101,7 +104,7 @@ impl Gateway {
         let Some(pending) = room.pending.take() else {
             return;
         };
-        let lost = room.stranded.map(|stranded| stranded.lost);
+        let (lost, since) = room.stranded.map(|stranded| (stranded.lost, stranded.since)).unzip();
         let route = room.route();
         let target = pending.hops[0];
         if from == Some(target) {
@@ -127,6 +130,7 @@ impl Gateway {
             return;
         };
         let Pending { hops, cause, by, started, .. } = *pending;
+        let started = since.unwrap_or(started);
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };

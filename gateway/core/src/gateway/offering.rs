@@ -11,8 +11,8 @@ use crate::room::{Founding, Room};
 use crate::session::{Opening, Phase, Session, WHOLE, Wanted};
 use crate::settings::{AdmitOnFault, Scenario};
 use crate::{
-    AdmitVerdict, Answer, Bounds, Decider, Fault, Guard, Hook, Identity, Ingress, Offer, Outcome,
-    Param, Plan, Question, Refused, RegionId, RoomId, SessionId,
+    AdmitVerdict, Affinity, Answer, Bounds, Decider, Fault, Guard, Hook, Identity, Ingress, Offer,
+    Outcome, Param, Plan, Question, Refused, RegionId, RoomId, SessionId,
 };
 
 /// A scenario plugin may set how long silence is borne within these.
@@ -20,6 +20,9 @@ const CLOSE_AFTER: std::ops::RangeInclusive<i64> = 1_000..=3_600_000;
 
 /// Who goes first in a herd, within these.
 const PRIORITY: std::ops::RangeInclusive<i64> = 0..=100;
+
+/// Between the name of a call and the session that is a room of its own. No path or query has to escape it.
+pub(super) const APART: char = '~';
 
 /// When somebody may try again whom a policy that failed keeps out.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -92,14 +95,19 @@ impl Gateway {
         Ok(())
     }
 
-    /// The room with the offer's name, founded if there is none. The session counts there once it is admitted.
+    /// The room with the offer's name, founded if there is none; where each session is placed by itself, one of its own.
+    /// The session counts there once it is admitted.
     fn enter_room(
         &mut self,
         session: &Session,
         offer: &Offer,
         scenario: &Scenario,
     ) -> Result<RoomId, Refused> {
-        if let Some(&room) = self.rooms_by_name.get(&offer.room) {
+        let name = match scenario.affinity {
+            Affinity::Room => offer.room.clone(),
+            Affinity::Session => format!("{}{APART}{}", offer.room, session.id).into(),
+        };
+        if let Some(&room) = self.rooms_by_name.get(&name) {
             let standing = &self.rooms[&room].scenario;
             if *standing != offer.scenario {
                 return Err(Refused::ScenarioOfRoom(standing.clone()));
@@ -109,15 +117,18 @@ impl Gateway {
         }
         let id = RoomId(self.next_room);
         self.next_room += 1;
+        let call = self.enter_call(&offer.room, id, scenario.affinity);
         let founding = Founding {
-            name: offer.room.clone(),
+            name: name.clone(),
             scenario: offer.scenario.clone(),
             labels: offer.labels.clone(),
             region: session.region(&self.settings.regions).unwrap_or(self.settings.home),
             spares: scenario.spares,
+            mode: scenario.mode,
+            call,
             priority: scenario.priority,
         };
-        self.rooms_by_name.insert(offer.room.clone(), id);
+        self.rooms_by_name.insert(name, id);
         self.rooms.insert(id, Box::new(Room::new(id, founding)));
         self.join(id, session.id);
         Ok(id)

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Gateway {
-    /// Its room has a route: it is opened at every hop of it, and of the one under way.
+    /// Its room has a route: it is opened at the hops of it, and of the one under way.
     pub(super) fn open(&mut self, id: SessionId, now: Instant) {
         let open_by = now + self.settings.limits.open_within;
         let Some(session) = self.sessions.get_mut(&id) else {
@@ -34,14 +34,10 @@ impl Gateway {
             route: room.cell.clone(),
             plan: session.plan_now(),
         });
-        let route = room.route();
         if let Some(pending) = &mut room.pending {
             pending.waiting.extend(pending.awaited.iter().map(|hop| (id, *hop)));
         }
-        let pending = room.pending.iter().flat_map(|pending| &pending.hops);
-        let hops: Vec<Hop> =
-            route.hops.iter().map(|(hop, _)| hop).chain(pending).copied().collect();
-        let room = room.id;
+        let (hops, room) = (room.hops_to_open(), room.id);
         for hop in hops {
             self.open_at(id, hop, now);
         }
@@ -322,6 +318,8 @@ impl Gateway {
             self.rooms_at[node.0 as usize].remove(&id);
         }
         self.rooms_by_name.remove(&room.name);
+        self.leave_call(&room);
+        self.changing.remove(&id);
         self.timers.cancel(&Timer::RoomDue(id));
         self.timers.cancel(&Timer::LeavingEnds(id));
         for waiting in self.reroutes.values_mut() {

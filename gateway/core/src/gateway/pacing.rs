@@ -36,7 +36,8 @@ impl Gateway {
         let until = now + self.settings.limits.open_within;
         let session = self.sessions.get_mut(&id)?;
         session.legs.insert(hop, Leg::Opening(until));
-        self.outputs.push_back(Output::Open { session: id, room: session.room, hop });
+        let room = self.rooms.get(&session.room).map_or(session.room, |room| room.call);
+        self.outputs.push_back(Output::Open { session: id, room, hop });
         self.timers.set_if_idle(Timer::OpenLate(id), until);
         Some(Leg::Opening(until))
     }

@@ -101,6 +101,7 @@ impl Gateway {
         let hops = self.hops(nodes);
         let waiting = self.waiting_for_placement(id);
         if hops.is_empty() {
+            self.want_start(id, now);
             for session in waiting {
                 self.turn_away(session, now);
             }
@@ -173,10 +174,12 @@ impl Gateway {
         let Some(room) = self.rooms.get(&id) else {
             return Vec::new();
         };
-        let (region, spares) = (room.region, room.spares);
+        let (region, spares, mode) = (room.region, room.spares, room.mode);
+        let regions = self.scenario_of(room).map_or(Vec::new(), |s| s.regions.clone());
         let mut shunned = self.shunned(id, now);
         shunned.extend(but);
-        let wish = Wish { region, kbps, spares, standing, shunned: &shunned };
+        let wish =
+            Wish { region, mode, regions: &regions, kbps, spares, standing, shunned: &shunned };
         self.apart(id, |gateway| {
             place::native(wish, &gateway.nodes, &gateway.settings.zones, &gateway.ledger)
         })

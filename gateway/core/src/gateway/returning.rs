@@ -5,8 +5,10 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::{Gateway, Impossible};
+use crate::node::Node;
+use crate::room::Room;
 use crate::timer::Timer;
-use crate::{Cause, Decider, Health, NodeId, RegionId, RoomId, Witness};
+use crate::{Cause, Decider, Health, NodeId, RegionId, Role, RoomId, Witness};
 
 /// Rooms that are looked at for one that can go back, so that it stays short.
 const LOOKED_AT: usize = 64;
@@ -93,9 +95,16 @@ impl Gateway {
         Ok(())
     }
 
-    /// Whether the room would natively be elsewhere than on this node.
+    /// Whether the room would natively be elsewhere than on this node: in its own region, and not where nodes stand by.
     pub(super) fn is_away(&self, id: RoomId, on: NodeId) -> bool {
-        self.rooms.get(&id).is_some_and(|room| self.region_of(on) != room.region)
+        let abroad = |room: &Room| self.region_of(on) != room.region;
+        self.rooms.get(&id).is_some_and(|room| abroad(room) || self.stands_by(room, on))
+    }
+
+    /// Whether the node is left to other rooms, as the room's mode has it, while others can take it.
+    pub(super) fn stands_by(&self, room: &Room, on: NodeId) -> bool {
+        let stands_by = |node: &Node| node.settings.role == Role::Standby;
+        room.mode.leaves_standbys() && self.node(on).is_some_and(stands_by)
     }
 
     /// Nobody chose where it stands: it goes back when it can.
@@ -130,6 +139,10 @@ impl Gateway {
             return false;
         };
         let (region, stands) = (room.region, self.stands_at(id));
+        if stands.is_some_and(|hop| !self.is_away(id, hop.node)) {
+            self.away.remove(&id);
+            return false;
+        }
         let fail_back = self.fail_backs[region.0 as usize];
         let by = match fail_back {
             FailBack::Forbid => return false,
@@ -139,7 +152,7 @@ impl Gateway {
         };
         let wary = fail_back == FailBack::Force;
         let trusted = |health| health == Health::Up || wary && health == Health::Wary;
-        let unfit = |node: &&crate::node::Node| {
+        let unfit = |node: &&Node| {
             self.is_away(id, node.id)
                 || !trusted(node.health())
                 || self.paces[node.id.0 as usize].is_busy()

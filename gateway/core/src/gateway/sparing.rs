@@ -63,8 +63,7 @@ impl Gateway {
             return false;
         };
         let (holding, kbps) = (self.rooms[&session.room].holding, session.kbps());
-        let heading = holding.heading.filter(|heading| Some(*heading) != holding.on);
-        let mut carriers = holding.on.into_iter().chain(heading).peekable();
+        let mut carriers = holding.loads().peekable();
         carriers.peek().is_some() && carriers.all(|node| self.ledger.fits(node, kbps))
     }
 
@@ -170,8 +169,8 @@ impl Gateway {
             self.ledger.fits(node, kbps + free)
         };
         let reserved = holding.on.zip(holding.reserve);
-        holding.on.is_some_and(fits)
-            && holding.heading.is_none_or(fits)
+        holding.on.is_some()
+            && holding.loads().all(fits)
             && reserved.is_none_or(|(on, at)| self.ledger.fits_reserve(at, on, kbps))
     }
 }

@@ -10,7 +10,7 @@ use crate::room::Stranded;
 use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
-    Cause, Decider, Event, Grant, Hook, Hop, MoveOutcome, NodeId, RoomId, Route, SessionId,
+    Cause, Decider, Event, Grant, Hook, Hop, Mode, MoveOutcome, NodeId, RoomId, Route, SessionId,
 };
 
 /// Rooms without a reserve that are weighed again at a time, so that it stays short.
@@ -64,9 +64,15 @@ impl Gateway {
     }
 
     /// No hop is left that the room's packets may take: the core looks for one.
-    pub(super) fn strand(&mut self, id: RoomId, lost: Hop, hops: &[Hop], now: Instant) {
+    pub(super) fn strand(
+        &mut self,
+        id: RoomId,
+        (lost, since): (Hop, Instant),
+        hops: &[Hop],
+        now: Instant,
+    ) {
         if let Some(room) = self.rooms.get_mut(&id) {
-            room.stranded = Some(Stranded { lost, attempts: 0 });
+            room.stranded = Some(Stranded { lost, since, attempts: 0 });
             self.stranded.insert((0, Reverse(room.priority), id));
         }
         self.publish(id, hops, None);
@@ -91,8 +97,9 @@ impl Gateway {
         };
         self.placed += usize::from(!room.is_placed());
         let version = room.route().version + 1;
+        let mode = room.mode_over(hops);
         let hops = hops.iter().copied().zip(grants).collect();
-        room.cell.publish(Route { version, hops, leaving, lead: lead.unwrap_or_default() });
+        room.cell.publish(Route { version, mode, hops, leaving, lead: lead.unwrap_or_default() });
         if let Some((_, until)) = leaving {
             self.timers.set(Timer::LeavingEnds(id), until);
         }
@@ -107,8 +114,9 @@ impl Gateway {
         if lead < LEAD_MIN { Duration::ZERO } else { lead }
     }
 
-    /// Renews what the room counts on, and says what its packets may do at each hop: it is admitted at the first,
-    /// and free to take the second where capacity is kept for that.
+    /// Renews what the room counts on, and says what its packets may do at each hop: it is admitted at the first, and free
+    /// to take the second where capacity is kept for that. In hitless mode it is admitted at both, if both can carry it;
+    /// where spares are not opened ahead, they are gated.
     fn weigh(&mut self, id: RoomId, hops: &[Hop]) -> Vec<Grant> {
         let kbps = self.room_kbps(id);
         // What is kept free for a death to come is not kept from those who have nowhere to go now.
@@ -116,25 +124,33 @@ impl Gateway {
         let Some(room) = self.rooms.get_mut(&id) else {
             return Vec::new();
         };
+        let mode = room.mode_over(hops);
         let before = room.holding;
         self.ledger.release(before);
         let on = hops.first().map(|hop| hop.node).filter(|_| room.stranded.is_none());
         let heading = room.pending.as_ref().map(|pending| pending.hops[0].node);
-        let second = hops.get(1).map(|hop| hop.node);
-        let reserve = on.zip(second).and_then(|(on, second)| {
+        let second = hops.get(1).filter(|_| mode.opens_ahead()).map(|hop| hop.node);
+        let twin = second.filter(|_| mode == Mode::Hitless && on.is_some()).filter(|second| {
+            let had = before.twin == Some(*second);
+            let fits = (had || keeps_new) && self.ledger.fits(*second, kbps);
+            heading == Some(*second) || fits
+        });
+        let reserve = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
             let had = before.reserve == Some(second) && before.on == Some(on);
             let fits = (had || keeps_new) && self.ledger.fits_reserve(second, on, kbps);
             (heading == Some(second) || fits).then_some(second)
         });
-        room.holding = Holding { on, reserve, heading, kbps };
+        room.holding = Holding { on, reserve, heading, twin, kbps };
         self.ledger.hold(room.holding);
-        if on.is_some() && reserve.is_none() {
+        let provided = if mode == Mode::Hitless { twin } else { reserve };
+        if on.is_some() && mode.opens_ahead() && provided.is_none() {
             self.unreserved.insert(id);
         } else {
             self.unreserved.remove(&id);
         }
         let grant = |place| match place {
             0 if on.is_some() => Grant::Admitted,
+            1 if twin.is_some() => Grant::Admitted,
             1 if reserve.is_some() => Grant::Reserved,
             _ => Grant::Gated,
         };
@@ -236,6 +252,9 @@ impl Gateway {
     pub(super) fn moved(&mut self, id: RoomId, step: Step, now: Instant) {
         let Step { cause, by, from, to, started } = step;
         let sessions = self.live_sessions(id);
+        if to.is_some() && cause == Cause::NodeDown {
+            self.hear_of(id, now);
+        }
         if to.is_some() && !sessions.is_empty() {
             self.outputs.push_back(Output::KeyFrame { sessions: sessions.clone() });
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::Gateway;
 use crate::detector::Finding;
 use crate::node::Node;
-use crate::{Event, Health, Probed};
+use crate::{Event, Probed};
 
 /// Who was heard by so much later than another fell silent outlived it: the last packets of all of them come together.
 const TOGETHER: Duration = Duration::from_millis(5);
@@ -63,8 +63,7 @@ impl Gateway {
             return None;
         }
         let fell_silent = node.detector.fell_silent()?;
-        let others =
-            self.nodes.iter().filter(|other| other.id != node.id && other.health() != Health::Down);
+        let others = self.nodes.iter().filter(|other| other.id != node.id && other.runs());
         let (heard, unheard): (Vec<&Node>, Vec<&Node>) =
             others.partition(|other| was_heard(other, fell_silent));
         let alive = heard.iter().filter(|other| is_alive(other, fell_silent)).count() as u32;

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use crate::session::Phase;
-use crate::{Decider, Health, Hop, Measures, NodeId, Plan, RoomId, SessionId, Transport, Witness};
+use crate::{
+    Decider, Health, Hop, Measures, Mode, NodeId, Plan, RoomId, Scenario, SessionId, Transport,
+    Witness,
+};
 
 /// A session as it stands.
 #[derive(Clone, PartialEq, Debug)]
@@ -18,6 +21,8 @@ pub struct SessionStanding {
     pub scenario: Arc<str>,
     /// What it comes over.
     pub transport: Transport,
+    /// How it survives the death of its node.
+    pub mode: Mode,
     /// Where its packets go now.
     pub hop: Option<Hop>,
     /// What it gets.
@@ -37,6 +42,8 @@ pub struct RoomStanding {
     pub name: Arc<str>,
     /// Its scenario.
     pub scenario: Arc<str>,
+    /// How it survives the death of its node.
+    pub mode: Mode,
     /// Its sessions.
     pub sessions: Vec<SessionId>,
     /// Its hops, best first.
@@ -94,12 +101,25 @@ impl Gateway {
             session: session.id,
             room: self.rooms.get(&session.room)?.name.clone(),
             scenario: session.wanted.scenario.clone(),
+            mode: self.rooms.get(&session.room)?.route().mode,
             transport: session.transport,
             hop: self.stands_at(session.room),
             plan: session.plan_now(),
             measures: session.measures(now),
             age: now.saturating_duration_since(session.offered),
         })
+    }
+
+    /// The mode in force for a session, and at how many hops it is open, or is to be.
+    pub fn mode_of(&self, id: SessionId) -> Option<(Mode, usize)> {
+        let session = self.sessions.get(&id)?;
+        let route = self.rooms.get(&session.room)?.route();
+        Some((route.mode, session.legs.iter().count()))
+    }
+
+    /// Every scenario, as it is in force.
+    pub fn scenarios(&self) -> impl Iterator<Item = (&Arc<str>, &Scenario)> {
+        self.settings.scenarios.iter()
     }
 
     /// How many rooms stand somewhere.
@@ -113,6 +133,7 @@ impl Gateway {
             room: room.id,
             name: room.name.clone(),
             scenario: room.scenario.clone(),
+            mode: room.route().mode,
             sessions: room.sessions.iter().copied().collect(),
             route: room.route().hops.iter().map(|(hop, _)| *hop).collect(),
             hop: self.stands_at(room.id),

@@ -34,7 +34,7 @@ impl Gateway {
         self.next_probe += 1;
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
             node.detector.handle_probe_sent(sequence, now);
-            self.timers.set(Timer::Probe(id), now + node.detector.probe_every());
+            self.timers.set(Timer::Probe(id), now + node.probe_every());
             self.outputs.push_back(Output::Probe { node: id, sequence });
         }
     }
@@ -124,6 +124,7 @@ impl Gateway {
             Change::Health { from, to } => (from, to),
             Change::Died { from } => (from, Health::Down),
             Change::Returned => (Health::Down, Health::Wary),
+            Change::Started { .. } => (Health::Cold, Health::Up),
         };
         let mut rooms = 0;
         match change {
@@ -138,7 +139,7 @@ impl Gateway {
                 self.outputs.insert(after, Output::Event(event));
                 return;
             }
-            Change::Returned => {
+            Change::Returned | Change::Started { .. } => {
                 let id = node.id;
                 if let Some(incarnation) = self.board.reincarnate(id) {
                     self.nodes[place].incarnation = incarnation;
@@ -148,6 +149,9 @@ impl Gateway {
         }
         let hop = self.nodes[place].hop();
         self.event(Event::Node { hop, from, to, witnesses, last_heard, rooms });
+        if let Change::Started { after } = change {
+            self.started(hop.node, after, now);
+        }
         if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
             self.want_reroute_of_short_rooms(now);
         }

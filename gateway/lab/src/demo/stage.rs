@@ -207,7 +207,7 @@ async fn node(
     let mut words =
         vec!["sample-node", "--name", name, "--listen", listen, "--secret", &secret, "--json"];
     if name.ends_with("-a1") {
-        words.push("--untouched");
+        words.extend(["--untouched", "--stamp"]);
     }
     let mut process = Process::start(evenkeel, &words, name, folder)?;
     let listening = text(&process.line().await?["listening"]);

@@ -15,7 +15,7 @@ use fastrand::Rng;
 use super::outgoing::{Leg, Outgoing};
 use super::session::{Room, Session};
 use super::vice::Conduct;
-use super::{Counters, Numbers, Options, PlainRoom, number_of};
+use super::{Counters, Numbers, Options, PlainRoom, Stamps, number_of};
 use crate::Mark;
 use crate::datagrams::{Datagram, Outbox};
 
@@ -357,7 +357,9 @@ impl Reflector {
         let mut reflected = std::mem::take(&mut self.scratch);
         reflected.clear();
         reflected.extend_from_slice(packet);
-        Mark::stamp(&mut reflected[header.payload_offset..header.payload_end], self.number);
+        if self.options.stamps == Stamps::Yes {
+            Mark::stamp(&mut reflected[header.payload_offset..header.payload_end], self.number);
+        }
         let (stream, forgotten) = session.stream(header.ssrc, now.instant, &mut self.rng);
         stream.heard = now.instant;
         stream.reception.packet(header.sequence);

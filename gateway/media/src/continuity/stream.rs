@@ -189,6 +189,12 @@ impl Stream {
         (-BEHIND_MAX..=AHEAD_MAX).contains(&ahead) && (off <= tolerance || self.clock_rate == 0)
     }
 
+    /// Packets between the last one and this, which its sender numbered.
+    pub(super) fn missing_before(&self, header: &rtp::Header) -> u32 {
+        let ahead = sequence_ahead(self.present.numbers(header).0, self.highest as u16);
+        u32::try_from(ahead - 1).unwrap_or(0)
+    }
+
     /// The present hop goes on with the same stream: same mapping, for the hop before too.
     pub(super) fn go_on(&mut self, epoch: Epoch, previous: Option<Epoch>) {
         self.present.earlier = Some(self.present.epoch).filter(|epoch| Some(*epoch) == previous);

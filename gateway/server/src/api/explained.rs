@@ -17,6 +17,8 @@ pub(super) struct Explained {
     id: String,
     room: Arc<str>,
     scenario: Arc<str>,
+    /// How it survives the death of its node: `hot`.
+    mode: &'static str,
     /// Higher is earlier, where not all can.
     priority: i64,
     /// Where its packets go now; null: nowhere.
@@ -53,7 +55,7 @@ struct Witness {
 struct Hop {
     #[serde(flatten)]
     hop: view::Hop,
-    /// `admitted`: it stands there; `reserved`: free to take when the first dies; `gated`: when there is room.
+    /// `admitted`: it stands there, in hitless mode at two; `reserved`: free to take when the first dies; `gated`: when there is room.
     grant: &'static str,
 }
 
@@ -97,6 +99,7 @@ impl Explained {
             id: standing.session.to_string(),
             room: Arc::clone(&standing.room),
             scenario: Arc::clone(&standing.scenario),
+            mode: standing.mode.name(),
             priority: said.priority,
             hop: standing.hop.map(|hop| names.hop(hop)),
             health: on.map(|node| node.health.name()),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::{Cause, Decider, Event, Health, Hop, NodeId, Witness};
+use evenkeel_core::{Cause, Decider, Event, Health, Hop, ModeChange, NodeId, Start, Witness};
 use serde::Serialize;
 
 use super::names::Names;
@@ -142,6 +142,34 @@ enum Body<'a> {
         /// The place of the first one behind that, from 1.
         first: u32,
         packets: u32,
+    },
+    /// A node that does not run is started by its hook.
+    Start {
+        at_us: u64,
+        node: Arc<str>,
+        /// `begun`, `failed` or `done`.
+        step: &'static str,
+        /// The how manieth time, when it has begun.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        attempt: Option<u32>,
+        /// When it failed: how long until it may be tried again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        again_us: Option<u64>,
+        /// When it is done: since the hook was called.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        took_us: Option<u64>,
+    },
+    /// A room goes on in another mode.
+    Mode {
+        at_us: u64,
+        room: &'a str,
+        from: &'static str,
+        to: &'static str,
+        /// `scenario` or `unalike`.
+        why: &'static str,
+        /// The nodes that deliver no copies of each other.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        nodes: Vec<Arc<str>>,
     },
     /// A session was not opened at a node.
     NotOpened { at_us: u64, session: String, node: Arc<str>, reason: &'a str },
@@ -312,6 +340,25 @@ impl Teller {
             Event::Draining { node, draining } => {
                 let node = Some(self.names.node(*node));
                 ("draining", Body::Draining { at_us, node, draining: *draining })
+            }
+            Event::Start { node, step } => {
+                let us = |time: Duration| time.as_micros() as u64;
+                let (attempt, again_us, took_us) = match step {
+                    Start::Begun { attempt } => (Some(*attempt), None, None),
+                    Start::Failed { again } => (None, Some(us(*again)), None),
+                    Start::Done { took } => (None, None, Some(us(*took))),
+                };
+                let (node, step) = (self.names.node(*node), step.name());
+                ("start", Body::Start { at_us, node, step, attempt, again_us, took_us })
+            }
+            Event::Mode { room_name, from, to, why, .. } => {
+                let hops = match why {
+                    ModeChange::Scenario => &[][..],
+                    ModeChange::Unalike { hops } => &hops[..],
+                };
+                let nodes = hops.iter().map(|hop| self.names.node(hop.node)).collect();
+                let (from, to, why) = (from.name(), to.name(), why.name());
+                ("mode", Body::Mode { at_us, room: room_name, from, to, why, nodes })
             }
             Event::ShuttingDown => {
                 ("draining", Body::Draining { at_us, node: None, draining: true })

@@ -80,6 +80,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/sessions/{id}/explain", get(explain))
         .route("/v1/rooms", get(operating::rooms))
         .route("/v1/rooms/{target}", post(operating::room_verb))
+        .route("/v1/modes", get(modes))
         .route("/v1/nodes", get(operating::nodes))
         .route("/v1/nodes/{target}", post(operating::node_verb))
         .route("/v1/regions", get(operating::regions))
@@ -231,6 +232,16 @@ fn session_id(text: &str) -> Result<SessionId, Error> {
         let message = format!("there is no session `{text}`; an id looks like `s17`");
         Error::new(Code::NotFound, message)
     })
+}
+
+#[derive(Serialize)]
+struct Modes {
+    modes: Vec<view::Mode>,
+}
+
+async fn modes(State(shared): Api) -> Result<Json<Modes>, Error> {
+    let all = shared.ask("", shared.handle.modes()).await?;
+    Ok(Json(Modes { modes: all.into_iter().map(view::Mode::from).collect() }))
 }
 
 async fn status(State(shared): Api) -> Result<Json<view::Status>, Error> {

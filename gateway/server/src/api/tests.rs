@@ -169,6 +169,8 @@ fn names() -> Names {
         zone: ZoneId(zone),
         capacity_kbps: 1_000,
         probed: Probed::Yes,
+        role: evenkeel_core::Role::Active,
+        starts: evenkeel_core::Starts::ByItself,
         canary: false,
     };
     Names::of(&Settings {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_core::{Measures, Metric, Witness};
 use evenkeel_media::roq;
@@ -136,6 +137,7 @@ pub(super) struct Session {
     id: String,
     room: Arc<str>,
     scenario: Arc<str>,
+    mode: &'static str,
     ingress: &'static str,
     /// Where its packets go now; null: nowhere.
     hop: Option<Hop>,
@@ -153,6 +155,7 @@ impl Session {
             id: session.session.to_string(),
             room: Arc::clone(&session.room),
             scenario: Arc::clone(&session.scenario),
+            mode: session.mode.name(),
             ingress: session.transport.name(),
             hop: session.hop.map(|hop| names.hop(hop)),
             rung: session.rung,
@@ -170,6 +173,7 @@ pub(super) struct Room {
     room: Arc<str>,
     id: String,
     scenario: Arc<str>,
+    mode: &'static str,
     sessions: Vec<String>,
     /// Best first.
     route: Vec<Hop>,
@@ -184,6 +188,7 @@ impl Room {
             room: Arc::clone(&room.name),
             id: room.room.to_string(),
             scenario: Arc::clone(&room.scenario),
+            mode: room.mode.name(),
             sessions: room.sessions.iter().map(ToString::to_string).collect(),
             route: names.route(&room.route),
             hop: room.hop.map(|hop| names.hop(hop)),
@@ -237,6 +242,48 @@ impl From<control::NodeView> for Node {
             measured_permille: node.measured_permille,
             rooms: node.rooms,
             round_trip_us: node.round_trip.map(|trip| trip.as_micros() as u64),
+        }
+    }
+}
+
+/// A mode, as measured on this gateway.
+#[derive(Serialize)]
+pub(super) struct Mode {
+    mode: &'static str,
+    /// That have it now.
+    scenarios: Vec<Arc<str>>,
+    /// Sessions whose client heard another hop because their node died.
+    recoveries: u64,
+    /// How long it had heard nothing then; null: no node died.
+    recovery_ms: Option<Recovery>,
+    /// Packets to clients that were missing at switches; null: there was none.
+    packets_lost: Option<u64>,
+    /// Bytes to standbys for each byte to first hops; null: nothing was carried.
+    bandwidth_cost: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Recovery {
+    p50: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl From<control::ModeView> for Mode {
+    fn from(mode: control::ModeView) -> Mode {
+        let ms = |time: Duration| time.as_micros() as f64 / 1_000.0;
+        let times = mode.recovery_p50.zip(mode.recovery_p99).zip(mode.recovery_max);
+        Mode {
+            mode: mode.mode.name(),
+            scenarios: mode.scenarios,
+            recoveries: mode.recoveries,
+            recovery_ms: times.map(|((p50, p99), max)| Recovery {
+                p50: ms(p50),
+                p99: ms(p99),
+                max: ms(max),
+            }),
+            packets_lost: mode.packets_lost,
+            bandwidth_cost: mode.bandwidth_cost,
         }
     }
 }

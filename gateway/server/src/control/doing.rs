@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{
-    CloseReason, Hop, NodeId, NotOpened, Offer, Output, Plan, RoomId, RouteCell, RtcpPort,
-    SessionId,
+    CloseReason, Event, Hop, NodeId, NotOpened, Offer, Output, Plan, RoomId, RouteCell, RtcpPort,
+    SessionId, Start,
 };
 
 use super::driver::{Act, Clock, Wish};
@@ -75,7 +75,19 @@ impl Control {
                     canary.send(sequence, &mut || draw(&self.random), clock);
                 }
             }
-            Output::Event(event) => self.tell_or_hold(event),
+            Output::Start { node } => {
+                if let Some(configured) = self.settings.nodes.get(node.0 as usize)
+                    && let Some(start) = &configured.start
+                {
+                    self.starter.start(node, &configured.name, start);
+                }
+            }
+            Output::Event(event) => {
+                if let Event::Start { node, step: Start::Failed { .. } } = event {
+                    self.starter.give_up(node);
+                }
+                self.tell_or_hold(event);
+            }
             Output::Finished => {
                 self.core_finished = true;
             }
@@ -125,6 +137,7 @@ impl Control {
         match act {
             None => {}
             Some(Act::Sign { worker, node, message }) => {
+                self.costs.signed(message.len());
                 self.command(worker, Command::Sign { node, message });
             }
             Some(Act::Ng { node, datagram }) => {

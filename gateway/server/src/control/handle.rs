@@ -1,11 +1,13 @@
 //! How others speak with control: requests in, replies and events out. Never packets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Explanation, PolicyName, RegionStanding, RoomStanding, SessionId};
+use evenkeel_core::{Explanation, PolicyName, RegionStanding, RoomStanding, Scenario, SessionId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::modes::ModeView;
 use super::operating::{Operation, Place};
 use super::orders::Order;
 use super::words::{
@@ -45,6 +47,9 @@ pub(crate) enum Request {
     Nodes(Reply<Vec<NodeView>>),
     Policies(Reply<Vec<PolicyView>>),
     Status(Reply<Status>),
+    Modes(Reply<Vec<ModeView>>),
+    /// Scenarios say something else now; answered when that is in force, or on its way.
+    Scenarios(BTreeMap<Arc<str>, Scenario>, Reply<()>),
     Push {
         policy: PolicyName,
         bytes: Vec<u8>,
@@ -199,6 +204,25 @@ impl Handle {
     /// See [`sessions`](Handle::sessions).
     pub async fn status(&self) -> Result<Status, Failed> {
         self.ask(Request::Status).await
+    }
+
+    /// Each mode, as measured on this gateway.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn modes(&self) -> Result<Vec<ModeView>, Failed> {
+        self.ask(Request::Modes).await
+    }
+
+    /// Has rooms take what their scenarios say now: their mode, and what goes with it.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn change_scenarios(
+        &self,
+        scenarios: BTreeMap<Arc<str>, Scenario>,
+    ) -> Result<(), Failed> {
+        self.ask(|reply| Request::Scenarios(scenarios, reply)).await
     }
 
     /// Replaces a policy's plugin, and its settings where some are given. A refusal is an outcome, no error.

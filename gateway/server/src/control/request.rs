@@ -63,6 +63,13 @@ impl Control {
             Request::Status(reply) => {
                 let _ = reply.send(self.status(now));
             }
+            Request::Modes(reply) => {
+                let _ = reply.send(self.mode_views());
+            }
+            Request::Scenarios(scenarios, reply) => {
+                self.gateway.handle_scenarios(&scenarios, now);
+                let _ = reply.send(());
+            }
             Request::Push { policy, bytes, settings, reply } => {
                 let (origin, seed) = ("pushed".into(), self.seed());
                 let source = Source { bytes, settings, origin, seed, arrived: now };
@@ -86,6 +93,7 @@ impl Control {
             session: standing.session,
             room: standing.room,
             scenario: standing.scenario,
+            mode: standing.mode,
             transport: standing.transport,
             hop: standing.hop,
             rung: standing.plan.rung(),

@@ -16,11 +16,13 @@ use super::driver::{Clock, Drivers, Line, Posted};
 use super::handle::Request;
 use super::homes::Homes;
 use super::knock::Knocks;
+use super::modes::Costs;
 use super::offering::Pending;
 use super::orders::Orders;
 use super::prober::{Probed, Prober, connected};
 use super::rollout::Rolling;
 use super::shelf::Shelf;
+use super::starting::Starter;
 use super::telling::Closings;
 use super::waiting::Waiting;
 use super::words::Told;
@@ -102,6 +104,8 @@ pub(super) struct Control {
     /// Sessions that were told to end, and their event waits for what they carried.
     pub(super) closing: Closings,
     pub(super) knocks: Knocks,
+    pub(super) starter: Starter,
+    pub(super) costs: Costs,
     pub(super) shutting_down: Vec<oneshot::Sender<()>>,
     pub(super) core_finished: bool,
     pub(super) rung: BTreeSet<u16>,
@@ -120,6 +124,7 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
+    let (failed, mut not_started) = mpsc::unbounded_channel();
     let random = ring::rand::SystemRandom::new();
     let start = |probes: Vec<Option<(SocketAddr, super::prober::Way)>>| {
         let start = |(node, probe): (u32, Option<(SocketAddr, super::prober::Way)>)| {
@@ -141,6 +146,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     let lines = lines.collect();
     let (posted_in, mut posted) = mpsc::channel(4_096);
     let poster = parts.posts.then(Poster::start).transpose()?;
+    let starter = Starter::new(failed, poster.clone());
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -167,6 +173,8 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         waiting: parts.awaits_policies.then(Waiting::default),
         closing: Closings::default(),
         knocks: Knocks::default(),
+        starter,
+        costs: Costs::default(),
         shutting_down: Vec::new(),
         core_finished: false,
         rung: BTreeSet::new(),
@@ -197,6 +205,9 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => control.handle_word(word),
+            Some(node) = not_started.recv() => {
+                control.gateway.handle_start_failed(node, Instant::now());
+            }
             Some(request) = requests.recv() => control.handle_request(request),
         }
         control.drain();
@@ -260,6 +271,7 @@ impl Control {
             Report::PortClosed { session, hop } => {
                 self.gateway.handle_port_closed(session, hop, now);
             }
+            Report::Unalike { session, hops } => self.gateway.handle_unalike(session, hops, now),
             Report::Signed { node, message } => {
                 let act = self.drivers.handle_signed(node, &message, Clock::read());
                 self.act(act);
@@ -275,9 +287,7 @@ impl Control {
                         summary.last_heard,
                     );
                     self.gateway.handle_flow(summary.session, &summary.flow, now);
-                    if let Some(resident) = self.homes.get_mut(summary.session) {
-                        resident.note_totals(summary.totals);
-                    }
+                    self.note_carried(summary.session, summary.totals);
                 }
             }
             Report::Shed { session, run } => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
     Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media,
-    NodeId, PolicyName, Refused, RoomId, SessionId, Transport, Witness,
+    Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Transport, Witness,
 };
 
 use super::orders::Order;
@@ -199,6 +199,8 @@ pub struct SessionView {
     pub room: Arc<str>,
     /// Its scenario.
     pub scenario: Arc<str>,
+    /// How it survives the death of its node.
+    pub mode: Mode,
     /// What it comes over.
     pub transport: Transport,
     /// Where its packets go now.

@@ -10,7 +10,7 @@ use super::Failure;
 use super::sockets::SOCKET_BUFFER;
 use crate::buffers;
 use crate::control::{self, Driver, Family, ProbeWay};
-use crate::settings::{self, Settings};
+use crate::settings::{self, Settings, StartBy};
 
 /// Refuses a node to which no network can ever lead from here: an address of a kind this machine does not speak, a
 /// broadcast, a link that is not named. A network that is not there yet may come.
@@ -97,7 +97,11 @@ pub(super) fn briefs(settings: &Settings) -> bool {
 /// Whether there are webhooks.
 pub(super) fn posts(settings: &Settings) -> bool {
     use settings::Driver::Webhook;
-    settings.nodes.iter().any(|node| matches!(node.driver, Webhook { .. }))
+    let starts = |node: &settings::Node| {
+        node.start.as_ref().is_some_and(|start| matches!(start.by, StartBy::Webhook(_)))
+    };
+    let opens = |node: &settings::Node| matches!(node.driver, Webhook { .. });
+    settings.nodes.iter().any(|node| opens(node) || starts(node))
 }
 
 /// By node: where it takes the NG protocol, if it does.

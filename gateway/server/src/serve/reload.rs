@@ -1,11 +1,11 @@
-//! Policies that change while the gateway runs.
+//! Policies, and modes of scenarios, that change while the gateway runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::PolicyName;
+use evenkeel_core::{Affinity, Mode, PolicyName, RegionId, Scenario};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -22,6 +22,18 @@ type Digest = [u8; 32];
 pub(super) struct Standing {
     started: Arc<Settings>,
     answering: BTreeMap<PolicyName, (Binding, Digest)>,
+    survival: Survival,
+}
+
+/// How sessions of each scenario survive a node: what a reload takes of a scenario.
+type Survival = BTreeMap<Arc<str>, (Mode, Affinity, Vec<RegionId>, u8)>;
+
+fn survival(scenarios: &BTreeMap<Arc<str>, Scenario>) -> Survival {
+    let of = |scenario: &Scenario| {
+        let Scenario { mode, affinity, ref regions, spares, .. } = *scenario;
+        (mode, affinity, regions.clone(), spares)
+    };
+    scenarios.iter().map(|(name, scenario)| (Arc::clone(name), of(scenario))).collect()
 }
 
 /// A binding that differs from the one that answers.
@@ -100,10 +112,15 @@ impl Standing {
             let digest = digest(&run::source(binding).ok()?.bytes);
             Some((policy, (binding.clone(), digest)))
         });
-        Standing { started: Arc::clone(settings), answering: answering.collect() }
+        Standing {
+            started: Arc::clone(settings),
+            answering: answering.collect(),
+            survival: survival(&settings.scenarios_of(&settings.sets)),
+        }
     }
 
-    /// Rolls out every binding that differs, or none of them where one could not run. What is refused later, by the
+    /// Has scenarios take what they say now and rolls out every binding that differs, or none of it where one could not
+    /// run. What is refused later, by the
     /// questions its predecessor answered, keeps what it had, and is tried again the next time.
     async fn take(&mut self, settings: &Arc<Settings>, handle: &Handle) {
         let waiting = restart::needed(&self.started, settings);
@@ -111,17 +128,31 @@ impl Standing {
             tracing::warn!("changed, and waiting for a restart: {}", waiting.join("; "));
         }
         let candidates = match self.candidates(settings) {
-            Ok(candidates) if candidates.is_empty() => return,
+            Ok(candidates) if candidates.is_empty() => Ok(candidates),
             Ok(candidates) => try_out(Arc::clone(settings), candidates).await,
             Err(invalid) => Err(invalid),
         };
         match candidates {
             Ok(candidates) => {
+                self.change_modes(settings, handle).await;
                 for candidate in candidates {
                     self.roll_out(candidate, handle).await;
                 }
             }
             Err(invalid) => refuse(&invalid),
+        }
+    }
+
+    /// How sessions survive a node, where that is to be otherwise.
+    async fn change_modes(&mut self, settings: &Settings, handle: &Handle) {
+        let scenarios = self.started.scenarios_of(&settings.sets);
+        if survival(&scenarios) != self.survival {
+            let survival = survival(&scenarios);
+            // Control is gone, and the gateway with it, where that fails.
+            if handle.change_scenarios(scenarios).await.is_ok() {
+                self.survival = survival;
+                tracing::info!("scenarios reloaded: how their sessions survive a node");
+            }
         }
     }
 

@@ -4,8 +4,8 @@ use evenkeel_core::Hook;
 
 use crate::settings::{PolicySet, Scenario, Settings};
 
-/// Every key that differs and waits for a restart, as one would look for it: plugins and their settings are all that
-/// changes while packets flow.
+/// Every key that differs and waits for a restart, as one would look for it: plugins and their settings, and how sessions
+/// survive the death of a node, are all that changes while packets flow.
 pub(super) fn needed(old: &Settings, new: &Settings) -> Vec<String> {
     let tables = [
         (old.gateway != new.gateway, "[gateway]"),
@@ -49,10 +49,9 @@ fn of_set(old: &PolicySet, new: &PolicySet) -> Vec<String> {
 
 fn of_scenario(old: &Scenario, new: &Scenario) -> Vec<String> {
     // Named one by one, so that a key that is added is not forgotten here.
-    let Scenario { name, mode, spares, floor, ceiling, close_after, dscp, priority } = old;
+    // Mode, affinity, regions and spares need none.
+    let Scenario { name, floor, ceiling, close_after, dscp, priority, .. } = old;
     let keys = [
-        (*mode != new.mode, "mode"),
-        (*spares != new.spares, "spares"),
         ((*floor, *ceiling) != (new.floor, new.ceiling), "bitrate"),
         (*close_after != new.close_after, "close_after"),
         (*dscp != new.dscp, "dscp"),
@@ -92,7 +91,6 @@ mod tests {
         assert_eq!(keys(CALL), [""; 0]);
         let scenario = |key: &str| CALL.replace("spares = 2", key);
         for (key, named) in [
-            ("spares = 3", "spares"),
             ("bitrate = { floor = \"9 kbit/s\", ceiling = \"1 Mbit/s\" }", "bitrate"),
             ("close_after = \"9s\"", "close_after"),
             ("dscp = { voice = \"CS5\" }", "dscp"),
@@ -111,6 +109,16 @@ mod tests {
         folder.write("opera.toml", "[scenario.opera]\n");
         assert_eq!(keys(CALL), ["opera.toml, which is new"]);
         assert_eq!(needed(&folder.load(), &before), ["opera.toml, which is gone"]);
+    }
+
+    #[test]
+    fn how_sessions_survive_a_node_needs_none() {
+        let folder = Folder::with("call.toml", CALL);
+        let before = folder.load();
+        for key in ["spares = 3", "mode = \"active-active\"", "affinity = \"session\""] {
+            folder.write("call.toml", &CALL.replace("spares = 2", key));
+            assert_eq!(needed(&before, &folder.load()), [""; 0], "{key}");
+        }
     }
 
     #[test]

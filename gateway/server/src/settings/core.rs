@@ -1,9 +1,11 @@
 //! The same settings as the core wants them: places by number, scenarios in one table.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use evenkeel_core::{
-    self as core, AdmitOnFault, Bounds, Hook, NodeSettings, Probed, RegionId, Zone, ZoneId,
+    self as core, AdmitOnFault, Bounds, Hook, NodeSettings, Probed, RegionId, Role, Starts, Zone,
+    ZoneId,
 };
 
 use super::{Binding, Driver, OnFault, PolicySet, Probe, Scenario, Settings};
@@ -32,20 +34,21 @@ impl Settings {
                 zone: ZoneId(place as u32),
                 capacity_kbps: node.capacity.kbps(),
                 probed,
+                role: if node.standby { Role::Standby } else { Role::Active },
+                starts: node
+                    .start
+                    .as_ref()
+                    .map_or(Starts::ByItself, |start| Starts::ByHook { within: start.within }),
                 canary: node.canary,
             }
         });
         let nodes = nodes.collect();
-        let scenarios =
-            self.sets.iter().flat_map(|set| set.scenarios.iter().map(move |s| (set, s)));
         core::Settings {
             home: self.region(&self.gateway.region),
             regions: self.regions.iter().map(|name| (**name).into()).collect(),
             zones,
             nodes,
-            scenarios: scenarios
-                .map(|(set, s)| (s.name.clone(), scenario(set, s)))
-                .collect::<BTreeMap<_, _>>(),
+            scenarios: self.scenarios_of(&self.sets),
             timings: self.detector,
             limits: core::Limits {
                 sessions_max: self.limits.sessions as usize,
@@ -56,6 +59,21 @@ impl Settings {
                 ..core::Limits::default()
             },
         }
+    }
+
+    /// The scenarios of these sets, with the regions by their numbers here. A region that is new waits for a restart, and
+    /// is left out until then.
+    pub(crate) fn scenarios_of(&self, sets: &[PolicySet]) -> BTreeMap<Arc<str>, core::Scenario> {
+        let place = |name: &Arc<str>| self.regions.iter().position(|known| known == name);
+        let regions = |scenario: &Scenario| {
+            let places = scenario.regions.iter().filter_map(place);
+            places.map(|place| RegionId(place as u32)).collect()
+        };
+        let all = sets.iter().flat_map(|set| set.scenarios.iter().map(move |s| (set, s)));
+        all.map(|(set, s)| {
+            (s.name.clone(), core::Scenario { regions: regions(s), ..scenario(set, s) })
+        })
+        .collect()
     }
 
     /// The number of a region; every name here was checked to be one of the list.
@@ -78,6 +96,9 @@ fn scenario(set: &PolicySet, scenario: &Scenario) -> core::Scenario {
         set: set.name.clone(),
         bound: Hook::ALL.map(|hook| set.binding(hook).is_some()),
         bounds: Bounds { floor_kbps: kbps(scenario.floor), ceiling_kbps: kbps(scenario.ceiling) },
+        mode: scenario.mode,
+        affinity: scenario.affinity,
+        regions: Vec::new(),
         spares: scenario.spares,
         close_after: scenario.close_after,
         priority: i64::from(scenario.priority),

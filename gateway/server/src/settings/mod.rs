@@ -13,6 +13,7 @@ mod node;
 mod raw;
 mod secret;
 mod set;
+mod survival;
 mod unit;
 
 use std::collections::BTreeMap;
@@ -25,9 +26,9 @@ pub use binding::{Binding, Plugin};
 pub use gateway::{Admin, AdminTcp, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent};
 pub use invalid::{Colour, Invalid};
 pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
-pub use node::{Driver, Node, Probe};
+pub use node::{Driver, Node, Probe, Start, StartBy};
 pub use secret::Secret;
-pub use set::{Dscp, Mode, OnFault, Origin, PolicySet, Scenario};
+pub use set::{Dscp, OnFault, Origin, PolicySet, Scenario};
 pub use unit::BitRate;
 pub(crate) use unit::read_duration;
 
@@ -100,7 +101,12 @@ impl Settings {
             Vec::new()
         });
         let sets = sets(files, &mut invalid);
+        let (sets, places): (Vec<_>, Vec<_>) = sets
+            .into_iter()
+            .map(|(checked, source)| (checked.set, (source, checked.places)))
+            .unzip();
         let settings = Settings::check(&raw, gateway, sets, &mut check);
+        invalid.extend(survival::check(&settings, &places));
         check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
         invalid.append(&mut check.invalid);
         if invalid.is_empty() { Ok(settings) } else { Err(invalid) }
@@ -215,7 +221,7 @@ fn parse<T: Default + serde::de::DeserializeOwned>(
 }
 
 /// The shipped policy sets, with those files over them, by name.
-fn sets(files: Vec<PathBuf>, invalid: &mut Vec<Invalid>) -> Vec<PolicySet> {
+fn sets(files: Vec<PathBuf>, invalid: &mut Vec<Invalid>) -> Vec<(set::Checked, Arc<Source>)> {
     let mut texts: BTreeMap<String, (PathBuf, Origin, Arc<Source>)> = BTreeMap::new();
     for (name, text) in embedded::SETS {
         let shown = PathBuf::from(format!("policies/{name} (shipped)"));
@@ -239,14 +245,14 @@ fn sets(files: Vec<PathBuf>, invalid: &mut Vec<Invalid>) -> Vec<PolicySet> {
         if invalid.len() > before {
             continue;
         }
-        let mut check = Check::new(source, path.parent().unwrap_or(Path::new("")));
+        let mut check = Check::new(Arc::clone(&source), path.parent().unwrap_or(Path::new("")));
         let checked = set::check(&raw, &path, origin, &mut check);
         for (scenario, place) in checked.set.scenarios.iter().zip(&checked.places) {
             answer_once(&mut answered, &scenario.name, place, &mut check);
         }
         check.invalid.sort_by_key(|invalid| (invalid.line, invalid.column));
         invalid.append(&mut check.invalid);
-        sets.push(checked.set);
+        sets.push((checked, source));
     }
     sets
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -34,8 +35,35 @@ pub struct Node {
     pub capacity: BitRate,
     /// Whether two sessions of our own are kept there, between which it must forward. Default: with driver `agent`.
     pub canary: bool,
+    /// Whether it takes no first hop of hot and hitless scenarios while others can. Default false.
+    pub standby: bool,
+    /// What starts it, if it does not run until rooms of cold scenarios need it.
+    pub start: Option<Start>,
     /// The agent beside it, where it is not the agent that the node is reached through.
     pub agent: Option<Agent>,
+}
+
+/// `start` of a node: what is done so that it runs.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Start {
+    /// What is called.
+    pub by: StartBy,
+    /// How long the node may take until it answers. Default 30 s.
+    pub within: Duration,
+}
+
+/// What is called to start a node.
+#[derive(Clone, PartialEq, Debug)]
+pub enum StartBy {
+    /// A program: the node itself, or what has somebody else start it.
+    Command {
+        /// It and its arguments.
+        words: Vec<Arc<str>>,
+        /// Whether what was started ends with the gateway. Default false.
+        stop_with_gateway: bool,
+    },
+    /// A POST of JSON to an operator's URL.
+    Webhook(Arc<Hook>),
 }
 
 /// An `evenkeel agent` that watches a node's process from beside it and ends no trunk: the node speaks for itself.
@@ -114,6 +142,7 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
     let address = address(raw, check);
     let agent = agent(raw, driver.as_ref(), check);
     let canary = canary(raw, check);
+    let start = raw.start.as_ref().and_then(|start| self::start(start, raw, check));
     Some(Node {
         name,
         address: address?,
@@ -122,6 +151,8 @@ pub(super) fn check(raw: &Spanned<raw::Node>, check: &mut Check) -> Option<Node>
         driver: driver?,
         capacity: capacity?,
         canary,
+        standby: raw.standby,
+        start,
         agent,
     })
 }
@@ -226,19 +257,25 @@ fn driver(raw: &raw::Node, check: &mut Check) -> Option<Driver> {
 
 /// Where sessions are asked for.
 fn hook(raw: &raw::Node, check: &mut Check) -> Option<Hook> {
-    let token = raw.token_file.as_ref().map(|path| check.secret(path));
     let expected = "a URL such as `http://10.0.1.11:8080/sessions`";
     let Some(url) = &raw.webhook else {
         check.refuse(raw.driver.span(), "driver `webhook` without `webhook`", expected);
         return None;
     };
-    let Ok(parsed) = url.get_ref().parse() else {
-        check.refuse(url.span(), format!("`{}`", url.get_ref()), expected);
-        return None;
-    };
+    hook_at(url, raw.token_file.as_ref(), expected, check)
+}
+
+fn hook_at(
+    url: &Spanned<String>,
+    token_file: Option<&Spanned<String>>,
+    expected: &str,
+    check: &mut Check,
+) -> Option<Hook> {
+    let token = token_file.map(|path| check.secret(path));
+    let url = check.parse(url, expected)?;
     match token {
         Some(None) => None,
-        token => Some(Hook { url: parsed, token: token.flatten() }),
+        token => Some(Hook { url, token: token.flatten() }),
     }
 }
 
@@ -276,6 +313,55 @@ fn probed(kind: DriverKind) -> &'static str {
         DriverKind::Plain | DriverKind::Webhook => "",
         DriverKind::Agent => "an agent is always probed, by signed datagrams",
         DriverKind::Rtpengine => "rtpengine is always probed, by pings of its NG protocol",
+    }
+}
+
+fn start(raw: &Spanned<raw::Start>, node: &raw::Node, check: &mut Check) -> Option<Start> {
+    if node.probe.as_ref().is_some_and(|probe| *probe.get_ref() == Probe::None) {
+        let found = "a node that is started, and answers no probe";
+        let expected = "`probe` with it: that it answers is how we know that it runs";
+        check.refuse(raw.span(), found, expected);
+        return None;
+    }
+    let bounds = Duration::from_millis(100)..=Duration::from_secs(600);
+    let within = check.duration(raw.get_ref().within.as_ref(), Duration::from_secs(30), bounds);
+    Some(Start { by: start_by(raw, check)?, within })
+}
+
+fn start_by(raw: &Spanned<raw::Start>, check: &mut Check) -> Option<StartBy> {
+    let start = raw.get_ref();
+    match (&start.command, &start.webhook) {
+        (Some(command), None) => {
+            if let Some(token) = &start.token_file {
+                check.refuse(token.span(), "a token for a command", "`token_file` with `webhook`");
+            }
+            let words = command.get_ref();
+            if words.first().is_none_or(|program| program.get_ref().is_empty()) {
+                let expected = "a program and its arguments: `[\"/usr/bin/media-server\", \"--port\", \"4000\"]`";
+                check.refuse(command.span(), "a command without a program", expected);
+                return None;
+            }
+            let words = words.iter().map(|word| word.get_ref().as_str().into()).collect();
+            let stops = start.stop_with_gateway.as_ref().is_some_and(|stops| *stops.get_ref());
+            Some(StartBy::Command { words, stop_with_gateway: stops })
+        }
+        (None, Some(url)) => {
+            if let Some(stops) = &start.stop_with_gateway {
+                let expected = "`stop_with_gateway` with `command`: what that started can be ended";
+                check.refuse(stops.span(), "an end for what a webhook starts", expected);
+            }
+            let expected = "a URL such as `http://10.0.1.11:8080/start`";
+            let hook = hook_at(url, start.token_file.as_ref(), expected, check)?;
+            Some(StartBy::Webhook(Arc::new(hook)))
+        }
+        (given, _) => {
+            let found = match given {
+                Some(_) => "`command` and `webhook`",
+                None => "neither `command` nor `webhook`",
+            };
+            check.refuse(raw.span(), found, "one of them: what is called to start the node");
+            None
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::gateway::{Protocol, Traceparent};
 use super::listen::Identity;
 use super::node::{DriverKind, Probe};
-use super::set::{Mode, OnFault};
+use super::set::{AffinityWord, ModeWord, OnFault};
 
 type Text = Option<Spanned<String>>;
 type Number = Option<Spanned<i64>>;
@@ -66,11 +66,24 @@ pub(super) struct Node {
     pub(super) capacity: Spanned<String>,
     pub(super) secret_file: Text,
     pub(super) probe: Option<Spanned<Probe>>,
+    #[serde(default)]
+    pub(super) standby: bool,
+    pub(super) start: Option<Spanned<Start>>,
     pub(super) ng: Text,
     pub(super) webhook: Text,
     pub(super) token_file: Text,
     pub(super) agent: Text,
     pub(super) canary: Option<Spanned<bool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `command` or `webhook`")]
+pub(super) struct Start {
+    pub(super) command: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) webhook: Text,
+    pub(super) token_file: Text,
+    pub(super) within: Text,
+    pub(super) stop_with_gateway: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -155,7 +168,9 @@ pub(super) struct Set {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct Scenario {
-    pub(super) mode: Option<Mode>,
+    pub(super) mode: Option<Spanned<ModeWord>>,
+    pub(super) affinity: Option<AffinityWord>,
+    pub(super) regions: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) spares: Number,
     pub(super) bitrate: Option<Spanned<Bitrate>>,
     pub(super) close_after: Text,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::Hook;
+use evenkeel_core::{Affinity, Hook, Mode};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -43,6 +43,10 @@ pub struct Scenario {
     pub name: Arc<str>,
     /// How its sessions survive a node. Default hot.
     pub mode: Mode,
+    /// What is placed together. Default room.
+    pub affinity: Affinity,
+    /// With mode `regional`: where its rooms go next, in this order; at least two.
+    pub regions: Vec<Arc<str>>,
     /// Spares its routes should hold, 1 to 3. Default 2.
     pub spares: u8,
     /// The lowest cap a session may get. Default 24 kbit/s.
@@ -57,13 +61,44 @@ pub struct Scenario {
     pub priority: u8,
 }
 
-/// How sessions survive the death of a node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+/// The word for a mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// The session is open at the standby, which takes the next packet.
-    #[default]
+pub(super) enum ModeWord {
+    Hitless,
     Hot,
+    ActiveActive,
+    Cold,
+    Regional,
+}
+
+impl From<ModeWord> for Mode {
+    fn from(word: ModeWord) -> Mode {
+        match word {
+            ModeWord::Hitless => Mode::Hitless,
+            ModeWord::Hot => Mode::Hot,
+            ModeWord::ActiveActive => Mode::ActiveActive,
+            ModeWord::Cold => Mode::Cold,
+            ModeWord::Regional => Mode::Regional,
+        }
+    }
+}
+
+/// The word for an affinity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum AffinityWord {
+    Room,
+    Session,
+}
+
+impl From<AffinityWord> for Affinity {
+    fn from(word: AffinityWord) -> Affinity {
+        match word {
+            AffinityWord::Room => Affinity::Room,
+            AffinityWord::Session => Affinity::Session,
+        }
+    }
 }
 
 /// Differentiated services code points, 0 to 63 (RFC 2474).
@@ -146,9 +181,18 @@ pub(super) fn check(raw: &raw::Set, path: &Path, origin: Origin, check: &mut Che
 fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> Scenario {
     let hour = Duration::from_secs(3_600);
     let (floor, ceiling) = bitrate(raw.bitrate.as_ref(), check);
+    let mode: Mode = raw.mode.as_ref().map_or_else(Mode::default, |mode| (*mode.get_ref()).into());
+    if mode == Mode::Cold
+        && let Some(spares) = &raw.spares
+    {
+        let expected = "no `spares` with mode `cold`, which opens none";
+        check.refuse(spares.span(), format!("{} spares", spares.get_ref()), expected);
+    }
     Scenario {
         name: check.name(name),
-        mode: raw.mode.unwrap_or_default(),
+        mode,
+        affinity: raw.affinity.map_or_else(Affinity::default, Into::into),
+        regions: regions(mode, raw, check),
         spares: check.number(raw.spares.as_ref(), 2, 1..=3),
         floor,
         ceiling,
@@ -163,6 +207,38 @@ fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> S
         },
         priority: check.number(raw.priority.as_ref(), 10, 0..=100),
     }
+}
+
+/// The order of a regional scenario, and nobody else's.
+fn regions(mode: Mode, raw: &raw::Scenario, check: &mut Check) -> Vec<Arc<str>> {
+    let Some(list) = &raw.regions else {
+        if let (Mode::Regional, Some(word)) = (mode, &raw.mode) {
+            let expected = "`regions` with it, in the order in which rooms go there";
+            check.refuse(word.span(), "mode `regional` without `regions`", expected);
+        }
+        return Vec::new();
+    };
+    if mode != Mode::Regional {
+        let found = format!("`regions` with mode `{}`", mode.name());
+        check.refuse(list.span(), found, "`regions` with mode `regional`, which has an order");
+    } else if list.get_ref().len() < 2 {
+        let found = format!("{} region", list.get_ref().len());
+        check.refuse(list.span(), found, "at least two: where else would a room go");
+    }
+    let mut regions = Vec::new();
+    for name in list.get_ref() {
+        let region = check.name(name);
+        if regions.contains(&region) {
+            check.refuse(
+                name.span(),
+                format!("region `{region}` a second time"),
+                "each region once",
+            );
+        } else {
+            regions.push(region);
+        }
+    }
+    regions
 }
 
 fn bitrate(raw: Option<&Spanned<raw::Bitrate>>, check: &mut Check) -> (BitRate, BitRate) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    BreakerState, Cause, CloseReason, Decider, Event, Fault, Health, Hop, NodeId, Outcome,
-    PolicyName, RoomId, SessionId, Witness,
+    BreakerState, Cause, CloseReason, Decider, Event, Fault, Health, Hop, ModeChange, NodeId,
+    Outcome, PolicyName, RoomId, SessionId, Start, Witness,
 };
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
@@ -140,6 +140,19 @@ impl Recorder {
                 let earliest = witnesses.iter().map(|(_, since)| *since).min();
                 let started = last_heard.or(earliest).unwrap_or(at.now).min(at.now);
                 self.node(*hop, *from, *to, witnesses, started, *rooms, at);
+            }
+            Event::Start { node, step } => self.start(*node, *step),
+            Event::Mode { room, room_name: _, from, to, why } => {
+                let (from, to, reason) = (from.name(), to.name(), why.name());
+                match why {
+                    ModeChange::Scenario => debug!(%room, from, to, "mode changed"),
+                    ModeChange::Unalike { hops } => {
+                        let nodes = hops.map(|hop| self.nodes.of(hop.node).name);
+                        warn!(%room, from, to, ?nodes, "these nodes do not keep SSRC, sequence number and payload");
+                    }
+                }
+                let labels = [(Attribute::Mode, to), (Attribute::Reason, reason)];
+                self.instruments.count(Count::RoomModes, 1, &labels);
             }
             Event::Draining { node, draining } => {
                 let name = self.nodes.of(*node).name;
@@ -322,6 +335,20 @@ impl Recorder {
         if let Some(spans) = &mut self.spans {
             spans.refused(turned, caller, at);
         }
+    }
+
+    fn start(&self, node: NodeId, step: Start) {
+        let name = self.nodes.of(node).name;
+        match step {
+            Start::Begun { attempt } => info!(node = %name, attempt, "node is being started"),
+            Start::Failed { again } => warn!(node = %name, ?again, "node was not started"),
+            Start::Done { took } => {
+                info!(node = %name, ?took, "node was started");
+                self.instruments.time(Time::NodeStart, took, &[(Attribute::Node, &*name)]);
+            }
+        }
+        let labels = [(Attribute::Node, &*name), (Attribute::Outcome, step.name())];
+        self.instruments.count(Count::NodeStarts, 1, &labels);
     }
 
     fn closed(&mut self, session: SessionId, reason: CloseReason) {

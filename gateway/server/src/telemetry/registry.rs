@@ -60,6 +60,8 @@ attributes! {
     Incarnation = "evenkeel.incarnation";
     /// Sessions or rooms that a span could not be linked to: unsampled, or too many.
     LinksLeftOut = "evenkeel.links_left_out";
+    /// How a room survives the death of its node: `hot`, `hitless`…
+    Mode = "evenkeel.mode";
     /// A node's name.
     Node = "evenkeel.node";
     /// What a plugin wrote down about a decision; the note's key follows.
@@ -151,10 +153,14 @@ metrics! {
     RoomsStranded = "evenkeel.rooms.stranded", "{room}", [Cause];
     /// Rooms whose spares changed.
     RoomsRerouted = "evenkeel.rooms.rerouted", "{room}", [By];
+    /// Rooms that went on in another mode, by the mode they have now.
+    RoomModes = "evenkeel.rooms.mode_changes", "{room}", [Mode, Reason];
     /// Hops that left a room's route though their node lives: not opened there, the port is closed, a flow was lost.
     HopsStruck = "evenkeel.hops.struck", "{hop}", [Node, Reason];
     /// Nodes condemned.
     NodeDeaths = "evenkeel.node.deaths", "{death}", [Node];
+    /// Nodes that their hooks were to start: `begun`, `failed`, `done`.
+    NodeStarts = "evenkeel.node.starts", "{start}", [Node, Outcome];
     /// Witnesses that stood against a node when it was condemned.
     NodeWitnesses = "evenkeel.node.witnesses", "{witness}", [Node, Witness];
     /// Questions that were concluded.
@@ -197,7 +203,7 @@ metrics! {
     Level;
     /// Sessions alive.
     SessionsLive = "evenkeel.sessions.live", "{session}", [];
-    /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down.
+    /// Health of a node: 0 Up, 1 Suspect, 2 Wary, 3 Down, 4 Cold.
     NodeHealth = "evenkeel.node.health", "{state}", [Node];
     /// 1 while our own uplink is doubted, since most nodes fell silent at once.
     UplinkDoubted = "evenkeel.uplink.doubted", "{state}", [];
@@ -226,6 +232,8 @@ metrics! {
     PolicyActivate = "evenkeel.policy.activate.duration", "s", [Policy];
     /// From the last sign of life of a node to its being condemned.
     Detection = "evenkeel.node.detection.duration", "s", [Node];
+    /// From the call of a node's hook until the node answered.
+    NodeStart = "evenkeel.node.start.duration", "s", [Node];
     /// How late we were ourselves.
     OwnStall = "evenkeel.own_stall.duration", "s", [];
 }
@@ -237,6 +245,7 @@ impl Time {
             Time::PolicyCall | Time::PolicyActivate => {
                 &[1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
             }
+            Time::NodeStart => &[0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 300.0],
             Time::SessionOpen | Time::Detection | Time::OwnStall => {
                 &[1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 3e-2, 4e-2, 6e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
             }

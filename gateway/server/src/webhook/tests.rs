@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use super::*;
 
 /// Answers one request after another, each by its turn; nothing where it says nothing.
-fn server(answers: Vec<String>) -> (Url, JoinHandle<Vec<String>>) {
+pub(crate) fn server(answers: Vec<String>) -> (Url, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap()).parse().unwrap();
     let asked = std::thread::spawn(move || {
@@ -40,7 +40,7 @@ fn read(stream: &mut TcpStream) -> String {
     }
 }
 
-fn says(status: &str, body: &str) -> String {
+pub(crate) fn says(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 

@@ -99,6 +99,8 @@ pub(crate) enum Report {
     Refused { node: NodeId },
     /// The kernel says that nobody listens at the port that this session uses at the hop.
     PortClosed { session: SessionId, hop: Hop },
+    /// What these hops deliver to the session are no copies of each other. The first is the one that its client hears.
+    Unalike { session: SessionId, hops: [Hop; 2] },
     /// A signed message came on the node's trunk.
     Signed { node: NodeId, message: Box<[u8]> },
     /// A packet from nobody known came to an open listener.
@@ -151,4 +153,8 @@ pub struct Totals {
     pub lost_up: u64,
     /// Switches from one hop to another.
     pub switches: u32,
+    /// Packets to the client that were missing when another hop went on.
+    pub lost_at_switches: u32,
+    /// In hitless mode: bytes from the client that went to a second hop as well.
+    pub bytes_copied: u64,
 }

@@ -121,6 +121,7 @@ fn client(session: u32) -> SocketAddr {
 
 fn install(home: Home, media: &Media) -> Install {
     let route = Route {
+        mode: evenkeel_core::Mode::Hot,
         version: 1,
         hops: vec![(HOP, Grant::Admitted)],
         leaving: None,

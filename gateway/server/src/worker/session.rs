@@ -5,6 +5,7 @@ mod address;
 pub(super) mod tests;
 mod to_client;
 mod to_node;
+mod twin;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,11 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Board, Flow, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
-use evenkeel_media::continuity::{Continuity, Protection};
+use evenkeel_media::continuity::{Continuity, Epoch, Protection};
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
 
 use address::Address;
+use twin::Twin;
 
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
 use super::feedback::Feedback;
@@ -67,6 +69,8 @@ struct Talk {
     /// The hop whose packets reach the client, and how many there have been.
     hearing: Option<Hop>,
     switches: u32,
+    /// In hitless mode: the two hops whose packets do.
+    twin: Option<Box<Twin>>,
     totals: Totals,
     /// What went between it and its node since that was told.
     flow: Flow,
@@ -94,10 +98,18 @@ impl Talk {
             feedback: Feedback::new(seed, media),
             hearing: None,
             switches: 0,
+            twin: None,
             totals: Totals::default(),
             flow: Flow::default(),
             shed: None,
         })
+    }
+}
+
+impl Talk {
+    /// The time of the hop that the client hears.
+    fn epoch(&self) -> Epoch {
+        Epoch(u64::from(self.switches))
     }
 }
 
@@ -288,7 +300,11 @@ impl Session {
     }
 
     pub(crate) fn final_totals(&self) -> Totals {
-        let totals = |talk: &Talk| Totals { lost_up: talk.measure.lost_up(), ..talk.totals };
+        let totals = |talk: &Talk| Totals {
+            lost_up: talk.measure.lost_up(),
+            lost_at_switches: talk.continuity.missed_at_switches(),
+            ..talk.totals
+        };
         self.talk.as_deref().map_or(Totals::default(), totals)
     }
 

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{NodeId, Stamp, forward::Reason};
+use evenkeel_core::{Mode, NodeId, Stamp, forward::Reason};
+
+use super::recoveries::Recoveries;
 
 /// One worker's stamps and counters.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub struct Stamps {
     bytes: [AtomicU64; 2],
     /// Key frames asked for, by the way of the request.
     key_frames: [AtomicU64; 2],
+    /// How long clients heard nothing when a node died, by mode.
+    recoveries: [Recoveries; Mode::ALL.len()],
     /// Since when the pass under way has been going on; 0: the worker waits for something to do.
     pass_began: AtomicU64,
     /// Nanoseconds of the longest pass that ended since this was last read.
@@ -50,6 +54,7 @@ impl Stamps {
             passed: Default::default(),
             bytes: Default::default(),
             key_frames: Default::default(),
+            recoveries: Default::default(),
             pass_began: AtomicU64::new(0),
             longest_pass: AtomicU64::new(0),
             sums_up_within: AtomicU64::new(0),
@@ -82,6 +87,16 @@ impl Stamps {
 
     pub(crate) fn asked_key_frame(&self, way: Way) {
         add(&self.key_frames[way as usize], 1);
+    }
+
+    /// A client of a session in this mode hears another hop, since its node died, and heard nothing for so long.
+    pub(crate) fn recovered(&self, mode: Mode, after: Duration) {
+        self.recoveries[mode as usize].add(after);
+    }
+
+    /// What recoveries in this mode took.
+    pub(crate) fn recoveries(&self, mode: Mode) -> &Recoveries {
+        &self.recoveries[mode as usize]
     }
 
     pub(crate) fn pass_begins(&self, now: Instant) {

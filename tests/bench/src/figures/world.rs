@@ -116,6 +116,9 @@ fn settings(nodes: usize, sessions: usize) -> Settings {
         set: "call".into(),
         bound: [false; 4],
         bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        mode: evenkeel_core::Mode::Hot,
+        affinity: evenkeel_core::Affinity::Room,
+        regions: Vec::new(),
         spares: 2,
         close_after: Duration::from_secs(3_600),
         priority: 0,
@@ -126,6 +129,8 @@ fn settings(nodes: usize, sessions: usize) -> Settings {
         zone: ZoneId(at as u32 % 3),
         capacity_kbps: 1_000_000_000,
         probed: Probed::Yes,
+        role: evenkeel_core::Role::Active,
+        starts: evenkeel_core::Starts::ByItself,
         canary: false,
     };
     let zone = |name: &str| Zone { name: name.into(), region: RegionId(0) };

@@ -51,9 +51,11 @@ impl Books {
                 self.finished += 1;
                 self.finished > 1
             }
-            Output::Ask(_) | Output::Probe { .. } | Output::Canary { .. } | Output::Event(_) => {
-                false
-            }
+            Output::Ask(_)
+            | Output::Probe { .. }
+            | Output::Canary { .. }
+            | Output::Start { .. }
+            | Output::Event(_) => false,
         };
         odd.then(|| ("I10", format!("this does not fit what was said before: {output:?}")))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Epoch, Hop, RoomId, SessionId};
+use evenkeel_core::{Board, Epoch, Grant, Hop, Mode, RoomId, SessionId};
 
 use super::Scene;
 
@@ -20,6 +20,8 @@ pub(crate) struct Passed {
     pub(crate) session: SessionId,
     pub(crate) room: RoomId,
     pub(crate) hop: Hop,
+    /// In hitless mode: the other hop, which has it as well.
+    pub(crate) copy: Option<Hop>,
     pub(crate) epoch: Option<Epoch>,
     /// Counts what control did: within one of it nothing moves.
     pub(crate) step: u64,
@@ -47,6 +49,9 @@ pub(super) struct Hops {
     sessions: Vec<Session>,
     /// Where a room's packets went in which step of control.
     rooms: BTreeMap<RoomId, (u64, Hop)>,
+    /// In hitless mode: the second hop of a room, and until when a hop was that.
+    second: BTreeMap<RoomId, Hop>,
+    carried: BTreeMap<(RoomId, Hop), Instant>,
 }
 
 #[derive(Default)]
@@ -84,7 +89,37 @@ impl Hops {
         *self.session(id) = Session::default();
     }
 
-    /// I1: of one epoch, all packets of a session go to one hop.
+    /// Which hops carry rooms beside the first, now that the core has spoken.
+    pub(super) fn look(&mut self, scene: &Scene, now: Instant) {
+        self.second.retain(|id, _| scene.rooms.contains_key(id));
+        for (id, room) in &scene.rooms {
+            let second = room.route.carriers(&scene.board).and_then(|(_, second)| second);
+            let before = match second {
+                Some(second) => self.second.insert(*id, second),
+                None => self.second.remove(id),
+            };
+            if let Some(before) = before {
+                self.carried.insert((*id, before), now);
+            }
+        }
+    }
+
+    /// I1: a packet goes to one hop, and in hitless mode to two: those that the room is admitted at.
+    pub(super) fn two_where_hitless(sent: &Passed, scene: &Scene) -> Found {
+        let copy = sent.copy?;
+        let route = scene.rooms.get(&sent.room)?.route.load_full();
+        let admitted = |(hop, grant): &(Hop, Grant)| {
+            *grant == Grant::Admitted && (*hop == sent.hop || *hop == copy)
+        };
+        let both = route.hops.iter().take(2).filter(|hop| admitted(hop)).count() == 2;
+        (route.mode != Mode::Hitless || !both || copy == sent.hop).then(|| {
+            let text =
+                format!("{} is sent to {:?} and {copy:?} by {route:?}", sent.session, sent.hop);
+            ("I1", text)
+        })
+    }
+
+    /// I1: of one epoch, all packets of a session go to one hop first.
     pub(super) fn one_at_a_time(&mut self, sent: &Passed) -> Found {
         let (last, hop) = self.session(sent.session).last?;
         (Some(last) == sent.epoch && hop != sent.hop).then(|| {
@@ -133,8 +168,13 @@ impl Hops {
         board: &Board,
         now: Instant,
     ) -> Found {
-        let stands = scene.rooms.get(&got.room).and_then(|room| room.stands(board));
+        let carriers = scene.rooms.get(&got.room).and_then(|room| room.route.carriers(board));
+        let stands = carriers.map(|(hop, _)| hop);
+        let carried = self.carried.get(&(got.room, got.hop)).copied();
         let session = self.session(got.session);
+        if carriers.and_then(|(_, second)| second) == Some(got.hop) {
+            return None;
+        }
         if session.hearing == Some(got.hop) {
             return None;
         }
@@ -149,6 +189,7 @@ impl Hops {
         let left = session.left.iter().find(|(hop, _)| *hop == got.hop);
         match left {
             None if session.hearing.is_none() && up => None,
+            _ if up && carried.is_some_and(|until| now - until < BREAK_WITHIN) => None,
             Some((_, at)) if up && now - *at < BREAK_WITHIN => None,
             _ => Some((
                 "I3",

@@ -117,6 +117,7 @@ impl Checker {
         }
         self.looked = Some(now);
         self.scene.look(gateway);
+        self.hops.look(&self.scene, now);
         self.peak_permille = self.peak_permille.max(load::Load::peak_permille(&self.scene));
         for found in [
             self.moves.all_told(&self.scene, now),
@@ -130,9 +131,12 @@ impl Checker {
 
     /// A client's packet goes to a node.
     pub(crate) fn sent(&mut self, sent: &Passed, now: Instant) {
-        for found in
-            [self.hops.one_at_a_time(sent), self.hops.never_back(sent), self.hops.never_split(sent)]
-        {
+        for found in [
+            hops::Hops::two_where_hitless(sent, &self.scene),
+            self.hops.one_at_a_time(sent),
+            self.hops.never_back(sent),
+            self.hops.never_split(sent),
+        ] {
             self.note(found, now);
         }
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Grant, Hop, Incarnation, NodeId, Plan, RoomId, Route, RouteCell, SessionId};
+use evenkeel_core::{
+    Grant, Hop, Incarnation, Mode, NodeId, Plan, RoomId, Route, RouteCell, SessionId,
+};
 
 use super::{Event, World};
 use crate::client::Phase;
@@ -83,6 +85,7 @@ impl World<'_> {
         let version = home.route.load().version + 1;
         let route = Route {
             version,
+            mode: Mode::Hot,
             hops: vec![(tag.hop, Grant::Admitted)],
             leaving: None,
             lead: Duration::ZERO,

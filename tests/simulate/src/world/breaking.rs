@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Hook, NodeId, PolicyName};
+use evenkeel_core::{Hook, Mode, NodeId, PolicyName, Scenario};
 use evenkeel_links::{Bursts, Conditions};
 
 use super::{Event, World};
 use crate::driver;
 use crate::fault::Fault;
 use crate::guests::Manner;
+use crate::script::any_mode;
 
 /// So long after something was undone the node, or the way there, is not held to be well: a round trip that was long
 /// is still expected, a new process has still to learn its sessions.
@@ -280,7 +281,26 @@ impl World<'_> {
     }
 
     /// A person does something.
+    /// Scenarios are changed while packets flow.
+    fn change_modes(&mut self) {
+        let regions = self.script.settings.regions.len() as u32;
+        let mut scenarios = self.script.settings.scenarios.clone();
+        for scenario in scenarios.values_mut() {
+            any_mode(&mut self.rng, regions, scenario);
+            if self.rng.u8(0..3) == 0 {
+                scenario.mode = Mode::Hot;
+            }
+            scenario.spares = self.rng.u8(1..4);
+        }
+        self.gateway.handle_scenarios(&scenarios, self.now);
+        self.settle();
+    }
+
     fn operate(&mut self) {
+        let hot = |scenario: &Scenario| scenario.mode == Mode::Hot;
+        if !self.script.settings.scenarios.values().all(hot) && self.rng.u8(0..4) == 0 {
+            self.change_modes();
+        }
         let node = self.rng.usize(0..self.nodes.len());
         let room: Arc<str> = format!("room{}", self.rng.usize(0..self.tags_of.len())).into();
         match self.rng.u8(0..6) {

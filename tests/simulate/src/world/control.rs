@@ -63,6 +63,8 @@ impl World<'_> {
             Output::Probe { node, sequence } => {
                 self.send(node.0 as usize, Arrival::Probe { sequence });
             }
+            // No node of this world is started by a hook.
+            Output::Start { .. } => {}
             Output::Event(event) => {
                 let troubled: Vec<_> = self.nodes.iter().map(|node| node.troubled).collect();
                 let found = crate::check::false_death(&event, &troubled, self.now);
@@ -98,6 +100,9 @@ impl World<'_> {
                 self.gateway.handle_port_closed(session, hop, now);
             }
             Word::Opened { tag, taken } => self.opened(tag, taken),
+            Word::Unalike { session, hops } => {
+                self.gateway.handle_unalike(session, hops, self.now);
+            }
             Word::Agent(node, word) => self.gateway.handle_agent_word(node, word, now),
             Word::Answered(ask, said) => self.gateway.handle_answer(ask, said, now),
         }

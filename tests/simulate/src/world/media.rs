@@ -38,18 +38,23 @@ impl World<'_> {
         let (now, step) = (self.now, self.step);
         let board = std::sync::Arc::clone(&self.board);
         let Some(home) = self.home(session) else { return };
-        let Sent::To { hop, standing, tag } = home.send_to_node(&board, now) else {
+        let Sent::To { hop, standing, tag, copy } = home.send_to_node(&board, now) else {
             self.outcome.dropped += 1;
             return;
         };
         let room = home.room;
         if self.script.thorough && self.script.baseline.is_none() {
-            self.checker.sent(&Passed { session, room, hop, epoch: standing, step }, now);
+            let copy = copy.map(|(hop, _)| hop);
+            self.checker.sent(&Passed { session, room, hop, copy, epoch: standing, step }, now);
         }
         self.stamps[hop.node.0 as usize].last_sent = Some(now);
         match tag {
             Some(tag) => self.send(hop.node.0 as usize, Arrival::Media { tag, packet }),
             None => self.outcome.dropped += 1,
+        }
+        if let Some((hop, tag)) = copy {
+            self.stamps[hop.node.0 as usize].last_sent = Some(now);
+            self.send(hop.node.0 as usize, Arrival::Media { tag, packet });
         }
     }
 
@@ -173,7 +178,11 @@ impl World<'_> {
         let (now, board) = (self.now, std::sync::Arc::clone(&self.board));
         let Some(home) = self.home(tag.session) else { return };
         let room = home.room;
-        let Some(out) = home.send_to_client(tag.hop, packet, &board, now) else { return };
+        let out = home.send_to_client(tag.hop, packet, &board, now);
+        if let Some(hops) = home.unalike.take() {
+            self.put_in(Duration::ZERO, Event::Told(Word::Unalike { session: tag.session, hops }));
+        }
+        let Some(out) = out else { return };
         self.outcome.delivered += 1;
         if self.script.thorough
             && self.script.baseline.is_none()

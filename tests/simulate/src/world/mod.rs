@@ -105,6 +105,7 @@ pub(crate) enum Word {
     Refused(NodeId),
     PortClosed { session: SessionId, hop: Hop },
     Opened { tag: u32, taken: bool },
+    Unalike { session: SessionId, hops: [Hop; 2] },
     Answered(AskId, Result<Answered, Failure>),
     Agent(NodeId, AgentWord),
 }

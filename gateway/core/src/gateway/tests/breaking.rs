@@ -2,7 +2,9 @@
 
 use super::world::Driver;
 use super::*;
-use crate::{Answer, BreakerState, Event, Guard, Hook, Measures, Metric, RegionId, SessionId};
+use crate::{
+    Answer, BreakerState, Event, Guard, Hook, Measures, Metric, Mode, RegionId, SessionId, Zone,
+};
 
 /// Sixty rooms at home, sixty away.
 fn world() -> (World, Vec<SessionId>, Vec<SessionId>) {
@@ -143,4 +145,26 @@ fn the_stranded_take_a_region_that_newcomers_may_not_where_nothing_else_is_left(
     world.kill(A);
     world.pass(ms(1_000));
     assert_eq!(world.stands("h0"), Some(B));
+}
+
+#[test]
+fn a_regional_room_without_a_node_passes_over_a_region_that_takes_no_new_rooms() {
+    let mut settings =
+        modes::in_mode(Mode::Regional, settings_of(&[(0, 100_000), (2, 100_000), (3, 100_000)]));
+    settings.regions.push("far".into());
+    settings.zones.push(Zone { name: "d".into(), region: RegionId(2) });
+    for scenario in settings.scenarios.values_mut() {
+        (scenario.spares, scenario.regions) = (2, [0, 1, 2].map(RegionId).into());
+    }
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, B, C]));
+    let home: Vec<SessionId> = (0..60).map(|number| world.open(&format!("h{number}"))).collect();
+    world.answer_with(place(&[B]));
+    let away: Vec<SessionId> = (0..60).map(|number| world.open(&format!("a{number}"))).collect();
+    world.answer_with(place(&[]));
+    hear(&mut world, &[(&home, 0), (&away, 15)], 3_500);
+    assert_eq!(breaker(&world, 1), BreakerState::Open);
+    world.kill(A);
+    world.pass(ms(500));
+    let at_c = (0..60).filter(|number| world.stands(&format!("h{number}")) == Some(C)).count();
+    assert_eq!(at_c, 60, "its spares are open nowhere");
 }

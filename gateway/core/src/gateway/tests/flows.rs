@@ -1,7 +1,7 @@
 //! A node that drops the flows of some sessions, and everything that looks like it and is not.
 
 use super::*;
-use crate::{Cause, Event, Flow, Measures, NodeId, SessionId, Strike};
+use crate::{Cause, Event, Flow, Measures, Mode, NodeId, SessionId, Strike};
 
 const VOICE: [u32; 2] = [5, 0];
 const VIDEO: [u32; 2] = [0, 30];
@@ -14,23 +14,29 @@ struct Talk {
     /// What each sends and hears in 100 ms.
     sent: Vec<[u32; 2]>,
     came: Vec<[u32; 2]>,
+    /// The hop that they hear, where it is not the first.
+    hears: Option<NodeId>,
 }
 
 impl Talk {
     /// So many sessions in a room, each of which talks and hears the others; and another room at the same node.
     fn of(sessions: usize) -> Talk {
-        let mut world = World::new(settings());
+        Talk::in_world(World::new(settings()), sessions)
+    }
+
+    fn in_world(mut world: World, sessions: usize) -> Talk {
         let sessions: Vec<SessionId> = (0..sessions).map(|_| world.open("r")).collect();
         world.outputs.clear();
         let each = vec![VOICE; sessions.len()];
-        let mut talk = Talk { world, sent: each.clone(), came: each, sessions };
+        let hears = None;
+        let mut talk = Talk { world, sent: each.clone(), came: each, sessions, hears };
         talk.goes_on(3_000);
         assert_eq!(talk.world.moves(), []);
         talk
     }
 
     fn tell(&mut self) {
-        let hears = self.world.stands("r").map(|node| self.world.hop(node));
+        let hears = self.hears.or(self.world.stands("r")).map(|node| self.world.hop(node));
         for (at, &session) in self.sessions.iter().enumerate() {
             let flow = Flow { sent: self.sent[at], came: self.came[at], hears, ..Flow::default() };
             let now = self.world.now;
@@ -227,4 +233,51 @@ fn flows_that_get_lost_everywhere_move_a_room_three_times_a_minute() {
         moves += usize::from(talk.moves_after().is_some());
     }
     assert_eq!(moves, 3);
+}
+
+/// A room that A and B carry both, whose clients hear B: it was faster once.
+fn heard_by_the_second() -> Talk {
+    let settings = modes::in_mode(Mode::Hitless, settings());
+    let mut talk = Talk::in_world(World::new(settings), 2);
+    talk.hears = Some(B);
+    talk.goes_on(5_000);
+    talk
+}
+
+#[test]
+fn of_two_hops_that_carry_a_room_its_clients_may_hear_either() {
+    let talk = heard_by_the_second();
+    let struck = |e: &Event| matches!(e, Event::Struck { .. });
+    assert!(!talk.world.events().any(struck), "what comes from the first is of no use to them");
+    assert_eq!(talk.world.moves(), []);
+}
+
+#[test]
+fn a_flow_that_the_second_hop_of_a_hitless_room_loses_makes_it_leave_the_route() {
+    let mut talk = heard_by_the_second();
+    talk.came[1] = NOTHING;
+    talk.goes_on(1_500);
+    let struck = |e: &Event| match e {
+        Event::Struck { hop, why: Strike::FlowLost, .. } => Some(hop.node),
+        _ => None,
+    };
+    assert_eq!(talk.world.events().find_map(struck), Some(B));
+    assert_eq!(talk.world.moves(), [], "the first carries it");
+    assert!(!talk.world.route("r").iter().any(|(node, _)| *node == B));
+}
+
+#[test]
+fn what_neither_of_two_hops_delivered_is_no_vote_against_either() {
+    let settings = modes::in_mode(Mode::Hitless, settings());
+    let mut talk = Talk::in_world(World::new(settings), 2);
+    let hears = Some(talk.world.hop(A));
+    for _ in 0..50 {
+        talk.world.pass(ms(100));
+        for &session in &talk.sessions {
+            let flow =
+                Flow { came: VOICE, sent: VOICE, hears, expected: 5, lost: 2, ..Flow::default() };
+            talk.world.gateway.handle_flow(session, &flow, talk.world.now);
+        }
+    }
+    assert!(talk.world.gateway.ballots.is_empty());
 }

@@ -11,9 +11,9 @@ use super::*;
 use crate::session::{Leg, Phase};
 use crate::timer::Timer;
 use crate::{
-    Action, AdmitVerdict, Answer, Ask, Cause, Decider, Event, FailBack, Fault, HOPS_MAX, Hook, Hop,
-    Identity, Ingress, Kind, Measures, Move, NodeId, OfferId, PolicyName, Question, RegionId,
-    RoomId, SessionId,
+    Action, AdmitVerdict, Affinity, Answer, Ask, Cause, Decider, Event, FailBack, Fault, Grant,
+    HOPS_MAX, Hook, Hop, Identity, Ingress, Kind, Measures, Mode, ModeChange, Move, NodeId,
+    OfferId, PolicyName, Question, RegionId, Role, RoomId, Scenario, SessionId, Start, Starts,
 };
 
 const SEEDS: u64 = 200;
@@ -32,6 +32,7 @@ fn promises_hold_whatever_happens() {
     }
     let everywhere = ["drain", "link", "manual", "no-capacity", "node-down", "quality"];
     let others = ["herd", "rescued", "stranded", "struck", "rerouted", "fail-back", "drained"];
+    let others = others.into_iter().chain(["hitless", "unalike", "started"]);
     let given_up = ["superseded", "target-lost", "not-opened", "closed"];
     let wanted = everywhere.into_iter().chain(others).chain(given_up);
     assert!(only.is_some() || wanted.clone().all(|word| reached.contains(word)), "{reached:?}");
@@ -77,7 +78,16 @@ impl Swarm {
             (0..rng.usize(2..7)).map(|_| (rng.u32(0..3), rng.u64(60..900))).collect();
         let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(|_| rng.bool()).collect();
         let mut settings = bound(settings_of(&nodes), &hooks);
+        for node in &mut settings.nodes {
+            node.role = if rng.u8(0..4) == 0 { Role::Standby } else { Role::Active };
+            node.starts = if rng.u8(0..5) == 0 {
+                Starts::ByHook { within: ms(30_000) }
+            } else {
+                Starts::ByItself
+            };
+        }
         for scenario in settings.scenarios.values_mut() {
+            any_mode(&mut rng, scenario);
             scenario.spares = rng.u8(1..4);
             scenario.close_after = ms(rng.u64(2_000..60_000));
         }
@@ -110,6 +120,9 @@ impl Swarm {
             Output::Event(Event::Guarded { guard, .. }) => Some(guard.name()),
             Output::Event(Event::Struck { .. }) => Some("struck"),
             Output::Event(Event::Rerouted { .. }) => Some("rerouted"),
+            Output::Event(Event::Mode { to: Mode::Hitless, .. }) => Some("hitless"),
+            Output::Event(Event::Mode { why: ModeChange::Unalike { .. }, .. }) => Some("unalike"),
+            Output::Event(Event::Start { step: Start::Done { .. }, .. }) => Some("started"),
             Output::Event(Event::MoveEnded { outcome, .. }) => Some(outcome.name()),
             Output::Event(Event::Drained { .. }) => Some("drained"),
             _ => None,
@@ -134,7 +147,7 @@ impl Swarm {
         let sessions: Vec<SessionId> = world.gateway.sessions.keys().copied().collect();
         let session = rng.choice(&sessions).copied();
         let room = rng.u32(0..6).to_string();
-        match rng.u8(0..25) {
+        match rng.u8(0..29) {
             0..5 => {
                 let scenario = if rng.u8(0..5) == 0 { "stream" } else { "call" };
                 let bitrate = rng.bool().then(|| rng.u32(1..300));
@@ -213,6 +226,32 @@ impl Swarm {
                 let policy = PolicyName { set: "call".into(), hook: Hook::Routing };
                 world.gateway.handle_policy_changed(&policy, world.now);
             }
+            25 => {
+                let mut scenarios = world.gateway.settings.scenarios.clone();
+                for scenario in scenarios.values_mut() {
+                    any_mode(rng, scenario);
+                    scenario.spares = rng.u8(1..4);
+                }
+                world.gateway.handle_scenarios(&scenarios, world.now);
+            }
+            26 => {
+                if let Some(session) = session {
+                    let room = world.gateway.sessions[&session].room;
+                    let route = world.gateway.rooms[&room].route();
+                    let hops: Vec<Hop> = route.hops.iter().map(|(hop, _)| *hop).collect();
+                    if let [first, second, ..] = hops[..] {
+                        world.gateway.handle_unalike(session, [second, first], world.now);
+                    }
+                }
+            }
+            27 => {
+                if let Some(node) = world.starts.pop() {
+                    match rng.u8(0..3) {
+                        0 => world.gateway.handle_start_failed(node, world.now),
+                        _ => world.unmute(node),
+                    }
+                }
+            }
             24 => match rng.u8(0..4) {
                 0 => world.gateway.handle_full(node, world.now),
                 1 => world.gateway.handle_load(node, rng.u16(0..1_200), world.now),
@@ -281,7 +320,8 @@ impl Swarm {
                 Output::Ask(_)
                 | Output::Reply { .. }
                 | Output::Probe { .. }
-                | Output::Canary { .. } => {}
+                | Output::Canary { .. }
+                | Output::Start { .. } => {}
             }
         }
         self.history.extend(outputs);
@@ -317,6 +357,18 @@ impl Swarm {
                 };
                 assert!(hops.iter().all(up), "a dead hop on {hops:?}");
             }
+            for (place, (_, grant)) in route.hops.iter().enumerate() {
+                match (place, grant) {
+                    (0, Grant::Admitted) | (_, Grant::Gated) => {}
+                    (1, Grant::Reserved) => assert!(room.mode.opens_ahead(), "{route:?}"),
+                    (1, Grant::Admitted) => assert_eq!(route.mode, Mode::Hitless, "{route:?}"),
+                    wrong => panic!("{wrong:?} on {route:?}"),
+                }
+            }
+            if room.is_placed() && !gateway.changing.contains(&room.id) {
+                assert_eq!(room.mode, gateway.settings.scenarios[&room.scenario].mode);
+                assert!(route.mode == room.mode || room.mode == Mode::Hitless, "{route:?}");
+            }
             let now = route.first_usable(&gateway.board);
             let lost = now.is_none() && room.is_placed();
             assert!(lost == room.stranded.is_some() || dead.is_some());
@@ -346,7 +398,7 @@ impl Swarm {
             let used = gateway.rooms[&session.room].hops_in_use(self.world.now);
             assert!(
                 session.legs.iter().all(|(hop, _)| used.contains(hop)),
-                "a leg was left behind"
+                "a leg was left behind: {session:?} {used:?}"
             );
         }
         assert_eq!(
@@ -367,7 +419,7 @@ impl Swarm {
             assert_eq!(pace.counts(), (asked.len() as u32, waiting.len()), "n{place}");
         }
         let (rooms, sessions) = (gateway.rooms.len(), gateway.sessions.len());
-        let bound = gateway.nodes.len() * 2 + gateway.asks.len() + sessions + rooms * 2 + 8;
+        let bound = gateway.nodes.len() * 3 + gateway.asks.len() + sessions + rooms * 2 + 8;
         assert!(gateway.timers.standing().len() <= bound);
         assert!(gateway.stranded.len() <= rooms && gateway.unreserved.len() <= rooms);
         assert_eq!(gateway.stranded.len(), {
@@ -384,6 +436,7 @@ impl Swarm {
         let gateway = &self.world.gateway;
         assert!(gateway.sessions.is_empty() && gateway.rooms.is_empty());
         assert!(gateway.rooms_by_name.is_empty() && gateway.asks.is_empty());
+        assert!(gateway.calls.is_empty() && gateway.changing.is_empty());
         assert!(gateway.rooms_at.iter().all(BTreeSet::is_empty));
         assert!(gateway.reroutes.values().all(BTreeSet::is_empty));
         assert!(gateway.stranded.is_empty() && gateway.unreserved.is_empty());
@@ -391,10 +444,9 @@ impl Swarm {
         assert!(gateway.paces.iter().all(|pace| pace.counts() == (0, 0)));
         assert!(gateway.ticked.values().all(BTreeSet::is_empty));
         let endless = |timer: &Timer| {
-            matches!(
-                timer,
-                Timer::Probe(_) | Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers
-            )
+            let of_nodes = matches!(timer, Timer::Probe(_) | Timer::StartLate(_));
+            of_nodes
+                || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers)
         };
         assert!(gateway.timers.standing().all(endless));
         assert_eq!(self.seen.finished, 1);
@@ -421,6 +473,14 @@ impl Seen {
         moves.retain(|at| now - *at < Duration::from_secs(59));
         assert!(moves.len() <= 3, "{event:?}");
     }
+}
+
+/// Any mode, over the regions in any order, and sessions together or by themselves.
+fn any_mode(rng: &mut Rng, scenario: &mut Scenario) {
+    scenario.mode = Mode::ALL[rng.usize(0..Mode::ALL.len())];
+    scenario.affinity = if rng.u8(0..4) == 0 { Affinity::Session } else { Affinity::Room };
+    scenario.regions = (0..rng.u32(0..3)).map(RegionId).collect();
+    rng.shuffle(&mut scenario.regions);
 }
 
 /// What a policy says: often something sound, at times nonsense, a fault, or nothing.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::super::{Gateway, NotOpened, Output, WATCH_EVERY};
 use crate::{
-    Accepted, AdmitOnFault, AdmitVerdict, Answer, Answered, Ask, Bounds, Event, Fault, Feedback,
-    Grant, Hook, Hop, Identity, Incarnation, Ingress, Kind, Limits, Media, NodeId, NodeSettings,
-    Offer, OfferId, PayloadType, Probed, Refused, RegionId, RoomId, RtcpPort, Scenario, SessionId,
-    Settings, Srtp, Stamp, State, Stream, Timings, Zone, ZoneId,
+    Accepted, AdmitOnFault, AdmitVerdict, Affinity, Answer, Answered, Ask, Bounds, Event, Fault,
+    Feedback, Grant, Hook, Hop, Identity, Incarnation, Ingress, Kind, Limits, Media, Mode, NodeId,
+    NodeSettings, Offer, OfferId, PayloadType, Probed, Refused, RegionId, Role, RoomId, RtcpPort,
+    Scenario, SessionId, Settings, Srtp, Stamp, Starts, State, Stream, Timings, Zone, ZoneId,
 };
 
 pub(super) const A: NodeId = NodeId(0);
@@ -36,6 +36,9 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
         set: "call".into(),
         bound: [false; 4],
         bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        mode: Mode::Hot,
+        affinity: Affinity::Room,
+        regions: Vec::new(),
         spares: 1,
         close_after: Duration::from_secs(30),
         priority: 0,
@@ -46,6 +49,8 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
         zone: ZoneId(zone),
         capacity_kbps,
         probed: Probed::Yes,
+        role: Role::Active,
+        starts: Starts::ByItself,
         canary: false,
     };
     Settings {
@@ -99,6 +104,8 @@ pub(super) struct World {
     pub(super) replies: BTreeMap<OfferId, Result<Accepted, Refused>>,
     /// Questions that nobody answered yet.
     pub(super) held: Vec<Ask>,
+    /// Hooks that were called.
+    pub(super) starts: Vec<NodeId>,
     /// Openings that the driver has not finished.
     pub(super) opening: BTreeSet<(SessionId, Hop)>,
     last_stamps: Instant,
@@ -114,7 +121,9 @@ impl World {
     }
 
     pub(super) fn begin(settings: Settings, now: Instant) -> World {
-        let fakes = vec![Fake::default(); settings.nodes.len()];
+        let fake =
+            |node: &NodeSettings| Fake { dead: node.starts != Starts::ByItself, ..Fake::default() };
+        let fakes = settings.nodes.iter().map(fake).collect();
         let mut world = World {
             gateway: Gateway::new(settings, now),
             now,
@@ -124,6 +133,7 @@ impl World {
             outputs: Vec::new(),
             replies: BTreeMap::new(),
             held: Vec::new(),
+            starts: Vec::new(),
             opening: BTreeSet::new(),
             last_stamps: now,
             takes_remb: true,
@@ -202,6 +212,7 @@ impl World {
                 | Output::End { .. }
                 | Output::Event(_)
                 | Output::Finished => {}
+                Output::Start { node } => self.starts.push(*node),
             }
             self.outputs.push(output);
         }

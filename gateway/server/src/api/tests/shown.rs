@@ -2,14 +2,16 @@
 
 use evenkeel_core::{
     BreakerState, Candidate, Cause, Explanation, FailBack, Grant, Health, Impossible, Measures,
-    Metric, MoveOutcome, MoveRecord, Plan, RegionStanding, RoomStanding, SessionStanding,
+    Metric, Mode, MoveOutcome, MoveRecord, Plan, RegionStanding, RoomStanding, SessionStanding,
     Transport, Why, Witness,
 };
 
 use evenkeel_media::trunk::message::Break;
 
 use super::*;
-use crate::control::{Disobeyed, NodeView, Operation, Order, Place, PolicyView, SessionView};
+use crate::control::{
+    Disobeyed, ModeView, NodeView, Operation, Order, Place, PolicyView, SessionView,
+};
 
 #[test]
 fn the_gateway_shows_what_it_counts() {
@@ -63,7 +65,7 @@ fn a_session_is_shown_and_closed_by_its_id() {
         assert_eq!(found, right);
         if right == 200 {
             assert_eq!(body["ingress"], "udp");
-            assert_eq!(body["hop"]["node"], "east-a1");
+            assert_eq!((&body["hop"]["node"], &body["mode"]), (&json!("east-a1"), &json!("hot")));
             assert_eq!((&body["rung"], &body["cap_kbps"]), (&json!(1), &json!(null)));
             assert_eq!(body["measures"], json!({"loss-up": 1_000}));
             assert_eq!((&body["totals"]["shed"], &body["age_ms"]), (&json!(4), &json!(2_000)));
@@ -91,6 +93,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         room: RoomId(4),
         name: "room-1".into(),
         scenario: "call".into(),
+        mode: Mode::Hitless,
         sessions: vec![SessionId(1), SessionId(2)],
         route: vec![hop(0), hop(1)],
         hop: Some(hop(1)),
@@ -100,6 +103,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     let (_, body) = asking.answer();
     let room = &body["rooms"][0];
     assert_eq!((&room["room"], &room["id"]), (&json!("room-1"), &json!("r4")));
+    assert_eq!(room["mode"], "hitless");
     assert_eq!((&room["sessions"], &room["placed_by"]), (&json!(["s1", "s2"]), &json!("operator")));
     assert_eq!((&room["route"][0]["zone"], &room["hop"]["node"]), (&json!("a"), &json!("west-b1")));
 
@@ -287,6 +291,43 @@ fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
     }
 }
 
+#[test]
+fn modes_are_shown_with_what_was_measured_and_null_where_nothing_was() {
+    let mut world = World::start();
+    let asking = world.ask("GET /v1/modes", "");
+    let Request::Modes(reply) = world.request() else { panic!("modes") };
+    let none = ModeView {
+        mode: Mode::Cold,
+        scenarios: Vec::new(),
+        recoveries: 0,
+        recovery_p50: None,
+        recovery_p99: None,
+        recovery_max: None,
+        packets_lost: None,
+        bandwidth_cost: None,
+    };
+    let ms = |ms| Some(Duration::from_millis(ms));
+    let hot = ModeView {
+        mode: Mode::Hot,
+        scenarios: vec!["call".into()],
+        recoveries: 9,
+        recovery_p50: ms(20),
+        recovery_p99: ms(40),
+        recovery_max: ms(41),
+        packets_lost: Some(11),
+        bandwidth_cost: Some(0.25),
+    };
+    reply.send(vec![hot, none]).unwrap();
+    let right = json!({"modes": [
+        {"mode": "hot", "scenarios": ["call"], "recoveries": 9,
+         "recovery_ms": {"p50": 20.0, "p99": 40.0, "max": 41.0},
+         "packets_lost": 11, "bandwidth_cost": 0.25},
+        {"mode": "cold", "scenarios": [], "recoveries": 0, "recovery_ms": null,
+         "packets_lost": null, "bandwidth_cost": null},
+    ]});
+    assert_eq!(asking.answer().1, right);
+}
+
 fn session(number: u64) -> SessionView {
     let mut measures = Measures::default();
     measures.set(Metric::LossUp, 1_000);
@@ -294,6 +335,7 @@ fn session(number: u64) -> SessionView {
         session: SessionId(number),
         room: "room-1".into(),
         scenario: "call".into(),
+        mode: Mode::Hot,
         transport: Transport::Udp,
         hop: Some(hop(0)),
         rung: 1,
@@ -386,6 +428,7 @@ fn a_session_is_explained() {
         session: id,
         room: "room-1".into(),
         scenario: "call".into(),
+        mode: Mode::Hitless,
         transport: Transport::Udp,
         hop: Some(hop(0)),
         plan: Plan { cap_kbps: 44, ..Plan::default() },
@@ -427,7 +470,7 @@ fn a_session_is_explained() {
     let east = merge(place("east-a1", "east", "a"), json!({"incarnation": 1}));
     let west = merge(place("west-b1", "west", "b"), json!({"incarnation": 1}));
     let right = json!({
-        "id": "s17", "room": "room-1", "scenario": "call", "priority": 5, "hop": east,
+        "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "priority": 5, "hop": east,
         "health": null, "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [

@@ -74,7 +74,15 @@ impl World {
         let (standing, requests) = (&mut self.standing, &mut self.requests);
         let control = async {
             while let Some(request) = requests.recv().await {
-                let Request::RollOut { policy, reply, .. } = request else { panic!("{request:?}") };
+                let (policy, reply) = match request {
+                    Request::RollOut { policy, reply, .. } => (policy, reply),
+                    Request::Scenarios(scenarios, reply) => {
+                        asked.push(format!("call is {}", scenarios["call"].mode.name()));
+                        reply.send(()).unwrap();
+                        continue;
+                    }
+                    other => panic!("{other:?}"),
+                };
                 asked.push(policy.to_string());
                 let rollout = Rollout {
                     policy,
@@ -104,6 +112,17 @@ async fn what_differs_is_rolled_out_once() {
     assert_eq!(world.save(&changed, RolloutOutcome::Activated).await, ["call/admission"]);
     assert_eq!(world.save(&changed, RolloutOutcome::Activated).await, [""; 0]);
     assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, ["call/admission"]);
+}
+
+#[tokio::test]
+async fn a_mode_is_told_when_it_changes_and_only_then() {
+    let mut world = World::start();
+    let cold = CALL.replace("[scenario.call]\n", "[scenario.call]\nmode = \"cold\"\n");
+    assert_eq!(world.save(&cold, RolloutOutcome::Activated).await, ["call is cold"]);
+    assert_eq!(world.save(&cold, RolloutOutcome::Activated).await, [""; 0]);
+    let broken = cold.replace("spares = 2", "spares = 9").replace("cold", "hot");
+    assert_eq!(world.save(&broken, RolloutOutcome::Activated).await, [""; 0], "all or nothing");
+    assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, ["call is hot"]);
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@ use std::net::UdpSocket;
 use evenkeel_core::forward::Reason;
 use evenkeel_core::{
     Accepted, AdmitOnFault, Bounds, Feedback as Takes, Gateway, Grant, Identity, Incarnation,
-    Ingress, Limits, NodeId, NodeSettings, Offer, OfferId, Output, PayloadType, Probed, RegionId,
-    Route, RtcpPort, Scenario, Settings, Stream, Timings, Zone, ZoneId,
+    Ingress, Limits, Mode, NodeId, NodeSettings, Offer, OfferId, Output, PayloadType, Probed,
+    RegionId, Route, RtcpPort, Scenario, Settings, Stream, Timings, Zone, ZoneId,
 };
 use evenkeel_media::{rtcp, rtp};
 use tokio::sync::mpsc;
@@ -152,7 +152,7 @@ fn a_summary_tells_what_went_between_a_session_and_its_node() {
     let mut bench = Bench::new(declared, Srtp::Plain);
     let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
     let hops = vec![(hop(1), Grant::Admitted)];
-    let route = Route { version: 1, hops, leaving: None, lead: Duration::ZERO };
+    let route = Route { version: 1, mode: Mode::Hot, hops, leaving: None, lead: Duration::ZERO };
     bench.session.route = Arc::new(RouteCell::holding(route));
     let packet = |sequence| {
         let fields =
@@ -257,6 +257,9 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         set: "call".into(),
         bound: [false; 4],
         bounds: Bounds { floor_kbps: 24, ceiling_kbps: 2_000 },
+        mode: Mode::Hot,
+        affinity: evenkeel_core::Affinity::Room,
+        regions: Vec::new(),
         spares: 1,
         close_after: Duration::from_secs(30),
         priority: 0,
@@ -267,6 +270,8 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         zone: ZoneId(0),
         capacity_kbps: 1_000,
         probed: Probed::Yes,
+        role: evenkeel_core::Role::Active,
+        starts: evenkeel_core::Starts::ByItself,
         canary: false,
     };
     let settings = Settings {

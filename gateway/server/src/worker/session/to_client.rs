@@ -48,6 +48,9 @@ impl Session {
             forward::to_client(from, payload_type, &self.plan, &self.route, loan.board, loan.now);
         let leaving = match verdict {
             Verdict::Pass { leaving, .. } => leaving,
+            Verdict::Both([from, other]) => {
+                return self.merge_to_client(from, Some(other), header.as_ref(), packet, loan);
+            }
             Verdict::Drop(reason) => {
                 if let (Reason::Shed, Some(header)) = (reason, &header) {
                     self.talk().totals.shed += 1;
@@ -56,13 +59,17 @@ impl Session {
                 return loan.ways.drop(reason);
             }
         };
-        let hears = self.talk().hearing == Some(from);
+        let talk = self.talk();
+        let hears = talk.hearing == Some(from);
+        if talk.twin.is_some() && !leaving {
+            return self.merge_to_client(from, None, header.as_ref(), packet, loan);
+        }
         if !leaving && !hears {
-            self.hear(from);
+            self.hear(from, loan);
         }
         // What the hop that was left still delivers belongs to the epoch before.
         let left = leaving && !hears;
-        let epoch = Epoch(u64::from(self.talk().switches).saturating_sub(u64::from(left)));
+        let epoch = Epoch(self.talk().epoch().0.saturating_sub(u64::from(left)));
         match header {
             Some(header) => self.rtp_to_client(from, epoch, &header, packet, loan),
             None => self.rtcp_to_client(epoch, packet, loan),
@@ -71,8 +78,13 @@ impl Session {
 
     /// What is shed is told by number, so that nobody takes it for loss, and leaves no gap in the client's numbers.
     fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
-        if self.talk().hearing != Some(from) {
-            self.hear(from);
+        let talk = self.talk();
+        if talk.hearing != Some(from) {
+            if talk.twin.is_some() {
+                // What the hop that leads delivers is told.
+                return;
+            }
+            self.hear(from, loan);
         }
         let declared = self.media.payload_type(header.payload_type);
         let declared = declared.map(|(kind, payload)| (kind, payload.clock_rate));
@@ -80,7 +92,7 @@ impl Session {
         if let Some((kind, _)) = declared {
             talk.flow.came[kind as usize] += 1;
         }
-        let epoch = Epoch(u64::from(talk.switches));
+        let epoch = talk.epoch();
         let Some(Withheld { ssrc, after, ahead }) =
             declared.and_then(|(_, rate)| talk.continuity.withhold(epoch, header, rate, loan.now))
         else {
@@ -104,7 +116,8 @@ impl Session {
     }
 
     /// From here on this hop's packets reach the client.
-    fn hear(&mut self, hop: Hop) {
+    pub(super) fn hear(&mut self, hop: Hop, loan: &Loan<'_>) {
+        self.note_switch(hop, loan);
         let (leaving, lead) = {
             let route = self.route.load();
             (route.leaving.map(|(left, _)| left), route.lead)
@@ -117,7 +130,7 @@ impl Session {
             talk.feedback.want_key_frame();
         }
         talk.switches += 1;
-        let epoch = Epoch(u64::from(talk.switches));
+        let epoch = talk.epoch();
         if before.is_some() && leaving == before {
             talk.continuity.switched(epoch, Switch::Planned { lead });
         } else {
@@ -126,7 +139,19 @@ impl Session {
         }
     }
 
-    fn rtp_to_client(
+    /// A hop takes the place of another. Where that died, how long the client heard nothing is measured.
+    pub(super) fn note_switch(&mut self, to: Hop, loan: &Loan<'_>) {
+        let (mode, talk) = (self.route.load().mode, self.talk());
+        let Some(before) = talk.hearing.filter(|before| *before != to) else {
+            return;
+        };
+        let last = talk.continuity.last_passed();
+        if let Some(last) = last.filter(|_| !loan.board.is_up(before.node, before.incarnation)) {
+            loan.ways.stamps.recovered(mode, loan.now.saturating_duration_since(last));
+        }
+    }
+
+    pub(super) fn rtp_to_client(
         &mut self,
         from: Hop,
         epoch: Epoch,
@@ -139,7 +164,8 @@ impl Session {
         };
         let clock_rate = payload.clock_rate;
         let talk = self.talk();
-        if talk.hearing == Some(from) {
+        // Of two hops all that the one that leads delivers is counted, where they are merged.
+        if talk.hearing == Some(from) && talk.twin.is_none() {
             talk.flow.came[kind as usize] += 1;
         }
         let rewrite = match talk.continuity.pass(epoch, header, clock_rate, loan.now) {
@@ -165,7 +191,7 @@ impl Session {
         });
     }
 
-    fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
+    pub(super) fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
         let plain = self.media.srtp == Srtp::Plain;
         if plain {
             self.talk().flow.reported_ppm = reported_loss(packet).or(self.talk().flow.reported_ppm);

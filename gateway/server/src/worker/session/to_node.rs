@@ -38,6 +38,10 @@ impl Session {
         talk.feedback.heard(header.ssrc, kind);
         let hop = match forward::to_node(&self.route, loan.board) {
             Verdict::Pass { hop, .. } => hop,
+            Verdict::Both([hop, other]) => {
+                self.send_copy(other, Side::Rtp, kind, packet, loan);
+                hop
+            }
             Verdict::Drop(reason) => return loan.ways.drop(reason),
         };
         self.talk().flow.sent[kind as usize] += 1;
@@ -52,14 +56,21 @@ impl Session {
         if plain {
             measure.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), loan.now);
         }
-        let hop = match forward::to_node(&self.route, loan.board) {
-            Verdict::Pass { hop, .. } => hop,
+        let (hop, other) = match forward::to_node(&self.route, loan.board) {
+            Verdict::Pass { hop, .. } => (hop, None),
+            Verdict::Both([hop, other]) => (hop, Some(other)),
             Verdict::Drop(reason) => return loan.ways.drop(reason),
         };
         // Rewriting needs bytes of our own; RTCP is some packets a second.
         let mut packet = packet.to_vec();
         match self.talk().continuity.rtcp_to_node(&mut packet) {
-            Ok(length) => self.send_to_node(hop, Side::Rtcp, Kind::Audio, &packet[..length], loan),
+            Ok(length) => {
+                let packet = &packet[..length];
+                if let Some(other) = other {
+                    self.send_copy(other, Side::Rtcp, Kind::Audio, packet, loan);
+                }
+                self.send_to_node(hop, Side::Rtcp, Kind::Audio, packet, loan);
+            }
             Err(_) => loan.ways.drop(Reason::Feedback),
         }
     }

@@ -1,0 +1,88 @@
+//! `evenkeel modes`.
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::status::{rows, text};
+use crate::{Failure, say};
+
+/// Say what each mode gives and costs, as measured on a running gateway: how long clients heard nothing when a node died,
+/// what they lost when they went to another hop, and how much more went to nodes.
+///
+/// Times include the usual distance of packets: with one every 20 ms nobody hears less than 20 ms of nothing.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Modes {
+    #[command(flatten)]
+    api: Api,
+    /// Say it as JSON: `modes`, each with `mode`, `scenarios` that have it, `recoveries` (sessions that went on elsewhere
+    /// since their node died), `recovery_ms` with `p50`, `p99` and `max`, `packets_lost` at switches, and `bandwidth_cost`
+    /// (bytes to standbys for each byte to first hops). What was not measured yet is null
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Modes {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let modes = self.api.with(async |admin| admin.read("/v1/modes").await)?;
+        if self.json {
+            say(&modes);
+            return Ok(());
+        }
+        say(&format!(
+            "{:<14} {:>10} {:>9} {:>9} {:>9} {:>8} {:>10}  scenarios",
+            "mode", "recoveries", "p50 ms", "p99 ms", "max ms", "lost", "bandwidth"
+        ));
+        rows(&modes, "modes").iter().for_each(|mode| say(&line(mode)));
+        Ok(())
+    }
+}
+
+fn line(mode: &Value) -> String {
+    let measured = |value: String| if value.is_empty() { "–".to_owned() } else { value };
+    let time = |key: &str| {
+        let ms = mode["recovery_ms"][key].as_f64();
+        measured(ms.map_or(String::new(), |ms| format!("{ms:.1}")))
+    };
+    let lost =
+        measured(mode["packets_lost"].as_u64().map_or(String::new(), |lost| lost.to_string()));
+    let cost = mode["bandwidth_cost"].as_f64();
+    let cost = measured(cost.map_or(String::new(), |cost| format!("+{:.1} %", cost * 100.0)));
+    let scenarios: Vec<&str> = rows(mode, "scenarios").iter().filter_map(Value::as_str).collect();
+    let line = format!(
+        "{:<14} {:>10} {:>9} {:>9} {:>9} {lost:>8} {cost:>10}  {}",
+        text(mode, "mode"),
+        mode["recoveries"].as_u64().unwrap_or(0),
+        time("p50"),
+        time("p99"),
+        time("max"),
+        if scenarios.is_empty() { "none".to_owned() } else { scenarios.join(", ") },
+    );
+    let unmeasured = mode["bandwidth_cost"].is_null() && mode["recovery_ms"].is_null();
+    if unmeasured { format!("{line} (not measured yet)") } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_measured_stands_in_its_column_and_what_was_not_is_said() {
+        let hot = serde_json::json!({
+            "mode": "hot", "scenarios": ["call", "live"], "recoveries": 1_000,
+            "recovery_ms": {"p50": 20.4, "p99": 41.0, "max": 63.24},
+            "packets_lost": 1_204, "bandwidth_cost": 0.0123
+        });
+        let said: Vec<String> = line(&hot).split_whitespace().map(Into::into).collect();
+        let expected =
+            ["hot", "1000", "20.4", "41.0", "63.2", "1204", "+1.2", "%", "call,", "live"];
+        assert_eq!(said, expected);
+        let cold = serde_json::json!({
+            "mode": "cold", "scenarios": [], "recoveries": 0,
+            "recovery_ms": null, "packets_lost": null, "bandwidth_cost": null
+        });
+        let line = line(&cold);
+        assert!(line.contains(" – ") && line.ends_with("none (not measured yet)"), "{line}");
+    }
+}

@@ -1,0 +1,78 @@
+//! Nodes that do not run until rooms of cold scenarios need them.
+
+use std::time::{Duration, Instant};
+
+use super::{Gateway, Output};
+use crate::timer::Timer;
+use crate::{Event, Mode, NodeId, RoomId, Start};
+
+impl Gateway {
+    /// What does not run yet carries nothing.
+    pub(super) fn condemn_the_cold(&mut self) {
+        for node in self.nodes.iter().filter(|node| node.health() == crate::Health::Cold) {
+            self.board.condemn(node.id);
+        }
+    }
+
+    /// A room lost its node, or found none. In cold mode a node is started for it: the one nearest to its people, if none is
+    /// being started already. What that one cannot carry has its turn when it runs.
+    pub(super) fn want_start(&mut self, id: RoomId, now: Instant) {
+        let Some(room) = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold) else {
+            return;
+        };
+        if self.shutting_down || self.nodes.iter().any(crate::node::Node::is_starting) {
+            return;
+        }
+        let region = room.region;
+        let may = self.nodes.iter().filter(|node| node.may_start(now)).map(|node| node.id);
+        let Some(nearest) = may.min_by_key(|node| (self.region_of(*node) != region, *node)) else {
+            return;
+        };
+        let (attempt, within) = self.nodes[nearest.0 as usize].start(now);
+        self.event(Event::Start { node: nearest, step: Start::Begun { attempt } });
+        self.outputs.push_back(Output::Start { node: nearest });
+        self.timers.set(Timer::Probe(nearest), now);
+        self.timers.set(Timer::StartLate(nearest), now + within);
+    }
+
+    /// The hook that was to start the node failed. It is tried again later, if it is still needed then.
+    pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
+        let failed = self.nodes.get_mut(id.0 as usize).and_then(|node| node.start_failed(now));
+        if let Some(again) = failed {
+            self.timers.cancel(&Timer::StartLate(id));
+            self.event(Event::Start { node: id, step: Start::Failed { again } });
+        }
+    }
+
+    pub(super) fn start_late(&mut self, id: NodeId, now: Instant) {
+        self.handle_start_failed(id, now);
+    }
+
+    /// It runs: whoever waits for a node is looked at.
+    pub(super) fn started(&mut self, id: NodeId, after: Option<Duration>, now: Instant) {
+        self.timers.cancel(&Timer::StartLate(id));
+        self.timers.set(Timer::Probe(id), now);
+        if let Some(took) = after {
+            self.event(Event::Start { node: id, step: Start::Done { took } });
+        }
+        if !self.stranded.is_empty() {
+            self.timers.set(Timer::Rescue, now);
+        }
+    }
+
+    /// The room has a node again: who fell silent while it waited has its time to speak up.
+    pub(super) fn hear_of(&mut self, id: RoomId, now: Instant) {
+        let sessions = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold);
+        for session in sessions.into_iter().flat_map(|room| room.sessions.iter()) {
+            if let Some(session) = self.sessions.get_mut(session) {
+                session.last_heard = session.last_heard.max(now);
+            }
+        }
+    }
+
+    /// Whether the room waits for a node to be started: its clients are kept, though they may have fallen silent.
+    pub(super) fn is_held(&self, id: RoomId) -> bool {
+        let held = |room: &crate::room::Room| room.mode == Mode::Cold && room.stranded.is_some();
+        self.rooms.get(&id).is_some_and(|room| held(room))
+    }
+}

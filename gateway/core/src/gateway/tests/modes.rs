@@ -1,0 +1,453 @@
+//! What each mode promises when a node dies, and what follows when a scenario changes its mode.
+
+use super::super::Output;
+use super::world::VOICE;
+use super::*;
+use crate::{
+    Affinity, Cause, Event, Grant, Health, Hop, Mode, ModeChange, NodeId, Refused, RegionId, Role,
+    Scenario, SessionId, Settings, Start, Starts,
+};
+
+pub(super) fn in_mode(mode: Mode, mut settings: Settings) -> Settings {
+    for scenario in settings.scenarios.values_mut() {
+        scenario.mode = mode;
+    }
+    settings
+}
+
+/// The scenario says something else from now on.
+pub(super) fn change(world: &mut World, to: impl Fn(&mut Scenario)) {
+    let mut scenarios = world.gateway.settings.scenarios.clone();
+    scenarios.values_mut().for_each(to);
+    world.outputs.clear();
+    world.gateway.handle_scenarios(&scenarios, world.now);
+    world.settle();
+    world.pass(ms(5));
+}
+
+pub(super) fn opened_at(world: &World) -> Vec<NodeId> {
+    let opened = |output: &Output| match output {
+        Output::Open { hop, .. } => Some(hop.node),
+        _ => None,
+    };
+    world.outputs.iter().filter_map(opened).collect()
+}
+
+fn load(world: &World, node: NodeId) -> u32 {
+    world.gateway.nodes().nth(node.0 as usize).unwrap().load_permille
+}
+
+fn both(world: &World, nodes: [NodeId; 2]) -> [Hop; 2] {
+    nodes.map(|node| world.hop(node))
+}
+
+pub(super) fn starts(world: &World) -> Vec<Start> {
+    let step = |event: &Event| match event {
+        Event::Start { step, .. } => Some(*step),
+        _ => None,
+    };
+    world.events().filter_map(step).collect()
+}
+
+pub(super) fn health(world: &World, node: NodeId) -> Health {
+    world.gateway.nodes().nth(node.0 as usize).unwrap().health
+}
+
+/// A node at home that runs, and one that a hook starts.
+pub(super) fn cold() -> World {
+    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 1_000), (1, 1_000)]));
+    settings.nodes[1].starts = Starts::ByHook { within: ms(30_000) };
+    World::new(settings)
+}
+
+const BOTH: [Grant; 2] = [Grant::Admitted, Grant::Admitted];
+
+#[test]
+fn in_hitless_mode_two_nodes_carry_a_room_and_it_counts_at_both() {
+    let mut world = World::new(in_mode(Mode::Hitless, settings_of(&[(0, 640), (1, 640)])));
+    world.open("r");
+    assert_eq!(world.route("r"), [(A, BOTH[0]), (B, BOTH[1])]);
+    assert_eq!([load(&world, A), load(&world, B)], [100, 100]);
+}
+
+#[test]
+fn a_newcomer_to_a_hitless_room_comes_in_where_both_nodes_can_carry_it() {
+    let nodes = [(0, 10 * VOICE), (1, VOICE), (2, VOICE)];
+    let mut world = World::new(in_mode(Mode::Hitless, settings_of(&nodes)));
+    world.open("r");
+    let newcomer = world.offer("r");
+    let refused = world.replies[&newcomer].as_ref().unwrap_err();
+    assert!(matches!(refused, Refused::NoNode { .. }));
+    assert_eq!(world.route("r")[1], (B, Grant::Admitted));
+}
+
+#[test]
+fn a_hitless_room_is_carried_by_two_again_after_either_died() {
+    for dead in [A, B] {
+        let mut settings = in_mode(Mode::Hitless, settings());
+        settings.scenarios.values_mut().for_each(|scenario| scenario.spares = 2);
+        let mut world = World::new(settings);
+        world.open("r");
+        let route = world.gateway.rooms[&world.room("r")].route();
+        world.kill(dead);
+        let other = if dead == A { B } else { A };
+        let (hop, _) = route.first_usable(&world.gateway.board()).unwrap();
+        assert_eq!(hop.node, other, "its packets go on without a word of the core's");
+        world.pass(ms(5));
+        let grants: Vec<Grant> = world.route("r").iter().map(|(_, grant)| *grant).collect();
+        assert_eq!(world.route("r")[0], (other, Grant::Admitted));
+        assert_eq!(grants[..2], BOTH, "a new one joined: {:?}", world.route("r"));
+    }
+}
+
+#[test]
+fn a_second_node_joins_a_hitless_room_once_all_its_sessions_are_open_there() {
+    let mut world =
+        World::new(in_mode(Mode::Hitless, settings_of(&[(0, 999), (1, 999), (0, 999)])));
+    world.open("r");
+    world.drive_with(|_, hop| match hop.node {
+        C => world::Driver::Waits,
+        _ => world::Driver::Opens,
+    });
+    world.kill(B);
+    world.pass(ms(5));
+    assert_eq!(world.route("r"), [(A, Grant::Admitted)]);
+    world.finish_opening(C, Ok(()));
+    assert_eq!(world.route("r"), [(A, BOTH[0]), (C, BOTH[1])]);
+}
+
+#[test]
+fn where_no_second_node_can_carry_it_a_hitless_room_has_a_reserve_as_in_hot_mode() {
+    let mut world = World::new(in_mode(Mode::Hitless, settings_of(&[(0, 640), (1, 100)])));
+    world.open("r");
+    world.open("s");
+    assert_eq!(world.route("r")[1], (B, Grant::Admitted));
+    assert_eq!(world.route("s"), [(A, Grant::Admitted)], "nothing is left for it at the other");
+}
+
+#[test]
+fn nodes_that_deliver_no_copies_make_a_hitless_room_hot_until_it_stands_on_others() {
+    let mut world =
+        World::new(in_mode(Mode::Hitless, settings_of(&[(0, 999), (1, 999), (0, 999)])));
+    let session = world.open("r");
+    world.outputs.clear();
+    let hops = both(&world, [A, B]);
+    for hops in [hops, [hops[1], hops[0]]] {
+        world.gateway.handle_unalike(session, hops, world.now);
+        world.settle();
+    }
+    assert_eq!(world.route("r"), [(A, Grant::Admitted), (B, Grant::Reserved)]);
+    let told = |event: &&Event| {
+        let why = ModeChange::Unalike { hops };
+        matches!(event, Event::Mode { from: Mode::Hitless, to: Mode::Hot, why: w, .. } if *w == why)
+    };
+    assert_eq!(world.events().filter(told).count(), 1, "told once");
+    // What the second still delivers of what it was sent passes for a moment.
+    let route = world.gateway.rooms[&world.room("r")].route();
+    assert_eq!(route.leaving.map(|(hop, _)| hop), Some(hops[1]));
+    world.kill(B);
+    world.pass(ms(5));
+    assert_eq!(world.route("r"), [(A, BOTH[0]), (C, BOTH[1])], "others may keep what they get");
+}
+
+#[test]
+fn what_is_said_of_hops_that_do_not_carry_the_room_changes_nothing() {
+    let mut world = World::new(in_mode(Mode::Hitless, settings()));
+    let session = world.open("r");
+    let hops = both(&world, [A, C]);
+    world.gateway.handle_unalike(session, hops, world.now);
+    assert_eq!(world.route("r")[1].1, Grant::Admitted);
+}
+
+#[test]
+fn a_node_that_stands_by_takes_no_first_hop_while_others_can() {
+    for (mode, first) in [(Mode::Hot, C), (Mode::Hitless, C), (Mode::ActiveActive, A)] {
+        let mut settings = in_mode(mode, settings_of(&[(0, 640), (1, 640), (1, VOICE)]));
+        settings.nodes[0].role = Role::Standby;
+        settings.nodes[1].role = Role::Standby;
+        let mut world = World::new(settings);
+        world.open("r");
+        assert_eq!(world.stands("r"), Some(first), "{mode:?}");
+        world.open("s");
+        if first == C {
+            assert_ne!(world.stands("s"), Some(C), "{mode:?}: the other is full");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_stands_by_is_the_spare_before_others_of_its_zone() {
+    let mut settings = settings_of(&[(0, 640), (1, 640), (1, 640)]);
+    settings.nodes[2].role = Role::Standby;
+    let mut world = World::new(settings);
+    world.open("r");
+    assert_eq!(world.route("r"), [(A, Grant::Admitted), (C, Grant::Reserved)]);
+}
+
+#[test]
+fn in_active_active_mode_all_nodes_carry_and_each_room_has_its_second_in_another_zone() {
+    // Zones a and b at home, and c far away.
+    let nodes = [(0, 640), (0, 640), (1, 640), (2, 6_400)];
+    let mut world = World::new(in_mode(Mode::ActiveActive, settings_of(&nodes)));
+    for room in ["1", "2", "3"] {
+        world.open(room);
+    }
+    let mut first: Vec<NodeId> = ["1", "2", "3"].map(|room| world.stands(room).unwrap()).into();
+    first.sort();
+    assert_eq!(first, [A, B, C], "load spreads over the zones of the region");
+    for room in ["1", "2", "3"] {
+        let route = world.route(room);
+        assert_eq!(route[1].1, Grant::Reserved);
+        assert_ne!(route[0].0 == C, route[1].0 == C, "{route:?} is in two zones");
+        assert_ne!(route[1].0, D, "and in the same region");
+    }
+}
+
+/// A node each in three regions: home, and two others.
+pub(super) fn regional(order: &[u32]) -> World {
+    let nodes = [(0, 640), (2, 640), (3, 640), (1, 640)];
+    let mut settings = settings_of(&nodes);
+    settings.regions.push("far".into());
+    settings.zones.push(crate::Zone { name: "d".into(), region: RegionId(2) });
+    for scenario in settings.scenarios.values_mut() {
+        scenario.mode = Mode::Regional;
+        scenario.spares = 3;
+        scenario.regions = order.iter().copied().map(RegionId).collect();
+    }
+    World::new(settings)
+}
+
+#[test]
+fn in_regional_mode_spares_are_in_the_next_regions_in_order_and_opened_when_the_room_goes_there() {
+    let mut world = regional(&[2, 0, 1]);
+    world.open("r");
+    let gated = Grant::Gated;
+    assert_eq!(
+        world.route("r"),
+        [(A, Grant::Admitted), (B, gated), (C, gated)],
+        "around to the start"
+    );
+    assert_eq!(opened_at(&world), [A]);
+    assert_eq!([load(&world, B), load(&world, C)], [0, 0], "nothing is kept there");
+    world.outputs.clear();
+    world.kill(A);
+    world.pass(ms(60));
+    assert_eq!(
+        world.stands("r"),
+        Some(D),
+        "the other zone of the region comes before other regions"
+    );
+    world.kill(D);
+    world.pass(ms(60));
+    assert_eq!(world.stands("r"), Some(B));
+    assert_eq!(opened_at(&world), [D, B], "one at a time");
+    assert_eq!(world.route("r")[1], (C, gated));
+}
+
+#[test]
+fn a_node_with_a_hook_does_not_run_until_a_room_of_a_cold_scenario_lost_its_node() {
+    let mut world = cold();
+    world.open("r");
+    assert_eq!(world.route("r"), [(A, Grant::Admitted)], "no spare");
+    assert_eq!((health(&world, B), &world.starts[..]), (Health::Cold, &[][..]));
+    world.kill(A);
+    let died = world.now;
+    world.pass(ms(2_000));
+    assert_eq!(world.starts, [B], "once");
+    assert_eq!(world.stands("r"), None, "held");
+    world.unmute(B);
+    world.pass(ms(100));
+    assert_eq!(world.stands("r"), Some(B));
+    assert!(
+        matches!(starts(&world)[..], [Start::Begun { attempt: 1 }, Start::Done { took }] if took >= ms(2_000))
+    );
+    let recovered = |event: &Event| match event {
+        Event::Moved { to: Some(_), cause: Cause::NodeDown, started, .. } => Some(*started),
+        _ => None,
+    };
+    let started = world.events().find_map(recovered).unwrap();
+    assert!(died - started < ms(10), "the move began when the node died");
+}
+
+#[test]
+fn rooms_of_a_cold_scenario_go_to_a_node_that_runs_and_the_cold_one_is_started_all_the_same() {
+    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 640), (1, 640), (1, 640)]));
+    settings.nodes[2].starts = Starts::ByHook { within: ms(30_000) };
+    let mut world = World::new(settings);
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(20));
+    assert_eq!((world.stands("r"), &world.starts[..]), (Some(B), &[C][..]));
+}
+
+#[test]
+fn a_start_that_failed_is_tried_again_later_and_later() {
+    let mut world = cold();
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(10));
+    let mut again = Vec::new();
+    for attempt in 1..=4 {
+        assert_eq!(world.starts.len(), attempt);
+        world.gateway.handle_start_failed(B, world.now);
+        let Some(Start::Failed { again: after }) = ({
+            world.settle();
+            starts(&world).last().copied()
+        }) else {
+            panic!("{:?}", starts(&world))
+        };
+        again.push(after.as_secs());
+        world.pass(after - ms(60));
+        assert_eq!(world.starts.len(), attempt, "not yet");
+        world.pass(ms(150));
+    }
+    assert_eq!(again, [1, 2, 4, 8]);
+    // One that does not answer in time has failed as well.
+    world.pass(ms(29_000));
+    assert_eq!(starts(&world).len(), 9);
+    world.pass(ms(1_500));
+    assert_eq!(starts(&world).len(), 10);
+    assert!(matches!(starts(&world)[9], Start::Failed { again } if again == ms(16_000)));
+}
+
+#[test]
+fn sessions_that_wait_for_a_node_are_not_closed_for_their_silence() {
+    let mut world = cold();
+    let session = world.open("r");
+    world.kill(A);
+    world.pass(ms(60_000));
+    assert!(world.gateway.session(session, world.now).is_some(), "its clients are kept");
+    world.unmute(B);
+    world.pass(ms(2_000));
+    assert_eq!(world.stands("r"), Some(B));
+    assert!(world.gateway.session(session, world.now).is_some(), "and may speak up again");
+    world.pass(ms(30_000));
+    assert!(world.gateway.session(session, world.now).is_none());
+}
+
+#[test]
+fn a_cold_node_that_runs_already_is_found_and_one_that_died_is_cold_again() {
+    let mut world = cold();
+    world.unmute(B);
+    world.pass(ms(1_500));
+    assert_eq!(health(&world, B), Health::Up);
+    world.open("r");
+    world.mute(B);
+    world.pass(ms(5_000));
+    assert_eq!(health(&world, B), Health::Cold);
+    assert!(world.starts.is_empty(), "no room needs it");
+}
+
+#[test]
+fn a_newcomer_without_a_node_has_one_started_for_those_who_come_later() {
+    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 640)]));
+    settings.nodes[0].starts = Starts::ByHook { within: ms(30_000) };
+    let mut world = World::new(settings);
+    let offer = world.offer("r");
+    assert!(matches!(world.replies[&offer], Err(Refused::NoNode { .. })));
+    assert_eq!(world.starts, [A]);
+    world.unmute(A);
+    world.pass(ms(50));
+    world.open("r");
+}
+
+#[test]
+fn where_nodes_are_meshed_each_session_is_a_room_of_its_own_under_one_number_at_the_nodes() {
+    let mut settings = settings();
+    settings.scenarios.values_mut().for_each(|s| s.affinity = Affinity::Session);
+    let mut world = World::new(settings);
+    let sessions: Vec<SessionId> = (0..3).map(|_| world.open("r")).collect();
+    let room = |session: &SessionId| format!("r~{session}");
+    let stands: Vec<NodeId> = sessions.iter().map(|s| world.stands(&room(s)).unwrap()).collect();
+    assert!(stands.contains(&A) && stands.iter().any(|node| *node != A), "{stands:?}");
+    let told: std::collections::BTreeSet<_> = world
+        .outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Open { room, .. } => Some(*room),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told.len(), 1, "the nodes bridge what they know as one room");
+    let moved = room(&sessions[0]);
+    let to = if stands[0] == B { C } else { B };
+    world.gateway.handle_move(&moved.as_str().into(), to, world.now).unwrap();
+    world.settle();
+    assert_eq!(world.stands(&moved), Some(to));
+    assert_eq!(world.stands(&room(&sessions[1])), Some(stands[1]), "the others stay");
+    sessions.into_iter().for_each(|session| world.close(session));
+    assert!(world.gateway.calls.is_empty());
+}
+
+#[test]
+fn a_mode_changes_while_packets_flow_and_the_hop_that_carries_them_stays() {
+    for from in Mode::ALL {
+        for to in Mode::ALL.into_iter().filter(|to| *to != from) {
+            let mut world = World::new(in_mode(from, settings()));
+            let session = world.open("r");
+            change(&mut world, |scenario| scenario.mode = to);
+            let why = format!("{from:?} to {to:?}: {:?}", world.route("r"));
+            assert_eq!(world.stands("r"), Some(A), "{why}");
+            assert!(
+                world.moves().is_empty() && !world.closed_at().contains(&(session, A)),
+                "{why}"
+            );
+            let told = |e: &&Event| matches!(e, Event::Mode { from: f, to: t, .. } if (*f, *t) == (from, to));
+            assert_eq!(world.events().filter(told).count(), 1, "{why}");
+            world.pass(ms(600));
+            let second = world.route("r").get(1).map(|(_, grant)| *grant);
+            let open: Vec<NodeId> =
+                world.gateway.sessions[&session].legs.iter().map(|(hop, _)| hop.node).collect();
+            match to {
+                Mode::Hitless => {
+                    assert_eq!((second, open.len()), (Some(Grant::Admitted), 2), "{why}");
+                }
+                Mode::Hot | Mode::ActiveActive => {
+                    assert_eq!((second, open.len()), (Some(Grant::Reserved), 2), "{why}");
+                }
+                Mode::Cold => assert_eq!((second, &open[..]), (None, &[A][..]), "{why}"),
+                Mode::Regional => {
+                    assert_eq!((second, &open[..]), (Some(Grant::Gated), &[A][..]), "{why}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_second_hop_of_a_hitless_room_delivers_passes_on_for_a_moment_when_it_stops() {
+    let mut world = World::new(in_mode(Mode::Hitless, settings()));
+    world.open("r");
+    change(&mut world, |scenario| scenario.mode = Mode::Cold);
+    let route = world.gateway.rooms[&world.room("r")].route();
+    let (leaving, until) = route.leaving.expect("a make-before-break");
+    assert_eq!(leaving, world.hop(B));
+    assert!(until <= world.now + ms(500), "no longer than that");
+    world.pass(ms(500));
+    assert_eq!(world.closed_at().len(), 1, "and is closed then");
+}
+
+#[test]
+fn more_spares_are_opened_and_fewer_closed_while_packets_flow() {
+    let mut world = World::new(settings());
+    world.open("r");
+    change(&mut world, |scenario| scenario.spares = 3);
+    assert_eq!((world.route("r").len(), opened_at(&world).len()), (4, 2));
+    change(&mut world, |scenario| scenario.spares = 1);
+    assert_eq!((world.route("r").len(), world.closed_at().len()), (2, 2));
+    assert_eq!(world.stands("r"), Some(A));
+}
+
+#[test]
+fn a_change_of_many_rooms_is_done_in_turns() {
+    let mut world = World::new(settings());
+    for room in 0..600 {
+        world.open(&room.to_string());
+    }
+    let mut scenarios = world.gateway.settings.scenarios.clone();
+    scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Cold);
+    world.gateway.handle_scenarios(&scenarios, world.now);
+    assert_eq!(world.gateway.changing.len(), 600 - 256);
+    world.pass(ms(2));
+    assert!(world.gateway.changing.is_empty());
+}
