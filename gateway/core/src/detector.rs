@@ -7,6 +7,7 @@
 
 mod agent;
 mod canary;
+mod lately;
 mod silence;
 
 use std::time::{Duration, Instant};
@@ -14,10 +15,11 @@ use std::time::{Duration, Instant};
 use crate::{Timings, Witness};
 use agent::Agent;
 use canary::Canary;
+use lately::Lately;
 use silence::{Limits, Silence, Word};
 
 /// Probes in flight that are remembered; older ones no longer matter.
-const PROBES_MAX: usize = 16;
+const PROBES_MAX: usize = 64;
 
 /// How much a sample changes a smoothed round trip or loss: one part in this many (RFC 6298 uses 8).
 const SMOOTHING: u32 = 8;
@@ -67,6 +69,8 @@ pub(crate) struct Detector {
     probes: Vec<Probe>,
     missed_in_a_row: u32,
     round_trip: Option<RoundTrip>,
+    /// Round trips.
+    lately: Lately,
     /// Probes unanswered, smoothed.
     loss_ppm: u32,
     silence: Silence,
@@ -127,6 +131,7 @@ impl Detector {
             probes: Vec::with_capacity(PROBES_MAX),
             missed_in_a_row: 0,
             round_trip: None,
+            lately: Lately::default(),
             loss_ppm: 0,
             silence: Silence::default(),
             agent: Agent::default(),
@@ -171,6 +176,7 @@ impl Detector {
         let at = self.probes.iter().position(|probe| probe.sequence == sequence)?;
         let probe = self.probes.remove(at);
         let sample = now.saturating_duration_since(probe.sent.at);
+        self.lately.note(sample, now);
         self.round_trip = Some(match self.round_trip {
             None => RoundTrip { smoothed: sample, variation: sample / 2 },
             Some(RoundTrip { smoothed, variation }) => RoundTrip {
@@ -319,13 +325,16 @@ impl Detector {
         }
     }
 
-    /// Round trip, and slack for its variation within bounds: a machine under load answers late, a dead one never.
+    /// Round trip, and slack for its variation within bounds: a machine under load answers late, a dead one never. Where
+    /// answers come later than that in more than one of the last ten seconds, as late as they come.
     fn answer_within(&self) -> Duration {
         let slack = self.timings.probe_slack;
         match self.round_trip {
             None => self.probe_every() + slack,
             Some(RoundTrip { smoothed, variation }) => {
-                smoothed + (variation * 4).clamp(slack, slack * 3)
+                let usual = self.lately.usual() + slack;
+                (smoothed + (variation * 4).clamp(slack, slack * 3))
+                    .max(usual.min(self.condemn_alone()))
             }
         }
     }

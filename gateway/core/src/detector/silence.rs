@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::lately::Lately;
 use super::{Since, Stamp};
 
 /// A node that was silent so long, and alive all the while, is expected to send nothing any more.
@@ -19,6 +20,8 @@ pub(super) struct Silence {
     rated: Option<Instant>,
     /// Since when we have been sending without hearing anything.
     since: Option<Since>,
+    /// Pauses that ended.
+    lately: Lately,
 }
 
 /// How much silence is too much.
@@ -56,8 +59,10 @@ impl Silence {
             }
             self.rated = Some(now);
         }
-        if arrived > 0 {
-            self.since = None;
+        if arrived > 0
+            && let Some(since) = self.since.take()
+        {
+            self.lately.note(since.lasted(now), now);
         }
         if unanswered && self.since.is_none() {
             self.since = stamp.last_sent.map(|sent| Since::new(sent.min(now)));
@@ -96,17 +101,20 @@ impl Silence {
         }
     }
 
-    /// How long the node as a whole may be silent; `None` where nothing is expected of it.
+    /// How long the node as a whole may be silent; `None` where nothing is expected of it. Where it pauses longer than that
+    /// in more than one of the last ten seconds, as long as it does.
     fn limit(&self, limits: Limits) -> Option<Duration> {
         let interval = (self.rate >= 1.0).then(|| Duration::from_secs_f64(1.0 / self.rate))?;
         let few = interval * ARRIVALS_MIN.min(limits.arrivals);
-        Some((interval * limits.arrivals).min(limits.max).max(limits.min).max(few))
+        let usual = self.lately.usual() + limits.min;
+        Some((interval * limits.arrivals).max(usual).min(limits.max).max(limits.min).max(few))
     }
 
     /// Nothing is expected any more.
     pub(super) fn forget(&mut self) {
         self.since = None;
         self.rate = 0.0;
+        self.lately.forget();
     }
 
     #[cfg(test)]

@@ -1,3 +1,5 @@
+mod jitter;
+
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);

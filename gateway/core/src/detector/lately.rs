@@ -1,0 +1,71 @@
+//! How late something came that came: what was usual on the way lately is no sign of death.
+
+use std::time::{Duration, Instant};
+
+/// Each turn the latest is kept, of so many turns.
+const TURN: Duration = Duration::from_secs(1);
+const TURNS: usize = 10;
+
+/// The latest of each of the last ten seconds.
+#[derive(Default, Debug)]
+pub(super) struct Lately {
+    began: Option<Instant>,
+    /// The turn that the last note was of, counted from there.
+    turn: u64,
+    latest: [Duration; TURNS],
+}
+
+impl Lately {
+    /// Something came so late.
+    pub(super) fn note(&mut self, late: Duration, now: Instant) {
+        let began = *self.began.get_or_insert(now);
+        let turn = now.saturating_duration_since(began).as_secs() / TURN.as_secs();
+        for passed in (self.turn + 1..=turn).take(TURNS) {
+            self.latest[passed as usize % TURNS] = Duration::ZERO;
+        }
+        self.turn = self.turn.max(turn);
+        let latest = &mut self.latest[turn as usize % TURNS];
+        *latest = late.max(*latest);
+    }
+
+    /// What was exceeded in one second at most: one bad moment is not what is usual.
+    pub(super) fn usual(&self) -> Duration {
+        let mut latest = self.latest;
+        latest.sort_unstable();
+        latest[TURNS - 2]
+    }
+
+    pub(super) fn forget(&mut self) {
+        *self = Lately::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// What is usual after these: seconds, and how many ms late.
+    fn usual(notes: &[(u64, u32)]) -> Duration {
+        let (mut lately, start) = (Lately::default(), Instant::now());
+        for &(second, late) in notes {
+            lately.note(MS * late, start + Duration::from_secs(second));
+        }
+        lately.usual()
+    }
+
+    #[test]
+    fn one_bad_second_is_not_usual_and_two_are() {
+        assert_eq!(usual(&[]), Duration::ZERO);
+        assert_eq!(usual(&[(0, 1), (1, 90), (1, 80), (2, 1)]), MS);
+        assert_eq!(usual(&[(0, 1), (1, 90), (2, 80), (3, 1)]), 80 * MS);
+    }
+
+    #[test]
+    fn what_was_ten_seconds_ago_is_forgotten() {
+        assert_eq!(usual(&[(0, 90), (1, 80), (9, 2)]), 80 * MS);
+        assert_eq!(usual(&[(0, 90), (1, 80), (10, 2)]), 2 * MS, "80 ms is one second's alone");
+        assert_eq!(usual(&[(0, 90), (1, 80), (500, 2), (501, 1)]), MS);
+    }
+}

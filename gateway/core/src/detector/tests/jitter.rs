@@ -1,0 +1,77 @@
+//! A way on which everything comes, up to 160 ms late each way: ±80 ms.
+
+use super::*;
+
+const LATEST_MS: u64 = 160;
+/// Until what is usual is known; before that a pause is what a death looks like.
+const USED_TO_IT: u64 = 10_000;
+
+/// Its node sends 1,000 packets a second; each is late by itself, and none overtakes another.
+struct Way {
+    detector: Detector,
+    start: Instant,
+    dice: u64,
+    /// When what is on its way arrives, in ms: media, and answers with the probes they are of.
+    media: std::collections::VecDeque<u64>,
+    answers: Vec<(u64, u64)>,
+    received: u64,
+    last_received: Option<Instant>,
+}
+
+impl Way {
+    fn late(&mut self) -> u64 {
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.dice >> 33) % (LATEST_MS + 1)
+    }
+
+    /// A millisecond passes, in which the node sends or not.
+    fn step(&mut self, ms: u64, sends: bool) -> Finding {
+        let now = self.start + MS * ms as u32;
+        if sends {
+            let behind = self.media.back().copied().unwrap_or(0);
+            let arrives = (ms + self.late()).max(behind);
+            self.media.push_back(arrives);
+        }
+        if ms.is_multiple_of(10) {
+            self.detector.handle_probe_sent(ms, now);
+            let arrives = ms + self.late() + self.late();
+            self.answers.extend(sends.then_some((arrives, ms)));
+        }
+        while self.media.pop_front_if(|arrives| *arrives <= ms).is_some() {
+            self.received += 1;
+            self.last_received = Some(now);
+        }
+        for (_, probe) in self.answers.extract_if(.., |(arrives, _)| *arrives <= ms) {
+            self.detector.handle_probe_answered(probe, now);
+        }
+        if !ms.is_multiple_of(2) {
+            return Finding::Well;
+        }
+        let (received, last_received) = (self.received, self.last_received);
+        let stamp = Stamp { last_received, received, last_sent: Some(now) };
+        self.detector.handle_stamp(stamp, now);
+        self.detector.weigh(now)
+    }
+}
+
+#[test]
+fn who_is_used_to_jitter_takes_it_for_no_death_and_death_for_no_jitter() {
+    for distance in [Distance::Near, Distance::Far] {
+        let mut way = Way {
+            detector: Detector::new(Timings::default(), distance),
+            start: Instant::now(),
+            dice: 7,
+            media: Default::default(),
+            answers: Vec::new(),
+            received: 0,
+            last_received: None,
+        };
+        let death = 600_000;
+        for ms in 1..=death {
+            let finding = way.step(ms, true);
+            assert!(ms < USED_TO_IT || finding != Finding::Dead, "{distance:?}: after {ms} ms");
+        }
+        let found = (death + 1..).find(|&ms| way.step(ms, false) == Finding::Dead).unwrap() - death;
+        assert!(found <= 500 + 2 * LATEST_MS, "{distance:?}: found after {found} ms");
+    }
+}
