@@ -32,6 +32,8 @@ pub(crate) struct Layout {
     pub(crate) far: Duration,
     /// What every node is.
     pub(crate) kind: Kind,
+    /// How many nodes, the last ones, do not run until the gateway starts them.
+    pub(crate) cold: usize,
     /// Whether an agent watches each node's process.
     pub(crate) agents: bool,
     /// Spares of each room.
@@ -49,6 +51,8 @@ pub(crate) struct Told {
     pub(crate) address: SocketAddr,
     /// Where the agent beside it is, if there is one.
     pub(crate) agent: Option<SocketAddr>,
+    /// What starts it, if it does not run yet.
+    pub(crate) start: Option<Vec<String>>,
 }
 
 /// How nodes are judged on stage: as anywhere, but those that return are trusted sooner, so that many kills fit in a row.
@@ -64,10 +68,21 @@ impl Layout {
         linked: false,
         far: Duration::ZERO,
         kind: Kind::Sample,
+        cold: 0,
         agents: false,
         spares: 2,
         capacity: "10 Gbit/s",
     };
+
+    /// The same with two hops that carry everything.
+    pub(crate) const HITLESS: Layout = Layout { mode: "hitless", ..Layout::HOT };
+
+    /// The same with all nodes carrying alike.
+    pub(crate) const ACTIVE: Layout = Layout { mode: "active-active", ..Layout::HOT };
+
+    /// One node, and one that is started when that is gone.
+    pub(crate) const COLD: Layout =
+        Layout { mode: "cold", regions: &[("east", 2)], cold: 1, spares: 0, ..Layout::HOT };
 
     /// The same with a link before each node.
     pub(crate) const LINKED: Layout = Layout { linked: true, ..Layout::HOT };
@@ -121,7 +136,7 @@ impl Layout {
         for (region, _) in self.regions {
             let _whole = write!(text, "\n[[region]]\nname = \"{region}\"\n");
         }
-        for Told { name, region, zone, address, agent } in nodes {
+        for Told { name, region, zone, address, agent, start } in nodes {
             let _whole = write!(
                 text,
                 "\n[[node]]\nname = \"{name}\"\nregion = \"{region}\"\nzone = \"{zone}\"\ncapacity = \"{}\"\n",
@@ -139,6 +154,12 @@ impl Layout {
             if let Some(agent) = agent {
                 let _whole = writeln!(text, "agent = \"{agent}\"");
             }
+            if let Some(start) = start {
+                // An array of strings is spelled alike in JSON and TOML.
+                let command = serde_json::json!(start);
+                let _whole =
+                    writeln!(text, "start = {{ command = {command}, stop_with_gateway = true }}");
+            }
         }
         text
     }
@@ -150,8 +171,7 @@ impl Layout {
             r#"
 [scenario.call]
 mode = "{}"
-spares = {}
-bitrate = {{ floor = "24 kbit/s", ceiling = "2 Mbit/s" }}
+{}bitrate = {{ floor = "24 kbit/s", ceiling = "2 Mbit/s" }}
 close_after = "60s"
 
 [resolve]
@@ -174,7 +194,9 @@ plugin = "degrade-ladder"
 settings = {{ steps = ["cap", "voice-only"], down_at_loss = 0.03, down_after = "600ms", hysteresis = 0.5, up_after = "5s", cap_factor = 0.5 }}
 on_fault = "hold"
 "#,
-            self.mode, self.spares, self.spares
+            self.mode,
+            if self.spares > 0 { format!("spares = {}\n", self.spares) } else { String::new() },
+            self.spares.max(1)
         )
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,12 @@ impl Stage {
         write(&places.folder.join("secret"), SECRET)?;
         let mut nodes = Vec::new();
         let mut told = Vec::new();
-        for ((name, region, zone), number) in layout.nodes().zip(1..) {
+        let running = layout.nodes().count() - layout.cold;
+        for (name, region, zone) in layout.nodes().skip(running) {
+            let (start, address) = cold_start(places, &name)?;
+            told.push(Told { name, region, zone, address, agent: None, start: Some(start) });
+        }
+        for ((name, region, zone), number) in layout.nodes().take(running).zip(1..) {
             let (process, address) = start_node(&layout, places, &name, LOOPBACK)?;
             let link = layout.is_linked(region).then(|| {
                 let at = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -80,7 +85,14 @@ impl Stage {
             let seen = link.as_ref().map_or(address, Link::near);
             let agent = layout.agents.then(|| start_agent(places, &name)).transpose()?;
             let (agent, at) = agent.unzip();
-            told.push(Told { name: name.clone(), region, zone, address: seen, agent: at });
+            told.push(Told {
+                name: name.clone(),
+                region,
+                zone,
+                address: seen,
+                agent: at,
+                start: None,
+            });
             nodes.push(Node { name, region, address, process: Some(process), link, _agent: agent });
         }
         let config = places.folder.join("evenkeel.toml");
@@ -183,7 +195,7 @@ impl Stage {
         Ok(rooms["rooms"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Waits until every node is up, and every room has as many hops as it should and can have; false where that does
+    /// Waits until every node is up or waits to be started, and every room has as many hops as it should and can have; false where that does
     /// not happen.
     pub(crate) async fn settled(&self, within: Duration) -> Result<bool, String> {
         let until = Instant::now() + within;
@@ -199,7 +211,11 @@ impl Stage {
     }
 
     async fn is_settled(&self) -> Result<bool, String> {
-        let all_up = self.states().await?.iter().all(|node| node["health"] == "up");
+        let all_up = self
+            .states()
+            .await?
+            .iter()
+            .all(|node| node["health"] == "up" || node["health"] == "cold");
         if !all_up {
             return Ok(false);
         }
@@ -264,6 +280,19 @@ fn start_sample(
         words.push("--untouched");
     }
     Ok((Process::start(name, program, &words, &places.folder)?, None))
+}
+
+/// What the gateway starts a node with that does not run yet, and where it will be.
+fn cold_start(places: &Places, name: &str) -> Result<(Vec<String>, SocketAddr), String> {
+    let socket = UdpSocket::bind(LOOPBACK).and_then(|socket| socket.local_addr());
+    let at = socket.map_err(|error| format!("no port for {name}: {error}"))?;
+    let evenkeel = places.evenkeel.display().to_string();
+    let secret = places.folder.join("secret").display().to_string();
+    let listen = at.to_string();
+    // It ends with the gateway, however that ends.
+    let words = ["setpriv", "--pdeathsig", "KILL", &evenkeel, "sample-node"];
+    let own = ["--name", name, "--listen", &listen, "--secret", &secret];
+    Ok((words.iter().chain(&own).map(|&word| word.to_owned()).collect(), at))
 }
 
 /// An agent that watches the node of this name.

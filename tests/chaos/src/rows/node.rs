@@ -21,6 +21,8 @@ const RTPENGINE: Layout = Layout { kind: Kind::Rtpengine, ..Layout::HOT };
 
 const LOUD: Limits = Limits { no_freeze: true, ..Limits::gap(50.0, 150.0) };
 const SILENT: Limits = Limits { no_freeze: true, ..Limits::gap(70.0, 170.0) };
+const NOTHING_LOST: Limits =
+    Limits { none_lost: true, no_freeze: true, both_carry: true, ..Limits::NONE };
 const ACROSS: Limits = Limits::gap(300.0, 1_000.0);
 const UNTOUCHED: Limits =
     Limits { none_lost: true, none_condemned: true, no_freeze: true, ..Limits::NONE };
@@ -29,6 +31,21 @@ const OFF_IN_2_S: Limits = Limits { left_within: Some(2_000.0), ..Limits::NONE }
 pub(super) const ROWS: &[Row] = &[
     Row::new("node.kill.hot", Layout::HOT, Kill(Busiest, Loud), LOUD).times(30),
     Row::new("node.kill.hot.silent", Layout::HOT, Kill(Busiest, Silent), SILENT).times(16),
+    Row::new("node.kill.hitless", Layout::HITLESS, Kill(Busiest, Loud), NOTHING_LOST).times(8),
+    Row::new("node.kill.hitless.silent", Layout::HITLESS, Kill(Busiest, Silent), NOTHING_LOST)
+        .times(8),
+    Row::new("node.kill.active-active", Layout::ACTIVE, Kill(Busiest, Loud), LOUD).times(8),
+    Row::new("node.kill.active-active.silent", Layout::ACTIVE, Kill(Busiest, Silent), SILENT)
+        .times(8),
+    Row::new("node.kill.cold", Layout::COLD, Kill(Busiest, Loud), Limits::gap(3_000.0, 5_000.0))
+        .watched(8),
+    Row::new(
+        "node.kill.cold.silent",
+        Layout::COLD,
+        Kill(Busiest, Silent),
+        Limits::gap(3_000.0, 5_000.0),
+    )
+    .watched(8),
     Row::new("node.kill.cross-region", Layout::ACROSS, Kill(Busiest, Loud), ACROSS).times(8),
     Row::new("node.kill.cross-region.silent", Layout::ACROSS, Kill(Busiest, Silent), ACROSS)
         .times(8),
