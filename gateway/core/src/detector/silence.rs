@@ -11,6 +11,9 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(5);
 /// Arrivals that must be missing however seldom they are: a lost packet between two pauses for breath is no death.
 const ARRIVALS_MIN: u32 = 3;
 
+/// A pause is longer than usual where it is so many times as long.
+const USUALLY: u32 = 2;
+
 /// Media that came from a node, and media that went there.
 #[derive(Default, Debug)]
 pub(super) struct Silence {
@@ -101,12 +104,12 @@ impl Silence {
         }
     }
 
-    /// How long the node as a whole may be silent; `None` where nothing is expected of it. Where it pauses longer than that
-    /// in more than one of the last ten seconds, as long as it does.
+    /// How long the node as a whole may be silent; `None` where nothing is expected of it. Where it pauses longer than
+    /// half of that in more than one of the last ten seconds, twice as long as it does.
     fn limit(&self, limits: Limits) -> Option<Duration> {
         let interval = (self.rate >= 1.0).then(|| Duration::from_secs_f64(1.0 / self.rate))?;
         let few = interval * ARRIVALS_MIN.min(limits.arrivals);
-        let usual = self.lately.usual() + limits.min;
+        let usual = self.lately.usual() * USUALLY;
         Some((interval * limits.arrivals).max(usual).min(limits.max).max(limits.min).max(few))
     }
 
