@@ -248,6 +248,7 @@ impl Continuity {
             stream.go_on(epoch, previous);
             let missed = stream.missing_before(header);
             let pass = stream.pass(epoch, header, now);
+            stream.count_from_here();
             self.missed = self.missed.saturating_add(missed);
             return pass;
         }

@@ -151,6 +151,11 @@ impl Stream {
         (expected.max(came), expected.saturating_sub(came))
     }
 
+    /// What the sender before did not deliver any more is no loss of the present one.
+    pub(super) fn count_from_here(&mut self) {
+        self.counted = (self.highest, self.reports.packets);
+    }
+
     /// The hop that delivers it now, or did last.
     pub(super) fn epoch(&self) -> Epoch {
         self.present.epoch
@@ -241,8 +246,7 @@ impl Stream {
         self.recent.advance(self.highest, ahead, self.latest);
         self.reports.take_over(lost);
         self.count(header, now);
-        // What the sender before did not deliver any more is no loss of this one.
-        self.counted = (self.highest, self.reports.packets);
+        self.count_from_here();
         self.numbers_of(header)
     }
 

@@ -144,8 +144,7 @@ impl Session {
     fn take_lead(&mut self, hop: Hop, loan: &Loan<'_>) {
         self.note_switch(hop, loan);
         let talk = self.talk();
-        talk.hearing = Some(hop);
-        talk.flow.came = Default::default();
+        talk.hears(hop);
         talk.totals.switches += 1;
         if let Some(twin) = &mut talk.twin {
             twin.merge.turn();
