@@ -39,8 +39,10 @@ pub(crate) struct Node {
     pub(crate) draining: bool,
     /// An operator said that it is Down, and it stays so until he says otherwise.
     pub(crate) ejected: bool,
-    /// An operator said that it need not wait out its ejection.
+    /// It need not wait out its ejection: an operator said so, or it had not begun yet when it was condemned.
     excused: bool,
+    /// It was condemned before it was ever heard: it is late, or we look early, and that costs it no trust.
+    unknown: bool,
     /// How its hook fares, if one starts it.
     pub(crate) hook: Hook,
     /// It drains by itself: the agent beside it said so.
@@ -141,6 +143,7 @@ impl Node {
             draining: false,
             ejected: false,
             excused: false,
+            unknown: false,
             hook: Hook::default(),
             leaving: false,
             measured: None,
@@ -319,14 +322,18 @@ impl Node {
 
     fn die(&mut self, now: Instant) -> Change {
         let from = self.health();
-        self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
-        self.excused = false;
+        self.unknown = self.settings.probed == Probed::Yes && !self.detector.was_heard();
+        self.excused = self.unknown;
+        if !self.unknown {
+            self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        }
         self.worse = None;
         self.standing = Standing::Down { since: now, answering_since: None };
         Change::Died { from }
     }
 
-    /// A dead node returns once it has answered without a miss for its ejection; one that cannot be probed when
+    /// A dead node returns once it has answered without a miss for its ejection, one that was never heard before as soon as
+    /// it answers; one that cannot be probed when
     /// that time has passed, and no agent says that its process is gone.
     fn weigh_return(
         &mut self,
@@ -359,7 +366,10 @@ impl Node {
         }
         self.excused = false;
         self.detector.absolve();
-        self.standing = Standing::Wary { since: now };
+        self.standing = match std::mem::take(&mut self.unknown) {
+            true => Standing::Up { since: now },
+            false => Standing::Wary { since: now },
+        };
         Some(Change::Returned)
     }
 
@@ -445,11 +455,12 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Role, ZoneId};
+    use crate::{Role, Stamp, ZoneId};
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn node(now: Instant) -> Node {
+    /// A node that was never heard.
+    fn unknown(now: Instant) -> Node {
         let settings = NodeSettings {
             name: "a".into(),
             zone: ZoneId(0),
@@ -460,6 +471,13 @@ mod tests {
             canary: false,
         };
         Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
+    }
+
+    fn node(now: Instant) -> Node {
+        let mut node = unknown(now);
+        let stamp = Stamp { last_received: Some(now), received: 1, last_sent: None };
+        node.detector.handle_stamp(stamp, now);
+        node
     }
 
     /// Dies by two witnesses.
@@ -494,6 +512,20 @@ mod tests {
         assert_eq!(node.weigh(back + 1_990 * MS), None);
         let trusted = Some(Change::Health { from: Health::Wary, to: Health::Up });
         assert_eq!(node.weigh(back + 2_010 * MS), trusted);
+    }
+
+    #[test]
+    fn a_node_that_was_never_heard_is_down_and_up_with_its_first_answer() {
+        let start = Instant::now();
+        let mut node = unknown(start);
+        kill(&mut node, start);
+        assert!(!node.takes_rooms());
+        assert_eq!(returns_after(&mut node, start + 100 * MS), 10);
+        assert_eq!(node.health(), Health::Up);
+        // From then on it is known, and the first relapse is the first.
+        kill(&mut node, start + 200 * MS);
+        assert_eq!(returns_after(&mut node, start + 300 * MS), 1_010);
+        assert_eq!(node.health(), Health::Wary);
     }
 
     #[test]

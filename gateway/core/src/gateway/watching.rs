@@ -123,7 +123,7 @@ impl Gateway {
         let (from, to) = match change {
             Change::Health { from, to } => (from, to),
             Change::Died { from } => (from, Health::Down),
-            Change::Returned => (Health::Down, Health::Wary),
+            Change::Returned => (Health::Down, node.health()),
             Change::Started { .. } => (Health::Cold, Health::Up),
         };
         let mut rooms = 0;
