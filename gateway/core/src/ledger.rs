@@ -68,6 +68,11 @@ impl Ledger {
         self.gauges[node.0 as usize].handle_load(permille, ours, now);
     }
 
+    /// A node that drains said how full it is.
+    pub(crate) fn hold_capacity(&mut self, node: NodeId, now: Instant) {
+        self.gauges[node.0 as usize].hold(now);
+    }
+
     /// A node refused a session, since it is full.
     pub(crate) fn handle_full(&mut self, node: NodeId, now: Instant) {
         let ours = self.load[node.0 as usize];

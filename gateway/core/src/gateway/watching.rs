@@ -96,13 +96,17 @@ impl Gateway {
         }
     }
 
-    /// A node refused a session since it is full: it takes no more than it has, for now.
+    /// A node refused a session since it is full: it takes no more than it has, for now. One that drains refuses them for
+    /// that, and can take what it could.
     pub fn handle_full(&mut self, id: NodeId, now: Instant) {
-        if self.node(id).is_some() {
+        let Some(node) = self.node(id) else {
+            return;
+        };
+        if !node.drains() {
             self.ledger.handle_full(id, now);
             self.gate_what_no_longer_fits(id, now);
-            self.handle_willing(id, false, now);
         }
+        self.handle_willing(id, false, now);
     }
 
     pub(super) fn node_changed(
