@@ -27,6 +27,16 @@ const LOST_EVERY: Duration = Duration::from_millis(1);
 pub(super) struct Herd {
     pub(super) dead: Hop,
     /// When it was found dead.
+    /// The flip: packets take their second hops. What is kept free for this death is spent for it, unless it is for another.
+    pub(super) fn flip(&self, dead: Hop) {
+        for standby in self.ledger.standbys_of(dead.node) {
+            if self.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
+                self.board.spend(standby, Some(dead.node));
+            }
+        }
+        self.board.condemn(dead.node);
+    }
+
     died: Instant,
     /// Nodes whose reserves are free for these rooms alone meanwhile.
     standbys: Vec<NodeId>,
@@ -40,12 +50,15 @@ impl Gateway {
         self.board.condemn(dead.node);
         // A standby is spent for one death at a time. Until the herd before is through, packets of this one take second
         // hops that are not spent for that: what those keep free, nobody else takes meanwhile.
+        let spent = |node: &NodeId| {
+            self.board.cell(*node).is_some_and(|cell| cell.spent_for == Some(dead.node))
+        };
+        let standbys = self.nodes.iter().map(|node| node.id).filter(spent).collect();
         while self.herd.is_some() {
             self.lose_some(now);
         }
         let stood_there = self.ledger.rooms(dead.node);
-        let standbys = self.ledger.standbys_of(dead.node);
-        for &standby in &standbys {
+        for standby in self.ledger.standbys_of(dead.node) {
             self.board.spend(standby, Some(dead.node));
         }
         let rooms = self.rooms_at[dead.node.0 as usize].clone();

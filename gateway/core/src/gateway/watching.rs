@@ -89,10 +89,18 @@ impl Gateway {
         let before: Vec<_> = self.nodes.iter().map(|node| node.detector.witnesses()).collect();
         let mut found: Vec<Finding> = self.nodes.iter_mut().map(|node| node.look(now)).collect();
         self.doubt_uplink(&mut found, now);
+        // Who died in the same watch is no place to go for rooms of another.
+        let mut changed = Vec::new();
         for (place, (found, before)) in found.into_iter().zip(before).enumerate() {
             if let Some(change) = self.nodes[place].conclude(found, now) {
-                self.node_changed(place, change, before, now);
+                if let Change::Died { .. } = change {
+                    self.flip(self.nodes[place].hop());
+                }
+                changed.push((place, change, before));
             }
+        }
+        for (place, change, before) in changed {
+            self.node_changed(place, change, before, now);
         }
     }
 
