@@ -333,7 +333,8 @@ impl Gateway {
             } else {
                 self.turn_away(id, now);
             }
-        } else if self.stranded_go_first() {
+        } else if self.stranded_go_first() && !self.paced {
+            // Nobody has looked yet where they could go.
             self.turn_away(id, now);
         } else {
             self.place(room, unasked, now);

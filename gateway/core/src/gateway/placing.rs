@@ -42,11 +42,13 @@ impl Gateway {
     fn place_natively(&mut self, id: RoomId, now: Instant) {
         let busy = self.busy_nodes();
         let mut nodes = self.native_hops_but(id, &[], &busy, now);
-        if nodes.is_empty() && !busy.is_empty() {
+        // Who has nowhere to go waits for these: a new room only takes what is of no use to them.
+        let waits = if self.stranded_go_first() { &busy[..] } else { &[] };
+        if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
             nodes = self.native_hops(id, &[], now);
         }
         if nodes.is_empty() {
-            nodes = self.place_sparing(id, &[], now);
+            nodes = self.place_sparing(id, waits, now);
         }
         self.settle(id, &nodes, Decider::Native, now);
     }
@@ -231,6 +233,9 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Guard> {
         self.check_hops(id, nodes, now)?;
-        if self.fits(id, nodes[0]) { Ok(()) } else { Err(Guard::NoCapacity) }
+        let is_new = self.rooms.get(&id).is_some_and(|room| !room.is_placed());
+        let is_left = |place: NodeId| !self.paces[place.0 as usize].is_busy();
+        let may = !is_new || !self.stranded_go_first() || is_left(nodes[0]);
+        if may && self.fits(id, nodes[0]) { Ok(()) } else { Err(Guard::NoCapacity) }
     }
 }
