@@ -21,6 +21,7 @@ mod placing;
 mod quality;
 mod recording;
 mod rerouting;
+mod rescuing;
 mod returning;
 mod sparing;
 mod standing;

@@ -118,6 +118,11 @@ impl Ledger {
         self.load[node.0 as usize] + self.reserve(node) + kbps <= self.capacity(node)
     }
 
+    /// Whether a room may stand on the node if nothing is reserved there any more.
+    pub(crate) fn carries(&self, node: NodeId, kbps: u64) -> bool {
+        self.load[node.0 as usize] + kbps <= self.capacity(node)
+    }
+
     /// Whether the node could also carry this room if `first` died. What other deaths would bring does not add up
     /// with it, and is weighed by itself.
     pub(crate) fn fits_reserve(&self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
