@@ -6,6 +6,7 @@ mod accepting;
 mod agents;
 mod asking;
 mod breaking;
+mod calls;
 mod canaries;
 mod changing;
 mod cohorts;
@@ -36,6 +37,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use calls::Call;
+
 use crate::alike::Alike;
 use crate::breaker::Breaker;
 use crate::ledger::Ledger;
@@ -54,6 +57,7 @@ use crate::{
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
 pub use agents::AgentWord;
+pub use calls::names_one_apart;
 pub use explaining::{Candidate, Explanation, Heading, RegionStanding, Why};
 pub use opening::NotOpened;
 pub use recording::{MoveOutcome, MoveRecord};
@@ -190,8 +194,8 @@ pub struct Gateway {
     sessions: BTreeMap<SessionId, Box<Session>>,
     rooms: BTreeMap<RoomId, Box<Room>>,
     rooms_by_name: BTreeMap<Arc<str>, RoomId>,
-    /// Calls whose sessions are rooms of their own: by what number nodes know them, and how many rooms they are.
-    calls: BTreeMap<Arc<str>, (RoomId, u32)>,
+    /// Calls whose sessions are rooms of their own, by name.
+    calls: BTreeMap<Arc<str>, Call>,
     /// Rooms that have still to take what their scenarios say now.
     changing: BTreeSet<RoomId>,
     /// Rooms that stand somewhere.
