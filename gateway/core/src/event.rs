@@ -299,6 +299,9 @@ pub enum ModeChange {
         /// The hops.
         hops: [Hop; 2],
     },
+    /// A second hop that can carry it, or keep capacity for it, is missing, or there again: of a hitless room this is what
+    /// it keeps of its mode now.
+    Capacity,
 }
 
 impl ModeChange {
@@ -307,6 +310,7 @@ impl ModeChange {
         match self {
             ModeChange::Scenario => "scenario",
             ModeChange::Unalike { .. } => "unalike",
+            ModeChange::Capacity => "capacity",
         }
     }
 }

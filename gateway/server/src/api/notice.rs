@@ -159,13 +159,13 @@ enum Body<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         took_us: Option<u64>,
     },
-    /// A room goes on in another mode.
+    /// A room goes on in another mode or, for `capacity`, keeps more or less of the one it has.
     Mode {
         at_us: u64,
         room: &'a str,
         from: &'static str,
         to: &'static str,
-        /// `scenario` or `unalike`.
+        /// `scenario`, `unalike` or `capacity`.
         why: &'static str,
         /// The nodes that deliver no copies of each other.
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -353,7 +353,7 @@ impl Teller {
             }
             Event::Mode { room_name, from, to, why, .. } => {
                 let hops = match why {
-                    ModeChange::Scenario => &[][..],
+                    ModeChange::Scenario | ModeChange::Capacity => &[][..],
                     ModeChange::Unalike { hops } => &hops[..],
                 };
                 let nodes = hops.iter().map(|hop| self.names.node(hop.node)).collect();

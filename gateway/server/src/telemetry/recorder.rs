@@ -146,6 +146,9 @@ impl Recorder {
                 let (from, to, reason) = (from.name(), to.name(), why.name());
                 match why {
                     ModeChange::Scenario => debug!(%room, from, to, "mode changed"),
+                    ModeChange::Capacity => {
+                        debug!(%room, from, to, "what is kept of its mode changed")
+                    }
                     ModeChange::Unalike { hops } => {
                         let nodes = hops.map(|hop| self.nodes.of(hop.node).name);
                         warn!(%room, from, to, ?nodes, "these nodes do not keep SSRC, sequence number and payload");
