@@ -6,10 +6,10 @@ use std::time::Instant;
 use evenkeel_core::forward::{self, Verdict};
 use evenkeel_core::{Board, Epoch as Standing, Hop, Measures, Plan, RoomId, RouteCell, SessionId};
 use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
+use evenkeel_media::merge::Pair;
 use evenkeel_media::rtp;
 
 use crate::packet::{Numbers, Packet, clock_rate, payload_type};
-use crate::twin::Twin;
 
 /// A session as its worker knows it.
 pub(crate) struct Home {
@@ -23,7 +23,7 @@ pub(crate) struct Home {
     pub(crate) last_heard: Option<Instant>,
     pub(crate) measures: Measures,
     /// In hitless mode: the two hops whose packets reach the client.
-    pub(crate) twin: Option<Box<Twin>>,
+    pub(crate) pair: Option<Box<Pair<Hop>>>,
     /// Hops that were noticed to deliver no copies, until control is told.
     pub(crate) unalike: Option<[Hop; 2]>,
     pub(crate) hearing: Option<Hop>,
@@ -68,7 +68,7 @@ impl Home {
             legs: Vec::new(),
             last_heard: None,
             measures: Measures::default(),
-            twin: None,
+            pair: None,
             unalike: None,
             hearing: None,
             switches: 0,
@@ -111,7 +111,7 @@ impl Home {
                 }
                 Verdict::Drop(forward::Reason::Shed) => {
                     if self.hearing != Some(from) {
-                        if self.twin.is_some() {
+                        if self.pair.is_some() {
                             return None;
                         }
                         self.hear(from);
@@ -123,7 +123,7 @@ impl Home {
                 Verdict::Drop(_) => return None,
             };
         let hears = self.hearing == Some(from);
-        if self.twin.is_some() && !leaving {
+        if self.pair.is_some() && !leaving {
             return self.merge(from, None, &header, packet, now);
         }
         if !leaving && !hears {

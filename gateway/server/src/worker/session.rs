@@ -12,13 +12,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Flow, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
+use evenkeel_core::{Board, Flow, Hop, Kind, Media, Mode, Plan, RouteCell, SessionId, Srtp};
 use evenkeel_media::continuity::{Continuity, Epoch, Protection};
+use evenkeel_media::merge::Pair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
 
 use address::Address;
-use twin::Twin;
 
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
 use super::feedback::Feedback;
@@ -70,7 +70,7 @@ struct Talk {
     hearing: Option<Hop>,
     switches: u32,
     /// In hitless mode: the two hops whose packets do.
-    twin: Option<Box<Twin>>,
+    pair: Option<Box<Pair<Hop>>>,
     totals: Totals,
     /// What went between it and its node since that was told.
     flow: Flow,
@@ -98,7 +98,7 @@ impl Talk {
             feedback: Feedback::new(seed, media),
             hearing: None,
             switches: 0,
-            twin: None,
+            pair: None,
             totals: Totals::default(),
             flow: Flow::default(),
             shed: None,
@@ -297,6 +297,11 @@ impl Session {
         let flow = Flow { hears: *hearing, expected, lost, ..std::mem::take(flow) };
         let totals = self.final_totals();
         Some(Summary { session: self.id, measures, last_heard, flow, totals })
+    }
+
+    /// How it survives the death of its node.
+    pub(crate) fn mode(&self) -> Mode {
+        self.route.load().mode
     }
 
     pub(crate) fn final_totals(&self) -> Totals {

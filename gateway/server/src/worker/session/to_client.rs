@@ -61,7 +61,7 @@ impl Session {
         };
         let talk = self.talk();
         let hears = talk.hearing == Some(from);
-        if talk.twin.is_some() && !leaving {
+        if talk.pair.is_some() && !leaving {
             return self.merge_to_client(from, None, header.as_ref(), packet, loan);
         }
         if !leaving && !hears {
@@ -80,7 +80,7 @@ impl Session {
     fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
         let talk = self.talk();
         if talk.hearing != Some(from) {
-            if talk.twin.is_some() {
+            if talk.pair.is_some() {
                 // What the hop that leads delivers is told.
                 return;
             }
@@ -165,7 +165,7 @@ impl Session {
         let clock_rate = payload.clock_rate;
         let talk = self.talk();
         // Of two hops all that the one that leads delivers is counted, where they are merged.
-        if talk.hearing == Some(from) && talk.twin.is_none() {
+        if talk.hearing == Some(from) && talk.pair.is_none() {
             talk.flow.came[kind as usize] += 1;
         }
         let rewrite = match talk.continuity.pass(epoch, header, clock_rate, loan.now) {
