@@ -202,7 +202,7 @@ mod tests {
         assert_eq!([back(OLD), back(NEW)], [Verdict::Both([OLD, NEW]), Verdict::Both([NEW, OLD])]);
         let stranger = Hop { node: NodeId(2), incarnation: Incarnation(1) };
         assert_eq!(back(stranger), Verdict::Drop(Reason::StaleHop));
-        board.condemn(OLD.node);
+        board.condemn(OLD.node, Instant::now());
         assert_eq!(to_node(&cell, &board), Verdict::Pass { hop: NEW, leaving: false });
         assert_eq!(back(NEW), Verdict::Pass { hop: NEW, leaving: false });
         assert_eq!(back(OLD), Verdict::Drop(Reason::StaleHop));
@@ -238,7 +238,7 @@ mod tests {
         };
         assert!(matches!(at(499), Verdict::Pass { leaving: true, .. }));
         assert_eq!(at(500), Verdict::Drop(Reason::StaleHop));
-        board.condemn(OLD.node);
+        board.condemn(OLD.node, Instant::now());
         assert_eq!(at(1), Verdict::Drop(Reason::StaleHop));
     }
 

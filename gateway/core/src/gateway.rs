@@ -337,7 +337,7 @@ impl Gateway {
             next_probe: 1,
             settings,
         };
-        gateway.condemn_the_cold();
+        gateway.condemn_the_cold(now);
         gateway.start_timers(now);
         gateway
     }

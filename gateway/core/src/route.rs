@@ -209,7 +209,7 @@ mod tests {
         let board = Board::new(3);
         assert_eq!(usable(&route(), &board), Some(0));
         board.spend(NodeId(1), Some(NodeId(0)));
-        board.condemn(NodeId(0));
+        board.condemn(NodeId(0), Instant::now());
         let (hop, epoch) = route().first_usable(&board).unwrap();
         assert_eq!(hop.node, NodeId(1));
         assert_eq!(epoch, Epoch { version: 7, index: 1 });
@@ -219,7 +219,7 @@ mod tests {
     fn a_reserve_spent_for_another_node_is_gated() {
         let board = Board::new(4);
         board.spend(NodeId(1), Some(NodeId(3)));
-        board.condemn(NodeId(0));
+        board.condemn(NodeId(0), Instant::now());
         assert_eq!(usable(&route(), &board), None);
     }
 
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(first(), None, "nowhere yet");
         cell.publish(route());
         assert_eq!(first(), usable(&route(), &board));
-        board.condemn(NodeId(0));
+        board.condemn(NodeId(0), Instant::now());
         assert_eq!(first(), None);
         board.reincarnate(NodeId(0));
         assert_eq!(first(), None, "another incarnation");
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(both.twin_of(hop(0), &board), Some(hop(1)));
         assert_eq!(both.twin_of(hop(1), &board), Some(hop(0)));
         assert_eq!(route().twin_of(hop(0), &board), None, "one, outside hitless");
-        board.condemn(NodeId(0));
+        board.condemn(NodeId(0), Instant::now());
         assert_eq!(usable(&both, &board), Some(1));
         assert_eq!(both.twin_of(hop(1), &board), None);
     }
@@ -275,15 +275,15 @@ mod tests {
     #[test]
     fn packets_never_take_a_gated_hop_by_themselves() {
         let board = Board::new(3);
-        board.condemn(NodeId(0));
-        board.condemn(NodeId(1));
+        board.condemn(NodeId(0), Instant::now());
+        board.condemn(NodeId(1), Instant::now());
         assert_eq!(usable(&route(), &board), None);
     }
 
     #[test]
     fn a_node_that_returns_is_not_on_a_standing_route() {
         let board = Board::new(3);
-        board.condemn(NodeId(0));
+        board.condemn(NodeId(0), Instant::now());
         board.reincarnate(NodeId(0));
         assert_eq!(usable(&route(), &board), Some(1));
     }

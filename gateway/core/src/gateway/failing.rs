@@ -37,7 +37,9 @@ impl Gateway {
     /// The flip, and then what follows for rooms: packets take their second hops with the flip itself. How many rooms
     /// stood there.
     pub(super) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
-        self.board.condemn(dead.node);
+        let witnesses = self.node(dead.node).map(|node| node.detector.witnesses());
+        let since = witnesses.into_iter().flatten().map(|(_, since)| since).min();
+        self.board.condemn(dead.node, since.unwrap_or(now).min(now));
         // A standby is spent for one death at a time. Until the herd before is through, packets of this one take second
         // hops that are not spent for that: what those keep free, nobody else takes meanwhile.
         while self.herd.is_some() {

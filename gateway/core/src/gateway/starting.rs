@@ -8,9 +8,9 @@ use crate::{Event, Mode, NodeId, RoomId, Start};
 
 impl Gateway {
     /// What does not run yet carries nothing.
-    pub(super) fn condemn_the_cold(&mut self) {
+    pub(super) fn condemn_the_cold(&mut self, now: Instant) {
         for node in self.nodes.iter().filter(|node| node.health() == crate::Health::Cold) {
-            self.board.condemn(node.id);
+            self.board.condemn(node.id, now);
         }
     }
 

@@ -103,7 +103,7 @@ impl Worker {
             ports.flush(&self.ways.stamps, now);
         }
         session.tell_shed(&self.ways);
-        self.ways.report(Report::Removed { session: session.id, totals: session.final_totals() });
+        self.ways.report(Report::Removed { session: session.id, totals: session.final_totals(now) });
     }
 }
 

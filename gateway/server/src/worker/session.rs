@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Board, Flow, Hop, Kind, Media, Mode, Plan, RouteCell, SessionId, Srtp};
-use evenkeel_media::continuity::{Continuity, Epoch, Protection};
+use evenkeel_media::continuity::{Continuity, Epoch, FILLED_WITHIN, Protection};
 use evenkeel_media::merge::Pair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
@@ -295,7 +295,7 @@ impl Session {
         let (measures, last_heard) = (measure.interval(now), measure.last_heard());
         let (expected, lost) = continuity.arrivals();
         let flow = Flow { hears: *hearing, expected, lost, ..std::mem::take(flow) };
-        let totals = self.final_totals();
+        let totals = self.totals(now);
         Some(Summary { session: self.id, measures, last_heard, flow, totals })
     }
 
@@ -304,10 +304,15 @@ impl Session {
         self.route.load().mode
     }
 
-    pub(crate) fn final_totals(&self) -> Totals {
+    /// What it carried, where nothing more is to come.
+    pub(crate) fn final_totals(&self, now: Instant) -> Totals {
+        self.totals(now + FILLED_WITHIN)
+    }
+
+    fn totals(&self, now: Instant) -> Totals {
         let totals = |talk: &Talk| Totals {
             lost_up: talk.measure.lost_up(),
-            lost_at_switches: talk.continuity.missed_at_switches(),
+            lost_at_switches: talk.continuity.missed_at_switches(now),
             ..talk.totals
         };
         self.talk.as_deref().map_or(Totals::default(), totals)

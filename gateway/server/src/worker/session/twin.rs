@@ -104,5 +104,6 @@ impl Session {
         talk.hearing = Some(twin);
         talk.flow.came = Default::default();
         talk.totals.switches += 1;
+        talk.continuity.turned();
     }
 }
