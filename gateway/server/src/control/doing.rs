@@ -134,10 +134,10 @@ impl Control {
     }
 
     pub(super) fn act(&mut self, act: Option<Act>) {
+        act.iter().for_each(|act| self.costs.told(act));
         match act {
             None => {}
             Some(Act::Sign { worker, node, message }) => {
-                self.costs.signed(message.len());
                 self.command(worker, Command::Sign { node, message });
             }
             Some(Act::Ng { node, datagram }) => {

@@ -293,8 +293,9 @@ impl Control {
             Report::Shed { session, run } => {
                 self.tell_happened(super::Happened::Shed { session, run });
             }
-            Report::Removed { session, totals } => {
-                if let Some(closed) = self.closing.take(session) {
+            Report::Removed { session, mode, totals } => {
+                if let Some((closed, before)) = self.closing.take(session) {
+                    self.note_ended(mode, &before, &totals);
                     self.tell(closed, Some(totals));
                 }
             }

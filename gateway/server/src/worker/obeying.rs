@@ -103,7 +103,8 @@ impl Worker {
             ports.flush(&self.ways.stamps, now);
         }
         session.tell_shed(&self.ways);
-        self.ways.report(Report::Removed { session: session.id, totals: session.final_totals(now) });
+        let (mode, totals) = (session.mode(), session.final_totals(now));
+        self.ways.report(Report::Removed { session: session.id, mode, totals });
     }
 }
 
