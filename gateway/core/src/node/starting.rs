@@ -1,0 +1,82 @@
+//! A node that does not run until rooms need it: when its hook may be called, and what comes of it.
+
+use std::time::{Duration, Instant};
+
+use super::{Change, Node, RELAPSES_MAX, Standing};
+use crate::{Health, Starts};
+
+/// A cold node is asked whether it runs after all this often, while nobody starts it.
+const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// After a start that failed the next one waits so long, and twice as long after each further one.
+const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// But no longer than this.
+const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// How the start of a node by its hook fares.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Starting {
+    /// When the hook was called, while the node is awaited.
+    called: Option<Instant>,
+    /// How often since the node ran last.
+    attempts: u32,
+    /// Not before this.
+    again: Option<Instant>,
+}
+
+impl Node {
+    /// A cold node that answers runs. Nobody expected it to, so it has lost no trust.
+    pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
+        self.detector.weigh(now);
+        // An agent may answer for a process that does not run, and says so.
+        let answer = self.detector.last_answer().filter(|&answer| answer > since);
+        answer.filter(|_| !self.detector.is_gone())?;
+        self.detector.absolve();
+        let Starting { called, .. } = std::mem::take(&mut self.starting);
+        self.standing = Standing::Up { since: now };
+        Some(Change::Started { after: called.map(|at| now.saturating_duration_since(at)) })
+    }
+
+    /// Whether its hook may be called.
+    pub(crate) fn may_start(&self, now: Instant) -> bool {
+        let Starting { called, again, .. } = self.starting;
+        let idle = called.is_none() && again.is_none_or(|again| again <= now);
+        self.health() == Health::Cold && !self.drains() && idle
+    }
+
+    pub(crate) fn is_starting(&self) -> bool {
+        self.starting.called.is_some()
+    }
+
+    /// Its hook is called: the how manieth time, and how long it may take.
+    pub(crate) fn start(&mut self, now: Instant) -> (u32, Duration) {
+        self.starting.called = Some(now);
+        self.starting.attempts = self.starting.attempts.saturating_add(1);
+        let within = match self.settings.starts {
+            Starts::ByItself => Duration::ZERO,
+            Starts::ByHook { within } => within,
+        };
+        (self.starting.attempts, within)
+    }
+
+    /// Its hook failed, or it did not answer in time. After how long it may be tried again; `None` where nobody started it.
+    pub(crate) fn start_failed(&mut self, now: Instant) -> Option<Duration> {
+        self.starting.called.take()?;
+        let doublings = (self.starting.attempts - 1).min(RELAPSES_MAX);
+        let again = START_AGAIN_AFTER.saturating_mul(1 << doublings).min(START_AGAIN_AFTER_MAX);
+        self.starting.again = Some(now + again);
+        Some(again)
+    }
+
+    pub(crate) fn probe_every(&self) -> Duration {
+        match self.standing {
+            Standing::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
+            Standing::Up { .. }
+            | Standing::Suspect { .. }
+            | Standing::Down { .. }
+            | Standing::Wary { .. }
+            | Standing::Cold { .. } => self.detector.probe_every(),
+        }
+    }
+}
