@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Gateway, Output};
 use crate::timer::Timer;
-use crate::{Event, Mode, NodeId, RoomId, Start};
+use crate::{Event, Mode, NodeId, NotStarted, RoomId, Start};
 
 impl Gateway {
     /// What does not run yet carries nothing.
@@ -37,15 +37,20 @@ impl Gateway {
 
     /// The hook that was to start the node failed. It is tried again later, if it is still needed then.
     pub fn handle_start_failed(&mut self, id: NodeId, now: Instant) {
+        self.not_started(id, NotStarted::Hook, now);
+    }
+
+    /// Whoever is to start the node gives up, if anybody is.
+    pub(super) fn not_started(&mut self, id: NodeId, why: NotStarted, now: Instant) {
         let failed = self.nodes.get_mut(id.0 as usize).and_then(|node| node.start_failed(now));
         if let Some(again) = failed {
             self.timers.cancel(&Timer::StartLate(id));
-            self.event(Event::Start { node: id, step: Start::Failed { again } });
+            self.event(Event::Start { node: id, step: Start::Failed { why, again } });
         }
     }
 
     pub(super) fn start_late(&mut self, id: NodeId, now: Instant) {
-        self.handle_start_failed(id, now);
+        self.not_started(id, NotStarted::Late, now);
     }
 
     /// It runs: whoever waits for a node is looked at.

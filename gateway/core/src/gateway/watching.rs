@@ -132,6 +132,8 @@ impl Gateway {
             Change::Died { .. } => {
                 let hop = node.hop();
                 node.detector.absolve();
+                // Only who is ejected dies before it ran.
+                self.not_started(hop.node, NotStarted::Ejected, now);
                 // The flip comes first: packets do not wait for our words.
                 let after = self.outputs.len();
                 rooms = self.fail_over(hop, now);

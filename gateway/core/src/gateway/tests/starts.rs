@@ -1,0 +1,43 @@
+//! Nodes that hooks start: which one, when, and what else happens meanwhile.
+
+use super::modes::{cold, health, in_mode, starts};
+use super::*;
+use crate::{Event, Health, Mode, NodeId, NotStarted, Start, Starts};
+
+/// A node at home that runs, and two that hooks start: B abroad, and C at home.
+fn two_cold() -> World {
+    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 1_000), (2, 1_000), (1, 1_000)]));
+    for node in &mut settings.nodes[1..] {
+        node.starts = Starts::ByHook { within: ms(30_000) };
+    }
+    World::new(settings)
+}
+
+fn starts_of(world: &World, node: NodeId) -> Vec<Start> {
+    let step = |event: &Event| match event {
+        Event::Start { node: of, step } if *of == node => Some(*step),
+        _ => None,
+    };
+    world.events().filter_map(step).collect()
+}
+
+#[test]
+fn the_start_of_a_node_that_is_ejected_meanwhile_is_over_and_another_has_its_turn() {
+    let mut world = two_cold();
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(10));
+    assert_eq!(world.starts, [C]);
+    world.gateway.handle_eject(C, world.now).unwrap();
+    world.pass(ms(1_000));
+    let failed = Start::Failed { why: NotStarted::Ejected, again: ms(1_000) };
+    assert_eq!(starts_of(&world, C), [Start::Begun { attempt: 1 }, failed]);
+    assert_eq!(world.starts, [C, B], "who is ejected keeps nobody waiting");
+    // It boots all the same, and answers when it is let back.
+    world.unmute(C);
+    world.pass(ms(1_000));
+    world.gateway.handle_return(C).unwrap();
+    world.pass(ms(40_000));
+    assert_eq!(health(&world, C), Health::Up);
+    assert_eq!(starts_of(&world, C).len(), 2, "nobody gives up a start that was over");
+}
