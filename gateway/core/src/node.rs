@@ -97,7 +97,7 @@ pub(crate) enum Change {
     /// Its health, in the incarnation it has.
     Health { from: Health, to: Health },
     /// It was cold and answers: it needs a new incarnation, and has been started for so long, if we did.
-    Started { after: Option<Duration> },
+    Started { to: Health, after: Option<Duration> },
     /// It died.
     Died { from: Health },
     /// It is back, and needs a new incarnation.

@@ -124,7 +124,7 @@ impl Gateway {
             Change::Health { from, to } => (from, to),
             Change::Died { from } => (from, Health::Down),
             Change::Returned => (Health::Down, Health::Wary),
-            Change::Started { .. } => (Health::Cold, Health::Up),
+            Change::Started { to, .. } => (Health::Cold, to),
         };
         let mut rooms = 0;
         match change {
@@ -151,7 +151,7 @@ impl Gateway {
         }
         let hop = self.nodes[place].hop();
         self.event(Event::Node { hop, from, to, witnesses, last_heard, rooms });
-        if let Change::Started { after } = change {
+        if let Change::Started { after, .. } = change {
             self.started(hop.node, after, now);
         }
         if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {

@@ -26,7 +26,8 @@ pub(super) struct Starting {
 }
 
 impl Node {
-    /// A cold node that answers runs. Nobody expected it to, so it has lost no trust.
+    /// A cold node that answers runs. It is trusted where it was started and never died before; else it is Wary, as any
+    /// node is that came back: it may come and go.
     pub(super) fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
         self.detector.weigh(now);
         // An agent may answer for a process that does not run, and says so.
@@ -34,8 +35,11 @@ impl Node {
         answer.filter(|_| !self.detector.is_gone())?;
         self.detector.absolve();
         let Starting { called, .. } = std::mem::take(&mut self.starting);
-        self.standing = Standing::Up { since: now };
-        Some(Change::Started { after: called.map(|at| now.saturating_duration_since(at)) })
+        let trusted = called.is_some() && self.relapses == 0;
+        self.standing =
+            if trusted { Standing::Up { since: now } } else { Standing::Wary { since: now } };
+        let after = called.map(|at| now.saturating_duration_since(at));
+        Some(Change::Started { to: self.health(), after })
     }
 
     /// Whether its hook may be called.

@@ -331,6 +331,8 @@ fn a_cold_node_that_runs_already_is_found_and_one_that_died_is_cold_again() {
     let mut world = cold();
     world.unmute(B);
     world.pass(ms(1_500));
+    assert_eq!(health(&world, B), Health::Wary, "nobody knows since when");
+    world.pass(ms(2_000));
     assert_eq!(health(&world, B), Health::Up);
     world.open("r");
     world.mute(B);

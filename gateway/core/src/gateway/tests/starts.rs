@@ -41,3 +41,21 @@ fn the_start_of_a_node_that_is_ejected_meanwhile_is_over_and_another_has_its_tur
     assert_eq!(health(&world, C), Health::Up);
     assert_eq!(starts_of(&world, C).len(), 2, "nobody gives up a start that was over");
 }
+
+#[test]
+fn a_node_that_was_started_is_trusted_at_once_and_one_that_died_since_is_not() {
+    let mut world = cold();
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(10));
+    world.unmute(B);
+    world.pass(ms(20));
+    assert_eq!(health(&world, B), Health::Up);
+    world.kill(B);
+    world.pass(ms(5_000));
+    assert_eq!(world.starts, [B, B]);
+    world.unmute(B);
+    world.pass(ms(20));
+    assert_eq!(health(&world, B), Health::Wary, "it may come and go");
+    assert_eq!(world.stands("r"), Some(B), "and has the room all the same");
+}
