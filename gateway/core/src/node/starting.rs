@@ -42,11 +42,13 @@ impl Node {
         Some(Change::Started { to: self.health(), after })
     }
 
-    /// Whether its hook may be called.
+    /// Whether its hook may be called: not before it is known that the node does not run already, as it may when the
+    /// gateway has just begun.
     pub(crate) fn may_start(&self, now: Instant) -> bool {
         let Starting { called, again, .. } = self.starting;
         let idle = called.is_none() && again.is_none_or(|again| again <= now);
-        self.health() == Health::Cold && !self.drains() && idle
+        let absent = self.detector.has_missed() || self.detector.is_gone();
+        self.health() == Health::Cold && !self.drains() && idle && absent
     }
 
     pub(crate) fn is_starting(&self) -> bool {
@@ -82,5 +84,46 @@ impl Node {
             | Standing::Wary { .. }
             | Standing::Cold { .. } => self.detector.probe_every(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detector::Distance;
+    use crate::{NodeId, NodeSettings, Probed, Role, Timings, ZoneId};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn cold(now: Instant) -> Node {
+        let settings = NodeSettings {
+            name: "a".into(),
+            zone: ZoneId(0),
+            capacity_kbps: 1_000,
+            probed: Probed::Yes,
+            role: Role::Active,
+            starts: Starts::ByHook { within: Duration::from_secs(30) },
+            canary: false,
+        };
+        Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
+    }
+
+    #[test]
+    fn nobody_calls_the_hook_before_the_node_left_a_probe_unanswered() {
+        let start = Instant::now();
+        let mut node = cold(start);
+        node.detector.handle_probe_sent(1, start);
+        node.conclude(crate::detector::Finding::Well, start + MS);
+        assert!(!node.may_start(start + MS), "it may run since before we did");
+        node.conclude(crate::detector::Finding::Well, start + 100 * MS);
+        assert!(node.may_start(start + 100 * MS));
+    }
+
+    #[test]
+    fn the_hook_is_called_where_an_agent_answers_and_says_that_the_process_is_gone() {
+        let start = Instant::now();
+        let mut node = cold(start);
+        node.detector.handle_agent(false, start);
+        assert!(node.may_start(start));
     }
 }
