@@ -14,7 +14,7 @@ impl Gateway {
         }
     }
 
-    /// A room lost its node, or found none. In cold mode a node is started for it: the one nearest to its people, if none is
+    /// A room lost its node, is to leave it, or found none. In cold mode a node is started for it: the one nearest to its people, if none is
     /// being started already. What that one cannot carry has its turn when it runs.
     pub(super) fn want_start(&mut self, id: RoomId, now: Instant) {
         let Some(room) = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold) else {

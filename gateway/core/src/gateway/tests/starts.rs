@@ -59,3 +59,26 @@ fn a_node_that_was_started_is_trusted_at_once_and_one_that_died_since_is_not() {
     assert_eq!(health(&world, B), Health::Wary, "it may come and go");
     assert_eq!(world.stands("r"), Some(B), "and has the room all the same");
 }
+
+#[test]
+fn a_node_is_started_for_rooms_that_are_to_leave_a_node_that_drains() {
+    let mut world = cold();
+    world.open("r");
+    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.pass(ms(200));
+    assert_eq!((world.stands("r"), &world.starts[..]), (Some(A), &[B][..]));
+    world.unmute(B);
+    world.pass(ms(1_000));
+    assert_eq!(world.stands("r"), Some(B));
+    assert!(world.events().any(|event| matches!(event, Event::Drained { left: 0, .. })));
+}
+
+#[test]
+fn a_node_is_started_for_a_room_whose_hop_does_not_carry_it() {
+    let mut world = cold();
+    let session = world.open("r");
+    let hop = world.hop(A);
+    world.gateway.handle_port_closed(session, hop, world.now);
+    world.pass(ms(100));
+    assert_eq!(world.starts, [B]);
+}
