@@ -2,7 +2,7 @@
 
 use super::modes::{cold, health, in_mode, starts};
 use super::*;
-use crate::{Event, Health, Mode, NodeId, NotStarted, Start, Starts};
+use crate::{Event, Health, Measures, Mode, NodeId, NotStarted, Start, Starts};
 
 /// A node at home that runs, and two that hooks start: B abroad, and C at home.
 fn two_cold() -> World {
@@ -81,4 +81,30 @@ fn a_node_is_started_for_a_room_whose_hop_does_not_carry_it() {
     world.gateway.handle_port_closed(session, hop, world.now);
     world.pass(ms(100));
     assert_eq!(world.starts, [B]);
+}
+
+#[test]
+fn nothing_is_started_for_a_room_in_which_nobody_was_heard_lately_and_it_is_not_kept_for_ever() {
+    let mut world = cold();
+    let session = world.open("r");
+    world.kill(A);
+    let mut last = 0;
+    for second in 1..=590 {
+        world.gateway.handle_start_failed(B, world.now);
+        if second == 500 {
+            last = world.starts.len();
+            world.gateway.handle_summary(session, Measures::default(), Some(world.now));
+        }
+        world.pass(ms(1_000));
+        if second == 40 {
+            last = world.starts.len();
+        }
+        if (41..500).contains(&second) {
+            assert_eq!(world.starts.len(), last, "everybody is silent since {second} s");
+        }
+    }
+    assert_eq!(world.starts.len(), last + 1, "somebody is back, who fell silent again");
+    assert!(world.gateway.session(session, world.now).is_some(), "its clients are kept");
+    world.pass(ms(12_000));
+    assert!(world.gateway.session(session, world.now).is_none());
 }
