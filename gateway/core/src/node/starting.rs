@@ -126,4 +126,16 @@ mod tests {
         node.detector.handle_agent(false, start);
         assert!(node.may_start(start));
     }
+
+    #[test]
+    fn after_each_start_that_failed_the_next_waits_twice_as_long_up_to_a_minute() {
+        let now = Instant::now();
+        let mut node = cold(now);
+        let again = (1..=9).map(|attempt| {
+            assert_eq!(node.start(now).0, attempt);
+            node.start_failed(now).unwrap().as_secs()
+        });
+        assert_eq!(again.collect::<Vec<_>>(), [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(node.start_failed(now), None, "nobody starts it");
+    }
 }

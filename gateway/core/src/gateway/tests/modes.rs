@@ -4,8 +4,8 @@ use super::super::Output;
 use super::world::VOICE;
 use super::*;
 use crate::{
-    Affinity, Cause, Event, Grant, Health, Hop, Mode, ModeChange, NodeId, NotStarted, Refused, RegionId, Role,
-    Scenario, SessionId, Settings, Start, Starts,
+    Affinity, Cause, Event, Grant, Health, Hop, Mode, ModeChange, NodeId, NotStarted, Refused,
+    RegionId, Role, Scenario, SessionId, Settings, Start, Starts,
 };
 
 pub(super) fn in_mode(mode: Mode, mut settings: Settings) -> Settings {

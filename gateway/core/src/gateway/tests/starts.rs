@@ -108,3 +108,42 @@ fn nothing_is_started_for_a_room_in_which_nobody_was_heard_lately_and_it_is_not_
     world.pass(ms(12_000));
     assert!(world.gateway.session(session, world.now).is_none());
 }
+
+#[test]
+fn one_node_is_started_at_a_time_and_the_one_nearest_to_the_room_goes_first() {
+    let mut world = two_cold();
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(20_000));
+    assert_eq!(world.starts, [C]);
+    world.gateway.handle_start_failed(C, world.now);
+    world.pass(ms(500));
+    assert_eq!(world.starts, [C, B], "while the nearest has to wait");
+}
+
+#[test]
+fn a_node_that_drains_is_not_started() {
+    let mut world = cold();
+    world.open("r");
+    world.gateway.handle_drain(B, true, world.now).unwrap();
+    world.kill(A);
+    world.pass(ms(5_000));
+    assert!(starts(&world).is_empty());
+    world.gateway.handle_drain(B, false, world.now).unwrap();
+    world.pass(ms(1_000));
+    assert_eq!(world.starts, [B]);
+}
+
+#[test]
+fn a_cold_node_that_was_found_is_probed_as_others_are_from_then_on() {
+    let mut world = cold();
+    // No media tells of its death.
+    world.hush(B);
+    world.unmute(B);
+    while health(&world, B) == Health::Cold {
+        world.pass(ms(2));
+    }
+    world.mute(B);
+    world.pass(ms(100));
+    assert_eq!(health(&world, B), Health::Suspect, "not after a second");
+}
