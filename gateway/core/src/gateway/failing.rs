@@ -238,6 +238,9 @@ impl Gateway {
             self.moved(id, Step { cause, by, from: hop, to, started: now }, now);
         } else if self.rooms[&id].pending.is_none() {
             let nodes = self.native_hops(id, &[], now);
+            if nodes.is_empty() {
+                self.want_start(id, now);
+            }
             self.head_for(id, &nodes, cause, by, now);
         }
     }

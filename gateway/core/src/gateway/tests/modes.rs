@@ -4,8 +4,8 @@ use super::super::Output;
 use super::world::VOICE;
 use super::*;
 use crate::{
-    Affinity, Cause, Event, Grant, Health, Hop, Mode, ModeChange, NodeId, Refused, RegionId, Role,
-    Scenario, SessionId, Settings, Start, Starts,
+    Affinity, Cause, Event, Grant, Health, Hop, Mode, ModeChange, NodeId, NotStarted, Refused,
+    RegionId, Role, Scenario, SessionId, Settings, Start, Starts,
 };
 
 pub(super) fn in_mode(mode: Mode, mut settings: Settings) -> Settings {
@@ -290,7 +290,7 @@ fn a_start_that_failed_is_tried_again_later_and_later() {
     for attempt in 1..=4 {
         assert_eq!(world.starts.len(), attempt);
         world.gateway.handle_start_failed(B, world.now);
-        let Some(Start::Failed { again: after }) = ({
+        let Some(Start::Failed { why: NotStarted::Hook, again: after }) = ({
             world.settle();
             starts(&world).last().copied()
         }) else {
@@ -307,7 +307,8 @@ fn a_start_that_failed_is_tried_again_later_and_later() {
     assert_eq!(starts(&world).len(), 9);
     world.pass(ms(1_500));
     assert_eq!(starts(&world).len(), 10);
-    assert!(matches!(starts(&world)[9], Start::Failed { again } if again == ms(16_000)));
+    let late = Start::Failed { why: NotStarted::Late, again: ms(16_000) };
+    assert_eq!(starts(&world)[9], late);
 }
 
 #[test]
@@ -330,6 +331,8 @@ fn a_cold_node_that_runs_already_is_found_and_one_that_died_is_cold_again() {
     let mut world = cold();
     world.unmute(B);
     world.pass(ms(1_500));
+    assert_eq!(health(&world, B), Health::Wary, "nobody knows since when");
+    world.pass(ms(2_000));
     assert_eq!(health(&world, B), Health::Up);
     world.open("r");
     world.mute(B);
