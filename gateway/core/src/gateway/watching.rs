@@ -7,7 +7,7 @@ use crate::detector::{Distance, Finding, Stamp};
 use crate::node::{Change, Node};
 use crate::settings::{Probed, Settings};
 use crate::timer::Timer;
-use crate::{Event, Health, Measures, Metric, NodeId, RegionId};
+use crate::{Event, Health, Measures, Metric, NodeId, NotStarted, RegionId};
 
 /// A worker that comes back from one pass no sooner than this is no excuse: where the machine stood still, control did
 /// too, and its own lateness counts.
