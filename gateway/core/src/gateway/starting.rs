@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Gateway, Output};
-use crate::session::Session;
+use crate::room::Room;
 use crate::timer::Timer;
 use crate::{Event, Mode, NodeId, NotStarted, RoomId, Start};
 
@@ -25,10 +25,10 @@ impl Gateway {
         let Some(room) = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold) else {
             return;
         };
-        let silent = |session: &Session| session.is_silent(now, self.told_within);
-        let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
-        let forsaken = sessions.all(|session| silent(session));
-        if forsaken || self.shutting_down || self.nodes.iter().any(crate::node::Node::is_starting) {
+        if self.is_forsaken(room, now)
+            || self.shutting_down
+            || self.nodes.iter().any(crate::node::Node::is_starting)
+        {
             return;
         }
         let region = room.region;
@@ -41,6 +41,12 @@ impl Gateway {
         self.outputs.push_back(Output::Start { node: nearest });
         self.timers.set(Timer::Probe(nearest), now);
         self.timers.set(Timer::StartLate(nearest), now + within);
+    }
+
+    /// Whether everybody in the room is silent.
+    fn is_forsaken(&self, room: &Room, now: Instant) -> bool {
+        let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
+        sessions.all(|session| session.is_silent(now, self.told_within))
     }
 
     /// The hook that was to start the node failed. It is tried again later, if it is still needed then.
