@@ -415,8 +415,5 @@ impl Detector {
         self.loss_ppm
     }
 }
-
-#[cfg(test)]
-mod phi;
 #[cfg(test)]
 mod tests;
