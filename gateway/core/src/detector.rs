@@ -431,8 +431,5 @@ impl Detector {
         self.loss_ppm
     }
 }
-
-#[cfg(test)]
-mod phi;
 #[cfg(test)]
 mod tests;
