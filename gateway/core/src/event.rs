@@ -266,8 +266,10 @@ pub enum Start {
         /// The how manieth time since it ran last, from 1.
         attempt: u32,
     },
-    /// Its hook failed, or it did not answer in time.
+    /// It was not.
     Failed {
+        /// Why.
+        why: NotStarted,
         /// When it may be tried again, from now.
         again: Duration,
     },
@@ -285,6 +287,28 @@ impl Start {
             Start::Begun { .. } => "begun",
             Start::Failed { .. } => "failed",
             Start::Done { .. } => "done",
+        }
+    }
+}
+
+/// Why a node was not started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotStarted {
+    /// Its hook failed.
+    Hook,
+    /// It did not answer within the time it has.
+    Late,
+    /// An operator ejected it meanwhile.
+    Ejected,
+}
+
+impl NotStarted {
+    /// The word in metrics and records: `hook-failed`.
+    pub fn name(self) -> &'static str {
+        match self {
+            NotStarted::Hook => "hook-failed",
+            NotStarted::Late => "late",
+            NotStarted::Ejected => "ejected",
         }
     }
 }

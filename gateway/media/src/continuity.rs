@@ -271,7 +271,9 @@ impl Continuity {
         if let Some(stream) = self.went_on(header, clock_rate, now) {
             stream.go_on(epoch, previous);
             stream.note_missing_before(header, now);
-            return stream.pass(epoch, header, now);
+            let pass = stream.pass(epoch, header, now);
+            stream.count_from_here();
+            return pass;
         }
         let (lead, left) = (self.lead, self.left);
         if let Some(index) = self.orphan(header, clock_rate) {

@@ -27,8 +27,8 @@ pub enum Fault {
     Bursts(usize),
     /// So much later, each way.
     Slow(usize, Duration),
-    /// Up to so much later, each way, in order.
-    Jitter(usize, Duration),
+    /// Up to so much later, each way, in order. It grows evenly to that over the second time.
+    Jitter(usize, Duration, Duration),
     /// Of a tenth of packets each is late by 25 ms, of a twentieth a copy arrives.
     Unruly(usize),
     /// It answers probes, opens sessions and forwards nothing.
@@ -121,7 +121,7 @@ impl Fault {
             | Fault::LossRamp(node)
             | Fault::Bursts(node)
             | Fault::Slow(node, _)
-            | Fault::Jitter(node, _)
+            | Fault::Jitter(node, ..)
             | Fault::Unruly(node)
             | Fault::Gray(node)
             | Fault::GrayFlows(node)

@@ -24,6 +24,9 @@ struct Arguments {
     /// Plays the long runs, all or those named, and writes target/simulate/report.json.
     #[arg(long, num_args = 0.., value_name = "ROW")]
     rows: Option<Vec<String>>,
+    /// Measures the rule for probes beside phi-accrual, on the same traces.
+    #[arg(long)]
+    phi: bool,
     /// Where the report of the long runs goes.
     #[arg(long, default_value = "target/simulate/report.json")]
     report: std::path::PathBuf,
@@ -36,6 +39,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
         return replay(seed);
+    }
+    if arguments.phi {
+        evenkeel_simulate::phi::beside_the_rule();
+        return ExitCode::SUCCESS;
     }
     if let Some(names) = arguments.rows {
         return report(&names, &arguments.report);

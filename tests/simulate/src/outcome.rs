@@ -9,6 +9,9 @@ use serde::Serialize;
 use crate::check::Violation;
 use crate::fault::Episode;
 
+/// A longer gap is one that is noticed: more than a packet of voice is missing, or late.
+const NOTICED: Duration = Duration::from_millis(30);
+
 /// What came of a world.
 #[derive(Clone, PartialEq, Default, Debug)]
 pub struct Outcome {
@@ -52,6 +55,8 @@ pub struct Outcome {
     pub peak_permille: u64,
     /// All gaps longer than 30 ms, without the 20 ms that are none, together.
     pub outage: Duration,
+    /// Who heard somebody where something went wrong, and noticed: how many.
+    pub noticed: u64,
     kinds: Vec<&'static str>,
 }
 
@@ -92,6 +97,7 @@ impl Outcome {
 
     pub(crate) fn gap(&mut self, episode: usize, gap: Duration, lost: u32) {
         let kind = self.kinds[episode];
+        self.noticed += u64::from(gap > NOTICED);
         self.gaps.entry(kind).or_default().push(gap);
         *self.lost.entry(kind).or_default() += u64::from(lost);
     }

@@ -272,7 +272,7 @@ fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
         15 => Fault::LossRamp(node),
         16 => Fault::Bursts(node),
         17 => Fault::Slow(node, ms(200)),
-        18 => Fault::Jitter(node, ms(160)),
+        18 => Fault::Jitter(node, ms(160), Duration::ZERO),
         19 => Fault::Unruly(node),
         20 => Fault::Gray(node),
         21 => Fault::GrayFlows(node),

@@ -97,10 +97,10 @@ impl Gateway {
             return;
         };
         self.placed += usize::from(!room.is_placed());
-        let before = room.route();
-        let version = before.version + 1;
+        let version = room.route().version + 1;
         let mode = room.mode_over(hops);
         let hops = hops.iter().copied().zip(grants).collect();
+        let before = room.route();
         room.cell.publish(Route { version, mode, hops, leaving, lead: lead.unwrap_or_default() });
         self.tell_kept_since(id, &before);
         if let Some((_, until)) = leaving {

@@ -210,6 +210,10 @@ impl Reflector {
             // It gives no notices.
             Question::Noted { .. } => return,
             Question::Start => Answer::Start(Outcome::Done),
+            Question::Path { bundle_max, padding } => {
+                self.outgoing.limit(source, bundle_max);
+                Answer::Path { padding }
+            }
         };
         self.scratch.clear();
         answer.write(&secret, asked.nonce, now.unix_us, &mut self.scratch);

@@ -157,6 +157,11 @@ impl Stream {
         (expected.max(came), expected.saturating_sub(came))
     }
 
+    /// What the sender before did not deliver any more is no loss of the present one.
+    pub(super) fn count_from_here(&mut self) {
+        self.counted = (self.highest, self.reports.packets);
+    }
+
     /// The hop that delivers it now, or did last.
     pub(super) fn epoch(&self) -> Epoch {
         self.present.epoch
@@ -247,8 +252,7 @@ impl Stream {
         self.recent.advance(self.highest, ahead, self.latest);
         self.reports.take_over(lost);
         self.count(header, now);
-        // What the sender before did not deliver any more is no loss of this one.
-        self.counted = (self.highest, self.reports.packets);
+        self.count_from_here();
         self.numbers_of(header)
     }
 
@@ -303,10 +307,14 @@ impl Stream {
         let ahead = sequence_ahead(sequence, self.highest as u16);
         match ahead {
             1..=AHEAD_MAX => {
-                if self.turned {
+                let turned = self.turned;
+                if turned {
                     self.note_missing_before(header, now);
                 }
                 self.advance(header, timestamp, ahead.unsigned_abs(), now);
+                if turned {
+                    self.count_from_here();
+                }
             }
             ..=0 if ahead >= -BEHIND_MAX => {
                 let number = self.highest.wrapping_add_signed(ahead.into());

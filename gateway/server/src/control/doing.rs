@@ -137,8 +137,18 @@ impl Control {
         act.iter().for_each(|act| self.costs.told(act));
         match act {
             None => {}
-            Some(Act::Sign { worker, node, message }) => {
+            Some(Act::Sign { worker, node, message, .. }) => {
                 self.command(worker, Command::Sign { node, message });
+            }
+            Some(Act::LimitBundles { worker, node, size_max }) => {
+                let name = self.settings.nodes.get(node.0 as usize).map(|node| &*node.name);
+                tracing::info!(
+                    node = name,
+                    worker,
+                    bytes = size_max,
+                    "the path carries other bundles"
+                );
+                self.command(worker, Command::LimitBundles { node, size_max });
             }
             Some(Act::Ng { node, datagram }) => {
                 if let Some(Some(line)) = self.lines.get(node.0 as usize) {

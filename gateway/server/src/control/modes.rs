@@ -56,10 +56,14 @@ impl Costs {
     /// A node, or the operator's server that speaks for it, was told something of sessions.
     pub(super) fn told(&mut self, act: &Act) {
         self.told += match act {
-            Act::Sign { message, .. } => message.len() as u64,
+            Act::Sign { message, of_sessions: true, .. } => message.len() as u64,
             Act::Ng { datagram, .. } => datagram.len() as u64,
             Act::Post { body, .. } => body.len() as u64,
-            Act::Opened { .. } | Act::Changed { .. } | Act::Refused { .. } => 0,
+            Act::Sign { of_sessions: false, .. }
+            | Act::LimitBundles { .. }
+            | Act::Opened { .. }
+            | Act::Changed { .. }
+            | Act::Refused { .. } => 0,
         };
     }
 
@@ -153,7 +157,9 @@ mod tests {
         assert_eq!(costs.bandwidth(Mode::Hot), Some(0.0));
         // Six legs, of which hot has two at standbys and hitless one.
         let node = NodeId(0);
-        costs.told(&Act::Sign { worker: 0, node, message: [0; 100].into() });
+        for of_sessions in [true, false] {
+            costs.told(&Act::Sign { worker: 0, node, message: [0; 100].into(), of_sessions });
+        }
         costs.told(&Act::Ng { node, datagram: [0; 200].into() });
         let hook = Arc::new(Hook { url: "http://10.0.0.9/".parse().unwrap(), token: None });
         let (body, within) = (vec![0; 300].into(), Duration::ZERO);

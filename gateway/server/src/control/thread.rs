@@ -46,6 +46,9 @@ impl Drop for WorkerLine {
     }
 }
 
+/// Watches from one look at paths to the next: 50 ms.
+const PATHS_EVERY: u64 = 25;
+
 /// What control is made of.
 pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
@@ -247,10 +250,25 @@ impl Control {
         let within = self.workers.iter().map(|worker| worker.stamps.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_stamps(&stamps, late, now);
+        self.look_at_paths(now);
         self.ask_agents();
         self.say_orders_again();
         self.tell_of_unheard(now);
         self.finish_if_told();
+    }
+
+    /// Every 50 ms: whether paths to nodes carry the bundles that are sent.
+    fn look_at_paths(&mut self, now: Instant) {
+        if !self.watches.is_multiple_of(PATHS_EVERY) {
+            return;
+        }
+        for (number, worker) in (0..).zip(&self.workers) {
+            for node in worker.stamps.take_long() {
+                let random = &self.random;
+                self.drivers.sent_long((number, node), &mut || draw(random), now);
+            }
+        }
+        self.drivers.look_at_paths(now);
     }
 
     fn handle_word(&mut self, word: Word) {

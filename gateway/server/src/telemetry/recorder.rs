@@ -344,7 +344,9 @@ impl Recorder {
         let name = self.nodes.of(node).name;
         match step {
             Start::Begun { attempt } => info!(node = %name, attempt, "node is being started"),
-            Start::Failed { again } => warn!(node = %name, ?again, "node was not started"),
+            Start::Failed { why, again } => {
+                warn!(node = %name, why = why.name(), ?again, "node was not started");
+            }
             Start::Done { took } => {
                 info!(node = %name, ?took, "node was started");
                 self.instruments.time(Time::NodeStart, took, &[(Attribute::Node, &*name)]);

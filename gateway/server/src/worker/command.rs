@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Remove { home: Home },
     /// Send this signed message on the node's trunk.
     Sign { node: NodeId, message: Box<[u8]> },
+    /// Packets share datagrams to this node up to this size from now on.
+    LimitBundles { node: NodeId, size_max: u16 },
     /// End the thread.
     Stop,
 }

@@ -58,6 +58,7 @@ impl Worker {
             Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
             Command::Remove { home } => self.remove(home, now),
             Command::Sign { node, message } => self.ways.sign(node, &message),
+            Command::LimitBundles { node, size_max } => self.ways.limit_bundles(node, size_max),
             Command::Stop => self.stopped = true,
         }
     }

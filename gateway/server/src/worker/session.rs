@@ -111,6 +111,12 @@ impl Talk {
     fn epoch(&self) -> Epoch {
         Epoch(u64::from(self.switches))
     }
+
+    /// From here on it hears this hop: what another delivered and reported says nothing of it. Whom it heard before.
+    fn hears(&mut self, hop: Hop) -> Option<Hop> {
+        self.flow = Flow { sent: self.flow.sent, ..Flow::default() };
+        self.hearing.replace(hop)
+    }
 }
 
 /// What a worker lends a session while it handles a packet.

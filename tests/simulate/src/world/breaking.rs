@@ -75,6 +75,7 @@ impl World<'_> {
             Fault::Flap(..)
             | Fault::Blackouts(..)
             | Fault::LossRamp(_)
+            | Fault::Jitter(..)
             | Fault::Liar(_)
             | Fault::Operator(_)
             | Fault::PoliciesSwapped(_) => self.goes_on(number, 0),
@@ -130,7 +131,7 @@ impl World<'_> {
                 period.min(Duration::from_millis(200))
             }
             Fault::Blackouts(_, period) => period.saturating_sub(Duration::from_millis(200)),
-            Fault::LossRamp(_) => RAMP_EVERY,
+            Fault::LossRamp(_) | Fault::Jitter(..) => RAMP_EVERY,
             Fault::Liar(node) => {
                 self.nodes[node].willing = self.rng.bool();
                 Duration::from_millis(200)
@@ -342,7 +343,10 @@ fn bend(fault: &Fault, (up, down): (&mut Conditions, &mut Conditions), since: Du
             both(up, down, &|link| link.bursts = Some(bursts));
         }
         Fault::Slow(_, by) => both(up, down, &|link| link.delay += *by),
-        Fault::Jitter(_, by) => both(up, down, &|link| link.jitter = *by),
+        Fault::Jitter(_, by, over) => {
+            let grown = (since.as_secs_f64() / over.as_secs_f64().max(f64::EPSILON)).min(1.0);
+            both(up, down, &|link| link.jitter = by.mul_f64(grown));
+        }
         Fault::Unruly(_) => {
             both(up, down, &|link| (link.reorder_ppm, link.duplicate_ppm) = (100_000, 50_000));
         }

@@ -163,4 +163,33 @@ fn two_nodes_of_a_session_share_no_address() {
     assert_eq!(drivers.shared_address(&tunnelled, false), None, "a trunk has tags");
 }
 
+#[test]
+fn bundles_are_shortened_where_long_questions_are_not_answered_and_short_ones_are() {
+    let start = Instant::now();
+    let mut drivers = Drivers::new(vec![Driver::Agent(secret())], |_| None);
+    let mut limits = Vec::new();
+    for turn in 1..=2 {
+        let clock = at(start, turn * 50);
+        drivers.sent_long((WORKER, HOP.node), &mut || 9, clock.now);
+        drivers.look_at_paths(clock.now);
+        let mut lengths = Vec::new();
+        while let Some(act) = drivers.handle_timeout(clock) {
+            let Act::Sign { message, of_sessions: false, .. } = &act else { panic!("{act:?}") };
+            lengths.push(message.len());
+            let is_short = message.len() < 1_400;
+            let (asked, nonce) = question(Some(act), clock);
+            let Question::Path { bundle_max: 1_400, padding } = asked else { panic!("{asked:?}") };
+            let mut answer = Vec::new();
+            Answer::Path { padding }.write(&secret(), nonce, clock.unix_us, &mut answer);
+            limits.extend(is_short.then(|| drivers.handle_signed(HOP.node, &answer, clock)));
+        }
+        assert_eq!(lengths, [1_400, 72]);
+    }
+    let [None, Some(limit)] = &limits[..] else { panic!("{limits:?}") };
+    assert!(matches!(
+        limit,
+        Act::LimitBundles { worker: WORKER, node: NodeId(0), size_max: 1_200 }
+    ));
+}
+
 mod keeping;

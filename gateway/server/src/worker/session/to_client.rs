@@ -123,8 +123,7 @@ impl Session {
             (route.leaving, route.lead)
         };
         let talk = self.talk();
-        let before = talk.hearing.replace(hop);
-        talk.flow.came = Default::default();
+        let before = talk.hears(hop);
         if before.is_some() {
             talk.totals.switches += 1;
             talk.feedback.want_key_frame();
@@ -202,8 +201,10 @@ impl Session {
 
     pub(super) fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
         let plain = self.media.srtp == Srtp::Plain;
-        if plain {
-            self.talk().flow.reported_ppm = reported_loss(packet).or(self.talk().flow.reported_ppm);
+        // What the hop that was left still reports is told of nobody.
+        let talk = self.talk();
+        if plain && epoch == talk.epoch() {
+            talk.flow.reported_ppm = reported_loss(packet).or(talk.flow.reported_ppm);
         }
         let mut packet = packet.to_vec();
         let Ok(length) = self.talk().continuity.rtcp_to_client(epoch, &mut packet) else {

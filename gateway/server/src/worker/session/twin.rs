@@ -101,8 +101,7 @@ impl Session {
         }
         self.note_switch(twin, loan);
         let talk = self.talk();
-        talk.hearing = Some(twin);
-        talk.flow.came = Default::default();
+        talk.hears(twin);
         talk.totals.switches += 1;
         talk.continuity.turned();
     }
