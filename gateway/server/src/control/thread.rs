@@ -127,7 +127,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
-    let (failed, mut not_started) = mpsc::unbounded_channel();
+    // One word for each call, and one call for each node.
+    let (failed, mut not_started) = mpsc::channel(parts.settings.nodes.len().max(1));
     let random = ring::rand::SystemRandom::new();
     let start = |probes: Vec<Option<(SocketAddr, super::prober::Way)>>| {
         let start = |(node, probe): (u32, Option<(SocketAddr, super::prober::Way)>)| {
@@ -208,8 +209,10 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => control.handle_word(word),
-            Some(node) = not_started.recv() => {
-                control.gateway.handle_start_failed(node, Instant::now());
+            Some(failed) = not_started.recv() => {
+                if control.starter.is_under_way(failed) {
+                    control.gateway.handle_start_failed(failed.node, Instant::now());
+                }
             }
             Some(request) = requests.recv() => control.handle_request(request),
         }
