@@ -46,8 +46,8 @@ impl Drop for WorkerLine {
     }
 }
 
-/// Watches from one look at paths to the next: 50 ms.
-const PATHS_EVERY: u64 = 25;
+/// Watches from one look at paths to the next: 30 ms.
+const PATHS_EVERY: u64 = 15;
 
 /// What control is made of.
 pub(crate) struct Parts {
@@ -260,7 +260,7 @@ impl Control {
         self.finish_if_told();
     }
 
-    /// Every 50 ms: whether paths to nodes carry the bundles that are sent.
+    /// Every 30 ms: whether paths to nodes carry the bundles that are sent.
     fn look_at_paths(&mut self, now: Instant) {
         if !self.watches.is_multiple_of(PATHS_EVERY) {
             return;
