@@ -53,10 +53,13 @@ impl Home {
         now: Instant,
     ) -> Option<Packet> {
         self.settle_twin(from, other);
+        if self.twin.is_some() && self.hearing == Some(from) {
+            self.note_came(packet.kind);
+        }
         let taken =
             self.twin.as_mut().map_or(Taken::First, |twin| twin.take(from, header, &packet));
         match taken {
-            Taken::First => self.pass(Epoch(u64::from(self.switches)), header, packet, now),
+            Taken::First => self.pass(from, Epoch(u64::from(self.switches)), header, packet, now),
             Taken::Again | Taken::Unproven => None,
             Taken::Unalike => {
                 self.unalike = self.twin.as_ref().map(|twin| [twin.leads(), twin.follows()]);
