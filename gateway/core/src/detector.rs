@@ -418,6 +418,11 @@ impl Detector {
         self.answered
     }
 
+    /// Whether its last probe that was due is unanswered.
+    pub(crate) fn has_missed(&self) -> bool {
+        self.missed_in_a_row > 0
+    }
+
     pub(crate) fn round_trip(&self) -> Option<(Duration, Duration)> {
         self.round_trip.map(|trip| (trip.smoothed, trip.variation))
     }
@@ -426,8 +431,5 @@ impl Detector {
         self.loss_ppm
     }
 }
-
-#[cfg(test)]
-mod phi;
 #[cfg(test)]
 mod tests;

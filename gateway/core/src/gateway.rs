@@ -342,7 +342,7 @@ impl Gateway {
             next_probe: 1,
             settings,
         };
-        gateway.condemn_the_cold();
+        gateway.condemn_the_cold(now);
         gateway.start_timers(now);
         gateway
     }
@@ -436,7 +436,7 @@ impl Gateway {
             self.sessions.range(after).take(SWEPT_AT_ONCE).map(|(_, session)| &**session).collect();
         let goes_on = (turn.len() == SWEPT_AT_ONCE).then(|| turn[SWEPT_AT_ONCE - 1].id);
         let silent = turn.into_iter().filter(|session| {
-            session.is_silent(now, self.told_within) && !self.is_held(session.room)
+            session.is_silent(now, self.told_within) && !self.is_held(session.room, now)
         });
         let silent: Vec<SessionId> = silent.map(|session| session.id).collect();
         for session in silent {

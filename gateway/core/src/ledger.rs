@@ -15,7 +15,7 @@ pub(crate) struct Holding {
     pub(crate) reserve: Option<NodeId>,
     /// Where it stands as soon as its sessions are open there. Meanwhile it counts at both ends.
     pub(crate) heading: Option<NodeId>,
-    /// In hitless mode: the other node that carries all its packets.
+    /// In hitless mode: the twin of that node, which carries all its packets as well.
     pub(crate) twin: Option<NodeId>,
     /// What it needs.
     pub(crate) kbps: u64,

@@ -39,7 +39,8 @@ pub use board::{Board, Cell};
 pub use breaker::BreakerState;
 pub use detector::Stamp;
 pub use event::{
-    Cause, CloseReason, Event, Guard, Health, ModeChange, Outcome, Start, Strike, Witness,
+    Cause, CloseReason, Event, Guard, Health, ModeChange, NotStarted, Outcome, Start, Strike,
+    Witness,
 };
 pub use flow::Flow;
 pub use gateway::{

@@ -1,5 +1,7 @@
 //! A node's health: what the detector finds, and how a node that came back is trusted again.
 
+mod starting;
+
 use std::time::{Duration, Instant};
 
 use crate::detector::{Detector, Distance, Finding};
@@ -7,6 +9,7 @@ use crate::{
     Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Starts,
     Timings, Witness,
 };
+use starting::Starting;
 
 /// Relapses that still lengthen the ejection; past it the longest applies anyway.
 const RELAPSES_MAX: u32 = 16;
@@ -43,8 +46,8 @@ pub(crate) struct Node {
     excused: bool,
     /// It was condemned before it was ever heard: it is late, or we look early, and that costs it no trust.
     unknown: bool,
-    /// How its hook fares, if one starts it.
-    pub(crate) hook: Hook,
+    /// How its start fares, if a hook starts it.
+    starting: Starting,
     /// It drains by itself: the agent beside it said so.
     pub(crate) leaving: bool,
     /// It said that it takes no new sessions; believed until then.
@@ -82,26 +85,6 @@ enum Standing {
     },
 }
 
-/// A cold node is asked whether it runs after all this often, while nobody starts it.
-const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);
-
-/// After a start that failed the next one waits so long, and twice as long after each further one.
-const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// But no longer than this.
-const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
-
-/// How the hook that starts a node fares.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Hook {
-    /// When it was called, while the node is awaited.
-    called: Option<Instant>,
-    /// How often since the node ran last.
-    attempts: u32,
-    /// Not before this.
-    again: Option<Instant>,
-}
-
 /// It loses more than others do.
 #[derive(Clone, Copy, Debug)]
 struct Worse {
@@ -116,7 +99,7 @@ pub(crate) enum Change {
     /// Its health, in the incarnation it has.
     Health { from: Health, to: Health },
     /// It was cold and answers: it needs a new incarnation, and has been started for so long, if we did.
-    Started { after: Option<Duration> },
+    Started { to: Health, after: Option<Duration> },
     /// It died.
     Died { from: Health },
     /// It is back, and needs a new incarnation.
@@ -144,7 +127,7 @@ impl Node {
             ejected: false,
             excused: false,
             unknown: false,
-            hook: Hook::default(),
+            starting: Starting::default(),
             leaving: false,
             measured: None,
             unwilling: None,
@@ -371,59 +354,6 @@ impl Node {
             false => Standing::Wary { since: now },
         };
         Some(Change::Returned)
-    }
-
-    /// A cold node that answers runs. Nobody expected it to, so it has lost no trust.
-    fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
-        self.detector.weigh(now);
-        // An agent may answer for a process that does not run, and says so.
-        let answer = self.detector.last_answer().filter(|&answer| answer > since);
-        answer.filter(|_| !self.detector.is_gone())?;
-        self.detector.absolve();
-        let Hook { called, .. } = std::mem::take(&mut self.hook);
-        self.standing = Standing::Up { since: now };
-        Some(Change::Started { after: called.map(|at| now.saturating_duration_since(at)) })
-    }
-
-    /// Whether its hook may be called.
-    pub(crate) fn may_start(&self, now: Instant) -> bool {
-        let idle = self.hook.called.is_none() && self.hook.again.is_none_or(|again| again <= now);
-        self.health() == Health::Cold && !self.drains() && idle
-    }
-
-    pub(crate) fn is_starting(&self) -> bool {
-        self.hook.called.is_some()
-    }
-
-    /// Its hook is called: the how manieth time, and how long it may take.
-    pub(crate) fn start(&mut self, now: Instant) -> (u32, Duration) {
-        self.hook.called = Some(now);
-        self.hook.attempts = self.hook.attempts.saturating_add(1);
-        let within = match self.settings.starts {
-            Starts::ByItself => Duration::ZERO,
-            Starts::ByHook { within } => within,
-        };
-        (self.hook.attempts, within)
-    }
-
-    /// Its hook failed, or it did not answer in time. After how long it may be tried again; `None` where nobody started it.
-    pub(crate) fn start_failed(&mut self, now: Instant) -> Option<Duration> {
-        self.hook.called.take()?;
-        let doublings = (self.hook.attempts - 1).min(RELAPSES_MAX);
-        let again = START_AGAIN_AFTER.saturating_mul(1 << doublings).min(START_AGAIN_AFTER_MAX);
-        self.hook.again = Some(now + again);
-        Some(again)
-    }
-
-    pub(crate) fn probe_every(&self) -> Duration {
-        match self.standing {
-            Standing::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
-            Standing::Up { .. }
-            | Standing::Suspect { .. }
-            | Standing::Down { .. }
-            | Standing::Wary { .. }
-            | Standing::Cold { .. } => self.detector.probe_every(),
-        }
     }
 
     /// Doubles with each relapse.

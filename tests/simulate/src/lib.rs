@@ -15,6 +15,7 @@ mod house;
 mod node;
 mod outcome;
 mod packet;
+pub mod phi;
 mod queue;
 pub mod rows;
 mod script;

@@ -24,6 +24,9 @@ struct Arguments {
     /// Plays the long runs, all or those named, and writes target/simulate/report.json.
     #[arg(long, num_args = 0.., value_name = "ROW")]
     rows: Option<Vec<String>>,
+    /// Measures the rule for probes beside phi-accrual, on the same traces.
+    #[arg(long)]
+    phi: bool,
     /// Where the report of the long runs goes.
     #[arg(long, default_value = "target/simulate/report.json")]
     report: std::path::PathBuf,
@@ -36,6 +39,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
         return replay(seed);
+    }
+    if arguments.phi {
+        evenkeel_simulate::phi::beside_the_rule();
+        return ExitCode::SUCCESS;
     }
     if let Some(names) = arguments.rows {
         return report(&names, &arguments.report);
@@ -58,14 +65,21 @@ fn main() -> ExitCode {
         sum.admitted, sum.refused, sum.asked, sum.deaths
     );
     println!("moves of rooms: {:?}", sum.moves);
+    println!("accused of the dead by: {:?}", sum.witnesses);
     println!(
-        "{:<20} {:>7} {:>10} {:>10} {:>10} {:>10}",
-        "gap by fault, ms", "n", "p50", "p99", "max", "lost"
+        "{} rooms struck off a hop, {} breakers opened, {} nodes started, {} drains over",
+        sum.struck, sum.breakers, sum.started, sum.drained
     );
-    for (kind, spread) in totals.spreads() {
+    println!(
+        "{:<20} {:>7} {:>7} {:>10} {:>10} {:>10} {:>10}",
+        "gap by fault, ms", "faults", "n", "p50", "p99", "max", "lost"
+    );
+    let spreads = totals.spreads();
+    for (kind, begun) in &sum.begun {
         let lost = sum.lost.get(kind).copied().unwrap_or(0);
+        let spread = spreads.get(kind).copied().unwrap_or_default();
         println!(
-            "{kind:<20} {:>7} {:>10.1} {:>10.1} {:>10.1} {lost:>10}",
+            "{kind:<20} {begun:>7} {:>7} {:>10.1} {:>10.1} {:>10.1} {lost:>10}",
             spread.n, spread.p50, spread.p99, spread.max
         );
     }

@@ -102,6 +102,7 @@ impl Gateway {
         if from != to {
             let room_name = room.name.clone();
             self.event(Event::Mode { room: id, room_name, from, to, why });
+            self.tell_kept(id, Mode::Hitless);
         }
     }
 

@@ -28,19 +28,28 @@ pub(super) struct Herd {
 
 impl Gateway {
     /// The flip: packets take their second hops. What is kept free for this death is spent for it, unless it is for another.
-    pub(super) fn flip(&self, dead: Hop) {
+    pub(super) fn flip(&self, dead: Hop, now: Instant) {
         for standby in self.ledger.standbys_of(dead.node) {
             if self.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
                 self.board.spend(standby, Some(dead.node));
             }
         }
-        self.board.condemn(dead.node);
+        self.condemn(dead, now);
+    }
+
+    /// The board says that it is dead, and since when the evidence does.
+    fn condemn(&self, dead: Hop, now: Instant) {
+        if self.board.is_up(dead.node, dead.incarnation) {
+            let witnesses = self.node(dead.node).map(|node| node.detector.witnesses());
+            let since = witnesses.into_iter().flatten().map(|(_, since)| since).min();
+            self.board.condemn(dead.node, since.unwrap_or(now).min(now));
+        }
     }
 
     /// The flip, and then what follows for rooms: packets take their second hops with the flip itself. How many rooms
     /// stood there.
     pub(super) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
-        self.board.condemn(dead.node);
+        self.condemn(dead, now);
         // A standby is spent for one death at a time. Until the herd before is through, packets of this one take second
         // hops that are not spent for that: what those keep free, nobody else takes meanwhile.
         while self.herd.is_some() {
@@ -238,6 +247,9 @@ impl Gateway {
             self.moved(id, Step { cause, by, from: hop, to, started: now }, now);
         } else if self.rooms[&id].pending.is_none() {
             let nodes = self.native_hops(id, &[], now);
+            if nodes.is_empty() {
+                self.want_start(id, now);
+            }
             self.head_for(id, &nodes, cause, by, now);
         }
     }

@@ -7,7 +7,7 @@ use crate::detector::{Distance, Finding, Stamp};
 use crate::node::{Change, Node};
 use crate::settings::{Probed, Settings};
 use crate::timer::Timer;
-use crate::{Event, Health, Measures, Metric, NodeId, RegionId};
+use crate::{Event, Health, Measures, Metric, NodeId, NotStarted, RegionId};
 
 /// A worker that comes back from one pass no sooner than this is no excuse: where the machine stood still, control did
 /// too, and its own lateness counts.
@@ -94,7 +94,7 @@ impl Gateway {
         for (place, (found, before)) in found.into_iter().zip(before).enumerate() {
             if let Some(change) = self.nodes[place].conclude(found, now) {
                 if let Change::Died { .. } = change {
-                    self.flip(self.nodes[place].hop());
+                    self.flip(self.nodes[place].hop(), now);
                 }
                 changed.push((place, change, before));
             }
@@ -136,7 +136,7 @@ impl Gateway {
             Change::Health { from, to } => (from, to),
             Change::Died { from } => (from, Health::Down),
             Change::Returned => (Health::Down, node.health()),
-            Change::Started { .. } => (Health::Cold, Health::Up),
+            Change::Started { to, .. } => (Health::Cold, to),
         };
         let mut rooms = 0;
         match change {
@@ -144,6 +144,8 @@ impl Gateway {
             Change::Died { .. } => {
                 let hop = node.hop();
                 node.detector.absolve();
+                // Only who is ejected dies before it ran.
+                self.not_started(hop.node, NotStarted::Ejected, now);
                 // The flip comes first: packets do not wait for our words.
                 let after = self.outputs.len();
                 rooms = self.fail_over(hop, now);
@@ -161,7 +163,7 @@ impl Gateway {
         }
         let hop = self.nodes[place].hop();
         self.event(Event::Node { hop, from, to, witnesses, last_heard, rooms });
-        if let Change::Started { after } = change {
+        if let Change::Started { after, .. } = change {
             self.started(hop.node, after, now);
         }
         if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {

@@ -1,4 +1,5 @@
-//! The same faults and seeds for the core, and for a health check every 5 s with clients that open again.
+//! The same faults and seeds for the core, and for a health check every 5 s with clients that open again: at the nodes of
+//! their region that are well, as ours stand there too.
 
 use std::time::Duration;
 
@@ -44,10 +45,17 @@ pub(super) fn beside(library: &Library) -> Row {
     };
     let (mine, others) = (outage(&ours), outage(&theirs));
     let cut = 1.0 - mine / others.max(f64::EPSILON);
+    let hit = |outcomes: &[crate::Outcome]| outcomes.iter().map(|one| one.noticed).sum::<u64>();
+    let mean = |outage: f64, hit: u64| outage / hit.max(1) as f64;
+    let (my_hit, others_hit) = (hit(&ours), hit(&theirs));
     let mut row = row("baseline", "kill", &ours, "outage cut by 99 % or more");
     row.times = WORLDS as usize;
     row.with("outage_s", mine)
         .with("outage_of_baseline_s", others)
+        .with("sessions_hit", my_hit as f64)
+        .with("sessions_hit_of_baseline", others_hit as f64)
+        .with("outage_of_each_hit_s", mean(mine, my_hit))
+        .with("outage_of_each_hit_of_baseline_s", mean(others, others_hit))
         .with("outage_cut", cut)
         .holds(cut >= 0.99)
 }

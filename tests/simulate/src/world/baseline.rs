@@ -49,9 +49,20 @@ impl World<'_> {
         }
     }
 
+    /// Nodes that answered the last check, of the region at home; where none is left there, of all.
+    fn well(&self) -> Vec<usize> {
+        let settings = &self.script.settings;
+        let is_home = |node: &usize| {
+            settings.zones[settings.nodes[*node].zone.0 as usize].region == settings.home
+        };
+        let well: Vec<usize> = (0..self.nodes.len()).filter(|node| self.checked[*node].0).collect();
+        let near: Vec<usize> = well.iter().copied().filter(is_home).collect();
+        if near.is_empty() { well } else { near }
+    }
+
     /// A client asks for its room's node; all of a room are told the same one.
     pub(super) fn reopen(&mut self, client: u32) {
-        let well: Vec<usize> = (0..self.nodes.len()).filter(|node| self.checked[*node].0).collect();
+        let well = self.well();
         let room = self.clients[client as usize].join.room;
         if well.is_empty() {
             return self.put_in(Duration::from_secs(1), Event::Reopen(client));

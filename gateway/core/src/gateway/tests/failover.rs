@@ -427,3 +427,15 @@ fn nobody_is_silent_whose_word_may_still_be_on_its_way() {
     world.pass(ms(1_000));
     assert_eq!(world.gateway.live(), 0);
 }
+
+#[test]
+fn the_board_says_since_when_a_node_is_dead() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let hop = world.hop(A);
+    let muted = world.now;
+    world.mute(A);
+    world.pass(ms(1_000));
+    let died = world.gateway.board().died(hop).expect("nothing came for a second");
+    assert!(muted <= died && died < muted + ms(150), "{:?}", died - muted);
+}

@@ -338,7 +338,7 @@ fn what_died_with_a_node_that_kept_numbers_is_no_loss_of_the_next_one() {
     for n in [13, 14, 16] {
         session.pass(first().again(2), voice(n), 20.0 * n as f64);
     }
-    assert_eq!(session.0.missed_at_switches(), 3);
+    assert_eq!(session.0.missed_at_switches(at(1_000.0)), 3);
     assert_eq!(session.0.arrivals(), (3, 1));
 }
 

@@ -15,6 +15,8 @@ use super::super::stamps::Stamps;
 use super::super::ways::Port;
 use super::*;
 
+mod hitless;
+
 /// A session with ways that lead to a socket of ours.
 struct Bench {
     session: Session,

@@ -1,18 +1,18 @@
 //! The probe rule beside phi-accrual (Hayashibara and others 2004), on the same traces. Not part of the product: it shows
 //! why the rule is what it is.
 //!
-//! `cargo test -p evenkeel-core --lib -- --ignored --nocapture phi` prints the table.
+//! `evenkeel-simulate --phi` prints the table.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use evenkeel_core::{Gateway, Health, NodeId, Output, Stamp, WATCH_EVERY};
 use fastrand::Rng;
 
-use super::{Detector, Distance, Stamp};
-use crate::{Timings, Witness};
+use crate::script::settings;
 
 const PROBE_EVERY_US: u64 = 10_000;
-const WATCH_EVERY_US: u64 = 2_000;
+const WATCH_EVERY_US: u64 = WATCH_EVERY.as_micros() as u64;
 
 /// How the way to a node and back treats probes.
 #[derive(Clone, Copy)]
@@ -64,22 +64,51 @@ trait Rule {
     fn accuses(&mut self, now: Instant) -> bool;
 }
 
-/// The product's: two in a row unanswered after round trip and slack.
-struct Present(Detector);
+/// The product's: two in a row unanswered after round trip and slack. A whole gateway with one node that nobody uses.
+struct Present {
+    gateway: Gateway,
+    /// Its probes by their place in the trace.
+    sequences: BTreeMap<u64, u64>,
+}
 
-impl Rule for Present {
-    fn sent(&mut self, sequence: u64, at: Instant) {
-        self.0.handle_probe_sent(sequence, at);
+impl Present {
+    fn new(now: Instant) -> Present {
+        let mut settings = settings(&[0], &[(0, 1_000)]);
+        // There is no other node by which to tell that it is not our own uplink.
+        settings.timings.panic_percent = 100;
+        Present { gateway: Gateway::new(settings, now), sequences: BTreeMap::new() }
     }
 
-    fn answered(&mut self, sequence: u64, at: Instant) {
-        self.0.handle_probe_answered(sequence, at);
+    fn probe(&mut self) -> Option<u64> {
+        let mut sent = None;
+        while let Some(output) = self.gateway.poll_output() {
+            if let Output::Probe { sequence, .. } = output {
+                sent = Some(sequence);
+            }
+        }
+        sent
+    }
+}
+
+impl Rule for Present {
+    fn sent(&mut self, place: u64, at: Instant) {
+        self.gateway.handle_timeout(at);
+        if let Some(sequence) = self.probe() {
+            self.sequences.insert(place, sequence);
+        }
+    }
+
+    fn answered(&mut self, place: u64, at: Instant) {
+        if let Some(sequence) = self.sequences.remove(&place) {
+            self.gateway.handle_probe_answered(NodeId(0), sequence, at);
+        }
     }
 
     fn accuses(&mut self, now: Instant) -> bool {
-        self.0.handle_stamp(Stamp::default(), now);
-        self.0.weigh(now);
-        self.0.witnesses().iter().any(|(witness, _)| *witness == Witness::Probe)
+        self.gateway.handle_stamps(&[Stamp::default()], Duration::ZERO, now);
+        self.probe();
+        let health = self.gateway.nodes().next().map(|node| node.health);
+        matches!(health, Some(Health::Suspect | Health::Down))
     }
 }
 
@@ -130,9 +159,8 @@ impl Rule for Phi {
 
 /// False accusations within an hour, how many milliseconds the longest of them lasted, and then milliseconds from death
 /// to the accusation.
-fn judge(rule: &mut dyn Rule, trace: Trace, seed: u64) -> (u32, u64, u64) {
+fn judge(rule: &mut dyn Rule, trace: Trace, seed: u64, start: Instant) -> (u32, u64, u64) {
     const HOUR: u64 = 3_600_000_000;
-    let start = Instant::now();
     let at = |us: u64| start + Duration::from_micros(us);
     let mut coming: Vec<(u64, u64)> =
         answers(trace, HOUR / PROBE_EVERY_US, &mut Rng::with_seed(seed))
@@ -164,19 +192,16 @@ fn judge(rule: &mut dyn Rule, trace: Trace, seed: u64) -> (u32, u64, u64) {
     unreachable!("the loop has no end")
 }
 
-#[test]
-#[ignore = "a measurement: prints a table"]
-fn phi_accrual_beside_the_rule() {
+/// Prints the table: an hour of each trace, and a death at its end.
+pub fn beside_the_rule() {
+    let start = Instant::now();
     println!("false accusations an hour, the longest of them in ms; ms from death to accusation");
     println!("{:<18} {:>18} {:>18} {:>18}", "", "the rule", "phi 8", "phi 12");
     for trace in TRACES {
-        let rules: [Box<dyn Rule>; 3] = [
-            Box::new(Present(Detector::new(Timings::default(), Distance::Near))),
-            Box::new(Phi::new(8.0)),
-            Box::new(Phi::new(12.0)),
-        ];
+        let rules: [Box<dyn Rule>; 3] =
+            [Box::new(Present::new(start)), Box::new(Phi::new(8.0)), Box::new(Phi::new(12.0))];
         let cells = rules.map(|mut rule| {
-            let (times, longest, ms) = judge(&mut *rule, trace, 1);
+            let (times, longest, ms) = judge(&mut *rule, trace, 1, start);
             format!("{times}, {longest}; {ms}")
         });
         println!("{:<18} {:>18} {:>18} {:>18}", trace.name, cells[0], cells[1], cells[2]);
