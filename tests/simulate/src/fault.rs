@@ -33,8 +33,12 @@ pub enum Fault {
     Unruly(usize),
     /// It answers probes, opens sessions and forwards nothing.
     Gray(usize),
-    /// One flow in 64 is not forwarded.
-    GrayFlows(usize),
+    /// One flow in so many is not forwarded.
+    GrayFlows(usize, u32),
+    /// Its process ends as soon as it runs, or a while later, again and again.
+    CrashLoop(usize),
+    /// It says that it is empty, and refuses sessions as a full one does beyond so many.
+    Boasts(usize, u32),
     /// It says that it takes no new sessions, or that it does, whatever is true.
     Liar(usize),
     /// Every node of the region is gone without a word.
@@ -43,6 +47,14 @@ pub enum Fault {
     RegionKilled(usize),
     /// No packet crosses to or from the region.
     RegionCut(usize),
+    /// 15 % of packets to and from the region are lost.
+    RegionBrownOut(usize),
+    /// A region is drained within this, and taken back at the end.
+    RegionDrained(usize, Duration),
+    /// An operator has rooms go back to where they came from at once, and at the end by themselves again.
+    FailBackForced,
+    /// Rooms stay where they are until the end.
+    FailBackForbidden,
     /// Control does nothing for so long.
     ControlStalls(Duration),
     /// Workers read nothing for so long.
@@ -65,6 +77,8 @@ pub enum Fault {
     Operator(Duration),
     /// A node is drained, and taken back at the end.
     Drain(usize),
+    /// A node is drained within this, and taken back at the end.
+    DrainWithin(usize, Duration),
     /// The agent beside the node says that it drains, where there is one.
     Leaves(usize),
 }
@@ -87,11 +101,17 @@ impl Fault {
             Fault::Jitter(..) => "jitter",
             Fault::Unruly(_) => "reorder-duplicate",
             Fault::Gray(_) => "gray",
-            Fault::GrayFlows(_) => "gray-flows",
+            Fault::GrayFlows(..) => "gray-flows",
+            Fault::CrashLoop(_) => "crash-loop",
+            Fault::Boasts(..) => "boasts",
             Fault::Liar(_) => "liar",
             Fault::RegionSilent(_) => "region-silent",
             Fault::RegionKilled(_) => "region-killed",
             Fault::RegionCut(_) => "region-cut",
+            Fault::RegionBrownOut(_) => "region-brown-out",
+            Fault::RegionDrained(..) => "region-drained",
+            Fault::FailBackForced => "fail-back-forced",
+            Fault::FailBackForbidden => "fail-back-forbidden",
             Fault::ControlStalls(_) => "control-stalls",
             Fault::WorkersStall(_) => "workers-stall",
             Fault::PoliciesTrap(_) => "policies-trap",
@@ -103,6 +123,7 @@ impl Fault {
             Fault::DriversRefuse(_) => "drivers-refuse",
             Fault::Operator(_) => "operator",
             Fault::Drain(_) => "drain",
+            Fault::DrainWithin(..) => "drain-deadline",
             Fault::Leaves(_) => "node-drains",
         }
     }
@@ -124,7 +145,10 @@ impl Fault {
             | Fault::Jitter(node, ..)
             | Fault::Unruly(node)
             | Fault::Gray(node)
-            | Fault::GrayFlows(node)
+            | Fault::GrayFlows(node, _)
+            | Fault::CrashLoop(node)
+            | Fault::Boasts(node, _)
+            | Fault::DrainWithin(node, _)
             | Fault::Liar(node)
             | Fault::Drain(node)
             | Fault::Leaves(node) => Some(node),
@@ -137,7 +161,9 @@ impl Fault {
         match *self {
             Fault::RegionSilent(region)
             | Fault::RegionKilled(region)
-            | Fault::RegionCut(region) => Some(region),
+            | Fault::RegionCut(region)
+            | Fault::RegionBrownOut(region)
+            | Fault::RegionDrained(region, _) => Some(region),
             _ => None,
         }
     }

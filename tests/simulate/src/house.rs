@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::forward::{self, Verdict};
-use evenkeel_core::{Board, Epoch as Standing, Hop, Measures, Plan, RoomId, RouteCell, SessionId};
+use evenkeel_core::{
+    Board, Epoch as Standing, Flow, Hop, Kind, Measures, Plan, RoomId, RouteCell, SessionId,
+};
 use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
 use evenkeel_media::merge::Pair;
 use evenkeel_media::rtp;
@@ -29,6 +31,9 @@ pub(crate) struct Home {
     pub(crate) hearing: Option<Hop>,
     pub(crate) switches: u32,
     continuity: Continuity,
+    flow: Flow,
+    /// Of what should have come, smoothed over a second.
+    pub(crate) loss_ppm: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +78,15 @@ impl Home {
             hearing: None,
             switches: 0,
             continuity: Continuity::new(id.0, Protection::Clear),
+            flow: Flow::default(),
+            loss_ppm: 0.0,
         }
     }
 
     /// A packet of the client's.
-    pub(crate) fn send_to_node(&mut self, board: &Board, now: Instant) -> Sent {
+    pub(crate) fn send_to_node(&mut self, kind: Kind, board: &Board, now: Instant) -> Sent {
         self.last_heard = Some(now);
+        self.flow.sent[kind as usize] += 1;
         let (hop, other) = match forward::to_node(&self.route, board) {
             Verdict::Pass { hop, .. } => (hop, None),
             Verdict::Both([hop, other]) => (hop, Some(other)),
@@ -116,6 +124,7 @@ impl Home {
                         }
                         self.hear(from);
                     }
+                    self.flow.came[packet.kind as usize] += 1;
                     let epoch = Epoch(u64::from(self.switches));
                     self.continuity.withhold(epoch, &header, rate, now);
                     return None;
@@ -131,16 +140,36 @@ impl Home {
         }
         let left = leaving && !hears;
         let epoch = Epoch(u64::from(self.switches).saturating_sub(u64::from(left)));
-        self.pass(epoch, &header, packet, now)
+        self.pass(from, epoch, &header, packet, now)
+    }
+
+    /// What is told of it, and counted anew.
+    pub(crate) fn told_of(&mut self) -> Flow {
+        let (expected, lost) = self.continuity.arrivals();
+        if expected > 0 {
+            let ppm = f64::from(lost) * 1e6 / f64::from(expected);
+            self.loss_ppm += (ppm - self.loss_ppm) * 0.1;
+        }
+        Flow { hears: self.hearing, expected, lost, ..std::mem::take(&mut self.flow) }
+    }
+
+    /// A packet of the hop that leads, where two are merged.
+    pub(crate) fn note_came(&mut self, kind: Kind) {
+        self.flow.came[kind as usize] += 1;
     }
 
     pub(crate) fn pass(
         &mut self,
+        from: Hop,
         epoch: Epoch,
         header: &rtp::Header,
         mut packet: Packet,
         now: Instant,
     ) -> Option<Packet> {
+        // Of two hops all that the one that leads delivers is counted, where they are merged.
+        if self.hearing == Some(from) && self.pair.is_none() {
+            self.flow.came[packet.kind as usize] += 1;
+        }
         match self.continuity.pass(epoch, header, clock_rate(packet.kind), now) {
             Pass::Untouched => Some(packet),
             Pass::Rewrite { ssrc, sequence, timestamp } => {

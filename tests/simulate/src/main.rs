@@ -65,14 +65,21 @@ fn main() -> ExitCode {
         sum.admitted, sum.refused, sum.asked, sum.deaths
     );
     println!("moves of rooms: {:?}", sum.moves);
+    println!("accused of the dead by: {:?}", sum.witnesses);
     println!(
-        "{:<20} {:>7} {:>10} {:>10} {:>10} {:>10}",
-        "gap by fault, ms", "n", "p50", "p99", "max", "lost"
+        "{} rooms struck off a hop, {} breakers opened, {} nodes started, {} drains over",
+        sum.struck, sum.breakers, sum.started, sum.drained
     );
-    for (kind, spread) in totals.spreads() {
+    println!(
+        "{:<20} {:>7} {:>7} {:>10} {:>10} {:>10} {:>10}",
+        "gap by fault, ms", "faults", "n", "p50", "p99", "max", "lost"
+    );
+    let spreads = totals.spreads();
+    for (kind, begun) in &sum.begun {
         let lost = sum.lost.get(kind).copied().unwrap_or(0);
+        let spread = spreads.get(kind).copied().unwrap_or_default();
         println!(
-            "{kind:<20} {:>7} {:>10.1} {:>10.1} {:>10.1} {lost:>10}",
+            "{kind:<20} {begun:>7} {:>7} {:>10.1} {:>10.1} {:>10.1} {lost:>10}",
             spread.n, spread.p50, spread.p99, spread.max
         );
     }

@@ -9,6 +9,9 @@ use evenkeel_links::{Conditions, Impairment};
 use crate::packet::{Numbers, Packet};
 use crate::script::NodeScript;
 
+/// The flow of a node's canary.
+pub(crate) const CANARY: u32 = u32::MAX;
+
 /// Packets that wait in the sockets of a process that stands still.
 const SOCKET_MAX: usize = 256;
 
@@ -21,7 +24,14 @@ pub(crate) struct Node {
     pub(crate) unplugged: u32,
     pub(crate) stopped: u32,
     pub(crate) gray: u32,
+    /// One flow in so many is dropped; none where it is 0.
     pub(crate) gray_flows: u32,
+    /// It says that it is empty, and refuses more sessions than this.
+    pub(crate) boasts: Option<u32>,
+    /// Sessions that its process has taken.
+    pub(crate) taken: u32,
+    /// It does not run until its hook is called.
+    pub(crate) cold: bool,
     pub(crate) leaving: u32,
     pub(crate) willing: bool,
     pub(crate) up: Impairment,
@@ -30,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) waiting: Vec<Arrival>,
     /// Streams of its own, by whom they are for, from whom, and what.
     streams: HashMap<(u32, u32, bool), Numbers>,
+    /// The newest of each sender's packets that came from another node.
+    meshed: HashMap<(u32, u32, bool), u32>,
     /// When its kernel last said that nobody listens.
     pub(crate) refused: Option<Instant>,
     /// Since when it cannot answer, if it cannot.
@@ -41,10 +53,24 @@ pub(crate) struct Node {
 /// What comes to a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Arrival {
-    Media { tag: u32, packet: Packet },
-    Probe { sequence: u64 },
-    Open { tag: u32 },
-    Close { tag: u32 },
+    Media {
+        tag: u32,
+        packet: Packet,
+    },
+    Probe {
+        sequence: u64,
+    },
+    Canary {
+        sequence: u64,
+    },
+    /// Both canary sessions are opened, or kept open.
+    CanariesKept,
+    Open {
+        tag: u32,
+    },
+    Close {
+        tag: u32,
+    },
 }
 
 impl Node {
@@ -62,12 +88,16 @@ impl Node {
             stopped: 0,
             gray: 0,
             gray_flows: 0,
+            boasts: None,
+            taken: 0,
+            cold: script.starts.is_some(),
             leaving: 0,
             willing: true,
             up: link(seed),
             down: link(seed ^ 0x9e37_79b9),
             waiting: Vec::new(),
             streams: HashMap::new(),
+            meshed: HashMap::new(),
             refused: None,
             dead_since: None,
             troubled: None,
@@ -75,7 +105,7 @@ impl Node {
     }
 
     pub(crate) fn runs(&self) -> bool {
-        self.killed == 0 && self.unplugged == 0 && self.stopped == 0
+        self.killed == 0 && self.unplugged == 0 && self.stopped == 0 && !self.cold
     }
 
     /// What the agent beside it sees.
@@ -90,8 +120,10 @@ impl Node {
     /// A new process, which knows nothing of before.
     pub(crate) fn end_process(&mut self) {
         self.process += 1;
+        self.taken = 0;
         self.waiting.clear();
         self.streams.clear();
+        self.meshed.clear();
     }
 
     pub(crate) fn wait(&mut self, arrival: Arrival) {
@@ -107,7 +139,19 @@ impl Node {
 
     /// Whether it drops what comes by this flow.
     pub(crate) fn drops(&self, tag: u32) -> bool {
-        self.gray > 0 || self.gray_flows > 0 && tag.wrapping_mul(0x9e37_79b1) >> 26 == 0
+        self.gray > 0
+            || self.gray_flows > 0 && (tag.wrapping_mul(0x9e37_79b1) >> 8) % self.gray_flows == 0
+    }
+
+    /// Whether what another node passes on is news: what comes after newer ones is played no more.
+    pub(crate) fn is_news(&mut self, to: u32, packet: &Packet) -> bool {
+        let key = (to, packet.origin, packet.kind == Kind::Video);
+        let newest = self.meshed.insert(key, packet.index);
+        if newest.is_some_and(|newest| newest >= packet.index) {
+            self.meshed.extend(newest.map(|newest| (key, newest)));
+            return false;
+        }
+        true
     }
 
     /// The packet as this node sends it on: as it came, or in a stream of its own.

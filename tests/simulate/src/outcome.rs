@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_core::{Cause, Event, Health};
+use evenkeel_core::{BreakerState, Cause, Event, Health};
 use serde::Serialize;
 
 use crate::check::Violation;
@@ -45,6 +45,16 @@ pub struct Outcome {
     pub lost: BTreeMap<&'static str, u64>,
     /// From a death to the flip, by kind of fault.
     pub detected: BTreeMap<&'static str, Vec<Duration>>,
+    /// How often each kind of fault began.
+    pub begun: BTreeMap<&'static str, u64>,
+    /// Nodes that a hook started.
+    pub started: u64,
+    /// Breakers that opened.
+    pub breakers: u64,
+    /// Hops that a room was struck off, by why.
+    pub struck: u64,
+    /// Drains that were told to be over.
+    pub drained: u64,
     /// Who accused those that were condemned.
     pub witnesses: BTreeMap<&'static str, u64>,
     /// Nodes that were condemned while they could answer.
@@ -86,11 +96,20 @@ impl Spread {
     }
 }
 
+fn begun(faults: &[Episode]) -> BTreeMap<&'static str, u64> {
+    let mut begun = BTreeMap::new();
+    for episode in faults {
+        *begun.entry(episode.fault.name()).or_default() += 1;
+    }
+    begun
+}
+
 impl Outcome {
     pub(crate) fn new(seed: u64, faults: &[Episode]) -> Outcome {
         Outcome {
             seed,
             kinds: faults.iter().map(|episode| episode.fault.name()).collect(),
+            begun: begun(faults),
             ..Outcome::default()
         }
     }
@@ -125,6 +144,9 @@ impl Outcome {
                     *self.witnesses.entry(witness.name()).or_default() += 1;
                 }
             }
+            Event::Breaker { to: BreakerState::Open, .. } => self.breakers += 1,
+            Event::Struck { .. } => self.struck += 1,
+            Event::Drained { .. } => self.drained += 1,
             _ => {}
         }
     }

@@ -55,8 +55,19 @@ pub struct NodeScript {
     pub mixes: bool,
     /// Whether each session has a port there, and not all of them one trunk.
     pub ports: bool,
-    /// Whether an agent stands beside it, which tells of its death.
+    /// Whether an agent stands beside it, which tells of its death, and of its load.
     pub agent: bool,
+    /// What its hook does, where it is one that runs only when rooms of cold scenarios need it.
+    pub starts: Option<Starting>,
+}
+
+/// How a node comes to run once its hook is called.
+#[derive(Clone, Copy, Debug)]
+pub struct Starting {
+    /// How long it takes; it may be longer than it may.
+    pub takes: Duration,
+    /// The hook fails so many times of a hundred.
+    pub fails: u8,
 }
 
 /// Somebody comes.
@@ -139,6 +150,7 @@ impl Script {
         if seed / MODES_EVERY % 2 == 1 {
             draw_modes(&mut Rng::with_seed(!seed), &mut settings);
         }
+        draw_gauges(&mut Rng::with_seed(seed ^ 0x6a_09e6), &mut settings);
         let nodes: Vec<NodeScript> =
             settings.nodes.iter().map(|node| draw_node(&mut rng, node, &settings)).collect();
         let disturbed = ms(rng.u64(6_000..14_000));
@@ -187,6 +199,35 @@ fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
     for node in &mut settings.nodes {
         node.role = if rng.u8(0..4) == 0 { Role::Standby } else { Role::Active };
     }
+    for scenario in settings.scenarios.values_mut() {
+        // Nodes that pass on to each other deliver everything twice where two of them carry all.
+        let meshed = rng.u8(0..3) == 0 && scenario.mode != Mode::Hitless;
+        scenario.affinity = if meshed { Affinity::Session } else { Affinity::Room };
+    }
+    if settings.scenarios.values().any(|scenario| scenario.affinity == Affinity::Session) {
+        // A node whose sessions are heard at other nodes alone is silent, and nothing but probes says that it lives.
+        settings.nodes.iter_mut().for_each(|node| node.probed = Probed::Yes);
+    }
+    if settings.scenarios.values().any(|scenario| scenario.mode == Mode::Cold) {
+        for node in settings.nodes.iter_mut().skip(1) {
+            if rng.u8(0..3) > 0 {
+                continue;
+            }
+            node.starts = Starts::ByHook { within: ms(rng.u64(500..3_000)) };
+            node.probed = Probed::Yes;
+        }
+    }
+}
+
+/// Nodes with canaries, and breakers that so few sessions can open.
+fn draw_gauges(rng: &mut Rng, settings: &mut Settings) {
+    for node in &mut settings.nodes {
+        node.canary = rng.bool();
+    }
+    let breakers = &mut settings.limits.breakers;
+    breakers.sessions_min = rng.u32(2..20);
+    breakers.open_for = ms(rng.u64(500..3_000));
+    breakers.open_for_max = EJECTION_MAX;
 }
 
 /// Any mode but hot, which others have: for regional mode with all regions in any order.
@@ -208,7 +249,17 @@ fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScr
         bursts: (rng.u8(0..4) == 0).then_some(bursts),
         ..Conditions::default()
     };
-    NodeScript { link, mixes: rng.bool(), ports: rng.u8(0..4) == 0, agent: rng.u8(0..3) == 0 }
+    let (mixes, ports) = (rng.bool(), rng.u8(0..4) == 0);
+    let agent = rng.u8(0..3) == 0;
+    let starts = match node.starts {
+        Starts::ByItself => None,
+        Starts::ByHook { within } => {
+            let mut rng = Rng::with_seed(node.capacity_kbps);
+            let takes = within.mul_f64(0.1 + rng.f64() * 1.2);
+            Some(Starting { takes, fails: if rng.bool() { 0 } else { rng.u8(0..60) } })
+        }
+    };
+    NodeScript { link, mixes, ports, agent, starts }
 }
 
 fn draw_joins(rng: &mut Rng, disturbed: Duration) -> Vec<Join> {
@@ -243,7 +294,8 @@ fn draw_joins(rng: &mut Rng, disturbed: Duration) -> Vec<Join> {
 
 fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duration) -> Vec<Episode> {
     let end = disturbed.as_millis() as u64;
-    (0..rng.usize(1..7))
+    let regions = settings.regions.len();
+    let mut faults: Vec<Episode> = (0..rng.usize(1..7))
         .map(|_| {
             let fault = draw_fault(rng, settings);
             let at = rng.u64(2_500..end - 500);
@@ -254,13 +306,22 @@ fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duration) -> Vec<E
             };
             Episode { at: ms(at), lasts: ms(lasts.min(end - at)), fault }
         })
-        .collect()
+        .collect();
+    if regions > 1 && rng.u8(0..16) == 0 {
+        // Two at once, and both come back.
+        let (first, at) = (rng.usize(0..regions), rng.u64(2_500..end - 500));
+        let lasts = ms(rng.u64(300..4_000).min(end - at));
+        for region in [first, (first + 1) % regions] {
+            faults.push(Episode { at: ms(at), lasts, fault: Fault::RegionSilent(region) });
+        }
+    }
+    faults
 }
 
 fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
     let node = rng.usize(0..settings.nodes.len());
     let region = rng.usize(0..settings.regions.len());
-    match rng.u8(0..44) {
+    match rng.u8(0..60) {
         0..5 => Fault::Kill(node),
         5..8 => Fault::Silent(node),
         8..10 => Fault::Stop(node),
@@ -275,7 +336,7 @@ fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
         18 => Fault::Jitter(node, ms(160), Duration::ZERO),
         19 => Fault::Unruly(node),
         20 => Fault::Gray(node),
-        21 => Fault::GrayFlows(node),
+        21 => Fault::GrayFlows(node, rng.u32(2..65)),
         22 => Fault::Liar(node),
         23 => Fault::RegionSilent(region),
         24 => Fault::RegionKilled(region),
@@ -291,6 +352,16 @@ fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
         37 => Fault::DriversRefuse(rng.u8(5..60)),
         38..40 => Fault::Operator(ms(rng.u64(50..1_000))),
         40..42 => Fault::Leaves(node),
-        _ => Fault::Drain(node),
+        42..44 => Fault::Drain(node),
+        44..46 => Fault::Gray(node),
+        46..48 => Fault::GrayFlows(node, rng.u32(2..17)),
+        48..50 => Fault::CrashLoop(node),
+        50..52 => Fault::Boasts(node, rng.u32(0..8)),
+        52..54 => Fault::RegionBrownOut(region),
+        54 => Fault::RegionDrained(region, ms(rng.u64(50..3_000))),
+        55..57 => Fault::DrainWithin(node, ms(rng.u64(50..3_000))),
+        57 => Fault::FailBackForced,
+        58 => Fault::FailBackForbidden,
+        _ => Fault::RegionKilled(region),
     }
 }

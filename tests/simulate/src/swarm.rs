@@ -90,6 +90,16 @@ impl Totals {
         sum.refused += outcome.refused;
         sum.asked += outcome.asked;
         sum.deaths += outcome.deaths;
+        sum.started += outcome.started;
+        sum.breakers += outcome.breakers;
+        sum.struck += outcome.struck;
+        sum.drained += outcome.drained;
+        for (kind, times) in outcome.begun {
+            *sum.begun.entry(kind).or_default() += times;
+        }
+        for (witness, times) in outcome.witnesses {
+            *sum.witnesses.entry(witness).or_default() += times;
+        }
         sum.session_moves += outcome.session_moves;
         sum.outage += outcome.outage;
         for (cause, times) in outcome.moves {

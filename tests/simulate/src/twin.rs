@@ -21,12 +21,15 @@ impl Home {
         now: Instant,
     ) -> Option<Packet> {
         self.settle_twin(from, other);
+        if self.pair.is_some() && self.hearing == Some(from) {
+            self.note_came(packet.kind);
+        }
         let taken = match self.pair.as_deref_mut() {
             Some(pair) => pair.take(from, header, &packet.header),
             None => Taken::First,
         };
         match taken {
-            Taken::First => self.pass(Epoch(u64::from(self.switches)), header, packet, now),
+            Taken::First => self.pass(from, Epoch(u64::from(self.switches)), header, packet, now),
             Taken::Again => None,
             Taken::Unproven => {
                 let pair = self.pair.as_deref_mut()?;

@@ -1,6 +1,7 @@
 //! The thread of a bad network: it reads what is ready, keeps what is late, and sends it when its time has come.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,7 +67,7 @@ impl<T> Late<T> {
 
     fn due(&mut self, now: Instant) -> Option<T> {
         let first = self.waiting.first_entry().filter(|first| first.key().0 <= now);
-        first.map(|first| first.remove())
+        first.map(OccupiedEntry::remove)
     }
 
     fn nap(&self, now: Instant) -> Duration {

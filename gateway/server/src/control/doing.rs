@@ -79,11 +79,13 @@ impl Control {
                 if let Some(configured) = self.settings.nodes.get(node.0 as usize)
                     && let Some(start) = &configured.start
                 {
-                    self.starter.start(node, &configured.name, start);
+                    let attempt = draw(&self.random);
+                    self.starter.start(node, &configured.name, start, attempt);
                 }
             }
             Output::Event(event) => {
                 if let Event::Start { node, step: Start::Failed { .. } } = event {
+                    // Before anything else is started.
                     self.starter.give_up(node);
                 }
                 self.tell_or_hold(event);
@@ -159,7 +161,9 @@ impl Control {
                 let (poster, posted) = (self.poster.clone(), self.posted.clone());
                 tokio::task::spawn_local(async move {
                     let answer = match poster {
-                        Some(poster) => poster.post(hook, body, within).await,
+                        Some(poster) => {
+                            poster.post(hook, body, webhook::Effort::of_session(within)).await
+                        }
                         None => Err(webhook::Failed::Busy),
                     };
                     let answer = answer.map_err(|failed| failed.to_string());

@@ -137,7 +137,7 @@ impl Drivers {
         self.agents.sent_long(way, draw, now);
     }
 
-    /// To be called every 50 ms: whether paths carry what is sent.
+    /// To be called every 30 ms: whether paths carry what is sent.
     pub(crate) fn look_at_paths(&mut self, now: Instant) {
         self.agents.look_at_paths(now);
     }

@@ -46,8 +46,8 @@ impl Drop for WorkerLine {
     }
 }
 
-/// Watches from one look at paths to the next: 50 ms.
-const PATHS_EVERY: u64 = 25;
+/// Watches from one look at paths to the next: 30 ms.
+const PATHS_EVERY: u64 = 15;
 
 /// What control is made of.
 pub(crate) struct Parts {
@@ -127,7 +127,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
-    let (failed, mut not_started) = mpsc::unbounded_channel();
+    // One word for each call, and one call for each node.
+    let (failed, mut not_started) = mpsc::channel(parts.settings.nodes.len().max(1));
     let random = ring::rand::SystemRandom::new();
     let start = |probes: Vec<Option<(SocketAddr, super::prober::Way)>>| {
         let start = |(node, probe): (u32, Option<(SocketAddr, super::prober::Way)>)| {
@@ -208,8 +209,10 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => control.handle_word(word),
-            Some(node) = not_started.recv() => {
-                control.gateway.handle_start_failed(node, Instant::now());
+            Some(failed) = not_started.recv() => {
+                if control.starter.is_under_way(failed) {
+                    control.gateway.handle_start_failed(failed.node, Instant::now());
+                }
             }
             Some(request) = requests.recv() => control.handle_request(request),
         }
@@ -257,7 +260,7 @@ impl Control {
         self.finish_if_told();
     }
 
-    /// Every 50 ms: whether paths to nodes carry the bundles that are sent.
+    /// Every 30 ms: whether paths to nodes carry the bundles that are sent.
     fn look_at_paths(&mut self, now: Instant) {
         if !self.watches.is_multiple_of(PATHS_EVERY) {
             return;

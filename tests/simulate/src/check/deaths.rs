@@ -47,7 +47,7 @@ impl Deaths {
         let limit = timings.condemn_alone_far + SLACK + doubt;
         let mut found = None;
         for (at, (since, node)) in self.dead_since.iter_mut().zip(&scene.nodes).enumerate() {
-            let known = node.health == Health::Down || !node.probed;
+            let known = matches!(node.health, Health::Down | Health::Cold) || !node.probed;
             *since = match (dead[at], *since) {
                 (Some(_), _) if known || stalled => Some(now),
                 (Some(dead), Some(since)) => Some(since.max(dead)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Health, RoomId};
+use evenkeel_core::{Health, Mode, RoomId};
 
 use super::Scene;
 
@@ -22,9 +22,18 @@ pub(crate) struct Flow {
     rescued: BTreeMap<RoomId, Instant>,
     /// When drivers, nodes or the way to them last did less than they should.
     hindered: Option<Instant>,
+    /// When a node's hook was last called.
+    started: Option<Instant>,
 }
 
+/// A hook that was called has so long, with all that follows a failure.
+const STARTING_FOR: Duration = Duration::from_secs(12);
+
 impl Flow {
+    pub(super) fn started(&mut self, now: Instant) {
+        self.started = Some(now);
+    }
+
     pub(crate) fn hindered(&mut self, now: Instant) {
         self.hindered = Some(now);
     }
@@ -55,9 +64,21 @@ impl Flow {
                     .filter(|((standby, _), _)| standby == at)
                     .map(|(_, kbps)| *kbps)
                     .max();
-                let full = loads[*at] + kept.unwrap_or(0) + room.kbps > node.capacity;
+                let full = loads[*at] + kept.unwrap_or(0) + room.kbps > node.measured;
                 node.health == Health::Up && !node.draining && !full
             });
+            let cold = room.route.load().mode == Mode::Cold
+                && self.started.is_none_or(|at| now - at > STARTING_FOR);
+            let startable =
+                scene.nodes.iter().position(|node| node.health == Health::Cold && !node.draining);
+            if let Some(at) = startable.filter(|_| cold) {
+                let text = format!(
+                    "room {id} stands nowhere since {:?}, and nobody starts n{at}",
+                    now - since
+                );
+                found = Some(("I9", text));
+                continue;
+            }
             found = taker.map(|(at, _)| {
                 (
                     "I9",

@@ -1,6 +1,6 @@
 //! I1, I2, I3, I7 and the numbers towards a client: what becomes of packets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Board, Epoch, Grant, Hop, Mode, RoomId, SessionId};
@@ -12,6 +12,9 @@ const BREAK_WITHIN: Duration = Duration::from_millis(500);
 
 /// Outgoing numbers that are remembered of a stream.
 const NUMBERS: usize = 256;
+
+/// What was heard that is remembered of a session.
+const HEARD_MAX: usize = 128;
 
 type Found = Option<(&'static str, String)>;
 
@@ -54,6 +57,9 @@ pub(super) struct Hops {
     carried: BTreeMap<(RoomId, Hop), Instant>,
 }
 
+/// Who said it, which of theirs it was, and whether it was seen.
+type Said = (u32, u32, bool);
+
 #[derive(Default)]
 struct Session {
     last: Option<(Epoch, Hop)>,
@@ -61,6 +67,8 @@ struct Session {
     /// Hops that were left, and when.
     left: Vec<(Hop, Instant)>,
     numbers: Vec<Stream>,
+    /// What was heard lately, whatever its number was, and from where.
+    heard: VecDeque<(Said, Hop)>,
 }
 
 struct Stream {
@@ -186,6 +194,10 @@ impl Hops {
             return None;
         }
         let up = board.is_up(got.hop.node, got.hop.incarnation);
+        let leaving = scene.rooms.get(&got.room).and_then(|room| room.route.load().leaving);
+        if up && leaving.is_some_and(|(hop, until)| hop == got.hop && now < until) {
+            return None;
+        }
         let left = session.left.iter().find(|(hop, _)| *hop == got.hop);
         match left {
             None if session.hearing.is_none() && up => None,
@@ -206,6 +218,30 @@ impl Hops {
                 ),
             )),
         }
+    }
+
+    /// I1: in hitless mode what somebody said is heard once, though two hops that live carry it.
+    pub(super) fn once(&mut self, got: &Delivered, scene: &Scene, board: &Board) -> Found {
+        let room = scene.rooms.get(&got.room)?;
+        if room.route.load().mode != Mode::Hitless {
+            return None;
+        }
+        let heard = &mut self.session(got.session).heard;
+        let said = (got.origin, got.index, got.video);
+        let before = heard.iter().find(|(other, hop)| *other == said && *hop != got.hop);
+        let before = before.map(|(_, hop)| *hop);
+        if heard.len() == HEARD_MAX {
+            heard.pop_front();
+        }
+        heard.push_back((said, got.hop));
+        // Only of two that carry now: a hop that is new has still to prove itself, and one that was left may be late.
+        let (first, second) = room.route.carriers(board)?;
+        let carries = |hop: Hop| hop == first || Some(hop) == second;
+        let before = before.filter(|hop| carries(*hop) && carries(got.hop))?;
+        let Delivered { session, index, origin, hop, .. } = got;
+        let text =
+            format!("{session} got packet {index} of client {origin} from {before:?} and {hop:?}");
+        Some(("I1", text))
     }
 
     /// What a receiver keeps streams together by: under one number of a stream never two packets.
@@ -234,6 +270,15 @@ impl Hops {
             )
         })
     }
+}
+
+/// I1: a make-before-break is over within its time.
+pub(super) fn breaks_end(scene: &Scene, now: Instant) -> Found {
+    scene.rooms.iter().find_map(|(id, room)| {
+        let (left, until) = room.route.load().leaving?;
+        (until > now + BREAK_WITHIN)
+            .then(|| ("I1", format!("room {id} is to hear {left:?} for {:?} more", until - now)))
+    })
 }
 
 /// I7: nobody hears another room.

@@ -6,7 +6,9 @@
 mod books;
 mod deaths;
 mod decisions;
+mod drains;
 mod flow;
+mod grays;
 mod hops;
 mod load;
 mod moves;
@@ -48,6 +50,8 @@ pub(crate) struct Checker {
     pub(crate) decisions: decisions::Decisions,
     pub(crate) flow: flow::Flow,
     pub(crate) deaths: deaths::Deaths,
+    pub(crate) grays: grays::Grays,
+    pub(crate) drains: drains::Drains,
     books: books::Books,
     looked: Option<Instant>,
     /// The highest load of a node there ever was, thousandths of what it can carry.
@@ -64,6 +68,7 @@ const TOLD_MAX: usize = 5;
 impl Checker {
     pub(crate) fn new(scene: Scene, began: Instant) -> Checker {
         let deaths = deaths::Deaths::new(scene.nodes.len());
+        let grays = grays::Grays::new(scene.nodes.len());
         Checker {
             scene,
             violations: Vec::new(),
@@ -74,6 +79,8 @@ impl Checker {
             decisions: decisions::Decisions::default(),
             flow: flow::Flow::default(),
             deaths,
+            grays,
+            drains: drains::Drains::default(),
             books: books::Books::default(),
             looked: None,
             peak_permille: 0,
@@ -91,6 +98,7 @@ impl Checker {
         let found = self.books.heard(output);
         self.note(found, now);
         if let Output::Event(event) = output {
+            self.drains.hear(event);
             for found in [
                 self.moves.on_record(event, &self.scene, now),
                 self.moves.few(event, now),
@@ -102,6 +110,9 @@ impl Checker {
             if let Event::Node { to: evenkeel_core::Health::Down, .. } = event {
                 self.load.death(now);
             }
+        }
+        if let Output::Start { .. } = output {
+            self.flow.started(now);
         }
         self.scene.learn(output);
         if let Output::End { session, .. } = output {
@@ -121,6 +132,8 @@ impl Checker {
         self.peak_permille = self.peak_permille.max(load::Load::peak_permille(&self.scene));
         for found in [
             self.moves.all_told(&self.scene, now),
+            hops::breaks_end(&self.scene, now),
+            self.drains.told_in_time(now),
             self.load.within_limit(&self.scene),
             self.load.reserves_within_limit(&self.scene, now),
             self.flow.nobody_stranded_for_nothing(&self.scene, now),
@@ -147,6 +160,7 @@ impl Checker {
             self.hops.nothing_old(delivered, &self.scene, board, now),
             hops::own_room(delivered),
             self.hops.own_number(delivered),
+            self.hops.once(delivered, &self.scene, board),
         ] {
             self.note(found, now);
         }

@@ -20,6 +20,8 @@ pub(crate) struct Scene {
 
 pub(crate) struct SeenNode {
     pub(crate) capacity: u64,
+    /// What it can take by its own word and what it refused.
+    pub(crate) measured: u64,
     pub(crate) probed: bool,
     pub(crate) health: Health,
     pub(crate) draining: bool,
@@ -52,6 +54,7 @@ impl Scene {
     pub(crate) fn new(settings: &Settings, board: Arc<Board>) -> Scene {
         let node = |node: &evenkeel_core::NodeSettings| SeenNode {
             capacity: node.capacity_kbps,
+            measured: node.capacity_kbps,
             probed: node.probed == Probed::Yes,
             health: Health::Up,
             draining: false,
@@ -99,15 +102,14 @@ impl Scene {
     }
 
     pub(super) fn look(&mut self, gateway: &Gateway) {
-        for (seen, NodeStanding { health, draining, .. }) in
-            self.nodes.iter_mut().zip(gateway.nodes())
-        {
-            (seen.health, seen.draining) = (health, draining);
+        for (seen, standing) in self.nodes.iter_mut().zip(gateway.nodes()) {
+            let NodeStanding { health, draining, capacity_kbps, .. } = standing;
+            (seen.health, seen.draining, seen.measured) = (health, draining, capacity_kbps);
         }
     }
 
     /// What stands on each node, and per pair of standby and first node what would come.
-    pub(super) fn loads(&self) -> (Vec<u64>, BTreeMap<(usize, usize), u64>) {
+    pub(crate) fn loads(&self) -> (Vec<u64>, BTreeMap<(usize, usize), u64>) {
         let mut loads = vec![0; self.nodes.len()];
         let mut reserved = BTreeMap::new();
         for room in self.rooms.values() {

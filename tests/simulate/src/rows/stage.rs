@@ -43,6 +43,7 @@ pub(super) fn calls(
             mixes: rng.bool(),
             ports: false,
             agent: false,
+            starts: None,
         })
         .collect();
     let over = Duration::from_micros(u64::from(rooms) * 300);

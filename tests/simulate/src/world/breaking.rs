@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Hook, Mode, NodeId, PolicyName, Scenario};
+use evenkeel_core::{Affinity, FailBack, Hook, Mode, NodeId, PolicyName, RegionId, Scenario};
 use evenkeel_links::{Bursts, Conditions};
 
 use super::{Event, World};
@@ -72,7 +72,17 @@ impl World<'_> {
             Fault::DriversSlow(slow) => self.drivers.slow = slow,
             Fault::DriversRefuse(percent) => self.drivers.refuses = percent,
             Fault::Drain(node) => self.drain(node, true),
-            Fault::Flap(..)
+            Fault::DrainWithin(node, within) => self.drain_within(&[node], within),
+            Fault::RegionDrained(region, within) => {
+                let region = RegionId(region as u32);
+                let _ = self.gateway.handle_drain_region(region, true, Some(within), self.now);
+                self.expect_drained(&self.nodes_of(&fault), within);
+                self.settle();
+            }
+            Fault::FailBackForced => self.fail_back(FailBack::Force),
+            Fault::FailBackForbidden => self.fail_back(FailBack::Forbid),
+            Fault::CrashLoop(_)
+            | Fault::Flap(..)
             | Fault::Blackouts(..)
             | Fault::LossRamp(_)
             | Fault::Jitter(..)
@@ -103,7 +113,8 @@ impl World<'_> {
             }
             Fault::Stop(_) => here.stopped += 1,
             Fault::Gray(_) => here.gray += 1,
-            Fault::GrayFlows(_) => here.gray_flows += 1,
+            Fault::GrayFlows(_, one_in) => here.gray_flows = *one_in,
+            Fault::Boasts(_, most) => here.boasts = Some(*most),
             _ => {}
         }
     }
@@ -126,6 +137,19 @@ impl World<'_> {
                 }
                 self.agent_speaks(node);
                 period / 2
+            }
+            Fault::CrashLoop(node) => {
+                let here = &mut self.nodes[node];
+                if turn.is_multiple_of(2) {
+                    here.killed += 1;
+                    here.end_process();
+                } else {
+                    here.killed -= 1;
+                }
+                self.agent_speaks(node);
+                Duration::from_millis(
+                    self.rng.u64(2..if turn.is_multiple_of(2) { 300 } else { 900 }),
+                )
             }
             Fault::Blackouts(_, period) if turn.is_multiple_of(2) => {
                 period.min(Duration::from_millis(200))
@@ -179,7 +203,11 @@ impl World<'_> {
             Fault::DriversSlow(_) | Fault::DriversRefuse(_) => {
                 self.drivers = driver::Manner::default();
             }
-            Fault::Drain(node) => self.drain(node, false),
+            Fault::Drain(node) | Fault::DrainWithin(node, _) => self.drain(node, false),
+            Fault::RegionDrained(..) => {
+                self.nodes_of(&fault).into_iter().for_each(|node| self.drain(node, false));
+            }
+            Fault::FailBackForced | Fault::FailBackForbidden => self.fail_back(FailBack::Auto),
             Fault::Operator(_) => (0..self.nodes.len()).for_each(|node| self.drain(node, false)),
             _ => {}
         }
@@ -200,7 +228,7 @@ impl World<'_> {
                 here.leaving -= 1;
                 self.agent_speaks(node);
             }
-            Fault::Flap(..) if !turns.is_multiple_of(2) => here.killed -= 1,
+            Fault::Flap(..) | Fault::CrashLoop(_) if !turns.is_multiple_of(2) => here.killed -= 1,
             Fault::Silent(_) | Fault::RegionSilent(_) => here.unplugged -= 1,
             Fault::Stop(_) => {
                 here.stopped -= 1;
@@ -211,7 +239,8 @@ impl World<'_> {
                 }
             }
             Fault::Gray(_) => here.gray -= 1,
-            Fault::GrayFlows(_) => here.gray_flows -= 1,
+            Fault::GrayFlows(..) => here.gray_flows = 0,
+            Fault::Boasts(..) => here.boasts = None,
             Fault::Liar(_) => here.willing = true,
             _ => {}
         }
@@ -227,7 +256,12 @@ impl World<'_> {
                 if self.is_at(number, node) {
                     troubled |= !matches!(
                         episode.fault,
-                        Fault::Drain(_) | Fault::Leaves(_) | Fault::Liar(_)
+                        Fault::Drain(_)
+                            | Fault::DrainWithin(..)
+                            | Fault::RegionDrained(..)
+                            | Fault::Leaves(_)
+                            | Fault::Liar(_)
+                            | Fault::Boasts(..)
                     );
                     let since = self.now - (self.began + episode.at);
                     bend(&episode.fault, (&mut up, &mut down), since, self.turns[number]);
@@ -267,7 +301,35 @@ impl World<'_> {
         }
     }
 
+    /// A new process has still to learn its sessions.
+    pub(super) fn trouble(&mut self, node: usize) {
+        self.checker.flow.hindered(self.now);
+        self.nodes[node].troubled = Some(self.now + TROUBLED_FOR);
+        self.refresh();
+    }
+
+    fn fail_back(&mut self, fail_back: FailBack) {
+        let _ = self.gateway.handle_fail_back(None, fail_back, self.now);
+        self.settle();
+    }
+
+    fn drain_within(&mut self, nodes: &[usize], within: Duration) {
+        for node in nodes {
+            let node = NodeId(*node as u32);
+            let _ = self.gateway.handle_drain_within(node, true, Some(within), self.now);
+        }
+        self.expect_drained(nodes, within);
+        self.settle();
+    }
+
+    fn expect_drained(&mut self, nodes: &[usize], within: Duration) {
+        for node in nodes {
+            self.checker.drains.begun(NodeId(*node as u32), self.now + within);
+        }
+    }
+
     fn drain(&mut self, node: usize, draining: bool) {
+        self.checker.drains.over(NodeId(node as u32));
         let _ = self.gateway.handle_drain(NodeId(node as u32), draining, self.now);
         self.settle();
     }
@@ -288,7 +350,8 @@ impl World<'_> {
         let mut scenarios = self.script.settings.scenarios.clone();
         for scenario in scenarios.values_mut() {
             any_mode(&mut self.rng, regions, scenario);
-            if self.rng.u8(0..3) == 0 {
+            let meshed = scenario.affinity == Affinity::Session && scenario.mode == Mode::Hitless;
+            if self.rng.u8(0..3) == 0 || meshed {
                 scenario.mode = Mode::Hot;
             }
             scenario.spares = self.rng.u8(1..4);
@@ -333,6 +396,7 @@ fn bend(fault: &Fault, (up, down): (&mut Conditions, &mut Conditions), since: Du
             let ppm = (since.as_millis() as u32).saturating_mul(75).min(300_000);
             both(up, down, &|link| link.loss_ppm = ppm);
         }
+        Fault::RegionBrownOut(_) => both(up, down, &|link| link.loss_ppm = 150_000),
         Fault::Bursts(_) => {
             let bursts = Bursts {
                 enter_ppm: 10_000,

@@ -11,6 +11,7 @@ use evenkeel_core::{
 use super::{Event, SUMMARIES_EVERY, TRIES_AGAIN_AFTER, Word, World};
 use crate::check::Checker;
 use crate::client::{Phase, VOICE_EVERY};
+use crate::fault::Fault;
 use crate::house::Home;
 use crate::node::Arrival;
 use crate::packet::{VIDEO, VOICE};
@@ -58,13 +59,15 @@ impl World<'_> {
                     home.plan = plan;
                 }
             }
-            Output::KeyFrame { .. } | Output::Canary { .. } => {}
+            Output::KeyFrame { .. } => {}
+            Output::Canary { node, sequence } => {
+                self.send(node.0 as usize, Arrival::Canary { sequence });
+            }
             Output::End { session, .. } => self.end(session),
             Output::Probe { node, sequence } => {
                 self.send(node.0 as usize, Arrival::Probe { sequence });
             }
-            // No node of this world is started by a hook.
-            Output::Start { .. } => {}
+            Output::Start { node } => self.start(node),
             Output::Event(event) => {
                 let troubled: Vec<_> = self.nodes.iter().map(|node| node.troubled).collect();
                 let found = crate::check::false_death(&event, &troubled, self.now);
@@ -99,7 +102,19 @@ impl World<'_> {
                 self.checker.flow.hindered(now);
                 self.gateway.handle_port_closed(session, hop, now);
             }
-            Word::Opened { tag, taken } => self.opened(tag, taken),
+            Word::Opened { tag, taken, full } => {
+                if full {
+                    self.gateway.handle_full(self.tags[tag as usize].hop.node, now);
+                }
+                self.opened(tag, taken);
+            }
+            Word::Load(node, permille) => self.gateway.handle_load(node, permille, now),
+            Word::CanaryPassed { node, sequence } => {
+                self.gateway.handle_canary_passed(node, sequence);
+                self.checker.grays.passed(node.0 as usize);
+            }
+            Word::CanariesOpen(node) => self.gateway.handle_canary_open(node, now),
+            Word::StartFailed(node) => self.gateway.handle_start_failed(node, now),
             Word::Unalike { session, hops } => {
                 self.gateway.handle_unalike(session, hops, self.now);
             }
@@ -134,7 +149,41 @@ impl World<'_> {
         let Checker { deaths, scene, .. } = &mut self.checker;
         let excused = (stalled, self.gateway.doubts_uplink());
         let found = deaths.in_time(&dead, scene, &self.script.settings.timings, excused, self.now);
-        self.checker.note(found, self.now);
+        let gray: Vec<_> = (0..self.nodes.len()).map(|node| self.is_plainly_gray(node)).collect();
+        let late = self.checker.grays.in_time(&gray, &self.checker.scene, excused, self.now);
+        for found in [found, late] {
+            self.checker.note(found, self.now);
+        }
+    }
+
+    /// Whether it forwards nothing, and nothing else is wrong with it or the way there.
+    fn is_plainly_gray(&self, node: usize) -> bool {
+        let here = &self.nodes[node];
+        let others = (0..self.script.faults.len())
+            .filter(|number| self.is_at(*number, node))
+            .any(|number| !matches!(self.script.faults[number].fault, Fault::Gray(_)));
+        let canary = self.script.settings.nodes[node].canary;
+        canary && here.gray > 0 && here.runs() && !others
+    }
+
+    /// A hook is called.
+    fn start(&mut self, node: evenkeel_core::NodeId) {
+        let place = node.0 as usize;
+        let Some(starting) = self.nodes[place].script.starts else { return };
+        if self.rng.u8(0..100) < starting.fails {
+            self.put_in(starting.takes, Event::Told(Word::StartFailed(node)));
+        } else {
+            self.put_in(starting.takes, Event::Started(place));
+        }
+    }
+
+    /// The node runs from now on.
+    pub(super) fn started(&mut self, node: usize) {
+        if std::mem::take(&mut self.nodes[node].cold) {
+            self.trace.say(self.now, || format!("-- n{node} runs"));
+            self.outcome.started += 1;
+            self.trouble(node);
+        }
     }
 
     /// Workers tell of their sessions.
@@ -146,10 +195,13 @@ impl World<'_> {
         for place in 0..self.homes.len() {
             let Some(home) = &mut self.homes[place] else { continue };
             let lost = self.clients[home.client as usize].join.delay.as_millis() as u64 % 7 * 1_000;
-            home.measures.set(Metric::LossDown, lost).set(Metric::LossUp, lost);
+            let flow = home.told_of();
+            let down = lost.max(home.loss_ppm as u64);
+            home.measures.set(Metric::LossDown, down).set(Metric::LossUp, lost);
             let (id, heard, measures): (SessionId, _, Measures) =
                 (home.id, home.last_heard, home.measures);
             self.gateway.handle_summary(id, measures, heard);
+            self.gateway.handle_flow(id, &flow, self.now);
         }
         self.settle();
     }

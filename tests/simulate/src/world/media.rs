@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Kind, NodeId, SessionId};
+use evenkeel_core::{Affinity, Kind, NodeId, SessionId};
 use evenkeel_links::Fate;
 
 use super::{Event, Word, World};
 use crate::check::{Delivered, Passed};
 use crate::client::{Phase, VOICE_EVERY};
+use crate::driver::Tag;
 use crate::house::Sent;
-use crate::node::Arrival;
+use crate::node::{Arrival, CANARY};
 use crate::packet::{BYTES, Packet};
 
 /// A kernel says at most so often that nobody listens.
@@ -38,7 +39,8 @@ impl World<'_> {
         let (now, step) = (self.now, self.step);
         let board = std::sync::Arc::clone(&self.board);
         let Some(home) = self.home(session) else { return };
-        let Sent::To { hop, standing, tag, copy } = home.send_to_node(&board, now) else {
+        let Sent::To { hop, standing, tag, copy } = home.send_to_node(packet.kind, &board, now)
+        else {
             self.outcome.dropped += 1;
             return;
         };
@@ -78,7 +80,7 @@ impl World<'_> {
 
     pub(super) fn at_node(&mut self, node: usize, arrival: Arrival) {
         let here = &mut self.nodes[node];
-        if here.unplugged > 0 {
+        if here.unplugged > 0 || here.cold {
             return;
         }
         if here.killed > 0 {
@@ -97,15 +99,41 @@ impl World<'_> {
                         .put(at, Event::Told(Word::ProbeAnswered { node, sequence, willing }));
                 }
             }
+            Arrival::Canary { sequence } if !here.drops(CANARY) => {
+                let node = NodeId(node as u32);
+                self.say_back(Word::CanaryPassed { node, sequence });
+            }
+            Arrival::Canary { .. } => {}
+            Arrival::CanariesKept => self.say_back(Word::CanariesOpen(NodeId(node as u32))),
             Arrival::Open { tag } => self.open_at_node(node, tag),
-            Arrival::Close { tag } => self.tags[tag as usize].process = None,
+            Arrival::Close { tag } => {
+                let process = Some(here.process);
+                if self.tags[tag as usize].process.take() == process {
+                    here.taken = here.taken.saturating_sub(1);
+                }
+            }
         }
     }
 
-    /// The agent beside the node says how it is, unless its machine is gone.
+    /// What a node says to control.
+    fn say_back(&mut self, word: Word) {
+        let (Word::CanaryPassed { node, .. } | Word::CanariesOpen(node)) = word else { return };
+        if let Some(at) = self.back(node.0 as usize).first() {
+            self.queue.put(*at, Event::Told(word));
+        }
+    }
+
+    /// The agent beside the node says how it is, and how loaded, unless its machine is gone.
     pub(super) fn agent_speaks(&mut self, node: usize) {
-        if !self.nodes[node].script.agent || self.nodes[node].unplugged > 0 {
+        let here = &self.nodes[node];
+        if !here.script.agent || here.unplugged > 0 || here.cold {
             return;
+        }
+        if here.runs() {
+            let permille = if here.boasts.is_some() { 0 } else { self.load_at(node) };
+            if let Some(at) = self.back(node).first() {
+                self.queue.put(*at, Event::Told(Word::Load(NodeId(node as u32), permille)));
+            }
         }
         let word = Word::Agent(NodeId(node as u32), self.nodes[node].agent_word());
         if let Some(at) = self.back(node).first() {
@@ -135,7 +163,7 @@ impl World<'_> {
     /// The node sends it to everybody else in the room that it knows, or to whoever is alone.
     fn reflect(&mut self, node: usize, from: u32, packet: Packet) {
         let process = Some(self.nodes[node].process);
-        let knows = |tag: u32, tags: &[crate::driver::Tag]| {
+        let knows = |tag: u32, tags: &[Tag]| {
             let tag = &tags[tag as usize];
             tag.hop.node.0 as usize == node && tag.process == process
         };
@@ -144,25 +172,46 @@ impl World<'_> {
         }
         let room = self.tags[from as usize].room as usize;
         let session = self.tags[from as usize].session;
+        let meshed = self.is_meshed(self.tags[from as usize].client);
         // Reopened, a session may have been known by more than one tag: the last one counts.
         let mut to: Vec<(SessionId, u32)> = Vec::with_capacity(self.tags_of[room].len());
         for &tag in &self.tags_of[room] {
-            if knows(tag, &self.tags) {
-                let other = self.tags[tag as usize].session;
-                to.retain(|(session, _)| *session != other);
+            let Tag { session: other, hop, process, .. } = self.tags[tag as usize];
+            let there = &self.nodes[hop.node.0 as usize];
+            let by_mesh = || meshed && there.runs() && process == Some(there.process);
+            if knows(tag, &self.tags) || by_mesh() {
+                to.retain(|(session, known)| {
+                    *session != other || self.tags[*known as usize].hop.node != hop.node
+                });
                 to.push((other, tag));
             }
         }
         let alone = to.iter().all(|(other, _)| *other == session);
         for (_, tag) in to.into_iter().filter(|(other, _)| alone || *other != session) {
-            if self.nodes[node].drops(tag) && self.nodes[node].gray > 0 {
+            let there = self.tags[tag as usize].hop.node.0 as usize;
+            if self.nodes[there].gray > 0 || meshed && !self.nodes[there].is_news(tag, &packet) {
                 continue;
             }
+            let node = there;
             let packet = self.nodes[node].send_on(tag, packet);
             for at in self.back(node) {
                 self.queue.put(at, Event::FromNode { tag, packet });
             }
         }
+    }
+
+    /// Whether the client's scenario stands on nodes that pass on to each other what their sessions say.
+    fn is_meshed(&self, client: u32) -> bool {
+        let scenario = if self.clients[client as usize].join.call { "call" } else { "live" };
+        let found = self.script.settings.scenarios.get(scenario);
+        found.is_some_and(|scenario| scenario.affinity == Affinity::Session)
+    }
+
+    /// The load that it carries, thousandths of its capacity.
+    fn load_at(&self, node: usize) -> u16 {
+        let (loads, _) = self.checker.scene.loads();
+        let capacity = self.script.settings.nodes[node].capacity_kbps.max(1);
+        u16::try_from(loads[node] * 1_000 / capacity).unwrap_or(u16::MAX)
     }
 
     /// A node's packet arrives.

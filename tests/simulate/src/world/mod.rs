@@ -30,7 +30,10 @@ use crate::script::{Join, Script};
 use crate::trace::Trace;
 
 /// How often workers tell of their sessions.
-const SUMMARIES_EVERY: Duration = Duration::from_millis(200);
+const SUMMARIES_EVERY: Duration = Duration::from_millis(100);
+
+/// How often a node says that both canary sessions are open.
+const CANARIES_KEPT_EVERY: Duration = Duration::from_millis(500);
 
 /// How often the agent beside a node is asked.
 const AGENTS_ASKED_EVERY: Duration = Duration::from_millis(100);
@@ -73,6 +76,10 @@ pub(crate) enum Event {
     },
     /// The agent beside a node is asked.
     Agent(usize),
+    /// The canary sessions at a node are kept open.
+    Canaries(usize),
+    /// A node's hook has done its work.
+    Started(usize),
     /// Leases at a node are renewed.
     Leases {
         node: usize,
@@ -102,9 +109,13 @@ pub(crate) enum Event {
 /// What control hears.
 pub(crate) enum Word {
     ProbeAnswered { node: NodeId, sequence: u64, willing: bool },
+    Load(NodeId, u16),
+    CanaryPassed { node: NodeId, sequence: u64 },
+    CanariesOpen(NodeId),
+    StartFailed(NodeId),
     Refused(NodeId),
     PortClosed { session: SessionId, hop: Hop },
-    Opened { tag: u32, taken: bool },
+    Opened { tag: u32, taken: bool, full: bool },
     Unalike { session: SessionId, hops: [Hop; 2] },
     Answered(AskId, Result<Answered, Failure>),
     Agent(NodeId, AgentWord),
@@ -235,6 +246,9 @@ impl<'a> World<'a> {
                     if self.nodes[node].script.agent {
                         self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
                     }
+                    if self.script.settings.nodes[node].canary {
+                        self.put_in(CANARIES_KEPT_EVERY, Event::Canaries(node));
+                    }
                 }
             }
             Some(period) => {
@@ -309,6 +323,11 @@ impl<'a> World<'a> {
                 self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
                 self.agent_speaks(node);
             }
+            Event::Canaries(node) => {
+                self.put_in(CANARIES_KEPT_EVERY, Event::Canaries(node));
+                self.send(node, Arrival::CanariesKept);
+            }
+            Event::Started(node) => self.started(node),
             Event::Leases { node } => self.renew_leases(node),
             Event::Watch => self.watch(),
             Event::Summaries => self.sum_up(),

@@ -49,14 +49,19 @@ impl World<'_> {
     }
 
     pub(super) fn open_at_node(&mut self, node: usize, tag: u32) {
-        let takes = self.tags[tag as usize].told || self.rng.u8(0..100) >= self.drivers.refuses;
+        let known = self.tags[tag as usize].told
+            || self.tags[tag as usize].process == Some(self.nodes[node].process);
+        let full = self.nodes[node].boasts.is_some_and(|most| self.nodes[node].taken >= most);
+        let full = full && !known;
+        let takes = known || !full && self.rng.u8(0..100) >= self.drivers.refuses;
         if takes {
+            self.nodes[node].taken += u32::from(!known);
             self.tags[tag as usize].process = Some(self.nodes[node].process);
         }
         let working = Duration::from_micros(self.rng.u64(20..500));
         let link = self.nodes[node].down.decide(self.now + working, crate::packet::BYTES);
         if let Fate::Deliver { at, .. } = link {
-            self.queue.put(at, Event::Told(Word::Opened { tag, taken: takes }));
+            self.queue.put(at, Event::Told(Word::Opened { tag, taken: takes, full }));
         }
     }
 

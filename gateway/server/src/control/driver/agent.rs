@@ -132,7 +132,7 @@ impl Agents {
         self.paths.used((worker, node), draw, now);
     }
 
-    /// To be called every 50 ms: whether paths carry what is sent.
+    /// To be called every 30 ms: whether paths carry what is sent.
     pub(super) fn look_at_paths(&mut self, now: Instant) {
         self.paths.look(now);
     }
