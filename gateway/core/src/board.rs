@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Incarnation, NodeId};
 
-/// A fixed array of atomic cells, one per node.
+/// A fixed array of atomic cells, one per node, and some for nodes to come.
 ///
 /// Flipping one cell reroutes every session whose first usable hop that node was: one store, no work per session.
 /// A flip is for ever for that incarnation, so what a packet computes from the board never goes back.
@@ -44,8 +44,15 @@ impl Cell {
 impl Board {
     /// A board for nodes `0..nodes`, each up as incarnation 1.
     pub fn new(nodes: usize) -> Board {
-        let first = Cell { incarnation: Incarnation(1), up: true, spent_for: None };
-        Board { cells: (0..nodes).map(|_| AtomicU64::new(first.pack())).collect() }
+        Board::with_room(nodes, nodes)
+    }
+
+    /// The same with room for nodes to come: `slots` in all, the others down as incarnation 0, which is nobody's.
+    pub fn with_room(nodes: usize, slots: usize) -> Board {
+        let cell =
+            |up, incarnation| Cell { incarnation: Incarnation(incarnation), up, spent_for: None };
+        let cell = |at| if at < nodes { cell(true, 1) } else { cell(false, 0) };
+        Board { cells: (0..nodes.max(slots)).map(|at| AtomicU64::new(cell(at).pack())).collect() }
     }
 
     /// What the board shows of a node; `None` for a number that is not a node's.

@@ -33,6 +33,13 @@ pub(super) struct Herd {
     pub(super) rooms: BTreeSet<RoomId>,
 }
 
+impl Herd {
+    /// Whether the node died with it, or keeps free what it takes.
+    pub(super) fn concerns(&self, node: NodeId) -> bool {
+        self.dead.node == node || self.standbys.contains(&node)
+    }
+}
+
 impl Gateway {
     /// The flip, and then what follows for rooms: packets take their second hops with the flip itself. How many rooms
     /// stood there.

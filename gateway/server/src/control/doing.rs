@@ -76,12 +76,13 @@ impl Control {
                 }
             }
             Output::Start { node } => {
-                if let Some(configured) = self.settings.nodes.get(node.0 as usize)
+                if let Some(configured) = self.listed(node).cloned()
                     && let Some(start) = &configured.start
                 {
                     self.starter.start(node, &configured.name, start);
                 }
             }
+            Output::Forget { node } => self.forget_node(node),
             Output::Event(event) => {
                 if let Event::Start { node, step: Start::Failed { .. } } = event {
                     self.starter.give_up(node);
@@ -202,7 +203,7 @@ impl Control {
         }
     }
 
-    fn command(&mut self, worker: u16, command: Command) {
+    pub(super) fn command(&mut self, worker: u16, command: Command) {
         // A worker that is gone takes no commands; the process is ending then.
         let _ = self.workers[usize::from(worker)].commands.send(command);
         self.rung.insert(worker);

@@ -42,6 +42,11 @@ impl Starter {
         Starter { failed, poster, running: BTreeMap::new() }
     }
 
+    /// There are webhooks from now on.
+    pub(super) fn post_by(&mut self, poster: Poster) {
+        self.poster = Some(poster);
+    }
+
     /// Calls the node's hook. What an earlier call left running is ended first: it did not bring the node up, or hangs.
     pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &Start) {
         self.give_up(node);

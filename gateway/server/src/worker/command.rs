@@ -1,6 +1,6 @@
 //! What control tells a worker, and what a worker tells control.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,6 +27,10 @@ pub(crate) enum Command {
     Remove { home: Home },
     /// Send this signed message on the node's trunk.
     Sign { node: NodeId, message: Box<[u8]> },
+    /// A node is there from now on, reached by this trunk.
+    Reach { node: NodeId, trunk: UdpSocket },
+    /// Nothing leads to the node any more: its trunk ends, and what was seen of it is forgotten.
+    Forget { node: NodeId },
     /// End the thread.
     Stop,
 }

@@ -46,6 +46,7 @@ pub enum Way {
 }
 
 impl Stamps {
+    /// With room for so many nodes.
     pub(crate) fn new(base: Instant, nodes: usize) -> Stamps {
         Stamps {
             base,
@@ -73,6 +74,15 @@ impl Stamps {
     pub(crate) fn sent(&self, node: NodeId, now: Instant) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_sent.store(self.nanos(now), Relaxed);
+        }
+    }
+
+    /// The node is gone, and its number may be another's.
+    pub(crate) fn forget(&self, node: NodeId) {
+        if let Some(stamp) = self.nodes.get(node.0 as usize) {
+            stamp.last_received.store(0, Relaxed);
+            stamp.received.store(0, Relaxed);
+            stamp.last_sent.store(0, Relaxed);
         }
     }
 

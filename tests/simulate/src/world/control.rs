@@ -64,7 +64,7 @@ impl World<'_> {
                 self.send(node.0 as usize, Arrival::Probe { sequence });
             }
             // No node of this world is started by a hook.
-            Output::Start { .. } => {}
+            Output::Start { .. } | Output::Forget { .. } => {}
             Output::Event(event) => {
                 let troubled: Vec<_> = self.nodes.iter().map(|node| node.troubled).collect();
                 let found = crate::check::false_death(&event, &troubled, self.now);
