@@ -13,6 +13,7 @@ mod degradation;
 mod drivers;
 mod failover;
 mod identities;
+mod listing;
 mod modes;
 mod moves;
 mod newcomers;

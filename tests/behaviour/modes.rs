@@ -128,6 +128,8 @@ fn nodes_that_rewrite_are_noticed_in_hitless_mode_and_the_room_goes_on_as_in_hot
             Happened::Core(event) => unalike(event),
             Happened::Rollout(_)
             | Happened::Shed { .. }
+            | Happened::NodeList(_)
+            | Happened::NodeGone { .. }
             | Happened::TurnedAway { .. }
             | Happened::NotOpened { .. } => None,
         }) == Some(Mode::Hot)

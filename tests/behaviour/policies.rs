@@ -103,6 +103,8 @@ fn a_pushed_revision_answers_and_the_one_before_comes_back_by_command() {
                     Happened::Rollout(rollout) => (rollout.outcome == *wanted).then_some(()),
                     Happened::Core(_)
                     | Happened::Shed { .. }
+                    | Happened::NodeList(_)
+                    | Happened::NodeGone { .. }
                     | Happened::TurnedAway { .. }
                     | Happened::NotOpened { .. } => None,
                 })
@@ -136,6 +138,8 @@ fn what_does_not_run_is_refused_with_its_reason_and_nothing_changes() {
             Happened::Rollout(told) => (told.reason.as_ref() == Some(&why)).then_some(()),
             Happened::Core(_)
             | Happened::Shed { .. }
+            | Happened::NodeList(_)
+            | Happened::NodeGone { .. }
             | Happened::TurnedAway { .. }
             | Happened::NotOpened { .. } => None,
         });
@@ -182,6 +186,8 @@ fn a_revision_that_fails_later_is_rolled_back_and_meanwhile_the_native_default_d
         | Happened::Core(_)
         | Happened::NotOpened { .. }
         | Happened::Shed { .. }
+        | Happened::NodeList(_)
+        | Happened::NodeGone { .. }
         | Happened::TurnedAway { .. } => None,
     });
     assert!(reason.contains("trap"), "{reason}");

@@ -11,6 +11,7 @@ mod modes;
 mod node;
 mod policy;
 mod region;
+mod reload;
 mod room;
 mod run;
 mod sample_node;
@@ -48,6 +49,8 @@ enum Verb {
     Status(status::Status),
     /// Say what each mode gives and costs, as measured on a running gateway
     Modes(modes::Modes),
+    /// Read the configuration again: nodes, policies and modes that changed
+    Reload(reload::Reload),
     /// List, drain, eject and return nodes of a running gateway
     Node(node::Node),
     /// List and drain regions, and say whether rooms go back to them
@@ -93,6 +96,7 @@ impl Verb {
             Verb::Check(check) => check.json,
             Verb::Status(status) => status.json,
             Verb::Modes(modes) => modes.json,
+            Verb::Reload(reload) => reload.json,
             Verb::Node(node) => node.json,
             Verb::Region(region) => region.json,
             Verb::Room(room) => room.json,
@@ -126,6 +130,7 @@ fn main() -> ExitCode {
         Verb::Check(check) => check.act(),
         Verb::Status(status) => status.act(),
         Verb::Modes(modes) => modes.act(),
+        Verb::Reload(reload) => reload.act(),
         Verb::Node(node) => node.act(),
         Verb::Region(region) => region.act(),
         Verb::Room(room) => room.act(),

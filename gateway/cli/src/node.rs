@@ -91,7 +91,7 @@ fn line(node: &Value) -> String {
         (opening, waiting) => format!(", opening {opening}, {waiting} waiting"),
     };
     format!(
-        "{:<16} {:<8} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{opening}{}{}",
+        "{:<16} {:<8} {:<8} {:>4} rooms, {:>3} % of {} kbit/s{opening}{}{}{}",
         text(node, "node"),
         text(node, "region"),
         text(node, "health"),
@@ -99,6 +99,7 @@ fn line(node: &Value) -> String {
         number("load_permille") / 10,
         number("capacity_kbps"),
         flag("draining", ", draining"),
+        flag("leaves", ", leaves"),
         flag("ejected", ", ejected"),
     )
 }

@@ -5,7 +5,7 @@ use evenkeel_server::serve::{self, Listening};
 
 use crate::{Failure, Place, check};
 
-/// Run the gateway until SIGTERM or SIGINT; SIGHUP reloads the policies.
+/// Run the gateway until SIGTERM or SIGINT; SIGHUP reloads nodes, policies and modes.
 #[derive(Args)]
 pub(crate) struct Run {
     #[command(flatten)]

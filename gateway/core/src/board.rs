@@ -9,7 +9,7 @@ use crate::{Hop, Incarnation, NodeId};
 /// Deaths are kept as times since this long before the first of them, so that none is before that.
 const BEFORE_FIRST: Duration = Duration::from_secs(3_600);
 
-/// A fixed array of atomic cells, one per node.
+/// A fixed array of atomic cells, one per node, and some for nodes to come.
 ///
 /// Flipping one cell reroutes every session whose first usable hop that node was: one store, no work per session.
 /// A flip is for ever for that incarnation, so what a packet computes from the board never goes back.
@@ -53,10 +53,18 @@ impl Cell {
 impl Board {
     /// A board for nodes `0..nodes`, each up as incarnation 1.
     pub fn new(nodes: usize) -> Board {
-        let first = Cell { incarnation: Incarnation(1), up: true, spent_for: None };
+        Board::with_room(nodes, nodes)
+    }
+
+    /// The same with room for nodes to come: `slots` in all, the others down as incarnation 0, which is nobody's.
+    pub fn with_room(nodes: usize, slots: usize) -> Board {
+        let cell =
+            |up, incarnation| Cell { incarnation: Incarnation(incarnation), up, spent_for: None };
+        let cell = |at| if at < nodes { cell(true, 1) } else { cell(false, 0) };
+        let slots = nodes.max(slots);
         Board {
-            cells: (0..nodes).map(|_| AtomicU64::new(first.pack())).collect(),
-            deaths: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
+            cells: (0..slots).map(|at| AtomicU64::new(cell(at).pack())).collect(),
+            deaths: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             first_death: OnceLock::new(),
         }
     }

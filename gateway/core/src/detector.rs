@@ -223,6 +223,11 @@ impl Detector {
         self.withdraw(Witness::Canary);
     }
 
+    /// There are no canaries any more.
+    pub(crate) fn forget_canaries(&mut self) {
+        self.canary = Canary::default();
+    }
+
     /// The node says that both canary sessions are open.
     pub(crate) fn handle_canary_open(&mut self, now: Instant) {
         self.canary.confirm(now);

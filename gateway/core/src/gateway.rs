@@ -14,6 +14,7 @@ mod draining;
 mod explaining;
 mod failing;
 mod flows;
+mod listing;
 mod moving;
 mod offering;
 mod opening;
@@ -42,7 +43,7 @@ use calls::Call;
 use crate::alike::Alike;
 use crate::breaker::Breaker;
 use crate::ledger::Ledger;
-use crate::node::Node;
+use crate::nodes::Nodes;
 use crate::pace::Pace;
 use crate::room::Room;
 use crate::session::{Session, Wanted};
@@ -156,6 +157,11 @@ pub enum Output {
         /// Comes back with the packet.
         sequence: u64,
     },
+    /// A node that was to go is gone: nothing leads there any more, and its number may be another's after 10 s.
+    Forget {
+        /// The node.
+        node: NodeId,
+    },
     /// Something worth knowing happened.
     Event(Event),
     /// The shutdown is over: no session is left.
@@ -181,6 +187,10 @@ pub enum Impossible {
     AlreadyEjected,
     /// The node is not Down.
     NotDown,
+    /// The node is to go, and takes no rooms any more.
+    NodeLeaves,
+    /// There are as many nodes as there may be.
+    NoRoomForNodes,
 }
 
 /// The state machine.
@@ -189,7 +199,7 @@ pub struct Gateway {
     settings: Settings,
     started: Instant,
     board: Arc<Board>,
-    nodes: Vec<Node>,
+    nodes: Nodes,
     ledger: Ledger,
     sessions: BTreeMap<SessionId, Box<Session>>,
     rooms: BTreeMap<RoomId, Box<Room>>,
@@ -281,13 +291,14 @@ pub struct Gateway {
 impl Gateway {
     /// A gateway that begins now. All nodes are Up until evidence says otherwise.
     pub fn new(settings: Settings, now: Instant) -> Gateway {
-        let nodes: Vec<Node> = watching::nodes(&settings, now);
+        let nodes = watching::nodes(&settings, now);
         let ledger = Ledger::new(settings.nodes.iter().map(|node| node.capacity_kbps).collect());
         let at_once = settings.limits.openings_at_once;
         let paces = nodes.iter().map(|_| Pace::new(at_once)).collect();
+        let nodes_max = settings.limits.nodes_max;
         let mut gateway = Gateway {
             started: now,
-            board: Arc::new(Board::new(nodes.len())),
+            board: Arc::new(Board::with_room(nodes.len(), nodes_max)),
             ledger,
             sessions: BTreeMap::new(),
             rooms: BTreeMap::new(),
@@ -300,7 +311,7 @@ impl Gateway {
             herd: None,
             stranded: BTreeSet::new(),
             unreserved: BTreeSet::new(),
-            nodes,
+            nodes: Nodes::new(nodes, nodes_max),
             weighed_last: RoomId(0),
             swept_last: SessionId(0),
             drains: BTreeMap::new(),
@@ -394,6 +405,7 @@ impl Gateway {
                 Timer::Reroute(policy) => self.ask_reroute(&policy, now),
                 Timer::Tick(policy) => self.ask_tick(&policy, now),
                 Timer::Drain(node) => self.drain(node, now),
+                Timer::Forget(node) => self.forget_node(node, now),
                 Timer::Herd => self.lose_some(now),
                 Timer::Rescue => self.rescue_stranded(now),
                 Timer::Change => self.change_some(now),

@@ -57,6 +57,17 @@ impl Ledger {
         Ledger { gauges, load: vec![0; nodes], rooms: vec![0; nodes], reserved: BTreeMap::new() }
     }
 
+    /// The configuration says what a node can take: one that is new, or other than before.
+    pub(crate) fn claim(&mut self, node: NodeId, kbps: u64) {
+        let place = node.0 as usize;
+        if place == self.gauges.len() {
+            (self.load.push(0), self.rooms.push(0));
+            self.gauges.push(Gauge::new(kbps));
+        } else {
+            self.gauges[place] = Gauge::new(kbps);
+        }
+    }
+
     /// What the node can take, as measured, kbit/s.
     pub(crate) fn capacity(&self, node: NodeId) -> u64 {
         self.gauges[node.0 as usize].kbps()

@@ -22,6 +22,7 @@ mod ledger;
 mod measure;
 mod mode;
 mod node;
+mod nodes;
 mod offer;
 mod pace;
 mod place;

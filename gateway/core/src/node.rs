@@ -40,6 +40,8 @@ pub(crate) struct Node {
     pub(crate) detector: Detector,
     /// An operator drains it.
     pub(crate) draining: bool,
+    /// It is to go: it drains, and is forgotten then.
+    pub(crate) removed: bool,
     /// An operator said that it is Down, and it stays so until he says otherwise.
     pub(crate) ejected: bool,
     /// It need not wait out its ejection: an operator said so, or it had not begun yet when it was condemned.
@@ -124,6 +126,7 @@ impl Node {
             incarnation: Incarnation(1),
             detector: Detector::new(timings, distance),
             draining: false,
+            removed: false,
             ejected: false,
             excused: false,
             unknown: false,
@@ -137,6 +140,22 @@ impl Node {
             closed_ports: Vec::new(),
             timings,
         }
+    }
+
+    /// A node that comes while others serve: it is Down until it answers, and need not wait then.
+    pub(crate) fn added(
+        (id, incarnation): (NodeId, Incarnation),
+        settings: NodeSettings,
+        distance: Distance,
+        timings: Timings,
+        now: Instant,
+    ) -> Node {
+        let mut node = Node::new(id, settings, distance, timings, now);
+        if let Starts::ByItself = node.settings.starts {
+            node.standing = Standing::Down { since: now, answering_since: None };
+        }
+        (node.incarnation, node.excused) = (incarnation, true);
+        node
     }
 
     pub(crate) fn hop(&self) -> Hop {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::ledger::Ledger;
 use crate::node::Node;
+use crate::nodes::Nodes;
 use crate::{HOPS_MAX, Health, Mode, NodeId, RegionId, Role, Zone};
 
 /// What a room may take of a node.
@@ -39,7 +40,7 @@ pub(crate) struct Wish<'a> {
 /// Hops for a room, best first; empty where no node can take it. `ledger` is without the room.
 ///
 /// First soundness, then, where some stand by, those that do not, then the room's region, then the least load.
-pub(crate) fn native(wish: Wish, nodes: &[Node], zones: &[Zone], ledger: &Ledger) -> Vec<NodeId> {
+pub(crate) fn native(wish: Wish, nodes: &Nodes, zones: &[Zone], ledger: &Ledger) -> Vec<NodeId> {
     let survey = Survey { wish, nodes, zones, ledger };
     let Some(first) = wish.standing.first().copied().or_else(|| survey.first()) else {
         return Vec::new();
@@ -55,7 +56,7 @@ pub(crate) fn native(wish: Wish, nodes: &[Node], zones: &[Zone], ledger: &Ledger
 
 struct Survey<'a> {
     wish: Wish<'a>,
-    nodes: &'a [Node],
+    nodes: &'a Nodes,
     zones: &'a [Zone],
     ledger: &'a Ledger,
 }

@@ -14,9 +14,9 @@ pub struct Settings {
     pub home: RegionId,
     /// Names of the regions; a [`RegionId`] is a place in this list.
     pub regions: Vec<Box<str>>,
-    /// The zones; a [`ZoneId`] is a place in this list.
+    /// The zones; a [`ZoneId`] is a place in this list, and each has a node.
     pub zones: Vec<Zone>,
-    /// The nodes; a [`NodeId`](crate::NodeId) is a place in this list.
+    /// The nodes to begin with; a [`NodeId`](crate::NodeId) is a place in this list.
     pub nodes: Vec<NodeSettings>,
     /// The scenarios by name.
     pub scenarios: BTreeMap<Arc<str>, Scenario>,
@@ -192,6 +192,8 @@ impl Default for Timings {
 pub struct Limits {
     /// Sessions at a time. Default 100,000.
     pub sessions_max: usize,
+    /// Nodes at a time, with those that are still leaving. Default 1,024.
+    pub nodes_max: usize,
     /// How long an offer, and each step of it, waits for a policy. Default 2 ms.
     pub offer_budget: Duration,
     /// How long a reroute or a tick may take. Default 10 ms.
@@ -220,6 +222,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             sessions_max: 100_000,
+            nodes_max: 1_024,
             offer_budget: Duration::from_millis(2),
             advice_budget: Duration::from_millis(10),
             tick_every: Duration::from_millis(200),

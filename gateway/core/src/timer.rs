@@ -27,6 +27,8 @@ pub(crate) enum Timer {
     Tick(Arc<PolicyName>),
     /// The next rooms leave a draining node.
     Drain(NodeId),
+    /// Nothing leads any more to a node that is to go.
+    Forget(NodeId),
     /// The next rooms of a dead node go on without it.
     Herd,
     /// Rooms without a usable hop are looked at again.

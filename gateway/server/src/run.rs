@@ -19,10 +19,8 @@ use crate::flows::Flows;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
-use nodes::{
-    agents, briefs, canaries, drivers, lines as lines_to, port_legs, posts, probes,
-    require_reachable, towards, trunks,
-};
+use nodes::{briefs, port_legs, posts, towards};
+pub(crate) use nodes::{equip, has_webhooks, port_leg, wants_briefs};
 use policies::{Coming, Firsts, policies};
 pub(crate) use policies::{source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
@@ -200,12 +198,12 @@ fn assemble(
     let (events, told) = broadcast::channel(EVENTS_MAX);
 
     // What may be wrong with the configuration shows before a thread or a socket is there.
-    require_reachable(settings)?;
+    let equip = |node| equip(settings, node, workers_count);
+    let mut equipment = settings.nodes.iter().map(equip).collect::<Result<Vec<_>, _>>()?;
     let (policies, firsts) = policies(settings, &core, words_in)?;
-    let (drivers, probes) = (Drivers::new(drivers(settings)?, towards), probes(settings)?);
-    let canaries = canaries(settings)?;
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
+    let nodes_max = core.limits.nodes_max;
     let mut gateway = Gateway::new(core, started);
     gateway.handle_seed(fastrand::u64(..));
     let board = gateway.board();
@@ -215,7 +213,7 @@ fn assemble(
     for number in 0..workers_count {
         let (commands_in, commands) = crossbeam_channel::bounded(worker::COMMANDS_MAX);
         let bell = Arc::new(Bell::new()?);
-        let stamps = Arc::new(Stamps::new(started, settings.nodes.len()));
+        let stamps = Arc::new(Stamps::new(started, nodes_max));
         let (from_quic, to_quic) =
             quic_rings.pop().map_or((None, None), |(from, to)| (Some(from), Some(to)));
         let (from_workers, to_workers) = rings.remove(0);
@@ -223,7 +221,7 @@ fn assemble(
             worker::Parts {
                 number: number as u16,
                 listeners: listeners.remove(0),
-                trunks: trunks(settings)?,
+                trunks: equipment.iter_mut().map(|node| node.trunks.pop()).collect(),
                 from_quic,
                 to_quic,
                 from_workers,
@@ -261,12 +259,9 @@ fn assemble(
         gateway,
         workers: lines,
         homes,
-        drivers,
-        probes,
-        lines: lines_to(settings),
+        drivers: Drivers::new(towards),
+        equipment,
         posts: posts(settings),
-        agents: agents(settings)?,
-        canaries,
         policies,
         requests,
         reports,

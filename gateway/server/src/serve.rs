@@ -100,7 +100,7 @@ impl Place {
 }
 
 /// Runs a gateway until it is told to end by SIGTERM or SIGINT, and its sessions have ended or its deadline is over.
-/// SIGHUP, and every change of the policies' files, reload the policies. `started` hears once it forwards.
+/// SIGHUP, every change of its files, and operators reload nodes, policies and modes. `started` hears once it forwards.
 ///
 /// # Errors
 /// Why it did not start, or why it ended though nobody told it to.

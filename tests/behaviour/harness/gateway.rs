@@ -11,7 +11,7 @@ use evenkeel_server::control::{
     Failed, Handle, Happened, Opened, SessionView, Status, Told, Wanted,
 };
 use evenkeel_server::run::{self, Failure, Running};
-use evenkeel_server::settings::{Colour, Invalid, Settings};
+use evenkeel_server::settings::{self, Colour, Invalid, Settings};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
 
@@ -91,6 +91,17 @@ impl World {
             folder,
             _turn: turn,
         })
+    }
+
+    /// The nodes, as a gateway would list them.
+    pub(crate) fn listed(&self) -> Vec<settings::Node> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("listed-{}-{number}", std::process::id()));
+        let nodes = self.settings(&folder).nodes.clone();
+        let _ = std::fs::remove_dir_all(&folder);
+        nodes
     }
 
     fn settings(&self, folder: &Path) -> Arc<Settings> {
@@ -196,6 +207,8 @@ impl Gateway {
             Happened::Core(event) => see(event),
             Happened::Rollout(_)
             | Happened::Shed { .. }
+            | Happened::NodeList(_)
+            | Happened::NodeGone { .. }
             | Happened::TurnedAway { .. }
             | Happened::NotOpened { .. } => None,
         })

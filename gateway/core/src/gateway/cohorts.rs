@@ -62,7 +62,7 @@ impl Gateway {
     pub(super) fn weigh_cohorts(&mut self, now: Instant) {
         let words = self.words(now);
         let mut left = Vec::new();
-        for node in &mut self.nodes {
+        for node in self.nodes.iter_mut() {
             match words.get(&node.id) {
                 Some(Word::WorseThanSiblings) => node.found_worse(Witness::Cohort, now),
                 Some(Word::Bad) => node.found_worse(Witness::Feedback, now),

@@ -35,7 +35,7 @@ impl Gateway {
     /// out by [`Event::Drained`].
     ///
     /// # Errors
-    /// [`Impossible::NoSuchNode`].
+    /// [`Impossible::NoSuchNode`]; [`Impossible::NodeLeaves`] where it is to take rooms, and is to go.
     pub fn handle_drain_within(
         &mut self,
         node: NodeId,
@@ -44,6 +44,9 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Impossible> {
         let found = self.nodes.get_mut(node.0 as usize).ok_or(Impossible::NoSuchNode)?;
+        if found.removed && !draining {
+            return Err(Impossible::NodeLeaves);
+        }
         found.draining = draining;
         found.leaving &= draining;
         self.drains(node, draining, within, now);
@@ -95,7 +98,8 @@ impl Gateway {
         within: Option<Duration>,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let nodes = self.nodes_of(region)?;
+        let mut nodes = self.nodes_of(region)?;
+        nodes.retain(|node| draining || !self.nodes[node.0 as usize].removed);
         // None of them is a way out for the others.
         for node in &nodes {
             self.nodes[node.0 as usize].draining = draining;
@@ -129,7 +133,9 @@ impl Gateway {
             self.event(Event::Drained { node, left, started });
         }
         let next = now + DRAIN_EVERY;
-        if left > 0 {
+        if left == 0 {
+            self.forget_soon(node, now);
+        } else {
             drain.empty = false;
             self.timers.set(Timer::Drain(node), drain.deadline.map_or(next, |at| at.min(next)));
         }

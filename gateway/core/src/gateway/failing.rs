@@ -26,6 +26,13 @@ pub(super) struct Herd {
     pub(super) rooms: BTreeSet<RoomId>,
 }
 
+impl Herd {
+    /// Whether the node died with it, or keeps free what it takes.
+    pub(super) fn concerns(&self, node: NodeId) -> bool {
+        self.dead.node == node || self.standbys.contains(&node)
+    }
+}
+
 impl Gateway {
     /// The flip: packets take their second hops. What is kept free for this death is spent for it, unless it is for another.
     pub(super) fn flip(&self, dead: Hop, now: Instant) {

@@ -158,7 +158,7 @@ impl Gateway {
                 || self.paces[node.id.0 as usize].is_busy()
         };
         let but: Vec<NodeId> = self.nodes.iter().filter(unfit).map(|node| node.id).collect();
-        if stands.is_none() || but.len() == self.nodes.len() {
+        if stands.is_none() || but.len() == self.nodes.count() {
             return false;
         }
         let Some(home) = self.native_hops_but(id, &[], &but, now).first().copied() else {

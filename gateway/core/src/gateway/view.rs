@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use super::Gateway;
 use crate::session::Phase;
 use crate::{
-    Decider, Health, Hop, Measures, Mode, NodeId, Plan, RoomId, Scenario, SessionId, Transport,
-    Witness,
+    Decider, Health, Hop, Measures, Mode, Plan, RoomId, Scenario, SessionId, Transport, Witness,
 };
 
 /// A session as it stands.
@@ -69,6 +68,8 @@ pub struct NodeStanding {
     pub accused_by: [bool; Witness::ALL.len()],
     /// Whether it takes new rooms.
     pub draining: bool,
+    /// Whether it is to go, and is forgotten when it is empty.
+    pub leaves: bool,
     /// Whether an operator said that it is Down.
     pub ejected: bool,
     /// What it can take, as measured, kbit/s.
@@ -149,14 +150,14 @@ impl Gateway {
 
     /// Every node, by its id.
     pub fn nodes(&self) -> impl Iterator<Item = NodeStanding> {
-        (0..self.nodes.len() as u32).filter_map(|id| {
-            let node = self.node(NodeId(id))?;
-            let (opening, waiting) = self.paces[id as usize].counts();
-            Some(NodeStanding {
+        self.nodes.iter().map(|node| {
+            let (opening, waiting) = self.paces[node.id.0 as usize].counts();
+            NodeStanding {
                 hop: node.hop(),
                 health: node.health(),
                 accused_by: node.detector.accused_by(),
                 draining: node.drains(),
+                leaves: node.removed,
                 ejected: node.ejected,
                 capacity_kbps: self.ledger.capacity(node.id),
                 opening,
@@ -165,7 +166,7 @@ impl Gateway {
                 measured_permille: node.measured_permille(),
                 rooms: self.ledger.rooms(node.id),
                 round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
-            })
+            }
         })
     }
 

@@ -7,7 +7,7 @@ use crate::detector::{Distance, Finding, Stamp};
 use crate::node::{Change, Node};
 use crate::settings::{Probed, Settings};
 use crate::timer::Timer;
-use crate::{Event, Health, Measures, Metric, NodeId, NotStarted, RegionId};
+use crate::{Event, Health, Measures, Metric, NodeId, NotStarted, RegionId, ZoneId};
 
 /// A worker that comes back from one pass no sooner than this is no excuse: where the machine stood still, control did
 /// too, and its own lateness counts.
@@ -15,11 +15,15 @@ const WORKER_EXCUSED_MAX: Duration = Duration::from_secs(1);
 
 pub(super) fn nodes(settings: &Settings, now: Instant) -> Vec<Node> {
     let node = |(at, node): (usize, &crate::settings::NodeSettings)| {
-        let region = settings.zones[node.zone.0 as usize].region;
-        let distance = if region == settings.home { Distance::Near } else { Distance::Far };
+        let distance = distance(settings, node.zone);
         Node::new(NodeId(at as u32), node.clone(), distance, settings.timings, now)
     };
     settings.nodes.iter().enumerate().map(node).collect()
+}
+
+pub(super) fn distance(settings: &Settings, zone: ZoneId) -> Distance {
+    let region = settings.zones[zone.0 as usize].region;
+    if region == settings.home { Distance::Near } else { Distance::Far }
 }
 
 impl Gateway {
@@ -60,7 +64,7 @@ impl Gateway {
         }
     }
 
-    /// What workers saw of each node, in the order of their ids, every [`WATCH_EVERY`]; and how late the latest of
+    /// What workers saw of each node, by its number, every [`WATCH_EVERY`]; and how late the latest of
     /// them was since the last watch. Tell of probes that were answered and errors that were read before.
     ///
     /// If we or a worker came late, whatever is waited for may take that much longer, and nobody is condemned on the
@@ -73,7 +77,10 @@ impl Gateway {
         let late = own_late.max(workers_late);
         let stalled = late > self.settings.timings.own_stall;
         let before = std::mem::replace(&mut self.stalled, stalled);
-        for (node, stamp) in self.nodes.iter_mut().zip(stamps) {
+        for node in self.nodes.iter_mut() {
+            let Some(stamp) = stamps.get(node.id.0 as usize) else {
+                continue;
+            };
             node.detector.handle_stamp(*stamp, now);
             if stalled {
                 node.detector.excuse(own_late, workers_late);
@@ -86,12 +93,14 @@ impl Gateway {
         if stalled && !before {
             return;
         }
-        let before: Vec<_> = self.nodes.iter().map(|node| node.detector.witnesses()).collect();
+        let before: Vec<_> =
+            self.nodes.iter().map(|node| (node.id, node.detector.witnesses())).collect();
         let mut found: Vec<Finding> = self.nodes.iter_mut().map(|node| node.look(now)).collect();
         self.doubt_uplink(&mut found, now);
         // Who died in the same watch is no place to go for rooms of another.
         let mut changed = Vec::new();
-        for (place, (found, before)) in found.into_iter().zip(before).enumerate() {
+        for (found, (id, before)) in found.into_iter().zip(before) {
+            let place = id.0 as usize;
             if let Some(change) = self.nodes[place].conclude(found, now) {
                 if let Change::Died { .. } = change {
                     self.flip(self.nodes[place].hop(), now);
@@ -172,8 +181,9 @@ impl Gateway {
     }
 
     pub(super) fn region_of(&self, node: NodeId) -> RegionId {
-        let zone = self.settings.nodes[node.0 as usize].zone;
-        self.settings.zones[zone.0 as usize].region
+        let zone = self.node(node).map(|node| node.settings.zone);
+        // Of one that is gone nobody can tell, and nothing leads there.
+        zone.map_or(self.settings.home, |zone| self.settings.zones[zone.0 as usize].region)
     }
 
     pub(super) fn node_measures(&self, id: NodeId) -> Measures {

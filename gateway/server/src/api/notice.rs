@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::names::Names;
 use super::view::{Carried, Hop as Step, Rollout};
-use crate::control::{Happened, Told};
+use crate::control::{Happened, ListChange, Told};
 use crate::worker::ShedRun;
 
 /// An event's name, and its JSON object.
@@ -98,6 +98,21 @@ enum Body<'a> {
         detect_us: Option<u64>,
         rooms: u32,
     },
+    /// The list of nodes changed; or was to, and nothing changed for a reason.
+    NodeList {
+        at_us: u64,
+        /// `file`, `signal` or `operator`.
+        by: &'static str,
+        /// Whatever the guard says.
+        forced: bool,
+        added: Vec<Arc<str>>,
+        removed: Vec<Arc<str>>,
+        changed: Vec<Arc<str>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// A node that was listed no longer is empty, and forgotten.
+    NodeGone { at_us: u64, node: Arc<str> },
     /// A hop left one room's route though its node lives.
     Struck {
         at_us: u64,
@@ -215,6 +230,24 @@ impl Teller {
                 return Some(Notice::of("policy", &Body::Rollout { at_us, rollout }));
             }
             Happened::TurnedAway { .. } => return None,
+            Happened::NodeList(told) => {
+                for (id, node) in &told.places {
+                    self.names.put(*id, node);
+                }
+                let list = told.outcome.as_ref().ok().cloned().unwrap_or_default();
+                let ListChange { added, removed, changed } = list;
+                let reason = told.outcome.as_ref().err().map(ToString::to_string);
+                let (by, forced) = (told.by.name(), told.forced);
+                return Some(Notice::of(
+                    "node-list",
+                    &Body::NodeList { at_us, by, forced, added, removed, changed, reason },
+                ));
+            }
+            Happened::NodeGone { node, name } => {
+                self.deaths.remove(node);
+                let node = Arc::clone(name);
+                return Some(Notice::of("node-gone", &Body::NodeGone { at_us, node }));
+            }
             Happened::NotOpened { session, node, reason } => {
                 let (session, node) = (session.to_string(), self.names.node(*node));
                 return Some(Notice::of(

@@ -1,5 +1,6 @@
 //! Rooms, nodes and regions: shown, and operated.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, strict};
 use super::routes::{Api, BODY_MAX, Body, bytes, require_drills, unknown_verb, verb};
-use super::view;
-use crate::control::{Operation, Order, Place};
+use super::{refusal, view};
+use crate::control::{self, Operation, Order, Place};
 use crate::settings::read_duration;
 
 #[derive(Serialize)]
@@ -169,11 +170,41 @@ fn deadline(body: Body) -> Result<Option<Duration>, Error> {
         return Ok(None);
     }
     let Drain { deadline } = strict(&body)?;
-    let read = |text: String| {
-        read_duration(&text)
-            .map_err(|right| Error::field("deadline", format!("found `{text}`, {right}")))
-    };
-    deadline.map(read).transpose()
+    deadline.map(read_deadline).transpose()
+}
+
+fn read_deadline(text: String) -> Result<Duration, Error> {
+    read_duration(&text)
+        .map_err(|right| Error::field("deadline", format!("found `{text}`, {right}")))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Reload {
+    force: bool,
+    deadline: Option<String>,
+}
+
+/// What a reload changed of the nodes, and which keys wait for a restart.
+#[derive(Serialize)]
+pub(super) struct Reloaded {
+    added: Vec<Arc<str>>,
+    removed: Vec<Arc<str>>,
+    changed: Vec<Arc<str>>,
+    waiting: Vec<String>,
+}
+
+/// Has the configuration read again. Policies take as long as they take to compile.
+pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reloaded>, Error> {
+    let body = bytes(body, BODY_MAX)?;
+    let Reload { force, deadline } =
+        if body.is_empty() { Reload::default() } else { strict(&body)? };
+    let within = deadline.map(read_deadline).transpose()?;
+    let reloaded = shared.handle.reload(force, within).await;
+    let control::Reloaded { nodes, waiting } =
+        reloaded.map_err(|failed| refusal::word(failed, "", &shared.names))?;
+    let control::ListChange { added, removed, changed } = nodes;
+    Ok(Json(Reloaded { added, removed, changed, waiting }))
 }
 
 #[derive(Deserialize)]

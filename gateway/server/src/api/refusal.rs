@@ -7,7 +7,7 @@ use evenkeel_media::trunk::message::Break;
 
 use super::error::{Code, Error};
 use super::names::Names;
-use crate::control::{Disobeyed, Failed, Order};
+use crate::control::{Disobeyed, Failed, NotReloaded, Order};
 
 /// When a newcomer may try again where nobody said.
 const SOON: Duration = Duration::from_secs(2);
@@ -38,11 +38,21 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
         }
         Failed::Agent { node, why } => agent(&node, why),
         Failed::Policy(reason) => Error::new(Code::NotFound, reason),
+        Failed::NotReloaded(reason) => not_reloaded(&reason),
         Failed::Starting => starting(),
         Failed::Unavailable => {
             Error::new(Code::Unavailable, "the gateway did not answer").retry_after(jitter(SOON))
         }
     }
+}
+
+fn not_reloaded(reason: &NotReloaded) -> Error {
+    let code = match reason {
+        NotReloaded::Invalid(_) => Code::BadRequest,
+        NotReloaded::NodeList(_) => Code::Conflict,
+        NotReloaded::Nobody => Code::NotFound,
+    };
+    Error::new(code, reason.to_string())
 }
 
 /// It has only begun.
@@ -100,6 +110,10 @@ fn impossible(reason: Impossible, said: &str) -> Error {
         Impossible::NodeUnfit => (Code::Conflict, "the node is down, draining or full"),
         Impossible::NoSuchRegion => (Code::NotFound, "there is no such region"),
         Impossible::AlreadyEjected => (Code::Conflict, "the node is ejected already"),
+        Impossible::NodeLeaves => {
+            (Code::Conflict, "the node is listed no longer, and goes; list it again")
+        }
+        Impossible::NoRoomForNodes => (Code::Conflict, "there is no room for more nodes"),
         Impossible::NotDown => {
             (Code::Conflict, "the node is not down; there is nothing to wait for")
         }

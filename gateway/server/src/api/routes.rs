@@ -87,6 +87,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/regions/{target}", post(operating::region_verb))
         .route("/v1/regions:fail-back", post(operating::fail_back_everywhere))
         .route("/v1/status", get(status))
+        .route("/v1/configuration:reload", post(operating::reload))
         .route("/v1/policies", get(policies))
         .route("/v1/policies/{set}/{target}", plugin)
         .route("/v1/drill:close-api", post(close_api))

@@ -211,6 +211,8 @@ pub(super) struct Node {
     /// Who accuses it now: `probe`, `cohort`…
     accused_by: Vec<&'static str>,
     draining: bool,
+    /// Listed no longer, and gone when it is empty.
+    leaves: bool,
     /// Whether an operator said that it is down; `:return` takes that back.
     ejected: bool,
     /// What it can take, as measured.
@@ -237,6 +239,7 @@ impl From<control::NodeView> for Node {
             health: node.health.name(),
             accused_by: node.accused_by.into_iter().map(Witness::name).collect(),
             draining: node.draining,
+            leaves: node.leaves,
             ejected: node.ejected,
             capacity_kbps: node.capacity_kbps,
             opening: node.opening,

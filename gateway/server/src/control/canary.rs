@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
-use super::prober::{Probed, connect_in_time, connected, fill};
+use super::prober::{Probed, Task, connect_in_time, connected, fill};
 
 /// Canaries to one opening of the sessions.
 const OPENED_EVERY: u64 = 5;
@@ -62,6 +62,7 @@ impl Openings {
 
 /// One node's canary sessions.
 pub(crate) struct Canary {
+    _reading: Task,
     secret: Secret,
     names: Names,
     openings: Rc<Openings>,
@@ -83,11 +84,11 @@ impl Canary {
         let reader = Reader { node, secret: secret.clone(), names, openings: openings.clone() };
         fill(&socket, node, connected(address));
         let reading = Rc::clone(&socket);
-        tokio::task::spawn_local(async move {
+        let task = Task::spawn(async move {
             let socket = connect_in_time(&reading, node, || connected(address)).await;
             reader.listen(socket, &told).await;
         });
-        Canary { secret, names, openings, socket, sent: Cell::new(0) }
+        Canary { _reading: task, secret, names, openings, socket, sent: Cell::new(0) }
     }
 
     /// Sends a packet from one session to the other. What cannot be sent does not come out, and probes say why.

@@ -77,13 +77,14 @@ impl Control {
                 }
             }
             Output::Start { node } => {
-                if let Some(configured) = self.settings.nodes.get(node.0 as usize)
+                if let Some(configured) = self.listed(node).cloned()
                     && let Some(start) = &configured.start
                 {
                     let attempt = draw(&self.random);
                     self.starter.start(node, &configured.name, start, attempt);
                 }
             }
+            Output::Forget { node } => self.forget_node(node),
             Output::Event(event) => {
                 if let Event::Start { node, step: evenkeel_core::Start::Failed { why, .. } } = event
                 {
@@ -229,7 +230,7 @@ impl Control {
         }
     }
 
-    fn command(&mut self, worker: u16, command: Command) {
+    pub(super) fn command(&mut self, worker: u16, command: Command) {
         // A worker that is gone takes no commands; the process is ending then.
         let _ = self.workers[usize::from(worker)].commands.send(command);
         self.rung.insert(worker);

@@ -18,6 +18,7 @@ use bytes::Bytes;
 use evenkeel_core::{Hop, Labels, Media, NodeId, RoomId, SessionId};
 use evenkeel_media::trunk::message::{Question, Secret};
 
+use super::equipment::set;
 use crate::flows::Home;
 use crate::webhook::Hook;
 use crate::worker::Leg;
@@ -61,8 +62,10 @@ pub(crate) enum Act {
 
 /// Sessions at nodes.
 pub(crate) struct Drivers {
-    nodes: Vec<Standing>,
+    /// By number.
+    nodes: Vec<Option<Standing>>,
     agents: Agents,
+    towards: fn(SocketAddr) -> Option<IpAddr>,
 }
 
 /// A node's driver, with what it keeps.
@@ -75,20 +78,29 @@ enum Standing {
 
 impl Drivers {
     /// `towards` finds the address from which packets to another leave this machine.
-    pub(crate) fn new(nodes: Vec<Driver>, towards: fn(SocketAddr) -> Option<IpAddr>) -> Drivers {
-        let standing = |(node, driver)| match driver {
+    pub(crate) fn new(towards: fn(SocketAddr) -> Option<IpAddr>) -> Drivers {
+        Drivers { nodes: Vec::new(), agents: Agents::new(), towards }
+    }
+
+    /// A node has this driver from now on; or none any more, and what was kept of its sessions is forgotten.
+    pub(crate) fn put(&mut self, node: NodeId, driver: Option<Driver>) {
+        let standing = driver.map(|driver| match driver {
             Driver::Plain(address) => Standing::Plain(address),
             Driver::Agent(secret) => Standing::Agent(secret),
             Driver::Rtpengine(ng) => {
-                Standing::Rtpengine(Box::new(Rtpengine::new(node, ng, towards)))
+                Standing::Rtpengine(Box::new(Rtpengine::new(node, ng, self.towards)))
             }
             Driver::Webhook { name, address, hook } => {
-                let webhook = Webhook::new((node, name), address, hook, towards);
+                let webhook = Webhook::new((node, name), address, hook, self.towards);
                 Standing::Webhook(Box::new(webhook))
             }
-        };
-        let nodes = (0..).map(NodeId).zip(nodes).map(standing).collect();
-        Drivers { nodes, agents: Agents::new() }
+        });
+        self.agents.forget(node);
+        set(&mut self.nodes, node, standing);
+    }
+
+    fn get(&mut self, node: NodeId) -> Option<&mut Standing> {
+        self.nodes.get_mut(node.0 as usize)?.as_mut()
     }
 
     /// Two plain nodes that a session would reach at the same address, if there are any: what comes from there could
@@ -99,7 +111,7 @@ impl Drivers {
         rtcp_apart: bool,
     ) -> Option<(NodeId, NodeId, SocketAddr)> {
         let nodes = (0..).map(NodeId).zip(&self.nodes);
-        let plain = nodes.filter_map(|(node, standing)| match standing {
+        let plain = nodes.filter_map(|(node, standing)| match standing.as_ref()? {
             Standing::Plain(address) => {
                 let own = named.iter().find(|(at, _)| *at == node).map(|(_, address)| *address);
                 Some((node, own.unwrap_or(*address)))
@@ -116,7 +128,7 @@ impl Drivers {
         draw: &mut dyn FnMut() -> u64,
         clock: Clock,
     ) -> Option<Act> {
-        match self.nodes.get_mut(wish.hop.node.0 as usize)? {
+        match self.nodes.get_mut(wish.hop.node.0 as usize)?.as_mut()? {
             Standing::Plain(standing) => Some(plain::open(*standing, wish)),
             Standing::Agent(_) => {
                 let asking = self.agents.open(wish, draw, clock.now);
@@ -144,7 +156,7 @@ impl Drivers {
 
     fn sign(&self, asking: &Asking, clock: Clock) -> Option<Act> {
         let &Asking { node, worker, ref question, nonce } = asking;
-        let Standing::Agent(secret) = self.nodes.get(node.0 as usize)? else {
+        let Standing::Agent(secret) = self.nodes.get(node.0 as usize)?.as_ref()? else {
             return None;
         };
         let mut message = Vec::new();
@@ -155,7 +167,7 @@ impl Drivers {
 
     /// Closes a session at a hop. The message may be lost; the lease ends it then.
     pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
-        match self.nodes.get_mut(hop.node.0 as usize)? {
+        match self.nodes.get_mut(hop.node.0 as usize)?.as_mut()? {
             Standing::Plain(_) => None,
             Standing::Agent(_) => {
                 let asking = self.agents.close(session, hop)?;
@@ -176,7 +188,7 @@ impl Drivers {
         message: &[u8],
         clock: Clock,
     ) -> Option<Act> {
-        match self.nodes.get(node.0 as usize)? {
+        match self.nodes.get(node.0 as usize)?.as_ref()? {
             Standing::Agent(secret) => self.agents.handle_signed(node, secret, message, clock),
             Standing::Plain(_) | Standing::Rtpengine(_) | Standing::Webhook(_) => None,
         }
@@ -184,14 +196,14 @@ impl Drivers {
 
     /// Something came by the NG protocol, or nobody takes it there.
     pub(crate) fn handle_ng(&mut self, node: NodeId, told: &Ng, clock: Clock) {
-        if let Some(Standing::Rtpengine(engine)) = self.nodes.get_mut(node.0 as usize) {
+        if let Some(Standing::Rtpengine(engine)) = self.get(node) {
             engine.handle_ng(told, clock.now);
         }
     }
 
     /// A POST was answered, or was not.
     pub(crate) fn handle_posted(&mut self, node: NodeId, number: u64, posted: Posted) {
-        if let Some(Standing::Webhook(webhook)) = self.nodes.get_mut(node.0 as usize) {
+        if let Some(Standing::Webhook(webhook)) = self.get(node) {
             webhook.handle_posted(number, posted);
         }
     }
@@ -202,7 +214,7 @@ impl Drivers {
         if let Some(asking) = self.agents.handle_timeout(clock.now) {
             return self.sign(&asking, clock);
         }
-        self.nodes.iter_mut().find_map(|standing| match standing {
+        self.nodes.iter_mut().flatten().find_map(|standing| match standing {
             Standing::Plain(_) | Standing::Agent(_) => None,
             Standing::Rtpengine(engine) => engine.handle_timeout(clock.now),
             Standing::Webhook(webhook) => webhook.handle_timeout(clock.now),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use evenkeel_core::{Explanation, PolicyName, RegionStanding, RoomStanding, Scenario, SessionId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::listing::{ListChange, NodeList, NotListed};
 use super::modes::ModeView;
 use super::operating::{Operation, Place};
 use super::orders::Order;
@@ -50,6 +51,12 @@ pub(crate) enum Request {
     Modes(Reply<Vec<ModeView>>),
     /// Scenarios say something else now; answered when that is in force, or on its way.
     Scenarios(BTreeMap<Arc<str>, Scenario>, Reply<()>),
+    /// Nodes are listed anew.
+    List(Box<NodeList>, Reply<Result<ListChange, NotListed>>),
+    /// Somebody wants the configuration read again.
+    Reload(Reload),
+    /// Who does that.
+    FollowReloads(mpsc::Sender<Reload>),
     Push {
         policy: PolicyName,
         bytes: Vec<u8>,
@@ -77,6 +84,40 @@ pub(crate) enum Request {
         within: Duration,
         done: Reply<()>,
     },
+}
+
+/// The configuration is to be read again, as an operator wishes.
+#[derive(Debug)]
+pub struct Reload {
+    /// More nodes may go than the guard of the list lets go.
+    pub force: bool,
+    /// By when nodes that go are to be empty; none: as soon as others can take their rooms.
+    pub within: Option<Duration>,
+    /// What became of it.
+    pub reply: oneshot::Sender<Result<Reloaded, NotReloaded>>,
+}
+
+/// What a reload changed, and what of it waits.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Reloaded {
+    /// Of the nodes.
+    pub nodes: ListChange,
+    /// Keys that changed, and wait for a restart.
+    pub waiting: Vec<String>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum NotReloaded {
+    /// What the files say is not usable: each mistake with its place.
+    #[error("{0}")]
+    Invalid(String),
+    /// The list of nodes cannot be taken.
+    #[error(transparent)]
+    NodeList(#[from] NotListed),
+    /// Nobody reads a configuration here.
+    #[error("this gateway reads no configuration again")]
+    Nobody,
 }
 
 /// Speaks with control. Cheap to clone.
@@ -223,6 +264,36 @@ impl Handle {
         scenarios: BTreeMap<Arc<str>, Scenario>,
     ) -> Result<(), Failed> {
         self.ask(|reply| Request::Scenarios(scenarios, reply)).await
+    }
+
+    /// Lists nodes anew: those that are new come, those that are missing go, as soon as they are empty, and those that
+    /// changed change.
+    ///
+    /// # Errors
+    /// Why none of it was done.
+    pub async fn list_nodes(
+        &self,
+        list: NodeList,
+    ) -> Result<Result<ListChange, NotListed>, Failed> {
+        self.ask(|reply| Request::List(Box::new(list), reply)).await
+    }
+
+    /// Has the configuration read again, and taken as far as it can be taken live.
+    ///
+    /// # Errors
+    /// [`Failed::NotReloaded`].
+    pub async fn reload(&self, force: bool, within: Option<Duration>) -> Result<Reloaded, Failed> {
+        let asked = |reply| Request::Reload(Reload { force, within, reply });
+        self.ask(asked).await?.map_err(Failed::NotReloaded)
+    }
+
+    /// Who reads the configuration again is asked there from now on.
+    ///
+    /// # Errors
+    /// Where control is gone.
+    pub(crate) async fn follow_reloads(&self, asked: mpsc::Sender<Reload>) -> Result<(), Failed> {
+        let request = Request::FollowReloads(asked);
+        self.requests.send(request).await.map_err(|_| Failed::Unavailable)
     }
 
     /// Replaces a policy's plugin, and its settings where some are given. A refusal is an outcome, no error.

@@ -133,6 +133,13 @@ pub(crate) enum Family {
     V6,
 }
 
+impl Family {
+    /// Whether sockets of this kind reach addresses of that one.
+    pub(crate) fn serves(self, other: Family) -> bool {
+        self == Family::V6 || other == Family::V4
+    }
+}
+
 /// A worker's places. A slot that is used again has a new generation, so that what is late finds nobody.
 #[derive(Default, Debug)]
 struct Slots {

@@ -66,7 +66,7 @@ impl Control {
         }
         let rtcp_apart = wanted.media.rtcp == RtcpPort::Own;
         if let Some((one, other, address)) = self.drivers.shared_address(&nodes, rtcp_apart) {
-            let name = |node: NodeId| (*self.settings.nodes[node.0 as usize].name).into();
+            let name = |node: NodeId| self.node_name(node);
             let nodes = [name(one), name(other)];
             return refuse(reply, Failed::SharedNodeAddress { nodes, address });
         }

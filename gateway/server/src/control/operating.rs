@@ -63,7 +63,7 @@ impl Control {
         }
     }
 
-    fn region_named(&self, name: &str) -> Result<RegionId, Impossible> {
+    pub(super) fn region_named(&self, name: &str) -> Result<RegionId, Impossible> {
         let place = self.settings.regions.iter().position(|known| **known == *name);
         place.map(|place| RegionId(place as u32)).ok_or(Impossible::NoSuchRegion)
     }

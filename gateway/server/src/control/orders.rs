@@ -8,6 +8,7 @@ use evenkeel_media::trunk::message::{Break, Outcome, Question};
 use tokio::sync::oneshot;
 
 use super::driver::Clock;
+use super::equipment::name;
 use super::prober::Prober;
 use super::thread::{Control, draw};
 use super::words::{Disobeyed, Failed};
@@ -93,7 +94,7 @@ impl Control {
     pub(super) fn say_orders_again(&mut self) {
         let clock = Clock::read();
         for late in self.orders.0.extract_if(.., |pending| pending.until <= clock.now) {
-            let node = (*self.settings.nodes[late.node.0 as usize].name).into();
+            let node = name(&self.listed, late.node);
             let _ = late.reply.send(Err(Failed::Agent { node, why: Disobeyed::Silent }));
         }
         let mut due = Vec::new();
@@ -112,7 +113,7 @@ impl Control {
     pub(super) fn obeyed(&mut self, node: NodeId, nonce: u64, outcome: Outcome) {
         let own = |pending: &mut Pending| pending.nonce == nonce && pending.node == node;
         for answered in self.orders.0.extract_if(.., own) {
-            let name = || (*self.settings.nodes[node.0 as usize].name).into();
+            let name = || name(&self.listed, node);
             let _ = answered.reply.send(match outcome {
                 Outcome::Done => Ok(()),
                 Outcome::Forbidden => {

@@ -53,8 +53,24 @@ pub(crate) enum Way {
     Ping,
 }
 
+/// A task on control's own runtime that ends with who it works for.
+pub(super) struct Task(tokio::task::AbortHandle);
+
+impl Task {
+    pub(super) fn spawn(work: impl Future<Output = ()> + 'static) -> Task {
+        Task(tokio::task::spawn_local(work).abort_handle())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// One node's probe.
 pub(crate) struct Prober {
+    _reading: Task,
     questions: Rc<Questions>,
     /// There once the network leads to the node.
     socket: Rc<OnceCell<UdpSocket>>,
@@ -81,12 +97,12 @@ impl Prober {
         let socket = Rc::new(OnceCell::new());
         fill(&socket, node, connect());
         let questions = Rc::new(way.questions(first));
-        let prober = Prober { questions: Rc::clone(&questions), socket: Rc::clone(&socket) };
-        tokio::task::spawn_local(async move {
-            let socket = connect_in_time(&socket, node, connect).await;
-            read(socket, node, &questions, &told).await;
+        let (asked, connected) = (Rc::clone(&questions), Rc::clone(&socket));
+        let reading = Task::spawn(async move {
+            let socket = connect_in_time(&connected, node, connect).await;
+            read(socket, node, &asked, &told).await;
         });
-        prober
+        Prober { _reading: reading, questions, socket }
     }
 
     /// Asks. A probe that cannot be sent stays unanswered, which says enough; but the kernel may refuse at once.

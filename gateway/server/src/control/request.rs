@@ -70,6 +70,11 @@ impl Control {
                 self.gateway.handle_scenarios(&scenarios, now);
                 let _ = reply.send(());
             }
+            Request::List(list, reply) => {
+                let _ = reply.send(self.list(&list, now));
+            }
+            Request::Reload(reload) => self.pass_on(reload),
+            Request::FollowReloads(reloader) => self.reloader = Some(reloader),
             Request::Push { policy, bytes, settings, reply } => {
                 let (origin, seed) = ("pushed".into(), self.seed());
                 let source = Source { bytes, settings, origin, seed, arrived: now };
@@ -107,8 +112,8 @@ impl Control {
     fn node_views(&self) -> Vec<NodeView> {
         self.gateway
             .nodes()
-            .zip(&self.settings.nodes)
-            .map(|(standing, node)| NodeView {
+            .filter_map(|standing| Some((self.listed(standing.hop.node)?, standing)))
+            .map(|(node, standing)| NodeView {
                 node: standing.hop.node,
                 name: (*node.name).into(),
                 region: (*node.region).into(),
@@ -119,6 +124,7 @@ impl Control {
                     .filter_map(|(witness, accuses)| accuses.then_some(witness))
                     .collect(),
                 draining: standing.draining,
+                leaves: standing.leaves,
                 ejected: standing.ejected,
                 capacity_kbps: standing.capacity_kbps,
                 opening: standing.opening,

@@ -61,6 +61,11 @@ impl Starter {
         Starter { failed, poster, running: BTreeMap::new(), ending: BTreeMap::new() }
     }
 
+    /// There are webhooks from now on.
+    pub(super) fn post_by(&mut self, poster: Poster) {
+        self.poster = Some(poster);
+    }
+
     /// Calls the node's hook; no other call has this number. What an earlier call left running is ended first: it did not
     /// bring the node up, or hangs.
     pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &Start, attempt: u64) {

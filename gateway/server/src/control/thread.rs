@@ -1,25 +1,25 @@
 //! The thread that owns the core: what the world says goes in, what the core wants is done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY};
-use evenkeel_media::trunk::message::Secret;
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::canary::Canary;
-use super::driver::{Clock, Drivers, Line, Posted};
-use super::handle::Request;
+use super::driver::{Clock, Drivers, Line, Ng, Posted};
+use super::equipment::{Equipment, Listed};
+use super::guard::Guard;
+use super::handle::{Reload, Request};
 use super::homes::Homes;
 use super::knock::Knocks;
 use super::modes::Costs;
 use super::offering::Pending;
 use super::orders::Orders;
-use super::prober::{Probed, Prober, connected};
+use super::prober::{Probed, Prober};
 use super::rollout::Rolling;
 use super::shelf::Shelf;
 use super::starting::Starter;
@@ -56,16 +56,10 @@ pub(crate) struct Parts {
     pub(crate) workers: Vec<WorkerLine>,
     pub(crate) homes: Homes,
     pub(crate) drivers: Drivers,
-    /// By node: how and where it is probed, if it is.
-    pub(crate) probes: Vec<Option<(SocketAddr, super::prober::Way)>>,
-    /// By node: where it takes the NG protocol, if it does.
-    pub(crate) lines: Vec<Option<SocketAddr>>,
+    /// Of the nodes of the settings, without trunks, which workers have.
+    pub(crate) equipment: Vec<Equipment>,
     /// Whether there are webhooks.
     pub(crate) posts: bool,
-    /// By node: how and where the agent beside it is asked, if there is one.
-    pub(crate) agents: Vec<Option<(SocketAddr, super::prober::Way)>>,
-    /// By node: where its canary sessions are opened and with which secret, if it is to have any.
-    pub(crate) canaries: Vec<Option<(SocketAddr, Secret)>>,
     pub(crate) policies: Policies,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) reports: mpsc::Receiver<Report>,
@@ -83,8 +77,17 @@ pub(super) struct Control {
     pub(super) workers: Vec<WorkerLine>,
     pub(super) homes: Homes,
     pub(super) drivers: Drivers,
+    /// Nodes, by number.
+    pub(super) listed: Vec<Option<Listed>>,
+    pub(super) guard: Guard,
+    /// Who reads the configuration again, if somebody does.
+    pub(super) reloader: Option<mpsc::Sender<Reload>>,
     pub(super) probers: Vec<Option<Prober>>,
+    /// Where probers and canaries tell what they hear.
+    pub(super) told: mpsc::Sender<Probed>,
     pub(super) lines: Vec<Option<Line>>,
+    /// Where lines tell what they hear.
+    pub(super) said: mpsc::Sender<(NodeId, Ng)>,
     /// For webhooks, where there are any; and where their answers come.
     pub(super) poster: Option<Poster>,
     pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
@@ -130,24 +133,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     // One word for each call, and one call for each node.
     let (failed, mut not_started) = mpsc::channel(parts.settings.nodes.len().max(1));
     let random = ring::rand::SystemRandom::new();
-    let start = |probes: Vec<Option<(SocketAddr, super::prober::Way)>>| {
-        let start = |(node, probe): (u32, Option<(SocketAddr, super::prober::Way)>)| {
-            let (address, way) = probe?;
-            let (first, connect) = (draw(&random), move || connected(address));
-            Some(Prober::start(NodeId(node), way, first, told.clone(), connect))
-        };
-        (0..).zip(probes).map(start).collect::<Vec<_>>()
-    };
-    let (probers, agents) = (start(parts.probes), start(parts.agents));
-    let canaries = (0..).zip(parts.canaries).map(|(node, canary)| {
-        canary.map(|at| Canary::start(NodeId(node), at, told.clone(), &mut || draw(&random)))
-    });
-    let canaries = canaries.collect();
     let (said, mut ngs) = mpsc::channel(4_096);
-    let lines = (0..).zip(parts.lines).map(|(node, ng)| {
-        ng.map(|ng| Line::start(NodeId(node), said.clone(), move || connected(ng)))
-    });
-    let lines = lines.collect();
     let (posted_in, mut posted) = mpsc::channel(4_096);
     let poster = parts.posts.then(Poster::start).transpose()?;
     let starter = Starter::new(failed, poster.clone());
@@ -157,14 +143,19 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         workers: parts.workers,
         homes: parts.homes,
         drivers: parts.drivers,
-        probers,
-        lines,
+        listed: Vec::new(),
+        guard: Guard::default(),
+        reloader: None,
+        probers: Vec::new(),
+        told,
+        lines: Vec::new(),
+        said,
         poster,
         posted: posted_in,
-        agents,
+        agents: Vec::new(),
         watches: 0,
         orders: Orders::default(),
-        canaries,
+        canaries: Vec::new(),
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
@@ -184,6 +175,10 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         rung: BTreeSet::new(),
         finished: false,
     };
+    for (id, equipment) in (0..).map(NodeId).zip(parts.equipment) {
+        let node = Arc::new(control.settings.nodes[id.0 as usize].clone());
+        control.equip(id, node, equipment);
+    }
     // Gone before control is, whose policies wait for their threads: none of those waits for room here then.
     let mut words = parts.words;
     let mut watch = tokio::time::interval(WATCH_EVERY);
@@ -243,7 +238,7 @@ impl Control {
 
     /// Every 2 ms: what workers saw, and what time it is.
     fn watch(&mut self) {
-        let mut stamps = vec![Stamp::default(); self.settings.nodes.len()];
+        let mut stamps = vec![Stamp::default(); self.listed.len()];
         let mut late = Duration::ZERO;
         for worker in &self.workers {
             worker.stamps.merge_into(&mut stamps);
@@ -321,11 +316,6 @@ impl Control {
                 }
             }
         }
-    }
-
-    pub(super) fn node_named(&self, name: &str) -> Option<NodeId> {
-        let place = self.settings.nodes.iter().position(|node| *node.name == *name)?;
-        Some(NodeId(place as u32))
     }
 
     /// The core is done. How sessions ended is told first.

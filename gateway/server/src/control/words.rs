@@ -9,6 +9,8 @@ use evenkeel_core::{
     Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Transport, Witness,
 };
 
+use super::handle::NotReloaded;
+use super::listing::ListTold;
 use super::orders::Order;
 use crate::worker::{ShedRun, Totals};
 
@@ -109,6 +111,8 @@ pub enum Failed {
         /// Why.
         why: Disobeyed,
     },
+    /// The configuration was read again, and not taken.
+    NotReloaded(NotReloaded),
     /// The first policies are still compiled; until they are in force nobody else has a word on them.
     Starting,
     /// Control is busy or gone.
@@ -181,6 +185,15 @@ pub enum Happened {
         /// Why, in words.
         reason: Box<str>,
     },
+    /// The list of nodes changed, or was to change and was refused.
+    NodeList(ListTold),
+    /// A node that was listed no longer is empty, and forgotten.
+    NodeGone {
+        /// The number that it had.
+        node: NodeId,
+        /// Its name.
+        name: Arc<str>,
+    },
     /// A rung kept packets from a session's client, by number.
     Shed {
         /// The session.
@@ -236,6 +249,8 @@ pub struct NodeView {
     pub accused_by: Vec<Witness>,
     /// Whether it is being drained.
     pub draining: bool,
+    /// Whether it is listed no longer, and is forgotten when it is empty.
+    pub leaves: bool,
     /// Whether an operator said that it is Down.
     pub ejected: bool,
     /// What it can take, as measured, kbit/s.

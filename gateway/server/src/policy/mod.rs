@@ -3,6 +3,7 @@
 //! A revision is vetted, compiled, warmed and proved on a thread of its own before it may answer; one that then
 //! fails is rolled back to the last good one by the thread that runs it.
 
+mod catalog;
 mod record;
 mod rollout;
 mod standing;
@@ -16,6 +17,7 @@ use evenkeel_core::{Answered, Ask, AskId, Entry, Fault, Limits, PolicyName};
 use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use catalog::catalog;
 pub(crate) use rollout::{Source, Workshop, begin, prepare};
 pub(crate) use standing::Standing;
 
@@ -48,6 +50,8 @@ pub(crate) enum Order {
         after: u64,
         reply: oneshot::Sender<Result<Rollout, &'static str>>,
     },
+    /// The catalog changed.
+    Learn,
     Stop,
 }
 
@@ -122,6 +126,17 @@ impl Policies {
         let thread = desk.spawn(ordered, asked)?;
         self.running.insert(policy, Running { questions, orders, standing, thread: Some(thread) });
         Ok(())
+    }
+
+    /// Nodes or zones are others from now on: every policy learns of it before its next question.
+    pub(crate) fn teach(&mut self, catalog: Vec<Entry>) {
+        self.catalog.clone_from(&catalog);
+        let catalog: Arc<[Entry]> = catalog.into();
+        for running in self.running.values() {
+            running.standing.teach(Arc::clone(&catalog));
+            // Where there is no room for the word, it learns when it is asked.
+            let _ = running.orders.try_send(Order::Learn);
+        }
     }
 
     /// Passes a question on; where the queue is full the fault comes back at once.

@@ -5,7 +5,7 @@ use std::mem::discriminant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use evenkeel_core::{Fault, PolicyName, Question};
+use evenkeel_core::{Entry, Fault, PolicyName, Question};
 
 use crate::control::PolicyView;
 
@@ -25,6 +25,9 @@ pub(crate) struct Standing {
     /// How often somebody had a word on which revision is to answer.
     words: AtomicU64,
     shown: Mutex<Shown>,
+    /// How often the catalog changed, and what it is since.
+    lessons: AtomicU64,
+    catalog: Mutex<Arc<[Entry]>>,
 }
 
 #[derive(Default, Debug)]
@@ -47,12 +50,30 @@ impl Standing {
             faults: AtomicU64::new(0),
             words: AtomicU64::new(0),
             shown: Mutex::default(),
+            lessons: AtomicU64::new(0),
+            catalog: Mutex::default(),
         }
     }
 
     /// Nobody panics while holding it, and what it guards is only shown.
     fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The catalog is another from now on.
+    pub(super) fn teach(&self, catalog: Arc<[Entry]>) {
+        *self.catalog.lock().unwrap_or_else(PoisonError::into_inner) = catalog;
+        self.lessons.fetch_add(1, SeqCst);
+    }
+
+    /// How often it changed.
+    pub(super) fn lessons(&self) -> u64 {
+        self.lessons.load(SeqCst)
+    }
+
+    /// What it is, where it changed.
+    pub(super) fn catalog(&self) -> Arc<[Entry]> {
+        Arc::clone(&self.catalog.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn policy(&self) -> &PolicyName {

@@ -25,6 +25,8 @@ pub(super) struct Desk {
     previous: Option<Revision>,
     record: Record,
     complaints: Complaints,
+    /// Changes of the catalog that its revisions know of.
+    learnt: u64,
 }
 
 struct Revision {
@@ -47,6 +49,7 @@ impl Desk {
             previous: None,
             record: Record::new(Instant::now()),
             complaints: Complaints::default(),
+            learnt: 0,
         }
     }
 
@@ -70,6 +73,7 @@ impl Desk {
                     Ok(Order::Rollback { asked, after, reply }) => {
                         let _ = reply.send(self.roll_back_as_asked(asked, after));
                     }
+                    Ok(Order::Learn) => self.learn(),
                     Ok(Order::Stop) | Err(_) => return,
                 },
                 recv(questions) -> ask => match ask {
@@ -80,7 +84,24 @@ impl Desk {
         }
     }
 
+    /// Its revisions are told of the catalog, if it changed since they were.
+    fn learn(&mut self) {
+        let lessons = self.standing.lessons();
+        if self.learnt == lessons {
+            return;
+        }
+        self.learnt = lessons;
+        let catalog = self.standing.catalog();
+        for revision in self.active.iter_mut().chain(&mut self.previous) {
+            if let Err(fault) = revision.policy.catalog(catalog.to_vec()) {
+                let policy = self.standing.policy();
+                tracing::warn!(%policy, fault = fault.name(), "a policy did not learn of the nodes");
+            }
+        }
+    }
+
     fn answer(&mut self, ask: Ask) {
+        self.learn();
         let result = match &mut self.active {
             None => Err(Fault::Absent),
             // Whoever asked has taken the native default by now.
@@ -138,6 +159,9 @@ impl Desk {
         // What was good before, and comes again, leaves nothing to go back to.
         self.previous = self.previous.take().filter(|good| good.policy.revision() != &*revision);
         self.record = Record::new(now);
+        // It was made while the catalog may have been another.
+        self.learnt = 0;
+        self.learn();
         self.show();
         let rollout =
             self.rollout(RolloutOutcome::Activated, standing, None, arrived, since.elapsed());

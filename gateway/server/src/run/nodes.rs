@@ -9,18 +9,40 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Failure;
 use super::sockets::SOCKET_BUFFER;
 use crate::buffers;
-use crate::control::{self, Driver, Family, ProbeWay};
+use crate::control::{self, Driver, Equipment, Family, ProbeWay};
 use crate::settings::{self, Settings, StartBy};
+
+/// Everything it takes to reach a node, with a trunk for each worker.
+///
+/// # Errors
+/// A node to which no network can ever lead from here, or whose secret is too short.
+pub(crate) fn equip(
+    settings: &Settings,
+    node: &settings::Node,
+    workers: usize,
+) -> Result<Equipment, Failure> {
+    require_reachable(node)?;
+    let trunks =
+        (0..workers).map(|_| trunk(node, dscp(settings))).collect::<Result<Vec<_>, _>>()?;
+    Ok(Equipment {
+        driver: driver(node)?,
+        probe: probe(node)?,
+        line: line(node),
+        agent: agent(node)?,
+        canary: canary(node)?,
+        trunks: trunks.into_iter().flatten().collect(),
+    })
+}
 
 /// Refuses a node to which no network can ever lead from here: an address of a kind this machine does not speak, a
 /// broadcast, a link that is not named. A network that is not there yet may come.
-pub(super) fn require_reachable(settings: &Settings) -> Result<(), Failure> {
-    settings.nodes.iter().try_for_each(|node| match control::connected(node.address) {
+fn require_reachable(node: &settings::Node) -> Result<(), Failure> {
+    match control::connected(node.address) {
         Err(error) if !may_pass(&error) => {
             Err(Failure::Node { node: (*node.name).into(), address: node.address, error })
         }
         Ok(_) | Err(_) => Ok(()),
-    })
+    }
 }
 
 /// Whether a network that comes up, or an address that this machine gets, mends it.
@@ -29,15 +51,13 @@ fn may_pass(error: &std::io::Error) -> bool {
     matches!(error.kind(), NetworkUnreachable | HostUnreachable | NetworkDown | AddrNotAvailable)
 }
 
-/// One connected socket per node with trunk legs.
-pub(super) fn trunks(settings: &Settings) -> Result<Vec<Option<UdpSocket>>, Failure> {
-    // A bundle carries packets of every kind; it travels as the most urgent of them does.
+/// The code point of trunks. A bundle carries packets of every kind; it travels as the most urgent of them does.
+fn dscp(settings: &Settings) -> u8 {
     let scenarios = settings.sets.iter().flat_map(|set| &set.scenarios);
-    let dscp =
-        scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0);
-    settings.nodes.iter().map(|node| trunk(node, dscp)).collect()
+    scenarios.map(|scenario| scenario.dscp.voice.max(scenario.dscp.video)).max().unwrap_or(0)
 }
 
+/// A connected socket to a node with trunk legs.
 fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> {
     if !matches!(node.driver, settings::Driver::Agent { .. }) {
         return Ok(None);
@@ -64,19 +84,22 @@ fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> 
 
 /// The kind of addresses of nodes with port legs.
 pub(super) fn port_legs(settings: &Settings) -> Option<Family> {
-    let by_port = |node: &&settings::Node| !matches!(node.driver, settings::Driver::Agent { .. });
-    let mut addresses = settings.nodes.iter().filter(by_port).map(|node| node.address);
-    let first = addresses.next()?;
-    let v6 = first.is_ipv6() || addresses.any(|address| address.is_ipv6());
-    Some(if v6 { Family::V6 } else { Family::V4 })
+    let families = settings.nodes.iter().filter_map(port_leg);
+    families.reduce(|one, other| if one == Family::V6 { one } else { other })
+}
+
+/// The kind of its address, if the node has port legs.
+pub(crate) fn port_leg(node: &settings::Node) -> Option<Family> {
+    let family = if node.address.is_ipv6() { Family::V6 } else { Family::V4 };
+    (!matches!(node.driver, settings::Driver::Agent { .. })).then_some(family)
 }
 
 fn secret(node: &settings::Node, secret: &settings::Secret) -> Result<Secret, Failure> {
     Secret::new(secret.bytes()).map_err(|_| Failure::Secret { node: (*node.name).into() })
 }
 
-pub(super) fn drivers(settings: &Settings) -> Result<Vec<Driver>, Failure> {
-    let driver = |node: &settings::Node| match &node.driver {
+fn driver(node: &settings::Node) -> Result<Driver, Failure> {
+    match &node.driver {
         settings::Driver::Plain { .. } => Ok(Driver::Plain(node.address)),
         settings::Driver::Agent { secret: shared } => Ok(Driver::Agent(secret(node, shared)?)),
         settings::Driver::Rtpengine => Ok(Driver::Rtpengine(node.address)),
@@ -84,35 +107,39 @@ pub(super) fn drivers(settings: &Settings) -> Result<Vec<Driver>, Failure> {
             let (name, hook) = (Arc::clone(&node.name), Arc::clone(hook));
             Ok(Driver::Webhook { name, address: node.address, hook })
         }
-    };
-    settings.nodes.iter().map(driver).collect()
+    }
 }
 
 /// Whether some nodes want to be told of sessions.
 pub(super) fn briefs(settings: &Settings) -> bool {
+    settings.nodes.iter().any(wants_briefs)
+}
+
+/// Whether the node wants to be told of sessions.
+pub(crate) fn wants_briefs(node: &settings::Node) -> bool {
     use settings::Driver::{Rtpengine, Webhook};
-    settings.nodes.iter().any(|node| matches!(node.driver, Rtpengine | Webhook { .. }))
+    matches!(node.driver, Rtpengine | Webhook { .. })
 }
 
 /// Whether there are webhooks.
 pub(super) fn posts(settings: &Settings) -> bool {
-    use settings::Driver::Webhook;
-    let starts = |node: &settings::Node| {
-        node.start.as_ref().is_some_and(|start| matches!(start.by, StartBy::Webhook(_)))
-    };
-    let opens = |node: &settings::Node| matches!(node.driver, Webhook { .. });
-    settings.nodes.iter().any(|node| opens(node) || starts(node))
+    settings.nodes.iter().any(has_webhooks)
 }
 
-/// By node: where it takes the NG protocol, if it does.
-pub(super) fn lines(settings: &Settings) -> Vec<Option<SocketAddr>> {
-    let ng = |node: &settings::Node| match node.driver {
+/// Whether the node has a webhook, to open sessions or to start it.
+pub(crate) fn has_webhooks(node: &settings::Node) -> bool {
+    let starts = node.start.as_ref().is_some_and(|start| matches!(start.by, StartBy::Webhook(_)));
+    starts || matches!(node.driver, settings::Driver::Webhook { .. })
+}
+
+/// Where it takes the NG protocol, if it does.
+fn line(node: &settings::Node) -> Option<SocketAddr> {
+    match node.driver {
         settings::Driver::Rtpengine => Some(node.address),
         settings::Driver::Plain { .. }
         | settings::Driver::Agent { .. }
         | settings::Driver::Webhook { .. } => None,
-    };
-    settings.nodes.iter().map(ng).collect()
+    }
 }
 
 /// The address from which packets to another leave this machine, as things stand.
@@ -121,43 +148,36 @@ pub(super) fn towards(other: SocketAddr) -> Option<IpAddr> {
     own.ok().map(|own| own.ip())
 }
 
-pub(super) fn probes(settings: &Settings) -> Result<Vec<Option<(SocketAddr, ProbeWay)>>, Failure> {
-    let way = |node: &settings::Node| {
-        Ok(match &node.driver {
-            settings::Driver::Plain { probe } | settings::Driver::Webhook { probe, .. } => {
-                match probe {
-                    settings::Probe::None => None,
-                    settings::Probe::Stun => Some((node.address, ProbeWay::Stun)),
-                    settings::Probe::Echo => Some((node.address, ProbeWay::Echo)),
-                }
+fn probe(node: &settings::Node) -> Result<Option<(SocketAddr, ProbeWay)>, Failure> {
+    Ok(match &node.driver {
+        settings::Driver::Plain { probe } | settings::Driver::Webhook { probe, .. } => {
+            match probe {
+                settings::Probe::None => None,
+                settings::Probe::Stun => Some((node.address, ProbeWay::Stun)),
+                settings::Probe::Echo => Some((node.address, ProbeWay::Echo)),
             }
-            settings::Driver::Agent { secret: shared } => {
-                Some((node.address, ProbeWay::Signed(secret(node, shared)?)))
-            }
-            settings::Driver::Rtpengine => Some((node.address, ProbeWay::Ping)),
-        })
-    };
-    settings.nodes.iter().map(way).collect()
+        }
+        settings::Driver::Agent { secret: shared } => {
+            Some((node.address, ProbeWay::Signed(secret(node, shared)?)))
+        }
+        settings::Driver::Rtpengine => Some((node.address, ProbeWay::Ping)),
+    })
 }
 
-/// How and where the agents beside nodes are asked.
-pub(super) fn agents(settings: &Settings) -> Result<Vec<Option<(SocketAddr, ProbeWay)>>, Failure> {
-    let way = |node: &settings::Node| {
-        let Some(agent) = &node.agent else { return Ok(None) };
-        Ok(Some((agent.address, ProbeWay::Beside(secret(node, &agent.secret)?))))
-    };
-    settings.nodes.iter().map(way).collect()
+/// How and where the agent beside the node is asked.
+fn agent(node: &settings::Node) -> Result<Option<(SocketAddr, ProbeWay)>, Failure> {
+    let Some(agent) = &node.agent else { return Ok(None) };
+    Ok(Some((agent.address, ProbeWay::Beside(secret(node, &agent.secret)?))))
 }
 
 /// Where canary sessions are opened, and with which secret.
-pub(super) fn canaries(settings: &Settings) -> Result<Vec<Option<(SocketAddr, Secret)>>, Failure> {
-    let canary = |node: &settings::Node| match &node.driver {
+fn canary(node: &settings::Node) -> Result<Option<(SocketAddr, Secret)>, Failure> {
+    match &node.driver {
         settings::Driver::Agent { secret: shared } if node.canary => {
             Ok(Some((node.address, secret(node, shared)?)))
         }
         _ => Ok(None),
-    };
-    settings.nodes.iter().map(canary).collect()
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use evenkeel_core::{Entry, EntryKind, Hook, PolicyName};
+use evenkeel_core::{Entry, Hook, NodeId, PolicyName};
 use tokio::sync::mpsc;
 
 use super::Failure;
@@ -184,33 +184,13 @@ pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings
     Ok(Source { bytes, settings, origin: origin.into(), seed, arrived: Instant::now() })
 }
 
-/// Everything that questions speak of by number, with its name.
+/// What questions speak of by number, as a gateway begins.
 fn catalog(core: &evenkeel_core::Settings) -> Vec<Entry> {
-    let entry = |kind, id: usize, parent: u32, name: &str| Entry {
-        kind,
-        id: id as u64,
-        parent: u64::from(parent),
-        name: name.into(),
-        labels: Vec::new(),
-    };
-    let regions =
-        core.regions.iter().enumerate().map(|(id, name)| entry(EntryKind::Region, id, 0, name));
-    let zones = core
-        .zones
-        .iter()
-        .enumerate()
-        .map(|(id, zone)| entry(EntryKind::Zone, id, zone.region.0, &zone.name));
-    let nodes = core
-        .nodes
-        .iter()
-        .enumerate()
-        .map(|(id, node)| entry(EntryKind::Node, id, node.zone.0, &node.name));
-    let home = &core.regions[core.home.0 as usize];
-    regions
-        .chain(zones)
-        .chain(nodes)
-        .chain([entry(EntryKind::Home, 0, core.home.0, home)])
-        .collect()
+    let regions = core.regions.iter().map(|name| &**name);
+    let zones = core.zones.iter().map(|zone| (zone.region, &*zone.name));
+    let nodes = (0..).map(NodeId).zip(&core.nodes);
+    let nodes = nodes.map(|(id, node)| (id, node.zone, &*node.name));
+    policy::catalog(core.home, regions, zones, nodes)
 }
 
 #[cfg(test)]

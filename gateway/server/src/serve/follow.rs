@@ -77,6 +77,8 @@ impl Follower {
             Happened::NotOpened { session, node, reason } => {
                 self.recorder.handle_not_opened(*session, *node, reason, at);
             }
+            Happened::NodeList(told) => self.recorder.handle_node_list(told),
+            Happened::NodeGone { node, name } => self.recorder.handle_node_gone(*node, name),
             // Counted by workers; by number it is for those who keep books of single packets.
             Happened::Shed { .. } => {}
         }
@@ -116,7 +118,8 @@ impl Counters {
 
     /// How things stand is read and not summed up from events, of which some may have been missed.
     async fn read(&mut self) -> Result<(), Failed> {
-        for node in self.handle.nodes().await? {
+        // One that goes may have the name of one that comes.
+        for node in self.handle.nodes().await?.into_iter().filter(|node| !node.leaves) {
             let labels = [(Attribute::Node, &*node.name)];
             self.instruments.level(Level::NodeHealth, i64::from(node.health as u32), &labels);
             self.instruments.level(Level::NodeDraining, i64::from(node.draining), &labels);

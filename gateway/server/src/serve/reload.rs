@@ -1,19 +1,24 @@
-//! Policies, and modes of scenarios, that change while the gateway runs.
+//! Nodes, policies, and modes of scenarios, that change while the gateway runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{Affinity, Mode, PolicyName, RegionId, Scenario};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::{Failure, Place, restart, watch};
-use crate::control::{Handle, Rollout, RolloutOutcome};
+use crate::control::{
+    Actor, Handle, ListChange, NodeList, NotReloaded, Reload, Reloaded, Rollout, RolloutOutcome,
+};
 use crate::policy::Source;
 use crate::run;
 use crate::settings::{Binding, Colour, Invalid, Plugin, Settings};
+
+/// Reloads that may be asked for at a time.
+const ASKED_MAX: usize = 8;
 
 /// SHA-256 of a plugin's bytes.
 type Digest = [u8; 32];
@@ -44,7 +49,7 @@ struct Candidate {
     digest: Digest,
 }
 
-/// Rolls out what changed in the policies' files, on SIGHUP and whenever a file changes. What does while the first
+/// Takes what changed in the files, on SIGHUP, whenever a file changes, and when an operator asks for it. What does while the first
 /// policies are still compiled is read when they are in force.
 pub(super) async fn follow(
     place: &Place,
@@ -55,22 +60,36 @@ pub(super) async fn follow(
     let (word, mut changed) = mpsc::channel(1);
     let mut folders = folders(place, &standing.started);
     let mut watching = watch::watch(&folders, &word);
+    let (asks, mut asked) = mpsc::channel(ASKED_MAX);
+    if handle.follow_reloads(asks).await.is_err() {
+        return Ok(());
+    }
     if handle.policies_stand().await.is_err() {
         // Control is gone, and the gateway with it.
         return Ok(());
     }
     loop {
+        let mut wish = Wish { force: false, within: None, by: Actor::Signal };
+        let mut reply = None;
         tokio::select! {
             _ = hangup.recv() => {}
-            _ = changed.recv() => watch::settle(&mut changed).await,
+            _ = changed.recv() => {
+                wish.by = Actor::File;
+                watch::settle(&mut changed).await;
+            }
+            Some(reload) = asked.recv() => {
+                let Reload { force, within, reply: asker } = reload;
+                wish = Wish { force, within, by: Actor::Operator };
+                reply = Some(asker);
+            }
         }
         // Watched anew before anything is read: a folder that took the place of another is seen like the first, and
         // what changes from here on is not missed.
         drop(std::mem::replace(&mut watching, watch::watch(&folders, &word)));
-        match place.load() {
+        let outcome = match place.load() {
             Ok(settings) => {
                 let settings = Arc::new(settings);
-                standing.take(&settings, handle).await;
+                let outcome = standing.take(&settings, &wish, handle).await;
                 let now = self::folders(place, &settings);
                 if now != folders {
                     folders = now;
@@ -78,14 +97,22 @@ pub(super) async fn follow(
                     // Something may have changed there before it was watched.
                     let _ = word.try_send(());
                 }
+                outcome
             }
-            Err(Failure::Invalid(invalid)) => refuse(&invalid),
-            Err(error) => tracing::error!(%error, "nothing changed"),
+            Err(Failure::Invalid(invalid)) => Err(refuse(&invalid)),
+            Err(error) => {
+                tracing::error!(%error, "nothing changed");
+                Err(NotReloaded::Invalid(error.to_string()))
+            }
+        };
+        if let Some(reply) = reply {
+            // Who asked may have gone.
+            let _ = reply.send(outcome);
         }
     }
 }
 
-/// Where policy sets and plugins are.
+/// Where policy sets and plugins are, and the file that lists nodes.
 fn folders(place: &Place, settings: &Settings) -> BTreeSet<PathBuf> {
     let named = place.policies.as_ref().or(settings.gateway.policies.as_ref());
     let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
@@ -93,7 +120,8 @@ fn folders(place: &Place, settings: &Settings) -> BTreeSet<PathBuf> {
         Plugin::File(path) => path.parent(),
         Plugin::Shipped(_) => None,
     });
-    let folders = named.map(PathBuf::as_path).into_iter().chain(beside);
+    let config = place.config.as_deref();
+    let folders = named.map(PathBuf::as_path).into_iter().chain(beside).chain(config);
     let here = |folder: &Path| match folder.as_os_str().is_empty() {
         true => std::env::current_dir(),
         false => std::path::absolute(folder),
@@ -101,9 +129,19 @@ fn folders(place: &Place, settings: &Settings) -> BTreeSet<PathBuf> {
     folders.filter_map(|folder| here(folder).ok()).collect()
 }
 
-fn refuse(invalid: &[Invalid]) {
+/// How a reload is meant.
+struct Wish {
+    /// More nodes may go than the guard lets go.
+    force: bool,
+    /// By when they are to be empty.
+    within: Option<Duration>,
+    by: Actor,
+}
+
+fn refuse(invalid: &[Invalid]) -> NotReloaded {
     let found = Invalid::render(invalid, Colour::Plain);
     tracing::warn!("what was saved is not usable, nothing changed:\n{found}");
+    NotReloaded::Invalid(found)
 }
 
 impl Standing {
@@ -119,10 +157,15 @@ impl Standing {
         }
     }
 
-    /// Has scenarios take what they say now and rolls out every binding that differs, or none of it where one could not
-    /// run. What is refused later, by the
+    /// Lists nodes anew, has scenarios take what they say now and rolls out every binding that differs; or none of it
+    /// where one could not run, or the list cannot be taken. What is refused later, by the
     /// questions its predecessor answered, keeps what it had, and is tried again the next time.
-    async fn take(&mut self, settings: &Arc<Settings>, handle: &Handle) {
+    async fn take(
+        &mut self,
+        settings: &Arc<Settings>,
+        wish: &Wish,
+        handle: &Handle,
+    ) -> Result<Reloaded, NotReloaded> {
         let waiting = restart::needed(&self.started, settings);
         if !waiting.is_empty() {
             tracing::warn!("changed, and waiting for a restart: {}", waiting.join("; "));
@@ -132,14 +175,28 @@ impl Standing {
             Ok(candidates) => try_out(Arc::clone(settings), candidates).await,
             Err(invalid) => Err(invalid),
         };
-        match candidates {
-            Ok(candidates) => {
-                self.change_modes(settings, handle).await;
-                for candidate in candidates {
-                    self.roll_out(candidate, handle).await;
-                }
-            }
-            Err(invalid) => refuse(&invalid),
+        let candidates = candidates.map_err(|invalid| refuse(&invalid))?;
+        let nodes = self.list_nodes(settings, wish, handle).await?;
+        self.change_modes(settings, handle).await;
+        for candidate in candidates {
+            self.roll_out(candidate, handle).await;
+        }
+        Ok(Reloaded { nodes, waiting })
+    }
+
+    /// Nodes come, go and change. What became of it is told as an event.
+    async fn list_nodes(
+        &self,
+        settings: &Settings,
+        wish: &Wish,
+        handle: &Handle,
+    ) -> Result<ListChange, NotReloaded> {
+        let &Wish { force, within, by } = wish;
+        let list = NodeList { nodes: settings.nodes.clone(), force, within, by };
+        match handle.list_nodes(list).await {
+            Ok(listed) => Ok(listed?),
+            // Control is gone, and the gateway with it.
+            Err(_) => Err(NotReloaded::Nobody),
         }
     }
 

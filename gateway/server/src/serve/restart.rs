@@ -4,14 +4,13 @@ use evenkeel_core::Hook;
 
 use crate::settings::{PolicySet, Scenario, Settings};
 
-/// Every key that differs and waits for a restart, as one would look for it: plugins and their settings, and how sessions
-/// survive the death of a node, are all that changes while packets flow.
+/// Every key that differs and waits for a restart, as one would look for it: nodes, plugins and their settings, and how
+/// sessions survive the death of a node, are all that changes while packets flow.
 pub(super) fn needed(old: &Settings, new: &Settings) -> Vec<String> {
     let tables = [
         (old.gateway != new.gateway, "[gateway]"),
         (old.listens != new.listens, "[[listen]]"),
-        (old.nodes != new.nodes, "[[node]]"),
-        (old.nodes == new.nodes && old.regions != new.regions, "[[region]]"),
+        (new.regions.iter().any(|region| !old.regions.contains(region)), "[[region]]"),
         (old.admin != new.admin, "[admin]"),
         (old.telemetry != new.telemetry, "[telemetry]"),
         (old.limits != new.limits, "[limits]"),

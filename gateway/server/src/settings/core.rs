@@ -8,7 +8,7 @@ use evenkeel_core::{
     ZoneId,
 };
 
-use super::{Binding, Driver, OnFault, PolicySet, Probe, Scenario, Settings};
+use super::{Binding, Driver, Node, OnFault, PolicySet, Probe, Scenario, Settings};
 
 impl Settings {
     /// What the core needs to know; a node's id is its place in [`Settings::nodes`].
@@ -21,26 +21,7 @@ impl Settings {
                 zones.push(zone);
                 zones.len() - 1
             });
-            let probed = match node.driver {
-                Driver::Plain { probe: Probe::None }
-                | Driver::Webhook { probe: Probe::None, .. } => Probed::No,
-                Driver::Plain { probe: Probe::Stun | Probe::Echo }
-                | Driver::Webhook { probe: Probe::Stun | Probe::Echo, .. }
-                | Driver::Agent { .. }
-                | Driver::Rtpengine => Probed::Yes,
-            };
-            NodeSettings {
-                name: (*node.name).into(),
-                zone: ZoneId(place as u32),
-                capacity_kbps: node.capacity.kbps(),
-                probed,
-                role: if node.standby { Role::Standby } else { Role::Active },
-                starts: node
-                    .start
-                    .as_ref()
-                    .map_or(Starts::ByItself, |start| Starts::ByHook { within: start.within }),
-                canary: node.canary,
-            }
+            node.core(ZoneId(place as u32))
         });
         let nodes = nodes.collect();
         core::Settings {
@@ -80,6 +61,31 @@ impl Settings {
     fn region(&self, name: &str) -> RegionId {
         let place = self.regions.iter().position(|known| **known == *name);
         RegionId(place.expect("names of regions are checked against the list") as u32)
+    }
+}
+
+impl Node {
+    /// What the core needs to know of it.
+    pub(crate) fn core(&self, zone: ZoneId) -> NodeSettings {
+        let probed = match self.driver {
+            Driver::Plain { probe: Probe::None } | Driver::Webhook { probe: Probe::None, .. } => {
+                Probed::No
+            }
+            Driver::Plain { probe: Probe::Stun | Probe::Echo }
+            | Driver::Webhook { probe: Probe::Stun | Probe::Echo, .. }
+            | Driver::Agent { .. }
+            | Driver::Rtpengine => Probed::Yes,
+        };
+        let by_hook = |start: &super::Start| Starts::ByHook { within: start.within };
+        NodeSettings {
+            name: (*self.name).into(),
+            zone,
+            capacity_kbps: self.capacity.kbps(),
+            probed,
+            role: if self.standby { Role::Standby } else { Role::Active },
+            starts: self.start.as_ref().map_or(Starts::ByItself, by_hook),
+            canary: self.canary,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ const LATE_TOLD: Duration = Duration::from_millis(100);
 const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
 
 use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
-use crate::control::{Rollout, RolloutOutcome};
+use crate::control::{ListChange, ListTold, Rollout, RolloutOutcome};
 
 /// Hears of everything worth knowing. One per gateway; owned by whoever drains the core.
 #[derive(Debug)]
@@ -47,6 +47,26 @@ impl Recorder {
     ) -> Recorder {
         let spans = tracer.map(|tracer| Spans::new(tracer, nodes.clone()));
         Recorder { instruments, nodes, spans, scenarios, not_opened: BTreeMap::new() }
+    }
+
+    /// The list of nodes changed, or was to.
+    pub fn handle_node_list(&mut self, told: &ListTold) {
+        for (id, node) in &told.places {
+            self.nodes.put(*id, node);
+        }
+        let (by, forced) = (told.by.name(), told.forced);
+        match &told.outcome {
+            Ok(ListChange { added, removed, changed }) => {
+                info!(by, forced, ?added, ?removed, ?changed, "node list changed");
+            }
+            Err(reason) => warn!(by, forced, %reason, "node list refused; nothing changed"),
+        }
+    }
+
+    /// A node that was listed no longer is empty, and forgotten.
+    pub fn handle_node_gone(&mut self, node: NodeId, name: &str) {
+        self.not_opened.remove(&node);
+        info!(node = name, "node removed: it was empty, and is forgotten");
     }
 
     /// An event of the core. `caller` is who asked for the session that an `Opened` or `Refused` is about.

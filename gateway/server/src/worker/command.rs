@@ -1,6 +1,6 @@
 //! What control tells a worker, and what a worker tells control.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +29,10 @@ pub(crate) enum Command {
     Sign { node: NodeId, message: Box<[u8]> },
     /// Packets share datagrams to this node up to this size from now on.
     LimitBundles { node: NodeId, size_max: u16 },
+    /// A node is there from now on, reached by this trunk.
+    Reach { node: NodeId, trunk: UdpSocket },
+    /// Nothing leads to the node any more: its trunk ends, and what was seen of it is forgotten.
+    Forget { node: NodeId },
     /// End the thread.
     Stop,
 }

@@ -1,11 +1,14 @@
 //! What control told: sessions come and go, legs are attached, plans change.
 
+use std::net::UdpSocket;
 use std::time::Instant;
+
+use evenkeel_core::NodeId;
 
 use super::command::{Command, Install, Report};
 use super::session::{Loan, Session};
 use super::source::{Source, watch};
-use super::ways::Side;
+use super::ways::{Side, Trunk};
 use super::{COMMANDS_MAX, Worker, session};
 use crate::flows::{Home, Key};
 
@@ -59,8 +62,18 @@ impl Worker {
             Command::Remove { home } => self.remove(home, now),
             Command::Sign { node, message } => self.ways.sign(node, &message),
             Command::LimitBundles { node, size_max } => self.ways.limit_bundles(node, size_max),
+            Command::Reach { node, trunk } => self.reach(node, trunk),
+            Command::Forget { node } => self.ways.forget_node(node),
             Command::Stop => self.stopped = true,
         }
+    }
+
+    fn reach(&mut self, node: NodeId, trunk: UdpSocket) {
+        if let Err(error) = watch(&self.epoll, &trunk, Source::Trunk(node)) {
+            // Probes go another way: without this word nobody would know why nothing comes back.
+            tracing::error!(%node, %error, "nothing is heard of the node");
+        }
+        self.ways.reach(node, Trunk::new(trunk));
     }
 
     fn with(&mut self, home: Home, now: Instant, act: impl FnOnce(&mut Session, &mut Loan<'_>)) {

@@ -48,6 +48,7 @@ pub enum Way {
 }
 
 impl Stamps {
+    /// With room for so many nodes.
     pub(crate) fn new(base: Instant, nodes: usize) -> Stamps {
         Stamps {
             base,
@@ -93,6 +94,16 @@ impl Stamps {
             .zip(&self.nodes)
             .filter(move |(_, stamp)| long(stamp))
             .map(|(node, _)| node)
+    }
+
+    /// The node is gone, and its number may be another's.
+    pub(crate) fn forget(&self, node: NodeId) {
+        if let Some(stamp) = self.nodes.get(node.0 as usize) {
+            stamp.last_received.store(0, Relaxed);
+            stamp.received.store(0, Relaxed);
+            stamp.last_sent.store(0, Relaxed);
+            stamp.long.store(false, Relaxed);
+        }
     }
 
     pub(crate) fn dropped(&self, reason: Reason) {

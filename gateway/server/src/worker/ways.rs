@@ -184,6 +184,23 @@ impl Ways {
         }
     }
 
+    /// The node is reached by this trunk from now on.
+    pub(crate) fn reach(&mut self, node: NodeId, trunk: Trunk) {
+        let place = node.0 as usize;
+        if place >= self.trunks.len() {
+            self.trunks.resize_with(place + 1, || None);
+        }
+        self.trunks[place] = Some(trunk);
+    }
+
+    /// Nothing leads to the node any more, and its number may be another's.
+    pub(crate) fn forget_node(&mut self, node: NodeId) {
+        if let Some(trunk) = self.trunks.get_mut(node.0 as usize) {
+            *trunk = None;
+        }
+        self.stamps.forget(node);
+    }
+
     /// The node's trunk said that nobody listens there.
     pub(crate) fn trunk_refused(&mut self, node: NodeId) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {

@@ -55,6 +55,7 @@ impl Books {
             | Output::Probe { .. }
             | Output::Canary { .. }
             | Output::Start { .. }
+            | Output::Forget { .. }
             | Output::Event(_) => false,
         };
         odd.then(|| ("I10", format!("this does not fit what was said before: {output:?}")))

@@ -68,6 +68,7 @@ impl World<'_> {
                 self.send(node.0 as usize, Arrival::Probe { sequence });
             }
             Output::Start { node } => self.start(node),
+            Output::Forget { .. } => {}
             Output::Event(event) => {
                 let troubled: Vec<_> = self.nodes.iter().map(|node| node.troubled).collect();
                 let found = crate::check::false_death(&event, &troubled, self.now);

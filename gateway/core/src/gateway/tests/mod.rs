@@ -9,6 +9,7 @@ mod damping;
 mod failover;
 mod flows;
 mod herd;
+mod listing;
 mod modes;
 mod moves;
 mod opening;
@@ -22,5 +23,5 @@ mod uplink;
 mod world;
 
 use world::{
-    A, B, C, D, World, accept, denied, ms, place, placement, settings, settings_of, state,
+    A, B, C, D, World, accept, denied, listed, ms, place, placement, settings, settings_of, state,
 };

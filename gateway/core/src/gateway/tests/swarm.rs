@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::super::{NotOpened, Output};
-use super::world::{Driver, Says, bound};
+use super::world::{Driver, Says, bound, listed};
 use super::*;
 use crate::session::{Leg, Phase};
 use crate::timer::Timer;
 use crate::{
     Action, AdmitVerdict, Affinity, Answer, Ask, Cause, Decider, Event, FailBack, Fault, Grant,
     HOPS_MAX, Hook, Hop, Identity, Ingress, Kind, Measures, Mode, ModeChange, Move, NodeId,
-    OfferId, PolicyName, Question, RegionId, Role, RoomId, Scenario, SessionId, Start, Starts,
+    NodeSettings, OfferId, PolicyName, Question, RegionId, Role, RoomId, Scenario, SessionId,
+    Start, Starts,
 };
 
 const SEEDS: u64 = 200;
@@ -32,7 +33,7 @@ fn promises_hold_whatever_happens() {
     }
     let everywhere = ["drain", "link", "manual", "no-capacity", "node-down", "quality"];
     let others = ["herd", "rescued", "stranded", "struck", "rerouted", "fail-back", "drained"];
-    let others = others.into_iter().chain(["hitless", "unalike", "started"]);
+    let others = others.into_iter().chain(["hitless", "unalike", "started", "forgot"]);
     let given_up = ["superseded", "target-lost", "not-opened", "closed"];
     let wanted = everywhere.into_iter().chain(others).chain(given_up);
     assert!(only.is_some() || wanted.clone().all(|word| reached.contains(word)), "{reached:?}");
@@ -68,6 +69,7 @@ struct Seen {
     moves: BTreeMap<RoomId, VecDeque<Instant>>,
     finished: u32,
     rescued: bool,
+    forgot: bool,
     herd: bool,
 }
 
@@ -130,6 +132,7 @@ impl Swarm {
         let mut words: BTreeSet<&'static str> = words.collect();
         words.extend(self.seen.rescued.then_some("rescued"));
         words.extend(self.seen.herd.then_some("herd"));
+        words.extend(self.seen.forgot.then_some("forgot"));
         self.end();
         words
     }
@@ -142,12 +145,12 @@ impl Swarm {
 
     fn act(&mut self) {
         let (world, rng) = (&mut self.world, &mut self.rng);
-        let nodes = world.gateway.nodes.len() as u32;
+        let nodes = world.gateway.nodes.slots() as u32;
         let node = NodeId(rng.u32(0..nodes));
         let sessions: Vec<SessionId> = world.gateway.sessions.keys().copied().collect();
         let session = rng.choice(&sessions).copied();
         let room = rng.u32(0..6).to_string();
-        match rng.u8(0..29) {
+        match rng.u8(0..30) {
             0..5 => {
                 let scenario = if rng.u8(0..5) == 0 { "stream" } else { "call" };
                 let bitrate = rng.bool().then(|| rng.u32(1..300));
@@ -266,6 +269,28 @@ impl Swarm {
                 }
             }
             20 => world.pass(ms(rng.u64(200..1_500))),
+            28 => {
+                let _ = match rng.u8(0..4) {
+                    0 => {
+                        let capacity_kbps = rng.u64(60..900);
+                        world.add(NodeSettings { capacity_kbps, ..listed(rng.u32(0..3)) }).map(drop)
+                    }
+                    1 => world.gateway.handle_node_kept(node, world.now),
+                    // Less than it carries it may not turn out to take: that is no broken promise, and is tested apart.
+                    2 => match world.gateway.node(node).map(|node| node.settings.capacity_kbps) {
+                        Some(before) => {
+                            let capacity_kbps = before + rng.u64(0..300);
+                            let settings = NodeSettings { capacity_kbps, ..listed(rng.u32(0..3)) };
+                            world.gateway.handle_node_changed(node, settings, world.now)
+                        }
+                        None => Ok(()),
+                    },
+                    _ => {
+                        let within = rng.bool().then(|| ms(rng.u64(10..5_000)));
+                        world.gateway.handle_node_removed(node, within, world.now)
+                    }
+                };
+            }
             _ => {
                 // What happens next may well happen amid a herd.
                 for _ in 0..rng.u64(0..40) {
@@ -322,6 +347,7 @@ impl Swarm {
                 | Output::Probe { .. }
                 | Output::Canary { .. }
                 | Output::Start { .. } => {}
+                Output::Forget { .. } => seen.forgot = true,
             }
         }
         self.history.extend(outputs);
@@ -400,6 +426,8 @@ impl Swarm {
                 session.legs.iter().all(|(hop, _)| used.contains(hop)),
                 "a leg was left behind: {session:?} {used:?}"
             );
+            let there = |hop: &Hop| gateway.node(hop.node).is_some();
+            assert!(session.legs.iter().all(|(hop, _)| there(hop)), "a leg at a node that is gone");
         }
         assert_eq!(
             gateway.standing_rooms(),
@@ -419,7 +447,7 @@ impl Swarm {
             assert_eq!(pace.counts(), (asked.len() as u32, waiting.len()), "n{place}");
         }
         let (rooms, sessions) = (gateway.rooms.len(), gateway.sessions.len());
-        let bound = gateway.nodes.len() * 3 + gateway.asks.len() + sessions + rooms * 2 + 8;
+        let bound = gateway.nodes.count() * 4 + gateway.asks.len() + sessions + rooms * 2 + 8;
         assert!(gateway.timers.standing().len() <= bound);
         assert!(gateway.stranded.len() <= rooms && gateway.unreserved.len() <= rooms);
         assert_eq!(gateway.stranded.len(), {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::{Gateway, NotOpened, Output, WATCH_EVERY};
+use super::super::{Gateway, Impossible, NotOpened, Output, WATCH_EVERY};
 use crate::{
     Accepted, AdmitOnFault, AdmitVerdict, Affinity, Answer, Answered, Ask, Bounds, Event, Fault,
     Feedback, Grant, Hook, Hop, Identity, Incarnation, Ingress, Kind, Limits, Media, Mode, NodeId,
@@ -65,6 +65,11 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
         timings: Timings::default(),
         limits: Limits::default(),
     }
+}
+
+/// A node that may be added.
+pub(super) fn listed(zone: u32) -> NodeSettings {
+    NodeSettings { name: "new".into(), ..settings_of(&[(zone, 100_000)]).nodes.remove(0) }
 }
 
 /// What the driver says when it is told to open a session at a hop.
@@ -213,6 +218,9 @@ impl World {
                 | Output::Event(_)
                 | Output::Finished => {}
                 Output::Start { node } => self.starts.push(*node),
+                Output::Forget { node } => {
+                    self.fakes[node.0 as usize] = Fake { dead: true, ..Fake::default() };
+                }
             }
             self.outputs.push(output);
         }
@@ -325,6 +333,17 @@ impl World {
 
     pub(super) fn unmute(&mut self, node: NodeId) {
         self.fakes[node.0 as usize].dead = false;
+    }
+
+    /// A node comes, and runs.
+    pub(super) fn add(&mut self, settings: NodeSettings) -> Result<NodeId, Impossible> {
+        let dead = settings.starts != Starts::ByItself;
+        let node = self.gateway.handle_node_added(settings, self.now)?;
+        let slots = self.fakes.len().max(node.0 as usize + 1);
+        self.fakes.resize(slots, Fake::default());
+        self.fakes[node.0 as usize] = Fake { dead, ..Fake::default() };
+        self.settle();
+        Ok(node)
     }
 
     /// The node's process is back; returns when the gateway lets it in again.

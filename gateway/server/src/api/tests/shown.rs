@@ -10,7 +10,8 @@ use evenkeel_media::trunk::message::Break;
 
 use super::*;
 use crate::control::{
-    Disobeyed, ModeView, NodeView, Operation, Order, Place, PolicyView, SessionView,
+    Disobeyed, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyView,
+    Reloaded, SessionView, Shrinks,
 };
 
 #[test]
@@ -119,6 +120,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         health: Health::Suspect,
         accused_by: vec![Witness::Cohort],
         draining: true,
+        leaves: false,
         ejected: false,
         capacity_kbps: 900,
         opening: 4,
@@ -131,7 +133,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
-        "accused_by": ["cohort"], "draining": true, "ejected": false, "capacity_kbps": 900,
+        "accused_by": ["cohort"], "draining": true, "leaves": false, "ejected": false, "capacity_kbps": 900,
         "opening": 4, "waiting": 5, "load_permille": 250, "measured_permille": 420,
         "rooms": 3, "round_trip_us": 700,
     }]});
@@ -391,6 +393,7 @@ fn nodes_and_regions_are_operated_by_name() {
         (Impossible::NoSuchRegion, 404),
         (Impossible::AlreadyEjected, 409),
         (Impossible::NotDown, 409),
+        (Impossible::NodeLeaves, 409),
     ] {
         let asking = world.ask("POST /v1/nodes/east-a1:return", "");
         let Request::Operate(_, reply) = world.request() else { panic!("return") };
@@ -494,4 +497,39 @@ fn a_session_is_explained() {
     let Request::Explain(_, reply) = world.request() else { panic!("explain") };
     reply.send(None).unwrap();
     assert_eq!(asking.answer().0, 404);
+}
+
+#[test]
+fn a_reload_says_what_changed_or_why_nothing_did() {
+    let mut world = World::start();
+    let reload = "POST /v1/configuration:reload";
+    let asking = world.ask(reload, r#"{"force": true, "deadline": "60s"}"#);
+    let Request::Reload(asked) = world.request() else { panic!("reload") };
+    assert_eq!((asked.force, asked.within), (true, Some(Duration::from_secs(60))));
+    let nodes = ListChange {
+        added: vec!["east-b1".into()],
+        removed: vec!["east-a1".into()],
+        changed: Vec::new(),
+    };
+    asked.reply.send(Ok(Reloaded { nodes, waiting: vec!["[limits]".into()] })).unwrap();
+    let right = json!({
+        "added": ["east-b1"], "removed": ["east-a1"], "changed": [], "waiting": ["[limits]"],
+    });
+    assert_eq!(asking.answer(), (200, right));
+    let shrinks = Shrinks { removing: 2, before: 0, of: 4 };
+    for (reason, status) in [
+        (NotReloaded::NodeList(shrinks.into()), 409),
+        (NotReloaded::Invalid("a line, a column".into()), 400),
+        (NotReloaded::Nobody, 404),
+    ] {
+        let asking = world.ask(reload, "");
+        let Request::Reload(asked) = world.request() else { panic!("reload") };
+        assert_eq!((asked.force, asked.within), (false, None));
+        let said = reason.to_string();
+        asked.reply.send(Err(reason)).unwrap();
+        let (found, body) = asking.answer();
+        assert_eq!((found, &body["error"]["message"]), (status, &json!(said)));
+    }
+    let (status, body) = world.ask(reload, r#"{"deadline": "60"}"#).answer();
+    assert_eq!((status, &body["error"]["field"]), (400, &json!("deadline")));
 }

@@ -122,6 +122,11 @@ impl Agents {
         Some(Act::Refused { session, hop, unwilling, reason: reason.into() })
     }
 
+    /// The node is gone, or another: its ways are found anew.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.paths.forget(node);
+    }
+
     /// A bundle went from a worker to a node, or came, that not every path carries.
     pub(super) fn sent_long(
         &mut self,

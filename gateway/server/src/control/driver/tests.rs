@@ -37,7 +37,7 @@ fn answer(status: Status, tag: Tag, nonce: u64, clock: Clock) -> Vec<u8> {
 }
 
 fn opening(start: Instant) -> (Drivers, Tag, u64) {
-    let mut drivers = Drivers::new(vec![Driver::Agent(secret())], |_| None);
+    let mut drivers = driven(vec![Driver::Agent(secret())]);
     let mut next = 40;
     let mut draw = || {
         next += 1;
@@ -46,6 +46,15 @@ fn opening(start: Instant) -> (Drivers, Tag, u64) {
     let (asked, nonce) = question(drivers.open(&wish(), &mut draw, at(start, 0)), at(start, 0));
     let Question::Open { session: 7, tag, .. } = asked else { panic!("{asked:?}") };
     (drivers, tag, nonce)
+}
+
+/// Nodes by number with these drivers.
+fn driven(nodes: Vec<Driver>) -> Drivers {
+    let mut drivers = Drivers::new(|_| None);
+    for (id, driver) in (0..).map(NodeId).zip(nodes) {
+        drivers.put(id, Some(driver));
+    }
+    drivers
 }
 
 #[test]
@@ -96,7 +105,7 @@ fn a_refusal_is_told_and_asks_no_more() {
 fn a_room_has_one_drawn_name() {
     let start = Instant::now();
     let named = |drawn: u64, rooms: &[u64]| -> Vec<u64> {
-        let mut drivers = Drivers::new(vec![Driver::Agent(secret())], |_| None);
+        let mut drivers = driven(vec![Driver::Agent(secret())]);
         let name = |(session, room): (u64, &u64)| {
             let wish = Wish { session: SessionId(session), room: RoomId(*room), ..wish() };
             let act = drivers.open(&wish, &mut || drawn, at(start, 0));
@@ -136,7 +145,7 @@ fn a_closed_session_is_not_kept_open() {
 fn a_plain_node_is_reached_where_the_offer_says() {
     let standing: SocketAddr = "10.0.0.1:4000".parse().unwrap();
     let named: SocketAddr = "10.0.0.1:5000".parse().unwrap();
-    let mut drivers = Drivers::new(vec![Driver::Plain(standing)], |_| None);
+    let mut drivers = driven(vec![Driver::Plain(standing)]);
     let mut open =
         |address| match drivers.open(&Wish { address, ..wish() }, &mut || 0, at(Instant::now(), 0))
         {
@@ -151,7 +160,7 @@ fn a_plain_node_is_reached_where_the_offer_says() {
 fn two_nodes_of_a_session_share_no_address() {
     let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
     let node = |port| Driver::Plain(at(port));
-    let drivers = Drivers::new(vec![node(4_000), node(4_001), Driver::Agent(secret())], |_| None);
+    let drivers = driven(vec![node(4_000), node(4_001), Driver::Agent(secret())]);
     let (a, b) = (NodeId(0), NodeId(1));
     assert_eq!(drivers.shared_address(&[], false), None);
     assert_eq!(drivers.shared_address(&[], true), Some((a, b, at(4_001))));
@@ -166,7 +175,7 @@ fn two_nodes_of_a_session_share_no_address() {
 #[test]
 fn bundles_are_shortened_where_long_questions_are_not_answered_and_short_ones_are() {
     let start = Instant::now();
-    let mut drivers = Drivers::new(vec![Driver::Agent(secret())], |_| None);
+    let mut drivers = driven(vec![Driver::Agent(secret())]);
     let mut limit = None;
     for turn in 1..=2 {
         let clock = at(start, turn * 30);
@@ -193,6 +202,13 @@ fn bundles_are_shortened_where_long_questions_are_not_answered_and_short_ones_ar
     let clock = at(start, 61);
     let (told, _) = question(drivers.handle_timeout(clock), clock);
     assert_eq!(told, Question::Path { bundle_max: 1_200, padding: 0 }, "the node's shrink too");
+    drivers.put(HOP.node, Some(Driver::Agent(secret())));
+    let clock = at(start, 2_000);
+    drivers.look_at_paths(clock.now);
+    assert!(
+        drivers.handle_timeout(clock).is_none(),
+        "another node has its number: it has other ways"
+    );
 }
 
 mod keeping;

@@ -77,6 +77,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
             }
             Request::Nodes(reply) => {
                 let view = NodeView {
+                    leaves: false,
                     node: NodeId(0),
                     name: "east-a1".into(),
                     region: "east".into(),

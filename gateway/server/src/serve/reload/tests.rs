@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 
 use super::*;
-use crate::control::{Request, Rollout};
+use crate::control::{NotListed, Request, Rollout, Shrinks};
 
 /// A folder of policies, gone with the test.
 pub(in crate::serve) struct Folder(PathBuf);
@@ -49,6 +49,14 @@ const CALL: &str = "[scenario.call]\n\
     [admission]\nplugin = \"admit-capacity\"\nsettings = { cap = 300 }\n\
     [routing]\nplugin = \"route-nearest\"\nsettings = { spares = 2 }\n";
 
+const BY_FILE: Wish = Wish { force: false, within: None, by: Actor::File };
+
+/// What control says to a list: that more than one node may not go.
+fn listed(list: NodeList) -> Result<ListChange, NotListed> {
+    assert_eq!((list.force, list.within, list.by), (false, None, Actor::File));
+    Ok(ListChange::default())
+}
+
 struct World {
     folder: Folder,
     standing: Standing,
@@ -81,6 +89,10 @@ impl World {
                         reply.send(()).unwrap();
                         continue;
                     }
+                    Request::List(list, reply) => {
+                        reply.send(listed(*list)).unwrap();
+                        continue;
+                    }
                     other => panic!("{other:?}"),
                 };
                 asked.push(policy.to_string());
@@ -97,7 +109,7 @@ impl World {
             }
         };
         tokio::select! {
-            () = standing.take(&settings, &self.handle) => {}
+            _ = standing.take(&settings, &BY_FILE, &self.handle) => {}
             () = control => {}
         }
         asked
@@ -190,4 +202,37 @@ async fn a_plugin_that_is_built_anew_is_rolled_out() {
     assert!(
         folders(&world.folder.place(), &world.folder.load()).contains(&world.folder.policies())
     );
+}
+
+#[tokio::test]
+async fn where_the_list_of_nodes_is_refused_nothing_else_is_taken() {
+    let mut world = World::start();
+    let changed = CALL.replace("[scenario.call]\n", "[scenario.call]\nmode = \"cold\"\n");
+    world.folder.write("call.toml", &changed.replace("300", "200"));
+    let settings = world.folder.load();
+    let shrinks = Shrinks { removing: 2, before: 0, of: 4 };
+    let (standing, requests) = (&mut world.standing, &mut world.requests);
+    let control = async {
+        let Some(Request::List(_, reply)) = requests.recv().await else { panic!("the list first") };
+        reply.send(Err(shrinks.into())).unwrap();
+        let further = requests.recv().await;
+        panic!("{further:?}");
+    };
+    tokio::select! {
+        taken = standing.take(&settings, &BY_FILE, &world.handle) => {
+            assert_eq!(taken, Err(NotReloaded::NodeList(NotListed::Shrinks(shrinks))));
+        }
+        () = control => {}
+    }
+    let later = world.save(&changed.replace("300", "200"), RolloutOutcome::Activated).await;
+    assert_eq!(later, ["call is cold", "call/admission"], "it was not taken before");
+}
+
+#[test]
+fn the_file_that_lists_nodes_is_watched_beside_policies() {
+    let folder = Folder::with("call.toml", CALL);
+    let config = folder.0.join("evenkeel.toml");
+    let place = Place { config: Some(config.clone()), policies: Some(folder.policies()) };
+    let watched = folders(&place, &folder.load());
+    assert_eq!(watched, BTreeSet::from([config, folder.policies()]));
 }

@@ -69,6 +69,12 @@ impl Paths {
         path.used_until = now + USED_FOR;
     }
 
+    /// Nothing leads to the node any more.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.paths.retain(|(_, at), _| *at != node);
+        self.asking.retain(|asking| asking.node != node);
+    }
+
     /// To be called every 30 ms: what is to be asked is due then.
     pub(super) fn look(&mut self, now: Instant) {
         for (&way, path) in &mut self.paths {

@@ -24,6 +24,7 @@ pub(crate) enum Ng {
 
 /// A line to one rtpengine.
 pub(crate) struct Line {
+    _reading: prober::Task,
     node: NodeId,
     /// There once the network leads to it.
     socket: Rc<OnceCell<UdpSocket>>,
@@ -39,13 +40,13 @@ impl Line {
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
     ) -> Line {
         let socket = Rc::new(OnceCell::new());
-        let line = Line { node, socket: Rc::clone(&socket), told: told.clone() };
         prober::fill(&socket, node, connect());
-        tokio::task::spawn_local(async move {
-            let socket = prober::connect_in_time(&socket, node, connect).await;
-            read(socket, node, &told).await;
+        let (connected, tells) = (Rc::clone(&socket), told.clone());
+        let reading = prober::Task::spawn(async move {
+            let socket = prober::connect_in_time(&connected, node, connect).await;
+            read(socket, node, &tells).await;
         });
-        line
+        Line { _reading: reading, node, socket, told }
     }
 
     /// Sends a question. One that cannot be sent stays unanswered, and is asked again.

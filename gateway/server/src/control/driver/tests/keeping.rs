@@ -31,7 +31,7 @@ impl Pair {
     /// All sessions are open.
     fn new() -> Pair {
         let mut pair = Pair {
-            drivers: Drivers::new(vec![Driver::Agent(secret())], |_| None),
+            drivers: driven(vec![Driver::Agent(secret())]),
             start: Instant::now(),
             ms: 0,
             known: BTreeMap::new(),

@@ -1,0 +1,49 @@
+//! `evenkeel reload`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::status::rows;
+use crate::{Failure, say};
+
+/// Have a running gateway read its configuration again, and take what can be taken live: nodes that come, go and change,
+/// policies and their settings, and how sessions survive. All of it, or nothing.
+///
+/// A node that is listed no longer is drained first, and loses no packet. Where more than 30 % of the nodes would go within
+/// a minute nothing changes, unless a person says --force: a list that shrank may be a mistake.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Reload {
+    /// Let nodes go however many they are
+    #[arg(long)]
+    force: bool,
+    /// When nodes that go are to be empty, as `60s`; what is left by then is told, and stays until it fits elsewhere
+    #[arg(long)]
+    deadline: Option<String>,
+    #[command(flatten)]
+    api: Api,
+    /// Say it as JSON: the nodes `added`, `removed` and `changed`, and the keys `waiting` for a restart
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Reload {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let body = json!({"force": self.force, "deadline": self.deadline});
+        let reloaded = self.api.post("/v1/configuration:reload", &body)?;
+        if self.json {
+            say(&reloaded);
+            return Ok(());
+        }
+        for (key, word) in [("added", "comes"), ("removed", "goes"), ("changed", "changed")] {
+            for node in rows(&reloaded, key).iter().filter_map(Value::as_str) {
+                say(&format!("node {node} {word}"));
+            }
+        }
+        for key in rows(&reloaded, "waiting").iter().filter_map(Value::as_str) {
+            say(&format!("{key} waits for a restart"));
+        }
+        Ok(())
+    }
+}

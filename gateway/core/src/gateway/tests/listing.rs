@@ -1,0 +1,225 @@
+//! Nodes that come and go.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::gateway::{Impossible, Output};
+use crate::timer::Timer;
+use crate::{Event, Health, Incarnation, Limits, NodeId, NodeSettings, Probed, RegionId};
+
+fn forgotten(world: &World) -> Vec<NodeId> {
+    let forgotten = |output: &Output| match output {
+        Output::Forget { node } => Some(*node),
+        _ => None,
+    };
+    world.outputs.iter().filter_map(forgotten).collect()
+}
+
+fn health(world: &World, node: NodeId) -> Option<Health> {
+    world.gateway.nodes().find(|standing| standing.hop.node == node).map(|node| node.health)
+}
+
+#[test]
+fn a_node_that_is_added_takes_rooms_once_it_answered() {
+    let mut world = World::new(settings_of(&[(0, 100)]));
+    let session = world.open("1");
+    world.offer("2");
+    let full = world.offer("2");
+    assert!(denied(world.replies.get(&full)).is_some(), "one node is full");
+    let new = world.add(listed(0)).unwrap();
+    assert_eq!(new, B);
+    assert_eq!(health(&world, new), Some(Health::Down), "nobody knows it yet");
+    assert!(!world.gateway.board().cell(new).unwrap().up);
+    world.pass(ms(50));
+    assert_eq!(health(&world, new), Some(Health::Wary));
+    world.open("3");
+    assert_eq!(world.stands("3"), Some(new));
+    world.pass(ms(2_100));
+    assert_eq!(health(&world, new), Some(Health::Up));
+    assert_eq!(world.gateway.sessions[&session].phase, crate::session::Phase::Live);
+    world.audit();
+}
+
+#[test]
+fn a_node_that_is_added_and_never_answers_takes_nothing() {
+    let mut world = World::new(settings_of(&[(0, 100)]));
+    world.open("1");
+    let new = world.add(listed(0)).unwrap();
+    world.mute(new);
+    world.pass(ms(5_000));
+    assert_eq!(health(&world, new), Some(Health::Down));
+    for room in ["2", "3", "4"] {
+        let offer = world.offer(room);
+        let refused = denied(world.replies.get(&offer)).is_some();
+        assert!(refused || world.stands(room) == Some(A));
+    }
+}
+
+#[test]
+fn a_node_that_answers_no_probes_is_taken_at_its_word() {
+    let mut world = World::new(settings_of(&[(0, 100)]));
+    let new = world.add(NodeSettings { probed: Probed::No, ..listed(0) }).unwrap();
+    world.pass(ms(10));
+    assert_eq!(health(&world, new), Some(Health::Wary));
+}
+
+#[test]
+fn rooms_leave_a_node_that_is_removed_make_before_break_and_it_is_forgotten_after_that() {
+    let mut world = World::new(settings());
+    for room in ["1", "2", "3"] {
+        world.open(room);
+    }
+    world.pass(ms(100));
+    let node = world.stands("1").unwrap();
+    let stood: Vec<&str> =
+        ["1", "2", "3"].into_iter().filter(|room| world.stands(room) == Some(node)).collect();
+    world.outputs.clear();
+    world.gateway.handle_node_removed(node, None, world.now).unwrap();
+    world.settle();
+    assert!(world.gateway.nodes().any(|standing| standing.hop.node == node && standing.leaves));
+    for room in &stood {
+        let route = world.gateway.rooms[&world.room(room)].route();
+        assert!(route.leaving.is_some_and(|(left, _)| left.node == node), "make before break");
+        assert_ne!(world.stands(room), Some(node));
+    }
+    assert!(world.gateway.board().cell(node).unwrap().up, "what is under way arrives");
+    world.pass(ms(400));
+    assert_eq!(forgotten(&world), []);
+    world.pass(ms(300));
+    assert_eq!(forgotten(&world), [node]);
+    assert!(!world.gateway.board().cell(node).unwrap().up);
+    assert_eq!(health(&world, node), None);
+    let closed: BTreeSet<NodeId> = world.closed_at().into_iter().map(|(_, node)| node).collect();
+    assert_eq!(closed, BTreeSet::from([node]), "its sessions there were closed before");
+    let lost = |event: &&Event| matches!(event, Event::Moved { to: None, .. });
+    assert_eq!(world.events().filter(lost).count(), 0);
+    assert_eq!(world.moves().len(), stood.len());
+    world.outputs.clear();
+    world.pass(ms(2_000));
+    world.audit();
+    assert!(world.gateway.timers.standing().all(|timer| *timer != Timer::Probe(node)));
+}
+
+#[test]
+fn a_node_whose_rooms_fit_nowhere_else_stays_until_they_do() {
+    let mut world = World::new(settings_of(&[(0, 100)]));
+    let session = world.open("1");
+    world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
+    world.pass(ms(20_000));
+    assert_eq!((world.stands("1"), forgotten(&world)), (Some(A), vec![]), "nobody is hung up");
+    let left = |event: &Event| match event {
+        Event::Drained { left, .. } => Some(*left),
+        _ => None,
+    };
+    assert_eq!(world.events().filter_map(left).collect::<Vec<_>>(), [1]);
+    let new = world.add(listed(0)).unwrap();
+    world.pass(ms(2_000));
+    assert_eq!((world.stands("1"), forgotten(&world)), (Some(new), vec![A]));
+    assert_eq!(world.gateway.sessions[&session].phase, crate::session::Phase::Live);
+    world.audit();
+}
+
+#[test]
+fn a_dead_node_can_be_removed_and_one_with_a_death_to_get_over() {
+    let mut world = World::new(settings());
+    world.open("1");
+    let node = world.stands("1").unwrap();
+    world.kill(node);
+    world.gateway.handle_node_removed(node, None, world.now).unwrap();
+    world.pass(ms(2_000));
+    assert_eq!(forgotten(&world), [node]);
+    assert!(world.stands("1").is_some());
+    world.audit();
+}
+
+#[test]
+fn nobody_has_a_node_take_rooms_that_is_to_go_but_who_lists_it_again() {
+    let mut world = World::new(settings_of(&[(0, 100), (0, 10)]));
+    world.open("1");
+    world.gateway.handle_node_removed(A, None, world.now).unwrap();
+    let undrained = world.gateway.handle_drain(A, false, world.now);
+    assert_eq!(undrained, Err(Impossible::NodeLeaves));
+    world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
+    assert!(world.gateway.nodes().next().unwrap().draining);
+    assert_eq!(world.gateway.handle_node_kept(B, world.now), Err(Impossible::NoSuchNode));
+    world.gateway.handle_node_kept(A, world.now).unwrap();
+    world.pass(ms(5_000));
+    assert!(!world.gateway.nodes().any(|node| node.draining || node.leaves));
+    assert_eq!((world.stands("1"), forgotten(&world)), (Some(A), vec![]));
+}
+
+#[test]
+fn what_changes_in_place_moves_nobody() {
+    let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
+    world.open("1");
+    let node = world.stands("1").unwrap();
+    world.outputs.clear();
+    let less = NodeSettings { capacity_kbps: 70, ..listed(1) };
+    world.gateway.handle_node_changed(node, less, world.now).unwrap();
+    world.pass(ms(1_000));
+    assert_eq!((world.stands("1"), world.moves().len()), (Some(node), 0));
+    let standing = world.gateway.nodes().find(|standing| standing.hop.node == node).unwrap();
+    assert_eq!(standing.capacity_kbps, 70);
+    assert_eq!(world.gateway.node(node).unwrap().settings.zone, crate::ZoneId(1));
+    let nobody = world.gateway.handle_node_changed(D, listed(0), world.now);
+    assert_eq!(nobody, Err(Impossible::NoSuchNode));
+}
+
+#[test]
+fn a_zone_without_nodes_gives_its_number_to_the_next() {
+    let mut world = World::new(settings());
+    let home = RegionId(0);
+    let gateway = &mut world.gateway;
+    assert_eq!(gateway.zone("a", home).unwrap(), crate::ZoneId(0));
+    let new = gateway.zone("new", home).unwrap();
+    assert_eq!(new, crate::ZoneId(3));
+    assert_eq!(gateway.zone("newer", home).unwrap(), new, "nobody took it");
+    assert_eq!(gateway.zone("a", RegionId(1)).unwrap(), new, "another by the same name");
+    assert_eq!(gateway.zone("a", RegionId(2)), Err(Impossible::NoSuchRegion));
+}
+
+#[test]
+fn thousands_of_rounds_take_no_more_slots_and_leave_nothing_behind() {
+    let mut world = World::new(settings());
+    let session = world.open("1");
+    let standing = world.gateway.timers.standing().len();
+    let mut last = BTreeSet::new();
+    for round in 0..2_000 {
+        let zone = world.gateway.zone(&format!("zone {round}"), RegionId(0)).unwrap();
+        let new = world.add(NodeSettings { zone, ..listed(0) }).unwrap();
+        world.pass(ms(20));
+        let hop = world.hop(new);
+        assert!(last.insert(hop), "{hop:?} was another's");
+        world.gateway.handle_move(&"1".into(), new, world.now).unwrap();
+        world.pass(ms(20));
+        assert_eq!(world.stands("1"), Some(new));
+        world.gateway.handle_node_removed(new, None, world.now).unwrap();
+        world.pass(ms(1_000));
+        assert_eq!(forgotten(&world), [new]);
+        world.outputs.clear();
+        world.gateway.handle_summary(session, crate::Measures::default(), Some(world.now));
+    }
+    assert!(world.gateway.nodes.slots() <= 4 + 12, "{}", world.gateway.nodes.slots());
+    assert!(last.iter().any(|hop| hop.incarnation > Incarnation(100)));
+    assert_eq!(world.gateway.nodes.count(), 4);
+    assert_eq!(world.gateway.settings.zones.len(), 4);
+    assert!(world.gateway.timers.standing().len() <= standing);
+    assert!(world.gateway.drains.is_empty() && world.gateway.leave_cursors.is_empty());
+    world.audit();
+}
+
+#[test]
+fn there_is_room_for_so_many_nodes_and_no_more() {
+    let limits = Limits { nodes_max: 2, ..Limits::default() };
+    let mut world = World::new(crate::Settings { limits, ..settings_of(&[(0, 100)]) });
+    assert_eq!(world.gateway.vacancies(world.now), 1);
+    let new = world.add(listed(0)).unwrap();
+    assert_eq!(world.add(listed(0)), Err(Impossible::NoRoomForNodes));
+    world.gateway.handle_node_removed(new, None, world.now).unwrap();
+    world.pass(ms(1_000));
+    assert_eq!(forgotten(&world), [new]);
+    assert_eq!(world.add(listed(0)), Err(Impossible::NoRoomForNodes), "its slot rests");
+    assert_eq!(world.gateway.vacancies(world.now), 0);
+    world.pass(ms(10_000));
+    assert_eq!(world.add(listed(0)), Ok(new));
+}

@@ -1,0 +1,122 @@
+//! What it takes to reach a node, put into place when it comes and taken away when it is gone.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use evenkeel_core::NodeId;
+use evenkeel_media::trunk::message::Secret;
+
+use super::canary::Canary;
+use super::driver::{Driver, Line};
+use super::prober::{Prober, Way, connected};
+use super::thread::{Control, draw};
+use crate::settings;
+use crate::worker::Command;
+
+/// A node's driver, and where and how it is asked.
+pub(crate) struct Equipment {
+    pub(crate) driver: Driver,
+    /// How and where it is probed, if it is.
+    pub(crate) probe: Option<(SocketAddr, Way)>,
+    /// Where it takes the NG protocol, if it does.
+    pub(crate) line: Option<SocketAddr>,
+    /// How and where the agent beside it is asked, if there is one.
+    pub(crate) agent: Option<(SocketAddr, Way)>,
+    /// Where its canary sessions are opened and with which secret, if it is to have any.
+    pub(crate) canary: Option<(SocketAddr, Secret)>,
+    /// With trunk legs: a connected socket for each worker that has none yet.
+    pub(crate) trunks: Vec<UdpSocket>,
+}
+
+/// A node as it is listed.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    pub(crate) node: Arc<settings::Node>,
+    /// It is to go.
+    pub(crate) leaves: bool,
+}
+
+impl Control {
+    /// The node is reached from now on.
+    pub(super) fn equip(&mut self, id: NodeId, node: Arc<settings::Node>, equipment: Equipment) {
+        let Equipment { driver, probe, line, agent, canary, trunks } = equipment;
+        set(&mut self.listed, id, Some(Listed { node, leaves: false }));
+        self.drivers.put(id, Some(driver));
+        let prober = self.prober(id, probe);
+        set(&mut self.probers, id, prober);
+        let line = line.map(|ng| Line::start(id, self.said.clone(), move || connected(ng)));
+        set(&mut self.lines, id, line);
+        self.equip_agent(id, agent);
+        self.equip_canary(id, canary);
+        for (worker, trunk) in (0..).zip(trunks) {
+            self.command(worker, Command::Reach { node: id, trunk });
+        }
+    }
+
+    /// The agent beside the node, which may be another while the node stays.
+    pub(super) fn equip_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, Way)>) {
+        let agent = self.prober(id, agent);
+        set(&mut self.agents, id, agent);
+    }
+
+    /// Its canary sessions, which may come and end while the node stays.
+    pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<(SocketAddr, Secret)>) {
+        let (told, random) = (self.told.clone(), &self.random);
+        let canary = canary.map(|at| Canary::start(id, at, told, &mut || draw(random)));
+        set(&mut self.canaries, id, canary);
+    }
+
+    fn prober(&self, id: NodeId, probe: Option<(SocketAddr, Way)>) -> Option<Prober> {
+        let (address, way) = probe?;
+        let first = draw(&self.random);
+        Some(Prober::start(id, way, first, self.told.clone(), move || connected(address)))
+    }
+
+    /// The node is gone: nothing is sent there any more, and nothing is heard of it.
+    pub(super) fn unequip(&mut self, id: NodeId) -> Option<Listed> {
+        self.drivers.put(id, None);
+        self.starter.give_up(id);
+        set(&mut self.probers, id, None);
+        set(&mut self.lines, id, None);
+        set(&mut self.agents, id, None);
+        set(&mut self.canaries, id, None);
+        for worker in 0..self.workers.len() as u16 {
+            self.command(worker, Command::Forget { node: id });
+        }
+        self.listed.get_mut(id.0 as usize).and_then(Option::take)
+    }
+
+    pub(super) fn listed(&self, id: NodeId) -> Option<&Arc<settings::Node>> {
+        self.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
+    }
+
+    /// What the node is called; its number where it is gone.
+    pub(super) fn node_name(&self, id: NodeId) -> Box<str> {
+        name(&self.listed, id)
+    }
+
+    /// The node of this name; one that is to go only where no other has its name.
+    pub(super) fn node_named(&self, name: &str) -> Option<NodeId> {
+        let nodes = (0..).map(NodeId).zip(&self.listed);
+        let named = nodes.filter_map(|(id, listed)| {
+            let listed = listed.as_ref().filter(|listed| *listed.node.name == *name)?;
+            Some((listed.leaves, id))
+        });
+        named.min().map(|(_, id)| id)
+    }
+}
+
+/// What the node is called; its number where it is gone.
+pub(super) fn name(listed: &[Option<Listed>], id: NodeId) -> Box<str> {
+    let listed = listed.get(id.0 as usize).and_then(Option::as_ref);
+    listed.map_or_else(|| id.to_string().into(), |listed| (*listed.node.name).into())
+}
+
+/// Puts what is the node's at its place in a table by number.
+pub(super) fn set<T>(table: &mut Vec<Option<T>>, node: NodeId, value: Option<T>) {
+    let place = node.0 as usize;
+    if place >= table.len() {
+        table.resize_with(place + 1, || None);
+    }
+    table[place] = value;
+}

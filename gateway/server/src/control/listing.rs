@@ -1,0 +1,342 @@
+//! The list of nodes, as it changes while packets flow: who comes, who goes, who changes, and who refuses that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::NodeId;
+
+use super::equipment::{Equipment, Listed};
+use super::guard::Shrinks;
+use super::handle::{NotReloaded, Reload};
+use super::thread::Control;
+use super::words::Happened;
+use crate::policy;
+use crate::run;
+use crate::settings::Node;
+use crate::webhook::Poster;
+
+/// Nodes as they are to be.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeList {
+    /// All of them.
+    pub nodes: Vec<Node>,
+    /// More may go than the guard lets go.
+    pub force: bool,
+    /// By when those that go are to be empty; none: as soon as others can take their rooms.
+    pub within: Option<Duration>,
+    /// Who says so.
+    pub by: Actor,
+}
+
+/// Who has the configuration read again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Actor {
+    /// A file changed.
+    File,
+    /// SIGHUP.
+    Signal,
+    /// A person, by command or API.
+    Operator,
+}
+
+impl Actor {
+    /// The word in records: `file`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Actor::File => "file",
+            Actor::Signal => "signal",
+            Actor::Operator => "operator",
+        }
+    }
+}
+
+/// What became of a list: names, in the order of the list. A node whose address, driver, region or secret changed goes and
+/// comes, and is named twice.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct ListChange {
+    /// They come, or stay after all.
+    pub added: Vec<Arc<str>>,
+    /// They go, as soon as they are empty.
+    pub removed: Vec<Arc<str>>,
+    /// They stay, otherwise than before.
+    pub changed: Vec<Arc<str>>,
+}
+
+impl ListChange {
+    /// Whether the list says what stands.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty() && self.changed.is_empty()
+    }
+}
+
+/// A list was taken, or was not.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ListTold {
+    /// Who wanted it.
+    pub by: Actor,
+    /// Whether they wanted it whatever the guard says.
+    pub forced: bool,
+    /// What became of it.
+    pub outcome: Result<ListChange, NotListed>,
+    /// Where nodes are now that came or changed.
+    pub places: Vec<(NodeId, Arc<Node>)>,
+}
+
+/// Why a list was not taken. Nothing of it was.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotListed {
+    /// The guard holds it.
+    #[error(transparent)]
+    Shrinks(#[from] Shrinks),
+    /// There is no room for so many.
+    #[error(
+        "{adding} nodes would come, and there is room for {room}: with those that are leaving, or left within the last 10 s, there may be 1,024"
+    )]
+    Full {
+        /// So many would come.
+        adding: usize,
+        /// So many may.
+        room: usize,
+    },
+    /// A node is somewhere where none was.
+    #[error("node `{node}` is in the region `{region}`, which is new: regions wait for a restart")]
+    NewRegion {
+        /// Its name.
+        node: Arc<str>,
+        /// Where it is.
+        region: Arc<str>,
+    },
+    /// A node cannot be reached by what is there.
+    #[error("node `{node}`: {why}")]
+    Unfit {
+        /// Its name.
+        node: Arc<str>,
+        /// Why, in words.
+        why: String,
+    },
+}
+
+/// What a list comes to.
+#[derive(Default)]
+struct Steps {
+    comes: Vec<(Arc<Node>, Equipment)>,
+    stays_after_all: Vec<(NodeId, Arc<Node>)>,
+    goes: Vec<NodeId>,
+    /// With what is new about the agent beside it and its canaries.
+    changes: Vec<(NodeId, Arc<Node>, Equipment)>,
+}
+
+impl Control {
+    /// Takes a list, all of it or nothing, and tells of it.
+    pub(super) fn list(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
+        let steps = self.steps(list, now);
+        let known = self.listed.iter().flatten().filter(|listed| !listed.leaves).count();
+        let checked = steps.and_then(|steps| {
+            let going = steps.goes.len();
+            let held = self.guard.check(going, known, now).err().filter(|_| !list.force);
+            held.map_or(Ok(steps), |shrinks| Err(shrinks.into()))
+        });
+        let (outcome, places) = match checked {
+            Ok(steps) => {
+                self.guard.note(steps.goes.len(), known, list.force, now);
+                let (change, places) = self.take_steps(steps, list.within, now);
+                (Ok(change), places)
+            }
+            Err(refused) => (Err(refused), Vec::new()),
+        };
+        if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
+            let outcome = outcome.clone();
+            let told = ListTold { by: list.by, forced: list.force, outcome, places };
+            self.tell_happened(Happened::NodeList(told));
+        }
+        outcome
+    }
+
+    /// What is to be done, and what it takes; nothing of it is done yet.
+    fn steps(&self, list: &NodeList, now: Instant) -> Result<Steps, NotListed> {
+        let mut steps = Steps::default();
+        let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<Node>)> = BTreeMap::new();
+        let mut leaving: Vec<(NodeId, &Arc<Node>)> = Vec::new();
+        for (id, listed) in (0..).map(NodeId).zip(&self.listed) {
+            match listed {
+                Some(Listed { node, leaves: false }) => _ = standing.insert(&node.name, (id, node)),
+                Some(Listed { node, leaves: true }) => leaving.push((id, node)),
+                None => {}
+            }
+        }
+        for node in &list.nodes {
+            match standing.remove(&node.name) {
+                Some((_, before)) if **before == *node => continue,
+                Some((id, before)) if stays(before, node) => {
+                    let equipment = self.equipment(node, false)?;
+                    steps.changes.push((id, Arc::new(node.clone()), equipment));
+                    continue;
+                }
+                Some((id, _)) => steps.goes.push(id),
+                None => {}
+            }
+            match leaving.iter().position(|(_, left)| ***left == *node) {
+                Some(place) => {
+                    let (id, node) = leaving.swap_remove(place);
+                    steps.stays_after_all.push((id, Arc::clone(node)));
+                }
+                None => {
+                    let equipment = self.equipment(node, true)?;
+                    steps.comes.push((Arc::new(node.clone()), equipment));
+                }
+            }
+        }
+        steps.goes.extend(standing.into_values().map(|(id, _)| id));
+        let (adding, room) = (steps.comes.len(), self.gateway.vacancies(now));
+        if adding > room { Err(NotListed::Full { adding, room }) } else { Ok(steps) }
+    }
+
+    /// What it takes to reach the node, where what is there is enough for it.
+    fn equipment(&self, node: &Node, is_new: bool) -> Result<Equipment, NotListed> {
+        let name = || Arc::clone(&node.name);
+        if !self.settings.regions.contains(&node.region) {
+            return Err(NotListed::NewRegion { node: name(), region: Arc::clone(&node.region) });
+        }
+        let unfit = |why: String| NotListed::Unfit { node: name(), why };
+        if let Some(family) = run::port_leg(node).filter(|_| is_new)
+            && !self.homes.port_legs.is_some_and(|open| open.serves(family))
+        {
+            let why = "sessions that stand have no ports of their own towards it, since no node like it was there when the gateway began; it waits for a restart";
+            return Err(unfit(why.to_owned()));
+        }
+        if run::wants_briefs(node) && !self.homes.briefs {
+            let why = "its driver wants to be told what sessions are, which was not kept, since no node like it was there when the gateway began; it waits for a restart";
+            return Err(unfit(why.to_owned()));
+        }
+        let workers = if is_new { self.workers.len() } else { 0 };
+        run::equip(&self.settings, node, workers).map_err(|failure| unfit(failure.to_string()))
+    }
+
+    fn take_steps(
+        &mut self,
+        steps: Steps,
+        within: Option<Duration>,
+        now: Instant,
+    ) -> (ListChange, Vec<(NodeId, Arc<Node>)>) {
+        let (mut change, mut places) = (ListChange::default(), Vec::new());
+        let post = |node: &Arc<Node>| run::has_webhooks(node);
+        if steps.comes.iter().map(|(node, _)| node).any(post)
+            || steps.changes.iter().map(|(_, node, _)| node).any(post)
+        {
+            self.start_posting();
+        }
+        for (id, node) in steps.stays_after_all {
+            // It is there, and leaves: it was just found so.
+            let _ = self.gateway.handle_node_kept(id, now);
+            change.added.push(Arc::clone(&node.name));
+            super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
+        }
+        for (id, node, equipment) in steps.changes {
+            if let Some(core) = self.core(&node) {
+                let _ = self.gateway.handle_node_changed(id, core, now);
+            }
+            let before = self.listed(id).cloned();
+            let before = before.as_ref().map(|node| (node.agent.clone(), node.canary));
+            if before.as_ref().is_none_or(|(agent, _)| *agent != node.agent) {
+                self.equip_agent(id, equipment.agent);
+            }
+            if before.is_none_or(|(_, canary)| canary != node.canary) {
+                self.equip_canary(id, equipment.canary);
+            }
+            change.changed.push(Arc::clone(&node.name));
+            places.push((id, Arc::clone(&node)));
+            super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
+        }
+        // Who comes is there before others go, so that rooms have somewhere to go.
+        for (node, equipment) in steps.comes {
+            let Some(core) = self.core(&node) else { continue };
+            // Room for it was counted before.
+            let Ok(id) = self.gateway.handle_node_added(core, now) else { continue };
+            change.added.push(Arc::clone(&node.name));
+            places.push((id, Arc::clone(&node)));
+            self.equip(id, node, equipment);
+        }
+        for id in steps.goes {
+            if let Some(Some(listed)) = self.listed.get_mut(id.0 as usize) {
+                listed.leaves = true;
+                change.removed.push(Arc::clone(&listed.node.name));
+            }
+            let _ = self.gateway.handle_node_removed(id, within, now);
+        }
+        if !places.is_empty() {
+            self.teach_policies();
+        }
+        (change, places)
+    }
+
+    /// The node as the core wants it.
+    fn core(&mut self, node: &Node) -> Option<evenkeel_core::NodeSettings> {
+        let region = self.region_named(&node.region).ok()?;
+        let zone = self.gateway.zone(&node.zone, region).ok()?;
+        Some(node.core(zone))
+    }
+
+    /// There are webhooks from now on. Where the system gives no thread for them, what is posted fails, and says so.
+    fn start_posting(&mut self) {
+        if self.poster.is_none() {
+            match Poster::start() {
+                Ok(poster) => {
+                    self.starter.post_by(poster.clone());
+                    self.poster = Some(poster);
+                }
+                Err(error) => tracing::error!(%error, "no thread for webhooks"),
+            }
+        }
+    }
+
+    /// The core has no more to do with it.
+    pub(super) fn forget_node(&mut self, id: NodeId) {
+        if let Some(listed) = self.unequip(id) {
+            let name = Arc::clone(&listed.node.name);
+            self.tell_happened(Happened::NodeGone { node: id, name });
+            self.teach_policies();
+        }
+    }
+
+    /// Policies are told where nodes are now.
+    fn teach_policies(&mut self) {
+        let regions = self.settings.regions.iter().map(|name| &**name);
+        let zones = self.gateway.zones().iter().map(|zone| (zone.region, &*zone.name));
+        let nodes = self.gateway.zones_of_nodes().filter_map(|(id, zone)| {
+            let node = self.listed.get(id.0 as usize)?.as_ref()?;
+            Some((id, zone, &*node.node.name))
+        });
+        let catalog = policy::catalog(self.gateway.home(), regions, zones, nodes);
+        self.policies.teach(catalog);
+    }
+
+    /// A reload is for who reads the configuration.
+    pub(super) fn pass_on(&mut self, reload: Reload) {
+        let Some(reloader) = &self.reloader else {
+            let _ = reload.reply.send(Err(NotReloaded::Nobody));
+            return;
+        };
+        // As many wait as may; whoever asked is told that nobody answers.
+        let _ = reloader.try_send(reload);
+    }
+}
+
+/// Whether the node stays while it becomes this one: what leads to it is the same.
+fn stays(before: &Node, now: &Node) -> bool {
+    // Named one by one, so that a key that is added is not forgotten here.
+    let Node {
+        name,
+        address,
+        region,
+        zone: _,
+        driver,
+        capacity: _,
+        canary: _,
+        standby: _,
+        start,
+        agent: _,
+    } = before;
+    (name, address, region, driver) == (&now.name, &now.address, &now.region, &now.driver)
+        && start.is_some() == now.start.is_some()
+}

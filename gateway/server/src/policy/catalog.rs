@@ -1,0 +1,26 @@
+//! What questions speak of by number, with its name.
+
+use evenkeel_core::{Entry, EntryKind, NodeId, RegionId, ZoneId};
+
+/// Regions and zones come in the order of their numbers; a zone with its region, a node with its zone.
+pub(crate) fn catalog<'a>(
+    home: RegionId,
+    regions: impl Iterator<Item = &'a str> + Clone,
+    zones: impl Iterator<Item = (RegionId, &'a str)>,
+    nodes: impl Iterator<Item = (NodeId, ZoneId, &'a str)>,
+) -> Vec<Entry> {
+    let entry = |kind, id: u32, parent: u32, name: &str| Entry {
+        kind,
+        id: u64::from(id),
+        parent: u64::from(parent),
+        name: name.into(),
+        labels: Vec::new(),
+    };
+    let own = regions.clone().nth(home.0 as usize).unwrap_or_default();
+    let own = entry(EntryKind::Home, 0, home.0, own);
+    let regions = (0..).zip(regions).map(|(id, name)| entry(EntryKind::Region, id, 0, name));
+    let zones =
+        (0..).zip(zones).map(|(id, (region, name))| entry(EntryKind::Zone, id, region.0, name));
+    let nodes = nodes.map(|(id, zone, name)| entry(EntryKind::Node, id.0, zone.0, name));
+    regions.chain(zones).chain(nodes).chain([own]).collect()
+}

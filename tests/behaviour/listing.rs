@@ -1,0 +1,106 @@
+//! Nodes that come and go while people talk.
+
+use evenkeel_core::Health;
+use evenkeel_server::control::{Actor, Happened, ListChange, NodeList, NotListed, Shrinks};
+use evenkeel_server::settings;
+
+use crate::harness::{
+    Gateway, Node, Phone, World, complete, continuous, declared, offer, talk, udp_of, wait_until,
+};
+
+/// Lists the nodes with these names anew.
+fn list(
+    gateway: &Gateway,
+    all: &[settings::Node],
+    names: &[&str],
+    force: bool,
+) -> Result<ListChange, NotListed> {
+    let nodes = all.iter().filter(|node| names.contains(&&*node.name)).cloned().collect();
+    let by = if force { Actor::Operator } else { Actor::File };
+    let list = NodeList { nodes, force, within: None, by };
+    gateway.ask(gateway.handle.list_nodes(list)).unwrap()
+}
+
+fn standing(gateway: &Gateway) -> Vec<(String, Health)> {
+    let nodes = gateway.ask(gateway.handle.nodes()).unwrap();
+    nodes.into_iter().map(|node| (node.name.into(), node.health)).collect()
+}
+
+fn change(added: &[&str], removed: &[&str]) -> ListChange {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
+    ListChange { added: names(added), removed: names(removed), changed: Vec::new() }
+}
+
+#[test]
+fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
+    let names = ["east-a1", "east-b1", "east-c1", "east-d1", "east-e1"];
+    let nodes = names.map(Node::agent);
+    let all = World::of(&nodes.each_ref()).listed();
+    let [a, b, c, d, new] = &nodes;
+    let gateway = World::of(&[a, b, c, d]).start();
+    let mut ann = Phone::new(1);
+    let opened = gateway.open(offer("room", declared(&ann)));
+    ann.dial(udp_of(&opened));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    let first = ann.heard_of(1, 0).last().map_or(0, |heard| heard.mark.number);
+
+    assert_eq!(list(&gateway, &all, &names, false), Ok(change(&["east-e1"], &[])));
+    talk(&mut [&mut ann], "the new one is trusted", |_| {
+        standing(&gateway).iter().any(|(name, health)| name == "east-e1" && *health == Health::Up)
+    });
+    gateway.ask(gateway.handle.move_room("room".into(), "east-e1".into())).unwrap();
+    talk(&mut [&mut ann], "it takes the room", |phones| phones[0].hears_by(new.number()));
+
+    let refused = list(&gateway, &all, &["east-a1", "east-b1", "east-c1"], false);
+    let shrinks = Shrinks { removing: 2, before: 0, of: 4 };
+    assert_eq!(refused, Err(NotListed::Shrinks(shrinks)), "too many at once");
+    assert_eq!(standing(&gateway).len(), 5, "nothing changed");
+
+    let four = &names[..4];
+    assert_eq!(list(&gateway, &all, four, false), Ok(change(&[], &["east-e1"])));
+    talk(&mut [&mut ann], "it is empty, and forgotten", |_| standing(&gateway).len() == 4);
+    assert!(!ann.hears_by(new.number()), "she went on elsewhere");
+
+    let here = nodes.iter().find(|node| ann.hears_by(node.number())).unwrap();
+    let others: Vec<&str> = four.iter().copied().filter(|name| *name != here.name).collect();
+    let refused = list(&gateway, &all, &others[..1], false);
+    assert!(matches!(refused, Err(NotListed::Shrinks(_))), "{refused:?}");
+    let forced = list(&gateway, &all, &others[..1], true).unwrap();
+    assert_eq!(forced.removed.len(), 3);
+    talk(&mut [&mut ann], "one is left", |_| standing(&gateway).len() == 1);
+    let left = nodes.iter().find(|node| node.name == others[0]).unwrap();
+    talk(&mut [&mut ann], "she hears it", |phones| phones[0].hears_by(left.number()));
+
+    let sent = ann.voice.sent;
+    talk(&mut [&mut ann], "what she said is heard", |phones| {
+        let heard = phones[0].heard_of(1, 0);
+        heard.iter().any(|heard| heard.mark.number + 1 >= sent)
+    });
+    let mut heard = ann.heard_of(1, 0);
+    heard.retain(|heard| (first..sent).contains(&heard.mark.number));
+    continuous(&heard);
+    complete(&heard, first, sent);
+
+    let mut told = Vec::new();
+    gateway.happened(|happened| {
+        match &happened.event {
+            Happened::NodeList(list) => told.push((list.by, list.forced, list.outcome.is_ok())),
+            Happened::NodeGone { name, .. } if **name == *"east-e1" => {
+                told.push((Actor::File, false, true));
+            }
+            _ => {}
+        }
+        None::<()>
+    });
+    let (file, person) = (Actor::File, Actor::Operator);
+    let lists = [
+        (file, false, true),
+        (file, false, false),
+        (file, false, true),
+        (file, false, true),
+        (file, false, false),
+        (person, true, true),
+    ];
+    assert_eq!(told, lists, "all of it is told, and that the node is gone");
+    wait_until("the gateway answers still", || gateway.status().sessions == 1);
+}
