@@ -31,7 +31,7 @@ impl Pair {
     /// All sessions are open.
     fn new() -> Pair {
         let mut pair = Pair {
-            drivers: super::driven(vec![Driver::Agent(secret())]),
+            drivers: driven(vec![Driver::Agent(secret())]),
             start: Instant::now(),
             ms: 0,
             known: BTreeMap::new(),
