@@ -142,12 +142,15 @@ async fn what_is_saved_before_the_first_policies_stand_is_rolled_out_then() {
     let World { folder, standing, handle, mut requests } = World::start();
     let place = folder.place();
     let control = async {
+        let Some(Request::FollowReloads(_)) = requests.recv().await else { panic!("nobody") };
         let Some(Request::AwaitPolicies(reply)) = requests.recv().await else { panic!("early") };
         folder.write("call.toml", &CALL.replace("300", "200"));
         // Long enough for whoever would not wait.
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(requests.try_recv().is_err());
         reply.send(()).unwrap();
+        let Some(Request::List(list, reply)) = requests.recv().await else { panic!("no list") };
+        reply.send(listed(*list)).unwrap();
         let Some(Request::RollOut { policy, .. }) = requests.recv().await else { panic!("none") };
         policy.to_string()
     };
