@@ -109,7 +109,8 @@ fn in_hitless_mode_nothing_is_lost_whichever_hop_dies_and_the_next_one_joins() {
         call.lost_nothing();
         let view = view(&gateway, Mode::Hitless);
         assert_eq!((&*view.scenarios, view.packets_lost), (&["call".into()][..], Some(0)));
-        assert!(view.bandwidth_cost.unwrap() > 0.3, "{view:?}");
+        // Copies went there and came back.
+        assert!(view.bandwidth_cost.unwrap() > 0.6, "{view:?}");
     }
 }
 
@@ -252,6 +253,9 @@ fn in_active_active_mode_rooms_are_on_all_nodes_and_go_on_when_one_dies() {
         assert_eq!(session.hop.unwrap().node, carriers[1]);
     }
     wait_until("it was measured", || view(&gateway, Mode::ActiveActive).recoveries == 2);
+    // What opens sessions at standbys and keeps them open is all that they cost.
+    let cost = view(&gateway, Mode::ActiveActive).bandwidth_cost.unwrap();
+    assert!(cost > 0.0, "{cost}");
 }
 
 #[test]

@@ -251,6 +251,10 @@ impl Agent {
             Question::Break(how) => {
                 self.order(nonce, |agent| Answer::Break(agent.break_it(how, hands)))
             }
+            Question::Path { bundle_max, padding } => {
+                self.bundles.limit(source, bundle_max.into());
+                Answer::Path { padding }
+            }
         };
         self.say(&answer, (source, nonce), now, hands);
     }

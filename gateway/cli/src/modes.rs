@@ -17,8 +17,9 @@ pub(crate) struct Modes {
     #[command(flatten)]
     api: Api,
     /// Say it as JSON: `modes`, each with `mode`, `scenarios` that have it, `recoveries` (sessions that went on elsewhere
-    /// since their node died), `recovery_ms` with `p50`, `p99` and `max`, `packets_lost` at switches, and `bandwidth_cost`
-    /// (bytes to standbys for each byte to first hops). What was not measured yet is null
+    /// since their node died while somebody was heard), `recovery_ms` with `p50`, `p99` and `max`, `packets_lost` (missing
+    /// 500 ms after switches; nothing of sources that had paused before), and `bandwidth_cost` (bytes to and from standbys
+    /// for each media byte to and from first hops). What was not measured yet is null
     #[arg(long)]
     pub(crate) json: bool,
 }

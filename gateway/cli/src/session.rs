@@ -111,6 +111,9 @@ fn explain(said: &Value) {
         text(said, "mode"),
         said["priority"],
     ));
+    if let Some(kept) = said["kept"].as_str().filter(|kept| Some(*kept) != said["mode"].as_str()) {
+        say(&format!("  as in {kept} mode now: its second hop is not there for more"));
+    }
     match said["hop"]["node"].as_str() {
         Some(node) => say(&format!("  at {node}, which is {}", text(said, "health"))),
         None => say(&"  at no node: none has room for it; it is looked for"),

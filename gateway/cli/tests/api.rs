@@ -242,7 +242,8 @@ fn what_stands_is_listed_for_people_and_for_tools() {
         "cap_kbps": null,
     }]});
     let explained = json!({
-        "id": "s1", "room": "r", "scenario": "call", "mode": "hot", "priority": 5, "hop": hop,
+        "id": "s1", "room": "r", "scenario": "call", "mode": "hitless", "kept": "hot",
+        "priority": 5, "hop": hop,
         "health": "suspect", "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [{"node": "east-a1", "region": "east", "grant": "admitted"}],
@@ -274,7 +275,8 @@ fn what_stands_is_listed_for_people_and_for_tools() {
             &["session", "explain", "s1"],
             explained,
             &[
-                "scenario call (hot), priority 5",
+                "scenario call (hitless), priority 5",
+                "as in hot mode now",
                 "at east-a1, which is suspect",
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",

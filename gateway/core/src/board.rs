@@ -1,8 +1,13 @@
 //! What every packet reads: which nodes are up, as which incarnation. Written only by the core.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::{Incarnation, NodeId};
+use crate::{Hop, Incarnation, NodeId};
+
+/// Deaths are kept as times since this long before the first of them, so that none is before that.
+const BEFORE_FIRST: Duration = Duration::from_secs(3_600);
 
 /// A fixed array of atomic cells, one per node.
 ///
@@ -11,6 +16,10 @@ use crate::{Incarnation, NodeId};
 #[derive(Debug)]
 pub struct Board {
     cells: Box<[AtomicU64]>,
+    /// By node, when the last that was condemned died: microseconds since [`BEFORE_FIRST`] before `first_death`. Read once
+    /// for each session of a dead node, never for a packet.
+    deaths: Box<[AtomicU64]>,
+    first_death: OnceLock<Instant>,
 }
 
 /// One node as the board shows it.
@@ -45,7 +54,11 @@ impl Board {
     /// A board for nodes `0..nodes`, each up as incarnation 1.
     pub fn new(nodes: usize) -> Board {
         let first = Cell { incarnation: Incarnation(1), up: true, spent_for: None };
-        Board { cells: (0..nodes).map(|_| AtomicU64::new(first.pack())).collect() }
+        Board {
+            cells: (0..nodes).map(|_| AtomicU64::new(first.pack())).collect(),
+            deaths: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
+            first_death: OnceLock::new(),
+        }
     }
 
     /// What the board shows of a node; `None` for a number that is not a node's.
@@ -59,8 +72,23 @@ impl Board {
         self.cell(node).is_some_and(|cell| cell.up && cell.incarnation == incarnation)
     }
 
-    /// The flip: this incarnation carries nothing any more, for ever.
-    pub(crate) fn condemn(&self, node: NodeId) {
+    /// Since when the evidence says that the hop is dead; none while it carries packets, and once its node is back as
+    /// another incarnation.
+    pub fn died(&self, hop: Hop) -> Option<Instant> {
+        let cell = self.cell(hop.node)?;
+        let first = self.first_death.get()?;
+        let since = self.deaths.get(hop.node.0 as usize)?.load(Ordering::Acquire);
+        let (is_it, since) = (cell.incarnation == hop.incarnation, Duration::from_micros(since));
+        (is_it && !cell.up).then(|| (*first + since).checked_sub(BEFORE_FIRST).unwrap_or(*first))
+    }
+
+    /// The flip: this incarnation carries nothing any more, for ever. The evidence goes back to `since`.
+    pub(crate) fn condemn(&self, node: NodeId, since: Instant) {
+        let first = *self.first_death.get_or_init(|| since);
+        if let Some(death) = self.deaths.get(node.0 as usize) {
+            let after = (since + BEFORE_FIRST).saturating_duration_since(first);
+            death.store(after.as_micros() as u64, Ordering::Release);
+        }
         self.update(node, |cell| Cell { up: false, ..cell });
     }
 
@@ -108,12 +136,25 @@ mod tests {
     #[test]
     fn a_condemned_incarnation_never_returns() {
         let board = Board::new(2);
-        board.condemn(A);
+        board.condemn(A, Instant::now());
         assert!(!board.is_up(A, Incarnation(1)));
         assert!(board.is_up(B, Incarnation(1)));
         assert_eq!(board.reincarnate(A), Some(Incarnation(2)));
         assert!(!board.is_up(A, Incarnation(1)));
         assert!(board.is_up(A, Incarnation(2)));
+    }
+
+    #[test]
+    fn a_death_is_known_by_its_time_until_the_node_is_back() {
+        let (board, now) = (Board::new(2), Instant::now());
+        let hop = |node, incarnation| Hop { node, incarnation: Incarnation(incarnation) };
+        assert_eq!(board.died(hop(A, 1)), None, "it lives");
+        let later = now + Duration::from_secs(7);
+        board.condemn(B, later);
+        board.condemn(A, now);
+        assert_eq!([A, B].map(|node| board.died(hop(node, 1))), [Some(now), Some(later)]);
+        board.reincarnate(A);
+        assert_eq!([1, 2].map(|incarnation| board.died(hop(A, incarnation))), [None; 2]);
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! listeners is one vote. With each look the votes of the last 2 s count, one a room, and the test ends as soon as they
 //! are clear enough: sequential, by likelihood ratios.
 //!
+//! What a node's death costs its rooms is no fault of the node that takes them: a room that comes from another hop begins
+//! to count a second later, and reports count once none of them can be of a time before.
+//!
 //! Beside siblings: the votes are 10⁶ times as likely of two nodes that differ as of two that are alike (generalised
 //! ratio; where 8 rooms fare badly and 15 of siblings do not, Fisher's exact test says 2·10⁻⁶). Without siblings: 10⁶
 //! times as likely of a node where 90 % of the rooms fare badly as of one where 30 % do (Wald 1945). So a node that is
@@ -31,6 +34,13 @@ const COUNTS_FOR: Duration = Duration::from_secs(2);
 /// A room that takes longer to see enough packets begins anew: what it saw is old.
 const BEGINS_ANEW: Duration = Duration::from_secs(2);
 
+/// A room that came from another hop has settled: its herd is in, and its streams go on.
+const SETTLES_IN: Duration = Duration::from_secs(1);
+
+/// A report tells of the time since the one before: 5 s · 1.5 / 1.21828 at most (RFC 3550, 6.3.1), and half a second on
+/// its way. Those that come sooner after a room did are in part about another hop.
+const REPORTS_SETTLE_IN: Duration = Duration::from_millis(6_700);
+
 /// Rooms that siblings must carry to be compared with.
 const SIBLINGS_MIN: u32 = 5;
 
@@ -53,7 +63,9 @@ const WITHDRAWS: f64 = -4.605_170_185_988_091;
 /// What a room has seen since it voted last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally {
-    pub(crate) hop: Hop,
+    hop: Hop,
+    /// When the room came from another hop, if it did.
+    came: Option<Instant>,
     began: Instant,
     expected: u32,
     lost: u32,
@@ -63,17 +75,39 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new(hop: Hop, now: Instant) -> Tally {
-        Tally { hop, began: now, expected: 0, lost: 0, reported_ppm: 0, reports: 0 }
+        Tally { hop, came: None, began: now, expected: 0, lost: 0, reported_ppm: 0, reports: 0 }
+    }
+
+    /// The room stands there now: where that is another hop, what it saw before counts no more.
+    pub(crate) fn stands_at(&mut self, hop: Hop, now: Instant) {
+        if self.hop != hop {
+            *self = Tally { came: Some(now), ..Tally::new(hop, now) };
+        }
+    }
+
+    /// The same room at the same hop, before it saw anything more.
+    pub(crate) fn anew(&self, now: Instant) -> Tally {
+        Tally { came: self.came, ..Tally::new(self.hop, now) }
+    }
+
+    /// Whether it has been there for so long, or always was.
+    fn is_here_for(&self, time: Duration, now: Instant) -> bool {
+        self.came.is_none_or(|came| now.saturating_duration_since(came) >= time)
     }
 
     /// What was seen of one of its sessions. Whether that makes enough to vote.
     pub(crate) fn add(&mut self, flow: &Flow, now: Instant) -> bool {
+        if !self.is_here_for(SETTLES_IN, now) {
+            return false;
+        }
         if now.saturating_duration_since(self.began) >= BEGINS_ANEW {
-            *self = Tally::new(self.hop, now);
+            *self = self.anew(now);
         }
         self.expected = self.expected.saturating_add(flow.expected);
         self.lost = self.lost.saturating_add(flow.lost);
-        if let Some(ppm) = flow.reported_ppm {
+        if let Some(ppm) = flow.reported_ppm
+            && self.is_here_for(REPORTS_SETTLE_IN, now)
+        {
             self.reported_ppm += u64::from(ppm);
             self.reports += 1;
         }

@@ -79,6 +79,8 @@ pub(crate) struct Detector {
     /// When it last delivered media to one of our sessions, as workers told.
     delivered: Option<Instant>,
     answered: Option<Instant>,
+    /// Whether it, and not only an agent beside it, was ever heard.
+    heard: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +140,7 @@ impl Detector {
             canary: Canary::default(),
             delivered: None,
             answered: None,
+            heard: false,
         }
     }
 
@@ -160,7 +163,9 @@ impl Detector {
     /// outlives silence, too.
     pub(crate) fn handle_probe_answered(&mut self, sequence: u64, now: Instant) {
         let silent = self.accused[Witness::Silence as usize];
-        if let Some(probe) = self.answered(sequence, now)
+        let answered = self.answered(sequence, now);
+        self.heard |= answered.is_some();
+        if let Some(probe) = answered
             && let Some(silent) = silent.filter(|silent| probe.sent.at >= silent.at)
         {
             self.alive_in_silence = Some(silent.lasted(now));
@@ -199,6 +204,7 @@ impl Detector {
     /// What workers saw since the last stamp: arrivals withdraw silence, and the kernel's word with it.
     pub(crate) fn handle_stamp(&mut self, stamp: Stamp, now: Instant) {
         if self.silence.handle_stamp(stamp, now) {
+            self.heard = true;
             self.withdraw(Witness::Silence);
             let refused = self.accused[Witness::KernelError as usize].map(|since| since.at);
             if stamp.last_received > refused {
@@ -393,6 +399,11 @@ impl Detector {
         self.accused.map(|since| since.is_some())
     }
 
+    /// Whether the node was ever heard: a packet, or the answer to a probe.
+    pub(crate) fn was_heard(&self) -> bool {
+        self.heard
+    }
+
     /// When the node was last heard: a packet, or the answer to a probe.
     pub(crate) fn last_heard(&self) -> Option<Instant> {
         self.silence.last_received().max(self.answered)
@@ -405,6 +416,11 @@ impl Detector {
 
     pub(crate) fn last_answer(&self) -> Option<Instant> {
         self.answered
+    }
+
+    /// Whether its last probe that was due is unanswered.
+    pub(crate) fn has_missed(&self) -> bool {
+        self.missed_in_a_row > 0
     }
 
     pub(crate) fn round_trip(&self) -> Option<(Duration, Duration)> {

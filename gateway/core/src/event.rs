@@ -266,8 +266,10 @@ pub enum Start {
         /// The how manieth time since it ran last, from 1.
         attempt: u32,
     },
-    /// Its hook failed, or it did not answer in time.
+    /// It was not.
     Failed {
+        /// Why.
+        why: NotStarted,
         /// When it may be tried again, from now.
         again: Duration,
     },
@@ -289,6 +291,28 @@ impl Start {
     }
 }
 
+/// Why a node was not started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotStarted {
+    /// Its hook failed.
+    Hook,
+    /// It did not answer within the time it has.
+    Late,
+    /// An operator ejected it meanwhile.
+    Ejected,
+}
+
+impl NotStarted {
+    /// The word in metrics and records: `hook-failed`.
+    pub fn name(self) -> &'static str {
+        match self {
+            NotStarted::Hook => "hook-failed",
+            NotStarted::Late => "late",
+            NotStarted::Ejected => "ejected",
+        }
+    }
+}
+
 /// Why a room goes on in another mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ModeChange {
@@ -299,6 +323,9 @@ pub enum ModeChange {
         /// The hops.
         hops: [Hop; 2],
     },
+    /// A second hop that can carry it, or keep capacity for it, is missing, or there again: of a hitless room this is what
+    /// it keeps of its mode now.
+    Capacity,
 }
 
 impl ModeChange {
@@ -307,6 +334,7 @@ impl ModeChange {
         match self {
             ModeChange::Scenario => "scenario",
             ModeChange::Unalike { .. } => "unalike",
+            ModeChange::Capacity => "capacity",
         }
     }
 }

@@ -119,7 +119,7 @@ impl Reason {
     }
 }
 
-/// Where a client's packet goes: the first usable hop of its room's route, and in hitless mode the other one that carries.
+/// Where a client's packet goes: the first usable hop of its room's route, and in hitless mode its twin.
 pub fn to_node(route: &RouteCell, board: &Board) -> Verdict {
     match route.first_if_usable(board) {
         Some(hop) => Verdict::Pass { hop, leaving: false },
@@ -133,8 +133,8 @@ fn to_second(route: &RouteCell, board: &Board) -> Verdict {
     let Some((hop, _)) = route.first_usable(board) else {
         return Verdict::Drop(Reason::NoHop);
     };
-    match route.other_carrier(hop, board) {
-        Some(other) => Verdict::Both([hop, other]),
+    match route.twin_of(hop, board) {
+        Some(twin) => Verdict::Both([hop, twin]),
         None => Verdict::Pass { hop, leaving: false },
     }
 }
@@ -157,7 +157,7 @@ pub fn to_client(
             Some((usable, _)) => hop = usable,
             None => return Verdict::Drop(Reason::NoHop),
         }
-        other = route.other_carrier(hop, board);
+        other = route.twin_of(hop, board);
         if other == Some(from) {
             (hop, other) = (from, Some(hop));
         }
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!([back(OLD), back(NEW)], [Verdict::Both([OLD, NEW]), Verdict::Both([NEW, OLD])]);
         let stranger = Hop { node: NodeId(2), incarnation: Incarnation(1) };
         assert_eq!(back(stranger), Verdict::Drop(Reason::StaleHop));
-        board.condemn(OLD.node);
+        board.condemn(OLD.node, Instant::now());
         assert_eq!(to_node(&cell, &board), Verdict::Pass { hop: NEW, leaving: false });
         assert_eq!(back(NEW), Verdict::Pass { hop: NEW, leaving: false });
         assert_eq!(back(OLD), Verdict::Drop(Reason::StaleHop));
@@ -238,7 +238,7 @@ mod tests {
         };
         assert!(matches!(at(499), Verdict::Pass { leaving: true, .. }));
         assert_eq!(at(500), Verdict::Drop(Reason::StaleHop));
-        board.condemn(OLD.node);
+        board.condemn(OLD.node, Instant::now());
         assert_eq!(at(1), Verdict::Drop(Reason::StaleHop));
     }
 

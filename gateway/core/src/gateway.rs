@@ -6,6 +6,7 @@ mod accepting;
 mod agents;
 mod asking;
 mod breaking;
+mod calls;
 mod canaries;
 mod changing;
 mod cohorts;
@@ -21,6 +22,7 @@ mod placing;
 mod quality;
 mod recording;
 mod rerouting;
+mod rescuing;
 mod returning;
 mod sparing;
 mod standing;
@@ -34,6 +36,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use calls::Call;
 
 use crate::alike::Alike;
 use crate::breaker::Breaker;
@@ -53,6 +57,7 @@ use crate::{
 pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 
 pub use agents::AgentWord;
+pub use calls::names_one_apart;
 pub use explaining::{Candidate, Explanation, Heading, RegionStanding, Why};
 pub use opening::NotOpened;
 pub use recording::{MoveOutcome, MoveRecord};
@@ -189,8 +194,8 @@ pub struct Gateway {
     sessions: BTreeMap<SessionId, Box<Session>>,
     rooms: BTreeMap<RoomId, Box<Room>>,
     rooms_by_name: BTreeMap<Arc<str>, RoomId>,
-    /// Calls whose sessions are rooms of their own: by what number nodes know them, and how many rooms they are.
-    calls: BTreeMap<Arc<str>, (RoomId, u32)>,
+    /// Calls whose sessions are rooms of their own, by name.
+    calls: BTreeMap<Arc<str>, Call>,
     /// Rooms that have still to take what their scenarios say now.
     changing: BTreeSet<RoomId>,
     /// Rooms that stand somewhere.
@@ -337,7 +342,7 @@ impl Gateway {
             next_probe: 1,
             settings,
         };
-        gateway.condemn_the_cold();
+        gateway.condemn_the_cold(now);
         gateway.start_timers(now);
         gateway
     }
@@ -431,7 +436,7 @@ impl Gateway {
             self.sessions.range(after).take(SWEPT_AT_ONCE).map(|(_, session)| &**session).collect();
         let goes_on = (turn.len() == SWEPT_AT_ONCE).then(|| turn[SWEPT_AT_ONCE - 1].id);
         let silent = turn.into_iter().filter(|session| {
-            session.is_silent(now, self.told_within) && !self.is_held(session.room)
+            session.is_silent(now, self.told_within) && !self.is_held(session.room, now)
         });
         let silent: Vec<SessionId> = silent.map(|session| session.id).collect();
         for session in silent {

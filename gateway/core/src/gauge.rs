@@ -65,6 +65,11 @@ impl Gauge {
             if says > self.measured { self.measured + step } else { self.measured - step };
     }
 
+    /// It drains, and says how full it is of those who leave: what it could take, it can take afterwards.
+    pub(crate) fn hold(&mut self, now: Instant) {
+        self.word = Some(now);
+    }
+
     /// It refused a session since it is full, while we counted on it for `ours`.
     pub(crate) fn handle_full(&mut self, ours: u64, now: Instant) {
         self.measured = self.measured.min(self.bounded(ours));

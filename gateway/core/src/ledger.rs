@@ -15,7 +15,7 @@ pub(crate) struct Holding {
     pub(crate) reserve: Option<NodeId>,
     /// Where it stands as soon as its sessions are open there. Meanwhile it counts at both ends.
     pub(crate) heading: Option<NodeId>,
-    /// In hitless mode: the other node that carries all its packets.
+    /// In hitless mode: the twin of that node, which carries all its packets as well.
     pub(crate) twin: Option<NodeId>,
     /// What it needs.
     pub(crate) kbps: u64,
@@ -68,6 +68,11 @@ impl Ledger {
         self.gauges[node.0 as usize].handle_load(permille, ours, now);
     }
 
+    /// A node that drains said how full it is.
+    pub(crate) fn hold_capacity(&mut self, node: NodeId, now: Instant) {
+        self.gauges[node.0 as usize].hold(now);
+    }
+
     /// A node refused a session, since it is full.
     pub(crate) fn handle_full(&mut self, node: NodeId, now: Instant) {
         let ours = self.load[node.0 as usize];
@@ -111,6 +116,11 @@ impl Ledger {
     /// Whether a room may stand on the node without breaking what is reserved there.
     pub(crate) fn fits(&self, node: NodeId, kbps: u64) -> bool {
         self.load[node.0 as usize] + self.reserve(node) + kbps <= self.capacity(node)
+    }
+
+    /// Whether a room may stand on the node if nothing is reserved there any more.
+    pub(crate) fn carries(&self, node: NodeId, kbps: u64) -> bool {
+        self.load[node.0 as usize] + kbps <= self.capacity(node)
     }
 
     /// Whether the node could also carry this room if `first` died. What other deaths would bring does not add up

@@ -39,13 +39,14 @@ pub use board::{Board, Cell};
 pub use breaker::BreakerState;
 pub use detector::Stamp;
 pub use event::{
-    Cause, CloseReason, Event, Guard, Health, ModeChange, Outcome, Start, Strike, Witness,
+    Cause, CloseReason, Event, Guard, Health, ModeChange, NotStarted, Outcome, Start, Strike,
+    Witness,
 };
 pub use flow::Flow;
 pub use gateway::{
     AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, MoveOutcome,
     MoveRecord, NodeStanding, NotOpened, Output, RegionStanding, RoomStanding, SessionStanding,
-    WATCH_EVERY, Why,
+    WATCH_EVERY, Why, names_one_apart,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};

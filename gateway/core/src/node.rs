@@ -1,5 +1,7 @@
 //! A node's health: what the detector finds, and how a node that came back is trusted again.
 
+mod starting;
+
 use std::time::{Duration, Instant};
 
 use crate::detector::{Detector, Distance, Finding};
@@ -7,6 +9,7 @@ use crate::{
     Health, Hop, Incarnation, Measures, Metric, NodeId, NodeSettings, Probed, RoomId, Starts,
     Timings, Witness,
 };
+use starting::Starting;
 
 /// Relapses that still lengthen the ejection; past it the longest applies anyway.
 const RELAPSES_MAX: u32 = 16;
@@ -39,10 +42,12 @@ pub(crate) struct Node {
     pub(crate) draining: bool,
     /// An operator said that it is Down, and it stays so until he says otherwise.
     pub(crate) ejected: bool,
-    /// An operator said that it need not wait out its ejection.
+    /// It need not wait out its ejection: an operator said so, or it had not begun yet when it was condemned.
     excused: bool,
-    /// How its hook fares, if one starts it.
-    pub(crate) hook: Hook,
+    /// It was condemned before it was ever heard: it is late, or we look early, and that costs it no trust.
+    unknown: bool,
+    /// How its start fares, if a hook starts it.
+    starting: Starting,
     /// It drains by itself: the agent beside it said so.
     pub(crate) leaving: bool,
     /// It said that it takes no new sessions; believed until then.
@@ -80,26 +85,6 @@ enum Standing {
     },
 }
 
-/// A cold node is asked whether it runs after all this often, while nobody starts it.
-const COLD_PROBE_EVERY: Duration = Duration::from_secs(1);
-
-/// After a start that failed the next one waits so long, and twice as long after each further one.
-const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// But no longer than this.
-const START_AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
-
-/// How the hook that starts a node fares.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct Hook {
-    /// When it was called, while the node is awaited.
-    called: Option<Instant>,
-    /// How often since the node ran last.
-    attempts: u32,
-    /// Not before this.
-    again: Option<Instant>,
-}
-
 /// It loses more than others do.
 #[derive(Clone, Copy, Debug)]
 struct Worse {
@@ -114,7 +99,7 @@ pub(crate) enum Change {
     /// Its health, in the incarnation it has.
     Health { from: Health, to: Health },
     /// It was cold and answers: it needs a new incarnation, and has been started for so long, if we did.
-    Started { after: Option<Duration> },
+    Started { to: Health, after: Option<Duration> },
     /// It died.
     Died { from: Health },
     /// It is back, and needs a new incarnation.
@@ -141,7 +126,8 @@ impl Node {
             draining: false,
             ejected: false,
             excused: false,
-            hook: Hook::default(),
+            unknown: false,
+            starting: Starting::default(),
             leaving: false,
             measured: None,
             unwilling: None,
@@ -319,14 +305,18 @@ impl Node {
 
     fn die(&mut self, now: Instant) -> Change {
         let from = self.health();
-        self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
-        self.excused = false;
+        self.unknown = self.settings.probed == Probed::Yes && !self.detector.was_heard();
+        self.excused = self.unknown;
+        if !self.unknown {
+            self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
+        }
         self.worse = None;
         self.standing = Standing::Down { since: now, answering_since: None };
         Change::Died { from }
     }
 
-    /// A dead node returns once it has answered without a miss for its ejection; one that cannot be probed when
+    /// A dead node returns once it has answered without a miss for its ejection, one that was never heard before as soon as
+    /// it answers; one that cannot be probed when
     /// that time has passed, and no agent says that its process is gone.
     fn weigh_return(
         &mut self,
@@ -359,61 +349,11 @@ impl Node {
         }
         self.excused = false;
         self.detector.absolve();
-        self.standing = Standing::Wary { since: now };
-        Some(Change::Returned)
-    }
-
-    /// A cold node that answers runs. Nobody expected it to, so it has lost no trust.
-    fn weigh_start(&mut self, since: Instant, now: Instant) -> Option<Change> {
-        self.detector.weigh(now);
-        // An agent may answer for a process that does not run, and says so.
-        let answer = self.detector.last_answer().filter(|&answer| answer > since);
-        answer.filter(|_| !self.detector.is_gone())?;
-        self.detector.absolve();
-        let Hook { called, .. } = std::mem::take(&mut self.hook);
-        self.standing = Standing::Up { since: now };
-        Some(Change::Started { after: called.map(|at| now.saturating_duration_since(at)) })
-    }
-
-    /// Whether its hook may be called.
-    pub(crate) fn may_start(&self, now: Instant) -> bool {
-        let idle = self.hook.called.is_none() && self.hook.again.is_none_or(|again| again <= now);
-        self.health() == Health::Cold && !self.drains() && idle
-    }
-
-    pub(crate) fn is_starting(&self) -> bool {
-        self.hook.called.is_some()
-    }
-
-    /// Its hook is called: the how manieth time, and how long it may take.
-    pub(crate) fn start(&mut self, now: Instant) -> (u32, Duration) {
-        self.hook.called = Some(now);
-        self.hook.attempts = self.hook.attempts.saturating_add(1);
-        let within = match self.settings.starts {
-            Starts::ByItself => Duration::ZERO,
-            Starts::ByHook { within } => within,
+        self.standing = match std::mem::take(&mut self.unknown) {
+            true => Standing::Up { since: now },
+            false => Standing::Wary { since: now },
         };
-        (self.hook.attempts, within)
-    }
-
-    /// Its hook failed, or it did not answer in time. After how long it may be tried again; `None` where nobody started it.
-    pub(crate) fn start_failed(&mut self, now: Instant) -> Option<Duration> {
-        self.hook.called.take()?;
-        let doublings = (self.hook.attempts - 1).min(RELAPSES_MAX);
-        let again = START_AGAIN_AFTER.saturating_mul(1 << doublings).min(START_AGAIN_AFTER_MAX);
-        self.hook.again = Some(now + again);
-        Some(again)
-    }
-
-    pub(crate) fn probe_every(&self) -> Duration {
-        match self.standing {
-            Standing::Cold { .. } if !self.is_starting() => COLD_PROBE_EVERY,
-            Standing::Up { .. }
-            | Standing::Suspect { .. }
-            | Standing::Down { .. }
-            | Standing::Wary { .. }
-            | Standing::Cold { .. } => self.detector.probe_every(),
-        }
+        Some(Change::Returned)
     }
 
     /// Doubles with each relapse.
@@ -445,11 +385,12 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Role, ZoneId};
+    use crate::{Role, Stamp, ZoneId};
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn node(now: Instant) -> Node {
+    /// A node that was never heard.
+    fn unknown(now: Instant) -> Node {
         let settings = NodeSettings {
             name: "a".into(),
             zone: ZoneId(0),
@@ -460,6 +401,13 @@ mod tests {
             canary: false,
         };
         Node::new(NodeId(0), settings, Distance::Near, Timings::default(), now)
+    }
+
+    fn node(now: Instant) -> Node {
+        let mut node = unknown(now);
+        let stamp = Stamp { last_received: Some(now), received: 1, last_sent: None };
+        node.detector.handle_stamp(stamp, now);
+        node
     }
 
     /// Dies by two witnesses.
@@ -494,6 +442,20 @@ mod tests {
         assert_eq!(node.weigh(back + 1_990 * MS), None);
         let trusted = Some(Change::Health { from: Health::Wary, to: Health::Up });
         assert_eq!(node.weigh(back + 2_010 * MS), trusted);
+    }
+
+    #[test]
+    fn a_node_that_was_never_heard_is_down_and_up_with_its_first_answer() {
+        let start = Instant::now();
+        let mut node = unknown(start);
+        kill(&mut node, start);
+        assert!(!node.takes_rooms());
+        assert_eq!(returns_after(&mut node, start + 100 * MS), 10);
+        assert_eq!(node.health(), Health::Up);
+        // From then on it is known, and the first relapse is the first.
+        kill(&mut node, start + 200 * MS);
+        assert_eq!(returns_after(&mut node, start + 300 * MS), 1_010);
+        assert_eq!(node.health(), Health::Wary);
     }
 
     #[test]

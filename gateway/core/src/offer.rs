@@ -135,6 +135,14 @@ pub struct PayloadType {
     pub clock_rate: u32,
 }
 
+impl PayloadType {
+    /// Whether it repairs what others carry: retransmissions (RFC 4588) and forward error correction (RFC 5109, RFC 8627).
+    pub fn repairs(&self) -> bool {
+        let names = ["rtx", "ulpfec", "flexfec", "flexfec-03"];
+        names.iter().any(|name| self.codec.eq_ignore_ascii_case(name))
+    }
+}
+
 /// What feedback a stream's endpoint understands (RFC 4585, RFC 5104).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Feedback {

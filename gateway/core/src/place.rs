@@ -6,6 +6,15 @@ use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::{HOPS_MAX, Health, Mode, NodeId, RegionId, Role, Zone};
 
+/// What a room may take of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Takes {
+    /// What nobody counts on.
+    Free,
+    /// What is kept free for deaths to come as well.
+    Reserves,
+}
+
 /// What a room needs of a placement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish<'a> {
@@ -17,6 +26,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) regions: &'a [RegionId],
     /// What it needs.
     pub(crate) kbps: u64,
+    /// Of what it may take it, where it goes first.
+    pub(crate) takes: Takes,
     /// Spares it should have.
     pub(crate) spares: u8,
     /// Where it stands and will stay, and spares it has already; empty where it stands nowhere.
@@ -93,7 +104,14 @@ impl Survey<'_> {
     }
 
     fn first(&self) -> Option<NodeId> {
-        let fits = |node: &&Node| self.takes(node) && self.ledger.fits(node.id, self.wish.kbps);
+        let fits = |node: &&Node| {
+            let (id, kbps) = (node.id, self.wish.kbps);
+            let fits = match self.wish.takes {
+                Takes::Free => self.ledger.fits(id, kbps),
+                Takes::Reserves => self.ledger.carries(id, kbps),
+            };
+            self.takes(node) && fits
+        };
         let cost = |node: &Node| {
             let unsound = node.health() != Health::Up;
             let far = self.distance(self.region(node), self.wish.region);

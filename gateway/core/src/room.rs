@@ -165,6 +165,22 @@ impl Room {
         route.hops.iter().map(|(hop, _)| hop).take(standing).chain(pending).copied().collect()
     }
 
+    /// It survives its node in another way from now on. Spares under way that were not to be opened are no spares of a mode
+    /// that opens them.
+    pub(crate) fn take_mode(&mut self, mode: Mode) {
+        if let Some(pending) = self.pending.as_mut()
+            && mode.opens_ahead()
+            && !self.mode.opens_ahead()
+        {
+            pending.hops.truncate(1);
+        }
+        self.mode = mode;
+        if let Some(unrest) = &mut self.unrest {
+            // Its nodes are given another chance.
+            unrest.unalike = None;
+        }
+    }
+
     /// A route under way waits for nothing that its mode does not open.
     pub(crate) fn await_what_is_opened(&mut self) {
         if let Some(pending) = self.pending.as_mut().filter(|_| !self.mode.opens_ahead()) {
@@ -184,13 +200,6 @@ impl Room {
     pub(crate) fn note_unalike(&mut self, hops: [Hop; 2]) -> bool {
         let known = self.unrest.get_or_insert_default().unalike.replace(hops);
         known != Some(hops) && known != Some([hops[1], hops[0]])
-    }
-
-    /// Its nodes may be given another chance.
-    pub(crate) fn forget_unalike(&mut self) {
-        if let Some(unrest) = &mut self.unrest {
-            unrest.unalike = None;
-        }
     }
 
     /// Its mode over these hops: hitless only while nobody noticed that they deliver no copies.

@@ -111,7 +111,7 @@ impl RouteCell {
         }
         let route = self.load();
         let (hop, _) = route.first_usable(board)?;
-        Some((hop, route.other_carrier(hop, board)))
+        Some((hop, route.twin_of(hop, board)))
     }
 
     pub(crate) fn publish(&self, route: Route) {
@@ -148,8 +148,22 @@ impl Route {
         })
     }
 
-    /// In hitless mode, the other hop that carries all packets while `hop` does.
-    pub fn other_carrier(&self, hop: Hop, board: &Board) -> Option<Hop> {
+    /// How the room survives the death of its node as it stands now: as its mode promises, unless its second hop is not
+    /// there for it. Where capacity is kept there instead of carrying the room, a hitless room is hot; where packets may not
+    /// take it, or there is none, the room goes elsewhere only after the death, as in cold mode.
+    pub fn kept(&self) -> Mode {
+        let second = self.hops.get(1).map(|(_, grant)| *grant);
+        match (self.mode, second) {
+            (Mode::Hitless, Some(Grant::Reserved)) => Mode::Hot,
+            (Mode::Hitless | Mode::Hot | Mode::ActiveActive, None | Some(Grant::Gated)) => {
+                Mode::Cold
+            }
+            (mode, _) => mode,
+        }
+    }
+
+    /// In hitless mode, the twin of `hop`: the other hop that carries all packets while it does.
+    pub fn twin_of(&self, hop: Hop, board: &Board) -> Option<Hop> {
         let carries = |(other, grant): &(Hop, Grant)| {
             *grant == Grant::Admitted && *other != hop && board.is_up(other.node, other.incarnation)
         };
@@ -195,7 +209,7 @@ mod tests {
         let board = Board::new(3);
         assert_eq!(usable(&route(), &board), Some(0));
         board.spend(NodeId(1), Some(NodeId(0)));
-        board.condemn(NodeId(0));
+        board.condemn(NodeId(0), Instant::now());
         let (hop, epoch) = route().first_usable(&board).unwrap();
         assert_eq!(hop.node, NodeId(1));
         assert_eq!(epoch, Epoch { version: 7, index: 1 });
@@ -205,7 +219,7 @@ mod tests {
     fn a_reserve_spent_for_another_node_is_gated() {
         let board = Board::new(4);
         board.spend(NodeId(1), Some(NodeId(3)));
-        board.condemn(NodeId(0));
+        board.condemn(NodeId(0), Instant::now());
         assert_eq!(usable(&route(), &board), None);
     }
 
@@ -216,7 +230,7 @@ mod tests {
         assert_eq!(first(), None, "nowhere yet");
         cell.publish(route());
         assert_eq!(first(), usable(&route(), &board));
-        board.condemn(NodeId(0));
+        board.condemn(NodeId(0), Instant::now());
         assert_eq!(first(), None);
         board.reincarnate(NodeId(0));
         assert_eq!(first(), None, "another incarnation");
@@ -233,26 +247,43 @@ mod tests {
         let both = Route { mode: Mode::Hitless, hops, ..route() };
         cell.publish(both.clone());
         assert_eq!(cell.first_if_usable(&board), None, "there are two");
-        assert_eq!(both.other_carrier(hop(0), &board), Some(hop(1)));
-        assert_eq!(both.other_carrier(hop(1), &board), Some(hop(0)));
-        assert_eq!(route().other_carrier(hop(0), &board), None, "one, outside hitless");
-        board.condemn(NodeId(0));
+        assert_eq!(both.twin_of(hop(0), &board), Some(hop(1)));
+        assert_eq!(both.twin_of(hop(1), &board), Some(hop(0)));
+        assert_eq!(route().twin_of(hop(0), &board), None, "one, outside hitless");
+        board.condemn(NodeId(0), Instant::now());
         assert_eq!(usable(&both, &board), Some(1));
-        assert_eq!(both.other_carrier(hop(1), &board), None);
+        assert_eq!(both.twin_of(hop(1), &board), None);
+    }
+
+    #[test]
+    fn what_a_room_keeps_of_its_mode_is_what_its_second_hop_is_there_for() {
+        use Grant::{Admitted, Gated, Reserved};
+        let kept = |mode, second: Option<Grant>| {
+            let grants = [Admitted].into_iter().chain(second);
+            let hops = (0..).map(hop).zip(grants).collect();
+            Route { mode, hops, ..route() }.kept()
+        };
+        let of =
+            |mode| [Some(Admitted), Some(Reserved), Some(Gated), None].map(|to| kept(mode, to));
+        let [hitless, hot, cold] = [Mode::Hitless, Mode::Hot, Mode::Cold];
+        assert_eq!(of(hitless), [hitless, hot, cold, cold]);
+        assert_eq!(of(hot)[1..], [hot, cold, cold]);
+        assert_eq!(of(Mode::ActiveActive)[1..], [Mode::ActiveActive, cold, cold]);
+        assert_eq!(of(Mode::Regional)[2..], [Mode::Regional; 2]);
     }
 
     #[test]
     fn packets_never_take_a_gated_hop_by_themselves() {
         let board = Board::new(3);
-        board.condemn(NodeId(0));
-        board.condemn(NodeId(1));
+        board.condemn(NodeId(0), Instant::now());
+        board.condemn(NodeId(1), Instant::now());
         assert_eq!(usable(&route(), &board), None);
     }
 
     #[test]
     fn a_node_that_returns_is_not_on_a_standing_route() {
         let board = Board::new(3);
-        board.condemn(NodeId(0));
+        board.condemn(NodeId(0), Instant::now());
         board.reincarnate(NodeId(0));
         assert_eq!(usable(&route(), &board), Some(1));
     }

@@ -19,6 +19,7 @@ pub mod process;
 mod quic_server;
 mod reception;
 pub mod relay;
+pub mod report;
 pub mod sample_node;
 pub mod stranger;
 pub mod watch;

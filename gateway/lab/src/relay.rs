@@ -6,32 +6,22 @@
 
 mod lane;
 mod link;
+mod pump;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::Epoll;
 
 pub use evenkeel_links::{Bursts, Cause, Conditions, Fate, Impairment};
 use lane::Lane;
 pub use link::Link;
+use pump::{Late, Pump};
 
 use crate::Mark;
 use crate::datagrams::Inbox;
-
-/// How long the relay's thread sleeps at most, and so how long it takes to notice that it should end.
-const NAP_MS: u64 = 20;
-/// Readiness told by one call; more is told by the next.
-const EVENTS: usize = 64;
-/// The largest datagram there is.
-const DATAGRAM: usize = 65_535;
-/// Datagrams read at once: a burst of a hundred sessions in two calls.
-const BATCH: usize = 64;
 
 /// The way a packet went.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -81,22 +71,14 @@ pub struct Tally {
 
 /// A running relay. Dropping it ends its thread.
 pub struct Relay {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    world: Mutex<World>,
-    epoll: Epoll,
-    ending: AtomicBool,
+    pump: Pump<World>,
     seed: u64,
 }
 
 struct World {
     lanes: Vec<Lane>,
     by_session: BTreeMap<u64, usize>,
-    delayed: BTreeMap<(Instant, u64), Delayed>,
-    delayed_count: u64,
+    late: Late<Delayed>,
     dropped: Vec<Dropped>,
     tally: Tally,
 }
@@ -116,21 +98,11 @@ impl Relay {
         let world = World {
             lanes: Vec::new(),
             by_session: BTreeMap::new(),
-            delayed: BTreeMap::new(),
-            delayed_count: 0,
+            late: Late::default(),
             dropped: Vec::new(),
             tally: Tally::default(),
         };
-        let shared = Arc::new(Shared {
-            world: Mutex::new(world),
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            ending: AtomicBool::new(false),
-            seed,
-        });
-        let theirs = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("relay".into()).spawn(move || theirs.run())?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { pump: Pump::start("relay", world)?, seed })
     }
 
     /// Opens a lane for this session towards the gateway; a clear one until [`set`](Self::set) says otherwise.
@@ -138,15 +110,14 @@ impl Relay {
     /// # Errors
     /// What the kernel says when it has no sockets for us; [`io::ErrorKind::AlreadyExists`] for a session that has one.
     pub fn lane(&self, session: u64, gateway: SocketAddr) -> io::Result<Ends> {
-        let mut world = self.shared.world();
+        let mut world = self.pump.world();
         if world.by_session.contains_key(&session) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let index = world.lanes.len();
-        let lane = Lane::open(session, gateway, self.shared.seed)?;
+        let lane = Lane::open(session, gateway, self.seed)?;
         for (direction, socket) in [(Direction::Up, &lane.near), (Direction::Down, &lane.far)] {
-            let token = token_of(index, direction);
-            self.shared.epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+            self.pump.watch(socket, token_of(index, direction))?;
         }
         let ends = Ends { near: lane.near.local_addr()?, far: lane.far.local_addr()? };
         world.by_session.insert(session, index);
@@ -157,7 +128,7 @@ impl Relay {
     /// Changes what one direction of a lane does to the packets that arrive from now on; false if there is no such
     /// lane.
     pub fn set(&self, session: u64, direction: Direction, conditions: Conditions) -> bool {
-        let mut world = self.shared.world();
+        let mut world = self.pump.world();
         let Some(&index) = world.by_session.get(&session) else { return false };
         world.lanes[index].link(direction).conditions = conditions;
         true
@@ -169,20 +140,17 @@ impl Relay {
     /// # Errors
     /// What the kernel says when it has no socket for us.
     pub fn rebind(&self, session: u64) -> io::Result<bool> {
-        let mut world = self.shared.world();
+        let mut world = self.pump.world();
         let Some(&index) = world.by_session.get(&session) else { return Ok(false) };
-        self.shared.epoll.delete(&world.lanes[index].far)?;
+        self.pump.forget(&world.lanes[index].far)?;
         world.lanes[index].rebind()?;
-        let token = token_of(index, Direction::Down);
-        self.shared
-            .epoll
-            .add(&world.lanes[index].far, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
+        self.pump.watch(&world.lanes[index].far, token_of(index, Direction::Down))?;
         Ok(true)
     }
 
     /// Changes both directions of every lane.
     pub fn set_all(&self, conditions: Conditions) {
-        for lane in &mut self.shared.world().lanes {
+        for lane in &mut self.pump.world().lanes {
             lane.link(Direction::Up).conditions = conditions;
             lane.link(Direction::Down).conditions = conditions;
         }
@@ -190,57 +158,34 @@ impl Relay {
 
     /// Every packet that did not cross since the start.
     pub fn dropped(&self) -> Vec<Dropped> {
-        self.shared.world().dropped.clone()
+        self.pump.world().dropped.clone()
     }
 
     /// The totals since the start.
     pub fn tally(&self) -> Tally {
-        self.shared.world().tally
+        self.pump.world().tally
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.shared.ending.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
-    }
-}
+impl pump::World for World {
+    type Kept = Delayed;
 
-impl Shared {
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    fn late(&mut self) -> &mut Late<Delayed> {
+        &mut self.late
     }
 
-    fn run(&self) {
-        let mut inbox = Inbox::new(DATAGRAM, BATCH);
-        let mut events = [EpollEvent::empty(); EVENTS];
-        while !self.ending.load(Ordering::Relaxed) {
-            let nap = self.world().nap(Instant::now());
-            let timeout = EpollTimeout::try_from(nap).unwrap_or(EpollTimeout::ZERO);
-            // An interrupted wait is an empty one: the loop comes round again.
-            let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
-            let mut world = self.world();
-            for event in &events[..ready] {
-                let (lane, direction) = place_of(event.data());
-                world.read(lane, direction, &mut inbox);
-            }
-            world.send_due(Instant::now());
-        }
+    fn read(&mut self, place: u64, inbox: &mut Inbox, _epoll: &Epoll) {
+        let (lane, direction) = place_of(place);
+        self.read_lane(lane, direction, inbox);
+    }
+
+    fn send(&mut self, Delayed { lane, direction, bytes }: Delayed) {
+        self.lanes[lane].send_on(direction, &bytes);
     }
 }
 
 impl World {
-    fn nap(&self, now: Instant) -> Duration {
-        let longest = Duration::from_millis(NAP_MS);
-        let Some(((due, _), _)) = self.delayed.first_key_value() else { return longest };
-        let exact = due.saturating_duration_since(now);
-        // epoll counts whole milliseconds and rounds down, which would spin through the last one.
-        exact.checked_add(Duration::from_micros(999)).unwrap_or(longest).min(longest)
-    }
-
-    fn read(&mut self, index: usize, direction: Direction, inbox: &mut Inbox) {
+    fn read_lane(&mut self, index: usize, direction: Direction, inbox: &mut Inbox) {
         let lane = &mut self.lanes[index];
         // An error here is a refusal of something sent before: that packet is gone, as on any network.
         if inbox.receive(lane.socket(direction)).is_err() {
@@ -275,22 +220,10 @@ impl World {
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
             for at in copy_at.into_iter().chain([at]) {
-                self.delayed_count += 1;
-                let delayed = Delayed { lane: index, direction, bytes: bytes.clone() };
-                self.delayed.insert((at, self.delayed_count), delayed);
+                self.late.keep(at, Delayed { lane: index, direction, bytes: bytes.clone() });
             }
             self.tally.forwarded += 1;
             self.tally.copied += u64::from(copy_at.is_some());
-        }
-    }
-
-    fn send_due(&mut self, now: Instant) {
-        while let Some(entry) = self.delayed.first_entry() {
-            if entry.key().0 > now {
-                return;
-            }
-            let Delayed { lane, direction, bytes } = entry.remove();
-            self.lanes[lane].send_on(direction, &bytes);
         }
     }
 }

@@ -25,6 +25,7 @@ use crate::rtp;
 use std::time::{Duration, Instant};
 
 mod feedback;
+mod missing;
 mod pace;
 mod recent;
 mod stream;
@@ -36,6 +37,9 @@ use stream::Stream;
 /// How many streams of a session are followed: a conference's active speakers with their video.
 /// Beyond it the one silent for longest is forgotten.
 pub const STREAMS_MAX: usize = 16;
+
+/// What is missing at a switch may come so much later: as long as a make-before-break lasts.
+pub const FILLED_WITHIN: Duration = Duration::from_millis(500);
 
 /// How far ahead of the last packet a stream may go on by itself across a switch: MAX_DROPOUT of
 /// RFC 3550, appendix A.1.
@@ -114,7 +118,9 @@ pub struct Continuity {
     /// The hop before, while its packets still pass.
     previous: Option<Epoch>,
     lead: Duration,
-    /// Packets that were missing when another hop went on, all together.
+    /// Since when the hop before is silent or left, and whether that was planned.
+    left: Option<(Instant, bool)>,
+    /// Packets of streams that are forgotten that were missing when another hop went on.
     missed: u32,
     streams: Vec<Stream>,
 }
@@ -129,6 +135,7 @@ impl Continuity {
             epoch: Epoch::default(),
             previous: None,
             lead: Duration::ZERO,
+            left: None,
             missed: 0,
             streams: Vec::new(),
         }
@@ -143,11 +150,24 @@ impl Continuity {
         if epoch > self.epoch {
             self.previous = Some(self.epoch);
             self.epoch = epoch;
+            self.left = None;
             self.lead = match switch {
                 Switch::Failover => Duration::ZERO,
                 Switch::Planned { lead } => lead,
             };
         }
+    }
+
+    /// The hop before is dead, or was left as planned, since then. A source that was silent before that, or fell silent
+    /// while the hop that was left still delivered, paused: its silence is no loss. Holds until the next switch.
+    pub fn left(&mut self, since: Instant, planned: bool) {
+        self.left = Some((since, planned));
+    }
+
+    /// Another hop goes on in the place of the present one with copies of what it sent. What neither of the two delivered
+    /// by then is missing.
+    pub fn turned(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.turned = true);
     }
 
     /// From now on packets of the hop before are stale: 500 ms after a planned move, at once when a
@@ -183,17 +203,21 @@ impl Continuity {
         }
     }
 
-    /// When a packet was last passed, of whichever stream.
+    /// When a packet was last passed, of whichever stream, if what came to an end `since` then explains that it was the
+    /// last one. None where all had fallen silent before.
     #[must_use]
-    pub fn last_passed(&self) -> Option<Instant> {
-        self.streams.iter().map(|stream| stream.heard).max()
+    pub fn fell_silent(&self, since: Instant) -> Option<Instant> {
+        let last = self.streams.iter().max_by_key(|stream| stream.heard)?;
+        last.spoke_until(since).then_some(last.heard)
     }
 
     /// Packets that were missing whenever another hop went on with a stream, so far: of one that goes on by itself by
-    /// number, else as the silence and the usual distance of packets tell.
+    /// number, else as the silence and the usual distance of packets tell. A switch counts [`FILLED_WITHIN`] after it,
+    /// without what came by then.
     #[must_use]
-    pub fn missed_at_switches(&self) -> u32 {
-        self.missed
+    pub fn missed_at_switches(&self, now: Instant) -> u32 {
+        let missed = self.streams.iter().map(|stream| stream.missed(now));
+        missed.fold(self.missed, u32::saturating_add)
     }
 
     /// Packets that nodes should have sent since this was last asked, by their own numbers, and those of them that did
@@ -246,17 +270,20 @@ impl Continuity {
         let (epoch, previous) = (self.epoch, self.previous);
         if let Some(stream) = self.went_on(header, clock_rate, now) {
             stream.go_on(epoch, previous);
-            let missed = stream.missing_before(header);
+            stream.note_missing_before(header, now);
             let pass = stream.pass(epoch, header, now);
-            self.missed = self.missed.saturating_add(missed);
+            stream.count_from_here();
             return pass;
         }
-        let lead = self.lead;
+        let (lead, left) = (self.lead, self.left);
         if let Some(index) = self.orphan(header, clock_rate) {
-            let before = self.streams[index].highest;
-            let pass = self.streams[index].take_over(epoch, header, lead, now);
-            let missed = self.streams[index].highest.wrapping_sub(before).saturating_sub(1);
-            self.missed = self.missed.saturating_add(missed);
+            let stream = &mut self.streams[index];
+            let paused = left.is_some_and(|(since, planned)| stream.paused(since, planned, now));
+            let before = stream.highest;
+            let pass = stream.take_over(epoch, header, lead, now);
+            if !paused {
+                stream.note_skipped(before, now);
+            }
             return pass;
         }
         self.begin(header, clock_rate, now)
@@ -318,6 +345,7 @@ impl Continuity {
             self.streams.reserve_exact(1);
             self.streams.push(stream);
         } else if let Some(oldest) = self.streams.iter_mut().min_by_key(|stream| stream.heard) {
+            self.missed = self.missed.saturating_add(oldest.missed(now + FILLED_WITHIN));
             *oldest = stream;
         }
         pass

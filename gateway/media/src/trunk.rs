@@ -12,7 +12,7 @@ pub mod message;
 pub use bundle::{
     Bundle, ENTRY_OVERHEAD, Entries, EntriesMut, Malformed, OVERHEAD, entries, entries_mut,
 };
-pub use bundles::{BUNDLE_MAX, Bundles};
+pub use bundles::{BUNDLE_MAX, Bundles, SHARED_MAX};
 
 /// Names a session on a trunk leg, the same both ways. Unguessable: who knows it may send.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -30,7 +30,7 @@ const AT_ONCE: usize = 32;
 /// POSTs that wait for their turn; past it they fail at once.
 const WAITING_MAX: usize = 16_384;
 
-/// One try: where it takes longer, another may come to a better server.
+/// One try to open a session: where it takes longer, another may come to a better server.
 const TRY_FOR: Duration = Duration::from_millis(800);
 
 /// Before a second try, and twice as long before each one behind that.
@@ -72,11 +72,36 @@ pub(crate) enum Failed {
     Busy,
 }
 
+/// How long somebody goes on to POST.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// All tries together.
+    within: Duration,
+    /// One try.
+    each: Duration,
+    /// Whether it ends when nobody waits for the answer any more.
+    cancels: bool,
+}
+
+impl Effort {
+    /// For a session: in tries that are short, and said even when the gateway ends.
+    pub(crate) fn of_session(within: Duration) -> Effort {
+        Effort { within, each: TRY_FOR, cancels: false }
+    }
+
+    /// For the start of a node: whoever starts it may answer when it is done, and is asked again only where that does not
+    /// come through.
+    pub(crate) fn of_start(within: Duration) -> Effort {
+        Effort { within, each: within, cancels: true }
+    }
+}
+
 /// A POST to be made.
 struct Job {
     hook: Arc<Hook>,
     body: Bytes,
     by: Instant,
+    effort: Effort,
     told: oneshot::Sender<Result<Answer, Failed>>,
 }
 
@@ -98,7 +123,7 @@ impl Poster {
         Ok(Poster(jobs_in))
     }
 
-    /// POSTs, again where it does not come through, until it is answered or `within` is over.
+    /// POSTs, again where it does not come through, until it is answered or the time for it is over.
     ///
     /// # Errors
     /// Why there is no answer: that of the last try.
@@ -106,10 +131,10 @@ impl Poster {
         &self,
         hook: Arc<Hook>,
         body: Bytes,
-        within: Duration,
+        effort: Effort,
     ) -> Result<Answer, Failed> {
         let (told, answer) = oneshot::channel();
-        let job = Job { hook, body, by: Instant::now() + within, told };
+        let job = Job { hook, body, by: Instant::now() + effort.within, effort, told };
         self.0.try_send(job).map_err(|_| Failed::Busy)?;
         answer.await.unwrap_or(Err(Failed::Busy))
     }
@@ -123,9 +148,14 @@ async fn serve(mut jobs: mpsc::Receiver<Job>) {
         };
         let tls = Arc::clone(&tls);
         tokio::spawn(async move {
-            let Job { hook, body, by, told } = job;
+            let Job { hook, body, by, effort, mut told } = job;
+            let posted = post_until(&hook, &body, by, effort.each, &tls);
+            let answer = tokio::select! {
+                answer = posted => Some(answer),
+                () = told.closed(), if effort.cancels => None,
+            };
             // Nobody may wait for it any more.
-            let _ = told.send(post_until(&hook, &body, by, &tls).await);
+            answer.map(|answer| told.send(answer));
             drop(turn);
         });
     }
@@ -133,10 +163,16 @@ async fn serve(mut jobs: mpsc::Receiver<Job>) {
     let _ = turns.acquire_many(AT_ONCE as u32).await;
 }
 
-async fn post_until(hook: &Hook, body: &Bytes, by: Instant, tls: &Tls) -> Result<Answer, Failed> {
+async fn post_until(
+    hook: &Hook,
+    body: &Bytes,
+    by: Instant,
+    each: Duration,
+    tls: &Tls,
+) -> Result<Answer, Failed> {
     let (mut wait, mut last) = (AGAIN_AFTER, Failed::Late);
     loop {
-        let until = by.min(Instant::now() + TRY_FOR);
+        let until = by.min(Instant::now() + each);
         match tokio::time::timeout_at(until, post(hook, body.clone(), tls)).await {
             // What stands before the server says that it did not reach it.
             Ok(Ok(answer)) if !matches!(answer.status, 502 | 504) => return Ok(answer),

@@ -25,7 +25,7 @@ mod table;
 mod targets;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -96,13 +96,7 @@ fn main() -> ExitCode {
         Verb::Relay { manner } => bare::run(manner),
         Verb::QuinnEcho => roq::echo(),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("evenkeel-bench: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    evenkeel_lab::report::end("evenkeel-bench", outcome)
 }
 
 /// How much is measured.
@@ -231,13 +225,8 @@ impl Choice {
     }
 
     fn places(&self) -> Result<Places, String> {
-        let evenkeel = std::fs::canonicalize(&self.evenkeel).map_err(|error| {
-            format!("no gateway at {}: {error}; `make bench` builds it", self.evenkeel.display())
-        })?;
-        let folder = PathBuf::from("target/bench/run");
-        let failed = |error| format!("cannot make {}: {error}", folder.display());
-        std::fs::create_dir_all(&folder).map_err(failed)?;
-        let peers = PathBuf::from("target/bench/peers");
-        Ok(Places { evenkeel, folder: std::fs::canonicalize(&folder).map_err(failed)?, peers })
+        let evenkeel = evenkeel_lab::report::gateway(&self.evenkeel, "bench")?;
+        let folder = evenkeel_lab::report::folder(Path::new("target/bench/run"))?;
+        Ok(Places { evenkeel, folder, peers: PathBuf::from("target/bench/peers") })
     }
 }

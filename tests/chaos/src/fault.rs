@@ -1,5 +1,8 @@
 //! What is done to the stage, and how it is undone.
 
+mod process;
+mod region;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -8,8 +11,11 @@ use evenkeel_lab::crowd::{Crowd, Fault as Happened, Scope, Transport};
 use nix::sys::signal::Signal;
 
 use crate::layout::Kind;
+use crate::node::Vice;
 use crate::stage::{Stage, numbers};
 use crate::weather::Weather;
+use process::{limit_files, signal_all, starve};
+pub(crate) use region::Home;
 
 /// Whom it hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +56,8 @@ pub(crate) enum Fault {
     CrashLoop(Whom, u32),
     /// The gateway is stopped for so long.
     Stall(Duration),
+    /// A region that was lost is there again, until its rooms are home.
+    Return(Whom, Home),
     /// Links are bad, each for so long.
     Links(Whom, Weather, Duration),
     /// A node indulges in its vice for so long; who hears a pause is hit.
@@ -78,9 +86,6 @@ pub(crate) struct Struck {
 
 /// Between two deaths of a node in a crash loop.
 const CRASHES_EVERY: Duration = Duration::from_millis(700);
-/// Of each time slice a starved node has the processor for this part.
-const SLICE: Duration = Duration::from_millis(100);
-const SHARE: Duration = Duration::from_millis(5);
 
 impl Fault {
     /// Does it, until what has a length is over. `turn` counts from 0.
@@ -91,16 +96,21 @@ impl Fault {
         turn: u32,
     ) -> Result<Struck, String> {
         let names = self.names(stage).await?;
+        if let Fault::Return(_, home) = self {
+            region::lose(stage, crowd, &names, home).await?;
+        }
         let hit = stage.sessions_on(&names).await?;
         let at_ns = clock::now_ns();
         self.begin(stage, &names, turn)?;
         self.go_on(stage, crowd, &names).await?;
         let nodes = numbers(&names);
         let scope = match self {
+            Fault::Vicious(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
             Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
+            Fault::Return(..) => Scope::Everybody,
             // Whose packets bear no node's stamp.
-            _ if stage.layout.kind == Kind::Rtpengine => Scope::Sessions(hit),
+            _ if !stage.layout.stamps() => Scope::Sessions(hit),
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
             _ => Scope::Nodes(nodes),
         };
@@ -120,18 +130,11 @@ impl Fault {
             }
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGSTOP),
             Fault::Stall(_) => stage.gateway.signal(Signal::SIGSTOP),
-            Fault::NoDescriptors(..) => {
-                for name in names {
-                    limit_files(
-                        stage.node(name)?.process.as_ref().map_or(0, crate::process::Process::id),
-                        NONE,
-                    )?;
-                }
-                limit_files(stage.gateway.id(), NONE)
-            }
+            Fault::NoDescriptors(..) => limit_files(stage, names, false),
             Fault::Vicious(..) | Fault::Leak(..) => signal_all(stage, names, Signal::SIGUSR1),
             Fault::BlockUdp(_) => stage.firewall.block(stage.udp.port()),
             Fault::Starve(..)
+            | Fault::Return(..)
             | Fault::Links(..)
             | Fault::Drain(_)
             | Fault::Move(_)
@@ -170,6 +173,7 @@ impl Fault {
                 }
                 Ok(())
             }
+            Fault::Return(_, home) => region::come_back(stage, names, home).await,
             Fault::Links(_, weather, long) => weather.come(stage, names, long).await,
             Fault::Drain(_) => drain(stage, names, "drain").await,
             Fault::Move(rooms) => stage.move_rooms(rooms).await,
@@ -192,15 +196,8 @@ impl Fault {
                 stage.firewall.clear()?;
                 stage.restart_the_dead()
             }
-            Fault::NoDescriptors(..) => {
-                for name in names {
-                    limit_files(
-                        stage.node(name)?.process.as_ref().map_or(0, crate::process::Process::id),
-                        SOME,
-                    )?;
-                }
-                limit_files(stage.gateway.id(), SOME)
-            }
+            Fault::NoDescriptors(..) => limit_files(stage, names, true),
+            Fault::Return(..) => region::forget(stage, names).await,
             Fault::Vicious(..) => {
                 stage.restart_the_dead()?;
                 signal_all(stage, names, Signal::SIGUSR2)
@@ -237,6 +234,7 @@ impl Fault {
             | Fault::Starve(whom, _)
             | Fault::NoDescriptors(whom, _)
             | Fault::CrashLoop(whom, _)
+            | Fault::Return(whom, _)
             | Fault::Links(whom, ..)
             | Fault::Vicious(whom, _)
             | Fault::Leak(whom, _)
@@ -260,19 +258,9 @@ fn by_quic(crowd: &Crowd) -> BTreeSet<u64> {
     sessions.filter(|&session| crowd.plan().transport_of(session) == Transport::Quic).collect()
 }
 
-fn signal_all(stage: &Stage, names: &[String], signal: Signal) -> Result<(), String> {
-    names.iter().try_for_each(|name| stage.signal(name, signal))
-}
-
-async fn starve(stage: &Stage, names: &[String], long: Duration) -> Result<(), String> {
-    let until = tokio::time::Instant::now() + long;
-    while tokio::time::Instant::now() < until {
-        signal_all(stage, names, Signal::SIGSTOP)?;
-        tokio::time::sleep(SLICE - SHARE).await;
-        signal_all(stage, names, Signal::SIGCONT)?;
-        tokio::time::sleep(SHARE).await;
-    }
-    Ok(())
+/// Whether nodes of this kind leave sessions without packets, in their vice.
+fn silences(kind: Kind) -> bool {
+    !matches!(kind, Kind::Vicious(Vice::Lies | Vice::JumpsAhead))
 }
 
 async fn drain(stage: &Stage, names: &[String], verb: &str) -> Result<(), String> {
@@ -282,19 +270,4 @@ async fn drain(stage: &Stage, names: &[String], verb: &str) -> Result<(), String
         asked.map_err(|error| format!("{verb} {name}: {error}"))?;
     }
     Ok(())
-}
-
-/// No file more than a process has open anyway, and as many as there usually may be.
-const NONE: &str = "--nofile=3";
-const SOME: &str = "--nofile=1024";
-
-fn limit_files(process: u32, limit: &str) -> Result<(), String> {
-    let soft = format!("{limit}:");
-    let mut prlimit = std::process::Command::new("prlimit");
-    let ran = prlimit.args(["--pid", &process.to_string(), &soft]).status();
-    match ran {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("prlimit {soft}: {status}")),
-        Err(error) => Err(format!("needs prlimit (util-linux): {error}")),
-    }
 }

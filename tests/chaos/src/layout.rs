@@ -36,6 +36,8 @@ pub(crate) struct Layout {
     pub(crate) cold: usize,
     /// Whether an agent watches each node's process.
     pub(crate) agents: bool,
+    /// Whether loss costs a node its rooms by the policy of routing.
+    pub(crate) quality: bool,
     /// Spares of each room.
     pub(crate) spares: u8,
     /// What each node can carry.
@@ -55,9 +57,10 @@ pub(crate) struct Told {
     pub(crate) start: Option<Vec<String>>,
 }
 
-/// How nodes are judged on stage: as anywhere, but those that return are trusted sooner, so that many kills fit in a row.
-const DETECTOR: &str =
-    "\n[detector]\neject_for = \"200ms\"\neject_most = \"200ms\"\nwary_for = \"200ms\"\n";
+/// How nodes are judged on stage: as anywhere, but those that return are trusted sooner, and rooms go home faster, so that
+/// many kills fit in a row.
+const HASTE: &str = "\n[detector]\neject_for = \"200ms\"\neject_most = \"200ms\"\nwary_for = \"200ms\"\n\
+     \n[limits]\nfail_back_per_second = 200\n";
 
 impl Layout {
     /// Three nodes in the gateway's region.
@@ -70,6 +73,7 @@ impl Layout {
         kind: Kind::Sample,
         cold: 0,
         agents: false,
+        quality: false,
         spares: 2,
         capacity: "10 Gbit/s",
     };
@@ -99,6 +103,9 @@ impl Layout {
     pub(crate) const REGIONS: Layout =
         Layout { regions: &[("east", 2), ("west", 2)], ..Layout::HOT };
 
+    /// The same, taken in their order, with nothing opened ahead.
+    pub(crate) const REGIONAL: Layout = Layout { mode: "regional", spares: 0, ..Layout::REGIONS };
+
     /// Names, regions and zones of all nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = (String, &'static str, &'static str)> {
         self.regions.iter().flat_map(|&(region, count)| {
@@ -119,6 +126,16 @@ impl Layout {
         if region == self.home { Duration::ZERO } else { self.far }
     }
 
+    /// Whether packets bear the stamp of the node that sent them: not where it leaves them as they are.
+    pub(crate) fn stamps(&self) -> bool {
+        self.kind != Kind::Rtpengine && self.mode != "hitless"
+    }
+
+    /// Hops of a room that carry its packets.
+    pub(crate) fn carry(&self) -> usize {
+        if self.mode == "hitless" { 2 } else { 1 }
+    }
+
     /// Whether a link lies before nodes of this region.
     pub(crate) fn is_linked(&self, region: &str) -> bool {
         self.linked || !self.delay(region).is_zero()
@@ -130,7 +147,7 @@ impl Layout {
             "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
              [[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\", \"stun\"]\n\n\
              [[listen]]\nquic = \"127.0.0.1:0\"\n\n\
-             [admin]\nsocket = \"admin.sock\"\n{DETECTOR}",
+             [admin]\nsocket = \"admin.sock\"\n{HASTE}",
             self.home
         );
         for (region, _) in self.regions {
@@ -164,8 +181,20 @@ impl Layout {
         text
     }
 
+    /// What the mode wants to know beside.
+    fn survival(&self) -> String {
+        if self.mode == "regional" {
+            let regions: Vec<&str> = self.regions.iter().map(|(region, _)| *region).collect();
+            format!("regions = {regions:?}\n")
+        } else if self.spares > 0 {
+            format!("spares = {}\n", self.spares)
+        } else {
+            String::new()
+        }
+    }
+
     /// The policy set: what ships as `call`, but that nodes of a region cost the same, so that rooms spread over all of
-    /// them and stay, and that their spares are seen to soon.
+    /// them and stay, unless quality is to count, and that their spares are seen to soon.
     pub(crate) fn policies(&self) -> String {
         format!(
             r#"
@@ -186,7 +215,7 @@ on_fault = "admit-capped"
 
 [routing]
 plugin = "route-nearest"
-settings = {{ delay_weight = 0.0, loss_weight = 0.0, load_weight = 0.0, zone_cost = 0.0, wary_cost = 0.0, region_cost = 40.0, spares = {}, min_stay = "1h", review_every = "1s" }}
+settings = {{ delay_weight = 0.0, loss_weight = {}, load_weight = 0.0, zone_cost = 0.0, wary_cost = 0.0, region_cost = 40.0, spares = {}, min_stay = "{}", review_every = "1s" }}
 on_fault = "native"
 
 [degradation]
@@ -195,8 +224,10 @@ settings = {{ steps = ["cap", "voice-only"], down_at_loss = 0.03, down_after = "
 on_fault = "hold"
 "#,
             self.mode,
-            if self.spares > 0 { format!("spares = {}\n", self.spares) } else { String::new() },
-            self.spares.max(1)
+            self.survival(),
+            if self.quality { "8.0" } else { "0.0" },
+            self.spares.max(1),
+            if self.quality { "1s" } else { "1h" },
         )
     }
 }

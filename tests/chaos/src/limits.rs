@@ -1,7 +1,12 @@
 //! What must hold, and what did not.
 
+use std::time::Duration;
+
 use evenkeel_lab::crowd::Reckoning;
 use evenkeel_lab::ledger::Spread;
+
+/// A make-before-break takes no longer (failover.md, I1).
+const OVERLAP: Duration = Duration::from_millis(500);
 
 /// What must hold of a row, beside what must hold of every row: nobody is left without packets, none reaches somebody
 /// else, and none of an old node comes after the first of the new one.
@@ -27,6 +32,8 @@ pub(crate) struct Limits {
     pub(crate) both_carry: bool,
     /// Packets may be damaged, and then say that they are for somebody else, or of another node.
     pub(crate) damaged: bool,
+    /// Rooms leave make-before-break: packets of the node before may come for [`OVERLAP`] after the new one's first.
+    pub(crate) overlap: bool,
     /// When the fault is undone, nothing of the nodes that were hit reaches a client.
     pub(crate) no_old_owner: bool,
 }
@@ -49,8 +56,14 @@ impl Limits {
         moves_max: None,
         both_carry: false,
         damaged: false,
+        overlap: false,
         no_old_owner: false,
     };
+
+    /// The same where rooms leave make-before-break.
+    pub(crate) const fn gently(self) -> Limits {
+        Limits { overlap: true, ..self }
+    }
 
     /// In words.
     pub(crate) fn words(&self) -> String {
@@ -103,7 +116,13 @@ impl Limits {
         above(
             "after the new one's first",
             both(|r| r.stragglers),
-            when(!self.both_carry && !self.damaged, 0.0),
+            when(!self.both_carry && !self.damaged && !self.overlap, 0.0),
+        );
+        let straggled = Duration::from_nanos(faults.straggled_ns.max(unfaults.straggled_ns));
+        above(
+            "ms after the new one's first",
+            straggled.as_secs_f64() * 1e3,
+            when(self.overlap, OVERLAP.as_secs_f64() * 1e3),
         );
         above("came twice", both(|r| r.twice), when(self.both_carry, 0.0));
         above("misdelivered", both(|r| r.misdelivered), when(!self.damaged, 0.0));

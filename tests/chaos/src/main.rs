@@ -20,8 +20,9 @@ mod stage;
 mod table;
 mod weather;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use evenkeel_lab::namespace;
@@ -48,6 +49,11 @@ enum Verb {
     #[command(hide = true)]
     Relay(baseline::Relay),
 }
+
+/// A row that takes longer has come to a standstill.
+const ROW_WITHIN: Duration = Duration::from_secs(300);
+/// All rows take no longer; what does not fit is not played. The comparison comes on top of that.
+const ALL_WITHIN: Duration = Duration::from_secs(50 * 60);
 
 /// What the comparison is called on the command line.
 const OUTAGE: &str = "outage";
@@ -85,13 +91,7 @@ fn main() -> ExitCode {
         Verb::Node(node) => node.act(),
         Verb::Relay(relay) => relay.act(),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("evenkeel-chaos: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    evenkeel_lab::report::end("evenkeel-chaos", outcome)
 }
 
 fn run(choice: &Choice) -> Result<(), String> {
@@ -109,10 +109,17 @@ fn run(choice: &Choice) -> Result<(), String> {
     let runtime = runtime.map_err(|error| format!("cannot run: {error}"))?;
     let mut report = Report::default();
     let out = choice.out();
+    let began = Instant::now();
+    // What was measured before is no part of this, however soon it is interrupted.
+    report.write(&out)?;
     table::head();
     for row in rows {
         let row = row.scaled(choice);
-        let played = runtime.block_on(play::play(&row, &places, choice.seed));
+        let left = ALL_WITHIN.saturating_sub(began.elapsed()).min(ROW_WITHIN);
+        let playing =
+            async { tokio::time::timeout(left, play::play(&row, &places, choice.seed)).await };
+        let played = runtime.block_on(playing);
+        let played = played.unwrap_or_else(|_| Err(format!("not played within {left:.0?}")));
         let row = played.unwrap_or_else(|why| report::RowReport::failed(&row, &why));
         table::row(&row);
         report.add(row);
@@ -138,14 +145,10 @@ impl Choice {
     }
 
     fn places(&self) -> Result<Places, String> {
-        let evenkeel = std::fs::canonicalize(&self.evenkeel).map_err(|error| {
-            format!("no gateway at {}: {error}; `make chaos` builds it", self.evenkeel.display())
-        })?;
-        let folder = PathBuf::from("target/chaos/run");
-        let failed = |error| format!("cannot make {}: {error}", folder.display());
-        std::fs::create_dir_all(&folder).map_err(failed)?;
+        let evenkeel = evenkeel_lab::report::gateway(&self.evenkeel, "chaos")?;
+        let folder = evenkeel_lab::report::folder(Path::new("target/chaos/run"))?;
         let own =
             std::env::current_exe().map_err(|error| format!("cannot find itself: {error}"))?;
-        Ok(Places { evenkeel, own, folder: std::fs::canonicalize(&folder).map_err(failed)? })
+        Ok(Places { evenkeel, own, folder })
     }
 }

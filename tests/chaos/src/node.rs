@@ -15,6 +15,10 @@ pub(crate) enum Vice {
     DropsFlows,
     /// It takes ever more memory.
     Leaks,
+    /// It says that it is empty and more than full, by turns.
+    Lies,
+    /// Its clock is an hour ahead.
+    JumpsAhead,
 }
 
 impl Vice {
@@ -24,6 +28,8 @@ impl Vice {
             Vice::Drops => "drops",
             Vice::DropsFlows => "drops-flows",
             Vice::Leaks => "leaks",
+            Vice::Lies => "lies",
+            Vice::JumpsAhead => "jumps-ahead",
         }
     }
 }
@@ -57,6 +63,8 @@ impl Node {
             Vice::Drops => sample_node::Vice::Drops,
             Vice::DropsFlows => sample_node::Vice::DropsFlows,
             Vice::Leaks => sample_node::Vice::Leaks,
+            Vice::Lies => sample_node::Vice::Lies,
+            Vice::JumpsAhead => sample_node::Vice::JumpsAhead,
         };
         let words = if self.json { Words::Json } else { Words::Plain };
         sample_node::run(options, words).map_err(|error| error.to_string())

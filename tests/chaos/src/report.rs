@@ -60,6 +60,8 @@ pub(crate) struct RowReport {
     misdelivered: u64,
     /// Packets of an old node after the first of the new one.
     stragglers: u64,
+    /// For how long they came at most.
+    straggled_ms: f64,
     /// Moves of a room that was hit, for each time it was; both its sessions go with it.
     pub(crate) moves_per_session: f64,
     moves_of_other_rooms: u64,
@@ -144,6 +146,7 @@ impl RowReport {
             twice: faults.twice,
             misdelivered: faults.misdelivered + unfaults.misdelivered,
             stragglers: faults.stragglers,
+            straggled_ms: faults.straggled_ns as f64 / 1e6,
             moves_per_session: moves(&faults),
             moves_of_other_rooms: faults.other_rooms_moved,
             moves_by_cause: faults.causes,
@@ -197,6 +200,7 @@ impl RowReport {
             twice: 0,
             misdelivered: 0,
             stragglers: 0,
+            straggled_ms: 0.0,
             moves_per_session: 0.0,
             moves_of_other_rooms: 0,
             moves_by_cause: BTreeMap::new(),
@@ -225,12 +229,7 @@ impl Report {
     /// # Errors
     /// What the system said, with the path.
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let text = serde_json::to_string_pretty(self).map_err(|error| failed(error.into()))?;
-        std::fs::write(path, text + "\n").map_err(failed)
+        evenkeel_lab::report::write(self, path)
     }
 }
 

@@ -150,6 +150,23 @@ impl Stage {
         Ok(nodes["nodes"].as_array().cloned().unwrap_or_default())
     }
 
+    /// Whether these nodes are Up.
+    pub(crate) async fn are_up(&self, names: &[String]) -> Result<bool, String> {
+        let states = self.states().await?;
+        let is_up = |name: &String| {
+            states.iter().any(|node| node["node"] == name.as_str() && node["health"] == "up")
+        };
+        Ok(names.iter().all(is_up))
+    }
+
+    /// Rooms that stand elsewhere than in the region where they belong.
+    pub(crate) async fn away(&self) -> Result<u64, String> {
+        let regions = self.admin().read("/v1/regions").await;
+        let regions = regions.map_err(|error| format!("listing regions: {error}"))?;
+        let regions = regions["regions"].as_array().into_iter().flatten();
+        Ok(regions.filter_map(|region| region["away"].as_u64()).sum())
+    }
+
     /// The node that carries most rooms.
     pub(crate) async fn busiest(&self) -> Result<String, String> {
         let states = self.states().await?;
@@ -164,11 +181,10 @@ impl Stage {
         for room in self.rooms().await? {
             let number =
                 room["room"].as_str().and_then(|name| name.rsplit('-').next()?.parse().ok());
-            let (Some(number), Some(node)) = (number, room["route"][0]["node"].as_str()) else {
-                continue;
-            };
-            let number: u64 = number;
-            if names.iter().any(|name| name == node) {
+            let Some(number): Option<u64> = number else { continue };
+            let hops = room["route"].as_array().into_iter().flatten().take(self.layout.carry());
+            let mut nodes = hops.filter_map(|hop| hop["node"].as_str());
+            if nodes.any(|node| names.iter().any(|name| name == node)) {
                 sessions.extend([2 * number - 1, 2 * number]);
             }
         }
@@ -195,8 +211,8 @@ impl Stage {
         Ok(rooms["rooms"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Waits until every node is up or waits to be started, and every room has as many hops as it should and can have; false where that does
-    /// not happen.
+    /// Waits until every node is up or waits to be started, and every room is home and has as many hops as it should
+    /// and can have; false where that does not happen.
     pub(crate) async fn settled(&self, within: Duration) -> Result<bool, String> {
         let until = Instant::now() + within;
         loop {
@@ -216,7 +232,7 @@ impl Stage {
             .await?
             .iter()
             .all(|node| node["health"] == "up" || node["health"] == "cold");
-        if !all_up {
+        if !all_up || self.away().await? > 0 {
             return Ok(false);
         }
         let hops = |room: &Value| room["route"].as_array().map_or(0, Vec::len);

@@ -25,7 +25,8 @@ pub(crate) enum Weather {
     Blackouts,
     /// Everything is this much later, milliseconds.
     Later(u64),
-    /// Everything is later by this much, up or down by as much again, milliseconds.
+    /// Everything is later by this much, up or down by as much again, milliseconds: it grows evenly to that over the first
+    /// half, since what comes within one packet, with order kept, is what a death looks like.
     Jitter(u64),
     /// 10 % fall behind, 5 % come twice.
     Unsteady,
@@ -75,17 +76,19 @@ impl Weather {
     ) -> Conditions {
         let ms = Duration::from_millis;
         let percent = |percent: u32| percent * 10_000;
+        let share = (past.as_secs_f64() / long.as_secs_f64().max(0.001)).min(1.0);
         match self {
             Weather::Cut => Conditions { blackout: true, ..clear },
             Weather::OneWay => Conditions { blackout: direction == Direction::Down, ..clear },
             Weather::LossRamp(most) => {
-                let share = (past.as_secs_f64() / long.as_secs_f64().max(0.001)).min(1.0);
                 Conditions { loss_ppm: (f64::from(percent(most)) * share) as u32, ..clear }
             }
             Weather::Loss(loss) => Conditions { loss_ppm: percent(loss), ..clear },
             Weather::Blackouts => Conditions { blackout: past.as_millis() % 5_000 < 200, ..clear },
             Weather::Later(later) => Conditions { delay: clear.delay + ms(later), ..clear },
-            Weather::Jitter(most) => Conditions { jitter: ms(2 * most), ..clear },
+            Weather::Jitter(most) => {
+                Conditions { jitter: ms(2 * most).mul_f64((2.0 * share).min(1.0)), ..clear }
+            }
             Weather::Unsteady => {
                 Conditions { reorder_ppm: percent(10), duplicate_ppm: percent(5), ..clear }
             }

@@ -8,10 +8,10 @@ use evenkeel_core::{
     Board, Epoch as Standing, Flow, Hop, Kind, Measures, Plan, RoomId, RouteCell, SessionId,
 };
 use evenkeel_media::continuity::{Continuity, Epoch, Pass, Protection, Switch};
+use evenkeel_media::merge::Pair;
 use evenkeel_media::rtp;
 
 use crate::packet::{Numbers, Packet, clock_rate, payload_type};
-use crate::twin::Twin;
 
 /// A session as its worker knows it.
 pub(crate) struct Home {
@@ -25,7 +25,7 @@ pub(crate) struct Home {
     pub(crate) last_heard: Option<Instant>,
     pub(crate) measures: Measures,
     /// In hitless mode: the two hops whose packets reach the client.
-    pub(crate) twin: Option<Box<Twin>>,
+    pub(crate) pair: Option<Box<Pair<Hop>>>,
     /// Hops that were noticed to deliver no copies, until control is told.
     pub(crate) unalike: Option<[Hop; 2]>,
     pub(crate) hearing: Option<Hop>,
@@ -73,7 +73,7 @@ impl Home {
             legs: Vec::new(),
             last_heard: None,
             measures: Measures::default(),
-            twin: None,
+            pair: None,
             unalike: None,
             hearing: None,
             switches: 0,
@@ -119,7 +119,7 @@ impl Home {
                 }
                 Verdict::Drop(forward::Reason::Shed) => {
                     if self.hearing != Some(from) {
-                        if self.twin.is_some() {
+                        if self.pair.is_some() {
                             return None;
                         }
                         self.hear(from);
@@ -132,7 +132,7 @@ impl Home {
                 Verdict::Drop(_) => return None,
             };
         let hears = self.hearing == Some(from);
-        if self.twin.is_some() && !leaving {
+        if self.pair.is_some() && !leaving {
             return self.merge(from, None, &header, packet, now);
         }
         if !leaving && !hears {
@@ -167,7 +167,7 @@ impl Home {
         now: Instant,
     ) -> Option<Packet> {
         // Of two hops all that the one that leads delivers is counted, where they are merged.
-        if self.hearing == Some(from) && self.twin.is_none() {
+        if self.hearing == Some(from) && self.pair.is_none() {
             self.flow.came[packet.kind as usize] += 1;
         }
         match self.continuity.pass(epoch, header, clock_rate(packet.kind), now) {

@@ -204,6 +204,25 @@ fn packets_go_where_the_session_spoke_from_last() {
 }
 
 #[test]
+fn packets_share_no_more_than_the_path_carries() {
+    let mut scene = Scene::new();
+    scene.open(7);
+    let sent = |scene: &mut Scene| {
+        scene.hands.sent.clear();
+        for _ in 0..8 {
+            scene.agent.handle_from_server(0, &voice(2), &mut scene.hands);
+        }
+        scene.agent.flush(&mut scene.hands);
+        scene.hands.sent.len()
+    };
+    assert_eq!(sent(&mut scene), 1);
+    let room = 1 + 4 * (10 + voice(2).len());
+    let path = Question::Path { bundle_max: u16::try_from(room).unwrap(), padding: 100 };
+    assert_eq!(scene.ask(&path), Some(Answer::Path { padding: 100 }));
+    assert_eq!(sent(&mut scene), 2);
+}
+
+#[test]
 fn what_is_no_media_or_nobodys_is_counted_and_goes_nowhere() {
     let mut scene = Scene::new();
     scene.open(7);

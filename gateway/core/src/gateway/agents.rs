@@ -48,12 +48,16 @@ impl Gateway {
     }
 
     /// A node said how loaded it is, in thousandths of its capacity. Believed for 5 s; it says so with each answer. It
-    /// corrects what we believe that it can take, and never beyond what its configuration says.
+    /// corrects what we believe that it can take, and never beyond what its configuration says. While it drains that stands.
     pub fn handle_load(&mut self, id: NodeId, permille: u16, now: Instant) {
-        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
-            node.handle_load(permille, now);
-            self.ledger.handle_load(id, permille, now);
-            self.gate_what_no_longer_fits(id, now);
+        let Some(node) = self.nodes.get_mut(id.0 as usize) else {
+            return;
+        };
+        node.handle_load(permille, now);
+        if node.drains() {
+            return self.ledger.hold_capacity(id, now);
         }
+        self.ledger.handle_load(id, permille, now);
+        self.gate_what_no_longer_fits(id, now);
     }
 }

@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
-use super::offering::APART;
-use crate::room::Room;
 use crate::timer::Timer;
-use crate::{Affinity, Decider, Event, Hop, Mode, ModeChange, RoomId, Scenario, SessionId};
+use crate::{Decider, Event, Hop, Mode, ModeChange, RoomId, Scenario, SessionId};
 
 /// Rooms that take what their scenarios say now together, so that one wake-up stays short.
 const CHANGED_AT_ONCE: usize = 256;
@@ -63,12 +61,12 @@ impl Gateway {
         let Some(mode) = self.scenario_of(room).map(|scenario| scenario.mode) else {
             return;
         };
+        self.hear_of(id, now);
         let Some(room) = self.rooms.get_mut(&id) else {
             return;
         };
         if room.mode != mode {
-            room.mode = mode;
-            room.forget_unalike();
+            room.take_mode(mode);
         }
         room.await_what_is_opened();
         if room.is_placed() {
@@ -82,12 +80,16 @@ impl Gateway {
         }
     }
 
-    /// The same hops in another mode. What the second hop of a hitless room delivers passes on for a moment.
+    /// The same hops in another mode; those behind the first that were not opened ahead are left, since packets may take
+    /// none that is not open: the room gets its spares as any room does. What the second hop of a hitless room delivers
+    /// passes on for a moment.
     fn renew(&mut self, id: RoomId, why: ModeChange, now: Instant) {
-        self.open_missing(id, now);
         let room = &self.rooms[&id];
         let before = room.route();
-        let hops: Vec<Hop> = before.hops.iter().map(|(hop, _)| *hop).collect();
+        let mut hops: Vec<Hop> = before.hops.iter().map(|(hop, _)| *hop).collect();
+        if room.mode.opens_ahead() && !before.mode.opens_ahead() {
+            hops.truncate(1);
+        }
         let stops = |twin| room.mode_over(&hops) != Mode::Hitless && room.holding.on != Some(twin);
         let twin = room.holding.twin.filter(|twin| stops(*twin));
         let twin = hops.iter().find(|hop| Some(hop.node) == twin).copied();
@@ -100,6 +102,7 @@ impl Gateway {
         if from != to {
             let room_name = room.name.clone();
             self.event(Event::Mode { room: id, room_name, from, to, why });
+            self.tell_kept(id, Mode::Hitless);
         }
     }
 
@@ -122,7 +125,7 @@ impl Gateway {
     }
 
     /// A worker noticed that what two hops deliver to a session are no copies of each other: the room goes on as in hot
-    /// mode, with the hop that the client hears, as long as it stands on these two.
+    /// mode, with the first hop of its route, as long as it stands on these two.
     pub fn handle_unalike(&mut self, session: SessionId, hops: [Hop; 2], now: Instant) {
         let Some(id) = self.sessions.get(&session).map(|session| session.room) else {
             return;
@@ -138,32 +141,6 @@ impl Gateway {
         if room.route().mode == Mode::Hitless && hops.iter().all(carries) && room.note_unalike(hops)
         {
             self.renew(id, ModeChange::Unalike { hops }, now);
-        }
-    }
-
-    /// Under which number nodes know the room: that of its call, where its sessions are rooms of their own.
-    pub(super) fn enter_call(&mut self, name: &Arc<str>, id: RoomId, affinity: Affinity) -> RoomId {
-        let standing = self.rooms_by_name.get(name).and_then(|room| self.rooms.get(room));
-        let known = self.calls.get(name).map(|(call, _)| *call);
-        let call = known.or(standing.map(|room| room.call)).unwrap_or(id);
-        if affinity == Affinity::Session {
-            self.calls.entry(name.clone()).or_insert((call, 0)).1 += 1;
-        }
-        call
-    }
-
-    /// The last room of a call takes its number with it.
-    pub(super) fn leave_call(&mut self, room: &Room) {
-        let Some((name, _)) = room.name.rsplit_once(APART) else {
-            return;
-        };
-        if let Some((call, rooms)) = self.calls.get_mut(name)
-            && *call == room.call
-        {
-            *rooms -= 1;
-            if *rooms == 0 {
-                self.calls.remove(name);
-            }
         }
     }
 }

@@ -37,13 +37,12 @@ impl Gateway {
             return;
         };
         let tally = room.tally.get_or_insert_with(|| Box::new(Tally::new(hop, now)));
-        if tally.hop != hop {
-            **tally = Tally::new(hop, now);
-        }
+        tally.stands_at(hop, now);
         if !tally.add(flow, now) {
             return;
         }
-        let seen = std::mem::replace(&mut **tally, Tally::new(hop, now));
+        let next = tally.anew(now);
+        let seen = std::mem::replace(&mut **tally, next);
         let scenario = Arc::clone(&room.scenario);
         let worst = |metric| self.worst(id, metric);
         let bad = seen.vote(worst(Metric::LossUp), worst(Metric::LossDown));

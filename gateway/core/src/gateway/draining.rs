@@ -167,6 +167,9 @@ impl Gateway {
                 None => Vec::new(),
             }
         };
+        if nodes.is_empty() {
+            self.want_start(id, now);
+        }
         self.head_for(id, &nodes, Cause::Drain, by, now);
     }
 }

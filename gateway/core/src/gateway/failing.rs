@@ -6,15 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use super::standing::Step;
-use crate::room::Stranded;
 use crate::timer::Timer;
 use crate::{Cause, Decider, Event, Hop, MoveOutcome, NodeId, RoomId, SessionId, Strike};
-
-/// How often rooms without a usable hop are looked at again.
-const RESCUE_EVERY: Duration = Duration::from_millis(50);
-
-/// Stranded rooms that are looked at together, so that one wake-up stays short.
-const RESCUES_AT_ONCE: usize = 512;
 
 /// How long a room keeps away from a hop that did not take it.
 const KEEP_AWAY: Duration = Duration::from_secs(10);
@@ -29,25 +22,47 @@ pub(super) struct Herd {
     /// When it was found dead.
     died: Instant,
     /// Nodes whose reserves are free for these rooms alone meanwhile.
-    standbys: Vec<NodeId>,
+    pub(super) standbys: Vec<NodeId>,
     pub(super) rooms: BTreeSet<RoomId>,
 }
 
 impl Gateway {
+    /// The flip: packets take their second hops. What is kept free for this death is spent for it, unless it is for another.
+    pub(super) fn flip(&self, dead: Hop, now: Instant) {
+        for standby in self.ledger.standbys_of(dead.node) {
+            if self.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
+                self.board.spend(standby, Some(dead.node));
+            }
+        }
+        self.condemn(dead, now);
+    }
+
+    /// The board says that it is dead, and since when the evidence does.
+    fn condemn(&self, dead: Hop, now: Instant) {
+        if self.board.is_up(dead.node, dead.incarnation) {
+            let witnesses = self.node(dead.node).map(|node| node.detector.witnesses());
+            let since = witnesses.into_iter().flatten().map(|(_, since)| since).min();
+            self.board.condemn(dead.node, since.unwrap_or(now).min(now));
+        }
+    }
+
     /// The flip, and then what follows for rooms: packets take their second hops with the flip itself. How many rooms
     /// stood there.
     pub(super) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
-        self.board.condemn(dead.node);
+        self.condemn(dead, now);
         // A standby is spent for one death at a time. Until the herd before is through, packets of this one take second
         // hops that are not spent for that: what those keep free, nobody else takes meanwhile.
         while self.herd.is_some() {
             self.lose_some(now);
         }
         let stood_there = self.ledger.rooms(dead.node);
-        let standbys = self.ledger.standbys_of(dead.node);
-        for &standby in &standbys {
+        for standby in self.ledger.standbys_of(dead.node) {
             self.board.spend(standby, Some(dead.node));
         }
+        let spent = |node: &NodeId| {
+            self.board.cell(*node).is_some_and(|cell| cell.spent_for == Some(dead.node))
+        };
+        let standbys = self.nodes.iter().map(|node| node.id).filter(spent).collect();
         let rooms = self.rooms_at[dead.node.0 as usize].clone();
         self.herd = Some(Herd { dead, died: now, standbys, rooms });
         self.lose_some(now);
@@ -232,6 +247,9 @@ impl Gateway {
             self.moved(id, Step { cause, by, from: hop, to, started: now }, now);
         } else if self.rooms[&id].pending.is_none() {
             let nodes = self.native_hops(id, &[], now);
+            if nodes.is_empty() {
+                self.want_start(id, now);
+            }
             self.head_for(id, &nodes, cause, by, now);
         }
     }
@@ -258,73 +276,6 @@ impl Gateway {
             .apart(id, |gateway| nodes.iter().position(|&node| gateway.ledger.fits(node, kbps)))?;
         nodes[..=first].rotate_right(1);
         Some(nodes)
-    }
-
-    /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them,
-    /// natively, at the pace at which it opens their sessions. First those looked at least often, by their priority.
-    pub(super) fn rescue_stranded(&mut self, now: Instant) {
-        self.paced = false;
-        let turn: Vec<RoomId> =
-            self.stranded.iter().take(RESCUES_AT_ONCE).map(|(_, _, id)| *id).collect();
-        for id in turn {
-            if !self.rescue(id, now) {
-                self.paced = true;
-                break;
-            }
-            self.count_attempt(id);
-        }
-        if !self.stranded.is_empty() {
-            self.timers.set(Timer::Rescue, now + RESCUE_EVERY);
-        }
-    }
-
-    /// Whether the room was looked at; else all who have room for it have enough to open already.
-    fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
-        let Some(room) = self.rooms.get(&id) else {
-            return true;
-        };
-        let (Some(lost), ahead) = (room.stranded, room.mode.opens_ahead()) else {
-            return true;
-        };
-        if let Some(nodes) = self.own_next(id, None, now).filter(|_| ahead) {
-            let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
-            self.given_up(id, before, MoveOutcome::Superseded, now);
-            let hops = self.hops(&nodes);
-            self.admit_at(id, &hops, None);
-            let (from, to) = (lost.lost, hops.first().copied());
-            let (cause, by) = (Cause::NodeDown, Decider::Native);
-            self.moved(id, Step { cause, by, from, to, started: lost.since }, now);
-            self.close_left_hops(id, now);
-            self.want_reroute(id, now);
-            return true;
-        }
-        if self.rooms[&id].pending.is_some() {
-            return true;
-        }
-        let busy = self.busy_nodes();
-        let mut nodes = self.native_hops_but(id, &[], &busy, now);
-        if nodes.is_empty() && !self.native_hops(id, &[], now).is_empty() {
-            return false;
-        }
-        if nodes.is_empty() {
-            nodes = self.place_sparing(id, &busy, now);
-        }
-        if nodes.is_empty() {
-            self.want_start(id, now);
-        }
-        self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
-        true
-    }
-
-    fn count_attempt(&mut self, id: RoomId) {
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return;
-        };
-        if let Some(Stranded { attempts, .. }) = &mut room.stranded {
-            self.stranded.remove(&(*attempts, Reverse(room.priority), id));
-            *attempts = attempts.saturating_add(1);
-            self.stranded.insert((*attempts, Reverse(room.priority), id));
-        }
     }
 
     /// Time has passed since a hop did not take the room, or its policy wished so: it is looked at again, and its

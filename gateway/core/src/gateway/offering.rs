@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use super::asking::{About, mismatched};
+use super::calls::apart;
 use crate::breaker::Judged;
 use crate::few::FewMap;
 use crate::room::{Founding, Room};
@@ -20,9 +21,6 @@ const CLOSE_AFTER: std::ops::RangeInclusive<i64> = 1_000..=3_600_000;
 
 /// Who goes first in a herd, within these.
 const PRIORITY: std::ops::RangeInclusive<i64> = 0..=100;
-
-/// Between the name of a call and the session that is a room of its own. No path or query has to escape it.
-pub(super) const APART: char = '~';
 
 /// When somebody may try again whom a policy that failed keeps out.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -105,7 +103,7 @@ impl Gateway {
     ) -> Result<RoomId, Refused> {
         let name = match scenario.affinity {
             Affinity::Room => offer.room.clone(),
-            Affinity::Session => format!("{}{APART}{}", offer.room, session.id).into(),
+            Affinity::Session => apart(&offer.room, session.id),
         };
         if let Some(&room) = self.rooms_by_name.get(&name) {
             let standing = &self.rooms[&room].scenario;
@@ -116,8 +114,8 @@ impl Gateway {
             return Ok(room);
         }
         let id = RoomId(self.next_room);
+        let call = self.enter_call(&offer.room, &offer.scenario, id, scenario.affinity)?;
         self.next_room += 1;
-        let call = self.enter_call(&offer.room, id, scenario.affinity);
         let founding = Founding {
             name: name.clone(),
             scenario: offer.scenario.clone(),
@@ -333,7 +331,8 @@ impl Gateway {
             } else {
                 self.turn_away(id, now);
             }
-        } else if self.stranded_go_first() {
+        } else if self.stranded_go_first() && !self.paced {
+            // Nobody has looked yet where they could go.
             self.turn_away(id, now);
         } else {
             self.place(room, unasked, now);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::Gateway;
 use super::asking::{About, mismatched};
 use crate::node::Node;
-use crate::place::{self, Wish};
+use crate::place::{self, Takes, Wish};
 use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
@@ -42,11 +42,13 @@ impl Gateway {
     fn place_natively(&mut self, id: RoomId, now: Instant) {
         let busy = self.busy_nodes();
         let mut nodes = self.native_hops_but(id, &[], &busy, now);
-        if nodes.is_empty() && !busy.is_empty() {
+        // Who has nowhere to go waits for these: a new room only takes what is of no use to them.
+        let waits = if self.stranded_go_first() { &busy[..] } else { &[] };
+        if nodes.is_empty() && !busy.is_empty() && waits.is_empty() {
             nodes = self.native_hops(id, &[], now);
         }
         if nodes.is_empty() {
-            nodes = self.place_sparing(id, &[], now);
+            nodes = self.place_sparing(id, waits, now);
         }
         self.settle(id, &nodes, Decider::Native, now);
     }
@@ -154,18 +156,30 @@ impl Gateway {
         let mut avoided = self.behind_breakers(id);
         let avoids = !avoided.is_empty();
         avoided.extend(but);
-        let nodes = self.native_hops_without(id, standing, &avoided, now);
+        let nodes = self.native_hops_without(id, Takes::Free, standing, &avoided, now);
         let enough = nodes.len() > 1 || !self.rooms.get(&id).is_some_and(|room| room.is_placed());
         if enough || !avoids {
             return nodes;
         }
         let first = nodes.first().map_or(standing, std::slice::from_ref);
-        self.native_hops_without(id, first, but, now)
+        self.native_hops_without(id, Takes::Free, first, but, now)
+    }
+
+    /// The native default for a room that stands nowhere any more and may take so much of a node, whatever breakers say.
+    pub(super) fn native_hops_taking(
+        &mut self,
+        id: RoomId,
+        takes: Takes,
+        but: &[NodeId],
+        now: Instant,
+    ) -> Vec<NodeId> {
+        self.native_hops_without(id, takes, &[], but, now)
     }
 
     fn native_hops_without(
         &mut self,
         id: RoomId,
+        takes: Takes,
         standing: &[NodeId],
         but: &[NodeId],
         now: Instant,
@@ -178,8 +192,8 @@ impl Gateway {
         let regions = self.scenario_of(room).map_or(Vec::new(), |s| s.regions.clone());
         let mut shunned = self.shunned(id, now);
         shunned.extend(but);
-        let wish =
-            Wish { region, mode, regions: &regions, kbps, spares, standing, shunned: &shunned };
+        let (regions, shunned) = (&regions[..], &shunned[..]);
+        let wish = Wish { region, mode, regions, kbps, takes, spares, standing, shunned };
         self.apart(id, |gateway| {
             place::native(wish, &gateway.nodes, &gateway.settings.zones, &gateway.ledger)
         })
@@ -231,6 +245,9 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Guard> {
         self.check_hops(id, nodes, now)?;
-        if self.fits(id, nodes[0]) { Ok(()) } else { Err(Guard::NoCapacity) }
+        let is_new = self.rooms.get(&id).is_some_and(|room| !room.is_placed());
+        let is_left = |place: NodeId| !self.paces[place.0 as usize].is_busy();
+        let may = !is_new || !self.stranded_go_first() || is_left(nodes[0]);
+        if may && self.fits(id, nodes[0]) { Ok(()) } else { Err(Guard::NoCapacity) }
     }
 }

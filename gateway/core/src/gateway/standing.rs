@@ -10,7 +10,8 @@ use crate::room::Stranded;
 use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
-    Cause, Decider, Event, Grant, Hook, Hop, Mode, MoveOutcome, NodeId, RoomId, Route, SessionId,
+    Cause, Decider, Event, Grant, Hook, Hop, Mode, ModeChange, MoveOutcome, NodeId, RoomId, Route,
+    SessionId,
 };
 
 /// Rooms without a reserve that are weighed again at a time, so that it stays short.
@@ -99,11 +100,34 @@ impl Gateway {
         let version = room.route().version + 1;
         let mode = room.mode_over(hops);
         let hops = hops.iter().copied().zip(grants).collect();
+        let before = room.route();
         room.cell.publish(Route { version, mode, hops, leaving, lead: lead.unwrap_or_default() });
+        self.tell_kept_since(id, &before);
         if let Some((_, until)) = leaving {
             self.timers.set(Timer::LeavingEnds(id), until);
         }
         self.list(id);
+    }
+
+    /// A hitless room that is carried by one hop keeps less than its mode promises, and that is told; so is its end.
+    fn tell_kept_since(&mut self, id: RoomId, before: &Route) {
+        match (before.version, before.mode) {
+            (0, _) => self.tell_kept(id, Mode::Hitless),
+            (_, Mode::Hitless) => self.tell_kept(id, before.kept()),
+            // That it is hitless now is told first.
+            _ => {}
+        }
+    }
+
+    pub(super) fn tell_kept(&mut self, id: RoomId, from: Mode) {
+        let Some((room, route)) = self.rooms.get(&id).map(|room| (room, room.route())) else {
+            return;
+        };
+        let to = route.kept();
+        if route.mode == Mode::Hitless && from != to {
+            let (room_name, why) = (room.name.clone(), ModeChange::Capacity);
+            self.event(Event::Mode { room: id, room_name, from, to, why });
+        }
     }
 
     /// How much sooner what is sent there comes back by one node than by the other.
@@ -169,6 +193,7 @@ impl Gateway {
             let hops = hops.into_iter().zip(after).collect();
             let next = Route { version: route.version + 1, hops, ..(*route).clone() };
             self.rooms[&id].cell.publish(next);
+            self.tell_kept_since(id, &route);
         }
     }
 

@@ -21,8 +21,10 @@ pub struct SessionStanding {
     pub scenario: Arc<str>,
     /// What it comes over.
     pub transport: Transport,
-    /// How it survives the death of its node.
+    /// How it is to survive the death of its node.
     pub mode: Mode,
+    /// How it would now: a hitless room that one hop carries is hot, or cold. See [`Route::kept`](crate::Route::kept).
+    pub kept: Mode,
     /// Where its packets go now.
     pub hop: Option<Hop>,
     /// What it gets.
@@ -42,8 +44,10 @@ pub struct RoomStanding {
     pub name: Arc<str>,
     /// Its scenario.
     pub scenario: Arc<str>,
-    /// How it survives the death of its node.
+    /// How it is to survive the death of its node.
     pub mode: Mode,
+    /// How it would now: a hitless room that one hop carries is hot, or cold. See [`Route::kept`](crate::Route::kept).
+    pub kept: Mode,
     /// Its sessions.
     pub sessions: Vec<SessionId>,
     /// Its hops, best first.
@@ -102,6 +106,7 @@ impl Gateway {
             room: self.rooms.get(&session.room)?.name.clone(),
             scenario: session.wanted.scenario.clone(),
             mode: self.rooms.get(&session.room)?.route().mode,
+            kept: self.rooms.get(&session.room)?.route().kept(),
             transport: session.transport,
             hop: self.stands_at(session.room),
             plan: session.plan_now(),
@@ -134,6 +139,7 @@ impl Gateway {
             name: room.name.clone(),
             scenario: room.scenario.clone(),
             mode: room.route().mode,
+            kept: room.route().kept(),
             sessions: room.sessions.iter().copied().collect(),
             route: room.route().hops.iter().map(|(hop, _)| *hop).collect(),
             hop: self.stands_at(room.id),

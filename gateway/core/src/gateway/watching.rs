@@ -7,7 +7,7 @@ use crate::detector::{Distance, Finding, Stamp};
 use crate::node::{Change, Node};
 use crate::settings::{Probed, Settings};
 use crate::timer::Timer;
-use crate::{Event, Health, Measures, Metric, NodeId, RegionId};
+use crate::{Event, Health, Measures, Metric, NodeId, NotStarted, RegionId};
 
 /// A worker that comes back from one pass no sooner than this is no excuse: where the machine stood still, control did
 /// too, and its own lateness counts.
@@ -89,20 +89,32 @@ impl Gateway {
         let before: Vec<_> = self.nodes.iter().map(|node| node.detector.witnesses()).collect();
         let mut found: Vec<Finding> = self.nodes.iter_mut().map(|node| node.look(now)).collect();
         self.doubt_uplink(&mut found, now);
+        // Who died in the same watch is no place to go for rooms of another.
+        let mut changed = Vec::new();
         for (place, (found, before)) in found.into_iter().zip(before).enumerate() {
             if let Some(change) = self.nodes[place].conclude(found, now) {
-                self.node_changed(place, change, before, now);
+                if let Change::Died { .. } = change {
+                    self.flip(self.nodes[place].hop(), now);
+                }
+                changed.push((place, change, before));
             }
+        }
+        for (place, change, before) in changed {
+            self.node_changed(place, change, before, now);
         }
     }
 
-    /// A node refused a session since it is full: it takes no more than it has, for now.
+    /// A node refused a session since it is full: it takes no more than it has, for now. One that drains refuses them for
+    /// that, and can take what it could.
     pub fn handle_full(&mut self, id: NodeId, now: Instant) {
-        if self.node(id).is_some() {
+        let Some(node) = self.node(id) else {
+            return;
+        };
+        if !node.drains() {
             self.ledger.handle_full(id, now);
             self.gate_what_no_longer_fits(id, now);
-            self.handle_willing(id, false, now);
         }
+        self.handle_willing(id, false, now);
     }
 
     pub(super) fn node_changed(
@@ -123,8 +135,8 @@ impl Gateway {
         let (from, to) = match change {
             Change::Health { from, to } => (from, to),
             Change::Died { from } => (from, Health::Down),
-            Change::Returned => (Health::Down, Health::Wary),
-            Change::Started { .. } => (Health::Cold, Health::Up),
+            Change::Returned => (Health::Down, node.health()),
+            Change::Started { to, .. } => (Health::Cold, to),
         };
         let mut rooms = 0;
         match change {
@@ -132,6 +144,8 @@ impl Gateway {
             Change::Died { .. } => {
                 let hop = node.hop();
                 node.detector.absolve();
+                // Only who is ejected dies before it ran.
+                self.not_started(hop.node, NotStarted::Ejected, now);
                 // The flip comes first: packets do not wait for our words.
                 let after = self.outputs.len();
                 rooms = self.fail_over(hop, now);
@@ -149,7 +163,7 @@ impl Gateway {
         }
         let hop = self.nodes[place].hop();
         self.event(Event::Node { hop, from, to, witnesses, last_heard, rooms });
-        if let Change::Started { after } = change {
+        if let Change::Started { after, .. } = change {
             self.started(hop.node, after, now);
         }
         if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {

@@ -96,8 +96,11 @@ impl Page {
         reckoning.misdelivered = self.ledger.misdelivered().len() as u64;
         let after = |at_ns: u64| at_ns >= fault.at_ns;
         let switches = self.ledger.switches();
-        let old = switches.iter().filter(|switch| after(switch.first_ns));
-        reckoning.stragglers = old.map(|switch| switch.stragglers).sum();
+        for switch in switches.iter().filter(|switch| after(switch.first_ns)) {
+            reckoning.stragglers += switch.stragglers;
+            let straggled_ns = switch.straggled_ns.unwrap_or(switch.first_ns) - switch.first_ns;
+            reckoning.straggled_ns = reckoning.straggled_ns.max(straggled_ns);
+        }
     }
 
     fn count_moves(&self, reckoning: &mut Reckoning, hit: &BTreeSet<u64>) {

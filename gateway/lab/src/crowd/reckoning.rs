@@ -86,6 +86,8 @@ pub struct Reckoning {
     pub misdelivered: u64,
     /// Packets of a node after the first of the one that followed it.
     pub stragglers: u64,
+    /// For how long they came at most, nanoseconds.
+    pub straggled_ns: u64,
     /// Rooms that were hit.
     pub rooms_hit: u64,
     /// Moves of these.
@@ -143,6 +145,7 @@ impl Reckoning {
         self.twice += other.twice;
         self.misdelivered += other.misdelivered;
         self.stragglers += other.stragglers;
+        self.straggled_ns = self.straggled_ns.max(other.straggled_ns);
         self.rooms_hit += other.rooms_hit;
         self.rooms_moved += other.rooms_moved;
         self.other_rooms_moved += other.other_rooms_moved;

@@ -23,6 +23,8 @@ pub struct Switch {
     pub first_ns: u64,
     /// Packets of the old node that came after that.
     pub stragglers: u64,
+    /// When the last of them came.
+    pub straggled_ns: Option<u64>,
 }
 
 impl Switch {
@@ -87,6 +89,7 @@ impl Ledger {
                 && arrival.at_ns.saturating_sub(switch.first_ns) < STRAGGLING_NS
             {
                 switch.stragglers += 1;
+                switch.straggled_ns = Some(arrival.at_ns);
                 continue;
             }
             let first_ns = arrival.at_ns;
@@ -97,6 +100,7 @@ impl Ledger {
                 last_ns,
                 first_ns,
                 stragglers: 0,
+                straggled_ns: None,
             });
             present = Some((arrival.node, arrival.at_ns));
         }

@@ -221,6 +221,7 @@ fn packets_of_the_old_node_after_the_switch_are_stragglers_and_much_later_a_swit
     call.hears(1, 2, (10..11).chain(12..59), moved);
     let [switch] = call.ledger.switches()[..] else { panic!() };
     assert_eq!(switch.stragglers, 1);
+    assert_eq!(switch.straggled_ns, Some(switch.first_ns + 20 * MS));
     call.hears(1, 2, 60..61, STRAIGHT);
     let back: Vec<_> =
         call.ledger.switches().iter().map(|switch| (switch.from, switch.to)).collect();

@@ -36,7 +36,10 @@ impl Answers {
                 let unknown = tags.iter().filter(|&tag| !self.opened.contains_key(tag));
                 Answer::Keep { unknown: unknown.copied().collect() }
             }
-            Question::Noted { .. } | Question::Start | Question::Break(_) => return None,
+            Question::Noted { .. }
+            | Question::Start
+            | Question::Break(_)
+            | Question::Path { .. } => return None,
         };
         self.answer.clear();
         answer.write(&self.secret, asked.nonce, now_us, &mut self.answer);

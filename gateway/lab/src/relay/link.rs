@@ -1,26 +1,16 @@
 //! The way between a gateway and one node: whoever sends to its near end reaches the node from a far end of his own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::Epoll;
 
+use super::pump::{self, DATAGRAM, Late, Pump};
 use super::{Conditions, Direction, Fate, Impairment, Tally};
 use crate::datagrams::Inbox;
 
-/// How long the thread sleeps at most, and so how long it takes to notice that it should end.
-const NAP_MS: u64 = 20;
-/// Readiness told by one call; more is told by the next.
-const EVENTS: usize = 64;
-/// The largest datagram there is.
-const DATAGRAM: usize = 65_535;
-/// Datagrams read at once.
-const BATCH: usize = 64;
 /// Senders that are told apart: a gateway has a socket for each worker and one for probes, and for each session on port
 /// legs. Packets of more are dropped.
 const SENDERS_MAX: usize = 4_096;
@@ -29,15 +19,8 @@ const NEAR: u64 = u64::MAX;
 
 /// A running link. Dropping it ends its thread.
 pub struct Link {
-    shared: Arc<Shared>,
+    pump: Pump<World>,
     near: SocketAddr,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct Shared {
-    world: Mutex<World>,
-    epoll: Epoll,
-    ending: AtomicBool,
 }
 
 struct World {
@@ -50,8 +33,7 @@ struct World {
     down: Impairment,
     /// Packets longer than this do not cross.
     mtu: usize,
-    delayed: BTreeMap<(Instant, u64), Delayed>,
-    delayed_count: u64,
+    late: Late<Delayed>,
     tally: Tally,
 }
 
@@ -87,17 +69,12 @@ impl Link {
             up: Impairment::new(seeds.u64(..)),
             down: Impairment::new(seeds.u64(..)),
             mtu: DATAGRAM,
-            delayed: BTreeMap::new(),
-            delayed_count: 0,
+            late: Late::default(),
             tally: Tally::default(),
         };
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let shared = Shared { world: Mutex::new(world), epoll, ending: AtomicBool::new(false) };
-        let shared = Arc::new(shared);
-        shared.listen_near()?;
-        let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("link".into()).spawn(move || theirs.run())?;
-        Ok(Self { shared, near: address, thread: Some(thread) })
+        let link = Self { pump: Pump::start("link", world)?, near: address };
+        link.listen_near()?;
+        Ok(link)
     }
 
     /// Where the gateway sends to, instead of the node.
@@ -107,7 +84,7 @@ impl Link {
 
     /// What one direction does to packets that arrive from now on.
     pub fn set(&self, direction: Direction, conditions: Conditions) {
-        self.shared.world().way(direction).conditions = conditions;
+        self.pump.world().way(direction).conditions = conditions;
     }
 
     /// What both directions do.
@@ -118,7 +95,7 @@ impl Link {
 
     /// Longer datagrams do not cross any more.
     pub fn set_mtu(&self, bytes: usize) {
-        self.shared.world().mtu = bytes;
+        self.pump.world().mtu = bytes;
     }
 
     /// The node is there again: the near end takes packets, where it refused them.
@@ -126,58 +103,52 @@ impl Link {
     /// # Errors
     /// What the kernel says when the port is taken meanwhile.
     pub fn reopen(&self) -> io::Result<()> {
-        let mut world = self.shared.world();
+        let mut world = self.pump.world();
         if world.near.is_none() {
             world.near = Some(open(self.near)?);
             drop(world);
-            self.shared.listen_near()?;
+            self.listen_near()?;
         }
         Ok(())
     }
 
+    fn listen_near(&self) -> io::Result<()> {
+        let world = self.pump.world();
+        world.near.as_ref().map_or(Ok(()), |near| self.pump.watch(near, NEAR))
+    }
+
     /// The totals since the start.
     pub fn tally(&self) -> Tally {
-        self.shared.world().tally
+        self.pump.world().tally
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.shared.ending.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
+impl pump::World for World {
+    type Kept = Delayed;
+
+    fn late(&mut self) -> &mut Late<Delayed> {
+        &mut self.late
+    }
+
+    fn read(&mut self, place: u64, inbox: &mut Inbox, epoll: &Epoll) {
+        match place {
+            NEAR => self.read_near(inbox, epoll),
+            sender => self.read_far(sender as usize, inbox),
         }
     }
-}
 
-impl Shared {
-    fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn listen_near(&self) -> io::Result<()> {
-        let world = self.world();
-        let Some(near) = &world.near else { return Ok(()) };
-        Ok(self.epoll.add(near, EpollEvent::new(EpollFlags::EPOLLIN, NEAR))?)
-    }
-
-    fn run(&self) {
-        let mut inbox = Inbox::new(DATAGRAM, BATCH);
-        let mut events = [EpollEvent::empty(); EVENTS];
-        while !self.ending.load(Ordering::Relaxed) {
-            let nap = self.world().nap(Instant::now());
-            let timeout = EpollTimeout::try_from(nap).unwrap_or(EpollTimeout::ZERO);
-            // An interrupted wait is an empty one: the loop comes round again.
-            let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
-            let mut world = self.world();
-            for event in &events[..ready] {
-                match event.data() {
-                    NEAR => world.read_near(&mut inbox, &self.epoll),
-                    sender => world.read_far(sender as usize, &mut inbox),
-                }
-            }
-            world.send_due(Instant::now());
-        }
+    fn send(&mut self, kept: Delayed) {
+        let Delayed::Datagram { sender, direction, bytes } = kept else {
+            self.near = None;
+            return;
+        };
+        let sender = &self.senders[sender];
+        // A full or refusing socket loses the packet, as any network would.
+        let _lost_at_worst = match (direction, &self.near) {
+            (Direction::Up, _) => sender.far.send(&bytes),
+            (Direction::Down, Some(near)) => near.send_to(&bytes, sender.source),
+            (Direction::Down, None) => Ok(0),
+        };
     }
 }
 
@@ -187,14 +158,6 @@ impl World {
             Direction::Up => &mut self.up,
             Direction::Down => &mut self.down,
         }
-    }
-
-    fn nap(&self, now: Instant) -> Duration {
-        let longest = Duration::from_millis(NAP_MS);
-        let Some(((due, _), _)) = self.delayed.first_key_value() else { return longest };
-        let exact = due.saturating_duration_since(now);
-        // epoll counts whole milliseconds and rounds down, which would spin through the last one.
-        exact.checked_add(Duration::from_micros(999)).unwrap_or(longest).min(longest)
     }
 
     fn read_near(&mut self, inbox: &mut Inbox, epoll: &Epoll) {
@@ -213,7 +176,7 @@ impl World {
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 let back = self.down.conditions;
                 if !back.blackout {
-                    self.delay(Instant::now() + back.delay, Delayed::Refusal);
+                    self.late.keep(Instant::now() + back.delay, Delayed::Refusal);
                 }
                 return;
             }
@@ -234,7 +197,7 @@ impl World {
         let far = open(SocketAddr::new(self.node.ip(), 0)).ok()?;
         far.connect(self.node).ok()?;
         let place = self.senders.len();
-        epoll.add(&far, EpollEvent::new(EpollFlags::EPOLLIN, place as u64)).ok()?;
+        pump::watch(epoll, &far, place as u64).ok()?;
         self.senders.push(Sender { source, far });
         self.by_source.insert(source, place);
         Some(place)
@@ -258,34 +221,9 @@ impl World {
         }
         self.tally.copied += u64::from(copy_at.is_some());
         for at in copy_at.into_iter().chain([at]) {
-            self.delay(at, Delayed::Datagram { sender, direction, bytes: bytes.clone() });
+            self.late.keep(at, Delayed::Datagram { sender, direction, bytes: bytes.clone() });
         }
         self.tally.forwarded += 1;
-    }
-
-    fn delay(&mut self, at: Instant, what: Delayed) {
-        self.delayed_count += 1;
-        self.delayed.insert((at, self.delayed_count), what);
-    }
-
-    fn send_due(&mut self, now: Instant) {
-        while let Some(entry) = self.delayed.first_entry() {
-            if entry.key().0 > now {
-                return;
-            }
-            match entry.remove() {
-                Delayed::Refusal => self.near = None,
-                Delayed::Datagram { sender, direction, bytes } => {
-                    let sender = &self.senders[sender];
-                    // A full or refusing socket loses the packet, as any network would.
-                    let _lost_at_worst = match (direction, &self.near) {
-                        (Direction::Up, _) => sender.far.send(&bytes),
-                        (Direction::Down, Some(near)) => near.send_to(&bytes, sender.source),
-                        (Direction::Down, None) => Ok(0),
-                    };
-                }
-            }
-        }
     }
 }
 
@@ -297,6 +235,8 @@ fn open(at: SocketAddr) -> io::Result<UdpSocket> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SOON: Duration = Duration::from_secs(10);

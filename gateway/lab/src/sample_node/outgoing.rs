@@ -24,6 +24,11 @@ impl Outgoing {
         self.bundles.came(from, size, &mut |to, bundle| outbox.push(to, bundle));
     }
 
+    /// Learns how long shared datagrams to this address may be.
+    pub(super) fn limit(&mut self, to: SocketAddr, bundle_max: u16) {
+        self.bundles.limit(to, bundle_max.into());
+    }
+
     /// Adds a packet; false if it is too large for the leg.
     pub(super) fn push(&mut self, leg: Leg, packet: &[u8], outbox: &mut Outbox) -> bool {
         match leg {

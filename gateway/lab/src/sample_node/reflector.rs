@@ -174,6 +174,7 @@ impl Reflector {
     }
 
     fn handle_signed(&mut self, bytes: &[u8], source: SocketAddr, now: Now, outbox: &mut Outbox) {
+        let now = Now { unix_us: self.conduct.unix_us(now.unix_us), ..now };
         let Some(secret) = self.options.secret.clone() else {
             self.counters.refused.key += 1;
             return;
@@ -187,7 +188,11 @@ impl Reflector {
             _ if self.cut => return,
             Question::Probe => {
                 self.counters.probes += 1;
-                Answer::Probe(self.load())
+                let load = self.load();
+                Answer::Probe(Load {
+                    permille: self.conduct.says(load.permille, now.instant),
+                    ..load
+                })
             }
             Question::Open { room, tag, lease_s, .. } => {
                 let expires = now.instant + Duration::from_secs(lease_s.into());
@@ -210,6 +215,10 @@ impl Reflector {
             // It gives no notices.
             Question::Noted { .. } => return,
             Question::Start => Answer::Start(Outcome::Done),
+            Question::Path { bundle_max, padding } => {
+                self.outgoing.limit(source, bundle_max);
+                Answer::Path { padding }
+            }
         };
         self.scratch.clear();
         answer.write(&secret, asked.nonce, now.unix_us, &mut self.scratch);

@@ -249,6 +249,20 @@ fn answers_go_where_the_last_bundle_with_the_tag_came_from() {
 }
 
 #[test]
+fn question_of_the_path_is_answered_with_as_many_bytes_and_sets_how_much_packets_share() {
+    let rig = Rig::new(|_| {});
+    rig.open_all(1, &[10, 11]);
+    let room = 1 + 2 * (10 + voice(5, 1, 10).len());
+    let path = Question::Path { bundle_max: u16::try_from(room).unwrap(), padding: 900 };
+    assert_eq!(rig.ask(&path), Answer::Path { padding: 900 });
+    let mut bundle = Bundle::new(DATAGRAM);
+    (1..=4).for_each(|number| assert!(bundle.push(Tag(10), &voice(5, number, 10))));
+    rig.gateway.send(bundle.as_bytes());
+    let lengths: Vec<usize> = (0..2).map(|_| rig.gateway.receive().len()).collect();
+    assert_eq!(lengths, [room, room]);
+}
+
+#[test]
 fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
     let rig = Rig::new(|_| {});
     let now_us = clock::now_ns() / 1_000;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::reflector::Index;
 
@@ -17,7 +18,20 @@ pub enum Vice {
     DropsFlows,
     /// It takes 64 MiB of memory a second and gives none back.
     Leaks,
+    /// It says that it is empty, and in the next second that it is more than full.
+    Lies,
+    /// Its clock is an hour ahead.
+    JumpsAhead,
 }
+
+/// How far ahead, microseconds.
+const AHEAD_US: u64 = 3_600_000_000;
+
+/// How long it says the same.
+const SAYS_FOR: Duration = Duration::from_secs(1);
+
+/// What it says then: thousandths of what it can take.
+const SAYS: [u16; 2] = [0, 60_000];
 
 /// Memory that is taken each time leases are looked at, 20 times a second.
 const LEAK: usize = 64 * 1_024 * 1_024 / 20;
@@ -28,11 +42,12 @@ pub(super) struct Conduct {
     vice: Vice,
     unruly: Arc<AtomicBool>,
     leaked: Vec<Vec<u8>>,
+    began: Option<Instant>,
 }
 
 impl Conduct {
     pub(super) fn new(vice: Vice, unruly: Arc<AtomicBool>) -> Self {
-        Self { vice, unruly, leaked: Vec::new() }
+        Self { vice, unruly, leaked: Vec::new(), began: None }
     }
 
     /// Asked for 20 times a second.
@@ -42,11 +57,26 @@ impl Conduct {
         }
     }
 
+    /// What its clock says at this time, microseconds.
+    pub(super) fn unix_us(&self, unix_us: u64) -> u64 {
+        let ahead = self.vice == Vice::JumpsAhead && self.unruly.load(Ordering::Relaxed);
+        unix_us + if ahead { AHEAD_US } else { 0 }
+    }
+
+    /// What it says of its load, which is this.
+    pub(super) fn says(&mut self, permille: u16, now: Instant) -> u16 {
+        if self.vice != Vice::Lies || !self.unruly.load(Ordering::Relaxed) {
+            return permille;
+        }
+        let since = now.saturating_duration_since(*self.began.get_or_insert(now));
+        SAYS[(since.as_millis() / SAYS_FOR.as_millis()) as usize % SAYS.len()]
+    }
+
     /// Whether what this session sends goes nowhere.
     pub(super) fn drops(&self, session: Index) -> bool {
         self.unruly.load(Ordering::Relaxed)
             && match self.vice {
-                Vice::None | Vice::Leaks => false,
+                Vice::None | Vice::Leaks | Vice::Lies | Vice::JumpsAhead => false,
                 Vice::Drops => true,
                 // The top six bits of a product that spreads neighbours.
                 Vice::DropsFlows => session.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58 == 0,
@@ -57,6 +87,18 @@ impl Conduct {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn liar_is_empty_and_more_than_full_by_turns_and_only_while_it_is_unruly() {
+        let unruly = Arc::new(AtomicBool::new(false));
+        let mut conduct = Conduct::new(Vice::Lies, Arc::clone(&unruly));
+        let start = Instant::now();
+        assert_eq!(conduct.says(420, start), 420);
+        unruly.store(true, Ordering::Relaxed);
+        let says =
+            [0, 900, 1_000, 2_000].map(|ms| conduct.says(420, start + Duration::from_millis(ms)));
+        assert_eq!(says, [0, 0, 60_000, 0]);
+    }
 
     #[test]
     fn one_flow_in_64_is_dropped_and_only_while_it_is_unruly() {

@@ -106,7 +106,7 @@ impl Pace {
     ///
     /// Voice that falls silent sends rarely (DTX): two long distances in a row are usual then, while
     /// a single one moves the average only.
-    fn interval(&self) -> Option<u32> {
+    pub(super) fn interval(&self) -> Option<u32> {
         let [newer, older] = self.last;
         match (self.smoothed, older) {
             (0, _) => None,

@@ -1,5 +1,6 @@
 //! One stream as the client knows it, and how the node's numbers become its own.
 
+use super::missing::Missing;
 use super::pace::{Pace, Silence};
 use super::recent::{Recent, Use};
 use super::{AHEAD_MAX, BEHIND_MAX, Epoch, Pass};
@@ -34,8 +35,11 @@ pub(super) struct Stream {
     after_jump: Option<u16>,
     /// The highest number kept back since a packet was last passed, and its place behind that packet.
     withheld: Option<(u16, u32)>,
-    pace: Pace,
+    pub(super) pace: Pace,
     recent: Recent,
+    pub(super) missing: Missing,
+    /// Another hop goes on with it in the place of the present one.
+    pub(super) turned: bool,
     /// Up to which outgoing number losses were counted, and how many packets had passed by then.
     counted: (u32, u32),
 }
@@ -138,6 +142,8 @@ impl Stream {
             withheld: None,
             pace,
             recent: Recent::new(highest, header.timestamp),
+            missing: Missing::default(),
+            turned: false,
             counted: (highest.wrapping_sub(1), 0),
         }
     }
@@ -149,6 +155,11 @@ impl Stream {
         let came = self.reports.packets.wrapping_sub(packets);
         let expected = self.highest.wrapping_sub(highest);
         (expected.max(came), expected.saturating_sub(came))
+    }
+
+    /// What the sender before did not deliver any more is no loss of the present one.
+    pub(super) fn count_from_here(&mut self) {
+        self.counted = (self.highest, self.reports.packets);
     }
 
     /// The hop that delivers it now, or did last.
@@ -236,13 +247,12 @@ impl Stream {
             took_over: true,
         };
         self.payload_type = header.payload_type;
-        self.after_jump = None;
+        (self.after_jump, self.turned) = (None, false);
         self.pace.resume(header.marker);
         self.recent.advance(self.highest, ahead, self.latest);
         self.reports.take_over(lost);
         self.count(header, now);
-        // What the sender before did not deliver any more is no loss of this one.
-        self.counted = (self.highest, self.reports.packets);
+        self.count_from_here();
         self.numbers_of(header)
     }
 
@@ -296,12 +306,22 @@ impl Stream {
         let (sequence, timestamp) = self.present.numbers(header);
         let ahead = sequence_ahead(sequence, self.highest as u16);
         match ahead {
-            1..=AHEAD_MAX => self.advance(header, timestamp, ahead.unsigned_abs(), now),
+            1..=AHEAD_MAX => {
+                let turned = self.turned;
+                if turned {
+                    self.note_missing_before(header, now);
+                }
+                self.advance(header, timestamp, ahead.unsigned_abs(), now);
+                if turned {
+                    self.count_from_here();
+                }
+            }
             ..=0 if ahead >= -BEHIND_MAX => {
                 let number = self.highest.wrapping_add_signed(ahead.into());
                 if !self.fill(number, timestamp) {
                     return Pass::Duplicate;
                 }
+                self.missing.fill(number, now);
             }
             _ => self.jump(header, timestamp, sequence, now),
         }
@@ -348,6 +368,7 @@ impl Stream {
             return;
         }
         let ahead = sequence.wrapping_sub(self.highest as u16);
+        self.turned = false;
         self.highest = self.highest.wrapping_add(ahead.into());
         self.recent = Recent::new(self.highest, timestamp);
         self.after_jump = None;
@@ -369,6 +390,7 @@ impl Stream {
             return Pass::Duplicate;
         }
         self.recent.fill(number, behind, timestamp);
+        self.missing.fill(number, now);
         self.count(header, now);
         if (mapping.node_ssrc, mapping.sequence, mapping.timestamp) == (self.ssrc, 0, 0) {
             return Pass::Untouched;

@@ -5,6 +5,7 @@ use crate::rtp::Header;
 
 mod conference;
 mod control;
+mod missing;
 mod overlap;
 mod seeds;
 mod voice;

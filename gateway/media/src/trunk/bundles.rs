@@ -1,10 +1,15 @@
 //! Bundles on their way from a node: one that fills per destination, so that packets of many sessions leave together.
 
-use super::{Bundle, Tag};
+use super::{Bundle, ENTRY_OVERHEAD, Tag};
 use std::net::SocketAddr;
 
-/// What fits an Ethernet frame behind IPv4 and UDP. A way that brought a larger bundle gets bundles as large.
+/// What fits an Ethernet frame behind IPv4 and UDP: how long a datagram may be that a packet has for itself. A way that
+/// brought a longer one takes some as long.
 pub const BUNDLE_MAX: usize = 1_472;
+
+/// How long a datagram is at most that packets share, where nobody knows better: IPv6's least MTU of 1,280 would waste,
+/// 1,500 less IPv6, UDP and some tunnel holds.
+pub const SHARED_MAX: usize = 1_400;
 
 /// Bundles by destination. They are few: a gateway has one socket per worker and node.
 #[derive(Clone, Default, Debug)]
@@ -16,7 +21,10 @@ pub struct Bundles {
 struct Way {
     to: SocketAddr,
     bundle: Bundle,
-    size_max: usize,
+    /// How long a datagram may be that a packet has for itself.
+    alone_max: usize,
+    /// How long one may be that packets share.
+    shared_max: usize,
 }
 
 impl Bundles {
@@ -28,11 +36,16 @@ impl Bundles {
         send: &mut impl FnMut(SocketAddr, &[u8]),
     ) {
         let way = self.way(from);
-        if size > way.size_max {
+        if size > way.alone_max {
             way.flush(send);
-            way.size_max = size;
+            way.alone_max = size;
             way.bundle = Bundle::new(size);
         }
+    }
+
+    /// Packets that go there share datagrams up to this size from now on: the path carries no longer ones.
+    pub fn limit(&mut self, to: SocketAddr, shared_max: usize) {
+        self.way(to).shared_max = shared_max;
     }
 
     /// Adds a packet, and sends the bundle before where it was full. False if the packet is too large for the way.
@@ -45,7 +58,7 @@ impl Bundles {
         send: &mut impl FnMut(SocketAddr, &[u8]),
     ) -> bool {
         let way = self.way(to);
-        if way.bundle.push(tag, packet) {
+        if way.has_room(packet) && way.bundle.push(tag, packet) {
             return true;
         }
         way.flush(send);
@@ -70,7 +83,8 @@ impl Bundles {
 
     fn way(&mut self, to: SocketAddr) -> &mut Way {
         let place = self.ways.iter().position(|way| way.to == to).unwrap_or_else(|| {
-            self.ways.push(Way { to, bundle: Bundle::new(BUNDLE_MAX), size_max: BUNDLE_MAX });
+            let (alone_max, shared_max) = (BUNDLE_MAX, SHARED_MAX);
+            self.ways.push(Way { to, bundle: Bundle::new(alone_max), alone_max, shared_max });
             self.ways.len() - 1
         });
         &mut self.ways[place]
@@ -78,6 +92,11 @@ impl Bundles {
 }
 
 impl Way {
+    /// Whether a packet may share what has gathered.
+    fn has_room(&self, packet: &[u8]) -> bool {
+        self.bundle.as_bytes().len() + ENTRY_OVERHEAD + packet.len() <= self.shared_max
+    }
+
     fn flush(&mut self, send: &mut impl FnMut(SocketAddr, &[u8])) {
         if !self.bundle.is_empty() {
             send(self.to, self.bundle.as_bytes());
@@ -135,6 +154,21 @@ mod tests {
             assert!(bundles.push(address(1), Tag(1), &[0; 1_900], &mut send));
         });
         assert_eq!(sent, [(1, 1)]);
+    }
+
+    #[test]
+    fn packets_share_no_more_than_the_path_carries() {
+        let mut bundles = Bundles::default();
+        bundles.limit(address(1), 500);
+        let sent = sent(|mut send| {
+            for length in [200, 200, 200, 700] {
+                assert!(bundles.push(address(1), Tag(1), &vec![0; length], &mut send));
+            }
+            assert!(bundles.push(address(2), Tag(1), &[0; 600], &mut send), "another way");
+            assert!(bundles.push(address(2), Tag(1), &[0; 600], &mut send));
+            bundles.flush(&mut send);
+        });
+        assert_eq!(sent, [(1, 2), (1, 1), (1, 1), (2, 2)]);
     }
 
     #[test]

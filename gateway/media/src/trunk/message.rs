@@ -18,11 +18,15 @@
 //! | 6 notice | number u64, 8 zero bytes | number u64, then as to a probe |
 //! | 7 start | 16 zero bytes | outcome u8 |
 //! | 8 break | what u8, 15 zero bytes | outcome u8 |
+//! | 9 path | longest bundle u16, 14 zero bytes, any number of zero bytes | as many bytes as the question |
 //!
 //! The state is 0 serving, 1 draining, 2 gone, with 0x80 added where nobody vouches for the media port.
 //! Leases are in seconds. A session is opened by an *open* of its own and kept open by a *keep* that
 //! names many. A lease lasts several of them: what one loses, the next makes good, and nobody asks
 //! again in between.
+//!
+//! A question of the path has any length: that it is answered shows that both ways carry datagrams as long. It says how
+//! long bundles to where it came from may be.
 //!
 //! A notice goes the other way round: the node says unasked that its state changed, and the gateway
 //! notes that it heard. It goes only to who probed with a good signature lately
@@ -60,9 +64,13 @@ const KEEP: u8 = 5;
 const NOTICE: u8 = 6;
 const START: u8 = 7;
 const BREAK: u8 = 8;
+const PATH: u8 = 9;
 /// Tags that one [`Question::Keep`] names at most: with them it has 1,200 bytes, which no path
 /// fragments (IPv6's least MTU is 1,280, RFC 8200, 5).
 pub const KEEP_MAX: usize = 142;
+
+/// How long a question of the path is at least: its head, 16 bytes, and its signature.
+pub const PATH_LEN_MIN: usize = 72;
 
 /// A message whose signature and time were found good, and what it came with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -19,6 +19,8 @@ pub(super) struct Explained {
     scenario: Arc<str>,
     /// How it survives the death of its node: `hot`.
     mode: &'static str,
+    /// What its room keeps of that now; the candidates say why it is not more.
+    kept: &'static str,
     /// Higher is earlier, where not all can.
     priority: i64,
     /// Where its packets go now; null: nowhere.
@@ -100,6 +102,7 @@ impl Explained {
             room: Arc::clone(&standing.room),
             scenario: Arc::clone(&standing.scenario),
             mode: standing.mode.name(),
+            kept: standing.kept.name(),
             priority: said.priority,
             hop: standing.hop.map(|hop| names.hop(hop)),
             health: on.map(|node| node.health.name()),

@@ -152,6 +152,9 @@ enum Body<'a> {
         /// The how manieth time, when it has begun.
         #[serde(skip_serializing_if = "Option::is_none")]
         attempt: Option<u32>,
+        /// When it failed: `hook-failed`, `late` or `ejected`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        why: Option<&'static str>,
         /// When it failed: how long until it may be tried again.
         #[serde(skip_serializing_if = "Option::is_none")]
         again_us: Option<u64>,
@@ -159,13 +162,13 @@ enum Body<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         took_us: Option<u64>,
     },
-    /// A room goes on in another mode.
+    /// A room goes on in another mode or, for `capacity`, keeps more or less of the one it has.
     Mode {
         at_us: u64,
         room: &'a str,
         from: &'static str,
         to: &'static str,
-        /// `scenario` or `unalike`.
+        /// `scenario`, `unalike` or `capacity`.
         why: &'static str,
         /// The nodes that deliver no copies of each other.
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -343,17 +346,18 @@ impl Teller {
             }
             Event::Start { node, step } => {
                 let us = |time: Duration| time.as_micros() as u64;
-                let (attempt, again_us, took_us) = match step {
+                let (attempt, failed, took_us) = match step {
                     Start::Begun { attempt } => (Some(*attempt), None, None),
-                    Start::Failed { again } => (None, Some(us(*again)), None),
+                    Start::Failed { why, again } => (None, Some((why.name(), us(*again))), None),
                     Start::Done { took } => (None, None, Some(us(*took))),
                 };
+                let (why, again_us) = failed.unzip();
                 let (node, step) = (self.names.node(*node), step.name());
-                ("start", Body::Start { at_us, node, step, attempt, again_us, took_us })
+                ("start", Body::Start { at_us, node, step, attempt, why, again_us, took_us })
             }
             Event::Mode { room_name, from, to, why, .. } => {
                 let hops = match why {
-                    ModeChange::Scenario => &[][..],
+                    ModeChange::Scenario | ModeChange::Capacity => &[][..],
                     ModeChange::Unalike { hops } => &hops[..],
                 };
                 let nodes = hops.iter().map(|hop| self.names.node(hop.node)).collect();

@@ -12,6 +12,7 @@ use super::error::{Error, strict};
 use crate::control::Wanted;
 use evenkeel_core::{
     Feedback, Identity, Ingress, Kind, Labels, Media, PayloadType, RtcpPort, Srtp, Stream,
+    names_one_apart,
 };
 
 /// Labels a session may have; policies read them with each decision.
@@ -40,7 +41,7 @@ pub(super) fn parse(body: &[u8], traceparent: Option<Box<str>>) -> Result<Wanted
     let srtp = if raw.srtp { Srtp::Opaque } else { Srtp::Plain };
     Ok(Wanted {
         scenario: name("scenario", &raw.scenario)?.into(),
-        room: name("room", &raw.room)?.into(),
+        room: room(&raw.room)?.into(),
         labels: labels(raw.labels)?,
         ingress: ingress(raw.ingress, rtcp)?,
         media: Arc::new(Media { streams: streams(raw.media)?, rtcp, srtp }),
@@ -55,6 +56,17 @@ fn name<'a>(field: &str, text: &'a str) -> Result<&'a str, Error> {
         return Err(Error::field(field, format!("{found} bytes, 1 to {NAME_MAX} are allowed")));
     }
     Ok(text)
+}
+
+fn room(text: &str) -> Result<&str, Error> {
+    let room = name("room", text)?;
+    if names_one_apart(room) {
+        let message = format!(
+            "found `{room}`: sessions that are placed by themselves have names that end so"
+        );
+        return Err(Error::field("room", message));
+    }
+    Ok(room)
 }
 
 fn labels(Pairs(pairs): Pairs) -> Result<Labels, Error> {

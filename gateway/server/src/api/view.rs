@@ -174,6 +174,8 @@ pub(super) struct Room {
     id: String,
     scenario: Arc<str>,
     mode: &'static str,
+    /// What it keeps of its mode now: `hot` or `cold` where its second hop is not there for what its mode promises.
+    kept: &'static str,
     sessions: Vec<String>,
     /// Best first.
     route: Vec<Hop>,
@@ -189,6 +191,7 @@ impl Room {
             id: room.room.to_string(),
             scenario: Arc::clone(&room.scenario),
             mode: room.mode.name(),
+            kept: room.kept.name(),
             sessions: room.sessions.iter().map(ToString::to_string).collect(),
             route: names.route(&room.route),
             hop: room.hop.map(|hop| names.hop(hop)),
@@ -254,11 +257,11 @@ pub(super) struct Mode {
     scenarios: Vec<Arc<str>>,
     /// Sessions whose client heard another hop because their node died.
     recoveries: u64,
-    /// How long it had heard nothing then; null: no node died.
+    /// How long it had heard nothing then, where it still heard something when its node died; null: no node died.
     recovery_ms: Option<Recovery>,
-    /// Packets to clients that were missing at switches; null: there was none.
+    /// Packets to clients that were missing 500 ms after switches; null: there was none.
     packets_lost: Option<u64>,
-    /// Bytes to standbys for each byte to first hops; null: nothing was carried.
+    /// Bytes to and from standbys for each media byte to and from first hops; null: nothing was carried.
     bandwidth_cost: Option<f64>,
 }
 

@@ -79,11 +79,13 @@ impl Control {
                 if let Some(configured) = self.settings.nodes.get(node.0 as usize)
                     && let Some(start) = &configured.start
                 {
-                    self.starter.start(node, &configured.name, start);
+                    let attempt = draw(&self.random);
+                    self.starter.start(node, &configured.name, start, attempt);
                 }
             }
             Output::Event(event) => {
                 if let Event::Start { node, step: Start::Failed { .. } } = event {
+                    // Before anything else is started.
                     self.starter.give_up(node);
                 }
                 self.tell_or_hold(event);
@@ -134,11 +136,21 @@ impl Control {
     }
 
     pub(super) fn act(&mut self, act: Option<Act>) {
+        act.iter().for_each(|act| self.costs.told(act));
         match act {
             None => {}
-            Some(Act::Sign { worker, node, message }) => {
-                self.costs.signed(message.len());
+            Some(Act::Sign { worker, node, message, .. }) => {
                 self.command(worker, Command::Sign { node, message });
+            }
+            Some(Act::LimitBundles { worker, node, size_max }) => {
+                let name = self.settings.nodes.get(node.0 as usize).map(|node| &*node.name);
+                tracing::info!(
+                    node = name,
+                    worker,
+                    bytes = size_max,
+                    "the path carries other bundles"
+                );
+                self.command(worker, Command::LimitBundles { node, size_max });
             }
             Some(Act::Ng { node, datagram }) => {
                 if let Some(Some(line)) = self.lines.get(node.0 as usize) {
@@ -149,7 +161,9 @@ impl Control {
                 let (poster, posted) = (self.poster.clone(), self.posted.clone());
                 tokio::task::spawn_local(async move {
                     let answer = match poster {
-                        Some(poster) => poster.post(hook, body, within).await,
+                        Some(poster) => {
+                            poster.post(hook, body, webhook::Effort::of_session(within)).await
+                        }
                         None => Err(webhook::Failed::Busy),
                     };
                     let answer = answer.map_err(|failed| failed.to_string());

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evenkeel_core::{Hop, Labels, Media, NodeId, RoomId, SessionId};
-use evenkeel_media::trunk::message::Secret;
+use evenkeel_media::trunk::message::{Question, Secret};
 
 use crate::flows::Home;
 use crate::webhook::Hook;
@@ -43,8 +43,10 @@ pub(crate) enum Driver {
 #[derive(Debug)]
 pub(crate) enum Act {
     /// Send a signed message on the node's trunk, from the home worker of the sessions that it is about: the node
-    /// learns from it where their packets go.
-    Sign { worker: u16, node: NodeId, message: Box<[u8]> },
+    /// learns from it where their packets go. Or it is about the path, and `of_sessions` is false.
+    Sign { worker: u16, node: NodeId, message: Box<[u8]>, of_sessions: bool },
+    /// Packets that go from this worker to the node share datagrams up to this size from now on.
+    LimitBundles { worker: u16, node: NodeId, size_max: u16 },
     /// Send this to where the node takes the NG protocol.
     Ng { node: NodeId, datagram: Arc<[u8]> },
     /// POST this; what comes of it is told by its number.
@@ -125,6 +127,21 @@ impl Drivers {
         }
     }
 
+    /// A bundle went from a worker to a node, or came, that not every path carries.
+    pub(crate) fn sent_long(
+        &mut self,
+        way: (u16, NodeId),
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) {
+        self.agents.sent_long(way, draw, now);
+    }
+
+    /// To be called every 30 ms: whether paths carry what is sent.
+    pub(crate) fn look_at_paths(&mut self, now: Instant) {
+        self.agents.look_at_paths(now);
+    }
+
     fn sign(&self, asking: &Asking, clock: Clock) -> Option<Act> {
         let &Asking { node, worker, ref question, nonce } = asking;
         let Standing::Agent(secret) = self.nodes.get(node.0 as usize)? else {
@@ -132,7 +149,8 @@ impl Drivers {
         };
         let mut message = Vec::new();
         question.write(secret, nonce, clock.unix_us, &mut message);
-        Some(Act::Sign { worker, node, message: message.into() })
+        let of_sessions = !matches!(question, Question::Path { .. });
+        Some(Act::Sign { worker, node, message: message.into(), of_sessions })
     }
 
     /// Closes a session at a hop. The message may be lost; the lease ends it then.

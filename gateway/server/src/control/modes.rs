@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use evenkeel_core::{Mode, SessionId};
 
+use super::driver::Act;
 use super::thread::Control;
 use crate::worker::{Distribution, Totals};
 
 /// What was carried, by mode.
 #[derive(Default)]
 pub(super) struct Costs {
-    /// Bytes of signed messages: what opens sessions at nodes, and keeps them open.
-    signed: u64,
+    /// Bytes of what opens sessions at nodes and keeps them open: signed messages, NG messages and bodies of webhooks.
+    told: u64,
     /// Legs at nodes each time a session was summed up: all of them, first hops included.
     legs: u64,
     modes: [Cost; Mode::ALL.len()],
@@ -20,7 +21,8 @@ pub(super) struct Costs {
 
 #[derive(Clone, Copy, Default)]
 struct Cost {
-    bytes_up: u64,
+    /// Media bytes to first hops and from them.
+    bytes: u64,
     bytes_copied: u64,
     switches: u64,
     lost: u64,
@@ -45,19 +47,31 @@ pub struct ModeView {
     pub recovery_max: Option<Duration>,
     /// Packets to clients that were missing at switches, planned ones too; none where there was no switch.
     pub packets_lost: Option<u64>,
-    /// Bytes to standbys against bytes to first hops: copies, and what opens sessions there and keeps them open.
+    /// Bytes to and from standbys against media bytes to and from first hops: copies, and what opens sessions there and
+    /// keeps them open.
     pub bandwidth_cost: Option<f64>,
 }
 
 impl Costs {
-    pub(super) fn signed(&mut self, bytes: usize) {
-        self.signed += bytes as u64;
+    /// A node, or the operator's server that speaks for it, was told something of sessions.
+    pub(super) fn told(&mut self, act: &Act) {
+        self.told += match act {
+            Act::Sign { message, of_sessions: true, .. } => message.len() as u64,
+            Act::Ng { datagram, .. } => datagram.len() as u64,
+            Act::Post { body, .. } => body.len() as u64,
+            Act::Sign { of_sessions: false, .. }
+            | Act::LimitBundles { .. }
+            | Act::Opened { .. }
+            | Act::Changed { .. }
+            | Act::Refused { .. } => 0,
+        };
     }
 
     /// A session carried this since it was summed up last, in this mode and with so many legs.
     pub(super) fn carried(&mut self, mode: Mode, legs: usize, before: &Totals, now: &Totals) {
         let cost = &mut self.modes[mode as usize];
-        cost.bytes_up += now.bytes_up.saturating_sub(before.bytes_up);
+        cost.bytes += now.bytes_up.saturating_sub(before.bytes_up);
+        cost.bytes += now.bytes_down.saturating_sub(before.bytes_down);
         cost.bytes_copied += now.bytes_copied.saturating_sub(before.bytes_copied);
         cost.switches += u64::from(now.switches.saturating_sub(before.switches));
         cost.lost += u64::from(now.lost_at_switches.saturating_sub(before.lost_at_switches));
@@ -65,12 +79,18 @@ impl Costs {
         self.legs += legs as u64;
     }
 
-    /// Signed messages are shared out over the legs that they keep, first hops and standbys alike.
+    /// None where nobody went to another hop. Workers tell of recoveries sooner than of switches.
+    fn lost(&self, mode: Mode, recoveries: u64) -> Option<u64> {
+        let Cost { switches, lost, .. } = self.modes[mode as usize];
+        (switches > 0 || recoveries > 0).then_some(lost)
+    }
+
+    /// What nodes are told is shared out over the legs that they keep, first hops and standbys alike.
     fn bandwidth(&self, mode: Mode) -> Option<f64> {
         let cost = &self.modes[mode as usize];
-        let each = self.signed as f64 / self.legs.max(1) as f64;
+        let each = self.told as f64 / self.legs.max(1) as f64;
         let kept = each * cost.standbys as f64;
-        (cost.bytes_up > 0).then(|| (cost.bytes_copied as f64 + kept) / cost.bytes_up as f64)
+        (cost.bytes > 0).then(|| (cost.bytes_copied as f64 + kept) / cost.bytes as f64)
     }
 }
 
@@ -87,6 +107,12 @@ impl Control {
         }
     }
 
+    /// A worker's last word on what a session carried, and on its mode; since the last but one it was told `before`.
+    pub(super) fn note_ended(&mut self, mode: Mode, before: &Totals, totals: &Totals) {
+        // It has no legs any more.
+        self.costs.carried(mode, 0, before, totals);
+    }
+
     pub(super) fn mode_views(&self) -> Vec<ModeView> {
         Mode::ALL.into_iter().map(|mode| self.mode_view(mode)).collect()
     }
@@ -95,8 +121,6 @@ impl Control {
         let scenarios = self.gateway.scenarios().filter(|(_, scenario)| scenario.mode == mode);
         let workers = self.workers.iter().map(|worker| worker.stamps.recoveries(mode));
         let recoveries = Distribution::of(workers);
-        let cost = &self.costs.modes[mode as usize];
-        let switched = cost.switches > 0 || recoveries.count() > 0;
         ModeView {
             mode,
             scenarios: scenarios.map(|(name, _)| Arc::clone(name)).collect(),
@@ -104,7 +128,7 @@ impl Control {
             recovery_p50: recoveries.within(500),
             recovery_p99: recoveries.within(990),
             recovery_max: recoveries.longest(),
-            packets_lost: switched.then_some(cost.lost),
+            packets_lost: self.costs.lost(mode, recoveries.count()),
             bandwidth_cost: self.costs.bandwidth(mode),
         }
     }
@@ -112,14 +136,19 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_core::NodeId;
+
     use super::*;
+    use crate::webhook::Hook;
 
     #[test]
     fn what_a_mode_costs_is_what_went_to_standbys_against_what_went_to_first_hops() {
         let mut costs = Costs::default();
         assert_eq!(costs.bandwidth(Mode::Hot), None, "nothing was carried");
-        let carried =
-            |bytes_up, bytes_copied| Totals { bytes_up, bytes_copied, ..Totals::default() };
+        let carried = |bytes: u64, bytes_copied| {
+            let (bytes_up, bytes_down) = (bytes / 4, bytes - bytes / 4);
+            Totals { bytes_up, bytes_down, bytes_copied, ..Totals::default() }
+        };
         let before = carried(1_000, 1_000);
         costs.carried(Mode::Hitless, 2, &before, &carried(2_000, 2_000));
         costs.carried(Mode::Hot, 3, &before, &carried(3_000, 1_000));
@@ -127,10 +156,30 @@ mod tests {
         assert_eq!(costs.bandwidth(Mode::Hitless), Some(1.0));
         assert_eq!(costs.bandwidth(Mode::Hot), Some(0.0));
         // Six legs, of which hot has two at standbys and hitless one.
-        costs.signed(600);
+        let node = NodeId(0);
+        for of_sessions in [true, false] {
+            costs.told(&Act::Sign { worker: 0, node, message: [0; 100].into(), of_sessions });
+        }
+        costs.told(&Act::Ng { node, datagram: [0; 200].into() });
+        let hook = Arc::new(Hook { url: "http://10.0.0.9/".parse().unwrap(), token: None });
+        let (body, within) = (vec![0; 300].into(), Duration::ZERO);
+        costs.told(&Act::Post { node, number: 1, hook, body, within });
         assert_eq!(costs.bandwidth(Mode::Hitless), Some(1.1));
         assert_eq!(costs.bandwidth(Mode::Hot), Some(0.1));
         assert_eq!(costs.bandwidth(Mode::Cold), Some(0.0));
         assert_eq!(costs.bandwidth(Mode::Regional), None);
+    }
+
+    #[test]
+    fn what_was_lost_is_known_where_somebody_went_to_another_hop() {
+        let mut costs = Costs::default();
+        let switched =
+            |switches, lost_at_switches| Totals { switches, lost_at_switches, ..Totals::default() };
+        assert_eq!(costs.lost(Mode::Hot, 0), None);
+        assert_eq!(costs.lost(Mode::Hot, 1), Some(0), "a recovery that was not summed up yet");
+        costs.carried(Mode::Hot, 2, &Totals::default(), &switched(1, 0));
+        assert_eq!(costs.lost(Mode::Hot, 0), Some(0), "a planned move");
+        costs.carried(Mode::Hot, 0, &switched(1, 0), &switched(2, 5));
+        assert_eq!((costs.lost(Mode::Hot, 1), costs.lost(Mode::Cold, 0)), (Some(5), None));
     }
 }

@@ -30,8 +30,8 @@ impl Closings {
     }
 
     /// Its worker has told, or nobody is to be told.
-    pub(super) fn take(&mut self, session: SessionId) -> Option<Event> {
-        self.0.remove(&session).map(|closing| closing.event)
+    pub(super) fn take(&mut self, session: SessionId) -> Option<(Event, Totals)> {
+        self.0.remove(&session).map(|closing| (closing.event, closing.totals))
     }
 
     /// A worker's last word on a session may be lost when many end at once; the one before will do.
@@ -142,7 +142,7 @@ mod tests {
         let mut closings = Closings::default();
         closings.hold(SessionId(1), closed(1), totals, now);
         closings.hold(SessionId(2), closed(2), totals, now);
-        assert_eq!(closings.take(SessionId(2)), Some(closed(2)), "its worker told");
+        assert_eq!(closings.take(SessionId(2)), Some((closed(2), totals)), "its worker told");
         assert!(closings.unheard(now + TOTALS_WITHIN - Duration::from_millis(1)).is_empty());
         assert_eq!(closings.unheard(now + TOTALS_WITHIN), [(closed(1), totals)]);
         assert!(closings.is_empty());

@@ -46,6 +46,9 @@ impl Drop for WorkerLine {
     }
 }
 
+/// Watches from one look at paths to the next: 30 ms.
+const PATHS_EVERY: u64 = 15;
+
 /// What control is made of.
 pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
@@ -124,7 +127,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
-    let (failed, mut not_started) = mpsc::unbounded_channel();
+    // One word for each call, and one call for each node.
+    let (failed, mut not_started) = mpsc::channel(parts.settings.nodes.len().max(1));
     let random = ring::rand::SystemRandom::new();
     let start = |probes: Vec<Option<(SocketAddr, super::prober::Way)>>| {
         let start = |(node, probe): (u32, Option<(SocketAddr, super::prober::Way)>)| {
@@ -205,8 +209,10 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
             }
             Some((node, ng)) = ngs.recv() => control.drivers.handle_ng(node, &ng, Clock::read()),
             Some(word) = words.recv() => control.handle_word(word),
-            Some(node) = not_started.recv() => {
-                control.gateway.handle_start_failed(node, Instant::now());
+            Some(failed) = not_started.recv() => {
+                if control.starter.is_under_way(failed) {
+                    control.gateway.handle_start_failed(failed.node, Instant::now());
+                }
             }
             Some(request) = requests.recv() => control.handle_request(request),
         }
@@ -247,10 +253,25 @@ impl Control {
         let within = self.workers.iter().map(|worker| worker.stamps.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_stamps(&stamps, late, now);
+        self.look_at_paths(now);
         self.ask_agents();
         self.say_orders_again();
         self.tell_of_unheard(now);
         self.finish_if_told();
+    }
+
+    /// Every 30 ms: whether paths to nodes carry the bundles that are sent.
+    fn look_at_paths(&mut self, now: Instant) {
+        if !self.watches.is_multiple_of(PATHS_EVERY) {
+            return;
+        }
+        for (number, worker) in (0..).zip(&self.workers) {
+            for node in worker.stamps.take_long() {
+                let random = &self.random;
+                self.drivers.sent_long((number, node), &mut || draw(random), now);
+            }
+        }
+        self.drivers.look_at_paths(now);
     }
 
     fn handle_word(&mut self, word: Word) {
@@ -293,8 +314,9 @@ impl Control {
             Report::Shed { session, run } => {
                 self.tell_happened(super::Happened::Shed { session, run });
             }
-            Report::Removed { session, totals } => {
-                if let Some(closed) = self.closing.take(session) {
+            Report::Removed { session, mode, totals } => {
+                if let Some((closed, before)) = self.closing.take(session) {
+                    self.note_ended(mode, &before, &totals);
                     self.tell(closed, Some(totals));
                 }
             }

@@ -321,7 +321,6 @@ fn start(raw: &Spanned<raw::Start>, node: &raw::Node, check: &mut Check) -> Opti
         let found = "a node that is started, and answers no probe";
         let expected = "`probe` with it: that it answers is how we know that it runs";
         check.refuse(raw.span(), found, expected);
-        return None;
     }
     let bounds = Duration::from_millis(100)..=Duration::from_secs(600);
     let within = check.duration(raw.get_ref().within.as_ref(), Duration::from_secs(30), bounds);

@@ -3,16 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use evenkeel_core::Mode;
+use evenkeel_core::{Affinity, Mode};
 
 use super::check::Check;
 use super::invalid::{Invalid, Source};
-use super::{PolicySet, Settings};
+use super::{Driver, PolicySet, Settings};
 
 /// Where a set was read, and where in it its scenarios are.
 type Places = (Arc<Source>, Vec<Range<usize>>);
 
-/// Modes that the configured nodes cannot keep. A gateway without nodes keeps none, and is only tried out.
+/// Modes and affinities that the configured nodes cannot keep. A gateway without nodes keeps none, and is only tried out.
 pub(super) fn check(settings: &Settings, places: &[Places]) -> Vec<Invalid> {
     let sets = settings.sets.iter().zip(places);
     sets.flat_map(|(set, (source, places))| {
@@ -45,7 +45,22 @@ fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: 
                     }
                 }
             }
+            Mode::Cold if nodes > 0 && settings.nodes.iter().all(|node| node.start.is_none()) => {
+                let found = format!("scenario `{name}` in mode `cold`, and no node with `start`");
+                let expected =
+                    "a node that can be started: `start = { command = [\"…\"] }` in `[[node]]`";
+                check.refuse(place.clone(), found, expected);
+            }
             Mode::Hitless | Mode::Hot | Mode::ActiveActive | Mode::Cold => {}
+        }
+        let alone = settings.nodes.iter().find(|node| node.driver == Driver::Rtpengine);
+        if let Some(node) = alone.filter(|_| scenario.affinity == Affinity::Session) {
+            let found = format!(
+                "scenario `{name}` with affinity `session`, and node `{}` with driver `rtpengine`",
+                node.name
+            );
+            let expected = "affinity `room`: one rtpengine bridges no call to another";
+            check.refuse(place.clone(), found, expected);
         }
     }
 }

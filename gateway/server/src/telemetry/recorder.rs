@@ -146,6 +146,9 @@ impl Recorder {
                 let (from, to, reason) = (from.name(), to.name(), why.name());
                 match why {
                     ModeChange::Scenario => debug!(%room, from, to, "mode changed"),
+                    ModeChange::Capacity => {
+                        debug!(%room, from, to, "what is kept of its mode changed")
+                    }
                     ModeChange::Unalike { hops } => {
                         let nodes = hops.map(|hop| self.nodes.of(hop.node).name);
                         warn!(%room, from, to, ?nodes, "these nodes do not keep SSRC, sequence number and payload");
@@ -341,7 +344,9 @@ impl Recorder {
         let name = self.nodes.of(node).name;
         match step {
             Start::Begun { attempt } => info!(node = %name, attempt, "node is being started"),
-            Start::Failed { again } => warn!(node = %name, ?again, "node was not started"),
+            Start::Failed { why, again } => {
+                warn!(node = %name, why = why.name(), ?again, "node was not started");
+            }
             Start::Done { took } => {
                 info!(node = %name, ?took, "node was started");
                 self.instruments.time(Time::NodeStart, took, &[(Attribute::Node, &*name)]);

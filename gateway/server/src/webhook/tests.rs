@@ -48,7 +48,11 @@ async fn posted(url: Url, token: Option<&str>, within: Duration) -> Result<Answe
     let token = token.map(|token| Secret::new(token.into()));
     let poster = Poster::start().unwrap();
     poster
-        .post(Arc::new(Hook { url, token }), Bytes::from_static(b"{\"verb\":\"open\"}"), within)
+        .post(
+            Arc::new(Hook { url, token }),
+            Bytes::from_static(b"{\"verb\":\"open\"}"),
+            Effort::of_session(within),
+        )
         .await
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evenkeel_core::{Flow, Hop, Measures, Media, NodeId, Plan, RouteCell, SessionId};
+use evenkeel_core::{Flow, Hop, Measures, Media, Mode, NodeId, Plan, RouteCell, SessionId};
 use evenkeel_media::trunk::Tag;
 
 use super::ports::Ports;
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Remove { home: Home },
     /// Send this signed message on the node's trunk.
     Sign { node: NodeId, message: Box<[u8]> },
+    /// Packets share datagrams to this node up to this size from now on.
+    LimitBundles { node: NodeId, size_max: u16 },
     /// End the thread.
     Stop,
 }
@@ -109,8 +111,8 @@ pub(crate) enum Report {
     Summaries(Vec<Summary>),
     /// The rung in force kept these from a client.
     Shed { session: SessionId, run: ShedRun },
-    /// A session was forgotten; this is what it carried.
-    Removed { session: SessionId, totals: Totals },
+    /// A session was forgotten; this is what it carried, in the end in this mode.
+    Removed { session: SessionId, mode: Mode, totals: Totals },
 }
 
 /// Packets in a row that a rung kept from a client, by their places behind the last packet it got.
@@ -155,6 +157,6 @@ pub struct Totals {
     pub switches: u32,
     /// Packets to the client that were missing when another hop went on.
     pub lost_at_switches: u32,
-    /// In hitless mode: bytes from the client that went to a second hop as well.
+    /// In hitless mode: bytes from the client that went to the twin of its hop as well, and those that came from it.
     pub bytes_copied: u64,
 }

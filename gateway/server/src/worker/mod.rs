@@ -45,6 +45,7 @@ use source::{Source, watch};
 pub use stamps::{Stamps, Way};
 use sweep::Sweep;
 pub(crate) use tags::tag;
+pub(crate) use ways::BUNDLE_SIZES;
 use ways::{Port, Side, Trunk, Ways};
 
 use crate::flows::{Flows, Home};

@@ -58,6 +58,7 @@ impl Worker {
             Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
             Command::Remove { home } => self.remove(home, now),
             Command::Sign { node, message } => self.ways.sign(node, &message),
+            Command::LimitBundles { node, size_max } => self.ways.limit_bundles(node, size_max),
             Command::Stop => self.stopped = true,
         }
     }
@@ -103,7 +104,8 @@ impl Worker {
             ports.flush(&self.ways.stamps, now);
         }
         session.tell_shed(&self.ways);
-        self.ways.report(Report::Removed { session: session.id, totals: session.final_totals() });
+        let (mode, totals) = (session.mode(), session.final_totals(now));
+        self.ways.report(Report::Removed { session: session.id, mode, totals });
     }
 }
 

@@ -15,7 +15,7 @@ use super::command::Report;
 use super::session::{Loan, Session};
 use super::source::Source;
 use super::ways::{Side, Ways};
-use super::{Worker, session, tags};
+use super::{Worker, session, tags, ways};
 use crate::flows::Home;
 use crate::mmsg::{BATCH, drain_errors};
 use crate::ring;
@@ -179,6 +179,9 @@ impl Worker {
                 ways.drop(Reason::Malformed);
                 return 0;
             }
+        }
+        if ways::is_long(datagram) {
+            ways.stamps.long(node);
         }
         let mut packets = 0;
         for entry in trunk::entries(datagram) {

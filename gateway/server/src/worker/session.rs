@@ -12,13 +12,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Flow, Hop, Kind, Media, Plan, RouteCell, SessionId, Srtp};
-use evenkeel_media::continuity::{Continuity, Epoch, Protection};
+use evenkeel_core::{Board, Flow, Hop, Kind, Media, Mode, Plan, RouteCell, SessionId, Srtp};
+use evenkeel_media::continuity::{Continuity, Epoch, FILLED_WITHIN, Protection};
+use evenkeel_media::merge::Pair;
 use evenkeel_media::quality::Codec;
 use evenkeel_media::trunk::Tag;
 
 use address::Address;
-use twin::Twin;
 
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
 use super::feedback::Feedback;
@@ -70,7 +70,7 @@ struct Talk {
     hearing: Option<Hop>,
     switches: u32,
     /// In hitless mode: the two hops whose packets do.
-    twin: Option<Box<Twin>>,
+    pair: Option<Box<Pair<Hop>>>,
     totals: Totals,
     /// What went between it and its node since that was told.
     flow: Flow,
@@ -98,7 +98,7 @@ impl Talk {
             feedback: Feedback::new(seed, media),
             hearing: None,
             switches: 0,
-            twin: None,
+            pair: None,
             totals: Totals::default(),
             flow: Flow::default(),
             shed: None,
@@ -110,6 +110,12 @@ impl Talk {
     /// The time of the hop that the client hears.
     fn epoch(&self) -> Epoch {
         Epoch(u64::from(self.switches))
+    }
+
+    /// From here on it hears this hop: what another delivered and reported says nothing of it. Whom it heard before.
+    fn hears(&mut self, hop: Hop) -> Option<Hop> {
+        self.flow = Flow { sent: self.flow.sent, ..Flow::default() };
+        self.hearing.replace(hop)
     }
 }
 
@@ -295,14 +301,24 @@ impl Session {
         let (measures, last_heard) = (measure.interval(now), measure.last_heard());
         let (expected, lost) = continuity.arrivals();
         let flow = Flow { hears: *hearing, expected, lost, ..std::mem::take(flow) };
-        let totals = self.final_totals();
+        let totals = self.totals(now);
         Some(Summary { session: self.id, measures, last_heard, flow, totals })
     }
 
-    pub(crate) fn final_totals(&self) -> Totals {
+    /// How it survives the death of its node.
+    pub(crate) fn mode(&self) -> Mode {
+        self.route.load().mode
+    }
+
+    /// What it carried, where nothing more is to come.
+    pub(crate) fn final_totals(&self, now: Instant) -> Totals {
+        self.totals(now + FILLED_WITHIN)
+    }
+
+    fn totals(&self, now: Instant) -> Totals {
         let totals = |talk: &Talk| Totals {
             lost_up: talk.measure.lost_up(),
-            lost_at_switches: talk.continuity.missed_at_switches(),
+            lost_at_switches: talk.continuity.missed_at_switches(now),
             ..talk.totals
         };
         self.talk.as_deref().map_or(Totals::default(), totals)

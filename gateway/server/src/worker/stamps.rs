@@ -1,6 +1,6 @@
 //! What workers leave for others to read: stamps per node, counters, how late they were. One writer each, relaxed.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Mode, NodeId, Stamp, forward::Reason};
@@ -34,6 +34,8 @@ struct NodeStamp {
     last_received: AtomicU64,
     received: AtomicU64,
     last_sent: AtomicU64,
+    /// Whether a bundle went there or came that not every path carries.
+    long: AtomicBool,
 }
 
 /// Which way a packet went.
@@ -74,6 +76,23 @@ impl Stamps {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_sent.store(self.nanos(now), Relaxed);
         }
+    }
+
+    /// A bundle went to the node or came from it that not every path carries.
+    pub(crate) fn long(&self, node: NodeId) {
+        if let Some(stamp) = self.nodes.get(node.0 as usize) {
+            stamp.long.store(true, Relaxed);
+        }
+    }
+
+    /// The nodes that such a bundle went to or came from since this was last asked.
+    pub(crate) fn take_long(&self) -> impl Iterator<Item = NodeId> {
+        let long = |stamp: &NodeStamp| stamp.long.load(Relaxed) && stamp.long.swap(false, Relaxed);
+        (0..)
+            .map(NodeId)
+            .zip(&self.nodes)
+            .filter(move |(_, stamp)| long(stamp))
+            .map(|(node, _)| node)
     }
 
     pub(crate) fn dropped(&self, reason: Reason) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{NodeId, forward::Reason};
-use evenkeel_media::trunk::{Bundle, Tag};
+use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
 use tokio::sync::mpsc;
 
 use super::arrival::Arrival;
@@ -20,9 +20,9 @@ use crate::flows::Home;
 use crate::mmsg::{DATAGRAM_MAX, Family, Outbox};
 use crate::ring;
 
-/// A trunk datagram's size up to which packets share it: IPv6's least MTU of 1,280 would waste, 1,500 less IPv6, UDP and
-/// some tunnel holds.
-const TRUNK_DATAGRAM_MAX: usize = 1_400;
+/// How long trunk datagrams are at most that packets share, by what the path carries: the first is what any path does,
+/// the second fits IPv4 in IPv6's least MTU of 1,280, the last is taken where nobody knows better.
+pub(crate) const BUNDLE_SIZES: [u16; 3] = [1_200, 1_252, SHARED_MAX as u16];
 
 /// The size of a trunk datagram that one large packet has for itself: what the other end's answer may have, too. The
 /// system splits it where the path is narrower; clients fill whole Ethernet frames, and there is no room for a tag.
@@ -43,6 +43,8 @@ pub(crate) struct Trunk {
     outbox: Outbox,
     /// Whether packets of sessions are among what leaves.
     media: bool,
+    /// Whether not every path carries what leaves.
+    long: bool,
     refused: bool,
 }
 
@@ -82,11 +84,12 @@ impl Trunk {
     pub(crate) fn new(socket: UdpSocket) -> Trunk {
         Trunk {
             socket,
-            bundle: Bundle::new(TRUNK_DATAGRAM_MAX),
+            bundle: Bundle::new(SHARED_MAX),
             alone: Bundle::new(TRUNK_ALONE_MAX),
             // Connected: no address is written.
             outbox: Outbox::new(Family::V4),
             media: false,
+            long: false,
             refused: false,
         }
     }
@@ -94,6 +97,7 @@ impl Trunk {
     /// What has gathered is queued, if there is any.
     fn close_bundle(&mut self) {
         if !self.bundle.is_empty() {
+            self.long |= is_long(self.bundle.as_bytes());
             self.outbox.push(None, 0, self.bundle.as_bytes());
             self.bundle.clear();
         }
@@ -172,6 +176,14 @@ impl Ways {
         }
     }
 
+    /// Packets to a node share datagrams up to this size from now on.
+    pub(crate) fn limit_bundles(&mut self, node: NodeId, size_max: u16) {
+        if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
+            trunk.close_bundle();
+            trunk.bundle = Bundle::new(size_max.into());
+        }
+    }
+
     /// The node's trunk said that nobody listens there.
     pub(crate) fn trunk_refused(&mut self, node: NodeId) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
@@ -245,6 +257,9 @@ impl Ways {
             if std::mem::take(&mut trunk.media) && outcome.sent > 0 {
                 self.stamps.sent(node, now);
             }
+            if std::mem::take(&mut trunk.long) {
+                self.stamps.long(node);
+            }
         }
         if std::mem::take(&mut trunk.refused) {
             self.report(Report::Refused { node });
@@ -258,6 +273,11 @@ fn flush_port(port: &mut Port, stamps: &Stamps) {
             stamps.dropped(reason(&error));
         }
     }
+}
+
+/// Whether not every path carries a bundle like this.
+pub(super) fn is_long(bundle: &[u8]) -> bool {
+    bundle.len() > usize::from(BUNDLE_SIZES[0])
 }
 
 /// What a failed send is counted as.
@@ -282,6 +302,11 @@ mod tests {
 
     /// Sends packets of these lengths on a trunk; how long they are that came, by datagram, and how many were dropped.
     fn travelled(lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
+        travelled_on(None, lengths)
+    }
+
+    /// The same on one whose path carries no more than this.
+    fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
         let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
         let (here, there) = (bind(), bind());
         here.connect(there.local_addr().unwrap()).unwrap();
@@ -290,6 +315,7 @@ mod tests {
         let patience = Patience { packets: 1, wait: Duration::ZERO };
         let mut ways = Ways::new(mpsc::channel(1).0, Arc::clone(&stamps), patience);
         ways.trunks.push(Some(Trunk::new(here)));
+        size_max.into_iter().for_each(|size_max| ways.limit_bundles(NodeId(0), size_max));
         for &length in lengths {
             ways.on_trunk(NodeId(0), TAG, &vec![128; length]);
         }
@@ -340,6 +366,13 @@ mod tests {
     fn packets_share_a_trunk_datagram_while_it_has_room() {
         assert_eq!(travelled(&[160, 160, 160]), (vec![vec![160, 160, 160]], 0));
         assert_eq!(travelled(&[900, 900]), (vec![vec![900], vec![900]], 0));
+    }
+
+    #[test]
+    fn packets_share_no_more_than_the_path_carries() {
+        assert_eq!(travelled(&[600, 700]), (vec![vec![600, 700]], 0));
+        let narrow = travelled_on(Some(1_200), &[600, 570, 600, 580, 1_300]);
+        assert_eq!(narrow, (vec![vec![600, 570], vec![600], vec![580], vec![1_300]], 0));
     }
 
     #[test]

@@ -116,7 +116,10 @@ impl Node {
                     Question::Close { tag } => Answer::Close { tag, status: Status::Ok },
                     Question::Drain => Answer::Drain(load),
                     Question::Keep { .. } => Answer::Keep { unknown: [].into() },
-                    Question::Noted { .. } | Question::Start | Question::Break(_) => return,
+                    Question::Noted { .. }
+                    | Question::Start
+                    | Question::Break(_)
+                    | Question::Path { .. } => return,
                 };
                 scratch.clear();
                 answer.write(secret, asked.nonce, unix_us, scratch);

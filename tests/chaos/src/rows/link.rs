@@ -17,13 +17,13 @@ const SILENT: Limits = Limits { no_freeze: true, ..Limits::gap(70.0, 170.0) };
 const NOBODY_DEAD: Limits = Limits { none_condemned: true, ..Limits::NONE };
 
 pub(super) const ROWS: &[Row] = &[
-    Row::new("link.cut", Layout::LINKED, Links(Busiest, Cut, AT_ONCE), SILENT).times(8),
-    Row::new("link.one-way", Layout::LINKED, Links(Busiest, OneWay, AT_ONCE), SILENT).times(8),
+    Row::new("link.cut", Layout::LINKED, Links(Busiest, Cut, AT_ONCE), SILENT).times(6),
+    Row::new("link.one-way", Layout::LINKED, Links(Busiest, OneWay, AT_ONCE), SILENT).times(6),
     Row::new(
         "link.loss-ramp",
         Layout::LINKED,
         Links(Busiest, LossRamp(30), Duration::from_secs(10)),
-        Limits { no_freeze: true, ..Limits::NONE },
+        Limits { no_freeze: true, ..Limits::NONE.gently() },
     ),
     Row::new(
         "link.blackout",
@@ -40,7 +40,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(
         "link.jitter-80",
         Layout::LINKED,
-        Links(All, Jitter(80), Duration::from_secs(10)),
+        Links(All, Jitter(80), Duration::from_secs(24)),
         NOBODY_DEAD,
     ),
     Row::new("link.reorder-duplicate", Layout::LINKED, Links(All, Unsteady, FIVE_S), NOBODY_DEAD),
@@ -60,7 +60,8 @@ pub(super) const ROWS: &[Row] = &[
         "link.bandwidth",
         Layout::LINKED,
         Links(Busiest, Rate(4_000_000), FIVE_S),
-        Limits { left_within: Some(2_000.0), ..Limits::NONE },
+        // 2 s at most until it is sure that the link is worse than others, 1 s of doubt, and rooms leave one by one.
+        Limits { left_within: Some(3_500.0), ..Limits::NONE.gently() },
     ),
     // By STUN an address is renewed with the next check, one a second here.
     Row::new("nat.rebinding", Layout::HOT, Rebind, Limits::gap(1_100.0, 1_500.0))

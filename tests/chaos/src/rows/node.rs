@@ -6,7 +6,7 @@ use crate::fault::Fault::{
     CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Stall, Starve, Vicious,
 };
 use crate::fault::Way::{Hushed, Loud, Silent};
-use crate::fault::Whom::Busiest;
+use crate::fault::Whom::{Busiest, Region};
 use crate::layout::{Kind, Layout};
 use crate::limits::Limits;
 use crate::node::Vice;
@@ -14,6 +14,8 @@ use crate::row::Row;
 
 const LEAKY: Layout = Layout { kind: Kind::Vicious(Vice::Leaks), ..Layout::HOT };
 const DROPS: Layout = Layout { kind: Kind::Vicious(Vice::Drops), ..Layout::HOT };
+const LIES: Layout = Layout { kind: Kind::Vicious(Vice::Lies), ..Layout::HOT };
+const AHEAD: Layout = Layout { kind: Kind::Vicious(Vice::JumpsAhead), ..Layout::HOT };
 const FLOWS: Layout = Layout { kind: Kind::Vicious(Vice::DropsFlows), ..Layout::HOT };
 
 const ATTENDED: Layout = Layout { agents: true, ..Layout::HOT };
@@ -23,32 +25,37 @@ const LOUD: Limits = Limits { no_freeze: true, ..Limits::gap(50.0, 150.0) };
 const SILENT: Limits = Limits { no_freeze: true, ..Limits::gap(70.0, 170.0) };
 const NOTHING_LOST: Limits =
     Limits { none_lost: true, no_freeze: true, both_carry: true, ..Limits::NONE };
+const PLANNED: Limits = Limits { none_lost: true, ..LOUD };
 const ACROSS: Limits = Limits::gap(300.0, 1_000.0);
 const UNTOUCHED: Limits =
     Limits { none_lost: true, none_condemned: true, no_freeze: true, ..Limits::NONE };
+/// The one node that runs could be behind our own uplink that is gone, which is doubted for 3 s (`panic_for`).
+const DOUBTED: Limits = Limits::gap(3_500.0, 5_000.0);
+/// Opened first, at the pace of the nodes that take them.
+const PACED: Limits = Limits::gap(1_000.0, 3_000.0);
 const OFF_IN_2_S: Limits = Limits { left_within: Some(2_000.0), ..Limits::NONE };
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("node.kill.hot", Layout::HOT, Kill(Busiest, Loud), LOUD).times(30),
-    Row::new("node.kill.hot.silent", Layout::HOT, Kill(Busiest, Silent), SILENT).times(16),
-    Row::new("node.kill.hitless", Layout::HITLESS, Kill(Busiest, Loud), NOTHING_LOST).times(8),
+    Row::new("node.kill.hot.silent", Layout::HOT, Kill(Busiest, Silent), SILENT).times(12),
+    Row::new("node.kill.hitless", Layout::HITLESS, Kill(Busiest, Loud), NOTHING_LOST).times(6),
     Row::new("node.kill.hitless.silent", Layout::HITLESS, Kill(Busiest, Silent), NOTHING_LOST)
-        .times(8),
-    Row::new("node.kill.active-active", Layout::ACTIVE, Kill(Busiest, Loud), LOUD).times(8),
+        .times(6),
+    Row::new("node.kill.active-active", Layout::ACTIVE, Kill(Busiest, Loud), LOUD).times(6),
     Row::new("node.kill.active-active.silent", Layout::ACTIVE, Kill(Busiest, Silent), SILENT)
-        .times(8),
+        .times(6),
     Row::new("node.kill.cold", Layout::COLD, Kill(Busiest, Loud), Limits::gap(3_000.0, 5_000.0))
         .watched(8),
-    Row::new(
-        "node.kill.cold.silent",
-        Layout::COLD,
-        Kill(Busiest, Silent),
-        Limits::gap(3_000.0, 5_000.0),
-    )
-    .watched(8),
-    Row::new("node.kill.cross-region", Layout::ACROSS, Kill(Busiest, Loud), ACROSS).times(8),
+    Row::new("node.kill.cold.silent", Layout::COLD, Kill(Busiest, Silent), DOUBTED).watched(8),
+    Row::new("node.kill.regional", Layout::REGIONAL, Kill(Region("east"), Loud), PACED)
+        .times(2)
+        .watched(5),
+    Row::new("node.kill.regional.silent", Layout::REGIONAL, Kill(Region("east"), Silent), PACED)
+        .times(2)
+        .watched(5),
+    Row::new("node.kill.cross-region", Layout::ACROSS, Kill(Busiest, Loud), ACROSS).times(6),
     Row::new("node.kill.cross-region.silent", Layout::ACROSS, Kill(Busiest, Silent), ACROSS)
-        .times(8),
+        .times(6),
     Row::new(
         "node.wake",
         Layout::HOT,
@@ -77,19 +84,26 @@ pub(super) const ROWS: &[Row] = &[
         Limits { none_condemned: true, ..Limits::NONE },
     )
     .times(5),
+    Row::new("node.clock-jump", AHEAD, Vicious(Busiest, Duration::from_secs(3)), SILENT),
     Row::new("gray.drops", DROPS, Vicious(Busiest, Duration::from_secs(4)), OFF_IN_2_S),
     Row::new(
         "gray.flows",
         FLOWS,
         Vicious(Busiest, Duration::from_secs(4)),
-        Limits { others_stay: true, ..OFF_IN_2_S },
+        Limits { others_stay: true, ..OFF_IN_2_S.gently() },
     ),
-    Row::new("agent.word", ATTENDED, Kill(Busiest, Hushed), LOUD).times(16),
+    Row::new(
+        "gray.liar",
+        LIES,
+        Vicious(Busiest, Duration::from_secs(6)),
+        Limits { moves_max: Some(0.0), others_stay: true, ..UNTOUCHED },
+    ),
+    Row::new("agent.word", ATTENDED, Kill(Busiest, Hushed), LOUD).times(10),
     Row::new("rtpengine.kill", RTPENGINE, Kill(Busiest, Loud), LOUD).of(200).both_ways().times(4),
     Row::new("rtpengine.kill.silent", RTPENGINE, Kill(Busiest, Silent), SILENT)
         .of(200)
         .both_ways()
         .times(4),
-    Row::new("drain", Layout::HOT, Drain(Busiest), Limits { none_lost: true, ..LOUD }).watched(6),
-    Row::new("move", Layout::HOT, Move(100), Limits { none_lost: true, ..LOUD }).watched(3),
+    Row::new("drain", Layout::HOT, Drain(Busiest), PLANNED).watched(6),
+    Row::new("move", Layout::HOT, Move(100), PLANNED).watched(3),
 ];

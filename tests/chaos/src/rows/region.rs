@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::fault::Fault::{Kill, Links, Reconnect};
+use crate::fault::Fault::{Kill, Links, Reconnect, Return};
+use crate::fault::Home;
 use crate::fault::Way::{Loud, Silent};
 use crate::fault::Whom::{Region, Regions};
 use crate::layout::Layout;
@@ -12,7 +13,11 @@ use crate::weather::Weather::{Cut, Loss};
 
 const FAR: Layout = Layout { far: Duration::from_millis(40), ..Layout::REGIONS };
 const PARTED: Layout = Layout { linked: true, ..FAR };
+/// Where the policy may send rooms to another region.
+const BROWNED: Layout = Layout { quality: true, ..PARTED };
 const THREE: Layout = Layout { regions: &[("east", 2), ("west", 2), ("north", 2)], ..FAR };
+const GOES_HOME: Limits =
+    Limits { none_lost: true, no_freeze: true, none_condemned: true, ..Limits::NONE.gently() };
 /// Nobody is left without packets, which every row must hold.
 const ALL_HOME: Limits = Limits::gap(300.0, 1_000.0);
 
@@ -22,12 +27,15 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("region.partition", PARTED, Links(Region("east"), Cut, Duration::ZERO), ALL_HOME)
         .times(3)
         .watched(3),
+    // 8 % there and 8 % back are 15 % of what a session hears. Nine packets in a row are a freeze, one in 20 million.
     Row::new(
         "region.brown-out",
-        PARTED,
-        Links(Region("east"), Loss(15), Duration::from_secs(10)),
-        Limits { no_freeze: true, ..Limits::NONE },
+        BROWNED,
+        Links(Region("east"), Loss(8), Duration::from_secs(10)),
+        Limits { no_freeze: true, moves_max: Some(3.0), ..Limits::NONE.gently() },
     ),
+    Row::new("region.return", PARTED, Return(Region("east"), Home::Alone), GOES_HOME).of(200),
+    Row::new("region.fail-back", PARTED, Return(Region("east"), Home::Forced), GOES_HOME).of(200),
     Row::new(
         "region.two",
         THREE,

@@ -116,7 +116,7 @@ impl Scene {
             let Some(hop) = room.stands(&self.board) else { continue };
             loads[hop.node.0 as usize] += room.kbps;
             let route = room.route.load_full();
-            if let Some(twin) = route.other_carrier(hop, &self.board) {
+            if let Some(twin) = route.twin_of(hop, &self.board) {
                 loads[twin.node.0 as usize] += room.kbps;
             }
             if let [(first, _), (second, evenkeel_core::Grant::Reserved), ..] = route.hops[..]

@@ -125,6 +125,24 @@ fn newcomers_wait_behind_those_who_have_nowhere_to_go_or_are_told_when_to_come_a
 }
 
 #[test]
+fn what_is_of_no_use_to_those_who_wait_a_newcomer_may_take() {
+    let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (0, VOICE)]);
+    settings.limits.openings_at_once = 2;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
+    for number in 0..40 {
+        world.open(&(number / 2).to_string());
+    }
+    world.drive_with(|_, _| Driver::Waits);
+    world.kill(A);
+    // Rooms of two wait for B, and are too large for C.
+    world.answer_with(place(&[B]));
+    let (late, next) = (world.offer("late"), world.offer("next"));
+    assert!(!world.replies.contains_key(&late));
+    assert_eq!(world.route("late")[0].0, C, "though its policy would have it wait with them");
+    assert!((ms(5_000)..ms(10_000)).contains(&retry(&world, next)), "nothing else is left");
+}
+
+#[test]
 fn openings_that_are_refused_slow_a_node_down_and_not_its_neighbour() {
     let mut settings = settings_of(&[(0, 1_000_000), (1, 1_000_000)]);
     settings.limits.openings_at_once = 64;

@@ -155,6 +155,29 @@ fn a_node_that_cannot_decide_whether_to_drain_moves_a_room_three_times_a_minute(
 }
 
 #[test]
+fn what_a_node_could_take_before_it_drained_it_can_take_afterwards() {
+    let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
+    let capacity = |world: &World| world.gateway.nodes().next().unwrap().capacity_kbps;
+    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.settle();
+    // It refuses sessions since it drains, and those who leave are still a load.
+    world.gateway.handle_full(A, world.now);
+    for _ in 0..600 {
+        world.gateway.handle_load(A, 900, world.now);
+        world.pass(ms(10));
+        assert_eq!(capacity(&world), 1_000);
+    }
+    world.gateway.handle_drain(A, false, world.now).unwrap();
+    world.gateway.handle_load(A, 0, world.now);
+    assert_eq!(capacity(&world), 1_000);
+    for _ in 0..300 {
+        world.gateway.handle_load(A, 900, world.now);
+        world.pass(ms(10));
+    }
+    assert!(capacity(&world) < 200, "then its word counts again: {}", capacity(&world));
+}
+
+#[test]
 fn a_load_that_a_node_measured_is_believed_for_five_seconds() {
     let mut world = World::new(settings());
     let measured = |world: &World| world.gateway.nodes().next().unwrap().measured_permille;

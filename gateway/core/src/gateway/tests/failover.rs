@@ -127,6 +127,39 @@ fn two_deaths_at_once_stay_within_the_limit() {
 }
 
 #[test]
+fn who_died_in_the_same_watch_is_no_place_to_go() {
+    let mut world = placed(&[(0, 1_000), (1, 1_000), (0, 1_000)], &[&[A, B], &[B, A]]);
+    world.mute(A);
+    world.mute(B);
+    world.pass(ms(300));
+    assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(C); 2]);
+    assert!(
+        world.moves().iter().all(|(_, to)| [None, Some(C)].contains(to)),
+        "{:?}",
+        world.moves()
+    );
+    world.revive(A);
+    assert_eq!(world.gateway.board().cell(C).unwrap().spent_for, None);
+}
+
+#[test]
+fn who_has_nowhere_to_go_takes_what_is_kept_free_for_deaths_to_come() {
+    let nodes = [(0, 2 * VOICE), (1, VOICE), (0, 2 * VOICE)];
+    let mut world = placed(&nodes, &[&[A, C], &[A, C], &[B]]);
+    assert_eq!(world.route("1")[1], (C, Grant::Reserved));
+    assert_eq!(world.route("2")[1], (C, Grant::Reserved));
+    world.kill(B);
+    world.pass(ms(10));
+    assert_eq!(world.route("3")[0], (C, Grant::Admitted));
+    let kept = |room: &&str| world.route(room).contains(&(C, Grant::Reserved));
+    assert_eq!(["1", "2"].iter().filter(|room| kept(room)).count(), 1, "for as many as it can");
+    world.audit();
+    world.kill(A);
+    world.pass(ms(10));
+    assert_eq!(["1", "2"].map(|room| world.stands(room).is_some()), [true, false]);
+}
+
+#[test]
 fn a_stranded_room_is_rescued_as_soon_as_there_is_room() {
     let nodes = [(0, 1_000), (1, 1_000), (0, VOICE)];
     let mut world = placed(&nodes, &[&[A, C], &[B, C]]);
@@ -393,4 +426,16 @@ fn nobody_is_silent_whose_word_may_still_be_on_its_way() {
     assert_eq!(world.gateway.live(), 1);
     world.pass(ms(1_000));
     assert_eq!(world.gateway.live(), 0);
+}
+
+#[test]
+fn the_board_says_since_when_a_node_is_dead() {
+    let mut world = World::new(settings());
+    world.open("r");
+    let hop = world.hop(A);
+    let muted = world.now;
+    world.mute(A);
+    world.pass(ms(1_000));
+    let died = world.gateway.board().died(hop).expect("nothing came for a second");
+    assert!(muted <= died && died < muted + ms(150), "{:?}", died - muted);
 }

@@ -15,6 +15,7 @@ mod opening;
 mod policy;
 mod quality;
 mod returning;
+mod starts;
 mod survival;
 mod swarm;
 mod uplink;

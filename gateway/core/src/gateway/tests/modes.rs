@@ -4,8 +4,8 @@ use super::super::Output;
 use super::world::VOICE;
 use super::*;
 use crate::{
-    Affinity, Cause, Event, Grant, Health, Hop, Mode, ModeChange, NodeId, Refused, RegionId, Role,
-    Scenario, SessionId, Settings, Start, Starts,
+    Affinity, Cause, Event, Grant, Health, Hop, Mode, ModeChange, NodeId, NotStarted, Refused,
+    RegionId, Role, Scenario, SessionId, Settings, Start, Starts,
 };
 
 pub(super) fn in_mode(mode: Mode, mut settings: Settings) -> Settings {
@@ -116,13 +116,55 @@ fn a_second_node_joins_a_hitless_room_once_all_its_sessions_are_open_there() {
     assert_eq!(world.route("r"), [(A, BOTH[0]), (C, BOTH[1])]);
 }
 
+/// What hitless rooms keep of their mode, as it was told and as it is shown.
+fn kept(world: &World, room: &str) -> (Vec<(Mode, Mode)>, Mode) {
+    let told = |event: &Event| match event {
+        Event::Mode { room_name, from, to, why: ModeChange::Capacity, .. } => {
+            (&**room_name == room).then_some((*from, *to))
+        }
+        _ => None,
+    };
+    let shown = world.gateway.rooms().find(|standing| &*standing.name == room).unwrap();
+    let session = world.gateway.session(shown.sessions[0], world.now).unwrap();
+    assert_eq!((session.mode, session.kept), (shown.mode, shown.kept));
+    assert_eq!(shown.mode, Mode::Hitless);
+    (world.events().filter_map(told).collect(), shown.kept)
+}
+
 #[test]
 fn where_no_second_node_can_carry_it_a_hitless_room_has_a_reserve_as_in_hot_mode() {
+    // Each room fits its own node, and the third carries one more at most: it is there for the death of either.
+    let nodes = [(0, VOICE), (1, VOICE), (2, VOICE)];
+    let mut world = World::new(in_mode(Mode::Hot, settings_of(&nodes)));
+    let rooms = ["r", "s"];
+    for room in rooms {
+        world.open(room);
+    }
+    change(&mut world, |scenario| scenario.mode = Mode::Hitless);
+    let [shared, also] = rooms.map(|room| world.route(room)[1]);
+    assert_eq!((shared.1, also), (Grant::Reserved, shared));
+    for room in rooms {
+        assert_eq!(kept(&world, room), (vec![(Mode::Hitless, Mode::Hot)], Mode::Hot));
+    }
+    let first = world.stands("r").unwrap();
+    world.kill(first);
+    assert_eq!(world.stands("r"), Some(shared.0), "its packets take it by themselves");
+}
+
+#[test]
+fn where_there_is_no_second_hop_for_it_at_all_a_hitless_room_says_so_until_there_is_one() {
     let mut world = World::new(in_mode(Mode::Hitless, settings_of(&[(0, 640), (1, 100)])));
-    world.open("r");
+    let first = world.open("r");
     world.open("s");
     assert_eq!(world.route("r")[1], (B, Grant::Admitted));
     assert_eq!(world.route("s"), [(A, Grant::Admitted)], "nothing is left for it at the other");
+    let less = (Mode::Hitless, Mode::Cold);
+    assert_eq!(kept(&world, "s"), (vec![less], Mode::Cold));
+    assert_eq!(kept(&world, "r"), (vec![], Mode::Hitless));
+    world.close(first);
+    world.pass(ms(5_000));
+    assert_eq!(world.route("s")[1..], [(B, Grant::Admitted)], "it has joined");
+    assert_eq!(kept(&world, "s"), (vec![less, (less.1, less.0)], Mode::Hitless));
 }
 
 #[test]
@@ -290,7 +332,7 @@ fn a_start_that_failed_is_tried_again_later_and_later() {
     for attempt in 1..=4 {
         assert_eq!(world.starts.len(), attempt);
         world.gateway.handle_start_failed(B, world.now);
-        let Some(Start::Failed { again: after }) = ({
+        let Some(Start::Failed { why: NotStarted::Hook, again: after }) = ({
             world.settle();
             starts(&world).last().copied()
         }) else {
@@ -307,7 +349,8 @@ fn a_start_that_failed_is_tried_again_later_and_later() {
     assert_eq!(starts(&world).len(), 9);
     world.pass(ms(1_500));
     assert_eq!(starts(&world).len(), 10);
-    assert!(matches!(starts(&world)[9], Start::Failed { again } if again == ms(16_000)));
+    let late = Start::Failed { why: NotStarted::Late, again: ms(16_000) };
+    assert_eq!(starts(&world)[9], late);
 }
 
 #[test]
@@ -330,6 +373,8 @@ fn a_cold_node_that_runs_already_is_found_and_one_that_died_is_cold_again() {
     let mut world = cold();
     world.unmute(B);
     world.pass(ms(1_500));
+    assert_eq!(health(&world, B), Health::Wary, "nobody knows since when");
+    world.pass(ms(2_000));
     assert_eq!(health(&world, B), Health::Up);
     world.open("r");
     world.mute(B);
@@ -392,7 +437,7 @@ fn a_mode_changes_while_packets_flow_and_the_hop_that_carries_them_stays() {
                 world.moves().is_empty() && !world.closed_at().contains(&(session, A)),
                 "{why}"
             );
-            let told = |e: &&Event| matches!(e, Event::Mode { from: f, to: t, .. } if (*f, *t) == (from, to));
+            let told = |e: &&Event| matches!(e, Event::Mode { from: f, to: t, why: ModeChange::Scenario, .. } if (*f, *t) == (from, to));
             assert_eq!(world.events().filter(told).count(), 1, "{why}");
             world.pass(ms(600));
             let second = world.route("r").get(1).map(|(_, grant)| *grant);
@@ -412,6 +457,67 @@ fn a_mode_changes_while_packets_flow_and_the_hop_that_carries_them_stays() {
             }
         }
     }
+}
+
+#[test]
+fn packets_take_no_spare_of_a_mode_that_opened_none_before_it_is_open() {
+    for (from, to) in [Mode::Cold, Mode::Regional]
+        .into_iter()
+        .flat_map(|from| [Mode::Hot, Mode::ActiveActive, Mode::Hitless].map(|to| (from, to)))
+    {
+        let mut world = World::new(in_mode(from, settings()));
+        world.open("r");
+        let mut scenarios = world.gateway.settings.scenarios.clone();
+        scenarios.values_mut().for_each(|scenario| scenario.mode = to);
+        world.gateway.handle_scenarios(&scenarios, world.now);
+        let usable = |world: &World| {
+            let hops = world.route("r").into_iter();
+            hops.filter(|(_, grant)| *grant != Grant::Gated).count()
+        };
+        assert_eq!(usable(&world), 1, "{from:?} to {to:?}: nobody has answered yet");
+        world.settle();
+        world.pass(ms(5));
+        assert_eq!(usable(&world), 2, "{from:?} to {to:?}");
+    }
+}
+
+#[test]
+fn a_room_of_another_scenario_is_no_part_of_the_call_whatever_its_name() {
+    let mut settings = settings();
+    let mut apart = settings.scenarios["call"].clone();
+    apart.affinity = Affinity::Session;
+    for name in ["mesh", "other-mesh"] {
+        settings.scenarios.insert(name.into(), apart.clone());
+    }
+    let mut world = World::new(settings);
+    let told = |world: &World, offer| match world.replies.get(&offer) {
+        Some(Err(Refused::ScenarioOfRoom(scenario))) => Some(scenario.to_string()),
+        _ => None,
+    };
+    let room = world.open("r");
+    let refused = world.offer_as("r", "mesh");
+    assert_eq!(told(&world, refused).as_deref(), Some("call"));
+    world.close(room);
+    let first = world.offer_as("r", "mesh");
+    let first = world.accepted(first).session;
+    for scenario in ["call", "other-mesh"] {
+        let refused = world.offer_as("r", scenario);
+        assert_eq!(told(&world, refused).as_deref(), Some("mesh"), "{scenario}");
+    }
+    world.close(first);
+    world.open("r");
+}
+
+#[test]
+fn clients_that_waited_in_silence_for_a_cold_node_have_their_time_in_another_mode_too() {
+    let mut world = cold();
+    let session = world.open("r");
+    world.kill(A);
+    world.pass(ms(40_000));
+    assert!(world.gateway.sessions.contains_key(&session), "it is held");
+    change(&mut world, |scenario| scenario.mode = Mode::Hot);
+    world.pass(ms(20_000));
+    assert!(world.gateway.sessions.contains_key(&session), "it had 20 s of 30");
 }
 
 #[test]

@@ -330,6 +330,19 @@ fn what_a_sender_lost_is_told_once_and_a_switch_is_no_loss() {
 }
 
 #[test]
+fn what_died_with_a_node_that_kept_numbers_is_no_loss_of_the_next_one() {
+    let mut session = Session::new();
+    (0..10).for_each(|n| _ = session.pass(first(), voice(n), 20.0 * n as f64));
+    assert_eq!(session.0.arrivals(), (10, 0));
+    // The same numbers, 60 ms later; of its own packets one is missing.
+    for n in [13, 14, 16] {
+        session.pass(first().again(2), voice(n), 20.0 * n as f64);
+    }
+    assert_eq!(session.0.missed_at_switches(at(1_000.0)), 3);
+    assert_eq!(session.0.arrivals(), (3, 1));
+}
+
+#[test]
 fn a_sender_that_begins_anew_has_lost_nothing() {
     let mut session = Session::new();
     let pass = |session: &mut Session, numbers: std::ops::Range<u64>| {

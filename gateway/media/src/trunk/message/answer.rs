@@ -1,9 +1,9 @@
 //! What a node answers, and what it says unasked.
 
-use super::signature::{ANSWER, Body, sign, verify, write_head, write_tags};
+use super::signature::{ANSWER, Body, sign, verify, write_head, write_padding, write_tags};
 use super::{
-    BREAK, CLOSE, DRAIN, KEEP, Load, NOTICE, OPEN, Outcome, PROBE, Refused, START, Secret, Status,
-    Verified,
+    BREAK, CLOSE, DRAIN, KEEP, Load, NOTICE, OPEN, Outcome, PATH, PROBE, Refused, START, Secret,
+    Status, Verified,
 };
 use crate::trunk::Tag;
 
@@ -45,6 +45,11 @@ pub enum Answer {
     Start(Outcome),
     /// To [`Question::Break`](super::Question::Break).
     Break(Outcome),
+    /// To [`Question::Path`](super::Question::Path).
+    Path {
+        /// That of the question, whose length it has so.
+        padding: u16,
+    },
 }
 
 impl Answer {
@@ -87,6 +92,11 @@ impl Answer {
                 write_head(BREAK, ANSWER, secret, nonce, now_us, out);
                 out.push(outcome as u8);
             }
+            Self::Path { padding } => {
+                write_head(PATH, ANSWER, secret, nonce, now_us, out);
+                out.extend_from_slice(&[0; 16]);
+                write_padding(padding, out);
+            }
         }
         sign(secret, start, out);
     }
@@ -108,6 +118,7 @@ impl Answer {
             NOTICE => Self::Notice { number: body.u64()?, load: Load::read(&mut body)? },
             START => Self::Start(body.one_of(&Outcome::ALL)?),
             BREAK => Self::Break(body.one_of(&Outcome::ALL)?),
+            PATH => Self::Path { padding: body.padding(16)? },
             _ => return Err(Refused::Unknown),
         };
         body.finish()?;

@@ -1,8 +1,8 @@
 //! What is asked of a node, or told.
 
-use super::signature::{Body, QUESTION, sign, verify, write_head, write_tags};
+use super::signature::{Body, QUESTION, sign, verify, write_head, write_padding, write_tags};
 use super::{
-    BREAK, Break, CLOSE, DRAIN, KEEP, NOTICE, OPEN, PROBE, Refused, Replays, START, Secret,
+    BREAK, Break, CLOSE, DRAIN, KEEP, NOTICE, OPEN, PATH, PROBE, Refused, Replays, START, Secret,
     Verified,
 };
 use crate::trunk::Tag;
@@ -47,6 +47,13 @@ pub enum Question {
     Start,
     /// Break it, or mend it: a drill.
     Break(Break),
+    /// Does a datagram of this length come to you, and one as long back?
+    Path {
+        /// Bundles that packets share on the way to where this came from are no longer from now on, bytes.
+        bundle_max: u16,
+        /// Bytes beside those that it has anyway, [`PATH_LEN_MIN`].
+        padding: u16,
+    },
 }
 
 impl Question {
@@ -94,6 +101,12 @@ impl Question {
                 write_head(BREAK, QUESTION, secret, nonce, now_us, out);
                 out.push(how as u8);
                 out.extend_from_slice(&[0; 15]);
+            }
+            Self::Path { bundle_max, padding } => {
+                write_head(PATH, QUESTION, secret, nonce, now_us, out);
+                out.extend_from_slice(&bundle_max.to_be_bytes());
+                out.extend_from_slice(&[0; 14]);
+                write_padding(padding, out);
             }
         }
         sign(secret, start, out);
@@ -149,6 +162,7 @@ impl Question {
                 body.skip::<15>()?;
                 Self::Break(how)
             }
+            PATH => Self::Path { bundle_max: body.u16()?, padding: body.padding(14)? },
             _ => return Err(Refused::Unknown),
         };
         body.finish()?;

@@ -36,6 +36,10 @@ pub(super) fn write_tags(tags: &[Tag], out: &mut Vec<u8>) {
     tags.iter().for_each(|tag| out.extend_from_slice(&tag.0.to_be_bytes()));
 }
 
+pub(super) fn write_padding(bytes: u16, out: &mut Vec<u8>) {
+    out.resize(out.len() + usize::from(bytes), 0);
+}
+
 /// Kind, body, nonce and time of a message that this secret signed just now.
 pub(super) fn verify<'a>(
     datagram: &'a [u8],
@@ -114,6 +118,17 @@ impl Body<'_> {
         }
         self.0 = rest;
         Ok(tags.iter().map(|&tag| Tag(u64::from_be_bytes(tag))).collect())
+    }
+
+    /// All that is left, beside so many bytes: zeros.
+    pub(super) fn padding(&mut self, beside: usize) -> Result<u16, Refused> {
+        let bytes = self.0.len().checked_sub(beside).and_then(|bytes| u16::try_from(bytes).ok());
+        let bytes = bytes.ok_or(Refused::Length)?;
+        if self.0.iter().any(|&byte| byte != 0) {
+            return Err(Refused::Unknown);
+        }
+        self.0 = &[];
+        Ok(bytes)
     }
 
     pub(super) fn finish(self) -> Result<(), Refused> {

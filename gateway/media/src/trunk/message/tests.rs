@@ -23,6 +23,8 @@ fn questions() -> Vec<Question> {
         Question::Keep { lease_s: 1, tags: tags(KEEP_MAX) },
         Question::Noted { number: 3 },
         Question::Start,
+        Question::Path { bundle_max: 1_400, padding: 0 },
+        Question::Path { bundle_max: 1_200, padding: 1_328 },
     ];
     questions.extend(Break::ALL.map(Question::Break));
     questions
@@ -37,6 +39,7 @@ fn answers() -> Vec<Answer> {
         Answer::Keep { unknown: tags(0) },
         Answer::Keep { unknown: tags(1) },
     ];
+    answers.push(Answer::Path { padding: 0 });
     for state in State::ALL {
         answers.push(Answer::Notice { number: u64::MAX, load: Load { state, ..load } });
     }
@@ -114,6 +117,11 @@ fn no_answer_is_longer_than_its_question() {
     let shortest = questions().iter().map(|question| asked(question).len()).min().unwrap();
     for answer in answers() {
         assert!(answered(&answer).len() <= shortest, "{answer:?}");
+    }
+    for padding in [0, 1, 1_328] {
+        let question = asked(&Question::Path { bundle_max: 1_400, padding }).len();
+        assert_eq!(question, PATH_LEN_MIN + usize::from(padding));
+        assert_eq!(answered(&Answer::Path { padding }).len(), question, "both ways are tried");
     }
     // Who is asked about many may know none of them.
     for count in 1..=KEEP_MAX {
@@ -206,15 +214,17 @@ fn forge(kind: u8, direction: u8, body: &[u8]) -> Vec<u8> {
 fn signed_nonsense_is_refused() {
     let read = |bytes: &[u8]| Question::read(bytes, &secret(), NOW_US).unwrap_err();
     assert_eq!(read(&forge(0, QUESTION, &[0; 16])), Refused::Unknown);
-    assert_eq!(read(&forge(9, QUESTION, &[0; 16])), Refused::Unknown);
+    assert_eq!(read(&forge(10, QUESTION, &[0; 16])), Refused::Unknown);
     assert_eq!(read(&forge(BREAK, QUESTION, &[5; 16])), Refused::Unknown);
     assert_eq!(read(&forge(PROBE, QUESTION, &[0; 15])), Refused::Length);
     assert_eq!(read(&forge(PROBE, QUESTION, &[0; 17])), Refused::Length);
     for length in [0, 1, 7, 8, 15, 17, 23, 8 + KEEP_MAX * 8 + 1, 8 + KEEP_MAX * 8 + 8] {
         assert_eq!(read(&forge(KEEP, QUESTION, &vec![0; length])), Refused::Length, "{length}");
     }
+    assert_eq!(read(&forge(PATH, QUESTION, &[0; 15])), Refused::Length);
+    assert_eq!(read(&forge(PATH, QUESTION, &[1; 17])), Refused::Unknown);
     let read = |bytes: &[u8]| Answer::read(bytes, &secret(), NOW_US).unwrap_err();
-    assert_eq!(read(&forge(9, ANSWER, &[0; 7])), Refused::Unknown);
+    assert_eq!(read(&forge(10, ANSWER, &[0; 7])), Refused::Unknown);
     for length in [1, 7, 9, KEEP_MAX * 8 + 1, KEEP_MAX * 8 + 8] {
         assert_eq!(read(&forge(KEEP, ANSWER, &vec![0; length])), Refused::Length, "{length}");
     }
@@ -232,7 +242,7 @@ fn whatever_is_signed_is_refused_or_means_one_thing() {
         (state >> 56) as u8
     };
     let (mut read, mut refused) = (0, 0);
-    for kind in 0..=9 {
+    for kind in 0..=10 {
         for length in 0..=80 {
             let body: Vec<u8> = (0..length).map(|_| next() % 5).collect();
             let question = Question::read(&forge(kind, QUESTION, &body), &secret(), NOW_US);

@@ -55,6 +55,7 @@ fn an_error_names_the_field_what_was_found_and_what_would_be_right() {
         ("/scenario", json!(5), "scenario", &["integer `5`", "expected a string"]),
         ("/scenario", json!(""), "scenario", &["0 bytes", "1 to 256"]),
         ("/room", json!("r".repeat(257)), "room", &["257 bytes", "1 to 256"]),
+        ("/room", json!("conf~s7"), "room", &["`conf~s7`", "placed by themselves"]),
         ("/labels/region", json!(1), "labels.region", &["integer `1`", "string"]),
         ("/labels/region", json!("x".repeat(257)), "labels.region", &["257", "256"]),
         ("/ingress", json!({"tcp": {}}), "ingress", &["`tcp`", "`udp`", "`quic`"]),

@@ -94,6 +94,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         name: "room-1".into(),
         scenario: "call".into(),
         mode: Mode::Hitless,
+        kept: Mode::Hot,
         sessions: vec![SessionId(1), SessionId(2)],
         route: vec![hop(0), hop(1)],
         hop: Some(hop(1)),
@@ -103,7 +104,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     let (_, body) = asking.answer();
     let room = &body["rooms"][0];
     assert_eq!((&room["room"], &room["id"]), (&json!("room-1"), &json!("r4")));
-    assert_eq!(room["mode"], "hitless");
+    assert_eq!((&room["mode"], &room["kept"]), (&json!("hitless"), &json!("hot")));
     assert_eq!((&room["sessions"], &room["placed_by"]), (&json!(["s1", "s2"]), &json!("operator")));
     assert_eq!((&room["route"][0]["zone"], &room["hop"]["node"]), (&json!("a"), &json!("west-b1")));
 
@@ -429,6 +430,7 @@ fn a_session_is_explained() {
         room: "room-1".into(),
         scenario: "call".into(),
         mode: Mode::Hitless,
+        kept: Mode::Cold,
         transport: Transport::Udp,
         hop: Some(hop(0)),
         plan: Plan { cap_kbps: 44, ..Plan::default() },
@@ -470,7 +472,8 @@ fn a_session_is_explained() {
     let east = merge(place("east-a1", "east", "a"), json!({"incarnation": 1}));
     let west = merge(place("west-b1", "west", "b"), json!({"incarnation": 1}));
     let right = json!({
-        "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "priority": 5, "hop": east,
+        "id": "s17", "room": "room-1", "scenario": "call", "mode": "hitless", "kept": "cold",
+        "priority": 5, "hop": east,
         "health": null, "witnesses": [{"witness": "probe", "for_ms": 40}],
         "decided_by": {"admission": "native", "routing": "call/routing@5f0c5f0c5f0c"},
         "route": [

@@ -2,6 +2,7 @@
 //! lost some of them they are opened again.
 
 mod leases;
+mod paths;
 
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
 use super::{Act, Clock, Wish, mixed};
 use crate::worker::{Leg, tag};
 use leases::{Due, Keep, Lease, Leases, State};
+use paths::Paths;
 
 /// After how long without a refresh a node may forget a session. There are three within it: two in a row may be lost,
 /// and none is asked again before the next one's turn.
@@ -33,11 +35,12 @@ pub(super) struct Agents {
     /// What rooms are called towards nodes comes from this. Drawn, since other gateways count their rooms from 1 too
     /// and may share a node.
     names: Option<u64>,
+    paths: Paths,
 }
 
 impl Agents {
     pub(super) fn new() -> Agents {
-        Agents { leases: Leases::new(), names: None }
+        Agents { leases: Leases::new(), names: None, paths: Paths::default() }
     }
 
     pub(super) fn open(
@@ -84,6 +87,10 @@ impl Agents {
                 self.leases.unknown(node, verified.nonce, &unknown, clock.now);
                 None
             }
+            Answer::Path { .. } => {
+                let changed = self.paths.answered(node, verified.nonce, clock.now);
+                changed.map(|(worker, size_max)| Act::LimitBundles { worker, node, size_max })
+            }
             Answer::Probe(_)
             | Answer::Close { .. }
             | Answer::Drain(_)
@@ -115,8 +122,26 @@ impl Agents {
         Some(Act::Refused { session, hop, unwilling, reason: reason.into() })
     }
 
-    /// What is due: openings to ask again, leases to refresh.
+    /// A bundle went from a worker to a node, or came, that not every path carries.
+    pub(super) fn sent_long(
+        &mut self,
+        (worker, node): (u16, NodeId),
+        draw: &mut dyn FnMut() -> u64,
+        now: Instant,
+    ) {
+        self.paths.used((worker, node), draw, now);
+    }
+
+    /// To be called every 30 ms: whether paths carry what is sent.
+    pub(super) fn look_at_paths(&mut self, now: Instant) {
+        self.paths.look(now);
+    }
+
+    /// What is due: questions of paths, openings to ask again, leases to refresh.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Asking> {
+        if let Some(asking) = self.paths.due() {
+            return Some(asking);
+        }
         Some(match self.leases.due(now)? {
             Due::Open(lease) => self.ask(&lease, now),
             Due::Keep(Keep { node, worker, nonce, tags }) => {

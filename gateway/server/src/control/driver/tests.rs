@@ -163,4 +163,36 @@ fn two_nodes_of_a_session_share_no_address() {
     assert_eq!(drivers.shared_address(&tunnelled, false), None, "a trunk has tags");
 }
 
+#[test]
+fn bundles_are_shortened_where_long_questions_are_not_answered_and_short_ones_are() {
+    let start = Instant::now();
+    let mut drivers = Drivers::new(vec![Driver::Agent(secret())], |_| None);
+    let mut limit = None;
+    for turn in 1..=2 {
+        let clock = at(start, turn * 30);
+        assert!(limit.is_none(), "one may be lost");
+        drivers.sent_long((WORKER, HOP.node), &mut || 9, clock.now);
+        drivers.look_at_paths(clock.now);
+        let asked: Vec<Act> = std::iter::from_fn(|| drivers.handle_timeout(clock)).collect();
+        let [Act::Sign { message: long, of_sessions: false, .. }, Act::Sign { message: short, .. }] =
+            &asked[..]
+        else {
+            panic!("{asked:?}")
+        };
+        assert_eq!((long.len(), short.len()), (1_400, 72));
+        let short = Question::read(short, &secret(), clock.unix_us).unwrap();
+        assert_eq!(short.message, Question::Path { bundle_max: 1_400, padding: 0 });
+        let mut answer = Vec::new();
+        Answer::Path { padding: 0 }.write(&secret(), short.nonce, clock.unix_us, &mut answer);
+        limit = drivers.handle_signed(HOP.node, &answer, clock);
+    }
+    assert!(matches!(
+        limit,
+        Some(Act::LimitBundles { worker: WORKER, node: NodeId(0), size_max: 1_200 })
+    ));
+    let clock = at(start, 61);
+    let (told, _) = question(drivers.handle_timeout(clock), clock);
+    assert_eq!(told, Question::Path { bundle_max: 1_200, padding: 0 }, "the node's shrink too");
+}
+
 mod keeping;

@@ -1,5 +1,5 @@
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::session::tests::{install, ways};
 use super::*;
@@ -145,7 +145,10 @@ fn a_client_that_comes_again_from_its_address_is_the_new_sessions_once_the_old_i
     assert!(bench.answered());
     assert_eq!(bench.holder(), Some(second));
     bench.send(6_001, &media());
-    assert_eq!(bench.sessions.each_ref().map(|session| session.final_totals().packets_up), [1, 1]);
+    assert_eq!(
+        bench.sessions.each_ref().map(|session| session.final_totals(Instant::now()).packets_up),
+        [1, 1]
+    );
     assert!(bench.sessions[0].learned().is_empty());
 }
 
@@ -176,7 +179,11 @@ fn checks_that_fail_are_looked_at_so_often_only_from_known_addresses_too() {
     (0..1_000).for_each(|_| assert_eq!(bench.judge(1, Side::Rtp, &check_with(1, "guess")), None));
     assert_eq!(bench.drops(Reason::BadIntegrity), 2 * u64::from(MISSES));
     bench.send(2, &media());
-    assert_eq!(bench.sessions[0].final_totals().packets_up, 2, "its media is not kept out");
+    assert_eq!(
+        bench.sessions[0].final_totals(Instant::now()).packets_up,
+        2,
+        "its media is not kept out"
+    );
     assert!(bench.judge(20, Side::Rtp, &check(1)).is_some(), "nor are its checks, for long");
 }
 

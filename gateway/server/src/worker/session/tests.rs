@@ -15,6 +15,8 @@ use super::super::stamps::Stamps;
 use super::super::ways::Port;
 use super::*;
 
+mod hitless;
+
 /// A session with ways that lead to a socket of ours.
 struct Bench {
     session: Session,
@@ -181,6 +183,40 @@ fn a_summary_tells_what_went_between_a_session_and_its_node() {
     };
     assert_eq!(told(&mut bench), flow);
     assert_eq!(told(&mut bench), Flow { hears: Some(hop(1)), ..Flow::default() }, "told once");
+}
+
+#[test]
+fn what_a_hop_delivered_and_reported_before_is_not_told_of_the_next_one() {
+    let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+    let mut bench = Bench::new(declared, Srtp::Plain);
+    bench.board = Arc::new(Board::new(2));
+    let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
+    let route = |at: u32, leaving| {
+        let (version, hops) = (u64::from(at) + 1, vec![(hop(at), Grant::Admitted)]);
+        let route = Route { version, mode: Mode::Hot, hops, leaving, lead: Duration::ZERO };
+        Arc::new(RouteCell::holding(route))
+    };
+    let packet = |sequence| {
+        let fields =
+            rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc: 9 };
+        let mut packet = Vec::new();
+        rtp::write(&fields, b"frame", &mut packet);
+        packet
+    };
+    bench.session.route = route(0, None);
+    for packet in [packet(1), packet(4), half_lost()] {
+        bench.at(20, |session, loan| session.handle_node_packet(hop(0), &packet, loan));
+    }
+    let until = bench.start + Duration::from_secs(1);
+    bench.session.route = route(1, Some((hop(0), until)));
+    // It keeps numbers: what came to nobody in between is no loss of its own.
+    bench.at(40, |session, loan| session.handle_node_packet(hop(1), &packet(9), loan));
+    bench.at(40, |session, loan| session.handle_node_packet(hop(0), &half_lost(), loan));
+    let flow = Flow { came: [0, 1], hears: Some(hop(1)), ..Flow::default() };
+    assert_eq!(bench.session.summary(bench.start).unwrap().flow, flow);
+    bench.at(60, |session, loan| session.handle_node_packet(hop(1), &half_lost(), loan));
+    let flow = bench.session.summary(bench.start).unwrap().flow;
+    assert_eq!(flow.reported_ppm, Some(500_000), "its own reports are");
 }
 
 #[test]

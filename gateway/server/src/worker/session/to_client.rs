@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::forward::{self, Reason, Verdict};
 use evenkeel_core::{Hop, Kind, RtcpPort, Srtp};
-use evenkeel_media::continuity::{Epoch, Pass, Switch, Withheld};
+use evenkeel_media::continuity::{Epoch, FILLED_WITHIN, Pass, Switch, Withheld};
 use evenkeel_media::{demux, rtcp, rtp};
 
 use super::{Known, Loan, Session};
@@ -61,7 +61,7 @@ impl Session {
         };
         let talk = self.talk();
         let hears = talk.hearing == Some(from);
-        if talk.twin.is_some() && !leaving {
+        if talk.pair.is_some() && !leaving {
             return self.merge_to_client(from, None, header.as_ref(), packet, loan);
         }
         if !leaving && !hears {
@@ -80,7 +80,7 @@ impl Session {
     fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
         let talk = self.talk();
         if talk.hearing != Some(from) {
-            if talk.twin.is_some() {
+            if talk.pair.is_some() {
                 // What the hop that leads delivers is told.
                 return;
             }
@@ -120,33 +120,41 @@ impl Session {
         self.note_switch(hop, loan);
         let (leaving, lead) = {
             let route = self.route.load();
-            (route.leaving.map(|(left, _)| left), route.lead)
+            (route.leaving, route.lead)
         };
         let talk = self.talk();
-        let before = talk.hearing.replace(hop);
-        talk.flow.came = Default::default();
+        let before = talk.hears(hop);
         if before.is_some() {
             talk.totals.switches += 1;
             talk.feedback.want_key_frame();
         }
         talk.switches += 1;
         let epoch = talk.epoch();
-        if before.is_some() && leaving == before {
-            talk.continuity.switched(epoch, Switch::Planned { lead });
-        } else {
-            talk.continuity.switched(epoch, Switch::Failover);
-            talk.continuity.close_previous();
+        match leaving.filter(|(left, _)| before == Some(*left)) {
+            Some((_, until)) => {
+                talk.continuity.switched(epoch, Switch::Planned { lead });
+                let since = until.checked_sub(FILLED_WITHIN).unwrap_or(until);
+                talk.continuity.left(since.min(loan.now), true);
+            }
+            None => {
+                talk.continuity.switched(epoch, Switch::Failover);
+                talk.continuity.close_previous();
+                // One that lives was left by a move before the last one.
+                let died = before.and_then(|before| loan.board.died(before));
+                talk.continuity.left(died.unwrap_or(loan.now), died.is_none());
+            }
         }
     }
 
-    /// A hop takes the place of another. Where that died, how long the client heard nothing is measured.
+    /// A hop takes the place of another. Where that died, how long the client heard nothing is measured, unless its
+    /// sources had fallen silent before: then nobody knows how long it would have heard nothing anyway.
     pub(super) fn note_switch(&mut self, to: Hop, loan: &Loan<'_>) {
         let (mode, talk) = (self.route.load().mode, self.talk());
         let Some(before) = talk.hearing.filter(|before| *before != to) else {
             return;
         };
-        let last = talk.continuity.last_passed();
-        if let Some(last) = last.filter(|_| !loan.board.is_up(before.node, before.incarnation)) {
+        let died = loan.board.died(before);
+        if let Some(last) = died.and_then(|died| talk.continuity.fell_silent(died)) {
             loan.ways.stamps.recovered(mode, loan.now.saturating_duration_since(last));
         }
     }
@@ -165,7 +173,7 @@ impl Session {
         let clock_rate = payload.clock_rate;
         let talk = self.talk();
         // Of two hops all that the one that leads delivers is counted, where they are merged.
-        if talk.hearing == Some(from) && talk.twin.is_none() {
+        if talk.hearing == Some(from) && talk.pair.is_none() {
             talk.flow.came[kind as usize] += 1;
         }
         let rewrite = match talk.continuity.pass(epoch, header, clock_rate, loan.now) {
@@ -193,8 +201,10 @@ impl Session {
 
     pub(super) fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
         let plain = self.media.srtp == Srtp::Plain;
-        if plain {
-            self.talk().flow.reported_ppm = reported_loss(packet).or(self.talk().flow.reported_ppm);
+        // What the hop that was left still reports is told of nobody.
+        let talk = self.talk();
+        if plain && epoch == talk.epoch() {
+            talk.flow.reported_ppm = reported_loss(packet).or(talk.flow.reported_ppm);
         }
         let mut packet = packet.to_vec();
         let Ok(length) = self.talk().continuity.rtcp_to_client(epoch, &mut packet) else {

@@ -38,8 +38,8 @@ impl Session {
         talk.feedback.heard(header.ssrc, kind);
         let hop = match forward::to_node(&self.route, loan.board) {
             Verdict::Pass { hop, .. } => hop,
-            Verdict::Both([hop, other]) => {
-                self.send_copy(other, Side::Rtp, kind, packet, loan);
+            Verdict::Both([hop, twin]) => {
+                self.send_copy(twin, Side::Rtp, kind, packet, loan);
                 hop
             }
             Verdict::Drop(reason) => return loan.ways.drop(reason),
@@ -56,9 +56,9 @@ impl Session {
         if plain {
             measure.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), loan.now);
         }
-        let (hop, other) = match forward::to_node(&self.route, loan.board) {
+        let (hop, twin) = match forward::to_node(&self.route, loan.board) {
             Verdict::Pass { hop, .. } => (hop, None),
-            Verdict::Both([hop, other]) => (hop, Some(other)),
+            Verdict::Both([hop, twin]) => (hop, Some(twin)),
             Verdict::Drop(reason) => return loan.ways.drop(reason),
         };
         // Rewriting needs bytes of our own; RTCP is some packets a second.
@@ -66,8 +66,8 @@ impl Session {
         match self.talk().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => {
                 let packet = &packet[..length];
-                if let Some(other) = other {
-                    self.send_copy(other, Side::Rtcp, Kind::Audio, packet, loan);
+                if let Some(twin) = twin {
+                    self.send_copy(twin, Side::Rtcp, Kind::Audio, packet, loan);
                 }
                 self.send_to_node(hop, Side::Rtcp, Kind::Audio, packet, loan);
             }

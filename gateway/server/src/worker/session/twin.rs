@@ -1,65 +1,28 @@
-//! In hitless mode two hops carry a session both ways: what either delivers first reaches the client.
+//! In hitless mode two hops carry a session both ways: what either delivers first reaches the client. One leads, the
+//! other is its twin.
 
 use evenkeel_core::{Hop, Kind, Mode, forward::Reason};
-use evenkeel_media::merge::{Merge, Taken, Way};
+use evenkeel_media::merge::{Pair, Settled, Taken};
 use evenkeel_media::rtp;
 
 use super::{Loan, Session};
 use crate::worker::command::Report;
 use crate::worker::ways::Side;
 
-/// Two hops that deliver copies, or are to.
-pub(super) struct Twin {
-    /// By way of the merge; that which leads is the one that the client hears.
-    hops: [Hop; 2],
-    merge: Merge,
-}
-
-impl Twin {
-    fn new(leads: Hop, other: Hop) -> Twin {
-        Twin { hops: [leads, other], merge: Merge::new(Way::A) }
-    }
-
-    fn leads(&self) -> Hop {
-        self.hops[self.merge.leads() as usize]
-    }
-
-    fn follows(&self) -> Hop {
-        self.hops[self.merge.leads().other() as usize]
-    }
-
-    /// The other hop is this one; where it is another than before, it has everything to prove.
-    fn follow(&mut self, hop: Hop) {
-        if self.follows() != hop {
-            self.hops[self.merge.leads().other() as usize] = hop;
-            self.merge.replace();
-        }
-    }
-
-    /// Whether this hop may go on in the place of the one that leads, and nobody notices.
-    fn stands_in(&self, hop: Hop) -> bool {
-        self.follows() == hop && self.merge.is_proven()
-    }
-
-    fn way(&self, hop: Hop) -> Way {
-        if self.hops[Way::A as usize] == hop { Way::A } else { Way::B }
-    }
-}
-
 impl Session {
-    /// A packet of the client's goes to the second hop as well. One that is not open there yet is not kept for it: the
-    /// first hop has it.
+    /// A packet of the client's goes to the twin as well. One that is not open there yet is not kept for it: the first hop
+    /// has it.
     pub(super) fn send_copy(
         &mut self,
-        hop: Hop,
+        twin: Hop,
         side: Side,
         kind: Kind,
         packet: &[u8],
         loan: &mut Loan<'_>,
     ) {
-        if self.has_leg(hop) {
+        if self.has_leg(twin) {
             self.talk().totals.bytes_copied += packet.len() as u64;
-            self.send_to_node(hop, side, kind, packet, loan);
+            self.send_to_node(twin, side, kind, packet, loan);
         }
     }
 
@@ -75,80 +38,71 @@ impl Session {
     ) {
         self.settle_twin(from, other, loan);
         let talk = self.talk();
-        let epoch = talk.epoch();
+        let (epoch, leads) = (talk.epoch(), talk.hearing == Some(from));
+        if !leads {
+            talk.totals.bytes_copied += packet.len() as u64;
+        }
         let Some(header) = header else {
-            return match talk.hearing == Some(from) {
+            return match leads {
                 true => self.rtcp_to_client(epoch, packet, loan),
                 false => loan.ways.drop(Reason::Copy),
             };
         };
-        let hears = talk.hearing == Some(from);
-        let taken = match talk.twin.as_deref_mut() {
-            Some(twin) => {
-                let way = twin.way(from);
-                let taken = twin.merge.take(way, header, packet);
+        let kind = self.media.payload_type(header.payload_type).map(|(kind, _)| kind);
+        let talk = self.talk();
+        let taken = match (kind, talk.pair.as_deref_mut()) {
+            (Some(kind), Some(pair)) => {
+                let taken = pair.take(from, header, packet);
                 // Whether or not the other copy was faster: the hop delivers.
-                let declared = self.media.payload_type(header.payload_type);
-                if let Some((kind, _)) = declared.filter(|_| hears) {
-                    self.talk().flow.came[kind as usize] += 1;
-                }
+                talk.flow.came[kind as usize] += u32::from(leads);
                 taken
             }
-            None => Taken::First,
+            _ => Taken::First,
         };
         match taken {
-            Taken::First => self.rtp_to_client(from, epoch, header, packet, loan),
-            Taken::Again | Taken::Unproven => loan.ways.drop(Reason::Copy),
-            Taken::Unalike => {
-                if let Some(twin) = self.talk().twin.as_deref() {
-                    let hops = [twin.leads(), twin.follows()];
-                    loan.ways.report(Report::Unalike { session: self.id, hops });
-                }
-                loan.ways.drop(Reason::Copy);
-            }
+            Taken::First => return self.rtp_to_client(from, epoch, header, packet, loan),
+            Taken::Again => {}
+            Taken::Unproven => self.tell_unalike(loan),
         }
+        loan.ways.drop(Reason::Copy);
     }
 
-    /// Who leads, and who follows, now that a packet came from this hop while the other one carries as well, or is gone.
-    fn settle_twin(&mut self, from: Hop, other: Option<Hop>, loan: &Loan<'_>) {
-        let talk = self.talk();
-        let carries = |hop: Hop| hop == from || Some(hop) == other;
-        let heard = talk.hearing.filter(|hop| carries(*hop));
-        let heir = talk.twin.as_deref().map(Twin::follows).filter(|hop| carries(*hop));
-        let proven = |hop: &Hop| talk.twin.as_deref().is_some_and(|twin| twin.stands_in(*hop));
-        match (heard, heir.filter(proven)) {
-            (Some(_), _) => {}
-            (None, Some(heir)) => self.take_lead(heir, loan),
-            (None, None) => self.hear(from, loan),
-        }
-        let hitless = other.is_some() || self.route.load().mode == Mode::Hitless;
-        let talk = self.talk();
-        let Some(leads) = talk.hearing.filter(|_| hitless) else {
-            talk.twin = None;
+    /// Tells of hops that deliver no copies of each other, as long as they do not. What only repairs other streams is no
+    /// reason: nodes may number it as they like.
+    fn tell_unalike(&mut self, loan: &Loan<'_>) {
+        let (id, media) = (self.id, &self.media);
+        let Some(pair) = self.talk.as_deref_mut().and_then(|talk| talk.pair.as_deref_mut()) else {
             return;
         };
-        let follows = if leads == from { other } else { Some(from) };
-        match (&mut talk.twin, follows) {
-            (Some(twin), _) if twin.leads() != leads => {
-                talk.twin = follows.map(|follows| Box::new(Twin::new(leads, follows)));
-            }
-            (Some(twin), Some(follows)) => twin.follow(follows),
-            (Some(_), None) => {}
-            (None, follows) => {
-                talk.twin = follows.map(|follows| Box::new(Twin::new(leads, follows)));
-            }
+        let matters = |number| media.payload_type(number).is_some_and(|(_, it)| !it.repairs());
+        if pair.unalike().any(matters) && pair.tells(loan.now) {
+            loan.ways.report(Report::Unalike { session: id, hops: pair.hops() });
         }
     }
 
-    /// The hop that led is gone, and the other goes on: its packets are copies, so nothing changes for the client.
-    fn take_lead(&mut self, hop: Hop, loan: &Loan<'_>) {
-        self.note_switch(hop, loan);
+    /// Who leads, and who is the twin, now that a packet came from this hop while the other one carries as well, or is
+    /// gone.
+    fn settle_twin(&mut self, from: Hop, other: Option<Hop>, loan: &Loan<'_>) {
+        let hitless = other.is_some() || self.mode() == Mode::Hitless;
         let talk = self.talk();
-        talk.hearing = Some(hop);
-        talk.flow.came = Default::default();
-        talk.totals.switches += 1;
-        if let Some(twin) = &mut talk.twin {
-            twin.merge.turn();
+        match Pair::settle(&mut talk.pair, talk.hearing, (from, other), hitless) {
+            Settled::Same => {}
+            Settled::Turned(twin) => self.take_lead(twin, loan),
+            Settled::Begins => self.hear(from, loan),
         }
+    }
+
+    /// The hop that led is gone, and its twin goes on: its packets are copies, so nothing changes for the client. Where
+    /// some stream is none, it is a hop like any other.
+    fn take_lead(&mut self, twin: Hop, loan: &Loan<'_>) {
+        let unalike = |pair: &Pair<Hop>| pair.unalike().next().is_some();
+        if self.talk().pair.as_deref().is_some_and(unalike) {
+            return self.hear(twin, loan);
+        }
+        self.note_switch(twin, loan);
+        let talk = self.talk();
+        talk.hears(twin);
+        talk.totals.switches += 1;
+        talk.continuity.turned();
     }
 }

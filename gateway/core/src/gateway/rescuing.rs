@@ -1,0 +1,100 @@
+//! Rooms that have nowhere to go: a place is looked for until they have one, with what others only keep free if need be.
+
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
+
+use super::Gateway;
+use super::standing::Step;
+use crate::place::Takes;
+use crate::room::Stranded;
+use crate::timer::Timer;
+use crate::{Cause, Decider, MoveOutcome, NodeId, RoomId};
+
+/// How often rooms without a usable hop are looked at again.
+const RESCUE_EVERY: Duration = Duration::from_millis(50);
+
+/// Stranded rooms that are looked at together, so that one wake-up stays short.
+const RESCUES_AT_ONCE: usize = 512;
+
+impl Gateway {
+    /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them,
+    /// natively, at the pace at which it opens their sessions. First those looked at least often, by their priority.
+    pub(super) fn rescue_stranded(&mut self, now: Instant) {
+        self.paced = false;
+        let turn: Vec<RoomId> =
+            self.stranded.iter().take(RESCUES_AT_ONCE).map(|(_, _, id)| *id).collect();
+        for id in turn {
+            if !self.rescue(id, now) {
+                self.paced = true;
+                break;
+            }
+            self.count_attempt(id);
+        }
+        if !self.stranded.is_empty() {
+            self.timers.set(Timer::Rescue, now + RESCUE_EVERY);
+        }
+    }
+
+    /// Whether the room was looked at; else all who have room for it have enough to open already.
+    fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
+        let Some(room) = self.rooms.get(&id) else {
+            return true;
+        };
+        let (Some(lost), ahead) = (room.stranded, room.mode.opens_ahead()) else {
+            return true;
+        };
+        if let Some(nodes) = self.own_next(id, None, now).filter(|_| ahead) {
+            let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
+            self.given_up(id, before, MoveOutcome::Superseded, now);
+            let hops = self.hops(&nodes);
+            self.admit_at(id, &hops, None);
+            let (from, to) = (lost.lost, hops.first().copied());
+            let (cause, by) = (Cause::NodeDown, Decider::Native);
+            self.moved(id, Step { cause, by, from, to, started: lost.since }, now);
+            self.close_left_hops(id, now);
+            self.want_reroute(id, now);
+            return true;
+        }
+        if self.rooms[&id].pending.is_some() {
+            return true;
+        }
+        let busy = self.busy_nodes();
+        let mut nodes = self.native_hops_but(id, &[], &busy, now);
+        if nodes.is_empty() && !self.native_hops(id, &[], now).is_empty() {
+            return false;
+        }
+        if nodes.is_empty() {
+            nodes = self.hops_of_reserves(id, &busy, now);
+        }
+        if nodes.is_empty() {
+            nodes = self.place_sparing(id, &busy, now);
+        }
+        if nodes.is_empty() {
+            self.want_start(id, now);
+        }
+        self.head_for(id, &nodes, Cause::NodeDown, Decider::Native, now);
+        if let Some(taken) = nodes.first() {
+            self.gate_what_no_longer_fits(*taken, now);
+        }
+        true
+    }
+
+    /// Where the room would go if nothing were kept free for deaths to come: a call that goes on comes before them. What is
+    /// being spent for a death just now is no longer free.
+    fn hops_of_reserves(&mut self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
+        let mut but = busy.to_vec();
+        but.extend(self.herd.iter().flat_map(|herd| &herd.standbys));
+        self.native_hops_taking(id, Takes::Reserves, &but, now)
+    }
+
+    fn count_attempt(&mut self, id: RoomId) {
+        let Some(room) = self.rooms.get_mut(&id) else {
+            return;
+        };
+        if let Some(Stranded { attempts, .. }) = &mut room.stranded {
+            self.stranded.remove(&(*attempts, Reverse(room.priority), id));
+            *attempts = attempts.saturating_add(1);
+            self.stranded.insert((*attempts, Reverse(room.priority), id));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Nodes that hooks start: which one, when, and what else happens meanwhile.
+
+use super::modes::{cold, health, in_mode, starts};
+use super::*;
+use crate::{Event, Health, Measures, Mode, NodeId, NotStarted, Start, Starts};
+
+/// A node at home that runs, and two that hooks start: B abroad, and C at home.
+fn two_cold() -> World {
+    let mut settings = in_mode(Mode::Cold, settings_of(&[(0, 1_000), (2, 1_000), (1, 1_000)]));
+    for node in &mut settings.nodes[1..] {
+        node.starts = Starts::ByHook { within: ms(30_000) };
+    }
+    World::new(settings)
+}
+
+fn starts_of(world: &World, node: NodeId) -> Vec<Start> {
+    let step = |event: &Event| match event {
+        Event::Start { node: of, step } if *of == node => Some(*step),
+        _ => None,
+    };
+    world.events().filter_map(step).collect()
+}
+
+#[test]
+fn the_start_of_a_node_that_is_ejected_meanwhile_is_over_and_another_has_its_turn() {
+    let mut world = two_cold();
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(10));
+    assert_eq!(world.starts, [C]);
+    world.gateway.handle_eject(C, world.now).unwrap();
+    world.pass(ms(1_000));
+    let failed = Start::Failed { why: NotStarted::Ejected, again: ms(1_000) };
+    assert_eq!(starts_of(&world, C), [Start::Begun { attempt: 1 }, failed]);
+    assert_eq!(world.starts, [C, B], "who is ejected keeps nobody waiting");
+    // It boots all the same, and answers when it is let back.
+    world.unmute(C);
+    world.pass(ms(1_000));
+    world.gateway.handle_return(C).unwrap();
+    world.pass(ms(40_000));
+    assert_eq!(health(&world, C), Health::Up);
+    assert_eq!(starts_of(&world, C).len(), 2, "nobody gives up a start that was over");
+}
+
+#[test]
+fn a_node_that_was_started_is_trusted_at_once_and_one_that_died_since_is_not() {
+    let mut world = cold();
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(10));
+    world.unmute(B);
+    world.pass(ms(20));
+    assert_eq!(health(&world, B), Health::Up);
+    world.kill(B);
+    world.pass(ms(5_000));
+    assert_eq!(world.starts, [B, B]);
+    world.unmute(B);
+    world.pass(ms(20));
+    assert_eq!(health(&world, B), Health::Wary, "it may come and go");
+    assert_eq!(world.stands("r"), Some(B), "and has the room all the same");
+}
+
+#[test]
+fn a_node_is_started_for_rooms_that_are_to_leave_a_node_that_drains() {
+    let mut world = cold();
+    world.open("r");
+    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.pass(ms(200));
+    assert_eq!((world.stands("r"), &world.starts[..]), (Some(A), &[B][..]));
+    world.unmute(B);
+    world.pass(ms(1_000));
+    assert_eq!(world.stands("r"), Some(B));
+    assert!(world.events().any(|event| matches!(event, Event::Drained { left: 0, .. })));
+}
+
+#[test]
+fn a_node_is_started_for_a_room_whose_hop_does_not_carry_it() {
+    let mut world = cold();
+    let session = world.open("r");
+    let hop = world.hop(A);
+    world.gateway.handle_port_closed(session, hop, world.now);
+    world.pass(ms(100));
+    assert_eq!(world.starts, [B]);
+}
+
+#[test]
+fn nothing_is_started_for_a_room_in_which_nobody_was_heard_lately_and_it_is_not_kept_for_ever() {
+    let mut world = cold();
+    let session = world.open("r");
+    world.kill(A);
+    let mut last = 0;
+    for second in 1..=590 {
+        world.gateway.handle_start_failed(B, world.now);
+        if second == 500 {
+            last = world.starts.len();
+            world.gateway.handle_summary(session, Measures::default(), Some(world.now));
+        }
+        world.pass(ms(1_000));
+        if second == 40 {
+            last = world.starts.len();
+        }
+        if (41..500).contains(&second) {
+            assert_eq!(world.starts.len(), last, "everybody is silent since {second} s");
+        }
+    }
+    assert_eq!(world.starts.len(), last + 1, "somebody is back, who fell silent again");
+    assert!(world.gateway.session(session, world.now).is_some(), "its clients are kept");
+    world.pass(ms(12_000));
+    assert!(world.gateway.session(session, world.now).is_none());
+}
+
+#[test]
+fn one_node_is_started_at_a_time_and_the_one_nearest_to_the_room_goes_first() {
+    let mut world = two_cold();
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(20_000));
+    assert_eq!(world.starts, [C]);
+    world.gateway.handle_start_failed(C, world.now);
+    world.pass(ms(500));
+    assert_eq!(world.starts, [C, B], "while the nearest has to wait");
+}
+
+#[test]
+fn a_node_that_drains_is_not_started() {
+    let mut world = cold();
+    world.open("r");
+    world.gateway.handle_drain(B, true, world.now).unwrap();
+    world.kill(A);
+    world.pass(ms(5_000));
+    assert!(starts(&world).is_empty());
+    world.gateway.handle_drain(B, false, world.now).unwrap();
+    world.pass(ms(1_000));
+    assert_eq!(world.starts, [B]);
+}
+
+#[test]
+fn a_cold_node_that_was_found_is_probed_as_others_are_from_then_on() {
+    let mut world = cold();
+    // No media tells of its death.
+    world.hush(B);
+    world.unmute(B);
+    while health(&world, B) == Health::Cold {
+        world.pass(ms(2));
+    }
+    world.mute(B);
+    world.pass(ms(100));
+    assert_eq!(health(&world, B), Health::Suspect, "not after a second");
+}

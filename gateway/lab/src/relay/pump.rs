@@ -1,0 +1,151 @@
+//! The thread of a bad network: it reads what is ready, keeps what is late, and sends it when its time has come.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use crate::datagrams::Inbox;
+
+/// How long the thread sleeps at most, and so how long it takes to notice that it should end.
+const NAP_MS: u64 = 20;
+/// Readiness told by one call; more is told by the next.
+const EVENTS: usize = 64;
+/// The largest datagram there is.
+pub(super) const DATAGRAM: usize = 65_535;
+/// Datagrams read at once: a burst of a hundred sessions in two calls.
+const BATCH: usize = 64;
+
+/// What there is to read, and what becomes of it.
+pub(super) trait World: Send + 'static {
+    /// What is kept until its time has come.
+    type Kept: Send;
+
+    fn late(&mut self) -> &mut Late<Self::Kept>;
+
+    /// What was put into the readiness list under this number has something.
+    fn read(&mut self, place: u64, inbox: &mut Inbox, epoll: &Epoll);
+
+    fn send(&mut self, kept: Self::Kept);
+}
+
+/// What is late, by when its time comes; in the order it came where that is the same.
+pub(super) struct Late<T> {
+    waiting: BTreeMap<(Instant, u64), T>,
+    ever: u64,
+}
+
+/// A running thread. Dropping it ends it.
+pub(super) struct Pump<W: World> {
+    shared: Arc<Shared<W>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared<W> {
+    world: Mutex<W>,
+    epoll: Epoll,
+    ending: AtomicBool,
+}
+
+impl<T> Default for Late<T> {
+    fn default() -> Self {
+        Self { waiting: BTreeMap::new(), ever: 0 }
+    }
+}
+
+impl<T> Late<T> {
+    pub(super) fn keep(&mut self, until: Instant, what: T) {
+        self.ever += 1;
+        self.waiting.insert((until, self.ever), what);
+    }
+
+    fn due(&mut self, now: Instant) -> Option<T> {
+        let first = self.waiting.first_entry().filter(|first| first.key().0 <= now);
+        first.map(OccupiedEntry::remove)
+    }
+
+    fn nap(&self, now: Instant) -> Duration {
+        let longest = Duration::from_millis(NAP_MS);
+        let Some(((due, _), _)) = self.waiting.first_key_value() else { return longest };
+        let exact = due.saturating_duration_since(now);
+        // epoll counts whole milliseconds and rounds down, which would spin through the last one.
+        exact.checked_add(Duration::from_micros(999)).unwrap_or(longest).min(longest)
+    }
+}
+
+impl<W: World> Pump<W> {
+    /// # Errors
+    /// What the kernel says when it has no epoll or no thread for us.
+    pub(super) fn start(name: &str, world: W) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let shared = Shared { world: Mutex::new(world), epoll, ending: AtomicBool::new(false) };
+        let shared = Arc::new(shared);
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || theirs.run())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    pub(super) fn world(&self) -> MutexGuard<'_, W> {
+        self.shared.world()
+    }
+
+    /// Reads this socket from now on, under this number.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn watch(&self, socket: impl AsFd, place: u64) -> io::Result<()> {
+        watch(&self.shared.epoll, socket, place)
+    }
+
+    /// And not any more.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn forget(&self, socket: impl AsFd) -> io::Result<()> {
+        Ok(self.shared.epoll.delete(socket)?)
+    }
+}
+
+pub(super) fn watch(epoll: &Epoll, socket: impl AsFd, place: u64) -> io::Result<()> {
+    Ok(epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, place))?)
+}
+
+impl<W: World> Drop for Pump<W> {
+    fn drop(&mut self) {
+        self.shared.ending.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl<W: World> Shared<W> {
+    fn world(&self) -> MutexGuard<'_, W> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut inbox = Inbox::new(DATAGRAM, BATCH);
+        let mut events = [EpollEvent::empty(); EVENTS];
+        while !self.ending.load(Ordering::Relaxed) {
+            let nap = self.world().late().nap(Instant::now());
+            let timeout = EpollTimeout::try_from(nap).unwrap_or(EpollTimeout::ZERO);
+            // An interrupted wait is an empty one: the loop comes round again.
+            let ready = self.epoll.wait(&mut events, timeout).unwrap_or(0);
+            let mut world = self.world();
+            for event in &events[..ready] {
+                world.read(event.data(), &mut inbox, &self.epoll);
+            }
+            let now = Instant::now();
+            while let Some(kept) = world.late().due(now) {
+                world.send(kept);
+            }
+        }
+    }
+}

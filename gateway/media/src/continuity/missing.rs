@@ -1,0 +1,99 @@
+//! What a stream missed when another hop went on with it.
+
+use std::time::{Duration, Instant};
+
+use super::FILLED_WITHIN;
+use super::stream::Stream;
+use crate::rtp;
+
+/// A source that sent nothing for so many usual distances of packets is silent.
+const FEW: u32 = 4;
+
+/// A death is known from evidence that may be so much younger than it.
+const EVIDENCE_WITHIN: Duration = Duration::from_millis(250);
+
+/// Packets that a stream missed at switches.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Missing {
+    /// Of switches before the last one.
+    settled: u32,
+    last: Option<Gap>,
+}
+
+/// Numbers that were skipped at a switch.
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    since: Instant,
+    first: u32,
+    length: u16,
+    /// Those of them that did not come.
+    missing: u16,
+}
+
+impl Missing {
+    fn open(&mut self, first: u32, length: u16, now: Instant) {
+        self.settled = self.all(None);
+        self.last = (length > 0).then_some(Gap { since: now, first, length, missing: length });
+    }
+
+    /// A packet passed under this number after all.
+    pub(super) fn fill(&mut self, number: u32, now: Instant) {
+        if let Some(gap) = &mut self.last
+            && number.wrapping_sub(gap.first) < gap.length.into()
+            && now.saturating_duration_since(gap.since) < FILLED_WITHIN
+        {
+            gap.missing = gap.missing.saturating_sub(1);
+        }
+    }
+
+    /// All of them, or those that can come no more by now.
+    fn all(&self, by: Option<Instant>) -> u32 {
+        let is_over = |gap: &&Gap| {
+            by.is_none_or(|now| now.saturating_duration_since(gap.since) >= FILLED_WITHIN)
+        };
+        let last = self.last.as_ref().filter(is_over);
+        self.settled.saturating_add(last.map_or(0, |gap| gap.missing.into()))
+    }
+}
+
+impl Stream {
+    /// Packets that were missing when another hop went on with it and did not come by now.
+    pub(super) fn missed(&self, now: Instant) -> u32 {
+        self.missing.all(Some(now))
+    }
+
+    /// Numbers above this one were skipped, up to the present one.
+    pub(super) fn note_skipped(&mut self, above: u32, now: Instant) {
+        let skipped = self.highest.wrapping_sub(above).saturating_sub(1);
+        self.missing.open(above.wrapping_add(1), skipped.try_into().unwrap_or(u16::MAX), now);
+    }
+
+    /// Another hop goes on with it by itself, with this packet.
+    pub(super) fn note_missing_before(&mut self, header: &rtp::Header, now: Instant) {
+        self.turned = false;
+        let missing = self.missing_before(header);
+        let missing = missing.try_into().unwrap_or(u16::MAX);
+        self.missing.open(self.highest.wrapping_add(1), missing, now);
+    }
+
+    /// Whether it was still sent when something came to an end since then.
+    pub(super) fn spoke_until(&self, since: Instant) -> bool {
+        self.heard + self.usually_within() + EVIDENCE_WITHIN >= since
+    }
+
+    /// Whether its source paused, so that nothing is missing: before its hop was gone, or while one that was left as
+    /// planned still delivered.
+    pub(super) fn paused(&self, since: Instant, planned: bool, now: Instant) -> bool {
+        let late = since + FILLED_WITHIN + self.usually_within();
+        !self.spoke_until(since) || planned && now > late
+    }
+
+    /// A few usual distances of its packets.
+    fn usually_within(&self) -> Duration {
+        let ticks = self.pace.interval().unwrap_or_default();
+        match self.clock_rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs(1) * ticks.min(rate) / rate * FEW,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What is counted as missing at a switch, and what is not.
+
+use super::*;
+
+fn old() -> Node {
+    node(1, 0xa, 1_000, 0)
+}
+
+fn new() -> Node {
+    node(2, 0xb, 30_000, 123_456)
+}
+
+fn missed(session: &Session, now_ms: f64) -> u32 {
+    session.0.missed_at_switches(at(now_ms))
+}
+
+/// Thirty packets of the old hop, the last one at 580 ms.
+fn talked() -> Session {
+    let mut session = Session::new();
+    session.voice_as(old(), old(), 0, 30);
+    session
+}
+
+#[test]
+fn what_was_lost_when_a_hop_died_counts_and_what_came_late_does_not() {
+    let mut session = talked();
+    session.0.switched(Epoch(2), Switch::Failover);
+    session.0.left(at(590.0), false);
+    session.voice_as(new(), old(), 35, 60);
+    assert_eq!(missed(&session, 1_199.0), 0, "some may still come");
+    assert_eq!(missed(&session, 1_200.0), 5);
+    let mut session = talked();
+    session.voice_as(new(), old(), 35, 40);
+    session.got(old(), voice(31), 800.0);
+    session.got(old(), voice(33), 801.0);
+    assert_eq!(missed(&session, 1_200.0), 3);
+    session.got(old(), voice(34), 1_300.0);
+    assert_eq!(missed(&session, 1_400.0), 3, "what counted counts");
+}
+
+#[test]
+fn numbers_that_a_planned_move_keeps_free_are_not_lost_once_they_came() {
+    let mut session = talked();
+    session.0.switched(Epoch(2), Switch::Planned { lead: Duration::from_millis(60) });
+    session.0.left(at(600.0), true);
+    // Sixty milliseconds sooner by the new way: three packets are still on the old one.
+    let first = session.got(new(), voice(33), 601.0);
+    assert_eq!(first.1, 1_000 + 33);
+    for number in 30..33 {
+        session.got(old(), voice(number), 20.0 * number as f64 + 62.0);
+    }
+    session.got(new(), voice(34), 621.0);
+    assert_eq!(missed(&session, 5_000.0), 0);
+}
+
+#[test]
+fn a_source_that_had_paused_before_lost_nothing() {
+    // Muted at 580 ms, and back after ten seconds; the node died, or was left, in between.
+    for planned in [false, true] {
+        let mut session = talked();
+        session.0.switched(Epoch(2), Switch::Planned { lead: Duration::ZERO });
+        session.0.left(at(9_000.0), planned);
+        session.got(new(), voice(530), 10_600.0);
+        assert_eq!(missed(&session, 20_000.0), 0, "planned: {planned}");
+    }
+}
+
+#[test]
+fn a_source_that_fell_silent_while_the_hop_that_was_left_still_delivered_paused() {
+    let mut session = talked();
+    session.0.switched(Epoch(2), Switch::Planned { lead: Duration::ZERO });
+    session.0.left(at(580.0), true);
+    session.got(new(), voice(530), 10_600.0);
+    assert_eq!(missed(&session, 20_000.0), 0);
+    // Where the hop died, all of that is what nobody heard.
+    let mut session = talked();
+    session.0.switched(Epoch(2), Switch::Failover);
+    session.0.left(at(580.0), false);
+    session.got(new(), voice(530), 10_600.0);
+    assert_eq!(missed(&session, 20_000.0), 500);
+}
+
+#[test]
+fn what_neither_of_two_hops_delivered_when_the_one_that_led_died_counts() {
+    let mut session = talked();
+    session.0.turned();
+    // Late, of what the one before had lost; then the next one that comes at all.
+    let again = session.pass(old(), voice(29), 590.0);
+    assert_eq!(again, Pass::Duplicate);
+    session.voice_as(old(), old(), 34, 40);
+    session.got(old(), voice(31), 800.0);
+    assert_eq!(missed(&session, 5_000.0), 3);
+    session.voice_as(old(), old(), 45, 50);
+    assert_eq!(missed(&session, 5_000.0), 3, "what is lost later is no loss of the switch");
+    session.0.turned();
+    session.voice_as(old(), old(), 50, 60);
+    assert_eq!(missed(&session, 5_000.0), 3, "nothing this time");
+}
+
+#[test]
+fn a_stream_that_is_forgotten_leaves_what_it_missed() {
+    let mut session = talked();
+    session.0.turned();
+    session.voice_as(old(), old(), 32, 33);
+    for ssrc in 100..100 + STREAMS_MAX as u32 {
+        session.got(Node { ssrc, ..old() }, voice(0), 5_000.0);
+    }
+    assert_eq!(missed(&session, 6_000.0), 2);
+}
+
+#[test]
+fn a_silence_is_of_a_death_only_where_it_began_with_it() {
+    let session = talked();
+    assert_eq!(session.0.fell_silent(at(600.0)), Some(at(580.0)));
+    assert_eq!(
+        session.0.fell_silent(at(900.0)),
+        Some(at(580.0)),
+        "evidence is younger than the death"
+    );
+    assert_eq!(session.0.fell_silent(at(1_000.0)), None);
+    assert_eq!(Session::new().0.fell_silent(at(0.0)), None);
+    // Packets that come rarely are silent for longer.
+    let mut session = Session::new();
+    for number in [0, 20, 40, 60] {
+        let sent = Sent { number: number / 20, ..voice(number) };
+        session.got(old(), sent, 20.0 * number as f64);
+    }
+    assert_eq!(session.0.fell_silent(at(2_900.0)), Some(at(1_200.0)));
+}

@@ -1,0 +1,198 @@
+//! One stream as two ways deliver it, and whether they deliver the same.
+
+use super::{JUDGED_BY, WINDOW};
+use crate::rtp::{self, sequence_ahead};
+
+/// So many copies that match prove that a way delivers copies.
+const PROVEN_BY: u32 = 4;
+
+/// So many packets under one number with different contents, between two judgements, are no accident.
+const CONFLICTS_MAX: u32 = 4;
+
+/// Whether what the way that does not lead delivers of a stream are copies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Alike {
+    Unknown,
+    Yes,
+    No,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    pub(super) ssrc: u32,
+    /// Of its first packet.
+    pub(super) payload_type: u8,
+    /// When a packet of it came, counted in packets of all streams.
+    pub(super) heard: u64,
+    /// Which ways ever delivered it, a bit each.
+    pub(super) ways: u8,
+    pub(super) alike: Alike,
+    /// Since the last judgement: packets of the way that leads, of the other, and of these those that matched and that
+    /// conflicted. Judged each time both have delivered [`JUDGED_BY`].
+    pub(super) led: u32,
+    pub(super) followed: u32,
+    matched: u32,
+    conflicts: u32,
+    highest: u16,
+    slots: Box<[Slot; WINDOW as usize]>,
+}
+
+/// One number of a stream, and what came under it.
+#[derive(Clone, Copy, Default, Debug)]
+struct Slot {
+    sequence: u16,
+    /// Which ways delivered it, a bit each.
+    ways: u8,
+    passed: bool,
+    /// A trace of its contents.
+    trace: u32,
+}
+
+/// How a packet stands to what the other way delivered under its number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    /// Nothing, so far.
+    Alone { passes: bool },
+    /// The same.
+    Matches { passes: bool },
+    /// Something else.
+    Conflicts,
+}
+
+impl Stream {
+    pub(super) fn new(header: &rtp::Header) -> Stream {
+        Stream {
+            ssrc: header.ssrc,
+            payload_type: header.payload_type,
+            heard: 0,
+            ways: 0,
+            alike: Alike::Unknown,
+            led: 0,
+            followed: 0,
+            matched: 0,
+            conflicts: 0,
+            highest: header.sequence,
+            slots: Box::new([Slot::default(); WINDOW as usize]),
+        }
+    }
+
+    /// It is forgotten, and its memory is another stream's.
+    pub(super) fn become_another(&mut self, header: &rtp::Header) {
+        self.slots.fill(Slot::default());
+        (self.ssrc, self.payload_type) = (header.ssrc, header.payload_type);
+        (self.ways, self.alike, self.highest) = (0, Alike::Unknown, header.sequence);
+        self.begin_judgement();
+    }
+
+    /// What this way delivered proves nothing any more.
+    pub(super) fn forget(&mut self, way: u8) {
+        self.slots.iter_mut().for_each(|slot| slot.ways &= !way);
+        self.ways &= !way;
+        self.alike = Alike::Unknown;
+        self.begin_judgement();
+    }
+
+    pub(super) fn begin_judgement(&mut self) {
+        (self.led, self.followed, self.matched, self.conflicts) = (0, 0, 0, 0);
+    }
+
+    /// How a packet of it stands to the others; none outside the window, or where nothing more is to be proved.
+    pub(super) fn take(
+        &mut self,
+        way: u8,
+        leads: bool,
+        header: &rtp::Header,
+        packet: &[u8],
+    ) -> Option<Found> {
+        if self.alike == Alike::No && !leads {
+            return None;
+        }
+        self.ways |= way;
+        let count = if leads { &mut self.led } else { &mut self.followed };
+        *count = count.saturating_add(1);
+        let may_pass = leads || self.alike == Alike::Yes;
+        let found = self
+            .slot(header.sequence, leads)
+            .map(|slot| slot.take(way, leads, may_pass, trace(header, packet)));
+        match found {
+            Some(Found::Matches { .. }) => self.matched += 1,
+            Some(Found::Conflicts) => self.conflicts += 1,
+            Some(Found::Alone { .. }) | None => {}
+        }
+        self.judge();
+        found
+    }
+
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> *const u8 {
+        self.slots.as_ptr().cast()
+    }
+
+    fn judge(&mut self) {
+        let full = self.led.min(self.followed) >= JUDGED_BY;
+        if self.conflicts >= CONFLICTS_MAX || full && self.matched == 0 {
+            self.alike = Alike::No;
+        } else if self.alike == Alike::Unknown && self.matched >= PROVEN_BY && self.conflicts == 0 {
+            self.alike = Alike::Yes;
+        }
+        if full {
+            self.begin_judgement();
+        }
+    }
+
+    /// Where this number is remembered. None outside the window, but for the way that leads, whose source began anew.
+    fn slot(&mut self, sequence: u16, leads: bool) -> Option<&mut Slot> {
+        let ahead = sequence_ahead(sequence, self.highest);
+        if ahead.unsigned_abs() >= WINDOW {
+            if !leads {
+                return None;
+            }
+            self.slots.fill(Slot::default());
+            self.highest = sequence;
+        }
+        if ahead > 0 {
+            self.highest = sequence;
+        }
+        let slot = &mut self.slots[usize::from(sequence % WINDOW)];
+        if slot.sequence != sequence {
+            *slot = Slot { sequence, ..Slot::default() };
+        }
+        Some(slot)
+    }
+}
+
+impl Slot {
+    fn take(&mut self, way: u8, leads: bool, may_pass: bool, trace: u32) -> Found {
+        if self.ways & way != 0 && self.trace != trace {
+            // Its source began anew under a number that it used before.
+            *self = Slot { sequence: self.sequence, ..Slot::default() };
+        }
+        let others = self.ways & !way != 0;
+        if others && self.trace != trace {
+            if leads {
+                *self = Slot { sequence: self.sequence, ways: way, passed: true, trace };
+            }
+            return Found::Conflicts;
+        }
+        let matches = others && self.ways & way == 0;
+        let passes = may_pass && !self.passed;
+        self.ways |= way;
+        self.trace = trace;
+        self.passed |= passes;
+        if matches { Found::Matches { passes } } else { Found::Alone { passes } }
+    }
+}
+
+/// 32 bits that differ where packets do: no secret, two nodes do not try to look alike.
+fn trace(header: &rtp::Header, packet: &[u8]) -> u32 {
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let payload = header.payload(packet);
+    let begin = u64::from(header.timestamp) << 8 | u64::from(header.payload_type);
+    let mix = |sum: u64, word: u64| (sum.rotate_left(23) ^ word).wrapping_mul(MIX);
+    let (words, rest) = payload.as_chunks::<8>();
+    let sum = words.iter().fold(begin, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let sum = mix(mix(sum, u64::from_le_bytes(last)), payload.len() as u64);
+    (sum >> 32) as u32
+}

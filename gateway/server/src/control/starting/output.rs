@@ -1,0 +1,109 @@
+//! What a program that starts a node says: line by line in the gateway's log, within bounds.
+
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+/// Longer lines are cut: a log is no place for dumps.
+const LINE_MAX: usize = 512;
+
+/// Lines within a second; what is more is counted. A server that writes one for each packet shall not fill our log.
+const LINES_PER_SECOND: u32 = 50;
+
+/// What one write may be; the rest of a longer one is lost.
+const WRITE_MAX: usize = 64 << 10;
+
+/// A program's words, as they come.
+pub(super) struct Output<'a> {
+    node: &'a str,
+    /// A line that has not ended yet.
+    line: Vec<u8>,
+    /// Lines of the second that began then.
+    shown: (Instant, u32),
+    /// Lines since that are not shown.
+    hidden: u64,
+    bytes: Vec<u8>,
+}
+
+impl Output<'_> {
+    pub(super) fn new(node: &str) -> Output<'_> {
+        let shown = (Instant::now(), 0);
+        Output { node, line: Vec::new(), shown, hidden: 0, bytes: vec![0; WRITE_MAX] }
+    }
+
+    /// Logs what has arrived.
+    pub(super) fn read(&mut self, says: &UnixDatagram) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        while let Ok(length) = says.recv(&mut bytes) {
+            if length == 0 {
+                break;
+            }
+            for line in self.take(&bytes[..length], Instant::now()) {
+                tracing::info!(node = %self.node, "start hook: {line}");
+            }
+        }
+        self.bytes = bytes;
+    }
+
+    /// Lines that are to be shown.
+    fn take(&mut self, bytes: &[u8], now: Instant) -> Vec<String> {
+        let mut lines = Vec::new();
+        for &byte in bytes {
+            match byte {
+                b'\n' => lines.extend(self.line_ends(now)),
+                _ if self.line.len() < LINE_MAX => self.line.push(byte),
+                _ => {}
+            }
+        }
+        lines
+    }
+
+    fn line_ends(&mut self, now: Instant) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.line).replace(char::is_control, " ");
+        self.line.clear();
+        let mut lines = Vec::new();
+        if now.saturating_duration_since(self.shown.0) >= Duration::from_secs(1) {
+            self.shown = (now, 0);
+            if self.hidden > 0 {
+                lines.push(format!("({} lines were not shown)", std::mem::take(&mut self.hidden)));
+            }
+        }
+        if self.shown.1 < LINES_PER_SECOND {
+            self.shown.1 += 1;
+            lines.push(text);
+        } else {
+            self.hidden += 1;
+        }
+        lines
+    }
+}
+
+impl Drop for Output<'_> {
+    /// The last line may have no end.
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            for line in self.line_ends(Instant::now()) {
+                tracing::info!(node = %self.node, "start hook: {line}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_cut_counted_and_put_together_from_what_was_written_in_pieces() {
+        let mut output = Output::new("n");
+        let now = Instant::now();
+        assert!(output.take(b"half a ", now).is_empty());
+        assert_eq!(output.take(b"line\x1b[1m\nand", now), ["half a line [1m"]);
+        let long = output.take(&[[b'x'; 1_000].as_slice(), b"\n"].concat(), now);
+        assert_eq!(long.iter().map(String::len).collect::<Vec<_>>(), [LINE_MAX]);
+        let many = output.take(&b"x\n".repeat(100), now);
+        assert_eq!(many.len(), 48);
+        let later = output.take(b"y\n", now + Duration::from_secs(1));
+        assert_eq!(later, ["(52 lines were not shown)", "y"]);
+        output.line.clear();
+    }
+}

@@ -1,0 +1,176 @@
+use super::*;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use tokio::sync::mpsc::Receiver;
+
+use crate::webhook::tests::{says, server};
+
+const NODE: NodeId = NodeId(3);
+
+fn start(script: &str, stop_with_gateway: bool) -> Start {
+    let words = ["/bin/sh", "-c", script].map(Into::into).into();
+    let by = StartBy::Command { words, stop_with_gateway };
+    Start { by, within: Duration::from_secs(9) }
+}
+
+fn starter() -> (Starter, Receiver<HookFailed>) {
+    let (failed, told) = tokio::sync::mpsc::channel(4);
+    (Starter::new(failed, None), told)
+}
+
+/// A file of this test's own, not there yet.
+fn file(name: &str) -> PathBuf {
+    let file = std::env::temp_dir().join(format!("evenkeel-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_file(&file);
+    file
+}
+
+/// Runs a hook that has a child, and writes both ids there.
+fn stay(starter: &mut Starter, name: &str, stop_with_gateway: bool) -> [i32; 2] {
+    let file = file(name);
+    let script = format!(
+        "sleep 300 & echo $$ $! > {0}.new; mv {0}.new {0}; wait; sleep 300",
+        file.display()
+    );
+    starter.start(NODE, &"n".into(), &start(&script, stop_with_gateway), 1);
+    let text = until(|| std::fs::read_to_string(&file).ok());
+    std::fs::remove_file(&file).unwrap();
+    let pids: Vec<i32> = text.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    pids.try_into().unwrap()
+}
+
+fn until<T>(look: impl Fn() -> Option<T>) -> T {
+    loop {
+        match look() {
+            Some(found) => return found,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn is_running(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+}
+
+fn gone(pids: [i32; 2]) {
+    until(|| pids.iter().all(|pid| !is_running(*pid)).then_some(()));
+}
+
+#[test]
+fn a_hook_that_fails_is_told_and_one_that_ends_well_is_not() {
+    let (mut starter, mut told) = starter();
+    starter.start(NODE, &"n".into(), &start("exit 3", false), 1);
+    assert_eq!(told.blocking_recv(), Some(HookFailed { node: NODE, attempt: 1 }));
+    let by = StartBy::Command { words: vec!["/nowhere/at-all".into()], stop_with_gateway: false };
+    let nowhere = Start { by, ..start("", false) };
+    starter.start(NODE, &"n".into(), &nowhere, 2);
+    let failed = told.blocking_recv().unwrap();
+    assert_eq!(failed, HookFailed { node: NODE, attempt: 2 });
+    assert!(starter.is_under_way(failed));
+    starter.start(NODE, &"n".into(), &start("exit 0", false), 3);
+    assert!(!starter.is_under_way(failed), "what an earlier call says is not of this one");
+    starter.give_up(NODE);
+    starter.ending.remove(&NODE).unwrap().join().unwrap();
+    starter.start(NODE, &"n".into(), &start("exit 0", false), 4);
+    let Running::Program { program, .. } = starter.running.remove(&NODE).unwrap().running else {
+        panic!("a program")
+    };
+    program.over();
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
+fn what_was_started_ends_with_the_gateway_only_where_the_node_says_so() {
+    for stops in [true, false] {
+        let (mut starter, _told) = starter();
+        let pids = stay(&mut starter, &format!("ends-{stops}"), stops);
+        assert!(pids.iter().all(|pid| is_running(*pid)));
+        drop(starter);
+        if stops {
+            gone(pids);
+        } else {
+            assert!(pids.iter().all(|pid| is_running(*pid)));
+            for pid in pids {
+                assert!(Command::new("kill").arg(pid.to_string()).status().unwrap().success());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_start_that_is_given_up_leaves_nothing_behind() {
+    let (mut starter, mut told) = starter();
+    let pids = stay(&mut starter, "given-up", false);
+    starter.give_up(NODE);
+    gone(pids);
+    let first = stay(&mut starter, "again", true);
+    let second = stay(&mut starter, "again", true);
+    assert!(!is_running(first[0]) && is_running(second[0]), "one at a time");
+    gone(first);
+    assert!(told.try_recv().is_err(), "what was ended did not fail");
+}
+
+/// A server of the operator's that answers so, and what was asked of it.
+fn asked(answers: &[&str]) -> (Start, JoinHandle<Vec<String>>) {
+    let answers = answers.iter().map(|status| says(status, "")).collect();
+    let (url, asked) = server(answers);
+    let by = StartBy::Webhook(Arc::new(Hook { url, token: None }));
+    (Start { by, within: Duration::from_secs(9) }, asked)
+}
+
+/// A server that is slow to answer, and how it is asked to start a node.
+fn slow() -> (Start, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/start", listener.local_addr().unwrap()).parse().unwrap();
+    let by = StartBy::Webhook(Arc::new(Hook { url, token: None }));
+    (Start { by, within: Duration::from_secs(30) }, listener)
+}
+
+#[tokio::test]
+async fn a_webhook_is_asked_for_the_node_by_name_and_what_it_answers_tells_whether_it_failed() {
+    let (failed, mut told) = tokio::sync::mpsc::channel(1);
+    let mut starter = Starter::new(failed, Some(Poster::start().unwrap()));
+    let (well, first) = asked(&["202 Accepted"]);
+    starter.start(NODE, &"east-b1".into(), &well, 0xf3);
+    let request = tokio::task::spawn_blocking(|| first.join().unwrap().remove(0)).await.unwrap();
+    let body = r#"{"attempt":"00000000000000f3","node":"east-b1","verb":"start"}"#;
+    assert!(request.ends_with(body), "{request}");
+    let (ill, _) = asked(&["503 Service Unavailable"]);
+    starter.start(NODE, &"east-b1".into(), &ill, 2);
+    let failed = HookFailed { node: NODE, attempt: 2 };
+    assert_eq!(told.recv().await, Some(failed), "the second, not the first");
+    assert!(told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_webhook_that_takes_its_time_to_answer_is_asked_once_and_no_longer_once_it_is_given_up() {
+    let (failed, mut told) = tokio::sync::mpsc::channel(1);
+    let mut starter = Starter::new(failed, Some(Poster::start().unwrap()));
+    let (start, listener) = slow();
+    starter.start(NODE, &"n".into(), &start, 1);
+    let answering = tokio::task::spawn_blocking(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // Longer than a session's try.
+        std::thread::sleep(Duration::from_millis(1_500));
+        listener.set_nonblocking(true).unwrap();
+        let again = listener.accept().is_ok();
+        stream.write_all(says("200 OK", "").as_bytes()).unwrap();
+        again
+    });
+    assert!(!answering.await.unwrap());
+    let (start, listener) = slow();
+    starter.start(NODE, &"n".into(), &start, 2);
+    let accepted = tokio::task::spawn_blocking(move || listener.accept().unwrap().0);
+    let mut stream = accepted.await.unwrap();
+    starter.give_up(NODE);
+    let ended = tokio::task::spawn_blocking(move || {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.read_to_end(&mut Vec::new()).is_ok()
+    });
+    assert!(ended.await.unwrap(), "the connection is closed long before the answer is late");
+    drop(starter);
+    assert_eq!(told.recv().await, None, "nothing failed");
+}

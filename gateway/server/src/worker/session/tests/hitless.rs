@@ -1,0 +1,275 @@
+//! Two hops that carry a session, what is lost and how long nothing is heard where another hop goes on.
+
+use super::*;
+use crate::worker::recoveries::Distribution;
+
+const VOICE: u8 = 0;
+const PICTURE: u8 = 96;
+const REPAIR: u8 = 97;
+
+fn hop(node: u32) -> Hop {
+    Hop { node: NodeId(node), incarnation: Incarnation(1) }
+}
+
+/// A session with voice, a picture and its retransmissions, and the gateway whose board its packets read.
+struct Scene {
+    bench: Bench,
+    gateway: Gateway,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
+        let mut bench = Bench::new(declared, Srtp::Plain);
+        let payload = |number, codec: &str, clock_rate| PayloadType {
+            number,
+            codec: codec.into(),
+            clock_rate,
+        };
+        let stream = |kind, payload_types| Stream {
+            kind,
+            payload_types,
+            feedback: Takes::default(),
+            bitrate_kbps: None,
+        };
+        let voice = stream(Kind::Audio, vec![payload(VOICE, "PCMU", 8_000)]);
+        let picture = vec![payload(PICTURE, "VP8", 90_000), payload(REPAIR, "rtx", 90_000)];
+        let streams = vec![voice, stream(Kind::Video, picture)];
+        bench.session.media = Arc::new(Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain });
+        let gateway = gateway(&[1, 1, 1], bench.start);
+        bench.board = gateway.board();
+        Scene { bench, gateway }
+    }
+
+    /// Where its packets go from now on; what the first of `left` still delivers passes until then.
+    fn route(&mut self, mode: Mode, admitted: &[u32], left: Option<(u32, u64)>) {
+        let hops = admitted.iter().map(|node| (hop(*node), Grant::Admitted)).collect();
+        let until = |ms| self.bench.start + Duration::from_millis(ms);
+        let leaving = left.map(|(node, ms)| (hop(node), until(ms)));
+        let route = Route { version: 1, mode, hops, leaving, lead: Duration::ZERO };
+        self.bench.session.route = Arc::new(RouteCell::holding(route));
+    }
+
+    fn hitless() -> Scene {
+        let mut scene = Scene::new();
+        scene.route(Mode::Hitless, &[0, 1], None);
+        scene
+    }
+
+    fn dies(&mut self, node: u32, ms: u64) {
+        let at = self.bench.start + Duration::from_millis(ms);
+        self.gateway.handle_eject(NodeId(node), at).unwrap();
+    }
+
+    /// A packet of that payload type from the node, one of 20 ms each; whether it reached the client.
+    fn passes(&mut self, node: u32, of: (u8, u32), number: u64) -> bool {
+        self.passes_at(20 * number, node, of, number)
+    }
+
+    fn passes_at(
+        &mut self,
+        ms: u64,
+        node: u32,
+        (payload_type, ssrc): (u8, u32),
+        number: u64,
+    ) -> bool {
+        let fields = rtp::Fields {
+            payload_type,
+            marker: false,
+            sequence: number as u16,
+            timestamp: 160 * number as u32,
+            ssrc,
+        };
+        let mut packet = Vec::new();
+        rtp::write(&fields, &number.to_be_bytes(), &mut packet);
+        self.comes(ms, node, &packet)
+    }
+
+    fn comes(&mut self, ms: u64, node: u32, packet: &[u8]) -> bool {
+        self.bench.at(ms, |session, loan| session.handle_node_packet(hop(node), packet, loan));
+        self.bench.client.recv(&mut [0; 2_048]).is_ok()
+    }
+
+    /// Both nodes deliver these packets of voice.
+    fn copies(&mut self, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            assert!(self.passes(0, (VOICE, 7), number));
+            self.passes(1, (VOICE, 7), number);
+        }
+    }
+
+    fn totals(&mut self, ms: u64) -> Totals {
+        let now = self.bench.start + Duration::from_millis(ms);
+        self.bench.session.summary(now).unwrap().totals
+    }
+
+    fn recoveries(&self, mode: Mode) -> Distribution {
+        Distribution::of([self.bench.ways.stamps.recoveries(mode)].into_iter())
+    }
+
+    /// Which hops it was told of that deliver no copies.
+    fn unalike(&mut self) -> Vec<[Hop; 2]> {
+        let told = |report| match report {
+            Report::Unalike { hops, .. } => Some(hops),
+            _ => None,
+        };
+        std::iter::from_fn(|| self.bench.reports.try_recv().ok()).filter_map(told).collect()
+    }
+}
+
+#[test]
+fn where_the_hop_that_leads_dies_its_twin_goes_on_and_what_neither_delivered_is_counted() {
+    let mut scene = Scene::hitless();
+    scene.copies(0..10);
+    scene.dies(0, 200);
+    assert!(scene.passes(1, (VOICE, 7), 13), "10 to 12 are missing");
+    assert!(scene.passes(1, (VOICE, 7), 11), "late");
+    let recoveries = scene.recoveries(Mode::Hitless);
+    assert_eq!((recoveries.count(), recoveries.longest()), (1, Some(Duration::from_millis(80))));
+    let counted = |totals: Totals| (totals.switches, totals.lost_at_switches);
+    assert_eq!(counted(scene.totals(700)), (1, 0), "they may come yet");
+    assert_eq!(counted(scene.totals(760)), (1, 2));
+    assert_eq!(scene.bench.session.talk().hearing, Some(hop(1)));
+}
+
+#[test]
+fn what_was_missing_when_a_session_ends_is_counted_then() {
+    let mut scene = Scene::hitless();
+    scene.copies(0..10);
+    scene.dies(0, 200);
+    scene.passes(1, (VOICE, 7), 13);
+    let now = scene.bench.start + Duration::from_millis(270);
+    assert_eq!(scene.bench.session.final_totals(now).lost_at_switches, 3);
+}
+
+#[test]
+fn copies_that_come_back_count_as_copies() {
+    let mut scene = Scene::hitless();
+    scene.copies(0..10);
+    let packet = 12 + 8;
+    assert_eq!(scene.totals(200).bytes_copied, 10 * packet);
+    assert_eq!(scene.totals(200).bytes_down, 10 * packet);
+}
+
+#[test]
+fn a_planned_move_is_no_recovery_and_a_death_is_one() {
+    for dies in [false, true] {
+        let mut scene = Scene::new();
+        scene.route(Mode::Hot, &[0], None);
+        (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
+        if dies {
+            scene.dies(0, 200);
+        }
+        scene.route(Mode::Hot, &[1], (!dies).then_some((0, 700)));
+        assert!(scene.passes(1, (VOICE, 9), 12));
+        assert_eq!(scene.recoveries(Mode::Hot).count(), u64::from(dies));
+        assert_eq!(scene.totals(2_000).switches, 1);
+    }
+}
+
+#[test]
+fn who_was_silent_before_the_node_died_neither_recovers_nor_lost_anything() {
+    let mut scene = Scene::new();
+    scene.route(Mode::Hot, &[0], None);
+    (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
+    scene.dies(0, 60_000);
+    scene.route(Mode::Hot, &[1], None);
+    assert!(scene.passes(1, (VOICE, 9), 6_000));
+    assert_eq!(scene.recoveries(Mode::Hot).count(), 0);
+    assert_eq!(scene.totals(200_000).lost_at_switches, 0);
+}
+
+#[test]
+fn who_spoke_until_the_node_died_recovers_however_late_and_lost_what_came_meanwhile() {
+    let mut scene = Scene::new();
+    scene.route(Mode::Cold, &[0], None);
+    (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
+    scene.dies(0, 250);
+    scene.route(Mode::Cold, &[1], None);
+    assert!(scene.passes(1, (VOICE, 9), 500));
+    assert_eq!(scene.recoveries(Mode::Cold).longest(), Some(Duration::from_millis(9_820)));
+    assert_eq!(scene.totals(20_000).lost_at_switches, 490);
+}
+
+#[test]
+fn a_room_that_moved_while_silent_does_not_recover_when_the_node_that_it_left_dies() {
+    let mut scene = Scene::new();
+    scene.route(Mode::Hot, &[0], None);
+    (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
+    scene.route(Mode::Hot, &[1], Some((0, 10_500)));
+    scene.dies(0, 30_000);
+    assert!(scene.passes(1, (VOICE, 9), 2_000));
+    assert_eq!(scene.recoveries(Mode::Hot).count(), 0);
+    assert_eq!(scene.totals(60_000).lost_at_switches, 0);
+}
+
+#[test]
+fn reports_come_from_the_hop_that_leads_alone_and_go_to_both() {
+    let mut scene = Scene::hitless();
+    scene.copies(0..10);
+    let report = half_lost();
+    assert!(scene.comes(200, 0, &report));
+    let dropped = scene.bench.drops(Reason::Copy);
+    assert!(!scene.comes(200, 1, &report));
+    assert_eq!(scene.bench.drops(Reason::Copy), dropped + 1);
+    // Both are told what the client reports, where it is open at both.
+    let before = scene.totals(200).bytes_copied;
+    let client = |bench: &mut Bench| {
+        bench.at(200, |session, loan| session.handle_client_packet(&report, loan));
+    };
+    client(&mut scene.bench);
+    assert_eq!(scene.totals(200).bytes_copied, before, "not open yet");
+    scene.bench.session.attach(hop(1), port_leg(SocketAddr::from(([10, 0, 0, 1], 4_000))));
+    client(&mut scene.bench);
+    assert_eq!(scene.totals(200).bytes_copied, before + report.len() as u64);
+}
+
+#[test]
+fn what_the_twin_sheds_is_not_told_nor_heard() {
+    let mut scene = Scene::hitless();
+    scene.copies(0..10);
+    let shed = Plan { shed: 1 << VOICE, ..Plan::default() };
+    scene.bench.at(200, |session, loan| session.set_plan(shed, loan));
+    scene.totals(200);
+    for number in 10..20 {
+        assert!(!scene.passes(1, (VOICE, 7), number));
+        assert!(!scene.passes(0, (VOICE, 7), number));
+    }
+    assert_eq!(scene.bench.session.talk().hearing, Some(hop(0)));
+    assert_eq!(scene.bench.session.talk().flow.came[Kind::Audio as usize], 10);
+    let run = scene.bench.session.talk().shed.map(|(run, _)| (run.first, run.packets));
+    assert_eq!(run, Some((1, 10)), "each number once");
+    assert_eq!(scene.totals(400).switches, 0);
+}
+
+#[test]
+fn hops_that_deliver_no_copies_of_a_picture_are_told_of_again_and_again() {
+    let mut scene = Scene::hitless();
+    scene.copies(0..10);
+    for number in 10..210 {
+        assert!(scene.passes(0, (PICTURE, 70), number));
+        assert!(!scene.passes(1, (PICTURE, 71), number), "nobody proved it");
+        scene.copies(number..number + 1);
+    }
+    let told = scene.unalike();
+    assert_eq!(told, vec![[hop(0), hop(1)]; told.len()]);
+    assert!((2..=4).contains(&told.len()), "once a second: {}", told.len());
+    // As a stream that it knew it goes on by the other.
+    scene.dies(0, 4_200);
+    assert!(scene.passes(1, (PICTURE, 71), 211));
+    assert_eq!(scene.totals(5_000).switches, 1);
+    let ssrcs = scene.bench.session.talk().continuity.clock_rate(71);
+    assert_eq!(ssrcs, None, "the client knows it by its old name");
+}
+
+#[test]
+fn retransmissions_that_differ_are_no_reason_to_tell() {
+    let mut scene = Scene::hitless();
+    scene.copies(0..10);
+    for number in 10..210 {
+        assert!(scene.passes(0, (REPAIR, 70), number));
+        assert!(!scene.passes(1, (REPAIR, 71), number));
+        scene.copies(number..number + 1);
+    }
+    assert!(scene.unalike().is_empty());
+}

@@ -1,0 +1,89 @@
+//! A region that was lost comes back, and its rooms go home.
+
+use std::time::{Duration, Instant};
+
+use evenkeel_lab::crowd::Crowd;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::signal_all;
+use crate::stage::Stage;
+
+/// How its rooms come to go home.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Home {
+    /// By themselves.
+    Alone,
+    /// Nobody goes by himself; then an operator says so.
+    Forced,
+}
+
+/// All of them are elsewhere within this, or home again.
+const WITHIN: Duration = Duration::from_secs(40);
+/// Nobody goes home in this time where that is forbidden.
+const FORBIDDEN_FOR: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The region is lost, and its rooms stand elsewhere: a page begins then.
+pub(super) async fn lose(
+    stage: &Stage,
+    crowd: &mut Crowd,
+    names: &[String],
+    home: Home,
+) -> Result<(), String> {
+    if home == Home::Forced {
+        fail_back(stage, names, "forbid").await?;
+    }
+    signal_all(stage, names, Signal::SIGKILL)?;
+    let until = Instant::now() + WITHIN;
+    while !stage.sessions_on(names).await?.is_empty() {
+        wait(until, "rooms are on nodes that died").await?;
+    }
+    tokio::time::sleep(FORBIDDEN_FOR).await;
+    crowd.begin_page();
+    Ok(())
+}
+
+/// Its nodes are there again; rooms go home.
+pub(super) async fn come_back(
+    stage: &mut Stage,
+    names: &[String],
+    home: Home,
+) -> Result<(), String> {
+    stage.restart_the_dead()?;
+    let until = Instant::now() + WITHIN;
+    while !stage.are_up(names).await? {
+        wait(until, "nodes are not up again").await?;
+    }
+    if home == Home::Forced {
+        tokio::time::sleep(FORBIDDEN_FOR).await;
+        if !stage.sessions_on(names).await?.is_empty() {
+            return Err("rooms went home though that is forbidden".to_owned());
+        }
+        fail_back(stage, names, "force").await?;
+    }
+    while stage.away().await? > 0 {
+        wait(until, "rooms are not home").await?;
+    }
+    Ok(())
+}
+
+/// As it was: they go by themselves.
+pub(super) async fn forget(stage: &Stage, names: &[String]) -> Result<(), String> {
+    fail_back(stage, names, "auto").await
+}
+
+async fn fail_back(stage: &Stage, names: &[String], mode: &str) -> Result<(), String> {
+    let region = stage.node(names.first().ok_or("a region without nodes")?)?.region;
+    let path = format!("/v1/regions/{region}:fail-back");
+    let asked = stage.admin().post(&path, &json!({"mode": mode})).await;
+    asked.map(|_| ()).map_err(|error| format!("{mode} fail-back to {region}: {error}"))
+}
+
+async fn wait(until: Instant, what: &str) -> Result<(), String> {
+    if Instant::now() > until {
+        return Err(format!("{what} after {} s", WITHIN.as_secs()));
+    }
+    tokio::time::sleep(LOOK_EVERY).await;
+    Ok(())
+}
