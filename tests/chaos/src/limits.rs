@@ -115,15 +115,16 @@ impl Limits {
         above("of the old owner", unfaults.of_the_hit as f64, when(self.no_old_owner, 0.0));
         above(
             "after the new one's first",
-            both(|r| r.stragglers),
+            faults.stragglers as f64,
             when(!self.both_carry && !self.damaged && !self.overlap, 0.0),
         );
-        let straggled = Duration::from_nanos(faults.straggled_ns.max(unfaults.straggled_ns));
-        above(
-            "ms after the new one's first",
-            straggled.as_secs_f64() * 1e3,
-            when(self.overlap, OVERLAP.as_secs_f64() * 1e3),
-        );
+        // Rooms go home make-before-break.
+        let overlap_ms = OVERLAP.as_secs_f64() * 1e3;
+        let (fault_ms, unfault_ms) = (ms(faults.straggled_ns), ms(unfaults.straggled_ns));
+        let gently = when(self.overlap, overlap_ms);
+        above("ms of the old node after the new one's first", fault_ms, gently);
+        let at_home = when(!self.both_carry && !self.damaged, overlap_ms);
+        above("ms of the old node after the first at home", unfault_ms, at_home);
         above("came twice", both(|r| r.twice), when(self.both_carry, 0.0));
         above("misdelivered", both(|r| r.misdelivered), when(!self.damaged, 0.0));
         above("unheard", (faults.unheard + unfaults.unheard) as f64, Some(0.0));
@@ -134,7 +135,35 @@ impl Limits {
     }
 }
 
+fn ms(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e6
+}
+
 /// Moves of a room that was hit, for each time it was.
 pub(crate) fn moves(faults: &Reckoning) -> f64 {
     faults.rooms_moved as f64 / faults.rooms_hit.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Somebody was hit, and heard the old node for so long after the new one.
+    fn straggled(ms: u64) -> Reckoning {
+        let stragglers = u64::from(ms > 0);
+        Reckoning { hit: 1, stragglers, straggled_ns: ms * 1_000_000, ..Reckoning::default() }
+    }
+
+    #[test]
+    fn only_who_leaves_gently_may_be_heard_after_the_new_one_and_no_longer_than_that_takes() {
+        let misses = |limits: Limits, fault, unfault| {
+            limits.misses(&straggled(fault), &straggled(unfault)).len()
+        };
+        assert_eq!(misses(Limits::NONE, 0, 0), 0);
+        assert_eq!(misses(Limits::NONE, 1, 0), 1, "a dead node is not heard again");
+        assert_eq!(misses(Limits::NONE.gently(), 499, 0), 0);
+        assert_eq!(misses(Limits::NONE.gently(), 501, 0), 1);
+        assert_eq!(misses(Limits::NONE, 0, 499), 0, "rooms go home gently");
+        assert_eq!(misses(Limits::NONE, 0, 501), 1);
+    }
 }

@@ -140,7 +140,8 @@ impl Node {
     /// Whether it drops what comes by this flow.
     pub(crate) fn drops(&self, tag: u32) -> bool {
         self.gray > 0
-            || self.gray_flows > 0 && (tag.wrapping_mul(0x9e37_79b1) >> 8) % self.gray_flows == 0
+            || self.gray_flows > 0
+                && (tag.wrapping_mul(0x9e37_79b1) >> 8).is_multiple_of(self.gray_flows)
     }
 
     /// Whether what another node passes on is news: what comes after newer ones is played no more.

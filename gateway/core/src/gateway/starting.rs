@@ -18,9 +18,9 @@ impl Gateway {
         }
     }
 
-    /// A room lost its node, is to leave it, or found none. In cold mode a node is started for it: the one nearest to its people, if none is
-    /// being started already, and only while somebody in the room is not silent. What that one cannot carry has its turn
-    /// when it runs.
+    /// A room lost its node, is to leave it, or found none. In cold mode a node is started for it: the one nearest to its
+    /// people, if none is being started already, and only while somebody in the room is not silent. What that one cannot
+    /// carry has its turn when it runs.
     pub(super) fn want_start(&mut self, id: RoomId, now: Instant) {
         let Some(room) = self.rooms.get(&id).filter(|room| room.mode == Mode::Cold) else {
             return;

@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{
-    CloseReason, Event, Hop, NodeId, NotOpened, Offer, Output, Plan, RoomId, RouteCell, RtcpPort,
-    SessionId, Start,
+    CloseReason, Event, Hop, NodeId, NotOpened, NotStarted, Offer, Output, Plan, RoomId, RouteCell,
+    RtcpPort, SessionId,
 };
 
 use super::driver::{Act, Clock, Wish};
 use super::homes::{Homes, Settled};
 use super::thread::{Control, draw, fill};
 use crate::flows::Home;
+use crate::settings::Start;
 use crate::webhook;
 use crate::worker::{Command, Dscp, Install};
 
@@ -84,15 +85,27 @@ impl Control {
                 }
             }
             Output::Event(event) => {
-                if let Event::Start { node, step: Start::Failed { .. } } = event {
-                    // Before anything else is started.
-                    self.starter.give_up(node);
+                if let Event::Start { node, step: evenkeel_core::Start::Failed { why, .. } } = event
+                {
+                    self.not_started(node, why);
                 }
                 self.tell_or_hold(event);
             }
             Output::Finished => {
                 self.core_finished = true;
             }
+        }
+    }
+
+    /// Whatever was to start the node ends.
+    fn not_started(&mut self, node: NodeId, why: NotStarted) {
+        self.starter.give_up(node);
+        let configured = self.settings.nodes.get(node.0 as usize);
+        if let Some(configured) = configured
+            && let Some(Start { within, .. }) = &configured.start
+            && why == NotStarted::Late
+        {
+            tracing::warn!(node = %configured.name, "the node did not answer within {within:?}: its start is given up");
         }
     }
 
