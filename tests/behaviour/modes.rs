@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use evenkeel_core::{Event, Health, Mode, ModeChange, NodeId, Scenario, Start};
+use evenkeel_core::{Event, Health, Mode, ModeChange, NodeId, NotStarted, Scenario, Start};
 use evenkeel_server::control::{Happened, ModeView, Opened};
 
 use crate::drivers::operator;
@@ -201,6 +201,30 @@ fn a_cold_node_is_started_by_its_command_and_those_who_waited_go_on() {
         continuous(&phone.heard_of(other, 0));
     }
     std::fs::remove_file(&sign).unwrap();
+}
+
+#[test]
+fn a_start_that_takes_too_long_is_given_up_and_its_command_ends() {
+    let [mut first, mut cold] = ["east-a1", "east-b1"].map(Node::agent);
+    cold.die();
+    let sign = sign("late");
+    let mut world = world(&[&first], "mode = \"cold\"\n");
+    let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 300", sign.display());
+    let command = format!("[\"/bin/sh\", \"-c\", \"{script}\"]");
+    world.nodes += &format!("{}start = {{ command = {command}, within = \"2s\" }}\n", cold.text());
+    let gateway = world.start();
+    let mut call = Call::of(&gateway, "room");
+    call.hear("they talk", 20);
+    first.die();
+    call.talk("the hook is called", || sign.exists());
+    let pid = std::fs::read_to_string(&sign).unwrap();
+    std::fs::remove_file(&sign).unwrap();
+    gateway.expect_event("it is given up", |event| match event {
+        Event::Start { step: Start::Failed { why: NotStarted::Late, .. }, .. } => Some(()),
+        _ => None,
+    });
+    let process = PathBuf::from(format!("/proc/{}", pid.trim()));
+    call.talk("its command ends", || !process.exists());
 }
 
 #[test]

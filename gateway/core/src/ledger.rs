@@ -61,7 +61,8 @@ impl Ledger {
     pub(crate) fn claim(&mut self, node: NodeId, kbps: u64) {
         let place = node.0 as usize;
         if place == self.gauges.len() {
-            (self.load.push(0), self.rooms.push(0));
+            self.load.push(0);
+            self.rooms.push(0);
             self.gauges.push(Gauge::new(kbps));
         } else {
             self.gauges[place] = Gauge::new(kbps);
