@@ -147,7 +147,7 @@ impl Recorder {
                 match why {
                     ModeChange::Scenario => debug!(%room, from, to, "mode changed"),
                     ModeChange::Capacity => {
-                        debug!(%room, from, to, "what is kept of its mode changed")
+                        debug!(%room, from, to, "what is kept of its mode changed");
                     }
                     ModeChange::Unalike { hops } => {
                         let nodes = hops.map(|hop| self.nodes.of(hop.node).name);
