@@ -170,11 +170,11 @@ fn deadline(body: Body) -> Result<Option<Duration>, Error> {
         return Ok(None);
     }
     let Drain { deadline } = strict(&body)?;
-    deadline.map(read_deadline).transpose()
+    deadline.as_deref().map(read_deadline).transpose()
 }
 
-fn read_deadline(text: String) -> Result<Duration, Error> {
-    read_duration(&text)
+fn read_deadline(text: &str) -> Result<Duration, Error> {
+    read_duration(text)
         .map_err(|right| Error::field("deadline", format!("found `{text}`, {right}")))
 }
 
@@ -199,7 +199,7 @@ pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reload
     let body = bytes(body, BODY_MAX)?;
     let Reload { force, deadline } =
         if body.is_empty() { Reload::default() } else { strict(&body)? };
-    let within = deadline.map(read_deadline).transpose()?;
+    let within = deadline.as_deref().map(read_deadline).transpose()?;
     let reloaded = shared.handle.reload(force, within).await;
     let control::Reloaded { nodes, waiting } =
         reloaded.map_err(|failed| refusal::word(failed, "", &shared.names))?;

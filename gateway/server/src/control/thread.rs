@@ -130,8 +130,8 @@ pub(crate) fn run(parts: Parts) -> std::io::Result<()> {
 async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
-    // One word for each call, and one call for each node.
-    let (failed, mut not_started) = mpsc::channel(parts.settings.nodes.len().max(1));
+    // One word for each call, and one call for each node there may be.
+    let (failed, mut not_started) = mpsc::channel(crate::settings::NODES_MAX);
     let random = ring::rand::SystemRandom::new();
     let (said, mut ngs) = mpsc::channel(4_096);
     let (posted_in, mut posted) = mpsc::channel(4_096);

@@ -26,6 +26,7 @@ pub use binding::{Binding, Plugin};
 pub use gateway::{Admin, AdminTcp, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent};
 pub use invalid::{Colour, Invalid};
 pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
+pub(crate) use node::NODES_MAX;
 pub use node::{Driver, Node, Probe, Start, StartBy};
 pub use secret::Secret;
 pub use set::{Dscp, OnFault, Origin, PolicySet, Scenario};
@@ -132,7 +133,7 @@ impl Settings {
             regions.push(gateway.region.clone());
         }
         node::duplicates(&raw.node, check);
-        bounded(&raw.node, node::NODES_MAX, "nodes", check);
+        bounded(&raw.node, NODES_MAX, "nodes", check);
         bounded(&raw.listen, listen::LISTENS_MAX, "listeners", check);
         let nodes = raw.node.iter().filter_map(|raw| node::check(raw, check)).collect();
         let listens = listens(raw, &sets, check);

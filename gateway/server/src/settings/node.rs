@@ -16,7 +16,7 @@ use super::unit::BitRate;
 use crate::webhook::Hook;
 
 /// The board is a fixed array, one cell per node.
-pub(super) const NODES_MAX: usize = 1_024;
+pub(crate) const NODES_MAX: usize = 1_024;
 
 /// `[[node]]`.
 #[derive(Clone, PartialEq, Debug)]

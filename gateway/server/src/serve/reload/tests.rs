@@ -52,7 +52,7 @@ const CALL: &str = "[scenario.call]\n\
 const BY_FILE: Wish = Wish { force: false, within: None, by: Actor::File };
 
 /// What control says to a list: that more than one node may not go.
-fn listed(list: NodeList) -> Result<ListChange, NotListed> {
+fn listed(list: &NodeList) -> Result<ListChange, NotListed> {
     assert_eq!((list.force, list.within, list.by), (false, None, Actor::File));
     Ok(ListChange::default())
 }
@@ -90,7 +90,7 @@ impl World {
                         continue;
                     }
                     Request::List(list, reply) => {
-                        reply.send(listed(*list)).unwrap();
+                        reply.send(listed(&list)).unwrap();
                         continue;
                     }
                     other => panic!("{other:?}"),
@@ -150,7 +150,7 @@ async fn what_is_saved_before_the_first_policies_stand_is_rolled_out_then() {
         assert!(requests.try_recv().is_err());
         reply.send(()).unwrap();
         let Some(Request::List(list, reply)) = requests.recv().await else { panic!("no list") };
-        reply.send(listed(*list)).unwrap();
+        reply.send(listed(&list)).unwrap();
         let Some(Request::RollOut { policy, .. }) = requests.recv().await else { panic!("none") };
         policy.to_string()
     };
