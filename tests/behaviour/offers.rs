@@ -88,7 +88,8 @@ fn sessions_are_bounded() {
 
 #[test]
 fn a_node_without_room_refuses_the_newcomer_and_a_dead_one_takes_nobody() {
-    let mut node = Node::with("east-a1", "127.0.0.1:0", |options| options.sessions_max = 1);
+    let node = Node::with("east-a1", "127.0.0.1:0", |options| options.sessions_max = 1);
+    let mut node = node.without_canaries();
     let gateway = World::of(&[&node]).start();
     let (mut ann, bob) = (Phone::new(1), Phone::new(2));
     let opened = gateway.open(offer("room", declared(&ann)));
