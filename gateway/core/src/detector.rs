@@ -328,6 +328,7 @@ impl Detector {
             min: self.timings.silence_min,
             arrivals: self.timings.silence_arrivals,
             max: self.condemn_alone(),
+            told: self.is_told_of(),
         };
         match self.silence.weigh(limits, now) {
             Word::Accuses => self.accuse(Witness::Silence, now),

@@ -36,6 +36,8 @@ pub(super) struct Limits {
     pub(super) arrivals: u32,
     /// Where arrivals are seldom, fewer may be missing than that after this long.
     pub(super) max: Duration,
+    /// Somebody told of its death: what is usual on the way is no reason to wait any more.
+    pub(super) told: bool,
 }
 
 /// What silence says.
@@ -105,11 +107,11 @@ impl Silence {
     }
 
     /// How long the node as a whole may be silent; `None` where nothing is expected of it. Where it pauses longer than
-    /// half of that in more than one of the last ten seconds, twice as long as it does.
+    /// half of that in more than one of the last ten seconds, twice as long as it does, unless its death was told of.
     fn limit(&self, limits: Limits) -> Option<Duration> {
         let interval = (self.rate >= 1.0).then(|| Duration::from_secs_f64(1.0 / self.rate))?;
         let few = interval * ARRIVALS_MIN.min(limits.arrivals);
-        let usual = self.lately.usual() * USUALLY;
+        let usual = if limits.told { Duration::ZERO } else { self.lately.usual() * USUALLY };
         Some((interval * limits.arrivals).max(usual).min(limits.max).max(limits.min).max(few))
     }
 

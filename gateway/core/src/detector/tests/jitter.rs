@@ -54,10 +54,9 @@ impl Way {
     }
 }
 
-#[test]
-fn who_is_used_to_jitter_takes_it_for_no_death_and_death_for_no_jitter() {
-    for distance in [Distance::Near, Distance::Far] {
-        let mut way = Way {
+impl Way {
+    fn new(distance: Distance) -> Way {
+        Way {
             detector: Detector::new(Timings::default(), distance),
             start: Instant::now(),
             dice: 7,
@@ -65,7 +64,14 @@ fn who_is_used_to_jitter_takes_it_for_no_death_and_death_for_no_jitter() {
             answers: Vec::new(),
             received: 0,
             last_received: None,
-        };
+        }
+    }
+}
+
+#[test]
+fn who_is_used_to_jitter_takes_it_for_no_death_and_death_for_no_jitter() {
+    for distance in [Distance::Near, Distance::Far] {
+        let mut way = Way::new(distance);
         let death = 600_000;
         for ms in 1..=death {
             let finding = way.step(ms, true);
@@ -74,4 +80,18 @@ fn who_is_used_to_jitter_takes_it_for_no_death_and_death_for_no_jitter() {
         let found = (death + 1..).find(|&ms| way.step(ms, false) == Finding::Dead).unwrap() - death;
         assert!(found <= 500 + 2 * LATEST_MS, "{distance:?}: found after {found} ms");
     }
+}
+
+#[test]
+fn a_death_that_is_told_of_waits_for_no_usual_pause() {
+    let mut way = Way::new(Distance::Near);
+    let death = 60_000;
+    for ms in 1..=death {
+        way.step(ms, true);
+    }
+    way.media.clear();
+    way.answers.clear();
+    way.detector.handle_kernel_error(way.start + MS * death as u32);
+    let found = (death + 1..).find(|&ms| way.step(ms, false) == Finding::Dead).unwrap() - death;
+    assert!(found <= 20, "found after {found} ms");
 }
