@@ -385,6 +385,11 @@ impl Detector {
         Witness::ALL.iter().any(|&w| w.speaks() && self.accused[w as usize].is_some())
     }
 
+    /// Whether it left too many probes unanswered.
+    pub(crate) fn misses_probes(&self) -> bool {
+        self.accused[Witness::Probe as usize].is_some()
+    }
+
     /// When it fell silent: what was heard of it last, or where media still comes, what it is accused of first.
     pub(crate) fn fell_silent(&self) -> Option<Instant> {
         let silences = Witness::ALL.iter().filter(|w| !w.speaks() && !w.is_of_loss());

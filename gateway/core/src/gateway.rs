@@ -13,6 +13,7 @@ mod cohorts;
 mod draining;
 mod explaining;
 mod failing;
+mod falling;
 mod flows;
 mod listing;
 mod moving;
@@ -51,7 +52,7 @@ use crate::settings::Settings;
 use crate::timer::{Timer, Timers};
 use crate::{
     Accepted, Ask, AskId, Board, CloseReason, Decider, Event, Hook, Hop, NodeId, Offer, OfferId,
-    Plan, PolicyName, Refused, RoomId, RouteCell, Scenario, SessionId, State,
+    Plan, PolicyName, Refused, RegionId, RoomId, RouteCell, Scenario, SessionId, State,
 };
 
 /// How often workers' stamps are looked at.
@@ -276,6 +277,8 @@ pub struct Gateway {
     uplink_doubted: bool,
     /// When nobody at all was heard last, while it was.
     nobody_heard: Option<Instant>,
+    /// Regions in which a node fell silent just now, and when.
+    fell: BTreeMap<RegionId, Instant>,
     /// Whether we or a worker came late to the last watch.
     stalled: bool,
     shutting_down: bool,
@@ -343,6 +346,7 @@ impl Gateway {
             leave_cursors: BTreeMap::new(),
             uplink_doubted: false,
             nobody_heard: None,
+            fell: BTreeMap::new(),
             stalled: false,
             shutting_down: false,
             finished: false,

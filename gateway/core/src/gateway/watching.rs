@@ -97,6 +97,7 @@ impl Gateway {
             self.nodes.iter().map(|node| (node.id, node.detector.witnesses())).collect();
         let mut found: Vec<Finding> = self.nodes.iter_mut().map(|node| node.look(now)).collect();
         self.doubt_uplink(&mut found, now);
+        self.fall_together(&mut found, now);
         // Who died in the same watch is no place to go for rooms of another.
         let mut changed = Vec::new();
         for (found, (id, before)) in found.into_iter().zip(before) {

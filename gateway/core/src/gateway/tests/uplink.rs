@@ -112,6 +112,27 @@ fn half_of_the_nodes_or_fewer_are_believed_at_once() {
 }
 
 #[test]
+fn who_misses_its_probes_when_its_neighbour_fell_silent_fell_with_it_and_nobody_else() {
+    let regions: [(u32, u64); 6] =
+        [(0, 100_000), (1, 100_000), (0, 100_000), (2, 100_000), (2, 100_000), (2, 100_000)];
+    let mut world = World::new(settings_of(&regions));
+    world.open("r");
+    world.hush(B);
+    world.hush(C);
+    world.pass(ms(7_000));
+    world.mute(A);
+    world.mute(B);
+    let after = world.condemned_after(A).unwrap();
+    let neighbour = world.condemned_after(B).unwrap();
+    assert!(after + neighbour <= 60, "{after} and {neighbour}");
+    world.pass(ms(200));
+    assert!(world.up(C), "it answers");
+    world.mute(C);
+    let alone = world.condemned_after(C).unwrap();
+    assert!(alone >= 190, "nobody fell just before: {alone}");
+}
+
+#[test]
 fn a_node_of_which_only_a_distant_one_remains_waits_for_its_next_answer() {
     let mut world = World::new(settings_of(&[(0, 1_000), (2, 1_000)]));
     world.mute(A);
