@@ -51,7 +51,7 @@ pub enum Question {
     Path {
         /// Bundles that packets share on the way to where this came from are no longer from now on, bytes.
         bundle_max: u16,
-        /// Bytes beside those that it has anyway, [`PATH_LEN_MIN`].
+        /// Bytes beside those that it has anyway, [`PATH_LEN_MIN`](super::PATH_LEN_MIN).
         padding: u16,
     },
 }
