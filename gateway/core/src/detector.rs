@@ -385,9 +385,9 @@ impl Detector {
         Witness::ALL.iter().any(|&w| w.speaks() && self.accused[w as usize].is_some())
     }
 
-    /// Whether it left too many probes unanswered.
-    pub(crate) fn misses_probes(&self) -> bool {
-        self.accused[Witness::Probe as usize].is_some()
+    /// Whether it is near, and left too many probes unanswered: two.
+    pub(crate) fn misses_two(&self) -> bool {
+        self.distance == Distance::Near && self.accused[Witness::Probe as usize].is_some()
     }
 
     /// When it fell silent: what was heard of it last, or where media still comes, what it is accused of first.

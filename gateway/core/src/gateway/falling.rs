@@ -13,9 +13,12 @@ use crate::detector::Finding;
 /// Who misses its probes so soon after another node of its region died silently fell with it.
 const FALLS_WITHIN: Duration = Duration::from_millis(50);
 
+/// If nothing was heard of it for so long, two probes: who still sends media did not fall.
+const UNHEARD_FOR: Duration = Duration::from_millis(20);
+
 impl Gateway {
-    /// Nodes that are only accused are dead where they fell with one that is. Deaths that somebody tells of are told of
-    /// each by itself.
+    /// Near nodes that are only accused are dead where they fell with one that is. Deaths that somebody tells of are told of
+    /// each by itself; one lost probe of a far node is too little; and while our own uplink is doubted nobody falls.
     pub(super) fn fall_together(&mut self, found: &mut [Finding], now: Instant) {
         let fell: Vec<RegionId> = (self.nodes.iter().zip(&*found))
             .filter(|(node, found)| **found == Finding::Dead && !node.detector.is_told_of())
@@ -23,12 +26,16 @@ impl Gateway {
             .collect();
         self.fell.extend(fell.into_iter().map(|region| (region, now)));
         self.fell.retain(|_, at| now.saturating_duration_since(*at) < FALLS_WITHIN);
-        if self.fell.is_empty() {
+        if self.fell.is_empty() || self.uplink_doubted {
             return;
         }
         for (node, found) in self.nodes.iter().zip(found) {
             let falls = || self.fell.contains_key(&self.region_of(node.id));
-            if *found == Finding::Accused && node.detector.misses_probes() && falls() {
+            let unheard = || {
+                let heard = node.detector.last_heard();
+                heard.is_none_or(|at| now.saturating_duration_since(at) >= UNHEARD_FOR)
+            };
+            if *found == Finding::Accused && node.detector.misses_two() && unheard() && falls() {
                 *found = Finding::Dead;
             }
         }
