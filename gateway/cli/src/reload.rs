@@ -8,7 +8,8 @@ use crate::status::rows;
 use crate::{Failure, say};
 
 /// Have a running gateway read its configuration again, and take what can be taken live: nodes that come, go and change,
-/// policies and their settings, and how sessions survive. All of it, or nothing.
+/// policies and their settings, and how sessions survive. A configuration that is wrong changes nothing. Policies go their own
+/// way after that: one that fails its proof is refused, the one in force stays, and the log says so.
 ///
 /// A node that is listed no longer is drained first, and loses no packet. Where more than 30 % of the nodes would go within
 /// a minute nothing changes, unless a person says --force: a list that shrank may be a mistake.

@@ -128,25 +128,11 @@ impl World<'_> {
         }
         let next = match episode.fault {
             Fault::Flap(node, period) => {
-                let here = &mut self.nodes[node];
-                if turn.is_multiple_of(2) {
-                    here.killed += 1;
-                    here.end_process();
-                } else {
-                    here.killed -= 1;
-                }
-                self.agent_speaks(node);
+                self.fall_or_rise(node, turn);
                 period / 2
             }
             Fault::CrashLoop(node) => {
-                let here = &mut self.nodes[node];
-                if turn.is_multiple_of(2) {
-                    here.killed += 1;
-                    here.end_process();
-                } else {
-                    here.killed -= 1;
-                }
-                self.agent_speaks(node);
+                self.fall_or_rise(node, turn);
                 Duration::from_millis(
                     self.rng.u64(2..if turn.is_multiple_of(2) { 300 } else { 900 }),
                 )
@@ -358,6 +344,18 @@ impl World<'_> {
         }
         self.gateway.handle_scenarios(&scenarios, self.now);
         self.settle();
+    }
+
+    /// A process that ends and is there again by turns.
+    fn fall_or_rise(&mut self, node: usize, turn: u32) {
+        let here = &mut self.nodes[node];
+        if turn.is_multiple_of(2) {
+            here.killed += 1;
+            here.end_process();
+        } else {
+            here.killed -= 1;
+        }
+        self.agent_speaks(node);
     }
 
     fn operate(&mut self) {
