@@ -98,12 +98,17 @@ impl Link {
         self.pump.world().mtu = bytes;
     }
 
-    /// The node is there again: the near end takes packets, where it refused them.
+    /// The node is there again: the near end takes packets, where it refused them, and no refusal of before, read or on its
+    /// way, closes it any more.
     ///
     /// # Errors
     /// What the kernel says when the port is taken meanwhile.
     pub fn reopen(&self) -> io::Result<()> {
         let mut world = self.pump.world();
+        for sender in &world.senders {
+            let _refused_before = sender.far.take_error()?;
+        }
+        world.late.retain(|kept| matches!(kept, Delayed::Datagram { .. }));
         if world.near.is_none() {
             world.near = Some(open(self.near)?);
             drop(world);
@@ -315,6 +320,25 @@ mod tests {
         let _refused_before = gateway.take_error();
         gateway.send(b"again").unwrap();
         assert_eq!(hear(&node).0, b"again");
+    }
+
+    #[test]
+    fn refusal_that_was_on_its_way_when_the_node_came_back_closes_nothing() {
+        let node = socket();
+        let at = node.local_addr().unwrap();
+        let link = Link::start(local(), at, 1).unwrap();
+        link.set(Direction::Down, Conditions { delay: SOON, ..Conditions::default() });
+        let gateway = socket();
+        drop(node);
+        let refusal = |kept: &Delayed| matches!(kept, Delayed::Refusal);
+        let until = Instant::now() + SOON / 2;
+        while !link.pump.world().late.holds(refusal) {
+            gateway.send_to(b"is anybody there", link.near()).unwrap();
+            assert!(Instant::now() < until);
+        }
+        let _node = UdpSocket::bind(at).unwrap();
+        link.reopen().unwrap();
+        assert!(!link.pump.world().late.holds(refusal));
     }
 
     #[test]

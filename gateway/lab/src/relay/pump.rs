@@ -65,6 +65,16 @@ impl<T> Late<T> {
         self.waiting.insert((until, self.ever), what);
     }
 
+    /// Forgets what does not belong to these.
+    pub(super) fn retain(&mut self, belongs: impl Fn(&T) -> bool) {
+        self.waiting.retain(|_, what| belongs(what));
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds(&self, it: impl Fn(&T) -> bool) -> bool {
+        self.waiting.values().any(it)
+    }
+
     fn due(&mut self, now: Instant) -> Option<T> {
         let first = self.waiting.first_entry().filter(|first| first.key().0 <= now);
         first.map(OccupiedEntry::remove)
