@@ -8,6 +8,7 @@
 mod agent;
 mod canary;
 mod lately;
+mod loss;
 mod silence;
 
 use std::time::{Duration, Instant};
@@ -16,12 +17,13 @@ use crate::{Timings, Witness};
 use agent::Agent;
 use canary::Canary;
 use lately::Lately;
+use loss::Loss;
 use silence::{Limits, Silence, Word};
 
 /// Probes in flight that are remembered; older ones no longer matter.
 const PROBES_MAX: usize = 64;
 
-/// How much a sample changes a smoothed round trip or loss: one part in this many (RFC 6298 uses 8).
+/// How much a sample changes a smoothed round trip: one part in this many (RFC 6298 uses 8).
 const SMOOTHING: u32 = 8;
 
 /// Silence that lasted so long is outlived by the answer to a probe sent since it began: by then two witnesses would
@@ -71,8 +73,8 @@ pub(crate) struct Detector {
     round_trip: Option<RoundTrip>,
     /// Round trips.
     lately: Lately,
-    /// Probes unanswered, smoothed.
-    loss_ppm: u32,
+    /// Probes unanswered.
+    loss: Loss,
     silence: Silence,
     agent: Agent,
     canary: Canary,
@@ -134,7 +136,7 @@ impl Detector {
             missed_in_a_row: 0,
             round_trip: None,
             lately: Lately::default(),
-            loss_ppm: 0,
+            loss: Loss::default(),
             silence: Silence::default(),
             agent: Agent::default(),
             canary: Canary::default(),
@@ -189,7 +191,10 @@ impl Detector {
                 variation: (variation * 3 + smoothed.abs_diff(sample)) / 4,
             },
         });
-        self.loss_ppm -= self.loss_ppm / SMOOTHING;
+        match probe.missed {
+            true => self.loss.came_late(self.probe_every()),
+            false => self.loss.answered(self.probe_every()),
+        }
         self.missed_in_a_row = 0;
         self.answered = Some(now);
         self.withdraw(Witness::Probe);
@@ -311,7 +316,7 @@ impl Detector {
             missed += 1;
         }
         for _ in 0..missed {
-            self.loss_ppm += (1_000_000 - self.loss_ppm) / SMOOTHING;
+            self.loss.missed(self.probe_every());
         }
         self.missed_in_a_row += missed;
         let enough = match self.distance {
@@ -370,12 +375,13 @@ impl Detector {
         }
     }
 
-    /// Forgets what was said about an incarnation that is gone; what was measured of the way stays.
+    /// Forgets what was said about an incarnation that is gone, and what its death cost; the round trip of the way stays.
     pub(crate) fn absolve(&mut self) {
         self.accused = [None; Witness::ALL.len()];
         self.alive_in_silence = None;
         self.missed_in_a_row = 0;
         self.probes.clear();
+        self.loss = Loss::default();
         self.silence.forget();
         self.answered = None;
     }
@@ -438,8 +444,9 @@ impl Detector {
         self.round_trip.map(|trip| (trip.smoothed, trip.variation))
     }
 
+    /// Probes unanswered of late, parts per million.
     pub(crate) fn loss_ppm(&self) -> u32 {
-        self.loss_ppm
+        self.loss.ppm()
     }
 }
 #[cfg(test)]
