@@ -18,21 +18,35 @@ const RESCUES_AT_ONCE: usize = 512;
 
 impl Gateway {
     /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them,
-    /// natively, at the pace at which it opens their sessions. First those looked at least often, by their priority.
+    /// natively, at the pace at which it opens their sessions. First those looked at least often, by their priority. Who
+    /// waits for its turn at a node keeps nobody behind it from one where there is no such turn.
     pub(super) fn rescue_stranded(&mut self, now: Instant) {
         self.paced = false;
         let turn: Vec<RoomId> =
             self.stranded.iter().take(RESCUES_AT_ONCE).map(|(_, _, id)| *id).collect();
         for id in turn {
-            if !self.rescue(id, now) {
-                self.paced = true;
+            if self.paced && !self.is_left(1) {
                 break;
             }
-            self.count_attempt(id);
+            if self.paced && !self.is_left(self.room_kbps(id)) {
+                continue;
+            }
+            match self.rescue(id, now) {
+                true => self.count_attempt(id),
+                false => self.paced = true,
+            }
         }
         if !self.stranded.is_empty() {
             self.timers.set(Timer::Rescue, now + RESCUE_EVERY);
         }
+    }
+
+    /// Whether some node at which nobody has to wait has room for so much, kbit/s.
+    fn is_left(&self, kbps: u64) -> bool {
+        self.nodes.iter().any(|node| {
+            let (id, pace) = (node.id, &self.paces[node.id.0 as usize]);
+            node.welcomes_rooms() && !pace.is_busy() && self.ledger.fits(id, kbps)
+        })
     }
 
     /// Whether the room was looked at; else all who have room for it have enough to open already.

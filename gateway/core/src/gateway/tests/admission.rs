@@ -143,6 +143,24 @@ fn what_is_of_no_use_to_those_who_wait_a_newcomer_may_take() {
 }
 
 #[test]
+fn who_waits_behind_a_room_that_is_too_large_goes_before_a_newcomer() {
+    let mut settings = settings_of(&[(0, 100_000), (1, 100_000), (0, VOICE)]);
+    settings.limits.openings_at_once = 2;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A]));
+    for number in 0..40 {
+        world.open(&(number / 2).to_string());
+    }
+    world.open("alone");
+    world.drive_with(|_, _| Driver::Waits);
+    world.kill(A);
+    // Rooms of two wait for B, and are too large for C.
+    let last = world.room("alone");
+    assert!(world.gateway.rooms[&last].heads_for(world.hop(C)));
+    let late = world.offer("late");
+    assert!((ms(5_000)..ms(10_000)).contains(&retry(&world, late)), "nothing else is left");
+}
+
+#[test]
 fn openings_that_are_refused_slow_a_node_down_and_not_its_neighbour() {
     let mut settings = settings_of(&[(0, 1_000_000), (1, 1_000_000)]);
     settings.limits.openings_at_once = 64;
