@@ -20,6 +20,10 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// A node that loses more than others is avoided so long at least, though nobody is left there to lose something.
 const WORSE_FOR: Duration = Duration::from_secs(10);
 
+/// Of what we ask a node so much is lost, parts per million, that no room goes there of which others can take care: as much
+/// as makes a room that is there vote against it.
+const LOSSY_PPM: u32 = 50_000;
+
 /// Closed ports of this many rooms accuse the node.
 const PORTS_ACCUSE: usize = 3;
 
@@ -192,6 +196,16 @@ impl Node {
         self.takes_rooms() && self.unwilling.is_none()
     }
 
+    /// Whether rooms go there before others: it is Up, and its way loses little.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.health() == Health::Up && !self.loses()
+    }
+
+    /// Whether its way loses much, though nobody may be there who would notice.
+    pub(crate) fn loses(&self) -> bool {
+        self.detector.loss_ppm() >= LOSSY_PPM
+    }
+
     /// It said whether it takes new sessions. Those that it has stay.
     pub(crate) fn handle_willing(&mut self, willing: bool, now: Instant) {
         self.unwilling = (!willing).then(|| now + UNWILLING_FOR);
@@ -249,9 +263,11 @@ impl Node {
         self.detector.handle_worse(Some(witness), now);
     }
 
-    /// Rooms that are here fare `well`; or nobody can tell, and it is forgiven when its time is over.
+    /// Rooms that are here fare `well`; or nobody can tell, and it is forgiven when its time is over, unless probes say that
+    /// nothing changed.
     pub(crate) fn found_no_worse(&mut self, well: bool, now: Instant) {
-        if self.worse.is_some_and(|worse| well || now >= worse.until) {
+        let over = |worse: Worse| now >= worse.until && !self.loses();
+        if self.worse.is_some_and(|worse| well || over(worse)) {
             self.worse = None;
             self.detector.handle_worse(None, now);
         }

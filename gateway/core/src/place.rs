@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::nodes::Nodes;
-use crate::{HOPS_MAX, Health, Mode, NodeId, RegionId, Role, Zone};
+use crate::{HOPS_MAX, Mode, NodeId, RegionId, Role, Zone};
 
 /// What a room may take of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,7 +114,7 @@ impl Survey<'_> {
             self.takes(node) && fits
         };
         let cost = |node: &Node| {
-            let unsound = node.health() != Health::Up;
+            let unsound = !node.is_sound();
             let far = self.distance(self.region(node), self.wish.region);
             (unsound, self.stands_by(node), far, self.load(node))
         };
@@ -138,7 +138,7 @@ impl Survey<'_> {
                 _ => reserves(node),
             };
             let kept = standing.iter().position(|standing| *standing == node.id);
-            let unsound = node.health() != Health::Up;
+            let unsound = !node.is_sound();
             let abroad = self.distance(self.region(node), home);
             let same_zone = node.settings.zone == first.settings.zone;
             let (place, stands_by) = ((abroad, same_zone), self.stands_by(node));
@@ -154,8 +154,7 @@ impl Survey<'_> {
         let here = self.region(first);
         let cost = |node: &&Node| {
             let turn = self.distance(self.region(node), here);
-            let (new, unsound) =
-                (!self.wish.standing.contains(&node.id), node.health() != Health::Up);
+            let (new, unsound) = (!self.wish.standing.contains(&node.id), !node.is_sound());
             (turn, self.region(node), new, unsound, self.load(node))
         };
         let fits = |node: &&Node| {

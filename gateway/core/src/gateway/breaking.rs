@@ -40,6 +40,9 @@ impl Gateway {
         let ours = known > 1 && bad == known;
         for (place, (evidence, verdict)) in heard.into_iter().enumerate() {
             let verdict = if ours { Verdict::Unknown } else { verdict };
+            if verdict == Verdict::Unknown && self.waits_for_probes(RegionId(place as u32)) {
+                continue;
+            }
             if let Some((from, to)) = self.breakers[place].weigh(verdict, &settings, now) {
                 let Evidence { sessions, bad, opened, failed } = evidence;
                 let region = RegionId(place as u32);
@@ -49,6 +52,13 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Where nobody is who could tell, a half-open breaker does not close while all nodes of the region lose probes.
+    fn waits_for_probes(&self, region: RegionId) -> bool {
+        let mut nodes = self.nodes.iter().filter(|node| self.region_of(node.id) == region);
+        self.breakers[region.0 as usize].state() == BreakerState::HalfOpen
+            && nodes.all(|node| node.loses())
     }
 
     /// Whether the room may go to a region that it is not in.

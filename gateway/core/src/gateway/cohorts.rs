@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::Gateway;
 use crate::cohort::{Ballot, Count, Tally, Word, weigh};
 use crate::timer::Timer;
-use crate::{Cause, Decider, Flow, Health, Hop, Metric, NodeId, RegionId, RoomId, Witness};
+use crate::{Cause, Decider, Flow, Hop, Metric, NodeId, RegionId, RoomId, Witness};
 
 /// How often votes are weighed.
 const WEIGH_EVERY: Duration = Duration::from_millis(100);
@@ -116,7 +116,7 @@ impl Gateway {
                 continue;
             }
             let nodes = self.native_hops(id, &[], now);
-            let sound = |node: &NodeId| self.node(*node).is_some_and(|n| n.health() == Health::Up);
+            let sound = |node: &NodeId| self.node(*node).is_some_and(crate::node::Node::is_sound);
             if nodes.first().is_some_and(|first| *first != node && sound(first)) {
                 self.head_for(id, &nodes, Cause::Link, Decider::Native, now);
             }

@@ -79,7 +79,7 @@ pub enum Why {
     KeptAway,
     /// There is no room for it.
     Full,
-    /// It is accused, or not trusted yet.
+    /// It is accused, not trusted yet, or much of what it is asked is lost.
     Unsound,
     /// It is in another region than the room's people.
     Abroad,
@@ -215,6 +215,7 @@ impl Gateway {
             _ if !self.may_enter(room.id, self.region_of(node.id)) => Why::BreakerOpen,
             _ if !fits => Why::Full,
             Health::Suspect | Health::Wary => Why::Unsound,
+            Health::Up if node.loses() => Why::Unsound,
             Health::Up if self.stands_by(room, node.id) => Why::StandsBy,
             Health::Up if self.is_away(room.id, node.id) => Why::Abroad,
             Health::Up => Why::AsGood,

@@ -19,10 +19,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Whether rooms go back to a region by themselves.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum FailBack {
-    /// To nodes that are Up, unless the room moved too often.
+    /// To nodes that are Up and lose little, unless the room moved too often or the region takes no new rooms.
     #[default]
     Auto,
-    /// An operator wants them back: to nodes that are Wary as well, however often the room moved.
+    /// An operator wants them back: to nodes that are Wary or lose much as well, however often the room moved, and whatever
+    /// the region's breaker says.
     Force,
     /// An operator wants them to stay where they are.
     Forbid,
@@ -143,19 +144,23 @@ impl Gateway {
             self.away.remove(&id);
             return false;
         }
+        let abroad = stands.is_some_and(|hop| self.region_of(hop.node) != region);
+        let shut = abroad && !self.may_enter(id, region);
         let fail_back = self.fail_backs[region.0 as usize];
         let by = match fail_back {
             FailBack::Forbid => return false,
-            FailBack::Auto if self.moved_enough(id, now) => return false,
+            FailBack::Auto if shut || self.moved_enough(id, now) => return false,
             FailBack::Auto => Decider::Native,
             FailBack::Force => Decider::Operator,
         };
-        let wary = fail_back == FailBack::Force;
-        let trusted = |health| health == Health::Up || wary && health == Health::Wary;
+        let forced = fail_back == FailBack::Force;
+        let trusted = |node: &Node| match node.health() {
+            Health::Up => forced || !node.loses(),
+            Health::Wary => forced,
+            Health::Suspect | Health::Down | Health::Cold => false,
+        };
         let unfit = |node: &&Node| {
-            self.is_away(id, node.id)
-                || !trusted(node.health())
-                || self.paces[node.id.0 as usize].is_busy()
+            self.is_away(id, node.id) || !trusted(node) || self.paces[node.id.0 as usize].is_busy()
         };
         let but: Vec<NodeId> = self.nodes.iter().filter(unfit).map(|node| node.id).collect();
         if stands.is_none() || but.len() == self.nodes.count() {

@@ -192,3 +192,16 @@ fn lost_probes_and_lost_media_are_not_two_witnesses() {
     assert_eq!(lossy.accused(A), [Witness::Probe, Witness::Cohort]);
     assert!(lossy.world.gateway.board().cell(A).unwrap().up);
 }
+
+#[test]
+fn rooms_leave_a_node_that_goes_on_losing_once_and_do_not_go_to_and_fro() {
+    let mut lossy = Lossy::of(settings_of(&[(0, 100_000), (2, 100_000)]), 30);
+    lossy.loss.insert(A, 15);
+    lossy.world.lose_probes(A, 15);
+    lossy.goes_on(60_000);
+    assert_eq!((lossy.rooms_at(B), lossy.world.moves().len()), (30, 30), "nobody comes to try");
+    lossy.loss.clear();
+    lossy.world.lose_probes(A, 0);
+    lossy.goes_on(20_000);
+    assert_eq!((lossy.rooms_at(A), lossy.world.moves().len()), (30, 60));
+}

@@ -3,6 +3,7 @@
 mod admission;
 mod agents;
 mod breaking;
+mod brown_out;
 mod canaries;
 mod cohorts;
 mod damping;

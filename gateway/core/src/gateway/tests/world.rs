@@ -94,6 +94,8 @@ struct Fake {
     gray: bool,
     /// An agent answers probes for it, and does not look whether it lives.
     agent: bool,
+    /// Of probes so many are lost, per cent.
+    lost_percent: u32,
     received: u64,
     last_received: Option<Instant>,
 }
@@ -116,6 +118,7 @@ pub(super) struct World {
     last_stamps: Instant,
     /// Whether those who come obey caps.
     pub(super) takes_remb: bool,
+    rng: fastrand::Rng,
     offers: u64,
     next_port: u16,
 }
@@ -142,6 +145,7 @@ impl World {
             opening: BTreeSet::new(),
             last_stamps: now,
             takes_remb: true,
+            rng: fastrand::Rng::with_seed(7),
             offers: 0,
             next_port: 1_000,
         };
@@ -176,6 +180,9 @@ impl World {
             match &output {
                 Output::Probe { node, sequence } => {
                     let fake = self.fakes[node.0 as usize];
+                    if self.rng.u32(0..100) < fake.lost_percent {
+                        continue;
+                    }
                     if fake.agent {
                         self.gateway.handle_agent_answered(*node, *sequence, self.now);
                     } else if !fake.dead {
@@ -319,6 +326,11 @@ impl World {
 
     pub(super) fn hush(&mut self, node: NodeId) {
         self.fakes[node.0 as usize].hushed = true;
+    }
+
+    /// Of probes that it is asked from now on so many are lost, per cent.
+    pub(super) fn lose_probes(&mut self, node: NodeId, percent: u32) {
+        self.fakes[node.0 as usize].lost_percent = percent;
     }
 
     /// It accepts everything, answers, and forwards nothing.

@@ -1,0 +1,117 @@
+//! Ways that lose much: what probes say of them where nobody is any more who would notice.
+
+use super::*;
+use crate::breaker::Verdict;
+use crate::{BreakerState, Breakers, Cause, Event, FailBack, Health, NodeId};
+
+/// Rooms at home's one node, with as much room away.
+fn home_and_away(rooms: u32) -> World {
+    let mut settings = settings_of(&[(0, 1_000_000), (2, 1_000_000)]);
+    for scenario in settings.scenarios.values_mut() {
+        scenario.close_after = ms(3_600_000);
+    }
+    let mut world = World::new(settings);
+    for number in 0..rooms {
+        world.open(&number.to_string());
+    }
+    world
+}
+
+fn at(world: &World, node: NodeId) -> usize {
+    world.gateway.rooms.values().filter(|room| room.holding.on == Some(node)).count()
+}
+
+fn went_back(world: &World) -> usize {
+    let back = |e: &&Event| matches!(e, Event::Moved { cause: Cause::FailBack, .. });
+    world.events().filter(back).count()
+}
+
+/// It loses so much, per cent, and that is known.
+fn loses(world: &mut World, node: NodeId, percent: u32) {
+    world.lose_probes(node, percent);
+    world.pass(ms(15_000));
+}
+
+/// Rooms of home are away, since its node died; it is back.
+fn away(rooms: u32) -> World {
+    let mut world = home_and_away(rooms);
+    world.gateway.handle_fail_back(None, FailBack::Forbid, world.now).unwrap();
+    world.kill(A);
+    world.pass(ms(1_000));
+    assert_eq!(at(&world, B), rooms as usize);
+    world.revive(A);
+    world.pass(ms(3_000));
+    assert_eq!(world.gateway.node(A).unwrap().health(), Health::Up);
+    world
+}
+
+#[test]
+fn newcomers_go_where_little_is_lost() {
+    let mut world = home_and_away(0);
+    loses(&mut world, A, 15);
+    world.open("far");
+    assert_eq!(world.stands("far"), Some(B));
+    loses(&mut world, B, 15);
+    world.open("near");
+    assert_eq!(world.stands("near"), Some(A), "nothing is any better");
+}
+
+#[test]
+fn what_a_nodes_death_cost_is_no_loss_on_its_way() {
+    let mut world = home_and_away(0);
+    world.mute(A);
+    world.pass(ms(30_000));
+    assert!(world.gateway.node(A).unwrap().loses());
+    world.revive(A);
+    assert!(!world.gateway.node(A).unwrap().loses());
+}
+
+#[test]
+fn rooms_do_not_go_back_to_a_node_that_loses_much_unless_they_are_forced() {
+    let mut world = away(10);
+    loses(&mut world, A, 15);
+    world.gateway.handle_fail_back(None, FailBack::Auto, world.now).unwrap();
+    world.pass(ms(60_000));
+    assert_eq!((at(&world, A), went_back(&world)), (0, 0));
+    world.lose_probes(A, 0);
+    world.pass(ms(10_000));
+    assert_eq!((at(&world, A), went_back(&world)), (10, 10));
+
+    let mut world = away(10);
+    loses(&mut world, A, 15);
+    world.gateway.handle_fail_back(None, FailBack::Force, world.now).unwrap();
+    world.pass(ms(5_000));
+    assert_eq!(at(&world, A), 10);
+}
+
+fn bad(world: &mut World, region: usize) {
+    let (now, settings) = (world.now, Breakers::default());
+    for _ in 0..2 {
+        world.gateway.breakers[region].weigh(Verdict::Bad, &settings, now);
+    }
+}
+
+#[test]
+fn rooms_do_not_go_back_to_a_region_that_takes_no_new_rooms() {
+    let mut world = away(10);
+    bad(&mut world, 0);
+    world.gateway.handle_fail_back(None, FailBack::Auto, world.now).unwrap();
+    world.pass(ms(9_000));
+    assert_eq!(at(&world, A), 0);
+    world.pass(ms(9_000));
+    assert_eq!(at(&world, A), 10, "closed again");
+    assert_eq!(world.gateway.breakers[0].state(), BreakerState::Closed);
+}
+
+#[test]
+fn a_half_open_breaker_does_not_close_while_nobody_is_there_and_probes_are_lost() {
+    let mut world = home_and_away(0);
+    loses(&mut world, A, 15);
+    bad(&mut world, 0);
+    world.pass(ms(60_000));
+    let state = |world: &World| world.gateway.regions(world.now).next().unwrap().breaker;
+    assert_eq!(state(&world), BreakerState::HalfOpen);
+    world.lose_probes(A, 0);
+    world.pass(ms(15_000));
+    assert_eq!(state(&world), BreakerState::Closed);
+}
