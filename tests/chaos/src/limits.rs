@@ -9,7 +9,7 @@ use evenkeel_lab::ledger::Spread;
 const OVERLAP: Duration = Duration::from_millis(500);
 
 /// What must hold of a row, beside what must hold of every row: nobody is left without packets, none reaches somebody
-/// else, and none of an old node comes after the first of the new one.
+/// else, none of an old node comes after the first of the new one, and no room moves more often than it may.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub(crate) struct Limits {
     /// Of gaps, milliseconds: the 99th percentile.

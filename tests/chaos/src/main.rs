@@ -9,6 +9,7 @@ mod fault;
 mod firewall;
 mod layout;
 mod limits;
+mod moves;
 mod node;
 mod play;
 mod process;

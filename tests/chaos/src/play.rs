@@ -40,6 +40,7 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
         tokio::time::sleep(row.watched).await;
         stage.require_gateway()?;
         let page = crowd.end_page().await;
+        played.moves.note(page.events());
         let reckoning = page.reckon(&struck.happened);
         played.kills.push(Spread::of_ns(reckoning.gaps_ns.clone()));
         played.faults.add(reckoning);
@@ -51,6 +52,7 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
             played.unsettled += 1;
         }
         let page = crowd.end_page().await;
+        played.moves.note(page.events());
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
         played.unfaults.add(unfault(&page, &healed));
     }

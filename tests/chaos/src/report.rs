@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::baseline::Outage;
 use crate::limits::moves;
+use crate::moves::{MOVES_MAX, Moves};
 use crate::row::Row;
 
 /// Everything that was measured.
@@ -66,6 +67,8 @@ pub(crate) struct RowReport {
     pub(crate) moves_per_session: f64,
     moves_of_other_rooms: u64,
     moves_by_cause: BTreeMap<String, u64>,
+    /// The most of one room within a minute, other than off a dead node.
+    moves_in_a_minute: usize,
     unfault: Unfault,
     pub(crate) control: ControlReport,
     limit: String,
@@ -110,6 +113,7 @@ pub(crate) struct Played {
     pub(crate) unfaults: Reckoning,
     pub(crate) settle_ns: Vec<u64>,
     pub(crate) unsettled: u32,
+    pub(crate) moves: Moves,
 }
 
 /// What came of its control run.
@@ -121,8 +125,14 @@ pub(crate) struct Control {
 
 impl RowReport {
     pub(crate) fn new(row: &Row, played: Played) -> RowReport {
-        let Played { control, faults, kills, unfaults, settle_ns, unsettled } = played;
+        let Played { control, faults, kills, unfaults, settle_ns, unsettled, moves: each } = played;
         let mut misses = row.limits.misses(&faults, &unfaults);
+        let moves_in_a_minute = each.most();
+        if moves_in_a_minute > MOVES_MAX {
+            misses.push(format!(
+                "a room moved {moves_in_a_minute} times in a minute, {MOVES_MAX} is the limit"
+            ));
+        }
         if unsettled > 0 {
             misses.push(format!("{unsettled} times it was not as before within 20 s"));
         }
@@ -150,6 +160,7 @@ impl RowReport {
             moves_per_session: moves(&faults),
             moves_of_other_rooms: faults.other_rooms_moved,
             moves_by_cause: faults.causes,
+            moves_in_a_minute,
             unfault: Unfault {
                 settle_ms: of_ns(settle_ns),
                 unsettled,
@@ -204,6 +215,7 @@ impl RowReport {
             moves_per_session: 0.0,
             moves_of_other_rooms: 0,
             moves_by_cause: BTreeMap::new(),
+            moves_in_a_minute: 0,
             unfault: Unfault::default(),
             control: ControlReport::default(),
             limit: row.limits.words(),
