@@ -23,16 +23,18 @@ const ALL_HOME: Limits = Limits::gap(300.0, 1_000.0);
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("region.kill", FAR, Kill(Region("east"), Loud), ALL_HOME).times(3).watched(3),
-    Row::new("region.kill.silent", FAR, Kill(Region("east"), Silent), ALL_HOME).times(4).watched(3),
+    // No more often: within a minute a room goes home three times at most.
+    Row::new("region.kill.silent", FAR, Kill(Region("east"), Silent), ALL_HOME).times(3).watched(3),
     Row::new("region.partition", PARTED, Links(Region("east"), Cut, Duration::ZERO), ALL_HOME)
         .times(3)
         .watched(3),
     // 8 % there and 8 % back are 15 % of what a session hears. Nine packets in a row are a freeze, one in 20 million.
+    // A room leaves once, and does not come to try.
     Row::new(
         "region.brown-out",
         BROWNED,
         Links(Region("east"), Loss(8), Duration::from_secs(10)),
-        Limits { no_freeze: true, moves_max: Some(3.0), ..Limits::NONE.gently() },
+        Limits { no_freeze: true, moves_max: Some(1.5), ..Limits::NONE.gently() },
     ),
     Row::new("region.return", PARTED, Return(Region("east"), Home::Alone), GOES_HOME).of(200),
     Row::new("region.fail-back", PARTED, Return(Region("east"), Home::Forced), GOES_HOME).of(200),

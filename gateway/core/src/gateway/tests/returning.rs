@@ -243,3 +243,25 @@ fn a_move_that_is_given_up_is_told_with_its_outcome() {
         moves.iter().all(|step| step.outcome == MoveOutcome::Done && step.started <= step.ended)
     );
 }
+
+#[test]
+fn a_room_goes_back_three_times_in_a_minute_and_once_more_when_it_is_over() {
+    let mut settings = settings_of(&[(0, 1_000_000), (2, 1_000_000)]);
+    (settings.timings.ejection, settings.timings.ejection_max) = (ms(200), ms(200));
+    settings.scenarios.values_mut().for_each(|scenario| scenario.close_after = ms(600_000));
+    let mut world = World::new(settings);
+    world.open("r");
+    let mut went = Vec::new();
+    let start = world.now;
+    for _ in 0..4 {
+        world.kill(A);
+        assert_eq!(world.stands("r"), Some(B), "off the dead one at once, however often");
+        world.revive(A);
+        while world.stands("r") == Some(B) {
+            world.pass(ms(100));
+        }
+        went.push((world.now - start).as_secs());
+    }
+    assert!(went[2] < 20, "{went:?}");
+    assert!((went[0] + 60..went[0] + 62).contains(&went[3]), "{went:?}");
+}
