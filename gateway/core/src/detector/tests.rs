@@ -298,3 +298,24 @@ fn our_own_stall_condemns_nobody() {
     blamed.detector.handle_probe_sent(78, blamed.now);
     assert_eq!(blamed.step_late(true, stall), Finding::Dead, "without the excuse it is condemned");
 }
+
+#[test]
+fn an_answer_that_comes_late_is_no_loss() {
+    let mut detector = Detector::new(Timings::default(), Distance::Near);
+    let start = Instant::now();
+    for sequence in 0..100 {
+        let now = start + 10 * MS * sequence as u32;
+        detector.handle_probe_sent(sequence, now);
+        detector.weigh(now + 5 * MS);
+        if sequence > 3 {
+            detector.handle_probe_answered(sequence - 3, now + 5 * MS);
+        }
+    }
+    assert!(detector.loss_ppm() < 10_000, "{}", detector.loss_ppm());
+    for sequence in 100..200 {
+        let now = start + 10 * MS * sequence as u32;
+        detector.handle_probe_sent(sequence, now);
+        detector.weigh(now + 5 * MS);
+    }
+    assert!(detector.loss_ppm() > 100_000, "{}", detector.loss_ppm());
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::breaker::Verdict;
-use crate::{BreakerState, Breakers, Cause, Event, FailBack, Health, NodeId};
+use crate::{BreakerState, Breakers, Cause, Event, FailBack, Health, NodeId, Why};
 
 /// Rooms at home's one node, with as much room away.
 fn home_and_away(rooms: u32) -> World {
@@ -54,6 +54,16 @@ fn newcomers_go_where_little_is_lost() {
     loses(&mut world, B, 15);
     world.open("near");
     assert_eq!(world.stands("near"), Some(A), "nothing is any better");
+}
+
+#[test]
+fn a_far_node_is_a_better_spare_than_one_that_loses_much() {
+    let mut world = World::new(settings_of(&[(0, 1_000_000), (1, 1_000_000), (2, 1_000_000)]));
+    loses(&mut world, A, 15);
+    let session = world.open("r");
+    assert_eq!(world.route("r").iter().map(|(node, _)| *node).collect::<Vec<_>>(), [B, C]);
+    let explained = world.gateway.explain(session, world.now).unwrap();
+    assert_eq!(explained.candidates[0].why, Why::Unsound);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 
 use super::*;
-use crate::{Cause, Event, Flow, Health, Measures, Metric, NodeId, SessionId, Settings, Witness};
+use crate::{
+    Cause, Event, Flow, Health, Measures, Metric, Mode, NodeId, SessionId, Settings, Witness,
+};
 
 /// Rooms of one session each, told of every 100 ms: 50 packets/s of which some get lost on the way from the node.
 struct Lossy {
@@ -200,8 +202,29 @@ fn rooms_leave_a_node_that_goes_on_losing_once_and_do_not_go_to_and_fro() {
     lossy.world.lose_probes(A, 15);
     lossy.goes_on(60_000);
     assert_eq!((lossy.rooms_at(B), lossy.world.moves().len()), (30, 30), "nobody comes to try");
+    assert!(lossy.accused(A).contains(&Witness::Feedback), "nothing changed since");
     lossy.loss.clear();
     lossy.world.lose_probes(A, 0);
     lossy.goes_on(20_000);
     assert_eq!((lossy.rooms_at(A), lossy.world.moves().len()), (30, 60));
+}
+
+#[test]
+fn rooms_do_not_leave_a_node_for_one_that_loses_as_much() {
+    for (percent, leaves) in [(0, true), (15, false)] {
+        let settings = settings_of(&[(0, 100_000), (1, 100_000)]);
+        let mut lossy = Lossy::of(modes::in_mode(Mode::ActiveActive, settings), 60);
+        lossy.world.lose_probes(B, percent);
+        lossy.goes_on(15_000);
+        let before = lossy.rooms_at(A);
+        for (room, _) in &lossy.sessions {
+            // There is more room at the other one.
+            if lossy.world.stands(room) == Some(A) {
+                lossy.world.open(room);
+            }
+        }
+        lossy.loss.insert(A, 15);
+        lossy.goes_on(8_000);
+        assert_eq!(lossy.rooms_at(A) < before, leaves, "{percent}");
+    }
 }
