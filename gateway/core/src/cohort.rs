@@ -41,7 +41,7 @@ const SETTLES_IN: Duration = Duration::from_secs(1);
 /// its way. Those that come sooner after a room did are in part about another hop.
 const REPORTS_SETTLE_IN: Duration = Duration::from_millis(6_700);
 
-/// Rooms that siblings must carry to be compared with.
+/// Rooms that siblings must carry to be compared with, or to be avoided.
 const SIBLINGS_MIN: u32 = 5;
 
 /// The share of bad rooms that is always thought to be chance, and that which is where there are no siblings.
@@ -144,6 +144,11 @@ impl Count {
 
     fn all(self) -> u32 {
         self.bad + self.good
+    }
+
+    /// Whether enough of them say that most fare badly.
+    pub(crate) fn is_bad(self) -> bool {
+        self.all() >= SIBLINGS_MIN && self.bad > self.good
     }
 
     fn share(self) -> f64 {

@@ -64,6 +64,8 @@ pub(crate) struct Node {
     relapses: u32,
     /// Since when, and until when at least, it loses more than others do.
     worse: Option<Worse>,
+    /// Most of its rooms lose much, whether others do or not: what hits a whole region hits one of its nodes first.
+    pub(crate) fares_badly: bool,
     /// Ports that were closed lately, by room.
     closed_ports: Vec<(RoomId, Instant)>,
     timings: Timings,
@@ -141,6 +143,7 @@ impl Node {
             standing,
             relapses: 0,
             worse: None,
+            fares_badly: false,
             closed_ports: Vec::new(),
             timings,
         }
@@ -201,9 +204,9 @@ impl Node {
         self.health() == Health::Up && !self.loses()
     }
 
-    /// Whether its way loses much, though nobody may be there who would notice.
+    /// Whether its way loses much: rooms say so or, though nobody may be there who would notice, probes.
     pub(crate) fn loses(&self) -> bool {
-        self.detector.loss_ppm() >= LOSSY_PPM
+        self.fares_badly || self.detector.loss_ppm() >= LOSSY_PPM
     }
 
     /// It said whether it takes new sessions. Those that it has stay.
@@ -345,7 +348,7 @@ impl Node {
         if !self.unknown {
             self.relapses = (self.relapses + 1).min(RELAPSES_MAX);
         }
-        self.worse = None;
+        (self.worse, self.fares_badly) = (None, false);
         self.standing = Standing::Down { since: now, answering_since: None };
         Change::Died { from }
     }

@@ -60,9 +60,10 @@ impl Gateway {
 
     /// Weighs the votes about each node beside those about its siblings, and lets rooms leave those that are worse.
     pub(super) fn weigh_cohorts(&mut self, now: Instant) {
-        let words = self.words(now);
+        let (words, bad) = self.words(now);
         let mut left = Vec::new();
         for node in self.nodes.iter_mut() {
+            node.fares_badly = bad.contains(&node.id);
             match words.get(&node.id) {
                 Some(Word::WorseThanSiblings) => node.found_worse(Witness::Cohort, now),
                 Some(Word::Bad) => node.found_worse(Witness::Feedback, now),
@@ -81,8 +82,9 @@ impl Gateway {
         }
     }
 
-    /// What the votes say of each node that there are votes about.
-    fn words(&mut self, now: Instant) -> BTreeMap<NodeId, Word> {
+    /// What the votes say of each node that there are votes about, and nodes where most rooms fare badly, be they worse than
+    /// others or not.
+    fn words(&mut self, now: Instant) -> (BTreeMap<NodeId, Word>, Vec<NodeId>) {
         let mut counts: BTreeMap<(NodeId, Arc<str>), Count> = BTreeMap::new();
         self.ballots.retain(|place, ballot| {
             counts.insert(place.clone(), ballot.count(now));
@@ -92,13 +94,16 @@ impl Gateway {
         for ((node, kind), count) in &counts {
             cohorts.entry((self.region_of(*node), kind.clone())).or_default().add(*count);
         }
-        let mut words = BTreeMap::new();
+        let (mut words, mut bad) = (BTreeMap::new(), Vec::new());
         for ((node, kind), own) in counts {
+            if own.is_bad() {
+                bad.push(node);
+            }
             let word = weigh(own, cohorts[&(self.region_of(node), kind)].less(own));
             let said = words.entry(node).or_insert(word);
             *said = word.max(*said);
         }
-        words
+        (words, bad)
     }
 
     /// The next rooms leave a node that loses more than others.

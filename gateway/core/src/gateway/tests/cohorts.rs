@@ -228,3 +228,18 @@ fn rooms_do_not_leave_a_node_for_one_that_loses_as_much() {
         assert_eq!(lossy.rooms_at(A) < before, leaves, "{percent}");
     }
 }
+
+#[test]
+fn rooms_leave_a_region_where_one_node_went_bad_before_the_other_and_not_one_for_the_other() {
+    let settings = settings_of(&[(0, 100_000), (1, 100_000), (2, 100_000)]);
+    let mut lossy = Lossy::of(modes::in_mode(Mode::ActiveActive, settings), 60);
+    let before = lossy.rooms_at(B);
+    assert!(before >= 15, "{before}");
+    lossy.loss.insert(A, 15);
+    lossy.world.lose_probes(A, 15);
+    lossy.goes_on(500);
+    lossy.loss.insert(B, 15);
+    lossy.world.lose_probes(B, 15);
+    lossy.goes_on(10_000);
+    assert_eq!((lossy.rooms_at(C), lossy.world.moves().len()), (60, 60));
+}
