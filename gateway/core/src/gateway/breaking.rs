@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use crate::breaker::{Evidence, Verdict, is_bad};
+use crate::node::Node;
 use crate::timer::Timer;
 use crate::{BreakerState, Event, Measures, NodeId, RegionId, RoomId, SessionId};
 
@@ -57,8 +58,7 @@ impl Gateway {
     /// Where nobody is who could tell, a half-open breaker does not close while all nodes of the region lose probes.
     fn waits_for_probes(&self, region: RegionId) -> bool {
         let mut nodes = self.nodes.iter().filter(|node| self.region_of(node.id) == region);
-        self.breakers[region.0 as usize].state() == BreakerState::HalfOpen
-            && nodes.all(|node| node.loses())
+        self.breakers[region.0 as usize].state() == BreakerState::HalfOpen && nodes.all(Node::loses)
     }
 
     /// Whether the room may go to a region that it is not in.
