@@ -1,6 +1,7 @@
 //! What is done to the stage, and how it is undone.
 
 mod process;
+mod proof;
 mod region;
 
 use std::collections::BTreeSet;
@@ -102,7 +103,7 @@ impl Fault {
         let hit = stage.sessions_on(&names).await?;
         let at_ns = clock::now_ns();
         self.begin(stage, &names, turn)?;
-        self.go_on(stage, crowd, &names).await?;
+        self.go_on(stage, crowd, &names, turn).await?;
         let nodes = numbers(&names);
         let scope = match self {
             Fault::Vicious(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
@@ -148,6 +149,7 @@ impl Fault {
         stage: &mut Stage,
         crowd: &mut Crowd,
         names: &[String],
+        turn: u32,
     ) -> Result<(), String> {
         match self {
             Fault::Kill(..) => Ok(()),
@@ -176,7 +178,7 @@ impl Fault {
             Fault::Return(_, home) => region::come_back(stage, names, home).await,
             Fault::Links(_, weather, long) => weather.come(stage, names, long).await,
             Fault::Drain(_) => drain(stage, names, "drain").await,
-            Fault::Move(rooms) => stage.move_rooms(rooms).await,
+            Fault::Move(rooms) => stage.move_rooms(rooms, turn as usize * rooms).await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
             Fault::Reconnect => {
                 crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())

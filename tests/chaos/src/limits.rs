@@ -5,11 +5,14 @@ use std::time::Duration;
 use evenkeel_lab::crowd::Reckoning;
 use evenkeel_lab::ledger::Spread;
 
+use crate::report::Played;
+
 /// A make-before-break takes no longer (failover.md, I1).
 const OVERLAP: Duration = Duration::from_millis(500);
 
 /// What must hold of a row, beside what must hold of every row: nobody is left without packets, none reaches somebody
-/// else, none of an old node comes after the first of the new one, and no room moves more often than it may.
+/// else, none of an old node comes after the first of the new one, no room moves more often than it may, nobody but the
+/// victims is condemned, and nothing happens to those that were not hit.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub(crate) struct Limits {
     /// Of gaps, milliseconds: the 99th percentile.
@@ -24,9 +27,11 @@ pub(crate) struct Limits {
     pub(crate) no_freeze: bool,
     /// No node is found dead.
     pub(crate) none_condemned: bool,
-    /// Rooms that were not hit do not move.
-    pub(crate) others_stay: bool,
-    /// Moves of a room that was hit, for each time it was.
+    /// Why others than those that were hit may move, freeze and lose packets; `None`: they may not.
+    pub(crate) others_suffer: Option<&'static str>,
+    /// Moves of a room that was hit, for each time it was: the least.
+    pub(crate) moves_min: Option<f64>,
+    /// And the most.
     pub(crate) moves_max: Option<f64>,
     /// Two nodes carry each room, so that packets of both come in turns.
     pub(crate) both_carry: bool,
@@ -52,7 +57,8 @@ impl Limits {
         none_lost: false,
         no_freeze: false,
         none_condemned: false,
-        others_stay: false,
+        others_suffer: None,
+        moves_min: None,
         moves_max: None,
         both_carry: false,
         damaged: false,
@@ -77,6 +83,9 @@ impl Limits {
         if let Some(within) = self.left_within {
             words.push(format!("off the node within {within} ms"));
         }
+        if let Some(moves) = self.moves_min {
+            words.push(format!("at least {moves} moves of a room that is hit"));
+        }
         if let Some(moves) = self.moves_max {
             words.push(format!("at most {moves} moves of a room that is hit"));
         }
@@ -84,17 +93,23 @@ impl Limits {
             (self.none_lost, "0 lost"),
             (self.no_freeze, "0 freezes"),
             (self.none_condemned, "0 nodes condemned"),
-            (self.others_stay, "other rooms stay"),
             (self.no_old_owner, "0 packets of the old owner"),
         ];
         words.extend(flags.iter().filter(|(is, _)| *is).map(|(_, word)| (*word).to_owned()));
-        words.push("nobody unheard, 0 misdelivered".to_owned());
+        words.push(match self.others_suffer {
+            None => "others stay, 0 lost and 0 freezes of them".to_owned(),
+            Some(why) => format!("others may suffer, since {why}"),
+        });
+        words.push("nobody else condemned, nobody unheard, 0 misdelivered".to_owned());
         words.join(", ")
     }
 
-    /// What did not hold: of the faults, and of their un-faults.
-    pub(crate) fn misses(&self, faults: &Reckoning, unfaults: &Reckoning) -> Vec<String> {
-        let mut misses = Vec::new();
+    /// What did not hold: of the control run, of the faults, and of their un-faults.
+    pub(crate) fn misses(&self, played: &Played) -> Vec<String> {
+        let Played { faults, unfaults, .. } = played;
+        let strangers = played.strangers.iter();
+        let mut misses: Vec<String> =
+            strangers.map(|(when, node)| format!("{node} was condemned {when}")).collect();
         let mut above = |what: &str, found: f64, limit: Option<f64>| {
             if let Some(limit) = limit.filter(|limit| found > *limit) {
                 misses.push(format!("{what} {found:.1}, {limit} is the limit"));
@@ -111,7 +126,10 @@ impl Limits {
         above("lost", both(|r| r.lost + r.lost_of_others), when(self.none_lost, 0.0));
         above("freezes", both(|r| r.freezes), when(self.no_freeze, 0.0));
         above("nodes condemned", faults.condemned.len() as f64, when(self.none_condemned, 0.0));
-        above("moves of other rooms", faults.other_rooms_moved as f64, when(self.others_stay, 0.0));
+        let others = when(self.others_suffer.is_none(), 0.0);
+        above("moves of other rooms", faults.other_rooms_moved as f64, others);
+        above("lost of others", faults.lost_of_others as f64, others);
+        above("freezes of others", faults.freezes_of_others as f64, others);
         above("of the old owner", unfaults.of_the_hit as f64, when(self.no_old_owner, 0.0));
         above(
             "after the new one's first",
@@ -130,6 +148,9 @@ impl Limits {
         above("unheard", (faults.unheard + unfaults.unheard) as f64, Some(0.0));
         if faults.hit == 0 {
             misses.push("nobody was hit".to_owned());
+        }
+        if let Some(least) = self.moves_min.filter(|least| moves(faults) < *least) {
+            misses.push(format!("moves {:.2}, {least} are the least", moves(faults)));
         }
         misses
     }
@@ -155,9 +176,51 @@ mod tests {
     }
 
     #[test]
+    fn rooms_that_are_to_move_may_not_stay() {
+        let limits = Limits { moves_min: Some(1.0), ..Limits::NONE };
+        let misses = |rooms_moved| {
+            let faults = Reckoning { hit: 2, rooms_hit: 2, rooms_moved, ..Reckoning::default() };
+            limits.misses(&Played { faults, ..Played::default() }).len()
+        };
+        assert_eq!([0, 1, 2].map(misses), [1, 1, 0]);
+    }
+
+    #[test]
+    fn others_may_not_suffer_unless_there_is_a_reason() {
+        let misses = |limits: Limits, others: Reckoning| {
+            let faults = Reckoning { hit: 1, ..others };
+            limits.misses(&Played { faults, ..Played::default() }).len()
+        };
+        let excused = Limits { others_suffer: Some("they are cut off"), ..Limits::NONE };
+        let none = Reckoning::default();
+        assert_eq!(misses(Limits::NONE, none.clone()), 0);
+        let moved = Reckoning { other_rooms_moved: 1, ..none.clone() };
+        let lost = Reckoning { lost_of_others: 1, ..none.clone() };
+        let froze = Reckoning { freezes_of_others: 1, ..none };
+        for others in [moved, lost, froze] {
+            assert_eq!(misses(Limits::NONE, others.clone()), 1);
+            assert_eq!(misses(excused, others), 0);
+        }
+    }
+
+    #[test]
+    fn only_victims_may_be_condemned_and_only_of_the_fault() {
+        let mut played =
+            Played { faults: Reckoning { hit: 1, ..Reckoning::default() }, ..Played::default() };
+        let victims = ["a".to_owned()];
+        played.condemned("by the fault", &["a".to_owned()], &victims);
+        assert_eq!(Limits::NONE.misses(&played), [""; 0]);
+        played.condemned("by the fault", &["b".to_owned()], &victims);
+        played.condemned("by the un-fault", &["a".to_owned()], &[]);
+        let misses = ["b was condemned by the fault", "a was condemned by the un-fault"];
+        assert_eq!(Limits::NONE.misses(&played), misses);
+    }
+
+    #[test]
     fn only_who_leaves_gently_may_be_heard_after_the_new_one_and_no_longer_than_that_takes() {
         let misses = |limits: Limits, fault, unfault| {
-            limits.misses(&straggled(fault), &straggled(unfault)).len()
+            let (faults, unfaults) = (straggled(fault), straggled(unfault));
+            limits.misses(&Played { faults, unfaults, ..Played::default() }).len()
         };
         assert_eq!(misses(Limits::NONE, 0, 0), 0);
         assert_eq!(misses(Limits::NONE, 1, 0), 1, "a dead node is not heard again");

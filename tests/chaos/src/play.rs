@@ -33,6 +33,8 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
         return Err("rooms have no spares".to_owned());
     }
     played.control = control(row, &mut crowd).await;
+    let calm = played.control.longest.condemned.clone();
+    played.condemned("in the control run", &calm, &[]);
     for turn in 0..row.kills {
         crowd.begin_page();
         tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
@@ -41,7 +43,11 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
         stage.require_gateway()?;
         let page = crowd.end_page().await;
         played.moves.note(page.events());
-        let reckoning = page.reckon(&struck.happened);
+        let mut reckoning = page.reckon(&struck.happened);
+        let unproven = row.fault.unproven(&stage, &struck, &page, &reckoning).await?;
+        played.unproven.extend(unproven);
+        played.condemned("by the fault", &reckoning.condemned, &struck.names);
+        reckoning.detections.retain(|found| struck.names.contains(&found.node));
         played.kills.push(Spread::of_ns(reckoning.gaps_ns.clone()));
         played.faults.add(reckoning);
         let healed_ns = clock::now_ns();
@@ -54,7 +60,9 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
         let page = crowd.end_page().await;
         played.moves.note(page.events());
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
-        played.unfaults.add(unfault(&page, &healed));
+        let unfault = unfault(&page, &healed);
+        played.condemned("by the un-fault", &unfault.condemned, &[]);
+        played.unfaults.add(unfault);
     }
     Ok(RowReport::new(row, played))
 }

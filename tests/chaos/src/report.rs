@@ -57,6 +57,7 @@ pub(crate) struct RowReport {
     packets_lost_of_others: u64,
     packets_sent: u64,
     freezes: u64,
+    freezes_of_others: u64,
     twice: u64,
     misdelivered: u64,
     /// Packets of an old node after the first of the new one.
@@ -110,6 +111,10 @@ pub(crate) struct Played {
     pub(crate) control: Control,
     pub(crate) faults: Reckoning,
     pub(crate) kills: Vec<Spread>,
+    /// Nodes that were condemned though nothing was done to them, and when.
+    pub(crate) strangers: Vec<(&'static str, String)>,
+    /// What was to be seen of the faults and was not.
+    pub(crate) unproven: Vec<String>,
     pub(crate) unfaults: Reckoning,
     pub(crate) settle_ns: Vec<u64>,
     pub(crate) unsettled: u32,
@@ -123,11 +128,21 @@ pub(crate) struct Control {
     pub(crate) longest: Reckoning,
 }
 
+impl Played {
+    /// These were condemned, and these were the victims.
+    pub(crate) fn condemned(&mut self, when: &'static str, who: &[String], victims: &[String]) {
+        let strangers = who.iter().filter(|node| !victims.contains(node));
+        self.strangers.extend(strangers.map(|node| (when, node.clone())));
+    }
+}
+
 impl RowReport {
     pub(crate) fn new(row: &Row, played: Played) -> RowReport {
-        let Played { control, faults, kills, unfaults, settle_ns, unsettled, moves: each } = played;
-        let mut misses = row.limits.misses(&faults, &unfaults);
-        let moves_in_a_minute = each.most();
+        let mut misses = row.limits.misses(&played);
+        let Played { control, faults, kills, unproven, unfaults, settle_ns, unsettled, .. } =
+            played;
+        misses.extend(unproven);
+        let moves_in_a_minute = played.moves.most();
         if moves_in_a_minute > MOVES_MAX {
             misses.push(format!(
                 "a room moved {moves_in_a_minute} times in a minute, {MOVES_MAX} is the limit"
@@ -153,6 +168,7 @@ impl RowReport {
             packets_lost_of_others: faults.lost_of_others,
             packets_sent: faults.sent,
             freezes: faults.freezes,
+            freezes_of_others: faults.freezes_of_others,
             twice: faults.twice,
             misdelivered: faults.misdelivered + unfaults.misdelivered,
             stragglers: faults.stragglers,
@@ -208,6 +224,7 @@ impl RowReport {
             packets_lost_of_others: 0,
             packets_sent: 0,
             freezes: 0,
+            freezes_of_others: 0,
             twice: 0,
             misdelivered: 0,
             stragglers: 0,

@@ -191,10 +191,10 @@ impl Stage {
         Ok(sessions)
     }
 
-    /// Moves so many rooms to their spares, by hand.
-    pub(crate) async fn move_rooms(&self, rooms: usize) -> Result<(), String> {
+    /// Moves so many rooms to their spares, by hand: those that follow the first `after` ones.
+    pub(crate) async fn move_rooms(&self, rooms: usize, after: usize) -> Result<(), String> {
         let mut admin = self.admin();
-        for room in self.rooms().await?.iter().take(rooms) {
+        for room in self.rooms().await?.iter().cycle().skip(after).take(rooms) {
             let (Some(name), Some(to)) = (room["room"].as_str(), room["route"][1]["node"].as_str())
             else {
                 return Err(format!("a room without a spare: {room}"));

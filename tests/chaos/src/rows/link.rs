@@ -73,7 +73,11 @@ pub(super) const ROWS: &[Row] = &[
         "udp.blocked",
         Layout::HOT,
         BlockUdp(Duration::from_secs(3)),
-        Limits { none_condemned: true, ..Limits::gap(50.0, 150.0) },
+        Limits {
+            none_condemned: true,
+            others_suffer: Some("they are who comes by UDP"),
+            ..Limits::gap(50.0, 150.0)
+        },
     )
     .of(200)
     .with_quic(),

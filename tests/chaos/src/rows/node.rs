@@ -25,7 +25,9 @@ const LOUD: Limits = Limits { no_freeze: true, ..Limits::gap(50.0, 150.0) };
 const SILENT: Limits = Limits { no_freeze: true, ..Limits::gap(70.0, 170.0) };
 const NOTHING_LOST: Limits =
     Limits { none_lost: true, no_freeze: true, both_carry: true, ..Limits::NONE };
-const PLANNED: Limits = Limits { none_lost: true, ..LOUD };
+const PLANNED: Limits = Limits { none_lost: true, none_condemned: true, ..LOUD };
+/// Each room goes once.
+const EMPTIED: Limits = Limits { moves_min: Some(1.0), moves_max: Some(1.0), ..PLANNED };
 const ACROSS: Limits = Limits::gap(300.0, 1_000.0);
 const UNTOUCHED: Limits =
     Limits { none_lost: true, none_condemned: true, no_freeze: true, ..Limits::NONE };
@@ -86,17 +88,12 @@ pub(super) const ROWS: &[Row] = &[
     .times(5),
     Row::new("node.clock-jump", AHEAD, Vicious(Busiest, Duration::from_secs(3)), SILENT),
     Row::new("gray.drops", DROPS, Vicious(Busiest, Duration::from_secs(4)), OFF_IN_2_S),
-    Row::new(
-        "gray.flows",
-        FLOWS,
-        Vicious(Busiest, Duration::from_secs(4)),
-        Limits { others_stay: true, ..OFF_IN_2_S.gently() },
-    ),
+    Row::new("gray.flows", FLOWS, Vicious(Busiest, Duration::from_secs(4)), OFF_IN_2_S.gently()),
     Row::new(
         "gray.liar",
         LIES,
         Vicious(Busiest, Duration::from_secs(6)),
-        Limits { moves_max: Some(0.0), others_stay: true, ..UNTOUCHED },
+        Limits { moves_max: Some(0.0), ..UNTOUCHED },
     ),
     Row::new("agent.word", ATTENDED, Kill(Busiest, Hushed), LOUD).times(10),
     Row::new("rtpengine.kill", RTPENGINE, Kill(Busiest, Loud), LOUD).of(200).both_ways().times(4),
@@ -104,6 +101,6 @@ pub(super) const ROWS: &[Row] = &[
         .of(200)
         .both_ways()
         .times(4),
-    Row::new("drain", Layout::HOT, Drain(Busiest), PLANNED).watched(6),
-    Row::new("move", Layout::HOT, Move(100), PLANNED).watched(3),
+    Row::new("drain", Layout::HOT, Drain(Busiest), EMPTIED).times(5).watched(6),
+    Row::new("move", Layout::HOT, Move(100), PLANNED).times(5).watched(3),
 ];
