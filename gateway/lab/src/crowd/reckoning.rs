@@ -9,6 +9,9 @@ use crate::clock::nanoseconds;
 /// frame that comes 150 ms later than usual, or three times as late, a freeze (W3C webrtc-stats, `freezeCount`).
 pub const FREEZE: Duration = Duration::from_micros(33_333 + 150_000);
 
+/// Who heard nothing for so long is without packets.
+const RECENTLY: Duration = Duration::from_millis(500);
+
 /// Whom a fault may hit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Scope {
@@ -66,7 +69,7 @@ pub struct Reckoning {
     pub left_ns: Vec<u64>,
     /// Packets of the nodes that were hit, that came after the page began.
     pub of_the_hit: u64,
-    /// Of them, those that never heard anything again.
+    /// Of them, those that heard nothing in the page's last 500 ms, or since the fault where that is less.
     pub unheard: usize,
     /// The longest pause of each receiver that was not hit, nanoseconds.
     pub other_pauses_ns: Vec<u64>,
@@ -117,7 +120,8 @@ impl Reckoning {
             return;
         }
         self.freezes += freezes;
-        if heard.last().is_none_or(|(at_ns, _)| *at_ns <= fault.at_ns) {
+        let recently_ns = end_ns.saturating_sub(nanoseconds(RECENTLY)).max(fault.at_ns);
+        if heard.last().is_none_or(|(at_ns, _)| *at_ns <= recently_ns) {
             self.unheard += 1;
         }
         let left = heard.iter().find(|(at_ns, node)| *at_ns > fault.at_ns && !nodes.contains(node));
@@ -213,6 +217,17 @@ mod tests {
         let reckoning = listened(&[(80, 1), (100, 1)], true);
         assert_eq!(reckoning.gaps_ns, [300 * MS]);
         assert_eq!((reckoning.unheard, reckoning.freezes), (1, 1));
+    }
+
+    #[test]
+    fn receiver_that_heard_something_after_the_fault_and_nothing_in_the_pages_last_500_ms_is_unheard()
+     {
+        let unheard = |last| {
+            let mut reckoning = Reckoning::default();
+            reckoning.listen(&heard(&[(90, 1), (last, 2)]), &fault(), true, 1_000 * MS);
+            reckoning.unheard
+        };
+        assert_eq!([101, 500, 501].map(unheard), [1, 1, 0]);
     }
 
     #[test]
