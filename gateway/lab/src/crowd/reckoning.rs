@@ -18,7 +18,7 @@ pub enum Scope {
     /// Everybody; gaps are the longest pause of each receiver after it.
     Everybody,
     /// Receivers that last heard one of these nodes, by the number it stamps; gaps are from the last packet before the
-    /// first of another node to that one.
+    /// first of another node to that one, or a longer pause after it.
     Nodes(BTreeSet<u32>),
     /// These sessions; gaps are the longest pause of each after it.
     Sessions(BTreeSet<u64>),
@@ -128,7 +128,9 @@ impl Reckoning {
         let left_ns = left.map_or(end_ns, |(at_ns, _)| *at_ns);
         self.left_ns.push(left_ns.saturating_sub(fault.at_ns));
         self.gaps_ns.push(match &fault.scope {
-            Scope::Nodes(nodes) => change_from(heard, nodes, fault.at_ns).unwrap_or(longest),
+            Scope::Nodes(nodes) => {
+                gap_from(heard, nodes, fault.at_ns, end_ns).unwrap_or(longest)
+            }
             _ => longest,
         });
     }
@@ -176,10 +178,17 @@ pub(super) fn pauses_after(
     })
 }
 
-/// From the last packet before the first of another node, to that one.
-fn change_from(heard: &[(u64, u32)], nodes: &BTreeSet<u32>, at_ns: u64) -> Option<u64> {
+/// From the last packet before the first of another node, to that one, or the longest pause after it.
+fn gap_from(
+    heard: &[(u64, u32)],
+    nodes: &BTreeSet<u32>,
+    at_ns: u64,
+    end_ns: u64,
+) -> Option<u64> {
     let is_change = |pair: &&[(u64, u32)]| pair[1].0 > at_ns && !nodes.contains(&pair[1].1);
-    heard.windows(2).find(is_change).map(|pair| pair[1].0 - pair[0].0)
+    let change = heard.windows(2).find(is_change)?;
+    let later = pauses_after(heard, change[1].0, end_ns).max().unwrap_or(0);
+    Some(later.max(change[1].0 - change[0].0))
 }
 
 #[cfg(test)]
@@ -210,6 +219,14 @@ mod tests {
         let all: Vec<_> = [(90, 1), (101, 1), (141, 2)].into_iter().chain(steady).collect();
         let reckoning = listened(&all, true);
         assert_eq!((reckoning.gaps_ns, reckoning.freezes), (vec![40 * MS], 0));
+    }
+
+    #[test]
+    fn pause_after_the_change_is_a_gap_where_it_is_longer() {
+        let twice = [(90, 1), (130, 2), (150, 2), (290, 3), (380, 3)];
+        assert_eq!(listened(&twice, true).gaps_ns, [140 * MS]);
+        let silent = [(90, 1), (130, 2), (150, 2)];
+        assert_eq!(listened(&silent, true).gaps_ns, [250 * MS], "until the page's end");
     }
 
     #[test]
@@ -245,7 +262,9 @@ mod tests {
 
     #[test]
     fn pause_that_was_over_before_the_fault_does_not_count() {
-        let reckoning = listened(&[(10, 1), (90, 1), (110, 2), (380, 2)], true);
+        let steady = (6..=19).map(|twenty| (twenty * 20, 2));
+        let all: Vec<_> = [(10, 1), (90, 1), (110, 2)].into_iter().chain(steady).collect();
+        let reckoning = listened(&all, true);
         assert_eq!(reckoning.gaps_ns, [20 * MS]);
         let before = listened(&[(10, 2), (90, 2), (110, 2), (380, 2)], false);
         assert_eq!(before.other_pauses_ns, [270 * MS]);
