@@ -10,6 +10,9 @@ use crate::report::Played;
 /// A make-before-break takes no longer (failover.md, I1).
 const OVERLAP: Duration = Duration::from_millis(500);
 
+/// Undoing a fault is heard no more than a death that is told, milliseconds: the 99th percentile, and the largest.
+const UNFAULT_GAP: (f64, f64) = (50.0, 150.0);
+
 /// What must hold of a row, beside what must hold of every row: nobody is left without packets, none reaches somebody
 /// else, none of an old node comes after the first of the new one, no room moves more often than it may, nobody but the
 /// victims is condemned, and nothing happens to those that were not hit.
@@ -71,6 +74,12 @@ impl Limits {
         Limits { overlap: true, ..self }
     }
 
+    /// Of an un-fault's gaps, milliseconds: the 99th percentile, and the largest. The row's own where they are wider.
+    fn unfault_gap(&self) -> (f64, f64) {
+        let (p99, max) = UNFAULT_GAP;
+        (self.gap_p99.unwrap_or(p99).max(p99), self.gap_max.unwrap_or(max).max(max))
+    }
+
     /// In words.
     pub(crate) fn words(&self) -> String {
         let mut words = Vec::new();
@@ -80,6 +89,8 @@ impl Limits {
         if let Some(max) = self.gap_max {
             words.push(format!("max ≤ {max} ms"));
         }
+        let (p99, max) = self.unfault_gap();
+        words.push(format!("un-fault p99 ≤ {p99} ms, max ≤ {max} ms"));
         if let Some(within) = self.left_within {
             words.push(format!("off the node within {within} ms"));
         }
@@ -118,6 +129,10 @@ impl Limits {
         let gap = Spread::of_ns(faults.gaps_ns.clone());
         above("gap p99", gap.p99, self.gap_p99);
         above("gap max", gap.max, self.gap_max);
+        let (p99, max) = self.unfault_gap();
+        let unfault_gap = Spread::of_ns(unfaults.gaps_ns.clone());
+        above("gap p99 of the un-fault", unfault_gap.p99, Some(p99));
+        above("gap max of the un-fault", unfault_gap.max, Some(max));
         let left = Spread::of_ns(faults.left_ns.clone());
         above("off the node after", left.max, self.left_within);
         above("moves", moves(faults), self.moves_max);
@@ -214,6 +229,18 @@ mod tests {
         played.condemned("by the un-fault", &["a".to_owned()], &[]);
         let misses = ["b was condemned by the fault", "a was condemned by the un-fault"];
         assert_eq!(Limits::NONE.misses(&played), misses);
+    }
+
+    #[test]
+    fn un_fault_has_a_gap_limit_in_every_row_and_the_rows_own_where_that_is_wider() {
+        let misses = |limits: Limits, gap_ms: u64| {
+            let faults = Reckoning { hit: 1, ..Reckoning::default() };
+            let unfaults = Reckoning { gaps_ns: vec![gap_ms * 1_000_000], ..Reckoning::default() };
+            limits.misses(&Played { faults, unfaults, ..Played::default() }).len()
+        };
+        assert_eq!([50, 51, 151].map(|ms| misses(Limits::NONE, ms)), [0, 1, 2]);
+        assert_eq!(misses(Limits::gap(300.0, 1_000.0), 299), 0);
+        assert_eq!(misses(Limits::gap(20.0, 30.0), 50), 0);
     }
 
     #[test]

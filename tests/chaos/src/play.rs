@@ -60,7 +60,7 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
         let page = crowd.end_page().await;
         played.moves.note(page.events());
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
-        let unfault = unfault(&page, &healed);
+        let unfault = unfault(row, &page, healed);
         played.condemned("by the un-fault", &unfault.condemned, &[]);
         played.unfaults.add(unfault);
     }
@@ -76,11 +76,15 @@ fn plan(row: &Row, seed: u64) -> Plan {
     Plan { speech, quic, natted, proof, labels, seed, ..Plan::new(row.sessions) }
 }
 
-/// What the un-fault did to everybody, and what came of the nodes that were hit.
-fn unfault(page: &Page, healed: &Happened) -> Reckoning {
-    let of_the_hit = page.reckon(healed).of_the_hit;
-    let everybody = Happened { scope: Scope::Everybody, ..healed.clone() };
-    Reckoning { of_the_hit, ..page.reckon(&everybody) }
+/// What the un-fault did to everybody, and what came of the nodes that were hit. Where others suffer in a fault, its end
+/// is theirs: then it is of those that were hit.
+fn unfault(row: &Row, page: &Page, healed: Happened) -> Reckoning {
+    let of_the_hit = page.reckon(&healed);
+    if row.limits.others_suffer.is_some() {
+        return of_the_hit;
+    }
+    let everybody = page.reckon(&Happened { scope: Scope::Everybody, ..healed });
+    Reckoning { of_the_hit: of_the_hit.of_the_hit, ..everybody }
 }
 
 /// As long as a fault is watched, nothing happens.

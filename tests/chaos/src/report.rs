@@ -81,6 +81,8 @@ pub(crate) struct RowReport {
 /// The time from when the fault was undone until everything was as before.
 #[derive(Clone, Debug, Default, Serialize)]
 struct Unfault {
+    /// The longest pause of each receiver, each time.
+    gap_ms: Option<Distribution>,
     settle_ms: Option<Distribution>,
     /// Times that it did not come to that.
     unsettled: u32,
@@ -178,6 +180,7 @@ impl RowReport {
             moves_by_cause: faults.causes,
             moves_in_a_minute,
             unfault: Unfault {
+                gap_ms: of_ns(unfaults.gaps_ns),
                 settle_ms: of_ns(settle_ns),
                 unsettled,
                 packets_lost: unfaults.lost,

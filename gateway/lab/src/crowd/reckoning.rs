@@ -128,9 +128,7 @@ impl Reckoning {
         let left_ns = left.map_or(end_ns, |(at_ns, _)| *at_ns);
         self.left_ns.push(left_ns.saturating_sub(fault.at_ns));
         self.gaps_ns.push(match &fault.scope {
-            Scope::Nodes(nodes) => {
-                gap_from(heard, nodes, fault.at_ns, end_ns).unwrap_or(longest)
-            }
+            Scope::Nodes(nodes) => gap_from(heard, nodes, fault.at_ns, end_ns).unwrap_or(longest),
             _ => longest,
         });
     }
@@ -179,12 +177,7 @@ pub(super) fn pauses_after(
 }
 
 /// From the last packet before the first of another node, to that one, or the longest pause after it.
-fn gap_from(
-    heard: &[(u64, u32)],
-    nodes: &BTreeSet<u32>,
-    at_ns: u64,
-    end_ns: u64,
-) -> Option<u64> {
+fn gap_from(heard: &[(u64, u32)], nodes: &BTreeSet<u32>, at_ns: u64, end_ns: u64) -> Option<u64> {
     let is_change = |pair: &&[(u64, u32)]| pair[1].0 > at_ns && !nodes.contains(&pair[1].1);
     let change = heard.windows(2).find(is_change)?;
     let later = pauses_after(heard, change[1].0, end_ns).max().unwrap_or(0);
