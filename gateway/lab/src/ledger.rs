@@ -162,6 +162,12 @@ impl Ledger {
         heard.into_iter().map(|arrival| (arrival.at_ns, arrival.node)).collect()
     }
 
+    /// The longest that a packet was on its way, of those that came since, nanoseconds; 0 where none did.
+    pub fn slowest_ns(&self, from_ns: u64) -> u64 {
+        let since = self.arrivals.values().flatten().filter(|arrival| arrival.at_ns >= from_ns);
+        since.map(|arrival| arrival.at_ns.saturating_sub(arrival.sent_ns)).max().unwrap_or(0)
+    }
+
     /// How many packets arrived, doubles among them.
     pub fn arrived_count(&self) -> u64 {
         self.arrivals.values().map(|path| path.len() as u64).sum()

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault as Happened, Scope, Transport};
+use evenkeel_lab::relay::Tally;
 use nix::sys::signal::Signal;
 
 use crate::layout::Kind;
@@ -82,6 +83,8 @@ pub(crate) enum Fault {
 pub(crate) struct Struck {
     pub(crate) happened: Happened,
     pub(crate) names: Vec<String>,
+    /// What the links before them had done until then.
+    before: Tally,
     turn: u32,
 }
 
@@ -101,6 +104,7 @@ impl Fault {
             region::lose(stage, crowd, &names, home).await?;
         }
         let hit = stage.sessions_on(&names).await?;
+        let before = stage.tally(&names)?;
         let at_ns = clock::now_ns();
         self.begin(stage, &names, turn)?;
         self.go_on(stage, crowd, &names, turn).await?;
@@ -115,7 +119,7 @@ impl Fault {
             _ if names.is_empty() || names.len() == stage.nodes.len() => Scope::Everybody,
             _ => Scope::Nodes(nodes),
         };
-        Ok(Struck { happened: Happened { at_ns, scope }, names, turn })
+        Ok(Struck { happened: Happened { at_ns, scope }, names, before, turn })
     }
 
     fn begin(self, stage: &mut Stage, names: &[String], turn: u32) -> Result<(), String> {
@@ -184,6 +188,12 @@ impl Fault {
                 crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
             }
         }
+    }
+
+    /// Of a fault that comes in two ways by turns, which one this turn's is.
+    pub(crate) fn way(self, turn: u32) -> Option<&'static str> {
+        matches!(self, Fault::Kill(_, Way::Silent))
+            .then(|| if turn.is_multiple_of(2) { "stopped" } else { "hushed" })
     }
 
     /// Undoes it.

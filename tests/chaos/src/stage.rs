@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::admin::{Admin, Place};
-use evenkeel_lab::relay::{Conditions, Link};
+use evenkeel_lab::relay::{Conditions, Link, Tally};
 use evenkeel_lab::sample_node::number_of;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -119,6 +119,18 @@ impl Stage {
 
     pub(crate) fn signal(&self, name: &str, signal: Signal) -> Result<(), String> {
         self.node(name)?.process.as_ref().map_or(Ok(()), |process| process.signal(signal))
+    }
+
+    /// What the links before these nodes did so far, together.
+    pub(crate) fn tally(&self, names: &[String]) -> Result<Tally, String> {
+        let mut sum = Tally::default();
+        for name in names {
+            let tally = self.node(name)?.link.as_ref().map_or(Tally::default(), Link::tally);
+            sum.copied += tally.copied;
+            sum.dropped += tally.dropped;
+            sum.corrupted += tally.corrupted;
+        }
+        Ok(sum)
     }
 
     /// What a link to a node of this region does when nothing is wrong.

@@ -1,9 +1,22 @@
 //! Proof that a fault did what it was to do: a row whose fault did nothing says nothing.
 
+use std::time::{Duration, Instant};
+
 use evenkeel_lab::crowd::{Page, Reckoning};
+use evenkeel_lab::ledger::Spread;
+use serde_json::Value;
 
 use super::{Fault, Struck};
+use crate::layout::Kind;
+use crate::node::Vice;
 use crate::stage::Stage;
+use crate::weather::Weather;
+
+/// Who has no descriptors answers nobody in this time.
+const UNANSWERED_FOR: Duration = Duration::from_millis(500);
+/// A liar says both of its lies within this.
+const LIES_WITHIN: Duration = Duration::from_millis(2_500);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Fault {
     /// What was to be seen of it and is not, before it is undone.
@@ -17,12 +30,109 @@ impl Fault {
         page: &Page,
         reckoning: &Reckoning,
     ) -> Result<Vec<String>, String> {
-        match self {
-            Fault::Drain(_) => drained(stage, &struck.names, page).await,
-            Fault::Move(rooms) => Ok(moved(rooms, page, reckoning)),
-            _ => Ok(Vec::new()),
-        }
+        let proof = match self {
+            Fault::Kill(..)
+            | Fault::Sleep(..)
+            | Fault::Starve(..)
+            | Fault::CrashLoop(..)
+            | Fault::Leak(..) => condemned(struck, reckoning),
+            Fault::Vicious(..) => match stage.layout.kind {
+                Kind::Vicious(Vice::Lies) => lied(stage, &struck.names).await?,
+                // Who hears a pause is hit, and somebody must be.
+                Kind::Vicious(Vice::DropsFlows) => Ok(()),
+                Kind::Vicious(_) | Kind::Sample | Kind::Rtpengine => condemned(struck, reckoning),
+            },
+            Fault::Links(_, weather, _) => spoiled(weather, stage, struck, page)?,
+            Fault::NoDescriptors(..) => opens_nothing(stage).await,
+            Fault::Stall(long) => stood(long, reckoning),
+            Fault::Return(..) => {
+                let home = reckoning.causes.get("fail-back").copied().unwrap_or(0);
+                proven(home >= reckoning.rooms_hit, format!("{home} rooms went home"))
+            }
+            Fault::Drain(_) => return drained(stage, &struck.names, page).await,
+            Fault::Move(rooms) => moved(rooms, page, reckoning),
+            Fault::Rebind => proven(reckoning.lost > 0, "no address changed".to_owned()),
+            Fault::Reconnect => {
+                let opened = page.events().iter().filter(|event| event.name == "opened").count();
+                proven(opened >= reckoning.hit, format!("{opened} sessions came again"))
+            }
+            Fault::BlockUdp(_) => {
+                proven(reckoning.lost_of_others > 0, "nothing was blocked".to_owned())
+            }
+        };
+        Ok(proof.err().into_iter().collect())
     }
+}
+
+fn proven(is_proven: bool, otherwise: String) -> Result<(), String> {
+    if is_proven { Ok(()) } else { Err(otherwise) }
+}
+
+/// Each victim was found dead.
+fn condemned(struck: &Struck, reckoning: &Reckoning) -> Result<(), String> {
+    let alive = struck.names.iter().find(|name| !reckoning.condemned.contains(name));
+    alive.map_or(Ok(()), |name| Err(format!("{name} was not found dead")))
+}
+
+/// The links did to packets what the weather is to do.
+fn spoiled(
+    weather: Weather,
+    stage: &Stage,
+    struck: &Struck,
+    page: &Page,
+) -> Result<Result<(), String>, String> {
+    let now = stage.tally(&struck.names)?;
+    let slowest_ms = page.ledger().slowest_ns(struck.happened.at_ns) / 1_000_000;
+    Ok(match weather {
+        Weather::Cut
+        | Weather::OneWay
+        | Weather::LossRamp(_)
+        | Weather::Loss(_)
+        | Weather::Blackouts
+        | Weather::Mtu(_)
+        | Weather::Rate(_) => {
+            proven(now.dropped > struck.before.dropped, "no packet was dropped".to_owned())
+        }
+        Weather::Unsteady => {
+            proven(now.copied > struck.before.copied, "no packet was doubled".to_owned())
+        }
+        Weather::Corrupt => {
+            proven(now.corrupted > struck.before.corrupted, "no packet was damaged".to_owned())
+        }
+        Weather::Later(ms) | Weather::Jitter(ms) => {
+            proven(slowest_ms >= ms, format!("no packet took longer than {slowest_ms} ms"))
+        }
+    })
+}
+
+/// The gateway has no descriptor for one more connection.
+async fn opens_nothing(stage: &Stage) -> Result<(), String> {
+    let mut admin = stage.admin();
+    let asked = tokio::time::timeout(UNANSWERED_FOR, admin.read("/v1/nodes")).await;
+    proven(!matches!(asked, Ok(Ok(_))), "the gateway took one more connection".to_owned())
+}
+
+/// One of these nodes says that it is more than full, though it is not.
+async fn lied(stage: &Stage, names: &[String]) -> Result<Result<(), String>, String> {
+    let until = Instant::now() + LIES_WITHIN;
+    while Instant::now() < until {
+        let is_lie = |node: &Value| {
+            let is_full = node["measured_permille"].as_u64().is_some_and(|load| load > 1_000);
+            is_full && names.iter().any(|name| node["node"] == name.as_str())
+        };
+        if stage.states().await?.iter().any(is_lie) {
+            return Ok(Ok(()));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(Err("nobody said that it was more than full".to_owned()))
+}
+
+/// Half of all heard nothing for as long as the gateway was stopped.
+fn stood(long: Duration, reckoning: &Reckoning) -> Result<(), String> {
+    let median = Spread::of_ns(reckoning.gaps_ns.clone()).p50;
+    let is_proven = median >= long.as_secs_f64() * 1e3;
+    proven(is_proven, format!("half of all paused for {median:.1} ms at most"))
 }
 
 /// Each of these nodes is said to be empty, and is.
@@ -45,11 +155,41 @@ async fn drained(stage: &Stage, names: &[String], page: &Page) -> Result<Vec<Str
 }
 
 /// So many rooms went by hand, and none was given up.
-fn moved(rooms: usize, page: &Page, reckoning: &Reckoning) -> Vec<String> {
+fn moved(rooms: usize, page: &Page, reckoning: &Reckoning) -> Result<(), String> {
     let moved = reckoning.causes.get("manual").copied().unwrap_or(0);
     let given_up = page.events().iter().filter(|event| event.name == "move-ended").count();
-    let is_proven = moved == rooms as u64 && given_up == 0;
-    let unproven = (!is_proven)
-        .then(|| format!("of {rooms} moves by hand {moved} were done and {given_up} given up"));
-    unproven.into_iter().collect()
+    proven(
+        moved == rooms as u64 && given_up == 0,
+        format!("of {rooms} moves by hand {moved} were done and {given_up} given up"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_lab::crowd::{Fault as Happened, Scope};
+    use evenkeel_lab::relay::Tally;
+
+    use super::*;
+
+    fn stopped(gap_ms: u64) -> Reckoning {
+        Reckoning { gaps_ns: vec![gap_ms * 1_000_000; 3], ..Reckoning::default() }
+    }
+
+    #[test]
+    fn stop_of_the_gateway_is_proven_by_pauses_of_its_length() {
+        let long = Duration::from_millis(200);
+        assert_eq!(stood(long, &stopped(201)), Ok(()));
+        assert!(stood(long, &stopped(199)).is_err());
+    }
+
+    #[test]
+    fn death_is_proven_where_every_victim_was_condemned() {
+        let happened = Happened { at_ns: 0, scope: Scope::Everybody };
+        let names = vec!["a".to_owned(), "b".to_owned()];
+        let struck = Struck { happened, names: names.clone(), before: Tally::default(), turn: 0 };
+        let one = Reckoning { condemned: names[..1].to_vec(), ..Reckoning::default() };
+        let both = Reckoning { condemned: names, ..Reckoning::default() };
+        assert!(condemned(&struck, &one).is_err());
+        assert_eq!(condemned(&struck, &both), Ok(()));
+    }
 }
