@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_lab::crowd::Reckoning;
 use evenkeel_lab::ledger::Spread;
 
-use crate::report::Played;
+use crate::report::{OverKills, Played, found_ms};
 
 /// A make-before-break takes no longer (failover.md, I1).
 const OVERLAP: Duration = Duration::from_millis(500);
@@ -22,6 +22,8 @@ pub(crate) struct Limits {
     pub(crate) gap_p99: Option<f64>,
     /// The largest.
     pub(crate) gap_max: Option<f64>,
+    /// Of the time from the fault until the victims are found dead, milliseconds: the 99th percentile.
+    pub(crate) found_p99: Option<f64>,
     /// Of the time until rooms that were hit are on another node, milliseconds: the largest.
     pub(crate) left_within: Option<f64>,
     /// Nothing is lost, by anybody.
@@ -56,6 +58,7 @@ impl Limits {
     pub(crate) const NONE: Limits = Limits {
         gap_p99: None,
         gap_max: None,
+        found_p99: None,
         left_within: None,
         none_lost: false,
         no_freeze: false,
@@ -68,6 +71,11 @@ impl Limits {
         overlap: false,
         no_old_owner: false,
     };
+
+    /// The same where victims are found dead within so many milliseconds.
+    pub(crate) const fn found(self, p99: f64) -> Limits {
+        Limits { found_p99: Some(p99), ..self }
+    }
 
     /// The same where rooms leave make-before-break.
     pub(crate) const fn gently(self) -> Limits {
@@ -88,6 +96,9 @@ impl Limits {
         }
         if let Some(max) = self.gap_max {
             words.push(format!("max ≤ {max} ms"));
+        }
+        if let Some(p99) = self.found_p99 {
+            words.push(format!("found p99 ≤ {p99} ms"));
         }
         let (p99, max) = self.unfault_gap();
         words.push(format!("un-fault p99 ≤ {p99} ms, max ≤ {max} ms"));
@@ -129,6 +140,16 @@ impl Limits {
         let gap = Spread::of_ns(faults.gaps_ns.clone());
         above("gap p99", gap.p99, self.gap_p99);
         above("gap max", gap.max, self.gap_max);
+        let worst = OverKills::of(&played.kills).map_or(0.0, |kills| kills.worst);
+        above("gap p99 of the worst kill", worst, self.gap_max);
+        for (way, of) in &played.ways {
+            let gap = Spread::of_ns(of.gaps_ns.clone());
+            above(&format!("gap p99 of those {way}"), gap.p99, self.gap_p99);
+        }
+        let mut found = found_ms(faults);
+        found.sort_unstable_by(f64::total_cmp);
+        let rank = (found.len() * 99).div_ceil(100).saturating_sub(1);
+        above("found p99", found.get(rank).copied().unwrap_or(0.0), self.found_p99);
         let (p99, max) = self.unfault_gap();
         let unfault_gap = Spread::of_ns(unfaults.gaps_ns.clone());
         above("gap p99 of the un-fault", unfault_gap.p99, Some(p99));
@@ -182,6 +203,8 @@ pub(crate) fn moves(faults: &Reckoning) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_lab::crowd::Detection;
+
     use super::*;
 
     /// Somebody was hit, and heard the old node for so long after the new one.
@@ -241,6 +264,35 @@ mod tests {
         assert_eq!([50, 51, 151].map(|ms| misses(Limits::NONE, ms)), [0, 1, 2]);
         assert_eq!(misses(Limits::gap(300.0, 1_000.0), 299), 0);
         assert_eq!(misses(Limits::gap(20.0, 30.0), 50), 0);
+    }
+
+    #[test]
+    fn way_that_is_slower_and_a_kill_that_is_worse_are_not_hidden_by_the_others() {
+        let of = |ms: u64, n: usize| Reckoning {
+            gaps_ns: vec![ms * 1_000_000; n],
+            ..Reckoning::default()
+        };
+        let mut played = Played::default();
+        played.faults = of(40, 1_000);
+        played.faults.hit = 1;
+        let limits = Limits::gap(50.0, 150.0);
+        assert_eq!(limits.misses(&played), [""; 0]);
+        played.ways.insert("hushed", of(60, 1));
+        assert_eq!(limits.misses(&played), ["gap p99 of those hushed 60.0, 50 is the limit"]);
+        played.ways.clear();
+        played.kills = vec![Spread::of_ns(vec![151_000_000])];
+        assert_eq!(limits.misses(&played), ["gap p99 of the worst kill 151.0, 150 is the limit"]);
+    }
+
+    #[test]
+    fn victim_that_is_found_too_late_is_a_miss() {
+        let found = |after_ms| Detection { node: "a".to_owned(), after_ms, by_witness: [].into() };
+        let misses = |after_ms| {
+            let detections = vec![found(after_ms)];
+            let faults = Reckoning { hit: 1, detections, ..Reckoning::default() };
+            Limits::NONE.found(20.0).misses(&Played { faults, ..Played::default() }).len()
+        };
+        assert_eq!([20.0, 20.1].map(misses), [0, 1]);
     }
 
     #[test]

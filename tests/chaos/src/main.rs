@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use evenkeel_lab::namespace;
 
-use report::Report;
+use report::{Played, Report};
 use stage::Places;
 
 /// Break nodes, links and regions under a running gateway, and measure what its sessions hear
@@ -117,11 +117,14 @@ fn run(choice: &Choice) -> Result<(), String> {
     for row in rows {
         let row = row.scaled(choice);
         let left = ALL_WITHIN.saturating_sub(began.elapsed()).min(ROW_WITHIN);
-        let playing =
-            async { tokio::time::timeout(left, play::play(&row, &places, choice.seed)).await };
-        let played = runtime.block_on(playing);
-        let played = played.unwrap_or_else(|_| Err(format!("not played within {left:.0?}")));
-        let row = played.unwrap_or_else(|why| report::RowReport::failed(&row, &why));
+        let mut played = Played::default();
+        let playing = async {
+            let play = play::play(&row, &places, choice.seed, &mut played);
+            tokio::time::timeout(left, play).await
+        };
+        let outcome = runtime.block_on(playing);
+        let outcome = outcome.unwrap_or_else(|_| Err(format!("not played within {left:.0?}")));
+        let row = report::RowReport::new(&row, played, outcome.err());
         table::row(&row);
         report.add(row);
         report.write(&out)?;

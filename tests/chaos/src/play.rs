@@ -7,7 +7,7 @@ use evenkeel_lab::crowd::{Crowd, Fault as Happened, Page, Plan, Proof, Reckoning
 use evenkeel_lab::ledger::Spread;
 use evenkeel_lab::namespace::First;
 
-use crate::report::{Control, Played, RowReport};
+use crate::report::{Control, Played};
 use crate::row::Row;
 use crate::stage::{Places, Stage};
 
@@ -21,14 +21,18 @@ const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 /// Plays it.
 ///
 /// # Errors
-/// What could not be done.
-pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowReport, String> {
+/// What could not be done; what was played until then is in `played`.
+pub(crate) async fn play(
+    row: &Row,
+    places: &Places,
+    seed: u64,
+    played: &mut Played,
+) -> Result<(), String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut stage = Stage::set(row.layout, places, seed)?;
     let crowd = Crowd::enter(&plan(row, seed), || stage.admin()).await;
     let mut crowd = crowd.map_err(|error| stage.gateway.failed(&error.to_string()))?;
     let _first = First::come();
-    let mut played = Played::default();
     if !stage.settled(SETTLED_WITHIN).await? {
         return Err("rooms have no spares".to_owned());
     }
@@ -49,6 +53,9 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
         played.condemned("by the fault", &reckoning.condemned, &struck.names);
         reckoning.detections.retain(|found| struck.names.contains(&found.node));
         played.kills.push(Spread::of_ns(reckoning.gaps_ns.clone()));
+        if let Some(way) = row.fault.way(turn) {
+            played.ways.entry(way).or_default().add(reckoning.clone());
+        }
         played.faults.add(reckoning);
         let healed_ns = clock::now_ns();
         row.fault.heal(&mut stage, &struck).await?;
@@ -64,7 +71,7 @@ pub(crate) async fn play(row: &Row, places: &Places, seed: u64) -> Result<RowRep
         played.condemned("by the un-fault", &unfault.condemned, &[]);
         played.unfaults.add(unfault);
     }
-    Ok(RowReport::new(row, played))
+    Ok(())
 }
 
 fn plan(row: &Row, seed: u64) -> Plan {

@@ -16,7 +16,7 @@ use crate::row::Row;
 #[derive(Default, Debug, Serialize)]
 pub(crate) struct Report {
     rows: Vec<RowReport>,
-    /// Gaps of sessions, over all rows.
+    /// Gaps of sessions whose node died: over all rows in which one was found dead.
     session_gaps_total: usize,
     /// Outage time cut, against a health check every 5 s and clients that open their session again; null where it was
     /// not measured.
@@ -41,11 +41,16 @@ pub(crate) struct RowReport {
     pub(crate) sessions: u32,
     /// Who of two in a room talks.
     speech: &'static str,
+    /// How often the fault was done.
     pub(crate) kills: u32,
     /// Of each session that was hit, each time.
     pub(crate) gap_ms: Option<Distribution>,
-    /// Of the kills, the median and the worst of each one's sessions.
+    /// Of each kill's sessions.
     gap_ms_of_kills: Vec<Spread>,
+    /// Over the kills, of each one's 99th percentile.
+    gap_p99_over_kills: Option<OverKills>,
+    /// Of a fault that comes in two ways by turns: `stopped` (SIGSTOP) and `hushed` (SIGKILL that nobody hears of).
+    by_way: BTreeMap<&'static str, OneWay>,
     /// From the fault until the gateway found the node dead.
     pub(crate) detect_ms: Option<Distribution>,
     /// From the fault until each witness began to accuse the node.
@@ -76,6 +81,30 @@ pub(crate) struct RowReport {
     pub(crate) held: bool,
     /// What did not hold.
     pub(crate) misses: Vec<String>,
+}
+
+/// Milliseconds.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub(crate) struct OverKills {
+    pub(crate) median: f64,
+    pub(crate) worst: f64,
+}
+
+impl OverKills {
+    /// None of no kills.
+    pub(crate) fn of(kills: &[Spread]) -> Option<OverKills> {
+        let mut each: Vec<f64> = kills.iter().map(|kill| kill.p99).collect();
+        each.sort_unstable_by(f64::total_cmp);
+        let median = *each.get(each.len().saturating_sub(1) / 2)?;
+        Some(OverKills { median, worst: *each.last()? })
+    }
+}
+
+/// One of the ways in which a fault comes.
+#[derive(Clone, Debug, Serialize)]
+struct OneWay {
+    gap_ms: Option<Distribution>,
+    detect_ms: Option<Distribution>,
 }
 
 /// The time from when the fault was undone until everything was as before.
@@ -113,6 +142,8 @@ pub(crate) struct Played {
     pub(crate) control: Control,
     pub(crate) faults: Reckoning,
     pub(crate) kills: Vec<Spread>,
+    /// What each way of the fault did, where it comes in more than one.
+    pub(crate) ways: BTreeMap<&'static str, Reckoning>,
     /// Nodes that were condemned though nothing was done to them, and when.
     pub(crate) strangers: Vec<(&'static str, String)>,
     /// What was to be seen of the faults and was not.
@@ -139,10 +170,12 @@ impl Played {
 }
 
 impl RowReport {
-    pub(crate) fn new(row: &Row, played: Played) -> RowReport {
-        let mut misses = row.limits.misses(&played);
-        let Played { control, faults, kills, unproven, unfaults, settle_ns, unsettled, .. } =
-            played;
+    /// What came of a row, and why it was not played to its end, if it was not.
+    pub(crate) fn new(row: &Row, played: Played, broken_off: Option<String>) -> RowReport {
+        let mut misses: Vec<String> = broken_off.into_iter().collect();
+        misses.extend(row.limits.misses(&played));
+        let Played { control, faults, kills, ways, unproven, unfaults, .. } = played;
+        let Played { settle_ns, unsettled, .. } = played;
         misses.extend(unproven);
         let moves_in_a_minute = played.moves.most();
         if moves_in_a_minute > MOVES_MAX {
@@ -153,7 +186,6 @@ impl RowReport {
         if unsettled > 0 {
             misses.push(format!("{unsettled} times it was not as before within 20 s"));
         }
-        let detections = faults.detections.iter().map(|found| found.after_ms).collect();
         let mut by_witness: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for (witness, after_ms) in faults.detections.iter().flat_map(|found| &found.by_witness) {
             by_witness.entry(witness.clone()).or_default().push(*after_ms);
@@ -162,8 +194,11 @@ impl RowReport {
         let by_witness = by_witness.filter_map(|(witness, ms)| Some((witness, of_ms(ms)?)));
         RowReport {
             gap_ms: of_ns(faults.gaps_ns.clone()),
+            kills: kills.len() as u32,
+            gap_p99_over_kills: OverKills::of(&kills),
             gap_ms_of_kills: kills,
-            detect_ms: of_ms(detections),
+            by_way: ways.into_iter().map(|(way, of)| (way, OneWay::new(of))).collect(),
+            detect_ms: of_ms(found_ms(&faults)),
             by_witness: by_witness.collect(),
             left_ms: of_ns(faults.left_ns.clone()).filter(|_| !faults.left_ns.is_empty()),
             packets_lost: faults.lost,
@@ -203,11 +238,6 @@ impl RowReport {
         }
     }
 
-    /// One that could not be played.
-    pub(crate) fn failed(row: &Row, why: &str) -> RowReport {
-        RowReport { misses: vec![why.to_owned()], ..RowReport::blank(row) }
-    }
-
     fn blank(row: &Row) -> RowReport {
         RowReport {
             id: row.id,
@@ -217,9 +247,11 @@ impl RowReport {
                 Speech::OneWay => "one way",
                 Speech::BothWays => "both ways",
             },
-            kills: row.kills,
+            kills: 0,
             gap_ms: None,
             gap_ms_of_kills: Vec::new(),
+            gap_p99_over_kills: None,
+            by_way: BTreeMap::new(),
             detect_ms: None,
             by_witness: BTreeMap::new(),
             left_ms: None,
@@ -247,7 +279,8 @@ impl RowReport {
 
 impl Report {
     pub(crate) fn add(&mut self, row: RowReport) {
-        self.session_gaps_total += row.gap_ms.map_or(0, |gap| gap.n);
+        let gaps = row.gap_ms.filter(|_| row.detect_ms.is_some());
+        self.session_gaps_total += gaps.map_or(0, |gap| gap.n);
         self.rows.push(row);
     }
 
@@ -263,6 +296,17 @@ impl Report {
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
         evenkeel_lab::report::write(self, path)
     }
+}
+
+impl OneWay {
+    fn new(of: Reckoning) -> OneWay {
+        OneWay { detect_ms: of_ms(found_ms(&of)), gap_ms: of_ns(of.gaps_ns) }
+    }
+}
+
+/// How long after the faults nodes were found dead.
+pub(crate) fn found_ms(faults: &Reckoning) -> Vec<f64> {
+    faults.detections.iter().map(|found| found.after_ms).collect()
 }
 
 fn of_ns(values: Vec<u64>) -> Option<Distribution> {

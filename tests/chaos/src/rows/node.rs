@@ -23,6 +23,9 @@ const RTPENGINE: Layout = Layout { kind: Kind::Rtpengine, ..Layout::HOT };
 
 const LOUD: Limits = Limits { no_freeze: true, ..Limits::gap(50.0, 150.0) };
 const SILENT: Limits = Limits { no_freeze: true, ..Limits::gap(70.0, 170.0) };
+/// The witnesses' budgets (failover.md): what the kernel or the agent tells, and what two of them find in silence.
+const TOLD: Limits = LOUD.found(20.0);
+const UNTOLD: Limits = SILENT.found(40.0);
 const NOTHING_LOST: Limits =
     Limits { none_lost: true, no_freeze: true, both_carry: true, ..Limits::NONE };
 const PLANNED: Limits = Limits { none_lost: true, none_condemned: true, ..LOUD };
@@ -38,13 +41,19 @@ const PACED: Limits = Limits::gap(1_000.0, 3_000.0);
 const OFF_IN_2_S: Limits = Limits { left_within: Some(2_000.0), ..Limits::NONE };
 
 pub(super) const ROWS: &[Row] = &[
-    Row::new("node.kill.hot", Layout::HOT, Kill(Busiest, Loud), LOUD).times(30),
-    Row::new("node.kill.hot.silent", Layout::HOT, Kill(Busiest, Silent), SILENT).times(12),
-    Row::new("node.kill.hitless", Layout::HITLESS, Kill(Busiest, Loud), NOTHING_LOST).times(6),
-    Row::new("node.kill.hitless.silent", Layout::HITLESS, Kill(Busiest, Silent), NOTHING_LOST)
+    Row::new("node.kill.hot", Layout::HOT, Kill(Busiest, Loud), TOLD).times(30),
+    Row::new("node.kill.hot.silent", Layout::HOT, Kill(Busiest, Silent), UNTOLD).times(12),
+    Row::new("node.kill.hitless", Layout::HITLESS, Kill(Busiest, Loud), NOTHING_LOST.found(20.0))
         .times(6),
-    Row::new("node.kill.active-active", Layout::ACTIVE, Kill(Busiest, Loud), LOUD).times(6),
-    Row::new("node.kill.active-active.silent", Layout::ACTIVE, Kill(Busiest, Silent), SILENT)
+    Row::new(
+        "node.kill.hitless.silent",
+        Layout::HITLESS,
+        Kill(Busiest, Silent),
+        NOTHING_LOST.found(40.0),
+    )
+    .times(6),
+    Row::new("node.kill.active-active", Layout::ACTIVE, Kill(Busiest, Loud), TOLD).times(6),
+    Row::new("node.kill.active-active.silent", Layout::ACTIVE, Kill(Busiest, Silent), UNTOLD)
         .times(6),
     Row::new("node.kill.cold", Layout::COLD, Kill(Busiest, Loud), Limits::gap(3_000.0, 5_000.0))
         .watched(8),
@@ -95,7 +104,7 @@ pub(super) const ROWS: &[Row] = &[
         Vicious(Busiest, Duration::from_secs(6)),
         Limits { moves_max: Some(0.0), ..UNTOUCHED },
     ),
-    Row::new("agent.word", ATTENDED, Kill(Busiest, Hushed), LOUD).times(10),
+    Row::new("agent.word", ATTENDED, Kill(Busiest, Hushed), TOLD).times(10),
     Row::new("rtpengine.kill", RTPENGINE, Kill(Busiest, Loud), LOUD).of(200).both_ways().times(4),
     Row::new("rtpengine.kill.silent", RTPENGINE, Kill(Busiest, Silent), SILENT)
         .of(200)
