@@ -11,12 +11,13 @@ use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault as Happened, Scope, Transport};
 use evenkeel_lab::relay::Tally;
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use crate::layout::Kind;
 use crate::node::Vice;
 use crate::stage::{Stage, numbers};
 use crate::weather::Weather;
-use process::{limit_files, signal_all, starve};
+use process::{limit_files, signal_all, starve, stop_thread};
 pub(crate) use region::Home;
 
 /// Whom it hits.
@@ -58,6 +59,8 @@ pub(crate) enum Fault {
     CrashLoop(Whom, u32),
     /// The gateway is stopped for so long.
     Stall(Duration),
+    /// Of the gateway, the thread that decides is stopped for so long; those that carry packets go on.
+    StallControl(Duration),
     /// A region that was lost is there again, until its rooms are home.
     Return(Whom, Home),
     /// Links are bad, each for so long.
@@ -68,6 +71,8 @@ pub(crate) enum Fault {
     Leak(Whom, Duration),
     /// A node is drained.
     Drain(Whom),
+    /// A region is drained, to be empty within so long.
+    DrainRegion(&'static str, Duration),
     /// So many rooms are moved by hand, one after the other.
     Move(usize),
     /// The network gives all clients other addresses.
@@ -88,6 +93,8 @@ pub(crate) struct Struck {
     turn: u32,
 }
 
+/// What the gateway's thread that decides is called.
+const CONTROL: &str = "control";
 /// Between two deaths of a node in a crash loop.
 const CRASHES_EVERY: Duration = Duration::from_millis(700);
 
@@ -142,6 +149,8 @@ impl Fault {
             | Fault::Return(..)
             | Fault::Links(..)
             | Fault::Drain(_)
+            | Fault::DrainRegion(..)
+            | Fault::StallControl(_)
             | Fault::Move(_)
             | Fault::Rebind
             | Fault::Reconnect => Ok(()),
@@ -169,6 +178,7 @@ impl Fault {
                 tokio::time::sleep(long).await;
                 stage.gateway.signal(Signal::SIGCONT)
             }
+            Fault::StallControl(long) => stop_thread(&stage.gateway, CONTROL, long).await,
             Fault::Starve(_, long) => starve(stage, names, long).await,
             Fault::CrashLoop(_, times) => {
                 for _ in 1..times {
@@ -182,6 +192,12 @@ impl Fault {
             Fault::Return(_, home) => region::come_back(stage, names, home).await,
             Fault::Links(_, weather, long) => weather.come(stage, names, long).await,
             Fault::Drain(_) => drain(stage, names, "drain").await,
+            Fault::DrainRegion(region, within) => {
+                let body = json!({"deadline": format!("{}ms", within.as_millis())});
+                region::operate(stage, region, "drain", &body).await?;
+                tokio::time::sleep(within).await;
+                Ok(())
+            }
             Fault::Move(rooms) => stage.move_rooms(rooms, turn as usize * rooms).await,
             Fault::Rebind => crowd.rebind().map_err(|error| error.to_string()),
             Fault::Reconnect => {
@@ -225,8 +241,12 @@ impl Fault {
                 Ok(())
             }
             Fault::Drain(_) => drain(stage, names, "undrain").await,
+            Fault::DrainRegion(region, _) => {
+                region::operate(stage, region, "undrain", &Value::Null).await
+            }
             Fault::BlockUdp(_) => stage.firewall.clear(),
             Fault::Stall(_)
+            | Fault::StallControl(_)
             | Fault::Starve(..)
             | Fault::Move(_)
             | Fault::Rebind
@@ -237,6 +257,7 @@ impl Fault {
     async fn names(self, stage: &Stage) -> Result<Vec<String>, String> {
         let whom = match self {
             Fault::Stall(_)
+            | Fault::StallControl(_)
             | Fault::Move(_)
             | Fault::Rebind
             | Fault::Reconnect
@@ -251,6 +272,7 @@ impl Fault {
             | Fault::Vicious(whom, _)
             | Fault::Leak(whom, _)
             | Fault::Drain(whom) => whom,
+            Fault::DrainRegion(region, _) => Whom::Region(region),
         };
         let of = |regions: &[&str]| {
             let nodes = stage.nodes.iter().filter(|node| regions.contains(&node.region));
@@ -278,7 +300,7 @@ fn silences(kind: Kind) -> bool {
 async fn drain(stage: &Stage, names: &[String], verb: &str) -> Result<(), String> {
     let mut admin = stage.admin();
     for name in names {
-        let asked = admin.post(&format!("/v1/nodes/{name}:{verb}"), &serde_json::Value::Null).await;
+        let asked = admin.post(&format!("/v1/nodes/{name}:{verb}"), &Value::Null).await;
         asked.map_err(|error| format!("{verb} {name}: {error}"))?;
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! Breaks nodes, links and regions under a running gateway, with real processes and signals, and measures what its
-//! sessions hear: each fault with its un-fault, and a control run beside it.
+//! sessions hear: each fault with its un-fault, and a control run before them.
 //!
 //! Everything runs in one network namespace of its own. Exit codes: 0 it ran, whether a limit held or not · 1 it could
 //! not run · 2 the command line is wrong.

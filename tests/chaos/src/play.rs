@@ -94,7 +94,7 @@ fn unfault(row: &Row, page: &Page, healed: Happened) -> Reckoning {
     Reckoning { of_the_hit: of_the_hit.of_the_hit, ..everybody }
 }
 
-/// As long as a fault is watched, nothing happens.
+/// As long as is watched once a fault is done, nothing happens.
 async fn control(row: &Row, crowd: &mut Crowd) -> Control {
     crowd.begin_page();
     let mut moments = Vec::new();

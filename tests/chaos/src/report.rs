@@ -123,7 +123,8 @@ struct Unfault {
     condemned: usize,
 }
 
-/// As long as a fault was watched, and nothing happened.
+/// Before the first fault nothing happened, for as long as is watched once a fault is done: 1.2 s in most rows, however
+/// long the fault itself lasts.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct ControlReport {
     /// Across ten moments a second.

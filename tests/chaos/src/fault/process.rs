@@ -1,10 +1,15 @@
 //! What is done to a process beside signals that end it.
 
+use std::fmt::Display;
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::ptrace;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
+use crate::process::Process;
 use crate::stage::Stage;
 
 /// Of each time slice a starved node has the processor for this part.
@@ -17,6 +22,36 @@ const SOME: &str = "--nofile=1024";
 
 pub(super) fn signal_all(stage: &Stage, names: &[String], signal: Signal) -> Result<(), String> {
     names.iter().try_for_each(|name| stage.signal(name, signal))
+}
+
+/// Of this process, the thread of this name stands still for so long; all others go on.
+pub(super) async fn stop_thread(
+    process: &Process,
+    name: &str,
+    long: Duration,
+) -> Result<(), String> {
+    let failed = |what: &str, error: &dyn Display| format!("{what} the thread {name}: {error}");
+    let thread = thread(process.id(), name)?;
+    let traced = Pid::from_raw(thread);
+    ptrace::seize(traced, ptrace::Options::empty()).map_err(|error| failed("seizing", &error))?;
+    ptrace::interrupt(traced).map_err(|error| failed("stopping", &error))?;
+    tokio::time::sleep(long).await;
+    let standing = fs::read_to_string(format!("/proc/{thread}/stat"));
+    let stood = standing.is_ok_and(|stat| stat.contains(") t "));
+    ptrace::detach(traced, None).map_err(|error| failed("letting go of", &error))?;
+    if stood { Ok(()) } else { Err(failed("stopping", &"it did not stand")) }
+}
+
+/// The number of a process's thread of this name.
+fn thread(process: u32, name: &str) -> Result<i32, String> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task"));
+    let tasks = tasks.map_err(|error| format!("the threads of {process}: {error}"))?;
+    let is_it = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    let task = tasks.flatten().find(is_it);
+    let number = task.and_then(|task| task.file_name().to_str()?.parse().ok());
+    number.ok_or_else(|| format!("no thread {name} in {process}"))
 }
 
 /// They have the processor for 5 ms of each 100.

@@ -42,14 +42,18 @@ impl Fault {
                 Kind::Vicious(Vice::DropsFlows) => Ok(()),
                 Kind::Vicious(_) | Kind::Sample | Kind::Rtpengine => condemned(struck, reckoning),
             },
-            Fault::Links(_, weather, _) => spoiled(weather, stage, struck, page)?,
+            Fault::Links(_, weather, _) => spoiled(weather, stage, struck, page, reckoning)?,
             Fault::NoDescriptors(..) => opens_nothing(stage).await,
             Fault::Stall(long) => stood(long, reckoning),
             Fault::Return(..) => {
                 let home = reckoning.causes.get("fail-back").copied().unwrap_or(0);
                 proven(home >= reckoning.rooms_hit, format!("{home} rooms went home"))
             }
-            Fault::Drain(_) => return drained(stage, &struck.names, page).await,
+            // It ends as soon as it stood for so long.
+            Fault::StallControl(_) => Ok(()),
+            Fault::Drain(_) | Fault::DrainRegion(..) => {
+                return drained(stage, &struck.names, page).await;
+            }
             Fault::Move(rooms) => moved(rooms, page, reckoning),
             Fault::Rebind => proven(reckoning.lost > 0, "no address changed".to_owned()),
             Fault::Reconnect => {
@@ -80,6 +84,7 @@ fn spoiled(
     stage: &Stage,
     struck: &Struck,
     page: &Page,
+    reckoning: &Reckoning,
 ) -> Result<Result<(), String>, String> {
     let now = stage.tally(&struck.names)?;
     let slowest_ms = page.ledger().slowest_ns(struck.happened.at_ns) / 1_000_000;
@@ -99,7 +104,9 @@ fn spoiled(
         Weather::Corrupt => {
             proven(now.corrupted > struck.before.corrupted, "no packet was damaged".to_owned())
         }
-        Weather::Later(ms) | Weather::Jitter(ms) => {
+        // Nobody hears what comes so late: its rooms are elsewhere by then.
+        Weather::Later(_) => condemned(struck, reckoning),
+        Weather::Jitter(ms) => {
             proven(slowest_ms >= ms, format!("no packet took longer than {slowest_ms} ms"))
         }
     })

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_lab::crowd::Crowd;
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::signal_all;
 use crate::stage::Stage;
@@ -75,9 +75,18 @@ pub(super) async fn forget(stage: &Stage, names: &[String]) -> Result<(), String
 
 async fn fail_back(stage: &Stage, names: &[String], mode: &str) -> Result<(), String> {
     let region = stage.node(names.first().ok_or("a region without nodes")?)?.region;
-    let path = format!("/v1/regions/{region}:fail-back");
-    let asked = stage.admin().post(&path, &json!({"mode": mode})).await;
-    asked.map(|_| ()).map_err(|error| format!("{mode} fail-back to {region}: {error}"))
+    operate(stage, region, "fail-back", &json!({"mode": mode})).await
+}
+
+/// An operator does this to a region.
+pub(super) async fn operate(
+    stage: &Stage,
+    region: &str,
+    verb: &str,
+    body: &Value,
+) -> Result<(), String> {
+    let asked = stage.admin().post(&format!("/v1/regions/{region}:{verb}"), body).await;
+    asked.map(|_| ()).map_err(|error| format!("{verb} of {region} with {body}: {error}"))
 }
 
 async fn wait(until: Instant, what: &str) -> Result<(), String> {

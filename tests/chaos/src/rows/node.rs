@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fault::Fault::{
-    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Stall, Starve, Vicious,
+    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Stall, StallControl, Starve, Vicious,
 };
 use crate::fault::Way::{Hushed, Loud, Silent};
 use crate::fault::Whom::{Busiest, Region};
@@ -88,8 +88,10 @@ pub(super) const ROWS: &[Row] = &[
         CrashLoop(Busiest, 5),
         Limits { moves_max: Some(1.0), ..LOUD },
     ),
+    Row::new("control.stalled", Layout::HOT, StallControl(Duration::from_millis(200)), UNTOUCHED)
+        .times(5),
     Row::new(
-        "control.stalled",
+        "gateway.stalled",
         Layout::HOT,
         Stall(Duration::from_millis(200)),
         Limits { none_condemned: true, ..Limits::NONE },

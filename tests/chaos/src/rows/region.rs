@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::fault::Fault::{Kill, Links, Reconnect, Return};
+use crate::fault::Fault::{DrainRegion, Kill, Links, Reconnect, Return};
 use crate::fault::Home;
 use crate::fault::Way::{Loud, Silent};
 use crate::fault::Whom::{Region, Regions};
@@ -18,6 +18,10 @@ const BROWNED: Layout = Layout { quality: true, ..PARTED };
 const THREE: Layout = Layout { regions: &[("east", 2), ("west", 2), ("north", 2)], ..FAR };
 const GOES_HOME: Limits =
     Limits { none_lost: true, no_freeze: true, none_condemned: true, ..Limits::NONE.gently() };
+/// By when a region that is drained is to be empty.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Each room goes once.
+const DRAINED: Limits = Limits { moves_min: Some(1.0), moves_max: Some(1.0), ..GOES_HOME };
 /// Nobody is left without packets, which every row must hold.
 const ALL_HOME: Limits = Limits::gap(300.0, 1_000.0);
 
@@ -46,5 +50,15 @@ pub(super) const ROWS: &[Row] = &[
     )
     .times(2)
     .watched(5),
+    Row::new(
+        "region.two.silent",
+        THREE,
+        Kill(Regions(&["east", "west"]), Silent),
+        Limits { left_within: Some(3_000.0), ..Limits::NONE },
+    )
+    .times(2)
+    .watched(5),
+    // 20 rooms a second at least: 500 of them have left in time.
+    Row::new("region.drain", FAR, DrainRegion("east", DEADLINE), DRAINED),
     Row::new("region.reconnect", Layout::HOT, Reconnect, Limits::gap(2_000.0, 3_000.0)).watched(5),
 ];
