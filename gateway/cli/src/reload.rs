@@ -9,7 +9,8 @@ use crate::{Failure, say};
 
 /// Have a running gateway read its configuration again, and take what can be taken live: nodes that come, go and change,
 /// policies and their settings, and how sessions survive. A configuration that is wrong changes nothing. Policies go their own
-/// way after that: one that fails its proof is refused, the one in force stays, and the log says so.
+/// way after that: one that fails its proof is refused by itself, and the one in force stays. The command names it, says what
+/// was taken, and ends with 1.
 ///
 /// A node that is listed no longer is drained first, and loses no packet. Where more than 30 % of the nodes would go within
 /// a minute nothing changes, unless a person says --force: a list that shrank may be a mistake.
@@ -24,7 +25,8 @@ pub(crate) struct Reload {
     deadline: Option<String>,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: the nodes `added`, `removed` and `changed`, and the keys `waiting` for a restart
+    /// Say it as JSON: the nodes `added`, `removed` and `changed`, the keys `waiting` for a restart, and the
+    /// policies `refused`, each with its `reason`
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -33,9 +35,11 @@ impl Reload {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let body = json!({"force": self.force, "deadline": self.deadline});
         let reloaded = self.api.post("/v1/configuration:reload", &body)?;
+        let refused = rows(&reloaded, "refused");
         if self.json {
             say(&reloaded);
-            return Ok(());
+            // The object says it; the exit code says it to whoever reads no object.
+            return if refused.is_empty() { Ok(()) } else { Err(Failure::Failed(String::new())) };
         }
         for (key, word) in [("added", "comes"), ("removed", "goes"), ("changed", "changed")] {
             for node in rows(&reloaded, key).iter().filter_map(Value::as_str) {
@@ -45,6 +49,14 @@ impl Reload {
         for key in rows(&reloaded, "waiting").iter().filter_map(Value::as_str) {
             say(&format!("{key} waits for a restart"));
         }
-        Ok(())
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let word = |policy: &Value, key| policy[key].as_str().unwrap_or("").to_owned();
+        let lines = refused.iter().map(|one| {
+            let (policy, reason) = (word(one, "policy"), word(one, "reason"));
+            format!("policy {policy} is refused, and what stands answers on: {reason}")
+        });
+        Err(Failure::Failed(lines.collect::<Vec<_>>().join("\n")))
     }
 }

@@ -219,6 +219,30 @@ fn an_operators_verbs_ask_for_what_they_say() {
 }
 
 #[test]
+fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
+    let refused = json!([{"policy": "call/routing", "reason": "it traps"}]);
+    let answer = |refused: &Value| {
+        json!({
+            "added": ["east-b1"], "removed": [], "changed": [], "waiting": ["[limits]"],
+            "refused": refused,
+        })
+    };
+    let path = "POST /v1/configuration:reload";
+    let whole = Api::start("reloaded", vec![(path, answer(&json!([])))]);
+    assert!(said(&evenkeel(&whole.socket, &["reload"])).contains("node east-b1 comes"));
+    let api = Api::start("refused", vec![(path, answer(&refused))]);
+    let output = evenkeel(&api.socket, &["reload"]);
+    assert_eq!(output.status.code(), Some(1));
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains("node east-b1 comes") && out.contains("[limits] waits"), "{out}");
+    assert!(err.contains("call/routing") && err.contains("it traps"), "{err}");
+    let output = evenkeel(&api.socket, &["reload", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["refused"], refused);
+}
+
+#[test]
 fn what_stands_is_listed_for_people_and_for_tools() {
     let hop = json!({"node": "east-a1", "region": "east", "zone": "a", "incarnation": 1});
     let nodes = json!({"nodes": [{

@@ -185,13 +185,21 @@ struct Reload {
     deadline: Option<String>,
 }
 
-/// What a reload changed of the nodes, and which keys wait for a restart.
+/// What a reload changed of the nodes, which keys wait for a restart, and which policies were refused.
 #[derive(Serialize)]
 pub(super) struct Reloaded {
     added: Vec<Arc<str>>,
     removed: Vec<Arc<str>>,
     changed: Vec<Arc<str>>,
     waiting: Vec<String>,
+    refused: Vec<PolicyRefused>,
+}
+
+/// A policy that answers as it did.
+#[derive(Serialize)]
+struct PolicyRefused {
+    policy: String,
+    reason: String,
 }
 
 /// Has the configuration read again. Policies take as long as they take to compile.
@@ -201,10 +209,13 @@ pub(super) async fn reload(State(shared): Api, body: Body) -> Result<Json<Reload
         if body.is_empty() { Reload::default() } else { strict(&body)? };
     let within = deadline.as_deref().map(read_deadline).transpose()?;
     let reloaded = shared.handle.reload(force, within).await;
-    let control::Reloaded { nodes, waiting } =
+    let control::Reloaded { nodes, waiting, refused } =
         reloaded.map_err(|failed| refusal::word(failed, "", &shared.names))?;
     let control::ListChange { added, removed, changed } = nodes;
-    Ok(Json(Reloaded { added, removed, changed, waiting }))
+    let refused = refused.into_iter().map(|control::PolicyRefused { policy, reason }| {
+        PolicyRefused { policy: policy.to_string(), reason }
+    });
+    Ok(Json(Reloaded { added, removed, changed, waiting, refused: refused.collect() }))
 }
 
 #[derive(Deserialize)]

@@ -49,6 +49,7 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
 fn not_reloaded(reason: &NotReloaded) -> Error {
     let code = match reason {
         NotReloaded::Invalid(_) => Code::BadRequest,
+        NotReloaded::Untried(_) => Code::Unavailable,
         NotReloaded::NodeList(_) => Code::Conflict,
         NotReloaded::Nobody => Code::NotFound,
     };

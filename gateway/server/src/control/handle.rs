@@ -104,6 +104,17 @@ pub struct Reloaded {
     pub nodes: ListChange,
     /// Keys that changed, and wait for a restart.
     pub waiting: Vec<String>,
+    /// Policies that were to run otherwise, and run as they did.
+    pub refused: Vec<PolicyRefused>,
+}
+
+/// A policy that a reload did not replace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PolicyRefused {
+    /// Which.
+    pub policy: PolicyName,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// Why a reload changed nothing.
@@ -112,6 +123,9 @@ pub enum NotReloaded {
     /// What the files say is not usable: each mistake with its place.
     #[error("{0}")]
     Invalid(String),
+    /// What was tried before anything is taken broke, for no fault of the files.
+    #[error("what was saved could not be tried, and nothing changed: {0}")]
+    Untried(String),
     /// The list of nodes cannot be taken.
     #[error(transparent)]
     NodeList(#[from] NotListed),

@@ -28,7 +28,7 @@ pub(crate) use driver::{Driver, Drivers};
 pub(crate) use equipment::Equipment;
 pub use guard::Shrinks;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
-pub use handle::{Handle, NotReloaded, Reload, Reloaded};
+pub use handle::{Handle, NotReloaded, PolicyRefused, Reload, Reloaded};
 pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};
 pub use listing::{Actor, ListChange, ListTold, NodeList, NotListed};
 pub use modes::ModeView;

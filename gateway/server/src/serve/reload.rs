@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use super::{Failure, Place, restart, watch};
 use crate::control::{
-    Actor, Handle, ListChange, NodeList, NotReloaded, Reload, Reloaded, Rollout, RolloutOutcome,
+    Actor, Failed, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, Reload, Reloaded,
+    Rollout, RolloutOutcome,
 };
 use crate::policy::Source;
 use crate::run;
@@ -159,7 +160,7 @@ impl Standing {
 
     /// Lists nodes anew, has scenarios take what they say now and rolls out every binding that differs; or none of it
     /// where one could not run, or the list cannot be taken. What is refused later, by the
-    /// questions its predecessor answered, keeps what it had, and is tried again the next time.
+    /// questions its predecessor answered, is named, keeps what it had, and is tried again the next time.
     async fn take(
         &mut self,
         settings: &Arc<Settings>,
@@ -170,18 +171,17 @@ impl Standing {
         if !waiting.is_empty() {
             tracing::warn!("changed, and waiting for a restart: {}", waiting.join("; "));
         }
-        let candidates = match self.candidates(settings) {
-            Ok(candidates) if candidates.is_empty() => Ok(candidates),
-            Ok(candidates) => try_out(Arc::clone(settings), candidates).await,
-            Err(invalid) => Err(invalid),
-        };
-        let candidates = candidates.map_err(|invalid| refuse(&invalid))?;
+        let mut candidates = self.candidates(settings).map_err(|invalid| refuse(&invalid))?;
+        if !candidates.is_empty() {
+            candidates = try_out(Arc::clone(settings), candidates).await?;
+        }
         let nodes = self.list_nodes(settings, wish, handle).await?;
         self.change_modes(settings, handle).await;
+        let mut refused = Vec::new();
         for candidate in candidates {
-            self.roll_out(candidate, handle).await;
+            refused.extend(self.roll_out(candidate, handle).await.err());
         }
-        Ok(Reloaded { nodes, waiting })
+        Ok(Reloaded { nodes, waiting, refused })
     }
 
     /// Nodes come, go and change. What became of it is told as an event.
@@ -241,7 +241,11 @@ impl Standing {
         if invalid.is_empty() { Ok(candidates) } else { Err(invalid) }
     }
 
-    async fn roll_out(&mut self, candidate: Candidate, handle: &Handle) {
+    async fn roll_out(
+        &mut self,
+        candidate: Candidate,
+        handle: &Handle,
+    ) -> Result<(), PolicyRefused> {
         let Candidate { policy, binding, source, digest } = candidate;
         let began = Instant::now();
         match handle.roll_out(policy.clone(), source).await {
@@ -250,14 +254,24 @@ impl Standing {
             }) => {
                 tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded");
                 self.answering.insert(policy, (binding, digest));
+                Ok(())
             }
             Ok(rollout) => {
                 let reason = rollout.reason.as_deref().unwrap_or("it was refused");
                 let invalid = binding.plugin_invalid(reason, "a plugin that may answer");
                 let found = Invalid::render(&[invalid], Colour::Plain);
                 tracing::warn!(%policy, "refused; the revision before answers on:\n{found}");
+                Err(PolicyRefused { policy, reason: reason.to_owned() })
             }
-            Err(failed) => tracing::warn!(%policy, ?failed, "policy not reloaded"),
+            Err(failed) => {
+                tracing::warn!(%policy, ?failed, "policy not reloaded");
+                let reason = match failed {
+                    Failed::Policy(reason) => reason.into_string(),
+                    // Others are rolled out already, as many as may be at a time; or control is gone.
+                    _ => "the gateway took no more policies just then; reload again".to_owned(),
+                };
+                Err(PolicyRefused { policy, reason })
+            }
         }
     }
 }
@@ -266,8 +280,8 @@ impl Standing {
 async fn try_out(
     settings: Arc<Settings>,
     candidates: Vec<Candidate>,
-) -> Result<Vec<Candidate>, Vec<Invalid>> {
-    let trying = tokio::task::spawn_blocking(move || {
+) -> Result<Vec<Candidate>, NotReloaded> {
+    let tried = beside(move || {
         let engine = evenkeel_host::Engine::new();
         let unfit = candidates.iter().filter_map(|candidate| {
             let source = candidate.source.clone();
@@ -276,8 +290,17 @@ async fn try_out(
         let unfit: Vec<Invalid> = unfit.map(|invalid| *invalid).collect();
         if unfit.is_empty() { Ok(candidates) } else { Err(unfit) }
     });
-    // A panic there was reported where it happened; nothing is rolled out after one.
-    trying.await.unwrap_or_else(|_| Ok(Vec::new()))
+    tried.await?.map_err(|unfit| refuse(&unfit))
+}
+
+/// Works on another thread, and waits for it; a panic there is a reload that took nothing.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NotReloaded> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "what was saved could not be tried, nothing changed");
+        NotReloaded::Untried(error.to_string())
+    })
 }
 
 fn bindings(settings: &Settings) -> impl Iterator<Item = (PolicyName, &Binding)> {

@@ -10,8 +10,8 @@ use evenkeel_media::trunk::message::Break;
 
 use super::*;
 use crate::control::{
-    Disobeyed, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyView,
-    Reloaded, SessionView, Shrinks,
+    Disobeyed, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyRefused,
+    PolicyView, Reloaded, SessionView, Shrinks,
 };
 
 #[test]
@@ -511,15 +511,19 @@ fn a_reload_says_what_changed_or_why_nothing_did() {
         removed: vec!["east-a1".into()],
         changed: Vec::new(),
     };
-    asked.reply.send(Ok(Reloaded { nodes, waiting: vec!["[limits]".into()] })).unwrap();
+    let refused = vec![PolicyRefused { policy: routing(), reason: "a trap".to_owned() }];
+    let reloaded = Reloaded { nodes, waiting: vec!["[limits]".into()], refused };
+    asked.reply.send(Ok(reloaded)).unwrap();
     let right = json!({
         "added": ["east-b1"], "removed": ["east-a1"], "changed": [], "waiting": ["[limits]"],
+        "refused": [{"policy": "call/routing", "reason": "a trap"}],
     });
     assert_eq!(asking.answer(), (200, right));
     let shrinks = Shrinks { removing: 2, before: 0, of: 4 };
     for (reason, status) in [
         (NotReloaded::NodeList(shrinks.into()), 409),
         (NotReloaded::Invalid("a line, a column".into()), 400),
+        (NotReloaded::Untried("a panic".into()), 503),
         (NotReloaded::Nobody, 404),
     ] {
         let asking = world.ask(reload, "");

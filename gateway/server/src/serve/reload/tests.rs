@@ -76,6 +76,15 @@ impl World {
 
     /// Saves a file and reloads; what control was asked to roll out, each with this outcome.
     async fn save(&mut self, text: &str, outcome: RolloutOutcome) -> Vec<String> {
+        self.reload(text, |_| outcome).await.0
+    }
+
+    /// The same, each with the outcome of its policy; and what came of the reload.
+    async fn reload(
+        &mut self,
+        text: &str,
+        outcome: impl Fn(&PolicyName) -> RolloutOutcome,
+    ) -> (Vec<String>, Result<Reloaded, NotReloaded>) {
         self.folder.write("call.toml", text);
         let settings = self.folder.load();
         let mut asked = Vec::new();
@@ -97,8 +106,8 @@ impl World {
                 };
                 asked.push(policy.to_string());
                 let rollout = Rollout {
+                    outcome: outcome(&policy),
                     policy,
-                    outcome,
                     revision: None,
                     previous: None,
                     reason: Some("a trap".into()),
@@ -107,12 +116,13 @@ impl World {
                 };
                 reply.send(Ok(rollout)).unwrap();
             }
+            panic!("control ended");
         };
-        tokio::select! {
-            _ = standing.take(&settings, &BY_FILE, &self.handle) => {}
-            () = control => {}
-        }
-        asked
+        let taken = tokio::select! {
+            taken = standing.take(&settings, &BY_FILE, &self.handle) => taken,
+            () = control => unreachable!("it waits for requests"),
+        };
+        (asked, taken)
     }
 }
 
@@ -167,12 +177,35 @@ async fn one_bad_value_keeps_the_good_ones_out() {
     let mixed = CALL.replace("300", "200").replace("spares = 2", "spares = 9");
     assert_eq!(world.save(&mixed, RolloutOutcome::Activated).await, [""; 0]);
     let candidates = world.standing.candidates(&world.folder.load()).unwrap();
-    let invalid = try_out(world.folder.load(), candidates).await.err().unwrap();
-    let found = Invalid::render(&invalid, Colour::Plain);
+    let found = try_out(world.folder.load(), candidates).await.err().unwrap().to_string();
     assert!(found.contains("call.toml:7:23") && found.contains("spares = 9"), "{found}");
     let mended = mixed.replace("spares = 9", "spares = 1");
     let both = ["call/admission", "call/routing"];
     assert_eq!(world.save(&mended, RolloutOutcome::Activated).await, both);
+}
+
+#[tokio::test]
+async fn a_reload_names_the_policy_that_was_refused_and_takes_the_others() {
+    let mut world = World::start();
+    let changed = CALL.replace("300", "200").replace("spares = 2", "spares = 1");
+    let outcome = |policy: &PolicyName| match policy.to_string().as_str() {
+        "call/routing" => RolloutOutcome::Refused,
+        _ => RolloutOutcome::Activated,
+    };
+    let (asked, taken) = world.reload(&changed, outcome).await;
+    assert_eq!(asked, ["call/admission", "call/routing"]);
+    let refused = taken.unwrap().refused;
+    let named = refused.iter().map(|one| (one.policy.to_string(), one.reason.as_str()));
+    assert_eq!(named.collect::<Vec<_>>(), [("call/routing".to_owned(), "a trap")]);
+    let (asked, taken) = world.reload(&changed, |_| RolloutOutcome::Activated).await;
+    assert_eq!((asked, taken), (vec!["call/routing".to_owned()], Ok(Reloaded::default())));
+}
+
+#[tokio::test]
+async fn a_trial_that_panics_is_a_reload_that_took_nothing() {
+    let tried = beside(|| -> () { panic!("on purpose") }).await;
+    assert!(matches!(&tried, Err(NotReloaded::Untried(_))), "{tried:?}");
+    assert_eq!(beside(|| 7).await, Ok(7));
 }
 
 #[tokio::test]
