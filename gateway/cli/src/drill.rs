@@ -11,7 +11,8 @@ use crate::api::Api;
 use crate::{Failure, say};
 
 /// Make trouble on purpose at a running gateway, with synthetic sessions beside the real ones, and say what they heard of
-/// it. What is broken is mended afterwards. It takes an agent beside the node whose configuration allows drills, and
+/// it. What is broken is mended afterwards. Where the gateway never found the fault, or somebody heard nothing again, it ends
+/// with 1; where none of the sessions would have been hit, nothing is broken. It takes an agent beside the node whose configuration allows drills, and
 /// `drills = true` in the gateway's `[admin]`; `evenkeel demo --serve` is a world that has both.
 #[derive(Args)]
 pub(crate) struct Drill {
@@ -105,7 +106,12 @@ impl Drill {
         } else {
             say(&shown(&report, &record));
         }
-        Ok(())
+        match report.amiss() {
+            None => Ok(()),
+            // Its object says so, and is the last line.
+            Some(_) if self.json => Err(Failure::Failed(String::new())),
+            Some(words) => Err(Failure::Failed(words)),
+        }
     }
 
     fn list(&self, all: &[Value], record: &Record) -> Result<(), Failure> {
@@ -121,12 +127,12 @@ impl Drill {
                 drill["nodes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let at_s = drill["at_us"].as_u64().unwrap_or(0) / 1_000_000;
             say(&format!(
-                "{at_s}  {:<12} {:<24} {} sessions, gap p99 {:.1} ms, max {:.1} ms, {} packets lost",
+                "{at_s}  {:<12} {:<24} {} sessions, gap p99 {} ms, max {} ms, {} packets lost",
                 drill["drill"].as_str().unwrap_or(""),
                 nodes.join(", "),
                 drill["sessions"],
-                drill["gap_ms"]["p99"].as_f64().unwrap_or(0.0),
-                drill["gap_ms"]["max"].as_f64().unwrap_or(0.0),
+                tenths(drill["gap_ms"]["p99"].as_f64()),
+                tenths(drill["gap_ms"]["max"].as_f64()),
                 drill["packets_lost"],
             ));
         }
@@ -159,10 +165,15 @@ impl Verb {
     }
 }
 
+/// Milliseconds, or that there are none.
+fn tenths(ms: Option<f64>) -> String {
+    ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"))
+}
+
 fn shown(report: &Report, record: &Record) -> String {
     let spread = |name: &str, ms: &Milliseconds| {
-        let Milliseconds { p50, p90, p99, max, n } = ms;
-        format!("  {name:<22}{p50:>9.1}{p90:>9.1}{p99:>9.1}{max:>9.1}{n:>8}")
+        let [p50, p90, p99, max] = [ms.p50, ms.p90, ms.p99, ms.max].map(tenths);
+        format!("  {name:<22}{p50:>9}{p90:>9}{p99:>9}{max:>9}{:>8}", ms.n)
     };
     let mut lines = vec![
         format!(

@@ -82,6 +82,7 @@ pub enum Failed {
 }
 
 /// A node as the gateway shows it.
+#[derive(Clone, Debug)]
 struct Node {
     name: String,
     region: String,
@@ -96,12 +97,11 @@ struct Node {
 pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Failed> {
     let mut own = admin();
     let mut rng = fastrand::Rng::with_seed(drill.seed);
-    let plan = Plan {
-        rooms: format!("drill-{:08x}", rng.u32(..)),
-        labels: [("drill".to_owned(), drill.kind.name().to_owned())].into(),
-        seed: drill.seed,
-        ..Plan::new(drill.sessions)
-    };
+    // What cannot be drilled is refused before anybody comes in.
+    let expected = victims(drill, &nodes(&mut own).await?)?;
+    let rooms = format!("drill-{:08x}", rng.u32(..));
+    let plan = Plan { rooms, labels: labels(drill, &expected), ..Plan::new(drill.sessions) };
+    let plan = Plan { seed: drill.seed, ..plan };
     eprintln!("{} synthetic sessions come in", drill.sessions);
     let mut crowd = Crowd::enter(&plan, &admin).await?;
     let outcome = play(drill, &mut own, &mut crowd, &mut rng).await;
@@ -112,17 +112,27 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Fai
     Ok(report)
 }
 
+/// What the synthetic sessions say of themselves: they belong to the region in which something breaks.
+fn labels(drill: &Drill, victims: &[Node]) -> BTreeMap<String, String> {
+    let region = victims.iter().map(|node| ("region".to_owned(), node.region.clone())).next();
+    let drill = ("drill".to_owned(), drill.kind.name().to_owned());
+    region.into_iter().chain([drill]).collect()
+}
+
 async fn play(
     drill: &Drill,
     admin: &mut Admin,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
 ) -> Result<Report, Failed> {
+    // Now that the synthetic sessions stand, since their rooms count.
     let victims = victims(drill, &nodes(admin).await?)?;
+    let victims: Vec<String> = victims.into_iter().map(|node| node.name).collect();
     let control = control(crowd).await;
     crowd.begin_page();
     tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
     let hit = sessions_on(&victims, admin, crowd).await?;
+    require_somebody(&hit, &victims)?;
     eprintln!(
         "{} {}: {} synthetic sessions are there",
         drill.kind.done_to(),
@@ -144,6 +154,17 @@ async fn play(
     let trusted = trusted_again(&fault.condemned, crowd, healed_ns).await;
     let unfault = crowd.end_page().await;
     Ok(Report::new(drill, victims, at_ns, &fault, &control, &told(&unfault, healed_ns), trusted))
+}
+
+/// A fault that hits none of them would be measured at nobody.
+fn require_somebody(hit: &BTreeSet<u64>, victims: &[String]) -> Result<(), Failed> {
+    if !hit.is_empty() {
+        return Ok(());
+    }
+    let victims = victims.join(", ");
+    Err(Failed::Unfit(format!(
+        "none of the synthetic sessions was placed on {victims}, so nothing was broken: nobody would have heard it; name another with --node or --region, or bring more with --sessions"
+    )))
 }
 
 /// What mending did to everybody.
@@ -239,7 +260,7 @@ async fn nodes(admin: &mut Admin) -> Result<Vec<Node>, Failed> {
 }
 
 /// Whom it hits: never all that could carry rooms.
-fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<String>, Failed> {
+fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
     let unfit = |words: String| Err(Failed::Unfit(words));
     let busiest = nodes.iter().filter(|node| node.is_up).max_by_key(|node| node.rooms);
     let Some(busiest) = busiest else {
@@ -270,7 +291,7 @@ fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<String>, Failed> {
     if hit.iter().any(|node| !node.is_up) || hit.is_empty() {
         return unfit("it is not up: a drill begins with a node that carries rooms".to_owned());
     }
-    Ok(hit.into_iter().map(|node| node.name.clone()).collect())
+    Ok(hit.into_iter().cloned().collect())
 }
 
 /// Synthetic sessions whose packets go to one of these nodes now.

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Drill;
+use super::{Drill, Kind};
 use crate::crowd::Reckoning;
 
-/// A distribution in milliseconds (nearest rank). All 0 of nothing.
+/// A distribution in milliseconds (nearest rank). Of nothing there is none: `null` in JSON.
 #[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
 pub struct Milliseconds {
     /// Half are at most this.
-    pub p50: f64,
+    pub p50: Option<f64>,
     /// 9 in 10 are at most this.
-    pub p90: f64,
+    pub p90: Option<f64>,
     /// 99 in 100 are at most this.
-    pub p99: f64,
+    pub p99: Option<f64>,
     /// All are at most this.
-    pub max: f64,
+    pub max: Option<f64>,
     /// How many there are.
     pub n: usize,
 }
@@ -28,7 +28,7 @@ impl Milliseconds {
         values.sort_unstable_by(f64::total_cmp);
         let rank = |percent: usize| {
             let index = (values.len() * percent).div_ceil(100).saturating_sub(1);
-            values.get(index).copied().unwrap_or(0.0)
+            values.get(index).copied()
         };
         let [p50, p90, p99, max] = [50, 90, 99, 100].map(rank);
         Milliseconds { p50, p90, p99, max, n: values.len() }
@@ -58,6 +58,8 @@ pub struct Report {
     pub control_ms: Milliseconds,
     /// From the fault until the gateway found a node dead.
     pub detect_ms: Milliseconds,
+    /// Nodes that were broken, and that the gateway took for alive as long as it was watched.
+    pub not_found: Vec<String>,
     /// From the fault until each witness accused the node that is dead by now.
     pub by_witness: BTreeMap<String, Milliseconds>,
     /// Packets due to those that were hit which never came.
@@ -91,7 +93,9 @@ impl Report {
             by_witness.entry(witness.clone()).or_default().push(*ms);
         }
         let found = fault.detections.iter().map(|found| found.after_ms).collect();
+        let is_lost = |node: &&String| !fault.condemned.contains(node);
         Report {
+            not_found: nodes.iter().filter(is_lost).cloned().collect(),
             drill: drill.kind.name(),
             nodes,
             at_us: at_ns / 1_000,
@@ -109,5 +113,17 @@ impl Report {
             packets_lost_mending: unfault.lost,
             trusted_again,
         }
+    }
+
+    /// What did not go as it has to, in words; its figures stand all the same. A node that flaps need not be found dead.
+    pub fn amiss(&self) -> Option<String> {
+        let mut amiss = Vec::new();
+        if !self.not_found.is_empty() && self.drill != Kind::Flap.name() {
+            amiss.push(format!("{} was never found dead", self.not_found.join(", ")));
+        }
+        if self.unheard > 0 {
+            amiss.push(format!("{} of {} heard nothing again", self.unheard, self.hit));
+        }
+        (!amiss.is_empty()).then(|| amiss.join("; "))
     }
 }

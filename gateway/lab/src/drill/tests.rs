@@ -18,6 +18,10 @@ fn world() -> Vec<Node> {
     ]
 }
 
+fn hit(drill: &Drill) -> Vec<String> {
+    victims(drill, &world()).unwrap().into_iter().map(|node| node.name).collect()
+}
+
 fn refused(drill: &Drill, nodes: &[Node]) -> String {
     victims(drill, nodes).unwrap_err().to_string()
 }
@@ -25,17 +29,17 @@ fn refused(drill: &Drill, nodes: &[Node]) -> String {
 #[test]
 fn it_hits_the_node_with_most_rooms_or_the_one_that_is_named() {
     let by_itself = drill(Kind::KillNode);
-    assert_eq!(victims(&by_itself, &world()).unwrap(), ["east-b1"]);
+    assert_eq!(hit(&by_itself), ["east-b1"]);
     let named = Drill { node: Some("west-a1".to_owned()), ..by_itself };
-    assert_eq!(victims(&named, &world()).unwrap(), ["west-a1"]);
+    assert_eq!(hit(&named), ["west-a1"]);
 }
 
 #[test]
 fn a_region_is_lost_with_all_its_nodes_that_are_up() {
     let by_itself = drill(Kind::LoseRegion);
-    assert_eq!(victims(&by_itself, &world()).unwrap(), ["east-a1", "east-b1"]);
+    assert_eq!(hit(&by_itself), ["east-a1", "east-b1"]);
     let named = Drill { region: Some("west".to_owned()), ..by_itself };
-    assert_eq!(victims(&named, &world()).unwrap(), ["west-a1"]);
+    assert_eq!(hit(&named), ["west-a1"]);
 }
 
 #[test]
@@ -50,6 +54,38 @@ fn what_makes_no_sense_is_refused_with_what_would() {
     assert!(refused(&drill(Kind::KillNode), &[]).contains("no node"));
     let one_region = [node("a", "east", 1, true), node("b", "east", 0, true)];
     assert!(refused(&drill(Kind::LoseRegion), &one_region).contains("no other node"));
+}
+
+#[test]
+fn synthetic_sessions_belong_to_the_region_in_which_something_breaks() {
+    let of = |drill: &Drill| labels(drill, &victims(drill, &world()).unwrap());
+    let named = Drill { node: Some("west-a1".to_owned()), ..drill(Kind::HangNode) };
+    assert_eq!(of(&named)["region"], "west");
+    assert_eq!(of(&drill(Kind::LoseRegion))["region"], "east");
+    assert_eq!(of(&named)["drill"], "hang-node");
+}
+
+#[test]
+fn a_drill_that_would_hit_nobody_breaks_nothing() {
+    let words = require_somebody(&BTreeSet::new(), &["a".to_owned()]).unwrap_err().to_string();
+    assert!(words.contains("placed on a") && words.contains("nothing was broken"), "{words}");
+    require_somebody(&BTreeSet::from([2]), &["a".to_owned()]).unwrap();
+}
+
+#[test]
+fn a_fault_that_nobody_found_and_a_listener_left_in_silence_are_told_of() {
+    let nodes = || vec!["a".to_owned(), "b".to_owned()];
+    let amiss = |kind, fault: &crowd::Reckoning| {
+        let unfault = crowd::Reckoning::default();
+        Report::new(&drill(kind), nodes(), 1, fault, &[], &unfault, true).amiss()
+    };
+    let found = crowd::Reckoning { hit: 7, condemned: nodes(), ..Default::default() };
+    assert_eq!(amiss(Kind::KillNode, &found), None);
+    let silent = crowd::Reckoning { unheard: 2, ..found.clone() };
+    assert_eq!(amiss(Kind::Flap, &silent).unwrap(), "2 of 7 heard nothing again");
+    let unseen = crowd::Reckoning { condemned: vec!["b".to_owned()], ..found };
+    assert_eq!(amiss(Kind::KillNode, &unseen).unwrap(), "a was never found dead");
+    assert_eq!(amiss(Kind::Flap, &unseen), None);
 }
 
 #[test]
@@ -71,9 +107,10 @@ fn every_drill_is_taken_back_by_its_opposite() {
 #[test]
 fn distribution_has_its_ranks() {
     let spread = Milliseconds::of((1..=200).rev().map(f64::from).collect());
-    assert_eq!((spread.p50, spread.p90, spread.p99), (100.0, 180.0, 198.0));
-    assert_eq!((spread.max, spread.n), (200.0, 200));
-    assert_eq!(Milliseconds::of(Vec::new()), Milliseconds::default());
+    assert_eq!((spread.p50, spread.p90, spread.p99), (Some(100.0), Some(180.0), Some(198.0)));
+    assert_eq!((spread.max, spread.n), (Some(200.0), 200));
+    let nothing = serde_json::to_value(Milliseconds::of(Vec::new())).unwrap();
+    assert_eq!(nothing, json!({"p50": null, "p90": null, "p99": null, "max": null, "n": 0}));
 }
 
 #[test]
