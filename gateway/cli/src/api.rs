@@ -1,15 +1,23 @@
 //! Which gateway is spoken to, and how its refusals end a command.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use evenkeel_lab::admin::{Admin, Call, Failed, Place};
+use evenkeel_lab::demo::Rising;
 use evenkeel_server::settings;
 use hyper::Method;
 use serde_json::Value;
 
 use crate::Failure;
+
+/// How long a gateway that says it is coming up is waited for: it compiles policies, and a demo's sessions come in.
+const COMES_UP_WITHIN: Duration = Duration::from_secs(60);
+/// How long one is waited for of which nothing is seen: what was started just before may not have said so yet.
+const MOMENT: Duration = Duration::from_secs(1);
+/// How often is looked meanwhile.
+const LOOKS_EVERY: Duration = Duration::from_millis(50);
 
 /// Which gateway is spoken to.
 #[derive(Args, Clone)]
@@ -78,6 +86,30 @@ impl Api {
             )),
             failed => failure(failed),
         })
+    }
+
+    /// Waits for a gateway that is coming up, and no longer than a moment where nothing is seen of one.
+    pub(crate) fn await_gateway(&self) -> Result<(), Failure> {
+        let socket = PathBuf::from(self.shown());
+        let began = Instant::now();
+        loop {
+            let rises = Rising::is_at(&socket);
+            let status = self.with(async |admin| admin.read("/v1/status").await);
+            let starting = |status: &Value| rises || status["state"] == "starting";
+            let (within, outcome) = match status {
+                Ok(status) if starting(&status) => (COMES_UP_WITHIN, Ok(())),
+                Ok(_) => return Ok(()),
+                Err(Failure::NoGateway(words)) => {
+                    let within = if rises { COMES_UP_WITHIN } else { MOMENT };
+                    (within, Err(Failure::NoGateway(words)))
+                }
+                Err(failed) => return Err(failed),
+            };
+            if began.elapsed() >= within {
+                return outcome;
+            }
+            std::thread::sleep(LOOKS_EVERY);
+        }
     }
 
     pub(crate) fn client(&self) -> Result<Admin, Failure> {

@@ -84,14 +84,12 @@ impl Drill {
             return self.list(&all, &record);
         };
         // Without a gateway there is nothing to drill.
-        self.api.with(async |admin| admin.read("/v1/status").await).map_err(
-            |failure| match failure {
-                Failure::NoGateway(words) => Failure::NoGateway(format!(
-                    "{words}; or `evenkeel demo --serve`, a world to drill in"
-                )),
-                other => other,
-            },
-        )?;
+        self.api.await_gateway().map_err(|failure| match failure {
+            Failure::NoGateway(words) => Failure::NoGateway(format!(
+                "{words}; or `evenkeel demo --serve`, a world to drill in"
+            )),
+            other => other,
+        })?;
         let client = self.api.client()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -160,7 +160,8 @@ fn main() -> ExitCode {
 fn demo(options: &evenkeel_lab::demo::Options) -> Result<(), Failure> {
     let failed = |error: String| Failure::Failed(error);
     let evenkeel = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-    match evenkeel_lab::demo::run(options, &evenkeel) {
+    let socket = evenkeel_server::settings::Admin::default_socket();
+    match evenkeel_lab::demo::run(options, &evenkeel, &socket) {
         Ok(true) => Ok(()),
         // Its report says so, and is the last line.
         Ok(false) if options.json => Err(failed(String::new())),

@@ -156,7 +156,18 @@ fn a_push_takes_its_settings_from_a_file() {
 #[test]
 fn a_failure_is_one_object_where_json_was_asked_for() {
     let nobody = place("nobody");
-    for words in [&["status"][..], &["policy", "list"], &["policy", "rollback", "call/routing"]] {
+    let verbs: [&[&str]; 9] = [
+        &["status"],
+        &["modes"],
+        &["reload"],
+        &["node", "drain", "east-a1"],
+        &["room", "move", "r", "east-a1"],
+        &["session", "list"],
+        &["policy", "list"],
+        &["policy", "rollback", "call/routing"],
+        &["drill", "kill-node"],
+    ];
+    for words in verbs {
         let output = evenkeel(&nobody, &[words, &["--json"]].concat());
         assert_eq!(output.status.code(), Some(3), "{words:?}");
         let object: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -166,6 +177,27 @@ fn a_failure_is_one_object_where_json_was_asked_for() {
         assert!(output.stdout.is_empty());
         assert!(String::from_utf8_lossy(&output.stderr).contains("no gateway answers"));
     }
+}
+
+#[test]
+fn a_drill_waits_while_the_world_of_its_gateway_comes_up() {
+    let serving = json!({"state": "serving"});
+    let answers = vec![("GET /v1/status ", serving), ("GET /v1/nodes ", json!({"nodes": []}))];
+    let api = Api::start("rising", answers);
+    let mark = place("rising.rising");
+    let rising = std::fs::File::create(&mark).unwrap();
+    rising.lock().unwrap();
+    let mut drill = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    drill.args(["drill", "kill-node", "--api"]).arg(&api.socket);
+    let drill = drill.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    for _ in 0..3 {
+        assert!(api.asked.recv().unwrap().contains("/v1/status"), "it comes up still");
+    }
+    drop(rising);
+    let output = drill.wait_with_output().unwrap();
+    let _ = std::fs::remove_file(mark);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("no node of this gateway is up"), "{words}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod judge;
 mod process;
 mod promises;
 mod report;
+mod rising;
 mod serve;
 mod stage;
 mod table;
@@ -20,6 +21,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use clap::Args;
+pub use rising::Rising;
 
 use crate::admin;
 use crate::interruption::interruption;
@@ -101,11 +103,11 @@ impl Failed {
 }
 
 /// Plays all acts with this binary as gateway, nodes and receiver, and says whether everything went as promised.
-/// Progress goes to standard error. Whatever was started has ended when this returns, however it returns.
+/// Progress goes to standard error. A world that is kept up answers at `socket`, where commands look for a gateway. Whatever was started has ended when this returns, however it returns.
 ///
 /// # Errors
 /// Any [`Failed`].
-pub fn run(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
+pub fn run(options: &Options, evenkeel: &Path, socket: &Path) -> Result<bool, Failed> {
     if options.receive_telemetry {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         otlp::run(Listen { grpc: any, http: any })
@@ -117,7 +119,7 @@ pub fn run(options: &Options, evenkeel: &Path) -> Result<bool, Failed> {
         .build()
         .map_err(Failed::system("starting an event loop"))?;
     if options.serve {
-        return runtime.block_on(serve::serve(options, evenkeel)).map(|()| true);
+        return runtime.block_on(serve::serve(options, evenkeel, socket)).map(|()| true);
     }
     runtime.block_on(async {
         tokio::select! {

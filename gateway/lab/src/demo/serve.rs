@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::cast::{Cast, Troupe};
 use super::stage::Stage;
-use super::{Failed, Options};
+use super::{Failed, Options, Rising};
 use crate::interruption::interruption;
 
 /// The books are of no use here, and are emptied this often.
@@ -19,16 +19,19 @@ const FORGET_EVERY: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Any [`Failed`].
-pub(super) async fn serve(options: &Options, evenkeel: &Path) -> Result<(), Failed> {
+pub(super) async fn serve(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
     tokio::select! {
-        up = keep_up(options, evenkeel) => up,
+        up = keep_up(options, evenkeel, socket) => up,
         ended = interruption() => ended.map_err(Failed::system("listening to signals")),
     }
 }
 
-async fn keep_up(options: &Options, evenkeel: &Path) -> Result<(), Failed> {
+async fn keep_up(options: &Options, evenkeel: &Path, socket: &Path) -> Result<(), Failed> {
+    // Whoever is not told waits for nothing; the world comes up all the same.
+    let rising = Rising::begin(socket).ok();
     let mut stage = Stage::set(options, evenkeel).await?;
     let troupe = Troupe::enter(Cast::of(options.sessions), &mut stage, options.seed).await?;
+    drop(rising);
     say(options, &stage).map_err(Failed::system("writing where it is"))?;
     loop {
         tokio::time::sleep(FORGET_EVERY).await;

@@ -1,0 +1,112 @@
+//! A world of real processes, and drills in it, as a person types them.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// A home that nobody else has, gone with the test.
+struct Home(PathBuf);
+
+impl Home {
+    fn new(name: &str) -> Home {
+        let path = std::env::temp_dir().join(format!("ek-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Home(path)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        command.args(words).env("HOME", &self.0).env("XDG_RUNTIME_DIR", &self.0);
+        command.env_remove("XDG_STATE_HOME").env_remove("EVENKEEL_API");
+        command
+    }
+
+    fn evenkeel(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A process that ends in good order with the test: what it started ends with it.
+struct World(Child);
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn wait_for(place: &Path, world: &mut World) {
+    while !place.exists() {
+        let ended = world.0.try_wait().unwrap();
+        assert!(ended.is_none(), "the demo ended before {} was there", place.display());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn without_a_gateway_a_drill_names_a_world_to_drill_in() {
+    let home = Home::new("none");
+    let output = home.evenkeel(&["drill", "kill-node"]);
+    let words = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{words}");
+    assert!(words.contains("`evenkeel demo --serve`"), "{words}");
+    let output = home.evenkeel(&["drill", "list", "--json"]);
+    assert_eq!((output.status.code(), text(&output.stdout).trim()), (Some(0), "[]"));
+}
+
+#[test]
+fn a_drill_waits_for_the_world_that_comes_up_and_says_what_was_heard() {
+    let home = Home::new("world");
+    let mut demo = home.command(&["demo", "--serve", "--sessions", "20", "--json"]);
+    let demo = demo.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut world = World(demo);
+    let (out, mut err) = (world.0.stdout.take().unwrap(), world.0.stderr.take().unwrap());
+    thread::spawn(move || err.read_to_end(&mut Vec::new()));
+    // It says at once that it comes up; by then there is no gateway yet.
+    wait_for(&home.path("evenkeel.sock.rising"), &mut world);
+    let output = home.evenkeel(&["drill", "kill-node", "--sessions", "40", "--json"]);
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+
+    let mut line = String::new();
+    BufReader::new(out).read_line(&mut line).unwrap();
+    let demo: Value = serde_json::from_str(&line).unwrap();
+    let mut nodes = demo["nodes"].as_array().unwrap().iter();
+    assert!(nodes.any(|node| *node == report["nodes"][0]), "{demo} {report}");
+
+    for ranks in [&report["gap_ms"], &report["detect_ms"]] {
+        assert!(
+            ["p50", "p90", "p99", "max"].iter().all(|rank| ranks[rank].is_number()),
+            "{report}"
+        );
+        assert!(ranks["n"].as_u64().unwrap() > 0, "{report}");
+    }
+    assert!(report["packets_lost"].is_u64(), "{report}");
+    let witnesses = report["by_witness"].as_object().unwrap();
+    assert!(!witnesses.is_empty() && witnesses.values().all(|ms| ms["n"].as_u64() > Some(0)));
+
+    let listed = home.evenkeel(&["drill", "list", "--json"]);
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(listed, Value::from(vec![report]));
+}
