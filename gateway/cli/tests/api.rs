@@ -310,6 +310,11 @@ fn what_stands_is_listed_for_people_and_for_tools() {
             "ago_ms": 9_000, "took_ms": 12, "outcome": "done",
         }],
     });
+    let modes = json!({"modes": [{
+        "mode": "hot", "scenarios": ["call", "live"], "recoveries": 9,
+        "recovery_ms": {"p50": 20.4, "p99": 41.0, "max": 63.2}, "packets_lost": 12,
+        "bandwidth_cost": 0.0123,
+    }]});
     let api = Api::start(
         "lists",
         vec![
@@ -319,10 +324,12 @@ fn what_stands_is_listed_for_people_and_for_tools() {
             ("GET /v1/sessions ", first.clone()),
             ("GET /v1/sessions?after=s1 ", last.clone()),
             ("GET /v1/sessions/s1/explain ", explained.clone()),
+            ("GET /v1/modes ", modes.clone()),
         ],
     );
     let both = json!({"sessions": [first["sessions"][0], last["sessions"][0]]});
-    let cases: [(&[&str], Value, &[&str]); 5] = [
+    let cases: [(&[&str], Value, &[&str]); 6] = [
+        (&["modes"], modes, &["recoveries", "20.4", "+1.2 %", "call, live"]),
         (&["node", "list"], nodes, &["25 % of 900 kbit/s", "opening 2, 7 waiting, draining"]),
         (&["region", "list"], regions, &["breaker open for 10 s", "1 of 2 nodes", "4 away"]),
         (&["room", "list"], rooms, &["2 sessions at east-a1", "placed by native"]),
