@@ -14,7 +14,7 @@ pub(crate) struct Node {
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` as the API does, all else as `{"done": true}`
+    /// Say it as JSON: `list` as the API does, `drain` as `{"asked": true}`, all else as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -23,7 +23,9 @@ pub(crate) struct Node {
 enum Verb {
     /// Every node with its health, its load and what it is opening
     List,
-    /// Let it take no new rooms, and move those that it has; nothing is lost, and nobody is hung up
+    /// Let it take no new rooms, and move those that it has; nothing is lost, and nobody is hung up. It takes no new ones when
+    /// this returns; `node list` says how many it still has, and the event `drained` when it is empty
+    #[command(verbatim_doc_comment)]
     Drain {
         /// The node's name
         node: String,
@@ -66,7 +68,10 @@ impl Node {
             Verb::Return { node } => (node, "return", Value::Null),
         };
         self.api.post(&format!("/v1/nodes/{}:{verb}", segment(&node)), &body)?;
-        done(self.json);
+        match verb {
+            "drain" => asked(self.json, &format!("{node} {DRAINS}")),
+            _ => done(self.json),
+        }
         Ok(())
     }
 }
@@ -74,6 +79,19 @@ impl Node {
 /// What the API is told of a deadline.
 pub(crate) fn drain(deadline: Option<String>) -> Value {
     deadline.map_or(Value::Null, |deadline| json!({"deadline": deadline}))
+}
+
+/// What is said of a place that drains.
+pub(crate) const DRAINS: &str = "takes no new rooms, and those that it has are asked to leave; `evenkeel node list` shows how \
+    many are left, and the event `drained` says when it is empty";
+
+/// A verb that has begun what takes a while says so, and where to look for what becomes of it.
+pub(crate) fn asked(json: bool, words: &str) {
+    if json {
+        say(&json!({"asked": true}));
+    } else {
+        say(&words);
+    }
 }
 
 /// A verb that did what it was asked to says so to tools only.

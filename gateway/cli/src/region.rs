@@ -4,7 +4,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::api::{Api, segment};
-use crate::node::{done, drain};
+use crate::node::{DRAINS, asked, done, drain};
 use crate::status::{rows, text};
 use crate::{Failure, say};
 
@@ -15,7 +15,7 @@ pub(crate) struct Region {
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` as the API does, all else as `{"done": true}`
+    /// Say it as JSON: `list` as the API does, `drain` as `{"asked": true}`, all else as `{"done": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -24,7 +24,9 @@ pub(crate) struct Region {
 enum Verb {
     /// Every region with its breaker, its nodes and the rooms that belong there
     List,
-    /// Let none of its nodes take new rooms, and move those that they have to other regions
+    /// Let none of its nodes take new rooms, and move those that they have to other regions. They take no new ones when this
+    /// returns; `node list` says how many they still have, and the event `drained` of each when it is empty
+    #[command(verbatim_doc_comment)]
     Drain {
         /// The region's name
         region: String,
@@ -76,7 +78,11 @@ impl Region {
                 }
                 return Ok(());
             }
-            Verb::Drain { region, deadline } => (at(&region, "drain"), drain(deadline)),
+            Verb::Drain { region, deadline } => {
+                self.api.post(&at(&region, "drain"), &drain(deadline))?;
+                asked(self.json, &format!("{region} {DRAINS}"));
+                return Ok(());
+            }
             Verb::Undrain { region } => (at(&region, "undrain"), Value::Null),
             Verb::FailBack { mode, region } => {
                 let all = || "/v1/regions:fail-back".to_owned();

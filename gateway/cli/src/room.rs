@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::api::{Api, segment};
-use crate::node::done;
+use crate::node::asked;
 use crate::status::{rows, text};
 use crate::{Failure, say};
 
@@ -15,7 +15,7 @@ pub(crate) struct Room {
     verb: Verb,
     #[command(flatten)]
     api: Api,
-    /// Say it as JSON: `list` as the API does, all else as `{"done": true}`
+    /// Say it as JSON: `list` as the API does, `move` as `{"asked": true}`
     #[arg(long, global = true)]
     pub(crate) json: bool,
 }
@@ -24,7 +24,9 @@ pub(crate) struct Room {
 enum Verb {
     /// Every room with where it stands, its spares and who placed it
     List,
-    /// Move a room to a node, make-before-break; nothing is lost
+    /// Move a room to a node, make-before-break; nothing is lost. It moves when its sessions are open there, after this
+    /// returns: the event `moved` says so, or `move-ended` that it was given up; `session explain` shows both
+    #[command(verbatim_doc_comment)]
     Move {
         /// The room's name
         room: String,
@@ -47,7 +49,10 @@ impl Room {
             Verb::Move { room, node } => {
                 let path = format!("/v1/rooms/{}:move", segment(&room));
                 self.api.post(&path, &json!({"node": node}))?;
-                done(self.json);
+                let words = format!(
+                    "{room} moves to {node} when its sessions are open there; `evenkeel room list` shows where it is, and `evenkeel session explain` what became of it"
+                );
+                asked(self.json, &words);
             }
         }
         Ok(())

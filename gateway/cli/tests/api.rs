@@ -242,8 +242,16 @@ fn an_operators_verbs_ask_for_what_they_say() {
     ];
     let api = Api::start("verbs", vec![("POST ", Value::Null), ("DELETE ", Value::Null)]);
     for (words, right) in cases {
-        assert_eq!(said(&evenkeel(&api.socket, words)), "", "{words:?}");
+        // What takes a while says where to look; what is done at once says nothing.
+        let takes_a_while = words.contains(&"drain") || words.contains(&"move");
+        let line = said(&evenkeel(&api.socket, words));
+        assert_eq!(line.contains("evenkeel "), takes_a_while, "{words:?}: {line}");
+        assert_eq!(line.is_empty(), !takes_a_while, "{words:?}: {line}");
         assert_eq!(api.asked.recv().unwrap(), right);
+        let json = said(&evenkeel(&api.socket, &[words, &["--json"]].concat()));
+        let right = if takes_a_while { r#"{"asked":true}"# } else { r#"{"done":true}"# };
+        assert_eq!(json.trim(), right, "{words:?}");
+        api.asked.recv().unwrap();
     }
     let json = said(&evenkeel(&api.socket, &["session", "close", "s17", "--json"]));
     assert_eq!(json.trim(), r#"{"done":true}"#);
