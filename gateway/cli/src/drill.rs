@@ -10,8 +10,10 @@ use serde_json::Value;
 use crate::api::Api;
 use crate::{Failure, say};
 
-/// Make trouble on purpose at a running gateway, with synthetic sessions beside the real ones, and say what they heard of
-/// it. What is broken is mended afterwards. Where the gateway never found the fault, or somebody heard nothing again, it ends
+/// Make trouble on purpose, and say what was heard of it
+///
+/// Synthetic sessions come in beside the real ones of a running gateway, a node is broken, and what they heard of it is said.
+/// What is broken is mended afterwards. Where the gateway never found the fault, or somebody heard nothing again, it ends
 /// with 1; where none of the sessions would have been hit, nothing is broken. It takes an agent beside the node whose configuration allows drills, and
 /// `drills = true` in the gateway's `[admin]`; `evenkeel demo --serve` is a world that has both.
 #[derive(Args)]

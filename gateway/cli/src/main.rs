@@ -33,6 +33,7 @@ struct Cli {
     verb: Verb,
 }
 
+/// What has no line here has its line and its long help where it is.
 #[derive(Subcommand)]
 enum Verb {
     /// Run the gateway
@@ -47,9 +48,7 @@ enum Verb {
     Check(check::Check),
     /// Say what a running gateway does
     Status(status::Status),
-    /// Say what each mode gives and costs, as measured on a running gateway
     Modes(modes::Modes),
-    /// Read the configuration again: nodes, policies and modes that changed
     Reload(reload::Reload),
     /// List, drain, eject and return nodes of a running gateway
     Node(node::Node),
@@ -57,9 +56,7 @@ enum Verb {
     Region(region::Region),
     /// List and move rooms
     Room(room::Room),
-    /// List, explain and close sessions
     Session(session::Session),
-    /// Make trouble on purpose, and say what was heard of it
     Drill(drill::Drill),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::Policy),

@@ -7,8 +7,10 @@ use crate::api::Api;
 use crate::status::{rows, text};
 use crate::{Failure, say};
 
-/// Say what each mode gives and costs, as measured on a running gateway: how long clients heard nothing when a node died,
-/// what they lost when they went to another hop, and how much more went to nodes.
+/// Say what each mode gives and costs, as measured on a running gateway
+///
+/// That is how long clients heard nothing when a node died, what they lost when they went to another hop, and how much
+/// more went to nodes.
 ///
 /// Times include the usual distance of packets: with one every 20 ms nobody hears less than 20 ms of nothing.
 #[derive(Args)]

@@ -7,7 +7,9 @@ use crate::api::Api;
 use crate::status::rows;
 use crate::{Failure, say};
 
-/// Have a running gateway read its configuration again, and take what can be taken live: nodes that come, go and change,
+/// Read the configuration again: nodes, policies and modes that changed
+///
+/// A running gateway reads its files, and takes what can be taken live: nodes that come, go and change,
 /// policies and their settings, and how sessions survive. A configuration that is wrong changes nothing. Policies go their own
 /// way after that: one that fails its proof is refused by itself, and the one in force stays. The command names it, says what
 /// was taken, and ends with 1.

@@ -28,7 +28,7 @@ enum Verb {
     /// returns: the event `moved` says so, or `move-ended` that it was given up; `session explain` shows both
     #[command(verbatim_doc_comment)]
     Move {
-        /// The room's name
+        /// The room's name; where nodes are meshed (`affinity = "session"`) each session is a room, and moves alone: `conf~s7`
         room: String,
         /// The node's name
         node: String,

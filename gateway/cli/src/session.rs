@@ -10,7 +10,10 @@ use crate::node::done;
 use crate::status::{rows, text};
 use crate::{Failure, say};
 
-/// List sessions, say why they are where they are, and close them.
+/// List, explain and close sessions
+///
+/// Explaining says why one is where it is. Where nodes are meshed, one is moved by itself with `evenkeel
+/// room move ROOM~SESSION NODE`.
 #[derive(Args)]
 pub(crate) struct Session {
     #[command(subcommand)]

@@ -213,7 +213,7 @@ fn a_gateway_that_says_nothing_is_not_waited_for_for_ever() {
 
 #[test]
 fn an_operators_verbs_ask_for_what_they_say() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["node", "drain", "east-a1"], "POST /v1/nodes/east-a1:drain HTTP/1.1"),
         (
             &["node", "drain", "east-a1", "--deadline", "60s"],
@@ -238,6 +238,10 @@ fn an_operators_verbs_ask_for_what_they_say() {
         (
             &["room", "move", "a/b c", "east-a1"],
             r#"POST /v1/rooms/a%2Fb%20c:move HTTP/1.1{"node":"east-a1"}"#,
+        ),
+        (
+            &["room", "move", "conf~s7", "east-a1"],
+            r#"POST /v1/rooms/conf~s7:move HTTP/1.1{"node":"east-a1"}"#,
         ),
     ];
     let api = Api::start("verbs", vec![("POST ", Value::Null), ("DELETE ", Value::Null)]);
@@ -280,6 +284,22 @@ fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
     let output = evenkeel(&api.socket, &["reload", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["refused"], refused);
+}
+
+#[test]
+fn help_says_how_a_single_session_is_moved() {
+    for (words, right) in [
+        (&["room", "move", "--help"][..], "conf~s7"),
+        (&["--help"], "session List, explain and close sessions"),
+        (&["session", "--help"], "room move ROOM~SESSION NODE"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_evenkeel")).args(words).output().unwrap();
+        let help = String::from_utf8_lossy(&output.stdout)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(help.contains(right), "{help}");
+    }
 }
 
 #[test]
