@@ -15,7 +15,8 @@ use crate::{Failure, say};
 /// Synthetic sessions come in beside the real ones of a running gateway, a node is broken, and what they heard of it is said.
 /// What is broken is mended afterwards. Where the gateway never found the fault, or somebody heard nothing again, it ends
 /// with 1; where none of the sessions would have been hit, nothing is broken. It takes an agent beside the node whose configuration allows drills, and
-/// `drills = true` in the gateway's `[admin]`; `evenkeel demo --serve` is a world that has both.
+/// `drills = true` in the gateway's `[admin]`; `evenkeel demo --serve` is a world that has both. The sessions are voice from
+/// 127.0.0.1, so it is typed on the gateway's own machine, and a listener there takes `declared` addresses.
 #[derive(Args)]
 pub(crate) struct Drill {
     #[command(subcommand)]
@@ -72,6 +73,9 @@ struct OfCrowd {
     /// Synthetic sessions, two to a room, of which one talks
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=5_000))]
     sessions: u32,
+    /// What they ask for: one of the gateway's scenarios
+    #[arg(long, value_name = "NAME", default_value = "call")]
+    scenario: String,
     /// Where the dice come from
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -147,6 +151,7 @@ impl Verb {
             node: node.clone(),
             region: None,
             sessions: crowd.sessions,
+            scenario: crowd.scenario.clone(),
             flaps_for: Duration::ZERO,
             seed: crowd.seed,
         };

@@ -45,6 +45,8 @@ pub struct Drill {
     pub region: Option<String>,
     /// Synthetic sessions, two to a room, of which one talks.
     pub sessions: u32,
+    /// What they ask for.
+    pub scenario: String,
     /// For how long a node flaps.
     pub flaps_for: Duration,
     /// Where the dice come from.
@@ -100,8 +102,7 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Fai
     // What cannot be drilled is refused before anybody comes in.
     let expected = victims(drill, &nodes(&mut own).await?)?;
     let rooms = format!("drill-{:08x}", rng.u32(..));
-    let plan = Plan { rooms, labels: labels(drill, &expected), ..Plan::new(drill.sessions) };
-    let plan = Plan { seed: drill.seed, ..plan };
+    let plan = plan(drill, rooms, &expected);
     eprintln!("{} synthetic sessions come in", drill.sessions);
     let mut crowd = Crowd::enter(&plan, &admin).await?;
     let outcome = play(drill, &mut own, &mut crowd, &mut rng).await;
@@ -110,6 +111,12 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Fai
     let report = outcome?;
     left?;
     Ok(report)
+}
+
+/// Who comes in.
+fn plan(drill: &Drill, rooms: String, victims: &[Node]) -> Plan {
+    let (scenario, labels, seed) = (drill.scenario.clone(), labels(drill, victims), drill.seed);
+    Plan { scenario, rooms, labels, seed, ..Plan::new(drill.sessions) }
 }
 
 /// What the synthetic sessions say of themselves: they belong to the region in which something breaks.

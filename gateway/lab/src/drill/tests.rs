@@ -2,7 +2,8 @@ use super::*;
 
 fn drill(kind: Kind) -> Drill {
     let (node, region) = (None, None);
-    Drill { kind, node, region, sessions: 20, flaps_for: Duration::from_secs(10), seed: 1 }
+    let (scenario, flaps_for) = ("call".to_owned(), Duration::from_secs(10));
+    Drill { kind, node, region, sessions: 20, scenario, flaps_for, seed: 1 }
 }
 
 fn node(name: &str, region: &str, rooms: u64, is_up: bool) -> Node {
@@ -58,11 +59,21 @@ fn what_makes_no_sense_is_refused_with_what_would() {
 
 #[test]
 fn synthetic_sessions_belong_to_the_region_in_which_something_breaks() {
-    let of = |drill: &Drill| labels(drill, &victims(drill, &world()).unwrap());
+    let of = |drill: &Drill| {
+        let victims = victims(drill, &world()).unwrap();
+        plan(drill, "drill".to_owned(), &victims).labels
+    };
     let named = Drill { node: Some("west-a1".to_owned()), ..drill(Kind::HangNode) };
     assert_eq!(of(&named)["region"], "west");
     assert_eq!(of(&drill(Kind::LoseRegion))["region"], "east");
     assert_eq!(of(&named)["drill"], "hang-node");
+}
+
+#[test]
+fn synthetic_sessions_ask_for_the_scenario_that_is_named() {
+    let live = Drill { scenario: "live".to_owned(), ..drill(Kind::Flap) };
+    let plan = plan(&live, "drill-1".to_owned(), &[]);
+    assert_eq!((&*plan.scenario, &*plan.rooms, plan.sessions), ("live", "drill-1", 20));
 }
 
 #[test]
