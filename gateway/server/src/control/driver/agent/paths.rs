@@ -2,9 +2,10 @@
 //! datagram packetization layer path MTU discovery).
 //!
 //! While long bundles cross, a question of their length goes along every 30 ms, and right behind it a short one. Where
-//! the short one is answered and the long one is not, twice in a row, the path carries no such bundles any more: they are
-//! as short as any path carries at once, and a longer size is tried each second. The node is told at once, and again with the next questions. The answer is as long as its question,
-//! so that both ways are tried; they have one size. A node that answers neither is not judged.
+//! the short one is answered and the long one is not, four times in a row, the path carries no such bundles any more: they
+//! are as short as any path carries at once, and a longer size is tried each second, whether or not anything crosses. The
+//! node is told at once, and again with the next questions. The answer is as long as its question, so that both ways are
+//! tried; they have one size. A node that answers neither is not judged.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -21,8 +22,11 @@ const RAISE_EVERY: Duration = Duration::from_secs(1);
 /// How long a way is looked at after a long bundle: where none arrives any more, that is the reason to look.
 const USED_FOR: Duration = Duration::from_secs(1);
 
-/// Long questions in a row, unanswered where short ones are answered, that show what the path carries: one may be lost.
-const MISSES: u8 = 2;
+/// Long questions in a row, unanswered where short ones are answered, that show what the path carries.
+///
+/// RFC 8899 (section 5.1.2) has 3, and asks less often. At one every 30 ms plain loss of 5 % shortens bundles every 12 s
+/// where 2 are enough, every 4 minutes with 3, and once in an hour and a half with 4. These take 120 ms, and nobody hears a freeze.
+const MISSES: u8 = 4;
 
 /// A new size is told so often at once, whatever else is asked: one word may be lost.
 const TELLINGS: u8 = 3;
@@ -225,13 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn bundles_are_as_short_as_any_path_carries_when_two_long_questions_got_lost() {
+    fn bundles_are_as_short_as_any_path_carries_when_four_long_questions_got_lost() {
         let mut world = World::new(1_400);
         world.go_on(100);
         assert_eq!(world.sizes, (1_400, 1_400));
         world.carries = 1_300;
-        world.go_on(1);
-        assert_eq!(world.sizes.0, 1_400, "one may be lost");
+        world.go_on(3);
+        assert_eq!(world.sizes.0, 1_400, "three may be lost");
         world.go_on(1);
         assert_eq!(world.sizes, (1_200, 1_200));
     }
@@ -239,7 +243,7 @@ mod tests {
     #[test]
     fn what_the_path_carries_is_found_from_below_and_what_it_carries_again() {
         let mut world = World::new(1_300);
-        world.go_on(2);
+        world.go_on(4);
         world.go_on(19);
         assert_eq!(world.sizes, (1_200, 1_200));
         world.go_on(1);
@@ -261,6 +265,21 @@ mod tests {
             world.go_on(1);
         }
         assert_eq!(world.sizes, (1_400, 1_400));
+    }
+
+    #[test]
+    fn plain_loss_is_not_taken_for_a_path_that_carries_less() {
+        let mut world = World::new(1_400);
+        let mut rng = fastrand::Rng::with_seed(7);
+        let (mut changes, mut before) = (0, world.sizes.0);
+        // An hour of looks, of which a twentieth is lost there or back.
+        for _ in 0..120_000 {
+            world.carries = if rng.u32(0..20) == 0 { 1_300 } else { 1_400 };
+            world.go_on(1);
+            changes += u32::from(world.sizes.0 != before);
+            before = world.sizes.0;
+        }
+        assert!(changes <= 9, "{changes} times");
     }
 
     #[test]
