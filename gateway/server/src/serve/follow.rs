@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::control::{Failed, Handle, Happened, Status, Told};
+use crate::control::{Failed, Handle, Happened, NodeView, Status, Told};
 use crate::settings::Traceparent;
 use crate::telemetry::registry::{Attribute, Count, Level};
-use crate::telemetry::{Caller, Instruments, Moment, Recorder, Telemetry};
+use crate::telemetry::{Caller, Instruments, Moment, Recorder, Stands, Telemetry};
 
 /// How often what workers count is read, and how things stand.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
@@ -118,12 +118,11 @@ impl Counters {
 
     /// How things stand is read and not summed up from events, of which some may have been missed.
     async fn read(&mut self) -> Result<(), Failed> {
-        // One that goes may have the name of one that comes.
-        for node in self.handle.nodes().await?.into_iter().filter(|node| !node.leaves) {
-            let labels = [(Attribute::Node, &*node.name)];
-            self.instruments.level(Level::NodeHealth, i64::from(node.health as u32), &labels);
-            self.instruments.level(Level::NodeDraining, i64::from(node.draining), &labels);
-        }
+        let nodes = self.handle.nodes().await?.into_iter().map(|view| {
+            let NodeView { node, name, leaves, health, draining, .. } = view;
+            (node, Stands { name: name.into(), leaves, health, draining })
+        });
+        self.instruments.standing().set(nodes);
         let status = self.handle.status().await?;
         self.instruments.level(Level::SessionsLive, status.sessions as i64, &[]);
         self.count(&status);

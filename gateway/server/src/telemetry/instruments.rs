@@ -15,11 +15,14 @@ use opentelemetry_sdk::metrics::{
 };
 
 use super::registry::{Attribute, Count, Described, Level, Time};
+use super::standing::Standing;
 
 /// One instrument for every metric of the registry; shared, and safe to use from any thread.
 pub struct Instruments {
     counts: Vec<Counter<u64>>,
-    levels: Vec<Gauge<i64>>,
+    /// None where a level is looked at where it stands.
+    levels: Vec<Option<Gauge<i64>>>,
+    standing: Standing,
     times: Vec<Histogram<f64>>,
 }
 
@@ -40,15 +43,19 @@ impl Instruments {
         });
         let levels = Level::ALL.iter().map(|metric| {
             let Described { name, unit, doc, .. } = metric.described();
-            meter.i64_gauge(name).with_unit(unit).with_description(doc).build()
+            let gauge = || meter.i64_gauge(name).with_unit(unit).with_description(doc).build();
+            (!Standing::has(*metric)).then(gauge)
         });
+        let standing = Standing::default();
+        standing.observed_by(meter);
         let times = Time::ALL.iter().map(|metric| {
             let Described { name, unit, doc, .. } = metric.described();
             let bounds = metric.bounds().to_vec();
             let histogram = meter.f64_histogram(name).with_unit(unit).with_description(doc);
             histogram.with_boundaries(bounds).build()
         });
-        Instruments { counts: counts.collect(), levels: levels.collect(), times: times.collect() }
+        let (counts, levels, times) = (counts.collect(), levels.collect(), times.collect());
+        Instruments { counts, levels, standing, times }
     }
 
     /// Counts `n` more.
@@ -58,7 +65,19 @@ impl Instruments {
 
     /// Says how it is now.
     pub fn level(&self, metric: Level, value: i64, labels: Labels<'_>) {
-        self.levels[metric as usize].record(value, &points(metric.described(), labels));
+        let Some(gauge) = &self.levels[metric as usize] else {
+            return debug_assert!(
+                false,
+                "{} is looked at where it stands",
+                metric.described().name
+            );
+        };
+        gauge.record(value, &points(metric.described(), labels));
+    }
+
+    /// How nodes stand.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// Says how long it took.
@@ -143,6 +162,9 @@ impl MetricReader for Reader {
 
 #[cfg(test)]
 mod tests {
+    use evenkeel_core::{Health, NodeId};
+
+    use super::super::standing::Stands;
     use super::*;
 
     #[test]
@@ -150,7 +172,7 @@ mod tests {
         let (_provider, instruments, prometheus, _) =
             meters(Resource::builder_empty().build()).unwrap();
         instruments.count(Count::SessionsOpened, 2, &[(Attribute::Scenario, "call")]);
-        instruments.level(Level::NodeHealth, 3, &[(Attribute::Node, "east-a1")]);
+        instruments.level(Level::RegionBreaker, 1, &[(Attribute::Region, "east")]);
         instruments.time(
             Time::Detection,
             Duration::from_millis(15),
@@ -160,11 +182,37 @@ mod tests {
         for line in [
             "# HELP evenkeel_sessions_opened_total Sessions that came to life.",
             "evenkeel_sessions_opened_total{evenkeel_scenario=\"call\"} 2",
-            "evenkeel_node_health{evenkeel_node=\"east-a1\"} 3",
+            "evenkeel_region_breaker{evenkeel_region=\"east\"} 1",
             "evenkeel_node_detection_duration_seconds_bucket{evenkeel_node=\"east-a1\",le=\"0.02\"} 1",
             "evenkeel_node_detection_duration_seconds_bucket{evenkeel_node=\"east-a1\",le=\"0.01\"} 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn levels_of_a_node_end_with_it_and_are_of_the_one_that_stays() {
+        let (_provider, instruments, prometheus, _) =
+            meters(Resource::builder_empty().build()).unwrap();
+        let standing = instruments.standing();
+        let levels = || -> Vec<String> {
+            let text = prometheus.render();
+            let of_nodes = text.lines().filter(|line| line.starts_with("evenkeel_node_"));
+            of_nodes.map(|line| line.replace("evenkeel_node", "")).collect()
+        };
+        let name = || Arc::<str>::from("a");
+        standing.health(NodeId(0), name(), Health::Up);
+        standing.draining(NodeId(0), name(), true);
+        assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 0"]);
+        // It goes and comes: what the old one does is not said of the new one.
+        let stands = |leaves, health, draining| Stands { name: name(), leaves, health, draining };
+        let new = (NodeId(0), stands(false, Health::Up, false));
+        standing.set([new, (NodeId(1), stands(true, Health::Down, true))]);
+        standing.draining(NodeId(1), name(), true);
+        assert_eq!(levels(), ["_draining{=\"a\"} 0", "_health{=\"a\"} 0"]);
+        standing.gone(NodeId(0));
+        assert_eq!(levels(), ["_draining{=\"a\"} 1", "_health{=\"a\"} 3"]);
+        standing.gone(NodeId(1));
+        assert_eq!(levels(), [""; 0]);
     }
 }

@@ -12,6 +12,7 @@ mod recorder;
 pub mod registry;
 mod sampler;
 mod spans;
+mod standing;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -32,6 +33,7 @@ pub use caller::Caller;
 pub use instruments::{Instruments, Labels, Prometheus};
 pub use recorder::Recorder;
 pub use spans::Moment;
+pub use standing::{Standing, Stands};
 
 use crate::settings::Settings;
 use nodes::Nodes;

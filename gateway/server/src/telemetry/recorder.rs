@@ -66,6 +66,7 @@ impl Recorder {
     /// A node that was listed no longer is empty, and forgotten.
     pub fn handle_node_gone(&mut self, node: NodeId, name: &str) {
         self.not_opened.remove(&node);
+        self.instruments.standing().gone(node);
         info!(node = name, "node removed: it was empty, and is forgotten");
     }
 
@@ -180,8 +181,7 @@ impl Recorder {
             Event::Draining { node, draining } => {
                 let name = self.nodes.of(*node).name;
                 info!(node = %name, draining, "draining");
-                let labels = [(Attribute::Node, &*name)];
-                self.instruments.level(Level::NodeDraining, i64::from(*draining), &labels);
+                self.instruments.standing().draining(*node, name, *draining);
             }
             Event::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
                 let (node, to_node) = (self.nodes.of(from.node).name, self.nodes.of(to.node).name);
@@ -425,7 +425,7 @@ impl Recorder {
         let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
         let took = at.now.saturating_duration_since(started);
         let node = (Attribute::Node, &*name);
-        self.instruments.level(Level::NodeHealth, i64::from(to as u32), &[node]);
+        self.instruments.standing().health(hop.node, Arc::clone(&name), to);
         if to == Health::Down {
             warn!(node = %name, incarnation = %hop.incarnation, was, witnesses = ?names, ?took, rooms, "node is down");
             self.instruments.count(Count::NodeDeaths, 1, &[node]);

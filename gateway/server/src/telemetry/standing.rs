@@ -1,0 +1,92 @@
+//! How nodes stand: levels that are looked at when somebody reads them, and end with their node.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use evenkeel_core::{Health, NodeId};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::Meter;
+
+use super::registry::{Attribute, Described, Level};
+
+/// How a node stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stands {
+    /// Its name. A node that goes and one that comes may have the same.
+    pub name: Arc<str>,
+    /// Whether it goes.
+    pub leaves: bool,
+    /// Its health.
+    pub health: Health,
+    /// Whether it is being drained.
+    pub draining: bool,
+}
+
+/// All nodes by slot. Clones share them.
+#[derive(Clone, Default, Debug)]
+pub struct Standing(Arc<Mutex<BTreeMap<NodeId, Stands>>>);
+
+impl Standing {
+    /// All that there are; what others were is forgotten.
+    pub fn set(&self, nodes: impl IntoIterator<Item = (NodeId, Stands)>) {
+        *self.nodes() = nodes.into_iter().collect();
+    }
+
+    /// A node's health changed.
+    pub(super) fn health(&self, node: NodeId, name: Arc<str>, health: Health) {
+        self.change(node, name, |stands| stands.health = health);
+    }
+
+    /// A node is being drained, or not any more.
+    pub(super) fn draining(&self, node: NodeId, name: Arc<str>, draining: bool) {
+        self.change(node, name, |stands| stands.draining = draining);
+    }
+
+    /// A node is forgotten.
+    pub(super) fn gone(&self, node: NodeId) {
+        self.nodes().remove(&node);
+    }
+
+    fn change(&self, node: NodeId, name: Arc<str>, change: impl FnOnce(&mut Stands)) {
+        let (leaves, health, draining) = (false, Health::Down, false);
+        let new = Stands { name, leaves, health, draining };
+        change(self.nodes().entry(node).or_insert(new));
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<NodeId, Stands>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// By name; of two that have one, the one that stays.
+    fn by_name(&self) -> BTreeMap<Arc<str>, Stands> {
+        let all = self.nodes().values().cloned().collect::<Vec<_>>();
+        let (go, stay): (Vec<_>, Vec<_>) = all.into_iter().partition(|stands| stands.leaves);
+        // Who comes later takes the name.
+        go.into_iter().chain(stay).map(|stands| (Arc::clone(&stands.name), stands)).collect()
+    }
+
+    /// Whether this level is one of these, and never set by itself.
+    pub(super) fn has(level: Level) -> bool {
+        matches!(level, Level::NodeHealth | Level::NodeDraining)
+    }
+
+    /// Has the meter look here.
+    pub(super) fn observed_by(&self, meter: &Meter) {
+        self.observe(meter, Level::NodeHealth, |stands| i64::from(stands.health as u32));
+        self.observe(meter, Level::NodeDraining, |stands| i64::from(stands.draining));
+    }
+
+    fn observe(&self, meter: &Meter, level: Level, value: fn(&Stands) -> i64) {
+        let Described { name, unit, doc, .. } = level.described();
+        let own = self.clone();
+        let gauge = meter.i64_observable_gauge(name).with_unit(unit).with_description(doc);
+        let observed = gauge.with_callback(move |observer| {
+            for (name, stands) in own.by_name() {
+                let node = KeyValue::new(Attribute::Node.key(), name.to_string());
+                observer.observe(value(&stands), &[node]);
+            }
+        });
+        // The meter keeps what it looks at.
+        let _kept = observed.build();
+    }
+}
