@@ -101,12 +101,11 @@ impl Control {
     /// Whatever was to start the node ends.
     fn not_started(&mut self, node: NodeId, why: NotStarted) {
         self.starter.give_up(node);
-        let configured = self.settings.nodes.get(node.0 as usize);
-        if let Some(configured) = configured
-            && let Some(Start { within, .. }) = &configured.start
+        if let Some(listed) = self.listed(node)
+            && let Some(Start { within, .. }) = &listed.start
             && why == NotStarted::Late
         {
-            tracing::warn!(node = %configured.name, "the node did not answer within {within:?}: its start is given up");
+            tracing::warn!(node = %listed.name, "the node did not answer within {within:?}: its start is given up");
         }
     }
 
@@ -157,9 +156,9 @@ impl Control {
                 self.command(worker, Command::Sign { node, message });
             }
             Some(Act::LimitBundles { worker, node, size_max }) => {
-                let name = self.settings.nodes.get(node.0 as usize).map(|node| &*node.name);
+                let name = self.node_name(node);
                 tracing::info!(
-                    node = name,
+                    node = %name,
                     worker,
                     bytes = size_max,
                     "the path carries other bundles"
