@@ -69,6 +69,8 @@ pub(super) async fn follow(
         // Control is gone, and the gateway with it.
         return Ok(());
     }
+    // Something may have changed between the first look at the files and the first watch of their folders.
+    let _ = word.try_send(());
     loop {
         let mut wish = Wish { force: false, within: None, by: Actor::Signal };
         let mut reply = None;

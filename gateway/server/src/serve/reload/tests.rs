@@ -172,6 +172,27 @@ async fn what_is_saved_before_the_first_policies_stand_is_rolled_out_then() {
 }
 
 #[tokio::test]
+async fn what_is_saved_before_anything_is_watched_is_read_without_a_further_word() {
+    let World { folder, standing, handle, mut requests } = World::start();
+    folder.write("call.toml", &CALL.replace("300", "200"));
+    let place = folder.place();
+    let control = async {
+        let Some(Request::FollowReloads(_asks)) = requests.recv().await else { panic!("nobody") };
+        let Some(Request::AwaitPolicies(reply)) = requests.recv().await else { panic!("early") };
+        reply.send(()).unwrap();
+        let Some(Request::List(list, reply)) = requests.recv().await else { panic!("no list") };
+        reply.send(listed(&list)).unwrap();
+        let Some(Request::RollOut { policy, .. }) = requests.recv().await else { panic!("none") };
+        policy.to_string()
+    };
+    tokio::select! {
+        result = follow(&place, standing, &handle) => panic!("{result:?}"),
+        policy = control => assert_eq!(policy, "call/admission"),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nobody asked"),
+    }
+}
+
+#[tokio::test]
 async fn one_bad_value_keeps_the_good_ones_out() {
     let mut world = World::start();
     let mixed = CALL.replace("300", "200").replace("spares = 2", "spares = 9");
