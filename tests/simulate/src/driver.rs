@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Hop, SessionId};
+use evenkeel_core::{Hop, RoomId, SessionId};
 
 /// An opening that was not answered is asked for again.
 pub(crate) const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -17,6 +17,8 @@ pub(crate) struct Tag {
     pub(crate) hop: Hop,
     pub(crate) client: u32,
     pub(crate) room: u32,
+    /// By which number nodes know that room.
+    pub(crate) call: RoomId,
     /// The node's process that knows it.
     pub(crate) process: Option<u32>,
     /// The gateway has been told that it is open.

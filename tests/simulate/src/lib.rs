@@ -10,6 +10,7 @@ pub mod check;
 mod client;
 mod driver;
 mod fault;
+mod flows;
 mod guests;
 mod house;
 mod node;
@@ -26,6 +27,7 @@ mod world;
 
 pub use check::Violation;
 pub use fault::{Episode, Fault};
+pub use flows::LostFlows;
 pub use guests::Library;
 pub use outcome::{Outcome, Spread};
 pub use script::{Join, NodeScript, Script};

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::check::Violation;
 use crate::fault::Episode;
+use crate::flows::LostFlows;
 
 /// A longer gap is one that is noticed: more than a packet of voice is missing, or late.
 const NOTICED: Duration = Duration::from_millis(30);
@@ -53,6 +54,8 @@ pub struct Outcome {
     pub breakers: u64,
     /// Hops that a room was struck off, by why.
     pub struck: u64,
+    /// Rooms that lost a flow, and those beside them.
+    pub flows: LostFlows,
     /// Drains that were told to be over.
     pub drained: u64,
     /// Who accused those that were condemned.
@@ -132,9 +135,10 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn hear(&mut self, event: &Event) {
+    pub(crate) fn hear(&mut self, event: &Event, at: Duration) {
         match event {
-            Event::Moved { cause, sessions, .. } => {
+            Event::Moved { room, from, cause, sessions, .. } => {
+                self.flows.moved(*room, *from, at);
                 *self.moves.entry(Cause::name(*cause)).or_default() += 1;
                 self.session_moves += sessions.len() as u64;
             }

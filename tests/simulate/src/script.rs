@@ -156,6 +156,7 @@ impl Script {
         let disturbed = ms(rng.u64(6_000..14_000));
         let mut joins = draw_joins(&mut rng, disturbed);
         let mut faults = draw_faults(&mut rng, &settings, disturbed);
+        faults.extend(draw_sleepers(&mut Rng::with_seed(seed ^ 0x51_ee9e), &settings, disturbed));
         if seed % RESTLESS == RESTLESS - 1 {
             joins.retain(|join| join.room < 2);
             let (at, fault) = (ms(2_500), Fault::PoliciesHostile);
@@ -316,6 +317,21 @@ fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duration) -> Vec<E
         }
     }
     faults
+}
+
+/// A node that is being left stands still, and wakes up while what it delivers would still pass. In one world of four, by
+/// dice of its own.
+fn draw_sleepers(rng: &mut Rng, settings: &Settings, disturbed: Duration) -> Vec<Episode> {
+    if rng.u8(0..4) > 0 {
+        return Vec::new();
+    }
+    let node = rng.usize(0..settings.nodes.len());
+    let at = ms(rng.u64(2_500..disturbed.as_millis() as u64 - 2_500));
+    let drained = at + ms(rng.u64(0..25));
+    vec![
+        Episode { at, lasts: ms(rng.u64(200..450)), fault: Fault::Stop(node) },
+        Episode { at: drained, lasts: ms(rng.u64(500..2_000)), fault: Fault::Drain(node) },
+    ]
 }
 
 fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {

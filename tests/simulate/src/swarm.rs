@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::check::Violation;
 use crate::guests::Library;
 use crate::outcome::{Outcome, Spread};
 use crate::script::Script;
@@ -68,7 +70,7 @@ impl Swarm {
             if seed >= self.seeds.end || stop.load(Ordering::Relaxed) {
                 return totals;
             }
-            let outcome = World::new(Script::from_seed(seed), &library).play();
+            let outcome = play(seed, &library);
             totals.worlds += 1;
             totals.lasted += outcome.lasted;
             if !outcome.violations.is_empty() {
@@ -78,6 +80,21 @@ impl Swarm {
             totals.take(outcome);
         }
     }
+}
+
+/// A world in which something panics has broken a promise as well, and is told by its seed.
+fn play(seed: u64, library: &Library) -> Outcome {
+    let world = || World::new(Script::from_seed(seed), library).play();
+    // Nothing of a world outlives it.
+    panic::catch_unwind(AssertUnwindSafe(world)).unwrap_or_else(|said| {
+        let words = said.downcast_ref::<String>().cloned();
+        let what = words.or_else(|| Some((*said.downcast_ref::<&str>()?).to_owned()));
+        let what = what.unwrap_or_default();
+        let violation = Violation { invariant: "panic", at: Duration::ZERO, what };
+        let mut outcome = Outcome::new(seed, &[]);
+        outcome.violations.push(violation);
+        outcome
+    })
 }
 
 impl Totals {

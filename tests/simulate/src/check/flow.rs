@@ -3,31 +3,42 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Health, Mode, RoomId};
+use evenkeel_core::{Event, Health, Hop, Mode, RoomId};
 
 use super::Scene;
+use super::scene::SeenRoom;
 
-/// A room without a hop finds one within this, if there is one.
-const RESCUED_WITHIN: Duration = Duration::from_secs(4);
+/// A node that could take a room without a hop all the time has it within this: longer than it is believed that it takes
+/// no sessions.
+const RESCUED_WITHIN: Duration = Duration::from_secs(6);
 
 /// A hop that did not take a room is not tried again for 10 s.
-const SHUNNED_FOR: Duration = Duration::from_secs(12);
+const SHUNNED_FOR: Duration = Duration::from_secs(10);
+
+/// A hook that was called has so long, with all that follows a failure.
+const STARTING_FOR: Duration = Duration::from_secs(12);
 
 type Found = Option<(&'static str, String)>;
 
 #[derive(Default)]
 pub(crate) struct Flow {
-    stranded: BTreeMap<RoomId, Instant>,
+    stranded: BTreeMap<RoomId, Stranded>,
     /// When rooms last found a hop again.
     rescued: BTreeMap<RoomId, Instant>,
+    /// When rooms were struck off hops.
+    struck: BTreeMap<(RoomId, Hop), Instant>,
     /// When drivers, nodes or the way to them last did less than they should.
     hindered: Option<Instant>,
     /// When a node's hook was last called.
     started: Option<Instant>,
 }
 
-/// A hook that was called has so long, with all that follows a failure.
-const STARTING_FOR: Duration = Duration::from_secs(12);
+/// A room that stands nowhere.
+struct Stranded {
+    since: Instant,
+    /// Since when each node could take it.
+    could: Vec<Option<Instant>>,
+}
 
 impl Flow {
     pub(super) fn started(&mut self, now: Instant) {
@@ -38,6 +49,12 @@ impl Flow {
         self.hindered = Some(now);
     }
 
+    pub(super) fn hear(&mut self, event: &Event, now: Instant) {
+        if let Event::Struck { room, hop, .. } = event {
+            self.struck.insert((*room, *hop), now);
+        }
+    }
+
     /// Whether the room found a hop only within this time.
     pub(crate) fn rescued_within(&self, room: RoomId, time: Duration, now: Instant) -> bool {
         self.rescued.get(&room).is_some_and(|at| now - *at < time)
@@ -45,50 +62,63 @@ impl Flow {
 
     /// I9: a room stands nowhere only where no node can take it.
     pub(super) fn nobody_stranded_for_nothing(&mut self, scene: &Scene, now: Instant) -> Found {
-        let lost =
-            |room: &super::scene::SeenRoom| room.is_placed() && room.stands(&scene.board).is_none();
+        let lost = |room: &SeenRoom| room.is_placed() && room.stands(&scene.board).is_none();
         let found_again =
             self.stranded.extract_if(.., |id, _| !scene.rooms.get(id).is_some_and(lost));
         self.rescued.extend(found_again.map(|(id, _)| (id, now)));
+        self.struck.retain(|_, at| now - *at < SHUNNED_FOR);
+        let lost: Vec<_> = scene.rooms.iter().filter(|(_, room)| lost(room)).collect();
+        if lost.is_empty() {
+            return None;
+        }
+        let free = free(scene);
         let mut found = None;
-        for (id, room) in scene.rooms.iter().filter(|(_, room)| lost(room)) {
-            let since = *self.stranded.entry(*id).or_insert(now);
-            let start = self.hindered.map_or(since, |at| since.max(at + SHUNNED_FOR));
-            if now.saturating_duration_since(start) < RESCUED_WITHIN || found.is_some() {
-                continue;
+        for (id, room) in lost {
+            let stranded = self
+                .stranded
+                .entry(*id)
+                .or_insert_with(|| Stranded { since: now, could: vec![None; free.len()] });
+            stranded.could.resize(free.len(), None);
+            let hindered = self.hindered.unwrap_or(stranded.since);
+            let waits = |since: Instant| now.saturating_duration_since(since.max(hindered));
+            let since = stranded.since;
+            for (at, (could, free)) in stranded.could.iter_mut().zip(&free).enumerate() {
+                let can = free.is_some_and(|(hop, kbps)| {
+                    room.kbps <= kbps && !self.struck.contains_key(&(*id, hop))
+                });
+                *could = if can { could.or(Some(now)) } else { None };
+                if could.is_some_and(|since| waits(since) > RESCUED_WITHIN) {
+                    let lost = now - since;
+                    let text =
+                        format!("room {id} stands nowhere for {lost:?}, and n{at} could take it");
+                    found.get_or_insert(("I9", text));
+                }
             }
-            let (loads, reserved) = scene.loads();
-            let taker = scene.nodes.iter().enumerate().find(|(at, node)| {
-                let kept = reserved
-                    .iter()
-                    .filter(|((standby, _), _)| standby == at)
-                    .map(|(_, kbps)| *kbps)
-                    .max();
-                let full = loads[*at] + kept.unwrap_or(0) + room.kbps > node.measured;
-                node.health == Health::Up && !node.draining && !full
-            });
-            let cold = room.route.load().mode == Mode::Cold
-                && self.started.is_none_or(|at| now - at > STARTING_FOR);
+            let cold = room.route.load().mode == Mode::Cold && waits(since) > RESCUED_WITHIN;
+            let cold = cold && self.started.is_none_or(|at| now - at > STARTING_FOR);
             let startable =
                 scene.nodes.iter().position(|node| node.health == Health::Cold && !node.draining);
             if let Some(at) = startable.filter(|_| cold) {
-                let text = format!(
-                    "room {id} stands nowhere since {:?}, and nobody starts n{at}",
-                    now - since
-                );
-                found = Some(("I9", text));
-                continue;
+                let lost = now - since;
+                let text =
+                    format!("room {id} stands nowhere for {lost:?}, and nobody starts n{at}");
+                found.get_or_insert(("I9", text));
             }
-            found = taker.map(|(at, _)| {
-                (
-                    "I9",
-                    format!(
-                        "room {id} stands nowhere since {:?}, and n{at} could take it",
-                        now - since
-                    ),
-                )
-            });
         }
         found
     }
+}
+
+/// What each node that takes rooms has free, beside the most that it keeps for a death, by its hop.
+fn free(scene: &Scene) -> Vec<Option<(Hop, u64)>> {
+    let (loads, reserved) = scene.loads();
+    let kept = |at: usize| {
+        let at_node = reserved.iter().filter(|((standby, _), _)| *standby == at);
+        at_node.map(|(_, kbps)| *kbps).max().unwrap_or(0)
+    };
+    let free = |(at, node): (usize, &super::scene::SeenNode)| {
+        let takes = matches!(node.health, Health::Up | Health::Wary) && !node.draining;
+        takes.then(|| (node.hop, node.measured.saturating_sub(loads[at] + kept(at))))
+    };
+    scene.nodes.iter().enumerate().map(free).collect()
 }

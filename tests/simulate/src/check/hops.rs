@@ -1,4 +1,4 @@
-//! I1, I2, I3, I7 and the numbers towards a client: what becomes of packets.
+//! I1, I2, I7 and the numbers towards a client: what becomes of packets.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use evenkeel_core::{Board, Epoch, Grant, Hop, Mode, RoomId, SessionId};
 use super::Scene;
 
 /// What a make-before-break may last.
-const BREAK_WITHIN: Duration = Duration::from_millis(500);
+pub(super) const BREAK_WITHIN: Duration = Duration::from_millis(500);
 
 /// Outgoing numbers that are remembered of a stream.
 const NUMBERS: usize = 256;
@@ -26,8 +26,6 @@ pub(crate) struct Passed {
     /// In hitless mode: the other hop, which has it as well.
     pub(crate) copy: Option<Hop>,
     pub(crate) epoch: Option<Epoch>,
-    /// Counts what control did: within one of it nothing moves.
-    pub(crate) step: u64,
 }
 
 /// A node's packet on its way to a client.
@@ -50,12 +48,13 @@ pub(crate) struct Delivered {
 pub(super) struct Hops {
     /// By session, dense.
     sessions: Vec<Session>,
-    /// Where a room's packets went in which step of control.
-    rooms: BTreeMap<RoomId, (u64, Hop)>,
-    /// In hitless mode: the second hop of a room, and until when a hop was that.
-    second: BTreeMap<RoomId, Hop>,
-    carried: BTreeMap<(RoomId, Hop), Instant>,
+    /// Where the last of a room's packets went, and whose it was.
+    rooms: BTreeMap<RoomId, (Epoch, Hop, SessionId)>,
+    /// The hops that carry hitless rooms, and since when it is these.
+    carriers: BTreeMap<RoomId, (Carriers, Instant)>,
 }
+
+type Carriers = Option<(Hop, Option<Hop>)>;
 
 /// Who said it, which of theirs it was, and whether it was seen.
 type Said = (u32, u32, bool);
@@ -63,9 +62,6 @@ type Said = (u32, u32, bool);
 #[derive(Default)]
 struct Session {
     last: Option<(Epoch, Hop)>,
-    hearing: Option<Hop>,
-    /// Hops that were left, and when.
-    left: Vec<(Hop, Instant)>,
     numbers: Vec<Stream>,
     /// What was heard lately, whatever its number was, and from where.
     heard: VecDeque<(Said, Hop)>,
@@ -97,17 +93,19 @@ impl Hops {
         *self.session(id) = Session::default();
     }
 
-    /// Which hops carry rooms beside the first, now that the core has spoken.
+    /// Which hops carry hitless rooms, now that the core has spoken.
     pub(super) fn look(&mut self, scene: &Scene, now: Instant) {
-        self.second.retain(|id, _| scene.rooms.contains_key(id));
+        self.rooms.retain(|id, _| scene.rooms.contains_key(id));
+        self.carriers.retain(|id, _| scene.rooms.contains_key(id));
         for (id, room) in &scene.rooms {
-            let second = room.route.carriers(&scene.board).and_then(|(_, second)| second);
-            let before = match second {
-                Some(second) => self.second.insert(*id, second),
-                None => self.second.remove(id),
-            };
-            if let Some(before) = before {
-                self.carried.insert((*id, before), now);
+            if room.route.load().mode != Mode::Hitless {
+                self.carriers.remove(id);
+                continue;
+            }
+            let carriers = room.route.carriers(&scene.board);
+            let seen = self.carriers.entry(*id).or_insert((carriers, now));
+            if seen.0 != carriers {
+                *seen = (carriers, now);
             }
         }
     }
@@ -160,72 +158,33 @@ impl Hops {
         ))
     }
 
-    /// I7: at one time, all packets of a room go to one hop.
+    /// I7: at one time, all packets of a room go to one hop: none of a session's goes by an epoch that another of the room
+    /// has left behind.
     pub(super) fn never_split(&mut self, sent: &Passed) -> Found {
-        let (step, hop) = self.rooms.insert(sent.room, (sent.step, sent.hop))?;
-        (step == sent.step && hop != sent.hop).then(|| {
-            ("I7", format!("room {} is split: {:?} and {:?} at once", sent.room, hop, sent.hop))
+        let epoch = sent.epoch?;
+        let last = self.rooms.insert(sent.room, (epoch, sent.hop, sent.session));
+        let (last, hop, other) = last.filter(|(.., other)| *other != sent.session)?;
+        (epoch < last || epoch == last && hop != sent.hop).then(|| {
+            let Passed { session, room, hop: to, .. } = sent;
+            let text = format!("room {room} is split: {other} goes to {hop:?} by {last:?}, and {session} to {to:?} by {epoch:?}");
+            ("I7", text)
         })
     }
 
-    /// I3: once the new hop was heard, nothing of an old one, but during a make-before-break.
-    pub(super) fn nothing_old(
+    /// I1: in hitless mode what somebody said is heard once, though two hops that live carry it. While hops of the room
+    /// change, for as long as a make-before-break may last, one that is new may say again what one that was left has said.
+    pub(super) fn once(
         &mut self,
         got: &Delivered,
         scene: &Scene,
         board: &Board,
         now: Instant,
     ) -> Found {
-        let carriers = scene.rooms.get(&got.room).and_then(|room| room.route.carriers(board));
-        let stands = carriers.map(|(hop, _)| hop);
-        let carried = self.carried.get(&(got.room, got.hop)).copied();
-        let session = self.session(got.session);
-        if carriers.and_then(|(_, second)| second) == Some(got.hop) {
-            return None;
-        }
-        if session.hearing == Some(got.hop) {
-            return None;
-        }
-        if stands == Some(got.hop) {
-            session.left.retain(|(hop, _)| *hop != got.hop);
-            if let Some(before) = session.hearing.replace(got.hop) {
-                session.left.push((before, now));
-            }
-            return None;
-        }
-        let up = board.is_up(got.hop.node, got.hop.incarnation);
-        let leaving = scene.rooms.get(&got.room).and_then(|room| room.route.load().leaving);
-        if up && leaving.is_some_and(|(hop, until)| hop == got.hop && now < until) {
-            return None;
-        }
-        let left = session.left.iter().find(|(hop, _)| *hop == got.hop);
-        match left {
-            None if session.hearing.is_none() && up => None,
-            _ if up && carried.is_some_and(|until| now - until < BREAK_WITHIN) => None,
-            Some((_, at)) if up && now - *at < BREAK_WITHIN => None,
-            _ => Some((
-                "I3",
-                format!(
-                    "{} is at {stands:?} and got packet {} of client {} from {:?}, {}",
-                    got.session,
-                    got.index,
-                    got.origin,
-                    got.hop,
-                    left.map_or("which it never heard".to_owned(), |(_, at)| format!(
-                        "left {:?} ago",
-                        now - *at
-                    )),
-                ),
-            )),
-        }
-    }
-
-    /// I1: in hitless mode what somebody said is heard once, though two hops that live carry it.
-    pub(super) fn once(&mut self, got: &Delivered, scene: &Scene, board: &Board) -> Found {
         let room = scene.rooms.get(&got.room)?;
         if room.route.load().mode != Mode::Hitless {
             return None;
         }
+        let changed = self.carriers.get(&got.room).map(|(_, since)| *since);
         let heard = &mut self.session(got.session).heard;
         let said = (got.origin, got.index, got.video);
         let before = heard.iter().find(|(other, hop)| *other == said && *hop != got.hop);
@@ -234,10 +193,13 @@ impl Hops {
             heard.pop_front();
         }
         heard.push_back((said, got.hop));
-        // Only of two that carry now: a hop that is new has still to prove itself, and one that was left may be late.
+        let before = before?;
         let (first, second) = room.route.carriers(board)?;
         let carries = |hop: Hop| hop == first || Some(hop) == second;
-        let before = before.filter(|hop| carries(*hop) && carries(got.hop))?;
+        let changes = changed.is_none_or(|since| now - since < BREAK_WITHIN);
+        if changes && !(carries(before) && carries(got.hop)) {
+            return None;
+        }
         let Delivered { session, index, origin, hop, .. } = got;
         let text =
             format!("{session} got packet {index} of client {origin} from {before:?} and {hop:?}");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_core::{
-    Board, Gateway, Health, Hop, Kind, NodeStanding, Offer, Output, Plan, Probed, RoomId,
-    RouteCell, SessionId, Settings,
+    Board, Gateway, Health, Hop, Incarnation, Kind, NodeId, NodeStanding, Offer, Output, Plan,
+    Probed, RoomId, RouteCell, SessionId, Settings,
 };
 
 /// What a voice stream counts for where nobody said.
@@ -19,6 +19,8 @@ pub(crate) struct Scene {
 }
 
 pub(crate) struct SeenNode {
+    /// As its newest incarnation.
+    pub(crate) hop: Hop,
     pub(crate) capacity: u64,
     /// What it can take by its own word and what it refused.
     pub(crate) measured: u64,
@@ -52,14 +54,15 @@ impl SeenRoom {
 
 impl Scene {
     pub(crate) fn new(settings: &Settings, board: Arc<Board>) -> Scene {
-        let node = |node: &evenkeel_core::NodeSettings| SeenNode {
+        let node = |(at, node): (u32, &evenkeel_core::NodeSettings)| SeenNode {
+            hop: Hop { node: NodeId(at), incarnation: Incarnation(1) },
             capacity: node.capacity_kbps,
             measured: node.capacity_kbps,
             probed: node.probed == Probed::Yes,
             health: Health::Up,
             draining: false,
         };
-        let nodes = settings.nodes.iter().map(node).collect();
+        let nodes = (0..).zip(&settings.nodes).map(node).collect();
         Scene { board, nodes, rooms: BTreeMap::new(), sessions: BTreeMap::new() }
     }
 
@@ -103,8 +106,9 @@ impl Scene {
 
     pub(super) fn look(&mut self, gateway: &Gateway) {
         for (seen, standing) in self.nodes.iter_mut().zip(gateway.nodes()) {
-            let NodeStanding { health, draining, capacity_kbps, .. } = standing;
-            (seen.health, seen.draining, seen.measured) = (health, draining, capacity_kbps);
+            let NodeStanding { hop, health, draining, capacity_kbps, .. } = standing;
+            (seen.hop, seen.health) = (hop, health);
+            (seen.draining, seen.measured) = (draining, capacity_kbps);
         }
     }
 

@@ -86,7 +86,7 @@ impl World<'_> {
             );
             self.homes[place] = Some(Box::new(home));
         }
-        self.open(session, hop);
+        self.open(session, RoomId(u64::from(room) + 1), hop);
     }
 
     /// The node took it: from now on this is its way.

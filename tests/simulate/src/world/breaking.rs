@@ -364,7 +364,7 @@ impl World<'_> {
             self.change_modes();
         }
         let node = self.rng.usize(0..self.nodes.len());
-        let room: Arc<str> = format!("room{}", self.rng.usize(0..self.tags_of.len())).into();
+        let room: Arc<str> = format!("room{}", self.rng.usize(0..self.rooms)).into();
         match self.rng.u8(0..6) {
             0 => self.drain(node, true),
             1 | 2 => self.drain(node, false),

@@ -22,7 +22,6 @@ impl World<'_> {
         if self.script.baseline.is_some() {
             return;
         }
-        self.step += 1;
         let mut spoke = false;
         while let Some(output) = self.gateway.poll_output() {
             spoke |= !matches!(output, Output::Probe { .. });
@@ -45,7 +44,7 @@ impl World<'_> {
                 }
                 self.homes[place] = Some(Box::new(Home::new(session, room, client, route, plan)));
             }
-            Output::Open { session, hop, .. } => self.open(session, hop),
+            Output::Open { session, room, hop } => self.open(session, room, hop),
             Output::CloseAt { session, hop } => self.close_at(session, hop),
             Output::Reply { offer, result } => {
                 let client = self.by_offer[offer.0 as usize];
@@ -73,7 +72,7 @@ impl World<'_> {
                 let troubled: Vec<_> = self.nodes.iter().map(|node| node.troubled).collect();
                 let found = crate::check::false_death(&event, &troubled, self.now);
                 self.checker.note(found, self.now);
-                self.outcome.hear(&event);
+                self.outcome.hear(&event, self.now - self.began);
                 self.note_death(&event);
                 self.trace.event(self.now, &event);
             }

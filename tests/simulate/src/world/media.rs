@@ -36,7 +36,7 @@ impl World<'_> {
     }
 
     pub(super) fn forward(&mut self, session: SessionId, packet: Packet) {
-        let (now, step) = (self.now, self.step);
+        let now = self.now;
         let board = std::sync::Arc::clone(&self.board);
         let Some(home) = self.home(session) else { return };
         let Sent::To { hop, standing, tag, copy } = home.send_to_node(packet.kind, &board, now)
@@ -47,7 +47,7 @@ impl World<'_> {
         let room = home.room;
         if self.script.thorough && self.script.baseline.is_none() {
             let copy = copy.map(|(hop, _)| hop);
-            self.checker.sent(&Passed { session, room, hop, copy, epoch: standing, step }, now);
+            self.checker.sent(&Passed { session, room, hop, copy, epoch: standing }, now);
         }
         self.stamps[hop.node.0 as usize].last_sent = Some(now);
         match tag {
@@ -167,15 +167,19 @@ impl World<'_> {
             let tag = &tags[tag as usize];
             tag.hop.node.0 as usize == node && tag.process == process
         };
-        if !knows(from, &self.tags) || self.nodes[node].drops(from) {
+        if !knows(from, &self.tags) {
             return;
         }
-        let room = self.tags[from as usize].room as usize;
+        if self.nodes[node].drops(from) {
+            return self.drop_flow(node, from);
+        }
+        let call = self.tags[from as usize].call;
         let session = self.tags[from as usize].session;
         let meshed = self.is_meshed(self.tags[from as usize].client);
         // Reopened, a session may have been known by more than one tag: the last one counts.
-        let mut to: Vec<(SessionId, u32)> = Vec::with_capacity(self.tags_of[room].len());
-        for &tag in &self.tags_of[room] {
+        let tags = self.tags_of.get(&call).map_or(&[][..], Vec::as_slice);
+        let mut to: Vec<(SessionId, u32)> = Vec::with_capacity(tags.len());
+        for &tag in tags {
             let Tag { session: other, hop, process, .. } = self.tags[tag as usize];
             let there = &self.nodes[hop.node.0 as usize];
             let by_mesh = || meshed && there.runs() && process == Some(there.process);
@@ -197,6 +201,14 @@ impl World<'_> {
             for at in self.back(node) {
                 self.queue.put(at, Event::FromNode { tag, packet });
             }
+        }
+    }
+
+    fn drop_flow(&mut self, node: usize, from: u32) {
+        let Tag { session, hop, .. } = self.tags[from as usize];
+        let is_gray = self.nodes[node].gray > 0;
+        if let Some(room) = self.home(session).map(|home| home.room).filter(|_| !is_gray) {
+            self.outcome.flows.lost(room, hop, self.now - self.began);
         }
     }
 

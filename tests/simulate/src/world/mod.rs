@@ -8,12 +8,13 @@ mod ending;
 mod media;
 mod opening;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     AgentWord, Answered, Ask, AskId, Board, Fault as Failure, Gateway, Hop, Kind, NodeId, OfferId,
-    SessionId, Stamp, WATCH_EVERY,
+    RoomId, SessionId, Stamp, WATCH_EVERY,
 };
 use fastrand::Rng;
 
@@ -137,13 +138,13 @@ pub struct World<'a> {
     /// By session, dense.
     pub(super) homes: Vec<Option<Box<Home>>>,
     pub(super) tags: Vec<Tag>,
-    /// Tags by the number of the room.
-    pub(super) tags_of: Vec<Vec<u32>>,
+    /// Tags by the number by which nodes know the room.
+    pub(super) tags_of: BTreeMap<RoomId, Vec<u32>>,
+    /// How many rooms there may be.
+    pub(super) rooms: usize,
     pub(super) nodes: Vec<Node>,
     pub(super) stamps: Vec<Stamp>,
     pub(super) drivers: driver::Manner,
-    /// Counts what control did.
-    pub(super) step: u64,
     pub(super) control_stalls_until: Option<Instant>,
     pub(super) unheard: Vec<Word>,
     pub(super) workers_stall: Option<(Instant, Instant)>,
@@ -190,12 +191,12 @@ impl<'a> World<'a> {
             by_offer: Vec::new(),
             homes: Vec::new(),
             tags: Vec::new(),
-            tags_of: vec![Vec::new(); rooms],
+            tags_of: BTreeMap::new(),
+            rooms,
             stamps: vec![Stamp::default(); nodes.len()],
             checked: vec![(true, true); nodes.len()],
             nodes,
             drivers: driver::Manner::default(),
-            step: 0,
             control_stalls_until: None,
             unheard: Vec::new(),
             workers_stall: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{Hop, NotOpened, SessionId};
+use evenkeel_core::{Hop, NotOpened, RoomId, SessionId};
 use evenkeel_links::Fate;
 
 use super::{Event, Word, World};
@@ -11,7 +11,7 @@ use crate::house::Leg;
 use crate::node::Arrival;
 
 impl World<'_> {
-    pub(super) fn open(&mut self, session: SessionId, hop: Hop) {
+    pub(super) fn open(&mut self, session: SessionId, call: RoomId, hop: Hop) {
         let tag = self.tags.len() as u32;
         let Some(home) = self.home(session) else { return };
         let client = home.client;
@@ -22,14 +22,15 @@ impl World<'_> {
             hop,
             client,
             room,
+            call,
             process: None,
             told: false,
             closed: false,
             read_until: None,
         });
-        let tags = std::mem::take(&mut self.tags_of[room as usize]);
-        self.tags_of[room as usize] =
-            tags.into_iter().filter(|tag| !self.is_gone(*tag)).chain([tag]).collect();
+        let tags = self.tags_of.remove(&call).unwrap_or_default();
+        let tags = tags.into_iter().filter(|tag| !self.is_gone(*tag)).chain([tag]).collect();
+        self.tags_of.insert(call, tags);
         let slow = self.drivers.slow.mul_f64(self.rng.f64());
         self.put_in(slow, Event::AskAgain { tag });
     }
