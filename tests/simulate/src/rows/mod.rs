@@ -1,6 +1,7 @@
 //! Long runs by name, each with its figures and its limit.
 
 mod baseline;
+mod flows;
 mod kill;
 mod long;
 mod region;
@@ -54,7 +55,7 @@ pub struct Report {
 type Play = fn(&Library) -> Row;
 
 /// Every row by its name.
-pub const ROWS: [(&str, Play); 11] = [
+pub const ROWS: [(&str, Play); 12] = [
     ("node.kill.hot", kill::hot),
     ("node.kill.hot.silent", kill::silent),
     ("node.kill.cross-region", kill::cross_region),
@@ -63,6 +64,7 @@ pub const ROWS: [(&str, Play); 11] = [
     ("node.drain", kill::drain),
     ("link.flap", long::flap),
     ("link.jitter", long::jitter),
+    ("link.lost-flows", flows::lost),
     ("region.kill", region::kill),
     ("region.kill.tight", region::tight),
     ("baseline", baseline::beside),
