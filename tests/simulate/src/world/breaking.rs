@@ -1,20 +1,17 @@
 //! What goes wrong begins, goes on, and is undone.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Affinity, FailBack, Hook, Mode, NodeId, PolicyName, RegionId, Scenario};
-use evenkeel_links::{Bursts, Conditions};
+use evenkeel_core::{FailBack, RegionId};
 
 use super::{Event, World};
 use crate::driver;
 use crate::fault::Fault;
 use crate::guests::Manner;
-use crate::script::any_mode;
 
 /// So long after something was undone the node, or the way there, is not held to be well: a round trip that was long
 /// is still expected, a new process has still to learn its sessions.
-const TROUBLED_FOR: Duration = Duration::from_secs(6);
+pub(super) const TROUBLED_FOR: Duration = Duration::from_secs(6);
 
 /// Gaps count as those of a fault until so long after it was undone.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
@@ -232,40 +229,6 @@ impl World<'_> {
         }
     }
 
-    /// What every link does now, and since when each node cannot answer.
-    fn refresh(&mut self) {
-        for node in 0..self.nodes.len() {
-            let (mut up, mut down) = (self.nodes[node].script.link, self.nodes[node].script.link);
-            let mut troubled = false;
-            for number in 0..self.script.faults.len() {
-                let episode = &self.script.faults[number];
-                if self.is_at(number, node) {
-                    troubled |= !matches!(
-                        episode.fault,
-                        Fault::Drain(_)
-                            | Fault::DrainWithin(..)
-                            | Fault::RegionDrained(..)
-                            | Fault::Leaves(_)
-                            | Fault::Liar(_)
-                            | Fault::Boasts(..)
-                    );
-                    let since = self.now - (self.began + episode.at);
-                    bend(&episode.fault, (&mut up, &mut down), since, self.turns[number]);
-                }
-            }
-            let now = self.now;
-            let here = &mut self.nodes[node];
-            here.set_link(up, down);
-            let dead = !here.runs() || up.blackout || down.blackout;
-            here.dead_since = if dead { here.dead_since.or(Some(now)) } else { None };
-            if troubled {
-                here.troubled = Some(now + Duration::from_secs(3_600));
-            } else if here.troubled.is_some_and(|until| until > now + TROUBLED_FOR) {
-                here.troubled = Some(now + TROUBLED_FOR);
-            }
-        }
-    }
-
     pub(super) fn control_goes_on(&mut self) {
         self.control_stalls_until = None;
         self.stalled_lately = Some(self.now);
@@ -294,58 +257,6 @@ impl World<'_> {
         self.refresh();
     }
 
-    fn fail_back(&mut self, fail_back: FailBack) {
-        let _ = self.gateway.handle_fail_back(None, fail_back, self.now);
-        self.settle();
-    }
-
-    fn drain_within(&mut self, nodes: &[usize], within: Duration) {
-        for node in nodes {
-            let node = NodeId(*node as u32);
-            let _ = self.gateway.handle_drain_within(node, true, Some(within), self.now);
-        }
-        self.expect_drained(nodes, within);
-        self.settle();
-    }
-
-    fn expect_drained(&mut self, nodes: &[usize], within: Duration) {
-        for node in nodes {
-            self.checker.drains.begun(NodeId(*node as u32), self.now + within);
-        }
-    }
-
-    fn drain(&mut self, node: usize, draining: bool) {
-        self.checker.drains.over(NodeId(node as u32));
-        let _ = self.gateway.handle_drain(NodeId(node as u32), draining, self.now);
-        self.settle();
-    }
-
-    /// As if every routing policy had a new revision.
-    fn ask_about_every_room(&mut self) {
-        for set in ["call", "live"] {
-            let policy = PolicyName { set: set.into(), hook: Hook::Routing };
-            self.gateway.handle_policy_changed(&policy, self.now);
-            self.settle();
-        }
-    }
-
-    /// A person does something.
-    /// Scenarios are changed while packets flow.
-    fn change_modes(&mut self) {
-        let regions = self.script.settings.regions.len() as u32;
-        let mut scenarios = self.script.settings.scenarios.clone();
-        for scenario in scenarios.values_mut() {
-            any_mode(&mut self.rng, regions, scenario);
-            let meshed = scenario.affinity == Affinity::Session && scenario.mode == Mode::Hitless;
-            if self.rng.u8(0..3) == 0 || meshed {
-                scenario.mode = Mode::Hot;
-            }
-            scenario.spares = self.rng.u8(1..4);
-        }
-        self.gateway.handle_scenarios(&scenarios, self.now);
-        self.settle();
-    }
-
     /// A process that ends and is there again by turns.
     fn fall_or_rise(&mut self, node: usize, turn: u32) {
         let here = &mut self.nodes[node];
@@ -356,62 +267,5 @@ impl World<'_> {
             here.killed -= 1;
         }
         self.agent_speaks(node);
-    }
-
-    fn operate(&mut self) {
-        let hot = |scenario: &Scenario| scenario.mode == Mode::Hot;
-        if !self.script.settings.scenarios.values().all(hot) && self.rng.u8(0..4) == 0 {
-            self.change_modes();
-        }
-        let node = self.rng.usize(0..self.nodes.len());
-        let room: Arc<str> = format!("room{}", self.rng.usize(0..self.rooms)).into();
-        match self.rng.u8(0..6) {
-            0 => self.drain(node, true),
-            1 | 2 => self.drain(node, false),
-            _ => {
-                // That it is there already, or full, is an answer too.
-                let _ = self.gateway.handle_move(&room, NodeId(node as u32), self.now);
-                self.settle();
-            }
-        }
-    }
-}
-
-/// What the fault does to a link, both ways.
-fn bend(fault: &Fault, (up, down): (&mut Conditions, &mut Conditions), since: Duration, turn: u32) {
-    let both = |up: &mut Conditions, down: &mut Conditions, change: &dyn Fn(&mut Conditions)| {
-        change(up);
-        change(down);
-    };
-    match fault {
-        Fault::Cut(_) | Fault::RegionCut(_) => both(up, down, &|link| link.blackout = true),
-        Fault::CutUp(_) => up.blackout = true,
-        Fault::CutDown(_) => down.blackout = true,
-        Fault::Blackouts(..) if !turn.is_multiple_of(2) => {
-            both(up, down, &|link| link.blackout = true);
-        }
-        Fault::LossRamp(_) => {
-            let ppm = (since.as_millis() as u32).saturating_mul(75).min(300_000);
-            both(up, down, &|link| link.loss_ppm = ppm);
-        }
-        Fault::RegionBrownOut(_) => both(up, down, &|link| link.loss_ppm = 150_000),
-        Fault::Bursts(_) => {
-            let bursts = Bursts {
-                enter_ppm: 10_000,
-                leave_ppm: 100_000,
-                good_loss_ppm: 0,
-                bad_loss_ppm: 1_000_000,
-            };
-            both(up, down, &|link| link.bursts = Some(bursts));
-        }
-        Fault::Slow(_, by) => both(up, down, &|link| link.delay += *by),
-        Fault::Jitter(_, by, over) => {
-            let grown = (since.as_secs_f64() / over.as_secs_f64().max(f64::EPSILON)).min(1.0);
-            both(up, down, &|link| link.jitter = by.mul_f64(grown));
-        }
-        Fault::Unruly(_) => {
-            both(up, down, &|link| (link.reorder_ppm, link.duplicate_ppm) = (100_000, 50_000));
-        }
-        _ => {}
     }
 }

@@ -1,20 +1,14 @@
 //! Control: what it hears goes into the core, and what the core wants is done.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{
-    Feedback, Health, Identity, Ingress, Kind, Measures, Media, Metric, Offer, Output, PayloadType,
-    RtcpPort, SessionId, Srtp, Stream, WATCH_EVERY,
-};
+use evenkeel_core::{Health, Measures, Metric, Output, SessionId, WATCH_EVERY};
 
-use super::{Event, SUMMARIES_EVERY, TRIES_AGAIN_AFTER, Word, World};
+use super::{Event, SUMMARIES_EVERY, Word, World};
 use crate::check::Checker;
-use crate::client::{Phase, VOICE_EVERY};
 use crate::fault::Fault;
 use crate::house::Home;
 use crate::node::Arrival;
-use crate::packet::{VIDEO, VOICE};
 
 impl World<'_> {
     /// The law: after every change, what the core wants is done.
@@ -204,119 +198,5 @@ impl World<'_> {
             self.gateway.handle_flow(id, &flow, self.now);
         }
         self.settle();
-    }
-
-    pub(super) fn join(&mut self, client: u32) {
-        if self.ending || self.clients[client as usize].phase != Phase::Away {
-            return;
-        }
-        if self.control_stalls_until.is_some() {
-            return self.put_in(Duration::from_millis(10), Event::Join(client));
-        }
-        self.clients[client as usize].phase = Phase::Offered;
-        if self.script.baseline.is_some() {
-            return self.reopen(client);
-        }
-        let offer = self.offer(client);
-        self.gateway.handle_offer(offer, self.now);
-        self.settle();
-    }
-
-    fn offer(&mut self, client: u32) -> Offer {
-        let id = self.offer_id(client);
-        let join = self.clients[client as usize].join;
-        let stream = |kind, number, clock_rate, kbps| Stream {
-            kind,
-            payload_types: vec![PayloadType { number, codec: "x".into(), clock_rate }],
-            feedback: Feedback { remb: true, ..Feedback::default() },
-            bitrate_kbps: Some(kbps),
-        };
-        let mut streams = vec![stream(Kind::Audio, VOICE, 48_000, 64)];
-        if join.video {
-            streams.push(stream(Kind::Video, VIDEO, 90_000, 150));
-        }
-        let address = ([10, (client >> 16) as u8, (client >> 8) as u8, client as u8], 4_000).into();
-        Offer {
-            id,
-            scenario: if join.call { "call".into() } else { "live".into() },
-            room: format!("room{}", join.room).into(),
-            labels: Vec::new().into(),
-            ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
-            media: Arc::new(Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
-            nodes: Vec::new(),
-        }
-    }
-
-    pub(super) fn accepted(&mut self, client: u32, session: SessionId) {
-        let now = self.now;
-        self.outcome.admitted += 1;
-        let one = &mut self.clients[client as usize];
-        one.session = Some(session);
-        if one.phase == Phase::Gone {
-            // It left while it waited for the answer.
-            let _ = self.gateway.handle_close(session, now);
-            return;
-        }
-        (one.phase, one.since) = (Phase::Live, now);
-        let (delay, video, sends) = (one.join.delay, one.join.video, one.join.sends);
-        if let Some(home) = self.home(session) {
-            home.last_heard = Some(now);
-        }
-        // Whose clock has which phase is chance.
-        let phase = VOICE_EVERY.mul_f64(self.rng.f64());
-        if sends {
-            self.put_in(delay * 2 + phase, Event::Beat { client, kind: Kind::Audio, session });
-        }
-        if video {
-            self.put_in(delay * 2 + phase * 2, Event::Beat { client, kind: Kind::Video, session });
-        }
-    }
-
-    fn refused(&mut self, client: u32) {
-        self.outcome.refused += 1;
-        let one = &mut self.clients[client as usize];
-        if one.phase == Phase::Offered
-            && self.now - self.began < self.script.lasts - self.script.calm
-        {
-            one.phase = Phase::Away;
-            let after = TRIES_AGAIN_AFTER.mul_f64(0.5 + self.rng.f64());
-            self.put_in(after, Event::Join(client));
-        } else {
-            one.phase = Phase::Gone;
-        }
-    }
-
-    pub(super) fn leave(&mut self, client: u32) {
-        let one = &mut self.clients[client as usize];
-        if one.join.vanishes && one.phase == Phase::Live {
-            one.mute = true;
-            return;
-        }
-        let before = std::mem::replace(&mut one.phase, Phase::Gone);
-        let session = one.session;
-        if before == Phase::Live
-            && let Some(session) = session
-        {
-            if self.script.baseline.is_some() {
-                return self.end(session);
-            }
-            // Closed by the gateway meanwhile, it needs no closing.
-            let _ = self.gateway.handle_close(session, self.now);
-            self.settle();
-        }
-    }
-
-    pub(super) fn end(&mut self, session: SessionId) {
-        let Some(home) = self.homes.get_mut(session.0 as usize).and_then(Option::take) else {
-            return;
-        };
-        let one = &mut self.clients[home.client as usize];
-        if one.session == Some(session) {
-            (one.phase, one.session) = (Phase::Gone, None);
-        }
-        for leg in home.legs {
-            self.tags[leg.tag as usize].closed = true;
-            self.send(leg.hop.node.0 as usize, Arrival::Close { tag: leg.tag });
-        }
     }
 }

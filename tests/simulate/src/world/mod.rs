@@ -3,19 +3,20 @@
 mod baseline;
 mod books;
 mod breaking;
+mod clients;
 mod control;
 mod ending;
+mod event;
 mod media;
 mod opening;
+mod operating;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{
-    AgentWord, Answered, Ask, AskId, Board, Fault as Failure, Gateway, Hop, Kind, NodeId, OfferId,
-    RoomId, SessionId, Stamp, WATCH_EVERY,
-};
+use evenkeel_core::{Ask, Board, Gateway, OfferId, RoomId, SessionId, Stamp, WATCH_EVERY};
 use fastrand::Rng;
 
 use crate::check::{Checker, Scene};
@@ -25,10 +26,10 @@ use crate::guests::{Guests, Library};
 use crate::house::Home;
 use crate::node::{Arrival, Node};
 use crate::outcome::Outcome;
-use crate::packet::Packet;
 use crate::queue::Queue;
 use crate::script::{Join, Script};
 use crate::trace::Trace;
+pub(crate) use event::{Event, Word};
 
 /// How often workers tell of their sessions.
 const SUMMARIES_EVERY: Duration = Duration::from_millis(100);
@@ -41,86 +42,6 @@ const AGENTS_ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a client that was refused waits before it tries again.
 const TRIES_AGAIN_AFTER: Duration = Duration::from_millis(1_500);
-
-/// Something happens.
-pub(crate) enum Event {
-    /// A client comes, or tries again.
-    Join(u32),
-    /// A client leaves, or vanishes.
-    Leave(u32),
-    /// A client's packets arrive at the gateway, and its clock goes on.
-    Beat {
-        client: u32,
-        kind: Kind,
-        session: SessionId,
-    },
-    /// Something arrives at a node.
-    AtNode {
-        node: usize,
-        arrival: Arrival,
-    },
-    /// A packet of a client's is read late.
-    FromClient {
-        session: SessionId,
-        packet: Packet,
-    },
-    /// A packet of a node's arrives at the gateway.
-    FromNode {
-        tag: u32,
-        packet: Packet,
-    },
-    /// Control hears something.
-    Told(Word),
-    /// The driver asks again for what was not answered.
-    AskAgain {
-        tag: u32,
-    },
-    /// The agent beside a node is asked.
-    Agent(usize),
-    /// The canary sessions at a node are kept open.
-    Canaries(usize),
-    /// A node's hook has done its work.
-    Started(usize),
-    /// Leases at a node are renewed.
-    Leases {
-        node: usize,
-    },
-    /// Workers' stamps are looked at.
-    Watch,
-    /// Workers tell of their sessions.
-    Summaries,
-    /// An episode begins, goes on, ends.
-    Begins(usize),
-    GoesOn(usize, u32),
-    Ends(usize),
-    /// Nobody waits any longer for what follows an episode.
-    Settled(usize),
-    /// Workers, or control, go on.
-    WorkersGoOn,
-    ControlGoesOn,
-    /// What receivers heard is counted anew: the last second begins.
-    LastSecond,
-    /// The baseline looks after a node; it has had its time to answer.
-    Check(usize),
-    Checked(usize),
-    /// A client of the baseline opens again.
-    Reopen(u32),
-}
-
-/// What control hears.
-pub(crate) enum Word {
-    ProbeAnswered { node: NodeId, sequence: u64, willing: bool },
-    Load(NodeId, u16),
-    CanaryPassed { node: NodeId, sequence: u64 },
-    CanariesOpen(NodeId),
-    StartFailed(NodeId),
-    Refused(NodeId),
-    PortClosed { session: SessionId, hop: Hop },
-    Opened { tag: u32, taken: bool, full: bool },
-    Unalike { session: SessionId, hops: [Hop; 2] },
-    Answered(AskId, Result<Answered, Failure>),
-    Agent(NodeId, AgentWord),
-}
 
 /// A world at play.
 pub struct World<'a> {

@@ -1,0 +1,230 @@
+//! What is drawn for a world: nodes, who comes, and what goes wrong.
+
+use std::time::Duration;
+
+use evenkeel_core::{
+    Affinity, Mode, NodeSettings, Probed, RegionId, Role, Scenario, Settings, Starts,
+};
+use evenkeel_links::{Bursts, Conditions};
+use fastrand::Rng;
+
+use super::{EJECTION_MAX, Join, NodeScript, Starting, ms, settings};
+use crate::fault::{Episode, Fault};
+
+pub(super) fn draw_settings(rng: &mut Rng) -> Settings {
+    let regions = rng.usize(1..4);
+    let zones: Vec<usize> = (0..regions).flat_map(|region| vec![region; rng.usize(1..3)]).collect();
+    let count = rng.usize(2..7).max(zones.len());
+    let tight = rng.u8(0..3) == 0;
+    let capacity = |rng: &mut Rng| if tight { rng.u64(300..1_500) } else { rng.u64(3_000..20_000) };
+    let nodes: Vec<(usize, u64)> = (0..count).map(|at| (at % zones.len(), capacity(rng))).collect();
+    let mut settings = settings(&zones, &nodes);
+    for scenario in settings.scenarios.values_mut() {
+        scenario.bound = std::array::from_fn(|_| rng.u8(0..4) > 0);
+        scenario.spares = rng.u8(1..4);
+    }
+    let limits = &mut settings.limits;
+    limits.open_within = ms(rng.u64(500..2_000));
+    limits.churn_percent = rng.u32(10..101);
+    // Few rooms make herds that last, where a turn is short.
+    limits.lost_at_once = if rng.bool() { 256 } else { rng.usize(1..4) };
+    for node in &mut settings.nodes {
+        node.probed = if rng.u8(0..8) == 0 { Probed::No } else { Probed::Yes };
+    }
+    settings
+}
+
+/// Scenarios have any mode, and some nodes stand by. By dice of its own, so that the same happens to them as to hot ones.
+pub(super) fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
+    let regions = settings.regions.len() as u32;
+    for scenario in settings.scenarios.values_mut() {
+        any_mode(rng, regions, scenario);
+    }
+    for node in &mut settings.nodes {
+        node.role = if rng.u8(0..4) == 0 { Role::Standby } else { Role::Active };
+    }
+    for scenario in settings.scenarios.values_mut() {
+        // Nodes that pass on to each other deliver everything twice where two of them carry all.
+        let meshed = rng.u8(0..3) == 0 && scenario.mode != Mode::Hitless;
+        scenario.affinity = if meshed { Affinity::Session } else { Affinity::Room };
+    }
+    if settings.scenarios.values().any(|scenario| scenario.affinity == Affinity::Session) {
+        // A node whose sessions are heard at other nodes alone is silent, and nothing but probes says that it lives.
+        settings.nodes.iter_mut().for_each(|node| node.probed = Probed::Yes);
+    }
+    if settings.scenarios.values().any(|scenario| scenario.mode == Mode::Cold) {
+        for node in settings.nodes.iter_mut().skip(1) {
+            if rng.u8(0..3) > 0 {
+                continue;
+            }
+            node.starts = Starts::ByHook { within: ms(rng.u64(500..3_000)) };
+            node.probed = Probed::Yes;
+        }
+    }
+}
+
+/// Nodes with canaries, and breakers that so few sessions can open.
+pub(super) fn draw_gauges(rng: &mut Rng, settings: &mut Settings) {
+    for node in &mut settings.nodes {
+        node.canary = rng.bool();
+    }
+    let breakers = &mut settings.limits.breakers;
+    breakers.sessions_min = rng.u32(2..20);
+    breakers.open_for = ms(rng.u64(500..3_000));
+    breakers.open_for_max = EJECTION_MAX;
+}
+
+/// Any mode but hot, which others have: for regional mode with all regions in any order.
+pub(crate) fn any_mode(rng: &mut Rng, regions: u32, scenario: &mut Scenario) {
+    let modes = [Mode::Hitless, Mode::ActiveActive, Mode::Cold, Mode::Regional];
+    scenario.mode = modes[rng.usize(0..modes.len())];
+    scenario.regions = (0..regions).map(RegionId).collect();
+    rng.shuffle(&mut scenario.regions);
+}
+
+pub(super) fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScript {
+    let home = settings.zones[node.zone.0 as usize].region == settings.home;
+    let micros = if home { rng.u64(100..2_000) } else { rng.u64(8_000..60_000) };
+    let bursts =
+        Bursts { enter_ppm: 20, leave_ppm: 500_000, good_loss_ppm: 0, bad_loss_ppm: 500_000 };
+    let link = Conditions {
+        delay: Duration::from_micros(micros),
+        jitter: Duration::from_micros(rng.u64(0..800)),
+        bursts: (rng.u8(0..4) == 0).then_some(bursts),
+        ..Conditions::default()
+    };
+    let (mixes, ports) = (rng.bool(), rng.u8(0..4) == 0);
+    let agent = rng.u8(0..3) == 0;
+    let starts = match node.starts {
+        Starts::ByItself => None,
+        Starts::ByHook { within } => {
+            let mut rng = Rng::with_seed(node.capacity_kbps);
+            let takes = within.mul_f64(0.1 + rng.f64() * 1.2);
+            Some(Starting { takes, fails: if rng.bool() { 0 } else { rng.u8(0..60) } })
+        }
+    };
+    NodeScript { link, mixes, ports, agent, starts }
+}
+
+pub(super) fn draw_joins(rng: &mut Rng, disturbed: Duration) -> Vec<Join> {
+    let rooms = rng.u32(2..14);
+    let late = disturbed.as_millis() as u64;
+    let mut joins = Vec::new();
+    for room in 0..rooms {
+        let call = rng.u8(0..4) > 0;
+        let people = if call { rng.u32(1..4) } else { rng.u32(2..6) };
+        let opens = if rng.u8(0..3) > 0 { rng.u64(0..1_000) } else { rng.u64(0..late) };
+        for person in 0..people {
+            let at = ms(opens + rng.u64(0..1_500));
+            let stays = (rng.u8(0..3) == 0).then(|| ms(rng.u64(500..8_000)));
+            let sends = call || person == 0;
+            let delay = ms(rng.u64(3..60));
+            let vanishes = stays.is_some() && rng.u8(0..4) == 0;
+            joins.push(Join {
+                at,
+                room,
+                call,
+                video: sends && rng.u8(0..4) == 0,
+                sends,
+                delay,
+                stays,
+                vanishes,
+            });
+        }
+    }
+    joins.sort_by_key(|join| join.at);
+    joins
+}
+
+pub(super) fn draw_faults(rng: &mut Rng, settings: &Settings, disturbed: Duration) -> Vec<Episode> {
+    let end = disturbed.as_millis() as u64;
+    let regions = settings.regions.len();
+    let mut faults: Vec<Episode> = (0..rng.usize(1..7))
+        .map(|_| {
+            let fault = draw_fault(rng, settings);
+            let at = rng.u64(2_500..end - 500);
+            let lasts = match rng.u8(0..4) {
+                0 => rng.u64(20..300),
+                1 => 5_000,
+                _ => rng.u64(300..4_000),
+            };
+            Episode { at: ms(at), lasts: ms(lasts.min(end - at)), fault }
+        })
+        .collect();
+    if regions > 1 && rng.u8(0..16) == 0 {
+        // Two at once, and both come back.
+        let (first, at) = (rng.usize(0..regions), rng.u64(2_500..end - 500));
+        let lasts = ms(rng.u64(300..4_000).min(end - at));
+        for region in [first, (first + 1) % regions] {
+            faults.push(Episode { at: ms(at), lasts, fault: Fault::RegionSilent(region) });
+        }
+    }
+    faults
+}
+
+/// A node that is being left stands still, and wakes up while what it delivers would still pass. In one world of four, by
+/// dice of its own.
+pub(super) fn draw_sleepers(
+    rng: &mut Rng,
+    settings: &Settings,
+    disturbed: Duration,
+) -> Vec<Episode> {
+    if rng.u8(0..4) > 0 {
+        return Vec::new();
+    }
+    let node = rng.usize(0..settings.nodes.len());
+    let at = ms(rng.u64(2_500..disturbed.as_millis() as u64 - 2_500));
+    let drained = at + ms(rng.u64(0..25));
+    vec![
+        Episode { at, lasts: ms(rng.u64(200..450)), fault: Fault::Stop(node) },
+        Episode { at: drained, lasts: ms(rng.u64(500..2_000)), fault: Fault::Drain(node) },
+    ]
+}
+
+fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {
+    let node = rng.usize(0..settings.nodes.len());
+    let region = rng.usize(0..settings.regions.len());
+    match rng.u8(0..60) {
+        0..5 => Fault::Kill(node),
+        5..8 => Fault::Silent(node),
+        8..10 => Fault::Stop(node),
+        10 => Fault::Flap(node, ms(rng.u64(100..1_500))),
+        11 => Fault::Cut(node),
+        12 => Fault::CutUp(node),
+        13 => Fault::CutDown(node),
+        14 => Fault::Blackouts(node, ms(rng.u64(400..5_000))),
+        15 => Fault::LossRamp(node),
+        16 => Fault::Bursts(node),
+        17 => Fault::Slow(node, ms(200)),
+        18 => Fault::Jitter(node, ms(160), Duration::ZERO),
+        19 => Fault::Unruly(node),
+        20 => Fault::Gray(node),
+        21 => Fault::GrayFlows(node, rng.u32(2..65)),
+        22 => Fault::Liar(node),
+        23 => Fault::RegionSilent(region),
+        24 => Fault::RegionKilled(region),
+        25 => Fault::RegionCut(region),
+        26..28 => Fault::ControlStalls(ms(rng.u64(3..400))),
+        28..30 => Fault::WorkersStall(ms(rng.u64(3..400))),
+        30 => Fault::PoliciesTrap(rng.u8(1..101)),
+        31 => Fault::PoliciesLate,
+        32 => Fault::PoliciesDead,
+        33..35 => Fault::PoliciesHostile,
+        35 => Fault::PoliciesSwapped(ms(rng.u64(50..500))),
+        36 => Fault::DriversSlow(ms(rng.u64(10..3_000))),
+        37 => Fault::DriversRefuse(rng.u8(5..60)),
+        38..40 => Fault::Operator(ms(rng.u64(50..1_000))),
+        40..42 => Fault::Leaves(node),
+        42..44 => Fault::Drain(node),
+        44..46 => Fault::Gray(node),
+        46..48 => Fault::GrayFlows(node, rng.u32(2..17)),
+        48..50 => Fault::CrashLoop(node),
+        50..52 => Fault::Boasts(node, rng.u32(0..8)),
+        52..54 => Fault::RegionBrownOut(region),
+        54 => Fault::RegionDrained(region, ms(rng.u64(50..3_000))),
+        55..57 => Fault::DrainWithin(node, ms(rng.u64(50..3_000))),
+        57 => Fault::FailBackForced,
+        58 => Fault::FailBackForbidden,
+        _ => Fault::RegionKilled(region),
+    }
+}

@@ -1,0 +1,81 @@
+//! What people do: they drain and take back, move, go back, and change how sessions survive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::{Affinity, FailBack, Hook, Mode, NodeId, PolicyName, Scenario};
+
+use super::World;
+use crate::script::any_mode;
+
+impl World<'_> {
+    pub(super) fn fail_back(&mut self, fail_back: FailBack) {
+        let _ = self.gateway.handle_fail_back(None, fail_back, self.now);
+        self.settle();
+    }
+
+    pub(super) fn drain_within(&mut self, nodes: &[usize], within: Duration) {
+        for node in nodes {
+            let node = NodeId(*node as u32);
+            let _ = self.gateway.handle_drain_within(node, true, Some(within), self.now);
+        }
+        self.expect_drained(nodes, within);
+        self.settle();
+    }
+
+    pub(super) fn expect_drained(&mut self, nodes: &[usize], within: Duration) {
+        for node in nodes {
+            self.checker.drains.begun(NodeId(*node as u32), self.now + within);
+        }
+    }
+
+    pub(super) fn drain(&mut self, node: usize, draining: bool) {
+        self.checker.drains.over(NodeId(node as u32));
+        let _ = self.gateway.handle_drain(NodeId(node as u32), draining, self.now);
+        self.settle();
+    }
+
+    /// As if every routing policy had a new revision.
+    pub(super) fn ask_about_every_room(&mut self) {
+        for set in ["call", "live"] {
+            let policy = PolicyName { set: set.into(), hook: Hook::Routing };
+            self.gateway.handle_policy_changed(&policy, self.now);
+            self.settle();
+        }
+    }
+
+    /// Scenarios are changed while packets flow.
+    pub(super) fn change_modes(&mut self) {
+        let regions = self.script.settings.regions.len() as u32;
+        let mut scenarios = self.script.settings.scenarios.clone();
+        for scenario in scenarios.values_mut() {
+            any_mode(&mut self.rng, regions, scenario);
+            let meshed = scenario.affinity == Affinity::Session && scenario.mode == Mode::Hitless;
+            if self.rng.u8(0..3) == 0 || meshed {
+                scenario.mode = Mode::Hot;
+            }
+            scenario.spares = self.rng.u8(1..4);
+        }
+        self.gateway.handle_scenarios(&scenarios, self.now);
+        self.settle();
+    }
+
+    /// A person does something.
+    pub(super) fn operate(&mut self) {
+        let hot = |scenario: &Scenario| scenario.mode == Mode::Hot;
+        if !self.script.settings.scenarios.values().all(hot) && self.rng.u8(0..4) == 0 {
+            self.change_modes();
+        }
+        let node = self.rng.usize(0..self.nodes.len());
+        let room: Arc<str> = format!("room{}", self.rng.usize(0..self.rooms)).into();
+        match self.rng.u8(0..6) {
+            0 => self.drain(node, true),
+            1 | 2 => self.drain(node, false),
+            _ => {
+                // That it is there already, or full, is an answer too.
+                let _ = self.gateway.handle_move(&room, NodeId(node as u32), self.now);
+                self.settle();
+            }
+        }
+    }
+}
