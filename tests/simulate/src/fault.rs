@@ -75,6 +75,8 @@ pub enum Fault {
     DriversRefuse(u8),
     /// Rooms are moved by hand, nodes drained and taken back, at random, in each of these periods.
     Operator(Duration),
+    /// The list of nodes changes in each of these periods: nodes come, go, stay after all, and change.
+    Relisted(Duration),
     /// A node is drained, and taken back at the end.
     Drain(usize),
     /// A node is drained within this, and taken back at the end.
@@ -122,6 +124,7 @@ impl Fault {
             Fault::DriversSlow(_) => "drivers-slow",
             Fault::DriversRefuse(_) => "drivers-refuse",
             Fault::Operator(_) => "operator",
+            Fault::Relisted(_) => "list-changes",
             Fault::Drain(_) => "drain",
             Fault::DrainWithin(..) => "drain-deadline",
             Fault::Leaves(_) => "node-drains",

@@ -132,6 +132,20 @@ impl Guests {
         Guests { policies, catalog, manner: Manner::Sound, rng, nodes: settings.nodes.len() as u32 }
     }
 
+    /// Where nodes are now, of those that are there.
+    pub(crate) fn teach(&mut self, settings: &Settings, there: &[bool]) {
+        let is_there = |entry: &Entry| {
+            entry.kind != EntryKind::Node
+                || there.get(entry.id as usize).is_some_and(|there| *there)
+        };
+        self.catalog = catalog(settings).into_iter().filter(is_there).collect();
+        self.nodes = there.len() as u32;
+        for policy in self.policies.values_mut() {
+            // A plugin that fails at it is asked on, as any that fails.
+            let _ = policy.catalog(self.catalog.clone());
+        }
+    }
+
     /// A new revision of one of them is in force; which.
     pub(crate) fn swap(&mut self, library: &Library) -> Option<PolicyName> {
         let names: Vec<PolicyName> = self.policies.keys().cloned().collect();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use evenkeel_simulate::rows::{ROWS, Report};
-use evenkeel_simulate::{Library, Script, Swarm, World};
+use evenkeel_simulate::{Library, Listed, Script, Swarm, World};
 
 /// Plays whole worlds in virtual time, each from one seed, and says which promise was broken.
 #[derive(Parser)]
@@ -69,6 +69,10 @@ fn main() -> ExitCode {
     println!(
         "{} rooms struck off a hop, {} breakers opened, {} nodes started, {} drains over",
         sum.struck, sum.breakers, sum.started, sum.drained
+    );
+    let Listed { added, taken_again, removed, kept, forgotten, changed } = sum.listed;
+    println!(
+        "{added} nodes listed ({taken_again} under a number of before), {removed} delisted ({kept} kept, {forgotten} forgotten), {changed} changed"
     );
     println!(
         "{:<20} {:>7} {:>7} {:>10} {:>10} {:>10} {:>10}",

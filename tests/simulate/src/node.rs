@@ -15,8 +15,19 @@ pub(crate) const CANARY: u32 = u32::MAX;
 /// Packets that wait in the sockets of a process that stands still.
 const SOCKET_MAX: usize = 256;
 
+/// What the list says of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Listing {
+    Stays,
+    /// It is to go.
+    Leaves,
+    /// The gateway has forgotten it.
+    Gone,
+}
+
 pub(crate) struct Node {
     pub(crate) script: NodeScript,
+    pub(crate) listing: Listing,
     /// Counts the processes it had: what was open in one before is gone.
     pub(crate) process: u32,
     /// How many of what goes on now hold it down.
@@ -82,6 +93,7 @@ impl Node {
         };
         Node {
             script,
+            listing: Listing::Stays,
             process: 1,
             killed: 0,
             unplugged: 0,
@@ -102,6 +114,14 @@ impl Node {
             dead_since: None,
             troubled: None,
         }
+    }
+
+    /// Another node takes its place in the list. What goes wrong there meanwhile goes on.
+    pub(crate) fn renew(&mut self, script: NodeScript) {
+        self.end_process();
+        (self.script, self.listing) = (script, Listing::Stays);
+        (self.cold, self.willing) = (script.starts.is_some(), true);
+        (self.refused, self.troubled) = (None, None);
     }
 
     pub(crate) fn runs(&self) -> bool {

@@ -54,6 +54,8 @@ pub struct Outcome {
     pub breakers: u64,
     /// Hops that a room was struck off, by why.
     pub struck: u64,
+    /// How the list of nodes changed.
+    pub listed: Listed,
     /// Rooms that lost a flow, and those beside them.
     pub flows: LostFlows,
     /// Drains that were told to be over.
@@ -71,6 +73,35 @@ pub struct Outcome {
     /// Who heard somebody where something went wrong, and noticed: how many.
     pub noticed: u64,
     kinds: Vec<&'static str>,
+}
+
+/// How often the list of nodes changed, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Listed {
+    /// Nodes that came.
+    pub added: u64,
+    /// Those of them that took the number of one before.
+    pub taken_again: u64,
+    /// Nodes that were to go.
+    pub removed: u64,
+    /// Those of them that stayed after all.
+    pub kept: u64,
+    /// Those of them that nothing led to any more.
+    pub forgotten: u64,
+    /// Nodes that have another capacity, role, canary or zone.
+    pub changed: u64,
+}
+
+impl std::ops::AddAssign for Listed {
+    fn add_assign(&mut self, other: Listed) {
+        let Listed { added, taken_again, removed, kept, forgotten, changed } = other;
+        self.added += added;
+        self.taken_again += taken_again;
+        self.removed += removed;
+        self.kept += kept;
+        self.forgotten += forgotten;
+        self.changed += changed;
+    }
 }
 
 /// A distribution in milliseconds; all 0 of nothing.

@@ -14,9 +14,9 @@ use evenkeel_links::Conditions;
 use fastrand::Rng;
 
 use crate::fault::{Episode, Fault};
-pub(crate) use draw::any_mode;
+pub(crate) use draw::{any_mode, draw_node};
 use draw::{
-    draw_faults, draw_gauges, draw_joins, draw_modes, draw_node, draw_settings, draw_sleepers,
+    draw_faults, draw_gauges, draw_joins, draw_lists, draw_modes, draw_settings, draw_sleepers,
 };
 
 /// The longest a world goes on undisturbed at its end, so that what was broken is whole again: ejections are this long
@@ -169,6 +169,11 @@ impl Script {
             faults = vec![Episode { at, lasts: disturbed.saturating_sub(at), fault }];
         }
         let calm = settings.limits.open_within + settings.timings.ejection_max + ms(8_000);
+        let mut disturbed = disturbed;
+        if let Some(lists) = draw_lists(&mut Rng::with_seed(seed ^ 0x11_57ed), &mut settings) {
+            disturbed = disturbed.max(lists.at + lists.lasts);
+            faults.push(lists);
+        }
         let lasts = disturbed + calm;
         Script { seed, settings, nodes, joins, faults, lasts, calm, baseline: None, thorough: true }
     }

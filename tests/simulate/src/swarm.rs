@@ -111,6 +111,7 @@ impl Totals {
         sum.breakers += outcome.breakers;
         sum.struck += outcome.struck;
         sum.drained += outcome.drained;
+        sum.listed += outcome.listed;
         for (kind, times) in outcome.begun {
             *sum.begun.entry(kind).or_default() += times;
         }

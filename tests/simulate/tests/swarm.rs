@@ -16,6 +16,9 @@ fn promises_hold_in_every_world() {
     // What never happens is not tested.
     let sum = &totals.sum;
     assert!(sum.deaths > 50 && sum.refused > 50 && sum.asked > 10_000, "{totals:?}");
+    let listed = &sum.listed;
+    assert!(listed.forgotten > 10 && listed.taken_again > 2 && listed.kept > 2, "{listed:?}");
+    assert!(listed.changed > 50, "{listed:?}");
     for cause in ["drain", "link", "manual", "node-down", "quality"] {
         assert!(sum.moves.contains_key(cause), "nobody moved for {cause}: {:?}", sum.moves);
     }

@@ -61,6 +61,11 @@ impl Books {
         odd.then(|| ("I10", format!("this does not fit what was said before: {output:?}")))
     }
 
+    /// Every hop where some session is open, or being opened.
+    pub(super) fn open(&self) -> impl Iterator<Item = Hop> + Clone {
+        self.legs.values().flatten().copied()
+    }
+
     /// The driver refused it there: it needs no closing.
     pub(super) fn refused(&mut self, session: SessionId, hop: Hop) {
         if let Some(legs) = self.legs.get_mut(&session) {

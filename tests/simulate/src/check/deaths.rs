@@ -46,6 +46,7 @@ impl Deaths {
         let doubt = if doubted { timings.panic_for } else { Duration::ZERO };
         let limit = timings.condemn_alone_far + SLACK + doubt;
         let mut found = None;
+        self.dead_since.resize(scene.nodes.len(), None);
         for (at, (since, node)) in self.dead_since.iter_mut().zip(&scene.nodes).enumerate() {
             let known = matches!(node.health, Health::Down | Health::Cold) || !node.probed;
             *since = match (dead[at], *since) {

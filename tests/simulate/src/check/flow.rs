@@ -84,7 +84,7 @@ impl Flow {
             let since = stranded.since;
             for (at, (could, free)) in stranded.could.iter_mut().zip(&free).enumerate() {
                 let can = free.is_some_and(|(hop, kbps)| {
-                    room.kbps <= kbps && !self.struck.contains_key(&(*id, hop))
+                    room.need <= kbps && !self.struck.contains_key(&(*id, hop))
                 });
                 *could = if can { could.or(Some(now)) } else { None };
                 if could.is_some_and(|since| waits(since) > RESCUED_WITHIN) {
@@ -111,7 +111,7 @@ impl Flow {
 
 /// What each node that takes rooms has free, beside the most that it keeps for a death, by its hop.
 fn free(scene: &Scene) -> Vec<Option<(Hop, u64)>> {
-    let (loads, reserved) = scene.loads();
+    let (loads, reserved) = scene.needs();
     let kept = |at: usize| {
         let at_node = reserved.iter().filter(|((standby, _), _)| *standby == at);
         at_node.map(|(_, kbps)| *kbps).max().unwrap_or(0)

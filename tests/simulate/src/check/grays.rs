@@ -23,6 +23,14 @@ impl Grays {
         Grays { since: vec![None; nodes], forwards: vec![false; nodes] }
     }
 
+    /// The node, or its canaries, begin anew.
+    pub(super) fn begin(&mut self, node: usize) {
+        let nodes = self.forwards.len().max(node + 1);
+        self.forwards.resize(nodes, false);
+        self.since.resize(nodes, None);
+        (self.forwards[node], self.since[node]) = (false, None);
+    }
+
     /// A canary came out.
     pub(crate) fn passed(&mut self, node: usize) {
         self.forwards[node] = true;

@@ -63,8 +63,8 @@ type Said = (u32, u32, bool);
 struct Session {
     last: Option<(Epoch, Hop)>,
     numbers: Vec<Stream>,
-    /// What was heard lately, whatever its number was, and from where.
-    heard: VecDeque<(Said, Hop)>,
+    /// What was heard lately, whatever its number was, from where, and when.
+    heard: VecDeque<(Said, Hop, Instant)>,
 }
 
 struct Stream {
@@ -187,17 +187,18 @@ impl Hops {
         let changed = self.carriers.get(&got.room).map(|(_, since)| *since);
         let heard = &mut self.session(got.session).heard;
         let said = (got.origin, got.index, got.video);
-        let before = heard.iter().find(|(other, hop)| *other == said && *hop != got.hop);
-        let before = before.map(|(_, hop)| *hop);
+        let before = heard.iter().find(|(other, hop, _)| *other == said && *hop != got.hop);
+        let before = before.map(|(_, hop, at)| (*hop, *at));
         if heard.len() == HEARD_MAX {
             heard.pop_front();
         }
-        heard.push_back((said, got.hop));
-        let before = before?;
+        heard.push_back((said, got.hop, now));
+        let (before, at) = before?;
         let (first, second) = room.route.carriers(board)?;
         let carries = |hop: Hop| hop == first || Some(hop) == second;
+        let anew = changed.is_none_or(|since| now - since < BREAK_WITHIN && at <= since);
         let changes = changed.is_none_or(|since| now - since < BREAK_WITHIN);
-        if changes && !(carries(before) && carries(got.hop)) {
+        if anew || changes && !(carries(before) && carries(got.hop)) {
             return None;
         }
         let Delivered { session, index, origin, hop, .. } = got;

@@ -31,8 +31,8 @@ impl Load {
     pub(super) fn within_limit(&self, scene: &Scene) -> Found {
         let (loads, _) = scene.loads();
         loads.iter().zip(&scene.nodes).enumerate().find_map(|(at, (load, node))| {
-            (*load > node.capacity)
-                .then(|| ("I6", format!("n{at} carries {load} kbit/s of {} kbit/s", node.capacity)))
+            (*load > node.limit)
+                .then(|| ("I6", format!("n{at} carries {load} kbit/s of {} kbit/s", node.limit)))
         })
     }
 

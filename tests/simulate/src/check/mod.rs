@@ -5,7 +5,8 @@
 //!
 //! What it lets pass, and why: for 500 ms after the hops of a hitless room changed a client may hear something twice,
 //! since a hop that is new has no proven copies yet; and a room without a hop has 6 s to find one once nothing hinders
-//! it any more, as long as a node is believed that says it takes no sessions. What is never played: hitless where nodes
+//! it any more, as long as a node is believed that says it takes no sessions; a node whose capacity shrank carries for 3 s
+//! what was on its way there, and then what did not leave. What is never played: hitless where nodes
 //! pass on to each other, which delivers everything twice by itself, and nodes that are not probed there, of whose life
 //! nothing would tell.
 
@@ -16,6 +17,7 @@ mod drains;
 mod flow;
 mod grays;
 mod hops;
+mod listing;
 mod load;
 mod moves;
 mod old;
@@ -24,7 +26,7 @@ mod scene;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Event, Gateway, Hop, Output, SessionId};
+use evenkeel_core::{Board, Event, Gateway, Hop, NodeId, NodeSettings, Output, SessionId};
 
 pub(crate) use hops::Delivered;
 pub(crate) use scene::Scene;
@@ -60,6 +62,7 @@ pub(crate) struct Checker {
     pub(crate) deaths: deaths::Deaths,
     pub(crate) grays: grays::Grays,
     pub(crate) drains: drains::Drains,
+    pub(crate) listing: listing::Listing,
     books: books::Books,
     looked: Option<Instant>,
     /// The highest load of a node there ever was, thousandths of what it can carry.
@@ -90,6 +93,7 @@ impl Checker {
             deaths,
             grays,
             drains: drains::Drains::default(),
+            listing: listing::Listing::default(),
             books: books::Books::default(),
             looked: None,
             peak_permille: 0,
@@ -122,6 +126,10 @@ impl Checker {
                 self.load.death(now);
             }
         }
+        if let Output::Forget { node } = output {
+            let found = self.listing.forgotten(*node, &self.scene, self.books.open(), now);
+            self.note(found, now);
+        }
         if let Output::Start { .. } = output {
             self.flow.started(now);
         }
@@ -138,7 +146,7 @@ impl Checker {
             return;
         }
         self.looked = Some(now);
-        self.scene.look(gateway);
+        self.scene.look(gateway, now);
         self.hops.look(&self.scene, now);
         self.old.look(&self.scene);
         self.peak_permille = self.peak_permille.max(load::Load::peak_permille(&self.scene));
@@ -146,6 +154,7 @@ impl Checker {
             self.moves.all_told(&self.scene, now),
             hops::breaks_end(&self.scene, now),
             self.drains.told_in_time(now),
+            self.listing.forgotten_in_time(&self.scene, self.books.open(), now),
             self.load.within_limit(&self.scene),
             self.load.reserves_within_limit(&self.scene, now),
             self.flow.nobody_stranded_for_nothing(&self.scene, now),
@@ -176,6 +185,18 @@ impl Checker {
         ] {
             self.note(found, now);
         }
+    }
+
+    /// A node is listed, maybe under the number of one that is gone.
+    pub(crate) fn listed(&mut self, id: NodeId, settings: &NodeSettings) {
+        self.scene.list(id, settings);
+        self.grays.begin(id.0 as usize);
+    }
+
+    /// A node becomes another in what can change.
+    pub(crate) fn changed(&mut self, id: NodeId, settings: &NodeSettings, now: Instant) {
+        self.scene.change(id, settings, now);
+        self.grays.begin(id.0 as usize);
     }
 
     /// The driver refused a session at a hop.

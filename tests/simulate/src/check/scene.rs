@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    Board, Gateway, Health, Hop, Incarnation, Kind, NodeId, NodeStanding, Offer, Output, Plan,
-    Probed, RoomId, RouteCell, SessionId, Settings,
+    Board, Gateway, Health, Hop, Incarnation, Kind, NodeId, NodeSettings, NodeStanding, Offer,
+    Output, Plan, Probed, RoomId, RouteCell, SessionId, Settings,
 };
 
 /// What a voice stream counts for where nobody said.
 const VOICE_KBPS: u64 = 64;
+
+/// Rooms that are on their way to a node have come, or gone elsewhere, within this.
+const ARRIVED_WITHIN: Duration = Duration::from_secs(3);
 
 pub(crate) struct Scene {
     pub(crate) board: Arc<Board>,
@@ -22,6 +26,10 @@ pub(crate) struct SeenNode {
     /// As its newest incarnation.
     pub(crate) hop: Hop,
     pub(crate) capacity: u64,
+    /// What it may carry: more than its capacity while that is less than it was, and rooms have not left.
+    pub(crate) limit: u64,
+    /// Rooms that were on their way there when its capacity changed have come by then.
+    shrinks_until: Option<Instant>,
     /// What it can take by its own word and what it refused.
     pub(crate) measured: u64,
     pub(crate) probed: bool,
@@ -39,7 +47,25 @@ pub(crate) struct SeenSession {
 pub(crate) struct SeenRoom {
     pub(crate) route: Arc<RouteCell>,
     pub(crate) sessions: usize,
+    /// What it counts for at least: caps are seen, and not whether a policy wants them or admission does.
     pub(crate) kbps: u64,
+    /// What it counts for at most.
+    pub(crate) need: u64,
+}
+
+impl SeenNode {
+    fn new(id: NodeId, settings: &NodeSettings) -> SeenNode {
+        SeenNode {
+            hop: Hop { node: id, incarnation: Incarnation(1) },
+            capacity: settings.capacity_kbps,
+            limit: settings.capacity_kbps,
+            shrinks_until: None,
+            measured: settings.capacity_kbps,
+            probed: settings.probed == Probed::Yes,
+            health: Health::Up,
+            draining: false,
+        }
+    }
 }
 
 impl SeenRoom {
@@ -54,15 +80,8 @@ impl SeenRoom {
 
 impl Scene {
     pub(crate) fn new(settings: &Settings, board: Arc<Board>) -> Scene {
-        let node = |(at, node): (u32, &evenkeel_core::NodeSettings)| SeenNode {
-            hop: Hop { node: NodeId(at), incarnation: Incarnation(1) },
-            capacity: node.capacity_kbps,
-            measured: node.capacity_kbps,
-            probed: node.probed == Probed::Yes,
-            health: Health::Up,
-            draining: false,
-        };
-        let nodes = (0..).zip(&settings.nodes).map(node).collect();
+        let nodes = (0..).zip(&settings.nodes).map(|(at, node)| SeenNode::new(NodeId(at), node));
+        let nodes = nodes.collect();
         Scene { board, nodes, rooms: BTreeMap::new(), sessions: BTreeMap::new() }
     }
 
@@ -76,9 +95,11 @@ impl Scene {
                     route: Arc::clone(route),
                     sessions: 0,
                     kbps: 0,
+                    need: 0,
                 });
                 seen.sessions += 1;
                 seen.kbps += kbps;
+                seen.need += need;
             }
             // Who was capped for want of room counts for what is left to it.
             Output::Plan { session, plan } => {
@@ -91,10 +112,11 @@ impl Scene {
             }
             Output::End { session, .. } => {
                 let seen = self.sessions.remove(session);
-                let Some(SeenSession { room, kbps, .. }) = seen else { return };
+                let Some(SeenSession { room, need, kbps }) = seen else { return };
                 if let Some(seen) = self.rooms.get_mut(&room) {
                     seen.sessions -= 1;
                     seen.kbps -= kbps;
+                    seen.need -= need;
                     if seen.sessions == 0 {
                         self.rooms.remove(&room);
                     }
@@ -104,30 +126,77 @@ impl Scene {
         }
     }
 
-    pub(super) fn look(&mut self, gateway: &Gateway) {
-        for (seen, standing) in self.nodes.iter_mut().zip(gateway.nodes()) {
+    /// A node is listed, maybe under the number of one that is gone.
+    pub(super) fn list(&mut self, id: NodeId, settings: &NodeSettings) {
+        let (place, node) = (id.0 as usize, SeenNode::new(id, settings));
+        if place == self.nodes.len() {
+            self.nodes.push(node);
+        } else {
+            self.nodes[place] = node;
+        }
+        self.nodes[place].health = Health::Down;
+    }
+
+    /// It has another capacity from now on.
+    pub(super) fn change(&mut self, id: NodeId, settings: &NodeSettings, now: Instant) {
+        let node = &mut self.nodes[id.0 as usize];
+        node.capacity = settings.capacity_kbps;
+        node.limit = node.limit.max(node.capacity);
+        node.shrinks_until = Some(now + ARRIVED_WITHIN);
+    }
+
+    pub(super) fn look(&mut self, gateway: &Gateway, now: Instant) {
+        self.shrink(now);
+        for node in &mut self.nodes {
+            node.health = Health::Down;
+        }
+        for standing in gateway.nodes() {
+            let seen = &mut self.nodes[standing.hop.node.0 as usize];
             let NodeStanding { hop, health, draining, capacity_kbps, .. } = standing;
             (seen.hop, seen.health) = (hop, health);
             (seen.draining, seen.measured) = (draining, capacity_kbps);
         }
     }
 
-    /// What stands on each node, and per pair of standby and first node what would come.
+    /// What a node may carry falls with what it carries, down to its capacity.
+    fn shrink(&mut self, now: Instant) {
+        let shrinks = |node: &SeenNode| node.limit > node.capacity;
+        if !self.nodes.iter().any(shrinks) {
+            return;
+        }
+        let (loads, _) = self.needs();
+        for (node, load) in self.nodes.iter_mut().zip(loads) {
+            if node.shrinks_until.is_none_or(|until| now >= until) {
+                node.limit = node.capacity.max(load.min(node.limit));
+            }
+        }
+    }
+
+    /// What stands on each node at least, and per pair of standby and first node what would come.
     pub(crate) fn loads(&self) -> (Vec<u64>, BTreeMap<(usize, usize), u64>) {
+        self.loads_of(|room| room.kbps)
+    }
+
+    /// The same at most.
+    pub(crate) fn needs(&self) -> (Vec<u64>, BTreeMap<(usize, usize), u64>) {
+        self.loads_of(|room| room.need)
+    }
+
+    fn loads_of(&self, count: fn(&SeenRoom) -> u64) -> (Vec<u64>, BTreeMap<(usize, usize), u64>) {
         let mut loads = vec![0; self.nodes.len()];
         let mut reserved = BTreeMap::new();
         for room in self.rooms.values() {
             let Some(hop) = room.stands(&self.board) else { continue };
-            loads[hop.node.0 as usize] += room.kbps;
+            loads[hop.node.0 as usize] += count(room);
             let route = room.route.load_full();
             if let Some(twin) = route.twin_of(hop, &self.board) {
-                loads[twin.node.0 as usize] += room.kbps;
+                loads[twin.node.0 as usize] += count(room);
             }
             if let [(first, _), (second, evenkeel_core::Grant::Reserved), ..] = route.hops[..]
                 && first == hop
             {
                 *reserved.entry((second.node.0 as usize, first.node.0 as usize)).or_insert(0) +=
-                    room.kbps;
+                    count(room);
             }
         }
         (loads, reserved)

@@ -82,7 +82,7 @@ pub(crate) fn any_mode(rng: &mut Rng, regions: u32, scenario: &mut Scenario) {
     rng.shuffle(&mut scenario.regions);
 }
 
-pub(super) fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScript {
+pub(crate) fn draw_node(rng: &mut Rng, node: &NodeSettings, settings: &Settings) -> NodeScript {
     let home = settings.zones[node.zone.0 as usize].region == settings.home;
     let micros = if home { rng.u64(100..2_000) } else { rng.u64(8_000..60_000) };
     let bursts =
@@ -179,6 +179,16 @@ pub(super) fn draw_sleepers(
         Episode { at, lasts: ms(rng.u64(200..450)), fault: Fault::Stop(node) },
         Episode { at: drained, lasts: ms(rng.u64(500..2_000)), fault: Fault::Drain(node) },
     ]
+}
+
+/// In one world of six the list of nodes changes, for so long that numbers are taken again; by dice of its own.
+pub(super) fn draw_lists(rng: &mut Rng, settings: &mut Settings) -> Option<Episode> {
+    if rng.u8(0..6) > 0 {
+        return None;
+    }
+    settings.limits.nodes_max = settings.nodes.len() + rng.usize(0..3);
+    let fault = Fault::Relisted(ms(rng.u64(100..1_500)));
+    Some(Episode { at: ms(2_000), lasts: ms(rng.u64(4_000..20_000)), fault })
 }
 
 fn draw_fault(rng: &mut Rng, settings: &Settings) -> Fault {

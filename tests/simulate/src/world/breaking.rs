@@ -8,6 +8,7 @@ use super::{Event, World};
 use crate::driver;
 use crate::fault::Fault;
 use crate::guests::Manner;
+use crate::node::Listing;
 
 /// So long after something was undone the node, or the way there, is not held to be well: a round trip that was long
 /// is still expected, a new process has still to learn its sessions.
@@ -30,24 +31,26 @@ impl World<'_> {
         let settings = &self.script.settings;
         let region =
             |node: usize| settings.zones[settings.nodes[node].zone.0 as usize].region.0 as usize;
+        let is_there = |node: usize| self.nodes[node].listing != Listing::Gone;
         let all = 0..self.nodes.len();
-        fault
-            .region()
-            .map_or_else(Vec::new, |named| all.filter(|node| region(*node) == named).collect())
+        fault.region().map_or_else(Vec::new, |named| {
+            all.filter(|node| is_there(*node) && region(*node) == named).collect()
+        })
     }
 
     /// Whether the episode goes on at the node.
     pub(super) fn is_at(&self, number: usize, node: usize) -> bool {
         let episode = &self.script.faults[number];
         let begun = self.now >= self.began + episode.at;
-        begun && !self.ended[number] && self.nodes_of(&episode.fault).contains(&node)
+        begun && !self.ended[number] && self.hit[number].contains(&node)
     }
 
     pub(super) fn begins(&mut self, number: usize) {
         let fault = self.script.faults[number].fault.clone();
         self.trace.say(self.now, || format!("-- {fault:?} begins"));
+        self.hit[number] = self.nodes_of(&fault);
         self.open_books_of(number);
-        for node in self.nodes_of(&fault) {
+        for node in self.hit[number].clone() {
             self.begins_at(node, &fault);
         }
         match fault {
@@ -85,6 +88,7 @@ impl World<'_> {
             | Fault::Jitter(..)
             | Fault::Liar(_)
             | Fault::Operator(_)
+            | Fault::Relisted(_)
             | Fault::PoliciesSwapped(_) => self.goes_on(number, 0),
             _ => {}
         }
@@ -147,6 +151,12 @@ impl World<'_> {
                 self.operate();
                 period
             }
+            Fault::Relisted(period) => {
+                if self.control_stalls_until.is_none() {
+                    self.relist();
+                }
+                period
+            }
             Fault::PoliciesHostile => {
                 if self.control_stalls_until.is_none() {
                     self.ask_about_every_room();
@@ -173,7 +183,7 @@ impl World<'_> {
         let fault = self.script.faults[number].fault.clone();
         self.trace.say(self.now, || format!("-- {fault:?} is undone"));
         self.ended[number] = true;
-        for node in self.nodes_of(&fault) {
+        for node in self.hit[number].clone() {
             self.ends_at(node, &fault, self.turns[number]);
         }
         match fault {

@@ -61,7 +61,7 @@ impl World<'_> {
                 self.send(node.0 as usize, Arrival::Probe { sequence });
             }
             Output::Start { node } => self.start(node),
-            Output::Forget { .. } => {}
+            Output::Forget { node } => self.forget(node),
             Output::Event(event) => {
                 let troubled: Vec<_> = self.nodes.iter().map(|node| node.troubled).collect();
                 let found = crate::check::false_death(&event, &troubled, self.now);
@@ -156,8 +156,7 @@ impl World<'_> {
         let others = (0..self.script.faults.len())
             .filter(|number| self.is_at(*number, node))
             .any(|number| !matches!(self.script.faults[number].fault, Fault::Gray(_)));
-        let canary = self.script.settings.nodes[node].canary;
-        canary && here.gray > 0 && here.runs() && !others
+        self.keeps_canaries(node) && here.gray > 0 && here.runs() && !others
     }
 
     /// A hook is called.

@@ -10,7 +10,7 @@ use crate::check::{Delivered, Passed};
 use crate::client::{Phase, VOICE_EVERY};
 use crate::driver::Tag;
 use crate::house::Sent;
-use crate::node::{Arrival, CANARY};
+use crate::node::{Arrival, CANARY, Listing};
 use crate::packet::{BYTES, Packet};
 
 /// A kernel says at most so often that nobody listens.
@@ -126,7 +126,7 @@ impl World<'_> {
     /// The agent beside the node says how it is, and how loaded, unless its machine is gone.
     pub(super) fn agent_speaks(&mut self, node: usize) {
         let here = &self.nodes[node];
-        if !here.script.agent || here.unplugged > 0 || here.cold {
+        if !here.script.agent || here.listing == Listing::Gone || here.unplugged > 0 || here.cold {
             return;
         }
         if here.runs() {

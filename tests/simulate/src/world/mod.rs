@@ -7,6 +7,7 @@ mod clients;
 mod control;
 mod ending;
 mod event;
+mod listing;
 mod media;
 mod opening;
 mod operating;
@@ -82,6 +83,8 @@ pub struct World<'a> {
     /// Of each episode: turns it took, and whether it was undone.
     pub(super) turns: Vec<u32>,
     pub(super) ended: Vec<bool>,
+    /// Of each episode: the nodes that it was to hit when it began.
+    pub(super) hit: Vec<Vec<usize>>,
 }
 
 impl<'a> World<'a> {
@@ -130,6 +133,7 @@ impl<'a> World<'a> {
             ending: false,
             turns: vec![0; script.faults.len()],
             ended: vec![false; script.faults.len()],
+            hit: vec![Vec::new(); script.faults.len()],
             script,
         };
         world.begin();
@@ -164,14 +168,7 @@ impl<'a> World<'a> {
             None => {
                 self.put_in(WATCH_EVERY, Event::Watch);
                 self.put_in(SUMMARIES_EVERY, Event::Summaries);
-                for node in 0..self.nodes.len() {
-                    if self.nodes[node].script.agent {
-                        self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
-                    }
-                    if self.script.settings.nodes[node].canary {
-                        self.put_in(CANARIES_KEPT_EVERY, Event::Canaries(node));
-                    }
-                }
+                (0..self.nodes.len()).for_each(|node| self.look_after(node));
             }
             Some(period) => {
                 for node in 0..self.nodes.len() {
@@ -180,6 +177,12 @@ impl<'a> World<'a> {
                 }
             }
         }
+    }
+
+    /// The agent beside it is asked, and canaries are kept open there, from now on.
+    pub(super) fn look_after(&mut self, node: usize) {
+        self.put_in(AGENTS_ASKED_EVERY, Event::Agent(node));
+        self.put_in(CANARIES_KEPT_EVERY, Event::Canaries(node));
     }
 
     pub(super) fn put_in(&mut self, after: Duration, event: Event) {
@@ -247,7 +250,9 @@ impl<'a> World<'a> {
             }
             Event::Canaries(node) => {
                 self.put_in(CANARIES_KEPT_EVERY, Event::Canaries(node));
-                self.send(node, Arrival::CanariesKept);
+                if self.keeps_canaries(node) {
+                    self.send(node, Arrival::CanariesKept);
+                }
             }
             Event::Started(node) => self.started(node),
             Event::Leases { node } => self.renew_leases(node),
