@@ -3,12 +3,13 @@
 //! The promises are the invariants of the failover design, I1 to I10, and what follows from them for detectors: nobody
 //! who is well is condemned, and a death is known in its time. Each is a small function of its own.
 //!
-//! What it lets pass, and why: for 500 ms after the hops of a hitless room changed a client may hear something twice,
-//! since a hop that is new has no proven copies yet; and a room without a hop has 6 s to find one once nothing hinders
-//! it any more, as long as a node is believed that says it takes no sessions; a node whose capacity shrank carries for 3 s
-//! what was on its way there, and then what did not leave. What is never played: hitless where nodes
-//! pass on to each other, which delivers everything twice by itself, and nodes that are not probed there, of whose life
-//! nothing would tell.
+//! What it lets pass, and why. For 500 ms after the hops of a hitless room changed a client may hear something twice,
+//! since a hop that is new has no proven copies yet. A room without a hop has 6 s to find one once nothing hinders it any
+//! more, as long as a node is believed that says it takes no sessions. A node whose capacity shrank carries for 3 s what
+//! was on its way there, and then what did not leave.
+//!
+//! What is never played: hitless where nodes pass on to each other, which delivers everything twice by itself, and nodes
+//! that are not probed there, of whose life nothing would tell.
 
 mod books;
 mod deaths;
