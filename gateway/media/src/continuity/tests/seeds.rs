@@ -87,3 +87,72 @@ fn order_and_time_hold_whatever_happens() {
         live(seed);
     }
 }
+
+/// The time stamp of a packet of a sender whose time runs backwards: by some packets now and then, as that of a node that
+/// numbers what came late does, and by seconds where its clock is set anew.
+fn unsteady(seed: u64, number: u64) -> Sent {
+    let mut random = Random(seed ^ (number << 20));
+    let late = if random.below(6) == 0 { random.below(4) as u32 * FRAME } else { 0 };
+    let set_back = Random(seed ^ (number / 40)).below(12) as u32 * VOICE_HZ;
+    let timestamp = (number as u32).wrapping_mul(FRAME).wrapping_sub(late + set_back);
+    Sent { number, timestamp, marker: false }
+}
+
+/// One session of such voice, with planned moves after which the hop that was left still delivers, and failovers.
+fn live_unsteadily(seed: u64) {
+    let mut random = Random(seed);
+    let mut session = Session::new();
+    let mut clients: BTreeMap<u32, Client> = BTreeMap::new();
+    let mut senders = vec![node(1, 1, random.next() as u16, random.next() as u32)];
+    let mut arrivals: Vec<(f64, usize, u64)> = Vec::new();
+    let mut number = 0;
+    for epoch in 2..32 {
+        let sender = senders.len() - 1;
+        for _ in 0..5 + random.below(60) {
+            let late_ms = if random.below(8) == 0 { random.below(60) as f64 } else { 0.0 };
+            let copies = if random.below(20) == 0 { 2 } else { 1 };
+            let lost = random.below(20) == 0;
+            for copy in 0..if lost { 0 } else { copies } {
+                let delay_ms = random.below(9) as f64 + late_ms + f64::from(copy);
+                arrivals.push((20.0 * number as f64 + delay_ms, sender, number));
+            }
+            number += 1;
+        }
+        if random.below(3) == 0 {
+            number += random.below(8);
+        }
+        let ssrc = if random.below(3) == 0 { 1 } else { random.next() as u32 };
+        senders.push(node(epoch, ssrc, random.next() as u16, random.next() as u32));
+    }
+    arrivals.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let mut heard = 0;
+    for (now_ms, sender, number) in arrivals {
+        if sender > heard {
+            heard = sender;
+            let switch = match random.below(2) {
+                0 => Switch::Failover,
+                _ => Switch::Planned { lead: Duration::from_millis(random.below(40)) },
+            };
+            session.0.switched(senders[sender].epoch, switch);
+            if switch == Switch::Failover {
+                session.0.close_previous();
+            }
+        }
+        let sent = unsteady(seed, number);
+        let got = match session.pass(senders[sender], sent, now_ms) {
+            Pass::Untouched => numbers(senders[sender], sent),
+            Pass::Rewrite { ssrc, sequence, timestamp } => (ssrc, sequence, timestamp),
+            Pass::Duplicate | Pass::Stale => continue,
+        };
+        clients.entry(got.0).or_default().receive(got.1, got.2, number);
+    }
+    let packets: usize = clients.values().map(|client| client.got.len()).sum();
+    assert!(packets > 300, "seed {seed}: {packets} packets");
+}
+
+#[test]
+fn two_packets_never_share_a_number_though_time_runs_backwards() {
+    for seed in 0..500 {
+        live_unsteadily(seed);
+    }
+}
