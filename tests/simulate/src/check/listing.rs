@@ -49,7 +49,7 @@ impl Listing {
     pub(super) fn forgotten_in_time(
         &mut self,
         scene: &Scene,
-        open: impl Iterator<Item = Hop> + Clone,
+        open: &(impl Iterator<Item = Hop> + Clone),
         now: Instant,
     ) -> Found {
         let mut found = None;

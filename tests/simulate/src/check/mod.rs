@@ -151,11 +151,14 @@ impl Checker {
         self.hops.look(&self.scene, now);
         self.old.look(&self.scene);
         self.peak_permille = self.peak_permille.max(load::Load::peak_permille(&self.scene));
+        let open = self.books.open();
+        let stays = self.listing.forgotten_in_time(&self.scene, &open, now);
+        drop(open);
         for found in [
             self.moves.all_told(&self.scene, now),
             hops::breaks_end(&self.scene, now),
             self.drains.told_in_time(now),
-            self.listing.forgotten_in_time(&self.scene, self.books.open(), now),
+            stays,
             self.load.within_limit(&self.scene),
             self.load.reserves_within_limit(&self.scene, now),
             self.flow.nobody_stranded_for_nothing(&self.scene, now),
