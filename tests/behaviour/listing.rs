@@ -1,7 +1,8 @@
 //! Nodes that come and go while people talk.
 
 use evenkeel_core::Health;
-use evenkeel_server::control::{Actor, Happened, ListChange, NodeList, NotListed, Shrinks};
+use evenkeel_lab::sample_node::PlainRoom;
+use evenkeel_server::control::{Actor, Failed, Happened, ListChange, NodeList, NotListed, Shrinks};
 use evenkeel_server::settings;
 
 use crate::harness::{
@@ -103,4 +104,35 @@ fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
     ];
     assert_eq!(told, lists, "all of it is told, and that the node is gone");
     wait_until("the gateway answers still", || gateway.status().sessions == 1);
+}
+
+#[test]
+fn a_node_may_come_to_the_address_of_one_that_goes_and_calls_there_go_on() {
+    let node = Node::plain("east-a1", "echo", PlainRoom::Alone);
+    let world = World::of(&[&node]);
+    let mut renamed = World::of(&[]);
+    renamed.nodes = world.nodes.replace("east-a1", "east-z9");
+    let all = [world.listed(), renamed.listed()].concat();
+    let gateway = world.start();
+    let mut ann = Phone::new(1);
+    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    let first = ann.heard_of(1, 0).last().map_or(0, |heard| heard.mark.number);
+
+    let taken = list(&gateway, &all, &["east-z9"], true);
+    assert_eq!(taken, Ok(change(&["east-z9"], &["east-a1"])));
+    let bob = Phone::new(2);
+    let opened = gateway.try_open(offer("other room", declared(&bob)));
+    let is_shared = matches!(opened, Err(Failed::SharedNodeAddress { .. }));
+    assert!(!is_shared, "who leaves keeps its address from nobody: {opened:?}");
+    talk(&mut [&mut ann], "the old one is forgotten", |_| standing(&gateway).len() == 1);
+    let sent = ann.voice.sent;
+    talk(&mut [&mut ann], "what she said is heard", |phones| {
+        let heard = phones[0].heard_of(1, 0);
+        heard.iter().any(|heard| heard.mark.number + 1 >= sent)
+    });
+    let mut heard = ann.heard_of(1, 0);
+    heard.retain(|heard| (first..sent).contains(&heard.mark.number));
+    continuous(&heard);
+    complete(&heard, first, sent);
 }

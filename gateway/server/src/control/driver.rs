@@ -104,13 +104,15 @@ impl Drivers {
     }
 
     /// Two plain nodes that a session would reach at the same address, if there are any: what comes from there could
-    /// be of either. `named` are addresses that its offer names.
+    /// be of either. Of those that are to go none counts: their address may be another's already. `named` are addresses
+    /// that its offer names.
     pub(crate) fn shared_address(
         &self,
         named: &[(NodeId, SocketAddr)],
         rtcp_apart: bool,
+        leaves: impl Fn(NodeId) -> bool,
     ) -> Option<(NodeId, NodeId, SocketAddr)> {
-        let nodes = (0..).map(NodeId).zip(&self.nodes);
+        let nodes = (0..).map(NodeId).zip(&self.nodes).filter(|(node, _)| !leaves(*node));
         let plain = nodes.filter_map(|(node, standing)| match standing.as_ref()? {
             Standing::Plain(address) => {
                 let own = named.iter().find(|(at, _)| *at == node).map(|(_, address)| *address);

@@ -90,6 +90,11 @@ impl Control {
         self.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
+    /// Whether it is to go.
+    pub(super) fn leaves(&self, id: NodeId) -> bool {
+        self.listed.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
+    }
+
     /// What the node is called; its number where it is gone.
     pub(super) fn node_name(&self, id: NodeId) -> Box<str> {
         name(&self.listed, id)

@@ -52,7 +52,7 @@ impl Actor {
 }
 
 /// What became of a list: names, in the order of the list. A node whose address, driver, region or secret changed goes and
-/// comes, and is named twice.
+/// comes, and is named twice; so is one that stays after all, and otherwise than before.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct ListChange {
     /// They come, or stay after all.
@@ -176,10 +176,14 @@ impl Control {
                 Some((id, _)) => steps.goes.push(id),
                 None => {}
             }
-            match leaving.iter().position(|(_, left)| ***left == *node) {
+            match leaving.iter().position(|(_, left)| stays(left, node)) {
                 Some(place) => {
-                    let (id, node) = leaving.swap_remove(place);
-                    steps.stays_after_all.push((id, Arc::clone(node)));
+                    let (id, left) = leaving.swap_remove(place);
+                    steps.stays_after_all.push((id, Arc::clone(left)));
+                    if **left != *node {
+                        let equipment = self.equipment(node, false)?;
+                        steps.changes.push((id, Arc::new(node.clone()), equipment));
+                    }
                 }
                 None => {
                     let equipment = self.equipment(node, true)?;

@@ -65,7 +65,8 @@ impl Control {
             }
         }
         let rtcp_apart = wanted.media.rtcp == RtcpPort::Own;
-        if let Some((one, other, address)) = self.drivers.shared_address(&nodes, rtcp_apart) {
+        let shared = self.drivers.shared_address(&nodes, rtcp_apart, |node| self.leaves(node));
+        if let Some((one, other, address)) = shared {
             let name = |node: NodeId| self.node_name(node);
             let nodes = [name(one), name(other)];
             return refuse(reply, Failed::SharedNodeAddress { nodes, address });

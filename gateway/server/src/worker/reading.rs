@@ -212,10 +212,11 @@ impl Worker {
         let Some(session) = sessions.get_mut(slot as usize).and_then(Option::as_mut) else {
             return;
         };
+        let mut loan = Loan { ways, board, now };
         if flags.contains(epoll::EventFlags::ERR)
             && let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side))
         {
-            drain_errors(fd, |address, error| session.accused(address, &error, ways));
+            drain_errors(fd, |address, error| session.accused(address, &error, &loan));
         }
         let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side)) else {
             return;
@@ -230,15 +231,15 @@ impl Worker {
         let may_have_more = count == PER_PORT;
         for place in 0..count {
             let Some((datagram, source)) = inbox.datagram(place) else {
-                ways.drop(Reason::Oversize);
+                loan.ways.drop(Reason::Oversize);
                 continue;
             };
-            let Some(hop) = session.hop_at(source) else {
-                ways.drop(Reason::UnknownSource);
+            let Some(hop) = session.hop_at(source, &loan) else {
+                loan.ways.drop(Reason::UnknownSource);
                 continue;
             };
-            ways.stamps.received(hop.node, 1, now);
-            session.handle_node_packet(hop, datagram, &mut Loan { ways, board, now });
+            loan.ways.stamps.received(hop.node, 1, now);
+            session.handle_node_packet(hop, datagram, &mut loan);
         }
         if may_have_more {
             self.go_on_with(Source::Port(slot, side));

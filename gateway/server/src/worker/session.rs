@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_core::forward::{self, Verdict};
 use evenkeel_core::{Board, Flow, Hop, Kind, Media, Mode, Plan, RouteCell, SessionId, Srtp};
 use evenkeel_media::continuity::{Continuity, Epoch, FILLED_WITHIN, Protection};
 use evenkeel_media::merge::Pair;
@@ -232,14 +233,30 @@ impl Session {
     }
 
     /// The hop with a port leg to this address.
-    pub(crate) fn hop_at(&self, source: SocketAddr) -> Option<Hop> {
+    pub(crate) fn hop_at(&self, source: SocketAddr, loan: &Loan<'_>) -> Option<Hop> {
         let is_there = |leg: &Leg| match leg {
             Leg::Port(port) => port.is_at(source),
             Leg::Trunk(_) => false,
         };
-        // A node that returned has the address it had; what comes now is of the newest incarnation.
         let there = self.legs.iter().filter(|(_, leg)| is_there(leg)).map(|(hop, _)| *hop);
-        there.max_by_key(|hop| hop.incarnation)
+        there.reduce(|one, other| self.speaks_of(one, other, loan))
+    }
+
+    /// Which of two hops at one address a packet from there is of: the one that the room is on, then the one that it is
+    /// leaving, as where a node comes to the address of one that goes; then the newest incarnation, as of a node that
+    /// returned.
+    #[cold]
+    fn speaks_of(&self, one: Hop, other: Hop, loan: &Loan<'_>) -> Hop {
+        let rank = |hop: Hop| {
+            let (plan, route) = (&self.plan, &self.route);
+            let carries = match forward::to_client(hop, None, plan, route, loan.board, loan.now) {
+                Verdict::Pass { leaving: false, .. } | Verdict::Both(_) => 2,
+                Verdict::Pass { leaving: true, .. } => 1,
+                Verdict::Drop(_) => 0,
+            };
+            (carries, hop.incarnation)
+        };
+        if rank(other) > rank(one) { other } else { one }
     }
 
     pub(crate) fn set_plan(&mut self, plan: Plan, loan: &mut Loan<'_>) {
@@ -326,12 +343,12 @@ impl Session {
 
     /// The error queue of its port tells this of what was sent to this address. That nobody listens there says
     /// something of the node; that the way is too narrow or gone does not.
-    pub(crate) fn accused(&self, address: SocketAddr, error: &io::Error, ways: &Ways) {
+    pub(crate) fn accused(&self, address: SocketAddr, error: &io::Error, loan: &Loan<'_>) {
         if error.kind() != io::ErrorKind::ConnectionRefused {
-            return ways.drop(ways::reason(error));
+            return loan.ways.drop(ways::reason(error));
         }
-        if let Some(hop) = self.hop_at(address) {
-            ways.report(Report::PortClosed { session: self.id, hop });
+        if let Some(hop) = self.hop_at(address, loan) {
+            loan.ways.report(Report::PortClosed { session: self.id, hop });
         }
     }
 }

@@ -162,14 +162,17 @@ fn two_nodes_of_a_session_share_no_address() {
     let node = |port| Driver::Plain(at(port));
     let drivers = driven(vec![node(4_000), node(4_001), Driver::Agent(secret())]);
     let (a, b) = (NodeId(0), NodeId(1));
-    assert_eq!(drivers.shared_address(&[], false), None);
-    assert_eq!(drivers.shared_address(&[], true), Some((a, b, at(4_001))));
-    assert_eq!(drivers.shared_address(&[(b, at(4_002))], true), None);
-    assert_eq!(drivers.shared_address(&[(b, at(4_000))], false), Some((a, b, at(4_000))));
+    let shared = |named: &[_], rtcp_apart| drivers.shared_address(named, rtcp_apart, |_| false);
+    assert_eq!(shared(&[], false), None);
+    assert_eq!(shared(&[], true), Some((a, b, at(4_001))));
+    assert_eq!(shared(&[(b, at(4_002))], true), None);
+    assert_eq!(shared(&[(b, at(4_000))], false), Some((a, b, at(4_000))));
     let mapped = "[::ffff:10.0.0.1]:4000".parse().unwrap();
-    assert!(drivers.shared_address(&[(b, mapped)], false).is_some());
+    assert!(shared(&[(b, mapped)], false).is_some());
     let tunnelled = [(NodeId(2), at(4_000))];
-    assert_eq!(drivers.shared_address(&tunnelled, false), None, "a trunk has tags");
+    assert_eq!(shared(&tunnelled, false), None, "a trunk has tags");
+    let leaves = |node| node == a;
+    assert_eq!(drivers.shared_address(&[], true, leaves), None, "one comes where another goes");
 }
 
 #[test]

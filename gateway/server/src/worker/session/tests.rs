@@ -97,6 +97,10 @@ impl Bench {
         self.client.recv(&mut [0; 64]).is_ok()
     }
 
+    fn hop_at(&mut self, address: SocketAddr) -> Option<Hop> {
+        self.at(0, |session, loan| session.hop_at(address, loan))
+    }
+
     fn drops(&self, reason: Reason) -> u64 {
         self.ways.stamps.drops(reason)
     }
@@ -242,9 +246,35 @@ fn packets_come_by_the_newest_incarnation_of_an_address() {
     for incarnation in [2, 1] {
         bench.session.attach(hop(incarnation), port_leg(address));
     }
-    assert_eq!(bench.session.hop_at(address), Some(hop(2)));
+    assert_eq!(bench.hop_at(address), Some(hop(2)));
     bench.session.detach(hop(2));
-    assert_eq!(bench.session.hop_at(address), Some(hop(1)));
+    assert_eq!(bench.hop_at(address), Some(hop(1)));
+}
+
+#[test]
+fn packets_come_by_the_node_that_the_room_is_on_where_two_have_the_address() {
+    let mut bench = Bench::stun(Srtp::Plain);
+    bench.board = Arc::new(Board::new(3));
+    let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
+    let hop = |node, incarnation| Hop { node: NodeId(node), incarnation: Incarnation(incarnation) };
+    let (old, new, dead) = (hop(0, 1), hop(1, 1), hop(2, 7));
+    let until = bench.start + Duration::from_secs(1);
+    let mut comes_by = |on, leaving: Option<Hop>| {
+        let (hops, lead) = (vec![(on, Grant::Admitted)], Duration::ZERO);
+        let leaving = leaving.map(|hop| (hop, until));
+        let route = Route { version: 1, mode: Mode::Hot, hops, leaving, lead };
+        bench.session.route = Arc::new(RouteCell::holding(route));
+        for order in [[old, new, dead], [dead, new, old]] {
+            for hop in order {
+                bench.session.attach(hop, port_leg(address));
+            }
+            assert_eq!(bench.hop_at(address), Some(on), "{order:?}");
+        }
+        bench.session.detach(on);
+        bench.hop_at(address)
+    };
+    assert_eq!(comes_by(new, Some(old)), Some(old), "then the one that it leaves");
+    assert_eq!(comes_by(old, None), Some(dead), "then the newest");
 }
 
 #[test]
@@ -255,7 +285,7 @@ fn only_a_port_where_nobody_listens_accuses_the_node() {
     bench.session.attach(hop, port_leg(address));
     let mut accused = |errno| {
         let error = io::Error::from_raw_os_error(errno);
-        bench.session.accused(address, &error, &bench.ways);
+        bench.at(0, |session, loan| session.accused(address, &error, loan));
         bench.reports.try_recv().is_ok()
     };
     assert!(!accused(libc::EMSGSIZE), "the path is narrower than what was sent");
