@@ -300,6 +300,8 @@ pub enum NotStarted {
     Late,
     /// An operator ejected it meanwhile.
     Ejected,
+    /// It was taken off the list meanwhile.
+    Removed,
 }
 
 impl NotStarted {
@@ -309,6 +311,7 @@ impl NotStarted {
             NotStarted::Hook => "hook-failed",
             NotStarted::Late => "late",
             NotStarted::Ejected => "ejected",
+            NotStarted::Removed => "removed",
         }
     }
 }

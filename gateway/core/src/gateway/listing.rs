@@ -8,7 +8,7 @@ use crate::node::Node;
 use crate::pace::Pace;
 use crate::settings::{NodeSettings, Probed, Zone};
 use crate::timer::Timer;
-use crate::{NodeId, RegionId, ZoneId};
+use crate::{NodeId, NotStarted, RegionId, ZoneId};
 
 /// What was left is closed `leave_within` later; so much after that it is gone for certain.
 const GONE_AFTER: Duration = Duration::from_millis(100);
@@ -172,8 +172,9 @@ impl Gateway {
         if self.paces[id.0 as usize].counts() != (0, 0) || self.is_mourned(id) {
             return self.forget_soon(id, now);
         }
+        self.not_started(id, NotStarted::Removed, now);
         self.board.condemn(id, now);
-        for timer in [Timer::Probe(id), Timer::Canary(id), Timer::StartLate(id), Timer::Drain(id)] {
+        for timer in [Timer::Probe(id), Timer::Canary(id), Timer::Drain(id)] {
             self.timers.cancel(&timer);
         }
         self.drains.remove(&id);

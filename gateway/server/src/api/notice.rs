@@ -167,7 +167,7 @@ enum Body<'a> {
         /// The how manieth time, when it has begun.
         #[serde(skip_serializing_if = "Option::is_none")]
         attempt: Option<u32>,
-        /// When it failed: `hook-failed`, `late` or `ejected`.
+        /// When it failed: `hook-failed`, `late`, `ejected` or `removed`.
         #[serde(skip_serializing_if = "Option::is_none")]
         why: Option<&'static str>,
         /// When it failed: how long until it may be tried again.

@@ -75,7 +75,7 @@ impl Control {
     /// The node is gone: nothing is sent there any more, and nothing is heard of it.
     pub(super) fn unequip(&mut self, id: NodeId) -> Option<Listed> {
         self.drivers.put(id, None);
-        self.starter.give_up(id);
+        self.starter.release(id);
         set(&mut self.probers, id, None);
         set(&mut self.lines, id, None);
         set(&mut self.agents, id, None);

@@ -35,6 +35,8 @@ pub(super) struct Starter {
     /// For webhooks, where there are any.
     poster: Option<Poster>,
     running: BTreeMap<NodeId, Call>,
+    /// Programs of nodes that are listed no longer, which end with the gateway.
+    released: Vec<Program>,
     /// Threads of programs that were told to end: the next call waits for them, in a thread of its own.
     ending: BTreeMap<NodeId, JoinHandle<()>>,
 }
@@ -58,7 +60,13 @@ enum Running {
 impl Starter {
     /// Hooks that fail are told there.
     pub(super) fn new(failed: Sender<HookFailed>, poster: Option<Poster>) -> Starter {
-        Starter { failed, poster, running: BTreeMap::new(), ending: BTreeMap::new() }
+        Starter {
+            failed,
+            poster,
+            running: BTreeMap::new(),
+            released: Vec::new(),
+            ending: BTreeMap::new(),
+        }
     }
 
     /// There are webhooks from now on.
@@ -154,21 +162,32 @@ impl Starter {
             None => {}
         }
     }
+
+    /// The node is listed no longer. What started it runs on, as the node may; its number may be another's soon.
+    pub(super) fn release(&mut self, node: NodeId) {
+        self.released.retain(|program| !program.is_over());
+        if let Some(Running::Program { program, stops: true }) =
+            self.running.remove(&node).map(|call| call.running)
+        {
+            self.released.push(program);
+        }
+    }
 }
 
 impl Drop for Starter {
     fn drop(&mut self) {
-        for (node, call) in std::mem::take(&mut self.running) {
+        let mut stopped = std::mem::take(&mut self.released);
+        for call in std::mem::take(&mut self.running).into_values() {
             match call.running {
-                Running::Program { program, stops: true } => {
-                    self.ending.insert(node, program.end());
-                }
+                Running::Program { program, stops: true } => stopped.push(program),
                 Running::Program { stops: false, .. } => {}
                 Running::Post(task) => task.abort(),
             }
         }
+        let ending = std::mem::take(&mut self.ending).into_values();
+        let ending: Vec<_> = ending.chain(stopped.into_iter().map(Program::end)).collect();
         let by = Instant::now() + GONE_WITHIN;
-        while !self.ending.values().all(JoinHandle::is_finished) && Instant::now() < by {
+        while !ending.iter().all(JoinHandle::is_finished) && Instant::now() < by {
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -21,6 +21,10 @@ fn starts_of(world: &World, node: NodeId) -> Vec<Start> {
     world.events().filter_map(step).collect()
 }
 
+fn health_of(world: &World, node: NodeId) -> Option<Health> {
+    world.gateway.nodes().find(|standing| standing.hop.node == node).map(|node| node.health)
+}
+
 #[test]
 fn the_start_of_a_node_that_is_ejected_meanwhile_is_over_and_another_has_its_turn() {
     let mut world = two_cold();
@@ -40,6 +44,27 @@ fn the_start_of_a_node_that_is_ejected_meanwhile_is_over_and_another_has_its_tur
     world.pass(ms(40_000));
     assert_eq!(health(&world, C), Health::Up);
     assert_eq!(starts_of(&world, C).len(), 2, "nobody gives up a start that was over");
+}
+
+#[test]
+fn the_start_of_a_node_that_is_taken_off_the_list_is_over_and_of_one_that_runs_nothing_is_said() {
+    let mut world = two_cold();
+    world.open("r");
+    world.kill(A);
+    world.pass(ms(10));
+    world.gateway.handle_node_removed(C, None, world.now).unwrap();
+    world.pass(ms(1_000));
+    let failed = Start::Failed { why: NotStarted::Removed, again: ms(1_000) };
+    assert_eq!(starts_of(&world, C), [Start::Begun { attempt: 1 }, failed]);
+    assert_eq!(world.starts, [C, B], "another has its turn");
+    world.unmute(B);
+    world.unmute(A);
+    world.pass(ms(10_000));
+    assert_eq!(starts_of(&world, B).len(), 2, "begun and done");
+    world.gateway.handle_node_removed(B, None, world.now).unwrap();
+    world.pass(ms(10_000));
+    assert_eq!(health_of(&world, B), None, "it is forgotten");
+    assert_eq!(starts_of(&world, B).len(), 2);
 }
 
 #[test]

@@ -70,6 +70,11 @@ impl Program {
         drop(phase);
         self.thread
     }
+
+    /// Whether it ended, and was waited for.
+    pub(super) fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
 }
 
 #[cfg(test)]

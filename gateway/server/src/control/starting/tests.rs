@@ -113,6 +113,28 @@ fn a_start_that_is_given_up_leaves_nothing_behind() {
     assert!(told.try_recv().is_err(), "what was ended did not fail");
 }
 
+#[test]
+fn what_started_a_node_that_is_listed_no_longer_runs_on_though_another_has_its_number() {
+    for stops in [true, false] {
+        let (mut starter, mut told) = starter();
+        let left = stay(&mut starter, &format!("left-{stops}"), stops);
+        starter.release(NODE);
+        let other = stay(&mut starter, &format!("other-{stops}"), true);
+        starter.give_up(NODE);
+        gone(other);
+        assert!(left.iter().all(|pid| is_running(*pid)));
+        assert!(told.try_recv().is_err(), "nothing failed");
+        drop(starter);
+        if !stops {
+            assert!(left.iter().all(|pid| is_running(*pid)));
+            for pid in left {
+                assert!(Command::new("kill").arg(pid.to_string()).status().unwrap().success());
+            }
+        }
+        gone(left);
+    }
+}
+
 /// A server of the operator's that answers so, and what was asked of it.
 fn asked(answers: &[&str]) -> (Start, JoinHandle<Vec<String>>) {
     let answers = answers.iter().map(|status| says(status, "")).collect();
