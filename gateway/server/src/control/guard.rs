@@ -1,8 +1,12 @@
 //! The shrinking-list guard: an empty or shrunken list of nodes is no news that nodes are gone. It may as well be a file that
 //! was cut off, or a discovery that failed; so more than some go only where a person says so.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::settings::Node;
 
 /// Of the nodes, so many may go within [`WITHIN`], per cent.
 const LIMIT_PERCENT: usize = 30;
@@ -10,22 +14,20 @@ const LIMIT_PERCENT: usize = 30;
 /// What went within this counts together, or many small steps would be no step at all.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Lists that came within this are one, so that little is kept however fast they come.
+/// Of lists that came within this one is kept, so that little is however fast they come.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// What went lately.
+/// What stood lately.
 #[derive(Default, Debug)]
 pub(super) struct Guard {
-    lately: VecDeque<Taken>,
+    lately: VecDeque<Stood>,
 }
 
-/// A list that was taken.
+/// What stood until a list was taken.
 #[derive(Debug)]
-struct Taken {
-    at: Instant,
-    /// Nodes there were before.
-    of: usize,
-    went: usize,
+struct Stood {
+    until: Instant,
+    nodes: Vec<Arc<Node>>,
 }
 
 /// More nodes would go than may.
@@ -37,103 +39,212 @@ struct Taken {
 pub struct Shrinks {
     /// So many would go.
     pub removing: usize,
-    /// So many went within the last minute.
+    /// So many went within the last minute, and did not come back.
     pub before: usize,
-    /// Of so many that there were a minute ago.
+    /// Of so many that there were a minute ago, or later if there were more then.
     pub of: usize,
 }
 
 impl Guard {
-    /// Whether so many of the nodes that are `known` may go.
+    /// Whether a list may take the place of what stands: of what stood a minute ago, and when the most did since, few enough
+    /// are missing from it. Missing is who is there neither by name nor by address: a node that is called otherwise, or
+    /// reached otherwise, has not gone.
     ///
     /// # Errors
-    /// Where they are too many.
+    /// Where too many are.
     pub(super) fn check(
         &mut self,
-        removing: usize,
-        known: usize,
+        list: &[Node],
+        stands: &[Arc<Node>],
         now: Instant,
     ) -> Result<(), Shrinks> {
-        let lately = |taken: &Taken| now.saturating_duration_since(taken.at) < WITHIN;
+        let lately = |stood: &Stood| now.saturating_duration_since(stood.until) < WITHIN;
         self.lately.retain(lately);
-        let of = self.lately.front().map_or(known, |first| first.of);
-        let before: usize = self.lately.iter().map(|taken| taken.went).sum();
-        let shrinks = (before + removing) * 100 > of * LIMIT_PERCENT;
-        if removing > 0 && shrinks { Err(Shrinks { removing, before, of }) } else { Ok(()) }
+        let (listed, standing) = (Known::of(list), Known::of(stands.iter().map(|node| &**node)));
+        let stood = || self.lately.iter().map(|stood| &stood.nodes[..]).chain([stands]);
+        let most = stood().rev().max_by_key(|nodes| nodes.len());
+        for nodes in stood().take(1).chain(most) {
+            let missing = nodes.iter().filter(|node| !listed.has(node));
+            let (removing, before): (Vec<_>, Vec<_>) = missing.partition(|node| standing.has(node));
+            let (removing, before, of) = (removing.len(), before.len(), nodes.len());
+            if removing > 0 && (removing + before) * 100 > of * LIMIT_PERCENT {
+                return Err(Shrinks { removing, before, of });
+            }
+        }
+        Ok(())
     }
 
-    /// A list was taken, of which so many go. Where a person said so, counting begins anew.
-    pub(super) fn note(&mut self, went: usize, known: usize, forced: bool, now: Instant) {
-        if forced {
-            self.lately.clear();
-            return;
-        }
+    /// A list takes the place of what stands.
+    pub(super) fn note(&mut self, stands: Vec<Arc<Node>>, now: Instant) {
+        let is_second = self.lately.len() < 2;
         match self.lately.back_mut() {
-            Some(last) if now.saturating_duration_since(last.at) < TOGETHER => last.went += went,
-            _ => self.lately.push_back(Taken { at: now, of: known, went }),
+            // The first of all is what stood a minute ago, and stays.
+            Some(last) if !is_second && now.saturating_duration_since(last.until) < TOGETHER => {
+                if stands.len() > last.nodes.len() {
+                    last.nodes = stands;
+                }
+            }
+            _ => self.lately.push_back(Stood { until: now, nodes: stands }),
         }
+    }
+
+    /// A person took what was held: counting begins anew.
+    pub(super) fn begin_anew(&mut self) {
+        self.lately.clear();
+    }
+}
+
+/// By what nodes are known.
+struct Known<'a>(BTreeSet<&'a str>, BTreeSet<SocketAddr>);
+
+impl<'a> Known<'a> {
+    fn of(nodes: impl IntoIterator<Item = &'a Node>) -> Known<'a> {
+        let known = nodes.into_iter().map(|node| (&*node.name, node.address));
+        let (names, addresses) = known.unzip();
+        Known(names, addresses)
+    }
+
+    fn has(&self, node: &Node) -> bool {
+        self.0.contains(&*node.name) || self.1.contains(&node.address)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::{BitRate, Driver, Probe};
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Takes a list if it may: of how many would go, how many are there.
-    fn takes(guard: &mut Guard, removing: usize, known: usize, now: Instant) -> bool {
-        let may = guard.check(removing, known, now).is_ok();
-        if may {
-            guard.note(removing, known, false, now);
+    /// Nodes with these numbers for names, each at an address of its own.
+    fn nodes(numbers: impl IntoIterator<Item = u32>) -> Vec<Node> {
+        numbers.into_iter().map(|number| node(&number.to_string(), number)).collect()
+    }
+
+    fn node(name: &str, at: u32) -> Node {
+        Node {
+            name: name.into(),
+            address: SocketAddr::from(([10, 0, 0, 1], at as u16)),
+            region: "east".into(),
+            zone: "a".into(),
+            driver: Driver::Plain { probe: Probe::None },
+            capacity: BitRate(1_000_000),
+            canary: false,
+            standby: false,
+            start: None,
+            agent: None,
         }
-        may
+    }
+
+    /// A list of nodes that changes, and when it began.
+    struct Listed {
+        guard: Guard,
+        stands: Vec<Arc<Node>>,
+        start: Instant,
+    }
+
+    impl Listed {
+        fn of(numbers: impl IntoIterator<Item = u32>) -> Listed {
+            let stands = nodes(numbers).into_iter().map(Arc::new).collect();
+            Listed { guard: Guard::default(), stands, start: Instant::now() }
+        }
+
+        fn held(&mut self, list: &[Node], second: u32) -> Option<Shrinks> {
+            self.guard.check(list, &self.stands, self.start + SECOND * second).err()
+        }
+
+        /// Takes it if it may.
+        fn takes(&mut self, list: &[Node], second: u32) -> bool {
+            let may = self.held(list, second).is_none();
+            if may {
+                self.is(list, second);
+            }
+            may
+        }
+
+        fn is(&mut self, list: &[Node], second: u32) {
+            let stood = std::mem::take(&mut self.stands);
+            self.guard.note(stood, self.start + SECOND * second);
+            self.stands = list.iter().cloned().map(Arc::new).collect();
+        }
     }
 
     #[test]
     fn up_to_thirty_per_cent_may_go_at_once() {
-        let now = Instant::now();
-        for (removing, known, may) in [
+        for (left, of, may) in [
             (0, 0, true),
-            (1, 3, false),
-            (1, 4, true),
-            (3, 10, true),
-            (4, 10, false),
-            (1, 1, false),
+            (2, 3, false),
+            (3, 4, true),
+            (7, 10, true),
+            (6, 10, false),
+            (0, 1, false),
         ] {
-            assert_eq!(
-                takes(&mut Guard::default(), removing, known, now),
-                may,
-                "{removing}/{known}"
-            );
+            assert_eq!(Listed::of(0..of).takes(&nodes(0..left), 0), may, "{left} of {of}");
         }
     }
 
     #[test]
     fn small_steps_within_a_minute_are_one() {
-        let (mut guard, start) = (Guard::default(), Instant::now());
-        assert!(takes(&mut guard, 2, 10, start));
-        assert!(takes(&mut guard, 1, 8, start + 20 * SECOND));
-        assert!(!takes(&mut guard, 1, 7, start + 40 * SECOND));
-        assert!(!takes(&mut guard, 1, 7, start + 59 * SECOND), "what was refused does not count");
-        assert!(takes(&mut guard, 1, 7, start + 61 * SECOND), "1 went lately, of 8");
-        assert!(!takes(&mut guard, 1, 6, start + 62 * SECOND));
+        let mut listed = Listed::of(0..10);
+        assert!(listed.takes(&nodes(0..8), 0));
+        assert!(listed.takes(&nodes(0..7), 20));
+        assert!(!listed.takes(&nodes(0..6), 40));
+        assert_eq!(
+            listed.held(&nodes(0..6), 59),
+            Some(Shrinks { removing: 1, before: 3, of: 10 }),
+            "what was refused does not count"
+        );
+        assert!(listed.takes(&nodes(0..6), 61), "1 went lately, of 8");
+        assert!(!listed.takes(&nodes(0..5), 62));
     }
 
     #[test]
     fn nodes_that_came_first_do_not_hide_that_others_go() {
-        let (mut guard, start) = (Guard::default(), Instant::now());
-        assert!(takes(&mut guard, 0, 4, start));
-        assert!(!takes(&mut guard, 4, 104, start + SECOND));
-        assert!(takes(&mut guard, 1, 104, start + SECOND));
+        let mut listed = Listed::of(0..4);
+        assert!(listed.takes(&nodes(0..104), 0));
+        assert!(!listed.takes(&nodes(4..104), 1), "all that were there a minute ago");
+        assert!(listed.takes(&nodes(1..104), 1));
     }
 
     #[test]
-    fn what_a_person_wants_counts_no_more() {
-        let (mut guard, start) = (Guard::default(), Instant::now());
-        assert!(takes(&mut guard, 1, 4, start));
-        guard.note(2, 3, true, start + SECOND);
-        assert!(takes(&mut guard, 1, 8, start + 2 * SECOND));
+    fn of_nodes_that_came_lately_as_many_may_go_as_of_others() {
+        let mut listed = Listed::of(0..0);
+        assert!(listed.takes(&nodes(0..100), 0));
+        assert!(listed.takes(&nodes(0..70), 1));
+        assert!(!listed.takes(&nodes(0..69), 2));
+        let mut listed = Listed::of(0..4);
+        assert!(listed.takes(&nodes(0..104), 0));
+        assert!(listed.takes(&nodes(0..102), 1), "none of the first four");
+    }
+
+    #[test]
+    fn who_is_called_or_reached_otherwise_has_not_gone() {
+        let mut listed = Listed::of(0..4);
+        let mut moved = nodes(0..4);
+        moved[..2].iter_mut().for_each(|node| node.region = "west".into());
+        moved[2] = node("another name", 2);
+        moved[3] = node("3", 99);
+        assert!(listed.takes(&moved, 0));
+        let gone = Shrinks { removing: 2, before: 0, of: 4 };
+        assert_eq!(listed.held(&moved[2..], 1), Some(gone));
+    }
+
+    #[test]
+    fn who_comes_back_is_not_missing() {
+        let mut listed = Listed::of(0..4);
+        assert!(listed.takes(&nodes([0, 1, 2]), 0));
+        assert!(listed.takes(&nodes([0, 1, 2, 3]), 2));
+        assert!(listed.takes(&nodes([1, 2, 3]), 4));
+    }
+
+    #[test]
+    fn what_a_person_took_counts_no_more() {
+        let mut listed = Listed::of(0..4);
+        assert!(listed.takes(&nodes(0..3), 0));
+        assert!(listed.held(&nodes(0..2), 1).is_some());
+        listed.guard.begin_anew();
+        listed.stands = nodes(0..10).into_iter().map(Arc::new).collect();
+        assert!(listed.takes(&nodes(0..7), 2));
     }
 
     #[test]
@@ -141,10 +252,10 @@ mod tests {
         let (mut guard, start) = (Guard::default(), Instant::now());
         for ms in 0..200_000 {
             let now = start + Duration::from_millis(ms);
-            assert!(guard.check(0, 9, now).is_ok());
-            guard.note(0, 9, false, now);
+            assert!(guard.check(&[], &[], now).is_ok());
+            guard.note(Vec::new(), now);
         }
-        assert!(guard.lately.len() <= 61, "{}", guard.lately.len());
+        assert!(guard.lately.len() <= 62, "{}", guard.lately.len());
     }
 
     #[test]

@@ -130,16 +130,20 @@ struct Steps {
 impl Control {
     /// Takes a list, all of it or nothing, and tells of it.
     pub(super) fn list(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
+        let stands = self.listed.iter().flatten().filter(|listed| !listed.leaves);
+        let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
+        let held = self.guard.check(&list.nodes, &stands, now).err();
         let steps = self.steps(list, now);
-        let known = self.listed.iter().flatten().filter(|listed| !listed.leaves).count();
-        let checked = steps.and_then(|steps| {
-            let going = steps.goes.len();
-            let held = self.guard.check(going, known, now).err().filter(|_| !list.force);
-            held.map_or(Ok(steps), |shrinks| Err(shrinks.into()))
+        let checked = steps.and_then(|steps| match held.filter(|_| !list.force) {
+            Some(shrinks) => Err(shrinks.into()),
+            None => Ok(steps),
         });
         let (outcome, places) = match checked {
             Ok(steps) => {
-                self.guard.note(steps.goes.len(), known, list.force, now);
+                match held {
+                    Some(_) => self.guard.begin_anew(),
+                    None => self.guard.note(stands, now),
+                }
                 let (change, places) = self.take_steps(steps, list.within, now);
                 (Ok(change), places)
             }
