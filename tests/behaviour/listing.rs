@@ -1,6 +1,8 @@
 //! Nodes that come and go while people talk.
 
-use evenkeel_core::Health;
+use std::time::Duration;
+
+use evenkeel_core::{Event, Health};
 use evenkeel_lab::sample_node::PlainRoom;
 use evenkeel_server::control::{Actor, Failed, Happened, ListChange, NodeList, NotListed, Shrinks};
 use evenkeel_server::settings;
@@ -135,4 +137,22 @@ fn a_node_may_come_to_the_address_of_one_that_goes_and_calls_there_go_on() {
     heard.retain(|heard| (first..sent).contains(&heard.mark.number));
     continuous(&heard);
     complete(&heard, first, sent);
+}
+
+#[test]
+fn a_deadline_holds_for_a_node_that_leaves_already() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).start();
+    let mut ann = Phone::new(1);
+    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    let nobody = |within| NodeList { nodes: Vec::new(), force: true, within, by: Actor::Operator };
+    let list = |within| gateway.ask(gateway.handle.list_nodes(nobody(within))).unwrap();
+    assert_eq!(list(None), Ok(change(&[], &["east-a1"])));
+    assert_eq!(list(None), Ok(change(&[], &[])), "it leaves already");
+    let soon = Duration::from_millis(100);
+    assert_eq!(list(Some(soon)), Ok(change(&[], &["east-a1"])));
+    gateway.expect_event("the room fits nowhere else", |event| match event {
+        Event::Drained { left: 1, .. } => Some(()),
+        _ => None,
+    });
 }

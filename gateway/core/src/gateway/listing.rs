@@ -124,7 +124,8 @@ impl Gateway {
     }
 
     /// A node is to go: it is drained, by a deadline if there is one, whoever else may want it to take rooms; and when
-    /// nobody is left it is forgotten, which comes out by [`Output::Forget`].
+    /// nobody is left it is forgotten, which comes out by [`Output::Forget`]. Where it drains already it goes on as it does,
+    /// unless there is a new deadline.
     ///
     /// # Errors
     /// [`Impossible::NoSuchNode`].
@@ -136,7 +137,10 @@ impl Gateway {
     ) -> Result<(), Impossible> {
         let node = self.nodes.get_mut(id.0 as usize).ok_or(Impossible::NoSuchNode)?;
         (node.removed, node.draining) = (true, true);
-        self.drains(id, true, within, now);
+        match within {
+            None if self.drains.contains_key(&id) => self.drain(id, now),
+            Some(_) | None => self.drains(id, true, within, now),
+        }
         Ok(())
     }
 

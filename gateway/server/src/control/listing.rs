@@ -23,7 +23,7 @@ pub struct NodeList {
     pub nodes: Vec<Node>,
     /// More may go than the guard lets go.
     pub force: bool,
-    /// By when those that go are to be empty; none: as soon as others can take their rooms.
+    /// By when those that go, or leave already, are to be empty; none: as soon as others can take their rooms.
     pub within: Option<Duration>,
     /// Who says so.
     pub by: Actor,
@@ -57,7 +57,7 @@ impl Actor {
 pub struct ListChange {
     /// They come, or stay after all.
     pub added: Vec<Arc<str>>,
-    /// They go, as soon as they are empty.
+    /// They go, as soon as they are empty; or they left already, and have a deadline now.
     pub removed: Vec<Arc<str>>,
     /// They stay, otherwise than before.
     pub changed: Vec<Arc<str>>,
@@ -265,12 +265,15 @@ impl Control {
             places.push((id, Arc::clone(&node)));
             self.equip(id, node, equipment);
         }
-        for id in steps.goes {
-            if let Some(Some(listed)) = self.listed.get_mut(id.0 as usize) {
-                listed.leaves = true;
+        for (id, listed) in (0..).map(NodeId).zip(&mut self.listed) {
+            let Some(listed) = listed else { continue };
+            let goes = steps.goes.contains(&id);
+            listed.leaves |= goes;
+            // A deadline is for those too that leave already.
+            if goes || listed.leaves && within.is_some() {
                 change.removed.push(Arc::clone(&listed.node.name));
+                let _ = self.gateway.handle_node_removed(id, within, now);
             }
-            let _ = self.gateway.handle_node_removed(id, within, now);
         }
         if !places.is_empty() {
             self.teach_policies();

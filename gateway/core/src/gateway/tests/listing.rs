@@ -107,16 +107,48 @@ fn a_node_whose_rooms_fit_nowhere_else_stays_until_they_do() {
     world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
     world.pass(ms(20_000));
     assert_eq!((world.stands("1"), forgotten(&world)), (Some(A), vec![]), "nobody is hung up");
-    let left = |event: &Event| match event {
-        Event::Drained { left, .. } => Some(*left),
-        _ => None,
-    };
-    assert_eq!(world.events().filter_map(left).collect::<Vec<_>>(), [1]);
+    assert_eq!(drained(&world), [1]);
     let new = world.add(listed(0)).unwrap();
     world.pass(ms(2_000));
     assert_eq!((world.stands("1"), forgotten(&world)), (Some(new), vec![A]));
     assert_eq!(world.gateway.sessions[&session].phase, crate::session::Phase::Live);
     world.audit();
+}
+
+/// What was told of nodes that were drained: how many rooms were left.
+fn drained(world: &World) -> Vec<u32> {
+    let left = |event: &Event| match event {
+        Event::Drained { left, .. } => Some(*left),
+        _ => None,
+    };
+    world.events().filter_map(left).collect()
+}
+
+#[test]
+fn a_deadline_is_for_a_node_that_leaves_already_too_and_is_not_lost_where_one_that_drains_leaves() {
+    let mut world = World::new(settings_of(&[(0, 100)]));
+    world.open("1");
+    world.gateway.handle_node_removed(A, None, world.now).unwrap();
+    world.pass(ms(5_000));
+    assert_eq!(drained(&world), [], "it fits nowhere else, and nothing hurries");
+    world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
+    world.pass(ms(999));
+    assert_eq!(drained(&world), []);
+    world.pass(ms(2));
+    assert_eq!(drained(&world), [1]);
+
+    let mut world = World::new(settings_of(&[(0, 100)]));
+    world.open("1");
+    world.gateway.handle_drain_within(A, true, Some(ms(1_000)), world.now).unwrap();
+    world.pass(ms(500));
+    world.gateway.handle_node_removed(A, None, world.now).unwrap();
+    world.pass(ms(502));
+    assert_eq!(drained(&world), [1]);
+    let told = world.events().filter(|event| matches!(event, Event::Draining { .. })).count();
+    assert_eq!(told, 1, "it drains since then");
+    let new = world.add(listed(0)).unwrap();
+    world.pass(ms(2_000));
+    assert_eq!((world.stands("1"), forgotten(&world)), (Some(new), vec![A]));
 }
 
 #[test]
