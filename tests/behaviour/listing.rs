@@ -156,3 +156,17 @@ fn a_deadline_holds_for_a_node_that_leaves_already() {
         _ => None,
     });
 }
+
+#[test]
+fn nothing_is_opened_for_a_list_that_the_guard_holds() {
+    let node = Node::agent("east-a1");
+    let world = World::of(&[&node]);
+    let mut all = [world.listed(), world.listed()].concat();
+    all[1].name = "east-b1".into();
+    all[1].address = ([255, 255, 255, 255], 9).into();
+    let gateway = world.start();
+    let unfit = list(&gateway, &all, &["east-a1", "east-b1"], false);
+    assert!(matches!(unfit, Err(NotListed::Unfit { .. })), "nobody sends there: {unfit:?}");
+    let held = list(&gateway, &all, &["east-b1"], false);
+    assert!(matches!(held, Err(NotListed::Shrinks(_))), "{held:?}");
+}

@@ -120,33 +120,27 @@ pub enum NotListed {
 /// What a list comes to.
 #[derive(Default)]
 struct Steps {
-    comes: Vec<(Arc<Node>, Equipment)>,
+    comes: Vec<Arc<Node>>,
     stays_after_all: Vec<(NodeId, Arc<Node>)>,
     goes: Vec<NodeId>,
-    /// With what is new about the agent beside it and its canaries.
-    changes: Vec<(NodeId, Arc<Node>, Equipment)>,
+    changes: Vec<(NodeId, Arc<Node>)>,
 }
+
+/// What it takes to reach those who come and change, in the same order.
+struct Equipments {
+    comes: Vec<Equipment>,
+    /// What is new about the agents beside them and their canaries.
+    changes: Vec<Equipment>,
+}
+
+/// Where nodes are now that came or changed.
+type Places = Vec<(NodeId, Arc<Node>)>;
 
 impl Control {
     /// Takes a list, all of it or nothing, and tells of it.
     pub(super) fn list(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
-        let stands = self.listed.iter().flatten().filter(|listed| !listed.leaves);
-        let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
-        let held = self.guard.check(&list.nodes, &stands, now).err();
-        let steps = self.steps(list, now);
-        let checked = steps.and_then(|steps| match held.filter(|_| !list.force) {
-            Some(shrinks) => Err(shrinks.into()),
-            None => Ok(steps),
-        });
-        let (outcome, places) = match checked {
-            Ok(steps) => {
-                match held {
-                    Some(_) => self.guard.begin_anew(),
-                    None => self.guard.note(stands, now),
-                }
-                let (change, places) = self.take_steps(steps, list.within, now);
-                (Ok(change), places)
-            }
+        let (outcome, places) = match self.take(list, now) {
+            Ok((change, places)) => (Ok(change), places),
             Err(refused) => (Err(refused), Vec::new()),
         };
         if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
@@ -157,8 +151,30 @@ impl Control {
         outcome
     }
 
-    /// What is to be done, and what it takes; nothing of it is done yet.
-    fn steps(&self, list: &NodeList, now: Instant) -> Result<Steps, NotListed> {
+    /// Sockets are opened last, so that what is refused costs nothing; where many come at once, control does nothing else
+    /// meanwhile.
+    fn take(&mut self, list: &NodeList, now: Instant) -> Result<(ListChange, Places), NotListed> {
+        let stands = self.listed.iter().flatten().filter(|listed| !listed.leaves);
+        let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
+        let held = self.guard.check(&list.nodes, &stands, now).err();
+        if let Some(shrinks) = held.filter(|_| !list.force) {
+            return Err(shrinks.into());
+        }
+        let steps = self.steps(list);
+        let (adding, room) = (steps.comes.len(), self.gateway.vacancies(now));
+        if adding > room {
+            return Err(NotListed::Full { adding, room });
+        }
+        let equipments = self.equipments(&steps)?;
+        match held {
+            Some(_) => self.guard.begin_anew(),
+            None => self.guard.note(stands, now),
+        }
+        Ok(self.take_steps(steps, equipments, list.within, now))
+    }
+
+    /// What is to be done.
+    fn steps(&self, list: &NodeList) -> Steps {
         let mut steps = Steps::default();
         let mut standing: BTreeMap<&Arc<str>, (NodeId, &Arc<Node>)> = BTreeMap::new();
         let mut leaving: Vec<(NodeId, &Arc<Node>)> = Vec::new();
@@ -173,8 +189,7 @@ impl Control {
             match standing.remove(&node.name) {
                 Some((_, before)) if **before == *node => continue,
                 Some((id, before)) if stays(before, node) => {
-                    let equipment = self.equipment(node, false)?;
-                    steps.changes.push((id, Arc::new(node.clone()), equipment));
+                    steps.changes.push((id, Arc::new(node.clone())));
                     continue;
                 }
                 Some((id, _)) => steps.goes.push(id),
@@ -185,53 +200,64 @@ impl Control {
                     let (id, left) = leaving.swap_remove(place);
                     steps.stays_after_all.push((id, Arc::clone(left)));
                     if **left != *node {
-                        let equipment = self.equipment(node, false)?;
-                        steps.changes.push((id, Arc::new(node.clone()), equipment));
+                        steps.changes.push((id, Arc::new(node.clone())));
                     }
                 }
-                None => {
-                    let equipment = self.equipment(node, true)?;
-                    steps.comes.push((Arc::new(node.clone()), equipment));
-                }
+                None => steps.comes.push(Arc::new(node.clone())),
             }
         }
         steps.goes.extend(standing.into_values().map(|(id, _)| id));
-        let (adding, room) = (steps.comes.len(), self.gateway.vacancies(now));
-        if adding > room { Err(NotListed::Full { adding, room }) } else { Ok(steps) }
+        steps
     }
 
-    /// What it takes to reach the node, where what is there is enough for it.
-    fn equipment(&self, node: &Node, is_new: bool) -> Result<Equipment, NotListed> {
+    /// What it takes to reach them, where what is there is enough for all of them.
+    fn equipments(&self, steps: &Steps) -> Result<Equipments, NotListed> {
+        let changes = || steps.changes.iter().map(|(_, node)| &**node);
+        let comes = || steps.comes.iter().map(|node| &**node);
+        changes().try_for_each(|node| self.fits(node, false))?;
+        comes().try_for_each(|node| self.fits(node, true))?;
+        let equip = |node: &Node, workers| {
+            let unfit = |why: String| NotListed::Unfit { node: Arc::clone(&node.name), why };
+            run::equip(&self.settings, node, workers).map_err(|failure| unfit(failure.to_string()))
+        };
+        let changes = changes().map(|node| equip(node, 0)).collect::<Result<_, _>>()?;
+        let comes =
+            comes().map(|node| equip(node, self.workers.len())).collect::<Result<_, _>>()?;
+        Ok(Equipments { comes, changes })
+    }
+
+    /// Whether the node can be reached by what is there.
+    fn fits(&self, node: &Node, is_new: bool) -> Result<(), NotListed> {
         let name = || Arc::clone(&node.name);
         if !self.settings.regions.contains(&node.region) {
             return Err(NotListed::NewRegion { node: name(), region: Arc::clone(&node.region) });
         }
-        let unfit = |why: String| NotListed::Unfit { node: name(), why };
+        let unfit = |why: &str| Err(NotListed::Unfit { node: name(), why: why.to_owned() });
         if let Some(family) = run::port_leg(node).filter(|_| is_new)
             && !self.homes.port_legs.is_some_and(|open| open.serves(family))
         {
-            let why = "sessions that stand have no ports of their own towards it, since no node like it was there when the gateway began; it waits for a restart";
-            return Err(unfit(why.to_owned()));
+            return unfit(
+                "sessions that stand have no ports of their own towards it, since no node like it was there when the gateway began; it waits for a restart",
+            );
         }
         if run::wants_briefs(node) && !self.homes.briefs {
-            let why = "its driver wants to be told what sessions are, which was not kept, since no node like it was there when the gateway began; it waits for a restart";
-            return Err(unfit(why.to_owned()));
+            return unfit(
+                "its driver wants to be told what sessions are, which was not kept, since no node like it was there when the gateway began; it waits for a restart",
+            );
         }
-        let workers = if is_new { self.workers.len() } else { 0 };
-        run::equip(&self.settings, node, workers).map_err(|failure| unfit(failure.to_string()))
+        Ok(())
     }
 
     fn take_steps(
         &mut self,
         steps: Steps,
+        equipments: Equipments,
         within: Option<Duration>,
         now: Instant,
-    ) -> (ListChange, Vec<(NodeId, Arc<Node>)>) {
+    ) -> (ListChange, Places) {
         let (mut change, mut places) = (ListChange::default(), Vec::new());
-        let post = |node: &Arc<Node>| run::has_webhooks(node);
-        if steps.comes.iter().map(|(node, _)| node).any(post)
-            || steps.changes.iter().map(|(_, node, _)| node).any(post)
-        {
+        let changing = steps.changes.iter().map(|(_, node)| node);
+        if steps.comes.iter().chain(changing).any(|node| run::has_webhooks(node)) {
             self.start_posting();
         }
         for (id, node) in steps.stays_after_all {
@@ -240,7 +266,7 @@ impl Control {
             change.added.push(Arc::clone(&node.name));
             super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
         }
-        for (id, node, equipment) in steps.changes {
+        for ((id, node), equipment) in steps.changes.into_iter().zip(equipments.changes) {
             if let Some(core) = self.core(&node) {
                 let _ = self.gateway.handle_node_changed(id, core, now);
             }
@@ -257,7 +283,7 @@ impl Control {
             super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
         }
         // Who comes is there before others go, so that rooms have somewhere to go.
-        for (node, equipment) in steps.comes {
+        for (node, equipment) in steps.comes.into_iter().zip(equipments.comes) {
             let Some(core) = self.core(&node) else { continue };
             // Room for it was counted before.
             let Ok(id) = self.gateway.handle_node_added(core, now) else { continue };
