@@ -33,10 +33,15 @@ impl Gateway {
         }
         node.detector.handle_agent(true, now);
         let leaving = word == AgentWord::Draining;
-        let before = std::mem::replace(&mut node.leaving, leaving);
-        if before != leaving && !node.draining {
-            self.drains(id, leaving, None, now);
+        self.decide_drain(id, |node| node.leaving = leaving, now);
+    }
+
+    /// Who spoke for the node does so no longer: nothing that he said counts any more.
+    pub fn handle_agent_lost(&mut self, id: NodeId, now: Instant) {
+        if let Some(node) = self.nodes.get_mut(id.0 as usize) {
+            node.detector.handle_agent(true, now);
         }
+        self.decide_drain(id, |node| node.leaving = false, now);
     }
 
     /// The agent that ends a node's trunk answered a probe, and does not know whether the media port behind it would: that

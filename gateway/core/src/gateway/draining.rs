@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::{Gateway, Impossible};
+use crate::node::Node;
 use crate::timer::Timer;
 use crate::{Cause, Decider, Event, NodeId, RegionId, RoomId};
 
@@ -71,6 +72,24 @@ impl Gateway {
             self.timers.cancel(&Timer::Drain(node));
             self.drains.remove(&node);
             self.want_reroute_of_short_rooms(now);
+        }
+    }
+
+    /// Somebody has another mind on whether the node drains: what follows, where that decides it.
+    pub(super) fn decide_drain(
+        &mut self,
+        id: NodeId,
+        change: impl FnOnce(&mut Node),
+        now: Instant,
+    ) {
+        let Some(node) = self.nodes.get_mut(id.0 as usize) else {
+            return;
+        };
+        let before = node.drains();
+        change(node);
+        let drains = node.drains();
+        if before != drains {
+            self.drains(id, drains, None, now);
         }
     }
 

@@ -176,6 +176,10 @@ impl Gateway {
         if let Change::Started { after, .. } = change {
             self.started(hop.node, after, now);
         }
+        if matches!(change, Change::Returned | Change::Started { .. }) {
+            // It wanted to be left in another life.
+            self.decide_drain(hop.node, |node| node.leaving = false, now);
+        }
         if matches!(to, Health::Wary | Health::Up) && from != Health::Suspect {
             self.want_reroute_of_short_rooms(now);
         }

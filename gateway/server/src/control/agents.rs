@@ -31,7 +31,10 @@ impl Control {
     pub(super) fn fares(&mut self, node: NodeId, beside: bool, load: Load, at: Instant) {
         let place = node.0 as usize;
         let has_agent = self.agents[place].is_some();
-        if beside || !has_agent {
+        let prober = self.probers[place].as_ref();
+        let speaks = prober.is_some_and(super::prober::Prober::takes_orders);
+        let heeded = Heeded::of(beside, has_agent, speaks);
+        if heeded.process {
             let word = match load.state {
                 State::Serving => AgentWord::Serving,
                 State::Draining => AgentWord::Draining,
@@ -40,10 +43,45 @@ impl Control {
             self.gateway.handle_agent_word(node, word, at);
             self.gateway.handle_load(node, load.permille, at);
         }
-        let speaks = self.probers[place].as_ref().is_some_and(super::prober::Prober::takes_orders);
-        if !beside || !speaks {
+        if heeded.sessions {
             let willing = load.state == State::Serving && load.permille < 1_000;
             self.gateway.handle_willing(node, willing, at);
         }
+    }
+}
+
+/// On what a word counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Heeded {
+    /// Its process and its load.
+    process: bool,
+    /// Whether it takes sessions.
+    sessions: bool,
+}
+
+impl Heeded {
+    /// A word from `beside` a node, or of its own, where the node has an agent beside it, and speaks for itself. An agent
+    /// that is there no longer may have spoken just before.
+    fn of(beside: bool, has_agent: bool, speaks: bool) -> Heeded {
+        Heeded { process: beside == has_agent, sessions: !beside || has_agent && !speaks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_has_the_word_on_the_process_and_the_node_on_sessions_and_who_is_gone_on_nothing() {
+        let heeded = |beside, has_agent, speaks| {
+            let Heeded { process, sessions } = Heeded::of(beside, has_agent, speaks);
+            (process, sessions)
+        };
+        assert_eq!(heeded(true, true, true), (true, false));
+        assert_eq!(heeded(false, true, true), (false, true));
+        assert_eq!(heeded(true, true, false), (true, true), "who else would");
+        assert_eq!(heeded(false, false, true), (true, true), "it is alone");
+        assert_eq!(heeded(true, false, true), (false, false), "its agent was taken from it");
+        assert_eq!(heeded(true, false, false), (false, false));
     }
 }

@@ -274,6 +274,7 @@ impl Control {
             let before = before.as_ref().map(|node| (node.agent.clone(), node.canary));
             if before.as_ref().is_none_or(|(agent, _)| *agent != node.agent) {
                 self.equip_agent(id, equipment.agent);
+                self.gateway.handle_agent_lost(id, now);
             }
             if before.is_none_or(|(_, canary)| canary != node.canary) {
                 self.equip_canary(id, equipment.canary);

@@ -188,3 +188,42 @@ fn a_load_that_a_node_measured_is_believed_for_five_seconds() {
     world.pass(ms(200));
     assert_eq!(measured(&world), None);
 }
+
+#[test]
+fn what_an_agent_said_ends_with_it() {
+    let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
+    let drains = |world: &World| world.gateway.node(A).unwrap().drains();
+    say(&mut world, A, AgentWord::Draining);
+    world.pass(ms(1_000));
+    assert!(drains(&world));
+    world.gateway.handle_agent_lost(A, world.now);
+    assert!(!drains(&world));
+    say(&mut world, A, AgentWord::Draining);
+    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_agent_lost(A, world.now);
+    assert!(drains(&world), "the operator has not changed his mind");
+    world.gateway.handle_drain(A, false, world.now).unwrap();
+
+    say(&mut world, A, AgentWord::Gone);
+    assert!(!is_up(&world, A));
+    world.gateway.handle_agent_lost(A, world.now);
+    world.pass(ms(1_200));
+    assert!(is_up(&world, A), "it answers probes");
+}
+
+#[test]
+fn a_node_that_wanted_to_be_left_and_died_takes_rooms_when_it_is_back() {
+    let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
+    say(&mut world, A, AgentWord::Draining);
+    world.kill(A);
+    world.pass(ms(1_000));
+    assert!(world.gateway.node(A).unwrap().drains());
+    world.unmute(A);
+    world.pass(ms(5_000));
+    assert!(is_up(&world, A) && world.gateway.node(A).unwrap().takes_rooms());
+    let told = |event: &Event| match event {
+        Event::Draining { node: A, draining } => Some(*draining),
+        _ => None,
+    };
+    assert_eq!(world.events().filter_map(told).collect::<Vec<_>>(), [true, false]);
+}
