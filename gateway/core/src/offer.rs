@@ -21,8 +21,6 @@ pub struct Offer {
     pub ingress: Ingress,
     /// What it sends and receives.
     pub media: Arc<Media>,
-    /// Addresses of this session at `plain` nodes; others take the node's own.
-    pub nodes: Vec<(NodeId, SocketAddr)>,
 }
 
 /// How the client reaches the gateway.

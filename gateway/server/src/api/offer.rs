@@ -82,11 +82,11 @@ fn labels(Pairs(pairs): Pairs) -> Result<Labels, Error> {
     Ok(pairs.into())
 }
 
-fn nodes(Pairs(pairs): &Pairs) -> Result<Vec<(Box<str>, SocketAddr)>, Error> {
+fn nodes(Pairs(pairs): &Pairs) -> Result<Vec<(Arc<str>, SocketAddr)>, Error> {
     at_most("nodes", pairs.len(), NODES_MAX)?;
     let parse = |(node, address): &(Box<str>, Box<str>)| {
         let field = format!("nodes.{node}");
-        Ok((node.clone(), address_of(&field, address, ADDRESS_AND_PORT)?))
+        Ok((Arc::from(&**node), address_of(&field, address, ADDRESS_AND_PORT)?))
     };
     pairs.iter().map(parse).collect()
 }

@@ -9,6 +9,7 @@ use evenkeel_core::{
 };
 
 use super::driver::{Act, Clock, Wish};
+use super::equipment::Listed;
 use super::homes::{Homes, Settled};
 use super::thread::{Control, draw, fill};
 use crate::flows::Home;
@@ -45,14 +46,16 @@ impl Control {
             Output::Install { session, room: _, offer, route, plan } => {
                 self.install(session, &offer, route, plan, clock.now);
             }
-            Output::Open { session, room, hop } => match wish(&self.homes, session, room, hop) {
-                Some(wish) => {
-                    let random = &self.random;
-                    let act = self.drivers.open(&wish, &mut || draw(random), clock);
-                    self.act(act);
+            Output::Open { session, room, hop } => {
+                match wish((&self.homes, &self.listed), session, room, hop) {
+                    Some(wish) => {
+                        let random = &self.random;
+                        let act = self.drivers.open(&wish, &mut || draw(random), clock);
+                        self.act(act);
+                    }
+                    None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
                 }
-                None => self.gateway.handle_opened(session, hop, Err(NotOpened), clock.now),
-            },
+            }
             Output::CloseAt { session, hop } => {
                 let act = self.drivers.close(session, hop, clock);
                 self.act(act);
@@ -118,7 +121,10 @@ impl Control {
         now: Instant,
     ) {
         let random = &self.random;
-        let settled = self.homes.settle(session, offer, &mut |bytes| fill(random, bytes));
+        let pending = self.offers.get_mut(&offer.id);
+        let nodes = pending.map(|pending| std::mem::take(&mut pending.wanted.nodes));
+        let nodes = nodes.unwrap_or_default();
+        let settled = self.homes.settle(session, offer, nodes, &mut |bytes| fill(random, bytes));
         match settled {
             Ok(Settled { home, client, ports, reached }) => {
                 if let Some(pending) = self.offers.get_mut(&offer.id) {
@@ -237,11 +243,75 @@ impl Control {
 }
 
 /// What is asked of a driver, of a session that has its home.
-fn wish(homes: &Homes, session: SessionId, room: RoomId, hop: Hop) -> Option<Wish<'_>> {
+fn wish<'a>(
+    (homes, listed): (&'a Homes, &[Option<Listed>]),
+    session: SessionId,
+    room: RoomId,
+    hop: Hop,
+) -> Option<Wish<'a>> {
     let resident = homes.get(session)?;
-    let named = resident.nodes.iter().find(|(node, _)| *node == hop.node);
+    let listed = listed.get(hop.node.0 as usize).and_then(Option::as_ref);
+    let address = listed.and_then(|listed| resident.address_at(&listed.node.name));
     let rtcp_apart = resident.rtcp == RtcpPort::Own;
-    let (home, address) = (resident.home, named.map(|(_, address)| *address));
+    let home = resident.home;
     let brief = resident.brief.as_deref();
     Some(Wish { session, home, room, hop, address, rtcp_apart, brief })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use evenkeel_core::{Incarnation, Ingress, Media, OfferId, Srtp};
+
+    use super::*;
+    use crate::flows::Flows;
+    use crate::settings::{BitRate, Driver, Node, Probe};
+
+    fn listed(name: &str, region: &str) -> Option<Listed> {
+        let node = Node {
+            name: name.into(),
+            address: ([10, 0, 0, 9], 9).into(),
+            region: region.into(),
+            zone: "a".into(),
+            driver: Driver::Plain { probe: Probe::Stun },
+            capacity: BitRate(1_000_000),
+            canary: false,
+            standby: false,
+            start: None,
+            agent: None,
+        };
+        Some(Listed { node: Arc::new(node), leaves: false })
+    }
+
+    #[test]
+    fn an_address_of_a_sessions_own_is_at_the_node_that_it_was_given_for_whatever_its_number() {
+        let quic = super::super::homes::QuicListener {
+            address: ([127, 0, 0, 1], 1).into(),
+            certificate_sha256: [0; 32],
+        };
+        let flows = Arc::new(Flows::new(16));
+        let mut homes = Homes::new(Vec::new(), Some(quic), flows, None, false, 1);
+        let (session, own) = (SessionId(1), SocketAddr::from(([10, 0, 0, 1], 40_112)));
+        let media = Media { streams: Vec::new(), rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
+        let offer = Offer {
+            id: OfferId(1),
+            scenario: "call".into(),
+            room: "r".into(),
+            labels: Vec::new().into(),
+            ingress: Ingress::Quic,
+            media: Arc::new(media),
+        };
+        let nodes = vec![("sfu-1".into(), own)];
+        homes.settle(session, &offer, nodes, &mut |bytes| bytes.fill(1)).unwrap();
+        let address = |listed: &[_], node| {
+            let hop = Hop { node: NodeId(node), incarnation: Incarnation(1) };
+            wish((&homes, listed), session, RoomId(1), hop).unwrap().address
+        };
+        assert_eq!(address(&[listed("sfu-1", "east")], 0), Some(own));
+        let goes_and_comes = [listed("sfu-1", "east"), listed("sfu-1", "west")];
+        assert_eq!(address(&goes_and_comes, 1), Some(own), "it is the same node");
+        let taken_again = [listed("sfu-9", "east")];
+        assert_eq!(address(&taken_again, 0), None, "another has its number");
+    }
 }

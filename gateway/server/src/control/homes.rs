@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use evenkeel_core::{Identity, Ingress, Media, NodeId, Offer, OfferId, RtcpPort, SessionId};
+use evenkeel_core::{Identity, Ingress, Media, Offer, OfferId, RtcpPort, SessionId};
 use evenkeel_media::roq::Flow;
 
 use super::driver::Brief;
@@ -86,8 +86,8 @@ pub(crate) struct Resident {
     pub(crate) home: Home,
     /// What it carried as its worker told last; none where it never said a word.
     totals: Option<Box<Totals>>,
-    /// Addresses of its own at `plain` nodes.
-    pub(crate) nodes: Box<[(NodeId, SocketAddr)]>,
+    /// Addresses of its own at `plain` nodes, by name: a node's number may be another's while the session stands.
+    nodes: Box<[(Arc<str>, SocketAddr)]>,
     pub(crate) rtcp: RtcpPort,
     /// The offer it came with.
     pub(crate) offer: OfferId,
@@ -97,6 +97,12 @@ pub(crate) struct Resident {
 }
 
 impl Resident {
+    /// Its own address at the node of this name, if it has one.
+    pub(crate) fn address_at(&self, name: &str) -> Option<SocketAddr> {
+        let named = self.nodes.iter().find(|(node, _)| **node == *name);
+        named.map(|(_, address)| *address)
+    }
+
     pub(crate) fn totals(&self) -> Totals {
         self.totals.as_deref().copied().unwrap_or_default()
     }
@@ -222,7 +228,7 @@ impl Homes {
         (0..).zip(&self.udp).find(|(_, listener)| takes(listener))
     }
 
-    /// Gives a session its home on the worker with the fewest, and opens the way in.
+    /// Gives a session its home on the worker with the fewest, and opens the way in. `nodes` are its own addresses there.
     ///
     /// # Errors
     /// Why it cannot come in.
@@ -230,6 +236,7 @@ impl Homes {
         &mut self,
         session: SessionId,
         offer: &Offer,
+        nodes: Vec<(Arc<str>, SocketAddr)>,
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Result<Settled, Homeless> {
         let (ingress, media) = (&offer.ingress, &*offer.media);
@@ -248,7 +255,7 @@ impl Homes {
         let resident = Resident {
             home,
             totals: None,
-            nodes: offer.nodes.as_slice().into(),
+            nodes: nodes.into(),
             rtcp: media.rtcp,
             offer: offer.id,
             brief: ports.as_ref().filter(|_| self.briefs).map(|ports| {

@@ -1,6 +1,7 @@
 //! From an offer to its reply: whoever asks is told once, and only once the session can carry packets.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_core::{Accepted, Identity, Ingress, NodeId, Offer, OfferId, Refused, RtcpPort};
@@ -41,7 +42,7 @@ impl Control {
 
     pub(super) fn offer(
         &mut self,
-        wanted: Wanted,
+        mut wanted: Wanted,
         reply: Option<oneshot::Sender<Result<Opened, Failed>>>,
         now: Instant,
     ) {
@@ -55,13 +56,16 @@ impl Control {
             return refuse(reply, failed(homeless));
         }
         let mut nodes = Vec::new();
-        for (name, address) in &wanted.nodes {
-            match self.node_named(name) {
-                Some(node) => nodes.push((node, *address)),
-                None => {
-                    self.tell_turned_away(&wanted, "unknown-node", now);
-                    return refuse(reply, Failed::UnknownNode(name.clone()));
-                }
+        for (name, address) in &mut wanted.nodes {
+            let Some(node) = self.node_named(name) else {
+                let unknown = Failed::UnknownNode((**name).into());
+                self.tell_turned_away(&wanted, "unknown-node", now);
+                return refuse(reply, unknown);
+            };
+            nodes.push((node, *address));
+            if let Some(listed) = self.listed(node) {
+                // Kept once, however many sessions name it.
+                *name = Arc::clone(&listed.name);
             }
         }
         let rtcp_apart = wanted.media.rtcp == RtcpPort::Own;
@@ -81,7 +85,6 @@ impl Control {
             labels: wanted.labels.clone(),
             ingress: wanted.ingress.clone(),
             media: wanted.media.clone(),
-            nodes,
         };
         let pending = Pending {
             wanted,

@@ -28,7 +28,7 @@ pub struct Wanted {
     /// What it sends and receives.
     pub media: Arc<Media>,
     /// Addresses of this session at `plain` nodes, by name of the node.
-    pub nodes: Vec<(Box<str>, SocketAddr)>,
+    pub nodes: Vec<(Arc<str>, SocketAddr)>,
     /// The caller's W3C trace context (`traceparent`), as it came.
     pub traceparent: Option<Box<str>>,
 }

@@ -63,7 +63,6 @@ impl World {
             labels: [].into(),
             ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
             media: Arc::clone(&self.media),
-            nodes: Vec::new(),
         };
         self.gateway.handle_offer(offer, self.now);
         self.drain();

@@ -50,7 +50,6 @@ impl World<'_> {
             labels: Vec::new().into(),
             ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
             media: Arc::new(Media { streams, rtcp: RtcpPort::Mux, srtp: Srtp::Plain }),
-            nodes: Vec::new(),
         }
     }
 

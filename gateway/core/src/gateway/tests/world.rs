@@ -407,7 +407,6 @@ impl World {
             labels: Vec::new().into(),
             ingress,
             media: Arc::new(media),
-            nodes: Vec::new(),
         };
         self.gateway.handle_offer(offer, self.now);
         self.settle();

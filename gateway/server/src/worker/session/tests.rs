@@ -394,7 +394,6 @@ fn a_planned_move_to_a_nearer_node_keeps_numbers_for_what_is_on_its_way() {
         labels: Vec::new().into(),
         ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
         media: media.clone(),
-        nodes: Vec::new(),
     };
     gateway.handle_offer(offer, bench.start);
     let route = settle(&mut gateway, bench.start).unwrap().route;
