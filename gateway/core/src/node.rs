@@ -44,7 +44,7 @@ pub(crate) struct Node {
     pub(crate) detector: Detector,
     /// An operator drains it.
     pub(crate) draining: bool,
-    /// It is to go: it drains, and is forgotten then.
+    /// It is listed no longer: it drains, and is forgotten then.
     pub(crate) removed: bool,
     /// An operator said that it is Down, and it stays so until he says otherwise.
     pub(crate) ejected: bool,
@@ -189,9 +189,9 @@ impl Node {
         !matches!(self.health(), Health::Down | Health::Cold)
     }
 
-    /// Whether its rooms are to move away: an operator wishes so, or it does itself.
+    /// Whether its rooms are to move away: an operator wishes so, the list, or it does itself.
     pub(crate) fn drains(&self) -> bool {
-        self.draining || self.leaving
+        self.draining || self.removed || self.leaving
     }
 
     /// Whether a room may come here that has no session open at it yet.

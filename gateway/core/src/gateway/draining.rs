@@ -167,7 +167,7 @@ impl Gateway {
 
     fn leave_draining_node(&mut self, id: RoomId, node: NodeId, now: Instant) {
         let stands = self.stands_at(id).map(|hop| hop.node);
-        let asked = self.node(node).is_some_and(|node| node.draining);
+        let asked = self.node(node).is_some_and(|node| node.draining || node.removed);
         let by = if asked { Decider::Operator } else { Decider::Node };
         if by == Decider::Node && stands == Some(node) && self.moved_enough(id, now) {
             return;

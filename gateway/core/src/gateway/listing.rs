@@ -136,7 +136,7 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Impossible> {
         let node = self.nodes.get_mut(id.0 as usize).ok_or(Impossible::NoSuchNode)?;
-        (node.removed, node.draining) = (true, true);
+        node.removed = true;
         match within {
             None if self.drains.contains_key(&id) => self.drain(id, now),
             Some(_) | None => self.drains(id, true, within, now),
@@ -144,17 +144,16 @@ impl Gateway {
         Ok(())
     }
 
-    /// A node that was to go stays after all, and takes rooms again.
+    /// A node that was to go stays after all, and takes rooms again where nobody else has it drain.
     ///
     /// # Errors
     /// Where it is gone, or was not to go.
     pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         let removed = |node: &&mut Node| node.removed;
-        let node = self.nodes.get_mut(id.0 as usize).filter(removed);
-        let node = node.ok_or(Impossible::NoSuchNode)?;
-        node.removed = false;
+        self.nodes.get_mut(id.0 as usize).filter(removed).ok_or(Impossible::NoSuchNode)?;
         self.timers.cancel(&Timer::Forget(id));
-        self.handle_drain(id, false, now)
+        self.decide_drain(id, |node| node.removed = false, now);
+        Ok(())
     }
 
     /// No room leads there any more: what it left behind has its time to end.

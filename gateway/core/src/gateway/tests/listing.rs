@@ -181,6 +181,24 @@ fn nobody_has_a_node_take_rooms_that_is_to_go_but_who_lists_it_again() {
 }
 
 #[test]
+fn a_node_that_an_operator_drains_is_drained_still_where_the_list_has_it_again() {
+    let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
+    let drains = |world: &World| world.gateway.node(A).unwrap().drains();
+    for kept in [true, false] {
+        world.gateway.handle_drain(A, true, world.now).unwrap();
+        world.gateway.handle_node_removed(A, None, world.now).unwrap();
+        if kept {
+            world.gateway.handle_node_kept(A, world.now).unwrap();
+            world.pass(ms(2_000));
+            assert_eq!(forgotten(&world), []);
+        }
+        assert!(drains(&world));
+        assert_eq!(world.gateway.handle_drain(A, false, world.now).is_ok(), kept);
+        assert_eq!(drains(&world), !kept, "listed again it is the operator's, else the list's");
+    }
+}
+
+#[test]
 fn what_changes_in_place_moves_nobody() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 100)]));
     world.open("1");
