@@ -67,7 +67,21 @@ impl Settings {
 impl Node {
     /// What the core needs to know of it.
     pub(crate) fn core(&self, zone: ZoneId) -> NodeSettings {
-        let probed = match self.driver {
+        let by_hook = |start: &super::Start| Starts::ByHook { within: start.within };
+        NodeSettings {
+            name: (*self.name).into(),
+            zone,
+            capacity_kbps: self.capacity.kbps(),
+            probed: self.probed(),
+            role: if self.standby { Role::Standby } else { Role::Active },
+            starts: self.start.as_ref().map_or(Starts::ByItself, by_hook),
+            canary: self.canary,
+        }
+    }
+
+    /// Whether it answers probes.
+    pub(super) fn probed(&self) -> Probed {
+        match self.driver {
             Driver::Plain { probe: Probe::None } | Driver::Webhook { probe: Probe::None, .. } => {
                 Probed::No
             }
@@ -75,16 +89,6 @@ impl Node {
             | Driver::Webhook { probe: Probe::Stun | Probe::Echo, .. }
             | Driver::Agent { .. }
             | Driver::Rtpengine => Probed::Yes,
-        };
-        let by_hook = |start: &super::Start| Starts::ByHook { within: start.within };
-        NodeSettings {
-            name: (*self.name).into(),
-            zone,
-            capacity_kbps: self.capacity.kbps(),
-            probed,
-            role: if self.standby { Role::Standby } else { Role::Active },
-            starts: self.start.as_ref().map_or(Starts::ByItself, by_hook),
-            canary: self.canary,
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use evenkeel_core::{Affinity, Mode};
+use evenkeel_core::{Affinity, Mode, Probed};
 
 use super::check::Check;
 use super::invalid::{Invalid, Source};
-use super::{Driver, PolicySet, Settings};
+use super::{Driver, Node, PolicySet, Settings};
 
 /// Where a set was read, and where in it its scenarios are.
 type Places = (Arc<Source>, Vec<Range<usize>>);
@@ -53,14 +53,27 @@ fn of_set(settings: &Settings, set: &PolicySet, places: &[Range<usize>], check: 
             }
             Mode::Hitless | Mode::Hot | Mode::ActiveActive | Mode::Cold => {}
         }
-        let alone = settings.nodes.iter().find(|node| node.driver == Driver::Rtpengine);
-        if let Some(node) = alone.filter(|_| scenario.affinity == Affinity::Session) {
-            let found = format!(
-                "scenario `{name}` with affinity `session`, and node `{}` with driver `rtpengine`",
-                node.name
-            );
-            let expected = "affinity `room`: one rtpengine bridges no call to another";
-            check.refuse(place.clone(), found, expected);
+        if scenario.affinity == Affinity::Session {
+            of_sessions_apart(settings, name, place, check);
         }
+    }
+}
+
+/// Sessions of one call are at several nodes: these have to be meshed, and to answer probes, since one that has only somebody
+/// who speaks returns nothing.
+fn of_sessions_apart(settings: &Settings, name: &str, place: &Range<usize>, check: &mut Check) {
+    let mut refuse = |node: &Node, is: &str, expected| {
+        let found =
+            format!("scenario `{name}` with affinity `session`, and node `{}`{is}", node.name);
+        check.refuse(place.clone(), found, expected);
+    };
+    let mut nodes = settings.nodes.iter();
+    if let Some(node) = nodes.clone().find(|node| node.driver == Driver::Rtpengine) {
+        let expected = "affinity `room`: one rtpengine bridges no call to another";
+        refuse(node, " with driver `rtpengine`", expected);
+    }
+    if let Some(node) = nodes.find(|node| node.probed() == Probed::No) {
+        let expected = "affinity `room`, or a `probe` of the node: one that is sent media and has none to return is as silent as a dead one";
+        refuse(node, ", which answers no probe", expected);
     }
 }
