@@ -370,17 +370,28 @@ pub(super) fn duplicates(raw: &[Spanned<raw::Node>], check: &mut Check) {
     for node in raw {
         let node = node.get_ref();
         let address = node.address.as_ref().or(node.ng.as_ref());
+        let at = address.map(|address| (address, canonical(address.get_ref())));
+        let name = Some((&node.name, node.name.get_ref().clone()));
         for (what, value, seen) in
-            [("a name", Some(&node.name), &mut names), ("an address", address, &mut addresses)]
+            [("a name", name, &mut names), ("an address", at, &mut addresses)]
         {
-            let Some(value) = value else { continue };
-            if let Some(first) = seen.insert(value.get_ref().clone(), value.span()) {
+            let Some((value, canonical)) = value else { continue };
+            if let Some(first) = seen.insert(canonical, value.span()) {
                 let help = format!("the first is at {}", check.place(&first));
                 let found = format!("`{}` a second time", value.get_ref());
                 check.refuse(value.span(), found, format!("{what} of its own")).help = Some(help);
             }
         }
     }
+}
+
+/// An address in the one way to write it, where it is one.
+fn canonical(address: &str) -> String {
+    let parsed = address.parse().map(|mut address: SocketAddr| {
+        address.set_ip(address.ip().to_canonical());
+        address.to_string()
+    });
+    parsed.unwrap_or_else(|_| address.to_owned())
 }
 
 /// The regions there are, in the order of the file: those declared by `[[region]]` or, without any, those of nodes.
