@@ -37,6 +37,14 @@ impl Gauge {
         Gauge { claimed, measured: claimed * 1_000, word: None, refused: None, looked_at: None }
     }
 
+    /// Its configuration says otherwise. What was measured stands, as far as it can; where that was all that it was to take,
+    /// so it is now.
+    pub(crate) fn claim(&mut self, claimed: u64) {
+        let all = self.measured == self.claimed * 1_000;
+        self.claimed = claimed;
+        self.measured = self.bounded(if all { claimed } else { self.kbps() });
+    }
+
     /// What it can take, kbit/s.
     pub(crate) fn kbps(&self) -> u64 {
         self.measured / 1_000
@@ -131,6 +139,24 @@ mod tests {
         assert_eq!(gauge.kbps(), 1_000);
         says(&mut gauge, 60_000, 0, start);
         assert!((100..130).contains(&gauge.kbps()), "{}", gauge.kbps());
+    }
+
+    #[test]
+    fn what_was_measured_stands_where_the_configuration_says_otherwise() {
+        let start = Instant::now();
+        let mut gauge = Gauge::new(1_600);
+        gauge.claim(2_000);
+        assert_eq!(gauge.kbps(), 2_000, "nobody said less");
+        gauge.handle_full(400, start);
+        for (claimed, takes) in [(1_600, 400), (8_000, 800), (300, 300)] {
+            gauge.claim(claimed);
+            assert_eq!(gauge.kbps(), takes, "{claimed}: a tenth at least");
+        }
+        gauge.claim(2_000);
+        gauge.handle_full(400, start);
+        gauge.claim(1_600);
+        says(&mut gauge, 0, 400, start - 4_000 * MS);
+        assert_eq!(gauge.kbps(), 400, "it refused, and is believed in that still");
     }
 
     #[test]

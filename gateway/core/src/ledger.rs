@@ -57,8 +57,8 @@ impl Ledger {
         Ledger { gauges, load: vec![0; nodes], rooms: vec![0; nodes], reserved: BTreeMap::new() }
     }
 
-    /// The configuration says what a node can take: one that is new, or other than before.
-    pub(crate) fn claim(&mut self, node: NodeId, kbps: u64) {
+    /// A node is new, and can take so much by its configuration.
+    pub(crate) fn add(&mut self, node: NodeId, kbps: u64) {
         let place = node.0 as usize;
         if place == self.gauges.len() {
             self.load.push(0);
@@ -67,6 +67,11 @@ impl Ledger {
         } else {
             self.gauges[place] = Gauge::new(kbps);
         }
+    }
+
+    /// The configuration says otherwise than before what a node can take.
+    pub(crate) fn claim(&mut self, node: NodeId, kbps: u64) {
+        self.gauges[node.0 as usize].claim(kbps);
     }
 
     /// What the node can take, as measured, kbit/s.

@@ -73,7 +73,7 @@ impl Gateway {
         self.board.condemn(id, now);
         let place = id.0 as usize;
         let pace = Pace::new(self.settings.limits.openings_at_once);
-        self.ledger.claim(id, settings.capacity_kbps);
+        self.ledger.add(id, settings.capacity_kbps);
         if place == self.paces.len() {
             self.paces.push(pace);
             self.rooms_at.push(std::collections::BTreeSet::new());

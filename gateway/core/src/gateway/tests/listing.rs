@@ -216,6 +216,18 @@ fn what_changes_in_place_moves_nobody() {
 }
 
 #[test]
+fn a_node_that_said_that_it_is_full_is_so_still_where_its_capacity_changes() {
+    let mut world = World::new(settings_of(&[(0, 100)]));
+    world.open("1");
+    world.gateway.handle_full(A, world.now);
+    let takes = world.gateway.ledger.capacity(A);
+    assert!(takes < 100, "{takes}");
+    let more = NodeSettings { capacity_kbps: 200, ..listed(0) };
+    world.gateway.handle_node_changed(A, more, world.now).unwrap();
+    assert_eq!(world.gateway.ledger.capacity(A), takes);
+}
+
+#[test]
 fn a_zone_without_nodes_gives_its_number_to_the_next() {
     let mut world = World::new(settings());
     let home = RegionId(0);
