@@ -222,10 +222,15 @@ impl Detector {
         self.canary.send(sequence, now);
     }
 
-    /// What went in at one canary session came out at the other.
+    /// What went in at one canary session came out at the other. One that was sent since the kernel spoke withdraws its
+    /// word: somebody listens there.
     pub(crate) fn handle_canary_passed(&mut self, sequence: u64) {
-        self.canary.pass(sequence);
+        let sent = self.canary.pass(sequence);
         self.withdraw(Witness::Canary);
+        let refused = self.accused[Witness::KernelError as usize].map(|since| since.at);
+        if refused.is_some_and(|refused| sent > Some(refused)) {
+            self.withdraw(Witness::KernelError);
+        }
     }
 
     /// There are no canaries any more.

@@ -54,11 +54,14 @@ impl Canary {
         self.sent.push_back((sequence, Since::new(now)));
     }
 
-    /// One came out, however late.
-    pub(super) fn pass(&mut self, sequence: u64) {
+    /// One came out, however late. When it was sent, where that is remembered.
+    pub(super) fn pass(&mut self, sequence: u64) -> Option<Instant> {
+        let passed =
+            self.sent.iter().find(|(sent, _)| *sent == sequence).map(|(_, since)| since.at);
         self.sent.retain(|(sent, _)| *sent > sequence);
         self.forwards = true;
         (self.missing, self.missing_since) = (0, None);
+        passed
     }
 
     pub(super) fn excuse(&mut self, late: Duration) {

@@ -100,6 +100,18 @@ fn a_death_that_the_kernel_tells_of_is_known_within_twenty_milliseconds() {
 }
 
 #[test]
+fn a_canary_that_was_sent_since_and_came_out_withdraws_the_kernels_word() {
+    let (mut detector, start) = (Detector::new(Timings::default(), Distance::Near), Instant::now());
+    detector.handle_canary_sent(1, start);
+    detector.handle_kernel_error(start + MS);
+    detector.handle_canary_sent(2, start + 2 * MS);
+    detector.handle_canary_passed(1);
+    assert_eq!(detector.weigh(start + 3 * MS), Finding::Accused, "it was on its way before");
+    detector.handle_canary_passed(2);
+    assert_eq!(detector.weigh(start + 300 * MS), Finding::Well);
+}
+
+#[test]
 fn silence_alone_condemns_a_node_that_is_not_probed() {
     let mut scene = Scene::busy();
     scene.probed = false;
