@@ -66,6 +66,7 @@ fn main() -> ExitCode {
     );
     println!("moves of rooms: {:?}", sum.moves);
     println!("accused of the dead by: {:?}", sum.witnesses);
+    println!("known in time by: {:?}", sum.known);
     println!(
         "{} rooms struck off a hop, {} breakers opened, {} nodes started, {} drains over",
         sum.struck, sum.breakers, sum.started, sum.drained

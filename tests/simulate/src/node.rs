@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use evenkeel_core::{AgentWord, Kind};
+use evenkeel_core::{AgentWord, Kind, Witness};
 use evenkeel_links::{Conditions, Impairment};
 
 use crate::packet::{Numbers, Packet};
@@ -57,8 +57,10 @@ pub(crate) struct Node {
     pub(crate) refused: Option<Instant>,
     /// Since when it cannot answer, if it cannot.
     pub(crate) dead_since: Option<Instant>,
-    /// Until when something is, or was lately, wrong with it or the way there.
-    pub(crate) troubled: Option<Instant>,
+    /// Until when each witness may rightly accuse it, in the order of [`Witness::ALL`].
+    pub(crate) right: [Option<Instant>; Witness::ALL.len()],
+    /// Until when what was usual on the way there counts.
+    pub(crate) bent: Option<Instant>,
 }
 
 /// What comes to a node.
@@ -112,7 +114,8 @@ impl Node {
             meshed: HashMap::new(),
             refused: None,
             dead_since: None,
-            troubled: None,
+            right: [None; Witness::ALL.len()],
+            bent: None,
         }
     }
 
@@ -121,7 +124,8 @@ impl Node {
         self.end_process();
         (self.script, self.listing) = (script, Listing::Stays);
         (self.cold, self.willing) = (script.starts.is_some(), true);
-        (self.refused, self.troubled) = (None, None);
+        (self.refused, self.bent) = (None, None);
+        self.right = [None; Witness::ALL.len()];
     }
 
     pub(crate) fn runs(&self) -> bool {

@@ -62,6 +62,8 @@ pub struct Outcome {
     pub drained: u64,
     /// Who accused those that were condemned.
     pub witnesses: BTreeMap<&'static str, u64>,
+    /// Deaths that were known in their time, by what there was to know them by.
+    pub known: BTreeMap<&'static str, u64>,
     /// Nodes that were condemned while they could answer.
     pub false_deaths: u64,
     /// Live sessions whose room stood nowhere at the end.

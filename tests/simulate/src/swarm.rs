@@ -118,6 +118,9 @@ impl Totals {
         for (witness, times) in outcome.witnesses {
             *sum.witnesses.entry(witness).or_default() += times;
         }
+        for (budget, times) in outcome.known {
+            *sum.known.entry(budget).or_default() += times;
+        }
         sum.session_moves += outcome.session_moves;
         sum.outage += outcome.outage;
         for (cause, times) in outcome.moves {

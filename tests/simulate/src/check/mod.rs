@@ -27,7 +27,9 @@ mod scene;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, Event, Gateway, Hop, NodeId, NodeSettings, Output, SessionId};
+use evenkeel_core::{
+    Board, Event, Gateway, Hop, NodeId, NodeSettings, Output, SessionId, Settings,
+};
 
 pub(crate) use hops::Delivered;
 pub(crate) use scene::Scene;
@@ -78,8 +80,8 @@ const LOOKED_EVERY: Duration = Duration::from_millis(1);
 const TOLD_MAX: usize = 5;
 
 impl Checker {
-    pub(crate) fn new(scene: Scene, began: Instant) -> Checker {
-        let deaths = deaths::Deaths::new(scene.nodes.len());
+    pub(crate) fn new(scene: Scene, settings: &Settings, began: Instant) -> Checker {
+        let deaths = deaths::Deaths::new(settings);
         let grays = grays::Grays::new(scene.nodes.len());
         Checker {
             scene,
@@ -192,9 +194,10 @@ impl Checker {
     }
 
     /// A node is listed, maybe under the number of one that is gone.
-    pub(crate) fn listed(&mut self, id: NodeId, settings: &NodeSettings) {
-        self.scene.list(id, settings);
+    pub(crate) fn listed(&mut self, id: NodeId, settings: &Settings) {
+        self.scene.list(id, &settings.nodes[id.0 as usize]);
         self.grays.begin(id.0 as usize);
+        self.deaths.listed(id, settings);
     }
 
     /// A node becomes another in what can change.
@@ -215,5 +218,5 @@ impl Checker {
     }
 }
 
-pub(crate) use deaths::of_the_guilty as false_death;
+pub(crate) use deaths::{Dying, Patient, Voice};
 pub(crate) use hops::Passed;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     Board, Gateway, Health, Hop, Incarnation, Kind, NodeId, NodeSettings, NodeStanding, Offer,
-    Output, Plan, Probed, RoomId, RouteCell, SessionId, Settings,
+    Output, Plan, Probed, RoomId, RouteCell, SessionId, Settings, Starts,
 };
 
 /// What a voice stream counts for where nobody said.
@@ -62,7 +62,10 @@ impl SeenNode {
             shrinks_until: None,
             measured: settings.capacity_kbps,
             probed: settings.probed == Probed::Yes,
-            health: Health::Up,
+            health: match settings.starts {
+                Starts::ByItself => Health::Up,
+                Starts::ByHook { .. } => Health::Cold,
+            },
             draining: false,
         }
     }

@@ -10,10 +10,6 @@ use crate::fault::Fault;
 use crate::guests::Manner;
 use crate::node::Listing;
 
-/// So long after something was undone the node, or the way there, is not held to be well: a round trip that was long
-/// is still expected, a new process has still to learn its sessions.
-pub(super) const TROUBLED_FOR: Duration = Duration::from_secs(6);
-
 /// Gaps count as those of a fault until so long after it was undone.
 const COUNTED_FOR: Duration = Duration::from_secs(2);
 
@@ -211,7 +207,6 @@ impl World<'_> {
     fn ends_at(&mut self, node: usize, fault: &Fault, turns: u32) {
         self.checker.flow.hindered(self.now);
         let here = &mut self.nodes[node];
-        here.troubled = Some(self.now + TROUBLED_FOR);
         match fault {
             Fault::Kill(_) | Fault::RegionKilled(_) => {
                 here.killed -= 1;
@@ -242,6 +237,7 @@ impl World<'_> {
     pub(super) fn control_goes_on(&mut self) {
         self.control_stalls_until = None;
         self.stalled_lately = Some(self.now);
+        self.bend_all();
         // What has arrived is read before anything is judged by the clock.
         for word in std::mem::take(&mut self.unheard) {
             self.hear(word);
@@ -255,15 +251,15 @@ impl World<'_> {
             self.workers_late = self.workers_late.max(self.now - since);
         }
         self.stalled_lately = Some(self.now);
+        self.bend_all();
         for event in std::mem::take(&mut self.unread) {
             self.happens(event);
         }
     }
 
     /// A new process has still to learn its sessions.
-    pub(super) fn trouble(&mut self, node: usize) {
+    pub(super) fn renewed(&mut self) {
         self.checker.flow.hindered(self.now);
-        self.nodes[node].troubled = Some(self.now + TROUBLED_FOR);
         self.refresh();
     }
 

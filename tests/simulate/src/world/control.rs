@@ -63,14 +63,20 @@ impl World<'_> {
             Output::Start { node } => self.start(node),
             Output::Forget { node } => self.forget(node),
             Output::Event(event) => {
-                let troubled: Vec<_> = self.nodes.iter().map(|node| node.troubled).collect();
-                let found = crate::check::false_death(&event, &troubled, self.now);
-                self.checker.note(found, self.now);
+                self.judge_death(&event);
                 self.outcome.hear(&event, self.now - self.began);
                 self.note_death(&event);
                 self.trace.event(self.now, &event);
             }
             Output::Finished => {}
+        }
+    }
+
+    fn judge_death(&mut self, event: &evenkeel_core::Event) {
+        if let evenkeel_core::Event::Node { hop, .. } = event {
+            let right = &self.nodes[hop.node.0 as usize].right;
+            let found = self.checker.deaths.of_the_guilty(event, right, self.now);
+            self.checker.note(found, self.now);
         }
     }
 
@@ -136,16 +142,17 @@ impl World<'_> {
     }
 
     fn look_for_late_deaths(&mut self) {
-        let dead: Vec<_> = self.nodes.iter().map(|node| node.dead_since).collect();
+        let patients = self.patients();
         let second = Duration::from_secs(1);
         let stalled = self.workers_stall.is_some()
             || self.stalled_lately.is_some_and(|at| self.now - at < second);
         let Checker { deaths, scene, .. } = &mut self.checker;
         let excused = (stalled, self.gateway.doubts_uplink());
-        let found = deaths.in_time(&dead, scene, &self.script.settings.timings, excused, self.now);
+        let found = deaths.in_time(&patients, scene, excused, self.now);
         let gray: Vec<_> = (0..self.nodes.len()).map(|node| self.is_plainly_gray(node)).collect();
         let late = self.checker.grays.in_time(&gray, &self.checker.scene, excused, self.now);
-        for found in [found, late] {
+        let fell_alone = self.checker.deaths.fell_alone();
+        for found in [found, late, fell_alone] {
             self.checker.note(found, self.now);
         }
     }
@@ -175,7 +182,7 @@ impl World<'_> {
         if std::mem::take(&mut self.nodes[node].cold) {
             self.trace.say(self.now, || format!("-- n{node} runs"));
             self.outcome.started += 1;
-            self.trouble(node);
+            self.renewed();
         }
     }
 

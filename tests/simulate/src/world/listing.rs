@@ -61,7 +61,7 @@ impl World<'_> {
             self.nodes[node].renew(script);
             self.script.settings.nodes[node] = settings;
         }
-        self.checker.listed(id, &self.script.settings.nodes[node]);
+        self.checker.listed(id, &self.script.settings);
         self.teach();
         self.refresh();
     }

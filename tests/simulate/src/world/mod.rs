@@ -1,5 +1,6 @@
 //! A world at play: one event after the other, in virtual time.
 
+mod ailing;
 mod baseline;
 mod books;
 mod breaking;
@@ -11,7 +12,6 @@ mod listing;
 mod media;
 mod opening;
 mod operating;
-mod ways;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,7 +100,8 @@ impl<'a> World<'a> {
         let rooms = script.joins.iter().map(|join| join.room as usize + 1).max().unwrap_or(0);
         let nodes: Vec<Node> =
             script.nodes.iter().map(|node| Node::new(*node, rng.u64(..))).collect();
-        let checker = Checker::new(Scene::new(&script.settings, Arc::clone(&board)), began);
+        let scene = Scene::new(&script.settings, Arc::clone(&board));
+        let checker = Checker::new(scene, &script.settings, began);
         let outcome = Outcome::new(script.seed, &script.faults);
         let mut world = World {
             library,
@@ -202,6 +203,7 @@ impl<'a> World<'a> {
         } else {
             self.close_books();
         }
+        self.outcome.known = std::mem::take(&mut self.checker.deaths.known);
         self.outcome.peak_permille = self.checker.peak_permille;
         self.outcome.violations = self.checker.violations;
         self.outcome.lasted = self.now - self.began;
