@@ -19,7 +19,15 @@ fn promises_hold_in_every_world() {
     let listed = &sum.listed;
     assert!(listed.forgotten > 10 && listed.taken_again > 2 && listed.kept > 2, "{listed:?}");
     assert!(listed.changed > 50, "{listed:?}");
-    for cause in ["drain", "link", "manual", "node-down", "quality"] {
+    assert!(sum.breakers > 0 && sum.struck > 10 && sum.started > 0, "{totals:?}");
+    assert!(sum.drained > 10, "{totals:?}");
+    for witness in ["agent", "canary", "kernel-error", "probe", "silence"] {
+        assert!(sum.witnesses.contains_key(witness), "no {witness}: {:?}", sum.witnesses);
+    }
+    for budget in ["agent", "alone", "bent", "kernel", "kernel, bent", "kernel, busy", "two"] {
+        assert!(sum.known.contains_key(budget), "no death by {budget}: {:?}", sum.known);
+    }
+    for cause in ["drain", "fail-back", "link", "manual", "node-down", "quality"] {
         assert!(sum.moves.contains_key(cause), "nobody moved for {cause}: {:?}", sum.moves);
     }
 }
