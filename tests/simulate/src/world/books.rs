@@ -56,7 +56,7 @@ impl World<'_> {
                 let heard = &self.clients[at].heard[place];
                 if self.both_live(at, heard.origin as usize, heard.last) {
                     let gap = self.now.saturating_duration_since(heard.last);
-                    if gap > Duration::from_millis(60) && self.script.baseline.is_some() {
+                    if gap > Duration::from_millis(60) {
                         self.outcome.outage += gap;
                     }
                 }
