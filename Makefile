@@ -27,7 +27,7 @@ simulate: target
 	$(BUILT)/evenkeel-simulate $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
 # The long runs by name, all or those of ROWS: flapping for minutes, a region with 10,000 sessions, kills by the
-# thousand, and a health check beside. Written to target/simulate/report.json.
+# thousand, and a health check beside. Written to target/simulate/report.json; a row that misses fails it.
 simulate-rows: target
 	$(CARGO) build --release -p evenkeel-simulate
 	$(BUILT)/evenkeel-simulate --rows $(ROWS)

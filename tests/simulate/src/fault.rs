@@ -13,6 +13,8 @@ pub enum Fault {
     Stop(usize),
     /// Killed and started again, half of this period each.
     Flap(usize, Duration),
+    /// No packet crosses, either way, for the first half of each of these periods.
+    FlapLink(usize, Duration),
     /// No packet crosses, either way.
     Cut(usize),
     /// No packet gets to the node; what it sends arrives.
@@ -93,6 +95,7 @@ impl Fault {
             Fault::Silent(_) => "silent-kill",
             Fault::Stop(_) => "stop",
             Fault::Flap(..) => "flap",
+            Fault::FlapLink(..) => "link-flap",
             Fault::Cut(_) => "cut",
             Fault::CutUp(_) => "cut-up",
             Fault::CutDown(_) => "cut-down",
@@ -138,6 +141,7 @@ impl Fault {
             | Fault::Silent(node)
             | Fault::Stop(node)
             | Fault::Flap(node, _)
+            | Fault::FlapLink(node, _)
             | Fault::Cut(node)
             | Fault::CutUp(node)
             | Fault::CutDown(node)

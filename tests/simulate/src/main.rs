@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use evenkeel_simulate::rows::{ROWS, Report};
+use evenkeel_simulate::rows::{ROWS, Report, Scale};
 use evenkeel_simulate::{Library, Listed, Script, Swarm, World};
 
 /// Plays whole worlds in virtual time, each from one seed, and says which promise was broken.
@@ -21,7 +21,7 @@ struct Arguments {
     /// Ends with the first broken promise.
     #[arg(long)]
     until_broken: bool,
-    /// Plays the long runs, all or those named, and writes target/simulate/report.json.
+    /// Plays the long runs, all or those named, and writes target/simulate/report.json; exits with 1 where one misses.
     #[arg(long, num_args = 0.., value_name = "ROW")]
     rows: Option<Vec<String>>,
     /// Measures the rule for probes beside phi-accrual, on the same traces.
@@ -111,7 +111,7 @@ fn report(names: &[String], path: &std::path::Path) -> ExitCode {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
     let mut rows = Vec::new();
     for (name, play) in ROWS.into_iter().filter(|(name, _)| wanted(name)) {
-        let row = play(&library);
+        let row = play(&library, Scale::Full);
         let held = if row.held { "held" } else { "MISSED" };
         println!("{name:<24} {held:<7} gap {:?} detected {:?}", row.gap_ms, row.detect_ms);
         println!(
@@ -123,10 +123,15 @@ fn report(names: &[String], path: &std::path::Path) -> ExitCode {
         }
         rows.push(row);
     }
+    let missed = rows.iter().filter(|row| !row.held).count();
     let text = serde_json::to_string_pretty(&Report { rows }).expect("a report is JSON");
     let folder = path.parent().unwrap_or(std::path::Path::new("."));
     match std::fs::create_dir_all(folder).and_then(|()| std::fs::write(path, text + "\n")) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) if missed == 0 => ExitCode::SUCCESS,
+        Ok(()) => {
+            println!("{missed} rows missed");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             eprintln!("cannot write {}: {error}", path.display());
             ExitCode::FAILURE

@@ -38,6 +38,8 @@ pub struct Outcome {
     pub moves: BTreeMap<&'static str, u64>,
     /// Moves of sessions: those of rooms, times who was in them.
     pub session_moves: u64,
+    /// When each session moved, since the world began, by its number.
+    pub moved: BTreeMap<u64, Vec<Duration>>,
     /// Nodes that were found dead.
     pub deaths: u64,
     /// Gaps by kind of fault: the worst of each who heard somebody then, and what was lost.
@@ -168,12 +170,25 @@ impl Outcome {
         }
     }
 
+    /// Moves of the session that moved most within a minute.
+    pub fn worst_minute(&self) -> usize {
+        let within = |moves: &[Duration], first: &Duration| {
+            let minute = *first..*first + Duration::from_secs(60);
+            moves.iter().filter(|at| minute.contains(at)).count()
+        };
+        let of = |moves: &Vec<Duration>| moves.iter().map(|first| within(moves, first)).max();
+        self.moved.values().filter_map(of).max().unwrap_or(0)
+    }
+
     pub(crate) fn hear(&mut self, event: &Event, at: Duration) {
         match event {
             Event::Moved { room, from, cause, sessions, .. } => {
                 self.flows.moved(*room, *from, at);
                 *self.moves.entry(Cause::name(*cause)).or_default() += 1;
                 self.session_moves += sessions.len() as u64;
+                for session in sessions.iter() {
+                    self.moved.entry(session.0).or_default().push(at);
+                }
             }
             Event::Node { to: Health::Down, witnesses, .. } => {
                 self.deaths += 1;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::stage::{calls, ms, with};
-use super::{Row, play, row};
+use super::{Row, Scale, play, row};
 use crate::fault::Fault;
 use crate::guests::Library;
 use crate::script::Script;
@@ -14,7 +14,7 @@ use crate::script::Script;
 const CHECKED_EVERY: Duration = Duration::from_secs(5);
 const WORLDS: u64 = 60;
 
-pub(super) fn beside(library: &Library) -> Row {
+pub(super) fn beside(library: &Library, _: Scale) -> Row {
     let near = Duration::from_micros(400);
     let places = [
         (0, 20_000, near),

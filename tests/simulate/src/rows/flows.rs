@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::stage::{calls, ms, with};
-use super::{Row, play, row};
+use super::{Row, Scale, play, row};
 use crate::fault::Fault;
 use crate::guests::Library;
 use crate::outcome::Spread;
@@ -12,10 +12,11 @@ const WORLDS: u64 = 30;
 const ROOMS: u32 = 500;
 
 /// Rooms that have such a flow leave the node, and no other room does.
-pub(super) fn lost(library: &Library) -> Row {
+pub(super) fn lost(library: &Library, scale: Scale) -> Row {
+    let worlds = scale.pick(WORLDS, 2);
     let near = Duration::from_micros(400);
     let places = [(0, 30_000, near), (1, 30_000, near), (0, 30_000, near), (1, 30_000, near)];
-    let scripts = (0..WORLDS)
+    let scripts = (0..worlds)
         .map(|seed| {
             let script = calls(seed, ROOMS, &[0, 0], &places, ms(9_000));
             with(script, ms(3_500), ms(4_000), Fault::GrayFlows(0, 64))
@@ -35,5 +36,5 @@ pub(super) fn lost(library: &Library) -> Row {
         .with("moved_p99_ms", after.p99)
         .with("moved_max_ms", after.max)
         .with("others_moved", others as f64)
-        .holds(after.n >= 100 && stay == 0 && after.max <= 2_000.0 && others == 0)
+        .holds(after.n >= scale.pick(100, 4) && stay == 0 && after.max <= 2_000.0 && others == 0)
 }

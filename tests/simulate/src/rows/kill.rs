@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use evenkeel_core::Hook;
+use evenkeel_core::{Hook, Mode};
 
 use super::stage::{Place, calls, ms, with};
-use super::{Row, play, row};
+use super::{Row, Scale, play, row};
 use crate::fault::Fault;
 use crate::guests::Library;
 use crate::script::Script;
@@ -13,6 +13,7 @@ use crate::script::Script;
 /// How often each happens, in a world of its own.
 const TIMES: u64 = 30;
 const ROOMS: u32 = 500;
+const ROOMS_SMALL: u32 = 60;
 /// Everybody is there, and every node's rate is known.
 const SETTLED: Duration = Duration::from_millis(2_500);
 
@@ -22,55 +23,71 @@ fn home() -> [Place; 4] {
     [(0, 30_000, near), (1, 30_000, near), (0, 30_000, near), (1, 30_000, near)]
 }
 
-fn worlds(regions: &[usize], places: &[Place], lasts: Duration, fault: &Fault) -> Vec<Script> {
-    (0..TIMES)
+fn worlds(
+    scale: Scale,
+    regions: &[usize],
+    places: &[Place],
+    lasts: Duration,
+    fault: &Fault,
+) -> Vec<Script> {
+    (0..scale.pick(TIMES, 2))
         .map(|seed| {
-            with(calls(seed, ROOMS, regions, places, ms(6_000)), SETTLED, lasts, fault.clone())
+            with(
+                calls(seed, scale.pick(ROOMS, ROOMS_SMALL), regions, places, ms(6_000)),
+                SETTLED,
+                lasts,
+                fault.clone(),
+            )
         })
         .collect()
 }
 
-pub(super) fn hot(library: &Library) -> Row {
-    let outcomes = play(worlds(&[0, 0], &home(), ms(3_000), &Fault::Kill(0)), library);
+/// Gaps that a row is judged by.
+fn enough(scale: Scale) -> usize {
+    scale.pick(3_000, 20)
+}
+
+pub(super) fn hot(library: &Library, scale: Scale) -> Row {
+    let outcomes = play(worlds(scale, &[0, 0], &home(), ms(3_000), &Fault::Kill(0)), library);
     let row = row("node.kill.hot", "kill", &outcomes, "p99 <= 50 ms, max <= 150 ms");
-    let held = row.gap_ms.n >= 3_000 && row.gap_ms.p99 <= 50.0 && row.gap_ms.max <= 150.0;
+    let held = row.gap_ms.n >= enough(scale) && row.gap_ms.p99 <= 50.0 && row.gap_ms.max <= 150.0;
     row.holds(held)
 }
 
-pub(super) fn silent(library: &Library) -> Row {
-    let outcomes = play(worlds(&[0, 0], &home(), ms(3_000), &Fault::Silent(0)), library);
+pub(super) fn silent(library: &Library, scale: Scale) -> Row {
+    let outcomes = play(worlds(scale, &[0, 0], &home(), ms(3_000), &Fault::Silent(0)), library);
     let row = row("node.kill.hot.silent", "silent-kill", &outcomes, "p99 <= 70 ms, max <= 170 ms");
-    let held = row.gap_ms.n >= 3_000 && row.gap_ms.p99 <= 70.0 && row.gap_ms.max <= 170.0;
+    let held = row.gap_ms.n >= enough(scale) && row.gap_ms.p99 <= 70.0 && row.gap_ms.max <= 170.0;
     row.holds(held)
 }
 
 /// The node at home dies, and the next is 80 ms away, there and back.
-pub(super) fn cross_region(library: &Library) -> Row {
+pub(super) fn cross_region(library: &Library, scale: Scale) -> Row {
     let places = [(0, 70_000, Duration::from_micros(400)), (1, 70_000, ms(40))];
-    let outcomes = play(worlds(&[0, 1], &places, ms(3_000), &Fault::Kill(0)), library);
+    let outcomes = play(worlds(scale, &[0, 1], &places, ms(3_000), &Fault::Kill(0)), library);
     let row = row("node.kill.cross-region", "kill", &outcomes, "p99 <= 300 ms");
-    let held = row.gap_ms.n >= 3_000 && row.gap_ms.p99 <= 300.0;
+    let held = row.gap_ms.n >= enough(scale) && row.gap_ms.p99 <= 300.0;
     row.holds(held)
 }
 
 /// The node that dies is 80 ms away, there and back, and dies without a word.
-pub(super) fn far(library: &Library) -> Row {
+pub(super) fn far(library: &Library, scale: Scale) -> Row {
     let places =
         [(1, 70_000, ms(40)), (2, 70_000, ms(40)), (1, 70_000, ms(40)), (2, 70_000, ms(40))];
-    let mut scripts = worlds(&[0, 1, 1], &places, ms(3_000), &Fault::Silent(1));
+    let mut scripts = worlds(scale, &[0, 1, 1], &places, ms(3_000), &Fault::Silent(1));
     for scenario in scripts.iter_mut().flat_map(|script| script.settings.scenarios.values_mut()) {
         // It would send everybody to a gateway over there.
         scenario.bound[Hook::Admission as usize] = false;
     }
     let outcomes = play(scripts, library);
     let row = row("node.kill.far", "silent-kill", &outcomes, "p99 <= 300 ms");
-    let held = row.gap_ms.n >= 3_000 && row.gap_ms.p99 <= 300.0;
+    let held = row.gap_ms.n >= enough(scale) && row.gap_ms.p99 <= 300.0;
     row.holds(held)
 }
 
 /// It stands still for 5 s, and goes on with what waited in its sockets: none of that reaches a client (I3).
-pub(super) fn stop(library: &Library) -> Row {
-    let scripts = worlds(&[0, 0], &home(), ms(5_000), &Fault::Stop(0));
+pub(super) fn stop(library: &Library, scale: Scale) -> Row {
+    let scripts = worlds(scale, &[0, 0], &home(), ms(5_000), &Fault::Stop(0));
     let scripts =
         scripts.into_iter().take(10).map(|script| Script { lasts: ms(9_500), ..script }).collect();
     let outcomes = play(scripts, library);
@@ -85,11 +102,38 @@ pub(super) fn stop(library: &Library) -> Row {
 }
 
 /// It is drained, and nobody hears it.
-pub(super) fn drain(library: &Library) -> Row {
+pub(super) fn drain(library: &Library, scale: Scale) -> Row {
     let scripts =
-        worlds(&[0, 0], &home(), ms(2_000), &Fault::Drain(0)).into_iter().take(10).collect();
+        worlds(scale, &[0, 0], &home(), ms(2_000), &Fault::Drain(0)).into_iter().take(10).collect();
     let outcomes = play(scripts, library);
     let row = row("node.drain", "drain", &outcomes, "0 lost");
     let held = row.packets_lost == 0 && row.gap_ms.n > 0;
     row.holds(held)
+}
+
+/// Two nodes carry each call, and one is gone.
+fn twice(
+    id: &'static str,
+    kind: &'static str,
+    fault: &Fault,
+    library: &Library,
+    scale: Scale,
+) -> Row {
+    let mut scripts = worlds(scale, &[0, 0], &home(), ms(3_000), fault);
+    for script in &mut scripts {
+        script.settings.scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Hitless);
+        // Streams of each node's own are no copies of each other.
+        script.nodes.iter_mut().for_each(|node| node.mixes = false);
+    }
+    let row = row(id, kind, &play(scripts, library), "0 lost");
+    let held = row.packets_lost == 0 && row.gap_ms.n >= enough(scale);
+    row.holds(held)
+}
+
+pub(super) fn hitless(library: &Library, scale: Scale) -> Row {
+    twice("node.kill.hitless", "kill", &Fault::Kill(0), library, scale)
+}
+
+pub(super) fn hitless_silent(library: &Library, scale: Scale) -> Row {
+    twice("node.kill.hitless.silent", "silent-kill", &Fault::Silent(0), library, scale)
 }

@@ -52,20 +52,43 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-type Play = fn(&Library) -> Row;
+/// How much of a row is played.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scale {
+    /// All that its figures need.
+    Full,
+    /// A few small worlds: whether its limit holds at all.
+    Small,
+}
+
+impl Scale {
+    /// The one or the other.
+    fn pick<T>(self, full: T, small: T) -> T {
+        match self {
+            Scale::Full => full,
+            Scale::Small => small,
+        }
+    }
+}
+
+type Play = fn(&Library, Scale) -> Row;
 
 /// Every row by its name.
-pub const ROWS: [(&str, Play); 12] = [
+pub const ROWS: [(&str, Play); 16] = [
     ("node.kill.hot", kill::hot),
     ("node.kill.hot.silent", kill::silent),
     ("node.kill.cross-region", kill::cross_region),
     ("node.kill.far", kill::far),
     ("node.stop", kill::stop),
     ("node.drain", kill::drain),
-    ("link.flap", long::flap),
+    ("node.kill.hitless", kill::hitless),
+    ("node.kill.hitless.silent", kill::hitless_silent),
+    ("node.flap", long::node_flap),
+    ("link.flap", long::link_flap),
     ("link.jitter", long::jitter),
     ("link.lost-flows", flows::lost),
     ("region.kill", region::kill),
+    ("region.kill.silent", region::silent),
     ("region.kill.tight", region::tight),
     ("baseline", baseline::beside),
 ];

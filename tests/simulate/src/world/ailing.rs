@@ -113,6 +113,7 @@ fn bends(fault: &Fault) -> bool {
             | Fault::Flap(..)
             | Fault::CrashLoop(_)
             | Fault::Blackouts(..)
+            | Fault::FlapLink(..)
             | Fault::LossRamp(_)
             | Fault::Bursts(_)
             | Fault::Slow(..)
@@ -134,7 +135,7 @@ fn bend(fault: &Fault, (up, down): (&mut Conditions, &mut Conditions), since: Du
         Fault::Cut(_) | Fault::RegionCut(_) => both(up, down, &|link| link.blackout = true),
         Fault::CutUp(_) => up.blackout = true,
         Fault::CutDown(_) => down.blackout = true,
-        Fault::Blackouts(..) if !turn.is_multiple_of(2) => {
+        Fault::Blackouts(..) | Fault::FlapLink(..) if !turn.is_multiple_of(2) => {
             both(up, down, &|link| link.blackout = true);
         }
         Fault::LossRamp(_) => {

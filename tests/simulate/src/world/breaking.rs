@@ -79,6 +79,7 @@ impl World<'_> {
             Fault::FailBackForbidden => self.fail_back(FailBack::Forbid),
             Fault::CrashLoop(_)
             | Fault::Flap(..)
+            | Fault::FlapLink(..)
             | Fault::Blackouts(..)
             | Fault::LossRamp(_)
             | Fault::Jitter(..)
@@ -128,6 +129,7 @@ impl World<'_> {
                 self.fall_or_rise(node, turn);
                 period / 2
             }
+            Fault::FlapLink(_, period) => period / 2,
             Fault::CrashLoop(node) => {
                 self.fall_or_rise(node, turn);
                 Duration::from_millis(
