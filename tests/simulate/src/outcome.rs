@@ -186,7 +186,7 @@ impl Outcome {
                 self.flows.moved(*room, *from, at);
                 *self.moves.entry(Cause::name(*cause)).or_default() += 1;
                 self.session_moves += sessions.len() as u64;
-                for session in sessions.iter() {
+                for session in sessions {
                     self.moved.entry(session.0).or_default().push(at);
                 }
             }

@@ -14,18 +14,18 @@ const ROOMS: u32 = 20;
 
 /// The node's process is killed and started again once a second, for 10 minutes.
 pub(super) fn node_flap(library: &Library, scale: Scale) -> Row {
-    flap("node.flap", "flap", Fault::Flap(0, ms(1_000)), library, scale)
+    flap("node.flap", "flap", &Fault::Flap(0, ms(1_000)), library, scale)
 }
 
 /// The way to the node is gone for half of each second, and nobody says so, for 10 minutes.
 pub(super) fn link_flap(library: &Library, scale: Scale) -> Row {
-    flap("link.flap", "link-flap", Fault::FlapLink(0, ms(1_000)), library, scale)
+    flap("link.flap", "link-flap", &Fault::FlapLink(0, ms(1_000)), library, scale)
 }
 
 fn flap(
     id: &'static str,
     kind: &'static str,
-    fault: Fault,
+    fault: &Fault,
     library: &Library,
     scale: Scale,
 ) -> Row {
