@@ -287,7 +287,8 @@ impl Watched {
         }
         let current = self.counted.and_then(|(since, before)| {
             let lasted = now.saturating_duration_since(since);
-            (lasted >= TURN / 5).then(|| per_second(patient.received.saturating_sub(before), lasted))
+            (lasted >= TURN / 5)
+                .then(|| per_second(patient.received.saturating_sub(before), lasted))
         });
         let turns = self.turns.iter().map(|count| per_second(*count, TURN));
         turns.chain(current).min().unwrap_or(0)
