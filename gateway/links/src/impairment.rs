@@ -16,8 +16,10 @@ const REORDER_BY: Duration = Duration::from_millis(25);
 pub struct Conditions {
     /// Every packet is this late.
     pub delay: Duration,
-    /// And, evenly drawn, up to this much later. Order is kept.
+    /// And, evenly drawn, up to this much later.
     pub jitter: Duration,
+    /// Whether who is less late overtakes, as where packets take several ways; else order is kept, as in a queue.
+    pub overtaking: bool,
     /// Packets lost singly, parts per million.
     pub loss_ppm: u32,
     /// Packets lost in bursts, beside those.
@@ -128,7 +130,7 @@ impl Impairment {
         let mut at = through + conditions.delay + conditions.jitter.mul_f64(jitter_share);
         if reorder < conditions.reorder_ppm {
             at += REORDER_BY;
-        } else {
+        } else if !conditions.overtaking {
             at = self.last_at.map_or(at, |last| last.max(at));
             self.last_at = Some(at);
         }
@@ -245,6 +247,26 @@ mod tests {
             assert!(at >= last);
             last = at;
         }
+    }
+
+    #[test]
+    fn who_is_less_late_overtakes_where_order_is_not_kept() {
+        let jitter = Duration::from_millis(160);
+        let mut link = Impairment::new(3);
+        link.conditions = Conditions { jitter, overtaking: true, ..Conditions::default() };
+        let start = Instant::now();
+        let leaves: Vec<_> = (0..500)
+            .map(|packet| {
+                let now = start + Duration::from_millis(packet);
+                let Fate::Deliver { at, .. } = link.decide(now, 200) else {
+                    panic!("nothing is lost")
+                };
+                assert!(at >= now && at <= now + jitter);
+                at
+            })
+            .collect();
+        let overtaken = leaves.windows(2).filter(|pair| pair[1] < pair[0]).count();
+        assert!(overtaken > 200, "{overtaken} of 499");
     }
 
     #[test]

@@ -272,9 +272,8 @@ mod tests {
             gaps_ns: vec![ms * 1_000_000; n],
             ..Reckoning::default()
         };
-        let mut played = Played::default();
-        played.faults = of(40, 1_000);
-        played.faults.hit = 1;
+        let faults = Reckoning { hit: 1, ..of(40, 1_000) };
+        let mut played = Played { faults, ..Played::default() };
         let limits = Limits::gap(50.0, 150.0);
         assert_eq!(limits.misses(&played), [""; 0]);
         played.ways.insert("hushed", of(60, 1));

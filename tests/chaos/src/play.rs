@@ -67,7 +67,7 @@ pub(crate) async fn play(
         let page = crowd.end_page().await;
         played.moves.note(page.events());
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
-        let unfault = unfault(row, &page, healed);
+        let unfault = unfault(row, &page, &healed);
         played.condemned("by the un-fault", &unfault.condemned, &[]);
         played.unfaults.add(unfault);
     }
@@ -85,12 +85,12 @@ fn plan(row: &Row, seed: u64) -> Plan {
 
 /// What the un-fault did to everybody, and what came of the nodes that were hit. Where others suffer in a fault, its end
 /// is theirs: then it is of those that were hit.
-fn unfault(row: &Row, page: &Page, healed: Happened) -> Reckoning {
-    let of_the_hit = page.reckon(&healed);
+fn unfault(row: &Row, page: &Page, healed: &Happened) -> Reckoning {
+    let of_the_hit = page.reckon(healed);
     if row.limits.others_suffer.is_some() {
         return of_the_hit;
     }
-    let everybody = page.reckon(&Happened { scope: Scope::Everybody, ..healed });
+    let everybody = page.reckon(&Happened { scope: Scope::Everybody, at_ns: healed.at_ns });
     Reckoning { of_the_hit: of_the_hit.of_the_hit, ..everybody }
 }
 

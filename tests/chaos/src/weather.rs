@@ -28,6 +28,8 @@ pub(crate) enum Weather {
     /// Everything is later by this much, up or down by as much again, milliseconds: it grows evenly to that over the first
     /// half, since what comes within one packet, with order kept, is what a death looks like.
     Jitter(u64),
+    /// The same, and who is less late overtakes.
+    Scatter(u64),
     /// 10 % fall behind, 5 % come twice.
     Unsteady,
     /// 1 % have a bit turned.
@@ -86,9 +88,11 @@ impl Weather {
             Weather::Loss(loss) => Conditions { loss_ppm: percent(loss), ..clear },
             Weather::Blackouts => Conditions { blackout: past.as_millis() % 5_000 < 200, ..clear },
             Weather::Later(later) => Conditions { delay: clear.delay + ms(later), ..clear },
-            Weather::Jitter(most) => {
-                Conditions { jitter: ms(2 * most).mul_f64((2.0 * share).min(1.0)), ..clear }
-            }
+            Weather::Jitter(most) | Weather::Scatter(most) => Conditions {
+                jitter: ms(2 * most).mul_f64((2.0 * share).min(1.0)),
+                overtaking: matches!(self, Weather::Scatter(_)),
+                ..clear
+            },
             Weather::Unsteady => {
                 Conditions { reorder_ppm: percent(10), duplicate_ppm: percent(5), ..clear }
             }

@@ -31,6 +31,8 @@ pub enum Fault {
     Slow(usize, Duration),
     /// Up to so much later, each way, in order. It grows evenly to that over the second time.
     Jitter(usize, Duration, Duration),
+    /// The same, and who is less late overtakes.
+    Scatter(usize, Duration, Duration),
     /// Of a tenth of packets each is late by 25 ms, of a twentieth a copy arrives.
     Unruly(usize),
     /// It answers probes, opens sessions and forwards nothing.
@@ -104,6 +106,7 @@ impl Fault {
             Fault::Bursts(_) => "bursts",
             Fault::Slow(..) => "slow",
             Fault::Jitter(..) => "jitter",
+            Fault::Scatter(..) => "scatter",
             Fault::Unruly(_) => "reorder-duplicate",
             Fault::Gray(_) => "gray",
             Fault::GrayFlows(..) => "gray-flows",
@@ -150,6 +153,7 @@ impl Fault {
             | Fault::Bursts(node)
             | Fault::Slow(node, _)
             | Fault::Jitter(node, ..)
+            | Fault::Scatter(node, ..)
             | Fault::Unruly(node)
             | Fault::Gray(node)
             | Fault::GrayFlows(node, _)

@@ -112,6 +112,29 @@ fn a_canary_that_was_sent_since_and_came_out_withdraws_the_kernels_word() {
 }
 
 #[test]
+fn a_port_that_refuses_two_probes_is_closed_and_one_that_refuses_one_is_suspect() {
+    for (refuses, expected) in [(1, Finding::Accused), (2, Finding::Dead)] {
+        let mut scene = Scene::busy();
+        // Nobody sends there, so nobody expects anything: its probes are all there is.
+        scene.hung_up = Some(scene.now);
+        for _ in 0..100 {
+            scene.step(true);
+        }
+        let mut found = Vec::new();
+        for step in 0..30 {
+            // A probe goes out with each fifth step.
+            let answers = step / 5 >= refuses;
+            if !answers && scene.sequence.is_multiple_of(5) {
+                scene.detector.handle_kernel_error(scene.now);
+            }
+            found.push(scene.step(answers));
+        }
+        assert!(found.contains(&expected), "{refuses}: {found:?}");
+        assert!(expected == Finding::Dead || !found.contains(&Finding::Dead), "{refuses}");
+    }
+}
+
+#[test]
 fn silence_alone_condemns_a_node_that_is_not_probed() {
     let mut scene = Scene::busy();
     scene.probed = false;

@@ -106,7 +106,7 @@ fn spoiled(
         }
         // Nobody hears what comes so late: its rooms are elsewhere by then.
         Weather::Later(_) => condemned(struck, reckoning),
-        Weather::Jitter(ms) => {
+        Weather::Jitter(ms) | Weather::Scatter(ms) => {
             proven(slowest_ms >= ms, format!("no packet took longer than {slowest_ms} ms"))
         }
     })

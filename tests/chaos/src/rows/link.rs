@@ -8,7 +8,7 @@ use crate::layout::Layout;
 use crate::limits::Limits;
 use crate::row::Row;
 use crate::weather::Weather::{
-    Blackouts, Corrupt, Cut, Jitter, Later, LossRamp, Mtu, OneWay, Rate, Unsteady,
+    Blackouts, Corrupt, Cut, Jitter, Later, LossRamp, Mtu, OneWay, Rate, Scatter, Unsteady,
 };
 
 const AT_ONCE: Duration = Duration::ZERO;
@@ -41,6 +41,12 @@ pub(super) const ROWS: &[Row] = &[
         "link.jitter-80",
         Layout::LINKED,
         Links(All, Jitter(80), Duration::from_secs(24)),
+        NOBODY_DEAD,
+    ),
+    Row::new(
+        "link.scatter-80",
+        Layout::LINKED,
+        Links(All, Scatter(80), Duration::from_secs(24)),
         NOBODY_DEAD,
     ),
     Row::new("link.reorder-duplicate", Layout::LINKED, Links(All, Unsteady, FIVE_S), NOBODY_DEAD),

@@ -118,6 +118,7 @@ fn bends(fault: &Fault) -> bool {
             | Fault::Bursts(_)
             | Fault::Slow(..)
             | Fault::Jitter(..)
+            | Fault::Scatter(..)
             | Fault::Unruly(_)
             | Fault::RegionBrownOut(_)
             | Fault::Gray(_)
@@ -153,9 +154,12 @@ fn bend(fault: &Fault, (up, down): (&mut Conditions, &mut Conditions), since: Du
             both(up, down, &|link| link.bursts = Some(bursts));
         }
         Fault::Slow(_, by) => both(up, down, &|link| link.delay += *by),
-        Fault::Jitter(_, by, over) => {
+        Fault::Jitter(_, by, over) | Fault::Scatter(_, by, over) => {
             let grown = (since.as_secs_f64() / over.as_secs_f64().max(f64::EPSILON)).min(1.0);
-            both(up, down, &|link| link.jitter = by.mul_f64(grown));
+            let overtaking = matches!(fault, Fault::Scatter(..));
+            both(up, down, &|link| {
+                (link.jitter, link.overtaking) = (by.mul_f64(grown), overtaking);
+            });
         }
         Fault::Unruly(_) => {
             both(up, down, &|link| (link.reorder_ppm, link.duplicate_ppm) = (100_000, 50_000));

@@ -83,6 +83,7 @@ impl World<'_> {
             | Fault::Blackouts(..)
             | Fault::LossRamp(_)
             | Fault::Jitter(..)
+            | Fault::Scatter(..)
             | Fault::Liar(_)
             | Fault::Operator(_)
             | Fault::Relisted(_)
@@ -140,7 +141,7 @@ impl World<'_> {
                 period.min(Duration::from_millis(200))
             }
             Fault::Blackouts(_, period) => period.saturating_sub(Duration::from_millis(200)),
-            Fault::LossRamp(_) | Fault::Jitter(..) => RAMP_EVERY,
+            Fault::LossRamp(_) | Fault::Jitter(..) | Fault::Scatter(..) => RAMP_EVERY,
             Fault::Liar(node) => {
                 self.nodes[node].willing = self.rng.bool();
                 Duration::from_millis(200)
