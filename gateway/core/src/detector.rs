@@ -380,15 +380,19 @@ impl Detector {
         }
     }
 
-    /// Forgets what was said about an incarnation that is gone, and what its death cost; the round trip of the way stays.
+    /// Forgets what was said about an incarnation that is gone; what was measured of the way stays.
     pub(crate) fn absolve(&mut self) {
         self.accused = [None; Witness::ALL.len()];
         self.alive_in_silence = None;
         self.missed_in_a_row = 0;
         self.probes.clear();
-        self.loss = Loss::default();
         self.silence.forget();
         self.answered = None;
+    }
+
+    /// What its death cost was no loss of the way: it answers again.
+    pub(crate) fn forget_loss(&mut self) {
+        self.loss = Loss::default();
     }
 
     /// Whether somebody says that it died, instead of nobody saying anything: that is no fault of our uplink.

@@ -20,9 +20,9 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// A node that loses more than others is avoided so long at least, though nobody is left there to lose something.
 const WORSE_FOR: Duration = Duration::from_secs(10);
 
-/// Of what we ask a node so much is lost, parts per million, that no room goes there of which others can take care: as much
-/// as makes a room that is there vote against it.
-const LOSSY_PPM: u32 = 50_000;
+/// Of what we ask a node so much is lost, there or back, parts per million, that no room goes there of which others can take
+/// care: where each of the two ways loses 5 %, as makes a room that is there vote against it.
+const LOSSY_PPM: u32 = 97_500;
 
 /// Closed ports of this many rooms accuse the node.
 const PORTS_ACCUSE: usize = 3;
@@ -359,19 +359,22 @@ impl Node {
     fn weigh_return(
         &mut self,
         since: Instant,
-        answering_since: Option<Instant>,
+        before: Option<Instant>,
         now: Instant,
     ) -> Option<Change> {
         self.detector.weigh(now);
         let answering_since = match self.settings.probed {
             Probed::No if self.detector.is_gone() => None,
-            Probed::No => Some(answering_since.unwrap_or(now)),
+            Probed::No => Some(before.unwrap_or(now)),
             Probed::Yes => {
                 let answer = self.detector.last_answer().filter(|&answer| answer > since);
                 let unbroken = self.detector.witnesses().is_empty();
-                answer.filter(|_| unbroken).map(|answer| answering_since.unwrap_or(answer))
+                answer.filter(|_| unbroken).map(|answer| before.unwrap_or(answer))
             }
         };
+        if before.is_none() && answering_since.is_some() {
+            self.detector.forget_loss();
+        }
         self.standing = Standing::Down { since, answering_since };
         let waits = if self.excused { Duration::ZERO } else { self.ejection() };
         let waited = now.saturating_duration_since(since) >= waits;

@@ -41,12 +41,12 @@ impl Gateway {
         let ours = known > 1 && bad == known;
         for (place, (evidence, verdict)) in heard.into_iter().enumerate() {
             let verdict = if ours { Verdict::Unknown } else { verdict };
-            if verdict == Verdict::Unknown && self.waits_for_probes(RegionId(place as u32)) {
+            let region = RegionId(place as u32);
+            if verdict == Verdict::Unknown && self.waits_for_probes(region, evidence) {
                 continue;
             }
             if let Some((from, to)) = self.breakers[place].weigh(verdict, &settings, now) {
                 let Evidence { sessions, bad, opened, failed } = evidence;
-                let region = RegionId(place as u32);
                 self.event(Event::Breaker { region, from, to, sessions, bad, opened, failed });
                 if to == BreakerState::Closed {
                     self.want_reroute_of_short_rooms(now);
@@ -55,10 +55,15 @@ impl Gateway {
         }
     }
 
-    /// Where nobody is who could tell, a half-open breaker does not close while all nodes of the region lose probes.
-    fn waits_for_probes(&self, region: RegionId) -> bool {
-        let mut nodes = self.nodes.iter().filter(|node| self.region_of(node.id) == region);
-        self.breakers[region.0 as usize].state() == BreakerState::HalfOpen && nodes.all(Node::loses)
+    /// Where nobody is who could tell, or most of the few who are fare badly, a half-open breaker does not close while all
+    /// nodes of the region that run lose much.
+    fn waits_for_probes(&self, region: RegionId, evidence: Evidence) -> bool {
+        let runs = |node: &&Node| self.region_of(node.id) == region && node.runs();
+        let mut nodes = self.nodes.iter().filter(runs).peekable();
+        self.breakers[region.0 as usize].state() == BreakerState::HalfOpen
+            && evidence.bad * 2 >= evidence.sessions
+            && nodes.peek().is_some()
+            && nodes.all(Node::loses)
     }
 
     /// Whether the room may go to a region that it is not in.

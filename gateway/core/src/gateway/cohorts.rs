@@ -60,10 +60,10 @@ impl Gateway {
 
     /// Weighs the votes about each node beside those about its siblings, and lets rooms leave those that are worse.
     pub(super) fn weigh_cohorts(&mut self, now: Instant) {
-        let (words, bad) = self.words(now);
+        let (words, at) = self.words(now);
         let mut left = Vec::new();
         for node in self.nodes.iter_mut() {
-            node.fares_badly = bad.contains(&node.id);
+            node.fares_badly = at.get(&node.id).is_some_and(|count| count.is_bad());
             match words.get(&node.id) {
                 Some(Word::WorseThanSiblings) => node.found_worse(Witness::Cohort, now),
                 Some(Word::Bad) => node.found_worse(Witness::Feedback, now),
@@ -82,9 +82,9 @@ impl Gateway {
         }
     }
 
-    /// What the votes say of each node that there are votes about, and nodes where most rooms fare badly, be they worse than
-    /// others or not.
-    fn words(&mut self, now: Instant) -> (BTreeMap<NodeId, Word>, Vec<NodeId>) {
+    /// What the votes say of each node that there are votes about, beside those of its siblings, and how many rooms of all
+    /// kinds fare badly there.
+    fn words(&mut self, now: Instant) -> (BTreeMap<NodeId, Word>, BTreeMap<NodeId, Count>) {
         let mut counts: BTreeMap<(NodeId, Arc<str>), Count> = BTreeMap::new();
         self.ballots.retain(|place, ballot| {
             counts.insert(place.clone(), ballot.count(now));
@@ -94,16 +94,14 @@ impl Gateway {
         for ((node, kind), count) in &counts {
             cohorts.entry((self.region_of(*node), kind.clone())).or_default().add(*count);
         }
-        let (mut words, mut bad) = (BTreeMap::new(), Vec::new());
+        let (mut words, mut at) = (BTreeMap::new(), BTreeMap::<_, Count>::new());
         for ((node, kind), own) in counts {
-            if own.is_bad() {
-                bad.push(node);
-            }
+            at.entry(node).or_default().add(own);
             let word = weigh(own, cohorts[&(self.region_of(node), kind)].less(own));
             let said = words.entry(node).or_insert(word);
             *said = word.max(*said);
         }
-        (words, bad)
+        (words, at)
     }
 
     /// The next rooms leave a node that loses more than others.

@@ -50,7 +50,11 @@ impl Gateway {
         }
         found.draining = draining;
         found.leaving &= draining;
-        self.drains(node, draining, within, now);
+        match within {
+            // The list may have said by when.
+            None if draining && found.removed => self.drain(node, now),
+            Some(_) | None => self.drains(node, draining, within, now),
+        }
         Ok(())
     }
 

@@ -24,11 +24,13 @@ impl Gateway {
         self.paced = false;
         let turn: Vec<RoomId> =
             self.stranded.iter().take(RESCUES_AT_ONCE).map(|(_, _, id)| *id).collect();
+        let mut none_left = false;
         for id in turn {
-            if self.paced && !self.is_left(1) {
-                break;
+            if self.takes_its_own(id, now) {
+                continue;
             }
-            if self.paced && !self.is_left(self.room_kbps(id)) {
+            none_left = none_left || self.paced && !self.is_left(1);
+            if none_left || self.paced && !self.is_left(self.room_kbps(id)) {
                 continue;
             }
             match self.rescue(id, now) {
@@ -49,28 +51,32 @@ impl Gateway {
         })
     }
 
+    /// Whether the room goes on at a hop of its own where its sessions are open: that needs no turn.
+    fn takes_its_own(&mut self, id: RoomId, now: Instant) -> bool {
+        let room = self.rooms.get(&id).filter(|room| room.mode.opens_ahead());
+        let Some(lost) = room.and_then(|room| room.stranded) else {
+            return false;
+        };
+        let Some(nodes) = self.own_next(id, None, now) else {
+            return false;
+        };
+        let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
+        self.given_up(id, before, MoveOutcome::Superseded, now);
+        let hops = self.hops(&nodes);
+        self.admit_at(id, &hops, None);
+        let (from, to) = (lost.lost, hops.first().copied());
+        let (cause, by) = (Cause::NodeDown, Decider::Native);
+        self.moved(id, Step { cause, by, from, to, started: lost.since }, now);
+        self.close_left_hops(id, now);
+        self.want_reroute(id, now);
+        true
+    }
+
     /// Whether the room was looked at; else all who have room for it have enough to open already.
     fn rescue(&mut self, id: RoomId, now: Instant) -> bool {
-        let Some(room) = self.rooms.get(&id) else {
-            return true;
-        };
-        let (Some(lost), ahead) = (room.stranded, room.mode.opens_ahead()) else {
-            return true;
-        };
-        if let Some(nodes) = self.own_next(id, None, now).filter(|_| ahead) {
-            let before = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
-            self.given_up(id, before, MoveOutcome::Superseded, now);
-            let hops = self.hops(&nodes);
-            self.admit_at(id, &hops, None);
-            let (from, to) = (lost.lost, hops.first().copied());
-            let (cause, by) = (Cause::NodeDown, Decider::Native);
-            self.moved(id, Step { cause, by, from, to, started: lost.since }, now);
-            self.close_left_hops(id, now);
-            self.want_reroute(id, now);
-            return true;
-        }
-        if self.rooms[&id].pending.is_some() {
-            return true;
+        match self.rooms.get(&id) {
+            Some(room) if room.stranded.is_some() && room.pending.is_none() => {}
+            Some(_) | None => return true,
         }
         let busy = self.busy_nodes();
         let mut nodes = self.native_hops_but(id, &[], &busy, now);

@@ -34,6 +34,7 @@ impl Node {
         let answer = self.detector.last_answer().filter(|&answer| answer > since);
         answer.filter(|_| !self.detector.is_gone())?;
         self.detector.absolve();
+        self.detector.forget_loss();
         let Starting { called, .. } = std::mem::take(&mut self.starting);
         let trusted = called.is_some() && self.relapses == 0;
         self.standing =

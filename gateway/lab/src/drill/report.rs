@@ -93,7 +93,7 @@ impl Report {
             by_witness.entry(witness.clone()).or_default().push(*ms);
         }
         let found = fault.detections.iter().map(|found| found.after_ms).collect();
-        let is_lost = |node: &&String| !fault.condemned.contains(node);
+        let is_lost = |node: &&String| !fault.detections.iter().any(|found| found.node == **node);
         Report {
             not_found: nodes.iter().filter(is_lost).cloned().collect(),
             drill: drill.kind.name(),

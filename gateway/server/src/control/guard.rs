@@ -1,12 +1,12 @@
 //! The shrinking-list guard: an empty or shrunken list of nodes is no news that nodes are gone. It may as well be a file that
 //! was cut off, or a discovery that failed; so more than some go only where a person says so.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::settings::Node;
+use crate::settings::{Driver, Node};
 
 /// Of the nodes, so many may go within [`WITHIN`], per cent.
 const LIMIT_PERCENT: usize = 30;
@@ -33,7 +33,7 @@ struct Stood {
 /// More nodes would go than may.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{removing} of {of} nodes would go{}, which is more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes that are missing from a list may be running all the same: where they are meant to go, say `evenkeel reload --force`",
+    "{removing} of {of} nodes would go{}, or be reached in another way, which is more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes that are missing from a list may be running all the same: where they are meant to go, say `evenkeel reload --force`",
     .before.checked_sub(1).map_or(String::new(), |_| format!(" after {before} that went already"))
 )]
 pub struct Shrinks {
@@ -47,8 +47,8 @@ pub struct Shrinks {
 
 impl Guard {
     /// Whether a list may take the place of what stands: of what stood a minute ago, and when the most did since, few enough
-    /// are missing from it. Missing is who is there neither by name nor by address: a node that is called otherwise, or
-    /// reached otherwise, has not gone.
+    /// are missing from it. Missing is whose address is not there, or is reached by another driver or secret: what was well
+    /// is not known to be well in the new way. A node that is called otherwise, or is in another region, has not gone.
     ///
     /// # Errors
     /// Where too many are.
@@ -94,18 +94,20 @@ impl Guard {
     }
 }
 
-/// By what nodes are known.
-struct Known<'a>(BTreeSet<&'a str>, BTreeSet<SocketAddr>);
+/// How nodes are reached: at each address, by these drivers.
+struct Known<'a>(BTreeMap<SocketAddr, Vec<&'a Driver>>);
 
 impl<'a> Known<'a> {
     fn of(nodes: impl IntoIterator<Item = &'a Node>) -> Known<'a> {
-        let known = nodes.into_iter().map(|node| (&*node.name, node.address));
-        let (names, addresses) = known.unzip();
-        Known(names, addresses)
+        let mut known = Known(BTreeMap::new());
+        for node in nodes {
+            known.0.entry(node.address).or_default().push(&node.driver);
+        }
+        known
     }
 
     fn has(&self, node: &Node) -> bool {
-        self.0.contains(&*node.name) || self.1.contains(&node.address)
+        self.0.get(&node.address).is_some_and(|drivers| drivers.contains(&&node.driver))
     }
 }
 
@@ -218,15 +220,32 @@ mod tests {
     }
 
     #[test]
-    fn who_is_called_or_reached_otherwise_has_not_gone() {
+    fn who_is_called_otherwise_or_is_elsewhere_has_not_gone() {
         let mut listed = Listed::of(0..4);
         let mut moved = nodes(0..4);
         moved[..2].iter_mut().for_each(|node| node.region = "west".into());
         moved[2] = node("another name", 2);
-        moved[3] = node("3", 99);
+        moved[3] = node("0", 3);
         assert!(listed.takes(&moved, 0));
         let gone = Shrinks { removing: 2, before: 0, of: 4 };
         assert_eq!(listed.held(&moved[2..], 1), Some(gone));
+    }
+
+    #[test]
+    fn who_is_reached_in_another_way_is_not_known_to_be_there() {
+        let readdressed =
+            |of: u32| (0..4).map(|at| node(&at.to_string(), if at < of { 99 + at } else { at }));
+        let readdressed = |of| readdressed(of).collect::<Vec<_>>();
+        assert!(Listed::of(0..4).takes(&readdressed(1), 0));
+        let gone = Shrinks { removing: 4, before: 0, of: 4 };
+        assert_eq!(
+            Listed::of(0..4).held(&readdressed(4), 0),
+            Some(gone),
+            "the names are all there"
+        );
+        let mut probed = nodes(0..4);
+        probed[..2].iter_mut().for_each(|node| node.driver = Driver::Plain { probe: Probe::Stun });
+        assert!(Listed::of(0..4).held(&probed, 0).is_some());
     }
 
     #[test]
@@ -261,8 +280,8 @@ mod tests {
     #[test]
     fn the_words_say_how_many_what_may_be_and_what_to_do() {
         let said = |before| Shrinks { removing: 2, before, of: 4 }.to_string();
-        assert!(said(0).starts_with("2 of 4 nodes would go, which is more than 30 % within"));
-        assert!(said(1).starts_with("2 of 4 nodes would go after 1 that went already, which"));
+        assert!(said(0).starts_with("2 of 4 nodes would go, or be reached in another way, which"));
+        assert!(said(1).starts_with("2 of 4 nodes would go after 1 that went already, or be"));
         assert!(said(0).ends_with("say `evenkeel reload --force`"));
     }
 }

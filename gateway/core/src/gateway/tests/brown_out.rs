@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::breaker::Verdict;
-use crate::{BreakerState, Breakers, Cause, Event, FailBack, Health, NodeId, Why};
+use crate::{
+    BreakerState, Breakers, Cause, Event, FailBack, Health, Measures, Metric, NodeId, Why,
+};
 
 /// Rooms at home's one node, with as much room away.
 fn home_and_away(rooms: u32) -> World {
@@ -124,4 +126,24 @@ fn a_half_open_breaker_does_not_close_while_nobody_is_there_and_probes_are_lost(
     world.lose_probes(A, 0);
     world.pass(ms(15_000));
     assert_eq!(state(&world), BreakerState::Closed);
+}
+
+#[test]
+fn a_half_open_breaker_closes_where_the_few_who_are_there_fare_well_whatever_probes_say() {
+    for (percent, closes) in [(0, true), (15, false)] {
+        let mut world = home_and_away(5);
+        loses(&mut world, A, 15);
+        bad(&mut world, 0);
+        let sessions: Vec<_> = world.gateway.sessions.keys().copied().collect();
+        for _ in 0..200 {
+            for session in &sessions {
+                let mut measures = Measures::default();
+                measures.set(Metric::LossDown, percent * 10_000);
+                world.gateway.handle_summary(*session, measures, Some(world.now));
+            }
+            world.pass(ms(100));
+        }
+        let state = world.gateway.breakers[0].state();
+        assert_eq!(state == BreakerState::Closed, closes, "{percent} {state:?}");
+    }
 }

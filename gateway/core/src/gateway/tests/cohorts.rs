@@ -6,7 +6,8 @@ use fastrand::Rng;
 
 use super::*;
 use crate::{
-    Cause, Event, Flow, Health, Measures, Metric, Mode, NodeId, SessionId, Settings, Witness,
+    Cause, Event, Flow, Health, Measures, Metric, Mode, NodeId, RoomId, SessionId, Settings,
+    Witness,
 };
 
 /// Rooms of one session each, told of every 100 ms: 50 packets/s of which some get lost on the way from the node.
@@ -242,4 +243,20 @@ fn rooms_leave_a_region_where_one_node_went_bad_before_the_other_and_not_one_for
     lossy.world.lose_probes(B, 15);
     lossy.goes_on(10_000);
     assert_eq!((lossy.rooms_at(C), lossy.world.moves().len()), (60, 60));
+}
+
+#[test]
+fn a_few_rooms_of_one_kind_that_fare_badly_speak_for_no_others() {
+    let mut world = World::new(settings_of(&[(0, 100_000), (2, 100_000)]));
+    let vote = |world: &mut World, kind: &str, rooms: std::ops::Range<u64>, bad| {
+        let ballot = world.gateway.ballots.entry((A, kind.into())).or_default();
+        rooms.for_each(|room| ballot.vote(RoomId(room), bad, world.now));
+        world.gateway.weigh_cohorts(world.now);
+    };
+    let loses = |world: &World| world.gateway.node(A).unwrap().loses();
+    vote(&mut world, "call", 0..20, false);
+    vote(&mut world, "live", 20..26, true);
+    assert!(!loses(&world));
+    vote(&mut world, "call", 0..20, true);
+    assert!(loses(&world));
 }

@@ -152,6 +152,17 @@ fn a_deadline_is_for_a_node_that_leaves_already_too_and_is_not_lost_where_one_th
 }
 
 #[test]
+fn an_operator_who_drains_a_node_that_leaves_by_a_deadline_does_not_lift_it() {
+    let mut world = World::new(settings_of(&[(0, 100)]));
+    world.open("1");
+    world.gateway.handle_node_removed(A, Some(ms(1_000)), world.now).unwrap();
+    world.pass(ms(500));
+    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.pass(ms(502));
+    assert_eq!(drained(&world), [1]);
+}
+
+#[test]
 fn a_dead_node_can_be_removed_and_one_with_a_death_to_get_over() {
     let mut world = World::new(settings());
     world.open("1");
