@@ -1,4 +1,4 @@
-//! How often a room moved: no more than three times in a minute, unless its node is dead (failover.md, I5).
+//! How often a room moved: no more than three times in a minute, unless its node is dead or an operator wants it (I5).
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,18 @@ pub(crate) const MOVES_MAX: usize = 3;
 /// A little less than a minute: a move may be told of a moment late.
 const MINUTE_NS: u64 = 59_900_000_000;
 
-/// When each room moved, other than off a dead node: nanoseconds since the Unix epoch, in order.
+/// When each room moved, other than off a dead node or by hand: nanoseconds since the Unix epoch, in order.
 #[derive(Default, Debug)]
 pub(crate) struct Moves(BTreeMap<String, Vec<u64>>);
 
 impl Moves {
     /// Takes in what the gateway said.
     pub(crate) fn note(&mut self, events: &[Event]) {
-        let moved = |event: &&Event| event.name == "moved" && event.data["cause"] != "node-down";
+        let moved = |event: &&Event| {
+            event.name == "moved"
+                && event.data["cause"] != "node-down"
+                && event.data["by"] != "operator"
+        };
         for event in events.iter().filter(moved) {
             self.0.entry(word(&event.data["room"])).or_default().push(at_ns(event));
         }
@@ -43,18 +47,21 @@ mod tests {
     use super::*;
 
     fn moved(room: &str, cause: &str, second: u64) -> Event {
-        let data = json!({"room": room, "cause": cause, "at_us": second * 1_000_000});
+        let by = if cause == "drain" { "operator" } else { "native" };
+        let data = json!({"room": room, "cause": cause, "by": by, "at_us": second * 1_000_000});
         Event { name: "moved".to_owned(), id: None, data }
     }
 
     #[test]
-    fn moves_of_one_room_within_a_minute_are_counted_over_pages_and_deaths_are_not() {
+    fn moves_of_one_room_within_a_minute_are_counted_over_pages_and_deaths_and_hands_are_not() {
         let mut moves = Moves::default();
         assert_eq!(moves.most(), 0);
         moves.note(&[moved("a", "quality", 0), moved("b", "link", 1), moved("a", "link", 30)]);
         assert_eq!(moves.most(), 2);
         moves.note(&[moved("a", "node-down", 40), moved("a", "fail-back", 59)]);
         assert_eq!(moves.most(), 3);
+        moves.note(&[moved("a", "drain", 59)]);
+        assert_eq!(moves.most(), 3, "somebody wanted it");
         moves.note(&[moved("a", "quality", 60), moved("b", "quality", 62)]);
         assert_eq!(moves.most(), 3, "the first was a minute ago");
     }

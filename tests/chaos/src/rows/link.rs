@@ -47,7 +47,8 @@ pub(super) const ROWS: &[Row] = &[
         "link.scatter-80",
         Layout::LINKED,
         Links(All, Scatter(80), Duration::from_secs(24)),
-        NOBODY_DEAD,
+        // From one packet to the next, both of them late or not, it is up to 180 ms.
+        Limits { none_condemned: true, ..Limits::gap(180.0, 250.0) },
     ),
     Row::new("link.reorder-duplicate", Layout::LINKED, Links(All, Unsteady, FIVE_S), NOBODY_DEAD),
     Row::new(
