@@ -233,9 +233,10 @@ mod tests {
 
     #[test]
     fn who_is_reached_in_another_way_is_not_known_to_be_there() {
-        let readdressed =
-            |of: u32| (0..4).map(|at| node(&at.to_string(), if at < of { 99 + at } else { at }));
-        let readdressed = |of| readdressed(of).collect::<Vec<_>>();
+        let readdressed = |of: u32| -> Vec<Node> {
+            let at = |number| if number < of { 99 + number } else { number };
+            (0..4).map(|number| node(&number.to_string(), at(number))).collect()
+        };
         assert!(Listed::of(0..4).takes(&readdressed(1), 0));
         let gone = Shrinks { removing: 4, before: 0, of: 4 };
         assert_eq!(
