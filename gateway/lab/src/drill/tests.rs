@@ -90,11 +90,18 @@ fn a_fault_that_nobody_found_and_a_listener_left_in_silence_are_told_of() {
         let unfault = crowd::Reckoning::default();
         Report::new(&drill(kind), nodes(), 1, fault, &[], &unfault, true).amiss()
     };
-    let found = crowd::Reckoning { hit: 7, condemned: nodes(), ..Default::default() };
+    let detections = |nodes: Vec<String>| -> Vec<_> {
+        let found = |node| crowd::Detection { node, after_ms: 9.0, by_witness: [].into() };
+        nodes.into_iter().map(found).collect()
+    };
+    let found = detections(nodes());
+    let found = crowd::Reckoning { hit: 7, detections: found, ..Default::default() };
     assert_eq!(amiss(Kind::KillNode, &found), None);
     let silent = crowd::Reckoning { unheard: 2, ..found.clone() };
     assert_eq!(amiss(Kind::Flap, &silent).unwrap(), "2 of 7 heard nothing again");
-    let unseen = crowd::Reckoning { condemned: vec!["b".to_owned()], ..found };
+    // That `a` was dead before the fault says nothing.
+    let (condemned, detections) = (nodes(), detections(vec!["b".to_owned()]));
+    let unseen = crowd::Reckoning { condemned, detections, ..found };
     assert_eq!(amiss(Kind::KillNode, &unseen).unwrap(), "a was never found dead");
     assert_eq!(amiss(Kind::Flap, &unseen), None);
 }
