@@ -74,15 +74,7 @@ fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
     let left = nodes.iter().find(|node| node.name == others[0]).unwrap();
     talk(&mut [&mut ann], "she hears it", |phones| phones[0].hears_by(left.number()));
 
-    let sent = ann.voice.sent;
-    talk(&mut [&mut ann], "what she said is heard", |phones| {
-        let heard = phones[0].heard_of(1, 0);
-        heard.iter().any(|heard| heard.mark.number + 1 >= sent)
-    });
-    let mut heard = ann.heard_of(1, 0);
-    heard.retain(|heard| (first..sent).contains(&heard.mark.number));
-    continuous(&heard);
-    complete(&heard, first, sent);
+    hears_all_since(first, &mut ann);
 
     let mut told = Vec::new();
     gateway.happened(|happened| {
@@ -128,8 +120,13 @@ fn a_node_may_come_to_the_address_of_one_that_goes_and_calls_there_go_on() {
     let is_shared = matches!(opened, Err(Failed::SharedNodeAddress { .. }));
     assert!(!is_shared, "who leaves keeps its address from nobody: {opened:?}");
     talk(&mut [&mut ann], "the old one is forgotten", |_| standing(&gateway).len() == 1);
+    hears_all_since(first, &mut ann);
+}
+
+/// Nothing that she said since then is lost.
+fn hears_all_since(first: u64, ann: &mut Phone) {
     let sent = ann.voice.sent;
-    talk(&mut [&mut ann], "what she said is heard", |phones| {
+    talk(&mut [&mut *ann], "what she said is heard", |phones| {
         let heard = phones[0].heard_of(1, 0);
         heard.iter().any(|heard| heard.mark.number + 1 >= sent)
     });

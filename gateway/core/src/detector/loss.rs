@@ -6,8 +6,8 @@ use std::time::Duration;
 /// 15 % of them lost look like 15 % give or take 1.
 const SMOOTHED_OVER: Duration = Duration::from_secs(5);
 
-/// The share of probes that is lost, each counted for the time until the next one: smoothed over time, however often a
-/// node is asked.
+/// The share of probes that is lost, each counted for the time until the next one: smoothed over time, whether a node is
+/// near or far. A cold one is asked more seldom, and counts less for it.
 #[derive(Default, Debug)]
 pub(super) struct Loss {
     share: f64,

@@ -19,7 +19,7 @@ const RESCUES_AT_ONCE: usize = 512;
 impl Gateway {
     /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them,
     /// natively, at the pace at which it opens their sessions. First those looked at least often, by their priority. Who
-    /// waits for its turn at a node keeps nobody behind it from one where there is no such turn.
+    /// waits for its turn at a node keeps none of those that are looked at with it from one where there is no such turn.
     pub(super) fn rescue_stranded(&mut self, now: Instant) {
         self.paced = false;
         let turn: Vec<RoomId> =

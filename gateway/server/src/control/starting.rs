@@ -75,7 +75,7 @@ impl Starter {
     }
 
     /// Calls the node's hook; no other call has this number. What an earlier call left running is ended first: it did not
-    /// bring the node up, or hangs.
+    /// bring the node up, or hangs. Not what was [released](Starter::release) with an earlier place in the list.
     pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &Start, attempt: u64) {
         self.give_up(node);
         let running = match &start.by {
