@@ -167,6 +167,8 @@ pub enum CloseReason {
     Shutdown,
     /// It never came to life: the node did not open it, or no route was found.
     NotOpened,
+    /// The gateway itself failed over one of its packets: it costs that session, and no other.
+    Panicked,
 }
 
 impl CloseReason {
@@ -177,6 +179,7 @@ impl CloseReason {
             CloseReason::Silent => "silent",
             CloseReason::Shutdown => "shutdown",
             CloseReason::NotOpened => "not-opened",
+            CloseReason::Panicked => "panicked",
         }
     }
 }

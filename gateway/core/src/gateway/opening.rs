@@ -233,6 +233,11 @@ impl Gateway {
         Ok(())
     }
 
+    /// A worker failed over one of its packets, and dropped it.
+    pub fn handle_panicked(&mut self, id: SessionId, now: Instant) {
+        self.close(id, CloseReason::Panicked, now);
+    }
+
     pub(super) fn close(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
         let Some(session) = self.sessions.get(&id) else {
             return;
@@ -245,9 +250,10 @@ impl Gateway {
         } else {
             let refused = match reason {
                 CloseReason::Shutdown => Refused::Draining,
-                CloseReason::Asked | CloseReason::Silent | CloseReason::NotOpened => {
-                    Refused::Closed
-                }
+                CloseReason::Asked
+                | CloseReason::Silent
+                | CloseReason::NotOpened
+                | CloseReason::Panicked => Refused::Closed,
             };
             self.reply_refused(id, refused);
             self.remove(id, reason, now);
