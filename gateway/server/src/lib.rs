@@ -5,6 +5,7 @@ mod buffers;
 pub mod control;
 pub mod flows;
 pub mod mmsg;
+mod panics;
 mod policy;
 pub mod quic;
 pub mod ring;

@@ -195,8 +195,9 @@ impl Receiver {
         self.heads.is_abandoned()
     }
 
+    /// Both queues let go of a packet once it was taken: one whose taker panics stays the first in both.
     fn pop(&mut self, take: &mut impl FnMut(&Meta, &[u8])) -> bool {
-        let Ok(head) = self.heads.pop() else { return false };
+        let Ok(&head) = self.heads.peek() else { return false };
         let length = usize::from(head.length);
         let chunk = self.bytes.read_chunk(length).expect("bytes are put in before their head");
         let (start, rest) = chunk.as_slices();
@@ -209,6 +210,7 @@ impl Receiver {
             take(&head.meta, packet);
         }
         chunk.commit_all();
+        self.heads.pop().expect("it was there a moment ago");
         true
     }
 
@@ -257,6 +259,21 @@ mod tests {
             let count = receiver.pop_batch(8, |meta, bytes| got.push((meta.flow, bytes.to_vec())));
             assert_eq!((count, got), (1, vec![(round, sent)]));
         }
+    }
+
+    #[test]
+    fn a_packet_whose_taker_panics_is_handed_out_again_and_those_behind_it_whole() {
+        let (mut sender, mut receiver) = channel(8).unwrap();
+        for number in 0..3u8 {
+            sender.push(media(number.into()), &vec![number; 100 + usize::from(number)]).unwrap();
+        }
+        let panics = std::panic::AssertUnwindSafe(|| {
+            receiver.pop_batch(8, |meta, _| assert_eq!(meta.flow, 0));
+        });
+        std::panic::catch_unwind(panics).unwrap_err();
+        let mut got = Vec::new();
+        receiver.pop_batch(8, |meta, bytes| got.push((meta.flow, bytes.to_vec())));
+        assert_eq!(got, [(1, vec![1; 101]), (2, vec![2; 102])]);
     }
 
     #[test]

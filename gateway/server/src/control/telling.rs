@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::{Event, NodeId, SessionId};
+use evenkeel_core::{CloseReason, Event, NodeId, SessionId};
 
 use super::thread::Control;
 use super::words::{Caller, Happened, Rollout, Told, Wanted};
@@ -52,7 +52,11 @@ impl Control {
     /// Tells an event; that of a session's end waits for what it carried.
     pub(super) fn tell_or_hold(&mut self, event: Event) {
         match event {
-            Event::Closed { session, .. } => match self.homes.get(session) {
+            Event::Closed { session, reason, .. } => match self.homes.get(session) {
+                // Its worker has dropped it, and told for the last time.
+                Some(resident) if reason == CloseReason::Panicked => {
+                    self.tell(event, Some(resident.totals()));
+                }
                 Some(resident) => {
                     self.closing.hold(session, event, resident.totals(), Instant::now());
                 }
@@ -125,7 +129,7 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_core::{CloseReason, RoomId};
+    use evenkeel_core::RoomId;
 
     use super::*;
 

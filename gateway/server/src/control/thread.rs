@@ -309,6 +309,7 @@ impl Control {
             Report::Shed { session, run } => {
                 self.tell_happened(super::Happened::Shed { session, run });
             }
+            Report::Panicked { session } => self.gateway.handle_panicked(session, now),
             Report::Removed { session, mode, totals } => {
                 if let Some((closed, before)) = self.closing.take(session) {
                     self.note_ended(mode, &before, &totals);

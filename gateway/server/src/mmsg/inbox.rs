@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::address::address;
@@ -16,6 +17,8 @@ pub struct Inbox {
     slices: Vec<libc::iovec>,
     /// What they point to is written anew before each call; only the rest is kept.
     headers: Vec<libc::mmsghdr>,
+    /// Places of what was taken to be kept, and that nobody is done with.
+    left: Range<usize>,
 }
 
 // SAFETY: between two calls nobody follows the pointers in headers and slices.
@@ -43,6 +46,7 @@ impl Inbox {
             names: vec![name; BATCH],
             slices: vec![slice; BATCH],
             headers: vec![header; BATCH],
+            left: 0..0,
         }
     }
 
@@ -54,7 +58,28 @@ impl Inbox {
         self.receive_at_most(BATCH, socket)
     }
 
-    /// The same, at most so many: where one or two are expected, less is made ready.
+    /// The same, kept until each is [`done`](Inbox::done) with: where some are left, nothing is taken. How many there are.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        if self.left.is_empty() {
+            self.left = 0..self.receive(socket)?;
+        }
+        Ok(self.left.len())
+    }
+
+    /// The place of the first datagram that is left.
+    pub fn first(&self) -> Option<usize> {
+        (!self.left.is_empty()).then_some(self.left.start)
+    }
+
+    /// That one is done with.
+    pub fn done(&mut self) {
+        self.left.start += 1;
+    }
+
+    /// As [`receive`](Inbox::receive), at most so many: where one or two are expected, less is made ready.
     ///
     /// # Errors
     /// As above.

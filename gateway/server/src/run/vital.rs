@@ -1,9 +1,10 @@
 //! Threads without which there is no gateway.
 
-use std::any::Any;
 use std::fmt;
 use std::io;
 use std::thread::JoinHandle;
+
+use crate::panics::words;
 
 /// A thread that ended though nobody told it to.
 #[derive(PartialEq, Eq, Debug, thiserror::Error)]
@@ -54,12 +55,6 @@ impl fmt::Debug for Vital {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
     }
-}
-
-/// What a panic said.
-fn words(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
 }
 
 #[cfg(test)]

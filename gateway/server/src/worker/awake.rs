@@ -1,7 +1,5 @@
 //! Sessions to which something happens. Those to which nothing does cost no time.
 
-use std::ops::Range;
-
 use crate::flows::Home;
 
 /// All that are awake, in no order.
@@ -18,14 +16,14 @@ impl Awake {
         self.0.push(home);
     }
 
-    /// Sums up these; those that rest now, or are gone, leave. The last ones take their places, and have had no turn
-    /// this round if they have none left: the next one is theirs.
-    pub(super) fn visit(&mut self, share: Range<usize>, mut rests: impl FnMut(Home) -> bool) {
-        for place in share.rev() {
-            if rests(self.0[place]) {
-                self.0.swap_remove(place);
-            }
-        }
+    /// Who has this place.
+    pub(super) fn at(&self, place: usize) -> Home {
+        self.0[place]
+    }
+
+    /// It rests, or is gone. The last one takes its place, and may have had no turn this round: the next one is its.
+    pub(super) fn remove(&mut self, place: usize) {
+        self.0.swap_remove(place);
     }
 }
 
@@ -38,13 +36,12 @@ mod tests {
         let home = |slot| Home { worker: 0, slot, generation: 1 };
         let mut awake = Awake::default();
         (0..10).for_each(|slot| awake.add(home(slot)));
-        let mut seen = Vec::new();
-        awake.visit(2..6, |home| {
-            seen.push(home.slot);
-            home.slot % 2 == 0
-        });
-        seen.sort_unstable();
-        assert_eq!(seen, [2, 3, 4, 5]);
+        for place in (2..6).rev() {
+            assert_eq!(awake.at(place), home(place as u32), "each has its turn");
+            if place % 2 == 0 {
+                awake.remove(place);
+            }
+        }
         let mut left: Vec<u32> = awake.0.iter().map(|home| home.slot).collect();
         left.sort_unstable();
         assert_eq!((awake.len(), left), (8, vec![0, 1, 3, 5, 6, 7, 8, 9]));

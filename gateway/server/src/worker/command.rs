@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Plan { home: Home, plan: Plan },
     /// Ask it for a key frame of each video stream it sends.
     KeyFrame { home: Home },
+    /// A drill: panic over its next packet.
+    Break { home: Home },
     /// Forget it.
     Remove { home: Home },
     /// Send this signed message on the node's trunk.
@@ -117,6 +119,8 @@ pub(crate) enum Report {
     Shed { session: SessionId, run: ShedRun },
     /// A session was forgotten; this is what it carried, in the end in this mode.
     Removed { session: SessionId, mode: Mode, totals: Totals },
+    /// A session was dropped: handling one of its packets ended in a panic.
+    Panicked { session: SessionId },
 }
 
 /// Packets in a row that a rung kept from a client, by their places behind the last packet it got.

@@ -1,6 +1,7 @@
 //! Packets that came before their way was there: for a leg that control is about to attach, or by a tag that it is
 //! about to tell of. Control speaks by commands, and a route is read sooner than a command.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, Kind, NodeId};
@@ -45,16 +46,18 @@ pub(crate) struct Inbound {
 pub(crate) struct Early {
     patience: Patience,
     outbound: Vec<Outbound>,
-    inbound: Vec<Inbound>,
+    /// Whose leg is there.
+    ready: VecDeque<Outbound>,
+    inbound: VecDeque<Inbound>,
 }
 
 impl Early {
     pub(crate) fn new(patience: Patience) -> Early {
-        Early { patience, outbound: Vec::new(), inbound: Vec::new() }
+        Early { patience, outbound: Vec::new(), ready: VecDeque::new(), inbound: VecDeque::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.outbound.is_empty() && self.inbound.is_empty()
+        self.outbound.is_empty() && self.ready.is_empty() && self.inbound.is_empty()
     }
 
     /// Keeps a client's packet; `false` where too many wait.
@@ -84,32 +87,43 @@ impl Early {
     pub(crate) fn keep_inbound(&mut self, node: NodeId, tag: Tag, packet: &[u8]) -> bool {
         let fits = self.inbound.len() < WAITING_MAX;
         if fits {
-            self.inbound.push(Inbound { node, tag, packet: packet.into() });
+            self.inbound.push_back(Inbound { node, tag, packet: packet.into() });
         }
         fits
     }
 
-    pub(crate) fn take_inbound(&mut self) -> Vec<Inbound> {
-        std::mem::take(&mut self.inbound)
+    /// How many packets of nodes wait.
+    pub(crate) fn inbound(&self) -> usize {
+        self.inbound.len()
     }
 
-    /// The packets whose leg is there now by `has_leg`, in the order they came; how many waited too long.
-    pub(crate) fn take_outbound(
+    /// The one of them that came first.
+    pub(crate) fn take_inbound(&mut self) -> Option<Inbound> {
+        self.inbound.pop_front()
+    }
+
+    /// Packets whose leg is there now by `has_leg` are ready; how many waited too long.
+    pub(crate) fn sort_out(
         &mut self,
         now: Instant,
         mut has_leg: impl FnMut(Home, Hop) -> bool,
-    ) -> (Vec<Outbound>, usize) {
-        let mut ready = Vec::new();
-        let before = self.outbound.len();
+    ) -> usize {
+        let mut late = 0;
         for waiting in std::mem::take(&mut self.outbound) {
             if has_leg(waiting.home, waiting.hop) {
-                ready.push(waiting);
+                self.ready.push_back(waiting);
             } else if now.saturating_duration_since(waiting.since) < self.patience.wait {
                 self.outbound.push(waiting);
+            } else {
+                late += 1;
             }
         }
-        let late = before - ready.len() - self.outbound.len();
-        (ready, late)
+        late
+    }
+
+    /// Of those that are ready, the one that came first.
+    pub(crate) fn take_ready(&mut self) -> Option<Outbound> {
+        self.ready.pop_front()
     }
 }
 
@@ -141,10 +155,11 @@ mod tests {
                 && keep(&mut early, 2, 20, now)
                 && keep(&mut early, 1, 11, now)
         );
-        assert_eq!(early.take_outbound(now, |_, _| false).0.len(), 0);
-        let (ready, late) = early.take_outbound(now, |home, _| home.slot == 1);
-        assert_eq!(ready.iter().map(|waiting| waiting.packet[0]).collect::<Vec<_>>(), [10, 11]);
-        assert_eq!(late, 0);
+        assert_eq!(early.sort_out(now, |_, _| false), 0);
+        assert!(early.take_ready().is_none());
+        assert_eq!(early.sort_out(now, |home, _| home.slot == 1), 0);
+        let ready = std::iter::from_fn(|| early.take_ready());
+        assert_eq!(ready.map(|waiting| waiting.packet[0]).collect::<Vec<_>>(), [10, 11]);
         assert!(!early.is_empty());
     }
 
@@ -160,8 +175,8 @@ mod tests {
     fn a_packet_that_waited_too_long_is_counted_and_gone() {
         let (now, mut early) = (Instant::now(), early());
         keep(&mut early, 1, 0, now);
-        assert_eq!(early.take_outbound(now + Duration::from_millis(199), |_, _| false).1, 0);
-        assert_eq!(early.take_outbound(now + Duration::from_millis(200), |_, _| false).1, 1);
+        assert_eq!(early.sort_out(now + Duration::from_millis(199), |_, _| false), 0);
+        assert_eq!(early.sort_out(now + Duration::from_millis(200), |_, _| false), 1);
         assert!(early.is_empty());
     }
 }

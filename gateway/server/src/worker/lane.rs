@@ -17,6 +17,7 @@ use super::command::{Client, Dscp, Install, Leg};
 use super::early::Patience;
 use super::ingress::Ingress;
 use super::session::{Loan, Session};
+use super::sessions::Sessions;
 use super::stamps::{Stamps, Way};
 use super::ways::{Port, Side, Trunk, Ways};
 use crate::flows::{Entry, Flows, Home, Key};
@@ -26,7 +27,8 @@ use crate::mmsg::BATCH;
 /// it, and then forgotten.
 pub struct Lane {
     ingress: Ingress,
-    sessions: Vec<Session>,
+    sessions: Sessions,
+    count: u32,
     ways: Ways,
     board: Board,
     start: Instant,
@@ -61,17 +63,17 @@ impl Lane {
             bitrate_kbps: None,
         };
         let media = Media { streams: vec![voice], rtcp: RtcpPort::Mux, srtp: Srtp::Plain };
-        let sessions = (0..sessions).map(|slot| {
+        let (count, mut sessions) = (sessions, Sessions::default());
+        for slot in 0..count {
             let home = Home { worker: 0, slot, generation: 1 };
             let key = Key::Udp { listener: 0, address: client(slot) };
             flows.insert(key, Entry::of(home)).map_err(io::Error::other)?;
             let mut session = Session::new(install(home, &media));
             session.attach(HOP, Leg::Trunk(Tag(u64::from(slot) + 1)));
-            Ok(session)
-        });
-        let sessions = sessions.collect::<io::Result<_>>()?;
+            sessions.put(session);
+        }
         let ingress = Ingress::new(flows, vec![false], u32::MAX, start);
-        Ok(Lane { ingress, sessions, ways, board: Board::new(1), start, packets: 0 })
+        Ok(Lane { ingress, sessions, count, ways, board: Board::new(1), start, packets: 0 })
     }
 
     /// A packet comes from that session's client: judged, measured, and queued on the trunk.
@@ -84,14 +86,14 @@ impl Lane {
         };
         let arrival = Arrival { listener: 0, source: from.1, kind };
         let loan = &mut Loan { ways: &mut self.ways, board: &self.board, now };
-        self.ingress.deliver(&mut self.sessions[home.slot as usize], arrival, packet, loan);
+        self.sessions.lend(home, |session| self.ingress.deliver(session, arrival, packet, loan));
     }
 
     /// A packet for that session comes from its node: continued, and queued to the client.
     pub fn from_node(&mut self, session: u32, packet: &[u8]) {
         let now = self.next();
         let loan = &mut Loan { ways: &mut self.ways, board: &self.board, now };
-        self.sessions[session as usize].handle_node_packet(HOP, packet, loan);
+        self.sessions.lend_slot(session, |session| session.handle_node_packet(HOP, packet, loan));
     }
 
     /// Packets that were passed on so far, either way.
@@ -105,13 +107,13 @@ impl Lane {
         if self.packets.is_multiple_of(BATCH as u32) {
             self.ways.forget_queued();
         }
-        self.start + PACE * (self.packets / self.sessions.len().max(1) as u32)
+        self.start + PACE * (self.packets / self.count.max(1))
     }
 }
 
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("sessions", &self.sessions.len()).finish_non_exhaustive()
+        f.debug_struct("Lane").field("sessions", &self.count).finish_non_exhaustive()
     }
 }
 

@@ -5,6 +5,7 @@
 mod arrival;
 mod awake;
 mod command;
+mod culprit;
 mod early;
 mod feedback;
 mod gather;
@@ -17,6 +18,7 @@ mod ports;
 mod reading;
 mod recoveries;
 mod session;
+mod sessions;
 mod source;
 mod stamps;
 mod sweep;
@@ -25,6 +27,7 @@ mod ways;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,14 +35,17 @@ use evenkeel_core::{Board, NodeId};
 use rustix::event::epoll;
 use tokio::sync::mpsc;
 
+use command::Summary;
 pub(crate) use command::{Client, Command, Install, Leg, NodePort, Report};
 pub use command::{Dscp, ShedRun, Totals};
+use culprit::Panics;
 pub(crate) use early::Patience;
 pub(crate) use gather::{Before, Gather};
 pub use lane::Lane;
 pub(crate) use ports::Ports;
 pub(crate) use recoveries::Distribution;
-use session::{Loan, Session};
+use session::Loan;
+use sessions::Sessions;
 pub(crate) use source::Bell;
 use source::{Source, watch};
 pub use stamps::{Stamps, Way};
@@ -48,9 +54,9 @@ pub(crate) use tags::tag;
 pub(crate) use ways::BUNDLE_SIZES;
 use ways::{Port, Side, Trunk, Ways};
 
-use crate::flows::{Flows, Home};
+use crate::flows::Flows;
 use crate::mmsg::Inbox;
-use crate::ring;
+use crate::{panics, ring};
 
 /// Commands that may wait: several for every session a worker could hold. Control waits when it is full.
 pub(crate) const COMMANDS_MAX: usize = 65_536;
@@ -95,7 +101,7 @@ pub(crate) struct Worker {
     inbox: Inbox,
     ways: Ways,
     ingress: ingress::Ingress,
-    sessions: Vec<Option<Box<Session>>>,
+    sessions: Sessions,
     from_quic: Option<ring::Receiver>,
     from_workers: Vec<ring::Receiver>,
     commands: crossbeam_channel::Receiver<Command>,
@@ -104,11 +110,17 @@ pub(crate) struct Worker {
     board: Arc<Board>,
     /// What was not read to its end, and does not wake us by itself.
     again: Vec<Source>,
+    /// What is being read, or was last; and of a trunk's datagram, how many packets were handed on.
+    reading: Source,
+    handed_on: usize,
     gather: Gather,
     /// Packets read in this pass, and whether something that was not read in it wakes us by itself.
     read: usize,
     more_ready: bool,
     sweep: Sweep,
+    /// Of a share that is being summed up.
+    summaries: Vec<Summary>,
+    panics: Panics,
     stopped: bool,
 }
 
@@ -155,7 +167,7 @@ impl Worker {
                 parts.misses_per_prefix,
                 now,
             ),
-            sessions: Vec::new(),
+            sessions: Sessions::default(),
             from_quic: parts.from_quic,
             from_workers: parts.from_workers,
             commands: parts.commands,
@@ -163,10 +175,14 @@ impl Worker {
             flows: parts.flows,
             board: parts.board,
             again: Vec::new(),
+            reading: Source::Commands,
+            handed_on: 0,
             gather: Gather::new(parts.gather),
             read: 0,
             more_ready: false,
             sweep: Sweep::new(now),
+            summaries: Vec::new(),
+            panics: Panics::default(),
             stopped: false,
         })
     }
@@ -177,6 +193,7 @@ impl Worker {
     /// What epoll says; nothing else ends it.
     pub(crate) fn run(mut self) -> io::Result<()> {
         Gather::keep_time();
+        panics::note_places();
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
@@ -191,7 +208,7 @@ impl Worker {
                 true => Before::Gathered,
                 false => Before::Waited(began.saturating_duration_since(ended)),
             };
-            self.pass(&events, began);
+            self.pass_or_outlive(&events, began);
             ended = Instant::now();
             self.ways.stamps.pass_ends(ended);
             let pause = self.gather.pause(before, self.read);
@@ -210,6 +227,14 @@ impl Worker {
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Once for all packets of a pass: what it costs is not theirs to pay.
+    fn pass_or_outlive(&mut self, events: &[epoll::Event], now: Instant) {
+        let pass = AssertUnwindSafe(|| self.pass(events, now));
+        if let Err(panic) = catch_unwind(pass) {
+            self.outlive(panic, events, now);
         }
     }
 
@@ -236,6 +261,7 @@ impl Worker {
     }
 
     fn ready(&mut self, source: Source, flags: epoll::EventFlags, now: Instant) {
+        self.reading = source;
         match source {
             Source::Commands => self.hear_commands(now),
             Source::Listener(listener, side) => self.read_listener(listener, side, now),
@@ -264,47 +290,39 @@ impl Worker {
     /// The end of a pass: everything that is queued leaves.
     fn flush(&mut self, now: Instant) {
         while let Some(home) = self.ways.ports.pop() {
-            let ports =
-                session(&mut self.sessions, home).and_then(|session| session.ports.as_mut());
-            if let Some(ports) = ports {
-                ports.flush(&self.ways.stamps, now);
-            }
+            self.sessions.lend(home, |session| {
+                if let Some(ports) = &mut session.ports {
+                    ports.flush(&self.ways.stamps, now);
+                }
+            });
         }
         self.ways.flush(now);
     }
 
     /// Sums up the sessions whose turn it is.
     fn summarise(&mut self, now: Instant) {
-        let Worker { sessions, sweep, ways, board, ingress, .. } = self;
+        let Worker { sessions, sweep, summaries, ways, board, ingress, .. } = self;
         ingress.forget(now);
-        let mut awake = std::mem::take(&mut ways.awake);
-        if let Some(share) = sweep.take(awake.len(), now) {
-            if share.start == 0 {
-                ways.stamps.sums_up_every(sweep::every(awake.len()));
-            }
-            let mut summaries = Vec::new();
-            awake.visit(share, |home| {
-                let Some(session) = session(sessions, home) else {
-                    return true;
-                };
+        let share = sweep.take(ways.awake.len(), now);
+        if share.as_ref().is_some_and(|share| share.start == 0) {
+            ways.stamps.sums_up_every(sweep::every(ways.awake.len()));
+        }
+        // From its end, as the last of all takes the place of one that rests.
+        for place in share.unwrap_or_default().rev() {
+            let home = ways.awake.at(place);
+            let rests = sessions.lend(home, |session| {
                 session.tick(&mut Loan { ways, board, now });
                 summaries.extend(session.summary(now));
                 session.rests(now)
             });
-            if !summaries.is_empty() {
-                ways.report(Report::Summaries(summaries));
+            if rests.unwrap_or(true) {
+                ways.awake.remove(place);
             }
         }
-        // What stirs meanwhile is awake already, or it would have no turn.
-        debug_assert_eq!(ways.awake.len(), 0);
-        ways.awake = awake;
+        if !summaries.is_empty() {
+            ways.report(Report::Summaries(std::mem::take(summaries)));
+        }
     }
-}
-
-/// The session at home here, if it is still the same.
-fn session(sessions: &mut [Option<Box<Session>>], home: Home) -> Option<&mut Session> {
-    let session = sessions.get_mut(home.slot as usize)?.as_mut()?;
-    (session.home == home).then_some(session)
 }
 
 /// Where a client's packet is looked for.

@@ -9,7 +9,7 @@ use super::command::{Command, Install, Report};
 use super::session::{Loan, Session};
 use super::source::{Source, watch};
 use super::ways::{Side, Trunk};
-use super::{COMMANDS_MAX, Worker, session};
+use super::{COMMANDS_MAX, Worker};
 use crate::flows::{Home, Key};
 
 /// Commands obeyed before packets get their turn: about a millisecond of them.
@@ -46,19 +46,18 @@ impl Worker {
         match command {
             Command::Install(install) => self.install(*install),
             Command::Attach { home, hop, leg } => {
-                if let Some(session) = session(&mut self.sessions, home) {
-                    session.attach(hop, leg);
-                }
+                self.sessions.lend(home, |session| session.attach(hop, leg));
             }
             Command::Detach { home, hop } => {
-                if let Some(session) = session(&mut self.sessions, home) {
-                    session.detach(hop);
-                }
+                self.sessions.lend(home, |session| session.detach(hop));
             }
             Command::Plan { home, plan } => {
                 self.with(home, now, |session, loan| session.set_plan(plan, loan));
             }
             Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
+            Command::Break { home } => {
+                self.sessions.lend(home, Session::doom);
+            }
             Command::Remove { home } => self.remove(home, now),
             Command::Sign { node, message } => self.ways.sign(node, &message),
             Command::LimitBundles { node, size_max } => self.ways.limit_bundles(node, size_max),
@@ -77,9 +76,8 @@ impl Worker {
     }
 
     fn with(&mut self, home: Home, now: Instant, act: impl FnOnce(&mut Session, &mut Loan<'_>)) {
-        if let Some(session) = session(&mut self.sessions, home) {
-            act(session, &mut Loan { ways: &mut self.ways, board: &self.board, now });
-        }
+        let loan = &mut Loan { ways: &mut self.ways, board: &self.board, now };
+        self.sessions.lend(home, |session| act(session, loan));
     }
 
     fn install(&mut self, install: Install) {
@@ -92,50 +90,26 @@ impl Worker {
                 tracing::warn!(%error, session = %install.session, "a session's port cannot be watched");
             }
         }
-        let place = slot as usize;
-        if self.sessions.len() <= place {
-            self.sessions.resize_with(place + 1, || None);
-        }
         let session = Session::new(install);
         if session.is_awake() {
             self.ways.awake.add(session.home);
         }
-        self.sessions[place] = Some(Box::new(session));
+        self.sessions.put(session);
     }
 
     fn remove(&mut self, home: Home, now: Instant) {
-        if session(&mut self.sessions, home).is_none() {
-            return;
-        }
-        let Some(mut session) = self.sessions[home.slot as usize].take() else {
-            return;
-        };
-        for &(listener, address) in session.learned() {
-            self.flows.remove(&Key::Udp { listener, address }, home);
-        }
-        if let Some(ports) = &mut session.ports {
-            ports.flush(&self.ways.stamps, now);
-        }
-        session.tell_shed(&self.ways);
-        let (mode, totals) = (session.mode(), session.final_totals(now));
-        self.ways.report(Report::Removed { session: session.id, mode, totals });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use evenkeel_core::Srtp;
-
-    use super::*;
-    use crate::worker::Client;
-
-    #[test]
-    fn a_slot_that_is_used_again_is_another_home() {
-        let install = session::tests::install(Client::Stun, Srtp::Plain, 0);
-        let home = install.home;
-        let mut sessions = [Some(Box::new(Session::new(install)))];
-        assert!(session(&mut sessions, home).is_some());
-        let before = Home { generation: home.generation - 1, ..home };
-        assert!(session(&mut sessions, before).is_none());
+        let (flows, ways) = (&self.flows, &self.ways);
+        self.sessions.lend(home, |session| {
+            for &(listener, address) in session.learned() {
+                flows.remove(&Key::Udp { listener, address }, home);
+            }
+            if let Some(ports) = &mut session.ports {
+                ports.flush(&ways.stamps, now);
+            }
+            session.tell_shed(ways);
+            let (mode, totals) = (session.mode(), session.final_totals(now));
+            ways.report(Report::Removed { session: session.id, mode, totals });
+        });
+        self.sessions.remove(home);
     }
 }

@@ -13,11 +13,12 @@ use rustix::event::epoll;
 use super::arrival::{Arrival, Kind};
 use super::command::Report;
 use super::session::{Loan, Session};
+use super::sessions::Sessions;
 use super::source::Source;
 use super::ways::{Side, Ways};
-use super::{Worker, session, tags, ways};
+use super::{Worker, tags, ways};
 use crate::flows::Home;
-use crate::mmsg::{BATCH, drain_errors};
+use crate::mmsg::{BATCH, Inbox, drain_errors};
 use crate::ring;
 
 /// Batches read from one socket or ring before others get their turn.
@@ -34,26 +35,13 @@ impl Worker {
                 Side::Rtp => rtp,
                 Side::Rtcp => rtcp.as_ref().unwrap_or(rtp),
             };
-            let Ok(count) = self.inbox.receive(port.socket.as_fd()) else {
+            let Ok(count) = self.inbox.fill(port.socket.as_fd()) else {
                 return;
             };
             self.read += count;
-            for place in 0..count {
-                let Some((datagram, source)) = self.inbox.datagram(place) else {
-                    self.ways.drop(Reason::Oversize);
-                    continue;
-                };
-                let from = (listener, source);
-                let Some((home, kind)) = self.ingress.judge(from, side, datagram, &self.ways, now)
-                else {
-                    continue;
-                };
-                let arrival = Arrival { listener, source, kind };
-                if home.worker != self.number {
-                    self.ways.carry(home, arrival, datagram);
-                    continue;
-                }
-                self.deliver(home, arrival, place, now);
+            while let Some(place) = self.inbox.first() {
+                self.take_client_datagram(listener, side, place, now);
+                self.inbox.done();
             }
             if count < BATCH {
                 return;
@@ -62,9 +50,24 @@ impl Worker {
         self.more_ready = true;
     }
 
+    fn take_client_datagram(&mut self, listener: u8, side: Side, place: usize, now: Instant) {
+        let Some((datagram, source)) = self.inbox.datagram(place) else {
+            return self.ways.drop(Reason::Oversize);
+        };
+        let from = (listener, source);
+        let Some((home, kind)) = self.ingress.judge(from, side, datagram, &self.ways, now) else {
+            return;
+        };
+        let arrival = Arrival { listener, source, kind };
+        if home.worker != self.number {
+            return self.ways.carry(home, arrival, datagram);
+        }
+        self.deliver(home, arrival, place, now);
+    }
+
     /// Hands a datagram of the inbox to its session at home here.
     fn deliver(&mut self, home: Home, arrival: Arrival, place: usize, now: Instant) {
-        if session(&mut self.sessions, home).is_none() {
+        if !self.sessions.has(home) {
             // Its client was told of it before we were: control's word is waiting.
             self.take_commands(now);
         }
@@ -72,13 +75,15 @@ impl Worker {
         let Some((datagram, _)) = inbox.datagram(place) else {
             return;
         };
-        let Some(session) = session(sessions, home) else {
-            ingress.forget_source((arrival.listener, arrival.source));
-            return ways.drop(Reason::UnknownSource);
-        };
         let loan = &mut Loan { ways, board, now };
-        if let Some(before) = ingress.deliver(session, arrival, datagram, loan) {
-            take_address(sessions, ways, *number, before, arrival);
+        let deliver = |session: &mut Session| ingress.deliver(session, arrival, datagram, loan);
+        match sessions.lend(home, deliver) {
+            Some(None) => {}
+            Some(Some(before)) => take_address(sessions, ways, *number, before, arrival),
+            None => {
+                ingress.forget_source((arrival.listener, arrival.source));
+                ways.drop(Reason::UnknownSource);
+            }
         }
     }
 
@@ -93,12 +98,12 @@ impl Worker {
             let Some((arrival, datagram)) = Arrival::read(bytes) else {
                 return;
             };
-            let Some(session) = session(sessions, meta.home) else {
-                return ways.drop(Reason::UnknownSource);
-            };
             let loan = &mut Loan { ways, board, now };
-            if let Some(before) = ingress.deliver(session, arrival, datagram, loan) {
-                take_address(sessions, ways, *own, before, arrival);
+            let deliver = |session: &mut Session| ingress.deliver(session, arrival, datagram, loan);
+            match sessions.lend(meta.home, deliver) {
+                Some(None) => {}
+                Some(Some(before)) => take_address(sessions, ways, *own, before, arrival),
+                None => ways.drop(Reason::UnknownSource),
             }
         });
         if more {
@@ -113,19 +118,18 @@ impl Worker {
             return;
         };
         let more = drain(ring, |meta, packet| {
-            let Some(session) = session(sessions, meta.home) else {
-                return ways.drop(Reason::UnknownFlow);
-            };
-            match meta.kind {
-                ring::Kind::Media => {
-                    session.handle_client_packet(packet, &mut Loan { ways, board, now });
-                }
+            let loan = &mut Loan { ways, board, now };
+            let known = sessions.lend(meta.home, |session| match meta.kind {
+                ring::Kind::Media => session.handle_client_packet(packet, loan),
                 ring::Kind::Feedback { rtt_us, lost, sent } => {
-                    session.quic_path((rtt_us, lost, sent), &mut Loan { ways, board, now });
+                    session.quic_path((rtt_us, lost, sent), loan);
                 }
-                ring::Kind::Attached => session.heard(&mut Loan { ways, board, now }),
+                ring::Kind::Attached => session.heard(loan),
                 // Another connection may come; silence ends the session if none does.
                 ring::Kind::Detached => {}
+            });
+            if known.is_none() {
+                ways.drop(Reason::UnknownFlow);
             }
         });
         if more {
@@ -138,7 +142,7 @@ impl Worker {
             let Some(Some(trunk)) = self.ways.trunks.get(node.0 as usize) else {
                 return;
             };
-            let count = match self.inbox.receive(trunk.socket.as_fd()) {
+            let count = match self.inbox.fill(trunk.socket.as_fd()) {
                 Ok(count) => count,
                 Err(error) => {
                     if error.kind() == io::ErrorKind::ConnectionRefused {
@@ -149,8 +153,9 @@ impl Worker {
             };
             self.read += count;
             let mut packets = 0;
-            for place in 0..count {
+            while let Some(place) = self.inbox.first() {
                 packets += self.take_trunk_datagram(node, place, now);
+                self.inbox.done();
             }
             if packets > 0 {
                 self.ways.stamps.received(node, packets, now);
@@ -164,7 +169,7 @@ impl Worker {
 
     /// How many packets were in it.
     fn take_trunk_datagram(&mut self, node: NodeId, place: usize, now: Instant) -> u64 {
-        let Worker { inbox, sessions, ways, board, .. } = self;
+        let Worker { inbox, sessions, ways, board, handed_on, .. } = self;
         let Some((datagram, _)) = inbox.datagram(place) else {
             ways.drop(Reason::Oversize);
             return 0;
@@ -183,16 +188,17 @@ impl Worker {
         if ways::is_long(datagram) {
             ways.stamps.long(node);
         }
-        let mut packets = 0;
-        for entry in trunk::entries(datagram) {
+        let mut entries = trunk::entries(datagram);
+        entries.by_ref().take(*handed_on).for_each(drop);
+        for entry in entries {
             let Ok((tag, packet)) = entry else {
                 ways.drop(Reason::Malformed);
                 break;
             };
-            packets += 1;
             hand_on(sessions, node, tag, packet, &mut Loan { ways, board, now });
+            *handed_on += 1;
         }
-        packets
+        std::mem::take(handed_on) as u64
     }
 
     fn take_trunk_packet(&mut self, node: NodeId, tag: Tag, packet: &[u8], now: Instant) {
@@ -209,38 +215,26 @@ impl Worker {
         now: Instant,
     ) {
         let Worker { inbox, sessions, ways, board, .. } = self;
-        let Some(session) = sessions.get_mut(slot as usize).and_then(Option::as_mut) else {
+        let loan = &mut Loan { ways, board, now };
+        let turn = sessions.lend_slot(slot, |session| {
+            let fd = session.ports.as_ref().and_then(|ports| ports.fd(side))?;
+            if flags.contains(epoll::EventFlags::ERR) {
+                drain_errors(fd, |address, error| session.accused(address, &error, loan));
+            }
+            match inbox.receive_at_most(PER_PORT, fd) {
+                Ok(count) => {
+                    (0..count).for_each(|place| take_port_datagram(session, inbox, place, loan));
+                    Some((count, count == PER_PORT))
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                // It told of something sent before; what came is still there.
+                Err(_) => Some((0, true)),
+            }
+        });
+        let Some((count, may_have_more)) = turn.flatten() else {
             return;
-        };
-        let mut loan = Loan { ways, board, now };
-        if flags.contains(epoll::EventFlags::ERR)
-            && let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side))
-        {
-            drain_errors(fd, |address, error| session.accused(address, &error, &loan));
-        }
-        let Some(fd) = session.ports.as_ref().and_then(|ports| ports.fd(side)) else {
-            return;
-        };
-        let count = match inbox.receive_at_most(PER_PORT, fd) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            // It told of something sent before; what came is still there.
-            Err(_) => return self.go_on_with(Source::Port(slot, side)),
         };
         self.read += count;
-        let may_have_more = count == PER_PORT;
-        for place in 0..count {
-            let Some((datagram, source)) = inbox.datagram(place) else {
-                loan.ways.drop(Reason::Oversize);
-                continue;
-            };
-            let Some(hop) = session.hop_at(source, &loan) else {
-                loan.ways.drop(Reason::UnknownSource);
-                continue;
-            };
-            loan.ways.stamps.received(hop.node, 1, now);
-            session.handle_node_packet(hop, datagram, &mut loan);
-        }
         if may_have_more {
             self.go_on_with(Source::Port(slot, side));
         }
@@ -249,11 +243,13 @@ impl Worker {
     /// What came before its way was there: by now control may have told of it.
     pub(super) fn serve_early(&mut self, now: Instant) {
         self.take_commands(now);
-        for packet in self.ways.early.take_inbound() {
-            self.take_trunk_packet(packet.node, packet.tag, &packet.packet, now);
+        for _ in 0..self.ways.early.inbound() {
+            if let Some(packet) = self.ways.early.take_inbound() {
+                self.take_trunk_packet(packet.node, packet.tag, &packet.packet, now);
+            }
         }
         // Those with a tag that is still unknown came back; they do not get a third look.
-        for _ in self.ways.early.take_inbound() {
+        while self.ways.early.take_inbound().is_some() {
             self.ways.drop(Reason::UnknownTag);
         }
     }
@@ -262,22 +258,20 @@ impl Worker {
     pub(super) fn send_waiting(&mut self, now: Instant) {
         let Worker { sessions, ways, board, .. } = self;
         let has_leg =
-            |home, hop| session(sessions, home).is_some_and(|session| session.has_leg(hop));
-        let (ready, late) = ways.early.take_outbound(now, has_leg);
-        for waiting in ready {
-            if let Some(session) = session(sessions, waiting.home) {
-                session.send_early(&waiting, &mut Loan { ways, board, now });
-            }
-        }
-        for _ in 0..late {
+            |home, hop| sessions.lend(home, |session| session.has_leg(hop)).unwrap_or(false);
+        for _ in 0..ways.early.sort_out(now, has_leg) {
             ways.drop(Reason::NotOpened);
+        }
+        while let Some(waiting) = ways.early.take_ready() {
+            let loan = &mut Loan { ways, board, now };
+            sessions.lend(waiting.home, |session| session.send_early(&waiting, loan));
         }
     }
 }
 
 /// The client that this came from was that session's until now.
 fn take_address(
-    sessions: &mut [Option<Box<Session>>],
+    sessions: &mut Sessions,
     ways: &mut Ways,
     number: u16,
     before: Home,
@@ -286,21 +280,26 @@ fn take_address(
     if before.worker != number {
         return ways.carry(before, Arrival { kind: Kind::Taken, ..arrival }, &[]);
     }
-    if let Some(session) = session(sessions, before) {
-        session.lost((arrival.listener, arrival.source));
-    }
+    sessions.lend(before, |session| session.lost((arrival.listener, arrival.source)));
+}
+
+/// Hands a datagram that came to the session's own port to it.
+fn take_port_datagram(session: &mut Session, inbox: &mut Inbox, place: usize, loan: &mut Loan<'_>) {
+    let Some((datagram, source)) = inbox.datagram(place) else {
+        return loan.ways.drop(Reason::Oversize);
+    };
+    let Some(hop) = session.hop_at(source, loan) else {
+        return loan.ways.drop(Reason::UnknownSource);
+    };
+    loan.ways.stamps.received(hop.node, 1, loan.now);
+    session.handle_node_packet(hop, datagram, loan);
 }
 
 /// Hands a node's packet to the session with its tag.
-fn hand_on(
-    sessions: &mut [Option<Box<Session>>],
-    node: NodeId,
-    tag: Tag,
-    packet: &[u8],
-    loan: &mut Loan<'_>,
-) {
-    match tags::find(sessions, node, tag) {
-        Some((session, hop)) => session.handle_node_packet(hop, packet, loan),
+fn hand_on(sessions: &mut Sessions, node: NodeId, tag: Tag, packet: &[u8], loan: &mut Loan<'_>) {
+    let take = |session: &mut Session, hop| session.handle_node_packet(hop, packet, loan);
+    match tags::lend(sessions, node, tag, take) {
+        Some(()) => {}
         None if loan.ways.early.keep_inbound(node, tag, packet) => {}
         None => loan.ways.drop(Reason::UnknownTag),
     }

@@ -51,6 +51,8 @@ pub(crate) struct Session {
     /// Whether it is among those that are summed up, and whether something happened to it since it was.
     awake: bool,
     stirred: bool,
+    /// Whether a drill breaks it at its next packet.
+    doomed: bool,
 }
 
 /// How the client is known.
@@ -77,6 +79,12 @@ struct Talk {
     flow: Flow,
     /// What was shed and is not yet told, and since when.
     shed: Option<(ShedRun, Instant)>,
+}
+
+/// What a drill wants to see outlived.
+#[cold]
+fn fall(session: SessionId) -> ! {
+    panic!("a drill breaks {session}");
 }
 
 /// The codec of its voice, if it has one: the first that it would rather have.
@@ -157,6 +165,7 @@ impl Session {
             // Its cap is told before it says a word.
             awake: plan.send_cap_kbps() > 0,
             stirred: false,
+            doomed: false,
             media,
         }
     }
@@ -168,6 +177,9 @@ impl Session {
 
     /// Something happens to it: it is summed up until nothing does any more.
     fn stir(&mut self, loan: &mut Loan<'_>) {
+        if self.doomed {
+            fall(self.id);
+        }
         if !self.awake || self.talk.is_none() {
             self.talk().measure.begin_interval(loan.now);
         }
@@ -195,6 +207,11 @@ impl Session {
         };
         self.awake = stirred || !self.talk.as_deref().map_or(cap == 0, is_quiet);
         !self.awake
+    }
+
+    /// Its next packet is its last: whoever handles that panics.
+    pub(crate) fn doom(&mut self) {
+        self.doomed = true;
     }
 
     /// Something other than media came from the client.

@@ -2,10 +2,14 @@
 
 use std::net::Ipv4Addr;
 
-use evenkeel_core::{Hop, Incarnation, Srtp, Stamp};
+use evenkeel_core::forward::Reason;
+use evenkeel_core::{Grant, Hop, Incarnation, Mode, Route, RouteCell, SessionId, Srtp, Stamp};
+use evenkeel_media::rtp;
+use evenkeel_media::trunk::{self, Bundle, Tag};
 
 use super::session::tests::install;
 use super::*;
+use crate::flows::{Entry, Home, Key};
 
 const LONG: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(60);
@@ -20,12 +24,17 @@ struct World {
     listeners: Vec<SocketAddr>,
     commands: crossbeam_channel::Sender<Command>,
     bell: Arc<Bell>,
+    flows: Arc<Flows>,
     stamps: Arc<Stamps>,
     reports: mpsc::Receiver<Report>,
 }
 
 impl World {
     fn new(listeners: usize) -> (World, Worker) {
+        World::with(listeners, None)
+    }
+
+    fn with(listeners: usize, trunk: Option<UdpSocket>) -> (World, Worker) {
         let now = Instant::now();
         let (rtp, rtcp): (Vec<_>, Vec<_>) = (0..listeners).map(|_| (socket(), socket())).unzip();
         let addresses = rtp.iter().chain(&rtcp).map(|socket| socket.local_addr().unwrap());
@@ -35,10 +44,11 @@ impl World {
         let (says, reports) = mpsc::channel(1_024);
         let bell = Arc::new(Bell::new().unwrap());
         let stamps = Arc::new(Stamps::new(now, 1));
+        let flows = Arc::new(Flows::new(64));
         let parts = Parts {
             number: 0,
             listeners: rtp.into_iter().zip(rtcp).map(listener).collect(),
-            trunks: vec![None],
+            trunks: vec![trunk],
             from_quic: None,
             to_quic: None,
             from_workers: Vec::new(),
@@ -47,14 +57,61 @@ impl World {
             bell: Arc::clone(&bell),
             reports: says,
             stamps: Arc::clone(&stamps),
-            flows: Arc::new(Flows::new(1)),
+            flows: Arc::clone(&flows),
             board: Arc::new(Board::new(1)),
             patience: Patience { packets: 0, wait: Duration::ZERO },
             misses_per_prefix: u32::MAX,
             gather: LONG,
         };
         let worker = Worker::new(parts, now).unwrap();
-        (World { listeners: addresses, commands: told, bell, stamps, reports }, worker)
+        let commands = told;
+        (World { listeners: addresses, commands, bell, flows, stamps, reports }, worker)
+    }
+
+    /// With a node at the other end of its trunk.
+    fn with_node() -> (World, Worker, UdpSocket) {
+        let (trunk, node) = (socket(), socket());
+        trunk.connect(node.local_addr().unwrap()).unwrap();
+        node.connect(trunk.local_addr().unwrap()).unwrap();
+        node.set_nonblocking(true).unwrap();
+        let (world, worker) = World::with(1, Some(trunk));
+        (world, worker, node)
+    }
+
+    /// Somebody comes, with a leg to the node.
+    fn enter(&self, slot: u32) -> Phone {
+        let socket = socket();
+        socket.connect(self.listeners[0]).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (address, hop) = (socket.local_addr().unwrap(), NODE);
+        let client = Client::Declared { listener: 0, address, rtcp: address };
+        let route = Route {
+            mode: Mode::Hot,
+            version: 1,
+            hops: vec![(hop, Grant::Admitted)],
+            leaving: None,
+            lead: Duration::ZERO,
+        };
+        let install = Install {
+            session: SessionId(slot.into()),
+            route: Arc::new(RouteCell::holding(route)),
+            ..install(client, Srtp::Plain, slot)
+        };
+        let home = install.home;
+        self.flows.insert(Key::Udp { listener: 0, address }, Entry::of(home)).unwrap();
+        self.tell(Command::Install(Box::new(install)));
+        self.tell(Command::Attach { home, hop, leg: Leg::Trunk(tag(slot, 7)) });
+        Phone { socket, home }
+    }
+
+    /// Sessions that the worker says it dropped.
+    fn panicked(&mut self) -> Vec<u64> {
+        let reports = std::iter::from_fn(|| self.reports.try_recv().ok());
+        let panicked = |report| match report {
+            Report::Panicked { session } => Some(session.0),
+            _ => None,
+        };
+        reports.filter_map(panicked).collect()
     }
 
     /// A packet from a stranger, served by the worker's thread.
@@ -87,13 +144,65 @@ impl World {
 /// RTP of payload type 111.
 const PACKET: [u8; 12] = [0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// The only one.
+const NODE: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
+
+/// A client.
+struct Phone {
+    socket: UdpSocket,
+    home: Home,
+}
+
+impl Phone {
+    fn speak(&self, sequence: u16) {
+        self.socket.send(&video(sequence)).unwrap();
+    }
+
+    /// The numbers of what came.
+    fn heard(&self) -> Vec<u16> {
+        let mut bytes = [0; 64];
+        let came = std::iter::from_fn(|| {
+            let length = self.socket.recv(&mut bytes).ok()?;
+            Some(rtp::Header::parse(&bytes[..length]).unwrap().sequence)
+        });
+        came.collect()
+    }
+}
+
+/// RTP as sessions here declare it.
+fn video(sequence: u16) -> Vec<u8> {
+    let timestamp = u32::from(sequence) * 3_000;
+    let fields = rtp::Fields { payload_type: 96, marker: false, sequence, timestamp, ssrc: 5 };
+    let mut packet = Vec::new();
+    rtp::write(&fields, b"video", &mut packet);
+    packet
+}
+
+/// Whose packets came to the node, by tag, and their numbers.
+fn came(node: &UdpSocket) -> Vec<(Tag, u16)> {
+    let mut bytes = [0; 2_048];
+    let mut packets = Vec::new();
+    while let Ok(length) = node.recv(&mut bytes) {
+        packets.extend(trunk::entries(&bytes[..length]).map(|entry| {
+            let (tag, packet) = entry.unwrap();
+            (tag, rtp::Header::parse(packet).unwrap().sequence)
+        }));
+    }
+    packets
+}
+
 impl Worker {
     /// A pass over what is ready now; how much was.
     fn turn(&mut self) -> usize {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         self.wait(&mut events, Duration::ZERO).unwrap();
-        self.pass(&events, Instant::now());
+        self.pass_or_outlive(&events, Instant::now());
         events.len()
+    }
+
+    /// All that is ready, and what it leaves.
+    fn turns(&mut self) {
+        while self.turn() > 0 || self.left_some() {}
     }
 }
 
@@ -165,4 +274,126 @@ fn packets_have_their_turn_between_many_commands() {
         }
     }
     assert_eq!((turns, world.commands.len()), (3, 0));
+}
+
+#[test]
+fn a_panic_over_a_clients_packet_costs_that_session_and_nobody_else_a_packet() {
+    let (mut world, mut worker, node) = World::with_node();
+    let phones = [0, 1, 2].map(|slot| world.enter(slot));
+    world.tell(Command::Break { home: phones[1].home });
+    worker.turns();
+    assert_eq!(world.panicked(), [0; 0], "not before a packet comes");
+    for sequence in 10..20 {
+        phones.iter().for_each(|phone| phone.speak(sequence));
+    }
+    worker.turns();
+    assert_eq!(world.panicked(), [1]);
+    let expected = (10..20).flat_map(|number| [(tag(0, 7), number), (tag(2, 7), number)]);
+    assert_eq!(came(&node), expected.collect::<Vec<_>>(), "each once, and in order");
+    assert_eq!(world.stamps.drops(Reason::UnknownSource), 10, "nobody has the others");
+}
+
+#[test]
+fn a_panic_over_a_nodes_packet_costs_nobody_else_one_of_the_same_datagram() {
+    let (mut world, mut worker, node) = World::with_node();
+    let phones = [0, 1, 2].map(|slot| world.enter(slot));
+    world.tell(Command::Break { home: phones[1].home });
+    worker.turns();
+    for first in [10, 12] {
+        let mut bundle = Bundle::new(1_200);
+        for sequence in first..first + 2 {
+            assert!((0..3).all(|slot| bundle.push(tag(slot, 7), &video(sequence))));
+        }
+        node.send(bundle.as_bytes()).unwrap();
+    }
+    worker.turns();
+    assert_eq!(world.panicked(), [1]);
+    let heard = phones.map(|phone| phone.heard());
+    assert_eq!(heard, [vec![10, 11, 12, 13], vec![], vec![10, 11, 12, 13]]);
+    assert_eq!(world.stamps.drops(Reason::UnknownTag), 4);
+}
+
+#[test]
+fn a_port_that_told_once_is_read_though_the_pass_broke_off_before_it() {
+    let (mut world, mut worker, _node) = World::with_node();
+    let doomed = world.enter(0);
+    world.tell(Command::Break { home: doomed.home });
+    let (port, node) = (socket(), socket());
+    let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
+    let ports = Some(Box::new(Ports::new(port, None).unwrap()));
+    let install = Install { ports, ..install(Client::Stun, Srtp::Plain, 1) };
+    let home = install.home;
+    world.tell(Command::Install(Box::new(install)));
+    let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
+    world.tell(Command::Attach { home, hop: NODE, leg });
+    worker.turns();
+    // Epoll tells of them in this order.
+    doomed.speak(10);
+    node.send_to(&PACKET, to).unwrap();
+    assert_eq!((worker.turn(), world.panicked(), world.received()), (2, vec![0], 0));
+    worker.turns();
+    assert_eq!(world.received(), 1);
+}
+
+#[test]
+fn who_stirred_before_a_panic_is_summed_up_after_it() {
+    let (mut world, mut worker, _node) = World::with_node();
+    let phones = [0, 1].map(|slot| world.enter(slot));
+    worker.turns();
+    phones[0].speak(10);
+    worker.turns();
+    world.tell(Command::Break { home: phones[1].home });
+    phones[1].speak(10);
+    worker.turns();
+    let summed_up = std::iter::from_fn(|| {
+        worker.turn();
+        match world.reports.try_recv() {
+            Ok(Report::Summaries(all)) => Some(all.iter().any(|of| of.session == SessionId(0))),
+            Ok(_) | Err(_) => Some(false),
+        }
+    });
+    let until = Instant::now() + SOON;
+    assert!(summed_up.take_while(|_| Instant::now() < until).any(|is| is));
+}
+
+#[test]
+fn an_address_that_was_learned_is_free_after_the_panic() {
+    let (mut world, mut worker, _node) = World::with_node();
+    let phone = socket();
+    phone.connect(world.listeners[0]).unwrap();
+    let address = phone.local_addr().unwrap();
+    let install = install(Client::DeclaredIp { listener: 0 }, Srtp::Plain, 0);
+    let home = install.home;
+    world.flows.insert(Key::DeclaredIp { listener: 0, ip: address.ip() }, Entry::of(home)).unwrap();
+    world.tell(Command::Install(Box::new(install)));
+    phone.send(&video(10)).unwrap();
+    worker.turns();
+    let learned = Key::Udp { listener: 0, address };
+    assert_eq!(world.flows.home(&learned), Some(home));
+    world.tell(Command::Break { home });
+    worker.turns();
+    phone.send(&video(11)).unwrap();
+    worker.turns();
+    assert_eq!((world.panicked().len(), world.flows.home(&learned)), (1, None));
+}
+
+#[test]
+fn a_panic_that_is_over_nobodys_packet_goes_on() {
+    let (_world, mut worker) = World::new(1);
+    worker.go_on_with(Source::Listener(9, Side::Rtp));
+    let panic = catch_unwind(AssertUnwindSafe(|| worker.turn()));
+    assert!(panic.is_err(), "there is no such listener");
+}
+
+#[test]
+fn one_panic_too_many_goes_on() {
+    let (mut world, mut worker, _node) = World::with_node();
+    let phones: Vec<Phone> = (0..9).map(|slot| world.enter(slot)).collect();
+    phones.iter().for_each(|phone| world.tell(Command::Break { home: phone.home }));
+    worker.turns();
+    phones[..8].iter().for_each(|phone| phone.speak(10));
+    worker.turns();
+    assert_eq!(world.panicked(), (0..8).collect::<Vec<_>>());
+    phones[8].speak(10);
+    assert!(catch_unwind(AssertUnwindSafe(|| worker.turns())).is_err());
 }
