@@ -7,7 +7,7 @@ use evenkeel_server::control::{Failed, Happened, Opened};
 use evenkeel_server::worker::Totals;
 
 use crate::harness::{
-    Gateway, Node, PATIENCE, Phone, World, declared, offer, talk, udp_of, wait_until,
+    Gateway, Node, PATIENCE, Phone, World, continuous, declared, offer, talk, udp_of, wait_until,
 };
 
 fn closed(gateway: &Gateway, opened: &Opened) -> (CloseReason, Totals) {
@@ -69,6 +69,31 @@ fn a_session_that_is_closed_carries_nothing_any_more() {
     assert_eq!(gateway.status().rooms, 0);
     drop(gateway);
     assert_eq!(node.kill().closed, 1, "the node was told");
+}
+
+#[test]
+fn a_panic_over_one_sessions_packet_ends_it_and_nobody_elses() {
+    let node = Node::agent("east-a1");
+    let gateway = World::of(&[&node]).start();
+    let (mut ann, broken) = talking(&gateway);
+    let mut bob = Phone::new(2);
+    let whole = gateway.open(offer("other", declared(&bob)));
+    bob.dial(udp_of(&whole));
+    talk(&mut [&mut ann, &mut bob], "he hears himself", |phones| phones[1].heard.len() >= 10);
+    gateway.ask(gateway.handle.break_session(broken.session)).unwrap();
+    talk(&mut [&mut ann, &mut bob], "her session is gone", |_| gateway.session(&broken).is_none());
+    let (reason, totals) = closed(&gateway, &broken);
+    assert_eq!(reason, CloseReason::Panicked);
+    assert!(totals.packets_up > 0, "as was told last");
+    assert!(gateway.ask(gateway.handle.break_session(broken.session)).is_err());
+    let again = gateway.open(offer("room", declared(&ann)));
+    let (hers, his) = (ann.heard.len(), bob.heard.len());
+    talk(&mut [&mut ann, &mut bob], "both are heard", |phones| {
+        phones[0].heard.len() >= hers + 20 && phones[1].heard.len() >= his + 20
+    });
+    assert!(gateway.session(&again).is_some() && gateway.session(&whole).is_some());
+    let heard = bob.heard_of(2, 0);
+    assert_eq!((continuous(&heard), heard.len()), (0, bob.heard.len()), "he missed nothing");
 }
 
 #[test]

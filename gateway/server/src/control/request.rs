@@ -9,7 +9,7 @@ use super::homes::Resident;
 use super::thread::Control;
 use super::words::{Failed, NodeView, SessionView, Status};
 use crate::policy::Source;
-use crate::worker::Way;
+use crate::worker::{Command, Way};
 
 impl Control {
     pub(super) fn handle_request(&mut self, request: Request) {
@@ -25,6 +25,12 @@ impl Control {
             Request::Close(session, reply) => {
                 let _ =
                     reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
+            }
+            Request::Break(session, reply) => {
+                let home = self.homes.get(session).map(|resident| resident.home);
+                let told = home.map(|home| self.command(home.worker, Command::Break { home }));
+                let none = Failed::Impossible(Impossible::NoSuchSession);
+                let _ = reply.send(told.ok_or(none));
             }
             Request::Move { room, node, reply } => {
                 let moved = match self.node_named(&node) {
