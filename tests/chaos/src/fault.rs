@@ -1,5 +1,6 @@
 //! What is done to the stage, and how it is undone.
 
+mod panic;
 mod process;
 mod proof;
 mod region;
@@ -79,6 +80,8 @@ pub(crate) enum Fault {
     Rebind,
     /// All clients go without a word, and come again at once.
     Reconnect,
+    /// The gateway panics over a packet of one session, whose client comes again once that is closed.
+    Panic,
     /// Nothing comes to the gateway's UDP listener, for so long; who comes by QUIC goes on.
     BlockUdp(Duration),
 }
@@ -120,6 +123,7 @@ impl Fault {
             Fault::Vicious(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
             Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
+            Fault::Panic => Scope::Sessions([panic::victim(crowd, turn)?.1].into()),
             Fault::Return(..) => Scope::Everybody,
             // Whose packets bear no node's stamp.
             _ if !stage.layout.stamps() => Scope::Sessions(hit),
@@ -153,7 +157,8 @@ impl Fault {
             | Fault::StallControl(_)
             | Fault::Move(_)
             | Fault::Rebind
-            | Fault::Reconnect => Ok(()),
+            | Fault::Reconnect
+            | Fault::Panic => Ok(()),
         }
     }
 
@@ -203,6 +208,7 @@ impl Fault {
             Fault::Reconnect => {
                 crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
             }
+            Fault::Panic => panic::strike(stage, crowd, turn).await,
         }
     }
 
@@ -250,7 +256,8 @@ impl Fault {
             | Fault::Starve(..)
             | Fault::Move(_)
             | Fault::Rebind
-            | Fault::Reconnect => Ok(()),
+            | Fault::Reconnect
+            | Fault::Panic => Ok(()),
         }
     }
 
@@ -261,6 +268,7 @@ impl Fault {
             | Fault::Move(_)
             | Fault::Rebind
             | Fault::Reconnect
+            | Fault::Panic
             | Fault::BlockUdp(_) => return Ok(Vec::new()),
             Fault::Kill(whom, _)
             | Fault::Sleep(whom, _)

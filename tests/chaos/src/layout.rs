@@ -147,7 +147,7 @@ impl Layout {
             "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
              [[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\", \"stun\"]\n\n\
              [[listen]]\nquic = \"127.0.0.1:0\"\n\n\
-             [admin]\nsocket = \"admin.sock\"\n{HASTE}",
+             [admin]\nsocket = \"admin.sock\"\ndrills = true\n{HASTE}",
             self.home
         );
         for (region, _) in self.regions {
