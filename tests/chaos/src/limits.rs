@@ -26,6 +26,8 @@ pub(crate) struct Limits {
     pub(crate) found_p99: Option<f64>,
     /// Of the time until rooms that were hit are on another node, milliseconds: the largest.
     pub(crate) left_within: Option<f64>,
+    /// Receivers that are hit, all times together: the least.
+    pub(crate) hit_min: Option<usize>,
     /// Nothing is lost, by anybody.
     pub(crate) none_lost: bool,
     /// Nobody's pause is a freeze.
@@ -60,6 +62,7 @@ impl Limits {
         gap_max: None,
         found_p99: None,
         left_within: None,
+        hit_min: None,
         none_lost: false,
         no_freeze: false,
         none_condemned: false,
@@ -104,6 +107,9 @@ impl Limits {
         words.push(format!("un-fault p99 ≤ {p99} ms, max ≤ {max} ms"));
         if let Some(within) = self.left_within {
             words.push(format!("off the node within {within} ms"));
+        }
+        if let Some(hit) = self.hit_min {
+            words.push(format!("at least {hit} are hit"));
         }
         if let Some(moves) = self.moves_min {
             words.push(format!("at least {moves} moves of a room that is hit"));
@@ -182,8 +188,9 @@ impl Limits {
         above("came twice", both(|r| r.twice), when(self.both_carry, 0.0));
         above("misdelivered", both(|r| r.misdelivered), when(!self.damaged, 0.0));
         above("unheard", (faults.unheard + unfaults.unheard) as f64, Some(0.0));
-        if faults.hit == 0 {
-            misses.push("nobody was hit".to_owned());
+        let hit_min = self.hit_min.unwrap_or(1);
+        if faults.hit < hit_min {
+            misses.push(format!("{} were hit, {hit_min} are the least", faults.hit));
         }
         if let Some(least) = self.moves_min.filter(|least| moves(faults) < *least) {
             misses.push(format!("moves {:.2}, {least} are the least", moves(faults)));
@@ -221,6 +228,18 @@ mod tests {
             limits.misses(&Played { faults, ..Played::default() }).len()
         };
         assert_eq!([0, 1, 2].map(misses), [1, 1, 0]);
+    }
+
+    #[test]
+    fn somebody_has_to_be_hit_and_more_where_the_row_says_so() {
+        let misses = |limits: Limits, hit| {
+            let faults = Reckoning { hit, ..Reckoning::default() };
+            limits.misses(&Played { faults, ..Played::default() })
+        };
+        assert_eq!([0, 1].map(|hit| misses(Limits::NONE, hit).len()), [1, 0]);
+        let limits = Limits { hit_min: Some(2), ..Limits::NONE };
+        assert_eq!(misses(limits, 1), ["1 were hit, 2 are the least"]);
+        assert_eq!(misses(limits, 2), [""; 0]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use evenkeel_lab::sample_node::{self, Numbers, Options, Words};
 pub(crate) enum Vice {
     /// It takes sessions and packets, and sends nothing on.
     Drops,
-    /// It does so with one flow in 64.
+    /// It does so with one in 64 of the flows that there are.
     DropsFlows,
     /// It takes ever more memory.
     Leaks,

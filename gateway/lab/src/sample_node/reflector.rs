@@ -346,10 +346,11 @@ impl Reflector {
 
     fn handle_packet(&mut self, index: Index, packet: &[u8], now: Now, outbox: &mut Outbox) {
         self.counters.packets_in += 1;
-        if self.conduct.drops(index) {
+        let kind = demux::classify(packet);
+        if self.conduct.drops(index, kind) {
             return;
         }
-        match demux::classify(packet) {
+        match kind {
             Kind::Rtp => self.handle_rtp(index, packet, now, outbox),
             Kind::Rtcp => self.handle_rtcp(index, packet, now, outbox),
             _ => self.counters.malformed += 1,

@@ -1,8 +1,11 @@
 //! What is wrong with a node that answers as if nothing was.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use evenkeel_media::demux::Kind;
 
 use super::reflector::Index;
 
@@ -14,7 +17,7 @@ pub enum Vice {
     None,
     /// It takes sessions and packets, and sends nothing on.
     Drops,
-    /// The same for the packets of one session in 64, always the same ones.
+    /// The same for the packets of one in 64 of the sessions that send media meanwhile, always the same ones.
     DropsFlows,
     /// It takes 64 MiB of memory a second and gives none back.
     Leaks,
@@ -36,6 +39,12 @@ const SAYS: [u16; 2] = [0, 60_000];
 /// Memory that is taken each time leases are looked at, 20 times a second.
 const LEAK: usize = 64 * 1_024 * 1_024 / 20;
 
+/// Of so many sessions one is dropped,
+const FLOWS: usize = 64;
+
+/// and that is the one in the middle: of any number, one in 64 to the nearest whole, and of 160 three.
+const DROPPED: usize = FLOWS / 2 - 1;
+
 /// A vice, and whether it is indulged in.
 #[derive(Debug, Default)]
 pub(super) struct Conduct {
@@ -43,11 +52,13 @@ pub(super) struct Conduct {
     unruly: Arc<AtomicBool>,
     leaked: Vec<Vec<u8>>,
     began: Option<Instant>,
+    /// Sessions that sent media while it dropped flows, and whether theirs is one of those.
+    flows: HashMap<Index, bool>,
 }
 
 impl Conduct {
     pub(super) fn new(vice: Vice, unruly: Arc<AtomicBool>) -> Self {
-        Self { vice, unruly, leaked: Vec::new(), began: None }
+        Self { vice, unruly, ..Self::default() }
     }
 
     /// Asked for 20 times a second.
@@ -72,15 +83,24 @@ impl Conduct {
         SAYS[(since.as_millis() / SAYS_FOR.as_millis()) as usize % SAYS.len()]
     }
 
-    /// Whether what this session sends goes nowhere.
-    pub(super) fn drops(&self, session: Index) -> bool {
+    /// Whether a packet of this kind that this session sends goes nowhere.
+    pub(super) fn drops(&mut self, session: Index, kind: Kind) -> bool {
         self.unruly.load(Ordering::Relaxed)
             && match self.vice {
                 Vice::None | Vice::Leaks | Vice::Lies | Vice::JumpsAhead => false,
                 Vice::Drops => true,
-                // The top six bits of a product that spreads neighbours.
-                Vice::DropsFlows => session.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58 == 0,
+                Vice::DropsFlows => self.drops_flow(session, kind),
             }
+    }
+
+    /// By the order in which they first send media, so that how many there are tells how many are dropped.
+    fn drops_flow(&mut self, session: Index, kind: Kind) -> bool {
+        if kind == Kind::Rtp {
+            let before = self.flows.len();
+            *self.flows.entry(session).or_insert(before % FLOWS == DROPPED)
+        } else {
+            self.flows.get(&session).is_some_and(|drops| *drops)
+        }
     }
 }
 
@@ -101,12 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn one_flow_in_64_is_dropped_and_only_while_it_is_unruly() {
+    fn one_flow_in_64_of_those_that_send_media_is_dropped_and_only_while_it_is_unruly() {
         let unruly = Arc::new(AtomicBool::new(false));
-        let conduct = Conduct::new(Vice::DropsFlows, Arc::clone(&unruly));
-        let dropped = || (0..6_400).filter(|&session| conduct.drops(session)).count();
-        assert_eq!(dropped(), 0);
+        let mut conduct = Conduct::new(Vice::DropsFlows, Arc::clone(&unruly));
+        let mut dropped = |sessions: u64, kind| {
+            (0..sessions).filter(|session| conduct.drops(session * 7, kind)).collect::<Vec<_>>()
+        };
+        assert_eq!(dropped(160, Kind::Rtp), [0_u64; 0]);
         unruly.store(true, Ordering::Relaxed);
-        assert!((95..=105).contains(&dropped()), "{}", dropped());
+        assert_eq!(dropped(160, Kind::Rtcp), [0_u64; 0], "who only listens is no flow");
+        assert_eq!(dropped(159, Kind::Rtp), [31, 95]);
+        assert_eq!(dropped(160, Kind::Rtp), [31, 95, 159]);
+        assert_eq!(dropped(160, Kind::Rtcp), [31, 95, 159], "all of a flow is dropped");
     }
 }
