@@ -4,6 +4,7 @@ mod panic;
 mod process;
 mod proof;
 mod region;
+mod way;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::stage::{Stage, numbers};
 use crate::weather::Weather;
 use process::{limit_files, signal_all, starve, stop_thread};
 pub(crate) use region::Home;
+pub(crate) use way::Way;
 
 /// Whom it hits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,17 +34,6 @@ pub(crate) enum Whom {
     Regions(&'static [&'static str]),
     /// All nodes.
     All,
-}
-
-/// How a process comes to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Way {
-    /// SIGKILL: its port refuses what comes.
-    Loud,
-    /// SIGKILL with nobody told that the port is closed.
-    Hushed,
-    /// By turns SIGSTOP, and SIGKILL with nobody told that the port is closed.
-    Silent,
 }
 
 /// What is done.
@@ -62,8 +53,8 @@ pub(crate) enum Fault {
     Stall(Duration),
     /// Of the gateway, the thread that decides is stopped for so long; those that carry packets go on.
     StallControl(Duration),
-    /// A region that was lost is there again, until its rooms are home.
-    Return(Whom, Home),
+    /// A region that was lost in this way is there again, until its rooms are home.
+    Return(Whom, Way, Home),
     /// Links are bad, each for so long.
     Links(Whom, Weather, Duration),
     /// A node indulges in its vice for so long; who hears a pause is hit.
@@ -110,8 +101,10 @@ impl Fault {
         turn: u32,
     ) -> Result<Struck, String> {
         let names = self.names(stage).await?;
-        if let Fault::Return(_, home) = self {
-            region::lose(stage, crowd, &names, home).await?;
+        if let Fault::Return(_, way, home) = self {
+            region::forbid(stage, &names, home).await?;
+            way.kill(stage, &names, turn)?;
+            region::leave(stage, crowd, &names).await?;
         }
         let hit = stage.sessions_on(&names).await?;
         let before = stage.tally(&names)?;
@@ -134,16 +127,9 @@ impl Fault {
     }
 
     fn begin(self, stage: &mut Stage, names: &[String], turn: u32) -> Result<(), String> {
-        let stops = turn.is_multiple_of(2);
         match self {
-            Fault::Kill(_, Way::Loud) | Fault::CrashLoop(..) => {
-                signal_all(stage, names, Signal::SIGKILL)
-            }
-            Fault::Kill(_, Way::Silent) if stops => signal_all(stage, names, Signal::SIGSTOP),
-            Fault::Kill(_, Way::Silent | Way::Hushed) => {
-                stage.firewall.hush()?;
-                signal_all(stage, names, Signal::SIGKILL)
-            }
+            Fault::Kill(_, way) => way.kill(stage, names, turn),
+            Fault::CrashLoop(..) => Way::Loud.kill(stage, names, turn),
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGSTOP),
             Fault::Stall(_) => stage.gateway.signal(Signal::SIGSTOP),
             Fault::NoDescriptors(..) => limit_files(stage, names, false),
@@ -194,7 +180,10 @@ impl Fault {
                 }
                 Ok(())
             }
-            Fault::Return(_, home) => region::come_back(stage, names, home).await,
+            Fault::Return(_, way, home) => {
+                way.revive(stage, names, turn)?;
+                region::come_back(stage, names, home).await
+            }
             Fault::Links(_, weather, long) => weather.come(stage, names, long).await,
             Fault::Drain(_) => drain(stage, names, "drain").await,
             Fault::DrainRegion(region, within) => {
@@ -214,22 +203,17 @@ impl Fault {
 
     /// Of a fault that comes in two ways by turns, which one this turn's is.
     pub(crate) fn way(self, turn: u32) -> Option<&'static str> {
-        matches!(self, Fault::Kill(_, Way::Silent))
-            .then(|| if turn.is_multiple_of(2) { "stopped" } else { "hushed" })
+        let (Fault::Kill(_, way) | Fault::Return(_, way, _)) = self else { return None };
+        way.of_turn(turn)
     }
 
     /// Undoes it.
     pub(crate) async fn heal(self, stage: &mut Stage, struck: &Struck) -> Result<(), String> {
         let names = &struck.names;
         match self {
-            Fault::Kill(_, Way::Silent) if struck.turn.is_multiple_of(2) => {
-                signal_all(stage, names, Signal::SIGCONT)
-            }
+            Fault::Kill(_, way) => way.revive(stage, names, struck.turn),
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGCONT),
-            Fault::Kill(..) | Fault::CrashLoop(..) | Fault::Leak(..) => {
-                stage.firewall.clear()?;
-                stage.restart_the_dead()
-            }
+            Fault::CrashLoop(..) | Fault::Leak(..) => stage.restart_the_dead(),
             Fault::NoDescriptors(..) => limit_files(stage, names, true),
             Fault::Return(..) => region::forget(stage, names).await,
             Fault::Vicious(..) => {
@@ -275,7 +259,7 @@ impl Fault {
             | Fault::Starve(whom, _)
             | Fault::NoDescriptors(whom, _)
             | Fault::CrashLoop(whom, _)
-            | Fault::Return(whom, _)
+            | Fault::Return(whom, ..)
             | Fault::Links(whom, ..)
             | Fault::Vicious(whom, _)
             | Fault::Leak(whom, _)

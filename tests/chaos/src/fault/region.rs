@@ -3,10 +3,8 @@
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::crowd::Crowd;
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::signal_all;
 use crate::stage::Stage;
 
 /// How its rooms come to go home.
@@ -24,17 +22,20 @@ const WITHIN: Duration = Duration::from_secs(40);
 const FORBIDDEN_FOR: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The region is lost, and its rooms stand elsewhere: a page begins then.
-pub(super) async fn lose(
+/// Where that is to be said, nobody goes home by himself from now on.
+pub(super) async fn forbid(stage: &Stage, names: &[String], home: Home) -> Result<(), String> {
+    match home {
+        Home::Alone => Ok(()),
+        Home::Forced => fail_back(stage, names, "forbid").await,
+    }
+}
+
+/// The region was lost, and its rooms come to stand elsewhere: a page begins then.
+pub(super) async fn leave(
     stage: &Stage,
     crowd: &mut Crowd,
     names: &[String],
-    home: Home,
 ) -> Result<(), String> {
-    if home == Home::Forced {
-        fail_back(stage, names, "forbid").await?;
-    }
-    signal_all(stage, names, Signal::SIGKILL)?;
     let until = Instant::now() + WITHIN;
     while !stage.sessions_on(names).await?.is_empty() {
         wait(until, "rooms are on nodes that died").await?;
@@ -44,13 +45,8 @@ pub(super) async fn lose(
     Ok(())
 }
 
-/// Its nodes are there again; rooms go home.
-pub(super) async fn come_back(
-    stage: &mut Stage,
-    names: &[String],
-    home: Home,
-) -> Result<(), String> {
-    stage.restart_the_dead()?;
+/// Its nodes run again; rooms go home.
+pub(super) async fn come_back(stage: &Stage, names: &[String], home: Home) -> Result<(), String> {
     let until = Instant::now() + WITHIN;
     while !stage.are_up(names).await? {
         wait(until, "nodes are not up again").await?;

@@ -40,8 +40,17 @@ pub(super) const ROWS: &[Row] = &[
         Links(Region("east"), Loss(8), Duration::from_secs(10)),
         Limits { no_freeze: true, moves_max: Some(1.5), ..Limits::NONE.gently() },
     ),
-    Row::new("region.return", PARTED, Return(Region("east"), Home::Alone), GOES_HOME).of(200),
-    Row::new("region.fail-back", PARTED, Return(Region("east"), Home::Forced), GOES_HOME).of(200),
+    Row::new("region.return", PARTED, Return(Region("east"), Loud, Home::Alone), GOES_HOME).of(200),
+    Row::new(
+        "region.return.silent",
+        PARTED,
+        Return(Region("east"), Silent, Home::Alone),
+        GOES_HOME,
+    )
+    .of(200)
+    .times(2),
+    Row::new("region.fail-back", PARTED, Return(Region("east"), Loud, Home::Forced), GOES_HOME)
+        .of(200),
     Row::new(
         "region.two",
         THREE,
