@@ -186,8 +186,16 @@ impl Admin {
     /// # Errors
     /// Any [`Failed`].
     pub async fn open(&mut self, offer: &Offer) -> Result<Opened, Failed> {
-        let answer = self.post("/v1/sessions", &serde_json::to_value(offer)?).await?;
-        Ok(serde_json::from_value(answer)?)
+        Ok(serde_json::from_value(self.ask_to_open(offer).await?.accepted()?)?)
+    }
+
+    /// Asks for a session, and reads the whole reply, whatever its status.
+    ///
+    /// # Errors
+    /// All but [`Failed::Refused`].
+    pub async fn ask_to_open(&mut self, offer: &Offer) -> Result<Reply, Failed> {
+        let body = serde_json::to_vec(offer)?.into();
+        self.ask(Call { method: Method::POST, path: "/v1/sessions", headers: &[], body }).await
     }
 
     /// Closes a session by the id its answer gave.

@@ -40,8 +40,10 @@ pub(crate) struct Layout {
     pub(crate) quality: bool,
     /// Spares of each room.
     pub(crate) spares: u8,
-    /// What each node can carry.
-    pub(crate) capacity: &'static str,
+    /// A region whose nodes can carry no more than this, each, kbit/s; there is room for everybody elsewhere.
+    pub(crate) narrow: Option<(&'static str, u64)>,
+    /// How long a region's breaker is open, seconds.
+    pub(crate) breaker_open_s: u64,
 }
 
 /// A node as the gateway is told of it.
@@ -56,6 +58,12 @@ pub(crate) struct Told {
     /// What starts it, if it does not run yet.
     pub(crate) start: Option<Vec<String>>,
 }
+
+/// What a node can carry that is not narrow, kbit/s: everybody, many times.
+const WIDE: u64 = 10_000_000;
+
+/// What a room of two voices counts for, kbit/s.
+pub(crate) const ROOM_KBPS: u64 = 128;
 
 /// How nodes are judged on stage: as anywhere, but those that return are trusted sooner, and rooms go home faster, so that
 /// many kills fit in a row.
@@ -75,7 +83,8 @@ impl Layout {
         agents: false,
         quality: false,
         spares: 2,
-        capacity: "10 Gbit/s",
+        narrow: None,
+        breaker_open_s: 10,
     };
 
     /// The same with two hops that carry everything.
@@ -121,6 +130,18 @@ impl Layout {
         self.regions.iter().find(|(_, nodes)| *nodes > 0).map_or(self.home, |(region, _)| *region)
     }
 
+    /// What a node of this region can carry, kbit/s.
+    fn capacity(&self, region: &str) -> u64 {
+        self.narrow.filter(|(narrow, _)| *narrow == region).map_or(WIDE, |(_, kbps)| kbps)
+    }
+
+    /// How many rooms the nodes of the narrow region can carry, each by itself; all, where none is narrow.
+    pub(crate) fn fits(&self) -> u64 {
+        let Some((narrow, kbps)) = self.narrow else { return u64::MAX };
+        let there = self.nodes().filter(|(_, region, _)| *region == narrow).count() as u64;
+        there * (kbps / ROOM_KBPS)
+    }
+
     /// What a packet takes to or from a node of this region, one way.
     pub(crate) fn delay(&self, region: &str) -> Duration {
         if region == self.home { Duration::ZERO } else { self.far }
@@ -147,8 +168,8 @@ impl Layout {
             "[gateway]\nregion = \"{}\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
              [[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\", \"stun\"]\n\n\
              [[listen]]\nquic = \"127.0.0.1:0\"\n\n\
-             [admin]\nsocket = \"admin.sock\"\ndrills = true\n{HASTE}",
-            self.home
+             [admin]\nsocket = \"admin.sock\"\ndrills = true\n{HASTE}\n[breaker]\nopen_for = \"{}s\"\n",
+            self.home, self.breaker_open_s
         );
         for (region, _) in self.regions {
             let _whole = write!(text, "\n[[region]]\nname = \"{region}\"\n");
@@ -156,8 +177,8 @@ impl Layout {
         for Told { name, region, zone, address, agent, start } in nodes {
             let _whole = write!(
                 text,
-                "\n[[node]]\nname = \"{name}\"\nregion = \"{region}\"\nzone = \"{zone}\"\ncapacity = \"{}\"\n",
-                self.capacity
+                "\n[[node]]\nname = \"{name}\"\nregion = \"{region}\"\nzone = \"{zone}\"\ncapacity = \"{} kbit/s\"\n",
+                self.capacity(region)
             );
             let _whole = match self.kind {
                 Kind::Rtpengine => writeln!(text, "driver = \"rtpengine\"\nng = \"{address}\""),
@@ -229,5 +250,23 @@ on_fault = "hold"
             self.spares.max(1),
             if self.quality { "1s" } else { "1h" },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn narrow_region_has_room_for_whole_rooms_on_each_node() {
+        assert_eq!(Layout::REGIONS.fits(), u64::MAX);
+        let fits = |kbps| Layout { narrow: Some(("west", kbps)), ..Layout::REGIONS }.fits();
+        assert_eq!([127, 128, 255, 256].map(fits), [0, 2, 2, 4]);
+    }
+
+    #[test]
+    fn only_the_narrow_region_is_narrow() {
+        let layout = Layout { narrow: Some(("west", 1_280)), ..Layout::REGIONS };
+        assert_eq!((layout.capacity("west"), layout.capacity("east")), (1_280, WIDE));
     }
 }

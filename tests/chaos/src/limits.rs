@@ -5,6 +5,8 @@ use std::time::Duration;
 use evenkeel_lab::crowd::Reckoning;
 use evenkeel_lab::ledger::Spread;
 
+use crate::looks::Seen;
+use crate::newcomers::Tide;
 use crate::report::{OverKills, Played, found_ms};
 
 /// A make-before-break takes no longer (failover.md, I1).
@@ -28,6 +30,9 @@ pub(crate) struct Limits {
     pub(crate) left_within: Option<f64>,
     /// Receivers that are hit, all times together: the least.
     pub(crate) hit_min: Option<usize>,
+    /// Not all fit where rooms go: exactly those that do not are left out, and are in no other figure; they are told, and
+    /// not half served, and no node has more than it can at any look.
+    pub(crate) some_left_out: bool,
     /// Nothing is lost, by anybody.
     pub(crate) none_lost: bool,
     /// Nobody's pause is a freeze.
@@ -63,6 +68,7 @@ impl Limits {
         found_p99: None,
         left_within: None,
         hit_min: None,
+        some_left_out: false,
         none_lost: false,
         no_freeze: false,
         none_condemned: false,
@@ -116,6 +122,10 @@ impl Limits {
         }
         if let Some(moves) = self.moves_max {
             words.push(format!("at most {moves} moves of a room that is hit"));
+        }
+        if self.some_left_out {
+            words.push("all rooms that fit re-homed, the others told, by no packet served and there again after".to_owned());
+            words.push("no node above what it can carry at any look".to_owned());
         }
         let flags = [
             (self.none_lost, "0 lost"),
@@ -192,6 +202,11 @@ impl Limits {
         if faults.hit < hit_min {
             misses.push(format!("{} were hit, {hit_min} are the least", faults.hit));
         }
+        if self.some_left_out {
+            misses.extend(played.left_out.misses());
+        }
+        misses.extend(played.seen.iter().flat_map(Seen::misses));
+        misses.extend(played.tide.iter().flat_map(Tide::misses));
         if let Some(least) = self.moves_min.filter(|least| moves(faults) < *least) {
             misses.push(format!("moves {:.2}, {least} are the least", moves(faults)));
         }

@@ -1,20 +1,30 @@
 //! Plays a row: its stage is set, its crowd comes, nothing happens for a while, and then its fault does, so often.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use evenkeel_lab::admin::Event;
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault as Happened, Page, Plan, Proof, Reckoning, Scope};
 use evenkeel_lab::ledger::Spread;
 use evenkeel_lab::namespace::First;
 
+use crate::fault::Struck;
+use crate::left_out::LeftOut;
+use crate::looks::Looks;
+use crate::newcomers::{self, Newcomers};
 use crate::report::{Control, Played};
 use crate::row::Row;
-use crate::stage::{Places, Stage};
+use crate::stage::{CROWD, Places, Stage};
 
 /// How often the control run looks at the gap that everyone hears.
 const CONTROL_EVERY: Duration = Duration::from_millis(100);
 /// A fault comes at any phase of the packet clock and of the gateway's own: after this, and up to as much again.
 const BEFORE_FAULT: Duration = Duration::from_millis(200);
+/// How long newcomers keep coming once everything is as it was.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+/// How often a region is looked at that is to be idle.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Everything is as it was within this.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -29,26 +39,74 @@ pub(crate) async fn play(
     played: &mut Played,
 ) -> Result<(), String> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut stage = Stage::set(row.layout, places, seed)?;
+    let stage = Stage::set(row.layout, places, seed)?;
     let crowd = Crowd::enter(&plan(row, seed), || stage.admin()).await;
-    let mut crowd = crowd.map_err(|error| stage.gateway.failed(&error.to_string()))?;
+    let crowd = crowd.map_err(|error| stage.gateway.failed(&error.to_string()))?;
     let _first = First::come();
     if !stage.settled(SETTLED_WITHIN).await? {
         return Err("rooms have no spares".to_owned());
     }
-    played.control = control(row, &mut crowd).await;
+    let looks = row.limits.some_left_out.then(|| Looks::begin(stage.admin()));
+    let home = row.layout.carrying();
+    let newcomers = row.newcomers.then(|| Newcomers::begin(stage.admin(), home));
+    let mut scene = Scene { row, stage, crowd, newcomers };
+    played.control = control(row, &mut scene.crowd).await;
     let calm = played.control.longest.condemned.clone();
     played.condemned("in the control run", &calm, &[]);
     for turn in 0..row.kills {
+        let phase = BEFORE_FAULT.mul_f64(rng.f64());
+        let done = scene.strike(turn, phase, played).await?;
+        scene.heal(done, played).await?;
+        played.seen = looks.as_ref().map(Looks::seen);
+    }
+    Ok(())
+}
+
+/// Everything that is there while a row is played.
+struct Scene<'a> {
+    row: &'a Row,
+    stage: Stage,
+    crowd: Crowd,
+    newcomers: Option<Newcomers>,
+}
+
+/// A fault that was done, and is to be undone.
+struct Done {
+    struck: Struck,
+    /// Whose packets go nowhere.
+    nowhere: BTreeSet<u64>,
+    left_out: LeftOut,
+    events: Vec<Event>,
+}
+
+impl Scene<'_> {
+    /// The fault is done, and what it does is watched.
+    async fn strike(
+        &mut self,
+        turn: u32,
+        phase: Duration,
+        played: &mut Played,
+    ) -> Result<Done, String> {
+        let Scene { row, stage, crowd, .. } = self;
+        played.unproven.extend(stand_idle(stage, row.idle).await?);
         crowd.begin_page();
-        tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
-        let struck = row.fault.strike(&mut stage, &mut crowd, turn).await?;
+        tokio::time::sleep(BEFORE_FAULT + phase).await;
+        let struck = row.fault.strike(stage, crowd, turn).await?;
         tokio::time::sleep(row.watched).await;
         stage.require_gateway()?;
-        let page = crowd.end_page().await;
+        let (mut nowhere, mut left_out) = (BTreeSet::new(), LeftOut::default());
+        if row.limits.some_left_out {
+            left_out.ask(&newcomers::ask(&mut stage.admin(), row.layout.carrying(), 0).await.0);
+            nowhere = stage.sessions_nowhere().await?;
+        }
+        let mut page = crowd.end_page().await;
         played.moves.note(page.events());
+        if row.limits.some_left_out {
+            left_out.add(LeftOut::part(&mut page, &nowhere, struck.happened.scope.nodes()));
+            left_out.due = u64::from(row.sessions.div_ceil(2)).saturating_sub(row.layout.fits());
+        }
         let mut reckoning = page.reckon(&struck.happened);
-        let unproven = row.fault.unproven(&stage, &struck, &page, &reckoning).await?;
+        let unproven = row.fault.unproven(stage, &struck, &page, &reckoning).await?;
         played.unproven.extend(unproven);
         played.condemned("by the fault", &reckoning.condemned, &struck.names);
         reckoning.detections.retain(|found| struck.names.contains(&found.node));
@@ -57,21 +115,48 @@ pub(crate) async fn play(
             played.ways.entry(way).or_default().add(reckoning.clone());
         }
         played.faults.add(reckoning);
+        Ok(Done { struck, nowhere, left_out, events: page.events().to_vec() })
+    }
+
+    /// It is undone, until everything is as it was.
+    async fn heal(&mut self, done: Done, played: &mut Played) -> Result<(), String> {
+        let Scene { row, stage, crowd, newcomers } = self;
+        let Done { struck, nowhere, mut left_out, mut events } = done;
         let healed_ns = clock::now_ns();
-        row.fault.heal(&mut stage, &struck).await?;
+        row.fault.heal(stage, &struck).await?;
         if stage.settled(SETTLED_WITHIN).await? {
             played.settle_ns.push(clock::now_ns() - healed_ns);
         } else {
             played.unsettled += 1;
         }
-        let page = crowd.end_page().await;
+        if newcomers.is_some() {
+            tokio::time::sleep(AFTERWARDS).await;
+        }
+        let mut page = crowd.end_page().await;
         played.moves.note(page.events());
+        left_out.come_back(&mut page, &nowhere, healed_ns);
+        played.left_out.add(left_out);
+        events.extend_from_slice(page.events());
+        let fault_ns = struck.happened.at_ns;
+        played.tide = newcomers.as_ref().map(|all| all.tell(&events, fault_ns, healed_ns));
         let healed = Happened { at_ns: healed_ns, scope: struck.happened.scope };
         let unfault = unfault(row, &page, &healed);
         played.condemned("by the un-fault", &unfault.condemned, &[]);
         played.unfaults.add(unfault);
+        Ok(())
     }
-    Ok(())
+}
+
+/// Nobody stands for so long where nobody belongs; what was otherwise.
+async fn stand_idle(stage: &Stage, long: Duration) -> Result<Option<String>, String> {
+    let until = tokio::time::Instant::now() + long;
+    while tokio::time::Instant::now() < until {
+        if !stage.is_idle().await? {
+            return Ok(Some("a region that was to be idle was not".to_owned()));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(None)
 }
 
 fn plan(row: &Row, seed: u64) -> Plan {
@@ -80,7 +165,8 @@ fn plan(row: &Row, seed: u64) -> Plan {
     let region = row.layout.carrying().to_owned();
     let labels = [("region".to_owned(), region)].into();
     let Row { quic, natted, speech, .. } = *row;
-    Plan { speech, quic, natted, proof, labels, seed, ..Plan::new(row.sessions) }
+    let rooms = CROWD.to_owned();
+    Plan { speech, quic, natted, proof, rooms, labels, seed, ..Plan::new(row.sessions) }
 }
 
 /// What the un-fault did to everybody, and what came of the nodes that were hit. Where others suffer in a fault, its end

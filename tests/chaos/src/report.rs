@@ -8,8 +8,11 @@ use evenkeel_lab::ledger::Spread;
 use serde::Serialize;
 
 use crate::baseline::Outage;
+use crate::left_out::LeftOut;
 use crate::limits::moves;
+use crate::looks::Seen;
 use crate::moves::{MOVES_MAX, Moves};
+use crate::newcomers::Tide;
 use crate::row::Row;
 
 /// Everything that was measured.
@@ -75,6 +78,14 @@ pub(crate) struct RowReport {
     moves_by_cause: BTreeMap<String, u64>,
     /// The most of one room within a minute, other than off a dead node.
     moves_in_a_minute: usize,
+    /// Rooms that had no room elsewhere; null where there was some for everybody.
+    left_out: Option<LeftOut>,
+    /// From when the fault was undone until each of their receivers heard something again.
+    left_out_back_ms: Option<Distribution>,
+    /// Nodes, looked at all the time; null where they were not.
+    nodes_seen: Option<Seen>,
+    /// Newcomers; null where none came.
+    newcomers: Option<Tide>,
     unfault: Unfault,
     pub(crate) control: ControlReport,
     limit: String,
@@ -153,6 +164,9 @@ pub(crate) struct Played {
     pub(crate) settle_ns: Vec<u64>,
     pub(crate) unsettled: u32,
     pub(crate) moves: Moves,
+    pub(crate) left_out: LeftOut,
+    pub(crate) seen: Option<Seen>,
+    pub(crate) tide: Option<Tide>,
 }
 
 /// What came of its control run.
@@ -176,7 +190,7 @@ impl RowReport {
         let mut misses: Vec<String> = broken_off.into_iter().collect();
         misses.extend(row.limits.misses(&played));
         let Played { control, faults, kills, ways, unproven, unfaults, .. } = played;
-        let Played { settle_ns, unsettled, .. } = played;
+        let Played { settle_ns, unsettled, left_out, seen, tide, .. } = played;
         misses.extend(unproven);
         let moves_in_a_minute = played.moves.most();
         if moves_in_a_minute > MOVES_MAX {
@@ -215,6 +229,10 @@ impl RowReport {
             moves_of_other_rooms: faults.other_rooms_moved,
             moves_by_cause: faults.causes,
             moves_in_a_minute,
+            left_out_back_ms: of_ns(left_out.back_ns.clone()),
+            left_out: row.limits.some_left_out.then_some(left_out),
+            nodes_seen: seen,
+            newcomers: tide,
             unfault: Unfault {
                 gap_ms: of_ns(unfaults.gaps_ns),
                 settle_ms: of_ns(settle_ns),
@@ -269,6 +287,10 @@ impl RowReport {
             moves_of_other_rooms: 0,
             moves_by_cause: BTreeMap::new(),
             moves_in_a_minute: 0,
+            left_out: None,
+            left_out_back_ms: None,
+            nodes_seen: None,
+            newcomers: None,
             unfault: Unfault::default(),
             control: ControlReport::default(),
             limit: row.limits.words(),

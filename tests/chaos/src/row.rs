@@ -25,6 +25,10 @@ pub(crate) struct Row {
     /// Whether clients are behind a network that may give them other addresses.
     pub(crate) natted: bool,
     pub(crate) kills: u32,
+    /// How long the regions where nobody belongs were idle before each fault, at least.
+    pub(crate) idle: Duration,
+    /// Whether newcomers keep coming, from the control run on.
+    pub(crate) newcomers: bool,
     pub(crate) fault: Fault,
     /// How long is watched once it is done.
     pub(crate) watched: Duration,
@@ -36,12 +40,36 @@ impl Row {
     pub(crate) const fn new(id: &'static str, layout: Layout, fault: Fault, limits: Limits) -> Row {
         let watched = WATCHED;
         let (quic, natted, speech) = (false, false, Speech::OneWay);
-        Row { id, layout, sessions: 1_000, speech, quic, natted, kills: 1, fault, watched, limits }
+        let (sessions, kills, idle, newcomers) = (1_000, 1, Duration::ZERO, false);
+        Row {
+            id,
+            layout,
+            sessions,
+            speech,
+            quic,
+            natted,
+            kills,
+            idle,
+            newcomers,
+            fault,
+            watched,
+            limits,
+        }
     }
 
     /// Done so often.
     pub(crate) const fn times(self, kills: u32) -> Row {
         Row { kills, ..self }
+    }
+
+    /// Each time after the regions where nobody belongs were idle for so long.
+    pub(crate) const fn after_idle(self, seconds: u64) -> Row {
+        Row { idle: Duration::from_secs(seconds), ..self }
+    }
+
+    /// While newcomers keep coming.
+    pub(crate) const fn with_newcomers(self) -> Row {
+        Row { newcomers: true, ..self }
     }
 
     /// With every other room by QUIC.

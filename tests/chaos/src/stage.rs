@@ -22,6 +22,8 @@ use crate::rtpengine;
 const SECRET: &str = "what chaos' nodes and gateway know";
 const LOOPBACK: &str = "127.0.0.1:0";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What the names of the crowd's rooms begin with.
+pub(crate) const CROWD: &str = "drill";
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -173,10 +175,14 @@ impl Stage {
 
     /// Rooms that stand elsewhere than in the region where they belong.
     pub(crate) async fn away(&self) -> Result<u64, String> {
+        let regions = self.regions().await?;
+        Ok(regions.iter().filter_map(|region| region["away"].as_u64()).sum())
+    }
+
+    async fn regions(&self) -> Result<Vec<Value>, String> {
         let regions = self.admin().read("/v1/regions").await;
         let regions = regions.map_err(|error| format!("listing regions: {error}"))?;
-        let regions = regions["regions"].as_array().into_iter().flatten();
-        Ok(regions.filter_map(|region| region["away"].as_u64()).sum())
+        Ok(regions["regions"].as_array().cloned().unwrap_or_default())
     }
 
     /// The node that carries most rooms.
@@ -191,16 +197,29 @@ impl Stage {
     pub(crate) async fn sessions_on(&self, names: &[String]) -> Result<BTreeSet<u64>, String> {
         let mut sessions = BTreeSet::new();
         for room in self.rooms().await? {
-            let number =
-                room["room"].as_str().and_then(|name| name.rsplit('-').next()?.parse().ok());
-            let Some(number): Option<u64> = number else { continue };
+            let Some(members) = members(&room) else { continue };
             let hops = room["route"].as_array().into_iter().flatten().take(self.layout.carry());
             let mut nodes = hops.filter_map(|hop| hop["node"].as_str());
             if nodes.any(|node| names.iter().any(|name| name == node)) {
-                sessions.extend([2 * number - 1, 2 * number]);
+                sessions.extend(members);
             }
         }
         Ok(sessions)
+    }
+
+    /// The sessions of a crowd whose packets go nowhere: the gateway says so of their rooms.
+    pub(crate) async fn sessions_nowhere(&self) -> Result<BTreeSet<u64>, String> {
+        let rooms = self.rooms().await?;
+        let nowhere = rooms.iter().filter(|room| room["hop"].is_null());
+        Ok(nowhere.filter_map(members).flatten().collect())
+    }
+
+    /// Whether no room stands at any node of a region where none belongs.
+    pub(crate) async fn is_idle(&self) -> Result<bool, String> {
+        let carrying = self.layout.carrying();
+        let states = self.states().await?;
+        let mut standbys = states.iter().filter(|node| node["region"] != carrying);
+        Ok(standbys.all(|node| node["rooms"] == 0))
     }
 
     /// Moves so many rooms to their spares, by hand: those that follow the first `after` ones.
@@ -217,14 +236,17 @@ impl Stage {
         Ok(())
     }
 
+    /// The crowd's rooms; those of newcomers are not among them.
     async fn rooms(&self) -> Result<Vec<Value>, String> {
         let rooms = self.admin().read("/v1/rooms").await;
         let rooms = rooms.map_err(|error| format!("listing rooms: {error}"))?;
-        Ok(rooms["rooms"].as_array().cloned().unwrap_or_default())
+        let mut rooms = rooms["rooms"].as_array().cloned().unwrap_or_default();
+        rooms.retain(|room| members(room).is_some());
+        Ok(rooms)
     }
 
-    /// Waits until every node is up or waits to be started, and every room is home and has as many hops as it should
-    /// and can have; false where that does not happen.
+    /// Waits until every node is up or waits to be started, every region takes newcomers, and every room is home and has
+    /// as many hops as it should and can have; false where that does not happen.
     pub(crate) async fn settled(&self, within: Duration) -> Result<bool, String> {
         let until = Instant::now() + within;
         loop {
@@ -244,7 +266,8 @@ impl Stage {
             .await?
             .iter()
             .all(|node| node["health"] == "up" || node["health"] == "cold");
-        if !all_up || self.away().await? > 0 {
+        let is_home = |region: &Value| region["away"] == 0 && region["breaker"] == "closed";
+        if !all_up || !self.regions().await?.iter().all(is_home) {
             return Ok(false);
         }
         let hops = |room: &Value| room["route"].as_array().map_or(0, Vec::len);
@@ -256,6 +279,13 @@ impl Stage {
     pub(crate) fn require_gateway(&mut self) -> Result<(), String> {
         if self.gateway.is_running() { Ok(()) } else { Err(self.gateway.failed("ended")) }
     }
+}
+
+/// The two sessions of a room, by its name; none of one that is not the crowd's.
+fn members(room: &Value) -> Option<[u64; 2]> {
+    let (crowd, number) = room["room"].as_str()?.rsplit_once('-')?;
+    let number: u64 = number.parse().ok().filter(|&number| number > 0 && crowd == CROWD)?;
+    Some([2 * number - 1, 2 * number])
 }
 
 /// The numbers that these nodes stamp.

@@ -38,6 +38,16 @@ impl Page {
         self.span.clone()
     }
 
+    /// The session that has this id of the gateway's.
+    pub fn session(&self, id: &str) -> Option<u64> {
+        self.by_id.get(id).copied()
+    }
+
+    /// These are in no figure any more.
+    pub fn forget(&mut self, sessions: &BTreeSet<u64>) {
+        sessions.iter().for_each(|&session| self.ledger.forget(session));
+    }
+
     /// What a fault did to the crowd. One that hits no node in particular may hit everybody.
     pub fn reckon(&self, fault: &Fault) -> Reckoning {
         let hit = self.hit(fault);
@@ -112,8 +122,7 @@ impl Page {
         let hit = rooms(hit);
         for event in self.events.iter().filter(|event| event.name == "moved") {
             let sessions = event.data["sessions"].as_array().into_iter().flatten();
-            let rooms =
-                rooms(&sessions.filter_map(|id| self.by_id.get(&word(id)).copied()).collect());
+            let rooms = rooms(&sessions.filter_map(|id| self.session(&word(id))).collect());
             for room in rooms {
                 *reckoning.causes.entry(word(&event.data["cause"])).or_default() += 1;
                 if hit.contains(&room) {
@@ -153,5 +162,60 @@ impl Page {
     fn nodes_that_went(&self, to: &str) -> Vec<String> {
         let events = self.events.iter().filter(|e| e.name == "node" && e.data["to"] == to);
         events.map(|event| word(&event.data["node"])).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Arrival, Member, Sent};
+
+    const MS: u64 = 1_000_000;
+
+    /// Two rooms; of each one talks once in 20 ms, and after 100 ms the second room's listener hears nothing.
+    fn page() -> Page {
+        let mut ledger = Ledger::default();
+        for session in 1..=4 {
+            let room = session.div_ceil(2);
+            ledger.join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
+        }
+        for number in 0..20 {
+            let at_ns = number * 20 * MS;
+            for sender in [1, 3] {
+                let (stream, timestamp, clock_rate) = (0, 0, 48_000);
+                let session = sender;
+                ledger.sent(Sent { session, stream, number, at_ns, timestamp, clock_rate });
+                if sender == 1 || at_ns < 100 * MS {
+                    let (receiver, sent_ns, sequence) = (sender + 1, at_ns, number as u16);
+                    let (node, ssrc) = (7, 9);
+                    ledger.arrived(Arrival {
+                        receiver,
+                        sender,
+                        stream,
+                        number,
+                        node,
+                        sent_ns,
+                        at_ns,
+                        ssrc,
+                        sequence,
+                        timestamp,
+                    });
+                }
+            }
+        }
+        let by_id = [("s31".to_owned(), 3), ("s41".to_owned(), 4)].into();
+        Page { ledger, events: Vec::new(), by_id, span: 0..400 * MS }
+    }
+
+    #[test]
+    fn who_is_forgotten_is_in_no_figure() {
+        let fault = Fault { at_ns: 100 * MS, scope: Scope::Nodes([7].into()) };
+        let mut page = page();
+        let before = page.reckon(&fault);
+        assert_eq!((before.hit, before.unheard, before.lost), (2, 1, 15));
+        let sessions = ["s31", "s41"].map(|id| page.session(id).unwrap()).into();
+        page.forget(&sessions);
+        let after = page.reckon(&fault);
+        assert_eq!((after.hit, after.unheard, after.lost), (1, 0, 0));
     }
 }

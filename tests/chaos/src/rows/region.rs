@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use crate::fault::Fault;
 use crate::fault::Fault::{DrainRegion, Kill, Links, Reconnect, Return};
 use crate::fault::Home;
 use crate::fault::Way::{Loud, Silent};
 use crate::fault::Whom::{Region, Regions};
-use crate::layout::Layout;
+use crate::layout::{Layout, ROOM_KBPS};
 use crate::limits::Limits;
 use crate::row::Row;
 use crate::weather::Weather::{Cut, Loss};
@@ -15,6 +16,9 @@ const FAR: Layout = Layout { far: Duration::from_millis(40), ..Layout::REGIONS }
 const PARTED: Layout = Layout { linked: true, ..FAR };
 /// Where the policy may send rooms to another region.
 const BROWNED: Layout = Layout { quality: true, ..PARTED };
+/// In the west there is room for 60 in 100, and for half a room more: what is measured comes near to all that a node can
+/// take, and not quite there.
+const TIGHT: Layout = Layout { narrow: Some(("west", 150 * ROOM_KBPS + ROOM_KBPS / 2)), ..FAR };
 const THREE: Layout = Layout { regions: &[("east", 2), ("west", 2), ("north", 2)], ..FAR };
 const GOES_HOME: Limits =
     Limits { none_lost: true, no_freeze: true, none_condemned: true, ..Limits::NONE.gently() };
@@ -24,6 +28,25 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const DRAINED: Limits = Limits { moves_min: Some(1.0), moves_max: Some(1.0), ..GOES_HOME };
 /// Nobody is left without packets, which every row must hold.
 const ALL_HOME: Limits = Limits::gap(300.0, 1_000.0);
+/// All that there is room for, to the room. A node that stands by for hundreds of sessions says that it is a twentieth full
+/// of them; that they are the ones that come now is believed bit by bit (`core/src/gauge.rs`), and the last rooms wait for it.
+const ALL_THAT_FIT: Limits =
+    Limits { some_left_out: true, moves_min: Some(1.0), ..Limits::gap(2_500.0, 4_000.0) };
+/// 8 % there and 8 % back are 15 % of what a session hears. Nine packets in a row are a freeze, one in 20 million.
+const BROWN_OUT: Fault = Links(Region("east"), Loss(8), Duration::from_secs(10));
+/// A room leaves once, and does not come to try.
+const BROWNED_OUT: Limits =
+    Limits { no_freeze: true, moves_max: Some(1.5), ..Limits::NONE.gently() };
+/// In the west there is room for a third, so that most stay and speak for the region, and newcomers find it full. The breaker
+/// opens 3 to 7 s after the brown-out began, and half-opens when that was over for as long as what was heard of it counts.
+const SHUT: Layout = Layout {
+    breaker_open_s: 14,
+    narrow: Some(("west", 40 * ROOM_KBPS + ROOM_KBPS / 2)),
+    ..BROWNED
+};
+/// Who leaves is heard by a way that is 80 ms longer, and may have lost some packets before; some leave when it is over,
+/// since what they heard of it is a second old.
+const SHUT_OUT: Limits = Limits { gap_p99: Some(180.0), gap_max: Some(183.0), ..BROWNED_OUT };
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("region.kill", FAR, Kill(Region("east"), Loud), ALL_HOME).times(3).watched(3),
@@ -32,14 +55,21 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("region.partition", PARTED, Links(Region("east"), Cut, Duration::ZERO), ALL_HOME)
         .times(3)
         .watched(3),
-    // 8 % there and 8 % back are 15 % of what a session hears. Nine packets in a row are a freeze, one in 20 million.
-    // A room leaves once, and does not come to try.
-    Row::new(
-        "region.brown-out",
-        BROWNED,
-        Links(Region("east"), Loss(8), Duration::from_secs(10)),
-        Limits { no_freeze: true, moves_max: Some(1.5), ..Limits::NONE.gently() },
-    ),
+    Row::new("region.kill.tight", TIGHT, Kill(Region("east"), Loud), ALL_THAT_FIT)
+        .times(2)
+        .watched(6),
+    Row::new("region.kill.tight.silent", TIGHT, Kill(Region("east"), Silent), ALL_THAT_FIT)
+        .times(2)
+        .watched(6),
+    Row::new("region.standby.idle-then-full", FAR, Kill(Region("east"), Loud), ALL_HOME)
+        .after_idle(20)
+        .watched(3),
+    Row::new("region.brown-out", BROWNED, BROWN_OUT, BROWNED_OUT),
+    // Both talk, since who hears nobody fares well.
+    Row::new("region.brown-out.newcomers", SHUT, BROWN_OUT, SHUT_OUT)
+        .of(500)
+        .both_ways()
+        .with_newcomers(),
     Row::new("region.return", PARTED, Return(Region("east"), Loud, Home::Alone), GOES_HOME).of(200),
     Row::new(
         "region.return.silent",

@@ -1,0 +1,154 @@
+//! Nodes as the gateway shows them, looked at through a whole row: nobody may carry and keep free more than it can.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use evenkeel_lab::admin::Admin;
+use evenkeel_lab::watch::word;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use crate::layout::ROOM_KBPS;
+
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Between two looks no more may pass: what nobody looked at is not known to hold. A look waits its turn in a gateway that
+/// is told of a region's death, on two cores.
+const BLIND_MAX: Duration = Duration::from_millis(500);
+
+/// What was seen.
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
+pub(crate) struct Seen {
+    looks: u64,
+    /// The longest between two looks, or from the last one to the end.
+    blind_ms: f64,
+    /// Load and reserves of the fullest node at any look, against what it can carry.
+    peak_load: f64,
+    /// Nodes that carried and kept free more than they can, and how often each look found one.
+    overfull: u64,
+    /// The first of them.
+    first_overfull: Option<String>,
+}
+
+impl Seen {
+    fn look(&mut self, nodes: &[Value], blind: Duration) {
+        self.looks += 1;
+        self.wait(blind);
+        for node in nodes {
+            let number = |key: &str| node[key].as_u64().unwrap_or(u64::MAX);
+            let (permille, rooms) = (number("load_permille"), number("rooms"));
+            let capacity = number("capacity_kbps");
+            self.peak_load = self.peak_load.max(permille as f64 / 1_000.0);
+            // Thousandths are cut off: rooms are counted as well.
+            if permille > 1_000 || rooms.saturating_mul(ROOM_KBPS) > capacity {
+                self.overfull += 1;
+                let name = word(&node["node"]);
+                let what = || format!("{name}: {permille} ‰, {rooms} rooms on {capacity} kbit/s");
+                self.first_overfull.get_or_insert_with(what);
+            }
+        }
+    }
+
+    fn wait(&mut self, blind: Duration) {
+        self.blind_ms = self.blind_ms.max(blind.as_secs_f64() * 1e3);
+    }
+
+    /// What did not hold.
+    pub(crate) fn misses(&self) -> Vec<String> {
+        let mut misses = Vec::new();
+        if let Some(first) = &self.first_overfull {
+            misses.push(format!(
+                "{} times a node had more than it can, first {first}",
+                self.overfull
+            ));
+        }
+        let blind_max = BLIND_MAX.as_secs_f64() * 1e3;
+        if self.looks == 0 || self.blind_ms > blind_max {
+            let Seen { looks, blind_ms, .. } = self;
+            misses.push(format!(
+                "nodes were looked at {looks} times, and not for {blind_ms:.0} ms, {blind_max} is the limit"
+            ));
+        }
+        misses
+    }
+}
+
+/// Looks, until it is dropped.
+pub(crate) struct Looks {
+    seen: Arc<Mutex<(Seen, Instant)>>,
+    looking: JoinHandle<()>,
+}
+
+impl Looks {
+    pub(crate) fn begin(mut admin: Admin) -> Looks {
+        let seen = Arc::new(Mutex::new((Seen::default(), Instant::now())));
+        let theirs = Arc::clone(&seen);
+        let looking = tokio::spawn(async move {
+            let mut clock = tokio::time::interval(LOOK_EVERY);
+            clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                clock.tick().await;
+                // What does not answer leaves us blind.
+                let Ok(nodes) = admin.read("/v1/nodes").await else { continue };
+                let nodes = nodes["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+                let (seen, last) = &mut *lock(&theirs);
+                seen.look(nodes, last.elapsed());
+                *last = Instant::now();
+            }
+        });
+        Looks { seen, looking }
+    }
+
+    /// What was seen until now.
+    pub(crate) fn seen(&self) -> Seen {
+        let (seen, last) = &*lock(&self.seen);
+        let mut seen = seen.clone();
+        seen.wait(last.elapsed());
+        seen
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+fn lock(seen: &Mutex<(Seen, Instant)>) -> MutexGuard<'_, (Seen, Instant)> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(50);
+
+    fn looked_at(load_permille: u64, rooms: u64, blind: Duration) -> Seen {
+        let node = json!({
+            "node": "west-a1", "load_permille": load_permille, "rooms": rooms, "capacity_kbps": 1_280
+        });
+        let mut seen = Seen::default();
+        seen.look(&[node], blind);
+        seen
+    }
+
+    #[test]
+    fn node_with_more_than_it_can_is_a_miss_by_its_load_or_by_its_rooms() {
+        assert_eq!(looked_at(1_000, 10, SOON).misses(), [""; 0]);
+        let miss =
+            "1 times a node had more than it can, first west-a1: 1001 ‰, 10 rooms on 1280 kbit/s";
+        assert_eq!(looked_at(1_001, 10, SOON).misses(), [miss]);
+        assert_eq!(looked_at(1_000, 11, SOON).misses().len(), 1);
+    }
+
+    #[test]
+    fn what_nobody_looked_at_is_a_miss() {
+        assert_eq!(Seen::default().misses().len(), 1);
+        assert_eq!(looked_at(0, 0, BLIND_MAX).misses(), [""; 0]);
+        assert_eq!(looked_at(0, 0, BLIND_MAX + SOON).misses().len(), 1);
+    }
+}

@@ -1,0 +1,393 @@
+//! Newcomers: one after the other at a steady rate, and what became of each while a region's breaker did its work.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use evenkeel_lab::admin::{Admin, Event, Identity, Ingress, Kind, Media, Offer, PayloadType};
+use evenkeel_lab::clock;
+use evenkeel_lab::watch::{at_ns, word};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+/// Twenty a second, so that a half-open breaker's five seconds see a hundred, of which it takes ten.
+const COME_EVERY: Duration = Duration::from_millis(50);
+/// Each goes again after this: who comes next is no fuller house.
+const STAY: Duration = Duration::from_secs(2);
+/// The most of those that a half-open breaker may let in, per cent: three times its share, which is drawn by lot.
+const SHARE_MAX: u64 = 30;
+/// Of those who come to a region that takes them, so many go there at least, per cent: who is on the way when it closes
+/// again may be late.
+const AT_HOME_MIN: u64 = 95;
+/// What the gateway says and what happens is told apart by so much: a clock's tick and the way through the API.
+const ABOUT_NS: u64 = 20_000_000;
+
+/// What a newcomer is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    /// Its room stands in this region.
+    Placed(String),
+    /// It is to come again after this.
+    Later(Duration),
+    /// It is refused without a word of when to come again.
+    Never(String),
+}
+
+/// One newcomer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Came {
+    asked_ns: u64,
+    answered_ns: u64,
+    /// The breaker of the region it asked for, by what the API says meanwhile.
+    breaker: String,
+    answer: Answer,
+}
+
+/// They come, until this is dropped.
+pub(crate) struct Newcomers {
+    came: Arc<Mutex<Vec<Came>>>,
+    home: &'static str,
+    coming: JoinHandle<()>,
+}
+
+impl Newcomers {
+    /// All of them ask to be in this region.
+    pub(crate) fn begin(admin: Admin, home: &'static str) -> Newcomers {
+        let came = Arc::default();
+        let theirs = Arc::clone(&came);
+        let coming = tokio::spawn(async move {
+            let mut clock = tokio::time::interval(COME_EVERY);
+            for number in 1.. {
+                clock.tick().await;
+                tokio::spawn(come(admin.another(), home, number, Arc::clone(&theirs)));
+            }
+        });
+        Newcomers { came, home, coming }
+    }
+
+    /// What became of all that came until now, while the gateway said this, and a fault was done and undone at these
+    /// times, nanoseconds since the Unix epoch.
+    pub(crate) fn tell(&self, events: &[Event], fault_ns: u64, healed_ns: u64) -> Tide {
+        let came = std::mem::take(&mut *self.came.lock().unwrap_or_else(PoisonError::into_inner));
+        Tide::of(&came, self.home, &turns(events, self.home), fault_ns, healed_ns)
+    }
+}
+
+impl Drop for Newcomers {
+    fn drop(&mut self) {
+        self.coming.abort();
+    }
+}
+
+/// One comes, and goes again.
+async fn come(mut admin: Admin, home: &'static str, number: u64, all: Arc<Mutex<Vec<Came>>>) {
+    let asked_ns = clock::now_ns();
+    let regions = admin.read("/v1/regions").await.unwrap_or_default();
+    let is_home = |region: &&Value| region["region"] == home;
+    let mut regions = regions["regions"].as_array().into_iter().flatten();
+    let breaker = regions.find(is_home).map(|region| word(&region["breaker"]));
+    let (answer, guest) = ask(&mut admin, home, number).await;
+    let answered_ns = clock::now_ns();
+    let came = Came { asked_ns, answered_ns, breaker: breaker.unwrap_or_default(), answer };
+    all.lock().unwrap_or_else(PoisonError::into_inner).push(came);
+    if let Some(Guest { id, .. }) = &guest {
+        tokio::time::sleep(STAY).await;
+        // With the stage it ends anyway.
+        let _gone = admin.close(id).await;
+    }
+}
+
+/// A newcomer that came in.
+pub(crate) struct Guest {
+    id: String,
+    /// As long as it stays nobody else has its address.
+    _socket: UdpSocket,
+}
+
+/// A newcomer asks for a room of its own in this region, and where it is sent to another one, there: what it is told.
+pub(crate) async fn ask(admin: &mut Admin, home: &str, number: u64) -> (Answer, Option<Guest>) {
+    let asked = try_ask(admin, home, number).await;
+    asked.unwrap_or_else(|why| (Answer::Never(why), None))
+}
+
+async fn try_ask(
+    admin: &mut Admin,
+    home: &str,
+    number: u64,
+) -> Result<(Answer, Option<Guest>), String> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    let socket = socket.map_err(|error| format!("a socket: {error}"))?;
+    let address = socket.local_addr().map_err(|error| format!("a socket: {error}"))?;
+    let (mut status, mut said) = ask_in(admin, &offer(home, number, address)).await?;
+    if let Some(region) = sent_to(status, &said) {
+        (status, said) = ask_in(admin, &offer(region, number, address)).await?;
+    }
+    let (answer, id) = read(status, &said);
+    Ok((answer, id.map(|id| Guest { id, _socket: socket })))
+}
+
+async fn ask_in(admin: &mut Admin, offer: &Offer) -> Result<(u16, Value), String> {
+    let reply = admin.ask_to_open(offer).await.map_err(|error| error.to_string())?;
+    Ok((reply.status, reply.json().map_err(|error| error.to_string())?))
+}
+
+/// The region that admission sends it to: the API says so in words, the region between backticks.
+fn sent_to(status: u16, said: &Value) -> Option<&str> {
+    let message = said["error"]["message"].as_str().filter(|_| status == 403)?;
+    message.split('`').nth(1)
+}
+
+/// What a reply means, and the session, if there is one.
+fn read(status: u16, said: &Value) -> (Answer, Option<String>) {
+    if status == 201 {
+        let region = word(&said["route"][0]["region"]);
+        return (Answer::Placed(region), Some(word(&said["id"])));
+    }
+    let after = said["error"]["retry_after_ms"].as_u64().filter(|after| *after > 0);
+    let never = || Answer::Never(format!("{status} {said}"));
+    (after.map_or_else(never, |ms| Answer::Later(Duration::from_millis(ms))), None)
+}
+
+fn offer(home: &str, number: u64, address: SocketAddr) -> Offer {
+    let opus = PayloadType { payload_type: 111, codec: "opus".to_owned(), clock_rate: 48_000 };
+    Offer {
+        scenario: "call".to_owned(),
+        room: format!("newcomer-{number}"),
+        labels: [("region".to_owned(), home.to_owned())].into(),
+        ingress: Ingress::Udp(Identity::Declared { address, rtcp: None }),
+        media: vec![Media {
+            kind: Kind::Audio,
+            payload_types: vec![opus],
+            feedback: Vec::new(),
+            bitrate: Some("64 kbit/s".to_owned()),
+        }],
+        rtcp: None,
+        nodes: [].into(),
+    }
+}
+
+/// What a region's breaker came to, and when: nanoseconds since the Unix epoch.
+fn turns(events: &[Event], region: &str) -> Vec<(u64, String)> {
+    let own = events.iter().filter(|event| event.name == "breaker");
+    let own = own.filter(|event| event.data["region"] == region);
+    own.map(|event| (at_ns(event), word(&event.data["to"]))).collect()
+}
+
+/// What became of those that came in one phase.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
+struct Phase {
+    came: u64,
+    at_home: u64,
+    elsewhere: u64,
+    told_later: u64,
+    /// Refused without a word of when to come again.
+    sent_away: u64,
+}
+
+impl Phase {
+    fn add(&mut self, answer: &Answer, home: &str) {
+        self.came += 1;
+        match answer {
+            Answer::Placed(region) if region == home => self.at_home += 1,
+            Answer::Placed(_) => self.elsewhere += 1,
+            Answer::Later(_) => self.told_later += 1,
+            Answer::Never(_) => self.sent_away += 1,
+        }
+    }
+}
+
+/// What became of newcomers before, during and after.
+#[derive(Clone, PartialEq, Default, Debug, Serialize)]
+pub(crate) struct Tide {
+    /// What the breaker came to, and how long after the fault, milliseconds.
+    breaker: Vec<(String, f64)>,
+    /// From the fault until it was undone, milliseconds.
+    undone_ms: f64,
+    before: Phase,
+    open: Phase,
+    half_open: Phase,
+    closed_again: Phase,
+    /// Newcomers of whom the API said another state of the breaker than its events.
+    contradicted: u64,
+    /// The first that was refused without a word of when to come again.
+    first_sent_away: Option<String>,
+}
+
+impl Tide {
+    fn of(
+        came: &[Came],
+        home: &str,
+        turns: &[(u64, String)],
+        fault_ns: u64,
+        healed_ns: u64,
+    ) -> Tide {
+        let ms = |ns: u64| (ns as f64 - fault_ns as f64) / 1e6;
+        let breaker = turns.iter().map(|(at_ns, to)| (to.clone(), ms(*at_ns))).collect();
+        let mut tide = Tide { breaker, undone_ms: ms(healed_ns), ..Tide::default() };
+        for one in came {
+            if let Answer::Never(why) = &one.answer {
+                tide.first_sent_away.get_or_insert_with(|| why.clone());
+            }
+            // Who asked while it changed belongs to neither.
+            let span = one.asked_ns.saturating_sub(ABOUT_NS)..one.answered_ns + ABOUT_NS;
+            if turns.iter().any(|(at_ns, _)| span.contains(at_ns)) {
+                continue;
+            }
+            let state = turns.iter().rfind(|(at_ns, _)| *at_ns < one.asked_ns);
+            let state = state.map_or("closed", |(_, to)| to.as_str());
+            tide.contradicted += u64::from(one.breaker != state);
+            let phase = match state {
+                "open" => &mut tide.open,
+                "half-open" => &mut tide.half_open,
+                _ if one.asked_ns > healed_ns => &mut tide.closed_again,
+                _ if one.answered_ns < fault_ns => &mut tide.before,
+                _ => continue,
+            };
+            phase.add(&one.answer, home);
+        }
+        tide
+    }
+
+    /// What did not hold.
+    pub(crate) fn misses(&self) -> Vec<String> {
+        let Tide { before, open, half_open, closed_again, .. } = self;
+        let is_home = |phase: &Phase| phase.at_home * 100 >= phase.came.max(1) * AT_HOME_MIN;
+        let phases = [before, open, half_open, closed_again];
+        let sent_away: u64 = phases.iter().map(|phase| phase.sent_away).sum();
+        let held = [
+            (self.turned_in_time(), format!("its breaker came to {:?}", self.breaker)),
+            (is_home(before), format!("before the fault newcomers were {before:?}")),
+            (open.came > 0 && open.at_home == 0, format!("while it was open they were {open:?}")),
+            (
+                half_open.at_home > 0 && half_open.at_home * 100 <= half_open.came * SHARE_MAX,
+                format!("while it was half-open they were {half_open:?}"),
+            ),
+            (is_home(closed_again), format!("once it was closed they were {closed_again:?}")),
+            (
+                sent_away == 0,
+                format!("not told when to come again: {sent_away}, {:?}", self.first_sent_away),
+            ),
+            (
+                self.contradicted == 0,
+                format!("of {} the API and the events differ", self.contradicted),
+            ),
+        ];
+        held.into_iter().filter(|(held, _)| !held).map(|(_, miss)| miss).collect()
+    }
+
+    /// It opened after the fault and before its end, half-opened, and closed after that.
+    fn turned_in_time(&self) -> bool {
+        let states: Vec<&str> = self.breaker.iter().map(|(to, _)| to.as_str()).collect();
+        let at = |turn: usize| self.breaker.get(turn).map_or(0.0, |(_, at_ms)| *at_ms);
+        states == ["open", "half-open", "closed"]
+            && (0.0..self.undone_ms).contains(&at(0))
+            && at(2) > self.undone_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    /// The fault is at 10 s and undone at 20, the breaker opens at 13, half-opens at 23 and closes at 28.
+    fn usual() -> Vec<(u64, String)> {
+        [(13, "open"), (23, "half-open"), (28, "closed")]
+            .map(|(s, to)| (s * S, to.to_owned()))
+            .into()
+    }
+
+    /// Twenty a second, for 35 s; who has come so often in its second is told this.
+    fn tide(turns: &[(u64, String)], answer: impl Fn(u64, u64) -> Answer) -> Tide {
+        let one = |number: u64| {
+            let asked_ns = number * S / 20 + 1;
+            let state = turns.iter().rfind(|(at_ns, _)| *at_ns < asked_ns);
+            let breaker = state.map_or("closed".to_owned(), |(_, to)| to.clone());
+            let answer = answer(number / 20, number % 20);
+            Came { asked_ns, answered_ns: asked_ns + S / 100, breaker, answer }
+        };
+        let came: Vec<Came> = (1..700).map(one).collect();
+        Tide::of(&came, "east", turns, 10 * S, 20 * S)
+    }
+
+    fn placed(region: &str) -> Answer {
+        Answer::Placed(region.to_owned())
+    }
+
+    fn as_due(second: u64, number: u64) -> Answer {
+        match second {
+            13..23 if number == 0 => Answer::Later(Duration::from_secs(5)),
+            13..23 => placed("west"),
+            23..28 if number > 1 => placed("west"),
+            _ => placed("east"),
+        }
+    }
+
+    #[test]
+    fn newcomers_keep_away_while_it_is_open_and_a_share_tries_while_it_is_half_open() {
+        let tide = tide(&usual(), as_due);
+        assert_eq!(tide.misses(), [""; 0]);
+        assert_eq!((tide.open.told_later, tide.half_open.at_home), (9, 9));
+    }
+
+    #[test]
+    fn each_of_it_is_a_miss_where_it_is_otherwise() {
+        let otherwise =
+            |turns: &[(u64, String)], seconds: std::ops::Range<u64>, answer: &Answer| {
+                let answer = |second, number| {
+                    if seconds.contains(&second) { answer.clone() } else { as_due(second, number) }
+                };
+                tide(turns, answer).misses().len()
+            };
+        let (east, west) = (placed("east"), placed("west"));
+        let never = Answer::Never("503".to_owned());
+        assert_eq!(otherwise(&usual(), 0..9, &west), 1, "nobody was at home to begin with");
+        assert_eq!(otherwise(&usual(), 14..15, &east), 1, "it was open");
+        assert_eq!(otherwise(&usual(), 23..28, &west), 1, "nobody tried");
+        assert_eq!(otherwise(&usual(), 23..28, &east), 1, "everybody tried");
+        assert_eq!(otherwise(&usual(), 28..35, &west), 1, "nobody came home");
+        assert_eq!(otherwise(&usual(), 16..17, &never), 1, "nobody said when");
+        assert!(otherwise(&[], 0..0, &east) > 0, "it never opened");
+    }
+
+    #[test]
+    fn breaker_that_opens_late_or_closes_early_or_again_did_not_do_its_work() {
+        let turned = |turns: &[(u64, &str)]| {
+            let turns: Vec<_> = turns.iter().map(|(s, to)| (s * S, (*to).to_owned())).collect();
+            Tide::of(&[], "east", &turns, 10 * S, 20 * S).turned_in_time()
+        };
+        assert!(turned(&[(13, "open"), (23, "half-open"), (28, "closed")]));
+        assert!(!turned(&[(9, "open"), (19, "half-open"), (24, "closed")]));
+        assert!(!turned(&[(20, "open"), (30, "half-open"), (35, "closed")]));
+        assert!(!turned(&[(11, "open"), (14, "half-open"), (19, "closed")]));
+        assert!(!turned(&[(13, "open"), (23, "half-open"), (24, "open")]));
+    }
+
+    #[test]
+    fn what_the_api_says_otherwise_is_counted() {
+        let one = |breaker: &str| Came {
+            asked_ns: 15 * S,
+            answered_ns: 15 * S + 1,
+            breaker: breaker.to_owned(),
+            answer: placed("west"),
+        };
+        let came = [one("open"), one("closed")];
+        assert_eq!(Tide::of(&came, "east", &usual(), 10 * S, 20 * S).contradicted, 1);
+    }
+
+    #[test]
+    fn answers_are_read_as_they_are_meant() {
+        let opened = json!({"id": "s7", "route": [{"node": "west-a1", "region": "west"}]});
+        assert_eq!(read(201, &opened), (placed("west"), Some("s7".to_owned())));
+        let later = json!({"error": {"code": "full", "retry_after_ms": 2_500}});
+        assert_eq!(read(503, &later), (Answer::Later(Duration::from_millis(2_500)), None));
+        let sent = json!({"error": {"code": "refused", "message": "try the region `west`"}});
+        assert_eq!((sent_to(403, &sent), sent_to(503, &sent)), (Some("west"), None));
+        let never = json!({"error": {"code": "full", "retry_after_ms": null}});
+        assert!(matches!(read(503, &never), (Answer::Never(_), None)));
+    }
+}
