@@ -453,6 +453,11 @@ impl Detector {
         self.round_trip.map(|trip| (trip.smoothed, trip.variation))
     }
 
+    /// Whether so many probes are lost that rooms are better off elsewhere.
+    pub(crate) fn loses(&self) -> bool {
+        self.loss.is_much()
+    }
+
     /// Probes unanswered of late, parts per million.
     pub(crate) fn loss_ppm(&self) -> u32 {
         self.loss.ppm()

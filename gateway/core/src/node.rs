@@ -20,10 +20,6 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 /// A node that loses more than others is avoided so long at least, though nobody is left there to lose something.
 const WORSE_FOR: Duration = Duration::from_secs(10);
 
-/// Of what we ask a node so much is lost, there or back, parts per million, that no room goes there of which others can take
-/// care: where each of the two ways loses 5 %, as makes a room that is there vote against it.
-const LOSSY_PPM: u32 = 97_500;
-
 /// Closed ports of this many rooms accuse the node.
 const PORTS_ACCUSE: usize = 3;
 
@@ -206,7 +202,7 @@ impl Node {
 
     /// Whether its way loses much: rooms say so or, though nobody may be there who would notice, probes.
     pub(crate) fn loses(&self) -> bool {
-        self.fares_badly || self.detector.loss_ppm() >= LOSSY_PPM
+        self.fares_badly || self.detector.loses()
     }
 
     /// It said whether it takes new sessions. Those that it has stay.

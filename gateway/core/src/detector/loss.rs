@@ -6,27 +6,46 @@ use std::time::Duration;
 /// 15 % of them lost look like 15 % give or take 1.
 const SMOOTHED_OVER: Duration = Duration::from_secs(5);
 
+/// Of what we ask so much is lost, there or back, parts per million, that no room goes there of which others can take care:
+/// where each of the two ways loses 5 %, as makes a room that is there vote against it.
+const MUCH_PPM: u32 = 97_500;
+
+/// And that much it still is until no more than this is lost: 3 % each way. What is shown of a near way that loses 5 % is
+/// right give or take a half, so one that hovers there is not good one moment and bad the next.
+const STILL_MUCH_PPM: u32 = 59_100;
+
 /// The share of probes that is lost, each counted for the time until the next one: smoothed over time, whether a node is
 /// near or far. A cold one is asked more seldom, and counts less for it.
 #[derive(Default, Debug)]
 pub(super) struct Loss {
     share: f64,
+    is_much: bool,
 }
 
 impl Loss {
     /// One was answered.
     pub(super) fn answered(&mut self, every: Duration) {
-        self.share -= self.share * weight(every);
+        self.shows(self.share - self.share * weight(every));
     }
 
     /// One was not, by the time that it should have been.
     pub(super) fn missed(&mut self, every: Duration) {
-        self.share += (1.0 - self.share) * weight(every);
+        self.shows(self.share + (1.0 - self.share) * weight(every));
     }
 
     /// One that was missed was answered after all: it was late, not lost.
     pub(super) fn came_late(&mut self, every: Duration) {
-        self.share = (self.share - weight(every)).max(0.0);
+        self.shows((self.share - weight(every)).max(0.0));
+    }
+
+    fn shows(&mut self, share: f64) {
+        self.share = share;
+        self.is_much = self.ppm() >= if self.is_much { STILL_MUCH_PPM } else { MUCH_PPM };
+    }
+
+    /// Whether so much is lost that rooms are better off elsewhere.
+    pub(super) fn is_much(&self) -> bool {
+        self.is_much
     }
 
     /// Parts per million.
@@ -74,6 +93,42 @@ mod tests {
             let heals = shown(&mut loss, every, 0, 15);
             assert_eq!(heals.last(), Some(&0), "{every:?}");
         }
+    }
+
+    /// How often a way was bad or good anew while it lost so much, per cent, and what it is at the end.
+    fn turns(loss: &mut Loss, every: Duration, percent: u32, seconds: u32) -> (usize, bool) {
+        let mut rng = Rng::with_seed(3);
+        let probes = 0..Duration::from_secs(seconds.into()).as_millis() / every.as_millis();
+        let turns = probes.filter(|_| {
+            let was = loss.is_much();
+            match rng.u32(0..100) < percent {
+                true => loss.missed(every),
+                false => loss.answered(every),
+            }
+            loss.is_much() != was
+        });
+        (turns.count(), loss.is_much())
+    }
+
+    #[test]
+    fn a_way_that_hovers_where_loss_becomes_much_goes_in_and_stays_in() {
+        let mut loss = Loss::default();
+        // Of both ways together.
+        assert_eq!(turns(&mut loss, NEAR, 10, 600), (1, true));
+        assert_eq!(turns(&mut loss, NEAR, 9, 600), (0, true), "not good enough to come back");
+        assert_eq!(turns(&mut Loss::default(), NEAR, 6, 600), (0, false), "nor bad enough to go");
+        assert_eq!(turns(&mut loss, NEAR, 4, 600), (1, false), "it is good again, for good");
+    }
+
+    #[test]
+    fn loss_becomes_much_and_ceases_to_be_at_two_thresholds() {
+        let at = |is_much, ppm: u32| {
+            let mut loss = Loss { share: 0.0, is_much };
+            loss.shows((f64::from(ppm) + 0.5) / 1e6);
+            loss.is_much()
+        };
+        assert_eq!([at(false, MUCH_PPM - 1), at(false, MUCH_PPM)], [false, true]);
+        assert_eq!([at(true, STILL_MUCH_PPM), at(true, STILL_MUCH_PPM - 1)], [true, false]);
     }
 
     #[test]
