@@ -219,6 +219,8 @@ pub struct Gateway {
     herd: Option<failing::Herd>,
     /// Rooms without a usable hop: how often each was looked at in vain, its priority, its id.
     stranded: BTreeSet<(u32, Reverse<i64>, RoomId)>,
+    /// The last of them that was looked at, where the next look begins behind it.
+    rescued_last: Option<(u32, Reverse<i64>, RoomId)>,
     /// Rooms that would be stranded by the death of their node.
     unreserved: BTreeSet<RoomId>,
     /// The last of them that was weighed again.
@@ -313,6 +315,7 @@ impl Gateway {
             rooms_at: vec![BTreeSet::new(); nodes.len()],
             herd: None,
             stranded: BTreeSet::new(),
+            rescued_last: None,
             unreserved: BTreeSet::new(),
             nodes: Nodes::new(nodes, nodes_max),
             weighed_last: RoomId(0),

@@ -73,7 +73,8 @@ impl Gateway {
             }
         }
         if self.paced && !self.paces[place].is_busy() {
-            self.paced = false;
+            // The turn is for those in front.
+            (self.paced, self.rescued_last) = (false, None);
             self.timers.set(Timer::Rescue, now);
         }
     }

@@ -1,6 +1,7 @@
 //! Rooms that have nowhere to go: a place is looked for until they have one, with what others only keep free if need be.
 
 use std::cmp::Reverse;
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
@@ -19,18 +20,20 @@ const RESCUES_AT_ONCE: usize = 512;
 impl Gateway {
     /// Rooms without a usable hop take one of their own where they are open, else whatever node has room for them,
     /// natively, at the pace at which it opens their sessions. First those looked at least often, by their priority. Who
-    /// waits for its turn at a node keeps none of those that are looked at with it from one where there is no such turn.
+    /// waits for its turn at a node keeps nobody from one where there is no such turn: where a whole look found only such,
+    /// the next begins behind them.
     pub(super) fn rescue_stranded(&mut self, now: Instant) {
         self.paced = false;
-        let turn: Vec<RoomId> =
-            self.stranded.iter().take(RESCUES_AT_ONCE).map(|(_, _, id)| *id).collect();
+        let after = self.rescued_last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let turn = self.stranded.range((after, Bound::Unbounded)).take(RESCUES_AT_ONCE);
+        let turn: Vec<(u32, Reverse<i64>, RoomId)> = turn.copied().collect();
         let mut none_left = false;
-        for id in turn {
+        for &(.., id) in &turn {
             if self.takes_its_own(id, now) {
                 continue;
             }
-            none_left = none_left || self.paced && !self.is_left(1);
-            if none_left || self.paced && !self.is_left(self.room_kbps(id)) {
+            none_left = none_left || self.paced && !self.is_left(1, &[]);
+            if none_left || self.paced && !self.is_left_for(id, now) {
                 continue;
             }
             match self.rescue(id, now) {
@@ -38,17 +41,26 @@ impl Gateway {
                 false => self.paced = true,
             }
         }
+        // Where nothing is left that needs no turn, those in front have the next that is free.
+        let goes_on = turn.len() == RESCUES_AT_ONCE && self.paced && !none_left;
+        self.rescued_last = turn.last().copied().filter(|_| goes_on);
         if !self.stranded.is_empty() {
             self.timers.set(Timer::Rescue, now + RESCUE_EVERY);
         }
     }
 
-    /// Whether some node at which nobody has to wait has room for so much, kbit/s.
-    fn is_left(&self, kbps: u64) -> bool {
+    /// Whether some node at which nobody has to wait has room for so much, kbit/s, and is none of those that are shunned.
+    fn is_left(&self, kbps: u64, shunned: &[NodeId]) -> bool {
         self.nodes.iter().any(|node| {
             let (id, pace) = (node.id, &self.paces[node.id.0 as usize]);
-            node.welcomes_rooms() && !pace.is_busy() && self.ledger.fits(id, kbps)
+            let open = node.welcomes_rooms() && !pace.is_busy() && !shunned.contains(&id);
+            open && self.ledger.fits(id, kbps)
         })
+    }
+
+    /// Whether such a node may be one for this room: else it is not worth looking for.
+    pub(super) fn is_left_for(&self, id: RoomId, now: Instant) -> bool {
+        self.is_left(self.room_kbps(id), &self.shunned(id, now))
     }
 
     /// Whether the room goes on at a hop of its own where its sessions are open: that needs no turn.

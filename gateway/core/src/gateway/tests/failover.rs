@@ -188,6 +188,42 @@ fn a_stranded_room_takes_its_own_gated_hop_first() {
 }
 
 #[test]
+fn a_stranded_room_takes_its_own_open_hop_before_a_nearer_one_that_is_free_as_well() {
+    let nodes = [(0, 1_000), (1, 10), (0, VOICE), (2, VOICE)];
+    let mut world = placed(&nodes, &[&[C], &[D], &[A, D]]);
+    world.kill(A);
+    world.pass(ms(200));
+    assert_eq!(world.stands("3"), None, "there is room for nobody");
+    for room in ["1", "2"] {
+        let session = *world.gateway.rooms[&world.room(room)].sessions.iter().next().unwrap();
+        world.close(session);
+    }
+    world.pass(ms(50));
+    assert_eq!(world.stands("3"), Some(D), "where its session is open, though C is nearer");
+}
+
+#[test]
+fn rooms_that_keep_away_from_the_one_free_node_do_not_keep_others_from_it() {
+    const SHUN: usize = 600;
+    let nodes = [(0, 1_000_000), (1, 1_000_000), (0, 1_000_000)];
+    let mut world = World::with_policy(settings_of(&nodes), &[Hook::Routing], place(&[A, C]));
+    world.drive_with(|_, hop| if hop.node == C { Driver::Refuses } else { Driver::Opens });
+    for room in 0..SHUN {
+        world.open(&room.to_string());
+    }
+    world.answer_with(place(&[A]));
+    world.open("last");
+    world.drive_with(|_, hop| if hop.node == B { Driver::Waits } else { Driver::Opens });
+    world.kill(A);
+    world.pass(ms(200));
+    let (now, left) = (world.now, world.room("0"));
+    assert!(world.gateway.shunned(left, now).contains(&C), "it did not take them");
+    assert!(!world.gateway.is_left_for(left, now), "not worth looking for");
+    assert!(world.gateway.is_left_for(world.room("last"), now));
+    assert_eq!(world.stands("last"), Some(C));
+}
+
+#[test]
 fn a_stranded_room_is_opened_where_there_is_room_before_it_goes_there() {
     let nodes = [(0, 1_000), (1, 1_000), (0, 1_000)];
     let mut world = placed(&nodes, &[&[A]]);
