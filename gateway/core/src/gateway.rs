@@ -15,6 +15,7 @@ mod explaining;
 mod failing;
 mod falling;
 mod flows;
+mod keeping;
 mod listing;
 mod moving;
 mod offering;
@@ -61,8 +62,9 @@ pub const WATCH_EVERY: Duration = Duration::from_millis(2);
 pub use agents::AgentWord;
 pub use calls::names_one_apart;
 pub use explaining::{Candidate, Explanation, Heading, RegionStanding, Why};
+pub use keeping::Kept;
 pub use opening::NotOpened;
-pub use recording::{MoveOutcome, MoveRecord};
+pub use recording::{MoveOutcome, MoveRecord, MoveUnderWay};
 pub use returning::FailBack;
 pub use view::{NodeStanding, RoomStanding, SessionStanding};
 

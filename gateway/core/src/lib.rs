@@ -45,9 +45,9 @@ pub use event::{
 };
 pub use flow::Flow;
 pub use gateway::{
-    AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, MoveOutcome,
-    MoveRecord, NodeStanding, NotOpened, Output, RegionStanding, RoomStanding, SessionStanding,
-    WATCH_EVERY, Why, names_one_apart,
+    AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, Kept, MoveOutcome,
+    MoveRecord, MoveUnderWay, NodeStanding, NotOpened, Output, RegionStanding, RoomStanding,
+    SessionStanding, WATCH_EVERY, Why, names_one_apart,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};

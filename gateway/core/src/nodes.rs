@@ -84,7 +84,6 @@ impl Nodes {
     }
 
     /// How many slots there are, with a node or without.
-    #[cfg(test)]
     pub(crate) fn slots(&self) -> usize {
         self.slots.len()
     }

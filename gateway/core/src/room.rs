@@ -212,6 +212,12 @@ impl Room {
         }
     }
 
+    /// The hop that it moves away from where it moves: where it stands, or stood before that died.
+    pub(crate) fn stood(&self) -> Option<Hop> {
+        let first = || self.route().hops.first().map(|(hop, _)| *hop);
+        self.stranded.map(|stranded| stranded.lost).or_else(first)
+    }
+
     /// A route under way leads there no longer; without its first hop there is no such route: it is given back.
     pub(crate) fn cut_pending(&mut self, gone: Hop) -> Option<Box<Pending>> {
         if self.pending.as_ref()?.hops[0] == gone {
@@ -251,11 +257,21 @@ impl Room {
         self.unrest.iter().flat_map(|unrest| &unrest.record)
     }
 
-    pub(crate) fn note_move(&mut self, now: Instant) {
-        self.unrest.get_or_insert_default().moves.push_back(now);
+    /// It moved. More than so many say no more: whoever moves it by hand all the time leaves no more behind.
+    pub(crate) fn note_move(&mut self, now: Instant, counted_max: usize) {
+        let moves = &mut self.unrest.get_or_insert_default().moves;
+        moves.push_back(now);
+        while moves.len() > counted_max {
+            moves.pop_front();
+        }
     }
 
-    /// How often it moved within the last minute.
+    /// Moves that damping counts, with those that are past and were not looked at.
+    pub(crate) fn moves_noted(&self) -> usize {
+        self.unrest.as_ref().map_or(0, |unrest| unrest.moves.len())
+    }
+
+    /// How often it moved within the last minute, as far as that counts.
     pub(crate) fn recent_moves(&mut self, now: Instant) -> usize {
         let Some(unrest) = &mut self.unrest else {
             return 0;

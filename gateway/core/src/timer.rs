@@ -85,7 +85,6 @@ impl Timers {
     }
 
     /// What stands.
-    #[cfg(test)]
     pub(crate) fn standing(&self) -> impl ExactSizeIterator<Item = &Timer> {
         self.due.keys()
     }

@@ -276,6 +276,7 @@ impl Gateway {
         self.end_ticking(&session);
         self.timers.cancel(&Timer::OpenLate(id));
         self.sparing.remove(&id);
+        self.silent.remove(&(session.room, id));
         for (hop, leg) in session.legs.iter() {
             self.leave_leg(id, *hop, *leg);
         }

@@ -61,7 +61,35 @@ pub struct MoveRecord {
     pub outcome: MoveOutcome,
 }
 
+/// A move that began, and has not ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MoveUnderWay {
+    /// The room.
+    pub room: RoomId,
+    /// Why.
+    pub cause: Cause,
+    /// Who decided.
+    pub by: Decider,
+    /// Where it is, or stood before that died.
+    pub from: Hop,
+    /// Where it goes.
+    pub to: Hop,
+    /// When it began.
+    pub started: Instant,
+}
+
 impl Gateway {
+    /// Every move that is under way, by its room. It ends with an [`Event::Moved`] to where it goes, or with an
+    /// [`Event::MoveEnded`].
+    pub fn moves_under_way(&self) -> impl Iterator<Item = MoveUnderWay> {
+        self.rooms.values().filter_map(|room| {
+            let Pending { hops, cause, by, started, .. } = room.pending.as_deref()?;
+            let (to, from) = (hops[0], room.stood().filter(|from| *from != hops[0])?);
+            let (cause, by, started) = (*cause, by.clone(), *started);
+            Some(MoveUnderWay { room: room.id, cause, by, from, to, started })
+        })
+    }
+
     /// A route that was under way is not any more. Where it would have moved the room, that is told.
     pub(super) fn given_up(
         &mut self,
@@ -76,9 +104,7 @@ impl Gateway {
         let Some(room) = self.rooms.get(&id) else {
             return;
         };
-        let first = || room.route().hops.first().map(|(hop, _)| *hop);
-        let stood = room.stranded.map(|stranded| stranded.lost).or_else(first);
-        let Some(from) = stood.filter(|from| *from != hops[0]) else {
+        let Some(from) = room.stood().filter(|from| *from != hops[0]) else {
             return;
         };
         let to = hops[0];

@@ -290,10 +290,11 @@ impl Gateway {
         let unchosen = matches!(cause, Cause::NodeDown | Cause::Link | Cause::Drain);
         self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
         self.event(Event::Moved { room: id, room_name, sessions, cause, by, from, to, started });
+        let counted_max = self.settings.limits.moves_per_minute;
         if let Some(room) = self.rooms.get_mut(&id)
             && cause != Cause::NodeDown
         {
-            room.note_move(now);
+            room.note_move(now, counted_max);
         }
         self.welcome(id, now);
     }

@@ -92,6 +92,17 @@ fn a_session_that_hears_nothing_any_more_moves_its_room_within_two_seconds() {
 }
 
 #[test]
+fn a_session_that_ends_in_silence_is_watched_no_longer() {
+    let mut talk = Talk::of(2);
+    talk.came[1] = NOTHING;
+    talk.goes_on(300);
+    assert_eq!(talk.world.gateway.silent.len(), 1);
+    let (session, now) = (talk.sessions[1], talk.world.now);
+    talk.world.gateway.handle_close(session, now).unwrap();
+    assert_eq!(talk.world.gateway.silent.len(), 0);
+}
+
+#[test]
 fn a_session_alone_that_no_longer_hears_itself_moves_its_room() {
     let mut talk = Talk::of(1);
     talk.came[0] = NOTHING;

@@ -438,3 +438,33 @@ fn a_new_spare_differs_where_the_native_default_would_have_taken_another() {
         assert_eq!(outcome(&world), Outcome::Applied { differs });
     }
 }
+
+#[test]
+fn a_room_that_people_move_all_the_time_leaves_no_more_behind_than_counts() {
+    let mut world = World::new(settings());
+    world.open("r");
+    for turn in 0..50 {
+        let to = if turn % 2 == 0 { D } else { A };
+        world.gateway.handle_move(&"r".into(), to, world.now).unwrap();
+        world.pass(ms(10));
+        assert_eq!(world.stands("r"), Some(to));
+    }
+    let kept = world.gateway.kept();
+    assert_eq!((kept.damped, kept.moves), (3, 8));
+}
+
+#[test]
+fn a_move_is_under_way_from_its_beginning_to_its_end() {
+    let mut world = World::new(settings());
+    let session = world.open("r");
+    world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });
+    world.gateway.handle_move(&"r".into(), D, world.now).unwrap();
+    world.settle();
+    let begun: Vec<_> = world.gateway.moves_under_way().collect();
+    assert_eq!(begun.len(), 1);
+    let (from, to) = (world.hop(A), world.hop(D));
+    assert_eq!((begun[0].from, begun[0].to, begun[0].cause), (from, to, Cause::Manual));
+    world.gateway.handle_opened(session, to, Ok(()), world.now);
+    world.settle();
+    assert_eq!(world.gateway.moves_under_way().count(), 0);
+}
