@@ -43,7 +43,9 @@ struct Source {
 pub(crate) struct Heard {
     pub(crate) origin: u32,
     pub(crate) last: Instant,
+    /// The newest that came, and which of those before it did: the lowest bit is the newest.
     index: u32,
+    came: u128,
     /// Packets since this was last set to zero.
     pub(crate) lately: u32,
     pub(crate) watch: Option<Watch>,
@@ -97,19 +99,31 @@ impl Client {
     pub(crate) fn hear(&mut self, packet: &Packet, at: Instant) -> Duration {
         let Some(heard) = self.heard.iter_mut().find(|heard| heard.origin == packet.origin) else {
             let (origin, index) = (packet.origin, packet.index);
-            self.heard.push(Heard { origin, last: at, index, lately: 1, watch: None });
+            self.heard.push(Heard { origin, last: at, index, came: 1, lately: 1, watch: None });
             return Duration::ZERO;
         };
         heard.lately += 1;
         let gap = at.saturating_duration_since(heard.last);
         heard.last = heard.last.max(at);
         let ahead = packet.index.saturating_sub(heard.index);
+        heard.came = heard.came.checked_shl(ahead).unwrap_or(0);
         heard.index = heard.index.max(packet.index);
+        heard.came |= 1_u128.checked_shl(heard.index - packet.index).unwrap_or(0);
         if let Some(watch) = &mut heard.watch {
             watch.worst = watch.worst.max(gap);
             watch.lost += ahead.saturating_sub(1);
         }
         gap
+    }
+}
+
+impl Heard {
+    /// Whether this packet did not come, as far as that is remembered.
+    pub(crate) fn missed(&self, index: u32) -> bool {
+        match self.index.checked_sub(index) {
+            Some(behind) => 1_u128.checked_shl(behind).is_some_and(|bit| self.came & bit == 0),
+            None => true,
+        }
     }
 }
 

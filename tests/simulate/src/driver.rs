@@ -38,4 +38,6 @@ pub(crate) struct Manner {
     pub(crate) slow: Duration,
     /// Of a hundred.
     pub(crate) refuses: u8,
+    /// They do nothing at all, and neither does anybody else beside packets: agents say nothing, hooks start nothing.
+    pub(crate) dead: bool,
 }

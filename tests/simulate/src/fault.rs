@@ -73,6 +73,8 @@ pub enum Fault {
     PoliciesHostile,
     /// Every policy gets a new revision in each of these periods.
     PoliciesSwapped(Duration),
+    /// Nobody answers but nodes' media ports: neither policies nor drivers, agents or hooks.
+    BackendsDead,
     /// The drivers take up to so long to open a session.
     DriversSlow(Duration),
     /// The drivers refuse so many of a hundred sessions.
@@ -127,6 +129,7 @@ impl Fault {
             Fault::PoliciesDead => "policies-dead",
             Fault::PoliciesHostile => "policies-hostile",
             Fault::PoliciesSwapped(_) => "policies-swapped",
+            Fault::BackendsDead => "backends-dead",
             Fault::DriversSlow(_) => "drivers-slow",
             Fault::DriversRefuse(_) => "drivers-refuse",
             Fault::Operator(_) => "operator",

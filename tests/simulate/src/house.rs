@@ -40,7 +40,8 @@ pub(crate) struct Home {
 pub(crate) struct Leg {
     pub(crate) hop: Hop,
     pub(crate) tag: u32,
-    pub(crate) open: bool,
+    /// Since when it is open, if it is.
+    pub(crate) since: Option<Instant>,
 }
 
 /// Where a client's packet goes.
@@ -93,7 +94,7 @@ impl Home {
             Verdict::Drop(_) => return Sent::Nowhere,
         };
         let standing = self.route.load().first_usable(board).map(|(_, standing)| standing);
-        let leg = |hop| self.legs.iter().find(|leg| leg.hop == hop && leg.open);
+        let leg = |hop| self.legs.iter().find(|leg| leg.hop == hop && leg.since.is_some());
         let copy = other.and_then(|other| Some((other, leg(other)?.tag)));
         Sent::To { hop, standing, tag: leg(hop).map(|leg| leg.tag), copy }
     }

@@ -1,7 +1,7 @@
 //! Nodes as they are: processes that come and go, and what they do with a packet.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{AgentWord, Kind, Witness};
 use evenkeel_links::{Conditions, Impairment};
@@ -61,6 +61,10 @@ pub(crate) struct Node {
     pub(crate) right: [Option<Instant>; Witness::ALL.len()],
     /// Until when what was usual on the way there counts.
     pub(crate) bent: Option<Instant>,
+    /// Until when something was wrong with it, or with the way there, if ever.
+    pub(crate) ill: Option<Instant>,
+    /// Until when it kept packets to itself, if ever.
+    pub(crate) muffled: Option<Instant>,
 }
 
 /// What comes to a node.
@@ -116,6 +120,8 @@ impl Node {
             dead_since: None,
             right: [None; Witness::ALL.len()],
             bent: None,
+            ill: None,
+            muffled: None,
         }
     }
 
@@ -124,7 +130,7 @@ impl Node {
         self.end_process();
         (self.script, self.listing) = (script, Listing::Stays);
         (self.cold, self.willing) = (script.starts.is_some(), true);
-        (self.refused, self.bent) = (None, None);
+        (self.refused, self.bent, self.ill, self.muffled) = (None, None, None, None);
         self.right = [None; Witness::ALL.len()];
     }
 
@@ -148,6 +154,11 @@ impl Node {
         self.waiting.clear();
         self.streams.clear();
         self.meshed.clear();
+    }
+
+    /// Whether nothing was wrong with it, or with the way there, for so long.
+    pub(crate) fn is_well_for(&self, time: Duration, now: Instant) -> bool {
+        self.ill.is_none_or(|until| until + time <= now)
     }
 
     pub(crate) fn wait(&mut self, arrival: Arrival) {

@@ -16,7 +16,8 @@ use fastrand::Rng;
 use crate::fault::{Episode, Fault};
 pub(crate) use draw::{any_mode, draw_node};
 use draw::{
-    draw_faults, draw_gauges, draw_joins, draw_lists, draw_modes, draw_settings, draw_sleepers,
+    draw_backends, draw_faults, draw_gauges, draw_joins, draw_lists, draw_modes, draw_settings,
+    draw_sleepers,
 };
 
 /// The longest a world goes on undisturbed at its end, so that what was broken is whole again: ejections are this long
@@ -163,6 +164,7 @@ impl Script {
         let mut joins = draw_joins(&mut rng, disturbed);
         let mut faults = draw_faults(&mut rng, &settings, disturbed);
         faults.extend(draw_sleepers(&mut Rng::with_seed(seed ^ 0x51_ee9e), &settings, disturbed));
+        faults.extend(draw_backends(&mut Rng::with_seed(seed ^ 0xbac_0e4d), &settings, disturbed));
         if seed % RESTLESS == RESTLESS - 1 {
             joins.retain(|join| join.room < 2);
             let (at, fault) = (ms(2_500), Fault::PoliciesHostile);

@@ -15,7 +15,7 @@ fn holds(names: &[&str]) {
 #[test]
 fn kills() {
     holds(&["node.kill.hot", "node.kill.hot.silent", "node.kill.cross-region", "node.kill.far"]);
-    holds(&["node.stop", "node.drain"]);
+    holds(&["node.stop", "node.drain", "node.kill.alone"]);
 }
 
 #[test]

@@ -21,6 +21,9 @@ fn promises_hold_in_every_world() {
     assert!(listed.changed > 50, "{listed:?}");
     assert!(sum.breakers > 0 && sum.struck > 10 && sum.started > 0, "{totals:?}");
     assert!(sum.drained > 10, "{totals:?}");
+    for fault in ["backends-dead", "policies-dead", "policies-late", "policies-trap"] {
+        assert!(sum.begun.contains_key(fault), "no {fault}: {:?}", sum.begun);
+    }
     for witness in ["agent", "canary", "kernel-error", "probe", "silence"] {
         assert!(sum.witnesses.contains_key(witness), "no {witness}: {:?}", sum.witnesses);
     }
@@ -54,5 +57,11 @@ mod seeds_that_broke {
     #[test]
     fn two_nodes_of_a_region_die_in_one_watch() {
         holds(14);
+    }
+
+    /// Who fell silent and left was kept in mind until flows were judged again.
+    #[test]
+    fn who_left_in_silence_is_kept() {
+        holds(113);
     }
 }

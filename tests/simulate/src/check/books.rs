@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use evenkeel_core::{Gateway, HOPS_MAX, Hop, OfferId, Output, SessionId};
 
 /// A session is open where its room's route leads, where the one under way does, and where it is being left.
-const LEGS_MAX: usize = HOPS_MAX * 2 + 1;
+pub(super) const LEGS_MAX: usize = HOPS_MAX * 2 + 1;
 
 type Found = Option<(&'static str, String)>;
 

@@ -63,6 +63,8 @@ pub(crate) struct Patient {
     pub(crate) lossy: bool,
     /// Whether the way there was bent, or it stood still, within ten seconds.
     pub(crate) bent: bool,
+    /// Whether it goes on sending though nothing gets there: what meshed nodes pass on to it.
+    pub(crate) speaks_on: bool,
     /// Packets that came from it, ever.
     pub(crate) received: u64,
     /// When one was last sent there.
@@ -234,7 +236,7 @@ impl Deaths {
         let Timings { probe_every_near, probe_every_far, probe_slack, .. } = self.timings;
         let (every, missed) =
             if self.nodes[at].near { (probe_every_near, 2) } else { (probe_every_far, 1) };
-        let Patient { round_trip, lossy, bent, .. } = *patient;
+        let Patient { round_trip, lossy, bent, speaks_on, .. } = *patient;
         let alone = self.condemn_alone(at);
         // Until the probes that make a witness are due, and a watch sees it.
         let probes = every * missed + round_trip + probe_slack * 3 + WATCH_EVERY * 2;
@@ -246,7 +248,7 @@ impl Deaths {
             Voice::Kernel if bent => ("kernel, bent", alone + BENT),
             Voice::Kernel if rate >= BUSY => ("kernel, busy", TOLD_WITHIN + round_trip),
             Voice::Kernel => ("kernel", probes + lost),
-            Voice::Nobody if rate >= STEADY => ("two", TWO_WITHIN + round_trip * 3),
+            Voice::Nobody if rate >= STEADY && !speaks_on => ("two", TWO_WITHIN + round_trip * 3),
             Voice::Nobody => ("alone", alone + probes + every * 2 + round_trip),
         }
     }

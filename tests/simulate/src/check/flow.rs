@@ -49,6 +49,10 @@ impl Flow {
         self.hindered = Some(now);
     }
 
+    pub(super) fn last_hindered(&self) -> Option<Instant> {
+        self.hindered
+    }
+
     pub(super) fn hear(&mut self, event: &Event, now: Instant) {
         if let Event::Struck { room, hop, .. } = event {
             self.struck.insert((*room, *hop), now);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     Board, Gateway, Health, Hop, Incarnation, Kind, NodeId, NodeSettings, NodeStanding, Offer,
-    Output, Plan, Probed, RoomId, RouteCell, SessionId, Settings, Starts,
+    Output, Plan, Probed, RegionId, Role, RoomId, RouteCell, SessionId, Settings, Starts, Witness,
 };
 
 /// What a voice stream counts for where nobody said.
@@ -35,6 +35,9 @@ pub(crate) struct SeenNode {
     pub(crate) probed: bool,
     pub(crate) health: Health,
     pub(crate) draining: bool,
+    pub(crate) accused_by: [bool; Witness::ALL.len()],
+    pub(crate) role: Role,
+    pub(crate) region: RegionId,
 }
 
 pub(crate) struct SeenSession {
@@ -54,7 +57,7 @@ pub(crate) struct SeenRoom {
 }
 
 impl SeenNode {
-    fn new(id: NodeId, settings: &NodeSettings) -> SeenNode {
+    fn new(id: NodeId, settings: &NodeSettings, region: RegionId) -> SeenNode {
         SeenNode {
             hop: Hop { node: id, incarnation: Incarnation(1) },
             capacity: settings.capacity_kbps,
@@ -67,6 +70,9 @@ impl SeenNode {
                 Starts::ByHook { .. } => Health::Cold,
             },
             draining: false,
+            accused_by: Default::default(),
+            role: settings.role,
+            region,
         }
     }
 }
@@ -83,8 +89,9 @@ impl SeenRoom {
 
 impl Scene {
     pub(crate) fn new(settings: &Settings, board: Arc<Board>) -> Scene {
-        let nodes = (0..).zip(&settings.nodes).map(|(at, node)| SeenNode::new(NodeId(at), node));
-        let nodes = nodes.collect();
+        let region = |node: &NodeSettings| settings.zones[node.zone.0 as usize].region;
+        let nodes = (0..).zip(&settings.nodes);
+        let nodes = nodes.map(|(at, node)| SeenNode::new(NodeId(at), node, region(node))).collect();
         Scene { board, nodes, rooms: BTreeMap::new(), sessions: BTreeMap::new() }
     }
 
@@ -130,8 +137,10 @@ impl Scene {
     }
 
     /// A node is listed, maybe under the number of one that is gone.
-    pub(super) fn list(&mut self, id: NodeId, settings: &NodeSettings) {
-        let (place, node) = (id.0 as usize, SeenNode::new(id, settings));
+    pub(super) fn list(&mut self, id: NodeId, settings: &Settings) {
+        let place = id.0 as usize;
+        let node = &settings.nodes[place];
+        let node = SeenNode::new(id, node, settings.zones[node.zone.0 as usize].region);
         if place == self.nodes.len() {
             self.nodes.push(node);
         } else {
@@ -143,7 +152,7 @@ impl Scene {
     /// It has another capacity from now on.
     pub(super) fn change(&mut self, id: NodeId, settings: &NodeSettings, now: Instant) {
         let node = &mut self.nodes[id.0 as usize];
-        node.capacity = settings.capacity_kbps;
+        (node.capacity, node.role) = (settings.capacity_kbps, settings.role);
         node.limit = node.limit.max(node.capacity);
         node.shrinks_until = Some(now + ARRIVED_WITHIN);
     }
@@ -155,8 +164,8 @@ impl Scene {
         }
         for standing in gateway.nodes() {
             let seen = &mut self.nodes[standing.hop.node.0 as usize];
-            let NodeStanding { hop, health, draining, capacity_kbps, .. } = standing;
-            (seen.hop, seen.health) = (hop, health);
+            let NodeStanding { hop, health, draining, capacity_kbps, accused_by, .. } = standing;
+            (seen.hop, seen.health, seen.accused_by) = (hop, health, accused_by);
             (seen.draining, seen.measured) = (draining, capacity_kbps);
         }
     }

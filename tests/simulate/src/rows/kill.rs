@@ -6,7 +6,7 @@ use evenkeel_core::{Hook, Mode};
 
 use super::stage::{Place, calls, ms, with};
 use super::{Row, Scale, play, row};
-use crate::fault::Fault;
+use crate::fault::{Episode, Fault};
 use crate::guests::Library;
 use crate::script::Script;
 
@@ -58,6 +58,19 @@ pub(super) fn silent(library: &Library, scale: Scale) -> Row {
     let outcomes = play(worlds(scale, &[0, 0], &home(), ms(3_000), &Fault::Silent(0)), library);
     let row = row("node.kill.hot.silent", "silent-kill", &outcomes, "p99 <= 70 ms, max <= 170 ms");
     let held = row.gap_ms.n >= enough(scale) && row.gap_ms.p99 <= 70.0 && row.gap_ms.max <= 170.0;
+    row.holds(held)
+}
+
+/// The same while neither policies nor drivers, agents or hooks answer: packets need none of them.
+pub(super) fn alone(library: &Library, scale: Scale) -> Row {
+    let mut scripts = worlds(scale, &[0, 0], &home(), ms(3_000), &Fault::Kill(0));
+    for script in &mut scripts {
+        let (at, lasts) = (SETTLED - ms(200), ms(3_000));
+        script.faults.push(Episode { at, lasts, fault: Fault::BackendsDead });
+    }
+    let outcomes = play(scripts, library);
+    let row = row("node.kill.alone", "kill", &outcomes, "p99 <= 50 ms, max <= 150 ms");
+    let held = row.gap_ms.n >= enough(scale) && row.gap_ms.p99 <= 50.0 && row.gap_ms.max <= 150.0;
     row.holds(held)
 }
 

@@ -74,13 +74,14 @@ impl Scale {
 type Play = fn(&Library, Scale) -> Row;
 
 /// Every row by its name.
-pub const ROWS: [(&str, Play); 16] = [
+pub const ROWS: [(&str, Play); 17] = [
     ("node.kill.hot", kill::hot),
     ("node.kill.hot.silent", kill::silent),
     ("node.kill.cross-region", kill::cross_region),
     ("node.kill.far", kill::far),
     ("node.stop", kill::stop),
     ("node.drain", kill::drain),
+    ("node.kill.alone", kill::alone),
     ("node.kill.hitless", kill::hitless),
     ("node.kill.hitless.silent", kill::hitless_silent),
     ("node.flap", long::node_flap),

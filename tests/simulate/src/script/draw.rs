@@ -44,9 +44,7 @@ pub(super) fn draw_modes(rng: &mut Rng, settings: &mut Settings) {
         node.role = if rng.u8(0..4) == 0 { Role::Standby } else { Role::Active };
     }
     for scenario in settings.scenarios.values_mut() {
-        // Nodes that pass on to each other deliver everything twice where two of them carry all.
-        let meshed = rng.u8(0..3) == 0 && scenario.mode != Mode::Hitless;
-        scenario.affinity = if meshed { Affinity::Session } else { Affinity::Room };
+        scenario.affinity = if rng.u8(0..3) == 0 { Affinity::Session } else { Affinity::Room };
     }
     if settings.scenarios.values().any(|scenario| scenario.affinity == Affinity::Session) {
         // A node whose sessions are heard at other nodes alone is silent, and nothing but probes says that it lives.
@@ -178,6 +176,27 @@ pub(super) fn draw_sleepers(
     vec![
         Episode { at, lasts: ms(rng.u64(200..450)), fault: Fault::Stop(node) },
         Episode { at: drained, lasts: ms(rng.u64(500..2_000)), fault: Fault::Drain(node) },
+    ]
+}
+
+/// In one world of six nothing answers but nodes' media ports, and meanwhile a node dies; by dice of its own.
+pub(super) fn draw_backends(
+    rng: &mut Rng,
+    settings: &Settings,
+    disturbed: Duration,
+) -> Vec<Episode> {
+    if rng.u8(0..6) > 0 {
+        return Vec::new();
+    }
+    let node = rng.usize(0..settings.nodes.len());
+    let lasts = rng.u64(500..3_000);
+    let at = rng.u64(2_500..disturbed.as_millis() as u64 - lasts);
+    let dies = at + rng.u64(50..lasts - 100);
+    let fault = if rng.bool() { Fault::Kill(node) } else { Fault::Silent(node) };
+    let episode = |at: u64, lasts: u64, fault| Episode { at: ms(at), lasts: ms(lasts), fault };
+    vec![
+        episode(at, lasts, Fault::BackendsDead),
+        episode(dies, rng.u64(100..3_000).min(disturbed.as_millis() as u64 - dies), fault),
     ]
 }
 

@@ -1,11 +1,12 @@
 //! What is wrong with a node, or with the way there: what it does to its link, and who may rightly say that it is dead.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{Probed, Witness};
 use evenkeel_links::{Bursts, Conditions};
 
 use super::World;
+use super::listing::is_meshed;
 use crate::check::{Dying, Patient, Voice};
 use crate::fault::Fault;
 use crate::node::{CANARY, Listing, Node};
@@ -39,7 +40,7 @@ impl World<'_> {
             let dead = !here.runs() || up.blackout || down.blackout;
             here.dead_since = if dead { here.dead_since.or(Some(now)) } else { None };
             let impaired = (up, down) != (here.script.link, here.script.link);
-            let until = |holds: bool, before: Option<std::time::Instant>| match holds {
+            let until = |holds: bool, before: Option<Instant>| match holds {
                 true => Some(now + FOR_EVER),
                 false => before.map(|until| until.min(now + RIGHT_FOR)),
             };
@@ -49,10 +50,15 @@ impl World<'_> {
                 let holds = mute || may_say(witness, here, dead, impaired);
                 here.right[witness as usize] = until(holds, here.right[witness as usize]);
             }
-            here.bent = match bent {
+            let lasts = |holds: bool, before: Option<Instant>, after: Duration| match holds {
                 true => Some(now + FOR_EVER),
-                false => here.bent.map(|until| until.min(now + BENT_FOR)),
+                false => before.map(|until| until.min(now + after)),
             };
+            here.bent = lasts(bent, here.bent, BENT_FOR);
+            let muffles = here.gray > 0 || here.gray_flows > 0;
+            let ill = dead || impaired || muffles || here.boasts.is_some();
+            here.muffled = lasts(muffles, here.muffled, Duration::ZERO);
+            here.ill = lasts(ill, here.ill, Duration::ZERO);
         }
     }
 
@@ -66,11 +72,12 @@ impl World<'_> {
 
     /// Each node, as far as it counts for how soon its death is known.
     pub(super) fn patients(&self) -> Vec<Patient> {
+        let meshed = self.script.settings.scenarios.values().any(is_meshed);
         let patient = |(node, stamp): (&Node, &evenkeel_core::Stamp)| {
             let cut = node.up.conditions.blackout || node.down.conditions.blackout;
             let voice = match (
                 node.killed > 0 && node.unplugged == 0 && !cut && !node.cold,
-                node.script.agent,
+                node.script.agent && !self.drivers.dead,
             ) {
                 (true, true) => Voice::Agent,
                 (true, false) => Voice::Kernel,
@@ -78,7 +85,9 @@ impl World<'_> {
             };
             let is_there = node.listing != Listing::Gone;
             let link = &node.script.link;
+            let one_way = node.up.conditions.blackout && !node.down.conditions.blackout;
             Patient {
+                speaks_on: one_way && meshed,
                 dying: node.dead_since.filter(|_| is_there).map(|since| Dying { since, voice }),
                 round_trip: (link.delay + link.jitter) * 2,
                 lossy: link.bursts.is_some() || link.loss_ppm > 0,

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use evenkeel_core::{FailBack, RegionId};
+use evenkeel_core::{FailBack, NodeId, RegionId};
 
 use super::{Event, World};
+use crate::check::Why;
 use crate::driver;
 use crate::fault::Fault;
 use crate::guests::Manner;
@@ -65,14 +66,22 @@ impl World<'_> {
                 self.guests.manner = Manner::Hostile;
                 self.goes_on(number, 0);
             }
+            Fault::BackendsDead => {
+                self.guests.manner = Manner::Dead;
+                self.drivers.dead = true;
+            }
             Fault::DriversSlow(slow) => self.drivers.slow = slow,
             Fault::DriversRefuse(percent) => self.drivers.refuses = percent,
             Fault::Drain(node) => self.drain(node, true),
             Fault::DrainWithin(node, within) => self.drain_within(&[node], within),
             Fault::RegionDrained(region, within) => {
                 let region = RegionId(region as u32);
+                let nodes = self.nodes_of(&fault);
                 let _ = self.gateway.handle_drain_region(region, true, Some(within), self.now);
-                self.expect_drained(&self.nodes_of(&fault), within);
+                self.expect_drained(&nodes, within);
+                for node in nodes {
+                    self.checker.causes.emptied(NodeId(node as u32), Why::Drained, true);
+                }
                 self.settle();
             }
             Fault::FailBackForced => self.fail_back(FailBack::Force),
@@ -104,6 +113,7 @@ impl World<'_> {
             }
             Fault::Leaves(_) => {
                 here.leaving += 1;
+                self.checker.causes.says_it_drains(NodeId(node as u32), true, self.now);
                 self.agent_speaks(node);
             }
             Fault::Silent(_) | Fault::RegionSilent(_) => {
@@ -192,8 +202,15 @@ impl World<'_> {
             | Fault::PoliciesHostile => {
                 self.guests.manner = Manner::Sound;
             }
+            Fault::BackendsDead => {
+                self.guests.manner = Manner::Sound;
+                self.drivers.dead = false;
+                self.checker.flow.hindered(self.now);
+                (0..self.nodes.len()).for_each(|node| self.agent_speaks(node));
+            }
             Fault::DriversSlow(_) | Fault::DriversRefuse(_) => {
-                self.drivers = driver::Manner::default();
+                let dead = self.drivers.dead;
+                self.drivers = driver::Manner { dead, ..driver::Manner::default() };
             }
             Fault::Drain(node) | Fault::DrainWithin(node, _) => self.drain(node, false),
             Fault::RegionDrained(..) => {
@@ -217,6 +234,8 @@ impl World<'_> {
             }
             Fault::Leaves(_) => {
                 here.leaving -= 1;
+                let still = here.leaving > 0;
+                self.checker.causes.says_it_drains(NodeId(node as u32), still, self.now);
                 self.agent_speaks(node);
             }
             Fault::Flap(..) | Fault::CrashLoop(_) if !turns.is_multiple_of(2) => here.killed -= 1,
@@ -254,6 +273,7 @@ impl World<'_> {
             self.workers_late = self.workers_late.max(self.now - since);
         }
         self.stalled_lately = Some(self.now);
+        self.on_their_way.forget();
         self.bend_all();
         for event in std::mem::take(&mut self.unread) {
             self.happens(event);

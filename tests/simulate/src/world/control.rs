@@ -169,7 +169,9 @@ impl World<'_> {
     /// A hook is called.
     fn start(&mut self, node: evenkeel_core::NodeId) {
         let place = node.0 as usize;
-        let Some(starting) = self.nodes[place].script.starts else { return };
+        let Some(starting) = self.nodes[place].script.starts.filter(|_| !self.drivers.dead) else {
+            return;
+        };
         if self.rng.u8(0..100) < starting.fails {
             self.put_in(starting.takes, Event::Told(Word::StartFailed(node)));
         } else {
@@ -189,6 +191,10 @@ impl World<'_> {
     /// Workers tell of their sessions.
     pub(super) fn sum_up(&mut self) {
         self.put_in(SUMMARIES_EVERY, Event::Summaries);
+        if self.script.thorough {
+            self.everybody_is_heard();
+            self.nothing_is_lost();
+        }
         if self.control_stalls_until.is_some() || self.workers_stall.is_some() {
             return;
         }

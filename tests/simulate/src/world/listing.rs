@@ -7,6 +7,7 @@ use evenkeel_core::{
 };
 
 use super::{Event, World};
+use crate::check::Why;
 use crate::driver::LEASES_EVERY;
 use crate::node::{Listing, Node};
 use crate::script::draw_node;
@@ -108,6 +109,7 @@ impl World<'_> {
             self.checker.drains.begun(id, self.now + within);
         }
         self.checker.listing.leaves(id);
+        self.checker.causes.emptied(id, Why::Delisted, true);
         self.gateway.handle_node_removed(id, within, self.now).expect("it is there");
     }
 
@@ -118,6 +120,7 @@ impl World<'_> {
         self.outcome.listed.kept += 1;
         self.checker.drains.over(id);
         self.checker.listing.stays(id);
+        self.checker.causes.emptied(id, Why::Delisted, false);
         self.gateway.handle_node_kept(id, self.now).expect("it is there, and leaves");
     }
 
@@ -166,6 +169,6 @@ impl World<'_> {
 }
 
 /// Whether nodes of the scenario pass on to each other what their sessions say.
-fn is_meshed(scenario: &Scenario) -> bool {
+pub(super) fn is_meshed(scenario: &Scenario) -> bool {
     scenario.affinity == Affinity::Session
 }

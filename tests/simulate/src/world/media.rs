@@ -48,6 +48,9 @@ impl World<'_> {
         if self.script.thorough && self.script.baseline.is_none() {
             let copy = copy.map(|(hop, _)| hop);
             self.checker.sent(&Passed { session, room, hop, copy, epoch: standing }, now);
+            if packet.kind == Kind::Audio {
+                self.note_sent(&packet, room);
+            }
         }
         self.stamps[hop.node.0 as usize].last_sent = Some(now);
         match tag {
@@ -126,7 +129,12 @@ impl World<'_> {
     /// The agent beside the node says how it is, and how loaded, unless its machine is gone.
     pub(super) fn agent_speaks(&mut self, node: usize) {
         let here = &self.nodes[node];
-        if !here.script.agent || here.listing == Listing::Gone || here.unplugged > 0 || here.cold {
+        if self.drivers.dead
+            || !here.script.agent
+            || here.listing == Listing::Gone
+            || here.unplugged > 0
+            || here.cold
+        {
             return;
         }
         if here.runs() {

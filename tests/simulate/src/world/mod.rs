@@ -8,6 +8,7 @@ mod clients;
 mod control;
 mod ending;
 mod event;
+mod hearing;
 mod listing;
 mod media;
 mod opening;
@@ -62,10 +63,11 @@ pub struct World<'a> {
     pub(super) tags: Vec<Tag>,
     /// Tags by the number by which nodes know the room.
     pub(super) tags_of: BTreeMap<RoomId, Vec<u32>>,
-    /// How many rooms there may be.
-    pub(super) rooms: usize,
     pub(super) nodes: Vec<Node>,
     pub(super) stamps: Vec<Stamp>,
+    /// Of each room, by its number in the script: who may come.
+    pub(super) people: Vec<Vec<u32>>,
+    pub(super) on_their_way: hearing::OnTheirWay,
     pub(super) drivers: driver::Manner,
     pub(super) control_stalls_until: Option<Instant>,
     pub(super) unheard: Vec<Word>,
@@ -97,7 +99,6 @@ impl<'a> World<'a> {
         let guests = Guests::of(library, &script.settings, rng.fork());
         let clients: Vec<Client> =
             script.joins.iter().map(|join| Client::new(*join, began, &mut rng)).collect();
-        let rooms = script.joins.iter().map(|join| join.room as usize + 1).max().unwrap_or(0);
         let nodes: Vec<Node> =
             script.nodes.iter().map(|node| Node::new(*node, rng.u64(..))).collect();
         let scene = Scene::new(&script.settings, Arc::clone(&board));
@@ -117,10 +118,11 @@ impl<'a> World<'a> {
             homes: Vec::new(),
             tags: Vec::new(),
             tags_of: BTreeMap::new(),
-            rooms,
             stamps: vec![Stamp::default(); nodes.len()],
             checked: vec![(true, true); nodes.len()],
             nodes,
+            people: people(&script.joins),
+            on_their_way: hearing::OnTheirWay::default(),
             drivers: driver::Manner::default(),
             control_stalls_until: None,
             unheard: Vec::new(),
@@ -283,6 +285,7 @@ impl<'a> World<'a> {
         self.outcome.asked += 1;
         if let Ok(answered) = &said {
             self.checker.decisions.answered(ask.id, &ask.policy, &answered.revision);
+            self.checker.causes.answered(ask, answered);
         }
         self.put_in(after, Event::Told(Word::Answered(ask.id, said)));
     }
@@ -295,4 +298,14 @@ impl<'a> World<'a> {
         self.by_offer.push(client);
         OfferId(self.by_offer.len() as u64 - 1)
     }
+}
+
+/// Of each room, by its number: who may come.
+fn people(joins: &[Join]) -> Vec<Vec<u32>> {
+    let rooms = joins.iter().map(|join| join.room as usize + 1).max().unwrap_or(0);
+    let mut people = vec![Vec::new(); rooms];
+    for (client, join) in (0..).zip(joins) {
+        people[join.room as usize].push(client);
+    }
+    people
 }

@@ -15,7 +15,7 @@ impl World<'_> {
         let tag = self.tags.len() as u32;
         let Some(home) = self.home(session) else { return };
         let client = home.client;
-        home.legs.push(Leg { hop, tag, open: false });
+        home.legs.push(Leg { hop, tag, since: None });
         let room = self.clients[client as usize].join.room;
         self.tags.push(Tag {
             session,
@@ -44,7 +44,11 @@ impl World<'_> {
     pub(super) fn ask_driver(&mut self, tag: u32) {
         let Tag { told, closed, hop, .. } = self.tags[tag as usize];
         if !told && !closed {
-            self.send(hop.node.0 as usize, Arrival::Open { tag });
+            if self.drivers.dead {
+                self.checker.flow.hindered(self.now);
+            } else {
+                self.send(hop.node.0 as usize, Arrival::Open { tag });
+            }
             self.put_in(ASKED_AGAIN_AFTER, Event::AskAgain { tag });
         }
     }
@@ -73,9 +77,10 @@ impl World<'_> {
         }
         self.tags[tag as usize].told = true;
         self.tags[tag as usize].closed = !taken;
+        let now = Some(self.now);
         if let Some(home) = self.home(session) {
             home.legs.retain(|leg| taken || leg.tag != tag);
-            home.legs.iter_mut().filter(|leg| leg.tag == tag).for_each(|leg| leg.open = true);
+            home.legs.iter_mut().filter(|leg| leg.tag == tag).for_each(|leg| leg.since = now);
         }
         if self.script.baseline.is_some() {
             return self.reopened(tag);
@@ -92,7 +97,7 @@ impl World<'_> {
         let Some(home) = self.home(session) else { return };
         let Some(at) = home.legs.iter().position(|leg| leg.hop == hop) else { return };
         let leg = home.legs.swap_remove(at);
-        if !leg.open {
+        if leg.since.is_none() {
             self.checker.flow.hindered(self.now);
         }
         let told = WORKER_TOLD_WITHIN.mul_f64(self.rng.f64());

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::{Affinity, FailBack, Hook, Mode, NodeId, PolicyName, Scenario};
+use evenkeel_core::{FailBack, Hook, Mode, NodeId, PolicyName, Scenario};
 
 use super::World;
+use crate::check::Why;
 use crate::script::any_mode;
 
 impl World<'_> {
     pub(super) fn fail_back(&mut self, fail_back: FailBack) {
+        self.checker.causes.fail_back(fail_back, self.now);
         let _ = self.gateway.handle_fail_back(None, fail_back, self.now);
         self.settle();
     }
@@ -19,6 +21,7 @@ impl World<'_> {
             let node = NodeId(*node as u32);
             // One that was forgotten needs no draining.
             if self.gateway.handle_drain_within(node, true, Some(within), self.now).is_ok() {
+                self.checker.causes.emptied(node, Why::Drained, true);
                 self.expect_drained(&[node.0 as usize], within);
             }
         }
@@ -32,8 +35,11 @@ impl World<'_> {
     }
 
     pub(super) fn drain(&mut self, node: usize, draining: bool) {
-        self.checker.drains.over(NodeId(node as u32));
-        let _ = self.gateway.handle_drain(NodeId(node as u32), draining, self.now);
+        let node = NodeId(node as u32);
+        self.checker.drains.over(node);
+        if self.gateway.handle_drain(node, draining, self.now).is_ok() {
+            self.checker.causes.emptied(node, Why::Drained, draining);
+        }
         self.settle();
     }
 
@@ -52,8 +58,7 @@ impl World<'_> {
         let mut scenarios = self.script.settings.scenarios.clone();
         for scenario in scenarios.values_mut() {
             any_mode(&mut self.rng, regions, scenario);
-            let meshed = scenario.affinity == Affinity::Session && scenario.mode == Mode::Hitless;
-            if self.rng.u8(0..3) == 0 || meshed {
+            if self.rng.u8(0..3) == 0 {
                 scenario.mode = Mode::Hot;
             }
             scenario.spares = self.rng.u8(1..4);
@@ -69,13 +74,16 @@ impl World<'_> {
             self.change_modes();
         }
         let node = self.rng.usize(0..self.nodes.len());
-        let room: Arc<str> = format!("room{}", self.rng.usize(0..self.rooms)).into();
+        let room: Arc<str> = format!("room{}", self.rng.usize(0..self.people.len())).into();
         match self.rng.u8(0..6) {
             0 => self.drain(node, true),
             1 | 2 => self.drain(node, false),
             _ => {
                 // That it is there already, or full, is an answer too.
-                let _ = self.gateway.handle_move(&room, NodeId(node as u32), self.now);
+                let to = NodeId(node as u32);
+                if self.gateway.handle_move(&room, to, self.now).is_ok() {
+                    self.checker.causes.asked(&room, to);
+                }
                 self.settle();
             }
         }
