@@ -6,7 +6,7 @@ use evenkeel_lab::admin::{Admin, Place};
 use evenkeel_lab::clock;
 use evenkeel_lab::crowd::{Crowd, Fault, Page, Plan, Scope};
 use evenkeel_lab::sample_node::number_of;
-use evenkeel_server::api::{self, Names};
+use evenkeel_server::api;
 
 use crate::harness::{Gateway, Node, PATIENCE, World};
 
@@ -20,9 +20,8 @@ impl Api {
     fn of(gateway: &Gateway) -> Api {
         let settings = gateway.settings.admin.clone();
         let place = Place::Unix(settings.socket.clone());
-        let names = Names::of(&gateway.settings.core());
         let metrics = Box::new(String::new);
-        let thread = api::start(settings, names, gateway.handle.clone(), metrics).unwrap();
+        let thread = api::start(settings, gateway.handle.clone(), metrics).unwrap();
         Api { place, thread: Some(thread) }
     }
 

@@ -76,6 +76,11 @@ fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
 
     hears_all_since(first, &mut ann);
 
+    let explained = gateway.ask(gateway.handle.explain(opened.session)).unwrap().unwrap();
+    let names = gateway.handle.names();
+    let went = explained.moves.iter().filter_map(|step| Some(names.of_hop(step.to?).node));
+    assert_eq!(went.map(|name| name.to_string()).next(), Some("east-e1".to_owned()));
+
     let mut told = Vec::new();
     gateway.happened(|happened| {
         match &happened.event {

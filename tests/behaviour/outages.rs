@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use evenkeel_core::{Decider, Hook, PolicyName};
 use evenkeel_lab::admin::{Admin, Place};
-use evenkeel_server::api::{self, Names};
+use evenkeel_server::api;
 use evenkeel_server::control::Happened;
 use evenkeel_server::telemetry::{Moment, Telemetry};
 
@@ -19,10 +19,9 @@ fn packets_flow_and_survive_a_node_without_api_telemetry_and_plugins() {
     world.hooks += "[resolve]\nplugin = \"scenario-call\"\n[degradation]\nplugin = \"degrade-ladder\"\n\
                     [admission]\nplugin = \"admit-capacity\"\non_fault = \"admit\"\n";
     let gateway = world.start();
-    let names = Names::of(&gateway.settings.core());
     let admin = gateway.settings.admin.clone();
     let socket = admin.socket.clone();
-    let api = api::start(admin, names, gateway.handle.clone(), Box::new(String::new)).unwrap();
+    let api = api::start(admin, gateway.handle.clone(), Box::new(String::new)).unwrap();
     let mut ann = Phone::new(1);
     let opened = gateway.open(offer("room", declared(&ann)));
     let policies = gateway.ask(gateway.handle.policies()).unwrap();
@@ -65,7 +64,8 @@ fn a_node_dies_while_nobody_receives_telemetry() {
     world.limits += &format!("[telemetry]\notlp = \"http://{address}\"\n");
     let gateway = world.start();
     let telemetry = Telemetry::start(&gateway.settings, "test").unwrap();
-    let (mut recorder, mut events) = (telemetry.recorder(), gateway.handle.events());
+    let (mut recorder, mut events) =
+        (telemetry.recorder(gateway.handle.names()), gateway.handle.events());
     std::thread::spawn(move || {
         while let Ok(told) = events.blocking_recv() {
             if let Happened::Core(event) = &told.event {

@@ -13,7 +13,8 @@ use evenkeel_core::{Gateway, PolicyName};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::control::{
-    self, Drivers, EVENTS_MAX, Handle, Homes, QuicListener, REQUESTS_MAX, Request, Told, WorkerLine,
+    self, Drivers, EVENTS_MAX, Handle, Homes, Names, QuicListener, REQUESTS_MAX, Request, Told,
+    WorkerLine,
 };
 use crate::flows::Flows;
 use crate::quic;
@@ -203,7 +204,7 @@ fn assemble(
     let (policies, firsts) = policies(settings, &core, words_in)?;
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
-    let nodes_max = core.limits.nodes_max;
+    let (names, nodes_max) = (Arc::new(Names::of(&core)), core.limits.nodes_max);
     let mut gateway = Gateway::new(core, started);
     gateway.handle_seed(fastrand::u64(..));
     let board = gateway.board();
@@ -267,6 +268,7 @@ fn assemble(
         reports,
         words,
         events: events.clone(),
+        names: Arc::clone(&names),
         quic_counters: quic_thread.as_ref().map(|quic| Arc::clone(&quic.counters)),
         started,
         awaits_policies: !firsts.is_empty(),
@@ -274,7 +276,7 @@ fn assemble(
     };
     let (control, workers) = launch(workers, parts)?;
     let running = Running {
-        handle: Handle { requests: requests_in, events },
+        handle: Handle { requests: requests_in, events, names },
         udp: udp.iter().map(|listener| listener.address).collect(),
         quic: quic_thread.as_ref().map(|quic| advertised_quic(settings, quic.address)),
         told,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::{self, Names};
+use crate::api;
 use crate::control::Handle;
 use crate::run::{self, Running};
 use crate::settings::{Invalid, Settings};
@@ -112,11 +112,11 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let standing = Standing::of(&settings);
     let mut gateway = run::begin(&settings)?;
-    let mut follower = Follower::new(gateway.events(), &telemetry, settings.admin.traceparent);
+    let (events, names) = (gateway.events(), gateway.handle.names());
+    let mut follower = Follower::new(events, names, &telemetry, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();
     let api = api::start(
         settings.admin.clone(),
-        Names::of(&settings.core()),
         gateway.handle.clone(),
         Box::new(move || prometheus.render()),
     )?;

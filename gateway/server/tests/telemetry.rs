@@ -14,7 +14,7 @@ use evenkeel_core::{
     AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
     NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Strike, Witness,
 };
-use evenkeel_server::control::{Rollout, RolloutOutcome};
+use evenkeel_server::control::{Names, Rollout, RolloutOutcome};
 use evenkeel_server::settings::{Settings, Traceparent};
 use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
 use evenkeel_server::telemetry::{Caller, Moment, Recorder, Telemetry};
@@ -51,7 +51,7 @@ fn settings(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> Set
 fn start(name: &str, receiver: SocketAddr, protocol: &str, share: f64) -> (Telemetry, Recorder) {
     let settings = settings(name, receiver, protocol, share);
     let telemetry = Telemetry::start(&settings, "test").expect("telemetry starts");
-    let recorder = telemetry.recorder();
+    let recorder = telemetry.recorder(Arc::new(Names::of(&settings.core())));
     (telemetry, recorder)
 }
 
@@ -505,8 +505,9 @@ fn a_receiver_that_never_answers_holds_nobody_up_and_memory_is_bounded() {
 
 #[test]
 fn every_event_leaves_its_mark_in_the_metrics() {
-    let telemetry = Telemetry::start(&Settings::load(None, None).unwrap(), "test").unwrap();
-    let mut recorder = telemetry.recorder();
+    let settings = Settings::load(None, None).unwrap();
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let mut recorder = telemetry.recorder(Arc::new(Names::of(&settings.core())));
     let (room, native) = (RoomId(1), Decider::Native);
     let guarded = Outcome::Guarded(Guard::Churn);
     let hook = Hook::Routing;
@@ -592,8 +593,9 @@ fn a_decision_that_no_session_claims_stands_for_itself() {
 
 #[test]
 fn without_a_receiver_everything_still_counts() {
-    let telemetry = Telemetry::start(&Settings::load(None, None).unwrap(), "test").unwrap();
-    let mut recorder = telemetry.recorder();
+    let settings = Settings::load(None, None).unwrap();
+    let telemetry = Telemetry::start(&settings, "test").unwrap();
+    let mut recorder = telemetry.recorder(Arc::new(Names::of(&settings.core())));
     hear(&mut recorder, &[opened(1, 1)]);
     assert_eq!(counted(&telemetry, "evenkeel_sessions_opened_total", "call"), 1);
     assert!(telemetry.flush(Duration::ZERO), "nothing waits");

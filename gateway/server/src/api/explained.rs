@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use evenkeel_core::{Candidate, Explanation, Grant, Heading, MoveRecord};
 use serde::Serialize;
 
-use super::names::Names;
 use super::view;
-use crate::control::NodeView;
+use crate::control::{Names, NodeView};
 
 /// Which hop and why, who decided, what else it could have been, its moves, its rungs, its node's witnesses.
 #[derive(Serialize)]
@@ -104,7 +103,7 @@ impl Explained {
             mode: standing.mode.name(),
             kept: standing.kept.name(),
             priority: said.priority,
-            hop: standing.hop.map(|hop| names.hop(hop)),
+            hop: standing.hop.map(|hop| view::Hop::of(hop, names)),
             health: on.map(|node| node.health.name()),
             witnesses: said
                 .witnesses
@@ -118,7 +117,7 @@ impl Explained {
             route: said
                 .route
                 .iter()
-                .map(|(hop, grant)| Hop { hop: names.hop(*hop), grant: granted(*grant) })
+                .map(|(hop, grant)| Hop { hop: view::Hop::of(*hop, names), grant: granted(*grant) })
                 .collect(),
             heading: said.heading.as_ref().map(|heading| Going::of(heading, names)),
             rung: standing.plan.rung(),
@@ -133,7 +132,7 @@ impl Explained {
 impl Going {
     fn of(heading: &Heading, names: &Names) -> Going {
         Going {
-            to: names.node(heading.to.node),
+            to: names.of_hop(heading.to).node,
             cause: heading.cause.name(),
             by: heading.by.to_string(),
             for_ms: ms(heading.since),
@@ -144,7 +143,7 @@ impl Going {
 
 impl Other {
     fn of(other: &Candidate, names: &Names) -> Other {
-        let view::Hop { node, region, zone, .. } = names.hop(other.hop);
+        let view::Hop { node, region, zone, .. } = view::Hop::of(other.hop, names);
         Other { node, region, zone, why: other.why.name(), load_permille: other.load_permille }
     }
 }
@@ -154,8 +153,8 @@ impl Move {
         Move {
             cause: step.cause.name(),
             by: step.by.to_string(),
-            from: names.node(step.from.node),
-            to: step.to.map(|to| names.node(to.node)),
+            from: names.of_hop(step.from).node,
+            to: step.to.map(|to| names.of_hop(to).node),
             ago_ms: ms(Instant::now().saturating_duration_since(step.started)),
             took_ms: ms(step.ended.saturating_duration_since(step.started)),
             outcome: step.outcome.name(),

@@ -9,7 +9,6 @@ mod events;
 mod explained;
 mod idempotency;
 mod listener;
-mod names;
 mod notice;
 mod offer;
 mod operating;
@@ -20,5 +19,4 @@ mod tests;
 mod thread;
 mod view;
 
-pub use names::Names;
 pub use thread::{Failure, Thread, start};

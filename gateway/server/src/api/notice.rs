@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::{Cause, Decider, Event, Health, Hop, ModeChange, NodeId, Start, Witness};
+use evenkeel_core::{
+    Cause, Decider, Event, Health, Hop, Incarnation, ModeChange, NodeId, Start, Witness,
+};
 use serde::Serialize;
 
-use super::names::Names;
 use super::view::{Carried, Hop as Step, Rollout};
-use crate::control::{Happened, ListChange, Told};
+use crate::control::{Happened, ListChange, Names, Told};
 use crate::worker::ShedRun;
 
 /// An event's name, and its JSON object.
@@ -210,8 +211,8 @@ struct Accusation {
 /// Turns events into notices; remembers why nodes died, for the moves that follow.
 pub(super) struct Teller {
     names: Arc<Names>,
-    /// How nodes were last found dead.
-    deaths: HashMap<NodeId, (Vec<Accusation>, Option<u64>)>,
+    /// How nodes were last found dead, and as which incarnation.
+    deaths: HashMap<NodeId, (Incarnation, Vec<Accusation>, Option<u64>)>,
 }
 
 impl Teller {
@@ -231,9 +232,6 @@ impl Teller {
             }
             Happened::TurnedAway { .. } => return None,
             Happened::NodeList(told) => {
-                for (id, node) in &told.places {
-                    self.names.put(*id, node);
-                }
                 let list = told.outcome.as_ref().ok().cloned().unwrap_or_default();
                 let ListChange { added, removed, changed } = list;
                 let reason = told.outcome.as_ref().err().map(ToString::to_string);
@@ -249,7 +247,7 @@ impl Teller {
                 return Some(Notice::of("node-gone", &Body::NodeGone { at_us, node }));
             }
             Happened::NotOpened { session, node, reason } => {
-                let (session, node) = (session.to_string(), self.names.node(*node));
+                let (session, node) = (session.to_string(), self.names.of_node(*node).node);
                 return Some(Notice::of(
                     "not-opened",
                     &Body::NotOpened { at_us, session, node, reason },
@@ -267,7 +265,7 @@ impl Teller {
         let (name, body) = match event {
             Event::Opened { session, room_name, scenario, hop, admitted_by, routed_by, .. } => {
                 let decided_by = decided_by(admitted_by, routed_by);
-                let (session, hop) = (session.to_string(), self.names.hop(*hop));
+                let (session, hop) = (session.to_string(), Step::of(*hop, &self.names));
                 (
                     "opened",
                     Body::Opened { at_us, session, room: room_name, scenario, hop, decided_by },
@@ -287,8 +285,8 @@ impl Teller {
                     sessions: sessions.iter().map(ToString::to_string).collect(),
                     cause: cause.name(),
                     by: by.to_string(),
-                    from: self.names.node(from.node),
-                    to: to.map(|to| self.names.node(to.node)),
+                    from: self.names.of_hop(*from).node,
+                    to: to.map(|to| self.names.of_hop(to).node),
                     witnesses,
                     detect_us,
                     took_us: since(*started),
@@ -303,11 +301,12 @@ impl Teller {
                 let witnesses: Vec<_> = witnesses.iter().map(accuse).collect();
                 let detect_us = last_heard.map(since);
                 if *to == Health::Down {
-                    self.deaths.insert(hop.node, (witnesses.clone(), detect_us));
+                    let death = (hop.incarnation, witnesses.clone(), detect_us);
+                    self.deaths.insert(hop.node, death);
                 }
                 let body = Body::Node {
                     at_us,
-                    node: self.names.node(hop.node),
+                    node: self.names.of_hop(*hop).node,
                     incarnation: hop.incarnation.0,
                     from: from.name(),
                     to: to.name(),
@@ -323,21 +322,21 @@ impl Teller {
                     room: room_name,
                     cause: cause.name(),
                     by: by.to_string(),
-                    from: self.names.node(from.node),
-                    to: self.names.node(to.node),
+                    from: self.names.of_hop(*from).node,
+                    to: self.names.of_hop(*to).node,
                     outcome: outcome.name(),
                     took_us: since(*started),
                 };
                 ("move-ended", body)
             }
             Event::Drained { node, left, started } => {
-                let (node, took_us) = (self.names.node(*node), since(*started));
+                let (node, took_us) = (self.names.of_node(*node).node, since(*started));
                 ("drained", Body::Drained { at_us, node, left: *left, took_us })
             }
             Event::Breaker { region, from, to, sessions, bad, opened, failed } => {
                 let body = Body::Breaker {
                     at_us,
-                    region: self.names.region(*region),
+                    region: self.names.of_region(*region),
                     from: from.name(),
                     to: to.name(),
                     sessions: *sessions,
@@ -349,7 +348,7 @@ impl Teller {
             }
             Event::Struck { room_name, hop, why, session, .. } => {
                 let session = session.map(|session| session.to_string());
-                let (node, reason) = (self.names.node(hop.node), why.name());
+                let (node, reason) = (self.names.of_hop(*hop).node, why.name());
                 ("struck", Body::Struck { at_us, room: room_name, node, reason, session })
             }
             Event::Uplink { doubted, silent, of } => {
@@ -374,7 +373,7 @@ impl Teller {
                 ("policy", Body::Standing { at_us, policy: policy.to_string(), outcome, reason })
             }
             Event::Draining { node, draining } => {
-                let node = Some(self.names.node(*node));
+                let node = Some(self.names.of_node(*node).node);
                 ("draining", Body::Draining { at_us, node, draining: *draining })
             }
             Event::Start { node, step } => {
@@ -385,7 +384,7 @@ impl Teller {
                     Start::Done { took } => (None, None, Some(us(*took))),
                 };
                 let (why, again_us) = failed.unzip();
-                let (node, step) = (self.names.node(*node), step.name());
+                let (node, step) = (self.names.of_node(*node).node, step.name());
                 ("start", Body::Start { at_us, node, step, attempt, why, again_us, took_us })
             }
             Event::Mode { room_name, from, to, why, .. } => {
@@ -393,7 +392,7 @@ impl Teller {
                     ModeChange::Scenario | ModeChange::Capacity => &[][..],
                     ModeChange::Unalike { hops } => &hops[..],
                 };
-                let nodes = hops.iter().map(|hop| self.names.node(hop.node)).collect();
+                let nodes = hops.iter().map(|hop| self.names.of_hop(*hop).node).collect();
                 let (from, to, why) = (from.name(), to.name(), why.name());
                 ("mode", Body::Mode { at_us, room: room_name, from, to, why, nodes })
             }
@@ -411,7 +410,8 @@ impl Teller {
 
     fn death(&self, cause: Cause, from: Hop) -> (Vec<Accusation>, Option<u64>) {
         let known = self.deaths.get(&from.node).filter(|_| cause == Cause::NodeDown);
-        known.map_or_else(Default::default, Clone::clone)
+        let known = known.filter(|(incarnation, ..)| *incarnation == from.incarnation);
+        known.map_or_else(Default::default, |(_, witnesses, took)| (witnesses.clone(), *took))
     }
 }
 

@@ -6,8 +6,7 @@ use evenkeel_core::{Impossible, NodeId, Refused};
 use evenkeel_media::trunk::message::Break;
 
 use super::error::{Code, Error};
-use super::names::Names;
-use crate::control::{Disobeyed, Failed, NotReloaded, Order};
+use crate::control::{Disobeyed, Failed, Names, NotReloaded, Order};
 
 /// When a newcomer may try again where nobody said.
 const SOON: Duration = Duration::from_secs(2);
@@ -84,7 +83,7 @@ fn refusal(refused: Refused, names: &Names) -> Error {
             Error::new(Code::Refused, "admission says no").retry_after(retry_after)
         }
         Refused::Redirected(region) => {
-            let region = names.region(region);
+            let region = names.of_region(region);
             Error::new(Code::Refused, format!("admission says: try the region `{region}`"))
         }
         Refused::Closed => Error::new(Code::Conflict, "the session was closed before it was open"),
@@ -97,7 +96,7 @@ fn refusal(refused: Refused, names: &Names) -> Error {
 }
 
 fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &Names) -> Error {
-    let node = names.node(node);
+    let node = names.of_node(node).node;
     let message = format!("the node `{node}`, which carries the room, did not open it{why}");
     Error::new(Code::Unavailable, message).retry_after(retry_after)
 }

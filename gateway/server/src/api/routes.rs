@@ -18,9 +18,8 @@ use tokio::sync::Notify;
 use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
-use super::names::Names;
 use super::{explained, offer, operating, refusal, view};
-use crate::control::{Failed, Handle, Rollout, RolloutOutcome};
+use crate::control::{Failed, Handle, Names, Rollout, RolloutOutcome};
 
 /// Bytes of a JSON body. An offer with everything at its limit is half of it.
 pub(super) const BODY_MAX: usize = 128 * 1_024;

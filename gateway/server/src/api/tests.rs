@@ -22,7 +22,8 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::*;
 use crate::control::{
-    Failed, Handle, Happened, Opened, Reached, Request, Rollout, RolloutOutcome, Status, Told,
+    Failed, Handle, Happened, Names, Opened, Reached, Request, Rollout, RolloutOutcome, Status,
+    Told,
 };
 use crate::settings::{Admin, AdminTcp, Secret, Traceparent};
 use crate::worker::Totals;
@@ -55,7 +56,7 @@ impl World {
         let tcp = Some(AdminTcp { address, token: Secret::new(b"secret".to_vec()) });
         let metrics = Box::new(|| "evenkeel_sessions 3\n".to_owned());
         let settings = Admin { drills, ..admin(socket.clone(), tcp) };
-        let thread = start(settings, names(), handle, metrics).unwrap();
+        let thread = start(settings, handle, metrics).unwrap();
         World { thread, socket, requests, events }
     }
 
@@ -155,7 +156,8 @@ const OFFER: &str = r#"{"scenario": "call", "room": "room-1", "ingress": {"quic"
 fn handle(events_max: usize) -> (Handle, mpsc::Receiver<Request>, broadcast::Sender<Arc<Told>>) {
     let (requests_in, requests) = mpsc::channel(64);
     let (events, _) = broadcast::channel(events_max);
-    (Handle { requests: requests_in, events: events.clone() }, requests, events)
+    let names = Arc::new(names());
+    (Handle { requests: requests_in, events: events.clone(), names }, requests, events)
 }
 
 fn admin(socket: PathBuf, tcp: Option<AdminTcp>) -> Admin {

@@ -18,7 +18,6 @@ use super::error::{Code, Error};
 use super::events::Feed;
 use super::idempotency::{Table, sha256};
 use super::listener::{Bounded, Socket};
-use super::names::Names;
 use super::notice::Teller;
 use super::routes::{Shared, router};
 use crate::control::Handle;
@@ -95,13 +94,12 @@ pub struct Thread {
 /// [`Failure`]; nothing was started.
 pub fn start(
     settings: Admin,
-    names: Names,
     handle: Handle,
     metrics: Box<dyn Fn() -> String + Send + Sync>,
 ) -> Result<Thread, Failure> {
     let (stop, stopped) = oneshot::channel();
     let (report, started) = std::sync::mpsc::sync_channel(1);
-    let names = Arc::new(names);
+    let names = handle.names();
     let (events, teller) = (handle.events(), Teller::new(Arc::clone(&names)));
     let (seen, feed) = (Table::default(), Feed::default());
     let (drills, closing) = (settings.drills, Notify::new());

@@ -9,8 +9,7 @@ use evenkeel_core::{Measures, Metric, Witness};
 use evenkeel_media::roq;
 use serde::Serialize;
 
-use super::names::Names;
-use crate::control::{self, Reached, Wanted};
+use crate::control::{self, Named, Names, Reached, Wanted};
 use crate::worker::Totals;
 
 /// A session that was opened: what its client needs.
@@ -77,7 +76,7 @@ impl Opened {
             scenario: Arc::clone(&wanted.scenario),
             udp,
             quic,
-            route: names.route(&opened.route),
+            route: Hop::route(&opened.route, names),
             decided_by: BTreeMap::from([
                 ("admission", opened.admitted_by.to_string()),
                 ("routing", opened.routed_by.to_string()),
@@ -97,6 +96,17 @@ pub(super) struct Hop {
     pub(super) region: Arc<str>,
     pub(super) zone: Arc<str>,
     pub(super) incarnation: u32,
+}
+
+impl Hop {
+    pub(super) fn of(hop: evenkeel_core::Hop, names: &Names) -> Hop {
+        let Named { node, region, zone } = names.of_hop(hop);
+        Hop { node, region, zone, incarnation: hop.incarnation.0 }
+    }
+
+    fn route(hops: &[evenkeel_core::Hop], names: &Names) -> Vec<Hop> {
+        hops.iter().map(|&hop| Hop::of(hop, names)).collect()
+    }
 }
 
 /// What went through a session.
@@ -157,7 +167,7 @@ impl Session {
             scenario: Arc::clone(&session.scenario),
             mode: session.mode.name(),
             ingress: session.transport.name(),
-            hop: session.hop.map(|hop| names.hop(hop)),
+            hop: session.hop.map(|hop| Hop::of(hop, names)),
             rung: session.rung,
             cap_kbps: Some(session.cap_kbps).filter(|&cap| cap > 0),
             measures: measured(&session.measures),
@@ -193,8 +203,8 @@ impl Room {
             mode: room.mode.name(),
             kept: room.kept.name(),
             sessions: room.sessions.iter().map(ToString::to_string).collect(),
-            route: names.route(&room.route),
-            hop: room.hop.map(|hop| names.hop(hop)),
+            route: Hop::route(&room.route, names),
+            hop: room.hop.map(|hop| Hop::of(hop, names)),
             placed_by: room.placed_by.to_string(),
         }
     }
@@ -317,7 +327,7 @@ pub(super) struct Region {
 impl Region {
     pub(super) fn of(region: &evenkeel_core::RegionStanding, names: &Names) -> Region {
         Region {
-            region: names.region(region.region),
+            region: names.of_region(region.region),
             breaker: region.breaker.name(),
             opens_for_ms: region.opens_for.map(|time| time.as_millis() as u64),
             fail_back: region.fail_back.name(),

@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::listing::{ListChange, NodeList, NotListed};
 use super::modes::ModeView;
+use super::names::Names;
 use super::operating::{Operation, Place};
 use super::orders::Order;
 use super::words::{
@@ -141,6 +142,7 @@ pub enum NotReloaded {
 pub struct Handle {
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) events: broadcast::Sender<Arc<Told>>,
+    pub(crate) names: Arc<Names>,
 }
 
 impl Handle {
@@ -376,6 +378,11 @@ impl Handle {
     /// See [`sessions`](Handle::sessions).
     pub async fn shut_down(&self, within: Duration) -> Result<(), Failed> {
         self.ask(|done| Request::Shutdown { within, done }).await
+    }
+
+    /// What nodes and regions are called: those of now, and those that what happens may still speak of.
+    pub fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.names)
     }
 
     /// What happens from now on.

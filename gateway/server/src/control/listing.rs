@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::NodeId;
+use evenkeel_core::{Hop, NodeId};
 
 use super::equipment::{Equipment, Listed};
 use super::guard::Shrinks;
@@ -79,8 +79,6 @@ pub struct ListTold {
     pub forced: bool,
     /// What became of it.
     pub outcome: Result<ListChange, NotListed>,
-    /// Where nodes are now that came or changed.
-    pub places: Vec<(NodeId, Arc<Node>)>,
 }
 
 /// Why a list was not taken. Nothing of it was.
@@ -133,19 +131,13 @@ struct Equipments {
     changes: Vec<Equipment>,
 }
 
-/// Where nodes are now that came or changed.
-type Places = Vec<(NodeId, Arc<Node>)>;
-
 impl Control {
     /// Takes a list, all of it or nothing, and tells of it.
     pub(super) fn list(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
-        let (outcome, places) = match self.take(list, now) {
-            Ok((change, places)) => (Ok(change), places),
-            Err(refused) => (Err(refused), Vec::new()),
-        };
+        let outcome = self.take(list, now);
         if !outcome.as_ref().is_ok_and(ListChange::is_empty) {
             let outcome = outcome.clone();
-            let told = ListTold { by: list.by, forced: list.force, outcome, places };
+            let told = ListTold { by: list.by, forced: list.force, outcome };
             self.tell_happened(Happened::NodeList(told));
         }
         outcome
@@ -153,7 +145,7 @@ impl Control {
 
     /// Sockets are opened last, so that what is refused costs nothing; where many come at once, control does nothing else
     /// meanwhile.
-    fn take(&mut self, list: &NodeList, now: Instant) -> Result<(ListChange, Places), NotListed> {
+    fn take(&mut self, list: &NodeList, now: Instant) -> Result<ListChange, NotListed> {
         let stands = self.listed.iter().flatten().filter(|listed| !listed.leaves);
         let stands: Vec<_> = stands.map(|listed| Arc::clone(&listed.node)).collect();
         let held = self.guard.check(&list.nodes, &stands, now).err();
@@ -254,8 +246,8 @@ impl Control {
         equipments: Equipments,
         within: Option<Duration>,
         now: Instant,
-    ) -> (ListChange, Places) {
-        let (mut change, mut places) = (ListChange::default(), Vec::new());
+    ) -> ListChange {
+        let (mut change, mut is_known_anew) = (ListChange::default(), false);
         let changing = steps.changes.iter().map(|(_, node)| node);
         if steps.comes.iter().chain(changing).any(|node| run::has_webhooks(node)) {
             self.start_posting();
@@ -280,7 +272,8 @@ impl Control {
                 self.equip_canary(id, equipment.canary);
             }
             change.changed.push(Arc::clone(&node.name));
-            places.push((id, Arc::clone(&node)));
+            self.names.change(id, &node);
+            is_known_anew = true;
             super::equipment::set(&mut self.listed, id, Some(Listed { node, leaves: false }));
         }
         // Who comes is there before others go, so that rooms have somewhere to go.
@@ -289,7 +282,10 @@ impl Control {
             // Room for it was counted before.
             let Ok(id) = self.gateway.handle_node_added(core, now) else { continue };
             change.added.push(Arc::clone(&node.name));
-            places.push((id, Arc::clone(&node)));
+            if let Some(cell) = self.gateway.board().cell(id) {
+                self.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
+            }
+            is_known_anew = true;
             self.equip(id, node, equipment);
         }
         for (id, listed) in (0..).map(NodeId).zip(&mut self.listed) {
@@ -302,10 +298,10 @@ impl Control {
                 let _ = self.gateway.handle_node_removed(id, within, now);
             }
         }
-        if !places.is_empty() {
+        if is_known_anew {
             self.teach_policies();
         }
-        (change, places)
+        change
     }
 
     /// The node as the core wants it.

@@ -17,6 +17,7 @@ use super::handle::{Reload, Request};
 use super::homes::Homes;
 use super::knock::Knocks;
 use super::modes::Costs;
+use super::names::Names;
 use super::offering::Pending;
 use super::orders::Orders;
 use super::prober::{Probed, Prober};
@@ -65,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) reports: mpsc::Receiver<Report>,
     pub(crate) words: mpsc::Receiver<Word>,
     pub(crate) events: broadcast::Sender<Arc<Told>>,
+    pub(crate) names: Arc<Names>,
     pub(crate) quic_counters: Option<Arc<crate::quic::Counters>>,
     /// Whether first revisions are on their way.
     pub(crate) awaits_policies: bool,
@@ -99,6 +101,7 @@ pub(super) struct Control {
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
+    pub(super) names: Arc<Names>,
     pub(super) quic_counters: Option<Arc<crate::quic::Counters>>,
     pub(super) started: Instant,
     pub(super) random: ring::rand::SystemRandom,
@@ -159,6 +162,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
         events: parts.events,
+        names: parts.names,
         quic_counters: parts.quic_counters,
         started: parts.started,
         random,

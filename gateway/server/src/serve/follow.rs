@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::control::{Failed, Handle, Happened, NodeView, Status, Told};
+use crate::control::{Failed, Handle, Happened, Names, NodeView, Status, Told};
 use crate::settings::Traceparent;
 use crate::telemetry::registry::{Attribute, Count, Level};
 use crate::telemetry::{Caller, Instruments, Moment, Recorder, Stands, Telemetry};
@@ -26,10 +26,11 @@ pub(super) struct Follower {
 impl Follower {
     pub(super) fn new(
         events: Receiver<Arc<Told>>,
+        names: Arc<Names>,
         telemetry: &Telemetry,
         trust: Traceparent,
     ) -> Follower {
-        let (recorder, instruments) = (telemetry.recorder(), telemetry.instruments());
+        let (recorder, instruments) = (telemetry.recorder(names), telemetry.instruments());
         Follower { events, recorder, instruments, trust }
     }
 

@@ -5,7 +5,6 @@
 mod caller;
 mod instruments;
 mod log;
-mod nodes;
 mod otlp;
 mod queue;
 mod recorder;
@@ -35,8 +34,8 @@ pub use recorder::Recorder;
 pub use spans::Moment;
 pub use standing::{Standing, Stands};
 
+use crate::control::Names;
 use crate::settings::Settings;
-use nodes::Nodes;
 use queue::Flush;
 use registry::Attribute;
 use sampler::Sampler;
@@ -64,7 +63,6 @@ pub struct Telemetry {
     _meters: SdkMeterProvider,
     instruments: Arc<Instruments>,
     prometheus: Prometheus,
-    nodes: Nodes,
     scenarios: BTreeSet<Arc<str>>,
     flushes: Vec<Flush>,
 }
@@ -94,7 +92,6 @@ impl Telemetry {
             _meters: meters,
             instruments,
             prometheus,
-            nodes: Nodes::new(settings),
             scenarios: settings.core().scenarios.into_keys().collect(),
             flushes: Vec::new(),
         };
@@ -113,11 +110,11 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// Who hears of the core's events.
-    pub fn recorder(&self) -> Recorder {
+    /// Who hears of the core's events, and calls nodes and regions by these names.
+    pub fn recorder(&self, names: Arc<Names>) -> Recorder {
         let tracer = self.tracers.as_ref().map(|tracers| tracers.tracer("evenkeel"));
-        let (nodes, scenarios) = (self.nodes.clone(), self.scenarios.clone());
-        Recorder::new(Arc::clone(&self.instruments), nodes, scenarios, tracer)
+        let scenarios = self.scenarios.clone();
+        Recorder::new(Arc::clone(&self.instruments), names, scenarios, tracer)
     }
 
     /// The instruments, for what the core does not see: packets, bytes, drops.

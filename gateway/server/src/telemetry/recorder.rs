@@ -13,7 +13,6 @@ use tracing::{debug, info, warn};
 
 use super::caller::Caller;
 use super::instruments::Instruments;
-use super::nodes::Nodes;
 use super::registry::{Attribute, Count, Level, Time};
 
 /// A stall that long is worth a line: people hear it.
@@ -23,13 +22,13 @@ const LATE_TOLD: Duration = Duration::from_millis(100);
 const NOT_OPENED_TOLD: Duration = Duration::from_secs(10);
 
 use super::spans::{Decision, Moment, Opened, Spans, Subject, Turned, refusal};
-use crate::control::{ListChange, ListTold, Rollout, RolloutOutcome};
+use crate::control::{ListChange, ListTold, Names, Rollout, RolloutOutcome};
 
 /// Hears of everything worth knowing. One per gateway; owned by whoever drains the core.
 #[derive(Debug)]
 pub struct Recorder {
     instruments: Arc<Instruments>,
-    nodes: Nodes,
+    names: Arc<Names>,
     /// `None` where nobody receives spans.
     spans: Option<Spans>,
     /// What a stranger calls a scenario must not become a point of a metric.
@@ -41,19 +40,16 @@ pub struct Recorder {
 impl Recorder {
     pub(super) fn new(
         instruments: Arc<Instruments>,
-        nodes: Nodes,
+        names: Arc<Names>,
         scenarios: BTreeSet<Arc<str>>,
         tracer: Option<SdkTracer>,
     ) -> Recorder {
-        let spans = tracer.map(|tracer| Spans::new(tracer, nodes.clone()));
-        Recorder { instruments, nodes, spans, scenarios, not_opened: BTreeMap::new() }
+        let spans = tracer.map(|tracer| Spans::new(tracer, Arc::clone(&names)));
+        Recorder { instruments, names, spans, scenarios, not_opened: BTreeMap::new() }
     }
 
     /// The list of nodes changed, or was to.
     pub fn handle_node_list(&mut self, told: &ListTold) {
-        for (id, node) in &told.places {
-            self.nodes.put(*id, node);
-        }
         let (by, forced) = (told.by.name(), told.forced);
         match &told.outcome {
             Ok(ListChange { added, removed, changed }) => {
@@ -139,8 +135,8 @@ impl Recorder {
                 self.closed(*session, *reason);
             }
             Event::Moved { room, room_name: _, sessions, cause, by, from, to, started } => {
-                let node = self.nodes.of(from.node).name;
-                let to_node = to.map(|to| self.nodes.of(to.node).name);
+                let node = self.names.of_hop(*from).node;
+                let to_node = to.map(|to| self.names.of_hop(to).node);
                 let took = at.now.saturating_duration_since(*started);
                 let by = by.to_string();
                 debug!(%room, cause = cause.name(), by, from = %node, to = to_node.as_deref(), ?took, "room moved");
@@ -152,7 +148,7 @@ impl Recorder {
                 self.instruments.count(Count::RoomsRerouted, 1, &labels);
             }
             Event::Struck { room, room_name: _, hop, why, session: _ } => {
-                let (node, why) = (self.nodes.of(hop.node).name, why.name());
+                let (node, why) = (self.names.of_hop(*hop).node, why.name());
                 debug!(%room, %node, why, "hop struck from a route");
                 let labels = [(Attribute::Node, &*node), (Attribute::Reason, why)];
                 self.instruments.count(Count::HopsStruck, 1, &labels);
@@ -171,7 +167,7 @@ impl Recorder {
                         debug!(%room, from, to, "what is kept of its mode changed");
                     }
                     ModeChange::Unalike { hops } => {
-                        let nodes = hops.map(|hop| self.nodes.of(hop.node).name);
+                        let nodes = hops.map(|hop| self.names.of_hop(hop).node);
                         warn!(%room, from, to, ?nodes, "these nodes do not keep SSRC, sequence number and payload");
                     }
                 }
@@ -179,12 +175,12 @@ impl Recorder {
                 self.instruments.count(Count::RoomModes, 1, &labels);
             }
             Event::Draining { node, draining } => {
-                let name = self.nodes.of(*node).name;
+                let name = self.names.of_node(*node).node;
                 info!(node = %name, draining, "draining");
                 self.instruments.standing().draining(*node, name, *draining);
             }
             Event::MoveEnded { room, room_name: _, cause, by, from, to, started, outcome } => {
-                let (node, to_node) = (self.nodes.of(from.node).name, self.nodes.of(to.node).name);
+                let (node, to_node) = (self.names.of_hop(*from).node, self.names.of_hop(*to).node);
                 let (cause, outcome) = (cause.name(), outcome.name());
                 let took = at.now.saturating_duration_since(*started);
                 debug!(%room, cause, %by, from = %node, to = %to_node, outcome, ?took, "move given up");
@@ -192,7 +188,7 @@ impl Recorder {
                 self.instruments.count(Count::MovesGivenUp, 1, &labels);
             }
             Event::Drained { node, left, started } => {
-                let name = self.nodes.of(*node).name;
+                let name = self.names.of_node(*node).node;
                 let took = at.now.saturating_duration_since(*started);
                 match left {
                     0 => info!(node = %name, ?took, "drained"),
@@ -202,7 +198,7 @@ impl Recorder {
                 }
             }
             Event::Breaker { region, from, to, sessions, bad, opened, failed } => {
-                let name = self.nodes.region(*region);
+                let name = self.names.of_region(*region);
                 let (was, is) = (from.name(), to.name());
                 match to {
                     BreakerState::Open => {
@@ -308,7 +304,7 @@ impl Recorder {
 
     fn opened(&mut self, opened: &Opened<'_>, caller: Option<&Caller>, at: Moment) {
         let Opened { session, room, scenario, hop, .. } = opened;
-        let node = self.nodes.of(hop.node).name;
+        let node = self.names.of_hop(*hop).node;
         debug!(%session, %room, scenario, %node, "session opened");
         let labels = [(Attribute::Scenario, *scenario)];
         self.instruments.count(Count::SessionsOpened, 1, &labels);
@@ -339,7 +335,7 @@ impl Recorder {
         reason: &str,
         at: Moment,
     ) {
-        let name = self.nodes.of(node).name;
+        let name = self.names.of_node(node).node;
         let told = self.not_opened.get(&node);
         if told.is_some_and(|told| at.now.saturating_duration_since(*told) < NOT_OPENED_TOLD) {
             debug!(node = %name, %session, reason, "a session was not opened");
@@ -361,7 +357,7 @@ impl Recorder {
     }
 
     fn start(&self, node: NodeId, step: Start) {
-        let name = self.nodes.of(node).name;
+        let name = self.names.of_node(node).node;
         match step {
             Start::Begun { attempt } => info!(node = %name, attempt, "node is being started"),
             Start::Failed { why, again } => {
@@ -420,7 +416,7 @@ impl Recorder {
         rooms: u32,
         at: Moment,
     ) {
-        let name = self.nodes.of(hop.node).name;
+        let name = self.names.of_hop(hop).node;
         let (was, is) = (from.name(), to.name());
         let names: Vec<_> = witnesses.iter().map(|(witness, _)| witness.name()).collect();
         let took = at.now.saturating_duration_since(started);

@@ -13,9 +13,8 @@ use opentelemetry::trace::{Span as _, SpanBuilder, SpanContext, SpanKind, Status
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 
-use super::nodes::Nodes;
 use super::registry::{Attribute, Span};
-use crate::control::Rollout;
+use crate::control::{Named, Names, Rollout};
 pub(super) use decision::{Decision, Subject};
 use failover::Failover;
 pub(super) use session::{Opened, Turned, refusal};
@@ -49,7 +48,7 @@ impl Moment {
 #[derive(Debug)]
 pub(super) struct Spans {
     tracer: SdkTracer,
-    nodes: Nodes,
+    names: Arc<Names>,
     /// Decisions that wait for the session they are about to open.
     waiting: BTreeMap<Subject, Vec<Decision>>,
     linkable: BTreeMap<SessionId, SpanContext>,
@@ -85,9 +84,9 @@ fn builder(
 }
 
 impl Spans {
-    pub(super) fn new(tracer: SdkTracer, nodes: Nodes) -> Spans {
+    pub(super) fn new(tracer: SdkTracer, names: Arc<Names>) -> Spans {
         let (waiting, linkable) = (BTreeMap::new(), BTreeMap::new());
-        Spans { tracer, nodes, waiting, linkable, failovers: Vec::new(), swept: None }
+        Spans { tracer, names, waiting, linkable, failovers: Vec::new(), swept: None }
     }
 
     pub(super) fn rollout(&self, rollout: &Rollout, at: Moment) {
@@ -114,10 +113,10 @@ impl Spans {
     }
 
     fn place(&self, hop: Hop, attributes: &mut Vec<KeyValue>) {
-        let node = self.nodes.of(hop.node);
-        attributes.push(is(Attribute::Node, node.name.clone()));
-        attributes.push(is(Attribute::Region, node.region.clone()));
-        attributes.push(is(Attribute::Zone, node.zone.clone()));
+        let Named { node, region, zone } = self.names.of_hop(hop);
+        attributes.push(is(Attribute::Node, node));
+        attributes.push(is(Attribute::Region, region));
+        attributes.push(is(Attribute::Zone, zone));
         attributes.push(is(Attribute::Incarnation, i64::from(hop.incarnation.0)));
     }
 

@@ -95,7 +95,7 @@ fn the_socket_is_its_owners_and_one_gateways() {
     assert_eq!(mode & 0o777, 0o600);
     let again = || {
         let (handle, _requests, _events) = handle(1);
-        start(admin(world.socket.clone(), None), names(), handle, Box::new(String::new))
+        start(admin(world.socket.clone(), None), handle, Box::new(String::new))
     };
     assert!(again().unwrap_err().to_string().contains("another gateway"));
     assert_eq!(world.ask("GET /livez", "").answer().0, 200, "it still is the first one's");
@@ -106,7 +106,7 @@ fn a_dead_gateways_socket_is_replaced_and_another_file_is_not() {
     let path = socket_path();
     let (handle, _requests, _events) = handle(1);
     let admin = admin(path.clone(), None);
-    let begin = || start(admin.clone(), names(), handle.clone(), Box::new(String::new));
+    let begin = || start(admin.clone(), handle.clone(), Box::new(String::new));
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let thread = begin().unwrap();

@@ -35,7 +35,7 @@ fn says(telemetry: &Telemetry, name: &str, label: &str, value: &str) {
 fn what_was_told_before_the_end_is_recorded() {
     let telemetry = telemetry();
     let (events, told) = broadcast::channel(512);
-    let mut follower = Follower::new(told, &telemetry, Traceparent::Link);
+    let mut follower = Follower::new(told, Arc::default(), &telemetry, Traceparent::Link);
     for number in 0..300 {
         events.send(closed(number)).unwrap();
     }
@@ -48,7 +48,7 @@ fn what_was_told_before_the_end_is_recorded() {
 fn events_that_were_missed_are_counted() {
     let telemetry = telemetry();
     let (events, told) = broadcast::channel(16);
-    let mut follower = Follower::new(told, &telemetry, Traceparent::Link);
+    let mut follower = Follower::new(told, Arc::default(), &telemetry, Traceparent::Link);
     for number in 0..40 {
         events.send(closed(number)).unwrap();
     }
@@ -134,7 +134,7 @@ async fn how_things_stand_is_known_before_anything_happens() {
     let telemetry = telemetry();
     let (requests_in, requests) = mpsc::channel(4);
     let (events, _) = broadcast::channel(4);
-    let handle = Handle { requests: requests_in, events };
+    let handle = Handle { requests: requests_in, events, names: Arc::default() };
     let control = tokio::spawn(answer(requests));
     let mut reader = Counters::new(handle, telemetry.instruments());
     reader.begin().await;

@@ -71,7 +71,8 @@ impl World {
         let standing = Standing::of(&folder.load());
         let (requests_in, requests) = mpsc::channel(8);
         let (events, _) = broadcast::channel(8);
-        World { folder, standing, handle: Handle { requests: requests_in, events }, requests }
+        let handle = Handle { requests: requests_in, events, names: Arc::default() };
+        World { folder, standing, handle, requests }
     }
 
     /// Saves a file and reloads; what control was asked to roll out, each with this outcome.
