@@ -108,7 +108,8 @@ fn nodes_come_and_go_while_somebody_talks_and_nothing_is_lost() {
 #[test]
 fn a_node_may_come_to_the_address_of_one_that_goes_and_calls_there_go_on() {
     let node = Node::plain("east-a1", "echo", PlainRoom::Alone);
-    let world = World::of(&[&node]);
+    let mut world = World::of(&[&node]);
+    world.nodes = world.nodes.replace("200 Mbit/s", "640 kbit/s");
     let mut renamed = World::of(&[]);
     renamed.nodes = world.nodes.replace("east-a1", "east-z9");
     let all = [world.listed(), renamed.listed()].concat();
@@ -120,6 +121,9 @@ fn a_node_may_come_to_the_address_of_one_that_goes_and_calls_there_go_on() {
 
     let taken = list(&gateway, &all, &["east-z9"], false);
     assert_eq!(taken, Ok(change(&["east-z9"], &["east-a1"])));
+    let loads = gateway.ask(gateway.handle.nodes()).unwrap();
+    let loads: Vec<u32> = loads.iter().map(|node| node.load_permille).collect();
+    assert!(loads.len() == 2 && loads[0] == loads[1] && loads[0] > 0, "one machine: {loads:?}");
     let bob = Phone::new(2);
     let opened = gateway.try_open(offer("other room", declared(&bob)));
     let is_shared = matches!(opened, Err(Failed::SharedNodeAddress { .. }));

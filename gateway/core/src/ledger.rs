@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::NodeId;
+use crate::few::FewSet;
 use crate::gauge::Gauge;
 
 /// What one room counts on.
@@ -46,6 +47,8 @@ pub(crate) struct Ledger {
     gauges: Vec<Gauge>,
     load: Vec<u64>,
     rooms: Vec<u32>,
+    /// Other slots of its machine: what stands there takes of the same capacity.
+    beside: Vec<FewSet<NodeId>>,
     /// By standby and first node.
     reserved: BTreeMap<(NodeId, NodeId), u64>,
 }
@@ -54,7 +57,13 @@ impl Ledger {
     pub(crate) fn new(capacity: Vec<u64>) -> Ledger {
         let nodes = capacity.len();
         let gauges = capacity.into_iter().map(Gauge::new).collect();
-        Ledger { gauges, load: vec![0; nodes], rooms: vec![0; nodes], reserved: BTreeMap::new() }
+        Ledger {
+            gauges,
+            load: vec![0; nodes],
+            rooms: vec![0; nodes],
+            beside: vec![FewSet::default(); nodes],
+            reserved: BTreeMap::new(),
+        }
     }
 
     /// A node is new, and can take so much by its configuration.
@@ -63,10 +72,24 @@ impl Ledger {
         if place == self.gauges.len() {
             self.load.push(0);
             self.rooms.push(0);
+            self.beside.push(FewSet::default());
             self.gauges.push(Gauge::new(kbps));
         } else {
             self.gauges[place] = Gauge::new(kbps);
         }
+    }
+
+    /// Two nodes are one machine, by its old and its new name: its capacity is there once.
+    pub(crate) fn is_one_machine(&mut self, nodes: [NodeId; 2]) {
+        let [one, other] = nodes;
+        self.beside[one.0 as usize].insert(other);
+        self.beside[other.0 as usize].insert(one);
+    }
+
+    /// The node is gone; its machine is the other's alone.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.beside[node.0 as usize] = FewSet::default();
+        self.beside.iter_mut().for_each(|beside| beside.remove(&node));
     }
 
     /// The configuration says otherwise than before what a node can take.
@@ -81,7 +104,7 @@ impl Ledger {
 
     /// A node's own word on how full it is.
     pub(crate) fn handle_load(&mut self, node: NodeId, permille: u16, now: Instant) {
-        let ours = self.load[node.0 as usize];
+        let ours = self.load(node);
         self.gauges[node.0 as usize].handle_load(permille, ours, now);
     }
 
@@ -92,7 +115,7 @@ impl Ledger {
 
     /// A node refused a session, since it is full.
     pub(crate) fn handle_full(&mut self, node: NodeId, now: Instant) {
-        let ours = self.load[node.0 as usize];
+        let ours = self.load(node);
         self.gauges[node.0 as usize].handle_full(ours, now);
     }
 
@@ -132,24 +155,30 @@ impl Ledger {
 
     /// Whether a room may stand on the node without breaking what is reserved there.
     pub(crate) fn fits(&self, node: NodeId, kbps: u64) -> bool {
-        self.load[node.0 as usize] + self.reserve(node) + kbps <= self.capacity(node)
+        self.load(node) + self.reserve(node) + kbps <= self.capacity(node)
     }
 
     /// Whether a room may stand on the node if nothing is reserved there any more.
     pub(crate) fn carries(&self, node: NodeId, kbps: u64) -> bool {
-        self.load[node.0 as usize] + kbps <= self.capacity(node)
+        self.load(node) + kbps <= self.capacity(node)
     }
 
     /// Whether the node could also carry this room if `first` died. What other deaths would bring does not add up
     /// with it, and is weighed by itself.
     pub(crate) fn fits_reserve(&self, standby: NodeId, first: NodeId, kbps: u64) -> bool {
         let brought = self.reserved.get(&(standby, first)).copied().unwrap_or(0) + kbps;
-        self.load[standby.0 as usize] + brought <= self.capacity(standby)
+        self.load(standby) + brought <= self.capacity(standby)
     }
 
     /// Nodes that keep capacity for the death of this one.
     pub(crate) fn standbys_of(&self, first: NodeId) -> Vec<NodeId> {
         self.reserved.keys().filter(|(_, of)| *of == first).map(|(standby, _)| *standby).collect()
+    }
+
+    /// What its machine carries.
+    fn load(&self, node: NodeId) -> u64 {
+        let beside = self.beside[node.0 as usize].iter();
+        self.load[node.0 as usize] + beside.map(|other| self.load[other.0 as usize]).sum::<u64>()
     }
 
     fn reserve(&self, node: NodeId) -> u64 {
@@ -159,13 +188,13 @@ impl Ledger {
 
     /// Load and reserve against capacity.
     pub(crate) fn permille(&self, node: NodeId) -> u64 {
-        let used = self.load[node.0 as usize] + self.reserve(node);
+        let used = self.load(node) + self.reserve(node);
         used * 1_000 / self.capacity(node).max(1)
     }
 
     /// Load alone against capacity.
     pub(crate) fn carried_permille(&self, node: NodeId) -> u64 {
-        self.load[node.0 as usize] * 1_000 / self.capacity(node).max(1)
+        self.load(node) * 1_000 / self.capacity(node).max(1)
     }
 
     pub(crate) fn rooms(&self, node: NodeId) -> u32 {
@@ -207,6 +236,25 @@ mod tests {
         assert!(!ledger.fits(C, 41));
         assert!(ledger.fits_reserve(C, A, 60));
         assert!(!ledger.fits_reserve(C, A, 61));
+    }
+
+    #[test]
+    fn two_nodes_that_are_one_machine_have_its_capacity_once() {
+        let mut ledger = Ledger::new(vec![100, 100, 100]);
+        ledger.is_one_machine([A, B]);
+        let on = |node, kbps| Holding { on: Some(node), kbps, ..Holding::default() };
+        ledger.hold(on(A, 60));
+        let fit = |ledger: &Ledger| (ledger.fits(B, 40), ledger.fits(B, 41), ledger.fits(C, 100));
+        assert_eq!(fit(&ledger), (true, false, true));
+        assert_eq!((ledger.carries(B, 41), ledger.fits_reserve(B, C, 41)), (false, false));
+        assert_eq!([A, B, C].map(|node| ledger.permille(node)), [600, 600, 0]);
+        // Who goes over to the new name takes what he had.
+        ledger.release(on(A, 60));
+        ledger.hold(on(B, 60));
+        assert_eq!(fit(&ledger), (true, false, true));
+        ledger.forget(A);
+        ledger.add(A, 100);
+        assert!(ledger.fits(A, 100), "another machine");
     }
 
     #[test]

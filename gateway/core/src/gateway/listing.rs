@@ -93,6 +93,20 @@ impl Gateway {
         Ok(id)
     }
 
+    /// A node that was just added is the machine of another one, by its new name: what that one carries still is taken of the
+    /// capacity of both.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchNode`].
+    pub fn handle_same_machine(&mut self, new: NodeId, old: NodeId) -> Result<(), Impossible> {
+        let there = [new, old].iter().all(|id| self.node(*id).is_some());
+        if new == old || !there {
+            return Err(Impossible::NoSuchNode);
+        }
+        self.ledger.is_one_machine([new, old]);
+        Ok(())
+    }
+
     /// A node has another capacity, zone of its region, role, hook or canary from now on. Nothing leaves it for that; where
     /// it can take less than it carries, only reserves go.
     ///
@@ -184,6 +198,7 @@ impl Gateway {
         self.leave_cursors.remove(&id);
         self.ballots.retain(|(node, _), _| *node != id);
         self.nodes.forget(id, now);
+        self.ledger.forget(id);
         self.outputs.push_back(Output::Forget { node: id });
     }
 

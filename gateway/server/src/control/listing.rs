@@ -1,6 +1,7 @@
 //! The list of nodes, as it changes while packets flow: who comes, who goes, who changes, and who refuses that.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -285,6 +286,10 @@ impl Control {
             if let Some(cell) = self.gateway.board().cell(id) {
                 self.names.come(Hop { node: id, incarnation: cell.incarnation }, &node);
             }
+            for old in self.listed_at(node.address) {
+                // Both are there: one was just added, the other is listed.
+                let _ = self.gateway.handle_same_machine(id, old);
+            }
             is_known_anew = true;
             self.equip(id, node, equipment);
         }
@@ -302,6 +307,14 @@ impl Control {
             self.teach_policies();
         }
         change
+    }
+
+    /// Nodes of this address, which leave, or are about to: no list has it twice.
+    fn listed_at(&self, address: SocketAddr) -> Vec<NodeId> {
+        let is_it = |listed: &Listed| canonical(listed.node.address) == canonical(address);
+        let listed = (0..).map(NodeId).zip(&self.listed);
+        let there = listed.filter(|(_, listed)| listed.as_ref().is_some_and(is_it));
+        there.map(|(id, _)| id).collect()
     }
 
     /// The node as the core wants it.
@@ -354,6 +367,11 @@ impl Control {
         // As many wait as may; whoever asked is told that nobody answers.
         let _ = reloader.try_send(reload);
     }
+}
+
+/// The address in one way, where it may be written in two.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Whether the node stays while it becomes this one: what leads to it is the same.

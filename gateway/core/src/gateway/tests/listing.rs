@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::gateway::{Impossible, Output};
 use crate::timer::Timer;
-use crate::{Event, Health, Incarnation, Limits, NodeId, NodeSettings, Probed, RegionId};
+use crate::{Event, Health, Incarnation, Limits, Mode, NodeId, NodeSettings, Probed, RegionId};
 
 fn forgotten(world: &World) -> Vec<NodeId> {
     let forgotten = |output: &Output| match output {
@@ -37,6 +37,28 @@ fn a_node_that_is_added_takes_rooms_once_it_answered() {
     world.pass(ms(2_100));
     assert_eq!(health(&world, new), Some(Health::Up));
     assert_eq!(world.gateway.sessions[&session].phase, crate::session::Phase::Live);
+    world.audit();
+}
+
+#[test]
+fn a_node_under_a_new_name_takes_nothing_that_its_old_name_carries_and_then_all_of_it() {
+    let mut settings = settings_of(&[(0, 100)]);
+    // Nothing is kept free there for the old one's death.
+    settings.scenarios.values_mut().for_each(|scenario| scenario.mode = Mode::Cold);
+    let mut world = World::new(settings);
+    world.open("1");
+    world.offer("2");
+    let new = world.add(NodeSettings { capacity_kbps: 100, ..listed(0) }).unwrap();
+    world.gateway.handle_same_machine(new, A).unwrap();
+    world.pass(ms(50));
+    assert_eq!(health(&world, new), Some(Health::Wary));
+    let full = world.offer("3");
+    assert!(denied(world.replies.get(&full)).is_some(), "it is one machine");
+    world.gateway.handle_node_removed(A, None, world.now).unwrap();
+    world.pass(ms(3_000));
+    assert_eq!(forgotten(&world), [A]);
+    assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(new); 2]);
+    assert!(world.gateway.handle_same_machine(new, A).is_err(), "there is none");
     world.audit();
 }
 
