@@ -60,10 +60,9 @@ struct Heeded {
 }
 
 impl Heeded {
-    /// A word from `beside` a node, or of its own, where the node has an agent beside it, and speaks for itself. An agent
-    /// that is there no longer may have spoken just before.
+    /// A word from `beside` a node, or of its own, where the node has an agent beside it, and speaks for itself.
     fn of(beside: bool, has_agent: bool, speaks: bool) -> Heeded {
-        Heeded { process: beside == has_agent, sessions: !beside || has_agent && !speaks }
+        Heeded { process: beside == has_agent, sessions: !beside || !speaks }
     }
 }
 
@@ -72,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_has_the_word_on_the_process_and_the_node_on_sessions_and_who_is_gone_on_nothing() {
+    fn an_agent_has_the_word_on_the_process_and_the_node_on_sessions() {
         let heeded = |beside, has_agent, speaks| {
             let Heeded { process, sessions } = Heeded::of(beside, has_agent, speaks);
             (process, sessions)
@@ -81,7 +80,5 @@ mod tests {
         assert_eq!(heeded(false, true, true), (false, true));
         assert_eq!(heeded(true, true, false), (true, true), "who else would");
         assert_eq!(heeded(false, false, true), (true, true), "it is alone");
-        assert_eq!(heeded(true, false, true), (false, false), "its agent was taken from it");
-        assert_eq!(heeded(true, false, false), (false, false));
     }
 }

@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
-use super::prober::{Probed, Task, connect_in_time, connected, fill};
+use super::prober::{Hearsay, Listens, Probed, Task, Tells, connect_in_time, connected, fill};
 
 /// Canaries to one opening of the sessions.
 const OPENED_EVERY: u64 = 5;
@@ -63,6 +63,7 @@ impl Openings {
 /// One node's canary sessions.
 pub(crate) struct Canary {
     _reading: Task,
+    _listens: Listens,
     secret: Secret,
     names: Names,
     openings: Rc<Openings>,
@@ -75,7 +76,7 @@ impl Canary {
     pub(crate) fn start(
         node: NodeId,
         (address, secret): (SocketAddr, Secret),
-        told: mpsc::Sender<Probed>,
+        told: mpsc::Sender<Hearsay>,
         draw: &mut dyn FnMut() -> u64,
     ) -> Canary {
         let tags = [Tag(draw()), Tag(draw())];
@@ -83,12 +84,15 @@ impl Canary {
         let (socket, openings) = (Rc::<OnceCell<_>>::default(), Rc::<Openings>::default());
         let reader = Reader { node, secret: secret.clone(), names, openings: openings.clone() };
         fill(&socket, node, connected(address));
+        let listens = Listens::default();
+        let tells = listens.tells(told);
         let reading = Rc::clone(&socket);
         let task = Task::spawn(async move {
             let socket = connect_in_time(&reading, node, || connected(address)).await;
-            reader.listen(socket, &told).await;
+            reader.listen(socket, &tells).await;
         });
-        Canary { _reading: task, secret, names, openings, socket, sent: Cell::new(0) }
+        let sent = Cell::new(0);
+        Canary { _reading: task, _listens: listens, secret, names, openings, socket, sent }
     }
 
     /// Sends a packet from one session to the other. What cannot be sent does not come out, and probes say why.
@@ -136,7 +140,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn listen(&self, socket: &UdpSocket, told: &mpsc::Sender<Probed>) {
+    async fn listen(&self, socket: &UdpSocket, told: &Tells) {
         let mut buffer = [0; 2_048];
         loop {
             // That nobody listens there the prober hears too.

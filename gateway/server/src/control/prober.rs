@@ -1,6 +1,7 @@
 //! Probes nodes' media ports, each from a socket of its own, connected, so that the kernel's word names the node.
 
 mod asked;
+mod hearsay;
 mod signed;
 
 use std::cell::OnceCell;
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::driver::Clock;
 use asked::{Asked, Token};
+pub(crate) use hearsay::{Hearsay, Listens, Tells};
 use signed::{Answers, Heard, Signed, Who};
 
 /// How often a node that no network leads to is tried again.
@@ -71,6 +73,7 @@ impl Drop for Task {
 /// One node's probe.
 pub(crate) struct Prober {
     _reading: Task,
+    _listens: Listens,
     questions: Rc<Questions>,
     /// There once the network leads to the node.
     socket: Rc<OnceCell<UdpSocket>>,
@@ -91,18 +94,19 @@ impl Prober {
         node: NodeId,
         way: Way,
         first: u64,
-        told: mpsc::Sender<Probed>,
+        told: mpsc::Sender<Hearsay>,
         connect: impl Fn() -> std::io::Result<std::net::UdpSocket> + 'static,
     ) -> Prober {
         let socket = Rc::new(OnceCell::new());
         fill(&socket, node, connect());
-        let questions = Rc::new(way.questions(first));
+        let (questions, listens) = (Rc::new(way.questions(first)), Listens::default());
+        let tells = listens.tells(told);
         let (asked, connected) = (Rc::clone(&questions), Rc::clone(&socket));
         let reading = Task::spawn(async move {
             let socket = connect_in_time(&connected, node, connect).await;
-            read(socket, node, &asked, &told).await;
+            read(socket, node, &asked, &tells).await;
         });
-        Prober { _reading: reading, questions, socket }
+        Prober { _reading: reading, _listens: listens, questions, socket }
     }
 
     /// Asks. A probe that cannot be sent stays unanswered, which says enough; but the kernel may refuse at once.
@@ -197,12 +201,7 @@ pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSoc
 }
 
 /// Tells what comes back, until nobody listens.
-async fn read(
-    socket: &UdpSocket,
-    node: NodeId,
-    questions: &Questions,
-    told: &mpsc::Sender<Probed>,
-) {
+async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Tells) {
     let mut buffer = [0; 512];
     loop {
         let words = match socket.recv(&mut buffer).await {

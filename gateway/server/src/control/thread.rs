@@ -20,7 +20,7 @@ use super::modes::Costs;
 use super::names::Names;
 use super::offering::Pending;
 use super::orders::Orders;
-use super::prober::{Probed, Prober};
+use super::prober::{Hearsay, Probed, Prober};
 use super::rollout::Rolling;
 use super::shelf::Shelf;
 use super::starting::Starter;
@@ -86,7 +86,7 @@ pub(super) struct Control {
     pub(super) reloader: Option<mpsc::Sender<Reload>>,
     pub(super) probers: Vec<Option<Prober>>,
     /// Where probers and canaries tell what they hear.
-    pub(super) told: mpsc::Sender<Probed>,
+    pub(super) told: mpsc::Sender<Hearsay>,
     pub(super) lines: Vec<Option<Line>>,
     /// Where lines tell what they hear.
     pub(super) said: mpsc::Sender<(NodeId, Ng)>,
@@ -222,7 +222,8 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
 }
 
 impl Control {
-    fn handle_probed(&mut self, probed: Probed) {
+    fn handle_probed(&mut self, word: Hearsay) {
+        let Some(probed) = word.heed() else { return };
         match probed {
             Probed::Answered { node, sequence, vouched: true, at } => {
                 self.gateway.handle_probe_answered(node, sequence, at);

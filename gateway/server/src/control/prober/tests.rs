@@ -29,7 +29,7 @@ async fn a_node_is_probed_once_a_network_leads_to_it() {
             let mut buffer = [0; 64];
             let (length, from) = node.recv_from(&mut buffer).await.unwrap();
             node.send_to(&buffer[..length], from).await.unwrap();
-            let word = probed.recv().await.unwrap();
+            let word = probed.recv().await.unwrap().heed().unwrap();
             assert!(
                 matches!(word, Probed::Answered { node: NodeId(3), sequence: 8, .. }),
                 "{word:?}"
@@ -37,6 +37,36 @@ async fn a_node_is_probed_once_a_network_leads_to_it() {
         })
         .await;
     assert_eq!(tries.get(), 4);
+}
+
+#[tokio::test]
+async fn what_was_heard_by_who_listens_no_longer_does_not_count_for_who_came_after_it() {
+    for stays in [true, false] {
+        let node = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = node.local_addr().unwrap();
+        let (told, mut probed) = mpsc::channel(8);
+        let start = move || {
+            Prober::start(NodeId(3), Way::Echo, 0, told.clone(), move || connected(address))
+        };
+        let heard = async {
+            let prober = start();
+            tokio::task::yield_now().await;
+            prober.probe(7, [7; 12], Clock::read()).unwrap();
+            let mut buffer = [0; 64];
+            let (length, from) = node.recv_from(&mut buffer).await.unwrap();
+            node.send_to(&buffer[..length], from).await.unwrap();
+            let word = probed.recv().await.unwrap();
+            let _listens = match stays {
+                true => prober,
+                false => {
+                    drop(prober);
+                    start()
+                }
+            };
+            word.heed().is_some()
+        };
+        assert_eq!(LocalSet::new().run_until(heard).await, stays);
+    }
 }
 
 fn sequence(questions: &Questions, datagram: &[u8]) -> Option<u64> {
