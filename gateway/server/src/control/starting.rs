@@ -35,15 +35,26 @@ pub(super) struct Starter {
     /// For webhooks, where there are any.
     poster: Option<Poster>,
     running: BTreeMap<NodeId, Call>,
-    /// Programs of nodes that are listed no longer, which end with the gateway.
-    released: Vec<Program>,
+    /// Programs of nodes that are listed no longer, as long as they run.
+    released: Vec<Released>,
     /// Threads of programs that were told to end: the next call waits for them, in a thread of its own.
-    ending: BTreeMap<NodeId, JoinHandle<()>>,
+    ending: BTreeMap<NodeId, Vec<JoinHandle<()>>>,
+}
+
+/// A program that outlived its node's place in the list.
+struct Released {
+    /// That of its node.
+    name: Arc<str>,
+    program: Program,
+    /// Whether it ends with the gateway.
+    stops: bool,
 }
 
 /// A hook that was called.
 struct Call {
     attempt: u64,
+    /// That of its node.
+    name: Arc<str>,
     running: Running,
 }
 
@@ -75,9 +86,15 @@ impl Starter {
     }
 
     /// Calls the node's hook; no other call has this number. What an earlier call left running is ended first: it did not
-    /// bring the node up, or hangs. Not what was [released](Starter::release) with an earlier place in the list.
+    /// bring the node up, or hangs. So is what a node of this name left when it was [released](Starter::release): nothing
+    /// leads there any more, and it may hold what this one needs.
     pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &Start, attempt: u64) {
         self.give_up(node);
+        let left = self.released.extract_if(.., |released| released.name == *name);
+        let left: Vec<_> = left.map(|released| released.program.end()).collect();
+        if !left.is_empty() {
+            self.ending.entry(node).or_default().extend(left);
+        }
         let running = match &start.by {
             StartBy::Command { words, stop_with_gateway } => {
                 self.run(HookFailed { node, attempt }, name, words, *stop_with_gateway)
@@ -87,7 +104,7 @@ impl Starter {
             }
         };
         if let Some(running) = running {
-            self.running.insert(node, Call { attempt, running });
+            self.running.insert(node, Call { attempt, name: Arc::clone(name), running });
         }
     }
 
@@ -103,7 +120,7 @@ impl Starter {
         words: &[Arc<str>],
         stops: bool,
     ) -> Option<Running> {
-        let before = self.ending.remove(&word.node);
+        let before = self.ending.remove(&word.node).unwrap_or_default();
         let failed = self.failed.clone();
         let tell = move || {
             // Control is gone where nobody listens.
@@ -156,27 +173,30 @@ impl Starter {
     pub(super) fn give_up(&mut self, node: NodeId) {
         match self.running.remove(&node).map(|call| call.running) {
             Some(Running::Program { program, .. }) => {
-                self.ending.insert(node, program.end());
+                self.ending.entry(node).or_default().push(program.end());
             }
             Some(Running::Post(task)) => task.abort(),
             None => {}
         }
     }
 
-    /// The node is listed no longer. What started it runs on, as the node may; its number may be another's soon.
+    /// The node is listed no longer. What started it runs on, as the node may, until one of its name is started; its number
+    /// may be another's soon.
     pub(super) fn release(&mut self, node: NodeId) {
-        self.released.retain(|program| !program.is_over());
-        if let Some(Running::Program { program, stops: true }) =
-            self.running.remove(&node).map(|call| call.running)
+        self.released.retain(|released| !released.program.is_over());
+        if let Some(Call { name, running: Running::Program { program, stops }, .. }) =
+            self.running.remove(&node)
         {
-            self.released.push(program);
+            self.released.push(Released { name, program, stops });
         }
     }
 }
 
 impl Drop for Starter {
     fn drop(&mut self) {
-        let mut stopped = std::mem::take(&mut self.released);
+        let released = std::mem::take(&mut self.released).into_iter();
+        let released = released.filter(|released| released.stops);
+        let mut stopped: Vec<_> = released.map(|released| released.program).collect();
         for call in std::mem::take(&mut self.running).into_values() {
             match call.running {
                 Running::Program { program, stops: true } => stopped.push(program),
@@ -184,7 +204,7 @@ impl Drop for Starter {
                 Running::Post(task) => task.abort(),
             }
         }
-        let ending = std::mem::take(&mut self.ending).into_values();
+        let ending = std::mem::take(&mut self.ending).into_values().flatten();
         let ending: Vec<_> = ending.chain(stopped.into_iter().map(Program::end)).collect();
         let by = Instant::now() + GONE_WITHIN;
         while !ending.iter().all(JoinHandle::is_finished) && Instant::now() < by {

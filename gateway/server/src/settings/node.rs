@@ -55,7 +55,8 @@ pub struct Start {
 /// What is called to start a node.
 #[derive(Clone, PartialEq, Debug)]
 pub enum StartBy {
-    /// A program: the node itself, or what has somebody else start it.
+    /// A program: the node itself, or what has somebody else start it. What an earlier call for a node of this name left
+    /// running is ended before the next.
     Command {
         /// It and its arguments.
         words: Vec<Arc<str>>,

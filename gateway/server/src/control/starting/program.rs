@@ -34,21 +34,21 @@ enum Phase {
 }
 
 impl Program {
-    /// Calls the program once `before` is over. `failed` is told if it cannot be run, or ends with an error by itself.
+    /// Calls the program once all of `before` are over. `failed` is told if it cannot be run, or ends with an error by itself.
     ///
     /// # Errors
     /// Where the system gives no thread.
     pub(super) fn start(
         name: &Arc<str>,
         words: &[Arc<str>],
-        before: Option<JoinHandle<()>>,
+        before: Vec<JoinHandle<()>>,
         failed: impl FnOnce() + Send + 'static,
     ) -> io::Result<Program> {
         let phase = Arc::new(Mutex::new(Phase::Waits));
         let (words, name, seen) = (words.to_vec(), Arc::clone(name), Arc::clone(&phase));
         let run = move || {
             // One that panicked is over as well.
-            before.map(JoinHandle::join);
+            before.into_iter().for_each(|before| _ = before.join());
             let ill = match run(&words, &name, &seen) {
                 Ok(None) => return,
                 Ok(Some(status)) => told(status),
@@ -189,7 +189,7 @@ mod tests {
             let (end, ended) = mpsc::channel::<()>();
             let before = std::thread::spawn(move || ended.recv().unwrap_or_default());
             let script = words(&format!("touch {}", file.display()));
-            let program = Program::start(&"n".into(), &script, Some(before), || {}).unwrap();
+            let program = Program::start(&"n".into(), &script, vec![before], || {}).unwrap();
             if ends {
                 let thread = program.end();
                 drop(end);

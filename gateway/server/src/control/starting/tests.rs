@@ -29,12 +29,21 @@ fn file(name: &str) -> PathBuf {
 
 /// Runs a hook that has a child, and writes both ids there.
 fn stay(starter: &mut Starter, name: &str, stop_with_gateway: bool) -> [i32; 2] {
+    stay_as(starter, (NODE, "n"), name, stop_with_gateway)
+}
+
+fn stay_as(
+    starter: &mut Starter,
+    (node, called): (NodeId, &str),
+    name: &str,
+    stop_with_gateway: bool,
+) -> [i32; 2] {
     let file = file(name);
     let script = format!(
         "sleep 300 & echo $$ $! > {0}.new; mv {0}.new {0}; wait; sleep 300",
         file.display()
     );
-    starter.start(NODE, &"n".into(), &start(&script, stop_with_gateway), 1);
+    starter.start(node, &called.into(), &start(&script, stop_with_gateway), 1);
     let text = until(|| std::fs::read_to_string(&file).ok());
     std::fs::remove_file(&file).unwrap();
     let pids: Vec<i32> = text.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
@@ -73,7 +82,7 @@ fn a_hook_that_fails_is_told_and_one_that_ends_well_is_not() {
     starter.start(NODE, &"n".into(), &start("exit 0", false), 3);
     assert!(!starter.is_under_way(failed), "what an earlier call says is not of this one");
     starter.give_up(NODE);
-    starter.ending.remove(&NODE).unwrap().join().unwrap();
+    starter.ending.remove(&NODE).unwrap().remove(0).join().unwrap();
     starter.start(NODE, &"n".into(), &start("exit 0", false), 4);
     let Running::Program { program, .. } = starter.running.remove(&NODE).unwrap().running else {
         panic!("a program")
@@ -119,7 +128,7 @@ fn what_started_a_node_that_is_listed_no_longer_runs_on_though_another_has_its_n
         let (mut starter, mut told) = starter();
         let left = stay(&mut starter, &format!("left-{stops}"), stops);
         starter.release(NODE);
-        let other = stay(&mut starter, &format!("other-{stops}"), true);
+        let other = stay_as(&mut starter, (NODE, "other"), &format!("other-{stops}"), true);
         starter.give_up(NODE);
         gone(other);
         assert!(left.iter().all(|pid| is_running(*pid)));
@@ -132,6 +141,20 @@ fn what_started_a_node_that_is_listed_no_longer_runs_on_though_another_has_its_n
             }
         }
         gone(left);
+    }
+}
+
+#[test]
+fn what_started_a_node_that_is_listed_no_longer_ends_before_one_of_its_name_is_started() {
+    for stops in [true, false] {
+        let (mut starter, mut told) = starter();
+        let left = stay(&mut starter, &format!("before-{stops}"), stops);
+        starter.release(NODE);
+        let (elsewhere, file) = (NodeId(NODE.0 + 1), format!("after-{stops}"));
+        let new = stay_as(&mut starter, (elsewhere, "n"), &file, true);
+        assert!(!is_running(left[0]) && is_running(new[0]), "one at a time");
+        gone(left);
+        assert!(told.try_recv().is_err(), "what was ended did not fail");
     }
 }
 
