@@ -6,9 +6,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// However much else the machine does, a world says by then that it comes up, or never.
+const COMES_WITHIN: Duration = Duration::from_secs(60);
 
 /// A home that nobody else has, gone with the test.
 struct Home(PathBuf);
@@ -57,7 +60,9 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn wait_for(place: &Path, world: &mut World) {
+    let by = Instant::now() + COMES_WITHIN;
     while !place.exists() {
+        assert!(Instant::now() < by, "{} is not there after {COMES_WITHIN:?}", place.display());
         let ended = world.0.try_wait().unwrap();
         assert!(ended.is_none(), "the demo ended before {} was there", place.display());
         thread::sleep(Duration::from_millis(5));
