@@ -20,16 +20,18 @@ doc: target
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
 
 # Whole worlds in virtual time: SEEDS of them (FROM the first), or the one of SEED again with what happens in it.
+# It is built beside the gateway, with whose dependencies it shares theirs: alone it would want others, for minutes.
 SEEDS ?= 2000
 FROM  ?= 0
+SIMULATOR := $(CARGO) build --release -p evenkeel -p evenkeel-simulate --bin evenkeel-simulate
 simulate: target
-	$(CARGO) build --release -p evenkeel-simulate
+	$(SIMULATOR)
 	$(BUILT)/evenkeel-simulate $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --from $(FROM))
 
 # The long runs by name, all or those of ROWS: flapping for minutes, a region with 10,000 sessions, kills by the
 # thousand, and a health check beside. Written to target/simulate/report.json; a row that misses fails it.
 simulate-rows: target
-	$(CARGO) build --release -p evenkeel-simulate
+	$(SIMULATOR)
 	$(BUILT)/evenkeel-simulate --rows $(ROWS)
 
 # Deliberate bugs, one line each: the swarm has to break on every one of them.
