@@ -175,7 +175,7 @@ mod tests {
     /// Two rooms; of each one talks once in 20 ms, and after 100 ms the second room's listener hears nothing.
     fn page() -> Page {
         let mut ledger = Ledger::default();
-        for session in 1..=4 {
+        for session in 1..=4_u64 {
             let room = session.div_ceil(2);
             ledger.join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
         }
