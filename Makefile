@@ -1,7 +1,8 @@
 # Everything a fresh machine needs beside rustup and a C compiler is set up here.
 CARGO ?= cargo
 WASM  := wasm32-unknown-unknown
-BUILT := $(or $(CARGO_TARGET_DIR),./target)/release
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),./target))
+BUILT := $(TARGET)/release
 
 .PHONY: demo test lint doc simulate simulate-rows simulate-bites chaos bench bench-quick instructions instructions-renew clients target
 
@@ -9,8 +10,9 @@ demo: target
 	$(CARGO) build --release -p evenkeel
 	$(BUILT)/evenkeel demo
 
+# The binary that some tests start is built along with them.
 test: target
-	$(CARGO) test --workspace --no-fail-fast
+	EVENKEEL_BUILT=$(TARGET)/debug/evenkeel $(CARGO) test --workspace --no-fail-fast
 
 lint: target
 	$(CARGO) fmt --all --check
