@@ -24,6 +24,7 @@ impl Gateway {
     /// the next begins behind them.
     pub(super) fn rescue_stranded(&mut self, now: Instant) {
         self.paced = false;
+        let continues = self.rescued_last.is_some();
         let after = self.rescued_last.take().map_or(Bound::Unbounded, Bound::Excluded);
         let turn = self.stranded.range((after, Bound::Unbounded)).take(RESCUES_AT_ONCE);
         let turn: Vec<(u32, Reverse<i64>, RoomId)> = turn.copied().collect();
@@ -44,6 +45,8 @@ impl Gateway {
         // Where nothing is left that needs no turn, those in front have the next that is free.
         let goes_on = turn.len() == RESCUES_AT_ONCE && self.paced && !none_left;
         self.rescued_last = turn.last().copied().filter(|_| goes_on);
+        // Those in front wait still.
+        self.paced |= continues;
         if !self.stranded.is_empty() {
             self.timers.set(Timer::Rescue, now + RESCUE_EVERY);
         }
