@@ -5,21 +5,28 @@ use std::cell::Cell;
 use std::sync::Once;
 
 thread_local! {
-    /// Where this thread panicked last.
+    /// Whether panics of this thread are caught, and told of by who catches them.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+    /// Where this thread panicked last, if they are.
     static PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// From now on each thread knows where it panicked: whoever catches a panic is told what it said, and not where.
-/// Beside that, what was to be done with panics before is done with them.
-pub(crate) fn note_places() {
+/// From now on panics of this thread are told of by who catches them, who is not told where they were: that is noted for
+/// him, and nothing else done. What is done with others' panics takes the time that it takes to name every function on the
+/// stack, hundreds of milliseconds in which all sessions of a worker would stand still.
+pub(crate) fn are_caught_here() {
     static NOTED: Once = Once::new();
+    CAUGHT.set(true);
     NOTED.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            // A thread that is ending has no place to note it in.
-            let place = panic.location().map(ToString::to_string);
-            let _ = PLACE.try_with(|last| last.set(place));
-            before(panic);
+            // A thread that is ending catches none any more.
+            if CAUGHT.try_with(Cell::get).unwrap_or(false) {
+                let place = panic.location().map(ToString::to_string);
+                let _ = PLACE.try_with(|last| last.set(place));
+            } else {
+                before(panic);
+            }
         }));
     });
 }
@@ -41,7 +48,7 @@ mod tests {
 
     #[test]
     fn who_catches_a_panic_learns_what_it_said_and_where() {
-        note_places();
+        are_caught_here();
         let line = line!() + 1;
         let panic = std::panic::catch_unwind(|| panic!("number {}", 7)).unwrap_err();
         assert_eq!(words(&*panic), "number 7");

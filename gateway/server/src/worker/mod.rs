@@ -31,7 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Board, NodeId};
+use evenkeel_core::{Board, NodeId, SessionId};
 use rustix::event::epoll;
 use tokio::sync::mpsc;
 
@@ -121,6 +121,8 @@ pub(crate) struct Worker {
     /// Of a share that is being summed up.
     summaries: Vec<Summary>,
     panics: Panics,
+    /// Sessions dropped for a panic, until control took the word: it is said once.
+    untold: Vec<SessionId>,
     stopped: bool,
 }
 
@@ -183,6 +185,7 @@ impl Worker {
             sweep: Sweep::new(now),
             summaries: Vec::new(),
             panics: Panics::default(),
+            untold: Vec::new(),
             stopped: false,
         })
     }
@@ -193,7 +196,7 @@ impl Worker {
     /// What epoll says; nothing else ends it.
     pub(crate) fn run(mut self) -> io::Result<()> {
         Gather::keep_time();
-        panics::note_places();
+        panics::are_caught_here();
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
@@ -253,6 +256,16 @@ impl Worker {
             self.serve_early(now);
         }
         self.flush(now);
+        if !self.untold.is_empty() {
+            self.tell_untold();
+        }
+    }
+
+    /// Control hears of sessions that were dropped for a panic, as soon as it takes the word.
+    #[cold]
+    fn tell_untold(&mut self) {
+        let ways = &self.ways;
+        self.untold.retain(|&session| !ways.tells(Report::Panicked { session }));
     }
 
     /// Whether the last pass left something unread.

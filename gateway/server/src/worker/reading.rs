@@ -218,7 +218,8 @@ impl Worker {
         let loan = &mut Loan { ways, board, now };
         let turn = sessions.lend_slot(slot, |session| {
             let fd = session.ports.as_ref().and_then(|ports| ports.fd(side))?;
-            if flags.contains(epoll::EventFlags::ERR) {
+            // Read on unasked, it may be for a pass that broke off: then nobody says a second time that there are errors.
+            if flags.is_empty() || flags.contains(epoll::EventFlags::ERR) {
                 drain_errors(fd, |address, error| session.accused(address, &error, loan));
             }
             match inbox.receive_at_most(PER_PORT, fd) {

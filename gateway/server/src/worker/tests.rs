@@ -78,9 +78,10 @@ impl World {
         (world, worker, node)
     }
 
-    /// Somebody comes, with a leg to the node.
+    /// Somebody comes from an address of its own, with a leg to the node.
     fn enter(&self, slot: u32) -> Phone {
-        let socket = socket();
+        let own = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + slot);
+        let socket = UdpSocket::bind((own, 0)).unwrap();
         socket.connect(self.listeners[0]).unwrap();
         socket.set_nonblocking(true).unwrap();
         let (address, hop) = (socket.local_addr().unwrap(), NODE);

@@ -229,7 +229,12 @@ impl Ways {
 
     /// Tells control. Where it does not keep up, what is told again anyway is dropped.
     pub(crate) fn report(&self, report: Report) {
-        let _ = self.reports.try_send(report);
+        let _ = self.tells(report);
+    }
+
+    /// Tells control, and whether it took the word.
+    pub(crate) fn tells(&self, report: Report) -> bool {
+        self.reports.try_send(report).is_ok()
     }
 
     /// The end of a batch: everything that is queued leaves.

@@ -1,6 +1,6 @@
 //! Where a session's client is reached over UDP, and who may be heard as that client.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use evenkeel_core::RtcpPort;
@@ -119,6 +119,11 @@ impl Session {
     /// Whether its client's port is still to be learned.
     pub(crate) fn learns(&self) -> bool {
         self.known == Known::DeclaredIp && self.address.rtp.is_none()
+    }
+
+    /// Where its client is, if it is known by an address.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.address.rtp.map(|(_, address)| address.ip())
     }
 
     /// Addresses that this session taught the flow table.
