@@ -5,89 +5,59 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use toml::Table;
+use registry::{Entry, camel};
+
+// The gateway reads the registry by the same lines.
+#[path = "build/registry.rs"]
+#[allow(dead_code, reason = "each side needs a part of it")]
+mod registry;
 
 fn main() {
-    for file in ["wit/registry.toml", "wit/policy.wit"] {
+    for file in ["build.rs", "build/registry.rs", "wit/registry.toml", "wit/policy.wit"] {
         println!("cargo::rerun-if-changed={file}");
     }
-    let registry: Table = read("wit/registry.toml").parse().expect("registry.toml is valid TOML");
+    if let Err(sentence) = generate() {
+        println!("cargo::error={sentence}");
+        std::process::exit(1);
+    }
+}
+
+fn generate() -> Result<(), String> {
+    let text = read("wit/registry.toml")?;
+    let registry = text.parse().map_err(|error| format!("wit/registry.toml: {error}"))?;
+    let of = |table: &str| {
+        registry::entries(&registry, table).map_err(|wrong| format!("wit/registry.toml: {wrong}"))
+    };
     let mut code = String::new();
-    write_contract(&mut code, &read("wit/policy.wit"));
-    write_metrics(&mut code, &entries(&registry, "metric"));
-    write_views(&mut code, &entries(&registry, "metric"));
-    write_ops(&mut code, &entries(&registry, "op"));
-    write_params(&mut code, &entries(&registry, "param"));
-    write_labels(&mut code, &entries(&registry, "label"));
-    write_entry_kinds(&mut code, &entries(&registry, "entry-kind"));
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    fs::write(out.join("registry.rs"), code).expect("OUT_DIR can be written");
+    write_contract(&mut code, &read("wit/policy.wit")?);
+    write_metrics(&mut code, &of("metric")?);
+    write_views(&mut code, &of("metric")?);
+    write_ops(&mut code, &of("op")?);
+    write_reasons(&mut code, &of("reason")?);
+    write_params(&mut code, &of("param")?);
+    write_labels(&mut code, &of("label")?);
+    write_entry_kinds(&mut code, &of("entry-kind")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    fs::write(out.join("registry.rs"), code).map_err(|error| format!("OUT_DIR: {error}"))
 }
 
-fn read(path: &str) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+fn read(path: &str) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
 }
 
-/// One `[[table]]` of the registry.
-struct Entry {
-    number: i64,
-    name: String,
-    unit: String,
-    doc: String,
-    of: Vec<String>,
-    values: Vec<String>,
-    flag: bool,
+/// `loss-up` in ppm as the name of a function: `loss_up_ppm`.
+fn function(entry: &Entry) -> String {
+    let suffix = if entry.unit == "count" { String::new() } else { format!("_{}", entry.unit) };
+    entry.name.replace('-', "_") + &suffix
 }
 
-impl Entry {
-    /// `loss-up` as the name of a type or variant: `LossUp`.
-    fn variant(&self) -> String {
-        camel(&self.name)
+/// What the doc comment of an entry says after its sentence.
+fn unit(entry: &Entry) -> String {
+    let bounds = entry.bounds.map_or(String::new(), |(low, high)| format!(", {low} to {high}"));
+    match entry.unit.as_str() {
+        "none" => String::new(),
+        unit => format!(" Unit: {unit}{bounds}."),
     }
-
-    /// `loss-up` in ppm as the name of a function: `loss_up_ppm`.
-    fn function(&self) -> String {
-        let suffix = if self.unit == "count" { String::new() } else { format!("_{}", self.unit) };
-        self.name.replace('-', "_") + &suffix
-    }
-
-    fn subject(&self) -> bool {
-        self.of.iter().any(|of| of == "session" || of == "room")
-    }
-}
-
-fn entries(registry: &Table, kind: &str) -> Vec<Entry> {
-    let tables = registry[kind].as_array().expect("an array of tables");
-    let mut entries: Vec<Entry> = tables
-        .iter()
-        .map(|table| {
-            let text = |key: &str| table[key].as_str().expect("a string").to_owned();
-            let list = |key: &str| -> Vec<String> {
-                let items = table.get(key).and_then(|list| list.as_array());
-                let items = items.into_iter().flatten();
-                items.map(|item| item.as_str().expect("a string").to_owned()).collect()
-            };
-            Entry {
-                number: table["number"].as_integer().expect("an integer"),
-                name: text("name"),
-                unit: text("unit"),
-                doc: text("doc"),
-                of: list("of"),
-                values: list("values"),
-                flag: table.get("flag").and_then(toml::Value::as_bool).unwrap_or(false),
-            }
-        })
-        .collect();
-    entries.sort_by_key(|entry| entry.number);
-    for pair in entries.windows(2) {
-        assert!(pair[0].number < pair[1].number, "{kind} {} is there twice", pair[1].number);
-    }
-    entries
-}
-
-fn camel(name: &str) -> String {
-    let words = name.split('-').map(|word| word[..1].to_uppercase() + &word[1..]);
-    words.collect()
 }
 
 fn write_contract(code: &mut String, wit: &str) {
@@ -103,7 +73,7 @@ fn write_enum(code: &mut String, name: &str, doc: &str, entries: &[Entry]) {
     line(code, "#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]");
     line(code, &format!("#[repr(u32)] pub enum {name} {{"));
     for entry in entries {
-        line(code, &format!("/// {} Unit: {}.", entry.doc, entry.unit));
+        line(code, &format!("/// {}{}", entry.doc, unit(entry)));
         line(code, &format!("{} = {},", entry.variant(), entry.number));
     }
     line(code, "}");
@@ -172,18 +142,17 @@ fn write_views(code: &mut String, metrics: &[Entry]) {
     ] {
         line(code, &format!("impl{view} {{"));
         for metric in metrics.iter().filter(|metric| metric.of.iter().any(|of| of == kind)) {
-            let (variant, function) = (metric.variant(), metric.function());
-            let unit =
-                if metric.unit == "count" { "" } else { &format!(" Unit: {}.", metric.unit) };
+            let (variant, name) = (metric.variant(), function(metric));
+            let unit = if metric.unit == "count" { String::new() } else { unit(metric) };
             line(code, &format!("/// {}{unit} `None` where it was not measured.", metric.doc));
             if metric.flag {
-                line(code, &format!("pub fn {function}(&self) -> Option<bool> {{"));
+                line(code, &format!("pub fn {name}(&self) -> Option<bool> {{"));
                 line(code, &format!("self.measured(Metric::{variant}).map(|value| value != 0) }}"));
             } else if metric.values.is_empty() {
-                line(code, &format!("pub fn {function}(&self) -> Option<u32> {{"));
+                line(code, &format!("pub fn {name}(&self) -> Option<u32> {{"));
                 line(code, &format!("self.measured(Metric::{variant}) }}"));
             } else {
-                line(code, &format!("pub fn {function}(&self) -> Option<{variant}> {{"));
+                line(code, &format!("pub fn {name}(&self) -> Option<{variant}> {{"));
                 line(code, &format!("match self.measured(Metric::{variant})? {{"));
                 for (number, value) in metric.values.iter().enumerate() {
                     line(code, &format!("{number} => Some({variant}::{}),", camel(value)));
@@ -199,13 +168,24 @@ fn write_ops(code: &mut String, ops: &[Entry]) {
     write_enum(code, "Op", "What a degradation policy may tell the data plane.", ops);
 }
 
+fn write_reasons(code: &mut String, reasons: &[Entry]) {
+    let doc = "A reason that means the same in every policy, for `because` in place of one of the plugin's own.";
+    write_enum(code, "CommonReason", doc, reasons);
+    let from = registry::COMMON_REASONS_FROM;
+    line(
+        code,
+        "/// Where common reasons begin: a plugin's own have numbers from 1 up to this, and not this.",
+    );
+    line(code, &format!("pub const COMMON_REASONS_FROM: u32 = {from};"));
+}
+
 fn write_params(code: &mut String, params: &[Entry]) {
     write_enum(code, "Param", "What a scenario policy may set.", params);
     line(code, "impl Params {");
     for param in params {
-        let (variant, function) = (param.variant(), param.function());
-        line(code, &format!("/// {} Unit: {}.", param.doc, param.unit));
-        line(code, &format!("pub fn {function}(&mut self, value: u32) -> &mut Self {{"));
+        let (variant, name) = (param.variant(), function(param));
+        line(code, &format!("/// {}{}", param.doc, unit(param)));
+        line(code, &format!("pub fn {name}(&mut self, value: u32) -> &mut Self {{"));
         line(code, &format!("self.set(Param::{variant}, i64::from(value)) }}"));
     }
     line(code, "}");
@@ -216,7 +196,7 @@ fn write_labels(code: &mut String, labels: &[Entry]) {
     line(code, "pub mod label {");
     for label in labels {
         let constant = label.name.replace('-', "_").to_uppercase();
-        line(code, &format!("/// {} Unit: {}.", label.doc, label.unit));
+        line(code, &format!("/// {}{}", label.doc, unit(label)));
         line(code, &format!("pub const {constant}: &str = {:?};", label.name));
     }
     line(code, "}");

@@ -21,7 +21,11 @@ fn build() -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?);
     println!("cargo::rerun-if-changed=build.rs");
-    for source in ["plugins", "plugin-sdk", "Cargo.toml", "Cargo.lock"] {
+    // Of the SDK what a plugin is made from, and not its documentation, releases and other languages.
+    let sdk = ["build", "build.rs", "macros", "src", "wit", "Cargo.toml"];
+    let sdk = sdk.map(|part| format!("plugin-sdk/{part}"));
+    let others = ["plugins", "Cargo.toml", "Cargo.lock"].map(str::to_owned);
+    for source in sdk.iter().chain(&others) {
         if root.join(source).exists() {
             println!("cargo::rerun-if-changed={}", root.join(source).display());
         }

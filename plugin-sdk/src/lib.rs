@@ -142,11 +142,13 @@ pub use labels::Labels;
 pub use newcomer::{NewRoom, NewSession};
 pub use node::{Node, Nodes};
 pub use reason::Reason;
-pub use registry::{Breaker, CONTRACT, Health, Metric, Op, Param, label};
+pub use registry::{
+    Breaker, COMMON_REASONS_FROM, CONTRACT, CommonReason, Health, Metric, Op, Param, label,
+};
 pub use room::{Room, Rooms};
 pub use routing::{Moves, Placement, RoomMove, Routing};
 pub use scenario::{Params, Scenario};
-pub use settings::{Setting, Settings};
+pub use settings::{BitRate, Setting, Settings};
 pub use state::{Pack, State, pack, unpack};
 
 /// Everything a policy needs, for `use evenkeel_plugin_sdk::prelude::*`.
@@ -154,10 +156,10 @@ pub mod prelude {
     pub use std::time::Duration;
 
     pub use crate::{
-        Actions, Admission, Breaker, Catalog, Degradation, Health, Judgement, Labels, Level,
-        Metric, Moves, NewRoom, NewSession, Node, NodeId, Nodes, Op, Pack, Param, Params,
-        Placement, Reason, Region, RegionId, Regions, Room, RoomId, Rooms, Routing, Scenario,
-        Session, SessionId, Setting, Settings, State, Verdict, ZoneId, admission, degradation,
-        label, log, note, routing, scenario,
+        Actions, Admission, BitRate, Breaker, Catalog, CommonReason, Degradation, Health,
+        Judgement, Labels, Level, Metric, Moves, NewRoom, NewSession, Node, NodeId, Nodes, Op,
+        Pack, Param, Params, Placement, Reason, Region, RegionId, Regions, Room, RoomId, Rooms,
+        Routing, Scenario, Session, SessionId, Setting, Settings, State, Verdict, ZoneId,
+        admission, degradation, label, log, note, routing, scenario,
     };
 }

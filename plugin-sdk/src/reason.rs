@@ -1,7 +1,10 @@
-//! Why a decision was made, as a number with a name in the manifest.
+//! Why a decision was made, as a number with a name in the manifest or in the registry.
+
+use crate::registry::CommonReason;
 
 /// Why a decision was made: derive it on an enum without fields. A variant's number is its discriminant (write
-/// `Nearest = 1`; 0 means "no reason"), its name in records is the variant's in kebab case.
+/// `Nearest = 1`; 0 means "no reason", and from 65,536 on they are [`CommonReason`]s), its name in records is the
+/// variant's in kebab case.
 pub trait Reason {
     /// Numbers and names, for the manifest.
     const NAMES: &'static [(u32, &'static str)];
@@ -16,5 +19,14 @@ impl Reason for () {
 
     fn number(self) -> u32 {
         0
+    }
+}
+
+/// It has its name in the registry, not in the manifest.
+impl Reason for CommonReason {
+    const NAMES: &'static [(u32, &'static str)] = &[];
+
+    fn number(self) -> u32 {
+        self as u32
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{AskId, NodeId, RegionId, RoomId, Row, SessionId};
+use crate::{AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
 
 /// A kind of question.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -191,76 +191,6 @@ pub enum AdmitVerdict {
     Reject(u32),
 }
 
-/// A parameter of the data plane that a scenario plugin sets.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Param {
-    /// Lowest cap, kbit/s.
-    BitrateFloor,
-    /// Highest rate, kbit/s.
-    BitrateCeiling,
-    /// Spares a route should hold, 1 to 3.
-    Spares,
-    /// Silence after which a session is closed, milliseconds.
-    CloseAfter,
-    /// Who goes first in a herd; higher is earlier.
-    Priority,
-}
-
-impl Param {
-    /// All of them.
-    pub const ALL: [Param; 5] = [
-        Param::BitrateFloor,
-        Param::BitrateCeiling,
-        Param::Spares,
-        Param::CloseAfter,
-        Param::Priority,
-    ];
-
-    /// The registry's key: `bitrate-floor`.
-    pub fn key(self) -> &'static str {
-        match self {
-            Param::BitrateFloor => "bitrate-floor",
-            Param::BitrateCeiling => "bitrate-ceiling",
-            Param::Spares => "spares",
-            Param::CloseAfter => "close-after",
-            Param::Priority => "priority",
-        }
-    }
-
-    /// The parameter with this key, if this gateway knows it.
-    pub fn from_key(key: &str) -> Option<Param> {
-        Param::ALL.into_iter().find(|param| param.key() == key)
-    }
-}
-
-/// A degradation action. Its number is what plugins carry.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u32)]
-pub enum Op {
-    /// Cap what the session sends (REMB). Argument: kbit/s; 0 lifts the cap.
-    Cap = 1,
-    /// Send the session voice only. Argument: 1 drops video, 0 restores it.
-    VoiceOnly = 2,
-}
-
-impl Op {
-    /// All of them.
-    pub const ALL: [Op; 2] = [Op::Cap, Op::VoiceOnly];
-
-    /// The registry's name: `voice-only`.
-    pub fn key(self) -> &'static str {
-        match self {
-            Op::Cap => "cap",
-            Op::VoiceOnly => "voice-only",
-        }
-    }
-
-    /// The action with this number, if this gateway knows it.
-    pub fn from_number(number: u32) -> Option<Op> {
-        Op::ALL.into_iter().find(|&op| op as u32 == number)
-    }
-}
-
 /// One instruction of a degradation policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Action {
@@ -409,18 +339,4 @@ pub struct Entry {
     pub name: Box<str>,
     /// What the configuration says of it.
     pub labels: Vec<(Box<str>, Box<str>)>,
-}
-
-/// What a catalog entry is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum EntryKind {
-    /// A region.
-    Region = 1,
-    /// A zone of a region.
-    Zone = 2,
-    /// A node in a zone.
-    Node = 3,
-    /// The region this gateway is in; its `parent` is that region.
-    Home = 4,
 }

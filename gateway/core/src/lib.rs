@@ -26,6 +26,7 @@ mod nodes;
 mod offer;
 mod pace;
 mod place;
+mod registry;
 mod room;
 mod route;
 mod session;
@@ -33,8 +34,8 @@ mod settings;
 mod timer;
 
 pub use ask::{
-    Action, AdmitVerdict, Answer, Answered, Ask, Entry, EntryKind, Fault, Hook, Labels, Move, Note,
-    Op, Param, PolicyName, Question, RoomRow, SessionRow, State,
+    Action, AdmitVerdict, Answer, Answered, Ask, Entry, Fault, Hook, Labels, Move, Note,
+    PolicyName, Question, RoomRow, SessionRow, State,
 };
 pub use board::{Board, Cell};
 pub use breaker::BreakerState;
@@ -51,12 +52,13 @@ pub use gateway::{
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};
-pub use measure::{Measures, Metric, Row, UNMEASURED};
+pub use measure::{Measures, Row, UNMEASURED};
 pub use mode::{Affinity, Mode};
 pub use offer::{
     Accepted, Decider, Feedback, Identity, Ingress, Kind, Media, Offer, PayloadType, Refused,
     RtcpPort, Srtp, Stream, Transport,
 };
+pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
 pub use settings::{
     AdmitOnFault, Breakers, Limits, NodeSettings, Probed, Role, Scenario, Settings, Starts,

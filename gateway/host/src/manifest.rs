@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evenkeel_core::{Hook, Metric, Op};
+use evenkeel_core::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -24,6 +24,8 @@ pub struct Manifest {
     pub name: Arc<str>,
     /// Its version, for people.
     pub version: Box<str>,
+    /// The version of the contract that it was built for.
+    pub contract: Box<str>,
     /// The hooks it answers; at least one.
     pub hooks: Vec<Hook>,
     /// The schema of its settings.
@@ -88,6 +90,15 @@ impl Manifest {
             let expected = "one or more of admission, routing, degradation, scenario";
             return Err(wrong("hooks", expected, &format!("{:?}", text.hooks)));
         }
+        let own = |reason: &Reason| (1..COMMON_REASONS_FROM).contains(&reason.number);
+        if let Some(reason) = text.reasons.iter().find(|reason| !own(reason)) {
+            let expected = "reasons of its own, with numbers from 1 to 65535";
+            return Err(wrong(
+                "reasons",
+                expected,
+                &format!("{} {:?}", reason.number, reason.name),
+            ));
+        }
         let settings = Schema::new(text.settings)
             .map_err(|unfit| wrong(&unfit.path, &unfit.expected, &unfit.found))?;
         let metrics =
@@ -95,6 +106,7 @@ impl Manifest {
         Ok(Manifest {
             name: text.name.into(),
             version: text.version,
+            contract: text.contract,
             hooks,
             settings,
             state_schema: text.state_schema,
@@ -103,6 +115,13 @@ impl Manifest {
             ops: text.ops.into_iter().filter_map(Op::from_number).collect(),
             reasons: text.reasons,
         })
+    }
+
+    /// The name of a reason that a decision carries: the plugin's own, or one that all plugins share.
+    pub fn reason(&self, number: u32) -> Option<&str> {
+        let own = self.reasons.iter().find(|reason| reason.number == number);
+        let own = own.map(|reason| &*reason.name);
+        own.or_else(|| CommonReason::from_number(number).map(CommonReason::key))
     }
 }
 
@@ -163,6 +182,19 @@ mod tests {
                 read(&value),
                 Err(Refused::Contract { found: other.into(), spoken: "0.1.0" })
             );
+        }
+    }
+
+    #[test]
+    fn a_reason_is_the_plugins_own_or_one_that_all_share() {
+        let mut value = manifest();
+        let named = read(&value).unwrap();
+        assert_eq!(named.reason(1), Some("nearest"));
+        assert_eq!(named.reason(65_537), Some("loss"));
+        assert_eq!((named.reason(0), named.reason(2)), (None, None));
+        for (number, own) in [(0, false), (1, true), (65_535, true), (65_536, false)] {
+            value["reasons"] = json!([{"number": number, "name": "own"}]);
+            assert_eq!(read(&value).is_ok(), own, "{number}");
         }
     }
 

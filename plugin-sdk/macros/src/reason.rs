@@ -1,7 +1,8 @@
 //! `#[derive(Reason)]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Fields, Result};
 
 use crate::case::kebab;
@@ -10,7 +11,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
     let Data::Enum(data) = &input.data else {
         return Err(Error::new_spanned(&input.ident, "reasons are the variants of an enum"));
     };
-    let mut names = Vec::new();
+    let (mut names, mut checks) = (Vec::new(), Vec::new());
     for variant in &data.variants {
         if !matches!(variant.fields, Fields::Unit) {
             return Err(Error::new_spanned(variant, "a reason has no fields"));
@@ -23,9 +24,17 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
         };
         let name = kebab(&variant.ident.to_string());
         names.push(quote!((#number, #name)));
+        checks.push(quote_spanned! { number.span() =>
+            const _: () = assert!(
+                (#number) > 0 && (#number) < ::evenkeel_plugin_sdk::COMMON_REASONS_FROM,
+                "a policy's own reasons have numbers from 1 to 65,535"
+            );
+        });
     }
     let ident = &input.ident;
     Ok(quote! {
+        #(#checks)*
+
         impl ::evenkeel_plugin_sdk::Reason for #ident {
             const NAMES: &'static [(u32, &'static str)] = &[#(#names),*];
 
@@ -34,4 +43,22 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_reasons_is_said_in_a_sentence() {
+        for (item, sentence) in [
+            ("struct Why;", "reasons are the variants of an enum"),
+            ("enum Why { Loss }", "write its number, from 1"),
+            ("enum Why { Loss(u32) = 1 }", "a reason has no fields"),
+        ] {
+            let said = derive(&syn::parse_str(item).unwrap()).unwrap_err().to_string();
+            assert!(said.contains(sentence), "{item}: {said}");
+        }
+        derive(&syn::parse_str("enum Why { Loss = 1, Delay = 2 }").unwrap()).unwrap();
+    }
 }

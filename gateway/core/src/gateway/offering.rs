@@ -16,12 +16,6 @@ use crate::{
     Outcome, Param, Plan, Question, Refused, RegionId, RoomId, SessionId,
 };
 
-/// A scenario plugin may set how long silence is borne within these.
-const CLOSE_AFTER: std::ops::RangeInclusive<i64> = 1_000..=3_600_000;
-
-/// Who goes first in a herd, within these.
-const PRIORITY: std::ops::RangeInclusive<i64> = 0..=100;
-
 /// When somebody may try again whom a policy that failed keeps out.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -177,17 +171,16 @@ impl Gateway {
                     session.bounds.ceiling_kbps = within(value).unwrap_or(text.ceiling_kbps);
                 }
                 Param::CloseAfter => {
-                    let value = value.clamp(*CLOSE_AFTER.start(), *CLOSE_AFTER.end());
-                    session.close_after = Duration::from_millis(value as u64);
+                    session.close_after = Duration::from_millis(param.within(value) as u64);
                 }
                 Param::Spares => {
                     if let Some(room) = &mut room {
-                        room.spares = value.clamp(1, 3) as u8;
+                        room.spares = param.within(value) as u8;
                     }
                 }
                 Param::Priority => {
                     if let Some(room) = &mut room {
-                        room.priority = value.clamp(*PRIORITY.start(), *PRIORITY.end());
+                        room.priority = param.within(value);
                     }
                 }
             }
