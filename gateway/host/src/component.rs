@@ -15,12 +15,13 @@ use crate::limits::BINARY_BYTES_MAX;
 use crate::manifest::{CONTRACT, Manifest, same_contract};
 use crate::outline::{Kind, Outline};
 use crate::refused::Refused;
+use crate::wrap::wrap;
 
 /// The one interface with functions that a policy may import.
 const DIAG: &str = "evenkeel:policy/diag@0.1.0";
 
-/// Holds types only.
-const TYPES: &str = "evenkeel:policy/types@0.1.0";
+/// The package of the contract; names of its interfaces begin so.
+const PACKAGE: &str = "evenkeel:policy/";
 
 /// A plugin that keeps the contract, compiled. Clones are the same plugin.
 #[derive(Clone)]
@@ -61,7 +62,7 @@ impl Component {
         check_imports(&outline)?;
         let manifest = Manifest::read(outline.manifest.ok_or(Refused::NoManifest)?)?;
         let wrapped = match outline.kind {
-            Kind::Module => Some(wrap(bytes)?),
+            Kind::Module => Some(wrap(bytes, outline.typed, &manifest)?),
             Kind::Component => None,
         };
         let binary = wrapped.as_deref().unwrap_or(bytes);
@@ -94,15 +95,14 @@ impl Component {
 
 fn check_imports(outline: &Outline<'_>) -> Result<(), Refused> {
     for (interface, function) in &outline.imports {
-        let types = outline.kind == Kind::Component && &**interface == TYPES;
-        if &**interface == DIAG || types {
-            continue;
-        }
-        if let Some((ours, version)) = interface.rsplit_once('@')
-            && ours.starts_with("evenkeel:policy/")
-            && !same_contract(version)
-        {
-            return Err(Refused::Contract { found: version.into(), spoken: CONTRACT });
+        if let Some((name, version)) = of_contract(interface) {
+            if !same_contract(version) {
+                return Err(Refused::Contract { found: version.into(), spoken: CONTRACT });
+            }
+            // The other holds types only.
+            if name == "diag" || (name == "types" && outline.kind == Kind::Component) {
+                continue;
+            }
         }
         let function = function.as_deref().map(|name| format!("::{name}")).unwrap_or_default();
         return Err(Refused::Import {
@@ -113,21 +113,19 @@ fn check_imports(outline: &Outline<'_>) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A core module in the wrapping of the component model, by the types that its own section describes.
-fn wrap(module: &[u8]) -> Result<Vec<u8>, Refused> {
-    wit_component::ComponentEncoder::default()
-        .module(module)
-        .and_then(|encoder| encoder.validate(false).encode())
-        .map_err(|error| Refused::NotAPlugin { said: format!("{error:#}").into() })
+/// The interface of the contract that a name is of, and its version: `evenkeel:policy/diag@0.1.0`.
+fn of_contract(name: &str) -> Option<(&str, &str)> {
+    name.strip_prefix(PACKAGE)?.split_once('@')
 }
 
 fn check_exports(component: &[u8], manifest: &Manifest) -> Result<(), Refused> {
     let exports = Outline::read(component)?.exports;
     let has = |interface: &str| {
-        exports.iter().any(|export| **export == format!("evenkeel:policy/{interface}@{CONTRACT}"))
+        let mut ours = exports.iter().filter_map(|export| of_contract(export));
+        ours.any(|(name, version)| name == interface && same_contract(version))
     };
     if !has("guest") {
-        let said = format!("it does not export `evenkeel:policy/guest@{CONTRACT}`");
+        let said = format!("it does not export `{PACKAGE}guest@{CONTRACT}`");
         return Err(Refused::NotAPlugin { said: said.into() });
     }
     match manifest.hooks.iter().find(|hook| !has(hook.name())) {

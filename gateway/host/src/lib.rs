@@ -11,7 +11,7 @@ mod engine;
 mod frame;
 mod guest;
 mod hooks;
-mod limits;
+pub mod limits;
 mod manifest;
 mod outline;
 mod policy;
@@ -20,6 +20,7 @@ mod schema;
 mod shipped;
 mod states;
 mod ticker;
+mod wrap;
 
 pub use component::Component;
 pub use diary::{Level, Line};

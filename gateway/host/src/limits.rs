@@ -1,4 +1,4 @@
-//! What a plugin may use, each bound with its reason.
+//! What a plugin may use, each bound with its reason. `plugin-sdk/REFERENCE.md` shows them to authors.
 
 use std::time::Duration;
 
@@ -8,25 +8,25 @@ use wasmtime::ResourceLimiter;
 pub const BINARY_BYTES_MAX: usize = 16 << 20;
 
 /// Memory of one instance. States live outside, so that a policy needs room for one batch only.
-pub(crate) const MEMORY_BYTES_MAX: usize = 16 << 20;
+pub const MEMORY_BYTES_MAX: usize = 16 << 20;
 
 /// Entries of a function table: several times what a large Rust plugin has.
-pub(crate) const TABLE_ENTRIES_MAX: usize = 20_000;
+pub const TABLE_ENTRIES_MAX: usize = 20_000;
 
 /// Policies alive at once: 16 sets of four hooks, each with an active and a next revision.
-pub(crate) const POLICIES_MAX: u32 = 128;
+pub const POLICIES_MAX: u32 = 128;
 
 /// Core modules in a component: the plugin, and the two that adapt its imports, with room to spare.
-pub(crate) const MODULES_MAX: u32 = 8;
+pub const MODULES_MAX: u32 = 8;
 
 /// Tables in a component: the plugin's own and that of the adapter, with room to spare.
-pub(crate) const TABLES_MAX: u32 = 4;
+pub const TABLES_MAX: u32 = 4;
 
 /// State of one session or room.
-pub(crate) const STATE_BYTES_MAX: usize = 4 << 10;
+pub const STATE_BYTES_MAX: usize = 4 << 10;
 
 /// What a plugin may remember of itself.
-pub(crate) const MEMO_BYTES_MAX: usize = 64 << 10;
+pub const MEMO_BYTES_MAX: usize = 64 << 10;
 
 /// What one answer may bring besides its rows: memo, messages, notes.
 const ANSWER_BYTES: usize = 256 << 10;
@@ -35,25 +35,25 @@ const ANSWER_BYTES: usize = 256 << 10;
 const ROW_BYTES: usize = STATE_BYTES_MAX + 512;
 
 /// Calls of `diag` in one call of the plugin. One that talks more than that does nothing else.
-pub(crate) const DIAG_CALLS_MAX: u32 = 10_000;
+pub const DIAG_CALLS_MAX: u32 = 10_000;
 
 /// Explanations kept of one decision: a few for each row that a person will look at.
-pub(crate) const NOTES_MAX: usize = 256;
+pub const NOTES_MAX: usize = 256;
 
 /// A key is a word, not a text.
-pub(crate) const NOTE_KEY_BYTES_MAX: usize = 64;
+pub const NOTE_KEY_BYTES_MAX: usize = 64;
 
 /// A line for people; a panic's message fits.
-pub(crate) const LINE_BYTES_MAX: usize = 1 << 10;
+pub const LINE_BYTES_MAX: usize = 1 << 10;
 
 /// Log lines a policy may write in one second, after [`LINES_BURST`].
-pub(crate) const LINES_PER_SECOND: u64 = 10;
+pub const LINES_PER_SECOND: u64 = 10;
 
 /// Log lines a policy may write at once.
-pub(crate) const LINES_BURST: u64 = 20;
+pub const LINES_BURST: u64 = 20;
 
 /// Log lines that wait to be fetched.
-pub(crate) const LINES_WAITING_MAX: usize = 64;
+pub const LINES_WAITING_MAX: usize = 64;
 
 /// Bytes a plugin may hand over while it answers for so many rows.
 pub(crate) fn answer_bytes(rows: usize) -> usize {

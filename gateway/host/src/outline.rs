@@ -7,6 +7,9 @@ use crate::refused::Refused;
 /// The custom section that holds the manifest.
 const MANIFEST_SECTION: &str = "evenkeel:manifest";
 
+/// Where a core module says which types its imports and exports have, if it does: names begin so.
+const TYPES_SECTION: &str = "component-type";
+
 /// A binary from outside.
 pub(crate) struct Outline<'a> {
     pub(crate) kind: Kind,
@@ -16,6 +19,8 @@ pub(crate) struct Outline<'a> {
     pub(crate) exports: Vec<Box<str>>,
     /// The manifest, wherever in the binary it is.
     pub(crate) manifest: Option<&'a [u8]>,
+    /// Whether a core module describes the types of what it imports and exports.
+    pub(crate) typed: bool,
 }
 
 /// What a binary is.
@@ -36,8 +41,8 @@ impl<'a> Outline<'a> {
         } else {
             return Err(Refused::NotWasm { said: "it does not begin as WebAssembly does".into() });
         };
-        let mut outline =
-            Outline { kind, imports: Vec::new(), exports: Vec::new(), manifest: None };
+        let (imports, exports) = (Vec::new(), Vec::new());
+        let mut outline = Outline { kind, imports, exports, manifest: None, typed: false };
         outline.walk(bytes).map_err(|error| Refused::NotWasm { said: error.to_string().into() })?;
         Ok(outline)
     }
@@ -66,6 +71,9 @@ impl<'a> Outline<'a> {
                 }
                 Payload::CustomSection(section) if section.name() == MANIFEST_SECTION => {
                     self.manifest = self.manifest.or(Some(section.data()));
+                }
+                Payload::CustomSection(section) if section.name().starts_with(TYPES_SECTION) => {
+                    self.typed = true;
                 }
                 _ => {}
             }
