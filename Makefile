@@ -4,7 +4,7 @@ WASM  := wasm32-unknown-unknown
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),./target))
 BUILT := $(TARGET)/release
 
-.PHONY: demo test lint doc simulate simulate-rows simulate-bites chaos bench bench-quick instructions instructions-renew clients target
+.PHONY: demo test lint doc simulate simulate-rows simulate-bites chaos bench bench-quick instructions instructions-renew clients reference release-contract target
 
 demo: target
 	$(CARGO) build --release -p evenkeel
@@ -65,9 +65,19 @@ instructions instructions-renew: target
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench instructions $(if $(filter %-renew,$@),--renew)
 
-# Real clients for tests/interop; without them those tests are skipped by name.
+# Real clients for tests/interop, and a compiler for policies in C; without them those tests are skipped by name.
 clients:
 	tests/interop/install
+
+# What authors look up (plugin-sdk/REFERENCE.md, and the registry for C and JavaScript), from the registry, the WIT and the
+# limits of the gateway. A test says when it is due.
+reference: target
+	EVENKEEL_RENEW=1 $(CARGO) test -q --workspace --test host -- reference::the_reference
+
+# A release of the contract: plugins compiled against it and what they answer, which every later gateway is held to. Once for
+# each version in plugin-sdk/wit/policy.wit; what was released is never written again.
+release-contract: target
+	$(CARGO) test -q --workspace --test host -- --ignored release_the_contract
 
 # Plugins are compiled to Wasm by the build.
 target:

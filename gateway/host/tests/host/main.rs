@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod asking;
+mod c;
+mod compatible;
+mod contract;
 mod faults;
+mod fixtures;
 mod hostile;
 mod plugin;
-mod registry;
+mod reference;
 mod shipped;
 mod states;
 mod vetting;

@@ -1,0 +1,474 @@
+//! Plugins that were compiled when a version of the contract was released load for ever, and answer as they did then.
+//!
+//! `plugin-sdk/fixtures/VERSION` holds a release: the WIT and the registry of then, plugins, and beside each what it
+//! answered. `make release-contract` adds one for the version of the working tree; what is there never changes.
+
+use std::fmt::{Display, Write as _};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use evenkeel_core::{
+    Answer, Entry, EntryKind, Hook, Labels, Measures, Metric, NodeId, Question, RegionId, RoomId,
+    RoomRow, Row, SessionId, SessionRow, State,
+};
+use evenkeel_host::{Component, Level, Policy, Refused};
+use serde_json::{Value, json};
+
+use crate::contract::{Wit, read, releases, sdk};
+use crate::plugin::roomy;
+
+/// So much may be checked in for a release, in bytes: it stays in the repository for ever.
+const RELEASE_MAX: u64 = 300_000;
+
+#[test]
+fn every_plugin_of_every_release_answers_as_it_did() {
+    for release in releases() {
+        let mut hooks = Vec::new();
+        let mut plugins = 0;
+        for file in std::fs::read_dir(sdk().join("fixtures").join(&release)).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "wasm") {
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            let expected = std::fs::read_to_string(path.with_extension("txt")).unwrap();
+            assert_eq!(answers(&bytes), expected, "{}", path.display());
+            hooks.extend(Component::vet(roomy(), &bytes).unwrap().manifest().hooks.clone());
+            plugins += 1;
+        }
+        assert!(plugins >= 4 && Hook::ALL.iter().all(|hook| hooks.contains(hook)), "{release}");
+    }
+}
+
+#[test]
+fn a_plugin_of_another_version_of_the_line_is_taken_and_one_of_another_line_is_not() {
+    let release = releases().remove(0);
+    for name in ["rust-module", "rust-component", "c", "by-hand"] {
+        let bytes = std::fs::read(sdk().join(format!("fixtures/{release}/{name}.wasm"))).unwrap();
+        let text = std::fs::read_to_string(sdk().join(format!("fixtures/{release}/{name}.txt")));
+        let line = release.rsplit_once('.').unwrap().0;
+        let next = replaced(&bytes, &release, &format!("{line}.9"));
+        let renamed =
+            text.unwrap().replace(&format!("contract {release}"), &format!("contract {line}.9"));
+        assert_eq!(answers(&next), renamed, "{name} of the next version of its line");
+        let other = replaced(&bytes, &release, "9.9.9");
+        let refused = Component::vet(roomy(), &other).err().unwrap().to_string();
+        assert!(refused.contains("9.9.9"), "{name}: {refused}");
+    }
+}
+
+/// A binary in which one version stands for another of the same length.
+fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut out = bytes.to_vec();
+    let mut at = 0;
+    while let Some(next) = out[at..].windows(from.len()).position(|part| part == from.as_bytes()) {
+        at += next;
+        out[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    assert_ne!(out, bytes);
+    out
+}
+
+/// Settings to begin with, and one that the plugin or its schema refuses, by the plugin's name.
+fn settings(plugin: &str) -> (Value, Value) {
+    match plugin {
+        "fixture-degradation" => (
+            json!({"caps": [200], "patience": "1.5s", "spare": "phone"}),
+            json!({"patience": "999ms"}),
+        ),
+        "fixture-routing" => (json!({"full": 800}), json!({"full": 1001})),
+        "fixture-gate" => (Value::Null, json!({"full": "all"})),
+        _ => (Value::Null, json!({"colour": "blue"})),
+    }
+}
+
+/// All that a plugin answers to fixed questions, as text. The questions stay as they are: the answers are in files.
+fn answers(bytes: &[u8]) -> String {
+    let component = Component::vet(roomy(), bytes).unwrap();
+    let manifest = component.manifest().clone();
+    let mut out = format!(
+        "{} {} contract {} schema {}\n",
+        manifest.name, manifest.version, manifest.contract, manifest.state_schema
+    );
+    let (good, bad) = settings(&manifest.name);
+    for hook in manifest.hooks {
+        let install = |settings: &Value| {
+            Policy::install(roomy(), &component, hook, settings.clone(), catalog(), 42)
+        };
+        // What the gateway says is its own, and may change.
+        let refused = match install(&bad).err() {
+            Some(Refused::Settings { said }) => format!("for {said}"),
+            Some(_) => "by its schema".into(),
+            None => "nothing".into(),
+        };
+        let _ = writeln!(out, "\n{}\n  refuses: {refused}", hook.name());
+        let mut policy = install(&good).unwrap();
+        let _ = writeln!(out, "  settings: {}", policy.settings());
+        match hook {
+            Hook::Admission => admit(&mut policy, &mut out),
+            Hook::Routing => route(&mut policy, &mut out),
+            Hook::Degradation => tick(&mut policy, &mut out),
+            Hook::Scenario => resolve(&mut policy, &mut out),
+        }
+    }
+    out
+}
+
+fn catalog() -> Vec<Entry> {
+    let entry = |kind, id, parent, name: &str| {
+        let labels = vec![("power".into(), name.into())];
+        Entry { kind, id, parent, name: name.into(), labels }
+    };
+    vec![
+        entry(EntryKind::Region, 1, 0, "east"),
+        entry(EntryKind::Region, 2, 0, "west"),
+        entry(EntryKind::Zone, 1, 1, "a"),
+        entry(EntryKind::Zone, 2, 2, "a"),
+        entry(EntryKind::Node, 0, 1, "east-a1"),
+        entry(EntryKind::Node, 1, 1, "east-a2"),
+        entry(EntryKind::Node, 2, 2, "west-a1"),
+        entry(EntryKind::Home, 1, 1, "home"),
+    ]
+}
+
+fn labels(of: &[(&str, &str)]) -> Labels {
+    of.iter().map(|&(key, value)| (key.into(), value.into())).collect()
+}
+
+fn row(id: u64, measured: &[(Metric, u64)]) -> Row {
+    let mut measures = Measures::default();
+    for &(metric, value) in measured {
+        measures.set(metric, value);
+    }
+    Row { id, measures }
+}
+
+fn admit(policy: &mut Policy, out: &mut String) {
+    let regions = |loads: [Option<u64>; 2]| {
+        let load = |load: Option<u64>| load.map(|load| (Metric::Load, load));
+        let rows = (1..).zip(loads);
+        rows.map(|(id, of)| row(id, load(of).as_slice())).collect::<Vec<_>>()
+    };
+    let asked = [
+        ("quiet", None, &[][..], [Some(100), Some(100)]),
+        ("call", None, &[("region", "east"), ("tenant", "banned")], [Some(100), Some(100)]),
+        ("call", None, &[("tenant", "acme")], [None, Some(900)]),
+        ("call", None, &[], [Some(900), Some(899)]),
+        ("call", Some(1), &[], [Some(950), Some(100)]),
+        ("call", Some(2), &[], [Some(899), Some(1000)]),
+        ("", None, &[], [Some(900), Some(900)]),
+    ];
+    for (at, (scenario, standing, of, loads)) in asked.into_iter().enumerate() {
+        let question = Question::Admit {
+            session: SessionId(7 + at as u64),
+            room: RoomId(3),
+            standing: standing.map(RegionId),
+            scenario: scenario.into(),
+            labels: labels(of),
+            regions: regions(loads),
+        };
+        ask(policy, &question, 1_000 + at as u64, out);
+    }
+}
+
+fn resolve(policy: &mut Policy, out: &mut String) {
+    let asked = [
+        ("call", &[][..]),
+        ("live", &[("device", "phone")]),
+        ("live", &[("device", "desktop"), ("max-height", "720"), ("größe", "é😀")]),
+    ];
+    for (scenario, of) in asked {
+        let question = Question::Resolve { scenario: scenario.into(), labels: labels(of) };
+        ask(policy, &question, 0, out);
+    }
+}
+
+fn nodes(loads: [u64; 3]) -> Vec<Row> {
+    let node = |(id, load): (u64, u64)| {
+        let delay = 9_000 - 1_000 * id;
+        row(
+            id,
+            &[
+                (Metric::Delay, delay),
+                (Metric::Load, load),
+                (Metric::Health, u64::from(load == 0)),
+                (Metric::Draining, 0),
+            ],
+        )
+    };
+    (0..).zip(loads).map(node).collect()
+}
+
+fn route(policy: &mut Policy, out: &mut String) {
+    for (room, of, loads) in [
+        (5, &[("region", "west"), ("tenant", "acme")][..], [100, 200, 300]),
+        (6, &[], [799, 800, 0]),
+        (7, &[("region", "atlantis")], [900, 900, 900]),
+    ] {
+        let scenario = "call".into();
+        let question = Question::Place {
+            room: RoomId(room),
+            scenario,
+            labels: labels(of),
+            nodes: nodes(loads),
+        };
+        ask(policy, &question, 2_000, out);
+    }
+    let room = |id, standing: &[u32], loss, state: Option<State>| RoomRow {
+        row: row(id, &[(Metric::LossUp, loss), (Metric::RFactor, 8_000)]),
+        scenario: "call".into(),
+        labels: labels(&[("region", "west"), ("tenant", "acme")]),
+        standing: standing.iter().copied().map(NodeId).collect(),
+        state,
+    };
+    let mut memo = None;
+    let mut states: Vec<Option<State>> = vec![None; 4];
+    for now_us in [3_000, 4_000] {
+        let mut states_now = states.iter().cloned();
+        let mut next = || states_now.next().flatten();
+        let rooms = vec![
+            room(5, &[0, 1, 2], 50_001, next()),
+            room(6, &[2], 50_000, next()),
+            room(7, &[], 1_000_000, next()),
+            room(8, &[1, 0], 60_000, next()),
+        ];
+        let question =
+            Question::Reroute { nodes: nodes([100, 200, 300]), rooms, memo: memo.clone() };
+        keep(ask(policy, &question, now_us, out), &mut states, &mut memo);
+    }
+}
+
+fn tick(policy: &mut Policy, out: &mut String) {
+    let name: Arc<str> = Arc::clone(&policy.component().manifest().name);
+    let older = |schema, bytes: &[u8]| {
+        Some(State { plugin: Arc::clone(&name), schema, bytes: bytes.into() })
+    };
+    // The second was left by an older revision, the third by another plugin.
+    let other = Some(State { plugin: "somebody".into(), schema: 1, bytes: [1].into() });
+    let mut states = vec![None, older(1, &[1]), other, None, None];
+    let mut memo = older(1, &[1, 2, 3]);
+    let measured: [&[&[(Metric, u64)]]; 4] = [
+        &[
+            &[(Metric::JitterUp, 30_000)],
+            &[(Metric::JitterUp, 29_999), (Metric::Cap, 200)],
+            &[],
+            &[(Metric::JitterUp, 90_000)],
+            &[(Metric::LossUp, 100_000)],
+        ],
+        &[
+            &[(Metric::JitterUp, 31_000)],
+            &[(Metric::JitterUp, 40_000)],
+            &[(Metric::LossUp, 99_999)],
+            &[(Metric::JitterUp, 90_000)],
+            &[],
+        ],
+        &[
+            &[(Metric::JitterUp, 32_000)],
+            &[(Metric::JitterUp, 40_000)],
+            &[(Metric::JitterUp, 1)],
+            &[(Metric::JitterUp, 90_000)],
+            &[],
+        ],
+        &[
+            &[(Metric::JitterUp, 33_000)],
+            &[(Metric::JitterUp, 40_000)],
+            &[],
+            &[(Metric::JitterUp, 90_000)],
+            &[(Metric::LossUp, 4_294_967_295)],
+        ],
+    ];
+    for (at, rows) in measured.into_iter().enumerate() {
+        let session =
+            |(id, (measured, state)): (u64, (&&[(Metric, u64)], &Option<State>))| SessionRow {
+                row: row(id, measured),
+                room: RoomId(1),
+                scenario: "call".into(),
+                labels: labels(match id {
+                    11 => &[("region", "west")],
+                    13 => &[("device", "phone")],
+                    _ => &[],
+                }),
+                state: state.clone(),
+            };
+        let sessions = (10..).zip(rows.iter().zip(&states)).map(session).collect();
+        let question = Question::Tick { sessions, memo: memo.clone() };
+        let now_us = 1_000_000 * at as u64;
+        keep(ask(policy, &question, now_us, out), &mut states, &mut memo);
+    }
+    // What this revision cannot read.
+    memo = older(1, &[]);
+    states[0] = older(1, &[1, 2]);
+    let sessions = vec![SessionRow {
+        row: row(10, &[]),
+        room: RoomId(1),
+        scenario: "call".into(),
+        labels: labels(&[]),
+        state: states[0].clone(),
+    }];
+    ask(policy, &Question::Tick { sessions, memo }, 5_000_000, out);
+}
+
+fn keep(answer: Option<Answer>, states: &mut [Option<State>], memo: &mut Option<State>) {
+    let (new, new_memo) = match answer {
+        Some(Answer::Moves { states, memo, .. } | Answer::Actions { states, memo, .. }) => {
+            (states, memo)
+        }
+        Some(Answer::Params(_) | Answer::Admit { .. } | Answer::Placed { .. }) | None => return,
+    };
+    for (row, state) in new {
+        states[row as usize] = Some(state);
+    }
+    *memo = new_memo.or_else(|| memo.take());
+}
+
+/// Asks, and writes down all that came back.
+fn ask(policy: &mut Policy, question: &Question, now_us: u64, out: &mut String) -> Option<Answer> {
+    let (word, rows) = match question {
+        Question::Resolve { scenario, labels } => (format!("resolve {scenario}"), labels.len()),
+        Question::Admit { session, regions, .. } => (format!("admit {}", session.0), regions.len()),
+        Question::Place { room, nodes, .. } => (format!("place {}", room.0), nodes.len()),
+        Question::Reroute { rooms, .. } => ("reroute".into(), rooms.len()),
+        Question::Tick { sessions, .. } => ("tick".into(), sessions.len()),
+    };
+    let _ = writeln!(out, "  {word} at {now_us} us, {rows} rows");
+    let outcome = policy.ask(question, now_us);
+    let mut line = |words: &dyn Display| {
+        let _ = writeln!(out, "    {words}");
+    };
+    let answered = match outcome {
+        Ok(answered) => {
+            write_answer(&answered.answer, &mut line);
+            for note in &answered.notes {
+                line(&format!("note {} {}={}", note.row, note.key, note.value));
+            }
+            Some(answered.answer)
+        }
+        Err(fault) => {
+            line(&format!("fault {}", fault.name()));
+            None
+        }
+    };
+    while let Some(said) = policy.poll_line() {
+        line(&format!("log {} {}", level(said.level), said.words));
+    }
+    answered
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Trace => "trace",
+        Level::Debug => "debug",
+        Level::Info => "info",
+        Level::Warn => "warn",
+        Level::Error => "error",
+    }
+}
+
+fn write_answer(answer: &Answer, line: &mut dyn FnMut(&dyn Display)) {
+    match answer {
+        Answer::Params(params) => {
+            for (key, value) in params {
+                line(&format!("{key} = {value}"));
+            }
+        }
+        Answer::Admit { verdict, reason } => line(&format!("{verdict:?} for {reason}")),
+        Answer::Placed { hops, ttl_ms, reason, state } => {
+            let hops = numbers(hops);
+            line(&format!("{hops} again after {ttl_ms} ms for {reason}, state {}", hex(state)));
+        }
+        Answer::Moves { moves, states, memo } => {
+            for of in moves {
+                let hops = numbers(&of.hops);
+                line(&format!(
+                    "row {} to {hops} again after {} ms for {}",
+                    of.row, of.ttl_ms, of.reason
+                ));
+            }
+            kept(states, memo.as_ref(), line);
+        }
+        Answer::Actions { actions, states, memo } => {
+            for of in actions {
+                line(&format!("row {} op {} {} for {}", of.row, of.op, of.arg, of.reason));
+            }
+            kept(states, memo.as_ref(), line);
+        }
+    }
+}
+
+fn kept(states: &[(u32, State)], memo: Option<&State>, line: &mut dyn FnMut(&dyn Display)) {
+    for (row, state) in states {
+        line(&format!("row {row} keeps {}", hex(state)));
+    }
+    if let Some(memo) = memo {
+        line(&format!("memo {}", hex(memo)));
+    }
+}
+
+fn numbers(hops: &[NodeId]) -> String {
+    format!("{:?}", hops.iter().map(|hop| hop.0).collect::<Vec<_>>())
+}
+
+/// Schema and bytes of a state.
+fn hex(state: &State) -> String {
+    let bytes: String = state.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}:{bytes}", state.schema)
+}
+
+/// `make release-contract`: compiles the plugins under `plugin-sdk/fixtures/source`, asks them, and writes all down as the
+/// release of the version in `policy.wit`. Needs clang and wasm-ld.
+#[test]
+#[ignore = "writes a release; run it by `make release-contract`"]
+fn release_the_contract() {
+    let version = Wit::parse(&read("wit/policy.wit")).version;
+    let folder = sdk().join("fixtures").join(&version);
+    assert!(
+        !folder.exists(),
+        "{version} is released: what is there stays; raise the version in policy.wit"
+    );
+    let source = sdk().join("fixtures/source");
+    let rust = |name: &str| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fixtures");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--quiet",
+            "--release",
+            "--target",
+            "wasm32-unknown-unknown",
+            "-p",
+            name,
+        ]);
+        cargo.arg("--target-dir").arg(&target).current_dir(&source);
+        for key in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+            cargo.env_remove(key);
+        }
+        assert!(cargo.status().unwrap().success(), "{name} compiles");
+        let file = format!("wasm32-unknown-unknown/release/{}.wasm", name.replace('-', "_"));
+        std::fs::read(target.join(file)).unwrap()
+    };
+    let module = rust("fixture-degradation");
+    let component =
+        wit_component::ComponentEncoder::default().module(&rust("fixture-routing")).unwrap();
+    let component = component.validate(true).encode().unwrap();
+    let c =
+        crate::c::compile(&source.join("gate.c"), "-Oz").expect("clang and wasm-ld are installed");
+    let by_hand = wat::parse_file(source.join("hand.wat")).unwrap();
+    let plugins =
+        [("rust-module", module), ("rust-component", component), ("c", c), ("by-hand", by_hand)];
+
+    let size: usize = plugins.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!((size as u64) < RELEASE_MAX, "{size} bytes are checked in for ever");
+    let answered = plugins.iter().map(|(name, bytes)| (name, answers(bytes))).collect::<Vec<_>>();
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, bytes) in &plugins {
+        std::fs::write(folder.join(format!("{name}.wasm")), bytes).unwrap();
+    }
+    for (name, text) in answered {
+        std::fs::write(folder.join(format!("{name}.txt")), text).unwrap();
+    }
+    for name in ["policy.wit", "registry.toml"] {
+        std::fs::copy(sdk().join("wit").join(name), folder.join(name)).unwrap();
+    }
+}

@@ -1,0 +1,428 @@
+//! What authors look up, generated: `REFERENCE.md`, and the registry's numbers for C and JavaScript.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use evenkeel_host::Budgets;
+use evenkeel_host::limits::{
+    BINARY_BYTES_MAX, DIAG_CALLS_MAX, LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND,
+    MEMO_BYTES_MAX, MEMORY_BYTES_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX, STATE_BYTES_MAX,
+    TABLE_ENTRIES_MAX,
+};
+use serde_json::{Value, json};
+use wit_parser::abi::{AbiVariant, WasmType};
+
+use crate::contract::registry::{Entry, UNITS};
+use crate::contract::{Interface, Wit, read, releases, sdk, tables};
+use crate::plugin::{bare, with_section};
+
+/// Tells the tests here to write the files instead of comparing them; `make reference` does.
+const RENEW: &str = "EVENKEEL_RENEW";
+
+/// A field of the manifest, as the reference explains it and a test tries it.
+struct Field {
+    name: &'static str,
+    form: &'static str,
+    /// What stands in its place where it is left out; none where it may not be.
+    otherwise: Option<&'static str>,
+    doc: &'static str,
+}
+
+const FIELDS: &[Field] = &[
+    Field {
+        name: "name",
+        form: "string",
+        otherwise: None,
+        doc: "1 to 64 lower-case letters, digits and hyphens. Revisions of one plugin share it, and their states.",
+    },
+    Field { name: "version", form: "string", otherwise: None, doc: "For people." },
+    Field {
+        name: "contract",
+        form: "string",
+        otherwise: None,
+        doc: "The version of the contract that it was built for: `0.1.0`. A gateway takes those that differ from its own in the last number alone.",
+    },
+    Field {
+        name: "hooks",
+        form: "list of strings",
+        otherwise: None,
+        doc: "Of `admission`, `routing`, `degradation` and `scenario` those that it exports, one at least. Words that a gateway does not know are passed over.",
+    },
+    Field {
+        name: "settings",
+        form: "object",
+        otherwise: None,
+        doc: "The JSON Schema of its settings, with `\"type\": \"object\"`.",
+    },
+    Field {
+        name: "state_schema",
+        form: "number",
+        otherwise: Some("0"),
+        doc: "Raised whenever the form of its states or its memo changes.",
+    },
+    Field {
+        name: "subject_metrics",
+        form: "list of numbers",
+        otherwise: Some("none"),
+        doc: "Metrics that it reads of sessions and rooms: the columns of those frames, in this order. Numbers that a gateway does not know are left out of `grant`.",
+    },
+    Field {
+        name: "node_metrics",
+        form: "list of numbers",
+        otherwise: Some("none"),
+        doc: "The same of nodes and regions.",
+    },
+    Field {
+        name: "ops",
+        form: "list of numbers",
+        otherwise: Some("none"),
+        doc: "Actions that it takes. Others that it answers are dropped and counted.",
+    },
+    Field {
+        name: "reasons",
+        form: "list of `{\"number\": 1, \"name\": \"…\"}`",
+        otherwise: Some("none"),
+        doc: "Names of its own reasons, numbered from 1 to 65,535.",
+    },
+];
+
+/// Everything that is generated: path below the SDK's folder, and text.
+fn files() -> [(&'static str, String); 3] {
+    [
+        ("REFERENCE.md", reference()),
+        ("c/evenkeel_registry.h", c_header()),
+        ("js/registry.js", javascript()),
+    ]
+}
+
+#[test]
+fn the_reference_is_that_of_the_registry_the_wit_and_the_limits() {
+    for (path, text) in files() {
+        let file = sdk().join(path);
+        if std::env::var_os(RENEW).is_some() {
+            std::fs::write(&file, &text).unwrap();
+        }
+        let there = std::fs::read_to_string(&file).unwrap_or_default();
+        let first = there.lines().zip(text.lines()).position(|(there, right)| there != right);
+        let line = first.unwrap_or(there.lines().count().min(text.lines().count())) + 1;
+        assert!(
+            there == text,
+            "plugin-sdk/{path} is not up to date from line {line} on: run `make reference`"
+        );
+    }
+}
+
+#[test]
+fn the_manifest_is_as_the_reference_says() {
+    let whole = json!({
+        "name": "whole", "version": "1", "contract": "0.1.0", "hooks": ["scenario"],
+        "settings": {"type": "object"}, "state_schema": 0, "subject_metrics": [], "node_metrics": [],
+        "ops": [], "reasons": []
+    });
+    let vet = |manifest: &Value| {
+        let bytes = with_section(bare(), "evenkeel:manifest", manifest.to_string().as_bytes());
+        evenkeel_host::Component::vet(crate::plugin::roomy(), &bytes)
+            .map_err(|refused| refused.to_string())
+    };
+    let names: Vec<_> = FIELDS.iter().map(|field| field.name).collect();
+    let keys: Vec<_> = whole.as_object().unwrap().keys().collect();
+    assert!(
+        names.iter().all(|name| keys.iter().any(|key| key == name)) && names.len() == keys.len()
+    );
+    for field in FIELDS {
+        let mut without = whole.clone();
+        without.as_object_mut().unwrap().remove(field.name);
+        match (vet(&without), field.otherwise) {
+            (Ok(_), Some(_)) => {}
+            (Err(said), None) => assert!(said.contains(field.name), "{said}"),
+            (outcome, _) => panic!("without {}: {:?}", field.name, outcome.err()),
+        }
+    }
+    let mut more = whole;
+    more["colour"] = json!("blue");
+    assert!(vet(&more).is_ok(), "what a later contract adds is passed over");
+}
+
+fn reference() -> String {
+    let wit = Wit::parse(&read("wit/policy.wit"));
+    let mut out = format!(
+        "# Reference of the contract between gateway and policies, version {}\n\n\
+         Generated from [`wit/policy.wit`](wit/policy.wit), [`wit/registry.toml`](wit/registry.toml) and the limits of the\n\
+         gateway by `make reference`; a test holds it against them. How to write a policy is in\n\
+         [`plugins/README.md`](../plugins/README.md).\n\n",
+        wit.version
+    );
+    manifest(&mut out);
+    interfaces(&mut out, &wit);
+    limits(&mut out);
+    numbers(&mut out);
+    core_module(&mut out, &wit);
+    out.trim_end().to_owned() + "\n"
+}
+
+fn manifest(out: &mut String) {
+    *out += "## The manifest\n\nJSON in the custom section `evenkeel:manifest` of the plugin, once. The Rust SDK writes it. Fields that are not\n\
+             here are passed over.\n\n| field | is | left out | |\n|---|---|---|---|\n";
+    for Field { name, form, otherwise, doc } in FIELDS {
+        row(out, &[&format!("`{name}`"), form, otherwise.unwrap_or("refused"), doc]);
+    }
+    *out += "\n**Settings** reach `init` as one JSON object that passed the schema, with defaults in place. Of JSON Schema there is `type` \
+             (one of `object`, `array`,\n`string`, `boolean`, `integer`, `number`), `properties`, `required`, `additionalProperties` (true or \
+             false), `items`, `enum`,\n`minimum`, `maximum`, `default`, and of all patterns that of durations, \
+             `^[0-9]+([.][0-9]+)?(ms|s|m|h)$`. `title`,\n`description`, `unit`, `examples`, `format`, `deprecated` and words that begin with `$` or `x-` \
+             are for people. A plugin whose schema has any other\nkeyword is refused, since a bound that nobody holds is worse than none.\n\n";
+}
+
+fn interfaces(out: &mut String, wit: &Wit) {
+    let all = wit.interfaces();
+    *out += "## The interfaces\n\nA plugin exports `guest` and the hooks that its manifest names, and imports `diag` or nothing.\n\n";
+    for name in ["guest", "admission", "routing", "degradation", "scenario", "diag", "types"] {
+        interface(out, name, &all[name]);
+    }
+    assert_eq!(all.len(), 7, "each interface has its place in the reference");
+}
+
+fn interface(out: &mut String, name: &str, of: &Interface) {
+    let _ = writeln!(out, "### `{name}`\n\n{}\n", of.doc);
+    for function in &of.functions {
+        let call = function.text.replacen("func", &function.name, 1);
+        let _ = writeln!(out, "- `{call}` {}", function.doc);
+    }
+    for named in &of.types {
+        let _ = writeln!(out, "- **{}**: `{}` {}", named.name, named.text, named.doc);
+        for (part, of, doc) in named.parts.iter().filter(|(_, _, doc)| !doc.is_empty()) {
+            let of = if of.is_empty() { String::new() } else { format!(": {of}") };
+            let _ = writeln!(out, "  - `{part}{of}` {doc}");
+        }
+    }
+    out.push('\n');
+}
+
+fn limits(out: &mut String) {
+    let Budgets { init, catalog, migrate, open, admit, place, resolve, reroute, tick } =
+        Budgets::default();
+    *out += "## Time\n\nA call that takes longer is stopped, and the native default stands.\n\n| call | at most |\n|---|---|\n";
+    let calls: [(&str, Duration); 9] = [
+        ("`init`, and making the instance", init),
+        ("`catalog`", catalog),
+        ("`migrate`, `migrate-memo`", migrate),
+        ("`open`", open),
+        ("`admit`", admit),
+        ("`place`", place),
+        ("`resolve`", resolve),
+        ("`reroute`", reroute),
+        ("`tick`", tick),
+    ];
+    for (call, most) in calls {
+        row(out, &[call, &format!("{} ms", most.as_millis())]);
+    }
+    *out += "\n## Space\n\n| of | at most |\n|---|---|\n";
+    let sizes: [(&str, String); 9] = [
+        ("a plugin's bytes", bytes(BINARY_BYTES_MAX)),
+        ("memory of an instance", bytes(MEMORY_BYTES_MAX)),
+        ("entries of a function table", TABLE_ENTRIES_MAX.to_string()),
+        ("the state of one session or room", bytes(STATE_BYTES_MAX)),
+        ("a memo", bytes(MEMO_BYTES_MAX)),
+        ("calls of `diag` in one call", DIAG_CALLS_MAX.to_string()),
+        (
+            "a log line",
+            format!(
+                "{}; {LINES_BURST} at once, {LINES_PER_SECOND} a second",
+                bytes(LINE_BYTES_MAX)
+            ),
+        ),
+        ("notes on one decision", NOTES_MAX.to_string()),
+        ("the key of a note", bytes(NOTE_KEY_BYTES_MAX)),
+    ];
+    for (of, most) in sizes {
+        row(out, &[of, &most]);
+    }
+    out.push('\n');
+}
+
+fn bytes(count: usize) -> String {
+    match count {
+        _ if count % (1 << 20) == 0 => format!("{} MiB", count >> 20),
+        _ if count % (1 << 10) == 0 => format!("{} KiB", count >> 10),
+        _ => format!("{count} B"),
+    }
+}
+
+fn numbers(out: &mut String) {
+    let now = tables(&read("wit/registry.toml")).unwrap();
+    let released: Vec<_> = releases()
+        .into_iter()
+        .map(|release| {
+            let tables = tables(&read(&format!("fixtures/{release}/registry.toml"))).unwrap();
+            (release, tables)
+        })
+        .collect();
+    let since = |table: &str, entry: &Entry| {
+        let there = |entries: &[Entry]| entries.iter().any(|other| other.number == entry.number);
+        let first = released.iter().find(|(_, tables)| there(&tables[table]));
+        first.map_or("next", |(release, _)| release.as_str()).to_owned()
+    };
+    let units = UNITS.iter().map(|(unit, is)| format!("`{unit}` {is}"));
+    let _ = writeln!(
+        out,
+        "## The registry\n\nNumbers are never reused; one that a gateway or a plugin does not know is ignored. Units: {}.\n",
+        units.collect::<Vec<_>>().join(", ")
+    );
+
+    *out += "### Metrics\n\nA cell of `0xffff_ffff` was not measured.\n\n| number | name | unit | of | since | |\n|---|---|---|---|---|---|\n";
+    for entry in &now["metric"] {
+        let values: Vec<_> =
+            entry.values.iter().zip(0..).map(|(value, at)| format!("{at} `{value}`")).collect();
+        let doc = if values.is_empty() {
+            entry.doc.clone()
+        } else {
+            format!("{} ({})", entry.doc, values.join(", "))
+        };
+        row(
+            out,
+            &[
+                &entry.number.to_string(),
+                &format!("`{}`", entry.name),
+                &entry.unit,
+                &entry.of.join(", "),
+                &since("metric", entry),
+                &doc,
+            ],
+        );
+    }
+    let tables = [
+        ("op", "### Actions\n\nThe unit is that of the argument.", true),
+        (
+            "param",
+            "### Scenario parameters\n\nThey travel by name. A value outside its bounds counts as the nearest inside.",
+            true,
+        ),
+        (
+            "reason",
+            "### Reasons\n\nThe same in every policy; a plugin's own have lower numbers, and 0 is none.",
+            false,
+        ),
+        ("label", "### Labels\n\nThey travel by name. Any other key may be sent too.", true),
+        ("entry-kind", "### Kinds of catalog entries", false),
+    ];
+    for (table, head, units) in tables {
+        let (heads, rule) = if units { (" unit | bounds |", "---|---|") } else { ("", "") };
+        let _ = writeln!(
+            out,
+            "\n{head}\n\n| number | name |{heads} since | |\n|---|---|{rule}---|---|"
+        );
+        for entry in &now[table] {
+            let bounds =
+                entry.bounds.map_or(String::new(), |(low, high)| format!("{low} to {high}"));
+            let (number, name) = (entry.number.to_string(), format!("`{}`", entry.name));
+            let mut cells = vec![number, name];
+            if units {
+                cells.extend([entry.unit.clone(), bounds]);
+            }
+            cells.extend([since(table, entry), entry.doc.clone()]);
+            row(out, &cells.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+    }
+}
+
+/// For languages without a generator: the names and types that a core module has to export.
+fn core_module(out: &mut String, wit: &Wit) {
+    *out += "\n## A core module by hand\n\nWhat the canonical ABI of the component model makes of the functions. A module exports them by these names, \
+             with `memory`\nand `cabi_realloc (i32, i32, i32, i32) -> i32`; the gateway wraps it by the hooks that its manifest names. `cabi_post_`\n\
+             before a name, taking what the function returned, is called when the answer was read.\n\n| export | type |\n|---|---|\n";
+    for (name, interface) in [
+        ("guest", true),
+        ("admission", true),
+        ("routing", true),
+        ("degradation", true),
+        ("scenario", true),
+        ("diag", false),
+    ] {
+        let found = wit.resolve.interfaces.iter().find(|(_, of)| of.name.as_deref() == Some(name));
+        let (_, of) = found.unwrap();
+        for function in of.functions.values() {
+            let variant = if interface { AbiVariant::GuestExport } else { AbiVariant::GuestImport };
+            let signature = wit.resolve.wasm_signature(variant, function);
+            let types = |types: &[WasmType]| {
+                types.iter().map(|&of| word(of)).collect::<Vec<_>>().join(", ")
+            };
+            let result = if signature.results.is_empty() {
+                String::new()
+            } else {
+                format!(" -> {}", types(&signature.results))
+            };
+            let (version, function) = (&wit.version, &function.name);
+            let of = if interface {
+                format!("`evenkeel:policy/{name}@{version}#{function}`")
+            } else {
+                format!("import `{function}` from `evenkeel:policy/{name}@{version}`")
+            };
+            row(out, &[&of, &format!("`({}){result}`", types(&signature.params))]);
+        }
+    }
+}
+
+fn word(of: WasmType) -> &'static str {
+    match of {
+        WasmType::I32 | WasmType::Pointer | WasmType::Length => "i32",
+        WasmType::I64 | WasmType::PointerOrI64 => "i64",
+        WasmType::F32 => "f32",
+        WasmType::F64 => "f64",
+    }
+}
+
+fn row(out: &mut String, cells: &[&str]) {
+    let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    let _ = writeln!(out, "| {} |", cells.join(" | "));
+}
+
+/// Tables that C and JavaScript have as numbers, and those that they have as names.
+const NUMBERS: [(&str, &str, &str); 4] = [
+    ("metric", "", "Metric"),
+    ("op", "OP_", "Op"),
+    ("reason", "REASON_", "CommonReason"),
+    ("entry-kind", "KIND_", "EntryKind"),
+];
+const NAMES: [(&str, &str, &str); 2] = [("param", "PARAM_", "Param"), ("label", "LABEL_", "Label")];
+
+fn c_header() -> String {
+    let tables = tables(&read("wit/registry.toml")).unwrap();
+    let mut out = "/* The registry's numbers and names, generated from ../wit/registry.toml by `make reference`. */\n\n\
+                   #ifndef EVENKEEL_REGISTRY_H\n#define EVENKEEL_REGISTRY_H\n".to_owned();
+    let mut define = |table: &str, prefix: &str, named: bool| {
+        out.push('\n');
+        for entry in &tables[table] {
+            let name = entry.name.replace('-', "_").to_uppercase();
+            let value = if named { format!("{:?}", entry.name) } else { entry.number.to_string() };
+            let of = if entry.of.is_empty() {
+                String::new()
+            } else {
+                format!(", of {}", entry.of.join(", "))
+            };
+            let unit =
+                if entry.unit == "none" { String::new() } else { format!(" [{}{of}]", entry.unit) };
+            let _ = writeln!(out, "/* {}{unit} */\n#define EK_{prefix}{name} {value}", entry.doc);
+        }
+    };
+    NUMBERS.iter().for_each(|(table, prefix, _)| define(table, prefix, false));
+    NAMES.iter().for_each(|(table, prefix, _)| define(table, prefix, true));
+    out + "\n#endif\n"
+}
+
+fn javascript() -> String {
+    let tables = tables(&read("wit/registry.toml")).unwrap();
+    let mut out = "// The registry's numbers and names, generated from ../wit/registry.toml by `make reference`.\n".to_owned();
+    let mut object = |table: &str, name: &str, named: bool| {
+        let _ = writeln!(out, "\nexport const {name} = Object.freeze({{");
+        for entry in &tables[table] {
+            let value = if named { format!("'{}'", entry.name) } else { entry.number.to_string() };
+            let unit =
+                if entry.unit == "none" { String::new() } else { format!(" [{}]", entry.unit) };
+            let _ = writeln!(out, "  /** {}{unit} */\n  {}: {value},", entry.doc, entry.variant());
+        }
+        out += "});\n";
+    };
+    NUMBERS.iter().for_each(|(table, _, name)| object(table, name, false));
+    NAMES.iter().for_each(|(table, _, name)| object(table, name, true));
+    out
+}

@@ -1,0 +1,460 @@
+/* The contract between the Evenkeel gateway and a policy, for C.
+ *
+ * It is `../wit/policy.wit` by hand: a policy is a core module whose exports have the names and the types that the
+ * canonical ABI of the component model gives them; the gateway does the rest. Nothing but clang and wasm-ld is needed:
+ *
+ *     clang --target=wasm32 -ffreestanding -nostdlib -O2 -Wl,--no-entry -Wl,--strip-all -o calm.wasm calm.c
+ *
+ * One file includes this one, after it said which hooks it answers, and then has these functions:
+ *
+ *     always                     const char *ek_init(ek_text settings, uint64_t seed);
+ *                                void ek_catalog(const ek_entry *entries, size_t count);
+ *     #define EK_ADMISSION       ek_judgement ek_admit(const ek_admission *asked);
+ *     #define EK_ROUTING         ek_placement ek_place(const ek_new_room *room, uint64_t now_us, ek_frame nodes);
+ *                                void ek_open_room(const ek_new_room *room, ek_blobs *states);
+ *                                void ek_reroute(const ek_rooms *rooms, ek_moves *out);
+ *     #define EK_DEGRADATION     void ek_open_session(const ek_new_session *session, ek_blobs *states);
+ *                                void ek_tick(const ek_sessions *sessions, ek_actions *out);
+ *     #define EK_SCENARIO        void ek_resolve(ek_text scenario, ek_labels labels, ek_params *out);
+ *     #define EK_MIGRATE         bool ek_migrate(uint32_t from_schema, ek_bytes state, ek_blobs *states);
+ *                                bool ek_migrate_memo(uint32_t from_schema, ek_bytes memo, ek_bytes *out);
+ *
+ * The last are for a policy whose states have a form that is not their first; without EK_MIGRATE older ones are refused.
+ *
+ * What a function is given, and what `ek_take` gives, lives until it returned and its answer was read; then all of it is
+ * gone. A policy keeps nothing between questions but its settings and what it needs of the catalog: what it wants to
+ * remember of a session or a room is the state that it hands back.
+ *
+ * EK_MANIFEST("calm.json") puts the manifest into the plugin: see REFERENCE.md for what it says. */
+
+#ifndef EVENKEEL_POLICY_H
+#define EVENKEEL_POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "evenkeel_registry.h"
+
+/* Not measured. */
+#define EK_UNMEASURED UINT32_MAX
+
+/* Where a room has fewer hops than the widest. */
+#define EK_NO_HOP UINT32_MAX
+
+/* ---- What the gateway says, with the layout that the canonical ABI gives it ---- */
+
+/* UTF-8, without a zero at its end. */
+typedef struct { const char *at; size_t size; } ek_text;
+typedef struct { const uint8_t *at; size_t size; } ek_bytes;
+typedef struct { ek_text key, value; } ek_label;
+typedef struct { const ek_label *at; size_t count; } ek_labels;
+
+/* Something with a name that frames speak of by number; `kind` is one of EK_KIND_. */
+typedef struct { uint32_t kind; uint64_t id, parent; ek_text name; ek_labels labels; } ek_entry;
+
+/* A table of measurements; see ek_cell. */
+typedef struct { const uint64_t *ids; size_t rows; const uint32_t *cells; size_t count; } ek_frame;
+
+/* Row r is bytes[offsets[r]] up to bytes[offsets[r + 1]]; see ek_state and ek_add. */
+typedef struct { uint32_t *offsets; size_t count; uint8_t *bytes; size_t size; } ek_blobs;
+
+typedef struct { uint64_t session, room; ek_text scenario; ek_labels labels; } ek_new_session;
+typedef struct { uint64_t room; ek_text scenario; ek_labels labels; } ek_new_room;
+
+typedef struct {
+    uint64_t now_us, session, room;
+    bool stands;          /* the room is in a region, `standing`: then nobody is redirected */
+    uint64_t standing;
+    ek_text scenario;
+    ek_labels labels;
+    ek_frame regions;
+} ek_admission;
+
+typedef struct { uint64_t now_us; ek_frame frame; ek_blobs states; ek_bytes memo; } ek_sessions;
+
+/* Row r stands on standing[r * width] and so on, best first, EK_NO_HOP where there is none. */
+typedef struct {
+    uint64_t now_us;
+    ek_frame nodes, frame;
+    uint32_t width;
+    const uint32_t *standing;
+    size_t count;
+    ek_blobs states;
+    ek_bytes memo;
+} ek_rooms;
+
+/* ---- What a policy answers ---- */
+
+enum { EK_ABSTAIN, EK_ACCEPT, EK_ACCEPT_CAPPED, EK_REDIRECT, EK_REJECT };
+
+typedef struct {
+    uint8_t verdict;
+    union { uint32_t cap_kbps; uint64_t region; uint32_t retry_ms; };
+    uint32_t reason;
+} ek_judgement;
+
+/* `hops` best first; none is no opinion. After `ttl_ms` the room is asked about again; 0 is never. */
+typedef struct { const uint32_t *hops; size_t count; uint32_t ttl_ms, reason; ek_bytes state; } ek_placement;
+typedef struct { uint32_t row; const uint32_t *hops; size_t count; uint32_t ttl_ms, reason; } ek_move;
+typedef struct { uint32_t row, op; uint64_t arg; uint32_t reason; } ek_action;
+typedef struct { ek_text key; int64_t value; } ek_param;
+
+/* rows[i] now has the i-th of `states`; rows that are not there keep theirs. */
+typedef struct { uint32_t *rows; size_t count; ek_blobs states; uint8_t has_memo; ek_bytes memo; } ek_keep;
+
+typedef struct { ek_move *at; size_t count; ek_keep keep; } ek_moves;
+typedef struct { ek_action *at; size_t count; ek_keep keep; } ek_actions;
+typedef struct { ek_param *at; size_t count; } ek_params;
+
+_Static_assert(sizeof(void *) == 4, "a policy is built with --target=wasm32");
+_Static_assert(sizeof(ek_entry) == 40 && sizeof(ek_new_session) == 32 && sizeof(ek_new_room) == 24, "as in the WIT");
+_Static_assert(sizeof(ek_judgement) == 24 && sizeof(ek_placement) == 24 && sizeof(ek_keep) == 36, "as in the WIT");
+_Static_assert(sizeof(ek_move) == 20 && sizeof(ek_action) == 24 && sizeof(ek_param) == 16, "as in the WIT");
+_Static_assert(offsetof(ek_rooms, memo) == 68 && offsetof(ek_moves, keep) == 8, "as in the WIT");
+
+/* ---- Memory: one heap that is empty between questions ---- */
+
+extern uint8_t __heap_base;
+static uintptr_t ek_top;
+
+/* So many bytes, for as long as the question lasts. A policy that takes more than the gateway gives it traps. */
+static void *ek_take(size_t size, size_t align) {
+    uintptr_t begin = ek_top ? ek_top : (uintptr_t)&__heap_base;
+    begin = (begin + align - 1) & ~(uintptr_t)(align - 1);
+    if (size > UINTPTR_MAX - begin) __builtin_trap();
+    uintptr_t end = begin + size, pages = __builtin_wasm_memory_size(0);
+    if (end > pages * 65536) {
+        uintptr_t more = (end - pages * 65536 + 65535) / 65536;
+        if (__builtin_wasm_memory_grow(0, more) == (size_t)-1) __builtin_trap();
+    }
+    ek_top = end;
+    return (void *)begin;
+}
+
+static void ek_copy(void *to, const void *from, size_t size) {
+    uint8_t *out = to;
+    const uint8_t *in = from;
+    for (size_t i = 0; i < size; i++) out[i] = in[i];
+}
+
+__attribute__((export_name("cabi_realloc")))
+void *ek_realloc(void *old, size_t old_size, size_t align, size_t size) {
+    void *grown = ek_take(size, align);
+    if (old_size > 0) ek_copy(grown, old, old_size < size ? old_size : size);
+    return grown;
+}
+
+/* clang calls these by itself. */
+__attribute__((weak)) void *memcpy(void *to, const void *from, size_t size) { ek_copy(to, from, size); return to; }
+__attribute__((weak)) void *memset(void *to, int byte, size_t size) {
+    for (size_t i = 0; i < size; i++) ((uint8_t *)to)[i] = (uint8_t)byte;
+    return to;
+}
+
+/* How much a list of so much has room for: it doubles, so that writing it takes no more than twice its length. */
+static size_t ek_room(size_t length) {
+    size_t room = length > 0;
+    while (room < length) room *= 2;
+    return room;
+}
+
+/* A list with room for one more. */
+static void *ek_grown(void *list, size_t count, size_t item, size_t align) {
+    if (count < ek_room(count)) return list;
+    void *grown = ek_take(ek_room(count + 1) * item, align);
+    ek_copy(grown, list, count * item);
+    return grown;
+}
+
+/* ---- Words ---- */
+
+static size_t ek_length(const char *words) { size_t size = 0; while (words[size]) size++; return size; }
+#define EK_TEXT(words) ((ek_text){ (words), ek_length(words) })
+
+static bool ek_is(ek_text text, const char *words) {
+    for (size_t i = 0; i < text.size; i++) if (words[i] == 0 || words[i] != text.at[i]) return false;
+    return words[text.size] == 0;
+}
+
+/* The value of a label; where there is none, its `at` is NULL. */
+__attribute__((unused)) static ek_text ek_label_of(ek_labels labels, const char *key) {
+    for (size_t i = 0; i < labels.count; i++) if (ek_is(labels.at[i].key, key)) return labels.at[i].value;
+    return (ek_text){ NULL, 0 };
+}
+
+/* A whole number among the settings. They passed the schema in the manifest, and defaults are in place. */
+__attribute__((unused)) static int64_t ek_whole(ek_text settings, const char *key, int64_t otherwise) {
+    size_t depth = 0, size = ek_length(key);
+    for (size_t i = 0; i < settings.size; i++) {
+        char letter = settings.at[i];
+        if (letter == '{' || letter == '[') depth++;
+        if (letter == '}' || letter == ']') depth--;
+        if (letter != '"') continue;
+        size_t from = ++i;
+        while (i < settings.size && settings.at[i] != '"') i += settings.at[i] == '\\' ? 2 : 1;
+        bool named = depth == 1 && ek_is((ek_text){ settings.at + from, i - from }, key) && i - from == size;
+        if (!named || i + 2 >= settings.size || settings.at[i + 1] != ':') continue;
+        bool minus = settings.at[i + 2] == '-';
+        int64_t value = 0;
+        size_t at = i + 2 + minus;
+        if (settings.at[at] < '0' || settings.at[at] > '9') return otherwise;
+        for (; at < settings.size && settings.at[at] >= '0' && settings.at[at] <= '9'; at++) {
+            value = value * 10 + (settings.at[at] - '0');
+        }
+        return minus ? -value : value;
+    }
+    return otherwise;
+}
+
+/* The only functions a policy may import: words for people. */
+__attribute__((import_module("evenkeel:policy/diag@0.1.0"), import_name("log")))
+void ek_log_words(uint32_t level, const char *at, size_t size);
+__attribute__((import_module("evenkeel:policy/diag@0.1.0"), import_name("note")))
+void ek_note_words(uint32_t row, const char *key, size_t size, int64_t value);
+
+/* `level`: 0 trace, 1 debug, 2 info, 3 warn, 4 error. */
+__attribute__((unused)) static void ek_log(uint32_t level, const char *words) { ek_log_words(level, words, ek_length(words)); }
+
+/* Explains the decision about this row; say the unit in the key. */
+__attribute__((unused)) static void ek_note(uint32_t row, const char *key, int64_t value) {
+    ek_note_words(row, key, ek_length(key), value);
+}
+
+/* ---- Tables ---- */
+
+/* Columns are the metrics that were granted, in their order: of sessions and rooms, and of nodes and regions. */
+#define EK_COLUMNS_MAX 256
+static uint32_t ek_columns[2][EK_COLUMNS_MAX];
+static size_t ek_column_counts[2];
+static uint32_t ek_ops;
+
+/* What was measured, EK_UNMEASURED where it was not or is not granted. */
+__attribute__((unused)) static uint32_t ek_cell(ek_frame frame, size_t row, uint32_t metric) {
+    for (size_t kind = 0; kind < 2; kind++) {
+        for (size_t column = 0; column < ek_column_counts[kind]; column++) {
+            size_t at = column * frame.rows + row;
+            if (ek_columns[kind][column] == metric) return at < frame.count ? frame.cells[at] : EK_UNMEASURED;
+        }
+    }
+    return EK_UNMEASURED;
+}
+
+/* Whether the operator lets this policy take such actions. */
+__attribute__((unused)) static bool ek_may(uint32_t op) { return op < 32 && ek_ops >> op & 1; }
+
+/* The state of a row. */
+__attribute__((unused)) static ek_bytes ek_state(const ek_blobs *states, size_t row) {
+    return (ek_bytes){ states->bytes + states->offsets[row], states->offsets[row + 1] - states->offsets[row] };
+}
+
+/* One row more. */
+__attribute__((unused)) static void ek_add(ek_blobs *states, const void *state, size_t size) {
+    if (states->count == 0) {
+        states->offsets = ek_take(sizeof(uint32_t), sizeof(uint32_t));
+        states->offsets[states->count++] = 0;
+    }
+    size_t room = ek_room(states->size), needed = states->size + size;
+    if (needed > room) {
+        uint8_t *bytes = ek_take(ek_room(needed), 1);
+        ek_copy(bytes, states->bytes, states->size);
+        states->bytes = bytes;
+    }
+    ek_copy(states->bytes + states->size, state, size);
+    states->size = needed;
+    states->offsets = ek_grown(states->offsets, states->count, sizeof(uint32_t), sizeof(uint32_t));
+    states->offsets[states->count++] = states->size;
+}
+
+/* This is remembered of a row from now on; say it once for each. */
+__attribute__((unused)) static void ek_keep_state(ek_keep *keep, uint32_t row, const void *state, size_t size) {
+    keep->rows = ek_grown(keep->rows, keep->count, sizeof(uint32_t), sizeof(uint32_t));
+    keep->rows[keep->count++] = row;
+    ek_add(&keep->states, state, size);
+}
+
+__attribute__((unused)) static void ek_act(ek_actions *out, uint32_t row, uint32_t op, uint64_t arg, uint32_t reason) {
+    out->at = ek_grown(out->at, out->count, sizeof(ek_action), 8);
+    out->at[out->count++] = (ek_action){ row, op, arg, reason };
+}
+
+__attribute__((unused)) static void ek_move_to(ek_moves *out, ek_move move) {
+    out->at = ek_grown(out->at, out->count, sizeof(ek_move), 4);
+    out->at[out->count++] = move;
+}
+
+__attribute__((unused)) static void ek_set(ek_params *out, const char *key, int64_t value) {
+    out->at = ek_grown(out->at, out->count, sizeof(ek_param), 8);
+    out->at[out->count++] = (ek_param){ EK_TEXT(key), value };
+}
+
+/* ---- The exports: `interface@version#function` ---- */
+
+#define EK_EXPORT(interface, function) \
+    __attribute__((export_name("evenkeel:policy/" interface "@0.1.0#" function)))
+
+/* The gateway has read the answer: nothing that the question took is needed any more. */
+#define EK_POST(interface, function, name) \
+    __attribute__((export_name("cabi_post_evenkeel:policy/" interface "@0.1.0#" function))) \
+    void name(void *answer) { (void)answer; ek_top = 0; }
+
+/* result<_, string>, and the others that are as large or smaller. */
+typedef struct { uint8_t failed; union { ek_text said; ek_blobs states; ek_bytes memo; }; } ek_result;
+
+const char *ek_init(ek_text settings, uint64_t seed);
+void ek_catalog(const ek_entry *entries, size_t count);
+
+EK_EXPORT("guest", "init")
+ek_result *ek_export_init(const char *settings, size_t size, const uint32_t *subject, size_t subjects, const uint32_t *node,
+                          size_t nodes, const uint32_t *ops, size_t op_count, uint64_t seed) {
+    ek_column_counts[0] = subjects < EK_COLUMNS_MAX ? subjects : EK_COLUMNS_MAX;
+    ek_column_counts[1] = nodes < EK_COLUMNS_MAX ? nodes : EK_COLUMNS_MAX;
+    for (size_t i = 0; i < ek_column_counts[0]; i++) ek_columns[0][i] = subject[i];
+    for (size_t i = 0; i < ek_column_counts[1]; i++) ek_columns[1][i] = node[i];
+    ek_ops = 0;
+    for (size_t i = 0; i < op_count; i++) if (ops[i] < 32) ek_ops |= 1u << ops[i];
+    ek_result *result = ek_take(sizeof(ek_result), 4);
+    const char *said = ek_init((ek_text){ settings, size }, seed);
+    *result = (ek_result){ said != NULL, .said = said ? EK_TEXT(said) : (ek_text){ NULL, 0 } };
+    return result;
+}
+EK_POST("guest", "init", ek_post_init)
+
+EK_EXPORT("guest", "catalog")
+void ek_export_catalog(const ek_entry *entries, size_t count) { ek_catalog(entries, count); ek_top = 0; }
+
+#ifdef EK_MIGRATE
+bool ek_migrate(uint32_t from_schema, ek_bytes state, ek_blobs *states);
+bool ek_migrate_memo(uint32_t from_schema, ek_bytes memo, ek_bytes *out);
+#endif
+
+EK_EXPORT("guest", "migrate")
+ek_result *ek_export_migrate(uint32_t from, uint32_t *offsets, size_t count, uint8_t *bytes, size_t size) {
+    ek_result *result = ek_take(sizeof(ek_result), 4);
+#ifdef EK_MIGRATE
+    ek_blobs older = { offsets, count, bytes, size }, states = { 0 };
+    size_t row = 0;
+    while (row + 1 < count && ek_migrate(from, ek_state(&older, row), &states)) row++;
+    *result = (ek_result){ 0, .states = states };
+    if (row + 1 >= count) return result;
+#endif
+    (void)from, (void)offsets, (void)count, (void)bytes, (void)size;
+    *result = (ek_result){ 1, .said = EK_TEXT("a state of that schema cannot be read by this revision") };
+    return result;
+}
+EK_POST("guest", "migrate", ek_post_migrate)
+
+EK_EXPORT("guest", "migrate-memo")
+ek_result *ek_export_migrate_memo(uint32_t from, const uint8_t *memo, size_t size) {
+    ek_result *result = ek_take(sizeof(ek_result), 4);
+#ifdef EK_MIGRATE
+    ek_bytes out = { 0 };
+    if (ek_migrate_memo(from, (ek_bytes){ memo, size }, &out)) {
+        *result = (ek_result){ 0, .memo = out };
+        return result;
+    }
+#endif
+    (void)from, (void)memo, (void)size;
+    *result = (ek_result){ 1, .said = EK_TEXT("a memo of that schema cannot be read by this revision") };
+    return result;
+}
+EK_POST("guest", "migrate-memo", ek_post_migrate_memo)
+
+#ifdef EK_ADMISSION
+ek_judgement ek_admit(const ek_admission *asked);
+
+EK_EXPORT("admission", "admit")
+ek_judgement *ek_export_admit(uint64_t now_us, uint64_t session, uint64_t room, uint32_t stands, uint64_t standing,
+                              const char *scenario, size_t scenario_size, const ek_label *labels, size_t label_count,
+                              const uint64_t *ids, size_t rows, const uint32_t *cells, size_t cell_count) {
+    ek_judgement *answer = ek_take(sizeof(ek_judgement), 8);
+    ek_admission asked = { now_us, session, room, stands, standing, { scenario, scenario_size },
+                           { labels, label_count }, { ids, rows, cells, cell_count } };
+    *answer = ek_admit(&asked);
+    return answer;
+}
+EK_POST("admission", "admit", ek_post_admit)
+#endif
+
+#ifdef EK_ROUTING
+ek_placement ek_place(const ek_new_room *room, uint64_t now_us, ek_frame nodes);
+void ek_open_room(const ek_new_room *room, ek_blobs *states);
+void ek_reroute(const ek_rooms *rooms, ek_moves *out);
+
+EK_EXPORT("routing", "place")
+ek_placement *ek_export_place(uint64_t now_us, uint64_t room, const char *scenario, size_t scenario_size,
+                              const ek_label *labels, size_t label_count, const uint64_t *ids, size_t rows,
+                              const uint32_t *cells, size_t cell_count) {
+    ek_placement *answer = ek_take(sizeof(ek_placement), 4);
+    ek_new_room asked = { room, { scenario, scenario_size }, { labels, label_count } };
+    *answer = ek_place(&asked, now_us, (ek_frame){ ids, rows, cells, cell_count });
+    return answer;
+}
+EK_POST("routing", "place", ek_post_place)
+
+EK_EXPORT("routing", "open")
+ek_blobs *ek_export_open_rooms(const ek_new_room *rooms, size_t count) {
+    ek_blobs *states = ek_take(sizeof(ek_blobs), 4);
+    *states = (ek_blobs){ 0 };
+    for (size_t i = 0; i < count; i++) ek_open_room(&rooms[i], states);
+    return states;
+}
+EK_POST("routing", "open", ek_post_open_rooms)
+
+/* More parameters than the canonical ABI passes by value: they come as one record. */
+EK_EXPORT("routing", "reroute")
+ek_moves *ek_export_reroute(const ek_rooms *rooms) {
+    ek_moves *answer = ek_take(sizeof(ek_moves), 4);
+    *answer = (ek_moves){ 0 };
+    ek_reroute(rooms, answer);
+    return answer;
+}
+EK_POST("routing", "reroute", ek_post_reroute)
+#endif
+
+#ifdef EK_DEGRADATION
+void ek_open_session(const ek_new_session *session, ek_blobs *states);
+void ek_tick(const ek_sessions *sessions, ek_actions *out);
+
+EK_EXPORT("degradation", "open")
+ek_blobs *ek_export_open_sessions(const ek_new_session *sessions, size_t count) {
+    ek_blobs *states = ek_take(sizeof(ek_blobs), 4);
+    *states = (ek_blobs){ 0 };
+    for (size_t i = 0; i < count; i++) ek_open_session(&sessions[i], states);
+    return states;
+}
+EK_POST("degradation", "open", ek_post_open_sessions)
+
+EK_EXPORT("degradation", "tick")
+ek_actions *ek_export_tick(uint64_t now_us, const uint64_t *ids, size_t rows, const uint32_t *cells, size_t cell_count,
+                           uint32_t *offsets, size_t offset_count, uint8_t *bytes, size_t size, const uint8_t *memo,
+                           size_t memo_size) {
+    ek_actions *answer = ek_take(sizeof(ek_actions), 4);
+    *answer = (ek_actions){ 0 };
+    ek_sessions asked = { now_us, { ids, rows, cells, cell_count }, { offsets, offset_count, bytes, size },
+                          { memo, memo_size } };
+    ek_tick(&asked, answer);
+    return answer;
+}
+EK_POST("degradation", "tick", ek_post_tick)
+#endif
+
+#ifdef EK_SCENARIO
+void ek_resolve(ek_text scenario, ek_labels labels, ek_params *out);
+
+EK_EXPORT("scenario", "resolve")
+ek_params *ek_export_resolve(const char *scenario, size_t size, const ek_label *labels, size_t count) {
+    ek_params *answer = ek_take(sizeof(ek_params), 4);
+    *answer = (ek_params){ 0 };
+    ek_resolve((ek_text){ scenario, size }, (ek_labels){ labels, count }, answer);
+    return answer;
+}
+EK_POST("scenario", "resolve", ek_post_resolve)
+#endif
+
+/* The manifest, from a file of JSON beside the policy. */
+#define EK_MANIFEST(file) \
+    __asm__(".section \".custom_section.evenkeel:manifest\",\"\",@\n" \
+            ".incbin \"" file "\"\n")
+
+#endif
