@@ -32,6 +32,7 @@ fn generate() -> Result<(), String> {
     write_contract(&mut code, &read("wit/policy.wit")?);
     write_metrics(&mut code, &of("metric")?);
     write_views(&mut code, &of("metric")?);
+    write_measured(&mut code, &of("metric")?);
     write_ops(&mut code, &of("op")?);
     write_reasons(&mut code, &of("reason")?);
     write_params(&mut code, &of("param")?);
@@ -162,6 +163,25 @@ fn write_views(code: &mut String, metrics: &[Entry]) {
         }
         line(code, "}");
     }
+}
+
+/// One setter per metric on what tests put together.
+fn write_measured(code: &mut String, metrics: &[Entry]) {
+    line(code, "#[cfg(not(target_arch = \"wasm32\"))]");
+    line(code, "impl crate::trial::Measurements {");
+    for metric in metrics {
+        let (variant, name) = (metric.variant(), function(metric));
+        let (kind, value) = match (metric.flag, metric.values.is_empty()) {
+            (true, _) => ("bool", "u32::from(value)"),
+            (false, true) => ("u32", "value"),
+            (false, false) => (&*variant, "value as u32"),
+        };
+        line(code, &format!("/// {}{}", metric.doc, unit(metric)));
+        line(code, "#[must_use]");
+        line(code, &format!("pub fn {name}(self, value: {kind}) -> Self {{"));
+        line(code, &format!("self.with(Metric::{variant}, {value}) }}"));
+    }
+    line(code, "}");
 }
 
 fn write_ops(code: &mut String, ops: &[Entry]) {

@@ -19,8 +19,8 @@
 //!     #[setting(default = 30, unit = "ms", min = 1, max = 1000)]
 //!     jitter: u32,
 //!     /// What a restless session may send.
-//!     #[setting(default = 300, unit = "kbit/s", min = 24)]
-//!     cap: u32,
+//!     #[setting(default = "300 kbit/s", min = "24 kbit/s")]
+//!     cap: BitRate,
 //! }
 //!
 //! /// What the policy remembers of each session. It travels with the session: over a hot swap of this policy, over a
@@ -55,7 +55,7 @@
 //!         let before = session.state().restless_ticks;
 //!         let ticks = if restless { before.saturating_add(1).min(3) } else { 0 };
 //!         if ticks == 3 && !capped {
-//!             out.cap(self.cap).because(Why::Jitter).note("jitter_us", jitter.into());
+//!             out.cap(self.cap.kbps()).because(Why::Jitter).note("jitter_us", jitter.into());
 //!         }
 //!         if !restless && capped {
 //!             out.lift_cap().because(Why::Calm);
@@ -67,19 +67,20 @@
 //! }
 //!
 //! // It is tried natively, with `cargo test`: see the module `trial`.
-//! use evenkeel_plugin_sdk::trial::{self, Trial, World};
+//! use evenkeel_plugin_sdk::trial::{Trial, World, measured};
 //!
 //! let mut trial = Trial::of(Calm::default(), World::around("east"));
-//! let measured = vec![(Metric::JitterUp, 30_000), (Metric::Cap, 0)];
-//! let mut sessions = [trial::Session { measured, state: trial.open(&[]) }];
+//! let restless = measured().jitter_up_us(30_000).cap_kbps(0);
+//! let mut sessions = [trial.session(&[("device", "phone")], restless)];
 //! assert_eq!(trial.tick(&mut sessions), []);
 //! assert_eq!(trial.tick(&mut sessions), []);
 //! assert_eq!(trial.tick(&mut sessions), [(0, Op::Cap, 300, 1)]);
 //!
-//! sessions[0].measured = vec![(Metric::JitterUp, 29_999), (Metric::Cap, 300)];
+//! sessions[0].measured = measured().jitter_up_us(29_999).cap_kbps(300).into();
 //! assert_eq!(trial.tick(&mut sessions), [(0, Op::Cap, 0, 2)]);
 //!
 //! // Settings are read as the gateway gives them.
+//! assert!(Calm::parse(r#"{"cap": "1.5 Mbit/s"}"#).is_ok());
 //! let error = Calm::parse(r#"{"jitter": 0}"#).err();
 //! assert_eq!(error.as_deref(), Some("jitter: 0ms is below 1ms"));
 //! ```

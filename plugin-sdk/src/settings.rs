@@ -6,7 +6,8 @@ use crate::json::Json;
 use crate::manifest::Text;
 
 /// A value that can stand in settings: whole and real numbers, `bool`, `String`, [`Duration`] (`"250ms"`, `"8s"`,
-/// `"2m"`, `"1h"`), `Option` and `Vec` of those, and enums and structs that derive [`Settings`].
+/// `"2m"`, `"1h"`), [`BitRate`] (`"300 kbit/s"`, `"1.5 Mbit/s"`), `Option` and `Vec` of those, and enums and structs
+/// that derive [`Settings`].
 pub trait Setting: Sized {
     /// Members of its JSON Schema but for its bounds: `"type":"integer"`.
     const SCHEMA: Text;
@@ -14,11 +15,16 @@ pub trait Setting: Sized {
     const MIN: Text = Text::EMPTY;
     /// `,"maximum":255`, or nothing.
     const MAX: Text = Text::EMPTY;
+    /// What its [`size`](Setting::size) counts where it is written with a unit: `ms`, `kbit/s`.
+    const COUNTS: &'static str = "";
+    /// Whether it is a struct, whose fields may have defaults of their own.
+    const HAS_FIELDS: bool = false;
 
     /// Reads it. The error says what was found and what was expected.
     fn read(json: &Json) -> Result<Self, String>;
 
-    /// What `min` and `max` are compared with; `None` where they mean nothing. A duration's is in milliseconds.
+    /// What `min` and `max` are compared with; `None` where they mean nothing. A duration's is in milliseconds, a bit rate's
+    /// in kbit/s.
     fn size(&self) -> Option<f64> {
         None
     }
@@ -31,6 +37,19 @@ pub trait Setting: Sized {
 /// the description. A field without a default must be set, unless it is an `Option`. Where every field has a default
 /// (or is an `Option`), `Default` is implemented too. On an enum without fields, the variants' names in kebab case are
 /// the values allowed.
+///
+/// Bounds of a [`Duration`] or a [`BitRate`] are written as its values are: `min = "1s"`, `max = "2 Mbit/s"`. A field that is
+/// a struct of settings says `#[setting(default)]` where it may be left out: then its fields have their own defaults. On
+/// anything else that word needs a value:
+///
+/// ```compile_fail,E0080
+/// # use evenkeel_plugin_sdk::prelude::*;
+/// #[derive(Settings)]
+/// struct Knobs {
+///     #[setting(default)]
+///     jitter: u32,
+/// }
+/// ```
 pub trait Settings: Setting + 'static {
     /// Reads settings from JSON text, with defaults for what is not there.
     ///
@@ -192,6 +211,7 @@ impl Setting for String {
 impl Setting for Duration {
     const SCHEMA: Text =
         Text::Plain("\"type\":\"string\",\"pattern\":\"^[0-9]+([.][0-9]+)?(ms|s|m|h)$\"");
+    const COUNTS: &'static str = "ms";
 
     fn read(json: &Json) -> Result<Self, String> {
         let text = match json {
@@ -216,15 +236,89 @@ fn duration(text: &str) -> Option<Duration> {
         "h" => 3.6e6,
         _ => return None,
     };
-    let plain = digits.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let count: f64 = Some(digits).filter(|_| plain)?.parse().ok()?;
-    Some(Duration::from_millis((count * ms).round() as u64))
+    Some(Duration::from_millis((count(digits)? * ms).round() as u64))
+}
+
+/// A bit rate in kbit/s, the unit that measurements and actions have. In settings it is written with its unit:
+/// `"300 kbit/s"`, `"1.5 Mbit/s"`. A bound without its unit does not compile, nor does one of another quantity:
+///
+/// ```compile_fail,E0080
+/// # use evenkeel_plugin_sdk::prelude::*;
+/// #[derive(Settings)]
+/// struct Knobs {
+///     #[setting(default = "300 kbit/s", min = 24)]
+///     cap: BitRate,
+/// }
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BitRate(u32);
+
+impl BitRate {
+    /// So many kbit/s.
+    pub const fn of_kbps(kbps: u32) -> BitRate {
+        BitRate(kbps)
+    }
+
+    /// In kbit/s.
+    pub const fn kbps(self) -> u32 {
+        self.0
+    }
+}
+
+impl Setting for BitRate {
+    const SCHEMA: Text = Text::Plain(
+        "\"type\":\"string\",\"pattern\":\"^[0-9]+([.][0-9]+)? (kbit/s|Mbit/s|Gbit/s)$\"",
+    );
+    const COUNTS: &'static str = "kbit/s";
+
+    fn read(json: &Json) -> Result<Self, String> {
+        let text = match json {
+            Json::Text(text) => text.as_str(),
+            _ => "",
+        };
+        let wrong = || expected("a bit rate such as \"300 kbit/s\" or \"1.5 Mbit/s\"", json);
+        bit_rate(text).ok_or_else(wrong)
+    }
+
+    fn size(&self) -> Option<f64> {
+        Some(self.0.into())
+    }
+}
+
+/// `1.5 Mbit/s`, to the kbit/s.
+fn bit_rate(text: &str) -> Option<BitRate> {
+    let (digits, unit) = text.split_once(' ')?;
+    let kbps = match unit {
+        "kbit/s" => 1.0,
+        "Mbit/s" => 1e3,
+        "Gbit/s" => 1e6,
+        _ => return None,
+    };
+    let rate = (count(digits)? * kbps).round();
+    (rate <= f64::from(u32::MAX)).then_some(BitRate(rate as u32))
+}
+
+/// A number without a sign.
+fn count(digits: &str) -> Option<f64> {
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    Some(digits).filter(|_| plain)?.parse().ok()
+}
+
+/// Whether two texts are the same, while a plugin is compiled.
+pub const fn same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
 }
 
 impl<T: Setting> Setting for Option<T> {
     const SCHEMA: Text = T::SCHEMA;
     const MIN: Text = T::MIN;
     const MAX: Text = T::MAX;
+    const COUNTS: &'static str = T::COUNTS;
 
     fn read(json: &Json) -> Result<Self, String> {
         match json {
@@ -283,6 +377,25 @@ mod tests {
         assert_eq!(read(r#""1h""#), Ok(Duration::from_secs(3600)));
         for bad in [r#""8""#, r#""s""#, r#""8 s""#, r#""-8s""#, r#""8d""#, "8"] {
             assert!(read::<Duration>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bit_rates_have_a_unit() {
+        let kbps = |json| read::<BitRate>(json).map(BitRate::kbps);
+        assert_eq!(kbps(r#""300 kbit/s""#), Ok(300));
+        assert_eq!(kbps(r#""1.5 Mbit/s""#), Ok(1500));
+        assert_eq!(kbps(r#""2 Gbit/s""#), Ok(2_000_000));
+        assert_eq!(kbps(r#""4294967295 kbit/s""#), Ok(u32::MAX));
+        for bad in [
+            r#""4294967296 kbit/s""#,
+            r#""300""#,
+            r#""300kbit/s""#,
+            r#""-1 kbit/s""#,
+            r#""1 kb/s""#,
+            "300",
+        ] {
+            assert!(read::<BitRate>(bad).is_err(), "{bad}");
         }
     }
 

@@ -4,10 +4,35 @@ use std::time::Duration;
 
 /// What a policy remembers: derive it, with `#[state(schema = 1)]`.
 ///
-/// It is packed into as few bytes as its fields need (at most 4 KiB for a session or room, 64 KiB for a memo). When
-/// its fields change, raise the number and name a function that reads the older ones:
-/// `#[state(schema = 2, migrate = from_older)]` with `fn from_older(schema: u32, bytes: &[u8]) -> Option<Self>`, in
-/// which [`unpack`] reads them as the older type. A revision that cannot read what its forerunner wrote is refused.
+/// It is packed into as few bytes as its fields need (at most 4 KiB for a session or room, 64 KiB for a memo). When its
+/// fields change, keep the older type, raise the number and say `from`, with the conversion between the two:
+///
+/// ```
+/// # use evenkeel_plugin_sdk::prelude::*;
+/// #[derive(State)]
+/// #[state(schema = 1)]
+/// struct First {
+///     ticks: u8,
+/// }
+///
+/// #[derive(State)]
+/// #[state(schema = 2, from = First)]
+/// struct Memory {
+///     ticks: u32,
+///     since: Duration,
+/// }
+///
+/// impl From<First> for Memory {
+///     fn from(older: First) -> Memory {
+///         Memory { ticks: older.ticks.into(), since: Duration::ZERO }
+///     }
+/// }
+/// ```
+///
+/// The older type may itself be `from` one before it, so that each step is written once. State and memo share their number:
+/// where one of them stayed as it was, `#[state(schema = 2, unchanged_since = 1)]` says so. `migrate = FUNCTION` in the place of
+/// `from` names a `fn(schema: u32, bytes: &[u8]) -> Option<Self>` that reads the bytes itself. A revision that cannot
+/// read what its forerunner wrote is refused.
 pub trait State: Pack + 'static {
     /// Raised whenever the fields change; 0 is for no state.
     const SCHEMA: u32;
@@ -21,6 +46,11 @@ pub trait State: Pack + 'static {
 /// Nothing is remembered.
 impl State for () {
     const SCHEMA: u32 = 0;
+
+    /// Whatever an older revision remembered is forgotten.
+    fn migrate(_: u32, _: &[u8]) -> Option<Self> {
+        Some(())
+    }
 }
 
 /// A value with a compact form in bytes: whole numbers take as many as they need, lists begin with their length.

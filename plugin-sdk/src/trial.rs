@@ -3,6 +3,7 @@
 //! Questions take the very way they take in the plugin: measurements become frames with the columns that the policy's
 //! `READS` asks for, states become bytes and come back.
 
+mod measurements;
 mod world;
 
 use std::cell::RefCell;
@@ -24,6 +25,7 @@ use crate::wit::guest_interface::Grant;
 use crate::wit::routing::exports::evenkeel::policy::routing::Newcomer as NewRoom;
 use crate::wit::types;
 
+pub use measurements::{Measurements, measured};
 pub use world::World;
 
 /// What was measured of something; whatever is not there was not measured.
@@ -198,6 +200,15 @@ impl<P: Policy + Degradation> Trial<P> {
         came_back(keep::row(&degradation::open(&self.loaded, &[newcomer]), 0))
     }
 
+    /// A session that comes in with these labels, of which this was measured.
+    pub fn session(
+        &mut self,
+        labels: Labels<'_>,
+        measured: impl Into<Cells>,
+    ) -> Session<<P as Degradation>::State> {
+        Session { measured: measured.into(), state: self.open(labels) }
+    }
+
     /// One tick: the actions by row of `sessions`, each with the number of its reason.
     pub fn tick(
         &mut self,
@@ -243,6 +254,19 @@ impl<P: Policy + Routing> Trial<P> {
         came_back(keep::row(&routing::open(&self.loaded, &[newcomer]), 0))
     }
 
+    /// A room that somebody else placed, with these labels, on the nodes with these names, of which this was measured.
+    pub fn room(
+        &mut self,
+        room: u64,
+        labels: Labels<'_>,
+        standing: &[&str],
+        measured: impl Into<Cells>,
+    ) -> Room<<P as Routing>::State> {
+        let (measured, state) = (measured.into(), self.open_room(room, labels));
+        let standing = standing.iter().map(|&hop| hop.to_owned()).collect();
+        Room { room, measured, standing, state }
+    }
+
     /// One reroute: the rows of `rooms` that move, each with the number of the reason.
     pub fn reroute(&mut self, rooms: &mut [Room<<P as Routing>::State>]) -> Vec<(usize, u32)> {
         self.loaded.catalog = self.world.catalog();
@@ -285,7 +309,7 @@ fn came_back<S: State>(bytes: &[u8]) -> S {
     unpack(bytes).expect("what was packed can be unpacked")
 }
 
-/// The state after its bytes were read by `S`, as if an older revision had written them.
+/// The state, or memo, after its bytes were read by `S`, as if an older revision had written them.
 pub fn migrate<S: State>(from_schema: u32, older: &impl Pack) -> Option<S> {
     S::migrate(from_schema, &pack(older))
 }

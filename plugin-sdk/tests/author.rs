@@ -226,3 +226,135 @@ fn the_memo_goes_from_batch_to_batch() {
 fn reading_what_was_not_asked_for_is_found_in_a_test() {
     trial().tick(&mut [session(&[(Metric::LossUp, 1), (Metric::Video, 1)])]);
 }
+
+/// Settings of settings.
+#[derive(Settings, Debug, PartialEq)]
+struct Nested {
+    #[setting(default)]
+    step: Stair,
+    #[setting(default = [])]
+    more: Vec<Stair>,
+    #[setting(default = "2 Mbit/s", min = "24 kbit/s", max = "1 Gbit/s")]
+    most: BitRate,
+    lowest: Option<BitRate>,
+}
+
+#[derive(Settings, Debug, PartialEq)]
+struct Stair {
+    #[setting(default = "300 kbit/s")]
+    cap: BitRate,
+    #[setting(default = "cap")]
+    then: Step,
+}
+
+#[test]
+fn settings_in_settings_have_their_own_defaults() {
+    let stair = |kbps, then| Stair { cap: BitRate::of_kbps(kbps), then };
+    let most = BitRate::of_kbps(2000);
+    let expected = Nested { step: stair(300, Step::Cap), more: vec![], most, lowest: None };
+    assert_eq!(Nested::default(), expected);
+    let set = r#"{"step": {"then": "voice-only"}, "more": [{}, {"cap": "64 kbit/s"}],
+        "most": "1.5 Mbit/s", "lowest": "24 kbit/s"}"#;
+    let expected = Nested {
+        step: stair(300, Step::VoiceOnly),
+        more: vec![stair(300, Step::Cap), stair(64, Step::Cap)],
+        most: BitRate::of_kbps(1500),
+        lowest: Some(BitRate::of_kbps(24)),
+    };
+    assert_eq!(Nested::parse(set), Ok(expected));
+}
+
+#[test]
+fn settings_in_settings_are_refused_with_the_way_there() {
+    let error = |settings| Nested::parse(settings).unwrap_err();
+    assert_eq!(error(r#"{"most": "23 kbit/s"}"#), "most: 23kbit/s is below 24kbit/s");
+    assert_eq!(error(r#"{"most": "2 Gbit/s"}"#), "most: 2000000kbit/s is above 1000000kbit/s");
+    let rate = "expected a bit rate such as \"300 kbit/s\" or \"1.5 Mbit/s\"";
+    assert_eq!(error(r#"{"step": {"cap": 300}}"#), format!("step: cap: found 300, {rate}"));
+}
+
+#[test]
+fn the_schema_of_settings_in_settings_is_whole() {
+    const SCHEMA: [u8; <Nested as Setting>::SCHEMA.len()] = <Nested as Setting>::SCHEMA.bytes();
+    let schema = std::str::from_utf8(&SCHEMA).unwrap();
+    let stair = concat!(
+        r#""type":"object","properties":{"cap":{"type":"string","#,
+        r#""pattern":"^[0-9]+([.][0-9]+)? (kbit/s|Mbit/s|Gbit/s)$","default":"300 kbit/s"},"#,
+        r#""then":{"type":"string","enum":["cap","voice-only"],"default":"cap"}},"#,
+        r#""required":[],"additionalProperties":false"#,
+    );
+    let expected = format!(
+        r#""step":{{{stair},"default":{{}}}},"more":{{"type":"array","items":{{{stair}}},"default":[]}}"#
+    );
+    assert!(schema.contains(&expected), "{schema}");
+}
+
+/// The third form of a state, each `from` the one before.
+#[derive(State, Clone, PartialEq, Debug)]
+#[state(schema = 5, unchanged_since = 4, from = SecondForm)]
+struct ThirdForm {
+    ticks: u32,
+    mood: Mood,
+    since: Duration,
+}
+
+#[derive(State)]
+#[state(schema = 3, from = FirstForm)]
+struct SecondForm {
+    ticks: u32,
+    mood: Mood,
+}
+
+#[derive(State)]
+#[state(schema = 1)]
+struct FirstForm {
+    ticks: u8,
+}
+
+impl From<FirstForm> for SecondForm {
+    fn from(older: FirstForm) -> SecondForm {
+        SecondForm { ticks: u32::from(older.ticks) * 10, mood: Mood::Restless }
+    }
+}
+
+impl From<SecondForm> for ThirdForm {
+    fn from(older: SecondForm) -> ThirdForm {
+        ThirdForm { ticks: older.ticks + 1, mood: older.mood, since: Duration::ZERO }
+    }
+}
+
+#[test]
+fn a_state_migrates_over_as_many_forms_as_there_were() {
+    let third = |ticks| ThirdForm { ticks, mood: Mood::Restless, since: Duration::ZERO };
+    assert_eq!(trial::migrate::<ThirdForm>(1, &FirstForm { ticks: 4 }), Some(third(41)));
+    let second = SecondForm { ticks: 7, mood: Mood::Restless };
+    assert_eq!(trial::migrate::<ThirdForm>(3, &second), Some(third(8)));
+    for same in [4, 5] {
+        assert_eq!(trial::migrate::<ThirdForm>(same, &third(9)), Some(third(9)), "{same}");
+    }
+    for unknown in [0, 2, 6] {
+        assert_eq!(trial::migrate::<ThirdForm>(unknown, &third(9)), None, "{unknown}");
+    }
+    assert_eq!(trial::migrate::<ThirdForm>(1, &third(9)), None, "bytes of another form");
+}
+
+#[test]
+fn what_is_remembered_no_longer_is_no_reason_to_refuse() {
+    assert_eq!(trial::migrate::<()>(1, &FirstForm { ticks: 4 }), Some(()));
+}
+
+#[test]
+fn measurements_are_put_together_by_name() {
+    let put = trial::measured().jitter_up_us(5).video(true).jitter_up_us(6).health(Health::Wary);
+    let expected = [(Metric::Video, 1), (Metric::JitterUp, 6), (Metric::Health, 2)];
+    assert_eq!(*put, expected);
+    let mut trial = trial();
+    let session = trial.session(&[("region", "west")], trial::measured().loss_up_ppm(3));
+    assert_eq!((session.measured, session.state.ticks), (vec![(Metric::LossUp, 3)], 1));
+}
+
+#[test]
+fn a_common_reason_has_its_number_in_the_registry() {
+    assert_eq!(CommonReason::Loss.number(), 65_537);
+    assert!(<CommonReason as Reason>::NAMES.is_empty(), "the manifest does not repeat it");
+}

@@ -7,8 +7,8 @@ use serde_json::{Map, Number, Value};
 /// The schema of a plugin's settings.
 ///
 /// Understood: `type` (one of object, array, string, boolean, integer, number), `properties`, `required`,
-/// `additionalProperties` (true or false), `items`, `enum`, `minimum`, `maximum`, `default`, and of all patterns the
-/// one of durations (`30s`). Words that explain
+/// `additionalProperties` (true or false), `items`, `enum`, `minimum`, `maximum`, `default`, and of all patterns those of
+/// durations (`30s`) and bit rates (`300 kbit/s`). Words that explain
 /// (`title`, `description`, `unit`, `examples`, anything with `$` or `x-` before it) are kept and not read.
 /// Any other keyword is refused, since a bound that nobody holds is worse than none.
 #[derive(Clone, PartialEq, Debug)]
@@ -17,8 +17,45 @@ pub struct Schema {
     root: Node,
 }
 
-/// How a schema says that a text is a duration.
-const DURATION: &str = "^[0-9]+([.][0-9]+)?(ms|s|m|h)$";
+/// A text that is a number with a unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Quantity {
+    Duration,
+    BitRate,
+}
+
+impl Quantity {
+    /// How a schema says so.
+    fn of_pattern(pattern: &Value) -> Option<Quantity> {
+        match pattern.as_str()? {
+            "^[0-9]+([.][0-9]+)?(ms|s|m|h)$" => Some(Quantity::Duration),
+            "^[0-9]+([.][0-9]+)? (kbit/s|Mbit/s|Gbit/s)$" => Some(Quantity::BitRate),
+            _ => None,
+        }
+    }
+
+    fn fits(self, text: &str) -> bool {
+        let (units, between) = match self {
+            Quantity::Duration => (&["ms", "s", "m", "h"][..], ""),
+            Quantity::BitRate => (&["kbit/s", "Mbit/s", "Gbit/s"][..], " "),
+        };
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(end);
+        let digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        unit.strip_prefix(between).is_some_and(|unit| units.contains(&unit))
+            && number
+                .split_once('.')
+                .map_or(digits(number), |(whole, part)| digits(whole) && digits(part))
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Quantity::Duration => "a duration such as 250ms, 30s, 5m or 1h",
+            Quantity::BitRate => "a bit rate such as 300 kbit/s or 1.5 Mbit/s",
+        }
+    }
+}
 
 /// Where a value, or the schema itself, is not as it should be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,7 +81,7 @@ struct Node {
     properties: BTreeMap<String, Node>,
     required: BTreeSet<String>,
     closed: bool,
-    duration: bool,
+    quantity: Option<Quantity>,
     items: Option<Box<Node>>,
     choices: Option<Vec<Value>>,
     minimum: Option<Number>,
@@ -100,7 +137,9 @@ impl Node {
                 }
                 "minimum" => node.minimum = Some(number(value, &path)?),
                 "maximum" => node.maximum = Some(number(value, &path)?),
-                "pattern" if value == DURATION => node.duration = true,
+                "pattern" if Quantity::of_pattern(value).is_some() => {
+                    node.quantity = Quantity::of_pattern(value);
+                }
                 "default" => node.default = Some(value.clone()),
                 "title" | "description" | "unit" | "examples" | "format" | "deprecated" => {}
                 word if word.starts_with('$') || word.starts_with("x-") => {}
@@ -134,8 +173,10 @@ impl Node {
                 return Err(unfit(path, &format!("at most {maximum}"), Some(&value)));
             }
         }
-        if self.duration && !value.as_str().is_some_and(is_duration) {
-            return Err(unfit(path, "a duration such as 250ms, 30s, 5m or 1h", Some(&value)));
+        if let Some(quantity) = self.quantity
+            && !value.as_str().is_some_and(|text| quantity.fits(text))
+        {
+            return Err(unfit(path, quantity.words(), Some(&value)));
         }
         match value {
             Value::Object(given) => self.complete_object(given, path),
@@ -233,15 +274,6 @@ fn required(value: &Value, path: &str) -> Result<BTreeSet<String>, Unfit> {
 
 fn number(value: &Value, path: &str) -> Result<Number, Unfit> {
     value.as_number().cloned().ok_or_else(|| unfit(path, "a number", Some(value)))
-}
-
-fn is_duration(text: &str) -> bool {
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    ["ms", "s", "m", "h"].contains(&&text[number.len()..])
-        && number
-            .split_once('.')
-            .map_or(digits(number), |(whole, part)| digits(whole) && digits(part))
 }
 
 /// Whole numbers are compared exactly.

@@ -1,5 +1,7 @@
 //! The derive and attribute macros of the policy SDK; their documentation is where the SDK exports them.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use proc_macro::TokenStream;
 use syn::{DeriveInput, ItemImpl, parse_macro_input};
 

@@ -1,44 +1,42 @@
 //! `#[derive(Pack)]` and `#[derive(State)]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{Data, DataEnum, DeriveInput, Error, Fields, LitInt, Path, Result};
+use quote::{quote, quote_spanned};
+use syn::meta::ParseNestedMeta;
+use syn::spanned::Spanned;
+use syn::{Data, DataEnum, DeriveInput, Error, Fields, LitInt, Path, Result, Type};
 
 pub(crate) fn derive_state(input: &DeriveInput) -> Result<TokenStream> {
-    let (mut schema, mut migrate) = (None, None);
+    let mut said = Said::default();
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("state")) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("schema") {
-                let number = meta.value()?.parse::<LitInt>()?;
-                if number.base10_parse::<u32>()? == 0 {
-                    return Err(Error::new_spanned(number, "schemas count from 1"));
-                }
-                schema = Some(number);
+                said.schema = Some(number(&meta)?);
+            } else if meta.path.is_ident("unchanged_since") {
+                said.unchanged_since = Some(number(&meta)?);
+            } else if meta.path.is_ident("from") {
+                said.from = Some(meta.value()?.parse::<Type>()?);
             } else if meta.path.is_ident("migrate") {
-                migrate = Some(meta.value()?.parse::<Path>()?);
+                said.migrate = Some(meta.value()?.parse::<Path>()?);
             } else {
-                return Err(meta.error("found neither `schema` nor `migrate`"));
+                let words = "this is none of `schema`, `unchanged_since`, `from`, `migrate`";
+                return Err(meta.error(words));
             }
             Ok(())
         })?;
     }
-    let Some(schema) = schema else {
+    let Some(schema) = &said.schema else {
         let message = "say which version of its fields this is: #[state(schema = 1)]";
         return Err(Error::new_spanned(&input.ident, message));
     };
-    let migrate = migrate.map(|path| {
-        quote! {
-            fn migrate(schema: u32, bytes: &[u8]) -> Option<Self> {
-                if schema == Self::SCHEMA {
-                    ::evenkeel_plugin_sdk::unpack(bytes)
-                } else {
-                    #path(schema, bytes)
-                }
-            }
-        }
-    });
+    if let (Some(from), Some(_)) = (&said.from, &said.migrate) {
+        let message =
+            "`from` converts the form before, `migrate` reads the bytes: one of them is enough";
+        return Err(Error::new_spanned(from, message));
+    }
     let pack = derive(input)?;
     let ident = &input.ident;
+    let migrate = said.migration(schema)?;
     Ok(quote! {
         #pack
 
@@ -48,6 +46,64 @@ pub(crate) fn derive_state(input: &DeriveInput) -> Result<TokenStream> {
             #migrate
         }
     })
+}
+
+/// What `#[state(…)]` says.
+#[derive(Default)]
+struct Said {
+    schema: Option<LitInt>,
+    unchanged_since: Option<LitInt>,
+    from: Option<Type>,
+    migrate: Option<Path>,
+}
+
+impl Said {
+    /// How older forms are read: those that are the same by `unpack`, others as the author says.
+    fn migration(&self, schema: &LitInt) -> Result<TokenStream> {
+        let oldest = self.unchanged_since.as_ref().unwrap_or(schema);
+        if oldest.base10_parse::<u32>()? > schema.base10_parse::<u32>()? {
+            return Err(Error::new_spanned(
+                oldest,
+                "its fields cannot be unchanged since a later schema",
+            ));
+        }
+        let sdk = quote!(::evenkeel_plugin_sdk);
+        let (older, check) = match (&self.from, &self.migrate) {
+            (Some(from), _) => {
+                let check = quote_spanned! { from.span() => const {
+                    assert!(
+                        <#from as #sdk::State>::SCHEMA < #oldest,
+                        "`from` names an older form: its schema is lower"
+                    );
+                }};
+                let older = quote_spanned! { from.span() =>
+                    <#from as #sdk::State>::migrate(schema, bytes).map(::core::convert::Into::into)
+                };
+                (older, check)
+            }
+            (None, Some(path)) => (quote!(#path(schema, bytes)), quote!()),
+            (None, None) => (quote!(::core::option::Option::None), quote!()),
+        };
+        Ok(quote! {
+            fn migrate(schema: u32, bytes: &[u8]) -> ::core::option::Option<Self> {
+                #check
+                if schema >= #oldest && schema <= Self::SCHEMA {
+                    #sdk::unpack(bytes)
+                } else {
+                    #older
+                }
+            }
+        })
+    }
+}
+
+/// A schema number.
+fn number(meta: &ParseNestedMeta<'_>) -> Result<LitInt> {
+    let number = meta.value()?.parse::<LitInt>()?;
+    if number.base10_parse::<u32>()? == 0 {
+        return Err(Error::new_spanned(number, "schemas count from 1"));
+    }
+    Ok(number)
 }
 
 pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
@@ -118,4 +174,38 @@ fn variants(data: &DataEnum) -> Result<TokenStream> {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_state_is_said_in_a_sentence() {
+        for (item, sentence) in [
+            ("struct Memory { a: u8 }", "say which version of its fields this is"),
+            ("#[state(schema = 0)] struct Memory { a: u8 }", "schemas count from 1"),
+            ("#[state(schema = 1, form = A)] struct Memory { a: u8 }", "this is none of `schema`"),
+            (
+                "#[state(schema = 1, unchanged_since = 2)] struct Memory { a: u8 }",
+                "since a later schema",
+            ),
+            (
+                "#[state(schema = 2, from = A, migrate = b)] struct Memory { a: u8 }",
+                "one of them is enough",
+            ),
+            ("#[state(schema = 1)] struct Memory(u8);", "give the fields names"),
+            ("#[state(schema = 1)] enum Mood {}", "an enum without variants cannot be packed"),
+            (
+                "#[state(schema = 1)] enum Mood { Calm(u8) }",
+                "a variant with fields cannot be packed",
+            ),
+        ] {
+            let said = derive_state(&syn::parse_str(item).unwrap()).unwrap_err().to_string();
+            assert!(said.contains(sentence), "{item}: {said}");
+        }
+        let right =
+            "#[state(schema = 3, unchanged_since = 2, from = First)] struct Memory { a: u8 }";
+        derive_state(&syn::parse_str(right).unwrap()).unwrap();
+    }
 }

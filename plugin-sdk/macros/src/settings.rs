@@ -1,10 +1,11 @@
 //! `#[derive(Settings)]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
 use syn::{
     Attribute, Data, DataEnum, DeriveInput, Error, Expr, ExprArray, ExprLit, ExprUnary, Field,
-    Fields, FieldsNamed, Lit, LitStr, Meta, Result, Type, UnOp,
+    Fields, FieldsNamed, Lit, LitStr, Meta, Result, Token, Type, UnOp,
 };
 
 use crate::case::kebab;
@@ -51,11 +52,15 @@ fn derive_struct(input: &DeriveInput, fields: &FieldsNamed) -> Result<TokenStrea
             }
         }
     });
+    let checks = fields.iter().flat_map(Knob::checks);
     Ok(quote! {
+        #(#checks)*
+
         impl ::evenkeel_plugin_sdk::Settings for #ident {}
 
         impl ::evenkeel_plugin_sdk::Setting for #ident {
             const SCHEMA: ::evenkeel_plugin_sdk::manifest::Text = #schema;
+            const HAS_FIELDS: bool = true;
 
             fn read(
                 json: &::evenkeel_plugin_sdk::json::Json,
@@ -138,12 +143,14 @@ fn schema(fields: &[Knob<'_>]) -> TokenStream {
     }
 }
 
-/// A bound: a number, or a duration as text.
+/// A bound: a number, or a duration or bit rate as text.
 struct Limit {
     /// Compared with the value's size.
     size: f64,
-    /// As it stands in the schema; a duration's does not.
+    /// As it stands in the schema; a text does not.
     json: Option<String>,
+    /// What the size of a text counts: `ms` or `kbit/s`; nothing for a number.
+    counts: &'static str,
 }
 
 /// A field and what is said of it.
@@ -151,6 +158,8 @@ struct Knob<'a> {
     field: &'a Field,
     key: String,
     default: Option<String>,
+    /// Whether the default is what the fields of a struct say by themselves.
+    default_of_fields: bool,
     min: Option<Limit>,
     max: Option<Limit>,
     unit: String,
@@ -162,14 +171,18 @@ impl Knob<'_> {
         let key = field.ident.as_ref().expect("a named field").to_string();
         let doc = doc(&field.attrs);
         let (default, min, max, unit) = (None, None, None, String::new());
-        let mut knob = Knob { field, key, default, min, max, unit, doc };
+        let default_of_fields = false;
+        let mut knob = Knob { field, key, default, default_of_fields, min, max, unit, doc };
         let mut default_size = None;
         for attribute in &field.attrs {
             if !attribute.path().is_ident("setting") {
                 continue;
             }
             attribute.parse_nested_meta(|meta| {
-                if meta.path.is_ident("default") {
+                if meta.path.is_ident("default") && !meta.input.peek(Token![=]) {
+                    knob.default = Some("{}".to_owned());
+                    knob.default_of_fields = true;
+                } else if meta.path.is_ident("default") {
                     let value = meta.value()?.parse::<Expr>()?;
                     default_size = limit(&value).ok();
                     knob.default = Some(json(&value)?);
@@ -180,7 +193,7 @@ impl Knob<'_> {
                 } else if meta.path.is_ident("unit") {
                     knob.unit = meta.value()?.parse::<LitStr>()?.value();
                 } else {
-                    return Err(meta.error("found none of `default`, `unit`, `min`, `max`"));
+                    return Err(meta.error("this is none of `default`, `unit`, `min`, `max`"));
                 }
                 Ok(())
             })?;
@@ -220,6 +233,34 @@ impl Knob<'_> {
         facts + "}"
     }
 
+    fn limits(&self) -> impl Iterator<Item = &Limit> {
+        self.min.iter().chain(&self.max)
+    }
+
+    /// What the compiler finds out once it knows the field's type.
+    fn checks(&self) -> Vec<TokenStream> {
+        let of = &self.field.ty;
+        let setting = quote!(<#of as ::evenkeel_plugin_sdk::Setting>);
+        let limits = self.limits().map(|Limit { counts, .. }| {
+            let message = match *counts {
+                "ms" => "a bound such as \"8s\" is for a Duration",
+                "kbit/s" => "a bound such as \"300 kbit/s\" is for a BitRate",
+                _ => "a bound of this type has a unit: \"8s\" for a Duration, \"300 kbit/s\" for a BitRate",
+            };
+            quote_spanned! { of.span() => const _: () = assert!(
+                ::evenkeel_plugin_sdk::settings::same(#setting::COUNTS, #counts),
+                #message
+            ); }
+        });
+        let fields = self.default_of_fields.then(|| {
+            quote_spanned! { of.span() => const _: () = assert!(
+                #setting::HAS_FIELDS,
+                "`default` without a value is for a struct that derives Settings: write `default = …`"
+            ); }
+        });
+        limits.chain(fields).collect()
+    }
+
     fn read(&self) -> TokenStream {
         let Knob { key, unit, .. } = self;
         let option = |value: Option<TokenStream>| match value {
@@ -234,10 +275,8 @@ impl Knob<'_> {
             }))
         };
         let (min, max) = (size(&self.min), size(&self.max));
-        // Bounds of a duration are compared in milliseconds.
-        let by_text =
-            |limit: &Option<Limit>| limit.as_ref().is_some_and(|limit| limit.json.is_none());
-        let unit = if by_text(&self.min) || by_text(&self.max) { "ms" } else { unit.as_str() };
+        let counts = self.limits().map(|limit| limit.counts).find(|counts| !counts.is_empty());
+        let unit = counts.unwrap_or(unit);
         quote! {
             ::evenkeel_plugin_sdk::settings::field(
                 fields,
@@ -283,20 +322,25 @@ fn number(value: &Expr) -> Result<String> {
         Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => Ok(format!("-{}", number(expr)?)),
         _ => Err(Error::new_spanned(
             value,
-            "found neither a number, a string, a bool nor a list of those",
+            "found neither a number, a string, a bool nor a list of those: a default is a literal",
         )),
     }
 }
 
 fn limit(value: &Expr) -> Result<Limit> {
     if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = value {
-        let wrong = || Error::new_spanned(value, "found no duration such as \"250ms\" or \"8s\"");
-        let size = milliseconds(&text.value()).ok_or_else(wrong)?;
-        return Ok(Limit { size, json: None });
+        let text = text.value();
+        let duration = milliseconds(&text).map(|size| (size, "ms"));
+        let found = duration.or_else(|| kilobits(&text).map(|size| (size, "kbit/s")));
+        let Some((size, counts)) = found else {
+            let message = "found neither a duration such as \"250ms\" or \"8s\" nor a rate such as \"300 kbit/s\"";
+            return Err(Error::new_spanned(value, message));
+        };
+        return Ok(Limit { size, json: None, counts });
     }
     let json = number(value)?;
     let size = json.parse().map_err(|error| Error::new_spanned(value, error))?;
-    Ok(Limit { size, json: Some(json) })
+    Ok(Limit { size, json: Some(json), counts: "" })
 }
 
 fn milliseconds(text: &str) -> Option<f64> {
@@ -311,6 +355,17 @@ fn milliseconds(text: &str) -> Option<f64> {
     digits.parse::<f64>().ok().map(|count| count * ms)
 }
 
+fn kilobits(text: &str) -> Option<f64> {
+    let (digits, unit) = text.split_once(' ')?;
+    let kilobits = match unit {
+        "kbit/s" => 1.0,
+        "Mbit/s" => 1e3,
+        "Gbit/s" => 1e6,
+        _ => return None,
+    };
+    digits.parse::<f64>().ok().map(|count| count * kilobits)
+}
+
 /// A JSON string.
 fn quoted(text: &str) -> String {
     let mut out = String::from('"');
@@ -322,4 +377,56 @@ fn quoted(text: &str) -> String {
         }
     }
     out + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(input: &DeriveInput) -> String {
+        derive(input).map(|_| ()).unwrap_err().to_string()
+    }
+
+    fn field_error(field: &str) -> String {
+        error(&syn::parse_str(&format!("struct Knobs {{ {field} }}")).unwrap())
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_setting_is_said_in_a_sentence() {
+        for (field, sentence) in [
+            ("#[setting(defualt = 3)] a: u32", "this is none of `default`, `unit`, `min`, `max`"),
+            ("#[setting(default = 3 + 4)] a: u32", "a default is a literal"),
+            ("#[setting(default = A)] a: u32", "a default is a literal"),
+            ("#[setting(default = 9, max = 8)] a: u32", "the default is outside its bounds"),
+            (
+                "#[setting(default = \"1s\", min = \"2s\")] a: Duration",
+                "the default is outside its bounds",
+            ),
+            ("#[setting(min = \"8 days\")] a: Duration", "found neither a duration such as"),
+            ("#[setting(min = true)] a: bool", "found neither a number"),
+        ] {
+            let said = field_error(field);
+            assert!(said.contains(sentence), "{field}: {said}");
+        }
+        for field in [
+            "#[setting(default = 8, max = 8)] a: u32",
+            "#[setting(default)] a: Inner",
+            "a: Option<u8>",
+        ] {
+            derive(&syn::parse_str(&format!("struct Knobs {{ {field} }}")).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_settings_is_said_in_a_sentence() {
+        for (item, sentence) in [
+            ("struct Knobs(u32);", "give the fields names"),
+            ("struct Knobs<T> { a: T }", "settings have no type parameters"),
+            ("enum Step { Cap(u32) }", "a value to choose has no fields"),
+            ("union Knobs { a: u32 }", "settings are a struct or an enum"),
+        ] {
+            let said = error(&syn::parse_str(item).unwrap());
+            assert!(said.contains(sentence), "{item}: {said}");
+        }
+    }
 }

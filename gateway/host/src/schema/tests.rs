@@ -82,7 +82,8 @@ fn a_keyword_that_is_not_held_is_refused() {
 
 #[test]
 fn a_duration_is_a_number_with_its_unit() {
-    let duration = json!({"type": "string", "pattern": DURATION, "default": "30s"});
+    let pattern = "^[0-9]+([.][0-9]+)?(ms|s|m|h)$";
+    let duration = json!({"type": "string", "pattern": pattern, "default": "30s"});
     let schema = json!({"type": "object", "properties": {"stay": duration}});
     let schema = Schema::new(schema).unwrap();
     for good in ["30s", "0ms", "1.5m", "12h"] {
@@ -91,5 +92,19 @@ fn a_duration_is_a_number_with_its_unit() {
     for bad in ["30", "s", "", "-1s", "1.s", ".5s", "1.5.5s", "1 s", "1d", "1sm"] {
         let wrong = schema.complete(json!({"stay": bad})).unwrap_err();
         assert_eq!(wrong.expected, "a duration such as 250ms, 30s, 5m or 1h", "{bad}");
+    }
+}
+
+#[test]
+fn a_bit_rate_is_a_number_a_space_and_its_unit() {
+    let pattern = "^[0-9]+([.][0-9]+)? (kbit/s|Mbit/s|Gbit/s)$";
+    let rate = json!({"type": "string", "pattern": pattern, "default": "300 kbit/s"});
+    let schema = Schema::new(json!({"type": "object", "properties": {"cap": rate}})).unwrap();
+    for good in ["300 kbit/s", "1.5 Mbit/s", "0 Gbit/s"] {
+        assert!(schema.complete(json!({"cap": good})).is_ok(), "{good}");
+    }
+    for bad in ["300", "300kbit/s", "300  kbit/s", "-1 kbit/s", "1. Mbit/s", "1 kbps", "1 s", ""] {
+        let wrong = schema.complete(json!({"cap": bad})).unwrap_err();
+        assert_eq!(wrong.expected, "a bit rate such as 300 kbit/s or 1.5 Mbit/s", "{bad}");
     }
 }
