@@ -2,6 +2,8 @@
 
 use evenkeel_plugin_sdk::prelude::*;
 
+use crate::climb::Climb;
+use crate::network::Remedy;
 use crate::{DegradeLadder, Memory, Step};
 
 /// The lowest cap where the scenario names none: less carries no voice. kbit/s.
@@ -26,13 +28,38 @@ pub(crate) struct Ladder<'a> {
 }
 
 impl Ladder<'_> {
-    /// The next rung down: of the first step that has one left and that the operator lets us take.
-    pub(crate) fn down(&self, memory: &Memory, may: impl Fn(Op) -> bool) -> Option<Rung> {
+    /// The next rung down: of the first step that has one left, that would help, and that the operator lets us take.
+    pub(crate) fn down(
+        &self,
+        memory: &Memory,
+        remedy: Remedy,
+        may: impl Fn(Op) -> bool,
+    ) -> Option<Rung> {
         self.settings.steps.iter().find_map(|step| match step {
-            Step::Cap if may(Op::Cap) => self.lower_cap(memory),
-            Step::VoiceOnly if may(Op::VoiceOnly) => self.drop_video(memory),
+            Step::Cap if remedy.cap && may(Op::Cap) => self.lower_cap(memory),
+            Step::VoiceOnly if remedy.voice_only && may(Op::VoiceOnly) => self.drop_video(memory),
             Step::Cap | Step::VoiceOnly => None,
         })
+    }
+
+    /// What takes the last rung up back: to the cap that held, or to voice only. None where another hand was faster.
+    pub(crate) fn back(
+        &self,
+        memory: &Memory,
+        climb: Climb,
+        may: impl Fn(Op) -> bool,
+    ) -> Option<Rung> {
+        let steps = &self.settings.steps;
+        if climb.from == 0 {
+            let may = steps.contains(&Step::VoiceOnly) && may(Op::VoiceOnly);
+            return self.drop_video(memory).filter(|_| may);
+        }
+        let kbps = climb.from.min(self.ceiling(memory).unwrap_or(u32::MAX));
+        let is_lower = memory.cap == 0 || kbps < memory.cap;
+        let uncapped = Some(memory.uncapped).filter(|&kbps| kbps > 0);
+        let of = uncapped.or(self.uncapped(memory)).unwrap_or(kbps).max(kbps);
+        let may = steps.contains(&Step::Cap) && may(Op::Cap);
+        (may && is_lower).then_some(Rung::Cap { kbps, of })
     }
 
     /// The next rung up: of the last step that was taken. What is no step any more, since the operator has changed the
@@ -54,12 +81,11 @@ impl Ladder<'_> {
 
     fn lower_cap(&self, memory: &Memory) -> Option<Rung> {
         let floor = self.session.floor_kbps().filter(|&kbps| kbps > 0).unwrap_or(FLOOR);
-        let sends = self.session.bitrate_up_kbps().filter(|&kbps| kbps > 0);
         let ceiling = self.ceiling(memory);
         let (from, of) = if memory.cap > 0 {
             (memory.cap, memory.uncapped.max(memory.cap))
         } else {
-            let uncapped = sends.into_iter().chain(ceiling).min()?;
+            let uncapped = self.uncapped(memory)?;
             (uncapped, uncapped)
         };
         let kbps = (f64::from(from) * self.settings.cap_factor) as u32;
@@ -67,11 +93,17 @@ impl Ladder<'_> {
         (from > floor).then_some(Rung::Cap { kbps, of })
     }
 
+    /// What it sends without a cap, or may send.
+    fn uncapped(&self, memory: &Memory) -> Option<u32> {
+        let sends = self.session.bitrate_up_kbps().filter(|&kbps| kbps > 0);
+        sends.into_iter().chain(self.ceiling(memory)).min()
+    }
+
     fn raise_cap(&self, memory: &Memory) -> Option<Rung> {
         if memory.cap == 0 || memory.cap == memory.allowed {
             return None;
         }
-        let kbps = (f64::from(memory.cap) / self.settings.cap_factor).ceil() as u32;
+        let kbps = (f64::from(memory.cap) * self.settings.raise_factor).ceil() as u32;
         // What it sent before is all that it needs; where that is not known, all that it may have.
         let ceiling = self.ceiling(memory).unwrap_or(u32::MAX);
         let of = if memory.uncapped > 0 { memory.uncapped.min(ceiling) } else { ceiling };

@@ -1,16 +1,23 @@
 //! Degradation policy: caps a lossy session step by step, then voice only, and climbs back slowly.
 //!
-//! Each session has a ladder of its own. While it loses too many packets it goes down one rung at a time: through the
-//! steps in the order that the settings give, each as far as it goes (a cap down to the scenario's floor), before the
-//! next begins. When loss has stayed low for a while it climbs back the same way, one rung at a time, last step first.
+//! Each session has a ladder of its own. While it loses too many packets, or its round trip grows as a queue does that is
+//! filling up, it goes down one rung at a time: through the steps in the order that the settings give, each as far as it
+//! goes (a cap down to the scenario's floor) and where it helps, before the next begins. When the network was calm for a
+//! while it climbs back the same way, one rung at a time, last step first. A rung up that does not hold is taken back at
+//! once, and the next is tried after twice as long: so a session settles just below what its network carries.
 
+mod climb;
 mod ladder;
+mod memory;
+mod network;
 #[cfg(test)]
 mod tests;
 
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::ladder::{Ladder, Rung};
+pub use crate::memory::Memory;
+use crate::network::{Network, Remedy};
 
 /// What an operator can set.
 #[derive(Settings, Debug)]
@@ -21,18 +28,38 @@ pub struct DegradeLadder {
     /// A session that loses this part of its packets or more, in either direction, goes down.
     #[setting(default = 0.03, min = 0.001, max = 1)]
     down_at_loss: f64,
-    /// It goes down a rung when it has lost as much for so long, and a further one after as long again.
+    /// Only one that loses this part or more gives up its video.
+    #[setting(default = 0.08, min = 0.001, max = 1)]
+    voice_only_at_loss: f64,
+    /// One whose round trip is longer by this than it was lately goes down as well: packets queue up, and will be lost.
+    /// "0s": the round trip is not looked at.
+    #[setting(default = "0s", max = "5s")]
+    down_at_queue: Duration,
+    /// It goes down a rung when it was as bad for so long, and a further one after as long again.
     #[setting(default = "600ms", max = "1m")]
     down_after: Duration,
-    /// It climbs only while its loss is below `down_at_loss` by this part.
+    /// It climbs only while it is better than what it goes down at by this part.
     #[setting(default = 0.5, min = 0, max = 1)]
     hysteresis: f64,
-    /// It climbs a rung when its loss was low for so long, and a further one after as long again.
+    /// It climbs a rung when it was well for so long, and a further one after as long again; after a rung that did not
+    /// hold twice as long, each time.
     #[setting(default = "8s", max = "1h")]
     up_after: Duration,
+    /// The longest that it waits with a rung up, however many did not hold.
+    #[setting(default = "2m", max = "1h")]
+    up_most: Duration,
     /// Each rung of the step `cap` leaves this part of the rate.
     #[setting(default = 0.7, min = 0.1, max = 0.95)]
     cap_factor: f64,
+    /// Each rung up from there is so many times the cap before.
+    #[setting(default = 1.5, min = 1.05, max = 10)]
+    raise_factor: f64,
+    /// Roles (label `role`) that give way to the others.
+    #[setting(default = [])]
+    gives_way: Vec<String>,
+    /// They go down at this part of the loss and of the time that others do.
+    #[setting(default = 0.5, min = 0.1, max = 1)]
+    sooner: f64,
 }
 
 /// What can be given up.
@@ -47,25 +74,8 @@ pub enum Step {
 /// A cap in force on a session younger than this is the one it was let in with. Ticks come well within it.
 const NEW: Duration = Duration::from_secs(5);
 
-/// What is remembered of a session.
-#[derive(State, Clone, PartialEq, Debug)]
-#[state(schema = 1)]
-pub struct Memory {
-    /// Whether it was in a tick before.
-    seen: bool,
-    /// The cap it was let in with, which no climb goes beyond; 0 where there is none. kbit/s.
-    allowed: u32,
-    /// The cap asked for; 0 where there is none. kbit/s.
-    cap: u32,
-    /// The rate when the first cap was set, kbit/s: above it a cap does nothing.
-    uncapped: u32,
-    /// Whether the session was asked to do without video.
-    voice_only: bool,
-    /// Since when loss has been too high, or the last rung down.
-    bad_since: Option<Duration>,
-    /// Since when loss has been low, or the last rung up.
-    good_since: Option<Duration>,
-}
+/// Loss that is less than this part of that of the tick before is falling.
+const FALLING: f64 = 0.98;
 
 /// Why a rung was taken.
 #[derive(Reason, Clone, Copy, PartialEq, Debug)]
@@ -74,6 +84,10 @@ pub enum Why {
     Loss = 1,
     /// Few enough were lost for a while.
     Recovered = 2,
+    /// Its round trip grows: packets queue up.
+    Queue = 3,
+    /// The last rung up did not hold.
+    Relapse = 4,
 }
 
 #[degradation]
@@ -84,14 +98,22 @@ impl Degradation for DegradeLadder {
     const READS: &'static [Metric] = &[
         Metric::LossUp,
         Metric::LossDown,
+        Metric::RttClient,
         Metric::BitrateUp,
         Metric::Rung,
         Metric::Age,
         Metric::Cap,
         Metric::Video,
+        Metric::Sessions,
         Metric::Floor,
         Metric::Ceiling,
     ];
+
+    fn open(&self, newcomer: &NewSession<'_>) -> Memory {
+        let role = newcomer.labels.value(label::ROLE);
+        let gives_way = role.is_some_and(|role| self.gives_way.iter().any(|one| one == role));
+        Memory { gives_way, ..Memory::fresh() }
+    }
 
     fn tick(&self, session: &Session<'_, Memory>, out: &mut Actions<Memory>) {
         let mut memory = session.state().clone();
@@ -102,9 +124,14 @@ impl Degradation for DegradeLadder {
             let new = session.age_ms().is_some_and(|ms| Duration::from_millis(ms.into()) < NEW);
             memory.allowed = if new { memory.cap } else { 0 };
         }
-        // Not measured is no news, neither good nor bad.
-        if let Some(loss) = session.loss_up_ppm().max(session.loss_down_ppm()) {
-            self.step(session, loss, &mut memory, out);
+        match Network::of(self, session, &mut memory) {
+            // Not measured is no news, neither good nor bad.
+            Network::Unknown => {}
+            Network::Between => {
+                (memory.bad_since, memory.good_since, memory.loss_before) = (None, None, 0);
+            }
+            Network::Bad(remedy, why) => self.suffer(session, remedy, why, &mut memory, out),
+            Network::Good => self.recover(session, &mut memory, out),
         }
         if memory != *session.state() {
             out.keep(&memory);
@@ -113,44 +140,84 @@ impl Degradation for DegradeLadder {
 }
 
 impl DegradeLadder {
-    /// Takes a rung down or up where it is time for one.
-    fn step(
+    /// Takes a rung down where it is time for one.
+    fn suffer(
         &self,
         session: &Session<'_, Memory>,
-        loss_ppm: u32,
+        remedy: Remedy,
+        why: Why,
         memory: &mut Memory,
         out: &mut Actions<Memory>,
     ) {
-        let loss = f64::from(loss_ppm) / 1e6;
         let now = session.now();
-        let bad = loss >= self.down_at_loss;
-        let good = loss < self.down_at_loss * (1.0 - self.hysteresis);
-        // A state that came from another gateway may speak of a time that this one has not seen yet.
-        let begun = |since: &mut Option<Duration>| *since.insert(since.unwrap_or(now).min(now));
-        let bad_since = begun(&mut memory.bad_since);
-        let good_since = begun(&mut memory.good_since);
+        memory.good_since = None;
+        let lasted = now - begun(&mut memory.bad_since, now);
+        let loss = session.loss_up_ppm().max(session.loss_down_ppm()).unwrap_or(0);
+        let before = std::mem::replace(&mut memory.loss_before, loss);
+        // What falls by itself, since the last rung was enough, needs no other: loss is smoothed, and told late.
+        let falls = why == Why::Loss && f64::from(loss) < f64::from(before) * FALLING;
+        if falls || lasted < self.down_after.mul_f64(self.patience(memory)) {
+            return;
+        }
         let ladder = Ladder { settings: self, session };
-        if bad {
-            memory.good_since = None;
-            if now - bad_since >= self.down_after
-                && let Some(rung) = ladder.down(memory, |op| out.may(op))
-            {
-                rung.take(memory, out, Why::Loss);
-                out.note("loss_ppm", loss_ppm.into());
-                memory.bad_since = Some(now);
-            }
-        } else if good {
-            memory.bad_since = None;
-            if now - good_since >= self.up_after
-                && let Some(rung) = ladder.up(memory)
-            {
-                rung.take(memory, out, Why::Recovered);
-                memory.good_since = Some(now);
-            }
-        } else {
-            (memory.bad_since, memory.good_since) = (None, None);
+        let relapsed = memory.relapse(self.up_after, now);
+        let back = relapsed.and_then(|held| ladder.back(memory, held, |op| out.may(op)));
+        let (rung, why) = match back {
+            Some(rung) => (Some(rung), Why::Relapse),
+            None => (ladder.down(memory, remedy, |op| out.may(op)), why),
+        };
+        if let Some(rung) = rung {
+            rung.take(memory, out, why);
+            self.explain(session, memory, out);
+            memory.bad_since = Some(now);
+            memory.queue.acted();
         }
     }
+
+    /// Takes a rung up where it is time for one.
+    fn recover(
+        &self,
+        session: &Session<'_, Memory>,
+        memory: &mut Memory,
+        out: &mut Actions<Memory>,
+    ) {
+        let now = session.now();
+        (memory.bad_since, memory.loss_before) = (None, 0);
+        let lasted = now - begun(&mut memory.good_since, now);
+        memory.settle(self.up_after, now);
+        let wait = memory.wait(self.up_after, self.up_most).div_f64(self.patience(memory));
+        if lasted >= wait
+            && let Some(rung) = (Ladder { settings: self, session }).up(memory)
+        {
+            memory.climbs(rung, now);
+            rung.take(memory, out, Why::Recovered);
+            memory.good_since = Some(now);
+        }
+    }
+
+    /// How much others bear compared with who gives way.
+    fn patience(&self, memory: &Memory) -> f64 {
+        if memory.gives_way { self.sooner } else { 1.0 }
+    }
+
+    /// The figures behind a rung down.
+    fn explain(&self, session: &Session<'_, Memory>, memory: &Memory, out: &mut Actions<Memory>) {
+        if let Some(loss) = session.loss_up_ppm() {
+            out.note("loss_up_ppm", loss.into());
+        }
+        if let Some(loss) = session.loss_down_ppm() {
+            out.note("loss_down_ppm", loss.into());
+        }
+        if self.down_at_queue > Duration::ZERO {
+            out.note("queue_us", memory.queue.longer_us(session.rtt_client_us()).into());
+        }
+    }
+}
+
+/// Since when something holds, from now on if it did not. A state that came from another gateway may speak of a time that
+/// this one has not seen yet.
+fn begun(since: &mut Option<Duration>, now: Duration) -> Duration {
+    *since.insert(since.unwrap_or(now).min(now))
 }
 
 impl Rung {

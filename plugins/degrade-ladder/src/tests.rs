@@ -1,12 +1,14 @@
 //! One session that sends 1,000 kbit/s of a scenario from 100 to 2,000 kbit/s; a tick every 100 ms.
 
 use evenkeel_plugin_sdk::Metric::{
-    Age, BitrateUp, Cap, Ceiling, Floor, LossDown, LossUp, Rung, Video,
+    Age, BitrateUp, Cap, Ceiling, Floor, LossDown, LossUp, RttClient, Rung, Sessions, Video,
 };
 use evenkeel_plugin_sdk::Pack as _;
 use evenkeel_plugin_sdk::trial::{Session, Trial, World};
 
 use super::*;
+
+mod link;
 
 const TICK: Duration = Duration::from_millis(100);
 const LOSS: u32 = Why::Loss as u32;
@@ -95,7 +97,7 @@ fn it_caps_down_to_the_floor_then_sends_voice_only_then_nothing_is_left() {
 
 #[test]
 fn it_climbs_back_in_reverse_order_and_slowly() {
-    let mut call = Call::with(r#"{"up_after": "8s", "cap_factor": 0.5}"#);
+    let mut call = Call::with(r#"{"up_after": "8s", "cap_factor": 0.5, "raise_factor": 2}"#);
     let down = call.during(MINUTE, 100_000);
     assert_eq!(down.last().map(|&(_, op, arg)| (op, arg)), Some((Op::VoiceOnly, 1)));
     let up = call.during(MINUTE, 0);
@@ -148,6 +150,131 @@ fn where_nobody_obeys_a_cap_the_next_step_is_taken() {
 }
 
 #[test]
+fn video_goes_only_where_so_much_is_lost_that_it_is_worth_it() {
+    for (loss, goes) in [(79_999, false), (80_000, true)] {
+        let mut call = Call::with(r#"{"steps": ["voice-only"]}"#);
+        assert_eq!(!call.during(MINUTE, loss).is_empty(), goes, "{loss}");
+    }
+}
+
+#[test]
+fn in_a_larger_room_nobody_is_capped_for_what_is_lost_on_the_way_to_it() {
+    for (sessions, up, first) in [
+        (2, 0, (Op::Cap, 700)),
+        (3, 0, (Op::VoiceOnly, 1)),
+        (3, 29_999, (Op::VoiceOnly, 1)),
+        (3, 30_000, (Op::Cap, 700)),
+    ] {
+        let mut call = Call::with("{}");
+        call.measure(Sessions, sessions);
+        call.measure(LossDown, 100_000);
+        let done = call.during(MINUTE, up);
+        assert_eq!(done.first().map(|&(_, op, arg)| (op, arg)), Some(first), "{sessions} {up}");
+    }
+}
+
+#[test]
+fn a_round_trip_that_grows_is_a_queue_and_each_word_of_it_is_good_for_one_rung() {
+    let settings = r#"{"down_at_queue": "100ms", "down_after": "0s", "cap_factor": 0.5}"#;
+    for (rtt, capped) in [(149_000, false), (150_000, true)] {
+        let mut call = Call::with(settings);
+        call.measure(RttClient, 50_000);
+        assert_eq!(call.tick(0), None);
+        call.measure(RttClient, rtt);
+        let done = call.tick(0);
+        assert_eq!(done, capped.then_some((Op::Cap, 500, Why::Queue as u32)), "{rtt}");
+        assert_eq!(call.tick(0), None, "the same word again is no news");
+        if capped {
+            call.measure(RttClient, rtt + 1_000);
+            assert_eq!(call.tick(0), Some((Op::Cap, 250, Why::Queue as u32)));
+        }
+    }
+    let mut call = Call::with(r#"{"down_after": "0s"}"#);
+    call.measure(RttClient, 50_000);
+    call.tick(0);
+    call.measure(RttClient, 3_000_000);
+    assert!(call.during(MINUTE, 0).is_empty(), "it is not looked at unless told to");
+}
+
+#[test]
+fn a_longer_way_is_no_queue_for_ever_and_nobody_climbs_while_packets_wait() {
+    let settings = r#"{"down_at_queue": "100ms", "down_after": "0s", "up_after": "1s"}"#;
+    let mut call = Call::with(settings);
+    call.measure(RttClient, 50_000);
+    call.tick(0);
+    call.measure(RttClient, 170_000);
+    assert_eq!(call.tick(0).map(|done| done.0), Some(Op::Cap));
+    let up = call.during(MINUTE, 0);
+    assert_eq!(up.first().map(|done| (done.1, done.2)), Some((Op::Cap, 0)));
+    // The usual round trip follows 5 ms each second: 120 ms are less than half of 100 longer after 14 s.
+    assert!((13_000..17_000).contains(&up[0].0), "{up:?}");
+}
+
+#[test]
+fn a_rung_up_that_does_not_hold_is_taken_back_and_tried_again_after_twice_as_long() {
+    let mut call = Call::with(r#"{"up_after": "8s", "raise_factor": 1.2}"#);
+    call.during(Duration::from_millis(1_300), 100_000);
+    assert_eq!(call.session.state.cap, 489);
+    for (relapses, wait) in [(1, 8_000), (2, 16_000), (3, 32_000), (4, 64_000), (5, 120_000)] {
+        let mut waited = 0;
+        while call.tick(0).is_none() {
+            waited += 100;
+        }
+        assert_eq!((call.session.state.cap, waited), (587, wait), "{relapses}");
+        let back = call.during(Duration::from_millis(700), 50_000);
+        assert_eq!(back, [(600, Op::Cap, 489)], "to the cap that held, and no lower");
+        assert_eq!(call.session.state.relapses, relapses);
+    }
+    // What holds for as long as a rung is waited for forgives what was before.
+    call.during(Duration::from_secs(130), 0);
+    assert_eq!(call.session.state.relapses, 0);
+}
+
+#[test]
+fn a_rung_up_that_held_is_none_that_failed() {
+    for (held, cap) in [(7_900, 489), (8_000, 410)] {
+        let mut call = Call::with(r#"{"up_after": "8s", "raise_factor": 1.2, "down_after": "0s"}"#);
+        call.during(Duration::from_millis(100), 100_000);
+        call.tick(100_000);
+        assert_eq!(call.session.state.cap, 489);
+        while call.tick(0).is_none() {}
+        call.during(Duration::from_millis(held - 100), 20_000);
+        assert_eq!(call.tick(50_000).map(|done| done.1), Some(cap), "{held}");
+    }
+}
+
+#[test]
+fn video_that_does_not_hold_goes_again_at_any_loss_that_counts() {
+    let mut call = Call::with(r#"{"steps": ["voice-only"], "up_after": "8s"}"#);
+    call.during(Duration::from_secs(1), 100_000);
+    assert_eq!(call.during(Duration::from_millis(8_100), 0), [(8_000, Op::VoiceOnly, 0)]);
+    assert_eq!(call.during(Duration::from_secs(1), 40_000), [(600, Op::VoiceOnly, 1)]);
+    assert_eq!(call.during(Duration::from_secs(16), 0), []);
+    assert_eq!(call.during(Duration::from_millis(100), 0), [(0, Op::VoiceOnly, 0)]);
+}
+
+#[test]
+fn who_gives_way_goes_down_at_half_the_loss_in_half_the_time_and_climbs_in_twice() {
+    let settings = r#"{"gives_way": ["listener"], "down_after": "600ms", "up_after": "8s"}"#;
+    for (role, loss, first) in [
+        ("listener", 14_999, None),
+        ("listener", 15_000, Some(300)),
+        ("speaker", 29_999, None),
+        ("speaker", 30_000, Some(600)),
+    ] {
+        let mut call = Call::with(settings);
+        call.session.state = call.trial.open(&[("role", role)]);
+        let done = call.during(Duration::from_secs(1), loss);
+        assert_eq!(done.first().map(|done| done.0), first, "{role} {loss}");
+        if let Some(first) = first {
+            let up = call.during(MINUTE, 0);
+            let expected = if role == "listener" { 16_000 } else { 8_000 };
+            assert_eq!(up.first().map(|done| done.0), Some(expected), "{role} {first}");
+        }
+    }
+}
+
+#[test]
 fn steps_are_taken_in_the_order_given() {
     let mut call = Call::with(r#"{"steps": ["voice-only", "cap"]}"#);
     let ops: Vec<_> = call.during(MINUTE, 100_000).iter().map(|&(_, op, _)| op).collect();
@@ -182,7 +309,7 @@ fn a_state_of_a_gateway_that_ran_longer_counts_from_now() {
     (call.session.state.bad_since, call.session.state.good_since) = (ahead, ahead);
     let done = call.during(Duration::from_secs(1), 100_000);
     assert_eq!(done, [(600, Op::Cap, 700)]);
-    call.session.state.good_since = ahead;
+    (call.session.state.good_since, call.session.state.climb) = (ahead, None);
     assert_eq!(call.during(MINUTE, 0), [(8_000, Op::Cap, 0)]);
 }
 
@@ -202,7 +329,7 @@ fn a_cap_it_was_let_in_with_is_never_lifted() {
         call.measure(Age, age);
         assert_eq!(call.during(MINUTE, 0).is_empty(), allowed, "{age}");
     }
-    let mut call = Call::with(r#"{"cap_factor": 0.5}"#);
+    let mut call = Call::with(r#"{"cap_factor": 0.5, "raise_factor": 2}"#);
     call.measure(Cap, 300);
     call.measure(Age, 100);
     let both = |done: Vec<(u128, Op, u64)>| -> Vec<(Op, u64)> {
@@ -230,7 +357,7 @@ fn what_another_policy_took_is_given_back() {
     call.measure(Cap, 500);
     call.measure(Rung, 2);
     let up: Vec<_> = call.during(MINUTE, 0).iter().map(|&(_, op, arg)| (op, arg)).collect();
-    let caps = [715, 1_022, 1_460, 0].map(|kbps| (Op::Cap, kbps));
+    let caps = [750, 1_125, 1_688, 0].map(|kbps| (Op::Cap, kbps));
     assert_eq!(up[..4], caps, "up to the ceiling: what it sent before is not known");
     assert_eq!(up[4], (Op::VoiceOnly, 0));
     call.measure(Rung, 0);
@@ -261,7 +388,7 @@ fn settings_out_of_bounds_are_refused() {
 fn what_is_no_step_any_more_is_given_back() {
     let mut call = Call::with(r#"{"steps": ["voice-only"]}"#);
     assert_eq!(
-        call.during(Duration::from_secs(5), 50_000).last().map(|done| done.1),
+        call.during(Duration::from_secs(5), 80_000).last().map(|done| done.1),
         Some(Op::VoiceOnly)
     );
     call.trial = Call::with(r#"{"steps": ["cap"]}"#).trial;

@@ -1,0 +1,89 @@
+//! The policy on a link: what it does changes what it hears. The link carries so much and loses the rest; loss is told
+//! as workers tell it, smoothed over a second or so.
+
+use super::{BitrateUp, Call, Duration, TICK};
+
+/// What the sender would send, kbit/s.
+const WANTS: u32 = 1_000;
+
+struct Link {
+    call: Call,
+    loss_ppm: f64,
+}
+
+/// What came of a stretch of time.
+struct Came {
+    rungs: usize,
+    /// Part of it that was lossy: 3 % or more.
+    lossy: f64,
+    /// What came through on average, kbit/s.
+    through: f64,
+}
+
+impl Link {
+    fn with(settings: &str) -> Link {
+        Link { call: Call::with(settings), loss_ppm: 0.0 }
+    }
+
+    fn carries(&mut self, kbps: u32, time: Duration) -> Came {
+        let ticks = (time.as_millis() / TICK.as_millis()) as u32;
+        let (mut rungs, mut lossy, mut through) = (0, 0, 0.0);
+        for _ in 0..ticks {
+            let cap = self.call.session.state.cap;
+            let sends = if cap == 0 { WANTS } else { cap.min(WANTS) };
+            let lost = 1.0 - f64::from(kbps.min(sends)) / f64::from(sends);
+            self.loss_ppm += (lost * 1e6 - self.loss_ppm) / 10.0;
+            self.call.measure(BitrateUp, sends);
+            rungs += usize::from(self.call.tick(self.loss_ppm as u32).is_some());
+            lossy += u32::from(lost >= 0.03);
+            through += f64::from(kbps.min(sends));
+        }
+        let of = f64::from(ticks);
+        Came { rungs, lossy: f64::from(lossy) / of, through: through / of }
+    }
+}
+
+const CALL: &str = r#"{"down_after": "600ms", "up_after": "5s", "cap_factor": 0.5}"#;
+
+#[test]
+fn when_bandwidth_drops_a_session_settles_below_it_without_swinging() {
+    for kbps in [60, 110, 200, 270, 400, 550, 800, 940] {
+        let mut link = Link::with(CALL);
+        assert_eq!(link.carries(2_000, Duration::from_secs(60)).rungs, 0);
+        let first = link.carries(kbps, Duration::from_secs(60));
+        // The floor is 100, and then video.
+        if kbps >= 100 {
+            assert!(first.lossy < 0.35, "{kbps}: {}", first.lossy);
+        }
+        let settled = link.carries(kbps, Duration::from_secs(600));
+        assert!(settled.rungs <= 18, "{kbps}: {} rungs in ten minutes", settled.rungs);
+        if kbps >= 100 {
+            assert!(settled.lossy < 0.03, "{kbps}: {}", settled.lossy);
+            assert!(settled.through > 0.6 * f64::from(kbps), "{kbps}: {}", settled.through);
+        }
+    }
+}
+
+#[test]
+fn when_bandwidth_is_back_a_session_has_all_of_it_within_minutes_and_keeps_it() {
+    for kbps in [60, 200, 400, 800] {
+        let mut link = Link::with(CALL);
+        link.carries(kbps, Duration::from_secs(600));
+        link.carries(2_000, Duration::from_secs(200));
+        assert_eq!(link.call.session.state.cap, 0, "{kbps}");
+        assert!(!link.call.session.state.voice_only, "{kbps}");
+        assert_eq!(link.carries(2_000, Duration::from_secs(600)).rungs, 0, "{kbps}");
+    }
+}
+
+#[test]
+fn a_link_that_comes_and_goes_is_not_followed_up_each_time() {
+    let mut link = Link::with(CALL);
+    let mut rungs = Vec::new();
+    for _ in 0..40 {
+        let good = link.carries(2_000, Duration::from_secs(7)).rungs;
+        rungs.push(good + link.carries(200, Duration::from_secs(7)).rungs);
+    }
+    let (early, late): (usize, usize) = (rungs[..10].iter().sum(), rungs[30..].iter().sum());
+    assert!(late < early && late <= 10, "{rungs:?}");
+}
