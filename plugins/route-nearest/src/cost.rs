@@ -3,6 +3,7 @@
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::RouteNearest;
+use crate::lot::lot;
 
 /// A node whose delay nobody measured yet is taken for one in another region. Milliseconds.
 const DELAY_UNMEASURED: f64 = 100.0;
@@ -23,8 +24,18 @@ pub(crate) struct Seen {
     /// Suspect, or full: for new rooms only where nothing else is left.
     pub(crate) avoid: bool,
     pub(crate) suspect: bool,
-    /// What it costs anyone, in milliseconds.
-    cost: f64,
+    /// One-way delay to it, in milliseconds, if somebody measured it.
+    pub(crate) delay: Option<f64>,
+    /// Part of its probes that is lost.
+    pub(crate) loss: f64,
+    /// What it costs anyone but for its load, in milliseconds.
+    lasting: f64,
+    /// Part of its capacity that is taken.
+    load: f64,
+    /// What it can carry, kbit/s; 1 where nobody said.
+    capacity: f64,
+    /// Rooms on it.
+    rooms: f64,
 }
 
 /// The nodes that may carry a room: neither Down nor draining.
@@ -62,6 +73,11 @@ impl<'a> Survey<'a> {
 
     /// What a node costs a room with this wish, in milliseconds.
     pub(crate) fn cost(&self, seen: &Seen, wish: &Wish) -> f64 {
+        self.lasting(seen, wish) + seen.load * seen.load * self.settings.load_weight
+    }
+
+    /// The same but for its load, which changes from one moment to the next.
+    fn lasting(&self, seen: &Seen, wish: &Wish) -> f64 {
         let far = if seen.region != wish.region {
             self.settings.region_cost
         } else if wish.zone.is_some() && seen.zone != wish.zone {
@@ -69,7 +85,26 @@ impl<'a> Survey<'a> {
         } else {
             0.0
         };
-        seen.cost + far
+        seen.lasting + far
+    }
+
+    /// A room moves: from now on both nodes have as much more and less load as a room of the first is on average.
+    pub(crate) fn shift(&mut self, from: Option<NodeId>, to: Option<NodeId>) {
+        let find = |id: NodeId| self.usable.iter().position(|seen| seen.id == id);
+        let (Some(from), Some(to)) = (from.and_then(find), to.and_then(find)) else {
+            return;
+        };
+        let source = &mut self.usable[from];
+        if source.rooms < 1.0 || from == to {
+            return;
+        }
+        let kbps = source.load * source.capacity / source.rooms;
+        source.rooms -= 1.0;
+        source.load -= kbps / source.capacity;
+        let target = &mut self.usable[to];
+        target.rooms += 1.0;
+        target.load += kbps / target.capacity;
+        target.avoid = target.suspect || target.load >= self.settings.full_at;
     }
 
     /// The node for a room's packets.
@@ -109,23 +144,30 @@ impl<'a> Survey<'a> {
         route.iter().map(|hop| hop.id).collect()
     }
 
-    /// Of the nodes with the lowest rank the cheapest, or one that costs about the same: the room's number chooses.
+    /// Of the nodes with the lowest rank the cheapest, or one that is alike: the room's number chooses, each as often as it
+    /// has capacity free.
     fn pick(&self, wish: &Wish, room: RoomId, rank: impl Fn(&Seen) -> Option<u8>) -> Option<&Seen> {
         let ranked = || {
             let ranked = self.usable.iter().filter_map(|seen| Some((rank(seen)?, seen)));
             ranked.map(|(rank, seen)| (rank, self.cost(seen, wish), seen))
         };
         let best = ranked().min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)))?;
-        let alike = ranked()
-            .filter(|other| other.0 == best.0 && other.1 <= best.1 + self.settings.alike_within);
-        alike.max_by_key(|other| lot(room, other.2.id)).map(|(.., seen)| seen)
+        let within = self.settings.alike_within;
+        let is_alike = |cost: f64, seen: &Seen| {
+            let apart = (self.lasting(seen, wish) - self.lasting(best.2, wish)).abs();
+            cost <= best.1 + within || apart <= within
+        };
+        let alike = ranked().filter(|other| other.0 == best.0 && is_alike(other.1, other.2));
+        let lots = alike.map(|(.., seen)| (lot(room, seen.id, seen.free()), seen));
+        lots.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, seen)| seen)
     }
 }
 
 impl Seen {
     fn of(settings: &RouteNearest, node: &Node<'_>) -> Seen {
-        let delay = node.delay_us().map_or(DELAY_UNMEASURED, |us| f64::from(us) / 1000.0);
-        let loss = f64::from(node.loss_node_ppm().unwrap_or(0)) / 10_000.0;
+        let delay = node.delay_us().map(|us| f64::from(us) / 1000.0);
+        let far = delay.unwrap_or(DELAY_UNMEASURED) * settings.delay_weight;
+        let loss = f64::from(node.loss_node_ppm().unwrap_or(0)) / 1e6;
         let load = f64::from(node.load_permille().unwrap_or(0)) / 1000.0;
         let health = node.health();
         let wary = if health == Some(Health::Wary) { settings.wary_cost } else { 0.0 };
@@ -136,23 +178,17 @@ impl Seen {
             region: node.region(),
             avoid: suspect || load >= settings.full_at,
             suspect,
-            cost: delay * settings.delay_weight
-                + loss * settings.loss_weight
-                + load * load * settings.load_weight
-                + wary,
+            delay,
+            loss,
+            lasting: far + loss * 100.0 * settings.loss_weight + wary,
+            load,
+            capacity: f64::from(node.capacity_kbps().unwrap_or(1).max(1)),
+            rooms: f64::from(node.rooms().unwrap_or(0)),
         }
     }
-}
 
-/// The lot a room draws for a node: the same on every gateway, and a node that comes or goes changes no other's
-/// (rendezvous hashing). The mixer is that of SplitMix64.
-fn lot(room: RoomId, node: NodeId) -> u64 {
-    mix(mix(room.0).wrapping_add(u64::from(node.0)))
-}
-
-fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    /// Capacity that nobody has, kbit/s. What is full or more has a little, so that there is a choice among the full.
+    fn free(&self) -> f64 {
+        self.capacity * (1.0 - self.load).max(0.001)
+    }
 }

@@ -3,6 +3,7 @@
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::cost::{Seen, Survey};
+use crate::talk::Talk;
 use crate::{NOISE, Stay, Why};
 
 /// A room on its route, under review.
@@ -27,17 +28,21 @@ impl Route<'_> {
         let carries = |&hop: &NodeId| survey.usable(hop).is_some() || survey.is_draining(hop);
         let carrier = standing.iter().copied().find(carries);
         self.notice(&mut stay, carrier);
-        let (first, why) = match carrier {
-            None => (best, Why::RouteLost),
-            Some(carrier) => match survey.usable(carrier) {
-                None => (best, Why::NodeDraining),
-                Some(current) if self.is_worth_moving(current, best, &stay) => (best, Why::Better),
-                Some(current) => (current, Why::SpareRestored),
-            },
+        let current = carrier.and_then(|carrier| survey.usable(carrier));
+        self.listen(&mut stay, current);
+        let (first, why) = match (carrier, current) {
+            (None, _) => (best, Why::RouteLost),
+            (Some(_), None) => (best, Why::NodeDraining),
+            (_, Some(current)) if self.is_worth_talking(current, best, &stay) => {
+                (best, Why::CannotTalk)
+            }
+            (_, Some(current)) if self.is_worth_moving(current, best, &stay) => (best, Why::Better),
+            (_, Some(current)) => (current, Why::SpareRestored),
         };
         if carrier != Some(first.id) {
             stay.node = Some(first.id.0);
             stay.since = self.now;
+            stay.poor_since = None;
         }
         let hops = survey.route(first, &wish, room.id(), &standing);
         let change = (hops != standing).then_some((hops, why));
@@ -63,15 +68,36 @@ impl Route<'_> {
         stay.node = carrier;
     }
 
+    /// Since when its people cannot talk well.
+    fn listen(&self, stay: &mut Stay, current: Option<&Seen>) {
+        let talk = Talk::of(self.room);
+        let is_poor = current.is_some_and(|node| talk.is_poor(self.survey.settings, node));
+        let since = stay.poor_since.unwrap_or(self.now).min(self.now);
+        stay.poor_since = is_poor.then_some(since);
+    }
+
+    fn is_worth_talking(&self, current: &Seen, best: &Seen, stay: &Stay) -> bool {
+        let settings = self.survey.settings;
+        let lasted = |since| self.now.saturating_sub(since) >= settings.poor_for;
+        stay.poor_since.is_some_and(lasted)
+            && lasted(stay.since)
+            && may_move(current, best)
+            && Talk::of(self.room).is_well(settings, best)
+    }
+
     fn is_worth_moving(&self, current: &Seen, best: &Seen, stay: &Stay) -> bool {
         let settings = self.survey.settings;
         let stayed = self.now.saturating_sub(stay.since);
-        // The detector will say within a moment whether a suspect is Down; to move now would be a move too many.
-        if best.avoid || current.suspect || stayed < settings.min_stay {
+        if stayed < settings.min_stay || !may_move(current, best) {
             return false;
         }
         let cost = self.survey.cost(current, &stay.wish());
         let margin = (cost * settings.stay_unless_better_by).max(NOISE);
-        best.id != current.id && self.survey.cost(best, &stay.wish()) < cost - margin
+        self.survey.cost(best, &stay.wish()) < cost - margin
     }
+}
+
+/// The detector will say within a moment whether a suspect is Down; to move now would be a move too many.
+fn may_move(current: &Seen, best: &Seen) -> bool {
+    best.id != current.id && !best.avoid && !current.suspect
 }
