@@ -8,6 +8,7 @@ use evenkeel_plugin_sdk::trial::{Session, Trial, World};
 
 use super::*;
 
+mod climb;
 mod link;
 
 const TICK: Duration = Duration::from_millis(100);
@@ -135,6 +136,19 @@ fn between_the_thresholds_it_stays() {
 }
 
 #[test]
+fn loss_that_falls_since_the_last_rung_needs_no_other_one() {
+    // A tenth less with each tick, from 20 % down: it is above 3 % for 18 ticks, three times as long as a rung takes.
+    let mut call = Call::with(r#"{"down_after": "600ms"}"#);
+    assert_eq!(call.during(Duration::from_millis(700), 200_000), [(600, Op::Cap, 700)]);
+    let falls = (0..18).map(|tick| (200_000.0 * 0.9_f64.powi(tick + 1)) as u32);
+    let done: Vec<_> = falls.filter_map(|loss| call.tick(loss)).collect();
+    assert_eq!(done, []);
+    let mut call = Call::with(r#"{"down_after": "600ms"}"#);
+    assert_eq!(call.during(Duration::from_millis(700), 200_000), [(600, Op::Cap, 700)]);
+    assert_eq!(call.during(Duration::from_millis(1_800), 200_000).len(), 3, "it does not fall");
+}
+
+#[test]
 fn a_session_without_video_is_never_sent_voice_only() {
     let mut call = Call::with("{}");
     call.measure(Video, 0);
@@ -208,49 +222,6 @@ fn a_longer_way_is_no_queue_for_ever_and_nobody_climbs_while_packets_wait() {
     assert_eq!(up.first().map(|done| (done.1, done.2)), Some((Op::Cap, 0)));
     // The usual round trip follows 5 ms each second: 120 ms are less than half of 100 longer after 14 s.
     assert!((13_000..17_000).contains(&up[0].0), "{up:?}");
-}
-
-#[test]
-fn a_rung_up_that_does_not_hold_is_taken_back_and_tried_again_after_twice_as_long() {
-    let mut call = Call::with(r#"{"up_after": "8s", "raise_factor": 1.2}"#);
-    call.during(Duration::from_millis(1_300), 100_000);
-    assert_eq!(call.session.state.cap, 489);
-    for (relapses, wait) in [(1, 8_000), (2, 16_000), (3, 32_000), (4, 64_000), (5, 120_000)] {
-        let mut waited = 0;
-        while call.tick(0).is_none() {
-            waited += 100;
-        }
-        assert_eq!((call.session.state.cap, waited), (587, wait), "{relapses}");
-        let back = call.during(Duration::from_millis(700), 50_000);
-        assert_eq!(back, [(600, Op::Cap, 489)], "to the cap that held, and no lower");
-        assert_eq!(call.session.state.relapses, relapses);
-    }
-    // What holds for as long as a rung is waited for forgives what was before.
-    call.during(Duration::from_secs(130), 0);
-    assert_eq!(call.session.state.relapses, 0);
-}
-
-#[test]
-fn a_rung_up_that_held_is_none_that_failed() {
-    for (held, cap) in [(7_900, 489), (8_000, 410)] {
-        let mut call = Call::with(r#"{"up_after": "8s", "raise_factor": 1.2, "down_after": "0s"}"#);
-        call.during(Duration::from_millis(100), 100_000);
-        call.tick(100_000);
-        assert_eq!(call.session.state.cap, 489);
-        while call.tick(0).is_none() {}
-        call.during(Duration::from_millis(held - 100), 20_000);
-        assert_eq!(call.tick(50_000).map(|done| done.1), Some(cap), "{held}");
-    }
-}
-
-#[test]
-fn video_that_does_not_hold_goes_again_at_any_loss_that_counts() {
-    let mut call = Call::with(r#"{"steps": ["voice-only"], "up_after": "8s"}"#);
-    call.during(Duration::from_secs(1), 100_000);
-    assert_eq!(call.during(Duration::from_millis(8_100), 0), [(8_000, Op::VoiceOnly, 0)]);
-    assert_eq!(call.during(Duration::from_secs(1), 40_000), [(600, Op::VoiceOnly, 1)]);
-    assert_eq!(call.during(Duration::from_secs(16), 0), []);
-    assert_eq!(call.during(Duration::from_millis(100), 0), [(0, Op::VoiceOnly, 0)]);
 }
 
 #[test]

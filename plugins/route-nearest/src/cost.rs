@@ -73,7 +73,11 @@ impl<'a> Survey<'a> {
 
     /// What a node costs a room with this wish, in milliseconds.
     pub(crate) fn cost(&self, seen: &Seen, wish: &Wish) -> f64 {
-        self.lasting(seen, wish) + seen.load * seen.load * self.settings.load_weight
+        self.lasting(seen, wish) + self.crowding(seen)
+    }
+
+    fn crowding(&self, seen: &Seen) -> f64 {
+        seen.load * seen.load * self.settings.load_weight
     }
 
     /// The same but for its load, which changes from one moment to the next.
@@ -147,20 +151,34 @@ impl<'a> Survey<'a> {
     /// Of the nodes with the lowest rank the cheapest, or one that is alike: the room's number chooses, each as often as it
     /// has capacity free.
     fn pick(&self, wish: &Wish, room: RoomId, rank: impl Fn(&Seen) -> Option<u8>) -> Option<&Seen> {
-        let ranked = || {
-            let ranked = self.usable.iter().filter_map(|seen| Some((rank(seen)?, seen)));
-            ranked.map(|(rank, seen)| (rank, self.cost(seen, wish), seen))
-        };
-        let best = ranked().min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)))?;
+        let mut ranked = Vec::with_capacity(self.usable.len());
+        ranked.extend(self.usable.iter().filter_map(|seen| {
+            let lasting = self.lasting(seen, wish);
+            Some(Ranked { rank: rank(seen)?, cost: lasting + self.crowding(seen), lasting, seen })
+        }));
+        let best = ranked
+            .iter()
+            .min_by(|a, b| a.rank.cmp(&b.rank).then(a.cost.total_cmp(&b.cost)))
+            .copied()?;
         let within = self.settings.alike_within;
-        let is_alike = |cost: f64, seen: &Seen| {
-            let apart = (self.lasting(seen, wish) - self.lasting(best.2, wish)).abs();
-            cost <= best.1 + within || apart <= within
-        };
-        let alike = ranked().filter(|other| other.0 == best.0 && is_alike(other.1, other.2));
-        let lots = alike.map(|(.., seen)| (lot(room, seen.id, seen.free()), seen));
+        let alike = ranked.iter().filter(|other| {
+            let apart = (other.lasting - best.lasting).abs();
+            other.rank == best.rank && (other.cost <= best.cost + within || apart <= within)
+        });
+        let lots = alike.map(|other| (lot(room, other.seen.id, other.seen.free()), other.seen));
         lots.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, seen)| seen)
     }
+}
+
+/// A node in a choice.
+#[derive(Clone, Copy)]
+struct Ranked<'a> {
+    /// The lower the better, whatever it costs.
+    rank: u8,
+    cost: f64,
+    /// The cost but for its load.
+    lasting: f64,
+    seen: &'a Seen,
 }
 
 impl Seen {

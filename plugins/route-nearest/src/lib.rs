@@ -51,7 +51,7 @@ pub struct RouteNearest {
     full_at: f64,
     /// Nodes whose costs, or whose costs but for their load, differ by no more than this are alike, in milliseconds: rooms
     /// spread over them by what each has free.
-    #[setting(default = 2.0, unit = "ms", min = 0, max = 1000)]
+    #[setting(default = 1.0, unit = "ms", min = 0, max = 1000)]
     alike_within: f64,
     /// A room moves for quality only to a node that costs less than its own by this part.
     #[setting(default = 0.2, min = 0, max = 1)]

@@ -1,0 +1,95 @@
+//! Rooms whose people cannot talk well move before their stay is over.
+
+use super::*;
+
+/// A room on east-a1 whose node is so far away from now on, for people with this round trip who lose so much.
+fn talks(settings: &str, delay: u32, rtt: u32, loss: u32) -> (Trial<RouteNearest>, Room<Stay>) {
+    let mut trial = trial(settings);
+    let mut room = placed(&mut trial);
+    room.measured = vec![(Age, 0), (RttClient, rtt), (LossUp, loss)];
+    trial.world.measure("east-a1", Delay, delay);
+    trial.pass(Duration::from_secs(10));
+    (trial, room)
+}
+
+const TALK: &str = r#"{"delay_most": "150ms", "r_least": 70, "poor_for": "5s", "min_stay": "1h"}"#;
+
+#[test]
+fn people_who_hear_each_other_too_late_move_after_a_while_and_before_their_stay_ends() {
+    for (delay, why) in [(60_000, None), (60_001, Some(Why::CannotTalk.number()))] {
+        // 30 ms to the gateway and from there to the other one, and twice the way to the node.
+        let (mut trial, mut room) = talks(TALK, delay, 30_000, 0);
+        assert_eq!(reroute(&mut trial, &mut room), None, "{delay}");
+        trial.pass(Duration::from_millis(4_999));
+        assert_eq!(reroute(&mut trial, &mut room), None, "{delay}");
+        trial.pass(Duration::from_millis(1));
+        assert_eq!(reroute(&mut trial, &mut room), why, "{delay}");
+    }
+}
+
+#[test]
+fn people_whose_voice_is_in_pieces_move_for_what_the_node_does_to_it_alone() {
+    for (probes, people, moves) in [
+        (77_000, 0, false),
+        (78_000, 0, true),
+        (68_000, 10_000, false),
+        (69_000, 10_000, true),
+        (0, 200_000, false),
+        (90_000, 200_000, false),
+    ] {
+        let (mut trial, mut room) = talks(TALK, 1_000, 30_000, people);
+        trial.world.measure("east-a1", LossNode, probes);
+        reroute(&mut trial, &mut room);
+        trial.pass(Duration::from_secs(5));
+        let moved = reroute(&mut trial, &mut room);
+        assert_eq!(moved.is_some(), moves, "{probes} {people}: their own loss goes with them");
+    }
+}
+
+#[test]
+fn nobody_moves_to_where_it_would_hardly_be_better() {
+    // 10 % clear of 150 ms: 135, less 30 for the people, is 52.5 to the node.
+    for (delay, moves) in [(52_500, true), (52_600, false)] {
+        let (mut trial, mut room) = talks(TALK, 100_000, 30_000, 0);
+        let far = [(Delay, 200_000)];
+        trial.world = World::around("east")
+            .node("east-a1", "east", "a", &[(Delay, 100_000)])
+            .node("east-b1", "east", "b", &[(Delay, delay)])
+            .node("west-a1", "west", "a", &far);
+        reroute(&mut trial, &mut room);
+        trial.pass(Duration::from_secs(5));
+        assert_eq!(reroute(&mut trial, &mut room).is_some(), moves, "{delay}");
+    }
+}
+
+#[test]
+fn a_moment_of_bad_talk_is_no_reason_and_neither_is_a_limit_that_is_not_set() {
+    let (mut trial, mut room) = talks(TALK, 100_000, 30_000, 0);
+    reroute(&mut trial, &mut room);
+    trial.world.measure("east-a1", Delay, 1_000);
+    trial.pass(Duration::from_secs(4));
+    reroute(&mut trial, &mut room);
+    trial.world.measure("east-a1", Delay, 100_000);
+    trial.pass(Duration::from_secs(4));
+    assert_eq!(reroute(&mut trial, &mut room), None, "counted anew");
+    let (mut trial, mut room) = talks(r#"{"min_stay": "1h"}"#, 100_000, 30_000, 900_000);
+    reroute(&mut trial, &mut room);
+    trial.pass(Duration::from_secs(60));
+    assert_eq!(reroute(&mut trial, &mut room), None);
+}
+
+#[test]
+fn what_nobody_measured_is_no_reason_to_move_nor_a_place_to_go() {
+    let unmeasured = |trial: &mut Trial<RouteNearest>, a: &[(Metric, u32)], b: &[(Metric, u32)]| {
+        trial.world =
+            World::around("east").node("east-a1", "east", "a", a).node("east-b1", "east", "b", b);
+    };
+    for (a, b) in [(&[][..], &[(Delay, 1_000)][..]), (&[(Delay, 300_000)], &[])] {
+        let (mut trial, mut room) = talks(TALK, 1_000, 30_000, 0);
+        room.standing = vec!["east-a1".into(), "east-b1".into()];
+        unmeasured(&mut trial, a, b);
+        reroute(&mut trial, &mut room);
+        trial.pass(Duration::from_secs(5));
+        assert_eq!(reroute(&mut trial, &mut room), None, "{a:?} {b:?}");
+    }
+}
