@@ -8,7 +8,7 @@ use crate::harness::{Gateway, Node, Phone, World, continuous, declared, offer, t
 /// Down within a tick or two of 3 % loss, up again the same way.
 const QUICK: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
     settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.03, down_after = \"50ms\", \
-    hysteresis = 0.8, up_after = \"50ms\", cap_factor = 0.1 }\n";
+    hysteresis = 0.8, up_after = \"50ms\", cap_factor = 0.1, raise_factor = 10 }\n";
 
 /// A tenth, in 256ths.
 const LOSS: u8 = 26;

@@ -101,6 +101,9 @@ impl Gateway {
     /// Where nobody obeys a cap, the lowest one that policies may ask for is none at all.
     fn session_measures(&self, session: &Session, now: Instant) -> Measures {
         let mut measures = session.measures(now);
+        if let Some(room) = self.rooms.get(&session.room) {
+            measures.set(Metric::Sessions, room.sessions.len() as u64);
+        }
         if !self.obeys_caps(session) {
             measures.set(Metric::Floor, u64::from(session.bounds.ceiling_kbps));
         }
