@@ -8,6 +8,7 @@ mod harness;
 mod agents;
 mod calls;
 mod closing;
+mod conference;
 mod crowd;
 mod degradation;
 mod drivers;

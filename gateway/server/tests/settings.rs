@@ -147,7 +147,7 @@ fn without_a_file_the_gateway_is_on_loopback_with_the_shipped_policies() {
     assert!(settings.listens.iter().any(|l| matches!(l.ingress, Ingress::Quic { .. })));
     assert!(settings.nodes.is_empty() && settings.admin.tcp.is_none());
     assert_eq!(settings.telemetry.otlp, None);
-    for name in ["call", "live"] {
+    for name in ["call", "conference", "live"] {
         let (set, scenario) = settings.scenario(name).unwrap();
         assert_eq!((&*set.name, &*scenario.name), (name, name));
         assert_eq!(set.origin, Origin::Shipped);
@@ -291,7 +291,7 @@ fn a_folder_replaces_shipped_policy_sets_by_file_name_and_adds_others() {
     fs::write(folder.join("notes.txt"), "not a policy set").unwrap();
     let settings = Settings::load(None, Some(&folder)).unwrap();
     let names: Vec<_> = settings.sets.iter().map(|set| &*set.name).collect();
-    assert_eq!(names, ["call", "live", "webinar"]);
+    assert_eq!(names, ["call", "conference", "live", "webinar"]);
     let (set, scenario) = settings.scenario("call").unwrap();
     assert_eq!(set.origin, Origin::File(folder.join("call.toml")));
     assert_eq!(scenario.spares, 3);

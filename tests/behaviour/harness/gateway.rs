@@ -32,6 +32,8 @@ pub(crate) struct World {
     pub(crate) scenario: String,
     /// The hooks that the set `call` binds.
     pub(crate) hooks: String,
+    /// The set `conference`, as it would be in a file.
+    pub(crate) conference: String,
     /// After how long unanswered probes alone condemn a node.
     pub(crate) alone: &'static str,
 }
@@ -45,6 +47,7 @@ impl World {
             limits: "workers = 1\n".into(),
             scenario: "spares = 2\n".into(),
             hooks: String::new(),
+            conference: "[scenario.conference]\n".into(),
             alone: "400ms",
         }
     }
@@ -108,9 +111,10 @@ impl World {
         let policies = folder.join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
-        let World { listens, nodes, limits, scenario, hooks, alone } = self;
+        let World { listens, nodes, limits, scenario, hooks, conference, alone } = self;
         let call = format!("[scenario.call]\n{scenario}\n{hooks}");
         std::fs::write(policies.join("call.toml"), call).unwrap();
+        std::fs::write(policies.join("conference.toml"), conference).unwrap();
         std::fs::write(policies.join("live.toml"), "[scenario.live]\n").unwrap();
         // Slower than what ships by as much as a busy machine is late.
         let text = format!(

@@ -11,7 +11,7 @@ use evenkeel_core::{
 use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
 use fastrand::Rng;
 
-/// The sets that ship.
+/// The sets that ship and that worlds play.
 const SETS: [(&str, &str); 2] = [
     ("call", include_str!("../../../policies/call.toml")),
     ("live", include_str!("../../../policies/live.toml")),
