@@ -1,0 +1,195 @@
+//! What is an address, or looks like one.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::ops::Range;
+
+/// How sure one has to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Suspicion {
+    /// Words for people: `media1:5004` is an address, and `ip-10-0-0-1` is one too.
+    Words,
+    /// Text in the middle of bytes that may be anything.
+    Bytes,
+}
+
+/// Where in a text addresses are, from its beginning on: of IPv4 and IPv6, with or without a port, a host with a port,
+/// a hardware address, and numbers that stand together as those of an address do.
+pub(crate) fn addresses(text: &str, suspicion: Suspicion) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    for word in words(text) {
+        let here = &text[word.clone()];
+        if is_whole(here) || suspicion == Suspicion::Words && is_host_and_port(here) {
+            found.push(word);
+            continue;
+        }
+        let mut at = 0;
+        while let Some(range) = next_within(here, at, suspicion) {
+            at = range.end;
+            found.push(word.start + range.start..word.start + range.end);
+        }
+    }
+    found
+}
+
+/// Pieces between what no address holds.
+fn words(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let within =
+        |c: char| c.is_alphanumeric() || matches!(c, '.' | ':' | '-' | '_' | '[' | ']' | '%');
+    let mut rest = 0;
+    std::iter::from_fn(move || {
+        let start = rest + text[rest..].find(within)?;
+        let end = text[start..].find(|c| !within(c)).map_or(text.len(), |length| start + length);
+        rest = end;
+        Some(start..end)
+    })
+}
+
+/// An address by itself, with brackets, a zone or a port where it has them.
+fn is_whole(word: &str) -> bool {
+    let bare = word.trim_start_matches('[').trim_end_matches(']');
+    let bare = bare.split_once('%').map_or(bare, |(bare, _zone)| bare);
+    word.parse::<SocketAddr>().is_ok() || is_v6(bare)
+}
+
+fn is_v6(text: &str) -> bool {
+    let is_mac = || {
+        let groups = text.split(':');
+        let is_pair =
+            |group: &str| group.len() == 2 && group.bytes().all(|byte| byte.is_ascii_hexdigit());
+        groups.clone().count() == 6 && groups.clone().all(is_pair)
+    };
+    let says_something = text.bytes().any(|byte| byte.is_ascii_hexdigit());
+    says_something && (text.parse::<Ipv6Addr>().is_ok() || is_mac())
+}
+
+fn is_host_and_port(word: &str) -> bool {
+    let Some((host, port)) = word.rsplit_once(':') else { return false };
+    let is_host = host.starts_with(char::is_alphanumeric)
+        && host.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    is_host && is_port
+}
+
+/// The next address within a word that is more than one.
+fn next_within(word: &str, from: usize, suspicion: Suspicion) -> Option<Range<usize>> {
+    let bytes = word.as_bytes();
+    (from..bytes.len()).find_map(|start| {
+        // Not in the middle of a number or of a run of groups.
+        let before = start.checked_sub(1).filter(|at| *at >= from).map(|at| bytes[at]);
+        let begins = !before.is_some_and(|byte| byte.is_ascii_digit());
+        let quad = begins.then(|| quad(&bytes[start..], suspicion)).flatten();
+        let groups = || {
+            let begins = !before.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b':');
+            begins.then(|| groups(&word[start..])).flatten()
+        };
+        let length = quad.or_else(|| word.is_char_boundary(start).then(groups).flatten())?;
+        Some(start..start + length + port(&bytes[start + length..]))
+    })
+}
+
+/// The length of four numbers up to 255 with the same sign between them.
+fn quad(bytes: &[u8], suspicion: Suspicion) -> Option<usize> {
+    let (mut at, mut between) = (0, None);
+    for place in 0..4 {
+        if place > 0 {
+            let sign = *bytes.get(at)?;
+            let is_sign = match suspicion {
+                Suspicion::Words => matches!(sign, b'.' | b'-' | b'_'),
+                Suspicion::Bytes => sign == b'.',
+            };
+            if !is_sign || *between.get_or_insert(sign) != sign {
+                return None;
+            }
+            at += 1;
+        }
+        let digits = bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let number = std::str::from_utf8(&bytes[at..at + digits]).ok()?;
+        number.parse::<u8>().ok()?;
+        at += digits;
+    }
+    Some(at)
+}
+
+/// The length of groups of hexadecimal digits that are an address.
+fn groups(text: &str) -> Option<usize> {
+    let is_part = |byte: &u8| byte.is_ascii_hexdigit() || *byte == b':';
+    let length = text.bytes().take_while(is_part).count();
+    is_v6(&text[..length]).then_some(length)
+}
+
+/// The length of a port with its colon, behind a bracket where one was opened before.
+fn port(bytes: &[u8]) -> usize {
+    let bracket = usize::from(bytes.first() == Some(&b']'));
+    let digits =
+        |from: usize| bytes[from..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match bytes.get(bracket) {
+        Some(b':') if digits(bracket + 1) > 0 => bracket + 1 + digits(bracket + 1),
+        Some(_) | None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<&str> {
+        addresses(text, Suspicion::Words).into_iter().map(|range| &text[range]).collect()
+    }
+
+    #[test]
+    fn addresses_are_found_alone_and_within_words() {
+        for (text, expected) in [
+            ("10.0.0.1", &["10.0.0.1"][..]),
+            ("10.0.0.1:5004", &["10.0.0.1:5004"]),
+            ("2001:db8::17", &["2001:db8::17"]),
+            ("[2001:db8::17]:443", &["[2001:db8::17]:443"]),
+            ("[2001:db8::17]", &["[2001:db8::17]"]),
+            ("fe80::1%eth0", &["fe80::1%eth0"]),
+            ("::1", &["::1"]),
+            ("::ffff:10.0.0.1", &["::ffff:10.0.0.1"]),
+            ("media1:5004", &["media1:5004"]),
+            ("media-1.example.org:443", &["media-1.example.org:443"]),
+            ("ip-10-0-0-1", &["10-0-0-1"]),
+            ("ip_10_0_0_1.eu", &["10_0_0_1"]),
+            ("udp/192.168.7.9:4000,192.168.7.10", &["192.168.7.9:4000", "192.168.7.10"]),
+            ("client 10.0.0.1 came", &["10.0.0.1"]),
+            ("10.0.0.0/8", &["10.0.0.0"]),
+            ("rtp://10.0.0.1:5004/a", &["10.0.0.1:5004"]),
+            ("x=2001:db8::17;y", &["2001:db8::17"]),
+            ("00:1b:44:11:3a:b7", &["00:1b:44:11:3a:b7"]),
+            ("büro:80", &["büro:80"]),
+        ] {
+            assert_eq!(found(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_stays() {
+        for text in [
+            "east-a1",
+            "phone",
+            "12:30:45",
+            "opus/48000/2",
+            "1.2.3",
+            "256.0.0.1",
+            "1-2-3",
+            "::",
+            "",
+            "a1:99999",
+            "a1:",
+            ":80",
+            "v0.1.0",
+            "10.0-0.1",
+            "türkis",
+        ] {
+            assert_eq!(found(text), <[&str; 0]>::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn among_bytes_only_what_can_hardly_be_anything_else_is_taken() {
+        let found = |text| addresses(text, Suspicion::Bytes).len();
+        assert_eq!(found("\u{1}10.0.0.1\u{0}"), 1);
+        assert_eq!((found("a:1"), found("10-0-0-1")), (0, 0));
+    }
+}

@@ -1,0 +1,205 @@
+//! Questions, column by column: what is alike stands together, and packs well.
+
+use evenkeel_core::{
+    Labels, Measures, Metric, NodeId, Question, RegionId, RoomId, RoomRow, Row, SessionId,
+    SessionRow, State, UNMEASURED,
+};
+
+use crate::revision::Grant;
+use crate::table::{Table, Words};
+use crate::wire::{In, Malformed, malformed, put, put_signed};
+
+const RESOLVE: u8 = 0;
+const ADMIT: u8 = 1;
+const PLACE: u8 = 2;
+const REROUTE: u8 = 3;
+const TICK: u8 = 4;
+
+pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: &mut Vec<u8>) {
+    table.begin();
+    match question {
+        Question::Resolve { scenario, labels } => {
+            out.push(RESOLVE);
+            table.put(out, scenario.as_bytes());
+            table.put_labels(out, labels);
+        }
+        Question::Admit { session, room, standing, scenario, labels, regions } => {
+            out.push(ADMIT);
+            put(out, session.0);
+            put(out, room.0);
+            // 0 is none.
+            put(out, standing.map_or(0, |region| u64::from(region.0) + 1));
+            table.put(out, scenario.as_bytes());
+            table.put_labels(out, labels);
+            write_frame(&grant.node_metrics, regions.iter(), out);
+        }
+        Question::Place { room, scenario, labels, nodes } => {
+            out.push(PLACE);
+            put(out, room.0);
+            table.put(out, scenario.as_bytes());
+            table.put_labels(out, labels);
+            write_frame(&grant.node_metrics, nodes.iter(), out);
+        }
+        Question::Reroute { nodes, rooms, memo } => {
+            out.push(REROUTE);
+            write_frame(&grant.node_metrics, nodes.iter(), out);
+            write_frame(&grant.subject_metrics, rooms.iter().map(|room| &room.row), out);
+            rooms.iter().for_each(|room| table.put(out, room.scenario.as_bytes()));
+            rooms.iter().for_each(|room| table.put_labels(out, &room.labels));
+            rooms.iter().for_each(|room| write_hops(&room.standing, out));
+            rooms.iter().for_each(|room| table.put_state(out, room.state.as_ref()));
+            table.put_state(out, memo.as_ref());
+        }
+        Question::Tick { sessions, memo } => {
+            out.push(TICK);
+            write_frame(&grant.subject_metrics, sessions.iter().map(|session| &session.row), out);
+            sessions.iter().for_each(|session| put(out, session.room.0));
+            sessions.iter().for_each(|session| table.put(out, session.scenario.as_bytes()));
+            sessions.iter().for_each(|session| table.put_labels(out, &session.labels));
+            sessions.iter().for_each(|session| table.put_state(out, session.state.as_ref()));
+            table.put_state(out, memo.as_ref());
+        }
+    }
+}
+
+pub(crate) fn read(
+    grant: &Grant,
+    words: &mut Words<'_>,
+    read: &mut In<'_>,
+) -> Result<Question, Malformed> {
+    match read.byte("question")? {
+        RESOLVE => Ok(Question::Resolve {
+            scenario: words.text(read, "scenario")?,
+            labels: words.labels(read)?,
+        }),
+        ADMIT => Ok(Question::Admit {
+            session: SessionId(read.number("session")?),
+            room: RoomId(read.number("room")?),
+            standing: match read.small("region")? {
+                0 => None,
+                region => Some(RegionId(region - 1)),
+            },
+            scenario: words.text(read, "scenario")?,
+            labels: words.labels(read)?,
+            regions: read_frame(&grant.node_metrics, read)?,
+        }),
+        PLACE => Ok(Question::Place {
+            room: RoomId(read.number("room")?),
+            scenario: words.text(read, "scenario")?,
+            labels: words.labels(read)?,
+            nodes: read_frame(&grant.node_metrics, read)?,
+        }),
+        REROUTE => {
+            let nodes = read_frame(&grant.node_metrics, read)?;
+            let rooms = read_rooms(grant, words, read)?;
+            Ok(Question::Reroute { nodes, rooms, memo: words.state(read)? })
+        }
+        TICK => {
+            let sessions = read_sessions(grant, words, read)?;
+            Ok(Question::Tick { sessions, memo: words.state(read)? })
+        }
+        other => Err(malformed("question", format!("kind {other}"))),
+    }
+}
+
+/// Ids by their distance from the one before, then a column for each metric; what was not measured is 0.
+fn write_frame<'a>(
+    columns: &[Metric],
+    rows: impl ExactSizeIterator<Item = &'a Row> + Clone,
+    out: &mut Vec<u8>,
+) {
+    put(out, rows.len() as u64);
+    let mut last = 0_u64;
+    for row in rows.clone() {
+        put_signed(out, row.id.wrapping_sub(last) as i64);
+        last = row.id;
+    }
+    for &column in columns {
+        for row in rows.clone() {
+            put(out, u64::from(row.measures.value(column).wrapping_add(1)));
+        }
+    }
+}
+
+fn read_frame(columns: &[Metric], read: &mut In<'_>) -> Result<Vec<Row>, Malformed> {
+    let count = read.count("frame")?;
+    read.weigh("frame", count * size_of::<Row>())?;
+    let mut rows = Vec::with_capacity(count);
+    let mut id = 0_u64;
+    for _ in 0..count {
+        id = id.wrapping_add(read.signed("frame")? as u64);
+        rows.push(Row { id, measures: Measures::default() });
+    }
+    for &column in columns {
+        for row in &mut rows {
+            let value = read.small("frame")?.wrapping_sub(1);
+            if value != UNMEASURED {
+                row.measures.set(column, u64::from(value));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+pub(crate) fn write_hops(hops: &[NodeId], out: &mut Vec<u8>) {
+    put(out, hops.len() as u64);
+    hops.iter().for_each(|node| put(out, u64::from(node.0)));
+}
+
+pub(crate) fn read_hops(read: &mut In<'_>) -> Result<Vec<NodeId>, Malformed> {
+    let count = read.count("hops")?;
+    read.weigh("hops", count * size_of::<NodeId>())?;
+    (0..count).map(|_| read.small("hops").map(NodeId)).collect()
+}
+
+fn read_rooms(
+    grant: &Grant,
+    words: &mut Words<'_>,
+    read: &mut In<'_>,
+) -> Result<Vec<RoomRow>, Malformed> {
+    let rows = read_frame(&grant.subject_metrics, read)?;
+    read.weigh("rooms", rows.len() * size_of::<RoomRow>())?;
+    let scenarios = column(&rows, || words.text(read, "scenario"))?;
+    let labels: Vec<Labels> = column(&rows, || words.labels(read))?;
+    let standing = column(&rows, || read_hops(read))?;
+    let states: Vec<Option<State>> = column(&rows, || words.state(read))?;
+    let columns = rows.into_iter().zip(scenarios).zip(labels).zip(standing).zip(states);
+    let rooms = columns.map(|((((row, scenario), labels), standing), state)| RoomRow {
+        row,
+        scenario,
+        labels,
+        standing,
+        state,
+    });
+    Ok(rooms.collect())
+}
+
+fn read_sessions(
+    grant: &Grant,
+    words: &mut Words<'_>,
+    read: &mut In<'_>,
+) -> Result<Vec<SessionRow>, Malformed> {
+    let rows = read_frame(&grant.subject_metrics, read)?;
+    read.weigh("sessions", rows.len() * size_of::<SessionRow>())?;
+    let rooms = column(&rows, || read.number("room"))?;
+    let scenarios = column(&rows, || words.text(read, "scenario"))?;
+    let labels: Vec<Labels> = column(&rows, || words.labels(read))?;
+    let states: Vec<Option<State>> = column(&rows, || words.state(read))?;
+    let columns = rows.into_iter().zip(rooms).zip(scenarios).zip(labels).zip(states);
+    let sessions = columns.map(|((((row, room), scenario), labels), state)| SessionRow {
+        row,
+        room: RoomId(room),
+        scenario,
+        labels,
+        state,
+    });
+    Ok(sessions.collect())
+}
+
+/// One of each for every row.
+fn column<T>(
+    rows: &[Row],
+    mut next: impl FnMut() -> Result<T, Malformed>,
+) -> Result<Vec<T>, Malformed> {
+    rows.iter().map(|_| next()).collect()
+}

@@ -1,0 +1,164 @@
+//! What answered, and what it knew: a revision as it was installed, and a catalog.
+
+use std::sync::Arc;
+
+use evenkeel_core::{Entry, EntryKind, Hook, Metric, Op, PolicyName};
+
+use crate::table::{Table, Words, read_labels, write_labels};
+use crate::wire::{In, Malformed, malformed, put};
+
+/// A plugin with its settings, as a policy ran it. Its bytes are not in a recording; their digest is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Revision {
+    /// The policy that it answered for.
+    pub policy: PolicyName,
+    /// The gateway's name for it: 12 hexadecimal digits.
+    pub revision: Arc<str>,
+    /// The plugin's name in its manifest.
+    pub plugin: Arc<str>,
+    /// The plugin's version, for people.
+    pub version: Box<str>,
+    /// SHA-256 of the plugin's bytes.
+    pub digest: [u8; 32],
+    /// Its settings with defaults in place, as JSON.
+    pub settings: Box<str>,
+    /// The only randomness that it got.
+    pub seed: u64,
+    /// What it might read and do.
+    pub grant: Grant,
+    /// An address was taken out of its settings.
+    pub redacted: bool,
+}
+
+/// What a plugin was granted at `init`, in the order of its columns.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Grant {
+    /// Metrics of sessions and rooms.
+    pub subject_metrics: Vec<Metric>,
+    /// Metrics of nodes and regions.
+    pub node_metrics: Vec<Metric>,
+    /// Actions.
+    pub ops: Vec<Op>,
+}
+
+/// What questions speak of by number, with its name, as a plugin was told of it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Catalog {
+    /// In the order that it was told in.
+    pub entries: Vec<Entry>,
+    /// An address was taken out of it.
+    pub redacted: bool,
+}
+
+fn hook_number(hook: Hook) -> u8 {
+    match hook {
+        Hook::Admission => 0,
+        Hook::Routing => 1,
+        Hook::Degradation => 2,
+        Hook::Scenario => 3,
+    }
+}
+
+impl Revision {
+    pub(crate) fn write(&self, table: &mut Table, out: &mut Vec<u8>) {
+        table.put(out, self.policy.set.as_bytes());
+        out.push(hook_number(self.policy.hook));
+        table.put(out, self.revision.as_bytes());
+        table.put(out, self.plugin.as_bytes());
+        table.put(out, self.version.as_bytes());
+        out.extend_from_slice(&self.digest);
+        table.put(out, self.settings.as_bytes());
+        out.extend_from_slice(&self.seed.to_le_bytes());
+        for metrics in [&self.grant.subject_metrics, &self.grant.node_metrics] {
+            put(out, metrics.len() as u64);
+            metrics.iter().for_each(|&metric| put(out, metric as u64));
+        }
+        put(out, self.grant.ops.len() as u64);
+        self.grant.ops.iter().for_each(|&op| put(out, op as u64));
+        out.push(u8::from(self.redacted));
+    }
+
+    pub(crate) fn read(words: &mut Words<'_>, read: &mut In<'_>) -> Result<Revision, Malformed> {
+        let set = words.text(read, "policy")?;
+        let number = read.byte("hook")?;
+        let hook = Hook::ALL.into_iter().find(|&hook| hook_number(hook) == number);
+        let hook = hook.ok_or_else(|| malformed("hook", format!("number {number}")))?;
+        Ok(Revision {
+            policy: PolicyName { set, hook },
+            revision: words.text(read, "revision")?,
+            plugin: words.text(read, "plugin")?,
+            version: words.own_text(read, "version")?,
+            digest: read.fixed("digest")?,
+            settings: words.own_text(read, "settings")?,
+            seed: u64::from_le_bytes(read.fixed("seed")?),
+            grant: Grant {
+                subject_metrics: metrics(read)?,
+                node_metrics: metrics(read)?,
+                ops: ops(read)?,
+            },
+            redacted: flag(read)?,
+        })
+    }
+}
+
+fn metrics(read: &mut In<'_>) -> Result<Vec<Metric>, Malformed> {
+    let known = |number| {
+        Metric::from_number(number)
+            .ok_or_else(|| malformed("grant", format!("metric {number}, of a newer registry")))
+    };
+    let count = read.count("grant")?;
+    (0..count).map(|_| read.small("grant").and_then(known)).collect()
+}
+
+fn ops(read: &mut In<'_>) -> Result<Vec<Op>, Malformed> {
+    let known = |number| {
+        Op::from_number(number)
+            .ok_or_else(|| malformed("grant", format!("action {number}, of a newer registry")))
+    };
+    let count = read.count("grant")?;
+    (0..count).map(|_| read.small("grant").and_then(known)).collect()
+}
+
+fn flag(read: &mut In<'_>) -> Result<bool, Malformed> {
+    match read.byte("flag")? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(malformed("flag", format!("{other}"))),
+    }
+}
+
+impl Catalog {
+    pub(crate) fn write(&self, table: &mut Table, out: &mut Vec<u8>) {
+        out.push(u8::from(self.redacted));
+        put(out, self.entries.len() as u64);
+        for Entry { kind, id, parent, name, labels } in &self.entries {
+            put(out, *kind as u64);
+            put(out, *id);
+            put(out, *parent);
+            table.put(out, name.as_bytes());
+            write_labels(out, labels);
+        }
+    }
+
+    pub(crate) fn read(words: &mut Words<'_>, read: &mut In<'_>) -> Result<Catalog, Malformed> {
+        let redacted = flag(read)?;
+        let count = read.count("catalog")?;
+        let mut entries = Vec::with_capacity(count);
+        for _ in 0..count {
+            entries.push(Entry {
+                kind: kind(read.small("catalog")?)?,
+                id: read.number("catalog")?,
+                parent: read.number("catalog")?,
+                name: words.own_text(read, "catalog")?,
+                labels: read_labels(read)?,
+            });
+        }
+        Ok(Catalog { entries, redacted })
+    }
+}
+
+fn kind(number: u32) -> Result<EntryKind, Malformed> {
+    let all = [EntryKind::Region, EntryKind::Zone, EntryKind::Node, EntryKind::Home];
+    let found = all.into_iter().find(|&kind| kind as u32 == number);
+    found.ok_or_else(|| malformed("catalog", format!("an entry of kind {number}")))
+}

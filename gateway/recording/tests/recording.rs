@@ -1,0 +1,246 @@
+//! What is written down comes back, and what was never written harms nobody.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+mod world;
+
+use std::sync::Arc;
+
+use evenkeel_core::{Answered, Fault, Question, State};
+use evenkeel_recording::{
+    Call, Chunk, FORMAT, Full, Reader, Record, Redactor, Unreadable, head, records, tail,
+};
+
+use crate::world::{call, header, tick_of, world};
+
+/// A whole recording, a chunk for each so many records.
+fn written(all: &[Record], chunk_of: usize) -> Vec<u8> {
+    let mut bytes = head(&header());
+    for some in all.chunks(chunk_of) {
+        let mut chunk = Chunk::default();
+        some.iter().for_each(|record| chunk.push(record).unwrap());
+        bytes.extend(chunk.close());
+    }
+    bytes.extend(tail());
+    bytes
+}
+
+fn calls(records: &[Record]) -> impl Iterator<Item = &Call> {
+    records.iter().filter_map(|record| match record {
+        Record::Call(call) => Some(&**call),
+        Record::Decided(_) | Record::Missed(_) => None,
+    })
+}
+
+#[test]
+fn every_question_answer_and_fault_comes_back_as_it_was() {
+    let all = world();
+    for chunk_of in [1, 7, 1_000] {
+        let bytes = written(&all, chunk_of);
+        let mut reader = Reader::open(&bytes).unwrap();
+        assert_eq!(reader.header(), &header());
+        let read: Vec<Record> = reader.by_ref().collect();
+        assert_eq!(read, all);
+        assert_eq!(reader.lost(), None);
+    }
+}
+
+#[test]
+fn the_recording_of_format_1_is_read_for_ever() {
+    let bytes = include_bytes!("formats/1.ekr");
+    let mut reader = Reader::open(bytes).unwrap();
+    assert_eq!(reader.header(), &header());
+    assert_eq!(reader.by_ref().collect::<Vec<_>>(), world());
+    assert_eq!(reader.lost(), None);
+}
+
+#[test]
+fn a_newer_format_is_refused_by_its_number_and_what_is_none_as_such() {
+    let mut bytes = written(&world(), 100);
+    bytes[8..10].copy_from_slice(&(FORMAT + 1).to_le_bytes());
+    let refused = Reader::open(&bytes).err().unwrap();
+    assert_eq!(refused, Unreadable::Newer { found: FORMAT + 1, read: FORMAT });
+    assert!(refused.to_string().contains("format 2, and formats up to 1"), "{refused}");
+    for none in [&b""[..], b"\x89EKR", b"\0asm\x01\0\0\0", b"{\"calls\": []}"] {
+        assert_eq!(Reader::open(none).err(), Some(Unreadable::NotARecording));
+    }
+    let as_text = b"\x89EKR\n\x1a\n\x01\x00 and so on";
+    assert_eq!(Reader::open(as_text).err(), Some(Unreadable::Mangled));
+}
+
+#[test]
+fn what_is_cut_off_is_read_up_to_its_last_whole_chunk() {
+    let all = world();
+    let bytes = written(&all, 5);
+    let whole_chunks = all.len().div_ceil(5);
+    let begins = head(&header()).len();
+    let mut most = 0;
+    for length in begins..bytes.len() {
+        let mut reader = Reader::open(&bytes[..length]).unwrap();
+        let read: Vec<Record> = reader.by_ref().collect();
+        let lost = reader.lost().unwrap();
+        assert_eq!(lost.at + lost.bytes, length);
+        assert_eq!(read.len(), (lost.chunks * 5).min(all.len()));
+        assert_eq!(read, all[..read.len()]);
+        most = most.max(lost.chunks);
+    }
+    assert_eq!(most, whole_chunks, "without its end alone all of it is there");
+    for length in 0..begins {
+        assert!(Reader::open(&bytes[..length]).is_err());
+    }
+}
+
+#[test]
+fn one_changed_bit_loses_that_chunk_and_what_follows_and_nothing_else() {
+    let all = world();
+    let bytes = written(&all, 5);
+    let begins = head(&header()).len();
+    for at in begins..bytes.len() {
+        let mut broken = bytes.clone();
+        broken[at] ^= 1 << (at % 8);
+        let mut reader = Reader::open(&broken).unwrap();
+        let read: Vec<Record> = reader.by_ref().collect();
+        let lost = reader.lost().unwrap_or_else(|| panic!("byte {at} was changed"));
+        assert!(lost.at <= at, "{lost} though byte {at} was changed");
+        assert_eq!(read.len(), (lost.chunks * 5).min(all.len()));
+        assert_eq!(read, all[..read.len()]);
+    }
+}
+
+#[test]
+fn bytes_that_nobody_wrote_are_refused_and_never_harm() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut chunk = Chunk::default();
+    world().iter().for_each(|record| chunk.push(record).unwrap());
+    let payload = miniz_inflate(&chunk.close());
+    let (mut refused, mut read) = (0, 0);
+    for _ in 0..4_000 {
+        let mut payload = payload.clone();
+        for _ in 0..rng.usize(1..6) {
+            let at = rng.usize(..payload.len());
+            match rng.u8(0..4) {
+                0 => payload[at] = rng.u8(..),
+                1 => payload.truncate(at.max(1)),
+                2 => payload.insert(at, rng.u8(..)),
+                _ => {
+                    let end = (at + rng.usize(0..40)).min(payload.len());
+                    let copy = payload[at..end].to_vec();
+                    payload.extend(copy);
+                }
+            }
+        }
+        // With a checksum that fits, as whoever means harm would write it.
+        match records(&framed(&payload)) {
+            Ok(_) => read += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 2_000 && read > 0, "{refused} were refused, {read} read");
+}
+
+#[test]
+fn a_small_file_that_says_it_is_a_huge_one_is_refused() {
+    // One state of 4 KiB that 100,000 rows share.
+    let mut chunk = Chunk::default();
+    let state = State { plugin: "p".into(), schema: 1, bytes: vec![7; 4_096].into() };
+    let mut bomb = tick_of(100_000);
+    let Question::Tick { sessions, .. } = Arc::make_mut(&mut bomb.question) else { panic!() };
+    sessions.iter_mut().for_each(|session| session.state = Some(state.clone()));
+    let record = Record::Call(Box::new(bomb));
+    chunk.push(&record).unwrap();
+    let bytes = chunk.close();
+    assert!(bytes.len() < 1 << 20);
+    let error = records(&bytes).unwrap_err();
+    assert!(error.to_string().contains("when written out"), "{error}");
+}
+
+#[test]
+fn a_call_that_no_chunk_holds_is_left_out_and_the_chunk_stays_whole() {
+    let small = Record::Call(Box::new(tick_of(3)));
+    let mut large = tick_of(5_000);
+    let Question::Tick { sessions, .. } = Arc::make_mut(&mut large.question) else { panic!() };
+    let mut rng = fastrand::Rng::with_seed(1);
+    for session in sessions {
+        let bytes = std::iter::repeat_with(|| rng.u8(..)).take(4_096).collect();
+        session.state = Some(State { plugin: "p".into(), schema: 1, bytes });
+    }
+    let large = Record::Call(Box::new(large));
+    let mut chunk = Chunk::default();
+    assert_eq!(chunk.push(&large), Err(Full));
+    assert!(chunk.is_empty());
+    chunk.push(&small).unwrap();
+    assert_eq!(chunk.push(&large), Err(Full));
+    chunk.push(&small).unwrap();
+    assert_eq!(records(&chunk.close()).unwrap(), [small.clone(), small]);
+}
+
+#[test]
+fn what_is_shared_is_written_once() {
+    let mut chunk = Chunk::default();
+    let one = Record::Call(Box::new(tick_of(1_000)));
+    chunk.push(&one).unwrap();
+    let first = chunk.bytes();
+    chunk.push(&one).unwrap();
+    assert!(chunk.bytes() - first < 1_000 * 20, "{first}, then {}", chunk.bytes());
+}
+
+/// Everything that has an address in it, and everything that has none.
+#[test]
+fn no_address_is_left_and_what_had_one_is_marked() {
+    let mut redactor = Redactor::default();
+    let all = world();
+    let mut bytes = Vec::new();
+    for call in calls(&all) {
+        let plain = !format!("{call:?}").contains("192.0.2.");
+        let redacted = redactor.call(call.clone());
+        assert_eq!(redacted.redacted, !plain, "{call:?}");
+        if plain {
+            assert_eq!(&redacted, call);
+        }
+        let mut chunk = Chunk::default();
+        chunk.push(&Record::Call(Box::new(redacted.clone()))).unwrap();
+        bytes.extend(miniz_inflate(&chunk.close()));
+        // States hold bytes, which are shown as numbers.
+        assert!(!format!("{redacted:?}").contains("192.0.2."), "{redacted:?}");
+    }
+    let left = |needle: &[u8]| bytes.windows(needle.len()).filter(|some| *some == needle).count();
+    assert_eq!(left(b"192.0.2."), 0);
+    assert!(left(b"address-1") > 0 && left(b"xxxxxxxxx") > 0);
+}
+
+#[test]
+fn one_address_has_one_name_throughout() {
+    let mut redactor = Redactor::default();
+    let name = |redactor: &mut Redactor, text: &str| redactor.without(text);
+    assert_eq!(name(&mut redactor, "192.0.2.1"), Some("address-1".into()));
+    assert_eq!(name(&mut redactor, "192.0.2.2, 192.0.2.1"), Some("address-2, address-1".into()));
+    assert_eq!(name(&mut redactor, "east-a1"), None);
+    assert_eq!(name(&mut redactor, "address-1"), None);
+}
+
+#[test]
+fn a_faults_words_are_redacted_too() {
+    let mut failed = call(Question::Resolve { scenario: "call".into(), labels: [].into() });
+    failed.result = Err(Fault::Trap("no node at 192.0.2.9:5004".into()));
+    let redacted = Redactor::default().call(failed);
+    assert_eq!(redacted.result, Err::<Answered, _>(Fault::Trap("no node at address-1".into())));
+    assert!(redacted.redacted);
+}
+
+/// The payload of a chunk's frame.
+fn miniz_inflate(frame: &[u8]) -> Vec<u8> {
+    miniz_oxide::inflate::decompress_to_vec(&frame[13..]).unwrap()
+}
+
+/// A chunk's frame of this payload.
+fn framed(payload: &[u8]) -> Vec<u8> {
+    let packed = miniz_oxide::deflate::compress_to_vec(payload, 1);
+    let mut bytes = vec![2];
+    bytes.extend_from_slice(&(packed.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes);
+    hasher.update(&packed);
+    bytes.extend_from_slice(&hasher.finalize().to_le_bytes());
+    bytes.extend(packed);
+    bytes
+}
