@@ -26,7 +26,7 @@ pub use component::Component;
 pub use diary::{Level, Line};
 pub use engine::Engine;
 pub use limits::{BINARY_BYTES_MAX, Budgets};
-pub use manifest::{Manifest, Reason};
+pub use manifest::{CONTRACT, Manifest, Reason};
 pub use policy::Policy;
 pub use refused::Refused;
 pub use schema::Schema;

@@ -10,7 +10,7 @@ use crate::refused::Refused;
 use crate::schema::Schema;
 
 /// The contract this host speaks.
-pub(crate) const CONTRACT: &str = "0.1.0";
+pub const CONTRACT: &str = "0.1.0";
 
 /// A name is a word in metrics, logs and file names.
 const NAME_BYTES_MAX: usize = 64;

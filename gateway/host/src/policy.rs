@@ -21,6 +21,7 @@ pub struct Policy {
     revision: Arc<str>,
     life: Life,
     ungranted: u64,
+    lessons: u64,
 }
 
 enum Life {
@@ -55,7 +56,13 @@ impl Policy {
         let (engine, component) = (engine.clone(), component.clone());
         let recipe = Recipe { engine, component, hook, settings, seed, catalog };
         let guest = Guest::start(&recipe, &mut Diary::default())?;
-        Ok(Policy { recipe, revision, life: Life::Alive(Box::new(guest)), ungranted: 0 })
+        Ok(Policy {
+            recipe,
+            revision,
+            life: Life::Alive(Box::new(guest)),
+            ungranted: 0,
+            lessons: 0,
+        })
     }
 
     /// Asks, on the budget of the question. `now_us` is gateway time, all the clock the plugin gets.
@@ -76,6 +83,7 @@ impl Policy {
     /// Tells the plugin of a changed catalog, all of it. It is kept, also with a fault, for instances to come.
     pub fn catalog(&mut self, catalog: Vec<Entry>) -> Result<(), Fault> {
         self.recipe.catalog = catalog;
+        self.lessons += 1;
         let told = match &mut self.life {
             Life::Alive(guest) => guest.catalog(&self.recipe.catalog),
             // Made anew, it is told of the new catalog.
@@ -100,6 +108,21 @@ impl Policy {
     /// The hook it answers.
     pub fn hook(&self) -> Hook {
         self.recipe.hook
+    }
+
+    /// The only randomness that the plugin got.
+    pub fn seed(&self) -> u64 {
+        self.recipe.seed
+    }
+
+    /// How often it was told of another catalog than the one that it was installed with.
+    pub fn lessons(&self) -> u64 {
+        self.lessons
+    }
+
+    /// The catalog that it knows.
+    pub fn known_catalog(&self) -> &[Entry] {
+        &self.recipe.catalog
     }
 
     /// Settings as the plugin got them, with defaults in place.
