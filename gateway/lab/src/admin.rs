@@ -1,5 +1,6 @@
 //! Speaks to a gateway's admin API: JSON over HTTP/1.1, by Unix socket or TCP, and its server-sent events.
 
+mod download;
 mod events;
 mod offer;
 
@@ -16,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 
+pub use download::Download;
 pub use events::{Event, Events};
 pub use offer::{
     Identity, Ingress, Kind, Media, Offer, Opened, PayloadType, QuicAnswer, QuicOffer, RouteHop,

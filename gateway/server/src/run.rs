@@ -7,7 +7,7 @@ mod vital;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Gateway, PolicyName};
 use tokio::sync::{broadcast, mpsc};
@@ -17,6 +17,7 @@ use crate::control::{
     WorkerLine,
 };
 use crate::flows::Flows;
+use crate::policy::Recorder;
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
@@ -201,7 +202,9 @@ fn assemble(
     // What may be wrong with the configuration shows before a thread or a socket is there.
     let equip = |node| equip(settings, node, workers_count);
     let mut equipment = settings.nodes.iter().map(equip).collect::<Result<Vec<_>, _>>()?;
-    let (policies, firsts) = policies(settings, &core, words_in)?;
+    let recorder =
+        Recorder::start(&settings.gateway.region, SystemTime::now(), events.subscribe())?;
+    let (policies, firsts) = policies(settings, &core, words_in, recorder)?;
     let (udp, mut listeners) = listeners(settings, workers_count)?;
     let started = Instant::now();
     let (names, nodes_max) = (Arc::new(Names::of(&core)), core.limits.nodes_max);

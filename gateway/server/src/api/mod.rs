@@ -12,6 +12,7 @@ mod listener;
 mod notice;
 mod offer;
 mod operating;
+mod recording;
 mod refusal;
 mod routes;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
-use super::{explained, offer, operating, refusal, view};
+use super::{explained, offer, operating, recording, refusal, view};
 use crate::control::{Failed, Handle, Names, Rollout, RolloutOutcome};
 
 /// Bytes of a JSON body. An offer with everything at its limit is half of it.
@@ -88,6 +88,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/configuration:reload", post(operating::reload))
         .route("/v1/policies", get(policies))
+        .route("/v1/recording", get(recording::record))
         .route("/v1/policies/{set}/{target}", plugin)
         .route("/v1/drill:close-api", post(close_api))
         .route("/v1/events", get(follow))
@@ -339,7 +340,7 @@ fn rolled_out(rollout: Rollout) -> Response {
     (status, Json(view::Rollout::from(rollout))).into_response()
 }
 
-fn policy_name(set: &str, hook: &str) -> Result<PolicyName, Error> {
+pub(super) fn policy_name(set: &str, hook: &str) -> Result<PolicyName, Error> {
     let found = Hook::ALL.into_iter().find(|known| known.name() == hook);
     let hook = found.ok_or_else(|| no_policy(&format!("{set}/{hook}")))?;
     Ok(PolicyName { set: set.into(), hook })

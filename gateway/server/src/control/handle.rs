@@ -15,7 +15,7 @@ use super::orders::Order;
 use super::words::{
     Failed, NodeView, Opened, PolicyView, Rollout, SessionView, Status, Told, Wanted,
 };
-use crate::policy::Source;
+use crate::policy::{Recorder, Source};
 
 /// Requests that may wait; past it the caller is told that control is busy.
 pub(crate) const REQUESTS_MAX: usize = 4_096;
@@ -50,6 +50,7 @@ pub(crate) enum Request {
     Rooms(Reply<Vec<RoomStanding>>),
     Nodes(Reply<Vec<NodeView>>),
     Policies(Reply<Vec<PolicyView>>),
+    Recorder(Reply<Option<Recorder>>),
     Status(Reply<Status>),
     Modes(Reply<Vec<ModeView>>),
     /// Scenarios say something else now; answered when that is in force, or on its way.
@@ -263,6 +264,14 @@ impl Handle {
     /// See [`sessions`](Handle::sessions).
     pub async fn policies(&self) -> Result<Vec<PolicyView>, Failed> {
         self.ask(Request::Policies).await
+    }
+
+    /// Who writes down what policies are asked, if somebody does.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub(crate) async fn recorder(&self) -> Result<Option<Recorder>, Failed> {
+        self.ask(Request::Recorder).await
     }
 
     /// The gateway as a whole.

@@ -66,6 +66,9 @@ impl Control {
             Request::Policies(reply) => {
                 let _ = reply.send(self.policies.views());
             }
+            Request::Recorder(reply) => {
+                let _ = reply.send(self.policies.recorder());
+            }
             Request::Status(reply) => {
                 let _ = reply.send(self.status(now));
             }

@@ -4,7 +4,9 @@
 //! fails is rolled back to the last good one by the thread that runs it.
 
 mod catalog;
+mod export;
 mod record;
+mod recorder;
 mod rollout;
 mod standing;
 mod thread;
@@ -18,6 +20,8 @@ use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use catalog::catalog;
+pub(crate) use export::{Export, Wish};
+pub(crate) use recorder::Recorder;
 pub(crate) use rollout::{Source, Workshop, begin, prepare};
 pub(crate) use standing::Standing;
 
@@ -85,6 +89,7 @@ pub(crate) struct Policies {
     budgets: Budgets,
     running: BTreeMap<PolicyName, Running>,
     words: mpsc::Sender<Word>,
+    recorder: Option<Recorder>,
 }
 
 struct Running {
@@ -97,7 +102,25 @@ struct Running {
 impl Policies {
     pub(crate) fn new(catalog: Vec<Entry>, limits: &Limits, words: mpsc::Sender<Word>) -> Policies {
         let budgets = Budgets { offer: limits.offer_budget, advice: limits.advice_budget };
-        Policies { engine: host::Engine::new(), catalog, budgets, running: BTreeMap::new(), words }
+        Policies {
+            engine: host::Engine::new(),
+            catalog,
+            budgets,
+            running: BTreeMap::new(),
+            words,
+            recorder: None,
+        }
+    }
+
+    /// With a recorder for those that are started from now on.
+    pub(crate) fn recorded_by(mut self, recorder: Recorder) -> Policies {
+        self.recorder = Some(recorder);
+        self
+    }
+
+    /// Who writes down what they are asked, if somebody does.
+    pub(crate) fn recorder(&self) -> Option<Recorder> {
+        self.recorder.clone()
     }
 
     /// What a rollout needs: the engine, the catalog, and the questions asked last to prove a revision with. It is the
@@ -123,6 +146,7 @@ impl Policies {
         let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
         let standing = Arc::new(Standing::new(policy.clone()));
         let desk = thread::Desk::new(Arc::clone(&standing), self.budgets, self.words.clone());
+        let desk = desk.written_down_by(self.recorder.as_ref().map(Recorder::scribe));
         let thread = desk.spawn(ordered, asked)?;
         self.running.insert(policy, Running { questions, orders, standing, thread: Some(thread) });
         Ok(())

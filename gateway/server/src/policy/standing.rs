@@ -111,21 +111,17 @@ impl Standing {
     }
 
     /// Keeps a question that was answered, the oldest of its kind giving way.
-    pub(crate) fn keep(&self, mut question: Question, now_us: u64) {
-        match &mut question {
-            Question::Reroute { rooms, .. } => keep_some(rooms),
-            Question::Tick { sessions, .. } => keep_some(sessions),
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
-        }
+    pub(crate) fn keep(&self, question: impl Into<Arc<Question>>, now_us: u64) {
+        let question = some_of(question.into());
         let mut shown = self.shown();
         shown.failing = None;
-        let kind = discriminant(&question);
+        let kind = discriminant(&*question);
         let alike = |(kept, _): &(Arc<Question>, u64)| discriminant(&**kept) == kind;
         if shown.questions.iter().filter(|kept| alike(kept)).count() == KEPT_OF_EACH {
             let oldest = shown.questions.iter().position(alike);
             oldest.and_then(|oldest| shown.questions.remove(oldest));
         }
-        shown.questions.push_back((Arc::new(question), now_us));
+        shown.questions.push_back((question, now_us));
     }
 
     /// What it was asked last, oldest first.
@@ -180,9 +176,23 @@ impl Standing {
     }
 }
 
-fn keep_some<T>(rows: &mut Vec<T>) {
-    rows.truncate(ROWS_OF_EACH);
-    rows.shrink_to_fit();
+/// The same question, about no more than [`ROWS_OF_EACH`].
+fn some_of(question: Arc<Question>) -> Arc<Question> {
+    match &*question {
+        Question::Reroute { nodes, rooms, memo } if rooms.len() > ROWS_OF_EACH => {
+            let (nodes, memo) = (nodes.clone(), memo.clone());
+            Arc::new(Question::Reroute { nodes, rooms: rooms[..ROWS_OF_EACH].to_vec(), memo })
+        }
+        Question::Tick { sessions, memo } if sessions.len() > ROWS_OF_EACH => {
+            let (sessions, memo) = (sessions[..ROWS_OF_EACH].to_vec(), memo.clone());
+            Arc::new(Question::Tick { sessions, memo })
+        }
+        Question::Resolve { .. }
+        | Question::Admit { .. }
+        | Question::Place { .. }
+        | Question::Reroute { .. }
+        | Question::Tick { .. } => question,
+    }
 }
 
 #[cfg(test)]

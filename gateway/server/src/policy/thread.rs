@@ -10,6 +10,7 @@ use evenkeel_host::{self as host, Level};
 use tokio::sync::mpsc;
 
 use super::record::{Complaints, Record};
+use super::recorder::Scribe;
 use super::{Budgets, Order, Ready, Standing, Word};
 use crate::control::{Rollout, RolloutOutcome};
 
@@ -27,6 +28,7 @@ pub(super) struct Desk {
     complaints: Complaints,
     /// Changes of the catalog that its revisions know of.
     learnt: u64,
+    scribe: Option<Scribe>,
 }
 
 struct Revision {
@@ -50,7 +52,12 @@ impl Desk {
             record: Record::new(Instant::now()),
             complaints: Complaints::default(),
             learnt: 0,
+            scribe: None,
         }
+    }
+
+    pub(super) fn written_down_by(self, scribe: Option<Scribe>) -> Desk {
+        Desk { scribe, ..self }
     }
 
     pub(super) fn spawn(
@@ -118,9 +125,13 @@ impl Desk {
             .filter(|fault| !matches!(fault, Fault::Late | Fault::Absent))
             .cloned();
         let answered = result.is_ok();
+        let question = Arc::new(ask.question);
+        if let (Some(scribe), Some(active)) = (&mut self.scribe, &self.active) {
+            scribe.write(&active.policy, &ask.policy, (ask.id, ask.now_us), &question, &result);
+        }
         self.tell(Word::Answered(ask.id, result));
         if answered {
-            self.standing.keep(ask.question, ask.now_us);
+            self.standing.keep(question, ask.now_us);
         }
         self.write_lines();
         let now = Instant::now();

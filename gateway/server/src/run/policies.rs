@@ -24,8 +24,10 @@ pub(super) fn policies(
     settings: &Settings,
     core: &evenkeel_core::Settings,
     words: mpsc::Sender<policy::Word>,
+    recorder: policy::Recorder,
 ) -> Result<(Policies, Firsts), Failure> {
-    let mut policies = Policies::new(catalog(core), &core.limits, words);
+    let policies = Policies::new(catalog(core), &core.limits, words);
+    let mut policies = policies.recorded_by(recorder);
     let mut firsts: Vec<(&Plugin, Vec<(Workshop, Source)>)> = Vec::new();
     for set in &settings.sets {
         for hook in Hook::ALL {

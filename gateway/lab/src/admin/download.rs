@@ -1,0 +1,51 @@
+//! A body that is longer than one wants to hold, piece by piece.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::Method;
+use hyper::body::Incoming;
+
+use super::{Admin, Call, Failed, Reply};
+
+/// The body of an answer as it comes.
+pub struct Download {
+    body: Incoming,
+    /// Keeps the connection open.
+    _connection: Admin,
+}
+
+impl Admin {
+    /// Reads something that is no JSON, on a connection of its own.
+    ///
+    /// # Errors
+    /// Any [`Failed`].
+    pub async fn download(&self, path: &str) -> Result<Download, Failed> {
+        let mut own = self.another();
+        let call = Call { method: Method::GET, path, headers: &[], body: Bytes::new() };
+        let response = own.send(&call).await?;
+        if response.status().is_success() {
+            return Ok(Download { body: response.into_body(), _connection: own });
+        }
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await?.to_bytes();
+        let refused = Reply { status, headers: Vec::new(), body }.accepted();
+        Err(refused
+            .err()
+            .unwrap_or_else(|| Failed::Unreached(std::io::ErrorKind::InvalidData.into())))
+    }
+}
+
+impl Download {
+    /// Waits for the next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Failed::Http`] when the connection breaks.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Failed> {
+        loop {
+            let Some(frame) = self.body.frame().await.transpose()? else { return Ok(None) };
+            if let Ok(bytes) = frame.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `GET /v1/recording`: what policies are asked and what they say, as a file that is written while it is read.
+
+use std::convert::Infallible;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::error::{Code, Error};
+use super::routes::{Api, policy_name};
+use crate::policy::{Export, Recorder, Wish};
+
+/// Recordings at a time: each unpacks and packs all that is written down, on threads beside the API's.
+const RECORDINGS_MAX: usize = 4;
+/// The longest recording. It is written by the gateway's side as it goes, and read by one connection.
+const SECONDS_MAX: u64 = 600;
+/// Pieces that wait for the connection; the recorder's own queue is behind them.
+const PIECES_MAX: usize = 4;
+
+/// Of the whole process: what it costs, it costs the machine.
+static PLACES: LazyLock<Arc<Semaphore>> =
+    LazyLock::new(|| Arc::new(Semaphore::new(RECORDINGS_MAX)));
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    /// From now on, for so long.
+    seconds: Option<u64>,
+    /// What is kept of the past instead.
+    #[serde(default)]
+    last: bool,
+    #[serde(default)]
+    addresses: bool,
+    policy: Option<String>,
+}
+
+/// Which time a recording is of.
+enum Span {
+    Past,
+    Next(Duration),
+}
+
+impl Asked {
+    fn read(self) -> Result<(Span, Wish), Error> {
+        let span = match (self.seconds, self.last) {
+            (None, true) => Span::Past,
+            (Some(seconds), false) if (1..=SECONDS_MAX).contains(&seconds) => {
+                Span::Next(Duration::from_secs(seconds))
+            }
+            (Some(seconds), false) => {
+                let message = format!("found {seconds}, expected 1 to {SECONDS_MAX}");
+                return Err(Error::field("seconds", message));
+            }
+            (None, false) | (Some(_), true) => {
+                let message =
+                    "expected one of them: `seconds`, for what comes, or `last=true`, for what was";
+                return Err(Error::field("seconds", message));
+            }
+        };
+        let policy = self.policy.map(|name| {
+            let (set, hook) = name.split_once('/').unwrap_or(("", &name));
+            policy_name(set, hook)
+        });
+        Ok((span, Wish { addresses: self.addresses, policy: policy.transpose()? }))
+    }
+}
+
+pub(super) async fn record(
+    State(shared): Api,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response, Error> {
+    let Query(asked) = query.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
+    let (span, wish) = asked.read()?;
+    let place = Arc::clone(&PLACES).try_acquire_owned().map_err(|_| {
+        let message = format!("{RECORDINGS_MAX} record already, which is as many as there may be");
+        Error::new(Code::Unavailable, message).retry_after(Duration::from_secs(10))
+    })?;
+    let recorder = shared.ask("", shared.handle.recorder()).await?;
+    let gone = || Error::new(Code::Unavailable, "nobody writes down here what policies are asked");
+    let recorder = recorder.ok_or_else(gone)?;
+    let export = Export::new(recorder.header(wish.addresses), wish);
+    let (pieces, body) = mpsc::channel(PIECES_MAX);
+    match span {
+        Span::Past => {
+            let past = recorder.past().await.ok_or_else(gone)?;
+            tokio::spawn(tell_past(past, export, pieces, place));
+        }
+        Span::Next(within) => {
+            tokio::spawn(tell_next(recorder, within, export, pieces, place));
+        }
+    }
+    let kind = [(CONTENT_TYPE, "application/vnd.evenkeel.recording")];
+    let body = Body::from_stream(ReceiverStream::new(body).map(Ok::<Bytes, Infallible>));
+    Ok((kind, body).into_response())
+}
+
+/// The pieces of one recording, on their way to a connection that may be gone.
+struct Pieces {
+    export: Export,
+    out: mpsc::Sender<Bytes>,
+    /// Freed with it.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Pieces {
+    async fn begin(
+        export: Export,
+        out: mpsc::Sender<Bytes>,
+        place: OwnedSemaphorePermit,
+    ) -> Option<Pieces> {
+        out.send(export.head().into()).await.ok()?;
+        Some(Pieces { export, out, _place: place })
+    }
+
+    async fn pass(self, missed: u64, chunk: Arc<[u8]>) -> Option<Pieces> {
+        let Pieces { mut export, out, _place } = self;
+        let passing = tokio::task::spawn_blocking(move || {
+            let bytes = export.pass(missed, &chunk);
+            (export, bytes)
+        });
+        let (export, bytes) = passing.await.ok()?;
+        if !bytes.is_empty() {
+            out.send(bytes.into()).await.ok()?;
+        }
+        Some(Pieces { export, out, _place })
+    }
+
+    async fn end(self) -> Option<()> {
+        self.out.send(self.export.tail().into()).await.ok()
+    }
+}
+
+async fn tell_past(
+    past: Vec<Arc<[u8]>>,
+    export: Export,
+    out: mpsc::Sender<Bytes>,
+    place: OwnedSemaphorePermit,
+) -> Option<()> {
+    let mut pieces = Pieces::begin(export, out, place).await?;
+    for chunk in past {
+        pieces = pieces.pass(0, chunk).await?;
+    }
+    pieces.end().await
+}
+
+async fn tell_next(
+    recorder: Recorder,
+    within: Duration,
+    export: Export,
+    out: mpsc::Sender<Bytes>,
+    place: OwnedSemaphorePermit,
+) -> Option<()> {
+    let mut listener = recorder.listen().await?;
+    let until = Instant::now() + within;
+    let mut pieces = Pieces::begin(export, out, place).await?;
+    let mut leaving = false;
+    loop {
+        let chunk = tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(until), if !leaving => {
+                leaving = true;
+                listener.leave().await;
+                continue;
+            }
+            chunk = listener.next() => chunk,
+        };
+        match chunk {
+            Some(chunk) => pieces = pieces.pass(listener.take_missed(), chunk).await?,
+            None => return pieces.end().await,
+        }
+    }
+}

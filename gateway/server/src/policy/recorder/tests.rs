@@ -1,0 +1,264 @@
+use evenkeel_core::{Hook, Outcome, PolicyName, RoomId, Row, SessionRow, State};
+use evenkeel_recording::records;
+use serde_json::json;
+
+use super::super::{Export, Wish};
+use super::*;
+
+fn name() -> PolicyName {
+    PolicyName { set: "call".into(), hook: Hook::Routing }
+}
+
+fn policy(engine: &host::Engine, spares: u32) -> host::Policy {
+    let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
+    let component = host::Component::vet(engine, shipped.bytes).unwrap();
+    let settings = json!({"spares": spares});
+    host::Policy::install(engine, &component, Hook::Routing, settings, Vec::new(), 7).unwrap()
+}
+
+fn place(room: u64, client: &str) -> Arc<Question> {
+    let labels = Arc::new([("client".into(), client.into())]);
+    let (room, scenario) = (RoomId(room), "call".into());
+    Arc::new(Question::Place { room, scenario, labels, nodes: Vec::new() })
+}
+
+/// A question about sessions whose states are noise, which packs badly.
+fn noise(sessions: u64, bytes: usize) -> Arc<Question> {
+    let mut rng = fastrand::Rng::with_seed(sessions);
+    let session = |id| SessionRow {
+        row: Row { id, measures: evenkeel_core::Measures::default() },
+        room: RoomId(id),
+        scenario: "call".into(),
+        labels: [].into(),
+        state: Some(State {
+            plugin: "p".into(),
+            schema: 1,
+            bytes: std::iter::repeat_with(|| rng.u8(..)).take(bytes).collect(),
+        }),
+    };
+    Arc::new(Question::Tick { sessions: (0..sessions).map(session).collect(), memo: None })
+}
+
+struct World {
+    engine: host::Engine,
+    recorder: Recorder,
+    words: Receiver<Word>,
+    desk: Desk,
+    events: broadcast::Sender<Arc<Told>>,
+}
+
+impl World {
+    fn new() -> World {
+        let (recorder, words) = Recorder::idle("east", SystemTime::now());
+        let (events, heard) = broadcast::channel(16);
+        let desk = Desk::new(Arc::clone(&recorder.shared), heard);
+        World { engine: host::Engine::new(), recorder, words, desk, events }
+    }
+
+    /// The recorder does all that waits.
+    fn work(&mut self) {
+        while let Ok(word) = self.words.try_recv() {
+            self.desk.handle(word);
+            self.desk.close_when_due();
+        }
+    }
+
+    fn kept(&self) -> Vec<Record> {
+        self.desk.kept.iter().flat_map(|(_, chunk)| records(chunk).unwrap()).collect()
+    }
+}
+
+fn absent() -> Result<Answered, Fault> {
+    Err(Fault::OutOfMemory)
+}
+
+fn calls(records: &[Record]) -> Vec<&Call> {
+    let calls = records.iter().filter_map(|record| match record {
+        Record::Call(call) => Some(&**call),
+        Record::Decided(_) | Record::Missed(_) => None,
+    });
+    calls.collect()
+}
+
+fn missed(records: &[Record]) -> u64 {
+    let missed = records.iter().map(|record| match record {
+        Record::Missed(calls) => *calls,
+        Record::Call(_) | Record::Decided(_) => 0,
+    });
+    missed.sum()
+}
+
+#[test]
+fn a_call_is_written_down_with_its_revision_its_catalog_and_what_became_of_it() {
+    let mut world = World::new();
+    let mut scribe = world.recorder.scribe();
+    let mut policy = policy(&world.engine, 1);
+    let question = place(3, "lan");
+    let result = policy.ask(&question, 40);
+    scribe.write(&policy, &name(), (AskId(5), 40), &question, &result);
+    let entry = evenkeel_core::Entry {
+        kind: evenkeel_core::EntryKind::Region,
+        id: 0,
+        parent: 0,
+        name: "east".into(),
+        labels: Vec::new(),
+    };
+    policy.catalog(vec![entry.clone()]).unwrap();
+    scribe.write(&policy, &name(), (AskId(6), 41), &question, &result);
+    let event = Event::Decided {
+        ask: AskId(5),
+        policy: name(),
+        revision: None,
+        outcome: Outcome::Applied { differs: true },
+        session: None,
+        room: None,
+        rows: 1,
+        asked: Instant::now(),
+        took: Duration::ZERO,
+        notes: Vec::new(),
+    };
+    let event = Happened::Core(event);
+    let told = Told { at: SystemTime::now(), event, totals: None, caller: None };
+    world.events.send(Arc::new(told)).unwrap();
+    world.work();
+    world.desk.hear_decisions();
+    world.desk.close();
+    let kept = world.kept();
+    let [first, second] = calls(&kept)[..] else { panic!("{kept:?}") };
+    assert_eq!((&first.question, &first.result, first.now_us), (&question, &result, 40));
+    assert_eq!(&*first.revision.revision, policy.revision());
+    assert_eq!((first.revision.seed, &*first.revision.settings), (7, policy.settings()));
+    assert_eq!((first.catalog.entries.len(), &second.catalog.entries), (0, &vec![entry]));
+    let decided = Decided::of(AskId(5), &Outcome::Applied { differs: true });
+    assert!(kept.contains(&Record::Decided(decided)));
+}
+
+#[test]
+fn what_nobody_was_asked_is_no_call() {
+    let mut world = World::new();
+    let mut scribe = world.recorder.scribe();
+    let policy = policy(&world.engine, 1);
+    for fault in [Fault::Late, Fault::Absent, Fault::Deadline] {
+        scribe.write(&policy, &name(), (AskId(1), 0), &place(1, ""), &Err(fault));
+    }
+    world.work();
+    world.desk.close();
+    assert_eq!(calls(&world.kept()).len(), 1);
+}
+
+#[test]
+fn what_does_not_fit_is_counted_and_the_recording_says_so() {
+    let mut world = World::new();
+    let mut scribe = world.recorder.scribe();
+    let policy = policy(&world.engine, 1);
+    for ask in 0..CALLS_WAITING_MAX as u64 + 3 {
+        scribe.write(&policy, &name(), (AskId(ask), 0), &place(ask, ""), &absent());
+    }
+    world.work();
+    world.desk.close();
+    assert_eq!((calls(&world.kept()).len(), missed(&world.kept())), (CALLS_WAITING_MAX, 3));
+
+    // Of large ones fewer wait: by what they hold.
+    let fit = BYTES_WAITING_MAX / weight(&noise(1_000, 1));
+    let large = noise(1_000, 1);
+    for ask in 0..fit as u64 + 2 {
+        scribe.write(&policy, &name(), (AskId(ask), 0), &large, &absent());
+    }
+    assert_eq!(world.words.len(), fit);
+    world.work();
+    scribe.write(&policy, &name(), (AskId(0), 0), &large, &absent());
+    assert_eq!(world.words.len(), 1, "there is room again");
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_the_oldest_goes_first() {
+    let mut world = World::new();
+    let mut scribe = world.recorder.scribe();
+    let policy = policy(&world.engine, 1);
+    for ask in 0..12 {
+        let question = noise(500 + ask, 4_096);
+        scribe.write(&policy, &name(), (AskId(ask), 0), &question, &absent());
+        world.work();
+    }
+    world.desk.close();
+    let bytes: usize = world.desk.kept.iter().map(|(_, chunk)| chunk.len()).sum();
+    assert!(bytes <= KEPT_BYTES_MAX && bytes > KEPT_BYTES_MAX / 2, "{bytes}");
+    assert_eq!(bytes, world.desk.kept_bytes);
+    let kept = world.kept();
+    let asks: Vec<u64> = calls(&kept).iter().map(|call| call.ask.0).collect();
+    assert_eq!(asks.last(), Some(&11));
+    assert!(asks[0] > 0 && asks.windows(2).all(|pair| pair[1] == pair[0] + 1), "{asks:?}");
+
+    let old = Instant::now().checked_sub(KEPT_FOR + Duration::from_secs(1)).unwrap();
+    world.desk.kept.iter_mut().for_each(|(at, _)| *at = old);
+    scribe.write(&policy, &name(), (AskId(12), 0), &place(1, ""), &absent());
+    world.work();
+    world.desk.close();
+    let kept = world.kept();
+    assert_eq!(calls(&kept).iter().map(|call| call.ask.0).collect::<Vec<_>>(), [12]);
+}
+
+#[test]
+fn an_export_has_one_policy_alone_and_no_addresses_unless_asked_for() {
+    let mut world = World::new();
+    let mut scribe = world.recorder.scribe();
+    let policy = policy(&world.engine, 1);
+    let other = PolicyName { set: "live".into(), hook: Hook::Routing };
+    scribe.write(&policy, &name(), (AskId(1), 0), &place(1, "192.0.2.1:4000"), &absent());
+    let mut others = world.recorder.scribe();
+    others.write(&policy, &other, (AskId(2), 0), &place(2, "lan"), &absent());
+    world.work();
+    world.desk.close();
+    let chunk = Arc::clone(&world.desk.kept[0].1);
+    let export = |addresses, policy| {
+        let wish = Wish { addresses, policy };
+        let mut export = Export::new(world.recorder.header(addresses), wish);
+        records(&export.pass(4, &chunk)).unwrap()
+    };
+    let plain = export(true, None);
+    assert_eq!((calls(&plain).len(), missed(&plain)), (2, 4));
+    assert_eq!(
+        (&calls(&plain)[0].question, calls(&plain)[0].redacted),
+        (&place(1, "192.0.2.1:4000"), false)
+    );
+    let redacted = export(false, None);
+    assert_eq!(
+        (&calls(&redacted)[0].question, calls(&redacted)[0].redacted),
+        (&place(1, "address-1"), true)
+    );
+    assert_eq!(
+        (&calls(&redacted)[1].question, calls(&redacted)[1].redacted),
+        (&place(2, "lan"), false)
+    );
+    let live = export(false, Some(other));
+    assert_eq!(calls(&live).iter().map(|call| call.ask.0).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_listener_hears_what_comes_until_it_leaves_and_of_what_it_missed_how_much() {
+    let mut world = World::new();
+    let mut scribe = world.recorder.scribe();
+    let policy = policy(&world.engine, 1);
+    let mut ask = |world: &mut World, ask| {
+        scribe.write(&policy, &name(), (AskId(ask), 0), &place(ask, ""), &absent());
+        world.work();
+        world.desk.close();
+    };
+    ask(&mut world, 0);
+    let (chunks, mut heard) = mpsc::channel(2);
+    let missed = Arc::new(AtomicU64::new(0));
+    let ear = Ear { chunks, missed: Arc::clone(&missed) };
+    let (number, ours) = oneshot::channel();
+    world.desk.handle(Word::Order(Order::Listen { ear, number }));
+    for number in 1..=4 {
+        ask(&mut world, number);
+    }
+    world.desk.handle(Word::Order(Order::Leave(ours.blocking_recv().unwrap())));
+    ask(&mut world, 5);
+    let mut all = Vec::new();
+    while let Some(chunk) = heard.blocking_recv() {
+        all.extend(records(&chunk).unwrap());
+    }
+    assert_eq!(calls(&all).iter().map(|call| call.ask.0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(missed.load(Relaxed), 2);
+}
