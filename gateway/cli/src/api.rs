@@ -34,6 +34,11 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// The same, with more patience: for what takes so long by itself.
+    pub(crate) fn waiting_longer(&self, by: Duration) -> Api {
+        Api { timeout: self.timeout.saturating_add(by.as_secs()), ..self.clone() }
+    }
+
     /// Runs what speaks with the API.
     pub(crate) fn with<T>(
         &self,

@@ -10,6 +10,7 @@ mod drill;
 mod modes;
 mod node;
 mod policy;
+mod recording;
 mod region;
 mod reload;
 mod room;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::api::Api;
 use crate::status::{failing, rows, text};
-use crate::{Failure, say};
+use crate::{Failure, recording, say};
 
 /// List, replace and roll back policies of a running gateway.
 #[derive(Args)]
@@ -38,6 +38,9 @@ enum Verb {
         #[arg(long, value_name = "FILE.json|toml")]
         settings: Option<PathBuf>,
     },
+    Record(recording::Record),
+    Replay(recording::Replay),
+    Diff(recording::Diff),
     /// Put the revision before in force again
     Rollback {
         /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
@@ -68,6 +71,9 @@ impl Policy {
                 let rollout = self.api.with(async |admin| push(admin, &path, bytes).await)?;
                 said(&rollout, self.json)
             }
+            Verb::Record(record) => record.act(&self.api, self.json),
+            Verb::Replay(replay) => replay.act(self.json),
+            Verb::Diff(diff) => diff.act(self.json, settings_of),
             Verb::Rollback { policy } => {
                 let name = self.api.with(async |admin| named(admin, &policy).await)?;
                 let (set, hook) = split(&policy, name)?;
@@ -86,14 +92,19 @@ async fn push(admin: &mut Admin, path: &str, plugin: Vec<u8>) -> Result<Value, F
     admin.ask(call).await?.json()
 }
 
-/// The settings of a file, as the API takes them.
-fn query(file: &Path) -> Result<String, Failure> {
+/// The settings of a file.
+fn settings_of(file: &Path) -> Result<Value, Failure> {
     let wrong = |error: String| Failure::Wrong(format!("{}: {error}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-    let settings: Value = match file.extension().and_then(OsStr::to_str) {
-        Some("toml") => toml::from_str(&text).map_err(|error| wrong(error.to_string()))?,
-        _ => serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?,
-    };
+    match file.extension().and_then(OsStr::to_str) {
+        Some("toml") => toml::from_str(&text).map_err(|error| wrong(error.to_string())),
+        _ => serde_json::from_str(&text).map_err(|error| wrong(error.to_string())),
+    }
+}
+
+/// The settings of a file, as the API takes them.
+fn query(file: &Path) -> Result<String, Failure> {
+    let settings = settings_of(file)?;
     let mut query = "?settings=".to_owned();
     for byte in settings.to_string().bytes() {
         match byte {

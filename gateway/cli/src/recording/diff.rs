@@ -1,0 +1,352 @@
+//! `evenkeel policy diff`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use evenkeel_core::{Answer, Answered, Fault, Metric, PolicyName, Question, State};
+use evenkeel_host::{Component, Engine};
+use evenkeel_recording::{Call, Record};
+use serde_json::{Value, json};
+
+use super::decision::{Side, decisions, parts_that_differ};
+use super::player::{Player, Players, granted};
+use super::plugins::{load, patient_engine};
+use super::{lost_json, open};
+use crate::{Failure, say};
+
+/// Ask two plugins all that was recorded, and say where they decide differently
+///
+/// Each carries its own states on: about a session or room that it wrote of before it gets what it wrote, else what was
+/// recorded. What was measured stays what it was when the recorded plugin decided (open-loop); `evenkeel-simulate
+/// --policy` plays a world in which decisions have consequences.
+///
+/// With --json: `calls` that both were asked, `alike`, `different` (decisions or notes on them), `kept_otherwise` (the
+/// same decision, other states or memo), `subjects` (sessions and rooms decided otherwise), `by_kind`, `differences` (the
+/// first of them: about whom, when, what each decided, why, with its notes; null: no change), `unmeasured` (metrics that
+/// a plugin reads and that are not in the recording), `faulted` by side, `missed`, `lost`.
+#[derive(Args)]
+pub(crate) struct Diff {
+    /// What `evenkeel policy record` wrote
+    recording: PathBuf,
+    /// One plugin: a file, or the name of a shipped one
+    a: String,
+    /// The other; it may be the same, with other settings
+    b: String,
+    /// Settings of the first, JSON or TOML; default: those recorded, where it is the plugin that was recorded, else its own
+    #[arg(long, value_name = "FILE.json|toml")]
+    settings_a: Option<PathBuf>,
+    /// Settings of the other
+    #[arg(long, value_name = "FILE.json|toml")]
+    settings_b: Option<PathBuf>,
+    /// Only this policy's calls: `<set>/<hook>`
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<String>,
+    /// Differences that are shown; all are counted
+    #[arg(long, default_value_t = 100)]
+    most: usize,
+}
+
+/// A plugin in the place of those that were recorded, with all that it wrote so far.
+pub(super) struct Contender<'a> {
+    engine: &'a Engine,
+    component: Component,
+    settings: Option<Value>,
+    players: Players,
+    states: HashMap<(PolicyName, u64), State>,
+    memos: HashMap<PolicyName, State>,
+    unmeasured: BTreeSet<Metric>,
+    faulted: u64,
+}
+
+impl<'a> Contender<'a> {
+    pub(super) fn new(
+        engine: &'a Engine,
+        component: Component,
+        settings: Option<Value>,
+    ) -> Contender<'a> {
+        Contender {
+            engine,
+            component,
+            settings,
+            players: Players::default(),
+            states: HashMap::new(),
+            memos: HashMap::new(),
+            unmeasured: BTreeSet::new(),
+            faulted: 0,
+        }
+    }
+
+    /// Those that were given; else those recorded, where the plugin is the recorded one by name; else its own.
+    fn settings_for(&self, call: &Call) -> Value {
+        let is_it = self.component.manifest().name == call.revision.plugin;
+        let recorded = || serde_json::from_str(&call.revision.settings).ok().filter(|_| is_it);
+        self.settings.clone().or_else(recorded).unwrap_or_default()
+    }
+
+    /// Asks what was recorded, with its own states in the place of those that it has written already.
+    fn ask(&mut self, call: &Call) -> Result<Result<Answered, Fault>, Failure> {
+        let settings = self.settings_for(call);
+        let policy = &call.revision.policy;
+        let question = self.carrying(policy, &call.question);
+        let started = self.players.of(call, || {
+            let wish = granted(&self.component);
+            let recorded = &call.revision.grant;
+            let missing = |wish: &[Metric], recorded: &[Metric]| {
+                wish.iter().copied().filter(|one| !recorded.contains(one)).collect::<Vec<_>>()
+            };
+            self.unmeasured.extend(missing(&wish.subject_metrics, &recorded.subject_metrics));
+            self.unmeasured.extend(missing(&wish.node_metrics, &recorded.node_metrics));
+            Player::start(self.engine, &self.component, settings, call)
+        });
+        let name = &self.component.manifest().name;
+        let player =
+            started.map_err(|refused| Failure::Wrong(format!("{name} for {policy}: {refused}")))?;
+        let result = player.ask(call, &question);
+        match &result {
+            Ok(answered) => self.keep(policy, &question, &answered.answer),
+            Err(_) => self.faulted += 1,
+        }
+        Ok(result)
+    }
+
+    /// What it wrote last of a session or a room.
+    #[cfg(test)]
+    pub(super) fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&State> {
+        self.states.get(&(policy.clone(), id))
+    }
+
+    fn carrying(&self, policy: &PolicyName, question: &Arc<Question>) -> Arc<Question> {
+        let state = |id: u64, recorded: &mut Option<State>| {
+            if let Some(own) = self.states.get(&(policy.clone(), id)) {
+                *recorded = Some(own.clone());
+            }
+        };
+        let of_memo = |memo: &mut Option<State>| {
+            if let Some(own) = self.memos.get(policy) {
+                *memo = Some(own.clone());
+            }
+        };
+        let mut question = Arc::clone(question);
+        match &*question {
+            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
+            Question::Reroute { .. } | Question::Tick { .. } => {
+                match Arc::make_mut(&mut question) {
+                    Question::Reroute { nodes: _, rooms, memo } => {
+                        rooms.iter_mut().for_each(|room| state(room.row.id, &mut room.state));
+                        of_memo(memo);
+                    }
+                    Question::Tick { sessions, memo } => {
+                        sessions
+                            .iter_mut()
+                            .for_each(|session| state(session.row.id, &mut session.state));
+                        of_memo(memo);
+                    }
+                    Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
+                }
+            }
+        }
+        question
+    }
+
+    fn keep(&mut self, policy: &PolicyName, question: &Question, answer: &Answer) {
+        let (states, memo) = match answer {
+            Answer::Params(_) | Answer::Admit { .. } => return,
+            Answer::Placed { state, .. } => {
+                if let Question::Place { room, .. } = question {
+                    self.states.insert((policy.clone(), room.0), state.clone());
+                }
+                return;
+            }
+            Answer::Moves { moves: _, states, memo }
+            | Answer::Actions { actions: _, states, memo } => (states, memo),
+        };
+        let id = |row: u32| match question {
+            Question::Reroute { rooms, .. } => rooms.get(row as usize).map(|room| room.row.id),
+            Question::Tick { sessions, .. } => {
+                sessions.get(row as usize).map(|session| session.row.id)
+            }
+            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => None,
+        };
+        for (row, state) in states {
+            if let Some(id) = id(*row) {
+                self.states.insert((policy.clone(), id), state.clone());
+            }
+        }
+        if let Some(memo) = memo {
+            self.memos.insert(policy.clone(), memo.clone());
+        }
+    }
+}
+
+/// What a comparison came to.
+#[derive(Default, Debug)]
+pub(super) struct Outcome {
+    pub(super) calls: u64,
+    pub(super) alike: u64,
+    pub(super) different: u64,
+    pub(super) kept_otherwise: u64,
+    pub(super) subjects: BTreeSet<String>,
+    pub(super) by_kind: BTreeMap<&'static str, u64>,
+    pub(super) differences: Vec<Value>,
+    pub(super) missed: u64,
+}
+
+impl Diff {
+    pub(crate) fn act(
+        self,
+        json: bool,
+        read_settings: fn(&std::path::Path) -> Result<Value, Failure>,
+    ) -> Result<(), Failure> {
+        let bytes = super::load(&self.recording)?;
+        let mut reader = open(&self.recording, &bytes)?;
+        let engine = patient_engine();
+        let contender = |named: &str, settings: &Option<PathBuf>| {
+            let settings = settings.as_deref().map(read_settings).transpose()?;
+            Ok::<_, Failure>(Contender::new(&engine, load(&engine, named)?, settings))
+        };
+        let mut a = contender(&self.a, &self.settings_a)?;
+        let mut b = contender(&self.b, &self.settings_b)?;
+        let policy = self.policy.as_deref();
+        let outcome = diff(&mut reader, &mut a, &mut b, policy, self.most)?;
+        if outcome.calls == 0 {
+            return Err(Failure::Wrong(nothing_to_ask(&a.component, &b.component, policy)));
+        }
+        if json {
+            let mut shown = outcome_json(&outcome, &a, &b);
+            shown["lost"] = lost_json(reader.lost());
+            say(&shown);
+        } else {
+            outcome_said(&outcome, &self.a, &self.b);
+            reader.lost().into_iter().for_each(say);
+        }
+        Ok(())
+    }
+}
+
+/// Asks both what both answer.
+///
+/// # Errors
+/// Where one does not take its settings.
+pub(super) fn diff(
+    records: impl Iterator<Item = Record>,
+    a: &mut Contender<'_>,
+    b: &mut Contender<'_>,
+    policy: Option<&str>,
+    most: usize,
+) -> Result<Outcome, Failure> {
+    let mut outcome = Outcome::default();
+    for record in records {
+        let call = match record {
+            Record::Call(call) => call,
+            Record::Missed(calls) => {
+                outcome.missed += calls;
+                continue;
+            }
+            Record::Decided(_) => continue,
+        };
+        let hook = call.revision.policy.hook;
+        let both = [&*a, &*b].iter().all(|one| one.component.manifest().hooks.contains(&hook));
+        if !both || policy.is_some_and(|policy| call.revision.policy.to_string() != policy) {
+            continue;
+        }
+        let (of_a, of_b) = (a.ask(&call)?, b.ask(&call)?);
+        let side = |one: &Contender<'_>| one.component.clone();
+        let (component_a, component_b) = (side(a), side(b));
+        let catalog = &call.catalog;
+        let a = Side { component: &component_a, catalog, result: &of_a };
+        let b = Side { component: &component_b, catalog, result: &of_b };
+        outcome.compare(&call, &a, &b, most);
+    }
+    Ok(outcome)
+}
+
+impl Outcome {
+    fn compare(&mut self, call: &Call, a: &Side<'_>, b: &Side<'_>, most: usize) {
+        self.calls += 1;
+        let parts = parts_that_differ(a.result, b.result);
+        if parts.is_empty() {
+            self.alike += 1;
+            return;
+        }
+        if !parts.iter().any(|part| matches!(*part, "decision" | "fault" | "notes")) {
+            self.kept_otherwise += 1;
+            return;
+        }
+        self.different += 1;
+        let (of_a, of_b) =
+            (decisions(&call.question, a.result), decisions(&call.question, b.result));
+        let mut about: Vec<_> = of_a.keys().chain(of_b.keys()).collect();
+        about.sort();
+        about.dedup();
+        about.retain(|subject| of_a.get(subject) != of_b.get(subject));
+        if about.is_empty() {
+            // The same decision, explained otherwise.
+            *self.by_kind.entry("notes").or_default() += 1;
+        }
+        for subject in about {
+            let (one, other) = (of_a.get(subject), of_b.get(subject));
+            let kind = one.or(other).map_or("none", |(_, decision)| decision.kind());
+            *self.by_kind.entry(kind).or_default() += 1;
+            self.subjects.insert(subject.to_string());
+            if self.differences.len() < most {
+                self.differences.push(json!({
+                    "about": subject.to_string(),
+                    "policy": call.revision.policy.to_string(),
+                    "ask": call.ask.0,
+                    "now_us": call.now_us,
+                    "kind": kind,
+                    "a": a.shown(one),
+                    "b": b.shown(other),
+                }));
+            }
+        }
+    }
+}
+
+fn nothing_to_ask(a: &Component, b: &Component, policy: Option<&str>) -> String {
+    let hooks = |one: &Component| {
+        let names = one.manifest().hooks.iter().map(|hook| hook.name());
+        format!("{} answers {}", one.manifest().name, names.collect::<Vec<_>>().join(", "))
+    };
+    let of = policy.map(|policy| format!(" of {policy}")).unwrap_or_default();
+    format!("no call{of} in the recording is one that both answer: {}; {}", hooks(a), hooks(b))
+}
+
+fn outcome_json(outcome: &Outcome, a: &Contender<'_>, b: &Contender<'_>) -> Value {
+    let unmeasured =
+        |one: &Contender<'_>| one.unmeasured.iter().map(|metric| metric.key()).collect::<Vec<_>>();
+    json!({
+        "calls": outcome.calls,
+        "alike": outcome.alike,
+        "different": outcome.different,
+        "kept_otherwise": outcome.kept_otherwise,
+        "subjects": outcome.subjects.len(),
+        "by_kind": outcome.by_kind,
+        "differences": outcome.differences,
+        "unmeasured": {"a": unmeasured(a), "b": unmeasured(b)},
+        "faulted": {"a": a.faulted, "b": b.faulted},
+        "missed": outcome.missed,
+    })
+}
+
+fn outcome_said(outcome: &Outcome, a: &str, b: &str) {
+    let Outcome { calls, alike, different, kept_otherwise, subjects, by_kind, differences, missed } =
+        outcome;
+    say(&format!(
+        "{calls} calls asked of both: {alike} answered alike, {different} decided differently, {kept_otherwise} with other states only"
+    ));
+    for (kind, count) in by_kind {
+        say(&format!("{count:>8} {kind}"));
+    }
+    say(&format!("{} sessions, rooms or scenarios are concerned", subjects.len()));
+    if *missed > 0 {
+        say(&format!("{missed} calls were made that the gateway could not write down"));
+    }
+    for one in differences {
+        let (about, policy) = (&one["about"], &one["policy"]);
+        say(&format!("at {} µs {policy} about {about}", one["now_us"]));
+        say(&format!("    {a}: {}\n    {b}: {}", one["a"], one["b"]));
+    }
+}

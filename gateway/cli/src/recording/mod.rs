@@ -1,0 +1,41 @@
+//! `evenkeel policy record`, `replay` and `diff`: what policies were asked and what they said, kept, asked again, and
+//! asked of others.
+
+mod decision;
+mod diff;
+mod player;
+mod plugins;
+mod record;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use evenkeel_recording::{Lost, Reader};
+use serde_json::{Value, json};
+
+use crate::Failure;
+
+pub(crate) use diff::Diff;
+pub(crate) use record::Record;
+pub(crate) use replay::Replay;
+
+/// The bytes of a recording.
+fn load(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path)
+        .map_err(|error| Failure::Wrong(format!("cannot read {}: {error}", path.display())))
+}
+
+/// Begins to read a recording.
+fn open<'a>(path: &Path, bytes: &'a [u8]) -> Result<Reader<'a>, Failure> {
+    Reader::open(bytes).map_err(|error| Failure::Wrong(format!("{}: {error}", path.display())))
+}
+
+/// What is missing at a recording's end, as JSON; null where nothing is.
+fn lost_json(lost: Option<&Lost>) -> Value {
+    lost.map_or(Value::Null, |lost| {
+        let Lost { chunks, at, bytes, why } = lost;
+        json!({"after_chunks": chunks, "at_byte": at, "bytes": bytes, "why": why})
+    })
+}

@@ -1,0 +1,88 @@
+//! A plugin that is asked again what was recorded.
+
+use std::sync::Arc;
+
+use evenkeel_core::{Answered, Fault, Question};
+use evenkeel_host::{Component, Engine, Policy, Refused};
+use evenkeel_recording::{Call, Catalog, Grant, Revision};
+use serde_json::Value;
+
+/// Players at a time; past it the one that began first gives way, and begins anew where it is wanted again. Each has
+/// memory of its own.
+const PLAYERS_MAX: usize = 32;
+
+/// A revision that stands as it stood when it was recorded.
+pub(super) struct Player {
+    policy: Policy,
+    catalog: Arc<Catalog>,
+}
+
+impl Player {
+    /// Installs the plugin in the place of a recorded revision: for its hook, with its seed and catalog.
+    pub(super) fn start(
+        engine: &Engine,
+        component: &Component,
+        settings: Value,
+        call: &Call,
+    ) -> Result<Player, Refused> {
+        let (revision, catalog) = (&call.revision, Arc::clone(&call.catalog));
+        let (hook, entries) = (revision.policy.hook, catalog.entries.clone());
+        let policy = Policy::install(engine, component, hook, settings, entries, revision.seed)?;
+        Ok(Player { policy, catalog })
+    }
+
+    /// Asks; before that it tells of the catalog, where that is another.
+    pub(super) fn ask(&mut self, call: &Call, question: &Question) -> Result<Answered, Fault> {
+        if !Arc::ptr_eq(&self.catalog, &call.catalog) {
+            if self.catalog != call.catalog {
+                // Who fails at it is made anew, and knows of it then; so it was in the gateway.
+                let _ = self.policy.catalog(call.catalog.entries.clone());
+            }
+            self.catalog = Arc::clone(&call.catalog);
+        }
+        self.policy.ask(question, call.now_us)
+    }
+
+    pub(super) fn component(&self) -> &Component {
+        self.policy.component()
+    }
+}
+
+/// One player for each recorded revision.
+#[derive(Default)]
+pub(super) struct Players(Vec<(Arc<Revision>, Player)>);
+
+impl Players {
+    /// The player of this call's revision, started where there is none.
+    pub(super) fn of<E>(
+        &mut self,
+        call: &Call,
+        start: impl FnOnce() -> Result<Player, E>,
+    ) -> Result<&mut Player, E> {
+        let is_it =
+            |known: &Arc<Revision>| Arc::ptr_eq(known, &call.revision) || *known == call.revision;
+        let place = match self.0.iter().position(|(known, _)| is_it(known)) {
+            Some(place) => place,
+            None => {
+                if self.0.len() == PLAYERS_MAX {
+                    self.0.remove(0);
+                }
+                self.0.push((Arc::clone(&call.revision), start()?));
+                self.0.len() - 1
+            }
+        };
+        // Found by what it is; next time it is found by where it is.
+        self.0[place].0 = Arc::clone(&call.revision);
+        Ok(&mut self.0[place].1)
+    }
+}
+
+/// What a plugin is granted that has its manifest's wish.
+pub(super) fn granted(component: &Component) -> Grant {
+    let manifest = component.manifest();
+    Grant {
+        subject_metrics: manifest.subject_metrics.clone(),
+        node_metrics: manifest.node_metrics.clone(),
+        ops: manifest.ops.clone(),
+    }
+}

@@ -1,0 +1,124 @@
+//! Which plugin answers for a recorded revision: the one with its digest, or the one that was named in its place.
+
+use std::path::Path;
+
+use evenkeel_host::{Budgets, Component, Engine, shipped};
+use evenkeel_recording::Revision;
+
+use crate::Failure;
+
+/// How long a call may take that is asked again. In a recording nobody waits, so a slow machine must not change what is
+/// decided; but a plugin that never ends has to.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// An engine that waits for its plugins.
+pub(super) fn patient_engine() -> Engine {
+    Engine::with_budgets(Budgets {
+        init: PATIENCE,
+        catalog: PATIENCE,
+        migrate: PATIENCE,
+        open: PATIENCE,
+        admit: PATIENCE,
+        place: PATIENCE,
+        resolve: PATIENCE,
+        reroute: PATIENCE,
+        tick: PATIENCE,
+    })
+}
+
+/// A plugin from a file, or one that is shipped by its name.
+pub(super) fn load(engine: &Engine, named: &str) -> Result<Component, Failure> {
+    let wrong = |said: String| Failure::Wrong(format!("{named}: {said}"));
+    let embedded = shipped().iter().find(|one| one.name == named);
+    let bytes = match (std::fs::read(Path::new(named)), embedded) {
+        (Ok(bytes), _) => bytes,
+        (Err(_), Some(embedded)) => embedded.bytes.to_vec(),
+        (Err(error), None) => return Err(wrong(error.to_string())),
+    };
+    Component::vet(engine, &bytes).map_err(|refused| wrong(refused.to_string()))
+}
+
+/// A plugin that was named on the command line.
+struct Named {
+    /// As it was named, for people.
+    shown: String,
+    /// The policy in whose place it is to answer.
+    policy: Option<String>,
+    component: Component,
+}
+
+/// The plugins there are.
+pub(super) struct Plugins {
+    engine: Engine,
+    named: Vec<Named>,
+    shipped: Vec<Component>,
+}
+
+impl Plugins {
+    /// The shipped ones, and those that are named: `FILE` or `SET/HOOK=FILE`.
+    pub(super) fn new(named: &[String]) -> Result<Plugins, Failure> {
+        let engine = patient_engine();
+        let named = named.iter().map(|text| {
+            let (policy, file) = match text.split_once('=') {
+                Some((policy, file)) if policy.contains('/') => (Some(policy.to_owned()), file),
+                Some(_) | None => (None, text.as_str()),
+            };
+            let component = load(&engine, file)?;
+            Ok(Named { shown: file.to_owned(), policy, component })
+        });
+        let named = named.collect::<Result<_, Failure>>()?;
+        Ok(Plugins { engine, named, shipped: Vec::new() })
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Who answers for the revision: the one named for its policy, one with its digest, or one that is named and has
+    /// the plugin's name.
+    ///
+    /// # Errors
+    /// Where there is none: how to name one.
+    pub(super) fn of(&mut self, revision: &Revision) -> Result<Component, Failure> {
+        let policy = revision.policy.to_string();
+        let named = |fits: &dyn Fn(&Named) -> bool| {
+            self.named.iter().find(|named| fits(named)).map(|named| named.component.clone())
+        };
+        let by_policy = named(&|named| named.policy.as_ref() == Some(&policy));
+        let by_digest = || named(&|named| *named.component.digest() == revision.digest);
+        let by_name = || {
+            named(&|named| {
+                named.policy.is_none() && named.component.manifest().name == revision.plugin
+            })
+        };
+        if let Some(found) = by_policy.or_else(by_digest).or_else(by_name) {
+            return Ok(found);
+        }
+        self.embedded(&revision.digest)?.ok_or_else(|| self.missing(revision))
+    }
+
+    /// The shipped plugin with this digest; those are compiled once one is looked for.
+    fn embedded(&mut self, digest: &[u8; 32]) -> Result<Option<Component>, Failure> {
+        if self.shipped.is_empty() {
+            for one in shipped() {
+                let component = Component::vet(&self.engine, one.bytes);
+                let failed = |refused| Failure::Failed(format!("{}: {refused}", one.name));
+                self.shipped.push(component.map_err(failed)?);
+            }
+        }
+        Ok(self.shipped.iter().find(|one| one.digest() == digest).cloned())
+    }
+
+    fn missing(&self, revision: &Revision) -> Failure {
+        let Revision { policy, plugin, version, digest, .. } = revision;
+        let digest: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut words = format!(
+            "{policy} ran {plugin} {version} (SHA-256 {digest}…), which this evenkeel does not ship; name its file with --plugin FILE, or another plugin to run in its place with --plugin {policy}=FILE"
+        );
+        for named in &self.named {
+            let manifest = named.component.manifest();
+            words += &format!("; {} is {} {}", named.shown, manifest.name, manifest.version);
+        }
+        Failure::Wrong(words)
+    }
+}

@@ -1,0 +1,121 @@
+//! `evenkeel policy record`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use evenkeel_lab::admin::Failed;
+use evenkeel_recording::{Reader, Record as Written};
+use serde_json::{Value, json};
+
+use super::{load, lost_json, open};
+use crate::api::{Api, segment};
+use crate::{Failure, say};
+
+/// Write down what policies are asked and what they say
+///
+/// The gateway streams it as it happens. What was written by then can be read, however this ends.
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("span").required(true).args(["seconds", "last"]))]
+pub(crate) struct Record {
+    /// For so long from now on
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
+    /// What the gateway has kept of the past instead: 30 s, or less where it was busy
+    #[arg(long)]
+    last: bool,
+    /// Where to: a file that is replaced
+    #[arg(long, value_name = "FILE.ekr")]
+    out: PathBuf,
+    /// With addresses; else `address-1`, `address-2`… stand in their place
+    #[arg(long)]
+    addresses: bool,
+    /// Only this policy's calls: `<set>/<hook>`
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<String>,
+}
+
+/// Why the file was not written as the gateway told it.
+enum Broken {
+    Gateway(Failed),
+    File(std::io::Error),
+}
+
+impl Record {
+    pub(crate) fn act(self, api: &Api, json: bool) -> Result<(), Failure> {
+        let cannot = |error: std::io::Error| {
+            Failure::Wrong(format!("cannot write {}: {error}", self.out.display()))
+        };
+        let path = self.path();
+        let api = api.waiting_longer(Duration::from_secs(self.seconds.unwrap_or(0)));
+        let written = api.operate(async |admin| {
+            // A file that cannot be written is no word of the gateway's.
+            match copy(admin, &path, &self.out).await {
+                Ok(()) => Ok(Ok(())),
+                Err(Broken::File(error)) => Ok(Err(error)),
+                Err(Broken::Gateway(failed)) => Err(failed),
+            }
+        });
+        written?.map_err(cannot)?;
+        let said = self.summary()?;
+        if json {
+            say(&said);
+        } else {
+            say(&format!(
+                "{}: {} calls in {} bytes, {} that could not be written down{}",
+                self.out.display(),
+                said["calls"],
+                said["bytes"],
+                said["missed"],
+                if said["lost"].is_null() { "" } else { "; it is cut off" }
+            ));
+        }
+        Ok(())
+    }
+
+    fn path(&self) -> String {
+        let mut path = match self.seconds {
+            Some(seconds) => format!("/v1/recording?seconds={seconds}"),
+            None => "/v1/recording?last=true".to_owned(),
+        };
+        if self.addresses {
+            path += "&addresses=true";
+        }
+        if let Some(policy) = &self.policy {
+            path += &format!("&policy={}", segment(policy));
+        }
+        path
+    }
+
+    /// What is in the file.
+    fn summary(&self) -> Result<Value, Failure> {
+        let path: &Path = &self.out;
+        let bytes = load(path)?;
+        let mut reader: Reader<'_> = open(path, &bytes)?;
+        let (mut calls, mut missed) = (0_u64, 0);
+        for record in reader.by_ref() {
+            match record {
+                Written::Call(_) => calls += 1,
+                Written::Missed(some) => missed += some,
+                Written::Decided(_) => {}
+            }
+        }
+        let lost = lost_json(reader.lost());
+        let out = path.display().to_string();
+        Ok(
+            json!({"out": out, "bytes": bytes.len(), "calls": calls, "missed": missed, "lost": lost}),
+        )
+    }
+}
+
+async fn copy(admin: &evenkeel_lab::admin::Admin, path: &str, out: &Path) -> Result<(), Broken> {
+    // What was there before is replaced by something, not by a refusal.
+    let mut download = admin.download(path).await.map_err(Broken::Gateway)?;
+    let mut file = File::create(out).map_err(Broken::File)?;
+    while let Some(bytes) = download.next().await.map_err(Broken::Gateway)? {
+        file.write_all(&bytes).map_err(Broken::File)?;
+    }
+    Ok(())
+}

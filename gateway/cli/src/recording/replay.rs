@@ -1,0 +1,225 @@
+//! `evenkeel policy replay`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use evenkeel_core::Fault;
+use evenkeel_recording::{Call, Header, Lost, Record};
+use serde_json::{Value, json};
+
+use super::decision::{Side, decisions, parts_that_differ};
+use super::player::{Player, Players, granted};
+use super::plugins::Plugins;
+use super::{load, lost_json, open};
+use crate::{Failure, say};
+
+/// Differences that are shown; all are counted.
+const SHOWN_MAX: usize = 10;
+
+/// Subjects that are shown of one difference: a question may be about thousands.
+const SUBJECTS_MAX: usize = 3;
+
+/// Ask again all that was recorded, and compare every answer bit for bit
+///
+/// Decision, states, memo and notes are compared. The plugins are those of the same digest: shipped ones by themselves,
+/// others from --plugin. Exits with 0 where all is the same, with 1 where something differs.
+///
+/// With --json: `calls` = `same` + differing + `not_comparable`; `different`: the first of those that differ, of
+/// `different_total`; `faulted`: those that failed when they were asked again; `missed`: calls that the gateway made and
+/// could not write down; `exact`: something was compared, and nothing differs; `lost`: what of the file cannot be
+/// read. Not comparable is a call that failed of time (deadline, late) in the gateway or here, a call that an address was
+/// taken out of and that is answered otherwise now, and one of a plugin that would be granted more or less here.
+#[derive(Args)]
+pub(crate) struct Replay {
+    /// What `evenkeel policy record` wrote
+    recording: PathBuf,
+    /// A plugin of the recording that is not shipped, or `SET/HOOK=FILE`: a plugin to run in that policy's place
+    #[arg(long, value_name = "FILE")]
+    plugin: Vec<String>,
+    /// Only this policy's calls: `<set>/<hook>`
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<String>,
+}
+
+/// What a replay came to.
+#[derive(Default, Debug)]
+pub(super) struct Outcome {
+    pub(super) calls: u64,
+    pub(super) same: u64,
+    pub(super) different_total: u64,
+    pub(super) different: Vec<Value>,
+    pub(super) not_comparable: u64,
+    pub(super) faulted: u64,
+    pub(super) missed: u64,
+}
+
+impl Outcome {
+    fn is_exact(&self) -> bool {
+        self.same > 0 && self.different_total == 0
+    }
+}
+
+impl Replay {
+    pub(crate) fn act(self, json: bool) -> Result<(), Failure> {
+        let bytes = load(&self.recording)?;
+        let mut reader = open(&self.recording, &bytes)?;
+        let mut plugins = Plugins::new(&self.plugin)?;
+        let outcome = replay(&mut reader, &mut plugins, self.policy.as_deref())?;
+        if json {
+            say(&outcome_json(&outcome, reader.lost()));
+        } else {
+            outcome_said(&self.recording, reader.header(), &outcome, reader.lost());
+        }
+        if outcome.is_exact() { Ok(()) } else { Err(Failure::Failed(String::new())) }
+    }
+}
+
+/// Asks again all calls, or those of one policy.
+///
+/// # Errors
+/// Where a plugin is missing, or does not take the settings that it had.
+pub(super) fn replay(
+    records: impl Iterator<Item = Record>,
+    plugins: &mut Plugins,
+    policy: Option<&str>,
+) -> Result<Outcome, Failure> {
+    let (mut outcome, mut players) = (Outcome::default(), Players::default());
+    for record in records {
+        match record {
+            Record::Call(call) => {
+                if policy.is_none_or(|policy| call.revision.policy.to_string() == policy) {
+                    again(&call, plugins, &mut players, &mut outcome)?;
+                }
+            }
+            Record::Missed(calls) => outcome.missed += calls,
+            Record::Decided(_) => {}
+        }
+    }
+    Ok(outcome)
+}
+
+fn again(
+    call: &Call,
+    plugins: &mut Plugins,
+    players: &mut Players,
+    outcome: &mut Outcome,
+) -> Result<(), Failure> {
+    outcome.calls += 1;
+    if call.result.as_ref().err().is_some_and(is_of_time) {
+        outcome.not_comparable += 1;
+        return Ok(());
+    }
+    let player = players.of(call, || {
+        let component = plugins.of(&call.revision)?;
+        let settings = serde_json::from_str(&call.revision.settings);
+        let refused = |said: String| {
+            Failure::Wrong(format!(
+                "{} does not run with the settings recorded: {said}",
+                call.revision.policy
+            ))
+        };
+        let settings = settings.map_err(|error| refused(error.to_string()))?;
+        Player::start(plugins.engine(), &component, settings, call)
+            .map_err(|error| refused(error.to_string()))
+    })?;
+    let result = player.ask(call, &call.question);
+    outcome.faulted += u64::from(result.is_err());
+    let parts = parts_that_differ(&call.result, &result);
+    if parts.is_empty() {
+        outcome.same += 1;
+        return Ok(());
+    }
+    let component = player.component();
+    let is_the_plugin = *component.digest() == call.revision.digest;
+    let granted_otherwise = is_the_plugin && granted(component) != call.revision.grant;
+    if call.redacted || granted_otherwise || result.as_ref().err().is_some_and(is_of_time) {
+        outcome.not_comparable += 1;
+        return Ok(());
+    }
+    outcome.different_total += 1;
+    if outcome.different.len() < SHOWN_MAX {
+        let side = |result| Side { component, catalog: &call.catalog, result };
+        outcome.different.push(difference(call, &parts, &side(&call.result), &side(&result)));
+    }
+    Ok(())
+}
+
+/// How long it took, and no word of the plugin's, decided it.
+fn is_of_time(fault: &Fault) -> bool {
+    match fault {
+        Fault::Deadline | Fault::Late | Fault::Absent => true,
+        Fault::Trap(_) | Fault::OutOfMemory | Fault::Malformed(_) => false,
+    }
+}
+
+fn difference(call: &Call, parts: &[&str], recorded: &Side<'_>, again: &Side<'_>) -> Value {
+    let (one, other) =
+        (decisions(&call.question, recorded.result), decisions(&call.question, again.result));
+    let mut about: Vec<_> = one.keys().chain(other.keys()).collect();
+    about.sort();
+    about.dedup();
+    let about = about.into_iter().filter(|subject| one.get(subject) != other.get(subject));
+    let decisions: Vec<Value> = about
+        .take(SUBJECTS_MAX)
+        .map(|subject| {
+            json!({
+                "about": subject.to_string(),
+                "recorded": recorded.shown(one.get(subject)),
+                "replayed": again.shown(other.get(subject)),
+            })
+        })
+        .collect();
+    json!({
+        "policy": call.revision.policy.to_string(),
+        "revision": *call.revision.revision,
+        "ask": call.ask.0,
+        "now_us": call.now_us,
+        "parts": parts,
+        "decisions": decisions,
+    })
+}
+
+fn outcome_json(outcome: &Outcome, lost: Option<&Lost>) -> Value {
+    json!({
+        "calls": outcome.calls,
+        "same": outcome.same,
+        "different": outcome.different,
+        "different_total": outcome.different_total,
+        "not_comparable": outcome.not_comparable,
+        "faulted": outcome.faulted,
+        "missed": outcome.missed,
+        "exact": outcome.is_exact(),
+        "lost": lost_json(lost),
+    })
+}
+
+fn outcome_said(path: &Path, header: &Header, outcome: &Outcome, lost: Option<&Lost>) {
+    let Outcome { calls, same, different_total, different, not_comparable, faulted, missed } =
+        outcome;
+    say(&format!(
+        "{}: gateway {} in {}, contract {}",
+        path.display(),
+        header.gateway,
+        header.region,
+        header.contract
+    ));
+    say(&format!(
+        "{calls} calls asked again: {same} the same, {different_total} different, {not_comparable} not comparable; {faulted} faulted"
+    ));
+    if *missed > 0 {
+        say(&format!("{missed} calls were made that the gateway could not write down"));
+    }
+    lost.into_iter().for_each(say);
+    for difference in different {
+        say(&format!("at {} µs {}: {difference}", difference["now_us"], difference["policy"]));
+    }
+    let unshown = different_total - different.len() as u64;
+    if unshown > 0 {
+        say(&format!("and {unshown} more"));
+    }
+    say(&match (outcome.is_exact(), *same) {
+        (true, _) => "exact",
+        (false, 0) => "nothing was compared",
+        (false, _) => "not exact",
+    });
+}

@@ -1,0 +1,384 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evenkeel_core::{
+    Answer, AskId, Entry, EntryKind, Fault, Hook, Labels, Measures, Metric, NodeId, PolicyName,
+    Question, RoomId, RoomRow, Row, SessionRow, State,
+};
+use evenkeel_host::{Component, Engine, Policy};
+use evenkeel_recording::{
+    Call, Catalog, Chunk, Grant, Header, Reader, Record, Revision, head, tail,
+};
+use serde_json::{Value, json};
+
+use super::diff::{Contender, diff};
+use super::plugins::{Plugins, load, patient_engine};
+use super::replay::{Outcome, replay};
+use crate::Failure;
+
+/// What a real plugin is asked in a world drawn from a seed, written down as a gateway does it.
+struct Scene {
+    rng: Lcg,
+    policy: Policy,
+    revision: Arc<Revision>,
+    catalog: Arc<Catalog>,
+    states: BTreeMap<u64, State>,
+    memo: Option<State>,
+    records: Vec<Record>,
+}
+
+/// A small generator: worlds need variety, nothing more.
+struct Lcg(u64);
+
+impl Lcg {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn catalog(nodes: u64) -> Arc<Catalog> {
+    let entry = |kind, id, parent, name: String| Entry {
+        kind,
+        id,
+        parent,
+        name: name.into(),
+        labels: Vec::new(),
+    };
+    let regions = (0..2).map(|id| entry(EntryKind::Region, id, 0, format!("region-{id}")));
+    let zones = (0..4).map(|id| entry(EntryKind::Zone, id, id / 2, format!("zone-{id}")));
+    let nodes = (0..nodes).map(|id| entry(EntryKind::Node, id, id % 4, format!("node-{id}")));
+    let home = entry(EntryKind::Home, 0, 0, "region-0".into());
+    let entries = regions.chain(zones).chain(nodes).chain([home]).collect();
+    Arc::new(Catalog { entries, redacted: false })
+}
+
+fn shipped(engine: &Engine, plugin: &str) -> Component {
+    load(engine, plugin).unwrap_or_else(|_| panic!("{plugin} is shipped"))
+}
+
+impl Scene {
+    fn of(engine: &Engine, plugin: &str, hook: Hook, settings: Value) -> Scene {
+        let (component, catalog) = (shipped(engine, plugin), catalog(8));
+        let entries = catalog.entries.clone();
+        let policy = Policy::install(engine, &component, hook, settings, entries, 99).unwrap();
+        let manifest = component.manifest();
+        let revision = Arc::new(Revision {
+            policy: PolicyName { set: "call".into(), hook },
+            revision: policy.revision().into(),
+            plugin: manifest.name.clone(),
+            version: manifest.version.clone(),
+            digest: *component.digest(),
+            settings: policy.settings().into(),
+            seed: 99,
+            grant: Grant {
+                subject_metrics: manifest.subject_metrics.clone(),
+                node_metrics: manifest.node_metrics.clone(),
+                ops: manifest.ops.clone(),
+            },
+            redacted: false,
+        });
+        let (rng, states) = (Lcg(11), BTreeMap::new());
+        Scene { rng, policy, revision, catalog, states, memo: None, records: Vec::new() }
+    }
+
+    fn ask(&mut self, now_us: u64, question: Question) -> Result<Answer, Fault> {
+        let result = self.policy.ask(&question, now_us);
+        let answer = result.clone().map(|answered| answered.answer);
+        self.records.push(Record::Call(Box::new(Call {
+            revision: Arc::clone(&self.revision),
+            catalog: Arc::clone(&self.catalog),
+            ask: AskId(self.records.len() as u64),
+            now_us,
+            question: Arc::new(question),
+            result,
+            redacted: false,
+        })));
+        answer
+    }
+
+    /// Loss comes and goes, session by session.
+    fn ticks(mut self, ticks: u64, sessions: u64) -> Scene {
+        for tick in 0..ticks {
+            let rows = (0..sessions.min(3 + tick)).map(|id| {
+                let mut measures = Measures::default();
+                let bad = (tick / 20 + id) % 3 == 0;
+                let loss =
+                    if bad { 40_000 + self.rng.below(60_000) } else { self.rng.below(9_000) };
+                measures
+                    .set(Metric::LossUp, self.rng.below(2_000))
+                    .set(Metric::LossDown, loss)
+                    .set(Metric::BitrateUp, 300 + self.rng.below(900))
+                    .set(Metric::Age, tick * 200)
+                    .set(Metric::Video, 1)
+                    .set(Metric::Floor, 24)
+                    .set(Metric::Ceiling, 2_000);
+                SessionRow {
+                    row: Row { id, measures },
+                    room: RoomId(id / 2),
+                    scenario: "call".into(),
+                    labels: labels(id),
+                    state: self.states.get(&id).cloned(),
+                }
+            });
+            let sessions: Vec<SessionRow> = rows.collect();
+            let memo = self.memo.clone();
+            let answer = self.ask(tick * 200_000, Question::Tick { sessions, memo }).unwrap();
+            let Answer::Actions { states, memo, .. } = answer else { panic!("{answer:?}") };
+            self.states.extend(states.into_iter().map(|(row, state)| (u64::from(row), state)));
+            self.memo = memo.or(self.memo.take());
+        }
+        self
+    }
+
+    /// Rooms are placed and looked at again, while nodes get better, worse and more.
+    fn routes(mut self, rounds: u64) -> Scene {
+        let mut standing: BTreeMap<u64, Vec<NodeId>> = BTreeMap::new();
+        for round in 0..rounds {
+            if round == rounds / 2 {
+                self.catalog = catalog(12);
+                self.policy.catalog(self.catalog.entries.clone()).unwrap();
+            }
+            let count = if round < rounds / 2 { 8 } else { 12 };
+            let nodes: Vec<Row> = (0..count)
+                .map(|id| {
+                    let mut measures = Measures::default();
+                    measures
+                        .set(Metric::Delay, 1_000 + self.rng.below(80_000))
+                        .set(Metric::LossNode, self.rng.below(50_000))
+                        .set(Metric::Load, self.rng.below(1_000))
+                        .set(Metric::Health, self.rng.below(2))
+                        .set(Metric::Draining, u64::from(self.rng.below(9) == 0));
+                    Row { id, measures }
+                })
+                .collect();
+            let now_us = round * 1_000_000;
+            let (room, scenario) = (RoomId(round), "call".into());
+            let place =
+                Question::Place { room, scenario, labels: labels(round), nodes: nodes.clone() };
+            let answer = self.ask(now_us, place).unwrap();
+            let Answer::Placed { hops, state, .. } = answer else { panic!("{answer:?}") };
+            standing.insert(round, hops);
+            self.states.insert(round, state);
+            let rooms: Vec<RoomRow> = standing
+                .iter()
+                .map(|(&id, hops)| {
+                    let mut measures = Measures::default();
+                    measures.set(Metric::Age, (round - id) * 1_000);
+                    let state = self.states.get(&id).cloned();
+                    let (row, standing) = (Row { id, measures }, hops.clone());
+                    RoomRow { row, scenario: "call".into(), labels: labels(id), standing, state }
+                })
+                .collect();
+            let reroute = Question::Reroute { nodes, rooms, memo: self.memo.clone() };
+            let answer = self.ask(now_us + 1, reroute).unwrap();
+            let Answer::Moves { moves, states, memo } = answer else { panic!("{answer:?}") };
+            for one in moves {
+                standing.insert(u64::from(one.row), one.hops);
+            }
+            self.states.extend(states.into_iter().map(|(row, state)| (u64::from(row), state)));
+            self.memo = memo.or(self.memo.take());
+        }
+        self
+    }
+}
+
+fn labels(id: u64) -> Labels {
+    let region = format!("region-{}", id % 2);
+    Arc::new([("device".into(), "phone".into()), ("region".into(), region.into())])
+}
+
+/// As a file, and read again.
+fn through_a_file(records: &[Record]) -> Vec<Record> {
+    let header = Header {
+        gateway: "0.1.0".into(),
+        contract: "0.1.0".into(),
+        started_us: 0,
+        region: "region-0".into(),
+        addresses: false,
+    };
+    let mut bytes = head(&header);
+    for some in records.chunks(50) {
+        let mut chunk = Chunk::default();
+        some.iter().for_each(|record| chunk.push(record).unwrap());
+        bytes.extend(chunk.close());
+    }
+    bytes.extend(tail());
+    let mut reader = Reader::open(&bytes).unwrap();
+    let read = reader.by_ref().collect();
+    assert_eq!(reader.lost(), None);
+    read
+}
+
+fn replayed(records: Vec<Record>, plugins: &[&str]) -> Outcome {
+    try_replay(records, plugins).unwrap_or_else(|_| panic!("every plugin is there"))
+}
+
+fn try_replay(records: Vec<Record>, plugins: &[&str]) -> Result<Outcome, Failure> {
+    let named: Vec<String> = plugins.iter().map(|&plugin| plugin.to_owned()).collect();
+    replay(records.into_iter(), &mut Plugins::new(&named)?, None)
+}
+
+fn ladder(engine: &Engine) -> Scene {
+    let settings = json!({"down_after": "400ms", "up_after": "1s"});
+    Scene::of(engine, "degrade-ladder", Hook::Degradation, settings).ticks(300, 12)
+}
+
+fn call(records: &mut [Record], place: usize) -> &mut Call {
+    match &mut records[place] {
+        Record::Call(call) => call,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_real_plugins_decided_over_hundreds_of_ticks_is_decided_again_to_the_bit() {
+    let engine = patient_engine();
+    let nearest = json!({"min_stay": "2s", "review_every": "1s"});
+    let routes = Scene::of(&engine, "route-nearest", Hook::Routing, nearest).routes(60);
+    let moved = routes.records.iter().any(|record| {
+        matches!(record, Record::Call(call) if matches!(&call.result,
+            Ok(answered) if matches!(&answered.answer, Answer::Moves { moves, .. } if !moves.is_empty())))
+    });
+    assert!(moved, "nothing is shown where nothing happens");
+    let ticks = ladder(&engine).records;
+    let (routed, ticked) = (routes.records.len(), ticks.len());
+    // In turns, as a gateway writes them down.
+    let mut records: Vec<Record> = routes.records.into_iter().chain(ticks).collect();
+    records.sort_by_key(|record| match record {
+        Record::Call(call) => call.now_us,
+        Record::Decided(_) | Record::Missed(_) => 0,
+    });
+    let outcome = replayed(through_a_file(&records), &[]);
+    assert_eq!(outcome.calls, (routed + ticked) as u64);
+    assert_eq!((outcome.same, outcome.different_total), (outcome.calls, 0), "{outcome:?}");
+    assert_eq!((outcome.not_comparable, outcome.faulted), (0, 0));
+}
+
+#[test]
+fn other_settings_are_found_out_by_the_replay_and_the_part_is_named() {
+    let mut records = ladder(&patient_engine()).records;
+    let settings = call(&mut records, 0).revision.settings.replace("400ms", "800ms");
+    for place in 0..records.len() {
+        let call = call(&mut records, place);
+        let revision = Revision::clone(&call.revision);
+        call.revision = Arc::new(Revision { settings: settings.clone().into(), ..revision });
+    }
+    let outcome = replayed(through_a_file(&records), &[]);
+    assert!(outcome.different_total > 10 && outcome.same > 10, "{outcome:?}");
+    assert_eq!(outcome.different.len(), 10, "the first are shown, all are counted");
+    let first = &outcome.different[0];
+    assert!(first["parts"].as_array().unwrap().contains(&json!("decision")), "{first}");
+    assert_eq!(first["decisions"][0]["recorded"]["actions"][0]["reason"], "loss", "{first}");
+    assert_eq!(first["decisions"][0]["replayed"], Value::Null, "{first}");
+}
+
+#[test]
+fn one_changed_byte_of_a_state_is_no_exact_replay() {
+    let mut records = ladder(&patient_engine()).records;
+    let changed = records.iter().position(|record| match record {
+        Record::Call(call) => matches!(&call.result.as_ref().unwrap().answer,
+            Answer::Actions { states, .. } if !states.is_empty()),
+        Record::Decided(_) | Record::Missed(_) => false,
+    });
+    let call = call(&mut records, changed.unwrap());
+    let Answer::Actions { states, .. } = &mut call.result.as_mut().unwrap().answer else {
+        panic!()
+    };
+    states[0].1.bytes[0] ^= 1;
+    let outcome = replayed(records, &[]);
+    assert_eq!((outcome.different_total, outcome.same), (1, outcome.calls - 1));
+    assert_eq!(outcome.different[0]["parts"], json!(["states"]));
+}
+
+#[test]
+fn what_failed_of_time_or_had_an_address_is_not_comparable_and_a_trap_of_old_is() {
+    let mut records = ladder(&patient_engine()).records;
+    for (place, fault) in [(1, Fault::Deadline), (2, Fault::Late), (3, Fault::Absent)] {
+        call(&mut records, place).result = Err(fault);
+    }
+    call(&mut records, 4).result = Err(Fault::Trap("unreachable".into()));
+    let redacted = call(&mut records, 5);
+    redacted.redacted = true;
+    redacted.result.as_mut().unwrap().notes.clear();
+    let Answer::Actions { actions, .. } = &mut redacted.result.as_mut().unwrap().answer else {
+        panic!()
+    };
+    actions.push(evenkeel_core::Action { row: 0, op: 1, arg: 1, reason: 1 });
+    call(&mut records, 6).redacted = true;
+    let outcome = replayed(records, &[]);
+    assert_eq!(outcome.not_comparable, 4, "three of time, and the one that is answered otherwise");
+    assert_eq!(outcome.different_total, 1, "it does not trap here");
+    assert_eq!(outcome.different[0]["parts"], json!(["fault"]));
+    assert_eq!(outcome.same, outcome.calls - 5);
+}
+
+#[test]
+fn a_plugin_that_is_not_shipped_is_asked_for_and_taken_by_its_name() {
+    let mut records = ladder(&patient_engine()).records;
+    for place in 0..records.len() {
+        let call = call(&mut records, place);
+        let revision = Revision::clone(&call.revision);
+        call.revision = Arc::new(Revision { digest: [7; 32], ..revision });
+    }
+    let Err(Failure::Wrong(words)) = try_replay(records.clone(), &[]) else {
+        panic!("it is unknown")
+    };
+    for part in ["call/degradation ran degrade-ladder", "0707", "--plugin call/degradation=FILE"] {
+        assert!(words.contains(part), "{words}");
+    }
+    for named in ["degrade-ladder", "call/degradation=degrade-ladder"] {
+        let outcome = replayed(records.clone(), &[named]);
+        assert_eq!(outcome.same, outcome.calls, "{named}");
+    }
+    assert!(try_replay(records, &["route-nearest"]).is_err());
+}
+
+#[test]
+fn a_plugin_agrees_with_itself_and_with_other_settings_the_sessions_are_named() {
+    let engine = patient_engine();
+    let records = through_a_file(&ladder(&engine).records);
+    let contender =
+        |settings| Contender::new(&engine, shipped(&engine, "degrade-ladder"), settings);
+    let compare = |settings| {
+        let (mut a, mut b) = (contender(None), contender(settings));
+        let outcome = diff(records.clone().into_iter(), &mut a, &mut b, None, 5);
+        outcome.unwrap_or_else(|_| panic!("both take their settings"))
+    };
+    let itself = compare(None);
+    assert_eq!((itself.calls, itself.alike), (300, 300), "{itself:?}");
+
+    let slower = compare(Some(json!({"down_after": "800ms", "up_after": "1s"})));
+    assert!(slower.different > 10 && slower.alike > 10, "{slower:?}");
+    assert_eq!(slower.differences.len(), 5);
+    let first = &slower.differences[0];
+    let about = first["about"].as_str().unwrap();
+    assert!(slower.subjects.contains(about) && about.starts_with('s'), "{first}");
+    assert_eq!(first["a"]["actions"][0]["reason"], "loss", "{first}");
+    assert_eq!(first["a"]["notes"][0]["key"], "loss_ppm", "{first}");
+    assert_eq!((&first["b"], &first["kind"]), (&Value::Null, &json!("actions")), "{first}");
+    let listed: u64 = slower.by_kind.values().sum();
+    assert!(listed >= slower.different);
+}
+
+/// What the one that is asked wrote itself is what it gets, not what was recorded: else the slower one would never come
+/// to the end of its patience.
+#[test]
+fn each_side_of_a_diff_carries_its_own_states_on() {
+    let engine = patient_engine();
+    let records = ladder(&engine).records;
+    let settings = || Some(json!({"down_after": "800ms", "up_after": "1s"}));
+    let contender =
+        |settings| Contender::new(&engine, shipped(&engine, "degrade-ladder"), settings);
+    // What is asked in that world does not depend on what is decided, so this is what the slower one comes to there.
+    let own = Scene::of(&engine, "degrade-ladder", Hook::Degradation, settings().unwrap());
+    let own = own.ticks(300, 12);
+    let (mut slower, mut other) = (contender(settings()), contender(settings()));
+    let outcome = diff(records.into_iter(), &mut slower, &mut other, None, 5);
+    assert_eq!(outcome.unwrap_or_else(|_| panic!("both take their settings")).alike, 300);
+    assert_eq!(own.states.len(), 12);
+    for (id, state) in &own.states {
+        assert_eq!(slower.state_of(&own.revision.policy, *id), Some(state), "session {id}");
+    }
+}
