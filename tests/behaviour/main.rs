@@ -22,6 +22,7 @@ mod offers;
 mod outages;
 mod policies;
 mod ports;
+mod recordings;
 mod roq;
 mod starts;
 mod strangers;

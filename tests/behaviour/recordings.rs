@@ -1,0 +1,135 @@
+//! What policies are asked and say is written down, and the plugins that ship say the same again.
+
+use std::sync::Arc;
+
+use evenkeel_core::{Answer, Fault, Hook};
+use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
+use evenkeel_lab::admin::{Admin, Place};
+use evenkeel_recording::{Call, Reader, Record};
+use evenkeel_server::api;
+
+use crate::harness::{Gateway, Node, Phone, World, declared, offer, talk, udp_of};
+
+const SET: &str = "[resolve]\nplugin = \"scenario-call\"\n[admission]\nplugin = \"admit-capacity\"\n\
+    [degradation]\nplugin = \"degrade-ladder\"\n";
+
+fn admin(gateway: &Gateway) -> (api::Thread, Admin) {
+    let settings = gateway.settings.admin.clone();
+    let socket = settings.socket.clone();
+    let thread = api::start(settings, gateway.handle.clone(), Box::new(String::new)).unwrap();
+    (thread, Admin::new(Place::Unix(socket)))
+}
+
+async fn whole(admin: &Admin, path: &str) -> Vec<u8> {
+    let mut download = admin.download(path).await.unwrap();
+    let mut bytes = Vec::new();
+    while let Some(piece) = download.next().await.unwrap() {
+        bytes.extend(piece);
+    }
+    bytes
+}
+
+fn records(bytes: &[u8]) -> Vec<Record> {
+    let mut reader = Reader::open(bytes).unwrap();
+    let records = reader.by_ref().collect();
+    assert_eq!(reader.lost(), None, "it was not cut off");
+    records
+}
+
+fn calls(records: &[Record]) -> Vec<&Call> {
+    let calls = records.iter().filter_map(|record| match record {
+        Record::Call(call) => Some(&**call),
+        Record::Decided(_) | Record::Missed(_) => None,
+    });
+    calls.collect()
+}
+
+fn patient() -> Engine {
+    let long = std::time::Duration::from_secs(60);
+    Engine::with_budgets(Budgets {
+        init: long,
+        catalog: long,
+        migrate: long,
+        open: long,
+        admit: long,
+        place: long,
+        resolve: long,
+        reroute: long,
+        tick: long,
+    })
+}
+
+/// Asks a plugin that ships what it was asked in the gateway.
+fn again(
+    engine: &Engine,
+    plugins: &[Component],
+    call: &Call,
+) -> Result<(Answer, Vec<evenkeel_core::Note>), Fault> {
+    let component = plugins.iter().find(|one| *one.digest() == call.revision.digest).unwrap();
+    let settings = serde_json::from_str(&call.revision.settings).unwrap();
+    let (hook, catalog) = (call.revision.policy.hook, call.catalog.entries.clone());
+    let mut policy =
+        Policy::install(engine, component, hook, settings, catalog, call.revision.seed).unwrap();
+    assert_eq!(policy.revision(), &*call.revision.revision);
+    let answered = policy.ask(&call.question, call.now_us)?;
+    Ok((answered.answer, answered.notes))
+}
+
+#[test]
+fn what_was_asked_while_calls_came_is_recorded_without_addresses_and_replayed_exactly() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]).routed();
+    world.hooks += SET;
+    let gateway = world.start();
+    let (_api, admin) = admin(&gateway);
+    let socket = gateway.settings.admin.socket.clone();
+    let recording = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let admin = Admin::new(Place::Unix(socket));
+        runtime.block_on(whole(&admin, "/v1/recording?seconds=3"))
+    });
+    let mut phones = Vec::new();
+    for number in 1..=4 {
+        let mut phone = Phone::new(number);
+        let mut wanted = offer(&format!("room-{number}"), declared(&phone));
+        wanted.labels = Arc::new([("client".into(), format!("192.0.2.{number}").into())]);
+        phone.dial(udp_of(&gateway.open(wanted)));
+        phones.push(phone);
+    }
+    let mut all: Vec<&mut Phone> = phones.iter_mut().collect();
+    talk(&mut all, "the recording is over", |_| recording.is_finished());
+    let bytes = recording.join().unwrap();
+    let recorded = records(&bytes);
+    let calls = calls(&recorded);
+    let ticks = calls.iter().filter(|call| call.revision.policy.hook == Hook::Degradation);
+    assert!(ticks.count() >= 3, "{}", calls.len());
+    let text = format!("{recorded:?}");
+    assert!(text.contains("address-1") && !text.contains("192.0.2."));
+
+    let engine = patient();
+    let plugins = shipped().iter().map(|plugin| Component::vet(&engine, plugin.bytes).unwrap());
+    let plugins: Vec<Component> = plugins.collect();
+    let mut compared = 0;
+    for call in &calls {
+        // A busy machine may have let one wait for too long.
+        let Ok(answered) = &call.result else { continue };
+        let said = again(&engine, &plugins, call).unwrap();
+        assert_eq!(said, (answered.answer.clone(), answered.notes.clone()), "{call:?}");
+        compared += 1;
+    }
+    assert!(compared >= 3, "{compared} of {}", calls.len());
+
+    // What was before anybody asked for it, of one policy, with all that was said.
+    let past =
+        gateway.ask(whole(&admin, "/v1/recording?last=true&addresses=true&policy=call/admission"));
+    let past = records(&past);
+    let past = self::calls(&past);
+    assert!(past.iter().all(|call| call.revision.policy.hook == Hook::Admission && !call.redacted));
+    assert!(format!("{past:?}").contains("192.0.2."), "{past:?}");
+    for wrong in
+        ["", "?seconds=0", "?seconds=601", "?seconds=1&last=true", "?last=true&policy=opera"]
+    {
+        let refused = gateway.ask(admin.download(&format!("/v1/recording{wrong}")));
+        assert!(refused.is_err(), "{wrong}");
+    }
+}
