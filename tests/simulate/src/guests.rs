@@ -85,6 +85,30 @@ impl Library {
         Library { engine, policies }
     }
 
+    /// Another plugin answers for a policy that ships, or the same one with other settings.
+    ///
+    /// # Errors
+    /// Why it does not run there.
+    pub(crate) fn replace(
+        &mut self,
+        name: &PolicyName,
+        plugin: Option<&[u8]>,
+        settings: Option<serde_json::Value>,
+    ) -> Result<(), String> {
+        let standing = self.policies.get(name);
+        let (component, ours) =
+            standing.ok_or_else(|| format!("no set that ships binds {name}"))?.clone();
+        let wrong = |refused: evenkeel_host::Refused| format!("{name}: {refused}");
+        let other = plugin.map(|bytes| Component::vet(&self.engine, bytes)).transpose();
+        let other = other.map_err(wrong)?.unwrap_or_else(|| component.clone());
+        let is_it = other.manifest().name == component.manifest().name;
+        let settings = settings.unwrap_or(if is_it { ours } else { serde_json::Value::Null });
+        let (hook, given) = (name.hook, settings.clone());
+        Policy::install(&self.engine, &other, hook, given, Vec::new(), 0).map_err(wrong)?;
+        self.policies.insert(name.clone(), (other, settings));
+        Ok(())
+    }
+
     fn install(&self, name: &PolicyName, catalog: Vec<Entry>, seed: u64) -> Option<Policy> {
         let (component, settings) = self.policies.get(name)?;
         Policy::install(&self.engine, component, name.hook, settings.clone(), catalog, seed).ok()

@@ -23,6 +23,7 @@ mod script;
 mod swarm;
 mod trace;
 mod twin;
+mod whatif;
 mod world;
 
 pub use check::Violation;
@@ -32,4 +33,5 @@ pub use guests::Library;
 pub use outcome::{Listed, Outcome, Spread};
 pub use script::{Join, NodeScript, Script};
 pub use swarm::{Swarm, Totals};
+pub use whatif::{Change, WhatIf, policy_name};
 pub use world::World;

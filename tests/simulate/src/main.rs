@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use evenkeel_simulate::rows::{ROWS, Report, Scale};
-use evenkeel_simulate::{Library, Listed, Script, Swarm, World};
+use evenkeel_simulate::{Change, Library, Listed, Script, Swarm, WhatIf, World, policy_name};
 
 /// Plays whole worlds in virtual time, each from one seed, and says which promise was broken.
 #[derive(Parser)]
@@ -18,6 +18,12 @@ struct Arguments {
     /// Plays this one alone, and says what happens.
     #[arg(long)]
     seed: Option<u64>,
+    /// With --seed: plays that world twice, as it ships and with this plugin in a policy's place, and compares.
+    #[arg(long, value_name = "SET/HOOK=FILE.wasm", requires = "seed")]
+    policy: Vec<String>,
+    /// The same with other settings, of the plugin that ships or of the one that --policy names.
+    #[arg(long, value_name = "SET/HOOK=FILE.json", requires = "seed")]
+    settings: Vec<String>,
     /// Ends with the first broken promise.
     #[arg(long)]
     until_broken: bool,
@@ -38,7 +44,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        return replay(seed);
+        if arguments.policy.is_empty() && arguments.settings.is_empty() {
+            return replay(seed);
+        }
+        return what_if(seed, &arguments.policy, &arguments.settings);
     }
     if arguments.phi {
         evenkeel_simulate::phi::beside_the_rule();
@@ -137,6 +146,45 @@ fn report(names: &[String], path: &std::path::Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Plays one world as it ships and as it would be; exits with 2 where a file or a plugin is wrong.
+fn what_if(seed: u64, plugins: &[String], settings: &[String]) -> ExitCode {
+    let played = changes(plugins, settings).and_then(|changes| WhatIf::play(seed, changes));
+    match played {
+        Ok(what_if) => {
+            println!("{what_if}");
+            ExitCode::SUCCESS
+        }
+        Err(words) => {
+            eprintln!("evenkeel-simulate: {words}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn changes(plugins: &[String], settings: &[String]) -> Result<Vec<Change>, String> {
+    let mut changes: Vec<Change> = Vec::new();
+    let named = |text: &str| {
+        let (policy, file) = text
+            .split_once('=')
+            .ok_or_else(|| format!("found {text:?}, expected SET/HOOK=FILE"))?;
+        let bytes = std::fs::read(file).map_err(|error| format!("{file}: {error}"))?;
+        Ok::<_, String>((policy_name(policy)?, file.to_owned(), bytes))
+    };
+    for text in plugins {
+        let (policy, _, bytes) = named(text)?;
+        changes.push(Change { policy, plugin: Some(bytes), settings: None });
+    }
+    for text in settings {
+        let (policy, file, bytes) = named(text)?;
+        let read = serde_json::from_slice(&bytes).map_err(|error| format!("{file}: {error}"))?;
+        match changes.iter_mut().find(|change| change.policy == policy) {
+            Some(change) => change.settings = Some(read),
+            None => changes.push(Change { policy, plugin: None, settings: Some(read) }),
+        }
+    }
+    Ok(changes)
 }
 
 fn replay(seed: u64) -> ExitCode {
