@@ -89,7 +89,7 @@ impl Default for Engine {
     }
 }
 
-/// Everything that could make one input give two outputs is off, and so is everything that no policy needs.
+/// Where instances live, beside what decides what code they run.
 fn config() -> Config {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(POLICIES_MAX)
@@ -104,9 +104,16 @@ fn config() -> Config {
         .table_elements(TABLE_ENTRIES_MAX)
         .max_memory_size(MEMORY_BYTES_MAX);
 
+    let mut config = code_config();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+}
+
+/// Everything that could make one input give two outputs is off, and so is everything that no policy needs. Code that was
+/// compiled by these words alone runs in every engine of this process.
+pub(crate) fn code_config() -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .memory_reservation(MEMORY_BYTES_MAX as u64)
         .memory_guard_size(64 << 10)
         .epoch_interruption(true)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Entry, Fault, Hook, Op};
+use evenkeel_core::{Entry, Fault, Hook, Metric, Op};
 use wasmtime::{Store, Trap};
 
 use crate::bindings::evenkeel::policy::diag;
@@ -14,6 +14,7 @@ use crate::component::Component;
 use crate::diary::{Diary, one_line};
 use crate::engine::Engine;
 use crate::frame::labels;
+use crate::grant::Grant;
 use crate::limits::{DIAG_CALLS_MAX, LINE_BYTES_MAX, Limiter, answer_bytes};
 use crate::refused::Refused;
 use crate::ticker::ticks;
@@ -59,6 +60,7 @@ pub(crate) struct Recipe {
     pub(crate) settings: String,
     pub(crate) seed: u64,
     pub(crate) catalog: Vec<Entry>,
+    pub(crate) grant: Grant,
 }
 
 /// One living instance. After a fault it is not called again.
@@ -66,6 +68,7 @@ pub(crate) struct Guest {
     store: Store<Inside>,
     engine: Engine,
     component: Component,
+    grant: Grant,
     base: guest::Guest,
     admission: Option<admission::Guest>,
     routing: Option<routing::Guest>,
@@ -135,10 +138,12 @@ impl Guest {
             Hook::Scenario => load!(scenario),
         }
         let (engine, component) = (engine.clone(), component.clone());
+        let grant = recipe.grant.clone();
         Ok(move |store| Guest {
             store,
             engine,
             component,
+            grant,
             base,
             admission,
             routing,
@@ -150,11 +155,11 @@ impl Guest {
     }
 
     fn init(&mut self, recipe: &Recipe) -> Result<(), Refused> {
-        let manifest = recipe.component.manifest();
-        let subject: Vec<u32> =
-            manifest.subject_metrics.iter().map(|&metric| metric as u32).collect();
-        let node: Vec<u32> = manifest.node_metrics.iter().map(|&metric| metric as u32).collect();
-        let ops: Vec<u32> = manifest.ops.iter().map(|&op| op as u32).collect();
+        let granted = &recipe.grant;
+        let numbers = |metrics: &[Metric]| metrics.iter().map(|&metric| metric as u32).collect();
+        let subject: Vec<u32> = numbers(&granted.subject_metrics);
+        let node: Vec<u32> = numbers(&granted.node_metrics);
+        let ops: Vec<u32> = granted.ops.iter().map(|&op| op as u32).collect();
         let grant = guest::Grant {
             subject_metrics: &subject,
             node_metrics: &node,
@@ -200,10 +205,13 @@ impl Guest {
         outcome
     }
 
-    /// An action that the manifest does not name is dropped, and said in the log.
+    /// An action that was not granted is dropped, and said in the log.
     pub(crate) fn count_ungranted(&mut self, op: Op) {
         self.ungranted += 1;
-        let said = format!("the action `{}` is not in the manifest and was dropped", op.key());
+        let said = format!(
+            "the action `{}` was not granted and was dropped: it is not in the manifest, or the policy set does not allow it",
+            op.key()
+        );
         self.diary().log(3, &said);
     }
 
@@ -228,6 +236,10 @@ impl Guest {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    pub(crate) fn grant(&self) -> &Grant {
+        &self.grant
     }
 
     pub(crate) fn component(&self) -> &Component {

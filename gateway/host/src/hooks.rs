@@ -52,7 +52,7 @@ impl Guest {
     ) -> Result<Answer, Fault> {
         let hook = self.admission()?;
         let budget = self.engine().budgets().admit;
-        let frame = Frame::of(&self.component().manifest().node_metrics, regions.iter());
+        let frame = Frame::of(&self.grant().node_metrics, regions.iter());
         let of = labels(of);
         let standing = standing.map(|region| u64::from(region.0));
         let answer = self.call(budget, 0, |store| {
@@ -81,7 +81,7 @@ impl Guest {
     ) -> Result<Answer, Fault> {
         let hook = self.routing()?;
         let budget = self.engine().budgets().place;
-        let frame = Frame::of(&self.component().manifest().node_metrics, nodes.iter());
+        let frame = Frame::of(&self.grant().node_metrics, nodes.iter());
         let of = labels(of);
         let placement = self.call(budget, nodes.len(), |store| {
             hook.call_place(store, now_us, room.0, scenario, &of, frame.wire())
@@ -131,8 +131,9 @@ impl Guest {
             standing.extend(room.standing.iter().map(|node| node.0));
             standing.resize(standing.len() + width - room.standing.len(), NO_NODE);
         }
-        let node_frame = Frame::of(&manifest.node_metrics, nodes.iter());
-        let room_frame = Frame::of(&manifest.subject_metrics, rooms.iter().map(|room| &room.row));
+        let node_frame = Frame::of(&self.grant().node_metrics, nodes.iter());
+        let room_frame =
+            Frame::of(&self.grant().subject_metrics, rooms.iter().map(|room| &room.row));
         let blobs = states.blobs();
         let budget = self.engine().budgets().reroute;
         let answer = self.call(budget, rooms.len(), |store| {
@@ -191,7 +192,7 @@ impl Guest {
         let memo = Memo::of(memo, self)?;
 
         let frame =
-            Frame::of(&manifest.subject_metrics, sessions.iter().map(|session| &session.row));
+            Frame::of(&self.grant().subject_metrics, sessions.iter().map(|session| &session.row));
         let blobs = states.blobs();
         let budget = self.engine().budgets().tick;
         let answer = self.call(budget, sessions.len(), |store| {
@@ -201,7 +202,7 @@ impl Guest {
         for degradation::Action { row, op, arg, reason } in answer.actions {
             // One that nobody knows is the core's to count; one that was not granted never gets there.
             match Op::from_number(op) {
-                Some(known) if !manifest.ops.contains(&known) => self.count_ungranted(known),
+                Some(known) if !self.grant().ops.contains(&known) => self.count_ungranted(known),
                 Some(_) | None => actions.push(Action { row, op, arg, reason }),
             }
         }

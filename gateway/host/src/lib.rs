@@ -5,29 +5,43 @@
 
 #[allow(warnings, reason = "generated")]
 mod bindings;
+mod cache;
+mod compile;
 mod component;
 mod diary;
 mod engine;
 mod frame;
+mod grant;
 mod guest;
 mod hooks;
+mod keys;
 pub mod limits;
 mod manifest;
+mod native;
 mod outline;
 mod policy;
 mod refused;
 mod schema;
 mod shipped;
+mod signature;
 mod states;
 mod ticker;
+mod version;
 mod wrap;
 
-pub use component::Component;
+pub use cache::{CODE_BYTES_MAX, Cache, Cached};
+pub use compile::{Order, compile_here, fulfil};
+pub use component::{Component, look};
 pub use diary::{Level, Line};
 pub use engine::Engine;
+pub use grant::Allowed;
+pub use keys::{Keys, Unsigned, Vouched, read_digest};
 pub use limits::{BINARY_BYTES_MAX, Budgets};
 pub use manifest::{CONTRACT, Manifest, Reason};
+pub use native::NativeCode;
 pub use policy::Policy;
 pub use refused::Refused;
 pub use schema::Schema;
 pub use shipped::{Shipped, shipped};
+pub use signature::{BadKey, PublicKey, SecretKey, sign, signer};
+pub use version::Version;

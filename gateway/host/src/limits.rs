@@ -105,7 +105,7 @@ impl Default for Budgets {
 /// Guards the memory and tables of one instance, and remembers whether it asked for too much.
 #[derive(Default)]
 pub(crate) struct Limiter {
-    /// Whether memory was refused since this was last cleared.
+    /// Whether memory, or a place in a table, was refused since this was last cleared.
     pub(crate) refused: bool,
 }
 
@@ -127,7 +127,9 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        Ok(desired <= maximum.unwrap_or(TABLE_ENTRIES_MAX).min(TABLE_ENTRIES_MAX))
+        let allowed = desired <= maximum.unwrap_or(TABLE_ENTRIES_MAX).min(TABLE_ENTRIES_MAX);
+        self.refused |= !allowed;
+        Ok(allowed)
     }
 
     fn instances(&self) -> usize {

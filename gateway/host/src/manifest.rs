@@ -22,7 +22,7 @@ const NAME_BYTES_MAX: usize = 64;
 pub struct Manifest {
     /// Its name: lower-case letters, digits and hyphens. Revisions of one plugin share it, and their states.
     pub name: Arc<str>,
-    /// Its version, for people.
+    /// Its version, for people, and to tell which of two is newer: see [`Version`](crate::Version).
     pub version: Box<str>,
     /// The version of the contract that it was built for.
     pub contract: Box<str>,

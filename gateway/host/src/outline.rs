@@ -9,6 +9,8 @@ const MANIFEST_SECTION: &str = "evenkeel:manifest";
 
 /// Where a core module says which types its imports and exports have, if it does: names begin so.
 const TYPES_SECTION: &str = "component-type";
+/// The custom section that holds a signature.
+const SIGNATURE_SECTION: &str = "evenkeel:signature";
 
 /// A binary from outside.
 pub(crate) struct Outline<'a> {
@@ -21,6 +23,8 @@ pub(crate) struct Outline<'a> {
     pub(crate) manifest: Option<&'a [u8]>,
     /// Whether a core module describes the types of what it imports and exports.
     pub(crate) typed: bool,
+    /// How many signatures it has; those of modules inside a component are of no matter.
+    pub(crate) signatures: usize,
 }
 
 /// What a binary is.
@@ -42,7 +46,8 @@ impl<'a> Outline<'a> {
             return Err(Refused::NotWasm { said: "it does not begin as WebAssembly does".into() });
         };
         let (imports, exports) = (Vec::new(), Vec::new());
-        let mut outline = Outline { kind, imports, exports, manifest: None, typed: false };
+        let mut outline =
+            Outline { kind, imports, exports, manifest: None, typed: false, signatures: 0 };
         outline.walk(bytes).map_err(|error| Refused::NotWasm { said: error.to_string().into() })?;
         Ok(outline)
     }
@@ -74,6 +79,11 @@ impl<'a> Outline<'a> {
                 }
                 Payload::CustomSection(section) if section.name().starts_with(TYPES_SECTION) => {
                     self.typed = true;
+                }
+                Payload::CustomSection(section)
+                    if depth == 0 && section.name() == SIGNATURE_SECTION =>
+                {
+                    self.signatures += 1;
                 }
                 _ => {}
             }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::component::Component;
 use crate::diary::{Diary, Line};
 use crate::engine::Engine;
+use crate::grant::{Allowed, Grant};
 use crate::guest::{Guest, Recipe};
 use crate::refused::Refused;
 
@@ -42,6 +43,21 @@ impl Policy {
         catalog: Vec<Entry>,
         seed: u64,
     ) -> Result<Policy, Refused> {
+        let all = Allowed::default();
+        Policy::install_within(engine, component, hook, settings, catalog, seed, &all)
+    }
+
+    /// The same, granted what an operator allows of what the plugin asks for.
+    #[expect(clippy::too_many_arguments, reason = "all that a policy is made from")]
+    pub fn install_within(
+        engine: &Engine,
+        component: &Component,
+        hook: Hook,
+        settings: Value,
+        catalog: Vec<Entry>,
+        seed: u64,
+        allowed: &Allowed,
+    ) -> Result<Policy, Refused> {
         let manifest = component.manifest();
         if !manifest.hooks.contains(&hook) {
             return Err(Refused::HookUnanswered { plugin: (*manifest.name).into(), hook });
@@ -52,9 +68,10 @@ impl Policy {
             found: unfit.found.into(),
         })?;
         let settings = settings.to_string();
-        let revision = revision(component, &settings);
+        let grant = Grant::of(manifest, allowed);
+        let revision = revision(component, &settings, &grant);
         let (engine, component) = (engine.clone(), component.clone());
-        let recipe = Recipe { engine, component, hook, settings, seed, catalog };
+        let recipe = Recipe { engine, component, hook, settings, seed, catalog, grant };
         let guest = Guest::start(&recipe, &mut Diary::default())?;
         Ok(Policy {
             recipe,
@@ -95,7 +112,8 @@ impl Policy {
         told
     }
 
-    /// First 12 hexadecimal digits of SHA-256 over the plugin's digest and its completed settings.
+    /// First 12 hexadecimal digits of SHA-256 over the plugin's digest and its completed settings, and over its grant where
+    /// that is less than it asks for.
     pub fn revision(&self) -> &str {
         &self.revision
     }
@@ -140,7 +158,7 @@ impl Policy {
         self.diary().unsaid()
     }
 
-    /// Actions dropped since installation because the plugin's manifest does not name them.
+    /// Actions dropped since installation because they were not granted.
     pub fn ungranted(&self) -> u64 {
         self.ungranted
             + match &self.life {
@@ -186,10 +204,13 @@ impl Policy {
     }
 }
 
-fn revision(component: &Component, settings: &str) -> Arc<str> {
+fn revision(component: &Component, settings: &str, grant: &Grant) -> Arc<str> {
     let mut context = Context::new(&SHA256);
     context.update(component.digest());
     context.update(settings.as_bytes());
+    if !grant.is_whole(component.manifest()) {
+        context.update(&grant.bytes());
+    }
     let digest = context.finish();
     digest.as_ref()[..6].iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }

@@ -2,6 +2,8 @@
 
 use evenkeel_core::{Fault, Hook};
 
+use crate::signature::PublicKey;
+
 /// Why a plugin, or its settings, were not taken. As text: one sentence that says what to do.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,6 +20,53 @@ pub enum Refused {
     #[error("the file is not WebAssembly: {said}")]
     NotWasm {
         /// What the parser said.
+        said: Box<str>,
+    },
+    /// Its signature is not what it should be.
+    #[error("the plugin's signature: found {found}; sign it with `evenkeel plugin sign`")]
+    Signature {
+        /// What is there.
+        found: &'static str,
+    },
+    /// Nobody who is known here vouches for it.
+    #[error(
+        "{}: sign it with `evenkeel plugin sign` and a key of [trust], or say `unsigned = true` where the policy is bound",
+        unsigned_words(*by)
+    )]
+    Unsigned {
+        /// Who signed it, if anybody did.
+        by: Option<PublicKey>,
+    },
+    /// The operator took it back, or the key that signed it.
+    #[error("the plugin is revoked in [trust]: {what}")]
+    Revoked {
+        /// The key or the digest that is revoked.
+        what: Box<str>,
+    },
+    /// A newer one of its name ran here before.
+    #[error(
+        "version {found} of `{plugin}` is older than {ran}, which ran here before: force it, or roll back, if that is meant"
+    )]
+    Downgrade {
+        /// The plugin's name.
+        plugin: Box<str>,
+        /// Its version.
+        found: Box<str>,
+        /// The highest that ran.
+        ran: Box<str>,
+    },
+    /// Compiling it took more than a plugin may cost.
+    #[error(
+        "compiling the plugin was stopped at {limit}: what no honest policy needs; build a smaller one"
+    )]
+    CompileLimit {
+        /// Which limit.
+        limit: Box<str>,
+    },
+    /// The process that was to compile it did not.
+    #[error("the plugin was not compiled: {said}")]
+    Compiler {
+        /// What became of that process.
         said: Box<str>,
     },
     /// It wants something from us other than `diag`.
@@ -108,6 +157,40 @@ pub enum Refused {
         /// How.
         fault: Fault,
     },
+}
+
+impl Refused {
+    /// The word in metrics, events and the API's answers: `import`. It never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Refused::TooLarge { .. } => "too-large",
+            Refused::NotWasm { .. } => "not-wasm",
+            Refused::Signature { .. } => "signature",
+            Refused::Unsigned { .. } => "unsigned",
+            Refused::Revoked { .. } => "revoked",
+            Refused::Downgrade { .. } => "downgrade",
+            Refused::CompileLimit { .. } => "compile-limit",
+            Refused::Compiler { .. } => "compiler",
+            Refused::Import { .. } => "import",
+            Refused::Contract { .. } => "contract",
+            Refused::NotAPlugin { .. } => "not-a-plugin",
+            Refused::NoManifest => "no-manifest",
+            Refused::Manifest { .. } => "manifest",
+            Refused::HookMissing { .. } => "hook-missing",
+            Refused::HookUnanswered { .. } => "hook-unanswered",
+            Refused::Engine { .. } => "engine",
+            Refused::Setting { .. } => "setting",
+            Refused::Settings { .. } => "settings",
+            Refused::Faulted { fault, .. } => fault.name(),
+        }
+    }
+}
+
+fn unsigned_words(by: Option<PublicKey>) -> String {
+    match by {
+        Some(key) => format!("the plugin is signed with {key}, which is not known here"),
+        None => "the plugin is not signed".to_owned(),
+    }
 }
 
 fn fault_words(fault: &Fault) -> String {

@@ -8,6 +8,8 @@ mod compatible;
 mod contract;
 mod faults;
 mod fixtures;
+mod granting;
+mod guests;
 mod hostile;
 mod plugin;
 mod reference;

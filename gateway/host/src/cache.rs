@@ -1,0 +1,210 @@
+//! Native code kept on disk, so that what was compiled once is loaded the next time.
+//!
+//! A folder that only its owner may enter. In it a key, made with the folder, and a file for each plugin: a MAC over its name and
+//! its code, and the code. What has not this host's MAC on it is never run. Code is not taken from elsewhere, and nobody
+//! needs to take it along: it is made anew from the plugin.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::engine::code_config;
+use crate::native::NativeCode;
+use crate::signature::{hex, sha256};
+
+/// All files together: some hundred plugins of usual size, or a few that bring an engine of their own.
+const BYTES_MAX: u64 = 256 << 20;
+
+/// Files at most, so that a look at all of them is short.
+const FILES_MAX: usize = 512;
+
+/// Code of one plugin: four times what the largest that is taken compiles to.
+pub const CODE_BYTES_MAX: usize = 64 << 20;
+
+const KEY: &str = "key";
+const KEY_BYTES: usize = 32;
+
+/// HMAC with SHA-256 (RFC 2104).
+const MAC_BYTES: usize = 32;
+
+/// A folder with native code.
+pub struct Cache {
+    folder: PathBuf,
+    key: hmac::Key,
+    /// Of the engine, its configuration and this program: code of others is not looked at.
+    engine: u64,
+    /// Of files that are not whole yet.
+    writing: AtomicU64,
+}
+
+/// What is kept of a plugin.
+#[derive(Debug)]
+pub enum Cached {
+    /// Its code.
+    Code(NativeCode),
+    /// Nothing.
+    Nothing,
+    /// Something that this host did not write. It is gone now.
+    Forged,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cache({})", self.folder.display())
+    }
+}
+
+impl Cache {
+    /// The cache in this folder, which is made where there is none.
+    ///
+    /// # Errors
+    /// Where the folder cannot be used, or others could write there or read the key.
+    pub fn open(folder: &Path) -> io::Result<Cache> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let facts = fs::symlink_metadata(folder)?;
+        let denied = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        if !facts.is_dir() {
+            return denied("it is no folder");
+        }
+        if facts.uid() != fs::metadata("/proc/self")?.uid() {
+            return denied("it belongs to somebody else");
+        }
+        if facts.mode() & 0o077 != 0 {
+            return denied("others may enter it: `chmod 700` it");
+        }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &key(folder)?);
+        let mut engine = DefaultHasher::new();
+        let wasm = wasmtime::Engine::new(&code_config()).map_err(io::Error::other)?;
+        wasm.precompile_compatibility_hash().hash(&mut engine);
+        env!("CARGO_PKG_VERSION").hash(&mut engine);
+        let (folder, engine) = (folder.to_owned(), engine.finish());
+        Ok(Cache { folder, key, engine, writing: AtomicU64::new(0) })
+    }
+
+    /// What is kept of this plugin.
+    pub fn get(&self, plugin: &[u8]) -> Cached {
+        let name = self.name(plugin);
+        let path = self.folder.join(&name);
+        let Ok(mut file) = File::open(&path) else { return Cached::Nothing };
+        let mut kept = Vec::new();
+        let whole =
+            (&mut file).take((MAC_BYTES + CODE_BYTES_MAX + 1) as u64).read_to_end(&mut kept);
+        let genuine = whole.is_ok()
+            && kept.split_at_checked(MAC_BYTES).is_some_and(|(mac, code)| {
+                hmac::verify(&self.key, &message(&name, code), mac).is_ok()
+            });
+        if !genuine {
+            // Whether it can be removed or not, it is not believed.
+            let _ = fs::remove_file(&path);
+            return Cached::Forged;
+        }
+        // It was of use; where that cannot be noted it goes earlier, and is compiled again.
+        let _ = file.set_modified(SystemTime::now());
+        kept.drain(..MAC_BYTES);
+        Cached::Code(NativeCode::trusted(kept))
+    }
+
+    /// Keeps a plugin's code; what was of no use for longest gives way.
+    ///
+    /// # Errors
+    /// Where it cannot be written: then it is compiled again the next time.
+    pub fn put(&self, plugin: &[u8], code: &NativeCode) -> io::Result<()> {
+        if code.bytes().len() > CODE_BYTES_MAX {
+            return Ok(());
+        }
+        let name = self.name(plugin);
+        let mac = hmac::sign(&self.key, &message(&name, code.bytes()));
+        let number = self.writing.fetch_add(1, Relaxed);
+        let unfinished = self.folder.join(format!("{}-{number}.new", std::process::id()));
+        let written = write_new(&unfinished, &[mac.as_ref(), code.bytes()])
+            .and_then(|()| fs::rename(&unfinished, self.folder.join(&name)));
+        if written.is_err() {
+            // Nothing is lost where it was not even made.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written?;
+        self.trim()
+    }
+
+    /// Forgets a plugin's code.
+    pub fn forget(&self, plugin: &[u8]) {
+        // What is not there need not go.
+        let _ = fs::remove_file(self.folder.join(self.name(plugin)));
+    }
+
+    /// The oldest go until the rest fits.
+    fn trim(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry.file_name() == KEY {
+                continue;
+            }
+            // One that another gateway removed meanwhile.
+            let Ok(facts) = entry.metadata() else { continue };
+            files.push((facts.modified()?, facts.len(), entry.path()));
+        }
+        files.sort();
+        let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut count = files.len();
+        for (_, size, path) in files {
+            if bytes <= BYTES_MAX && count <= FILES_MAX {
+                break;
+            }
+            fs::remove_file(path)?;
+            (bytes, count) = (bytes - size, count - 1);
+        }
+        Ok(())
+    }
+
+    fn name(&self, plugin: &[u8]) -> String {
+        format!("{}-{:016x}.cwasm", hex(&sha256(plugin)), self.engine)
+    }
+}
+
+fn message(name: &str, code: &[u8]) -> Vec<u8> {
+    [name.as_bytes(), &[0], code].concat()
+}
+
+/// The key of this folder, made where there is none. Two gateways that begin at once have the same.
+fn key(folder: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let path = folder.join(KEY);
+    if !path.exists() {
+        let mut key = [0; KEY_BYTES];
+        let unspecific = |_| io::Error::other("the system gave no randomness");
+        SystemRandom::new().fill(&mut key).map_err(unspecific)?;
+        let unfinished = folder.join(format!("{KEY}-{}.new", std::process::id()));
+        write_new(&unfinished, &[&key])?;
+        // Who comes first wins: a link is not made over what is there.
+        let linked = fs::hard_link(&unfinished, &path);
+        fs::remove_file(&unfinished)?;
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let facts = fs::symlink_metadata(&path)?;
+    let mut key = [0; KEY_BYTES];
+    if !facts.is_file() || facts.len() != key.len() as u64 || facts.mode() & 0o077 != 0 {
+        let why = format!("`{KEY}` in it is not 32 bytes that only its owner may read: remove it");
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    File::open(&path)?.read_exact(&mut key)?;
+    Ok(key)
+}
+
+/// A file of one's own, where none is.
+fn write_new(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    parts.iter().try_for_each(|part| file.write_all(part))
+}
+
+#[cfg(test)]
+mod tests;

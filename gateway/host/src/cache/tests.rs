@@ -1,0 +1,133 @@
+//! What is kept, and what is not believed.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use super::*;
+
+/// A folder, gone with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("cache-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+        Folder(std::env::temp_dir().join(name))
+    }
+
+    fn open(&self) -> Cache {
+        Cache::open(&self.0).unwrap()
+    }
+
+    fn file(&self) -> PathBuf {
+        let mut files = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+        files.find(|path| path.extension().is_some_and(|ending| ending == "cwasm")).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn code(bytes: &[u8]) -> NativeCode {
+    NativeCode::trusted(bytes.to_vec())
+}
+
+fn kept(cache: &Cache, plugin: &[u8]) -> Option<Vec<u8>> {
+    match cache.get(plugin) {
+        Cached::Code(code) => Some(code.bytes().to_vec()),
+        Cached::Nothing => None,
+        Cached::Forged => panic!("forged"),
+    }
+}
+
+#[test]
+fn what_was_compiled_is_there_after_a_restart_and_for_that_plugin_alone() {
+    let folder = Folder::new();
+    folder.open().put(b"plugin", &code(b"its code")).unwrap();
+    let cache = folder.open();
+    assert_eq!(kept(&cache, b"plugin").as_deref(), Some(&b"its code"[..]));
+    assert_eq!(kept(&cache, b"another"), None);
+    cache.forget(b"plugin");
+    assert_eq!(kept(&cache, b"plugin"), None);
+}
+
+#[test]
+fn code_that_was_touched_is_not_believed_and_gone() {
+    let folder = Folder::new();
+    let cache = folder.open();
+    for at in [0, 31, 32, 39] {
+        cache.put(b"plugin", &code(b"its code")).unwrap();
+        let mut bytes = fs::read(folder.file()).unwrap();
+        bytes[at] ^= 1;
+        fs::write(folder.file(), bytes).unwrap();
+        assert!(matches!(cache.get(b"plugin"), Cached::Forged), "byte {at}");
+        assert!(matches!(cache.get(b"plugin"), Cached::Nothing));
+    }
+    cache.put(b"plugin", &code(b"its code")).unwrap();
+    fs::write(folder.file(), b"short").unwrap();
+    assert!(matches!(cache.get(b"plugin"), Cached::Forged));
+}
+
+#[test]
+fn code_of_one_plugin_does_not_pass_for_that_of_another() {
+    let folder = Folder::new();
+    let cache = folder.open();
+    cache.put(b"mine", &code(b"harm")).unwrap();
+    fs::rename(folder.file(), folder.0.join(cache.name(b"yours"))).unwrap();
+    assert!(matches!(cache.get(b"yours"), Cached::Forged));
+}
+
+#[test]
+fn code_of_another_host_is_not_believed() {
+    let (ours, theirs) = (Folder::new(), Folder::new());
+    let (cache, other) = (ours.open(), theirs.open());
+    other.put(b"plugin", &code(b"its code")).unwrap();
+    fs::copy(theirs.file(), ours.0.join(cache.name(b"plugin"))).unwrap();
+    assert!(matches!(cache.get(b"plugin"), Cached::Forged));
+}
+
+#[test]
+fn a_folder_or_key_that_others_can_reach_is_not_used() {
+    let folder = Folder::new();
+    drop(folder.open());
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    mode(&folder.0, 0o750).unwrap();
+    assert!(Cache::open(&folder.0).unwrap_err().to_string().contains("chmod 700"));
+    mode(&folder.0, 0o700).unwrap();
+    let key = folder.0.join(KEY);
+    assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o600);
+    mode(&key, 0o604).unwrap();
+    assert!(Cache::open(&folder.0).unwrap_err().to_string().contains("key"));
+    mode(&key, 0o600).unwrap();
+    drop(folder.open());
+    fs::write(&key, b"short").unwrap();
+    assert!(Cache::open(&folder.0).is_err());
+    let link = Folder::new();
+    std::os::unix::fs::symlink(&folder.0, &link.0).unwrap();
+    assert!(Cache::open(&link.0).is_err());
+    fs::remove_file(&link.0).unwrap();
+}
+
+#[test]
+fn what_was_of_no_use_for_longest_gives_way() {
+    let folder = Folder::new();
+    let cache = folder.open();
+    let long_ago = SystemTime::now() - Duration::from_secs(3_600);
+    let put = |plugin: usize| cache.put(&plugin.to_le_bytes(), &code(b"code")).unwrap();
+    for plugin in 0..FILES_MAX {
+        put(plugin);
+        let path = folder.0.join(cache.name(&plugin.to_le_bytes()));
+        let written = long_ago + Duration::from_secs(plugin as u64);
+        File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
+    }
+    // The oldest was of use just now.
+    assert!(kept(&cache, &0_usize.to_le_bytes()).is_some());
+    put(FILES_MAX);
+    assert!(kept(&cache, &0_usize.to_le_bytes()).is_some());
+    assert_eq!(kept(&cache, &1_usize.to_le_bytes()), None);
+    assert!(kept(&cache, &2_usize.to_le_bytes()).is_some());
+    assert!(kept(&cache, &FILES_MAX.to_le_bytes()).is_some());
+}

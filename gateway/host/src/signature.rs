@@ -1,0 +1,304 @@
+//! Who vouches for a plugin: an Ed25519 signature (RFC 8032) in the custom section `evenkeel:signature` at its end.
+//!
+//! The section holds a byte 1, the public key (32 bytes) and the signature (64 bytes). Signed is a word for what this is, the
+//! public key, and SHA-256 of all bytes before the section: the code and the manifest together. A plugin has one
+//! signature at most, and nothing after it; to sign again replaces it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use ring::digest::{SHA256, digest};
+use ring::rand::{SecureRandom, SystemRandom};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+
+use crate::outline::Outline;
+use crate::refused::Refused;
+
+/// The section as it begins, whole: custom (0), 116 bytes, a name of 18 bytes, the name, version 1. Only these bytes
+/// are a signature, so that there is one way to write one.
+const HEAD: &[u8] = b"\x00\x74\x12evenkeel:signature\x01";
+
+/// Head, key, signature.
+const SECTION_BYTES: usize = HEAD.len() + KEY_BYTES + SIGNATURE_BYTES;
+
+const KEY_BYTES: usize = 32;
+const SIGNATURE_BYTES: usize = 64;
+
+/// No other signature of the same key means this.
+const CONTEXT: &[u8] = b"evenkeel plugin signature v1\0";
+
+const PUBLIC: &str = "ed25519:";
+const SECRET: &str = "ed25519-secret:";
+
+/// Whom a signature is by. As text: `ed25519:` and 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; KEY_BYTES]);
+
+/// A text that is no key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{found}, expected `{prefix}` and {digits} hexadecimal digits")]
+pub struct BadKey {
+    found: &'static str,
+    prefix: &'static str,
+    digits: usize,
+}
+
+/// What signs plugins. It never shows in a log.
+pub struct SecretKey {
+    seed: [u8; KEY_BYTES],
+    pair: Ed25519KeyPair,
+}
+
+impl FromStr for PublicKey {
+    type Err = BadKey;
+
+    /// Of its text, with or without space around it.
+    fn from_str(text: &str) -> Result<PublicKey, BadKey> {
+        unhex(text, PUBLIC).map(PublicKey)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PUBLIC}{}", hex(&self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey(… of {})", self.public())
+    }
+}
+
+impl SecretKey {
+    /// A new one, from the system's randomness.
+    ///
+    /// # Panics
+    ///
+    /// Where the system gives no randomness.
+    pub fn generate() -> SecretKey {
+        let mut seed = [0; KEY_BYTES];
+        SystemRandom::new().fill(&mut seed).expect("a system has randomness");
+        SecretKey::of(seed)
+    }
+
+    /// Of the text that [`SecretKey::text`] gives, with or without space around it.
+    pub fn read(text: &str) -> Result<SecretKey, BadKey> {
+        unhex(text, SECRET).map(SecretKey::of)
+    }
+
+    fn of(seed: [u8; KEY_BYTES]) -> SecretKey {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("every 32 bytes are a seed");
+        SecretKey { seed, pair }
+    }
+
+    /// The secret itself, as it lies in a file: `ed25519-secret:` and 64 hexadecimal digits, the seed of RFC 8032.
+    pub fn text(&self) -> String {
+        format!("{SECRET}{}", hex(&self.seed))
+    }
+
+    /// What others know it by.
+    pub fn public(&self) -> PublicKey {
+        let bytes = self.pair.public_key().as_ref();
+        PublicKey(bytes.try_into().expect("a public key has 32 bytes"))
+    }
+}
+
+/// The plugin with this key's signature at its end, in place of one that was there.
+///
+/// # Errors
+/// Where the bytes are no WebAssembly, or what stands there for a signature is none: it is not replaced, since nobody
+/// knows what it is.
+pub fn sign(plugin: &[u8], key: &SecretKey) -> Result<Vec<u8>, Refused> {
+    let plugin = match find(plugin)? {
+        Some(section) => section.signed,
+        None => plugin,
+    };
+    let public = key.public();
+    let signature = key.pair.sign(&message(&public, plugin));
+    Ok([plugin, HEAD, &public.0, signature.as_ref()].concat())
+}
+
+/// Whose signature a plugin carries, if it carries one, and what it is over.
+///
+/// That says nothing of whether anybody trusts that key: anybody may sign.
+///
+/// # Errors
+/// [`Refused::Signature`] where there is one that is not by the key that it names over these bytes, more than one, or
+/// something after it; [`Refused::NotWasm`] where the bytes are no WebAssembly.
+pub fn signer(plugin: &[u8]) -> Result<Option<PublicKey>, Refused> {
+    let Some(section) = find(plugin)? else { return Ok(None) };
+    UnparsedPublicKey::new(&ED25519, section.key.0)
+        .verify(&message(&section.key, section.signed), section.signature)
+        .map_err(|_| {
+            unlike("one that does not fit these bytes: they changed after they were signed")
+        })?;
+    Ok(Some(section.key))
+}
+
+/// SHA-256 of what a signature is over, or would be: the same with and without one.
+pub(crate) fn content_digest(plugin: &[u8]) -> Result<[u8; 32], Refused> {
+    let content = find(plugin)?.map_or(plugin, |section| section.signed);
+    Ok(sha256(content))
+}
+
+struct Section<'a> {
+    signed: &'a [u8],
+    key: PublicKey,
+    signature: &'a [u8],
+}
+
+fn find(plugin: &[u8]) -> Result<Option<Section<'_>>, Refused> {
+    let outline = Outline::read(plugin)?;
+    match outline.signatures {
+        0 => return Ok(None),
+        1 => {}
+        _ => return Err(unlike("more than one: to sign again replaces the one that is there")),
+    }
+    // There is exactly one. It is the last thing there, written as we write it, or it is none.
+    let at = plugin.len().checked_sub(SECTION_BYTES);
+    let (signed, section) = at.map_or((&plugin[..0], plugin), |at| plugin.split_at(at));
+    let Some(said) = section.strip_prefix(HEAD) else {
+        let found = "one that does not stand at the very end as `evenkeel plugin sign` writes it";
+        return Err(unlike(found));
+    };
+    let (key, signature) = said.split_at(KEY_BYTES);
+    let key = PublicKey(key.try_into().expect("it was cut to 32 bytes"));
+    Ok(Some(Section { signed, key, signature }))
+}
+
+fn message(key: &PublicKey, signed: &[u8]) -> Vec<u8> {
+    [CONTEXT, &key.0, &sha256(signed)].concat()
+}
+
+fn unlike(found: &'static str) -> Refused {
+    Refused::Signature { found }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest(&SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// 32 bytes in hexadecimal digits, lower-case or not, after a prefix.
+pub(crate) fn unhex(text: &str, prefix: &'static str) -> Result<[u8; 32], BadKey> {
+    let bad = |found| BadKey { found, prefix, digits: 2 * KEY_BYTES };
+    let digits = text.trim().strip_prefix(prefix).ok_or(bad("another beginning"))?;
+    if digits.len() != 2 * KEY_BYTES {
+        return Err(bad("another length"));
+    }
+    let mut bytes = [0; KEY_BYTES];
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or(bad("another letter"));
+        *byte = (digit(0)? << 4 | digit(1)?) as u8;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The smallest module: eight bytes.
+    const MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
+    fn found(plugin: &[u8]) -> &'static str {
+        match signer(plugin) {
+            Err(Refused::Signature { found }) => found,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_key_is_itself_again_as_text() {
+        let key = SecretKey::generate();
+        assert_eq!(SecretKey::read(&format!("{}\n", key.text())).unwrap().public(), key.public());
+        assert_eq!(key.public().to_string().parse(), Ok(key.public()));
+        assert!(!format!("{key:?}").contains(&key.text()[SECRET.len()..]));
+        for bad in
+            ["", "ed25519:", "ed25519:00", &format!("{PUBLIC}{}", "g".repeat(64)), &key.text()]
+        {
+            assert!(bad.parse::<PublicKey>().is_err(), "{bad}");
+        }
+        assert!(SecretKey::read(&key.public().to_string()).is_err(), "a public key signs nothing");
+    }
+
+    #[test]
+    fn a_signature_is_the_one_of_rfc_8032_over_word_key_and_digest() {
+        // Section 7.1, test 1.
+        let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+        let key = SecretKey::read(&format!("{SECRET}{seed}")).unwrap();
+        let public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+        assert_eq!(key.public().to_string(), format!("{PUBLIC}{public}"));
+        let signed = sign(MODULE, &key).unwrap();
+        assert_eq!(signed.len(), MODULE.len() + SECTION_BYTES);
+        assert_eq!(signed, sign(MODULE, &key).unwrap(), "it is the same each time");
+        assert_eq!(signer(&signed), Ok(Some(key.public())));
+        assert_eq!(signer(MODULE), Ok(None));
+    }
+
+    #[test]
+    fn one_changed_byte_anywhere_is_noticed() {
+        let signed = sign(MODULE, &SecretKey::generate()).unwrap();
+        for at in 0..signed.len() {
+            let mut changed = signed.clone();
+            changed[at] ^= 1;
+            let seen = signer(&changed);
+            let is_unsigned = seen == Ok(None);
+            // A section of another kind or name is no signature; whoever wants one finds none.
+            let in_name = (MODULE.len()..MODULE.len() + 21).contains(&at);
+            assert!(seen.is_err() || (is_unsigned && in_name), "byte {at}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn to_sign_again_replaces_the_signature() {
+        let (first, second) = (SecretKey::generate(), SecretKey::generate());
+        let once = sign(MODULE, &first).unwrap();
+        let again = sign(&once, &second).unwrap();
+        assert_eq!(signer(&again), Ok(Some(second.public())));
+        assert_eq!(again, sign(MODULE, &second).unwrap());
+        assert_eq!(content_digest(&again), content_digest(MODULE));
+    }
+
+    #[test]
+    fn a_second_signature_and_anything_after_one_are_refused() {
+        let signed = sign(MODULE, &SecretKey::generate()).unwrap();
+        let section = &signed[MODULE.len()..];
+        assert!(found(&[&signed, section].concat()).contains("more than one"));
+        let after = [&signed[..], b"\0\x02\x01x"].concat();
+        assert!(found(&after).contains("very end"));
+        assert!(matches!(signer(&[&signed[..], b"\0"].concat()), Err(Refused::NotWasm { .. })));
+    }
+
+    #[test]
+    fn a_signature_written_in_another_way_is_none() {
+        let signed = sign(MODULE, &SecretKey::generate()).unwrap();
+        let content = &signed[MODULE.len() + 2..];
+        // The same number in two bytes (LEB128 allows it).
+        let longer = [MODULE, b"\0\xf4\0", content].concat();
+        assert!(found(&longer).contains("very end"));
+        let mut version = signed.clone();
+        version[MODULE.len() + HEAD.len() - 1] = 2;
+        assert!(found(&version).contains("very end"));
+    }
+
+    #[test]
+    fn another_key_cannot_be_put_in_its_place() {
+        let signed = sign(MODULE, &SecretKey::generate()).unwrap();
+        let other = SecretKey::generate().public();
+        let at = MODULE.len() + HEAD.len();
+        let mut changed = signed.clone();
+        changed[at..at + KEY_BYTES].copy_from_slice(&other.0);
+        assert!(found(&changed).contains("does not fit"));
+    }
+}

@@ -1,0 +1,70 @@
+//! Versions of plugins, which one is newer.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+/// A plugin's version. Ordered as Semantic Versioning 2.0.0 says, where what is missing is 0 (`1.2` is `1.2.0`) and what
+/// was built is of no matter; a text that is none is older than any that is one.
+#[derive(Clone, Debug)]
+pub struct Version {
+    text: Box<str>,
+    read: Option<semver::Version>,
+}
+
+impl Version {
+    /// Of the text in a manifest.
+    pub fn read(text: &str) -> Version {
+        let (number, rest) = text.split_at(text.find(['-', '+']).unwrap_or(text.len()));
+        let missing = ".0".repeat(2_usize.saturating_sub(number.matches('.').count()));
+        let read = semver::Version::parse(&format!("{number}{missing}{rest}")).ok();
+        Version { text: text.into(), read }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Ord for Version {
+    fn cmp(&self, other: &Version) -> Ordering {
+        match (&self.read, &other.read) {
+            (Some(one), Some(two)) => one.cmp_precedence(two),
+            (None, None) => Ordering::Equal,
+            (one, two) => one.is_some().cmp(&two.is_some()),
+        }
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Version) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Version {
+    fn eq(&self, other: &Version) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Version {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_stand_in_their_order() {
+        let rising =
+            ["mine", "0", "0.1", "0.1.1", "1.0.0-alpha", "1.0.0-rc.2", "1", "1.2.9", "1.10"];
+        for pair in rising.windows(2) {
+            assert!(Version::read(pair[0]) < Version::read(pair[1]), "{pair:?}");
+        }
+        for (one, same) in [("1", "1.0.0"), ("1.2", "1.2.0+build7"), ("mine", "yours")] {
+            assert_eq!(Version::read(one), Version::read(same));
+        }
+        assert_eq!(Version::read("1.2").to_string(), "1.2");
+    }
+}

@@ -1,0 +1,44 @@
+//! What an operator does not allow, a plugin does not get.
+
+use evenkeel_core::{Answer, Hook, Metric, Op};
+use evenkeel_host::{Allowed, Policy};
+use serde_json::json;
+
+use crate::plugin::{guest, roomy, tick};
+
+fn installed(mode: &str, allowed: &Allowed) -> Policy {
+    let (hook, settings) = (Hook::Degradation, json!({"mode": mode}));
+    Policy::install_within(roomy(), guest(), hook, settings, Vec::new(), 77, allowed).unwrap()
+}
+
+/// Actions that the guest takes over two sessions.
+fn actions(policy: &mut Policy) -> usize {
+    match policy.ask(&tick(&[1, 2]), 0).unwrap().answer {
+        Answer::Actions { actions, .. } => actions.len(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_action_that_is_not_allowed_is_dropped_and_counted() {
+    let all = Allowed::default();
+    let mut free = installed("count", &all);
+    assert_eq!((actions(&mut free), free.ungranted()), (2, 0));
+    let caps = Allowed { ops: Some(vec![Op::Cap]), ..all.clone() };
+    assert_eq!(actions(&mut installed("count", &caps)), 2);
+    let none = Allowed { ops: Some(Vec::new()), ..all };
+    let mut held = installed("count", &none);
+    assert_eq!((actions(&mut held), held.ungranted()), (0, 2));
+}
+
+#[test]
+fn less_than_a_plugin_asks_for_is_another_revision_and_all_of_it_is_the_same() {
+    let all = installed("count", &Allowed::default());
+    let of = |metrics: Vec<Metric>| {
+        let allowed = Allowed { metrics: Some(metrics), ..Allowed::default() };
+        installed("count", &allowed).revision().to_owned()
+    };
+    assert_eq!(of(Metric::ALL.to_vec()), all.revision());
+    assert_ne!(of(vec![Metric::LossUp]), all.revision());
+    assert_ne!(of(vec![Metric::LossUp]), of(Vec::new()));
+}

@@ -1,0 +1,95 @@
+//! Plugins that mean harm: each costs what is expected of it, and nobody else anything.
+
+use evenkeel_core::{Answer, Hook, Question};
+use evenkeel_guests::{Expected, Guest, hostile, questions};
+use evenkeel_host::{Component, Engine, Policy, Refused, shipped};
+use serde_json::Value;
+
+fn install(engine: &Engine, guest: &Guest) -> Result<Policy, Refused> {
+    let component = Component::vet(engine, &guest.bytes)?;
+    Policy::install(engine, &component, guest.hook, Value::Null, Vec::new(), 0)
+}
+
+/// The questions of its hook that this guest is about: those that it answers without harm are let be.
+fn outcomes(policy: &mut Policy, hook: Hook) -> Vec<Result<Answer, String>> {
+    let asked = questions(hook);
+    let ask = |question: &Question| match policy.ask(question, 0) {
+        Ok(answered) => Ok(answered.answer),
+        Err(fault) => Err(fault.name().to_owned()),
+    };
+    asked.iter().map(ask).collect()
+}
+
+/// What became of it, in the words in which it was expected.
+fn met(engine: &Engine, guest: &Guest) -> Result<(), String> {
+    let mut policy = match (install(engine, guest), guest.expected) {
+        (Err(refused), Expected::Refused(code)) if refused.code() == code => return Ok(()),
+        (Err(refused), expected) => {
+            return Err(format!("{}: {refused}, not {expected:?}", refused.code()));
+        }
+        (Ok(_), Expected::Refused(code)) => return Err(format!("taken, not refused for {code}")),
+        (Ok(policy), Expected::Fault(_) | Expected::Curbed) => policy,
+    };
+    // Twice, since a guest that failed is made anew.
+    for _ in 0..2 {
+        for outcome in outcomes(&mut policy, guest.hook) {
+            match (&outcome, guest.expected) {
+                (Err(fault), Expected::Fault(expected)) if fault == expected => {}
+                (Ok(_), Expected::Curbed) => {}
+                (outcome, expected) => return Err(format!("{outcome:?}, not {expected:?}")),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_is_refused_or_costs_one_fault_a_question_for_the_reason_that_is_expected() {
+    let engine = Engine::new();
+    let neighbour = shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
+    let neighbour = Component::vet(&engine, neighbour.bytes).unwrap();
+    let mut neighbour =
+        Policy::install(&engine, &neighbour, Hook::Routing, Value::Null, Vec::new(), 7).unwrap();
+    let place = &questions(Hook::Routing)[0];
+    let before = neighbour.ask(place, 0).unwrap().answer;
+    let mut unmet = Vec::new();
+    for guest in hostile() {
+        // A signature is looked at by who decides whom to believe.
+        if guest.expected == Expected::Refused("signature") {
+            let seen = evenkeel_host::signer(&guest.bytes).unwrap_err();
+            assert_eq!(seen.code(), "signature", "{}", guest.name);
+            continue;
+        }
+        unmet.extend(met(&engine, &guest).err().map(|said| format!("{}: {said}", guest.name)));
+        assert_eq!(neighbour.ask(place, 0).unwrap().answer, before, "after {}", guest.name);
+    }
+    assert!(unmet.is_empty(), "{}", unmet.join("\n"));
+}
+
+#[test]
+fn every_number_at_its_end_comes_out_as_it_went_in() {
+    // What the core makes of it is the core's; here nothing wraps and nothing is lost.
+    let all = hostile();
+    let of = |name: &str| all.iter().find(|guest| guest.name == name).unwrap();
+    let answer = |name: &str| {
+        let guest = of(name);
+        let engine = Engine::new();
+        outcomes(&mut install(&engine, guest).unwrap(), guest.hook).remove(0).unwrap()
+    };
+    match answer("a cap past all") {
+        Answer::Actions { actions, .. } => {
+            assert_eq!((actions[0].arg, actions[0].reason), (u64::MAX, u32::MAX));
+        }
+        other => panic!("{other:?}"),
+    }
+    match answer("every number of a placement at its end") {
+        Answer::Placed { hops, ttl_ms, reason, .. } => {
+            assert_eq!((hops[0].0, ttl_ms, reason), (u32::MAX - 1, u32::MAX, u32::MAX));
+        }
+        other => panic!("{other:?}"),
+    }
+    match answer("an action that it was not granted") {
+        Answer::Actions { actions, .. } => assert!(actions.is_empty(), "{actions:?}"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,59 @@
+//! What every guest is asked: an ordinary world.
+
+use std::sync::Arc;
+
+use evenkeel_core::{
+    Hook, Labels, Measures, Metric, NodeId, Question, RoomId, RoomRow, Row, SessionId, SessionRow,
+};
+
+/// Rows of a batch.
+const ROWS: u64 = 64;
+
+/// Every question of a hook, once.
+pub fn questions(hook: Hook) -> Vec<Question> {
+    let scenario: Arc<str> = "call".into();
+    let labels: Labels = Arc::new([("region".into(), "east".into())]);
+    match hook {
+        Hook::Scenario => vec![Question::Resolve { scenario, labels }],
+        Hook::Admission => vec![Question::Admit {
+            session: SessionId(1),
+            room: RoomId(1),
+            standing: None,
+            scenario,
+            labels,
+            regions: rows(3).collect(),
+        }],
+        Hook::Routing => {
+            let room = |row: Row| RoomRow {
+                row,
+                scenario: Arc::clone(&scenario),
+                labels: Arc::clone(&labels),
+                standing: vec![NodeId(0), NodeId(1)],
+                state: None,
+            };
+            let rooms = rows(ROWS).map(room).collect();
+            let reroute = Question::Reroute { nodes: rows(8).collect(), rooms, memo: None };
+            let (scenario, labels) = (Arc::clone(&scenario), Arc::clone(&labels));
+            let nodes = rows(8).collect();
+            vec![Question::Place { room: RoomId(1), scenario, labels, nodes }, reroute]
+        }
+        Hook::Degradation => {
+            let session = |row: Row| SessionRow {
+                room: RoomId(row.id),
+                row,
+                scenario: Arc::clone(&scenario),
+                labels: Arc::clone(&labels),
+                state: None,
+            };
+            vec![Question::Tick { sessions: rows(ROWS).map(session).collect(), memo: None }]
+        }
+    }
+}
+
+fn rows(count: u64) -> impl Iterator<Item = Row> {
+    (0..count).map(|id| {
+        let mut measures = Measures::default();
+        measures.set(Metric::LossUp, 1_000 * id).set(Metric::Delay, 10_000 + id);
+        Row { id, measures }
+    })
+}
