@@ -15,3 +15,5 @@ pub mod settings;
 pub mod telemetry;
 pub mod webhook;
 pub mod worker;
+
+pub use policy::compile_plugin;

@@ -24,7 +24,7 @@ use crate::worker::{self, Bell, Stamps, Worker};
 use nodes::{briefs, port_legs, posts, towards};
 pub(crate) use nodes::{equip, has_webhooks, port_leg, wants_briefs};
 use policies::{Coming, Firsts, policies};
-pub(crate) use policies::{source, try_out};
+pub(crate) use policies::{at_place, source, try_out};
 use sockets::{advertised_quic, listeners, quic, rings_between};
 pub use vital::Ended;
 use vital::Vital;

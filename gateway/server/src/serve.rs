@@ -14,8 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api;
 use crate::control::Handle;
+use crate::policy::Foundry;
 use crate::run::{self, Running};
-use crate::settings::{Invalid, Settings};
+use crate::settings::{Compiler, Invalid, Settings};
 use crate::telemetry::Telemetry;
 use follow::{Counters, Follower};
 use reload::Standing;
@@ -56,6 +57,8 @@ pub struct Place {
     pub config: Option<PathBuf>,
     /// The folder of policy sets; without it those that ship, and the one the configuration names.
     pub policies: Option<PathBuf>,
+    /// What compiles plugins that are not ours; without one they are compiled in this process.
+    pub compiler: Option<Compiler>,
 }
 
 /// Where a gateway that has started listens.
@@ -77,25 +80,31 @@ impl Place {
     /// # Errors
     /// Everything that is wrong, each with its place.
     pub fn load(&self) -> Result<Settings, Failure> {
-        Settings::load(self.config.as_deref(), self.policies.as_deref()).map_err(Failure::Invalid)
+        let settings = Settings::load(self.config.as_deref(), self.policies.as_deref());
+        let settings = settings.map_err(Failure::Invalid)?;
+        Ok(Settings { compiler: self.compiler.clone(), ..settings })
     }
 
-    /// Reads and checks it, and has every plugin take its settings; nothing runs afterwards.
+    /// Reads and checks it, and has every plugin take its settings; nothing runs afterwards. Says what one should know
+    /// besides, if anything.
     ///
     /// # Errors
     /// Everything that is wrong, each with its place.
-    pub fn check(&self) -> Result<(), Failure> {
+    pub fn check(&self) -> Result<Option<&'static str>, Failure> {
         let settings = self.load()?;
-        let engine = evenkeel_host::Engine::new();
+        let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
         let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
         let invalid: Vec<Invalid> = bindings
             .filter_map(|binding| {
-                let source = run::source(binding);
-                source.and_then(|source| run::try_out(&engine, &settings, binding, source)).err()
+                let tried = |source| {
+                    run::try_out(&foundry, &settings, binding, source)
+                        .map_err(|refused| run::at_place(binding, &refused))
+                };
+                run::source(binding).and_then(tried).err()
             })
             .map(|invalid| *invalid)
             .collect();
-        if invalid.is_empty() { Ok(()) } else { Err(Failure::Invalid(invalid)) }
+        if invalid.is_empty() { Ok(settings.trust.note()) } else { Err(Failure::Invalid(invalid)) }
     }
 }
 
@@ -110,6 +119,9 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
         .map_err(|error| Failure::Telemetry(error.to_string()))?;
     install_log(&telemetry)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if let Some(note) = settings.trust.note() {
+        tracing::info!("{note}");
+    }
     let standing = Standing::of(&settings);
     let mut gateway = run::begin(&settings)?;
     let (events, names) = (gateway.events(), gateway.handle.names());

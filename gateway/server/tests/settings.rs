@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_core::{AdmitOnFault, Hook, Probed, RegionId, Timings, ZoneId};
+use evenkeel_core::{AdmitOnFault, Hook, Metric, Probed, RegionId, Timings, ZoneId};
+use evenkeel_host::{Unsigned, Vouched};
 use evenkeel_server::settings::{
     Colour, Driver, Identity, Ingress, Invalid, Origin, Plugin, Probe, Protocol, Rtcp, Settings,
     Traceparent,
@@ -90,6 +91,49 @@ fn nodes_that_are_told_of_sessions_load_with_what_their_drivers_need() {
     let core = settings.core();
     let probed: Vec<Probed> = core.nodes.iter().map(|node| node.probed).collect();
     assert_eq!(probed, [Probed::Yes, Probed::No]);
+}
+
+#[test]
+fn as_soon_as_a_key_is_known_what_nobody_signed_is_refused_but_where_that_is_said() {
+    let folder = folder("trust");
+    let key = evenkeel_host::SecretKey::generate();
+    let text = |trust: &str| format!("[gateway]\npolicies = \"policies\"\n[trust]\n{trust}\n");
+    let sets = folder.join("policies");
+    fs::create_dir_all(&sets).unwrap();
+    let bound = "[scenario.call]\n[routing]\nplugin = \"route-nearest\"\nunsigned = true\n\
+                 metrics = [\"delay\"]\n[degradation]\nplugin = \"degrade-ladder\"\nactions = []\n";
+    fs::write(sets.join("call.toml"), bound).unwrap();
+    let load = |trust: &str| {
+        let file = folder.join("evenkeel.toml");
+        fs::write(&file, text(trust)).unwrap();
+        Settings::load(Some(&file), None).unwrap()
+    };
+    let known = format!("keys = [{{ name = \"ops\", public = \"{}\" }}]", key.public());
+    for (trust, unsigned, noted) in [
+        ("", Unsigned::Allow, true),
+        (&*known, Unsigned::Refuse, false),
+        (&*format!("{known}\nunsigned = \"allow\""), Unsigned::Allow, false),
+        ("unsigned = \"refuse\"", Unsigned::Refuse, false),
+    ] {
+        let settings = load(trust);
+        assert_eq!(settings.trust.unsigned, unsigned, "{trust}");
+        assert_eq!(settings.trust.note().is_some(), noted, "{trust}");
+        let call = settings.sets.iter().find(|set| &*set.name == "call").unwrap();
+        let routing = &call.binding(Hook::Routing).unwrap().allowed;
+        assert_eq!(settings.trust.unsigned(routing), Unsigned::Allow, "it says so itself");
+        assert_eq!(routing.grant.metrics.as_deref(), Some(&[Metric::Delay][..]));
+        let degradation = &call.binding(Hook::Degradation).unwrap().allowed;
+        assert_eq!(settings.trust.unsigned(degradation), unsigned);
+        assert_eq!(degradation.grant.ops.as_deref(), Some(&[][..]));
+    }
+    let module = b"\0asm\x01\0\0\0";
+    let signed = evenkeel_host::sign(module, &key).unwrap();
+    let judge = |trust: &str| load(trust).trust.keys.judge(&signed, Unsigned::Refuse);
+    assert_eq!(judge(&known), Ok(Vouched::Signed("ops".into())));
+    for revoked in ["ops".to_owned(), key.public().to_string()] {
+        let seen = judge(&format!("{known}\nrevoked = [\"{revoked}\"]"));
+        assert_eq!(seen.unwrap_err().code(), "revoked");
+    }
 }
 
 #[test]

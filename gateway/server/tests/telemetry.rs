@@ -389,6 +389,7 @@ fn with_a_share_of_none_only_the_usual_is_left_out() {
         revision: Some(Arc::from("0123456789ab")),
         previous: Some(Arc::from("ba9876543210")),
         outcome: RolloutOutcome::RolledBack,
+        code: None,
         reason: Some("traps".into()),
         arrived: Instant::now().checked_sub(Duration::from_millis(50)).unwrap(),
         activate: Duration::from_micros(40),

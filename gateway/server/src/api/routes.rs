@@ -89,6 +89,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/configuration:reload", post(operating::reload))
         .route("/v1/policies", get(policies))
         .route("/v1/recording", get(recording::record))
+        .route("/v1/policies/refusals", get(refusals))
         .route("/v1/policies/{set}/{target}", plugin)
         .route("/v1/drill:close-api", post(close_api))
         .route("/v1/events", get(follow))
@@ -273,10 +274,24 @@ async fn policies(State(shared): Api) -> Result<Json<Policies>, Error> {
     Ok(Json(Policies { policies: all.into_iter().map(view::Policy::from).collect() }))
 }
 
+#[derive(Serialize)]
+struct Refusals {
+    refusals: Vec<view::Refusal>,
+}
+
+/// The last plugins that were not taken, oldest first.
+async fn refusals(State(shared): Api) -> Result<Json<Refusals>, Error> {
+    let all = shared.ask("", shared.handle.refusals()).await?;
+    Ok(Json(Refusals { refusals: all.into_iter().map(view::Refusal::from).collect() }))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Push {
     settings: Option<String>,
+    /// It may be older than what ran before.
+    #[serde(default)]
+    force: bool,
 }
 
 async fn push_policy(
@@ -294,9 +309,12 @@ async fn push_policy(
         return Err(Error::new(Code::BadRequest, "found no body, expected a plugin's bytes"));
     }
     let said = policy.to_string();
-    let pushing = shared.handle.push_policy(policy, bytes.into(), settings);
     // Vetting and compiling take as long as they take, and are bounded where they are done.
-    let rollout = pushing.await.map_err(|failed| refusal::word(failed, &said, &shared.names))?;
+    let rollout = match query.force {
+        true => shared.handle.force_policy(policy, bytes.into(), settings).await,
+        false => shared.handle.push_policy(policy, bytes.into(), settings).await,
+    };
+    let rollout = rollout.map_err(|failed| refusal::word(failed, &said, &shared.names))?;
     Ok(rolled_out(rollout))
 }
 

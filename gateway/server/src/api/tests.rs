@@ -240,6 +240,7 @@ fn rollout(outcome: RolloutOutcome) -> Rollout {
         outcome,
         revision: None,
         previous: None,
+        code: (outcome == RolloutOutcome::Refused).then_some("import"),
         reason: Some("it imports a clock".into()),
         arrived: std::time::Instant::now(),
         activate: Duration::from_micros(900),

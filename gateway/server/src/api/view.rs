@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use evenkeel_core::{Measures, Metric, Witness};
 use evenkeel_media::roq;
@@ -378,9 +378,31 @@ pub(super) struct Rollout {
     pub(super) policy: String,
     pub(super) revision: Option<Arc<str>>,
     pub(super) previous: Option<Arc<str>>,
+    /// Why it was refused, in a word: `import`, `unsigned`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<Box<str>>,
     pub(super) activate_us: u64,
+}
+
+/// A plugin that was not taken.
+#[derive(Serialize)]
+pub(super) struct Refusal {
+    at_us: u64,
+    policy: String,
+    origin: Box<str>,
+    code: &'static str,
+    reason: Box<str>,
+}
+
+impl From<control::Refusal> for Refusal {
+    fn from(refusal: control::Refusal) -> Refusal {
+        let control::Refusal { at, policy, origin, code, reason } = refusal;
+        let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (at_us, policy) = (at.as_micros() as u64, policy.to_string());
+        Refusal { at_us, policy, origin, code, reason }
+    }
 }
 
 impl From<control::Rollout> for Rollout {
@@ -390,6 +412,7 @@ impl From<control::Rollout> for Rollout {
             policy: rollout.policy.to_string(),
             revision: rollout.revision,
             previous: rollout.previous,
+            code: rollout.code,
             reason: rollout.reason,
             activate_us: rollout.activate.as_micros() as u64,
         }

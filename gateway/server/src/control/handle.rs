@@ -15,7 +15,7 @@ use super::orders::Order;
 use super::words::{
     Failed, NodeView, Opened, PolicyView, Rollout, SessionView, Status, Told, Wanted,
 };
-use crate::policy::{Recorder, Source};
+use crate::policy::{Recorder, Refusal, Rules, Source};
 
 /// Requests that may wait; past it the caller is told that control is busy.
 pub(crate) const REQUESTS_MAX: usize = 4_096;
@@ -51,6 +51,11 @@ pub(crate) enum Request {
     Nodes(Reply<Vec<NodeView>>),
     Policies(Reply<Vec<PolicyView>>),
     Recorder(Reply<Option<Recorder>>),
+    /// Whose plugins are taken from now on, and what they may do.
+    Govern(Box<Rules>, Reply<()>),
+    /// A file of the configuration was refused before it was rolled out.
+    NoteRefusal(Refusal),
+    Refusals(Reply<Vec<Refusal>>),
     Status(Reply<Status>),
     Modes(Reply<Vec<ModeView>>),
     /// Scenarios say something else now; answered when that is in force, or on its way.
@@ -65,6 +70,8 @@ pub(crate) enum Request {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
+        /// It may be older than what ran before.
+        force: bool,
         reply: Reply<Result<Rollout, Failed>>,
     },
     RollOut {
@@ -341,7 +348,41 @@ impl Handle {
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
     ) -> Result<Rollout, Failed> {
-        self.ask(|reply| Request::Push { policy, bytes, settings, reply }).await?
+        let force = false;
+        self.ask(|reply| Request::Push { policy, bytes, settings, force, reply }).await?
+    }
+
+    /// The same, also where the plugin is older than one of its name that answered before.
+    ///
+    /// # Errors
+    /// As [`push_policy`](Handle::push_policy).
+    pub async fn force_policy(
+        &self,
+        policy: PolicyName,
+        bytes: Vec<u8>,
+        settings: Option<serde_json::Value>,
+    ) -> Result<Rollout, Failed> {
+        let force = true;
+        self.ask(|reply| Request::Push { policy, bytes, settings, force, reply }).await?
+    }
+
+    /// The last plugins that were not taken, oldest first.
+    ///
+    /// # Errors
+    /// See [`sessions`](Handle::sessions).
+    pub async fn refusals(&self) -> Result<Vec<Refusal>, Failed> {
+        self.ask(Request::Refusals).await
+    }
+
+    /// Rollouts that begin from now on keep these rules.
+    pub(crate) async fn govern(&self, rules: Rules) -> Result<(), Failed> {
+        self.ask(|reply| Request::Govern(Box::new(rules), reply)).await
+    }
+
+    /// Keeps a refusal that no rollout led to.
+    pub(crate) async fn note_refusal(&self, refusal: Refusal) {
+        // Control is gone, and the gateway with it, where that fails.
+        let _ = self.requests.send(Request::NoteRefusal(refusal)).await;
     }
 
     /// Returns once the first revisions of all policies are in force.

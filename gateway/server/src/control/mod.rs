@@ -25,6 +25,7 @@ mod thread;
 mod waiting;
 mod words;
 
+pub use crate::policy::Refusal;
 pub(crate) use driver::{Driver, Drivers};
 pub(crate) use equipment::Equipment;
 pub use guard::Shrinks;

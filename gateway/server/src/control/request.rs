@@ -63,6 +63,14 @@ impl Control {
             Request::Nodes(reply) => {
                 let _ = reply.send(self.node_views());
             }
+            Request::Govern(rules, reply) => {
+                self.policies.govern(*rules);
+                let _ = reply.send(());
+            }
+            Request::NoteRefusal(refusal) => self.policies.ledger().refuse(refusal),
+            Request::Refusals(reply) => {
+                let _ = reply.send(self.policies.ledger().refusals());
+            }
             Request::Policies(reply) => {
                 let _ = reply.send(self.policies.views());
             }
@@ -84,9 +92,9 @@ impl Control {
             }
             Request::Reload(reload) => self.pass_on(reload),
             Request::FollowReloads(reloader) => self.reloader = Some(reloader),
-            Request::Push { policy, bytes, settings, reply } => {
+            Request::Push { policy, bytes, settings, force, reply } => {
                 let (origin, seed) = ("pushed".into(), self.seed());
-                let source = Source { bytes, settings, origin, seed, arrived: now };
+                let source = Source { bytes, settings, origin, seed, force, arrived: now };
                 self.roll_out(&policy, source, reply);
             }
             Request::RollOut { policy, source, reply } => self.roll_out(&policy, *source, reply),

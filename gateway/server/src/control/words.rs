@@ -301,6 +301,8 @@ pub struct Rollout {
     pub revision: Option<Arc<str>>,
     /// The revision that stood before.
     pub previous: Option<Arc<str>>,
+    /// Why, where it was refused, in a word that never changes: `import`, `unsigned`.
+    pub code: Option<&'static str>,
     /// Why, where it was refused or rolled back.
     pub reason: Option<Box<str>>,
     /// When somebody asked for it, or the revision failed once too often.

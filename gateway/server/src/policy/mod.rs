@@ -4,10 +4,13 @@
 //! fails is rolled back to the last good one by the thread that runs it.
 
 mod catalog;
+mod compiling;
 mod export;
+mod ledger;
 mod record;
 mod recorder;
 mod rollout;
+mod rules;
 mod standing;
 mod thread;
 
@@ -20,12 +23,18 @@ use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use catalog::catalog;
+pub(crate) use compiling::Foundry;
+pub use compiling::{Compiler, compile_plugin};
 pub(crate) use export::{Export, Wish};
+pub(crate) use ledger::Ledger;
+pub use ledger::Refusal;
 pub(crate) use recorder::Recorder;
 pub(crate) use rollout::{Source, Workshop, begin, prepare};
+pub(crate) use rules::Rules;
 pub(crate) use standing::Standing;
 
 use crate::control::{Failed, PolicyView, Rollout};
+use crate::settings::Settings;
 
 /// Questions that may wait for one policy; past it the native default answers. A plugin that needs its whole budget
 /// of 10 ms would be 640 ms behind.
@@ -84,7 +93,9 @@ struct Budgets {
 
 /// All policies of this gateway.
 pub(crate) struct Policies {
-    engine: host::Engine,
+    foundry: Foundry,
+    rules: Arc<Rules>,
+    ledger: Arc<Ledger>,
     catalog: Vec<Entry>,
     budgets: Budgets,
     running: BTreeMap<PolicyName, Running>,
@@ -103,7 +114,9 @@ impl Policies {
     pub(crate) fn new(catalog: Vec<Entry>, limits: &Limits, words: mpsc::Sender<Word>) -> Policies {
         let budgets = Budgets { offer: limits.offer_budget, advice: limits.advice_budget };
         Policies {
-            engine: host::Engine::new(),
+            foundry: Foundry::bare(host::Engine::new()),
+            rules: Arc::default(),
+            ledger: Arc::default(),
             catalog,
             budgets,
             running: BTreeMap::new(),
@@ -123,13 +136,32 @@ impl Policies {
         self.recorder.clone()
     }
 
-    /// What a rollout needs: the engine, the catalog, and the questions asked last to prove a revision with. It is the
+    /// The same with a place to compile at, and rules, as they are configured.
+    pub(crate) fn configured(mut self, settings: &Settings) -> Policies {
+        self.foundry = Foundry::of(self.foundry.engine().clone(), settings);
+        self.rules = Arc::new(Rules::of(settings));
+        self
+    }
+
+    /// Rollouts that begin from now on keep these rules.
+    pub(crate) fn govern(&mut self, rules: Rules) {
+        self.rules = Arc::new(rules);
+    }
+
+    /// What was refused, and what ran.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What a rollout needs: a place to compile at, the rules, the catalog, and the questions asked last to prove a revision with. It is the
     /// last word on this policy from now on: rollouts before it come to nothing.
     pub(crate) fn workshop(&self, policy: &PolicyName) -> Option<Workshop> {
         let running = self.running.get(policy)?;
         Some(Workshop {
             word: running.standing.next_word(),
-            engine: self.engine.clone(),
+            foundry: self.foundry.clone(),
+            rules: Arc::clone(&self.rules),
+            ledger: Arc::clone(&self.ledger),
             catalog: self.catalog.clone(),
             policy: policy.clone(),
             standing: Arc::clone(&running.standing),

@@ -2,13 +2,13 @@
 //! plugin that takes long to compile delays nobody.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Entry, Fault, PolicyName};
 use evenkeel_host as host;
 use tokio::sync::oneshot;
 
-use super::{Order, Ready, Standing};
+use super::{Foundry, Ledger, Order, Ready, Refusal, Rules, Standing};
 use crate::control::{Rollout, RolloutOutcome};
 
 /// A plugin's bytes and settings, and where they came from.
@@ -20,13 +20,17 @@ pub(crate) struct Source {
     /// `embedded`, a file, or `pushed`.
     pub(crate) origin: Box<str>,
     pub(crate) seed: u64,
+    /// Somebody knows that it is older than what ran before.
+    pub(crate) force: bool,
     /// When somebody asked for it.
     pub(crate) arrived: Instant,
 }
 
 /// What a rollout works with.
 pub(crate) struct Workshop {
-    pub(super) engine: host::Engine,
+    pub(super) foundry: Foundry,
+    pub(super) rules: Arc<Rules>,
+    pub(super) ledger: Arc<Ledger>,
     pub(super) catalog: Vec<Entry>,
     pub(super) policy: PolicyName,
     pub(super) standing: Arc<Standing>,
@@ -54,6 +58,18 @@ enum Unfit {
     Gone,
 }
 
+impl Unfit {
+    /// The word in metrics, events and the API's answers. It never changes.
+    fn code(&self) -> &'static str {
+        match self {
+            Unfit::Refused(refused) => refused.code(),
+            Unfit::Disproved { .. } => "disproved",
+            Unfit::Superseded => "superseded",
+            Unfit::Gone => "gone",
+        }
+    }
+}
+
 impl std::fmt::Display for Unfit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -72,16 +88,23 @@ impl std::fmt::Display for Unfit {
 
 /// Takes a revision all the way, and says how it went. Blocks for as long as compiling takes.
 pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
-    let arrived = source.arrived;
+    let (arrived, origin) = (source.arrived, source.origin.clone());
     let mut revision = None;
-    take_in(workshop, source, &mut revision).unwrap_or_else(|unfit| Rollout {
-        policy: workshop.policy.clone(),
-        outcome: RolloutOutcome::Refused,
-        revision,
-        previous: workshop.standing.revision(),
-        reason: Some(unfit.to_string().into()),
-        arrived,
-        activate: Duration::ZERO,
+    take_in(workshop, source, &mut revision).unwrap_or_else(|unfit| {
+        let (policy, code, reason) = (workshop.policy.clone(), unfit.code(), unfit.to_string());
+        let at = SystemTime::now();
+        let refusal = Refusal { at, policy, origin, code, reason: reason.clone().into() };
+        workshop.ledger.refuse(refusal);
+        Rollout {
+            policy: workshop.policy.clone(),
+            outcome: RolloutOutcome::Refused,
+            revision,
+            previous: workshop.standing.revision(),
+            code: Some(code),
+            reason: Some(reason.into()),
+            arrived,
+            activate: Duration::ZERO,
+        }
     })
 }
 
@@ -91,6 +114,8 @@ pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
 /// # Errors
 /// Why it does not run.
 pub(crate) fn begin(workshop: &Workshop, source: Source) -> Result<(), Box<str>> {
+    // Nothing ran before it.
+    let source = Source { force: true, ..source };
     match take_in(workshop, source, &mut None) {
         Ok(_) | Err(Unfit::Superseded | Unfit::Gone) => Ok(()),
         Err(unfit) => Err(unfit.to_string().into()),
@@ -103,16 +128,22 @@ fn take_in(
     source: Source,
     revision: &mut Option<Arc<str>>,
 ) -> Result<Rollout, Unfit> {
-    let Workshop { engine, catalog, policy, standing, orders, word } = workshop;
+    let Workshop { foundry, rules, ledger, catalog, policy, standing, orders, word } = workshop;
     if !standing.is_last(*word) {
         return Err(Unfit::Superseded);
     }
-    let component = host::Component::vet(engine, &source.bytes).map_err(Unfit::Refused)?;
-    let plugin = &component.manifest().name;
-    let settings = source.settings.unwrap_or_else(|| standing.settings_for(plugin));
-    let (hook, given, catalog) = (policy.hook, settings.clone(), catalog.clone());
-    let mut made = host::Policy::install(engine, &component, hook, given, catalog, source.seed)
-        .map_err(Unfit::Refused)?;
+    let vouched = rules.judge(policy, &source.bytes).map_err(Unfit::Refused)?;
+    let component = foundry.vet(&source.bytes).map_err(Unfit::Refused)?;
+    let manifest = component.manifest();
+    if !source.force {
+        ledger.check(policy, manifest).map_err(Unfit::Refused)?;
+    }
+    let settings = source.settings.unwrap_or_else(|| standing.settings_for(&manifest.name));
+    let (engine, hook, given) = (foundry.engine(), policy.hook, settings.clone());
+    let (catalog, seed, allowed) = (catalog.clone(), source.seed, rules.grant(policy));
+    let made =
+        host::Policy::install_within(engine, &component, hook, given, catalog, seed, &allowed);
+    let mut made = made.map_err(Unfit::Refused)?;
     *revision = Some(made.revision().into());
     prove(&mut made, standing)?;
     let (reply, activated) = oneshot::channel();
@@ -126,7 +157,10 @@ fn take_in(
         reply,
     };
     orders.send(Order::Activate(Box::new(ready))).map_err(|_| Unfit::Gone)?;
-    activated.blocking_recv().map_err(|_| Unfit::Gone)?.ok_or(Unfit::Superseded)
+    let rollout = activated.blocking_recv().map_err(|_| Unfit::Gone)?.ok_or(Unfit::Superseded)?;
+    ledger.ran(policy, component.manifest());
+    tracing::debug!(%policy, ?vouched, "a plugin that somebody vouches for, or nobody, answers");
+    Ok(rollout)
 }
 
 /// It is asked what its predecessors answered last, some of each kind.

@@ -216,6 +216,7 @@ impl Desk {
             outcome,
             revision: self.active.as_ref().map(|active| Arc::from(active.policy.revision())),
             previous,
+            code: None,
             reason,
             arrived,
             activate,

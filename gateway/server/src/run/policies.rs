@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use evenkeel_core::{Entry, Hook, NodeId, PolicyName};
+use evenkeel_host::Refused;
 use tokio::sync::mpsc;
 
 use super::Failure;
 use crate::control::Request;
-use crate::policy::{self, Policies, Source, Workshop};
+use crate::policy::{self, Foundry, Policies, Source, Workshop};
 use crate::settings::{self, Plugin, Settings};
 
 /// First revisions, by plugin: a plugin of several policies is compiled once.
@@ -27,7 +28,7 @@ pub(super) fn policies(
     recorder: policy::Recorder,
 ) -> Result<(Policies, Firsts), Failure> {
     let policies = Policies::new(catalog(core), &core.limits, words);
-    let mut policies = policies.recorded_by(recorder);
+    let mut policies = policies.configured(settings).recorded_by(recorder);
     let mut firsts: Vec<(&Plugin, Vec<(Workshop, Source)>)> = Vec::new();
     for set in &settings.sets {
         for hook in Hook::ALL {
@@ -135,34 +136,35 @@ fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
     })
 }
 
-/// Has a binding's plugin take its settings; what is wrong, at its place in the file.
+/// Has a binding's plugin take its settings, under the rules that are configured with it.
+///
+/// # Errors
+/// Why it would be refused.
 pub(crate) fn try_out(
-    engine: &evenkeel_host::Engine,
+    foundry: &Foundry,
     settings: &Settings,
     binding: &settings::Binding,
     source: Source,
-) -> Result<(), Box<settings::Invalid>> {
-    use evenkeel_host::Refused;
-    let at_plugin = |refused: Refused| {
-        Box::new(binding.plugin_invalid(refused.to_string(), "a plugin that runs"))
-    };
-    let component = evenkeel_host::Component::vet(engine, &source.bytes).map_err(at_plugin)?;
-    let catalog = catalog(&settings.core());
-    evenkeel_host::Policy::install(
-        engine,
-        &component,
-        binding.hook,
-        source.settings.unwrap_or_default(),
-        catalog,
-        source.seed,
-    )
-    .map(drop)
-    .map_err(|refused| match refused {
+) -> Result<(), Refused> {
+    let settings::Allowed { ref grant, .. } = binding.allowed;
+    let unsigned = settings.trust.unsigned(&binding.allowed);
+    settings.trust.keys.judge(&source.bytes, unsigned)?;
+    let component = foundry.vet(&source.bytes)?;
+    let (engine, catalog) = (foundry.engine(), catalog(&settings.core()));
+    let (hook, given) = (binding.hook, source.settings.unwrap_or_default());
+    let seed = source.seed;
+    evenkeel_host::Policy::install_within(engine, &component, hook, given, catalog, seed, grant)?;
+    Ok(())
+}
+
+/// Why a binding's plugin is refused, at its place in the file.
+pub(crate) fn at_place(binding: &settings::Binding, refused: &Refused) -> Box<settings::Invalid> {
+    match refused {
         Refused::Setting { path, expected, found } => {
-            Box::new(binding.invalid(path.trim_start_matches("$."), found, expected))
+            Box::new(binding.invalid(path.trim_start_matches("$."), &**found, &**expected))
         }
-        refused => at_plugin(refused),
-    })
+        refused => Box::new(binding.plugin_invalid(refused.to_string(), "a plugin that runs")),
+    }
 }
 
 /// A plugin's bytes, from the binary or from its file; where there are none, its place in the policy set.
@@ -183,7 +185,8 @@ pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings
         }
     };
     let (settings, seed) = (Some(binding.settings.clone()), fastrand::u64(..));
-    Ok(Source { bytes, settings, origin: origin.into(), seed, arrived: Instant::now() })
+    let (force, arrived) = (false, Instant::now());
+    Ok(Source { bytes, settings, origin: origin.into(), seed, force, arrived })
 }
 
 /// What questions speak of by number, as a gateway begins.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Affinity, Mode, PolicyName, RegionId, Scenario};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,7 +14,7 @@ use crate::control::{
     Actor, Failed, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, Reload, Reloaded,
     Rollout, RolloutOutcome,
 };
-use crate::policy::Source;
+use crate::policy::{Foundry, Refusal, Rules, Source};
 use crate::run;
 use crate::settings::{Binding, Colour, Invalid, Plugin, Settings};
 
@@ -28,6 +28,7 @@ type Digest = [u8; 32];
 pub(super) struct Standing {
     started: Arc<Settings>,
     answering: BTreeMap<PolicyName, (Binding, Digest)>,
+    rules: Rules,
     survival: Survival,
 }
 
@@ -156,6 +157,7 @@ impl Standing {
         Standing {
             started: Arc::clone(settings),
             answering: answering.collect(),
+            rules: Rules::of(settings),
             survival: survival(&settings.scenarios_of(&settings.sets)),
         }
     }
@@ -175,11 +177,11 @@ impl Standing {
         }
         let mut candidates = self.candidates(settings).map_err(|invalid| refuse(&invalid))?;
         if !candidates.is_empty() {
-            candidates = try_out(Arc::clone(settings), candidates).await?;
+            candidates = try_out(Arc::clone(settings), candidates, handle).await?;
         }
         let nodes = self.list_nodes(settings, wish, handle).await?;
         self.change_modes(settings, handle).await;
-        let mut refused = Vec::new();
+        let mut refused = self.govern(settings, &candidates, handle).await;
         for candidate in candidates {
             refused.extend(self.roll_out(candidate, handle).await.err());
         }
@@ -215,7 +217,33 @@ impl Standing {
         }
     }
 
-    /// The bindings of policies that run and are to run otherwise: another plugin, other settings, other bytes.
+    /// Whose plugins are taken from now on. What answers already goes on, and is named where it would not be taken any
+    /// more: whether it is to go is for people to say, who may have nothing better yet.
+    async fn govern(
+        &mut self,
+        settings: &Settings,
+        candidates: &[Candidate],
+        handle: &Handle,
+    ) -> Vec<PolicyRefused> {
+        let rules = Rules::of(settings);
+        if rules == self.rules || handle.govern(rules.clone()).await.is_err() {
+            return Vec::new();
+        }
+        tracing::info!("reloaded: whose plugins are taken, and what they may do");
+        self.rules = rules;
+        let replaced = |policy: &PolicyName| candidates.iter().any(|new| new.policy == *policy);
+        let standing = bindings(settings).filter(|(policy, _)| !replaced(policy));
+        let mistrusted = standing.filter_map(|(policy, binding)| {
+            let refused = self.rules.judge(&policy, &run::source(binding).ok()?.bytes).err()?;
+            tracing::warn!(%policy, code = refused.code(), %refused, "answers on, but would not be taken now");
+            let reason = format!("answers on, but would not be taken now: {refused}");
+            Some(PolicyRefused { policy, reason })
+        });
+        mistrusted.collect()
+    }
+
+    /// The bindings of policies that run and are to run otherwise: another plugin, other settings, other bytes, another
+    /// grant.
     fn candidates(&self, settings: &Settings) -> Result<Vec<Candidate>, Vec<Invalid>> {
         let (mut candidates, mut invalid) = (Vec::new(), Vec::new());
         for (policy, binding) in bindings(settings) {
@@ -227,6 +255,7 @@ impl Standing {
                     let digest = digest(&source.bytes);
                     let same = standing.plugin == binding.plugin
                         && standing.settings == binding.settings
+                        && standing.allowed.grant == binding.allowed.grant
                         && *bytes == digest;
                     if !same {
                         candidates.push(Candidate {
@@ -282,17 +311,35 @@ impl Standing {
 async fn try_out(
     settings: Arc<Settings>,
     candidates: Vec<Candidate>,
+    handle: &Handle,
 ) -> Result<Vec<Candidate>, NotReloaded> {
     let tried = beside(move || {
-        let engine = evenkeel_host::Engine::new();
+        let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
         let unfit = candidates.iter().filter_map(|candidate| {
-            let source = candidate.source.clone();
-            run::try_out(&engine, &settings, &candidate.binding, source).err()
+            let Candidate { policy, binding, source, .. } = candidate;
+            let refused = run::try_out(&foundry, &settings, binding, source.clone()).err()?;
+            let refusal = Refusal {
+                at: SystemTime::now(),
+                policy: policy.clone(),
+                origin: source.origin.clone(),
+                code: refused.code(),
+                reason: refused.to_string().into(),
+            };
+            Some((*run::at_place(binding, &refused), refusal))
         });
-        let unfit: Vec<Invalid> = unfit.map(|invalid| *invalid).collect();
+        let unfit: Vec<(Invalid, Refusal)> = unfit.collect();
         if unfit.is_empty() { Ok(candidates) } else { Err(unfit) }
     });
-    tried.await?.map_err(|unfit| refuse(&unfit))
+    match tried.await? {
+        Ok(candidates) => Ok(candidates),
+        Err(unfit) => {
+            let (invalid, refusals): (Vec<_>, Vec<_>) = unfit.into_iter().unzip();
+            for refusal in refusals {
+                handle.note_refusal(refusal).await;
+            }
+            Err(refuse(&invalid))
+        }
+    }
 }
 
 /// Works on another thread, and waits for it; a panic there is a reload that took nothing.

@@ -14,6 +14,7 @@ use super::embedded;
 use super::invalid::{Invalid, Source, nearest};
 use super::raw;
 use super::set::{OnFault, Origin};
+use super::trust::Allowed;
 
 /// `[admission]`, `[routing]`, `[degradation]` or `[resolve]` of a policy set.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct Binding {
     pub settings: Value,
     /// What happens while it fails.
     pub on_fault: OnFault,
+    /// What its plugin may do, whoever pushes it.
+    pub allowed: Allowed,
     source: Arc<Source>,
     /// Where the plugin is named.
     named: Range<usize>,
@@ -76,9 +79,10 @@ impl Binding {
                 check.refuse(written.span(), found, words.join(" or "));
             }
         }
+        let allowed = Allowed::check(hook, raw, check);
         let source = Arc::clone(&check.source);
         let named = raw.plugin.span();
-        Some(Binding { hook, plugin: plugin?, settings, on_fault, source, named })
+        Some(Binding { hook, plugin: plugin?, settings, on_fault, allowed, source, named })
     }
 
     /// What is wrong with a setting, once the plugin's schema is known, at its place in the file.

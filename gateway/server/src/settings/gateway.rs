@@ -1,7 +1,7 @@
 //! The gateway itself: where it is, who administers it, where its telemetry goes, what it limits.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,38 @@ pub struct Gateway {
     pub policies: Option<PathBuf>,
     /// How long sessions may go on after it was told to stop. Default 5 min.
     pub drain_within: Duration,
+    /// Where compiled plugins are kept.
+    pub cache: CacheFolder,
+}
+
+/// Where compiled plugins are kept, so that they need not be compiled again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CacheFolder {
+    /// The first of `$XDG_CACHE_HOME/evenkeel`, `~/.cache/evenkeel` and `/var/cache/evenkeel` that can be used, where the
+    /// gateway has a process of its own; nowhere inside another program. The default.
+    Usual,
+    /// This folder, made where there is none; nobody but its owner may enter it.
+    Folder(PathBuf),
+    /// Nowhere: `cache = "none"`.
+    None,
+}
+
+impl CacheFolder {
+    /// Folders in the order in which they are tried.
+    pub(crate) fn candidates(&self) -> Vec<PathBuf> {
+        let of = |variable: &str| std::env::var_os(variable).filter(|value| !value.is_empty());
+        match self {
+            CacheFolder::Usual => {
+                let usual = of("XDG_CACHE_HOME").map(PathBuf::from);
+                let usual =
+                    usual.or_else(|| of("HOME").map(|home| Path::new(&home).join(".cache")));
+                let all = usual.into_iter().chain([PathBuf::from("/var/cache")]);
+                all.map(|folder| folder.join("evenkeel")).collect()
+            }
+            CacheFolder::Folder(folder) => vec![folder.clone()],
+            CacheFolder::None => Vec::new(),
+        }
+    }
 }
 
 impl Gateway {
@@ -30,6 +62,11 @@ impl Gateway {
             region: raw.region.as_ref().map_or_else(|| Arc::from("local"), |name| check.name(name)),
             policies: raw.policies.as_ref().map(|folder| check.path(folder.get_ref())),
             drain_within: check.duration(raw.drain_within.as_ref(), hour / 12, day),
+            cache: match raw.cache.as_ref().map(|word| word.get_ref().as_str()) {
+                None => CacheFolder::Usual,
+                Some("none") => CacheFolder::None,
+                Some(folder) => CacheFolder::Folder(check.path(folder)),
+            },
         }
     }
 }

@@ -14,6 +14,7 @@ mod raw;
 mod secret;
 mod set;
 mod survival;
+mod trust;
 mod unit;
 
 use std::collections::BTreeMap;
@@ -23,17 +24,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use binding::{Binding, Plugin};
-pub use gateway::{Admin, AdminTcp, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent};
+pub use gateway::{
+    Admin, AdminTcp, CacheFolder, Gateway, Limits, Otlp, Protocol, Telemetry, Traceparent,
+};
 pub use invalid::{Colour, Invalid};
 pub use listen::{Certificate, Identity, Ingress, Listen, Rtcp};
 pub(crate) use node::NODES_MAX;
 pub use node::{Driver, Node, Probe, Start, StartBy};
 pub use secret::Secret;
 pub use set::{Dscp, OnFault, Origin, PolicySet, Scenario};
+pub use trust::{Allowed, Trust};
 pub use unit::BitRate;
 pub(crate) use unit::read_duration;
 
 use evenkeel_core::Timings;
+
+pub use crate::policy::Compiler;
 
 use check::Check;
 use invalid::Source;
@@ -62,6 +68,11 @@ pub struct Settings {
     pub breaker: evenkeel_core::Breakers,
     /// How nodes are judged.
     pub detector: Timings,
+    /// Whose plugins are taken.
+    pub trust: Trust,
+    /// What compiles plugins that are not ours. Not configured: the command that runs the gateway is its own compiler. Without one they
+    /// are compiled in this process, for as long as that takes.
+    pub compiler: Option<Compiler>,
     /// The policy sets, by name; no two answer for one scenario.
     pub sets: Vec<PolicySet>,
 }
@@ -147,6 +158,8 @@ impl Settings {
             limits: Limits::check(&raw.limits, check),
             breaker: breaker::check(&raw.breaker, check),
             detector: detector::check(&raw.detector, check),
+            trust: trust::check(&raw.trust, check),
+            compiler: None,
             sets,
         }
     }

@@ -9,6 +9,7 @@ use super::gateway::{Protocol, Traceparent};
 use super::listen::Identity;
 use super::node::{DriverKind, Probe};
 use super::set::{AffinityWord, ModeWord, OnFault};
+use super::trust::UnsignedWord;
 
 type Text = Option<Spanned<String>>;
 type Number = Option<Spanned<i64>>;
@@ -26,6 +27,7 @@ pub(super) struct File {
     pub(super) limits: Limits,
     pub(super) detector: Detector,
     pub(super) breaker: Breaker,
+    pub(super) trust: Trust,
 }
 
 #[derive(Deserialize, Default)]
@@ -34,6 +36,7 @@ pub(super) struct Gateway {
     pub(super) region: Text,
     pub(super) policies: Text,
     pub(super) drain_within: Text,
+    pub(super) cache: Text,
 }
 
 #[derive(Deserialize)]
@@ -154,6 +157,21 @@ pub(super) struct Reach {
     pub(super) condemn_alone_after: Text,
 }
 
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Trust {
+    pub(super) keys: Vec<Spanned<Key>>,
+    pub(super) revoked: Vec<Spanned<String>>,
+    pub(super) unsigned: Option<UnsignedWord>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with `name` and `public`")]
+pub(super) struct Key {
+    pub(super) name: Spanned<String>,
+    pub(super) public: Spanned<String>,
+}
+
 /// `policies/*.toml`.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
@@ -198,4 +216,7 @@ pub(super) struct Binding {
     pub(super) plugin: Spanned<String>,
     pub(super) settings: Option<Spanned<toml::Table>>,
     pub(super) on_fault: Option<Spanned<OnFault>>,
+    pub(super) unsigned: Option<bool>,
+    pub(super) actions: Option<Vec<Spanned<String>>>,
+    pub(super) metrics: Option<Vec<Spanned<String>>>,
 }

@@ -256,16 +256,17 @@ impl Recorder {
 
     /// A revision that was to come in.
     pub fn handle_rollout(&mut self, rollout: &Rollout, at: Moment) {
-        let Rollout { policy, revision, outcome, reason, activate, .. } = rollout;
+        let Rollout { policy, revision, outcome, code, reason, activate, .. } = rollout;
         let revision = revision.as_deref();
         match outcome {
             RolloutOutcome::Activated => info!(%policy, revision, ?activate, "revision activated"),
             RolloutOutcome::Unchanged => info!(%policy, revision, "revision answered before"),
-            RolloutOutcome::Refused => warn!(%policy, revision, reason, "revision refused"),
+            RolloutOutcome::Refused => warn!(%policy, revision, code, reason, "revision refused"),
             RolloutOutcome::RolledBack => warn!(%policy, revision, reason, "revision rolled back"),
         }
         let policy = policy.to_string();
-        let labels = [(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
+        let mut labels = vec![(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
+        labels.extend(code.map(|code| (Attribute::Reason, code)));
         self.instruments.count(Count::PolicyRollouts, 1, &labels);
         if matches!(outcome, RolloutOutcome::Activated | RolloutOutcome::RolledBack) {
             self.instruments.time(Time::PolicyActivate, *activate, &labels[..1]);

@@ -171,8 +171,8 @@ metrics! {
     PolicyFaults = "evenkeel.policy.faults", "{fault}", [Policy, Fault];
     /// Decisions, or parts of one, that broke a native rule.
     PolicyGuarded = "evenkeel.policy.guarded", "{decision}", [Policy, Guard];
-    /// Revisions that were to come in.
-    PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome];
+    /// Revisions that were to come in; those refused with the word for why, such as `unsigned`.
+    PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome, Reason];
     /// Changes of a session's quality.
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
     /// Our own stalls: nobody was condemned on them.

@@ -277,14 +277,34 @@ fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
     let mut world = World::start();
     let wasm = "\0asm".repeat(100_000);
     let asking = world.ask("PUT /v1/policies/call/routing?settings=%7B%22a%22%3A1%7D", &wasm);
-    let Request::Push { policy, bytes, settings, reply } = world.request() else { panic!("push") };
-    assert_eq!(policy, routing());
+    let Request::Push { policy, bytes, settings, force, reply } = world.request() else {
+        panic!("push")
+    };
+    assert_eq!((policy, force), (routing(), false));
     assert_eq!((bytes.len(), settings), (wasm.len(), Some(json!({"a": 1}))));
     reply.send(Ok(rollout(RolloutOutcome::Refused))).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["outcome"]), (400, &json!("refused")));
     assert_eq!((&body["policy"], &body["activate_us"]), (&json!("call/routing"), &json!(900)));
     assert_eq!(body["reason"], "it imports a clock");
+    assert_eq!(body["code"], "import");
+
+    let asking = world.ask("PUT /v1/policies/call/routing?force=true", "x");
+    let Request::Push { force, reply, .. } = world.request() else { panic!("push") };
+    assert!(force);
+    reply.send(Ok(rollout(RolloutOutcome::Activated))).unwrap();
+    assert_eq!(asking.answer().0, 200);
+
+    let asking = world.ask("GET /v1/policies/refusals", "");
+    let Request::Refusals(reply) = world.request() else { panic!("refusals") };
+    let at = SystemTime::UNIX_EPOCH + Duration::from_micros(7);
+    let (policy, origin, code) = (routing(), "pushed".into(), "import");
+    let reason = "it imports a clock".into();
+    reply.send(vec![crate::control::Refusal { at, policy, origin, code, reason }]).unwrap();
+    let (status, body) = asking.answer();
+    let kept = json!([{"at_us": 7, "policy": "call/routing", "origin": "pushed", "code": "import",
+                       "reason": "it imports a clock"}]);
+    assert_eq!((status, &body["refusals"]), (200, &kept));
 
     let largest = "\0".repeat(evenkeel_host::BINARY_BYTES_MAX);
     let asking = world.ask("PUT /v1/policies/call/routing", &largest);

@@ -23,6 +23,7 @@ fn source(spares: Option<u32>) -> Source {
         settings: spares.map(|spares| json!({"spares": spares})),
         origin: "pushed".into(),
         seed: 7,
+        force: false,
         arrived: Instant::now(),
     }
 }
@@ -140,7 +141,7 @@ fn desk() -> (Desk, mpsc::Receiver<Word>) {
 }
 
 fn ready(standing: &Standing, engine: &host::Engine, spares: u32) -> Ready {
-    let Source { bytes, settings, origin, seed, arrived } = source(Some(spares));
+    let Source { bytes, settings, origin, seed, arrived, .. } = source(Some(spares));
     let component = host::Component::vet(engine, &bytes).unwrap();
     let settings = settings.unwrap();
     let (hook, given) = (Hook::Routing, settings.clone());

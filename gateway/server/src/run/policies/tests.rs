@@ -7,7 +7,7 @@ const MANY: usize = 16;
 
 fn source(bytes: Vec<u8>) -> Source {
     let (settings, origin, seed, arrived) = (None, "embedded".into(), 7, Instant::now());
-    Source { bytes, settings, origin, seed, arrived }
+    Source { bytes, settings, origin, seed, force: false, arrived }
 }
 
 #[test]

@@ -31,7 +31,7 @@ impl Folder {
     }
 
     fn place(&self) -> Place {
-        Place { config: None, policies: Some(self.policies()) }
+        Place { policies: Some(self.policies()), ..Place::default() }
     }
 
     pub(in crate::serve) fn load(&self) -> Arc<Settings> {
@@ -103,6 +103,15 @@ impl World {
                         reply.send(listed(&list)).unwrap();
                         continue;
                     }
+                    Request::NoteRefusal(refusal) => {
+                        asked.push(format!("{} is refused for {}", refusal.policy, refusal.code));
+                        continue;
+                    }
+                    Request::Govern(_, reply) => {
+                        asked.push("other rules".to_owned());
+                        reply.send(()).unwrap();
+                        continue;
+                    }
                     other => panic!("{other:?}"),
                 };
                 asked.push(policy.to_string());
@@ -111,6 +120,7 @@ impl World {
                     policy,
                     revision: None,
                     previous: None,
+                    code: None,
                     reason: Some("a trap".into()),
                     arrived: Instant::now(),
                     activate: Duration::ZERO,
@@ -123,6 +133,10 @@ impl World {
             taken = standing.take(&settings, &BY_FILE, &self.handle) => taken,
             () = control => unreachable!("it waits for requests"),
         };
+        // What was said last may not have been heard yet.
+        while let Ok(Request::NoteRefusal(refusal)) = self.requests.try_recv() {
+            asked.push(format!("{} is refused for {}", refusal.policy, refusal.code));
+        }
         (asked, taken)
     }
 }
@@ -144,7 +158,8 @@ async fn a_mode_is_told_when_it_changes_and_only_then() {
     assert_eq!(world.save(&cold, RolloutOutcome::Activated).await, ["call is cold"]);
     assert_eq!(world.save(&cold, RolloutOutcome::Activated).await, [""; 0]);
     let broken = cold.replace("spares = 2", "spares = 9").replace("cold", "hot");
-    assert_eq!(world.save(&broken, RolloutOutcome::Activated).await, [""; 0], "all or nothing");
+    let refused = ["call/routing is refused for setting"];
+    assert_eq!(world.save(&broken, RolloutOutcome::Activated).await, refused, "all or nothing");
     assert_eq!(world.save(CALL, RolloutOutcome::Activated).await, ["call is hot"]);
 }
 
@@ -197,10 +212,13 @@ async fn what_is_saved_before_anything_is_watched_is_read_without_a_further_word
 async fn one_bad_value_keeps_the_good_ones_out() {
     let mut world = World::start();
     let mixed = CALL.replace("300", "200").replace("spares = 2", "spares = 9");
-    assert_eq!(world.save(&mixed, RolloutOutcome::Activated).await, [""; 0]);
+    let refused = ["call/routing is refused for setting"];
+    assert_eq!(world.save(&mixed, RolloutOutcome::Activated).await, refused);
     let candidates = world.standing.candidates(&world.folder.load()).unwrap();
-    let found = try_out(world.folder.load(), candidates).await.err().unwrap().to_string();
+    let tried = try_out(world.folder.load(), candidates, &world.handle).await;
+    let found = tried.err().unwrap().to_string();
     assert!(found.contains("call.toml:7:23") && found.contains("spares = 9"), "{found}");
+    assert!(matches!(world.requests.try_recv(), Ok(Request::NoteRefusal(_))));
     let mended = mixed.replace("spares = 9", "spares = 1");
     let both = ["call/admission", "call/routing"];
     assert_eq!(world.save(&mended, RolloutOutcome::Activated).await, both);
@@ -253,13 +271,43 @@ async fn a_plugin_that_is_built_anew_is_rolled_out() {
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, [""; 0]);
     // Another plugin of the same name, though not one for this hook.
     std::fs::write(&file, bytes("admit-capacity")).unwrap();
-    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, [""; 0]);
+    let refused = ["call/routing is refused for hook-unanswered"];
+    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, refused);
     let custom = [bytes("route-nearest"), b"\0\x05\x04note"].concat();
     std::fs::write(&file, custom).unwrap();
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
     assert!(
         folders(&world.folder.place(), &world.folder.load()).contains(&world.folder.policies())
     );
+}
+
+#[tokio::test]
+async fn whose_plugins_are_taken_changes_while_they_run_and_what_stands_is_named() {
+    let mut world = World::start();
+    let theirs = evenkeel_host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
+    // Not the one in the binary any more, byte for byte.
+    let theirs = [theirs.unwrap().bytes, b"\0\x05\x04note"].concat();
+    std::fs::write(world.folder.policies().join("mine.wasm"), theirs).unwrap();
+    let mine = CALL.replace("\"route-nearest\"", "\"mine.wasm\"");
+    assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
+    let strict = mine.replace("settings = { spares", "unsigned = false\nsettings = { spares");
+    let (asked, taken) = world.reload(&strict, |_| RolloutOutcome::Activated).await;
+    assert_eq!(asked, ["other rules"]);
+    let refused = taken.unwrap().refused;
+    assert_eq!((refused.len(), refused[0].policy.to_string()), (1, "call/routing".to_owned()));
+    assert!(refused[0].reason.contains("not signed"), "{refused:?}");
+    let shipped = CALL.replace("settings = { spares", "unsigned = false\nsettings = { spares");
+    let (asked, taken) = world.reload(&shipped, |_| RolloutOutcome::Activated).await;
+    assert_eq!(asked, ["call/routing"], "the rules are the same");
+    assert_eq!(taken.unwrap().refused, []);
+}
+
+#[tokio::test]
+async fn another_grant_is_another_revision() {
+    let mut world = World::start();
+    let less = format!("{CALL}metrics = [\"delay\"]\n");
+    assert_eq!(world.save(&less, RolloutOutcome::Activated).await, ["other rules", "call/routing"]);
+    assert_eq!(world.save(&less, RolloutOutcome::Activated).await, [""; 0]);
 }
 
 #[tokio::test]
@@ -290,7 +338,8 @@ async fn where_the_list_of_nodes_is_refused_nothing_else_is_taken() {
 fn the_file_that_lists_nodes_is_watched_beside_policies() {
     let folder = Folder::with("call.toml", CALL);
     let config = folder.0.join("evenkeel.toml");
-    let place = Place { config: Some(config.clone()), policies: Some(folder.policies()) };
+    let (config_file, policies) = (Some(config.clone()), Some(folder.policies()));
+    let place = Place { config: config_file, policies, ..Place::default() };
     let watched = folders(&place, &folder.load());
     assert_eq!(watched, BTreeSet::from([config, folder.policies()]));
 }

@@ -1,0 +1,128 @@
+//! A compiler that does not do its work, played by a script, and the cache.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use super::*;
+use crate::settings::CacheFolder;
+
+/// A folder, gone with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("compiling-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Folder(path)
+    }
+
+    /// A compiler that does this.
+    fn compiler(&self, script: &str) -> Compiler {
+        let program = self.0.join("compiler");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        Compiler::at(program)
+    }
+
+    fn settings(&self, cache: CacheFolder) -> Settings {
+        let mut settings = Settings::load(None, None).unwrap();
+        settings.gateway.cache = cache;
+        settings
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// One that is not in the binary, byte for byte.
+fn plugin() -> Vec<u8> {
+    [host::shipped()[0].bytes, b"\0\x05\x04note"].concat()
+}
+
+fn refusal(compiler: &Compiler) -> Refused {
+    compiler.compile(&plugin()).unwrap_err()
+}
+
+#[test]
+fn a_compiler_that_takes_too_much_says_which_limit_that_was() {
+    let folder = Folder::new();
+    for (script, limit) in [
+        ("kill -XCPU $$", "30 s of processor time"),
+        ("kill -KILL $$", "30 s of processor time"),
+        ("echo memory allocation of 99 bytes failed >&2; kill -ABRT $$", "2048 MiB of memory"),
+        ("exec head -c 99999999 /dev/zero", "64 MiB of machine code"),
+    ] {
+        let said = refusal(&folder.compiler(script));
+        assert_eq!(said, Refused::CompileLimit { limit: limit.into() }, "{script}");
+    }
+}
+
+#[test]
+fn a_compiler_that_never_answers_is_ended() {
+    let folder = Folder::new();
+    let began = Instant::now();
+    let within = Duration::from_millis(100);
+    let compiler = Compiler { within, ..folder.compiler("exec sleep 600") };
+    assert!(matches!(refusal(&compiler), Refused::CompileLimit { .. }));
+    assert!(began.elapsed() < Duration::from_secs(300), "nobody waited for it");
+}
+
+#[test]
+fn what_a_compiler_says_that_is_no_answer_is_not_believed() {
+    let folder = Folder::new();
+    for script in ["cat >/dev/null", "echo Cnonsense", "cat", "echo no such thing >&2; exit 3"] {
+        let said = refusal(&folder.compiler(script));
+        assert_eq!(said.code(), "compiler", "{script}: {said}");
+    }
+    let words = refusal(&folder.compiler("echo no such thing >&2; exit 3")).to_string();
+    assert!(words.contains("no such thing"), "{words}");
+    let nobody = Compiler::at(folder.0.join("nobody"));
+    assert!(refusal(&nobody).to_string().contains("cannot start"));
+}
+
+#[test]
+fn what_was_compiled_once_is_not_compiled_again_not_even_after_a_restart() {
+    let folder = Folder::new();
+    let cache = CacheFolder::Folder(folder.0.join("cache"));
+    let here = Foundry::of(host::Engine::new(), &folder.settings(cache.clone()));
+    let digest = *here.vet(&plugin()).unwrap().digest();
+    // Another process, whose compiler does nothing.
+    let broken = Settings { compiler: Some(folder.compiler("exit 1")), ..folder.settings(cache) };
+    let there = Foundry::of(host::Engine::new(), &broken);
+    assert_eq!(*there.vet(&plugin()).unwrap().digest(), digest);
+    let other = [&plugin()[..], b"\0\x05\x04note"].concat();
+    assert_eq!(there.vet(&other).err().unwrap().code(), "compiler");
+}
+
+#[test]
+fn code_that_somebody_changed_is_compiled_anew() {
+    let folder = Folder::new();
+    let kept = folder.0.join("cache");
+    let settings = folder.settings(CacheFolder::Folder(kept.clone()));
+    Foundry::of(host::Engine::new(), &settings).vet(&plugin()).unwrap();
+    let files = || std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
+    let code = files().find(|path| path.extension().is_some()).unwrap();
+    let good = std::fs::read(&code).unwrap();
+    let mut bad = good.clone();
+    let last = bad.len() - 1;
+    bad[last] ^= 1;
+    std::fs::write(&code, &bad).unwrap();
+    assert!(Foundry::of(host::Engine::new(), &settings).vet(&plugin()).is_ok());
+    assert_ne!(std::fs::read(&code).unwrap(), bad, "it was written anew");
+}
+
+#[test]
+fn our_own_plugins_need_no_process() {
+    let folder = Folder::new();
+    let settings = folder.settings(CacheFolder::None);
+    let broken = Settings { compiler: Some(folder.compiler("exit 1")), ..settings };
+    let foundry = Foundry::of(host::Engine::new(), &broken);
+    assert!(foundry.vet(host::shipped()[0].bytes).is_ok());
+    assert!(foundry.vet(&plugin()).is_err());
+}

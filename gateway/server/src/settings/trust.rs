@@ -1,0 +1,171 @@
+//! Whose plugins are taken, and what each may do.
+
+use evenkeel_core::{Hook, Metric, Op};
+use evenkeel_host::{Keys, PublicKey, Unsigned, read_digest};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::check::Check;
+use super::invalid::nearest;
+use super::raw;
+
+/// Keys in use and those that were: a few each year, for many years.
+const KEYS_MAX: usize = 64;
+
+/// Plugins taken back; a key is revoked by one entry however much it signed.
+const REVOKED_MAX: usize = 1_024;
+
+/// `[trust]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trust {
+    /// Keys, and what was revoked.
+    pub keys: Keys,
+    /// What becomes of a plugin that nobody known signed, where its policy says nothing. Default: it is taken while no key is
+    /// configured, and refused as soon as one is.
+    pub unsigned: Unsigned,
+}
+
+/// What a policy's plugin may do, whoever pushes it.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Allowed {
+    /// Whether it may be unsigned. Default: as [`Trust::unsigned`] says.
+    pub unsigned: Option<bool>,
+    /// What it may be granted of what its manifest asks for. Default: all of it.
+    pub grant: evenkeel_host::Allowed,
+}
+
+/// The word for [`Unsigned`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum UnsignedWord {
+    Allow,
+    Refuse,
+}
+
+impl Default for Trust {
+    fn default() -> Self {
+        Trust { keys: Keys::default(), unsigned: Unsigned::Allow }
+    }
+}
+
+impl Trust {
+    /// What one should know who configured no key.
+    pub fn note(&self) -> Option<&'static str> {
+        let takes_all = self.keys.known().is_empty() && self.unsigned == Unsigned::Allow;
+        takes_all.then_some(
+            "plugins are taken from whoever may push them or write their files: [trust] names no key that signs them",
+        )
+    }
+
+    /// What becomes of an unsigned plugin of a policy that may do this.
+    pub fn unsigned(&self, allowed: &Allowed) -> Unsigned {
+        match allowed.unsigned {
+            Some(true) => Unsigned::Allow,
+            Some(false) => Unsigned::Refuse,
+            None => self.unsigned,
+        }
+    }
+}
+
+impl Allowed {
+    pub(super) fn check(hook: Hook, raw: &raw::Binding, check: &mut Check) -> Allowed {
+        let ops: Vec<_> = Op::ALL.into_iter().map(|op| (op.key(), op)).collect();
+        let metrics: Vec<_> = Metric::ALL.iter().map(|&metric| (metric.key(), metric)).collect();
+        if let Some(first) = raw.actions.as_ref().and_then(|list| list.first())
+            && hook != Hook::Degradation
+        {
+            let found = format!("`actions` for a plugin that answers {}", hook.name());
+            check.refuse(first.span(), found, "`actions` in [degradation], which takes some");
+        }
+        let grant = evenkeel_host::Allowed {
+            ops: raw.actions.as_ref().map(|list| named(list, &ops, "action", check)),
+            metrics: raw.metrics.as_ref().map(|list| named(list, &metrics, "metric", check)),
+        };
+        Allowed { unsigned: raw.unsigned, grant }
+    }
+}
+
+/// What these words name; those that name nothing are refused.
+fn named<T: Copy>(
+    list: &[Spanned<String>],
+    known: &[(&'static str, T)],
+    what: &str,
+    check: &mut Check,
+) -> Vec<T> {
+    let find = |word: &Spanned<String>| {
+        let found = known.iter().find(|(key, _)| key == word.get_ref()).map(|(_, thing)| *thing);
+        if found.is_none() {
+            let keys = || known.iter().map(|(key, _)| *key);
+            let help = nearest(word.get_ref(), keys());
+            let words: Vec<_> = keys().map(|key| format!("`{key}`")).collect();
+            let found = format!("unknown {what} `{}`", word.get_ref());
+            check.refuse(word.span(), found, format!("one of {}", words.join(", "))).help = help;
+        }
+        found
+    };
+    list.iter().filter_map(find).collect()
+}
+
+pub(super) fn check(raw: &raw::Trust, check: &mut Check) -> Trust {
+    super::bounded(&raw.keys, KEYS_MAX, "keys", check);
+    super::bounded(&raw.revoked, REVOKED_MAX, "revocations", check);
+    let mut keys = Keys::default();
+    for key in &raw.keys {
+        let raw::Key { name, public } = key.get_ref();
+        let name_checked = check.name(name);
+        let public_key = match public.get_ref().parse::<PublicKey>() {
+            Ok(public) => public,
+            Err(_) => {
+                // One that is secret is in too many places already.
+                let is_secret = public.get_ref().starts_with("ed25519-secret");
+                let found = match is_secret {
+                    true => "a secret key".to_owned(),
+                    false => format!("`{}`", public.get_ref()),
+                };
+                let expected = "`ed25519:` and 64 hexadecimal digits, as in the file `.pub` of `evenkeel plugin key new`";
+                check.refuse(public.span(), found, expected);
+                continue;
+            }
+        };
+        if keys.known().iter().any(|(known, _)| *known == name_checked) {
+            let found = format!("key `{name_checked}` a second time");
+            check.refuse(name.span(), found, "a name of its own for each key");
+        } else if let Some((first, _)) = keys.known().iter().find(|(_, key)| *key == public_key) {
+            let found = format!("the key that `{first}` is already");
+            check.refuse(public.span(), found, "each key once");
+        } else {
+            keys.know(name_checked, public_key);
+        }
+    }
+    for revoked in &raw.revoked {
+        revoke(revoked, &mut keys, check);
+    }
+    let unsigned = match raw.unsigned {
+        Some(UnsignedWord::Allow) => Unsigned::Allow,
+        Some(UnsignedWord::Refuse) => Unsigned::Refuse,
+        None if raw.keys.is_empty() => Unsigned::Allow,
+        None => Unsigned::Refuse,
+    };
+    Trust { keys, unsigned }
+}
+
+/// A key by its name or as it is, or a plugin by its digest.
+fn revoke(revoked: &Spanned<String>, keys: &mut Keys, check: &mut Check) {
+    let word = revoked.get_ref();
+    if let Ok(key) = word.parse() {
+        return keys.revoke_key(key);
+    }
+    if let Ok(digest) = read_digest(word) {
+        return keys.revoke_digest(digest);
+    }
+    let known = keys.known().iter().find(|(name, _)| **name == **word).map(|(_, key)| *key);
+    match known {
+        Some(key) => keys.revoke_key(key),
+        None => {
+            let help = nearest(word, keys.known().iter().map(|(name, _)| &**name));
+            let expected = "the name of a key, a public key (`ed25519:…`), or the digest of a plugin \
+                            (`sha256:…`, as `sha256sum` says it)";
+            check.refuse(revoked.span(), format!("`{word}`"), expected).help = help;
+        }
+    }
+}
