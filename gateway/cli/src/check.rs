@@ -20,13 +20,14 @@ pub(crate) struct Check {
 
 impl Check {
     pub(crate) fn act(self) -> Result<(), Failure> {
-        let place = serve::Place { config: self.place.config, policies: self.place.policies };
+        let place = self.place.serve();
         match place.check() {
-            Ok(()) => {
+            Ok(note) => {
                 if self.json {
-                    println!("{}", serde_json::json!({"ok": true, "errors": []}));
+                    println!("{}", serde_json::json!({"ok": true, "errors": [], "note": note}));
                 } else {
                     println!("The configuration is usable.");
+                    note.iter().for_each(|note| println!("Note: {note}."));
                 }
                 Ok(())
             }

@@ -6,9 +6,11 @@
 mod agent;
 mod api;
 mod check;
+mod compile_plugin;
 mod drill;
 mod modes;
 mod node;
+mod plugin;
 mod policy;
 mod recording;
 mod region;
@@ -17,6 +19,7 @@ mod room;
 mod run;
 mod sample_node;
 mod session;
+mod signing;
 mod status;
 
 use std::fmt::Display;
@@ -25,6 +28,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use evenkeel_server::serve::Place as Served;
+use evenkeel_server::settings::Compiler;
 
 /// A media gateway that stays on an even keel when nodes, links and regions fail.
 #[derive(Parser)]
@@ -61,6 +66,9 @@ enum Verb {
     Drill(drill::Drill),
     /// List, replace and roll back policies of a running gateway
     Policy(policy::Policy),
+    Plugin(plugin::Plugin),
+    #[command(hide = true)]
+    CompilePlugin(compile_plugin::CompilePlugin),
 }
 
 /// Where the configuration is.
@@ -72,6 +80,14 @@ pub(crate) struct Place {
     /// The folder of policy sets; each file replaces the embedded one of its name
     #[arg(long, value_name = "FOLDER")]
     pub(crate) policies: Option<PathBuf>,
+}
+
+impl Place {
+    /// As the server reads it; this program compiles the plugins that are not ours.
+    pub(crate) fn serve(self) -> Served {
+        let Place { config, policies } = self;
+        Served { config, policies, compiler: Some(Compiler::this_program()) }
+    }
 }
 
 /// Why a command did not do what it was asked to.
@@ -101,7 +117,9 @@ impl Verb {
             Verb::Session(session) => session.json,
             Verb::Drill(drill) => drill.json,
             Verb::Policy(policy) => policy.json,
+            Verb::Plugin(plugin) => plugin.json(),
             Verb::Demo(options) => options.json,
+            Verb::CompilePlugin(_) => false,
         }
     }
 }
@@ -135,6 +153,8 @@ fn main() -> ExitCode {
         Verb::Session(session) => session.act(),
         Verb::Drill(drill) => drill.act(),
         Verb::Policy(policy) => policy.act(),
+        Verb::Plugin(plugin) => plugin.act(),
+        Verb::CompilePlugin(compile) => compile.act(),
     };
     let (exit, code, words) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

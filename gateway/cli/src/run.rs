@@ -17,7 +17,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn act(self) -> Result<(), Failure> {
-        let place = serve::Place { config: self.place.config, policies: self.place.policies };
+        let place = self.place.serve();
         serve::serve(&place, |listening| say(listening, self.json)).map_err(|failure| match failure
         {
             serve::Failure::Invalid(invalid) => check::wrong(&invalid, self.json),

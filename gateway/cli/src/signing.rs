@@ -1,0 +1,138 @@
+//! `evenkeel plugin sign` and `evenkeel plugin key new`.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use evenkeel_host::{SecretKey, sign};
+use serde_json::json;
+
+use crate::{Failure, say};
+
+/// A key is a line; a file larger than this was named by mistake.
+const KEY_FILE_MAX: u64 = 4_096;
+
+/// Sign a plugin, so that gateways which know the key take it. It has one signature: to sign again replaces it.
+#[derive(Args)]
+pub(crate) struct Sign {
+    /// The plugin: a WebAssembly module or component
+    plugin: PathBuf,
+    /// The secret key, as `evenkeel plugin key new` wrote it
+    #[arg(long, value_name = "NAME.key")]
+    key: PathBuf,
+    /// Where the signed plugin goes; default: it replaces the one that was not signed
+    #[arg(long, value_name = "FILE.wasm")]
+    out: Option<PathBuf>,
+    /// Say it as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Keys that sign plugins.
+#[derive(Args)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    verb: KeyVerb,
+    /// Say it as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+enum KeyVerb {
+    /// Make a key: NAME.key, which is secret, and NAME.pub, for `[trust]` of gateways
+    New {
+        /// Both files begin like this; neither may be there already
+        #[arg(long, value_name = "NAME")]
+        out: PathBuf,
+    },
+}
+
+impl Sign {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let key = read_key(&self.key)?;
+        let plugin = fs::read(&self.plugin).map_err(|error| wrong(&self.plugin, &error))?;
+        // Whoever signs what no gateway takes wants to know it now.
+        evenkeel_host::look(&plugin).map_err(|refused| Failure::Wrong(refused.to_string()))?;
+        let signed = sign(&plugin, &key).map_err(|refused| Failure::Wrong(refused.to_string()))?;
+        let out = self.out.as_deref().unwrap_or(&self.plugin);
+        write_whole(out, &signed)
+            .map_err(|error| Failure::Failed(format!("{}: {error}", out.display())))?;
+        let by = key.public().to_string();
+        if self.json {
+            say(&json!({"plugin": out, "key": by}));
+        } else {
+            say(&format!("{} is signed with {by}", out.display()));
+        }
+        Ok(())
+    }
+}
+
+impl Key {
+    pub(crate) fn act(self) -> Result<(), Failure> {
+        let KeyVerb::New { out } = self.verb;
+        let [secret, public] = ["key", "pub"].map(|ending| {
+            let mut name = out.clone().into_os_string();
+            name.push(format!(".{ending}"));
+            PathBuf::from(name)
+        });
+        let key = SecretKey::generate();
+        write_new(&secret, 0o600, &key.text())?;
+        if let Err(failure) = write_new(&public, 0o644, &key.public().to_string()) {
+            // Half a pair is of no use, and would be in the way the next time.
+            let _ = fs::remove_file(&secret);
+            return Err(failure);
+        }
+        let text = key.public().to_string();
+        if self.json {
+            say(&json!({"secret": secret, "public": public, "key": text}));
+            return Ok(());
+        }
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        say(&format!(
+            "{} is secret: whoever has it signs in your name. Gateways know it by {}:\n\n    [trust]\n    keys = [{{ name = \
+             \"{name}\", public = \"{text}\" }}]",
+            secret.display(),
+            public.display()
+        ));
+        Ok(())
+    }
+}
+
+fn read_key(path: &Path) -> Result<SecretKey, Failure> {
+    let facts = fs::metadata(path).map_err(|error| wrong(path, &error))?;
+    if facts.len() > KEY_FILE_MAX {
+        let words = format!("{}: found {} bytes, expected a key", path.display(), facts.len());
+        return Err(Failure::Wrong(words));
+    }
+    let text = fs::read_to_string(path).map_err(|error| wrong(path, &error))?;
+    SecretKey::read(&text).map_err(|bad| Failure::Wrong(format!("{}: found {bad}", path.display())))
+}
+
+fn wrong(path: &Path, error: &io::Error) -> Failure {
+    Failure::Wrong(format!("cannot read {}: {error}", path.display()))
+}
+
+fn write_new(path: &Path, mode: u32, line: &str) -> Result<(), Failure> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    file.and_then(|mut file| writeln!(file, "{line}")).map_err(|error| {
+        let is_there = error.kind() == io::ErrorKind::AlreadyExists;
+        let help = if is_there { "; a key is never overwritten: choose another name" } else { "" };
+        Failure::Failed(format!("{}: {error}{help}", path.display()))
+    })
+}
+
+/// A file that is there is replaced as a whole, or not at all: gateways may be looking at it.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}.new", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
+    let written = fs::write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, path));
+    if written.is_err() {
+        // Nothing is lost where it was not even made.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}

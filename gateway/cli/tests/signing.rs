@@ -1,0 +1,148 @@
+//! `evenkeel plugin key new`, `sign`, and the compiler that `evenkeel run` starts, as commands.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use evenkeel_host::{Order, PublicKey, shipped, signer};
+
+/// A folder of its own for a test, empty.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn evenkeel(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let command = command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_key_is_made_once_and_what_it_signs_names_it() {
+    let folder = folder("signing");
+    let (code, said, _) = evenkeel(&folder, &["plugin", "key", "new", "--out", "ops-2026"]);
+    assert_eq!(code, Some(0), "{said}");
+    let public = fs::read_to_string(folder.join("ops-2026.pub")).unwrap();
+    let public: PublicKey = public.parse().unwrap();
+    assert!(said.contains(&format!("{{ name = \"ops-2026\", public = \"{public}\" }}")), "{said}");
+    let secret = fs::read_to_string(folder.join("ops-2026.key")).unwrap();
+    assert!(!said.contains(secret.trim()));
+    let mode = fs::metadata(folder.join("ops-2026.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    for there in ["ops-2026.key", "ops-2026.pub"] {
+        let (code, _, said) = evenkeel(&folder, &["plugin", "key", "new", "--out", "ops-2026"]);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("never overwritten"), "{said}");
+        // The next time only the other one is there.
+        if there == "ops-2026.key" {
+            fs::rename(folder.join(there), folder.join("kept")).unwrap();
+        }
+    }
+    assert!(!folder.join("ops-2026.key").exists(), "half a pair is not left behind");
+    fs::rename(folder.join("kept"), folder.join("ops-2026.key")).unwrap();
+
+    fs::write(folder.join("mine.wasm"), shipped()[0].bytes).unwrap();
+    let sign = ["plugin", "sign", "mine.wasm", "--key", "ops-2026.key", "--out", "signed.wasm"];
+    let (code, said, _) = evenkeel(&folder, &sign);
+    assert_eq!(code, Some(0), "{said}");
+    let signed = fs::read(folder.join("signed.wasm")).unwrap();
+    assert_eq!(signer(&signed), Ok(Some(public)));
+    assert_eq!(fs::read(folder.join("mine.wasm")).unwrap(), shipped()[0].bytes, "it is as it was");
+    let (code, said, _) =
+        evenkeel(&folder, &["plugin", "sign", "mine.wasm", "--key", "ops-2026.key", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&public.to_string()));
+    assert_eq!(fs::read(folder.join("mine.wasm")).unwrap(), signed);
+}
+
+#[test]
+fn what_cannot_be_signed_or_sign_is_told_and_nothing_is_written() {
+    let folder = folder("not-signing");
+    evenkeel(&folder, &["plugin", "key", "new", "--out", "ops"]);
+    fs::write(folder.join("none.wasm"), "no plugin").unwrap();
+    fs::write(folder.join("mine.wasm"), shipped()[0].bytes).unwrap();
+    for (plugin, key, words) in [
+        ("none.wasm", "ops.key", "WebAssembly"),
+        ("mine.wasm", "ops.pub", "ed25519-secret:"),
+        ("mine.wasm", "nobody.key", "nobody.key"),
+        ("nothing.wasm", "ops.key", "nothing.wasm"),
+    ] {
+        let arguments = ["plugin", "sign", plugin, "--key", key, "--out", "signed.wasm"];
+        let (code, _, said) = evenkeel(&folder, &arguments);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+    assert!(!folder.join("signed.wasm").exists());
+}
+
+/// The compiler with these limits and this order.
+fn compile(processor_seconds: &str, memory_mib: &str, order: &Order<'_>) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(["compile-plugin", "--processor-seconds", processor_seconds])
+        .args(["--memory-mib", memory_mib])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // One that dies before it has read everything says why otherwise.
+    let _ = order.words().iter().try_for_each(|part| stdin.write_all(part));
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn the_compiler_compiles_within_its_limits() {
+    let order = Order::new(shipped()[0].bytes);
+    let output = compile("30", "2048", &order);
+    assert!(output.status.success(), "{output:?}");
+    order.accept(output.stdout).unwrap();
+}
+
+#[test]
+fn code_that_takes_minutes_to_compile_ends_at_the_limit_of_processor_time() {
+    let bomb = evenkeel_guests::slow_to_compile();
+    let output = compile("2", "2048", &Order::new(&bomb.bytes));
+    // SIGXCPU.
+    assert_eq!(output.status.signal(), Some(24), "{:?}", output.status);
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_compiler_without_memory_says_so_as_it_dies() {
+    let bomb = evenkeel_guests::slow_to_compile();
+    let output = compile("30", "96", &Order::new(&bomb.bytes));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.signal(), Some(6), "{:?} {words}", output.status);
+    assert!(words.contains("memory allocation of"), "{words}");
+}
+
+#[test]
+fn a_compiler_whose_order_breaks_off_answers_nothing_that_is_believed() {
+    let order = Order::new(shipped()[0].bytes);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
+        .args(["compile-plugin", "--processor-seconds", "30", "--memory-mib", "2048"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let whole = order.words().concat();
+    stdin.write_all(&whole[..whole.len() / 2]).unwrap();
+    drop(stdin);
+    let mut answer = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut answer).unwrap();
+    child.wait().unwrap();
+    assert!(order.accept(answer).is_err());
+}
