@@ -20,6 +20,7 @@ mod moves;
 mod newcomers;
 mod offers;
 mod outages;
+mod outcomes;
 mod policies;
 mod ports;
 mod recordings;

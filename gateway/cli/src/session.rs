@@ -131,6 +131,11 @@ fn explain(said: &Value) {
     let share = said["share_permille"].as_u64().unwrap_or(1_000);
     let less = if share < 1_000 { ", since not all fits" } else { "" };
     say(&format!("  rung {}{}{less}", said["rung"], cap(said)));
+    rows(&said["said"], "").iter().for_each(|said| say(&decision(said)));
+    for left_out in rows(&said["quarantined"], "") {
+        let (by, fault) = (text(left_out, "by"), text(left_out, "fault"));
+        say(&format!("  quarantined by {by}: {fault}; it is not asked about this one any more"));
+    }
     for hop in rows(&said["route"], "") {
         say(&format!(
             "  route: {} ({}), {}",
@@ -160,6 +165,20 @@ fn explain(said: &Value) {
             step["took_ms"],
         ));
     }
+}
+
+/// What a policy said last: `degradation: lossy (applied 3 s ago, call/degradation@5f0c): loss_ppm 40000`.
+fn decision(said: &Value) -> String {
+    let reason = said["reason"].as_str().unwrap_or("without a reason");
+    let guard = said["guard"].as_str().map_or(String::new(), |guard| format!(" by {guard}"));
+    let ago = said["ago_ms"].as_u64().unwrap_or(0) / 1_000;
+    let (hook, by, outcome) = (text(said, "hook"), text(said, "by"), text(said, "outcome"));
+    let notes = rows(&said["notes"], "").iter();
+    let notes: Vec<String> =
+        notes.map(|note| format!("{} {}", text(note, "key"), note["value"])).collect();
+    let behind = if notes.is_empty() { "" } else { ": " };
+    let notes = notes.join(", ");
+    format!("  {hook}: {reason} ({outcome}{guard} {ago} s ago, {by}){behind}{notes}")
 }
 
 fn percent(other: &Value) -> u64 {

@@ -337,6 +337,14 @@ fn what_stands_is_listed_for_people_and_for_tools() {
             "cause": "drain", "by": "operator", "from": "east-a2", "to": "east-a1",
             "ago_ms": 9_000, "took_ms": 12, "outcome": "done",
         }],
+        "said": [{
+            "hook": "degradation", "by": "call/degradation@5f0c5f0c5f0c", "reason": "lossy",
+            "outcome": "guarded", "guard": "cap-out-of-bounds", "ago_ms": 2_000,
+            "notes": [{"key": "loss_ppm", "value": 40_000}, {"key": "step", "value": 1}],
+        }],
+        "quarantined": [{
+            "by": "call/routing@5f0c5f0c5f0c", "fault": "trap: unreachable", "for_ms": 7_000,
+        }],
     });
     let modes = json!({"modes": [{
         "mode": "hot", "scenarios": ["call", "live"], "recoveries": 9,
@@ -372,6 +380,9 @@ fn what_stands_is_listed_for_people_and_for_tools() {
                 "accused by probe for 40 ms",
                 "routing decided by call/routing@5f0c5f0c5f0c",
                 "since not all fits",
+                "degradation: lossy (guarded by cap-out-of-bounds 2 s ago, \
+                 call/degradation@5f0c5f0c5f0c): loss_ppm 40000, step 1",
+                "quarantined by call/routing@5f0c5f0c5f0c: trap: unreachable",
                 "not west-b1 (west): abroad, 12 % load",
                 "moved 9 s ago from east-a2 to east-a1: drain, by operator, done after 12 ms",
             ],

@@ -159,6 +159,30 @@ impl Question {
             Question::Tick { .. } => Hook::Degradation,
         }
     }
+
+    /// The sessions or rooms of a batch, by row; `None` where it is no batch.
+    pub fn batch(&self) -> Option<Vec<u64>> {
+        match self {
+            Question::Tick { sessions, .. } => {
+                Some(sessions.iter().map(|session| session.row.id).collect())
+            }
+            Question::Reroute { rooms, .. } => Some(rooms.iter().map(|room| room.row.id).collect()),
+            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => None,
+        }
+    }
+
+    /// The same question without the rows that were left out of its answer.
+    pub fn leave_out(&mut self, apart: &Apart) {
+        fn keep<T>(rows: &mut Vec<T>, apart: &Apart) {
+            let mut row = 0..;
+            rows.retain(|_| row.next().is_some_and(|row| !apart.leaves_out(row)));
+        }
+        match self {
+            Question::Tick { sessions, .. } => keep(sessions, apart),
+            Question::Reroute { rooms, .. } => keep(rooms, apart),
+            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
+        }
+    }
 }
 
 /// A question on its way to a policy.
@@ -282,6 +306,43 @@ pub struct Answered {
     pub notes: Vec<Note>,
     /// Time in the plugin.
     pub took: std::time::Duration,
+    /// Where it was not asked about all rows together; `None` where it was.
+    pub apart: Option<Box<Apart>>,
+    /// The plugin's words for its reasons.
+    pub reasons: Reasons,
+    /// Actions that were left out, since the plugin was not granted them.
+    pub ungranted: u32,
+}
+
+/// A plugin's words for its reasons, by their numbers.
+pub type Reasons = Arc<[(u32, Arc<str>)]>;
+
+/// How a batch was asked about that holds rows over which the plugin fails.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Apart {
+    /// How it failed over rows that nobody suspected; `None` where it failed over none of these.
+    pub fault: Option<Fault>,
+    /// Rows that were left out, found now or before, in their order. Nothing is decided about them.
+    pub poisoned: Vec<Poisoned>,
+    /// Rows that there was no time left for, in their order. Nothing is decided about them either.
+    pub unasked: Vec<u32>,
+}
+
+impl Apart {
+    /// Whether nothing is decided about the row.
+    pub fn leaves_out(&self, row: u32) -> bool {
+        self.poisoned.binary_search_by_key(&row, |poisoned| poisoned.row).is_ok()
+            || self.unasked.binary_search(&row).is_ok()
+    }
+}
+
+/// A row over which the plugin fails, also when it is asked about it alone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Poisoned {
+    /// Row of the question.
+    pub row: u32,
+    /// How the plugin failed over it when it was found.
+    pub fault: Fault,
 }
 
 /// A plugin failing us.
@@ -311,6 +372,14 @@ impl Fault {
             Fault::Malformed(_) => "malformed",
             Fault::Late => "late",
             Fault::Absent => "absent",
+        }
+    }
+
+    /// Whether what the plugin was asked about may be why it failed.
+    pub fn is_of_question(&self) -> bool {
+        match self {
+            Fault::Deadline | Fault::Trap(_) | Fault::OutOfMemory | Fault::Malformed(_) => true,
+            Fault::Late | Fault::Absent => false,
         }
     }
 }

@@ -231,7 +231,7 @@ pub enum Guard {
     UnknownRow,
     /// It names an action that does not exist or was not granted.
     UnknownAction,
-    /// Too many rooms moved by policy within a second.
+    /// Too many sessions moved by policy within a second.
     Churn,
     /// The room moved too often within a minute.
     MovedTooOften,
@@ -241,6 +241,10 @@ pub enum Guard {
     CapObeyedByNobody,
     /// The breaker of a node's region is open.
     BreakerOpen,
+    /// What it is about changed since it was asked.
+    Outdated,
+    /// It is not what the same question gets from a fresh instance of the plugin.
+    HiddenState,
 }
 
 impl Guard {
@@ -257,6 +261,8 @@ impl Guard {
             Guard::CapOutOfBounds => "cap-out-of-bounds",
             Guard::CapObeyedByNobody => "cap-obeyed-by-nobody",
             Guard::BreakerOpen => "breaker-open",
+            Guard::Outdated => "outdated",
+            Guard::HiddenState => "hidden-state",
         }
     }
 }
@@ -358,6 +364,8 @@ pub enum Event {
         revision: Option<Arc<str>>,
         /// What became of it.
         outcome: Outcome,
+        /// The plugin's word for its reason, where it was about one and gave one.
+        reason: Option<Arc<str>>,
         /// The session it was about, where it was about one.
         session: Option<SessionId>,
         /// The room it was about, where it was about one.
@@ -377,6 +385,30 @@ pub enum Event {
         policy: PolicyName,
         /// The rule.
         guard: Guard,
+        /// How many parts broke it.
+        times: u32,
+    },
+    /// A revision is not asked about a session or room any more, since it fails over it: that is left as it is.
+    Quarantined {
+        /// The policy.
+        policy: PolicyName,
+        /// Its revision; another one is asked again.
+        revision: Arc<str>,
+        /// The session, where it is one.
+        session: Option<SessionId>,
+        /// The room, where it is one.
+        room: Option<RoomId>,
+        /// How it failed.
+        fault: Fault,
+    },
+    /// A plugin answered otherwise than a fresh instance of it: it keeps something to itself between questions.
+    HiddenState {
+        /// The policy.
+        policy: PolicyName,
+        /// The revision.
+        revision: Arc<str>,
+        /// In what the answers differ.
+        differs: Box<str>,
     },
     /// A session may send.
     Opened {

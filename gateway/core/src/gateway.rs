@@ -9,6 +9,7 @@ mod breaking;
 mod calls;
 mod canaries;
 mod changing;
+mod climbing;
 mod cohorts;
 mod draining;
 mod explaining;
@@ -18,6 +19,7 @@ mod flows;
 mod keeping;
 mod listing;
 mod moving;
+mod noting;
 mod offering;
 mod opening;
 mod pacing;
@@ -44,6 +46,7 @@ use calls::Call;
 
 use crate::alike::Alike;
 use crate::breaker::Breaker;
+use crate::ladder::Climb;
 use crate::ledger::Ledger;
 use crate::nodes::Nodes;
 use crate::pace::Pace;
@@ -63,6 +66,7 @@ pub use agents::AgentWord;
 pub use calls::names_one_apart;
 pub use explaining::{Candidate, Explanation, Heading, RegionStanding, Why};
 pub use keeping::Kept;
+pub use noting::{Quarantine, Said};
 pub use opening::NotOpened;
 pub use recording::{MoveOutcome, MoveRecord, MoveUnderWay};
 pub use returning::FailBack;
@@ -262,10 +266,14 @@ pub struct Gateway {
     ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,
     /// Where the next batch of a degradation policy starts.
     tick_cursors: BTreeMap<PolicyName, SessionId>,
-    /// Policies that failed us last time.
-    failing: BTreeSet<PolicyName>,
-    /// When policies moved rooms, within the last second.
-    churn: VecDeque<Instant>,
+    /// Policies that failed us last time, and since when they do.
+    failing: BTreeMap<PolicyName, Instant>,
+    /// What they said of whom, and whom they are not asked about.
+    noted: noting::Noted,
+    /// Sessions on the native ladder.
+    climbs: BTreeMap<SessionId, Climb>,
+    /// When policies moved rooms, and of how many sessions, within the last second.
+    churn: VecDeque<(Instant, usize)>,
     timers: Timers,
     outputs: VecDeque<Output>,
     last_watch: Option<Instant>,
@@ -340,7 +348,9 @@ impl Gateway {
             memos: BTreeMap::new(),
             ticked: BTreeMap::new(),
             tick_cursors: BTreeMap::new(),
-            failing: BTreeSet::new(),
+            failing: BTreeMap::new(),
+            noted: noting::Noted::default(),
+            climbs: BTreeMap::new(),
             churn: VecDeque::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),

@@ -1,6 +1,21 @@
 //! Degradation: what a session gets now, and what each rung sheds.
 
+use std::time::{Duration, Instant};
+
 use crate::{Kind, Media, Op};
+
+/// The native ladder goes down where so much is lost, ppm: 5 %, where speech begins to suffer.
+const DOWN_AT_PPM: u32 = 50_000;
+
+/// It climbs where no more than this is lost, ppm. What lies between changes nothing, so that one who is helped by a rung
+/// stays on it.
+const UP_BELOW_PPM: u32 = 20_000;
+
+/// Between two rungs down: a cap is obeyed, and what is lost then is measured, within it.
+const DOWN_EVERY: Duration = Duration::from_secs(1);
+
+/// Calm before a rung up, each time: a climb that was too early costs as much as it gains.
+const UP_AFTER: Duration = Duration::from_secs(10);
 
 /// What an accepted decision became for one session.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -62,6 +77,75 @@ pub struct Bounds {
     pub ceiling_kbps: u32,
 }
 
+/// What the native ladder looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) plan: Plan,
+    /// The worse of both directions; `None`: nobody measured it.
+    pub(crate) loss_ppm: Option<u32>,
+    pub(crate) bounds: Bounds,
+    /// Whether a cap would hold anybody down.
+    pub(crate) caps: bool,
+    /// Whether it has video to do without.
+    pub(crate) video: bool,
+}
+
+/// A session on the native ladder: it loses half of its rate with each rung down to the floor, then its video; and gets
+/// them back the other way round, slowly.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Climb {
+    /// No rung down before.
+    down_from: Instant,
+    /// Since when little is lost, and nothing changed.
+    calm_since: Option<Instant>,
+}
+
+impl Climb {
+    pub(crate) fn begin(now: Instant) -> Climb {
+        Climb { down_from: now, calm_since: None }
+    }
+
+    /// What to do now, if anything.
+    pub(crate) fn step(&mut self, look: Look, now: Instant) -> Option<(Op, u64)> {
+        let loss_ppm = look.loss_ppm?;
+        if loss_ppm > UP_BELOW_PPM {
+            self.calm_since = None;
+            if loss_ppm < DOWN_AT_PPM || now < self.down_from {
+                return None;
+            }
+            self.down_from = now + DOWN_EVERY;
+            return look.down();
+        }
+        let calm_since = *self.calm_since.get_or_insert(now);
+        if now.saturating_duration_since(calm_since) < UP_AFTER {
+            return None;
+        }
+        self.calm_since = Some(now);
+        look.up()
+    }
+}
+
+impl Look {
+    fn down(self) -> Option<(Op, u64)> {
+        let Bounds { floor_kbps, ceiling_kbps } = self.bounds;
+        let from = if self.plan.cap_kbps == 0 { ceiling_kbps } else { self.plan.cap_kbps };
+        let to = (from / 2).max(floor_kbps);
+        if self.caps && to < from {
+            return Some((Op::Cap, u64::from(to)));
+        }
+        (self.video && self.plan.shed == 0).then_some((Op::VoiceOnly, 1))
+    }
+
+    fn up(self) -> Option<(Op, u64)> {
+        if self.plan.shed != 0 {
+            return Some((Op::VoiceOnly, 0));
+        }
+        let to = u64::from(self.plan.cap_kbps) * 2;
+        let lifted = if to >= u64::from(self.bounds.ceiling_kbps) { 0 } else { to };
+        (self.plan.cap_kbps > 0).then_some((Op::Cap, lifted))
+    }
+}
+
 /// Every payload type of every video stream, by bit.
 fn video_payload_types(media: &Media) -> u128 {
     media
@@ -102,6 +186,71 @@ mod tests {
         let restored = plan.after(Op::VoiceOnly, 0, &media(), BOUNDS).unwrap();
         assert!(!restored.sheds(96));
         assert_eq!(plan.after(Op::VoiceOnly, 2, &media(), BOUNDS), None);
+    }
+
+    fn look(plan: Plan, loss_ppm: u32) -> Look {
+        Look { plan, loss_ppm: Some(loss_ppm), bounds: BOUNDS, caps: true, video: true }
+    }
+
+    /// What the ladder makes of a session that loses so much for so many looks, 200 ms apart.
+    fn climbed(plan: &mut Plan, climb: &mut Climb, loss_ppm: u32, from: &mut Instant, looks: u32) {
+        for _ in 0..looks {
+            if let Some((op, arg)) = climb.step(look(*plan, loss_ppm), *from) {
+                *plan = plan.after(op, arg, &media(), BOUNDS).unwrap();
+            }
+            *from += Duration::from_millis(200);
+        }
+    }
+
+    #[test]
+    fn who_loses_goes_down_to_the_floor_then_without_video_and_comes_back_slowly() {
+        let (mut plan, mut now) = (Plan::default(), Instant::now());
+        let mut climb = Climb::begin(now);
+        climbed(&mut plan, &mut climb, DOWN_AT_PPM, &mut now, 1);
+        assert_eq!(plan.cap_kbps, 1_000);
+        climbed(&mut plan, &mut climb, DOWN_AT_PPM, &mut now, 4);
+        assert_eq!(plan.cap_kbps, 1_000, "a second must pass before the next rung");
+        climbed(&mut plan, &mut climb, DOWN_AT_PPM, &mut now, 30);
+        assert_eq!((plan.cap_kbps, plan.shed != 0), (24, false));
+        climbed(&mut plan, &mut climb, DOWN_AT_PPM, &mut now, 5);
+        assert_eq!((plan.cap_kbps, plan.sheds(96), plan.sheds(111)), (24, true, false));
+
+        climbed(&mut plan, &mut climb, UP_BELOW_PPM, &mut now, 50);
+        assert!(plan.sheds(96), "ten seconds of calm are not over");
+        climbed(&mut plan, &mut climb, UP_BELOW_PPM, &mut now, 1);
+        assert_eq!((plan.cap_kbps, plan.shed), (24, 0));
+        climbed(&mut plan, &mut climb, UP_BELOW_PPM, &mut now, 50);
+        assert_eq!(plan.cap_kbps, 48);
+        climbed(&mut plan, &mut climb, UP_BELOW_PPM, &mut now, 6 * 50);
+        assert_eq!(plan, Plan::default());
+    }
+
+    #[test]
+    fn between_both_thresholds_nothing_changes_and_calm_begins_anew() {
+        let (mut plan, mut now) = (Plan { cap_kbps: 500, ..Plan::default() }, Instant::now());
+        let mut climb = Climb::begin(now);
+        for loss_ppm in [DOWN_AT_PPM - 1, UP_BELOW_PPM + 1] {
+            climbed(&mut plan, &mut climb, loss_ppm, &mut now, 200);
+            assert_eq!(plan.cap_kbps, 500);
+        }
+        climbed(&mut plan, &mut climb, 0, &mut now, 50);
+        climbed(&mut plan, &mut climb, UP_BELOW_PPM + 1, &mut now, 1);
+        climbed(&mut plan, &mut climb, 0, &mut now, 50);
+        assert_eq!(plan.cap_kbps, 500, "each calm was too short");
+        climbed(&mut plan, &mut climb, 0, &mut now, 1);
+        assert_eq!(plan.cap_kbps, 1_000);
+    }
+
+    #[test]
+    fn a_cap_that_nobody_obeys_is_no_rung_and_what_is_not_measured_none_either() {
+        let now = Instant::now();
+        let of = |caps, video, loss_ppm| {
+            let plan = Plan::default();
+            Climb::begin(now).step(Look { plan, loss_ppm, bounds: BOUNDS, caps, video }, now)
+        };
+        assert_eq!(of(false, true, Some(1_000_000)), Some((Op::VoiceOnly, 1)));
+        assert_eq!(of(false, false, Some(1_000_000)), None);
+        assert_eq!(of(true, true, None), None);
     }
 
     #[test]

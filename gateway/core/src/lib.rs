@@ -34,8 +34,8 @@ mod settings;
 mod timer;
 
 pub use ask::{
-    Action, AdmitVerdict, Answer, Answered, Ask, Entry, Fault, Hook, Labels, Move, Note,
-    PolicyName, Question, RoomRow, SessionRow, State,
+    Action, AdmitVerdict, Answer, Answered, Apart, Ask, Entry, Fault, Hook, Labels, Move, Note,
+    Poisoned, PolicyName, Question, Reasons, RoomRow, SessionRow, State,
 };
 pub use board::{Board, Cell};
 pub use breaker::BreakerState;
@@ -47,8 +47,8 @@ pub use event::{
 pub use flow::Flow;
 pub use gateway::{
     AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, Kept, MoveOutcome,
-    MoveRecord, MoveUnderWay, NodeStanding, NotOpened, Output, RegionStanding, RoomStanding,
-    SessionStanding, WATCH_EVERY, Why, names_one_apart,
+    MoveRecord, MoveUnderWay, NodeStanding, NotOpened, Output, Quarantine, RegionStanding,
+    RoomStanding, Said, SessionStanding, WATCH_EVERY, Why, names_one_apart,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
 pub use ladder::{Bounds, Plan};
@@ -61,6 +61,6 @@ pub use offer::{
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
 pub use settings::{
-    AdmitOnFault, Breakers, Limits, NodeSettings, Probed, Role, Scenario, Settings, Starts,
-    Timings, Zone,
+    AdmitOnFault, Breakers, DegradeOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings,
+    Starts, Timings, Zone,
 };

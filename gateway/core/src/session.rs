@@ -33,6 +33,8 @@ pub(crate) struct Session {
     pub(crate) close_after: Duration,
     /// As policies want it.
     pub(crate) plan: Plan,
+    /// The version of that: how often somebody changed it since the session is live.
+    pub(crate) plans: u32,
     /// How much of what it needs above its floor it gets, thousandths: less than all where not all fits.
     pub(crate) share: u16,
     /// When its media was judged last.

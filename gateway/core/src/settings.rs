@@ -109,6 +109,8 @@ pub struct Scenario {
     pub priority: i64,
     /// What happens to newcomers when the admission policy fails.
     pub on_admission_fault: AdmitOnFault,
+    /// What happens to the quality of sessions when the degradation policy fails.
+    pub on_degradation_fault: DegradeOnFault,
 }
 
 impl Scenario {
@@ -132,6 +134,17 @@ pub enum AdmitOnFault {
     Admit,
     /// They stay out.
     Reject,
+}
+
+/// What happens to the quality of sessions while their degradation policy fails, or fails over them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum DegradeOnFault {
+    /// They keep what they have.
+    #[default]
+    Hold,
+    /// They keep it for 2 s, and then take the native ladder: by their own loss to half of the rate with each rung, to the
+    /// floor, to voice only, and slowly back.
+    NativeLadder,
 }
 
 /// How deaths are found.
@@ -204,7 +217,7 @@ pub struct Limits {
     pub open_within: Duration,
     /// How long a make-before-break lets the old hop finish. Default 500 ms.
     pub leave_within: Duration,
-    /// Rooms that policies may move within a second, per cent of all, but at least one. Default 25.
+    /// Sessions that policies may move within a second, per cent of all, but one room at least. Default 25.
     pub churn_percent: u32,
     /// Moves of one room within a minute, other than off a dead node. Default 3.
     pub moves_per_minute: usize,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Entry, Fault, Hook, Metric, Op};
+use evenkeel_core::{Answer, Entry, Fault, Hook, Metric, Note, Op};
 use wasmtime::{Store, Trap};
 
 use crate::bindings::evenkeel::policy::diag;
@@ -63,6 +63,16 @@ pub(crate) struct Recipe {
     pub(crate) grant: Grant,
 }
 
+/// An answer, with what came beside it.
+pub(crate) struct Said {
+    pub(crate) answer: Answer,
+    pub(crate) notes: Vec<Note>,
+    /// Time in the plugin.
+    pub(crate) took: Duration,
+    /// Actions that were left out, since the plugin was not granted them.
+    pub(crate) ungranted: u32,
+}
+
 /// One living instance. After a fault it is not called again.
 pub(crate) struct Guest {
     store: Store<Inside>,
@@ -75,6 +85,8 @@ pub(crate) struct Guest {
     degradation: Option<degradation::Guest>,
     scenario: Option<scenario::Guest>,
     spent: Duration,
+    /// No call goes on after this, whatever its budget.
+    until: Option<Instant>,
     ungranted: u64,
 }
 
@@ -150,6 +162,7 @@ impl Guest {
             degradation,
             scenario,
             spent: Duration::ZERO,
+            until: None,
             ungranted: 0,
         })
     }
@@ -189,10 +202,12 @@ impl Guest {
             .collect();
         let base = self.base.clone();
         let budget = self.engine.budgets().catalog;
+        self.until = None;
         self.call(budget, 0, |store| base.call_catalog(store, &list))
     }
 
-    /// Calls the plugin on a deadline; it may bring as much as an answer about `rows` rows needs.
+    /// Calls the plugin on a deadline, its budget's or the question's; it may bring as much as an answer about `rows`
+    /// rows needs.
     pub(crate) fn call<T>(
         &mut self,
         budget: Duration,
@@ -200,6 +215,8 @@ impl Guest {
         f: impl FnOnce(&mut Store<Inside>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         let began = Instant::now();
+        let left = self.until.map_or(budget, |until| until.saturating_duration_since(began));
+        let budget = budget.min(left);
         let outcome = run(&self.engine, &mut self.store, budget, rows, f);
         self.spent += began.elapsed();
         outcome
@@ -220,9 +237,20 @@ impl Guest {
         self.ungranted
     }
 
-    pub(crate) fn begin(&mut self, now_us: u64) {
-        self.store.data_mut().diary.begin(now_us);
+    /// A question, to which no call is an answer after `until`.
+    pub(crate) fn hear(
+        &mut self,
+        now_us: u64,
+        until: Option<Instant>,
+        ask: impl FnOnce(&mut Guest) -> Result<Answer, Fault>,
+    ) -> Result<Said, Fault> {
+        let before = self.ungranted;
+        self.diary().begin(now_us);
         self.spent = Duration::ZERO;
+        self.until = until;
+        let answer = ask(self)?;
+        let ungranted = u32::try_from(self.ungranted - before).unwrap_or(u32::MAX);
+        Ok(Said { answer, notes: self.diary().take_notes(), took: self.spent, ungranted })
     }
 
     /// Ends this instance; what it said remains.
@@ -244,11 +272,6 @@ impl Guest {
 
     pub(crate) fn component(&self) -> &Component {
         &self.component
-    }
-
-    /// Time in the plugin since the question began.
-    pub(crate) fn spent(&self) -> Duration {
-        self.spent
     }
 
     pub(crate) fn base(&self) -> guest::Guest {

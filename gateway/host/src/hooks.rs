@@ -1,5 +1,7 @@
 //! The questions of the core as calls of the contract, and the answers back.
 
+use std::time::Duration;
+
 use evenkeel_core::{
     Action, AdmitVerdict, Answer, Fault, Labels, Move, NodeId, Op, Question, RegionId, RoomId,
     RoomRow, Row, SessionRow, State,
@@ -8,6 +10,7 @@ use evenkeel_core::{
 use crate::bindings::exports::evenkeel::policy::{admission, degradation, routing};
 use crate::frame::{Frame, labels};
 use crate::guest::Guest;
+use crate::limits::ACTIONS_PER_ROW_MAX;
 use crate::states::{Memo, States, single};
 
 /// Stands in a table of routes where a room has fewer hops than the widest.
@@ -26,9 +29,38 @@ impl Guest {
                 self.place(now_us, *room, scenario, labels, nodes)
             }
             Question::Reroute { nodes, rooms, memo } => {
-                self.reroute(now_us, nodes, rooms, memo.as_ref())
+                let rooms: Vec<&RoomRow> = rooms.iter().collect();
+                self.reroute(now_us, nodes, &rooms, memo.as_ref(), self.engine().budgets().reroute)
             }
-            Question::Tick { sessions, memo } => self.tick(now_us, sessions, memo.as_ref()),
+            Question::Tick { sessions, memo } => {
+                let sessions: Vec<&SessionRow> = sessions.iter().collect();
+                self.tick(now_us, &sessions, memo.as_ref(), self.engine().budgets().tick)
+            }
+        }
+    }
+
+    /// Asks about some rows of a batch as if they were all, on a budget of their own; rows of the answer are counted
+    /// among them. A question that is no batch has no rows to choose from.
+    pub(crate) fn answer_part(
+        &mut self,
+        question: &Question,
+        part: &[u32],
+        memo: Option<&State>,
+        budget: Duration,
+        now_us: u64,
+    ) -> Result<Answer, Fault> {
+        match question {
+            Question::Reroute { nodes, rooms, .. } => {
+                let rooms: Vec<&RoomRow> = part.iter().map(|&row| &rooms[row as usize]).collect();
+                self.reroute(now_us, nodes, &rooms, memo, budget)
+            }
+            Question::Tick { sessions, .. } => {
+                let rows = part.iter().map(|&row| &sessions[row as usize]);
+                self.tick(now_us, &rows.collect::<Vec<_>>(), memo, budget)
+            }
+            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {
+                self.answer(question, now_us)
+            }
         }
     }
 
@@ -98,8 +130,9 @@ impl Guest {
         &mut self,
         now_us: u64,
         nodes: &[Row],
-        rooms: &[RoomRow],
+        rooms: &[&RoomRow],
         memo: Option<&State>,
+        budget: Duration,
     ) -> Result<Answer, Fault> {
         let hook = self.routing()?;
         let component = self.component().clone();
@@ -108,7 +141,7 @@ impl Guest {
         let mut states = States::of(&manifest.name, manifest.state_schema, before);
         states.migrate(self)?;
         if !states.newcomers().is_empty() {
-            let rows = || states.newcomers().iter().map(|&row| &rooms[row as usize]);
+            let rows = || states.newcomers().iter().map(|&row| rooms[row as usize]);
             let known: Vec<_> = rows().map(|room| labels(&room.labels)).collect();
             let newcomers: Vec<_> = rows()
                 .zip(&known)
@@ -118,9 +151,9 @@ impl Guest {
                     labels,
                 })
                 .collect();
-            let budget = self.engine().budgets().open;
+            let open = self.engine().budgets().open;
             let first =
-                self.call(budget, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
+                self.call(open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
             states.open(&first)?;
         }
         let memo = Memo::of(memo, self)?;
@@ -135,7 +168,6 @@ impl Guest {
         let room_frame =
             Frame::of(&self.grant().subject_metrics, rooms.iter().map(|room| &room.row));
         let blobs = states.blobs();
-        let budget = self.engine().budgets().reroute;
         let answer = self.call(budget, rooms.len(), |store| {
             let (nodes, rooms) = (node_frame.wire(), room_frame.wire());
             let width = width as u32;
@@ -150,6 +182,8 @@ impl Guest {
                 memo.wire(),
             )
         })?;
+        // Each room moves once; one that says so again is the core's to count, up to a limit.
+        proportionate("reroute", "moves", answer.moves.len(), 2 * rooms.len())?;
         let moves = answer.moves.into_iter().map(|routing::Move { row, hops, ttl_ms, reason }| {
             Move { row, hops: hops.into_iter().map(NodeId).collect(), ttl_ms, reason }
         });
@@ -163,8 +197,9 @@ impl Guest {
     fn tick(
         &mut self,
         now_us: u64,
-        sessions: &[SessionRow],
+        sessions: &[&SessionRow],
         memo: Option<&State>,
+        budget: Duration,
     ) -> Result<Answer, Fault> {
         let hook = self.degradation()?;
         let component = self.component().clone();
@@ -173,7 +208,7 @@ impl Guest {
         let mut states = States::of(&manifest.name, manifest.state_schema, before);
         states.migrate(self)?;
         if !states.newcomers().is_empty() {
-            let rows = || states.newcomers().iter().map(|&row| &sessions[row as usize]);
+            let rows = || states.newcomers().iter().map(|&row| sessions[row as usize]);
             let known: Vec<_> = rows().map(|session| labels(&session.labels)).collect();
             let newcomers: Vec<_> = rows()
                 .zip(&known)
@@ -184,9 +219,9 @@ impl Guest {
                     labels,
                 })
                 .collect();
-            let budget = self.engine().budgets().open;
+            let open = self.engine().budgets().open;
             let first =
-                self.call(budget, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
+                self.call(open, newcomers.len(), |store| hook.call_open(store, &newcomers))?;
             states.open(&first)?;
         }
         let memo = Memo::of(memo, self)?;
@@ -194,10 +229,11 @@ impl Guest {
         let frame =
             Frame::of(&self.grant().subject_metrics, sessions.iter().map(|session| &session.row));
         let blobs = states.blobs();
-        let budget = self.engine().budgets().tick;
         let answer = self.call(budget, sessions.len(), |store| {
             hook.call_tick(store, now_us, frame.wire(), blobs.wire(), memo.wire())
         })?;
+        let most = ACTIONS_PER_ROW_MAX * sessions.len();
+        proportionate("tick", "actions", answer.actions.len(), most)?;
         let mut actions = Vec::with_capacity(answer.actions.len());
         for degradation::Action { row, op, arg, reason } in answer.actions {
             // One that nobody knows is the core's to count; one that was not granted never gets there.
@@ -212,4 +248,12 @@ impl Guest {
             memo: memo.settle(answer.keep.memo, self)?,
         })
     }
+}
+
+/// What the core takes part by part is bounded, or one answer would hold up everything that the core does.
+fn proportionate(call: &str, what: &str, found: usize, most: usize) -> Result<(), Fault> {
+    if found <= most {
+        return Ok(());
+    }
+    Err(Fault::Malformed(format!("{call}: {found} {what}, at most {most} for so many rows").into()))
 }

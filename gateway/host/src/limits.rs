@@ -37,6 +37,9 @@ const ROW_BYTES: usize = STATE_BYTES_MAX + 512;
 /// Calls of `diag` in one call of the plugin. One that talks more than that does nothing else.
 pub const DIAG_CALLS_MAX: u32 = 10_000;
 
+/// Actions for one session in one answer: each action the registry has, done and undone, with room for what it will have.
+pub(crate) const ACTIONS_PER_ROW_MAX: usize = 16;
+
 /// Explanations kept of one decision: a few for each row that a person will look at.
 pub const NOTES_MAX: usize = 256;
 

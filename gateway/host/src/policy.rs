@@ -1,8 +1,9 @@
 //! A plugin bound to one hook with its settings, ready to be asked.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answered, Entry, Fault, Hook, Question};
+use evenkeel_core::{Answered, Entry, Fault, Hook, Question, Reasons};
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
@@ -10,25 +11,35 @@ use crate::component::Component;
 use crate::diary::{Diary, Line};
 use crate::engine::Engine;
 use crate::grant::{Allowed, Grant};
-use crate::guest::{Guest, Recipe};
+use crate::guest::{Guest, Recipe, Said};
+use crate::halving::Halving;
+use crate::quarantine::Quarantine;
 use crate::refused::Refused;
+use crate::restart::Restarts;
+use crate::twice::Twice;
 
 /// A plugin bound to one hook with its settings, ready to be asked. Owned by one thread.
 ///
-/// It keeps nothing between questions that the questions do not bring: states and memo travel in them. So when the
-/// plugin faults, its instance is thrown away and made anew before the fault is returned, and nothing is lost.
+/// The plugin keeps nothing between questions that the questions do not bring: states and memo travel in them. So when
+/// it faults, its instance is thrown away and made anew before the fault is returned, and nothing is lost.
 pub struct Policy {
     recipe: Recipe,
     revision: Arc<str>,
+    reasons: Reasons,
     life: Life,
+    restarts: Restarts,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) twice: Twice,
     ungranted: u64,
     lessons: u64,
+    /// The latest time that questions told of.
+    now_us: u64,
 }
 
 enum Life {
     Alive(Box<Guest>),
-    /// The last attempt to make it anew failed so; what it said is kept.
-    Dead(Fault, Diary),
+    /// It could not be made anew; what it said is kept.
+    Dead(Diary),
 }
 
 impl Policy {
@@ -72,29 +83,70 @@ impl Policy {
         let revision = revision(component, &settings, &grant);
         let (engine, component) = (engine.clone(), component.clone());
         let recipe = Recipe { engine, component, hook, settings, seed, catalog, grant };
+        let began = Instant::now();
         let guest = Guest::start(&recipe, &mut Diary::default())?;
+        let started_in = began.elapsed();
+        let reasons = recipe.component.manifest().reasons.iter();
+        let reasons = reasons.map(|reason| (reason.number, Arc::from(&*reason.name))).collect();
         Ok(Policy {
+            restarts: Restarts::new(recipe.seed),
             recipe,
             revision,
+            reasons,
             life: Life::Alive(Box::new(guest)),
+            quarantine: Quarantine::default(),
+            twice: Twice::new(started_in),
             ungranted: 0,
             lessons: 0,
+            now_us: 0,
         })
     }
 
     /// Asks, on the budget of the question. `now_us` is gateway time, all the clock the plugin gets.
     ///
-    /// Decision, states and memo come together or, with a fault, not at all.
+    /// Decision, states and memo come together or, with a fault, not at all. After a fault the plugin is made anew at
+    /// once; where that fails it is left alone for 100 ms to 30 s, and is [`Absent`](Fault::Absent) meanwhile.
     pub fn ask(&mut self, question: &Question, now_us: u64) -> Result<Answered, Fault> {
-        self.act(|guest| {
-            guest.begin(now_us);
-            let answer = guest.answer(question, now_us)?;
-            Ok((answer, guest.diary().take_notes(), guest.spent()))
-        })
-        .map(|(answer, notes, took)| {
-            let revision = Arc::clone(&self.revision);
-            Answered { answer, revision, notes, took }
-        })
+        self.now_us = self.now_us.max(now_us);
+        let said =
+            self.act(|guest| guest.hear(now_us, None, |guest| guest.answer(question, now_us)));
+        said.map(|said| self.answered(said))
+    }
+
+    /// Asks, and where the plugin fails over a batch, asks around the rows that it fails over: the others get their
+    /// decisions in the same answer, and those rows are left out of questions to this revision from then on, 256 at most.
+    ///
+    /// That takes 64 asks at most, and none begins that might end later than `within` from now; what was not found by then
+    /// is sought on with the next question. A plugin that answers about nobody has failed as a whole.
+    ///
+    /// Each part is answered whole or not at all, with its states; the memo goes from part to part.
+    pub fn ask_around(
+        &mut self,
+        question: &Question,
+        now_us: u64,
+        within: Duration,
+    ) -> Result<Answered, Fault> {
+        let began = Instant::now();
+        let mut failed = None;
+        if self.quarantine.is_idle() {
+            match self.ask(question, now_us) {
+                Ok(answered) => {
+                    self.quarantine.note_answer();
+                    return Ok(answered);
+                }
+                Err(fault) if !fault.is_of_question() => return Err(fault),
+                Err(fault) => failed = Some(fault),
+            }
+        }
+        match (question.batch(), failed) {
+            (None, Some(fault)) => Err(fault),
+            (None, None) => self.ask(question, now_us),
+            (Some(ids), failed) => {
+                self.now_us = self.now_us.max(now_us);
+                let time = (began, began.checked_add(within));
+                Halving::new(self, question, ids, failed, now_us, time).seek()
+            }
+        }
     }
 
     /// Tells the plugin of a changed catalog, all of it. It is kept, also with a fault, for instances to come.
@@ -103,13 +155,27 @@ impl Policy {
         self.lessons += 1;
         let told = match &mut self.life {
             Life::Alive(guest) => guest.catalog(&self.recipe.catalog),
-            // Made anew, it is told of the new catalog.
-            Life::Dead(..) => return self.act(|_| Ok(())),
+            Life::Dead(_) => {
+                // Made anew, it is told of the new catalog; the old one may have been what it failed of.
+                self.restarts.hurry();
+                return self.act(|_| Ok(()));
+            }
         };
         if told.is_err() {
-            self.renew();
+            // Another attempt comes with the next question, when the pause is over.
+            let _ = self.renew();
         }
         told
+    }
+
+    /// Whether it could not be made anew three times in a row: it is not to be expected that it ever will.
+    pub fn is_beyond_repair(&self) -> bool {
+        self.restarts.is_hopeless()
+    }
+
+    /// Sessions or rooms that this revision is not asked about, since it fails over them.
+    pub fn quarantined(&self) -> usize {
+        self.quarantine.len()
     }
 
     /// First 12 hexadecimal digits of SHA-256 over the plugin's digest and its completed settings, and over its grant where
@@ -163,44 +229,99 @@ impl Policy {
         self.ungranted
             + match &self.life {
                 Life::Alive(guest) => guest.ungranted(),
-                Life::Dead(..) => 0,
+                Life::Dead(_) => 0,
             }
     }
 
     fn diary(&mut self) -> &mut Diary {
         match &mut self.life {
             Life::Alive(guest) => guest.diary(),
-            Life::Dead(_, diary) => diary,
+            Life::Dead(diary) => diary,
         }
     }
 
-    fn act<T>(&mut self, f: impl FnOnce(&mut Guest) -> Result<T, Fault>) -> Result<T, Fault> {
-        if let Life::Dead(..) = self.life {
-            self.renew();
+    /// A line for people, among those of the plugin.
+    pub(crate) fn say(&mut self, words: String) {
+        self.diary().log(3, &words);
+    }
+
+    /// How long the plugin may take for a question like this.
+    pub(crate) fn budget(&self, question: &Question) -> Duration {
+        let budgets = self.recipe.engine.budgets();
+        match question {
+            Question::Resolve { .. } => budgets.resolve,
+            Question::Admit { .. } => budgets.admit,
+            Question::Place { .. } => budgets.place,
+            Question::Reroute { .. } => budgets.reroute,
+            Question::Tick { .. } => budgets.tick,
+        }
+    }
+
+    pub(crate) fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    pub(crate) fn answered(&mut self, said: Said) -> Answered {
+        self.twice.note_answer();
+        let Said { answer, notes, took, ungranted } = said;
+        Answered {
+            answer,
+            revision: Arc::clone(&self.revision),
+            notes,
+            took,
+            apart: None,
+            reasons: Arc::clone(&self.reasons),
+            ungranted,
+        }
+    }
+
+    /// What is done with the plugin; it is made anew before, where it is time for that, and after a fault.
+    pub(crate) fn act<T>(
+        &mut self,
+        f: impl FnOnce(&mut Guest) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        if let Life::Dead(_) = self.life {
+            if !self.restarts.is_due(self.now_us) {
+                return Err(Fault::Absent);
+            }
+            self.renew()?;
         }
         let outcome = match &mut self.life {
             Life::Alive(guest) => f(guest),
-            Life::Dead(fault, _) => return Err(fault.clone()),
+            Life::Dead(_) => return Err(Fault::Absent),
         };
         if outcome.is_err() {
-            self.renew();
+            // Whoever asks next learns whether that went well.
+            let _ = self.renew();
         }
         outcome
     }
 
     /// Throws the instance away and makes it anew.
-    fn renew(&mut self) {
+    ///
+    /// # Errors
+    /// What kept it from starting; it is tried again after a pause.
+    fn renew(&mut self) -> Result<(), Fault> {
         self.ungranted = self.ungranted();
-        let mut diary =
-            match std::mem::replace(&mut self.life, Life::Dead(Fault::Absent, Diary::default())) {
-                Life::Alive(guest) => guest.end(),
-                Life::Dead(_, diary) => diary,
-            };
-        self.life = match Guest::start(&self.recipe, &mut diary) {
-            Ok(guest) => Life::Alive(Box::new(guest)),
-            Err(Refused::Faulted { fault, .. }) => Life::Dead(fault, diary),
-            Err(refused) => Life::Dead(Fault::Trap(refused.to_string().into()), diary),
+        let mut diary = match std::mem::replace(&mut self.life, Life::Dead(Diary::default())) {
+            Life::Alive(guest) => guest.end(),
+            Life::Dead(diary) => diary,
         };
+        let began = Instant::now();
+        let fault = match Guest::start(&self.recipe, &mut diary) {
+            Ok(guest) => {
+                self.twice.started_in = began.elapsed();
+                self.restarts.note_started();
+                self.life = Life::Alive(Box::new(guest));
+                return Ok(());
+            }
+            Err(Refused::Faulted { fault, .. }) => fault,
+            Err(refused) => Fault::Trap(refused.to_string().into()),
+        };
+        self.life = Life::Dead(diary);
+        let pause = self.restarts.note_failed(self.now_us);
+        self.say(format!("the plugin did not start again ({fault}); again in {pause:?}"));
+        Err(fault)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_core::{AdmitOnFault, Hook, Metric, Probed, RegionId, Timings, ZoneId};
+use evenkeel_core::{AdmitOnFault, DegradeOnFault, Hook, Metric, Probed, RegionId, Timings, ZoneId};
 use evenkeel_host::{Unsigned, Vouched};
 use evenkeel_server::settings::{
     Colour, Driver, Identity, Ingress, Invalid, Origin, Plugin, Probe, Protocol, Rtcp, Settings,
@@ -364,7 +364,8 @@ fn the_core_gets_places_by_number_and_scenarios_with_their_policies() {
         + &node(4, "east", "a", "");
     fs::write(folder.join("evenkeel.toml"), text).unwrap();
     let call = "[scenario.call]\nbitrate = { floor = \"30 kbit/s\", ceiling = \"1 Mbit/s\" }\n\
-                [admission]\nplugin = \"admit-capacity\"\non_fault = \"reject\"\n";
+                [admission]\nplugin = \"admit-capacity\"\non_fault = \"reject\"\n\
+                [degradation]\nplugin = \"degrade-ladder\"\non_fault = \"native-ladder\"\n";
     let sets = folder.join("policies");
     fs::create_dir(&sets).unwrap();
     fs::write(sets.join("call.toml"), call).unwrap();
@@ -384,5 +385,7 @@ fn the_core_gets_places_by_number_and_scenarios_with_their_policies() {
     assert!(call.binds(Hook::Admission) && !call.binds(Hook::Routing));
     assert_eq!((call.bounds.floor_kbps, call.bounds.ceiling_kbps), (30, 1_000));
     assert_eq!(call.on_admission_fault, AdmitOnFault::Reject);
+    assert_eq!(call.on_degradation_fault, DegradeOnFault::NativeLadder);
+    assert_eq!(core.scenarios["live"].on_degradation_fault, DegradeOnFault::Hold);
     assert!(core.scenarios["live"].binds(Hook::Routing));
 }

@@ -70,6 +70,7 @@ fn decided(hook: Hook, session: Option<u64>, room: Option<u64>, outcome: Outcome
         policy: policy(hook),
         revision: (!faulted).then(|| Arc::from("0123456789ab")),
         outcome,
+        reason: (!faulted).then(|| "nearest".into()),
         session: session.map(SessionId),
         room: room.map(RoomId),
         rows: 1,
@@ -237,6 +238,7 @@ fn the_span_of_a_session_holds_the_decisions_that_opened_it() {
                 assert_eq!(word(decision, Attribute::Outcome), "ok");
                 assert_eq!(word(decision, Attribute::Revision), "0123456789ab");
                 assert_eq!(said(decision, Attribute::Differs), Some(Value::BoolValue(true)));
+                assert_eq!(word(decision, Attribute::Reason), "nearest");
             }
             other => {
                 let outcome = word(decision, Attribute::Outcome);
@@ -522,7 +524,20 @@ fn every_event_leaves_its_mark_in_the_metrics() {
             decided(hook, None, Some(1), Outcome::Faulted(Fault::Deadline)),
             decided(hook, None, Some(1), guarded.clone()),
             decided(hook, None, None, guarded),
-            Event::Guarded { policy: policy(hook), guard: Guard::Churn },
+            Event::Guarded { policy: policy(hook), guard: Guard::Churn, times: 1 },
+            Event::Guarded { policy: policy(hook), guard: Guard::UnknownRow, times: 900 },
+            Event::Quarantined {
+                policy: policy(hook),
+                revision: "0123456789ab".into(),
+                session: None,
+                room: Some(room),
+                fault: Fault::OutOfMemory,
+            },
+            Event::HiddenState {
+                policy: policy(hook),
+                revision: "0123456789ab".into(),
+                differs: "its memo".into(),
+            },
             refused("call", Refused::Full { retry_after: SOON }, None),
             refused("x", stranger, None),
             Event::Rerouted { room, hops: vec![hop(0)], by: native.clone() },
@@ -555,6 +570,8 @@ fn every_event_leaves_its_mark_in_the_metrics() {
         ("policy_faults_total", "deadline", 1),
         // Of the decision about many only its part counts, which has an event of its own.
         ("policy_guarded_total", "churn", 2),
+        ("policy_guarded_total", "unknown-row", 900),
+        ("policy_quarantined_total", "out-of-memory", 1),
         ("policy_call_duration_seconds_count", "call/routing", 4),
         ("sessions_refused_total", "full", 1),
         ("sessions_refused_total", "evenkeel_scenario=\"\"", 1),

@@ -1,6 +1,7 @@
 //! The world around a gateway: nodes, phones, offers, and patience.
 
 mod beside;
+mod degrading;
 mod gateway;
 mod ice;
 mod node;
@@ -9,6 +10,7 @@ mod phone;
 mod plugin;
 
 pub(crate) use beside::{Beside, Process};
+pub(crate) use degrading::trapping_over;
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};

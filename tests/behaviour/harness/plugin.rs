@@ -18,6 +18,8 @@ pub(crate) enum Manner {
     NeverEnds,
     /// It asks for more memory until it gets none.
     EatsMemory,
+    /// It places every room on the node with this number, and starts only where the catalog is no longer than this.
+    StartsWithin(u32, u32),
 }
 
 impl Manner {
@@ -32,7 +34,7 @@ impl Manner {
             )
         };
         match self {
-            Manner::Places(node) => answer(node),
+            Manner::Places(node) | Manner::StartsWithin(node, _) => answer(node),
             Manner::TrapsFromRoom(node, room) => format!(
                 "(if (i64.ge_u (local.get 1) (i64.const {room})) (then unreachable)) {}",
                 answer(node)
@@ -81,6 +83,9 @@ fn text(resolve: &Resolve, world: wit_parser::WorldId, manner: Manner) -> String
                 types.iter().map(|&kind| word(kind)).collect::<Vec<_>>().join(" ")
             };
             let body = match (name.as_str(), manner) {
+                ("catalog", Manner::StartsWithin(_, most)) => {
+                    format!("(if (i32.gt_u (local.get 1) (i32.const {most})) (then unreachable))")
+                }
                 ("catalog", _) => String::new(),
                 ("place", _) => manner.place(),
                 ("init", _) => "(i32.const 3072)".into(),
@@ -109,7 +114,7 @@ fn word(kind: WasmType) -> &'static str {
 }
 
 /// Appends a custom section (WebAssembly core specification, 5.5.3).
-fn section(module: &mut Vec<u8>, name: &[u8], data: &[u8]) {
+pub(super) fn section(module: &mut Vec<u8>, name: &[u8], data: &[u8]) {
     let mut content = Vec::new();
     number(name.len(), &mut content);
     content.extend_from_slice(name);

@@ -193,7 +193,15 @@ impl Guests {
                 let revision = format!("hostile{:05}", self.rng.u32(0..100_000)).into();
                 return Some((
                     soon,
-                    Ok(Answered { answer, revision, notes: Vec::new(), took: soon }),
+                    Ok(Answered {
+                        answer,
+                        revision,
+                        notes: Vec::new(),
+                        took: soon,
+                        apart: None,
+                        reasons: [].into(),
+                        ungranted: 0,
+                    }),
                 ));
             }
             _ => {}

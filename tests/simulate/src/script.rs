@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    AdmitOnFault, Affinity, Bounds, Limits, Mode, NodeSettings, Probed, RegionId, Role, Scenario,
-    Settings, Starts, Timings, Zone, ZoneId,
+    AdmitOnFault, Affinity, Bounds, DegradeOnFault, Limits, Mode, NodeSettings, Probed, RegionId,
+    Role, Scenario, Settings, Starts, Timings, Zone, ZoneId,
 };
 use evenkeel_links::Conditions;
 use fastrand::Rng;
@@ -115,6 +115,7 @@ pub(crate) fn scenario(set: &str, bound: [bool; 4], spares: u8, priority: i64) -
         close_after: Duration::from_secs(15),
         priority,
         on_admission_fault: AdmitOnFault::AdmitCapped,
+        on_degradation_fault: DegradeOnFault::Hold,
     }
 }
 

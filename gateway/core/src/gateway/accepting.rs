@@ -1,6 +1,6 @@
 //! An answer of many parts is taken part by part: what fits is done, what breaks a rule is left out and told of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Gateway;
 use crate::{Event, Guard, Outcome, PolicyName};
@@ -17,58 +17,92 @@ pub(super) enum Part {
     },
 }
 
+/// What became of a question, and of its parts.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) outcome: Outcome,
+    pub(super) parts: Parts,
+}
+
+impl Batch {
+    /// A question that is not decided in parts.
+    pub(super) fn one(outcome: Outcome) -> Batch {
+        Batch { outcome, parts: Parts::default() }
+    }
+}
+
 /// What became of the parts so far, by the rows they are about.
 #[derive(Default, Debug)]
 pub(super) struct Parts {
     taken: BTreeSet<u32>,
-    refused: BTreeSet<u32>,
-    applied: bool,
-    differs: bool,
-    broken: Option<Guard>,
+    /// By what changed, whether a part differs from what the native default would have done.
+    applied: BTreeMap<u32, bool>,
+    refused: BTreeMap<u32, Guard>,
+    last_broken: Option<Guard>,
+    /// How often each rule was broken.
+    broken: BTreeMap<Guard, u32>,
 }
 
 impl Parts {
     /// Whether what was written about the row is kept: not where all that was decided for it was refused.
     pub(super) fn keeps_state(&self, row: u32) -> bool {
-        self.taken.contains(&row) || !self.refused.contains(&row)
+        self.taken.contains(&row) || !self.refused.contains_key(&row)
     }
 
     /// Whether a part about the row was refused.
     pub(super) fn refused(&self, row: u32) -> bool {
-        self.refused.contains(&row)
+        self.refused.contains_key(&row)
+    }
+
+    pub(super) fn note(&mut self, row: u32, part: Result<Part, Guard>) {
+        match part {
+            Ok(part) => {
+                self.taken.insert(row);
+                if let Part::Applied { differs } = part {
+                    *self.applied.entry(row).or_default() |= differs;
+                }
+            }
+            Err(guard) => {
+                self.refused.insert(row, guard);
+                self.note_broken(guard, 1);
+            }
+        }
+    }
+
+    /// A rule was broken by what is about no row.
+    pub(super) fn note_broken(&mut self, guard: Guard, times: u32) {
+        if times > 0 {
+            self.last_broken = Some(guard);
+            let count = self.broken.entry(guard).or_default();
+            *count = count.saturating_add(times);
+        }
     }
 
     pub(super) fn outcome(&self) -> Outcome {
-        match (self.applied, self.broken) {
-            (true, _) => Outcome::Applied { differs: self.differs },
-            (false, Some(guard)) => Outcome::Guarded(guard),
-            (false, None) => Outcome::Kept,
+        match (self.applied.is_empty(), self.last_broken) {
+            (false, _) => {
+                Outcome::Applied { differs: self.applied.values().any(|differs| *differs) }
+            }
+            (true, Some(guard)) => Outcome::Guarded(guard),
+            (true, None) => Outcome::Kept,
+        }
+    }
+
+    /// What became of what was decided about one row.
+    pub(super) fn outcome_of(&self, row: u32) -> Outcome {
+        match (self.applied.get(&row), self.refused.get(&row)) {
+            (Some(&differs), _) => Outcome::Applied { differs },
+            (None, Some(guard)) => Outcome::Guarded(*guard),
+            (None, None) => Outcome::Kept,
         }
     }
 }
 
 impl Gateway {
-    /// Notes what became of a part.
-    pub(super) fn note_part(
-        &mut self,
-        parts: &mut Parts,
-        policy: &PolicyName,
-        row: u32,
-        part: Result<Part, Guard>,
-    ) {
-        match part {
-            Ok(part) => {
-                parts.taken.insert(row);
-                if let Part::Applied { differs } = part {
-                    parts.applied = true;
-                    parts.differs |= differs;
-                }
-            }
-            Err(guard) => {
-                parts.refused.insert(row);
-                parts.broken = Some(guard);
-                self.event(Event::Guarded { policy: policy.clone(), guard });
-            }
+    /// Tells of the rules that parts broke, each once: an answer may break one a million times.
+    pub(super) fn tell_broken(&mut self, policy: &PolicyName, parts: &Parts) {
+        for (&guard, &times) in &parts.broken {
+            self.event(Event::Guarded { policy: policy.clone(), guard, times });
         }
     }
 }

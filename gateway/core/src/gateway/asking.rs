@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use super::accepting::Batch;
+use super::noting::Subject;
 use super::{Gateway, Output};
 use crate::timer::Timer;
 use crate::{
-    Answered, Ask, AskId, Event, Fault, Hook, NodeId, Outcome, PolicyName, Question, RegionId,
-    RoomId, Row, SessionId, State,
+    Answer, Answered, Apart, Ask, AskId, Event, Fault, Hook, NodeId, Note, Outcome, PolicyName,
+    Question, Reasons, RegionId, RoomId, Row, SessionId, State,
 };
 
 /// Enough for every hook of a few sets and a burst of offers; past this the native default answers at once.
@@ -27,9 +29,20 @@ pub(super) enum About {
     Resolve(SessionId),
     Admit(SessionId),
     Place(RoomId),
-    /// Each room with the version of its route.
+    /// Each room with the version of its route, in the order of their numbers.
     Reroute(Vec<(RoomId, u64)>),
-    Tick(Vec<SessionId>),
+    /// Each session with the version of its plan, in the order of their numbers.
+    Tick(Vec<(SessionId, u32)>),
+}
+
+/// What came with an answer.
+#[derive(Default, Debug)]
+pub(super) struct Beside {
+    pub(super) notes: Vec<Note>,
+    pub(super) apart: Option<Box<Apart>>,
+    pub(super) reasons: Option<Reasons>,
+    pub(super) ungranted: u32,
+    took: Duration,
 }
 
 impl About {
@@ -46,7 +59,42 @@ impl About {
         matches!(self, About::Resolve(_) | About::Admit(_) | About::Place(_))
     }
 
-    fn hook(&self) -> Hook {
+    /// Whom a row of the question is about.
+    pub(super) fn subject(&self, row: u32) -> Option<Subject> {
+        match self {
+            About::Resolve(session) | About::Admit(session) => {
+                (row == 0).then_some(Subject::Session(*session))
+            }
+            About::Place(room) => (row == 0).then_some(Subject::Room(*room)),
+            About::Reroute(rooms) => rooms.get(row as usize).map(|(room, _)| Subject::Room(*room)),
+            About::Tick(sessions) => {
+                sessions.get(row as usize).map(|(session, _)| Subject::Session(*session))
+            }
+        }
+    }
+
+    /// The row of a batch that is about it.
+    pub(super) fn row_of(&self, subject: Subject) -> Option<u32> {
+        let row = match (self, subject) {
+            (About::Reroute(rooms), Subject::Room(room)) => {
+                rooms.binary_search_by_key(&room, |(room, _)| *room)
+            }
+            (About::Tick(sessions), Subject::Session(session)) => {
+                sessions.binary_search_by_key(&session, |(session, _)| *session)
+            }
+            (
+                About::Resolve(_)
+                | About::Admit(_)
+                | About::Place(_)
+                | About::Reroute(_)
+                | About::Tick(_),
+                Subject::Session(_) | Subject::Room(_),
+            ) => return None,
+        };
+        row.ok().map(|row| row as u32)
+    }
+
+    pub(super) fn hook(&self) -> Hook {
         match self {
             About::Resolve(_) => Hook::Scenario,
             About::Admit(_) => Hook::Admission,
@@ -112,29 +160,39 @@ impl Gateway {
             About::Place(room) => (None, Some(room)),
             About::Reroute(_) | About::Tick(_) => (None, None),
         };
-        let (revision, took, notes, answer) = match result {
-            Ok(Answered { answer, revision, notes, took }) => {
-                (Some(revision), took, notes, Ok(answer))
+        let (revision, answer, beside) = match result {
+            Ok(Answered { answer, revision, notes, took, apart, reasons, ungranted }) => {
+                let reasons = Some(reasons);
+                let beside = Beside { notes, apart, reasons, ungranted, took };
+                (Some(revision), Ok(answer), beside)
             }
-            Err(fault) => (None, Duration::ZERO, Vec::new(), Err(fault)),
+            Err(fault) => (None, Err(fault), Beside::default()),
         };
         let Asked { id: ask, policy, about, at: asked } = asked;
-        self.note_standing(&policy, answer.as_ref().err());
+        self.note_standing(&policy, answer.as_ref().err(), now);
         let by = super::decider(&policy, revision.as_ref());
+        let given = answer.as_ref().map(reasons_given).unwrap_or_default();
         // The event stands before what it led to.
         let place = self.outputs.len();
-        let outcome = match about {
-            About::Resolve(session) => self.resolved(session, answer, now),
-            About::Admit(session) => self.admission_said(session, answer, by, now),
-            About::Place(room) => self.placed(room, answer, by, now),
-            About::Reroute(rooms) => self.rerouted(&policy, &rooms, answer, &by, now),
-            About::Tick(sessions) => self.ticked(&policy, &sessions, answer, &by),
+        let one = Batch::one;
+        let Batch { outcome, parts } = match &about {
+            About::Resolve(session) => one(self.resolved(*session, answer, now)),
+            About::Admit(session) => one(self.admission_said(*session, answer, by.clone(), now)),
+            About::Place(room) => one(self.placed(*room, answer, by.clone(), now)),
+            About::Reroute(rooms) => self.rerouted(&policy, rooms, answer, (&by, &beside), now),
+            About::Tick(sessions) => self.ticked(&policy, sessions, answer, (&by, &beside), now),
         };
+        if let Some(revision) = &revision {
+            self.note_apart(&about, &policy, revision, beside.apart.as_deref(), now);
+        }
+        let reason = self.note_said(&about, (&by, &outcome, &parts), &given, &beside, now);
+        let Beside { notes, took, .. } = beside;
         let decided = Event::Decided {
             ask,
             policy,
             revision,
             outcome,
+            reason,
             session,
             room,
             rows,
@@ -146,11 +204,17 @@ impl Gateway {
     }
 
     /// A policy that fails is told of once, and once when it answers again.
-    fn note_standing(&mut self, policy: &PolicyName, fault: Option<&Fault>) {
-        let changed = match fault {
-            Some(_) => self.failing.insert(policy.clone()),
-            None => self.failing.remove(policy),
-        };
+    fn note_standing(&mut self, policy: &PolicyName, fault: Option<&Fault>, now: Instant) {
+        let failing = self.failing.contains_key(policy);
+        let changed = failing != fault.is_some();
+        match fault {
+            Some(_) => {
+                self.failing.entry(policy.clone()).or_insert(now);
+            }
+            None => {
+                self.failing.remove(policy);
+            }
+        }
         if changed {
             let (hook, policy) = (policy.hook, policy.clone());
             self.event(Event::Standing { hook, policy, fault: fault.cloned() });
@@ -190,4 +254,16 @@ impl Gateway {
 /// What became of an answer of the wrong kind: the host promises that this cannot be.
 pub(super) fn mismatched() -> Outcome {
     Outcome::Faulted(Fault::Malformed("an answer to another question".into()))
+}
+
+/// The reasons that an answer gives, by row; one that says nothing of its reasons has 0.
+fn reasons_given(answer: &Answer) -> Vec<(u32, u32)> {
+    match answer {
+        Answer::Params(_) => Vec::new(),
+        Answer::Admit { reason, .. } | Answer::Placed { reason, .. } => vec![(0, *reason)],
+        Answer::Moves { moves, .. } => moves.iter().map(|step| (step.row, step.reason)).collect(),
+        Answer::Actions { actions, .. } => {
+            actions.iter().map(|action| (action.row, action.reason)).collect()
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::noting::{Quarantine, Said, Subject};
 use super::{FailBack, Gateway, MoveRecord};
 use crate::node::Node;
 use crate::room::Room;
@@ -34,6 +35,10 @@ pub struct Explanation {
     pub candidates: Vec<Candidate>,
     /// Its room's last moves, the oldest first.
     pub moves: Vec<MoveRecord>,
+    /// What policies said of it and of its room, the last time they said something.
+    pub said: Vec<Said>,
+    /// Revisions that are not asked about it, or about its room.
+    pub quarantines: Vec<Quarantine>,
 }
 
 /// A move that is under way.
@@ -190,6 +195,8 @@ impl Gateway {
                 .map(|node| self.candidate(room, node, now))
                 .collect(),
             moves: room.records().cloned().collect(),
+            said: self.noted.said(&[Subject::Session(id), Subject::Room(room.id)], now),
+            quarantines: self.noted.held(&[Subject::Session(id), Subject::Room(room.id)], now),
             standing,
         })
     }

@@ -118,7 +118,7 @@ impl Gateway {
         if lost.is_none() && pending.by != Decider::Operator && moved_enough {
             if let Decider::Policy { policy, .. } = &pending.by {
                 let policy = policy.clone();
-                self.event(Event::Guarded { policy, guard: Guard::MovedTooOften });
+                self.event(Event::Guarded { policy, guard: Guard::MovedTooOften, times: 1 });
             }
             self.given_up(id, Some(pending), MoveOutcome::Damped, now);
             self.list(id);

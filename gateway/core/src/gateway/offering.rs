@@ -60,6 +60,7 @@ impl Gateway {
             bounds: scenario.bounds,
             close_after: scenario.close_after,
             plan: Plan::default(),
+            plans: 0,
             share: WHOLE,
             judged: Judged::default(),
             admitted_by: self.deciders.share(Decider::Native),

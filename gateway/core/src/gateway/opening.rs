@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::noting::Subject;
 use super::{Gateway, Impossible, Output};
 use crate::session::{Leg, Opening, Phase};
 use crate::timer::Timer;
@@ -277,6 +278,8 @@ impl Gateway {
         self.timers.cancel(&Timer::OpenLate(id));
         self.sparing.remove(&id);
         self.silent.remove(&(session.room, id));
+        self.climbs.remove(&id);
+        self.noted.forget(Subject::Session(id));
         for (hop, leg) in session.legs.iter() {
             self.leave_leg(id, *hop, *leg);
         }
@@ -327,6 +330,7 @@ impl Gateway {
         self.rooms_by_name.remove(&room.name);
         self.leave_call(&room);
         self.changing.remove(&id);
+        self.noted.forget(Subject::Room(id));
         self.timers.cancel(&Timer::RoomDue(id));
         self.timers.cancel(&Timer::LeavingEnds(id));
         for waiting in self.reroutes.values_mut() {

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::accepting::{Part, Parts};
-use super::asking::{About, mismatched};
+use super::accepting::{Batch, Part, Parts};
+use super::asking::{About, Beside, mismatched};
 use super::{Gateway, Output};
 use crate::session::{Phase, Session};
 use crate::timer::Timer;
 use crate::{
-    Action, Answer, Decider, Event, Fault, Guard, Hook, Measures, Metric, Op, Outcome, PolicyName,
+    Answer, Decider, Event, Fault, Guard, Hook, Measures, Metric, Op, Outcome, PolicyName,
     Question, RoomId, Row, SessionId, SessionRow,
 };
 
@@ -93,7 +93,9 @@ impl Gateway {
         if batch.is_empty() {
             return;
         }
-        let ids = batch.iter().map(|row| SessionId(row.row.id)).collect();
+        let version = |id| self.sessions.get(&id).map_or(0, |session| session.plans);
+        let ids = batch.iter().map(|row| SessionId(row.row.id)).map(|id| (id, version(id)));
+        let ids = ids.collect();
         let memo = self.memos.get(policy).cloned();
         self.ask(&policy.set, About::Tick(ids), Question::Tick { sessions: batch, memo }, now);
     }
@@ -111,7 +113,7 @@ impl Gateway {
     }
 
     /// Whether a cap on the session holds anybody down: itself, or the other one in a room of two.
-    fn obeys_caps(&self, session: &Session) -> bool {
+    pub(super) fn obeys_caps(&self, session: &Session) -> bool {
         if session.wanted.media.takes_remb() {
             return true;
         }
@@ -125,46 +127,74 @@ impl Gateway {
         count == 2 && taking
     }
 
-    /// A policy said what should change; where it failed, every session keeps what it has.
+    /// A policy said what should change. Where it failed, and about whom it was not asked, every session keeps what it has,
+    /// or goes by the native ladder after a while. A session whose plan changed since has what it was changed to.
     pub(super) fn ticked(
         &mut self,
         policy: &PolicyName,
-        sessions: &[SessionId],
+        sessions: &[(SessionId, u32)],
         answer: Result<Answer, Fault>,
-        by: &Decider,
-    ) -> Outcome {
+        (by, beside): (&Decider, &Beside),
+        now: Instant,
+    ) -> Batch {
         let (actions, states, memo) = match answer {
             Ok(Answer::Actions { actions, states, memo }) => (actions, states, memo),
-            Ok(_) => return mismatched(),
-            Err(fault) => return Outcome::Faulted(fault),
+            Ok(_) => return Batch::one(mismatched()),
+            Err(fault) => {
+                self.climb_natively(policy, sessions, now);
+                return Batch::one(Outcome::Faulted(fault));
+            }
         };
+        let fresh: Vec<Option<SessionId>> =
+            sessions.iter().map(|row| self.unreplanned(*row)).collect();
+        if !fresh.iter().any(Option::is_some) {
+            return Batch::one(Outcome::Stale);
+        }
         self.keep_memo(policy, memo);
         let mut parts = Parts::default();
         for action in actions {
-            let part = self.act(sessions, action, by);
-            self.note_part(&mut parts, policy, action.row, part);
+            let part = match fresh.get(action.row as usize) {
+                Some(Some(id)) => self.act(*id, action.op, action.arg, by),
+                Some(None) => Err(Guard::Outdated),
+                None => Err(Guard::UnknownRow),
+            };
+            parts.note(action.row, part);
         }
+        parts.note_broken(Guard::UnknownAction, beside.ungranted);
+        self.tell_broken(policy, &parts);
         // A session that got nothing of what was decided for it keeps its state too.
         for (row, state) in states {
-            let session = sessions.get(row as usize).and_then(|id| self.sessions.get_mut(id));
+            let id = fresh.get(row as usize).copied().flatten();
+            let session = id.and_then(|id| self.sessions.get_mut(&id));
             if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
                 session.memory = Some(self.states.share(state));
             }
         }
-        parts.outcome()
+        self.climb_left_out(sessions, beside, now);
+        Batch { outcome: parts.outcome(), parts }
+    }
+
+    /// The session, if it gets what it got when it was asked about.
+    fn unreplanned(&self, (id, plans): (SessionId, u32)) -> Option<SessionId> {
+        self.sessions.get(&id).filter(|session| session.plans == plans).map(|session| session.id)
     }
 
     /// What the action changed, or the rule it broke. The native default changes nobody's quality.
-    fn act(&mut self, sessions: &[SessionId], action: Action, by: &Decider) -> Result<Part, Guard> {
-        let id = *sessions.get(action.row as usize).ok_or(Guard::UnknownRow)?;
-        let op = Op::from_number(action.op).ok_or(Guard::UnknownAction)?;
+    pub(super) fn act(
+        &mut self,
+        id: SessionId,
+        op: u32,
+        arg: u64,
+        by: &Decider,
+    ) -> Result<Part, Guard> {
+        let op = Op::from_number(op).ok_or(Guard::UnknownAction)?;
         let obeyed = self.sessions.get(&id).is_some_and(|session| self.obeys_caps(session));
         let Some(session) = self.sessions.get_mut(&id) else {
             return Ok(Part::Kept);
         };
         let before = session.plan;
         let plan = before
-            .after(op, action.arg, &session.wanted.media, session.bounds)
+            .after(op, arg, &session.wanted.media, session.bounds)
             .ok_or(Guard::CapOutOfBounds)?;
         if plan == before {
             return Ok(Part::Kept);
@@ -173,18 +203,13 @@ impl Gateway {
             return Err(Guard::CapObeyedByNobody);
         }
         session.plan = plan;
+        session.plans = session.plans.wrapping_add(1);
         let room = session.room;
         let plan = session.plan_now();
         self.outputs.push_back(Output::Plan { session: id, plan });
         let room_name = self.name_of(room);
-        self.event(Event::Degraded {
-            session: id,
-            room_name,
-            op,
-            arg: action.arg,
-            rung: plan.rung(),
-            by: by.clone(),
-        });
+        let (rung, by) = (plan.rung(), by.clone());
+        self.event(Event::Degraded { session: id, room_name, op, arg, rung, by });
         if before.cap_kbps != plan.cap_kbps {
             self.settle_peer_caps(room);
         }

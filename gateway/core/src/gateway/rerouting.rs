@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Gateway;
-use super::accepting::{Part, Parts};
-use super::asking::{About, mismatched};
+use super::accepting::{Batch, Part, Parts};
+use super::asking::{About, Beside, mismatched};
 use crate::timer::Timer;
 use crate::{
     Answer, Cause, Decider, Fault, Guard, Hook, Measures, Metric, Move, NodeId, Outcome,
@@ -16,7 +16,7 @@ use crate::{
 /// Rooms in one question; more follow in the next.
 const ROOMS_PER_ASK: usize = 256;
 
-/// Policies' moves are counted within this.
+/// Sessions that policies move are counted within this.
 const CHURN_WITHIN: Duration = Duration::from_secs(1);
 
 impl Gateway {
@@ -133,18 +133,20 @@ impl Gateway {
         policy: &PolicyName,
         rooms: &[(RoomId, u64)],
         answer: Result<Answer, Fault>,
-        by: &Decider,
+        (by, beside): (&Decider, &Beside),
         now: Instant,
-    ) -> Outcome {
+    ) -> Batch {
         self.timers.set(Timer::Reroute(Arc::new(policy.clone())), now);
         rooms.iter().for_each(|&(id, _)| self.catch_up(id, now));
+        let mut parts = Parts::default();
         let outcome = match answer {
             Ok(Answer::Moves { moves, states, memo }) => {
                 let fresh: Vec<Option<RoomId>> =
                     rooms.iter().map(|row| self.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
                     self.keep_memo(policy, memo);
-                    let parts = self.take_moves(policy, &fresh, moves, by, now);
+                    self.take_moves(&mut parts, &fresh, moves, by, now);
+                    self.tell_broken(policy, &parts);
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         let id = fresh.get(row as usize).copied().flatten();
                         if let Some(room) = id.and_then(|id| self.rooms.get_mut(&id)) {
@@ -160,15 +162,16 @@ impl Gateway {
             Err(fault) => Outcome::Faulted(fault),
         };
         let failed = matches!(outcome, Outcome::Faulted(_));
-        for &(id, _) in rooms {
+        let left_out = |row| beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row));
+        for (row, &(id, _)) in (0..).zip(rooms) {
             if self.rooms.contains_key(&id) {
                 self.set_due(id, now);
-                if failed || self.is_bare(id) {
+                if failed || left_out(row) || self.is_bare(id) {
                     self.reroute_natively(id, now);
                 }
             }
         }
-        outcome
+        Batch { outcome, parts }
     }
 
     /// The room, if its route is what it was and neither an operator nor a rescue moves it meanwhile.
@@ -181,27 +184,25 @@ impl Gateway {
         (!taken).then_some(id)
     }
 
-    /// What became of the moves.
+    /// Takes the moves, and notes what became of them.
     fn take_moves(
         &mut self,
-        policy: &PolicyName,
+        parts: &mut Parts,
         rooms: &[Option<RoomId>],
         moves: Vec<Move>,
         by: &Decider,
         now: Instant,
-    ) -> Parts {
-        let mut parts = Parts::default();
+    ) {
         let mut seen = BTreeSet::new();
         for step in moves {
             let part = match rooms.get(step.row as usize) {
                 Some(_) if !seen.insert(step.row) => Err(Guard::UnknownRow),
                 Some(Some(id)) => self.take_move(*id, &step, by, now),
-                Some(None) => Ok(Part::Kept),
+                Some(None) => Err(Guard::Outdated),
                 None => Err(Guard::UnknownRow),
             };
-            self.note_part(&mut parts, policy, step.row, part);
+            parts.note(step.row, part);
         }
-        parts
     }
 
     /// What the move changed, or the rule it broke. Off a dead node nothing is damped.
@@ -219,7 +220,8 @@ impl Gateway {
             self.check_placement(id, &step.hops, now)?;
             if !stranded {
                 self.check_churn(id, now)?;
-                self.churn.push_back(now);
+                let sessions = self.rooms.get(&id).map_or(0, |room| room.sessions.len());
+                self.churn.push_back((now, sessions));
             }
         }
         let Some(room) = self.rooms.get_mut(&id) else {
@@ -245,12 +247,17 @@ impl Gateway {
         while self
             .churn
             .front()
-            .is_some_and(|&at| now.saturating_duration_since(at) >= CHURN_WITHIN)
+            .is_some_and(|&(at, _)| now.saturating_duration_since(at) >= CHURN_WITHIN)
         {
             self.churn.pop_front();
         }
-        let allowed = self.rooms.len() * self.settings.limits.churn_percent as usize / 100;
-        if self.churn.len() >= allowed.max(1) { Err(Guard::Churn) } else { Ok(()) }
+        // One room may always move, however many there are in it.
+        let Some(room) = self.rooms.get(&id).filter(|_| !self.churn.is_empty()) else {
+            return Ok(());
+        };
+        let moved: usize = self.churn.iter().map(|(_, sessions)| sessions).sum();
+        let allowed = self.live * self.settings.limits.churn_percent as usize / 100;
+        if moved + room.sessions.len() > allowed { Err(Guard::Churn) } else { Ok(()) }
     }
 
     /// Whether it has no spare at all: no room is left so because its policy had nothing to say.

@@ -150,7 +150,8 @@ fn an_action_outside_the_manifest_is_dropped_and_said() {
     let Answer::Actions { actions, states, .. } = answered.answer else { panic!() };
     assert!(actions.is_empty());
     assert_eq!(states.len(), 2, "the rest of the answer stands");
-    assert_eq!(policy.ungranted(), 2);
+    assert_eq!((policy.ungranted(), answered.ungranted), (2, 2));
+    assert_eq!(policy.ask(&tick(&[1]), 0).unwrap().ungranted, 1, "each answer has its own");
     let line = policy.poll_line().unwrap();
     assert_eq!(line.level, Level::Warn);
     assert!(line.words.contains("voice-only"));
@@ -166,5 +167,6 @@ fn the_answer_names_its_revision() {
     let mut policy = policy(Hook::Degradation, "");
     let answered = policy.ask(&tick(&[1]), 0).unwrap();
     assert_eq!(&*answered.revision, policy.revision());
+    assert_eq!(answered.reasons.to_vec(), [(3, "calm".into())], "and words for its reasons");
     assert_eq!(policy.settings(), json!({"mode": ""}).to_string());
 }

@@ -57,10 +57,7 @@ fn made_anew_it_knows_settings_seed_and_the_latest_catalog() {
     let before = policy.ask(&question, 0).unwrap().answer;
 
     assert!(matches!(policy.catalog(vec![entry("trap")]), Err(Fault::Trap(_))));
-    assert!(
-        matches!(policy.ask(&question, 0), Err(Fault::Trap(_))),
-        "no instance takes that catalog"
-    );
+    assert_eq!(policy.ask(&question, 0), Err(Fault::Absent), "no instance takes that catalog");
     policy.catalog(vec![entry("a"), entry("b"), entry("c")]).unwrap();
     assert_eq!(policy.ask(&question, 0).unwrap().answer, before);
 }
@@ -121,4 +118,54 @@ fn a_state_or_memo_that_is_too_large_is_malformed() {
 #[test]
 fn an_answer_out_of_all_proportion_is_malformed() {
     malformed("flood", "fuel");
+}
+
+#[test]
+fn so_many_actions_for_so_many_rows_and_no_more() {
+    let mut policy = policy(Hook::Degradation, "most");
+    let Answer::Actions { actions, .. } = policy.ask(&tick(&[1, 2]), 0).unwrap().answer else {
+        panic!()
+    };
+    assert_eq!(actions.len(), 32);
+    malformed("too-many", "33 actions, at most 32");
+}
+
+/// A policy whose plugin takes no catalog that there is.
+fn homeless() -> (Policy, Question) {
+    let trap =
+        Entry { kind: EntryKind::Node, id: 1, parent: 1, name: "trap".into(), labels: Vec::new() };
+    let mut policy = policy(Hook::Scenario, "");
+    policy.catalog(vec![trap]).unwrap_err();
+    (policy, Question::Resolve { scenario: "call".into(), labels: labels() })
+}
+
+#[test]
+fn a_plugin_that_does_not_start_again_is_left_alone_for_longer_and_longer() {
+    let (mut policy, question) = homeless();
+    let mut tries = Vec::new();
+    for now_ms in 0..525 {
+        match policy.ask(&question, now_ms * 1_000) {
+            Err(Fault::Absent) => {}
+            Err(Fault::Trap(_)) => tries.push(now_ms),
+            other => panic!("{other:?}"),
+        }
+    }
+    let [first, second] = tries[..] else { panic!("{tries:?}") };
+    assert!((75..=100).contains(&first), "{tries:?}");
+    assert!((150..=200).contains(&(second - first)), "{tries:?}");
+    let told = std::iter::from_fn(|| policy.poll_line());
+    let told = told.filter(|line| line.words.contains("did not start again")).count();
+    assert_eq!(told, 3, "each attempt is told of, and why it failed");
+}
+
+#[test]
+fn three_restarts_that_fail_in_a_row_are_told_and_two_are_not() {
+    let (mut policy, question) = homeless();
+    policy.ask(&question, 100_000).unwrap_err();
+    assert!(!policy.is_beyond_repair());
+    policy.ask(&question, 400_000).unwrap_err();
+    assert!(policy.is_beyond_repair());
+    policy.catalog(Vec::new()).unwrap();
+    assert!(!policy.is_beyond_repair(), "what kept it from starting is gone");
+    assert!(policy.ask(&question, 400_000).is_ok());
 }

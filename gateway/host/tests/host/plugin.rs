@@ -72,7 +72,7 @@ pub(crate) fn manifest() -> Value {
         "subject_metrics": [1, 9],
         "node_metrics": [35],
         "ops": [1],
-        "reasons": []
+        "reasons": [{"number": 3, "name": "calm"}]
     })
 }
 

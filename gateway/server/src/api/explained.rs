@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Candidate, Explanation, Grant, Heading, MoveRecord};
+use evenkeel_core::{
+    Candidate, Explanation, Grant, Heading, MoveRecord, Outcome, Quarantine, Said,
+};
 use serde::Serialize;
 
 use super::view;
@@ -44,6 +46,40 @@ pub(super) struct Explained {
     candidates: Vec<Other>,
     /// The last first.
     moves: Vec<Move>,
+    /// What policies said of it and its room, the last time they said something; hooks in the order of questions.
+    said: Vec<Saying>,
+    /// Revisions that are not asked about it or its room, since they fail over it.
+    quarantined: Vec<LeftOut>,
+}
+
+#[derive(Serialize)]
+struct Saying {
+    hook: &'static str,
+    /// `call/degradation@5f0c5f0c5f0c`
+    by: String,
+    /// The plugin's word; null: it gave none.
+    reason: Option<Arc<str>>,
+    outcome: &'static str,
+    /// The rule that it broke; null: none.
+    guard: Option<&'static str>,
+    ago_ms: u64,
+    /// As the plugin noted them.
+    notes: Vec<Note>,
+}
+
+#[derive(Serialize)]
+struct Note {
+    key: Box<str>,
+    value: i64,
+}
+
+#[derive(Serialize)]
+struct LeftOut {
+    /// `call/degradation@5f0c5f0c5f0c`
+    by: String,
+    /// `trap: …`
+    fault: String,
+    for_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -125,6 +161,40 @@ impl Explained {
             share_permille: said.share_permille,
             candidates: said.candidates.iter().map(|other| Other::of(other, names)).collect(),
             moves: said.moves.iter().rev().map(|step| Move::of(step, names)).collect(),
+            said: said.said.iter().map(Saying::of).collect(),
+            quarantined: said.quarantines.iter().map(LeftOut::of).collect(),
+        }
+    }
+}
+
+impl Saying {
+    fn of(said: &Said) -> Saying {
+        let note = |(key, value): &(Box<str>, i64)| Note { key: key.clone(), value: *value };
+        Saying {
+            hook: said.hook.name(),
+            by: said.by.to_string(),
+            reason: said.reason.clone(),
+            outcome: said.outcome.name(),
+            guard: match &said.outcome {
+                Outcome::Guarded(guard) => Some(guard.name()),
+                Outcome::Applied { .. }
+                | Outcome::Abstained
+                | Outcome::Kept
+                | Outcome::Stale
+                | Outcome::Faulted(_) => None,
+            },
+            ago_ms: ms(said.since),
+            notes: said.notes.iter().map(note).collect(),
+        }
+    }
+}
+
+impl LeftOut {
+    fn of(quarantine: &Quarantine) -> LeftOut {
+        LeftOut {
+            by: format!("{}@{}", quarantine.policy, quarantine.revision),
+            fault: quarantine.fault.to_string(),
+            for_ms: ms(quarantine.since),
         }
     }
 }

@@ -401,6 +401,8 @@ impl Teller {
             }
             Event::Decided { .. }
             | Event::Guarded { .. }
+            | Event::Quarantined { .. }
+            | Event::HiddenState { .. }
             | Event::Refused { .. }
             | Event::Rerouted { .. }
             | Event::OwnStall { .. } => return None,

@@ -352,8 +352,18 @@ pub(super) struct Policy {
     origin: Box<str>,
     calls: u64,
     faults: u64,
+    /// Sessions or rooms that the revision is not asked about any more.
+    quarantined: u64,
+    hidden_state: HiddenState,
     /// What the last call failed of; null: it was answered.
     failing: Option<String>,
+}
+
+/// How many answers a fresh instance gave otherwise.
+#[derive(Serialize)]
+struct HiddenState {
+    differed: u64,
+    of: u64,
 }
 
 impl From<control::PolicyView> for Policy {
@@ -366,6 +376,11 @@ impl From<control::PolicyView> for Policy {
             origin: policy.origin,
             calls: policy.calls,
             faults: policy.faults,
+            quarantined: policy.quarantined,
+            hidden_state: HiddenState {
+                differed: policy.hidden_state.0,
+                of: policy.hidden_state.1,
+            },
             failing: policy.failing.map(|fault| fault.to_string()),
         }
     }

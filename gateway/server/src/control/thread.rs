@@ -282,6 +282,9 @@ impl Control {
                 self.gateway.handle_policy_changed(&rollout.policy, now);
                 self.tell_rollout(rollout);
             }
+            Word::HiddenState { policy, revision, differs } => {
+                self.gateway.handle_hidden_state(&policy, &revision, differs);
+            }
         }
     }
 

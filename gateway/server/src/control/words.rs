@@ -286,6 +286,10 @@ pub struct PolicyView {
     pub calls: u64,
     /// Faults so far.
     pub faults: u64,
+    /// Sessions or rooms that its revision is not asked about any more, since it fails over them.
+    pub quarantined: u64,
+    /// Answers of its revision that differed from those of a fresh instance, and how many were looked at.
+    pub hidden_state: (u64, u64),
     /// What its last call failed of; none where it was answered.
     pub failing: Option<Fault>,
 }

@@ -50,6 +50,13 @@ pub(crate) enum Word {
     Answered(AskId, Result<Answered, Fault>),
     /// A revision took its place, or gave it up.
     Rolled(Rollout),
+    /// A revision answered otherwise than a fresh instance of it.
+    HiddenState {
+        policy: PolicyName,
+        revision: Arc<str>,
+        /// In what.
+        differs: Box<str>,
+    },
 }
 
 /// What a policy's thread is told to do, before it answers what waits: one rolls back just when many questions wait.

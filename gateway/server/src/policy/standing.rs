@@ -22,6 +22,10 @@ pub(crate) struct Standing {
     policy: PolicyName,
     calls: AtomicU64,
     faults: AtomicU64,
+    /// Of the revision that stands: who is left out, how many answers differed from a fresh instance's, of how many.
+    quarantined: AtomicU64,
+    differed: AtomicU64,
+    asked_twice: AtomicU64,
     /// How often somebody had a word on which revision is to answer.
     words: AtomicU64,
     shown: Mutex<Shown>,
@@ -48,6 +52,9 @@ impl Standing {
             policy,
             calls: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            quarantined: AtomicU64::new(0),
+            differed: AtomicU64::new(0),
+            asked_twice: AtomicU64::new(0),
             words: AtomicU64::new(0),
             shown: Mutex::default(),
             lessons: AtomicU64::new(0),
@@ -108,6 +115,13 @@ impl Standing {
     pub(crate) fn faulted(&self, fault: &Fault) {
         self.faults.fetch_add(1, Relaxed);
         self.shown().failing = Some(fault.clone());
+    }
+
+    /// What its revision found out about itself.
+    pub(super) fn figures(&self, quarantined: usize, (differed, asked_twice): (u64, u64)) {
+        self.quarantined.store(quarantined as u64, Relaxed);
+        self.differed.store(differed, Relaxed);
+        self.asked_twice.store(asked_twice, Relaxed);
     }
 
     /// Keeps a question that was answered, the oldest of its kind giving way.
@@ -171,6 +185,8 @@ impl Standing {
             origin: shown.origin.clone(),
             calls: self.calls.load(Relaxed),
             faults: self.faults.load(Relaxed),
+            quarantined: self.quarantined.load(Relaxed),
+            hidden_state: (self.differed.load(Relaxed), self.asked_twice.load(Relaxed)),
             failing: shown.failing.clone(),
         }
     }

@@ -29,6 +29,8 @@ pub(super) struct Desk {
     /// Changes of the catalog that its revisions know of.
     learnt: u64,
     scribe: Option<Scribe>,
+    /// An answer for which a fresh instance is asked as well, when nobody waits.
+    twice: Option<(Arc<Question>, u64, Answered)>,
 }
 
 struct Revision {
@@ -53,6 +55,7 @@ impl Desk {
             complaints: Complaints::default(),
             learnt: 0,
             scribe: None,
+            twice: None,
         }
     }
 
@@ -88,6 +91,9 @@ impl Desk {
                     Err(_) => return,
                 },
             }
+            if questions.is_empty() && orders.is_empty() {
+                self.ask_twice();
+            }
         }
     }
 
@@ -115,28 +121,39 @@ impl Desk {
             Some(_) if Instant::now() >= ask.deadline => Err(Fault::Late),
             Some(revision) => {
                 self.standing.called();
-                let answered = revision.policy.ask(&ask.question, ask.now_us);
+                let within = ask.deadline.saturating_duration_since(Instant::now());
+                let answered = revision.policy.ask_around(&ask.question, ask.now_us, within);
                 answered.and_then(|answered| self.budgets.hold(&ask.question, answered))
             }
         };
-        let fault = result
-            .as_ref()
-            .err()
-            .filter(|fault| !matches!(fault, Fault::Late | Fault::Absent))
-            .cloned();
+        // Rows that it fails over are a fault once; what it is not asked about any more is none.
+        let apart = result.as_ref().ok().and_then(|answered| answered.apart.clone());
+        let fault = match &result {
+            Ok(_) => apart.as_ref().and_then(|apart| apart.fault.clone()),
+            Err(fault) => Some(fault.clone()).filter(Fault::is_of_question),
+        };
         let answered = result.is_ok();
         let question = Arc::new(ask.question);
         if let (Some(scribe), Some(active)) = (&mut self.scribe, &self.active) {
             scribe.write(&active.policy, &ask.policy, (ask.id, ask.now_us), &question, &result);
         }
+        let due = self.active.as_ref().is_some_and(|active| active.policy.is_due_twice());
+        if let Some(first) = result.as_ref().ok().filter(|_| due) {
+            self.twice = Some((Arc::clone(&question), ask.now_us, first.clone()));
+        }
         self.tell(Word::Answered(ask.id, result));
+        if let Some(fault) = &fault {
+            self.standing.faulted(fault);
+        }
         if answered {
+            let mut question = question;
+            apart.iter().for_each(|apart| Arc::make_mut(&mut question).leave_out(apart));
             self.standing.keep(question, ask.now_us);
         }
+        self.show_figures();
         self.write_lines();
         let now = Instant::now();
         if let Some(fault) = &fault {
-            self.standing.faulted(fault);
             if let Some(times) = self.complaints.count(now) {
                 let policy = self.standing.policy();
                 tracing::warn!(%policy, fault = fault.name(), detail = ?fault, times, "a policy failed");
@@ -145,6 +162,30 @@ impl Desk {
         if self.record.note(now, fault.is_some()) {
             let last = fault.map_or("", |fault| fault.name());
             self.roll_back(&format!("too many faults; the last: {last}"), now);
+        } else if self.active.as_ref().is_some_and(|active| active.policy.is_beyond_repair()) {
+            self.roll_back("it could not be started again, three times in a row", now);
+        }
+    }
+
+    /// The first answers of a revision, and then one in 1,024, are to be those of a fresh instance as well.
+    fn ask_twice(&mut self) {
+        let (Some((question, now_us, first)), Some(active)) = (self.twice.take(), &mut self.active)
+        else {
+            return;
+        };
+        if *first.revision != *active.policy.revision() {
+            return;
+        }
+        if let Some(differs) = active.policy.ask_twice(&question, now_us, &first) {
+            let (policy, revision) = (self.standing.policy().clone(), first.revision);
+            self.tell(Word::HiddenState { policy, revision, differs });
+        }
+        self.show_figures();
+    }
+
+    fn show_figures(&self) {
+        if let Some(active) = &self.active {
+            self.standing.figures(active.policy.quarantined(), active.policy.hidden_state());
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_core::{
-    self as core, AdmitOnFault, Bounds, Hook, NodeSettings, Probed, RegionId, Role, Starts, Zone,
-    ZoneId,
+    self as core, AdmitOnFault, Bounds, DegradeOnFault, Hook, NodeSettings, Probed, RegionId, Role,
+    Starts, Zone, ZoneId,
 };
 
 use super::{Binding, Driver, Node, OnFault, PolicySet, Probe, Scenario, Settings};
@@ -101,7 +101,7 @@ impl PolicySet {
 }
 
 fn scenario(set: &PolicySet, scenario: &Scenario) -> core::Scenario {
-    let on_fault = set.binding(Hook::Admission).map(|binding| binding.on_fault);
+    let on_fault = |hook| set.binding(hook).map(|binding| binding.on_fault);
     core::Scenario {
         set: set.name.clone(),
         bound: Hook::ALL.map(|hook| set.binding(hook).is_some()),
@@ -112,11 +112,29 @@ fn scenario(set: &PolicySet, scenario: &Scenario) -> core::Scenario {
         spares: scenario.spares,
         close_after: scenario.close_after,
         priority: i64::from(scenario.priority),
-        on_admission_fault: match on_fault {
+        on_admission_fault: match on_fault(Hook::Admission) {
             Some(OnFault::Reject) => AdmitOnFault::Reject,
             Some(OnFault::Admit) => AdmitOnFault::Admit,
-            Some(OnFault::AdmitCapped | OnFault::Native | OnFault::Hold | OnFault::Builtin)
+            Some(
+                OnFault::AdmitCapped
+                | OnFault::Native
+                | OnFault::Hold
+                | OnFault::NativeLadder
+                | OnFault::Builtin,
+            )
             | None => AdmitOnFault::AdmitCapped,
+        },
+        on_degradation_fault: match on_fault(Hook::Degradation) {
+            Some(OnFault::NativeLadder) => DegradeOnFault::NativeLadder,
+            Some(
+                OnFault::Hold
+                | OnFault::Native
+                | OnFault::AdmitCapped
+                | OnFault::Admit
+                | OnFault::Reject
+                | OnFault::Builtin,
+            )
+            | None => DegradeOnFault::Hold,
         },
     }
 }

@@ -219,8 +219,8 @@ pub struct Limits {
     pub gather: Duration,
     /// Look-ups of unknown sources per second and source prefix (/24, /56). Default 1,000.
     pub misses_per_prefix: u32,
-    /// Rooms that policies may move within a second, per cent of all, but at least one. Default 25. Moves off a dead
-    /// node are free.
+    /// Sessions that policies may move within a second, per cent of all, but one room at least. Default 25. Moves off a
+    /// dead node are free.
     pub churn_percent: u32,
     /// Moves of one room within a minute, other than off a dead node. Default 3.
     pub moves_per_minute: u16,

@@ -124,6 +124,8 @@ pub enum OnFault {
     Native,
     /// Degradation: sessions keep what they have. The default.
     Hold,
+    /// Degradation: sessions keep what they have for 2 s, and then get less, and more again, by their own loss.
+    NativeLadder,
     /// Scenario: the text's values stand. The default.
     Builtin,
 }
@@ -134,7 +136,7 @@ impl OnFault {
         match hook {
             Hook::Admission => &[OnFault::AdmitCapped, OnFault::Admit, OnFault::Reject],
             Hook::Routing => &[OnFault::Native],
-            Hook::Degradation => &[OnFault::Hold],
+            Hook::Degradation => &[OnFault::Hold, OnFault::NativeLadder],
             Hook::Scenario => &[OnFault::Builtin],
         }
     }
@@ -147,6 +149,7 @@ impl OnFault {
             OnFault::Reject => "reject",
             OnFault::Native => "native",
             OnFault::Hold => "hold",
+            OnFault::NativeLadder => "native-ladder",
             OnFault::Builtin => "builtin",
         }
     }

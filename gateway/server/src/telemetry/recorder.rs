@@ -74,6 +74,7 @@ impl Recorder {
                 policy,
                 revision,
                 outcome,
+                reason,
                 session,
                 room,
                 rows,
@@ -86,6 +87,7 @@ impl Recorder {
                     policy: policy.clone(),
                     revision: revision.clone(),
                     outcome: outcome.clone(),
+                    reason: reason.clone(),
                     rows: *rows,
                     asked: *asked,
                     concluded: at.now,
@@ -98,11 +100,22 @@ impl Recorder {
                     spans.decided(about, decision, at);
                 }
             }
-            Event::Guarded { policy, guard } => {
-                debug!(%policy, guard = guard.name(), "part of a decision was left out");
+            Event::Guarded { policy, guard, times } => {
+                debug!(%policy, guard = guard.name(), times, "parts of a decision were left out");
                 let policy = policy.to_string();
                 let labels = [(Attribute::Policy, &*policy), (Attribute::Guard, guard.name())];
-                self.instruments.count(Count::PolicyGuarded, 1, &labels);
+                self.instruments.count(Count::PolicyGuarded, u64::from(*times), &labels);
+            }
+            Event::Quarantined { policy, revision, session, room, fault } => {
+                let about = session.map(|session| session.to_string());
+                let about = about.or(room.map(|room| room.to_string())).unwrap_or_default();
+                warn!(%policy, %revision, about, %fault, "a policy fails over it, and is not asked about it any more");
+                let policy = policy.to_string();
+                let labels = [(Attribute::Policy, &*policy), (Attribute::Fault, fault.name())];
+                self.instruments.count(Count::PolicyQuarantined, 1, &labels);
+            }
+            Event::HiddenState { policy, revision, differs } => {
+                warn!(%policy, %revision, %differs, "a policy answered otherwise than a fresh instance of it");
             }
             Event::Opened {
                 session,

@@ -171,6 +171,8 @@ metrics! {
     PolicyFaults = "evenkeel.policy.faults", "{fault}", [Policy, Fault];
     /// Decisions, or parts of one, that broke a native rule.
     PolicyGuarded = "evenkeel.policy.guarded", "{decision}", [Policy, Guard];
+    /// Sessions and rooms that a revision is not asked about any more, since it fails over them; by how it does.
+    PolicyQuarantined = "evenkeel.policy.quarantined", "{subject}", [Policy, Fault];
     /// Revisions that were to come in; those refused with the word for why, such as `unsigned`.
     PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome, Reason];
     /// Changes of a session's quality.
@@ -303,7 +305,7 @@ spans! {
     Admission = "admission", Share, [By, Outcome, Reason];
     /// A question to a policy. Child of what waited for it, or by itself.
     PolicyDecide = "policy.decide", Share,
-        [Policy, Hook, Revision, Outcome, Fault, Guard, Differs, Rows, Took, Note];
+        [Policy, Hook, Revision, Outcome, Reason, Fault, Guard, Differs, Rows, Took, Note];
     /// A new revision of a policy, from its arrival to its activation or refusal.
     PolicyRollout = "policy.rollout", Always, [Policy, Hook, Revision, Previous, Outcome, Reason];
     /// From the last sign of life of a node to its rooms having moved. Linked to the `session.open` of sessions it moved.

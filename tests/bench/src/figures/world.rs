@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    AdmitOnFault, Bounds, Feedback, Gateway, Identity, Ingress, Kind, Limits, Media, NodeSettings,
-    Offer, OfferId, Output, PayloadType, Probed, RegionId, RouteCell, RtcpPort, Scenario,
-    SessionId, Settings, Srtp, Stamp, Stream, Timings, Zone, ZoneId,
+    AdmitOnFault, Bounds, DegradeOnFault, Feedback, Gateway, Identity, Ingress, Kind, Limits,
+    Media, NodeSettings, Offer, OfferId, Output, PayloadType, Probed, RegionId, RouteCell,
+    RtcpPort, Scenario, SessionId, Settings, Srtp, Stamp, Stream, Timings, Zone, ZoneId,
 };
 
 /// A gateway's core, alone.
@@ -122,6 +122,7 @@ fn settings(nodes: usize, sessions: usize) -> Settings {
         close_after: Duration::from_secs(3_600),
         priority: 0,
         on_admission_fault: AdmitOnFault::Admit,
+        on_degradation_fault: DegradeOnFault::Hold,
     };
     let node = |at: usize| NodeSettings {
         name: format!("n{at}").into(),

@@ -14,6 +14,7 @@ mod listing;
 mod modes;
 mod moves;
 mod opening;
+mod outcomes;
 mod policy;
 mod quality;
 mod returning;

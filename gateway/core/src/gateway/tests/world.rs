@@ -43,6 +43,7 @@ pub(super) fn settings_of(nodes: &[(u32, u64)]) -> Settings {
         close_after: Duration::from_secs(30),
         priority: 0,
         on_admission_fault: AdmitOnFault::Admit,
+        on_degradation_fault: crate::DegradeOnFault::Hold,
     };
     let node = |(at, &(zone, capacity_kbps)): (usize, &(u32, u64))| NodeSettings {
         name: format!("n{at}").into(),
@@ -239,6 +240,9 @@ impl World {
             revision: "0123456789ab".into(),
             notes: Vec::new(),
             took: Duration::from_micros(5),
+            apart: None,
+            reasons: [].into(),
+            ungranted: 0,
         });
         self.gateway.handle_answer(ask.id, answered, self.now);
     }
@@ -477,10 +481,10 @@ impl World {
 
     pub(super) fn guards(&self) -> Vec<crate::Guard> {
         let guard = |event: &Event| match event {
-            Event::Guarded { guard, .. } => Some(*guard),
-            _ => None,
+            Event::Guarded { guard, times, .. } => vec![*guard; *times as usize],
+            _ => Vec::new(),
         };
-        self.events().filter_map(guard).collect()
+        self.events().flat_map(guard).collect()
     }
 
     pub(super) fn closed_at(&self) -> Vec<(SessionId, NodeId)> {

@@ -144,6 +144,7 @@ impl routing::Guest for Policy {
         for row in 0..rooms.ids.len() {
             let hops = &standing[row * width as usize..(row + 1) * width as usize];
             let last = hops.iter().rev().find(|&&hop| hop != u32::MAX);
+            poison(rooms.cells[row]);
             moves.push(routing::Move {
                 row: row as u32,
                 hops: last.into_iter().copied().collect(),
@@ -186,7 +187,8 @@ impl degradation::Guest for Policy {
         for row in 0..rows {
             let arg = u64::from(sessions.cells[row]);
             let op = if mode == "voice-only" { 2 } else { 1 };
-            actions.push(degradation::Action { row: row as u32, op, arg, reason: calls as u32 });
+            let reason = if mode.starts_with("hide-in") { 0 } else { calls as u32 };
+            actions.push(degradation::Action { row: row as u32, op, arg, reason });
             for (column, cells) in sessions.cells.chunks(rows).enumerate() {
                 diag::note(row as u32, &format!("column-{column}"), i64::from(cells[row]));
             }
@@ -194,18 +196,11 @@ impl degradation::Guest for Policy {
                 diag::log(4, "no plan for 666");
                 panic!();
             }
+            poison(sessions.cells[row]);
         }
         match mode.as_str() {
             "loop-in-tick" => forever(),
-            "memory-bomb" => {
-                let mut hoard = Vec::new();
-                loop {
-                    hoard.push(vec![1_u8; 1 << 20]);
-                    if hoard.len() == usize::MAX {
-                        break;
-                    }
-                }
-            }
+            "memory-bomb" => hoard(),
             "deep" => diag::note(0, "depth", deep(0) as i64),
             "talk" => (0..10_001).for_each(|_| diag::log(2, "again")),
             "offsets" => keep.states.offsets = vec![0, 9, 1],
@@ -220,6 +215,14 @@ impl degradation::Guest for Policy {
             }
             "large-memo" => keep.memo = Some(vec![0; 65_537]),
             "flood" => actions = vec![actions[0]; 200_000],
+            "hide-in-state" => {
+                keep.rows = vec![0];
+                keep.states = blobs([vec![calls as u8]]);
+            }
+            "hide-in-memo" => keep.memo = Some(vec![calls as u8]),
+            "hide-in-notes" => diag::note(0, "calls", calls as i64),
+            "most" => actions = vec![actions[0]; 16 * rows],
+            "too-many" => actions = vec![actions[0]; 16 * rows + 1],
             _ => {}
         }
         degradation::Answer { actions, keep }
@@ -239,5 +242,22 @@ impl scenario::Guest for Policy {
             param(&scenario, ENTRIES.load(Relaxed) as i64),
             param("seed", SEED.load(Relaxed) as i64),
         ]
+    }
+}
+
+fn hoard() {
+    let mut hoard = Vec::new();
+    while hoard.len() < usize::MAX {
+        hoard.push(vec![1_u8; 1 << 20]);
+    }
+}
+
+/// Rows over which it fails, each in its way.
+fn poison(cell: u32) {
+    match cell {
+        777 => forever(),
+        778 => hoard(),
+        779 => panic!(),
+        _ => {}
     }
 }

@@ -1,9 +1,9 @@
 //! What is shown, and what operators have done: by name, whatever numbers control has for it.
 
 use evenkeel_core::{
-    BreakerState, Candidate, Cause, Explanation, FailBack, Grant, Health, Impossible, Measures,
-    Metric, Mode, MoveOutcome, MoveRecord, Plan, RegionStanding, RoomStanding, SessionStanding,
-    Transport, Why, Witness,
+    BreakerState, Candidate, Cause, Explanation, FailBack, Fault, Grant, Guard, Health, Hook,
+    Impossible, Measures, Metric, Mode, MoveOutcome, MoveRecord, Outcome, Plan, Quarantine,
+    RegionStanding, RoomStanding, Said, SessionStanding, Transport, Why, Witness,
 };
 
 use evenkeel_media::trunk::message::Break;
@@ -149,12 +149,15 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         origin: "embedded".into(),
         calls: 7,
         faults: 1,
+        quarantined: 2,
+        hidden_state: (1, 5),
         failing: Some(evenkeel_core::Fault::Trap("unreachable".into())),
     };
     reply.send(vec![policy]).unwrap();
     let right = json!({"policies": [{
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
-        "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "failing": "trap: unreachable",
+        "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "quarantined": 2,
+        "hidden_state": {"differed": 1, "of": 5}, "failing": "trap: unreachable",
     }]});
     assert_eq!(asking.answer().1, right);
 }
@@ -505,6 +508,20 @@ fn a_session_is_explained() {
         heading: None,
         candidates: vec![Candidate { hop: hop(1), why: Why::Full, load_permille: 990 }],
         moves: vec![step],
+        said: vec![Said {
+            hook: Hook::Degradation,
+            by: Decider::Native,
+            reason: Some("lossy".into()),
+            outcome: Outcome::Guarded(Guard::CapOutOfBounds),
+            since: Duration::from_secs(2),
+            notes: [("loss_ppm".into(), 40_000)].into(),
+        }],
+        quarantines: vec![Quarantine {
+            policy: routing(),
+            revision: "5f0c5f0c5f0c".into(),
+            fault: Fault::Trap("unreachable".into()),
+            since: Duration::from_secs(7),
+        }],
     };
     reply.send(Some(said)).unwrap();
     let Request::Nodes(reply) = world.request() else { panic!("nodes") };
@@ -535,6 +552,14 @@ fn a_session_is_explained() {
         "moves": [{
             "cause": "drain", "by": "operator", "from": "west-b1", "to": "east-a1", "ago_ms": 0,
             "took_ms": 12, "outcome": "done",
+        }],
+        "said": [{
+            "hook": "degradation", "by": "native", "reason": "lossy", "outcome": "guarded",
+            "guard": "cap-out-of-bounds", "ago_ms": 2_000,
+            "notes": [{"key": "loss_ppm", "value": 40_000}],
+        }],
+        "quarantined": [{
+            "by": "call/routing@5f0c5f0c5f0c", "fault": "trap: unreachable", "for_ms": 7_000,
         }],
     });
     assert_eq!((status, body), (200, right));

@@ -208,6 +208,9 @@ fn an_answer_past_its_budget_is_a_fault_however_soon_it_was_begun() {
         revision: "5f0c".into(),
         notes: Vec::new(),
         took: Duration::from_millis(took),
+        apart: None,
+        reasons: [].into(),
+        ungranted: 0,
     };
     let budgets = Budgets { offer: Duration::from_millis(2), advice: Duration::from_millis(10) };
     let place = question(1, later()).question;

@@ -71,6 +71,8 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     origin: "embedded".into(),
                     calls: 0,
                     faults: 0,
+                    quarantined: 0,
+                    hidden_state: (0, 0),
                     failing: None,
                 };
                 reply.send(vec![view]).unwrap();

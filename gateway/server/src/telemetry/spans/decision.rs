@@ -25,6 +25,8 @@ pub(in crate::telemetry) struct Decision {
     pub(in crate::telemetry) policy: PolicyName,
     pub(in crate::telemetry) revision: Option<Arc<str>>,
     pub(in crate::telemetry) outcome: Outcome,
+    /// The plugin's word.
+    pub(in crate::telemetry) reason: Option<Arc<str>>,
     pub(in crate::telemetry) rows: u32,
     pub(in crate::telemetry) asked: Instant,
     pub(in crate::telemetry) concluded: Instant,
@@ -122,7 +124,8 @@ impl Spans {
     }
 
     pub(super) fn decide(&self, parent: &Context, decision: Decision, at: Moment) {
-        let Decision { policy, revision, outcome, rows, asked, concluded, took, notes } = decision;
+        let Decision { policy, revision, outcome, reason, rows, asked, concluded, took, notes } =
+            decision;
         let mut attributes = vec![
             is(Attribute::Policy, policy.to_string()),
             is(Attribute::Hook, policy.hook.name()),
@@ -148,6 +151,7 @@ impl Spans {
         };
         attributes.push(is(Attribute::Outcome, word));
         attributes.extend(revision.map(|revision| is(Attribute::Revision, revision)));
+        attributes.extend(reason.map(|reason| is(Attribute::Reason, reason)));
         attributes.extend(noted(notes));
         let start = at.wall_of(asked);
         let mut span = builder(Span::PolicyDecide, SpanKind::Internal, start, attributes)

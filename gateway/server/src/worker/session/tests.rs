@@ -330,6 +330,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
         close_after: Duration::from_secs(30),
         priority: 0,
         on_admission_fault: AdmitOnFault::Admit,
+        on_degradation_fault: evenkeel_core::DegradeOnFault::Hold,
     };
     let node = |_| NodeSettings {
         name: "n".into(),

@@ -1,0 +1,408 @@
+//! What becomes of each outcome of a question: what is left out, what came too late, what fails for long, what is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::Said;
+use super::*;
+use crate::{
+    Action, Answer, Answered, Apart, Decider, DegradeOnFault, Event, Fault, Guard, Hook, Measures,
+    Metric, Move, NodeId, Note, Op, Outcome, Poisoned, PolicyName, Question, SessionId,
+};
+
+const REVISION: &str = "0123456789ab";
+
+fn policy(hook: Hook) -> PolicyName {
+    PolicyName { set: "call".into(), hook }
+}
+
+fn trap() -> Fault {
+    Fault::Trap("unreachable".into())
+}
+
+/// Sessions in a room each, whose degradation policy leaves questions unanswered.
+fn ticking(sessions: u64) -> (World, Vec<SessionId>) {
+    let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
+    let ids = (0..sessions).map(|room| world.open(&room.to_string())).collect();
+    (world, ids)
+}
+
+fn cap(row: u32, kbps: u64) -> Action {
+    Action { row, op: Op::Cap as u32, arg: kbps, reason: 3 }
+}
+
+fn actions(actions: Vec<Action>) -> Answer {
+    let states = (0..9).map(|row| (row, state(b"new"))).collect();
+    Answer::Actions { actions, states, memo: Some(state(b"memo")) }
+}
+
+fn moves(moves: Vec<Move>) -> Answer {
+    Answer::Moves { moves, states: Vec::new(), memo: None }
+}
+
+fn answered(answer: Answer) -> Answered {
+    Answered {
+        answer,
+        revision: REVISION.into(),
+        notes: Vec::new(),
+        took: Duration::from_micros(5),
+        apart: None,
+        reasons: [(3, "lossy".into())].into(),
+        ungranted: 0,
+    }
+}
+
+fn left_out(rows: &[u32]) -> Option<Box<Apart>> {
+    let poisoned = rows.iter().map(|&row| Poisoned { row, fault: trap() }).collect();
+    Some(Box::new(Apart { fault: Some(trap()), poisoned, unasked: Vec::new() }))
+}
+
+/// The next tick is asked, and answered so.
+fn tick(world: &mut World, answered: Answered) {
+    world.held.clear();
+    world.pass(ms(200));
+    reply(world, answered);
+}
+
+fn reply(world: &mut World, answered: Answered) {
+    let ask = world.held.remove(0);
+    world.gateway.handle_answer(ask.id, Ok(answered), world.now);
+    world.settle();
+}
+
+fn told(world: &World) -> Vec<(Option<SessionId>, Fault)> {
+    let quarantined = |event: &Event| match event {
+        Event::Quarantined { session, fault, .. } => Some((*session, fault.clone())),
+        _ => None,
+    };
+    world.events().filter_map(quarantined).collect()
+}
+
+fn explained(world: &World, session: SessionId) -> crate::Explanation {
+    world.gateway.explain(session, world.now).unwrap()
+}
+
+#[test]
+fn who_is_left_out_keeps_what_it_has_is_told_of_once_and_explained() {
+    let (mut world, ids) = ticking(3);
+    for _ in 0..3 {
+        let answer = actions(vec![cap(0, 100), cap(2, 100)]);
+        tick(&mut world, Answered { apart: left_out(&[1]), ..answered(answer) });
+    }
+    assert_eq!([ids[0], ids[1], ids[2]].map(|id| world.cap(id)), [100, 0, 100]);
+    assert_eq!(told(&world), [(Some(ids[1]), trap())]);
+    let quarantines = explained(&world, ids[1]).quarantines;
+    assert_eq!(quarantines.len(), 1);
+    assert_eq!((&*quarantines[0].revision, &quarantines[0].fault), (REVISION, &trap()));
+    assert_eq!(quarantines[0].policy, policy(Hook::Degradation));
+    assert_eq!(quarantines[0].since, ms(400));
+    assert!(explained(&world, ids[0]).quarantines.is_empty());
+    assert!(!world.events().any(|event| matches!(event, Event::Standing { .. })), "it answers");
+}
+
+#[test]
+fn who_is_answered_again_is_left_out_no_longer_and_who_waits_for_its_turn_is() {
+    let (mut world, ids) = ticking(2);
+    let nothing = || answered(actions(Vec::new()));
+    tick(&mut world, Answered { apart: left_out(&[0, 1]), ..nothing() });
+    // Another revision finds one of them, and has no time for the other.
+    let apart = Apart { unasked: vec![1], ..*left_out(&[0]).unwrap() };
+    let other = Answered { revision: "another".into(), apart: Some(Box::new(apart)), ..nothing() };
+    tick(&mut world, other);
+    let revisions = |world: &World, id| {
+        let quarantines = explained(world, id).quarantines;
+        quarantines.iter().map(|held| held.revision.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(revisions(&world, ids[0]), ["another"]);
+    assert_eq!(revisions(&world, ids[1]), [REVISION]);
+    assert_eq!(told(&world).len(), 3, "each revision that does not answer is told of");
+    tick(&mut world, nothing());
+    assert!(ids.iter().all(|id| revisions(&world, *id).is_empty()));
+    tick(&mut world, Answered { apart: left_out(&[0]), ..nothing() });
+    world.close(ids[0]);
+    assert!(world.gateway.noted.held.is_empty(), "it ends with its session");
+}
+
+#[test]
+fn a_room_that_is_left_out_has_the_native_default() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A]));
+    let sessions = ["1", "2"].map(|room| world.open(room));
+    world.answer_with(|_| None);
+    world.gateway.handle_policy_changed(&policy(Hook::Routing), world.now);
+    world.pass(ms(0));
+    // A route without a spare is made whole natively only where nobody decided about it.
+    let step = Move { row: 0, hops: vec![A, C], ttl_ms: 0, reason: 0 };
+    reply(&mut world, Answered { apart: left_out(&[1]), ..answered(moves(vec![step])) });
+    let hops = |world: &World, room| {
+        world.route(room).into_iter().map(|(node, _)| node).collect::<Vec<NodeId>>()
+    };
+    assert_eq!((hops(&world, "1"), hops(&world, "2")), (vec![A, C], vec![A, B]));
+    assert_eq!(explained(&world, sessions[1]).quarantines.len(), 1, "by its room");
+}
+
+#[test]
+fn what_changed_since_it_was_asked_about_is_decided_no_more() {
+    let (mut world, ids) = ticking(2);
+    world.pass(ms(200));
+    world.gateway.act(ids[0], Op::Cap as u32, 500, &Decider::Operator).unwrap();
+    reply(&mut world, answered(actions(vec![cap(0, 100), cap(1, 100)])));
+    assert_eq!([ids[0], ids[1]].map(|id| world.cap(id)), [500, 100]);
+    assert_eq!(world.guards(), [Guard::Outdated]);
+    let memory = |world: &World, id| world.gateway.sessions[&id].memory.clone();
+    assert_eq!(memory(&world, ids[0]), None, "nor is its state kept");
+    assert_eq!(memory(&world, ids[1]), Some(Arc::new(state(b"new"))));
+    // The next question knows of it.
+    tick(&mut world, answered(actions(vec![cap(0, 100), cap(0, 200)])));
+    assert_eq!(world.cap(ids[0]), 200, "and its own first action does not outdate its second");
+}
+
+#[test]
+fn an_answer_about_nobody_who_is_as_he_was_is_stale_in_whole() {
+    let (mut world, ids) = ticking(1);
+    world.pass(ms(200));
+    world.gateway.act(ids[0], Op::Cap as u32, 500, &Decider::Operator).unwrap();
+    reply(&mut world, answered(actions(vec![cap(0, 100)])));
+    let stale = |event: &Event| matches!(event, Event::Decided { outcome: Outcome::Stale, .. });
+    assert!(world.events().any(stale));
+    assert!(world.gateway.memos.is_empty());
+}
+
+#[test]
+fn of_several_moves_those_of_rooms_that_moved_meanwhile_are_counted() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    for room in ["1", "2"] {
+        world.open(room);
+    }
+    world.answer_with(|_| None);
+    world.gateway.handle_policy_changed(&policy(Hook::Routing), world.now);
+    world.pass(ms(0));
+    world.gateway.handle_move(&"1".into(), D, world.now).unwrap();
+    world.settle();
+    let step = |row| Move { row, hops: vec![B, A], ttl_ms: 0, reason: 0 };
+    reply(&mut world, answered(moves(vec![step(0), step(1)])));
+    assert_eq!(["1", "2"].map(|room| world.stands(room)), [Some(D), Some(B)]);
+    assert_eq!(world.guards(), [Guard::Outdated]);
+}
+
+#[test]
+fn a_rule_that_is_broken_a_thousand_times_is_told_of_once_with_the_number() {
+    let (mut world, _) = ticking(1);
+    tick(&mut world, answered(actions(vec![cap(0, 1); 1_000])));
+    let guarded = |event: &Event| match event {
+        Event::Guarded { guard, times, .. } => Some((*guard, *times)),
+        _ => None,
+    };
+    let all: Vec<_> = world.events().filter_map(guarded).collect();
+    assert_eq!(all, [(Guard::CapOutOfBounds, 1_000)]);
+}
+
+#[test]
+fn actions_that_were_not_granted_are_counted_though_they_never_come_here() {
+    let (mut world, _) = ticking(1);
+    tick(&mut world, Answered { ungranted: 3, ..answered(actions(Vec::new())) });
+    assert_eq!(world.guards(), [Guard::UnknownAction; 3]);
+}
+
+#[test]
+fn a_dead_node_is_no_hop_and_a_living_one_is() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    world.open("r");
+    let advise = |world: &mut World, hops: &[NodeId]| {
+        world.answer_with(|_| None);
+        world.gateway.handle_policy_changed(&policy(Hook::Routing), world.now);
+        world.pass(ms(0));
+        let step = Move { row: 0, hops: hops.to_vec(), ttl_ms: 0, reason: 0 };
+        reply(world, answered(moves(vec![step])));
+    };
+    advise(&mut world, &[C, A]);
+    assert_eq!((world.stands("r"), world.guards()), (Some(C), vec![]));
+    world.kill(D);
+    world.held.clear();
+    advise(&mut world, &[D, A]);
+    assert_eq!((world.stands("r"), world.guards()), (Some(C), vec![Guard::UnusableNode]));
+    world.answer_with(place(&[D]));
+    world.open("new");
+    assert_ne!(world.stands("new"), Some(D));
+}
+
+#[test]
+fn of_many_sessions_a_share_moves_in_a_second_however_they_are_spread_over_rooms() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    for room in ["1", "1", "1", "2", "3", "3", "4", "5"] {
+        world.open(room);
+    }
+    // A quarter of eight is two: the first room may always move, and no other after it.
+    let all = |rows: std::ops::Range<u32>| {
+        let step = |row| Move { row, hops: vec![B, A], ttl_ms: 0, reason: 0 };
+        answered(moves(rows.map(step).collect()))
+    };
+    world.answer_with(|_| None);
+    let advise = |world: &mut World, rows| {
+        world.gateway.handle_policy_changed(&policy(Hook::Routing), world.now);
+        world.pass(ms(0));
+        reply(world, all(rows));
+    };
+    advise(&mut world, 0..2);
+    let stands =
+        |world: &World| ["1", "2", "3", "4", "5"].map(|room| world.stands(room) == Some(B));
+    assert_eq!(stands(&world), [true, false, false, false, false]);
+    assert_eq!(world.guards(), [Guard::Churn]);
+    world.pass(ms(1_000));
+    // One of one, then one of two, which is too many, then one.
+    advise(&mut world, 1..4);
+    assert_eq!(stands(&world), [true, true, false, true, false]);
+}
+
+/// Half of it is lost on the way to the session, as workers say.
+fn lose(world: &mut World, session: SessionId, loss_ppm: u64) {
+    let mut measures = Measures::default();
+    measures.set(Metric::LossDown, loss_ppm);
+    world.gateway.handle_summary(session, measures, Some(world.now));
+}
+
+fn laddering(on_fault: DegradeOnFault) -> (World, SessionId) {
+    let mut settings = settings();
+    for scenario in settings.scenarios.values_mut() {
+        scenario.on_degradation_fault = on_fault;
+    }
+    let mut world = World::with_policy(settings, &[Hook::Degradation], |_| Some(Err(trap())));
+    let session = world.open("r");
+    lose(&mut world, session, 500_000);
+    (world, session)
+}
+
+#[test]
+fn a_policy_that_fails_for_two_seconds_gives_way_to_the_native_ladder() {
+    let (mut world, session) = laddering(DegradeOnFault::NativeLadder);
+    world.pass(ms(2_100));
+    assert_eq!(world.cap(session), 0, "it may have a bad moment");
+    world.pass(ms(200));
+    assert_eq!(world.cap(session), 1_000);
+    world.pass(ms(1_000));
+    assert_eq!(world.cap(session), 500);
+    let native = |event: &Event| matches!(event, Event::Degraded { by: Decider::Native, .. });
+    assert_eq!(world.events().filter(|event| native(event)).count(), 2);
+
+    // It answers again: the session is its own.
+    world.answer_with(|ask| match &ask.question {
+        Question::Tick { .. } => Some(Ok(actions(vec![cap(0, 300)]))),
+        _ => None,
+    });
+    world.pass(ms(5_000));
+    assert_eq!(world.cap(session), 300);
+    assert!(world.gateway.climbs.is_empty());
+}
+
+#[test]
+fn where_the_set_says_hold_nobody_loses_anything_however_long_it_fails() {
+    let (mut world, session) = laddering(DegradeOnFault::Hold);
+    world.pass(ms(10_000));
+    assert_eq!(world.cap(session), 0);
+}
+
+#[test]
+fn who_is_left_out_for_two_seconds_takes_the_native_ladder_and_the_others_do_not() {
+    let (mut world, session) = laddering(DegradeOnFault::NativeLadder);
+    let other = world.open("other");
+    lose(&mut world, other, 500_000);
+    world.answer_with(|_| None);
+    for _ in 0..20 {
+        let nothing = answered(actions(Vec::new()));
+        tick(&mut world, Answered { apart: left_out(&[0]), ..nothing });
+    }
+    assert!(world.cap(session) > 0);
+    assert_eq!(world.cap(other), 0);
+}
+
+fn said(world: &World, session: SessionId) -> Vec<Said> {
+    explained(world, session).said
+}
+
+fn note(row: u32, key: &str, value: i64) -> Note {
+    Note { row, key: key.into(), value }
+}
+
+#[test]
+fn what_was_noted_of_a_session_explains_it_with_the_reason_in_words() {
+    let (mut world, ids) = ticking(3);
+    let mut notes: Vec<Note> = (0..9).map(|value| note(0, "loss", value)).collect();
+    notes.push(note(2, "quiet", 1));
+    notes.push(note(77, "nobody", 1));
+    let answer = actions(vec![cap(0, 100), cap(1, 1)]);
+    tick(&mut world, Answered { notes, ..answered(answer) });
+    world.pass(ms(100));
+
+    let [first] = &said(&world, ids[0])[..] else { panic!() };
+    assert_eq!((first.hook, first.reason.as_deref()), (Hook::Degradation, Some("lossy")));
+    assert_eq!(first.by.to_string(), format!("call/degradation@{REVISION}"));
+    assert_eq!((&first.outcome, first.since), (&Outcome::Applied { differs: true }, ms(100)));
+    assert_eq!(first.notes.len(), 8, "so many fit on a screen");
+    assert_eq!(first.notes[7], ("loss".into(), 7));
+
+    let [second] = &said(&world, ids[1])[..] else { panic!() };
+    assert_eq!(second.outcome, Outcome::Guarded(Guard::CapOutOfBounds));
+    assert_eq!((second.reason.as_deref(), second.notes.len()), (Some("lossy"), 0));
+
+    let [third] = &said(&world, ids[2])[..] else { panic!() };
+    assert_eq!((&third.outcome, third.reason.as_deref()), (&Outcome::Kept, None));
+    assert_eq!(&*third.notes, [("quiet".into(), 1)]);
+}
+
+#[test]
+fn nothing_is_kept_of_who_nothing_was_said_of_nor_of_who_left() {
+    let (mut world, ids) = ticking(2);
+    tick(&mut world, answered(actions(vec![cap(0, 100)])));
+    assert_eq!(said(&world, ids[0]).len(), 1);
+    // What it has already needs no reason; the last that changed something stands.
+    world.pass(ms(1_000));
+    tick(&mut world, answered(actions(vec![cap(0, 100)])));
+    assert_eq!(said(&world, ids[0])[0].since, ms(1_200));
+    assert!(said(&world, ids[1]).is_empty());
+    world.close(ids[0]);
+    assert_eq!(world.gateway.noted.said(&[], world.now), []);
+    assert!(format!("{:?}", world.gateway.noted).contains("said: {}"), "it ends with its session");
+}
+
+#[test]
+fn what_was_said_of_a_room_explains_its_sessions_and_is_told_with_the_decision() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], |_| None);
+    world.offer("r");
+    let Answer::Placed { hops, ttl_ms, state, .. } = placement(&[B, A], 0) else { panic!() };
+    let answer = Answer::Placed { hops, ttl_ms, state, reason: 3 };
+    let notes = vec![note(0, "cost_us", 7)];
+    reply(&mut world, Answered { notes, ..answered(answer) });
+    let session = *world.gateway.sessions.keys().next().unwrap();
+    let [said] = &said(&world, session)[..] else { panic!() };
+    assert_eq!((said.hook, said.reason.as_deref()), (Hook::Routing, Some("lossy")));
+    assert_eq!(&*said.notes, [("cost_us".into(), 7)]);
+    let reasons: Vec<_> = world
+        .events()
+        .filter_map(|event| match event {
+            Event::Decided { reason, .. } => Some(reason.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reasons, [Some("lossy".into())]);
+}
+
+#[test]
+fn a_reason_without_a_word_is_a_number() {
+    let (mut world, ids) = ticking(1);
+    let unnamed = Action { reason: 44, ..cap(0, 100) };
+    tick(&mut world, answered(actions(vec![unnamed])));
+    assert_eq!(said(&world, ids[0])[0].reason.as_deref(), Some("44"));
+}
+
+#[test]
+fn hidden_state_breaks_a_rule_and_is_told_of() {
+    let (mut world, _) = ticking(1);
+    world.gateway.handle_hidden_state(
+        &policy(Hook::Degradation),
+        &REVISION.into(),
+        "its memo".into(),
+    );
+    world.settle();
+    assert_eq!(world.guards(), [Guard::HiddenState]);
+    let told = |event: &&Event| matches!(event, Event::HiddenState { differs, .. } if &**differs == "its memo");
+    assert_eq!(world.events().filter(told).count(), 1);
+}

@@ -1,0 +1,263 @@
+//! A batch over which the plugin fails is asked around: who is poison to it is found and left out, the others are decided.
+
+use std::time::Duration;
+
+use evenkeel_core::{
+    Answer, Answered, Apart, Fault, Hook, Measures, Metric, NodeId, Poisoned, Question, RoomId,
+    RoomRow, Row,
+};
+use evenkeel_host::{Budgets, Component, Engine, Policy};
+use serde_json::json;
+
+use crate::plugin::{dressed, labels, manifest, policy, row, session, state, tick};
+
+/// As long as it takes.
+const PATIENT: Duration = Duration::MAX;
+
+/// Sessions with these losses, numbered from `first`, with the state 5 and the memo 30.
+fn ticked(first: u64, losses: &[u64]) -> Question {
+    let sessions =
+        losses.iter().zip(first..).map(|(&loss, id)| session(id, loss, Some(state(2, &[5]))));
+    Question::Tick { sessions: sessions.collect(), memo: Some(state(2, &[30])) }
+}
+
+fn apart(answered: &Answered) -> Apart {
+    answered.apart.as_deref().cloned().unwrap_or_default()
+}
+
+fn poisoned(answered: &Answered) -> Vec<u32> {
+    apart(answered).poisoned.iter().map(|poisoned| poisoned.row).collect()
+}
+
+/// Rows that were decided about, in order; each was capped at its loss and has a new state.
+fn decided(answered: &Answered, losses: &[u64]) -> Vec<u32> {
+    let Answer::Actions { actions, states, .. } = &answered.answer else { panic!() };
+    let mut rows: Vec<u32> = actions.iter().map(|action| action.row).collect();
+    rows.sort_unstable();
+    assert!(actions.iter().all(|action| action.arg == losses[action.row as usize]));
+    let mut written: Vec<u32> = states.iter().map(|(row, _)| *row).collect();
+    written.sort_unstable();
+    assert_eq!(written, rows, "a decision comes with its state");
+    assert!(states.iter().all(|(_, kept)| *kept == state(2, &[6])));
+    rows
+}
+
+fn memo(answered: &Answered) -> u8 {
+    let Answer::Actions { memo, .. } = &answered.answer else { panic!() };
+    memo.as_ref().unwrap().bytes[0]
+}
+
+fn counting() -> Policy {
+    policy(Hook::Degradation, "count")
+}
+
+#[test]
+fn one_among_thousands_is_found_and_the_others_are_decided_in_the_same_answer() {
+    let mut losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
+    losses[1_234] = 666;
+    let mut policy = counting();
+    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let Apart { fault, poisoned, unasked } = apart(&answered);
+    assert!(matches!(fault, Some(Fault::Trap(_))));
+    assert!(matches!(&poisoned[..], [Poisoned { row: 1_234, fault: Fault::Trap(said) }]
+        if said.contains("no plan for 666")));
+    assert!(unasked.is_empty());
+    let others: Vec<u32> = (0..4_096).filter(|row| *row != 1_234).collect();
+    assert_eq!(decided(&answered, &losses), others);
+    assert_eq!(memo(&answered), 30 + 12, "the memo went through each of the twelve parts");
+}
+
+#[test]
+fn who_was_found_is_left_out_and_nothing_fails_any_more() {
+    let losses = [1, 2, 666, 4];
+    let mut policy = counting();
+    policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!(policy.quarantined(), 1);
+    for _ in 0..3 {
+        let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+        assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![2]));
+        assert_eq!(decided(&answered, &losses), [0, 1, 3]);
+        assert_eq!(memo(&answered), 31, "the others are asked about together");
+    }
+    // It is the session that is left out, whatever its row.
+    let moved = [7, 8, 9, 10];
+    let answered = policy.ask_around(&ticked(2, &moved), 0, PATIENT).unwrap();
+    assert_eq!(poisoned(&answered), [1], "session 3");
+    assert_eq!(decided(&answered, &moved), [0, 2, 3]);
+    let elsewhere = policy.ask_around(&ticked(90, &moved), 0, PATIENT).unwrap();
+    assert_eq!(elsewhere.apart, None);
+}
+
+#[test]
+fn another_revision_is_asked_about_everybody() {
+    let mut first = counting();
+    first.ask_around(&ticked(1, &[1, 666]), 0, PATIENT).unwrap();
+    let mut second = policy(Hook::Degradation, "also-counts");
+    assert_eq!(second.quarantined(), 0);
+    let answered = second.ask_around(&ticked(1, &[1, 2]), 0, PATIENT).unwrap();
+    assert_eq!(decided(&answered, &[1, 2]), [0, 1]);
+}
+
+#[test]
+fn two_are_found_wherever_they_are() {
+    for (one, other) in [(0, 1), (0, 63), (31, 32), (62, 63), (5, 40)] {
+        let mut losses = vec![3; 64];
+        (losses[one], losses[other]) = (666, 666);
+        let mut policy = counting();
+        let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+        assert_eq!(poisoned(&answered), [one as u32, other as u32]);
+        assert_eq!(decided(&answered, &losses).len(), 62);
+    }
+}
+
+#[test]
+fn where_nobody_is_answered_the_plugin_is_to_blame_and_nobody_is_left_out() {
+    let mut policy = counting();
+    let all = vec![666; 4_096];
+    for _ in 0..2 {
+        let fault = policy.ask_around(&ticked(1, &all), 0, PATIENT).unwrap_err();
+        assert!(matches!(fault, Fault::Trap(_)));
+        assert_eq!(policy.quarantined(), 0);
+    }
+    let said = std::iter::from_fn(|| policy.poll_line()).count() as u64 + policy.unsaid();
+    assert!(said <= 2 * 65, "{said} asks, where 64 are allowed after the first");
+}
+
+#[test]
+fn where_many_fail_so_many_asks_are_made_and_the_rest_waits() {
+    let losses: Vec<u64> = (0..1_024).map(|row| if row % 2 == 0 { 1 } else { 666 }).collect();
+    let mut policy = counting();
+    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let found = policy.quarantined();
+    assert!(found > 4, "{found}");
+    let Apart { unasked, .. } = apart(&answered);
+    assert_eq!(decided(&answered, &losses).len() + found + unasked.len(), 1_024);
+    assert!(unasked.len() > 512, "it is not looked for all of them at once");
+    // Each question finds more, until no more can be left out.
+    policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert!(policy.quarantined() > found);
+}
+
+/// An engine that is in no hurry on a slow machine, and yet ends what never would.
+fn endless() -> Policy {
+    let engine =
+        Engine::with_budgets(Budgets { tick: Duration::from_millis(400), ..Budgets::default() });
+    let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
+    let settings = json!({"mode": "count"});
+    Policy::install(&engine, &component, Hook::Degradation, settings, vec![], 0).unwrap()
+}
+
+#[test]
+fn one_over_which_it_never_ends_is_found_too() {
+    let losses = [1, 2, 3, 777];
+    let mut policy = endless();
+    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 3, fault: Fault::Deadline }]);
+    assert_eq!(decided(&answered, &losses), [0, 1, 2]);
+}
+
+#[test]
+fn one_over_which_it_eats_all_memory_is_found_too() {
+    let losses = [1, 778, 3];
+    let answered = counting().ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 1, fault: Fault::OutOfMemory }]);
+    assert_eq!(decided(&answered, &losses), [0, 2]);
+}
+
+#[test]
+fn without_time_nobody_is_asked_again_and_it_is_sought_on_with_the_next_question() {
+    let losses = [1, 666, 3, 4];
+    let mut policy = counting();
+    let fault = policy.ask_around(&ticked(1, &losses), 0, Duration::ZERO).unwrap_err();
+    assert!(matches!(fault, Fault::Trap(_)));
+    assert_eq!(policy.quarantined(), 0);
+
+    // Whoever is not among the suspects is asked about first.
+    let more = [1, 666, 3, 4, 5, 6];
+    let answered = policy.ask_around(&ticked(1, &more), 0, Duration::ZERO).unwrap();
+    let Apart { fault, poisoned: found, unasked } = apart(&answered);
+    assert_eq!((fault, found, &unasked[..]), (None, vec![], &[0, 1, 2, 3][..]));
+    assert_eq!(decided(&answered, &more), [4, 5]);
+
+    let answered = policy.ask_around(&ticked(1, &more), 0, PATIENT).unwrap();
+    assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![1]));
+    assert_eq!(decided(&answered, &more), [0, 2, 3, 4, 5]);
+}
+
+#[test]
+fn who_fails_alone_is_left_out_the_second_time_if_others_were_answered_meanwhile() {
+    let mut policy = counting();
+    let alone = ticked(9, &[666]);
+    for _ in 0..3 {
+        assert!(matches!(policy.ask_around(&alone, 0, PATIENT), Err(Fault::Trap(_))));
+    }
+    assert_eq!(policy.quarantined(), 0, "a plugin that answers nobody is broken itself");
+    policy.ask_around(&tick(&[1]), 0, PATIENT).unwrap();
+    let answered = policy.ask_around(&alone, 0, PATIENT).unwrap();
+    assert!(matches!(apart(&answered).fault, Some(Fault::Trap(_))));
+    assert_eq!((poisoned(&answered), decided(&answered, &[666])), (vec![0], vec![]));
+    let answered = policy.ask_around(&alone, 0, PATIENT).unwrap();
+    assert_eq!((apart(&answered).fault, poisoned(&answered)), (None, vec![0]));
+}
+
+#[test]
+fn so_many_are_left_out_and_then_the_plugin_fails_as_a_whole() {
+    let mut policy = counting();
+    for pair in 0..256 {
+        policy.ask_around(&ticked(1 + 2 * pair, &[1, 666]), 0, PATIENT).unwrap();
+    }
+    assert_eq!(policy.quarantined(), 256);
+    std::iter::from_fn(|| policy.poll_line()).count();
+    let fault = policy.ask_around(&ticked(1_000, &[1, 666]), 60_000_000, PATIENT).unwrap_err();
+    assert!(matches!(fault, Fault::Trap(_)));
+    let mut told = std::iter::from_fn(|| policy.poll_line());
+    assert!(told.any(|line| line.words.contains("256 are quarantined")));
+    // Those that nobody asked about for a minute have left.
+    policy.ask_around(&ticked(1_000, &[1, 666]), 60_000_001, PATIENT).unwrap();
+    assert_eq!(policy.quarantined(), 1);
+}
+
+#[test]
+fn a_room_over_which_it_fails_stays_and_the_others_move() {
+    let room = |id, cell| RoomRow {
+        row: row(id, cell),
+        scenario: "call".into(),
+        labels: labels(),
+        standing: vec![NodeId(4), NodeId(5)],
+        state: Some(state(2, &[8])),
+    };
+    let mut load = Measures::default();
+    load.set(Metric::Load, 30);
+    let nodes = vec![Row { id: 4, measures: load }];
+    let rooms = vec![room(1, 0), room(2, 779), room(3, 0)];
+    let question = Question::Reroute { nodes, rooms, memo: None };
+    let answered = policy(Hook::Routing, "").ask_around(&question, 0, PATIENT).unwrap();
+    let Answer::Moves { moves, .. } = &answered.answer else { panic!() };
+    let rows: Vec<u32> = moves.iter().map(|step| step.row).collect();
+    assert_eq!((rows, poisoned(&answered)), (vec![0, 2], vec![1]));
+}
+
+#[test]
+fn a_question_about_one_fails_as_ever() {
+    let mut policy = policy(Hook::Routing, "large-state");
+    let place = Question::Place {
+        room: RoomId(1),
+        scenario: "call".into(),
+        labels: labels(),
+        nodes: Vec::new(),
+    };
+    for _ in 0..3 {
+        let fault = policy.ask_around(&place, 0, PATIENT);
+        assert!(matches!(fault, Err(Fault::Malformed(_))));
+    }
+    assert_eq!(policy.quarantined(), 0);
+}
+
+#[test]
+fn notes_are_of_the_rows_of_the_whole_question() {
+    let losses = [10, 666, 30];
+    let answered = counting().ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let of_loss = answered.notes.iter().filter(|note| &*note.key == "column-0");
+    let notes: Vec<(u32, i64)> = of_loss.map(|note| (note.row, note.value)).collect();
+    assert_eq!(notes, [(0, 10), (2, 30)]);
+}
