@@ -154,7 +154,13 @@ impl<'a> Halving<'a> {
                 self.halve(rows, fault, suspected);
                 continue;
             }
-            let budget = self.budget(rows.len());
+            let nobody_suspects = !suspected && matches!(fails, Fails::Unknown);
+            let budget = if self.is_first() && nobody_suspects {
+                // As if there were nobody else in the question.
+                self.policy.budget(self.question)
+            } else {
+                self.share(rows.len())
+            };
             if !self.may_ask(budget) {
                 self.waiting.push(Part { rows, fails, suspected });
                 break;
@@ -186,7 +192,7 @@ impl<'a> Halving<'a> {
 
     /// Who is alone has the time of a whole batch, or half of what this question has, where that is less; but half of a
     /// batch's at least, since nobody is to be left out because a machine was slow.
-    fn budget(&self, rows: usize) -> Duration {
+    fn share(&self, rows: usize) -> Duration {
         let batch = self.policy.budget(self.question);
         let within = self.until.map_or(Duration::MAX, |until| until - self.began);
         let whole = (within / 2).clamp(batch / 2, batch);
