@@ -19,7 +19,8 @@ const FAULT: u8 = 64;
 
 pub(crate) fn write(result: &Result<Answered, Fault>, table: &mut Table, out: &mut Vec<u8>) {
     match result {
-        Ok(Answered { answer, revision: _, notes, took }) => {
+        // The words for reasons are the plugin's; what was left out or not granted is no part of what it said.
+        Ok(Answered { answer, revision: _, notes, took, apart: _, reasons: _, ungranted: _ }) => {
             write_answer(answer, table, out);
             put(out, notes.len() as u64);
             for Note { row, key, value } in notes {
@@ -54,7 +55,15 @@ pub(crate) fn read(
         });
     }
     let took = Duration::from_nanos(read.number("took")?);
-    Ok(Ok(Answered { answer, revision: revision.revision.clone(), notes, took }))
+    Ok(Ok(Answered {
+        answer,
+        revision: revision.revision.clone(),
+        notes,
+        took,
+        apart: None,
+        reasons: [].into(),
+        ungranted: 0,
+    }))
 }
 
 fn write_answer(answer: &Answer, table: &mut Table, out: &mut Vec<u8>) {

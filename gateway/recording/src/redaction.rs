@@ -173,7 +173,7 @@ impl Redactor {
     }
 
     fn answered(&mut self, answered: &mut Answered) -> bool {
-        let Answered { answer, revision: _, notes, took: _ } = answered;
+        let Answered { answer, notes, .. } = answered;
         let noted =
             notes.iter_mut().fold(false, |redacted, Note { key, .. }| self.text(key) | redacted);
         let said = match answer {

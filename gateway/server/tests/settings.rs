@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_core::{AdmitOnFault, DegradeOnFault, Hook, Metric, Probed, RegionId, Timings, ZoneId};
+use evenkeel_core::{
+    AdmitOnFault, DegradeOnFault, Hook, Metric, Probed, RegionId, Timings, ZoneId,
+};
 use evenkeel_host::{Unsigned, Vouched};
 use evenkeel_server::settings::{
     Colour, Driver, Identity, Ingress, Invalid, Origin, Plugin, Probe, Protocol, Rtcp, Settings,

@@ -40,6 +40,16 @@ pub(crate) const CHUNKS_BEHIND_MAX: usize = 64;
 /// Revisions of one policy that a [`Scribe`] has words for: the active one, one on its way, and those before.
 const REVISIONS_MAX: usize = 4;
 
+/// What a plugin said of all rows together: where it was asked around some of them, it failed over the batch as it is written down.
+fn of_whole(result: &Result<Answered, Fault>) -> Result<Answered, Fault> {
+    let Some(apart) = result.as_ref().ok().and_then(|answered| answered.apart.as_deref()) else {
+        return result.clone();
+    };
+    let poisoned = apart.poisoned.first().map(|row| row.fault.clone());
+    // Rows alone that nobody had time for.
+    Err(apart.fault.clone().or(poisoned).unwrap_or(Fault::Deadline))
+}
+
 /// What a session, room or node in a question is counted as, bytes. A row is 200, and states are small as a rule.
 const ROW_BYTES: usize = 256;
 
@@ -213,7 +223,7 @@ impl Scribe {
         }
         let (revision, catalog) = self.known(policy, name);
         let (ask, now_us) = ask;
-        let (question, result) = (Arc::clone(question), result.clone());
+        let (question, result) = (Arc::clone(question), of_whole(result));
         let call = Call { revision, catalog, ask, now_us, question, result, redacted: false };
         if self.recorder.words.try_send(Word::Call { call, bytes }).is_err() {
             let shared = &self.recorder.shared;

@@ -151,7 +151,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         faults: 1,
         quarantined: 2,
         hidden_state: (1, 5),
-        failing: Some(evenkeel_core::Fault::Trap("unreachable".into())),
+        failing: Some(Fault::Trap("unreachable".into())),
     };
     reply.send(vec![policy]).unwrap();
     let right = json!({"policies": [{

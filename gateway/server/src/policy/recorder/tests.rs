@@ -110,6 +110,7 @@ fn a_call_is_written_down_with_its_revision_its_catalog_and_what_became_of_it() 
         policy: name(),
         revision: None,
         outcome: Outcome::Applied { differs: true },
+        reason: None,
         session: None,
         room: None,
         rows: 1,
