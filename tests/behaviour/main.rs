@@ -24,6 +24,7 @@ mod outcomes;
 mod policies;
 mod ports;
 mod recordings;
+mod rollouts;
 mod roq;
 mod starts;
 mod strangers;

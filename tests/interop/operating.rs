@@ -13,7 +13,8 @@ use crate::stage::{CONFIGURATION, Stage, declared, offer, voice};
 fn call(folder: &Path, cap: &str, spares: u8) {
     let text = format!(
         "[scenario.call]\n[admission]\nplugin = \"admit-capacity\"\nsettings = {{ cap = {cap} }}\n\
-         [routing]\nplugin = \"mine.wasm\"\nsettings = {{ spares = {spares} }}\n"
+         [routing]\nplugin = \"mine.wasm\"\nsettings = {{ spares = {spares} }}\n\
+         [rollout]\ncanary = []\n"
     );
     // As editors save.
     let new = folder.join("policies/.call.toml.new");

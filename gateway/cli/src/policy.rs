@@ -1,5 +1,7 @@
 //! `evenkeel policy`.
 
+mod standing;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,7 @@ use crate::api::Api;
 use crate::status::{failing, rows, text};
 use crate::{Failure, recording, say};
 
-/// List, replace and roll back policies of a running gateway.
+/// List, replace, walk into force and roll back policies of a running gateway.
 #[derive(Args)]
 pub(crate) struct Policy {
     #[command(subcommand)]
@@ -28,7 +30,7 @@ pub(crate) struct Policy {
 enum Verb {
     /// Every policy with its revision, calls and faults
     List,
-    /// Replace a policy's plugin while packets flow
+    /// Replace a policy's plugin while packets flow: at once, unless steps are named or its set has a [rollout]
     Push {
         /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
         policy: String,
@@ -37,15 +39,84 @@ enum Verb {
         /// A file with its settings, as JSON or TOML; default: those in force, or the plugin's own where another is in force
         #[arg(long, value_name = "FILE.json|toml")]
         settings: Option<PathBuf>,
+        #[command(flatten)]
+        steps: Steps,
+    },
+    /// The same, in shadow: it is asked along, and nothing of what it says is done until it is promoted
+    Shadow {
+        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        policy: String,
+        /// The plugin: a WebAssembly module or component
+        plugin: PathBuf,
+        /// A file with its settings, as JSON or TOML; default: those in force, or the plugin's own where another is in force
+        #[arg(long, value_name = "FILE.json|toml")]
+        settings: Option<PathBuf>,
+    },
+    /// Which revision is in force and which is on its way, how both fare, and what became of the last
+    Status {
+        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it; default: all
+        policy: Option<String>,
+    },
+    /// Have the revision on its way take its next step now
+    Promote {
+        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        policy: String,
+        /// All the way into force
+        #[arg(long)]
+        all: bool,
+    },
+    /// Have the revision on its way stay where it is
+    Pause {
+        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        policy: String,
+    },
+    /// Have it go on
+    Resume {
+        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        policy: String,
+    },
+    /// Let the revision on its way go; the one in force stays
+    Abort {
+        /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
+        policy: String,
     },
     Record(recording::Record),
     Replay(recording::Replay),
     Diff(recording::Diff),
-    /// Put the revision before in force again
+    /// Let the revision on its way go or, where none is, put the one before in force again
     Rollback {
         /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
         policy: String,
     },
+}
+
+/// By which steps a pushed revision comes into force.
+#[derive(Args, Default)]
+struct Steps {
+    /// Decide for these shares of rooms or sessions first, per cent, one after the other: `5` or `1,5,25`
+    #[arg(long, value_name = "PERCENT,…")]
+    canary: Option<String>,
+    /// How long each share lasts at least; default: as the set's [rollout] says, or 10s
+    #[arg(long, value_name = "DURATION")]
+    pace: Option<String>,
+    /// At once, whatever its set says
+    #[arg(long, conflicts_with_all = ["canary", "pace"])]
+    now: bool,
+    /// Though it was rolled back by itself before, and is quarantined
+    #[arg(long)]
+    force: bool,
+    #[arg(skip)]
+    shadow: bool,
+}
+
+impl Steps {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let said = |is: bool, key| is.then(|| (key, "true".to_owned()));
+        let canary = self.canary.clone().map(|shares| ("canary", shares));
+        let pace = self.pace.clone().map(|pace| ("pace", pace));
+        let words = [said(self.now, "now"), said(self.force, "force"), said(self.shadow, "shadow")];
+        canary.into_iter().chain(pace).chain(words.into_iter().flatten()).collect()
+    }
 }
 
 impl Policy {
@@ -60,28 +131,75 @@ impl Policy {
                 }
                 Ok(())
             }
-            Verb::Push { policy, plugin, settings } => {
-                let bytes = std::fs::read(&plugin).map_err(|error| {
-                    Failure::Wrong(format!("cannot read {}: {error}", plugin.display()))
-                })?;
-                let query = settings.as_deref().map(query).transpose()?.unwrap_or_default();
-                let name = self.api.with(async |admin| named(admin, &policy).await)?;
-                let (set, hook) = split(&policy, name)?;
-                let path = format!("/v1/policies/{set}/{hook}{query}");
-                let rollout = self.api.with(async |admin| push(admin, &path, bytes).await)?;
-                said(&rollout, self.json)
+            Verb::Push { ref policy, ref plugin, ref settings, ref steps } => {
+                self.push(policy, plugin, settings.as_deref(), steps)
             }
             Verb::Record(record) => record.act(&self.api, self.json),
             Verb::Replay(replay) => replay.act(self.json),
             Verb::Diff(diff) => diff.act(self.json, settings_of),
-            Verb::Rollback { policy } => {
-                let name = self.api.with(async |admin| named(admin, &policy).await)?;
-                let (set, hook) = split(&policy, name)?;
-                let path = format!("/v1/policies/{set}/{hook}:rollback");
-                let rollout = self.api.with(async |admin| admin.post(&path, &Value::Null).await)?;
-                said(&rollout, self.json)
+            Verb::Shadow { ref policy, ref plugin, ref settings } => {
+                let steps = Steps { shadow: true, ..Steps::default() };
+                self.push(policy, plugin, settings.as_deref(), &steps)
+            }
+            Verb::Status { ref policy } => self.status(policy.as_deref()),
+            Verb::Promote { ref policy, all } => {
+                self.tell(policy, if all { "promote-all" } else { "promote" })
+            }
+            Verb::Pause { ref policy } => self.tell(policy, "pause"),
+            Verb::Resume { ref policy } => self.tell(policy, "resume"),
+            Verb::Abort { ref policy } => self.tell(policy, "abort"),
+            Verb::Rollback { ref policy } => self.tell(policy, "rollback"),
+        }
+    }
+
+    fn push(
+        &self,
+        policy: &str,
+        plugin: &Path,
+        settings: Option<&Path>,
+        steps: &Steps,
+    ) -> Result<(), Failure> {
+        let bytes = std::fs::read(plugin).map_err(|error| {
+            Failure::Wrong(format!("cannot read {}: {error}", plugin.display()))
+        })?;
+        let mut words = steps.query();
+        let settings = settings.map(settings_of).transpose()?;
+        words.extend(settings.map(|settings| ("settings", settings.to_string())));
+        let (set, hook) = self.name(policy)?;
+        let path = format!("/v1/policies/{set}/{hook}{}", query(&words));
+        let rollout = self.api.with(async |admin| push(admin, &path, bytes).await)?;
+        said(&rollout, self.json)
+    }
+
+    fn tell(&self, policy: &str, verb: &str) -> Result<(), Failure> {
+        let (set, hook) = self.name(policy)?;
+        let path = format!("/v1/policies/{set}/{hook}:{verb}");
+        let rollout = self.api.with(async |admin| admin.post(&path, &Value::Null).await)?;
+        said(&rollout, self.json)
+    }
+
+    fn status(&self, policy: Option<&str>) -> Result<(), Failure> {
+        let wanted = policy.map(|policy| self.name(policy)).transpose()?;
+        let wanted = wanted.map(|(set, hook)| format!("{set}/{hook}"));
+        let mut all = self.api.with(async |admin| admin.read("/v1/policies").await)?;
+        if let (Some(wanted), Some(list)) = (&wanted, all["policies"].as_array_mut()) {
+            list.retain(|row| text(row, "policy") == wanted);
+            if list.is_empty() {
+                let words = format!("there is no policy {wanted}; see `evenkeel policy list`");
+                return Err(Failure::Wrong(words));
             }
         }
+        if self.json {
+            say(&all);
+        } else {
+            rows(&all, "policies").iter().for_each(standing::show);
+        }
+        Ok(())
+    }
+
+    fn name(&self, policy: &str) -> Result<(String, String), Failure> {
+        let names = self.api.with(async |admin| named(admin, policy).await)?;
+        split(policy, names)
     }
 }
 
@@ -102,18 +220,22 @@ fn settings_of(file: &Path) -> Result<Value, Failure> {
     }
 }
 
-/// The settings of a file, as the API takes them.
-fn query(file: &Path) -> Result<String, Failure> {
-    let settings = settings_of(file)?;
-    let mut query = "?settings=".to_owned();
-    for byte in settings.to_string().bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => query.push(byte.into()),
-            // RFC 3986, section 2.1.
-            other => query += &format!("%{other:02X}"),
+/// What a push says beside the plugin.
+fn query(words: &[(&str, String)]) -> String {
+    let mut query = String::new();
+    for (key, value) in words {
+        query += if query.is_empty() { "?" } else { "&" };
+        query += key;
+        query.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => query.push(byte.into()),
+                // RFC 3986, section 2.1.
+                other => query += &format!("%{other:02X}"),
+            }
         }
     }
-    Ok(query)
+    query
 }
 
 /// The full name, where a hook alone was named: of the one policy that answers it.
@@ -176,7 +298,9 @@ fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
         say(rollout);
     }
     match (text(rollout, "outcome"), json) {
-        ("activated" | "unchanged" | "rolled-back", true) => Ok(()),
+        ("" | "refused", true) => Err(Failure::Failed(String::new())),
+        ("" | "refused", false) => Err(refused()),
+        (_, true) => Ok(()),
         (outcome @ ("activated" | "unchanged" | "rolled-back"), false) => {
             say(&format!(
                 "{}: {outcome}, revision {} answers now",
@@ -185,7 +309,14 @@ fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
             ));
             Ok(())
         }
-        (_, true) => Err(Failure::Failed(String::new())),
-        (_, false) => Err(refused()),
+        (outcome, false) => {
+            say(&format!(
+                "{}: {outcome}, revision {} {}",
+                text(rollout, "policy"),
+                rollout["revision"].as_str().unwrap_or("?"),
+                standing::stage(rollout)
+            ));
+            Ok(())
+        }
     }
 }

@@ -154,9 +154,85 @@ fn a_push_takes_its_settings_from_a_file() {
 }
 
 #[test]
+fn a_push_says_by_which_steps_and_verbs_how_it_goes_on() {
+    let begun = json!({
+        "outcome": "begun", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
+        "percent": 5, "paused": false,
+    });
+    let paused = json!({
+        "outcome": "paused", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
+        "percent": 5, "paused": true,
+    });
+    let answers = vec![
+        ("PUT /v1/policies/call/routing?", begun),
+        ("POST /v1/policies/call/routing:pause ", paused.clone()),
+        ("POST /v1/policies/call/routing:promote-all ", paused),
+    ];
+    let api = Api::start("steps", answers);
+    let plugin = place("steps.wasm");
+    std::fs::write(&plugin, "wasm").unwrap();
+    let push = |words: &[&str]| {
+        let push = ["policy", "push", "call/routing", plugin.to_str().unwrap()];
+        evenkeel(&api.socket, &[&push[..], words].concat())
+    };
+    let begun = said(&push(&["--canary", "5,25", "--pace", "10s", "--force"]));
+    assert!(begun.contains("begun, revision 5f0c decides for 5 %"), "{begun}");
+    let asked = api.asked.recv().unwrap();
+    assert!(asked.contains("?canary=5%2C25&pace=10s&force=true HTTP/1.1"), "{asked}");
+    assert_eq!(push(&["--now", "--canary", "5"]).status.code(), Some(2), "either");
+    let shadow = ["policy", "shadow", "call/routing", plugin.to_str().unwrap()];
+    said(&evenkeel(&api.socket, &shadow));
+    assert!(api.asked.recv().unwrap().contains("?shadow=true HTTP/1.1"));
+    let paused = said(&evenkeel(&api.socket, &["policy", "pause", "call/routing"]));
+    assert!(paused.contains("decides for 5 %, paused"), "{paused}");
+    said(&evenkeel(&api.socket, &["policy", "promote", "call/routing", "--all"]));
+}
+
+#[test]
+fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
+    let cohort = |loss: f64, worse: u32, of: u32| {
+        json!({
+            "sessions": of, "rooms": 0, "loss_percent": loss, "r_factor": null, "rung": 0.0,
+            "worse": {"loss": {"worse": worse, "of": of}, "gap": {"worse": 0, "of": of}},
+        })
+    };
+    let policies = json!({"policies": [{
+        "policy": "call/degradation", "plugin": "calm 1.0.0", "revision": "aaaa", "previous": "0000",
+        "previous_for_ms": 61_000, "origin": "embedded", "calls": 9, "faults": 0, "failing": null,
+        "desired": "bbbb",
+        "rollout": {
+            "revision": "bbbb", "plugin": "calm 2.0.0", "origin": "pushed", "stage": "canary",
+            "percent": 5, "paused": false, "lasted_ms": 3_000, "steps": [5, 50], "pace_ms": 10_000,
+            "calls": 3, "faults": 0, "shadow": {"same": 7, "different": 2, "faulted": 0},
+            "cohorts": {"canary": cohort(12.0, 4, 10), "standing": cohort(0.5, 0, 190)},
+        },
+        "last": {"outcome": "begun", "by": "operator"},
+        "quarantined_revisions": [{"revision": "cccc", "since_us": 7, "reason": "rung: 9 of 10 got worse"}],
+    }]});
+    let api = Api::start("policy-status", vec![("GET /v1/policies ", policies.clone())]);
+    let words = said(&evenkeel(&api.socket, &["policy", "status", "degradation"]));
+    for right in [
+        "call/degradation: aaaa (calm 1.0.0, embedded), 9 calls",
+        "before: 0000, which a rollback puts in force again, for 61 s more",
+        "on its way: bbbb (calm 2.0.0, pushed), decides for 5 %, 3 s of 10 s; steps 5, 50 %",
+        "in shadow: 7 the same, 2 different, 0 failed",
+        "canary: 10 sessions, 0 rooms; loss 12.0 %, R unknown, rung 0.0; got worse: loss 4 of 10",
+        "the rest: 190 sessions",
+        "last: begun by operator",
+        "quarantined: cccc: rung: 9 of 10 got worse",
+    ] {
+        assert!(words.contains(right), "{right} is not in\n{words}");
+    }
+    let shown = evenkeel(&api.socket, &["policy", "status", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&said(&shown)).unwrap(), policies);
+    let nobody = evenkeel(&api.socket, &["policy", "status", "opera/routing"]);
+    assert_eq!(nobody.status.code(), Some(2));
+}
+
+#[test]
 fn a_failure_is_one_object_where_json_was_asked_for() {
     let nobody = place("nobody");
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 11] = [
         &["status"],
         &["modes"],
         &["reload"],
@@ -165,6 +241,8 @@ fn a_failure_is_one_object_where_json_was_asked_for() {
         &["session", "list"],
         &["policy", "list"],
         &["policy", "rollback", "call/routing"],
+        &["policy", "status"],
+        &["policy", "promote", "call/routing"],
         &["drill", "kill-node"],
     ];
     for words in verbs {

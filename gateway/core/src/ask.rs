@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
+use crate::{Arm, AskId, EntryKind, NodeId, RegionId, RoomId, Row, SessionId};
 
 /// A kind of question.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -192,6 +192,8 @@ pub struct Ask {
     pub id: AskId,
     /// Who is asked.
     pub policy: PolicyName,
+    /// Which of its revisions; all it is about belongs to that one.
+    pub arm: Arm,
     /// Gateway time, microseconds since it started; all the clock a plugin gets.
     pub now_us: u64,
     /// After this the answer is late and the native default stands.

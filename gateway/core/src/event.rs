@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::{
-    AskId, BreakerState, Decider, Fault, Hook, Hop, Mode, MoveOutcome, NodeId, Note, OfferId, Op,
-    PolicyName, Refused, RegionId, RoomId, SessionId,
+    Arm, AskId, Breach, BreakerState, Decider, Fault, Hook, Hop, Mode, MoveOutcome, NodeId, Note,
+    OfferId, Op, PolicyName, Refused, RegionId, RoomId, SessionId,
 };
 
 /// A node's health, as this gateway sees it.
@@ -248,6 +248,24 @@ pub enum Guard {
 }
 
 impl Guard {
+    /// Whether the decision itself was wrong. The others may come of what happens elsewhere at the time.
+    pub(crate) fn is_its_own(self) -> bool {
+        match self {
+            Guard::UnusableNode
+            | Guard::UnusableRegion
+            | Guard::UnknownRow
+            | Guard::UnknownAction
+            | Guard::CapOutOfBounds
+            | Guard::CapObeyedByNobody
+            | Guard::HiddenState => true,
+            Guard::NoCapacity
+            | Guard::Churn
+            | Guard::MovedTooOften
+            | Guard::BreakerOpen
+            | Guard::Outdated => false,
+        }
+    }
+
     /// The word in metrics and records: `churn`.
     pub fn name(self) -> &'static str {
         match self {
@@ -360,6 +378,8 @@ pub enum Event {
         ask: AskId,
         /// Who was asked.
         policy: PolicyName,
+        /// Which of its revisions was asked.
+        arm: Arm,
         /// The revision that answered; none where it faulted.
         revision: Option<Arc<str>>,
         /// What became of it.
@@ -617,6 +637,15 @@ pub enum Event {
         policy: PolicyName,
         /// The fault, if it fails.
         fault: Option<Fault>,
+    },
+    /// A revision does harm: the one that is tried, or the one in force while the one before may come back.
+    Breached {
+        /// Its policy.
+        policy: PolicyName,
+        /// Which revision.
+        revision: Arc<str>,
+        /// What shows it.
+        breach: Breach,
     },
     /// The gateway admits no more sessions.
     ShuttingDown,

@@ -181,6 +181,11 @@ impl Track {
         self.silent.is_some()
     }
 
+    /// For how long nothing came though it should have.
+    pub(crate) fn silent_for(&self, now: Instant) -> Duration {
+        self.silent.map_or(Duration::ZERO, |silent| silent.lasted(now))
+    }
+
     /// We were late ourselves: it may be silent so much longer.
     pub(crate) fn excuse(&mut self, late: Duration) {
         if let Some(silent) = &mut self.silent {

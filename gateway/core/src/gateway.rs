@@ -29,6 +29,7 @@ mod recording;
 mod rerouting;
 mod rescuing;
 mod returning;
+mod revising;
 mod sparing;
 mod standing;
 mod starting;
@@ -50,13 +51,14 @@ use crate::ladder::Climb;
 use crate::ledger::Ledger;
 use crate::nodes::Nodes;
 use crate::pace::Pace;
+use crate::rollout::Memos;
 use crate::room::Room;
 use crate::session::{Session, Wanted};
 use crate::settings::Settings;
 use crate::timer::{Timer, Timers};
 use crate::{
-    Accepted, Ask, AskId, Board, CloseReason, Decider, Event, Hook, Hop, NodeId, Offer, OfferId,
-    Plan, PolicyName, Refused, RegionId, RoomId, RouteCell, Scenario, SessionId, State,
+    Accepted, Arm, Ask, AskId, Board, CloseReason, Decider, Event, Hook, Hop, NodeId, Offer,
+    OfferId, Plan, PolicyName, Refused, RegionId, RoomId, RouteCell, Scenario, SessionId, State,
 };
 
 /// How often workers' stamps are looked at.
@@ -70,6 +72,7 @@ pub use noting::{Quarantine, Said};
 pub use opening::NotOpened;
 pub use recording::{MoveOutcome, MoveRecord, MoveUnderWay};
 pub use returning::FailBack;
+pub use revising::Cohort;
 pub use view::{NodeStanding, RoomStanding, SessionStanding};
 
 /// How often sessions are looked at for silence.
@@ -217,8 +220,9 @@ pub struct Gateway {
     changing: BTreeSet<RoomId>,
     /// Rooms that stand somewhere.
     placed: usize,
-    /// Rooms to ask about, by the routing policy that decides; native ones under their set's name all the same.
-    reroutes: BTreeMap<PolicyName, BTreeSet<RoomId>>,
+    /// Rooms to ask about, by the routing policy that decides and which of its revisions; native ones under their set's
+    /// name all the same.
+    reroutes: BTreeMap<(PolicyName, Arm), BTreeSet<RoomId>>,
     /// Rooms whose route leads to a node, in force or under way, by the node's number.
     rooms_at: Vec<BTreeSet<RoomId>>,
     /// Rooms of the node that died last, as long as some have still to go on without it.
@@ -261,11 +265,17 @@ pub struct Gateway {
     wants: Alike<Wanted>,
     states: Alike<State>,
     /// What plugins wrote about themselves.
-    memos: BTreeMap<PolicyName, State>,
+    memos: BTreeMap<PolicyName, Memos>,
+    /// The revisions of each policy, as far as they are known.
+    revised: BTreeMap<PolicyName, revising::Revised>,
+    /// How many of them are judged.
+    judged: usize,
+    /// Whether more than the newest states may be kept somewhere.
+    keeps_older: bool,
     /// Live sessions that a degradation policy is asked about: those of other sets cost it nothing.
     ticked: BTreeMap<PolicyName, BTreeSet<SessionId>>,
     /// Where the next batch of a degradation policy starts.
-    tick_cursors: BTreeMap<PolicyName, SessionId>,
+    tick_cursors: BTreeMap<(PolicyName, Arm), SessionId>,
     /// Policies that failed us last time, and since when they do.
     failing: BTreeMap<PolicyName, Instant>,
     /// What they said of whom, and whom they are not asked about.
@@ -346,6 +356,9 @@ impl Gateway {
             wants: Alike::default(),
             states: Alike::default(),
             memos: BTreeMap::new(),
+            revised: BTreeMap::new(),
+            judged: 0,
+            keeps_older: false,
             ticked: BTreeMap::new(),
             tick_cursors: BTreeMap::new(),
             failing: BTreeMap::new(),
@@ -433,6 +446,7 @@ impl Gateway {
                 Timer::Breakers => self.weigh_breakers(now),
                 Timer::Cohorts => self.weigh_cohorts(now),
                 Timer::Flows => self.judge_flows(now),
+                Timer::Judge => self.turn_judges(now),
                 Timer::Sweep => self.sweep(now),
                 Timer::Weigh => self.weigh_unreserved(now),
                 Timer::ShutdownEnds => self.close_all(CloseReason::Shutdown, now),
@@ -473,6 +487,7 @@ impl Gateway {
         for session in silent {
             self.close(session, CloseReason::Silent, now);
         }
+        self.forget_older_states(goes_on);
         self.swept_last = goes_on.unwrap_or(SessionId(0));
         let after = if goes_on.is_some() { SWEEP_GOES_ON } else { SWEEP_EVERY };
         self.timers.set(Timer::Sweep, now + after);

@@ -17,6 +17,7 @@ pub mod forward;
 mod gateway;
 mod gauge;
 mod id;
+mod judge;
 mod ladder;
 mod ledger;
 mod measure;
@@ -27,11 +28,13 @@ mod offer;
 mod pace;
 mod place;
 mod registry;
+mod rollout;
 mod room;
 mod route;
 mod session;
 mod settings;
 mod timer;
+mod walk;
 
 pub use ask::{
     Action, AdmitVerdict, Answer, Answered, Apart, Ask, Entry, Fault, Hook, Labels, Move, Note,
@@ -46,11 +49,12 @@ pub use event::{
 };
 pub use flow::Flow;
 pub use gateway::{
-    AgentWord, Candidate, Explanation, FailBack, Gateway, Heading, Impossible, Kept, MoveOutcome,
-    MoveRecord, MoveUnderWay, NodeStanding, NotOpened, Output, Quarantine, RegionStanding,
-    RoomStanding, Said, SessionStanding, WATCH_EVERY, Why, names_one_apart,
+    AgentWord, Candidate, Cohort, Explanation, FailBack, Gateway, Heading, Impossible, Kept,
+    MoveOutcome, MoveRecord, MoveUnderWay, NodeStanding, NotOpened, Output, Quarantine,
+    RegionStanding, RoomStanding, Said, SessionStanding, WATCH_EVERY, Why, names_one_apart,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};
+pub use judge::{Breach, Count, Figure, Judging};
 pub use ladder::{Bounds, Plan};
 pub use measure::{Measures, Row, UNMEASURED};
 pub use mode::{Affinity, Mode};
@@ -59,8 +63,10 @@ pub use offer::{
     RtcpPort, Srtp, Stream, Transport,
 };
 pub use registry::{COMMON_REASONS_FROM, CommonReason, EntryKind, Metric, Op, Param};
+pub use rollout::{Arm, Canary, Revision, Revisions};
 pub use route::{Epoch, Grant, HOPS_MAX, Hop, Route, RouteCell};
 pub use settings::{
     AdmitOnFault, Breakers, DegradeOnFault, Limits, NodeSettings, Probed, Role, Scenario, Settings,
     Starts, Timings, Zone,
 };
+pub use walk::{Heard, Pace, Stage, Turn, Walk};

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use crate::cohort::Tally;
 use crate::few::FewSet;
 use crate::ledger::Holding;
+use crate::rollout::Memory;
 use crate::{
     Cause, Decider, HOPS_MAX, Hop, Labels, Mode, MoveRecord, NodeId, RegionId, RoomId, Route,
-    RouteCell, SessionId, State,
+    RouteCell, SessionId,
 };
 
 /// Moves of a room that are kept on record; the oldest gives way.
@@ -46,7 +47,7 @@ pub(crate) struct Room {
     /// Whether its routing policy is being asked to place it.
     pub(crate) placing: bool,
     /// What the routing policy wrote about it.
-    pub(crate) memory: Option<Arc<State>>,
+    pub(crate) memory: Memory,
     /// Milliseconds after which the routing policy is asked again; 0: never.
     pub(crate) ttl_ms: u32,
     /// What it saw of its hop since it voted last.
@@ -124,7 +125,7 @@ impl Room {
             stranded: None,
             pending: None,
             placing: false,
-            memory: None,
+            memory: Memory::default(),
             ttl_ms: 0,
             tally: None,
             listed: FewSet::default(),

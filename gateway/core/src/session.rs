@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use crate::breaker::Judged;
 use crate::few::FewMap;
 use crate::flow::Track;
+use crate::rollout::Memory;
 use crate::{
     Bounds, Decider, Hop, Kind, Labels, Measures, Media, Metric, Offer, Plan, RegionId, RoomId,
-    SessionId, State, Transport,
+    SessionId, Transport,
 };
 
 /// What a voice stream needs where nobody said, kbit/s: Opus at 40, headers included.
@@ -48,7 +49,7 @@ pub(crate) struct Session {
     /// What goes between it and its node, once something does.
     pub(crate) track: Option<Box<Track>>,
     /// What the degradation policy wrote about it.
-    pub(crate) memory: Option<Arc<State>>,
+    pub(crate) memory: Memory,
 }
 
 /// What a session wants, as many others do.

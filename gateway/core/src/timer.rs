@@ -45,6 +45,8 @@ pub(crate) enum Timer {
     Cohorts,
     /// Sessions that hear nothing any more are looked at.
     Flows,
+    /// Rounds of those who judge revisions may be over.
+    Judge,
     /// Sessions are looked at for silence.
     Sweep,
     /// Rooms without a reserve are looked at for one.

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{
-    AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
-    NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Strike, Witness,
+    Arm, AskId, Cause, CloseReason, Decider, Event, Fault, Guard, Health, Hook, Hop, Incarnation,
+    NodeId, Note, OfferId, Op, Outcome, PolicyName, Refused, RoomId, SessionId, Stage, Strike,
+    Witness,
 };
-use evenkeel_server::control::{Names, Rollout, RolloutOutcome};
+use evenkeel_server::control::{Actor, Names, Rollout, RolloutOutcome, Staged};
 use evenkeel_server::settings::{Settings, Traceparent};
 use evenkeel_server::telemetry::registry::{Attribute, Count, Level, Span, Time};
 use evenkeel_server::telemetry::{Caller, Moment, Recorder, Telemetry};
@@ -68,6 +69,7 @@ fn decided(hook: Hook, session: Option<u64>, room: Option<u64>, outcome: Outcome
     Event::Decided {
         ask: AskId(1),
         policy: policy(hook),
+        arm: Arm::Standing,
         revision: (!faulted).then(|| Arc::from("0123456789ab")),
         outcome,
         reason: (!faulted).then(|| "nearest".into()),
@@ -392,6 +394,8 @@ fn with_a_share_of_none_only_the_usual_is_left_out() {
         previous: Some(Arc::from("ba9876543210")),
         outcome: RolloutOutcome::RolledBack,
         code: None,
+        stage: None,
+        by: Actor::Gateway,
         reason: Some("traps".into()),
         arrived: Instant::now().checked_sub(Duration::from_millis(50)).unwrap(),
         activate: Duration::from_micros(40),
@@ -408,6 +412,43 @@ fn with_a_share_of_none_only_the_usual_is_left_out() {
     let took = rollout.end_time_unix_nano - rollout.start_time_unix_nano;
     assert!(took >= 50_000_000, "from its arrival");
     assert_eq!(word(rollout, Attribute::Previous), "ba9876543210");
+}
+
+#[test]
+fn a_revisions_way_into_force_is_one_span_with_its_steps() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("way", receiver.address, "grpc", 0.0);
+    let step = |outcome, stage: Option<Stage>| Rollout {
+        policy: policy(Hook::Routing),
+        revision: Some(Arc::from("0123456789ab")),
+        previous: None,
+        outcome,
+        code: None,
+        stage: stage.map(|stage| Staged { stage, paused: false }),
+        by: Actor::Operator,
+        reason: None,
+        arrived: Instant::now(),
+        activate: Duration::from_micros(40),
+    };
+    for rollout in [
+        step(RolloutOutcome::Begun, Some(Stage::Shadow)),
+        step(RolloutOutcome::Stepped, Some(Stage::Canary(5))),
+        step(RolloutOutcome::Activated, None),
+        step(RolloutOutcome::RolledBack, None),
+    ] {
+        recorder.handle_rollout(&rollout, Moment::now());
+    }
+    assert!(telemetry.flush(SOON));
+    let spans = receiver.spans();
+    check_registered(&spans);
+    assert_eq!(names(&spans), ["policy.rollout", "policy.rollout"]);
+    let events = |outcome: &str| -> Vec<String> {
+        let span = spans.iter().find(|span| word(span, Attribute::Outcome) == outcome).unwrap();
+        assert_eq!(word(span, Attribute::By), "operator");
+        span.events.iter().map(|event| event.name.clone()).collect()
+    };
+    assert_eq!(events("activated"), ["begun: shadow 0 %", "stepped: canary 5 %"]);
+    assert_eq!(events("rolled-back"), [""; 0]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Gateway;
+use crate::judge::Count;
 use crate::{Event, Guard, Outcome, PolicyName};
 
 /// What one part changed.
@@ -41,6 +42,8 @@ pub(super) struct Parts {
     last_broken: Option<Guard>,
     /// How often each rule was broken.
     broken: BTreeMap<Guard, u32>,
+    /// Parts, and those of them that were wrong by themselves.
+    count: Count,
 }
 
 impl Parts {
@@ -54,7 +57,13 @@ impl Parts {
         self.refused.contains_key(&row)
     }
 
+    /// Parts, and those of them that were wrong by themselves.
+    pub(super) fn count(&self) -> Count {
+        self.count
+    }
+
     pub(super) fn note(&mut self, row: u32, part: Result<Part, Guard>) {
+        self.count.of += 1;
         match part {
             Ok(part) => {
                 self.taken.insert(row);
@@ -65,12 +74,20 @@ impl Parts {
             Err(guard) => {
                 self.refused.insert(row, guard);
                 self.note_broken(guard, 1);
+                self.count.worse += u32::from(guard.is_its_own());
             }
         }
     }
 
-    /// A rule was broken by what is about no row.
-    pub(super) fn note_broken(&mut self, guard: Guard, times: u32) {
+    /// Actions that the plugin was not granted were left out before they came here.
+    pub(super) fn note_ungranted(&mut self, times: u32) {
+        self.count.of = self.count.of.saturating_add(times);
+        self.count.worse = self.count.worse.saturating_add(times);
+        self.note_broken(Guard::UnknownAction, times);
+    }
+
+    /// A rule was broken so often.
+    fn note_broken(&mut self, guard: Guard, times: u32) {
         if times > 0 {
             self.last_broken = Some(guard);
             let count = self.broken.entry(guard).or_default();

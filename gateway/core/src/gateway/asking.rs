@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use super::accepting::Batch;
 use super::noting::Subject;
 use super::{Gateway, Output};
+use crate::judge::Count;
 use crate::timer::Timer;
 use crate::{
-    Answer, Answered, Apart, Ask, AskId, Event, Fault, Hook, NodeId, Note, Outcome, PolicyName,
-    Question, Reasons, RegionId, RoomId, Row, SessionId, State,
+    Answer, Answered, Apart, Arm, Ask, AskId, Event, Fault, Hook, NodeId, Note, Outcome,
+    PolicyName, Question, Reasons, RegionId, RoomId, Row, SessionId, State,
 };
 
 /// Enough for every hook of a few sets and a burst of offers; past this the native default answers at once.
@@ -19,6 +20,7 @@ const ASKS_IN_FLIGHT_MAX: usize = 256;
 pub(super) struct Asked {
     pub(super) id: AskId,
     pub(super) policy: PolicyName,
+    pub(super) arm: Arm,
     pub(super) about: About,
     pub(super) at: Instant,
 }
@@ -46,7 +48,7 @@ pub(super) struct Beside {
 }
 
 impl About {
-    fn rows(&self) -> u32 {
+    pub(super) fn rows(&self) -> u32 {
         match self {
             About::Resolve(_) | About::Admit(_) | About::Place(_) => 1,
             About::Reroute(rooms) => rooms.len() as u32,
@@ -109,6 +111,7 @@ impl Gateway {
     pub(super) fn ask(
         &mut self,
         set: &std::sync::Arc<str>,
+        arm: Arm,
         about: About,
         question: Question,
         now: Instant,
@@ -116,7 +119,7 @@ impl Gateway {
         let policy = PolicyName { set: set.clone(), hook: about.hook() };
         let id = AskId(self.next_ask);
         self.next_ask += 1;
-        let asked = Asked { id, policy: policy.clone(), about, at: now };
+        let asked = Asked { id, policy: policy.clone(), arm, about, at: now };
         if self.asks.len() >= ASKS_IN_FLIGHT_MAX {
             self.conclude(asked, Err(Fault::Late), now);
             return;
@@ -125,7 +128,7 @@ impl Gateway {
         self.timers.set(Timer::AskLate(id), deadline);
         self.asks.insert(id, asked);
         let now_us = self.now_us(now);
-        self.outputs.push_back(Output::Ask(Ask { id, policy, now_us, deadline, question }));
+        self.outputs.push_back(Output::Ask(Ask { id, policy, arm, now_us, deadline, question }));
     }
 
     fn budget(&self, about: &About) -> Duration {
@@ -133,8 +136,14 @@ impl Gateway {
         if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget }
     }
 
-    pub(super) fn is_asking(&self, wanted: &PolicyName, like: fn(&About) -> bool) -> bool {
-        self.asks.values().any(|asked| asked.policy == *wanted && like(&asked.about))
+    pub(super) fn is_asking(
+        &self,
+        wanted: &PolicyName,
+        arm: Arm,
+        like: fn(&About) -> bool,
+    ) -> bool {
+        let asks = |asked: &Asked| asked.policy == *wanted && asked.arm == arm;
+        self.asks.values().any(|asked| asks(asked) && like(&asked.about))
     }
 
     /// A policy answered, or failed us. An answer that comes too late changes nothing.
@@ -151,7 +160,7 @@ impl Gateway {
         }
     }
 
-    fn conclude(&mut self, asked: Asked, result: Result<Answered, Fault>, now: Instant) {
+    pub(super) fn conclude(&mut self, asked: Asked, result: Result<Answered, Fault>, now: Instant) {
         let rows = asked.about.rows();
         let (session, room) = match asked.about {
             About::Resolve(session) | About::Admit(session) => {
@@ -168,28 +177,37 @@ impl Gateway {
             }
             Err(fault) => (None, Err(fault), Beside::default()),
         };
-        let Asked { id: ask, policy, about, at: asked } = asked;
-        self.note_standing(&policy, answer.as_ref().err(), now);
+        let Asked { id: ask, policy, arm, about, at: asked } = asked;
+        if arm == Arm::Standing {
+            self.note_standing(&policy, answer.as_ref().err(), now);
+        }
         let by = super::decider(&policy, revision.as_ref());
         let given = answer.as_ref().map(reasons_given).unwrap_or_default();
         // The event stands before what it led to.
         let place = self.outputs.len();
         let one = Batch::one;
+        let whose = (&policy, arm);
         let Batch { outcome, parts } = match &about {
             About::Resolve(session) => one(self.resolved(*session, answer, now)),
             About::Admit(session) => one(self.admission_said(*session, answer, by.clone(), now)),
             About::Place(room) => one(self.placed(*room, answer, by.clone(), now)),
-            About::Reroute(rooms) => self.rerouted(&policy, rooms, answer, (&by, &beside), now),
-            About::Tick(sessions) => self.ticked(&policy, sessions, answer, (&by, &beside), now),
+            About::Reroute(rooms) => self.rerouted(whose, rooms, answer, (&by, &beside), now),
+            About::Tick(sessions) => self.ticked(whose, sessions, answer, (&by, &beside), now),
         };
         if let Some(revision) = &revision {
             self.note_apart(&about, &policy, revision, beside.apart.as_deref(), now);
+            if about.is_of_offer() {
+                let worse =
+                    u32::from(matches!(&outcome, Outcome::Guarded(guard) if guard.is_its_own()));
+                self.note_conduct(&policy, arm, Count { of: 1, worse }, now);
+            }
         }
         let reason = self.note_said(&about, (&by, &outcome, &parts), &given, &beside, now);
         let Beside { notes, took, .. } = beside;
         let decided = Event::Decided {
             ask,
             policy,
+            arm,
             revision,
             outcome,
             reason,
@@ -221,9 +239,13 @@ impl Gateway {
         }
     }
 
-    pub(super) fn keep_memo(&mut self, policy: &PolicyName, memo: Option<State>) {
+    pub(super) fn keep_memo(&mut self, (policy, arm): (&PolicyName, Arm), memo: Option<State>) {
         if let Some(memo) = memo {
-            self.memos.insert(policy.clone(), memo);
+            let tried =
+                self.revised.get(policy).is_some_and(|revised| revised.now.canary.is_some());
+            // What was asked of it as a canary may be answered when it is in force.
+            let arm = if tried { arm } else { Arm::Standing };
+            self.memos.entry(policy.clone()).or_default().write(arm, memo);
         }
     }
 

@@ -56,6 +56,7 @@ impl Gateway {
         let heard =
             Flow { came: if flow.hears == Some(hop) { flow.came } else { [0; 2] }, ..*flow };
         let falls_silent = track.note(&heard, slack, now);
+        self.weigh_flow(id, now);
         // What neither of two hops delivered accuses neither, and what one lost the other made good.
         if flow.hears == Some(hop) && other.is_none() {
             self.tally(room, hop, flow, now);

@@ -8,6 +8,7 @@ use super::asking::{About, mismatched};
 use super::calls::apart;
 use crate::breaker::Judged;
 use crate::few::FewMap;
+use crate::rollout::{Memory, unit};
 use crate::room::{Founding, Room};
 use crate::session::{Opening, Phase, Session, WHOLE, Wanted};
 use crate::settings::{AdmitOnFault, Scenario};
@@ -68,7 +69,7 @@ impl Gateway {
             measures: None,
             last_heard: now,
             track: None,
-            memory: None,
+            memory: Memory::default(),
         };
         session.room = self.enter_room(&session, offer, &scenario)?;
         self.next_session += 1;
@@ -76,16 +77,31 @@ impl Gateway {
         self.sessions.insert(id, Box::new(session));
         if unasked {
             self.admit(id, None, Decider::Native, now);
-        } else if scenario.binds(Hook::Scenario) {
-            let question = Question::Resolve {
-                scenario: offer.scenario.clone(),
-                labels: offer.labels.clone(),
-            };
-            self.ask(&scenario.set, About::Resolve(id), question, now);
         } else {
-            self.ask_admission(id, now);
+            self.ask_scenario(id, now);
         }
         Ok(())
+    }
+
+    /// What its scenario asks of the data plane, where a plugin says so.
+    pub(super) fn ask_scenario(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let wanted = Arc::clone(&session.wanted);
+        let Some(scenario) = self.settings.scenarios.get(&wanted.scenario) else {
+            return;
+        };
+        if !scenario.binds(Hook::Scenario) {
+            self.ask_admission(id, now);
+            return;
+        }
+        let set = Arc::clone(&scenario.set);
+        let arm =
+            self.arm(&scenario.policy(Hook::Scenario), unit(Hook::Scenario, session.room, id));
+        let (scenario, labels) = (wanted.scenario.clone(), wanted.labels.clone());
+        let question = Question::Resolve { scenario, labels };
+        self.ask(&set, arm, About::Resolve(id), question, now);
     }
 
     /// The room with the offer's name, founded if there is none; where each session is placed by itself, one of its own.
@@ -194,7 +210,7 @@ impl Gateway {
         if known_one { Outcome::Applied { differs } } else { Outcome::Abstained }
     }
 
-    fn ask_admission(&mut self, id: SessionId, now: Instant) {
+    pub(super) fn ask_admission(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -215,7 +231,8 @@ impl Gateway {
             labels: wanted.labels.clone(),
             regions: self.region_rows(),
         };
-        self.ask(&scenario.set, About::Admit(id), question, now);
+        let arm = self.arm(&scenario.policy(Hook::Admission), unit(Hook::Admission, room, id));
+        self.ask(&scenario.set, arm, About::Admit(id), question, now);
     }
 
     pub(super) fn admission_said(

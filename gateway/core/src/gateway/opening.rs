@@ -275,6 +275,7 @@ impl Gateway {
         };
         self.live -= usize::from(session.phase == Phase::Live);
         self.end_ticking(&session);
+        self.leave_judges(&session);
         self.timers.cancel(&Timer::OpenLate(id));
         self.sparing.remove(&id);
         self.silent.remove(&(session.room, id));
@@ -336,6 +337,7 @@ impl Gateway {
         for waiting in self.reroutes.values_mut() {
             waiting.remove(&id);
         }
+        self.leave_judge(&room);
     }
 }
 

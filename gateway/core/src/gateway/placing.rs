@@ -9,8 +9,8 @@ use crate::place::{self, Takes, Wish};
 use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
-    Answer, Decider, Fault, Guard, HOPS_MAX, Hook, Hop, NodeId, Outcome, Question, RoomId,
-    SessionId,
+    Answer, Decider, Fault, Guard, HOPS_MAX, Hook, Hop, NodeId, Outcome, PolicyName, Question,
+    RoomId, SessionId,
 };
 
 /// A policy is not asked about one room more often than this, whatever it wishes.
@@ -34,8 +34,9 @@ impl Gateway {
         } else if !room.placing {
             room.placing = true;
             let set = settings.set.clone();
+            let arm = self.arm(&settings.policy(Hook::Routing), id.0);
             let question = Question::Place { room: id, scenario, labels, nodes: self.node_rows() };
-            self.ask(&set, About::Place(id), question, now);
+            self.ask(&set, arm, About::Place(id), question, now);
         }
     }
 
@@ -74,8 +75,11 @@ impl Gateway {
                     Err(guard) => Outcome::Guarded(guard),
                     Ok(()) => {
                         let differs = hops != self.native_hops(id, &[], now);
+                        let policy = self.routing_policy(id);
+                        let revised = policy.and_then(|policy| self.revised.get(&policy));
                         if let Some(room) = self.rooms.get_mut(&id) {
-                            room.memory = Some(self.states.share(state));
+                            let revisions = revised.map(|revised| &revised.now);
+                            room.memory.write(self.states.share(state), revisions);
                             room.ttl_ms = ttl_ms;
                         }
                         self.settle(id, &hops, by, now);
@@ -88,6 +92,12 @@ impl Gateway {
         };
         self.place_natively(id, now);
         outcome
+    }
+
+    /// Who is asked about the room.
+    fn routing_policy(&self, id: RoomId) -> Option<PolicyName> {
+        let scenario = self.rooms.get(&id).and_then(|room| self.scenario_of(room))?;
+        Some(scenario.policy(Hook::Routing))
     }
 
     fn waiting_for_placement(&self, id: RoomId) -> Vec<SessionId> {

@@ -9,12 +9,15 @@ use super::{Gateway, Output};
 use crate::session::{Phase, Session};
 use crate::timer::Timer;
 use crate::{
-    Answer, Decider, Event, Fault, Guard, Hook, Measures, Metric, Op, Outcome, PolicyName,
-    Question, RoomId, Row, SessionId, SessionRow,
+    Answer, Arm, Decider, Event, Fault, Guard, Hook, Measures, Metric, Op, Outcome, PolicyName,
+    Question, RoomId, Row, SessionId, SessionRow, State,
 };
 
 /// Sessions in one question; more follow with the next tick.
 const SESSIONS_PER_ASK: usize = 4_096;
+
+/// Sessions that are looked at for one question to a canary, most of which are not its own.
+const SESSIONS_PASSED: usize = 16_384;
 
 impl Gateway {
     /// How old the last word of workers on a session may be.
@@ -29,6 +32,7 @@ impl Gateway {
         measures: Measures,
         last_heard: Option<Instant>,
     ) {
+        self.enrol(id);
         if let Some(session) = self.sessions.get_mut(&id) {
             let room = session.room;
             match &mut session.measures {
@@ -38,6 +42,7 @@ impl Gateway {
             session.last_heard =
                 last_heard.map_or(session.last_heard, |at| at.max(session.last_heard));
             self.judge(id, room, &measures);
+            self.weigh_session(id);
         }
     }
 
@@ -46,6 +51,7 @@ impl Gateway {
         if let Some(policy) = self.sessions.get(&id).and_then(|session| self.ticks(session)) {
             self.ticked.entry(policy).or_default().insert(id);
         }
+        self.enrol(id);
     }
 
     /// It is gone.
@@ -66,38 +72,52 @@ impl Gateway {
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
         self.timers
             .set(Timer::Tick(Arc::new(policy.clone())), now + self.settings.limits.tick_every);
-        if self.is_asking(policy, |about| matches!(about, About::Tick(_))) {
+        for arm in self.arms(policy) {
+            self.ask_tick_of(policy, *arm, now);
+        }
+    }
+
+    fn ask_tick_of(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
+        if self.is_asking(policy, arm, |about| matches!(about, About::Tick(_))) {
             return;
         }
         let Some(ours) = self.ticked.get(policy).filter(|ours| !ours.is_empty()) else {
             return;
         };
-        let from = self.tick_cursors.get(policy).copied().unwrap_or(SessionId(0));
-        let batch: Vec<SessionRow> = ours
-            .range(from..)
-            .take(SESSIONS_PER_ASK)
-            .filter_map(|id| self.sessions.get(id))
+        let cursor = (policy.clone(), arm);
+        let from = self.tick_cursors.get(&cursor).copied().unwrap_or(SessionId(0));
+        let revisions = self.revisions(policy);
+        let asks = |id: &SessionId| revisions.map_or(Arm::Standing, |both| both.arm(id.0)) == arm;
+        let (mut ids, mut next) = (Vec::new(), SessionId(0));
+        for (passed, id) in ours.range(from..).enumerate() {
+            if ids.len() == SESSIONS_PER_ASK || passed == SESSIONS_PASSED {
+                next = *id;
+                break;
+            }
+            if asks(id) {
+                ids.push(*id);
+            }
+        }
+        let reads = revisions.map(|revisions| revisions.of(arm));
+        let of = ids.iter().filter_map(|id| self.sessions.get(id));
+        let sessions: Vec<SessionRow> = of
             .map(|session| SessionRow {
                 row: Row { id: session.id.0, measures: self.session_measures(session, now) },
                 room: session.room,
                 scenario: session.wanted.scenario.clone(),
                 labels: session.wanted.labels.clone(),
-                state: session.memory.as_deref().cloned(),
+                state: session.memory.read(reads).map(|state| State::clone(state)),
             })
             .collect();
-        let next = match batch.last() {
-            Some(last) if batch.len() == SESSIONS_PER_ASK => SessionId(last.row.id + 1),
-            _ => SessionId(0),
-        };
-        self.tick_cursors.insert(policy.clone(), next);
-        if batch.is_empty() {
+        self.tick_cursors.insert(cursor, next);
+        if sessions.is_empty() {
             return;
         }
         let version = |id| self.sessions.get(&id).map_or(0, |session| session.plans);
-        let ids = batch.iter().map(|row| SessionId(row.row.id)).map(|id| (id, version(id)));
+        let ids = sessions.iter().map(|row| SessionId(row.row.id)).map(|id| (id, version(id)));
         let ids = ids.collect();
-        let memo = self.memos.get(policy).cloned();
-        self.ask(&policy.set, About::Tick(ids), Question::Tick { sessions: batch, memo }, now);
+        let memo = self.memo(policy, arm);
+        self.ask(&policy.set, arm, About::Tick(ids), Question::Tick { sessions, memo }, now);
     }
 
     /// Where nobody obeys a cap, the lowest one that policies may ask for is none at all.
@@ -131,7 +151,7 @@ impl Gateway {
     /// or goes by the native ladder after a while. A session whose plan changed since has what it was changed to.
     pub(super) fn ticked(
         &mut self,
-        policy: &PolicyName,
+        (policy, arm): (&PolicyName, Arm),
         sessions: &[(SessionId, u32)],
         answer: Result<Answer, Fault>,
         (by, beside): (&Decider, &Beside),
@@ -150,7 +170,7 @@ impl Gateway {
         if !fresh.iter().any(Option::is_some) {
             return Batch::one(Outcome::Stale);
         }
-        self.keep_memo(policy, memo);
+        self.keep_memo((policy, arm), memo);
         let mut parts = Parts::default();
         for action in actions {
             let part = match fresh.get(action.row as usize) {
@@ -160,16 +180,18 @@ impl Gateway {
             };
             parts.note(action.row, part);
         }
-        parts.note_broken(Guard::UnknownAction, beside.ungranted);
+        parts.note_ungranted(beside.ungranted);
         self.tell_broken(policy, &parts);
         // A session that got nothing of what was decided for it keeps its state too.
+        let revisions = self.revised.get(policy).map(|revised| &revised.now);
         for (row, state) in states {
             let id = fresh.get(row as usize).copied().flatten();
             let session = id.and_then(|id| self.sessions.get_mut(&id));
             if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
-                session.memory = Some(self.states.share(state));
+                session.memory.write(self.states.share(state), revisions);
             }
         }
+        self.note_conduct(policy, arm, parts.count(), now);
         self.climb_left_out(sessions, beside, now);
         Batch { outcome: parts.outcome(), parts }
     }
@@ -202,6 +224,10 @@ impl Gateway {
         if op == Op::Cap && plan.cap_kbps > 0 && !obeyed {
             return Err(Guard::CapObeyedByNobody);
         }
+        self.enrol(id);
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return Ok(Part::Kept);
+        };
         session.plan = plan;
         session.plans = session.plans.wrapping_add(1);
         let room = session.room;

@@ -9,8 +9,8 @@ use super::accepting::{Batch, Part, Parts};
 use super::asking::{About, Beside, mismatched};
 use crate::timer::Timer;
 use crate::{
-    Answer, Cause, Decider, Fault, Guard, Hook, Measures, Metric, Move, NodeId, Outcome,
-    PolicyName, Question, RoomId, RoomRow, Row,
+    Answer, Arm, Cause, Decider, Fault, Guard, Hook, Measures, Metric, Move, NodeId, Outcome,
+    PolicyName, Question, RoomId, RoomRow, Row, State,
 };
 
 /// Rooms in one question; more follow in the next.
@@ -26,7 +26,8 @@ impl Gateway {
             return;
         };
         let policy = scenario.policy(Hook::Routing);
-        self.reroutes.entry(policy.clone()).or_default().insert(id);
+        let arm = self.arm(&policy, id.0);
+        self.reroutes.entry((policy.clone(), arm)).or_default().insert(id);
         self.timers.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
     }
 
@@ -62,20 +63,16 @@ impl Gateway {
     }
 
     pub(super) fn ask_reroute(&mut self, policy: &PolicyName, now: Instant) {
-        if self.is_asking(policy, |about| matches!(about, About::Reroute(_))) {
+        for arm in Arm::ALL {
+            self.ask_reroute_of(policy, arm, now);
+        }
+    }
+
+    fn ask_reroute_of(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
+        if self.is_asking(policy, arm, |about| matches!(about, About::Reroute(_))) {
             return;
         }
-        let Some(waiting) = self.reroutes.get_mut(policy) else {
-            return;
-        };
-        let mut batch = Vec::new();
-        while batch.len() < ROOMS_PER_ASK
-            && let Some(id) = waiting.pop_first()
-        {
-            if self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
-                batch.push(id);
-            }
-        }
+        let batch = self.waiting_for_reroute(policy, arm, now);
         if batch.is_empty() {
             return;
         }
@@ -88,14 +85,36 @@ impl Gateway {
             self.timers.set(Timer::Reroute(Arc::new(policy.clone())), now);
             return;
         }
-        let rooms: Vec<RoomRow> = batch.iter().map(|id| self.room_row(*id, now)).collect();
+        let rooms: Vec<RoomRow> =
+            batch.iter().map(|id| self.room_row(*id, (policy, arm), now)).collect();
         let versions = batch.iter().map(|id| (*id, self.rooms[id].route().version)).collect();
-        let memo = self.memos.get(policy).cloned();
+        let memo = self.memo(policy, arm);
         let question = Question::Reroute { nodes: self.node_rows(), rooms, memo };
-        self.ask(&policy.set, About::Reroute(versions), question, now);
+        self.ask(&policy.set, arm, About::Reroute(versions), question, now);
     }
 
-    fn room_row(&self, id: RoomId, now: Instant) -> RoomRow {
+    /// The next that wait for this revision. Those that belong to the other one by now wait there.
+    fn waiting_for_reroute(&mut self, policy: &PolicyName, arm: Arm, now: Instant) -> Vec<RoomId> {
+        let mut batch = Vec::new();
+        let place = (policy.clone(), arm);
+        while batch.len() < ROOMS_PER_ASK
+            && let Some(id) = self.reroutes.get_mut(&place).and_then(BTreeSet::pop_first)
+        {
+            let belongs = self.arm(policy, id.0);
+            if !self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
+                continue;
+            }
+            if belongs == arm {
+                batch.push(id);
+            } else {
+                self.reroutes.entry((policy.clone(), belongs)).or_default().insert(id);
+                self.timers.set_if_idle(Timer::Reroute(Arc::new(policy.clone())), now);
+            }
+        }
+        batch
+    }
+
+    fn room_row(&self, id: RoomId, (policy, arm): (&PolicyName, Arm), now: Instant) -> RoomRow {
         let room = &self.rooms[&id];
         let mut measures = Measures::default();
         measures.set(Metric::Sessions, room.sessions.len() as u64);
@@ -122,7 +141,7 @@ impl Gateway {
             scenario: room.scenario.clone(),
             labels: room.labels.clone(),
             standing: room.standing(),
-            state: room.memory.as_deref().cloned(),
+            state: room.memory.read(self.reads(policy, arm)).map(|state| State::clone(state)),
         }
     }
 
@@ -130,7 +149,7 @@ impl Gateway {
     /// wrote about them is not kept either.
     pub(super) fn rerouted(
         &mut self,
-        policy: &PolicyName,
+        (policy, arm): (&PolicyName, Arm),
         rooms: &[(RoomId, u64)],
         answer: Result<Answer, Fault>,
         (by, beside): (&Decider, &Beside),
@@ -144,13 +163,15 @@ impl Gateway {
                 let fresh: Vec<Option<RoomId>> =
                     rooms.iter().map(|row| self.unchanged(*row)).collect();
                 if fresh.iter().any(Option::is_some) {
-                    self.keep_memo(policy, memo);
+                    self.keep_memo((policy, arm), memo);
                     self.take_moves(&mut parts, &fresh, moves, by, now);
                     self.tell_broken(policy, &parts);
+                    self.note_conduct(policy, arm, parts.count(), now);
+                    let revisions = self.revised.get(policy).map(|revised| &revised.now);
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         let id = fresh.get(row as usize).copied().flatten();
                         if let Some(room) = id.and_then(|id| self.rooms.get_mut(&id)) {
-                            room.memory = Some(self.states.share(state));
+                            room.memory.write(self.states.share(state), revisions);
                         }
                     }
                     parts.outcome()

@@ -289,12 +289,14 @@ impl Gateway {
         // A policy or a person that sends a room away means it.
         let unchosen = matches!(cause, Cause::NodeDown | Cause::Link | Cause::Drain);
         self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
+        sessions.first().into_iter().for_each(|session| self.enrol(*session));
         self.event(Event::Moved { room: id, room_name, sessions, cause, by, from, to, started });
         let counted_max = self.settings.limits.moves_per_minute;
         if let Some(room) = self.rooms.get_mut(&id)
             && cause != Cause::NodeDown
         {
             room.note_move(now, counted_max);
+            self.weigh_moves(id, now);
         }
         self.welcome(id, now);
     }

@@ -400,6 +400,7 @@ impl Teller {
                 ("draining", Body::Draining { at_us, node: None, draining: true })
             }
             Event::Decided { .. }
+            | Event::Breached { .. }
             | Event::Guarded { .. }
             | Event::Quarantined { .. }
             | Event::HiddenState { .. }

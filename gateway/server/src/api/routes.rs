@@ -19,7 +19,8 @@ use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::{explained, offer, operating, recording, refusal, view};
-use crate::control::{Failed, Handle, Names, Rollout, RolloutOutcome};
+use crate::control::{Failed, Handle, Names, Rollout, RolloutOutcome, Verb, Wish};
+use crate::settings::read_duration;
 
 /// Bytes of a JSON body. An offer with everything at its limit is half of it.
 pub(super) const BODY_MAX: usize = 128 * 1_024;
@@ -289,9 +290,43 @@ async fn refusals(State(shared): Api) -> Result<Json<Refusals>, Error> {
 #[serde(deny_unknown_fields)]
 struct Push {
     settings: Option<String>,
-    /// It may be older than what ran before.
+    /// Shares of the canary: `1,5,25`.
+    canary: Option<String>,
+    /// How long each lasts: `10s`.
+    pace: Option<String>,
+    #[serde(default)]
+    shadow: bool,
+    #[serde(default)]
+    now: bool,
     #[serde(default)]
     force: bool,
+}
+
+impl Push {
+    fn wish(&self) -> Result<Wish, Error> {
+        let canary = self.canary.as_deref().map(shares).transpose()?;
+        let pace = self.pace.as_deref().map(read_duration).transpose();
+        let pace = pace.map_err(|right| Error::field("pace", right))?;
+        if self.now && (canary.is_some() || pace.is_some() || self.shadow) {
+            let message = "found `now` with steps, expected either";
+            return Err(Error::field("now", message));
+        }
+        Ok(Wish { canary, pace, shadow: self.shadow, now: self.now, force: self.force })
+    }
+}
+
+/// Shares in per cent, each larger than the one before.
+fn shares(text: &str) -> Result<Vec<u8>, Error> {
+    let wrong = || {
+        let message =
+            format!("found `{text}`, expected growing shares in per cent such as `1,5,25`");
+        Error::field("canary", message)
+    };
+    let shares: Option<Vec<u8>> = text.split(',').map(|share| share.trim().parse().ok()).collect();
+    let shares = shares.ok_or_else(wrong)?;
+    let fine = shares.is_sorted_by(|one, next| one < next)
+        && shares.iter().all(|share| (1..=100).contains(share));
+    if fine { Ok(shares) } else { Err(wrong()) }
 }
 
 async fn push_policy(
@@ -302,6 +337,7 @@ async fn push_policy(
 ) -> Result<Response, Error> {
     let policy = policy_name(&set, &hook)?;
     let Query(query) = query.map_err(|error| Error::new(Code::BadRequest, error.body_text()))?;
+    let wish = query.wish()?;
     let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
     let settings = settings.map_err(|error| Error::field("settings", error.message))?;
     let bytes = bytes(body, BINARY_BYTES_MAX)?;
@@ -310,10 +346,7 @@ async fn push_policy(
     }
     let said = policy.to_string();
     // Vetting and compiling take as long as they take, and are bounded where they are done.
-    let rollout = match query.force {
-        true => shared.handle.force_policy(policy, bytes.into(), settings).await,
-        false => shared.handle.push_policy(policy, bytes.into(), settings).await,
-    };
+    let rollout = shared.handle.push_policy_as(policy, bytes.into(), settings, wish).await;
     let rollout = rollout.map_err(|failed| refusal::word(failed, &said, &shared.names))?;
     Ok(rolled_out(rollout))
 }
@@ -329,13 +362,27 @@ async fn policy_verb(
         "rollback" => {
             Ok(rolled_out(shared.ask(&said, shared.handle.rollback_policy(policy)).await?))
         }
+        "promote" => walk(&shared, policy, Verb::Promote).await,
+        "promote-all" => walk(&shared, policy, Verb::PromoteAll).await,
+        "pause" => walk(&shared, policy, Verb::Pause).await,
+        "resume" => walk(&shared, policy, Verb::Resume).await,
+        "abort" => walk(&shared, policy, Verb::Abort).await,
         "stop" => {
             require_drills(&shared)?;
             shared.ask(&said, shared.handle.stop_policy(policy)).await?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        other => Err(unknown_verb(other, "`rollback` or `stop`")),
+        other => {
+            let right =
+                "`rollback`, `promote`, `promote-all`, `pause`, `resume`, `abort` or `stop`";
+            Err(unknown_verb(other, right))
+        }
     }
+}
+
+async fn walk(shared: &Shared, policy: PolicyName, verb: Verb) -> Result<Response, Error> {
+    let said = policy.to_string();
+    Ok(rolled_out(shared.ask(&said, shared.handle.walk_policy(policy, verb)).await?))
 }
 
 /// Ends the API as its death would, once this answer is out.
@@ -350,9 +397,13 @@ async fn close_api(State(shared): Api) -> Result<StatusCode, Error> {
 
 fn rolled_out(rollout: Rollout) -> Response {
     let status = match rollout.outcome {
-        RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::RolledBack => {
-            StatusCode::OK
-        }
+        RolloutOutcome::Activated
+        | RolloutOutcome::Unchanged
+        | RolloutOutcome::RolledBack
+        | RolloutOutcome::Begun
+        | RolloutOutcome::Stepped
+        | RolloutOutcome::Paused
+        | RolloutOutcome::Resumed => StatusCode::OK,
         RolloutOutcome::Refused => StatusCode::BAD_REQUEST,
     };
     (status, Json(view::Rollout::from(rollout))).into_response()

@@ -238,6 +238,8 @@ fn rollout(outcome: RolloutOutcome) -> Rollout {
     Rollout {
         policy: routing(),
         outcome,
+        stage: None,
+        by: crate::control::Actor::Operator,
         revision: None,
         previous: None,
         code: (outcome == RolloutOutcome::Refused).then_some("import"),

@@ -93,6 +93,9 @@ impl Control {
                 {
                     self.not_started(node, why);
                 }
+                if let Event::Breached { policy, revision, breach } = &event {
+                    self.condemn(policy, revision, &breach.to_string());
+                }
                 self.tell_or_hold(event);
             }
             Output::Finished => {

@@ -12,6 +12,7 @@ use super::modes::ModeView;
 use super::names::Names;
 use super::operating::{Operation, Place};
 use super::orders::Order;
+use super::walking::{Verb, Wish};
 use super::words::{
     Failed, NodeView, Opened, PolicyView, Rollout, SessionView, Status, Told, Wanted,
 };
@@ -70,8 +71,7 @@ pub(crate) enum Request {
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
-        /// It may be older than what ran before.
-        force: bool,
+        wish: Wish,
         reply: Reply<Result<Rollout, Failed>>,
     },
     RollOut {
@@ -83,6 +83,14 @@ pub(crate) enum Request {
         policy: PolicyName,
         reply: Reply<Result<Rollout, Failed>>,
     },
+    /// Somebody wants a revision that is on its way to go on, or to stay.
+    Walk {
+        policy: PolicyName,
+        verb: Verb,
+        reply: Reply<Result<Rollout, Failed>>,
+    },
+    /// How revisions come into force from now on, by set.
+    Paces(BTreeMap<Arc<str>, crate::settings::Rollout>),
     Stop {
         policy: PolicyName,
         reply: Reply<Result<(), Failed>>,
@@ -348,22 +356,41 @@ impl Handle {
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
     ) -> Result<Rollout, Failed> {
-        let force = false;
-        self.ask(|reply| Request::Push { policy, bytes, settings, force, reply }).await?
+        self.push_policy_as(policy, bytes, settings, Wish::default()).await
     }
 
-    /// The same, also where the plugin is older than one of its name that answered before.
+    /// The same, into force by the steps that are wished.
     ///
     /// # Errors
-    /// As [`push_policy`](Handle::push_policy).
-    pub async fn force_policy(
+    /// See [`push_policy`](Handle::push_policy).
+    pub async fn push_policy_as(
         &self,
         policy: PolicyName,
         bytes: Vec<u8>,
         settings: Option<serde_json::Value>,
+        wish: Wish,
     ) -> Result<Rollout, Failed> {
-        let force = true;
-        self.ask(|reply| Request::Push { policy, bytes, settings, force, reply }).await?
+        self.ask(|reply| Request::Push { policy, bytes, settings, wish, reply }).await?
+    }
+
+    /// Has a revision that is on its way go on, stay, or go.
+    ///
+    /// # Errors
+    /// Where there is no such policy, or none is on its way.
+    pub async fn walk_policy(&self, policy: PolicyName, verb: Verb) -> Result<Rollout, Failed> {
+        self.ask(|reply| Request::Walk { policy, verb, reply }).await?
+    }
+
+    /// Sets' revisions come into force like this from now on.
+    ///
+    /// # Errors
+    /// Where control is gone.
+    pub(crate) async fn change_paces(
+        &self,
+        paces: BTreeMap<Arc<str>, crate::settings::Rollout>,
+    ) -> Result<(), Failed> {
+        let request = Request::Paces(paces);
+        self.requests.send(request).await.map_err(|_| Failed::Unavailable)
     }
 
     /// The last plugins that were not taken, oldest first.
@@ -406,7 +433,7 @@ impl Handle {
         self.ask(|reply| Request::RollOut { policy, source, reply }).await?
     }
 
-    /// Puts the revision before in force again.
+    /// Lets the revision go that is on its way or, where none is, puts the one before in force again.
     ///
     /// # Errors
     /// Where there is no such policy, or no revision before; nothing changes then.

@@ -30,7 +30,7 @@ pub struct NodeList {
     pub by: Actor,
 }
 
-/// Who has the configuration read again.
+/// Who has something changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Actor {
     /// A file changed.
@@ -39,6 +39,8 @@ pub enum Actor {
     Signal,
     /// A person, by command or API.
     Operator,
+    /// The gateway itself.
+    Gateway,
 }
 
 impl Actor {
@@ -48,6 +50,7 @@ impl Actor {
             Actor::File => "file",
             Actor::Signal => "signal",
             Actor::Operator => "operator",
+            Actor::Gateway => "gateway",
         }
     }
 }

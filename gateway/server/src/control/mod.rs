@@ -23,6 +23,7 @@ mod starting;
 mod telling;
 mod thread;
 mod waiting;
+mod walking;
 mod words;
 
 pub use crate::policy::Refusal;
@@ -39,7 +40,9 @@ pub use operating::{Operation, Place};
 pub use orders::Order;
 pub(crate) use prober::{Way as ProbeWay, connected};
 pub(crate) use thread::{Parts, WorkerLine, run};
+pub use walking::{Verb, Wish};
 pub use words::{
-    Caller, Disobeyed, Failed, Happened, NodeView, Opened, PolicyView, Reached, Rollout,
-    RolloutOutcome, SessionView, Status, Told, Wanted,
+    Caller, Disobeyed, Failed, Happened, LastRollout, NodeView, Opened, PolicyLife, PolicyView,
+    Quarantined, Reached, Rollout, RolloutOutcome, SessionView, Staged, Status, Told, Tried,
+    WalkView, Wanted,
 };

@@ -8,7 +8,7 @@ use super::handle::Request;
 use super::homes::Resident;
 use super::thread::Control;
 use super::words::{Failed, NodeView, SessionView, Status};
-use crate::policy::Source;
+use crate::policy::Back;
 use crate::worker::{Command, Way};
 
 impl Control {
@@ -72,7 +72,7 @@ impl Control {
                 let _ = reply.send(self.policies.ledger().refusals());
             }
             Request::Policies(reply) => {
-                let _ = reply.send(self.policies.views());
+                let _ = reply.send(self.policy_views(now));
             }
             Request::Recorder(reply) => {
                 let _ = reply.send(self.policies.recorder());
@@ -92,13 +92,13 @@ impl Control {
             }
             Request::Reload(reload) => self.pass_on(reload),
             Request::FollowReloads(reloader) => self.reloader = Some(reloader),
-            Request::Push { policy, bytes, settings, force, reply } => {
-                let (origin, seed) = ("pushed".into(), self.seed());
-                let source = Source { bytes, settings, origin, seed, force, arrived: now };
-                self.roll_out(&policy, source, reply);
+            Request::Push { policy, bytes, settings, wish, reply } => {
+                self.push((policy, bytes, settings), &wish, reply, now);
             }
+            Request::Walk { policy, verb, reply } => self.walk(&policy, verb, reply, now),
+            Request::Paces(paces) => self.paces = paces,
             Request::RollOut { policy, source, reply } => self.roll_out(&policy, *source, reply),
-            Request::Rollback { policy, reply } => self.roll_back(&policy, reply),
+            Request::Rollback { policy, reply } => self.roll_back(&policy, Back::Last, reply),
             Request::Stop { policy, reply } => {
                 let _ = reply.send(self.policies.stop(&policy));
             }

@@ -1,20 +1,22 @@
 //! Revisions on their way: prepared one after the other on a thread of their own, so that control goes on.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
 use evenkeel_core::PolicyName;
 use tokio::sync::{broadcast, oneshot};
 
+use super::listing::Actor;
 use super::thread::Control;
+use super::walking::Wish;
 use super::words::{Failed, Happened, Rollout, RolloutOutcome, Told};
-use crate::policy::{self, Source, Workshop};
+use crate::policy::{self, Back, How, Source, Workshop};
 
 /// Rollouts that may wait, each with the bytes of its plugin; past it whoever pushes is told that control is busy.
 const ROLLOUTS_MAX: usize = 8;
 
-type Reply = oneshot::Sender<Result<Rollout, Failed>>;
+pub(super) type Reply = oneshot::Sender<Result<Rollout, Failed>>;
 
 /// A revision that waits to be prepared.
 pub(super) struct Rolling {
@@ -43,13 +45,33 @@ fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<Told>>) {
                 let _ = events.send(Arc::new(told));
             }
             // Control tells of it, and asks the policy anew.
-            RolloutOutcome::Activated | RolloutOutcome::RolledBack => {}
+            RolloutOutcome::Activated
+            | RolloutOutcome::RolledBack
+            | RolloutOutcome::Begun
+            | RolloutOutcome::Stepped
+            | RolloutOutcome::Paused
+            | RolloutOutcome::Resumed => {}
         }
         let _ = reply.send(Ok(rollout));
     }
 }
 
 impl Control {
+    /// Somebody pushes a plugin, to come into force as the push or its set says.
+    pub(super) fn push(
+        &mut self,
+        (policy, bytes, settings): (PolicyName, Vec<u8>, Option<serde_json::Value>),
+        wish: &Wish,
+        reply: Reply,
+        now: Instant,
+    ) {
+        let pace = wish.pace(self.paces.get(&policy.set));
+        let how = How { by: Actor::Operator, force: wish.force, pace };
+        let (origin, seed) = ("pushed".into(), self.seed());
+        let source = Source { bytes, settings, origin, seed, arrived: now, how };
+        self.roll_out(&policy, source, reply);
+    }
+
     /// Has a revision prepared; the reply comes when it is decided.
     pub(super) fn roll_out(&mut self, policy: &PolicyName, source: Source, reply: Reply) {
         // The later word would win over the first revision, and might come to nothing itself.
@@ -70,22 +92,26 @@ impl Control {
         let _ = self.rollouts.try_send(Rolling { workshop, source, reply });
     }
 
-    pub(super) fn roll_back(&mut self, policy: &PolicyName, reply: Reply) {
+    pub(super) fn roll_back(&mut self, policy: &PolicyName, back: Back, reply: Reply) {
         if self.awaits_policies() {
             let _ = reply.send(Err(Failed::Starting));
             return;
         }
         let (done, rolled) = oneshot::channel();
-        if let Err(failed) = self.policies.roll_back(policy, done) {
-            let _ = reply.send(Err(failed));
-            return;
+        match self.policies.roll_back(policy, back, done) {
+            Ok(()) => pass_on(rolled, reply),
+            Err(failed) => _ = reply.send(Err(failed)),
         }
-        tokio::task::spawn_local(async move {
-            let outcome = match rolled.await {
-                Ok(outcome) => outcome.map_err(|reason| Failed::Policy(reason.into())),
-                Err(_) => Err(Failed::Unavailable),
-            };
-            let _ = reply.send(outcome);
-        });
     }
+}
+
+/// What a policy's thread says goes to whoever asked.
+pub(super) fn pass_on(rolled: oneshot::Receiver<Result<Rollout, &'static str>>, reply: Reply) {
+    tokio::task::spawn_local(async move {
+        let outcome = match rolled.await {
+            Ok(outcome) => outcome.map_err(|reason| Failed::Policy(reason.into())),
+            Err(_) => Err(Failed::Unavailable),
+        };
+        let _ = reply.send(outcome);
+    });
 }

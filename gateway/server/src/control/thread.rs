@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Gateway, NodeId, OfferId, Stamp, WATCH_EVERY};
+use evenkeel_core::{Gateway, NodeId, OfferId, PolicyName, Stamp, WATCH_EVERY};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -26,9 +26,10 @@ use super::shelf::Shelf;
 use super::starting::Starter;
 use super::telling::Closings;
 use super::waiting::Waiting;
+use super::walking::Walking;
 use super::words::Told;
 use crate::policy::{Policies, Word};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::webhook::Poster;
 use crate::worker::{Bell, Command, Report, Stamps};
 
@@ -100,6 +101,10 @@ pub(super) struct Control {
     pub(super) canaries: Vec<Option<Canary>>,
     pub(super) policies: Policies,
     pub(super) rollouts: crossbeam_channel::Sender<Rolling>,
+    /// What control knows of each policy's revisions.
+    pub(super) walking: BTreeMap<PolicyName, Walking>,
+    /// How revisions come into force, by set.
+    pub(super) paces: BTreeMap<Arc<str>, settings::Rollout>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
     pub(super) names: Arc<Names>,
     pub(super) quic_counters: Option<Arc<crate::quic::Counters>>,
@@ -134,12 +139,13 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
     let Parts { mut requests, mut reports, .. } = parts;
     let (told, mut probed) = mpsc::channel(4_096);
     // One word for each call, and one call for each node there may be.
-    let (failed, mut not_started) = mpsc::channel(crate::settings::NODES_MAX);
+    let (failed, mut not_started) = mpsc::channel(settings::NODES_MAX);
     let random = ring::rand::SystemRandom::new();
     let (said, mut ngs) = mpsc::channel(4_096);
     let (posted_in, mut posted) = mpsc::channel(4_096);
     let poster = parts.posts.then(Poster::start).transpose()?;
     let starter = Starter::new(failed, poster.clone());
+    let paces = settings::paces(&parts.settings.sets);
     let mut control = Control {
         settings: parts.settings,
         gateway: parts.gateway,
@@ -161,6 +167,8 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         canaries: Vec::new(),
         policies: parts.policies,
         rollouts: super::rollout::start(parts.events.clone())?,
+        walking: BTreeMap::new(),
+        paces,
         events: parts.events,
         names: parts.names,
         quic_counters: parts.quic_counters,
@@ -253,6 +261,7 @@ impl Control {
         let within = self.workers.iter().map(|worker| worker.stamps.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_stamps(&stamps, late, now);
+        self.walk_on(now);
         self.look_at_paths(now);
         self.ask_agents();
         self.say_orders_again();
@@ -278,10 +287,7 @@ impl Control {
         let now = Instant::now();
         match word {
             Word::Answered(ask, result) => self.gateway.handle_answer(ask, result, now),
-            Word::Rolled(rollout) => {
-                self.gateway.handle_policy_changed(&rollout.policy, now);
-                self.tell_rollout(rollout);
-            }
+            Word::Rolled(rolled) => self.rolled(*rolled, now),
             Word::HiddenState { policy, revision, differs } => {
                 self.gateway.handle_hidden_state(&policy, &revision, differs);
             }

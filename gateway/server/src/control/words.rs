@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
-    Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures, Media,
-    Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Transport, Witness,
+    Cohort, Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures,
+    Media, Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Stage, Transport, Witness,
 };
 
 use super::handle::NotReloaded;
-use super::listing::ListTold;
+use super::listing::{Actor, ListTold};
 use super::orders::Order;
 use crate::worker::{ShedRun, Totals};
 
@@ -174,7 +174,7 @@ pub enum Happened {
         /// The session it was to become, and its room, where it came that far.
         session: Option<(SessionId, RoomId)>,
     },
-    /// A revision was activated, refused or rolled back.
+    /// A revision came a step further, was refused or rolled back.
     Rollout(Rollout),
     /// A session was not opened at a node.
     NotOpened {
@@ -292,6 +292,98 @@ pub struct PolicyView {
     pub hidden_state: (u64, u64),
     /// What its last call failed of; none where it was answered.
     pub failing: Option<Fault>,
+    /// What else comes and goes.
+    pub life: PolicyLife,
+}
+
+/// Revisions of a policy that come and go.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct PolicyLife {
+    /// The one that is tried.
+    pub tried: Option<Tried>,
+    /// How far that is.
+    pub walk: Option<WalkView>,
+    /// How both cohorts fare, the standing one first, while a share belongs to the one that is tried.
+    pub cohorts: Vec<Cohort>,
+    /// How long the revision before may still come back.
+    pub previous_for: Option<Duration>,
+    /// What became of it last.
+    pub last: Option<LastRollout>,
+    /// Those that did harm and do not come in again, the oldest first.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// A revision that is tried beside the one in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tried {
+    /// Which.
+    pub revision: Arc<str>,
+    /// The plugin's name and version.
+    pub plugin: Box<str>,
+    /// Where it came from.
+    pub origin: Box<str>,
+    /// Calls for its share.
+    pub calls: u64,
+    /// Faults of these.
+    pub faults: u64,
+    /// Questions that it was asked along and that it answered as the one in force did.
+    pub same: u64,
+    /// Those that it answered otherwise.
+    pub different: u64,
+    /// Those that it failed over.
+    pub faulted: u64,
+}
+
+/// How far a revision is on its way into force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WalkView {
+    /// Where it is.
+    pub stage: Stage,
+    /// How long it has been there, pauses left out.
+    pub lasted: Duration,
+    /// Whether it stays there until it is resumed.
+    pub paused: bool,
+    /// Shares that it is to have, one after the other, per cent.
+    pub steps: Vec<u8>,
+    /// How long each lasts at least.
+    pub each: Duration,
+}
+
+/// What became of a policy last.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LastRollout {
+    /// When.
+    pub at: SystemTime,
+    /// What, and who wanted it.
+    pub rollout: Rollout,
+}
+
+/// A revision that did harm.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Quarantined {
+    /// Which.
+    pub revision: Arc<str>,
+    /// Since when.
+    pub since: SystemTime,
+    /// What it did.
+    pub reason: Box<str>,
+}
+
+impl Quarantined {
+    /// Since when, in seconds of Unix time, as people can look it up in logs.
+    pub(crate) fn since_text(&self) -> String {
+        let since = self.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        format!("{} (Unix time)", since.as_secs())
+    }
+}
+
+/// How far a revision that is tried is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Staged {
+    /// Where it is.
+    pub stage: Stage,
+    /// Whether it stays there until it is resumed.
+    pub paused: bool,
 }
 
 /// How replacing a policy went.
@@ -301,9 +393,14 @@ pub struct Rollout {
     pub policy: PolicyName,
     /// What became of it.
     pub outcome: RolloutOutcome,
-    /// The revision that answers now; where it was refused, the one that does not, if it came far enough to have a name.
+    /// How far the one that is tried is, where one is.
+    pub stage: Option<Staged>,
+    /// Who wanted it.
+    pub by: Actor,
+    /// The revision that answers now; while one is tried, that one; where it was refused, the one that does not answer, if
+    /// it came far enough to have a name.
     pub revision: Option<Arc<str>>,
-    /// The revision that stood before.
+    /// The revision that stood before, or was tried; while one is tried, the one in force.
     pub previous: Option<Arc<str>>,
     /// Why, where it was refused, in a word that never changes: `import`, `unsigned`.
     pub code: Option<&'static str>,
@@ -326,6 +423,14 @@ pub enum RolloutOutcome {
     Refused,
     /// It answered, failed, and the one before is back.
     RolledBack,
+    /// It is tried.
+    Begun,
+    /// It came a step further.
+    Stepped,
+    /// It stays where it is.
+    Paused,
+    /// It goes on.
+    Resumed,
 }
 
 impl RolloutOutcome {
@@ -336,6 +441,10 @@ impl RolloutOutcome {
             RolloutOutcome::Unchanged => "unchanged",
             RolloutOutcome::Refused => "refused",
             RolloutOutcome::RolledBack => "rolled-back",
+            RolloutOutcome::Begun => "begun",
+            RolloutOutcome::Stepped => "stepped",
+            RolloutOutcome::Paused => "paused",
+            RolloutOutcome::Resumed => "resumed",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A revision is vetted, compiled, warmed and proved on a thread of its own before it may answer; one that then
 //! fails is rolled back to the last good one by the thread that runs it.
 
+mod candidate;
 mod catalog;
 mod compiling;
 mod export;
@@ -12,13 +13,14 @@ mod recorder;
 mod rollout;
 mod rules;
 mod standing;
+mod succession;
 mod thread;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answered, Ask, AskId, Entry, Fault, Limits, PolicyName};
+use evenkeel_core::{Answered, Ask, AskId, Entry, Fault, Limits, Pace, PolicyName, Revision};
 use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,11 +31,11 @@ pub(crate) use export::{Export, Wish};
 pub(crate) use ledger::Ledger;
 pub use ledger::Refusal;
 pub(crate) use recorder::Recorder;
-pub(crate) use rollout::{Source, Workshop, begin, prepare};
+pub(crate) use rollout::{How, Source, Workshop, begin, prepare};
 pub(crate) use rules::Rules;
 pub(crate) use standing::Standing;
 
-use crate::control::{Failed, PolicyView, Rollout};
+use crate::control::{Actor, Failed, PolicyView, Rollout};
 use crate::settings::Settings;
 
 /// Questions that may wait for one policy; past it the native default answers. A plugin that needs its whole budget
@@ -49,7 +51,7 @@ pub(crate) enum Word {
     /// An answer, or a fault.
     Answered(AskId, Result<Answered, Fault>),
     /// A revision took its place, or gave it up.
-    Rolled(Rollout),
+    Rolled(Box<Rolled>),
     /// A revision answered otherwise than a fresh instance of it.
     HiddenState {
         policy: PolicyName,
@@ -59,21 +61,71 @@ pub(crate) enum Word {
     },
 }
 
+/// A revision took its place, or gave it up.
+#[derive(Debug)]
+pub(crate) struct Rolled {
+    pub(crate) rollout: Rollout,
+    /// What is there since.
+    pub(crate) stand: Stand,
+    /// Where a candidate begins: how it is to come into force.
+    pub(crate) pace: Option<Pace>,
+}
+
+/// The revisions that a policy's thread has.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub(crate) struct Stand {
+    /// In force.
+    pub(crate) standing: Option<Revision>,
+    /// Tried.
+    pub(crate) candidate: Option<Revision>,
+    /// The last good one, to which a rollback leads.
+    pub(crate) previous: Option<Revision>,
+}
+
 /// What a policy's thread is told to do, before it answers what waits: one rolls back just when many questions wait.
 pub(crate) enum Order {
     /// The revision answers from now on.
     Activate(Box<Ready>),
-    /// The last good revision answers again.
+    /// The revision is tried before it answers for all.
+    Try(Box<Ready>, Pace),
+    /// The one that is tried answers for all from now on.
+    Promote {
+        by: Actor,
+        reply: Option<Reply>,
+    },
+    /// The one that is tried is let go or, where none is, the last good one answers again.
     Rollback {
         asked: Instant,
         /// The last word on this policy when it was asked for.
         after: u64,
-        reply: oneshot::Sender<Result<Rollout, &'static str>>,
+        back: Back,
+        reply: Reply,
+    },
+    /// A revision did harm: it goes, whether it was tried or in force, if it is still there.
+    Condemn {
+        revision: Arc<str>,
+        reason: Box<str>,
+    },
+    /// The last good revision is not wanted back any more, if it is this one.
+    Forget {
+        previous: Arc<str>,
     },
     /// The catalog changed.
     Learn,
     Stop,
 }
+
+/// What is to be taken back by hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Back {
+    /// The candidate or, where none is, the revision in force.
+    Last,
+    /// The candidate, and nothing else.
+    Candidate,
+}
+
+/// How an order went, or why it came to nothing.
+pub(crate) type Reply = oneshot::Sender<Result<Rollout, &'static str>>;
 
 /// A revision that may answer.
 pub(crate) struct Ready {
@@ -81,6 +133,7 @@ pub(crate) struct Ready {
     origin: Box<str>,
     /// As they were given.
     settings: serde_json::Value,
+    by: Actor,
     arrived: Instant,
     /// When it was found fit.
     since: Instant,
@@ -218,11 +271,20 @@ impl Policies {
     pub(crate) fn roll_back(
         &self,
         policy: &PolicyName,
-        reply: oneshot::Sender<Result<Rollout, &'static str>>,
+        back: Back,
+        reply: Reply,
     ) -> Result<(), Failed> {
         let running = self.running.get(policy).ok_or_else(|| unknown(policy))?;
         let after = running.standing.last_word();
-        let order = Order::Rollback { asked: Instant::now(), after, reply };
+        self.order(policy, Order::Rollback { asked: Instant::now(), after, back, reply })
+    }
+
+    /// Has the thread do something with its revisions.
+    ///
+    /// # Errors
+    /// Where there is no such policy, or it has more orders than may wait.
+    pub(crate) fn order(&self, policy: &PolicyName, order: Order) -> Result<(), Failed> {
+        let running = self.running.get(policy).ok_or_else(|| unknown(policy))?;
         running.orders.try_send(order).map_err(|_| Failed::Unavailable)
     }
 

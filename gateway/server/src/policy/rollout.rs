@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::{Entry, Fault, PolicyName};
+use evenkeel_core::{Entry, Fault, Pace, PolicyName};
 use evenkeel_host as host;
 use tokio::sync::oneshot;
 
 use super::{Foundry, Ledger, Order, Ready, Refusal, Rules, Standing};
-use crate::control::{Rollout, RolloutOutcome};
+use crate::control::{Actor, Quarantined, Rollout, RolloutOutcome};
 
 /// A plugin's bytes and settings, and where they came from.
 #[derive(Clone, Debug)]
@@ -20,10 +20,27 @@ pub(crate) struct Source {
     /// `embedded`, a file, or `pushed`.
     pub(crate) origin: Box<str>,
     pub(crate) seed: u64,
-    /// Somebody knows that it is older than what ran before.
-    pub(crate) force: bool,
     /// When somebody asked for it.
     pub(crate) arrived: Instant,
+    pub(crate) how: How,
+}
+
+/// How a revision is to come into force.
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    /// Who wants it.
+    pub(crate) by: Actor,
+    /// It may come in though it was rolled back by itself before, or is older than what ran before.
+    pub(crate) force: bool,
+    /// By which steps; none: at once.
+    pub(crate) pace: Option<Pace>,
+}
+
+impl How {
+    /// At once.
+    pub(crate) fn at_once(by: Actor) -> How {
+        How { by, force: false, pace: None }
+    }
 }
 
 /// What a rollout works with.
@@ -52,6 +69,8 @@ enum Unfit {
     Refused(host::Refused),
     /// It failed at a question that the gateway was asked before.
     Disproved { questions: usize, fault: Fault },
+    /// It did harm before.
+    Quarantined(Quarantined),
     /// A later push, rollback or reload of the same policy came before it was ready.
     Superseded,
     /// The policy's thread is gone.
@@ -64,6 +83,7 @@ impl Unfit {
         match self {
             Unfit::Refused(refused) => refused.code(),
             Unfit::Disproved { .. } => "disproved",
+            Unfit::Quarantined(_) => "quarantined",
             Unfit::Superseded => "superseded",
             Unfit::Gone => "gone",
         }
@@ -80,6 +100,13 @@ impl std::fmt::Display for Unfit {
                     "asked one of the {questions} questions kept of those answered, it failed ({fault})"
                 )
             }
+            Unfit::Quarantined(it) => write!(
+                f,
+                "revision {} is quarantined since {}: {}; `--force` tries it again",
+                it.revision,
+                it.since_text(),
+                it.reason
+            ),
             Unfit::Superseded => f.write_str("superseded by a later word on this policy"),
             Unfit::Gone => f.write_str("the policy is not running"),
         }
@@ -88,7 +115,7 @@ impl std::fmt::Display for Unfit {
 
 /// Takes a revision all the way, and says how it went. Blocks for as long as compiling takes.
 pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
-    let (arrived, origin) = (source.arrived, source.origin.clone());
+    let (arrived, by, origin) = (source.arrived, source.how.by, source.origin.clone());
     let mut revision = None;
     take_in(workshop, source, &mut revision).unwrap_or_else(|unfit| {
         let (policy, code, reason) = (workshop.policy.clone(), unfit.code(), unfit.to_string());
@@ -98,6 +125,8 @@ pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
         Rollout {
             policy: workshop.policy.clone(),
             outcome: RolloutOutcome::Refused,
+            stage: None,
+            by,
             revision,
             previous: workshop.standing.revision(),
             code: Some(code),
@@ -115,7 +144,8 @@ pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
 /// Why it does not run.
 pub(crate) fn begin(workshop: &Workshop, source: Source) -> Result<(), Box<str>> {
     // Nothing ran before it.
-    let source = Source { force: true, ..source };
+    let how = How { force: true, ..source.how };
+    let source = Source { how, ..source };
     match take_in(workshop, source, &mut None) {
         Ok(_) | Err(Unfit::Superseded | Unfit::Gone) => Ok(()),
         Err(unfit) => Err(unfit.to_string().into()),
@@ -135,7 +165,7 @@ fn take_in(
     let vouched = rules.judge(policy, &source.bytes).map_err(Unfit::Refused)?;
     let component = foundry.vet(&source.bytes).map_err(Unfit::Refused)?;
     let manifest = component.manifest();
-    if !source.force {
+    if !source.how.force {
         ledger.check(policy, manifest).map_err(Unfit::Refused)?;
     }
     let settings = source.settings.unwrap_or_else(|| standing.settings_for(&manifest.name));
@@ -145,18 +175,24 @@ fn take_in(
         host::Policy::install_within(engine, &component, hook, given, catalog, seed, &allowed);
     let mut made = made.map_err(Unfit::Refused)?;
     *revision = Some(made.revision().into());
+    standing.admits(made.revision(), source.how.force).map_err(Unfit::Quarantined)?;
     prove(&mut made, standing)?;
     let (reply, activated) = oneshot::channel();
     let ready = Ready {
         policy: made,
         origin: source.origin,
         settings,
+        by: source.how.by,
         arrived: source.arrived,
         since: Instant::now(),
         word: *word,
         reply,
     };
-    orders.send(Order::Activate(Box::new(ready))).map_err(|_| Unfit::Gone)?;
+    let order = match source.how.pace {
+        Some(pace) => Order::Try(Box::new(ready), pace),
+        None => Order::Activate(Box::new(ready)),
+    };
+    orders.send(order).map_err(|_| Unfit::Gone)?;
     let rollout = activated.blocking_recv().map_err(|_| Unfit::Gone)?.ok_or(Unfit::Superseded)?;
     ledger.ran(policy, component.manifest());
     tracing::debug!(%policy, ?vouched, "a plugin that somebody vouches for, or nobody, answers");

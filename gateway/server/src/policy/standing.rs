@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::mem::discriminant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use evenkeel_core::{Entry, Fault, PolicyName, Question};
 
-use crate::control::PolicyView;
+use crate::control::{PolicyLife, PolicyView, Quarantined, Tried};
 
 /// Questions of each kind kept to prove the next revision with: however many rooms are placed, what is rarely asked is
 /// among them.
@@ -15,6 +16,9 @@ const KEPT_OF_EACH: usize = 8;
 
 /// Rooms or sessions kept of one question: it may have thousands, and a revision that does wrong does so to some.
 const ROWS_OF_EACH: usize = 512;
+
+/// Revisions that did harm and are remembered; the oldest gives way.
+const QUARANTINED_MAX: usize = 16;
 
 /// Written by the policy's thread, read by control and rollouts.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ struct Shown {
     /// What the last call failed of.
     failing: Option<Fault>,
     questions: VecDeque<(Arc<Question>, u64)>,
+    tried: Option<Tried>,
+    quarantined: VecDeque<Quarantined>,
 }
 
 impl Standing {
@@ -160,6 +166,42 @@ impl Standing {
         shown.failing = None;
     }
 
+    /// A candidate is tried from now on, or none.
+    pub(super) fn tries(&self, tried: Option<Tried>) {
+        self.shown().tried = tried;
+    }
+
+    /// What became of a call of the candidate.
+    pub(super) fn note_tried(&self, note: impl FnOnce(&mut Tried)) {
+        self.shown().tried.as_mut().map(note);
+    }
+
+    /// The revision did harm, and does not come in again unless somebody insists.
+    pub(super) fn quarantine(&self, revision: &str, reason: &str) {
+        let mut shown = self.shown();
+        shown.quarantined.retain(|known| *known.revision != *revision);
+        if shown.quarantined.len() == QUARANTINED_MAX {
+            shown.quarantined.pop_front();
+        }
+        let (revision, reason, since) = (revision.into(), reason.into(), SystemTime::now());
+        shown.quarantined.push_back(Quarantined { revision, since, reason });
+    }
+
+    /// Whether the revision may come in; who insists has it forgiven.
+    ///
+    /// # Errors
+    /// Since when it is quarantined, and why.
+    pub(super) fn admits(&self, revision: &str, force: bool) -> Result<(), Quarantined> {
+        let mut shown = self.shown();
+        let found = shown.quarantined.iter().position(|known| *known.revision == *revision);
+        match found {
+            Some(place) if force => _ = shown.quarantined.remove(place),
+            Some(place) => return Err(shown.quarantined[place].clone()),
+            None => {}
+        }
+        Ok(())
+    }
+
     /// Those of the revision that stands, as they were given; none where it is of a plugin of another name.
     pub(crate) fn settings_for(&self, plugin: &str) -> serde_json::Value {
         let shown = self.shown();
@@ -188,6 +230,11 @@ impl Standing {
             quarantined: self.quarantined.load(Relaxed),
             hidden_state: (self.differed.load(Relaxed), self.asked_twice.load(Relaxed)),
             failing: shown.failing.clone(),
+            life: PolicyLife {
+                tried: shown.tried.clone(),
+                quarantined: shown.quarantined.iter().cloned().collect(),
+                ..PolicyLife::default()
+            },
         }
     }
 }

@@ -2,41 +2,56 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::Receiver;
-use evenkeel_core::{Answered, Ask, Fault, Question};
+use evenkeel_core::{Answered, Arm, Ask, Fault, Question};
 use evenkeel_host::{self as host, Level};
 use tokio::sync::mpsc;
 
+use super::candidate::{Candidate, Likeness, Shadowed};
 use super::record::{Complaints, Record};
 use super::recorder::Scribe;
-use super::{Budgets, Order, Ready, Standing, Word};
-use crate::control::{Rollout, RolloutOutcome};
+use super::{Budgets, Order, Standing, Word};
 
 /// Guests run on the native stack, and exhausting it would abort the process: twice what wasmtime gives a guest.
 const STACK: usize = 2 << 20;
 
+/// Why a revision goes that was tried to be made anew in vain.
+const BEYOND_REPAIR: &str = "it could not be started again, three times in a row";
+
 pub(super) struct Desk {
-    standing: Arc<Standing>,
+    pub(super) standing: Arc<Standing>,
     budgets: Budgets,
     words: mpsc::Sender<Word>,
-    active: Option<Revision>,
+    pub(super) active: Option<Revision>,
+    /// The one that is tried.
+    pub(super) candidate: Option<Candidate>,
     /// The last good one.
-    previous: Option<Revision>,
-    record: Record,
+    pub(super) previous: Option<Revision>,
+    /// Of the one that is active.
+    pub(super) record: Record,
+    /// What was answered last, for the candidate to be asked along.
+    shadowed: Option<Shadowed>,
     complaints: Complaints,
     /// Changes of the catalog that its revisions know of.
     learnt: u64,
     scribe: Option<Scribe>,
     /// An answer for which a fresh instance is asked as well, when nobody waits.
-    twice: Option<(Arc<Question>, u64, Answered)>,
+    twice: Option<Twice>,
 }
 
-struct Revision {
-    policy: host::Policy,
-    origin: Box<str>,
-    settings: serde_json::Value,
+/// An answer of the revision in force, and what it was to.
+struct Twice {
+    question: Arc<Question>,
+    now_us: u64,
+    first: Answered,
+}
+
+pub(super) struct Revision {
+    pub(super) policy: host::Policy,
+    pub(super) origin: Box<str>,
+    pub(super) settings: serde_json::Value,
 }
 
 impl Desk {
@@ -50,8 +65,10 @@ impl Desk {
             budgets,
             words,
             active: None,
+            candidate: None,
             previous: None,
             record: Record::new(Instant::now()),
+            shadowed: None,
             complaints: Complaints::default(),
             learnt: 0,
             scribe: None,
@@ -80,21 +97,44 @@ impl Desk {
             crossbeam_channel::select_biased! {
                 recv(orders) -> order => match order {
                     Ok(Order::Activate(ready)) => self.activate(*ready),
-                    Ok(Order::Rollback { asked, after, reply }) => {
-                        let _ = reply.send(self.roll_back_as_asked(asked, after));
+                    Ok(Order::Try(ready, pace)) => self.try_out(*ready, pace),
+                    Ok(Order::Promote { by, reply }) => {
+                        let rollout = self.promote(by);
+                        let _ = reply.map(|reply| reply.send(rollout));
                     }
+                    Ok(Order::Rollback { asked, after, back, reply }) => {
+                        let _ = reply.send(self.roll_back_as_asked(asked, after, back));
+                    }
+                    Ok(Order::Condemn { revision, reason }) => {
+                        self.condemn(&revision, &reason, Instant::now());
+                    }
+                    Ok(Order::Forget { previous }) => self.forget(&previous),
                     Ok(Order::Learn) => self.learn(),
                     Ok(Order::Stop) | Err(_) => return,
                 },
                 recv(questions) -> ask => match ask {
-                    Ok(ask) => self.answer(ask),
+                    Ok(ask) => {
+                        self.answer(ask);
+                        let shadowed = self.shadowed.take();
+                        // Nobody waits for what is only compared.
+                        if let Some(shadowed) = shadowed.filter(|_| questions.is_empty()) {
+                            self.shadow(&shadowed);
+                        }
+                        match questions.is_empty() {
+                            true => self.ask_twice(),
+                            false => self.twice = None,
+                        }
+                    }
                     Err(_) => return,
                 },
             }
-            if questions.is_empty() && orders.is_empty() {
-                self.ask_twice();
-            }
         }
+    }
+
+    /// One was made while the catalog may have been another.
+    pub(super) fn learn_anew(&mut self) {
+        self.learnt = 0;
+        self.learn();
     }
 
     /// Its revisions are told of the catalog, if it changed since they were.
@@ -105,7 +145,8 @@ impl Desk {
         }
         self.learnt = lessons;
         let catalog = self.standing.catalog();
-        for revision in self.active.iter_mut().chain(&mut self.previous) {
+        let candidate = self.candidate.iter_mut().map(|candidate| &mut candidate.revision);
+        for revision in self.active.iter_mut().chain(candidate).chain(&mut self.previous) {
             if let Err(fault) = revision.policy.catalog(catalog.to_vec()) {
                 let policy = self.standing.policy();
                 tracing::warn!(%policy, fault = fault.name(), "a policy did not learn of the nodes");
@@ -115,7 +156,18 @@ impl Desk {
 
     fn answer(&mut self, ask: Ask) {
         self.learn();
-        let result = match &mut self.active {
+        // What it was asked as a canary it answers as well where it is in force by now.
+        let tried = self.candidate.as_mut().filter(|_| ask.arm == Arm::Canary);
+        let arm = if tried.is_some() { Arm::Canary } else { Arm::Standing };
+        let revision = match tried {
+            Some(candidate) => {
+                candidate.answers = true;
+                self.standing.note_tried(|tried| tried.calls += 1);
+                Some(&mut candidate.revision)
+            }
+            None => self.active.as_mut(),
+        };
+        let result = match revision {
             None => Err(Fault::Absent),
             // Whoever asked has taken the native default by now.
             Some(_) if Instant::now() >= ask.deadline => Err(Fault::Late),
@@ -132,44 +184,52 @@ impl Desk {
             Ok(_) => apart.as_ref().and_then(|apart| apart.fault.clone()),
             Err(fault) => Some(fault.clone()).filter(Fault::is_of_question),
         };
-        let answered = result.is_ok();
         let question = Arc::new(ask.question);
-        if let (Some(scribe), Some(active)) = (&mut self.scribe, &self.active) {
-            scribe.write(&active.policy, &ask.policy, (ask.id, ask.now_us), &question, &result);
+        self.set_aside(arm, &question, ask.now_us, &result);
+        if let (Some(scribe), Some(policy)) =
+            (&mut self.scribe, asked(arm, &self.active, &self.candidate))
+        {
+            scribe.write(policy, &ask.policy, (ask.id, ask.now_us), &question, &result);
         }
-        let due = self.active.as_ref().is_some_and(|active| active.policy.is_due_twice());
-        if let Some(first) = result.as_ref().ok().filter(|_| due) {
-            self.twice = Some((Arc::clone(&question), ask.now_us, first.clone()));
-        }
+        let answered = result.is_ok();
         self.tell(Word::Answered(ask.id, result));
-        if let Some(fault) = &fault {
-            self.standing.faulted(fault);
-        }
-        if answered {
+        if answered && arm == Arm::Standing {
             let mut question = question;
             apart.iter().for_each(|apart| Arc::make_mut(&mut question).leave_out(apart));
             self.standing.keep(question, ask.now_us);
         }
         self.show_figures();
         self.write_lines();
-        let now = Instant::now();
-        if let Some(fault) = &fault {
-            if let Some(times) = self.complaints.count(now) {
-                let policy = self.standing.policy();
-                tracing::warn!(%policy, fault = fault.name(), detail = ?fault, times, "a policy failed");
-            }
-        }
-        if self.record.note(now, fault.is_some()) {
-            let last = fault.map_or("", |fault| fault.name());
-            self.roll_back(&format!("too many faults; the last: {last}"), now);
-        } else if self.active.as_ref().is_some_and(|active| active.policy.is_beyond_repair()) {
-            self.roll_back("it could not be started again, three times in a row", now);
-        }
+        self.note(arm, fault, Instant::now());
+    }
+
+    /// What the candidate, or a fresh instance, is asked along when nobody waits.
+    fn set_aside(
+        &mut self,
+        arm: Arm,
+        question: &Arc<Question>,
+        now_us: u64,
+        result: &Result<Answered, Fault>,
+    ) {
+        let Ok(answered) = result else { return };
+        let compared = self.candidate.as_ref().is_some_and(|candidate| !candidate.answers);
+        self.shadowed = compared.then(|| Shadowed {
+            question: Arc::clone(question),
+            now_us,
+            answer: answered.answer.clone(),
+        });
+        let due = self.active.as_ref().is_some_and(|active| active.policy.is_due_twice());
+        self.twice = (due && arm == Arm::Standing).then(|| Twice {
+            question: Arc::clone(question),
+            now_us,
+            first: answered.clone(),
+        });
     }
 
     /// The first answers of a revision, and then one in 1,024, are to be those of a fresh instance as well.
     fn ask_twice(&mut self) {
-        let (Some((question, now_us, first)), Some(active)) = (self.twice.take(), &mut self.active)
+        let (Some(Twice { question, now_us, first }), Some(active)) =
+            (self.twice.take(), &mut self.active)
         else {
             return;
         };
@@ -189,82 +249,67 @@ impl Desk {
         }
     }
 
-    fn activate(&mut self, ready: Ready) {
-        let Ready { policy, origin, settings, arrived, since, word, reply } = ready;
-        if !self.standing.is_last(word) {
-            let _ = reply.send(None);
-            return;
+    /// What became of a call counts for the revision that was asked; one that fails too often goes.
+    fn note(&mut self, arm: Arm, fault: Option<Fault>, now: Instant) {
+        if let Some(fault) = &fault {
+            match arm {
+                Arm::Standing => self.standing.faulted(fault),
+                Arm::Canary => self.standing.note_tried(|tried| tried.faults += 1),
+            }
+            if let Some(times) = self.complaints.count(now) {
+                let (policy, arm) = (self.standing.policy(), arm.name());
+                tracing::warn!(%policy, arm, fault = fault.name(), detail = ?fault, times, "a policy failed");
+            }
         }
-        let standing = self.active.as_ref().map(|active| Arc::from(active.policy.revision()));
-        if standing.as_deref() == Some(policy.revision()) {
-            let rollout =
-                self.rollout(RolloutOutcome::Unchanged, standing, None, arrived, since.elapsed());
-            let _ = reply.send(Some(rollout));
-            return;
+        let reason = || {
+            let last = fault.as_ref().map_or("", |fault| fault.name());
+            format!("too many faults; the last: {last}")
+        };
+        match (arm, &mut self.candidate) {
+            (Arm::Canary, Some(candidate)) => {
+                let beyond_repair = candidate.revision.policy.is_beyond_repair();
+                if candidate.record.note(now, fault.is_some()) {
+                    let name = candidate.name();
+                    self.condemn(&name, &reason(), now);
+                } else if beyond_repair {
+                    let name = candidate.name();
+                    self.condemn(&name, BEYOND_REPAIR, now);
+                }
+            }
+            (Arm::Standing, _) | (Arm::Canary, None) => {
+                if self.record.note(now, fault.is_some()) {
+                    self.roll_back(&reason(), now);
+                } else if self
+                    .active
+                    .as_ref()
+                    .is_some_and(|active| active.policy.is_beyond_repair())
+                {
+                    self.roll_back(BEYOND_REPAIR, now);
+                }
+            }
         }
+    }
+
+    /// The candidate is asked along.
+    fn shadow(&mut self, shadowed: &Shadowed) {
+        let Some(candidate) = &mut self.candidate else {
+            return;
+        };
+        let likeness = candidate.compare(shadowed);
         let now = Instant::now();
-        let revision: Box<str> = policy.revision().into();
-        let replaced = self.active.replace(Revision { policy, origin, settings });
-        if self.record.is_good(now) || self.previous.is_none() {
-            self.previous = replaced;
+        self.standing.note_tried(|tried| match likeness {
+            Likeness::Same => tried.same += 1,
+            Likeness::Different => tried.different += 1,
+            Likeness::Faulted => tried.faulted += 1,
+        });
+        if candidate.record.note(now, likeness == Likeness::Faulted) {
+            let name = candidate.name();
+            self.condemn(&name, "too many faults in shadow", now);
         }
-        // What was good before, and comes again, leaves nothing to go back to.
-        self.previous = self.previous.take().filter(|good| good.policy.revision() != &*revision);
-        self.record = Record::new(now);
-        // It was made while the catalog may have been another.
-        self.learnt = 0;
-        self.learn();
-        self.show();
-        let rollout =
-            self.rollout(RolloutOutcome::Activated, standing, None, arrived, since.elapsed());
-        self.tell(Word::Rolled(rollout.clone()));
-        let _ = reply.send(Some(rollout));
+        self.write_lines();
     }
 
-    /// What nothing came of was no word on this policy.
-    fn roll_back_as_asked(&mut self, asked: Instant, after: u64) -> Result<Rollout, &'static str> {
-        let back = self.roll_back("asked for", asked);
-        let rollout = back.ok_or("there is no revision before this one")?;
-        self.standing.spoke_after(after);
-        Ok(rollout)
-    }
-
-    /// The last good revision is in force again; the one that failed is gone. `None` where there is none.
-    fn roll_back(&mut self, reason: &str, arrived: Instant) -> Option<Rollout> {
-        let since = Instant::now();
-        let good = self.previous.take()?;
-        let failed = self.active.replace(good);
-        self.record = Record::new(since);
-        self.show();
-        let failed = failed.map(|failed| Arc::from(failed.policy.revision()));
-        let reason = Some(reason.into());
-        let outcome = RolloutOutcome::RolledBack;
-        let rollout = self.rollout(outcome, failed, reason, arrived, since.elapsed());
-        self.tell(Word::Rolled(rollout.clone()));
-        Some(rollout)
-    }
-
-    fn rollout(
-        &self,
-        outcome: RolloutOutcome,
-        previous: Option<Arc<str>>,
-        reason: Option<Box<str>>,
-        arrived: Instant,
-        activate: Duration,
-    ) -> Rollout {
-        Rollout {
-            policy: self.standing.policy().clone(),
-            outcome,
-            revision: self.active.as_ref().map(|active| Arc::from(active.policy.revision())),
-            previous,
-            code: None,
-            reason,
-            arrived,
-            activate,
-        }
-    }
-
-    fn show(&self) {
+    pub(super) fn show(&self) {
         if let Some(active) = &self.active {
             let manifest = active.policy.component().manifest();
             let plugin = format!("{} {}", manifest.name, manifest.version);
@@ -281,10 +326,10 @@ impl Desk {
 
     /// What the plugin wrote to its log goes to ours.
     fn write_lines(&mut self) {
-        let Some(active) = &mut self.active else {
-            return;
-        };
-        while let Some(line) = active.policy.poll_line() {
+        let active = self.active.iter_mut().map(|active| &mut active.policy);
+        let policies = active.chain(self.candidate.iter_mut().map(Candidate::policy));
+        let lines = policies.flat_map(|policy| std::iter::from_fn(|| policy.poll_line()));
+        for line in lines {
             let (policy, words) = (self.standing.policy(), &line.words);
             match line.level {
                 Level::Trace => tracing::trace!(%policy, "{words}"),
@@ -296,9 +341,21 @@ impl Desk {
         }
     }
 
-    fn tell(&self, word: Word) {
+    pub(super) fn tell(&self, word: Word) {
         // Control reads on until it ends; when it has, nobody needs the word.
         let _ = self.words.blocking_send(word);
+    }
+}
+
+/// The revision that answered for an arm.
+fn asked<'a>(
+    arm: Arm,
+    active: &'a Option<Revision>,
+    candidate: &'a Option<Candidate>,
+) -> Option<&'a host::Policy> {
+    match arm {
+        Arm::Canary => candidate.as_ref().map(|candidate| &candidate.revision.policy),
+        Arm::Standing => active.as_ref().map(|active| &active.policy),
     }
 }
 

@@ -10,8 +10,8 @@ use evenkeel_host::Refused;
 use tokio::sync::mpsc;
 
 use super::Failure;
-use crate::control::Request;
-use crate::policy::{self, Foundry, Policies, Source, Workshop};
+use crate::control::{Actor, Request};
+use crate::policy::{self, Foundry, How, Policies, Source, Workshop};
 use crate::settings::{self, Plugin, Settings};
 
 /// First revisions, by plugin: a plugin of several policies is compiled once.
@@ -185,8 +185,8 @@ pub(crate) fn source(binding: &settings::Binding) -> Result<Source, Box<settings
         }
     };
     let (settings, seed) = (Some(binding.settings.clone()), fastrand::u64(..));
-    let (force, arrived) = (false, Instant::now());
-    Ok(Source { bytes, settings, origin: origin.into(), seed, force, arrived })
+    let how = How::at_once(Actor::File);
+    Ok(Source { bytes, settings, origin: origin.into(), seed, arrived: Instant::now(), how })
 }
 
 /// What questions speak of by number, as a gateway begins.

@@ -14,9 +14,9 @@ use crate::control::{
     Actor, Failed, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, Reload, Reloaded,
     Rollout, RolloutOutcome,
 };
-use crate::policy::{Foundry, Refusal, Rules, Source};
+use crate::policy::{Foundry, How, Refusal, Rules, Source};
 use crate::run;
-use crate::settings::{Binding, Colour, Invalid, Plugin, Settings};
+use crate::settings::{self, Binding, Colour, Invalid, Plugin, Settings};
 
 /// Reloads that may be asked for at a time.
 const ASKED_MAX: usize = 8;
@@ -30,6 +30,8 @@ pub(super) struct Standing {
     answering: BTreeMap<PolicyName, (Binding, Digest)>,
     rules: Rules,
     survival: Survival,
+    /// How revisions come into force, by set.
+    paces: BTreeMap<Arc<str>, settings::Rollout>,
 }
 
 /// How sessions of each scenario survive a node: what a reload takes of a scenario.
@@ -159,6 +161,7 @@ impl Standing {
             answering: answering.collect(),
             rules: Rules::of(settings),
             survival: survival(&settings.scenarios_of(&settings.sets)),
+            paces: settings::paces(&settings.sets),
         }
     }
 
@@ -181,9 +184,10 @@ impl Standing {
         }
         let nodes = self.list_nodes(settings, wish, handle).await?;
         self.change_modes(settings, handle).await;
+        self.change_paces(settings, handle).await;
         let mut refused = self.govern(settings, &candidates, handle).await;
         for candidate in candidates {
-            refused.extend(self.roll_out(candidate, handle).await.err());
+            refused.extend(self.roll_out(candidate, wish.by, handle).await.err());
         }
         Ok(Reloaded { nodes, waiting, refused })
     }
@@ -242,6 +246,16 @@ impl Standing {
         mistrusted.collect()
     }
 
+    /// How revisions come into force, where that is to be otherwise.
+    async fn change_paces(&mut self, settings: &Settings, handle: &Handle) {
+        let paces = settings::paces(&settings.sets);
+        // Control is gone, and the gateway with it, where that fails.
+        if paces != self.paces && handle.change_paces(paces.clone()).await.is_ok() {
+            self.paces = paces;
+            tracing::info!("policy sets reloaded: how their revisions come into force");
+        }
+    }
+
     /// The bindings of policies that run and are to run otherwise: another plugin, other settings, other bytes, another
     /// grant.
     fn candidates(&self, settings: &Settings) -> Result<Vec<Candidate>, Vec<Invalid>> {
@@ -275,15 +289,20 @@ impl Standing {
     async fn roll_out(
         &mut self,
         candidate: Candidate,
+        by: Actor,
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
-        let Candidate { policy, binding, source, digest } = candidate;
+        let Candidate { policy, binding, mut source, digest } = candidate;
+        let pace = self.paces.get(&policy.set).map(settings::Rollout::pace);
+        source.how = How { by, force: false, pace: pace.filter(|pace| !pace.is_at_once()) };
         let began = Instant::now();
         match handle.roll_out(policy.clone(), source).await {
             Ok(Rollout {
-                outcome: RolloutOutcome::Activated | RolloutOutcome::Unchanged, ..
+                outcome:
+                    RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::Begun,
+                ..
             }) => {
-                tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded");
+                tracing::info!(%policy, took = ?began.elapsed(), "policy reloaded, or on its way");
                 self.answering.insert(policy, (binding, digest));
                 Ok(())
             }

@@ -181,6 +181,29 @@ pub(super) struct Set {
     pub(super) routing: Option<Binding>,
     pub(super) degradation: Option<Binding>,
     pub(super) resolve: Option<Binding>,
+    pub(super) rollout: Option<Rollout>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct Rollout {
+    pub(super) canary: Option<Spanned<Vec<Spanned<i64>>>>,
+    pub(super) pace: Text,
+    pub(super) shadow: Text,
+    pub(super) keep: Text,
+    pub(super) judge: RolloutJudge,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct RolloutJudge {
+    pub(super) gap: Text,
+    pub(super) loss_percent: Number,
+    pub(super) r_factor: Number,
+    pub(super) rung: Number,
+    pub(super) moves_per_minute: Number,
+    pub(super) guarded_percent: Number,
+    pub(super) sessions: Number,
 }
 
 #[derive(Deserialize, Default)]

@@ -12,6 +12,7 @@ use toml::Spanned;
 use super::binding::Binding;
 use super::check::Check;
 use super::raw;
+use super::rollout::Rollout;
 use super::unit::BitRate;
 
 /// One file of `policies/`.
@@ -25,6 +26,8 @@ pub struct PolicySet {
     pub scenarios: Vec<Scenario>,
     /// Its policies, at most one per hook, in the order of [`Hook::ALL`]. A hook without one is answered natively.
     pub bindings: Vec<Binding>,
+    /// How its revisions come into force.
+    pub rollout: Rollout,
 }
 
 /// Where a policy set came from.
@@ -178,7 +181,8 @@ pub(super) fn check(raw: &raw::Set, path: &Path, origin: Origin, check: &mut Che
         bound.filter_map(|(hook, raw)| Binding::check(hook, raw, &origin, check)).collect();
     let scenarios = raw.scenario.iter().map(|(name, raw)| scenario(name, raw, check)).collect();
     let places = raw.scenario.keys().map(Spanned::span).collect();
-    Checked { set: PolicySet { name, origin, scenarios, bindings }, places }
+    let rollout = Rollout::check(raw.rollout.as_ref(), check);
+    Checked { set: PolicySet { name, origin, scenarios, bindings, rollout }, places }
 }
 
 fn scenario(name: &Spanned<String>, raw: &raw::Scenario, check: &mut Check) -> Scenario {

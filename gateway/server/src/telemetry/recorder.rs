@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{
     BreakerState, Cause, CloseReason, Decider, Event, Fault, Health, Hop, ModeChange, NodeId,
-    Outcome, PolicyName, RoomId, SessionId, Start, Witness,
+    Outcome, PolicyName, RoomId, SessionId, Stage, Start, Witness,
 };
 use opentelemetry_sdk::trace::SdkTracer;
 use tracing::{debug, info, warn};
@@ -72,6 +72,7 @@ impl Recorder {
             Event::Decided {
                 ask,
                 policy,
+                arm,
                 revision,
                 outcome,
                 reason,
@@ -82,7 +83,7 @@ impl Recorder {
                 took,
                 notes,
             } => {
-                debug!(%ask, %policy, outcome = outcome.name(), rows, ?took, "policy decided");
+                debug!(%ask, %policy, arm = arm.name(), outcome = outcome.name(), rows, ?took, "policy decided");
                 let decision = Decision {
                     policy: policy.clone(),
                     revision: revision.clone(),
@@ -263,19 +264,40 @@ impl Recorder {
                 let labels = [(Attribute::Policy, &*policy.to_string())];
                 self.instruments.level(Level::PolicyFailing, failing, &labels);
             }
+            // What follows of it is told as a rollout.
+            Event::Breached { policy, revision, breach } => {
+                warn!(%policy, %revision, %breach, "a revision does harm");
+            }
             Event::ShuttingDown => info!("no more sessions are admitted"),
         }
     }
 
     /// A revision that was to come in.
     pub fn handle_rollout(&mut self, rollout: &Rollout, at: Moment) {
-        let Rollout { policy, revision, outcome, code, reason, activate, .. } = rollout;
-        let revision = revision.as_deref();
+        let Rollout { policy, revision, outcome, code, reason, activate, by, stage, .. } = rollout;
+        let (revision, by) = (revision.as_deref(), by.name());
+        let (name, percent) = match stage.map(|staged| staged.stage) {
+            Some(stage) => (stage.name(), stage.percent()),
+            None => ("none", 0),
+        };
         match outcome {
-            RolloutOutcome::Activated => info!(%policy, revision, ?activate, "revision activated"),
-            RolloutOutcome::Unchanged => info!(%policy, revision, "revision answered before"),
-            RolloutOutcome::Refused => warn!(%policy, revision, code, reason, "revision refused"),
-            RolloutOutcome::RolledBack => warn!(%policy, revision, reason, "revision rolled back"),
+            RolloutOutcome::Activated => {
+                info!(%policy, revision, by, ?activate, "revision activated")
+            }
+            RolloutOutcome::Unchanged => info!(%policy, revision, by, "revision answered before"),
+            RolloutOutcome::Refused => {
+                warn!(%policy, revision, by, code, reason, "revision refused");
+            }
+            RolloutOutcome::RolledBack => {
+                warn!(%policy, revision, by, reason, "revision rolled back");
+            }
+            RolloutOutcome::Begun
+            | RolloutOutcome::Stepped
+            | RolloutOutcome::Paused
+            | RolloutOutcome::Resumed => {
+                let step = outcome.name();
+                info!(%policy, revision, by, step, stage = name, percent, "revision on its way");
+            }
         }
         let policy = policy.to_string();
         let mut labels = vec![(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
@@ -284,7 +306,16 @@ impl Recorder {
         if matches!(outcome, RolloutOutcome::Activated | RolloutOutcome::RolledBack) {
             self.instruments.time(Time::PolicyActivate, *activate, &labels[..1]);
         }
-        if let Some(spans) = &self.spans {
+        if !matches!(outcome, RolloutOutcome::Refused | RolloutOutcome::Unchanged) {
+            let at = match stage.map(|staged| staged.stage) {
+                None => 0,
+                Some(Stage::Shadow) => 1,
+                Some(Stage::Canary(_)) => 2,
+            };
+            self.instruments.level(Level::PolicyStage, at, &labels[..1]);
+            self.instruments.level(Level::PolicyCanary, i64::from(percent), &labels[..1]);
+        }
+        if let Some(spans) = &mut self.spans {
             spans.rollout(rollout, at);
         }
     }

@@ -42,7 +42,7 @@ macro_rules! attributes {
 attributes! {
     /// Who admitted a session: a policy, `native` or `operator`.
     AdmittedBy = "evenkeel.admitted_by";
-    /// Who decided: a policy, `native` or `operator`.
+    /// Who decided: a policy, `native` or `operator`; of a rollout `file`, `signal`, `operator` or `gateway`.
     By = "evenkeel.by";
     /// Why a room moved: `node-down`, `link`, `quality`…
     Cause = "evenkeel.cause";
@@ -173,7 +173,8 @@ metrics! {
     PolicyGuarded = "evenkeel.policy.guarded", "{decision}", [Policy, Guard];
     /// Sessions and rooms that a revision is not asked about any more, since it fails over them; by how it does.
     PolicyQuarantined = "evenkeel.policy.quarantined", "{subject}", [Policy, Fault];
-    /// Revisions that were to come in; those refused with the word for why, such as `unsigned`.
+    /// Revisions that were to come in, and their steps: `begun`, `stepped`, `activated`, `rolled-back` and the like; those
+    /// refused with the word for why, such as `unsigned`.
     PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome, Reason];
     /// Changes of a session's quality.
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
@@ -215,6 +216,10 @@ metrics! {
     RegionBreaker = "evenkeel.region.breaker", "{state}", [Region];
     /// 1 while a policy fails and what its set says for that case is in force.
     PolicyFailing = "evenkeel.policy.failing", "{state}", [Policy];
+    /// How far a revision of a policy is on its way: 0 none is, 1 in shadow, 2 it decides for a share.
+    PolicyStage = "evenkeel.policy.stage", "{state}", [Policy];
+    /// The share of rooms or sessions that a revision on its way decides for.
+    PolicyCanary = "evenkeel.policy.canary", "%", [Policy];
     /// Connections of clients over QUIC, those in their handshake among them.
     QuicConnections = "evenkeel.quic.connections", "{connection}", [];
     /// Sessions whose client is connected over QUIC.
@@ -306,8 +311,8 @@ spans! {
     /// A question to a policy. Child of what waited for it, or by itself.
     PolicyDecide = "policy.decide", Share,
         [Policy, Hook, Revision, Outcome, Reason, Fault, Guard, Differs, Rows, Took, Note];
-    /// A new revision of a policy, from its arrival to its activation or refusal.
-    PolicyRollout = "policy.rollout", Always, [Policy, Hook, Revision, Previous, Outcome, Reason];
+    /// A new revision of a policy, from its arrival to its activation or refusal; its steps are events.
+    PolicyRollout = "policy.rollout", Always, [Policy, Hook, Revision, Previous, Outcome, Reason, By];
     /// From the last sign of life of a node to its rooms having moved. Linked to the `session.open` of sessions it moved.
     NodeFailover = "node.failover", Always,
         [Node, Incarnation, Region, Zone, Witness, Rooms, Sessions, LinksLeftOut];

@@ -8,19 +8,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use evenkeel_core::{Hop, SessionId};
+use evenkeel_core::{Hop, PolicyName, SessionId};
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanContext, SpanKind, Status};
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::SdkTracer;
 
 use super::registry::{Attribute, Span};
-use crate::control::{Named, Names, Rollout};
+use crate::control::{Named, Names, Rollout, RolloutOutcome};
 pub(super) use decision::{Decision, Subject};
 use failover::Failover;
 pub(super) use session::{Opened, Turned, refusal};
 
 /// After this nobody claims a decision any more: the session was refused.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Steps of a rollout that its span tells of; one that is paused and resumed all day says no more.
+const STEPS_MAX: usize = 64;
+
+/// A revision on its way: when it came, and its steps so far.
+type Way = (SystemTime, Vec<(SystemTime, String)>);
 
 /// This moment on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +59,8 @@ pub(super) struct Spans {
     waiting: BTreeMap<Subject, Vec<Decision>>,
     linkable: BTreeMap<SessionId, SpanContext>,
     failovers: Vec<Failover>,
+    /// Revisions on their way.
+    ways: BTreeMap<PolicyName, Way>,
     swept: Option<Instant>,
 }
 
@@ -86,15 +94,39 @@ fn builder(
 impl Spans {
     pub(super) fn new(tracer: SdkTracer, names: Arc<Names>) -> Spans {
         let (waiting, linkable) = (BTreeMap::new(), BTreeMap::new());
-        Spans { tracer, names, waiting, linkable, failovers: Vec::new(), swept: None }
+        let (failovers, ways) = (Vec::new(), BTreeMap::new());
+        Spans { tracer, names, waiting, linkable, failovers, ways, swept: None }
     }
 
-    pub(super) fn rollout(&self, rollout: &Rollout, at: Moment) {
+    /// A revision's span is made when its way is over.
+    pub(super) fn rollout(&mut self, rollout: &Rollout, at: Moment) {
         let policy = &rollout.policy;
+        let way = match rollout.outcome {
+            RolloutOutcome::Begun
+            | RolloutOutcome::Stepped
+            | RolloutOutcome::Paused
+            | RolloutOutcome::Resumed => {
+                let start = at.wall_of(rollout.arrived);
+                let (_, steps) =
+                    self.ways.entry(policy.clone()).or_insert_with(|| (start, Vec::new()));
+                let stage = rollout.stage.map(|staged| staged.stage);
+                let (name, percent) = stage.map_or(("", 0), |it| (it.name(), it.percent()));
+                if steps.len() < STEPS_MAX {
+                    steps
+                        .push((at.wall, format!("{}: {name} {percent} %", rollout.outcome.name())));
+                }
+                return;
+            }
+            // Another one goes on.
+            _ if rollout.stage.is_some() => None,
+            RolloutOutcome::Activated | RolloutOutcome::RolledBack => self.ways.remove(policy),
+            RolloutOutcome::Unchanged | RolloutOutcome::Refused => None,
+        };
         let mut attributes = vec![
             is(Attribute::Policy, policy.to_string()),
             is(Attribute::Hook, policy.hook.name()),
             is(Attribute::Outcome, rollout.outcome.name()),
+            is(Attribute::By, rollout.by.name()),
         ];
         let revisions =
             [(Attribute::Revision, &rollout.revision), (Attribute::Previous, &rollout.previous)];
@@ -103,9 +135,12 @@ impl Spans {
         }
         let reason = rollout.reason.as_ref();
         attributes.extend(reason.map(|reason| is(Attribute::Reason, reason.to_string())));
-        let start = at.wall_of(rollout.arrived);
+        let (start, steps) = way.unwrap_or_else(|| (at.wall_of(rollout.arrived), Vec::new()));
         let mut span = builder(Span::PolicyRollout, SpanKind::Internal, start, attributes)
             .start_with_context(&self.tracer, &Context::new());
+        for (when, step) in steps {
+            span.add_event_with_timestamp(step, when, Vec::new());
+        }
         if let Some(reason) = reason {
             span.set_status(Status::error(reason.to_string()));
         }

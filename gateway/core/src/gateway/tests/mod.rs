@@ -18,6 +18,7 @@ mod outcomes;
 mod policy;
 mod quality;
 mod returning;
+mod revising;
 mod starts;
 mod survival;
 mod swarm;

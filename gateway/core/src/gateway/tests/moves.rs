@@ -252,7 +252,7 @@ fn a_move_into_a_full_node_is_refused_and_its_state_with_it() {
     };
     advise(&mut world, answer(&[B], b"refused"));
     assert_eq!(world.guards(), [Guard::NoCapacity]);
-    let memory = |world: &World| world.gateway.rooms[&world.room("r")].memory.clone();
+    let memory = |world: &World| world.gateway.rooms[&world.room("r")].memory.read(None).cloned();
     assert_eq!(memory(&world), Some(state(b"placed").into()));
     advise(&mut world, answer(&[A], b"kept"));
     assert_eq!(memory(&world), Some(state(b"kept").into()));
@@ -275,7 +275,10 @@ fn an_answer_about_a_room_that_moved_meanwhile_is_stale_in_whole() {
     }));
     assert_eq!(outcome(&world), Outcome::Stale);
     assert_eq!(world.stands("r"), Some(D));
-    assert_eq!(world.gateway.rooms[&world.room("r")].memory, Some(state(b"placed").into()));
+    assert_eq!(
+        world.gateway.rooms[&world.room("r")].memory.read(None).cloned(),
+        Some(state(b"placed").into())
+    );
     assert!(world.gateway.memos.is_empty());
 }
 

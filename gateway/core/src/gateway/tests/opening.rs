@@ -61,7 +61,10 @@ fn a_policy_places_a_room_and_its_state_is_kept_with_it() {
     let offer = world.offer("r");
     assert_eq!(world.stands("r"), Some(C));
     assert!(matches!(world.accepted(offer).routed_by, Decider::Policy { .. }));
-    assert_eq!(world.gateway.rooms[&world.room("r")].memory, Some(state(b"placed").into()));
+    assert_eq!(
+        world.gateway.rooms[&world.room("r")].memory.read(None).cloned(),
+        Some(state(b"placed").into())
+    );
 }
 
 #[test]
@@ -74,7 +77,7 @@ fn a_placement_that_breaks_a_rule_is_dropped_with_its_state() {
         });
         let offer = world.offer("r");
         assert_eq!(world.accepted(offer).routed_by, Decider::Native);
-        assert_eq!(world.gateway.rooms[&world.room("r")].memory, None);
+        assert_eq!(world.gateway.rooms[&world.room("r")].memory.read(None).cloned(), None);
     }
 }
 

@@ -169,7 +169,7 @@ fn state_and_decision_are_taken_together_or_not_at_all() {
     let states = vec![(0, state(b"0")), (1, state(b"1")), (2, state(b"2"))];
     let actions = vec![act(0, Op::Cap as u32, 1), act(1, Op::Cap as u32, 100)];
     tick(&mut world, actions, states);
-    let memory = |id: SessionId| world.gateway.sessions[&id].memory.clone();
+    let memory = |id: SessionId| world.gateway.sessions[&id].memory.read(None).cloned();
     assert_eq!((memory(refused), memory(taken)), (None, Some(Arc::new(state(b"1")))));
     world.answer_with(|_| None);
     world.pass(ms(200));

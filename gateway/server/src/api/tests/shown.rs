@@ -1,17 +1,21 @@
 //! What is shown, and what operators have done: by name, whatever numbers control has for it.
 
 use evenkeel_core::{
-    BreakerState, Candidate, Cause, Explanation, FailBack, Fault, Grant, Guard, Health, Hook,
-    Impossible, Measures, Metric, Mode, MoveOutcome, MoveRecord, Outcome, Plan, Quarantine,
-    RegionStanding, RoomStanding, Said, SessionStanding, Transport, Why, Witness,
+    Arm, BreakerState, Candidate, Cause, Cohort, Count, Explanation, FailBack, Fault, Figure,
+    Grant, Guard, Health, Hook, Impossible, Measures, Metric, Mode, MoveOutcome, MoveRecord,
+    Outcome, Plan, Quarantine, RegionStanding, RoomStanding, Said, SessionStanding, Stage,
+    Transport, Why, Witness,
 };
+
+use std::time::SystemTime;
 
 use evenkeel_media::trunk::message::Break;
 
 use super::*;
 use crate::control::{
-    Disobeyed, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyRefused,
-    PolicyView, Reloaded, SessionView, Shrinks,
+    Disobeyed, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyLife,
+    PolicyRefused, PolicyView, Quarantined, Reloaded, SessionView, Shrinks, Staged, Tried, Verb,
+    WalkView, Wish,
 };
 
 #[test]
@@ -152,14 +156,68 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         quarantined: 2,
         hidden_state: (1, 5),
         failing: Some(Fault::Trap("unreachable".into())),
+        life: life(),
     };
     reply.send(vec![policy]).unwrap();
     let right = json!({"policies": [{
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
         "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "quarantined": 2,
         "hidden_state": {"differed": 1, "of": 5}, "failing": "trap: unreachable",
+        "desired": "aaaaaaaaaaaa", "previous_for_ms": 9_000, "last": null,
+        "rollout": {
+            "revision": "aaaaaaaaaaaa", "plugin": "route-nearest 0.2.0", "origin": "pushed",
+            "stage": "canary", "percent": 5, "paused": false, "lasted_ms": 1_500,
+            "steps": [5, 50], "pace_ms": 10_000, "calls": 3, "faults": 0,
+            "shadow": {"same": 8, "different": 1, "faulted": 0},
+            "cohorts": {"canary": {
+                "sessions": 10, "rooms": 5, "loss_percent": 1.5, "r_factor": 80.0, "rung": 0.5,
+                "worse": {"loss": {"worse": 2, "of": 10}},
+            }},
+        },
+        "quarantined_revisions": [
+            {"revision": "bbbbbbbbbbbb", "since_us": 7_000_000, "reason": "loss: 8 of 10 got worse"},
+        ],
     }]});
     assert_eq!(asking.answer().1, right);
+}
+
+/// One revision is tried, another did harm.
+fn life() -> PolicyLife {
+    PolicyLife {
+        tried: Some(Tried {
+            revision: "aaaaaaaaaaaa".into(),
+            plugin: "route-nearest 0.2.0".into(),
+            origin: "pushed".into(),
+            calls: 3,
+            faults: 0,
+            same: 8,
+            different: 1,
+            faulted: 0,
+        }),
+        walk: Some(WalkView {
+            stage: Stage::Canary(5),
+            lasted: Duration::from_millis(1_500),
+            paused: false,
+            steps: vec![5, 50],
+            each: Duration::from_secs(10),
+        }),
+        cohorts: vec![Cohort {
+            arm: Arm::Canary,
+            sessions: 10,
+            rooms: 5,
+            loss_ppm: Some(15_000),
+            r_factor_centi: Some(8_000),
+            rung_centi: 50,
+            worse: vec![(Figure::Loss, Count { of: 10, worse: 2 })],
+        }],
+        previous_for: Some(Duration::from_secs(9)),
+        last: None,
+        quarantined: vec![Quarantined {
+            revision: "bbbbbbbbbbbb".into(),
+            since: SystemTime::UNIX_EPOCH + Duration::from_secs(7),
+            reason: "loss: 8 of 10 got worse".into(),
+        }],
+    }
 }
 
 #[test]
@@ -280,10 +338,10 @@ fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
     let mut world = World::start();
     let wasm = "\0asm".repeat(100_000);
     let asking = world.ask("PUT /v1/policies/call/routing?settings=%7B%22a%22%3A1%7D", &wasm);
-    let Request::Push { policy, bytes, settings, force, reply } = world.request() else {
+    let Request::Push { policy, bytes, settings, wish, reply } = world.request() else {
         panic!("push")
     };
-    assert_eq!((policy, force), (routing(), false));
+    assert_eq!((policy, wish), (routing(), Wish::default()));
     assert_eq!((bytes.len(), settings), (wasm.len(), Some(json!({"a": 1}))));
     reply.send(Ok(rollout(RolloutOutcome::Refused))).unwrap();
     let (status, body) = asking.answer();
@@ -293,8 +351,8 @@ fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
     assert_eq!(body["code"], "import");
 
     let asking = world.ask("PUT /v1/policies/call/routing?force=true", "x");
-    let Request::Push { force, reply, .. } = world.request() else { panic!("push") };
-    assert!(force);
+    let Request::Push { wish, reply, .. } = world.request() else { panic!("push") };
+    assert_eq!(wish, Wish { force: true, ..Wish::default() });
     reply.send(Ok(rollout(RolloutOutcome::Activated))).unwrap();
     assert_eq!(asking.answer().0, 200);
 
@@ -336,9 +394,47 @@ fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
         ("PUT /v1/policies/call/steering", "x", 404),
         ("PUT /v1/policies/call/routing", "", 400),
         ("PUT /v1/policies/call/routing?settings=%7B", "x", 400),
-        ("POST /v1/policies/call/routing:promote", "", 404),
+        ("POST /v1/policies/call/routing:elect", "", 404),
+        ("PUT /v1/policies/call/routing?canary=25,5", "x", 400),
+        ("PUT /v1/policies/call/routing?canary=101", "x", 400),
+        ("PUT /v1/policies/call/routing?pace=10", "x", 400),
+        ("PUT /v1/policies/call/routing?now=true&canary=5", "x", 400),
     ] {
         assert_eq!(world.ask(wrong, body).answer().0, right, "{wrong}");
+    }
+}
+
+#[test]
+fn a_revision_is_pushed_to_walk_and_told_how_it_goes_on() {
+    let mut world = World::start();
+    let asking = world.ask("PUT /v1/policies/call/routing?canary=1,5&pace=2s&force=true", "x");
+    let Request::Push { wish, reply, .. } = world.request() else { panic!("push") };
+    let right = Wish {
+        canary: Some(vec![1, 5]),
+        pace: Some(Duration::from_secs(2)),
+        force: true,
+        ..Wish::default()
+    };
+    assert_eq!(wish, right);
+    let staged = Staged { stage: Stage::Canary(1), paused: false };
+    let begun = Rollout { stage: Some(staged), ..rollout(RolloutOutcome::Begun) };
+    reply.send(Ok(begun)).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!((status, &body["outcome"], &body["by"]), (200, &json!("begun"), &json!("operator")));
+    assert_eq!((&body["stage"], &body["percent"]), (&json!("canary"), &json!(1)));
+    for (word, right, outcome) in [
+        ("promote", Verb::Promote, RolloutOutcome::Stepped),
+        ("promote-all", Verb::PromoteAll, RolloutOutcome::Activated),
+        ("pause", Verb::Pause, RolloutOutcome::Paused),
+        ("resume", Verb::Resume, RolloutOutcome::Resumed),
+        ("abort", Verb::Abort, RolloutOutcome::RolledBack),
+    ] {
+        let asking = world.ask(&format!("POST /v1/policies/call/routing:{word}"), "");
+        let Request::Walk { policy, verb, reply } = world.request() else { panic!("{word}") };
+        assert_eq!((policy, verb), (routing(), right));
+        reply.send(Ok(rollout(outcome))).unwrap();
+        let (status, body) = asking.answer();
+        assert_eq!((status, &body["outcome"]), (200, &json!(outcome.name())), "{word}");
     }
 }
 

@@ -108,6 +108,7 @@ fn a_call_is_written_down_with_its_revision_its_catalog_and_what_became_of_it() 
     let event = Event::Decided {
         ask: AskId(5),
         policy: name(),
+        arm: evenkeel_core::Arm::Standing,
         revision: None,
         outcome: Outcome::Applied { differs: true },
         reason: None,

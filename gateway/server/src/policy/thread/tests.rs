@@ -1,10 +1,12 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use evenkeel_core::{Answer, AskId, Hook, PolicyName, RoomId};
+use evenkeel_core::{Answer, AskId, Hook, Pace, PolicyName, Question, RoomId};
 use serde_json::json;
 
-use super::super::{Policies, Source, Workshop, prepare};
+use super::super::{Back, How, Policies, Ready, Source, Workshop, prepare};
 use super::*;
+use crate::control::{Actor, Rollout, RolloutOutcome};
 
 /// A policy that has no revision yet, with its settings to tell revisions apart.
 struct World {
@@ -23,8 +25,8 @@ fn source(spares: Option<u32>) -> Source {
         settings: spares.map(|spares| json!({"spares": spares})),
         origin: "pushed".into(),
         seed: 7,
-        force: false,
         arrived: Instant::now(),
+        how: How::at_once(Actor::Operator),
     }
 }
 
@@ -35,7 +37,13 @@ fn question(room: u64, deadline: Instant) -> Ask {
         labels: [].into(),
         nodes: Vec::new(),
     };
-    Ask { id: AskId(room), policy: routing(), now_us: 0, deadline, question }
+    let arm = Arm::Standing;
+    Ask { id: AskId(room), policy: routing(), arm, now_us: 0, deadline, question }
+}
+
+fn pace() -> Pace {
+    let each = Duration::from_secs(10);
+    Pace { steps: vec![5], each, shadow: Duration::ZERO, stays_in_shadow: false }
 }
 
 fn later() -> Instant {
@@ -64,6 +72,13 @@ impl World {
         prepare(&self.workshop(), source(spares))
     }
 
+    /// It comes by a canary.
+    fn try_out(&self, spares: u32, force: bool) -> Rollout {
+        let mut source = source(Some(spares));
+        source.how = How { by: Actor::Operator, force, pace: Some(pace()) };
+        prepare(&self.workshop(), source)
+    }
+
     fn standing(&self) -> (Option<Arc<str>>, Option<Arc<str>>) {
         let view = self.policies.views().remove(0);
         (view.revision, view.previous)
@@ -71,7 +86,7 @@ impl World {
 
     fn roll_back(&self) -> Result<Rollout, &'static str> {
         let (reply, rolled) = tokio::sync::oneshot::channel();
-        self.policies.roll_back(&routing(), reply).unwrap();
+        self.policies.roll_back(&routing(), Back::Last, reply).unwrap();
         rolled.blocking_recv().unwrap()
     }
 }
@@ -141,14 +156,34 @@ fn desk() -> (Desk, mpsc::Receiver<Word>) {
 }
 
 fn ready(standing: &Standing, engine: &host::Engine, spares: u32) -> Ready {
-    let Source { bytes, settings, origin, seed, arrived, .. } = source(Some(spares));
+    let Source { bytes, settings, origin, seed, arrived, how } = source(Some(spares));
     let component = host::Component::vet(engine, &bytes).unwrap();
     let settings = settings.unwrap();
     let (hook, given) = (Hook::Routing, settings.clone());
     let policy = host::Policy::install(engine, &component, hook, given, Vec::new(), seed).unwrap();
     let (reply, _) = tokio::sync::oneshot::channel();
     let (since, word) = (Instant::now(), standing.next_word());
-    Ready { policy, origin, settings, arrived, since, word, reply }
+    Ready { policy, origin, settings, by: how.by, arrived, since, word, reply }
+}
+
+/// Tries it; its name.
+fn try_out(desk: &mut Desk, engine: &host::Engine, spares: u32) -> Arc<str> {
+    let ready = ready(&desk.standing, engine, spares);
+    let revision = ready.policy.revision().into();
+    desk.try_out(ready, pace());
+    revision
+}
+
+/// A question to an arm is answered; which revision did so.
+fn answered_by(desk: &mut Desk, words: &mut mpsc::Receiver<Word>, arm: Arm) -> Option<Arc<str>> {
+    while words.try_recv().is_ok() {}
+    desk.answer(Ask { arm, ..question(1, later()) });
+    loop {
+        match words.try_recv().unwrap() {
+            Word::Answered(_, answered) => return answered.ok().map(|answered| answered.revision),
+            Word::Rolled(_) | Word::HiddenState { .. } => {}
+        }
+    }
 }
 
 fn activate(desk: &mut Desk, engine: &host::Engine, spares: u32) -> Arc<str> {
@@ -258,4 +293,147 @@ fn a_policy_is_stopped_without_waiting_for_what_it_is_at() {
     let (id, fault) = world.policies.ask(question(2, later())).unwrap_err();
     assert_eq!((id, fault), (AskId(2), Fault::Absent));
     drop(world.words);
+}
+
+#[test]
+fn a_candidate_answers_for_its_arm_and_the_one_in_force_for_the_other() {
+    let engine = host::Engine::new();
+    let (mut desk, mut words) = desk();
+    let old = activate(&mut desk, &engine, 1);
+    let new = try_out(&mut desk, &engine, 2);
+    assert_eq!(answered_by(&mut desk, &mut words, Arm::Standing), Some(old.clone()));
+    assert_eq!(answered_by(&mut desk, &mut words, Arm::Canary), Some(new.clone()));
+    let view = desk.standing.view();
+    assert_eq!((view.revision, view.previous), (Some(old.clone()), None));
+    let tried = view.life.tried.unwrap();
+    assert_eq!((tried.revision, tried.calls, tried.faults), (new.clone(), 1, 0));
+
+    let promoted = desk.promote(Actor::Gateway).unwrap();
+    assert_eq!((promoted.outcome, promoted.by), (RolloutOutcome::Activated, Actor::Gateway));
+    assert_eq!((promoted.revision, promoted.previous), (Some(new.clone()), Some(old.clone())));
+    assert_eq!(answered_by(&mut desk, &mut words, Arm::Canary), Some(new), "asked before");
+    assert!(desk.standing.view().life.tried.is_none() && desk.promote(Actor::Gateway).is_err());
+    assert_eq!(desk.standing.view().previous, Some(old));
+}
+
+#[test]
+fn a_candidate_that_fails_too_often_goes_and_the_one_in_force_is_untouched() {
+    let engine = host::Engine::new();
+    let (mut desk, mut words) = desk();
+    let old = activate(&mut desk, &engine, 1);
+    let new = try_out(&mut desk, &engine, 2);
+    desk.budgets.offer = Duration::ZERO;
+    for room in 0..6 {
+        desk.answer(Ask { arm: Arm::Canary, ..question(room, later()) });
+    }
+    desk.budgets.offer = Duration::from_secs(60);
+    let view = desk.standing.view();
+    assert_eq!((view.revision, view.faults, view.failing), (Some(old.clone()), 0, None));
+    let [quarantined] = &view.life.quarantined[..] else { panic!("it is quarantined") };
+    assert_eq!(quarantined.revision, new);
+    assert!(quarantined.reason.contains("deadline"), "{}", quarantined.reason);
+    let told = std::iter::from_fn(|| words.try_recv().ok()).find_map(|word| match word {
+        Word::Rolled(rolled) if rolled.rollout.outcome == RolloutOutcome::RolledBack => {
+            Some(rolled)
+        }
+        Word::Rolled(_) | Word::Answered(..) | Word::HiddenState { .. } => None,
+    });
+    let told = told.unwrap();
+    assert_eq!((told.rollout.revision, told.rollout.previous), (Some(old), Some(new)));
+    assert_eq!((told.rollout.by, told.stand.candidate), (Actor::Gateway, None));
+}
+
+#[test]
+fn what_did_harm_is_refused_until_somebody_insists() {
+    let world = World::start();
+    world.push(Some(1));
+    let second = world.push(Some(2)).revision.unwrap();
+    let order = Order::Condemn { revision: second.clone(), reason: "loss".into() };
+    world.policies.order(&routing(), order).unwrap();
+    let refused = world.push(Some(2));
+    assert_eq!(refused.outcome, RolloutOutcome::Refused);
+    let reason = refused.reason.unwrap();
+    assert!(reason.contains("quarantined") && reason.contains("loss"), "{reason}");
+    let begun = world.try_out(2, true);
+    assert_eq!((begun.outcome, begun.revision), (RolloutOutcome::Begun, Some(second)));
+    assert!(world.policies.views()[0].life.quarantined.is_empty(), "it has another chance");
+}
+
+#[test]
+fn only_what_is_still_there_is_condemned() {
+    let engine = host::Engine::new();
+    let (mut desk, _words) = desk();
+    let old = activate(&mut desk, &engine, 1);
+    let gone = try_out(&mut desk, &engine, 2);
+    let new = try_out(&mut desk, &engine, 3);
+    desk.condemn(&gone, "loss", Instant::now());
+    let view = desk.standing.view();
+    assert_eq!(view.life.tried.map(|tried| tried.revision), Some(new));
+    assert_eq!((view.revision, view.life.quarantined), (Some(old), Vec::new()));
+}
+
+#[test]
+fn a_rollback_ends_the_canary_and_the_next_one_goes_to_the_revision_before() {
+    let world = World::start();
+    let first = world.push(Some(1)).revision;
+    let second = world.push(Some(2)).revision;
+    let third = world.try_out(3, false).revision;
+    let back = world.roll_back().unwrap();
+    assert_eq!((back.outcome, back.by), (RolloutOutcome::RolledBack, Actor::Operator));
+    assert_eq!((&back.revision, back.previous), (&second, third));
+    assert_eq!(world.standing(), (second, first.clone()));
+    assert_eq!(world.roll_back().unwrap().revision, first);
+    assert!(world.policies.views()[0].life.quarantined.is_empty(), "who asks accuses nobody");
+}
+
+#[test]
+fn what_is_in_force_and_comes_again_ends_the_canary() {
+    let world = World::start();
+    let first = world.push(Some(1)).revision;
+    world.try_out(2, false);
+    let again = world.try_out(1, false);
+    assert_eq!((again.outcome, again.revision), (RolloutOutcome::Unchanged, first.clone()));
+    let view = world.policies.views().remove(0);
+    assert_eq!((view.revision, view.life.tried), (first, None));
+}
+
+#[test]
+fn where_none_is_in_force_a_candidate_is_at_once() {
+    let world = World::start();
+    assert_eq!(world.try_out(1, false).outcome, RolloutOutcome::Activated);
+}
+
+#[test]
+fn a_candidate_in_shadow_is_compared_and_nothing_of_what_it_says_is_told() {
+    let engine = host::Engine::new();
+    let (mut desk, mut words) = desk();
+    let old = activate(&mut desk, &engine, 1);
+    try_out(&mut desk, &engine, 2);
+    assert_eq!(answered_by(&mut desk, &mut words, Arm::Standing), Some(old));
+    let shadowed = desk.shadowed.take().unwrap();
+    desk.shadow(&shadowed);
+    let mut otherwise = desk.shadowed.take();
+    assert!(otherwise.is_none() && words.try_recv().is_err());
+    // As if the one in force had said something else.
+    otherwise = Some(Shadowed { answer: Answer::Params(Vec::new()), ..shadowed });
+    desk.shadow(&otherwise.unwrap());
+    let tried = desk.standing.view().life.tried.unwrap();
+    assert_eq!((tried.same, tried.different, tried.faulted, tried.calls), (1, 1, 0, 0));
+    answered_by(&mut desk, &mut words, Arm::Canary);
+    answered_by(&mut desk, &mut words, Arm::Standing);
+    assert!(desk.shadowed.is_none(), "it answers by itself now");
+}
+
+#[test]
+fn the_one_before_is_forgotten_when_its_time_is_over() {
+    let engine = host::Engine::new();
+    let (mut desk, _words) = desk();
+    let first = activate(&mut desk, &engine, 1);
+    activate(&mut desk, &engine, 2);
+    desk.forget("another");
+    assert_eq!(desk.standing.view().previous, Some(first.clone()));
+    desk.forget(&first);
+    assert_eq!(desk.standing.view().previous, None);
+    assert!(desk.roll_back("too many faults", Instant::now()).is_none());
+    assert!(desk.standing.view().life.quarantined.is_empty(), "it answers on");
 }

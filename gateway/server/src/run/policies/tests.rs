@@ -1,13 +1,16 @@
 use evenkeel_core::Limits;
 
 use super::*;
+use crate::control::Actor;
+use crate::policy::How;
 
 /// Policies that nobody else shares a plugin with: each is compiled for itself.
 const MANY: usize = 16;
 
 fn source(bytes: Vec<u8>) -> Source {
     let (settings, origin, seed, arrived) = (None, "embedded".into(), 7, Instant::now());
-    Source { bytes, settings, origin, seed, force: false, arrived }
+    let how = How::at_once(Actor::File);
+    Source { bytes, settings, origin, seed, arrived, how }
 }
 
 #[test]

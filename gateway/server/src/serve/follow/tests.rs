@@ -4,7 +4,7 @@ use evenkeel_core::{
 use tokio::sync::{broadcast, mpsc};
 
 use super::*;
-use crate::control::{NodeView, PolicyView, Request};
+use crate::control::{NodeView, PolicyLife, PolicyView, Request};
 use crate::settings::Settings;
 
 fn telemetry() -> Telemetry {
@@ -74,6 +74,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     quarantined: 0,
                     hidden_state: (0, 0),
                     failing: None,
+                    life: PolicyLife::default(),
                 };
                 reply.send(vec![view]).unwrap();
             }

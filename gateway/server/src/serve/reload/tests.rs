@@ -117,6 +117,8 @@ impl World {
                 asked.push(policy.to_string());
                 let rollout = Rollout {
                     outcome: outcome(&policy),
+                    stage: None,
+                    by: Actor::File,
                     policy,
                     revision: None,
                     previous: None,

@@ -1,0 +1,102 @@
+//! How a policy stands, in words.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::say;
+use crate::status::{failing, text};
+
+/// Its revisions, and how they fare.
+pub(super) fn show(policy: &Value) {
+    say(&format!(
+        "{}: {} ({}, {}), {} calls, {} faults{}",
+        text(policy, "policy"),
+        policy["revision"].as_str().unwrap_or("(native)"),
+        text(policy, "plugin"),
+        text(policy, "origin"),
+        count(policy, "calls"),
+        count(policy, "faults"),
+        failing(policy)
+    ));
+    if let Some(previous) = policy["previous"].as_str() {
+        let left = policy["previous_for_ms"].as_u64().map(Duration::from_millis);
+        let left = left.map_or(String::new(), |left| format!(", for {} s more", left.as_secs()));
+        say(&format!("  before: {previous}, which a rollback puts in force again{left}"));
+    }
+    let rollout = &policy["rollout"];
+    if rollout.is_object() {
+        show_rollout(rollout);
+    }
+    let last = &policy["last"];
+    if last.is_object() {
+        let reason = last["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
+        say(&format!("  last: {} by {}{reason}", text(last, "outcome"), text(last, "by")));
+    }
+    for one in policy["quarantined_revisions"].as_array().map_or(&[][..], Vec::as_slice) {
+        let (revision, reason) = (text(one, "revision"), text(one, "reason"));
+        say(&format!("  quarantined: {revision}: {reason}"));
+    }
+}
+
+fn show_rollout(rollout: &Value) {
+    let steps = rollout["steps"].as_array().map_or(&[][..], Vec::as_slice);
+    let steps: Vec<String> = steps.iter().map(Value::to_string).collect();
+    say(&format!(
+        "  on its way: {} ({}, {}), {}, {} s of {} s; steps {} %",
+        text(rollout, "revision"),
+        text(rollout, "plugin"),
+        text(rollout, "origin"),
+        stage(rollout),
+        count(rollout, "lasted_ms") / 1_000,
+        count(rollout, "pace_ms") / 1_000,
+        if steps.is_empty() { "100".to_owned() } else { steps.join(", ") }
+    ));
+    let shadow = &rollout["shadow"];
+    let (same, different) = (count(shadow, "same"), count(shadow, "different"));
+    if same + different + count(shadow, "faulted") > 0 {
+        let faulted = count(shadow, "faulted");
+        say(&format!("    in shadow: {same} the same, {different} different, {faulted} failed"));
+    }
+    for (name, words) in [("canary", "canary"), ("standing", "the rest")] {
+        let cohort = &rollout["cohorts"][name];
+        if cohort.is_object() {
+            let shown = |key: &str, unit: &str| {
+                cohort[key].as_f64().map_or("unknown".to_owned(), |it| format!("{it:.1}{unit}"))
+            };
+            say(&format!(
+                "    {words}: {} sessions, {} rooms; loss {}, R {}, rung {}{}",
+                count(cohort, "sessions"),
+                count(cohort, "rooms"),
+                shown("loss_percent", " %"),
+                shown("r_factor", ""),
+                shown("rung", ""),
+                worse(cohort)
+            ));
+        }
+    }
+}
+
+/// Those who got worse, behind what else is said of a cohort.
+fn worse(cohort: &Value) -> String {
+    let all = cohort["worse"].as_object();
+    let some = all.into_iter().flatten().filter(|(_, it)| count(it, "worse") > 0);
+    let words: Vec<String> = some
+        .map(|(figure, it)| format!("{figure} {} of {}", count(it, "worse"), count(it, "of")))
+        .collect();
+    if words.is_empty() { String::new() } else { format!("; got worse: {}", words.join(", ")) }
+}
+
+/// How far a revision is: `decides for 5 %`.
+pub(super) fn stage(rollout: &Value) -> String {
+    let paused = if rollout["paused"] == Value::Bool(true) { ", paused" } else { "" };
+    match text(rollout, "stage") {
+        "canary" => format!("decides for {} %{paused}", count(rollout, "percent")),
+        "shadow" => format!("is asked along{paused}"),
+        _ => "is on its way".to_owned(),
+    }
+}
+
+fn count(value: &Value, key: &str) -> u64 {
+    value[key].as_u64().unwrap_or(0)
+}

@@ -1,0 +1,360 @@
+//! Two revisions of a policy beside each other: each has its own, and nothing is lost when one goes.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::{
+    Answer, Arm, Ask, Breach, Canary, Event, Fault, Figure, Hook, Judging, Measures, Metric, Move,
+    Outcome, PolicyName, Question, Revision, Revisions, SessionId, State,
+};
+
+fn policy(hook: Hook) -> PolicyName {
+    PolicyName { set: "call".into(), hook }
+}
+
+fn revision(name: &str, schema: u32) -> Revision {
+    Revision { name: name.into(), plugin: "test".into(), schema }
+}
+
+/// The old one in force alone.
+fn alone() -> Revisions {
+    let (standing, judging) = (revision("old", 1), Judging::default());
+    Revisions { standing, canary: None, kept: None, judging }
+}
+
+/// The new one, which writes states of another schema, has this share.
+fn tried(percent: u8) -> Revisions {
+    let judging = Judging::default();
+    let canary = Some(Canary { revision: revision("new", 2), percent, judging });
+    Revisions { canary, ..alone() }
+}
+
+/// The new one in force; the old one may come back, or not any more.
+fn turned(kept: bool) -> Revisions {
+    let (standing, kept) = (revision("new", 2), kept.then(|| revision("old", 1)));
+    Revisions { standing, canary: None, kept, judging: Judging::default() }
+}
+
+fn turn(world: &mut World, hook: Hook, revisions: Revisions) {
+    world.gateway.handle_revisions(&policy(hook), revisions, world.now);
+    world.pass(ms(0));
+}
+
+fn written(arm: Arm, byte: u8) -> State {
+    let schema = if arm == Arm::Canary { 2 } else { 1 };
+    State { plugin: "test".into(), schema, bytes: Box::new([byte]) }
+}
+
+fn rows(ask: &Ask) -> Vec<(u64, Option<State>)> {
+    match &ask.question {
+        Question::Tick { sessions, .. } => {
+            sessions.iter().map(|row| (row.row.id, row.state.clone())).collect()
+        }
+        Question::Reroute { rooms, .. } => {
+            rooms.iter().map(|row| (row.row.id, row.state.clone())).collect()
+        }
+        question => panic!("{question:?}"),
+    }
+}
+
+/// Every row gets a state of the arm that is asked.
+fn writes(byte: u8) -> impl FnMut(&Ask) -> Option<Result<Answer, Fault>> {
+    move |ask| {
+        let states = rows(ask).into_iter().zip(0..).map(|(_, row)| (row, written(ask.arm, byte)));
+        let memo = Some(written(ask.arm, byte));
+        Some(Ok(Answer::Actions { actions: Vec::new(), states: states.collect(), memo }))
+    }
+}
+
+/// The questions of the next round, by arm.
+fn asked(world: &mut World) -> Vec<Ask> {
+    world.held.clear();
+    world.answer_with(|_| None);
+    world.pass(ms(200));
+    std::mem::take(&mut world.held)
+}
+
+fn ticking(sessions: usize) -> (World, Vec<SessionId>) {
+    let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
+    turn(&mut world, Hook::Degradation, alone());
+    let sessions = (0..sessions).map(|room| world.open(&room.to_string())).collect();
+    (world, sessions)
+}
+
+#[test]
+fn a_tick_is_about_one_arm_and_both_are_asked_at_once() {
+    let (mut world, sessions) = ticking(100);
+    let all: Vec<u64> = sessions.iter().map(|session| session.0).collect();
+    let alone = asked(&mut world);
+    assert_eq!(alone.len(), 1, "without a canary there is one question");
+    turn(&mut world, Hook::Degradation, tried(25));
+    let both = asked(&mut world);
+    assert_eq!(both.iter().map(|ask| ask.arm).collect::<Vec<_>>(), Arm::ALL);
+    let ids = |ask: &Ask| rows(ask).iter().map(|(id, _)| *id).collect::<BTreeSet<u64>>();
+    let (rest, canary) = (ids(&both[0]), ids(&both[1]));
+    assert!(rest.is_disjoint(&canary) && (10..40).contains(&canary.len()), "{}", canary.len());
+    assert_eq!(rest.union(&canary).copied().collect::<Vec<_>>(), all);
+    turn(&mut world, Hook::Degradation, tried(50));
+    let more = ids(&asked(&mut world)[1]);
+    assert!(more.is_superset(&canary) && more.len() > canary.len());
+}
+
+#[test]
+fn each_arm_reads_its_own_states_and_a_rollback_loses_nothing() {
+    let (mut world, sessions) = ticking(20);
+    world.answer_with(writes(1));
+    world.pass(ms(200));
+    turn(&mut world, Hook::Degradation, tried(50));
+    world.answer_with(writes(2));
+    world.pass(ms(200));
+    for ask in asked(&mut world) {
+        let memo = match &ask.question {
+            Question::Tick { memo, .. } => memo.clone(),
+            question => panic!("{question:?}"),
+        };
+        assert_eq!(memo, Some(written(ask.arm, 2)));
+        assert!(rows(&ask).iter().all(|(_, state)| *state == Some(written(ask.arm, 2))));
+    }
+    // The candidate goes: those it was tried on go on with what was written before.
+    turn(&mut world, Hook::Degradation, alone());
+    let [ask] = &asked(&mut world)[..] else { panic!("one arm is left") };
+    assert_eq!(rows(ask).len(), sessions.len());
+    let old = |(_, state): &(u64, Option<State>)| {
+        [Some(written(Arm::Standing, 1)), Some(written(Arm::Standing, 2))].contains(state)
+    };
+    assert!(rows(ask).iter().all(old), "{ask:?}");
+    let first = rows(ask).iter().filter(|row| row.1 == Some(written(Arm::Standing, 1))).count();
+    assert!((3..17).contains(&first), "{first} were tried on");
+}
+
+#[test]
+fn after_the_window_only_what_is_in_force_keeps_its_states() {
+    let (mut world, sessions) = ticking(20);
+    world.answer_with(writes(1));
+    world.pass(ms(200));
+    let keeps = |world: &World| {
+        world.gateway.sessions.values().filter(|session| session.memory.keeps_other()).count()
+    };
+    assert_eq!(keeps(&world), 0);
+    turn(&mut world, Hook::Degradation, turned(true));
+    // As the host would have it: the new one writes under its own schema.
+    world.answer_with(|ask| {
+        let states = (0..rows(ask).len() as u32).map(|row| (row, written(Arm::Canary, 2)));
+        Some(Ok(Answer::Actions { actions: Vec::new(), states: states.collect(), memo: None }))
+    });
+    world.pass(ms(200));
+    assert_eq!(keeps(&world), sessions.len());
+    world.pass(ms(1_000));
+    assert_eq!(keeps(&world), sessions.len(), "while it may come back");
+    turn(&mut world, Hook::Degradation, turned(false));
+    world.pass(ms(1_000));
+    assert_eq!(keeps(&world), 0);
+    let [ask] = &asked(&mut world)[..] else { panic!("one arm") };
+    assert!(rows(ask).iter().all(|(_, state)| *state == Some(written(Arm::Canary, 2))));
+}
+
+#[test]
+fn a_canarys_rooms_are_placed_and_rerouted_by_it_and_others_are_not_asked_again() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    turn(&mut world, Hook::Routing, alone());
+    for room in 0..40 {
+        world.open(&room.to_string());
+    }
+    world.answer_with(|_| None);
+    turn(&mut world, Hook::Routing, tried(25));
+    let [ask] = &std::mem::take(&mut world.held)[..] else { panic!("only the canary's rooms") };
+    assert_eq!(ask.arm, Arm::Canary);
+    let canary: Vec<u64> = rows(ask).iter().map(|(id, _)| *id).collect();
+    assert!((4..18).contains(&canary.len()), "{}", canary.len());
+    assert!(canary.iter().all(|id| tried(25).arm(*id) == Arm::Canary));
+    world.answer(ask, Ok(Answer::Moves { moves: Vec::new(), states: Vec::new(), memo: None }));
+    world.settle();
+
+    world.answer_with(place(&[A, B]));
+    world.outputs.clear();
+    for room in 100..140 {
+        world.open(&room.to_string());
+    }
+    let placed: Vec<(u64, Arm)> = world
+        .outputs
+        .iter()
+        .filter_map(|output| match output {
+            super::super::Output::Ask(ask) => match ask.question {
+                Question::Place { room, .. } => Some((room.0, ask.arm)),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect();
+    assert_eq!(placed.len(), 40);
+    assert!(placed.iter().all(|(room, arm)| tried(25).arm(*room) == *arm));
+    assert!(placed.iter().any(|(_, arm)| *arm == Arm::Canary));
+
+    // It goes: its rooms are looked at by the one in force, all of them.
+    world.answer_with(|_| None);
+    turn(&mut world, Hook::Routing, alone());
+    let [ask] = &world.held[..] else { panic!("its rooms") };
+    assert_eq!(ask.arm, Arm::Standing);
+    assert!(rows(ask).iter().all(|(id, _)| tried(25).arm(*id) == Arm::Canary));
+}
+
+#[test]
+fn what_a_candidate_was_asked_that_is_gone_is_asked_of_the_one_in_force() {
+    let mut world = World::with_policy(settings(), &[Hook::Admission, Hook::Routing], |_| None);
+    turn(&mut world, Hook::Admission, alone());
+    turn(&mut world, Hook::Admission, tried(100));
+    let offer = world.offer("r");
+    world.settle();
+    let asked = world.held.remove(0);
+    assert_eq!(asked.arm, Arm::Canary);
+    turn(&mut world, Hook::Admission, alone());
+    let again = world.held.remove(0);
+    assert_eq!((again.arm, &again.question), (Arm::Standing, &asked.question));
+    world.answer(&asked, Ok(Answer::Admit { verdict: crate::AdmitVerdict::Reject(1), reason: 0 }));
+    world.settle();
+    assert!(!world.replies.contains_key(&offer), "its word is of no use any more");
+    world.answer(&again, Ok(accept()));
+    world.settle();
+    world.held.clear();
+    world.pass(ms(10));
+    world.accepted(offer);
+    let stale = |event: &&Event| matches!(event, Event::Decided { outcome: Outcome::Stale, .. });
+    assert_eq!(world.events().filter(stale).count(), 1);
+}
+
+#[test]
+fn an_answer_that_comes_when_its_canary_is_in_force_is_taken() {
+    let (mut world, _) = ticking(4);
+    turn(&mut world, Hook::Degradation, tried(99));
+    let both = asked(&mut world);
+    let canary = both.iter().find(|ask| ask.arm == Arm::Canary).unwrap();
+    turn(&mut world, Hook::Degradation, turned(true));
+    let said = writes(7)(canary).unwrap();
+    world.answer(canary, said);
+    world.settle();
+    let session = SessionId(rows(canary)[0].0);
+    let memory = &world.gateway.sessions[&session].memory;
+    assert_eq!(memory.read(None).map(|state| &**state), Some(&written(Arm::Canary, 7)));
+}
+
+/// Everybody is told of; who loses says the closure.
+fn tell(world: &mut World, sessions: &[SessionId], loses: impl Fn(SessionId) -> bool) {
+    world.answer_with(|_| None);
+    world.pass(ms(100));
+    for session in sessions {
+        let mut measures = Measures::default();
+        let loss = if loses(*session) { 200_000 } else { 0 };
+        measures.set(Metric::LossDown, loss);
+        world.gateway.handle_summary(*session, measures, Some(world.now));
+    }
+    world.settle();
+}
+
+fn breaches(world: &World) -> Vec<(String, Breach)> {
+    let breach = |event: &Event| match event {
+        Event::Breached { revision, breach, .. } => Some((revision.to_string(), *breach)),
+        _ => None,
+    };
+    world.events().filter_map(breach).collect()
+}
+
+#[test]
+fn a_candidate_that_harms_its_cohort_is_found_within_two_seconds_and_told_of_once() {
+    let (mut world, sessions) = ticking(200);
+    turn(&mut world, Hook::Degradation, tried(5));
+    let canary = |session: SessionId| tried(5).arm(session.0) == Arm::Canary;
+    for _ in 0..10 {
+        tell(&mut world, &sessions, |_| false);
+    }
+    assert_eq!(
+        world.gateway.heard(&policy(Hook::Degradation)).measured as usize,
+        sessions.iter().filter(|session| canary(**session)).count()
+    );
+    let began = world.now;
+    while breaches(&world).is_empty() {
+        tell(&mut world, &sessions, canary);
+        assert!(world.now - began <= ms(2_000), "nobody finds it");
+    }
+    for _ in 0..20 {
+        tell(&mut world, &sessions, canary);
+    }
+    let [(revision, breach)] = &breaches(&world)[..] else { panic!("told once") };
+    assert_eq!((&**revision, breach.figure, breach.rest.worse), ("new", Figure::Loss, 0));
+    let [rest, cohort] = world.gateway.cohorts(&policy(Hook::Degradation)).unwrap();
+    assert_eq!((cohort.loss_ppm, rest.loss_ppm), (Some(200_000), Some(0)));
+    assert_eq!((cohort.arm, (cohort.sessions + rest.sessions) as usize), (Arm::Canary, 200));
+}
+
+#[test]
+fn loss_that_comes_to_all_is_no_candidates_fault() {
+    let (mut world, sessions) = ticking(200);
+    turn(&mut world, Hook::Degradation, tried(25));
+    for look in 0..60 {
+        tell(&mut world, &sessions, |session| look % 20 > 10 && session.0 % 3 == 0);
+    }
+    assert_eq!(breaches(&world), []);
+}
+
+#[test]
+fn rooms_that_a_candidate_moves_too_often_are_a_breach() {
+    let mut settings = settings();
+    settings.limits.churn_percent = 100;
+    let mut world = World::with_policy(settings, &[Hook::Routing], place(&[A, B]));
+    turn(&mut world, Hook::Routing, alone());
+    let sessions: Vec<SessionId> = (0..120).map(|room| world.open(&room.to_string())).collect();
+    // What is tried sends everybody from one node to the other and back.
+    let mut there = false;
+    world.answer_with(move |ask| {
+        let Question::Reroute { rooms, .. } = &ask.question else { return None };
+        let hops = if there { vec![A, B] } else { vec![B, A] };
+        there = !there;
+        let step = |(_, row)| Move { row, hops: hops.clone(), ttl_ms: 400, reason: 0 };
+        let moves = rooms.iter().zip(0..).map(step).collect();
+        Some(Ok(Answer::Moves { moves, states: Vec::new(), memo: None }))
+    });
+    turn(&mut world, Hook::Routing, tried(10));
+    for _ in 0..40 {
+        world.pass(ms(100));
+        for session in &sessions {
+            world.gateway.handle_summary(*session, Measures::default(), Some(world.now));
+        }
+        world.settle();
+    }
+    let [(revision, breach)] = &breaches(&world)[..] else { panic!("{:?}", breaches(&world)) };
+    assert_eq!((&**revision, breach.figure, breach.rest.worse), ("new", Figure::Moves, 0));
+}
+
+#[test]
+fn a_revision_whose_decisions_break_rules_is_a_breach_while_another_may_take_over() {
+    for (revisions, by) in
+        [(tried(99), Some("new")), (turned(true), Some("new")), (turned(false), None)]
+    {
+        let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+        turn(&mut world, Hook::Routing, alone());
+        turn(&mut world, Hook::Routing, revisions);
+        world.answer_with(place(&[crate::NodeId(77)]));
+        for room in 0..40 {
+            world.open(&room.to_string());
+        }
+        let found: Vec<(String, Figure)> = breaches(&world)
+            .into_iter()
+            .map(|(revision, breach)| (revision, breach.figure))
+            .collect();
+        let right: Vec<(String, Figure)> =
+            by.into_iter().map(|by| (by.to_owned(), Figure::Guarded)).collect();
+        assert_eq!(found, right);
+    }
+}
+
+#[test]
+fn a_canarys_faults_do_not_make_the_policy_one_that_fails() {
+    let mut world =
+        World::with_policy(settings(), &[Hook::Admission], |_| Some(Err(Fault::OutOfMemory)));
+    turn(&mut world, Hook::Admission, alone());
+    turn(&mut world, Hook::Admission, tried(100));
+    world.open("r");
+    assert!(!world.events().any(|event| matches!(event, Event::Standing { .. })));
+    turn(&mut world, Hook::Admission, alone());
+    world.open("s");
+    assert!(world.events().any(|event| matches!(event, Event::Standing { .. })));
+}

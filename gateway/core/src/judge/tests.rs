@@ -1,0 +1,158 @@
+use super::*;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+const LOSSY: Bad = Bad(1 << Figure::Loss as u8);
+
+/// Two cohorts, told of every 100 ms. Who is in the canary is drawn by lot.
+struct World {
+    judge: Judge,
+    now: Instant,
+    arms: Vec<Arm>,
+}
+
+impl World {
+    fn of(canary: usize, all: usize) -> World {
+        World::drawn(canary, all, 7, |_| Bad::default())
+    }
+
+    /// Who fared how before says the closure.
+    fn drawn(canary: usize, all: usize, seed: u64, before: impl Fn(Arm) -> Bad) -> World {
+        let mut arms = vec![Arm::Standing; all];
+        arms[..canary].fill(Arm::Canary);
+        fastrand::Rng::with_seed(seed).shuffle(&mut arms);
+        let now = Instant::now();
+        let mut judge = Judge::new(Judging::default(), now);
+        (0..).zip(&arms).for_each(|(unit, arm)| judge.enrol(unit, *arm, before(*arm)));
+        World { judge, now, arms }
+    }
+
+    /// Everybody is told of; who fares badly says the closure.
+    fn tell(&mut self, mut bad: impl FnMut(usize, Arm) -> Bad) -> Option<Breach> {
+        self.now += ms(100);
+        self.judge.turn(self.now);
+        let mut found = None;
+        for (unit, arm) in self.arms.iter().enumerate() {
+            let bad = bad(unit, *arm);
+            self.judge.enrol(unit as u64, *arm, bad);
+            found = found.or(self.judge.note(unit as u64, bad));
+        }
+        found
+    }
+}
+
+/// The canary loses.
+fn harmed(_: usize, arm: Arm) -> Bad {
+    if arm == Arm::Canary { LOSSY } else { Bad::default() }
+}
+
+fn well(_: usize, _: Arm) -> Bad {
+    Bad::default()
+}
+
+#[test]
+fn a_cohort_of_ten_that_loses_is_found_at_once_and_by_its_figure() {
+    let breach = World::of(10, 200).tell(harmed).unwrap();
+    assert_eq!(breach.figure, Figure::Loss);
+    assert!(breach.canary.worse >= 3 && breach.canary.of == 10, "{breach:?}");
+    assert_eq!(breach.rest, Count { of: 190, worse: 0 });
+    assert!(breach.to_string().starts_with("loss: "), "{breach}");
+}
+
+#[test]
+fn harm_that_comes_to_one_after_the_other_is_found_within_two_seconds() {
+    let mut world = World::of(10, 200);
+    let canary = |arm: &&Arm| **arm == Arm::Canary;
+    let before: Vec<usize> =
+        (0..200).map(|unit| world.arms[..unit].iter().filter(canary).count()).collect();
+    let found = (1..=20).find(|look| {
+        let hit = |unit: usize, arm| arm == Arm::Canary && before[unit] * 2 < *look;
+        world.tell(|unit, arm| if hit(unit, arm) { LOSSY } else { Bad::default() }).is_some()
+    });
+    assert!(found.is_some(), "ten fell in two seconds");
+}
+
+#[test]
+fn what_comes_to_both_alike_proves_nothing() {
+    let mut world = World::of(50, 200);
+    for _ in 0..100 {
+        assert_eq!(world.tell(|_, _| LOSSY), None);
+    }
+    let mut world = World::of(50, 200);
+    assert_eq!(world.tell(|unit, _| if unit % 4 == 0 { LOSSY } else { Bad::default() }), None);
+}
+
+#[test]
+fn who_fared_badly_before_proves_nothing_and_who_fares_well_again_is_at_risk_in_the_next_round() {
+    let mut world = World::drawn(10, 200, 7, |arm| harmed(0, arm));
+    for _ in 0..50 {
+        assert_eq!(world.tell(harmed), None);
+    }
+    for _ in 0..60 {
+        assert_eq!(world.tell(well), None);
+    }
+    assert!(world.tell(harmed).is_some());
+}
+
+#[test]
+fn fewer_than_the_least_say_nothing() {
+    for (cohort, says) in [(4, false), (5, true)] {
+        assert_eq!(World::of(cohort, 400).tell(harmed).is_some(), says, "{cohort}");
+    }
+}
+
+#[test]
+fn who_left_counts_no_more() {
+    let mut world = World::of(10, 200);
+    for (unit, _) in (0..).zip(&world.arms).filter(|(_, arm)| **arm == Arm::Canary) {
+        world.judge.leave(unit);
+    }
+    assert_eq!(world.judge.cohort(), 0);
+    let lossy = world.judge.figures().find(|(figure, ..)| *figure == Figure::Loss).unwrap();
+    assert_eq!((lossy.1, lossy.2.of), (Count::default(), 190));
+}
+
+/// Bursts that hit a share of all at once, and some that are bad for long: only the lot says who of them is in the canary.
+fn noise(seed: u64) -> bool {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (canary, all) = (rng.usize(5..60), rng.usize(100..400));
+    let mut world = World::drawn(canary, all, seed, |_| Bad::default());
+    let mut badness = vec![0_u32; all];
+    (0..300).any(|_| {
+        let burst = if rng.u8(0..20) == 0 { rng.u32(0..600) } else { 2 };
+        for left in &mut badness {
+            let falls = rng.u32(0..1_000) < burst;
+            *left = if falls { rng.u32(1..50) } else { left.saturating_sub(1) };
+        }
+        world.tell(|unit, _| if badness[unit] > 0 { LOSSY } else { Bad::default() }).is_some()
+    })
+}
+
+#[test]
+fn noise_rolls_back_fewer_than_one_in_a_hundred() {
+    let wrong = (0..300).filter(|seed| noise(*seed)).count();
+    assert!(wrong <= 3, "{wrong} of 300");
+}
+
+#[test]
+fn half_of_all_decisions_may_not_break_rules() {
+    let (now, judging) = (Instant::now(), Judging::default());
+    let decided = |of, worse| Count { of, worse };
+    let mut conduct = Conduct::new(now);
+    assert_eq!(conduct.note(Arm::Canary, decided(19, 19), &judging, now), None, "a few");
+    assert!(conduct.note(Arm::Canary, decided(1, 0), &judging, now).is_some());
+    let mut conduct = Conduct::new(now);
+    assert_eq!(conduct.note(Arm::Canary, decided(100, 49), &judging, now), None);
+    assert_eq!(conduct.note(Arm::Standing, decided(100, 40), &judging, now), None);
+    assert_eq!(
+        conduct.note(Arm::Canary, decided(100, 70), &judging, now),
+        None,
+        "so it is with the rest"
+    );
+    let later = now + ROUND;
+    assert!(conduct.note(Arm::Canary, decided(20, 10), &judging, later).is_some());
+    let mut conduct = Conduct::new(now);
+    assert!(conduct.note(Arm::Standing, decided(20, 10), &judging, now).is_some(), "in force");
+}

@@ -1,0 +1,362 @@
+//! Revisions on their way into force: what control knows of each policy's, and who says how they go on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use evenkeel_core::{Canary, Pace, PolicyName, Revisions, Stage, Turn, Walk};
+use tokio::sync::oneshot;
+
+use super::listing::Actor;
+use super::rollout::{Reply, pass_on};
+use super::thread::Control;
+use super::words::{Failed, LastRollout, PolicyView, Rollout, RolloutOutcome, Staged, WalkView};
+use crate::policy::{Back, Order, Rolled, Stand};
+use crate::settings;
+
+/// Watches from one look at walks to the next: 100 ms. A look may count every session.
+const WALKS_EVERY: u64 = 50;
+
+/// How a push is to come into force, where it says so.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Wish {
+    /// By these shares, per cent.
+    pub canary: Option<Vec<u8>>,
+    /// Each for so long at least.
+    pub pace: Option<Duration>,
+    /// In shadow, until somebody promotes it.
+    pub shadow: bool,
+    /// At once, whatever its set says.
+    pub now: bool,
+    /// Though it did harm before.
+    pub force: bool,
+}
+
+impl Wish {
+    /// By which steps it is to come; none: at once, unless the push or its set says otherwise.
+    pub(super) fn pace(&self, set: Option<&settings::Rollout>) -> Option<Pace> {
+        let asked = self.canary.is_some() || self.pace.is_some() || self.shadow;
+        let set = set.cloned().unwrap_or_default();
+        if self.now || !asked && !set.said {
+            return None;
+        }
+        let pace = set.pace();
+        // Who names the shares wants to see them.
+        let shadow = if self.canary.is_some() { Duration::ZERO } else { pace.shadow };
+        let pace = Pace {
+            steps: self.canary.clone().unwrap_or(pace.steps),
+            each: self.pace.unwrap_or(pace.each),
+            shadow,
+            stays_in_shadow: self.shadow,
+        };
+        (!pace.is_at_once()).then_some(pace)
+    }
+}
+
+/// What somebody wants of a revision that is on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verb {
+    /// The next step now.
+    Promote,
+    /// In force now.
+    PromoteAll,
+    /// It stays where it is.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It goes, and the one in force stays.
+    Abort,
+}
+
+/// What control knows of a policy's revisions.
+#[derive(Default)]
+pub(super) struct Walking {
+    stand: Stand,
+    walk: Option<Walk>,
+    /// Until when the one before may come back.
+    window: Option<Instant>,
+    /// What did harm and has still to go, with what it did.
+    condemned: Option<(Arc<str>, Box<str>)>,
+    last: Option<LastRollout>,
+}
+
+impl Walking {
+    fn staged(&self) -> Option<Staged> {
+        let walk = self.walk.as_ref()?;
+        Some(Staged { stage: walk.stage(), paused: walk.is_paused() })
+    }
+
+    /// As the core is to know them; none before there is one in force.
+    fn revisions(&self, rules: &settings::Rollout) -> Option<Revisions> {
+        let judging = rules.judging;
+        let standing = self.stand.standing.clone()?;
+        let stage = self.walk.as_ref().map(Walk::stage);
+        let canary = match (stage, &self.stand.candidate) {
+            (Some(Stage::Canary(percent)), Some(revision)) => {
+                Some(Canary { revision: revision.clone(), percent, judging })
+            }
+            (Some(Stage::Canary(_) | Stage::Shadow) | None, _) => None,
+        };
+        let kept = self.stand.previous.clone().filter(|_| self.window.is_some());
+        Some(Revisions { standing, canary, kept, judging })
+    }
+
+    /// What is told of a step that is neither a beginning nor an end.
+    fn rollout(
+        &self,
+        policy: &PolicyName,
+        outcome: RolloutOutcome,
+        by: Actor,
+        now: Instant,
+    ) -> Rollout {
+        let name = |revision: &evenkeel_core::Revision| Arc::clone(&revision.name);
+        Rollout {
+            policy: policy.clone(),
+            outcome,
+            stage: self.staged(),
+            by,
+            revision: self.stand.candidate.as_ref().map(name),
+            previous: self.stand.standing.as_ref().map(name),
+            code: None,
+            reason: None,
+            arrived: now,
+            activate: Duration::ZERO,
+        }
+    }
+}
+
+impl Control {
+    /// A policy's thread put a revision in force, tries one, or let one go.
+    pub(super) fn rolled(&mut self, rolled: Rolled, now: Instant) {
+        let Rolled { mut rollout, stand, pace } = rolled;
+        let policy = rollout.policy.clone();
+        let keep = self.rules(&policy).keep;
+        let walking = self.walking.entry(policy.clone()).or_default();
+        walking.condemned = None;
+        let same = walking.stand.previous == stand.previous;
+        walking.window = match &stand.previous {
+            Some(_) if same => walking.window,
+            Some(_) => Some(now + keep),
+            None => None,
+        };
+        walking.walk = match (pace, &stand.candidate) {
+            (Some(pace), Some(_)) => Some(Walk::begin(pace, now)),
+            (None, Some(_)) => walking.walk.take(),
+            (_, None) => None,
+        };
+        walking.stand = stand;
+        rollout.stage = walking.staged();
+        self.tell_core(&policy, now);
+        self.tell_step(rollout);
+    }
+
+    /// How revisions of the policy's set come into force.
+    fn rules(&self, policy: &PolicyName) -> settings::Rollout {
+        self.paces.get(&policy.set).cloned().unwrap_or_default()
+    }
+
+    fn tell_core(&mut self, policy: &PolicyName, now: Instant) {
+        let rules = self.rules(policy);
+        let revisions = self.walking.get(policy).and_then(|walking| walking.revisions(&rules));
+        if let Some(revisions) = revisions {
+            self.gateway.handle_revisions(policy, revisions, now);
+        }
+    }
+
+    fn tell_step(&mut self, rollout: Rollout) {
+        if let Some(walking) = self.walking.get_mut(&rollout.policy) {
+            walking.last = Some(LastRollout { at: SystemTime::now(), rollout: rollout.clone() });
+        }
+        self.tell_rollout(rollout);
+    }
+
+    /// Every 100 ms: whose time has come.
+    pub(super) fn walk_on(&mut self, now: Instant) {
+        if !self.watches.is_multiple_of(WALKS_EVERY) {
+            return;
+        }
+        let policies: Vec<PolicyName> = self.walking.keys().cloned().collect();
+        for policy in policies {
+            let gateway = &self.gateway;
+            let walk = self.walking.get_mut(&policy).and_then(|walking| walking.walk.as_mut());
+            let turn = walk.and_then(|walk| walk.poll(|| gateway.heard(&policy), now));
+            if let Some(turn) = turn {
+                self.take_turn(&policy, turn, Actor::Gateway, None, now);
+            }
+            self.close_window(&policy, now);
+            self.send_condemned(&policy);
+        }
+    }
+
+    fn take_turn(
+        &mut self,
+        policy: &PolicyName,
+        turn: Turn,
+        by: Actor,
+        reply: Option<Reply>,
+        now: Instant,
+    ) {
+        match turn {
+            Turn::Expose(_) => {
+                self.tell_core(policy, now);
+                self.tell_changed(policy, RolloutOutcome::Stepped, by, reply, now);
+            }
+            Turn::Activate => self.promote(policy, by, reply),
+        }
+    }
+
+    fn tell_changed(
+        &mut self,
+        policy: &PolicyName,
+        outcome: RolloutOutcome,
+        by: Actor,
+        reply: Option<Reply>,
+        now: Instant,
+    ) {
+        let Some(walking) = self.walking.get(policy) else {
+            return;
+        };
+        let rollout = walking.rollout(policy, outcome, by, now);
+        self.tell_step(rollout.clone());
+        let _ = reply.map(|reply| reply.send(Ok(rollout)));
+    }
+
+    fn promote(&mut self, policy: &PolicyName, by: Actor, reply: Option<Reply>) {
+        let (done, rolled) = oneshot::channel();
+        let ordered = self.policies.order(policy, Order::Promote { by, reply: Some(done) });
+        match (ordered, reply) {
+            (Ok(()), Some(reply)) => pass_on(rolled, reply),
+            (Err(failed), Some(reply)) => _ = reply.send(Err(failed)),
+            // Where it has too much to do, its time comes again.
+            (Ok(()) | Err(_), None) => {}
+        }
+    }
+
+    /// Nobody goes back to the one before any more: what only that one reads is dropped.
+    fn close_window(&mut self, policy: &PolicyName, now: Instant) {
+        let Some(walking) = self.walking.get_mut(policy) else {
+            return;
+        };
+        let Some(previous) = walking
+            .stand
+            .previous
+            .as_ref()
+            .filter(|_| walking.window.is_some_and(|until| until <= now))
+        else {
+            return;
+        };
+        let previous = Arc::clone(&previous.name);
+        if self.policies.order(policy, Order::Forget { previous }).is_ok() {
+            (walking.window, walking.stand.previous) = (None, None);
+            self.tell_core(policy, now);
+        }
+    }
+
+    /// A revision does harm, and goes.
+    pub(super) fn condemn(&mut self, policy: &PolicyName, revision: &Arc<str>, reason: &str) {
+        if let Some(walking) = self.walking.get_mut(policy) {
+            walking.condemned = Some((Arc::clone(revision), reason.into()));
+            self.send_condemned(policy);
+        }
+    }
+
+    /// Its thread is told, or told with the next look where it has too many orders.
+    fn send_condemned(&mut self, policy: &PolicyName) {
+        let Some(walking) = self.walking.get_mut(policy) else {
+            return;
+        };
+        if let Some((revision, reason)) = walking.condemned.clone()
+            && self.policies.order(policy, Order::Condemn { revision, reason }).is_ok()
+        {
+            walking.condemned = None;
+        }
+    }
+
+    /// Somebody says how a revision on its way goes on.
+    pub(super) fn walk(&mut self, policy: &PolicyName, verb: Verb, reply: Reply, now: Instant) {
+        let by = Actor::Operator;
+        if verb == Verb::Abort {
+            self.roll_back(policy, Back::Candidate, reply);
+            return;
+        }
+        let known = self.policies.views().iter().any(|view| view.policy == *policy);
+        let walk = self.walking.get_mut(policy).and_then(|walking| walking.walk.as_mut());
+        let Some(walk) = walk else {
+            let none = Failed::Policy("no revision of it is on its way".into());
+            let failed = if known { none } else { crate::policy::unknown(policy) };
+            let _ = reply.send(Err(failed));
+            return;
+        };
+        match verb {
+            Verb::Promote => {
+                let turn = walk.promote(now);
+                self.take_turn(policy, turn, by, Some(reply), now);
+            }
+            Verb::PromoteAll => self.promote(policy, by, Some(reply)),
+            Verb::Pause => {
+                walk.pause(now);
+                self.tell_changed(policy, RolloutOutcome::Paused, by, Some(reply), now);
+            }
+            Verb::Resume => {
+                walk.resume(now);
+                self.tell_changed(policy, RolloutOutcome::Resumed, by, Some(reply), now);
+            }
+            Verb::Abort => {}
+        }
+    }
+
+    /// Every policy, with its revisions that come and go.
+    pub(super) fn policy_views(&self, now: Instant) -> Vec<PolicyView> {
+        let mut views = self.policies.views();
+        for view in &mut views {
+            let Some(walking) = self.walking.get(&view.policy) else {
+                continue;
+            };
+            let until = walking.window.filter(|_| walking.stand.previous.is_some());
+            view.life.previous_for = until.map(|until| until.saturating_duration_since(now));
+            view.life.last.clone_from(&walking.last);
+            view.life.walk = walking.walk.as_ref().map(|walk| WalkView {
+                stage: walk.stage(),
+                lasted: walk.lasted(now),
+                paused: walk.is_paused(),
+                steps: walk.pace().steps.clone(),
+                each: walk.pace().each,
+            });
+            view.life.cohorts = self.gateway.cohorts(&view.policy).into_iter().flatten().collect();
+        }
+        views
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(canary: &[u8]) -> settings::Rollout {
+        settings::Rollout { said: true, canary: canary.into(), ..settings::Rollout::default() }
+    }
+
+    #[test]
+    fn a_push_comes_at_once_unless_it_or_its_set_says_otherwise() {
+        let plain = Wish::default();
+        assert_eq!(plain.pace(None), None);
+        assert_eq!(plain.pace(Some(&settings::Rollout::default())), None, "its set says nothing");
+        let pace = plain.pace(Some(&said(&[5, 50]))).unwrap();
+        assert_eq!((pace.steps, pace.shadow), (vec![5, 50], Duration::from_secs(5)));
+        let now = Wish { now: true, ..Wish::default() };
+        assert_eq!(now.pace(Some(&said(&[5]))), None);
+        let none = settings::Rollout { shadow: Duration::ZERO, ..said(&[]) };
+        assert_eq!(plain.pace(Some(&none)), None, "its set says: at once");
+    }
+
+    #[test]
+    fn what_a_push_names_comes_before_what_its_set_says() {
+        let wish = Wish { canary: Some(vec![1, 25]), ..Wish::default() };
+        let pace = wish.pace(Some(&said(&[5, 50]))).unwrap();
+        assert_eq!((pace.steps, pace.shadow), (vec![1, 25], Duration::ZERO));
+        let wish = Wish { pace: Some(Duration::from_secs(1)), ..Wish::default() };
+        let pace = wish.pace(None).unwrap();
+        assert_eq!((pace.steps, pace.each), (vec![1, 5, 25, 50, 100], Duration::from_secs(1)));
+        let wish = Wish { shadow: true, ..Wish::default() };
+        assert!(wish.pace(None).unwrap().stays_in_shadow);
+    }
+}

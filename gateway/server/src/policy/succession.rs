@@ -1,0 +1,224 @@
+//! Which revision of a policy follows which. All of them are alive, so that each step is a swap.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_core as core;
+use evenkeel_core::Pace;
+
+use super::candidate::Candidate;
+use super::record::Record;
+use super::thread::{Desk, Revision};
+use super::{Back, Ready, Rolled, Stand, Word};
+use crate::control::{Actor, Rollout, RolloutOutcome};
+
+/// How a revision that did harm is told of.
+struct Told<'a> {
+    reason: &'a str,
+    by: Actor,
+    arrived: Instant,
+}
+
+impl Desk {
+    /// The revision answers for all from now on; one that was tried gives way to it.
+    pub(super) fn activate(&mut self, ready: Ready) {
+        let Ready { policy, origin, settings, by, arrived, since, word, reply } = ready;
+        if !self.standing.is_last(word) {
+            let _ = reply.send(None);
+            return;
+        }
+        self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
+        let standing = self.revision_in_force();
+        if standing.as_deref() == Some(policy.revision()) {
+            let rollout = Rollout {
+                arrived,
+                activate: since.elapsed(),
+                ..self.rollout(RolloutOutcome::Unchanged, by)
+            };
+            let _ = reply.send(Some(Rollout { previous: standing, ..rollout }));
+            return;
+        }
+        let rollout = self.put_in_force(Revision { policy, origin, settings }, by, arrived, since);
+        let _ = reply.send(Some(rollout));
+    }
+
+    /// The revision is tried from now on; another that was gives way to it. Where none is in force it is at once.
+    pub(super) fn try_out(&mut self, ready: Ready, pace: Pace) {
+        let standing = self.revision_in_force();
+        if standing.is_none() || standing.as_deref() == Some(ready.policy.revision()) {
+            self.activate(ready);
+            return;
+        }
+        let Ready { policy, origin, settings, by, arrived, since, word, reply } = ready;
+        if !self.standing.is_last(word) {
+            let _ = reply.send(None);
+            return;
+        }
+        self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
+        let revision = Revision { policy, origin, settings };
+        let record = Record::new(Instant::now());
+        let candidate = Candidate { revision, record, arrived, answers: false };
+        self.standing.tries(Some(candidate.shown()));
+        let revision = Some(candidate.name());
+        self.candidate = Some(candidate);
+        self.learn_anew();
+        let begun = self.rollout(RolloutOutcome::Begun, by);
+        let rollout =
+            Rollout { revision, previous: standing, arrived, activate: since.elapsed(), ..begun };
+        self.tell_rolled(rollout.clone(), Some(pace));
+        let _ = reply.send(Some(rollout));
+    }
+
+    /// The one that is tried answers for all from now on.
+    pub(super) fn promote(&mut self, by: Actor) -> Result<Rollout, &'static str> {
+        let since = Instant::now();
+        let candidate = self.candidate.take().ok_or("no revision of it is on its way")?;
+        self.standing.tries(None);
+        let Candidate { revision, arrived, .. } = candidate;
+        Ok(self.put_in_force(revision, by, arrived, since))
+    }
+
+    fn put_in_force(
+        &mut self,
+        revision: Revision,
+        by: Actor,
+        arrived: Instant,
+        since: Instant,
+    ) -> Rollout {
+        let now = Instant::now();
+        let standing = self.revision_in_force();
+        let name: Box<str> = revision.policy.revision().into();
+        let replaced = self.active.replace(revision);
+        if self.record.is_good(now) || self.previous.is_none() {
+            self.previous = replaced;
+        }
+        // What was good before, and comes again, leaves nothing to go back to.
+        self.previous = self.previous.take().filter(|good| good.policy.revision() != &*name);
+        self.record = Record::new(now);
+        self.learn_anew();
+        self.show();
+        let activated = self.rollout(RolloutOutcome::Activated, by);
+        let rollout =
+            Rollout { previous: standing, arrived, activate: since.elapsed(), ..activated };
+        self.tell_rolled(rollout.clone(), None);
+        rollout
+    }
+
+    /// What nothing came of was no word on this policy.
+    pub(super) fn roll_back_as_asked(
+        &mut self,
+        asked: Instant,
+        after: u64,
+        back: Back,
+    ) -> Result<Rollout, &'static str> {
+        let (reason, by) = ("asked for", Actor::Operator);
+        let gone = self.let_candidate_go(reason, by, asked);
+        let rollout = match (gone, back) {
+            (Some(rollout), _) => rollout,
+            (None, Back::Candidate) => return Err("no revision of it is on its way"),
+            (None, Back::Last) => self
+                .bring_back(&Told { reason, by, arrived: asked })
+                .ok_or("there is no revision before this one")?,
+        };
+        self.standing.spoke_after(after);
+        Ok(rollout)
+    }
+
+    /// The revision in force failed, and the last good one is back; it does not come in again. `None` where there is none.
+    pub(super) fn roll_back(&mut self, reason: &str, arrived: Instant) -> Option<Rollout> {
+        let failed = self.revision_in_force();
+        let rollout = self.bring_back(&Told { reason, by: Actor::Gateway, arrived })?;
+        failed.inspect(|failed| self.standing.quarantine(failed, reason));
+        Some(rollout)
+    }
+
+    /// A revision did harm: it goes, wherever it stands, and does not come in again.
+    pub(super) fn condemn(&mut self, revision: &str, reason: &str, now: Instant) {
+        if self.candidate.as_ref().is_some_and(|candidate| *candidate.name() == *revision) {
+            self.standing.quarantine(revision, reason);
+            self.let_candidate_go(reason, Actor::Gateway, now);
+        } else if self.revision_in_force().is_some_and(|standing| *standing == *revision) {
+            self.roll_back(reason, now);
+        }
+    }
+
+    /// The last good revision is not wanted back any more.
+    pub(super) fn forget(&mut self, previous: &str) {
+        self.previous = self.previous.take().filter(|good| good.policy.revision() != previous);
+        self.show();
+    }
+
+    fn bring_back(&mut self, told: &Told<'_>) -> Option<Rollout> {
+        let since = Instant::now();
+        let good = self.previous.take()?;
+        let failed = self.active.replace(good);
+        self.record = Record::new(since);
+        self.show();
+        let previous = failed.map(|failed| Arc::from(failed.policy.revision()));
+        Some(self.rolled_back(previous, told, since))
+    }
+
+    /// Nobody is asked of the candidate any more. `None` where there is none.
+    fn let_candidate_go(&mut self, reason: &str, by: Actor, arrived: Instant) -> Option<Rollout> {
+        let since = Instant::now();
+        let candidate = self.candidate.take()?;
+        self.standing.tries(None);
+        let told = Told { reason, by, arrived };
+        Some(self.rolled_back(Some(candidate.name()), &told, since))
+    }
+
+    fn rolled_back(
+        &mut self,
+        previous: Option<Arc<str>>,
+        told: &Told<'_>,
+        since: Instant,
+    ) -> Rollout {
+        let Told { reason, by, arrived } = *told;
+        let back = self.rollout(RolloutOutcome::RolledBack, by);
+        let (reason, activate) = (Some(reason.into()), since.elapsed());
+        let rollout = Rollout { previous, reason, arrived, activate, ..back };
+        self.tell_rolled(rollout.clone(), None);
+        rollout
+    }
+
+    /// What became of the policy just now, with the revision that is in force.
+    fn rollout(&self, outcome: RolloutOutcome, by: Actor) -> Rollout {
+        Rollout {
+            policy: self.standing.policy().clone(),
+            outcome,
+            stage: None,
+            by,
+            revision: self.revision_in_force(),
+            previous: None,
+            code: None,
+            reason: None,
+            arrived: Instant::now(),
+            activate: Duration::ZERO,
+        }
+    }
+
+    fn revision_in_force(&self) -> Option<Arc<str>> {
+        self.active.as_ref().map(|active| Arc::from(active.policy.revision()))
+    }
+
+    fn tell_rolled(&self, rollout: Rollout, pace: Option<Pace>) {
+        let stand = Stand {
+            standing: self.active.as_ref().map(Revision::known),
+            candidate: self.candidate.as_ref().map(|candidate| candidate.revision.known()),
+            previous: self.previous.as_ref().map(Revision::known),
+        };
+        self.tell(Word::Rolled(Box::new(Rolled { rollout, stand, pace })));
+    }
+}
+
+impl Revision {
+    /// As the core knows it.
+    fn known(&self) -> core::Revision {
+        let manifest = self.policy.component().manifest();
+        core::Revision {
+            name: self.policy.revision().into(),
+            plugin: Arc::clone(&manifest.name),
+            schema: manifest.state_schema,
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! How a set's revisions come into force.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::{Judging, Pace};
+use toml::Spanned;
+
+use super::check::Check;
+use super::raw;
+use super::set::PolicySet;
+
+/// More steps than this nobody waits for.
+const STEPS_MAX: usize = 16;
+
+/// `[rollout]` of a policy set.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rollout {
+    /// Whether the set says anything. Where it does not, a changed file walks by the defaults, and a push comes at once.
+    pub said: bool,
+    /// Shares of the canary, per cent, each larger than the one before; behind the last it is in force. Default 1, 5, 25,
+    /// 50, 100; none: at once.
+    pub canary: Vec<u8>,
+    /// How long each step lasts at least. Default 10 s.
+    pub pace: Duration,
+    /// How long it is asked along before. Default 5 s; 0 s where `canary` is empty: not at all.
+    pub shadow: Duration,
+    /// How long the revision before may come back, and what it can read is kept. Default 10 min.
+    pub keep: Duration,
+    /// What it is judged by.
+    pub judging: Judging,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Rollout {
+            said: false,
+            canary: vec![1, 5, 25, 50, 100],
+            pace: Duration::from_secs(10),
+            shadow: Duration::from_secs(5),
+            keep: Duration::from_secs(600),
+            judging: Judging::default(),
+        }
+    }
+}
+
+impl Rollout {
+    /// As it is walked.
+    pub(crate) fn pace(&self) -> Pace {
+        let (steps, each, shadow) = (self.canary.clone(), self.pace, self.shadow);
+        Pace { steps, each, shadow, stays_in_shadow: false }
+    }
+
+    pub(super) fn check(raw: Option<&raw::Rollout>, check: &mut Check) -> Rollout {
+        let default = Rollout::default();
+        let Some(raw) = raw else { return default };
+        let second = Duration::from_secs(1);
+        let canary = raw.canary.as_ref().map(|list| steps(list, check));
+        let at_once = canary.as_ref().is_some_and(Vec::is_empty);
+        let shadow = if at_once { Duration::ZERO } else { default.shadow };
+        let none = Duration::ZERO;
+        Rollout {
+            said: true,
+            canary: canary.unwrap_or(default.canary),
+            pace: check.duration(raw.pace.as_ref(), default.pace, second / 10..=86_400 * second),
+            shadow: check.duration(raw.shadow.as_ref(), shadow, none..=86_400 * second),
+            keep: check.duration(raw.keep.as_ref(), default.keep, none..=86_400 * second),
+            judging: judging(&raw.judge, check),
+        }
+    }
+}
+
+fn steps(list: &Spanned<Vec<Spanned<i64>>>, check: &mut Check) -> Vec<u8> {
+    if list.get_ref().len() > STEPS_MAX {
+        let found = format!("{} steps", list.get_ref().len());
+        check.refuse(list.span(), found, format!("at most {STEPS_MAX}"));
+    }
+    let mut steps: Vec<u8> = Vec::new();
+    for raw in list.get_ref() {
+        let least = steps.last().map_or(1, |last| last.saturating_add(1));
+        match u8::try_from(*raw.get_ref()).ok().filter(|step| (least..=100).contains(step)) {
+            Some(step) => steps.push(step),
+            None => {
+                let found = format!("a step of {} %", raw.get_ref());
+                let expected = match steps.last() {
+                    Some(last) => format!("more than {last}, and at most 100"),
+                    None => "1 to 100".to_owned(),
+                };
+                check.refuse(raw.span(), found, expected);
+            }
+        }
+    }
+    steps
+}
+
+/// `[rollout.judge]`; what is not written keeps the core's default.
+fn judging(raw: &raw::RolloutJudge, check: &mut Check) -> Judging {
+    let default = Judging::default();
+    let percent = |check: &mut Check, raw: &Option<_>, default: u32| {
+        check.number(raw.as_ref(), default, 1_u32..=100)
+    };
+    let gap = Duration::from_millis(50)..=Duration::from_secs(60);
+    Judging {
+        gap: check.duration(raw.gap.as_ref(), default.gap, gap),
+        loss_ppm: percent(check, &raw.loss_percent, default.loss_ppm / 10_000) * 10_000,
+        r_factor_centi: percent(check, &raw.r_factor, default.r_factor_centi / 100) * 100,
+        rung: check.number(raw.rung.as_ref(), default.rung, 1..=10),
+        moves_per_minute: check.number(
+            raw.moves_per_minute.as_ref(),
+            default.moves_per_minute,
+            1..=60,
+        ),
+        guarded_percent: percent(check, &raw.guarded_percent, default.guarded_percent),
+        cohort_min: check.number(raw.sessions.as_ref(), default.cohort_min, 1..=100_000),
+    }
+}
+
+/// How sets' revisions come into force, by set.
+pub(crate) fn paces(sets: &[PolicySet]) -> BTreeMap<Arc<str>, Rollout> {
+    sets.iter().map(|set| (Arc::clone(&set.name), set.rollout.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::settings::invalid::Source;
+
+    /// What a set's text says, and what is wrong with it.
+    fn read(text: &str) -> (Rollout, Vec<String>) {
+        let mut check = Check::new(Source::new(Path::new("call.toml"), text), Path::new(""));
+        let raw: raw::Set = toml::from_str(text).unwrap();
+        let rollout = Rollout::check(raw.rollout.as_ref(), &mut check);
+        (rollout, check.invalid.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn what_is_not_written_has_its_default() {
+        assert_eq!(read("").0, Rollout::default());
+        let (some, invalid) = read("[rollout]\ncanary = [5, 50]\njudge = { loss_percent = 2 }\n");
+        assert_eq!(invalid, [""; 0]);
+        let judging = Judging { loss_ppm: 20_000, ..Judging::default() };
+        assert_eq!(
+            some,
+            Rollout { said: true, canary: vec![5, 50], judging, ..Rollout::default() }
+        );
+    }
+
+    #[test]
+    fn no_steps_are_at_once_unless_a_shadow_is_wished() {
+        assert!(read("[rollout]\ncanary = []\n").0.pace().is_at_once());
+        assert!(!read("[rollout]\ncanary = []\nshadow = \"1s\"\n").0.pace().is_at_once());
+    }
+
+    #[test]
+    fn steps_grow_and_are_per_cent() {
+        for (steps, wrong) in [("5, 5", 1), ("25, 5", 1), ("0", 1), ("101", 1), ("1, 100", 0)] {
+            let (_, invalid) = read(&format!("[rollout]\ncanary = [{steps}]\n"));
+            assert_eq!(invalid.len(), wrong, "{steps}: {invalid:?}");
+        }
+        let many = (1..=17).map(|step| step.to_string()).collect::<Vec<_>>().join(", ");
+        assert_eq!(read(&format!("[rollout]\ncanary = [{many}]\n")).1.len(), 1);
+        for wrong in [
+            "pace = \"50ms\"",
+            "keep = \"8\"",
+            "judge = { gap = \"10ms\" }",
+            "judge = { rung = 0 }",
+        ] {
+            assert_eq!(read(&format!("[rollout]\n{wrong}\n")).1.len(), 1, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A revision is tried on a share, and goes all the way or back: by command, and by itself where it does harm.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Arm, Decider, Hook, PolicyName, Revision, Revisions, Stage};
+use evenkeel_media::rtcp::{self, ReportBlock};
+use evenkeel_server::control::{
+    Actor, Failed, Happened, Opened, PolicyView, Rollout, RolloutOutcome, Verb, Wish,
+};
+
+use crate::harness::{Gateway, Manner, Node, Phone, World, declared, offer, plugin, talk, udp_of};
+
+fn routing() -> PolicyName {
+    PolicyName { set: "call".into(), hook: Hook::Routing }
+}
+
+fn view(gateway: &Gateway, policy: &PolicyName) -> PolicyView {
+    let views = gateway.ask(gateway.handle.policies()).unwrap();
+    views.into_iter().find(|view| view.policy == *policy).unwrap()
+}
+
+fn push(gateway: &Gateway, bytes: Vec<u8>, wish: Wish) -> Rollout {
+    gateway.ask(gateway.handle.push_policy_as(routing(), bytes, None, wish)).unwrap()
+}
+
+fn canary(percent: u8) -> Wish {
+    let pace = Some(Duration::from_secs(3_600));
+    Wish { canary: Some(vec![percent]), pace, ..Wish::default() }
+}
+
+fn walk(gateway: &Gateway, verb: Verb) -> Result<Rollout, Failed> {
+    gateway.ask(gateway.handle.walk_policy(routing(), verb))
+}
+
+/// The arm of a room while this candidate has that share.
+fn arm(candidate: &str, percent: u8, opened: &Opened) -> Arm {
+    let revision = |name: &str| Revision { name: name.into(), plugin: "x".into(), schema: 1 };
+    let judging = evenkeel_core::Judging::default();
+    let canary = evenkeel_core::Canary { revision: revision(candidate), percent, judging };
+    Revisions { standing: revision(""), canary: Some(canary), kept: None, judging }
+        .arm(opened.room.0)
+}
+
+/// Opens rooms of one; who placed each, or nobody where the answer came too late.
+fn placed(gateway: &Gateway, numbers: std::ops::Range<u64>) -> Vec<(Opened, Option<String>)> {
+    let open = |number: u64| {
+        let mut phone = Phone::new(number);
+        let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
+        phone.dial(udp_of(&opened));
+        let by = match &opened.routed_by {
+            Decider::Policy { revision, .. } => Some(revision.to_string()),
+            Decider::Native | Decider::Operator | Decider::Node => None,
+        };
+        (opened, by)
+    };
+    numbers.map(open).collect()
+}
+
+#[test]
+fn a_canarys_rooms_are_the_candidates_and_others_are_not_until_it_is_promoted() {
+    let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
+    let gateway = World::of(&nodes.each_ref()).routed().start();
+    let shipped = view(&gateway, &routing()).revision.unwrap();
+    // It sends everybody far away, as nobody else would.
+    let begun = push(&gateway, plugin(Manner::Places(2)), canary(50));
+    assert_eq!((begun.outcome, begun.by), (RolloutOutcome::Begun, Actor::Operator), "{begun:?}");
+    assert_eq!(begun.previous.as_ref(), Some(&shipped));
+    let candidate = begun.revision.unwrap();
+    let shown = view(&gateway, &routing());
+    assert_eq!(shown.revision.as_ref(), Some(&shipped));
+    assert_eq!(shown.life.walk.map(|walk| walk.stage), Some(Stage::Canary(50)));
+
+    let mut by = BTreeMap::from([(&*shipped, 0), (&*candidate, 0)]);
+    for (opened, revision) in placed(&gateway, 1..60) {
+        let right = match arm(&candidate, 50, &opened) {
+            Arm::Canary => &*candidate,
+            Arm::Standing => &*shipped,
+        };
+        if let Some(revision) = revision {
+            assert_eq!(revision, right);
+            *by.get_mut(right).unwrap() += 1;
+        }
+    }
+    assert!(by.values().all(|rooms| *rooms > 5), "{by:?}");
+
+    let paused = walk(&gateway, Verb::Pause).unwrap();
+    assert!(paused.stage.unwrap().paused);
+    assert!(view(&gateway, &routing()).life.walk.unwrap().paused);
+    assert!(!walk(&gateway, Verb::Resume).unwrap().stage.unwrap().paused);
+    let promoted = walk(&gateway, Verb::Promote).unwrap();
+    assert_eq!(
+        (promoted.outcome, promoted.revision.as_ref()),
+        (RolloutOutcome::Activated, Some(&candidate))
+    );
+    let rest = placed(&gateway, 100..130);
+    assert!(rest.iter().any(|(_, by)| by.as_deref() == Some(&*candidate)));
+    assert!(rest.iter().all(|(_, by)| by.as_deref() != Some(&*shipped)));
+    let back = gateway.ask(gateway.handle.rollback_policy(routing())).unwrap();
+    assert_eq!((back.outcome, back.revision), (RolloutOutcome::RolledBack, Some(shipped)));
+    assert!(walk(&gateway, Verb::Promote).is_err(), "none is on its way");
+}
+
+#[test]
+fn a_canary_ends_by_rollback_and_by_abort_and_the_rest_was_never_touched() {
+    let nodes = [Node::agent("east-a1"), Node::agent("east-b1"), Node::agent("west-a1")];
+    let gateway = World::of(&nodes.each_ref()).routed().start();
+    let shipped = view(&gateway, &routing()).revision.unwrap();
+    for verb in [None, Some(Verb::Abort)] {
+        let begun = push(&gateway, plugin(Manner::Places(2)), canary(5));
+        let candidate = begun.revision.unwrap();
+        let back = match verb {
+            Some(verb) => walk(&gateway, verb),
+            None => gateway.ask(gateway.handle.rollback_policy(routing())),
+        }
+        .unwrap();
+        assert_eq!(
+            (back.outcome, &back.revision),
+            (RolloutOutcome::RolledBack, &Some(shipped.clone()))
+        );
+        assert_eq!(back.previous, Some(candidate));
+        let shown = view(&gateway, &routing());
+        assert_eq!((shown.life.walk, shown.life.tried), (None, None));
+        assert!(shown.life.quarantined.is_empty(), "nobody found fault with it");
+    }
+    assert!(walk(&gateway, Verb::Abort).is_err(), "there is none any more");
+    let by = placed(&gateway, 1..20);
+    assert!(by.iter().all(|(_, by)| by.as_deref().is_none_or(|by| by == &*shipped)));
+}
+
+/// Never degrades anybody.
+const CALM: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
+    settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.5, down_after = \"10s\", \
+    hysteresis = 0.2, up_after = \"10s\", cap_factor = 0.5 }\n\
+    [rollout]\npace = \"1h\"\nshadow = \"0s\"\njudge = { sessions = 5 }\n";
+
+/// What a phone says of the voice it hears: 1 % is lost, and nobody minds.
+fn report(phone: &Phone) {
+    let heard = phone.heard_of(phone.number, 0);
+    let blocks: Vec<ReportBlock> = heard
+        .last()
+        .into_iter()
+        .map(|heard| ReportBlock {
+            ssrc: heard.header.ssrc,
+            fraction_lost: 4,
+            lost: 0,
+            sequence_max: u32::from(heard.header.sequence),
+            jitter: 0,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        })
+        .collect();
+    let mut packet = Vec::new();
+    rtcp::write_receiver_report(phone.voice.ssrc, &blocks, &mut packet);
+    phone.send(&packet);
+}
+
+#[test]
+fn a_degradation_policy_that_harms_its_cohort_is_rolled_back_by_itself() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.hooks = CALM.into();
+    let gateway = world.start();
+    let policy = PolicyName { set: "call".into(), hook: Hook::Degradation };
+    let calm = view(&gateway, &policy).revision.unwrap();
+    let mut phones: Vec<Phone> = (1..=40)
+        .map(|number| {
+            let mut phone = Phone::new(number);
+            phone.films = true;
+            let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
+            phone.dial(udp_of(&opened));
+            phone
+        })
+        .collect();
+    let mut all: Vec<&mut Phone> = phones.iter_mut().collect();
+    talk(&mut all, "everybody hears themselves", |phones| {
+        phones.iter().all(|phone| phone.voices_of(phone.number) >= 10)
+    });
+
+    // It takes the least loss for a reason to go all the way down.
+    let eager = serde_json::json!({
+        "steps": ["cap", "voice-only"], "down_at_loss": 0.001, "down_after": "50ms",
+        "hysteresis": 0.2, "up_after": "10s", "cap_factor": 0.1,
+    });
+    let shipped = evenkeel_host::shipped().iter().find(|one| one.name == "degrade-ladder").unwrap();
+    let (bytes, wish) = (shipped.bytes.to_vec(), canary(50));
+    let pushed =
+        gateway.handle.push_policy_as(policy.clone(), bytes.clone(), Some(eager.clone()), wish);
+    let begun = gateway.ask(pushed).unwrap();
+    assert_eq!(begun.outcome, RolloutOutcome::Begun, "{begun:?}");
+    let candidate = begun.revision.unwrap();
+    let (mut reason, mut reported) = (None, Instant::now());
+    talk(&mut all, "it is rolled back", |phones| {
+        if reported.elapsed() >= Duration::from_millis(200) {
+            phones.iter().for_each(|phone| report(phone));
+            reported = Instant::now();
+        }
+        reason = gateway.happened(|told| match &told.event {
+            Happened::Rollout(rollout) if rollout.outcome == RolloutOutcome::RolledBack => {
+                assert_eq!(
+                    (rollout.by, &rollout.previous),
+                    (Actor::Gateway, &Some(candidate.clone()))
+                );
+                rollout.reason.clone()
+            }
+            Happened::Rollout(_)
+            | Happened::Core(_)
+            | Happened::NotOpened { .. }
+            | Happened::Shed { .. }
+            | Happened::NodeList(_)
+            | Happened::NodeGone { .. }
+            | Happened::TurnedAway { .. } => None,
+        });
+        reason.is_some()
+    });
+    let reason = reason.unwrap();
+    assert!(reason.contains("rung") && reason.contains("of the rest 0 of"), "{reason}");
+    let shown = view(&gateway, &policy);
+    assert_eq!((shown.revision, shown.life.tried), (Some(calm), None));
+    assert_eq!(shown.life.quarantined[0].revision, candidate);
+    assert_eq!(shown.life.last.unwrap().rollout.reason, Some(reason));
+
+    let again = gateway.handle.push_policy_as(policy, bytes, Some(eager), canary(50));
+    let again = gateway.ask(again).unwrap();
+    assert_eq!(again.outcome, RolloutOutcome::Refused);
+    assert!(again.reason.unwrap().contains("quarantined"));
+}
