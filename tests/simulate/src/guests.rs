@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{
-    Action, AdmitVerdict, Answer, Answered, Ask, Entry, EntryKind, Fault as Failure, Hook, Move,
-    NodeId, PolicyName, Question, RegionId, Settings, State,
+    Action, AdmitVerdict, Answer, Answered, Arm, Ask, Canary, Entry, EntryKind, Fault as Failure,
+    Hook, Judging, Move, NodeId, PolicyName, Question, RegionId, Revision as Known, Revisions,
+    Settings, State,
 };
 use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
 use fastrand::Rng;
@@ -39,6 +40,8 @@ pub(crate) enum Manner {
 
 pub(crate) struct Guests {
     policies: BTreeMap<PolicyName, Policy>,
+    /// Revisions that are tried, with their shares.
+    candidates: BTreeMap<PolicyName, (Policy, u8)>,
     catalog: Vec<Entry>,
     pub(crate) manner: Manner,
     rng: Rng,
@@ -153,7 +156,8 @@ impl Guests {
                 }
             }
         }
-        Guests { policies, catalog, manner: Manner::Sound, rng, nodes: settings.nodes.len() as u32 }
+        let (candidates, nodes) = (BTreeMap::new(), settings.nodes.len() as u32);
+        Guests { policies, candidates, catalog, manner: Manner::Sound, rng, nodes }
     }
 
     /// Where nodes are now, of those that are there.
@@ -164,19 +168,41 @@ impl Guests {
         };
         self.catalog = catalog(settings).into_iter().filter(is_there).collect();
         self.nodes = there.len() as u32;
-        for policy in self.policies.values_mut() {
+        let candidates = self.candidates.values_mut().map(|(policy, _)| policy);
+        for policy in self.policies.values_mut().chain(candidates) {
             // A plugin that fails at it is asked on, as any that fails.
             let _ = policy.catalog(self.catalog.clone());
         }
     }
 
-    /// A new revision of one of them is in force; which.
-    pub(crate) fn swap(&mut self, library: &Library) -> Option<PolicyName> {
+    /// Revisions of one of them are others: one is tried on a share, that share grows, it is in force, or it is gone.
+    /// Which are there since.
+    pub(crate) fn swap(&mut self, library: &Library) -> Option<(PolicyName, Revisions)> {
         let names: Vec<PolicyName> = self.policies.keys().cloned().collect();
         let name = self.rng.choice(&names)?.clone();
-        let policy = library.install_another(&name, self.catalog.clone(), &mut self.rng)?;
-        self.policies.insert(name.clone(), policy);
-        Some(name)
+        let mut kept = None;
+        match (self.candidates.remove(&name), self.rng.u8(0..4)) {
+            (None, _) => {
+                let policy = library.install_another(&name, self.catalog.clone(), &mut self.rng)?;
+                self.candidates.insert(name.clone(), (policy, self.rng.u8(1..50)));
+            }
+            (Some((policy, percent)), 0) => {
+                let more = self.rng.u8(percent..=100);
+                self.candidates.insert(name.clone(), (policy, more));
+            }
+            (Some(_), 1) => {}
+            (Some((policy, _)), _) => {
+                kept = self.policies.insert(name.clone(), policy).as_ref().map(known);
+            }
+        }
+        let standing = known(self.policies.get(&name)?);
+        let judging = Judging::default();
+        let canary = self.candidates.get(&name).map(|(policy, percent)| Canary {
+            revision: known(policy),
+            percent: *percent,
+            judging,
+        });
+        Some((name, Revisions { standing, canary, kept, judging }))
     }
 
     pub(crate) fn ask(&mut self, ask: &Ask) -> Said {
@@ -207,7 +233,9 @@ impl Guests {
             _ => {}
         }
         let after = if self.manner == Manner::Late { late } else { soon };
-        let Some(policy) = self.policies.get_mut(&ask.policy) else {
+        let tried = self.candidates.get_mut(&ask.policy).filter(|_| ask.arm == Arm::Canary);
+        let tried = tried.map(|(policy, _)| policy);
+        let Some(policy) = tried.or_else(|| self.policies.get_mut(&ask.policy)) else {
             return Some((soon, Err(Failure::Absent)));
         };
         // What it took here is the machine's affair.
@@ -216,6 +244,13 @@ impl Guests {
             .map(|answered| Answered { took: soon, ..answered });
         Some((after, said))
     }
+}
+
+/// A revision as the core knows it.
+fn known(policy: &Policy) -> Known {
+    let manifest = policy.component().manifest();
+    let plugin = Arc::clone(&manifest.name);
+    Known { name: policy.revision().into(), plugin, schema: manifest.state_schema }
 }
 
 fn catalog(settings: &Settings) -> Vec<Entry> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use evenkeel_core::{AskId, Decider, Event, PolicyName};
+use evenkeel_core::{Arm, Ask, AskId, Decider, Event, PolicyName, Question, Revisions};
 
 use crate::guests::Revision;
 
@@ -12,6 +12,8 @@ type Found = Option<(&'static str, String)>;
 pub(crate) struct Decisions {
     answers: BTreeMap<AskId, Revision>,
     revisions: BTreeSet<(PolicyName, Revision)>,
+    /// What there is of each policy, where it changed.
+    turned: BTreeMap<PolicyName, Revisions>,
 }
 
 impl Decisions {
@@ -19,6 +21,26 @@ impl Decisions {
     pub(crate) fn answered(&mut self, ask: AskId, policy: &PolicyName, revision: &Revision) {
         self.answers.insert(ask, revision.clone());
         self.revisions.insert((policy.clone(), revision.clone()));
+    }
+
+    /// A policy has these revisions from now on.
+    pub(crate) fn turned(&mut self, policy: &PolicyName, revisions: &Revisions) {
+        self.turned.insert(policy.clone(), revisions.clone());
+    }
+
+    /// I8: a question is about one arm: all rooms, or all sessions, of it belong to the revision that is asked.
+    pub(crate) fn of_one_arm(&self, ask: &Ask) -> Found {
+        let units: Vec<u64> = match &ask.question {
+            Question::Resolve { .. } => Vec::new(),
+            Question::Admit { session, .. } => vec![session.0],
+            Question::Place { room, .. } => vec![room.0],
+            Question::Reroute { rooms, .. } => rooms.iter().map(|room| room.row.id).collect(),
+            Question::Tick { sessions, .. } => sessions.iter().map(|row| row.row.id).collect(),
+        };
+        let arm = |unit| self.turned.get(&ask.policy).map_or(Arm::Standing, |all| all.arm(unit));
+        let stray = units.into_iter().find(|unit| arm(*unit) != ask.arm)?;
+        let (policy, id, asked) = (&ask.policy, ask.id, ask.arm.name());
+        Some(("I8", format!("{policy} was asked {id} as {asked}, and {stray} is not of that")))
     }
 
     /// I8: a decision is put down to the revision that answered, and only once.

@@ -173,10 +173,12 @@ impl World<'_> {
                 HOSTILE_EVERY
             }
             Fault::PoliciesSwapped(period) => {
-                if let Some(name) =
-                    self.guests.swap(self.library).filter(|_| self.control_stalls_until.is_none())
+                // The thread of a policy waits until control has heard of the step before.
+                if self.control_stalls_until.is_none()
+                    && let Some((name, revisions)) = self.guests.swap(self.library)
                 {
-                    self.gateway.handle_policy_changed(&name, self.now);
+                    self.checker.decisions.turned(&name, &revisions);
+                    self.gateway.handle_revisions(&name, revisions, self.now);
                     self.settle();
                 }
                 period

@@ -281,6 +281,8 @@ impl<'a> World<'a> {
 
     /// What is asked of a policy is answered after a while.
     pub(super) fn ask(&mut self, ask: &Ask) {
+        let found = self.checker.decisions.of_one_arm(ask);
+        self.checker.note(found, self.now);
         let Some((after, said)) = self.guests.ask(ask) else { return };
         self.outcome.asked += 1;
         if let Ok(answered) = &said {
