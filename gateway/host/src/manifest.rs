@@ -128,7 +128,9 @@ impl Manifest {
 /// Before version 1 a change of the second number may break plugins; the third never does.
 pub(crate) fn same_contract(version: &str) -> bool {
     let line = |version: &str| version.rsplit_once('.').map(|(line, _)| line.to_owned());
-    line(version).is_some() && line(version) == line(CONTRACT)
+    // It is a number, and no longer than one.
+    let last = version.rsplit('.').next().and_then(|last| last.parse::<u16>().ok());
+    last.is_some() && line(version).is_some() && line(version) == line(CONTRACT)
 }
 
 fn wrong(field: &str, expected: &str, found: &str) -> Refused {
@@ -176,7 +178,7 @@ mod tests {
         let mut value = manifest();
         value["contract"] = json!("0.1.7");
         assert!(read(&value).is_ok());
-        for other in ["0.2.0", "1.1.0", "0", ""] {
+        for other in ["0.2.0", "1.1.0", "0", "", "0.1.", "0.1.x", "0.1.65536"] {
             value["contract"] = json!(other);
             assert_eq!(
                 read(&value),

@@ -37,7 +37,6 @@ fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Refused> {
     );
     let mut resolve = Resolve::default();
     let mut described = module.to_vec();
-    // The contract parses and the hooks are in it; but the version in a stranger's manifest may be none.
     resolve
         .push_source("policy.wit", &wit)
         .and_then(|_| resolve.push_source("plugin.wit", &world))
@@ -45,11 +44,7 @@ fn describe(module: &[u8], manifest: &Manifest) -> Result<Vec<u8>, Refused> {
         .and_then(|world| {
             embed_component_metadata(&mut described, &resolve, world, StringEncoding::UTF8)
         })
-        .map_err(|error| Refused::Manifest {
-            field: "contract".into(),
-            expected: "a version such as 0.1.0".into(),
-            found: format!("{version:?}: {error:#}").into(),
-        })?;
+        .map_err(|error| Refused::NotAPlugin { said: format!("{error:#}").into() })?;
     Ok(described)
 }
 

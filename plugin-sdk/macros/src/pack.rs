@@ -87,7 +87,7 @@ impl Said {
         Ok(quote! {
             fn migrate(schema: u32, bytes: &[u8]) -> ::core::option::Option<Self> {
                 #check
-                if schema >= #oldest && schema <= Self::SCHEMA {
+                if (#oldest..=Self::SCHEMA).contains(&schema) {
                     #sdk::unpack(bytes)
                 } else {
                     #older

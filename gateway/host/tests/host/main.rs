@@ -4,6 +4,7 @@
 
 mod asking;
 mod c;
+mod calm;
 mod compatible;
 mod contract;
 mod faults;
@@ -11,6 +12,7 @@ mod fixtures;
 mod granting;
 mod guests;
 mod hostile;
+mod js;
 mod plugin;
 mod poison;
 mod reference;

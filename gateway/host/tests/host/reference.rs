@@ -169,7 +169,7 @@ fn manifest(out: &mut String) {
     *out += "\n**Settings** reach `init` as one JSON object that passed the schema, with defaults in place. Of JSON Schema there is `type` \
              (one of `object`, `array`,\n`string`, `boolean`, `integer`, `number`), `properties`, `required`, `additionalProperties` (true or \
              false), `items`, `enum`,\n`minimum`, `maximum`, `default`, and of all patterns that of durations, \
-             `^[0-9]+([.][0-9]+)?(ms|s|m|h)$`. `title`,\n`description`, `unit`, `examples`, `format`, `deprecated` and words that begin with `$` or `x-` \
+             `^[0-9]+([.][0-9]+)?(ms|s|m|h)$`,\nand that of bit rates, `^[0-9]+([.][0-9]+)? (kbit/s|Mbit/s|Gbit/s)$`. `title`, `description`, `unit`, `examples`, `format`, `deprecated` and words that begin with `$` or `x-` \
              are for people. A plugin whose schema has any other\nkeyword is refused, since a bound that nobody holds is worse than none.\n\n";
 }
 

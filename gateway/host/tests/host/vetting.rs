@@ -1,10 +1,10 @@
 //! What is taken, and with which words the rest is refused.
 
-use evenkeel_core::{Entry, EntryKind, Fault, Hook, Metric, Op};
+use evenkeel_core::{Entry, EntryKind, Fault, Hook, Metric, Op, Question};
 use evenkeel_host::{Component, Engine, Policy, Refused};
 use serde_json::{Value, json};
 
-use crate::plugin::{bare, dressed, guest, manifest, roomy, with_section};
+use crate::plugin::{bare, dressed, guest, labels, manifest, roomy, tick, with_section};
 
 fn refusal(bytes: &[u8]) -> Refused {
     match Component::vet(roomy(), bytes) {
@@ -43,7 +43,24 @@ fn a_component_is_taken_as_well_and_keeps_its_manifest() {
     let component = Component::vet(roomy(), &bytes).unwrap();
     assert_eq!(component.manifest(), guest().manifest());
     assert_ne!(component.digest(), guest().digest());
-    assert!(install(&component, Hook::Routing, Value::Null).is_ok());
+    for hook in Hook::ALL {
+        assert!(install(&component, hook, Value::Null).is_ok(), "{hook:?} is found by its name");
+    }
+    let mut policy = install(&component, Hook::Degradation, Value::Null).unwrap();
+    assert!(policy.ask(&tick(&[1, 2]), 0).is_ok());
+    let resolve = Question::Resolve { scenario: "call".into(), labels: labels() };
+    assert_eq!(policy.ask(&resolve, 0).err(), Some(Fault::Absent), "it was bound to one of them");
+    assert!(install(&component, Hook::Scenario, Value::Null).unwrap().ask(&resolve, 0).is_ok());
+}
+
+#[test]
+fn a_module_without_a_description_of_its_types_has_those_of_the_contract() {
+    let module = wat::parse_str("(module (memory (export \"memory\") 1))").unwrap();
+    let mut lean = manifest();
+    lean["hooks"] = json!(["scenario"]);
+    let nameless = with_section(&module, "evenkeel:manifest", lean.to_string().as_bytes());
+    let said = refusal(&nameless).to_string();
+    assert!(said.contains("guest@0.1.0"), "what is missing is named: {said}");
 }
 
 #[test]

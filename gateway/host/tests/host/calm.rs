@@ -1,0 +1,74 @@
+//! The policy of the SDK's documentation, whatever language it is written in: caps a session whose jitter was high for three
+//! ticks in a row, and takes the cap away when it is calm.
+
+use evenkeel_core::{
+    Action, Answer, Hook, Measures, Metric, Note, Question, RoomId, Row, SessionRow,
+};
+use evenkeel_host::{Component, Policy};
+use serde_json::{Value, json};
+
+use crate::plugin::roomy;
+
+fn tick(policy: &mut Policy, rows: &mut [SessionRow]) -> (Vec<Action>, Vec<Note>) {
+    let question = Question::Tick { sessions: rows.to_vec(), memo: None };
+    let answered = policy.ask(&question, 0).unwrap();
+    let Answer::Actions { actions, states, memo } = answered.answer else { panic!() };
+    assert_eq!(memo, None);
+    for (row, state) in states {
+        rows[row as usize].state = Some(state);
+    }
+    (actions, answered.notes)
+}
+
+pub(crate) fn session(id: u64, jitter_us: Option<u64>, cap_kbps: u64) -> SessionRow {
+    let mut measures = Measures::default();
+    measures.set(Metric::Cap, cap_kbps);
+    if let Some(jitter) = jitter_us {
+        measures.set(Metric::JitterUp, jitter);
+    }
+    let (room, labels) = (RoomId(id), [].into());
+    SessionRow { row: Row { id, measures }, room, scenario: "call".into(), labels, state: None }
+}
+
+fn install(component: &Component, settings: Value) -> Result<Policy, String> {
+    let policy = Policy::install(roomy(), component, Hook::Degradation, settings, vec![], 1);
+    policy.map_err(|refused| refused.to_string())
+}
+
+/// Asks for each side of each threshold.
+pub(crate) fn decides(component: &Component) {
+    let refused = install(component, json!({"jitter": 0})).err();
+    assert_eq!(refused.as_deref(), Some("setting `$.jitter` should be at least 1, found 0"));
+
+    let mut policy = install(component, json!({"jitter": 25})).unwrap();
+    let mut rows = [
+        session(1, Some(25_000), 0),
+        session(2, Some(24_999), 0),
+        session(3, None, 0),
+        session(4, Some(1), 300),
+    ];
+    let calm = Action { row: 3, op: 1, arg: 0, reason: 2 };
+    assert_eq!(tick(&mut policy, &mut rows).0, [calm]);
+    rows[3] = session(4, Some(1), 0);
+    assert_eq!(tick(&mut policy, &mut rows).0, []);
+    let (actions, notes) = tick(&mut policy, &mut rows);
+    assert_eq!(actions, [Action { row: 0, op: 1, arg: 300, reason: 1 }]);
+    assert_eq!(notes, [Note { row: 0, key: "jitter_us".into(), value: 25_000 }]);
+    let state = rows[0].state.as_ref().unwrap();
+    assert_eq!(&*state.bytes, [3], "three ticks, and no more are counted");
+}
+
+/// Asks about so many sessions, so often, that memory which is not given back runs out.
+pub(crate) fn answers_for_thousands(component: &Component) {
+    let mut policy = install(component, json!({})).unwrap();
+    let mut rows: Vec<_> = (0..4096).map(|id| session(id, Some(40_000), 0)).collect();
+    for _ in 0..2 {
+        assert!(tick(&mut policy, &mut rows).0.is_empty());
+    }
+    let (actions, notes) = tick(&mut policy, &mut rows);
+    assert!((0..4096).eq(actions.iter().map(|action| action.row)));
+    assert_eq!(notes.len(), 256, "a few explanations are enough");
+    for _ in 0..100 {
+        tick(&mut policy, &mut rows);
+    }
+}

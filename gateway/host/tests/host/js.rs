@@ -1,0 +1,56 @@
+//! A policy in JavaScript: it brings a whole engine, and still imports nothing but `diag`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use evenkeel_host::Component;
+
+use crate::c::REQUIRED;
+use crate::calm::decides;
+use crate::contract::sdk;
+use crate::plugin::roomy;
+
+/// Where `tests/interop/install` puts what the build of such a policy needs.
+fn workshop() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/policy-js")
+}
+
+/// The policy that `plugin-sdk/js` shows, built as an author builds it; `None` where its tools are not installed.
+fn build() -> Option<Vec<u8>> {
+    let js = workshop().join("js");
+    if !js.join("node_modules/@bytecodealliance/componentize-js").is_dir() {
+        return None;
+    }
+    // Beside the installed packages, where node looks for them.
+    for folder in ["js", "wit"] {
+        let to = workshop().join(folder);
+        std::fs::create_dir_all(&to).unwrap();
+        for file in std::fs::read_dir(sdk().join(folder)).unwrap() {
+            let file = file.unwrap();
+            if file.file_type().unwrap().is_file() {
+                std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+            }
+        }
+    }
+    let node = Command::new("node")
+        .args(["build.mjs", "calm.js", "calm.json", "degradation-policy", "calm.wasm"])
+        .current_dir(&js)
+        .status();
+    assert!(node.unwrap().success(), "the policy in JavaScript is built");
+    Some(std::fs::read(js.join("calm.wasm")).unwrap())
+}
+
+#[test]
+fn a_policy_in_javascript_decides_as_its_source_says() {
+    let test = "a_policy_in_javascript_decides_as_its_source_says";
+    let Some(bytes) = build() else {
+        let required = std::env::var(REQUIRED).is_ok();
+        assert!(!required, "{test}: componentize-js is required: `make clients`");
+        println!("skipped: {test}: componentize-js is not installed; `make clients` installs it");
+        return;
+    };
+    // What imports anything but `diag` is refused here.
+    let component = Component::vet(roomy(), &bytes).unwrap();
+    assert_eq!(&*component.manifest().name, "calm-js");
+    decides(&component);
+}

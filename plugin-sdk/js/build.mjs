@@ -1,0 +1,38 @@
+// Makes a plugin of a policy in JavaScript: `node build.mjs POLICY.js MANIFEST.json WORLD OUT.wasm`.
+//
+// WORLD is one of those in ../wit/policy.wit: `degradation-policy`. The plugin holds the policy and a whole engine
+// (SpiderMonkey, 12 MB). Nothing of the engine that reaches outside is in it: a policy may import `diag` alone, and
+// what imports more is refused here as the gateway refuses it.
+
+import { readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { componentize } from '@bytecodealliance/componentize-js';
+
+const [source, manifest, worldName, out] = process.argv.slice(2);
+if (!out) {
+  console.error('usage: node build.mjs POLICY.js MANIFEST.json WORLD OUT.wasm');
+  process.exit(2);
+}
+
+// Where a policy throws or traps, a build of the engine with `stdio` would say so; in the gateway there is none to say it to.
+const outside = ['clocks', 'fetch-event', 'http', 'random', 'stdio'];
+const witPath = join(dirname(fileURLToPath(import.meta.url)), '..', 'wit');
+const { component, imports } = await componentize({ sourcePath: source, witPath, worldName, disableFeatures: outside });
+const foreign = imports.filter(([name]) => !name.startsWith('evenkeel:policy/'));
+if (foreign.length > 0) {
+  console.error(`the policy imports ${foreign.map((names) => names.join('#')).join(', ')}, but only diag is there`);
+  process.exit(1);
+}
+
+// The manifest becomes a custom section at the end of the component: its number, its length, its name, the JSON.
+const number = (value) => {
+  const bytes = [];
+  for (; value >= 0x80; value >>>= 7) bytes.push((value & 0x7f) | 0x80);
+  return [...bytes, value];
+};
+const json = Buffer.from(JSON.stringify(JSON.parse(await readFile(manifest, 'utf8'))));
+const name = Buffer.from('evenkeel:manifest');
+const section = Buffer.concat([Buffer.from(number(name.length)), name, json]);
+const head = Buffer.from([0, ...number(section.length)]);
+await writeFile(out, Buffer.concat([component, head, section]));
