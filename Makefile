@@ -4,7 +4,7 @@ WASM  := wasm32-unknown-unknown
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),./target))
 BUILT := $(TARGET)/release
 
-.PHONY: demo test lint doc simulate simulate-rows simulate-bites chaos bench bench-quick instructions instructions-renew clients reference release-contract target
+.PHONY: demo test lint doc simulate simulate-rows simulate-bites chaos bench bench-quick bench-policy instructions instructions-renew clients reference release-contract target
 
 demo: target
 	$(CARGO) build --release -p evenkeel
@@ -57,6 +57,13 @@ chaos: target
 	tests/chaos/install
 	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
 	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel
+
+# What policies cost: calls, faults, swaps under load, dropped files; as root, within ten minutes. Written to
+# target/bench/policy.json, printed beside the same functions natively. `QUICK=1` tries a few of each.
+bench-policy: target
+	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-smooth
+	$(CARGO) build --release -p evenkeel -p evenkeel-bench
+	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
 
 # What each piece of a packet's way takes, counted under valgrind and compared with tests/bench/instructions.json: 5 %
 # more fails. A change that is worth more renews the file, and its commit says why.

@@ -14,6 +14,7 @@ mod measuring;
 mod namespace;
 mod overload;
 mod pieces;
+mod policy;
 mod process;
 mod relay;
 mod report;
@@ -51,6 +52,8 @@ enum Verb {
     Full(Choice),
     /// Count the instructions of each piece of a packet's way, and compare them with those on file
     Instructions(pieces::Keep),
+    /// Calls, faults, swaps and dropped files of policies, beside the same functions natively: some minutes
+    Policy(policy::Choice),
     /// Do a piece of a packet's way so often, for whoever counts from outside
     #[command(hide = true)]
     Piece(pieces::Do),
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Verb::Quick(choice) => measure(&choice, Extent::Quick),
         Verb::Full(choice) => measure(&choice, Extent::Full),
         Verb::Instructions(keep) => pieces::instructions(keep),
+        Verb::Policy(choice) => policy::measure(&choice),
         Verb::Piece(order) => pieces::act(&order),
         Verb::Relay { manner } => bare::run(manner),
         Verb::QuinnEcho => roq::echo(),
