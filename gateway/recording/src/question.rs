@@ -31,19 +31,19 @@ pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: 
             put(out, standing.map_or(0, |region| u64::from(region.0) + 1));
             table.put(out, scenario.as_bytes());
             table.put_labels(out, labels);
-            write_frame(&grant.node_metrics, regions.iter(), out);
+            write_frame(&grant.node_metrics, &regions.iter(), out);
         }
         Question::Place { room, scenario, labels, nodes } => {
             out.push(PLACE);
             put(out, room.0);
             table.put(out, scenario.as_bytes());
             table.put_labels(out, labels);
-            write_frame(&grant.node_metrics, nodes.iter(), out);
+            write_frame(&grant.node_metrics, &nodes.iter(), out);
         }
         Question::Reroute { nodes, rooms, memo } => {
             out.push(REROUTE);
-            write_frame(&grant.node_metrics, nodes.iter(), out);
-            write_frame(&grant.subject_metrics, rooms.iter().map(|room| &room.row), out);
+            write_frame(&grant.node_metrics, &nodes.iter(), out);
+            write_frame(&grant.subject_metrics, &rooms.iter().map(|room| &room.row), out);
             rooms.iter().for_each(|room| table.put(out, room.scenario.as_bytes()));
             rooms.iter().for_each(|room| table.put_labels(out, &room.labels));
             rooms.iter().for_each(|room| write_hops(&room.standing, out));
@@ -52,7 +52,7 @@ pub(crate) fn write(question: &Question, grant: &Grant, table: &mut Table, out: 
         }
         Question::Tick { sessions, memo } => {
             out.push(TICK);
-            write_frame(&grant.subject_metrics, sessions.iter().map(|session| &session.row), out);
+            write_frame(&grant.subject_metrics, &sessions.iter().map(|session| &session.row), out);
             sessions.iter().for_each(|session| put(out, session.room.0));
             sessions.iter().for_each(|session| table.put(out, session.scenario.as_bytes()));
             sessions.iter().for_each(|session| table.put_labels(out, &session.labels));
@@ -105,7 +105,7 @@ pub(crate) fn read(
 /// Ids by their distance from the one before, then a column for each metric; what was not measured is 0.
 fn write_frame<'a>(
     columns: &[Metric],
-    rows: impl ExactSizeIterator<Item = &'a Row> + Clone,
+    rows: &(impl ExactSizeIterator<Item = &'a Row> + Clone),
     out: &mut Vec<u8>,
 ) {
     put(out, rows.len() as u64);

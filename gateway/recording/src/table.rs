@@ -97,7 +97,10 @@ pub(crate) fn write_labels(out: &mut Vec<u8>, labels: &[(Box<str>, Box<str>)]) {
     }
 }
 
-pub(crate) fn read_labels(read: &mut In<'_>) -> Result<Vec<(Box<str>, Box<str>)>, Malformed> {
+/// Keys and values.
+type Pairs = Vec<(Box<str>, Box<str>)>;
+
+pub(crate) fn read_labels(read: &mut In<'_>) -> Result<Pairs, Malformed> {
     let count = read.count("labels")?;
     let mut labels = Vec::with_capacity(count);
     for _ in 0..count {

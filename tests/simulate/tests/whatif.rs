@@ -1,5 +1,4 @@
 //! The same world with another plugin.
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
 use evenkeel_host::shipped;
 use evenkeel_simulate::{Change, WhatIf, policy_name};

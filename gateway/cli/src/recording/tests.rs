@@ -103,7 +103,7 @@ impl Scene {
         for tick in 0..ticks {
             let rows = (0..sessions.min(3 + tick)).map(|id| {
                 let mut measures = Measures::default();
-                let bad = (tick / 20 + id) % 3 == 0;
+                let bad = (tick / 20 + id).is_multiple_of(3);
                 let loss =
                     if bad { 40_000 + self.rng.below(60_000) } else { self.rng.below(9_000) };
                 measures

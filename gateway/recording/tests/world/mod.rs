@@ -105,7 +105,7 @@ pub(crate) fn call(question: Question) -> Call {
 
 fn session(id: u64, address: &str, state: Option<State>) -> SessionRow {
     SessionRow {
-        row: subject(id, (id % 2 == 0).then_some(300)),
+        row: subject(id, id.is_multiple_of(2).then_some(300)),
         room: RoomId(id / 2),
         scenario: "call".into(),
         labels: labels(address),
