@@ -67,9 +67,12 @@ impl Asked {
                 return Err(Error::field("seconds", message));
             }
         };
-        let policy = self.policy.map(|name| {
-            let (set, hook) = name.split_once('/').unwrap_or(("", &name));
-            policy_name(set, hook)
+        let policy = self.policy.map(|name| match name.split_once('/') {
+            Some((set, hook)) => policy_name(set, hook),
+            None => {
+                let message = format!("found `{name}`, expected one such as `call/routing`");
+                Err(Error::field("policy", message))
+            }
         });
         Ok((span, Wish { addresses: self.addresses, policy: policy.transpose()? }))
     }

@@ -1,19 +1,21 @@
 //! The recorder: what policies are asked and what they say, written down on a thread of its own. The last of it is kept
 //! for who asks what policies saw just before something happened.
 
+mod desk;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use evenkeel_core::{Answered, AskId, Event, Fault, PolicyName, Question};
+use crossbeam_channel::{Receiver, Sender};
+use evenkeel_core::{Answered, AskId, Fault, PolicyName, Question};
 use evenkeel_host as host;
-use evenkeel_recording::{Call, Catalog, Chunk, Decided, Full, Grant, Header, Record, Revision};
-use tokio::sync::broadcast::{self, error::TryRecvError};
-use tokio::sync::{mpsc, oneshot};
+use evenkeel_recording::{Call, Catalog, Grant, Header, Revision};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
-use crate::control::{Happened, Told};
+use crate::control::Told;
+use desk::Desk;
 
 /// Calls that may wait to be written down: a second of offers on a busy gateway. Past it they are counted, not kept.
 const CALLS_WAITING_MAX: usize = 4_096;
@@ -21,21 +23,8 @@ const CALLS_WAITING_MAX: usize = 4_096;
 /// What those questions may hold, bytes: eight of 4,096 sessions each. Past it the same.
 const BYTES_WAITING_MAX: usize = 8 << 20;
 
-/// What is kept of the past, packed. In it are about ten seconds of 10,000 sessions, and more than
-/// [`KEPT_FOR`] of fewer than a thousand.
-const KEPT_BYTES_MAX: usize = 16 << 20;
-
-/// Older is not kept: incidents are asked about within this.
-const KEPT_FOR: Duration = Duration::from_secs(30);
-
-/// A chunk is closed when it has so many bytes: what is packed together packs well, and what is lost with one is little.
-const CHUNK_BYTES: usize = 256 << 10;
-
-/// Or when it is so old: who listens waits no longer.
-const CHUNK_FOR: Duration = Duration::from_secs(1);
-
 /// Chunks that a listener may be behind; past it they are counted, not sent.
-pub(crate) const CHUNKS_BEHIND_MAX: usize = 64;
+const CHUNKS_BEHIND_MAX: usize = 64;
 
 /// Revisions of one policy that a [`Scribe`] has words for: the active one, one on its way, and those before.
 const REVISIONS_MAX: usize = 4;
@@ -55,7 +44,7 @@ const ROW_BYTES: usize = 256;
 
 /// What the recorder is told.
 enum Word {
-    Call { call: Call, bytes: usize },
+    Call { call: Box<Call>, bytes: usize },
     Order(Order),
 }
 
@@ -225,6 +214,7 @@ impl Scribe {
         let (ask, now_us) = ask;
         let (question, result) = (Arc::clone(question), of_whole(result));
         let call = Call { revision, catalog, ask, now_us, question, result, redacted: false };
+        let call = Box::new(call);
         if self.recorder.words.try_send(Word::Call { call, bytes }).is_err() {
             let shared = &self.recorder.shared;
             shared.waiting_bytes.fetch_sub(bytes, Relaxed);
@@ -285,153 +275,6 @@ fn weight(question: &Question) -> usize {
         Question::Tick { sessions, .. } => sessions.len(),
     };
     (rows + 1) * ROW_BYTES
-}
-
-/// The recorder's own side.
-struct Desk {
-    shared: Arc<Shared>,
-    events: broadcast::Receiver<Arc<Told>>,
-    chunk: Chunk,
-    /// When the first record of the chunk was written down.
-    since: Instant,
-    kept: VecDeque<(Instant, Arc<[u8]>)>,
-    kept_bytes: usize,
-    /// Calls in the chunk.
-    calls: u64,
-    listeners: Vec<(u64, Ear)>,
-    next_listener: u64,
-    /// Calls that were missed until the last chunk.
-    missed: u64,
-}
-
-impl Desk {
-    fn new(shared: Arc<Shared>, events: broadcast::Receiver<Arc<Told>>) -> Desk {
-        Desk {
-            shared,
-            events,
-            chunk: Chunk::default(),
-            since: Instant::now(),
-            kept: VecDeque::new(),
-            kept_bytes: 0,
-            calls: 0,
-            listeners: Vec::new(),
-            next_listener: 0,
-            missed: 0,
-        }
-    }
-
-    fn run(mut self, words: &Receiver<Word>) {
-        loop {
-            let open_for =
-                if self.chunk.is_empty() { Duration::ZERO } else { self.since.elapsed() };
-            let word = words.recv_timeout(CHUNK_FOR.saturating_sub(open_for));
-            // Also where nothing is asked: what nobody reads is kept for who is behind.
-            self.hear_decisions();
-            match word {
-                Ok(word) => self.handle(word),
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            self.close_when_due();
-        }
-    }
-
-    fn close_when_due(&mut self) {
-        if self.chunk.bytes() >= CHUNK_BYTES || self.since.elapsed() >= CHUNK_FOR {
-            self.close();
-        }
-    }
-
-    fn handle(&mut self, word: Word) {
-        match word {
-            Word::Call { call, bytes } => {
-                self.write(&Record::Call(Box::new(call)));
-                self.shared.waiting_bytes.fetch_sub(bytes, Relaxed);
-            }
-            Word::Order(order) => {
-                self.close();
-                self.obey(order);
-            }
-        }
-    }
-
-    fn write(&mut self, record: &Record) {
-        if self.chunk.is_empty() {
-            self.since = Instant::now();
-        }
-        if let Err(Full) = self.chunk.push(record) {
-            self.close();
-            if let Err(Full) = self.chunk.push(record) {
-                self.shared.missed.fetch_add(1, Relaxed);
-                return;
-            }
-        }
-        self.calls += u64::from(matches!(record, Record::Call(_)));
-    }
-
-    /// What became of questions, as far as control told it by now.
-    fn hear_decisions(&mut self) {
-        loop {
-            match self.events.try_recv() {
-                Ok(told) => {
-                    if let Happened::Core(Event::Decided { ask, outcome, .. }) = &told.event {
-                        self.write(&Record::Decided(Decided::of(*ask, outcome)));
-                    }
-                }
-                // They are extras; a herd has more than are kept for anybody.
-                Err(TryRecvError::Lagged(_)) => {}
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
-            }
-        }
-    }
-
-    /// The chunk goes to who listens and to what is kept.
-    fn close(&mut self) {
-        let missed = self.shared.missed.load(Relaxed);
-        if missed > self.missed {
-            // A few bytes, for which there is room.
-            let _ = self.chunk.push(&Record::Missed(missed - self.missed));
-            self.missed = missed;
-        }
-        if self.chunk.is_empty() {
-            return;
-        }
-        let bytes: Arc<[u8]> = self.chunk.close().into();
-        let calls = std::mem::take(&mut self.calls);
-        self.listeners.retain(|(_, Ear { chunks, missed })| {
-            if chunks.try_send(Arc::clone(&bytes)).is_err() {
-                missed.fetch_add(calls, Relaxed);
-            }
-            !chunks.is_closed()
-        });
-        let now = Instant::now();
-        self.kept_bytes += bytes.len();
-        self.kept.push_back((now, bytes));
-        let is_old = |at: &Instant| now.saturating_duration_since(*at) > KEPT_FOR;
-        while self.kept_bytes > KEPT_BYTES_MAX
-            || self.kept.front().is_some_and(|(at, _)| is_old(at))
-        {
-            let Some((_, oldest)) = self.kept.pop_front() else { break };
-            self.kept_bytes -= oldest.len();
-        }
-    }
-
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Past(reply) => {
-                let all = self.kept.iter().map(|(_, chunk)| Arc::clone(chunk)).collect();
-                let _ = reply.send(all);
-            }
-            Order::Listen { ear, number } => {
-                let ours = self.next_listener;
-                self.next_listener += 1;
-                if number.send(ours).is_ok() {
-                    self.listeners.push((ours, ear));
-                }
-            }
-            Order::Leave(number) => self.listeners.retain(|(ours, _)| *ours != number),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
-use evenkeel_core::{Hook, Outcome, PolicyName, RoomId, Row, SessionRow, State};
-use evenkeel_recording::records;
+use std::time::Instant;
+
+use evenkeel_core::{Event, Hook, Outcome, PolicyName, RoomId, Row, SessionRow, State};
+use evenkeel_recording::{Decided, Record, records};
 use serde_json::json;
 
 use super::super::{Export, Wish};
+use super::desk::{Desk, KEPT_BYTES_MAX, KEPT_FOR};
 use super::*;
+use crate::control::Happened;
 
 fn name() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
