@@ -138,10 +138,10 @@ fn where_many_fail_so_many_asks_are_made_and_the_rest_waits() {
     assert!(policy.quarantined() > found);
 }
 
-/// An engine that is in no hurry on a slow machine, and yet ends what never would.
-fn endless() -> Policy {
-    let engine =
-        Engine::with_budgets(Budgets { tick: Duration::from_millis(400), ..Budgets::default() });
+/// An engine that ends what takes longer than this.
+fn ending_after(tick_ms: u64) -> Policy {
+    let tick = Duration::from_millis(tick_ms);
+    let engine = Engine::with_budgets(Budgets { tick, ..Budgets::default() });
     let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
     let settings = json!({"mode": "count"});
     Policy::install(&engine, &component, Hook::Degradation, settings, vec![], 0).unwrap()
@@ -150,10 +150,31 @@ fn endless() -> Policy {
 #[test]
 fn one_over_which_it_never_ends_is_found_too() {
     let losses = [1, 2, 3, 777];
-    let mut policy = endless();
+    // In no hurry, on a slow machine.
+    let mut policy = ending_after(400);
     let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!(apart(&answered).poisoned, [Poisoned { row: 3, fault: Fault::Deadline }]);
     assert_eq!(decided(&answered, &losses), [0, 1, 2]);
+}
+
+#[test]
+fn where_each_question_has_little_time_it_is_found_over_several() {
+    let mut losses = vec![1; 16];
+    losses[9] = 777;
+    let mut policy = ending_after(40);
+    let within = Duration::from_millis(60);
+    let mut questions = 0;
+    while policy.quarantined() == 0 {
+        questions += 1;
+        assert!(questions < 40, "it is never found");
+        if let Ok(answered) = policy.ask_around(&ticked(1, &losses), 0, within) {
+            assert!(!decided(&answered, &losses).contains(&9));
+        }
+    }
+    assert!(questions > 1, "the first has taken most of its time to fail");
+    let answered = policy.ask_around(&ticked(1, &losses), 0, within).unwrap();
+    assert_eq!(apart(&answered).poisoned, [Poisoned { row: 9, fault: Fault::Deadline }]);
+    assert_eq!(decided(&answered, &losses).len(), 15);
 }
 
 #[test]

@@ -406,3 +406,13 @@ fn hidden_state_breaks_a_rule_and_is_told_of() {
     let told = |event: &&Event| matches!(event, Event::HiddenState { differs, .. } if &**differs == "its memo");
     assert_eq!(world.events().filter(told).count(), 1);
 }
+
+#[test]
+fn what_was_left_out_of_an_answer_is_left_out_of_what_the_next_revision_is_proved_with() {
+    let (mut world, ids) = ticking(4);
+    world.pass(ms(200));
+    let mut question = world.held[0].question.clone();
+    let apart = Apart { unasked: vec![3], ..*left_out(&[1]).unwrap() };
+    question.leave_out(&apart);
+    assert_eq!(question.batch(), Some(vec![ids[0].0, ids[2].0]));
+}
