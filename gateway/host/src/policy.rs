@@ -59,7 +59,6 @@ impl Policy {
     }
 
     /// The same, granted what an operator allows of what the plugin asks for.
-    #[expect(clippy::too_many_arguments, reason = "all that a policy is made from")]
     pub fn install_within(
         engine: &Engine,
         component: &Component,

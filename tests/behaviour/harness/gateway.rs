@@ -11,7 +11,7 @@ use evenkeel_server::control::{
     Failed, Handle, Happened, Opened, SessionView, Status, Told, Wanted,
 };
 use evenkeel_server::run::{self, Failure, Running};
-use evenkeel_server::settings::{self, Colour, Invalid, Settings};
+use evenkeel_server::settings::{self, Colour, Compiler, Invalid, Settings};
 use tokio::runtime::Runtime;
 use tokio::sync::broadcast;
 
@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) conference: String,
     /// After how long unanswered probes alone condemn a node.
     pub(crate) alone: &'static str,
+    /// What compiles plugins that are pushed; else they are compiled in this process.
+    pub(crate) compiler: Option<Compiler>,
 }
 
 impl World {
@@ -49,6 +51,7 @@ impl World {
             hooks: String::new(),
             conference: "[scenario.conference]\n".into(),
             alone: "400ms",
+            compiler: None,
         }
     }
 
@@ -111,7 +114,7 @@ impl World {
         let policies = folder.join("policies");
         std::fs::create_dir_all(&policies).unwrap();
         std::fs::write(folder.join("secret"), SECRET).unwrap();
-        let World { listens, nodes, limits, scenario, hooks, conference, alone } = self;
+        let World { listens, nodes, limits, scenario, hooks, conference, alone, compiler } = self;
         let call = format!("[scenario.call]\n{scenario}\n{hooks}");
         std::fs::write(policies.join("call.toml"), call).unwrap();
         std::fs::write(policies.join("conference.toml"), conference).unwrap();
@@ -128,7 +131,7 @@ impl World {
         let config = folder.join("evenkeel.toml");
         std::fs::write(&config, text).unwrap();
         match Settings::load(Some(&config), None) {
-            Ok(settings) => Arc::new(settings),
+            Ok(settings) => Arc::new(Settings { compiler: compiler.clone(), ..settings }),
             Err(invalid) => panic!("{}", Invalid::render(&invalid, Colour::Plain)),
         }
     }

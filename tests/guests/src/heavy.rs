@@ -14,7 +14,7 @@ pub(crate) fn all() -> Vec<Guest> {
             "a function of 15 MB",
             Hook::Routing,
             one_function(15 << 20),
-            Expected::Refused("engine"),
+            Expected::Refused("not-a-plugin"),
         ),
     ]
 }

@@ -1,9 +1,27 @@
 //! Plugins that mean harm: each costs what is expected of it, and nobody else anything.
 
+use std::time::Duration;
+
 use evenkeel_core::{Answer, Hook, Question};
 use evenkeel_guests::{Expected, Guest, hostile, questions};
-use evenkeel_host::{Component, Engine, Policy, Refused, shipped};
+use evenkeel_host::{Budgets, Component, Engine, Policy, Refused, shipped};
 use serde_json::Value;
+
+/// An engine that waits long enough for whoever is honest on a busy machine, and not for ever.
+fn patient() -> Engine {
+    let long = Duration::from_millis(400);
+    Engine::with_budgets(Budgets {
+        init: long,
+        catalog: long,
+        migrate: long,
+        open: long,
+        admit: long,
+        place: long,
+        resolve: long,
+        reroute: long,
+        tick: long,
+    })
+}
 
 fn install(engine: &Engine, guest: &Guest) -> Result<Policy, Refused> {
     let component = Component::vet(engine, &guest.bytes)?;
@@ -45,7 +63,7 @@ fn met(engine: &Engine, guest: &Guest) -> Result<(), String> {
 
 #[test]
 fn each_is_refused_or_costs_one_fault_a_question_for_the_reason_that_is_expected() {
-    let engine = Engine::new();
+    let engine = patient();
     let neighbour = shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
     let neighbour = Component::vet(&engine, neighbour.bytes).unwrap();
     let mut neighbour =
@@ -73,7 +91,7 @@ fn every_number_at_its_end_comes_out_as_it_went_in() {
     let of = |name: &str| all.iter().find(|guest| guest.name == name).unwrap();
     let answer = |name: &str| {
         let guest = of(name);
-        let engine = Engine::new();
+        let engine = patient();
         outcomes(&mut install(&engine, guest).unwrap(), guest.hook).remove(0).unwrap()
     };
     match answer("a cap past all") {

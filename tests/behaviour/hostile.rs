@@ -1,0 +1,90 @@
+//! Plugins that mean harm are pushed while somebody talks: each is refused or outlived, and nobody misses a packet.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use evenkeel_core::PolicyName;
+use evenkeel_guests::{Expected, Guest, hostile, slow_to_compile};
+use evenkeel_server::control::{Rollout, RolloutOutcome};
+use evenkeel_server::settings::Compiler;
+
+use crate::binary::evenkeel;
+use crate::harness::{
+    Gateway, Node, Phone, World, complete, declared, offer, talk, udp_of, wait_until,
+};
+
+const OTHERS: &str = "[resolve]\nplugin = \"scenario-call\"\n[admission]\nplugin = \"admit-capacity\"\n\
+    [degradation]\nplugin = \"degrade-ladder\"\n";
+
+fn policy(guest: &Guest) -> PolicyName {
+    PolicyName { set: "call".into(), hook: guest.hook }
+}
+
+/// Calls of each policy so far.
+fn calls(gateway: &Gateway) -> Vec<u64> {
+    gateway.ask(gateway.handle.policies()).unwrap().iter().map(|view| view.calls).collect()
+}
+
+/// What is wrong with what became of a guest, if anything is. One that came in goes again.
+fn unmet(gateway: &Gateway, guest: &Guest) -> Option<String> {
+    let pushing = gateway.handle.push_policy(policy(guest), guest.bytes.clone(), None);
+    let Rollout { outcome, code, reason, .. } = gateway.runtime.block_on(pushing).unwrap();
+    let reason = reason.unwrap_or_default();
+    let met = match (guest.expected, outcome) {
+        (Expected::Refused(expected), RolloutOutcome::Refused) => code == Some(expected),
+        // It fails at what its predecessor was asked; on a busy machine its time may be over before it got there.
+        (Expected::Fault(fault), RolloutOutcome::Refused) => {
+            code == Some("disproved") && (reason.contains(fault) || reason.contains("deadline"))
+        }
+        (Expected::Curbed, RolloutOutcome::Activated) => true,
+        (Expected::Refused(_) | Expected::Fault(_) | Expected::Curbed, _) => false,
+    };
+    if outcome == RolloutOutcome::Activated {
+        let back = gateway.ask(gateway.handle.rollback_policy(policy(guest)));
+        assert!(back.is_ok(), "{}: {back:?}", guest.name);
+    }
+    let told =
+        || format!("{}: {outcome:?} {code:?} {reason}, not {:?}", guest.name, guest.expected);
+    (!met).then(told)
+}
+
+#[test]
+fn every_plugin_that_means_harm_is_refused_or_outlived_and_no_packet_is_lost() {
+    let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];
+    let mut world = World::of(&nodes.each_ref()).routed();
+    world.hooks += OTHERS;
+    let processor = Duration::from_secs(2);
+    world.compiler = Some(Compiler { processor, ..Compiler::at(evenkeel().to_owned()) });
+    let gateway = world.start();
+    let standing = || {
+        let views = gateway.ask(gateway.handle.policies()).unwrap();
+        views.into_iter().map(|view| (view.policy, view.revision)).collect::<Vec<_>>()
+    };
+    let shipped = standing();
+    let mut ann = Phone::new(1);
+    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    wait_until("every policy was asked something", || {
+        calls(&gateway).iter().all(|calls| *calls > 0)
+    });
+
+    let done = AtomicBool::new(false);
+    let unmet: Vec<String> = std::thread::scope(|scope| {
+        let talking = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let goal = ann.heard.len() + 10;
+                talk(&mut [&mut ann], "she goes on", |phones| phones[0].heard.len() >= goal);
+            }
+        });
+        let all = hostile().into_iter().chain([slow_to_compile()]);
+        let unmet = all.filter_map(|guest| unmet(&gateway, &guest)).collect();
+        done.store(true, Ordering::Relaxed);
+        talking.join().unwrap();
+        unmet
+    });
+    assert!(unmet.is_empty(), "{}", unmet.join("\n"));
+    assert_eq!(standing(), shipped, "all answer as before");
+    let kept = gateway.ask(gateway.handle.refusals()).unwrap();
+    assert_eq!(kept.last().map(|refusal| refusal.code), Some("compile-limit"));
+    complete(&ann.heard, 0, ann.heard.len() as u64);
+}
