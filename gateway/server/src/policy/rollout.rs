@@ -208,3 +208,6 @@ fn prove(revision: &mut host::Policy, standing: &Standing) -> Result<(), Unfit> 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

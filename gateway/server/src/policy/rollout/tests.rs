@@ -1,0 +1,110 @@
+//! What comes in is judged first, and what does not come in is remembered.
+
+use std::time::Instant;
+
+use evenkeel_core::{Hook, Limits};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::policy::{Policies, Word};
+use crate::settings::Settings;
+
+struct World {
+    policies: Policies,
+    _words: mpsc::Receiver<Word>,
+}
+
+fn routing() -> PolicyName {
+    PolicyName { set: "call".into(), hook: Hook::Routing }
+}
+
+/// A plugin that is in this binary.
+fn shipped() -> Vec<u8> {
+    let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest");
+    shipped.unwrap().bytes.to_vec()
+}
+
+/// The same with another version in its manifest.
+fn of_version(version: &str) -> Vec<u8> {
+    let mut bytes = shipped();
+    let (ours, other) = (b"\"version\":\"0.1.0\"", format!("\"version\":\"{version}\""));
+    assert_eq!(other.len(), ours.len());
+    let places = bytes.windows(ours.len()).enumerate();
+    let places: Vec<_> =
+        places.filter(|(_, window)| **window == ours[..]).map(|(at, _)| at).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + ours.len()].copy_from_slice(other.as_bytes());
+    }
+    bytes
+}
+
+fn source(bytes: Vec<u8>) -> Source {
+    let (settings, origin, seed, arrived) = (None, "pushed".into(), 7, Instant::now());
+    Source { bytes, settings, origin, seed, force: false, arrived }
+}
+
+impl World {
+    fn start() -> World {
+        let (words_in, words) = mpsc::channel(64);
+        let mut policies = Policies::new(Vec::new(), &Limits::default(), words_in);
+        policies.start(routing()).unwrap();
+        World { policies, _words: words }
+    }
+
+    fn prepare(&self, source: Source) -> Rollout {
+        prepare(&self.policies.workshop(&routing()).unwrap(), source)
+    }
+
+    /// What became of it, in the word for why.
+    fn push(&self, bytes: Vec<u8>) -> Option<&'static str> {
+        self.prepare(source(bytes)).code
+    }
+
+    fn refusals(&self) -> Vec<&'static str> {
+        self.policies.ledger().refusals().iter().map(|refusal| refusal.code).collect()
+    }
+}
+
+#[test]
+fn an_older_plugin_is_refused_unless_somebody_knows_that_it_is_older() {
+    let world = World::start();
+    assert_eq!(world.push(of_version("0.1.0")), None);
+    assert_eq!(world.push(of_version("0.2.0")), None);
+    assert_eq!(world.push(of_version("0.1.9")), Some("downgrade"));
+    let forced = Source { force: true, ..source(of_version("0.1.9")) };
+    assert_eq!(world.prepare(forced).outcome, RolloutOutcome::Activated);
+    // What ran, ran.
+    assert_eq!(world.push(of_version("0.1.8")), Some("downgrade"));
+    assert_eq!(world.push(of_version("0.2.0")), None);
+    assert_eq!(world.refusals(), ["downgrade", "downgrade"]);
+}
+
+#[test]
+fn what_the_first_revision_is_was_configured_whatever_ran_before() {
+    let world = World::start();
+    assert_eq!(world.push(of_version("0.2.0")), None);
+    let workshop = world.policies.workshop(&routing()).unwrap();
+    begin(&workshop, source(shipped())).unwrap();
+}
+
+#[test]
+fn rules_hold_for_what_comes_after_them() {
+    let mut world = World::start();
+    assert_eq!(world.push(of_version("0.2.0")), None, "nobody asked for a signature yet");
+    let mut settings = Settings::load(None, None).unwrap();
+    settings.trust.unsigned = host::Unsigned::Refuse;
+    world.policies.govern(Rules::of(&settings));
+    assert_eq!(world.push(of_version("0.3.0")), Some("unsigned"));
+    let ours = Source { force: true, ..source(shipped()) };
+    assert_eq!(world.prepare(ours).outcome, RolloutOutcome::Activated, "it is in the binary");
+    let key = host::SecretKey::generate();
+    settings.trust.keys.know("ops".into(), key.public());
+    world.policies.govern(Rules::of(&settings));
+    let signed = host::sign(&of_version("0.3.0"), &key).unwrap();
+    assert_eq!(world.push(signed.clone()), None);
+    settings.trust.keys.revoke_key(key.public());
+    world.policies.govern(Rules::of(&settings));
+    assert_eq!(world.push(signed), Some("revoked"));
+    assert_eq!(world.refusals(), ["unsigned", "revoked"]);
+}
