@@ -43,7 +43,19 @@ impl Engine {
 
     /// An engine with other budgets. Panics as [`Engine::new`] does.
     pub fn with_budgets(budgets: Budgets) -> Engine {
-        let wasm = wasmtime::Engine::new(&config()).expect(
+        Engine::of(&config(), budgets)
+    }
+
+    /// An engine that counts what plugins execute, for [`Policy::instructions`](crate::Policy::instructions); calls take
+    /// longer there. Panics as [`Engine::new`] does.
+    pub fn counting(budgets: Budgets) -> Engine {
+        let mut config = config();
+        config.consume_fuel(true);
+        Engine::of(&config, budgets)
+    }
+
+    fn of(config: &Config, budgets: Budgets) -> Engine {
+        let wasm = wasmtime::Engine::new(config).expect(
             "the configuration is fixed, and a gateway may reserve address space at its start",
         );
         let mut linker = Linker::new(&wasm);

@@ -48,6 +48,9 @@ impl diag::Host for Inside {
     }
 }
 
+/// What an instance on an engine that counts begins with: more than it can use up.
+const FUEL: u64 = u64::MAX;
+
 #[derive(Debug, thiserror::Error)]
 #[error("more than {DIAG_CALLS_MAX} calls of `diag` in one call")]
 struct TooTalkative;
@@ -98,6 +101,8 @@ impl Guest {
             Inside { diary: std::mem::take(diary), ..Inside::default() },
         );
         store.limiter(|inside| &mut inside.limiter);
+        // An engine that does not count takes none.
+        let _ = store.set_fuel(FUEL);
         let started = Guest::instantiate(recipe, &mut store);
         let mut guest = match started {
             Ok(make) => make(store),
@@ -268,6 +273,11 @@ impl Guest {
 
     pub(crate) fn grant(&self) -> &Grant {
         &self.grant
+    }
+
+    /// Instructions executed since this instance was made, on an engine that counts.
+    pub(crate) fn instructions(&self) -> Option<u64> {
+        self.store.get_fuel().ok().map(|left| FUEL - left)
     }
 
     pub(crate) fn component(&self) -> &Component {

@@ -232,6 +232,15 @@ impl Policy {
             }
     }
 
+    /// WebAssembly instructions that the plugin executed since its instance was made, `init` and `catalog` among them: the
+    /// same for the same questions on every machine. None on an engine that does not count.
+    pub fn instructions(&self) -> Option<u64> {
+        match &self.life {
+            Life::Alive(guest) => guest.instructions(),
+            Life::Dead(..) => None,
+        }
+    }
+
     fn diary(&mut self) -> &mut Diary {
         match &mut self.life {
             Life::Alive(guest) => guest.diary(),
