@@ -211,7 +211,7 @@ async fn push(admin: &mut Admin, path: &str, plugin: Vec<u8>) -> Result<Value, F
 }
 
 /// The settings of a file.
-fn settings_of(file: &Path) -> Result<Value, Failure> {
+pub(crate) fn settings_of(file: &Path) -> Result<Value, Failure> {
     let wrong = |error: String| Failure::Wrong(format!("{}: {error}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
     match file.extension().and_then(OsStr::to_str) {

@@ -1,0 +1,112 @@
+//! Embeds the SDK's source as it is written beside a new project: its manifests without the workspace that they inherit
+//! from, and the part of the workspace's lock that it is built with.
+
+mod lock;
+mod manifest;
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use toml::Table;
+
+use crate::manifest::Workspace;
+
+/// Whoever gets the SDK gets these with it.
+const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
+
+fn main() {
+    if let Err(sentence) = embed() {
+        println!("cargo::error={sentence}");
+        std::process::exit(1);
+    }
+}
+
+fn embed() -> Result<(), String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root.canonicalize().map_err(|error| format!("{}: {error}", root.display()))?;
+    for source in ["plugin-sdk", "Cargo.toml", "Cargo.lock"].iter().chain(&LICENCES) {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    println!("cargo::rerun-if-changed=build");
+
+    let workspace = Workspace::read(&root, &root.join("plugin-sdk"))?;
+    let mut files = Vec::new();
+    collect_crate(workspace.sdk(), &mut files)?;
+    files.sort();
+    let mut code = "static FILES: &[(&str, &str)] = &[\n".to_owned();
+    let mut crates = Vec::new();
+    for path in files {
+        let text = read(&path)?;
+        let text = if path.ends_with("Cargo.toml") {
+            let standalone = workspace.standalone(&path, &text)?;
+            crates.push(manifest::Needs::of(&standalone)?);
+            standalone.to_string()
+        } else {
+            text
+        };
+        let name = path.strip_prefix(workspace.sdk()).map_err(|error| error.to_string())?;
+        write(&mut code, &format!("    ({:?}, {text:?}),", name.to_string_lossy()))?;
+    }
+    for licence in LICENCES {
+        let text = read(&root.join(licence))?;
+        write(&mut code, &format!("    ({licence:?}, {text:?}),"))?;
+    }
+    write(&mut code, "];\n\n/// By name: the entry of each crate in a lock file.")?;
+    write(&mut code, "static LOCKED: &[(&str, &str)] = &[")?;
+    let table: Table = read(&root.join("Cargo.lock"))?.parse().map_err(said("Cargo.lock"))?;
+    for (name, entry) in lock::part(&table, &crates)? {
+        write(&mut code, &format!("    ({name:?}, {entry:?}),"))?;
+    }
+    write(&mut code, "];\n\n/// How a plugin is built: members of a profile in a manifest.")?;
+    write(&mut code, &format!("static PROFILE: &str = {:?};", workspace.plugin_profile()?))?;
+    write(&mut code, &format!("static EDITION: &str = {:?};", workspace.package("edition")?))?;
+    write(&mut code, &format!("static RUST: &str = {:?};", workspace.package("rust-version")?))?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?);
+    fs::write(out.join("sdk.rs"), code).map_err(|error| format!("cannot write to OUT_DIR: {error}"))
+}
+
+/// What a build of a crate reads. Its tests and what they need stay here.
+const PARTS: [&str; 5] = ["Cargo.toml", "build.rs", "build", "src", "wit"];
+
+/// A crate, and those inside its folder.
+fn collect_crate(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    for part in PARTS {
+        collect(&folder.join(part), files)?;
+    }
+    for path in list(folder)?.into_iter().filter(|path| path.join("Cargo.toml").exists()) {
+        collect_crate(&path, files)?;
+    }
+    Ok(())
+}
+
+/// A file, or all below a folder; nothing where there is neither.
+fn collect(path: &Path, files: &mut Vec<PathBuf>) -> Result<(), String> {
+    if path.is_file() {
+        files.push(path.to_owned());
+    } else if path.is_dir() {
+        for path in list(path)? {
+            collect(&path, files)?;
+        }
+    }
+    Ok(())
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(folder).map_err(said(&folder.to_string_lossy()))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    paths.collect::<Result<_, _>>().map_err(said(&folder.to_string_lossy()))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(said(&path.to_string_lossy()))
+}
+
+fn write(code: &mut String, line: &str) -> Result<(), String> {
+    writeln!(code, "{line}").map_err(|error| error.to_string())
+}
+
+/// An error with what it is about.
+fn said<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + use<'_, E> {
+    move |error| format!("{what}: {error}")
+}

@@ -1,0 +1,143 @@
+//! A project and what cargo does with it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::failed::Failed;
+
+/// What plugins are compiled for.
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// A folder with a plugin's crate in it.
+#[derive(Clone, Debug)]
+pub struct Project {
+    folder: PathBuf,
+}
+
+/// Where what cargo writes on standard output goes; standard error is always passed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Chatter {
+    /// To our own standard output.
+    Out,
+    /// To standard error, since something else is written on standard output.
+    Error,
+}
+
+impl Project {
+    /// The project in this folder.
+    pub fn at(folder: &Path) -> Result<Project, Failed> {
+        let there = folder.canonicalize().ok().filter(|folder| folder.join("Cargo.toml").is_file());
+        there.map(|folder| Project { folder }).ok_or_else(|| Failed::NoProject(folder.to_owned()))
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Runs the project's own tests natively.
+    pub fn test(&self, chatter: Chatter) -> Result<(), Failed> {
+        let mut cargo = self.cargo("test");
+        if chatter == Chatter::Error {
+            cargo.stdout(std::io::stderr());
+        }
+        let status = cargo.status().map_err(|error| no_cargo(&cargo, error))?;
+        if status.success() { Ok(()) } else { Err(Failed::Cargo("test".into())) }
+    }
+
+    /// Compiles the plugin, and returns the path of the module that cargo wrote.
+    pub(crate) fn compile(&self) -> Result<PathBuf, Failed> {
+        check_target()?;
+        let mut cargo = self.cargo("build");
+        cargo
+            .args(["--release", "--lib", "--target", TARGET])
+            .args(["--message-format", "json-render-diagnostics"]);
+        let said = self.messages(&mut cargo, "build")?;
+        let ours = self.folder.join("Cargo.toml");
+        said.iter().rev().find_map(|message| module(message, &ours)).ok_or(Failed::NoModule)
+    }
+
+    fn cargo(&self, verb: &str) -> Command {
+        let mut cargo = Command::new(program("CARGO", "cargo"));
+        cargo.arg(verb).current_dir(&self.folder).stdin(Stdio::null()).stderr(Stdio::inherit());
+        cargo
+    }
+
+    fn messages(&self, cargo: &mut Command, verb: &str) -> Result<Vec<Value>, Failed> {
+        let output = cargo.output().map_err(|error| no_cargo(cargo, error))?;
+        if !output.status.success() {
+            return Err(Failed::Cargo(verb.into()));
+        }
+        let lines = output.stdout.split(|&byte| byte == b'\n');
+        Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+}
+
+/// The module that a message of cargo tells of, where it is about the crate with this manifest.
+fn module(message: &Value, manifest: &Path) -> Option<PathBuf> {
+    let of = message.get("manifest_path")?.as_str()?;
+    if Path::new(of) != manifest {
+        return None;
+    }
+    let files = message.get("filenames")?.as_array()?;
+    let files = files.iter().filter_map(Value::as_str).map(PathBuf::from);
+    files.into_iter().find(|file| file.extension() == Some(OsStr::new("wasm")))
+}
+
+/// A program, where the environment does not name another.
+fn program(variable: &str, program: &str) -> std::ffi::OsString {
+    std::env::var_os(variable).unwrap_or_else(|| program.into())
+}
+
+fn no_cargo(command: &Command, error: std::io::Error) -> Failed {
+    Failed::NoCargo { program: command.get_program().to_string_lossy().into_owned(), error }
+}
+
+/// Said before cargo says it in a hundred lines.
+fn check_target() -> Result<(), Failed> {
+    let mut rustc = Command::new(program("RUSTC", "rustc"));
+    rustc.args(["--print", "target-libdir", "--target", TARGET]);
+    let output = rustc.output().map_err(|error| no_cargo(&rustc, error))?;
+    let folder = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() && Path::new(folder.trim()).is_dir() {
+        return Ok(());
+    }
+    Err(Failed::NoTarget { target: TARGET })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_a_folder_with_a_manifest_is_a_project() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(Project::at(here).unwrap().folder(), here.canonicalize().unwrap());
+        for bad in [here.join("src"), here.join("nowhere")] {
+            let failed = Project::at(&bad).unwrap_err();
+            assert!(matches!(&failed, Failed::NoProject(path) if *path == bad), "{failed}");
+            assert!(failed.is_of_the_question());
+        }
+    }
+
+    #[test]
+    fn the_module_is_the_projects_own() {
+        let built =
+            |manifest: &str, files: &[&str]| json!({"manifest_path": manifest, "filenames": files});
+        let find = |message| module(&message, Path::new("/p/Cargo.toml"));
+        let ours = built("/p/Cargo.toml", &["/t/libp.rlib", "/t/p.wasm"]);
+        assert_eq!(find(ours), Some("/t/p.wasm".into()));
+        assert_eq!(find(built("/p/sdk/Cargo.toml", &["/t/sdk.wasm"])), None);
+        assert_eq!(
+            find(built("/p/Cargo.toml", &["/t/libp.rlib"])),
+            None,
+            "an rlib alone is no plugin"
+        );
+        assert_eq!(find(json!({"reason": "build-finished"})), None);
+    }
+}

@@ -1,0 +1,170 @@
+//! Asks a plugin about random worlds as a gateway would, and says what it got wrong.
+//!
+//! Every question goes to an instance that was asked before and to a fresh one: a policy answers both alike, since all
+//! it may remember travels in the question. Settings are tried at each of their bounds and past them.
+
+mod bounds;
+mod report;
+
+use evenkeel_core::{Answer, Hook, Question, State};
+use evenkeel_host::{Policy, Refused};
+use serde_json::Value;
+
+pub use self::bounds::Unfit;
+pub use self::report::{Finding, Report};
+use crate::built::Built;
+use crate::setting::Setting;
+pub use crate::verdict::Breach;
+use crate::verdict::breaches;
+use crate::world::World;
+
+/// How often time passes in a world: long enough for a policy that waits three ticks to act, and to take it back.
+const TURNS: u32 = 8;
+
+/// Worlds in which each bound of a setting is tried: a usual one and an odd one.
+const WORLDS_OF_BOUND: u64 = 2;
+
+/// What a plugin is asked about.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the dice come from; world `n` has the seed `seed + n`.
+    pub seed: u64,
+    /// How many worlds.
+    pub worlds: u32,
+    /// Settings; `null` for the defaults.
+    pub settings: Value,
+}
+
+/// Asks a plugin all that a gateway may ask it.
+///
+/// # Errors
+///
+/// It does not take the settings, or fails before its first question.
+pub fn exam(built: &Built, options: &Options) -> Result<Report, Refused> {
+    let manifest = built.component().manifest();
+    let mut exam = Exam { built, report: Report::default() };
+    for &hook in &manifest.hooks {
+        // What is wrong with the settings as such is said at once.
+        exam.install(hook, &options.settings, &World::drawn(0))?;
+        for seed in options.seed..options.seed.saturating_add(options.worlds.into()) {
+            exam.play(hook, seed, &options.settings, None);
+        }
+    }
+    exam.report.worlds = options.worlds;
+    exam.try_settings(options);
+    Ok(exam.report)
+}
+
+struct Exam<'a> {
+    built: &'a Built,
+    report: Report,
+}
+
+impl Exam<'_> {
+    fn install(&self, hook: Hook, settings: &Value, world: &World) -> Result<Policy, Refused> {
+        let (engine, component) = (self.built.engine(), self.built.component());
+        Policy::install(engine, component, hook, settings.clone(), world.catalog(), 1)
+    }
+
+    /// One world from its beginning to its end. `under` is the setting that is being tried.
+    fn play(&mut self, hook: Hook, seed: u64, settings: &Value, under: Option<&str>) {
+        let mut world = World::drawn(seed);
+        let mut policy = match self.install(hook, settings, &world) {
+            Ok(policy) => policy,
+            Err(refused) => return self.refused(&refused, seed, under),
+        };
+        for _ in 0..TURNS {
+            for question in questions(&mut world, hook) {
+                let before = policy.ungranted();
+                let outcome = policy.ask(&question, world.now_us());
+                let of = Finding::of(&question, seed, under);
+                self.report.asked(&question);
+                let answered = match outcome {
+                    Ok(answered) => answered,
+                    Err(fault) => {
+                        self.report.find(of, Breach::Fault(fault));
+                        continue;
+                    }
+                };
+                for breach in breaches(&question, &answered.answer) {
+                    self.report.find(of.clone(), breach);
+                }
+                match policy.ungranted() - before {
+                    0 => {}
+                    actions => self.report.find(of.clone(), Breach::Ungranted(actions)),
+                }
+                let mut fresh = self.install(hook, settings, &world);
+                let again = fresh.as_mut().map(|fresh| fresh.ask(&question, world.now_us()));
+                let same = matches!(&again, Ok(Ok(again))
+                    if again.answer == answered.answer && again.notes == answered.notes);
+                if !same {
+                    self.report.find(of, Breach::HiddenState);
+                }
+                for state in states(&answered.answer) {
+                    self.report.state_bytes_max =
+                        self.report.state_bytes_max.max(state.bytes.len());
+                }
+                world.heed(&answered.answer);
+            }
+            world.turn();
+        }
+    }
+
+    /// The catalog is the first that a plugin hears of a world.
+    fn refused(&mut self, refused: &Refused, seed: u64, under: Option<&str>) {
+        let fault = match refused {
+            Refused::Faulted { fault, .. } => fault.clone(),
+            other => evenkeel_core::Fault::Trap(other.to_string().into()),
+        };
+        self.report.find(Finding::before(seed, under), Breach::Fault(fault));
+    }
+
+    /// Each setting at its bounds, and past them.
+    fn try_settings(&mut self, options: &Options) {
+        let manifest = self.built.component().manifest();
+        let all = Setting::all(manifest.settings.json());
+        let Some(&hook) = manifest.hooks.first() else { return };
+        for trial in bounds::trials(&all) {
+            self.report.settings_tried += 1;
+            let settings = trial.within(&options.settings);
+            let installed = self.install(hook, &settings, &World::drawn(0));
+            match (trial.fits, installed) {
+                (true, Ok(_)) => {
+                    let under = trial.words();
+                    for seed in options.seed..options.seed.saturating_add(WORLDS_OF_BOUND) {
+                        self.play(hook, seed, &settings, Some(&under));
+                    }
+                }
+                (true, Err(refused)) => {
+                    let (setting, said) = (trial.words(), refused.to_string());
+                    self.report.unfit.push(Unfit::Refused { setting, said });
+                }
+                (false, Ok(_)) => self.report.unfit.push(Unfit::Taken { setting: trial.words() }),
+                (false, Err(_)) => {}
+            }
+        }
+    }
+}
+
+/// What a gateway asks of this hook in one moment.
+fn questions(world: &mut World, hook: Hook) -> Vec<Question> {
+    match hook {
+        Hook::Scenario => vec![world.resolve(), world.resolve(), world.resolve()],
+        Hook::Admission => vec![world.admit(), world.admit(), world.admit()],
+        Hook::Routing => vec![world.place(), world.place(), world.reroute()],
+        Hook::Degradation => vec![world.tick()],
+    }
+}
+
+fn states(answer: &Answer) -> Vec<&State> {
+    match answer {
+        Answer::Params(_) | Answer::Admit { .. } => Vec::new(),
+        Answer::Placed { state, .. } => vec![state],
+        Answer::Moves { states, .. } | Answer::Actions { states, .. } => {
+            states.iter().map(|(_, state)| state).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! What came of an exam.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use evenkeel_core::Question;
+use serde_json::{Value, json};
+
+use super::{Breach, Unfit};
+use crate::inspection::thousands;
+
+/// What came of an exam. As text for people; see [`json`](Report::json) for tools.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Report {
+    /// Worlds that each hook was asked about.
+    pub worlds: u32,
+    /// How often it was asked what.
+    pub questions: BTreeMap<&'static str, u64>,
+    /// Values of settings that were tried.
+    pub settings_tried: u32,
+    /// The largest state that it wrote.
+    pub state_bytes_max: usize,
+    /// Settings that are not as their schema says.
+    pub unfit: Vec<Unfit>,
+    /// What is wrong, by kind and question: how often, and the first of each.
+    pub breaches: BTreeMap<(&'static str, &'static str), (u64, Finding, Breach)>,
+}
+
+/// Where something was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// What was asked: `tick`.
+    pub question: &'static str,
+    /// Seed of the world: the same again with `--seed` and one world.
+    pub seed: u64,
+    /// The setting that was being tried, if one was.
+    pub under: Option<String>,
+}
+
+impl Finding {
+    pub(crate) fn of(question: &Question, seed: u64, under: Option<&str>) -> Finding {
+        Finding { question: name(question), seed, under: under.map(str::to_owned) }
+    }
+
+    /// Before the first question of a world.
+    pub(crate) fn before(seed: u64, under: Option<&str>) -> Finding {
+        Finding { question: "catalog", seed, under: under.map(str::to_owned) }
+    }
+}
+
+impl Report {
+    /// Whether nothing was wrong; what the gateway's guard holds back is not.
+    pub fn is_passed(&self) -> bool {
+        self.unfit.is_empty() && self.breaches.values().all(|(.., breach)| breach.is_guarded())
+    }
+
+    pub(crate) fn asked(&mut self, question: &Question) {
+        *self.questions.entry(name(question)).or_default() += 1;
+    }
+
+    pub(crate) fn find(&mut self, finding: Finding, breach: Breach) {
+        let key = (breach.name(), finding.question);
+        self.breaches.entry(key).or_insert((0, finding, breach)).0 += 1;
+    }
+
+    /// The same for tools.
+    pub fn json(&self) -> Value {
+        let breach = |(count, finding, breach): &(u64, Finding, Breach)| {
+            json!({
+                "breach": breach.name(),
+                "guarded": breach.is_guarded(),
+                "count": count,
+                "question": finding.question,
+                "seed": finding.seed,
+                "under": finding.under,
+                "said": breach.to_string(),
+            })
+        };
+        json!({
+            "passed": self.is_passed(),
+            "worlds": self.worlds,
+            "questions": self.questions,
+            "settings_tried": self.settings_tried,
+            "state_bytes_max": self.state_bytes_max,
+            "unfit": self.unfit.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "breaches": self.breaches.values().map(breach).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let questions: Vec<String> = self
+            .questions
+            .iter()
+            .map(|(name, count)| format!("{} {name}", thousands(count)))
+            .collect();
+        write!(
+            f,
+            "asked in Wasm: {} in {} random worlds, each twice; {} values of settings; largest state {} bytes",
+            questions.join(", "),
+            self.worlds,
+            self.settings_tried,
+            self.state_bytes_max
+        )?;
+        for unfit in &self.unfit {
+            write!(f, "\n  wrong    {unfit}")?;
+        }
+        for (count, Finding { question, seed, under }, breach) in self.breaches.values() {
+            let word = if breach.is_guarded() { "guarded" } else { "wrong" };
+            let said = breach.to_string().replace(|c: char| c.is_control(), " ");
+            write!(f, "\n  {word:<8} {question}, {} times: {said}", thousands(count))?;
+            let under = under.as_ref().map(|under| format!(", with {under}")).unwrap_or_default();
+            write!(f, "\n           first in the world of `--seed {seed} --worlds 1`{under}")?;
+        }
+        if self.breaches.values().any(|(.., breach)| breach.is_guarded()) {
+            write!(
+                f,
+                "\n  What is guarded the gateway does not do; the policy may know better and ask for less."
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn name(question: &Question) -> &'static str {
+    match question {
+        Question::Resolve { .. } => "resolve",
+        Question::Admit { .. } => "admit",
+        Question::Place { .. } => "place",
+        Question::Reroute { .. } => "reroute",
+        Question::Tick { .. } => "tick",
+    }
+}

@@ -1,0 +1,107 @@
+//! Plugins that we ship pass, and one that does everything wrong does not.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use evenkeel_host::shipped;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn some(worlds: u32) -> Options {
+    Options { seed: 1, worlds, settings: Value::Null }
+}
+
+#[test]
+fn the_plugins_we_ship_pass() {
+    for plugin in shipped() {
+        let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
+        let report = exam(&built, &some(12)).unwrap();
+        assert!(report.is_passed(), "{}: {report}", plugin.name);
+        assert!(report.questions.values().all(|&count| count >= 12 * u64::from(TURNS)), "{report}");
+        assert!(report.settings_tried > 1);
+    }
+}
+
+#[test]
+fn one_seed_is_one_exam() {
+    let plugin = shipped().iter().find(|plugin| plugin.name == "route-nearest").unwrap();
+    let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
+    assert_eq!(exam(&built, &some(4)).unwrap(), exam(&built, &some(4)).unwrap());
+}
+
+/// The host's test guest, which is as bad as its settings say.
+static GUEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/tests/guests");
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tmp/guests");
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--release", "--locked", "--target", "wasm32-unknown-unknown"])
+        .arg("--target-dir")
+        .arg(&target)
+        .current_dir(guests)
+        .env_remove("RUSTFLAGS")
+        .status()
+        .unwrap();
+    assert!(built.success());
+    std::fs::read(target.join("wasm32-unknown-unknown/release/guest.wasm")).unwrap()
+});
+
+/// The guest with a manifest that says so of its hook and settings.
+fn guest(hook: &str, settings: &Value) -> Built {
+    let manifest = json!({
+        "name": "guest", "version": "1.0.0", "contract": "0.1.0", "hooks": [hook], "settings": settings,
+        "state_schema": 2, "subject_metrics": [1, 9], "node_metrics": [35], "ops": [1],
+    });
+    let (name, text) = ("evenkeel:manifest", manifest.to_string());
+    let section = [&[name.len() as u8], name.as_bytes(), text.as_bytes()].concat();
+    Built::from_bytes([&GUEST[..], &[0], &leb(section.len()), &section].concat()).unwrap()
+}
+
+/// What is wrong with the guest in this mode, bound to this hook.
+fn wrong(hook: &str, mode: &str) -> Vec<(&'static str, &'static str)> {
+    let mode_alone = json!({"mode": {"type": "string"}});
+    let schema = json!({"type": "object", "additionalProperties": false, "properties": mode_alone});
+    let options = Options { settings: json!({"mode": mode}), ..some(8) };
+    exam(&guest(hook, &schema), &options).unwrap().breaches.into_keys().collect()
+}
+
+fn leb(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 128 {
+        bytes.push(number as u8 | 128);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
+#[test]
+fn what_a_plugin_does_wrong_is_found() {
+    for (hook, mode, breach) in [
+        ("degradation", "voice-only", ("ungranted", "tick")),
+        ("degradation", "row", ("fault", "tick")),
+        ("degradation", "still", ("hidden-state", "tick")),
+        ("admission", "", ("redirect-of-room", "admit")),
+        ("routing", "", ("too-many-hops", "place")),
+        ("routing", "", ("nowhere", "reroute")),
+    ] {
+        let found = wrong(hook, mode);
+        assert!(found.contains(&breach), "{hook} {mode}: {found:?}");
+    }
+    assert_eq!(wrong("scenario", ""), [], "as bad as it is, here it does its work");
+}
+
+#[test]
+fn settings_that_a_plugin_cannot_do_without_are_asked_for() {
+    let schema =
+        json!({"type": "object", "required": ["mode"], "properties": {"mode": {"type": "string"}}});
+    let built = guest("scenario", &schema);
+    let refused = exam(&built, &some(1)).unwrap_err();
+    assert_eq!(refused.to_string(), "setting `$.mode` should be a text, found nothing");
+    let options = Options { settings: json!({"mode": ""}), ..some(1) };
+    let report = exam(&built, &options).unwrap();
+    let taken = Unfit::Taken { setting: "no_such_setting = 1".into() };
+    assert_eq!(report.unfit, [taken], "a schema that is not closed takes misspelt settings");
+    assert!(!report.is_passed());
+}

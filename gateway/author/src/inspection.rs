@@ -1,0 +1,356 @@
+//! What a plugin's file shows, also one that no gateway takes.
+
+use std::fmt;
+
+use evenkeel_core::{Metric, Op};
+use evenkeel_host::{Form, Glance};
+use serde_json::{Value, json};
+
+use crate::built::{Built, hexadecimal};
+use crate::setting::Setting;
+
+/// Where a signature is.
+const SIGNATURE_SECTION: &str = "evenkeel:signature";
+
+/// What a plugin's file shows: all that can be read of it, and whether the host takes it.
+///
+/// As text for people; see [`json`](Inspection::json) for tools.
+#[derive(Debug)]
+pub struct Inspection {
+    bytes: usize,
+    glance: Glance,
+    manifest: Value,
+    revision: Option<String>,
+    refused: Option<String>,
+}
+
+impl Inspection {
+    /// Looks at a file, and has the host try it.
+    pub fn of(bytes: &[u8]) -> Inspection {
+        let glance = Glance::at(bytes);
+        let manifest =
+            glance.manifest.as_deref().and_then(|text| serde_json::from_slice(text).ok());
+        let (revision, refused) = match Built::from_bytes(bytes.to_vec()) {
+            Ok(built) => (built.revision(), None),
+            Err(failed) => (None, Some(failed.to_string())),
+        };
+        let manifest = manifest.unwrap_or(Value::Null);
+        Inspection { bytes: bytes.len(), glance, manifest, revision, refused }
+    }
+
+    /// Why the host does not take it, if it does not.
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// Whether it has a signature; whose, and whether it is right, is not looked at here.
+    pub fn is_signed(&self) -> bool {
+        self.glance.sections.iter().any(|(name, _)| &**name == SIGNATURE_SECTION)
+    }
+
+    /// The same for tools; what could not be read is `null` or empty.
+    pub fn json(&self) -> Value {
+        let of = |key: &str| self.manifest.get(key).cloned().unwrap_or(Value::Null);
+        let sections = self.glance.sections.iter();
+        let sections: Vec<Value> =
+            sections.map(|(name, bytes)| json!({"name": name, "bytes": bytes})).collect();
+        let metrics = |key| {
+            let numbers = self.numbers(key);
+            let metric = |number: u32| match Metric::from_number(number) {
+                Some(metric) => {
+                    json!({"number": number, "name": metric.key(), "unit": metric.unit()})
+                }
+                None => json!({"number": number, "name": null, "unit": null}),
+            };
+            numbers.into_iter().map(metric).collect::<Vec<Value>>()
+        };
+        let op = |number| json!({"number": number, "name": Op::from_number(number).map(Op::key)});
+        json!({
+            "name": of("name"),
+            "version": of("version"),
+            "contract": of("contract"),
+            "hooks": of("hooks"),
+            "settings": self.settings().iter().map(setting).collect::<Vec<_>>(),
+            "state_schema": of("state_schema"),
+            "subject_metrics": metrics("subject_metrics"),
+            "node_metrics": metrics("node_metrics"),
+            "ops": self.numbers("ops").into_iter().map(op).collect::<Vec<_>>(),
+            "reasons": of("reasons"),
+            "cost": of("cost"),
+            "bytes": self.bytes,
+            "digest": hexadecimal(&self.glance.digest),
+            "revision": self.revision,
+            "form": self.glance.form.map(form),
+            "imports": self.glance.imports,
+            "exports": self.glance.exports,
+            "sections": sections,
+            "signed": self.is_signed(),
+            "refused": self.refused,
+        })
+    }
+
+    fn settings(&self) -> Vec<Setting> {
+        self.manifest.get("settings").map(Setting::all).unwrap_or_default()
+    }
+
+    fn numbers(&self, key: &str) -> Vec<u32> {
+        let list = self.manifest.get(key).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(|number| number.as_u64()?.try_into().ok()).collect()
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.manifest.get(key).and_then(Value::as_str)
+    }
+
+    fn headline(&self) -> String {
+        let Some(name) = self.text("name") else { return "no manifest that could be read".into() };
+        let hooks = self.manifest.get("hooks").and_then(Value::as_array).into_iter().flatten();
+        let hooks: Vec<&str> = hooks.filter_map(Value::as_str).collect();
+        format!(
+            "{name} {} · {} · contract {}",
+            self.text("version").unwrap_or("?"),
+            hooks.join(", "),
+            self.text("contract").unwrap_or("?")
+        )
+    }
+
+    fn reads(&self) -> Vec<String> {
+        let numbers =
+            ["subject_metrics", "node_metrics"].into_iter().flat_map(|key| self.numbers(key));
+        let metric = |number| match Metric::from_number(number) {
+            Some(metric) => format!("{} ({})", metric.key(), metric.unit()),
+            None => format!("metric {number}, which this gateway does not know"),
+        };
+        numbers.map(metric).collect()
+    }
+
+    fn actions(&self) -> Vec<String> {
+        let op = |number| match Op::from_number(number) {
+            Some(op) => op.key().to_owned(),
+            None => format!("action {number}, which this gateway does not know"),
+        };
+        self.numbers("ops").into_iter().map(op).collect()
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        let reasons = self.manifest.get("reasons").and_then(Value::as_array).into_iter().flatten();
+        let word = |reason: &Value| {
+            Some(format!("{} {}", reason.get("number")?.as_u64()?, reason.get("name")?.as_str()?))
+        };
+        reasons.filter_map(word).collect()
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = vec![self.headline()];
+        let mut say = |word: &str, what: &str| lines.push(format!("  {word:<10} {what}"));
+        let form = self.glance.form.map_or("not WebAssembly", form);
+        say("file", &format!("{} bytes, {form}", thousands(self.bytes)));
+        say("digest", &hexadecimal(&self.glance.digest));
+        if let Some(revision) = &self.revision {
+            say("revision", &format!("{revision}, with default settings"));
+        }
+        say(
+            "signature",
+            if self.is_signed() { "there is one; it was not looked into" } else { "none" },
+        );
+        for (word, names) in [("imports", &self.glance.imports), ("exports", &self.glance.exports)]
+        {
+            for (i, line) in by_interface(names).iter().enumerate() {
+                say(if i == 0 { word } else { "" }, line);
+            }
+        }
+        if self.manifest.get("name").is_some() {
+            let schema = self.manifest.get("state_schema").and_then(Value::as_u64).unwrap_or(0);
+            let said = if schema == 0 { "none is kept".into() } else { format!("schema {schema}") };
+            say("state", &said);
+            for (word, what) in
+                [("reads", self.reads()), ("actions", self.actions()), ("reasons", self.reasons())]
+            {
+                say(word, if what.is_empty() { "none".into() } else { what.join(", ") }.as_str());
+            }
+            say("settings", if self.settings().is_empty() { "none" } else { "" });
+        }
+        for setting in self.settings() {
+            lines.push(format!("    {}: {}", setting.name, facts(&setting)));
+            lines.extend(setting.doc.map(|doc| format!("        {doc}")));
+        }
+        if let Some(broken) = &self.glance.broken {
+            lines.push(format!("  it could not be read to its end: {broken}"));
+        }
+        // What stands in a file from somewhere must not write on the terminal.
+        let lines: Vec<String> = lines
+            .iter()
+            .map(|line| line.trim_end().replace(|c: char| c.is_control(), "\u{fffd}"))
+            .collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+fn facts(setting: &Setting) -> String {
+    let mut facts = vec![setting.kind.clone()];
+    facts.extend(setting.unit.clone());
+    facts.extend(setting.bounds());
+    facts.extend(setting.default.as_ref().map(|default| format!("default {default}")));
+    if setting.required {
+        facts.push("must be set".into());
+    }
+    facts.join(", ")
+}
+
+fn setting(setting: &Setting) -> Value {
+    json!({
+        "name": setting.name,
+        "type": setting.kind,
+        "unit": setting.unit,
+        "default": setting.default,
+        "minimum": setting.minimum,
+        "maximum": setting.maximum,
+        "choices": setting.choices,
+        "required": setting.required,
+        "doc": setting.doc,
+    })
+}
+
+fn form(form: Form) -> &'static str {
+    match form {
+        Form::Module => "module",
+        Form::Component => "component",
+    }
+}
+
+/// `evenkeel:policy/diag@0.1.0: log, note`, and names that are of no interface last. What the canonical ABI adds is left
+/// out.
+fn by_interface(names: &[Box<str>]) -> Vec<String> {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut others = Vec::new();
+    for name in names.iter().filter(|name| !name.starts_with("cabi_")) {
+        match name.split_once('#') {
+            Some((interface, function)) => match groups.iter_mut().find(|(of, _)| *of == interface)
+            {
+                Some((_, functions)) => functions.push(function),
+                None => groups.push((interface, vec![function])),
+            },
+            None => others.push(&**name),
+        }
+    }
+    let mut lines: Vec<String> = groups
+        .iter()
+        .map(|(interface, functions)| format!("{interface}: {}", functions.join(", ")))
+        .collect();
+    if !others.is_empty() {
+        lines.push(others.join(", "));
+    }
+    if lines.is_empty() {
+        lines.push("none".into());
+    }
+    lines
+}
+
+/// `131,072`.
+pub(crate) fn thousands(number: impl fmt::Display) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_host::shipped;
+
+    use super::*;
+
+    fn shipped_plugin(name: &str) -> &'static [u8] {
+        shipped().iter().find(|plugin| plugin.name == name).unwrap().bytes
+    }
+
+    #[test]
+    fn a_plugin_shows_all_it_asks_for() {
+        let inspection = Inspection::of(shipped_plugin("admit-capacity"));
+        assert_eq!(inspection.refused(), None);
+        let json = inspection.json();
+        assert_eq!(
+            (&json["name"], &json["hooks"]),
+            (&json!("admit-capacity"), &json!(["admission"]))
+        );
+        assert_eq!(
+            json["node_metrics"][0],
+            json!({"number": 35, "name": "load", "unit": "permille"})
+        );
+        assert_eq!((&json["form"], &json["signed"]), (&json!("module"), &json!(false)));
+        assert_eq!(json["digest"].as_str().unwrap().len(), 64);
+        assert_eq!(json["revision"].as_str().unwrap().len(), 12);
+        let cap =
+            json["settings"].as_array().unwrap().iter().find(|setting| setting["name"] == "cap");
+        assert_eq!(
+            (&cap.unwrap()["unit"], &cap.unwrap()["minimum"]),
+            (&json!("kbit/s"), &json!(16))
+        );
+        let text = inspection.to_string();
+        for word in [
+            "admission",
+            "load (permille)",
+            "evenkeel:policy/diag@0.1.0: log, note",
+            "kbit/s",
+            "1 room",
+        ] {
+            assert!(text.contains(word), "{word} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_plugin_that_is_refused_shows_what_can_be_read_and_why() {
+        let whole = shipped_plugin("degrade-ladder");
+        let half = Inspection::of(&whole[..whole.len() / 2]);
+        assert!(half.refused().unwrap().contains("not WebAssembly"), "{:?}", half.refused());
+        assert!(half.to_string().contains("could not be read to its end"));
+        assert_eq!(half.json()["imports"][0], "evenkeel:policy/diag@0.1.0#log");
+        let text = Inspection::of(b"a letter");
+        assert!(text.refused().unwrap().contains("not WebAssembly"));
+        assert!(
+            text.to_string().starts_with("no manifest that could be read\n  file       8 bytes")
+        );
+    }
+
+    #[test]
+    fn a_file_writes_no_control_characters_on_the_terminal() {
+        let mut inspection = Inspection::of(b"");
+        inspection.manifest = json!({"name": "red \u{1b}[31m", "version": "1\n2"});
+        assert!(inspection.to_string().starts_with("red \u{fffd}[31m 1\u{fffd}2 "));
+    }
+
+    #[test]
+    fn numbers_that_this_gateway_does_not_know_are_shown_as_they_are() {
+        let mut inspection = Inspection::of(b"");
+        inspection.manifest = json!({"name": "new", "subject_metrics": [1, 9999], "ops": [77]});
+        let text = inspection.to_string();
+        assert!(
+            text.contains("loss-up (ppm), metric 9999, which this gateway does not know"),
+            "{text}"
+        );
+        assert_eq!(inspection.json()["ops"], json!([{"number": 77, "name": null}]));
+    }
+
+    #[test]
+    fn a_signature_is_seen() {
+        let mut signed = shipped_plugin("scenario-call").to_vec();
+        let name = SIGNATURE_SECTION.as_bytes();
+        signed.extend([0, name.len() as u8 + 3, name.len() as u8]);
+        signed.extend(name);
+        signed.extend([1, 2]);
+        assert!(Inspection::of(&signed).is_signed());
+        assert!(!Inspection::of(shipped_plugin("scenario-call")).is_signed());
+    }
+
+    #[test]
+    fn large_numbers_are_read_by_thousands() {
+        assert_eq!([0, 999, 1000, 131_072].map(thousands), ["0", "999", "1,000", "131,072"]);
+    }
+}

@@ -1,0 +1,223 @@
+//! What a plugin's answers cost: time, and instructions, which are the same on every machine.
+//!
+//! Questions are of usual worlds from one seed, and of the sizes that gateways have. Time is that in the plugin, crossing
+//! included, as the gateway accounts it.
+
+mod cost;
+mod report;
+mod spread;
+
+use std::time::{Duration, Instant};
+
+use evenkeel_core::{Hook, Question};
+use evenkeel_host::{Component, Engine, Policy, Refused};
+use serde_json::Value;
+
+use self::cost::Cost;
+pub use self::cost::Exceeded;
+pub use self::report::Report;
+pub use self::spread::Spread;
+use crate::built::{Built, patient};
+use crate::world::{Size, World};
+
+/// Rounds of each call; what is reported is how they spread.
+const ROUNDS: usize = 101;
+
+/// About how long a round takes: long enough that the clock's own cost vanishes.
+const ROUND: Duration = Duration::from_millis(1);
+
+/// Calls in a round, at most: for those that take next to no time.
+const CALLS_MAX: u32 = 4_096;
+
+/// Instances made to time that.
+const STARTS: usize = 201;
+
+/// A call of the plugin at one size.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Call {
+    /// The function: `tick`.
+    pub name: &'static str,
+    /// What it is about: nodes of a placement, regions of an admission, rooms, sessions; 1 of a scenario.
+    pub rows: u32,
+    /// Nanoseconds of one call, by round.
+    pub ns: Spread,
+    /// WebAssembly instructions of one call.
+    pub instructions: u64,
+}
+
+/// Measures a plugin with these settings; `null` for the defaults.
+///
+/// # Errors
+///
+/// It does not take the settings, or fails while it is measured.
+pub fn measure(built: &Built, settings: &Value) -> Result<Report, Refused> {
+    let manifest = built.component().manifest();
+    let began = Instant::now();
+    let engine = Engine::with_budgets(patient());
+    let component = Component::vet(&engine, built.bytes())?;
+    let compile = began.elapsed();
+    let counting = Engine::counting(patient());
+    let counted = Component::vet(&counting, built.bytes())?;
+
+    let mut calls = Vec::new();
+    let mut starts = Vec::new();
+    for &hook in &manifest.hooks {
+        for case in cases(hook) {
+            let mut world = World::sized(1, case.size);
+            let install = |engine, component| {
+                Policy::install(engine, component, hook, settings.clone(), world.catalog(), 1)
+            };
+            if starts.is_empty() {
+                for _ in 0..STARTS {
+                    let began = Instant::now();
+                    drop(install(&engine, &component)?);
+                    starts.push(began.elapsed().as_nanos() as u64);
+                }
+            }
+            let mut policy = install(&engine, &component)?;
+            let mut counting = install(&counting, &counted)?;
+            let question = case.steady(&mut policy, &mut world)?;
+            let now_us = world.now_us();
+            calls.push(Call {
+                name: case.name,
+                rows: case.rows,
+                ns: time(&mut policy, &question, now_us).map_err(|fault| case.failed(fault))?,
+                instructions: count(&mut counting, &question, now_us)
+                    .map_err(|fault| case.failed(fault))?,
+            });
+        }
+    }
+    Ok(Report {
+        name: (*manifest.name).into(),
+        version: manifest.version.clone(),
+        bytes: built.bytes().len(),
+        compile,
+        start_ns: Spread::of(starts),
+        exceeded: Cost::of(built.bytes()).exceeded(&calls),
+        calls,
+    })
+}
+
+/// A call at one size.
+struct Case {
+    name: &'static str,
+    rows: u32,
+    size: Size,
+    ask: fn(&mut World) -> Question,
+}
+
+impl Case {
+    /// The question as it is when everything has been asked before: with states that the plugin wrote.
+    fn steady(&self, policy: &mut Policy, world: &mut World) -> Result<Question, Refused> {
+        let first = (self.ask)(world);
+        let answered = policy.ask(&first, world.now_us()).map_err(|fault| self.failed(fault))?;
+        world.heed(&answered.answer);
+        Ok((self.ask)(world))
+    }
+
+    fn failed(&self, fault: evenkeel_core::Fault) -> Refused {
+        Refused::Faulted { call: self.name, fault }
+    }
+}
+
+/// The calls of a hook, at the sizes that gateways have.
+fn cases(hook: Hook) -> Vec<Case> {
+    let none = Size { regions: 3, nodes: 0, rooms: 0, sessions: 0 };
+    let sized =
+        |name, rows: &[u32], size: fn(Size, usize) -> Size, ask: fn(&mut World) -> Question| {
+            let case = |&rows: &u32| Case { name, rows, size: size(none, rows as usize), ask };
+            rows.iter().map(case).collect::<Vec<Case>>()
+        };
+    match hook {
+        Hook::Routing => {
+            let mut all =
+                sized("place", &[10, 50, 200], |of, nodes| Size { nodes, ..of }, World::place);
+            all.extend(sized(
+                "reroute",
+                &[64],
+                |of, rooms| Size { nodes: 50, rooms, ..of },
+                |world| world.reroute(),
+            ));
+            all
+        }
+        Hook::Degradation => sized(
+            "tick",
+            &[1, 256, 4_096],
+            |of, sessions| Size { sessions, ..of },
+            |world| world.tick(),
+        ),
+        Hook::Admission => {
+            sized("admit", &[3, 20], |of, regions| Size { regions, ..of }, World::admit)
+        }
+        Hook::Scenario => sized("resolve", &[1], |of, _| of, World::resolve),
+    }
+}
+
+fn time(
+    policy: &mut Policy,
+    question: &Question,
+    now_us: u64,
+) -> Result<Spread, evenkeel_core::Fault> {
+    let mut round = |calls: u32| {
+        let mut took = Duration::ZERO;
+        for _ in 0..calls {
+            took += policy.ask(question, now_us)?.took;
+        }
+        Ok((took / calls).as_nanos() as u64)
+    };
+    // The first calls are dearer: memory is touched for the first time.
+    round(8)?;
+    let one = u128::from(round(8)?.max(1));
+    let calls = u32::try_from(ROUND.as_nanos() / one).unwrap_or(CALLS_MAX).clamp(1, CALLS_MAX);
+    (0..ROUNDS).map(|_| round(calls)).collect::<Result<Vec<u64>, _>>().map(Spread::of)
+}
+
+/// Instructions of a second call: in the first one the plugin's memory grows.
+fn count(
+    policy: &mut Policy,
+    question: &Question,
+    now_us: u64,
+) -> Result<u64, evenkeel_core::Fault> {
+    policy.ask(question, now_us)?;
+    let before = policy.instructions().unwrap_or(0);
+    policy.ask(question, now_us)?;
+    Ok(policy.instructions().unwrap_or(0) - before)
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_host::shipped;
+
+    use super::*;
+
+    fn measured(name: &str) -> Report {
+        let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
+        let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
+        measure(&built, &Value::Null).unwrap()
+    }
+
+    #[test]
+    fn every_call_of_every_hook_is_measured() {
+        let sizes = |name| -> Vec<(&str, u32)> {
+            measured(name).calls.iter().map(|call| (call.name, call.rows)).collect()
+        };
+        let routing = [("place", 10), ("place", 50), ("place", 200), ("reroute", 64)];
+        assert_eq!(sizes("route-nearest"), routing);
+        assert_eq!(sizes("degrade-ladder"), [("tick", 1), ("tick", 256), ("tick", 4_096)]);
+        assert_eq!(sizes("admit-capacity"), [("admit", 3), ("admit", 20)]);
+        assert_eq!(sizes("scenario-call"), [("resolve", 1)]);
+    }
+
+    #[test]
+    fn instructions_are_the_same_each_time_and_more_for_more_rows() {
+        let counted = || -> Vec<u64> {
+            measured("degrade-ladder").calls.iter().map(|call| call.instructions).collect()
+        };
+        let counts = counted();
+        assert_eq!(counts, counted());
+        assert!(
+            counts[0] > 0 && counts[1] > counts[0] * 10 && counts[2] > counts[1] * 10,
+            "{counts:?}"
+        );
+    }
+}

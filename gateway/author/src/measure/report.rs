@@ -1,0 +1,93 @@
+//! What was measured of a plugin.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Call, Exceeded, Spread};
+use crate::inspection::thousands;
+
+/// What was measured of a plugin. As text for people; see [`json`](Report::json) for tools.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Report {
+    /// The plugin's name.
+    pub name: Box<str>,
+    /// Its version.
+    pub version: Box<str>,
+    /// Size of its file.
+    pub bytes: usize,
+    /// How long it took to compile, once.
+    pub compile: Duration,
+    /// Nanoseconds until an instance was made and had its settings and catalog.
+    pub start_ns: Spread,
+    /// Each call at each size.
+    pub calls: Vec<Call>,
+    /// What its manifest promises and it does not keep.
+    pub exceeded: Vec<Exceeded>,
+}
+
+impl Report {
+    /// The same for tools.
+    pub fn json(&self) -> Value {
+        let call = |call: &Call| {
+            json!({
+                "call": call.name,
+                "rows": call.rows,
+                "ns": call.ns.json(),
+                "instructions": call.instructions,
+            })
+        };
+        json!({
+            "name": self.name,
+            "version": self.version,
+            "bytes": self.bytes,
+            "compile_ms": self.compile.as_secs_f64() * 1e3,
+            "start_ns": self.start_ns.json(),
+            "calls": self.calls.iter().map(call).collect::<Vec<_>>(),
+            "exceeded": self.exceeded.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} {} · {} bytes, compiled in {:.1} ms; an instance starts in {:.1} µs (p99 {:.1})",
+            self.name,
+            self.version,
+            thousands(self.bytes),
+            self.compile.as_secs_f64() * 1e3,
+            self.start_ns.median as f64 / 1e3,
+            self.start_ns.p99 as f64 / 1e3,
+        )?;
+        writeln!(
+            f,
+            "  {:<9}{:>6}{:>12}{:>12}{:>12}{:>10}{:>14}{:>10}",
+            "call", "rows", "min ns", "median ns", "p99 ns", "per row", "instructions", "per row"
+        )?;
+        for call in &self.calls {
+            let rows = f64::from(call.rows);
+            writeln!(
+                f,
+                "  {:<9}{:>6}{:>12}{:>12}{:>12}{:>10.1}{:>14}{:>10.1}",
+                call.name,
+                thousands(call.rows),
+                thousands(call.ns.min),
+                thousands(call.ns.median),
+                thousands(call.ns.p99),
+                call.ns.median as f64 / rows,
+                thousands(call.instructions),
+                call.instructions as f64 / rows,
+            )?;
+        }
+        let words =
+            "Time is in the plugin, crossing included; instructions are the same on every machine.";
+        write!(f, "  {words}")?;
+        for exceeded in &self.exceeded {
+            write!(f, "\n  too dear: {exceeded}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! What a plugin may be called: it is a word in manifests, metrics and file names, and a crate.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::failed::Failed;
+use crate::sdk;
+
+/// As in the manifest.
+const BYTES_MAX: usize = 64;
+
+/// Words of the language, and names that cargo keeps for itself: a crate cannot be called so.
+const RESERVED: &[&str] = &[
+    "abstract",
+    "alloc",
+    "as",
+    "async",
+    "await",
+    "become",
+    "box",
+    "break",
+    "build",
+    "const",
+    "continue",
+    "core",
+    "crate",
+    "deps",
+    "do",
+    "dyn",
+    "else",
+    "enum",
+    "examples",
+    "extern",
+    "false",
+    "final",
+    "fn",
+    "for",
+    "gen",
+    "if",
+    "impl",
+    "in",
+    "incremental",
+    "let",
+    "loop",
+    "macro",
+    "match",
+    "mod",
+    "move",
+    "mut",
+    "override",
+    "priv",
+    "proc-macro",
+    "pub",
+    "ref",
+    "return",
+    "self",
+    "static",
+    "std",
+    "struct",
+    "super",
+    "test",
+    "trait",
+    "true",
+    "try",
+    "type",
+    "typeof",
+    "unsafe",
+    "unsized",
+    "use",
+    "virtual",
+    "where",
+    "while",
+    "yield",
+];
+
+/// The name of a new plugin, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Name(Box<str>);
+
+impl Name {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Name {
+    type Err = Failed;
+
+    fn from_str(name: &str) -> Result<Name, Failed> {
+        let wrong = |expected| Err(Failed::BadName { found: name.into(), expected });
+        let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let begins = name.starts_with(|c: char| c.is_ascii_lowercase());
+        if !begins || name.len() > BYTES_MAX || !name.chars().all(named) || name.ends_with('-') {
+            return wrong(
+                "1 to 64 lower-case letters, digits and hyphens, a letter first and no hyphen last, such as my-route",
+            );
+        }
+        if RESERVED.contains(&name) {
+            return wrong("it means something to Rust or cargo; take another, such as my-route");
+        }
+        if sdk::is_taken(name) {
+            return wrong(
+                "a crate that every plugin is built with is called so; take another, such as my-route",
+            );
+        }
+        Ok(Name(name.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why_not(name: &str) -> Option<String> {
+        name.parse::<Name>().err().map(|failed| failed.to_string())
+    }
+
+    #[test]
+    fn a_name_is_one_lower_case_word_that_a_crate_can_have() {
+        for good in ["a", "my-route", "route-2", "a--b", &"a".repeat(64), "matching"] {
+            assert_eq!(why_not(good), None, "{good}");
+        }
+        for bad in ["", "My-route", "my_route", "2nd", "-a", "a-", "a/b", "ä", &"a".repeat(65)] {
+            let said = why_not(bad).unwrap();
+            assert!(said.contains("lower-case letters, digits and hyphens"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_cargo_could_not_build_is_refused_before_it_tries() {
+        for bad in ["match", "test", "proc-macro", "gen"] {
+            assert!(why_not(bad).unwrap().contains("means something to Rust"), "{bad}");
+        }
+        for bad in ["syn", "wit-bindgen", "evenkeel-plugin-sdk"] {
+            assert!(why_not(bad).unwrap().contains("is built with"), "{bad}");
+        }
+    }
+}

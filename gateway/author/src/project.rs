@@ -1,0 +1,161 @@
+//! A new project: a small policy that works, its tests, and the SDK's source beside it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use evenkeel_core::Hook;
+
+use crate::failed::Failed;
+use crate::name::Name;
+use crate::sdk;
+
+/// Where in a project the SDK is.
+const SDK_FOLDER: &str = "sdk";
+
+/// Of a project that nobody has changed yet.
+const VERSION: &str = "0.1.0";
+
+/// Writes a new project into the folder of its name in `parent`, and returns that folder.
+///
+/// A folder that is there already is left as it is, and one that could not be written whole is taken away again.
+pub fn create(parent: &Path, name: &Name, hook: Hook) -> Result<PathBuf, Failed> {
+    let folder = parent.join(name.as_str());
+    fs::create_dir(&folder).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Failed::Exists(folder.clone()),
+        _ => Failed::File { path: folder.clone(), error },
+    })?;
+    let written = files(name, hook).into_iter().try_for_each(|(path, text)| {
+        let path = folder.join(path);
+        let parent = path.parent().unwrap_or(&folder);
+        fs::create_dir_all(parent).map_err(Failed::file(parent))?;
+        fs::write(&path, text).map_err(Failed::file(&path))
+    });
+    match written {
+        Ok(()) => Ok(folder),
+        Err(failed) => {
+            // The reason why it was not written is what counts.
+            let _ = fs::remove_dir_all(&folder);
+            Err(failed)
+        }
+    }
+}
+
+/// Paths and texts of all that is written.
+fn files(name: &Name, hook: Hook) -> Vec<(PathBuf, String)> {
+    let mut files = vec![
+        ("Cargo.toml".into(), manifest(name, hook)),
+        ("Cargo.lock".into(), sdk::lock(name.as_str(), VERSION)),
+        ("README.md".into(), readme(name, hook)),
+        (".gitignore".into(), format!("/target\n/{name}.wasm\n")),
+        ("src/lib.rs".into(), policy(hook).to_owned()),
+    ];
+    let sdk = sdk::files().iter();
+    files.extend(sdk.map(|(path, text)| (Path::new(SDK_FOLDER).join(path), (*text).to_owned())));
+    files
+}
+
+/// A small policy of the hook, with its tests.
+fn policy(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Admission => include_str!("../templates/admission.rs"),
+        Hook::Routing => include_str!("../templates/routing.rs"),
+        Hook::Degradation => include_str!("../templates/degradation.rs"),
+        Hook::Scenario => include_str!("../templates/scenario.rs"),
+    }
+}
+
+fn readme(name: &Name, hook: Hook) -> String {
+    include_str!("../templates/README.md")
+        .replace("NAME", name.as_str())
+        .replace("HOOK", hook.name())
+}
+
+fn manifest(name: &Name, hook: Hook) -> String {
+    format!(
+        r#"[package]
+name = "{name}"    # The plugin's name: its revisions share it, and their states. Its file is {name}.wasm.
+version = "{VERSION}"
+edition = "{edition}"
+rust-version = "{rust}"
+description = "A policy for the hook {hook}."
+publish = false
+
+[lib]
+crate-type = ["cdylib", "rlib"]    # The plugin, and what `cargo test` needs.
+
+[dependencies]
+evenkeel-plugin-sdk = {{ path = "{SDK_FOLDER}" }}
+
+# It stands alone, in whatever folder it is.
+[workspace]
+
+# Small and fast, without debug sections; names are kept for the trace of a trap.
+[profile.release]
+{profile}"#,
+        edition = sdk::edition(),
+        rust = sdk::rust(),
+        hook = hook.name(),
+        profile = sdk::profile(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> Name {
+        name.parse().unwrap()
+    }
+
+    fn fresh(test: &str) -> PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("evenkeel-author-{}-{test}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_project_says_its_name_and_hook_wherever_they_belong() {
+        let parent = fresh("says");
+        let folder = create(&parent, &name("my-route"), Hook::Routing).unwrap();
+        assert_eq!(folder, parent.join("my-route"));
+        let text = |path: &str| fs::read_to_string(folder.join(path)).unwrap();
+        let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
+        assert_eq!(manifest["package"]["name"].as_str(), Some("my-route"));
+        assert_eq!(manifest["profile"]["release"]["lto"].as_str(), Some("fat"));
+        assert!(text("README.md").contains("evenkeel plugin bench my-route.wasm"));
+        assert!(!text("README.md").contains("NAME") && !text("README.md").contains("HOOK"));
+        assert!(text(".gitignore").contains("/my-route.wasm"));
+        assert!(text("sdk/src/lib.rs").contains("What a policy author depends on"));
+        fs::remove_dir_all(parent).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_is_there_is_left_as_it_is() {
+        let parent = fresh("there");
+        let folder = parent.join("my-route");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("mine"), "mine").unwrap();
+        let failed = create(&parent, &name("my-route"), Hook::Routing).unwrap_err();
+        assert!(matches!(&failed, Failed::Exists(path) if *path == folder), "{failed}");
+        let inside: Vec<_> =
+            fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(inside, ["mine"]);
+        fs::remove_dir_all(parent).unwrap();
+    }
+
+    #[test]
+    fn a_place_that_is_not_there_is_named() {
+        let parent = Path::new("/nowhere-at-all");
+        let failed = create(parent, &name("my-route"), Hook::Routing).unwrap_err();
+        assert!(failed.to_string().contains("/nowhere-at-all/my-route"), "{failed}");
+    }
+
+    #[test]
+    fn every_policy_is_of_its_hook() {
+        for hook in Hook::ALL {
+            assert!(policy(hook).contains(&format!("#[{}]", hook.name())));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! What an operator can set of a plugin, read from the JSON Schema in its manifest.
+
+use serde_json::Value;
+
+/// One setting of a plugin.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Setting {
+    /// Where it is: `cap`, `tiers[].cap`.
+    pub name: String,
+    /// `integer`, `number`, `boolean`, `string`, `duration`, or `array of` one of those.
+    pub kind: String,
+    /// For people; none where it says none.
+    pub unit: Option<String>,
+    /// What it is when not set. None: it has to be set, or may be left out.
+    pub default: Option<Value>,
+    /// The least it may be.
+    pub minimum: Option<Value>,
+    /// The most it may be.
+    pub maximum: Option<Value>,
+    /// The only values it may have; empty where there are others.
+    pub choices: Vec<Value>,
+    /// Whether there is no plugin without it.
+    pub required: bool,
+    /// What the author says of it.
+    pub doc: Option<String>,
+}
+
+impl Setting {
+    /// All that a schema allows to be set, by name. What is no schema has none.
+    pub fn all(schema: &Value) -> Vec<Setting> {
+        let mut all = Vec::new();
+        properties(schema, "", &mut all);
+        all
+    }
+
+    /// `1 to 500`, `at least 1`, or one of the words that it may be; nothing where it may be anything.
+    pub fn bounds(&self) -> Option<String> {
+        if !self.choices.is_empty() {
+            let choices: Vec<String> = self.choices.iter().map(Value::to_string).collect();
+            return Some(format!("one of {}", choices.join(", ")));
+        }
+        match (&self.minimum, &self.maximum) {
+            (Some(min), Some(max)) => Some(format!("{min} to {max}")),
+            (Some(min), None) => Some(format!("at least {min}")),
+            (None, Some(max)) => Some(format!("at most {max}")),
+            (None, None) => None,
+        }
+    }
+}
+
+fn properties(schema: &Value, path: &str, all: &mut Vec<Setting>) {
+    let Some(fields) = schema.get("properties").and_then(Value::as_object) else { return };
+    let required = |name: &str| {
+        let list = schema.get("required").and_then(Value::as_array);
+        list.is_some_and(|list| list.iter().any(|key| key == name))
+    };
+    for (key, field) in fields {
+        let name = format!("{path}{key}");
+        let items = field.get("items");
+        // Of a list the members are described.
+        let one = items.unwrap_or(field);
+        let text =
+            |from: &Value, word: &str| from.get(word).and_then(Value::as_str).map(str::to_owned);
+        all.push(Setting {
+            kind: if items.is_some() { format!("array of {}", kind(one)) } else { kind(one) },
+            unit: text(field, "unit"),
+            default: field.get("default").cloned(),
+            minimum: one.get("minimum").cloned(),
+            maximum: one.get("maximum").cloned(),
+            choices: one.get("enum").and_then(Value::as_array).cloned().unwrap_or_default(),
+            required: required(key),
+            doc: text(field, "description"),
+            name: name.clone(),
+        });
+        properties(one, &format!("{name}{}.", if items.is_some() { "[]" } else { "" }), all);
+    }
+}
+
+/// A text with a pattern is a duration: of all patterns the host takes that one.
+fn kind(schema: &Value) -> String {
+    match (schema.get("type").and_then(Value::as_str), schema.get("pattern")) {
+        (Some("string"), Some(_)) => "duration".into(),
+        (Some(kind), _) => kind.into(),
+        (None, _) => "any".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_setting_is_shown_with_all_that_its_schema_says() {
+        let schema = json!({"type": "object", "required": ["region"], "properties": {
+            "jitter": {"type": "integer", "minimum": 1, "maximum": 500, "default": 30, "unit": "ms",
+                "description": "From here on it is restless."},
+            "region": {"type": "string"},
+            "wait": {"type": "string", "pattern": "^[0-9]+", "default": "8s"},
+            "steps": {"type": "array", "items": {"type": "string", "enum": ["cap", "voice-only"]}},
+            "tiers": {"type": "array", "items": {"type": "object", "properties": {
+                "cap": {"type": "integer", "minimum": 16}}}}
+        }});
+        let all = Setting::all(&schema);
+        let named = |name: &str| all.iter().find(|setting| setting.name == name).unwrap();
+        let jitter = named("jitter");
+        assert_eq!((jitter.kind.as_str(), jitter.unit.as_deref()), ("integer", Some("ms")));
+        assert_eq!(
+            (jitter.default.clone(), jitter.bounds()),
+            (Some(json!(30)), Some("1 to 500".into()))
+        );
+        assert_eq!(jitter.doc.as_deref(), Some("From here on it is restless."));
+        assert!(named("region").required && !jitter.required);
+        assert_eq!(named("wait").kind, "duration");
+        assert_eq!(named("steps").kind, "array of string");
+        assert_eq!(named("steps").bounds().unwrap(), r#"one of "cap", "voice-only""#);
+        assert_eq!(named("tiers[].cap").bounds().unwrap(), "at least 16");
+        assert_eq!(all.len(), 6);
+    }
+
+    #[test]
+    fn what_is_no_schema_has_no_settings() {
+        for odd in [json!(null), json!([1]), json!({"properties": 3})] {
+            assert_eq!(Setting::all(&odd), []);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Random worlds to ask a plugin about: regions, nodes, rooms and sessions as time passes, all from one seed.
+//!
+//! Of drawn worlds every second is odd: values are missing, 0, as large as the wire takes, or anything, names are strange,
+//! and the clock may go back, as it does for a state that comes from a gateway that ran longer. All of it may happen.
+
+mod value;
+
+use std::sync::Arc;
+
+use evenkeel_core::{
+    Answer, Entry, EntryKind, Labels, Measures, Metric, NodeId, Question, RegionId, RoomId,
+    RoomRow, Row, SessionId, SessionRow, State,
+};
+use fastrand::Rng;
+
+use self::value::Values;
+
+/// Metrics of nodes and regions have numbers from here on.
+const NODES_FROM: u32 = 32;
+
+/// A route in force has at most so many hops.
+const HOPS_MAX: usize = 4;
+
+/// How much there is of everything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Size {
+    pub(crate) regions: usize,
+    pub(crate) nodes: usize,
+    pub(crate) rooms: usize,
+    pub(crate) sessions: usize,
+}
+
+/// A world at some moment.
+pub(crate) struct World {
+    rng: Rng,
+    values: Values,
+    now_us: u64,
+    catalog: Vec<Entry>,
+    nodes: Vec<Row>,
+    regions: Vec<Row>,
+    rooms: Vec<RoomRow>,
+    sessions: Vec<SessionRow>,
+    memo: Option<State>,
+    named: u64,
+}
+
+impl World {
+    /// A world of any size; those of odd seeds are odd.
+    pub(crate) fn drawn(seed: u64) -> World {
+        let mut rng = Rng::with_seed(seed);
+        let values = if seed % 2 == 0 { Values::Usual } else { Values::Odd };
+        let size = Size {
+            regions: rng.usize(1..=6),
+            // One gateway knows up to 1,024; more than a hundred show nothing that a hundred do not.
+            nodes: [0, 1, rng.usize(2..=8), rng.usize(2..=8), rng.usize(9..=100)][rng.usize(0..5)],
+            rooms: [0, 1, rng.usize(2..=40)][rng.usize(0..3)],
+            sessions: [0, 1, rng.usize(2..=120)][rng.usize(0..3)],
+        };
+        World::new(rng, values, size)
+    }
+
+    /// A usual world of this size.
+    pub(crate) fn sized(seed: u64, size: Size) -> World {
+        World::new(Rng::with_seed(seed), Values::Usual, size)
+    }
+
+    fn new(rng: Rng, values: Values, size: Size) -> World {
+        let mut world = World {
+            rng,
+            values,
+            now_us: 3_600_000_000,
+            catalog: Vec::new(),
+            nodes: Vec::new(),
+            regions: Vec::new(),
+            rooms: Vec::new(),
+            sessions: Vec::new(),
+            memo: None,
+            named: 0,
+        };
+        world.found(&size);
+        for _ in 0..size.rooms {
+            let room = world.new_room();
+            world.rooms.push(room);
+        }
+        for _ in 0..size.sessions {
+            let session = world.new_session();
+            world.sessions.push(session);
+        }
+        world
+    }
+
+    /// Regions, their zones, and nodes in these.
+    fn found(&mut self, size: &Size) {
+        let entry = |kind, id, parent, name: String, labels| Entry {
+            kind,
+            id,
+            parent,
+            name: name.into(),
+            labels,
+        };
+        self.catalog.push(entry(EntryKind::Home, 1, 1, "home".into(), vec![]));
+        let mut zones = Vec::new();
+        for region in 1..=size.regions as u64 {
+            let labels = vec![("power".into(), "grid".into())];
+            self.catalog.push(entry(EntryKind::Region, region, 0, value::region(region), labels));
+            for _ in 0..self.rng.usize(1..=3) {
+                let zone = zones.len() as u64 + 1;
+                zones.push(zone);
+                self.catalog.push(entry(
+                    EntryKind::Zone,
+                    zone,
+                    region,
+                    format!("zone-{zone}"),
+                    vec![],
+                ));
+            }
+            let measures = self.measures(true);
+            self.regions.push(Row { id: region, measures });
+        }
+        let mut slot = 0;
+        for _ in 0..size.nodes {
+            let zone = zones[self.rng.usize(0..zones.len())];
+            let labels = value::node_labels(&mut self.rng);
+            self.catalog.push(entry(EntryKind::Node, slot, zone, format!("node-{slot}"), labels));
+            let measures = self.measures(true);
+            self.nodes.push(Row { id: slot, measures });
+            // Slots that nodes left stay free for a while.
+            slot += if self.rng.u8(0..8) == 0 { 2 } else { 1 };
+        }
+    }
+
+    /// Regions, zones and nodes by name.
+    pub(crate) fn catalog(&self) -> Vec<Entry> {
+        self.catalog.clone()
+    }
+
+    /// Gateway time.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    /// Time passes: everything is measured anew, some leave and others come.
+    pub(crate) fn turn(&mut self) {
+        self.now_us = self.values.later(&mut self.rng, self.now_us);
+        for at in 0..self.nodes.len() {
+            self.nodes[at].measures = self.measures(true);
+        }
+        for at in 0..self.regions.len() {
+            self.regions[at].measures = self.measures(true);
+        }
+        for at in 0..self.rooms.len() {
+            self.rooms[at].row.measures = self.measures(false);
+            if self.rng.u8(0..10) == 0 {
+                self.rooms[at] = self.new_room();
+            }
+        }
+        for at in 0..self.sessions.len() {
+            self.sessions[at].row.measures = self.measures(false);
+            if self.rng.u8(0..10) == 0 {
+                self.sessions[at] = self.new_session();
+            }
+        }
+    }
+
+    /// What a scenario asks, for somebody.
+    pub(crate) fn resolve(&mut self) -> Question {
+        let labels = self.labels();
+        Question::Resolve { scenario: self.values.scenario(&mut self.rng), labels }
+    }
+
+    /// Whether a newcomer may come in.
+    pub(crate) fn admit(&mut self) -> Question {
+        let id = self.next_id();
+        let region = |row: &Row| RegionId(row.id as u32);
+        let standing = match self.rng.u8(0..4) {
+            0 => self.rng.choice(&self.regions).map(region),
+            _ => None,
+        };
+        Question::Admit {
+            session: SessionId(id),
+            room: RoomId(id),
+            standing,
+            scenario: self.values.scenario(&mut self.rng),
+            labels: self.labels(),
+            regions: self.regions.clone(),
+        }
+    }
+
+    /// Where a new room goes.
+    pub(crate) fn place(&mut self) -> Question {
+        Question::Place {
+            room: RoomId(self.next_id()),
+            scenario: self.values.scenario(&mut self.rng),
+            labels: self.labels(),
+            nodes: self.nodes.clone(),
+        }
+    }
+
+    /// Which of the rooms move.
+    pub(crate) fn reroute(&self) -> Question {
+        let (nodes, rooms, memo) = (self.nodes.clone(), self.rooms.clone(), self.memo.clone());
+        Question::Reroute { nodes, rooms, memo }
+    }
+
+    /// What sessions get.
+    pub(crate) fn tick(&self) -> Question {
+        Question::Tick { sessions: self.sessions.clone(), memo: self.memo.clone() }
+    }
+
+    /// What was answered is so from now on: states are kept, and rooms stand where they were moved.
+    pub(crate) fn heed(&mut self, answer: &Answer) {
+        match answer {
+            Answer::Params(_) | Answer::Admit { .. } | Answer::Placed { .. } => {}
+            Answer::Moves { moves, states, memo } => {
+                for (row, state) in states {
+                    if let Some(room) = self.rooms.get_mut(*row as usize) {
+                        room.state = Some(state.clone());
+                    }
+                }
+                for step in moves {
+                    if let Some(room) = self.rooms.get_mut(step.row as usize) {
+                        room.standing = step.hops.iter().copied().take(HOPS_MAX).collect();
+                    }
+                }
+                self.memo = memo.clone().or(self.memo.take());
+            }
+            Answer::Actions { actions: _, states, memo } => {
+                for (row, state) in states {
+                    if let Some(session) = self.sessions.get_mut(*row as usize) {
+                        session.state = Some(state.clone());
+                    }
+                }
+                self.memo = memo.clone().or(self.memo.take());
+            }
+        }
+    }
+
+    fn new_room(&mut self) -> RoomRow {
+        let mut standing: Vec<NodeId> = Vec::new();
+        for _ in 0..self.rng.usize(0..=HOPS_MAX) {
+            if let Some(row) = self.rng.choice(&self.nodes) {
+                standing.push(NodeId(row.id as u32));
+            }
+        }
+        standing.dedup();
+        // A node that went from the list may still be in a route.
+        if self.values == Values::Odd && self.rng.u8(0..20) == 0 {
+            standing.push(NodeId(900));
+        }
+        let (id, measures) = (self.next_id(), self.measures(false));
+        let scenario: Arc<str> = self.values.scenario(&mut self.rng);
+        let row = Row { id, measures };
+        RoomRow { row, scenario, labels: self.labels(), standing, state: None }
+    }
+
+    fn new_session(&mut self) -> SessionRow {
+        let (id, measures) = (self.next_id(), self.measures(false));
+        let room = RoomId(self.rng.u64(0..=id));
+        let scenario = self.values.scenario(&mut self.rng);
+        let row = Row { id, measures };
+        SessionRow { row, room, scenario, labels: self.labels(), state: None }
+    }
+
+    fn measures(&mut self, of_nodes: bool) -> Measures {
+        let mut measures = Measures::default();
+        for &metric in
+            Metric::ALL.iter().filter(|&&metric| (metric as u32 >= NODES_FROM) == of_nodes)
+        {
+            if let Some(value) = self.values.measured(&mut self.rng, metric) {
+                measures.set(metric, value.into());
+            }
+        }
+        self.values.settle(&mut measures);
+        measures
+    }
+
+    fn labels(&mut self) -> Labels {
+        let regions = self.regions.len() as u64;
+        self.values.labels(&mut self.rng, regions)
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.named += 1;
+        self.named
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(seed: u64) -> Vec<Question> {
+        let mut world = World::drawn(seed);
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            asked.extend([
+                world.resolve(),
+                world.admit(),
+                world.place(),
+                world.reroute(),
+                world.tick(),
+            ]);
+            world.turn();
+        }
+        asked
+    }
+
+    #[test]
+    fn one_seed_is_one_world() {
+        for seed in 0..4 {
+            assert_eq!(history(seed), history(seed), "{seed}");
+        }
+        assert_ne!(history(2), history(4));
+    }
+
+    #[test]
+    fn odd_worlds_reach_the_edges_and_usual_ones_do_not() {
+        let loads = |odd: u64| -> Vec<Option<u32>> {
+            let worlds = (0..200).map(|n| World::drawn(2 * n + odd));
+            let rows = worlds.flat_map(|world| world.nodes);
+            rows.map(|row| row.measures.measured(Metric::Load)).collect()
+        };
+        let (usual, odd) = (loads(0), loads(1));
+        for edge in [None, Some(0), Some(u32::MAX - 1)] {
+            assert!(odd.contains(&edge), "{edge:?}");
+        }
+        assert!(usual.contains(&None) && usual.iter().flatten().all(|&load| load <= 1_200));
+    }
+
+    #[test]
+    fn answers_are_so_from_then_on() {
+        let mut world = World::sized(1, Size { regions: 1, nodes: 3, rooms: 2, sessions: 2 });
+        let state = State { plugin: "p".into(), schema: 1, bytes: Box::new([7]) };
+        let step = evenkeel_core::Move { row: 1, hops: vec![NodeId(0)], ttl_ms: 0, reason: 0 };
+        let moves = vec![step];
+        let states = vec![(0, state.clone())];
+        world.heed(&Answer::Moves { moves, states: states.clone(), memo: Some(state.clone()) });
+        world.heed(&Answer::Actions { actions: vec![], states, memo: None });
+        let Question::Reroute { rooms, memo, .. } = world.reroute() else { panic!() };
+        assert_eq!((&rooms[0].state, &rooms[1].standing), (&Some(state.clone()), &vec![NodeId(0)]));
+        assert_eq!(memo, Some(state.clone()), "a memo that does not come back stays");
+        let Question::Tick { sessions, .. } = world.tick() else { panic!() };
+        assert_eq!((&sessions[0].state, &sessions[1].state), (&Some(state), &None));
+    }
+}

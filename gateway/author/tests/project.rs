@@ -1,0 +1,135 @@
+//! A new project of every hook, wherever it is, can be built, tried, measured and looked into.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use evenkeel_author::exam::{self, exam};
+use evenkeel_author::measure::measure;
+use evenkeel_author::{Built, Chatter, Failed, Inspection, Project, create};
+use evenkeel_core::Hook;
+use serde_json::{Value, json};
+use toml::Table;
+
+/// A folder with a project of every hook, none of them in this repository.
+///
+/// What is compiled stays here, so that the next time is quick, and the registry is not asked: what a project is built with
+/// the gateway was built with. All have the same SDK beside them; that of the first is compiled for all.
+static PROJECTS: LazyLock<PathBuf> = LazyLock::new(|| {
+    let folder = std::env::temp_dir().join(format!("evenkeel-projects-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(folder.join(".cargo")).unwrap();
+    let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("author");
+    let config = format!("[build]\ntarget-dir = {compiled:?}\n[net]\noffline = true\n");
+    fs::write(folder.join(".cargo/config.toml"), config).unwrap();
+    for hook in Hook::ALL {
+        let name = format!("my-{}", hook.name()).parse().unwrap();
+        let project = create(&folder, &name, hook).unwrap();
+        assert_eq!(sdk(&project), sdk(&folder.join("my-admission")), "{}", hook.name());
+        if hook != Hook::Admission {
+            let manifest = fs::read_to_string(project.join("Cargo.toml")).unwrap();
+            let shared = manifest.replace("path = \"sdk\"", "path = \"../my-admission/sdk\"");
+            assert_ne!(shared, manifest);
+            fs::write(project.join("Cargo.toml"), shared).unwrap();
+        }
+    }
+    folder
+});
+
+/// All files of a project's SDK.
+fn sdk(project: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = project.join("sdk");
+    let (mut files, mut open) = (Vec::new(), vec![folder.clone()]);
+    while let Some(at) = open.pop() {
+        for entry in fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                files.push((path.strip_prefix(&folder).unwrap().into(), fs::read(&path).unwrap()));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Names, versions and checksums in a project's lock.
+fn locked(project: &Path) -> Vec<[Option<Value>; 3]> {
+    let lock: Table = fs::read_to_string(project.join("Cargo.lock")).unwrap().parse().unwrap();
+    let packages = lock["package"].as_array().unwrap().iter();
+    let field = |package: &toml::Value, name| Some(json!(package.get(name)?));
+    packages.map(|of| ["name", "version", "checksum"].map(|name| field(of, name))).collect()
+}
+
+fn from_nothing_to_a_plugin(hook: Hook) {
+    let project = Project::at(&PROJECTS.join(format!("my-{}", hook.name()))).unwrap();
+    let before = locked(project.folder());
+    project.test(Chatter::Error).unwrap();
+    let built = Built::of(&project).unwrap();
+    assert!(locked(project.folder()).iter().all(|package| before.contains(package)));
+
+    let path = built.write(project.folder()).unwrap();
+    assert_eq!(path.file_name().unwrap().to_str(), Some(&*format!("my-{}.wasm", hook.name())));
+    let bytes = fs::read(&path).unwrap();
+    assert!(bytes.starts_with(b"\0asm") && bytes.len() < 200_000, "{} bytes", bytes.len());
+    assert_eq!(fs::read_dir(project.folder()).unwrap().filter(is_part).count(), 0);
+
+    let inspection = Inspection::of(&bytes);
+    assert_eq!(inspection.refused(), None);
+    let shown = inspection.json();
+    assert_eq!(shown["hooks"], json!([hook.name()]));
+    assert_eq!(shown["digest"], built.digest());
+    assert_eq!(shown["revision"], json!(built.revision()));
+    assert!(shown["settings"].as_array().unwrap().iter().all(|setting| setting["doc"].is_string()));
+
+    let options = exam::Options { seed: 1, worlds: 20, settings: Value::Null };
+    let report = exam(&built, &options).unwrap();
+    assert!(report.is_passed() && report.breaches.is_empty(), "{report}");
+    let report = measure(&built, &Value::Null).unwrap();
+    assert!(report.calls.iter().all(|call| call.instructions > 0 && call.ns.min > 0), "{report}");
+    assert!(report.exceeded.is_empty(), "it promises nothing");
+}
+
+fn is_part(entry: &std::io::Result<fs::DirEntry>) -> bool {
+    entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".part")
+}
+
+#[test]
+fn a_new_admission_policy_is_a_plugin() {
+    from_nothing_to_a_plugin(Hook::Admission);
+}
+
+#[test]
+fn a_new_routing_policy_is_a_plugin() {
+    from_nothing_to_a_plugin(Hook::Routing);
+}
+
+#[test]
+fn a_new_degradation_policy_is_a_plugin() {
+    from_nothing_to_a_plugin(Hook::Degradation);
+}
+
+#[test]
+fn a_new_scenario_policy_is_a_plugin() {
+    from_nothing_to_a_plugin(Hook::Scenario);
+}
+
+#[test]
+fn a_project_that_makes_no_plugin_or_does_not_compile_is_told_apart() {
+    let name = "broken".parse().unwrap();
+    let folder = create(&PROJECTS, &name, Hook::Scenario).unwrap();
+    let project = Project::at(&folder).unwrap();
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let alone = manifest.split("[dependencies]").next().unwrap();
+    let rlib = alone.replace("\"cdylib\", ", "") + "[workspace]\n";
+    fs::write(folder.join("Cargo.toml"), rlib).unwrap();
+    fs::write(folder.join("src/lib.rs"), "//! Nothing.\n").unwrap();
+    fs::remove_file(folder.join("Cargo.lock")).unwrap();
+    assert!(matches!(Built::of(&project), Err(Failed::NoModule)));
+    fs::write(folder.join("src/lib.rs"), "this is no Rust").unwrap();
+    assert!(matches!(Built::of(&project), Err(Failed::Cargo(verb)) if verb == "build"));
+    assert!(matches!(project.test(Chatter::Error), Err(Failed::Cargo(verb)) if verb == "test"));
+}
