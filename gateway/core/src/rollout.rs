@@ -69,7 +69,7 @@ impl Canary {
             .name
             .bytes()
             .fold(FNV_BASIS, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
-        let place = u128::from(mixed(unit ^ salt)) * 100 >> 64;
+        let place = (u128::from(mixed(unit ^ salt)) * 100) >> 64;
         place < u128::from(self.percent)
     }
 }

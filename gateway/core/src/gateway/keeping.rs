@@ -57,7 +57,7 @@ impl Gateway {
             most(&mut self.rooms_at.iter().map(BTreeSet::len)),
         ];
         let ticked = most(&mut self.ticked.values().map(BTreeSet::len));
-        let judged = most(&mut self.revised.values().map(|revised| revised.known()));
+        let judged = most(&mut self.revised.values().map(super::revising::Revised::known));
         let sessions_listed = [self.sparing.len(), self.silent.len(), ticked, judged];
         let paces = || self.paces.iter().map(Pace::counts);
         Kept {

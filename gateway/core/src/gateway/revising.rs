@@ -272,7 +272,7 @@ impl Gateway {
 
     /// What was told of a session shows how it, or its room, fares.
     pub(super) fn weigh_session(&mut self, id: SessionId) {
-        self.weigh_by(id, |session, judge| bad_session(session, judge));
+        self.weigh_by(id, bad_session);
     }
 
     /// What went between a session and its node was told.
@@ -472,7 +472,7 @@ impl Gateway {
 fn mean(values: impl Iterator<Item = u32>) -> Option<u32> {
     let (sum, count) =
         values.fold((0, 0), |(sum, count), value| (sum + u64::from(value), count + 1));
-    (sum as u64).checked_div(count).map(|mean| mean as u32)
+    sum.checked_div(count).map(|mean| mean as u32)
 }
 
 /// By which figures a session fares badly now, as it was measured last.
