@@ -71,6 +71,9 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     out
 }
 
+/// What was measured of one session.
+type Cells<'a> = &'a [(Metric, u64)];
+
 /// Settings to begin with, and one that the plugin or its schema refuses, by the plugin's name.
 fn settings(plugin: &str) -> (Value, Value) {
     match plugin {
@@ -280,18 +283,17 @@ fn tick(policy: &mut Policy, out: &mut String) {
         ],
     ];
     for (at, rows) in measured.into_iter().enumerate() {
-        let session =
-            |(id, (measured, state)): (u64, (&&[(Metric, u64)], &Option<State>))| SessionRow {
-                row: row(id, measured),
-                room: RoomId(1),
-                scenario: "call".into(),
-                labels: labels(match id {
-                    11 => &[("region", "west")],
-                    13 => &[("device", "phone")],
-                    _ => &[],
-                }),
-                state: state.clone(),
-            };
+        let session = |(id, (measured, state)): (u64, (&Cells<'_>, &Option<State>))| SessionRow {
+            row: row(id, measured),
+            room: RoomId(1),
+            scenario: "call".into(),
+            labels: labels(match id {
+                11 => &[("region", "west")],
+                13 => &[("device", "phone")],
+                _ => &[],
+            }),
+            state: state.clone(),
+        };
         let sessions = (10..).zip(rows.iter().zip(&states)).map(session).collect();
         let question = Question::Tick { sessions, memo: memo.clone() };
         let now_us = 1_000_000 * at as u64;
