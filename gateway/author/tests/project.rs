@@ -18,7 +18,9 @@ use toml::Table;
 /// What is compiled stays here, so that the next time is quick, and the registry is not asked: what a project is built with
 /// the gateway was built with. All have the same SDK beside them; that of the first is compiled for all.
 static PROJECTS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = std::env::temp_dir().join(format!("evenkeel-projects-{}", std::process::id()));
+    // One place for each checkout: the next run takes it over, and compiles over what it compiled.
+    let checkout = env!("CARGO_MANIFEST_DIR").replace('/', "-");
+    let folder = std::env::temp_dir().join(format!("evenkeel-projects{checkout}"));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join(".cargo")).unwrap();
     let compiled = Path::new(env!("CARGO_TARGET_TMPDIR")).join("author");
