@@ -48,7 +48,7 @@ impl World {
     /// A world of any size; those of odd seeds are odd.
     pub(crate) fn drawn(seed: u64) -> World {
         let mut rng = Rng::with_seed(seed);
-        let values = if seed % 2 == 0 { Values::Usual } else { Values::Odd };
+        let values = if seed.is_multiple_of(2) { Values::Usual } else { Values::Odd };
         let size = Size {
             regions: rng.usize(1..=6),
             // One gateway knows up to 1,024; more than a hundred show nothing that a hundred do not.

@@ -102,7 +102,7 @@ impl Values {
                     labels.push(((*key).into(), ODD_TEXTS[rng.usize(0..ODD_TEXTS.len())].into()));
                 }
                 (_, 1 | 2) => {
-                    labels.push(((*key).into(), values[rng.usize(0..values.len())].into()))
+                    labels.push(((*key).into(), values[rng.usize(0..values.len())].into()));
                 }
                 (Values::Usual | Values::Odd, _) => {}
             }
