@@ -41,7 +41,13 @@ fn of_version(version: &str) -> Vec<u8> {
 
 fn source(bytes: Vec<u8>) -> Source {
     let (settings, origin, seed, arrived) = (None, "pushed".into(), 7, Instant::now());
-    Source { bytes, settings, origin, seed, force: false, arrived }
+    Source { bytes, settings, origin, seed, arrived, how: How::at_once(Actor::Operator) }
+}
+
+/// The same, and somebody insists.
+fn forced(bytes: Vec<u8>) -> Source {
+    let how = How { force: true, ..How::at_once(Actor::Operator) };
+    Source { how, ..source(bytes) }
 }
 
 impl World {
@@ -72,8 +78,7 @@ fn an_older_plugin_is_refused_unless_somebody_knows_that_it_is_older() {
     assert_eq!(world.push(of_version("0.1.0")), None);
     assert_eq!(world.push(of_version("0.2.0")), None);
     assert_eq!(world.push(of_version("0.1.9")), Some("downgrade"));
-    let forced = Source { force: true, ..source(of_version("0.1.9")) };
-    assert_eq!(world.prepare(forced).outcome, RolloutOutcome::Activated);
+    assert_eq!(world.prepare(forced(of_version("0.1.9"))).outcome, RolloutOutcome::Activated);
     // What ran, ran.
     assert_eq!(world.push(of_version("0.1.8")), Some("downgrade"));
     assert_eq!(world.push(of_version("0.2.0")), None);
@@ -96,8 +101,11 @@ fn rules_hold_for_what_comes_after_them() {
     settings.trust.unsigned = host::Unsigned::Refuse;
     world.policies.govern(Rules::of(&settings));
     assert_eq!(world.push(of_version("0.3.0")), Some("unsigned"));
-    let ours = Source { force: true, ..source(shipped()) };
-    assert_eq!(world.prepare(ours).outcome, RolloutOutcome::Activated, "it is in the binary");
+    assert_eq!(
+        world.prepare(forced(shipped())).outcome,
+        RolloutOutcome::Activated,
+        "it is in the binary"
+    );
     let key = host::SecretKey::generate();
     settings.trust.keys.know("ops".into(), key.public());
     world.policies.govern(Rules::of(&settings));
