@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# A policy written, tested, shipped, judged and undone, at a gateway that carries 200 sessions: some five minutes once all
+# is built. Says what it does, and ends with 1 at the first thing that is not as it should be.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+built=${CARGO_TARGET_DIR:-$root/target}
+evenkeel=${EVENKEEL:-$built/release/evenkeel}
+work=$(mktemp -d)
+world=
+
+fail() { printf 'policies.sh: %s\n' "$*" >&2; exit 1; }
+say() { printf '\n== %s\n' "$*"; }
+leave() {
+  if [ -n "$world" ]; then
+    kill -INT "$world" 2>/dev/null || true
+    wait "$world" 2>/dev/null || true
+  fi
+  rm -rf "$work"
+}
+trap leave EXIT
+
+# What an expression (`it` is the JSON on standard input) makes of it, as text; nothing where it is none.
+of() { python3 -c 'import json,sys
+it = json.load(sys.stdin)
+value = eval(sys.argv[1])
+print("" if value is None else value)' "$1"; }
+# Waits until the policy's status is as the expression (`it` is that policy) has it.
+await() {
+  local policy=$1 seconds=$2 right=$3 what=$4
+  for _ in $(seq $((seconds * 5))); do
+    if [ "$("$evenkeel" policy status "$policy" --json | of "bool((lambda it: $right)(it['policies'][0]))")" = True ]; then
+      return 0
+    fi
+    sleep 0.2
+  done
+  "$evenkeel" policy status "$policy" >&2
+  fail "waited $seconds s in vain until $what"
+}
+revision() { "$evenkeel" policy status "$1" --json | of "it['policies'][0]['revision']"; }
+
+if [ -z "${EVENKEEL:-}" ]; then
+  make -s -C "$root" target
+  (cd "$root" && cargo build --quiet --release -p evenkeel -p evenkeel-guests)
+fi
+cd "$work"
+export XDG_RUNTIME_DIR=$work/run XDG_CACHE_HOME=$work/cache
+mkdir -m 700 run
+
+say "a gateway with 200 sessions"
+"$evenkeel" demo --serve --json >world.json 2>world.log &
+world=$!
+for _ in $(seq 300); do
+  [ -s world.json ] && break
+  kill -0 "$world" 2>/dev/null || fail "the world ended: $(tail -n 3 world.log)"
+  sleep 0.2
+done
+[ -s world.json ] || fail "the world did not come up: $(tail -n 3 world.log)"
+EVENKEEL_API=$(of "it['api']" <world.json)
+export EVENKEEL_API
+"$evenkeel" policy status
+shipped=$(revision call/routing)
+
+say "a policy from nothing but this binary and Rust"
+"$evenkeel" plugin new --hook routing my-route
+(
+  cd my-route
+  cargo test --quiet
+  "$evenkeel" plugin build
+  "$evenkeel" plugin inspect my-route.wasm
+  "$evenkeel" plugin bench my-route.wasm
+  "$evenkeel" plugin test my-route.wasm --worlds 50
+)
+mine=$work/my-route/my-route.wasm
+
+say "signed"
+"$evenkeel" plugin key new --out ops
+"$evenkeel" plugin sign "$mine" --key ops.key --out signed.wasm
+"$evenkeel" plugin inspect signed.wasm >/dev/null
+
+say "to a share, held there, and undone"
+"$evenkeel" policy push call/routing "$mine" --canary 5
+"$evenkeel" policy pause call/routing
+await call/routing 5 "it['rollout']['percent'] == 5 and it['rollout']['paused']" "the canary decides for 5 % and stays"
+[ "$(revision call/routing)" = "$shipped" ] || fail "the canary is in force for all"
+"$evenkeel" policy status call/routing
+"$evenkeel" policy rollback call/routing
+await call/routing 5 "it['rollout'] is None and it['last']['outcome'] == 'rolled-back'" "the canary is gone"
+[ "$(revision call/routing)" = "$shipped" ] || fail "what was in force is not any more"
+
+say "in shadow, then into force, and back"
+"$evenkeel" policy shadow call/routing "$mine"
+"$evenkeel" policy promote call/routing --all
+[ "$(revision call/routing)" != "$shipped" ] || fail "it was promoted, and is not in force"
+"$evenkeel" policy rollback call/routing
+[ "$(revision call/routing)" = "$shipped" ] || fail "it was rolled back, and something else is in force"
+
+say "recorded, replayed, compared"
+"$evenkeel" policy record --seconds 10 --out r.ekr
+"$evenkeel" policy replay r.ekr --json | tee replay.json
+[ "$(of "it['exact']" <replay.json)" = True ] || fail "what was recorded is not decided again"
+"$evenkeel" policy diff r.ekr route-nearest "$mine" --json | of "str(it)[:400]"
+
+say "one that makes media worse for its cohort"
+"$evenkeel" plugin new --hook degradation harm
+cat >harm/src/lib.rs <<'RUST'
+//! Takes everybody's picture away.
+use evenkeel_plugin_sdk::prelude::*;
+
+/// Nothing to speak of.
+#[derive(Settings)]
+pub struct Harm {
+    /// What everybody may send.
+    #[setting(default = 300, unit = "kbit/s", min = 24)]
+    cap: u32,
+}
+
+#[degradation]
+impl Degradation for Harm {
+    fn tick(&self, _session: &Session, out: &mut Actions) {
+        out.cap(self.cap);
+        out.voice_only();
+    }
+}
+RUST
+(cd harm && "$evenkeel" plugin build)
+streams=$(revision live/degradation)
+"$evenkeel" policy push live/degradation harm/harm.wasm --canary 50 --pace 60s
+await live/degradation 20 "it['last']['outcome'] == 'rolled-back' and it['last']['by'] == 'gateway'" "it is taken back by itself"
+"$evenkeel" policy status live/degradation
+[ "$(revision live/degradation)" = "$streams" ] || fail "the one before is not in force"
+if "$evenkeel" policy push live/degradation harm/harm.wasm; then fail "what did harm came in again"; fi
+
+say "plugins that mean harm"
+mkdir guests
+before=$("$evenkeel" policy list --json | of "[(one['policy'], one['revision']) for one in it['policies']]")
+"$built/release/evenkeel-guests" guests >guests.tsv
+while IFS=$'\t' read -r file hook expected name; do
+  kind=${expected%% *} word=${expected#* }
+  said=$("$evenkeel" policy push "call/$hook" "$file" --json || true)
+  outcome=$(of "it['outcome']" <<<"$said")
+  printf '%-40s %-10s %s\n' "$name" "$outcome" "$(of "str(it.get('reason') or '')[:80]" <<<"$said")"
+  case $kind in
+    refused) [ "$(of "it.get('code')" <<<"$said")" = "$word" ] || fail "$name: expected it refused for $word: $said" ;;
+    fault) [ "$outcome" = refused ] || "$evenkeel" policy rollback "call/$hook" >/dev/null || true ;;
+    curbed) [ "$outcome" != activated ] || "$evenkeel" policy rollback "call/$hook" >/dev/null ;;
+  esac
+done <guests.tsv
+after=$("$evenkeel" policy list --json | of "[(one['policy'], one['revision']) for one in it['policies']]")
+[ "$before" = "$after" ] || fail "policies are not what they were: $before, then $after"
+
+say "the gateway went on"
+kill -0 "$world" || fail "the world ended: $(tail -n 3 world.log)"
+"$evenkeel" status --json | of "{key: it[key] for key in ('sessions', 'rooms', 'drops') if key in it}"
+[ "$("$evenkeel" status --json | of "it['sessions']")" -ge 200 ] || fail "sessions are missing"
+say "all is as it should be"
