@@ -179,7 +179,7 @@ fn a_degradation_policy_that_harms_its_cohort_is_rolled_back_by_itself() {
 
     // It takes the least loss for a reason to go all the way down.
     let eager = serde_json::json!({
-        "steps": ["cap", "voice-only"], "down_at_loss": 0.001, "down_after": "50ms",
+        "steps": ["cap", "voice-only"], "down_at_loss": 0.001, "voice_only_at_loss": 0.001, "down_after": "50ms",
         "hysteresis": 0.2, "up_after": "10s", "cap_factor": 0.1,
     });
     let shipped = evenkeel_host::shipped().iter().find(|one| one.name == "degrade-ladder").unwrap();

@@ -282,6 +282,7 @@ fn read(file: &Path) -> Result<Built, Failure> {
     Built::from_bytes(bytes(file)?).map_err(failure)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
 fn failure(failed: Failed) -> Failure {
     let words = failed.to_string();
     if failed.is_of_the_question() { Failure::Wrong(words) } else { Failure::Failed(words) }

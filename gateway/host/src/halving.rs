@@ -239,7 +239,7 @@ impl<'a> Halving<'a> {
             self.apart.fault.get_or_insert_with(|| fault.clone());
         }
         if self.policy.quarantine.is_full(self.now_us) {
-            self.policy.say(format!("{HELD_MAX} are quarantined: it is not asked around more"));
+            self.policy.say(&format!("{HELD_MAX} are quarantined: it is not asked around more"));
             return Err(fault);
         }
         match rows[..] {

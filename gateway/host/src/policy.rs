@@ -249,8 +249,8 @@ impl Policy {
     }
 
     /// A line for people, among those of the plugin.
-    pub(crate) fn say(&mut self, words: String) {
-        self.diary().log(3, &words);
+    pub(crate) fn say(&mut self, words: &str) {
+        self.diary().log(3, words);
     }
 
     /// How long the plugin may take for a question like this.
@@ -328,7 +328,7 @@ impl Policy {
         };
         self.life = Life::Dead(diary);
         let pause = self.restarts.note_failed(self.now_us);
-        self.say(format!("the plugin did not start again ({fault}); again in {pause:?}"));
+        self.say(&format!("the plugin did not start again ({fault}); again in {pause:?}"));
         Err(fault)
     }
 }

@@ -217,7 +217,9 @@ impl Control {
         };
         let rollout = walking.rollout(policy, outcome, by, now);
         self.tell_step(rollout.clone());
-        let _ = reply.map(|reply| reply.send(Ok(rollout)));
+        if let Some(reply) = reply {
+            let _ = reply.send(Ok(rollout));
+        }
     }
 
     fn promote(&mut self, policy: &PolicyName, by: Actor, reply: Option<Reply>) {

@@ -100,7 +100,9 @@ impl Desk {
                     Ok(Order::Try(ready, pace)) => self.try_out(*ready, pace),
                     Ok(Order::Promote { by, reply }) => {
                         let rollout = self.promote(by);
-                        let _ = reply.map(|reply| reply.send(rollout));
+                        if let Some(reply) = reply {
+                            let _ = reply.send(rollout);
+                        }
                     }
                     Ok(Order::Rollback { asked, after, back, reply }) => {
                         let _ = reply.send(self.roll_back_as_asked(asked, after, back));
@@ -193,6 +195,8 @@ impl Desk {
         }
         let answered = result.is_ok();
         self.tell(Word::Answered(ask.id, result));
+        self.note(arm, fault.as_ref(), Instant::now());
+        // What was asked around some rows is answered, too.
         if answered && arm == Arm::Standing {
             let mut question = question;
             apart.iter().for_each(|apart| Arc::make_mut(&mut question).leave_out(apart));
@@ -200,7 +204,6 @@ impl Desk {
         }
         self.show_figures();
         self.write_lines();
-        self.note(arm, fault, Instant::now());
     }
 
     /// What the candidate, or a fresh instance, is asked along when nobody waits.
@@ -250,8 +253,8 @@ impl Desk {
     }
 
     /// What became of a call counts for the revision that was asked; one that fails too often goes.
-    fn note(&mut self, arm: Arm, fault: Option<Fault>, now: Instant) {
-        if let Some(fault) = &fault {
+    fn note(&mut self, arm: Arm, fault: Option<&Fault>, now: Instant) {
+        if let Some(fault) = fault {
             match arm {
                 Arm::Standing => self.standing.faulted(fault),
                 Arm::Canary => self.standing.note_tried(|tried| tried.faults += 1),
@@ -262,7 +265,7 @@ impl Desk {
             }
         }
         let reason = || {
-            let last = fault.as_ref().map_or("", |fault| fault.name());
+            let last = fault.map_or("", Fault::name);
             format!("too many faults; the last: {last}")
         };
         match (arm, &mut self.candidate) {

@@ -113,19 +113,16 @@ pub(super) fn check(raw: &raw::Trust, check: &mut Check) -> Trust {
     for key in &raw.keys {
         let raw::Key { name, public } = key.get_ref();
         let name_checked = check.name(name);
-        let public_key = match public.get_ref().parse::<PublicKey>() {
-            Ok(public) => public,
-            Err(_) => {
-                // One that is secret is in too many places already.
-                let is_secret = public.get_ref().starts_with("ed25519-secret");
-                let found = match is_secret {
-                    true => "a secret key".to_owned(),
-                    false => format!("`{}`", public.get_ref()),
-                };
-                let expected = "`ed25519:` and 64 hexadecimal digits, as in the file `.pub` of `evenkeel plugin key new`";
-                check.refuse(public.span(), found, expected);
-                continue;
-            }
+        let Ok(public_key) = public.get_ref().parse::<PublicKey>() else {
+            // One that is secret is in too many places already.
+            let is_secret = public.get_ref().starts_with("ed25519-secret");
+            let found = match is_secret {
+                true => "a secret key".to_owned(),
+                false => format!("`{}`", public.get_ref()),
+            };
+            let expected = "`ed25519:` and 64 hexadecimal digits, as in the file `.pub` of `evenkeel plugin key new`";
+            check.refuse(public.span(), found, expected);
+            continue;
         };
         if keys.known().iter().any(|(known, _)| *known == name_checked) {
             let found = format!("key `{name_checked}` a second time");

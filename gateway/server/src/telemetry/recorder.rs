@@ -282,7 +282,7 @@ impl Recorder {
         };
         match outcome {
             RolloutOutcome::Activated => {
-                info!(%policy, revision, by, ?activate, "revision activated")
+                info!(%policy, revision, by, ?activate, "revision activated");
             }
             RolloutOutcome::Unchanged => info!(%policy, revision, by, "revision answered before"),
             RolloutOutcome::Refused => {
@@ -300,9 +300,15 @@ impl Recorder {
             }
         }
         let policy = policy.to_string();
-        let mut labels = vec![(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
-        labels.extend(code.map(|code| (Attribute::Reason, code)));
+        let labels = [(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
         self.instruments.count(Count::PolicyRollouts, 1, &labels);
+        if let Some(code) = code {
+            self.instruments.count(
+                Count::PolicyRefusals,
+                1,
+                &[labels[0], (Attribute::Reason, code)],
+            );
+        }
         if matches!(outcome, RolloutOutcome::Activated | RolloutOutcome::RolledBack) {
             self.instruments.time(Time::PolicyActivate, *activate, &labels[..1]);
         }

@@ -173,9 +173,10 @@ metrics! {
     PolicyGuarded = "evenkeel.policy.guarded", "{decision}", [Policy, Guard];
     /// Sessions and rooms that a revision is not asked about any more, since it fails over them; by how it does.
     PolicyQuarantined = "evenkeel.policy.quarantined", "{subject}", [Policy, Fault];
-    /// Revisions that were to come in, and their steps: `begun`, `stepped`, `activated`, `rolled-back` and the like; those
-    /// refused with the word for why, such as `unsigned`.
-    PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome, Reason];
+    /// Revisions that were to come in, and their steps: `begun`, `stepped`, `activated`, `rolled-back` and the like.
+    PolicyRollouts = "evenkeel.policy.rollouts", "{rollout}", [Policy, Outcome];
+    /// Revisions that did not come in, by the word for why: `unsigned`, `disproved` and the like.
+    PolicyRefusals = "evenkeel.policy.refusals", "{rollout}", [Policy, Reason];
     /// Changes of a session's quality.
     Degradations = "evenkeel.degradations", "{action}", [Op, By];
     /// Our own stalls: nobody was condemned on them.

@@ -202,6 +202,7 @@ fn nanos(time: Duration) -> f64 {
     time.as_secs_f64() * 1e9
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
 fn said(fault: Fault) -> String {
     format!("a policy failed that should not: {fault}")
 }
