@@ -73,12 +73,18 @@ pub fn unpack<T: Pack>(mut bytes: &[u8]) -> Option<T> {
     bytes.is_empty().then_some(value)
 }
 
+/// Most states have no more bytes than this; a longer one grows.
+const USUAL_BYTES: usize = 64;
+
 /// The bytes of a value.
 pub fn pack<T: Pack>(value: &T) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(USUAL_BYTES);
     value.pack(&mut out);
     out
 }
+
+/// The longest whole number: 64 bits, seven to a byte.
+const WHOLE_BYTES_MAX: usize = 10;
 
 /// LEB128: seven bits a byte, least first.
 fn pack_whole(mut value: u64, out: &mut Vec<u8>) {
@@ -89,22 +95,34 @@ fn pack_whole(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
+#[inline]
 fn unpack_whole(bytes: &mut &[u8]) -> Option<u64> {
+    let (value, rest) = match bytes.split_first() {
+        // Most numbers of a state are small.
+        Some((&first, rest)) if first < 0x80 => (first.into(), rest),
+        _ => unpack_long(bytes)?,
+    };
+    *bytes = rest;
+    Some(value)
+}
+
+/// A whole number of any length, and the bytes behind it.
+#[inline(never)]
+fn unpack_long(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = take_byte(bytes)?;
+    for (at, &byte) in bytes.iter().enumerate().take(WHOLE_BYTES_MAX) {
         let bits = u64::from(byte & 0x7f);
-        if bits << shift >> shift != bits {
-            return None;
-        }
-        value |= bits << shift;
+        value |= bits << (7 * at);
         if byte < 0x80 {
-            return Some(value);
+            // Of the last one there is room for a single bit.
+            let fits = at + 1 < WHOLE_BYTES_MAX || bits <= 1;
+            return fits.then_some((value, &bytes[at + 1..]));
         }
     }
     None
 }
 
+#[inline]
 fn take_byte(bytes: &mut &[u8]) -> Option<u8> {
     let (&first, rest) = bytes.split_first()?;
     *bytes = rest;
@@ -122,6 +140,7 @@ macro_rules! whole {
                 pack_whole(u64::from(*self), out);
             }
 
+            #[inline]
             fn unpack(bytes: &mut &[u8]) -> Option<Self> {
                 unpack_whole(bytes)?.try_into().ok()
             }
@@ -186,6 +205,7 @@ impl Pack for bool {
         out.push(u8::from(*self));
     }
 
+    #[inline]
     fn unpack(bytes: &mut &[u8]) -> Option<Self> {
         match take_byte(bytes)? {
             0 => Some(false),
@@ -205,6 +225,7 @@ impl Pack for Duration {
         pack_whole(self.as_millis() as u64, out);
     }
 
+    #[inline]
     fn unpack(bytes: &mut &[u8]) -> Option<Self> {
         unpack_whole(bytes).map(Duration::from_millis)
     }
@@ -240,6 +261,7 @@ impl<T: Pack> Pack for Option<T> {
         }
     }
 
+    #[inline]
     fn unpack(bytes: &mut &[u8]) -> Option<Self> {
         if bool::unpack(bytes)? { T::unpack(bytes).map(Some) } else { Some(None) }
     }
