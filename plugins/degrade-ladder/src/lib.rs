@@ -156,7 +156,9 @@ impl DegradeLadder {
         let before = std::mem::replace(&mut memory.loss_before, loss);
         // What falls by itself, since the last rung was enough, needs no other: loss is smoothed, and told late.
         let falls = why == Why::Loss && f64::from(loss) < f64::from(before) * FALLING;
-        if falls || lasted < self.down_after.mul_f64(self.patience(memory)) {
+        let bears =
+            self.share(memory).map_or(self.down_after, |share| self.down_after.mul_f64(share));
+        if falls || lasted < bears {
             return;
         }
         let ladder = Ladder { settings: self, session };
@@ -185,7 +187,8 @@ impl DegradeLadder {
         (memory.bad_since, memory.loss_before) = (None, 0);
         let lasted = now - begun(&mut memory.good_since, now);
         memory.settle(self.up_after, now);
-        let wait = memory.wait(self.up_after, self.up_most).div_f64(self.patience(memory));
+        let wait = memory.wait(self.up_after, self.up_most);
+        let wait = self.share(memory).map_or(wait, |share| wait.div_f64(share));
         if lasted >= wait
             && let Some(rung) = (Ladder { settings: self, session }).up(memory)
         {
@@ -195,9 +198,9 @@ impl DegradeLadder {
         }
     }
 
-    /// How much others bear compared with who gives way.
-    fn patience(&self, memory: &Memory) -> f64 {
-        if memory.gives_way { self.sooner } else { 1.0 }
+    /// The part that who gives way bears of what others do; none for those others.
+    fn share(&self, memory: &Memory) -> Option<f64> {
+        memory.gives_way.then_some(self.sooner)
     }
 
     /// The figures behind a rung down.

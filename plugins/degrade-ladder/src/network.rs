@@ -36,7 +36,8 @@ impl Network {
         session: &Session<'_, Memory>,
         memory: &mut Memory,
     ) -> Network {
-        let ppm = |part: f64| part * settings.patience(memory) * 1e6;
+        let share = settings.share(memory).unwrap_or(1.0);
+        let ppm = |part: f64| part * share * 1e6;
         let down_at = ppm(settings.down_at_loss);
         let voice_only_at = ppm(settings.voice_only_at_loss);
         let (up, down) = (session.loss_up_ppm(), session.loss_down_ppm());
