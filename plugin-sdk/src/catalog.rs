@@ -18,11 +18,33 @@ pub struct Catalog {
 }
 
 #[derive(Debug)]
-struct Place {
+pub(crate) struct Place {
     id: u64,
     parent: u64,
+    /// Of a node: the region of its zone.
+    region: Option<RegionId>,
     name: String,
     labels: Vec<Label>,
+}
+
+impl Place {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn labels(&self) -> Labels<'_> {
+        Labels(&self.labels)
+    }
+
+    /// Of a node: its zone.
+    pub(crate) fn zone(&self) -> ZoneId {
+        ZoneId(self.parent)
+    }
+
+    /// Of a node: its region.
+    pub(crate) fn region(&self) -> Option<RegionId> {
+        self.region
+    }
 }
 
 impl Catalog {
@@ -30,7 +52,7 @@ impl Catalog {
         let mut catalog = Catalog::default();
         for entry in entries {
             let Entry { kind, id, parent, name, labels } = entry;
-            let place = Place { id, parent, name, labels };
+            let place = Place { id, parent, region: None, name, labels };
             match kind {
                 KIND_REGION => catalog.regions.push(place),
                 KIND_ZONE => catalog.zones.push(place),
@@ -42,6 +64,9 @@ impl Catalog {
         }
         for places in [&mut catalog.regions, &mut catalog.zones, &mut catalog.nodes] {
             places.sort_unstable_by_key(|place| place.id);
+        }
+        for node in &mut catalog.nodes {
+            node.region = find(&catalog.zones, node.parent).map(|zone| RegionId(zone.parent));
         }
         catalog
     }
@@ -84,12 +109,12 @@ impl Catalog {
 
     /// The name of a node.
     pub fn node_name(&self, node: NodeId) -> Option<&str> {
-        find(&self.nodes, node.0.into()).map(|node| node.name.as_str())
+        self.place(node).map(Place::name)
     }
 
     /// What the configuration says of a node.
     pub fn node_labels(&self, node: NodeId) -> Labels<'_> {
-        Labels(find(&self.nodes, node.0.into()).map_or(&[], |node| &node.labels))
+        self.place(node).map_or(Labels(&[]), Place::labels)
     }
 
     /// What the configuration says of a region.
@@ -99,12 +124,30 @@ impl Catalog {
 
     /// The zone that a node is in.
     pub fn zone_of(&self, node: NodeId) -> Option<ZoneId> {
-        find(&self.nodes, node.0.into()).map(|node| ZoneId(node.parent))
+        self.place(node).map(Place::zone)
     }
 
     /// The region that a zone is in.
     pub fn region_of(&self, zone: ZoneId) -> Option<RegionId> {
         find(&self.zones, zone.0).map(|zone| RegionId(zone.parent))
+    }
+
+    pub(crate) fn place(&self, node: NodeId) -> Option<&Place> {
+        find(&self.nodes, node.0.into())
+    }
+
+    /// Nodes one after the other. Tables and the catalog are in one order, so that the next one asked for is mostly the
+    /// next one there is.
+    pub(crate) fn places<'a>(&'a self) -> impl FnMut(NodeId) -> Option<&'a Place> {
+        let mut next = self.nodes.iter();
+        move |node| {
+            let id = u64::from(node.0);
+            next.next().filter(|place| place.id == id).or_else(|| {
+                let at = self.nodes.partition_point(|place| place.id < id);
+                next = self.nodes[at..].iter();
+                next.next().filter(|place| place.id == id)
+            })
+        }
     }
 }
 

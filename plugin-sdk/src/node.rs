@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Place};
 use crate::frame::Frame;
 use crate::id::{NodeId, RegionId, ZoneId};
 use crate::labels::Labels;
@@ -18,14 +18,16 @@ pub struct Nodes<'a> {
 
 impl Nodes<'_> {
     /// One after the other.
-    pub fn iter(&self) -> impl Iterator<Item = Node<'_>> {
-        (0..self.frame.len()).map(|row| Node { nodes: self, row })
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Node<'_>> {
+        let mut places = self.catalog.places();
+        let ids = self.frame.ids.iter().map(|&id| NodeId(id as u32));
+        ids.enumerate().map(move |(row, id)| Node { nodes: self, row, id, place: places(id) })
     }
 
     /// The node with this number, if there is a row about it.
     pub fn node(&self, id: NodeId) -> Option<Node<'_>> {
         let row = self.frame.ids.iter().position(|&row| row == u64::from(id.0))?;
-        Some(Node { nodes: self, row })
+        Some(Node { nodes: self, row, id, place: self.catalog.place(id) })
     }
 
     /// Regions, zones and nodes by name.
@@ -50,32 +52,35 @@ impl Nodes<'_> {
 pub struct Node<'a> {
     nodes: &'a Nodes<'a>,
     row: usize,
+    id: NodeId,
+    /// What the catalog knows of it.
+    place: Option<&'a Place>,
 }
 
 impl<'a> Node<'a> {
     /// Its number.
     pub fn id(&self) -> NodeId {
-        NodeId(self.nodes.frame.ids[self.row] as u32)
+        self.id
     }
 
     /// Its name in the configuration.
     pub fn name(&self) -> Option<&'a str> {
-        self.nodes.catalog.node_name(self.id())
+        self.place.map(Place::name)
     }
 
     /// What the configuration says of it.
     pub fn labels(&self) -> Labels<'a> {
-        self.nodes.catalog.node_labels(self.id())
+        self.place.map_or(Labels(&[]), Place::labels)
     }
 
     /// The zone it is in.
     pub fn zone(&self) -> Option<ZoneId> {
-        self.nodes.catalog.zone_of(self.id())
+        self.place.map(Place::zone)
     }
 
     /// The region it is in.
     pub fn region(&self) -> Option<RegionId> {
-        self.nodes.catalog.region_of(self.zone()?)
+        self.place.and_then(Place::region)
     }
 
     /// A metric by its name in the registry; there is a function for each.

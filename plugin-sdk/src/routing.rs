@@ -182,7 +182,7 @@ pub(crate) fn place<P: Routing>(
     let room = NewRoom { room, scenario, labels: Labels(labels), catalog: &loaded.catalog };
     let placement = loaded.policy.place(&room, &nodes_of(loaded, now_us, nodes));
     abi::Placement {
-        hops: placement.hops.iter().map(|hop| hop.0).collect(),
+        hops: placement.hops.into_iter().map(|hop| hop.0).collect(),
         ttl_ms: millis(placement.ttl),
         reason: placement.reason,
         state: crate::state::pack(&placement.state),
