@@ -1,9 +1,9 @@
-//! What each node costs, and which stand where one failure cannot reach.
+//! What each node costs.
 
 use evenkeel_plugin_sdk::prelude::*;
 
 use crate::RouteNearest;
-use crate::lot::lot;
+use crate::choice::{Candidate, Choice};
 
 /// A node whose delay nobody measured yet is taken for one in another region. Milliseconds.
 const DELAY_UNMEASURED: f64 = 100.0;
@@ -49,15 +49,18 @@ pub(crate) struct Survey<'a> {
 
 impl<'a> Survey<'a> {
     pub(crate) fn of(settings: &'a RouteNearest, nodes: &Nodes<'_>) -> Survey<'a> {
-        let mut survey = Survey { settings, usable: Vec::new(), draining: Vec::new() };
-        for node in nodes.iter() {
-            if node.health() == Some(Health::Down) {
+        let nodes = nodes.iter();
+        let usable = Vec::with_capacity(nodes.len());
+        let mut survey = Survey { settings, usable, draining: Vec::new() };
+        for node in nodes {
+            let health = node.health();
+            if health == Some(Health::Down) {
                 continue;
             }
             if node.draining() == Some(true) {
                 survey.draining.push(node.id());
             } else {
-                survey.usable.push(Seen::of(settings, &node));
+                survey.usable.push(Seen::of(settings, &node, health));
             }
         }
         survey
@@ -111,83 +114,24 @@ impl<'a> Survey<'a> {
         target.avoid = target.suspect || target.load >= self.settings.full_at;
     }
 
-    /// The node for a room's packets.
-    pub(crate) fn best(&self, wish: &Wish, room: RoomId) -> Option<&Seen> {
-        self.pick(wish, room, |seen| Some(u8::from(seen.avoid)))
-    }
-
-    /// `first` and its spares. Each stands in a zone that the route does not have yet, in the region of `first` while there
-    /// is one, then in others; nodes in zones it has come last. Among nodes as good as each other those of `standing` stay.
-    pub(crate) fn route(
-        &self,
-        first: &Seen,
-        wish: &Wish,
-        room: RoomId,
-        standing: &[NodeId],
-    ) -> Vec<NodeId> {
-        let mut route = vec![*first];
-        while route.len() <= usize::from(self.settings.spares) {
-            let rank = |seen: &Seen| {
-                if route.iter().any(|hop| hop.id == seen.id) {
-                    return None;
-                }
-                let stands = standing.contains(&seen.id);
-                // A spare that stands has its place reserved: that it is full, or under suspicion for a moment, is no
-                // reason to open the room elsewhere.
-                let avoid = seen.avoid && !stands;
-                let zone_taken = route.iter().any(|hop| hop.zone == seen.zone);
-                let far = seen.region != first.region;
-                let bits = [avoid, zone_taken, far, !stands];
-                Some(bits.into_iter().fold(0, |rank, bit| rank << 1 | u8::from(bit)))
-            };
-            match self.pick(wish, room, rank) {
-                Some(&spare) => route.push(spare),
-                None => break,
-            }
-        }
-        route.iter().map(|hop| hop.id).collect()
-    }
-
-    /// Of the nodes with the lowest rank the cheapest, or one that is alike: the room's number chooses, each as often as it
-    /// has capacity free.
-    fn pick(&self, wish: &Wish, room: RoomId, rank: impl Fn(&Seen) -> Option<u8>) -> Option<&Seen> {
-        let mut ranked = Vec::with_capacity(self.usable.len());
-        ranked.extend(self.usable.iter().filter_map(|seen| {
+    /// The nodes as a room with this wish sees them.
+    pub(crate) fn choice(&self, wish: &Wish, room: RoomId) -> Choice<'_> {
+        let option = |seen| {
             let lasting = self.lasting(seen, wish);
-            Some(Ranked { rank: rank(seen)?, cost: lasting + self.crowding(seen), lasting, seen })
-        }));
-        let best = ranked
-            .iter()
-            .min_by(|a, b| a.rank.cmp(&b.rank).then(a.cost.total_cmp(&b.cost)))
-            .copied()?;
-        let within = self.settings.alike_within;
-        let alike = ranked.iter().filter(|other| {
-            let apart = (other.lasting - best.lasting).abs();
-            other.rank == best.rank && (other.cost <= best.cost + within || apart <= within)
-        });
-        let lots = alike.map(|other| (lot(room, other.seen.id, other.seen.free()), other.seen));
-        lots.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, seen)| seen)
+            let cost = lasting + self.crowding(seen);
+            Candidate { rank: u8::from(seen.avoid), cost, lasting, seen }
+        };
+        let candidates = self.usable.iter().map(option).collect();
+        Choice { settings: self.settings, room, candidates }
     }
-}
-
-/// A node in a choice.
-#[derive(Clone, Copy)]
-struct Ranked<'a> {
-    /// The lower the better, whatever it costs.
-    rank: u8,
-    cost: f64,
-    /// The cost but for its load.
-    lasting: f64,
-    seen: &'a Seen,
 }
 
 impl Seen {
-    fn of(settings: &RouteNearest, node: &Node<'_>) -> Seen {
+    fn of(settings: &RouteNearest, node: &Node<'_>, health: Option<Health>) -> Seen {
         let delay = node.delay_us().map(|us| f64::from(us) / 1000.0);
         let far = delay.unwrap_or(DELAY_UNMEASURED) * settings.delay_weight;
         let loss = f64::from(node.loss_node_ppm().unwrap_or(0)) / 1e6;
         let load = f64::from(node.load_permille().unwrap_or(0)) / 1000.0;
-        let health = node.health();
         let wary = if health == Some(Health::Wary) { settings.wary_cost } else { 0.0 };
         let suspect = health == Some(Health::Suspect);
         Seen {
@@ -206,7 +150,7 @@ impl Seen {
     }
 
     /// Capacity that nobody has, kbit/s. What is full or more has a little, so that there is a choice among the full.
-    fn free(&self) -> f64 {
+    pub(crate) fn free(&self) -> f64 {
         self.capacity * (1.0 - self.load).max(0.001)
     }
 }

@@ -7,6 +7,7 @@
 //! its people can no longer talk (delay, or the E-model's R); off a draining node it moves at once, and a lost spare is
 //! replaced at once.
 
+mod choice;
 mod cost;
 mod lot;
 mod route;
@@ -149,13 +150,14 @@ impl Routing for RouteNearest {
     fn place(&self, room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement<Stay> {
         let survey = Survey::of(self, nodes);
         let mut stay = self.open(room);
-        let Some(first) = survey.best(&stay.wish(), room.room) else {
+        let choice = survey.choice(&stay.wish(), room.room);
+        let Some(first) = choice.best() else {
             return Placement::abstain();
         };
         note(0, "cost_us", (survey.cost(first, &stay.wish()) * 1000.0) as i64);
         stay.node = Some(first.id.0);
         stay.since = nodes.now();
-        let hops = survey.route(first, &stay.wish(), room.room, &[]);
+        let hops = choice.route(first, &[]);
         Placement::on(hops).ask_again_after(self.review_every).because(Why::Nearest).keep(stay)
     }
 

@@ -21,7 +21,8 @@ impl Route<'_> {
         let standing: Vec<NodeId> = room.standing().collect();
         let mut stay = room.state().clone();
         let wish = stay.wish();
-        let Some(best) = survey.best(&wish, room.id()) else {
+        let choice = survey.choice(&wish, room.id());
+        let Some(best) = choice.best() else {
             return (stay, None);
         };
 
@@ -44,7 +45,7 @@ impl Route<'_> {
             stay.since = self.now;
             stay.poor_since = None;
         }
-        let hops = survey.route(first, &wish, room.id(), &standing);
+        let hops = choice.route(first, &standing);
         let change = (hops != standing).then_some((hops, why));
         (stay, change)
     }
