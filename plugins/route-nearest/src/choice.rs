@@ -47,38 +47,21 @@ impl<'a> Choice<'a> {
     /// is one, then in others; nodes in zones it has come last. Among nodes as good as each other those of `standing` stay.
     pub(crate) fn route(mut self, first: &'a Seen, standing: &[NodeId]) -> Vec<NodeId> {
         for candidate in &mut self.candidates {
-            let seen = candidate.seen;
-            let stands = standing.contains(&seen.id);
-            // A spare that stands has its place reserved: that it is full, or under suspicion for a moment, is no reason to
-            // open the room elsewhere.
-            let avoid = if seen.avoid && !stands { AVOID } else { 0 };
-            let far = if seen.region == first.region { 0 } else { FAR };
-            candidate.rank = avoid | far | if stands { 0 } else { NEW };
+            candidate.rank = candidate.seen.rank_beside(first, standing);
         }
-        let mut route = Vec::with_capacity(1 + usize::from(self.settings.spares));
-        let mut last = first;
-        loop {
-            route.push(last.id);
-            self.take(last);
-            if route.len() > usize::from(self.settings.spares) {
-                return route;
+        let length = 1 + usize::from(self.settings.spares);
+        let mut route = Vec::with_capacity(length);
+        route.push(first.id);
+        while let Some(spare) = self.best() {
+            route.push(spare.id);
+            if route.len() >= length {
+                break;
             }
-            match self.best() {
-                Some(spare) => last = spare,
-                None => return route,
+            for candidate in &mut self.candidates {
+                candidate.rank |= candidate.seen.taken_by(spare);
             }
         }
-    }
-
-    /// It is on the route: it cannot be there again, and its zone need not be.
-    fn take(&mut self, hop: &Seen) {
-        for candidate in &mut self.candidates {
-            if candidate.seen.id == hop.id {
-                candidate.rank = TAKEN;
-            } else if candidate.seen.zone == hop.zone {
-                candidate.rank |= ZONE_TAKEN;
-            }
-        }
+        route
     }
 
     /// Of the nodes with the lowest rank the cheapest, or one that is alike: the room's number chooses, each as often as it
@@ -106,5 +89,27 @@ impl<'a> Choice<'a> {
         let lots =
             drawn.map(|other| (lot(self.room, other.seen.id, other.seen.free()), other.seen));
         lots.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, seen)| seen)
+    }
+}
+
+impl Seen {
+    /// As a spare of `first`.
+    fn rank_beside(&self, first: &Seen, standing: &[NodeId]) -> u8 {
+        let stands = standing.contains(&self.id);
+        // A spare that stands has its place reserved: that it is full, or under suspicion for a moment, is no reason to
+        // open the room elsewhere.
+        let avoid = if self.avoid && !stands { AVOID } else { 0 };
+        let far = if self.region == first.region { 0 } else { FAR };
+        let new = if stands { 0 } else { NEW };
+        avoid | far | new | self.taken_by(first)
+    }
+
+    /// What is no longer free where this hop is on the route.
+    fn taken_by(&self, hop: &Seen) -> u8 {
+        match self.zone == hop.zone {
+            _ if self.id == hop.id => TAKEN,
+            true => ZONE_TAKEN,
+            false => 0,
+        }
     }
 }
