@@ -39,21 +39,21 @@ pub(crate) struct Candidate<'a> {
     pub(crate) cost: f64,
     /// The cost but for its load.
     pub(crate) lasting: f64,
-    pub(crate) seen: &'a Seen,
+    pub(crate) seen: &'a Seen<'a>,
 }
 
 impl<'a> Choice<'a> {
     /// `first` and its spares. Each stands in a zone that the route does not have yet, in the region of `first` while there
     /// is one, then in others; nodes in zones it has come last. Among nodes as good as each other those of `standing` stay.
-    pub(crate) fn route(mut self, first: &'a Seen, standing: &[NodeId]) -> Vec<NodeId> {
+    pub(crate) fn route(mut self, first: &'a Seen<'a>, standing: &[NodeId]) -> Vec<NodeId> {
         for candidate in &mut self.candidates {
             candidate.rank = candidate.seen.rank_beside(first, standing);
         }
         let length = 1 + usize::from(self.settings.spares);
         let mut route = Vec::with_capacity(length);
-        route.push(first.id);
+        route.push(first.id());
         while let Some(spare) = self.best() {
-            route.push(spare.id);
+            route.push(spare.id());
             if route.len() >= length {
                 break;
             }
@@ -66,7 +66,7 @@ impl<'a> Choice<'a> {
 
     /// Of the nodes with the lowest rank the cheapest, or one that is alike: the room's number chooses, each as often as it
     /// has capacity free.
-    pub(crate) fn best(&self) -> Option<&'a Seen> {
+    pub(crate) fn best(&self) -> Option<&'a Seen<'a>> {
         let (first, others) = self.candidates.split_first()?;
         let best = others.iter().fold(first, |best, other| {
             let ranks = other.rank < best.rank;
@@ -87,27 +87,27 @@ impl<'a> Choice<'a> {
         };
         let drawn = [one, another].into_iter().chain(alike);
         let lots =
-            drawn.map(|other| (lot(self.room, other.seen.id, other.seen.free()), other.seen));
+            drawn.map(|other| (lot(self.room, other.seen.id(), other.seen.free()), other.seen));
         lots.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, seen)| seen)
     }
 }
 
-impl Seen {
+impl Seen<'_> {
     /// As a spare of `first`.
-    fn rank_beside(&self, first: &Seen, standing: &[NodeId]) -> u8 {
-        let stands = standing.contains(&self.id);
+    fn rank_beside(&self, first: &Seen<'_>, standing: &[NodeId]) -> u8 {
+        let stands = standing.contains(&self.id());
         // A spare that stands has its place reserved: that it is full, or under suspicion for a moment, is no reason to
         // open the room elsewhere.
         let avoid = if self.avoid && !stands { AVOID } else { 0 };
-        let far = if self.region == first.region { 0 } else { FAR };
+        let far = if self.region() == first.region() { 0 } else { FAR };
         let new = if stands { 0 } else { NEW };
         avoid | far | new | self.taken_by(first)
     }
 
     /// What is no longer free where this hop is on the route.
-    fn taken_by(&self, hop: &Seen) -> u8 {
-        match self.zone == hop.zone {
-            _ if self.id == hop.id => TAKEN,
+    fn taken_by(&self, hop: &Seen<'_>) -> u8 {
+        match self.zone() == hop.zone() {
+            _ if self.id() == hop.id() => TAKEN,
             true => ZONE_TAKEN,
             false => 0,
         }

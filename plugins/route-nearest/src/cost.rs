@@ -15,40 +15,32 @@ pub(crate) struct Wish {
     pub(crate) zone: Option<ZoneId>,
 }
 
-/// A node that may carry a room.
+/// A node that may carry a room. What every choice asks for is at hand; the rest is looked up when somebody asks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
-    pub(crate) id: NodeId,
-    pub(crate) zone: Option<ZoneId>,
-    pub(crate) region: Option<RegionId>,
+pub(crate) struct Seen<'a> {
+    node: Node<'a>,
     /// Suspect, or full: for new rooms only where nothing else is left.
     pub(crate) avoid: bool,
     pub(crate) suspect: bool,
-    /// One-way delay to it, in milliseconds, if somebody measured it.
-    pub(crate) delay: Option<f64>,
-    /// Part of its probes that is lost.
-    pub(crate) loss: f64,
     /// What it costs anyone but for its load, in milliseconds.
     lasting: f64,
     /// Part of its capacity that is taken.
     load: f64,
-    /// What it can carry, kbit/s; 1 where nobody said.
-    capacity: f64,
-    /// Rooms on it.
-    rooms: f64,
+    /// Rooms that came to it since it was measured, less those that left.
+    arrived: f64,
 }
 
 /// The nodes that may carry a room: neither Down nor draining.
 #[derive(Debug)]
 pub(crate) struct Survey<'a> {
     pub(crate) settings: &'a RouteNearest,
-    usable: Vec<Seen>,
+    usable: Vec<Seen<'a>>,
     /// They carry what they have until it moved.
     draining: Vec<NodeId>,
 }
 
 impl<'a> Survey<'a> {
-    pub(crate) fn of(settings: &'a RouteNearest, nodes: &Nodes<'_>) -> Survey<'a> {
+    pub(crate) fn of(settings: &'a RouteNearest, nodes: &'a Nodes<'_>) -> Survey<'a> {
         let nodes = nodes.iter();
         let usable = Vec::with_capacity(nodes.len());
         let mut survey = Survey { settings, usable, draining: Vec::new() };
@@ -60,14 +52,14 @@ impl<'a> Survey<'a> {
             if node.draining() == Some(true) {
                 survey.draining.push(node.id());
             } else {
-                survey.usable.push(Seen::of(settings, &node, health));
+                survey.usable.push(Seen::of(settings, node, health));
             }
         }
         survey
     }
 
-    pub(crate) fn usable(&self, id: NodeId) -> Option<&Seen> {
-        self.usable.iter().find(|seen| seen.id == id)
+    pub(crate) fn usable(&self, id: NodeId) -> Option<&Seen<'a>> {
+        self.usable.iter().find(|seen| seen.id() == id)
     }
 
     pub(crate) fn is_draining(&self, id: NodeId) -> bool {
@@ -75,19 +67,19 @@ impl<'a> Survey<'a> {
     }
 
     /// What a node costs a room with this wish, in milliseconds.
-    pub(crate) fn cost(&self, seen: &Seen, wish: &Wish) -> f64 {
+    pub(crate) fn cost(&self, seen: &Seen<'_>, wish: &Wish) -> f64 {
         self.lasting(seen, wish) + self.crowding(seen)
     }
 
-    fn crowding(&self, seen: &Seen) -> f64 {
+    fn crowding(&self, seen: &Seen<'_>) -> f64 {
         seen.load * seen.load * self.settings.load_weight
     }
 
     /// The same but for its load, which changes from one moment to the next.
-    fn lasting(&self, seen: &Seen, wish: &Wish) -> f64 {
-        let far = if seen.region != wish.region {
+    fn lasting(&self, seen: &Seen<'_>, wish: &Wish) -> f64 {
+        let far = if seen.region() != wish.region {
             self.settings.region_cost
-        } else if wish.zone.is_some() && seen.zone != wish.zone {
+        } else if wish.zone.is_some() && seen.zone() != wish.zone {
             self.settings.zone_cost
         } else {
             0.0
@@ -97,20 +89,21 @@ impl<'a> Survey<'a> {
 
     /// A room moves: from now on both nodes have as much more and less load as a room of the first is on average.
     pub(crate) fn shift(&mut self, from: Option<NodeId>, to: Option<NodeId>) {
-        let find = |id: NodeId| self.usable.iter().position(|seen| seen.id == id);
+        let find = |id: NodeId| self.usable.iter().position(|seen| seen.id() == id);
         let (Some(from), Some(to)) = (from.and_then(find), to.and_then(find)) else {
             return;
         };
         let source = &mut self.usable[from];
-        if source.rooms < 1.0 || from == to {
+        let rooms = source.rooms();
+        if rooms < 1.0 || from == to {
             return;
         }
-        let kbps = source.load * source.capacity / source.rooms;
-        source.rooms -= 1.0;
-        source.load -= kbps / source.capacity;
+        let kbps = source.load * source.capacity() / rooms;
+        source.arrived -= 1.0;
+        source.load -= kbps / source.capacity();
         let target = &mut self.usable[to];
-        target.rooms += 1.0;
-        target.load += kbps / target.capacity;
+        target.arrived += 1.0;
+        target.load += kbps / target.capacity();
         target.avoid = target.suspect || target.load >= self.settings.full_at;
     }
 
@@ -126,31 +119,56 @@ impl<'a> Survey<'a> {
     }
 }
 
-impl Seen {
-    fn of(settings: &RouteNearest, node: &Node<'_>, health: Option<Health>) -> Seen {
-        let delay = node.delay_us().map(|us| f64::from(us) / 1000.0);
-        let far = delay.unwrap_or(DELAY_UNMEASURED) * settings.delay_weight;
-        let loss = f64::from(node.loss_node_ppm().unwrap_or(0)) / 1e6;
-        let load = f64::from(node.load_permille().unwrap_or(0)) / 1000.0;
+impl<'a> Seen<'a> {
+    fn of(settings: &RouteNearest, node: Node<'a>, health: Option<Health>) -> Seen<'a> {
+        let seen = Seen {
+            node,
+            avoid: false,
+            suspect: health == Some(Health::Suspect),
+            lasting: 0.0,
+            load: f64::from(node.load_permille().unwrap_or(0)) / 1000.0,
+            arrived: 0.0,
+        };
+        let far = seen.delay().unwrap_or(DELAY_UNMEASURED) * settings.delay_weight;
         let wary = if health == Some(Health::Wary) { settings.wary_cost } else { 0.0 };
-        let suspect = health == Some(Health::Suspect);
-        Seen {
-            id: node.id(),
-            zone: node.zone(),
-            region: node.region(),
-            avoid: suspect || load >= settings.full_at,
-            suspect,
-            delay,
-            loss,
-            lasting: far + loss * 100.0 * settings.loss_weight + wary,
-            load,
-            capacity: f64::from(node.capacity_kbps().unwrap_or(1).max(1)),
-            rooms: f64::from(node.rooms().unwrap_or(0)),
-        }
+        let lasting = far + seen.loss() * 100.0 * settings.loss_weight + wary;
+        Seen { avoid: seen.suspect || seen.load >= settings.full_at, lasting, ..seen }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.node.id()
+    }
+
+    pub(crate) fn zone(&self) -> Option<ZoneId> {
+        self.node.zone()
+    }
+
+    pub(crate) fn region(&self) -> Option<RegionId> {
+        self.node.region()
+    }
+
+    /// One-way delay to it, in milliseconds, if somebody measured it.
+    pub(crate) fn delay(&self) -> Option<f64> {
+        self.node.delay_us().map(|us| f64::from(us) / 1000.0)
+    }
+
+    /// Part of its probes that is lost.
+    pub(crate) fn loss(&self) -> f64 {
+        f64::from(self.node.loss_node_ppm().unwrap_or(0)) / 1e6
     }
 
     /// Capacity that nobody has, kbit/s. What is full or more has a little, so that there is a choice among the full.
     pub(crate) fn free(&self) -> f64 {
-        self.capacity * (1.0 - self.load).max(0.001)
+        self.capacity() * (1.0 - self.load).max(0.001)
+    }
+
+    /// What it can carry, kbit/s; 1 where nobody said.
+    fn capacity(&self) -> f64 {
+        f64::from(self.node.capacity_kbps().unwrap_or(1).max(1))
+    }
+
+    /// Rooms on it.
+    fn rooms(&self) -> f64 {
+        f64::from(self.node.rooms().unwrap_or(0)) + self.arrived
     }
 }

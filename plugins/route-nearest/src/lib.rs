@@ -155,7 +155,7 @@ impl Routing for RouteNearest {
             return Placement::abstain();
         };
         note(0, "cost_us", (survey.cost(first, &stay.wish()) * 1000.0) as i64);
-        stay.node = Some(first.id.0);
+        stay.node = Some(first.id().0);
         stay.since = nodes.now();
         let hops = choice.route(first, &[]);
         Placement::on(hops).ask_again_after(self.review_every).because(Why::Nearest).keep(stay)

@@ -40,8 +40,8 @@ impl Route<'_> {
             (_, Some(current)) if self.is_worth_moving(current, best, &stay) => (best, Why::Better),
             (_, Some(current)) => (current, Why::SpareRestored),
         };
-        if carrier != Some(first.id) {
-            stay.node = Some(first.id.0);
+        if carrier != Some(first.id()) {
+            stay.node = Some(first.id().0);
             stay.since = self.now;
             stay.poor_since = None;
         }
@@ -70,14 +70,14 @@ impl Route<'_> {
     }
 
     /// Since when its people cannot talk well.
-    fn listen(&self, stay: &mut Stay, current: Option<&Seen>) {
+    fn listen(&self, stay: &mut Stay, current: Option<&Seen<'_>>) {
         let talk = Talk::of(self.room);
         let is_poor = current.is_some_and(|node| talk.is_poor(self.survey.settings, node));
         let since = stay.poor_since.unwrap_or(self.now).min(self.now);
         stay.poor_since = is_poor.then_some(since);
     }
 
-    fn is_worth_talking(&self, current: &Seen, best: &Seen, stay: &Stay) -> bool {
+    fn is_worth_talking(&self, current: &Seen<'_>, best: &Seen<'_>, stay: &Stay) -> bool {
         let settings = self.survey.settings;
         let lasted = |since| self.now.saturating_sub(since) >= settings.poor_for;
         stay.poor_since.is_some_and(lasted)
@@ -86,7 +86,7 @@ impl Route<'_> {
             && Talk::of(self.room).is_well(settings, best)
     }
 
-    fn is_worth_moving(&self, current: &Seen, best: &Seen, stay: &Stay) -> bool {
+    fn is_worth_moving(&self, current: &Seen<'_>, best: &Seen<'_>, stay: &Stay) -> bool {
         let settings = self.survey.settings;
         let stayed = self.now.saturating_sub(stay.since);
         if stayed < settings.min_stay || !may_move(current, best) {
@@ -99,6 +99,6 @@ impl Route<'_> {
 }
 
 /// The detector will say within a moment whether a suspect is Down; to move now would be a move too many.
-fn may_move(current: &Seen, best: &Seen) -> bool {
-    best.id != current.id && !best.avoid && !current.suspect
+fn may_move(current: &Seen<'_>, best: &Seen<'_>) -> bool {
+    best.id() != current.id() && !best.avoid && !current.suspect
 }

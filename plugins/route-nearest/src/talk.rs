@@ -38,19 +38,19 @@ impl Talk {
     }
 
     /// Whether it goes badly by way of this node: too late, or too little of it.
-    pub(crate) fn is_poor(&self, settings: &RouteNearest, node: &Seen) -> bool {
+    pub(crate) fn is_poor(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
         self.fails(settings, node, 0.0)
     }
 
     /// Whether it would go well, and by a clear margin. Of a node whose delay nobody measured that is not known.
-    pub(crate) fn is_well(&self, settings: &RouteNearest, node: &Seen) -> bool {
-        node.delay.is_some() && !self.fails(settings, node, CLEAR_BY)
+    pub(crate) fn is_well(&self, settings: &RouteNearest, node: &Seen<'_>) -> bool {
+        node.delay().is_some() && !self.fails(settings, node, CLEAR_BY)
     }
 
-    fn fails(&self, settings: &RouteNearest, node: &Seen, clear_by: f64) -> bool {
+    fn fails(&self, settings: &RouteNearest, node: &Seen<'_>, clear_by: f64) -> bool {
         // To the node and back.
-        let delay = self.delay + 2.0 * node.delay.unwrap_or(0.0);
-        let loss = 1.0 - (1.0 - self.loss) * (1.0 - node.loss);
+        let delay = self.delay + 2.0 * node.delay().unwrap_or(0.0);
+        let loss = 1.0 - (1.0 - self.loss) * (1.0 - node.loss());
         let delay_most = settings.delay_most.as_secs_f64() * 1000.0;
         let late = delay_most > 0.0 && delay > delay_most * (1.0 - clear_by);
         late || r_factor(delay, loss) < settings.r_least * (1.0 + clear_by)
