@@ -46,7 +46,7 @@ pub trait Degradation: Settings {
 pub struct Session<'a, S = ()> {
     frame: &'a Frame<'a>,
     row: usize,
-    state: S,
+    state: &'a S,
 }
 
 impl<S> Session<'_, S> {
@@ -57,7 +57,7 @@ impl<S> Session<'_, S> {
 
     /// What the policy remembers of it.
     pub fn state(&self) -> &S {
-        &self.state
+        self.state
     }
 
     /// Since the gateway started: all the clock a policy gets. A state may have come from a gateway that ran longer, so that
@@ -182,7 +182,7 @@ pub(crate) fn tick<P: Degradation>(
     for row in 0..frame.len() {
         out.row = row as u32;
         let state = reading.state(keep::row(states, row));
-        loaded.policy.tick(&Session { frame: &frame, row, state }, &mut out);
+        loaded.policy.tick(&Session { frame: &frame, row, state: &state }, &mut out);
     }
     abi::Answer { actions: out.actions, keep: out.keep.finish() }
 }
