@@ -163,3 +163,40 @@ fn find(places: &[Place], id: u64) -> Option<&Place> {
         _ => places.binary_search_by_key(&id, |place| place.id).ok().map(|at| &places[at]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_found_in_any_order() {
+        let entry = |kind, id, parent| Entry {
+            kind,
+            id,
+            parent,
+            name: format!("{kind}-{id}"),
+            labels: Vec::new(),
+        };
+        let catalog = Catalog::new(vec![
+            entry(KIND_NODE, 5, 11),
+            entry(KIND_NODE, 2, 10),
+            entry(KIND_NODE, 3, 12),
+            entry(KIND_ZONE, 10, 1),
+            entry(KIND_ZONE, 11, 7),
+            entry(KIND_REGION, 1, 0),
+            entry(KIND_REGION, 7, 0),
+        ]);
+        let mut places = catalog.places();
+        for id in [2, 3, 5, 4, 5, 2, 0, 9, 3, 3] {
+            let place = places(NodeId(id)).map(|place| (place.zone(), place.region()));
+            let expected = match id {
+                2 => Some((ZoneId(10), Some(RegionId(1)))),
+                // No such zone.
+                3 => Some((ZoneId(12), None)),
+                5 => Some((ZoneId(11), Some(RegionId(7)))),
+                _ => None,
+            };
+            assert_eq!(place, expected, "{id}");
+        }
+    }
+}

@@ -80,3 +80,23 @@ impl<'a> Frame<'a> {
         self.cells.get(cell).copied().filter(|&value| value != UNMEASURED)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_granted_metric_that_was_measured_has_a_value() {
+        let columns = Columns::new(&[Metric::Load as u32, Metric::Delay as u32]);
+        let declared = &[Metric::Load, Metric::Delay, Metric::Rooms];
+        // However many cells a table has too many, they are of no metric.
+        let mut cells = vec![7; 3 * 1_024];
+        cells[1] = UNMEASURED;
+        let frame = types::Frame { ids: vec![1, 2, 3], cells };
+        let frame = Frame::new(frame, &columns, declared, 0);
+        assert_eq!(frame.measured(0, Metric::Load), Some(7));
+        assert_eq!(frame.measured(1, Metric::Load), None);
+        assert_eq!(frame.measured(2, Metric::Delay), Some(7));
+        assert_eq!([0, 1, 2].map(|row| frame.measured(row, Metric::Rooms)), [None; 3]);
+    }
+}
