@@ -135,6 +135,7 @@ fn fields(fields: &Fields) -> Result<TokenStream> {
             #(#pack::pack(&self.#names, out);)*
         }
 
+        #[inline(always)]
         fn unpack(bytes: &mut &[u8]) -> Option<Self> {
             Some(Self { #(#names: #pack::unpack(bytes)?),* })
         }
