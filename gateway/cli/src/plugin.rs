@@ -15,7 +15,7 @@ use crate::{Failure, say};
 
 /// Write plugins: begin one, build it, try it, measure it, look into it and sign it
 ///
-/// A plugin is a policy compiled to WebAssembly. All that it takes is this program and Rust (https://rustup.rs, with `rustup
+/// A plugin is a policy compiled to WebAssembly. All that it takes is this program and Rust (by rustup, with `rustup
 /// target add wasm32-unknown-unknown`); no gateway has to run.
 #[derive(Args)]
 pub(crate) struct Plugin {

@@ -30,7 +30,7 @@ pub(crate) struct Policy {
 enum Verb {
     /// Every policy with its revision, calls and faults
     List,
-    /// Replace a policy's plugin while packets flow: at once, unless steps are named or its set has a [rollout]
+    /// Replace a policy's plugin while packets flow: at once, unless steps are named or its set has a `[rollout]`
     Push {
         /// The policy as `<set>/<hook>`, or the hook alone where only one set binds it
         policy: String,
@@ -96,7 +96,7 @@ struct Steps {
     /// Decide for these shares of rooms or sessions first, per cent, one after the other: `5` or `1,5,25`
     #[arg(long, value_name = "PERCENT,…")]
     canary: Option<String>,
-    /// How long each share lasts at least; default: as the set's [rollout] says, or 10s
+    /// How long each share lasts at least; default: as the set's `[rollout]` says, or 10s
     #[arg(long, value_name = "DURATION")]
     pace: Option<String>,
     /// At once, whatever its set says
