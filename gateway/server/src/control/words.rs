@@ -370,10 +370,10 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
-    /// Since when, in seconds of Unix time, as people can look it up in logs.
+    /// For how long by now.
     pub(crate) fn since_text(&self) -> String {
-        let since = self.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        format!("{} (Unix time)", since.as_secs())
+        // A clock that was put back since says that it was just now.
+        format!("{} s", self.since.elapsed().unwrap_or_default().as_secs())
     }
 }
 

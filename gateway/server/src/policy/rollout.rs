@@ -102,7 +102,7 @@ impl std::fmt::Display for Unfit {
             }
             Unfit::Quarantined(it) => write!(
                 f,
-                "revision {} is quarantined since {}: {}; `--force` tries it again",
+                "revision {} is quarantined for {}: {}; `--force` tries it again",
                 it.revision,
                 it.since_text(),
                 it.reason

@@ -119,10 +119,11 @@ impl Desk {
                         self.answer(ask);
                         let shadowed = self.shadowed.take();
                         // Nobody waits for what is only compared.
-                        if let Some(shadowed) = shadowed.filter(|_| questions.is_empty()) {
+                        let nobody_waits = || questions.is_empty() && orders.is_empty();
+                        if let Some(shadowed) = shadowed.filter(|_| nobody_waits()) {
                             self.shadow(&shadowed);
                         }
-                        match questions.is_empty() {
+                        match nobody_waits() {
                             true => self.ask_twice(),
                             false => self.twice = None,
                         }
