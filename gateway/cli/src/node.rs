@@ -33,12 +33,13 @@ enum Verb {
         #[arg(long)]
         deadline: Option<String>,
     },
-    /// Let it take rooms again
+    /// Let it take rooms again; what drains by its own wish (its agent had SIGUSR1) stays so, and says so
     Undrain {
         /// The node's name
         node: String,
     },
-    /// Declare it dead, whatever it says: its rooms leave it at once, and it stays down until `return`
+    /// Declare it dead, whatever it says: its rooms leave it at once, and it stays down until `return`, or a restart
+    /// of the gateway
     Eject {
         /// The node's name
         node: String,

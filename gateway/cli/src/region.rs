@@ -24,7 +24,7 @@ pub(crate) struct Region {
 enum Verb {
     /// Every region with its breaker, its nodes and the rooms that belong there
     List,
-    /// Let none of its nodes take new rooms, and move those that they have to other regions. They take no new ones when this
+    /// Let none of its nodes take new rooms, nor those that come there later, and move the rooms to other regions. They take no new ones when this
     /// returns; `node list` says how many they still have, and the event `drained` of each when it is empty
     #[command(verbatim_doc_comment)]
     Drain {

@@ -109,6 +109,11 @@ impl Evidence {
         }
     }
 
+    /// Without what was measured.
+    pub(crate) fn of_openings(&self) -> Evidence {
+        Evidence { sessions: 0, bad: 0, ..*self }
+    }
+
     /// A few say nothing: their own ways may be bad.
     pub(crate) fn verdict(&self, settings: &Breakers) -> Verdict {
         let most = |bad: u32, all: u32| bad * 100 >= all * settings.share_percent;

@@ -199,6 +199,8 @@ pub enum Impossible {
     NotDown,
     /// The node is to go, and takes no rooms any more.
     NodeLeaves,
+    /// The node itself wishes to be drained.
+    NodeDrains,
     /// There are as many nodes as there may be.
     NoRoomForNodes,
 }
@@ -245,6 +247,8 @@ pub struct Gateway {
     paced: bool,
     /// By the region's number.
     breakers: Vec<Breaker>,
+    /// Regions that an operator drains, with nodes that come there later.
+    drained: BTreeSet<RegionId>,
     /// The number of the window in which regions are heard now.
     window: u32,
     /// Whether rooms go back there, by the region's number.
@@ -344,6 +348,7 @@ impl Gateway {
             paces,
             paced: false,
             breakers: settings.regions.iter().map(|_| Breaker::new(now)).collect(),
+            drained: BTreeSet::new(),
             window: 1,
             fail_backs: vec![FailBack::default(); settings.regions.len()],
             away: BTreeSet::new(),

@@ -29,11 +29,15 @@ impl Gateway {
         self.timers.set(Timer::Breakers, now + WINDOW);
         self.window = self.window.wrapping_add(1).max(1);
         let settings = self.settings.limits.breakers;
+        let alone = !self.has_regions_to_choose();
         let heard: Vec<(Evidence, Verdict)> = self
             .breakers
             .iter_mut()
             .map(|breaker| std::mem::take(&mut breaker.evidence))
-            .map(|evidence| (evidence, evidence.verdict(&settings)))
+            .map(|evidence| match alone {
+                true => (evidence, evidence.of_openings().verdict(&settings)),
+                false => (evidence, evidence.verdict(&settings)),
+            })
             .collect();
         let known = heard.iter().filter(|(_, verdict)| *verdict != Verdict::Unknown).count();
         let bad = heard.iter().filter(|(_, verdict)| *verdict == Verdict::Bad).count();
@@ -53,6 +57,14 @@ impl Gateway {
                 }
             }
         }
+    }
+
+    /// Whether nodes of more than one region are listed: bad media is no reason to refuse rooms that have nowhere else to
+    /// go, and may as well be that of our own uplink.
+    fn has_regions_to_choose(&self) -> bool {
+        let mut listed = self.nodes.iter().filter(|node| !node.removed);
+        let first = listed.next().map(|node| self.region_of(node.id));
+        listed.any(|node| Some(self.region_of(node.id)) != first)
     }
 
     /// Where nobody is who could tell, or most of the few who are fare badly, a half-open breaker does not close while all

@@ -36,7 +36,8 @@ impl Gateway {
     /// out by [`Event::Drained`].
     ///
     /// # Errors
-    /// [`Impossible::NoSuchNode`]; [`Impossible::NodeLeaves`] where it is to take rooms, and is to go.
+    /// [`Impossible::NoSuchNode`]; where it is to take rooms, [`Impossible::NodeLeaves`] if it is to go, and
+    /// [`Impossible::NodeDrains`] if it wishes to be drained itself.
     pub fn handle_drain_within(
         &mut self,
         node: NodeId,
@@ -49,7 +50,10 @@ impl Gateway {
             return Err(Impossible::NodeLeaves);
         }
         found.draining = draining;
-        found.leaving &= draining;
+        // It would say so again with its next answer.
+        if found.leaving && !draining {
+            return Err(Impossible::NodeDrains);
+        }
         match within {
             // The list may have said by when.
             None if draining && found.removed => self.drain(node, now),
@@ -110,7 +114,8 @@ impl Gateway {
         self.handle_drain_within(node, draining, None, now)
     }
 
-    /// All nodes of a region are drained, or take rooms again.
+    /// All nodes of a region are drained, and those that come there later; or they take rooms again, but for those that
+    /// wish to be drained themselves.
     ///
     /// # Errors
     /// [`Impossible::NoSuchRegion`].
@@ -122,12 +127,22 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Impossible> {
         let mut nodes = self.nodes_of(region)?;
+        match draining {
+            true => self.drained.insert(region),
+            false => self.drained.remove(&region),
+        };
         nodes.retain(|node| draining || !self.nodes[node.0 as usize].removed);
         // None of them is a way out for the others.
         for node in &nodes {
             self.nodes[node.0 as usize].draining = draining;
         }
-        nodes.into_iter().try_for_each(|node| self.handle_drain_within(node, draining, within, now))
+        for node in nodes {
+            match self.handle_drain_within(node, draining, within, now) {
+                Ok(()) | Err(Impossible::NodeDrains) => {}
+                Err(impossible) => return Err(impossible),
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn nodes_of(&self, region: RegionId) -> Result<Vec<NodeId>, Impossible> {

@@ -90,7 +90,34 @@ impl Gateway {
         if canary {
             self.timers.set(Timer::Canary(id), now);
         }
+        let region = self.region_of(id);
+        if self.drained.contains(&region) {
+            self.decide_drain(id, |node| node.draining = true, now);
+        }
         Ok(id)
+    }
+
+    /// A node that was just added comes in the place of one that is about to go, as a node whose key or address changed does:
+    /// what an operator said of that one holds for it.
+    ///
+    /// # Errors
+    /// [`Impossible::NoSuchNode`].
+    pub fn handle_takes_place(
+        &mut self,
+        new: NodeId,
+        old: NodeId,
+        now: Instant,
+    ) -> Result<(), Impossible> {
+        let before = self.node(old).ok_or(Impossible::NoSuchNode)?;
+        let (draining, ejected) = (before.draining, before.ejected);
+        self.node(new).ok_or(Impossible::NoSuchNode)?;
+        if draining {
+            self.decide_drain(new, |node| node.draining = true, now);
+        }
+        if ejected {
+            self.handle_eject(new, now)?;
+        }
+        Ok(())
     }
 
     /// A node that was just added is the machine of another one, by its new name: what that one carries still is taken of the

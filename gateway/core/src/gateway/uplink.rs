@@ -3,7 +3,8 @@
 //! Nobody is condemned for silence while it is doubted: what flows goes on flowing, and an uplink that was cut for a
 //! moment costs no more than that moment. A death that somebody tells of is no silence. The doubt ends with the silence,
 //! or when it lasted: since some node is heard, or heard again, as long as one witness alone has to accuse a node; where
-//! none is, there is nowhere to go, and it may last longer.
+//! none is, there is nowhere to go, and it may last longer. A node whose media goes on coming while nobody answers lives:
+//! answers are lost, or refused by who does not believe our clock, and it is held for as long as that lasts.
 
 use std::time::{Duration, Instant};
 
@@ -78,8 +79,9 @@ impl Gateway {
         // Those that are heard again come one by one.
         let returns = self.nobody_heard.is_some_and(|at| lasted(at) < within);
         let most = !alone && silent * 100 > of * timings.panic_percent;
+        let flows = node.detector.last_received().is_some_and(|at| lasted(at) < within);
         let holds = match alive {
-            0 => most && lasted(fell_silent) < timings.panic_for,
+            0 => most && (flows || lasted(fell_silent) < timings.panic_for),
             1.. => returns || (most && lasted(fell_silent) < within),
         };
         let accused = |other: &&Node| other.detector.fell_silent().is_some();

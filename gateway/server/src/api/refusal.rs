@@ -113,6 +113,10 @@ fn impossible(reason: Impossible, said: &str) -> Error {
         Impossible::NodeLeaves => {
             (Code::Conflict, "the node is listed no longer, and goes; list it again")
         }
+        Impossible::NodeDrains => (
+            Code::Conflict,
+            "the node wishes to be drained itself; SIGUSR2 to its agent takes that back",
+        ),
         Impossible::NoRoomForNodes => (Code::Conflict, "there is no room for more nodes"),
         Impossible::NotDown => {
             (Code::Conflict, "the node is not down; there is nothing to wait for")

@@ -293,6 +293,10 @@ impl Control {
                 // Both are there: one was just added, the other is listed.
                 let _ = self.gateway.handle_same_machine(id, old);
             }
+            if let Some(old) = self.named(&node.name, &steps.goes) {
+                // Both are there.
+                let _ = self.gateway.handle_takes_place(id, old, now);
+            }
             is_known_anew = true;
             self.equip(id, node, equipment);
         }
@@ -310,6 +314,13 @@ impl Control {
             self.teach_policies();
         }
         change
+    }
+
+    /// Of these, the one of this name.
+    fn named(&self, name: &str, of: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let is_it =
+            |id: &&NodeId| self.listed(**id).is_some_and(|listed| *listed.node.name == *name);
+        of.iter().find(is_it).copied()
     }
 
     /// Nodes of this address, which leave, or are about to: no list has it twice.

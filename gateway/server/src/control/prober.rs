@@ -1,5 +1,6 @@
 //! Probes nodes' media ports, each from a socket of its own, connected, so that the kernel's word names the node.
 
+mod arrival;
 mod asked;
 mod hearsay;
 mod signed;
@@ -196,6 +197,7 @@ pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSoc
     };
     let socket = std::net::UdpSocket::bind(any)?;
     socket.connect(address)?;
+    arrival::stamp(&socket)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -204,14 +206,14 @@ pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSoc
 async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Tells) {
     let mut buffer = [0; 512];
     loop {
-        let words = match socket.recv(&mut buffer).await {
-            Ok(length) => {
+        let words = match arrival::receive(socket, &mut buffer).await {
+            Ok((length, at)) => {
                 let Some(heard) = questions.read(&buffer[..length]) else { continue };
                 if let Some(receipt) = &heard.receipt {
                     // The notice comes again if this is lost.
                     let _ = socket.try_send(receipt);
                 }
-                words(&heard, node, questions.beside())
+                words(&heard, node, questions.beside(), at)
             }
             // That an agent is gone says nothing of the node.
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
@@ -227,9 +229,8 @@ async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Te
     }
 }
 
-/// What a message tells control; how the node fares comes first, since it may be gone.
-fn words(heard: &Heard, node: NodeId, beside: bool) -> [Option<Probed>; 3] {
-    let at = Instant::now();
+/// What a message that arrived then tells control; how the node fares comes first, since it may be gone.
+fn words(heard: &Heard, node: NodeId, beside: bool, at: Instant) -> [Option<Probed>; 3] {
     [
         heard.load.map(|load| Probed::Said { node, beside, load, at }),
         heard.answers.map(|Answers { sequence, vouched }| Probed::Answered {

@@ -12,11 +12,32 @@ type Found = Option<(&'static str, String)>;
 #[derive(Default)]
 pub(super) struct Load {
     died: Option<Instant>,
+    /// Nodes that just refused a session since they are full.
+    full: Vec<usize>,
 }
 
 impl Load {
     pub(super) fn death(&mut self, now: Instant) {
         self.died = Some(now);
+    }
+
+    /// A node refuses a session since it is full, and is not just emptied.
+    pub(super) fn full(&mut self, node: usize, scene: &Scene) {
+        if !scene.nodes[node].draining {
+            self.full.push(node);
+        }
+    }
+
+    /// I6: what a node refuses counts, and not what it says it could take: no more than all rooms there are, standing and
+    /// kept, can be there, or the tenth that it is given at least.
+    pub(super) fn refusals_are_believed(&mut self, scene: &Scene) -> Found {
+        let most: u64 = 2 * scene.rooms.values().map(|room| room.need).sum::<u64>();
+        let mut full = self.full.drain(..).map(|at| (at, &scene.nodes[at]));
+        full.find_map(|(at, node)| {
+            let text =
+                format!("n{at} refuses as full, and is believed to take {} kbit/s", node.measured);
+            (node.measured > most.max(node.capacity / 10)).then_some(("I6", text))
+        })
     }
 
     /// The load of the fullest node, thousandths of what it can carry.

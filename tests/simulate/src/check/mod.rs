@@ -86,6 +86,9 @@ pub(crate) struct Checker {
 const ROOMS_LARGE: usize = 200;
 const LOOKED_EVERY: Duration = Duration::from_millis(1);
 
+/// A world in which nothing is said is looked at all the same.
+const LOOKED_AT_LEAST_EVERY: Duration = Duration::from_millis(50);
+
 /// More are not told: one broken promise breaks others.
 const TOLD_MAX: usize = 5;
 
@@ -182,6 +185,7 @@ impl Checker {
             hops::breaks_end(&self.scene, now),
             self.drains.told_in_time(now),
             stays,
+            self.load.refusals_are_believed(&self.scene),
             self.load.within_limit(&self.scene),
             self.load.reserves_within_limit(&self.scene, now),
             self.flow.nobody_stranded_for_nothing(&self.scene, now),
@@ -226,6 +230,16 @@ impl Checker {
     pub(crate) fn changed(&mut self, id: NodeId, settings: &NodeSettings, now: Instant) {
         self.scene.change(id, settings, now);
         self.grays.begin(id.0 as usize);
+    }
+
+    /// A node refuses a session since it is full.
+    pub(crate) fn full(&mut self, node: NodeId) {
+        self.load.full(node.0 as usize, &self.scene);
+    }
+
+    /// Whether it is time to look though the core said nothing: what should have happened may not have.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.looked.is_none_or(|at| now - at >= LOOKED_AT_LEAST_EVERY)
     }
 
     /// The driver refused a session at a hop.

@@ -22,7 +22,7 @@ impl World<'_> {
             self.checker.output(&output, self.now);
             self.obey(output);
         }
-        if spoke {
+        if spoke || self.checker.is_due(self.now) {
             self.checker.settled(&self.gateway, self.now);
         }
     }
@@ -104,7 +104,9 @@ impl World<'_> {
             }
             Word::Opened { tag, taken, full } => {
                 if full {
-                    self.gateway.handle_full(self.tags[tag as usize].hop.node, now);
+                    let node = self.tags[tag as usize].hop.node;
+                    self.checker.full(node);
+                    self.gateway.handle_full(node, now);
                 }
                 self.opened(tag, taken);
             }

@@ -199,6 +199,7 @@ impl<'a> World<'a> {
         while self.go_on(end) {}
         if self.checker.violations.is_empty() && self.script.baseline.is_none() {
             self.now = end;
+            self.checker.settled(&self.gateway, end);
             self.flows_at_the_end();
             self.close_books();
             self.close();

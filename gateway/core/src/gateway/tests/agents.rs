@@ -1,7 +1,8 @@
 //! What agents beside nodes say, and what follows.
 
 use super::*;
-use crate::{AgentWord, Cause, Decider, Event, Health, Probed, Witness};
+use crate::gateway::Impossible;
+use crate::{AgentWord, Cause, Decider, Event, Health, Probed, RegionId, Witness};
 
 /// Nodes that died so far, and by whose word.
 fn deaths(world: &World) -> Vec<(crate::NodeId, Vec<Witness>)> {
@@ -139,6 +140,20 @@ fn what_an_operator_drains_no_agent_undrains() {
     assert!(world.gateway.nodes().next().unwrap().draining);
     world.gateway.handle_drain(A, false, world.now).unwrap();
     assert!(!world.gateway.nodes().next().unwrap().draining);
+}
+
+#[test]
+fn what_a_node_wishes_itself_no_operator_undrains_and_is_told_so() {
+    let mut world = World::new(settings());
+    let drains = |world: &World| world.gateway.nodes().next().unwrap().draining;
+    world.gateway.handle_drain(A, true, world.now).unwrap();
+    say(&mut world, A, AgentWord::Draining);
+    let undrained = world.gateway.handle_drain(A, false, world.now);
+    assert_eq!((undrained, drains(&world)), (Err(Impossible::NodeDrains), true));
+    world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
+    assert!(drains(&world), "nor with its region");
+    say(&mut world, A, AgentWord::Serving);
+    assert!(!drains(&world), "the operator's own word was taken back");
 }
 
 #[test]

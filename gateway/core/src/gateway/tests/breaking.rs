@@ -105,16 +105,26 @@ fn a_policy_cannot_override_an_open_breaker() {
 
 #[test]
 fn where_every_region_is_shut_newcomers_are_told_when_to_come_again() {
-    let settings = settings_of(&[(0, 100_000)]);
-    let mut world = World::new(settings);
-    world.gateway.breakers.truncate(1);
-    let home: Vec<SessionId> = (0..60).map(|number| world.open(&number.to_string())).collect();
-    hear(&mut world, &[(&home, 15)], 3_000);
-    assert_eq!(breaker(&world, 0), BreakerState::Open);
+    let (mut world, home, away) = world();
+    hear(&mut world, &[(&home, 15), (&away, 0)], 2_500);
+    hear(&mut world, &[(&away, 15)], 2_500);
+    assert_eq!([0, 1].map(|region| breaker(&world, region)), [BreakerState::Open; 2]);
     let offer = world.offer("new");
     let refused = denied(world.replies.get(&offer));
     let Some(crate::Refused::NoNode { retry_after }) = refused else { panic!("{refused:?}") };
-    assert!((ms(8_000)..ms(20_000)).contains(&retry_after), "{retry_after:?}");
+    assert!((ms(4_000)..ms(15_000)).contains(&retry_after), "{retry_after:?}");
+}
+
+#[test]
+fn bad_media_of_the_only_region_refuses_nobody() {
+    let mut world = World::new(settings_of(&[(0, 100_000), (0, 100_000)]));
+    let home: Vec<SessionId> = (0..60).map(|number| world.open(&number.to_string())).collect();
+    hear(&mut world, &[(&home, 15)], 5_000);
+    assert_eq!(
+        told(&world),
+        [],
+        "it may as well be our own uplink, and there is nowhere else to go"
+    );
 }
 
 #[test]

@@ -198,6 +198,47 @@ fn a_dead_node_can_be_removed_and_one_with_a_death_to_get_over() {
 }
 
 #[test]
+fn who_comes_to_a_region_that_is_drained_takes_no_rooms_until_it_serves() {
+    let settings = settings_of(&[(0, 100_000), (2, 100_000)]);
+    let like_a = settings.nodes[0].clone();
+    let mut world = World::new(settings);
+    world.gateway.handle_drain_region(RegionId(0), true, None, world.now).unwrap();
+    let new = world.add(like_a.clone()).unwrap();
+    world.pass(ms(3_000));
+    world.open("1");
+    assert_eq!(world.stands("1"), Some(B), "neither the old one of the region nor the new one");
+    world.gateway.handle_drain_region(RegionId(0), false, None, world.now).unwrap();
+    let drain = |world: &World| {
+        world.gateway.nodes().map(|node| (node.hop.node, node.draining)).collect::<Vec<_>>()
+    };
+    assert_eq!(drain(&world), [(A, false), (B, false), (new, false)]);
+    let later = world.add(like_a).unwrap();
+    assert!(!drain(&world).contains(&(later, true)), "no longer");
+}
+
+#[test]
+fn who_comes_in_the_place_of_a_node_is_drained_and_ejected_as_that_one_was() {
+    let settings = settings_of(&[(0, 100_000), (0, 100_000), (0, 100_000)]);
+    let like_a = settings.nodes[0].clone();
+    let mut world = World::new(settings);
+    world.gateway.handle_drain(A, true, world.now).unwrap();
+    world.gateway.handle_eject(B, world.now).unwrap();
+    let news = [A, B, C].map(|old| {
+        let new = world.add(like_a.clone()).unwrap();
+        world.gateway.handle_takes_place(new, old, world.now).unwrap();
+        world.gateway.handle_node_removed(old, None, world.now).unwrap();
+        new
+    });
+    world.pass(ms(5_000));
+    let standing = |id: NodeId| world.gateway.nodes().find(|node| node.hop.node == id).unwrap();
+    let [drained, ejected, served] = news.map(standing);
+    assert!(drained.draining && !served.draining && !ejected.draining);
+    assert_eq!([ejected.health, served.health], [Health::Down, Health::Up]);
+    world.open("1");
+    assert_eq!(world.stands("1"), Some(news[2]));
+}
+
+#[test]
 fn nobody_has_a_node_take_rooms_that_is_to_go_but_who_lists_it_again() {
     let mut world = World::new(settings_of(&[(0, 100), (0, 10)]));
     world.open("1");

@@ -87,6 +87,25 @@ fn a_cut_that_lasts_is_believed_after_three_seconds() {
 }
 
 #[test]
+fn nobody_is_condemned_whose_media_comes_though_no_node_answers_any_more() {
+    let mut world = World::new(near(3));
+    world.open("r");
+    let all = [A, B, C];
+    all.iter().for_each(|node| world.lose_probes(*node, 100));
+    world.pass(ms(20_000));
+    assert!(all.iter().all(|node| world.up(*node)), "it is their answers that are lost");
+    assert_eq!(world.moves(), []);
+    assert_eq!(world.doubts(), [(true, 3, 3)], "and it is said");
+    world.mute(A);
+    let after = world.condemned_after(A).unwrap();
+    assert!(after <= 450, "one of them dies meanwhile: {after}");
+    assert!(world.up(B) && world.up(C));
+    [B, C].iter().for_each(|node| world.lose_probes(*node, 0));
+    world.pass(ms(1_000));
+    assert!(!world.gateway.doubts_uplink() && world.up(B) && world.up(C));
+}
+
+#[test]
 fn a_region_that_dies_silently_is_believed_while_others_are_heard() {
     let mut world = World::new(settings());
     world.open("r");

@@ -538,6 +538,7 @@ fn nodes_and_regions_are_operated_by_name() {
         (Impossible::AlreadyEjected, 409),
         (Impossible::NotDown, 409),
         (Impossible::NodeLeaves, 409),
+        (Impossible::NodeDrains, 409),
     ] {
         let asking = world.ask("POST /v1/nodes/east-a1:return", "");
         let Request::Operate(_, reply) = world.request() else { panic!("return") };

@@ -1,0 +1,107 @@
+//! Datagrams with the moment they arrived, by the kernel's clock: how late we read them is no delay of the way.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+/// What waited longer has a stamp of a clock that was set meanwhile.
+const WAITED_MAX: Duration = Duration::from_secs(1);
+
+/// Asks the kernel to stamp what arrives at a socket (socket(7), SO_TIMESTAMPNS).
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn stamp(socket: &std::net::UdpSocket) -> io::Result<()> {
+    setsockopt(socket, sockopt::ReceiveTimestampns, &true).map_err(io::Error::from)
+}
+
+/// The next datagram: its length, and when it arrived; without a stamp that can be believed, now.
+///
+/// # Errors
+/// What the kernel says, a refusal of something sent earlier (ECONNREFUSED) among it.
+pub(super) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Instant)> {
+    let (length, stamped) = socket
+        .async_io(Interest::READABLE, || {
+            let mut control = nix::cmsg_space!(TimeSpec);
+            let mut into = [IoSliceMut::new(&mut *buffer)];
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let message = recvmsg::<()>(socket.as_raw_fd(), &mut into, Some(&mut control), flags)?;
+            let stamped = message.cmsgs()?.find_map(|control| match control {
+                ControlMessageOwned::ScmTimestampns(at) => Some(at),
+                _ => None,
+            });
+            Ok((message.bytes, stamped))
+        })
+        .await?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok((length, arrived(stamped.map(Duration::from), since, Instant::now())))
+}
+
+/// When what was stamped then arrived, both counted from the epoch by a clock that may be set.
+fn arrived(stamped: Option<Duration>, since_epoch: Duration, now: Instant) -> Instant {
+    let waited = stamped.and_then(|stamped| since_epoch.checked_sub(stamped));
+    waited
+        .filter(|waited| *waited <= WAITED_MAX)
+        .and_then(|waited| now.checked_sub(waited))
+        .unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn what_waited_arrived_before_and_what_cannot_be_believed_arrives_now() {
+        let (now, epoch) = (Instant::now() + MS * 5_000, MS * 90_000);
+        let waited = |stamped| now - arrived(stamped, epoch, now);
+        assert_eq!(waited(Some(epoch - MS * 7)), MS * 7);
+        assert_eq!(waited(Some(epoch)), Duration::ZERO);
+        assert_eq!(waited(None), Duration::ZERO, "no stamp");
+        assert_eq!(
+            waited(Some(epoch + MS)),
+            Duration::ZERO,
+            "of a later time: the clock went back"
+        );
+        assert_eq!(waited(Some(epoch - MS * 1_001)), Duration::ZERO, "the clock was set");
+    }
+
+    #[tokio::test]
+    async fn a_datagram_arrives_when_it_comes_and_not_when_it_is_read() {
+        let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        stamp(&ours).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.send_to(b"words", ours.local_addr().unwrap()).unwrap();
+        let sent = Instant::now();
+        std::thread::sleep(MS * 50);
+        let late = Instant::now();
+        let mut buffer = [0; 16];
+        let ours = UdpSocket::from_std(ours).unwrap();
+        let (length, at) = receive(&ours, &mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], b"words");
+        assert!(at <= late, "it was there before it was read");
+        assert!(at + MS * 50 > sent, "and not before it was sent");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_an_error() {
+        let ours = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let nobody = {
+            let gone = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            gone.local_addr().unwrap()
+        };
+        ours.connect(nobody).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let ours = UdpSocket::from_std(ours).unwrap();
+        ours.send(b"words").await.unwrap();
+        let error = receive(&ours, &mut [0; 16]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+}
