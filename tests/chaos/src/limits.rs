@@ -111,6 +111,9 @@ impl Limits {
         }
         let (p99, max) = self.unfault_gap();
         words.push(format!("un-fault p99 ≤ {p99} ms, max ≤ {max} ms"));
+        if self.others_suffer.is_none() && !self.damaged {
+            words.push("0 lost by it".to_owned());
+        }
         if let Some(within) = self.left_within {
             words.push(format!("off the node within {within} ms"));
         }
@@ -170,6 +173,8 @@ impl Limits {
         let unfault_gap = Spread::of_ns(unfaults.gaps_ns.clone());
         above("gap p99 of the un-fault", unfault_gap.p99, Some(p99));
         above("gap max of the un-fault", unfault_gap.max, Some(max));
+        let whole = self.others_suffer.is_none() && !self.damaged;
+        above("lost by the un-fault", unfaults.lost as f64, whole.then_some(0.0));
         let left = Spread::of_ns(faults.left_ns.clone());
         above("off the node after", left.max, self.left_within);
         above("moves", moves(faults), self.moves_max);
@@ -286,6 +291,19 @@ mod tests {
         played.condemned("by the un-fault", &["a".to_owned()], &[]);
         let misses = ["b was condemned by the fault", "a was condemned by the un-fault"];
         assert_eq!(Limits::NONE.misses(&played), misses);
+    }
+
+    #[test]
+    fn nothing_is_lost_by_an_un_fault_unless_others_suffer() {
+        let misses = |limits: Limits, lost| {
+            let faults = Reckoning { hit: 1, ..Reckoning::default() };
+            let unfaults = Reckoning { lost, ..Reckoning::default() };
+            limits.misses(&Played { faults, unfaults, ..Played::default() })
+        };
+        assert_eq!(misses(Limits::NONE, 0), [""; 0]);
+        assert_eq!(misses(Limits::NONE, 1), ["lost by the un-fault 1.0, 0 is the limit"]);
+        let excused = Limits { others_suffer: Some("they are cut off"), ..Limits::NONE };
+        assert_eq!(misses(excused, 1), [""; 0]);
     }
 
     #[test]
