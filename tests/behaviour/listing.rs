@@ -132,6 +132,28 @@ fn a_node_may_come_to_the_address_of_one_that_goes_and_calls_there_go_on() {
     hears_all_since(first, &mut ann);
 }
 
+#[test]
+fn a_node_whose_entry_changed_is_drained_as_before() {
+    let node = Node::plain("east-a1", "echo", PlainRoom::Alone);
+    let world = World::of(&[&node]);
+    let mut changed = World::of(&[]);
+    changed.nodes = world.nodes.replace("echo", "stun");
+    let all = changed.listed();
+    let gateway = world.start();
+    // Who talks there keeps the one that goes.
+    let mut ann = Phone::new(1);
+    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    gateway.ask(gateway.handle.drain_node("east-a1".into(), true)).unwrap();
+    assert_eq!(
+        list(&gateway, &all, &["east-a1"], true),
+        Ok(change(&["east-a1"], &["east-a1"])),
+        "it goes, and comes"
+    );
+    let nodes = gateway.ask(gateway.handle.nodes()).unwrap();
+    let drains: Vec<(bool, bool)> = nodes.iter().map(|node| (node.leaves, node.draining)).collect();
+    assert_eq!(drains, [(true, true), (false, true)]);
+}
+
 /// Nothing that she said since then is lost.
 fn hears_all_since(first: u64, ann: &mut Phone) {
     let sent = ann.voice.sent;
