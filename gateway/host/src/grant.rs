@@ -16,10 +16,13 @@ pub struct Allowed {
 /// What one plugin gets: what it asks for and is allowed. A metric that is not granted has no column, which an author
 /// reads as "not measured"; an action that is not granted is dropped, and counted.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Grant {
-    pub(crate) subject_metrics: Vec<Metric>,
-    pub(crate) node_metrics: Vec<Metric>,
-    pub(crate) ops: Vec<Op>,
+pub struct Grant {
+    /// Metrics that it reads of sessions and rooms, in the order of its columns.
+    pub subject_metrics: Vec<Metric>,
+    /// Metrics that it reads of nodes and regions, in the order of its columns.
+    pub node_metrics: Vec<Metric>,
+    /// Actions that it takes.
+    pub ops: Vec<Op>,
 }
 
 impl Grant {

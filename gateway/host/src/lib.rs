@@ -40,7 +40,7 @@ pub use component::{Component, look};
 pub use diary::{Level, Line};
 pub use engine::Engine;
 pub use glance::{Form, Glance};
-pub use grant::Allowed;
+pub use grant::{Allowed, Grant};
 pub use keys::{Keys, Unsigned, Vouched, read_digest};
 pub use limits::{BINARY_BYTES_MAX, Budgets};
 pub use manifest::{CONTRACT, Manifest, Reason};

@@ -193,6 +193,11 @@ impl Policy {
         self.recipe.hook
     }
 
+    /// What it gets of what its plugin asks for.
+    pub fn grant(&self) -> &Grant {
+        &self.recipe.grant
+    }
+
     /// The only randomness that the plugin got.
     pub fn seed(&self) -> u64 {
         self.recipe.seed

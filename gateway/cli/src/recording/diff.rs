@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use evenkeel_core::{Answer, Answered, Fault, Metric, PolicyName, Question, State};
-use evenkeel_host::{Component, Engine};
+use evenkeel_host::{Component, Engine, Refused};
 use evenkeel_recording::{Call, Record};
 use serde_json::{Value, json};
 
 use super::decision::{Side, decisions, parts_that_differ};
-use super::player::{Player, Players, granted};
+use super::player::{Player, Players};
 use super::plugins::{load, patient_engine};
 use super::{lost_json, open};
 use crate::{Failure, say};
@@ -91,18 +91,19 @@ impl<'a> Contender<'a> {
         let policy = &call.revision.policy;
         let question = self.carrying(policy, &call.question);
         let started = self.players.of(call, || {
-            let wish = granted(&self.component);
-            let recorded = &call.revision.grant;
-            let missing = |wish: &[Metric], recorded: &[Metric]| {
-                wish.iter().copied().filter(|one| !recorded.contains(one)).collect::<Vec<_>>()
+            let player = Player::start(self.engine, &self.component, settings, call)?;
+            let (reads, recorded) = (player.grant(), &call.revision.grant);
+            let missing = |reads: &[Metric], recorded: &[Metric]| {
+                reads.iter().copied().filter(|one| !recorded.contains(one)).collect::<Vec<_>>()
             };
-            self.unmeasured.extend(missing(&wish.subject_metrics, &recorded.subject_metrics));
-            self.unmeasured.extend(missing(&wish.node_metrics, &recorded.node_metrics));
-            Player::start(self.engine, &self.component, settings, call)
+            self.unmeasured.extend(missing(&reads.subject_metrics, &recorded.subject_metrics));
+            self.unmeasured.extend(missing(&reads.node_metrics, &recorded.node_metrics));
+            Ok(player)
         });
         let name = &self.component.manifest().name;
-        let player =
-            started.map_err(|refused| Failure::Wrong(format!("{name} for {policy}: {refused}")))?;
+        let player = started.map_err(|refused: Refused| {
+            Failure::Wrong(format!("{name} for {policy}: {refused}"))
+        })?;
         let result = player.ask(call, &question);
         match &result {
             Ok(answered) => self.keep(policy, &question, &answered.answer),

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use evenkeel_core::{Answered, Fault, Question};
-use evenkeel_host::{Component, Engine, Policy, Refused};
+use evenkeel_host as host;
 use evenkeel_recording::{Call, Catalog, Grant, Revision};
+use host::{Allowed, Component, Engine, Policy, Refused};
 use serde_json::Value;
 
 /// Players at a time; past it the one that began first gives way, and begins anew where it is wanted again. Each has
@@ -18,7 +19,8 @@ pub(super) struct Player {
 }
 
 impl Player {
-    /// Installs the plugin in the place of a recorded revision: for its hook, with its seed and catalog.
+    /// Installs the plugin in the place of a recorded revision: for its hook, with its seed and catalog. The recorded plugin
+    /// is granted what it was granted then; another one gets all that it asks for.
     pub(super) fn start(
         engine: &Engine,
         component: &Component,
@@ -27,7 +29,13 @@ impl Player {
     ) -> Result<Player, Refused> {
         let (revision, catalog) = (&call.revision, Arc::clone(&call.catalog));
         let (hook, entries) = (revision.policy.hook, catalog.entries.clone());
-        let policy = Policy::install(engine, component, hook, settings, entries, revision.seed)?;
+        let allowed = match *component.digest() == revision.digest {
+            true => allowed(&revision.grant),
+            false => Allowed::default(),
+        };
+        let seed = revision.seed;
+        let policy =
+            Policy::install_within(engine, component, hook, settings, entries, seed, &allowed)?;
         Ok(Player { policy, catalog })
     }
 
@@ -45,6 +53,12 @@ impl Player {
 
     pub(super) fn component(&self) -> &Component {
         self.policy.component()
+    }
+
+    /// What it reads and does.
+    pub(super) fn grant(&self) -> Grant {
+        let host::Grant { subject_metrics, node_metrics, ops } = self.policy.grant().clone();
+        Grant { subject_metrics, node_metrics, ops }
     }
 }
 
@@ -77,12 +91,9 @@ impl Players {
     }
 }
 
-/// What a plugin is granted that has its manifest's wish.
-pub(super) fn granted(component: &Component) -> Grant {
-    let manifest = component.manifest();
-    Grant {
-        subject_metrics: manifest.subject_metrics.clone(),
-        node_metrics: manifest.node_metrics.clone(),
-        ops: manifest.ops.clone(),
-    }
+/// What an operator must have allowed for that to be granted.
+fn allowed(grant: &Grant) -> Allowed {
+    let Grant { subject_metrics, node_metrics, ops } = grant;
+    let metrics = subject_metrics.iter().chain(node_metrics).copied().collect();
+    Allowed { ops: Some(ops.clone()), metrics: Some(metrics) }
 }

@@ -8,7 +8,7 @@ use evenkeel_recording::{Call, Header, Lost, Record};
 use serde_json::{Value, json};
 
 use super::decision::{Side, decisions, parts_that_differ};
-use super::player::{Player, Players, granted};
+use super::player::{Player, Players};
 use super::plugins::Plugins;
 use super::{load, lost_json, open};
 use crate::{Failure, say};
@@ -131,7 +131,7 @@ fn again(
     }
     let component = player.component();
     let is_the_plugin = *component.digest() == call.revision.digest;
-    let granted_otherwise = is_the_plugin && granted(component) != call.revision.grant;
+    let granted_otherwise = is_the_plugin && player.grant() != call.revision.grant;
     if call.redacted || granted_otherwise || result.as_ref().err().is_some_and(is_of_time) {
         outcome.not_comparable += 1;
         return Ok(());

@@ -5,7 +5,7 @@ use evenkeel_core::{
     Answer, AskId, Entry, EntryKind, Fault, Hook, Labels, Measures, Metric, NodeId, PolicyName,
     Question, RoomId, RoomRow, Row, SessionRow, State,
 };
-use evenkeel_host::{Component, Engine, Policy};
+use evenkeel_host::{Allowed, Component, Engine, Policy};
 use evenkeel_recording::{
     Call, Catalog, Chunk, Grant, Header, Reader, Record, Revision, head, tail,
 };
@@ -60,10 +60,24 @@ fn shipped(engine: &Engine, plugin: &str) -> Component {
 
 impl Scene {
     fn of(engine: &Engine, plugin: &str, hook: Hook, settings: Value) -> Scene {
+        Scene::within(engine, plugin, hook, settings, &Allowed::default())
+    }
+
+    /// An operator allows it no more than this.
+    fn within(
+        engine: &Engine,
+        plugin: &str,
+        hook: Hook,
+        settings: Value,
+        allowed: &Allowed,
+    ) -> Scene {
         let (component, catalog) = (shipped(engine, plugin), catalog(8));
         let entries = catalog.entries.clone();
-        let policy = Policy::install(engine, &component, hook, settings, entries, 99).unwrap();
+        let policy =
+            Policy::install_within(engine, &component, hook, settings, entries, 99, allowed);
+        let policy = policy.unwrap();
         let manifest = component.manifest();
+        let evenkeel_host::Grant { subject_metrics, node_metrics, ops } = policy.grant().clone();
         let revision = Arc::new(Revision {
             policy: PolicyName { set: "call".into(), hook },
             revision: policy.revision().into(),
@@ -72,11 +86,7 @@ impl Scene {
             digest: *component.digest(),
             settings: policy.settings().into(),
             seed: 99,
-            grant: Grant {
-                subject_metrics: manifest.subject_metrics.clone(),
-                node_metrics: manifest.node_metrics.clone(),
-                ops: manifest.ops.clone(),
-            },
+            grant: Grant { subject_metrics, node_metrics, ops },
             redacted: false,
         });
         let (rng, states) = (Lcg(11), BTreeMap::new());
@@ -254,6 +264,34 @@ fn what_real_plugins_decided_over_hundreds_of_ticks_is_decided_again_to_the_bit(
     assert_eq!(outcome.calls, (routed + ticked) as u64);
     assert_eq!((outcome.same, outcome.different_total), (outcome.calls, 0), "{outcome:?}");
     assert_eq!((outcome.not_comparable, outcome.faulted), (0, 0));
+}
+
+/// Which actions it did not take, and what it decided without a measure, is part of what it is.
+#[test]
+fn a_plugin_that_was_granted_less_is_granted_as_much_again() {
+    let engine = patient_engine();
+    let settings = || json!({"down_after": "400ms", "up_after": "1s"});
+    let whole = ladder(&engine);
+    let ops = &whole.revision.grant.ops;
+    assert!(ops.len() > 1, "there is something to cut: {ops:?}");
+    let fewer = Allowed { ops: Some(vec![ops[0]]), metrics: None };
+    let blind = Allowed { ops: None, metrics: Some(vec![Metric::LossUp, Metric::Video]) };
+    for allowed in [fewer, blind] {
+        let hook = Hook::Degradation;
+        let cut = Scene::within(&engine, "degrade-ladder", hook, settings(), &allowed);
+        let records = cut.ticks(300, 12).records;
+        let mut as_if_whole = records.clone();
+        for place in 0..records.len() {
+            let call = call(&mut as_if_whole, place);
+            let grant = whole.revision.grant.clone();
+            call.revision = Arc::new(Revision { grant, ..Revision::clone(&call.revision) });
+        }
+        let outcome = replayed(as_if_whole, &[]);
+        assert!(outcome.different_total > 0, "it makes a difference: {outcome:?}");
+
+        let outcome = replayed(through_a_file(&records), &[]);
+        assert_eq!((outcome.same, outcome.calls), (300, 300), "{allowed:?}: {outcome:?}");
+    }
 }
 
 #[test]

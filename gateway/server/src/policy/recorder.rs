@@ -248,6 +248,7 @@ impl Scribe {
 fn revision(policy: &host::Policy, name: &PolicyName) -> Revision {
     let component = policy.component();
     let manifest = component.manifest();
+    let host::Grant { subject_metrics, node_metrics, ops } = policy.grant().clone();
     Revision {
         policy: name.clone(),
         revision: policy.revision().into(),
@@ -256,11 +257,7 @@ fn revision(policy: &host::Policy, name: &PolicyName) -> Revision {
         digest: *component.digest(),
         settings: policy.settings().into(),
         seed: policy.seed(),
-        grant: Grant {
-            subject_metrics: manifest.subject_metrics.clone(),
-            node_metrics: manifest.node_metrics.clone(),
-            ops: manifest.ops.clone(),
-        },
+        grant: Grant { subject_metrics, node_metrics, ops },
         redacted: false,
     }
 }

@@ -142,6 +142,30 @@ fn a_call_is_written_down_with_its_revision_its_catalog_and_what_became_of_it() 
 }
 
 #[test]
+fn a_call_is_written_down_with_what_the_policy_was_granted_not_with_what_it_asked_for() {
+    let mut world = World::new();
+    let mut scribe = world.recorder.scribe();
+    let shipped = host::shipped().iter().find(|shipped| shipped.name == "route-nearest").unwrap();
+    let component = host::Component::vet(&world.engine, shipped.bytes).unwrap();
+    let wish = &component.manifest().node_metrics;
+    let allowed = host::Allowed { ops: Some(Vec::new()), metrics: Some(vec![wish[0]]) };
+    let (engine, hook, settings) = (&world.engine, Hook::Routing, json!({}));
+    let cut =
+        host::Policy::install_within(engine, &component, hook, settings, Vec::new(), 7, &allowed);
+    let mut policy = cut.unwrap();
+    let question = place(3, "lan");
+    let result = policy.ask(&question, 40);
+    scribe.write(&policy, &name(), (AskId(5), 40), &question, &result);
+    world.work();
+    world.desk.close();
+    let kept = world.kept();
+    let [call] = calls(&kept)[..] else { panic!("{kept:?}") };
+    assert!(wish.len() > 1);
+    assert_eq!(call.revision.grant.node_metrics, wish[..1]);
+    assert!(call.revision.grant.ops.is_empty());
+}
+
+#[test]
 fn what_nobody_was_asked_is_no_call() {
     let mut world = World::new();
     let mut scribe = world.recorder.scribe();
