@@ -1,6 +1,6 @@
 //! Nodes, policies, and modes of scenarios, that change while the gateway runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +9,8 @@ use evenkeel_core::{Affinity, Mode, PolicyName, RegionId, Scenario};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{Failure, Place, restart, watch};
+use super::watch::{self, Underway, Watched};
+use super::{Failure, Place, restart};
 use crate::control::{
     Actor, Failed, Handle, ListChange, NodeList, NotReloaded, PolicyRefused, Reload, Reloaded,
     Rollout, RolloutOutcome,
@@ -62,8 +63,9 @@ pub(super) async fn follow(
 ) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (word, mut changed) = mpsc::channel(1);
-    let mut folders = folders(place, &standing.started);
-    let mut watching = watch::watch(&folders, &word);
+    let underway = Underway::default();
+    let mut watched = watched(place, &standing.started);
+    let mut watching = watch::watch(&watched, &word, &underway);
     let (asks, mut asked) = mpsc::channel(ASKED_MAX);
     if handle.follow_reloads(asks).await.is_err() {
         return Ok(());
@@ -81,7 +83,7 @@ pub(super) async fn follow(
             _ = hangup.recv() => {}
             _ = changed.recv() => {
                 wish.by = Actor::File;
-                watch::settle(&mut changed).await;
+                watch::settle(&mut changed, &underway).await;
             }
             Some(reload) = asked.recv() => {
                 let Reload { force, within, reply: asker } = reload;
@@ -91,15 +93,15 @@ pub(super) async fn follow(
         }
         // Watched anew before anything is read: a folder that took the place of another is seen like the first, and
         // what changes from here on is not missed.
-        drop(std::mem::replace(&mut watching, watch::watch(&folders, &word)));
+        drop(std::mem::replace(&mut watching, watch::watch(&watched, &word, &underway)));
         let outcome = match place.load() {
             Ok(settings) => {
                 let settings = Arc::new(settings);
                 let outcome = standing.take(&settings, &wish, handle).await;
-                let now = self::folders(place, &settings);
-                if now != folders {
-                    folders = now;
-                    watching = watch::watch(&folders, &word);
+                let now = self::watched(place, &settings);
+                if now != watched {
+                    watched = now;
+                    watching = watch::watch(&watched, &word, &underway);
                     // Something may have changed there before it was watched.
                     let _ = word.try_send(());
                 }
@@ -119,20 +121,26 @@ pub(super) async fn follow(
 }
 
 /// Where policy sets and plugins are, and the file that lists nodes.
-fn folders(place: &Place, settings: &Settings) -> BTreeSet<PathBuf> {
+fn watched(place: &Place, settings: &Settings) -> Watched {
     let named = place.policies.as_ref().or(settings.gateway.policies.as_ref());
     let bindings = settings.sets.iter().flat_map(|set| &set.bindings);
-    let beside = bindings.filter_map(|binding| match &binding.plugin {
-        Plugin::File(path) => path.parent(),
-        Plugin::Shipped(_) => None,
-    });
+    let plugins: Vec<&Path> = bindings
+        .filter_map(|binding| match &binding.plugin {
+            Plugin::File(path) => Some(path.as_path()),
+            Plugin::Shipped(_) => None,
+        })
+        .collect();
+    let beside = plugins.iter().filter_map(|plugin| plugin.parent());
     let config = place.config.as_deref();
     let folders = named.map(PathBuf::as_path).into_iter().chain(beside).chain(config);
     let here = |folder: &Path| match folder.as_os_str().is_empty() {
         true => std::env::current_dir(),
         false => std::path::absolute(folder),
     };
-    folders.filter_map(|folder| here(folder).ok()).collect()
+    Watched {
+        folders: folders.filter_map(|folder| here(folder).ok()).collect(),
+        plugins: plugins.iter().filter_map(|plugin| here(plugin).ok()).collect(),
+    }
 }
 
 /// How a reload is meant.

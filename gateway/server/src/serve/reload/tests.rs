@@ -278,9 +278,9 @@ async fn a_plugin_that_is_built_anew_is_rolled_out() {
     let custom = [bytes("route-nearest"), b"\0\x05\x04note"].concat();
     std::fs::write(&file, custom).unwrap();
     assert_eq!(world.save(&mine, RolloutOutcome::Activated).await, ["call/routing"]);
-    assert!(
-        folders(&world.folder.place(), &world.folder.load()).contains(&world.folder.policies())
-    );
+    let watched = watched(&world.folder.place(), &world.folder.load());
+    let here = Watched { folders: [world.folder.policies()].into(), plugins: [file].into() };
+    assert_eq!(watched, here);
 }
 
 #[tokio::test]
@@ -342,6 +342,6 @@ fn the_file_that_lists_nodes_is_watched_beside_policies() {
     let config = folder.0.join("evenkeel.toml");
     let (config_file, policies) = (Some(config.clone()), Some(folder.policies()));
     let place = Place { config: config_file, policies, ..Place::default() };
-    let watched = folders(&place, &folder.load());
-    assert_eq!(watched, BTreeSet::from([config, folder.policies()]));
+    let watched = watched(&place, &folder.load());
+    assert_eq!(watched.folders, [config, folder.policies()].into());
 }
