@@ -17,7 +17,7 @@ use crate::control::{
     WorkerLine,
 };
 use crate::flows::Flows;
-use crate::policy::Recorder;
+use crate::policy::{Foundry, Recorder};
 use crate::quic;
 use crate::settings::Settings;
 use crate::worker::{self, Bell, Stamps, Worker};
@@ -100,6 +100,8 @@ pub struct Running {
     workers: Vec<Vital>,
     quic_thread: Option<quic::Thread>,
     coming: Coming,
+    /// Where its policies are compiled.
+    pub(crate) foundry: Foundry,
 }
 
 impl Running {
@@ -259,6 +261,7 @@ fn assemble(
         briefs(settings),
         workers_count,
     );
+    let foundry = policies.foundry().clone();
     let parts = control::Parts {
         gateway,
         workers: lines,
@@ -287,6 +290,7 @@ fn assemble(
         workers,
         quic_thread,
         coming: Coming::default(),
+        foundry,
     };
     Ok((running, firsts))
 }

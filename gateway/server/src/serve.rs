@@ -97,7 +97,7 @@ impl Place {
         let invalid: Vec<Invalid> = bindings
             .filter_map(|binding| {
                 let tried = |source| {
-                    run::try_out(&foundry, &settings, binding, source)
+                    run::try_out(&foundry, &settings, binding, &source)
                         .map_err(|refused| run::at_place(binding, &refused))
                 };
                 run::source(binding).and_then(tried).err()
@@ -124,6 +124,7 @@ pub fn serve(place: &Place, started: impl FnOnce(&Listening)) -> Result<(), Fail
     }
     let standing = Standing::of(&settings);
     let mut gateway = run::begin(&settings)?;
+    let standing = standing.compiled_at(gateway.foundry.clone());
     let (events, names) = (gateway.events(), gateway.handle.names());
     let mut follower = Follower::new(events, names, &telemetry, settings.admin.traceparent);
     let prometheus = telemetry.prometheus();

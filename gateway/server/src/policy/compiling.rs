@@ -70,6 +70,12 @@ pub(crate) struct Foundry {
     cache: Option<Arc<host::Cache>>,
 }
 
+impl std::fmt::Debug for Foundry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Foundry({:?}, {:?})", self.compiler, self.cache)
+    }
+}
+
 impl Foundry {
     /// One that compiles in this process and keeps nothing.
     pub(crate) fn bare(engine: host::Engine) -> Foundry {

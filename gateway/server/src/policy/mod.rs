@@ -203,6 +203,11 @@ impl Policies {
         self
     }
 
+    /// Where plugins are compiled.
+    pub(crate) fn foundry(&self) -> &Foundry {
+        &self.foundry
+    }
+
     /// Rollouts that begin from now on keep these rules.
     pub(crate) fn govern(&mut self, rules: Rules) {
         self.rules = Arc::new(rules);

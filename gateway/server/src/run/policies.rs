@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use evenkeel_core::{Entry, Hook, NodeId, PolicyName};
-use evenkeel_host::Refused;
+use evenkeel_host::{Component, Refused};
 use tokio::sync::mpsc;
 
 use super::Failure;
@@ -136,7 +136,7 @@ fn bring_in(firsts: Firsts, failed: &Sender<Failure>) -> bool {
     })
 }
 
-/// Has a binding's plugin take its settings, under the rules that are configured with it.
+/// Has a binding's plugin take its settings, under the rules that are configured with it. What it was compiled to.
 ///
 /// # Errors
 /// Why it would be refused.
@@ -144,17 +144,17 @@ pub(crate) fn try_out(
     foundry: &Foundry,
     settings: &Settings,
     binding: &settings::Binding,
-    source: Source,
-) -> Result<(), Refused> {
+    source: &Source,
+) -> Result<Component, Refused> {
     let settings::Allowed { ref grant, .. } = binding.allowed;
     let unsigned = settings.trust.unsigned(&binding.allowed);
     settings.trust.keys.judge(&source.bytes, unsigned)?;
     let component = foundry.vet(&source.bytes)?;
     let (engine, catalog) = (foundry.engine(), catalog(&settings.core()));
-    let (hook, given) = (binding.hook, source.settings.unwrap_or_default());
+    let (hook, given) = (binding.hook, source.settings.clone().unwrap_or_default());
     let seed = source.seed;
     evenkeel_host::Policy::install_within(engine, &component, hook, given, catalog, seed, grant)?;
-    Ok(())
+    Ok(component)
 }
 
 /// Why a binding's plugin is refused, at its place in the file.

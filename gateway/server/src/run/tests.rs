@@ -25,6 +25,7 @@ fn running(control: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> Ru
         workers: vec![Vital::spawn("packets-0", worker).unwrap()],
         quic_thread: None,
         coming: Coming::default(),
+        foundry: Foundry::bare(evenkeel_host::Engine::new()),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Affinity, Mode, PolicyName, RegionId, Scenario};
+use evenkeel_host::Component;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -30,6 +31,8 @@ pub(super) struct Standing {
     started: Arc<Settings>,
     answering: BTreeMap<PolicyName, (Binding, Digest)>,
     rules: Rules,
+    /// Where the gateway compiles; where it is not told, candidates are tried at a place of their own.
+    foundry: Option<Foundry>,
     survival: Survival,
     /// How revisions come into force, by set.
     paces: BTreeMap<Arc<str>, settings::Rollout>,
@@ -52,6 +55,8 @@ struct Candidate {
     binding: Binding,
     source: Source,
     digest: Digest,
+    /// Once it was tried.
+    component: Option<Component>,
 }
 
 /// Takes what changed in the files, on SIGHUP, whenever a file changes, and when an operator asks for it. What does while the first
@@ -168,9 +173,15 @@ impl Standing {
             started: Arc::clone(settings),
             answering: answering.collect(),
             rules: Rules::of(settings),
+            foundry: None,
             survival: survival(&settings.scenarios_of(&settings.sets)),
             paces: settings::paces(&settings.sets),
         }
+    }
+
+    /// What is tried there is compiled already when it is rolled out.
+    pub(super) fn compiled_at(self, foundry: Foundry) -> Standing {
+        Standing { foundry: Some(foundry), ..self }
     }
 
     /// Lists nodes anew, has scenarios take what they say now and rolls out every binding that differs; or none of it
@@ -188,7 +199,9 @@ impl Standing {
         }
         let mut candidates = self.candidates(settings).map_err(|invalid| refuse(&invalid))?;
         if !candidates.is_empty() {
-            candidates = try_out(Arc::clone(settings), candidates, handle).await?;
+            let place = || Foundry::of(evenkeel_host::Engine::new(), settings);
+            let foundry = self.foundry.get_or_insert_with(place).clone();
+            candidates = try_out(foundry, Arc::clone(settings), candidates, handle).await?;
         }
         let nodes = self.list_nodes(settings, wish, handle).await?;
         self.change_modes(settings, handle).await;
@@ -272,20 +285,19 @@ impl Standing {
             let Some((standing, bytes)) = self.answering.get(&policy) else {
                 continue;
             };
+            let bound_alike = standing.plugin == binding.plugin
+                && standing.settings == binding.settings
+                && standing.allowed.grant == binding.allowed.grant;
+            if bound_alike && matches!(binding.plugin, Plugin::Shipped(_)) {
+                continue;
+            }
             match run::source(binding) {
                 Ok(source) => {
                     let digest = digest(&source.bytes);
-                    let same = standing.plugin == binding.plugin
-                        && standing.settings == binding.settings
-                        && standing.allowed.grant == binding.allowed.grant
-                        && *bytes == digest;
-                    if !same {
-                        candidates.push(Candidate {
-                            policy,
-                            binding: binding.clone(),
-                            source,
-                            digest,
-                        });
+                    if !bound_alike || *bytes != digest {
+                        let (binding, component) = (binding.clone(), None);
+                        let candidate = Candidate { policy, binding, source, digest, component };
+                        candidates.push(candidate);
                     }
                 }
                 Err(missing) => invalid.push(*missing),
@@ -300,11 +312,14 @@ impl Standing {
         by: Actor,
         handle: &Handle,
     ) -> Result<(), PolicyRefused> {
-        let Candidate { policy, binding, mut source, digest } = candidate;
+        let Candidate { policy, binding, mut source, digest, component } = candidate;
         let pace = self.paces.get(&policy.set).map(settings::Rollout::pace);
         source.how = How { by, force: false, pace: pace.filter(|pace| !pace.is_at_once()) };
         let began = Instant::now();
-        match handle.roll_out(policy.clone(), source).await {
+        let rolled_out = handle.roll_out(policy.clone(), source).await;
+        // While it was held it did not have to be compiled, or read, again.
+        drop(component);
+        match rolled_out {
             Ok(Rollout {
                 outcome:
                     RolloutOutcome::Activated | RolloutOutcome::Unchanged | RolloutOutcome::Begun,
@@ -336,15 +351,21 @@ impl Standing {
 
 /// Compiles each and has it take its settings, beside whatever else goes on; all of them, or what is wrong.
 async fn try_out(
+    foundry: Foundry,
     settings: Arc<Settings>,
-    candidates: Vec<Candidate>,
+    mut candidates: Vec<Candidate>,
     handle: &Handle,
 ) -> Result<Vec<Candidate>, NotReloaded> {
     let tried = beside(move || {
-        let foundry = Foundry::of(evenkeel_host::Engine::new(), &settings);
-        let unfit = candidates.iter().filter_map(|candidate| {
-            let Candidate { policy, binding, source, .. } = candidate;
-            let refused = run::try_out(&foundry, &settings, binding, source.clone()).err()?;
+        let unfit = candidates.iter_mut().filter_map(|candidate| {
+            let Candidate { policy, binding, source, component, .. } = candidate;
+            let refused = match run::try_out(&foundry, &settings, binding, source) {
+                Ok(vetted) => {
+                    *component = Some(vetted);
+                    return None;
+                }
+                Err(refused) => refused,
+            };
             let refusal = Refusal {
                 at: SystemTime::now(),
                 policy: policy.clone(),

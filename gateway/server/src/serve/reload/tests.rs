@@ -217,7 +217,8 @@ async fn one_bad_value_keeps_the_good_ones_out() {
     let refused = ["call/routing is refused for setting"];
     assert_eq!(world.save(&mixed, RolloutOutcome::Activated).await, refused);
     let candidates = world.standing.candidates(&world.folder.load()).unwrap();
-    let tried = try_out(world.folder.load(), candidates, &world.handle).await;
+    let foundry = Foundry::bare(evenkeel_host::Engine::new());
+    let tried = try_out(foundry, world.folder.load(), candidates, &world.handle).await;
     let found = tried.err().unwrap().to_string();
     assert!(found.contains("call.toml:7:23") && found.contains("spares = 9"), "{found}");
     assert!(matches!(world.requests.try_recv(), Ok(Request::NoteRefusal(_))));
