@@ -3,6 +3,7 @@
 //! A revision is vetted, compiled, warmed and proved on a thread of its own before it may answer; one that then
 //! fails is rolled back to the last good one by the thread that runs it.
 
+mod accepted;
 mod candidate;
 mod catalog;
 mod compiling;
@@ -213,7 +214,7 @@ impl Policies {
         self.rules = Arc::new(rules);
     }
 
-    /// What was refused, and what ran.
+    /// What was refused.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
     }

@@ -158,7 +158,7 @@ fn take_in(
     source: Source,
     revision: &mut Option<Arc<str>>,
 ) -> Result<Rollout, Unfit> {
-    let Workshop { foundry, rules, ledger, catalog, policy, standing, orders, word } = workshop;
+    let Workshop { foundry, rules, catalog, policy, standing, orders, word, .. } = workshop;
     if !standing.is_last(*word) {
         return Err(Unfit::Superseded);
     }
@@ -166,7 +166,7 @@ fn take_in(
     let component = foundry.vet(&source.bytes).map_err(Unfit::Refused)?;
     let manifest = component.manifest();
     if !source.how.force {
-        ledger.check(policy, manifest).map_err(Unfit::Refused)?;
+        standing.is_new_enough(manifest).map_err(Unfit::Refused)?;
     }
     let settings = source.settings.unwrap_or_else(|| standing.settings_for(&manifest.name));
     let (engine, hook, given) = (foundry.engine(), policy.hook, settings.clone());
@@ -194,7 +194,6 @@ fn take_in(
     };
     orders.send(order).map_err(|_| Unfit::Gone)?;
     let rollout = activated.blocking_recv().map_err(|_| Unfit::Gone)?.ok_or(Unfit::Superseded)?;
-    ledger.ran(policy, component.manifest());
     tracing::debug!(%policy, ?vouched, "a plugin that somebody vouches for, or nobody, answers");
     Ok(rollout)
 }

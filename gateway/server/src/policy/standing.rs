@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use evenkeel_core::{Entry, Fault, PolicyName, Question};
+use evenkeel_host::{Manifest, Refused};
 
+use super::accepted::Accepted;
 use crate::control::{PolicyLife, PolicyView, Quarantined, Tried};
 
 /// Questions of each kind kept to prove the next revision with: however many rooms are placed, what is rarely asked is
@@ -50,6 +52,7 @@ struct Shown {
     questions: VecDeque<(Arc<Question>, u64)>,
     tried: Option<Tried>,
     quarantined: VecDeque<Quarantined>,
+    accepted: Accepted,
 }
 
 impl Standing {
@@ -200,6 +203,24 @@ impl Standing {
             None => {}
         }
         Ok(())
+    }
+
+    /// Whether the plugin is no older than what is known to be good of its name.
+    ///
+    /// # Errors
+    /// That it is older.
+    pub(super) fn is_new_enough(&self, manifest: &Manifest) -> Result<(), Refused> {
+        self.shown().accepted.check(manifest)
+    }
+
+    /// A revision is in force from now on, until it is taken back.
+    pub(super) fn accept(&self, revision: &str, manifest: &Manifest) {
+        self.shown().accepted.accept(revision, manifest);
+    }
+
+    /// It was taken back, by itself or by hand.
+    pub(super) fn take_back(&self, revision: &str) {
+        self.shown().accepted.withdraw(revision);
     }
 
     /// Those of the revision that stands, as they were given; none where it is of a plugin of another name.

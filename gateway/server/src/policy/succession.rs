@@ -88,6 +88,7 @@ impl Desk {
         let now = Instant::now();
         let standing = self.revision_in_force();
         let name: Box<str> = revision.policy.revision().into();
+        self.standing.accept(&name, revision.policy.component().manifest());
         let replaced = self.active.replace(revision);
         if self.record.is_good(now) || self.previous.is_none() {
             self.previous = replaced;
@@ -126,10 +127,10 @@ impl Desk {
 
     /// The revision in force failed, and the last good one is back; it does not come in again. `None` where there is none.
     pub(super) fn roll_back(&mut self, reason: &str, arrived: Instant) -> Option<Rollout> {
-        let failed = self.revision_in_force();
-        let rollout = self.bring_back(&Told { reason, by: Actor::Gateway, arrived })?;
+        // Before anybody hears of it: who pushes the same again at once is told why not.
+        let failed = self.revision_in_force().filter(|_| self.previous.is_some());
         failed.inspect(|failed| self.standing.quarantine(failed, reason));
-        Some(rollout)
+        self.bring_back(&Told { reason, by: Actor::Gateway, arrived })
     }
 
     /// A revision did harm: it goes, wherever it stands, and does not come in again.
@@ -154,7 +155,8 @@ impl Desk {
         let failed = self.active.replace(good);
         self.record = Record::new(since);
         self.show();
-        let previous = failed.map(|failed| Arc::from(failed.policy.revision()));
+        let previous: Option<Arc<str>> = failed.map(|it| Arc::from(it.policy.revision()));
+        previous.iter().for_each(|failed| self.standing.take_back(failed));
         Some(self.rolled_back(previous, told, since))
     }
 

@@ -6,12 +6,12 @@ use evenkeel_core::{Hook, Limits};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::policy::{Policies, Word};
+use crate::policy::{Back, Policies, Word};
 use crate::settings::Settings;
 
 struct World {
     policies: Policies,
-    _words: mpsc::Receiver<Word>,
+    words: mpsc::Receiver<Word>,
 }
 
 fn routing() -> PolicyName {
@@ -55,7 +55,7 @@ impl World {
         let (words_in, words) = mpsc::channel(64);
         let mut policies = Policies::new(Vec::new(), &Limits::default(), words_in);
         policies.start(routing()).unwrap();
-        World { policies, _words: words }
+        World { policies, words }
     }
 
     fn prepare(&self, source: Source) -> Rollout {
@@ -65,6 +65,11 @@ impl World {
     /// What became of it, in the word for why.
     fn push(&self, bytes: Vec<u8>) -> Option<&'static str> {
         self.prepare(source(bytes)).code
+    }
+
+    fn await_rollback(&mut self) {
+        let back = |word: &Word| matches!(word, Word::Rolled(rolled) if rolled.rollout.outcome == RolloutOutcome::RolledBack);
+        while !back(&self.words.blocking_recv().expect("the policy runs")) {}
     }
 
     fn refusals(&self) -> Vec<&'static str> {
@@ -83,6 +88,35 @@ fn an_older_plugin_is_refused_unless_somebody_knows_that_it_is_older() {
     assert_eq!(world.push(of_version("0.1.8")), Some("downgrade"));
     assert_eq!(world.push(of_version("0.2.0")), None);
     assert_eq!(world.refusals(), ["downgrade", "downgrade"]);
+}
+
+/// At three in the morning somebody mends the line that is back in force.
+#[test]
+fn a_fix_of_what_came_back_is_taken_though_what_went_was_newer() {
+    let mut world = World::start();
+    assert_eq!(world.push(of_version("0.1.0")), None);
+    let bad = world.prepare(source(of_version("0.2.0")));
+    assert_eq!(world.push(of_version("0.1.1")), Some("downgrade"), "nobody has complained yet");
+
+    let reason = "loss: 8 of 10 got worse".into();
+    let revision = bad.revision.unwrap();
+    world.policies.order(&routing(), Order::Condemn { revision, reason }).unwrap();
+    world.await_rollback();
+    assert_eq!(world.push(of_version("0.2.0")), Some("quarantined"), "it did harm");
+    assert_eq!(world.push(of_version("0.0.9")), Some("downgrade"), "what is in force is newer");
+    assert_eq!(world.push(of_version("0.1.1")), None);
+    assert_eq!(world.push(of_version("0.1.0")), Some("downgrade"), "the fix is good");
+}
+
+#[test]
+fn what_was_taken_back_by_hand_is_no_measure_either() {
+    let mut world = World::start();
+    assert_eq!(world.push(of_version("0.1.0")), None);
+    assert_eq!(world.push(of_version("0.2.0")), None);
+    let (reply, _rolled) = oneshot::channel();
+    world.policies.roll_back(&routing(), Back::Last, reply).unwrap();
+    world.await_rollback();
+    assert_eq!(world.push(of_version("0.1.1")), None);
 }
 
 #[test]
