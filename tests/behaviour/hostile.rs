@@ -46,6 +46,37 @@ fn unmet(gateway: &Gateway, guest: &Guest) -> Option<String> {
     (!met).then(told)
 }
 
+/// It cannot be replayed, and nobody knows what it does after a fault.
+#[test]
+fn a_plugin_that_hides_something_gives_way_to_the_one_before_and_does_not_come_in_again() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.hooks = "[degradation]\nplugin = \"degrade-ladder\"\n".into();
+    let gateway = world.start();
+    let mut ann = Phone::new(1);
+    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    let standing = || gateway.ask(gateway.handle.policies()).unwrap().remove(0);
+    let shipped = standing().revision;
+
+    let all = hostile();
+    let hides = all.iter().find(|guest| guest.name == "memory of what it was asked").unwrap();
+    let push = || gateway.ask(gateway.handle.push_policy(policy(hides), hides.bytes.clone(), None));
+    // On a machine that was busy when it was started it is not looked at, for lack of time.
+    let is_back = || standing().revision == shipped;
+    let caught = (0..5).any(|_| {
+        assert_eq!(push().unwrap().outcome, RolloutOutcome::Activated);
+        let goal = ann.heard.len() + 150;
+        let over = |phones: &[&mut Phone]| is_back() || phones[0].heard.len() >= goal;
+        talk(&mut [&mut ann], "it decides, or the one before is back", |phones| over(phones));
+        is_back() || gateway.ask(gateway.handle.rollback_policy(policy(hides))).is_err()
+    });
+    assert!(caught, "what it hides is not found");
+    let quarantined = standing().life.quarantined;
+    assert!(quarantined[0].reason.starts_with("hidden state: "), "{quarantined:?}");
+    assert_eq!(push().unwrap().code, Some("quarantined"));
+}
+
 #[test]
 fn every_plugin_that_means_harm_is_refused_or_outlived_and_no_packet_is_lost() {
     let nodes = [Node::agent("east-a1"), Node::agent("east-b1")];

@@ -46,6 +46,8 @@ pub enum Figure {
     Moves = 4,
     /// Too many of the revision's own decisions break native rules.
     Guarded = 5,
+    /// Its answers are not those of a fresh instance: it cannot be replayed, nor trusted to go on after a fault.
+    HiddenState = 6,
 }
 
 impl Figure {
@@ -61,6 +63,7 @@ impl Figure {
             Figure::Rung => "rung",
             Figure::Moves => "moves",
             Figure::Guarded => "guarded decisions",
+            Figure::HiddenState => "hidden state",
         }
     }
 
@@ -143,7 +146,13 @@ impl std::fmt::Display for Breach {
     /// `loss: 8 of 10 got worse, of the rest 0 of 190`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Breach { figure, canary, rest } = self;
-        let verb = if *figure == Figure::Guarded { "broke a rule" } else { "got worse" };
+        let verb = match figure {
+            Figure::Guarded => "broke a rule",
+            Figure::HiddenState => "differed from a fresh instance's",
+            Figure::Gap | Figure::Loss | Figure::RFactor | Figure::Rung | Figure::Moves => {
+                "got worse"
+            }
+        };
         write!(f, "{}: {} of {} {verb}", figure.name(), canary.worse, canary.of)?;
         match rest.of {
             0 => Ok(()),

@@ -8,7 +8,8 @@ use crate::diary::Diary;
 use crate::guest::Guest;
 use crate::policy::Policy;
 
-/// The first answers of a revision are all looked at: what it hides shows soon, and a bad one is to be known early.
+/// So many answers of a revision are looked at one after the other: what it hides shows soon, and a bad one is to be known
+/// early.
 const FIRST: u64 = 4;
 
 /// Later it is one in so many: a plugin that hides something at every question is found within minutes, at a thousandth of
@@ -21,6 +22,7 @@ pub(crate) struct Twice {
     answers: u64,
     /// The number of the answer that is looked at next, or of one after it.
     next: u64,
+    looked: u64,
     asked: u64,
     differed: u64,
     /// How long the living instance took to start.
@@ -41,7 +43,15 @@ impl Twice {
     }
 
     fn note_asked(&mut self) {
-        self.next = if self.answers < FIRST { self.answers } else { self.answers + ONE_IN - 1 };
+        self.looked += 1;
+        self.next = if self.looked < FIRST { self.answers } else { self.answers + ONE_IN - 1 };
+    }
+
+    /// The machine was too slow to tell: of the first ones it does not count.
+    fn note_untold(&mut self) {
+        if self.looked <= FIRST {
+            (self.looked, self.next) = (self.looked - 1, self.answers);
+        }
     }
 }
 
@@ -68,7 +78,10 @@ impl Policy {
         if takes > self.budget(question) || first.apart.is_some() {
             return None;
         }
-        let differs = self.second_opinion(question, now_us, first).ok()?;
+        let Ok(differs) = self.second_opinion(question, now_us, first) else {
+            self.twice.note_untold();
+            return None;
+        };
         self.twice.asked += 1;
         self.twice.differed += u64::from(differs.is_some());
         differs
@@ -164,6 +177,19 @@ mod tests {
         }
         assert!(twice.is_due());
         twice.note_asked();
+        assert!(!twice.is_due());
+    }
+
+    /// A revision is asked before it is in force, when nobody compares.
+    #[test]
+    fn four_are_looked_at_however_much_was_asked_before() {
+        let mut twice = Twice::default();
+        (0..100).for_each(|_| twice.note_answer());
+        for _ in 0..4 {
+            assert!(twice.is_due());
+            twice.note_asked();
+            twice.note_answer();
+        }
         assert!(!twice.is_due());
     }
 }

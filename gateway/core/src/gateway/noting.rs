@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Gateway;
 use super::accepting::Parts;
 use super::asking::{About, Beside};
+use crate::judge::Count;
 use crate::{Apart, Decider, Event, Fault, Hook, Note, Outcome, PolicyName, RoomId, SessionId};
 
 /// What was said is kept of so many, about 2 MB of it: who asks why something happened asks soon. What was said first of
@@ -237,17 +238,22 @@ impl Gateway {
         if batch { None } else { reasons.get(&0).map(word) }
     }
 
-    /// A policy's plugin answered otherwise than a fresh instance of it.
+    /// A policy's plugin answered otherwise than a fresh instance of it, so often by now. A revision that does so again goes,
+    /// if it is tried or another may take over.
     pub fn handle_hidden_state(
         &mut self,
         policy: &PolicyName,
         revision: &Arc<str>,
         differs: Box<str>,
+        answers: Count,
     ) {
-        let (policy, revision) = (policy.clone(), revision.clone());
         let guard = crate::Guard::HiddenState;
         self.event(Event::Guarded { policy: policy.clone(), guard, times: 1 });
-        self.event(Event::HiddenState { policy, revision, differs });
+        let (policy, revision) = (policy.clone(), revision.clone());
+        let told =
+            Event::HiddenState { policy: policy.clone(), revision: revision.clone(), differs };
+        self.event(told);
+        self.weigh_hidden_state(&policy, &revision, answers);
     }
 }
 

@@ -18,6 +18,9 @@ use crate::{
 /// How often judges look whether a round is over.
 const JUDGES_TURN: Duration = Duration::from_secs(1);
 
+/// So many answers of a revision may not differ from a fresh instance's.
+const HIDDEN_MAX: u32 = 2;
+
 /// A policy's revisions, and those who watch them.
 #[derive(Debug)]
 pub(super) struct Revised {
@@ -349,6 +352,24 @@ impl Gateway {
         });
         if let Some(breach) = breach {
             self.breached(policy, arm, breach);
+        }
+    }
+
+    /// So many of a revision's answers were not those of a fresh instance. Where no other may take over it goes on.
+    pub(super) fn weigh_hidden_state(
+        &mut self,
+        policy: &PolicyName,
+        revision: &str,
+        answers: Count,
+    ) {
+        let Some(Revised { now: revisions, .. }) = self.revised.get(policy) else { return };
+        let is_tried =
+            revisions.canary.as_ref().is_some_and(|canary| *canary.revision.name == *revision);
+        let may_go = *revisions.standing.name == *revision && revisions.kept.is_some();
+        let arm = if is_tried { Arm::Canary } else { Arm::Standing };
+        if answers.worse >= HIDDEN_MAX && (is_tried || may_go) {
+            let (figure, rest) = (Figure::HiddenState, Count::default());
+            self.breached(policy, arm, Breach { figure, canary: answers, rest });
         }
     }
 

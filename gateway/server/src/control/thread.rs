@@ -288,8 +288,8 @@ impl Control {
         match word {
             Word::Answered(ask, result) => self.gateway.handle_answer(ask, result, now),
             Word::Rolled(rolled) => self.rolled(*rolled, now),
-            Word::HiddenState { policy, revision, differs } => {
-                self.gateway.handle_hidden_state(&policy, &revision, differs);
+            Word::HiddenState { policy, revision, differs, answers } => {
+                self.gateway.handle_hidden_state(&policy, &revision, differs, answers);
             }
         }
     }

@@ -55,13 +55,21 @@ impl Candidate {
         }
     }
 
-    /// It is asked what the one in force answered; nothing of what it says is done, and its states are not kept.
-    pub(super) fn compare(&mut self, shadowed: &Shadowed) -> Likeness {
-        match self.revision.policy.ask(&shadowed.question, shadowed.now_us) {
-            Ok(answered) if is_same(&answered.answer, &shadowed.answer) => Likeness::Same,
-            Ok(_) => Likeness::Different,
-            Err(_) => Likeness::Faulted,
-        }
+    /// It is asked what the one in force answered; nothing of what it says is done, and its states are not kept. Now and
+    /// then a fresh instance is asked as well: in what that one's answer differs, if it does.
+    pub(super) fn compare(&mut self, shadowed: &Shadowed) -> (Likeness, Option<Box<str>>) {
+        let (policy, now_us) = (&mut self.revision.policy, shadowed.now_us);
+        let Ok(answered) = policy.ask(&shadowed.question, now_us) else {
+            return (Likeness::Faulted, None);
+        };
+        let likeness = match is_same(&answered.answer, &shadowed.answer) {
+            true => Likeness::Same,
+            false => Likeness::Different,
+        };
+        let due = policy.is_due_twice();
+        let differs =
+            due.then(|| policy.ask_twice(&shadowed.question, now_us, &answered)).flatten();
+        (likeness, differs)
     }
 
     pub(super) fn policy(&mut self) -> &mut host::Policy {

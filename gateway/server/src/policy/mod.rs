@@ -21,7 +21,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answered, Ask, AskId, Entry, Fault, Limits, Pace, PolicyName, Revision};
+use evenkeel_core::{
+    Answered, Ask, AskId, Count, Entry, Fault, Limits, Pace, PolicyName, Revision,
+};
 use evenkeel_host as host;
 use tokio::sync::{mpsc, oneshot};
 
@@ -59,6 +61,8 @@ pub(crate) enum Word {
         revision: Arc<str>,
         /// In what.
         differs: Box<str>,
+        /// How many of its answers did so far, of how many that were looked at.
+        answers: Count,
     },
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
-use evenkeel_core::{Answered, Arm, Ask, Fault, Question};
+use evenkeel_core::{Answered, Arm, Ask, Count, Fault, Question};
 use evenkeel_host::{self as host, Level};
 use tokio::sync::mpsc;
 
@@ -41,8 +41,9 @@ pub(super) struct Desk {
     twice: Option<Twice>,
 }
 
-/// An answer of the revision in force, and what it was to.
+/// An answer of a revision, and what it was to.
 struct Twice {
+    arm: Arm,
     question: Arc<Question>,
     now_us: u64,
     first: Answered,
@@ -222,8 +223,9 @@ impl Desk {
             now_us,
             answer: answered.answer.clone(),
         });
-        let due = self.active.as_ref().is_some_and(|active| active.policy.is_due_twice());
-        self.twice = (due && arm == Arm::Standing).then(|| Twice {
+        let due = asked(arm, &self.active, &self.candidate).is_some_and(host::Policy::is_due_twice);
+        self.twice = due.then(|| Twice {
+            arm,
             question: Arc::clone(question),
             now_us,
             first: answered.clone(),
@@ -232,19 +234,26 @@ impl Desk {
 
     /// The first answers of a revision, and then one in 1,024, are to be those of a fresh instance as well.
     fn ask_twice(&mut self) {
-        let (Some(Twice { question, now_us, first }), Some(active)) =
-            (self.twice.take(), &mut self.active)
-        else {
+        let Some(Twice { arm, question, now_us, first }) = self.twice.take() else { return };
+        let asked = match arm {
+            Arm::Standing => self.active.as_mut().map(|active| &mut active.policy),
+            Arm::Canary => self.candidate.as_mut().map(Candidate::policy),
+        };
+        let Some(asked) = asked.filter(|asked| *first.revision == *asked.revision()) else {
             return;
         };
-        if *first.revision != *active.policy.revision() {
-            return;
-        }
-        if let Some(differs) = active.policy.ask_twice(&question, now_us, &first) {
-            let (policy, revision) = (self.standing.policy().clone(), first.revision);
-            self.tell(Word::HiddenState { policy, revision, differs });
+        if let Some(differs) = asked.ask_twice(&question, now_us, &first) {
+            let seen = asked.hidden_state();
+            self.tell_hidden(first.revision, differs, seen);
         }
         self.show_figures();
+    }
+
+    fn tell_hidden(&self, revision: Arc<str>, differs: Box<str>, seen: (u64, u64)) {
+        let count = |answers: u64| u32::try_from(answers).unwrap_or(u32::MAX);
+        let answers = Count { of: count(seen.1), worse: count(seen.0) };
+        let policy = self.standing.policy().clone();
+        self.tell(Word::HiddenState { policy, revision, differs, answers });
     }
 
     fn show_figures(&self) {
@@ -299,7 +308,7 @@ impl Desk {
         let Some(candidate) = &mut self.candidate else {
             return;
         };
-        let likeness = candidate.compare(shadowed);
+        let (likeness, differs) = candidate.compare(shadowed);
         let now = Instant::now();
         self.standing.note_tried(|tried| match likeness {
             Likeness::Same => tried.same += 1,
@@ -309,6 +318,9 @@ impl Desk {
         if candidate.record.note(now, likeness == Likeness::Faulted) {
             let name = candidate.name();
             self.condemn(&name, "too many faults in shadow", now);
+        } else if let Some(differs) = differs {
+            let (name, seen) = (candidate.name(), candidate.policy().hidden_state());
+            self.tell_hidden(name, differs, seen);
         }
         self.write_lines();
     }

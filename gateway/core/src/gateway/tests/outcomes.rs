@@ -400,6 +400,7 @@ fn hidden_state_breaks_a_rule_and_is_told_of() {
         &policy(Hook::Degradation),
         &REVISION.into(),
         "its memo".into(),
+        crate::Count { of: 4, worse: 1 },
     );
     world.settle();
     assert_eq!(world.guards(), [Guard::HiddenState]);
