@@ -30,6 +30,12 @@ const LOST_AFTER: Duration = Duration::from_millis(700);
 /// Arrivals of the session's own interval that must be missing.
 const LOST_ARRIVALS: f32 = 10.0;
 
+/// Packets are counted within this.
+const NUMBERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// Fewer of them than this say nothing: of a voice, 800 ms.
+const NUMBERS_MIN: u32 = 40;
+
 /// Who fell silent up to this long before the session did may be whom it heard.
 const BEFORE: Duration = Duration::from_millis(500);
 
@@ -50,6 +56,8 @@ pub struct Flow {
     pub expected: u32,
     /// See `expected`.
     pub lost: u32,
+    /// Packets that were missing when another hop went on with a stream, by number; without what came late.
+    pub missed: u32,
     /// What the node reported last as lost of what it was sent, parts per million (RFC 3550, 6.4.1), if it did so since.
     pub reported_ppm: Option<u32>,
 }
@@ -90,6 +98,28 @@ impl Run {
     }
 }
 
+/// By the numbers of packets.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    since: Instant,
+    expected: u32,
+    lost: u32,
+}
+
+impl Numbers {
+    fn new(now: Instant) -> Numbers {
+        Numbers { since: now, expected: 0, lost: 0 }
+    }
+
+    fn note(&mut self, flow: &Flow, now: Instant) {
+        if now.saturating_duration_since(self.since) >= NUMBERS_WITHIN {
+            *self = Numbers::new(now);
+        }
+        self.expected = self.expected.saturating_add(flow.expected);
+        self.lost = self.lost.saturating_add(flow.lost);
+    }
+}
+
 /// One session's flow at one hop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Track {
@@ -99,6 +129,9 @@ pub(crate) struct Track {
     sent: [Option<Run>; KINDS],
     /// Since when nothing came, after a steady run.
     silent: Option<Since>,
+    numbers: Numbers,
+    /// Packets per second of what it heard steadily, here or at the hop before; zero where it never did.
+    rate: f32,
     /// Moves for its sake after which it heard no more than before.
     vain: u32,
 }
@@ -117,7 +150,8 @@ pub(crate) enum Sending {
 impl Track {
     pub(crate) fn new(hop: Hop, now: Instant) -> Track {
         let (came, sent) = ([None; KINDS], [None; KINDS]);
-        Track { hop, told: now, came, sent, silent: None, vain: 0 }
+        let numbers = Numbers::new(now);
+        Track { hop, told: now, came, sent, silent: None, numbers, rate: 0.0, vain: 0 }
     }
 
     pub(crate) fn hop(&self) -> Hop {
@@ -129,6 +163,7 @@ impl Track {
         *self = Track {
             sent: self.sent,
             told: self.told.min(now),
+            rate: self.rate,
             vain: self.vain,
             ..Track::new(hop, now)
         };
@@ -141,6 +176,7 @@ impl Track {
         for (run, packets) in self.sent.iter_mut().zip(flow.sent) {
             Run::note(run, packets, from, now, PAUSE + slack);
         }
+        self.numbers.note(flow, now);
         if !flow.is_silent() {
             self.silent = None;
             for (run, packets) in self.came.iter_mut().zip(flow.came) {
@@ -148,6 +184,8 @@ impl Track {
             }
             if self.heard_steadily() {
                 self.vain = 0;
+                let goes_on = |run: &&Run| now.saturating_duration_since(run.last) < PAUSE + slack;
+                self.rate = self.came.iter().flatten().filter(goes_on).map(|run| run.rate).sum();
             }
             return false;
         }
@@ -184,6 +222,21 @@ impl Track {
     /// For how long nothing came though it should have.
     pub(crate) fn silent_for(&self, now: Instant) -> Duration {
         self.silent.map_or(Duration::ZERO, |silent| silent.lasted(now))
+    }
+
+    /// For how long so many packets would have gone on; nothing where it never heard steadily.
+    pub(crate) fn lasts(&self, packets: u32) -> Duration {
+        match self.rate >= STEADY_RATE {
+            true => Duration::from_secs_f32(packets as f32 / self.rate),
+            false => Duration::ZERO,
+        }
+    }
+
+    /// Whether so much of what its node sent lately did not come, parts per million, by number.
+    pub(crate) fn loses(&self, ppm: u32) -> bool {
+        let Numbers { expected, lost, .. } = self.numbers;
+        expected >= NUMBERS_MIN
+            && u64::from(lost) * 1_000_000 >= u64::from(expected) * u64::from(ppm)
     }
 
     /// We were late ourselves: it may be silent so much longer.

@@ -34,9 +34,10 @@ const DECISIONS_MIN: u32 = 20;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Figure {
-    /// It hears nothing for too long, though it heard its node steadily.
+    /// It hears nothing for too long, though it heard its node steadily; or so much was missing when another went on.
     Gap = 0,
-    /// It loses too much, either way, after repair.
+    /// It loses too much, either way, after repair: by what is measured and reported, or by the numbers of what its node
+    /// sent.
     Loss = 1,
     /// Its voice is too poor (ITU-T G.107).
     RFactor = 2,

@@ -53,12 +53,14 @@ impl Gateway {
             node.detector.handle_delivered(now);
         }
         // What came from a hop that was left is no measure of this one.
-        let heard =
-            Flow { came: if flow.hears == Some(hop) { flow.came } else { [0; 2] }, ..*flow };
-        let falls_silent = track.note(&heard, slack, now);
-        self.weigh_flow(id, now);
+        let is_here = flow.hears == Some(hop);
         // What neither of two hops delivered accuses neither, and what one lost the other made good.
-        if flow.hears == Some(hop) && other.is_none() {
+        let is_its_own = is_here && other.is_none();
+        let (expected, lost) = if is_its_own { (flow.expected, flow.lost) } else { (0, 0) };
+        let came = if is_here { flow.came } else { [0; 2] };
+        let falls_silent = track.note(&Flow { came, expected, lost, ..*flow }, slack, now);
+        self.weigh_flow(id, flow.missed, now);
+        if is_its_own {
             self.tally(room, hop, flow, now);
         }
         if falls_silent {

@@ -278,12 +278,16 @@ impl Gateway {
         self.weigh_by(id, bad_session);
     }
 
-    /// What went between a session and its node was told.
-    pub(super) fn weigh_flow(&mut self, id: SessionId, now: Instant) {
+    /// What went between a session and its node was told; so many packets were missing when another hop went on.
+    pub(super) fn weigh_flow(&mut self, id: SessionId, missed: u32, now: Instant) {
         self.weigh_by(id, |session, judge| {
-            let silent =
-                session.track.as_ref().map_or(Duration::ZERO, |track| track.silent_for(now));
-            Bad::default().with(Figure::Gap, silent >= judge.judging().gap)
+            let (judging, Some(track)) = (judge.judging(), &session.track) else {
+                return Bad::default();
+            };
+            let gap = track.silent_for(now).max(track.lasts(missed));
+            Bad::default()
+                .with(Figure::Gap, gap >= judging.gap)
+                .with(Figure::Loss, track.loses(judging.loss_ppm))
         });
     }
 
@@ -510,6 +514,8 @@ fn bad_session(session: &Session, judge: &Judge) -> Bad {
 
 /// How a session fares before anything is done to it: one that is silent already is not at risk.
 fn bad_before(session: &Session, judge: &Judge) -> Bad {
-    let silent = session.track.as_ref().is_some_and(|track| track.is_silent());
-    bad_session(session, judge).with(Figure::Gap, silent)
+    let track = session.track.as_ref();
+    bad_session(session, judge)
+        .with(Figure::Gap, track.is_some_and(|track| track.is_silent()))
+        .with(Figure::Loss, track.is_some_and(|track| track.loses(judge.judging().loss_ppm)))
 }

@@ -77,6 +77,8 @@ struct Talk {
     totals: Totals,
     /// What went between it and its node since that was told.
     flow: Flow,
+    /// Packets missing at switches that were told.
+    missed_told: u32,
     /// What was shed and is not yet told, and since when.
     shed: Option<(ShedRun, Instant)>,
 }
@@ -110,6 +112,7 @@ impl Talk {
             pair: None,
             totals: Totals::default(),
             flow: Flow::default(),
+            missed_told: 0,
             shed: None,
         })
     }
@@ -331,10 +334,13 @@ impl Session {
 
     /// What workers tell control of it; nothing before anything was said.
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
-        let Talk { measure, continuity, flow, hearing, .. } = self.talk.as_deref_mut()?;
+        let Talk { measure, continuity, flow, missed_told, hearing, .. } =
+            self.talk.as_deref_mut()?;
         let (measures, last_heard) = (measure.interval(now), measure.last_heard());
         let (expected, lost) = continuity.arrivals();
-        let flow = Flow { hears: *hearing, expected, lost, ..std::mem::take(flow) };
+        let missed = continuity.missed_at_switches(now);
+        let missed = missed.saturating_sub(std::mem::replace(missed_told, missed));
+        let flow = Flow { hears: *hearing, expected, lost, missed, ..std::mem::take(flow) };
         let totals = self.totals(now);
         Some(Summary { session: self.id, measures, last_heard, flow, totals })
     }

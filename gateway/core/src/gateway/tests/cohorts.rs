@@ -49,7 +49,9 @@ impl Lossy {
                 let lost = (0..5).filter(|_| self.rng.u32(0..100) < loss).count() as u32;
                 let came = [5 - lost, 0];
                 let (expected, lost) = (5 + gap, lost + gap);
-                let flow = Flow { sent: [5, 0], came, hears, expected, lost, reported_ppm };
+                let sent = [5, 0];
+                let flow =
+                    Flow { sent, came, hears, expected, lost, reported_ppm, ..Flow::default() };
                 let mut measures = Measures::default();
                 measures.set(Metric::LossUp, u64::from(uplink) * 10_000);
                 let now = self.world.now;

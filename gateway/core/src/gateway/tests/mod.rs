@@ -10,6 +10,7 @@ mod damping;
 mod failover;
 mod flows;
 mod herd;
+mod judging;
 mod listing;
 mod modes;
 mod moves;

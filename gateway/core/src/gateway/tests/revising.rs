@@ -8,7 +8,7 @@ use crate::{
     Outcome, PolicyName, Question, Revision, Revisions, SessionId, State,
 };
 
-fn policy(hook: Hook) -> PolicyName {
+pub(super) fn policy(hook: Hook) -> PolicyName {
     PolicyName { set: "call".into(), hook }
 }
 
@@ -17,25 +17,25 @@ fn revision(name: &str, schema: u32) -> Revision {
 }
 
 /// The old one in force alone.
-fn alone() -> Revisions {
+pub(super) fn alone() -> Revisions {
     let (standing, judging) = (revision("old", 1), Judging::default());
     Revisions { standing, canary: None, kept: None, judging }
 }
 
 /// The new one, which writes states of another schema, has this share.
-fn tried(percent: u8) -> Revisions {
+pub(super) fn tried(percent: u8) -> Revisions {
     let judging = Judging::default();
     let canary = Some(Canary { revision: revision("new", 2), percent, judging });
     Revisions { canary, ..alone() }
 }
 
 /// The new one in force; the old one may come back, or not any more.
-fn turned(kept: bool) -> Revisions {
+pub(super) fn turned(kept: bool) -> Revisions {
     let (standing, kept) = (revision("new", 2), kept.then(|| revision("old", 1)));
     Revisions { standing, canary: None, kept, judging: Judging::default() }
 }
 
-fn turn(world: &mut World, hook: Hook, revisions: Revisions) {
+pub(super) fn turn(world: &mut World, hook: Hook, revisions: Revisions) {
     world.gateway.handle_revisions(&policy(hook), revisions, world.now);
     world.pass(ms(0));
 }
@@ -250,7 +250,7 @@ fn tell(world: &mut World, sessions: &[SessionId], loses: impl Fn(SessionId) -> 
     world.settle();
 }
 
-fn breaches(world: &World) -> Vec<(String, Breach)> {
+pub(super) fn breaches(world: &World) -> Vec<(String, Breach)> {
     let breach = |event: &Event| match event {
         Event::Breached { revision, breach, .. } => Some((revision.to_string(), *breach)),
         _ => None,

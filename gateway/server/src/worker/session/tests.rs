@@ -183,6 +183,7 @@ fn a_summary_tells_what_went_between_a_session_and_its_node() {
         hears: Some(hop(1)),
         expected: 5,
         lost: 2,
+        missed: 0,
         reported_ppm: Some(500_000),
     };
     assert_eq!(told(&mut bench), flow);

@@ -1,0 +1,190 @@
+//! What a candidate makes worse, whatever it is, costs it its place: each figure by itself, by what sessions measure.
+
+use super::revising::{alone, breaches, policy, tried, turn, turned};
+use super::*;
+use crate::{
+    Action, Answer, Arm, Ask, Count, Figure, Flow, Hook, Ingress, Kind, Measures, Metric, Op,
+    Question, SessionId,
+};
+
+/// A voice of 50 packets a second and a little video, told of every 100 ms; a tenth of the sessions is the canary's.
+struct Cohorts {
+    world: World,
+    sessions: Vec<(String, SessionId)>,
+}
+
+/// What is told of one session: as of everybody who fares well.
+fn well() -> (Measures, Flow) {
+    let mut measures = Measures::default();
+    measures.set(Metric::LossUp, 1_000).set(Metric::LossDown, 2_000).set(Metric::RFactor, 8_500);
+    let flow = Flow { sent: [5, 0], came: [5, 0], expected: 5, ..Flow::default() };
+    (measures, flow)
+}
+
+impl Cohorts {
+    /// Everybody fares well, and a candidate is tried.
+    fn start() -> Cohorts {
+        let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
+        turn(&mut world, Hook::Degradation, alone());
+        let sessions = (0..150).map(|room: u32| {
+            let streams = [(Kind::Audio, 111, None), (Kind::Video, 96, None)];
+            let room = room.to_string();
+            let offer = world.offer_with(&room, "call", &streams, Ingress::Quic);
+            let session = world.accepted(offer).session;
+            (room, session)
+        });
+        let sessions = sessions.collect();
+        let mut cohorts = Cohorts { world, sessions };
+        cohorts.looks(20, |_| well());
+        turn(&mut cohorts.world, Hook::Degradation, tried(10));
+        cohorts.looks(5, |_| well());
+        assert_eq!(cohorts.found(), []);
+        cohorts
+    }
+
+    /// So many words of workers on everybody; what they say of the canary's says the closure with `true`.
+    fn looks(&mut self, times: usize, told: impl Fn(bool) -> (Measures, Flow)) {
+        for _ in 0..times {
+            self.world.pass(ms(100));
+            let now = self.world.now;
+            for (room, session) in &self.sessions {
+                let (measures, flow) = told(tried(10).arm(session.0) == Arm::Canary);
+                let hears = self.world.stands(room).map(|node| self.world.hop(node));
+                self.world.gateway.handle_summary(*session, measures, Some(now));
+                self.world.gateway.handle_flow(*session, &Flow { hears, ..flow }, now);
+            }
+            self.world.settle();
+        }
+    }
+
+    fn found(&self) -> Vec<Figure> {
+        let of_candidate = |(revision, breach): (String, crate::Breach)| {
+            assert_eq!((&*revision, breach.rest.worse), ("new", 0), "{breach}");
+            breach.figure
+        };
+        breaches(&self.world).into_iter().map(of_candidate).collect()
+    }
+
+    /// What is found within 2 s.
+    fn judged(mut self, told: impl Fn(bool) -> (Measures, Flow)) -> Vec<Figure> {
+        self.looks(20, told);
+        self.found()
+    }
+}
+
+/// The canary's sessions fare otherwise in one thing.
+fn but(harm: impl Fn(&mut Measures, &mut Flow)) -> impl Fn(bool) -> (Measures, Flow) {
+    move |is_canary| {
+        let (mut measures, mut flow) = well();
+        if is_canary {
+            harm(&mut measures, &mut flow);
+        }
+        (measures, flow)
+    }
+}
+
+#[test]
+fn who_hears_nothing_any_more_has_a_gap() {
+    let silent = but(|_, flow| (flow.came, flow.expected) = ([0; 2], 0));
+    assert_eq!(Cohorts::start().judged(silent), [Figure::Gap]);
+}
+
+#[test]
+fn a_silence_that_ends_before_it_is_a_gap_is_none() {
+    let mut cohorts = Cohorts::start();
+    for _ in 0..3 {
+        cohorts.looks(3, but(|_, flow| (flow.came, flow.expected) = ([0; 2], 0)));
+        cohorts.looks(15, |_| well());
+    }
+    assert_eq!(cohorts.found(), []);
+}
+
+#[test]
+fn what_was_missing_when_another_hop_went_on_is_a_gap_by_the_number_of_packets() {
+    for (missed, found) in [(25, vec![Figure::Gap]), (15, vec![])] {
+        let mut cohorts = Cohorts::start();
+        cohorts.looks(1, but(|_, flow| flow.missed = missed));
+        cohorts.looks(10, |_| well());
+        assert_eq!(cohorts.found(), found, "{missed} of 50 a second");
+    }
+}
+
+#[test]
+fn loss_that_is_measured_or_reported_is_found() {
+    for metric in [Metric::LossUp, Metric::LossDown] {
+        let lossy = |ppm| but(move |measures, _| _ = measures.set(metric, ppm));
+        assert_eq!(Cohorts::start().judged(lossy(50_000)), [Figure::Loss], "{metric:?}");
+        assert_eq!(Cohorts::start().judged(lossy(49_999)), [], "{metric:?}");
+    }
+}
+
+/// Receivers report every few seconds, if they do at all.
+#[test]
+fn packets_that_are_missing_by_number_are_loss_before_anybody_reports_it() {
+    let lossy = |lost| {
+        but(move |_, flow| {
+            (flow.expected, flow.came, flow.lost) = (25, [25 - lost, 0], lost);
+        })
+    };
+    assert_eq!(Cohorts::start().judged(lossy(2)), [Figure::Loss], "8 %");
+    assert_eq!(Cohorts::start().judged(lossy(1)), [], "4 %");
+}
+
+#[test]
+fn a_voice_that_gets_poor_is_found() {
+    let poor = |r| but(move |measures, _| _ = measures.set(Metric::RFactor, r));
+    assert_eq!(Cohorts::start().judged(poor(5_999)), [Figure::RFactor]);
+    assert_eq!(Cohorts::start().judged(poor(6_000)), []);
+}
+
+#[test]
+fn a_candidate_that_sends_its_sessions_down_the_ladder_is_found() {
+    for (ops, found) in [
+        (vec![(Op::Cap, 300), (Op::VoiceOnly, 1)], vec![Figure::Rung]),
+        (vec![(Op::Cap, 300)], vec![]),
+    ] {
+        let mut cohorts = Cohorts::start();
+        cohorts.world.answer_with(move |ask: &Ask| {
+            let Question::Tick { sessions, .. } = &ask.question else { return None };
+            let rows = 0..sessions.len() as u32;
+            let all = rows.flat_map(|row| {
+                ops.iter().map(move |(op, arg)| Action {
+                    row,
+                    op: *op as u32,
+                    arg: *arg,
+                    reason: 0,
+                })
+            });
+            let actions = if ask.arm == Arm::Canary { all.collect() } else { Vec::new() };
+            Some(Ok(Answer::Actions { actions, states: Vec::new(), memo: None }))
+        });
+        assert_eq!(cohorts.judged(|_| well()), found);
+    }
+}
+
+#[test]
+fn answers_that_are_not_a_fresh_instances_cost_a_revision_its_place_while_another_may_take_over() {
+    let once = Count { of: 3, worse: 1 };
+    let twice = Count { of: 4, worse: 2 };
+    for (revisions, answers, found) in [
+        (tried(10), once, vec![]),
+        (tried(10), twice, vec!["new"]),
+        (turned(true), twice, vec!["new"]),
+        (turned(false), twice, vec![]),
+    ] {
+        let mut world = World::with_policy(settings(), &[Hook::Degradation], |_| None);
+        turn(&mut world, Hook::Degradation, alone());
+        turn(&mut world, Hook::Degradation, revisions);
+        let degradation = policy(Hook::Degradation);
+        world.gateway.handle_hidden_state(&degradation, &"new".into(), "its memo".into(), answers);
+        // One that is gone meanwhile concerns nobody.
+        world.gateway.handle_hidden_state(&degradation, &"gone".into(), "".into(), twice);
+        world.settle();
+        let told = breaches(&world);
+        let by: Vec<&str> = told.iter().map(|(revision, _)| &**revision).collect();
+        assert_eq!(by, found);
+        for (_, breach) in &told {
+            assert_eq!(breach.to_string(), "hidden state: 2 of 4 differed from a fresh instance's");
+        }
+    }
+}
