@@ -1,0 +1,251 @@
+//! Policies, and their revisions that come and go, as the API shows them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use evenkeel_core as core;
+use serde::Serialize;
+
+use crate::control;
+
+/// A policy as it is now.
+#[derive(Serialize)]
+pub(in crate::api) struct Policy {
+    policy: String,
+    plugin: Box<str>,
+    /// Null: it failed, and the native default stands in.
+    revision: Option<Arc<str>>,
+    /// What a rollback leads to.
+    previous: Option<Arc<str>>,
+    origin: Box<str>,
+    calls: u64,
+    faults: u64,
+    /// Sessions or rooms that the revision is not asked about any more.
+    quarantined: u64,
+    hidden_state: HiddenState,
+    /// What the last call failed of; null: it was answered.
+    failing: Option<String>,
+    /// The revision that is to answer for all in the end: the one on its way or, where none is, the one that does.
+    desired: Option<Arc<str>>,
+    /// How long `previous` may still come back; null: it may not.
+    previous_for_ms: Option<u64>,
+    /// The revision on its way; null: none is.
+    rollout: Option<OnItsWay>,
+    /// What became of the policy last; null: nothing yet.
+    last: Option<Last>,
+    /// Revisions that did harm, the oldest first.
+    quarantined_revisions: Vec<Quarantined>,
+}
+
+/// A revision on its way into force.
+#[derive(Serialize)]
+struct OnItsWay {
+    revision: Arc<str>,
+    plugin: Box<str>,
+    origin: Box<str>,
+    /// `shadow` or `canary`.
+    stage: &'static str,
+    /// Its share of rooms or sessions.
+    percent: u8,
+    paused: bool,
+    /// Of the stage, pauses left out.
+    lasted_ms: u64,
+    /// Shares it is to have, one after the other.
+    steps: Vec<u8>,
+    pace_ms: u64,
+    calls: u64,
+    faults: u64,
+    shadow: Shadow,
+    /// How those fare that it decides for, and the rest.
+    cohorts: BTreeMap<&'static str, Cohort>,
+}
+
+/// What it would have decided.
+#[derive(Serialize)]
+struct Shadow {
+    same: u64,
+    different: u64,
+    faulted: u64,
+}
+
+#[derive(Serialize)]
+struct Cohort {
+    sessions: u32,
+    rooms: u32,
+    /// Means; null: nobody was measured.
+    loss_percent: Option<f64>,
+    r_factor: Option<f64>,
+    rung: f64,
+    /// By figure: how many got worse lately, and of how many.
+    worse: BTreeMap<&'static str, Worse>,
+}
+
+#[derive(Serialize)]
+struct Worse {
+    worse: u32,
+    of: u32,
+}
+
+#[derive(Serialize)]
+struct Last {
+    at_us: u64,
+    #[serde(flatten)]
+    rollout: Rollout,
+}
+
+#[derive(Serialize)]
+struct Quarantined {
+    revision: Arc<str>,
+    since_us: u64,
+    reason: Box<str>,
+}
+
+/// Unix time in microseconds.
+fn unix_us(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
+}
+
+impl OnItsWay {
+    fn of(tried: control::Tried, walk: &control::WalkView, cohorts: Vec<core::Cohort>) -> OnItsWay {
+        let control::Tried { revision, plugin, origin, calls, faults, same, different, faulted } =
+            tried;
+        OnItsWay {
+            revision,
+            plugin,
+            origin,
+            stage: walk.stage.name(),
+            percent: walk.stage.percent(),
+            paused: walk.paused,
+            lasted_ms: walk.lasted.as_millis() as u64,
+            steps: walk.steps.clone(),
+            pace_ms: walk.each.as_millis() as u64,
+            calls,
+            faults,
+            shadow: Shadow { same, different, faulted },
+            cohorts: cohorts.into_iter().map(|it| (it.arm.name(), Cohort::from(it))).collect(),
+        }
+    }
+}
+
+impl From<core::Cohort> for Cohort {
+    fn from(cohort: core::Cohort) -> Cohort {
+        let centi = |value: u32| f64::from(value) / 100.0;
+        let worse = |(figure, count): (core::Figure, core::Count)| {
+            (figure.name(), Worse { worse: count.worse, of: count.of })
+        };
+        Cohort {
+            sessions: cohort.sessions,
+            rooms: cohort.rooms,
+            loss_percent: cohort.loss_ppm.map(|ppm| f64::from(ppm) / 10_000.0),
+            r_factor: cohort.r_factor_centi.map(centi),
+            rung: centi(cohort.rung_centi),
+            worse: cohort.worse.into_iter().map(worse).collect(),
+        }
+    }
+}
+
+/// How many answers a fresh instance gave otherwise.
+#[derive(Serialize)]
+struct HiddenState {
+    differed: u64,
+    of: u64,
+}
+
+impl From<control::PolicyView> for Policy {
+    fn from(policy: control::PolicyView) -> Policy {
+        let control::PolicyLife { tried, walk, cohorts, previous_for, last, quarantined } =
+            policy.life;
+        let rollout = tried.zip(walk).map(|(tried, walk)| OnItsWay::of(tried, &walk, cohorts));
+        let tried = rollout.as_ref().map(|rollout| Arc::clone(&rollout.revision));
+        Policy {
+            desired: tried.or_else(|| policy.revision.clone()),
+            previous_for_ms: previous_for.map(|time| time.as_millis() as u64),
+            rollout,
+            last: last.map(|last| Last { at_us: unix_us(last.at), rollout: last.rollout.into() }),
+            quarantined_revisions: quarantined
+                .into_iter()
+                .map(|it| {
+                    let control::Quarantined { revision, since, reason } = it;
+                    Quarantined { revision, since_us: unix_us(since), reason }
+                })
+                .collect(),
+            policy: policy.policy.to_string(),
+            plugin: policy.plugin,
+            revision: policy.revision,
+            previous: policy.previous,
+            origin: policy.origin,
+            calls: policy.calls,
+            faults: policy.faults,
+            quarantined: policy.quarantined,
+            hidden_state: HiddenState {
+                differed: policy.hidden_state.0,
+                of: policy.hidden_state.1,
+            },
+            failing: policy.failing.map(|fault| fault.to_string()),
+        }
+    }
+}
+
+/// What became of a push or a rollback.
+#[derive(Clone, Serialize)]
+pub(in crate::api) struct Rollout {
+    pub(in crate::api) outcome: &'static str,
+    pub(in crate::api) policy: String,
+    pub(in crate::api) revision: Option<Arc<str>>,
+    pub(in crate::api) previous: Option<Arc<str>>,
+    /// Why it was refused, in a word: `import`, `unsigned`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) reason: Option<Box<str>>,
+    pub(in crate::api) activate_us: u64,
+    /// Who wanted it: `file`, `signal`, `operator` or `gateway`.
+    pub(in crate::api) by: &'static str,
+    /// Of the revision on its way: `shadow` or `canary`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) stage: Option<&'static str>,
+    /// Its share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) percent: Option<u8>,
+    /// Whether it stays there until it is resumed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) paused: Option<bool>,
+}
+
+/// A plugin that was not taken.
+#[derive(Serialize)]
+pub(in crate::api) struct Refusal {
+    at_us: u64,
+    policy: String,
+    origin: Box<str>,
+    code: &'static str,
+    reason: Box<str>,
+}
+
+impl From<control::Refusal> for Refusal {
+    fn from(refusal: control::Refusal) -> Refusal {
+        let control::Refusal { at, policy, origin, code, reason } = refusal;
+        let at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (at_us, policy) = (at.as_micros() as u64, policy.to_string());
+        Refusal { at_us, policy, origin, code, reason }
+    }
+}
+
+impl From<control::Rollout> for Rollout {
+    fn from(rollout: control::Rollout) -> Rollout {
+        Rollout {
+            outcome: rollout.outcome.name(),
+            policy: rollout.policy.to_string(),
+            revision: rollout.revision,
+            previous: rollout.previous,
+            code: rollout.code,
+            reason: rollout.reason,
+            activate_us: rollout.activate.as_micros() as u64,
+            by: rollout.by.name(),
+            stage: rollout.stage.map(|staged| staged.stage.name()),
+            percent: rollout.stage.map(|staged| staged.stage.percent()),
+            paused: rollout.stage.map(|staged| staged.paused),
+        }
+    }
+}
