@@ -162,8 +162,8 @@ impl Plugin {
 
 impl New {
     fn act(self) -> Result<(), Failure> {
-        let name: Name = self.name.parse().map_err(failure)?;
-        let folder = create(Path::new("."), &name, self.hook.into()).map_err(failure)?;
+        let name: Name = self.name.parse()?;
+        let folder = create(Path::new("."), &name, self.hook.into())?;
         if self.json {
             let hook = Hook::from(self.hook).name();
             say(&json!({"folder": folder, "name": name.as_str(), "hook": hook}));
@@ -179,9 +179,9 @@ impl New {
 
 impl Build {
     fn act(self) -> Result<(), Failure> {
-        let project = Project::at(&self.path).map_err(failure)?;
-        let built = Built::of(&project).map_err(failure)?;
-        let path = built.write(project.folder()).map_err(failure)?;
+        let project = Project::at(&self.path)?;
+        let built = Built::of(&project)?;
+        let path = built.write(project.folder())?;
         let hooks: Vec<&str> =
             built.component().manifest().hooks.iter().map(|hook| hook.name()).collect();
         let (bytes, digest, revision) = (built.bytes().len(), built.digest(), built.revision());
@@ -214,13 +214,13 @@ impl Test {
         let built = match &self.plugin {
             Some(plugin) => read(plugin)?,
             None => {
-                let project = Project::at(&self.path).map_err(failure)?;
+                let project = Project::at(&self.path)?;
                 let chatter = if self.json { Chatter::Error } else { Chatter::Out };
-                project.test(chatter).map_err(failure)?;
-                Built::of(&project).map_err(failure)?
+                project.test(chatter)?;
+                Built::of(&project)?
             }
         };
-        let report = exam(&built, &options).map_err(|refused| failure(refused.into()))?;
+        let report = exam(&built, &options).map_err(Failed::from)?;
         if self.json {
             say(&report.json());
         } else {
@@ -241,7 +241,7 @@ impl Bench {
     fn act(self) -> Result<(), Failure> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let built = read(&self.plugin)?;
-        let report = measure(&built, &settings).map_err(|refused| failure(refused.into()))?;
+        let report = measure(&built, &settings).map_err(Failed::from)?;
         if self.json {
             say(&report.json());
         } else {
@@ -279,11 +279,12 @@ fn bytes(file: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 fn read(file: &Path) -> Result<Built, Failure> {
-    Built::from_bytes(bytes(file)?).map_err(failure)
+    Ok(Built::from_bytes(bytes(file)?)?)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
-fn failure(failed: Failed) -> Failure {
-    let words = failed.to_string();
-    if failed.is_of_the_question() { Failure::Wrong(words) } else { Failure::Failed(words) }
+impl From<Failed> for Failure {
+    fn from(failed: Failed) -> Failure {
+        let words = failed.to_string();
+        if failed.is_of_the_question() { Failure::Wrong(words) } else { Failure::Failed(words) }
+    }
 }
