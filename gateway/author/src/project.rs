@@ -48,19 +48,21 @@ fn files(name: &Name, hook: Hook) -> Vec<(PathBuf, String)> {
         ("README.md".into(), readme(name, hook)),
         (".gitignore".into(), format!("/target\n/{name}.wasm\n")),
         ("src/lib.rs".into(), policy(hook).to_owned()),
+        // As the policy is laid out, so that `cargo fmt` leaves it as it is.
+        ("rustfmt.toml".into(), include_str!("../../../rustfmt.toml").to_owned()),
     ];
     let sdk = sdk::files().iter();
     files.extend(sdk.map(|(path, text)| (Path::new(SDK_FOLDER).join(path), (*text).to_owned())));
     files
 }
 
-/// A small policy of the hook, with its tests.
+/// A small policy of the hook, with its tests: the example of it, which is built and tested with the gateway.
 fn policy(hook: Hook) -> &'static str {
     match hook {
-        Hook::Admission => include_str!("../templates/admission.rs"),
-        Hook::Routing => include_str!("../templates/routing.rs"),
-        Hook::Degradation => include_str!("../templates/degradation.rs"),
-        Hook::Scenario => include_str!("../templates/scenario.rs"),
+        Hook::Admission => include_str!("../../../plugins/examples/admission/src/lib.rs"),
+        Hook::Routing => include_str!("../../../plugins/examples/routing/src/lib.rs"),
+        Hook::Degradation => include_str!("../../../plugins/examples/degradation/src/lib.rs"),
+        Hook::Scenario => include_str!("../../../plugins/examples/scenario/src/lib.rs"),
     }
 }
 
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn every_policy_is_of_its_hook() {
         for hook in Hook::ALL {
-            assert!(policy(hook).contains(&format!("#[{}]", hook.name())));
+            assert!(policy(hook).contains(&format!("\n#[{}]\n", hook.name())));
         }
     }
 }

@@ -1,36 +1,42 @@
-//! Admission: may this session come in? Here everyone may while there is room; when it gets busy only tenants of the house
-//! may, and guests are asked to come again later.
+//! Admission policy: newcomers are capped while a region fills up, and asked to come later when it is full.
+//!
+//! It is complete and works as it is. Change what it decides, what an operator can set, and the tests below.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set.
-#[derive(Settings)]
-pub struct House {
-    /// Tenants (label `tenant`) who may always come in.
-    #[setting(default = [])]
-    tenants: Vec<String>,
-    /// From this load of their region on guests stay out.
-    #[setting(default = 800, unit = "permille", min = 0, max = 1000)]
-    busy: u32,
-    /// When they may try again.
-    #[setting(default = "10s", min = "100ms", max = "10m")]
+/// What an operator can set. Checked against these bounds before it gets here.
+#[derive(Settings, Debug)]
+pub struct ByLoad {
+    /// From this part of its region's capacity on a newcomer is capped.
+    #[setting(default = 0.8, min = 0, max = 1)]
+    cap_above: f64,
+    /// What a capped newcomer may send.
+    #[setting(default = 300, unit = "kbit/s", min = 24)]
+    cap: u32,
+    /// From this part of its capacity on a region is full.
+    #[setting(default = 0.95, min = 0.1, max = 1)]
+    full_above: f64,
+    /// Whoever is refused may try again after this.
+    #[setting(default = "5s", min = "100ms", max = "10m")]
     retry_after: Duration,
 }
 
-/// Why somebody came in or stayed out.
-#[derive(Reason)]
+/// Why a session came in or stayed out; people see the names.
+#[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// There is room.
+    /// Its region has room.
     Room = 1,
-    /// It is a tenant.
-    Tenant = 2,
-    /// It is busy, and this is a guest.
-    Busy = 3,
+    /// Its region is nearly full.
+    NearlyFull = 2,
+    /// Its region is full.
+    Full = 3,
 }
 
 #[admission]
-impl Admission for House {
+impl Admission for ByLoad {
     type Reason = Why;
+
+    /// The gateway sends these columns and no others.
     const READS: &'static [Metric] = &[Metric::Load];
 
     fn admit(
@@ -39,20 +45,20 @@ impl Admission for House {
         standing: Option<RegionId>,
         regions: &Regions<'_>,
     ) -> Judgement {
-        // The region where its room stands; for the first session of a room the one it is nearest to.
+        // Who joins a room goes where that is.
         let region = standing.or(newcomer.region()).and_then(|region| regions.region(region));
         let Some(load) = region.and_then(|region| region.load_permille()) else {
-            // No opinion: the gateway's own limits decide.
+            // `None` is "not measured". No opinion: the gateway's own limits decide.
             return Verdict::Abstain.into();
         };
         note(0, "load_permille", load.into());
-        let tenant = newcomer.labels.value(label::TENANT);
-        if tenant.is_some_and(|tenant| self.tenants.iter().any(|known| known == tenant)) {
-            return Verdict::Accept.because(Why::Tenant);
-        }
-        match load < self.busy {
-            true => Verdict::Accept.because(Why::Room),
-            false => Verdict::Reject(self.retry_after).because(Why::Busy),
+        let load = f64::from(load) / 1000.0;
+        if load >= self.full_above {
+            Verdict::Reject(self.retry_after).because(Why::Full)
+        } else if load >= self.cap_above {
+            Verdict::AcceptCapped(self.cap).because(Why::NearlyFull)
+        } else {
+            Verdict::Accept.because(Why::Room)
         }
     }
 }
@@ -63,18 +69,37 @@ mod tests {
 
     use super::*;
 
+    fn admit(load: u32, labels: &[(&str, &str)], standing: Option<&str>) -> Verdict {
+        let world = World::around("east")
+            .region("east", &[(Metric::Load, load)])
+            .region("west", &[(Metric::Load, 100)])
+            .region("north", &[]);
+        Trial::of(ByLoad::default(), world).admit(1, labels, standing).verdict()
+    }
+
     #[test]
-    fn guests_stay_out_when_it_is_busy_and_tenants_never() {
-        let later = Verdict::Reject(Duration::from_secs(10));
-        for (load, tenant, verdict) in [
-            (799, "guest", Verdict::Accept),
-            (800, "guest", later),
-            (1_000, "acme", Verdict::Accept),
-        ] {
-            let policy = House::parse(r#"{"tenants": ["acme"]}"#).expect("settings of it");
-            let world = World::around("east").region("east", &[(Metric::Load, load)]);
-            let judgement = Trial::of(policy, world).admit(1, &[("tenant", tenant)], None);
-            assert_eq!(judgement.verdict(), verdict, "{load} {tenant}");
-        }
+    fn a_newcomer_gets_what_its_region_has_left() {
+        assert_eq!(admit(799, &[], None), Verdict::Accept);
+        assert_eq!(admit(800, &[], None), Verdict::AcceptCapped(300));
+        assert_eq!(admit(949, &[], None), Verdict::AcceptCapped(300));
+        assert_eq!(admit(950, &[], None), Verdict::Reject(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn who_joins_a_room_is_judged_by_the_region_of_that() {
+        assert_eq!(admit(950, &[("region", "west")], None), Verdict::Accept);
+        let refused = Verdict::Reject(Duration::from_secs(5));
+        assert_eq!(admit(950, &[("region", "west")], Some("east")), refused);
+    }
+
+    #[test]
+    fn of_a_region_that_was_not_measured_it_has_no_opinion() {
+        assert_eq!(admit(950, &[("region", "north")], None), Verdict::Abstain);
+    }
+
+    #[test]
+    fn settings_outside_their_bounds_are_refused() {
+        assert!(ByLoad::parse(r#"{"retry_after": "100ms"}"#).is_ok());
+        assert!(ByLoad::parse(r#"{"retry_after": "99ms"}"#).is_err());
     }
 }

@@ -1,75 +1,141 @@
-//! Routing: which node carries a room, and which stand by? Here the emptiest in the people's region, and a spare in
-//! another zone. A room stays where it is while its node lives.
+//! Routing policy: a room goes to the near node that carries least, and its spares stand in other zones.
+//!
+//! It is complete and works as it is. Change what it decides, what an operator can set, and the tests below.
 
 use evenkeel_plugin_sdk::prelude::*;
 
-/// What an operator can set.
-#[derive(Settings)]
-pub struct Emptiest {
-    /// From this load on a node is left alone.
-    #[setting(default = 900, unit = "permille", min = 1, max = 1000)]
-    full: u32,
+/// What an operator can set. Checked against these bounds before it gets here.
+#[derive(Settings, Debug)]
+pub struct LeastLoaded {
+    /// A node farther away than this is taken only where no nearer one is left.
+    #[setting(default = 50, unit = "ms", min = 1, max = 1000)]
+    near: u32,
+    /// Nodes that stand by for a room.
+    #[setting(default = 2, min = 1, max = 3)]
+    spares: u8,
 }
 
-/// Why a room is where it is.
-#[derive(Reason)]
+/// Why a room is where it is; people see the names.
+#[derive(Reason, Clone, Copy, PartialEq, Debug)]
 pub enum Why {
-    /// The emptiest node took it.
-    Emptiest = 1,
+    /// It is new, and went to the near node that carries least.
+    LeastLoaded = 1,
+    /// Its node is Down, or is being drained.
+    NodeLost = 2,
 }
 
 #[routing]
-impl Routing for Emptiest {
+impl Routing for LeastLoaded {
     type Reason = Why;
-    const READS: &'static [Metric] = &[Metric::Load, Metric::Health, Metric::Draining];
 
-    fn place(&self, room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement {
-        let takes = |node: &Node<'_>| {
-            let sound = node.health() == Some(Health::Up) && node.draining() != Some(true);
-            sound && node.load_permille().is_some_and(|load| load < self.full)
-        };
-        let mut usable: Vec<_> = nodes.iter().filter(takes).collect();
-        // Those of its own region come first; of them, the emptiest.
-        usable.sort_by_key(|node| (node.region() != room.region(), node.load_permille()));
-        let Some(first) = usable.first() else {
-            // No opinion: the gateway's own routing decides.
-            return Placement::abstain();
-        };
-        let spare = usable.iter().find(|node| node.zone() != first.zone());
-        Placement::on([first.id()].into_iter().chain(spare.map(Node::id))).because(Why::Emptiest)
+    /// The gateway sends these columns and no others.
+    const READS: &'static [Metric] =
+        &[Metric::Delay, Metric::Load, Metric::Health, Metric::Draining];
+
+    fn place(&self, _room: &NewRoom<'_>, nodes: &Nodes<'_>) -> Placement {
+        // No node at all is no opinion: then the gateway decides.
+        Placement::on(self.route(nodes)).because(Why::LeastLoaded)
     }
 
-    // Packets fail over by themselves, down the list that `place` gave; whoever wants to move rooms does it here.
-    fn reroute(&self, _: &Rooms<'_>, _: &Nodes<'_>, _: &mut Moves) {}
+    fn reroute(&self, rooms: &Rooms<'_>, nodes: &Nodes<'_>, out: &mut Moves) {
+        for room in rooms.iter() {
+            let first = room.standing().next().and_then(|node| nodes.node(node));
+            if first.is_some_and(|node| is_usable(&node)) {
+                continue;
+            }
+            let hops = self.route(nodes);
+            if !hops.is_empty() {
+                out.of(&room).to(hops, Duration::ZERO, Why::NodeLost);
+            }
+        }
+    }
+}
+
+impl LeastLoaded {
+    /// The best node, then spares, those in zones where the route does not stand yet before others.
+    fn route(&self, nodes: &Nodes<'_>) -> Vec<NodeId> {
+        let mut left: Vec<Node<'_>> = nodes.iter().filter(is_usable).collect();
+        left.sort_by_key(|node| {
+            (self.is_far(node), node.load_permille().unwrap_or(0), node.id().0)
+        });
+        let mut route: Vec<Node<'_>> = Vec::new();
+        while route.len() <= self.spares.into() && !left.is_empty() {
+            let apart = |node: &Node<'_>| route.iter().all(|hop| hop.zone() != node.zone());
+            let next = left.iter().position(apart).unwrap_or(0);
+            route.push(left.remove(next));
+        }
+        route.iter().map(Node::id).collect()
+    }
+
+    /// Whose delay was not measured may be anywhere.
+    fn is_far(&self, node: &Node<'_>) -> bool {
+        node.delay_us().is_none_or(|delay| delay > self.near * 1000)
+    }
+}
+
+fn is_usable(node: &Node<'_>) -> bool {
+    node.health() != Some(Health::Down) && node.draining() != Some(true)
 }
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_plugin_sdk::trial::{Trial, World};
+    use evenkeel_plugin_sdk::trial::{Room, Trial, World};
 
     use super::*;
 
-    fn trial() -> Trial<Emptiest> {
-        let up = |load| [(Metric::Load, load), (Metric::Health, 0), (Metric::Draining, 0)];
+    /// Three nodes in two zones: `a` and `b` are near, `c` is far and idle.
+    fn trial() -> Trial<LeastLoaded> {
         let world = World::around("east")
-            .node("east-a1", "east", "a", &up(200))
-            .node("east-b1", "east", "b", &up(500))
-            .node("west-a1", "west", "a", &up(0));
-        Trial::of(Emptiest::default(), world)
+            .node("a", "east", "one", &[(Metric::Delay, 4_000), (Metric::Load, 300)])
+            .node("b", "east", "one", &[(Metric::Delay, 50_000), (Metric::Load, 200)])
+            .node("c", "east", "two", &[(Metric::Delay, 50_001), (Metric::Load, 0)]);
+        Trial::of(LeastLoaded::default(), world)
+    }
+
+    fn room(standing: &[&str]) -> [Room<()>; 1] {
+        let standing = standing.iter().map(|name| (*name).to_owned()).collect();
+        [Room { room: 7, measured: vec![], standing, state: () }]
     }
 
     #[test]
-    fn a_room_goes_to_the_emptiest_node_near_it_and_its_spare_to_another_zone() {
-        assert_eq!(trial().place(1, &[]).hops, ["east-a1", "east-b1"]);
-        assert_eq!(trial().place(1, &[("region", "west")]).hops, ["west-a1", "east-a1"]);
+    fn a_room_goes_to_the_near_node_that_carries_least_with_a_spare_in_another_zone_first() {
+        let placed = trial().place(7, &[]);
+        assert_eq!(placed.hops, ["b", "c", "a"]);
+        assert_eq!(placed.reason, Why::LeastLoaded as u32);
     }
 
     #[test]
-    fn a_node_that_is_full_or_not_sound_gets_nothing() {
-        for (metric, value) in [(Metric::Load, 900), (Metric::Health, 1), (Metric::Draining, 1)] {
-            let mut trial = trial();
-            trial.world.measure("east-a1", metric, value);
-            assert_eq!(trial.place(1, &[]).hops, ["east-b1", "west-a1"], "{metric:?}");
+    fn a_node_is_near_up_to_the_setting() {
+        let mut trial = trial();
+        trial.world.measure("b", Metric::Delay, 50_001);
+        assert_eq!(trial.place(7, &[]).hops[0], "a");
+        trial.world.measure("a", Metric::Health, Health::Down as u32);
+        assert_eq!(trial.place(7, &[]).hops[0], "c", "the idler of two that are far");
+    }
+
+    #[test]
+    fn a_room_moves_only_where_its_node_is_lost() {
+        let mut trial = trial();
+        let mut rooms = room(&["a", "c"]);
+        assert_eq!(trial.reroute(&mut rooms), []);
+        trial.world.measure("a", Metric::Draining, 1);
+        assert_eq!(trial.reroute(&mut rooms), [(0, Why::NodeLost as u32)]);
+        assert_eq!(rooms[0].standing, ["b", "c"]);
+    }
+
+    #[test]
+    fn where_no_node_is_left_it_has_no_opinion() {
+        let mut trial = trial();
+        for node in ["a", "b", "c"] {
+            trial.world.measure(node, Metric::Health, Health::Down as u32);
         }
+        assert!(trial.place(7, &[]).hops.is_empty());
+        assert_eq!(trial.reroute(&mut room(&["a"])), []);
+    }
+
+    #[test]
+    fn settings_outside_their_bounds_are_refused() {
+        assert!(LeastLoaded::parse(r#"{"spares": 3}"#).is_ok());
+        assert!(LeastLoaded::parse(r#"{"spares": 4}"#).is_err());
     }
 }
