@@ -3,7 +3,8 @@
 //! A recording is a [`head`], chunks of [`Record`]s and a [`tail`], one after the other; `FORMAT.md` beside this crate
 //! says every byte. A [`Chunk`] is filled and closed; each stands by itself, so that a gateway may drop the oldest ones.
 //! A [`Reader`] goes through a whole recording, and where it is cut off or broken it gives what is whole and says what is
-//! lost. A [`Redactor`] takes addresses out of records on their way into a file.
+//! lost. A [`Redactor`] takes addresses out of records on their way into a file. Who is asked again keeps what it wrote in
+//! [`Written`].
 
 mod address;
 mod answer;
@@ -17,6 +18,7 @@ mod redaction;
 mod revision;
 mod table;
 mod wire;
+mod written;
 
 pub use chunk::{Chunk, Full, records};
 pub use frame::{FORMAT, MAGIC};
@@ -26,3 +28,4 @@ pub use record::{Call, Decided, Record};
 pub use redaction::Redactor;
 pub use revision::{Catalog, Grant, Revision};
 pub use wire::Malformed;
+pub use written::Written;

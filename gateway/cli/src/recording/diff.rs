@@ -1,13 +1,15 @@
 //! `evenkeel policy diff`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use evenkeel_core::{Answer, Answered, Fault, Metric, PolicyName, Question, State};
+#[cfg(test)]
+use evenkeel_core::State;
+use evenkeel_core::{Answer, Answered, Fault, Metric, PolicyName, Question};
 use evenkeel_host::{Component, Engine, Refused};
-use evenkeel_recording::{Call, Record};
+use evenkeel_recording::{Call, Record, Written};
 use serde_json::{Value, json};
 
 use super::decision::{Side, decisions, parts_that_differ};
@@ -54,8 +56,7 @@ pub(super) struct Contender<'a> {
     component: Component,
     settings: Option<Value>,
     players: Players,
-    states: HashMap<(PolicyName, u64), State>,
-    memos: HashMap<PolicyName, State>,
+    written: Written,
     unmeasured: BTreeSet<Metric>,
     faulted: u64,
 }
@@ -71,8 +72,7 @@ impl<'a> Contender<'a> {
             component,
             settings,
             players: Players::default(),
-            states: HashMap::new(),
-            memos: HashMap::new(),
+            written: Written::default(),
             unmeasured: BTreeSet::new(),
             faulted: 0,
         }
@@ -115,69 +115,15 @@ impl<'a> Contender<'a> {
     /// What it wrote last of a session or a room.
     #[cfg(test)]
     pub(super) fn state_of(&self, policy: &PolicyName, id: u64) -> Option<&State> {
-        self.states.get(&(policy.clone(), id))
+        self.written.state_of(policy, id)
     }
 
     fn carrying(&self, policy: &PolicyName, question: &Arc<Question>) -> Arc<Question> {
-        let state = |id: u64, recorded: &mut Option<State>| {
-            if let Some(own) = self.states.get(&(policy.clone(), id)) {
-                *recorded = Some(own.clone());
-            }
-        };
-        let of_memo = |memo: &mut Option<State>| {
-            if let Some(own) = self.memos.get(policy) {
-                *memo = Some(own.clone());
-            }
-        };
-        let mut question = Arc::clone(question);
-        match &*question {
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
-            Question::Reroute { .. } | Question::Tick { .. } => {
-                match Arc::make_mut(&mut question) {
-                    Question::Reroute { nodes: _, rooms, memo } => {
-                        rooms.iter_mut().for_each(|room| state(room.row.id, &mut room.state));
-                        of_memo(memo);
-                    }
-                    Question::Tick { sessions, memo } => {
-                        sessions
-                            .iter_mut()
-                            .for_each(|session| state(session.row.id, &mut session.state));
-                        of_memo(memo);
-                    }
-                    Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
-                }
-            }
-        }
-        question
+        self.written.carried_into(policy, question)
     }
 
     fn keep(&mut self, policy: &PolicyName, question: &Question, answer: &Answer) {
-        let (states, memo) = match answer {
-            Answer::Params(_) | Answer::Admit { .. } => return,
-            Answer::Placed { state, .. } => {
-                if let Question::Place { room, .. } = question {
-                    self.states.insert((policy.clone(), room.0), state.clone());
-                }
-                return;
-            }
-            Answer::Moves { moves: _, states, memo }
-            | Answer::Actions { actions: _, states, memo } => (states, memo),
-        };
-        let id = |row: u32| match question {
-            Question::Reroute { rooms, .. } => rooms.get(row as usize).map(|room| room.row.id),
-            Question::Tick { sessions, .. } => {
-                sessions.get(row as usize).map(|session| session.row.id)
-            }
-            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => None,
-        };
-        for (row, state) in states {
-            if let Some(id) = id(*row) {
-                self.states.insert((policy.clone(), id), state.clone());
-            }
-        }
-        if let Some(memo) = memo {
-            self.memos.insert(policy.clone(), memo.clone());
-        }
+        self.written.keep(policy, question, answer);
     }
 }
 
