@@ -92,7 +92,8 @@
 //! # How it works
 //!
 //! The attribute exports the functions of the contract (`wit/policy.wit`) and puts a manifest into the custom section
-//! `evenkeel:manifest`: name and version of the package, the settings' JSON Schema, the metrics, actions and reasons.
+//! `evenkeel:manifest`: name and version of the package, the settings' JSON Schema, the metrics, actions and reasons, and what
+//! answers take at most, where [`#[degradation(cost(…))]`](macro@crate::degradation) promises that.
 //! Measurements arrive as columns of integers; the views ([`Session`], [`Room`], [`Node`], [`Region`]) hide them. Numbers
 //! and units are those of the registry (`wit/registry.toml`); a function's name ends in its unit. The only imports are
 //! [`log`] and [`note`]; a panic's message reaches the log by itself.

@@ -147,6 +147,8 @@ pub struct Facts {
     pub ops: &'static [Op],
     /// Reasons given.
     pub reasons: &'static [(u32, &'static str)],
+    /// What answers take at most: a member with the comma before it, or nothing.
+    pub cost: &'static str,
 }
 
 /// State and memo of a plugin go by one schema number.
@@ -186,7 +188,9 @@ macro_rules! manifest_text {
             Text::Ops(FACTS.ops),
             Text::Plain("],\"reasons\":["),
             Text::Reasons(FACTS.reasons),
-            Text::Plain("]}"),
+            Text::Plain("]"),
+            Text::Plain(FACTS.cost),
+            Text::Plain("}"),
         ])
     }};
 }

@@ -3,7 +3,10 @@
 //! Questions take the very way they take in the plugin: measurements become frames with the columns that the policy's
 //! `READS` asks for, states become bytes and come back.
 
+mod asked;
 mod measurements;
+#[doc(hidden)]
+pub mod native;
 mod world;
 
 use std::cell::RefCell;

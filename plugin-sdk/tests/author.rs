@@ -68,7 +68,7 @@ enum Why {
     TooManySessions = 7,
 }
 
-#[degradation]
+#[degradation(cost(tick(call = 5_000, row = 400)))]
 impl Degradation for Knobs {
     type State = Memory;
     type Memo = Count;
@@ -162,7 +162,8 @@ fn the_manifest_says_what_the_policy_is_and_asks_for() {
         concat!(
             r#"{{"name":"evenkeel-plugin-sdk","version":"{}","contract":"0.1.0","hooks":["degradation"],"#,
             r#""settings":{},"state_schema":2,"subject_metrics":[1,9,12],"node_metrics":[],"ops":[1],"#,
-            r#""reasons":[{{"number":1,"name":"loss"}},{{"number":7,"name":"too-many-sessions"}}]}}"#,
+            r#""reasons":[{{"number":1,"name":"loss"}},{{"number":7,"name":"too-many-sessions"}}],"#,
+            r#""cost":{{"tick":{{"call":5000,"row":400}}}}}}"#,
         ),
         env!("CARGO_PKG_VERSION"),
         settings

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::built::Built;
 use crate::failed::Failed;
 
 /// What plugins are compiled for.
@@ -46,6 +47,53 @@ impl Project {
         }
         let status = cargo.status().map_err(|error| no_cargo(&cargo, error))?;
         if status.success() { Ok(()) } else { Err(Failed::Cargo("test".into())) }
+    }
+
+    /// The project of this plugin: where it is given, or else the folder of its file, or this one.
+    ///
+    /// # Errors
+    /// The folder that was given is none.
+    pub fn of_plugin(
+        name: &str,
+        file: &Path,
+        given: Option<&Path>,
+    ) -> Result<Option<Project>, Failed> {
+        if let Some(given) = given {
+            return Project::at(given).map(Some);
+        }
+        let beside = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folders = beside.into_iter().chain([Path::new(".")]);
+        let mut projects = folders.filter_map(|folder| Project::at(folder).ok());
+        Ok(projects.find(|project| project.package().as_deref() == Some(name)))
+    }
+
+    /// The name of its package, where its manifest can be read.
+    fn package(&self) -> Option<String> {
+        let manifest = std::fs::read_to_string(self.folder.join("Cargo.toml")).ok()?;
+        let manifest: toml::Table = manifest.parse().ok()?;
+        Some(manifest.get("package")?.get("name")?.as_str()?.to_owned())
+    }
+
+    /// Whether this plugin is what the project makes as it is now. A signature is not the project's.
+    ///
+    /// # Errors
+    /// Cargo does not build it.
+    pub fn makes(&self, built: &Built) -> Result<bool, Failed> {
+        let now = self.compile()?;
+        let now = std::fs::read(&now).map_err(Failed::file(&now))?;
+        Ok(built.bytes().starts_with(&now))
+    }
+
+    /// Runs one ignored test natively, as fast as it gets, and returns what it wrote.
+    pub(crate) fn run_test(&self, test: &str, with: (&str, &Path)) -> Result<String, Failed> {
+        let mut cargo = self.cargo("test");
+        cargo.args(["--quiet", "--release", "--lib", test, "--", "--ignored", "--nocapture"]);
+        cargo.env(with.0, with.1);
+        let output = cargo.output().map_err(|error| no_cargo(&cargo, error))?;
+        if !output.status.success() {
+            return Err(Failed::Cargo(format!("test --release --lib {test} -- --ignored")));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Compiles the plugin, and returns the path of the module that cargo wrote.

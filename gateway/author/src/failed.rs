@@ -58,6 +58,11 @@ pub enum Failed {
         "the project makes no plugin: its Cargo.toml needs `crate-type = [\"cdylib\", \"rlib\"]` below [lib]"
     )]
     NoModule,
+    /// The project's tests measure nothing natively.
+    #[error(
+        "its tests measure nothing natively: the SDK beside it is not this evenkeel's (a new project has that one)"
+    )]
+    NotNative,
     /// The host does not take the plugin.
     #[error("{0}")]
     Refused(#[from] Refused),
@@ -78,6 +83,7 @@ impl Failed {
             | Failed::NoTarget { .. }
             | Failed::Cargo(_)
             | Failed::NoModule
+            | Failed::NotNative
             | Failed::Refused(_) => false,
         }
     }

@@ -132,6 +132,26 @@ impl Inspection {
         self.numbers("ops").into_iter().map(op).collect()
     }
 
+    /// What calls take at most.
+    fn promises(&self) -> String {
+        let costs = self.manifest.get("cost").and_then(Value::as_object).into_iter().flatten();
+        let promise = |(call, cost): (&String, &Value)| {
+            let of = |part| cost.get(part).and_then(Value::as_u64).unwrap_or(0);
+            match (of("call"), of("row")) {
+                (whole, 0) => format!("{call}: {} instructions", thousands(whole)),
+                (whole, row) => {
+                    format!(
+                        "{call}: {} instructions and {} a row",
+                        thousands(whole),
+                        thousands(row)
+                    )
+                }
+            }
+        };
+        let promises: Vec<String> = costs.map(promise).collect();
+        if promises.is_empty() { "nothing of its cost".into() } else { promises.join(", ") }
+    }
+
     fn reasons(&self) -> Vec<String> {
         let reasons = self.manifest.get("reasons").and_then(Value::as_array).into_iter().flatten();
         let word = |reason: &Value| {
@@ -170,6 +190,7 @@ impl fmt::Display for Inspection {
             {
                 say(word, if what.is_empty() { "none".into() } else { what.join(", ") }.as_str());
             }
+            say("promises", &self.promises());
             say("settings", if self.settings().is_empty() { "none" } else { "" });
         }
         for setting in self.settings() {

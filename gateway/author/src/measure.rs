@@ -1,9 +1,11 @@
 //! What a plugin's answers cost: time, and instructions, which are the same on every machine.
 //!
 //! Questions are of usual worlds from one seed, and of the sizes that gateways have. Time is that in the plugin, crossing
-//! included, as the gateway accounts it.
+//! included, as the gateway accounts it. Where the plugin's project is there, its code is compiled natively and asked the
+//! same.
 
-mod cost;
+pub(crate) mod cost;
+mod native;
 mod report;
 mod spread;
 
@@ -13,11 +15,13 @@ use evenkeel_core::{Hook, Question};
 use evenkeel_host::{Component, Engine, Policy, Refused};
 use serde_json::Value;
 
-use self::cost::Cost;
 pub use self::cost::Exceeded;
+use self::cost::promised;
+use self::native::Native;
 pub use self::report::Report;
 pub use self::spread::Spread;
 use crate::built::{Built, patient};
+use crate::cargo::Project;
 use crate::world::{Size, World};
 
 /// Rounds of each call; what is reported is how they spread.
@@ -41,16 +45,24 @@ pub struct Call {
     pub rows: u32,
     /// Nanoseconds of one call, by round.
     pub ns: Spread,
+    /// The same natively, where that was measured.
+    pub native_ns: Option<Spread>,
     /// WebAssembly instructions of one call.
     pub instructions: u64,
+    /// The most that its manifest promises, where it does.
+    pub promised: Option<u64>,
 }
 
-/// Measures a plugin with these settings; `null` for the defaults.
+/// Measures a plugin with these settings, `null` for the defaults; natively too where its project is given.
 ///
 /// # Errors
 ///
 /// It does not take the settings, or fails while it is measured.
-pub fn measure(built: &Built, settings: &Value) -> Result<Report, Refused> {
+pub fn measure(
+    built: &Built,
+    settings: &Value,
+    project: Option<&Project>,
+) -> Result<Report, Refused> {
     let manifest = built.component().manifest();
     let began = Instant::now();
     let engine = Engine::with_budgets(patient());
@@ -61,6 +73,7 @@ pub fn measure(built: &Built, settings: &Value) -> Result<Report, Refused> {
 
     let mut calls = Vec::new();
     let mut starts = Vec::new();
+    let mut native: Option<Native> = None;
     for &hook in &manifest.hooks {
         for case in cases(hook) {
             let mut world = World::sized(1, case.size);
@@ -78,23 +91,43 @@ pub fn measure(built: &Built, settings: &Value) -> Result<Report, Refused> {
             let mut counting = install(&counting, &counted)?;
             let question = case.steady(&mut policy, &mut world)?;
             let now_us = world.now_us();
+            let questions = native.get_or_insert_with(|| Native::with(policy.settings()));
+            questions.ask(&policy, case.name, &question, now_us);
             calls.push(Call {
                 name: case.name,
                 rows: case.rows,
+                native_ns: None,
+                promised: promised(manifest, case.name, cost::rows(&question)),
                 ns: time(&mut policy, &question, now_us).map_err(|fault| case.failed(fault))?,
                 instructions: count(&mut counting, &question, now_us)
                     .map_err(|fault| case.failed(fault))?,
             });
         }
     }
+    let not_native = match (project, native) {
+        (Some(project), Some(native)) => match native.measure(project) {
+            Ok(figures) => {
+                for (call, ns) in calls.iter_mut().zip(figures) {
+                    call.native_ns = Some(ns);
+                }
+                None
+            }
+            Err(failed) => Some(failed.to_string()),
+        },
+        _ => Some("there is no project of this plugin here; `--project` names its folder".into()),
+    };
+    let exceeded = calls
+        .iter()
+        .filter_map(|call| Exceeded::of(call.name, call.rows, call.instructions, call.promised));
     Ok(Report {
         name: (*manifest.name).into(),
         version: manifest.version.clone(),
         bytes: built.bytes().len(),
         compile,
         start_ns: Spread::of(starts),
-        exceeded: Cost::of(built.bytes()).exceeded(&calls),
+        exceeded: exceeded.collect(),
         calls,
+        not_native,
     })
 }
 
@@ -193,7 +226,7 @@ mod tests {
     fn measured(name: &str) -> Report {
         let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
         let built = Built::from_bytes(plugin.bytes.to_vec()).unwrap();
-        measure(&built, &Value::Null).unwrap()
+        measure(&built, &Value::Null, None).unwrap()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use evenkeel_author::exam::{self, exam};
-use evenkeel_author::measure::measure;
+use evenkeel_author::measure::{Call, measure};
 use evenkeel_author::{Built, Chatter, Failed, Inspection, Project, create};
 use evenkeel_core::Hook;
 use serde_json::{Value, json};
@@ -90,8 +90,22 @@ fn from_nothing_to_a_plugin(hook: Hook) {
     let options = exam::Options { seed: 1, worlds: 20, settings: Value::Null };
     let report = exam(&built, &options).unwrap();
     assert!(report.is_passed() && report.breaches.is_empty(), "{report}");
-    let report = measure(&built, &Value::Null).unwrap();
+    let found = Project::of_plugin(&format!("my-{}", hook.name()), &path, None).unwrap().unwrap();
+    assert_eq!(found.folder(), project.folder(), "it is found beside the file");
+    assert!(found.makes(&built).unwrap());
+    let report = measure(&built, &Value::Null, Some(&found)).unwrap();
     assert!(report.calls.iter().all(|call| call.instructions > 0 && call.ns.min > 0), "{report}");
+    assert_eq!(report.not_native, None);
+    assert!(
+        report.calls.iter().all(|call| call.native_ns.is_some_and(|ns| ns.median > 0)),
+        "{report}"
+    );
+    let rows = |call: &Call| u64::from(call.rows);
+    let (most, few) = (report.calls.iter().max_by_key(|call| rows(call)), report.calls.first());
+    let native = |call: Option<&Call>| call.and_then(|call| call.native_ns).unwrap().median;
+    if rows(most.unwrap()) > 1_000 {
+        assert!(native(most) > native(few) * 10, "it is asked about as many: {report}");
+    }
     assert!(report.exceeded.is_empty(), "it promises nothing");
 }
 
@@ -117,6 +131,38 @@ fn a_new_degradation_policy_is_a_plugin() {
 #[test]
 fn a_new_scenario_policy_is_a_plugin() {
     from_nothing_to_a_plugin(Hook::Scenario);
+}
+
+#[test]
+fn a_plugin_is_held_to_what_it_promises() {
+    let folder = create(&PROJECTS, &"promise".parse().unwrap(), Hook::Degradation).unwrap();
+    let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+    let shared = manifest.replace("path = \"sdk\"", "path = \"../my-admission/sdk\"");
+    fs::write(folder.join("Cargo.toml"), shared).unwrap();
+    let source = fs::read_to_string(folder.join("src/lib.rs")).unwrap();
+    let project = Project::at(&folder).unwrap();
+    let promising = |cost: &str| {
+        let attribute = format!("#[degradation(cost(tick({cost})))]");
+        let promising = source.replace("#[degradation]", &attribute);
+        assert_ne!(promising, source);
+        fs::write(folder.join("src/lib.rs"), promising).unwrap();
+        Built::of(&project).unwrap()
+    };
+
+    let generous = promising("call = 100_000, row = 100_000");
+    let shown = Inspection::of(generous.bytes());
+    assert_eq!(shown.json()["cost"], json!({"tick": {"call": 100_000, "row": 100_000}}));
+    assert!(shown.to_string().contains("tick: 100,000 instructions and 100,000 a row"), "{shown}");
+    let report = measure(&generous, &Value::Null, None).unwrap();
+    assert!(report.exceeded.is_empty(), "{report}");
+    assert_eq!(report.calls[0].promised, Some(200_000));
+    assert!(report.not_native.is_some(), "nobody said where its project is");
+
+    let mean = promising("call = 1, row = 1");
+    let report = measure(&mean, &Value::Null, None).unwrap();
+    let sizes: Vec<u32> = report.exceeded.iter().map(|exceeded| exceeded.rows).collect();
+    assert_eq!(sizes, [1, 256, 4_096], "{report}");
+    assert!(!project.makes(&generous).unwrap(), "the project has changed");
 }
 
 #[test]

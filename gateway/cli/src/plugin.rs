@@ -86,11 +86,15 @@ struct Test {
 
 /// Say what a plugin's answers cost: time, and instructions, which are the same on every machine
 ///
-/// Where its manifest promises a cost and it takes more instructions, it ends with 1.
+/// Where its manifest promises a cost and it takes more instructions, it ends with 1. Where the plugin's project is at hand,
+/// in the folder of the file or in this one, its code is compiled natively too and asked the same.
 #[derive(Args)]
 struct Bench {
     /// The plugin: a WebAssembly module or component
     plugin: PathBuf,
+    /// The project it was built from; default: the folder of the file, or this one, where the plugin's project is there
+    #[arg(long, value_name = "FOLDER")]
+    project: Option<PathBuf>,
     /// A file with its settings, as JSON or TOML; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
@@ -241,11 +245,27 @@ impl Bench {
     fn act(self) -> Result<(), Failure> {
         let settings = self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?;
         let built = read(&self.plugin)?;
-        let report = measure(&built, &settings).map_err(Failed::from)?;
+        let name = &built.component().manifest().name;
+        let project = Project::of_plugin(name, &self.plugin, self.project.as_deref());
+        let project = project?;
+        let report = measure(&built, &settings, project.as_ref()).map_err(Failed::from)?;
+        let is_stale = match &project {
+            Some(project) if report.not_native.is_none() => {
+                !project.makes(&built)?
+            }
+            Some(_) | None => false,
+        };
         if self.json {
-            say(&report.json());
+            let mut shown = report.json();
+            shown["native_is_other_code"] = json!(is_stale);
+            say(&shown);
         } else {
             say(&report);
+            if is_stale {
+                say(
+                    &"  The project makes another plugin by now: native is what it makes, the rest is this file.",
+                );
+            }
         }
         match (report.exceeded.is_empty(), self.json) {
             (true, _) => Ok(()),

@@ -1,5 +1,6 @@
 //! What a plugin says of itself, in the custom section `evenkeel:manifest`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use evenkeel_core::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op};
@@ -40,6 +41,25 @@ pub struct Manifest {
     pub ops: Vec<Op>,
     /// Its reasons, so that people see words.
     pub reasons: Vec<Reason>,
+    /// What it promises that its answers take, by call: `tick`. Authors are held to it by their tools, not by gateways.
+    pub cost: BTreeMap<Box<str>, Cost>,
+}
+
+/// What a call takes at most, in WebAssembly instructions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub struct Cost {
+    /// However few rows it is about.
+    pub call: u64,
+    /// For each of its rows: regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`.
+    #[serde(default)]
+    pub row: u64,
+}
+
+impl Cost {
+    /// What a call about so many rows takes at most.
+    pub fn of(self, rows: u32) -> u64 {
+        self.call.saturating_add(self.row.saturating_mul(rows.into()))
+    }
 }
 
 /// A reason that a plugin gives for its decisions.
@@ -68,6 +88,8 @@ struct Text {
     ops: Vec<u32>,
     #[serde(default)]
     reasons: Vec<Reason>,
+    #[serde(default)]
+    cost: BTreeMap<Box<str>, Cost>,
 }
 
 impl Manifest {
@@ -114,6 +136,7 @@ impl Manifest {
             node_metrics: metrics(text.node_metrics),
             ops: text.ops.into_iter().filter_map(Op::from_number).collect(),
             reasons: text.reasons,
+            cost: text.cost,
         })
     }
 

@@ -4,6 +4,8 @@ use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::{Error, ImplItem, ItemImpl, Result, parse_quote};
 
+use crate::cost::{Call, promised};
+
 /// What a hook's trait has.
 pub(crate) struct Shape {
     pub(crate) hook: &'static str,
@@ -11,6 +13,7 @@ pub(crate) struct Shape {
     pub(crate) reason: bool,
     pub(crate) reads: bool,
     pub(crate) ops: bool,
+    pub(crate) calls: &'static [Call],
 }
 
 pub(crate) fn attribute(
@@ -18,9 +21,7 @@ pub(crate) fn attribute(
     arguments: &TokenStream,
     mut item: ItemImpl,
 ) -> Result<TokenStream> {
-    if !arguments.is_empty() {
-        return Err(Error::new_spanned(arguments, "this attribute takes no arguments"));
-    }
+    let cost = promised(shape.calls, arguments)?;
     let Some((_, path, _)) = &item.trait_ else {
         let example =
             format!("write it on the implementation of the trait: #[{}] impl …", shape.hook);
@@ -78,6 +79,7 @@ pub(crate) fn attribute(
                 reads: #reads,
                 ops: #ops,
                 reasons: <#reason as #sdk::Reason>::NAMES,
+                cost: #cost,
             });
             const LENGTH: usize = TEXT.len();
             const BYTES: [u8; LENGTH] = TEXT.bytes();
@@ -99,6 +101,14 @@ pub(crate) fn attribute(
                 Err(_) => panic!("a manifest is put together from strings"),
             }
         };
+
+        /// `evenkeel plugin bench` runs this, to show what the policy takes natively beside what it takes as a plugin.
+        #[cfg(test)]
+        #[test]
+        #[ignore = "`evenkeel plugin bench` runs it"]
+        fn measured_natively() {
+            #sdk::trial::native::#bindings::<#policy>();
+        }
 
         // Settings are read by the gateway's call, which a native build does not have.
         const _: fn(&#sdk::json::Json) -> Result<#policy, String> = <#policy as #sdk::Setting>::read;

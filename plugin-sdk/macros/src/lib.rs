@@ -5,7 +5,10 @@
 use proc_macro::TokenStream;
 use syn::{DeriveInput, ItemImpl, parse_macro_input};
 
+use crate::cost::Call;
+
 mod case;
+mod cost;
 mod hook;
 mod pack;
 mod reason;
@@ -54,11 +57,35 @@ macro_rules! hooks {
 
 hooks! {
     /// On `impl Admission for …`: makes the crate a plugin that answers the admission hook.
-    admission, hook::Shape { hook: "admission", state: false, reason: true, reads: true, ops: false };
+    ///
+    /// `#[admission(cost(admit(call = 2_000, row = 100)))]` promises what an answer takes at most; see
+    /// `#[degradation]`. Rows are regions.
+    admission, hook::Shape {
+        hook: "admission", state: false, reason: true, reads: true, ops: false,
+        calls: &[Call { name: "admit", rows: "regions" }],
+    };
     /// On `impl Routing for …`: makes the crate a plugin that answers the routing hook.
-    routing, hook::Shape { hook: "routing", state: true, reason: true, reads: true, ops: false };
+    ///
+    /// `#[routing(cost(place(call = 2_000, row = 300), reroute(call = 50_000, row = 9_000)))]` promises what an answer takes
+    /// at most; see `#[degradation]`. Rows are nodes of `place` and rooms of `reroute`.
+    routing, hook::Shape {
+        hook: "routing", state: true, reason: true, reads: true, ops: false,
+        calls: &[Call { name: "place", rows: "nodes" }, Call { name: "reroute", rows: "rooms" }],
+    };
     /// On `impl Degradation for …`: makes the crate a plugin that answers the degradation hook.
-    degradation, hook::Shape { hook: "degradation", state: true, reason: true, reads: true, ops: true };
+    ///
+    /// `#[degradation(cost(tick(call = 2_000, row = 300)))]` promises in the manifest what an answer takes at most, in
+    /// WebAssembly instructions: so many however few rows there are, and so many for each. Rows are sessions. `evenkeel
+    /// plugin bench` holds the plugin to it, and `evenkeel plugin test --recording`; a gateway does not, it has a clock.
+    degradation, hook::Shape {
+        hook: "degradation", state: true, reason: true, reads: true, ops: true,
+        calls: &[Call { name: "tick", rows: "sessions" }],
+    };
     /// On `impl Scenario for …`: makes the crate a plugin that answers the scenario hook.
-    scenario, hook::Shape { hook: "scenario", state: false, reason: false, reads: false, ops: false };
+    ///
+    /// `#[scenario(cost(resolve(call = 2_000)))]` promises what an answer takes at most; see `#[degradation]`.
+    scenario, hook::Shape {
+        hook: "scenario", state: false, reason: false, reads: false, ops: false,
+        calls: &[Call { name: "resolve", rows: "" }],
+    };
 }

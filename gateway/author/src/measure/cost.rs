@@ -1,83 +1,64 @@
-//! What a plugin promises that its answers cost: `cost` in its manifest, instructions per row of each call.
+//! What a plugin promises that its answers take: `cost` in its manifest, WebAssembly instructions of each call.
 
-use std::collections::BTreeMap;
-
-use evenkeel_host::Glance;
-use serde_json::Value;
-
-use super::Call;
-
-/// What a plugin promises, by call. Empty where it promises nothing.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Cost(BTreeMap<String, u64>);
+use evenkeel_core::Question;
+use evenkeel_host::Manifest;
 
 /// A promise that a call does not keep.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "{call} about {rows} rows takes {found} instructions per row; its manifest promises at most {promised}"
+    "{call} about {rows} rows takes {found} instructions; the manifest promises {promised} at most"
 )]
 pub struct Exceeded {
     /// The call.
     pub call: &'static str,
     /// Its rows.
     pub rows: u32,
-    /// Instructions per row, rounded up.
+    /// Instructions that it took.
     pub found: u64,
-    /// The most that was promised.
+    /// The most that was promised for so many rows.
     pub promised: u64,
 }
 
-impl Cost {
-    /// Of a plugin's file.
-    pub(crate) fn of(bytes: &[u8]) -> Cost {
-        let manifest = Glance::at(bytes).manifest.unwrap_or_default();
-        let manifest: Value = serde_json::from_slice(&manifest).unwrap_or(Value::Null);
-        let promises = manifest.get("cost").and_then(Value::as_object).into_iter().flatten();
-        Cost(promises.filter_map(|(call, most)| Some((call.clone(), most.as_u64()?))).collect())
-    }
+/// The most that a call about so many rows may take; none where nothing is promised of it.
+pub(crate) fn promised(manifest: &Manifest, call: &str, rows: u32) -> Option<u64> {
+    manifest.cost.get(call).map(|cost| cost.of(rows))
+}
 
-    /// Promises that are not kept. A call is held to its promise at the largest size: what it takes however few rows there
-    /// are is spread over most of them there.
-    pub(crate) fn exceeded(&self, calls: &[Call]) -> Vec<Exceeded> {
-        let mut largest: BTreeMap<&str, &Call> = BTreeMap::new();
-        for call in calls {
-            let kept = largest.entry(call.name).or_insert(call);
-            *kept = if call.rows > kept.rows { call } else { kept };
-        }
-        let broken = largest.values().filter_map(|call| {
-            let promised = *self.0.get(call.name)?;
-            let found = call.instructions.div_ceil(u64::from(call.rows.max(1)));
-            let (call, rows) = (call.name, call.rows);
-            (found > promised).then_some(Exceeded { call, rows, found, promised })
-        });
-        broken.collect()
+impl Exceeded {
+    /// Where this is more than was promised.
+    pub(crate) fn of(
+        call: &'static str,
+        rows: u32,
+        found: u64,
+        promised: Option<u64>,
+    ) -> Option<Exceeded> {
+        let promised = promised.filter(|&promised| found > promised)?;
+        Some(Exceeded { call, rows, found, promised })
     }
+}
+
+/// What a promise counts: regions of an admission, nodes of a placement, rooms, sessions.
+pub(crate) fn rows(question: &Question) -> u32 {
+    let rows = match question {
+        Question::Resolve { .. } => 0,
+        Question::Admit { regions, .. } => regions.len(),
+        Question::Place { nodes, .. } => nodes.len(),
+        Question::Reroute { rooms, .. } => rooms.len(),
+        Question::Tick { sessions, .. } => sessions.len(),
+    };
+    rows as u32
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Spread;
     use super::*;
 
-    fn call(name: &'static str, rows: u32, instructions: u64) -> Call {
-        Call { name, rows, ns: Spread::default(), instructions }
-    }
-
-    fn promised(most: u64) -> Cost {
-        Cost(BTreeMap::from([("tick".to_owned(), most)]))
-    }
-
     #[test]
-    fn a_promise_is_held_at_the_largest_size() {
-        let calls = [call("tick", 1, 9_000), call("tick", 100, 40_001), call("open", 9, 9_999_999)];
-        assert_eq!(promised(401).exceeded(&calls), []);
-        let broken = Exceeded { call: "tick", rows: 100, found: 401, promised: 400 };
-        assert_eq!(promised(400).exceeded(&calls), [broken]);
-        assert_eq!(Cost::default().exceeded(&calls), []);
-    }
-
-    #[test]
-    fn what_is_no_plugin_promises_nothing() {
-        assert_eq!(Cost::of(b"no plugin"), Cost::default());
+    fn a_promise_is_kept_up_to_what_it_says() {
+        let of = |found| Exceeded::of("tick", 100, found, Some(32_000));
+        assert_eq!(of(32_000), None);
+        let broken = Exceeded { call: "tick", rows: 100, found: 32_001, promised: 32_000 };
+        assert_eq!(of(32_001), Some(broken));
+        assert_eq!(Exceeded::of("open", 100, u64::MAX, None), None);
     }
 }

@@ -25,6 +25,8 @@ pub struct Report {
     pub calls: Vec<Call>,
     /// What its manifest promises and it does not keep.
     pub exceeded: Vec<Exceeded>,
+    /// Why it was not measured natively, where it was not.
+    pub not_native: Option<String>,
 }
 
 impl Report {
@@ -35,7 +37,9 @@ impl Report {
                 "call": call.name,
                 "rows": call.rows,
                 "ns": call.ns.json(),
+                "native_ns": call.native_ns.map(|ns| ns.json()),
                 "instructions": call.instructions,
+                "promised": call.promised,
             })
         };
         json!({
@@ -45,6 +49,7 @@ impl Report {
             "compile_ms": self.compile.as_secs_f64() * 1e3,
             "start_ns": self.start_ns.json(),
             "calls": self.calls.iter().map(call).collect::<Vec<_>>(),
+            "not_native": self.not_native,
             "exceeded": self.exceeded.iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     }
@@ -64,27 +69,45 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  {:<9}{:>6}{:>12}{:>12}{:>12}{:>10}{:>14}{:>10}",
-            "call", "rows", "min ns", "median ns", "p99 ns", "per row", "instructions", "per row"
+            "  {:<9}{:>6}{:>12}{:>12}{:>12}{:>10}{:>12}{:>14}{:>10}{:>14}",
+            "call",
+            "rows",
+            "min ns",
+            "median ns",
+            "p99 ns",
+            "per row",
+            "native ns",
+            "instructions",
+            "per row",
+            "promised"
         )?;
+        let or_none = |figure: Option<u64>| figure.map_or_else(|| "-".to_owned(), thousands);
         for call in &self.calls {
             let rows = f64::from(call.rows);
             writeln!(
                 f,
-                "  {:<9}{:>6}{:>12}{:>12}{:>12}{:>10.1}{:>14}{:>10.1}",
+                "  {:<9}{:>6}{:>12}{:>12}{:>12}{:>10.1}{:>12}{:>14}{:>10.1}{:>14}",
                 call.name,
                 thousands(call.rows),
                 thousands(call.ns.min),
                 thousands(call.ns.median),
                 thousands(call.ns.p99),
                 call.ns.median as f64 / rows,
+                or_none(call.native_ns.map(|ns| ns.median)),
                 thousands(call.instructions),
                 call.instructions as f64 / rows,
+                or_none(call.promised),
             )?;
         }
         let words =
             "Time is in the plugin, crossing included; instructions are the same on every machine.";
         write!(f, "  {words}")?;
+        match &self.not_native {
+            None => {
+                write!(f, "\n  Native is the median of the same code compiled for this machine.")?
+            }
+            Some(why) => write!(f, "\n  Not measured natively: {why}")?,
+        }
         for exceeded in &self.exceeded {
             write!(f, "\n  too dear: {exceeded}")?;
         }

@@ -84,6 +84,12 @@ const FIELDS: &[Field] = &[
         otherwise: Some("none"),
         doc: "Names of its own reasons, numbered from 1 to 65,535.",
     },
+    Field {
+        name: "cost",
+        form: "object of `{\"tick\": {\"call\": 2000, \"row\": 300}}`",
+        otherwise: Some("none"),
+        doc: "What it promises that its answers take at most, by call, in WebAssembly instructions: so many however few rows there are, and so many for each. Rows are regions of `admit`, nodes of `place`, rooms of `reroute`, sessions of `tick`; `resolve` has none. `evenkeel plugin bench` and `plugin test --recording` hold it to that, gateways do not.",
+    },
 ];
 
 /// Everything that is generated: path below the SDK's folder, and text.
@@ -117,7 +123,7 @@ fn the_manifest_is_as_the_reference_says() {
     let whole = json!({
         "name": "whole", "version": "1", "contract": "0.1.0", "hooks": ["scenario"],
         "settings": {"type": "object"}, "state_schema": 0, "subject_metrics": [], "node_metrics": [],
-        "ops": [], "reasons": []
+        "ops": [], "reasons": [], "cost": {}
     });
     let vet = |manifest: &Value| {
         let bytes = with_section(bare(), "evenkeel:manifest", manifest.to_string().as_bytes());

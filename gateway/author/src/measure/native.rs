@@ -1,0 +1,149 @@
+//! The same questions natively: the project's own code, compiled for this machine, run by a test that the SDK puts into it.
+
+use std::fs;
+
+use evenkeel_core::{Entry, Labels, Metric, Question, Row, State};
+use evenkeel_host::{Manifest, Policy};
+use serde_json::{Value, json};
+
+use super::Spread;
+use crate::cargo::Project;
+use crate::failed::Failed;
+
+/// The test that the SDK puts into a policy, and what tells it which file the questions are in.
+const TEST: &str = "measured_natively";
+const QUESTIONS: &str = "EVENKEEL_NATIVE_QUESTIONS";
+
+/// What stands before each line of figures.
+const MARK: &str = "evenkeel-native ";
+
+/// Questions on their way to the native policy.
+#[derive(Default)]
+pub(super) struct Native(String);
+
+impl Native {
+    /// The settings come first, as the plugin got them.
+    pub(super) fn with(settings: &str) -> Native {
+        Native(settings.to_owned())
+    }
+
+    /// Adds a question that the plugin was asked.
+    pub(super) fn ask(&mut self, policy: &Policy, call: &str, question: &Question, now_us: u64) {
+        let manifest = policy.component().manifest();
+        let asked = asked(manifest, policy.known_catalog(), call, question, now_us);
+        self.0 += "\n";
+        self.0 += &asked.to_string();
+    }
+
+    /// What each took, in the order in which they were added.
+    ///
+    /// # Errors
+    /// The project does not compile, or has no such test: it is no policy, or its SDK is an older one.
+    pub(super) fn measure(&self, project: &Project) -> Result<Vec<Spread>, Failed> {
+        let file = std::env::temp_dir().join(format!("evenkeel-native-{}", std::process::id()));
+        fs::write(&file, &self.0).map_err(Failed::file(&file))?;
+        let said = project.run_test(TEST, (QUESTIONS, &file));
+        // Whether it goes away changes no figure.
+        let _ = fs::remove_file(&file);
+        let figures: Vec<Spread> = said?.lines().filter_map(spread).collect();
+        let asked = self.0.lines().count() - 1;
+        if figures.len() == asked { Ok(figures) } else { Err(Failed::NotNative) }
+    }
+}
+
+fn spread(line: &str) -> Option<Spread> {
+    let figures: Vec<u64> =
+        line.strip_prefix(MARK)?.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [min, median, p99] = figures[..] else { return None };
+    Some(Spread { min, median, p99 })
+}
+
+/// A question as the SDK's tests read it: frames with the columns that the manifest asks for.
+fn asked(
+    manifest: &Manifest,
+    catalog: &[Entry],
+    call: &str,
+    question: &Question,
+    now_us: u64,
+) -> Value {
+    let places = |rows: &[Row]| frame(&manifest.node_metrics, rows.iter());
+    let none = || json!({"ids": [], "cells": []});
+    let mut asked = json!({
+        "call": call, "now_us": now_us, "catalog": catalog.iter().map(entry).collect::<Vec<_>>(),
+        "id": 0, "standing_in": null, "scenario": "", "labels": [], "places": none(), "subjects": none(),
+        "width": 0, "standing": [], "states": [], "memo": "",
+    });
+    match question {
+        Question::Resolve { scenario, labels: of } => {
+            (asked["scenario"], asked["labels"]) = (json!(scenario), labels(of));
+        }
+        Question::Admit { session, room: _, standing, scenario, labels: of, regions } => {
+            asked["standing_in"] = json!(standing.map(|region| region.0));
+            (asked["id"], asked["places"]) = (id(session.0), places(regions));
+            (asked["scenario"], asked["labels"]) = (json!(scenario), labels(of));
+        }
+        Question::Place { room, scenario, labels: of, nodes } => {
+            (asked["id"], asked["places"]) = (id(room.0), places(nodes));
+            (asked["scenario"], asked["labels"]) = (json!(scenario), labels(of));
+        }
+        Question::Reroute { nodes, rooms, memo } => {
+            let width = rooms.iter().map(|room| room.standing.len()).max().unwrap_or(0);
+            let standing = rooms.iter().flat_map(|room| {
+                let hops = room.standing.iter().map(|node| node.0);
+                hops.chain(std::iter::repeat(u32::MAX)).take(width)
+            });
+            (asked["width"], asked["standing"]) = (json!(width), standing.collect());
+            asked["places"] = places(nodes);
+            asked["subjects"] =
+                frame(&manifest.subject_metrics, rooms.iter().map(|room| &room.row));
+            asked["states"] = rooms.iter().map(|room| state(room.state.as_ref())).collect();
+            asked["memo"] = state(memo.as_ref());
+        }
+        Question::Tick { sessions, memo } => {
+            let rows = sessions.iter().map(|session| &session.row);
+            asked["subjects"] = frame(&manifest.subject_metrics, rows);
+            asked["states"] =
+                sessions.iter().map(|session| state(session.state.as_ref())).collect();
+            asked["memo"] = state(memo.as_ref());
+        }
+    }
+    asked
+}
+
+/// All 64 bits, as the SDK's JSON has whole numbers.
+fn id(id: u64) -> Value {
+    json!(id as i64)
+}
+
+fn frame<'a>(columns: &[Metric], rows: impl Iterator<Item = &'a Row> + Clone) -> Value {
+    let cells = columns
+        .iter()
+        .flat_map(|&column| rows.clone().map(move |row| json!(row.measures.value(column))));
+    json!({"ids": rows.clone().map(|row| id(row.id)).collect::<Vec<_>>(), "cells": cells.collect::<Vec<_>>()})
+}
+
+fn state(state: Option<&State>) -> Value {
+    let bytes = state.map(|state| &*state.bytes).unwrap_or_default();
+    json!(crate::built::hexadecimal(bytes))
+}
+
+fn labels(labels: &Labels) -> Value {
+    labels.iter().map(|(key, value)| json!([key, value])).collect()
+}
+
+fn entry(entry: &Entry) -> Value {
+    let labels: Vec<Value> = entry.labels.iter().map(|(key, value)| json!([key, value])).collect();
+    json!({"kind": entry.kind as u32, "id": id(entry.id), "parent": id(entry.parent), "name": entry.name, "labels": labels})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_among_what_a_test_writes() {
+        let said = "\nrunning 1 test\ntest measured_natively ... \nevenkeel-native 10 20 30\nok\nevenkeel-native 1 2";
+        let found: Vec<Spread> = said.lines().filter_map(spread).collect();
+        assert_eq!(found, [Spread { min: 10, median: 20, p99: 30 }]);
+    }
+}

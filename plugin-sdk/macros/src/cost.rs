@@ -1,0 +1,128 @@
+//! What a policy promises that its answers take: `cost(tick(call = 2_000, row = 300))` in the attribute of its hook.
+
+use proc_macro2::TokenStream;
+use syn::meta::{self, ParseNestedMeta};
+use syn::parse::Parser;
+use syn::{LitInt, Result};
+
+/// A call of a hook.
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    /// What its rows are; nothing where it has none.
+    pub(crate) rows: &'static str,
+}
+
+/// The last member of the manifest, with the comma before it; nothing where nothing is promised.
+pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String> {
+    let mut promises: Vec<(&str, u32, u32)> = Vec::new();
+    let arguments = arguments.clone();
+    meta::parser(|meta| {
+        if !meta.path.is_ident("cost") {
+            return Err(meta.error("this attribute takes `cost(…)` or nothing"));
+        }
+        meta.parse_nested_meta(|meta| {
+            let Some(call) = calls.iter().find(|call| meta.path.is_ident(call.name)) else {
+                let names: Vec<String> =
+                    calls.iter().map(|call| format!("`{}`", call.name)).collect();
+                let said = format!("this hook has no such call: it has {}", names.join(" and "));
+                return Err(meta.error(said));
+            };
+            if promises.iter().any(|(name, ..)| *name == call.name) {
+                return Err(meta.error("what this call takes is said twice"));
+            }
+            let (whole, row) = promise(call, &meta)?;
+            promises.push((call.name, whole, row));
+            Ok(())
+        })?;
+        if promises.is_empty() {
+            return Err(meta.error(
+                "`cost` names the calls that are promised: `cost(tick(call = 2_000, row = 300))`",
+            ));
+        }
+        Ok(())
+    })
+    .parse2(arguments)?;
+    let promises: Vec<String> = promises
+        .into_iter()
+        .map(|(name, whole, row)| format!("\"{name}\":{{\"call\":{whole},\"row\":{row}}}"))
+        .collect();
+    let is_none = promises.is_empty();
+    Ok(if is_none { String::new() } else { format!(",\"cost\":{{{}}}", promises.join(",")) })
+}
+
+/// What one call takes at most: however few rows it has, and for each of them.
+fn promise(call: &Call, meta: &ParseNestedMeta<'_>) -> Result<(u32, u32)> {
+    let (mut whole, mut row) = (None, None);
+    meta.parse_nested_meta(|part| {
+        let place = if part.path.is_ident("call") {
+            &mut whole
+        } else if part.path.is_ident("row") && call.rows.is_empty() {
+            return Err(part.error(format!("`{}` has no rows: `call` is all it takes", call.name)));
+        } else if part.path.is_ident("row") {
+            &mut row
+        } else {
+            return Err(part.error("this is none of `call`, `row`"));
+        };
+        if place.is_some() {
+            return Err(part.error("this is said twice"));
+        }
+        *place = Some(part.value()?.parse::<LitInt>()?.base10_parse::<u32>()?);
+        Ok(())
+    })?;
+    match (whole, row) {
+        (Some(0), _) => Err(meta.error("no call takes 0 instructions")),
+        (None, _) => {
+            Err(meta
+                .error("`call = …` is missing: instructions that it takes whatever it is about"))
+        }
+        (Some(_), None) if !call.rows.is_empty() => Err(meta.error(format!(
+            "`row = …` is missing: instructions that each of the {} adds, 0 where none does",
+            call.rows
+        ))),
+        (Some(whole), row) => Ok((whole, row.unwrap_or(0))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALLS: &[Call] =
+        &[Call { name: "place", rows: "nodes" }, Call { name: "resolve", rows: "" }];
+
+    fn read(arguments: &str) -> std::result::Result<String, String> {
+        promised(CALLS, &arguments.parse().unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_promise_is_a_member_of_the_manifest() {
+        assert_eq!(read("").unwrap(), "");
+        assert_eq!(
+            read("cost(place(call = 2_000, row = 30), resolve(call = 9))").unwrap(),
+            r#","cost":{"place":{"call":2000,"row":30},"resolve":{"call":9,"row":0}}"#
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_promise_is_said_in_a_sentence() {
+        for (arguments, sentence) in [
+            ("price(place(call = 1, row = 1))", "takes `cost(…)` or nothing"),
+            ("cost()", "names the calls"),
+            ("cost", "expected attribute arguments in parentheses"),
+            ("cost(tick(call = 1, row = 1))", "it has `place` and `resolve`"),
+            ("cost(place(call = 1))", "each of the nodes adds"),
+            ("cost(place(row = 1))", "`call = …` is missing"),
+            ("cost(place(call = 0, row = 1))", "0 instructions"),
+            ("cost(place(call = -1, row = 1))", "expected integer literal"),
+            ("cost(place(call = 1.5, row = 1))", "expected integer literal"),
+            ("cost(place(call = 5_000_000_000, row = 1))", "too large"),
+            ("cost(place(call = 1, call = 1, row = 1))", "said twice"),
+            ("cost(place(call = 1, row = 1), place(call = 1, row = 1))", "said twice"),
+            ("cost(place(call = 1, column = 1))", "none of `call`, `row`"),
+            ("cost(resolve(call = 1, row = 1))", "has no rows"),
+        ] {
+            let said = read(arguments).unwrap_err();
+            assert!(said.contains(sentence), "{arguments}: {said}");
+        }
+    }
+}
