@@ -4,7 +4,7 @@
 //! it may remember travels in the question. Settings are tried at each of their bounds and past them.
 
 mod bounds;
-mod report;
+pub(crate) mod report;
 
 use evenkeel_core::{Answer, Hook, Question, State};
 use evenkeel_host::{Policy, Refused};

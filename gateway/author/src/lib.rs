@@ -2,7 +2,8 @@
 //!
 //! A [`Project`] is a folder that cargo can build anywhere: the SDK's source is written into it. What cargo makes of it is
 //! [`Built`], a plugin file. [`Inspection`] shows what can be read of any file, [`exam`] asks a plugin about random
-//! worlds and says what it got wrong, and [`measure`](measure::measure) says what its answers cost.
+//! worlds and says what it got wrong, [`recorded`] asks it again what others were asked, and [`measure`](measure::measure)
+//! says what its answers cost.
 
 mod built;
 mod cargo;
@@ -12,6 +13,7 @@ mod inspection;
 pub mod measure;
 mod name;
 mod project;
+pub mod recorded;
 mod sdk;
 mod setting;
 mod verdict;

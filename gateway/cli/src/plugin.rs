@@ -10,6 +10,7 @@ use evenkeel_core::Hook;
 use serde_json::{Value, json};
 
 use crate::policy::settings_of;
+use crate::recording::Tried;
 use crate::signing::{Key, Sign};
 use crate::{Failure, say};
 
@@ -63,6 +64,10 @@ struct Build {
 /// In Wasm it is asked about worlds of regions, nodes, rooms and sessions, drawn from a seed; in every second one values are
 /// missing, 0, or as large as they get. It must not fail, name what is not there, or answer a fresh instance otherwise than
 /// one that was asked before. Each bound of its settings is tried too. Where something is wrong, it ends with 1.
+///
+/// With --recording it is asked, besides, all that a gateway's policies of its hook were asked (`evenkeel policy record`): it
+/// must not fail, nor answer what the gateway would not do, nor take more instructions than its manifest promises. How many
+/// of its decisions differ from those recorded is told, with the first of them; that is nothing wrong.
 #[derive(Args)]
 struct Test {
     /// A plugin's file; its project's tests are not run then. Default: the project is built
@@ -73,6 +78,9 @@ struct Test {
     /// A file with its settings, as JSON or TOML; default: the plugin's own
     #[arg(long, value_name = "FILE.json|toml")]
     settings: Option<PathBuf>,
+    /// What `evenkeel policy record` wrote; more than once for several
+    #[arg(long, value_name = "FILE.ekr")]
+    recording: Vec<PathBuf>,
     /// How many worlds
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     worlds: u32,
@@ -210,10 +218,11 @@ impl Build {
 
 impl Test {
     fn act(self) -> Result<(), Failure> {
+        let settings = self.settings.as_deref().map(settings_of).transpose()?;
         let options = exam::Options {
             seed: self.seed,
             worlds: self.worlds,
-            settings: self.settings.as_deref().map_or(Ok(Value::Null), settings_of)?,
+            settings: settings.clone().unwrap_or_default(),
         };
         let built = match &self.plugin {
             Some(plugin) => read(plugin)?,
@@ -225,12 +234,19 @@ impl Test {
             }
         };
         let report = exam(&built, &options).map_err(Failed::from)?;
+        let tried = self.recording.iter().map(|path| Tried::on(path, &built, settings.clone()));
+        let tried = tried.collect::<Result<Vec<Tried>, Failure>>()?;
+        let is_passed = report.is_passed() && tried.iter().all(Tried::is_passed);
         if self.json {
-            say(&report.json());
+            let mut shown = report.json();
+            shown["passed"] = json!(is_passed);
+            shown["recordings"] = tried.iter().map(|tried| tried.json().clone()).collect();
+            say(&shown);
         } else {
             say(&report);
+            tried.iter().for_each(|tried| say(&tried.said()));
         }
-        match (report.is_passed(), self.json) {
+        match (is_passed, self.json) {
             (true, _) => Ok(()),
             // Its object says so, and is the last line.
             (false, true) => Err(Failure::Failed(String::new())),

@@ -123,7 +123,8 @@ impl fmt::Display for Report {
     }
 }
 
-fn name(question: &Question) -> &'static str {
+/// The function of the contract: `tick`.
+pub(crate) fn name(question: &Question) -> &'static str {
     match question {
         Question::Resolve { .. } => "resolve",
         Question::Admit { .. } => "admit",

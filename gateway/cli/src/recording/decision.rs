@@ -58,6 +58,20 @@ pub(super) enum Decision {
 }
 
 impl Decision {
+    /// What was decided, whatever it was for.
+    pub(super) fn without_reason(mut self) -> Decision {
+        match &mut self {
+            Decision::Verdict { reason, .. }
+            | Decision::Place { reason, .. }
+            | Decision::Move { reason, .. } => *reason = 0,
+            Decision::Actions(actions) => {
+                actions.iter_mut().for_each(|(_, _, reason)| *reason = 0);
+            }
+            Decision::Params(_) | Decision::Fault(_) => {}
+        }
+        self
+    }
+
     /// The word that differences are counted by.
     pub(super) fn kind(&self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! `evenkeel policy record`, `replay` and `diff`: what policies were asked and what they said, kept, asked again, and
-//! asked of others.
+//! `evenkeel policy record`, `replay` and `diff`, and `plugin test --recording`: what policies were asked and what they
+//! said, kept, asked again, and asked of others.
 
 mod decision;
 mod diff;
@@ -9,6 +9,7 @@ mod record;
 mod replay;
 #[cfg(test)]
 mod tests;
+mod tried;
 
 use std::path::Path;
 
@@ -20,6 +21,7 @@ use crate::Failure;
 pub(crate) use diff::Diff;
 pub(crate) use record::Record;
 pub(crate) use replay::Replay;
+pub(crate) use tried::Tried;
 
 /// The bytes of a recording.
 fn load(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -1,0 +1,157 @@
+//! What came of asking a plugin what was recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use evenkeel_core::Metric;
+use evenkeel_host::Manifest;
+use evenkeel_recording::Call;
+use serde_json::{Value, json};
+
+use crate::inspection::thousands;
+use crate::measure::Exceeded;
+use crate::verdict::Breach;
+
+/// What came of asking a plugin what was recorded. As text for people; see [`json`](Report::json) for tools.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Report {
+    /// Calls that it was asked.
+    pub calls: u64,
+    /// The policies in whose place it was asked.
+    pub policies: BTreeSet<String>,
+    /// Whether its manifest promises anything of their cost.
+    pub promises: bool,
+    /// Calls that its manifest promises something of, and that were judged by it: no row was new to the plugin.
+    pub judged: u64,
+    /// Metrics that it reads and that are not in the recording: to it they were not measured.
+    pub unmeasured: BTreeSet<Metric>,
+    /// What is wrong, by kind and question: how often, and the first of each.
+    pub breaches: BTreeMap<(&'static str, &'static str), (u64, Place, Breach)>,
+    /// Promises that were not kept, by call: how often, and the one that was exceeded by most.
+    pub exceeded: BTreeMap<&'static str, (u64, Place, Exceeded)>,
+}
+
+/// Where in a recording something was found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// The policy that was asked.
+    pub policy: String,
+    /// The number of the question.
+    pub ask: u64,
+    /// Gateway time, microseconds since it started.
+    pub now_us: u64,
+}
+
+impl Place {
+    pub(super) fn of(call: &Call) -> Place {
+        let policy = call.revision.policy.to_string();
+        Place { policy, ask: call.ask.0, now_us: call.now_us }
+    }
+
+    fn json(&self) -> Value {
+        json!({"policy": self.policy, "ask": self.ask, "now_us": self.now_us})
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { policy, ask, now_us } = self;
+        write!(f, "question {ask} of {policy}, at {now_us} µs")
+    }
+}
+
+impl Report {
+    /// Whether it was asked something, and nothing was wrong. What the gateway's guard would hold back is wrong here: it
+    /// counts against a revision on its way.
+    pub fn is_passed(&self) -> bool {
+        self.calls > 0 && self.breaches.is_empty() && self.exceeded.is_empty()
+    }
+
+    pub(super) fn asked(&mut self, call: &Call, manifest: &Manifest) {
+        self.calls += 1;
+        self.promises = !manifest.cost.is_empty();
+        self.policies.insert(call.revision.policy.to_string());
+        let grant = &call.revision.grant;
+        let missing = |reads: &[Metric], recorded: &[Metric]| {
+            reads.iter().copied().filter(|one| !recorded.contains(one)).collect::<Vec<_>>()
+        };
+        self.unmeasured.extend(missing(&manifest.subject_metrics, &grant.subject_metrics));
+        self.unmeasured.extend(missing(&manifest.node_metrics, &grant.node_metrics));
+    }
+
+    pub(super) fn find(&mut self, question: &'static str, place: Place, breach: Breach) {
+        let key = (breach.name(), question);
+        self.breaches.entry(key).or_insert((0, place, breach)).0 += 1;
+    }
+
+    pub(super) fn exceed(&mut self, place: Place, exceeded: Exceeded) {
+        let over = |of: &Exceeded| of.found - of.promised;
+        let known =
+            self.exceeded.entry(exceeded.call).or_insert((0, place.clone(), exceeded.clone()));
+        known.0 += 1;
+        if over(&exceeded) > over(&known.2) {
+            (known.1, known.2) = (place, exceeded);
+        }
+    }
+
+    /// The same for tools.
+    pub fn json(&self) -> Value {
+        let breach = |(&(name, question), (count, place, breach)): (
+            &(&str, &str),
+            &(u64, Place, Breach),
+        )| {
+            json!({
+                "breach": name, "question": question, "count": count, "first": place.json(),
+                "said": breach.to_string(),
+            })
+        };
+        let exceeded = |(count, place, exceeded): &(u64, Place, Exceeded)| {
+            json!({
+                "call": exceeded.call, "count": count, "most": place.json(), "rows": exceeded.rows,
+                "found": exceeded.found, "promised": exceeded.promised,
+            })
+        };
+        json!({
+            "passed": self.is_passed(),
+            "calls": self.calls,
+            "policies": self.policies,
+            "judged": if self.promises { json!(self.judged) } else { Value::Null },
+            "unmeasured": self.unmeasured.iter().map(|metric| metric.key()).collect::<Vec<_>>(),
+            "breaches": self.breaches.iter().map(breach).collect::<Vec<_>>(),
+            "exceeded": self.exceeded.values().map(exceeded).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let policies: Vec<&str> = self.policies.iter().map(String::as_str).collect();
+        write!(f, "{} calls of {}", thousands(self.calls), policies.join(", "))?;
+        if self.promises {
+            write!(f, "; {} judged by what its manifest promises", thousands(self.judged))?;
+        } else {
+            write!(f, "; its manifest promises nothing of their cost")?;
+        }
+        if !self.unmeasured.is_empty() {
+            let names: Vec<&str> = self.unmeasured.iter().map(|metric| metric.key()).collect();
+            write!(f, "\n  not in the recording, so not measured: {}", names.join(", "))?;
+        }
+        for ((_, question), (count, place, breach)) in &self.breaches {
+            let word = if breach.is_guarded() { "guarded" } else { "wrong" };
+            let said = breach.to_string().replace(|c: char| c.is_control(), " ");
+            write!(f, "\n  {word:<8} {question}, {} times: {said}", thousands(count))?;
+            write!(f, "\n           first: {place}")?;
+        }
+        if self.breaches.values().any(|(.., breach)| breach.is_guarded()) {
+            write!(
+                f,
+                "\n  What is guarded the gateway does not do, and it counts against a revision."
+            )?;
+        }
+        for (count, place, exceeded) in self.exceeded.values() {
+            write!(f, "\n  too dear {} times: {exceeded}", thousands(count))?;
+            write!(f, "\n           the dearest: {place}")?;
+        }
+        Ok(())
+    }
+}

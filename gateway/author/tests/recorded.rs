@@ -1,0 +1,201 @@
+//! A plugin is asked again what `degrade-ladder` was asked, and is judged by the contract and by what it promises.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use evenkeel_author::Built;
+use evenkeel_author::recorded::Recorded;
+use evenkeel_core::{
+    Answer, AskId, Hook, Measures, Metric, PolicyName, Question, RoomId, Row, SessionRow, State,
+};
+use evenkeel_host::{Budgets, Component, Engine, Glance, Policy, shipped};
+use evenkeel_recording::{Call, Catalog, Grant, Revision};
+use serde_json::{Value, json};
+
+fn bytes(name: &str) -> Vec<u8> {
+    shipped().iter().find(|plugin| plugin.name == name).unwrap().bytes.to_vec()
+}
+
+/// The plugin with `cost` in its manifest.
+fn promising(name: &str, cost: &Value) -> Built {
+    const SECTION: &[u8] = b"\x11evenkeel:manifest";
+    let module = bytes(name);
+    let mut manifest: Value =
+        serde_json::from_slice(&Glance::at(&module).manifest.unwrap()).unwrap();
+    manifest["cost"] = cost.clone();
+    let (mut promising, mut at) = (module[..8].to_vec(), 8);
+    while at < module.len() {
+        let (size, digits) = unleb(&module[at + 1..]);
+        let end = at + 1 + digits + size;
+        if !(module[at] == 0 && module[at + 1 + digits..].starts_with(SECTION)) {
+            promising.extend(&module[at..end]);
+        }
+        at = end;
+    }
+    let content = [SECTION, manifest.to_string().as_bytes()].concat();
+    promising.push(0);
+    promising.extend(leb(content.len()));
+    promising.extend(content);
+    Built::from_bytes(promising).unwrap()
+}
+
+/// A number in bytes of seven bits, and how many of them it takes.
+fn unleb(bytes: &[u8]) -> (usize, usize) {
+    let digits = bytes.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+    let value =
+        bytes[..digits].iter().rev().fold(0, |value, byte| (value << 7) | usize::from(byte & 0x7f));
+    (value, digits)
+}
+
+fn leb(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+    bytes
+}
+
+/// What a shipped plugin was asked, and said, of 40 sessions of which every third loses much.
+fn ticks(turns: u64) -> Vec<Call> {
+    let engine = Engine::with_budgets(Budgets::default());
+    let component = Component::vet(&engine, &bytes("degrade-ladder")).unwrap();
+    let hook = Hook::Degradation;
+    let mut policy = Policy::install(&engine, &component, hook, Value::Null, vec![], 5).unwrap();
+    let manifest = component.manifest();
+    let revision = Arc::new(Revision {
+        policy: PolicyName { set: "call".into(), hook },
+        revision: policy.revision().into(),
+        plugin: manifest.name.clone(),
+        version: manifest.version.clone(),
+        digest: *component.digest(),
+        settings: policy.settings().into(),
+        seed: 5,
+        grant: Grant {
+            subject_metrics: manifest.subject_metrics.clone(),
+            node_metrics: manifest.node_metrics.clone(),
+            ops: manifest.ops.clone(),
+        },
+        redacted: false,
+    });
+    let catalog = Arc::new(Catalog::default());
+    let (mut states, mut memo): (BTreeMap<u32, State>, Option<State>) = (BTreeMap::new(), None);
+    let call = |turn: u64| {
+        let sessions = (0..40).map(|id| {
+            let mut measures = Measures::default();
+            let loss = if id % 3 == 0 { 90_000 } else { 900 };
+            measures
+                .set(Metric::LossUp, loss)
+                .set(Metric::LossDown, loss)
+                .set(Metric::BitrateUp, 900)
+                .set(Metric::Age, turn * 200)
+                .set(Metric::Video, 1)
+                .set(Metric::Floor, 24)
+                .set(Metric::Ceiling, 2_000);
+            let state = states.get(&id).cloned();
+            let row = Row { id: id.into(), measures };
+            let (room, scenario, labels) = (RoomId(id.into()), "call".into(), Arc::new([]));
+            SessionRow { row, room, scenario, labels, state }
+        });
+        let question = Question::Tick { sessions: sessions.collect(), memo: memo.clone() };
+        let now_us = 1_000_000 + turn * 200_000;
+        let result = policy.ask(&question, now_us);
+        let Answer::Actions { states: new, memo: newer, .. } = &result.as_ref().unwrap().answer
+        else {
+            panic!("{result:?}")
+        };
+        states.extend(new.iter().cloned());
+        memo = newer.clone().or(memo.take());
+        let (revision, catalog) = (Arc::clone(&revision), Arc::clone(&catalog));
+        let (ask, question) = (AskId(turn), Arc::new(question));
+        Call { revision, catalog, ask, now_us, question, result, redacted: false }
+    };
+    (0..turns).map(call).collect()
+}
+
+fn asked(built: &Built, calls: &[Call]) -> Recorded {
+    let mut recorded = Recorded::new(built, None).unwrap();
+    for call in calls {
+        assert!(recorded.ask(call).unwrap().is_some());
+    }
+    recorded
+}
+
+#[test]
+fn the_recorded_plugin_says_the_same_again() {
+    let calls = ticks(6);
+    let mut recorded =
+        Recorded::new(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), None).unwrap();
+    for call in &calls {
+        let again = recorded.ask(call).unwrap().unwrap().unwrap();
+        assert_eq!(again.answer, call.result.as_ref().unwrap().answer);
+    }
+    let report = recorded.report();
+    assert!(report.breaches.is_empty() && report.unmeasured.is_empty(), "{report}");
+    assert_eq!((report.calls, report.judged, report.policies.len()), (6, 0, 1));
+}
+
+#[test]
+fn a_promise_is_held_where_every_row_is_known() {
+    let calls = ticks(6);
+    let generous = json!({"tick": {"call": 1_000_000, "row": 100_000}});
+    let report = asked(&promising("degrade-ladder", &generous), &calls).report().clone();
+    let (judged, asked_in_all) = (report.judged, report.calls);
+    assert!(report.is_passed(), "{report}");
+    assert!(judged > 0 && judged < asked_in_all, "{judged}: in the first all are new");
+
+    let mean = json!({"tick": {"call": 1, "row": 1}});
+    let report = asked(&promising("degrade-ladder", &mean), &calls).report().clone();
+    assert!(!report.is_passed());
+    let (count, _, exceeded) = &report.exceeded["tick"];
+    assert_eq!(*count, judged);
+    assert_eq!((exceeded.rows, exceeded.promised), (40, 41));
+    assert!(exceeded.found > exceeded.promised);
+    assert!(report.to_string().contains("too dear"), "{report}");
+}
+
+#[test]
+fn what_another_plugin_reads_and_nobody_recorded_is_named() {
+    let mut calls = ticks(2);
+    for call in &mut calls {
+        Arc::make_mut(&mut call.revision)
+            .grant
+            .subject_metrics
+            .retain(|&one| one != Metric::LossDown);
+    }
+    let report =
+        asked(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), &calls).report().clone();
+    assert_eq!(report.unmeasured.into_iter().collect::<Vec<_>>(), [Metric::LossDown]);
+}
+
+#[test]
+fn a_hook_that_it_does_not_answer_is_passed_over() {
+    let built = Built::from_bytes(bytes("route-nearest")).unwrap();
+    let mut recorded = Recorded::new(&built, None).unwrap();
+    assert!(recorded.ask(&ticks(1)[0]).unwrap().is_none());
+    assert!(recorded.report().calls == 0 && !recorded.report().is_passed());
+}
+
+#[test]
+fn what_it_wrote_goes_before_what_was_recorded() {
+    let calls = ticks(40);
+    let actions = |answer: &Answer| match answer {
+        Answer::Actions { actions, .. } => actions.clone(),
+        other => panic!("{other:?}"),
+    };
+    let then = |call: &Call| actions(&call.result.as_ref().unwrap().answer);
+    let acts = (1..calls.len()).find(|&at| !then(&calls[at]).is_empty());
+    let acts = acts.expect("40 ticks of loss are enough to do something");
+    let mut recorded = asked(&Built::from_bytes(bytes("degrade-ladder")).unwrap(), &calls[..acts]);
+    // In what was recorded nobody knows the sessions; they are not new to the plugin for that.
+    let mut next = calls[acts].clone();
+    let Question::Tick { sessions, memo } = Arc::make_mut(&mut next.question) else { panic!() };
+    assert!(sessions.iter().all(|session| session.state.is_some()));
+    sessions.iter_mut().for_each(|session| session.state = None);
+    *memo = None;
+    let again = recorded.ask(&next).unwrap().unwrap().unwrap();
+    assert_eq!(actions(&again.answer), then(&calls[acts]));
+}

@@ -1,0 +1,197 @@
+//! `evenkeel plugin test --recording`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use evenkeel_author::Built;
+use evenkeel_author::recorded::Recorded;
+use evenkeel_core::{Answered, Fault};
+use evenkeel_host::Refused;
+use evenkeel_recording::{Call, Record};
+use serde_json::{Value, json};
+
+use super::decision::{Decision, Side, Subject, decisions};
+use super::{load, lost_json, open};
+use crate::Failure;
+
+/// What was decided, by whom it is about.
+type Decisions = BTreeMap<Subject, (u32, Decision)>;
+
+/// Differences that are shown; all are counted.
+const SHOWN_MAX: usize = 5;
+
+/// What came of asking a plugin what was recorded.
+pub(crate) struct Tried {
+    json: Value,
+    lines: Vec<String>,
+    is_passed: bool,
+}
+
+/// How its decisions are beside those recorded.
+#[derive(Default)]
+struct Beside {
+    /// Decisions about a session, a room or a scenario, of either side.
+    decisions: u64,
+    different: u64,
+    shown: Vec<Value>,
+    /// Calls in which something else was at hand: they failed, or an address was taken out of them.
+    not_comparable: u64,
+    missed: u64,
+}
+
+impl Tried {
+    /// Asks a plugin all that was recorded of its hook.
+    ///
+    /// # Errors
+    /// The recording cannot be read or has nothing for the plugin, or the plugin does not take its settings.
+    pub(crate) fn on(
+        path: &Path,
+        built: &Built,
+        settings: Option<Value>,
+    ) -> Result<Tried, Failure> {
+        let bytes = load(path)?;
+        let mut reader = open(path, &bytes)?;
+        let given = settings.is_some();
+        let mut recorded = Recorded::new(built, settings)
+            .map_err(|refused| Failure::Failed(refused.to_string()))?;
+        let mut beside = Beside::default();
+        let mut others: Vec<String> = Vec::new();
+        for record in reader.by_ref() {
+            let call = match record {
+                Record::Call(call) => call,
+                Record::Missed(calls) => {
+                    beside.missed += calls;
+                    continue;
+                }
+                Record::Decided(_) => continue,
+            };
+            match recorded.ask(&call).map_err(|refused| not_installed(&refused, &call, given))? {
+                Some(result) => beside.compare(&recorded, &call, &result),
+                None => others.push(call.revision.policy.to_string()),
+            }
+        }
+        let report = recorded.report();
+        if report.calls == 0 {
+            others.sort();
+            others.dedup();
+            return Err(Failure::Wrong(nothing_for(path, built, &others)));
+        }
+        let mut shown = report.json();
+        shown["recording"] = json!(path);
+        shown["decisions"] = json!(beside.decisions);
+        shown["different"] = json!(beside.different);
+        shown["differences"] = json!(beside.shown);
+        shown["not_comparable"] = json!(beside.not_comparable);
+        shown["missed"] = json!(beside.missed);
+        shown["lost"] = lost_json(reader.lost());
+        let mut lines = vec![format!("asked what {} has: {report}", path.display())];
+        lines.extend(beside.said());
+        lines.extend(reader.lost().map(|lost| format!("  {lost}")));
+        Ok(Tried { json: shown, lines, is_passed: report.is_passed() })
+    }
+
+    /// Whether nothing was wrong; that it decides otherwise than others did is not.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.is_passed
+    }
+
+    pub(crate) fn json(&self) -> &Value {
+        &self.json
+    }
+
+    pub(crate) fn said(&self) -> String {
+        self.lines.join("\n")
+    }
+}
+
+impl Beside {
+    fn compare(&mut self, recorded: &Recorded, call: &Call, result: &Result<Answered, Fault>) {
+        if call.redacted || call.result.is_err() || result.is_err() {
+            self.not_comparable += 1;
+            return;
+        }
+        // What a reason's number means is for each plugin to say: another one's words are not known here.
+        let is_same = call.revision.plugin == recorded.component().manifest().name;
+        let comparable = |all: &Decisions| -> Decisions {
+            let all = all.clone().into_iter();
+            let bare = |mut decision: Decision| {
+                if let Decision::Params(params) = &mut decision {
+                    // In whatever order, they say the same.
+                    params.sort();
+                }
+                if is_same { decision } else { decision.without_reason() }
+            };
+            all.map(|(subject, (row, decision))| (subject, (row, bare(decision)))).collect()
+        };
+        let now = decisions(&call.question, result);
+        let then = comparable(&decisions(&call.question, &call.result));
+        let as_then = comparable(&now);
+        let mut about: Vec<_> = then.keys().chain(now.keys()).collect();
+        about.sort();
+        about.dedup();
+        self.decisions += about.len() as u64;
+        let decision = |all: &Decisions, subject| all.get(subject).map(|(_, what)| what.clone());
+        about.retain(|&subject| decision(&then, subject) != decision(&as_then, subject));
+        self.different += about.len() as u64;
+        let side =
+            |result| Side { component: recorded.component(), catalog: &call.catalog, result };
+        let (of_then, of_now) = (side(&call.result), side(result));
+        for subject in about.into_iter().take(SHOWN_MAX.saturating_sub(self.shown.len())) {
+            self.shown.push(json!({
+                "about": subject.to_string(),
+                "policy": call.revision.policy.to_string(),
+                "ask": call.ask.0,
+                "now_us": call.now_us,
+                "recorded": of_then.shown(then.get(subject)),
+                "now": of_now.shown(now.get(subject)),
+            }));
+        }
+    }
+
+    fn said(&self) -> Vec<String> {
+        let Beside { decisions, different, shown, not_comparable, missed } = self;
+        let mut lines =
+            vec![format!("  {different} of {decisions} decisions differ from those recorded")];
+        for one in shown {
+            let (about, policy, now) = (&one["about"], &one["policy"], &one["now_us"]);
+            lines.push(format!(
+                "    {about} of {policy}, at {now} µs: recorded {}",
+                one["recorded"]
+            ));
+            lines.push(format!("      now {}", one["now"]));
+        }
+        let unshown = different - shown.len() as u64;
+        if unshown > 0 {
+            lines.push(format!("    and {unshown} more; `evenkeel policy diff` has them all"));
+        }
+        if *not_comparable > 0 {
+            lines.push(format!(
+                "  {not_comparable} calls are not compared: they failed, or addresses were taken out of them"
+            ));
+        }
+        if *missed > 0 {
+            lines.push(format!("  {missed} calls were made that the gateway could not write down"));
+        }
+        lines
+    }
+}
+
+fn not_installed(refused: &Refused, call: &Call, given: bool) -> Failure {
+    let hint = if given { "" } else { "; `--settings` names others" };
+    Failure::Wrong(format!("in the place of {}: {refused}{hint}", call.revision.policy))
+}
+
+fn nothing_for(path: &Path, built: &Built, others: &[String]) -> String {
+    let manifest = built.component().manifest();
+    let hooks: Vec<&str> = manifest.hooks.iter().map(|hook| hook.name()).collect();
+    let there = if others.is_empty() { "no calls at all".into() } else { others.join(", ") };
+    format!(
+        "{} has nothing that {} answers ({}): it has {there}",
+        path.display(),
+        manifest.name,
+        hooks.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests;

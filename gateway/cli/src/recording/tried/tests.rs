@@ -1,0 +1,112 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use evenkeel_core::{AskId, Hook, PolicyName, Question};
+use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
+use evenkeel_recording::{Catalog, Chunk, Grant, Header, Revision, head, tail};
+
+use super::*;
+
+fn plugin(name: &str) -> Built {
+    let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
+    Built::from_bytes(plugin.bytes.to_vec()).unwrap()
+}
+
+/// What `scenario-call` answered for a phone and for a desktop, with these settings, written to a file.
+fn recording(test: &str, settings: &Value) -> PathBuf {
+    let engine = Engine::with_budgets(Budgets::default());
+    let bytes = shipped().iter().find(|plugin| plugin.name == "scenario-call").unwrap().bytes;
+    let component = Component::vet(&engine, bytes).unwrap();
+    let hook = Hook::Scenario;
+    let mut policy =
+        Policy::install(&engine, &component, hook, settings.clone(), vec![], 3).unwrap();
+    let manifest = component.manifest();
+    let revision = Arc::new(Revision {
+        policy: PolicyName { set: "call".into(), hook },
+        revision: policy.revision().into(),
+        plugin: manifest.name.clone(),
+        version: manifest.version.clone(),
+        digest: *component.digest(),
+        settings: policy.settings().into(),
+        seed: 3,
+        grant: Grant::default(),
+        redacted: false,
+    });
+    let catalog = Arc::new(Catalog::default());
+    let mut chunk = Chunk::default();
+    for (ask, device) in [(1, "phone"), (2, "desktop")] {
+        let labels = [("device".into(), device.into())];
+        let question = Question::Resolve { scenario: "call".into(), labels: Arc::new(labels) };
+        let result = policy.ask(&question, ask * 1_000);
+        let (revision, catalog) = (Arc::clone(&revision), Arc::clone(&catalog));
+        let (ask, now_us, question) = (AskId(ask), ask * 1_000, Arc::new(question));
+        let call = Call { revision, catalog, ask, now_us, question, result, redacted: false };
+        chunk.push(&Record::Call(Box::new(call))).unwrap();
+    }
+    chunk.push(&Record::Missed(4)).unwrap();
+    let header = Header {
+        gateway: "0.1.0".into(),
+        contract: "0.1.0".into(),
+        started_us: 0,
+        region: "east".into(),
+        addresses: false,
+    };
+    let bytes = [head(&header), chunk.close(), tail()].concat();
+    let path =
+        std::env::temp_dir().join(format!("evenkeel-tried-{}-{test}.ekr", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn tried(path: &Path, name: &str) -> Tried {
+    Tried::on(path, &plugin(name), None).unwrap_or_else(|failure| panic!("{}", said(failure)))
+}
+
+fn said(failure: Failure) -> String {
+    match failure {
+        Failure::Failed(said) | Failure::Wrong(said) | Failure::NoGateway(said) => said,
+    }
+}
+
+#[test]
+fn what_a_plugin_said_itself_it_says_again() {
+    let path = recording("again", &json!({}));
+    let tried = tried(&path, "scenario-call");
+    let json = tried.json();
+    assert!(tried.is_passed(), "{}", tried.said());
+    assert_eq!(
+        (&json["calls"], &json["decisions"], &json["different"]),
+        (&json!(2), &json!(2), &json!(0))
+    );
+    assert_eq!((&json["missed"], &json["policies"]), (&json!(4), &json!(["call/scenario"])));
+}
+
+#[test]
+fn decisions_that_differ_are_counted_and_shown_and_nothing_is_wrong_with_them() {
+    let path = recording("differs", &json!({}));
+    let tried = tried(&path, "scenario-live");
+    assert!(tried.is_passed(), "{}", tried.said());
+    assert_eq!(tried.json()["different"], json!(2), "{}", tried.said());
+    let first = &tried.json()["differences"][0];
+    assert_ne!(first["recorded"], first["now"]);
+    assert!(tried.said().contains("2 of 2 decisions differ"), "{}", tried.said());
+}
+
+#[test]
+fn a_recording_without_a_call_for_the_plugin_is_refused() {
+    let path = recording("nothing", &json!({}));
+    let Err(Failure::Wrong(said)) = Tried::on(&path, &plugin("admit-capacity"), None) else {
+        panic!("it has nothing to be asked")
+    };
+    assert!(said.contains("(admission)") && said.contains("call/scenario"), "{said}");
+}
+
+#[test]
+fn settings_that_it_does_not_take_are_told_with_the_policy() {
+    let path = recording("settings", &json!({}));
+    let settings = Some(json!({"no_such": 1}));
+    let Err(Failure::Wrong(said)) = Tried::on(&path, &plugin("scenario-call"), settings) else {
+        panic!("there is no such setting")
+    };
+    assert!(said.contains("call/scenario") && said.contains("no_such"), "{said}");
+}
