@@ -99,6 +99,7 @@ say "recorded, replayed, compared"
 "$evenkeel" policy record --seconds 10 --out r.ekr
 "$evenkeel" policy replay r.ekr --json | tee replay.json
 [ "$(of "it['exact']" <replay.json)" = True ] || fail "what was recorded is not decided again"
+"$evenkeel" plugin test "$mine" --worlds 20 --recording r.ekr
 "$evenkeel" policy diff r.ekr route-nearest "$mine" --json | of "str(it)[:400]"
 
 say "one that makes media worse for its cohort"
