@@ -266,9 +266,7 @@ impl Bench {
         let project = project?;
         let report = measure(&built, &settings, project.as_ref()).map_err(Failed::from)?;
         let is_stale = match &project {
-            Some(project) if report.not_native.is_none() => {
-                !project.makes(&built)?
-            }
+            Some(project) if report.not_native.is_none() => !project.makes(&built)?,
             Some(_) | None => false,
         };
         if self.json {

@@ -317,10 +317,8 @@ impl Control {
     }
 
     /// Of these, the one of this name.
-    fn named(&self, name: &str, of: &BTreeSet<NodeId>) -> Option<NodeId> {
-        let is_it =
-            |id: &&NodeId| self.listed(**id).is_some_and(|listed| *listed.node.name == *name);
-        of.iter().find(is_it).copied()
+    fn named(&self, name: &str, of: &[NodeId]) -> Option<NodeId> {
+        of.iter().copied().find(|id| self.listed(*id).is_some_and(|node| *node.name == *name))
     }
 
     /// Nodes of this address, which leave, or are about to: no list has it twice.
