@@ -1,5 +1,6 @@
 //! What an agent does with a datagram, and with what it learns of the server. No socket, no clock.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,16 @@ use crate::Counters;
 use crate::check::Port;
 use crate::notices::Notices;
 use crate::sessions::{Place, Session, Sessions};
+use drilled::Drilled;
+use refusing::Refusing;
 
 /// How often leases are looked at.
 const LEASES_EVERY: Duration = Duration::from_millis(50);
+
+/// For how long an order is known again: a gateway says it again for a second, and nothing counts that is signed earlier.
+const ORDERS_KNOWN_FOR: Duration = Duration::from_secs(5);
+/// Orders that are known at most; they come from people and drills.
+const ORDERS_KNOWN_MAX: usize = 16;
 
 /// Two clocks, read once for a batch.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +47,8 @@ pub(crate) trait Hands {
     fn start(&mut self, now: Instant) -> bool;
     /// Sends the server's process a signal that kills, stops or wakes it. Whether there is one.
     fn signal(&mut self, how: Break) -> bool;
+    /// Tells people.
+    fn tell(&mut self, words: &str);
 }
 
 /// How a session was opened towards the server.
@@ -62,6 +72,8 @@ pub(crate) struct Rules {
     pub(crate) secret: Secret,
     /// Whether it may be broken.
     pub(crate) drills: bool,
+    /// After this, a cut or a stop ends by itself.
+    pub(crate) drills_last: Duration,
     /// Sessions at a time; 0 where it ends no trunk legs.
     pub(crate) sessions_max: u32,
     /// Whether a process is watched.
@@ -77,16 +89,16 @@ pub(crate) struct Agent {
     /// How the media port was found, where it is checked.
     port: Port,
     draining: bool,
-    /// A drill cut the way.
-    cut: bool,
+    drilled: Drilled,
+    refusing: Refusing,
     /// Processor time and figure, thousandths.
     measured: u16,
     sessions: Sessions,
     notices: Notices,
     replays: Replays,
     bundles: Bundles,
-    /// The last order: said again, it is not done again.
-    ordered: Option<(u64, Answer)>,
+    /// The last orders, by nonce: said again, they are not done again, whatever other gateways said in between.
+    ordered: VecDeque<(u64, Answer, Instant)>,
     leases_seen: Instant,
     pub(crate) counters: Counters,
     answer: Vec<u8>,
@@ -99,13 +111,14 @@ impl Agent {
             port: if rules.checks { Port::Mute } else { Port::Answers },
             rules,
             draining: false,
-            cut: false,
+            drilled: Drilled::default(),
+            refusing: Refusing::default(),
             measured: 0,
             sessions: Sessions::default(),
             notices: Notices::default(),
             replays: Replays::default(),
             bundles: Bundles::default(),
-            ordered: None,
+            ordered: VecDeque::new(),
             leases_seen: now,
             counters: Counters::default(),
             answer: Vec::new(),
@@ -134,7 +147,7 @@ impl Agent {
     }
 
     fn handle_bundle(&mut self, bytes: &[u8], source: SocketAddr, hands: &mut impl Hands) {
-        if self.cut {
+        if self.drilled.is_cut() {
             return;
         }
         for entry in trunk::entries(bytes) {
@@ -172,7 +185,7 @@ impl Agent {
         packet: &[u8],
         hands: &mut impl Hands,
     ) {
-        if self.cut {
+        if self.drilled.is_cut() {
             return;
         }
         let Some(session) = self.sessions.at(place).filter(|s| s.awaited.is_none()) else { return };
@@ -202,11 +215,11 @@ impl Agent {
         let read = Question::read_once(bytes, secret, now.unix_us, &mut self.replays);
         let asked = match read {
             Ok(asked) => asked,
-            Err(reason) => return self.counters.refuse(reason),
+            Err(refused) => return self.refuse(refused, (bytes, source), now, hands),
         };
         let nonce = asked.nonce;
         let is_order = matches!(asked.message, Question::Start | Question::Break(_));
-        if self.cut && !is_order {
+        if self.drilled.is_cut() && !is_order {
             return;
         }
         let expires = |lease_s: u16| now.instant + Duration::from_secs(lease_s.into());
@@ -214,7 +227,7 @@ impl Agent {
             Question::Probe => {
                 self.notices.handle_probe(source, nonce, now.instant);
                 // Who does not know whether the port works does not answer for it.
-                if self.port == Port::Mute && self.runs {
+                if self.is_mute() {
                     return;
                 }
                 self.counters.probes += 1;
@@ -247,10 +260,12 @@ impl Agent {
                 self.counters.noted += u64::from(self.notices.handle_noted(source, number));
                 return;
             }
-            Question::Start => self.order(nonce, |agent| Answer::Start(agent.start(now, hands))),
-            Question::Break(how) => {
-                self.order(nonce, |agent| Answer::Break(agent.break_it(how, hands)))
+            Question::Start => {
+                self.order((nonce, now.instant), |agent| Answer::Start(agent.start(now, hands)))
             }
+            Question::Break(how) => self.order((nonce, now.instant), |agent| {
+                Answer::Break(agent.break_it(how, now.instant, hands))
+            }),
             Question::Path { bundle_max, padding } => {
                 self.bundles.limit(source, bundle_max.into());
                 Answer::Path { padding }
@@ -272,33 +287,26 @@ impl Agent {
     }
 
     /// An order is done once, however often it is said.
-    fn order(&mut self, nonce: u64, obey: impl FnOnce(&mut Agent) -> Answer) -> Answer {
-        if let Some((_, answer)) = self.ordered.as_ref().filter(|(done, _)| *done == nonce) {
+    fn order(
+        &mut self,
+        (nonce, now): (u64, Instant),
+        obey: impl FnOnce(&mut Agent) -> Answer,
+    ) -> Answer {
+        self.ordered.retain(|(.., at)| now.duration_since(*at) < ORDERS_KNOWN_FOR);
+        if let Some((_, answer, _)) = self.ordered.iter().find(|(done, ..)| *done == nonce) {
             return answer.clone();
         }
         let answer = obey(self);
-        self.ordered = Some((nonce, answer.clone()));
+        if self.ordered.len() == ORDERS_KNOWN_MAX {
+            self.ordered.pop_front();
+        }
+        self.ordered.push_back((nonce, answer.clone(), now));
         answer
     }
 
     fn start(&mut self, now: Now, hands: &mut impl Hands) -> Outcome {
         let runs = self.rules.watches && self.runs;
         if runs || hands.start(now.instant) { Outcome::Done } else { Outcome::Unable }
-    }
-
-    fn break_it(&mut self, how: Break, hands: &mut impl Hands) -> Outcome {
-        if !self.rules.drills {
-            return Outcome::Forbidden;
-        }
-        let able = match how {
-            Break::Kill | Break::Hang | Break::Wake => hands.signal(how),
-            Break::Cut | Break::Heal if self.rules.sessions_max == 0 => false,
-            Break::Cut | Break::Heal => {
-                self.cut = how == Break::Cut;
-                true
-            }
-        };
-        if able { Outcome::Done } else { Outcome::Unable }
     }
 
     /// Opens a session, or renews it. Nothing is said while the server is still asked.
@@ -369,7 +377,7 @@ impl Agent {
             self.counters.turned_away += 1;
             Status::Failed
         };
-        if !self.cut {
+        if !self.drilled.is_cut() {
             self.say(&Answer::Open { tag, status }, (to, nonce), now, hands);
         }
     }
@@ -399,6 +407,8 @@ impl Agent {
     }
 }
 
+mod drilled;
+mod refusing;
 mod server;
 
 /// RTP and RTCP are handed on; nothing else is media.

@@ -11,6 +11,9 @@ use serde::Deserialize;
 /// So many questions in a row without an answer, and the port is mute.
 const UNANSWERED_MAX: u32 = 3;
 
+/// So many refusals in a row, and it is closed: a server that binds its port anew refuses one.
+const REFUSED_MAX: u32 = 2;
+
 /// How the port is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -42,7 +45,7 @@ pub(crate) struct Check {
     due: Instant,
     asked: u32,
     unanswered: u32,
-    closed: bool,
+    refused: u32,
 }
 
 impl Check {
@@ -60,7 +63,7 @@ impl Check {
             due: now,
             asked: 0,
             unanswered: UNANSWERED_MAX,
-            closed: false,
+            refused: 0,
         })
     }
 
@@ -88,7 +91,7 @@ impl Check {
         loop {
             match self.socket.recv(&mut buffer) {
                 Ok(length) if self.is_answer(&buffer[..length]) => {
-                    (self.unanswered, self.closed) = (0, false);
+                    (self.unanswered, self.refused) = (0, 0);
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -99,11 +102,13 @@ impl Check {
     }
 
     fn note(&mut self, error: &io::Error) {
-        self.closed |= error.raw_os_error() == Some(Errno::ECONNREFUSED as i32);
+        if error.raw_os_error() == Some(Errno::ECONNREFUSED as i32) {
+            self.refused = self.refused.saturating_add(1);
+        }
     }
 
     pub(crate) fn port(&self) -> Port {
-        if self.closed {
+        if self.refused >= REFUSED_MAX {
             Port::Closed
         } else if self.unanswered >= UNANSWERED_MAX {
             Port::Mute
@@ -214,22 +219,27 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_nobody_listens_at_is_closed_until_it_answers() {
+    fn a_port_that_nobody_listens_at_is_closed_after_two_refusals_and_until_it_answers() {
         let (server, mut check, mut now) = pair(How::Echo);
+        check.handle_timeout(now);
+        answer(&server, &mut check, <[u8]>::to_vec);
         let address = server.local_addr().unwrap();
         drop(server);
         let patience = Instant::now() + Duration::from_secs(10);
-        while check.port() != Port::Closed {
-            assert!(Instant::now() < patience);
+        for (refused, port) in [(1, Port::Answers), (2, Port::Closed)] {
             now += EVERY;
             check.handle_timeout(now);
-            check.read();
+            while check.refused < refused {
+                assert!(Instant::now() < patience);
+                check.read();
+            }
+            assert_eq!(check.port(), port);
         }
         let server = UdpSocket::bind(address).unwrap();
         now += EVERY;
         check.handle_timeout(now);
         answer(&server, &mut check, <[u8]>::to_vec);
-        assert_eq!(check.port(), Port::Answers);
+        assert_eq!((check.port(), check.refused), (Port::Answers, 0));
     }
 
     #[test]

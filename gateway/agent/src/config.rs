@@ -20,6 +20,7 @@ const SESSIONS_MAX: u32 = 100_000;
 const WITHIN: Duration = Duration::from_secs(1);
 const CHECK_EVERY: Duration = Duration::from_millis(10);
 const DRAIN_WITHIN: Duration = Duration::from_secs(30);
+const DRILLS_LAST: Duration = Duration::from_secs(300);
 
 /// What an agent is told before it starts.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Config {
     pub secret: Secret,
     /// Whether drills may break the server.
     pub drills: bool,
+    /// After this, a cut or a stop ends by itself, since whoever made it may be gone. Default 300 s.
+    pub drills_last: Duration,
     /// After SIGTERM, how long sessions may take to leave. Default 30 s.
     pub drain_within: Duration,
     /// The server's process, where one is named.

@@ -43,7 +43,7 @@ impl Counters {
                 self.malformed += 1;
             }
             Refused::Key(_) | Refused::Forged => self.refused_forged += 1,
-            Refused::Time => self.refused_time += 1,
+            Refused::Time { .. } => self.refused_time += 1,
             Refused::Replayed => self.refused_replayed += 1,
         }
     }

@@ -135,6 +135,7 @@ impl Serve {
         let rules = Rules {
             secret: config.secret.clone(),
             drills: config.drills,
+            drills_last: config.drills_last,
             sessions_max: config.media.as_ref().map_or(0, |media| media.sessions),
             watches: config.process.is_some(),
             checks: config.check.is_some(),
@@ -175,6 +176,7 @@ impl Serve {
             let now = self.now();
             self.handle_timeouts(now);
             if self.is_over(now.instant) {
+                self.agent.mend(&mut self.body);
                 self.body.stop_ours();
                 return Ok(self.agent.counters);
             }

@@ -11,6 +11,9 @@ use crate::sessions::Place;
 impl Agent {
     /// The process ended, or runs.
     pub(crate) fn handle_process(&mut self, runs: bool, now: Now, hands: &mut impl Hands) {
+        if !runs {
+            self.forget_hung();
+        }
         self.changes(now, hands, |agent| agent.runs = runs);
     }
 
@@ -37,7 +40,7 @@ impl Agent {
         if state == before {
             return;
         }
-        if !self.cut {
+        if !self.drilled.is_cut() {
             let load = self.load();
             let (clocks, secret) = ((now.instant, now.unix_us), &self.rules.secret);
             let send = |to, notice: &[u8]| hands.send(to, notice);
@@ -50,16 +53,21 @@ impl Agent {
         }
     }
 
-    /// A port that was checked and is closed is as good as a process that died. One that is mute may come to itself: of
-    /// that nothing is said, and nobody vouches for it.
+    /// Where nobody watches the process, a port that was checked and is closed is as good as one that died. Where it is
+    /// known to run, it may be opening that port anew: that is [mute](Agent::is_mute).
     pub(super) fn state(&self) -> State {
-        if !self.runs || self.port == Port::Closed {
+        if !self.runs || (self.port == Port::Closed && !self.rules.watches) {
             State::Gone
         } else if self.draining {
             State::Draining
         } else {
             State::Serving
         }
+    }
+
+    /// A server whose port does not answer may come to itself: of that nothing is said, and nobody vouches for it.
+    pub(super) fn is_mute(&self) -> bool {
+        self.port != Port::Answers && self.state() != State::Gone
     }
 
     pub(super) fn load(&self) -> Load {
@@ -76,8 +84,9 @@ impl Agent {
         self.sessions.len()
     }
 
-    /// Ends leases that nobody renewed, and says again what gateways did not note.
+    /// Ends leases that nobody renewed and drills that nobody took back, and says again what gateways did not note.
     pub(crate) fn handle_timeout(&mut self, now: Now, hands: &mut impl Hands) {
+        self.mend_late(now.instant, hands);
         let send = |to, notice: &[u8]| hands.send(to, notice);
         self.counters.notices += self.notices.handle_timeout(now.instant, send);
         if now.instant.duration_since(self.leases_seen) < LEASES_EVERY {

@@ -1,4 +1,4 @@
-use evenkeel_media::trunk::message::Load;
+use evenkeel_media::trunk::message::{Load, Refusal, Why};
 use evenkeel_media::trunk::{Bundle, entries};
 
 use super::*;
@@ -14,6 +14,7 @@ struct Fake {
     closed: Vec<Place>,
     signals: Vec<Break>,
     starts: u32,
+    told: Vec<String>,
     /// How openings go.
     opening: Option<Opening>,
     has_process: bool,
@@ -46,6 +47,10 @@ impl Hands for Fake {
     fn signal(&mut self, how: Break) -> bool {
         self.signals.push(how);
         self.has_process
+    }
+
+    fn tell(&mut self, words: &str) {
+        self.told.push(words.to_owned());
     }
 }
 
@@ -81,8 +86,14 @@ impl Scene {
 
     fn with(twist: impl FnOnce(&mut Rules)) -> Scene {
         let now = Now { instant: Instant::now(), unix_us: START_US };
-        let mut rules =
-            Rules { secret: secret(), drills: true, sessions_max: 3, watches: true, checks: false };
+        let mut rules = Rules {
+            secret: secret(),
+            drills: true,
+            drills_last: Duration::from_secs(60),
+            sessions_max: 3,
+            watches: true,
+            checks: false,
+        };
         twist(&mut rules);
         let hands = Fake { has_process: true, ..Fake::default() };
         Scene { agent: Agent::new(rules, now.instant), hands, now, nonce: 0 }
@@ -394,6 +405,23 @@ fn an_agent_vouches_for_a_port_that_it_checks_and_is_silent_where_that_is_mute()
 }
 
 #[test]
+fn a_port_that_is_bound_anew_is_mute_while_the_process_runs() {
+    let mut scene = Scene::with(|rules| rules.checks = true);
+    scene.agent.handle_process(true, scene.now, &mut scene.hands);
+    scene.agent.handle_port(Port::Answers, scene.now, &mut scene.hands);
+    assert_eq!((scene.probe().unwrap().vouched, scene.open(7)), (true, Some(Status::Ok)));
+    scene.hands.sent.clear();
+    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.hands);
+    assert!(scene.noticed().is_empty() && scene.hands.closed.is_empty(), "it runs");
+    assert_eq!(scene.probe(), None, "and nobody vouches for it");
+    scene.agent.handle_port(Port::Answers, scene.now, &mut scene.hands);
+    assert_eq!(scene.probe().unwrap().sessions, 1);
+    scene.agent.handle_port(Port::Closed, scene.now, &mut scene.hands);
+    scene.agent.handle_process(false, scene.now, &mut scene.hands);
+    assert_eq!(scene.noticed().last(), Some(&(1, State::Gone)));
+}
+
+#[test]
 fn a_process_that_is_gone_is_told_of_though_its_port_is_mute() {
     let mut scene = Scene::with(|rules| rules.checks = true);
     assert_eq!(scene.probe().unwrap().state, State::Gone);
@@ -487,6 +515,64 @@ fn an_order_that_is_said_again_is_done_once() {
 }
 
 #[test]
+fn an_order_of_one_gateway_is_not_done_again_after_that_of_another() {
+    let mut scene = Scene::new();
+    let (kill, wake) = (Question::Break(Break::Kill), Question::Break(Break::Wake));
+    scene.ask_as(&kill, 700, 1);
+    scene.ask_as(&wake, 800, 2);
+    assert_eq!(scene.ask_as(&kill, 700, 1), Some(Answer::Break(Outcome::Done)));
+    assert_eq!(scene.hands.signals, [Break::Kill, Break::Wake], "its answer was lost, that is all");
+    for nonce in 801..801 + ORDERS_KNOWN_MAX as u64 {
+        scene.ask_as(&wake, nonce, 2);
+    }
+    assert_eq!(scene.agent.ordered.len(), ORDERS_KNOWN_MAX);
+    scene.pass(ORDERS_KNOWN_FOR);
+    scene.ask_as(&wake, 900, 2);
+    assert_eq!(scene.agent.ordered.len(), 1, "nobody says the others again");
+}
+
+#[test]
+fn a_cut_and_a_stop_that_nobody_takes_back_end_by_themselves() {
+    let last = Duration::from_secs(60);
+    let mut scene = Scene::new();
+    scene.ask(&Question::Break(Break::Cut));
+    scene.pass(Duration::from_secs(1));
+    scene.ask(&Question::Break(Break::Hang));
+    scene.pass(last - Duration::from_secs(1) - Duration::from_millis(1));
+    assert_eq!(scene.probe(), None, "not before");
+    scene.pass(Duration::from_millis(1));
+    assert!(scene.probe().is_some());
+    assert_eq!(scene.hands.signals, [Break::Hang], "that came later");
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(scene.hands.signals, [Break::Hang, Break::Wake]);
+    assert_eq!(scene.hands.told.len(), 2);
+
+    // Told again, it lasts anew; taken back, or dead, there is nothing to end.
+    scene.ask(&Question::Break(Break::Hang));
+    scene.pass(last / 2);
+    scene.ask(&Question::Break(Break::Hang));
+    scene.pass(last / 2);
+    assert_eq!(scene.hands.signals.len(), 4);
+    scene.ask(&Question::Break(Break::Wake));
+    scene.pass(last);
+    assert_eq!(scene.hands.signals.len(), 5);
+    scene.ask(&Question::Break(Break::Hang));
+    scene.agent.handle_process(false, scene.now, &mut scene.hands);
+    scene.pass(last);
+    assert_eq!(scene.hands.signals.len(), 6);
+}
+
+#[test]
+fn an_agent_that_ends_leaves_no_process_standing_still() {
+    let mut scene = Scene::new();
+    scene.agent.mend(&mut scene.hands);
+    assert!(scene.hands.signals.is_empty(), "nobody stopped it");
+    scene.ask(&Question::Break(Break::Hang));
+    scene.agent.mend(&mut scene.hands);
+    assert_eq!(scene.hands.signals, [Break::Hang, Break::Wake]);
+}
+
+#[test]
 fn what_runs_is_not_started_and_what_cannot_be_is_told() {
     let mut scene = Scene::new();
     assert_eq!(scene.ask(&Question::Start), Some(Answer::Start(Outcome::Done)));
@@ -496,6 +582,34 @@ fn what_runs_is_not_started_and_what_cannot_be_is_told() {
     assert_eq!(scene.hands.starts, 1);
     scene.hands.has_process = false;
     assert_eq!(scene.ask(&Question::Start), Some(Answer::Start(Outcome::Unable)));
+}
+
+#[test]
+fn the_first_refusal_of_each_kind_is_told_and_one_with_another_secret_or_time_is_told_why() {
+    let mut scene = Scene::new();
+    let secrets = [secret(), Secret::new(&[7; 32]).unwrap()];
+    let ask = |scene: &mut Scene, secret: &Secret, late_us: u64| {
+        let (mut probe, now_us) = (Vec::new(), scene.now.unix_us);
+        Question::Probe.write(secret, 5, now_us - late_us, &mut probe);
+        scene.hands.sent.clear();
+        scene.receive(&probe, 1);
+        let sent = scene.hands.sent.iter();
+        assert!(sent.clone().all(|(_, said)| said.len() < probe.len()));
+        sent.filter_map(|(_, said)| Refusal::read(said)).map(|said| (said.nonce, said.why)).next()
+    };
+    assert_eq!(ask(&mut scene, &secrets[1], 0), Some((5, Why::Secret)));
+    assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), None, "that would be too often");
+    scene.pass(Duration::from_millis(100));
+    assert_eq!(ask(&mut scene, &secrets[0], 6_200_000), Some((5, Why::Clock)));
+    for _ in 0..9 {
+        scene.pass(Duration::from_secs(1));
+        ask(&mut scene, &secrets[1], 0);
+    }
+    let [secret_told, clock_told] = &scene.hands.told[..] else { panic!("{:?}", scene.hands.told) };
+    assert!(secret_told.contains("another secret") && secret_told.contains("192.0.2.1:1"));
+    assert!(clock_told.contains("6.2 s before now"), "{clock_told}");
+    scene.ask(&Question::Break(Break::Cut));
+    assert_eq!(ask(&mut scene, &secrets[1], 0), None, "the way is cut");
 }
 
 #[test]
@@ -513,7 +627,9 @@ fn who_is_not_believed_gets_no_answer_no_notice_and_is_counted() {
     let mut others = Vec::new();
     Question::Probe.write(&Secret::new(&[7; 32]).unwrap(), 1, START_US, &mut others);
     scene.receive(&others, 4);
-    assert!(scene.hands.sent.is_empty());
+    assert!(scene.said().is_empty());
+    let refusals = scene.hands.sent.drain(..).filter_map(|(to, said)| Some((to, Refusal::read(&said)?.why)));
+    assert_eq!(refusals.collect::<Vec<_>>(), [(1, Why::Clock)]);
     scene.receive(&probe, 5);
     // A copy from elsewhere: neither answered there, nor told of anything.
     scene.receive(&probe, 6);

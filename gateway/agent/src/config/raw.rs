@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    CHECK_EVERY, Check, Config, DRAIN_WITHIN, Load, Media, Rtcp, SESSIONS, SESSIONS_MAX, Server,
+    CHECK_EVERY, Check, Config, DRAIN_WITHIN, DRILLS_LAST, Load, Media, Rtcp, SESSIONS, SESSIONS_MAX, Server,
     WITHIN, secret,
 };
 use crate::check::How;
@@ -20,6 +20,7 @@ pub(super) struct File {
     secret_file: PathBuf,
     #[serde(default)]
     drills: bool,
+    drills_last: Option<String>,
     drain_within: Option<String>,
     process: Option<Process>,
     check: Option<RawCheck>,
@@ -86,6 +87,9 @@ impl File {
         let range = Duration::from_millis(100)..=Duration::from_secs(3_600);
         let drain_within =
             duration("drain_within", self.drain_within.as_deref(), DRAIN_WITHIN, range, wrong);
+        let range = Duration::from_secs(1)..=Duration::from_secs(3_600);
+        let drills_last =
+            duration("drills_last", self.drills_last.as_deref(), DRILLS_LAST, range, wrong);
         Some(Config {
             process: self.process.and_then(|process| process.check(folder, wrong)),
             check: self.check.map(|check| check.check(wrong)),
@@ -94,6 +98,7 @@ impl File {
             listen: self.listen,
             secret: secret?,
             drills: self.drills,
+            drills_last,
             drain_within,
             cold,
             start: program("process.start", start, wrong),

@@ -33,6 +33,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!((media.sessions, media.rtcp), (1_000, Rtcp::Mux));
     assert!(!config.drills && !config.cold && config.load.cpus > 0);
     assert_eq!(config.drain_within, Duration::from_secs(30));
+    assert_eq!(config.drills_last, Duration::from_secs(300));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -81,6 +82,7 @@ fn what_is_wrong_is_told_with_what_would_be_right() {
             "unknown variant `sip`",
         ),
         (format!("{HEAD}{process}[load]\ncpus = 0"), "found 0"),
+        (format!("{HEAD}drills_last = \"0s\"\n{process}"), "drills_last: found `0s`"),
     ] {
         let wrong = Config::parse(&text, &folder).unwrap_err().join("\n");
         assert!(wrong.contains(told), "{text}\n{wrong}");

@@ -293,4 +293,8 @@ impl Hands for Body {
         tell(&format!("drill: {}{}", how.name(), if done { "" } else { ", but nothing runs" }));
         done
     }
+
+    fn tell(&mut self, words: &str) {
+        tell(words);
+    }
 }

@@ -71,7 +71,7 @@ impl Refusals {
             }
             Refused::Key(_) => self.key += 1,
             Refused::Forged => self.forged += 1,
-            Refused::Time => self.time += 1,
+            Refused::Time { .. } => self.time += 1,
             Refused::Replayed => self.replayed += 1,
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use evenkeel_media::demux::{self, Kind};
 use evenkeel_media::trunk::message::{
-    Answer, Break, Load, Outcome, Question, Replays, State, Status,
+    Answer, Break, Load, Outcome, Question, Refusal, Refused, Replays, State, Status,
 };
 use evenkeel_media::trunk::{self, Tag};
 use evenkeel_media::{rtp, stun};
@@ -21,6 +21,10 @@ use crate::datagrams::{Datagram, Outbox};
 
 /// How long a port leg may be silent: what rtpengine and others keep one for.
 const PLAIN_LEASE: Duration = Duration::from_secs(60);
+/// A cut that nobody mends ends by itself after this: who made it may be gone.
+const CUT_FOR: Duration = Duration::from_secs(300);
+/// Who is not believed is told so once in this time, all of them together.
+const REFUSED_EVERY: Duration = Duration::from_millis(100);
 /// How often leases are looked at.
 const LEASES_EVERY: Duration = Duration::from_millis(50);
 
@@ -40,8 +44,10 @@ pub(super) struct Reflector {
     number: u32,
     rng: Rng,
     draining: bool,
-    /// As if no packet came or went but the word that this is over.
-    cut: bool,
+    /// Until then it is as if no packet came or went but the word that this is over.
+    cut: Option<Instant>,
+    /// When it told somebody last that it does not believe them.
+    refused: Option<Instant>,
     replays: Replays,
     pub(super) sessions: BTreeMap<Index, Session>,
     sessions_ever: Index,
@@ -65,7 +71,8 @@ impl Reflector {
             options,
             rng,
             draining: false,
-            cut: false,
+            cut: None,
+            refused: None,
             replays: Replays::default(),
             sessions: BTreeMap::new(),
             sessions_ever: 0,
@@ -103,8 +110,8 @@ impl Reflector {
     ) {
         let (bytes, source) = (datagram.bytes, datagram.source);
         match demux::classify(bytes) {
-            Kind::Signed if self.cut => self.handle_signed(bytes, source, now, outbox),
-            _ if self.cut => {}
+            Kind::Signed if self.cut.is_some() => self.handle_signed(bytes, source, now, outbox),
+            _ if self.cut.is_some() => {}
             Kind::Bundle => self.handle_bundle(bytes, source, now, outbox),
             Kind::Signed => self.handle_signed(bytes, source, now, outbox),
             Kind::Rtp | Kind::Rtcp => {
@@ -137,6 +144,7 @@ impl Reflector {
             return;
         }
         self.leases_seen = Some(now.instant);
+        let _mended = self.cut.take_if(|until| *until <= now.instant);
         self.conduct.leak();
         let over = self.sessions.iter().filter(|(_, session)| session.expires <= now.instant);
         let over: Vec<Index> = over.map(|(&index, _)| index).collect();
@@ -181,11 +189,11 @@ impl Reflector {
         };
         let asked = match Question::read_once(bytes, &secret, now.unix_us, &mut self.replays) {
             Ok(asked) => asked,
-            Err(reason) => return self.counters.refused.count(reason),
+            Err(refused) => return self.refuse(refused, (bytes, source), now, outbox),
         };
         let answer = match asked.message {
-            Question::Break(how) => Answer::Break(self.break_link(how)),
-            _ if self.cut => return,
+            Question::Break(how) => Answer::Break(self.break_link(how, now.instant)),
+            _ if self.cut.is_some() => return,
             Question::Probe => {
                 self.counters.probes += 1;
                 let load = self.load();
@@ -225,12 +233,33 @@ impl Reflector {
         outbox.push(source, &self.scratch);
     }
 
-    /// Its link is cut, or mended. To break its process takes an agent beside it.
-    fn break_link(&mut self, how: Break) -> Outcome {
+    /// Says to who is not believed that it is the secret, or the time; seldom, since anybody can ask.
+    fn refuse(
+        &mut self,
+        refused: Refused,
+        (bytes, source): (&[u8], SocketAddr),
+        now: Now,
+        outbox: &mut Outbox,
+    ) {
+        self.counters.refused.count(refused);
+        let lately = |at: Instant| now.instant.duration_since(at) < REFUSED_EVERY;
+        if self.cut.is_some() || self.refused.is_some_and(lately) {
+            return;
+        }
+        if let Some(refusal) = Refusal::of(bytes, refused, now.unix_us) {
+            self.refused = Some(now.instant);
+            self.scratch.clear();
+            refusal.write(&mut self.scratch);
+            outbox.push(source, &self.scratch);
+        }
+    }
+
+    /// Its link is cut, or mended; one that nobody mends, by itself. To break its process takes an agent beside it.
+    fn break_link(&mut self, how: Break, now: Instant) -> Outcome {
         match how {
             Break::Cut | Break::Heal if !self.options.drills => Outcome::Forbidden,
             Break::Cut | Break::Heal => {
-                self.cut = how == Break::Cut;
+                self.cut = (how == Break::Cut).then_some(now + CUT_FOR);
                 Outcome::Done
             }
             Break::Kill | Break::Hang | Break::Wake => Outcome::Unable,

@@ -3,7 +3,9 @@ mod drills;
 use std::thread::JoinHandle;
 
 use evenkeel_media::rtcp::{self, Packet, Pli, SenderInfo};
-use evenkeel_media::trunk::message::{Answer, Break, Load, Outcome, Question, State, Status};
+use evenkeel_media::trunk::message::{
+    Answer, Break, Load, Outcome, Question, Refusal, State, Status, Why,
+};
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{rtp, stun};
 
@@ -263,12 +265,10 @@ fn question_of_the_path_is_answered_with_as_many_bytes_and_sets_how_much_packets
 }
 
 #[test]
-fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
+fn message_that_is_not_signed_rightly_is_refused_by_reason_and_opens_nothing() {
     let rig = Rig::new(|_| {});
     let now_us = clock::now_ns() / 1_000;
     let open = Question::Open { room: 1, session: 1, tag: Tag(1), lease_s: 30 };
-    rig.ask_as(&Secret::new(b"another secret altogether").unwrap(), &open, now_us);
-    rig.ask_as(&rig.secret, &open, now_us - 6_000_000);
     let mut forged = Vec::new();
     open.write(&rig.secret, 1, now_us, &mut forged);
     *forged.last_mut().unwrap() ^= 1;
@@ -280,6 +280,13 @@ fn message_that_is_not_signed_rightly_is_refused_by_reason_and_not_answered() {
     rig.gateway.receive();
     rig.gateway.send(&probe);
     assert_eq!(rig.probe().sessions, 0);
+    rig.ask_as(&Secret::new(b"another secret altogether").unwrap(), &open, now_us);
+    let refusal = Refusal::read(&rig.gateway.receive()).unwrap();
+    assert_eq!((refusal.nonce, refusal.why), (77, Why::Secret));
+    rig.ask_as(&rig.secret, &open, now_us - 6_000_000);
+    rig.gateway.send(&[0xE2, 1]);
+    // Whether it says so again is a matter of time.
+    while rig.gateway.receive() != [0xE2, 1] {}
     let counters = rig.end();
     let refused = Refusals { malformed: 1, key: 1, forged: 1, time: 1, replayed: 1 };
     assert_eq!((counters.refused, counters.opened, counters.probes), (refused, 0, 2));

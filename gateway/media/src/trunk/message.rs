@@ -19,6 +19,7 @@
 //! | 7 start | 16 zero bytes | outcome u8 |
 //! | 8 break | what u8, 15 zero bytes | outcome u8 |
 //! | 9 path | longest bundle u16, 14 zero bytes, any number of zero bytes | as many bytes as the question |
+//! | 10 refusal | | why u8; its key id is 0, and it ends without an HMAC |
 //!
 //! The state is 0 serving, 1 draining, 2 gone, with 0x80 added where nobody vouches for the media port.
 //! Leases are in seconds. A session is opened by an *open* of its own and kept open by a *keep* that
@@ -33,6 +34,9 @@
 //! ([`SUBSCRIBED_FOR_US`]), echoes the nonce of that probe, so that it is worth nothing at another
 //! gateway or in another node's name, and is no longer than the probe was. A node believes every
 //! message once ([`Replays`]).
+//!
+//! To a question that was signed with another secret, or by another time, a node may say so: 0 other secret, 1 other
+//! time. Nobody signed that ([`Refusal`]): it tells people why nothing else comes, and is evidence of nothing.
 
 use crate::demux;
 use std::fmt;
@@ -40,6 +44,7 @@ use std::fmt;
 mod answer;
 mod load;
 mod question;
+mod refusal;
 mod replays;
 mod secret;
 mod signature;
@@ -47,6 +52,7 @@ mod signature;
 pub use answer::Answer;
 pub use load::{Break, Load, Outcome, State, Status};
 pub use question::Question;
+pub use refusal::{Refusal, Why, nonce};
 pub use replays::{REPLAYS_MAX, Replays};
 pub use secret::{KeyId, SECRET_LEN_MIN, Secret, TooShort};
 
@@ -65,6 +71,7 @@ const NOTICE: u8 = 6;
 const START: u8 = 7;
 const BREAK: u8 = 8;
 const PATH: u8 = 9;
+const REFUSAL: u8 = 10;
 /// Tags that one [`Question::Keep`] names at most: with them it has 1,200 bytes, which no path
 /// fragments (IPv6's least MTU is 1,280, RFC 8200, 5).
 pub const KEEP_MAX: usize = 142;
@@ -99,7 +106,10 @@ pub enum Refused {
     /// The signature is wrong.
     Forged,
     /// Signed too long ago or too far in the future, by [`SKEW_MAX_US`].
-    Time,
+    Time {
+        /// By how much the sender's clock is before ours, microseconds; less than 0 where it is behind.
+        ahead_us: i64,
+    },
     /// It came before.
     Replayed,
 }
@@ -113,7 +123,11 @@ impl fmt::Display for Refused {
             Self::Direction => write!(f, "question and answer confused"),
             Self::Key(id) => write!(f, "signed with another secret ({:08x})", id.0),
             Self::Forged => write!(f, "signature is wrong"),
-            Self::Time => write!(f, "signed more than 5 s before or after now"),
+            Self::Time { ahead_us } => {
+                let (by, side) = (ahead_us.unsigned_abs() as f64 / 1e6, *ahead_us < 0);
+                let side = if side { "before" } else { "after" };
+                write!(f, "signed {by:.1} s {side} now, at most {} s", SKEW_MAX_US / 1_000_000)
+            }
             Self::Replayed => write!(f, "came before"),
         }
     }

@@ -5,7 +5,7 @@ use crate::demux;
 use crate::trunk::Tag;
 use ring::hmac;
 
-const HEAD_LEN: usize = 24;
+pub(super) const HEAD_LEN: usize = 24;
 const MAC_LEN: usize = 32;
 
 /// From the gateway to a node.
@@ -70,9 +70,15 @@ pub(super) fn verify<'a>(
         return Err(Refused::Direction);
     }
     if sent_us.abs_diff(now_us) > SKEW_MAX_US {
-        return Err(Refused::Time);
+        return Err(Refused::Time { ahead_us: ahead_us(sent_us, now_us) });
     }
     Ok((kind, body, nonce, sent_us))
+}
+
+/// By how much the sender's clock is before ours.
+pub(super) fn ahead_us(sent_us: u64, now_us: u64) -> i64 {
+    let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
+    signed(sent_us) - signed(now_us)
 }
 
 /// What is left to read of a body.
