@@ -13,7 +13,7 @@ use crate::{Failure, say};
 /// Make trouble on purpose, and say what was heard of it
 ///
 /// Synthetic sessions come in beside the real ones of a running gateway, a node is broken, and what they heard of it is said.
-/// What is broken is mended afterwards. Where the gateway never found the fault, or somebody heard nothing again, it ends
+/// What is broken is mended afterwards; where that fails it says how to do it by hand, and ends with 1. Where the gateway never found the fault, or somebody heard nothing again, it ends
 /// with 1; where none of the sessions would have been hit, nothing is broken. It takes an agent beside the node whose configuration allows drills, and
 /// `drills = true` in the gateway's `[admin]`; `evenkeel demo --serve` is a world that has both. The sessions are voice from
 /// 127.0.0.1, so it is typed on the gateway's own machine, and a listener there takes `declared` addresses.
@@ -200,7 +200,8 @@ fn shown(report: &Report, record: &Record) -> String {
         report.packets_lost, report.packets_lost_of_others, report.moves, report.unheard
     ));
     lines.push(format!(
-        "  mended: {} packets lost, {}",
+        "  {}: {} packets lost, {}",
+        if report.mended { "mended" } else { "NOT mended" },
         report.packets_lost_mending,
         if report.trusted_again { "trusted again" } else { "not trusted again yet" }
     ));

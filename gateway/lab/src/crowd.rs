@@ -9,13 +9,17 @@ mod plan;
 mod reckoning;
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::channel;
 
-use entering::Newcomer;
+use entering::{Door, Newcomer};
 pub use page::Page;
 pub use plan::{Plan, Proof, Speech, Transport};
 pub use reckoning::{Detection, FREEZE, Fault, Reckoning, Scope};
@@ -65,6 +69,9 @@ pub enum Failed {
         /// For how long.
         within: Duration,
     },
+    /// A person ended it before all were there.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// Sessions that stand, and whoever listens to the gateway's events for them.
@@ -87,8 +94,20 @@ impl Crowd {
     /// Opens all sessions and waits until everyone can send.
     ///
     /// # Errors
-    /// Any [`Failed`].
+    /// Any [`Failed`]; what was opened is closed first.
     pub async fn enter(plan: &Plan, admin: impl Fn() -> Admin) -> Result<Crowd, Failed> {
+        Crowd::enter_unless(plan, admin, pin!(pending())).await
+    }
+
+    /// The same, as long as nobody says that they are to go.
+    ///
+    /// # Errors
+    /// Any [`Failed`], [`Failed::Interrupted`] among them; what was opened is closed first.
+    pub async fn enter_unless(
+        plan: &Plan,
+        admin: impl Fn() -> Admin,
+        mut go: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Crowd, Failed> {
         let watch = Watch::begin(&admin()).await;
         let watch =
             watch.map_err(|error| Failed::Gateway { what: "listening to events", error })?;
@@ -100,9 +119,19 @@ impl Crowd {
         let (heard, watch) = (watch.heard.clone(), Some(watch));
         let mut crowd =
             Crowd { fleet, relay, books, heard, _watch: watch, plan, by_id, from_ns: 0 };
-        crowd.open(crowd.newcomers(1)?, admin).await?;
-        crowd.wait_ready().await?;
-        tokio::time::sleep(SETTLE).await;
+        let newcomers = crowd.newcomers(1)?;
+        let entered = match crowd.open(newcomers, &admin, go.as_mut()).await {
+            Ok(()) => tokio::select! {
+                ready = crowd.wait_ready() => ready,
+                () = go => Err(Failed::Interrupted),
+            },
+            failed => failed,
+        };
+        if let Err(failed) = entered {
+            // Why they did not all come in says more than that one cannot be closed.
+            let _ = crowd.leave(&mut admin()).await;
+            return Err(failed);
+        }
         crowd.begin_page();
         Ok(crowd)
     }
@@ -127,7 +156,6 @@ impl Crowd {
         let mut crowd =
             Crowd { fleet, relay: None, books, heard, _watch: None, plan, by_id, from_ns: 0 };
         crowd.wait_ready().await?;
-        tokio::time::sleep(SETTLE).await;
         crowd.begin_page();
         Ok(crowd)
     }
@@ -146,20 +174,37 @@ impl Crowd {
         &mut self,
         newcomers: Vec<Vec<Newcomer>>,
         admin: impl Fn() -> Admin,
+        mut go: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), Failed> {
         let sessions = newcomers.iter().flatten().map(|newcomer| newcomer.session);
         let sessions: Vec<u64> = sessions.collect();
         let (opens, mut opened) = channel(CONNECTIONS);
+        let ends = Arc::new(AtomicBool::new(false));
         for own in newcomers {
-            tokio::spawn(entering::open(self.plan.clone(), own, admin(), opens.clone()));
+            let door = Door { opens: opens.clone(), ends: Arc::clone(&ends) };
+            tokio::spawn(entering::open(self.plan.clone(), own, admin(), door));
         }
         drop(opens);
-        while let Some(opened) = opened.recv().await {
-            let (session, id, way) = opened?;
-            self.by_id.insert(id, session);
-            let way = self.through_relay(session, way)?;
-            self.fleet.join(self.plan.persona(session), way);
+        // Whatever happens, all that are under way are waited for: who knows them can close them.
+        let mut outcome = Ok(());
+        loop {
+            let entered = tokio::select! {
+                entered = opened.recv() => entered,
+                () = go.as_mut(), if outcome.is_ok() => Some(Err(Failed::Interrupted)),
+            };
+            let Some(entered) = entered else { break };
+            let joined = entered.and_then(|(session, id, way)| {
+                self.by_id.insert(id, session);
+                let way = self.through_relay(session, way)?;
+                self.fleet.join(self.plan.persona(session), way);
+                Ok(())
+            });
+            if joined.is_err() {
+                ends.store(true, Ordering::Relaxed);
+                outcome = outcome.and(joined);
+            }
         }
+        outcome?;
         for session in sessions {
             let room = self.plan.room_of(session);
             self.books.open().join(Member { session, room, from_ns: 0, until_ns: u64::MAX });
@@ -204,7 +249,7 @@ impl Crowd {
         // Until they are gone they still note what they hear.
         tokio::time::sleep(LEFT_WITHIN).await;
         self.forget(&gone);
-        self.open(newcomers, admin).await
+        self.open(newcomers, admin, pin!(pending())).await
     }
 
     /// One of them, whose session the gateway ended, comes again as who it was, in a session of its own.
@@ -219,7 +264,7 @@ impl Crowd {
         let newcomer = self.plan.newcomer(session)?;
         self.fleet.leave(session);
         self.by_id.retain(|_, known| *known != session);
-        self.open(vec![vec![newcomer]], admin).await
+        self.open(vec![vec![newcomer]], admin, pin!(pending())).await
     }
 
     fn forget(&self, gone: &[u64]) {
@@ -264,24 +309,34 @@ impl Crowd {
     /// Closes all sessions.
     ///
     /// # Errors
-    /// [`Failed::Gateway`] where it refuses; one that is closed already is none.
+    /// [`Failed::Gateway`] where it refuses, the first of them; one that is closed already is none.
     pub async fn leave(self, admin: &mut Admin) -> Result<(), Failed> {
         drop(self.fleet);
+        let mut outcome = Ok(());
         for id in self.by_id.keys() {
             match admin.close(id).await {
                 Ok(()) | Err(admin::Failed::Refused { status: 404, .. }) => {}
-                Err(error) => return Err(Failed::Gateway { what: "closing a session", error }),
+                Err(error) => {
+                    // That one is kept does not keep the others.
+                    let is_gone = matches!(error, admin::Failed::Unreached(_));
+                    let failed = Failed::Gateway { what: "closing a session", error };
+                    outcome = outcome.and(Err(failed));
+                    if is_gone {
+                        break;
+                    }
+                }
             }
         }
-        Ok(())
+        outcome
     }
 
+    /// Everyone can send, and has for a moment.
     async fn wait_ready(&self) -> Result<(), Failed> {
         let until = Instant::now() + READY_WITHIN;
         loop {
             let states = self.fleet.states();
             let mut waiting = states.iter().filter(|(_, state)| state.ready_ns.is_none());
-            let Some((session, state)) = waiting.next() else { return Ok(()) };
+            let Some((session, state)) = waiting.next() else { break };
             if Instant::now() > until || state.failed.is_some() {
                 let why = state.failed.clone().unwrap_or_default();
                 let what = format!("that session {session} can send {why}");
@@ -289,9 +344,14 @@ impl Crowd {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        tokio::time::sleep(SETTLE).await;
+        Ok(())
     }
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> Failed {
     move |error| Failed::System { what, error }
 }
+
+#[cfg(test)]
+mod tests;

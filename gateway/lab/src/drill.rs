@@ -6,15 +6,18 @@ mod record;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::future::pending;
 use std::io;
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 pub use fault::Kind;
 pub use record::{Record, default_place};
-pub use report::{Milliseconds, Report};
+pub use report::{Milliseconds, Report, Unmended};
 
 use crate::admin::{self, Admin};
 use crate::clock;
@@ -33,6 +36,9 @@ const FOUND_WITHIN: Duration = Duration::from_secs(5);
 const WATCHED: Duration = Duration::from_secs(2);
 /// A node that was mended is trusted again within this: its ejection grows with each relapse.
 const TRUSTED_WITHIN: Duration = Duration::from_secs(70);
+/// How often it is tried to mend a node, and how long after each other: a message or two may be lost.
+const MEND_TRIES: u32 = 3;
+const MEND_AGAIN: Duration = Duration::from_millis(500);
 
 /// What is drilled.
 #[derive(Clone, Debug)]
@@ -78,9 +84,30 @@ pub enum Failed {
         /// What the system said.
         error: io::Error,
     },
+    /// A person ended it before anything was broken.
+    #[error("interrupted; nothing was broken")]
+    Interrupted,
     /// A person ended it.
     #[error("interrupted; what was broken has been mended")]
-    Interrupted,
+    Mended,
+    /// It failed, and what it broke is still broken.
+    #[error("{why}\n{}", by_hand(unmended))]
+    Unmended {
+        /// Why it failed.
+        why: Box<Failed>,
+        /// What is still broken.
+        unmended: Vec<Unmended>,
+    },
+}
+
+/// What a person does who mends them.
+fn by_hand(unmended: &[Unmended]) -> String {
+    let mut words = String::new();
+    for Unmended { node, is, by_hand, why } in unmended {
+        let end = if words.is_empty() { "" } else { "\n" };
+        let _ = write!(words, "{end}{node} is still {is}: {by_hand} ({why})");
+    }
+    words
 }
 
 /// A node as the gateway shows it.
@@ -95,8 +122,21 @@ struct Node {
 /// Drills. Says on standard error where it is.
 ///
 /// # Errors
-/// Any [`Failed`]; what was broken is mended first.
+/// Any [`Failed`]; what was broken is mended first, and who came in is gone. A node that cannot be mended is none where
+/// there are figures: they say so.
 pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Failed> {
+    // From here on nobody ends this without a word.
+    let mut interrupted = pin!(async {
+        if interruption().await.is_err() {
+            // The system does not tell of signals, so they end the process as ever.
+            pending::<()>().await;
+        }
+    });
+    tokio::select! {
+        biased;
+        () = interrupted.as_mut() => return Err(Failed::Interrupted),
+        () = std::future::ready(()) => {}
+    }
     let mut own = admin();
     let mut rng = fastrand::Rng::with_seed(drill.seed);
     // What cannot be drilled is refused before anybody comes in.
@@ -104,8 +144,12 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Fai
     let rooms = format!("drill-{:08x}", rng.u32(..));
     let plan = plan(drill, rooms, &expected);
     eprintln!("{} synthetic sessions come in", drill.sessions);
-    let mut crowd = Crowd::enter(&plan, &admin).await?;
-    let outcome = play(drill, &mut own, &mut crowd, &mut rng).await;
+    let entered = Crowd::enter_unless(&plan, &admin, interrupted.as_mut()).await;
+    let mut crowd = entered.map_err(|failed| match failed {
+        crowd::Failed::Interrupted => Failed::Interrupted,
+        failed => Failed::Crowd(failed),
+    })?;
+    let outcome = play(drill, &mut own, &mut crowd, &mut rng, interrupted).await;
     // They go whatever happened; a gateway that is gone has none of them.
     let left = crowd.leave(&mut own).await;
     let report = outcome?;
@@ -126,12 +170,77 @@ fn labels(drill: &Drill, victims: &[Node]) -> BTreeMap<String, String> {
     region.into_iter().chain([drill]).collect()
 }
 
+/// What is about to be broken, and what was heard before.
+struct Ready {
+    victims: Vec<String>,
+    /// Synthetic sessions that are there.
+    hit: BTreeSet<u64>,
+    control: Vec<u64>,
+}
+
 async fn play(
     drill: &Drill,
     admin: &mut Admin,
     crowd: &mut Crowd,
     rng: &mut fastrand::Rng,
+    mut interrupted: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Report, Failed> {
+    let Ready { victims, hit, control } = tokio::select! {
+        ready = prepare(drill, admin, crowd, rng) => ready?,
+        () = interrupted.as_mut() => return Err(Failed::Interrupted),
+    };
+    eprintln!(
+        "{} {}: {} synthetic sessions are there",
+        drill.kind.done_to(),
+        victims.join(", "),
+        hit.len()
+    );
+    let (at_ns, mut broken) = (clock::now_ns(), BTreeSet::new());
+    let struck = tokio::select! {
+        struck = strike(drill, &victims, admin, crowd, at_ns, &mut broken) => struck,
+        () = interrupted.as_mut() => Err(Failed::Mended),
+    };
+    let was_interrupted = matches!(struck, Err(Failed::Mended));
+    let page = crowd.end_page().await;
+    let healed_ns = clock::now_ns();
+    let unmended = mend(drill.kind, &broken, admin).await;
+    if let Err(why) = struck {
+        return Err(still_broken(why, unmended));
+    }
+    let fault = page.reckon(&Fault { at_ns, scope: Scope::Sessions(hit) });
+    let trusted = if unmended.is_empty() && !was_interrupted {
+        eprintln!("mended; waiting until it is trusted again");
+        tokio::select! {
+            trusted = trusted_again(&fault.condemned, crowd, healed_ns) => trusted,
+            // What was measured stands.
+            () = interrupted => false,
+        }
+    } else {
+        false
+    };
+    let unfault = told(&crowd.end_page().await, healed_ns);
+    let report = Report::new(drill, victims, at_ns, &fault, &control, &unfault, trusted);
+    Ok(Report { mended: unmended.is_empty(), unmended, ..report })
+}
+
+/// Why it failed, and what is still broken.
+fn still_broken(why: Failed, unmended: Vec<Unmended>) -> Failed {
+    match why {
+        why if unmended.is_empty() => why,
+        Failed::Mended => {
+            Failed::Unmended { why: Box::new(Failed::Unfit("interrupted".to_owned())), unmended }
+        }
+        why => Failed::Unmended { why: Box::new(why), unmended },
+    }
+}
+
+/// The control run, and whom it hits. Nothing is broken yet.
+async fn prepare(
+    drill: &Drill,
+    admin: &mut Admin,
+    crowd: &mut Crowd,
+    rng: &mut fastrand::Rng,
+) -> Result<Ready, Failed> {
     // Now that the synthetic sessions stand, since their rooms count.
     let victims = victims(drill, &nodes(admin).await?)?;
     let victims: Vec<String> = victims.into_iter().map(|node| node.name).collect();
@@ -140,27 +249,7 @@ async fn play(
     tokio::time::sleep(BEFORE_FAULT + BEFORE_FAULT.mul_f64(rng.f64())).await;
     let hit = sessions_on(&victims, admin, crowd).await?;
     require_somebody(&hit, &victims)?;
-    eprintln!(
-        "{} {}: {} synthetic sessions are there",
-        drill.kind.done_to(),
-        victims.join(", "),
-        hit.len()
-    );
-    let at_ns = clock::now_ns();
-    let struck = tokio::select! {
-        struck = strike(drill, &victims, admin, crowd, at_ns) => struck,
-        Ok(()) = interruption() => Err(Failed::Interrupted),
-    };
-    let page = crowd.end_page().await;
-    let healed_ns = clock::now_ns();
-    let mended = mend(drill.kind, &victims, admin).await;
-    struck?;
-    mended?;
-    let fault = page.reckon(&Fault { at_ns, scope: Scope::Sessions(hit) });
-    eprintln!("mended; waiting until it is trusted again");
-    let trusted = trusted_again(&fault.condemned, crowd, healed_ns).await;
-    let unfault = crowd.end_page().await;
-    Ok(Report::new(drill, victims, at_ns, &fault, &control, &told(&unfault, healed_ns), trusted))
+    Ok(Ready { victims, hit, control })
 }
 
 /// A fault that hits none of them would be measured at nobody.
@@ -193,16 +282,18 @@ async fn control(crowd: &mut Crowd) -> Vec<u64> {
     crowd.end_page().await.control(&moments)
 }
 
+/// Breaks them; in `broken` is who may be by now, also where this is dropped half-way.
 async fn strike(
     drill: &Drill,
     victims: &[String],
     admin: &mut Admin,
     crowd: &Crowd,
     at_ns: u64,
+    broken: &mut BTreeSet<String>,
 ) -> Result<(), Failed> {
     let Some(back) = drill.kind.every() else {
         for node in victims {
-            order(admin, node, drill.kind.fault()).await?;
+            break_node(drill.kind, node, admin, broken).await?;
         }
         for node in victims {
             crowd.heard().wait(at_ns, FOUND_WITHIN, |event| is_node(event, node, "down")).await;
@@ -212,23 +303,52 @@ async fn strike(
     };
     let until = tokio::time::Instant::now() + drill.flaps_for;
     while tokio::time::Instant::now() < until {
-        for how in [drill.kind.fault(), drill.kind.cure()] {
-            for node in victims {
-                order(admin, node, how).await?;
-            }
-            tokio::time::sleep(back / 2).await;
+        for node in victims {
+            break_node(drill.kind, node, admin, broken).await?;
         }
+        tokio::time::sleep(back / 2).await;
+        for node in victims {
+            order(admin, node, drill.kind.cure()).await?;
+        }
+        tokio::time::sleep(back / 2).await;
     }
     Ok(())
 }
 
-async fn mend(kind: Kind, victims: &[String], admin: &mut Admin) -> Result<(), Failed> {
-    let mut outcome = Ok(());
-    for node in victims {
-        // One that cannot be mended keeps no other from it.
-        outcome = outcome.and(order(admin, node, kind.cure()).await);
+/// One that says that it was not broken is not; from one that says nothing nobody knows.
+async fn break_node(
+    kind: Kind,
+    node: &str,
+    admin: &mut Admin,
+    broken: &mut BTreeSet<String>,
+) -> Result<(), Failed> {
+    let is_first = broken.insert(node.to_owned());
+    let ordered = order(admin, node, kind.fault()).await;
+    if let Err(Failed::Gateway { error: admin::Failed::Refused { status: 400..500, .. }, .. }) =
+        &ordered
+        && is_first
+    {
+        broken.remove(node);
     }
-    outcome
+    ordered
+}
+
+/// Takes back what was done. Who is still broken afterwards.
+async fn mend(kind: Kind, broken: &BTreeSet<String>, admin: &mut Admin) -> Vec<Unmended> {
+    let mut unmended = Vec::new();
+    for node in broken {
+        let mut tries = 0;
+        // One that cannot be mended keeps no other from it.
+        while let Err(failed) = order(admin, node, kind.cure()).await {
+            tries += 1;
+            if tries == MEND_TRIES {
+                unmended.push(kind.unmended(node, failed.to_string()));
+                break;
+            }
+            tokio::time::sleep(MEND_AGAIN).await;
+        }
+    }
+    unmended
 }
 
 /// Whether all nodes that were found dead carry rooms again.
@@ -247,7 +367,8 @@ async fn order(admin: &mut Admin, node: &str, order: fault::Order) -> Result<(),
         fault::Order::Break(how) => ("break", json!({"how": how})),
     };
     let asked = admin.post(&format!("/v1/nodes/{node}:{verb}"), &body).await;
-    asked.map(drop).map_err(|error| Failed::Gateway { what: format!("{verb} {node}"), error })
+    let what = || format!("{} {node}", order.name());
+    asked.map(drop).map_err(|error| Failed::Gateway { what: what(), error })
 }
 
 async fn nodes(admin: &mut Admin) -> Result<Vec<Node>, Failed> {

@@ -21,6 +21,8 @@ mod reception;
 pub mod relay;
 pub mod report;
 pub mod sample_node;
+#[cfg(test)]
+mod small_gateway;
 pub mod stranger;
 pub mod watch;
 pub mod wheel;

@@ -1,6 +1,8 @@
 //! How sessions come in: each has a socket, is opened by the API, and is told where to send.
 
 use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
@@ -35,17 +37,21 @@ impl Plan {
 /// A session that was opened: its number, its id, and the way its packets go.
 pub(super) type Entered = (u64, String, Way);
 
-/// Opens these one after the other, until one cannot be, or nobody listens any more.
-pub(super) async fn open(
-    plan: Plan,
-    newcomers: Vec<Newcomer>,
-    mut admin: Admin,
-    opens: Sender<Result<Entered, Failed>>,
-) {
+/// Where those who came in are told of, and whether nobody else is to.
+pub(super) struct Door {
+    pub(super) opens: Sender<Result<Entered, Failed>>,
+    pub(super) ends: Arc<AtomicBool>,
+}
+
+/// Opens these one after the other, until one cannot be, or nobody else is to come in.
+pub(super) async fn open(plan: Plan, newcomers: Vec<Newcomer>, mut admin: Admin, door: Door) {
     for newcomer in newcomers {
+        if door.ends.load(Ordering::Relaxed) {
+            return;
+        }
         let entered = enter(&plan, newcomer, &mut admin).await;
         let failed = entered.is_err();
-        if opens.send(entered).await.is_err() || failed {
+        if door.opens.send(entered).await.is_err() || failed {
             return;
         }
     }
@@ -56,9 +62,12 @@ async fn enter(plan: &Plan, newcomer: Newcomer, admin: &mut Admin) -> Result<Ent
     let opened = admin.open(&plan.offer(session, ingress)).await;
     let opened = opened.map_err(|error| Failed::Gateway { what: "opening a session", error })?;
     let id = opened.id.clone();
-    let what = || format!("an address to send to in the answer for session {session}");
-    let way = way(opened, socket);
-    let way = way.ok_or_else(|| Failed::InVain { what: what(), within: Duration::ZERO })?;
+    let Some(way) = way(opened, socket) else {
+        // Nobody else knows of it.
+        let _ = admin.close(&id).await;
+        let what = format!("an address to send to in the answer for session {session}");
+        return Err(Failed::InVain { what, within: Duration::ZERO });
+    };
     Ok((session, id, way))
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Unmended;
+
 /// A node that flaps is gone and there again once in this.
 const FLAPS_EVERY: Duration = Duration::from_secs(1);
 
@@ -25,6 +27,16 @@ pub enum Kind {
 pub(super) enum Order {
     Start,
     Break(&'static str),
+}
+
+impl Order {
+    /// As a person would say it: `wake`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Order::Start => "start",
+            Order::Break(how) => how,
+        }
+    }
 }
 
 impl Kind {
@@ -67,6 +79,20 @@ impl Kind {
             Kind::HangNode | Kind::Flap => Order::Break("wake"),
             Kind::CutLink => Order::Break("heal"),
         }
+    }
+
+    /// What is said of a node that could not be mended.
+    pub(super) fn unmended(self, node: &str, why: String) -> Unmended {
+        let is = match self {
+            Kind::KillNode | Kind::LoseRegion => "dead",
+            Kind::HangNode | Kind::Flap => "stopped",
+            Kind::CutLink => "cut off",
+        };
+        let by_hand = match self.cure() {
+            Order::Start => format!("POST /v1/nodes/{node}:start"),
+            Order::Break(how) => format!("POST /v1/nodes/{node}:break {{\"how\": \"{how}\"}}"),
+        };
+        Unmended { node: node.to_owned(), is, by_hand, why }
     }
 
     /// How often it happens, where it does more than once.

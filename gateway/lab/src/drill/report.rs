@@ -39,6 +39,19 @@ impl Milliseconds {
     }
 }
 
+/// A node that is still broken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Unmended {
+    /// Its name.
+    pub node: String,
+    /// What it is: `stopped`.
+    pub is: &'static str,
+    /// What mends it: a request of the API.
+    pub by_hand: String,
+    /// Why the drill could not.
+    pub why: String,
+}
+
 /// What came of it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Report {
@@ -74,6 +87,10 @@ pub struct Report {
     pub moves_per_room: f64,
     /// Packets lost once it was mended.
     pub packets_lost_mending: u64,
+    /// Whether what was broken was mended.
+    pub mended: bool,
+    /// What was not.
+    pub unmended: Vec<Unmended>,
     /// Whether the nodes carry rooms again.
     pub trusted_again: bool,
 }
@@ -111,6 +128,8 @@ impl Report {
             moves: fault.rooms_moved,
             moves_per_room: fault.rooms_moved as f64 / (fault.rooms_hit.max(1)) as f64,
             packets_lost_mending: unfault.lost,
+            mended: true,
+            unmended: Vec::new(),
             trusted_again,
         }
     }
@@ -118,6 +137,9 @@ impl Report {
     /// What did not go as it has to, in words; its figures stand all the same. A node that flaps need not be found dead.
     pub fn amiss(&self) -> Option<String> {
         let mut amiss = Vec::new();
+        if !self.unmended.is_empty() {
+            amiss.push(super::by_hand(&self.unmended));
+        }
         if !self.not_found.is_empty() && self.drill != Kind::Flap.name() {
             amiss.push(format!("{} was never found dead", self.not_found.join(", ")));
         }

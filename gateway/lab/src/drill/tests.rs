@@ -1,4 +1,5 @@
 use super::*;
+use crate::small_gateway::{SmallGateway, State};
 
 fn drill(kind: Kind) -> Drill {
     let (node, region) = (None, None);
@@ -156,4 +157,64 @@ fn record_keeps_every_drill_and_bears_a_line_cut_short() {
         "when it was done, not when it was written down"
     );
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A drill at a small gateway that a person ends when it is like this.
+async fn played(
+    kind: Kind,
+    unable: &[(&'static str, u16)],
+    ends: impl Fn(&State) -> bool,
+) -> (Result<Report, Failed>, Vec<String>) {
+    let gateway = SmallGateway::start(usize::MAX).await;
+    gateway.state().unable = unable.to_vec();
+    let drill = Drill { flaps_for: Duration::from_millis(1), ..drill(kind) };
+    let plan = plan(&drill, "drill-1".to_owned(), &[]);
+    let mut crowd = Crowd::enter(&plan, || gateway.admin()).await.unwrap();
+    let (mut own, mut rng) = (gateway.admin(), fastrand::Rng::with_seed(1));
+    let ends = pin!(gateway.wait(ends));
+    let outcome = play(&drill, &mut own, &mut crowd, &mut rng, ends).await;
+    let orders = gateway.state().orders.clone();
+    (outcome, orders)
+}
+
+#[tokio::test]
+async fn a_drill_that_cannot_mend_still_says_what_was_heard_and_how_to_mend_by_hand() {
+    let (outcome, orders) = played(Kind::HangNode, &[("wake", 503)], |_| false).await;
+    let report = outcome.unwrap();
+    assert_eq!(orders, ["hang east-a1", "wake east-a1", "wake east-a1", "wake east-a1"]);
+    assert!(!report.mended && !report.trusted_again && report.hit > 0);
+    assert!(report.control_ms.n > 0, "its figures stand");
+    let words = report.amiss().unwrap();
+    let by_hand = "east-a1 is still stopped: POST /v1/nodes/east-a1:break {\"how\": \"wake\"}";
+    assert!(words.contains(by_hand) && words.contains("(wake east-a1"), "{words}");
+    let value = serde_json::to_value(&report).unwrap();
+    assert_eq!((&value["mended"], &value["unmended"][0]["is"]), (&json!(false), &json!("stopped")));
+}
+
+#[tokio::test]
+async fn a_drill_that_fails_and_cannot_mend_does_not_say_that_it_has() {
+    let (outcome, _) = played(Kind::Flap, &[("wake", 503)], |_| false).await;
+    let words = outcome.unwrap_err().to_string();
+    assert!(words.contains("east-a1 is still stopped") && !words.contains("(break east-a1)"));
+    assert!(words.contains("(wake east-a1)"), "{words}");
+}
+
+#[tokio::test]
+async fn what_was_never_broken_is_not_mended() {
+    let (outcome, orders) = played(Kind::CutLink, &[("cut", 409), ("heal", 409)], |_| false).await;
+    assert!(matches!(outcome, Err(Failed::Gateway { what, .. }) if what == "cut east-a1"));
+    assert_eq!(orders, ["cut east-a1"]);
+}
+
+#[tokio::test]
+async fn a_person_ends_a_drill_at_any_time_and_what_was_broken_is_mended() {
+    let (outcome, orders) = played(Kind::HangNode, &[], |_| true).await;
+    assert!(matches!(outcome, Err(Failed::Interrupted)) && orders.is_empty());
+    let (outcome, orders) = played(Kind::HangNode, &[], |state| !state.orders.is_empty()).await;
+    assert!(matches!(outcome, Err(Failed::Mended)), "{outcome:?}");
+    assert_eq!(orders, ["hang east-a1", "wake east-a1"]);
+    let still = [("wake", 503)];
+    let (outcome, _) = played(Kind::HangNode, &still, |state| !state.orders.is_empty()).await;
+    let words = outcome.unwrap_err().to_string();
+    assert!(words.contains("interrupted") && !words.contains("has been mended"), "{words}");
 }

@@ -1,0 +1,146 @@
+//! A small gateway for tests: it opens sessions up to a number, hears orders to nodes, and writes down what it is asked.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::net::UdpSocket;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::admin::{Admin, Place};
+
+#[derive(Clone)]
+pub(crate) struct SmallGateway {
+    listener: std::net::SocketAddr,
+    /// Where media goes; nobody reads it.
+    _media: Arc<UdpSocket>,
+    state: Arc<Mutex<State>>,
+}
+
+pub(crate) struct State {
+    media: String,
+    pub(crate) open: BTreeSet<String>,
+    pub(crate) opened_ever: usize,
+    opens_max: usize,
+    /// Orders to nodes: `wake east-a1`.
+    pub(crate) orders: Vec<String>,
+    /// What is not done, and with which status that is said.
+    pub(crate) unable: Vec<(&'static str, u16)>,
+}
+
+impl SmallGateway {
+    pub(crate) async fn start(opens_max: usize) -> SmallGateway {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let media = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let state = State {
+            media: media.local_addr().unwrap().to_string(),
+            open: BTreeSet::new(),
+            opened_ever: 0,
+            opens_max,
+            orders: Vec::new(),
+            unable: Vec::new(),
+        };
+        let address = listener.local_addr().unwrap();
+        let gateway = SmallGateway {
+            listener: address,
+            _media: Arc::new(media),
+            state: Arc::new(Mutex::new(state)),
+        };
+        let own = gateway.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let own = own.clone();
+                let service = service_fn(move |request| {
+                    let own = own.clone();
+                    async move { own.answer(request).await }
+                });
+                let serving = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(async move {
+                    serving.serve_connection(TokioIo::new(stream), service).await
+                });
+            }
+        });
+        gateway
+    }
+
+    pub(crate) fn admin(&self) -> Admin {
+        Admin::new(Place::Tcp(self.listener))
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends once it is as wanted.
+    pub(crate) async fn wait(&self, wanted: impl Fn(&State) -> bool) {
+        while !wanted(&self.state()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        let (status, said) = self.state().handle(&head.method, head.uri.path(), &body);
+        let said = if said.is_null() { Bytes::new() } else { said.to_string().into() };
+        let mut response = Response::new(Full::new(said));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        Ok(response)
+    }
+}
+
+impl State {
+    fn handle(&mut self, method: &Method, path: &str, body: &Value) -> (u16, Value) {
+        let refusal = |status| (status, json!({"error": {"code": "no", "message": "as told"}}));
+        if path == "/v1/events" {
+            return (200, Value::Null);
+        }
+        if path == "/v1/sessions" {
+            if self.opened_ever == self.opens_max {
+                return refusal(503);
+            }
+            self.opened_ever += 1;
+            let id = format!("s{}", self.opened_ever);
+            self.open.insert(id.clone());
+            let udp = json!({"addresses": [self.media]});
+            let rest = json!({"id": id, "room": "r", "scenario": "call", "udp": udp, "route": [],
+                "decided_by": {"routing": "native"}});
+            return (201, rest);
+        }
+        if let Some(id) = path.strip_prefix("/v1/sessions/") {
+            assert_eq!(method, Method::DELETE);
+            return if self.open.remove(id) { (204, Value::Null) } else { refusal(404) };
+        }
+        if path == "/v1/rooms" {
+            let sessions: Vec<&String> = self.open.iter().collect();
+            let hop = json!({"node": "east-a1"});
+            return (200, json!({"rooms": [{"hop": hop, "sessions": sessions}]}));
+        }
+        if path == "/v1/nodes" {
+            let node = |name, region, rooms| json!({"node": name, "region": region, "rooms": rooms, "health": "up"});
+            return (
+                200,
+                json!({"nodes": [node("east-a1", "east", 2), node("west-a1", "west", 1)]}),
+            );
+        }
+        let (node, verb) = path.strip_prefix("/v1/nodes/").unwrap().split_once(':').unwrap();
+        let verb = body["how"].as_str().unwrap_or(verb);
+        self.orders.push(format!("{verb} {node}"));
+        match self.unable.iter().find(|(unable, _)| *unable == verb) {
+            Some((_, status)) => refusal(*status),
+            None => (204, Value::Null),
+        }
+    }
+}
