@@ -106,9 +106,12 @@ fn rooms_leave_a_node_that_is_drained_and_come_back_to_none() {
     gateway.ask(gateway.handle.drain_node(nodes[here].name.as_str().into(), true)).unwrap();
     talk(&mut [&mut ann], "it moved", |phones| phones[0].hears_by(nodes[there].number()));
     let back = gateway.handle.move_room("room".into(), nodes[here].name.as_str().into());
-    assert_eq!(gateway.ask(back), Err(Failed::Impossible(Impossible::NodeUnfit)));
+    let unfit = gateway.ask(back);
+    assert!(matches!(unfit, Err(Failed::Unfit { draining: true, .. })), "{unfit:?}");
     let nobody = gateway.handle.move_room("room".into(), "nobody".into());
-    assert_eq!(gateway.ask(nobody), Err(Failed::Impossible(Impossible::NoSuchNode)));
+    let known = nodes.iter().map(|node| node.name.as_str().into()).collect();
+    let reason = Impossible::NoSuchNode;
+    assert_eq!(gateway.ask(nobody), Err(Failed::Unfound { reason, known }));
     let nowhere = gateway.handle.move_room("nowhere".into(), nodes[there].name.as_str().into());
     assert_eq!(gateway.ask(nowhere), Err(Failed::Impossible(Impossible::NoSuchRoom)));
 }

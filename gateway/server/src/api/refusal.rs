@@ -11,6 +11,9 @@ use crate::control::{Disobeyed, Failed, Names, NotReloaded, Order};
 /// When a newcomer may try again where nobody said.
 const SOON: Duration = Duration::from_secs(2);
 
+/// So many names are told where another one is not there: a line that is read.
+const NAMED_MAX: usize = 8;
+
 /// Control's reason in words; `said` is what the request named.
 pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
     match failed {
@@ -19,6 +22,21 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
             not_opened(node, &format!(": {reason}"), jitter(SOON), names)
         }
         Failed::Impossible(reason) => impossible(reason, said),
+        Failed::Unfound { reason, known } => {
+            let mut error = impossible(reason, said);
+            error.message.push_str(&there_are(&known));
+            error
+        }
+        Failed::Unfit { health, draining, load_permille, capacity_kbps } => {
+            let mut error = impossible(Impossible::NodeUnfit, said);
+            let drains = if draining { ", draining" } else { "" };
+            let percent = load_permille / 10;
+            error.message.push_str(&format!(
+                "; it is {}{drains}, at {percent} % of {capacity_kbps} kbit/s",
+                health.name()
+            ));
+            error
+        }
         Failed::NoListener => {
             Error::field("ingress", "no listener takes clients like this; see [[listen]]")
         }
@@ -101,6 +119,19 @@ fn not_opened(node: NodeId, why: &str, retry_after: Duration, names: &Names) -> 
     Error::new(Code::Unavailable, message).retry_after(retry_after)
 }
 
+/// What there is instead, the first few.
+fn there_are(known: &[Box<str>]) -> String {
+    if known.is_empty() {
+        return "; there is none".to_owned();
+    }
+    let named: Vec<&str> = known.iter().take(NAMED_MAX).map(|name| &**name).collect();
+    let others = match known.len() - named.len() {
+        0 => String::new(),
+        others => format!(" and {others} others"),
+    };
+    format!("; there are {}{others}", named.join(", "))
+}
+
 fn impossible(reason: Impossible, said: &str) -> Error {
     let (code, message) = match reason {
         Impossible::NoSuchSession => (Code::NotFound, "there is no such session"),
@@ -143,11 +174,13 @@ fn agent(node: &str, why: Disobeyed) -> Error {
                 "nothing can be started at `{node}`: its agent's configuration names no command"
             )
         }
-        Disobeyed::Unable(Order::Break(Break::Cut | Break::Heal)) => {
-            format!("nothing can be cut at `{node}`: its packets do not go through an agent")
+        Disobeyed::Unable(Order::Break(how @ (Break::Cut | Break::Heal))) => {
+            let how = how.name();
+            format!("`{how}` cannot be done at `{node}`: its packets do not go through an agent")
         }
-        Disobeyed::Unable(Order::Break(Break::Kill | Break::Hang | Break::Wake)) => {
-            format!("nothing can be broken at `{node}`: no agent watches a running process there")
+        Disobeyed::Unable(Order::Break(how @ (Break::Kill | Break::Hang | Break::Wake))) => {
+            let how = how.name();
+            format!("`{how}` cannot be done at `{node}`: no agent watches a running process there")
         }
     };
     Error::new(Code::Conflict, message)

@@ -6,6 +6,7 @@ use evenkeel_core::{AgentWord, NodeId};
 use evenkeel_media::trunk::message::{Load, State};
 
 use super::driver::Clock;
+use super::prober::{Prober, ToldOf, Unbelieved};
 use super::thread::{Control, fill};
 
 /// Each agent beside a node is asked once in so many watches: every 100 ms. Deaths are told unasked; this finds those whose
@@ -26,13 +27,35 @@ impl Control {
         }
     }
 
+    /// Why a node, or the agent beside it, is not believed.
+    pub(super) fn unbelieved(&self, node: NodeId, now: Instant) -> Option<Unbelieved> {
+        let of = |all: &[Option<Prober>]| all.get(node.0 as usize)?.as_ref()?.unbelieved(now);
+        of(&self.probers).or_else(|| of(&self.agents))
+    }
+
+    /// Tells people of those who are not believed, with the turns in which agents are asked.
+    pub(super) fn tell_of_unbelieved(&mut self, now: Instant) {
+        if !self.watches.is_multiple_of(WATCHES) {
+            return;
+        }
+        self.told_of.resize(self.listed.len(), ToldOf::default());
+        for place in 0..self.listed.len() {
+            let node = NodeId(place as u32);
+            if let Some(unbelieved) = self.unbelieved(node, now)
+                && self.told_of[place].is_news(unbelieved, now)
+            {
+                tracing::warn!(node = %self.node_name(node), "{unbelieved}");
+            }
+        }
+    }
+
     /// How a node fares, as it says itself or the agent beside it. Where there is one, it has the word on the process and
     /// the load; whether the node takes sessions is the node's own to say, if it speaks.
     pub(super) fn fares(&mut self, node: NodeId, beside: bool, load: Load, at: Instant) {
         let place = node.0 as usize;
         let has_agent = self.agents[place].is_some();
         let prober = self.probers[place].as_ref();
-        let speaks = prober.is_some_and(super::prober::Prober::takes_orders);
+        let speaks = prober.is_some_and(Prober::takes_orders);
         let heeded = Heeded::of(beside, has_agent, speaks);
         if heeded.process {
             let word = match load.state {

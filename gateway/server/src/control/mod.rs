@@ -38,6 +38,7 @@ pub use modes::ModeView;
 pub use names::{Named, Names};
 pub use operating::{Operation, Place};
 pub use orders::Order;
+pub use prober::Unbelieved;
 pub(crate) use prober::{Way as ProbeWay, connected};
 pub(crate) use thread::{Parts, WorkerLine, run};
 pub use walking::{Verb, Wish};

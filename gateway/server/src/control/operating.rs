@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{FailBack, Impossible, RegionId};
+use evenkeel_core::{FailBack, Impossible, NodeId, RegionId};
 
 use super::thread::Control;
+use super::words::Failed;
 
 /// What an operator wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,6 +61,38 @@ impl Control {
                 let region = name.map(|name| self.region_named(&name)).transpose()?;
                 self.gateway.handle_fail_back(region, fail_back, now)
             }
+        }
+    }
+
+    /// Why it cannot be, with what is there instead, or how the node fares that was named.
+    pub(super) fn why_impossible(&self, reason: Impossible, node: Option<NodeId>) -> Failed {
+        match reason {
+            Impossible::NoSuchNode => {
+                let nodes = self.listed.iter().flatten();
+                let known = nodes.map(|listed| (*listed.node.name).into()).collect();
+                Failed::Unfound { reason, known }
+            }
+            Impossible::NoSuchRegion => {
+                let regions = self.settings.regions.iter();
+                Failed::Unfound { reason, known: regions.map(|name| (**name).into()).collect() }
+            }
+            Impossible::NodeUnfit => {
+                let standing =
+                    self.gateway.nodes().find(|standing| Some(standing.hop.node) == node);
+                standing.map_or(Failed::Impossible(reason), |standing| Failed::Unfit {
+                    health: standing.health,
+                    draining: standing.draining,
+                    load_permille: standing.load_permille,
+                    capacity_kbps: standing.capacity_kbps,
+                })
+            }
+            Impossible::NoSuchSession
+            | Impossible::NoSuchRoom
+            | Impossible::AlreadyThere
+            | Impossible::AlreadyEjected
+            | Impossible::NotDown
+            | Impossible::NodeLeaves
+            | Impossible::NoRoomForNodes => Failed::Impossible(reason),
         }
     }
 

@@ -64,7 +64,7 @@ impl Control {
     ) {
         use evenkeel_core::Impossible::NoSuchNode;
         let refusal = match self.node_named(name) {
-            None => Some(Failed::Impossible(NoSuchNode)),
+            None => Some(self.why_impossible(NoSuchNode, None)),
             Some(node) if self.taker_of(node, order).is_none() => {
                 Some(Failed::Agent { node: name.into(), why: Disobeyed::NoAgent })
             }

@@ -4,6 +4,7 @@ mod arrival;
 mod asked;
 mod hearsay;
 mod signed;
+mod unbelieved;
 
 use std::cell::OnceCell;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -21,6 +22,8 @@ use super::driver::Clock;
 use asked::{Asked, Token};
 pub(crate) use hearsay::{Hearsay, Listens, Tells};
 use signed::{Answers, Heard, Signed, Who};
+pub(crate) use unbelieved::ToldOf;
+pub use unbelieved::Unbelieved;
 
 /// How often a node that no network leads to is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
@@ -142,6 +145,14 @@ impl Prober {
     /// Whether it speaks in signed messages, and so takes orders.
     pub(crate) fn takes_orders(&self) -> bool {
         matches!(*self.questions, Questions::Signed(_))
+    }
+
+    /// Why the other end is not believed, or does not believe us, where it said so lately.
+    pub(crate) fn unbelieved(&self, now: Instant) -> Option<Unbelieved> {
+        match &*self.questions {
+            Questions::Signed(signed) => signed.unbelieved(now),
+            Questions::Stun(_) | Questions::Echo(_) | Questions::Ping(_) => None,
+        }
     }
 
     /// Sends a signed order, or says it again. One that is lost has no answer.

@@ -33,14 +33,16 @@ impl Control {
                 let _ = reply.send(told.ok_or(none));
             }
             Request::Move { room, node, reply } => {
-                let moved = match self.node_named(&node) {
-                    Some(node) => self.gateway.handle_move(&room, node, now),
+                let to = self.node_named(&node);
+                let moved = match to {
+                    Some(to) => self.gateway.handle_move(&room, to, now),
                     None => Err(Impossible::NoSuchNode),
                 };
-                let _ = reply.send(moved.map_err(Failed::Impossible));
+                let _ = reply.send(moved.map_err(|reason| self.why_impossible(reason, to)));
             }
             Request::Operate(operation, reply) => {
-                let _ = reply.send(self.operate(operation, now).map_err(Failed::Impossible));
+                let done = self.operate(operation, now);
+                let _ = reply.send(done.map_err(|reason| self.why_impossible(reason, None)));
             }
             Request::Order { node, order, reply } => self.order(&node, order, reply, now),
             Request::Explain(session, reply) => {
@@ -127,6 +129,7 @@ impl Control {
     }
 
     fn node_views(&self) -> Vec<NodeView> {
+        let now = Instant::now();
         self.gateway
             .nodes()
             .filter_map(|standing| Some((self.listed(standing.hop.node)?, standing)))
@@ -140,6 +143,7 @@ impl Control {
                 accused_by: (Witness::ALL.into_iter().zip(standing.accused_by))
                     .filter_map(|(witness, accuses)| accuses.then_some(witness))
                     .collect(),
+                unbelieved: self.unbelieved(standing.hop.node, now),
                 draining: standing.draining,
                 leaves: standing.leaves,
                 ejected: standing.ejected,

@@ -20,7 +20,7 @@ use super::modes::Costs;
 use super::names::Names;
 use super::offering::Pending;
 use super::orders::Orders;
-use super::prober::{Hearsay, Probed, Prober};
+use super::prober::{Hearsay, Probed, Prober, ToldOf};
 use super::rollout::Rolling;
 use super::shelf::Shelf;
 use super::starting::Starter;
@@ -95,6 +95,8 @@ pub(super) struct Control {
     pub(super) poster: Option<Poster>,
     pub(super) posted: mpsc::Sender<(NodeId, u64, Posted)>,
     pub(super) agents: Vec<Option<Prober>>,
+    /// Of nodes that are not believed, what people were told last.
+    pub(super) told_of: Vec<ToldOf>,
     /// Watches so far: agents beside nodes are asked in turn.
     pub(super) watches: u64,
     pub(super) orders: Orders,
@@ -162,6 +164,7 @@ async fn serve(parts: Parts) -> std::io::Result<()> {
         poster,
         posted: posted_in,
         agents: Vec::new(),
+        told_of: Vec::new(),
         watches: 0,
         orders: Orders::default(),
         canaries: Vec::new(),
@@ -264,6 +267,7 @@ impl Control {
         self.walk_on(now);
         self.look_at_paths(now);
         self.ask_agents();
+        self.tell_of_unbelieved(now);
         self.say_orders_again();
         self.tell_of_unheard(now);
         self.finish_if_told();

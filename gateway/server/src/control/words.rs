@@ -12,6 +12,7 @@ use evenkeel_core::{
 use super::handle::NotReloaded;
 use super::listing::{Actor, ListTold};
 use super::orders::Order;
+use super::prober::Unbelieved;
 use crate::worker::{ShedRun, Totals};
 
 /// What a client wants, as the API read it.
@@ -89,6 +90,24 @@ pub enum Failed {
     },
     /// What an operator asked for cannot be.
     Impossible(Impossible),
+    /// Nothing has the name that an operator said.
+    Unfound {
+        /// What is not there: a node or a region.
+        reason: Impossible,
+        /// What there is.
+        known: Vec<Box<str>>,
+    },
+    /// The node cannot take the room.
+    Unfit {
+        /// Its health.
+        health: Health,
+        /// Whether it is being drained.
+        draining: bool,
+        /// Load and reserves, thousandths of its capacity.
+        load_permille: u32,
+        /// What it can take, as measured, kbit/s.
+        capacity_kbps: u64,
+    },
     /// No listener takes clients of this kind.
     NoListener,
     /// Another session has the client's address.
@@ -247,6 +266,8 @@ pub struct NodeView {
     pub health: Health,
     /// Who accuses it now.
     pub accused_by: Vec<Witness>,
+    /// Why it is not believed, or does not believe us, where it, or the agent beside it, said so lately.
+    pub unbelieved: Option<Unbelieved>,
     /// Whether it is being drained.
     pub draining: bool,
     /// Whether it is listed no longer, and is forgotten when it is empty.

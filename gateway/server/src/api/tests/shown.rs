@@ -14,8 +14,8 @@ use evenkeel_media::trunk::message::Break;
 use super::*;
 use crate::control::{
     Disobeyed, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyLife,
-    PolicyRefused, PolicyView, Quarantined, Reloaded, SessionView, Shrinks, Staged, Tried, Verb,
-    WalkView, Wish,
+    PolicyRefused, PolicyView, Quarantined, Reloaded, SessionView, Shrinks, Staged, Tried,
+    Unbelieved, Verb, WalkView, Wish,
 };
 
 #[test]
@@ -123,6 +123,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         incarnation: Incarnation(2),
         health: Health::Suspect,
         accused_by: vec![Witness::Cohort],
+        unbelieved: Some(Unbelieved::Clock { ahead_us: 6_200_000 }),
         draining: true,
         leaves: false,
         ejected: false,
@@ -137,7 +138,9 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     reply.send(vec![node]).unwrap();
     let right = json!({"nodes": [{
         "node": "east-a1", "region": "east", "zone": "a", "incarnation": 2, "health": "suspect",
-        "accused_by": ["cohort"], "draining": true, "leaves": false, "ejected": false, "capacity_kbps": 900,
+        "accused_by": ["cohort"],
+        "unbelieved": "answers, but its clock is 6.2 s ahead of ours; at most 5 s",
+        "draining": true, "leaves": false, "ejected": false, "capacity_kbps": 900,
         "opening": 4, "waiting": 5, "load_permille": 250, "measured_permille": 420,
         "rooms": 3, "round_trip_us": 700,
     }]});
@@ -307,8 +310,24 @@ fn rooms_move_and_nodes_drain_by_name() {
     }
     let asking = world.ask("POST /v1/nodes/nope:drain", "");
     let Request::Operate(_, reply) = world.request() else { panic!("drain") };
-    reply.send(Err(Failed::Impossible(Impossible::NoSuchNode))).unwrap();
-    assert_eq!(asking.answer().0, 404);
+    let known = (1..=10).map(|number| format!("east-a{number}").into()).collect();
+    let reason = Impossible::NoSuchNode;
+    reply.send(Err(Failed::Unfound { reason, known })).unwrap();
+    let (status, body) = asking.answer();
+    let message = body["error"]["message"].as_str().unwrap();
+    assert_eq!(status, 404);
+    assert!(
+        message.contains("nope; there are east-a1, ") && message.contains("east-a8 and 2 others")
+    );
+    let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a1"}"#);
+    let Request::Move { reply, .. } = world.request() else { panic!("move") };
+    let health = Health::Suspect;
+    let unfit = Failed::Unfit { health, draining: true, load_permille: 970, capacity_kbps: 8_000 };
+    reply.send(Err(unfit)).unwrap();
+    let (status, body) = asking.answer();
+    let message = body["error"]["message"].as_str().unwrap();
+    assert_eq!(status, 409);
+    assert!(message.ends_with("it is suspect, draining, at 97 % of 8000 kbit/s"), "{message}");
     for wrong in ["/v1/nodes/east-a1", "/v1/nodes/east-a1:kill", "/v1/rooms/r:drain"] {
         let (status, body) = world.ask(&format!("POST {wrong}"), "{}").answer();
         assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")), "{wrong}");

@@ -3,9 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-use evenkeel_media::trunk::message::{Answer, Load, Outcome, Question, Secret, State};
+use std::time::Instant;
+
+use evenkeel_media::trunk::message::{Answer, Load, Outcome, Question, Secret, State, nonce};
 
 use super::super::driver::Clock;
+use super::unbelieved::{Doubts, Unbelieved};
 
 /// Probes that are remembered: at one every 10 ms those of 10 s, as long as a node gives notices to who probed.
 const ASKED_MAX: usize = 1_024;
@@ -28,6 +31,7 @@ pub(crate) struct Signed {
     asked: RefCell<VecDeque<u64>>,
     /// When the newest word on how the node fares was signed: older ones come too late.
     newest_us: Cell<u64>,
+    doubts: Doubts,
 }
 
 /// A probe that was answered.
@@ -54,7 +58,7 @@ pub(super) struct Heard {
 impl Signed {
     pub(super) fn new(secret: Secret, who: Who, first: u64) -> Signed {
         let (asked, newest_us) = (RefCell::default(), Cell::default());
-        Signed { secret, who, first, asked, newest_us }
+        Signed { secret, who, first, asked, newest_us, doubts: Doubts::default() }
     }
 
     pub(super) fn who(&self) -> Who {
@@ -80,7 +84,17 @@ impl Signed {
 
     /// What came; nothing where it is not believed, or answers nothing that was asked.
     pub(super) fn read(&self, datagram: &[u8], clock: Clock) -> Option<Heard> {
-        let verified = Answer::read(datagram, &self.secret, clock.unix_us).ok()?;
+        let verified = match Answer::read(datagram, &self.secret, clock.unix_us) {
+            Ok(verified) => verified,
+            Err(refused) => {
+                let doubt = Unbelieved::of(datagram, refused, clock.unix_us);
+                if doubt.is_some() && nonce(datagram).is_some_and(|nonce| self.was_asked(nonce)) {
+                    self.doubts.note(doubt, clock.now);
+                }
+                return None;
+            }
+        };
+        self.doubts.note(None, clock.now);
         let (nonce, sent_us) = (verified.nonce, verified.sent_us);
         match verified.message {
             Answer::Probe(load) if self.was_asked(nonce) => {
@@ -98,6 +112,11 @@ impl Signed {
             }
             _ => None,
         }
+    }
+
+    /// Why the other end is not believed, or does not believe us, where it said so lately.
+    pub(super) fn unbelieved(&self, now: Instant) -> Option<Unbelieved> {
+        self.doubts.lately(now)
     }
 
     fn was_asked(&self, nonce: u64) -> bool {
@@ -181,6 +200,42 @@ mod tests {
         for answer in [Answer::Probe(load(State::Gone)), notice] {
             assert_eq!(signed.read(&say(&answer, 108, clock.unix_us), clock), None);
         }
+    }
+
+    #[test]
+    fn another_secret_or_time_is_told_of_and_is_no_answer() {
+        use evenkeel_media::trunk::message::{Refusal, Why};
+        let other = Secret::new(b"another secret of some length").unwrap();
+        let serving = Answer::Probe(load(State::Serving));
+        let say_with = |secret: &Secret, nonce, sent_us| {
+            let mut bytes = Vec::new();
+            serving.write(secret, nonce, sent_us, &mut bytes);
+            bytes
+        };
+        let refuse = |why, nonce, sent_us| {
+            let mut bytes = Vec::new();
+            Refusal { nonce, sent_us, why }.write(&mut bytes);
+            bytes
+        };
+        let (signed, clock) = asked(Who::Node);
+        let late = clock.unix_us - 6_200_000;
+        let clocks = Some(Unbelieved::Clock { ahead_us: -6_200_000 });
+        for (datagram, doubt) in [
+            (say_with(&other, 108, clock.unix_us), None),
+            (refuse(Why::Secret, 108, clock.unix_us), None),
+            (b"whatever else".to_vec(), None),
+            (say_with(&other, 107, clock.unix_us), Some(Unbelieved::Secret)),
+            (say_with(&secret(), 107, late), clocks),
+            (refuse(Why::Secret, 107, clock.unix_us), Some(Unbelieved::Secret)),
+            (refuse(Why::Clock, 107, late), clocks),
+        ] {
+            assert_eq!(signed.read(&datagram, clock), None);
+            assert_eq!(signed.unbelieved(clock.now), doubt, "{datagram:?}");
+        }
+        let later = clock.now + std::time::Duration::from_secs(10);
+        assert_eq!(signed.unbelieved(later), None, "who knows what is now");
+        signed.read(&say_with(&secret(), 107, clock.unix_us), clock).unwrap();
+        assert_eq!(signed.unbelieved(clock.now), None, "it is believed");
     }
 
     #[test]

@@ -88,6 +88,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     incarnation: Incarnation(1),
                     health: Health::Up,
                     accused_by: Vec::new(),
+                    unbelieved: None,
                     draining: false,
                     ejected: false,
                     capacity_kbps: 1_000,
