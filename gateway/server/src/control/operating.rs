@@ -92,6 +92,7 @@ impl Control {
             | Impossible::AlreadyEjected
             | Impossible::NotDown
             | Impossible::NodeLeaves
+            | Impossible::NodeDrains
             | Impossible::NoRoomForNodes => Failed::Impossible(reason),
         }
     }
