@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use evenkeel_host::{Order, PublicKey, shipped, signer};
+use evenkeel_host::{Engine, Order, PublicKey, shipped, signer};
 
 /// A folder of its own for a test, empty.
 fn folder(name: &str) -> PathBuf {
@@ -104,7 +104,7 @@ fn compile(processor_seconds: &str, memory_mib: &str, order: &Order<'_>) -> Outp
 
 #[test]
 fn the_compiler_compiles_within_its_limits() {
-    let order = Order::new(shipped()[0].bytes);
+    let order = Order::new(&Engine::new(), shipped()[0].bytes);
     let output = compile("30", "2048", &order);
     assert!(output.status.success(), "{output:?}");
     order.accept(output.stdout).unwrap();
@@ -113,7 +113,7 @@ fn the_compiler_compiles_within_its_limits() {
 #[test]
 fn code_that_takes_minutes_to_compile_ends_at_the_limit_of_processor_time() {
     let bomb = evenkeel_guests::slow_to_compile();
-    let output = compile("2", "2048", &Order::new(&bomb.bytes));
+    let output = compile("2", "2048", &Order::new(&Engine::new(), &bomb.bytes));
     // SIGXCPU.
     assert_eq!(output.status.signal(), Some(24), "{:?}", output.status);
     assert!(output.stdout.is_empty());
@@ -122,7 +122,7 @@ fn code_that_takes_minutes_to_compile_ends_at_the_limit_of_processor_time() {
 #[test]
 fn a_compiler_without_memory_says_so_as_it_dies() {
     let bomb = evenkeel_guests::slow_to_compile();
-    let output = compile("30", "96", &Order::new(&bomb.bytes));
+    let output = compile("30", "96", &Order::new(&Engine::new(), &bomb.bytes));
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.signal(), Some(6), "{:?} {words}", output.status);
     assert!(words.contains("memory allocation of"), "{words}");
@@ -130,7 +130,7 @@ fn a_compiler_without_memory_says_so_as_it_dies() {
 
 #[test]
 fn a_compiler_whose_order_breaks_off_answers_nothing_that_is_believed() {
-    let order = Order::new(shipped()[0].bytes);
+    let order = Order::new(&Engine::new(), shipped()[0].bytes);
     let mut child = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
         .args(["compile-plugin", "--processor-seconds", "30", "--memory-mib", "2048"])
         .stdin(Stdio::piped())

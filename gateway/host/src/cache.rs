@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::engine::code_config;
+use crate::engine::{Engine, code_config};
 use crate::native::NativeCode;
 use crate::signature::{hex, sha256};
 
@@ -62,11 +62,11 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
-    /// The cache in this folder, which is made where there is none.
+    /// The cache in this folder of code for this engine; it is made where there is none.
     ///
     /// # Errors
     /// Where the folder cannot be used, or others could write there or read the key.
-    pub fn open(folder: &Path) -> io::Result<Cache> {
+    pub fn open(folder: &Path, engine: &Engine) -> io::Result<Cache> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let facts = fs::symlink_metadata(folder)?;
         let denied = |why: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
@@ -80,11 +80,11 @@ impl Cache {
             return denied("others may enter it: `chmod 700` it");
         }
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key(folder)?);
-        let mut engine = DefaultHasher::new();
-        let wasm = wasmtime::Engine::new(&code_config()).map_err(io::Error::other)?;
-        wasm.precompile_compatibility_hash().hash(&mut engine);
-        env!("CARGO_PKG_VERSION").hash(&mut engine);
-        let (folder, engine) = (folder.to_owned(), engine.finish());
+        let mut hasher = DefaultHasher::new();
+        let wasm = wasmtime::Engine::new(&code_config(engine.reach())).map_err(io::Error::other)?;
+        wasm.precompile_compatibility_hash().hash(&mut hasher);
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        let (folder, engine) = (folder.to_owned(), hasher.finish());
         Ok(Cache { folder, key, engine, writing: AtomicU64::new(0) })
     }
 

@@ -9,7 +9,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
 use crate::component::{look, wrapped};
-use crate::engine::code_config;
+use crate::engine::{Engine, Reach, code_config};
+use crate::limits::BINARY_BYTES_MAX;
 use crate::native::NativeCode;
 use crate::refused::Refused;
 
@@ -22,10 +23,19 @@ const CODE: u8 = b'C';
 /// First byte of an answer that says why there is none.
 const REFUSAL: u8 = b'R';
 
-/// A plugin that a compiler is to compile, and the key by which its answer is known.
+/// For an engine of which reach an order is.
+const WIDE: u8 = b'W';
+const NARROW: u8 = b'N';
+
+/// Bytes of the longest order: of a plugin that is as large as may be.
+pub const ORDER_BYTES_MAX: usize = MAC_BYTES + 1 + BINARY_BYTES_MAX;
+
+/// A plugin that a compiler is to compile, the reach of the engine that is to run it, and the key by which its answer is
+/// known.
 #[derive(Debug)]
 pub struct Order<'a> {
     key: [u8; MAC_BYTES],
+    reach: [u8; 1],
     plugin: &'a [u8],
 }
 
@@ -41,15 +51,19 @@ enum Said {
 impl<'a> Order<'a> {
     /// # Panics
     /// Where the system gives no randomness.
-    pub fn new(plugin: &'a [u8]) -> Order<'a> {
+    pub fn new(engine: &Engine, plugin: &'a [u8]) -> Order<'a> {
         let mut key = [0; MAC_BYTES];
         SystemRandom::new().fill(&mut key).expect("a system has randomness");
-        Order { key, plugin }
+        let reach = match engine.reach() {
+            Reach::Wide => WIDE,
+            Reach::Narrow => NARROW,
+        };
+        Order { key, reach: [reach], plugin }
     }
 
     /// What the compiler reads, to the end, one after the other.
-    pub fn words(&self) -> [&[u8]; 2] {
-        [&self.key, self.plugin]
+    pub fn words(&self) -> [&[u8]; 3] {
+        [&self.key, &self.reach, self.plugin]
     }
 
     /// What the compiler said.
@@ -87,10 +101,14 @@ fn no_answer() -> Refused {
 
 /// The compiler's whole work: an order, as [`Order::words`] has it, in; an answer for [`Order::accept`] out.
 pub fn fulfil(order: &[u8]) -> Vec<u8> {
-    let Some((key, plugin)) = order.split_at_checked(MAC_BYTES) else {
-        return refusal(&Refused::Compiler { said: "the order is too short".into() });
+    let (key, reach, plugin) = match order.split_at_checked(MAC_BYTES) {
+        Some((key, [WIDE, plugin @ ..])) => (key, Reach::Wide, plugin),
+        Some((key, [NARROW, plugin @ ..])) => (key, Reach::Narrow, plugin),
+        Some(_) | None => {
+            return refusal(&Refused::Compiler { said: "this is no order".into() });
+        }
     };
-    match compile_here(plugin) {
+    match compile(reach, plugin) {
         Ok(code) => {
             let key = hmac::Key::new(hmac::HMAC_SHA256, key);
             let mac = hmac::sign(&key, code.bytes());
@@ -112,14 +130,19 @@ fn refusal(refused: &Refused) -> Vec<u8> {
     [&[REFUSAL], &words[..]].concat()
 }
 
-/// Compiles a plugin in this process, for as long as that takes.
+/// Compiles a plugin for this engine in this process, for as long as that takes.
 ///
 /// # Errors
 /// Why it is no plugin, or what the engine does not take of it.
-pub fn compile_here(plugin: &[u8]) -> Result<NativeCode, Refused> {
+pub fn compile_here(engine: &Engine, plugin: &[u8]) -> Result<NativeCode, Refused> {
+    compile(engine.reach(), plugin)
+}
+
+/// Without an engine that could run it: that would reserve more address space than a compiler may have.
+fn compile(reach: Reach, plugin: &[u8]) -> Result<NativeCode, Refused> {
     let manifest = look(plugin)?;
     let binary = wrapped(plugin, &manifest)?;
-    wasmtime::Engine::new(&code_config())
+    wasmtime::Engine::new(&code_config(reach))
         .and_then(|engine| engine.precompile_component(&binary))
         .map(NativeCode::trusted)
         .map_err(|error| Refused::Engine { said: format!("{error:#}").into() })
@@ -129,7 +152,6 @@ pub fn compile_here(plugin: &[u8]) -> Result<NativeCode, Refused> {
 mod tests {
     use super::*;
     use crate::component::Component;
-    use crate::engine::Engine;
     use crate::shipped;
 
     fn plugin() -> &'static [u8] {
@@ -138,17 +160,19 @@ mod tests {
 
     #[test]
     fn what_another_compiled_runs_here() {
-        let order = Order::new(plugin());
+        let engine = Engine::new();
+        let order = Order::new(&engine, plugin());
         let code = order.accept(fulfil(&order.words().concat())).unwrap();
-        let component = Component::vet_native(&Engine::new(), plugin(), &code).unwrap();
+        let component = Component::vet_native(&engine, plugin(), &code).unwrap();
         assert_eq!(&*component.manifest().name, shipped()[0].name);
     }
 
     #[test]
     fn only_the_answer_to_this_order_is_believed() {
-        let order = Order::new(plugin());
+        let engine = Engine::new();
+        let order = Order::new(&engine, plugin());
         let answer = fulfil(&order.words().concat());
-        let other = Order::new(plugin());
+        let other = Order::new(&engine, plugin());
         assert!(matches!(other.accept(answer.clone()), Err(Refused::Compiler { .. })));
         for at in [0, 1, MAC_BYTES, MAC_BYTES + 1, answer.len() - 1] {
             let mut changed = answer.clone();
@@ -164,7 +188,7 @@ mod tests {
     #[test]
     fn why_nothing_was_compiled_comes_back() {
         let module = b"\0asm\x01\0\0\0";
-        let order = Order::new(module);
+        let order = Order::new(&Engine::new(), module);
         let said = order.accept(fulfil(&order.words().concat())).unwrap_err();
         assert!(said.to_string().contains("evenkeel:manifest"), "{said}");
         assert!(matches!(order.accept(fulfil(b"short")), Err(Refused::Engine { .. })));
@@ -173,8 +197,9 @@ mod tests {
     #[test]
     fn code_for_another_plugin_is_not_linked_as_this_one() {
         let [one, other, ..] = shipped() else { panic!("plugins are shipped") };
-        let code = compile_here(other.bytes).unwrap();
-        let seen = Component::vet_native(&Engine::new(), one.bytes, &code);
+        let engine = Engine::new();
+        let code = compile_here(&engine, other.bytes).unwrap();
+        let seen = Component::vet_native(&engine, one.bytes, &code);
         assert!(matches!(seen.err(), Some(Refused::Engine { .. })), "they answer other hooks");
     }
 }

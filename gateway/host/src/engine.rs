@@ -17,7 +17,8 @@ use crate::ticker::Ticker;
 /// Compiles plugins and runs them; one per process. Clones are the same engine.
 ///
 /// It owns a thread that counts milliseconds while a plugin runs, and reserves the address space of all instances
-/// at once.
+/// at once: 516 GiB of it, none of it used, or 2 GiB where the process may not have so much
+/// ([`checks_accesses`](Engine::checks_accesses)).
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
 
@@ -25,6 +26,7 @@ struct Shared {
     // Dropped before the engine that it ticks.
     ticker: Ticker,
     wasm: wasmtime::Engine,
+    reach: Reach,
     linker: Linker<Inside>,
     budgets: Budgets,
     /// By digest, what some policy still runs: sets share plugins, and settings change without them.
@@ -36,33 +38,51 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// Where the process may not reserve address space (about 2 GiB, none of it used) or start a thread.
+    /// Where the process may not reserve even 2 GiB of address space, or start a thread.
     pub fn new() -> Engine {
         Engine::with_budgets(Budgets::default())
     }
 
     /// An engine with other budgets. Panics as [`Engine::new`] does.
     pub fn with_budgets(budgets: Budgets) -> Engine {
-        Engine::of(&config(), budgets)
+        Engine::of(config, budgets)
     }
 
     /// An engine that counts what plugins execute, for [`Policy::instructions`](crate::Policy::instructions); calls take
     /// longer there. Panics as [`Engine::new`] does.
     pub fn counting(budgets: Budgets) -> Engine {
-        let mut config = config();
-        config.consume_fuel(true);
-        Engine::of(&config, budgets)
+        let counting = |reach| {
+            let mut config = config(reach);
+            config.consume_fuel(true);
+            config
+        };
+        Engine::of(counting, budgets)
     }
 
-    fn of(config: &Config, budgets: Budgets) -> Engine {
-        let wasm = wasmtime::Engine::new(config).expect(
-            "the configuration is fixed, and a gateway may reserve address space at its start",
-        );
+    fn of(config: impl Fn(Reach) -> Config, budgets: Budgets) -> Engine {
+        let wide = wasmtime::Engine::new(&config(Reach::Wide)).map(|wasm| (wasm, Reach::Wide));
+        let (wasm, reach) = wide
+            .or_else(|_| {
+                wasmtime::Engine::new(&config(Reach::Narrow)).map(|wasm| (wasm, Reach::Narrow))
+            })
+            .expect(
+                "the configuration is fixed, and a gateway may reserve 2 GiB of address space at its start",
+            );
         let mut linker = Linker::new(&wasm);
         diag::add_to_linker::<_, HasSelf<Inside>>(&mut linker, |inside| inside)
             .expect("each import is defined once");
         let ticker = Ticker::start(wasm.clone()).expect("a gateway may start threads at its start");
-        Engine(Arc::new(Shared { ticker, wasm, linker, budgets, vetted: Mutex::default() }))
+        Engine(Arc::new(Shared { ticker, wasm, reach, linker, budgets, vetted: Mutex::default() }))
+    }
+
+    /// Whether each access of a plugin to its memory is checked by code of its own, so that questions about many rows take
+    /// half as long again: it is so where the process may not reserve 516 GiB of address space (`ulimit -v`).
+    pub fn checks_accesses(&self) -> bool {
+        self.0.reach == Reach::Narrow
+    }
+
+    pub(crate) fn reach(&self) -> Reach {
+        self.0.reach
     }
 
     /// What was vetted before from bytes of this digest, while anybody holds it.
@@ -101,8 +121,28 @@ impl Default for Engine {
     }
 }
 
+/// How much address space stands behind the memory of an instance. Code that was compiled for one does not run with the
+/// other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reach {
+    /// All that 32 bits can name, and what one instruction adds to it: the processor itself stops what goes beyond the
+    /// memory, so that no access needs a check.
+    Wide,
+    /// What a plugin may have, and little more.
+    Narrow,
+}
+
+impl Reach {
+    const WIDE_BYTES: u64 = 4 << 30;
+
+    /// What accesses at a constant distance from an address in a register may add to it.
+    const WIDE_GUARD_BYTES: u64 = 32 << 20;
+
+    const NARROW_GUARD_BYTES: u64 = 64 << 10;
+}
+
 /// Where instances live, beside what decides what code they run.
-fn config() -> Config {
+fn config(reach: Reach) -> Config {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(POLICIES_MAX)
         .total_core_instances(POLICIES_MAX * 4)
@@ -116,18 +156,22 @@ fn config() -> Config {
         .table_elements(TABLE_ENTRIES_MAX)
         .max_memory_size(MEMORY_BYTES_MAX);
 
-    let mut config = code_config();
+    let mut config = code_config(reach);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 
 /// Everything that could make one input give two outputs is off, and so is everything that no policy needs. Code that was
-/// compiled by these words alone runs in every engine of this process.
-pub(crate) fn code_config() -> Config {
+/// compiled by these words alone runs in every engine of this process with the same reach.
+pub(crate) fn code_config(reach: Reach) -> Config {
+    let (reservation, guard) = match reach {
+        Reach::Wide => (Reach::WIDE_BYTES, Reach::WIDE_GUARD_BYTES),
+        Reach::Narrow => (MEMORY_BYTES_MAX as u64, Reach::NARROW_GUARD_BYTES),
+    };
     let mut config = Config::new();
     config
-        .memory_reservation(MEMORY_BYTES_MAX as u64)
-        .memory_guard_size(64 << 10)
+        .memory_reservation(reservation)
+        .memory_guard_size(guard)
         .epoch_interruption(true)
         .cranelift_nan_canonicalization(true)
         .concurrency_support(false)
@@ -138,4 +182,68 @@ pub(crate) fn code_config() -> Config {
         .wasm_tail_call(false)
         .wasm_multi_memory(false);
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::Hook;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::cache::{Cache, Cached};
+    use crate::component::Component;
+    use crate::policy::Policy;
+    use crate::shipped;
+
+    /// As where a process may not reserve more.
+    fn narrow() -> Engine {
+        Engine::of(
+            |reach| match reach {
+                // More than any processor can name.
+                Reach::Wide => {
+                    let mut config = config(reach);
+                    config.memory_reservation(1 << 46);
+                    config
+                }
+                Reach::Narrow => config(reach),
+            },
+            Budgets::default(),
+        )
+    }
+
+    #[test]
+    fn where_address_space_is_short_accesses_are_checked_and_policies_run() {
+        let engine = narrow();
+        assert!(engine.checks_accesses());
+        let plugin = shipped().iter().find(|plugin| plugin.name == "scenario-call").unwrap();
+        let component = Component::vet(&engine, plugin.bytes).unwrap();
+        let policy =
+            Policy::install(&engine, &component, Hook::Scenario, Value::Null, Vec::new(), 1);
+        assert!(policy.is_ok());
+        assert!(!Engine::new().checks_accesses(), "here it is not short");
+    }
+
+    #[test]
+    fn code_is_compiled_for_the_reach_of_who_runs_it() {
+        let plugin = shipped()[0].bytes;
+        for engine in [Engine::new(), narrow()] {
+            let order = crate::Order::new(&engine, plugin);
+            let code = order.accept(crate::fulfil(&order.words().concat())).unwrap();
+            assert!(Component::vet_native(&engine, plugin, &code).is_ok());
+            let code = crate::compile_here(&engine, plugin).unwrap();
+            assert!(Component::vet_native(&engine, plugin, &code).is_ok());
+        }
+    }
+
+    #[test]
+    fn code_for_another_reach_is_not_taken_from_the_cache() {
+        let folder = std::env::temp_dir().join(format!("reach-{}", std::process::id()));
+        let (wide, narrow, plugin) = (Engine::new(), narrow(), shipped()[0].bytes);
+        let kept = Cache::open(&folder, &wide).unwrap();
+        kept.put(plugin, &crate::compile_here(&wide, plugin).unwrap()).unwrap();
+        assert!(matches!(kept.get(plugin), Cached::Code(_)));
+        let other = Cache::open(&folder, &narrow).unwrap();
+        assert!(matches!(other.get(plugin), Cached::Nothing));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -35,7 +35,7 @@ mod version;
 mod wrap;
 
 pub use cache::{CODE_BYTES_MAX, Cache, Cached};
-pub use compile::{Order, compile_here, fulfil};
+pub use compile::{ORDER_BYTES_MAX, Order, compile_here, fulfil};
 pub use component::{Component, look};
 pub use diary::{Level, Line};
 pub use engine::Engine;

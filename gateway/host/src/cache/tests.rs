@@ -16,7 +16,7 @@ impl Folder {
     }
 
     fn open(&self) -> Cache {
-        Cache::open(&self.0).unwrap()
+        Cache::open(&self.0, &Engine::new()).unwrap()
     }
 
     fn file(&self) -> PathBuf {
@@ -95,19 +95,19 @@ fn a_folder_or_key_that_others_can_reach_is_not_used() {
     drop(folder.open());
     let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
     mode(&folder.0, 0o750).unwrap();
-    assert!(Cache::open(&folder.0).unwrap_err().to_string().contains("chmod 700"));
+    assert!(Cache::open(&folder.0, &Engine::new()).unwrap_err().to_string().contains("chmod 700"));
     mode(&folder.0, 0o700).unwrap();
     let key = folder.0.join(KEY);
     assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o600);
     mode(&key, 0o604).unwrap();
-    assert!(Cache::open(&folder.0).unwrap_err().to_string().contains("key"));
+    assert!(Cache::open(&folder.0, &Engine::new()).unwrap_err().to_string().contains("key"));
     mode(&key, 0o600).unwrap();
     drop(folder.open());
     fs::write(&key, b"short").unwrap();
-    assert!(Cache::open(&folder.0).is_err());
+    assert!(Cache::open(&folder.0, &Engine::new()).is_err());
     let link = Folder::new();
     std::os::unix::fs::symlink(&folder.0, &link.0).unwrap();
-    assert!(Cache::open(&link.0).is_err());
+    assert!(Cache::open(&link.0, &Engine::new()).is_err());
     fs::remove_file(&link.0).unwrap();
 }
 

@@ -91,7 +91,7 @@ impl Foundry {
             true => Vec::new(),
             false => settings.gateway.cache.candidates(),
         };
-        let open = |folder: &PathBuf| match host::Cache::open(folder) {
+        let open = |folder: &PathBuf| match host::Cache::open(folder, &engine) {
             Ok(cache) => Some(Arc::new(cache)),
             Err(error) if usual => {
                 tracing::debug!(folder = %folder.display(), %error, "no cache for compiled plugins there");
@@ -128,8 +128,8 @@ impl Foundry {
         let is_ours = host::shipped().iter().any(|shipped| shipped.bytes == plugin);
         let code = match &self.compiler {
             // What is in this binary means no harm, and starting a process costs time at the start.
-            Some(compiler) if !is_ours => compiler.compile(plugin)?,
-            Some(_) | None => host::compile_here(plugin)?,
+            Some(compiler) if !is_ours => compiler.compile(&self.engine, plugin)?,
+            Some(_) | None => host::compile_here(&self.engine, plugin)?,
         };
         let component = Component::vet_native(&self.engine, plugin, &code)?;
         if let Some(cache) = &self.cache
@@ -166,8 +166,8 @@ impl Foundry {
 
 impl Compiler {
     /// Has another process compile a plugin, and waits for it.
-    fn compile(&self, plugin: &[u8]) -> Result<NativeCode, Refused> {
-        let order = Order::new(plugin);
+    fn compile(&self, engine: &host::Engine, plugin: &[u8]) -> Result<NativeCode, Refused> {
+        let order = Order::new(engine, plugin);
         let failed = |error: std::io::Error| {
             let said = format!("cannot start {}: {error}", self.program.display());
             Refused::Compiler { said: said.into() }

@@ -203,6 +203,11 @@ impl Policies {
 
     /// The same with a place to compile at, and rules, as they are configured.
     pub(crate) fn configured(mut self, settings: &Settings) -> Policies {
+        if self.foundry.engine().checks_accesses() {
+            tracing::warn!(
+                "policies take longer: the process may not reserve 516 GiB of address space (`ulimit -v`), none of which would be used"
+            );
+        }
         self.foundry = Foundry::of(self.foundry.engine().clone(), settings);
         self.rules = Arc::new(Rules::of(settings));
         self

@@ -6,8 +6,8 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 
-/// Key and plugin; a longer order is none.
-const ORDER_MAX: u64 = 32 + evenkeel_host::BINARY_BYTES_MAX as u64 + 1;
+/// A longer order is none; one byte more shows that.
+const ORDER_MAX: u64 = evenkeel_host::ORDER_BYTES_MAX as u64 + 1;
 
 /// Standard streams, and those that the program itself may have open.
 const FILES_MAX: u64 = 16;
