@@ -36,7 +36,8 @@ pub(crate) struct Frame<'a> {
     columns: &'a Columns,
     /// What the policy says it reads: reading anything else is a mistake that a native test finds.
     declared: &'static [Metric],
-    now_us: u64,
+    /// A division, so it is made once for all rows.
+    now: Duration,
 }
 
 impl<'a> Frame<'a> {
@@ -49,11 +50,12 @@ impl<'a> Frame<'a> {
         let types::Frame { ids, mut cells } = frame;
         // Whatever lies behind the last column that a number can name is in none: see `measured`.
         cells.truncate(usize::from(NONE) * ids.len());
-        Frame { ids, cells, columns, declared, now_us }
+        let now = Duration::from_micros(now_us);
+        Frame { ids, cells, columns, declared, now }
     }
 
     pub(crate) fn now(&self) -> Duration {
-        Duration::from_micros(self.now_us)
+        self.now
     }
 
     pub(crate) fn len(&self) -> usize {

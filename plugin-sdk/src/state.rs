@@ -230,9 +230,17 @@ impl Pack for Duration {
 
     #[inline(always)]
     fn unpack(bytes: &mut &[u8]) -> Option<Self> {
-        unpack_whole(bytes).map(Duration::from_millis)
+        let millis = unpack_whole(bytes)?;
+        // WebAssembly has no product of 128 bits, of which a compiler makes a division of 64 by a constant; of 32 bits, 49
+        // days, it has.
+        Some(match u32::try_from(millis) {
+            Ok(millis) => Duration::new((millis / 1_000).into(), millis % 1_000 * NANOS_PER_MILLI),
+            Err(_) => Duration::from_millis(millis),
+        })
     }
 }
+
+const NANOS_PER_MILLI: u32 = 1_000_000;
 
 impl Pack for String {
     fn fresh() -> Self {
@@ -324,6 +332,10 @@ mod tests {
         same(&true, 1);
         same(&0.25, 8);
         same(&Duration::from_millis(100), 1);
+        same(&Duration::from_millis(1_999), 2);
+        same(&Duration::from_millis(u32::MAX.into()), 5);
+        same(&Duration::from_millis(u64::from(u32::MAX) + 1), 5);
+        same(&Duration::from_millis(u64::MAX), 10);
         same(&"é".to_owned(), 3);
         same(&Some(300_u16), 3);
         same(&None::<u16>, 1);

@@ -49,6 +49,9 @@ impl Memory {
 
     /// How long it must have been well before the next rung up.
     pub(crate) fn wait(&self, up_after: Duration, most: Duration) -> Duration {
+        if self.relapses == 0 {
+            return up_after;
+        }
         (up_after * (1 << self.relapses.min(RELAPSES_MAX))).min(most.max(up_after))
     }
 }
