@@ -125,8 +125,12 @@ impl Diary {
 
 /// The beginning of a text, with nothing in it that could look like another line of a log.
 pub(crate) fn one_line(text: &str, bytes_max: usize) -> Box<str> {
-    let end = text.floor_char_boundary(bytes_max);
-    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let text = &text[..text.floor_char_boundary(bytes_max)];
+    // Keys of notes are such words, and come with every decision.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.into();
+    }
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
