@@ -5,6 +5,9 @@ use evenkeel_core::Hook;
 use crate::module::{ANSWER, Module, SCRATCH, answer, list, long_at, nothing, word_at};
 use crate::{Expected, Guest, guest};
 
+/// No question has more rows, however many sessions and rooms there are.
+const ROWS_MAX: u32 = 4_096;
+
 const MALFORMED: Expected = Expected::Fault("malformed");
 
 pub(crate) fn all() -> Vec<Guest> {
@@ -111,7 +114,7 @@ fn routing() -> Vec<Guest> {
         place("a first state of a megabyte", &[list(16, 65_536, 1 << 20)], MALFORMED),
         place("a first state of a byte too many", &[list(16, 65_536, 4_097)], MALFORMED),
         fault("a million moves", &[list(0, 65_536, 1_000_000 / 16)]),
-        fault("a state for a row out of range", &kept(64, &[0, 0])),
+        fault("a state for a row out of range", &kept(ROWS_MAX, &[0, 0])),
         fault("offsets that go back", &kept(0, &[0, 9, 3])),
         curbed("an unknown node", "place", &unknown),
         curbed("every number of a placement at its end", "place", &late),
@@ -160,7 +163,7 @@ fn degradation() -> Vec<Guest> {
         tick("a million actions", &[list(0, 65_536, 1_000_000 / 24)], MALFORMED),
         tick("actions outside its memory", &[list(0, most - 23, 1)], MALFORMED),
         tick("a memo of a byte too many", &memo, MALFORMED),
-        tick("a session's state for a row out of range", &kept(64, &[0, 0]), MALFORMED),
+        tick("a session's state for a row out of range", &kept(ROWS_MAX, &[0, 0]), MALFORMED),
         tick("a session's offsets that go back", &kept(0, &[0, 9, 3]), MALFORMED),
         tick("an action on a row out of range", &action(most, 1, 300, 1), Expected::Curbed),
         tick("an action that nobody knows", &action(0, most, 1, 1), Expected::Curbed),
