@@ -15,7 +15,7 @@ const COMPARED: [usize; 2] = [100, 1_000];
 impl Row {
     fn stage(&self) -> Stage {
         let Row { leg, destinations, sessions, .. } = *self;
-        Stage { leg, destinations, sessions }
+        Stage { leg, destinations, sessions, obeys_caps: false }
     }
 }
 

@@ -7,7 +7,7 @@ mod ours;
 mod quilkin;
 mod rtpengine;
 
-pub(crate) use ours::offer;
+pub(crate) use ours::{forget_compiled, offer};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,6 +84,8 @@ pub(crate) struct Stage {
     pub(crate) leg: Leg,
     pub(crate) destinations: usize,
     pub(crate) sessions: usize,
+    /// Whether clients say that they obey REMB: a cap that nobody obeys is none.
+    pub(crate) obeys_caps: bool,
 }
 
 /// Where things are.

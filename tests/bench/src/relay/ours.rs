@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use evenkeel_lab::admin::{
     Admin, Identity, Ingress, Kind as MediaKind, Media, Offer, Opened, PayloadType, Place,
@@ -22,14 +23,28 @@ const PAYLOAD_TYPE: u8 = 111;
 /// Connections by which sessions are opened.
 const CONNECTIONS: usize = 8;
 
-/// What ships as `call`, but for three things: nodes cost the same, so that rooms spread over all of them and stay; and
-/// clients that only listen are not hung up.
+/// A gateway that has compiled nothing yet takes sessions within this.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// How often it is asked whether it does.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+
+/// Where the gateway keeps what it compiled, in the bench's folder: what somebody else's gateway did makes nothing faster.
+const CACHE: &str = "cache";
+
+/// What ships as `call`, but for four things: nodes cost the same, so that rooms spread over all of them and stay; clients
+/// that only listen are not hung up; revisions come into force at once; and to be capped is to fare badly already, as
+/// there is nothing but voice to take away.
 const CALL: &str = r#"
 [scenario.call]
 mode = "hot"
 spares = 2
 bitrate = { floor = "24 kbit/s", ceiling = "2 Mbit/s" }
 close_after = "1h"
+
+[rollout]
+canary = []
+judge = { rung = 1 }
 
 [resolve]
 plugin = "scenario-call"
@@ -52,6 +67,17 @@ settings = { steps = ["cap", "voice-only"], down_at_loss = 0.03, down_after = "6
 on_fault = "hold"
 "#;
 
+/// Has the next gateway compile everything anew.
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn forget_compiled(places: &Places) -> Result<(), String> {
+    match std::fs::remove_dir_all(places.folder.join(CACHE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(system(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let (wire, secret) = match stage.leg {
         Leg::Port => (Wire::Port, None),
@@ -71,13 +97,13 @@ pub(super) fn start(stage: Stage, places: &Places) -> Result<Running, String> {
     let listening = rig.serving(|| process.line()).map_err(system)??;
     let api = listening["socket"].as_str().map(PathBuf::from);
     let api = api.ok_or_else(|| process.failed(&format!("said {listening}")))?;
-    open_all(&mut rig, &api).map_err(|why| process.failed(&why))?;
+    open_all(&mut rig, &api, stage).map_err(|why| process.failed(&why))?;
     Ok(Running { kind: Kind::Ours, process, rig, api: Some(api) })
 }
 
 fn configuration(leg: Leg, nodes: &[SocketAddr]) -> Result<String, String> {
-    let mut text = String::from(
-        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ndrain_within = \"0s\"\n\n\
+    let mut text = format!(
+        "[gateway]\nregion = \"east\"\npolicies = \"policies\"\ncache = \"{CACHE}\"\ndrain_within = \"0s\"\n\n\
          [[listen]]\nudp = \"10.77.0.1:0\"\nidentity = [\"declared\"]\n\n\
          [admin]\nsocket = \"admin.sock\"\n\n\
          [limits]\nworkers = 1\nsessions = 200000\n",
@@ -101,9 +127,9 @@ fn configuration(leg: Leg, nodes: &[SocketAddr]) -> Result<String, String> {
 }
 
 /// Opens every session, a room each, and has its client send where the answer says.
-fn open_all(rig: &mut Rig, api: &std::path::Path) -> Result<(), String> {
+fn open_all(rig: &mut Rig, api: &std::path::Path, stage: Stage) -> Result<(), String> {
     let clients = rig.clients_at().map_err(system)?;
-    let opened = rig.serving(|| open(&clients, api)).map_err(system)??;
+    let opened = rig.serving(|| open(&clients, api, stage)).map_err(system)??;
     for (session, opened) in opened {
         let address = opened.udp.as_ref().and_then(|udp| udp.addresses.first());
         let (Some(address), Some(number)) = (address, opened.number()) else {
@@ -115,9 +141,14 @@ fn open_all(rig: &mut Rig, api: &std::path::Path) -> Result<(), String> {
     Ok(())
 }
 
-fn open(clients: &[SocketAddr], api: &std::path::Path) -> Result<Vec<(u32, Opened)>, String> {
+fn open(
+    clients: &[SocketAddr],
+    api: &std::path::Path,
+    stage: Stage,
+) -> Result<Vec<(u32, Opened)>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(system)?.block_on(async {
+        ready(api).await?;
         let mut tasks = tokio::task::JoinSet::new();
         for first in 0..CONNECTIONS.min(clients.len()) {
             let mut admin = Admin::new(Place::Unix(api.to_owned()));
@@ -126,7 +157,10 @@ fn open(clients: &[SocketAddr], api: &std::path::Path) -> Result<Vec<(u32, Opene
             tasks.spawn(async move {
                 let mut opened = Vec::with_capacity(own.len());
                 for (address, session) in own {
-                    let answer = admin.open(&offer(session, declared(address))).await;
+                    let mut offer = offer(session, declared(address));
+                    let remb = stage.obeys_caps.then(|| "remb".to_owned());
+                    offer.media.iter_mut().for_each(|one| one.feedback.extend(remb.clone()));
+                    let answer = admin.open(&offer).await;
                     opened.push((session, answer.map_err(|error| error.to_string())?));
                 }
                 Ok::<_, String>(opened)
@@ -138,6 +172,18 @@ fn open(clients: &[SocketAddr], api: &std::path::Path) -> Result<Vec<(u32, Opene
         }
         Ok(all)
     })
+}
+
+/// Waits until the gateway takes sessions: its policies may still be compiled.
+async fn ready(api: &std::path::Path) -> Result<(), String> {
+    let (mut admin, began) = (Admin::new(Place::Unix(api.to_owned())), Instant::now());
+    while !admin.is_ready().await.map_err(|error| error.to_string())? {
+        if began.elapsed() > READY_WITHIN {
+            return Err(format!("takes no sessions after {READY_WITHIN:?}"));
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+    Ok(())
 }
 
 fn declared(address: SocketAddr) -> Ingress {
