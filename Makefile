@@ -58,10 +58,11 @@ chaos: target
 	$(CARGO) build --release -p evenkeel -p evenkeel-chaos
 	$(BUILT)/evenkeel-chaos run --evenkeel $(BUILT)/evenkeel
 
-# What policies cost: calls, faults, swaps under load, dropped files; as root, within ten minutes. Written to
-# target/bench/policy.json, printed beside the same functions natively. `QUICK=1` tries a few of each.
+# What policies cost: calls, faults, swaps under load, dropped files, plugins that mean harm; as root, within ten minutes.
+# Written to target/bench/policy.json, printed beside the same functions natively and the limits. Exits 0 when it ran; what
+# was missed is in there. `QUICK=1` tries a few of each.
 bench-policy: target
-	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-smooth
+	$(CARGO) build --profile plugin --target $(WASM) -p bench-empty -p bench-harm -p bench-smooth
 	$(CARGO) build --release -p evenkeel -p evenkeel-bench
 	$(BUILT)/evenkeel-bench policy --evenkeel $(BUILT)/evenkeel --guests $(TARGET)/$(WASM)/plugin $(if $(QUICK),--quick)
 

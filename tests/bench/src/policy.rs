@@ -1,16 +1,20 @@
 //! Policies: what a call costs, beside the same function natively; what a fault, a swap and a dropped file take.
 //!
 //! Calls are measured in this process, with the shipped plugins and two of our own (`guests`); the rest at a gateway of
-//! its own under load, as the rows are. Figures of hostile guests, of the rollback of a policy that makes media worse, and
-//! of replay belong into [`Report`] beside these.
+//! its own under load, as the rows are: what plugins that mean harm cost its sessions, how soon one that makes media worse
+//! is undone, and whether what was decided under load is decided again.
 
 mod calls;
 mod files;
 mod gateway;
+mod harm;
+mod hostile;
 mod native;
 mod questions;
+mod recorded;
 mod report;
 mod swaps;
+mod table;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,7 +29,7 @@ use report::Report;
 /// What of it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Choice {
-    /// A few of everything, in half a minute: whether it works, not how fast it is
+    /// A few of everything, in a minute: whether it works, not how fast it is
     #[arg(long)]
     quick: bool,
     /// Where the gateway is
@@ -52,6 +56,10 @@ pub(crate) struct Effort {
     pub(crate) window: Duration,
     /// Files dropped, and revisions rolled back.
     pub(crate) drops: usize,
+    /// Policies that make media worse.
+    pub(crate) harms: usize,
+    /// How long is recorded, to be replayed.
+    pub(crate) record: Duration,
 }
 
 impl Effort {
@@ -62,9 +70,18 @@ impl Effort {
         windows: 20,
         window: Duration::from_secs(3),
         drops: 20,
+        harms: 5,
+        record: Duration::from_secs(10),
     };
-    const QUICK: Effort =
-        Effort { rounds: 3, calls: 500, windows: 2, window: Duration::from_secs(1), drops: 2 };
+    const QUICK: Effort = Effort {
+        rounds: 3,
+        calls: 500,
+        windows: 2,
+        window: Duration::from_secs(1),
+        drops: 2,
+        harms: 1,
+        record: Duration::from_secs(2),
+    };
 }
 
 /// # Errors
@@ -86,7 +103,14 @@ pub(crate) fn measure(choice: &Choice) -> Result<(), String> {
     };
     let mut gateway = gateway::Gateway::start(&places)?;
     let _first = namespace::First::come();
-    swaps::measure(&mut gateway, effort, &mut report)?;
+    let mut turns = swaps::Turns::new()?;
+    swaps::measure(&mut gateway, &mut turns, effort, &mut report)?;
+    report.write(&choice.out)?;
+    recorded::measure(&mut gateway, &mut turns, &places, effort, &mut report)?;
+    report.write(&choice.out)?;
+    harm::measure(&mut gateway, &guests.harm, effort, &mut report)?;
+    report.write(&choice.out)?;
+    hostile::measure(&mut gateway, choice.quick, &mut report)?;
     report.write(&choice.out)?;
     files::measure(&mut gateway, effort, &mut report)?;
     report.write(&choice.out)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Answer, Fault, Hook, Question, State};
-use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
+use evenkeel_host::{Budgets, Component, Engine, Policy, Refused, shipped};
 
 use super::Effort;
 use super::native;
@@ -23,6 +23,54 @@ type Natively = fn(usize, &[Option<State>]) -> Result<Duration, String>;
 pub(crate) struct Guests {
     empty: Vec<u8>,
     smooth: Vec<u8>,
+    pub(crate) harm: Vec<u8>,
+}
+
+/// Why calls could not be measured.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// A policy that should not.
+    Fault(Fault),
+    /// A plugin that should be taken.
+    Refused(Refused),
+    /// The functions without a host.
+    Native(String),
+    /// It is not shipped.
+    Missing(&'static str),
+    /// What was asked of it, and how it ended instead.
+    Otherwise(&'static str, String),
+}
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failed::Fault(fault) => write!(f, "a policy failed that should not: {fault}"),
+            Failed::Refused(refused) => {
+                write!(f, "a plugin was refused that should not: {refused}")
+            }
+            Failed::Native(why) => write!(f, "natively: {why}"),
+            Failed::Missing(name) => write!(f, "{name} is not shipped"),
+            Failed::Otherwise(what, found) => write!(f, "{what} ended so: {found}"),
+        }
+    }
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Failed {
+        Failed::Fault(fault)
+    }
+}
+
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Failed {
+        Failed::Refused(refused)
+    }
+}
+
+impl From<Failed> for String {
+    fn from(failed: Failed) -> String {
+        failed.to_string()
+    }
 }
 
 impl Guests {
@@ -35,20 +83,21 @@ impl Guests {
                 format!("no guest at {}: {error}; `make bench-policy` builds it", path.display())
             })
         };
-        Ok(Guests { empty: read("bench_empty.wasm")?, smooth: read("bench_smooth.wasm")? })
+        let (empty, smooth) = (read("bench_empty.wasm")?, read("bench_smooth.wasm")?);
+        Ok(Guests { empty, smooth, harm: read("bench_harm.wasm")? })
     }
 }
 
 /// Everything that needs no gateway.
 ///
 /// # Errors
-/// What could not be measured, in a sentence.
-pub(crate) fn measure(guests: &Guests, effort: Effort, report: &mut Report) -> Result<(), String> {
+/// What could not be measured.
+pub(crate) fn measure(guests: &Guests, effort: Effort, report: &mut Report) -> Result<(), Failed> {
     let engine = Engine::new();
-    let vet = |bytes: &[u8]| Component::vet(&engine, bytes).map_err(|refused| refused.to_string());
-    let ship = |name: &str| {
+    let vet = |bytes: &[u8]| Component::vet(&engine, bytes);
+    let ship = |name: &'static str| {
         let found = shipped().iter().find(|plugin| plugin.name == name);
-        vet(found.ok_or_else(|| format!("{name} is not shipped"))?.bytes)
+        Ok::<_, Failed>(vet(found.ok_or(Failed::Missing(name))?.bytes)?)
     };
     let (empty, route) = (vet(&guests.empty)?, ship("route-nearest")?);
     let (smooth, ladder) = (vet(&guests.smooth)?, ship("degrade-ladder")?);
@@ -86,22 +135,21 @@ pub(crate) fn measure(guests: &Guests, effort: Effort, report: &mut Report) -> R
     fail(&mut make(&empty, Hook::Scenario)?, effort, report)
 }
 
-fn install(engine: &Engine, component: &Component, hook: Hook) -> Result<Policy, String> {
+fn install(engine: &Engine, component: &Component, hook: Hook) -> Result<Policy, Refused> {
     let settings = serde_json::Value::Null;
-    let policy = Policy::install(engine, component, hook, settings, questions::catalog(), 7);
-    policy.map_err(|refused| refused.to_string())
+    Policy::install(engine, component, hook, settings, questions::catalog(), 7)
 }
 
 /// Medians over rounds in which Wasm and native take turns.
 fn beside(
     effort: Effort,
-    mut wasm: impl FnMut(usize) -> Result<f64, String>,
+    mut wasm: impl FnMut(usize) -> Result<f64, Failed>,
     native: impl Fn(usize) -> Result<f64, String>,
-) -> Result<Figure, String> {
+) -> Result<Figure, Failed> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
         ours.push(wasm(effort.calls)?);
-        theirs.push(native(effort.calls)?);
+        theirs.push(native(effort.calls).map_err(Failed::Native)?);
     }
     Ok(Figure::of(&ours, &theirs))
 }
@@ -109,13 +157,13 @@ fn beside(
 /// The same of the middle and the end of a distribution.
 fn tails(
     effort: Effort,
-    mut wasm: impl FnMut(usize) -> Result<Vec<Duration>, String>,
+    mut wasm: impl FnMut(usize) -> Result<Vec<Duration>, Failed>,
     native: impl Fn(usize) -> Result<Vec<Duration>, String>,
-) -> Result<Distribution, String> {
+) -> Result<Distribution, Failed> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
         ours.push(Tail::of_times(&wasm(effort.calls)?));
-        theirs.push(Tail::of_times(&native(effort.calls)?));
+        theirs.push(Tail::of_times(&native(effort.calls).map_err(Failed::Native)?));
     }
     Ok(Distribution::of(&ours, &theirs))
 }
@@ -125,16 +173,16 @@ fn empty(label: Option<&str>) -> Question {
     Question::Resolve { scenario: "call".into(), labels }
 }
 
-fn resolves(policy: &mut Policy, calls: usize) -> Result<f64, String> {
+fn resolves(policy: &mut Policy, calls: usize) -> Result<f64, Failed> {
     let question = empty(None);
     let began = Instant::now();
     for _ in 0..calls {
-        black_box(policy.ask(&question, NOW_US).map_err(said)?);
+        black_box(policy.ask(&question, NOW_US)?);
     }
     Ok(nanos(began.elapsed()) / calls as f64)
 }
 
-fn places(policy: &mut Policy, calls: usize) -> Result<Vec<Duration>, String> {
+fn places(policy: &mut Policy, calls: usize) -> Result<Vec<Duration>, Failed> {
     let mut question = questions::place(0);
     let mut took = Vec::with_capacity(calls);
     for number in 0..calls as u64 {
@@ -142,55 +190,56 @@ fn places(policy: &mut Policy, calls: usize) -> Result<Vec<Duration>, String> {
             room.0 = number;
         }
         let began = Instant::now();
-        black_box(policy.ask(&question, NOW_US).map_err(said)?);
+        black_box(policy.ask(&question, NOW_US)?);
         took.push(began.elapsed());
     }
     Ok(took)
 }
 
 /// States as the policy writes them: what it says of newcomers, a tick later.
-fn first_states(policy: &mut Policy) -> Result<Vec<Option<State>>, String> {
+fn first_states(policy: &mut Policy) -> Result<Vec<Option<State>>, Failed> {
     let mut states = vec![None; SESSIONS];
-    let answered = policy.ask(&questions::tick(&states), NOW_US).map_err(said)?;
+    let answered = policy.ask(&questions::tick(&states), NOW_US)?;
     let Answer::Actions { states: kept, .. } = answered.answer else {
-        return Err("a tick was answered with something else than actions".to_owned());
+        let found = "something else than actions".to_owned();
+        return Err(Failed::Otherwise("a tick", found));
     };
     for (row, state) in kept {
         states[row as usize] = Some(state);
     }
     match states.iter().all(Option::is_some) {
         true => Ok(states),
-        false => Err("the policy kept no state of some sessions".to_owned()),
+        false => Err(Failed::Otherwise("a tick", "sessions without a state".to_owned())),
     }
 }
 
-fn ticks(policy: &mut Policy, states: &[Option<State>], calls: usize) -> Result<f64, String> {
+fn ticks(policy: &mut Policy, states: &[Option<State>], calls: usize) -> Result<f64, Failed> {
     let question = questions::tick(states);
     let began = Instant::now();
     for _ in 0..calls {
-        black_box(policy.ask(&question, NOW_US).map_err(said)?);
+        black_box(policy.ask(&question, NOW_US)?);
     }
     Ok(nanos(began.elapsed()) / (calls * SESSIONS) as f64)
 }
 
 /// From a question that traps to the answer of the next one, and what a runaway call takes over its budget.
-fn fail(policy: &mut Policy, effort: Effort, report: &mut Report) -> Result<(), String> {
+fn fail(policy: &mut Policy, effort: Effort, report: &mut Report) -> Result<(), Failed> {
     let (trap, runaway, sound) = (empty(Some("trap")), empty(Some("runaway")), empty(None));
     let budget = Budgets::default().resolve;
     let (mut traps, mut cuts) = (Vec::new(), Vec::new());
     for _ in 0..effort.rounds * FAILED {
         let began = Instant::now();
         let failed = policy.ask(&trap, NOW_US);
-        policy.ask(&sound, NOW_US).map_err(said)?;
+        policy.ask(&sound, NOW_US)?;
         traps.push(began.elapsed().as_secs_f64() * 1e3);
         if !matches!(failed, Err(Fault::Trap(_))) {
-            return Err(format!("what should trap ended so: {failed:?}"));
+            return Err(Failed::Otherwise("what should trap", format!("{failed:?}")));
         }
         let began = Instant::now();
         let cut = policy.ask(&runaway, NOW_US);
         cuts.push((began.elapsed().saturating_sub(budget)).as_secs_f64() * 1e3);
         if !matches!(cut, Err(Fault::Deadline)) {
-            return Err(format!("what should be cut ended so: {cut:?}"));
+            return Err(Failed::Otherwise("what should be cut", format!("{cut:?}")));
         }
     }
     report.trap_to_serving_ms = Tail::of(&mut traps);
@@ -200,9 +249,4 @@ fn fail(policy: &mut Policy, effort: Effort, report: &mut Report) -> Result<(), 
 
 fn nanos(time: Duration) -> f64 {
     time.as_secs_f64() * 1e9
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "`map_err` hands it over")]
-fn said(fault: Fault) -> String {
-    format!("a policy failed that should not: {fault}")
 }

@@ -1,21 +1,43 @@
 //! A gateway of the bench with its API, beside its load.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use evenkeel_lab::admin::{Admin, Place};
+use evenkeel_lab::admin::{Admin, Call, Identity, Ingress, Place, Reply};
+use evenkeel_lab::load::{Edge, Offer, Pace, Trace};
+use hyper::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use crate::namespace::CLIENTS;
+use crate::process::Process;
 use crate::relay::{self, Kind, Places, Running, Stage};
-use crate::row::Leg;
+use crate::rounds;
+use crate::row::{Direction, Leg, Sizes};
 
 /// The policy that is swapped: it is asked about all rooms again with each swap.
 pub(crate) const POLICY: &str = "call/routing";
+
+/// Half of what one core forwards with ease: what is lost is lost for a reason.
+pub(crate) const PACKETS_PER_S: f64 = 20_000.0;
+
+/// Where something else is done under load, it is looked this often whether that is done.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What is asked for comes about within this, or never will.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is asked whether it has: what is measured so is right to this.
+const ASK_EVERY: Duration = Duration::from_millis(1);
+
+/// Anything but 0: nobody sends from there.
+const NOBODYS_PORT: u16 = 9;
 
 /// A gateway that forwards, and where its policies are.
 pub(crate) struct Gateway {
     pub(crate) running: Running,
     pub(crate) policies: PathBuf,
+    pub(crate) trace: Trace,
 }
 
 /// Its API, for one thread.
@@ -24,15 +46,26 @@ pub(crate) struct Api {
     admin: Admin,
 }
 
+/// Packets of a load.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Flow {
+    pub(crate) sent: u64,
+    pub(crate) lost: u64,
+    pub(crate) misdelivered: u64,
+}
+
 impl Gateway {
-    /// With voice of 1,000 sessions to six nodes.
+    /// With voice of 1,000 sessions to six nodes, and nothing compiled yet.
     ///
     /// # Errors
     /// What went wrong, in a sentence.
     pub(crate) fn start(places: &Places) -> Result<Gateway, String> {
-        let stage = Stage { leg: Leg::Trunk, destinations: 6, sessions: 1_000 };
+        relay::forget_compiled(places)?;
+        let leg = Leg::Trunk;
+        let stage = Stage { leg, destinations: 6, sessions: 1_000, obeys_caps: true };
         let running = relay::start(Kind::Ours, stage, places)?;
-        Ok(Gateway { running, policies: places.folder.join("policies") })
+        let trace = rounds::trace(Sizes::Voice)?;
+        Ok(Gateway { running, policies: places.folder.join("policies"), trace })
     }
 
     /// # Errors
@@ -40,43 +73,213 @@ impl Gateway {
     pub(crate) fn api(&self) -> Result<Api, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let socket = self.running.api.clone().ok_or("the gateway has no API")?;
-        Ok(Api { runtime, admin: Admin::new(Place::Unix(socket)) })
+        Ok(Api { runtime, admin: Admin::new(Place::Unix(self.socket()?.to_owned())) })
+    }
+
+    /// Where its API is.
+    ///
+    /// # Errors
+    /// It has none.
+    pub(crate) fn socket(&self) -> Result<&Path, String> {
+        self.running.api.as_deref().ok_or_else(|| "the gateway has no API".to_owned())
+    }
+
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.running.process
+    }
+
+    /// Something is done while nodes answer, so that there is no reason to think them dead.
+    ///
+    /// # Errors
+    /// It failed, or a socket did.
+    pub(crate) fn serving<T: Send>(
+        &mut self,
+        work: impl FnOnce() -> Result<T, String> + Send,
+    ) -> Result<T, String> {
+        self.running.rig.serving(work).map_err(|error| error.to_string())?
+    }
+
+    /// Every session's voice towards its node.
+    pub(crate) fn offer(trace: &Trace, warm_up: Duration, length: Duration) -> Offer<'_> {
+        let direction = rounds::way(Direction::ToNode);
+        Offer { direction, pace: Pace::Rate(PACKETS_PER_S), trace, warm_up, length }
+    }
+
+    /// Something is done while packets flow, for as long as it takes and a look longer.
+    ///
+    /// # Errors
+    /// It failed, or the load, or the gateway has ended.
+    pub(crate) fn under_load<T: Send>(
+        &mut self,
+        work: impl FnOnce() -> Result<T, String> + Send,
+    ) -> Result<(T, Flow), String> {
+        let offer = Gateway::offer(&self.trace, Duration::ZERO, LOOK_EVERY);
+        let (rig, mut flow) = (&mut self.running.rig, Flow::default());
+        let mut look = |flow: &mut Flow| {
+            let window = rig.run(&offer, || Ok(()), |_: Edge| ()).map_err(|e| e.to_string())?;
+            let tally = window.tally;
+            flow.sent += tally.sent;
+            flow.lost += tally.sent.saturating_sub(tally.came);
+            flow.misdelivered += tally.misdelivered + tally.foreign;
+            Ok::<_, String>(())
+        };
+        let done = std::thread::scope(|scope| {
+            let background = scope.spawn(work);
+            while !background.is_finished() {
+                look(&mut flow)?;
+            }
+            let done = background.join().map_err(|_| "what was done under load ended")??;
+            look(&mut flow)?;
+            Ok::<_, String>(done)
+        })?;
+        self.running.process.must_run()?;
+        Ok((done, flow))
     }
 }
 
 impl Api {
-    /// Pushes a plugin, and gives the rollout.
+    /// Pushes a plugin to a policy in the manner of this query. What is answered is the rollout, or the error.
     ///
     /// # Errors
     /// It was not answered.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Value, String> {
-        let (set, hook) = POLICY.split_once('/').expect("it is written so above");
-        let pushed = self.runtime.block_on(self.admin.push(set, hook, bytes));
-        pushed.map_err(|error| error.to_string())
+    pub(crate) fn push_to(
+        &mut self,
+        policy: &str,
+        query: &str,
+        bytes: &[u8],
+    ) -> Result<Value, String> {
+        let path = format!("/v1/policies/{policy}{query}");
+        let headers = [("content-type", "application/wasm")];
+        let body = bytes.to_vec().into();
+        let put = Call { method: Method::PUT, path: &path, headers: &headers, body };
+        let reply =
+            self.runtime.block_on(self.admin.ask(put)).map_err(|error| error.to_string())?;
+        reply.json().map_err(|error| error.to_string())
     }
 
     /// Rolls back, and gives the rollout.
     ///
     /// # Errors
     /// It was refused, or not answered.
-    pub(crate) fn roll_back(&mut self) -> Result<Value, String> {
-        let path = format!("/v1/policies/{POLICY}:rollback");
+    pub(crate) fn roll_back(&mut self, policy: &str) -> Result<Value, String> {
+        let path = format!("/v1/policies/{policy}:rollback");
         let back = self.runtime.block_on(self.admin.post(&path, &Value::Null));
         back.map_err(|error| error.to_string())
     }
 
-    /// The policy as it stands.
+    /// All policies as they stand.
+    ///
+    /// # Errors
+    /// It was not answered.
+    pub(crate) fn policies(&mut self) -> Result<Vec<Value>, String> {
+        let read = self.runtime.block_on(self.admin.read("/v1/policies"));
+        let mut policies = read.map_err(|error| error.to_string())?;
+        match policies["policies"].take() {
+            Value::Array(all) => Ok(all),
+            other => Err(format!("found {other}, expected policies")),
+        }
+    }
+
+    /// A policy as it stands.
     ///
     /// # Errors
     /// It is not there, or not answered.
-    pub(crate) fn policy(&mut self) -> Result<Value, String> {
-        let read = self.runtime.block_on(self.admin.read("/v1/policies"));
-        let policies = read.map_err(|error| error.to_string())?;
-        let all = policies["policies"].as_array().map_or(&[][..], Vec::as_slice);
-        let found = all.iter().find(|policy| policy["policy"] == POLICY).cloned();
-        found.ok_or_else(|| format!("there is no {POLICY} in {policies}"))
+    pub(crate) fn policy(&mut self, name: &str) -> Result<Value, String> {
+        let found = self.policies()?.into_iter().find(|policy| policy["policy"] == name);
+        found.ok_or_else(|| format!("there is no {name}"))
     }
+
+    /// Waits until the policy stands so, and says how.
+    ///
+    /// # Errors
+    /// It never did.
+    pub(crate) fn wait(
+        &mut self,
+        name: &str,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Result<Value, String> {
+        let began = Instant::now();
+        loop {
+            let policy = self.policy(name)?;
+            if holds(&policy) {
+                return Ok(policy);
+            }
+            if began.elapsed() > PATIENCE {
+                return Err(format!("waited {PATIENCE:?} for what {name} never was: {policy}"));
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
+    }
+
+    /// Asks for a session that nobody speaks in, and closes it, so that every policy of an offer is asked.
+    ///
+    /// # Errors
+    /// It was not answered: a refusal is an answer.
+    pub(crate) fn try_session(&mut self, number: u32) -> Result<(), String> {
+        let address = (CLIENTS, NOBODYS_PORT).into();
+        let ingress = Ingress::Udp(Identity::Declared { address, rtcp: None });
+        let offer = relay::offer(number, ingress);
+        let asked = self.runtime.block_on(self.admin.ask_to_open(&offer));
+        let opened = asked.and_then(|reply| reply.json()).map_err(|error| error.to_string())?;
+        match opened["id"].as_str() {
+            Some(id) => {
+                self.runtime.block_on(self.admin.close(id)).map_err(|error| error.to_string())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What of a policy's decisions was left out so far, by rule.
+    ///
+    /// # Errors
+    /// It was not answered.
+    pub(crate) fn guarded(&mut self, policy: &str) -> Result<Vec<(String, u64)>, String> {
+        let Reply { body, .. } = self.get("/metrics")?;
+        Ok(guarded(&String::from_utf8_lossy(&body), policy))
+    }
+
+    /// What policies were asked and said in the last half a minute, as a recording.
+    ///
+    /// # Errors
+    /// It was not answered.
+    pub(crate) fn recorded(&mut self) -> Result<Vec<u8>, String> {
+        let path = format!("/v1/recording?last=true&policy={POLICY}");
+        self.get(&path).map(|reply| reply.body.to_vec())
+    }
+
+    fn get(&mut self, path: &str) -> Result<Reply, String> {
+        let call = Call { method: Method::GET, path, headers: &[], body: Vec::new().into() };
+        let reply = self.runtime.block_on(self.admin.ask(call)).map_err(|e| e.to_string())?;
+        match reply.status {
+            200 => Ok(reply),
+            other => Err(format!("{path} was answered with {other}")),
+        }
+    }
+}
+
+/// A value of a query.
+pub(crate) fn encoded(value: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        // RFC 3986, section 2.1.
+        other => format!("%{other:02X}"),
+    };
+    value.bytes().map(one).collect()
+}
+
+/// Counters of parts of a policy's decisions that broke a rule, of a page for Prometheus.
+fn guarded(page: &str, policy: &str) -> Vec<(String, u64)> {
+    let of = |line: &str| {
+        let (labels, count) =
+            line.strip_prefix("evenkeel_policy_guarded_total{")?.split_once("} ")?;
+        let label = |key: &str| {
+            let (_, rest) = labels.split_once(&format!("{key}=\""))?;
+            rest.split_once('"').map(|(value, _)| value)
+        };
+        let is_it = label("evenkeel_policy")? == policy;
+        is_it.then(|| Some((label("evenkeel_guard")?.to_owned(), count.trim().parse().ok()?)))?
+    };
+    page.lines().filter_map(of).collect()
 }
 
 /// The shipped routing plugin, as another revision of itself for each number: a custom section that means nothing.
@@ -90,4 +293,18 @@ pub(crate) fn revision(number: u32) -> Result<Vec<u8>, String> {
     bytes.extend(name);
     bytes.extend(number.to_le_bytes());
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_counted_by_policy() {
+        let page = "# TYPE evenkeel_policy_guarded_total counter\n\
+            evenkeel_policy_guarded_total{evenkeel_guard=\"churn\",evenkeel_policy=\"call/routing\"} 7\n\
+            evenkeel_policy_guarded_total{evenkeel_guard=\"unknown-row\",evenkeel_policy=\"live/routing\"} 1\n";
+        assert_eq!(guarded(page, "call/routing"), [("churn".to_owned(), 7)]);
+        assert_eq!(guarded(page, "call/degradation"), []);
+    }
 }

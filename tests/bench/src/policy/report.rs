@@ -1,4 +1,4 @@
-//! What `target/bench/policy.json` holds, the table that is printed of it, and the targets. What was not measured is null.
+//! What `target/bench/policy.json` holds. What was not measured is null.
 
 use std::path::Path;
 use std::time::Duration;
@@ -33,6 +33,46 @@ pub(crate) struct Report {
     /// From the command to its answer.
     pub(crate) rollback_ms: Tail,
     pub(crate) swap: Option<Swap>,
+    /// What became of each plugin that means harm.
+    pub(crate) hostile: Vec<Hostile>,
+    /// From the first decisions of a policy that makes media worse, at the latest, to the one before in force again.
+    pub(crate) bad_policy_rollback_ms: Tail,
+    pub(crate) harm_reason: Option<String>,
+    pub(crate) harm_packets_lost: u64,
+    pub(crate) replay: Option<Replay>,
+}
+
+/// A plugin that means harm, pushed under load.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Hostile {
+    pub(crate) guest: String,
+    pub(crate) packets_lost: u64,
+    /// As the gateway says it.
+    pub(crate) reason: String,
+    pub(crate) hook: &'static str,
+    pub(crate) packets: u64,
+    pub(crate) misdelivered: u64,
+    /// `refused`, `rolled-back`, `failed`, or `curbed`: it answered, and what is against the rules came to nothing.
+    pub(crate) outcome: String,
+    /// Whether that was to become of it.
+    pub(crate) expected: bool,
+    /// Policies that are not as they were, or failed meanwhile, but for the one attacked.
+    pub(crate) others_affected: Vec<String>,
+}
+
+/// Decisions under load and swaps, asked for again.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Replay {
+    #[serde(skip)]
+    pub(crate) exact: bool,
+    pub(crate) calls: u64,
+    pub(crate) same: u64,
+    /// Those that failed of time, once or again.
+    pub(crate) not_comparable: u64,
+    /// Those that the gateway could not write down.
+    pub(crate) missed: u64,
+    /// While it was recorded.
+    pub(crate) packets_lost: u64,
 }
 
 /// Medians over rounds, Wasm and native.
@@ -67,6 +107,12 @@ pub(crate) struct Swap {
     pub(crate) n: usize,
     /// Those that were refused, or followed upon another revision than the one before.
     pub(crate) out_of_order: usize,
+    /// Decisions that were written down meanwhile, those of them whose content says which revision made them, those
+    /// that two revisions made, and those that could not be written down.
+    pub(crate) decisions: usize,
+    pub(crate) marked: u64,
+    pub(crate) two_revisions: usize,
+    pub(crate) unrecorded: u64,
     /// Questions that policies were asked meanwhile, and that failed.
     pub(crate) calls: u64,
     pub(crate) faults: u64,
@@ -133,13 +179,11 @@ impl Distribution {
     }
 }
 
-/// A line of the table: what, Wasm, native, and the most that it may be.
-type Line = (&'static str, Option<f64>, Option<f64>, Option<f64>);
-
 impl Report {
     /// Packets that reached somebody else than they were for.
     pub(crate) fn misdelivered(&self) -> u64 {
-        self.swap.as_ref().map_or(0, |swap| swap.misdelivered)
+        let swapped = self.swap.as_ref().map_or(0, |swap| swap.misdelivered);
+        swapped + self.hostile.iter().map(|one| one.misdelivered).sum::<u64>()
     }
 
     /// Writes it as JSON, its folder made where there is none.
@@ -177,93 +221,13 @@ impl Report {
             "cached_ms": self.cached_ms.p50,
             "rollback_ms": self.rollback_ms.p99,
             "swap": self.swap,
+            "hostile": self.hostile,
+            "bad_policy_rollback_ms": self.bad_policy_rollback_ms.p99,
+            "bad_policy": {"reason": self.harm_reason, "packets_lost": self.harm_packets_lost},
+            "replay_exact": self.replay.map(|replay| replay.exact),
+            "replay": self.replay,
         })
     }
-
-    /// Each figure beside the same natively and its target.
-    pub(crate) fn print(&self) {
-        println!("{:<58} {:>10} {:>10} {:>7} {:>9}", "", "Wasm", "native", "ratio", "target");
-        for (what, wasm, native, most) in self.lines() {
-            let Some(wasm) = wasm else { continue };
-            let shown = |value: Option<f64>| value.map_or_else(String::new, figure);
-            let ratio = native.map_or_else(String::new, |native| format!("{:.1}", wasm / native));
-            let judged = match most {
-                None => "",
-                Some(most) if wasm <= most => "met",
-                Some(_) => "MISSED",
-            };
-            println!(
-                "{what:<58} {:>10} {:>10} {ratio:>7} {:>9} {judged}",
-                figure(wasm),
-                shown(native),
-                shown(most)
-            );
-        }
-    }
-
-    fn lines(&self) -> Vec<Line> {
-        let one = |tail: Tail| tail.p99;
-        let mut lines: Vec<Line> = vec![
-            ("empty call, ns", self.empty_ns.wasm, self.empty_ns.native, Some(150.0)),
-            (
-                "place among 50 nodes, ns, p50",
-                self.place_ns.wasm.p50,
-                self.place_ns.native.p50,
-                Some(1_000.0),
-            ),
-            (
-                "place among 50 nodes, ns, p99",
-                self.place_ns.wasm.p99,
-                self.place_ns.native.p99,
-                None,
-            ),
-            (
-                "tick of 256: 8 metrics, 64 bytes, ns a session",
-                self.tick_ns.wasm,
-                self.tick_ns.native,
-                Some(50.0),
-            ),
-            (
-                "tick of 256 by degrade-ladder, ns a session",
-                self.ladder_tick_ns.wasm,
-                self.ladder_tick_ns.native,
-                None,
-            ),
-            ("instantiate, µs, p99", one(self.instantiate_us), None, Some(50.0)),
-            ("trap to serving, ms, p99", one(self.trap_to_serving_ms), None, Some(1.0)),
-            ("runaway call over its budget, ms, p99", one(self.cut_over_ms), None, Some(2.0)),
-            ("activation, µs, p99", one(self.activate_us), None, Some(100.0)),
-            ("file to active, cold, ms, p50", self.cold_ms.p50, None, Some(500.0)),
-            ("file to active, seen before, ms, p50", self.cached_ms.p50, None, Some(50.0)),
-            ("rollback, ms, p99", one(self.rollback_ms), None, Some(10.0)),
-        ];
-        if let Some(swap) = &self.swap {
-            let Latency { with, without, spread } = swap.p999_us;
-            let count = |number: u64| Some(number as f64);
-            let most = without + spread.max(LATENCY_MORE_US);
-            lines.extend([
-                ("swaps every 100 ms: packets lost", count(swap.packets_lost), None, Some(0.0)),
-                ("  without swaps", count(swap.packets_lost_without), None, None),
-                ("  latency p99.9 with, µs", Some(with), None, Some(most)),
-                ("  latency p99.9 without, µs", Some(without), None, None),
-                ("  swaps out of order", count(swap.out_of_order as u64), None, Some(0.0)),
-                ("  questions that failed", count(swap.faults), None, Some(0.0)),
-                ("  memory grown, MiB", Some(swap.grown_mib), None, Some(MEMORY_FLAT_MIB)),
-            ]);
-        }
-        lines
-    }
-}
-
-/// Swaps may cost so much latency, where windows without them are closer together.
-const LATENCY_MORE_US: f64 = 50.0;
-
-/// What an allocator keeps or gives back in a minute; a revision that stayed would be hundreds of KiB, 600 times.
-const MEMORY_FLAT_MIB: f64 = 8.0;
-
-/// With as many digits as tell it apart.
-fn figure(value: f64) -> String {
-    if value != 0.0 && value.abs() < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 #[cfg(test)]
@@ -276,30 +240,6 @@ mod tests {
         assert_eq!(Tail::of(&mut values), Tail { p50: Some(100.0), p99: Some(198.0) });
         assert_eq!(Tail::of(&mut [7.0]), Tail { p50: Some(7.0), p99: Some(7.0) });
         assert_eq!(Tail::of(&mut []), Tail::default());
-    }
-
-    #[test]
-    fn swaps_are_judged_by_how_far_windows_without_them_are_apart_and_50_us_at_the_least() {
-        let most = |spread| {
-            let p999_us = Latency { with: 1.0, without: 200.0, spread };
-            let swap = Swap {
-                n: 1,
-                out_of_order: 0,
-                calls: 1,
-                faults: 0,
-                packets: 1,
-                packets_lost: 0,
-                packets_lost_without: 0,
-                misdelivered: 0,
-                p999_us,
-                rss_mib: 1.0,
-                grown_mib: 0.0,
-            };
-            let report = Report { swap: Some(swap), ..Report::default() };
-            let lines = report.lines();
-            lines.iter().find(|line| line.0.contains("latency p99.9 with,")).unwrap().3
-        };
-        assert_eq!((most(49.0), most(51.0)), (Some(250.0), Some(251.0)));
     }
 
     #[test]

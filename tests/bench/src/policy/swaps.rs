@@ -1,57 +1,128 @@
 //! A revision every 100 ms under load: windows with swaps and without take turns.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_lab::load::{Edge, Offer, Pace, Window};
-use serde_json::Value;
+use evenkeel_lab::load::{Edge, Window};
+use serde_json::{Value, json};
 
 use super::Effort;
-use super::gateway::{Api, Gateway, revision};
+use super::gateway::{Api, Gateway, POLICY, encoded, revision};
+use super::recorded::Deciders;
 use super::report::{Latency, Report, Swap, Tail};
 use crate::rounds;
-use crate::row::{Direction, Sizes};
 
-/// Between two swaps.
+/// Between two swaps, and between two sessions that are asked for.
 const EVERY: Duration = Duration::from_millis(100);
-
-/// Half of what one core forwards with ease: what is lost is lost for a reason.
-const PACKETS_PER_S: f64 = 20_000.0;
 
 /// Before a window counts.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// What came of the swaps of a window.
-#[derive(Default)]
-struct Swapped {
-    rollouts: Vec<Value>,
+/// The two revisions that take turns, by which each is another plugin, and after how many seconds each looks at a room
+/// again: a decision about a new room says that, and so which of them made it.
+pub(crate) const NUMBERS: [u32; 2] = [1, 2];
+const REVIEW_S: [u32; 2] = [20, 21];
+
+/// Rooms that are asked for in windows; those of the load are before them.
+const FIRST_ROOM: u32 = 1_000_000;
+
+/// What is done while packets flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Beside {
+    /// A session is asked for every 100 ms.
+    Sessions,
+    /// And the other revision comes into force.
+    Swaps,
+}
+
+/// The two revisions, and whose turn it is.
+pub(crate) struct Turns {
+    revisions: Vec<(String, Vec<u8>)>,
+    swaps: usize,
+    rooms: u32,
+}
+
+impl Turns {
+    pub(crate) fn new() -> Result<Turns, String> {
+        let one = |(number, seconds)| Ok::<_, String>((query(seconds), revision(number)?));
+        let revisions = NUMBERS.into_iter().zip(REVIEW_S).map(one).collect::<Result<_, _>>()?;
+        Ok(Turns { revisions, swaps: 0, rooms: FIRST_ROOM })
+    }
+
+    /// Puts each in force once, the one whose turn it is first, so that a swap is a swap, and no build. Their names, each with its mark.
+    fn begin(&self, api: &mut Api) -> Result<BTreeMap<String, u32>, String> {
+        let one = |((query, bytes), seconds): (&(String, Vec<u8>), u32)| {
+            let rollout = api.push_to(POLICY, query, bytes)?;
+            let name = rollout["revision"].as_str().filter(|_| rollout["outcome"] == "activated");
+            let name =
+                name.ok_or_else(|| format!("a revision to swap did not come in: {rollout}"))?;
+            Ok((name.to_owned(), seconds * 1_000))
+        };
+        self.revisions.iter().zip(REVIEW_S).map(one).collect()
+    }
+
+    /// Does it for so long; rollouts, if any.
+    pub(crate) fn take(
+        &mut self,
+        api: &mut Api,
+        beside: Beside,
+        long: Duration,
+    ) -> Result<Vec<Value>, String> {
+        let (began, mut rollouts, mut times) = (Instant::now(), Vec::new(), 0);
+        while began.elapsed() < long {
+            let due = began + EVERY * times;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if beside == Beside::Swaps {
+                let (query, bytes) = &self.revisions[self.swaps % self.revisions.len()];
+                rollouts.push(api.push_to(POLICY, query, bytes)?);
+                self.swaps += 1;
+            }
+            api.try_session(self.rooms)?;
+            self.rooms += 1;
+            times += 1;
+        }
+        Ok(rollouts)
+    }
+}
+
+/// The settings that the set has, but for when rooms are looked at again.
+fn query(review_s: u32) -> String {
+    let settings = json!({
+        "delay_weight": 0.0, "loss_weight": 0.0, "load_weight": 0.0, "zone_cost": 0.0,
+        "wary_cost": 0.0, "spares": 2, "min_stay": "1h", "review_every": format!("{review_s}s"),
+    });
+    format!("?settings={}", encoded(&settings.to_string()))
 }
 
 /// # Errors
 /// What could not be measured, in a sentence.
 pub(crate) fn measure(
     gateway: &mut Gateway,
+    turns: &mut Turns,
     effort: Effort,
     report: &mut Report,
 ) -> Result<(), String> {
-    let revisions = [revision(1)?, revision(2)?];
     let mut api = gateway.api()?;
-    // Both have been compiled once: a swap is a swap, and no build.
-    for bytes in &revisions {
-        api.push(bytes)?;
-    }
-    let before = api.policy()?;
+    let marks = gateway.serving(|| turns.begin(&mut api))?;
+    let mut deciders = Deciders::marked_by(marks);
+    let before = gateway.serving(|| api.policy(POLICY))?;
     let (mut with, mut without, mut rollouts) = (Vec::new(), Vec::new(), Vec::new());
     let mut resident = Vec::new();
     for _ in 0..effort.windows {
-        without.push(window(gateway, effort, || Ok(Swapped::default()))?.0);
-        let swapping = || swap(&mut api, &revisions, effort.window + WARM_UP);
-        let (window, swapped) = window(gateway, effort, swapping)?;
+        let long = effort.window + WARM_UP;
+        let (quiet, _) = window(gateway, effort, || turns.take(&mut api, Beside::Sessions, long))?;
+        without.push(quiet);
+        let (window, swapped) =
+            window(gateway, effort, || turns.take(&mut api, Beside::Swaps, long))?;
         with.push(window);
-        rollouts.extend(swapped.rollouts);
-        resident.push(gateway.running.process.resident_mib()?);
+        rollouts.extend(swapped);
+        resident.push(gateway.process().resident_mib()?);
+        // What of it was kept is less than half a minute old.
+        let recording = gateway.serving(|| api.recorded())?;
+        deciders.read(&recording)?;
         println!("{} of {} windows, {} swaps", with.len(), effort.windows, rollouts.len());
     }
-    let after = api.policy()?;
+    let after = gateway.serving(|| api.policy(POLICY))?;
     let counted = |key: &str| {
         after[key].as_u64().unwrap_or(0).saturating_sub(before[key].as_u64().unwrap_or(0))
     };
@@ -62,9 +133,15 @@ pub(crate) fn measure(
         windows.iter().map(|window| window.tally.sent - window.tally.came).sum()
     };
     let sums = |of: fn(&Window) -> u64| with.iter().chain(&without).map(of).sum::<u64>();
+    // The first was there before.
+    let too_many = deciders.switches.saturating_sub(rollouts.len() + 1);
     report.swap = Some(Swap {
         n: rollouts.len(),
-        out_of_order: out_of_order(&rollouts),
+        out_of_order: out_of_order(&rollouts) + too_many,
+        decisions: deciders.calls(),
+        marked: deciders.marked,
+        two_revisions: deciders.two_revisions(),
+        unrecorded: deciders.missed,
         calls: counted("calls"),
         faults: counted("faults"),
         packets: sums(|window| window.tally.sent),
@@ -79,39 +156,21 @@ pub(crate) fn measure(
 }
 
 /// One window of load, while something else is done on the same core.
-fn window(
+fn window<T: Send>(
     gateway: &mut Gateway,
     effort: Effort,
-    beside: impl FnOnce() -> Result<Swapped, String> + Send,
-) -> Result<(Window, Swapped), String> {
-    let trace = rounds::trace(Sizes::Voice)?;
-    let offer = Offer {
-        direction: rounds::way(Direction::ToNode),
-        pace: Pace::Rate(PACKETS_PER_S),
-        trace: &trace,
-        warm_up: WARM_UP,
-        length: effort.window,
-    };
+    beside: impl FnOnce() -> Result<T, String> + Send,
+) -> Result<(Window, T), String> {
+    let offer = Gateway::offer(&gateway.trace, WARM_UP, effort.window);
     let rig = &mut gateway.running.rig;
-    let (window, swapped) = std::thread::scope(|scope| {
+    let (window, done) = std::thread::scope(|scope| {
         let background = scope.spawn(beside);
         let window = rig.run(&offer, || Ok(()), |_: Edge| ());
-        let swapped = background.join().map_err(|_| "the thread that swaps ended".to_owned());
-        (window, swapped)
+        let done = background.join().map_err(|_| "the thread that swaps ended".to_owned());
+        (window, done)
     });
-    gateway.running.process.must_run()?;
-    Ok((window.map_err(|error| error.to_string())?, swapped??))
-}
-
-/// Pushes them in turn for so long.
-fn swap(api: &mut Api, revisions: &[Vec<u8>; 2], long: Duration) -> Result<Swapped, String> {
-    let (began, mut rollouts) = (Instant::now(), Vec::new());
-    while began.elapsed() < long {
-        let due = began + EVERY * rollouts.len() as u32;
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        rollouts.push(api.push(&revisions[rollouts.len() % 2])?);
-    }
-    Ok(Swapped { rollouts })
+    gateway.process().must_run()?;
+    Ok((window.map_err(|error| error.to_string())?, done??))
 }
 
 /// Those that did not put another revision into the place of the one before.
@@ -145,8 +204,6 @@ fn grown(resident: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -1,0 +1,54 @@
+//! A policy that makes media worse for its cohort: how soon it is undone by itself.
+
+use std::time::Instant;
+
+use super::Effort;
+use super::gateway::{Api, Gateway, encoded};
+use super::report::{Report, Tail};
+
+/// The policy that does harm.
+const POLICY: &str = "call/degradation";
+
+/// What it holds everybody down to first, kbit/s; each time to something else, as what did harm does not come in again.
+const FIRST_CAP: usize = 40;
+
+/// # Errors
+/// What could not be measured, in a sentence.
+pub(crate) fn measure(
+    gateway: &mut Gateway,
+    plugin: &[u8],
+    effort: Effort,
+    report: &mut Report,
+) -> Result<(), String> {
+    let mut api = gateway.api()?;
+    let mut times = Vec::new();
+    for round in 0..effort.harms {
+        let cap = FIRST_CAP + round;
+        let ((took, reason), flow) = gateway.under_load(|| undone(&mut api, plugin, cap))?;
+        times.push(took);
+        report.harm_reason = Some(reason);
+        report.harm_packets_lost += flow.lost;
+    }
+    report.bad_policy_rollback_ms = Tail::of(&mut times);
+    Ok(())
+}
+
+/// From the first question of half of all sessions that it answers, at the latest, to the one before in force again,
+/// milliseconds; and why it was.
+fn undone(api: &mut Api, plugin: &[u8], cap: usize) -> Result<(f64, String), String> {
+    let settings = encoded(&format!("{{\"cap\":{cap}}}"));
+    let before = api.policy(POLICY)?["revision"].clone();
+    let query = format!("?canary=50&pace=60s&settings={settings}");
+    let begun = api.push_to(POLICY, &query, plugin)?;
+    let began = Instant::now();
+    if begun["outcome"] != "begun" {
+        return Err(format!("what should do harm did not come in: {begun}"));
+    }
+    let now = api.wait(POLICY, |policy| policy["rollout"].is_null())?;
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    let last = &now["last"];
+    if last["by"] != "gateway" || last["outcome"] != "rolled-back" || now["revision"] != before {
+        return Err(format!("what did harm was not taken back by itself: {now}"));
+    }
+    Ok((took, last["reason"].as_str().unwrap_or_default().to_owned()))
+}
