@@ -134,6 +134,7 @@ say "recorded, replayed, compared"
 "$evenkeel" policy record --seconds 10 --out r.ekr
 "$evenkeel" policy replay r.ekr --json | tee replay.json
 [ "$(of "it['exact']" <replay.json)" = True ] || fail "what was recorded is not decided again"
+"$evenkeel" plugin test "$mine" --worlds 20 --recording r.ekr
 "$evenkeel" policy diff r.ekr "$mine" signed.wasm --json >diff.json
 [ "$(of "it['calls'] > 0 and it['alike'] == it['calls'] and it['different'] == 0" <diff.json)" = True ] \
   || fail "a signature makes it decide otherwise: $(head -c 400 diff.json)"
