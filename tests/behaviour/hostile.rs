@@ -67,8 +67,9 @@ fn a_plugin_that_hides_something_gives_way_to_the_one_before_and_does_not_come_i
     let caught = (0..5).any(|_| {
         assert_eq!(push().unwrap().outcome, RolloutOutcome::Activated);
         let goal = ann.heard.len() + 150;
-        let over = |phones: &[&mut Phone]| is_back() || phones[0].heard.len() >= goal;
-        talk(&mut [&mut ann], "it decides, or the one before is back", |phones| over(phones));
+        talk(&mut [&mut ann], "it decides, or the one before is back", |phones| {
+            is_back() || phones[0].heard.len() >= goal
+        });
         is_back() || gateway.ask(gateway.handle.rollback_policy(policy(hides))).is_err()
     });
     assert!(caught, "what it hides is not found");
