@@ -1,6 +1,7 @@
 //! The same questions natively: the project's own code, compiled for this machine, run by a test that the SDK puts into it.
 
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use evenkeel_core::{Entry, Labels, Metric, Question, Row, State};
 use evenkeel_host::{Manifest, Policy};
@@ -16,6 +17,9 @@ const QUESTIONS: &str = "EVENKEEL_NATIVE_QUESTIONS";
 
 /// What stands before each line of figures.
 const MARK: &str = "evenkeel-native ";
+
+/// Files of questions that were written so far.
+static FILES: AtomicU32 = AtomicU32::new(0);
 
 /// Questions on their way to the native policy.
 #[derive(Default)]
@@ -40,7 +44,9 @@ impl Native {
     /// # Errors
     /// The project does not compile, or has no such test: it is no policy, or its SDK is an older one.
     pub(super) fn measure(&self, project: &Project) -> Result<Vec<Spread>, Failed> {
-        let file = std::env::temp_dir().join(format!("evenkeel-native-{}", std::process::id()));
+        // Others of this process may measure at the same time.
+        let (process, file) = (std::process::id(), FILES.fetch_add(1, Relaxed));
+        let file = std::env::temp_dir().join(format!("evenkeel-native-{process}-{file}"));
         fs::write(&file, &self.0).map_err(Failed::file(&file))?;
         let said = project.run_test(TEST, (QUESTIONS, &file));
         // Whether it goes away changes no figure.
