@@ -56,15 +56,7 @@ impl Check {
         now: Instant,
     ) -> io::Result<Check> {
         let socket = crate::serve::connected(address)?;
-        Ok(Check {
-            how,
-            every,
-            socket,
-            due: now,
-            asked: 0,
-            unanswered: UNANSWERED_MAX,
-            refused: 0,
-        })
+        Ok(Check { how, every, socket, due: now, asked: 0, unanswered: UNANSWERED_MAX, refused: 0 })
     }
 
     pub(crate) fn poll_timeout(&self) -> Instant {

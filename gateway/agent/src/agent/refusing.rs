@@ -30,7 +30,9 @@ impl Agent {
     ) {
         self.counters.refuse(refused);
         let (kind, advice) = match refused {
-            Refused::Length | Refused::Version(_) | Refused::Unknown | Refused::Direction => (0, ""),
+            Refused::Length | Refused::Version(_) | Refused::Unknown | Refused::Direction => {
+                (0, "")
+            }
             Refused::Key(_) => (1, ": `secret_file` has to hold the same here and at the gateway"),
             Refused::Forged => (1, ""),
             Refused::Time { .. } => (2, ": set the clocks"),

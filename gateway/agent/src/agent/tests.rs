@@ -628,7 +628,8 @@ fn who_is_not_believed_gets_no_answer_no_notice_and_is_counted() {
     Question::Probe.write(&Secret::new(&[7; 32]).unwrap(), 1, START_US, &mut others);
     scene.receive(&others, 4);
     assert!(scene.said().is_empty());
-    let refusals = scene.hands.sent.drain(..).filter_map(|(to, said)| Some((to, Refusal::read(&said)?.why)));
+    let refusals =
+        scene.hands.sent.drain(..).filter_map(|(to, said)| Some((to, Refusal::read(&said)?.why)));
     assert_eq!(refusals.collect::<Vec<_>>(), [(1, Why::Clock)]);
     scene.receive(&probe, 5);
     // A copy from elsewhere: neither answered there, nor told of anything.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{
-    CHECK_EVERY, Check, Config, DRAIN_WITHIN, DRILLS_LAST, Load, Media, Rtcp, SESSIONS, SESSIONS_MAX, Server,
-    WITHIN, secret,
+    CHECK_EVERY, Check, Config, DRAIN_WITHIN, DRILLS_LAST, Load, Media, Rtcp, SESSIONS,
+    SESSIONS_MAX, Server, WITHIN, secret,
 };
 use crate::check::How;
 use crate::process::Found;

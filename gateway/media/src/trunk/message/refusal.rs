@@ -63,8 +63,7 @@ impl Refusal {
         let (head, body) = datagram.split_first_chunk::<HEAD_LEN>()?;
         let [demux::SIGNED, VERSION, REFUSAL, ANSWER, numbers @ ..] = head else { return None };
         let mut numbers = Body(numbers);
-        let (_, nonce, sent_us) =
-            (numbers.u32().ok()?, numbers.u64().ok()?, numbers.u64().ok()?);
+        let (_, nonce, sent_us) = (numbers.u32().ok()?, numbers.u64().ok()?, numbers.u64().ok()?);
         let mut body = Body(body);
         let why = body.one_of(&[Why::Secret, Why::Clock]).ok()?;
         body.finish().ok()?;
