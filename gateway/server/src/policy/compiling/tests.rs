@@ -46,7 +46,7 @@ fn plugin() -> Vec<u8> {
 }
 
 fn refusal(compiler: &Compiler) -> Refused {
-    compiler.compile(&plugin()).unwrap_err()
+    compiler.compile(&host::Engine::new(), &plugin()).unwrap_err()
 }
 
 #[test]
