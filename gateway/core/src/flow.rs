@@ -93,7 +93,11 @@ impl Run {
                 run.rate += (rate - run.rate) * elapsed.min(1.0);
                 run.last = now;
             }
-            _ => *run = Some(Run { since: from, last: now, rate }),
+            // The first word may come at once, and tells of the time that words tell of.
+            _ => {
+                let rate = packets as f32 / elapsed.max(TOLD_EVERY.as_secs_f32());
+                *run = Some(Run { since: from, last: now, rate });
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use syn::meta::{self, ParseNestedMeta};
-use syn::parse::Parser;
+use syn::parse::{ParseStream, Parser};
 use syn::{LitInt, Result};
 
 /// A call of a hook.
@@ -20,6 +20,11 @@ pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String
         if !meta.path.is_ident("cost") {
             return Err(meta.error("this attribute takes `cost(…)` or nothing"));
         }
+        let nothing =
+            "`cost` names the calls that are promised: `cost(tick(call = 2_000, row = 300))`";
+        if is_empty(&meta.input.fork()).unwrap_or(false) {
+            return Err(meta.error(nothing));
+        }
         meta.parse_nested_meta(|meta| {
             let Some(call) = calls.iter().find(|call| meta.path.is_ident(call.name)) else {
                 let names: Vec<String> =
@@ -33,13 +38,7 @@ pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String
             let (whole, row) = promise(call, &meta)?;
             promises.push((call.name, whole, row));
             Ok(())
-        })?;
-        if promises.is_empty() {
-            return Err(meta.error(
-                "`cost` names the calls that are promised: `cost(tick(call = 2_000, row = 300))`",
-            ));
-        }
-        Ok(())
+        })
     })
     .parse2(arguments)?;
     let promises: Vec<String> = promises
@@ -48,6 +47,13 @@ pub(crate) fn promised(calls: &[Call], arguments: &TokenStream) -> Result<String
         .collect();
     let is_none = promises.is_empty();
     Ok(if is_none { String::new() } else { format!(",\"cost\":{{{}}}", promises.join(",")) })
+}
+
+/// Whether there is nothing in the parentheses that come next.
+fn is_empty(input: ParseStream<'_>) -> Result<bool> {
+    let content;
+    syn::parenthesized!(content in input);
+    Ok(content.is_empty())
 }
 
 /// What one call takes at most: however few rows it has, and for each of them.

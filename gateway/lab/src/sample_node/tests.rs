@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 
 use evenkeel_media::rtcp::{self, Packet, Pli, SenderInfo};
 use evenkeel_media::trunk::message::{
-    Answer, Break, Load, Outcome, Question, Refusal, State, Status, Why,
+    Answer, Break, Load, Outcome, Question, Refusal, State, Status,
 };
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{rtp, stun};
@@ -281,9 +281,9 @@ fn message_that_is_not_signed_rightly_is_refused_by_reason_and_opens_nothing() {
     rig.gateway.send(&probe);
     assert_eq!(rig.probe().sessions, 0);
     rig.ask_as(&Secret::new(b"another secret altogether").unwrap(), &open, now_us);
-    let refusal = Refusal::read(&rig.gateway.receive()).unwrap();
-    assert_eq!((refusal.nonce, refusal.why), (77, Why::Secret));
     rig.ask_as(&rig.secret, &open, now_us - 6_000_000);
+    let refusal = Refusal::read(&rig.gateway.receive()).unwrap();
+    assert_eq!(refusal.nonce, 77, "the other secret's is not answered");
     rig.gateway.send(&[0xE2, 1]);
     // Whether it says so again is a matter of time.
     while rig.gateway.receive() != [0xE2, 1] {}

@@ -35,8 +35,7 @@
 //! gateway or in another node's name, and is no longer than the probe was. A node believes every
 //! message once ([`Replays`]).
 //!
-//! To a question that was signed with another secret, or by another time, a node may say so: 0 other secret, 1 other
-//! time. Nobody signed that ([`Refusal`]): it tells people why nothing else comes, and is evidence of nothing.
+//! To a question that was signed with its secret, but by another time, a node may say so: its body is 1. Nobody signed that ([`Refusal`]): it tells people why nothing else comes, and is evidence of nothing.
 
 use crate::demux;
 use std::fmt;
@@ -52,7 +51,7 @@ mod signature;
 pub use answer::Answer;
 pub use load::{Break, Load, Outcome, State, Status};
 pub use question::Question;
-pub use refusal::{Refusal, Why, nonce};
+pub use refusal::{Refusal, nonce};
 pub use replays::{REPLAYS_MAX, Replays};
 pub use secret::{KeyId, SECRET_LEN_MIN, Secret, TooShort};
 

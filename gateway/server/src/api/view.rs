@@ -223,7 +223,7 @@ pub(super) struct Node {
     health: &'static str,
     /// Who accuses it now: `probe`, `cohort`…
     accused_by: Vec<&'static str>,
-    /// Why what it says is not believed, or what we say, in words: another secret, or another time; else null.
+    /// Why what it says is not believed, or what we say, in words: another time, or another secret; else null.
     unbelieved: Option<String>,
     draining: bool,
     /// Listed no longer, and gone when it is empty.

@@ -1,19 +1,14 @@
-//! What a node says to whom it does not believe, so that a wrong secret or a wrong clock is not mistaken for a death.
+//! What a node says to whom it does not believe, so that a wrong clock is not mistaken for a death.
 
 use super::signature::{ANSWER, Body, HEAD_LEN, QUESTION};
 use super::{PATH_LEN_MIN, REFUSAL, Refused, VERSION};
 use crate::demux;
 
-/// Why a node does not believe a question.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Why {
-    /// It was signed with another secret.
-    Secret,
-    /// It was signed too long ago or too far in the future, by [`SKEW_MAX_US`](super::SKEW_MAX_US).
-    Clock,
-}
+/// Why: by its clock the question was signed too long ago, or is signed in the future ([`SKEW_MAX_US`](super::SKEW_MAX_US)).
+const CLOCK: u8 = 1;
 
-/// A node's word that it does not believe a question.
+/// A node's word that it does not believe a question, though it was signed with its secret: their clocks differ. Whoever has
+/// another secret is told nothing at all.
 ///
 /// Nobody signed it, so it is a hint for people and evidence of nothing: that it echoes the nonce shows only that whoever
 /// says so saw the question.
@@ -23,8 +18,6 @@ pub struct Refusal {
     pub nonce: u64,
     /// The node's clock: microseconds since the Unix epoch.
     pub sent_us: u64,
-    /// Why.
-    pub why: Why,
 }
 
 impl Refusal {
@@ -32,20 +25,20 @@ impl Refusal {
     /// nothing of use. Shorter than any question. Whoever says it says so seldom: anybody can ask.
     #[must_use]
     pub fn of(datagram: &[u8], refused: Refused, now_us: u64) -> Option<Self> {
-        let why = match refused {
-            Refused::Key(_) => Why::Secret,
-            Refused::Time { .. } => Why::Clock,
-            Refused::Length
+        match refused {
+            Refused::Time { .. } => {}
+            Refused::Key(_)
+            | Refused::Length
             | Refused::Version(_)
             | Refused::Unknown
             | Refused::Direction
             | Refused::Forged
             | Refused::Replayed => return None,
-        };
+        }
         let is_question = datagram.len() >= PATH_LEN_MIN
             && matches!(datagram, [demux::SIGNED, VERSION, _, QUESTION, ..]);
         let nonce = nonce(datagram).filter(|_| is_question)?;
-        Some(Self { nonce, sent_us: now_us, why })
+        Some(Self { nonce, sent_us: now_us })
     }
 
     /// Appends it to `out`.
@@ -54,7 +47,7 @@ impl Refusal {
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&self.nonce.to_be_bytes());
         out.extend_from_slice(&self.sent_us.to_be_bytes());
-        out.push(self.why as u8);
+        out.push(CLOCK);
     }
 
     /// Reads one; none where it is something else.
@@ -64,10 +57,7 @@ impl Refusal {
         let [demux::SIGNED, VERSION, REFUSAL, ANSWER, numbers @ ..] = head else { return None };
         let mut numbers = Body(numbers);
         let (_, nonce, sent_us) = (numbers.u32().ok()?, numbers.u64().ok()?, numbers.u64().ok()?);
-        let mut body = Body(body);
-        let why = body.one_of(&[Why::Secret, Why::Clock]).ok()?;
-        body.finish().ok()?;
-        Some(Self { nonce, sent_us, why })
+        (body == [CLOCK]).then_some(Self { nonce, sent_us })
     }
 }
 
@@ -94,30 +84,28 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_echoes_the_question_says_why_and_is_shorter() {
-        for (refused, why) in [
-            (Refused::Key(KeyId(1)), Why::Secret),
-            (Refused::Time { ahead_us: -6_000_000 }, Why::Clock),
-        ] {
-            let refusal = Refusal::of(&probe(), refused, NOW_US).unwrap();
-            let mut bytes = Vec::new();
-            refusal.write(&mut bytes);
-            assert!(bytes.len() < probe().len());
-            assert_eq!(Refusal::read(&bytes), Some(Refusal { nonce: 77, sent_us: NOW_US, why }));
-            for length in 0..bytes.len() {
-                assert_eq!(Refusal::read(&bytes[..length]), None);
-            }
-            let refused = Refused::Key(KeyId(0));
-            assert_eq!(Refusal::of(&bytes, refused, NOW_US), None, "two would never stop");
+    fn a_refusal_echoes_the_question_and_is_shorter() {
+        let refused = Refused::Time { ahead_us: -6_000_000 };
+        let refusal = Refusal::of(&probe(), refused, NOW_US).unwrap();
+        let mut bytes = Vec::new();
+        refusal.write(&mut bytes);
+        assert!(bytes.len() < probe().len());
+        assert_eq!(Refusal::read(&bytes), Some(Refusal { nonce: 77, sent_us: NOW_US }));
+        for length in 0..bytes.len() {
+            assert_eq!(Refusal::read(&bytes[..length]), None);
         }
+        assert_eq!(Refusal::of(&bytes, refused, NOW_US), None, "two would never stop");
     }
 
     #[test]
     fn what_is_no_question_or_tells_nothing_is_not_refused_aloud() {
-        for refused in [Refused::Forged, Refused::Replayed, Refused::Length, Refused::Version(9)] {
+        let key = Refused::Key(KeyId(1));
+        for refused in
+            [key, Refused::Forged, Refused::Replayed, Refused::Length, Refused::Version(9)]
+        {
             assert_eq!(Refusal::of(&probe(), refused, NOW_US), None, "{refused:?}");
         }
-        let refused = Refused::Key(KeyId(1));
+        let refused = Refused::Time { ahead_us: -6_000_000 };
         assert_eq!(Refusal::of(&probe()[..71], refused, NOW_US), None, "it would be amplified");
         assert_eq!(nonce(&probe()), Some(77));
         assert_eq!(nonce(&probe()[..23]), None);

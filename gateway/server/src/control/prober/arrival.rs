@@ -26,7 +26,7 @@ pub(super) fn stamp(socket: &std::net::UdpSocket) -> io::Result<()> {
 /// What the kernel says, a refusal of something sent earlier (ECONNREFUSED) among it.
 pub(super) async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Instant)> {
     let (length, stamped) = socket
-        .async_io(Interest::READABLE, || {
+        .async_io(Interest::READABLE | Interest::ERROR, || {
             let mut control = nix::cmsg_space!(TimeSpec);
             let mut into = [IoSliceMut::new(&mut *buffer)];
             let flags = MsgFlags::MSG_DONTWAIT;

@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn another_secret_or_time_is_told_of_and_is_no_answer() {
-        use evenkeel_media::trunk::message::{Refusal, Why};
+        use evenkeel_media::trunk::message::Refusal;
         let other = Secret::new(b"another secret of some length").unwrap();
         let serving = Answer::Probe(load(State::Serving));
         let say_with = |secret: &Secret, nonce, sent_us| {
@@ -212,9 +212,9 @@ mod tests {
             serving.write(secret, nonce, sent_us, &mut bytes);
             bytes
         };
-        let refuse = |why, nonce, sent_us| {
+        let refuse = |nonce, sent_us| {
             let mut bytes = Vec::new();
-            Refusal { nonce, sent_us, why }.write(&mut bytes);
+            Refusal { nonce, sent_us }.write(&mut bytes);
             bytes
         };
         let (signed, clock) = asked(Who::Node);
@@ -222,12 +222,11 @@ mod tests {
         let clocks = Some(Unbelieved::Clock { ahead_us: -6_200_000 });
         for (datagram, doubt) in [
             (say_with(&other, 108, clock.unix_us), None),
-            (refuse(Why::Secret, 108, clock.unix_us), None),
+            (refuse(108, late), None),
             (b"whatever else".to_vec(), None),
             (say_with(&other, 107, clock.unix_us), Some(Unbelieved::Secret)),
             (say_with(&secret(), 107, late), clocks),
-            (refuse(Why::Secret, 107, clock.unix_us), Some(Unbelieved::Secret)),
-            (refuse(Why::Clock, 107, late), clocks),
+            (refuse(107, late), clocks),
         ] {
             assert_eq!(signed.read(&datagram, clock), None);
             assert_eq!(signed.unbelieved(clock.now), doubt, "{datagram:?}");

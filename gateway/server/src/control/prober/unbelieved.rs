@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use evenkeel_media::trunk::message::{Refusal, Refused, SKEW_MAX_US, Why};
+use evenkeel_media::trunk::message::{Refusal, Refused, SKEW_MAX_US};
 
 /// What was heard so long ago says nothing of now.
 const HEARD_WITHIN: Duration = Duration::from_secs(10);
@@ -26,13 +26,10 @@ pub enum Unbelieved {
 impl Unbelieved {
     /// What a datagram that was refused so says of it.
     pub(super) fn of(datagram: &[u8], refused: Refused, now_us: u64) -> Option<Unbelieved> {
-        if let Some(Refusal { sent_us, why, .. }) = Refusal::read(datagram) {
+        if let Some(Refusal { sent_us, .. }) = Refusal::read(datagram) {
             let signed = |us: u64| i64::try_from(us).unwrap_or(i64::MAX);
             let ahead_us = signed(sent_us) - signed(now_us);
-            return Some(match why {
-                Why::Secret => Unbelieved::Secret,
-                Why::Clock => Unbelieved::Clock { ahead_us },
-            });
+            return Some(Unbelieved::Clock { ahead_us });
         }
         match refused {
             Refused::Key(_) => Some(Unbelieved::Secret),
