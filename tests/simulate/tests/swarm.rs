@@ -19,7 +19,7 @@ fn promises_hold_in_every_world() {
     let listed = &sum.listed;
     assert!(listed.forgotten > 10 && listed.taken_again > 2 && listed.kept > 2, "{listed:?}");
     assert!(listed.changed > 50, "{listed:?}");
-    assert!(sum.breakers > 0 && sum.struck > 10 && sum.started > 0, "{totals:?}");
+    assert!(sum.struck > 10 && sum.started > 0, "{totals:?}");
     assert!(sum.drained > 10, "{totals:?}");
     for fault in ["backends-dead", "policies-dead", "policies-late", "policies-trap"] {
         assert!(sum.begun.contains_key(fault), "no {fault}: {:?}", sum.begun);
@@ -33,6 +33,14 @@ fn promises_hold_in_every_world() {
     for cause in ["drain", "fail-back", "link", "manual", "node-down", "quality"] {
         assert!(sum.moves.contains_key(cause), "nobody moved for {cause}: {:?}", sum.moves);
     }
+}
+
+/// A region among others, and bad enough: one world in fifty.
+#[test]
+fn a_breaker_opens_in_some_world_and_promises_hold_there() {
+    let outcome = World::new(Script::from_seed(304), &Library::new()).play();
+    assert!(outcome.violations.is_empty(), "{}", outcome.violations[0]);
+    assert!(outcome.breakers > 0);
 }
 
 #[test]
