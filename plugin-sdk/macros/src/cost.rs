@@ -114,7 +114,7 @@ mod tests {
         for (arguments, sentence) in [
             ("price(place(call = 1, row = 1))", "takes `cost(…)` or nothing"),
             ("cost()", "names the calls"),
-            ("cost", "expected attribute arguments in parentheses"),
+            ("cost", "expected parentheses"),
             ("cost(tick(call = 1, row = 1))", "it has `place` and `resolve`"),
             ("cost(place(call = 1))", "each of the nodes adds"),
             ("cost(place(row = 1))", "`call = …` is missing"),

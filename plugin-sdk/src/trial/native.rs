@@ -113,7 +113,7 @@ fn spread(asked: &Asked, mut call: impl FnMut(Asked)) -> [u64; 3] {
     // The first calls are dearer: memory is touched for the first time.
     round(8);
     let one = u128::from(round(8).max(1));
-    let fit = (BYTES_MAX / asked.bytes() as u128).min(CALLS_MAX).max(1);
+    let fit = (BYTES_MAX / asked.bytes() as u128).clamp(1, CALLS_MAX);
     let calls = (ROUND.as_nanos() / one).clamp(1, fit) as usize;
     let mut rounds: Vec<u64> = (0..ROUNDS).map(|_| round(calls)).collect();
     rounds.sort_unstable();

@@ -72,7 +72,7 @@ fn asked(
     question: &Question,
     now_us: u64,
 ) -> Value {
-    let places = |rows: &[Row]| frame(&manifest.node_metrics, rows.iter());
+    let places = |rows: &[Row]| frame(&manifest.node_metrics, &rows.iter());
     let none = || json!({"ids": [], "cells": []});
     let mut asked = json!({
         "call": call, "now_us": now_us, "catalog": catalog.iter().map(entry).collect::<Vec<_>>(),
@@ -101,13 +101,13 @@ fn asked(
             (asked["width"], asked["standing"]) = (json!(width), standing.collect());
             asked["places"] = places(nodes);
             asked["subjects"] =
-                frame(&manifest.subject_metrics, rooms.iter().map(|room| &room.row));
+                frame(&manifest.subject_metrics, &rooms.iter().map(|room| &room.row));
             asked["states"] = rooms.iter().map(|room| state(room.state.as_ref())).collect();
             asked["memo"] = state(memo.as_ref());
         }
         Question::Tick { sessions, memo } => {
             let rows = sessions.iter().map(|session| &session.row);
-            asked["subjects"] = frame(&manifest.subject_metrics, rows);
+            asked["subjects"] = frame(&manifest.subject_metrics, &rows);
             asked["states"] =
                 sessions.iter().map(|session| state(session.state.as_ref())).collect();
             asked["memo"] = state(memo.as_ref());
@@ -121,7 +121,7 @@ fn id(id: u64) -> Value {
     json!(id as i64)
 }
 
-fn frame<'a>(columns: &[Metric], rows: impl Iterator<Item = &'a Row> + Clone) -> Value {
+fn frame<'a>(columns: &[Metric], rows: &(impl Iterator<Item = &'a Row> + Clone)) -> Value {
     let cells = columns
         .iter()
         .flat_map(|&column| rows.clone().map(move |row| json!(row.measures.value(column))));

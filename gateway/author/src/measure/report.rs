@@ -104,7 +104,7 @@ impl fmt::Display for Report {
         write!(f, "  {words}")?;
         match &self.not_native {
             None => {
-                write!(f, "\n  Native is the median of the same code compiled for this machine.")?
+                write!(f, "\n  Native is the median of the same code compiled for this machine.")?;
             }
             Some(why) => write!(f, "\n  Not measured natively: {why}")?,
         }

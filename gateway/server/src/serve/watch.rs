@@ -83,7 +83,11 @@ impl Underway {
             return true;
         }
         let ours = event.paths.iter().filter(|path| watched.touches(path));
-        ours.fold(false, |word, path| steps.note(event.kind, path, watched.reads(path)) || word)
+        let mut word = false;
+        for path in ours {
+            word |= steps.note(event.kind, path, watched.reads(path));
+        }
+        word
     }
 
     fn until(&self) -> Until {
