@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use syn::meta::{self, ParseNestedMeta};
 use syn::parse::{ParseStream, Parser};
-use syn::{LitInt, Result};
+use syn::{Error, LitInt, Result};
 
 /// A call of a hook.
 pub(crate) struct Call {
@@ -72,7 +72,9 @@ fn promise(call: &Call, meta: &ParseNestedMeta<'_>) -> Result<(u32, u32)> {
         if place.is_some() {
             return Err(part.error("this is said twice"));
         }
-        *place = Some(part.value()?.parse::<LitInt>()?.base10_parse::<u32>()?);
+        let literal: LitInt = part.value()?.parse()?;
+        let said = format!("{literal} is no number of instructions: 0 to {}", u32::MAX);
+        *place = Some(literal.base10_parse().map_err(|_| Error::new(literal.span(), said))?);
         Ok(())
     })?;
     match (whole, row) {
@@ -119,9 +121,9 @@ mod tests {
             ("cost(place(call = 1))", "each of the nodes adds"),
             ("cost(place(row = 1))", "`call = …` is missing"),
             ("cost(place(call = 0, row = 1))", "0 instructions"),
-            ("cost(place(call = -1, row = 1))", "expected integer literal"),
+            ("cost(place(call = -1, row = 1))", "-1 is no number of instructions"),
             ("cost(place(call = 1.5, row = 1))", "expected integer literal"),
-            ("cost(place(call = 5_000_000_000, row = 1))", "too large"),
+            ("cost(place(call = 5_000_000_000, row = 1))", "0 to 4294967295"),
             ("cost(place(call = 1, call = 1, row = 1))", "said twice"),
             ("cost(place(call = 1, row = 1), place(call = 1, row = 1))", "said twice"),
             ("cost(place(call = 1, column = 1))", "none of `call`, `row`"),
