@@ -95,9 +95,14 @@ fn every_plugin_that_means_harm_is_refused_or_outlived_and_no_packet_is_lost() {
     ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
     // What they are asked now is what others have to answer before they come in. On a busy machine an answer may be late.
-    for number in 2..10 {
-        gateway.open(offer(&format!("room-{number}"), declared(&Phone::new(number))));
-    }
+    // Each keeps its address as long as its session stands.
+    let _others: Vec<Phone> = (2..10)
+        .map(|number| {
+            let phone = Phone::new(number);
+            gateway.open(offer(&format!("room-{number}"), declared(&phone)));
+            phone
+        })
+        .collect();
     talk(&mut [&mut ann], "every policy was asked something", |_| {
         calls(&gateway).iter().all(|calls| *calls > 0)
     });

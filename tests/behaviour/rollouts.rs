@@ -42,12 +42,17 @@ fn arm(candidate: &str, percent: u8, opened: &Opened) -> Arm {
         .arm(opened.room.0)
 }
 
-/// Opens rooms of one; who placed each, or nobody where the answer came too late.
-fn placed(gateway: &Gateway, numbers: std::ops::Range<u64>) -> Vec<(Opened, Option<String>)> {
+/// Opens rooms of one; who placed each, or nobody where the answer came too late. Who is in them keeps his address.
+fn placed(
+    gateway: &Gateway,
+    numbers: std::ops::Range<u64>,
+    phones: &mut Vec<Phone>,
+) -> Vec<(Opened, Option<String>)> {
     let open = |number: u64| {
         let mut phone = Phone::new(number);
         let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
         phone.dial(udp_of(&opened));
+        phones.push(phone);
         let by = match &opened.routed_by {
             Decider::Policy { revision, .. } => Some(revision.to_string()),
             Decider::Native | Decider::Operator | Decider::Node => None,
@@ -72,7 +77,8 @@ fn a_canarys_rooms_are_the_candidates_and_others_are_not_until_it_is_promoted() 
     assert_eq!(shown.life.walk.map(|walk| walk.stage), Some(Stage::Canary(50)));
 
     let mut by = BTreeMap::from([(&*shipped, 0), (&*candidate, 0)]);
-    for (opened, revision) in placed(&gateway, 1..60) {
+    let mut phones = Vec::new();
+    for (opened, revision) in placed(&gateway, 1..60, &mut phones) {
         let right = match arm(&candidate, 50, &opened) {
             Arm::Canary => &*candidate,
             Arm::Standing => &*shipped,
@@ -93,7 +99,7 @@ fn a_canarys_rooms_are_the_candidates_and_others_are_not_until_it_is_promoted() 
         (promoted.outcome, promoted.revision.as_ref()),
         (RolloutOutcome::Activated, Some(&candidate))
     );
-    let rest = placed(&gateway, 100..130);
+    let rest = placed(&gateway, 100..130, &mut phones);
     assert!(rest.iter().any(|(_, by)| by.as_deref() == Some(&*candidate)));
     assert!(rest.iter().all(|(_, by)| by.as_deref() != Some(&*shipped)));
     let back = gateway.ask(gateway.handle.rollback_policy(routing())).unwrap();
@@ -124,7 +130,7 @@ fn a_canary_ends_by_rollback_and_by_abort_and_the_rest_was_never_touched() {
         assert!(shown.life.quarantined.is_empty(), "nobody found fault with it");
     }
     assert!(walk(&gateway, Verb::Abort).is_err(), "there is none any more");
-    let by = placed(&gateway, 1..20);
+    let by = placed(&gateway, 1..20, &mut Vec::new());
     assert!(by.iter().all(|(_, by)| by.as_deref().is_none_or(|by| by == &*shipped)));
 }
 
