@@ -3,8 +3,7 @@
 //! Two independent witnesses condemn at once; one alone makes the node Suspect, and condemns when it has lasted.
 //! The word of an agent that the node's process is gone condemns alone, and at once.
 //! A kernel error on a trunk and a kernel error on a probe are one witness; two probes that are refused are another.
-//! Silence that answers outlive is none: it
-//! keeps the node Suspect, and condemns it neither alone nor with another.
+//! Silence that answers outlive is none: it keeps the node Suspect, and condemns it neither alone nor with another.
 
 mod agent;
 mod canary;
