@@ -26,6 +26,9 @@ const PROBES_MAX: usize = 64;
 /// How much a sample changes a smoothed round trip: one part in this many (RFC 6298 uses 8).
 const SMOOTHING: u32 = 8;
 
+/// Where a node begins to be silent, probes go to it so many times as often.
+const HASTE: u32 = 2;
+
 /// Silence that lasted so long is outlived by the answer to a probe sent since it began: by then two witnesses would
 /// have condemned a dead node, and a lull between frames is over.
 const OUTLIVED_AFTER: Duration = Duration::from_millis(100);
@@ -81,6 +84,8 @@ pub(crate) struct Detector {
     /// When it last delivered media to one of our sessions, as workers told.
     delivered: Option<Instant>,
     answered: Option<Instant>,
+    /// When the latest of the probes that were answered was sent.
+    answered_of: Option<Instant>,
     /// Whether it, and not only an agent beside it, was ever heard.
     heard: bool,
 }
@@ -90,6 +95,9 @@ struct Probe {
     sequence: u64,
     sent: Since,
     within: Duration,
+    /// What it says of the way's loss weighs as much as the time since the probe before, and no more than a turn: those
+    /// out of turn go where much may be lost.
+    stands_for: Duration,
     missed: bool,
 }
 
@@ -142,6 +150,7 @@ impl Detector {
             canary: Canary::default(),
             delivered: None,
             answered: None,
+            answered_of: None,
             heard: false,
         }
     }
@@ -157,8 +166,22 @@ impl Detector {
         if self.probes.len() == PROBES_MAX {
             self.probes.remove(0);
         }
-        let within = self.answer_within();
-        self.probes.push(Probe { sequence, sent: Since::new(now), within, missed: false });
+        let (within, turn) = (self.answer_within(), self.probe_every());
+        let since = |last: &Probe| now.saturating_duration_since(last.sent.at);
+        let stands_for = self.probes.last().map_or(turn, since).min(turn);
+        let sent = Since::new(now);
+        self.probes.push(Probe { sequence, sent, within, stands_for, missed: false });
+    }
+
+    /// Whether the next probe should not wait for its turn: the node begins to be silent, and no probe sent since was
+    /// answered or is in doubt long enough. So a death is found as soon at any phase of the probes as at the best one.
+    pub(crate) fn hastens(&self, now: Instant) -> bool {
+        let Some(since) = self.silence.begins(self.limits(), now) else { return false };
+        let idle = self.probes.last().is_none_or(|last| {
+            now.saturating_duration_since(last.sent.at) >= self.probe_every() / HASTE
+        });
+        let answered = self.answered_of.is_some_and(|sent| sent >= since);
+        idle && !answered && self.accused[Witness::Probe as usize].is_none()
     }
 
     /// An answer withdraws what probes and the kernel said: somebody listens there. One that speaks for the media port
@@ -192,11 +215,12 @@ impl Detector {
             },
         });
         match probe.missed {
-            true => self.loss.came_late(self.probe_every()),
-            false => self.loss.answered(self.probe_every()),
+            true => self.loss.came_late(probe.stands_for),
+            false => self.loss.answered(probe.stands_for),
         }
         self.missed_in_a_row = 0;
         self.answered = Some(now);
+        self.answered_of = self.answered_of.max(Some(probe.sent.at));
         self.withdraw(Witness::Probe);
         self.withdraw(Witness::KernelError);
         Some(probe)
@@ -319,9 +343,7 @@ impl Detector {
         for probe in self.probes.iter_mut().filter(due) {
             probe.missed = true;
             missed += 1;
-        }
-        for _ in 0..missed {
-            self.loss.missed(self.probe_every());
+            self.loss.missed(probe.stands_for);
         }
         self.missed_in_a_row += missed;
         let enough = match self.distance {
@@ -334,16 +356,19 @@ impl Detector {
     }
 
     fn weigh_silence(&mut self, now: Instant) {
-        let limits = Limits {
+        match self.silence.weigh(self.limits(), now) {
+            Word::Accuses => self.accuse(Witness::Silence, now),
+            Word::Withdraws => self.withdraw(Witness::Silence),
+            Word::Nothing => {}
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
             min: self.timings.silence_min,
             arrivals: self.timings.silence_arrivals,
             max: self.condemn_alone(),
             told: self.is_told_of(),
-        };
-        match self.silence.weigh(limits, now) {
-            Word::Accuses => self.accuse(Witness::Silence, now),
-            Word::Withdraws => self.withdraw(Witness::Silence),
-            Word::Nothing => {}
         }
     }
 
@@ -388,6 +413,7 @@ impl Detector {
         self.probes.clear();
         self.silence.forget();
         self.answered = None;
+        self.answered_of = None;
     }
 
     /// What its death cost was no loss of the way: it answers again.

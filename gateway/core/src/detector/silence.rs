@@ -106,10 +106,23 @@ impl Silence {
         }
     }
 
+    /// Since when it is silent, where that is half of the shortest silence that accuses and a few arrivals are missing:
+    /// too early to say anything, and time to ask.
+    pub(super) fn begins(&self, limits: Limits, now: Instant) -> Option<Instant> {
+        let since = self.since?;
+        let begun = (limits.min / 2).max(self.interval()? * ARRIVALS_MIN.min(limits.arrivals));
+        (since.lasted(now) >= begun).then_some(since.at)
+    }
+
+    /// Between two arrivals; `None` where nothing is expected.
+    fn interval(&self) -> Option<Duration> {
+        (self.rate >= 1.0).then(|| Duration::from_secs_f64(1.0 / self.rate))
+    }
+
     /// How long the node as a whole may be silent; `None` where nothing is expected of it. Where it pauses longer than
     /// half of that in more than one of the last ten seconds, twice as long as it does, unless its death was told of.
     fn limit(&self, limits: Limits) -> Option<Duration> {
-        let interval = (self.rate >= 1.0).then(|| Duration::from_secs_f64(1.0 / self.rate))?;
+        let interval = self.interval()?;
         let few = interval * ARRIVALS_MIN.min(limits.arrivals);
         let usual = if limits.told { Duration::ZERO } else { self.lately.usual() * USUALLY };
         Some((interval * limits.arrivals).max(usual).min(limits.max).max(limits.min).max(few))

@@ -15,6 +15,8 @@ struct Scene {
     hung_up: Option<Instant>,
     /// Whether it is probed at all.
     probed: bool,
+    /// The last probe.
+    asked: Option<u64>,
 }
 
 impl Scene {
@@ -35,6 +37,7 @@ impl Scene {
             last_received: None,
             hung_up: None,
             probed: true,
+            asked: None,
         };
         for _ in 0..2_000 {
             scene.hear(rate * 2);
@@ -57,7 +60,8 @@ impl Scene {
     fn step_late(&mut self, answers: bool, by: Duration) -> Finding {
         self.now += by;
         self.sequence += 1;
-        if self.probed && self.sequence.is_multiple_of(5) {
+        if self.probed && (self.sequence.is_multiple_of(5) || self.detector.hastens(self.now)) {
+            self.asked = Some(self.sequence);
             self.detector.handle_probe_sent(self.sequence, self.now - MS);
             if answers {
                 self.detector.handle_probe_answered(self.sequence, self.now);
@@ -89,6 +93,37 @@ impl Scene {
 fn a_silent_death_is_known_within_forty_milliseconds() {
     let after = Scene::busy().condemned_after(false, 100 * MS).unwrap();
     assert!(after <= 40 * MS, "{after:?}");
+}
+
+#[test]
+fn a_silent_death_is_known_as_soon_at_any_phase_of_the_probes() {
+    for phase in 0..5 {
+        let mut scene = Scene::busy();
+        for _ in 0..phase {
+            scene.hear(2_000);
+            scene.step(true);
+        }
+        let known = scene.condemned_after(false, 100 * MS).expect("condemned");
+        assert!(
+            known <= 22 * MS,
+            "{known:?}, where the next probe was due in its turn after {phase}"
+        );
+    }
+}
+
+#[test]
+fn a_lull_is_asked_about_once_and_nothing_where_packets_are_few() {
+    let mut scene = Scene::busy();
+    let out_of_turn = |scene: &mut Scene| {
+        let hastened = |_: &u32| {
+            scene.step(true);
+            scene.asked.is_some_and(|asked| asked == scene.sequence && !asked.is_multiple_of(5))
+        };
+        (0..15).filter(hastened).count()
+    };
+    assert_eq!(out_of_turn(&mut scene), 1, "its answer says that the node lives");
+    let mut seldom = Scene::with(Distance::Near, 50);
+    assert_eq!(out_of_turn(&mut seldom), 0, "30 ms without one of 50 a second are no silence");
 }
 
 #[test]

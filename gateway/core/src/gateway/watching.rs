@@ -43,6 +43,16 @@ impl Gateway {
         }
     }
 
+    /// Nodes that begin to be silent are asked at once.
+    fn probe_out_of_turn(&mut self, now: Instant) {
+        let is_due =
+            |node: &&Node| node.settings.probed == Probed::Yes && node.detector.hastens(now);
+        let due: Vec<_> = self.nodes.iter().filter(is_due).map(|node| node.id).collect();
+        for id in due {
+            self.probe(id, now);
+        }
+    }
+
     /// A node's media port answered.
     pub fn handle_probe_answered(&mut self, id: NodeId, sequence: u64, now: Instant) {
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
@@ -90,6 +100,7 @@ impl Gateway {
             self.excuse_flows(late);
             self.event(Event::OwnStall { late });
         }
+        self.probe_out_of_turn(now);
         if stalled && !before {
             return;
         }

@@ -365,6 +365,22 @@ fn our_own_stall_condemns_nobody_and_delays_judgement_only_by_its_length() {
 }
 
 #[test]
+fn who_begins_to_be_silent_is_asked_at_once_and_not_in_its_turn() {
+    for phase in 0..5 {
+        let mut world = World::new(settings());
+        world.open("r");
+        world.pass(ms(2 * phase));
+        world.mute(A);
+        let start = world.now;
+        while world.stands("r") == Some(A) {
+            world.pass(ms(2));
+        }
+        let after = world.now - start;
+        assert!(after <= ms(24), "{after:?}, probes being {} ms further", 2 * phase);
+    }
+}
+
+#[test]
 fn a_load_that_never_ends_delays_judgement_by_a_bounded_time() {
     // Every pass of a worker takes longer than it should, and none of the watches is a calm one.
     for silent in [false, true] {
