@@ -130,12 +130,17 @@ impl Gateway {
         }
     }
 
-    /// How much sooner what is sent there comes back by one node than by the other.
+    /// How much sooner what is sent there comes back by one node than by the other. What comes late on the one way, or soon
+    /// on the other, is as usual as their round trips vary: who has no number kept free for it is lost.
     fn lead(&self, old: NodeId, new: NodeId) -> Duration {
-        let round_trip = |id| Some(self.node(id)?.detector.round_trip()?.0);
-        let sooner = round_trip(old).zip(round_trip(new)).map(|(old, new)| old.saturating_sub(new));
-        let lead = sooner.unwrap_or_default().min(self.settings.limits.leave_within);
-        if lead < LEAD_MIN { Duration::ZERO } else { lead }
+        let round_trip = |id| self.node(id)?.detector.round_trip();
+        let Some(((old, late), (new, soon))) = round_trip(old).zip(round_trip(new)) else {
+            return Duration::ZERO;
+        };
+        match old.saturating_sub(new) {
+            sooner if sooner < LEAD_MIN => Duration::ZERO,
+            sooner => (sooner + late + soon.min(new)).min(self.settings.limits.leave_within),
+        }
     }
 
     /// Renews what the room counts on, and says what its packets may do at each hop: it is admitted at the first, and free

@@ -404,13 +404,15 @@ fn a_newcomer_is_let_in_when_its_room_moves_to_where_it_is_open() {
 
 #[test]
 fn a_move_says_how_much_sooner_the_new_hop_delivers() {
-    for (from, to, lead) in [(A, B, 38), (B, A, 0)] {
+    // Where the longer one is 10 ms late every other time, what is late has its number too.
+    for (from, to, late, lead) in [(A, B, 0, 38), (B, A, 0, 0), (A, B, 10, 48), (B, A, 10, 0)] {
         let mut world = World::new(settings_of(&[(0, 1_000), (1, 1_000)]));
         for (node, round_trip) in [(A, ms(40)), (B, ms(2))] {
             let detector = &mut world.gateway.nodes[node.0 as usize].detector;
             for sequence in 1_000_000..1_000_200 {
                 detector.handle_probe_sent(sequence, world.now);
-                detector.handle_probe_answered(sequence, world.now + round_trip);
+                let late = if node == A && sequence % 2 == 0 { ms(late) } else { ms(0) };
+                detector.handle_probe_answered(sequence, world.now + round_trip + late);
             }
         }
         world.open("r");
@@ -422,7 +424,7 @@ fn a_move_says_how_much_sooner_the_new_hop_delivers() {
         world.settle();
         let route = world.gateway.rooms[&world.room("r")].route();
         assert_eq!(route.leaving.map(|(hop, _)| hop.node), Some(from));
-        assert!(route.lead.abs_diff(ms(lead)) < ms(1), "{:?}", route.lead);
+        assert!(route.lead.abs_diff(ms(lead)) < ms(2), "{:?}", route.lead);
     }
 }
 
