@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
+use evenkeel_media::demux::{self, Kind};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::arrivals::{Arrivals, socket};
@@ -67,7 +68,8 @@ impl Clients {
         sendmsg::<()>(socket, &slices, &control, MsgFlags::MSG_DONTWAIT, None).is_ok()
     }
 
-    /// Takes what has come to a client, at most a batch. How many packets of its session.
+    /// Takes what has come to a client, at most a batch. How many packets of its session. What is no RTP, like the bit
+    /// rate that it is asked for (RFC 5104), is none of a load.
     pub(super) fn receive(
         &mut self,
         session: u32,
@@ -76,6 +78,10 @@ impl Clients {
     ) -> io::Result<u64> {
         let mut packets = 0;
         self.arrivals.receive(&self.sockets[session as usize], |arrival| {
+            if demux::classify(arrival.bytes) != Kind::Rtp {
+                tally.foreign += 1;
+                return;
+            }
             match stream::read(arrival.bytes, Way::ToClient) {
                 Some(mark) if mark.session == u64::from(session) => {
                     packets += 1;
@@ -108,10 +114,12 @@ mod tests {
             Stream::new(session, way).next(&mut packet, 7, clock::now_ns());
             relay.send_to(&packet, to).unwrap();
         }
+        // TMMBR (RFC 5104, section 4.2.1).
+        relay.send_to(&[0x83, 205, 0, 4].repeat(5), to).unwrap();
         let mut packets = 0;
-        while tally.came + tally.misdelivered < 3 {
+        while tally.came + tally.misdelivered + tally.foreign < 4 {
             packets += clients.receive(1, 7, &mut tally).unwrap();
         }
-        assert_eq!((packets, tally.came, tally.misdelivered), (1, 1, 2));
+        assert_eq!((packets, tally.came, tally.misdelivered, tally.foreign), (1, 1, 2, 1));
     }
 }

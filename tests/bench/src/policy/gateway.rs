@@ -120,7 +120,7 @@ impl Gateway {
             let tally = window.tally;
             flow.sent += tally.sent;
             flow.lost += tally.sent.saturating_sub(tally.came);
-            // What is none of the load are bit rates that policies ask senders for: some plugins do nothing else.
+            // What is none of a load is not counted: some plugins do nothing but ask senders for bit rates.
             flow.misdelivered += tally.misdelivered;
             Ok::<_, String>(())
         };

@@ -147,7 +147,7 @@ pub(crate) fn measure(
         packets: sums(|window| window.tally.sent),
         packets_lost: lost(&with),
         packets_lost_without: lost(&without),
-        misdelivered: sums(|window| window.tally.misdelivered + window.tally.foreign),
+        misdelivered: sums(|window| window.tally.misdelivered),
         p999_us: latency(&with, &without)?,
         rss_mib: resident.first().copied().unwrap_or(f64::NAN),
         grown_mib: grown(&resident),
