@@ -48,7 +48,7 @@ pub(crate) enum Fault {
     /// A node may open no files any more, nor may the gateway, for so long.
     NoDescriptors(Whom, Duration),
     /// A node dies again as soon as it is back, so often.
-    CrashLoop(Whom, u32),
+    CrashLoop(Whom, u32, Way),
     /// The gateway is stopped for so long.
     Stall(Duration),
     /// Of the gateway, the thread that decides is stopped for so long; those that carry packets go on.
@@ -128,8 +128,7 @@ impl Fault {
 
     fn begin(self, stage: &mut Stage, names: &[String], turn: u32) -> Result<(), String> {
         match self {
-            Fault::Kill(_, way) => way.kill(stage, names, turn),
-            Fault::CrashLoop(..) => Way::Loud.kill(stage, names, turn),
+            Fault::Kill(_, way) | Fault::CrashLoop(_, _, way) => way.kill(stage, names, turn),
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGSTOP),
             Fault::Stall(_) => stage.gateway.signal(Signal::SIGSTOP),
             Fault::NoDescriptors(..) => limit_files(stage, names, false),
@@ -171,7 +170,7 @@ impl Fault {
             }
             Fault::StallControl(long) => stop_thread(&stage.gateway, CONTROL, long).await,
             Fault::Starve(_, long) => starve(stage, names, long).await,
-            Fault::CrashLoop(_, times) => {
+            Fault::CrashLoop(_, times, _) => {
                 for _ in 1..times {
                     tokio::time::sleep(CRASHES_EVERY).await;
                     stage.restart_the_dead()?;
@@ -211,9 +210,11 @@ impl Fault {
     pub(crate) async fn heal(self, stage: &mut Stage, struck: &Struck) -> Result<(), String> {
         let names = &struck.names;
         match self {
-            Fault::Kill(_, way) => way.revive(stage, names, struck.turn),
+            Fault::Kill(_, way) | Fault::CrashLoop(_, _, way) => {
+                way.revive(stage, names, struck.turn)
+            }
             Fault::Sleep(..) => signal_all(stage, names, Signal::SIGCONT),
-            Fault::CrashLoop(..) | Fault::Leak(..) => stage.restart_the_dead(),
+            Fault::Leak(..) => stage.restart_the_dead(),
             Fault::NoDescriptors(..) => limit_files(stage, names, true),
             Fault::Return(..) => region::forget(stage, names).await,
             Fault::Vicious(..) => {
@@ -258,7 +259,7 @@ impl Fault {
             | Fault::Sleep(whom, _)
             | Fault::Starve(whom, _)
             | Fault::NoDescriptors(whom, _)
-            | Fault::CrashLoop(whom, _)
+            | Fault::CrashLoop(whom, ..)
             | Fault::Return(whom, ..)
             | Fault::Links(whom, ..)
             | Fault::Vicious(whom, _)

@@ -88,8 +88,15 @@ pub(super) const ROWS: &[Row] = &[
     Row::new(
         "node.crash-loop",
         Layout::HOT,
-        CrashLoop(Busiest, 5),
+        CrashLoop(Busiest, 5, Loud),
         Limits { moves_max: Some(1.0), ..LOUD },
+    ),
+    // Who is stopped does not die again.
+    Row::new(
+        "node.crash-loop.silent",
+        Layout::HOT,
+        CrashLoop(Busiest, 5, Hushed),
+        Limits { moves_max: Some(1.0), ..SILENT },
     ),
     Row::new("control.stalled", Layout::HOT, StallControl(Duration::from_millis(200)), UNTOUCHED)
         .times(5),

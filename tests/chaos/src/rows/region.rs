@@ -62,6 +62,9 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("region.standby.idle-then-full", FAR, Kill(Region("east"), Loud), ALL_HOME)
         .after_idle(20)
         .watched(3),
+    Row::new("region.standby.idle-then-full.silent", FAR, Kill(Region("east"), Silent), ALL_HOME)
+        .after_idle(20)
+        .watched(3),
     Row::new("region.brown-out", BROWNED, BROWN_OUT, BROWNED_OUT),
     // Both talk, since who hears nobody fares well.
     Row::new("region.brown-out.newcomers", SHUT, BROWN_OUT, BROWNED_OUT)
@@ -79,6 +82,14 @@ pub(super) const ROWS: &[Row] = &[
     .times(2),
     Row::new("region.fail-back", PARTED, Return(Region("east"), Loud, Home::Forced), GOES_HOME)
         .of(200),
+    Row::new(
+        "region.fail-back.silent",
+        PARTED,
+        Return(Region("east"), Silent, Home::Forced),
+        GOES_HOME,
+    )
+    .of(200)
+    .times(2),
     Row::new(
         "region.two",
         THREE,
