@@ -1,5 +1,6 @@
 //! How much quality each session gets.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +10,8 @@ use super::{Gateway, Output};
 use crate::session::{Phase, Session};
 use crate::timer::Timer;
 use crate::{
-    Answer, Arm, Decider, Event, Fault, Guard, Hook, Measures, Metric, Op, Outcome, PolicyName,
-    Question, RoomId, Row, SessionId, SessionRow, State,
+    Answer, Arm, Decider, Event, Fault, Guard, Hook, Measures, Metric, Op, Outcome, Plan,
+    PolicyName, Question, RoomId, Row, SessionId, SessionRow, State,
 };
 
 /// Sessions in one question; more follow with the next tick.
@@ -18,6 +19,15 @@ const SESSIONS_PER_ASK: usize = 4_096;
 
 /// Sessions that are looked at for one question to a canary, most of which are not its own.
 const SESSIONS_PASSED: usize = 16_384;
+
+/// What becomes of sessions that an answer replans.
+type Replans = BTreeMap<SessionId, Replan>;
+
+struct Replan {
+    before: Plan,
+    /// What was done last of each action, in that order.
+    last: Vec<(Op, u64)>,
+}
 
 impl Gateway {
     /// How old the last word of workers on a session may be.
@@ -171,15 +181,16 @@ impl Gateway {
             return Batch::one(Outcome::Stale);
         }
         self.keep_memo((policy, arm), memo);
-        let mut parts = Parts::default();
+        let (mut parts, mut replans) = (Parts::default(), Replans::new());
         for action in actions {
             let part = match fresh.get(action.row as usize) {
-                Some(Some(id)) => self.act(*id, action.op, action.arg, by),
+                Some(Some(id)) => self.replan(*id, (action.op, action.arg), &mut replans),
                 Some(None) => Err(Guard::Outdated),
                 None => Err(Guard::UnknownRow),
             };
             parts.note(action.row, part);
         }
+        self.put_plans_in_force(replans, by);
         parts.note_ungranted(beside.ungranted);
         self.tell_broken(policy, &parts);
         // A session that got nothing of what was decided for it keeps its state too.
@@ -209,6 +220,19 @@ impl Gateway {
         arg: u64,
         by: &Decider,
     ) -> Result<Part, Guard> {
+        let mut replans = Replans::new();
+        let part = self.replan(id, (op, arg), &mut replans);
+        self.put_plans_in_force(replans, by);
+        part
+    }
+
+    /// Changes the session's plan, and nothing that follows from it.
+    fn replan(
+        &mut self,
+        id: SessionId,
+        (op, arg): (u32, u64),
+        replans: &mut Replans,
+    ) -> Result<Part, Guard> {
         let op = Op::from_number(op).ok_or(Guard::UnknownAction)?;
         let obeyed = self.sessions.get(&id).is_some_and(|session| self.obeys_caps(session));
         let Some(session) = self.sessions.get_mut(&id) else {
@@ -224,29 +248,56 @@ impl Gateway {
         if op == Op::Cap && plan.cap_kbps > 0 && !obeyed {
             return Err(Guard::CapObeyedByNobody);
         }
+        let last = &mut replans.entry(id).or_insert(Replan { before, last: Vec::new() }).last;
+        last.retain(|(other, _)| *other != op);
+        last.push((op, arg));
         self.enrol(id);
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return Ok(Part::Kept);
-        };
-        session.plan = plan;
-        session.plans = session.plans.wrapping_add(1);
-        let room = session.room;
-        let plan = session.plan_now();
-        self.outputs.push_back(Output::Plan { session: id, plan });
-        let room_name = self.name_of(room);
-        let (rung, by) = (plan.rung(), by.clone());
-        self.event(Event::Degraded { session: id, room_name, op, arg, rung, by });
-        if before.cap_kbps != plan.cap_kbps {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.plan = plan;
+        }
+        Ok(Part::Applied { differs: true })
+    }
+
+    /// What follows from an answer, once for each session and room, however often the answer changed its mind: rooms may be
+    /// as large as a batch.
+    fn put_plans_in_force(&mut self, replans: Replans, by: &Decider) {
+        let (mut capped, mut see_again) = (BTreeSet::new(), BTreeMap::<_, Vec<_>>::new());
+        for (id, Replan { before, last }) in replans {
+            let Some(session) = self.sessions.get_mut(&id).filter(|s| s.plan != before) else {
+                continue;
+            };
+            session.plans = session.plans.wrapping_add(1);
+            let (room, kept, plan) = (session.room, session.plan, session.plan_now());
+            self.outputs.push_back(Output::Plan { session: id, plan });
+            let room_name = self.name_of(room);
+            for (op, arg) in last {
+                let differs = match op {
+                    Op::Cap => before.cap_kbps != kept.cap_kbps,
+                    Op::VoiceOnly => before.shed != kept.shed,
+                };
+                if differs {
+                    let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
+                    self.event(Event::Degraded { session: id, room_name, op, arg, rung, by });
+                }
+            }
+            if before.cap_kbps != kept.cap_kbps {
+                capped.insert(room);
+            }
+            if before.shed != 0 && kept.shed == 0 {
+                see_again.entry(room).or_default().push(id);
+            }
+        }
+        for room in capped {
             self.settle_peer_caps(room);
         }
-        if before.shed != 0 && plan.shed == 0 {
+        for (room, who) in see_again {
             let mut senders = self.live_sessions(room);
-            senders.retain(|other| *other != id);
+            // Nobody sees himself.
+            senders.retain(|sender| *who != [*sender]);
             if !senders.is_empty() {
                 self.outputs.push_back(Output::KeyFrame { sessions: senders });
             }
         }
-        Ok(Part::Applied { differs: true })
     }
 
     /// In a room of two, what one hears is what the other sends: a cap holds both. A larger room's senders are not held

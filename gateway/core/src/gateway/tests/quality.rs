@@ -144,6 +144,36 @@ fn a_change_is_told_once_and_no_change_not_at_all() {
 }
 
 #[test]
+fn however_often_an_answer_changes_its_mind_each_session_and_room_hears_of_it_once() {
+    let mut world = world();
+    let viewers: Vec<_> = (0..20).map(|_| video(&mut world, 1)).collect();
+    let rows = || 0..viewers.len() as u32;
+    let act_on_all = |ops: &[(Op, u64)]| {
+        let of = |row| ops.iter().map(move |(op, arg)| act(row, *op as u32, *arg));
+        rows().flat_map(of).collect::<Vec<_>>()
+    };
+    tick(&mut world, act_on_all(&[(Op::VoiceOnly, 1)]), Vec::new());
+    world.outputs.clear();
+    let back_and_forth = [(Op::VoiceOnly, 0), (Op::Cap, 100), (Op::VoiceOnly, 1), (Op::Cap, 90)];
+    tick(
+        &mut world,
+        act_on_all(&[&back_and_forth[..], &[(Op::VoiceOnly, 0)]].concat()),
+        Vec::new(),
+    );
+    let count = |what: fn(&Output) -> bool| world.outputs.iter().filter(|o| what(o)).count();
+    assert_eq!(count(|o| matches!(o, Output::Plan { .. })), viewers.len());
+    assert_eq!(count(|o| matches!(o, Output::KeyFrame { .. })), 1);
+    assert_eq!(count(|o| matches!(o, Output::Event(Event::Degraded { arg: 0 | 90, .. }))), 40);
+    assert_eq!(count(|o| matches!(o, Output::Event(Event::Degraded { .. }))), 40);
+    world.outputs.clear();
+    let around = [(Op::VoiceOnly, 1), (Op::Cap, 100), (Op::VoiceOnly, 0), (Op::Cap, 90)];
+    tick(&mut world, act_on_all(&around), Vec::new());
+    let told =
+        |o: &&Output| matches!(o, Output::Plan { .. } | Output::Event(Event::Degraded { .. }));
+    assert_eq!(world.outputs.iter().filter(told).count(), 0, "nothing is other than before");
+}
+
+#[test]
 fn what_breaks_a_rule_is_left_out_and_the_rest_applied() {
     let mut world = world();
     let session = video(&mut world, 1);
