@@ -47,6 +47,11 @@ impl Revision {
     pub fn reads(&self, state: &State) -> bool {
         state.plugin == self.plugin && state.schema <= self.schema
     }
+
+    /// Whether it can read all that this one writes.
+    pub(crate) fn reads_what(&self, other: &Revision) -> bool {
+        other.plugin == self.plugin && other.schema <= self.schema
+    }
 }
 
 /// A revision that is tried on a share.

@@ -61,7 +61,8 @@ pub struct Cohort {
 
 impl Gateway {
     /// These are the revisions of a policy from now on. Rooms that another one routes are looked at with that one; what
-    /// a candidate that is gone was asked is asked of the one in force.
+    /// a candidate that is gone was asked is asked of the one in force, and what was asked with states that the one in force
+    /// now cannot read, with those that it can.
     pub fn handle_revisions(&mut self, policy: &PolicyName, now: Revisions, at: Instant) {
         let before = self.revised.remove(policy);
         let was = before.as_ref().map(|before| &before.now);
@@ -72,6 +73,7 @@ impl Gateway {
         let gone = had.is_some() && had != has && had.as_ref() != Some(&now.standing.name);
         let same = had == has && was.is_some_and(|was| was.standing.name == now.standing.name);
         let same_share = was.and_then(share) == share(&now);
+        let back = was.is_some_and(|was| !now.standing.reads_what(&was.standing));
         let watched = now.canary.is_some() || now.kept.is_some();
         let (was, judge, conduct, told) = match before {
             Some(it) if same => (Some(it.now), it.judge, it.conduct, it.told),
@@ -92,7 +94,10 @@ impl Gateway {
             self.timers.set_if_idle(Timer::Judge, at + JUDGES_TURN);
         }
         if gone {
-            self.ask_again(policy, at);
+            self.ask_again(policy, Arm::Canary, at);
+        }
+        if back {
+            self.ask_again(policy, Arm::Standing, at);
         }
         if had != has {
             self.tick_cursors.remove(&(policy.clone(), Arm::Canary));
@@ -123,11 +128,12 @@ impl Gateway {
         }
     }
 
-    /// Questions to a candidate that is gone: what it says of them is of no use any more, and its states are not read.
-    fn ask_again(&mut self, policy: &PolicyName, now: Instant) {
-        let of_canary = |asked: &Asked| asked.policy == *policy && asked.arm == Arm::Canary;
+    /// Questions to an arm whose revision is gone, where they tell the next one nothing: it would take everybody for a
+    /// newcomer, and what was kept for it would be lost over its answer. What is said of them is of no use any more.
+    fn ask_again(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
+        let of_arm = |asked: &Asked| asked.policy == *policy && asked.arm == arm;
         let ids: Vec<AskId> =
-            self.asks.iter().filter(|(_, asked)| of_canary(asked)).map(|(id, _)| *id).collect();
+            self.asks.iter().filter(|(_, asked)| of_arm(asked)).map(|(id, _)| *id).collect();
         for id in ids {
             self.timers.cancel(&Timer::AskLate(id));
             let Some(Asked { policy, arm, about, at: asked, .. }) = self.asks.remove(&id) else {

@@ -128,6 +128,37 @@ fn each_arm_reads_its_own_states_and_a_rollback_loses_nothing() {
 }
 
 #[test]
+fn a_rollback_loses_nothing_of_those_who_are_asked_about_just_then() {
+    let (mut world, _) = ticking(5);
+    world.answer_with(writes(1));
+    world.pass(ms(200));
+    turn(&mut world, Hook::Degradation, turned(true));
+    world.answer_with(|ask| {
+        let states = rows(ask).into_iter().zip(0..).map(|(_, row)| (row, written(Arm::Canary, 2)));
+        let (states, memo) = (states.collect(), Some(written(Arm::Canary, 2)));
+        Some(Ok(Answer::Actions { actions: Vec::new(), states, memo }))
+    });
+    world.pass(ms(200));
+    let under_way = asked(&mut world);
+    assert!(
+        under_way.iter().flat_map(rows).all(|(_, state)| state == Some(written(Arm::Canary, 2)))
+    );
+    turn(&mut world, Hook::Degradation, alone());
+    // To the old one they are newcomers.
+    for ask in &under_way {
+        let fresh = writes(9)(ask).expect("it answers");
+        world.answer(ask, fresh);
+    }
+    let then = asked(&mut world);
+    assert_eq!(then.len(), 1);
+    let found = rows(&then[0]);
+    assert_eq!(found.len(), 5);
+    assert!(found.iter().all(|(_, state)| *state == Some(written(Arm::Standing, 1))), "{found:?}");
+    let Question::Tick { memo, .. } = &then[0].question else { panic!("{then:?}") };
+    assert_eq!(*memo, Some(written(Arm::Standing, 1)));
+}
+
+#[test]
 fn after_the_window_only_what_is_in_force_keeps_its_states() {
     let (mut world, sessions) = ticking(20);
     world.answer_with(writes(1));
