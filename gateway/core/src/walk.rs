@@ -17,6 +17,8 @@ pub struct Pace {
     pub shadow: Duration,
     /// Whether it stays in shadow until somebody promotes it.
     pub stays_in_shadow: bool,
+    /// Whether it stays where it is, as one that is paused does.
+    pub held: bool,
 }
 
 impl Pace {
@@ -91,11 +93,24 @@ impl Walk {
     /// It begins now, in shadow or with its first share.
     pub fn begin(pace: Pace, now: Instant) -> Walk {
         let shadowed = !pace.shadow.is_zero() || pace.stays_in_shadow;
-        let mut walk = Walk { pace, stage: Stage::Shadow, next: 0, since: now, paused: None };
+        let paused = pace.held.then_some(Duration::ZERO);
+        let mut walk = Walk { pace, stage: Stage::Shadow, next: 0, since: now, paused };
         if !shadowed {
             walk.step(now);
         }
         walk
+    }
+
+    /// It goes on like this, from the share that it has.
+    pub fn repace(&mut self, pace: Pace, now: Instant) {
+        match (self.pace.held, pace.held) {
+            (false, true) => self.pause(now),
+            (true, false) => self.resume(now),
+            (false, false) | (true, true) => {}
+        }
+        let share = self.stage.percent();
+        self.next = pace.steps.iter().filter(|percent| **percent <= share).count();
+        self.pace = pace;
     }
 
     /// Where it is.
@@ -174,7 +189,7 @@ mod tests {
 
     fn pace(steps: &[u8], shadow: u32) -> Pace {
         let (each, shadow) = (10 * SECOND, shadow * SECOND);
-        Pace { steps: steps.into(), each, shadow, stays_in_shadow: false }
+        Pace { steps: steps.into(), each, shadow, stays_in_shadow: false, held: false }
     }
 
     fn enough() -> Heard {
@@ -232,6 +247,24 @@ mod tests {
         walk.pause(at(107));
         assert_eq!(walk.promote(at(108)), Turn::Activate);
         assert!(walk.is_paused());
+    }
+
+    #[test]
+    fn with_another_pace_it_goes_on_from_its_share_and_held_it_stays() {
+        let start = Instant::now();
+        let at = |seconds: u32| start + seconds * SECOND;
+        let mut walk = Walk::begin(pace(&[1, 25, 50], 0), start);
+        assert_eq!(walk.promote(at(1)), Turn::Expose(25));
+        let held = Pace { held: true, ..pace(&[1, 5, 40], 0) };
+        walk.repace(held.clone(), at(3));
+        assert!(walk.is_paused());
+        walk.repace(held.clone(), at(50));
+        assert_eq!((walk.poll(enough, at(100)), walk.lasted(at(100))), (None, 2 * SECOND));
+        walk.repace(Pace { held: false, ..held.clone() }, at(100));
+        assert_eq!(walk.poll(enough, at(108)), Some(Turn::Expose(40)), "two seconds were over");
+        walk.repace(pace(&[], 0), at(109));
+        assert_eq!(walk.poll(enough, at(118)), Some(Turn::Activate));
+        assert!(Walk::begin(held, start).is_paused());
     }
 
     #[test]

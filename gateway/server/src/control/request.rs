@@ -98,7 +98,7 @@ impl Control {
                 self.push((policy, bytes, settings), &wish, reply, now);
             }
             Request::Walk { policy, verb, reply } => self.walk(&policy, verb, reply, now),
-            Request::Paces(paces) => self.paces = paces,
+            Request::Paces(paces) => self.take_paces(paces, now),
             Request::RollOut { policy, source, reply } => self.roll_out(&policy, *source, reply),
             Request::Rollback { policy, reply } => self.roll_back(&policy, Back::Last, reply),
             Request::Stop { policy, reply } => {

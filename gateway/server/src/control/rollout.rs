@@ -66,7 +66,7 @@ impl Control {
         now: Instant,
     ) {
         let pace = wish.pace(self.paces.get(&policy.set));
-        let how = How { by: Actor::Operator, force: wish.force, pace };
+        let how = How { force: wish.force, pace, ..How::at_once(Actor::Operator) };
         let (origin, seed) = ("pushed".into(), self.seed());
         let source = Source { bytes, settings, origin, seed, arrived: now, how };
         self.roll_out(&policy, source, reply);

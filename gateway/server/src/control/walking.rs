@@ -1,5 +1,6 @@
 //! Revisions on their way into force: what control knows of each policy's, and who says how they go on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,6 +48,7 @@ impl Wish {
             each: self.pace.unwrap_or(pace.each),
             shadow,
             stays_in_shadow: self.shadow,
+            held: pace.held,
         };
         (!pace.is_at_once()).then_some(pace)
     }
@@ -222,9 +224,39 @@ impl Control {
         }
     }
 
+    /// Sets say how their revisions come into force from now on. What is on its way as its set said goes on so; what was
+    /// pushed with a pace of its own keeps that, and is held where its set holds.
+    pub(super) fn take_paces(
+        &mut self,
+        paces: BTreeMap<Arc<str>, settings::Rollout>,
+        now: Instant,
+    ) {
+        let before = std::mem::replace(&mut self.paces, paces);
+        let mut told = Vec::new();
+        for (policy, walking) in &mut self.walking {
+            let of = |paces: &BTreeMap<Arc<str>, settings::Rollout>| {
+                paces.get(&policy.set).cloned().unwrap_or_default().pace()
+            };
+            let (was, is) = (of(&before), of(&self.paces));
+            let outcome = walking.walk.as_mut().and_then(|walk| repace(walk, &was, is, now));
+            told.extend(outcome.map(|outcome| (policy.clone(), outcome)));
+        }
+        for (policy, outcome) in told {
+            self.tell_changed(&policy, outcome, Actor::File, None, now);
+        }
+    }
+
     fn promote(&mut self, policy: &PolicyName, by: Actor, reply: Option<Reply>) {
+        let candidate = self.walking.get(policy).and_then(|it| it.stand.candidate.as_ref());
+        let Some(revision) = candidate.map(|candidate| Arc::clone(&candidate.name)) else {
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(none_on_its_way()));
+            }
+            return;
+        };
         let (done, rolled) = oneshot::channel();
-        let ordered = self.policies.order(policy, Order::Promote { by, reply: Some(done) });
+        let order = Order::Promote { revision, by, reply: Some(done) };
+        let ordered = self.policies.order(policy, order);
         match (ordered, reply) {
             (Ok(()), Some(reply)) => pass_on(rolled, reply),
             (Err(failed), Some(reply)) => _ = reply.send(Err(failed)),
@@ -283,8 +315,7 @@ impl Control {
         let known = self.policies.views().iter().any(|view| view.policy == *policy);
         let walk = self.walking.get_mut(policy).and_then(|walking| walking.walk.as_mut());
         let Some(walk) = walk else {
-            let none = Failed::Policy("no revision of it is on its way".into());
-            let failed = if known { none } else { crate::policy::unknown(policy) };
+            let failed = if known { none_on_its_way() } else { crate::policy::unknown(policy) };
             let _ = reply.send(Err(failed));
             return;
         };
@@ -329,6 +360,25 @@ impl Control {
     }
 }
 
+/// Its set said this, and says that. Whether it is paused by it, or goes on.
+fn repace(walk: &mut Walk, was: &Pace, is: Pace, now: Instant) -> Option<RolloutOutcome> {
+    if *was == is {
+        return None;
+    }
+    let outcome = match (was.held, is.held) {
+        (false, true) => Some(RolloutOutcome::Paused),
+        (true, false) => Some(RolloutOutcome::Resumed),
+        (false, false) | (true, true) => None,
+    };
+    let own = Pace { held: is.held, ..walk.pace().clone() };
+    walk.repace(if walk.pace() == was { is } else { own }, now);
+    outcome
+}
+
+fn none_on_its_way() -> Failed {
+    Failed::Policy("no revision of it is on its way".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,6 +398,23 @@ mod tests {
         assert_eq!(now.pace(Some(&said(&[5]))), None);
         let none = settings::Rollout { shadow: Duration::ZERO, ..said(&[]) };
         assert_eq!(plain.pace(Some(&none)), None, "its set says: at once");
+    }
+
+    #[test]
+    fn what_is_on_its_way_goes_by_its_set_or_by_the_pace_it_was_pushed_with_and_is_held_either_way()
+    {
+        let now = Instant::now();
+        let was = said(&[5, 50]).pace();
+        let is = Pace { held: true, ..said(&[5, 20]).pace() };
+        let mut by_set = Walk::begin(was.clone(), now);
+        assert_eq!(repace(&mut by_set, &was, is.clone(), now), Some(RolloutOutcome::Paused));
+        assert_eq!((by_set.pace(), by_set.is_paused()), (&is, true));
+        let mut pushed = Walk::begin(Pace { steps: vec![1, 2], ..was.clone() }, now);
+        assert_eq!(repace(&mut pushed, &was, is.clone(), now), Some(RolloutOutcome::Paused));
+        assert_eq!((&*pushed.pace().steps, pushed.is_paused()), (&[1, 2][..], true));
+        assert_eq!(repace(&mut pushed, &is, is.clone(), now), None);
+        assert_eq!(repace(&mut pushed, &is, was, now), Some(RolloutOutcome::Resumed));
+        assert!(!pushed.is_paused());
     }
 
     #[test]

@@ -34,12 +34,14 @@ pub(crate) struct How {
     pub(crate) force: bool,
     /// By which steps; none: at once.
     pub(crate) pace: Option<Pace>,
+    /// Whether it is taken back where it is the one that was in force before, at once and however old it is.
+    pub(crate) returns: bool,
 }
 
 impl How {
     /// At once.
     pub(crate) fn at_once(by: Actor) -> How {
-        How { by, force: false, pace: None }
+        How { by, force: false, pace: None, returns: false }
     }
 }
 
@@ -165,9 +167,6 @@ fn take_in(
     let vouched = rules.judge(policy, &source.bytes).map_err(Unfit::Refused)?;
     let component = foundry.vet(&source.bytes).map_err(Unfit::Refused)?;
     let manifest = component.manifest();
-    if !source.how.force {
-        standing.is_new_enough(manifest).map_err(Unfit::Refused)?;
-    }
     let settings = source.settings.unwrap_or_else(|| standing.settings_for(&manifest.name));
     let (engine, hook, given) = (foundry.engine(), policy.hook, settings.clone());
     let (catalog, seed, allowed) = (catalog.clone(), source.seed, rules.grant(policy));
@@ -175,6 +174,10 @@ fn take_in(
         host::Policy::install_within(engine, &component, hook, given, catalog, seed, &allowed);
     let mut made = made.map_err(Unfit::Refused)?;
     *revision = Some(made.revision().into());
+    let returns = source.how.returns && standing.previous().as_deref() == Some(made.revision());
+    if !(source.how.force || returns) {
+        standing.is_new_enough(manifest).map_err(Unfit::Refused)?;
+    }
     standing.admits(made.revision(), source.how.force).map_err(Unfit::Quarantined)?;
     prove(&mut made, standing)?;
     let (reply, activated) = oneshot::channel();
@@ -188,12 +191,15 @@ fn take_in(
         word: *word,
         reply,
     };
-    let order = match source.how.pace {
+    let order = match source.how.pace.filter(|_| !returns) {
         Some(pace) => Order::Try(Box::new(ready), pace),
         None => Order::Activate(Box::new(ready)),
     };
     orders.send(order).map_err(|_| Unfit::Gone)?;
     let rollout = activated.blocking_recv().map_err(|_| Unfit::Gone)?.ok_or(Unfit::Superseded)?;
+    if let Some(gone) = rollout.previous.as_deref().filter(|_| returns) {
+        standing.take_back(gone);
+    }
     tracing::debug!(%policy, ?vouched, "a plugin that somebody vouches for, or nobody, answers");
     Ok(rollout)
 }

@@ -238,6 +238,11 @@ impl Standing {
         self.shown().revision.clone()
     }
 
+    /// The last good one, to which a rollback leads.
+    pub(crate) fn previous(&self) -> Option<Arc<str>> {
+        self.shown().previous.clone()
+    }
+
     pub(crate) fn view(&self) -> PolicyView {
         let shown = self.shown();
         PolicyView {

@@ -314,7 +314,9 @@ impl Standing {
     ) -> Result<(), PolicyRefused> {
         let Candidate { policy, binding, mut source, digest, component } = candidate;
         let pace = self.paces.get(&policy.set).map(settings::Rollout::pace);
-        source.how = How { by, force: false, pace: pace.filter(|pace| !pace.is_at_once()) };
+        let pace = pace.filter(|pace| !pace.is_at_once());
+        // Who puts back the file that was there takes the newer one back.
+        source.how = How { by, force: false, pace, returns: true };
         let began = Instant::now();
         let rolled_out = handle.roll_out(policy.clone(), source).await;
         // While it was held it did not have to be compiled, or read, again.

@@ -189,6 +189,7 @@ pub(super) struct Set {
 pub(super) struct Rollout {
     pub(super) canary: Option<Spanned<Vec<Spanned<i64>>>>,
     pub(super) pace: Text,
+    pub(super) hold: Option<bool>,
     pub(super) shadow: Text,
     pub(super) keep: Text,
     pub(super) judge: RolloutJudge,

@@ -24,6 +24,8 @@ pub struct Rollout {
     pub canary: Vec<u8>,
     /// How long each step lasts at least. Default 10 s.
     pub pace: Duration,
+    /// Whether what is on its way stays where it is. Default false.
+    pub hold: bool,
     /// How long it is asked along before. Default 5 s; 0 s where `canary` is empty: not at all.
     pub shadow: Duration,
     /// How long the revision before may come back, and what it can read is kept. Default 10 min.
@@ -38,6 +40,7 @@ impl Default for Rollout {
             said: false,
             canary: vec![1, 5, 25, 50, 100],
             pace: Duration::from_secs(10),
+            hold: false,
             shadow: Duration::from_secs(5),
             keep: Duration::from_secs(600),
             judging: Judging::default(),
@@ -49,7 +52,7 @@ impl Rollout {
     /// As it is walked.
     pub(crate) fn pace(&self) -> Pace {
         let (steps, each, shadow) = (self.canary.clone(), self.pace, self.shadow);
-        Pace { steps, each, shadow, stays_in_shadow: false }
+        Pace { steps, each, shadow, stays_in_shadow: false, held: self.hold }
     }
 
     pub(super) fn check(raw: Option<&raw::Rollout>, check: &mut Check) -> Rollout {
@@ -64,6 +67,7 @@ impl Rollout {
             said: true,
             canary: canary.unwrap_or(default.canary),
             pace: check.duration(raw.pace.as_ref(), default.pace, second / 10..=86_400 * second),
+            hold: raw.hold.unwrap_or(default.hold),
             shadow: check.duration(raw.shadow.as_ref(), shadow, none..=86_400 * second),
             keep: check.duration(raw.keep.as_ref(), default.keep, none..=86_400 * second),
             judging: judging(&raw.judge, check),

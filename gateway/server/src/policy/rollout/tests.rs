@@ -90,6 +90,28 @@ fn an_older_plugin_is_refused_unless_somebody_knows_that_it_is_older() {
     assert_eq!(world.refusals(), ["downgrade", "downgrade"]);
 }
 
+/// Who puts back the file that was there takes the newer one back, and need not wait for a canary.
+#[test]
+fn what_was_in_force_before_comes_back_by_its_file_at_once_and_nothing_older_does() {
+    let world = World::start();
+    let by_file = |bytes: Vec<u8>| {
+        let each = Duration::from_secs(10);
+        let pace = Pace { steps: vec![5], each, shadow: each, stays_in_shadow: false, held: false };
+        let how = How { returns: true, pace: Some(pace), ..How::at_once(Actor::File) };
+        world.prepare(Source { how, ..source(bytes) })
+    };
+    assert_eq!(world.push(of_version("0.1.0")), None);
+    assert_eq!(world.push(of_version("0.2.0")), None);
+    assert_eq!(by_file(of_version("0.1.1")).code, Some("downgrade"), "it never was in force");
+    let back = by_file(of_version("0.1.0"));
+    assert_eq!((back.outcome, back.code), (RolloutOutcome::Activated, None));
+    assert_eq!(
+        by_file(of_version("0.1.1")).outcome,
+        RolloutOutcome::Begun,
+        "what went is no measure"
+    );
+}
+
 /// At three in the morning somebody mends the line that is back in force.
 #[test]
 fn a_fix_of_what_came_back_is_taken_though_what_went_was_newer() {
