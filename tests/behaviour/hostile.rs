@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use evenkeel_core::PolicyName;
 use evenkeel_guests::{Expected, Guest, hostile, slow_to_compile};
-use evenkeel_server::control::{Rollout, RolloutOutcome};
+use evenkeel_server::control::{Rollout, RolloutOutcome, Wish};
 use evenkeel_server::settings::Compiler;
 
 use crate::binary::evenkeel;
@@ -76,6 +76,37 @@ fn a_plugin_that_hides_something_gives_way_to_the_one_before_and_does_not_come_i
     let quarantined = standing().life.quarantined;
     assert!(quarantined[0].reason.starts_with("hidden state: "), "{quarantined:?}");
     assert_eq!(push().unwrap().code, Some("quarantined"));
+}
+
+/// Later it would not be looked at for minutes: the first answers of a revision are, and then one in a thousand.
+#[test]
+fn what_a_plugin_hides_is_found_in_shadow_too_and_it_goes_without_having_decided_anything() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.hooks = "[degradation]\nplugin = \"degrade-ladder\"\n".into();
+    let gateway = world.start();
+    let mut ann = Phone::new(1);
+    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
+    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    let life = || gateway.ask(gateway.handle.policies()).unwrap().remove(0).life;
+
+    let all = hostile();
+    let hides = all.iter().find(|guest| guest.name == "memory of what it was asked").unwrap();
+    let caught = (0..5).any(|_| {
+        let wish = Wish { shadow: true, ..Wish::default() };
+        let pushing = gateway.handle.push_policy_as(policy(hides), hides.bytes.clone(), None, wish);
+        assert_eq!(gateway.ask(pushing).unwrap().outcome, RolloutOutcome::Begun);
+        let goal = ann.heard.len() + 150;
+        talk(&mut [&mut ann], "it is compared, or gone", |phones| {
+            life().tried.is_none() || phones[0].heard.len() >= goal
+        });
+        // On a machine that was busy when it was started it is not looked at, for lack of time.
+        life().tried.is_none()
+            || gateway.ask(gateway.handle.rollback_policy(policy(hides))).is_err()
+    });
+    assert!(caught, "what it hides is not found");
+    let quarantined = life().quarantined;
+    assert!(quarantined[0].reason.starts_with("hidden state, seen in shadow"), "{quarantined:?}");
 }
 
 #[test]

@@ -316,6 +316,32 @@ pub struct Answered {
     pub ungranted: u32,
 }
 
+impl Answered {
+    /// The question and this answer without those that the plugin is not asked about any more; `None` where that is nobody,
+    /// or where the others were not asked about together. Whoever is asked the same question gives an answer to compare.
+    #[must_use]
+    pub fn without_the_left_out(&self, question: &Question) -> Option<(Question, Answered)> {
+        let apart = self.apart.as_deref().filter(|apart| apart.is_of_the_known())?;
+        let (mut question, mut answered) = (question.clone(), self.clone());
+        question.leave_out(apart);
+        answered.apart = None;
+        answered.notes.iter_mut().for_each(|note| note.row = apart.row_without(note.row));
+        let states = match &mut answered.answer {
+            Answer::Moves { moves, states, .. } => {
+                moves.iter_mut().for_each(|step| step.row = apart.row_without(step.row));
+                states
+            }
+            Answer::Actions { actions, states, .. } => {
+                actions.iter_mut().for_each(|action| action.row = apart.row_without(action.row));
+                states
+            }
+            Answer::Params(_) | Answer::Admit { .. } | Answer::Placed { .. } => return None,
+        };
+        states.iter_mut().for_each(|(row, _)| *row = apart.row_without(*row));
+        Some((question, answered))
+    }
+}
+
 /// A plugin's words for its reasons, by their numbers.
 pub type Reasons = Arc<[(u32, Arc<str>)]>;
 
@@ -328,6 +354,8 @@ pub struct Apart {
     pub poisoned: Vec<Poisoned>,
     /// Rows that there was no time left for, in their order. Nothing is decided about them either.
     pub unasked: Vec<u32>,
+    /// Whether it took more than one call.
+    pub in_parts: bool,
 }
 
 impl Apart {
@@ -335,6 +363,16 @@ impl Apart {
     pub fn leaves_out(&self, row: u32) -> bool {
         self.poisoned.binary_search_by_key(&row, |poisoned| poisoned.row).is_ok()
             || self.unasked.binary_search(&row).is_ok()
+    }
+
+    /// Whether nothing but rows that were known before was left out: the others were asked about in one call.
+    fn is_of_the_known(&self) -> bool {
+        !self.in_parts && self.fault.is_none() && self.unasked.is_empty()
+    }
+
+    /// What the number of a row is that is not left out, where those that are left out are not there.
+    fn row_without(&self, row: u32) -> u32 {
+        row - self.poisoned.partition_point(|poisoned| poisoned.row < row) as u32
     }
 }
 
@@ -410,4 +448,60 @@ pub struct Entry {
     pub name: Box<str>,
     /// What the configuration says of it.
     pub labels: Vec<(Box<str>, Box<str>)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Measures;
+
+    fn tick(ids: &[u64]) -> Question {
+        let row = |&id: &u64| SessionRow {
+            row: Row { id, measures: Measures::default() },
+            room: RoomId(id),
+            scenario: "call".into(),
+            labels: [].into(),
+            state: None,
+        };
+        Question::Tick { sessions: ids.iter().map(row).collect(), memo: None }
+    }
+
+    fn answered(rows: &[u32], apart: Apart) -> Answered {
+        let state = State { plugin: "test".into(), schema: 1, bytes: Box::new([7]) };
+        let action = |&row: &u32| Action { row, op: 1, arg: 9, reason: 0 };
+        Answered {
+            answer: Answer::Actions {
+                actions: rows.iter().map(action).collect(),
+                states: rows.iter().map(|row| (*row, state.clone())).collect(),
+                memo: None,
+            },
+            revision: "5f0c".into(),
+            notes: rows.iter().map(|&row| Note { row, key: "why".into(), value: 1 }).collect(),
+            took: std::time::Duration::ZERO,
+            apart: Some(Box::new(apart)),
+            reasons: [].into(),
+            ungranted: 0,
+        }
+    }
+
+    #[test]
+    fn without_the_left_out_rows_are_numbered_as_if_they_had_never_been_there() {
+        let poisoned = [1, 3].map(|row| Poisoned { row, fault: Fault::OutOfMemory });
+        let known = Apart { poisoned: poisoned.into(), ..Apart::default() };
+        let (question, rest) = answered(&[0, 2, 4], known.clone())
+            .without_the_left_out(&tick(&[10, 11, 12, 13, 14]))
+            .expect("the others were asked about together");
+        assert_eq!(question, tick(&[10, 12, 14]));
+        let whole = answered(&[0, 1, 2], Apart::default());
+        assert_eq!(rest, Answered { apart: None, ..whole });
+        let fault = Some(Fault::Deadline);
+        for parts in [
+            Apart { in_parts: true, ..known.clone() },
+            Apart { unasked: vec![4], ..known.clone() },
+            Apart { fault, ..known },
+        ] {
+            let question = tick(&[10, 11, 12, 13, 14]);
+            assert_eq!(answered(&[0], parts).without_the_left_out(&question), None);
+        }
+    }
 }

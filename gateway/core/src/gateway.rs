@@ -72,7 +72,7 @@ pub use noting::{Quarantine, Said};
 pub use opening::NotOpened;
 pub use recording::{MoveOutcome, MoveRecord, MoveUnderWay};
 pub use returning::FailBack;
-pub use revising::Cohort;
+pub use revising::{Cohort, HIDDEN_MAX};
 pub use view::{NodeStanding, RoomStanding, SessionStanding};
 
 /// How often sessions are looked at for silence.

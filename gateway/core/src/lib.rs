@@ -49,8 +49,8 @@ pub use event::{
 };
 pub use flow::Flow;
 pub use gateway::{
-    AgentWord, Candidate, Cohort, Explanation, FailBack, Gateway, Heading, Impossible, Kept,
-    MoveOutcome, MoveRecord, MoveUnderWay, NodeStanding, NotOpened, Output, Quarantine,
+    AgentWord, Candidate, Cohort, Explanation, FailBack, Gateway, HIDDEN_MAX, Heading, Impossible,
+    Kept, MoveOutcome, MoveRecord, MoveUnderWay, NodeStanding, NotOpened, Output, Quarantine,
     RegionStanding, RoomStanding, Said, SessionStanding, WATCH_EVERY, Why, names_one_apart,
 };
 pub use id::{AskId, Incarnation, NodeId, OfferId, RegionId, RoomId, SessionId, ZoneId};

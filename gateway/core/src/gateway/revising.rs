@@ -18,8 +18,8 @@ use crate::{
 /// How often judges look whether a round is over.
 const JUDGES_TURN: Duration = Duration::from_secs(1);
 
-/// So many answers of a revision may not differ from a fresh instance's.
-const HIDDEN_MAX: u32 = 2;
+/// A revision goes where so many of its answers were not those of a fresh instance.
+pub const HIDDEN_MAX: u32 = 2;
 
 /// A policy's revisions, and those who watch them.
 #[derive(Debug)]

@@ -57,7 +57,7 @@ fn one_among_thousands_is_found_and_the_others_are_decided_in_the_same_answer() 
     losses[1_234] = 666;
     let mut policy = counting();
     let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
-    let Apart { fault, poisoned, unasked } = apart(&answered);
+    let Apart { fault, poisoned, unasked, .. } = apart(&answered);
     assert!(matches!(fault, Some(Fault::Trap(_))));
     assert!(matches!(&poisoned[..], [Poisoned { row: 1_234, fault: Fault::Trap(said) }]
         if said.contains("no plan for 666")));
@@ -196,7 +196,7 @@ fn without_time_nobody_is_asked_again_and_it_is_sought_on_with_the_next_question
     // Whoever is not among the suspects is asked about first.
     let more = [1, 666, 3, 4, 5, 6];
     let answered = policy.ask_around(&ticked(1, &more), 0, Duration::ZERO).unwrap();
-    let Apart { fault, poisoned: found, unasked } = apart(&answered);
+    let Apart { fault, poisoned: found, unasked, .. } = apart(&answered);
     assert_eq!((fault, found, &unasked[..]), (None, vec![], &[0, 1, 2, 3][..]));
     assert_eq!(decided(&answered, &more), [4, 5]);
 

@@ -93,8 +93,9 @@ pub(crate) enum Order {
     Activate(Box<Ready>),
     /// The revision is tried before it answers for all.
     Try(Box<Ready>, Pace),
-    /// The one that is tried answers for all from now on.
+    /// The one that is tried answers for all from now on, if it is still this one.
     Promote {
+        revision: Arc<str>,
         by: Actor,
         reply: Option<Reply>,
     },

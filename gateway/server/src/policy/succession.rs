@@ -69,10 +69,14 @@ impl Desk {
         let _ = reply.send(Some(rollout));
     }
 
-    /// The one that is tried answers for all from now on.
-    pub(super) fn promote(&mut self, by: Actor) -> Result<Rollout, &'static str> {
+    /// This one, which is tried, answers for all from now on. Another that is tried by now has its own way before it.
+    pub(super) fn promote(&mut self, revision: &str, by: Actor) -> Result<Rollout, &'static str> {
         let since = Instant::now();
-        let candidate = self.candidate.take().ok_or("no revision of it is on its way")?;
+        let candidate = self.candidate.take_if(|candidate| *candidate.name() == *revision);
+        let candidate = candidate.ok_or(match self.candidate {
+            Some(_) => "another revision of it is on its way by now",
+            None => "no revision of it is on its way",
+        })?;
         self.standing.tries(None);
         let Candidate { revision, arrived, .. } = candidate;
         Ok(self.put_in_force(revision, by, arrived, since))

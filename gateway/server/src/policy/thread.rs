@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
-use evenkeel_core::{Answered, Arm, Ask, Count, Fault, Question};
+use evenkeel_core::{Answered, Arm, Ask, Count, Fault, HIDDEN_MAX, Question};
 use evenkeel_host::{self as host, Level};
 use tokio::sync::mpsc;
 
@@ -99,8 +99,8 @@ impl Desk {
                 recv(orders) -> order => match order {
                     Ok(Order::Activate(ready)) => self.activate(*ready),
                     Ok(Order::Try(ready, pace)) => self.try_out(*ready, pace),
-                    Ok(Order::Promote { by, reply }) => {
-                        let rollout = self.promote(by);
+                    Ok(Order::Promote { revision, by, reply }) => {
+                        let rollout = self.promote(&revision, by);
                         if let Some(reply) = reply {
                             let _ = reply.send(rollout);
                         }
@@ -188,19 +188,27 @@ impl Desk {
             Ok(_) => apart.as_ref().and_then(|apart| apart.fault.clone()),
             Err(fault) => Some(fault.clone()).filter(Fault::is_of_question),
         };
-        let question = Arc::new(ask.question);
-        self.set_aside(arm, &question, ask.now_us, &result);
+        // What others are asked, and a recording holds, is what this one was.
+        let rest = result.as_ref().ok();
+        let rest = rest.and_then(|answered| answered.without_the_left_out(&ask.question));
+        let (question, whole) = match rest {
+            Some((rest, answered)) => (Arc::new(rest), Some(Ok(answered))),
+            None => (Arc::new(ask.question), None),
+        };
+        let was_asked = whole.as_ref().unwrap_or(&result);
+        self.set_aside(arm, &question, ask.now_us, was_asked);
         if let (Some(scribe), Some(policy)) =
             (&mut self.scribe, asked(arm, &self.active, &self.candidate))
         {
-            scribe.write(policy, &ask.policy, (ask.id, ask.now_us), &question, &result);
+            scribe.write(policy, &ask.policy, (ask.id, ask.now_us), &question, was_asked);
         }
-        let answered = result.is_ok();
+        let (answered, is_whole) = (result.is_ok(), whole.is_some());
         self.tell(Word::Answered(ask.id, result));
         self.note(arm, fault.as_ref(), Instant::now());
         // What was asked around some rows is answered, too.
         if answered && arm == Arm::Standing {
             let mut question = question;
+            let apart = apart.filter(|_| !is_whole);
             apart.iter().for_each(|apart| Arc::make_mut(&mut question).leave_out(apart));
             self.standing.keep(question, ask.now_us);
         }
@@ -320,7 +328,12 @@ impl Desk {
             self.condemn(&name, "too many faults in shadow", now);
         } else if let Some(differs) = differs {
             let (name, seen) = (candidate.name(), candidate.policy().hidden_state());
-            self.tell_hidden(name, differs, seen);
+            let reason = format!("hidden state, seen in shadow: {} of {} answers", seen.0, seen.1);
+            self.tell_hidden(Arc::clone(&name), differs, seen);
+            // The core judges who decides something.
+            if seen.0 >= HIDDEN_MAX.into() {
+                self.condemn(&name, &reason, now);
+            }
         }
         self.write_lines();
     }

@@ -54,7 +54,7 @@ fn answered(answer: Answer) -> Answered {
 
 fn left_out(rows: &[u32]) -> Option<Box<Apart>> {
     let poisoned = rows.iter().map(|&row| Poisoned { row, fault: trap() }).collect();
-    Some(Box::new(Apart { fault: Some(trap()), poisoned, unasked: Vec::new() }))
+    Some(Box::new(Apart { fault: Some(trap()), poisoned, ..Apart::default() }))
 }
 
 /// The next tick is asked, and answered so.

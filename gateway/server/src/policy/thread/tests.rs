@@ -43,7 +43,7 @@ fn question(room: u64, deadline: Instant) -> Ask {
 
 fn pace() -> Pace {
     let each = Duration::from_secs(10);
-    Pace { steps: vec![5], each, shadow: Duration::ZERO, stays_in_shadow: false }
+    Pace { steps: vec![5], each, shadow: Duration::ZERO, stays_in_shadow: false, held: false }
 }
 
 fn later() -> Instant {
@@ -75,7 +75,7 @@ impl World {
     /// It comes by a canary.
     fn try_out(&self, spares: u32, force: bool) -> Rollout {
         let mut source = source(Some(spares));
-        source.how = How { by: Actor::Operator, force, pace: Some(pace()) };
+        source.how = How { force, pace: Some(pace()), ..How::at_once(Actor::Operator) };
         prepare(&self.workshop(), source)
     }
 
@@ -308,11 +308,13 @@ fn a_candidate_answers_for_its_arm_and_the_one_in_force_for_the_other() {
     let tried = view.life.tried.unwrap();
     assert_eq!((tried.revision, tried.calls, tried.faults), (new.clone(), 1, 0));
 
-    let promoted = desk.promote(Actor::Gateway).unwrap();
+    assert!(desk.promote(&old, Actor::Gateway).is_err(), "that is not the one that is tried");
+    let promoted = desk.promote(&new, Actor::Gateway).unwrap();
     assert_eq!((promoted.outcome, promoted.by), (RolloutOutcome::Activated, Actor::Gateway));
     assert_eq!((promoted.revision, promoted.previous), (Some(new.clone()), Some(old.clone())));
-    assert_eq!(answered_by(&mut desk, &mut words, Arm::Canary), Some(new), "asked before");
-    assert!(desk.standing.view().life.tried.is_none() && desk.promote(Actor::Gateway).is_err());
+    assert_eq!(answered_by(&mut desk, &mut words, Arm::Canary), Some(new.clone()), "asked before");
+    assert!(desk.standing.view().life.tried.is_none());
+    assert!(desk.promote(&new, Actor::Gateway).is_err());
     assert_eq!(desk.standing.view().previous, Some(old));
 }
 
