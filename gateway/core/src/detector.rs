@@ -131,6 +131,8 @@ impl Since {
 struct RoundTrip {
     smoothed: Duration,
     variation: Duration,
+    /// The same without what is presumed of the first sample.
+    seen: Duration,
 }
 
 impl Detector {
@@ -208,11 +210,15 @@ impl Detector {
         let sample = now.saturating_duration_since(probe.sent.at);
         self.lately.note(sample, now);
         self.round_trip = Some(match self.round_trip {
-            None => RoundTrip { smoothed: sample, variation: sample / 2 },
-            Some(RoundTrip { smoothed, variation }) => RoundTrip {
-                smoothed: (smoothed * (SMOOTHING - 1) + sample) / SMOOTHING,
-                variation: (variation * 3 + smoothed.abs_diff(sample)) / 4,
-            },
+            None => RoundTrip { smoothed: sample, variation: sample / 2, seen: Duration::ZERO },
+            Some(RoundTrip { smoothed, variation, seen }) => {
+                let off = smoothed.abs_diff(sample);
+                RoundTrip {
+                    smoothed: (smoothed * (SMOOTHING - 1) + sample) / SMOOTHING,
+                    variation: (variation * 3 + off) / 4,
+                    seen: (seen * 3 + off) / 4,
+                }
+            }
         });
         match probe.missed {
             true => self.loss.came_late(probe.stands_for),
@@ -378,7 +384,7 @@ impl Detector {
         let slack = self.timings.probe_slack;
         match self.round_trip {
             None => self.probe_every() + slack,
-            Some(RoundTrip { smoothed, variation }) => {
+            Some(RoundTrip { smoothed, variation, .. }) => {
                 let usual = self.lately.usual() + slack;
                 (smoothed + (variation * 4).clamp(slack, slack * 3))
                     .max(usual.min(self.condemn_alone()))
@@ -477,6 +483,11 @@ impl Detector {
 
     pub(crate) fn round_trip(&self) -> Option<(Duration, Duration)> {
         self.round_trip.map(|trip| (trip.smoothed, trip.variation))
+    }
+
+    /// Its round trip, and by how much it was seen to vary.
+    pub(crate) fn round_trip_seen(&self) -> Option<(Duration, Duration)> {
+        self.round_trip.map(|trip| (trip.smoothed, trip.seen))
     }
 
     /// Whether so many probes are lost that rooms are better off elsewhere.

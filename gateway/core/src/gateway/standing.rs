@@ -133,7 +133,7 @@ impl Gateway {
     /// How much sooner what is sent there comes back by one node than by the other. What comes late on the one way, or soon
     /// on the other, is as usual as their round trips vary: who has no number kept free for it is lost.
     fn lead(&self, old: NodeId, new: NodeId) -> Duration {
-        let round_trip = |id| self.node(id)?.detector.round_trip();
+        let round_trip = |id| self.node(id)?.detector.round_trip_seen();
         let Some(((old, late), (new, soon))) = round_trip(old).zip(round_trip(new)) else {
             return Duration::ZERO;
         };
