@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evenkeel_core::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op};
+use evenkeel_core::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op, Reasons};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -39,8 +39,8 @@ pub struct Manifest {
     pub node_metrics: Vec<Metric>,
     /// Actions it takes.
     pub ops: Vec<Op>,
-    /// Its reasons, so that people see words.
-    pub reasons: Vec<Reason>,
+    /// Words for the reasons that its decisions carry: its own and those that all plugins share, in the order of their numbers.
+    pub reasons: Reasons,
     /// What it promises that its answers take, by call: `tick`. Authors are held to it by their tools, not by gateways.
     pub cost: BTreeMap<Box<str>, Cost>,
 }
@@ -62,13 +62,11 @@ impl Cost {
     }
 }
 
-/// A reason that a plugin gives for its decisions.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Reason {
-    /// What decisions carry.
-    pub number: u32,
-    /// What people read.
-    pub name: Box<str>,
+/// A reason of a plugin's own.
+#[derive(Deserialize)]
+struct Reason {
+    number: u32,
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -112,15 +110,7 @@ impl Manifest {
             let expected = "one or more of admission, routing, degradation, scenario";
             return Err(wrong("hooks", expected, &format!("{:?}", text.hooks)));
         }
-        let own = |reason: &Reason| (1..COMMON_REASONS_FROM).contains(&reason.number);
-        if let Some(reason) = text.reasons.iter().find(|reason| !own(reason)) {
-            let expected = "reasons of its own, with numbers from 1 to 65535";
-            return Err(wrong(
-                "reasons",
-                expected,
-                &format!("{} {:?}", reason.number, reason.name),
-            ));
-        }
+        let reasons = reasons(text.reasons)?;
         let settings = Schema::new(text.settings)
             .map_err(|unfit| wrong(&unfit.path, &unfit.expected, &unfit.found))?;
         let metrics =
@@ -135,17 +125,35 @@ impl Manifest {
             subject_metrics: metrics(text.subject_metrics),
             node_metrics: metrics(text.node_metrics),
             ops: text.ops.into_iter().filter_map(Op::from_number).collect(),
-            reasons: text.reasons,
+            reasons,
             cost: text.cost,
         })
     }
 
     /// The name of a reason that a decision carries: the plugin's own, or one that all plugins share.
     pub fn reason(&self, number: u32) -> Option<&str> {
-        let own = self.reasons.iter().find(|reason| reason.number == number);
-        let own = own.map(|reason| &*reason.name);
-        own.or_else(|| CommonReason::from_number(number).map(CommonReason::key))
+        let at = self.reasons.binary_search_by_key(&number, |(known, _)| *known).ok()?;
+        Some(&self.reasons[at].1)
     }
+}
+
+/// A plugin's own reasons, each checked, and after them those that all plugins share.
+fn reasons(mut own: Vec<Reason>) -> Result<Reasons, Refused> {
+    let wrong = |expected: &str, found: &str| Err(wrong("reasons", expected, found));
+    own.sort_by_key(|reason| reason.number);
+    for Reason { number, name } in &own {
+        if !(1..COMMON_REASONS_FROM).contains(number) {
+            let expected = "reasons of its own, with numbers from 1 to 65535";
+            return wrong(expected, &format!("{number} {name:?}"));
+        }
+    }
+    if let Some(twice) = own.windows(2).find(|pair| pair[0].number == pair[1].number) {
+        let found = format!("{} {:?} and {:?}", twice[0].number, twice[0].name, twice[1].name);
+        return wrong("reasons with a number each", &found);
+    }
+    let own = own.into_iter().map(|Reason { number, name }| (number, name.into()));
+    let common = CommonReason::ALL.into_iter();
+    Ok(own.chain(common.map(|common| (common as u32, common.key().into()))).collect())
 }
 
 /// Before version 1 a change of the second number may break plugins; the third never does.
@@ -234,5 +242,14 @@ mod tests {
         }
         value["name"] = json!("a".repeat(64));
         assert!(read(&value).is_ok());
+    }
+
+    #[test]
+    fn every_reason_that_all_plugins_share_has_its_key() {
+        let manifest = read(&manifest()).unwrap();
+        for common in CommonReason::ALL {
+            assert_eq!(manifest.reason(common as u32), Some(common.key()));
+        }
+        assert!(manifest.reasons.is_sorted_by(|(one, _), (next, _)| one < next));
     }
 }

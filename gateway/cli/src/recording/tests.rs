@@ -353,6 +353,25 @@ fn what_failed_of_time_or_had_an_address_is_not_comparable_and_a_trap_of_old_is(
 }
 
 #[test]
+fn a_reason_that_all_plugins_share_is_shown_as_its_key() {
+    let mut records = ladder(&patient_engine()).records;
+    let acts = records.iter().position(|record| match record {
+        Record::Call(call) => matches!(&call.result.as_ref().unwrap().answer,
+            Answer::Actions { actions, .. } if !actions.is_empty()),
+        Record::Decided(_) | Record::Missed(_) => false,
+    });
+    let recorded = call(&mut records, acts.unwrap());
+    let Answer::Actions { actions, .. } = &mut recorded.result.as_mut().unwrap().answer else {
+        panic!()
+    };
+    actions[0].reason = evenkeel_core::CommonReason::Jitter as u32;
+    let outcome = replayed(records, &[]);
+    let decision = &outcome.different[0]["decisions"][0];
+    assert_eq!(decision["recorded"]["actions"][0]["reason"], "jitter", "{decision}");
+    assert_eq!(decision["replayed"]["actions"][0]["reason"], "loss", "{decision}");
+}
+
+#[test]
 fn a_plugin_that_is_not_shipped_is_asked_for_and_taken_by_its_name() {
     let mut records = ladder(&patient_engine()).records;
     for place in 0..records.len() {
