@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_host::{Budgets, Component, Engine, Policy};
+use evenkeel_host::{Budgets, Component, Engine, Policy, Refused};
 use serde_json::Value;
 
 use crate::cargo::Project;
@@ -31,11 +31,11 @@ impl Built {
 
     /// Reads a plugin's file.
     pub fn read(file: &Path) -> Result<Built, Failed> {
-        Built::from_bytes(fs::read(file).map_err(Failed::file(file))?)
+        Ok(Built::from_bytes(fs::read(file).map_err(Failed::file(file))?)?)
     }
 
     /// Takes a plugin, a core module or a component.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Built, Failed> {
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Built, Refused> {
         let engine = Engine::with_budgets(patient());
         let component = Component::vet(&engine, &bytes)?;
         Ok(Built { bytes, component, engine })

@@ -3,14 +3,12 @@
 use std::fmt;
 
 use evenkeel_core::{Metric, Op};
-use evenkeel_host::{Form, Glance};
+use evenkeel_host::limits::MANIFEST_BYTES_MAX;
+use evenkeel_host::{Form, Glance, PublicKey, Refused, signer};
 use serde_json::{Value, json};
 
 use crate::built::{Built, hexadecimal};
 use crate::setting::Setting;
-
-/// Where a signature is.
-const SIGNATURE_SECTION: &str = "evenkeel:signature";
 
 /// What a plugin's file shows: all that can be read of it, and whether the host takes it.
 ///
@@ -21,31 +19,43 @@ pub struct Inspection {
     glance: Glance,
     manifest: Value,
     revision: Option<String>,
-    refused: Option<String>,
+    signer: Result<Option<PublicKey>, Refused>,
+    refused: Option<Refused>,
 }
 
 impl Inspection {
-    /// Looks at a file, and has the host try it.
+    /// Looks at a file, and has the host try it: its signature first, as gateways do.
     pub fn of(bytes: &[u8]) -> Inspection {
         let glance = Glance::at(bytes);
-        let manifest =
-            glance.manifest.as_deref().and_then(|text| serde_json::from_slice(text).ok());
-        let (revision, refused) = match Built::from_bytes(bytes.to_vec()) {
+        let text = glance.manifest.as_deref().filter(|text| text.len() <= MANIFEST_BYTES_MAX);
+        let manifest = text.and_then(|text| serde_json::from_slice(text).ok());
+        let signer = signer(bytes);
+        let built = signer.clone().and_then(|_| Built::from_bytes(bytes.to_vec()));
+        let (revision, refused) = match built {
             Ok(built) => (built.revision(), None),
-            Err(failed) => (None, Some(failed.to_string())),
+            Err(refused) => (None, Some(refused)),
         };
         let manifest = manifest.unwrap_or(Value::Null);
-        Inspection { bytes: bytes.len(), glance, manifest, revision, refused }
+        Inspection { bytes: bytes.len(), glance, manifest, revision, signer, refused }
     }
 
-    /// Why the host does not take it, if it does not.
-    pub fn refused(&self) -> Option<&str> {
-        self.refused.as_deref()
+    /// Why no gateway takes it, if none does.
+    pub fn refused(&self) -> Option<&Refused> {
+        self.refused.as_ref()
     }
 
-    /// Whether it has a signature; whose, and whether it is right, is not looked at here.
-    pub fn is_signed(&self) -> bool {
-        self.glance.sections.iter().any(|(name, _)| &**name == SIGNATURE_SECTION)
+    /// Whose signature it has, where that is right; whether anybody trusts that key is a gateway's.
+    pub fn signer(&self) -> Option<PublicKey> {
+        self.signer.clone().ok().flatten()
+    }
+
+    fn signature(&self) -> String {
+        match &self.signer {
+            Ok(Some(key)) => format!("by {key}"),
+            Ok(None) => "none".to_owned(),
+            Err(Refused::Signature { found }) => (*found).to_owned(),
+            Err(_) => "not looked for: the file could not be read".to_owned(),
+        }
     }
 
     /// The same for tools; what could not be read is `null` or empty.
@@ -84,8 +94,10 @@ impl Inspection {
             "imports": self.glance.imports,
             "exports": self.glance.exports,
             "sections": sections,
-            "signed": self.is_signed(),
-            "refused": self.refused,
+            "signed": self.signer().is_some(),
+            "signer": self.signer().map(|key| key.to_string()),
+            "refused": self.refused.as_ref().map(Refused::to_string),
+            "code": self.refused.as_ref().map(Refused::code),
         })
     }
 
@@ -171,10 +183,7 @@ impl fmt::Display for Inspection {
         if let Some(revision) = &self.revision {
             say("revision", &format!("{revision}, with default settings"));
         }
-        say(
-            "signature",
-            if self.is_signed() { "there is one; it was not looked into" } else { "none" },
-        );
+        say("signature", &self.signature());
         for (word, names) in [("imports", &self.glance.imports), ("exports", &self.glance.exports)]
         {
             for (i, line) in by_interface(names).iter().enumerate() {
@@ -284,7 +293,7 @@ pub(crate) fn thousands(number: impl fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_host::shipped;
+    use evenkeel_host::{Keys, SecretKey, Unsigned, shipped, sign};
 
     use super::*;
 
@@ -330,11 +339,13 @@ mod tests {
     fn a_plugin_that_is_refused_shows_what_can_be_read_and_why() {
         let whole = shipped_plugin("degrade-ladder");
         let half = Inspection::of(&whole[..whole.len() / 2]);
-        assert!(half.refused().unwrap().contains("not WebAssembly"), "{:?}", half.refused());
+        assert_eq!(half.refused().unwrap().code(), "not-wasm");
         assert!(half.to_string().contains("could not be read to its end"));
         assert_eq!(half.json()["imports"][0], "evenkeel:policy/diag@0.1.0#log");
         let text = Inspection::of(b"a letter");
-        assert!(text.refused().unwrap().contains("not WebAssembly"));
+        assert_eq!(text.refused().unwrap().code(), "not-wasm");
+        assert_eq!((&text.json()["signed"], &text.json()["signer"]), (&json!(false), &Value::Null));
+        assert!(text.to_string().contains("signature  not looked for"), "{text}");
         assert!(
             text.to_string().starts_with("no manifest that could be read\n  file       8 bytes")
         );
@@ -360,14 +371,56 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_is_seen() {
-        let mut signed = shipped_plugin("scenario-call").to_vec();
-        let name = SIGNATURE_SECTION.as_bytes();
-        signed.extend([0, name.len() as u8 + 3, name.len() as u8]);
-        signed.extend(name);
-        signed.extend([1, 2]);
-        assert!(Inspection::of(&signed).is_signed());
-        assert!(!Inspection::of(shipped_plugin("scenario-call")).is_signed());
+    fn a_signature_names_its_key() {
+        let plugin = shipped_plugin("scenario-call");
+        let key = SecretKey::generate();
+        let signed = Inspection::of(&sign(plugin, &key).unwrap());
+        let public = key.public().to_string();
+        assert_eq!((signed.refused(), signed.signer()), (None, Some(key.public())));
+        let json = signed.json();
+        assert_eq!((&json["signed"], &json["signer"]), (&json!(true), &json!(public)));
+        assert_eq!((&json["refused"], &json["code"]), (&Value::Null, &Value::Null));
+        assert!(signed.to_string().contains(&format!("  signature  by {public}\n")), "{signed}");
+        let unsigned = Inspection::of(plugin);
+        assert_eq!((unsigned.refused(), unsigned.signer()), (None, None));
+        assert!(unsigned.to_string().contains("  signature  none\n"), "{unsigned}");
+    }
+
+    #[test]
+    fn a_broken_signature_is_refused_as_gateways_refuse_it() {
+        let mut broken = sign(shipped_plugin("scenario-call"), &SecretKey::generate()).unwrap();
+        *broken.last_mut().unwrap() ^= 1;
+        let gateway = Keys::default().judge(&broken, Unsigned::Allow).unwrap_err();
+        let inspection = Inspection::of(&broken);
+        assert_eq!(inspection.refused(), Some(&gateway));
+        let json = inspection.json();
+        assert_eq!((&json["signed"], &json["signer"]), (&json!(false), &Value::Null));
+        assert_eq!(
+            (&json["code"], &json["refused"]),
+            (&json!("signature"), &json!(gateway.to_string()))
+        );
+        assert_eq!((&json["name"], &json["revision"]), (&json!("scenario-call"), &Value::Null));
+        let text = inspection.to_string();
+        assert!(text.contains("  signature  one that does not fit these bytes"), "{text}");
+    }
+
+    #[test]
+    fn a_manifest_that_no_gateway_reads_is_not_shown_either() {
+        let with = |bytes: usize| {
+            let manifest = json!({"name": "long"}).to_string();
+            let manifest = manifest.clone() + &" ".repeat(bytes - manifest.len());
+            let name = b"\x11evenkeel:manifest";
+            let mut size = manifest.len() + name.len();
+            let mut module = b"\0asm\x01\0\0\0\0".to_vec();
+            while size >= 128 {
+                module.push(size as u8 | 128);
+                size >>= 7;
+            }
+            module.push(size as u8);
+            Inspection::of(&[&module, &name[..], manifest.as_bytes()].concat())
+        };
+        assert_eq!(with(MANIFEST_BYTES_MAX).json()["name"], "long");
+        assert_eq!(with(MANIFEST_BYTES_MAX + 1).json()["name"], Value::Null);
     }
 
     #[test]

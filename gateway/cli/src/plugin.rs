@@ -111,9 +111,12 @@ struct Bench {
     json: bool,
 }
 
-/// Show what a plugin's file says of itself: hooks, settings, metrics, actions, imports, digest
+/// Show what a plugin's file says of itself: hooks, settings, metrics, actions, imports, digest, and whose key signed it
 ///
-/// Of a file that no gateway takes it shows what can be read, says why, and ends with 1.
+/// Of a file that no gateway takes it shows what can be read, says why, and ends with 1; so it does where the signature is not
+/// of these bytes. Which keys are trusted is a gateway's own ([trust]).
+///
+/// With --json: `signer` is the key of a signature that fits, `refused` and `code` are the reason in words and in a word.
 #[derive(Args)]
 struct Inspect {
     /// The plugin: a WebAssembly module or component
@@ -302,7 +305,9 @@ impl Inspect {
         match (inspection.refused(), self.json) {
             (None, _) => Ok(()),
             (Some(_), true) => Err(Failure::Failed(String::new())),
-            (Some(reason), false) => Err(Failure::Failed(format!("no gateway takes it: {reason}"))),
+            (Some(refused), false) => {
+                Err(Failure::Failed(format!("no gateway takes it: {refused}")))
+            }
         }
     }
 }
@@ -313,7 +318,7 @@ fn bytes(file: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 fn read(file: &Path) -> Result<Built, Failure> {
-    Ok(Built::from_bytes(bytes(file)?)?)
+    Ok(Built::from_bytes(bytes(file)?).map_err(Failed::from)?)
 }
 
 impl From<Failed> for Failure {

@@ -66,6 +66,34 @@ fn a_key_is_made_once_and_what_it_signs_names_it() {
 }
 
 #[test]
+fn inspecting_names_the_key_and_ends_as_for_any_refusal_where_the_signature_is_broken() {
+    let folder = folder("inspecting");
+    evenkeel(&folder, &["plugin", "key", "new", "--out", "ops"]);
+    let public = fs::read_to_string(folder.join("ops.pub")).unwrap();
+    fs::write(folder.join("mine.wasm"), shipped()[0].bytes).unwrap();
+    evenkeel(&folder, &["plugin", "sign", "mine.wasm", "--key", "ops.key"]);
+    let inspect = |more: &[&str]| {
+        let arguments = [&["plugin", "inspect", "mine.wasm"], more].concat();
+        evenkeel(&folder, &arguments)
+    };
+    let (code, said, _) = inspect(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("  signature  by {}\n", public.trim())), "{said}");
+
+    let mut broken = fs::read(folder.join("mine.wasm")).unwrap();
+    *broken.last_mut().unwrap() ^= 1;
+    fs::write(folder.join("mine.wasm"), broken).unwrap();
+    let (code, said, error) = inspect(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(error.contains("no gateway takes it: the plugin's signature: found one"), "{error}");
+    let (code, said, _) = inspect(&["--json"]);
+    assert_eq!(code, Some(1));
+    let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&shown["code"], &shown["signer"]), (&"signature".into(), &().into()));
+    assert!(shown["refused"].as_str().unwrap().contains("they changed after"), "{shown}");
+}
+
+#[test]
 fn what_cannot_be_signed_or_sign_is_told_and_nothing_is_written() {
     let folder = folder("not-signing");
     evenkeel(&folder, &["plugin", "key", "new", "--out", "ops"]);

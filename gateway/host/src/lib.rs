@@ -43,7 +43,7 @@ pub use glance::{Form, Glance};
 pub use grant::{Allowed, Grant};
 pub use keys::{Keys, Unsigned, Vouched, read_digest};
 pub use limits::{BINARY_BYTES_MAX, Budgets};
-pub use manifest::{CONTRACT, Cost, Manifest, Reason};
+pub use manifest::{CONTRACT, Cost, Manifest};
 pub use native::NativeCode;
 pub use policy::Policy;
 pub use refused::Refused;

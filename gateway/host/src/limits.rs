@@ -7,6 +7,23 @@ use wasmtime::ResourceLimiter;
 /// Bytes of a plugin. An engine that interprets a language inside a plugin has 12 MB; nothing honest is larger.
 pub const BINARY_BYTES_MAX: usize = 16 << 20;
 
+/// Bytes of a manifest. One with a hundred settings that explain themselves has 30 KiB; it is parsed before anything of the
+/// plugin is believed.
+pub const MANIFEST_BYTES_MAX: usize = 256 << 10;
+
+/// A name, of a plugin or of a reason, is a word in metrics, logs and file names.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// A version with a date and the digest of a commit fits.
+pub const VERSION_BYTES_MAX: usize = 64;
+
+/// Reasons of a plugin's own: far more than people tell apart.
+pub const REASONS_MAX: usize = 256;
+
+/// What defaults may add to settings, bytes of JSON: those of a list stand once for each of its items, so that a schema of a
+/// few lines could ask for more than there is memory.
+pub const DEFAULTS_BYTES_MAX: usize = 1 << 20;
+
 /// Memory of one instance. States live outside, so that a policy needs room for one batch only.
 pub const MEMORY_BYTES_MAX: usize = 16 << 20;
 

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use evenkeel_core::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op};
+use evenkeel_core::{COMMON_REASONS_FROM, CommonReason, Hook, Metric, Op, Reasons};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::diary::one_line;
+use crate::limits::{
+    LINE_BYTES_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, REASONS_MAX, VERSION_BYTES_MAX,
+};
 use crate::refused::Refused;
 use crate::schema::Schema;
 
 /// The contract this host speaks.
 pub const CONTRACT: &str = "0.1.0";
-
-/// A name is a word in metrics, logs and file names.
-const NAME_BYTES_MAX: usize = 64;
 
 /// What a plugin says of itself.
 ///
@@ -23,7 +24,8 @@ const NAME_BYTES_MAX: usize = 64;
 pub struct Manifest {
     /// Its name: lower-case letters, digits and hyphens. Revisions of one plugin share it, and their states.
     pub name: Arc<str>,
-    /// Its version, for people, and to tell which of two is newer: see [`Version`](crate::Version).
+    /// Its version, 64 printable ASCII characters at most: for people, and to tell which of two is newer (see
+    /// [`Version`](crate::Version)).
     pub version: Box<str>,
     /// The version of the contract that it was built for.
     pub contract: Box<str>,
@@ -39,8 +41,8 @@ pub struct Manifest {
     pub node_metrics: Vec<Metric>,
     /// Actions it takes.
     pub ops: Vec<Op>,
-    /// Its reasons, so that people see words.
-    pub reasons: Vec<Reason>,
+    /// Words for the reasons that its decisions carry: its own and those that all plugins share, in the order of their numbers.
+    pub reasons: Reasons,
     /// What it promises that its answers take, by call: `tick`. Authors are held to it by their tools, not by gateways.
     pub cost: BTreeMap<Box<str>, Cost>,
 }
@@ -62,13 +64,11 @@ impl Cost {
     }
 }
 
-/// A reason that a plugin gives for its decisions.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
-pub struct Reason {
-    /// What decisions carry.
-    pub number: u32,
-    /// What people read.
-    pub name: Box<str>,
+/// A reason of a plugin's own.
+#[derive(Deserialize)]
+struct Reason {
+    number: u32,
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -94,16 +94,25 @@ struct Text {
 
 impl Manifest {
     pub(crate) fn read(section: &[u8]) -> Result<Manifest, Refused> {
+        if section.len() > MANIFEST_BYTES_MAX {
+            let expected = format!("{MANIFEST_BYTES_MAX} bytes at most");
+            return Err(wrong("(whole)", &expected, &format!("{} bytes", section.len())));
+        }
         let text: Text = serde_json::from_slice(section)
             .map_err(|error| wrong("(whole)", "the manifest's JSON", &error.to_string()))?;
         if !same_contract(&text.contract) {
-            return Err(Refused::Contract { found: text.contract, spoken: CONTRACT });
+            return Err(Refused::Contract {
+                found: one_line(&text.contract, NAME_BYTES_MAX),
+                spoken: CONTRACT,
+            });
         }
-        let named = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if text.name.is_empty() || text.name.len() > NAME_BYTES_MAX || !text.name.chars().all(named)
-        {
-            let expected = "1 to 64 lower-case letters, digits and hyphens";
-            return Err(wrong("name", expected, &format!("{:?}", text.name)));
+        if !is_name(&text.name) {
+            return Err(wrong("name", NAME, &format!("{:?}", text.name)));
+        }
+        let is_printable = text.version.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if text.version.len() > VERSION_BYTES_MAX || !is_printable {
+            let expected = format!("{VERSION_BYTES_MAX} printable ASCII characters at most");
+            return Err(wrong("version", &expected, &format!("{:?}", text.version)));
         }
         let hooks =
             Hook::ALL.into_iter().filter(|hook| text.hooks.iter().any(|name| name == hook.name()));
@@ -112,15 +121,7 @@ impl Manifest {
             let expected = "one or more of admission, routing, degradation, scenario";
             return Err(wrong("hooks", expected, &format!("{:?}", text.hooks)));
         }
-        let own = |reason: &Reason| (1..COMMON_REASONS_FROM).contains(&reason.number);
-        if let Some(reason) = text.reasons.iter().find(|reason| !own(reason)) {
-            let expected = "reasons of its own, with numbers from 1 to 65535";
-            return Err(wrong(
-                "reasons",
-                expected,
-                &format!("{} {:?}", reason.number, reason.name),
-            ));
-        }
+        let reasons = reasons(text.reasons)?;
         let settings = Schema::new(text.settings)
             .map_err(|unfit| wrong(&unfit.path, &unfit.expected, &unfit.found))?;
         let metrics =
@@ -135,29 +136,68 @@ impl Manifest {
             subject_metrics: metrics(text.subject_metrics),
             node_metrics: metrics(text.node_metrics),
             ops: text.ops.into_iter().filter_map(Op::from_number).collect(),
-            reasons: text.reasons,
+            reasons,
             cost: text.cost,
         })
     }
 
     /// The name of a reason that a decision carries: the plugin's own, or one that all plugins share.
     pub fn reason(&self, number: u32) -> Option<&str> {
-        let own = self.reasons.iter().find(|reason| reason.number == number);
-        let own = own.map(|reason| &*reason.name);
-        own.or_else(|| CommonReason::from_number(number).map(CommonReason::key))
+        let at = self.reasons.binary_search_by_key(&number, |(known, _)| *known).ok()?;
+        Some(&self.reasons[at].1)
     }
+}
+
+/// What a name may be, in words.
+const NAME: &str = "1 to 64 lower-case letters, digits and hyphens";
+
+fn is_name(text: &str) -> bool {
+    let named = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(named)
+}
+
+/// A plugin's own reasons, each checked, and after them those that all plugins share.
+fn reasons(mut own: Vec<Reason>) -> Result<Reasons, Refused> {
+    let wrong = |expected: &str, found: &str| Err(wrong("reasons", expected, found));
+    if own.len() > REASONS_MAX {
+        return wrong(
+            &format!("a list of {REASONS_MAX} at most"),
+            &format!("{} of them", own.len()),
+        );
+    }
+    own.sort_by_key(|reason| reason.number);
+    for Reason { number, name } in &own {
+        if !(1..COMMON_REASONS_FROM).contains(number) {
+            let expected = "reasons of its own, with numbers from 1 to 65535";
+            return wrong(expected, &format!("{number} {name:?}"));
+        }
+        if !is_name(name) {
+            return wrong(&format!("reasons with names of {NAME}"), &format!("{number} {name:?}"));
+        }
+    }
+    if let Some(twice) = own.windows(2).find(|pair| pair[0].number == pair[1].number) {
+        let found = format!("{} {:?} and {:?}", twice[0].number, twice[0].name, twice[1].name);
+        return wrong("reasons with a number each", &found);
+    }
+    let own = own.into_iter().map(|Reason { number, name }| (number, name.into()));
+    let common = CommonReason::ALL.into_iter();
+    Ok(own.chain(common.map(|common| (common as u32, common.key().into()))).collect())
 }
 
 /// Before version 1 a change of the second number may break plugins; the third never does.
 pub(crate) fn same_contract(version: &str) -> bool {
     let line = |version: &str| version.rsplit_once('.').map(|(line, _)| line.to_owned());
-    // It is a number, and no longer than one.
+    // It is a number, and no larger than one; zeroes before it could still go on for ever.
+    let is_short = version.len() <= NAME_BYTES_MAX;
     let last = version.rsplit('.').next().and_then(|last| last.parse::<u16>().ok());
-    last.is_some() && line(version).is_some() && line(version) == line(CONTRACT)
+    is_short && last.is_some() && line(version).is_some() && line(version) == line(CONTRACT)
 }
 
+/// What a plugin says goes to logs and terminals: a line of it, without what would write there otherwise.
 fn wrong(field: &str, expected: &str, found: &str) -> Refused {
-    Refused::Manifest { field: field.into(), expected: expected.into(), found: found.into() }
+    let [field, expected, found] =
+        [field, expected, found].map(|text| one_line(text, LINE_BYTES_MAX));
+    Refused::Manifest { field, expected, found }
 }
 
 #[cfg(test)]
@@ -223,16 +263,104 @@ mod tests {
         }
     }
 
+    /// What is wrong with it: the field, what would be right, what was found.
+    fn refused(value: &Value) -> [Box<str>; 3] {
+        match read(value) {
+            Err(Refused::Manifest { field, expected, found }) => [field, expected, found],
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn a_name_is_one_word() {
+    fn a_name_is_one_word_be_it_a_plugins_or_a_reasons() {
         let mut value = manifest();
-        for bad in ["", "Nearest", "a/b", &"a".repeat(65)] {
+        let bad = ["", "Nearest", "a/b", "a b", "\u{1b}[31m", "näher", &"a".repeat(65)];
+        for bad in bad {
             value["name"] = json!(bad);
-            assert!(
-                matches!(read(&value), Err(Refused::Manifest { field, .. }) if &*field == "name")
-            );
+            assert_eq!(&*refused(&value)[0], "name", "{bad}");
         }
         value["name"] = json!("a".repeat(64));
         assert!(read(&value).is_ok());
+        for bad in bad {
+            value["reasons"] = json!([{"number": 1, "name": bad}]);
+            assert_eq!(&*refused(&value)[0], "reasons", "{bad}");
+        }
+        let long = "a".repeat(64);
+        value["reasons"] = json!([{"number": 1, "name": long}]);
+        assert_eq!(read(&value).unwrap().reason(1), Some(&*long));
+    }
+
+    #[test]
+    fn a_version_is_short_and_writes_nothing_on_terminals() {
+        let mut value = manifest();
+        for bad in ["1\n2", "\u{1b}]0;mine\u{7}", "1.0.0\u{7f}", "1.0.0 β", &"1".repeat(65)] {
+            value["version"] = json!(bad);
+            let [field, expected, found] = refused(&value);
+            assert_eq!((&*field, &*found), ("version", &*format!("{bad:?}")));
+            assert_eq!(&*expected, "64 printable ASCII characters at most");
+        }
+        for good in ["", "1.0.0-rc.1+build 5~", &"1".repeat(64)] {
+            value["version"] = json!(good);
+            assert_eq!(&*read(&value).unwrap().version, good);
+        }
+    }
+
+    #[test]
+    fn a_manifest_has_so_many_bytes_at_most_whatever_is_in_it() {
+        let text = manifest().to_string();
+        let of = |bytes: usize| {
+            Manifest::read((text.clone() + &" ".repeat(bytes - text.len())).as_bytes())
+        };
+        assert!(of(MANIFEST_BYTES_MAX).is_ok());
+        let said = of(MANIFEST_BYTES_MAX + 1).unwrap_err().to_string();
+        let right =
+            "the plugin's manifest: `(whole)` should be 262144 bytes at most, found 262145 bytes";
+        assert_eq!(said, right);
+    }
+
+    #[test]
+    fn there_are_so_many_reasons_at_most_and_each_has_its_number_wherever_it_stands() {
+        let mut value = manifest();
+        let reason = |number: usize| json!({"number": number, "name": format!("reason-{number}")});
+        value["reasons"] = (1..=REASONS_MAX).rev().map(reason).collect();
+        let manifest = read(&value).unwrap();
+        for number in [1, 2, 100, 255, 256] {
+            assert_eq!(manifest.reason(number), Some(&*format!("reason-{number}")));
+        }
+        assert_eq!((manifest.reason(0), manifest.reason(257)), (None, None));
+        value["reasons"] = (1..=REASONS_MAX + 1).map(reason).collect();
+        let right = ["reasons", "a list of 256 at most", "257 of them"];
+        assert_eq!(refused(&value), right.map(Box::from));
+        value["reasons"] = json!([reason(7), reason(3), {"number": 7, "name": "other"}]);
+        let right = ["reasons", "reasons with a number each", "7 \"reason-7\" and \"other\""];
+        assert_eq!(refused(&value), right.map(Box::from));
+    }
+
+    #[test]
+    fn every_reason_that_all_plugins_share_has_its_key() {
+        let manifest = read(&manifest()).unwrap();
+        for common in CommonReason::ALL {
+            assert_eq!(manifest.reason(common as u32), Some(common.key()));
+        }
+        assert!(manifest.reasons.is_sorted_by(|(one, _), (next, _)| one < next));
+    }
+
+    #[test]
+    fn what_is_said_of_what_is_wrong_is_one_line_however_much_was_found() {
+        let mut value = manifest();
+        value["name"] = json!("\u{9b}".repeat(100_000));
+        assert!(refused(&value)[2].len() <= LINE_BYTES_MAX);
+        value = manifest();
+        value["hooks"] = json!(["x".repeat(100_000)]);
+        assert_eq!(refused(&value)[2].len(), LINE_BYTES_MAX);
+        value = manifest();
+        value["settings"]["\u{1b}[31m"] = json!(1);
+        assert_eq!(&*refused(&value)[0], "settings. [31m");
+        value = manifest();
+        value["contract"] = json!(format!("\n{}", "9".repeat(100_000)));
+        let Err(Refused::Contract { found, .. }) = read(&value) else { panic!("it is another") };
+        assert_eq!((found.len(), &found[..2]), (64, " 9"));
+        value["contract"] = json!(format!("0.1.{}", "0".repeat(100_000)));
+        assert!(matches!(read(&value), Err(Refused::Contract { .. })));
     }
 }

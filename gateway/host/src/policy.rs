@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answered, Entry, Fault, Hook, Question, Reasons};
+use evenkeel_core::{Answered, Entry, Fault, Hook, Question};
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
 
@@ -25,7 +25,6 @@ use crate::twice::Twice;
 pub struct Policy {
     recipe: Recipe,
     revision: Arc<str>,
-    reasons: Reasons,
     life: Life,
     restarts: Restarts,
     pub(crate) quarantine: Quarantine,
@@ -85,13 +84,10 @@ impl Policy {
         let began = Instant::now();
         let guest = Guest::start(&recipe, &mut Diary::default())?;
         let started_in = began.elapsed();
-        let reasons = recipe.component.manifest().reasons.iter();
-        let reasons = reasons.map(|reason| (reason.number, Arc::from(&*reason.name))).collect();
         Ok(Policy {
             restarts: Restarts::new(recipe.seed),
             recipe,
             revision,
-            reasons,
             life: Life::Alive(Box::new(guest)),
             quarantine: Quarantine::default(),
             twice: Twice::new(started_in),
@@ -283,7 +279,7 @@ impl Policy {
             notes,
             took,
             apart: None,
-            reasons: Arc::clone(&self.reasons),
+            reasons: Arc::clone(&self.recipe.component.manifest().reasons),
             ungranted,
         }
     }

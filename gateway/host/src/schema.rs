@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Number, Value};
 
+use crate::diary::one_line;
+use crate::limits::{DEFAULTS_BYTES_MAX, LINE_BYTES_MAX};
+
 /// The schema of a plugin's settings.
 ///
 /// Understood: `type` (one of object, array, string, boolean, integer, number), `properties`, `required`,
@@ -91,7 +94,7 @@ struct Node {
 
 impl Schema {
     pub(crate) fn new(json: Value) -> Result<Schema, Unfit> {
-        let root = Node::read(&json, "settings")?;
+        let root = Node::read(&json, "settings", &mut Room::default())?;
         if root.kind != Some(Kind::Object) {
             return Err(unfit("settings.type", "\"object\"", json.get("type")));
         }
@@ -106,12 +109,33 @@ impl Schema {
     /// The settings with defaults in the place of what was not given. `null` stands for none given.
     pub(crate) fn complete(&self, settings: Value) -> Result<Value, Unfit> {
         let settings = if settings.is_null() { Value::Object(Map::new()) } else { settings };
-        self.root.complete(settings, "$")
+        self.root.complete(settings, "$", &mut Room::default())
+    }
+}
+
+/// What defaults may still add, bytes of JSON.
+struct Room(usize);
+
+impl Default for Room {
+    fn default() -> Room {
+        Room(DEFAULTS_BYTES_MAX)
+    }
+}
+
+impl Room {
+    fn take(&mut self, default: &Value, path: &str) -> Result<(), Unfit> {
+        let Some(rest) = self.0.checked_sub(default.to_string().len()) else {
+            let expected =
+                format!("settings to which defaults add {DEFAULTS_BYTES_MAX} bytes at most");
+            return Err(Unfit { path: cut(path), expected, found: "more".to_owned() });
+        };
+        self.0 = rest;
+        Ok(())
     }
 }
 
 impl Node {
-    fn read(json: &Value, path: &str) -> Result<Node, Unfit> {
+    fn read(json: &Value, path: &str, room: &mut Room) -> Result<Node, Unfit> {
         let Value::Object(keywords) = json else {
             return Err(unfit(path, "a schema", Some(json)));
         };
@@ -120,7 +144,7 @@ impl Node {
             let path = format!("{path}.{keyword}");
             match keyword.as_str() {
                 "type" => node.kind = Some(Kind::read(value, &path)?),
-                "properties" => node.properties = properties(value, &path)?,
+                "properties" => node.properties = properties(value, &path, room)?,
                 "required" => node.required = required(value, &path)?,
                 "additionalProperties" => {
                     let open = value
@@ -128,7 +152,7 @@ impl Node {
                         .ok_or_else(|| unfit(&path, "true or false", Some(value)))?;
                     node.closed = !open;
                 }
-                "items" => node.items = Some(Box::new(Node::read(value, &path)?)),
+                "items" => node.items = Some(Box::new(Node::read(value, &path, room)?)),
                 "enum" => {
                     let choices = value.as_array().filter(|choices| !choices.is_empty());
                     let choices =
@@ -147,13 +171,13 @@ impl Node {
             }
         }
         if let Some(default) = &node.default {
-            let completed = node.complete(default.clone(), &format!("{path}.default"))?;
+            let completed = node.complete(default.clone(), &format!("{path}.default"), room)?;
             node.default = Some(completed);
         }
         Ok(node)
     }
 
-    fn complete(&self, value: Value, path: &str) -> Result<Value, Unfit> {
+    fn complete(&self, value: Value, path: &str, room: &mut Room) -> Result<Value, Unfit> {
         if let Some(kind) = self.kind
             && !kind.fits(&value)
         {
@@ -179,18 +203,23 @@ impl Node {
             return Err(unfit(path, quantity.words(), Some(&value)));
         }
         match value {
-            Value::Object(given) => self.complete_object(given, path),
-            Value::Array(given) => self.complete_array(given, path),
+            Value::Object(given) => self.complete_object(given, path, room),
+            Value::Array(given) => self.complete_array(given, path, room),
             plain => Ok(plain),
         }
     }
 
-    fn complete_object(&self, given: Map<String, Value>, path: &str) -> Result<Value, Unfit> {
+    fn complete_object(
+        &self,
+        given: Map<String, Value>,
+        path: &str,
+        room: &mut Room,
+    ) -> Result<Value, Unfit> {
         let mut whole = Map::new();
         for (key, value) in given {
             let path = format!("{path}.{key}");
             let value = match self.properties.get(&key) {
-                Some(node) => node.complete(value, &path)?,
+                Some(node) => node.complete(value, &path, room)?,
                 None if self.closed => {
                     let known: Vec<&str> = self.properties.keys().map(String::as_str).collect();
                     let expected = format!("one of the settings {}", known.join(", "));
@@ -204,6 +233,7 @@ impl Node {
             if let Some(default) = &node.default
                 && !whole.contains_key(key)
             {
+                room.take(default, path)?;
                 whole.insert(key.clone(), default.clone());
             }
         }
@@ -216,10 +246,15 @@ impl Node {
         }
     }
 
-    fn complete_array(&self, given: Vec<Value>, path: &str) -> Result<Value, Unfit> {
+    fn complete_array(
+        &self,
+        given: Vec<Value>,
+        path: &str,
+        room: &mut Room,
+    ) -> Result<Value, Unfit> {
         let Some(items) = &self.items else { return Ok(Value::Array(given)) };
         let whole = given.into_iter().enumerate();
-        whole.map(|(i, value)| items.complete(value, &format!("{path}[{i}]"))).collect()
+        whole.map(|(i, value)| items.complete(value, &format!("{path}[{i}]"), room)).collect()
     }
 }
 
@@ -259,9 +294,11 @@ impl Kind {
     }
 }
 
-fn properties(value: &Value, path: &str) -> Result<BTreeMap<String, Node>, Unfit> {
+fn properties(value: &Value, path: &str, room: &mut Room) -> Result<BTreeMap<String, Node>, Unfit> {
     let of = value.as_object().ok_or_else(|| unfit(path, "an object of schemas", Some(value)))?;
-    let read = |(key, json)| Ok((String::clone(key), Node::read(json, &format!("{path}.{key}"))?));
+    let read = |(key, json): (&String, &Value)| {
+        Ok((key.clone(), Node::read(json, &format!("{path}.{key}"), room)?))
+    };
     of.iter().map(read).collect()
 }
 
@@ -288,7 +325,12 @@ fn unfit(path: &str, expected: &str, found: Option<&Value>) -> Unfit {
     let found = found.map_or_else(|| "nothing".to_owned(), Value::to_string);
     let end = found.floor_char_boundary(80);
     let found = if end < found.len() { format!("{}…", &found[..end]) } else { found };
-    Unfit { path: path.into(), expected: expected.into(), found }
+    Unfit { path: cut(path), expected: cut(expected), found: cut(&found) }
+}
+
+/// Keys are a plugin's words, and go to logs and terminals.
+fn cut(text: &str) -> String {
+    one_line(text, LINE_BYTES_MAX).into()
 }
 
 #[cfg(test)]

@@ -44,6 +44,17 @@ fn manifests() -> Vec<Guest> {
     for _ in 0..100 {
         schema = json!({"type": "object", "properties": {"a": schema}});
     }
+    // Each of a list's items has the defaults of all lists inside it: 4 to the power of 24.
+    let mut defaults = json!({"type": "object", "properties": {"a": {"default": 1}}});
+    for _ in 0..24 {
+        let list = json!({"type": "array", "items": defaults, "default": [{}, {}, {}, {}]});
+        defaults = json!({"type": "object", "properties": {"a": list}});
+    }
+    let reasons = |count: u32| {
+        let reason = |number: u32| json!({"number": number, "name": "because"});
+        Value::Array((1..=count).map(reason).collect())
+    };
+    let red = json!([{"number": 1, "name": "\u{1b}[31mred"}]);
     let saying = |key: &str, value: Value| honest().saying(key, value).build();
     let hooks = json!(["routing", "admission", "degradation", "scenario"]);
     let mut unsigned = honest().build();
@@ -60,6 +71,21 @@ fn manifests() -> Vec<Guest> {
         refused("no hook at all", saying("hooks", json!(["recording"])), "manifest"),
         refused("a name that is a path", saying("name", json!("../../etc/passwd")), "manifest"),
         refused("a name without end", saying("name", json!("a".repeat(1 << 20))), "manifest"),
+        refused(
+            "a manifest of 15 MB",
+            saying("x-words", json!("a".repeat(15_000_000))),
+            "manifest",
+        ),
+        refused("defaults that multiply", saying("settings", defaults), "manifest"),
+        refused("100,000 reasons", saying("reasons", reasons(100_000)), "manifest"),
+        refused("a reason too many", saying("reasons", reasons(257)), "manifest"),
+        refused("a reason that colours terminals", saying("reasons", red), "manifest"),
+        refused(
+            "a version that colours terminals",
+            saying("version", json!("1.0.0\u{1b}[31m\n2")),
+            "manifest",
+        ),
+        refused("a version without end", saying("version", json!("1".repeat(65))), "manifest"),
         refused(
             "metrics that are no numbers",
             saying("subject_metrics", json!(["loss"])),

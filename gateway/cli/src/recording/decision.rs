@@ -232,11 +232,9 @@ impl Side<'_> {
         }
     }
 
-    /// The plugin's word for a reason, or its number.
+    /// The word for a reason, or its number.
     fn reason(&self, number: u32) -> Value {
-        let reasons = &self.component.manifest().reasons;
-        let named = reasons.iter().find(|reason| reason.number == number);
-        named.map_or(json!(number), |reason| json!(reason.name))
+        self.component.manifest().reason(number).map_or(json!(number), |name| json!(name))
     }
 
     /// The node's name, or its number where it has none.

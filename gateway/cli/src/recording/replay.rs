@@ -22,12 +22,13 @@ const SUBJECTS_MAX: usize = 3;
 /// Ask again all that was recorded, and compare every answer bit for bit
 ///
 /// Decision, states, memo and notes are compared. The plugins are those of the same digest: shipped ones by themselves,
-/// others from --plugin. Exits with 0 where all is the same, with 1 where something differs.
+/// others from --plugin. Exits with 0 where all is the same, with 1 where something differs, or no decision was compared.
 ///
-/// With --json: `calls` = `same` + differing + `not_comparable`; `different`: the first of those that differ, of
-/// `different_total`; `faulted`: those that failed when they were asked again; `missed`: calls that the gateway made and
-/// could not write down; `exact`: something was compared, and nothing differs; `lost`: what of the file cannot be
-/// read. Not comparable is a call that failed of time (deadline, late) in the gateway or here, a call that an address was
+/// With --json: `calls` = `same` + `failed_alike` + differing + `not_comparable`; `same`: answers that were given again;
+/// `failed_alike`: calls without one that failed again, in the same way by name; `different`: the first of those that
+/// differ, of `different_total`; `faulted`: those that failed when they were asked again; `missed`: calls that the gateway
+/// made and could not write down; `exact`: an answer at least was compared, and nothing differs; `lost`: what of the file
+/// cannot be read. Not comparable is a call that failed of time (deadline, late) in the gateway or here, a call that an address was
 /// taken out of and that is answered otherwise now, and one of a plugin that would be granted more or less here.
 #[derive(Args)]
 pub(crate) struct Replay {
@@ -46,6 +47,7 @@ pub(crate) struct Replay {
 pub(super) struct Outcome {
     pub(super) calls: u64,
     pub(super) same: u64,
+    pub(super) failed_alike: u64,
     pub(super) different_total: u64,
     pub(super) different: Vec<Value>,
     pub(super) not_comparable: u64,
@@ -54,8 +56,17 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn is_exact(&self) -> bool {
+    /// Failures that are alike do not make it so: of what was decided they say nothing.
+    pub(super) fn is_exact(&self) -> bool {
         self.same > 0 && self.different_total == 0
+    }
+
+    pub(super) fn words(&self) -> &'static str {
+        match (self.is_exact(), self.same + self.different_total) {
+            (true, _) => "exact",
+            (false, 0) => "no decision was compared",
+            (false, _) => "not exact",
+        }
     }
 }
 
@@ -126,7 +137,10 @@ fn again(
     outcome.faulted += u64::from(result.is_err());
     let parts = parts_that_differ(&call.result, &result);
     if parts.is_empty() {
-        outcome.same += 1;
+        match result {
+            Ok(_) => outcome.same += 1,
+            Err(_) => outcome.failed_alike += 1,
+        }
         return Ok(());
     }
     let component = player.component();
@@ -183,6 +197,7 @@ fn outcome_json(outcome: &Outcome, lost: Option<&Lost>) -> Value {
     json!({
         "calls": outcome.calls,
         "same": outcome.same,
+        "failed_alike": outcome.failed_alike,
         "different": outcome.different,
         "different_total": outcome.different_total,
         "not_comparable": outcome.not_comparable,
@@ -194,8 +209,16 @@ fn outcome_json(outcome: &Outcome, lost: Option<&Lost>) -> Value {
 }
 
 fn outcome_said(path: &Path, header: &Header, outcome: &Outcome, lost: Option<&Lost>) {
-    let Outcome { calls, same, different_total, different, not_comparable, faulted, missed } =
-        outcome;
+    let Outcome {
+        calls,
+        same,
+        failed_alike,
+        different_total,
+        different,
+        not_comparable,
+        faulted,
+        missed,
+    } = outcome;
     say(&format!(
         "{}: gateway {} in {}, contract {}",
         path.display(),
@@ -204,7 +227,7 @@ fn outcome_said(path: &Path, header: &Header, outcome: &Outcome, lost: Option<&L
         header.contract
     ));
     say(&format!(
-        "{calls} calls asked again: {same} the same, {different_total} different, {not_comparable} not comparable; {faulted} faulted"
+        "{calls} calls asked again: {same} the same, {failed_alike} failed alike, {different_total} different, {not_comparable} not comparable; {faulted} faulted"
     ));
     if *missed > 0 {
         say(&format!("{missed} calls were made that the gateway could not write down"));
@@ -217,9 +240,5 @@ fn outcome_said(path: &Path, header: &Header, outcome: &Outcome, lost: Option<&L
     if unshown > 0 {
         say(&format!("and {unshown} more"));
     }
-    say(&match (outcome.is_exact(), *same) {
-        (true, _) => "exact",
-        (false, 0) => "nothing was compared",
-        (false, _) => "not exact",
-    });
+    say(&outcome.words());
 }

@@ -352,6 +352,61 @@ fn what_failed_of_time_or_had_an_address_is_not_comparable_and_a_trap_of_old_is(
     assert_eq!(outcome.same, outcome.calls - 5);
 }
 
+/// A module that is a policy in all but that it traps whenever it is asked.
+fn trapping() -> Vec<u8> {
+    let guests = evenkeel_guests::hostile();
+    let traps = guests.into_iter().find(|guest| guest.name == "access-outside in degradation");
+    traps.unwrap().bytes
+}
+
+#[test]
+fn failures_that_are_alike_are_counted_apart_and_are_no_exact_replay() {
+    let engine = patient_engine();
+    let file = std::env::temp_dir().join(format!("evenkeel-replay-{}.wasm", std::process::id()));
+    std::fs::write(&file, trapping()).unwrap();
+    let mut records = ladder(&engine).records;
+    for place in 0..records.len() {
+        call(&mut records, place).result = Err(Fault::Trap("unreachable".into()));
+    }
+    let named = format!("call/degradation={}", file.display());
+    let outcome = replayed(records.clone(), &[&named]);
+    let (calls, failed) = (outcome.calls, outcome.failed_alike);
+    assert_eq!((outcome.same, outcome.different_total, failed), (0, 0, calls), "{outcome:?}");
+    assert_eq!((outcome.faulted, outcome.not_comparable), (calls, 0));
+    assert_eq!((outcome.is_exact(), outcome.words()), (false, "no decision was compared"));
+
+    // One that is answered is enough, where the rest failed as it did before.
+    let whole = ladder(&engine).records;
+    call(&mut records, 0).result = call(&mut whole.clone(), 0).result.clone();
+    let outcome = replayed(records, &[&named]);
+    assert_eq!((outcome.different_total, outcome.failed_alike), (1, calls - 1));
+    assert_eq!((outcome.is_exact(), outcome.words()), (false, "not exact"));
+    let outcome = replayed(whole[..1].to_vec(), &[]);
+    assert_eq!((outcome.same, outcome.is_exact(), outcome.words()), (1, true, "exact"));
+    let outcome = replayed(Vec::new(), &[]);
+    assert_eq!((outcome.is_exact(), outcome.words()), (false, "no decision was compared"));
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_reason_that_all_plugins_share_is_shown_as_its_key() {
+    let mut records = ladder(&patient_engine()).records;
+    let acts = records.iter().position(|record| match record {
+        Record::Call(call) => matches!(&call.result.as_ref().unwrap().answer,
+            Answer::Actions { actions, .. } if !actions.is_empty()),
+        Record::Decided(_) | Record::Missed(_) => false,
+    });
+    let recorded = call(&mut records, acts.unwrap());
+    let Answer::Actions { actions, .. } = &mut recorded.result.as_mut().unwrap().answer else {
+        panic!()
+    };
+    actions[0].reason = evenkeel_core::CommonReason::Jitter as u32;
+    let outcome = replayed(records, &[]);
+    let decision = &outcome.different[0]["decisions"][0];
+    assert_eq!(decision["recorded"]["actions"][0]["reason"], "jitter", "{decision}");
+    assert_eq!(decision["replayed"]["actions"][0]["reason"], "loss", "{decision}");
+}
+
 #[test]
 fn a_plugin_that_is_not_shipped_is_asked_for_and_taken_by_its_name() {
     let mut records = ladder(&patient_engine()).records;

@@ -213,11 +213,7 @@ impl Gateway {
                 reasons.insert(*row, *reason);
             }
         }
-        let word = |reason: &u32| {
-            let known = beside.reasons.iter().flat_map(|reasons| reasons.iter());
-            let name = known.clone().find(|(number, _)| number == reason).map(|(_, name)| name);
-            name.cloned().unwrap_or_else(|| reason.to_string().into())
-        };
+        let word = |reason: &u32| word_for(beside.reasons.as_deref().unwrap_or_default(), *reason);
         let rows: std::collections::BTreeSet<u32> =
             notes.keys().chain(reasons.keys()).copied().collect();
         let by = self.deciders.share(by.clone());
@@ -257,9 +253,29 @@ impl Gateway {
     }
 }
 
+/// The word for a reason, of those that came with the answer in the order of their numbers; its number where it has none.
+fn word_for(reasons: &[(u32, Arc<str>)], reason: u32) -> Arc<str> {
+    match reasons.binary_search_by_key(&reason, |(number, _)| *number) {
+        Ok(at) => Arc::clone(&reasons[at].1),
+        Err(_) => reason.to_string().into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_has_its_word_wherever_it_stands_among_the_others() {
+        let reasons = [(1, "near"), (7, "far"), (65_535, "last"), (65_539, "jitter")];
+        let reasons = reasons.map(|(number, name): (u32, &str)| (number, Arc::<str>::from(name)));
+        let words = [1, 2, 7, 65_535, 65_536, 65_539].map(|reason| word_for(&reasons, reason));
+        assert_eq!(
+            words.each_ref().map(|word| &**word),
+            ["near", "2", "far", "last", "65536", "jitter"]
+        );
+        assert_eq!(&*word_for(&[], 1), "1");
+    }
 
     #[test]
     fn what_was_said_is_kept_of_so_many_and_the_first_gives_way() {

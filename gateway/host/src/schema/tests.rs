@@ -108,3 +108,56 @@ fn a_bit_rate_is_a_number_a_space_and_its_unit() {
         assert_eq!(wrong.expected, "a bit rate such as 300 kbit/s or 1.5 Mbit/s", "{bad}");
     }
 }
+
+#[test]
+fn defaults_that_multiply_end_at_what_they_may_add() {
+    // Each of a list's items has the defaults of all lists inside it.
+    let nested = |levels: usize| {
+        let mut schema = json!({"type": "object", "properties": {"a": {"default": 1_234}}});
+        for _ in 0..levels {
+            let list = json!({"type": "array", "items": schema, "default": [{}, {}, {}, {}]});
+            schema = json!({"type": "object", "properties": {"a": list}});
+        }
+        schema
+    };
+    let completed = Schema::new(nested(3)).unwrap().complete(Value::Null).unwrap();
+    assert_eq!(completed.to_string().matches("1234").count(), 4 * 4 * 4);
+    let endless = Schema::new(nested(20)).unwrap_err();
+    assert_eq!(endless.expected, "settings to which defaults add 1048576 bytes at most");
+    assert_eq!(endless.found, "more");
+}
+
+#[test]
+fn what_defaults_may_add_to_given_settings_has_a_limit_and_what_is_given_has_none() {
+    let default = "x".repeat(998);
+    let schema =
+        Schema::new(json!({"type": "object", "properties": {"tiers": {"type": "array", "items": {
+            "type": "object", "properties": {"name": {"type": "string", "default": default}}
+        }}}}))
+        .unwrap();
+    // A thousand bytes with its quotes.
+    let most = DEFAULTS_BYTES_MAX / 1_000;
+    for (tiers, fits) in [(most, true), (most + 1, false)] {
+        let complete = || schema.complete(json!({"tiers": vec![json!({}); tiers]}));
+        assert_eq!((complete().is_ok(), complete().is_ok()), (fits, fits), "{tiers}");
+    }
+    let given = json!({"tiers": vec![json!({"name": default}); most + 1]});
+    assert_eq!(schema.complete(given.clone()), Ok(given));
+}
+
+#[test]
+fn keys_and_values_of_a_plugin_write_nothing_on_terminals() {
+    let schema = |settings: Value| {
+        let mut schema = json!({"type": "object", "additionalProperties": false});
+        schema.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        Schema::new(schema).unwrap()
+    };
+    let required = schema(json!({"required": ["\u{1b}[31m"]}));
+    assert_eq!(required.complete(json!({})).unwrap_err().path, "$. [31m");
+    let known = schema(json!({"properties": {"\u{9b}31m": {}, "long": {"enum": ["a\u{9b}"]}}}));
+    let expected = known.complete(json!({"other": 1})).unwrap_err().expected;
+    assert_eq!(expected, "one of the settings long,  31m");
+    assert_eq!(known.complete(json!({"long": 1})).unwrap_err().expected, "one of \"a \"");
+    let long = schema(json!({"properties": {"l".repeat(5_000): {"type": "string"}}}));
+    assert_eq!(long.complete(json!({"other": 1})).unwrap_err().expected.len(), LINE_BYTES_MAX);
+}

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use evenkeel_host::Budgets;
 use evenkeel_host::limits::{
-    BINARY_BYTES_MAX, DIAG_CALLS_MAX, LINE_BYTES_MAX, LINES_BURST, LINES_PER_SECOND,
-    MEMO_BYTES_MAX, MEMORY_BYTES_MAX, NOTE_KEY_BYTES_MAX, NOTES_MAX, STATE_BYTES_MAX,
-    TABLE_ENTRIES_MAX,
+    BINARY_BYTES_MAX, DEFAULTS_BYTES_MAX, DIAG_CALLS_MAX, LINE_BYTES_MAX, LINES_BURST,
+    LINES_PER_SECOND, MANIFEST_BYTES_MAX, MEMO_BYTES_MAX, MEMORY_BYTES_MAX, NOTE_KEY_BYTES_MAX,
+    NOTES_MAX, REASONS_MAX, STATE_BYTES_MAX, TABLE_ENTRIES_MAX,
 };
 use serde_json::{Value, json};
 use wit_parser::abi::{AbiVariant, WasmType};
@@ -35,7 +35,12 @@ const FIELDS: &[Field] = &[
         otherwise: None,
         doc: "1 to 64 lower-case letters, digits and hyphens. Revisions of one plugin share it, and their states.",
     },
-    Field { name: "version", form: "string", otherwise: None, doc: "For people." },
+    Field {
+        name: "version",
+        form: "string",
+        otherwise: None,
+        doc: "64 printable ASCII characters at most: for people, and to tell which of two is newer.",
+    },
     Field {
         name: "contract",
         form: "string",
@@ -82,7 +87,7 @@ const FIELDS: &[Field] = &[
         name: "reasons",
         form: "list of `{\"number\": 1, \"name\": \"…\"}`",
         otherwise: Some("none"),
-        doc: "Names of its own reasons, numbered from 1 to 65,535.",
+        doc: "Names of its own reasons, 1 to 64 lower-case letters, digits and hyphens each, with numbers of their own from 1 to 65,535.",
     },
     Field {
         name: "cost",
@@ -223,8 +228,11 @@ fn limits(out: &mut String) {
         row(out, &[call, &format!("{} ms", most.as_millis())]);
     }
     *out += "\n## Space\n\n| of | at most |\n|---|---|\n";
-    let sizes: [(&str, String); 9] = [
+    let sizes: [(&str, String); 12] = [
         ("a plugin's bytes", bytes(BINARY_BYTES_MAX)),
+        ("its manifest", bytes(MANIFEST_BYTES_MAX)),
+        ("reasons of its own", REASONS_MAX.to_string()),
+        ("what defaults add to its settings", bytes(DEFAULTS_BYTES_MAX)),
         ("memory of an instance", bytes(MEMORY_BYTES_MAX)),
         ("entries of a function table", TABLE_ENTRIES_MAX.to_string()),
         ("the state of one session or room", bytes(STATE_BYTES_MAX)),

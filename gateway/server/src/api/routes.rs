@@ -1,7 +1,7 @@
 //! Paths, methods, and what each asks of control.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
@@ -19,7 +19,7 @@ use super::error::{Code, Error, seconds, strict};
 use super::events::Feed;
 use super::idempotency::{Answer, Table, Turn};
 use super::{explained, offer, operating, recording, refusal, view};
-use crate::control::{Failed, Handle, Names, Rollout, RolloutOutcome, Verb, Wish};
+use crate::control::{Failed, Handle, Names, Refusal, Rollout, RolloutOutcome, Verb, Wish};
 use crate::settings::read_duration;
 
 /// Bytes of a JSON body. An offer with everything at its limit is half of it.
@@ -340,7 +340,10 @@ async fn push_policy(
     let wish = query.wish()?;
     let settings = query.settings.map(|text| strict(text.as_bytes())).transpose();
     let settings = settings.map_err(|error| Error::field("settings", error.message))?;
-    let bytes = bytes(body, BINARY_BYTES_MAX)?;
+    let bytes = match bytes(body, BINARY_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(not_a_plugin(&shared, policy, error).await),
+    };
     if bytes.is_empty() {
         return Err(Error::new(Code::BadRequest, "found no body, expected a plugin's bytes"));
     }
@@ -349,6 +352,23 @@ async fn push_policy(
     let rollout = shared.handle.push_policy_as(policy, bytes.into(), settings, wish).await;
     let rollout = rollout.map_err(|failed| refusal::word(failed, &said, &shared.names))?;
     Ok(rolled_out(rollout))
+}
+
+/// A plugin that is not even read to its end is among the refusals, too; one for a policy that there is not is nobody's.
+async fn not_a_plugin(shared: &Shared, policy: PolicyName, error: Error) -> Error {
+    if error.code != Code::TooLarge {
+        return error;
+    }
+    match shared.ask("", shared.handle.policies()).await {
+        Ok(known) if known.iter().any(|known| known.policy == policy) => {
+            let (at, origin, code) = (SystemTime::now(), "pushed".into(), error.code.name());
+            let reason = error.message.clone().into();
+            shared.handle.note_refusal(Refusal { at, policy, origin, code, reason }).await;
+            error
+        }
+        Ok(_) => no_policy(&policy.to_string()),
+        Err(unanswered) => unanswered,
+    }
 }
 
 async fn policy_verb(

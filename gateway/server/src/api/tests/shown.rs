@@ -148,20 +148,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
 
     let asking = world.ask("GET /v1/policies", "");
     let Request::Policies(reply) = world.request() else { panic!("policies") };
-    let policy = PolicyView {
-        policy: routing(),
-        plugin: "route-nearest 0.1.0".into(),
-        revision: Some("5f0c5f0c5f0c".into()),
-        previous: None,
-        origin: "embedded".into(),
-        calls: 7,
-        faults: 1,
-        quarantined: 2,
-        hidden_state: (1, 5),
-        failing: Some(Fault::Trap("unreachable".into())),
-        life: life(),
-    };
-    reply.send(vec![policy]).unwrap();
+    reply.send(vec![policy()]).unwrap();
     let right = json!({"policies": [{
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
         "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "quarantined": 2,
@@ -182,6 +169,22 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         ],
     }]});
     assert_eq!(asking.answer().1, right);
+}
+
+fn policy() -> PolicyView {
+    PolicyView {
+        policy: routing(),
+        plugin: "route-nearest 0.1.0".into(),
+        revision: Some("5f0c5f0c5f0c".into()),
+        previous: None,
+        origin: "embedded".into(),
+        calls: 7,
+        faults: 1,
+        quarantined: 2,
+        hidden_state: (1, 5),
+        failing: Some(Fault::Trap("unreachable".into())),
+        life: life(),
+    }
 }
 
 /// One revision is tried, another did harm.
@@ -350,6 +353,28 @@ fn trouble_is_made_only_where_it_may_be_asked_for() {
         std::thread::yield_now();
     }
     assert!(UnixStream::connect(&world.socket).is_err());
+}
+
+#[test]
+fn a_plugin_larger_than_any_is_among_the_refusals_of_the_policy_that_it_was_for() {
+    let mut world = World::start();
+    let large = "\0".repeat(evenkeel_host::BINARY_BYTES_MAX + 1);
+    let asking = world.ask("PUT /v1/policies/call/routing", &large);
+    let Request::Policies(reply) = world.request() else { panic!("policies") };
+    reply.send(vec![policy()]).unwrap();
+    let Request::NoteRefusal(noted) = world.request() else { panic!("a refusal") };
+    assert_eq!((noted.policy, &*noted.origin, noted.code), (routing(), "pushed", "too-large"));
+    assert_eq!(&*noted.reason, "the body is larger than 16777216 bytes");
+    let (status, body) = asking.answer();
+    assert_eq!((status, &body["error"]["code"]), (413, &json!("too-large")));
+    assert_eq!(body["error"]["message"], *noted.reason);
+
+    let asking = world.ask("PUT /v1/policies/nobody/routing", &large);
+    let Request::Policies(reply) = world.request() else { panic!("policies") };
+    reply.send(vec![policy()]).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
+    assert!(world.requests.try_recv().is_err(), "nobody is told of what was for nobody");
 }
 
 #[test]
