@@ -36,6 +36,9 @@ const FOUND_WITHIN: Duration = Duration::from_secs(5);
 const WATCHED: Duration = Duration::from_secs(2);
 /// A node that was mended is trusted again within this: its ejection grows with each relapse.
 const TRUSTED_WITHIN: Duration = Duration::from_secs(70);
+/// The drill before may have opened the breaker of a region, which lets nobody in; it is closed again within this.
+const CLOSED_WITHIN: Duration = Duration::from_secs(90);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is tried to mend a node, and how long after each other: a message or two may be lost.
 const MEND_TRIES: u32 = 3;
 const MEND_AGAIN: Duration = Duration::from_millis(500);
@@ -141,6 +144,10 @@ pub async fn run(drill: &Drill, admin: impl Fn() -> Admin) -> Result<Report, Fai
     let mut rng = fastrand::Rng::with_seed(drill.seed);
     // What cannot be drilled is refused before anybody comes in.
     let expected = victims(drill, &nodes(&mut own).await?)?;
+    tokio::select! {
+        closed = breaker_closed(&mut own, &expected, CLOSED_WITHIN) => closed?,
+        () = interrupted.as_mut() => return Err(Failed::Interrupted),
+    }
     let rooms = format!("drill-{:08x}", rng.u32(..));
     let plan = plan(drill, rooms, &expected);
     eprintln!("{} synthetic sessions come in", drill.sessions);
@@ -371,11 +378,45 @@ async fn order(admin: &mut Admin, node: &str, order: fault::Order) -> Result<(),
     asked.map(drop).map_err(|error| Failed::Gateway { what: what(), error })
 }
 
+/// The breaker of the region in which something is to break lets sessions in.
+async fn breaker_closed(
+    admin: &mut Admin,
+    victims: &[Node],
+    within: Duration,
+) -> Result<(), Failed> {
+    let Some(Node { region, .. }) = victims.first() else { return Ok(()) };
+    let until = tokio::time::Instant::now() + within;
+    let mut told = false;
+    loop {
+        let regions = list(admin, "regions").await?;
+        let breaker = regions.iter().find(|row| row["region"] == **region);
+        let breaker = breaker.map_or(String::new(), |row| word(&row["breaker"]));
+        if breaker.is_empty() || breaker == "closed" {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= until {
+            let words = format!(
+                "the breaker of region {region} is {breaker} and lets too few sessions in: look why with `evenkeel region list`"
+            );
+            return Err(Failed::Unfit(words));
+        }
+        if !std::mem::replace(&mut told, true) {
+            eprintln!("the breaker of region {region} is {breaker}: waiting until it is closed");
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The rows of `/v1/KIND`.
+async fn list(admin: &mut Admin, kind: &str) -> Result<Vec<Value>, Failed> {
+    let listed = admin.read(&format!("/v1/{kind}")).await;
+    let mut listed =
+        listed.map_err(|error| Failed::Gateway { what: format!("listing {kind}"), error })?;
+    Ok(listed[kind].as_array_mut().map(std::mem::take).unwrap_or_default())
+}
+
 async fn nodes(admin: &mut Admin) -> Result<Vec<Node>, Failed> {
-    let listed = admin.read("/v1/nodes").await;
-    let listed =
-        listed.map_err(|error| Failed::Gateway { what: "listing nodes".to_owned(), error })?;
-    let rows = listed["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    let rows = list(admin, "nodes").await?;
     Ok(rows
         .iter()
         .map(|row| Node {
@@ -394,21 +435,26 @@ fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
     let Some(busiest) = busiest else {
         return unfit("no node of this gateway is up: there is nothing to break".to_owned());
     };
-    let named = |wanted: &String, known: fn(&Node) -> &String| {
+    let named = |what: &str, wanted: &String, known: fn(&Node) -> &String| {
         nodes.iter().find(|node| known(node) == wanted).ok_or_else(|| {
             let names: BTreeSet<&str> = nodes.iter().map(|node| known(node).as_str()).collect();
             let names: Vec<&str> = names.into_iter().collect();
-            Failed::Unfit(format!("found {wanted:?}, expected one of {}", names.join(", ")))
+            Failed::Unfit(format!("there is no {what} {wanted:?}, only {}", names.join(", ")))
         })
     };
     let hit: Vec<&Node> = if drill.kind == Kind::LoseRegion {
         let region = match &drill.region {
-            Some(region) => &named(region, |node| &node.region)?.region,
+            Some(region) => &named("region", region, |node| &node.region)?.region,
             None => &busiest.region,
         };
         nodes.iter().filter(|node| node.is_up && node.region == *region).collect()
     } else {
-        vec![drill.node.as_ref().map_or(Ok(busiest), |node| named(node, |node| &node.name))?]
+        vec![
+            drill
+                .node
+                .as_ref()
+                .map_or(Ok(busiest), |node| named("node", node, |node| &node.name))?,
+        ]
     };
     let is_hit = |node: &Node| hit.iter().any(|hit| hit.name == node.name);
     if !nodes.iter().any(|node| node.is_up && !is_hit(node)) {
@@ -428,10 +474,7 @@ async fn sessions_on(
     admin: &mut Admin,
     crowd: &Crowd,
 ) -> Result<BTreeSet<u64>, Failed> {
-    let listed = admin.read("/v1/rooms").await;
-    let listed =
-        listed.map_err(|error| Failed::Gateway { what: "listing rooms".to_owned(), error })?;
-    let rooms = listed["rooms"].as_array().map_or(&[][..], Vec::as_slice);
+    let rooms = list(admin, "rooms").await?;
     let there = rooms.iter().filter(|room| nodes.contains(&word(&room["hop"]["node"])));
     let ids = there.flat_map(|room| room["sessions"].as_array().into_iter().flatten());
     let by_id: &BTreeMap<String, u64> = crowd.by_id();

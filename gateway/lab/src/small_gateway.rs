@@ -32,6 +32,8 @@ pub(crate) struct State {
     opens_max: usize,
     /// Orders to nodes: `wake east-a1`.
     pub(crate) orders: Vec<String>,
+    /// As often it says that the breaker of its region in the east is open.
+    pub(crate) open_looks: usize,
     /// What is not done, and with which status that is said.
     pub(crate) unable: Vec<(&'static str, u16)>,
 }
@@ -46,6 +48,7 @@ impl SmallGateway {
             opened_ever: 0,
             opens_max,
             orders: Vec::new(),
+            open_looks: 0,
             unable: Vec::new(),
         };
         let address = listener.local_addr().unwrap();
@@ -127,6 +130,12 @@ impl State {
             let sessions: Vec<&String> = self.open.iter().collect();
             let hop = json!({"node": "east-a1"});
             return (200, json!({"rooms": [{"hop": hop, "sessions": sessions}]}));
+        }
+        if path == "/v1/regions" {
+            let breaker = if self.open_looks > 0 { "open" } else { "closed" };
+            self.open_looks = self.open_looks.saturating_sub(1);
+            let region = |name, breaker| json!({"region": name, "breaker": breaker});
+            return (200, json!({"regions": [region("west", "open"), region("east", breaker)]}));
         }
         if path == "/v1/nodes" {
             let node = |name, region, rooms| json!({"node": name, "region": region, "rooms": rooms, "health": "up"});

@@ -77,6 +77,18 @@ fn synthetic_sessions_ask_for_the_scenario_that_is_named() {
     assert_eq!((&*plan.scenario, &*plan.rooms, plan.sessions), ("live", "drill-1", 20));
 }
 
+#[tokio::test]
+async fn a_drill_waits_for_the_breaker_that_the_one_before_opened_and_for_no_other() {
+    let east = [node("east-a1", "east", 1, true)];
+    let gateway = SmallGateway::start(0).await;
+    gateway.state().open_looks = 1;
+    breaker_closed(&mut gateway.admin(), &east, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(gateway.state().open_looks, 0);
+    gateway.state().open_looks = usize::MAX;
+    let never = breaker_closed(&mut gateway.admin(), &east, Duration::ZERO).await.unwrap_err();
+    assert!(never.to_string().contains("breaker of region east is open"), "{never}");
+}
+
 #[test]
 fn a_drill_that_would_hit_nobody_breaks_nothing() {
     let words = require_somebody(&BTreeSet::new(), &["a".to_owned()]).unwrap_err().to_string();
