@@ -114,7 +114,7 @@ struct Bench {
 /// Show what a plugin's file says of itself: hooks, settings, metrics, actions, imports, digest, and whose key signed it
 ///
 /// Of a file that no gateway takes it shows what can be read, says why, and ends with 1; so it does where the signature is not
-/// of these bytes. Which keys are trusted is a gateway's own ([trust]).
+/// of these bytes. Which keys are trusted is a gateway's own (`[trust]`).
 ///
 /// With --json: `signer` is the key of a signature that fits, `refused` and `code` are the reason in words and in a word.
 #[derive(Args)]
