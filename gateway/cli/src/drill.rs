@@ -81,6 +81,9 @@ struct OfCrowd {
     seed: u64,
 }
 
+/// Voice comes every 20 ms: who pauses for longer than this while nothing is broken is on a disturbed machine.
+const CONTROL_MS: f64 = 30.0;
+
 impl Drill {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let record = Record::at(self.record.clone().unwrap_or_else(drill::default_place));
@@ -205,6 +208,13 @@ fn shown(report: &Report, record: &Record) -> String {
         report.packets_lost_mending,
         if report.trusted_again { "trusted again" } else { "not trusted again yet" }
     ));
+    if report.control_ms.p99.is_some_and(|ms| ms > CONTROL_MS) {
+        lines.push(
+            "  the control run, while nothing was broken, has long pauses too: this machine is late by itself, or \
+             has too much to do, and its figures say little of the gateway"
+                .to_owned(),
+        );
+    }
     lines.push(format!("  on record in {}", record.place().display()));
     lines.join("\n")
 }

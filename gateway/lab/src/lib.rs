@@ -11,6 +11,7 @@ pub mod drill;
 mod interruption;
 pub mod ledger;
 pub mod load;
+pub mod machine;
 mod mark;
 pub mod namespace;
 pub mod otlp;

@@ -29,6 +29,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use evenkeel_lab::machine::Watched;
 use evenkeel_lab::namespace;
 
 use report::{Played, Report};
@@ -121,13 +122,14 @@ fn run(choice: &Choice) -> Result<(), String> {
         let row = row.scaled(choice);
         let left = ALL_WITHIN.saturating_sub(began.elapsed()).min(ROW_WITHIN);
         let mut played = Played::default();
+        let machine = Watched::begin();
         let playing = async {
             let play = play::play(&row, &places, choice.seed, &mut played);
             tokio::time::timeout(left, play).await
         };
         let outcome = runtime.block_on(playing);
         let outcome = outcome.unwrap_or_else(|_| Err(format!("not played within {left:.0?}")));
-        let row = report::RowReport::new(&row, played, outcome.err());
+        let row = report::RowReport::new(&row, played, machine.so_far(), outcome.err());
         table::row(&row);
         report.add(row);
         report.write(&out)?;
@@ -138,6 +140,7 @@ fn run(choice: &Choice) -> Result<(), String> {
         report.compare(outage);
         report.write(&out)?;
     }
+    table::foot(report.late(), report.len());
     println!("written to {}", out.display());
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use evenkeel_lab::crowd::{Reckoning, Speech};
 use evenkeel_lab::ledger::Spread;
+use evenkeel_lab::machine::Timeliness;
 use serde::Serialize;
 
 use crate::baseline::Outage;
@@ -88,6 +89,8 @@ pub(crate) struct RowReport {
     newcomers: Option<Tide>,
     unfault: Unfault,
     pub(crate) control: ControlReport,
+    /// How timely the machine was by itself: before this row, and while it was played.
+    pub(crate) machine: Timeliness,
     limit: String,
     pub(crate) held: bool,
     /// What did not hold.
@@ -186,7 +189,12 @@ impl Played {
 
 impl RowReport {
     /// What came of a row, and why it was not played to its end, if it was not.
-    pub(crate) fn new(row: &Row, played: Played, broken_off: Option<String>) -> RowReport {
+    pub(crate) fn new(
+        row: &Row,
+        played: Played,
+        machine: Timeliness,
+        broken_off: Option<String>,
+    ) -> RowReport {
         let mut misses: Vec<String> = broken_off.into_iter().collect();
         misses.extend(row.limits.misses(&played));
         let Played { control, faults, kills, ways, unproven, unfaults, .. } = played;
@@ -253,6 +261,7 @@ impl RowReport {
             },
             held: misses.is_empty(),
             misses,
+            machine,
             ..RowReport::blank(row)
         }
     }
@@ -293,6 +302,7 @@ impl RowReport {
             newcomers: None,
             unfault: Unfault::default(),
             control: ControlReport::default(),
+            machine: Timeliness::default(),
             limit: row.limits.words(),
             held: false,
             misses: Vec::new(),
@@ -305,6 +315,16 @@ impl Report {
         let gaps = row.gap_ms.filter(|_| row.detect_ms.is_some());
         self.session_gaps_total += gaps.map_or(0, |gap| gap.n);
         self.rows.push(row);
+    }
+
+    /// How many rows there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// And of them, those for which the machine was late by itself.
+    pub(crate) fn late(&self) -> usize {
+        self.rows.iter().filter(|row| row.machine.is_late()).count()
     }
 
     pub(crate) fn compare(&mut self, outage: Result<Outage, String>) {

@@ -5,7 +5,7 @@ use crate::report::{Distribution, RowReport};
 
 pub(crate) fn head() {
     println!(
-        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7}  held",
+        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7}{:>7}  held",
         "row",
         "kills",
         "gaps",
@@ -15,7 +15,8 @@ pub(crate) fn head() {
         "control",
         "found ms",
         "lost",
-        "moves"
+        "moves",
+        "late"
     );
 }
 
@@ -25,7 +26,7 @@ pub(crate) fn row(row: &RowReport) {
     };
     let gap = row.gap_ms;
     println!(
-        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7.2}  {}",
+        "{:<28}{:>6}{:>8}{:>8}{:>8}{:>8}{:>10}{:>9}{:>8}{:>7.2}{:>7.1}  {}",
         row.id,
         row.kills,
         gap.map_or(0, |gap| gap.n),
@@ -36,11 +37,20 @@ pub(crate) fn row(row: &RowReport) {
         of(row.detect_ms, |found| found.spread.p50),
         row.packets_lost,
         row.moves_per_session,
+        row.machine.woken_late_ms.p99,
         if row.held { "yes" } else { "NO" },
     );
     for miss in &row.misses {
         println!("{:<28}{}", "", miss.lines().next().unwrap_or_default());
     }
+}
+
+/// Of all rows, in so many the machine was late by itself.
+pub(crate) fn foot(late: usize, all: usize) {
+    println!(
+        "late: by how many ms the machine woke one nap in a hundred before the row, with nothing of ours running; it was \
+         late by itself in {late} of {all} rows (`machine` in the report)"
+    );
 }
 
 pub(crate) fn outage(outage: &Result<Outage, String>) {

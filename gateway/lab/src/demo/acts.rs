@@ -18,6 +18,7 @@ use super::{Failed, Options, telemetry};
 use crate::admin::{Admin, Call, Event};
 use crate::clock;
 use crate::ledger::Ledger;
+use crate::machine::Watched;
 use crate::relay::Conditions;
 use crate::stranger::{Stranger, knock_quic};
 use crate::watch::{self, Watch};
@@ -77,6 +78,7 @@ struct Play {
     admin: Admin,
     watch: Watch,
     progress: Progress,
+    machine: Watched,
     seed: u64,
     faults: Vec<Fault>,
     pushes: Vec<Push>,
@@ -88,6 +90,8 @@ pub(super) async fn play(
     evenkeel: &Path,
 ) -> Result<(Chronicle, Ledger), Failed> {
     let progress = Progress { since: Instant::now() };
+    progress.say("how timely this machine is while nothing runs");
+    let machine = Watched::begin();
     progress.say("starting six nodes in three regions, a receiver of telemetry, and the gateway");
     let mut stage = Stage::set(options, evenkeel).await?;
     let watch = Watch::begin(&stage.admin()).await;
@@ -104,7 +108,7 @@ pub(super) async fn play(
     let admin = stage.admin();
     let seed = options.seed;
     let (faults, pushes) = (Vec::new(), Vec::new());
-    Play { stage, troupe, admin, watch, progress, seed, faults, pushes }.act().await
+    Play { stage, troupe, admin, watch, progress, machine, seed, faults, pushes }.act().await
 }
 
 impl Play {
@@ -125,7 +129,7 @@ impl Play {
         self.stage.require_gateway()?;
         self.progress.say("the last words, and the books");
 
-        let Play { stage, troupe, watch, faults, pushes, .. } = self;
+        let Play { stage, troupe, watch, machine, faults, pushes, .. } = self;
         let span = Span { from_ns: troupe.from_ns, until_ns: clock::now_ns() };
         for player in &troupe.cast.players {
             troupe.books.open().leave(player.session, span.until_ns);
@@ -148,6 +152,7 @@ impl Play {
             cast,
             by_id,
             span,
+            machine: machine.so_far(),
             control_ns,
             faults,
             lossy,

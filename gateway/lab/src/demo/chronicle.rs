@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::cast::Cast;
 use super::unruly::Vice;
 use crate::admin::Event;
+use crate::machine::Timeliness;
 use crate::relay::Dropped;
 
 /// A stretch of time: nanoseconds since the Unix epoch.
@@ -75,6 +76,8 @@ pub(super) struct Chronicle {
     pub(super) by_id: BTreeMap<String, u64>,
     /// While packets count.
     pub(super) span: Span,
+    /// How timely the machine was by itself.
+    pub(super) machine: Timeliness,
     /// Moments at which nothing happened.
     pub(super) control_ns: Vec<u64>,
     pub(super) faults: Vec<Fault>,

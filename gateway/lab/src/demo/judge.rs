@@ -148,11 +148,12 @@ impl<'a> Judge<'a> {
             },
             strangers: self.strangers(),
             spans_received: self.spans(),
+            machine: chronicle.machine,
             checks: Vec::new(),
             ok: false,
         };
         report.checks = promises::check(&report);
-        report.ok = report.checks.iter().all(|check| check.kept);
+        report.ok = report.checks.iter().all(|check| check.kept != Some(false));
         report
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::ledger::Spread;
+use crate::machine::Timeliness;
 
 #[derive(Serialize, Debug)]
 pub(super) struct Report {
@@ -19,6 +20,8 @@ pub(super) struct Report {
     pub(super) policy_calls: PolicyCalls,
     pub(super) strangers: Strangers,
     pub(super) spans_received: BTreeMap<String, u64>,
+    /// How timely the machine was by itself.
+    pub(super) machine: Timeliness,
     /// Every promise, and what was found.
     pub(super) checks: Vec<Check>,
     pub(super) ok: bool,
@@ -143,6 +146,8 @@ pub(super) struct Strangers {
 #[derive(Serialize, Debug)]
 pub(super) struct Check {
     pub(super) promise: String,
-    pub(super) kept: bool,
+    /// Null where that cannot be said: the machine was late by itself, and the gap is longer than promised by less than
+    /// such a machine may make it.
+    pub(super) kept: Option<bool>,
     pub(super) found: String,
 }

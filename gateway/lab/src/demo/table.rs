@@ -92,12 +92,26 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(out, "spans received: {}", spans.join(", "))?;
     writeln!(out)?;
     for check in &report.checks {
-        let mark = if check.kept { "kept  " } else { "BROKEN" };
+        let mark = match check.kept {
+            Some(true) => "kept  ",
+            Some(false) => "BROKEN",
+            None => "LATE  ",
+        };
         writeln!(out, "{mark}  {:<62} {}", check.promise, check.found)?;
     }
-    let kept = report.checks.iter().filter(|check| check.kept).count();
+    let count = |kept| report.checks.iter().filter(|check| check.kept == kept).count();
     writeln!(out)?;
-    writeln!(out, "{kept} of {} promises kept", report.checks.len())
+    writeln!(out, "{} of {} promises kept", count(Some(true)), report.checks.len())?;
+    if report.machine.is_late() {
+        writeln!(out, "this machine is late by itself: {}", report.machine)?;
+    }
+    if count(None) > 0 {
+        writeln!(
+            out,
+            "LATE: the gap is longer than promised, and such a machine may be why; try where nothing else runs"
+        )?;
+    }
+    Ok(())
 }
 
 fn name(failover: &Failover) -> String {

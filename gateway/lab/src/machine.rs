@@ -1,0 +1,142 @@
+//! How timely the machine is by itself: figures in milliseconds say nothing of the gateway on one that wakes its threads
+//! late, or whose host takes its cores away.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::clock::nanoseconds;
+use crate::ledger::Spread;
+
+/// How long a nap is.
+const NAP: Duration = Duration::from_millis(2);
+/// How many are taken: half a second of them.
+const NAPS: u32 = 250;
+/// A machine that wakes one nap in a hundred later than this is late: a budget of 10 ms is shared by five steps.
+const LATE_MS: f64 = 2.0;
+/// And one whose host takes more of the used time than this.
+const STOLEN_PERCENT: f64 = 2.0;
+/// Where the kernel keeps the books of its cores (proc_stat(5)).
+const BOOKS: &str = "/proc/stat";
+
+/// What the machine did by itself.
+#[derive(Clone, Copy, PartialEq, Default, Debug, Serialize)]
+pub struct Timeliness {
+    /// How late threads woke from naps while nothing of ours ran: milliseconds.
+    pub woken_late_ms: Spread,
+    /// Of the time that all cores were used since then, what the host of a virtual machine took for others: per cent.
+    pub stolen_percent: f64,
+}
+
+/// Since when a machine is watched.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    woken_late_ms: Spread,
+    used: Used,
+}
+
+impl Watched {
+    /// Naps for half a second, while nothing of ours runs, and watches from then on.
+    pub fn begin() -> Watched {
+        let late = |_| {
+            let before = Instant::now();
+            thread::sleep(NAP);
+            nanoseconds(before.elapsed().saturating_sub(NAP))
+        };
+        Watched { woken_late_ms: Spread::of_ns((0..NAPS).map(late).collect()), used: Used::now() }
+    }
+
+    /// What it did so far.
+    pub fn so_far(&self) -> Timeliness {
+        let stolen_percent = Used::now().stolen_percent_since(self.used);
+        Timeliness { woken_late_ms: self.woken_late_ms, stolen_percent }
+    }
+}
+
+impl Timeliness {
+    /// Whether it is too late by itself for figures in milliseconds to be held against a limit.
+    pub fn is_late(&self) -> bool {
+        self.woken_late_ms.p99 > LATE_MS || self.stolen_percent > STOLEN_PERCENT
+    }
+}
+
+impl std::fmt::Display for Timeliness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Spread { p50, p99, max } = self.woken_late_ms;
+        write!(
+            f,
+            "at rest it wakes threads {p50:.1} ms late (p99 {p99:.1}, max {max:.1}), and its host took {:.1} % of the \
+             used time",
+            self.stolen_percent
+        )
+    }
+}
+
+/// Time of all cores since the machine started, in ticks of the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Used {
+    all: u64,
+    stolen: u64,
+}
+
+impl Used {
+    /// None where the kernel says nothing of it.
+    fn now() -> Used {
+        fs::read_to_string(BOOKS).ok().and_then(|books| Used::of(&books)).unwrap_or_default()
+    }
+
+    /// The first line: `cpu user nice system idle iowait irq softirq steal guest guest_nice`; both guests are in `user`
+    /// and `nice` already.
+    fn of(books: &str) -> Option<Used> {
+        let ticks = books.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+        let ticks: Vec<u64> = ticks.map(str::parse).collect::<Result<_, _>>().ok()?;
+        let [user, nice, system, _idle, _iowait, irq, softirq, stolen] = *ticks.first_chunk()?;
+        Some(Used { all: user + nice + system + irq + softirq + stolen, stolen })
+    }
+
+    /// Of the time that was used since then; 0 of none.
+    fn stolen_percent_since(self, before: Used) -> f64 {
+        let all = self.all.saturating_sub(before.all);
+        let stolen = self.stolen.saturating_sub(before.stolen);
+        stolen as f64 * 100.0 / all.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "cpu  1000 100 200 9000 50 1 49 10 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+    const AFTER: &str = "cpu  1060 100 220 9900 70 1 59 20 7 7\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+
+    #[test]
+    fn stolen_is_a_share_of_the_used_time() {
+        let [before, after] = [BEFORE, AFTER].map(|books| Used::of(books).expect("it is a book"));
+        assert_eq!(after.stolen_percent_since(before), 10.0, "10 of 60 + 20 + 10 + 10");
+        assert_eq!(before.stolen_percent_since(before), 0.0);
+    }
+
+    #[test]
+    fn books_without_that_column_say_nothing() {
+        for books in ["", "intr 5", "cpu  1 2 3", "cpu  1 2 3 4 5 6 7 eight"] {
+            assert_eq!(Used::of(books), None, "{books:?}");
+        }
+    }
+
+    #[test]
+    fn own_kernel_keeps_these_books() {
+        assert!(Used::now().all > 0);
+    }
+
+    #[test]
+    fn machine_is_late_by_either() {
+        let of = |p99, stolen_percent| Timeliness {
+            woken_late_ms: Spread { p50: 0.1, p99, max: p99 },
+            stolen_percent,
+        };
+        assert!(!of(2.0, 2.0).is_late());
+        assert!(of(2.1, 0.0).is_late() && of(0.1, 2.1).is_late());
+    }
+}
