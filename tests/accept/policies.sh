@@ -153,7 +153,12 @@ say "plugins that mean harm"
 mkdir guests
 before=$("$evenkeel" policy list --json | of "[(one['policy'], one['revision']) for one in it['policies']]")
 "$(dirname "$evenkeel")/evenkeel-guests" guests >guests.tsv
-while IFS=$'\t' read -r file hook expected name; do
+while IFS=$'\t' read -r file hook expected older name; do
+  if [ "$older" != - ]; then
+    "$evenkeel" policy push "call/$hook" "$older" >/dev/null
+    calls=$("$evenkeel" policy status "call/$hook" --json | of "it['policies'][0]['calls']")
+    await "call/$hook" 10 "it['calls'] > $calls + 4" "there is something that '$name' may rewrite"
+  fi
   kind=${expected%% *} word=${expected#* }
   said=$("$evenkeel" policy push "call/$hook" "$file" --json || true)
   # What is too large for the API is refused before anybody looks at it.
@@ -167,6 +172,7 @@ while IFS=$'\t' read -r file hook expected name; do
     fault:activated | curbed:activated) "$evenkeel" policy rollback "call/$hook" >/dev/null 2>&1 || true ;;
     *) fail "$name: expected it ${kind}: $said" ;;
   esac
+  if [ "$older" != - ]; then "$evenkeel" policy rollback "call/$hook" >/dev/null; fi
 done <guests.tsv
 after=$("$evenkeel" policy list --json | of "[(one['policy'], one['revision']) for one in it['policies']]")
 [ "$before" = "$after" ] || fail "policies are not what they were: $before, then $after"

@@ -1,7 +1,7 @@
 //! Plugins that mean harm are pushed while somebody talks: each is refused or outlived, and nobody misses a packet.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::PolicyName;
 use evenkeel_guests::{Expected, Guest, hostile, slow_to_compile};
@@ -23,8 +23,30 @@ fn calls(gateway: &Gateway) -> Vec<u64> {
     gateway.ask(gateway.handle.policies()).unwrap().iter().map(|view| view.calls).collect()
 }
 
-/// What is wrong with what became of a guest, if anything is. One that came in goes again.
+/// Calls of a policy in which its revision comes to be asked with states that it wrote itself, also where answers are late.
+const CALLS_TO_REMEMBER: u64 = 5;
+
+/// The one that a guest comes after is in force, and has been asked with what it left behind.
+fn precede(gateway: &Gateway, guest: &Guest, before: &[u8]) {
+    let of = |gateway: &Gateway| {
+        let views = gateway.ask(gateway.handle.policies()).unwrap();
+        views.into_iter().find(|view| view.policy == policy(guest)).unwrap().calls
+    };
+    let pushing = gateway.handle.push_policy(policy(guest), before.to_vec(), None);
+    let pushed = gateway.runtime.block_on(pushing).unwrap();
+    assert_eq!(pushed.outcome, RolloutOutcome::Activated, "before {}: {pushed:?}", guest.name);
+    let (from, deadline) = (of(gateway), Instant::now() + Duration::from_secs(20));
+    while of(gateway) < from + CALLS_TO_REMEMBER {
+        assert!(Instant::now() < deadline, "what comes before {} is not asked", guest.name);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// What is wrong with what became of a guest, if anything is. One that came in goes again, and so does one before it.
 fn unmet(gateway: &Gateway, guest: &Guest) -> Option<String> {
+    if let Some(before) = &guest.before {
+        precede(gateway, guest, before);
+    }
     let pushing = gateway.handle.push_policy(policy(guest), guest.bytes.clone(), None);
     let Rollout { outcome, code, reason, .. } = gateway.runtime.block_on(pushing).unwrap();
     let reason = reason.unwrap_or_default();
@@ -37,7 +59,8 @@ fn unmet(gateway: &Gateway, guest: &Guest) -> Option<String> {
         (Expected::Curbed, RolloutOutcome::Activated) => true,
         (Expected::Refused(_) | Expected::Fault(_) | Expected::Curbed, _) => false,
     };
-    if outcome == RolloutOutcome::Activated {
+    let in_force = [outcome == RolloutOutcome::Activated, guest.before.is_some()];
+    for _ in in_force.into_iter().filter(|is_in_force| *is_in_force) {
         let back = gateway.ask(gateway.handle.rollback_policy(policy(guest)));
         assert!(back.is_ok(), "{}: {back:?}", guest.name);
     }

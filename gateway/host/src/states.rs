@@ -129,7 +129,7 @@ impl<'a> Memo<'a> {
         let migrated = guest
             .call(budget, 0, |store| base.call_migrate_memo(store, memo.schema, &memo.bytes))?
             .map_err(|said| unwilling("migrate-memo", memo.schema, &said))?;
-        Ok(Memo { bytes: Cow::Owned(migrated) })
+        Ok(Memo { bytes: Cow::Owned(fitting("migrate-memo", migrated)?) })
     }
 
     pub(crate) fn wire(&self) -> &[u8] {
@@ -146,11 +146,8 @@ impl<'a> Memo<'a> {
             Cow::Owned(bytes) => Some(bytes),
             Cow::Borrowed(_) => None,
         };
+        let new = new.map(|new| fitting("memo", new)).transpose()?;
         let Some(bytes) = new.or(migrated) else { return Ok(None) };
-        if bytes.len() > MEMO_BYTES_MAX {
-            let said = format!("memo: {} bytes, at most {MEMO_BYTES_MAX}", bytes.len());
-            return Err(Fault::Malformed(said.into()));
-        }
         let manifest = guest.component().manifest();
         let plugin = Arc::clone(&manifest.name);
         Ok(Some(State { plugin, schema: manifest.state_schema, bytes: bytes.into() }))
@@ -186,6 +183,15 @@ pub(crate) fn single(guest: &Guest, bytes: Vec<u8>) -> Result<State, Fault> {
     let manifest = guest.component().manifest();
     let plugin = Arc::clone(&manifest.name);
     Ok(State { plugin, schema: manifest.state_schema, bytes: bytes.into() })
+}
+
+/// A memo that a plugin wrote, no larger than one may be.
+fn fitting(call: &str, memo: Vec<u8>) -> Result<Vec<u8>, Fault> {
+    if memo.len() > MEMO_BYTES_MAX {
+        let said = format!("{call}: {} bytes, at most {MEMO_BYTES_MAX}", memo.len());
+        return Err(Fault::Malformed(said.into()));
+    }
+    Ok(memo)
 }
 
 fn readable(state: &State, plugin: &Arc<str>, schema: u32) -> bool {

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use evenkeel_core::{
     Hook, Labels, Measures, Metric, NodeId, Question, RoomId, RoomRow, Row, SessionId, SessionRow,
+    State,
 };
+
+use crate::module::{NAME, SCHEMA};
 
 /// Rows of a batch.
 const ROWS: u64 = 64;
@@ -48,6 +51,23 @@ pub fn questions(hook: Hook) -> Vec<Question> {
             vec![Question::Tick { sessions: rows(ROWS).map(session).collect(), memo: None }]
         }
     }
+}
+
+/// The same question, with states and a memo of the older schema in it.
+pub(crate) fn of_older(mut question: Question) -> Question {
+    let state = || Some(State { plugin: NAME.into(), schema: SCHEMA, bytes: Box::new([1]) });
+    match &mut question {
+        Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => {}
+        Question::Reroute { rooms, memo, .. } => {
+            rooms.iter_mut().for_each(|room| room.state = state());
+            *memo = state();
+        }
+        Question::Tick { sessions, memo } => {
+            sessions.iter_mut().for_each(|session| session.state = state());
+            *memo = state();
+        }
+    }
+    question
 }
 
 fn rows(count: u64) -> impl Iterator<Item = Row> {

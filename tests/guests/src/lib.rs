@@ -8,12 +8,13 @@ mod asked;
 mod heavy;
 mod liars;
 mod loops;
+mod migrations;
 mod module;
 
 pub use asked::questions;
 pub use heavy::slow_to_compile;
 
-use evenkeel_core::Hook;
+use evenkeel_core::{Hook, Question};
 
 /// A plugin that means harm.
 #[derive(Clone, Debug)]
@@ -24,8 +25,21 @@ pub struct Guest {
     pub hook: Hook,
     /// Itself.
     pub bytes: Vec<u8>,
+    /// The revision that it comes after and that means no harm, where it does harm to what that one leaves behind.
+    pub before: Option<Vec<u8>>,
     /// What is to become of it.
     pub expected: Expected,
+}
+
+impl Guest {
+    /// What it is asked, with what the one before it left behind.
+    pub fn questions(&self) -> Vec<Question> {
+        let questions = questions(self.hook);
+        match self.before {
+            Some(_) => questions.into_iter().map(asked::of_older).collect(),
+            None => questions,
+        }
+    }
 }
 
 /// What is to become of a plugin that means harm.
@@ -41,12 +55,12 @@ pub enum Expected {
 
 /// All of them, each with a name of its own, but for those that only cost time: see [`slow_to_compile`].
 pub fn hostile() -> Vec<Guest> {
-    [liars::all(), heavy::all(), loops::all(), answers::all()].concat()
+    [liars::all(), heavy::all(), loops::all(), migrations::all(), answers::all()].concat()
 }
 
 /// A guest by its parts.
 fn guest(name: impl Into<String>, hook: Hook, bytes: Vec<u8>, expected: Expected) -> Guest {
-    Guest { name: name.into(), hook, bytes, expected }
+    Guest { name: name.into(), hook, bytes, before: None, expected }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! Writes the plugins that mean harm into a folder, and says of each on a line of its own: its file, the hook it is for, and
-//! what is to become of it (`refused CODE`, `fault WORD` or `curbed`).
+//! Writes the plugins that mean harm into a folder, and says of each on a line of its own: its file, the hook it is for, what
+//! is to become of it (`refused CODE`, `fault WORD` or `curbed`), the file of the one that it comes after (`-` for none), and
+//! its name.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,16 +14,22 @@ fn main() -> ExitCode {
     };
     for (number, guest) in hostile().iter().enumerate() {
         let file = Path::new(&folder).join(format!("{number}.wasm"));
-        if let Err(error) = std::fs::write(&file, &guest.bytes) {
-            eprintln!("evenkeel-guests: {}: {error}", file.display());
-            return ExitCode::FAILURE;
+        let before = Path::new(&folder).join(format!("{number}-before.wasm"));
+        let files = [(&file, Some(&guest.bytes)), (&before, guest.before.as_ref())];
+        for (file, bytes) in files {
+            if let Some(Err(error)) = bytes.map(|bytes| std::fs::write(file, bytes)) {
+                eprintln!("evenkeel-guests: {}: {error}", file.display());
+                return ExitCode::FAILURE;
+            }
         }
+        let before = guest.before.as_ref().map_or("-".into(), |_| before.to_string_lossy());
         let expected = match guest.expected {
             Expected::Refused(code) => format!("refused {code}"),
             Expected::Fault(fault) => format!("fault {fault}"),
             Expected::Curbed => "curbed -".to_owned(),
         };
-        println!("{}\t{}\t{expected}\t{}", file.display(), guest.hook.name(), guest.name);
+        let (file, hook, name) = (file.display(), guest.hook.name(), &guest.name);
+        println!("{file}\t{hook}\t{expected}\t{before}\t{name}");
     }
     ExitCode::SUCCESS
 }

@@ -18,7 +18,13 @@ const NOTHING: u32 = 3_072;
 pub(crate) const SCRATCH: u32 = 4_096;
 
 /// Zeroes without end, for states that are empty: up to [`GIVEN`].
-const ZEROES: u32 = 65_536;
+pub(crate) const ZEROES: u32 = 65_536;
+
+/// What all of them are called, so that each is a revision of the one before.
+pub(crate) const NAME: &str = "hostile";
+
+/// Of the states that they write, but for those that come after one of these.
+pub(crate) const SCHEMA: u32 = 1;
 
 /// Where what comes in lies, one thing over the other: nobody reads it.
 const GIVEN: u32 = 1 << 20;
@@ -45,12 +51,12 @@ impl Module {
     /// One that keeps the contract, and says nothing when it is asked.
     pub(crate) fn honest(hook: Hook) -> Module {
         let manifest = json!({
-            "name": "hostile",
+            "name": NAME,
             "version": "1.0.0",
             "contract": "0.1.0",
             "hooks": [hook.name()],
             "settings": {"type": "object"},
-            "state_schema": 1,
+            "state_schema": SCHEMA,
             "subject_metrics": [1, 9],
             "node_metrics": [32, 35],
             "ops": [1],
@@ -148,6 +154,13 @@ fn honest(function: &str) -> String {
             ANSWER + 4,
             ANSWER + 8
         ),
+        // As many states without bytes as there are offsets but one, whose number is the third parameter.
+        "migrate" => answer(&[
+            word_at(ANSWER, 0),
+            word_at(ANSWER + 4, ZEROES),
+            format!("(i32.store (i32.const {}) (local.get 2))", ANSWER + 8),
+            list(12, ZEROES, 0),
+        ]),
         _ => nothing(),
     }
 }

@@ -28,9 +28,9 @@ fn install(engine: &Engine, guest: &Guest) -> Result<Policy, Refused> {
     Policy::install(engine, &component, guest.hook, Value::Null, Vec::new(), 0)
 }
 
-/// The questions of its hook that this guest is about: those that it answers without harm are let be.
-fn outcomes(policy: &mut Policy, hook: Hook) -> Vec<Result<Answer, String>> {
-    let asked = questions(hook);
+/// What comes of each question that this guest is asked.
+fn outcomes(policy: &mut Policy, guest: &Guest) -> Vec<Result<Answer, String>> {
+    let asked = guest.questions();
     let ask = |question: &Question| match policy.ask(question, 0) {
         Ok(answered) => Ok(answered.answer),
         Err(fault) => Err(fault.name().to_owned()),
@@ -50,7 +50,7 @@ fn met(engine: &Engine, guest: &Guest) -> Result<(), String> {
     };
     // Twice, since a guest that failed is made anew.
     for _ in 0..2 {
-        for outcome in outcomes(&mut policy, guest.hook) {
+        for outcome in outcomes(&mut policy, guest) {
             match (&outcome, guest.expected) {
                 (Err(fault), Expected::Fault(expected)) if fault == expected => {}
                 (Ok(_), Expected::Curbed) => {}
@@ -84,6 +84,32 @@ fn each_is_refused_or_costs_one_fault_a_question_for_the_reason_that_is_expected
     assert!(unmet.is_empty(), "{}", unmet.join("\n"));
 }
 
+/// Else what is asked after it would not be what a gateway asks.
+#[test]
+fn what_comes_before_a_guest_leaves_what_the_guest_is_asked_about() {
+    let engine = patient();
+    let all = hostile();
+    let after: Vec<_> = all.iter().filter(|guest| guest.before.is_some()).collect();
+    assert!(after.len() >= 4, "{after:?}");
+    for guest in after {
+        let before = Guest { bytes: guest.before.clone().unwrap(), before: None, ..guest.clone() };
+        let mut policy = install(&engine, &before).unwrap();
+        let Ok(Answer::Actions { states, memo: Some(memo), .. }) =
+            outcomes(&mut policy, &before).remove(0)
+        else {
+            panic!("{}: it leaves no memo", guest.name)
+        };
+        let [Question::Tick { sessions, memo: Some(asked) }] = &guest.questions()[..] else {
+            panic!("{}: it is asked about no memo", guest.name)
+        };
+        assert_eq!(states.len(), sessions.len());
+        let left = states.iter().map(|(_, state)| state).chain([&memo]);
+        for state in left {
+            assert_eq!((&state.plugin, state.schema), (&asked.plugin, asked.schema));
+        }
+    }
+}
+
 #[test]
 fn every_number_at_its_end_comes_out_as_it_went_in() {
     // What the core makes of it is the core's; here nothing wraps and nothing is lost.
@@ -92,7 +118,7 @@ fn every_number_at_its_end_comes_out_as_it_went_in() {
     let answer = |name: &str| {
         let guest = of(name);
         let engine = patient();
-        outcomes(&mut install(&engine, guest).unwrap(), guest.hook).remove(0).unwrap()
+        outcomes(&mut install(&engine, guest).unwrap(), guest).remove(0).unwrap()
     };
     match answer("a cap past all") {
         Answer::Actions { actions, .. } => {

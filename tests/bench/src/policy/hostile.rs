@@ -11,6 +11,9 @@ use super::report::{Hostile, Report};
 /// One that came in is asked within this; its hook may be asked on its own, or about the session that is tried.
 const ASKED_WITHIN: Duration = Duration::from_secs(2);
 
+/// Calls in which the one that a guest comes after is asked with what it left behind, also where answers are late.
+const CALLS_TO_REMEMBER: u64 = 5;
+
 /// Events become counters within this.
 const COUNTED_WITHIN: Duration = Duration::from_millis(300);
 
@@ -39,7 +42,14 @@ pub(crate) fn measure(
     let step = if quick { QUICK_STEP } else { 1 };
     for (room, guest) in (FIRST_ROOM..).zip(guests.iter().step_by(step)) {
         let before = gateway.serving(|| api.policies())?;
-        let (fate, flow) = gateway.under_load(|| become_of(&mut api, guest, room))?;
+        let (fate, flow) = gateway.under_load(|| {
+            precede(&mut api, guest)?;
+            let fate = become_of(&mut api, guest, room)?;
+            if guest.before.is_some() {
+                api.roll_back(&policy(guest))?;
+            }
+            Ok(fate)
+        })?;
         let after = gateway.serving(|| api.policies())?;
         report.hostile.push(Hostile {
             guest: guest.name.clone(),
@@ -58,6 +68,16 @@ pub(crate) fn measure(
 
 fn policy(guest: &Guest) -> String {
     format!("call/{}", guest.hook.name())
+}
+
+/// Where it comes after another one, that one is in force and has been asked with what it left behind.
+fn precede(api: &mut Api, guest: &Guest) -> Result<(), String> {
+    let Some(before) = &guest.before else { return Ok(()) };
+    let policy = policy(guest);
+    api.push_to(&policy, "", before)?;
+    let calls = |policy: &Value| policy["calls"].as_u64().unwrap_or(0);
+    let enough = calls(&api.policy(&policy)?) + CALLS_TO_REMEMBER;
+    api.wait(&policy, |now| calls(now) >= enough).map(drop)
 }
 
 /// Pushes it and, where it comes in, has it asked; when this returns it is gone.
