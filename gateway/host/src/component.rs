@@ -9,9 +9,10 @@ use wasmtime::component::InstancePre;
 use crate::bindings::exports::evenkeel::policy::{
     admission, degradation, guest, routing, scenario,
 };
+use crate::diary::one_line;
 use crate::engine::Engine;
 use crate::guest::Inside;
-use crate::limits::BINARY_BYTES_MAX;
+use crate::limits::{BINARY_BYTES_MAX, LINE_BYTES_MAX, NAME_BYTES_MAX};
 use crate::manifest::{CONTRACT, Manifest, same_contract};
 use crate::native::{self, NativeCode};
 use crate::outline::{Kind, Outline};
@@ -142,7 +143,8 @@ fn check_imports(outline: &Outline<'_>) -> Result<(), Refused> {
     for (interface, function) in &outline.imports {
         if let Some((name, version)) = of_contract(interface) {
             if !same_contract(version) {
-                return Err(Refused::Contract { found: version.into(), spoken: CONTRACT });
+                let found = one_line(version, NAME_BYTES_MAX);
+                return Err(Refused::Contract { found, spoken: CONTRACT });
             }
             // The other holds types only.
             if name == "diag" || (name == "types" && outline.kind == Kind::Component) {
@@ -151,7 +153,7 @@ fn check_imports(outline: &Outline<'_>) -> Result<(), Refused> {
         }
         let function = function.as_deref().map(|name| format!("::{name}")).unwrap_or_default();
         return Err(Refused::Import {
-            found: format!("{interface}{function}").into(),
+            found: one_line(&format!("{interface}{function}"), LINE_BYTES_MAX),
             allowed: DIAG,
         });
     }
@@ -204,6 +206,27 @@ fn link(
 mod tests {
     use super::*;
     use crate::shipped;
+
+    #[test]
+    fn what_is_said_of_an_import_is_one_line_however_much_was_found() {
+        let found = |bytes: &[u8]| match look(bytes) {
+            Err(Refused::Import { found, .. } | Refused::Contract { found, .. }) => found,
+            other => panic!("{other:?}"),
+        };
+        // A number of two bytes (LEB128).
+        let number = |number: usize| [(number & 127) as u8 | 128, (number >> 7) as u8];
+        let importing = |interface: &str| {
+            let of_it = [&b"\x01"[..], &number(interface.len()), interface.as_bytes()].concat();
+            let import = [&of_it[..], b"\x01f\0\0"].concat();
+            let module = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02";
+            [&module[..], &number(import.len()), &import].concat()
+        };
+        let long = format!("\n{}", "a".repeat(2_000));
+        assert_eq!(found(&importing(&long)).len(), LINE_BYTES_MAX);
+        assert!(found(&importing(&long)).starts_with(" aaa"));
+        let other = format!("evenkeel:policy/diag@\n{}", "9".repeat(2_000));
+        assert_eq!(found(&importing(&other)).len(), NAME_BYTES_MAX);
+    }
 
     #[test]
     fn bytes_that_a_policy_runs_are_not_compiled_again() {
