@@ -12,11 +12,17 @@
 //! is no more evidence than one that does for a second; and who fared badly before is not at risk. A round lasts 10 s;
 //! then everybody who fares well is at risk again, and old calm does not weigh against new harm. Round `k` has the share
 //! `1/k(k+1)` of the error that is allowed, which adds up to all of it however many there are.
+//!
+//! Newcomers who are turned away fare neither well nor badly, as nobody hears of them again: they have a test of their own
+//! (`refusals.rs`).
+
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::Arm;
+use refusals::Refusals;
 
 /// How often at most a candidate that does no harm is rolled back, all figures and rounds together: one in two hundred.
 const ERROR: f64 = 0.005;
@@ -30,7 +36,7 @@ const ROUND: Duration = Duration::from_secs(10);
 /// Decisions of a round below which guarded ones say nothing.
 const DECISIONS_MIN: u32 = 20;
 
-/// What of media is judged.
+/// What is judged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Figure {
@@ -49,11 +55,16 @@ pub enum Figure {
     Guarded = 5,
     /// Its answers are not those of a fresh instance: it cannot be replayed, nor trusted to go on after a fault.
     HiddenState = 6,
+    /// Newcomers are turned away by its own word: told to stay out, or to go to another region.
+    Refusals = 7,
 }
 
 impl Figure {
     /// Those that rooms and sessions fall by.
     const MEDIA: usize = 5;
+
+    /// Those that are tested by lot, and share the error that is allowed.
+    const TESTED: usize = Figure::MEDIA + 1;
 
     /// The word in the API and in reasons: `loss`.
     pub fn name(self) -> &'static str {
@@ -65,6 +76,7 @@ impl Figure {
             Figure::Moves => "moves",
             Figure::Guarded => "guarded decisions",
             Figure::HiddenState => "hidden state",
+            Figure::Refusals => "refusals",
         }
     }
 
@@ -91,7 +103,9 @@ pub struct Judging {
     pub moves_per_minute: u32,
     /// Decisions that break a rule, per cent. Default 50.
     pub guarded_percent: u32,
-    /// Fewer rooms or sessions in the canary say nothing. Default 5.
+    /// Newcomers turned away, per cent of the canary's: below it a policy may be stricter than the one before. Default 20.
+    pub refused_percent: u32,
+    /// Fewer rooms, sessions or newcomers in the canary say nothing. Default 5.
     pub cohort_min: u32,
 }
 
@@ -104,6 +118,7 @@ impl Default for Judging {
             rung: 2,
             moves_per_minute: 3,
             guarded_percent: 50,
+            refused_percent: 20,
             cohort_min: 5,
         }
     }
@@ -126,9 +141,9 @@ impl Bad {
 /// Of a cohort: how many got worse, and of how many.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Count {
-    /// Rooms, sessions or decisions.
+    /// Rooms, sessions, decisions or newcomers.
     pub of: u32,
-    /// Those of them that got worse, or broke a rule.
+    /// Those of them that got worse, broke a rule, or were turned away.
     pub worse: u32,
 }
 
@@ -150,6 +165,7 @@ impl std::fmt::Display for Breach {
         let verb = match figure {
             Figure::Guarded => "broke a rule",
             Figure::HiddenState => "differed from a fresh instance's",
+            Figure::Refusals => "turned away",
             Figure::Gap | Figure::Loss | Figure::RFactor | Figure::Rung | Figure::Moves => {
                 "got worse"
             }
@@ -173,6 +189,16 @@ pub(crate) struct Judge {
     /// Rooms or sessions known in this round, by arm.
     known: [u32; 2],
     tests: [Test; Figure::MEDIA],
+    refusals: Refusals,
+}
+
+/// Somebody about whom an admission policy answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Newcomer {
+    /// Whose answer it was.
+    pub(crate) arm: Arm,
+    /// Whether it turned him away.
+    pub(crate) turned_away: bool,
 }
 
 /// A room or a session.
@@ -218,7 +244,8 @@ impl Test {
 impl Judge {
     pub(crate) fn new(judging: Judging, now: Instant) -> Judge {
         let tests = [Test::NEW; Figure::MEDIA];
-        Judge { judging, round: 1, began: now, units: BTreeMap::new(), known: [0; 2], tests }
+        let (units, refusals) = (BTreeMap::new(), Refusals::new(now));
+        Judge { judging, round: 1, began: now, units, known: [0; 2], tests, refusals }
     }
 
     pub(crate) fn judging(&self) -> &Judging {
@@ -277,16 +304,24 @@ impl Judge {
         for (figure, test) in MEDIA.into_iter().zip(&mut self.tests) {
             if fell & figure.bit() != 0 {
                 test.fall(arm);
-                let mean = test.evidence.iter().sum::<f64>() / THETAS.len() as f64;
-                let round = f64::from(self.round);
-                let enough = Figure::MEDIA as f64 * round * (round + 1.0) / ERROR;
-                if mean >= enough && self.known[Arm::Canary as usize] >= self.judging.cohort_min {
+                let proven = is_proven(&test.evidence, self.round);
+                if proven && self.known[Arm::Canary as usize] >= self.judging.cohort_min {
                     let (canary, rest) = (test.count(Arm::Canary), test.count(Arm::Standing));
                     breach.get_or_insert(Breach { figure, canary, rest });
                 }
             }
         }
         breach
+    }
+
+    /// A newcomer got an answer; the canary's share of them is this, per cent. What that proves, if it does.
+    pub(crate) fn note_newcomer(
+        &mut self,
+        newcomer: Newcomer,
+        percent: u8,
+        now: Instant,
+    ) -> Option<Breach> {
+        self.refusals.note(newcomer, percent, &self.judging, now)
     }
 
     /// It is gone.
@@ -305,14 +340,22 @@ impl Judge {
         self.known[Arm::Canary as usize]
     }
 
-    /// What each figure came to in this round, of the canary and of the rest.
+    /// What each figure came to in this round, of the canary and of the rest; refusals where anybody came.
     pub(crate) fn figures(&self) -> impl Iterator<Item = (Figure, Count, Count)> {
         let counts = |test: &Test| (test.count(Arm::Canary), test.count(Arm::Standing));
-        MEDIA.into_iter().zip(&self.tests).map(move |(figure, test)| {
+        let media = MEDIA.into_iter().zip(&self.tests).map(move |(figure, test)| {
             let (canary, rest) = counts(test);
             (figure, canary, rest)
-        })
+        });
+        media.chain(self.refusals.figure())
     }
+}
+
+/// Whether the mean over all θ comes to what a round may go by.
+fn is_proven(evidence: &[f64; THETAS.len()], round: u32) -> bool {
+    let mean = evidence.iter().sum::<f64>() / THETAS.len() as f64;
+    let round = f64::from(round);
+    mean >= Figure::TESTED as f64 * round * (round + 1.0) / ERROR
 }
 
 /// How often the decisions of each arm broke a rule.

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use super::accepting::Batch;
 use super::noting::Subject;
 use super::{Gateway, Output};
-use crate::judge::Count;
+use crate::judge::{Count, Newcomer};
 use crate::timer::Timer;
 use crate::{
-    Answer, Answered, Apart, Arm, Ask, AskId, Event, Fault, Hook, NodeId, Note, Outcome,
-    PolicyName, Question, Reasons, RegionId, RoomId, Row, SessionId, State,
+    AdmitVerdict, Answer, Answered, Apart, Arm, Ask, AskId, Event, Fault, Hook, NodeId, Note,
+    Outcome, PolicyName, Question, Reasons, RegionId, RoomId, Row, SessionId, State,
 };
 
 /// Enough for every hook of a few sets and a burst of offers; past this the native default answers at once.
@@ -183,6 +183,7 @@ impl Gateway {
         }
         let by = super::decider(&policy, revision.as_ref());
         let given = answer.as_ref().map(reasons_given).unwrap_or_default();
+        let turns_away = answer.as_ref().is_ok_and(turns_away);
         // The event stands before what it led to.
         let place = self.outputs.len();
         let one = Batch::one;
@@ -200,6 +201,11 @@ impl Gateway {
                 let worse =
                     u32::from(matches!(&outcome, Outcome::Guarded(guard) if guard.is_its_own()));
                 self.note_conduct(&policy, arm, Count { of: 1, worse }, now);
+            }
+            if matches!(about, About::Admit(_)) && was_taken(&outcome) {
+                // What a rule keeps from being done turns nobody away.
+                let turned_away = turns_away && matches!(outcome, Outcome::Applied { .. });
+                self.weigh_newcomer(&policy, Newcomer { arm, turned_away }, now);
             }
         }
         let reason = self.note_said(&about, (&by, &outcome, &parts), &given, &beside, now);
@@ -276,6 +282,28 @@ impl Gateway {
 /// What became of an answer of the wrong kind: the host promises that this cannot be.
 pub(super) fn mismatched() -> Outcome {
     Outcome::Faulted(Fault::Malformed("an answer to another question".into()))
+}
+
+/// Whether it was an answer, and somebody was still there whom it was about.
+fn was_taken(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Applied { .. } | Outcome::Abstained | Outcome::Kept | Outcome::Guarded(_) => true,
+        Outcome::Stale | Outcome::Faulted(_) => false,
+    }
+}
+
+/// Whether it keeps a newcomer out.
+fn turns_away(answer: &Answer) -> bool {
+    match answer {
+        Answer::Admit { verdict, .. } => match verdict {
+            AdmitVerdict::Redirect(_) | AdmitVerdict::Reject(_) => true,
+            AdmitVerdict::Abstain | AdmitVerdict::Accept | AdmitVerdict::AcceptCapped(_) => false,
+        },
+        Answer::Params(_)
+        | Answer::Placed { .. }
+        | Answer::Moves { .. }
+        | Answer::Actions { .. } => false,
+    }
 }
 
 /// The reasons that an answer gives, by row; one that says nothing of its reasons has 0.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Gateway;
 use super::asking::{About, Asked};
-use crate::judge::{Bad, Conduct, Count, Judge};
+use crate::judge::{Bad, Conduct, Count, Judge, Newcomer};
 use crate::rollout::unit;
 use crate::room::Room;
 use crate::session::Session;
@@ -362,6 +362,17 @@ impl Gateway {
         });
         if let Some(breach) = breach {
             self.breached(policy, arm, breach);
+        }
+    }
+
+    /// An admission policy answered about a newcomer.
+    pub(super) fn weigh_newcomer(&mut self, policy: &PolicyName, newcomer: Newcomer, now: Instant) {
+        let breach = self.revised.get_mut(policy).and_then(|revised| {
+            let percent = revised.now.canary.as_ref()?.percent;
+            revised.judge.as_mut()?.note_newcomer(newcomer, percent, now)
+        });
+        if let Some(breach) = breach {
+            self.breached(policy, Arm::Canary, breach);
         }
     }
 

@@ -204,6 +204,7 @@ pub(super) struct RolloutJudge {
     pub(super) rung: Number,
     pub(super) moves_per_minute: Number,
     pub(super) guarded_percent: Number,
+    pub(super) refused_percent: Number,
     pub(super) sessions: Number,
 }
 

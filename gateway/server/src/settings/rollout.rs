@@ -116,6 +116,7 @@ fn judging(raw: &raw::RolloutJudge, check: &mut Check) -> Judging {
             1..=60,
         ),
         guarded_percent: percent(check, &raw.guarded_percent, default.guarded_percent),
+        refused_percent: percent(check, &raw.refused_percent, default.refused_percent),
         cohort_min: check.number(raw.sessions.as_ref(), default.cohort_min, 1..=100_000),
     }
 }
@@ -143,9 +144,10 @@ mod tests {
     #[test]
     fn what_is_not_written_has_its_default() {
         assert_eq!(read("").0, Rollout::default());
-        let (some, invalid) = read("[rollout]\ncanary = [5, 50]\njudge = { loss_percent = 2 }\n");
+        let judge = "{ loss_percent = 2, refused_percent = 30 }";
+        let (some, invalid) = read(&format!("[rollout]\ncanary = [5, 50]\njudge = {judge}\n"));
         assert_eq!(invalid, [""; 0]);
-        let judging = Judging { loss_ppm: 20_000, ..Judging::default() };
+        let judging = Judging { loss_ppm: 20_000, refused_percent: 30, ..Judging::default() };
         assert_eq!(
             some,
             Rollout { said: true, canary: vec![5, 50], judging, ..Rollout::default() }
@@ -171,6 +173,8 @@ mod tests {
             "keep = \"8\"",
             "judge = { gap = \"10ms\" }",
             "judge = { rung = 0 }",
+            "judge = { refused_percent = 0 }",
+            "judge = { refused_percent = 101 }",
         ] {
             assert_eq!(read(&format!("[rollout]\n{wrong}\n")).1.len(), 1, "{wrong}");
         }

@@ -3,8 +3,8 @@
 use super::revising::{alone, breaches, policy, tried, turn, turned};
 use super::*;
 use crate::{
-    Action, Answer, Arm, Ask, Count, Figure, Flow, Hook, Ingress, Kind, Measures, Metric, Op,
-    Question, SessionId,
+    Action, AdmitOnFault, AdmitVerdict, Answer, Arm, Ask, Count, Fault, Figure, Flow, Hook, Ingress,
+    Kind, Measures, Metric, Op, Question, RegionId, SessionId,
 };
 
 /// A voice of 50 packets a second and a little video, told of every 100 ms; a tenth of the sessions is the canary's.
@@ -187,4 +187,60 @@ fn answers_that_are_not_a_fresh_instances_cost_a_revision_its_place_while_anothe
             assert_eq!(breach.to_string(), "hidden state: 2 of 4 differed from a fresh instance's");
         }
     }
+}
+
+/// Newcomers of whom a quarter are the candidate's, which says this of each; the others are let in.
+fn newcomers(says: impl Fn() -> Result<AdmitVerdict, Fault> + 'static) -> World {
+    let mut settings = settings();
+    // What turns them away over a fault is no word of the candidate.
+    for scenario in settings.scenarios.values_mut() {
+        scenario.on_admission_fault = AdmitOnFault::Reject;
+    }
+    let mut world = World::with_policy(settings, &[Hook::Admission], move |ask| {
+        let verdict = match ask.arm {
+            Arm::Canary => says(),
+            Arm::Standing => Ok(AdmitVerdict::Accept),
+        };
+        Some(verdict.map(|verdict| Answer::Admit { verdict, reason: 0 }))
+    });
+    turn(&mut world, Hook::Admission, alone());
+    turn(&mut world, Hook::Admission, tried(25));
+    for room in 0..200 {
+        world.offer(&room.to_string());
+    }
+    world
+}
+
+#[test]
+fn a_candidate_that_turns_newcomers_away_is_found_and_what_others_do_to_them_is_not_its_fault() {
+    for (says, found) in [
+        (Ok(AdmitVerdict::Reject(1_000)), vec![Figure::Refusals]),
+        (Ok(AdmitVerdict::Redirect(RegionId(1))), vec![Figure::Refusals]),
+        (Ok(AdmitVerdict::Redirect(RegionId(9))), vec![Figure::Guarded]),
+        (Ok(AdmitVerdict::AcceptCapped(100)), vec![]),
+        (Ok(AdmitVerdict::Abstain), vec![]),
+        (Err(Fault::OutOfMemory), vec![]),
+    ] {
+        let said = says.clone();
+        let world = newcomers(move || said.clone());
+        let told = breaches(&world);
+        let by = |(revision, breach): &(String, crate::Breach)| {
+            assert_eq!((&**revision, breach.rest.worse), ("new", 0), "{breach}");
+            breach.figure
+        };
+        assert_eq!(told.iter().map(by).collect::<Vec<_>>(), found, "{says:?}");
+    }
+}
+
+#[test]
+fn how_many_newcomers_were_turned_away_is_shown_by_arm() {
+    let world = newcomers(|| Ok(AdmitVerdict::Reject(1_000)));
+    let cohorts = world.gateway.cohorts(&policy(Hook::Admission)).unwrap();
+    let [rest, canary] = cohorts.map(|cohort| {
+        let refusals = cohort.worse.into_iter().find(|(figure, _)| *figure == Figure::Refusals);
+        refusals.map(|(_, count)| count).unwrap()
+    });
+    assert_eq!((canary.worse, rest.worse), (canary.of, 0));
+    assert_eq!(canary.of + rest.of, 200);
+    assert!((25..75).contains(&canary.of), "{canary:?}");
 }

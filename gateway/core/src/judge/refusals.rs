@@ -1,0 +1,215 @@
+//! Whether a candidate turns newcomers away whom the revision in force would let in.
+//!
+//! Whose a newcomer is says the same lot as ever. So if the candidate does no harm, then whoever is turned away is of the
+//! canary with the probability that is its share, and each multiplies the evidence by his odds under "the candidate does
+//! so θ times as easily" against that.
+//!
+//! Nobody is here twice, so there is nobody to put at risk again, and a round has only to forget: it waits until the canary
+//! had some newcomers, or a gateway with one newcomer a second would forget before it knew anything. A share that grows
+//! meanwhile changes nothing, as each newcomer is weighed by the one of his time.
+
+use std::time::Instant;
+
+use super::{Breach, Count, Figure, Judging, Newcomer, ROUND, THETAS, is_proven};
+use crate::Arm;
+
+/// A round lasts until the canary had so many newcomers.
+const NEWCOMERS_MIN: u32 = 50;
+
+/// Newcomers of a round, and what those prove who were turned away.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    /// From 1.
+    round: u32,
+    began: Instant,
+    /// By arm.
+    counts: [Count; 2],
+    evidence: [f64; THETAS.len()],
+}
+
+impl Refusals {
+    pub(super) fn new(now: Instant) -> Refusals {
+        let (counts, evidence) = ([Count::default(); 2], [1.0; THETAS.len()]);
+        Refusals { round: 1, began: now, counts, evidence }
+    }
+
+    /// A newcomer got an answer. What that proves, if it does.
+    pub(super) fn note(
+        &mut self,
+        newcomer: Newcomer,
+        percent: u8,
+        judging: &Judging,
+        now: Instant,
+    ) -> Option<Breach> {
+        let had = self.counts[Arm::Canary as usize].of;
+        if now.saturating_duration_since(self.began) >= ROUND && had >= NEWCOMERS_MIN {
+            *self = Refusals { round: self.round + 1, ..Refusals::new(now) };
+        }
+        let Newcomer { arm, turned_away } = newcomer;
+        let count = &mut self.counts[arm as usize];
+        count.of = count.of.saturating_add(1);
+        if !turned_away {
+            return None;
+        }
+        count.worse = count.worse.saturating_add(1);
+        self.weigh(arm, percent);
+        let [rest, canary] = self.counts;
+        let least = u64::from(canary.of) * u64::from(judging.refused_percent);
+        let too_many = u64::from(canary.worse) * 100 >= least && canary.of >= judging.cohort_min;
+        let proven = too_many && is_proven(&self.evidence, self.round);
+        proven.then_some(Breach { figure: Figure::Refusals, canary, rest })
+    }
+
+    /// One of this arm was turned away.
+    ///
+    /// The share is the one that the hash draws by, which is known before anybody comes, as the test needs it; or the one
+    /// that the canary had of those who got an answer, where that is larger, as it is while the revision in force fails and
+    /// answers few. Each factor falls with the share, so that a larger one only proves less.
+    fn weigh(&mut self, arm: Arm, percent: u8) {
+        let [rest, canary] = self.counts.map(|count| f64::from(count.of));
+        let share = (f64::from(percent) / 100.0).max(canary / (canary + rest));
+        for (evidence, theta) in self.evidence.iter_mut().zip(THETAS) {
+            let odds = match arm {
+                Arm::Canary => theta,
+                Arm::Standing => 1.0,
+            };
+            *evidence *= odds / (theta * share + 1.0 - share);
+        }
+    }
+
+    /// What it came to in this round, of the canary and of the rest, where anybody came.
+    pub(super) fn figure(&self) -> Option<(Figure, Count, Count)> {
+        let [rest, canary] = self.counts;
+        (rest.of > 0 || canary.of > 0).then_some((Figure::Refusals, canary, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Newcomers one after the other, 10 ms apart. Whose each is says the lot.
+    struct World {
+        refusals: Refusals,
+        percent: u8,
+        rng: fastrand::Rng,
+        now: Instant,
+    }
+
+    impl World {
+        fn of(percent: u8, seed: u64) -> World {
+            let now = Instant::now();
+            let (refusals, rng) = (Refusals::new(now), fastrand::Rng::with_seed(seed));
+            World { refusals, percent, rng, now }
+        }
+
+        /// One of this arm.
+        fn comes(&mut self, arm: Arm, turned_away: bool) -> Option<Breach> {
+            self.now += Duration::from_millis(10);
+            let newcomer = Newcomer { arm, turned_away };
+            self.refusals.note(newcomer, self.percent, &Judging::default(), self.now)
+        }
+
+        /// So many; who is turned away says the closure. What was found first.
+        fn come(
+            &mut self,
+            newcomers: u32,
+            mut turns_away: impl FnMut(Arm) -> bool,
+        ) -> Option<Breach> {
+            (0..newcomers).find_map(|_| {
+                let canary = self.rng.u8(0..100) < self.percent;
+                let arm = if canary { Arm::Canary } else { Arm::Standing };
+                self.comes(arm, turns_away(arm))
+            })
+        }
+    }
+
+    fn only_the_canary(arm: Arm) -> bool {
+        arm == Arm::Canary
+    }
+
+    #[test]
+    fn who_turns_everybody_away_is_found_within_few_newcomers_whatever_his_share() {
+        for percent in [1, 5, 25, 50] {
+            for seed in 0..20 {
+                let breach = World::of(percent, seed).come(20_000, only_the_canary).unwrap();
+                assert!(breach.canary.of <= 40, "{breach} at {percent} %");
+                assert_eq!((breach.figure, breach.rest.worse), (Figure::Refusals, 0));
+                assert_eq!(breach.canary.worse, breach.canary.of);
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_told_by_how_many_and_fewer_than_the_least_say_nothing() {
+        let mut world = World::of(1, 7);
+        assert!((0..400).all(|_| world.comes(Arm::Standing, false).is_none()));
+        assert!((0..4).all(|_| world.comes(Arm::Canary, true).is_none()));
+        let breach = world.comes(Arm::Canary, true).unwrap();
+        assert_eq!(breach.to_string(), "refusals: 5 of 5 turned away, of the rest 0 of 400");
+        let (canary, rest) = (Count { of: 5, worse: 5 }, Count { of: 400, worse: 0 });
+        assert_eq!(world.refusals.figure(), Some((Figure::Refusals, canary, rest)));
+        assert_eq!(World::of(1, 7).refusals.figure(), None);
+    }
+
+    /// A part is turned away, and now and then everybody, whosever he is.
+    fn noise(seed: u64) -> bool {
+        let mut rng = fastrand::Rng::with_seed(!seed);
+        let mut world = World::of(rng.u8(1..=60), seed);
+        let part = rng.u32(200..900);
+        let mut full = 0_u32;
+        let found = world.come(3_000, |_| {
+            full = if rng.u32(0..500) == 0 { 100 } else { full.saturating_sub(1) };
+            full > 0 || rng.u32(0..1_000) < part
+        });
+        found.is_some()
+    }
+
+    #[test]
+    fn who_turns_as_many_away_as_the_rest_is_found_in_fewer_than_one_of_a_hundred() {
+        let wrong = (0..300).filter(|seed| noise(*seed)).count();
+        assert!(wrong <= 1, "{wrong} of 300");
+    }
+
+    #[test]
+    fn somewhat_stricter_may_be_tried() {
+        for (each, found) in [(6, false), (4, true)] {
+            let mut newcomers = 0_u32;
+            let breach = World::of(50, 7).come(5_000, |arm| {
+                newcomers += u32::from(arm == Arm::Canary);
+                arm == Arm::Canary && newcomers.is_multiple_of(each)
+            });
+            assert_eq!(breach.is_some(), found, "every {each}th: {breach:?}");
+        }
+    }
+
+    #[test]
+    fn where_the_rest_gets_no_answer_there_is_nothing_to_compare_with() {
+        for percent in [50, 100] {
+            let mut world = World::of(percent, 7);
+            assert!((0..2_000).all(|_| world.comes(Arm::Canary, true).is_none()), "{percent} %");
+        }
+    }
+
+    #[test]
+    fn what_both_turned_away_before_a_round_weighs_nothing() {
+        let mut world = World::of(50, 7);
+        assert_eq!(world.come(2_000, |_| true), None);
+        assert_eq!(world.come(200, |_| false), None);
+        world.now += ROUND;
+        assert!(world.come(150, only_the_canary).is_some());
+    }
+
+    #[test]
+    fn where_newcomers_are_few_a_round_waits_for_them() {
+        let mut world = World::of(25, 7);
+        let found = (0..20).any(|_| {
+            world.now += Duration::from_secs(3);
+            (0..3).for_each(|_| _ = world.comes(Arm::Standing, false));
+            world.comes(Arm::Canary, true).is_some()
+        });
+        assert!(found, "all 20 of the canary were turned away");
+    }
+}
