@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Arm, Decider, Hook, PolicyName, Revision, Revisions, Stage};
+use evenkeel_core::{Arm, Decider, Hook, Judging, PolicyName, Revision, Revisions, Stage};
 use evenkeel_media::rtcp::{self, ReportBlock};
 use evenkeel_server::control::{
     Actor, Failed, Happened, Opened, PolicyView, Rollout, RolloutOutcome, Verb, Wish,
 };
+use evenkeel_server::settings;
 
 use crate::harness::{Gateway, Manner, Node, Phone, World, declared, offer, plugin, talk, udp_of};
 
@@ -36,7 +37,7 @@ fn walk(gateway: &Gateway, verb: Verb) -> Result<Rollout, Failed> {
 /// The arm of a room while this candidate has that share.
 fn arm(candidate: &str, percent: u8, opened: &Opened) -> Arm {
     let revision = |name: &str| Revision { name: name.into(), plugin: "x".into(), schema: 1 };
-    let judging = evenkeel_core::Judging::default();
+    let judging = Judging::default();
     let canary = evenkeel_core::Canary { revision: revision(candidate), percent, judging };
     Revisions { standing: revision(""), canary: Some(canary), kept: None, judging }
         .arm(opened.room.0)
@@ -134,11 +135,11 @@ fn a_canary_ends_by_rollback_and_by_abort_and_the_rest_was_never_touched() {
     assert!(by.iter().all(|(_, by)| by.as_deref().is_none_or(|by| by == &*shipped)));
 }
 
-/// Never degrades anybody.
+/// Never degrades anybody, and judges nobody: a thousand sessions are not there.
 const CALM: &str = "[degradation]\nplugin = \"degrade-ladder\"\n\
     settings = { steps = [\"cap\", \"voice-only\"], down_at_loss = 0.5, down_after = \"10s\", \
     hysteresis = 0.2, up_after = \"10s\", cap_factor = 0.5 }\n\
-    [rollout]\npace = \"1h\"\nshadow = \"0s\"\njudge = { sessions = 5 }\n";
+    [rollout]\npace = \"1h\"\nshadow = \"0s\"\njudge = { sessions = 1000 }\n";
 
 /// What a phone says of the voice it hears: 1 % is lost, and nobody minds.
 fn report(phone: &Phone) {
@@ -195,6 +196,12 @@ fn a_degradation_policy_that_harms_its_cohort_is_rolled_back_by_itself() {
     let begun = gateway.ask(pushed).unwrap();
     assert_eq!(begun.outcome, RolloutOutcome::Begun, "{begun:?}");
     let candidate = begun.revision.unwrap();
+    assert!(view(&gateway, &policy).life.walk.is_some());
+    // What its file says meanwhile holds at once: a few are enough.
+    let set = gateway.settings.sets.iter().find(|set| &*set.name == "call").unwrap();
+    let rollout = settings::Rollout { judging: Judging::default(), ..set.rollout.clone() };
+    let paces = BTreeMap::from([("call".into(), rollout)]);
+    gateway.ask(gateway.handle.change_paces(paces)).unwrap();
     let (mut reason, mut reported) = (None, Instant::now());
     talk(&mut all, "it is rolled back", |phones| {
         if reported.elapsed() >= Duration::from_millis(200) {

@@ -252,6 +252,11 @@ impl Judge {
         &self.judging
     }
 
+    /// From where on somebody fares badly from now on; who has not fallen yet is at risk of that, in either arm.
+    pub(crate) fn judge_by(&mut self, judging: Judging) {
+        self.judging = judging;
+    }
+
     /// The share is another one, or the round is over: everybody who fares well is at risk, none of it counts that was.
     pub(crate) fn begin_round(&mut self, now: Instant) {
         self.round += 1;

@@ -84,6 +84,7 @@ impl Gateway {
             if same && !same_share {
                 judge.begin_round(at);
             }
+            judge.judge_by(canary.judging);
             judge
         });
         let conduct = watched.then(|| conduct.unwrap_or_else(|| Conduct::new(at)));

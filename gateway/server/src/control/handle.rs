@@ -385,7 +385,7 @@ impl Handle {
     ///
     /// # Errors
     /// Where control is gone.
-    pub(crate) async fn change_paces(
+    pub async fn change_paces(
         &self,
         paces: BTreeMap<Arc<str>, crate::settings::Rollout>,
     ) -> Result<(), Failed> {

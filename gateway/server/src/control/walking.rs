@@ -225,21 +225,28 @@ impl Control {
     }
 
     /// Sets say how their revisions come into force from now on. What is on its way as its set said goes on so; what was
-    /// pushed with a pace of its own keeps that, and is held where its set holds.
+    /// pushed with a pace of its own keeps that, and is held where its set holds. What either is judged by holds at once.
     pub(super) fn take_paces(
         &mut self,
         paces: BTreeMap<Arc<str>, settings::Rollout>,
         now: Instant,
     ) {
         let before = std::mem::replace(&mut self.paces, paces);
-        let mut told = Vec::new();
+        let (mut told, mut judged) = (Vec::new(), Vec::new());
         for (policy, walking) in &mut self.walking {
             let of = |paces: &BTreeMap<Arc<str>, settings::Rollout>| {
-                paces.get(&policy.set).cloned().unwrap_or_default().pace()
+                paces.get(&policy.set).cloned().unwrap_or_default()
             };
             let (was, is) = (of(&before), of(&self.paces));
-            let outcome = walking.walk.as_mut().and_then(|walk| repace(walk, &was, is, now));
+            if was.judging != is.judging {
+                judged.push(policy.clone());
+            }
+            let walk = walking.walk.as_mut();
+            let outcome = walk.and_then(|walk| repace(walk, &was.pace(), is.pace(), now));
             told.extend(outcome.map(|outcome| (policy.clone(), outcome)));
+        }
+        for policy in judged {
+            self.tell_core(&policy, now);
         }
         for (policy, outcome) in told {
             self.tell_changed(&policy, outcome, Actor::File, None, now);

@@ -3,8 +3,8 @@
 use super::revising::{alone, breaches, policy, tried, turn, turned};
 use super::*;
 use crate::{
-    Action, AdmitOnFault, AdmitVerdict, Answer, Arm, Ask, Count, Fault, Figure, Flow, Hook, Ingress,
-    Kind, Measures, Metric, Op, Question, RegionId, SessionId,
+    Action, AdmitOnFault, AdmitVerdict, Answer, Arm, Ask, Canary, Count, Fault, Figure, Flow, Hook,
+    Ingress, Judging, Kind, Measures, Metric, Op, Question, RegionId, Revisions, SessionId,
 };
 
 /// A voice of 50 packets a second and a little video, told of every 100 ms; a tenth of the sessions is the canary's.
@@ -187,6 +187,19 @@ fn answers_that_are_not_a_fresh_instances_cost_a_revision_its_place_while_anothe
             assert_eq!(breach.to_string(), "hidden state: 2 of 4 differed from a fresh instance's");
         }
     }
+}
+
+#[test]
+fn what_is_judged_by_is_changed_at_once() {
+    let mut cohorts = Cohorts::start();
+    let lossy = || but(|measures, _| _ = measures.set(Metric::LossUp, 30_000));
+    cohorts.looks(20, lossy());
+    assert_eq!(cohorts.found(), []);
+    let judging = Judging { loss_ppm: 20_000, ..Judging::default() };
+    let canary = tried(10).canary.map(|canary| Canary { judging, ..canary });
+    turn(&mut cohorts.world, Hook::Degradation, Revisions { canary, judging, ..tried(10) });
+    cohorts.looks(1, lossy());
+    assert_eq!(cohorts.found(), [Figure::Loss]);
 }
 
 /// Newcomers of whom a quarter are the candidate's, which says this of each; the others are let in.
