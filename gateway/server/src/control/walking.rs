@@ -253,9 +253,14 @@ impl Control {
         }
     }
 
+    /// The revision that is on its way, as far as control has heard: another may be by now.
+    fn candidate(&self, policy: &PolicyName) -> Option<Arc<str>> {
+        let candidate = self.walking.get(policy)?.stand.candidate.as_ref()?;
+        Some(Arc::clone(&candidate.name))
+    }
+
     fn promote(&mut self, policy: &PolicyName, by: Actor, reply: Option<Reply>) {
-        let candidate = self.walking.get(policy).and_then(|it| it.stand.candidate.as_ref());
-        let Some(revision) = candidate.map(|candidate| Arc::clone(&candidate.name)) else {
+        let Some(revision) = self.candidate(policy) else {
             if let Some(reply) = reply {
                 let _ = reply.send(Err(none_on_its_way()));
             }
@@ -316,7 +321,8 @@ impl Control {
     pub(super) fn walk(&mut self, policy: &PolicyName, verb: Verb, reply: Reply, now: Instant) {
         let by = Actor::Operator;
         if verb == Verb::Abort {
-            self.roll_back(policy, Back::Candidate, reply);
+            let seen = self.candidate(policy);
+            self.roll_back(policy, Back::Candidate(seen), reply);
             return;
         }
         let known = self.policies.views().iter().any(|view| view.policy == *policy);

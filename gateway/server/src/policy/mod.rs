@@ -122,12 +122,12 @@ pub(crate) enum Order {
 }
 
 /// What is to be taken back by hand.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Back {
     /// The candidate or, where none is, the revision in force.
     Last,
-    /// The candidate, and nothing else.
-    Candidate,
+    /// The candidate, if it is still this one, and nothing else; whichever it is where none was seen.
+    Candidate(Option<Arc<str>>),
 }
 
 /// How an order went, or why it came to nothing.

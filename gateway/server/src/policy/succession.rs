@@ -12,6 +12,9 @@ use super::thread::{Desk, Revision};
 use super::{Back, Ready, Rolled, Stand, Word};
 use crate::control::{Actor, Rollout, RolloutOutcome};
 
+/// Whoever means a candidate means the one that he saw.
+const ANOTHER_ON_ITS_WAY: &str = "another revision of it is on its way by now";
+
 /// How a revision that did harm is told of.
 struct Told<'a> {
     reason: &'a str,
@@ -74,7 +77,7 @@ impl Desk {
         let since = Instant::now();
         let candidate = self.candidate.take_if(|candidate| *candidate.name() == *revision);
         let candidate = candidate.ok_or(match self.candidate {
-            Some(_) => "another revision of it is on its way by now",
+            Some(_) => ANOTHER_ON_ITS_WAY,
             None => "no revision of it is on its way",
         })?;
         self.standing.tries(None);
@@ -117,10 +120,15 @@ impl Desk {
         back: Back,
     ) -> Result<Rollout, &'static str> {
         let (reason, by) = ("asked for", Actor::Operator);
+        if let (Back::Candidate(Some(seen)), Some(candidate)) = (&back, &self.candidate)
+            && candidate.name() != *seen
+        {
+            return Err(ANOTHER_ON_ITS_WAY);
+        }
         let gone = self.let_candidate_go(reason, by, asked);
         let rollout = match (gone, back) {
             (Some(rollout), _) => rollout,
-            (None, Back::Candidate) => return Err("no revision of it is on its way"),
+            (None, Back::Candidate(_)) => return Err("no revision of it is on its way"),
             (None, Back::Last) => self
                 .bring_back(&Told { reason, by, arrived: asked })
                 .ok_or("there is no revision before this one")?,

@@ -375,6 +375,25 @@ fn only_what_is_still_there_is_condemned() {
 }
 
 #[test]
+fn an_abort_lets_the_candidate_go_that_was_seen_and_no_newer_one() {
+    let engine = host::Engine::new();
+    let (mut desk, _words) = desk();
+    let old = activate(&mut desk, &engine, 1);
+    let gone = try_out(&mut desk, &engine, 2);
+    let new = try_out(&mut desk, &engine, 3);
+    let abort = |desk: &mut Desk, seen: Option<Arc<str>>| {
+        let after = desk.standing.last_word();
+        desk.roll_back_as_asked(Instant::now(), after, Back::Candidate(seen))
+    };
+    assert!(abort(&mut desk, Some(gone)).is_err());
+    let back = abort(&mut desk, Some(new.clone())).unwrap();
+    assert_eq!((back.revision, back.previous), (Some(old), Some(new.clone())));
+    assert!(abort(&mut desk, Some(new)).is_err(), "there is none any more");
+    let unseen = try_out(&mut desk, &engine, 2);
+    assert_eq!(abort(&mut desk, None).unwrap().previous, Some(unseen));
+}
+
+#[test]
 fn a_rollback_ends_the_canary_and_the_next_one_goes_to_the_revision_before() {
     let world = World::start();
     let first = world.push(Some(1)).revision;
