@@ -230,6 +230,21 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
 }
 
 #[test]
+fn a_policys_status_says_what_its_last_fault_was_and_whether_it_fails_still() {
+    let still = json!("trap: unreachable");
+    for (failing, right) in [
+        (Value::Null, "7 calls, 1 faults, the last: trap: unreachable\n"),
+        (still.clone(), "7 calls, 1 faults, failing: trap: unreachable\n"),
+    ] {
+        let mut shown = policies(&failing);
+        shown["policies"][0]["last_fault"] = still.clone();
+        let api = Api::start("last-fault", vec![("GET /v1/policies ", shown)]);
+        let words = said(&evenkeel(&api.socket, &["policy", "status"]));
+        assert!(words.contains(right), "{words}");
+    }
+}
+
+#[test]
 fn a_failure_is_one_object_where_json_was_asked_for() {
     let nobody = place("nobody");
     let verbs: [&[&str]; 11] = [

@@ -17,7 +17,7 @@ pub(super) fn show(policy: &Value) {
         text(policy, "origin"),
         count(policy, "calls"),
         count(policy, "faults"),
-        failing(policy)
+        last_fault(policy)
     ));
     if let Some(previous) = policy["previous"].as_str() {
         let left = policy["previous_for_ms"].as_u64().map(Duration::from_millis);
@@ -36,6 +36,14 @@ pub(super) fn show(policy: &Value) {
     for one in policy["quarantined_revisions"].as_array().map_or(&[][..], Vec::as_slice) {
         let (revision, reason) = (text(one, "revision"), text(one, "reason"));
         say(&format!("  quarantined: {revision}: {reason}"));
+    }
+}
+
+/// What it fails of now or, where it answers again, what it failed of last.
+fn last_fault(policy: &Value) -> String {
+    match policy["last_fault"].as_str() {
+        Some(fault) if policy["failing"].is_null() => format!(", the last: {fault}"),
+        Some(_) | None => failing(policy),
     }
 }
 

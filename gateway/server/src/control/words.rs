@@ -313,6 +313,8 @@ pub struct PolicyView {
     pub hidden_state: (u64, u64),
     /// What its last call failed of; none where it was answered.
     pub failing: Option<Fault>,
+    /// What a call failed of last; none where none ever did.
+    pub last_fault: Option<Fault>,
     /// What else comes and goes.
     pub life: PolicyLife,
 }

@@ -49,6 +49,8 @@ struct Shown {
     settings: serde_json::Value,
     /// What the last call failed of.
     failing: Option<Fault>,
+    /// What a call failed of last, of whichever revision; it stays though others were answered since.
+    last_fault: Option<Fault>,
     questions: VecDeque<(Arc<Question>, u64)>,
     tried: Option<Tried>,
     quarantined: VecDeque<Quarantined>,
@@ -123,7 +125,9 @@ impl Standing {
 
     pub(crate) fn faulted(&self, fault: &Fault) {
         self.faults.fetch_add(1, Relaxed);
-        self.shown().failing = Some(fault.clone());
+        let mut shown = self.shown();
+        shown.failing = Some(fault.clone());
+        shown.last_fault = Some(fault.clone());
     }
 
     /// What its revision found out about itself.
@@ -256,6 +260,7 @@ impl Standing {
             quarantined: self.quarantined.load(Relaxed),
             hidden_state: (self.differed.load(Relaxed), self.asked_twice.load(Relaxed)),
             failing: shown.failing.clone(),
+            last_fault: shown.last_fault.clone(),
             life: PolicyLife {
                 tried: shown.tried.clone(),
                 quarantined: shown.quarantined.iter().cloned().collect(),

@@ -153,6 +153,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
         "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "quarantined": 2,
         "hidden_state": {"differed": 1, "of": 5}, "failing": "trap: unreachable",
+        "last_fault": format!("trap: {}…", "é".repeat(194)),
         "desired": "aaaaaaaaaaaa", "previous_for_ms": 9_000, "last": null,
         "rollout": {
             "revision": "aaaaaaaaaaaa", "plugin": "route-nearest 0.2.0", "origin": "pushed",
@@ -183,6 +184,7 @@ fn policy() -> PolicyView {
         quarantined: 2,
         hidden_state: (1, 5),
         failing: Some(Fault::Trap("unreachable".into())),
+        last_fault: Some(Fault::Trap("é".repeat(1_024).into())),
         life: life(),
     }
 }

@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use crate::control;
 
+/// Characters of a fault that are shown: a plugin may have said a kilobyte before it trapped.
+const FAULT_CHARS_MAX: usize = 200;
+
 /// A policy as it is now.
 #[derive(Serialize)]
 pub(in crate::api) struct Policy {
@@ -26,6 +29,8 @@ pub(in crate::api) struct Policy {
     hidden_state: HiddenState,
     /// What the last call failed of; null: it was answered.
     failing: Option<String>,
+    /// What a call failed of last, though others were answered since; null: none ever failed.
+    last_fault: Option<String>,
     /// The revision that is to answer for all in the end: the one on its way or, where none is, the one that does.
     desired: Option<Arc<str>>,
     /// How long `previous` may still come back; null: it may not.
@@ -183,7 +188,17 @@ impl From<control::PolicyView> for Policy {
                 of: policy.hidden_state.1,
             },
             failing: policy.failing.map(|fault| fault.to_string()),
+            last_fault: policy.last_fault.as_ref().map(first_words),
         }
+    }
+}
+
+/// A fault, as far as it is read at a glance.
+fn first_words(fault: &core::Fault) -> String {
+    let words = fault.to_string();
+    match words.char_indices().nth(FAULT_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &words[..end]),
+        None => words,
     }
 }
 

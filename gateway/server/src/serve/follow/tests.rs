@@ -74,6 +74,7 @@ async fn answer(mut requests: mpsc::Receiver<Request>) {
                     quarantined: 0,
                     hidden_state: (0, 0),
                     failing: None,
+                    last_fault: None,
                     life: PolicyLife::default(),
                 };
                 reply.send(vec![view]).unwrap();
