@@ -152,7 +152,7 @@ fn what_does_not_run_is_refused_with_its_reason_and_nothing_changes() {
     assert!(rollout.reason.unwrap().contains("spares"));
     let nobody = PolicyName { set: "opera".into(), hook: Hook::Routing };
     let unknown = gateway.ask(gateway.handle.push_policy(nobody, Vec::new(), None));
-    assert!(matches!(unknown, Err(Failed::Policy(_))));
+    assert!(matches!(unknown, Err(Failed::NoPolicy(_))), "{unknown:?}");
 
     placed_by(&gateway, &shipped, 30..60);
     talk(&mut [&mut ann], "she talked all the while", |phones| phones[0].heard.len() >= 30);

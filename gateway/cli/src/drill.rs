@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use evenkeel_lab::drill::{self, Drill as Trouble, Kind, Milliseconds, Record, Report};
+use evenkeel_lab::{admin, crowd};
 use serde_json::Value;
 
 use crate::api::Api;
@@ -87,9 +88,8 @@ const CONTROL_MS: f64 = 30.0;
 impl Drill {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let record = Record::at(self.record.clone().unwrap_or_else(drill::default_place));
-        let failed = |error: drill::Failed| Failure::Failed(error.to_string());
         let Some(trouble) = self.verb.trouble() else {
-            let all = record.all().map_err(failed)?;
+            let all = record.all().map_err(failure)?;
             return self.list(&all, &record);
         };
         // Without a gateway there is nothing to drill.
@@ -104,8 +104,9 @@ impl Drill {
             .enable_all()
             .build()
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        let report = runtime.block_on(drill::run(&trouble, || client.another())).map_err(failed)?;
-        record.add(&report).map_err(failed)?;
+        let report =
+            runtime.block_on(drill::run(&trouble, || client.another())).map_err(failure)?;
+        record.add(&report).map_err(failure)?;
         if self.json {
             let line = serde_json::to_string(&report)
                 .map_err(|error| Failure::Failed(error.to_string()))?;
@@ -173,6 +174,25 @@ impl Verb {
     }
 }
 
+/// A node, region or scenario that there is not is a wrong command line.
+fn failure(failed: drill::Failed) -> Failure {
+    let words = failed.to_string();
+    match failed {
+        drill::Failed::Unknown(_)
+        | drill::Failed::Crowd(crowd::Failed::Gateway {
+            error: admin::Failed::Refused { status: 400, .. },
+            ..
+        }) => Failure::Wrong(words),
+        drill::Failed::Crowd(_)
+        | drill::Failed::Gateway { .. }
+        | drill::Failed::Unfit(_)
+        | drill::Failed::Record { .. }
+        | drill::Failed::Interrupted
+        | drill::Failed::Mended
+        | drill::Failed::Unmended { .. } => Failure::Failed(words),
+    }
+}
+
 /// Milliseconds, or that there are none.
 fn tenths(ms: Option<f64>) -> String {
     ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"))
@@ -217,4 +237,24 @@ fn shown(report: &Report, record: &Record) -> String {
     }
     lines.push(format!("  on record in {}", record.place().display()));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_there_is_not_is_a_wrong_command_line() {
+        let refused = |status| {
+            let (code, message) = ("bad-request".to_owned(), "no such scenario".to_owned());
+            let error = admin::Failed::Refused { status, code, message };
+            drill::Failed::Crowd(crowd::Failed::Gateway { what: "opening a session", error })
+        };
+        for wrong in [drill::Failed::Unknown("no such node".to_owned()), refused(400)] {
+            assert!(matches!(failure(wrong), Failure::Wrong(words) if words.contains("no such")));
+        }
+        for failed in [drill::Failed::Unfit("it is not up".to_owned()), refused(503)] {
+            assert!(matches!(failure(failed), Failure::Failed(_)));
+        }
+    }
 }

@@ -174,7 +174,7 @@ impl Policy {
     fn tell(&self, policy: &str, verb: &str) -> Result<(), Failure> {
         let (set, hook) = self.name(policy)?;
         let path = format!("/v1/policies/{set}/{hook}:{verb}");
-        let rollout = self.api.with(async |admin| admin.post(&path, &Value::Null).await)?;
+        let rollout = self.api.post(&path, &Value::Null)?;
         said(&rollout, self.json)
     }
 
@@ -292,14 +292,19 @@ fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
     let refused = || {
         let error = text(&rollout["error"], "message");
         let reason = if error.is_empty() { text(rollout, "reason") } else { error };
-        Failure::Failed(format!("nothing changed: {reason}"))
+        format!("nothing changed: {reason}")
+    };
+    // A policy that there is not is a wrong command line; a plugin that is not taken is none.
+    let failed = |words| match text(&rollout["error"], "code") {
+        "bad-request" | "not-found" => Failure::Wrong(words),
+        _ => Failure::Failed(words),
     };
     if json {
         say(rollout);
     }
     match (text(rollout, "outcome"), json) {
-        ("" | "refused", true) => Err(Failure::Failed(String::new())),
-        ("" | "refused", false) => Err(refused()),
+        ("" | "refused", true) => Err(failed(String::new())),
+        ("" | "refused", false) => Err(failed(refused())),
         (_, true) => Ok(()),
         (outcome @ ("activated" | "unchanged" | "rolled-back"), false) => {
             say(&format!(

@@ -9,7 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::{Value, json};
 
-/// An API that gives its answers by the beginning of the request line, and keeps what it was asked.
+/// An API that gives its answers by the beginning of the request line, those with an `error` as refusals, and keeps what
+/// it was asked.
 struct Api {
     socket: PathBuf,
     asked: Receiver<String>,
@@ -61,10 +62,16 @@ fn serve(stream: UnixStream, answers: &[(&'static str, Value)], asked: &Sender<S
         let mut body = vec![0; length];
         stream.read_exact(&mut body).unwrap();
         let answer = answers.iter().find(|(start, _)| request.starts_with(start));
-        let answer = answer.unwrap_or_else(|| panic!("nobody asks {request}")).1.to_string();
+        let answer = &answer.unwrap_or_else(|| panic!("nobody asks {request}")).1;
+        let status = match answer["error"]["code"].as_str() {
+            None => "200 OK",
+            Some("not-found") => "404 Not Found",
+            Some(_) => "409 Conflict",
+        };
+        let answer = answer.to_string();
         asked.send(format!("{}{}", request.trim_end(), String::from_utf8_lossy(&body))).unwrap();
         let length = answer.len();
-        write!(stream.get_mut(), "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{answer}")
+        write!(stream.get_mut(), "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{answer}")
             .unwrap();
     }
 }
@@ -186,6 +193,42 @@ fn a_push_says_by_which_steps_and_verbs_how_it_goes_on() {
     let paused = said(&evenkeel(&api.socket, &["policy", "pause", "call/routing"]));
     assert!(paused.contains("decides for 5 %, paused"), "{paused}");
     said(&evenkeel(&api.socket, &["policy", "promote", "call/routing", "--all"]));
+}
+
+#[test]
+fn a_name_that_there_is_not_is_a_wrong_command_line_and_a_refusal_is_a_failure() {
+    let error = |code: &str| json!({"error": {"code": code, "message": "why it is not done"}});
+    let up = |node: &str| json!({"node": node, "region": "east", "rooms": 1, "health": "up"});
+    let answers = vec![
+        ("PUT /v1/policies/opera/routing ", error("not-found")),
+        ("POST /v1/policies/opera/routing:promote ", error("not-found")),
+        ("POST /v1/rooms/nosuch:move ", error("not-found")),
+        ("PUT /v1/policies/call/routing ", json!({"outcome": "refused", "reason": "it traps"})),
+        ("POST /v1/policies/call/routing:promote ", error("conflict")),
+        ("GET /v1/status ", json!({"state": "serving"})),
+        ("GET /v1/nodes ", json!({"nodes": [up("east-a1"), up("east-b1")]})),
+    ];
+    let api = Api::start("wrong", answers);
+    let plugin = place("wrong.wasm");
+    std::fs::write(&plugin, "wasm").unwrap();
+    let plugin = plugin.to_str().unwrap();
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["policy", "push", "opera/routing", plugin], 2, "why it is not done"),
+        (&["policy", "promote", "opera/routing"], 2, "why it is not done"),
+        (&["room", "move", "nosuch", "east-a1"], 2, "why it is not done"),
+        (&["drill", "kill-node", "--node", "nosuch"], 2, "only east-a1, east-b1"),
+        (&["policy", "push", "call/routing", plugin], 1, "it traps"),
+        (&["policy", "promote", "call/routing"], 1, "why it is not done"),
+    ];
+    for (words, code, why) in cases {
+        let output = evenkeel(&api.socket, words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {said}");
+        assert!(said.contains(why), "{words:?}: {said}");
+        let output = evenkeel(&api.socket, &[words, &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(code), "{words:?} --json");
+        assert!(String::from_utf8_lossy(&output.stdout).contains(why), "{words:?} --json");
+    }
 }
 
 #[test]

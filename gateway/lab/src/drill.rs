@@ -79,6 +79,9 @@ pub enum Failed {
     /// What is asked for makes no sense here.
     #[error("{0}")]
     Unfit(String),
+    /// Nothing has the name that was said.
+    #[error("{0}")]
+    Unknown(String),
     /// What came of it cannot be written down.
     #[error("cannot write {}: {error}", path.display())]
     Record {
@@ -439,7 +442,7 @@ fn victims(drill: &Drill, nodes: &[Node]) -> Result<Vec<Node>, Failed> {
         nodes.iter().find(|node| known(node) == wanted).ok_or_else(|| {
             let names: BTreeSet<&str> = nodes.iter().map(|node| known(node).as_str()).collect();
             let names: Vec<&str> = names.into_iter().collect();
-            Failed::Unfit(format!("there is no {what} {wanted:?}, only {}", names.join(", ")))
+            Failed::Unknown(format!("there is no {what} {wanted:?}, only {}", names.join(", ")))
         })
     };
     let hit: Vec<&Node> = if drill.kind == Kind::LoseRegion {

@@ -46,9 +46,14 @@ fn a_region_is_lost_with_all_its_nodes_that_are_up() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_what_would() {
-    let unknown = Drill { node: Some("north".to_owned()), ..drill(Kind::CutLink) };
-    let words = refused(&unknown, &world());
-    assert!(words.contains("\"north\"") && words.contains("east-a1"), "{words}");
+    let node = Drill { node: Some("north".to_owned()), ..drill(Kind::CutLink) };
+    let region = Drill { region: Some("north".to_owned()), ..drill(Kind::LoseRegion) };
+    for (unknown, there_is) in [(node, "east-a1"), (region, "east, west")] {
+        let failed = victims(&unknown, &world()).unwrap_err();
+        assert!(matches!(failed, Failed::Unknown(_)), "{failed:?}");
+        let words = failed.to_string();
+        assert!(words.contains("\"north\"") && words.contains(there_is), "{words}");
+    }
     let down = Drill { node: Some("west-b1".to_owned()), ..drill(Kind::CutLink) };
     assert!(refused(&down, &world()).contains("not up"));
     let alone = [node("a", "east", 1, true), node("b", "east", 0, false)];

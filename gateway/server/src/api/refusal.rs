@@ -6,6 +6,7 @@ use evenkeel_core::{Impossible, NodeId, Refused};
 use evenkeel_media::trunk::message::Break;
 
 use super::error::{Code, Error};
+use super::routes::no_policy;
 use crate::control::{Disobeyed, Failed, Names, NotReloaded, Order};
 
 /// When a newcomer may try again where nobody said.
@@ -54,7 +55,8 @@ pub(super) fn word(failed: Failed, said: &str, names: &Names) -> Error {
             Error::field("nodes", message)
         }
         Failed::Agent { node, why } => agent(&node, why),
-        Failed::Policy(reason) => Error::new(Code::NotFound, reason),
+        Failed::NoPolicy(policy) => no_policy(&policy.to_string()),
+        Failed::Policy(reason) => Error::new(Code::Conflict, reason),
         Failed::NotReloaded(reason) => not_reloaded(&reason),
         Failed::Starting => starting(),
         Failed::Unavailable => {

@@ -435,7 +435,7 @@ pub(super) fn policy_name(set: &str, hook: &str) -> Result<PolicyName, Error> {
     Ok(PolicyName { set: set.into(), hook })
 }
 
-fn no_policy(name: &str) -> Error {
+pub(super) fn no_policy(name: &str) -> Error {
     Error::new(
         Code::NotFound,
         format!("there is no policy `{name}`; one looks like `call/routing`"),

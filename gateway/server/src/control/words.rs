@@ -121,6 +121,8 @@ pub enum Failed {
         /// The address.
         address: SocketAddr,
     },
+    /// There is no such policy.
+    NoPolicy(PolicyName),
     /// A policy could not be replaced: why.
     Policy(Box<str>),
     /// An agent did not do what it was told.

@@ -328,7 +328,7 @@ impl Policies {
 }
 
 pub(crate) fn unknown(policy: &PolicyName) -> Failed {
-    Failed::Policy(format!("there is no policy {policy}").into())
+    Failed::NoPolicy(policy.clone())
 }
 
 impl Drop for Policies {

@@ -342,6 +342,7 @@ impl Standing {
                 tracing::warn!(%policy, ?failed, "policy not reloaded");
                 let reason = match failed {
                     Failed::Policy(reason) => reason.into_string(),
+                    Failed::NoPolicy(none) => format!("there is no policy {none}"),
                     // Others are rolled out already, as many as may be at a time; or control is gone.
                     _ => "the gateway took no more policies just then; reload again".to_owned(),
                 };

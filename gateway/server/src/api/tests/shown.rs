@@ -434,8 +434,14 @@ fn a_policy_is_pushed_with_its_bytes_rolled_back_and_stopped() {
 
     let asking = world.ask("PUT /v1/policies/none/routing", "x");
     let Request::Push { reply, .. } = world.request() else { panic!("push") };
-    reply.send(Err(Failed::Policy("there is no such policy".into()))).unwrap();
-    assert_eq!(asking.answer().0, 404);
+    reply.send(Err(Failed::NoPolicy(routing()))).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!((status, &body["error"]["code"]), (404, &json!("not-found")));
+    let asking = world.ask("POST /v1/policies/call/routing:promote", "");
+    let Request::Walk { reply, .. } = world.request() else { panic!("promote") };
+    reply.send(Err(Failed::Policy("no revision of it is on its way".into()))).unwrap();
+    let (status, body) = asking.answer();
+    assert_eq!((status, &body["error"]["code"]), (409, &json!("conflict")));
     for (wrong, body, right) in [
         ("PUT /v1/policies/call/steering", "x", 404),
         ("PUT /v1/policies/call/routing", "", 400),
