@@ -6,14 +6,14 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use evenkeel_core::FailBack;
+use evenkeel_core::{FailBack, Impossible};
 use evenkeel_media::trunk::message::Break;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, strict};
 use super::routes::{Api, BODY_MAX, Body, bytes, require_drills, session_id, unknown_verb, verb};
 use super::{refusal, view};
-use crate::control::{self, Operation, Order, Place};
+use crate::control::{self, Failed, Operation, Order, Place};
 use crate::settings::read_duration;
 
 #[derive(Serialize)]
@@ -42,11 +42,23 @@ pub(super) async fn room_verb(
     match verb {
         "move" => {
             let Move { node } = strict(&bytes(body, BODY_MAX)?)?;
-            let said = format!("{room} to {node}");
-            shared.ask(&said, shared.handle.move_room(room.into(), node)).await?;
+            let moved = shared.answer(shared.handle.move_room(room.into(), node.clone())).await;
+            moved.map_err(|failed| {
+                let said = concerned(&failed, room, &node);
+                refusal::word(failed, &said, &shared.names)
+            })?;
             Ok(StatusCode::ACCEPTED)
         }
         other => Err(unknown_verb(other, "`move`")),
+    }
+}
+
+/// Whom a move failed for: what is not there by itself, else the room and where it was to go.
+fn concerned(failed: &Failed, room: &str, node: &str) -> String {
+    match failed {
+        Failed::Impossible(Impossible::NoSuchRoom) => room.to_owned(),
+        Failed::Unfound { reason: Impossible::NoSuchNode, .. } => node.to_owned(),
+        _ => format!("{room} to {node}"),
     }
 }
 

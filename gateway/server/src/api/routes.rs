@@ -54,10 +54,16 @@ impl Shared {
         said: &str,
         asking: impl Future<Output = Result<T, Failed>>,
     ) -> Result<T, Error> {
+        self.answer(asking).await.map_err(|failed| refusal::word(failed, said, &self.names))
+    }
+
+    /// The same, with its reason as control has it.
+    pub(super) async fn answer<T>(
+        &self,
+        asking: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Failed> {
         let answer = tokio::time::timeout(ANSWER_WITHIN, asking).await;
-        answer
-            .unwrap_or(Err(Failed::Unavailable))
-            .map_err(|failed| refusal::word(failed, said, &self.names))
+        answer.unwrap_or(Err(Failed::Unavailable))
     }
 }
 

@@ -324,6 +324,21 @@ fn rooms_move_and_nodes_drain_by_name() {
     assert!(
         message.contains("nope; there are east-a1, ") && message.contains("east-a8 and 2 others")
     );
+    let (room, node) = (Impossible::NoSuchRoom, Impossible::NoSuchNode);
+    let known = vec!["east-a1".into(), "west-b1".into()];
+    for (failed, right) in [
+        (Failed::Impossible(room), "there is no such room: r"),
+        (
+            Failed::Unfound { reason: node, known },
+            "there is no such node: east-a9; there are east-a1, west-b1",
+        ),
+        (Failed::Impossible(Impossible::AlreadyThere), "the room is there already: r to east-a9"),
+    ] {
+        let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a9"}"#);
+        let Request::Move { reply, .. } = world.request() else { panic!("move") };
+        reply.send(Err(failed)).unwrap();
+        assert_eq!(asking.answer().1["error"]["message"], right);
+    }
     let asking = world.ask("POST /v1/rooms/r:move", r#"{"node": "east-a1"}"#);
     let Request::Move { reply, .. } = world.request() else { panic!("move") };
     let health = Health::Suspect;
