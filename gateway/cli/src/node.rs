@@ -71,7 +71,12 @@ impl Node {
         self.api.post(&format!("/v1/nodes/{}:{verb}", segment(&node)), &body)?;
         match verb {
             "drain" => asked(self.json, &format!("{node} {DRAINS}")),
-            _ => done(self.json),
+            "undrain" => done(self.json, &format!("{node} may take rooms again")),
+            "eject" => {
+                let until = format!("it stays down until `evenkeel node return {node}`");
+                done(self.json, &format!("{node} is out: its rooms leave it at once, and {until}"));
+            }
+            _ => done(self.json, &format!("{node} is let back as soon as it answers")),
         }
         Ok(())
     }
@@ -95,10 +100,12 @@ pub(crate) fn asked(json: bool, words: &str) {
     }
 }
 
-/// A verb that did what it was asked to says so to tools only.
-pub(crate) fn done(json: bool) {
+/// A verb that did what it was asked to says what is now so.
+pub(crate) fn done(json: bool, words: &str) {
     if json {
         say(&json!({"done": true}));
+    } else {
+        say(&words);
     }
 }
 

@@ -63,12 +63,22 @@ impl Mode {
             Mode::Forbid => "forbid",
         }
     }
+
+    /// What is so from now on.
+    fn words(self, region: &str) -> String {
+        let how = match self {
+            Mode::Auto => "go back there by themselves once its nodes are trusted, a few a second",
+            Mode::Force => "go back there, a few a second, though its nodes are not trusted yet",
+            Mode::Forbid => "do not go back there",
+        };
+        format!("rooms that belong to {region} {how}")
+    }
 }
 
 impl Region {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let at = |region: &str, verb| format!("/v1/regions/{}:{verb}", segment(region));
-        let (path, body) = match self.verb {
+        let (path, body, words) = match self.verb {
             Verb::List => {
                 let regions = self.api.operate(async |admin| admin.read("/v1/regions").await)?;
                 if self.json {
@@ -83,15 +93,19 @@ impl Region {
                 asked(self.json, &format!("{region} {DRAINS}"));
                 return Ok(());
             }
-            Verb::Undrain { region } => (at(&region, "undrain"), Value::Null),
+            Verb::Undrain { region } => {
+                let words = format!("the nodes of {region} may take rooms again");
+                (at(&region, "undrain"), Value::Null, words)
+            }
             Verb::FailBack { mode, region } => {
+                let words = mode.words(region.as_deref().unwrap_or("every region"));
                 let all = || "/v1/regions:fail-back".to_owned();
                 let path = region.map_or_else(all, |region| at(&region, "fail-back"));
-                (path, json!({"mode": mode.name()}))
+                (path, json!({"mode": mode.name()}), words)
             }
         };
         self.api.post(&path, &body)?;
-        done(self.json);
+        done(self.json, &words);
         Ok(())
     }
 }

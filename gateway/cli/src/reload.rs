@@ -43,6 +43,10 @@ impl Reload {
             // The object says it; the exit code says it to whoever reads no object.
             return if refused.is_empty() { Ok(()) } else { Err(Failure::Failed(String::new())) };
         }
+        let silent = |key: &&str| rows(&reloaded, key).is_empty();
+        if ["added", "removed", "changed"].iter().all(silent) {
+            say(&"no node comes, goes or changes");
+        }
         for (key, word) in [("added", "comes"), ("removed", "goes"), ("changed", "changed")] {
             for node in rows(&reloaded, key).iter().filter_map(Value::as_str) {
                 say(&format!("node {node} {word}"));

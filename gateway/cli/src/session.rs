@@ -67,7 +67,7 @@ impl Session {
                     let (method, headers, body) = (Method::DELETE, &[][..], Default::default());
                     admin.ask(Call { method, path: &path, headers, body }).await?.accepted()
                 })?;
-                done(self.json);
+                done(self.json, &format!("{session} is closed"));
             }
         }
         Ok(())

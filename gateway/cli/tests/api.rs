@@ -349,44 +349,73 @@ fn a_gateway_that_says_nothing_is_not_waited_for_for_ever() {
 
 #[test]
 fn an_operators_verbs_ask_for_what_they_say() {
-    let cases: [(&[&str], &str); 11] = [
-        (&["node", "drain", "east-a1"], "POST /v1/nodes/east-a1:drain HTTP/1.1"),
+    let cases: [(&[&str], &str, &str); 12] = [
+        (
+            &["node", "drain", "east-a1"],
+            "POST /v1/nodes/east-a1:drain HTTP/1.1",
+            "east-a1 takes no new rooms",
+        ),
         (
             &["node", "drain", "east-a1", "--deadline", "60s"],
             r#"POST /v1/nodes/east-a1:drain HTTP/1.1{"deadline":"60s"}"#,
+            "`evenkeel node list`",
         ),
-        (&["node", "undrain", "east-a1"], "POST /v1/nodes/east-a1:undrain HTTP/1.1"),
-        (&["node", "eject", "east-a1"], "POST /v1/nodes/east-a1:eject HTTP/1.1"),
-        (&["node", "return", "east-a1"], "POST /v1/nodes/east-a1:return HTTP/1.1"),
+        (
+            &["node", "undrain", "east-a1"],
+            "POST /v1/nodes/east-a1:undrain HTTP/1.1",
+            "east-a1 may take rooms again",
+        ),
+        (
+            &["node", "eject", "east-a1"],
+            "POST /v1/nodes/east-a1:eject HTTP/1.1",
+            "down until `evenkeel node return east-a1`",
+        ),
+        (
+            &["node", "return", "east-a1"],
+            "POST /v1/nodes/east-a1:return HTTP/1.1",
+            "east-a1 is let back",
+        ),
         (
             &["region", "drain", "east", "--deadline", "5m"],
             r#"POST /v1/regions/east:drain HTTP/1.1{"deadline":"5m"}"#,
+            "east takes no new rooms",
         ),
-        (&["region", "undrain", "east"], "POST /v1/regions/east:undrain HTTP/1.1"),
+        (
+            &["region", "undrain", "east"],
+            "POST /v1/regions/east:undrain HTTP/1.1",
+            "the nodes of east may take rooms again",
+        ),
+        (
+            &["region", "fail-back", "auto", "east"],
+            r#"POST /v1/regions/east:fail-back HTTP/1.1{"mode":"auto"}"#,
+            "rooms that belong to east go back there by themselves",
+        ),
         (
             &["region", "fail-back", "forbid", "east"],
             r#"POST /v1/regions/east:fail-back HTTP/1.1{"mode":"forbid"}"#,
+            "rooms that belong to east do not go back there",
         ),
         (
             &["region", "fail-back", "force"],
             r#"POST /v1/regions:fail-back HTTP/1.1{"mode":"force"}"#,
+            "rooms that belong to every region go back there, a few a second, though",
         ),
         (
             &["room", "move", "a/b c", "east-a1"],
             r#"POST /v1/rooms/a%2Fb%20c:move HTTP/1.1{"node":"east-a1"}"#,
+            "a/b c moves to east-a1 when",
         ),
         (
             &["room", "move", "conf~s7", "east-a1"],
             r#"POST /v1/rooms/conf~s7:move HTTP/1.1{"node":"east-a1"}"#,
+            "`evenkeel room list`",
         ),
     ];
     let api = Api::start("verbs", vec![("POST ", Value::Null), ("DELETE ", Value::Null)]);
-    for (words, right) in cases {
-        // What takes a while says where to look; what is done at once says nothing.
+    for (words, right, now) in cases {
         let takes_a_while = words.contains(&"drain") || words.contains(&"move");
         let line = said(&evenkeel(&api.socket, words));
-        assert_eq!(line.contains("evenkeel "), takes_a_while, "{words:?}: {line}");
-        assert_eq!(line.is_empty(), !takes_a_while, "{words:?}: {line}");
+        assert!(line.contains(now) && line.lines().count() == 1, "{words:?}: {line}");
         assert_eq!(api.asked.recv().unwrap(), right);
         let json = said(&evenkeel(&api.socket, &[words, &["--json"]].concat()));
         let right = if takes_a_while { r#"{"asked":true}"# } else { r#"{"done":true}"# };
@@ -396,6 +425,7 @@ fn an_operators_verbs_ask_for_what_they_say() {
     let json = said(&evenkeel(&api.socket, &["session", "close", "s17", "--json"]));
     assert_eq!(json.trim(), r#"{"done":true}"#);
     assert_eq!(api.asked.recv().unwrap(), "DELETE /v1/sessions/s17 HTTP/1.1");
+    assert_eq!(said(&evenkeel(&api.socket, &["session", "close", "s17"])), "s17 is closed\n");
 }
 
 #[test]
@@ -409,7 +439,11 @@ fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
     };
     let path = "POST /v1/configuration:reload";
     let whole = Api::start("reloaded", vec![(path, answer(&json!([])))]);
-    assert!(said(&evenkeel(&whole.socket, &["reload"])).contains("node east-b1 comes"));
+    let words = said(&evenkeel(&whole.socket, &["reload"]));
+    assert!(words.contains("node east-b1 comes") && !words.contains("no node"), "{words}");
+    let same = json!({"added": [], "removed": [], "changed": [], "waiting": [], "refused": []});
+    let same = Api::start("same", vec![(path, same)]);
+    assert_eq!(said(&evenkeel(&same.socket, &["reload"])), "no node comes, goes or changes\n");
     let api = Api::start("refused", vec![(path, answer(&refused))]);
     let output = evenkeel(&api.socket, &["reload"]);
     assert_eq!(output.status.code(), Some(1));
