@@ -22,7 +22,7 @@ pub(crate) struct Room {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Every room with where it stands, its spares and who placed it
+    /// Every room with its number, where it stands, its spares and who placed it
     List,
     /// Move a room to a node, make-before-break; nothing is lost. It moves when its sessions are open there, after this
     /// returns: the event `moved` says so, or `move-ended` that it was given up; `session explain` shows both
@@ -63,8 +63,9 @@ fn line(room: &Value) -> String {
     let route = rows(&room["route"], "");
     let nodes: Vec<&str> = route.iter().map(|hop| text(hop, "node")).collect();
     format!(
-        "{:<24} {:<10} {:>3} sessions at {}, route {}, placed by {}",
+        "{:<24} {:<6} {:<10} {:>3} sessions at {}, route {}, placed by {}",
         text(room, "room"),
+        text(room, "id"),
         text(room, "scenario"),
         rows(&room["sessions"], "").len(),
         room["hop"]["node"].as_str().unwrap_or("no node"),

@@ -457,9 +457,10 @@ fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
 }
 
 #[test]
-fn help_says_how_a_single_session_is_moved() {
+fn help_says_how_a_single_session_is_moved_and_where_rooms_have_numbers() {
     for (words, right) in [
         (&["room", "move", "--help"][..], "conf~s7"),
+        (&["policy", "diff", "--help"], "`evenkeel room list`"),
         (&["--help"], "session List, explain and close sessions"),
         (&["session", "--help"], "room move ROOM~SESSION NODE"),
     ] {
@@ -484,8 +485,8 @@ fn what_stands_is_listed_for_people_and_for_tools() {
         "nodes_up": 1, "nodes_draining": 0, "rooms": 3, "away": 4,
     }]});
     let rooms = json!({"rooms": [{
-        "room": "r", "scenario": "call", "sessions": ["s1", "s2"], "route": [hop], "hop": hop,
-        "placed_by": "native",
+        "room": "r", "id": "r4", "scenario": "call", "sessions": ["s1", "s2"], "route": [hop],
+        "hop": hop, "placed_by": "native",
     }]});
     let first = json!({"sessions": [{
         "id": "s1", "room": "r", "scenario": "call", "ingress": "udp", "hop": hop, "rung": 1,
@@ -538,7 +539,7 @@ fn what_stands_is_listed_for_people_and_for_tools() {
         (&["modes"], modes, &["recoveries", "20.4", "+1.2 %", "call, live"]),
         (&["node", "list"], nodes, &["25 % of 900 kbit/s", "opening 2, 7 waiting, draining"]),
         (&["region", "list"], regions, &["breaker open for 10 s", "1 of 2 nodes", "4 away"]),
-        (&["room", "list"], rooms, &["2 sessions at east-a1", "placed by native"]),
+        (&["room", "list"], rooms, &["r4     call", "2 sessions at east-a1", "placed by native"]),
         (&["session", "list"], both, &["rung 1, capped at 44 kbit/s", "quic at no node"]),
         (
             &["session", "explain", "s1"],

@@ -24,6 +24,9 @@ use crate::{Failure, say};
 /// recorded. What was measured stays what it was when the recorded plugin decided (open-loop); `evenkeel-simulate
 /// --policy` plays a world in which decisions have consequences.
 ///
+/// Rooms and sessions go by their numbers (`r4`, `s17`): a recording has no names of them. `evenkeel room list` and `session
+/// list` at the gateway that recorded it say whose they are, as long as they stand.
+///
 /// With --json: `calls` that both were asked, `alike`, `different` (decisions or notes on them), `kept_otherwise` (the
 /// same decision, other states or memo), `subjects` (sessions and rooms decided otherwise), `by_kind`, `differences` (the
 /// first of them: about whom, when, what each decided, why, with its notes; null: no change), `unmeasured` (metrics that
