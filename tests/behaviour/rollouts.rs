@@ -72,10 +72,13 @@ fn a_canarys_rooms_are_the_candidates_and_others_are_not_until_it_is_promoted() 
     let begun = push(&gateway, plugin(Manner::Places(2)), canary(50));
     assert_eq!((begun.outcome, begun.by), (RolloutOutcome::Begun, Actor::Operator), "{begun:?}");
     assert_eq!(begun.previous.as_ref(), Some(&shipped));
+    let staged = begun.stage.unwrap();
+    assert_eq!((staged.stage, staged.next), (Stage::Canary(50), 100));
+    assert_eq!(staged.next_in, Some(Duration::from_secs(3_600)), "it goes on by itself");
     let candidate = begun.revision.unwrap();
     let shown = view(&gateway, &routing());
     assert_eq!(shown.revision.as_ref(), Some(&shipped));
-    assert_eq!(shown.life.walk.map(|walk| walk.stage), Some(Stage::Canary(50)));
+    assert_eq!(shown.life.walk.map(|walk| walk.staged.stage), Some(Stage::Canary(50)));
 
     let mut by = BTreeMap::from([(&*shipped, 0), (&*candidate, 0)]);
     let mut phones = Vec::new();
@@ -93,7 +96,7 @@ fn a_canarys_rooms_are_the_candidates_and_others_are_not_until_it_is_promoted() 
 
     let paused = walk(&gateway, Verb::Pause).unwrap();
     assert!(paused.stage.unwrap().paused);
-    assert!(view(&gateway, &routing()).life.walk.unwrap().paused);
+    assert!(view(&gateway, &routing()).life.walk.unwrap().staged.paused);
     assert!(!walk(&gateway, Verb::Resume).unwrap().stage.unwrap().paused);
     let promoted = walk(&gateway, Verb::Promote).unwrap();
     assert_eq!(

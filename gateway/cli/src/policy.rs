@@ -93,7 +93,8 @@ enum Verb {
 /// By which steps a pushed revision comes into force.
 #[derive(Args, Default)]
 struct Steps {
-    /// Decide for these shares of rooms or sessions first, per cent, one after the other: `5` or `1,5,25`
+    /// Decide for these shares of rooms or sessions first, per cent, one after the other: `5` or `1,5,25`; then, by itself,
+    /// for all, unless it does harm or `policy pause` holds it
     #[arg(long, value_name = "PERCENT,…")]
     canary: Option<String>,
     /// How long each share lasts at least; default: as the set's `[rollout]` says, or 10s
@@ -316,10 +317,11 @@ fn said(rollout: &Value, json: bool) -> Result<(), Failure> {
         }
         (outcome, false) => {
             say(&format!(
-                "{}: {outcome}, revision {} {}",
+                "{}: {outcome}, revision {} {}{}",
                 text(rollout, "policy"),
                 rollout["revision"].as_str().unwrap_or("?"),
-                standing::stage(rollout)
+                standing::stage(rollout),
+                standing::next(rollout)
             ));
             Ok(())
         }

@@ -164,13 +164,18 @@ fn a_push_takes_its_settings_from_a_file() {
 fn a_push_says_by_which_steps_and_verbs_how_it_goes_on() {
     let begun = json!({
         "outcome": "begun", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
-        "percent": 5, "paused": false,
+        "percent": 5, "paused": false, "next_percent": 25, "next_in_ms": 10_000,
+    });
+    let shadowed = json!({
+        "outcome": "begun", "policy": "call/routing", "revision": "5f0c", "stage": "shadow",
+        "percent": 0, "paused": false, "next_percent": 5,
     });
     let paused = json!({
         "outcome": "paused", "policy": "call/routing", "revision": "5f0c", "stage": "canary",
-        "percent": 5, "paused": true,
+        "percent": 5, "paused": true, "next_percent": 25,
     });
     let answers = vec![
+        ("PUT /v1/policies/call/routing?shadow=", shadowed),
         ("PUT /v1/policies/call/routing?", begun),
         ("POST /v1/policies/call/routing:pause ", paused.clone()),
         ("POST /v1/policies/call/routing:promote-all ", paused),
@@ -183,15 +188,20 @@ fn a_push_says_by_which_steps_and_verbs_how_it_goes_on() {
         evenkeel(&api.socket, &[&push[..], words].concat())
     };
     let begun = said(&push(&["--canary", "5,25", "--pace", "10s", "--force"]));
-    assert!(begun.contains("begun, revision 5f0c decides for 5 %"), "{begun}");
+    assert!(
+        begun.contains("begun, revision 5f0c decides for 5 %; unless it does harm,"),
+        "{begun}"
+    );
+    assert!(begun.contains("25 % by itself in 10 s or later, and so on until 100 %"), "{begun}");
     let asked = api.asked.recv().unwrap();
     assert!(asked.contains("?canary=5%2C25&pace=10s&force=true HTTP/1.1"), "{asked}");
     assert_eq!(push(&["--now", "--canary", "5"]).status.code(), Some(2), "either");
     let shadow = ["policy", "shadow", "call/routing", plugin.to_str().unwrap()];
-    said(&evenkeel(&api.socket, &shadow));
+    let shadowed = said(&evenkeel(&api.socket, &shadow));
+    assert!(shadowed.contains("asked along; it stays so until `evenkeel policy promote`"));
     assert!(api.asked.recv().unwrap().contains("?shadow=true HTTP/1.1"));
     let paused = said(&evenkeel(&api.socket, &["policy", "pause", "call/routing"]));
-    assert!(paused.contains("decides for 5 %, paused"), "{paused}");
+    assert!(paused.ends_with("decides for 5 %, paused\n"), "{paused}");
     said(&evenkeel(&api.socket, &["policy", "promote", "call/routing", "--all"]));
 }
 
@@ -245,7 +255,8 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
         "desired": "bbbb",
         "rollout": {
             "revision": "bbbb", "plugin": "calm 2.0.0", "origin": "pushed", "stage": "canary",
-            "percent": 5, "paused": false, "lasted_ms": 3_000, "steps": [5, 50], "pace_ms": 10_000,
+            "percent": 50, "paused": false, "lasted_ms": 3_000, "steps": [5, 50], "pace_ms": 10_000,
+            "next_percent": 100, "next_in_ms": 7_000,
             "calls": 3, "faults": 0, "shadow": {"same": 7, "different": 2, "faulted": 0},
             "cohorts": {"canary": cohort(12.0, 4, 10), "standing": cohort(0.5, 0, 190)},
         },
@@ -257,7 +268,8 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
     for right in [
         "call/degradation: aaaa (calm 1.0.0, embedded), 9 calls",
         "before: 0000, which a rollback puts in force again, for 61 s more",
-        "on its way: bbbb (calm 2.0.0, pushed), decides for 5 %, 3 s of 10 s; steps 5, 50 %",
+        "on its way: bbbb (calm 2.0.0, pushed), decides for 50 %, 3 s of 10 s; steps 5, 50 %; \
+         unless it does harm, 100 % by itself in 7 s or later\n",
         "in shadow: 7 the same, 2 different, 0 failed",
         "canary: 10 sessions, 0 rooms; loss 12.0 %, R unknown, rung 0.0; got worse: loss 4 of 10",
         "the rest: 190 sessions",

@@ -133,6 +133,21 @@ impl Walk {
         self.paused.is_some()
     }
 
+    /// The share that it has next, per cent; at 100 it is in force.
+    pub fn next_share(&self) -> u8 {
+        self.pace.steps.get(self.next).copied().unwrap_or(100).min(100)
+    }
+
+    /// How long it stays where it is at least; none: until somebody promotes or resumes it.
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        let lasts = match self.stage {
+            Stage::Shadow if self.pace.stays_in_shadow => return None,
+            Stage::Shadow => self.pace.shadow,
+            Stage::Canary(_) => self.pace.each,
+        };
+        (!self.is_paused()).then(|| lasts.saturating_sub(self.lasted(now)))
+    }
+
     /// What its time has come for, given what is heard of it.
     pub fn poll(&mut self, heard: impl FnOnce() -> Heard, now: Instant) -> Option<Turn> {
         if self.is_paused() {
@@ -168,16 +183,14 @@ impl Walk {
     }
 
     fn step(&mut self, now: Instant) -> Turn {
-        let step = self.pace.steps.get(self.next).copied().filter(|percent| *percent < 100);
+        let share = self.next_share();
         (self.since, self.paused) = (now, self.paused.map(|_| Duration::ZERO));
-        match step {
-            Some(percent) => {
-                self.next += 1;
-                self.stage = Stage::Canary(percent);
-                Turn::Expose(percent)
-            }
-            None => Turn::Activate,
+        if share == 100 {
+            return Turn::Activate;
         }
+        self.next += 1;
+        self.stage = Stage::Canary(share);
+        Turn::Expose(share)
     }
 }
 
@@ -202,11 +215,18 @@ mod tests {
         let mut walk = Walk::begin(pace(&[1, 25, 100], 5), start);
         assert_eq!(walk.stage(), Stage::Shadow);
         let at = |seconds: u32| start + seconds * SECOND;
+        assert_eq!((walk.next_share(), walk.left(at(2))), (1, Some(3 * SECOND)));
         assert_eq!(walk.poll(enough, at(5) - Duration::from_millis(1)), None);
         assert_eq!(walk.poll(enough, at(5)), Some(Turn::Expose(1)));
         assert_eq!(walk.poll(enough, at(15) - Duration::from_millis(1)), None);
+        assert_eq!((walk.next_share(), walk.left(at(7))), (25, Some(8 * SECOND)));
         assert_eq!(walk.poll(enough, at(15)), Some(Turn::Expose(25)));
         assert_eq!(walk.stage(), Stage::Canary(25));
+        assert_eq!(
+            (walk.next_share(), walk.left(at(60))),
+            (100, Some(Duration::ZERO)),
+            "waited for"
+        );
         assert_eq!(walk.poll(enough, at(25)), Some(Turn::Activate));
     }
 
@@ -214,7 +234,7 @@ mod tests {
     fn behind_the_last_step_it_is_in_force_and_without_one_at_once() {
         let start = Instant::now();
         let mut walk = Walk::begin(pace(&[5], 0), start);
-        assert_eq!(walk.stage(), Stage::Canary(5));
+        assert_eq!((walk.stage(), walk.next_share()), (Stage::Canary(5), 100));
         assert_eq!(walk.poll(enough, start + 10 * SECOND), Some(Turn::Activate));
         for (steps, shadow, at_once) in
             [(&[][..], 0, true), (&[100][..], 0, true), (&[5][..], 0, false), (&[][..], 1, false)]
@@ -240,7 +260,7 @@ mod tests {
         let at = |seconds: u32| start + seconds * SECOND;
         let mut walk = Walk::begin(pace(&[5, 50], 0), start);
         walk.pause(at(4));
-        assert_eq!(walk.poll(enough, at(100)), None);
+        assert_eq!((walk.poll(enough, at(100)), walk.left(at(100))), (None, None));
         walk.resume(at(100));
         assert_eq!(walk.poll(enough, at(106) - Duration::from_millis(1)), None, "four were over");
         assert_eq!(walk.poll(enough, at(106)), Some(Turn::Expose(50)));
@@ -272,6 +292,7 @@ mod tests {
         let start = Instant::now();
         let mut walk = Walk::begin(Pace { stays_in_shadow: true, ..pace(&[5], 0) }, start);
         assert_eq!(walk.poll(enough, start + 10_000 * SECOND), None);
+        assert_eq!((walk.next_share(), walk.left(start)), (5, None));
         assert_eq!(walk.promote(start), Turn::Expose(5));
     }
 }

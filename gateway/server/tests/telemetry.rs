@@ -424,7 +424,7 @@ fn a_revisions_way_into_force_is_one_span_with_its_steps() {
         previous: None,
         outcome,
         code: None,
-        stage: stage.map(|stage| Staged { stage, paused: false }),
+        stage: stage.map(|stage| Staged { stage, paused: false, next: 100, next_in: None }),
         by: Actor::Operator,
         reason: None,
         arrived: Instant::now(),

@@ -51,14 +51,15 @@ fn show_rollout(rollout: &Value) {
     let steps = rollout["steps"].as_array().map_or(&[][..], Vec::as_slice);
     let steps: Vec<String> = steps.iter().map(Value::to_string).collect();
     say(&format!(
-        "  on its way: {} ({}, {}), {}, {} s of {} s; steps {} %",
+        "  on its way: {} ({}, {}), {}, {} s of {} s; steps {} %{}",
         text(rollout, "revision"),
         text(rollout, "plugin"),
         text(rollout, "origin"),
         stage(rollout),
         count(rollout, "lasted_ms") / 1_000,
         count(rollout, "pace_ms") / 1_000,
-        if steps.is_empty() { "100".to_owned() } else { steps.join(", ") }
+        if steps.is_empty() { "100".to_owned() } else { steps.join(", ") },
+        next(rollout)
     ));
     let shadow = &rollout["shadow"];
     let (same, different) = (count(shadow, "same"), count(shadow, "different"));
@@ -102,6 +103,22 @@ pub(super) fn stage(rollout: &Value) -> String {
         "canary" => format!("decides for {} %{paused}", count(rollout, "percent")),
         "shadow" => format!("is asked along{paused}"),
         _ => "is on its way".to_owned(),
+    }
+}
+
+/// What becomes of a revision by itself, behind what else is said of it.
+pub(super) fn next(rollout: &Value) -> String {
+    let Some(percent) = rollout["next_percent"].as_u64() else {
+        return String::new();
+    };
+    let then = if percent < 100 { ", and so on until 100 %" } else { "" };
+    match rollout["next_in_ms"].as_u64() {
+        Some(ms) => {
+            let seconds = ms.div_ceil(1_000);
+            format!("; unless it does harm, {percent} % by itself in {seconds} s or later{then}")
+        }
+        None if rollout["paused"] == Value::Bool(true) => String::new(),
+        None => "; it stays so until `evenkeel policy promote`".to_owned(),
     }
 }
 

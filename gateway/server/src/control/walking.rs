@@ -82,9 +82,8 @@ pub(super) struct Walking {
 }
 
 impl Walking {
-    fn staged(&self) -> Option<Staged> {
-        let walk = self.walk.as_ref()?;
-        Some(Staged { stage: walk.stage(), paused: walk.is_paused() })
+    fn staged(&self, now: Instant) -> Option<Staged> {
+        self.walk.as_ref().map(|walk| Staged::of(walk, now))
     }
 
     /// As the core is to know them; none before there is one in force.
@@ -114,7 +113,7 @@ impl Walking {
         Rollout {
             policy: policy.clone(),
             outcome,
-            stage: self.staged(),
+            stage: self.staged(now),
             by,
             revision: self.stand.candidate.as_ref().map(name),
             previous: self.stand.standing.as_ref().map(name),
@@ -146,7 +145,7 @@ impl Control {
             (_, None) => None,
         };
         walking.stand = stand;
-        rollout.stage = walking.staged();
+        rollout.stage = walking.staged(now);
         self.tell_core(&policy, now);
         self.tell_step(rollout);
     }
@@ -361,9 +360,8 @@ impl Control {
             view.life.previous_for = until.map(|until| until.saturating_duration_since(now));
             view.life.last.clone_from(&walking.last);
             view.life.walk = walking.walk.as_ref().map(|walk| WalkView {
-                stage: walk.stage(),
+                staged: Staged::of(walk, now),
                 lasted: walk.lasted(now),
-                paused: walk.is_paused(),
                 steps: walk.pace().steps.clone(),
                 each: walk.pace().each,
             });

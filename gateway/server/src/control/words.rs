@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{
     Cohort, Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures,
-    Media, Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Stage, Transport, Witness,
+    Media, Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Stage, Transport, Walk, Witness,
 };
 
 use super::handle::NotReloaded;
@@ -362,12 +362,10 @@ pub struct Tried {
 /// How far a revision is on its way into force.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WalkView {
-    /// Where it is.
-    pub stage: Stage,
+    /// Where it is, and what comes next.
+    pub staged: Staged,
     /// How long it has been there, pauses left out.
     pub lasted: Duration,
-    /// Whether it stays there until it is resumed.
-    pub paused: bool,
     /// Shares that it is to have, one after the other, per cent.
     pub steps: Vec<u8>,
     /// How long each lasts at least.
@@ -409,6 +407,18 @@ pub struct Staged {
     pub stage: Stage,
     /// Whether it stays there until it is resumed.
     pub paused: bool,
+    /// The share that it has next, per cent; at 100 it is in force.
+    pub next: u8,
+    /// How long until then at least; none: it stays where it is until somebody says otherwise.
+    pub next_in: Option<Duration>,
+}
+
+impl Staged {
+    /// As it is now.
+    pub(crate) fn of(walk: &Walk, now: Instant) -> Staged {
+        let (stage, paused) = (walk.stage(), walk.is_paused());
+        Staged { stage, paused, next: walk.next_share(), next_in: walk.left(now) }
+    }
 }
 
 /// How replacing a policy went.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core as core;
-use evenkeel_core::Pace;
+use evenkeel_core::{Pace, Walk};
 
 use super::candidate::Candidate;
 use super::record::Record;
 use super::thread::{Desk, Revision};
 use super::{Back, Ready, Rolled, Stand, Word};
-use crate::control::{Actor, Rollout, RolloutOutcome};
+use crate::control::{Actor, Rollout, RolloutOutcome, Staged};
 
 /// Whoever means a candidate means the one that he saw.
 const ANOTHER_ON_ITS_WAY: &str = "another revision of it is on its way by now";
@@ -66,8 +66,11 @@ impl Desk {
         self.candidate = Some(candidate);
         self.learn_anew();
         let begun = self.rollout(RolloutOutcome::Begun, by);
-        let rollout =
-            Rollout { revision, previous: standing, arrived, activate: since.elapsed(), ..begun };
+        // Control walks it; who pushed it is told how that begins.
+        let now = Instant::now();
+        let stage = Some(Staged::of(&Walk::begin(pace.clone(), now), now));
+        let (previous, activate) = (standing, since.elapsed());
+        let rollout = Rollout { revision, previous, stage, arrived, activate, ..begun };
         self.tell_rolled(rollout.clone(), Some(pace));
         let _ = reply.send(Some(rollout));
     }

@@ -149,6 +149,10 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
     let asking = world.ask("GET /v1/policies", "");
     let Request::Policies(reply) = world.request() else { panic!("policies") };
     reply.send(vec![policy()]).unwrap();
+    let canary = json!({
+        "sessions": 10, "rooms": 5, "loss_percent": 1.5, "r_factor": 80.0, "rung": 0.5,
+        "worse": {"loss": {"worse": 2, "of": 10}},
+    });
     let right = json!({"policies": [{
         "policy": "call/routing", "plugin": "route-nearest 0.1.0", "revision": "5f0c5f0c5f0c",
         "previous": null, "origin": "embedded", "calls": 7, "faults": 1, "quarantined": 2,
@@ -158,12 +162,10 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         "rollout": {
             "revision": "aaaaaaaaaaaa", "plugin": "route-nearest 0.2.0", "origin": "pushed",
             "stage": "canary", "percent": 5, "paused": false, "lasted_ms": 1_500,
+            "next_percent": 50, "next_in_ms": 8_500,
             "steps": [5, 50], "pace_ms": 10_000, "calls": 3, "faults": 0,
             "shadow": {"same": 8, "different": 1, "faulted": 0},
-            "cohorts": {"canary": {
-                "sessions": 10, "rooms": 5, "loss_percent": 1.5, "r_factor": 80.0, "rung": 0.5,
-                "worse": {"loss": {"worse": 2, "of": 10}},
-            }},
+            "cohorts": {"canary": canary},
         },
         "quarantined_revisions": [
             {"revision": "bbbbbbbbbbbb", "since_us": 7_000_000, "reason": "loss: 8 of 10 got worse"},
@@ -203,9 +205,13 @@ fn life() -> PolicyLife {
             faulted: 0,
         }),
         walk: Some(WalkView {
-            stage: Stage::Canary(5),
+            staged: Staged {
+                stage: Stage::Canary(5),
+                paused: false,
+                next: 50,
+                next_in: Some(Duration::from_millis(8_500)),
+            },
             lasted: Duration::from_millis(1_500),
-            paused: false,
             steps: vec![5, 50],
             each: Duration::from_secs(10),
         }),
@@ -483,12 +489,14 @@ fn a_revision_is_pushed_to_walk_and_told_how_it_goes_on() {
         ..Wish::default()
     };
     assert_eq!(wish, right);
-    let staged = Staged { stage: Stage::Canary(1), paused: false };
+    let (stage, next_in) = (Stage::Canary(1), Some(Duration::from_secs(2)));
+    let staged = Staged { stage, paused: false, next: 5, next_in };
     let begun = Rollout { stage: Some(staged), ..rollout(RolloutOutcome::Begun) };
     reply.send(Ok(begun)).unwrap();
     let (status, body) = asking.answer();
     assert_eq!((status, &body["outcome"], &body["by"]), (200, &json!("begun"), &json!("operator")));
     assert_eq!((&body["stage"], &body["percent"]), (&json!("canary"), &json!(1)));
+    assert_eq!((&body["next_percent"], &body["next_in_ms"]), (&json!(5), &json!(2_000)));
     for (word, right, outcome) in [
         ("promote", Verb::Promote, RolloutOutcome::Stepped),
         ("promote-all", Verb::PromoteAll, RolloutOutcome::Activated),

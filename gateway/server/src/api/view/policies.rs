@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use evenkeel_core as core;
 use serde::Serialize;
@@ -54,6 +54,10 @@ struct OnItsWay {
     /// Its share of rooms or sessions.
     percent: u8,
     paused: bool,
+    /// The share that it has next; at 100 it is in force.
+    next_percent: u8,
+    /// How long until then at least; null: it stays where it is until somebody says otherwise.
+    next_in_ms: Option<u64>,
     /// Of the stage, pauses left out.
     lasted_ms: u64,
     /// Shares it is to have, one after the other.
@@ -106,6 +110,10 @@ struct Quarantined {
     reason: Box<str>,
 }
 
+fn milliseconds(time: Option<Duration>) -> Option<u64> {
+    time.map(|time| time.as_millis() as u64)
+}
+
 /// Unix time in microseconds.
 fn unix_us(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
@@ -119,9 +127,11 @@ impl OnItsWay {
             revision,
             plugin,
             origin,
-            stage: walk.stage.name(),
-            percent: walk.stage.percent(),
-            paused: walk.paused,
+            stage: walk.staged.stage.name(),
+            percent: walk.staged.stage.percent(),
+            paused: walk.staged.paused,
+            next_percent: walk.staged.next,
+            next_in_ms: milliseconds(walk.staged.next_in),
             lasted_ms: walk.lasted.as_millis() as u64,
             steps: walk.steps.clone(),
             pace_ms: walk.each.as_millis() as u64,
@@ -165,7 +175,7 @@ impl From<control::PolicyView> for Policy {
         let tried = rollout.as_ref().map(|rollout| Arc::clone(&rollout.revision));
         Policy {
             desired: tried.or_else(|| policy.revision.clone()),
-            previous_for_ms: previous_for.map(|time| time.as_millis() as u64),
+            previous_for_ms: milliseconds(previous_for),
             rollout,
             last: last.map(|last| Last { at_us: unix_us(last.at), rollout: last.rollout.into() }),
             quarantined_revisions: quarantined
@@ -226,6 +236,12 @@ pub(in crate::api) struct Rollout {
     /// Whether it stays there until it is resumed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::api) paused: Option<bool>,
+    /// The share that it has next; at 100 it is in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) next_percent: Option<u8>,
+    /// How long until then at least; left out: it stays where it is until somebody says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::api) next_in_ms: Option<u64>,
 }
 
 /// A plugin that was not taken.
@@ -261,6 +277,8 @@ impl From<control::Rollout> for Rollout {
             stage: rollout.stage.map(|staged| staged.stage.name()),
             percent: rollout.stage.map(|staged| staged.stage.percent()),
             paused: rollout.stage.map(|staged| staged.paused),
+            next_percent: rollout.stage.map(|staged| staged.next),
+            next_in_ms: milliseconds(rollout.stage.and_then(|staged| staged.next_in)),
         }
     }
 }
