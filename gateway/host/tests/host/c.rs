@@ -10,9 +10,7 @@ use serde_json::json;
 use crate::calm::{answers_for_thousands, decides, session};
 use crate::contract::sdk;
 use crate::plugin::roomy;
-
-/// What `tests/interop` says where real clients must be there: then so must a compiler for C.
-pub(crate) const REQUIRED: &str = "EVENKEEL_CLIENTS";
+use crate::tools::skip;
 
 /// Compiles a policy in C, all its warnings errors; `None` where there is no compiler for it.
 pub(crate) fn compile(source: &Path, optimise: &str) -> Option<Vec<u8>> {
@@ -39,13 +37,7 @@ fn has(program: &str) -> bool {
 /// The policy that `plugin-sdk/c` shows, or none with a line that says so.
 fn calm(test: &str, optimise: &str) -> Option<Component> {
     let Some(module) = compile(&sdk().join("c/calm.c"), optimise) else {
-        assert!(
-            std::env::var(REQUIRED).is_err(),
-            "{test}: clang and wasm-ld are required: `make clients`"
-        );
-        println!(
-            "skipped: {test}: clang and wasm-ld are not installed; `make clients` installs them"
-        );
+        skip(test, "clang and wasm-ld");
         return None;
     };
     Some(Component::vet(roomy(), &module).unwrap())

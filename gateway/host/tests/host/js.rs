@@ -5,10 +5,10 @@ use std::process::Command;
 
 use evenkeel_host::Component;
 
-use crate::c::REQUIRED;
 use crate::calm::decides;
 use crate::contract::sdk;
 use crate::plugin::roomy;
+use crate::tools::skip;
 
 /// Where `tests/interop/install` puts what the build of such a policy needs.
 fn workshop() -> PathBuf {
@@ -44,10 +44,7 @@ fn build() -> Option<Vec<u8>> {
 fn a_policy_in_javascript_decides_as_its_source_says() {
     let test = "a_policy_in_javascript_decides_as_its_source_says";
     let Some(bytes) = build() else {
-        let required = std::env::var(REQUIRED).is_ok();
-        assert!(!required, "{test}: componentize-js is required: `make clients`");
-        println!("skipped: {test}: componentize-js is not installed; `make clients` installs it");
-        return;
+        return skip(test, "componentize-js, which wants npm");
     };
     // What imports anything but `diag` is refused here.
     let component = Component::vet(roomy(), &bytes).unwrap();

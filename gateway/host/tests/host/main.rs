@@ -18,5 +18,6 @@ mod poison;
 mod reference;
 mod shipped;
 mod states;
+mod tools;
 mod twice;
 mod vetting;
