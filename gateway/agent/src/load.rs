@@ -69,6 +69,7 @@ fn figure(bytes: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -103,7 +104,8 @@ mod tests {
         ] {
             assert_eq!(figure(bytes), read, "{bytes:?}");
         }
-        let path = std::env::temp_dir().join(format!("evenkeel-figure-{}", std::process::id()));
+        let folder = Folder::new();
+        let path = folder.join("figure");
         std::fs::write(&path, "333\n").unwrap();
         let mut meter = Meter::new(1, Some(path.clone()));
         assert_eq!(meter.measure(None, Instant::now()), 333);

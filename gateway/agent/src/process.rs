@@ -183,6 +183,7 @@ fn only_one_of(exe: &Path) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     /// Something that waits; as a program of its own name where one is given.
     fn sleeper(exe: Option<&Path>) -> Child {
@@ -196,10 +197,6 @@ mod tests {
         }
     }
 
-    fn file(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("evenkeel-{name}-{}", std::process::id()))
-    }
-
     fn wait_until_ended(process: &Process) {
         let mut fds = [PollFd::new(process.fd().unwrap().as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, 10_000_u16), Ok(1), "it ended, and nobody was told");
@@ -207,8 +204,8 @@ mod tests {
 
     #[test]
     fn a_process_is_found_by_its_file_and_its_end_is_seen() {
-        let (now, path) = (Instant::now(), file("pid"));
-        let _ = fs::remove_file(&path);
+        let (now, folder) = (Instant::now(), Folder::new());
+        let path = folder.join("pid");
         let mut process =
             Process::new(Found::PidFile { path: path.clone(), exe: None }, false, now);
         assert!(!process.look(now).unwrap(), "there is no file");
@@ -227,12 +224,12 @@ mod tests {
             fs::write(&path, nonsense).unwrap();
             assert!(!process.look(now).unwrap(), "{nonsense}");
         }
-        fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn a_number_that_another_program_has_by_now_is_not_believed() {
-        let (now, path) = (Instant::now(), file("other"));
+        let (now, folder) = (Instant::now(), Folder::new());
+        let path = folder.join("pid");
         let mut child = sleeper(None);
         fs::write(&path, child.id().to_string()).unwrap();
         let exe = Some(PathBuf::from("/usr/bin/another-server"));
@@ -240,12 +237,12 @@ mod tests {
         assert!(!process.look(now).unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
-        fs::remove_file(&path).unwrap();
     }
 
     #[test]
     fn a_process_is_found_by_its_program_while_it_is_the_only_one() {
-        let (now, exe) = (Instant::now(), file("program"));
+        let (now, folder) = (Instant::now(), Folder::new());
+        let exe = folder.join("program");
         fs::copy("/bin/sleep", &exe).unwrap();
         let mut process = Process::new(Found::Exe(exe.clone()), false, now);
         assert!(!process.look(now).unwrap());
@@ -259,7 +256,6 @@ mod tests {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        fs::remove_file(&exe).unwrap();
     }
 
     #[test]

@@ -109,19 +109,31 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn fresh(test: &str) -> PathBuf {
-        let folder =
-            std::env::temp_dir().join(format!("evenkeel-author-{}-{test}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir(&folder).unwrap();
-        folder
+    /// A folder that nobody else has, gone with the test however that ends.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(test: &str) -> Folder {
+            let name = format!("evenkeel-author-{}-{test}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            // A process that was killed may have had this number.
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir(&path).unwrap();
+            Folder(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
     }
 
     #[test]
     fn a_project_says_its_name_and_hook_wherever_they_belong() {
-        let parent = fresh("says");
-        let folder = create(&parent, &name("my-route"), Hook::Routing).unwrap();
-        assert_eq!(folder, parent.join("my-route"));
+        let parent = Folder::new("says");
+        let folder = create(&parent.0, &name("my-route"), Hook::Routing).unwrap();
+        assert_eq!(folder, parent.0.join("my-route"));
         let text = |path: &str| fs::read_to_string(folder.join(path)).unwrap();
         let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
         assert_eq!(manifest["package"]["name"].as_str(), Some("my-route"));
@@ -130,21 +142,19 @@ mod tests {
         assert!(!text("README.md").contains("NAME") && !text("README.md").contains("HOOK"));
         assert!(text(".gitignore").contains("/my-route.wasm"));
         assert!(text("sdk/src/lib.rs").contains("What a policy author depends on"));
-        fs::remove_dir_all(parent).unwrap();
     }
 
     #[test]
     fn a_folder_that_is_there_is_left_as_it_is() {
-        let parent = fresh("there");
-        let folder = parent.join("my-route");
+        let parent = Folder::new("there");
+        let folder = parent.0.join("my-route");
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("mine"), "mine").unwrap();
-        let failed = create(&parent, &name("my-route"), Hook::Routing).unwrap_err();
+        let failed = create(&parent.0, &name("my-route"), Hook::Routing).unwrap_err();
         assert!(matches!(&failed, Failed::Exists(path) if *path == folder), "{failed}");
         let inside: Vec<_> =
             fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(inside, ["mine"]);
-        fs::remove_dir_all(parent).unwrap();
     }
 
     #[test]

@@ -12,14 +12,15 @@ use serde_json::{Value, json};
 /// An API that gives its answers by the beginning of the request line, those with an `error` as refusals, and keeps what
 /// it was asked.
 struct Api {
+    folder: Folder,
     socket: PathBuf,
     asked: Receiver<String>,
 }
 
 impl Api {
     fn start(name: &str, answers: Vec<(&'static str, Value)>) -> Api {
-        let socket = place(name);
-        let _ = std::fs::remove_file(&socket);
+        let folder = Folder::new(name);
+        let socket = folder.0.join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let (asked_in, asked) = channel();
         std::thread::spawn(move || {
@@ -27,18 +28,27 @@ impl Api {
                 serve(stream.unwrap(), &answers, &asked_in);
             }
         });
-        Api { socket, asked }
+        Api { folder, socket, asked }
     }
 }
 
-impl Drop for Api {
+/// A folder that nobody else has, gone with the test however that ends.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("evenkeel-cli-{}-{name}", std::process::id()));
+        // A process that was killed may have had this number.
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
     fn drop(&mut self) {
-        let _gone_already = std::fs::remove_file(&self.socket);
+        let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-fn place(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("evenkeel-cli-{}-{name}", std::process::id()))
 }
 
 fn serve(stream: UnixStream, answers: &[(&'static str, Value)], asked: &Sender<String>) {
@@ -144,10 +154,10 @@ fn where_the_api_is_may_be_said_behind_the_verb() {
 fn a_push_takes_its_settings_from_a_file() {
     let activated = json!({"outcome": "activated", "policy": "call/routing", "revision": "5f0c"});
     let api = Api::start("push", vec![("PUT /v1/policies/call/routing?settings=", activated)]);
-    let plugin = place("plugin.wasm");
+    let plugin = api.folder.0.join("plugin.wasm");
     std::fs::write(&plugin, "wasm").unwrap();
     for (name, text) in [("settings.toml", "a = 1"), ("settings.json", r#"{"a": 1}"#)] {
-        let settings = place(name);
+        let settings = api.folder.0.join(name);
         std::fs::write(&settings, text).unwrap();
         let words = ["policy", "push", "call/routing", plugin.to_str().unwrap(), "--settings"];
         let words = [&words[..], &[settings.to_str().unwrap()]].concat();
@@ -181,7 +191,7 @@ fn a_push_says_by_which_steps_and_verbs_how_it_goes_on() {
         ("POST /v1/policies/call/routing:promote-all ", paused),
     ];
     let api = Api::start("steps", answers);
-    let plugin = place("steps.wasm");
+    let plugin = api.folder.0.join("steps.wasm");
     std::fs::write(&plugin, "wasm").unwrap();
     let push = |words: &[&str]| {
         let push = ["policy", "push", "call/routing", plugin.to_str().unwrap()];
@@ -219,7 +229,7 @@ fn a_name_that_there_is_not_is_a_wrong_command_line_and_a_refusal_is_a_failure()
         ("GET /v1/nodes ", json!({"nodes": [up("east-a1"), up("east-b1")]})),
     ];
     let api = Api::start("wrong", answers);
-    let plugin = place("wrong.wasm");
+    let plugin = api.folder.0.join("wrong.wasm");
     std::fs::write(&plugin, "wasm").unwrap();
     let plugin = plugin.to_str().unwrap();
     let cases: [(&[&str], i32, &str); 6] = [
@@ -301,7 +311,8 @@ fn a_policys_status_says_what_its_last_fault_was_and_whether_it_fails_still() {
 
 #[test]
 fn a_failure_is_one_object_where_json_was_asked_for() {
-    let nobody = place("nobody");
+    let folder = Folder::new("nobody");
+    let nobody = folder.0.join("socket");
     let verbs: [&[&str]; 11] = [
         &["status"],
         &["modes"],
@@ -332,8 +343,7 @@ fn a_drill_waits_while_the_world_of_its_gateway_comes_up() {
     let serving = json!({"state": "serving"});
     let answers = vec![("GET /v1/status ", serving), ("GET /v1/nodes ", json!({"nodes": []}))];
     let api = Api::start("rising", answers);
-    let mark = place("rising.rising");
-    let rising = std::fs::File::create(&mark).unwrap();
+    let rising = std::fs::File::create(api.folder.0.join("socket.rising")).unwrap();
     rising.lock().unwrap();
     let mut drill = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
     drill.args(["drill", "kill-node", "--api"]).arg(&api.socket);
@@ -343,15 +353,14 @@ fn a_drill_waits_while_the_world_of_its_gateway_comes_up() {
     }
     drop(rising);
     let output = drill.wait_with_output().unwrap();
-    let _ = std::fs::remove_file(mark);
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(words.contains("no node of this gateway is up"), "{words}");
 }
 
 #[test]
 fn a_gateway_that_says_nothing_is_not_waited_for_for_ever() {
-    let socket = place("mute");
-    let _ = std::fs::remove_file(&socket);
+    let folder = Folder::new("mute");
+    let socket = folder.0.join("socket");
     let _mute = UnixListener::bind(&socket).unwrap();
     let output = evenkeel(&socket, &["status", "--timeout", "1"]);
     assert_eq!(output.status.code(), Some(3));

@@ -128,18 +128,20 @@ impl Drop for Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     const SOON: Duration = Duration::from_secs(60);
 
-    fn shell(script: &str, input: &str, name: &str) -> Process {
-        let mut command = Command::new("/bin/sh");
+    /// With the folder that has its log.
+    fn shell(script: &str, input: &str, name: &str) -> (Process, Folder) {
+        let (mut command, folder) = (Command::new("/bin/sh"), Folder::new());
         let command = command.args(["-c", script]);
-        Process::start(name, command, input.as_bytes(), &std::env::temp_dir()).unwrap()
+        (Process::start(name, command, input.as_bytes(), &folder).unwrap(), folder)
     }
 
     #[test]
     fn process_that_is_dropped_is_gone_even_when_it_was_stopped() {
-        let process = shell("exec sleep 600", "", "lab-test-dropped");
+        let (process, _folder) = shell("exec sleep 600", "", "lab-test-dropped");
         let pid = Pid::from_raw(process.id().cast_signed());
         process.signal(Signal::SIGSTOP).unwrap();
         drop(process);
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn process_that_is_dropped_takes_what_it_started_along() {
         let script = "sleep 600 & echo $!; wait";
-        let mut process = shell(script, "", "lab-test-group");
+        let (mut process, _folder) = shell(script, "", "lab-test-group");
         let Said::Line(child) = process.said(SOON) else { panic!() };
         let child = Pid::from_raw(child.parse().unwrap());
         assert_eq!(kill(child, None), Ok(()));
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn process_reads_its_input_and_is_heard_to_its_end() {
-        let mut process = shell("cat; exec sleep 600", "one\ntwo\n", "lab-test-heard");
+        let (mut process, _folder) = shell("cat; exec sleep 600", "one\ntwo\n", "lab-test-heard");
         assert_eq!(process.said(SOON), Said::Line("one".to_owned()));
         assert_eq!(process.said(SOON), Said::Line("two".to_owned()));
         assert_eq!(process.said(Duration::ZERO), Said::Nothing);
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn process_that_ends_leaves_its_log() {
-        let mut process = shell("echo no such thing >&2", "", "lab-test-ends");
+        let (mut process, _folder) = shell("echo no such thing >&2", "", "lab-test-ends");
         assert_eq!(process.said(SOON), Said::End);
         process.kill();
         assert!(process.log().ends_with("no such thing"), "{}", process.log());

@@ -56,10 +56,11 @@ pub fn write(report: &impl Serialize, path: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
     #[test]
     fn report_takes_the_place_of_the_one_before() {
-        let folder = std::env::temp_dir().join(format!("evenkeel-report-{}", std::process::id()));
+        let folder = Folder::new();
         let path = folder.join("of/this/report.json");
         for rows in [3, 1] {
             write(&vec![0; rows], &path).unwrap();
@@ -67,7 +68,6 @@ mod tests {
             assert_eq!(read.len(), rows);
         }
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -4,6 +4,8 @@ pub mod api;
 mod buffers;
 pub mod control;
 pub mod flows;
+#[cfg(test)]
+mod folder;
 pub mod mmsg;
 mod panics;
 mod policy;

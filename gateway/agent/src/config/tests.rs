@@ -1,9 +1,9 @@
 use super::*;
+use crate::folder::Folder;
 
 /// A folder with a secret in it.
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("evenkeel-agent-{name}-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+fn folder() -> Folder {
+    let folder = Folder::new();
     std::fs::write(folder.join("secret"), "a secret of many bytes\n").unwrap();
     std::fs::write(folder.join("short"), "short\n").unwrap();
     folder
@@ -15,16 +15,15 @@ const HEAD: &str = "listen = \"127.0.0.1:4001\"\nsecret_file = \"secret\"\n";
 fn the_example_in_the_repository_is_usable_but_for_its_secret() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/agent.toml");
     let text = std::fs::read_to_string(example).unwrap();
-    let folder = folder("example");
+    let folder = folder();
     let config = Config::parse(&text.replace("/etc/evenkeel/", ""), &folder).unwrap();
     assert!(!config.drills, "nobody is broken by an example");
     assert!(config.media.is_some() && config.check.is_some() && config.process.is_some());
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn what_is_not_said_has_its_default() {
-    let folder = folder("defaults");
+    let folder = folder();
     let text =
         format!("{HEAD}[process]\npid_file = \"server.pid\"\n[media]\nserver = \"127.0.0.1:9\"");
     let config = Config::parse(&text, &folder).unwrap();
@@ -34,12 +33,11 @@ fn what_is_not_said_has_its_default() {
     assert!(!config.drills && !config.cold && config.load.cpus > 0);
     assert_eq!(config.drain_within, Duration::from_secs(30));
     assert_eq!(config.drills_last, Duration::from_secs(300));
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn a_process_is_found_in_each_way() {
-    let folder = folder("ways");
+    let folder = folder();
     let found = |text: &str| {
         let config = Config::parse(&format!("{HEAD}[process]\n{text}"), &folder).unwrap();
         config.process.unwrap()
@@ -51,12 +49,11 @@ fn a_process_is_found_in_each_way() {
     let ours = found("command = [\"server\", \"-f\"]\nrestart_after = \"2s\"\ncold = true");
     let command = ["server", "-f"].map(String::from).to_vec();
     assert_eq!(ours, Found::Command { command, restart_after: Some(Duration::from_secs(2)) });
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn what_is_wrong_is_told_with_what_would_be_right() {
-    let folder = folder("wrong");
+    let folder = folder();
     let process = "[process]\nexe = \"/usr/bin/server\"\n";
     for (text, told) in [
         ("listen = 1".to_owned(), "listen"),
@@ -87,15 +84,13 @@ fn what_is_wrong_is_told_with_what_would_be_right() {
         let wrong = Config::parse(&text, &folder).unwrap_err().join("\n");
         assert!(wrong.contains(told), "{text}\n{wrong}");
     }
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
-    let folder = folder("all");
+    let folder = folder();
     let text = HEAD.replace("secret\"", "short\"") + "drain_within = \"x\"\n[load]\ncpus = 0\n";
     assert_eq!(Config::parse(&text, &folder).unwrap_err().len(), 4);
     let invalid = Config::load(&folder.join("nowhere.toml")).unwrap_err().to_string();
     assert!(invalid.contains("nowhere.toml cannot be used:"), "{invalid}");
-    std::fs::remove_dir_all(folder).unwrap();
 }

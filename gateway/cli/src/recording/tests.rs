@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evenkeel_core::{
@@ -25,6 +27,32 @@ struct Scene {
     states: BTreeMap<u64, State>,
     memo: Option<State>,
     records: Vec<Record>,
+}
+
+/// A file of a test, gone with it however that ends.
+pub(super) struct Written(PathBuf);
+
+impl Written {
+    pub(super) fn new(name: &str, bytes: &[u8]) -> Written {
+        let name = format!("evenkeel-cli-{}-{name}", std::process::id());
+        let written = Written(std::env::temp_dir().join(name));
+        std::fs::write(&written.0, bytes).unwrap();
+        written
+    }
+}
+
+impl Deref for Written {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// A small generator: worlds need variety, nothing more.
@@ -362,8 +390,7 @@ fn trapping() -> Vec<u8> {
 #[test]
 fn failures_that_are_alike_are_counted_apart_and_are_no_exact_replay() {
     let engine = patient_engine();
-    let file = std::env::temp_dir().join(format!("evenkeel-replay-{}.wasm", std::process::id()));
-    std::fs::write(&file, trapping()).unwrap();
+    let file = Written::new("replay.wasm", &trapping());
     let mut records = ladder(&engine).records;
     for place in 0..records.len() {
         call(&mut records, place).result = Err(Fault::Trap("unreachable".into()));
@@ -385,7 +412,6 @@ fn failures_that_are_alike_are_counted_apart_and_are_no_exact_replay() {
     assert_eq!((outcome.same, outcome.is_exact(), outcome.words()), (1, true, "exact"));
     let outcome = replayed(Vec::new(), &[]);
     assert_eq!((outcome.is_exact(), outcome.words()), (false, "no decision was compared"));
-    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]

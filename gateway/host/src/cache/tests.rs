@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::*;
 
 /// A folder, gone with the test.
-struct Folder(PathBuf);
+pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(crate) fn new() -> Folder {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("cache-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         Folder(std::env::temp_dir().join(name))

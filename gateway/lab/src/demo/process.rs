@@ -87,22 +87,26 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
 
-    fn shell(script: &str, name: &str) -> Process {
-        Process::start(Path::new("/bin/sh"), &["-c", script], name, &std::env::temp_dir()).unwrap()
+    /// With the folder that has its log.
+    fn shell(script: &str, name: &str) -> (Process, Folder) {
+        let folder = Folder::new();
+        let process = Process::start(Path::new("/bin/sh"), &["-c", script], name, &folder);
+        (process.unwrap(), folder)
     }
 
     #[tokio::test]
     async fn first_and_last_words_are_heard() {
         let script = r#"trap 'echo 2; exit' TERM; echo 1; while :; do sleep 0.01; done"#;
-        let mut process = shell(script, "demo-test-words");
+        let (mut process, _folder) = shell(script, "demo-test-words");
         assert_eq!(process.line().await.unwrap(), 1);
         assert_eq!(process.end().await.unwrap().as_deref(), Some("2"));
     }
 
     #[tokio::test]
     async fn process_that_ends_before_its_first_words_shows_its_log() {
-        let mut process = shell("echo no such thing >&2", "demo-test-ends");
+        let (mut process, _folder) = shell("echo no such thing >&2", "demo-test-ends");
         let failed = process.line().await.unwrap_err().to_string();
         assert!(failed.contains("ended") && failed.contains("no such thing"), "{failed}");
     }

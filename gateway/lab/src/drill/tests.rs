@@ -1,4 +1,5 @@
 use super::*;
+use crate::folder::Folder;
 use crate::small_gateway::{SmallGateway, State};
 
 fn drill(kind: Kind) -> Drill {
@@ -151,7 +152,7 @@ fn distribution_has_its_ranks() {
 
 #[test]
 fn record_keeps_every_drill_and_bears_a_line_cut_short() {
-    let folder = std::env::temp_dir().join(format!("evenkeel-drills-{}", std::process::id()));
+    let folder = Folder::new();
     let record = Record::at(folder.join("state/drills.jsonl"));
     assert_eq!(record.all().unwrap(), [Value::Null; 0]);
     let report = |nodes: &str| {
@@ -173,7 +174,6 @@ fn record_keeps_every_drill_and_bears_a_line_cut_short() {
         7,
         "when it was done, not when it was written down"
     );
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// A drill at a small gateway that a person ends when it is like this.

@@ -1,4 +1,3 @@
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use evenkeel_core::{AskId, Hook, PolicyName, Question};
@@ -6,6 +5,7 @@ use evenkeel_host::{Budgets, Component, Engine, Policy, shipped};
 use evenkeel_recording::{Catalog, Chunk, Grant, Header, Revision, head, tail};
 
 use super::*;
+use crate::recording::tests::Written;
 
 fn plugin(name: &str) -> Built {
     let plugin = shipped().iter().find(|plugin| plugin.name == name).unwrap();
@@ -13,7 +13,7 @@ fn plugin(name: &str) -> Built {
 }
 
 /// What `scenario-call` answered for a phone and for a desktop, with these settings, written to a file.
-fn recording(test: &str, settings: &Value) -> PathBuf {
+fn recording(test: &str, settings: &Value) -> Written {
     let engine = Engine::with_budgets(Budgets::default());
     let bytes = shipped().iter().find(|plugin| plugin.name == "scenario-call").unwrap().bytes;
     let component = Component::vet(&engine, bytes).unwrap();
@@ -52,10 +52,7 @@ fn recording(test: &str, settings: &Value) -> PathBuf {
         addresses: false,
     };
     let bytes = [head(&header), chunk.close(), tail()].concat();
-    let path =
-        std::env::temp_dir().join(format!("evenkeel-tried-{}-{test}.ekr", std::process::id()));
-    std::fs::write(&path, bytes).unwrap();
-    path
+    Written::new(&format!("{test}.ekr"), &bytes)
 }
 
 fn tried(path: &Path, name: &str) -> Tried {

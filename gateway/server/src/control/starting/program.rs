@@ -160,6 +160,7 @@ fn told(status: WaitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::Folder;
     use std::sync::mpsc;
 
     /// What is logged.
@@ -183,8 +184,8 @@ mod tests {
     #[test]
     fn a_call_waits_for_the_one_before_it_on_a_thread_of_its_own_and_may_be_over_before_it_begins()
     {
-        let file = std::env::temp_dir().join(format!("evenkeel-{}-before", std::process::id()));
-        let _ = std::fs::remove_file(&file);
+        let folder = Folder::new();
+        let file = folder.join("before");
         let begin = |ends: bool| {
             let (end, ended) = mpsc::channel::<()>();
             let before = std::thread::spawn(move || ended.recv().unwrap_or_default());
@@ -203,7 +204,6 @@ mod tests {
         };
         assert!(!begin(true), "it never ran");
         assert!(begin(false));
-        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

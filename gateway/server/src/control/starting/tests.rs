@@ -1,10 +1,10 @@
 use super::*;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::Command;
 use tokio::sync::mpsc::Receiver;
 
+use crate::folder::Folder;
 use crate::webhook::tests::{says, server};
 
 const NODE: NodeId = NodeId(3);
@@ -20,13 +20,6 @@ fn starter() -> (Starter, Receiver<HookFailed>) {
     (Starter::new(failed, None), told)
 }
 
-/// A file of this test's own, not there yet.
-fn file(name: &str) -> PathBuf {
-    let file = std::env::temp_dir().join(format!("evenkeel-{}-{name}", std::process::id()));
-    let _ = std::fs::remove_file(&file);
-    file
-}
-
 /// Runs a hook that has a child, and writes both ids there.
 fn stay(starter: &mut Starter, name: &str, stop_with_gateway: bool) -> [i32; 2] {
     stay_as(starter, (NODE, "n"), name, stop_with_gateway)
@@ -38,14 +31,14 @@ fn stay_as(
     name: &str,
     stop_with_gateway: bool,
 ) -> [i32; 2] {
-    let file = file(name);
+    let folder = Folder::new();
+    let file = folder.join(name);
     let script = format!(
         "sleep 300 & echo $$ $! > {0}.new; mv {0}.new {0}; wait; sleep 300",
         file.display()
     );
     starter.start(node, &called.into(), &start(&script, stop_with_gateway), 1);
     let text = until(|| std::fs::read_to_string(&file).ok());
-    std::fs::remove_file(&file).unwrap();
     let pids: Vec<i32> = text.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     pids.try_into().unwrap()
 }

@@ -88,8 +88,7 @@ async fn a_worker_is_told_how_the_path_of_its_session_does() {
 #[tokio::test]
 async fn a_certificate_from_files_is_the_one_shown() {
     let made = rcgen::generate_simple_self_signed(vec!["gateway.example".into()]).unwrap();
-    let folder = std::env::temp_dir().join(format!("evenkeel-quic-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
+    let folder = crate::folder::Folder::new();
     let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
     std::fs::write(&chain, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
@@ -107,7 +106,6 @@ async fn a_certificate_from_files_is_the_one_shown() {
     assert!(absent.unwrap_err().to_string().contains("missing.pem"));
     let swapped = start(files(&key, &chain), Arc::clone(&world.flows), vec![], vec![]);
     swapped.unwrap_err();
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::control::{Failed, Happened, Opened, RolloutOutcome, Wanted};
+use crate::folder::Folder;
 
 /// A node that takes whoever comes, and a policy that says where rooms go.
 const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n\
@@ -18,15 +19,13 @@ const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\
 const CALL: &str = "[scenario.call]\n[routing]\nplugin = \"route-nearest\"\n";
 
 fn settings() -> Arc<Settings> {
-    let folder = std::env::temp_dir().join(format!("starting-{}", fastrand::u64(..)));
+    let folder = Folder::new();
     std::fs::create_dir_all(folder.join("policies")).unwrap();
     std::fs::write(folder.join("policies/call.toml"), CALL).unwrap();
     std::fs::write(folder.join("policies/live.toml"), "[scenario.live]\n").unwrap();
     let config = folder.join("evenkeel.toml");
     std::fs::write(&config, CONFIG).unwrap();
-    let settings = Settings::load(Some(&config), None).unwrap();
-    std::fs::remove_dir_all(folder).unwrap();
-    Arc::new(settings)
+    Arc::new(Settings::load(Some(&config), None).unwrap())
 }
 
 /// Nobody is late here, however busy the machine is.
