@@ -160,6 +160,15 @@ impl Question {
         }
     }
 
+    /// How many sessions or rooms a batch is about; 0 where it is no batch.
+    pub fn rows(&self) -> usize {
+        match self {
+            Question::Resolve { .. } | Question::Admit { .. } | Question::Place { .. } => 0,
+            Question::Reroute { rooms, .. } => rooms.len(),
+            Question::Tick { sessions, .. } => sessions.len(),
+        }
+    }
+
     /// The sessions or rooms of a batch, by row; `None` where it is no batch.
     pub fn batch(&self) -> Option<Vec<u64>> {
         match self {

@@ -55,6 +55,10 @@ pub(crate) struct Halving<'a> {
     asks: usize,
     faults: usize,
     answers: usize,
+    /// Rows of the largest part that was answered.
+    largest: usize,
+    /// And of the smallest over which it failed.
+    smallest_failed: usize,
     /// Over which the plugin fails alone.
     found: Vec<(u32, Fault)>,
     last: Option<Fault>,
@@ -66,8 +70,8 @@ pub(crate) struct Halving<'a> {
 }
 
 impl<'a> Halving<'a> {
-    /// A batch of the sessions or rooms `ids`, over which the plugin failed so as a whole, or which holds some that are
-    /// left out or suspected.
+    /// A batch of the sessions or rooms `ids`, over which the plugin failed so as a whole, or which is too large for it, or
+    /// holds some that are left out or suspected.
     pub(crate) fn new(
         policy: &'a mut Policy,
         question: &'a Question,
@@ -88,6 +92,7 @@ impl<'a> Halving<'a> {
                 (Answer::Params(Vec::new()), None)
             }
         };
+        let smallest_failed = ids.len();
         let mut halving = Halving {
             policy,
             question,
@@ -99,6 +104,8 @@ impl<'a> Halving<'a> {
             asks: 0,
             faults: usize::from(failed.is_some()),
             answers: 0,
+            largest: 0,
+            smallest_failed,
             found: Vec::new(),
             last: failed.clone(),
             apart: Apart { fault: failed.clone(), ..Apart::default() },
@@ -133,9 +140,18 @@ impl<'a> Halving<'a> {
             ([], _) => {}
             // It was just asked about, with all the time that there is.
             (&[row], Some(fault)) => self.found.push((row, fault)),
-            (_, failed) => {
-                let fails = failed.map_or(Fails::Unknown, Fails::Surely);
+            (_, Some(fault)) => {
+                let fails = Fails::Surely(fault);
                 self.waiting.push(Part { rows: others, fails, suspected: false });
+            }
+            (_, None) => {
+                let most = self.policy.rows_most.unwrap_or(others.len());
+                let parts = others.chunks(most).rev();
+                self.waiting.extend(parts.map(|rows| Part {
+                    rows: rows.to_vec(),
+                    fails: Fails::Unknown,
+                    suspected: false,
+                }));
             }
         }
     }
@@ -185,7 +201,11 @@ impl<'a> Halving<'a> {
 
     fn halve(&mut self, mut rows: Vec<u32>, fault: Fault, suspected: bool) {
         let rest = rows.split_off(rows.len().div_ceil(2));
-        let fails = Fails::Unless { faults: self.faults, fault };
+        let fails = match fault {
+            // Fewer may be few enough.
+            Fault::OutOfMemory => Fails::Unknown,
+            fault => Fails::Unless { faults: self.faults, fault },
+        };
         self.waiting.push(Part { rows: rest, fails, suspected });
         self.waiting.push(Part { rows, fails: Fails::Unknown, suspected });
     }
@@ -234,6 +254,7 @@ impl<'a> Halving<'a> {
     /// Where nobody else can be left out: then the plugin fails as a whole.
     fn note_fault(&mut self, rows: Vec<u32>, fault: Fault, suspected: bool) -> Result<(), Fault> {
         self.faults += 1;
+        self.smallest_failed = self.smallest_failed.min(rows.len());
         self.last = Some(fault.clone());
         if !suspected {
             self.apart.fault.get_or_insert_with(|| fault.clone());
@@ -252,6 +273,7 @@ impl<'a> Halving<'a> {
     /// An answer about some rows joins the others, with the rows as they are counted in the whole question.
     fn take(&mut self, rows: &[u32], said: Said) {
         self.answers += 1;
+        self.largest = self.largest.max(rows.len());
         self.ungranted += said.ungranted;
         // A row that nobody asked about is none in the whole question either.
         let whole = |row: u32| rows.get(row as usize).copied().unwrap_or(u32::MAX);
@@ -307,6 +329,7 @@ impl<'a> Halving<'a> {
         let suspects = self.suspects().unwrap_or((alone, self.last.clone()));
         self.policy.quarantine.suspect(suspects);
         let found_some = self.apart.poisoned.len() > left_out_before;
+        self.learn_how_many(found_some);
         if let Some(fault) = self.last.filter(|_| self.answers == 0 && !found_some) {
             return Err(fault);
         }
@@ -326,6 +349,21 @@ impl<'a> Halving<'a> {
         let apart = Some(self.apart).filter(|apart| *apart != Apart::default());
         let apart = apart.map(|apart| Box::new(Apart { in_parts: self.asks > 1, ..apart }));
         Ok(Answered { apart, ..self.policy.answered(said) })
+    }
+
+    /// A plugin that ran out of memory, and over nobody alone, was asked about too many at once: it is asked about as many
+    /// as it answered from now on, or about half, where it answered nobody. It was not that, where somebody was found.
+    fn learn_how_many(&mut self, found_some: bool) {
+        if self.apart.fault != Some(Fault::OutOfMemory) {
+            return;
+        }
+        let most = if self.largest > 0 { self.largest } else { (self.smallest_failed / 2).max(1) };
+        self.policy.rows_most = Some(most).filter(|_| !found_some);
+        if !found_some {
+            let words =
+                format!("too many at once for its memory: it is asked about {most} at a time");
+            self.policy.say(&words);
+        }
     }
 
     /// The next rows of which it is known that the plugin fails over one of them, and how.

@@ -28,6 +28,8 @@ pub struct Policy {
     life: Life,
     restarts: Restarts,
     pub(crate) quarantine: Quarantine,
+    /// Rows of a batch that it is asked about at once: more than these were too many for its memory.
+    pub(crate) rows_most: Option<usize>,
     pub(crate) twice: Twice,
     ungranted: u64,
     lessons: u64,
@@ -90,6 +92,7 @@ impl Policy {
             revision,
             life: Life::Alive(Box::new(guest)),
             quarantine: Quarantine::default(),
+            rows_most: None,
             twice: Twice::new(started_in),
             ungranted: 0,
             lessons: 0,
@@ -111,6 +114,9 @@ impl Policy {
     /// Asks, and where the plugin fails over a batch, asks around the rows that it fails over: the others get their
     /// decisions in the same answer, and those rows are left out of questions to this revision from then on, 256 at most.
     ///
+    /// Where nobody is to blame, but all of them together were too many for its memory, it is asked about fewer at once from
+    /// then on.
+    ///
     /// That takes 64 asks at most, and none begins that might end later than `within` from now; what was not found by then
     /// is sought on with the next question. A plugin that answers about nobody has failed as a whole.
     ///
@@ -123,7 +129,8 @@ impl Policy {
     ) -> Result<Answered, Fault> {
         let began = Instant::now();
         let mut failed = None;
-        if self.quarantine.is_idle() {
+        let fits = self.rows_most.is_none_or(|most| question.rows() <= most);
+        if fits && self.quarantine.is_idle() {
             match self.ask(question, now_us) {
                 Ok(answered) => {
                     self.quarantine.note_answer();

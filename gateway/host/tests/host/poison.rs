@@ -282,3 +282,46 @@ fn notes_are_of_the_rows_of_the_whole_question() {
     let notes: Vec<(u32, i64)> = of_loss.map(|note| (note.row, note.value)).collect();
     assert_eq!(notes, [(0, 10), (2, 30)]);
 }
+
+#[test]
+fn who_has_too_little_memory_for_all_is_asked_about_fewer_from_then_on() {
+    let losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
+    let all: Vec<u32> = (0..4_096).collect();
+    let mut policy = policy(Hook::Degradation, "hungry");
+    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!(apart(&answered).fault, Some(Fault::OutOfMemory));
+    assert_eq!(decided(&answered, &losses), all);
+    for (rows, parts) in [(4_096, 8), (1_025, 3), (512, 1), (1, 1)] {
+        let answered = policy.ask_around(&ticked(1, &losses[..rows]), 0, PATIENT).unwrap();
+        assert_eq!(apart(&answered), Apart { in_parts: parts > 1, ..Apart::default() });
+        assert_eq!(decided(&answered, &losses), all[..rows]);
+        assert_eq!(memo(&answered), 30 + parts, "{rows} rows, 512 at a time");
+    }
+    assert_eq!(policy.quarantined(), 0);
+    let said = std::iter::from_fn(|| policy.poll_line()).last().expect("it is told");
+    assert!(said.words.contains("asked about 512 at a time"), "{said:?}");
+}
+
+#[test]
+fn who_is_poison_by_memory_makes_no_batch_smaller() {
+    let mut losses = vec![3; 64];
+    losses[40] = 778;
+    let mut policy = counting();
+    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!(poisoned(&answered), [40]);
+    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!(memo(&answered), 31, "the others are asked about together");
+}
+
+#[test]
+fn who_has_no_time_to_be_halved_is_asked_about_half_the_next_time() {
+    let losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
+    let mut policy = policy(Hook::Degradation, "hungry");
+    for faults in 1..=3 {
+        // One call at a time: the first is made however late it is.
+        let asked = policy.ask_around(&ticked(1, &losses), 0, Duration::ZERO);
+        assert_eq!(asked.unwrap_err(), Fault::OutOfMemory, "{faults}");
+    }
+    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8));
+}

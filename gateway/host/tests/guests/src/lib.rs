@@ -201,6 +201,7 @@ impl degradation::Guest for Policy {
         match mode.as_str() {
             "loop-in-tick" => forever(),
             "memory-bomb" => hoard(),
+            "hungry" if rows > 1_000 => hoard(),
             "deep" => diag::note(0, "depth", deep(0) as i64),
             "talk" => (0..10_001).for_each(|_| diag::log(2, "again")),
             "offsets" => keep.states.offsets = vec![0, 9, 1],
