@@ -92,20 +92,32 @@ impl<'a> States<'a> {
 
     /// What becomes of them: those the plugin replaced, and those that are new in any case.
     pub(crate) fn settle(self, keep: &Keep) -> Result<Vec<(u32, State)>, Fault> {
-        let mut changed: BTreeMap<u32, Box<[u8]>> = BTreeMap::new();
-        for &row in self.newcomers.iter().chain(self.older.values().flatten()) {
-            changed.insert(row, (&*self.rows[row as usize]).into());
-        }
+        let new = self.newcomers.iter().chain(self.older.values().flatten());
+        let state = |bytes: &[u8]| State {
+            plugin: Arc::clone(&self.plugin),
+            schema: self.schema,
+            bytes: bytes.into(),
+        };
+        let mut changed = Vec::with_capacity(new.clone().count() + keep.rows.len());
+        changed.extend(new.map(|&row| (row, state(&self.rows[row as usize]))));
         let slices = slices(&keep.states, keep.rows.len(), "keep")?;
         for (&row, bytes) in keep.rows.iter().zip(slices) {
             if row as usize >= self.rows.len() {
                 let said = format!("keep: row {row} of {} rows", self.rows.len());
                 return Err(Fault::Malformed(said.into()));
             }
-            changed.insert(row, bytes.into());
+            changed.push((row, state(bytes)));
         }
-        let state = |bytes| State { plugin: Arc::clone(&self.plugin), schema: self.schema, bytes };
-        Ok(changed.into_iter().map(|(row, bytes)| (row, state(bytes))).collect())
+        // By row, and of those of one row the last, which is taken. Plugins go by row, so that there is nothing to sort.
+        changed.sort_by_key(|(row, _)| *row);
+        changed.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
+        Ok(changed)
     }
 }
 
