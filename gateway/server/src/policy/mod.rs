@@ -141,6 +141,8 @@ pub(crate) struct Ready {
     settings: serde_json::Value,
     by: Actor,
     arrived: Instant,
+    /// Changes of the catalog that it knows of.
+    lessons: u64,
     /// When it was found fit.
     since: Instant,
     /// Which word on this policy it is.
@@ -239,6 +241,7 @@ impl Policies {
             rules: Arc::clone(&self.rules),
             ledger: Arc::clone(&self.ledger),
             catalog: self.catalog.clone(),
+            lessons: running.standing.lessons(),
             policy: policy.clone(),
             standing: Arc::clone(&running.standing),
             orders: running.orders.clone(),

@@ -51,6 +51,8 @@ pub(crate) struct Workshop {
     pub(super) rules: Arc<Rules>,
     pub(super) ledger: Arc<Ledger>,
     pub(super) catalog: Vec<Entry>,
+    /// Changes of the catalog that are in it.
+    pub(super) lessons: u64,
     pub(super) policy: PolicyName,
     pub(super) standing: Arc<Standing>,
     pub(super) orders: crossbeam_channel::Sender<Order>,
@@ -187,6 +189,7 @@ fn take_in(
         settings,
         by: source.how.by,
         arrived: source.arrived,
+        lessons: workshop.lessons,
         since: Instant::now(),
         word: *word,
         reply,

@@ -25,7 +25,7 @@ struct Told<'a> {
 impl Desk {
     /// The revision answers for all from now on; one that was tried gives way to it.
     pub(super) fn activate(&mut self, ready: Ready) {
-        let Ready { policy, origin, settings, by, arrived, since, word, reply } = ready;
+        let Ready { policy, origin, settings, lessons, by, arrived, since, word, reply } = ready;
         if !self.standing.is_last(word) {
             let _ = reply.send(None);
             return;
@@ -41,7 +41,8 @@ impl Desk {
             let _ = reply.send(Some(Rollout { previous: standing, ..rollout }));
             return;
         }
-        let rollout = self.put_in_force(Revision { policy, origin, settings }, by, arrived, since);
+        let revision = Revision { policy, origin, settings, lessons };
+        let rollout = self.put_in_force(revision, by, arrived, since);
         let _ = reply.send(Some(rollout));
     }
 
@@ -52,19 +53,19 @@ impl Desk {
             self.activate(ready);
             return;
         }
-        let Ready { policy, origin, settings, by, arrived, since, word, reply } = ready;
+        let Ready { policy, origin, settings, lessons, by, arrived, since, word, reply } = ready;
         if !self.standing.is_last(word) {
             let _ = reply.send(None);
             return;
         }
         self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
-        let revision = Revision { policy, origin, settings };
+        let revision = Revision { policy, origin, settings, lessons };
         let record = Record::new(Instant::now());
         let candidate = Candidate { revision, record, arrived, answers: false };
         self.standing.tries(Some(candidate.shown()));
         let revision = Some(candidate.name());
         self.candidate = Some(candidate);
-        self.learn_anew();
+        self.learn();
         let begun = self.rollout(RolloutOutcome::Begun, by);
         // Control walks it; who pushed it is told how that begins.
         let now = Instant::now();
@@ -100,18 +101,22 @@ impl Desk {
         let name: Box<str> = revision.policy.revision().into();
         self.standing.accept(&name, revision.policy.component().manifest());
         let replaced = self.active.replace(revision);
-        if self.record.is_good(now) || self.previous.is_none() {
-            self.previous = replaced;
-        }
+        let is_kept = self.record.is_good(now) || self.previous.is_none();
+        // What goes is taken apart when nobody waits for it any more.
+        let mut gone =
+            if is_kept { std::mem::replace(&mut self.previous, replaced) } else { replaced };
         // What was good before, and comes again, leaves nothing to go back to.
-        self.previous = self.previous.take().filter(|good| good.policy.revision() != &*name);
+        if self.previous.as_ref().is_some_and(|good| good.policy.revision() == &*name) {
+            gone = self.previous.take();
+        }
         self.record = Record::new(now);
-        self.learn_anew();
+        self.learn();
         self.show();
         let activated = self.rollout(RolloutOutcome::Activated, by);
         let rollout =
             Rollout { previous: standing, arrived, activate: since.elapsed(), ..activated };
         self.tell_rolled(rollout.clone(), None);
+        drop(gone);
         rollout
     }
 

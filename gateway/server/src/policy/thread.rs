@@ -34,8 +34,6 @@ pub(super) struct Desk {
     /// What was answered last, for the candidate to be asked along.
     shadowed: Option<Shadowed>,
     complaints: Complaints,
-    /// Changes of the catalog that its revisions know of.
-    learnt: u64,
     scribe: Option<Scribe>,
     /// An answer for which a fresh instance is asked as well, when nobody waits.
     twice: Option<Twice>,
@@ -53,6 +51,8 @@ pub(super) struct Revision {
     pub(super) policy: host::Policy,
     pub(super) origin: Box<str>,
     pub(super) settings: serde_json::Value,
+    /// Changes of the catalog that it knows of.
+    pub(super) lessons: u64,
 }
 
 impl Desk {
@@ -71,7 +71,6 @@ impl Desk {
             record: Record::new(Instant::now()),
             shadowed: None,
             complaints: Complaints::default(),
-            learnt: 0,
             scribe: None,
             twice: None,
         }
@@ -135,23 +134,14 @@ impl Desk {
         }
     }
 
-    /// One was made while the catalog may have been another.
-    pub(super) fn learn_anew(&mut self) {
-        self.learnt = 0;
-        self.learn();
-    }
-
-    /// Its revisions are told of the catalog, if it changed since they were.
-    fn learn(&mut self) {
+    /// Revisions that do not know of every change of the catalog are told of it as it is.
+    pub(super) fn learn(&mut self) {
         let lessons = self.standing.lessons();
-        if self.learnt == lessons {
-            return;
-        }
-        self.learnt = lessons;
-        let catalog = self.standing.catalog();
         let candidate = self.candidate.iter_mut().map(|candidate| &mut candidate.revision);
-        for revision in self.active.iter_mut().chain(candidate).chain(&mut self.previous) {
-            if let Err(fault) = revision.policy.catalog(catalog.to_vec()) {
+        let revisions = self.active.iter_mut().chain(candidate).chain(&mut self.previous);
+        for revision in revisions.filter(|revision| revision.lessons != lessons) {
+            revision.lessons = lessons;
+            if let Err(fault) = revision.policy.catalog(self.standing.catalog().to_vec()) {
                 let policy = self.standing.policy();
                 tracing::warn!(%policy, fault = fault.name(), "a policy did not learn of the nodes");
             }

@@ -163,7 +163,17 @@ fn ready(standing: &Standing, engine: &host::Engine, spares: u32) -> Ready {
     let policy = host::Policy::install(engine, &component, hook, given, Vec::new(), seed).unwrap();
     let (reply, _) = tokio::sync::oneshot::channel();
     let (since, word) = (Instant::now(), standing.next_word());
-    Ready { policy, origin, settings, by: how.by, arrived, since, word, reply }
+    Ready {
+        policy,
+        origin,
+        settings,
+        lessons: standing.lessons(),
+        by: how.by,
+        arrived,
+        since,
+        word,
+        reply,
+    }
 }
 
 /// Tries it; its name.
@@ -458,4 +468,21 @@ fn the_one_before_is_forgotten_when_its_time_is_over() {
     assert_eq!(desk.standing.view().previous, None);
     assert!(desk.roll_back("too many faults", Instant::now()).is_none());
     assert!(desk.standing.view().life.quarantined.is_empty(), "it answers on");
+}
+
+#[test]
+fn only_who_does_not_know_the_nodes_is_told_of_them() {
+    let engine = host::Engine::new();
+    let (mut desk, _words) = desk();
+    let told = |of: &Option<Revision>| of.as_ref().unwrap().policy.lessons();
+    activate(&mut desk, &engine, 1);
+    desk.standing.teach([].into());
+    activate(&mut desk, &engine, 2);
+    assert_eq!((told(&desk.active), told(&desk.previous)), (0, 1), "the second knows them already");
+    let before = ready(&desk.standing, &engine, 3);
+    desk.standing.teach([].into());
+    desk.activate(before);
+    assert_eq!(told(&desk.active), 1, "they changed while it was made");
+    desk.learn();
+    assert_eq!(told(&desk.active), 1, "and not since");
 }
