@@ -88,6 +88,11 @@ impl Cache {
         Ok(Cache { folder, key, engine, writing: AtomicU64::new(0) })
     }
 
+    /// The folder, which only its owner may enter. Folders in it are left alone.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What is kept of this plugin.
     pub fn get(&self, plugin: &[u8]) -> Cached {
         let name = self.name(plugin);
@@ -149,6 +154,9 @@ impl Cache {
             }
             // One that another gateway removed meanwhile.
             let Ok(facts) = entry.metadata() else { continue };
+            if facts.is_dir() {
+                continue;
+            }
             files.push((facts.modified()?, facts.len(), entry.path()));
         }
         files.sort();

@@ -116,6 +116,10 @@ fn what_was_of_no_use_for_longest_gives_way() {
     let folder = Folder::new();
     let cache = folder.open();
     let long_ago = SystemTime::now() - Duration::from_secs(3_600);
+    // What somebody else keeps there is older than all.
+    let beside = cache.folder().join("beside");
+    fs::create_dir(&beside).unwrap();
+    File::open(&beside).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     let put = |plugin: usize| cache.put(&plugin.to_le_bytes(), &code(b"code")).unwrap();
     for plugin in 0..FILES_MAX {
         put(plugin);
@@ -130,4 +134,5 @@ fn what_was_of_no_use_for_longest_gives_way() {
     assert_eq!(kept(&cache, &1_usize.to_le_bytes()), None);
     assert!(kept(&cache, &2_usize.to_le_bytes()).is_some());
     assert!(kept(&cache, &FILES_MAX.to_le_bytes()).is_some());
+    assert!(beside.is_dir());
 }

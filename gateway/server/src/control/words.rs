@@ -437,9 +437,10 @@ pub struct Rollout {
     pub revision: Option<Arc<str>>,
     /// The revision that stood before, or was tried; while one is tried, the one in force.
     pub previous: Option<Arc<str>>,
-    /// Why, where it was refused, in a word that never changes: `import`, `unsigned`.
+    /// Why, where it was refused, in a word that never changes: `import`, `unsigned`. Where it answers since the gateway
+    /// began, though it is quarantined: `quarantined`.
     pub code: Option<&'static str>,
-    /// Why, where it was refused or rolled back.
+    /// Why, where it was refused or rolled back, or answers though it is quarantined.
     pub reason: Option<Box<str>>,
     /// When somebody asked for it, or the revision failed once too often.
     pub arrived: Instant,

@@ -1,9 +1,11 @@
-//! What was good enough for a policy so far, so that nobody goes back without knowing it. For the life of the process.
+//! What was good enough for a policy so far, so that nobody goes back without knowing it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use evenkeel_host::{Manifest, Refused, Version};
+
+use super::memory::Good;
 
 /// Revisions remembered of a policy: with a release a day, those of two months.
 const ACCEPTED_MAX: usize = 64;
@@ -20,6 +22,26 @@ struct One {
 }
 
 impl Accepted {
+    /// As it was remembered, the oldest of too many left out.
+    pub(super) fn of(good: Vec<Good>) -> Accepted {
+        let beyond = good.len().saturating_sub(ACCEPTED_MAX);
+        let one = |Good { revision, plugin, version }| {
+            let version = Version::read(&version);
+            One { revision, plugin, version }
+        };
+        Accepted(good.into_iter().skip(beyond).map(one).collect())
+    }
+
+    /// As it is to be remembered.
+    pub(super) fn good(&self) -> Vec<Good> {
+        let good = |one: &One| Good {
+            revision: Arc::clone(&one.revision),
+            plugin: Arc::clone(&one.plugin),
+            version: one.version.to_string().into(),
+        };
+        self.0.iter().map(good).collect()
+    }
+
     /// Whether a plugin is as new as any of its name that is known to be good.
     ///
     /// # Errors
@@ -94,6 +116,24 @@ mod tests {
         accepted.withdraw("new");
         assert!(accepted.check(&manifest("near", "1.1.1")).is_ok());
         assert!(accepted.check(&manifest("near", "1.0.9")).is_err());
+    }
+
+    #[test]
+    fn what_is_remembered_is_as_good_as_what_was_and_no_more_of_it_is() {
+        let mut before = Accepted::default();
+        before.accept("old", &manifest("near", "1.10.0"));
+        before.accept("new", &manifest("near", "1.2"));
+        let good = before.good();
+        let mut after = Accepted::of(good.clone());
+        assert_eq!(after.good(), good);
+        assert!(after.check(&manifest("near", "1.9.9")).is_err());
+        after.withdraw("old");
+        assert!(after.check(&manifest("near", "1.9.9")).is_ok());
+        assert!(after.check(&manifest("near", "1.1.9")).is_err());
+
+        let one = |number: usize| Good { revision: number.to_string().into(), ..good[0].clone() };
+        let many = Accepted::of((0..=ACCEPTED_MAX).map(one).collect());
+        assert_eq!((many.0.len(), &*many.0[0].revision), (ACCEPTED_MAX, "1"));
     }
 
     #[test]

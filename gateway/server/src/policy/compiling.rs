@@ -5,7 +5,7 @@ mod child;
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
@@ -108,6 +108,11 @@ impl Foundry {
 
     pub(crate) fn engine(&self) -> &host::Engine {
         &self.engine
+    }
+
+    /// The folder of the cache, where there is one.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.cache.as_deref().map(host::Cache::folder)
     }
 
     /// Looks at a plugin and compiles it, or takes it from the cache.

@@ -9,6 +9,7 @@ mod catalog;
 mod compiling;
 mod export;
 mod ledger;
+mod memory;
 mod record;
 mod recorder;
 mod rollout;
@@ -18,6 +19,7 @@ mod succession;
 mod thread;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,7 @@ pub(crate) use standing::Standing;
 
 use crate::control::{Actor, Failed, PolicyView, Rollout};
 use crate::settings::Settings;
+use memory::Memory;
 
 /// Questions that may wait for one policy; past it the native default answers. A plugin that needs its whole budget
 /// of 10 ms would be 640 ms behind.
@@ -169,6 +172,8 @@ pub(crate) struct Policies {
     running: BTreeMap<PolicyName, Running>,
     words: mpsc::Sender<Word>,
     recorder: Option<Recorder>,
+    /// What is known after a restart, where there is a folder for it. It outlives the threads that have it written.
+    memory: Option<Memory>,
 }
 
 struct Running {
@@ -190,6 +195,7 @@ impl Policies {
             running: BTreeMap::new(),
             words,
             recorder: None,
+            memory: None,
         }
     }
 
@@ -204,7 +210,8 @@ impl Policies {
         self.recorder.clone()
     }
 
-    /// The same with a place to compile at, and rules, as they are configured.
+    /// The same with a place to compile at, rules, and what is remembered of revisions, as they are configured. Where
+    /// compiled plugins are not kept, nothing is remembered beyond the life of the process.
     pub(crate) fn configured(mut self, settings: &Settings) -> Policies {
         if self.foundry.engine().checks_accesses() {
             tracing::warn!(
@@ -213,6 +220,14 @@ impl Policies {
         }
         self.foundry = Foundry::of(self.foundry.engine().clone(), settings);
         self.rules = Arc::new(Rules::of(settings));
+        let open = |folder: &Path| match Memory::open(folder, &settings.admin.socket) {
+            Ok(memory) => Some(memory),
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "which revisions did harm, and which were good, is not kept beyond a restart");
+                None
+            }
+        };
+        self.memory = self.foundry.folder().and_then(open);
         self
     }
 
@@ -255,7 +270,14 @@ impl Policies {
     pub(crate) fn start(&mut self, policy: PolicyName) -> std::io::Result<()> {
         let (questions, asked) = crossbeam_channel::bounded(QUESTIONS_MAX);
         let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
-        let standing = Arc::new(Standing::new(policy.clone()));
+        let standing = Standing::new(policy.clone());
+        let standing = Arc::new(match &mut self.memory {
+            Some(memory) => {
+                let (remembered, keeper) = memory.begin(&policy);
+                standing.remembering(remembered, keeper)
+            }
+            None => standing,
+        });
         let desk = thread::Desk::new(Arc::clone(&standing), self.budgets, self.words.clone());
         let desk = desk.written_down_by(self.recorder.as_ref().map(Recorder::scribe));
         let thread = desk.spawn(ordered, asked)?;

@@ -117,11 +117,20 @@ impl std::fmt::Display for Unfit {
     }
 }
 
+/// Which revision of a policy it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Entrance {
+    /// The first since the gateway began: there is nothing to keep instead, so that it comes in whatever ran before.
+    First,
+    /// One of those that follow.
+    Later,
+}
+
 /// Takes a revision all the way, and says how it went. Blocks for as long as compiling takes.
 pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
     let (arrived, by, origin) = (source.arrived, source.how.by, source.origin.clone());
     let mut revision = None;
-    take_in(workshop, source, &mut revision).unwrap_or_else(|unfit| {
+    take_in(workshop, source, Entrance::Later, &mut revision).unwrap_or_else(|unfit| {
         let (policy, code, reason) = (workshop.policy.clone(), unfit.code(), unfit.to_string());
         let at = SystemTime::now();
         let refusal = Refusal { at, policy, origin, code, reason: reason.clone().into() };
@@ -147,10 +156,7 @@ pub(crate) fn prepare(workshop: &Workshop, source: Source) -> Rollout {
 /// # Errors
 /// Why it does not run.
 pub(crate) fn begin(workshop: &Workshop, source: Source) -> Result<(), Box<str>> {
-    // Nothing ran before it.
-    let how = How { force: true, ..source.how };
-    let source = Source { how, ..source };
-    match take_in(workshop, source, &mut None) {
+    match take_in(workshop, source, Entrance::First, &mut None) {
         Ok(_) | Err(Unfit::Superseded | Unfit::Gone) => Ok(()),
         Err(unfit) => Err(unfit.to_string().into()),
     }
@@ -160,6 +166,7 @@ pub(crate) fn begin(workshop: &Workshop, source: Source) -> Result<(), Box<str>>
 fn take_in(
     workshop: &Workshop,
     source: Source,
+    entrance: Entrance,
     revision: &mut Option<Arc<str>>,
 ) -> Result<Rollout, Unfit> {
     let Workshop { foundry, rules, catalog, policy, standing, orders, word, .. } = workshop;
@@ -177,10 +184,12 @@ fn take_in(
     let mut made = made.map_err(Unfit::Refused)?;
     *revision = Some(made.revision().into());
     let returns = source.how.returns && standing.previous().as_deref() == Some(made.revision());
-    if !(source.how.force || returns) {
-        standing.is_new_enough(manifest).map_err(Unfit::Refused)?;
+    if entrance == Entrance::Later {
+        if !(source.how.force || returns) {
+            standing.is_new_enough(manifest).map_err(Unfit::Refused)?;
+        }
+        standing.admits(made.revision(), source.how.force).map_err(Unfit::Quarantined)?;
     }
-    standing.admits(made.revision(), source.how.force).map_err(Unfit::Quarantined)?;
     prove(&mut made, standing)?;
     let (reply, activated) = oneshot::channel();
     let ready = Ready {

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::mem::discriminant;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use evenkeel_core::{Entry, Fault, PolicyName, Question};
 use evenkeel_host::{Manifest, Refused};
 
 use super::accepted::Accepted;
+use super::memory::{Harmful, Keeper, Remembered};
 use crate::control::{PolicyLife, PolicyView, Quarantined, Tried};
 
 /// Questions of each kind kept to prove the next revision with: however many rooms are placed, what is rarely asked is
@@ -38,6 +39,8 @@ pub(crate) struct Standing {
     /// How often the catalog changed, and what it is since.
     lessons: AtomicU64,
     catalog: Mutex<Arc<[Entry]>>,
+    /// Who writes down what is to be known after a restart, if somebody does.
+    keeper: Option<Keeper>,
 }
 
 #[derive(Default, Debug)]
@@ -70,6 +73,26 @@ impl Standing {
             shown: Mutex::default(),
             lessons: AtomicU64::new(0),
             catalog: Mutex::default(),
+            keeper: None,
+        }
+    }
+
+    /// One that knows what is remembered, and has it written down when that changes.
+    pub(super) fn remembering(self, remembered: Remembered, keeper: Keeper) -> Standing {
+        let Remembered { accepted, quarantined } = remembered;
+        let beyond = quarantined.len().saturating_sub(QUARANTINED_MAX);
+        let mut shown = self.shown();
+        shown.accepted = Accepted::of(accepted);
+        shown.quarantined = quarantined.into_iter().skip(beyond).map(Quarantined::from).collect();
+        drop(shown);
+        Standing { keeper: Some(keeper), ..self }
+    }
+
+    /// What did harm, or is good, changed.
+    fn remember(&self, shown: &Shown) {
+        if let Some(keeper) = &self.keeper {
+            let quarantined = shown.quarantined.iter().map(Harmful::from).collect();
+            keeper.note(Remembered { accepted: shown.accepted.good(), quarantined });
         }
     }
 
@@ -192,6 +215,12 @@ impl Standing {
         }
         let (revision, reason, since) = (revision.into(), reason.into(), SystemTime::now());
         shown.quarantined.push_back(Quarantined { revision, since, reason });
+        self.remember(&shown);
+    }
+
+    /// What the revision did, if it did harm.
+    pub(super) fn quarantined(&self, revision: &str) -> Option<Quarantined> {
+        self.shown().quarantined.iter().find(|known| *known.revision == *revision).cloned()
     }
 
     /// Whether the revision may come in; who insists has it forgiven.
@@ -202,29 +231,39 @@ impl Standing {
         let mut shown = self.shown();
         let found = shown.quarantined.iter().position(|known| *known.revision == *revision);
         match found {
-            Some(place) if force => _ = shown.quarantined.remove(place),
+            Some(place) if force => {
+                shown.quarantined.remove(place);
+                self.remember(&shown);
+            }
             Some(place) => return Err(shown.quarantined[place].clone()),
             None => {}
         }
         Ok(())
     }
 
-    /// Whether the plugin is no older than what is known to be good of its name.
+    /// Whether the plugin is no older than what is known to be good of its name. The one in force always is, with
+    /// whatever settings: files may name an older one than what was pushed before a restart.
     ///
     /// # Errors
     /// That it is older.
     pub(super) fn is_new_enough(&self, manifest: &Manifest) -> Result<(), Refused> {
-        self.shown().accepted.check(manifest)
+        let shown = self.shown();
+        let answers = *shown.plugin == *format!("{} {}", manifest.name, manifest.version);
+        if answers { Ok(()) } else { shown.accepted.check(manifest) }
     }
 
     /// A revision is in force from now on, until it is taken back.
     pub(super) fn accept(&self, revision: &str, manifest: &Manifest) {
-        self.shown().accepted.accept(revision, manifest);
+        let mut shown = self.shown();
+        shown.accepted.accept(revision, manifest);
+        self.remember(&shown);
     }
 
     /// It was taken back, by itself or by hand.
     pub(super) fn take_back(&self, revision: &str) {
-        self.shown().accepted.withdraw(revision);
+        let mut shown = self.shown();
+        shown.accepted.withdraw(revision);
+        self.remember(&shown);
     }
 
     /// Those of the revision that stands, as they were given; none where it is of a plugin of another name.
@@ -267,6 +306,22 @@ impl Standing {
                 ..PolicyLife::default()
             },
         }
+    }
+}
+
+impl From<Harmful> for Quarantined {
+    fn from(harmful: Harmful) -> Quarantined {
+        let Harmful { revision, since_us, reason } = harmful;
+        let since = SystemTime::UNIX_EPOCH + Duration::from_micros(since_us);
+        Quarantined { revision, since, reason }
+    }
+}
+
+impl From<&Quarantined> for Harmful {
+    fn from(quarantined: &Quarantined) -> Harmful {
+        let Quarantined { revision, since, reason } = quarantined.clone();
+        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Harmful { revision, since_us: since.as_micros() as u64, reason }
     }
 }
 

@@ -10,7 +10,7 @@ use super::candidate::Candidate;
 use super::record::Record;
 use super::thread::{Desk, Revision};
 use super::{Back, Ready, Rolled, Stand, Word};
-use crate::control::{Actor, Rollout, RolloutOutcome, Staged};
+use crate::control::{Actor, Quarantined, Rollout, RolloutOutcome, Staged};
 
 /// Whoever means a candidate means the one that he saw.
 const ANOTHER_ON_ITS_WAY: &str = "another revision of it is on its way by now";
@@ -99,7 +99,11 @@ impl Desk {
         let now = Instant::now();
         let standing = self.revision_in_force();
         let name: Box<str> = revision.policy.revision().into();
-        self.standing.accept(&name, revision.policy.component().manifest());
+        // One that did harm before a restart, and that files name all the same. It is no measure for what mends it.
+        let harm = self.standing.quarantined(&name);
+        if harm.is_none() {
+            self.standing.accept(&name, revision.policy.component().manifest());
+        }
         let replaced = self.active.replace(revision);
         let is_kept = self.record.is_good(now) || self.previous.is_none();
         // What goes is taken apart when nobody waits for it any more.
@@ -113,8 +117,14 @@ impl Desk {
         self.learn();
         self.show();
         let activated = self.rollout(RolloutOutcome::Activated, by);
-        let rollout =
-            Rollout { previous: standing, arrived, activate: since.elapsed(), ..activated };
+        let rollout = Rollout {
+            previous: standing,
+            code: harm.as_ref().map(|_| "quarantined"),
+            reason: harm.as_ref().map(in_force_all_the_same),
+            arrived,
+            activate: since.elapsed(),
+            ..activated
+        };
         self.tell_rolled(rollout.clone(), None);
         drop(gone);
         rollout
@@ -231,6 +241,12 @@ impl Desk {
         };
         self.tell(Word::Rolled(Box::new(Rolled { rollout, stand, pace })));
     }
+}
+
+/// Why a revision that did harm answers.
+fn in_force_all_the_same(harm: &Quarantined) -> Box<str> {
+    let since = harm.since_text();
+    format!("quarantined for {since}: {}; in force since nothing else is there", harm.reason).into()
 }
 
 impl Revision {

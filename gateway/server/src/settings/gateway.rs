@@ -24,7 +24,7 @@ pub struct Gateway {
     pub cache: CacheFolder,
 }
 
-/// Where compiled plugins are kept, so that they need not be compiled again.
+/// Where compiled plugins are kept, so that they need not be compiled again, and which revisions did harm or were good.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CacheFolder {
     /// The first of `$XDG_CACHE_HOME/evenkeel`, `~/.cache/evenkeel` and `/var/cache/evenkeel` that can be used, where the

@@ -281,6 +281,9 @@ impl Recorder {
             None => ("none", 0),
         };
         match outcome {
+            RolloutOutcome::Activated if reason.is_some() => {
+                warn!(%policy, revision, by, code, reason, ?activate, "revision activated");
+            }
             RolloutOutcome::Activated => {
                 info!(%policy, revision, by, ?activate, "revision activated");
             }
@@ -302,7 +305,7 @@ impl Recorder {
         let policy = policy.to_string();
         let labels = [(Attribute::Policy, &*policy), (Attribute::Outcome, outcome.name())];
         self.instruments.count(Count::PolicyRollouts, 1, &labels);
-        if let Some(code) = code {
+        if let Some(code) = code.filter(|_| *outcome == RolloutOutcome::Refused) {
             self.instruments.count(
                 Count::PolicyRefusals,
                 1,

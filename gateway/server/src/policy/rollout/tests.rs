@@ -1,5 +1,7 @@
 //! What comes in is judged first, and what does not come in is remembered.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use evenkeel_core::{Hook, Limits};
@@ -7,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::policy::{Back, Policies, Word};
-use crate::settings::Settings;
+use crate::settings::{CacheFolder, Settings};
 
 struct World {
     policies: Policies,
@@ -50,10 +52,47 @@ fn forced(bytes: Vec<u8>) -> Source {
     Source { how, ..source(bytes) }
 }
 
+/// A folder that a gateway has, gone with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Folder(std::env::temp_dir().join(format!("rollout-{}-{number}", std::process::id())))
+    }
+
+    fn settings(&self) -> Settings {
+        let mut settings = Settings::load(None, None).unwrap();
+        settings.gateway.cache = CacheFolder::Folder(self.0.clone());
+        settings.admin.socket = self.0.join("admin.sock");
+        settings
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 impl World {
     fn start() -> World {
+        World::of(|policies| policies)
+    }
+
+    /// A gateway that has this folder begins, and its file names this plugin. The one before it has ended.
+    fn begin(folder: &Folder, bytes: Vec<u8>) -> World {
+        let world = World::of(|policies| policies.configured(&folder.settings()));
+        let workshop = world.policies.workshop(&routing()).unwrap();
+        begin(&workshop, Source { origin: "embedded".into(), ..source(bytes) }).unwrap();
+        world
+    }
+
+    fn of(configured: impl FnOnce(Policies) -> Policies) -> World {
         let (words_in, words) = mpsc::channel(64);
-        let mut policies = Policies::new(Vec::new(), &Limits::default(), words_in);
+        let policies = Policies::new(Vec::new(), &Limits::default(), words_in);
+        let mut policies = configured(policies);
         policies.start(routing()).unwrap();
         World { policies, words }
     }
@@ -67,9 +106,28 @@ impl World {
         self.prepare(source(bytes)).code
     }
 
+    /// What the policy says of itself next that has this outcome.
+    fn await_told(&mut self, outcome: RolloutOutcome) -> Rollout {
+        loop {
+            let word = self.words.blocking_recv().expect("the policy runs");
+            if let Word::Rolled(rolled) = word
+                && rolled.rollout.outcome == outcome
+            {
+                return rolled.rollout;
+            }
+        }
+    }
+
     fn await_rollback(&mut self) {
-        let back = |word: &Word| matches!(word, Word::Rolled(rolled) if rolled.rollout.outcome == RolloutOutcome::RolledBack);
-        while !back(&self.words.blocking_recv().expect("the policy runs")) {}
+        self.await_told(RolloutOutcome::RolledBack);
+    }
+
+    /// It comes in and does harm.
+    fn push_what_does_harm(&mut self, bytes: Vec<u8>) {
+        let revision = self.prepare(source(bytes)).revision.unwrap();
+        let reason = "loss: 8 of 10 got worse".into();
+        self.policies.order(&routing(), Order::Condemn { revision, reason }).unwrap();
+        self.await_rollback();
     }
 
     fn refusals(&self) -> Vec<&'static str> {
@@ -128,6 +186,63 @@ fn a_fix_of_what_came_back_is_taken_though_what_went_was_newer() {
     assert_eq!(world.push(of_version("0.0.9")), Some("downgrade"), "what is in force is newer");
     assert_eq!(world.push(of_version("0.1.1")), None);
     assert_eq!(world.push(of_version("0.1.0")), Some("downgrade"), "the fix is good");
+}
+
+#[test]
+fn what_did_harm_and_what_was_good_is_known_after_a_restart() {
+    let folder = Folder::new();
+    let mut world = World::begin(&folder, shipped());
+    assert_eq!(world.push(of_version("0.3.0")), None);
+    world.push_what_does_harm(of_version("0.4.0"));
+    drop(world);
+
+    let world = World::begin(&folder, shipped());
+    let refused = world.prepare(source(of_version("0.4.0")));
+    assert_eq!((refused.outcome, refused.code), (RolloutOutcome::Refused, Some("quarantined")));
+    let reason = refused.reason.unwrap();
+    assert!(reason.contains("loss: 8 of 10 got worse"), "{reason}");
+    assert_eq!(world.push(of_version("0.2.0")), Some("downgrade"));
+    let view = world.policies.views().remove(0);
+    assert_eq!(view.life.quarantined.len(), 1);
+    assert_eq!(world.prepare(forced(of_version("0.4.0"))).outcome, RolloutOutcome::Activated);
+    drop(world);
+
+    let world = World::begin(&folder, shipped());
+    assert_eq!(world.push(of_version("0.4.0")), None, "who insisted had it forgiven");
+    assert_eq!(world.push(of_version("0.3.9")), Some("downgrade"), "it was good");
+}
+
+/// Files may name an older one than what was pushed before a restart, and what they say of it goes on to count.
+#[test]
+fn what_is_in_force_takes_other_settings_however_new_others_were() {
+    let folder = Folder::new();
+    let world = World::begin(&folder, shipped());
+    assert_eq!(world.push(of_version("0.3.0")), None);
+    drop(world);
+    let world = World::begin(&folder, shipped());
+    let settings = Some(serde_json::json!({"spares": 1}));
+    let changed = world.prepare(Source { settings, ..source(shipped()) });
+    assert_eq!((changed.outcome, changed.code), (RolloutOutcome::Activated, None));
+}
+
+#[test]
+fn what_did_harm_answers_where_files_name_it_all_the_same_and_that_is_told() {
+    let folder = Folder::new();
+    let mut world = World::begin(&folder, shipped());
+    world.push_what_does_harm(of_version("0.3.0"));
+    drop(world);
+
+    let mut world = World::begin(&folder, of_version("0.3.0"));
+    let told = world.await_told(RolloutOutcome::Activated);
+    assert_eq!(told.code, Some("quarantined"));
+    let reason = told.reason.unwrap();
+    assert!(
+        reason.ends_with(": loss: 8 of 10 got worse; in force since nothing else is there"),
+        "{reason}"
+    );
+    assert_eq!(world.policies.views()[0].revision, told.revision, "calls go on");
+    assert_eq!(world.push(of_version("0.3.0")), Some("quarantined"), "that is no second chance");
+    assert_eq!(world.push(of_version("0.2.0")), None, "it is no measure for what mends it");
 }
 
 #[test]

@@ -1,0 +1,160 @@
+//! What is remembered after a restart, and what becomes of a file that cannot be read.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use evenkeel_core::Hook;
+
+use super::*;
+
+/// A folder for its owner alone, gone with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("memory-{}-{number}", std::process::id()));
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).unwrap();
+        Folder(path)
+    }
+
+    /// The one gateway that is here, unless another is named.
+    fn open(&self) -> Memory {
+        self.open_as("admin.sock")
+    }
+
+    fn open_as(&self, socket: &str) -> Memory {
+        Memory::open(&self.0, &self.0.join(socket)).unwrap()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.0.join("policies")).unwrap();
+        files.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Of the one gateway that is here.
+    fn file(&self) -> PathBuf {
+        Place::of(self.0.join("policies"), &self.0.join("admin.sock")).path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn of(hook: Hook) -> PolicyName {
+    PolicyName { set: "call".into(), hook }
+}
+
+fn remembered(revision: &str) -> Remembered {
+    let (plugin, version) = ("near".into(), "1.2.0".into());
+    let (since_us, reason) = (7_000_000, "loss: 8 of 10 got worse".into());
+    Remembered {
+        accepted: vec![Good { revision: revision.into(), plugin, version }],
+        quarantined: vec![Harmful { revision: "bad".into(), since_us, reason }],
+    }
+}
+
+/// What was noted of a policy before.
+fn known(memory: &mut Memory, hook: Hook) -> Remembered {
+    memory.begin(&of(hook)).0
+}
+
+/// It is noted, and the gateway ends.
+fn note(mut memory: Memory, hook: Hook, revision: &str) {
+    let (_, keeper) = memory.begin(&of(hook));
+    keeper.note(remembered(revision));
+}
+
+#[test]
+fn what_is_noted_is_known_after_a_restart_to_that_gateway_and_policy_alone() {
+    let folder = Folder::new();
+    note(folder.open(), Hook::Routing, "first");
+    assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("first"));
+    assert_eq!(known(&mut folder.open(), Hook::Admission), Remembered::default());
+    assert_eq!(known(&mut folder.open_as("another"), Hook::Routing), Remembered::default());
+    note(folder.open(), Hook::Routing, "second");
+    assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("second"));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(folder.files(), [folder.file()], "nothing unfinished is left");
+    assert_eq!((mode(&folder.file()), mode(&folder.0.join("policies"))), (0o600, 0o700));
+}
+
+#[test]
+fn a_policy_that_is_gone_is_forgotten_with_the_next_change_and_not_before() {
+    let folder = Folder::new();
+    let mut memory = folder.open();
+    for hook in [Hook::Routing, Hook::Admission] {
+        let (_, keeper) = memory.begin(&of(hook));
+        keeper.note(remembered("first"));
+    }
+    drop(memory);
+    // A start that came to nothing after its first policy.
+    known(&mut folder.open(), Hook::Routing);
+    assert_eq!(known(&mut folder.open(), Hook::Admission), remembered("first"));
+    note(folder.open(), Hook::Routing, "second");
+    assert_eq!(known(&mut folder.open(), Hook::Admission), Remembered::default());
+}
+
+#[test]
+fn nothing_is_written_where_nothing_changed() {
+    let folder = Folder::new();
+    note(folder.open(), Hook::Routing, "first");
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(9);
+    File::options().write(true).open(folder.file()).unwrap().set_modified(long_ago).unwrap();
+    note(folder.open(), Hook::Routing, "first");
+    assert_eq!(fs::metadata(folder.file()).unwrap().modified().unwrap(), long_ago);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_set_aside_and_nothing_is_known() {
+    let folder = Folder::new();
+    note(folder.open(), Hook::Routing, "first");
+    let whole = fs::read(folder.file()).unwrap();
+    let text = String::from_utf8(whole.clone()).unwrap();
+    let later = text.replace("\"version\": 1,", "\"version\": 2,");
+    assert_ne!(later.as_bytes(), whole);
+    let long = [&whole[..], &vec![b' '; BYTES_MAX as usize]].concat();
+    let half = &whole[..whole.len() / 2];
+    let files: [&[u8]; 5] = [half, b"", b"null", later.as_bytes(), &long];
+    for damaged in files {
+        fs::write(folder.file(), damaged).unwrap();
+        assert_eq!(known(&mut folder.open(), Hook::Routing), Remembered::default());
+        assert!(!folder.file().exists());
+        let aside = folder.file().with_extension("json.damaged");
+        assert!(fs::read(aside).unwrap() == damaged);
+        note(folder.open(), Hook::Routing, "first");
+        assert_eq!(fs::read(folder.file()).unwrap(), whole, "it is kept again");
+    }
+}
+
+#[test]
+fn files_of_gateways_that_are_gone_for_longest_give_way() {
+    let folder = Folder::new();
+    note(folder.open(), Hook::Routing, "first");
+    for number in 0..FILES_MAX {
+        let path = folder.0.join("policies").join(format!("{number}.json"));
+        let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1 + number as u64);
+        File::create(path).unwrap().set_modified(written).unwrap();
+    }
+    note(folder.open(), Hook::Routing, "second");
+    let gone = |number: usize| !folder.0.join("policies").join(format!("{number}.json")).exists();
+    assert_eq!((folder.files().len(), gone(0), gone(1)), (FILES_MAX, true, false));
+    assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("second"));
+}
+
+/// Whoever rolls out goes on with what it has: nobody waits for the disk, nor for a gateway that ended.
+#[test]
+fn what_is_noted_after_the_end_is_lost_and_harms_nobody() {
+    let folder = Folder::new();
+    let mut memory = folder.open();
+    let (_, keeper) = memory.begin(&of(Hook::Routing));
+    keeper.note(remembered("first"));
+    drop(memory);
+    keeper.note(remembered("second"));
+    assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("first"));
+}
