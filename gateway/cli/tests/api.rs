@@ -272,6 +272,7 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
         },
         "last": {"outcome": "begun", "by": "operator"},
         "quarantined_revisions": [{"revision": "cccc", "since_us": 7, "reason": "rung: 9 of 10 got worse"}],
+        "revoked_revisions": [{"revision": "aaaa", "reason": "key `ops`"}],
     }]});
     let api = Api::start("policy-status", vec![("GET /v1/policies ", policies.clone())]);
     let words = said(&evenkeel(&api.socket, &["policy", "status", "degradation"]));
@@ -285,6 +286,7 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
         "the rest: 190 sessions",
         "last: begun by operator",
         "quarantined: cccc: rung: 9 of 10 got worse",
+        "revoked: aaaa: key `ops`",
     ] {
         assert!(words.contains(right), "{right} is not in\n{words}");
     }

@@ -14,6 +14,28 @@ pub struct Keys {
     revoked_digests: Vec<[u8; 32]>,
 }
 
+/// What of a plugin may be revoked, for as long as it runs: its digests and, where it is signed, the key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seal {
+    digests: [[u8; 32]; 2],
+    signer: Option<PublicKey>,
+}
+
+impl Seal {
+    /// Of a plugin as it was pushed, or as it is in its file.
+    ///
+    /// # Errors
+    /// As [`signer`].
+    pub fn of(plugin: &[u8]) -> Result<Seal, Refused> {
+        Ok(Seal { digests: digests(plugin)?, signer: signer(plugin)? })
+    }
+}
+
+/// Of the file, and of its bytes without the signature.
+fn digests(plugin: &[u8]) -> Result<[[u8; 32]; 2], Refused> {
+    Ok([sha256(plugin), content_digest(plugin)?])
+}
+
 /// Who vouches for a plugin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Vouched {
@@ -63,24 +85,14 @@ impl Keys {
     /// [`Refused::Revoked`], [`Refused::Signature`] for one that does not fit, [`Refused::Unsigned`] where `unsigned` does not
     /// allow it, and [`Refused::NotWasm`].
     pub fn judge(&self, plugin: &[u8], unsigned: Unsigned) -> Result<Vouched, Refused> {
-        for digest in [sha256(plugin), content_digest(plugin)?] {
-            if self.revoked_digests.contains(&digest) {
-                return Err(Refused::Revoked { what: format!("sha256:{}", hex(&digest)).into() });
-            }
-        }
+        self.spare_digests(&digests(plugin)?)?;
         if shipped().iter().any(|shipped| shipped.bytes == plugin) {
             return Ok(Vouched::Shipped);
         }
         let signer = signer(plugin)?;
-        let known = |key: &PublicKey| self.known.iter().find(|(_, known)| known == key);
         if let Some(key) = signer {
-            let name = known(&key).map(|(name, _)| Arc::clone(name));
-            if self.revoked_keys.contains(&key) {
-                let what =
-                    name.map_or_else(|| key.to_string(), |name| format!("key `{name}`, {key}"));
-                return Err(Refused::Revoked { what: what.into() });
-            }
-            if let Some(name) = name {
+            self.spare_key(key)?;
+            if let Some(name) = self.name_of(key) {
                 return Ok(Vouched::Signed(name));
             }
         }
@@ -88,6 +100,38 @@ impl Keys {
             Unsigned::Allow => Ok(Vouched::Nobody),
             Unsigned::Refuse => Err(Refused::Unsigned { by: signer }),
         }
+    }
+
+    /// Whether nothing of a plugin that was taken is revoked by now.
+    ///
+    /// # Errors
+    /// [`Refused::Revoked`].
+    pub fn spare(&self, seal: &Seal) -> Result<(), Refused> {
+        self.spare_digests(&seal.digests)?;
+        seal.signer.map_or(Ok(()), |key| self.spare_key(key))
+    }
+
+    fn spare_digests(&self, digests: &[[u8; 32]]) -> Result<(), Refused> {
+        match digests.iter().find(|digest| self.revoked_digests.contains(*digest)) {
+            Some(digest) => {
+                Err(Refused::Revoked { what: format!("sha256:{}", hex(digest)).into() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn spare_key(&self, key: PublicKey) -> Result<(), Refused> {
+        if !self.revoked_keys.contains(&key) {
+            return Ok(());
+        }
+        let name = self.name_of(key);
+        let what = name.map_or_else(|| key.to_string(), |name| format!("key `{name}`, {key}"));
+        Err(Refused::Revoked { what: what.into() })
+    }
+
+    fn name_of(&self, key: PublicKey) -> Option<Arc<str>> {
+        let known = self.known.iter().find(|(_, known)| *known == key);
+        known.map(|(name, _)| Arc::clone(name))
     }
 }
 
@@ -145,13 +189,19 @@ mod tests {
         assert!(!is_revoked(&keys, &signed));
         keys.revoke_key(key.public());
         assert!(is_revoked(&keys, &signed) && !is_revoked(&keys, MODULE));
+        // What runs already is told apart as well.
+        let refused = keys.judge(&signed, Unsigned::Allow).unwrap_err();
+        assert_eq!(keys.spare(&Seal::of(&signed).unwrap()), Err(refused));
+        assert_eq!(keys.spare(&Seal::of(MODULE).unwrap()), Ok(()));
         for digest in [sha256(MODULE), sha256(&signed)] {
             let mut keys = knowing(&key);
             keys.revoke_digest(digest);
             assert!(is_revoked(&keys, &signed));
+            assert!(keys.spare(&Seal::of(&signed).unwrap()).is_err());
             assert_eq!(is_revoked(&keys, MODULE), digest == sha256(MODULE));
         }
         let shipped = shipped()[0].bytes;
+        assert_eq!(Keys::default().spare(&Seal::of(shipped).unwrap()), Ok(()));
         let mut keys = Keys::default();
         assert_eq!(keys.judge(shipped, Unsigned::Refuse), Ok(Vouched::Shipped));
         keys.revoke_digest(sha256(shipped));

@@ -41,7 +41,7 @@ pub use diary::{Level, Line};
 pub use engine::Engine;
 pub use glance::{Form, Glance};
 pub use grant::{Allowed, Grant};
-pub use keys::{Keys, Unsigned, Vouched, read_digest};
+pub use keys::{Keys, Seal, Unsigned, Vouched, read_digest};
 pub use limits::{BINARY_BYTES_MAX, Budgets};
 pub use manifest::{CONTRACT, Cost, Manifest};
 pub use native::NativeCode;

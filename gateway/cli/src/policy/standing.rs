@@ -37,6 +37,10 @@ pub(super) fn show(policy: &Value) {
         let (revision, reason) = (text(one, "revision"), text(one, "reason"));
         say(&format!("  quarantined: {revision}: {reason}"));
     }
+    for one in policy["revoked_revisions"].as_array().map_or(&[][..], Vec::as_slice) {
+        let (revision, reason) = (text(one, "revision"), text(one, "reason"));
+        say(&format!("  revoked: {revision}: {reason}"));
+    }
 }
 
 /// What it fails of now or, where it answers again, what it failed of last.

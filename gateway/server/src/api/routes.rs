@@ -429,7 +429,8 @@ fn rolled_out(rollout: Rollout) -> Response {
         | RolloutOutcome::Begun
         | RolloutOutcome::Stepped
         | RolloutOutcome::Paused
-        | RolloutOutcome::Resumed => StatusCode::OK,
+        | RolloutOutcome::Resumed
+        | RolloutOutcome::Revoked => StatusCode::OK,
         RolloutOutcome::Refused => StatusCode::BAD_REQUEST,
     };
     (status, Json(view::Rollout::from(rollout))).into_response()

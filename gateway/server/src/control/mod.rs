@@ -44,6 +44,6 @@ pub(crate) use thread::{Parts, WorkerLine, run};
 pub use walking::{Verb, Wish};
 pub use words::{
     Caller, Disobeyed, Failed, Happened, LastRollout, NodeView, Opened, PolicyLife, PolicyView,
-    Quarantined, Reached, Rollout, RolloutOutcome, SessionView, Staged, Status, Told, Tried,
-    WalkView, Wanted,
+    Quarantined, Reached, Revoked, Rollout, RolloutOutcome, SessionView, Staged, Status, Told,
+    Tried, WalkView, Wanted,
 };

@@ -50,7 +50,8 @@ fn prepare(waiting: &Receiver<Rolling>, events: &broadcast::Sender<Arc<Told>>) {
             | RolloutOutcome::Begun
             | RolloutOutcome::Stepped
             | RolloutOutcome::Paused
-            | RolloutOutcome::Resumed => {}
+            | RolloutOutcome::Resumed
+            | RolloutOutcome::Revoked => {}
         }
         let _ = reply.send(Ok(rollout));
     }

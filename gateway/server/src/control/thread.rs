@@ -292,6 +292,7 @@ impl Control {
         match word {
             Word::Answered(ask, result) => self.gateway.handle_answer(ask, result, now),
             Word::Rolled(rolled) => self.rolled(*rolled, now),
+            Word::Revoked(revoked) => self.tell_rollout(*revoked),
             Word::HiddenState { policy, revision, differs, answers } => {
                 self.gateway.handle_hidden_state(&policy, &revision, differs, answers);
             }

@@ -336,6 +336,8 @@ pub struct PolicyLife {
     pub last: Option<LastRollout>,
     /// Those that did harm and do not come in again, the oldest first.
     pub quarantined: Vec<Quarantined>,
+    /// Those in force, tried or kept that were revoked since they came.
+    pub revoked: Vec<Revoked>,
 }
 
 /// A revision that is tried beside the one in force.
@@ -400,6 +402,15 @@ impl Quarantined {
     }
 }
 
+/// A revision that was revoked since it came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Revoked {
+    /// Which.
+    pub revision: Arc<str>,
+    /// By which key or digest, and what to do about it.
+    pub reason: Box<str>,
+}
+
 /// How far a revision that is tried is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Staged {
@@ -438,9 +449,9 @@ pub struct Rollout {
     /// The revision that stood before, or was tried; while one is tried, the one in force.
     pub previous: Option<Arc<str>>,
     /// Why, where it was refused, in a word that never changes: `import`, `unsigned`. Where it answers since the gateway
-    /// began, though it is quarantined: `quarantined`.
+    /// began, though it is quarantined: `quarantined`; where it was revoked since it came: `revoked`.
     pub code: Option<&'static str>,
-    /// Why, where it was refused or rolled back, or answers though it is quarantined.
+    /// Why, where it was refused, rolled back or revoked, or answers though it is quarantined.
     pub reason: Option<Box<str>>,
     /// When somebody asked for it, or the revision failed once too often.
     pub arrived: Instant,
@@ -467,6 +478,8 @@ pub enum RolloutOutcome {
     Paused,
     /// It goes on.
     Resumed,
+    /// It is in force, tried or kept, and was revoked since it came.
+    Revoked,
 }
 
 impl RolloutOutcome {
@@ -481,6 +494,7 @@ impl RolloutOutcome {
             RolloutOutcome::Stepped => "stepped",
             RolloutOutcome::Paused => "paused",
             RolloutOutcome::Resumed => "resumed",
+            RolloutOutcome::Revoked => "revoked",
         }
     }
 }

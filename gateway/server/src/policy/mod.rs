@@ -12,6 +12,7 @@ mod ledger;
 mod memory;
 mod record;
 mod recorder;
+mod revoked;
 mod rollout;
 mod rules;
 mod standing;
@@ -58,6 +59,8 @@ pub(crate) enum Word {
     Answered(AskId, Result<Answered, Fault>),
     /// A revision took its place, or gave it up.
     Rolled(Box<Rolled>),
+    /// A revision that is there was revoked since it came.
+    Revoked(Box<Rollout>),
     /// A revision answered otherwise than a fresh instance of it.
     HiddenState {
         policy: PolicyName,
@@ -121,6 +124,8 @@ pub(crate) enum Order {
     },
     /// The catalog changed.
     Learn,
+    /// It was said anew whose plugins are taken.
+    Judge,
     Stop,
 }
 
@@ -139,6 +144,7 @@ pub(crate) type Reply = oneshot::Sender<Result<Rollout, &'static str>>;
 /// A revision that may answer.
 pub(crate) struct Ready {
     policy: host::Policy,
+    seal: host::Seal,
     origin: Box<str>,
     /// As they were given.
     settings: serde_json::Value,
@@ -236,9 +242,14 @@ impl Policies {
         &self.foundry
     }
 
-    /// Rollouts that begin from now on keep these rules.
+    /// Rollouts that begin from now on keep these rules, and what came in before is asked whether it is revoked.
     pub(crate) fn govern(&mut self, rules: Rules) {
         self.rules = Arc::new(rules);
+        for running in self.running.values() {
+            running.standing.govern(Arc::clone(&self.rules));
+            // Where there is no room for the word, it judges when it is asked.
+            let _ = running.orders.try_send(Order::Judge);
+        }
     }
 
     /// What was refused.
@@ -278,6 +289,7 @@ impl Policies {
             }
             None => standing,
         });
+        standing.govern(Arc::clone(&self.rules));
         let desk = thread::Desk::new(Arc::clone(&standing), self.budgets, self.words.clone());
         let desk = desk.written_down_by(self.recorder.as_ref().map(Recorder::scribe));
         let thread = desk.spawn(ordered, asked)?;

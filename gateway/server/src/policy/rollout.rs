@@ -174,6 +174,7 @@ fn take_in(
         return Err(Unfit::Superseded);
     }
     let vouched = rules.judge(policy, &source.bytes).map_err(Unfit::Refused)?;
+    let seal = host::Seal::of(&source.bytes).map_err(Unfit::Refused)?;
     let component = foundry.vet(&source.bytes).map_err(Unfit::Refused)?;
     let manifest = component.manifest();
     let settings = source.settings.unwrap_or_else(|| standing.settings_for(&manifest.name));
@@ -194,6 +195,7 @@ fn take_in(
     let (reply, activated) = oneshot::channel();
     let ready = Ready {
         policy: made,
+        seal,
         origin: source.origin,
         settings,
         by: source.how.by,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel_core::PolicyName;
-use evenkeel_host::{Refused, Vouched};
+use evenkeel_host::{Refused, Seal, Vouched};
 
 use crate::settings::{Allowed, Settings, Trust};
 
@@ -30,6 +30,11 @@ impl Rules {
     pub(crate) fn judge(&self, policy: &PolicyName, plugin: &[u8]) -> Result<Vouched, Refused> {
         let allowed = self.allowed.get(policy).cloned().unwrap_or_default();
         self.trust.keys.judge(plugin, self.trust.unsigned(&allowed))
+    }
+
+    /// What of a plugin that was taken is revoked by now, if anything is.
+    pub(super) fn revoked(&self, seal: &Seal) -> Option<Refused> {
+        self.trust.keys.spare(seal).err()
     }
 
     /// What it is granted of what it asks for.

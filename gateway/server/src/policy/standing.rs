@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime};
 use evenkeel_core::{Entry, Fault, PolicyName, Question};
 use evenkeel_host::{Manifest, Refused};
 
+use super::Rules;
 use super::accepted::Accepted;
 use super::memory::{Harmful, Keeper, Remembered};
-use crate::control::{PolicyLife, PolicyView, Quarantined, Tried};
+use crate::control::{PolicyLife, PolicyView, Quarantined, Revoked, Tried};
 
 /// Questions of each kind kept to prove the next revision with: however many rooms are placed, what is rarely asked is
 /// among them.
@@ -39,6 +40,9 @@ pub(crate) struct Standing {
     /// How often the catalog changed, and what it is since.
     lessons: AtomicU64,
     catalog: Mutex<Arc<[Entry]>>,
+    /// How often it was said whose plugins are taken, and what holds since.
+    rulings: AtomicU64,
+    rules: Mutex<Arc<Rules>>,
     /// Who writes down what is to be known after a restart, if somebody does.
     keeper: Option<Keeper>,
 }
@@ -58,6 +62,8 @@ struct Shown {
     tried: Option<Tried>,
     quarantined: VecDeque<Quarantined>,
     accepted: Accepted,
+    /// Of the revisions that are there.
+    revoked: Vec<Revoked>,
 }
 
 impl Standing {
@@ -73,6 +79,8 @@ impl Standing {
             shown: Mutex::default(),
             lessons: AtomicU64::new(0),
             catalog: Mutex::default(),
+            rulings: AtomicU64::new(0),
+            rules: Mutex::default(),
             keeper: None,
         }
     }
@@ -115,6 +123,27 @@ impl Standing {
     /// What it is, where it changed.
     pub(super) fn catalog(&self) -> Arc<[Entry]> {
         Arc::clone(&self.catalog.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whose plugins are taken from now on.
+    pub(super) fn govern(&self, rules: Arc<Rules>) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+        self.rulings.fetch_add(1, SeqCst);
+    }
+
+    /// How often that was said.
+    pub(super) fn rulings(&self) -> u64 {
+        self.rulings.load(SeqCst)
+    }
+
+    /// What was said last.
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// These of its revisions are revoked by now; those that were before.
+    pub(super) fn revoked(&self, revoked: Vec<Revoked>) -> Vec<Revoked> {
+        std::mem::replace(&mut self.shown().revoked, revoked)
     }
 
     pub(crate) fn policy(&self) -> &PolicyName {
@@ -303,6 +332,7 @@ impl Standing {
             life: PolicyLife {
                 tried: shown.tried.clone(),
                 quarantined: shown.quarantined.iter().cloned().collect(),
+                revoked: shown.revoked.clone(),
                 ..PolicyLife::default()
             },
         }

@@ -8,6 +8,7 @@ use evenkeel_core::{Pace, Walk};
 
 use super::candidate::Candidate;
 use super::record::Record;
+use super::revoked::{CANDIDATE_REVOKED, PREVIOUS_REVOKED};
 use super::thread::{Desk, Revision};
 use super::{Back, Ready, Rolled, Stand, Word};
 use crate::control::{Actor, Quarantined, Rollout, RolloutOutcome, Staged};
@@ -25,7 +26,8 @@ struct Told<'a> {
 impl Desk {
     /// The revision answers for all from now on; one that was tried gives way to it.
     pub(super) fn activate(&mut self, ready: Ready) {
-        let Ready { policy, origin, settings, lessons, by, arrived, since, word, reply } = ready;
+        let Ready { policy, seal, origin, settings, lessons, by, arrived, since, word, reply } =
+            ready;
         if !self.standing.is_last(word) {
             let _ = reply.send(None);
             return;
@@ -41,7 +43,7 @@ impl Desk {
             let _ = reply.send(Some(Rollout { previous: standing, ..rollout }));
             return;
         }
-        let revision = Revision { policy, origin, settings, lessons };
+        let revision = Revision { policy, seal, origin, settings, lessons };
         let rollout = self.put_in_force(revision, by, arrived, since);
         let _ = reply.send(Some(rollout));
     }
@@ -53,13 +55,14 @@ impl Desk {
             self.activate(ready);
             return;
         }
-        let Ready { policy, origin, settings, lessons, by, arrived, since, word, reply } = ready;
+        let Ready { policy, seal, origin, settings, lessons, by, arrived, since, word, reply } =
+            ready;
         if !self.standing.is_last(word) {
             let _ = reply.send(None);
             return;
         }
         self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
-        let revision = Revision { policy, origin, settings, lessons };
+        let revision = Revision { policy, seal, origin, settings, lessons };
         let record = Record::new(Instant::now());
         let candidate = Candidate { revision, record, arrived, answers: false };
         self.standing.tries(Some(candidate.shown()));
@@ -79,7 +82,13 @@ impl Desk {
     /// This one, which is tried, answers for all from now on. Another that is tried by now has its own way before it.
     pub(super) fn promote(&mut self, revision: &str, by: Actor) -> Result<Rollout, &'static str> {
         let since = Instant::now();
-        let candidate = self.candidate.take_if(|candidate| *candidate.name() == *revision);
+        let rules = self.standing.rules();
+        let is_this = |candidate: &Candidate| *candidate.name() == *revision;
+        let found = self.candidate.as_ref().filter(|candidate| is_this(candidate));
+        if found.is_some_and(|found| rules.revoked(&found.revision.seal).is_some()) {
+            return Err(CANDIDATE_REVOKED);
+        }
+        let candidate = self.candidate.take_if(|candidate| is_this(candidate));
         let candidate = candidate.ok_or(match self.candidate {
             Some(_) => ANOTHER_ON_ITS_WAY,
             None => "no revision of it is on its way",
@@ -147,6 +156,9 @@ impl Desk {
         let rollout = match (gone, back) {
             (Some(rollout), _) => rollout,
             (None, Back::Candidate(_)) => return Err("no revision of it is on its way"),
+            (None, Back::Last) if self.previous.is_some() && !self.may_go_back() => {
+                return Err(PREVIOUS_REVOKED);
+            }
             (None, Back::Last) => self
                 .bring_back(&Told { reason, by, arrived: asked })
                 .ok_or("there is no revision before this one")?,
@@ -158,7 +170,7 @@ impl Desk {
     /// The revision in force failed, and the last good one is back; it does not come in again. `None` where there is none.
     pub(super) fn roll_back(&mut self, reason: &str, arrived: Instant) -> Option<Rollout> {
         // Before anybody hears of it: who pushes the same again at once is told why not.
-        let failed = self.revision_in_force().filter(|_| self.previous.is_some());
+        let failed = self.revision_in_force().filter(|_| self.may_go_back());
         failed.inspect(|failed| self.standing.quarantine(failed, reason));
         self.bring_back(&Told { reason, by: Actor::Gateway, arrived })
     }
@@ -177,10 +189,15 @@ impl Desk {
     pub(super) fn forget(&mut self, previous: &str) {
         self.previous = self.previous.take().filter(|good| good.policy.revision() != previous);
         self.show();
+        self.judge_anew();
     }
 
+    /// `None` where there is nothing to go back to, or what there is was revoked.
     fn bring_back(&mut self, told: &Told<'_>) -> Option<Rollout> {
         let since = Instant::now();
+        if !self.may_go_back() {
+            return None;
+        }
         let good = self.previous.take()?;
         let failed = self.active.replace(good);
         self.record = Record::new(since);
@@ -233,13 +250,14 @@ impl Desk {
         self.active.as_ref().map(|active| Arc::from(active.policy.revision()))
     }
 
-    fn tell_rolled(&self, rollout: Rollout, pace: Option<Pace>) {
+    fn tell_rolled(&mut self, rollout: Rollout, pace: Option<Pace>) {
         let stand = Stand {
             standing: self.active.as_ref().map(Revision::known),
             candidate: self.candidate.as_ref().map(|candidate| candidate.revision.known()),
             previous: self.previous.as_ref().map(Revision::known),
         };
         self.tell(Word::Rolled(Box::new(Rolled { rollout, stand, pace })));
+        self.judge_anew();
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Desk {
     shadowed: Option<Shadowed>,
     complaints: Complaints,
     scribe: Option<Scribe>,
+    /// Words on whose plugins are taken that its revisions were judged by.
+    pub(super) judged: u64,
     /// An answer for which a fresh instance is asked as well, when nobody waits.
     twice: Option<Twice>,
 }
@@ -49,6 +51,7 @@ struct Twice {
 
 pub(super) struct Revision {
     pub(super) policy: host::Policy,
+    pub(super) seal: host::Seal,
     pub(super) origin: Box<str>,
     pub(super) settings: serde_json::Value,
     /// Changes of the catalog that it knows of.
@@ -71,6 +74,7 @@ impl Desk {
             record: Record::new(Instant::now()),
             shadowed: None,
             complaints: Complaints::default(),
+            judged: 0,
             scribe: None,
             twice: None,
         }
@@ -112,6 +116,7 @@ impl Desk {
                     }
                     Ok(Order::Forget { previous }) => self.forget(&previous),
                     Ok(Order::Learn) => self.learn(),
+                    Ok(Order::Judge) => self.judge(),
                     Ok(Order::Stop) | Err(_) => return,
                 },
                 recv(questions) -> ask => match ask {
@@ -150,6 +155,7 @@ impl Desk {
 
     fn answer(&mut self, ask: Ask) {
         self.learn();
+        self.judge();
         // What it was asked as a canary it answers as well where it is in force by now.
         let tried = self.candidate.as_mut().filter(|_| ask.arm == Arm::Canary);
         let arm = if tried.is_some() { Arm::Canary } else { Arm::Standing };

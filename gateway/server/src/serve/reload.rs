@@ -243,7 +243,8 @@ impl Standing {
     }
 
     /// Whose plugins are taken from now on. What answers already goes on, and is named where it would not be taken any
-    /// more: whether it is to go is for people to say, who may have nothing better yet.
+    /// more: whether it is to go is for people to say, who may have nothing better yet. Policies tell by themselves of what
+    /// was pushed, and is revoked.
     async fn govern(
         &mut self,
         settings: &Settings,

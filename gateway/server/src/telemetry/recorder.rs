@@ -288,6 +288,9 @@ impl Recorder {
                 info!(%policy, revision, by, ?activate, "revision activated");
             }
             RolloutOutcome::Unchanged => info!(%policy, revision, by, "revision answered before"),
+            RolloutOutcome::Revoked => {
+                warn!(%policy, revision, code, reason, "revision revoked since it came in");
+            }
             RolloutOutcome::Refused => {
                 warn!(%policy, revision, by, code, reason, "revision refused");
             }
@@ -315,7 +318,11 @@ impl Recorder {
         if matches!(outcome, RolloutOutcome::Activated | RolloutOutcome::RolledBack) {
             self.instruments.time(Time::PolicyActivate, *activate, &labels[..1]);
         }
-        if !matches!(outcome, RolloutOutcome::Refused | RolloutOutcome::Unchanged) {
+        let is_step = !matches!(
+            outcome,
+            RolloutOutcome::Refused | RolloutOutcome::Unchanged | RolloutOutcome::Revoked
+        );
+        if is_step {
             let at = match stage.map(|staged| staged.stage) {
                 None => 0,
                 Some(Stage::Shadow) => 1,

@@ -102,6 +102,8 @@ impl Spans {
     pub(super) fn rollout(&mut self, rollout: &Rollout, at: Moment) {
         let policy = &rollout.policy;
         let way = match rollout.outcome {
+            // It goes on as it was.
+            RolloutOutcome::Revoked => return,
             RolloutOutcome::Begun
             | RolloutOutcome::Stepped
             | RolloutOutcome::Paused

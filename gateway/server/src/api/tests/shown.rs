@@ -14,7 +14,7 @@ use evenkeel_media::trunk::message::Break;
 use super::*;
 use crate::control::{
     Disobeyed, ListChange, ModeView, NodeView, NotReloaded, Operation, Order, Place, PolicyLife,
-    PolicyRefused, PolicyView, Quarantined, Reloaded, SessionView, Shrinks, Staged, Tried,
+    PolicyRefused, PolicyView, Quarantined, Reloaded, Revoked, SessionView, Shrinks, Staged, Tried,
     Unbelieved, Verb, WalkView, Wish,
 };
 
@@ -170,6 +170,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
         "quarantined_revisions": [
             {"revision": "bbbbbbbbbbbb", "since_us": 7_000_000, "reason": "loss: 8 of 10 got worse"},
         ],
+        "revoked_revisions": [{"revision": "5f0c5f0c5f0c", "reason": "key `ops`"}],
     }]});
     assert_eq!(asking.answer().1, right);
 }
@@ -231,6 +232,7 @@ fn life() -> PolicyLife {
             since: SystemTime::UNIX_EPOCH + Duration::from_secs(7),
             reason: "loss: 8 of 10 got worse".into(),
         }],
+        revoked: vec![Revoked { revision: "5f0c5f0c5f0c".into(), reason: "key `ops`".into() }],
     }
 }
 

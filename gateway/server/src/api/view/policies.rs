@@ -41,6 +41,8 @@ pub(in crate::api) struct Policy {
     last: Option<Last>,
     /// Revisions that did harm, the oldest first.
     quarantined_revisions: Vec<Quarantined>,
+    /// Those in force, on their way or kept that were revoked since they came.
+    revoked_revisions: Vec<Revoked>,
 }
 
 /// A revision on its way into force.
@@ -114,6 +116,12 @@ fn milliseconds(time: Option<Duration>) -> Option<u64> {
     time.map(|time| time.as_millis() as u64)
 }
 
+#[derive(Serialize)]
+struct Revoked {
+    revision: Arc<str>,
+    reason: Box<str>,
+}
+
 /// Unix time in microseconds.
 fn unix_us(at: SystemTime) -> u64 {
     at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros() as u64
@@ -169,7 +177,7 @@ struct HiddenState {
 
 impl From<control::PolicyView> for Policy {
     fn from(policy: control::PolicyView) -> Policy {
-        let control::PolicyLife { tried, walk, cohorts, previous_for, last, quarantined } =
+        let control::PolicyLife { tried, walk, cohorts, previous_for, last, quarantined, revoked } =
             policy.life;
         let rollout = tried.zip(walk).map(|(tried, walk)| OnItsWay::of(tried, &walk, cohorts));
         let tried = rollout.as_ref().map(|rollout| Arc::clone(&rollout.revision));
@@ -184,6 +192,10 @@ impl From<control::PolicyView> for Policy {
                     let control::Quarantined { revision, since, reason } = it;
                     Quarantined { revision, since_us: unix_us(since), reason }
                 })
+                .collect(),
+            revoked_revisions: revoked
+                .into_iter()
+                .map(|control::Revoked { revision, reason }| Revoked { revision, reason })
                 .collect(),
             policy: policy.policy.to_string(),
             plugin: policy.plugin,

@@ -52,6 +52,12 @@ fn forced(bytes: Vec<u8>) -> Source {
     Source { how, ..source(bytes) }
 }
 
+/// By a canary that stays where it is for as long as a test takes.
+fn pace() -> Pace {
+    let each = Duration::from_secs(10);
+    Pace { steps: vec![5], each, shadow: each, stays_in_shadow: false, held: false }
+}
+
 /// A folder that a gateway has, gone with the test.
 struct Folder(PathBuf);
 
@@ -118,6 +124,30 @@ impl World {
         }
     }
 
+    /// The next revision that is told to be revoked.
+    fn await_revoked(&mut self) -> Rollout {
+        loop {
+            let word = self.words.blocking_recv().expect("the policy runs");
+            if let Word::Revoked(revoked) = word {
+                return *revoked;
+            }
+        }
+    }
+
+    /// Takes what is signed with these keys, but for those that are revoked.
+    fn trust(&mut self, keys: &[(&str, &host::SecretKey)], revoked: &[&host::SecretKey]) {
+        let mut settings = Settings::load(None, None).unwrap();
+        keys.iter().for_each(|(name, key)| settings.trust.keys.know((*name).into(), key.public()));
+        revoked.iter().for_each(|key| settings.trust.keys.revoke_key(key.public()));
+        self.policies.govern(Rules::of(&settings));
+    }
+
+    fn roll_back(&self) -> Result<Rollout, &'static str> {
+        let (reply, rolled) = oneshot::channel();
+        self.policies.roll_back(&routing(), Back::Last, reply).unwrap();
+        rolled.blocking_recv().unwrap()
+    }
+
     fn await_rollback(&mut self) {
         self.await_told(RolloutOutcome::RolledBack);
     }
@@ -153,9 +183,7 @@ fn an_older_plugin_is_refused_unless_somebody_knows_that_it_is_older() {
 fn what_was_in_force_before_comes_back_by_its_file_at_once_and_nothing_older_does() {
     let world = World::start();
     let by_file = |bytes: Vec<u8>| {
-        let each = Duration::from_secs(10);
-        let pace = Pace { steps: vec![5], each, shadow: each, stays_in_shadow: false, held: false };
-        let how = How { returns: true, pace: Some(pace), ..How::at_once(Actor::File) };
+        let how = How { returns: true, pace: Some(pace()), ..How::at_once(Actor::File) };
         world.prepare(Source { how, ..source(bytes) })
     };
     assert_eq!(world.push(of_version("0.1.0")), None);
@@ -286,4 +314,77 @@ fn rules_hold_for_what_comes_after_them() {
     world.policies.govern(Rules::of(&settings));
     assert_eq!(world.push(signed), Some("revoked"));
     assert_eq!(world.refusals(), ["unsigned", "revoked"]);
+}
+
+#[test]
+fn what_is_revoked_answers_on_is_told_of_once_and_is_nothing_to_go_back_to() {
+    let mut world = World::start();
+    let (before, now) = (host::SecretKey::generate(), host::SecretKey::generate());
+    let keys = [("before", &before), ("now", &now)];
+    world.trust(&keys, &[]);
+    let first = world.prepare(source(host::sign(&of_version("0.1.0"), &before).unwrap())).revision;
+    let second = world.prepare(source(host::sign(&of_version("0.2.0"), &now).unwrap())).revision;
+    world.trust(&keys, &[&before]);
+    let told = world.await_revoked();
+    assert_eq!((told.outcome, told.code), (RolloutOutcome::Revoked, Some("revoked")));
+    assert_eq!((&told.revision, told.by), (&first, Actor::Gateway));
+    let reason = told.reason.unwrap();
+    assert!(reason.contains("key `before`") && reason.contains("kept to go back to"), "{reason}");
+    assert!(world.roll_back().unwrap_err().contains("the revision before this one is revoked"));
+
+    // It does harm, and what was revoked does not come back for that either.
+    let (revision, reason) = (second.clone().unwrap(), "loss: 8 of 10 got worse".into());
+    world.policies.order(&routing(), Order::Condemn { revision, reason }).unwrap();
+    world.trust(&keys, &[&before, &now]);
+    let told = world.await_revoked();
+    assert_eq!(told.revision, second, "the first was told of before");
+    let reason = told.reason.unwrap();
+    assert!(reason.contains("key `now`") && reason.contains("push another"), "{reason}");
+    let view = world.policies.views().remove(0);
+    assert_eq!((&view.revision, &view.previous), (&second, &first));
+    assert_eq!((view.life.revoked.len(), view.life.quarantined), (2, Vec::new()));
+
+    world.trust(&keys, &[&now]);
+    assert_eq!(world.roll_back().unwrap().revision, first, "nobody revokes it any more");
+    assert!(world.policies.views()[0].life.revoked.is_empty(), "the other one is gone");
+}
+
+#[test]
+fn a_candidate_that_is_revoked_does_not_come_into_force() {
+    let mut world = World::start();
+    let key = host::SecretKey::generate();
+    let keys = [("ops", &key)];
+    let first = world.prepare(source(shipped())).revision;
+    world.trust(&keys, &[]);
+    let how = How { pace: Some(pace()), ..How::at_once(Actor::Operator) };
+    let signed = host::sign(&of_version("0.2.0"), &key).unwrap();
+    let begun = world.prepare(Source { how, ..source(signed) });
+    assert_eq!(begun.outcome, RolloutOutcome::Begun);
+    world.trust(&keys, &[&key]);
+    let told = world.await_revoked();
+    assert_eq!(told.revision, begun.revision);
+    let reason = told.reason.unwrap();
+    assert!(reason.contains("on its way") && reason.contains("abort it"), "{reason}");
+
+    let (reply, promoted) = oneshot::channel();
+    let (revision, reply) = (begun.revision.unwrap(), Some(reply));
+    let order = Order::Promote { revision, by: Actor::Operator, reply };
+    world.policies.order(&routing(), order).unwrap();
+    assert!(promoted.blocking_recv().unwrap().unwrap_err().contains("revoked"));
+    assert_eq!(world.roll_back().unwrap().revision, first);
+    assert!(world.policies.views()[0].life.revoked.is_empty());
+}
+
+/// It was judged, and compiled for as long as it took somebody to revoke its key.
+#[test]
+fn what_is_revoked_while_it_is_compiled_is_told_of_when_it_answers() {
+    let mut world = World::start();
+    let key = host::SecretKey::generate();
+    let keys = [("ops", &key)];
+    world.trust(&keys, &[]);
+    let slow = world.policies.workshop(&routing()).unwrap();
+    world.trust(&keys, &[&key]);
+    let signed = host::sign(&of_version("0.2.0"), &key).unwrap();
+    assert_eq!(prepare(&slow, source(signed)).outcome, RolloutOutcome::Activated);
+    assert!(world.await_revoked().reason.unwrap().contains("in force"));
 }

@@ -163,8 +163,10 @@ fn ready(standing: &Standing, engine: &host::Engine, spares: u32) -> Ready {
     let policy = host::Policy::install(engine, &component, hook, given, Vec::new(), seed).unwrap();
     let (reply, _) = tokio::sync::oneshot::channel();
     let (since, word) = (Instant::now(), standing.next_word());
+    let seal = host::Seal::of(&bytes).unwrap();
     Ready {
         policy,
+        seal,
         origin,
         settings,
         lessons: standing.lessons(),
@@ -191,7 +193,7 @@ fn answered_by(desk: &mut Desk, words: &mut mpsc::Receiver<Word>, arm: Arm) -> O
     loop {
         match words.try_recv().unwrap() {
             Word::Answered(_, answered) => return answered.ok().map(|answered| answered.revision),
-            Word::Rolled(_) | Word::HiddenState { .. } => {}
+            Word::Rolled(_) | Word::Revoked(_) | Word::HiddenState { .. } => {}
         }
     }
 }
@@ -349,7 +351,7 @@ fn a_candidate_that_fails_too_often_goes_and_the_one_in_force_is_untouched() {
         Word::Rolled(rolled) if rolled.rollout.outcome == RolloutOutcome::RolledBack => {
             Some(rolled)
         }
-        Word::Rolled(_) | Word::Answered(..) | Word::HiddenState { .. } => None,
+        Word::Rolled(_) | Word::Revoked(_) | Word::Answered(..) | Word::HiddenState { .. } => None,
     });
     let told = told.unwrap();
     assert_eq!((told.rollout.revision, told.rollout.previous), (Some(old), Some(new)));
