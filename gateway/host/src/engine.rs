@@ -17,7 +17,7 @@ use crate::ticker::Ticker;
 /// Compiles plugins and runs them; one per process. Clones are the same engine.
 ///
 /// It owns a thread that counts milliseconds while a plugin runs, and reserves the address space of all instances
-/// at once: 516 GiB of it, none of it used, or 2 GiB where the process may not have so much
+/// at once: 774 GiB of it, none of it used, or 3 GiB where the process may not have so much
 /// ([`checks_accesses`](Engine::checks_accesses)).
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);
@@ -38,7 +38,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// Where the process may not reserve even 2 GiB of address space, or start a thread.
+    /// Where the process may not reserve even 3 GiB of address space, or start a thread.
     pub fn new() -> Engine {
         Engine::with_budgets(Budgets::default())
     }
@@ -66,7 +66,7 @@ impl Engine {
                 wasmtime::Engine::new(&config(Reach::Narrow)).map(|wasm| (wasm, Reach::Narrow))
             })
             .expect(
-                "the configuration is fixed, and a gateway may reserve 2 GiB of address space at its start",
+                "the configuration is fixed, and a gateway may reserve 3 GiB of address space at its start",
             );
         let mut linker = Linker::new(&wasm);
         diag::add_to_linker::<_, HasSelf<Inside>>(&mut linker, |inside| inside)
@@ -76,7 +76,7 @@ impl Engine {
     }
 
     /// Whether each access of a plugin to its memory is checked by code of its own, so that questions about many rows take
-    /// half as long again: it is so where the process may not reserve 516 GiB of address space (`ulimit -v`).
+    /// half as long again: it is so where the process may not reserve 774 GiB of address space (`ulimit -v`).
     pub fn checks_accesses(&self) -> bool {
         self.0.reach == Reach::Narrow
     }

@@ -30,8 +30,9 @@ pub const MEMORY_BYTES_MAX: usize = 16 << 20;
 /// Entries of a function table: several times what a large Rust plugin has.
 pub const TABLE_ENTRIES_MAX: usize = 20_000;
 
-/// Policies alive at once: 16 sets of four hooks, each with an active and a next revision.
-pub const POLICIES_MAX: u32 = 128;
+/// Policies alive at once: 16 sets of four hooks, each with a revision in force, one that is tried and the last good one. The
+/// one that is proved, and the fresh one that is asked the same, find room where some policy has fewer, as most have.
+pub const POLICIES_MAX: u32 = 192;
 
 /// Core modules in a component: the plugin, and the two that adapt its imports, with room to spare.
 pub const MODULES_MAX: u32 = 8;

@@ -1,7 +1,9 @@
 //! What is taken, and with which words the rest is refused.
 
+use std::time::Duration;
+
 use evenkeel_core::{Entry, EntryKind, Fault, Hook, Metric, Op, Question};
-use evenkeel_host::{Component, Engine, Policy, Refused};
+use evenkeel_host::{Budgets, Component, Engine, Policy, Refused};
 use serde_json::{Value, json};
 
 use crate::plugin::{bare, dressed, guest, labels, manifest, roomy, tick, with_section};
@@ -166,6 +168,19 @@ fn a_plugin_that_fails_before_its_first_question_is_refused() {
     let installed =
         Policy::install(roomy(), guest(), Hook::Routing, Value::Null, vec![trap], 0).err();
     assert!(matches!(installed, Some(Refused::Faulted { call: "catalog", fault: Fault::Trap(_) })));
+}
+
+/// 16 sets of four hooks, each policy with one in force, one that is tried and the last good one.
+#[test]
+fn three_revisions_of_each_of_64_policies_find_room() {
+    let long = Duration::from_secs(600);
+    let budgets = Budgets { init: long, catalog: long, ..Budgets::default() };
+    let engine = Engine::with_budgets(budgets);
+    let component = Component::vet(&engine, &dressed(&manifest())).unwrap();
+    let install =
+        |seed| Policy::install(&engine, &component, Hook::Routing, Value::Null, vec![], seed);
+    let all: Result<Vec<_>, _> = (0..3 * 64).map(install).collect();
+    assert_eq!(all.err(), None);
 }
 
 #[test]

@@ -221,7 +221,7 @@ impl Policies {
     pub(crate) fn configured(mut self, settings: &Settings) -> Policies {
         if self.foundry.engine().checks_accesses() {
             tracing::warn!(
-                "policies take longer: the process may not reserve 516 GiB of address space (`ulimit -v`), none of which would be used"
+                "policies take longer: the process may not reserve 774 GiB of address space (`ulimit -v`), none of which would be used"
             );
         }
         self.foundry = Foundry::of(self.foundry.engine().clone(), settings);
