@@ -452,6 +452,41 @@ fn a_revisions_way_into_force_is_one_span_with_its_steps() {
 }
 
 #[test]
+fn what_is_revoked_or_in_force_though_quarantined_is_no_refusal_and_no_step() {
+    let receiver = Receiver::grpc();
+    let (telemetry, mut recorder) = start("revoked", receiver.address, "grpc", 0.0);
+    let told = |outcome, stage: Option<Stage>, code| Rollout {
+        policy: policy(Hook::Routing),
+        revision: Some(Arc::from("0123456789ab")),
+        previous: None,
+        outcome,
+        code,
+        stage: stage.map(|stage| Staged { stage, paused: false }),
+        by: Actor::Gateway,
+        reason: Some("key `ops`".into()),
+        arrived: Instant::now(),
+        activate: Duration::from_micros(40),
+    };
+    let at = Moment::now();
+    let begun = told(RolloutOutcome::Activated, None, Some("quarantined"));
+    recorder.handle_rollout(&begun, at);
+    recorder.handle_rollout(&told(RolloutOutcome::Begun, Some(Stage::Canary(5)), None), at);
+    recorder.handle_rollout(&told(RolloutOutcome::Revoked, None, Some("revoked")), at);
+    let counts = [
+        ("policy_rollouts_total", "revoked", 1),
+        ("policy_refusals_total", "", 0),
+        ("policy_stage", "call/routing", 2),
+        ("policy_canary", "call/routing", 5),
+    ];
+    for (name, label, expected) in counts {
+        let found = counted(&telemetry, &format!("evenkeel_{name}"), label);
+        assert_eq!(found, expected, "{name} {label}");
+    }
+    recorder.handle_rollout(&told(RolloutOutcome::Refused, None, Some("revoked")), at);
+    assert_eq!(counted(&telemetry, "evenkeel_policy_refusals_total", "revoked"), 1);
+}
+
+#[test]
 fn metrics_arrive_as_registered() {
     let receiver = Receiver::grpc();
     let (telemetry, mut recorder) = start("metrics", receiver.address, "grpc", 1.0);

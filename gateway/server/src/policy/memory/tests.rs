@@ -68,6 +68,7 @@ fn known(memory: &mut Memory, hook: Hook) -> Remembered {
 fn note(mut memory: Memory, hook: Hook, revision: &str) {
     let (_, keeper) = memory.begin(&of(hook));
     keeper.note(remembered(revision));
+    drop(memory);
 }
 
 #[test]
