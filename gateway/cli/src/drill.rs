@@ -89,7 +89,7 @@ impl Drill {
     pub(crate) fn act(self) -> Result<(), Failure> {
         let record = Record::at(self.record.clone().unwrap_or_else(drill::default_place));
         let Some(trouble) = self.verb.trouble() else {
-            let all = record.all().map_err(failure)?;
+            let all = record.all().map_err(|failed| failure(&failed))?;
             return self.list(&all, &record);
         };
         // Without a gateway there is nothing to drill.
@@ -104,9 +104,10 @@ impl Drill {
             .enable_all()
             .build()
             .map_err(|error| Failure::Failed(error.to_string()))?;
-        let report =
-            runtime.block_on(drill::run(&trouble, || client.another())).map_err(failure)?;
-        record.add(&report).map_err(failure)?;
+        let report = runtime
+            .block_on(drill::run(&trouble, || client.another()))
+            .map_err(|failed| failure(&failed))?;
+        record.add(&report).map_err(|failed| failure(&failed))?;
         if self.json {
             let line = serde_json::to_string(&report)
                 .map_err(|error| Failure::Failed(error.to_string()))?;
@@ -175,7 +176,7 @@ impl Verb {
 }
 
 /// A node, region or scenario that there is not is a wrong command line.
-fn failure(failed: drill::Failed) -> Failure {
+fn failure(failed: &drill::Failed) -> Failure {
     let words = failed.to_string();
     match failed {
         drill::Failed::Unknown(_)
@@ -251,10 +252,10 @@ mod tests {
             drill::Failed::Crowd(crowd::Failed::Gateway { what: "opening a session", error })
         };
         for wrong in [drill::Failed::Unknown("no such node".to_owned()), refused(400)] {
-            assert!(matches!(failure(wrong), Failure::Wrong(words) if words.contains("no such")));
+            assert!(matches!(failure(&wrong), Failure::Wrong(words) if words.contains("no such")));
         }
         for failed in [drill::Failed::Unfit("it is not up".to_owned()), refused(503)] {
-            assert!(matches!(failure(failed), Failure::Failed(_)));
+            assert!(matches!(failure(&failed), Failure::Failed(_)));
         }
     }
 }

@@ -461,7 +461,7 @@ fn what_is_revoked_or_in_force_though_quarantined_is_no_refusal_and_no_step() {
         previous: None,
         outcome,
         code,
-        stage: stage.map(|stage| Staged { stage, paused: false }),
+        stage: stage.map(|stage| Staged { stage, paused: false, next: 100, next_in: None }),
         by: Actor::Gateway,
         reason: Some("key `ops`".into()),
         arrived: Instant::now(),

@@ -47,9 +47,9 @@ fn a_region_is_lost_with_all_its_nodes_that_are_up() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_what_would() {
-    let node = Drill { node: Some("north".to_owned()), ..drill(Kind::CutLink) };
-    let region = Drill { region: Some("north".to_owned()), ..drill(Kind::LoseRegion) };
-    for (unknown, there_is) in [(node, "east-a1"), (region, "east, west")] {
+    let no_node = Drill { node: Some("north".to_owned()), ..drill(Kind::CutLink) };
+    let no_region = Drill { region: Some("north".to_owned()), ..drill(Kind::LoseRegion) };
+    for (unknown, there_is) in [(no_node, "east-a1"), (no_region, "east, west")] {
         let failed = victims(&unknown, &world()).unwrap_err();
         assert!(matches!(failed, Failed::Unknown(_)), "{failed:?}");
         let words = failed.to_string();
