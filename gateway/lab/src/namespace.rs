@@ -5,6 +5,9 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
+/// Where ports are reserved; each namespace has its own.
+const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+
 /// Set in the process that runs inside.
 const INSIDE: &str = "EVENKEEL_INSIDE";
 
@@ -41,6 +44,17 @@ pub fn enter() -> Result<Option<i32>, String> {
         .status()
         .map_err(|error| format!("needs unshare (util-linux) and nice (coreutils): {error}"))?;
     Ok(Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))))
+}
+
+/// Nobody in this namespace is given one of these ports who asks for any: they belong to somebody who is dead for a while,
+/// and comes back. They replace those that were reserved before (ip_local_reserved_ports).
+///
+/// # Errors
+/// What the system said.
+pub fn reserve(ports: impl IntoIterator<Item = u16>) -> Result<(), String> {
+    let ports: Vec<String> = ports.into_iter().map(|port| port.to_string()).collect();
+    std::fs::write(RESERVED, ports.join(","))
+        .map_err(|error| format!("cannot write {RESERVED}: {error}"))
 }
 
 /// While it is there, what else runs on this machine waits for us.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use evenkeel_lab::admin::{Admin, Place};
+use evenkeel_lab::namespace;
 use evenkeel_lab::relay::{Conditions, Link, Tally};
 use evenkeel_lab::sample_node::number_of;
 use nix::sys::signal::Signal;
@@ -97,6 +98,8 @@ impl Stage {
             });
             nodes.push(Node { name, region, address, process: Some(process), link, _agent: agent });
         }
+        let own = nodes.iter().map(|node: &Node| node.address);
+        namespace::reserve(told.iter().map(|told| told.address).chain(own).map(|at| at.port()))?;
         let config = places.folder.join("evenkeel.toml");
         write(&config, &layout.configuration(&told))?;
         let words = ["run", "--config", &config.display().to_string(), "--json"];
