@@ -143,15 +143,9 @@ pub(crate) type Reply = oneshot::Sender<Result<Rollout, &'static str>>;
 
 /// A revision that may answer.
 pub(crate) struct Ready {
-    policy: host::Policy,
-    seal: host::Seal,
-    origin: Box<str>,
-    /// As they were given.
-    settings: serde_json::Value,
+    revision: thread::Revision,
     by: Actor,
     arrived: Instant,
-    /// Changes of the catalog that it knows of.
-    lessons: u64,
     /// When it was found fit.
     since: Instant,
     /// Which word on this policy it is.

@@ -8,6 +8,7 @@ use evenkeel_core::{Entry, Fault, Pace, PolicyName};
 use evenkeel_host as host;
 use tokio::sync::oneshot;
 
+use super::thread::Revision;
 use super::{Foundry, Ledger, Order, Ready, Refusal, Rules, Standing};
 use crate::control::{Actor, Quarantined, Rollout, RolloutOutcome};
 
@@ -194,13 +195,15 @@ fn take_in(
     prove(&mut made, standing)?;
     let (reply, activated) = oneshot::channel();
     let ready = Ready {
-        policy: made,
-        seal,
-        origin: source.origin,
-        settings,
+        revision: Revision {
+            policy: made,
+            seal,
+            origin: source.origin,
+            settings,
+            lessons: workshop.lessons,
+        },
         by: source.how.by,
         arrived: source.arrived,
-        lessons: workshop.lessons,
         since: Instant::now(),
         word: *word,
         reply,

@@ -26,15 +26,14 @@ struct Told<'a> {
 impl Desk {
     /// The revision answers for all from now on; one that was tried gives way to it.
     pub(super) fn activate(&mut self, ready: Ready) {
-        let Ready { policy, seal, origin, settings, lessons, by, arrived, since, word, reply } =
-            ready;
+        let Ready { revision, by, arrived, since, word, reply } = ready;
         if !self.standing.is_last(word) {
             let _ = reply.send(None);
             return;
         }
         self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
         let standing = self.revision_in_force();
-        if standing.as_deref() == Some(policy.revision()) {
+        if standing.as_deref() == Some(revision.policy.revision()) {
             let rollout = Rollout {
                 arrived,
                 activate: since.elapsed(),
@@ -43,7 +42,6 @@ impl Desk {
             let _ = reply.send(Some(Rollout { previous: standing, ..rollout }));
             return;
         }
-        let revision = Revision { policy, seal, origin, settings, lessons };
         let rollout = self.put_in_force(revision, by, arrived, since);
         let _ = reply.send(Some(rollout));
     }
@@ -51,18 +49,16 @@ impl Desk {
     /// The revision is tried from now on; another that was gives way to it. Where none is in force it is at once.
     pub(super) fn try_out(&mut self, ready: Ready, pace: Pace) {
         let standing = self.revision_in_force();
-        if standing.is_none() || standing.as_deref() == Some(ready.policy.revision()) {
+        if standing.is_none() || standing.as_deref() == Some(ready.revision.policy.revision()) {
             self.activate(ready);
             return;
         }
-        let Ready { policy, seal, origin, settings, lessons, by, arrived, since, word, reply } =
-            ready;
+        let Ready { revision, by, arrived, since, word, reply } = ready;
         if !self.standing.is_last(word) {
             let _ = reply.send(None);
             return;
         }
         self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
-        let revision = Revision { policy, seal, origin, settings, lessons };
         let record = Record::new(Instant::now());
         let candidate = Candidate { revision, record, arrived, answers: false };
         self.standing.tries(Some(candidate.shown()));

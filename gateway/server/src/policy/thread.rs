@@ -49,10 +49,12 @@ struct Twice {
     first: Answered,
 }
 
+/// A revision with all that is known of it here.
 pub(super) struct Revision {
     pub(super) policy: host::Policy,
     pub(super) seal: host::Seal,
     pub(super) origin: Box<str>,
+    /// As they were given.
     pub(super) settings: serde_json::Value,
     /// Changes of the catalog that it knows of.
     pub(super) lessons: u64,

@@ -164,24 +164,14 @@ fn ready(standing: &Standing, engine: &host::Engine, spares: u32) -> Ready {
     let (reply, _) = tokio::sync::oneshot::channel();
     let (since, word) = (Instant::now(), standing.next_word());
     let seal = host::Seal::of(&bytes).unwrap();
-    Ready {
-        policy,
-        seal,
-        origin,
-        settings,
-        lessons: standing.lessons(),
-        by: how.by,
-        arrived,
-        since,
-        word,
-        reply,
-    }
+    let revision = Revision { policy, seal, origin, settings, lessons: standing.lessons() };
+    Ready { revision, by: how.by, arrived, since, word, reply }
 }
 
 /// Tries it; its name.
 fn try_out(desk: &mut Desk, engine: &host::Engine, spares: u32) -> Arc<str> {
     let ready = ready(&desk.standing, engine, spares);
-    let revision = ready.policy.revision().into();
+    let revision = ready.revision.policy.revision().into();
     desk.try_out(ready, pace());
     revision
 }
@@ -200,7 +190,7 @@ fn answered_by(desk: &mut Desk, words: &mut mpsc::Receiver<Word>, arm: Arm) -> O
 
 fn activate(desk: &mut Desk, engine: &host::Engine, spares: u32) -> Arc<str> {
     let ready = ready(&desk.standing, engine, spares);
-    let revision = ready.policy.revision().into();
+    let revision = ready.revision.policy.revision().into();
     desk.activate(ready);
     revision
 }
