@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use wasmtime::component::{HasSelf, Linker};
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::evenkeel::policy::diag;
 use crate::component::Vetted;
@@ -141,6 +141,12 @@ impl Reach {
     const NARROW_GUARD_BYTES: u64 = 64 << 10;
 }
 
+/// Memory of an instance that is gone is wiped and kept for the next one up to this, or each would fault its pages in anew.
+const KEPT_BYTES: usize = 256 << 10;
+
+/// Places of instances that are gone which are kept for others of the same plugin, before one is given to another plugin.
+const WARM_MAX: u32 = 8;
+
 /// Where instances live, beside what decides what code they run.
 fn config(reach: Reach) -> Config {
     let mut pool = PoolingAllocationConfig::default();
@@ -154,7 +160,11 @@ fn config(reach: Reach) -> Config {
         .max_tables_per_component(TABLES_MAX)
         .max_tables_per_module(TABLES_MAX)
         .table_elements(TABLE_ENTRIES_MAX)
-        .max_memory_size(MEMORY_BYTES_MAX);
+        .max_memory_size(MEMORY_BYTES_MAX)
+        .linear_memory_keep_resident(KEPT_BYTES)
+        .table_keep_resident(KEPT_BYTES)
+        .pagemap_scan(Enabled::Auto)
+        .max_unused_warm_slots(WARM_MAX);
 
     let mut config = code_config(reach);
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
