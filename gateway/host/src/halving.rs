@@ -346,8 +346,8 @@ impl<'a> Halving<'a> {
             took: self.began.elapsed(),
             ungranted: self.ungranted,
         };
-        let apart = Some(self.apart).filter(|apart| *apart != Apart::default());
-        let apart = apart.map(|apart| Box::new(Apart { in_parts: self.asks > 1, ..apart }));
+        let apart = Apart { in_parts: self.asks > 1, ..self.apart };
+        let apart = Some(apart).filter(|apart| *apart != Apart::default()).map(Box::new);
         Ok(Answered { apart, ..self.policy.answered(said) })
     }
 
