@@ -46,8 +46,7 @@ const KNOCKS: u32 = 50;
 const LAST_WORDS: Duration = Duration::from_millis(700);
 
 /// The node that is killed, and the one that is stopped: both in the gateway's region.
-const KILLED: &str = "east-b1";
-const STOPPED: &str = "east-a1";
+const VICTIMS: [&str; 2] = ["east-b1", "east-a1"];
 /// The node that strangers knock at with tags nobody has: it lives to the end, and says then what it counted.
 const KNOCKED: &str = "west-a1";
 
@@ -114,10 +113,13 @@ pub(super) async fn play(
 impl Play {
     async fn act(mut self) -> Result<(Chronicle, Ledger), Failed> {
         let control_ns = self.steady().await;
-        self.kill(KILLED, Signal::SIGKILL).await?;
-        self.heal(KILLED).await?;
-        self.kill(STOPPED, Signal::SIGSTOP).await?;
-        self.heal(STOPPED).await?;
+        // Where a machine stood still so long that rooms left the one, the other has all of them.
+        let all_left = self.rooms_on(VICTIMS[0]).await? == 0;
+        let [killed, stopped] = if all_left { [VICTIMS[1], VICTIMS[0]] } else { VICTIMS };
+        self.kill(killed, Signal::SIGKILL).await?;
+        self.heal(killed).await?;
+        self.kill(stopped, Signal::SIGSTOP).await?;
+        self.heal(stopped).await?;
         self.lose_packets().await;
         self.swap().await?;
         for vice in Vice::ALL {
@@ -125,7 +127,7 @@ impl Play {
         }
         let mut knocking = self.knock().await?;
         let (calls, telemetry) = self.leave_alone().await?;
-        self.kill_unattended().await?;
+        self.kill_unattended(killed).await?;
         self.stage.require_gateway()?;
         self.progress.say("the last words, and the books");
 
@@ -426,14 +428,13 @@ impl Play {
         Ok((calls, report))
     }
 
-    async fn kill_unattended(&mut self) -> Result<(), Failed> {
-        self.progress
-            .say(&format!("{KILLED} is killed, and nobody is there to decide or to listen"));
+    async fn kill_unattended(&mut self, node: &str) -> Result<(), Failed> {
+        self.progress.say(&format!("{node} is killed, and nobody is there to decide or to listen"));
         let from_ns = clock::now_ns();
-        self.stage.signal_node(KILLED, Signal::SIGKILL)?;
+        self.stage.signal_node(node, Signal::SIGKILL)?;
         tokio::time::sleep(AFTER_DEATH).await;
         let span = Span { from_ns, until_ns: clock::now_ns() };
-        self.faults.push(Fault { node: KILLED.to_owned(), silent: false, unattended: true, span });
+        self.faults.push(Fault { node: node.to_owned(), silent: false, unattended: true, span });
         Ok(())
     }
 }
