@@ -20,6 +20,27 @@ const ASKS_MAX: usize = 64;
 /// A part has its share of the batch's budget, and this at least: the engine counts by it.
 const SHARE_MIN: Duration = Duration::from_millis(1);
 
+/// Questions that a plugin answers in portions before it is tried with twice as many at a time: at one in a second, in a
+/// quarter of an hour.
+const TRY_MORE_AFTER: u32 = 1_000;
+
+/// How many a plugin is asked about at once whose memory was too small for more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Portion {
+    pub(crate) most: usize,
+    /// Questions since, none of which was too large.
+    answered: u32,
+}
+
+impl Portion {
+    fn answered(self) -> Portion {
+        match self.answered + 1 {
+            TRY_MORE_AFTER => Portion { most: self.most.saturating_mul(2), answered: 0 },
+            answered => Portion { answered, ..self },
+        }
+    }
+}
+
 /// Rows that are asked about together.
 struct Part {
     /// In their order; never none.
@@ -55,10 +76,8 @@ pub(crate) struct Halving<'a> {
     asks: usize,
     faults: usize,
     answers: usize,
-    /// Rows of the largest part that was answered.
-    largest: usize,
-    /// And of the smallest over which it failed.
-    smallest_failed: usize,
+    /// Rows of the smallest part for which its memory was too small.
+    smallest_hungry: Option<usize>,
     /// Over which the plugin fails alone.
     found: Vec<(u32, Fault)>,
     last: Option<Fault>,
@@ -92,7 +111,7 @@ impl<'a> Halving<'a> {
                 (Answer::Params(Vec::new()), None)
             }
         };
-        let smallest_failed = ids.len();
+        let smallest_hungry = (failed == Some(Fault::OutOfMemory)).then_some(ids.len());
         let mut halving = Halving {
             policy,
             question,
@@ -104,8 +123,7 @@ impl<'a> Halving<'a> {
             asks: 0,
             faults: usize::from(failed.is_some()),
             answers: 0,
-            largest: 0,
-            smallest_failed,
+            smallest_hungry,
             found: Vec::new(),
             last: failed.clone(),
             apart: Apart { fault: failed.clone(), ..Apart::default() },
@@ -145,7 +163,14 @@ impl<'a> Halving<'a> {
                 self.waiting.push(Part { rows: others, fails, suspected: false });
             }
             (_, None) => {
-                let most = self.policy.rows_most.unwrap_or(others.len());
+                // Whom there was no time for is asked about first.
+                let first = self.policy.first.take();
+                let begin = first.and_then(|first| {
+                    others.iter().position(|row| self.ids[*row as usize] == first)
+                });
+                others.rotate_left(begin.unwrap_or(0));
+                let most =
+                    self.policy.portion.as_ref().map_or(others.len(), |portion| portion.most);
                 let parts = others.chunks(most).rev();
                 self.waiting.extend(parts.map(|rows| Part {
                     rows: rows.to_vec(),
@@ -254,7 +279,10 @@ impl<'a> Halving<'a> {
     /// Where nobody else can be left out: then the plugin fails as a whole.
     fn note_fault(&mut self, rows: Vec<u32>, fault: Fault, suspected: bool) -> Result<(), Fault> {
         self.faults += 1;
-        self.smallest_failed = self.smallest_failed.min(rows.len());
+        if fault == Fault::OutOfMemory {
+            let rows = rows.len();
+            self.smallest_hungry = Some(self.smallest_hungry.map_or(rows, |least| least.min(rows)));
+        }
         self.last = Some(fault.clone());
         if !suspected {
             self.apart.fault.get_or_insert_with(|| fault.clone());
@@ -273,7 +301,6 @@ impl<'a> Halving<'a> {
     /// An answer about some rows joins the others, with the rows as they are counted in the whole question.
     fn take(&mut self, rows: &[u32], said: Said) {
         self.answers += 1;
-        self.largest = self.largest.max(rows.len());
         self.ungranted += said.ungranted;
         // A row that nobody asked about is none in the whole question either.
         let whole = |row: u32| rows.get(row as usize).copied().unwrap_or(u32::MAX);
@@ -336,6 +363,9 @@ impl<'a> Halving<'a> {
         if self.answers > 0 {
             self.policy.quarantine.note_answer();
         }
+        let in_order = |part: &&Part| !part.suspected && matches!(part.fails, Fails::Unknown);
+        let next = self.waiting.iter().rev().find(in_order).and_then(|part| part.rows.first());
+        self.policy.first = next.map(|row| self.ids[*row as usize]);
         let left = self.waiting.iter().flat_map(|part| &part.rows);
         self.apart.unasked.extend(left);
         self.apart.unasked.sort_unstable();
@@ -351,18 +381,19 @@ impl<'a> Halving<'a> {
         Ok(Answered { apart, ..self.policy.answered(said) })
     }
 
-    /// A plugin that ran out of memory, and over nobody alone, was asked about too many at once: it is asked about as many
-    /// as it answered from now on, or about half, where it answered nobody. It was not that, where somebody was found.
+    /// A plugin that ran out of memory, and over nobody alone, was asked about too many at once: it is asked about half of what
+    /// it failed over from now on. Where somebody was found it was not that.
     fn learn_how_many(&mut self, found_some: bool) {
-        if self.apart.fault != Some(Fault::OutOfMemory) {
-            return;
-        }
-        let most = if self.largest > 0 { self.largest } else { (self.smallest_failed / 2).max(1) };
-        self.policy.rows_most = Some(most).filter(|_| !found_some);
-        if !found_some {
-            let words =
-                format!("too many at once for its memory: it is asked about {most} at a time");
-            self.policy.say(&words);
+        match self.smallest_hungry {
+            Some(rows) if !found_some => {
+                let most = (rows / 2).max(1);
+                let words =
+                    format!("too many at once for its memory: it is asked about {most} at a time");
+                self.policy.portion = Some(Portion { most, answered: 0 });
+                self.policy.say(&words);
+            }
+            Some(_) => {}
+            None => self.policy.portion = self.policy.portion.take().map(Portion::answered),
         }
     }
 
@@ -383,5 +414,20 @@ impl<'a> Halving<'a> {
             return Some((ids.collect(), Some(fault.clone())));
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_asked_about_few_is_tried_with_more_after_a_while() {
+        let mut portion = Portion { most: 512, answered: 0 };
+        for answered in 1..TRY_MORE_AFTER {
+            portion = portion.answered();
+            assert_eq!(portion, Portion { most: 512, answered });
+        }
+        assert_eq!(portion.answered(), Portion { most: 1_024, answered: 0 });
     }
 }

@@ -12,7 +12,7 @@ use crate::diary::{Diary, Line};
 use crate::engine::Engine;
 use crate::grant::{Allowed, Grant};
 use crate::guest::{Guest, Recipe, Said};
-use crate::halving::Halving;
+use crate::halving::{Halving, Portion};
 use crate::quarantine::Quarantine;
 use crate::refused::Refused;
 use crate::restart::Restarts;
@@ -28,8 +28,10 @@ pub struct Policy {
     life: Life,
     restarts: Restarts,
     pub(crate) quarantine: Quarantine,
-    /// Rows of a batch that it is asked about at once: more than these were too many for its memory.
-    pub(crate) rows_most: Option<usize>,
+    /// Where a whole batch was too much for its memory.
+    pub(crate) portion: Option<Portion>,
+    /// Of a batch for which there was no time: where the next one begins.
+    pub(crate) first: Option<u64>,
     pub(crate) twice: Twice,
     ungranted: u64,
     lessons: u64,
@@ -92,7 +94,8 @@ impl Policy {
             revision,
             life: Life::Alive(Box::new(guest)),
             quarantine: Quarantine::default(),
-            rows_most: None,
+            portion: None,
+            first: None,
             twice: Twice::new(started_in),
             ungranted: 0,
             lessons: 0,
@@ -115,7 +118,7 @@ impl Policy {
     /// decisions in the same answer, and those rows are left out of questions to this revision from then on, 256 at most.
     ///
     /// Where nobody is to blame, but all of them together were too many for its memory, it is asked about fewer at once from
-    /// then on.
+    /// then on, and about more again now and then.
     ///
     /// That takes 64 asks at most, and none begins that might end later than `within` from now; what was not found by then
     /// is sought on with the next question. A plugin that answers about nobody has failed as a whole.
@@ -129,7 +132,7 @@ impl Policy {
     ) -> Result<Answered, Fault> {
         let began = Instant::now();
         let mut failed = None;
-        let fits = self.rows_most.is_none_or(|most| question.rows() <= most);
+        let fits = self.portion.is_none_or(|portion| question.rows() <= portion.most);
         if fits && self.quarantine.is_idle() {
             match self.ask(question, now_us) {
                 Ok(answered) => {
@@ -148,6 +151,25 @@ impl Policy {
                 let time = (began, began.checked_add(within));
                 Halving::new(self, question, ids, failed, now_us, time).seek()
             }
+        }
+    }
+
+    /// The same, of everybody or of nobody: who is left out, found now or before, is the fault of all.
+    ///
+    /// # Errors
+    /// How the plugin failed over somebody.
+    pub fn ask_of_all(
+        &mut self,
+        question: &Question,
+        now_us: u64,
+        within: Duration,
+    ) -> Result<Answered, Fault> {
+        let answered = self.ask_around(question, now_us, within)?;
+        let Some(apart) = &answered.apart else { return Ok(answered) };
+        match (&apart.poisoned[..], &apart.unasked[..]) {
+            ([], []) => Ok(answered),
+            ([first, ..], _) => Err(first.fault.clone()),
+            ([], _) => Err(apart.fault.clone().unwrap_or(Fault::Deadline)),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use evenkeel_core::{Answer, Fault, Hook, Question};
+use evenkeel_core::{Answer, Hook, Question};
 use evenkeel_host::{Component, Policy};
 use serde_json::json;
 
@@ -56,18 +56,19 @@ fn a_policy_in_javascript_decides_as_its_source_says() {
     answers_about_thousands(&component);
 }
 
-/// More than its memory has room for at once: after the first question it is asked about fewer at a time.
+/// Where its memory has no room for all of them it is asked about fewer at a time.
 fn answers_about_thousands(component: &Component) {
     let settings = json!({"jitter": 25});
     let policy = Policy::install(roomy(), component, Hook::Degradation, settings, vec![], 1);
     let mut policy = policy.unwrap();
-    let sessions = (0..4_096).map(|id| session(id, Some(25_000), 0)).collect();
-    let question = Question::Tick { sessions, memo: None };
-    for fault in [Some(Fault::OutOfMemory), None] {
-        let answered = policy.ask_around(&question, 0, Duration::MAX).unwrap();
-        let apart = *answered.apart.expect("it is asked in parts");
-        assert_eq!((apart.fault, apart.poisoned, apart.unasked), (fault, vec![], vec![]));
-        let Answer::Actions { states, .. } = answered.answer else { panic!() };
-        assert_eq!(states.len(), 4_096);
+    let mut sessions: Vec<_> = (0..4_096).map(|id| session(id, Some(25_000), 0)).collect();
+    for capped in [0, 0, 4_096] {
+        let question = Question::Tick { sessions: sessions.clone(), memo: None };
+        let answered = policy.ask_of_all(&question, 0, Duration::MAX).unwrap();
+        let Answer::Actions { actions, states, .. } = answered.answer else { panic!() };
+        assert_eq!((actions.len(), states.len()), (capped, 4_096));
+        for (row, state) in states {
+            sessions[row as usize].state = Some(state);
+        }
     }
 }

@@ -325,3 +325,43 @@ fn who_has_no_time_to_be_halved_is_asked_about_half_the_next_time() {
     let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
     assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8));
 }
+
+#[test]
+fn who_is_found_to_be_poison_by_memory_leaves_the_others_as_many_at_a_time() {
+    let mut losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
+    let mut policy = policy(Hook::Degradation, "hungry");
+    policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    losses[40] = 778;
+    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!(poisoned(&answered), [40]);
+    let answered = policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!((apart(&answered).fault, memo(&answered)), (None, 30 + 8), "512 at a time, still");
+}
+
+#[test]
+fn asked_of_all_it_answers_for_everybody_or_fails() {
+    let mut losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
+    let mut hungry = policy(Hook::Degradation, "hungry");
+    let answered = hungry.ask_of_all(&ticked(1, &losses), 0, PATIENT).unwrap();
+    assert_eq!(decided(&answered, &losses).len(), 4_096, "fewer at a time");
+    losses[40] = 666;
+    let mut counting = counting();
+    for _ in 0..2 {
+        let fault = counting.ask_of_all(&ticked(1, &losses), 0, PATIENT).unwrap_err();
+        assert!(matches!(fault, Fault::Trap(_)), "{fault}");
+    }
+}
+
+#[test]
+fn whom_there_was_no_time_for_is_asked_about_first_the_next_time() {
+    let losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
+    let mut policy = policy(Hook::Degradation, "hungry");
+    policy.ask_around(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        // The first part is asked about however late it is, and no other.
+        let answered = policy.ask_around(&ticked(1, &losses), 0, Duration::ZERO).unwrap();
+        asked.extend(decided(&answered, &losses));
+    }
+    assert_eq!(asked, (0..4_096).collect::<Vec<_>>(), "all of them had their turn");
+}

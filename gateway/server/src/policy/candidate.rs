@@ -1,7 +1,7 @@
 //! A revision that is tried: beside the one in force it answers for its share or, before that, is asked along.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use evenkeel_core::{Answer, Question};
 use evenkeel_host as host;
@@ -57,9 +57,14 @@ impl Candidate {
 
     /// It is asked what the one in force answered; nothing of what it says is done, and its states are not kept. Now and
     /// then a fresh instance is asked as well: in what that one's answer differs, if it does.
-    pub(super) fn compare(&mut self, shadowed: &Shadowed) -> (Likeness, Option<Box<str>>) {
+    pub(super) fn compare(
+        &mut self,
+        shadowed: &Shadowed,
+        within: Duration,
+    ) -> (Likeness, Option<Box<str>>) {
         let (policy, now_us) = (&mut self.revision.policy, shadowed.now_us);
-        let Ok(answered) = policy.ask(&shadowed.question, now_us) else {
+        // As it would be asked in force: many in parts, where its memory is too small for all.
+        let Ok(answered) = policy.ask_of_all(&shadowed.question, now_us, within) else {
             return (Likeness::Faulted, None);
         };
         let likeness = match is_same(&answered.answer, &shadowed.answer) {

@@ -69,7 +69,7 @@ impl Workshop {
 
 /// Why a revision never answered.
 #[derive(Debug)]
-enum Unfit {
+pub(super) enum Unfit {
     /// The host did not take it.
     Refused(host::Refused),
     /// It failed at a question that the gateway was asked before.
@@ -213,7 +213,7 @@ fn take_in(
         None => Order::Activate(Box::new(ready)),
     };
     orders.send(order).map_err(|_| Unfit::Gone)?;
-    let rollout = activated.blocking_recv().map_err(|_| Unfit::Gone)?.ok_or(Unfit::Superseded)?;
+    let rollout = activated.blocking_recv().map_err(|_| Unfit::Gone)??;
     if let Some(gone) = rollout.previous.as_deref().filter(|_| returns) {
         standing.take_back(gone);
     }
@@ -226,7 +226,7 @@ fn prove(revision: &mut host::Policy, standing: &Standing) -> Result<(), Unfit> 
     let questions = standing.questions();
     for (question, now_us) in &questions {
         let disproved = |fault| Unfit::Disproved { questions: questions.len(), fault };
-        revision.ask(question, *now_us).map_err(disproved)?;
+        revision.ask_of_all(question, *now_us, Duration::MAX).map_err(disproved)?;
     }
     Ok(())
 }

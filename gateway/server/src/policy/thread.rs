@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::candidate::{Candidate, Likeness, Shadowed};
 use super::record::{Complaints, Record};
 use super::recorder::Scribe;
+use super::revoked::Doomed;
 use super::{Budgets, Order, Standing, Word};
 
 /// Guests run on the native stack, and exhausting it would abort the process: twice what wasmtime gives a guest.
@@ -35,6 +36,8 @@ pub(super) struct Desk {
     shadowed: Option<Shadowed>,
     complaints: Complaints,
     scribe: Option<Scribe>,
+    /// The one in force did harm, and there is none to go back to.
+    pub(super) doomed: Option<Doomed>,
     /// Words on whose plugins are taken that its revisions were judged by.
     pub(super) judged: u64,
     /// An answer for which a fresh instance is asked as well, when nobody waits.
@@ -76,6 +79,7 @@ impl Desk {
             record: Record::new(Instant::now()),
             shadowed: None,
             complaints: Complaints::default(),
+            doomed: None,
             judged: 0,
             scribe: None,
             twice: None,
@@ -314,7 +318,7 @@ impl Desk {
         let Some(candidate) = &mut self.candidate else {
             return;
         };
-        let (likeness, differs) = candidate.compare(shadowed);
+        let (likeness, differs) = candidate.compare(shadowed, self.budgets.advice);
         let now = Instant::now();
         self.standing.note_tried(|tried| match likeness {
             Likeness::Same => tried.same += 1,
