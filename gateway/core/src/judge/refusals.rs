@@ -25,12 +25,14 @@ pub(super) struct Refusals {
     /// By arm.
     counts: [Count; 2],
     evidence: [f64; THETAS.len()],
+    /// Of the last eight who got an answer, a bit for each of the canary's.
+    recent: u8,
 }
 
 impl Refusals {
     pub(super) fn new(now: Instant) -> Refusals {
         let (counts, evidence) = ([Count::default(); 2], [1.0; THETAS.len()]);
-        Refusals { round: 1, began: now, counts, evidence }
+        Refusals { round: 1, began: now, counts, evidence, recent: 0 }
     }
 
     /// A newcomer got an answer. What that proves, if it does.
@@ -43,11 +45,13 @@ impl Refusals {
     ) -> Option<Breach> {
         let had = self.counts[Arm::Canary as usize].of;
         if now.saturating_duration_since(self.began) >= ROUND && had >= NEWCOMERS_MIN {
-            *self = Refusals { round: self.round + 1, ..Refusals::new(now) };
+            let (round, recent) = (self.round + 1, self.recent);
+            *self = Refusals { round, recent, ..Refusals::new(now) };
         }
         let Newcomer { arm, turned_away } = newcomer;
         let count = &mut self.counts[arm as usize];
         count.of = count.of.saturating_add(1);
+        self.recent = self.recent << 1 | u8::from(arm == Arm::Canary);
         if !turned_away {
             return None;
         }
@@ -63,11 +67,13 @@ impl Refusals {
     /// One of this arm was turned away.
     ///
     /// The share is the one that the hash draws by, which is known before anybody comes, as the test needs it; or the one
-    /// that the canary had of those who got an answer, where that is larger, as it is while the revision in force fails and
-    /// answers few. Each factor falls with the share, so that a larger one only proves less.
+    /// that the canary had of those who got an answer, in this round or of the last eight, where that is larger, as it is from
+    /// when the revision in force fails and answers few. Each factor falls with the share, so that a larger one only proves
+    /// less.
     fn weigh(&mut self, arm: Arm, percent: u8) {
         let [rest, canary] = self.counts.map(|count| f64::from(count.of));
-        let share = (f64::from(percent) / 100.0).max(canary / (canary + rest));
+        let of_late = f64::from(self.recent.count_ones()) / f64::from(u8::BITS);
+        let share = (f64::from(percent) / 100.0).max(canary / (canary + rest)).max(of_late);
         for (evidence, theta) in self.evidence.iter_mut().zip(THETAS) {
             let odds = match arm {
                 Arm::Canary => theta,
@@ -190,6 +196,19 @@ mod tests {
         for percent in [50, 100] {
             let mut world = World::of(percent, 7);
             assert!((0..2_000).all(|_| world.comes(Arm::Canary, true).is_none()), "{percent} %");
+        }
+    }
+
+    /// Everybody is turned away from then on, and who is of the rest gets no answer any more.
+    #[test]
+    fn where_the_rest_gets_no_answer_any_more_nothing_is_said_of_the_canary() {
+        for seed in 0..100 {
+            for percent in [1, 5, 25] {
+                let mut world = World::of(percent, seed);
+                assert_eq!(world.come(1_000, |_| false), None);
+                let found = (0..500).find_map(|_| world.comes(Arm::Canary, true));
+                assert_eq!(found, None, "seed {seed}, {percent} %");
+            }
         }
     }
 

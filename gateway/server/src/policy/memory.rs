@@ -156,18 +156,30 @@ impl Writer {
     fn run(mut self, told: &Receiver<Turn>) {
         // A word about each change is heard before the last one. What did not change is left as it is: where a start came to
         // nothing, not all policies have begun.
+        let mut failed = false;
         for _ in told.iter().take_while(|turn| *turn == Turn::Write) {
-            let notes = lock(&self.notes).clone();
-            if notes != self.written {
-                match self.file.write(&notes) {
-                    Ok(()) => self.written = notes,
-                    Err(error) => {
-                        let file = self.file.path.display();
-                        tracing::warn!(%file, %error, "which revisions did harm, and which were good, is not kept beyond a restart");
-                    }
-                }
+            failed = self.write().is_err();
+        }
+        if failed {
+            // There may be room by now.
+            let _ = self.write();
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let notes = lock(&self.notes).clone();
+        if notes == self.written {
+            return Ok(());
+        }
+        let written = self.file.write(&notes);
+        match &written {
+            Ok(()) => self.written = notes,
+            Err(error) => {
+                let file = self.file.path.display();
+                tracing::warn!(%file, %error, "which revisions did harm, and which were good, is not kept beyond a restart");
             }
         }
+        written
     }
 }
 
@@ -235,7 +247,9 @@ impl Place {
         }
         written?;
         File::open(&self.folder)?.sync_all()?;
-        self.trim()
+        // What is there too much is no reason to take this for unwritten; the next one tries again.
+        let _ = self.trim();
+        Ok(())
     }
 
     /// The oldest files go until the rest fits; one's own stays.
@@ -245,13 +259,15 @@ impl Place {
             let path = entry?.path();
             // One that another gateway removed meanwhile.
             let Ok(facts) = fs::symlink_metadata(&path) else { continue };
-            if path != self.path {
+            if path != self.path && facts.is_file() {
                 others.push((facts.modified()?, path));
             }
         }
         others.sort();
         let beyond = (others.len() + 1).saturating_sub(FILES_MAX);
-        others.into_iter().take(beyond).try_for_each(|(_, path)| fs::remove_file(path))
+        // One that is gone was removed by another gateway.
+        others.into_iter().take(beyond).for_each(|(_, path)| _ = fs::remove_file(path));
+        Ok(())
     }
 }
 

@@ -150,8 +150,8 @@ pub(crate) struct Ready {
     since: Instant,
     /// Which word on this policy it is.
     word: u64,
-    /// `None`: a later word came meanwhile.
-    reply: oneshot::Sender<Option<Rollout>>,
+    /// How it went, or why it does not come in by now.
+    reply: oneshot::Sender<Result<Rollout, rollout::Unfit>>,
 }
 
 /// How long a plugin may take for a question, as the core counts it.

@@ -1,6 +1,7 @@
-//! What was revoked since it came in. It answers on, since nobody may have anything better yet; but it does not come in
-//! further, and nobody goes back to it.
+//! What was revoked since it came in. In force it answers on, since nobody may have anything better yet; one that is tried
+//! goes, and nobody goes back to one that was kept for that.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::thread::{Desk, Revision};
@@ -8,8 +9,7 @@ use super::{Rules, Word};
 use crate::control::{Actor, Revoked, Rollout, RolloutOutcome};
 
 /// Why a candidate does not answer for all.
-pub(super) const CANDIDATE_REVOKED: &str =
-    "it is revoked in [trust] since it came: abort it, and push another";
+pub(super) const CANDIDATE_REVOKED: &str = "it is revoked in [trust] since it came: push another";
 
 /// Why the last good revision does not answer again.
 pub(super) const PREVIOUS_REVOKED: &str =
@@ -17,8 +17,20 @@ pub(super) const PREVIOUS_REVOKED: &str =
 
 /// Where a revision stands, and what is to be done about it.
 const IN_FORCE: &str = "in force, and stays so until you push another or roll back";
-const TRIED: &str = "on its way, and does not come into force: abort it, and push another";
+const TRIED: &str = "on its way no more: push another";
 const KEPT: &str = "kept to go back to, and nothing goes back to it: push another for that";
+
+/// A revision in force that did harm, and stays for want of another.
+pub(super) struct Doomed {
+    revision: Arc<str>,
+    /// What it did.
+    reason: Box<str>,
+}
+
+/// Whether it may answer again.
+fn may_return(previous: &Option<Revision>, rules: &Rules) -> bool {
+    previous.as_ref().is_some_and(|good| good.revoked(rules, KEPT).is_none())
+}
 
 impl Desk {
     /// Rules, or the revisions that they are asked about, changed: what is revoked by now is told of, each once.
@@ -30,9 +42,19 @@ impl Desk {
         self.judged = rulings;
         let rules = self.standing.rules();
         let tried = self.candidate.as_ref().map(|candidate| &candidate.revision);
+        if let Some(revoked) = tried.and_then(|tried| tried.revoked(&rules, TRIED)) {
+            // Whoever goes has the others looked at again.
+            self.let_candidate_go(&revoked.reason, Actor::Gateway, Instant::now());
+            return;
+        }
+        if let Some(Doomed { reason, .. }) =
+            self.doomed.take_if(|_| may_return(&self.previous, &rules))
+        {
+            self.roll_back(&reason, Instant::now());
+            return;
+        }
         let all = [(&self.active, IN_FORCE), (&self.previous, KEPT)];
         let all = all.into_iter().filter_map(|(one, place)| Some((one.as_ref()?, place)));
-        let all = all.chain(tried.map(|tried| (tried, TRIED)));
         let revoked: Vec<Revoked> =
             all.filter_map(|(one, place)| one.revoked(&rules, place)).collect();
         let known = self.standing.revoked(revoked.clone());
@@ -50,8 +72,21 @@ impl Desk {
 
     /// Whether there is a revision to go back to.
     pub(super) fn may_go_back(&self) -> bool {
-        let rules = self.standing.rules();
-        self.previous.as_ref().is_some_and(|good| good.revoked(&rules, KEPT).is_none())
+        may_return(&self.previous, &self.standing.rules())
+    }
+
+    /// The revision in force did harm, and there is none to go back to that was not revoked: it stays until another comes,
+    /// and does not come in again. Told once.
+    pub(super) fn doom(&mut self, revision: Arc<str>, why: &str) {
+        if self.doomed.as_ref().is_some_and(|doomed| doomed.revision == revision) {
+            return;
+        }
+        self.standing.quarantine(&revision, why);
+        self.standing.take_back(&revision);
+        let reason = format!("{why}; it stays in force: {PREVIOUS_REVOKED}").into();
+        let told = self.told_revoked(Revoked { revision: Arc::clone(&revision), reason });
+        self.doomed = Some(Doomed { revision, reason: why.into() });
+        self.tell(Word::Revoked(Box::new(told)));
     }
 
     fn told_revoked(&self, revoked: Revoked) -> Rollout {

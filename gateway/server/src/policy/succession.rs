@@ -9,6 +9,7 @@ use evenkeel_core::{Pace, Walk};
 use super::candidate::Candidate;
 use super::record::Record;
 use super::revoked::{CANDIDATE_REVOKED, PREVIOUS_REVOKED};
+use super::rollout::Unfit;
 use super::thread::{Desk, Revision};
 use super::{Back, Ready, Rolled, Stand, Word};
 use crate::control::{Actor, Quarantined, Rollout, RolloutOutcome, Staged};
@@ -26,9 +27,10 @@ struct Told<'a> {
 impl Desk {
     /// The revision answers for all from now on; one that was tried gives way to it.
     pub(super) fn activate(&mut self, ready: Ready) {
-        let Ready { revision, by, arrived, since, word, reply } = ready;
-        if !self.standing.is_last(word) {
-            let _ = reply.send(None);
+        let unfit = self.unfit_by_now(&ready);
+        let Ready { revision, by, arrived, since, reply, .. } = ready;
+        if let Some(unfit) = unfit {
+            let _ = reply.send(Err(unfit));
             return;
         }
         self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
@@ -39,11 +41,23 @@ impl Desk {
                 activate: since.elapsed(),
                 ..self.rollout(RolloutOutcome::Unchanged, by)
             };
-            let _ = reply.send(Some(Rollout { previous: standing, ..rollout }));
+            let _ = reply.send(Ok(Rollout { previous: standing, ..rollout }));
             return;
         }
         let rollout = self.put_in_force(revision, by, arrived, since);
-        let _ = reply.send(Some(rollout));
+        let _ = reply.send(Ok(rollout));
+    }
+
+    /// Why one that was fit when it was looked at does not come in: that may be a while ago. Where there is nothing else, it
+    /// does all the same.
+    fn unfit_by_now(&self, ready: &Ready) -> Option<Unfit> {
+        if !self.standing.is_last(ready.word) {
+            return Some(Unfit::Superseded);
+        }
+        self.active.as_ref()?;
+        let revoked = self.standing.rules().revoked(&ready.revision.seal).map(Unfit::Refused);
+        let quarantined = self.standing.quarantined(ready.revision.policy.revision());
+        revoked.or(quarantined.map(Unfit::Quarantined))
     }
 
     /// The revision is tried from now on; another that was gives way to it. Where none is in force it is at once.
@@ -53,9 +67,10 @@ impl Desk {
             self.activate(ready);
             return;
         }
-        let Ready { revision, by, arrived, since, word, reply } = ready;
-        if !self.standing.is_last(word) {
-            let _ = reply.send(None);
+        let unfit = self.unfit_by_now(&ready);
+        let Ready { revision, by, arrived, since, reply, .. } = ready;
+        if let Some(unfit) = unfit {
+            let _ = reply.send(Err(unfit));
             return;
         }
         self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
@@ -72,7 +87,7 @@ impl Desk {
         let (previous, activate) = (standing, since.elapsed());
         let rollout = Rollout { revision, previous, stage, arrived, activate, ..begun };
         self.tell_rolled(rollout.clone(), Some(pace));
-        let _ = reply.send(Some(rollout));
+        let _ = reply.send(Ok(rollout));
     }
 
     /// This one, which is tried, answers for all from now on. Another that is tried by now has its own way before it.
@@ -110,7 +125,8 @@ impl Desk {
             self.standing.accept(&name, revision.policy.component().manifest());
         }
         let replaced = self.active.replace(revision);
-        let is_kept = self.record.is_good(now) || self.previous.is_none();
+        let did_harm = self.doomed.take().is_some();
+        let is_kept = !did_harm && (self.record.is_good(now) || !self.may_go_back());
         // What goes is taken apart when nobody waits for it any more.
         let mut gone =
             if is_kept { std::mem::replace(&mut self.previous, replaced) } else { replaced };
@@ -163,11 +179,18 @@ impl Desk {
         Ok(rollout)
     }
 
-    /// The revision in force failed, and the last good one is back; it does not come in again. `None` where there is none.
+    /// The revision in force failed, and the last good one is back; it does not come in again. `None` where there is none, or
+    /// it was revoked: then the one in force stays until another comes, or nobody revokes that one any more.
     pub(super) fn roll_back(&mut self, reason: &str, arrived: Instant) -> Option<Rollout> {
+        let failed = self.revision_in_force()?;
+        if self.previous.is_some() && !self.may_go_back() {
+            self.doom(failed, reason);
+            return None;
+        }
         // Before anybody hears of it: who pushes the same again at once is told why not.
-        let failed = self.revision_in_force().filter(|_| self.may_go_back());
-        failed.inspect(|failed| self.standing.quarantine(failed, reason));
+        if self.previous.is_some() {
+            self.standing.quarantine(&failed, reason);
+        }
         self.bring_back(&Told { reason, by: Actor::Gateway, arrived })
     }
 
@@ -195,6 +218,7 @@ impl Desk {
             return None;
         }
         let good = self.previous.take()?;
+        self.doomed = None;
         let failed = self.active.replace(good);
         self.record = Record::new(since);
         self.show();
@@ -204,7 +228,12 @@ impl Desk {
     }
 
     /// Nobody is asked of the candidate any more. `None` where there is none.
-    fn let_candidate_go(&mut self, reason: &str, by: Actor, arrived: Instant) -> Option<Rollout> {
+    pub(super) fn let_candidate_go(
+        &mut self,
+        reason: &str,
+        by: Actor,
+        arrived: Instant,
+    ) -> Option<Rollout> {
         let since = Instant::now();
         let candidate = self.candidate.take()?;
         self.standing.tries(None);

@@ -1,23 +1,19 @@
 //! What is remembered after a restart, and what becomes of a file that cannot be read.
 
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use evenkeel_core::Hook;
 
 use super::*;
+use crate::folder;
 
 /// A folder for its owner alone, gone with the test.
-struct Folder(PathBuf);
+struct Folder(folder::Folder);
 
 impl Folder {
     fn new() -> Folder {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("memory-{}-{number}", std::process::id()));
-        DirBuilder::new().recursive(true).mode(0o700).create(&path).unwrap();
-        Folder(path)
+        Folder(folder::Folder::new())
     }
 
     /// The one gateway that is here, unless another is named.
@@ -37,12 +33,6 @@ impl Folder {
     /// Of the one gateway that is here.
     fn file(&self) -> PathBuf {
         Place::of(self.0.join("policies"), &self.0.join("admin.sock")).path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -335,6 +335,10 @@ fn what_is_revoked_answers_on_is_told_of_once_and_is_nothing_to_go_back_to() {
     // It does harm, and what was revoked does not come back for that either.
     let (revision, reason) = (second.clone().unwrap(), "loss: 8 of 10 got worse".into());
     world.policies.order(&routing(), Order::Condemn { revision, reason }).unwrap();
+    let told = world.await_revoked();
+    assert_eq!(told.revision, second);
+    let reason = told.reason.unwrap();
+    assert!(reason.starts_with("loss: 8 of 10 got worse; it stays in force"), "{reason}");
     world.trust(&keys, &[&before, &now]);
     let told = world.await_revoked();
     assert_eq!(told.revision, second, "the first was told of before");
@@ -342,15 +346,22 @@ fn what_is_revoked_answers_on_is_told_of_once_and_is_nothing_to_go_back_to() {
     assert!(reason.contains("key `now`") && reason.contains("push another"), "{reason}");
     let view = world.policies.views().remove(0);
     assert_eq!((&view.revision, &view.previous), (&second, &first));
-    assert_eq!((view.life.revoked.len(), view.life.quarantined), (2, Vec::new()));
+    assert_eq!((view.life.revoked.len(), view.life.quarantined.len()), (2, 1));
 
     world.trust(&keys, &[&now]);
-    assert_eq!(world.roll_back().unwrap().revision, first, "nobody revokes it any more");
-    assert!(world.policies.views()[0].life.revoked.is_empty(), "the other one is gone");
+    let back = world.await_told(RolloutOutcome::RolledBack);
+    assert_eq!(
+        (back.revision, back.previous),
+        (first, second.clone()),
+        "nobody revokes it any more"
+    );
+    let life = world.policies.views().remove(0).life;
+    assert!(life.revoked.is_empty(), "the other one is gone");
+    assert_eq!(life.quarantined.len(), 1, "and does not come in again");
 }
 
 #[test]
-fn a_candidate_that_is_revoked_does_not_come_into_force() {
+fn a_candidate_that_is_revoked_goes() {
     let mut world = World::start();
     let key = host::SecretKey::generate();
     let keys = [("ops", &key)];
@@ -361,30 +372,51 @@ fn a_candidate_that_is_revoked_does_not_come_into_force() {
     let begun = world.prepare(Source { how, ..source(signed) });
     assert_eq!(begun.outcome, RolloutOutcome::Begun);
     world.trust(&keys, &[&key]);
-    let told = world.await_revoked();
-    assert_eq!(told.revision, begun.revision);
+    let told = world.await_told(RolloutOutcome::RolledBack);
+    assert_eq!((told.revision, told.previous), (first.clone(), begun.revision.clone()));
     let reason = told.reason.unwrap();
-    assert!(reason.contains("on its way") && reason.contains("abort it"), "{reason}");
+    assert!(reason.contains("revoked") && reason.contains("on its way no more"), "{reason}");
 
     let (reply, promoted) = oneshot::channel();
     let (revision, reply) = (begun.revision.unwrap(), Some(reply));
     let order = Order::Promote { revision, by: Actor::Operator, reply };
     world.policies.order(&routing(), order).unwrap();
-    assert!(promoted.blocking_recv().unwrap().unwrap_err().contains("revoked"));
-    assert_eq!(world.roll_back().unwrap().revision, first);
-    assert!(world.policies.views()[0].life.revoked.is_empty());
+    assert!(promoted.blocking_recv().unwrap().unwrap_err().contains("no revision of it"));
+    let view = world.policies.views().remove(0);
+    assert_eq!((view.revision, view.life.revoked.len()), (first, 0));
 }
 
 /// It was judged, and compiled for as long as it took somebody to revoke its key.
 #[test]
-fn what_is_revoked_while_it_is_compiled_is_told_of_when_it_answers() {
+fn what_is_revoked_while_it_is_compiled_does_not_come_in() {
     let mut world = World::start();
+    let first = world.prepare(source(shipped())).revision;
     let key = host::SecretKey::generate();
     let keys = [("ops", &key)];
     world.trust(&keys, &[]);
     let slow = world.policies.workshop(&routing()).unwrap();
     world.trust(&keys, &[&key]);
     let signed = host::sign(&of_version("0.2.0"), &key).unwrap();
-    assert_eq!(prepare(&slow, source(signed)).outcome, RolloutOutcome::Activated);
-    assert!(world.await_revoked().reason.unwrap().contains("in force"));
+    assert_eq!(prepare(&slow, source(signed)).code, Some("revoked"));
+    assert_eq!(world.policies.views()[0].revision, first);
+}
+
+#[test]
+fn what_did_harm_and_stayed_for_want_of_another_goes_with_the_next_one() {
+    let mut world = World::start();
+    let key = host::SecretKey::generate();
+    let keys = [("ops", &key)];
+    world.trust(&keys, &[]);
+    world.prepare(source(host::sign(&of_version("0.1.0"), &key).unwrap()));
+    let harmful = world.prepare(source(of_version("0.2.0"))).revision.unwrap();
+    world.trust(&keys, &[&key]);
+    world.await_revoked();
+    let order = Order::Condemn { revision: harmful.clone(), reason: "loss".into() };
+    world.policies.order(&routing(), order).unwrap();
+    world.await_revoked();
+    assert_eq!(world.push(of_version("0.1.1")), None, "it is no measure for what mends it");
+    let view = world.policies.views().remove(0);
+    assert_eq!(view.life.quarantined[0].revision, harmful);
+    assert_ne!(view.previous, Some(harmful), "nobody goes back to it");
+    assert_eq!(world.push(of_version("0.2.0")), Some("quarantined"));
 }
