@@ -101,6 +101,7 @@ mod tests {
         refusals: Refusals,
         percent: u8,
         rng: fastrand::Rng,
+        judging: Judging,
         now: Instant,
     }
 
@@ -108,14 +109,14 @@ mod tests {
         fn of(percent: u8, seed: u64) -> World {
             let now = Instant::now();
             let (refusals, rng) = (Refusals::new(now), fastrand::Rng::with_seed(seed));
-            World { refusals, percent, rng, now }
+            World { refusals, percent, rng, judging: Judging::default(), now }
         }
 
         /// One of this arm.
         fn comes(&mut self, arm: Arm, turned_away: bool) -> Option<Breach> {
             self.now += Duration::from_millis(10);
             let newcomer = Newcomer { arm, turned_away };
-            self.refusals.note(newcomer, self.percent, &Judging::default(), self.now)
+            self.refusals.note(newcomer, self.percent, &self.judging, self.now)
         }
 
         /// So many; who is turned away says the closure. What was found first.
@@ -151,11 +152,16 @@ mod tests {
     #[test]
     fn it_is_told_by_how_many_and_fewer_than_the_least_say_nothing() {
         let mut world = World::of(1, 7);
-        assert!((0..400).all(|_| world.comes(Arm::Standing, false).is_none()));
-        assert!((0..4).all(|_| world.comes(Arm::Canary, true).is_none()));
-        let breach = world.comes(Arm::Canary, true).unwrap();
-        assert_eq!(breach.to_string(), "refusals: 5 of 5 turned away, of the rest 0 of 400");
-        let (canary, rest) = (Count { of: 5, worse: 5 }, Count { of: 400, worse: 0 });
+        world.judging.cohort_min = 7;
+        let mut one_of_the_canary = || {
+            assert!((0..80).all(|_| world.comes(Arm::Standing, false).is_none()));
+            world.comes(Arm::Canary, true)
+        };
+        // Five would prove it.
+        assert!((0..6).all(|_| one_of_the_canary().is_none()));
+        let breach = one_of_the_canary().unwrap();
+        assert_eq!(breach.to_string(), "refusals: 7 of 7 turned away, of the rest 0 of 560");
+        let (canary, rest) = (Count { of: 7, worse: 7 }, Count { of: 560, worse: 0 });
         assert_eq!(world.refusals.figure(), Some((Figure::Refusals, canary, rest)));
         assert_eq!(World::of(1, 7).refusals.figure(), None);
     }
