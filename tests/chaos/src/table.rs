@@ -47,6 +47,9 @@ pub(crate) fn row(row: &RowReport) {
 
 /// Of all rows, in so many the machine was late by itself.
 pub(crate) fn foot(late: usize, all: usize) {
+    if all == 0 {
+        return;
+    }
     println!(
         "late: by how many ms the machine woke one nap in a hundred before the row, with nothing of ours running; it was \
          late by itself in {late} of {all} rows (`machine` in the report)"

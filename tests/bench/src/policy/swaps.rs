@@ -133,8 +133,8 @@ pub(crate) fn measure(
         windows.iter().map(|window| window.tally.sent - window.tally.came).sum()
     };
     let sums = |of: fn(&Window) -> u64| with.iter().chain(&without).map(of).sum::<u64>();
-    // The first was there before.
-    let too_many = deciders.switches.saturating_sub(rollouts.len() + 1);
+    // Those that take turns were put in force before, one after the other, and asked about the rooms of the load.
+    let too_many = deciders.switches.saturating_sub(rollouts.len() + turns.revisions.len());
     report.swap = Some(Swap {
         n: rollouts.len(),
         out_of_order: out_of_order(&rollouts) + too_many,
