@@ -37,12 +37,10 @@ pub(super) fn listeners(
             settings::Rtcp::Mux => None,
             settings::Rtcp::Own(port) => Some(SocketAddr::new(listen.address.ip(), *port)),
         };
-        for address in std::iter::once(&bound).chain(&bound_rtcp) {
-            require_free(*address)?;
-        }
-        for worker in &mut parts {
-            let rtp = shared_socket(&mut bound)?;
-            let rtcp = bound_rtcp.as_mut().map(shared_socket).transpose()?;
+        for (number, worker) in parts.iter_mut().enumerate() {
+            let turn = if number == 0 { Turn::First } else { Turn::Later };
+            let rtp = shared_socket(&mut bound, turn)?;
+            let rtcp = bound_rtcp.as_mut().map(|rtcp| shared_socket(rtcp, turn)).transpose()?;
             worker.push(ListenerParts { rtp, rtcp, open: open.is_some() });
         }
         let takes = |identity| identities.contains(&identity);
@@ -76,30 +74,32 @@ pub(super) fn advertised_quic(settings: &Settings, bound: SocketAddr) -> SocketA
     advertised(named.and_then(|listen| listen.advertise), bound)
 }
 
-/// Sockets that share a port share it with another gateway of the same user as well, and each would get a part of
-/// everybody's packets: one that does not share finds out.
-fn require_free(address: SocketAddr) -> Result<(), Failure> {
-    let listen = |error| Failure::Listen { address, error };
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
-        .map_err(listen)?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        socket.set_only_v6(false).map_err(listen)?;
-    }
-    socket.bind(&address.into()).map_err(listen)
+/// Whose socket of a port it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    /// That of the worker which takes the port; it settles one that was left open.
+    First,
+    /// That of another one, which shares it.
+    Later,
 }
 
-/// A socket that shares its port with those of other workers. The first settles a port that was left open.
-fn shared_socket(address: &mut SocketAddr) -> Result<UdpSocket, Failure> {
+/// A socket that shares its port with those of other workers, and with nobody else.
+///
+/// To the kernel all sockets of a user may share a port that are ready to when they are bound, also one that it chooses:
+/// each gateway would get a part of everybody's packets. So the first is bound as one that does not share, which finds out
+/// whether the port is free, and shares from then on.
+fn shared_socket(address: &mut SocketAddr, turn: Turn) -> Result<UdpSocket, Failure> {
     let listen = |error| Failure::Listen { address: *address, error };
     let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, Some(Protocol::UDP))
         .map_err(listen)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false).map_err(listen)?;
     }
-    socket.set_reuse_port(true).map_err(listen)?;
+    socket.set_reuse_port(turn == Turn::Later).map_err(listen)?;
     socket.set_nonblocking(true).map_err(listen)?;
     buffers::hold(&socket, SOCKET_BUFFER);
     socket.bind(&(*address).into()).map_err(listen)?;
+    socket.set_reuse_port(true).map_err(listen)?;
     let socket = UdpSocket::from(socket);
     *address = socket.local_addr()?;
     Ok(socket)
@@ -154,4 +154,37 @@ pub(super) fn rings_between(workers: usize) -> Result<WorkerRings, Failure> {
         }
     }
     Ok(ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+    fn bind(address: SocketAddr, turn: Turn) -> Result<UdpSocket, Failure> {
+        shared_socket(&mut address.clone(), turn)
+    }
+
+    /// Nor does the kernel give that port to a gateway that leaves it open: it chooses among those that are not refused.
+    #[test]
+    fn workers_of_one_gateway_share_its_port_and_another_gateway_is_refused() {
+        let first = bind(ANY, Turn::First).unwrap();
+        let port = first.local_addr().unwrap();
+        let second = bind(port, Turn::Later).unwrap();
+        assert!(matches!(bind(port, Turn::First), Err(Failure::Listen { .. })));
+
+        // The kernel gives each client to one of the two.
+        let clients: Vec<UdpSocket> = (0..64).map(|_| UdpSocket::bind(ANY).unwrap()).collect();
+        for client in &clients {
+            client.send_to(b"x", port).unwrap();
+        }
+        let came =
+            |socket: &UdpSocket| std::iter::from_fn(|| socket.recv_from(&mut [0; 8]).ok()).count();
+        let (first, second) = (came(&first), came(&second));
+        assert_eq!(first + second, clients.len());
+        assert!(first > 0 && second > 0, "{first} and {second}");
+    }
 }
