@@ -89,7 +89,7 @@ impl Thread {
     }
 
     fn end(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Release);
         self.bell.ring();
         if let Some(thread) = self.thread.take() {
             // A panic there was reported where it happened.
@@ -187,9 +187,11 @@ fn run(
             false => Before::Waited(now.saturating_duration_since(ended)),
         };
         endpoint.look_round(now);
+        // What was handed over before the word is part of this turn: nothing is lost between the two, uncounted.
+        let stopping = stop.load(Ordering::Acquire);
         let look = endpoint.turn(now);
         match farewell {
-            None if stop.load(Ordering::Relaxed) => {
+            None if stopping => {
                 endpoint.close(now);
                 farewell = Some(now + FAREWELL);
             }
