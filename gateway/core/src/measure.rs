@@ -17,6 +17,7 @@ impl Default for Measures {
 
 impl Measures {
     /// The value, or [`UNMEASURED`].
+    #[inline]
     pub fn value(&self, metric: Metric) -> u32 {
         self.0[place(metric)]
     }

@@ -32,7 +32,8 @@ impl<'a> States<'a> {
         schema: u32,
         states: impl Iterator<Item = Option<&'a State>>,
     ) -> States<'a> {
-        let (mut rows, mut newcomers, mut older) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let mut rows = Vec::with_capacity(states.size_hint().0);
+        let (mut newcomers, mut older) = (Vec::new(), BTreeMap::new());
         for (row, state) in states.enumerate() {
             let row = row as u32;
             let readable = state.filter(|state| readable(state, plugin, schema));
@@ -173,8 +174,11 @@ pub(crate) struct Blobs {
 }
 
 impl Blobs {
-    fn of<'a>(states: impl Iterator<Item = &'a [u8]>) -> Blobs {
-        let mut blobs = Blobs { offsets: vec![0], bytes: Vec::new() };
+    fn of<'a>(states: impl Iterator<Item = &'a [u8]> + Clone) -> Blobs {
+        let offsets = Vec::with_capacity(states.size_hint().0 + 1);
+        let bytes = Vec::with_capacity(states.clone().map(<[u8]>::len).sum());
+        let mut blobs = Blobs { offsets, bytes };
+        blobs.offsets.push(0);
         for state in states {
             blobs.bytes.extend_from_slice(state);
             blobs.offsets.push(blobs.bytes.len() as u32);
