@@ -116,12 +116,14 @@ pub(crate) struct Swap {
     /// Questions that policies were asked meanwhile, and that failed.
     pub(crate) calls: u64,
     pub(crate) faults: u64,
+    /// How the last of them failed, of this gateway's whole life.
+    pub(crate) last_fault: Option<String>,
     pub(crate) packets: u64,
     pub(crate) packets_lost: u64,
     pub(crate) packets_lost_without: u64,
     pub(crate) misdelivered: u64,
     pub(crate) p999_us: Latency,
-    /// Memory of the gateway after the first window with swaps, and what it had grown by after the last one.
+    /// Memory of the gateway in the middle of the windows, and what it had grown by after the last one.
     pub(crate) rss_mib: f64,
     pub(crate) grown_mib: f64,
 }

@@ -120,7 +120,9 @@ pub(crate) fn measure(
         // What of it was kept is less than half a minute old.
         let recording = gateway.serving(|| api.recorded())?;
         deciders.read(&recording)?;
-        println!("{} of {} windows, {} swaps", with.len(), effort.windows, rollouts.len());
+        let (done, of) = (with.len(), effort.windows);
+        let mib = resident.last().copied().unwrap_or(f64::NAN);
+        println!("{done} of {of} windows, {} swaps, {mib:.1} MiB", rollouts.len());
     }
     let after = gateway.serving(|| api.policy(POLICY))?;
     let counted = |key: &str| {
@@ -144,12 +146,13 @@ pub(crate) fn measure(
         unrecorded: deciders.missed,
         calls: counted("calls"),
         faults: counted("faults"),
+        last_fault: after["last_fault"].as_str().map(str::to_owned),
         packets: sums(|window| window.tally.sent),
         packets_lost: lost(&with),
         packets_lost_without: lost(&without),
         misdelivered: sums(|window| window.tally.misdelivered),
         p999_us: latency(&with, &without)?,
-        rss_mib: resident.first().copied().unwrap_or(f64::NAN),
+        rss_mib: resident.get(resident.len() / 2).copied().unwrap_or(f64::NAN),
         grown_mib: grown(&resident),
     });
     Ok(())
@@ -197,9 +200,10 @@ fn latency(with: &[Window], without: &[Window]) -> Result<Latency, String> {
     })
 }
 
-/// From the first window on, when everything has been there once.
+/// From the middle on: what policies are asked is kept for half a minute, which fills in the first half.
 fn grown(resident: &[f64]) -> f64 {
-    resident.last().zip(resident.first()).map_or(f64::NAN, |(last, first)| last - first)
+    let middle = resident.get(resident.len() / 2);
+    resident.last().zip(middle).map_or(f64::NAN, |(last, middle)| last - middle)
 }
 
 #[cfg(test)]

@@ -149,6 +149,7 @@ mod tests {
                 unrecorded: 0,
                 calls: 1,
                 faults: 0,
+                last_fault: None,
                 packets: 1,
                 packets_lost: 0,
                 packets_lost_without: 0,
