@@ -5,7 +5,7 @@ use evenkeel_server::control::{Actor, SessionView};
 use evenkeel_server::control::{Happened, NodeList, Opened, PolicyView, RolloutOutcome};
 
 use crate::harness::{
-    Gateway, Manner, Node, Phone, World, declared, offer, plugin, trapping_over, wait_until,
+    Fails, Gateway, Manner, Node, Phone, World, declared, offer, plugin, thrifty, wait_until,
 };
 
 fn policy(hook: Hook) -> PolicyName {
@@ -29,7 +29,7 @@ fn a_session_over_which_its_policy_traps_is_left_out_and_explained_and_the_other
     let mut world = World::of(&[&node]);
     world.hooks = "[degradation]\nplugin = \"degrade-ladder\"\n".into();
     let gateway = world.start();
-    let push = gateway.handle.push_policy(policy(Hook::Degradation), trapping_over(2), None);
+    let push = gateway.handle.push_policy(policy(Hook::Degradation), thrifty(Fails::Over(2)), None);
     let pushed = gateway.ask(push).unwrap();
     assert_eq!(pushed.outcome, RolloutOutcome::Activated, "{pushed:?}");
     let revision = pushed.revision.unwrap();

@@ -10,7 +10,10 @@ use evenkeel_server::control::{
 };
 use evenkeel_server::settings;
 
-use crate::harness::{Gateway, Manner, Node, Phone, World, declared, offer, plugin, talk, udp_of};
+use crate::harness::{
+    Fails, Gateway, Manner, Node, Phone, World, declared, offer, plugin, talk, thrifty, udp_of,
+    wait_until,
+};
 
 fn routing() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Routing }
@@ -165,13 +168,75 @@ fn report(phone: &Phone) {
     phone.send(&packet);
 }
 
+fn degradation() -> PolicyName {
+    PolicyName { set: "call".into(), hook: Hook::Degradation }
+}
+
+/// Four sessions, which are asked about.
+fn four_asked_about(gateway: &Gateway) -> Vec<(Phone, Opened)> {
+    let sessions = (1..=4).map(|number| {
+        let phone = Phone::new(number);
+        let opened = gateway.open(offer(&format!("room-{number}"), declared(&phone)));
+        (phone, opened)
+    });
+    let sessions = sessions.collect();
+    wait_until("all are asked about", || view(gateway, &degradation()).calls > 2);
+    sessions
+}
+
+fn shadow(gateway: &Gateway, bytes: Vec<u8>) {
+    let wish = Wish { shadow: true, ..Wish::default() };
+    let begun = gateway.ask(gateway.handle.push_policy_as(degradation(), bytes, None, wish));
+    let begun = begun.unwrap();
+    assert_eq!(begun.outcome, RolloutOutcome::Begun, "{begun:?}");
+}
+
+/// As it would be asked in force: so it is not thought to fail.
+#[test]
+fn a_candidate_whose_memory_is_too_small_for_all_is_compared_over_fewer_at_a_time() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.hooks = CALM.into();
+    let gateway = world.start();
+    let _sessions = four_asked_about(&gateway);
+    shadow(&gateway, thrifty(Fails::Beyond(2)));
+    // It caps everybody, and the one in force nobody.
+    wait_until("its answers are compared", || {
+        view(&gateway, &degradation()).life.tried.is_some_and(|tried| tried.different >= 3)
+    });
+}
+
+#[test]
+fn a_candidate_that_fails_in_shadow_says_over_what_and_goes() {
+    let node = Node::agent("east-a1");
+    let mut world = World::of(&[&node]);
+    world.hooks = CALM.into();
+    let gateway = world.start();
+    let _sessions = four_asked_about(&gateway);
+    // What was asked before it came did not show that.
+    shadow(&gateway, thrifty(Fails::Over(5)));
+    let phone = Phone::new(5);
+    gateway.open(offer("room-5", declared(&phone)));
+    let (mut fault, mut last) = (None, None);
+    wait_until("it goes", || {
+        let life = view(&gateway, &degradation()).life;
+        fault = life.tried.and_then(|tried| tried.last_fault).or(fault.take());
+        last = life.last.map(|last| last.rollout);
+        last.as_ref().is_some_and(|last| last.outcome == RolloutOutcome::RolledBack)
+    });
+    let reason = last.and_then(|last| last.reason);
+    assert_eq!(reason.as_deref(), Some("too many faults in shadow; the last: trap"));
+    let fault = fault.expect("it was told meanwhile").to_string();
+    assert!(fault.contains("unreachable"), "{fault}");
+}
+
 #[test]
 fn a_degradation_policy_that_harms_its_cohort_is_rolled_back_by_itself() {
     let node = Node::agent("east-a1");
     let mut world = World::of(&[&node]);
     world.hooks = CALM.into();
     let gateway = world.start();
-    let policy = PolicyName { set: "call".into(), hook: Hook::Degradation };
+    let policy = degradation();
     let calm = view(&gateway, &policy).revision.unwrap();
     let mut phones: Vec<Phone> = (1..=40)
         .map(|number| {

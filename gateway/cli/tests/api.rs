@@ -267,7 +267,7 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
             "revision": "bbbb", "plugin": "calm 2.0.0", "origin": "pushed", "stage": "canary",
             "percent": 50, "paused": false, "lasted_ms": 3_000, "steps": [5, 50], "pace_ms": 10_000,
             "next_percent": 100, "next_in_ms": 7_000,
-            "calls": 3, "faults": 0, "shadow": {"same": 7, "different": 2, "faulted": 0},
+            "calls": 3, "faults": 1, "last_fault": "deadline", "shadow": {"same": 7, "different": 2, "faulted": 0},
             "cohorts": {"canary": cohort(12.0, 4, 10), "standing": cohort(0.5, 0, 190)},
         },
         "last": {"outcome": "begun", "by": "operator"},
@@ -282,6 +282,7 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
         "on its way: bbbb (calm 2.0.0, pushed), decides for 50 %, 3 s of 10 s; steps 5, 50 %; \
          unless it does harm, 100 % by itself in 7 s or later\n",
         "in shadow: 7 the same, 2 different, 0 failed",
+        "asked for its share: 3 calls, 1 faults\n    failed last: deadline",
         "canary: 10 sessions, 0 rooms; loss 12.0 %, R unknown, rung 0.0; got worse: loss 4 of 10",
         "the rest: 190 sessions",
         "last: begun by operator",

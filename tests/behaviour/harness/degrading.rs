@@ -1,4 +1,4 @@
-//! A plugin for degradation, written by hand: it caps everybody, says why, and fails over one session.
+//! A plugin for degradation, written by hand: it caps everybody, says why, and fails over one session or over many.
 
 use serde_json::json;
 use wit_component::StringEncoding;
@@ -6,14 +6,46 @@ use wit_parser::Resolve;
 
 use super::plugin::section;
 
-/// A degradation plugin that caps every session at 100 kbit/s for the reason `thrifty`, and traps over the one with this
-/// number.
-pub(crate) fn trapping_over(session: u64) -> Vec<u8> {
+/// What it fails over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fails {
+    /// It traps over the session with this number.
+    Over(u64),
+    /// Its memory is too small for more sessions than this at a time.
+    Beyond(u32),
+}
+
+impl Fails {
+    /// What it does before it answers. A row is a session's number, of eight bytes.
+    fn first(self) -> String {
+        match self {
+            Fails::Over(session) => format!(
+                "(local.set $at (local.get $ids))
+                (loop $next
+                    (if (i32.lt_u (local.get $row) (local.get $rows)) (then
+                        (if (i64.eq (i64.const {session}) (i64.load (local.get $at))) (then unreachable))
+                        (local.set $at (i32.add (local.get $at) (i32.const 8)))
+                        (local.set $row (i32.add (local.get $row) (i32.const 1)))
+                        (br $next))))
+                (local.set $row (i32.const 0))"
+            ),
+            Fails::Beyond(rows) => format!(
+                "(if (i32.gt_u (local.get $rows) (i32.const {rows})) (then
+                    (loop $again
+                        (br_if $again (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+                    unreachable))"
+            ),
+        }
+    }
+}
+
+/// A degradation plugin that caps every session at 100 kbit/s for the reason `thrifty`, and fails like this.
+pub(crate) fn thrifty(fails: Fails) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let contract = concat!(env!("CARGO_MANIFEST_DIR"), "/../plugin-sdk/wit/policy.wit");
     let package = resolve.push_file(contract).unwrap();
     let world = resolve.select_world(&[package], Some("degradation-policy")).unwrap();
-    let mut module = wat::parse_str(text(session)).unwrap();
+    let mut module = wat::parse_str(text(fails)).unwrap();
     wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .unwrap();
     let manifest = json!({
@@ -31,7 +63,8 @@ pub(crate) fn trapping_over(session: u64) -> Vec<u8> {
 
 /// What it is given lies from 65536 on, what it answers from 2048 on: actions from 8192, offsets, all 0, from 32768. Where
 /// nothing was written memory is zero, which says: all is well, and that nothing is to be kept.
-fn text(session: u64) -> String {
+fn text(fails: Fails) -> String {
+    let first = fails.first();
     format!(
         r#"(module
         (import "evenkeel:policy/diag@0.1.0" "note" (func $note (param i32 i32 i32 i64)))
@@ -63,11 +96,9 @@ fn text(session: u64) -> String {
             (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
             (local $row i32) (local $at i32)
             (global.set $top (i32.const 65536))
+            {first}
             (block $end (loop $next
                 (br_if $end (i32.eq (local.get $row) (local.get $rows)))
-                (if (i64.eq (i64.const {session})
-                        (i64.load (i32.add (local.get $ids) (i32.mul (local.get $row) (i32.const 8)))))
-                    (then unreachable))
                 (local.set $at
                     (i32.add (i32.const 8192) (i32.mul (local.get $row) (i32.const 24))))
                 (i32.store (local.get $at) (local.get $row))

@@ -10,7 +10,7 @@ mod phone;
 mod plugin;
 
 pub(crate) use beside::{Beside, Process};
-pub(crate) use degrading::trapping_over;
+pub(crate) use degrading::{Fails, thrifty};
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};

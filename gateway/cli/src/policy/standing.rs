@@ -71,6 +71,13 @@ fn show_rollout(rollout: &Value) {
         let faulted = count(shadow, "faulted");
         say(&format!("    in shadow: {same} the same, {different} different, {faulted} failed"));
     }
+    let (calls, faults) = (count(rollout, "calls"), count(rollout, "faults"));
+    if calls > 0 {
+        say(&format!("    asked for its share: {calls} calls, {faults} faults"));
+    }
+    if let Some(fault) = rollout["last_fault"].as_str() {
+        say(&format!("    failed last: {fault}"));
+    }
     for (name, words) in [("canary", "canary"), ("standing", "the rest")] {
         let cohort = &rollout["cohorts"][name];
         if cohort.is_object() {

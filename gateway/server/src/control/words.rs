@@ -359,6 +359,8 @@ pub struct Tried {
     pub different: u64,
     /// Those that it failed over.
     pub faulted: u64,
+    /// How it failed last, in shadow or for its share.
+    pub last_fault: Option<Fault>,
 }
 
 /// How far a revision is on its way into force.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_core::{Answer, Question};
+use evenkeel_core::{Answer, Fault, Question};
 use evenkeel_host as host;
 
 use super::record::Record;
@@ -32,7 +32,6 @@ pub(super) struct Shadowed {
 pub(super) enum Likeness {
     Same,
     Different,
-    Faulted,
 }
 
 impl Candidate {
@@ -52,21 +51,23 @@ impl Candidate {
             same: 0,
             different: 0,
             faulted: 0,
+            last_fault: None,
         }
     }
 
     /// It is asked what the one in force answered; nothing of what it says is done, and its states are not kept. Now and
     /// then a fresh instance is asked as well: in what that one's answer differs, if it does.
+    ///
+    /// # Errors
+    /// How it failed.
     pub(super) fn compare(
         &mut self,
         shadowed: &Shadowed,
         within: Duration,
-    ) -> (Likeness, Option<Box<str>>) {
+    ) -> Result<(Likeness, Option<Box<str>>), Fault> {
         let (policy, now_us) = (&mut self.revision.policy, shadowed.now_us);
         // As it would be asked in force: many in parts, where its memory is too small for all.
-        let Ok(answered) = policy.ask_of_all(&shadowed.question, now_us, within) else {
-            return (Likeness::Faulted, None);
-        };
+        let answered = policy.ask_of_all(&shadowed.question, now_us, within)?;
         let likeness = match is_same(&answered.answer, &shadowed.answer) {
             true => Likeness::Same,
             false => Likeness::Different,
@@ -74,7 +75,7 @@ impl Candidate {
         let due = policy.is_due_twice();
         let differs =
             due.then(|| policy.ask_twice(&shadowed.question, now_us, &answered)).flatten();
-        (likeness, differs)
+        Ok((likeness, differs))
     }
 
     pub(super) fn policy(&mut self) -> &mut host::Policy {

@@ -277,7 +277,10 @@ impl Desk {
         if let Some(fault) = fault {
             match arm {
                 Arm::Standing => self.standing.faulted(fault),
-                Arm::Canary => self.standing.note_tried(|tried| tried.faults += 1),
+                Arm::Canary => self.standing.note_tried(|tried| {
+                    tried.faults += 1;
+                    tried.last_fault = Some(fault.clone());
+                }),
             }
             if let Some(times) = self.complaints.count(now) {
                 let (policy, arm) = (self.standing.policy(), arm.name());
@@ -318,17 +321,22 @@ impl Desk {
         let Some(candidate) = &mut self.candidate else {
             return;
         };
-        let (likeness, differs) = candidate.compare(shadowed, self.budgets.advice);
+        let compared = candidate.compare(shadowed, self.budgets.advice);
         let now = Instant::now();
-        self.standing.note_tried(|tried| match likeness {
-            Likeness::Same => tried.same += 1,
-            Likeness::Different => tried.different += 1,
-            Likeness::Faulted => tried.faulted += 1,
+        self.standing.note_tried(|tried| match &compared {
+            Ok((Likeness::Same, _)) => tried.same += 1,
+            Ok((Likeness::Different, _)) => tried.different += 1,
+            Err(fault) => {
+                tried.faulted += 1;
+                tried.last_fault = Some(fault.clone());
+            }
         });
-        if candidate.record.note(now, likeness == Likeness::Faulted) {
-            let name = candidate.name();
-            self.condemn(&name, "too many faults in shadow", now);
-        } else if let Some(differs) = differs {
+        if candidate.record.note(now, compared.is_err()) {
+            let last = compared.as_ref().err().map_or("", Fault::name);
+            let (name, reason) =
+                (candidate.name(), format!("too many faults in shadow; the last: {last}"));
+            self.condemn(&name, &reason, now);
+        } else if let Ok((_, Some(differs))) = compared {
             let (name, seen) = (candidate.name(), candidate.policy().hidden_state());
             let reason = format!("hidden state, seen in shadow: {} of {} answers", seen.0, seen.1);
             self.tell_hidden(Arc::clone(&name), differs, seen);

@@ -164,6 +164,7 @@ fn rooms_nodes_and_policies_are_shown_by_name() {
             "stage": "canary", "percent": 5, "paused": false, "lasted_ms": 1_500,
             "next_percent": 50, "next_in_ms": 8_500,
             "steps": [5, 50], "pace_ms": 10_000, "calls": 3, "faults": 0,
+            "last_fault": "out-of-memory",
             "shadow": {"same": 8, "different": 1, "faulted": 0},
             "cohorts": {"canary": canary},
         },
@@ -204,6 +205,7 @@ fn life() -> PolicyLife {
             same: 8,
             different: 1,
             faulted: 0,
+            last_fault: Some(Fault::OutOfMemory),
         }),
         walk: Some(WalkView {
             staged: Staged {

@@ -67,6 +67,8 @@ struct OnItsWay {
     pace_ms: u64,
     calls: u64,
     faults: u64,
+    /// How it failed last, its first 200 characters; null: never.
+    last_fault: Option<String>,
     shadow: Shadow,
     /// How those fare that it decides for, and the rest.
     cohorts: BTreeMap<&'static str, Cohort>,
@@ -129,8 +131,8 @@ fn unix_us(at: SystemTime) -> u64 {
 
 impl OnItsWay {
     fn of(tried: control::Tried, walk: &control::WalkView, cohorts: Vec<core::Cohort>) -> OnItsWay {
-        let control::Tried { revision, plugin, origin, calls, faults, same, different, faulted } =
-            tried;
+        let control::Tried { revision, plugin, origin, .. } = tried;
+        let control::Tried { calls, faults, same, different, faulted, last_fault, .. } = tried;
         OnItsWay {
             revision,
             plugin,
@@ -145,6 +147,7 @@ impl OnItsWay {
             pace_ms: walk.each.as_millis() as u64,
             calls,
             faults,
+            last_fault: last_fault.as_ref().map(first_words),
             shadow: Shadow { same, different, faulted },
             cohorts: cohorts.into_iter().map(|it| (it.arm.name(), Cohort::from(it))).collect(),
         }
