@@ -235,9 +235,12 @@ impl Gateway {
         now: Instant,
     ) -> Result<Part, Guard> {
         self.check_hops(id, &step.hops, now)?;
+        let room = &self.rooms[&id];
+        let (stranded, heads) = (room.stranded.is_some(), room.pending.as_ref());
+        let heads = heads.and_then(|pending| Some(pending.hops.first()?.node));
         let stands = self.stands_at(id).map(|hop| hop.node);
-        let stranded = self.rooms[&id].stranded.is_some();
-        if stands != step.hops.first().copied() {
+        // Who is told again where it is heading moves once.
+        if ![stands, heads].contains(&step.hops.first().copied()) {
             self.check_placement(id, &step.hops, now)?;
             if !stranded {
                 self.check_churn(id, now)?;

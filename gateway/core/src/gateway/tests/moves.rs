@@ -204,6 +204,22 @@ fn policies_move_only_so_many_rooms_in_a_second() {
     assert_eq!(world.moves().len(), 4);
 }
 
+/// However often its policy says so until it is open there.
+#[test]
+fn a_room_on_its_way_counts_as_one_move() {
+    let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
+    for room in 0..8 {
+        world.open(&room.to_string());
+    }
+    world.drive_with(|_, hop| if hop.node == D { Driver::Waits } else { Driver::Opens });
+    for row in [0, 0, 0, 1] {
+        advise(&mut world, moves(vec![step(row, &[D, A])]));
+        assert_eq!(world.guards(), [], "a quarter of eight are two");
+    }
+    advise(&mut world, moves(vec![step(2, &[D, A])]));
+    assert_eq!(world.guards(), [Guard::Churn]);
+}
+
 #[test]
 fn a_single_room_may_always_move() {
     let mut world = World::with_policy(settings(), &[Hook::Routing], place(&[A, B]));
