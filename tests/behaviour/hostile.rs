@@ -70,22 +70,33 @@ fn unmet(gateway: &Gateway, guest: &Guest) -> Option<String> {
     (!met).then(told)
 }
 
-/// It cannot be replayed, and nobody knows what it does after a fault.
-#[test]
-fn a_plugin_that_hides_something_gives_way_to_the_one_before_and_does_not_come_in_again() {
-    let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]);
+/// Somebody talks with herself at this node, and the ladder that ships is asked about her.
+fn laddered(node: &Node) -> (Gateway, Phone) {
+    let mut world = World::of(&[node]);
     world.hooks = "[degradation]\nplugin = \"degrade-ladder\"\n".into();
     let gateway = world.start();
     let mut ann = Phone::new(1);
     ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
     talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    (gateway, ann)
+}
+
+/// The guest of this name.
+fn one(name: &str) -> Guest {
+    hostile().into_iter().find(|guest| guest.name == name).unwrap()
+}
+
+/// It cannot be replayed, and nobody knows what it does after a fault.
+#[test]
+fn a_plugin_that_hides_something_gives_way_to_the_one_before_and_does_not_come_in_again() {
+    let node = Node::agent("east-a1");
+    let (gateway, mut ann) = laddered(&node);
     let standing = || gateway.ask(gateway.handle.policies()).unwrap().remove(0);
     let shipped = standing().revision;
 
-    let all = hostile();
-    let hides = all.iter().find(|guest| guest.name == "memory of what it was asked").unwrap();
-    let push = || gateway.ask(gateway.handle.push_policy(policy(hides), hides.bytes.clone(), None));
+    let hides = one("memory of what it was asked");
+    let push =
+        || gateway.ask(gateway.handle.push_policy(policy(&hides), hides.bytes.clone(), None));
     // On a machine that was busy when it was started it is not looked at, for lack of time.
     let is_back = || standing().revision == shipped;
     let caught = (0..5).any(|_| {
@@ -94,7 +105,7 @@ fn a_plugin_that_hides_something_gives_way_to_the_one_before_and_does_not_come_i
         talk(&mut [&mut ann], "it decides, or the one before is back", |phones| {
             is_back() || phones[0].heard.len() >= goal
         });
-        is_back() || gateway.ask(gateway.handle.rollback_policy(policy(hides))).is_err()
+        is_back() || gateway.ask(gateway.handle.rollback_policy(policy(&hides))).is_err()
     });
     assert!(caught, "what it hides is not found");
     let quarantined = standing().life.quarantined;
@@ -106,19 +117,14 @@ fn a_plugin_that_hides_something_gives_way_to_the_one_before_and_does_not_come_i
 #[test]
 fn what_a_plugin_hides_is_found_in_shadow_too_and_it_goes_without_having_decided_anything() {
     let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]);
-    world.hooks = "[degradation]\nplugin = \"degrade-ladder\"\n".into();
-    let gateway = world.start();
-    let mut ann = Phone::new(1);
-    ann.dial(udp_of(&gateway.open(offer("room", declared(&ann)))));
-    talk(&mut [&mut ann], "she hears herself", |phones| phones[0].heard.len() >= 10);
+    let (gateway, mut ann) = laddered(&node);
     let life = || gateway.ask(gateway.handle.policies()).unwrap().remove(0).life;
 
-    let all = hostile();
-    let hides = all.iter().find(|guest| guest.name == "memory of what it was asked").unwrap();
+    let hides = one("memory of what it was asked");
     let caught = (0..5).any(|_| {
         let wish = Wish { shadow: true, ..Wish::default() };
-        let pushing = gateway.handle.push_policy_as(policy(hides), hides.bytes.clone(), None, wish);
+        let pushing =
+            gateway.handle.push_policy_as(policy(&hides), hides.bytes.clone(), None, wish);
         assert_eq!(gateway.ask(pushing).unwrap().outcome, RolloutOutcome::Begun);
         let goal = ann.heard.len() + 150;
         talk(&mut [&mut ann], "it is compared, or gone", |phones| {
@@ -126,7 +132,7 @@ fn what_a_plugin_hides_is_found_in_shadow_too_and_it_goes_without_having_decided
         });
         // On a machine that was busy when it was started it is not looked at, for lack of time.
         life().tried.is_none()
-            || gateway.ask(gateway.handle.rollback_policy(policy(hides))).is_err()
+            || gateway.ask(gateway.handle.rollback_policy(policy(&hides))).is_err()
     });
     assert!(caught, "what it hides is not found");
     let quarantined = life().quarantined;
