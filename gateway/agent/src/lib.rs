@@ -10,8 +10,6 @@ mod check;
 mod commands;
 pub mod config;
 mod counters;
-#[cfg(test)]
-mod folder;
 mod load;
 mod notices;
 mod process;

@@ -68,8 +68,9 @@ fn figure(bytes: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::tempdir;
+
     use super::*;
-    use crate::folder::Folder;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -104,8 +105,8 @@ mod tests {
         ] {
             assert_eq!(figure(bytes), read, "{bytes:?}");
         }
-        let folder = Folder::new();
-        let path = folder.join("figure");
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("figure");
         std::fs::write(&path, "333\n").unwrap();
         let mut meter = Meter::new(1, Some(path.clone()));
         assert_eq!(meter.measure(None, Instant::now()), 333);

@@ -182,8 +182,9 @@ fn only_one_of(exe: &Path) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::tempdir;
+
     use super::*;
-    use crate::folder::Folder;
 
     /// Something that waits; as a program of its own name where one is given.
     fn sleeper(exe: Option<&Path>) -> Child {
@@ -204,8 +205,8 @@ mod tests {
 
     #[test]
     fn a_process_is_found_by_its_file_and_its_end_is_seen() {
-        let (now, folder) = (Instant::now(), Folder::new());
-        let path = folder.join("pid");
+        let (now, folder) = (Instant::now(), tempdir().unwrap());
+        let path = folder.path().join("pid");
         let mut process =
             Process::new(Found::PidFile { path: path.clone(), exe: None }, false, now);
         assert!(!process.look(now).unwrap(), "there is no file");
@@ -228,8 +229,8 @@ mod tests {
 
     #[test]
     fn a_number_that_another_program_has_by_now_is_not_believed() {
-        let (now, folder) = (Instant::now(), Folder::new());
-        let path = folder.join("pid");
+        let (now, folder) = (Instant::now(), tempdir().unwrap());
+        let path = folder.path().join("pid");
         let mut child = sleeper(None);
         fs::write(&path, child.id().to_string()).unwrap();
         let exe = Some(PathBuf::from("/usr/bin/another-server"));
@@ -241,8 +242,8 @@ mod tests {
 
     #[test]
     fn a_process_is_found_by_its_program_while_it_is_the_only_one() {
-        let (now, folder) = (Instant::now(), Folder::new());
-        let exe = folder.join("program");
+        let (now, folder) = (Instant::now(), tempdir().unwrap());
+        let exe = folder.path().join("program");
         fs::copy("/bin/sleep", &exe).unwrap();
         let mut process = Process::new(Found::Exe(exe.clone()), false, now);
         assert!(!process.look(now).unwrap());

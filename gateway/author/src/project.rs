@@ -103,37 +103,19 @@ evenkeel-plugin-sdk = {{ path = "{SDK_FOLDER}" }}
 
 #[cfg(test)]
 mod tests {
+    use tempfile::tempdir;
+
     use super::*;
 
     fn name(name: &str) -> Name {
         name.parse().unwrap()
     }
 
-    /// A folder that nobody else has, gone with the test however that ends.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(test: &str) -> Folder {
-            let name = format!("evenkeel-author-{}-{test}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            // A process that was killed may have had this number.
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir(&path).unwrap();
-            Folder(path)
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn a_project_says_its_name_and_hook_wherever_they_belong() {
-        let parent = Folder::new("says");
-        let folder = create(&parent.0, &name("my-route"), Hook::Routing).unwrap();
-        assert_eq!(folder, parent.0.join("my-route"));
+        let parent = tempdir().unwrap();
+        let folder = create(parent.path(), &name("my-route"), Hook::Routing).unwrap();
+        assert_eq!(folder, parent.path().join("my-route"));
         let text = |path: &str| fs::read_to_string(folder.join(path)).unwrap();
         let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
         assert_eq!(manifest["package"]["name"].as_str(), Some("my-route"));
@@ -146,11 +128,11 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_there_is_left_as_it_is() {
-        let parent = Folder::new("there");
-        let folder = parent.0.join("my-route");
+        let parent = tempdir().unwrap();
+        let folder = parent.path().join("my-route");
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("mine"), "mine").unwrap();
-        let failed = create(&parent.0, &name("my-route"), Hook::Routing).unwrap_err();
+        let failed = create(parent.path(), &name("my-route"), Hook::Routing).unwrap_err();
         assert!(matches!(&failed, Failed::Exists(path) if *path == folder), "{failed}");
         let inside: Vec<_> =
             fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();

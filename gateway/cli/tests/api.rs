@@ -8,19 +8,20 @@ use std::process::{Command, Output};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::{Value, json};
+use tempfile::{TempDir, tempdir};
 
 /// An API that gives its answers by the beginning of the request line, those with an `error` as refusals, and keeps what
 /// it was asked.
 struct Api {
-    folder: Folder,
+    folder: TempDir,
     socket: PathBuf,
     asked: Receiver<String>,
 }
 
 impl Api {
-    fn start(name: &str, answers: Vec<(&'static str, Value)>) -> Api {
-        let folder = Folder::new(name);
-        let socket = folder.0.join("socket");
+    fn start(answers: Vec<(&'static str, Value)>) -> Api {
+        let folder = tempdir().unwrap();
+        let socket = folder.path().join("socket");
         let listener = UnixListener::bind(&socket).unwrap();
         let (asked_in, asked) = channel();
         std::thread::spawn(move || {
@@ -29,25 +30,6 @@ impl Api {
             }
         });
         Api { folder, socket, asked }
-    }
-}
-
-/// A folder that nobody else has, gone with the test however that ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("evenkeel-cli-{}-{name}", std::process::id()));
-        // A process that was killed may have had this number.
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -107,7 +89,7 @@ fn policies(failing: &Value) -> Value {
 
 #[test]
 fn a_reader_that_has_read_enough_is_no_failure() {
-    let api = Api::start("enough", vec![("GET /v1/policies", policies(&Value::Null))]);
+    let api = Api::start(vec![("GET /v1/policies", policies(&Value::Null))]);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = Command::new(env!("CARGO_BIN_EXE_evenkeel"))
@@ -129,14 +111,11 @@ fn a_reader_that_has_read_enough_is_no_failure() {
 fn a_gateway_that_starts_or_shuts_down_says_so() {
     for (state, words) in [("starting", "still compiled"), ("draining", "shutting down")] {
         let status = json!({"state": state, "sessions": 2, "rooms": 1});
-        let api = Api::start(
-            state,
-            vec![
-                ("GET /v1/status ", status),
-                ("GET /v1/nodes ", json!({"nodes": []})),
-                ("GET /v1/policies ", policies(&json!("trap: unreachable"))),
-            ],
-        );
+        let api = Api::start(vec![
+            ("GET /v1/status ", status),
+            ("GET /v1/nodes ", json!({"nodes": []})),
+            ("GET /v1/policies ", policies(&json!("trap: unreachable"))),
+        ]);
         let said = said(&evenkeel(&api.socket, &["status"]));
         assert!(said.contains("2 sessions in 1 rooms") && said.contains(words), "{said}");
         assert!(said.contains("failing: trap: unreachable"), "{said}");
@@ -145,7 +124,7 @@ fn a_gateway_that_starts_or_shuts_down_says_so() {
 
 #[test]
 fn where_the_api_is_may_be_said_behind_the_verb() {
-    let api = Api::start("list", vec![("GET /v1/policies ", policies(&Value::Null))]);
+    let api = Api::start(vec![("GET /v1/policies ", policies(&Value::Null))]);
     let said = said(&evenkeel(&api.socket, &["policy", "list"]));
     assert!(said.contains("call/routing") && !said.contains("failing"), "{said}");
 }
@@ -153,11 +132,11 @@ fn where_the_api_is_may_be_said_behind_the_verb() {
 #[test]
 fn a_push_takes_its_settings_from_a_file() {
     let activated = json!({"outcome": "activated", "policy": "call/routing", "revision": "5f0c"});
-    let api = Api::start("push", vec![("PUT /v1/policies/call/routing?settings=", activated)]);
-    let plugin = api.folder.0.join("plugin.wasm");
+    let api = Api::start(vec![("PUT /v1/policies/call/routing?settings=", activated)]);
+    let plugin = api.folder.path().join("plugin.wasm");
     std::fs::write(&plugin, "wasm").unwrap();
     for (name, text) in [("settings.toml", "a = 1"), ("settings.json", r#"{"a": 1}"#)] {
-        let settings = api.folder.0.join(name);
+        let settings = api.folder.path().join(name);
         std::fs::write(&settings, text).unwrap();
         let words = ["policy", "push", "call/routing", plugin.to_str().unwrap(), "--settings"];
         let words = [&words[..], &[settings.to_str().unwrap()]].concat();
@@ -190,8 +169,8 @@ fn a_push_says_by_which_steps_and_verbs_how_it_goes_on() {
         ("POST /v1/policies/call/routing:pause ", paused.clone()),
         ("POST /v1/policies/call/routing:promote-all ", paused),
     ];
-    let api = Api::start("steps", answers);
-    let plugin = api.folder.0.join("steps.wasm");
+    let api = Api::start(answers);
+    let plugin = api.folder.path().join("steps.wasm");
     std::fs::write(&plugin, "wasm").unwrap();
     let push = |words: &[&str]| {
         let push = ["policy", "push", "call/routing", plugin.to_str().unwrap()];
@@ -228,8 +207,8 @@ fn a_name_that_there_is_not_is_a_wrong_command_line_and_a_refusal_is_a_failure()
         ("GET /v1/status ", json!({"state": "serving"})),
         ("GET /v1/nodes ", json!({"nodes": [up("east-a1"), up("east-b1")]})),
     ];
-    let api = Api::start("wrong", answers);
-    let plugin = api.folder.0.join("wrong.wasm");
+    let api = Api::start(answers);
+    let plugin = api.folder.path().join("wrong.wasm");
     std::fs::write(&plugin, "wasm").unwrap();
     let plugin = plugin.to_str().unwrap();
     let cases: [(&[&str], i32, &str); 6] = [
@@ -274,7 +253,7 @@ fn a_policys_status_says_what_is_in_force_and_how_the_canary_fares() {
         "quarantined_revisions": [{"revision": "cccc", "since_us": 7, "reason": "rung: 9 of 10 got worse"}],
         "revoked_revisions": [{"revision": "aaaa", "reason": "key `ops`"}],
     }]});
-    let api = Api::start("policy-status", vec![("GET /v1/policies ", policies.clone())]);
+    let api = Api::start(vec![("GET /v1/policies ", policies.clone())]);
     let words = said(&evenkeel(&api.socket, &["policy", "status", "degradation"]));
     for right in [
         "call/degradation: aaaa (calm 1.0.0, embedded), 9 calls",
@@ -306,7 +285,7 @@ fn a_policys_status_says_what_its_last_fault_was_and_whether_it_fails_still() {
     ] {
         let mut shown = policies(&failing);
         shown["policies"][0]["last_fault"] = still.clone();
-        let api = Api::start("last-fault", vec![("GET /v1/policies ", shown)]);
+        let api = Api::start(vec![("GET /v1/policies ", shown)]);
         let words = said(&evenkeel(&api.socket, &["policy", "status"]));
         assert!(words.contains(right), "{words}");
     }
@@ -314,8 +293,8 @@ fn a_policys_status_says_what_its_last_fault_was_and_whether_it_fails_still() {
 
 #[test]
 fn a_failure_is_one_object_where_json_was_asked_for() {
-    let folder = Folder::new("nobody");
-    let nobody = folder.0.join("socket");
+    let folder = tempdir().unwrap();
+    let nobody = folder.path().join("socket");
     let verbs: [&[&str]; 11] = [
         &["status"],
         &["modes"],
@@ -345,8 +324,8 @@ fn a_failure_is_one_object_where_json_was_asked_for() {
 fn a_drill_waits_while_the_world_of_its_gateway_comes_up() {
     let serving = json!({"state": "serving"});
     let answers = vec![("GET /v1/status ", serving), ("GET /v1/nodes ", json!({"nodes": []}))];
-    let api = Api::start("rising", answers);
-    let rising = std::fs::File::create(api.folder.0.join("socket.rising")).unwrap();
+    let api = Api::start(answers);
+    let rising = std::fs::File::create(api.folder.path().join("socket.rising")).unwrap();
     rising.lock().unwrap();
     let mut drill = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
     drill.args(["drill", "kill-node", "--api"]).arg(&api.socket);
@@ -362,8 +341,8 @@ fn a_drill_waits_while_the_world_of_its_gateway_comes_up() {
 
 #[test]
 fn a_gateway_that_says_nothing_is_not_waited_for_for_ever() {
-    let folder = Folder::new("mute");
-    let socket = folder.0.join("socket");
+    let folder = tempdir().unwrap();
+    let socket = folder.path().join("socket");
     let _mute = UnixListener::bind(&socket).unwrap();
     let output = evenkeel(&socket, &["status", "--timeout", "1"]);
     assert_eq!(output.status.code(), Some(3));
@@ -435,7 +414,7 @@ fn an_operators_verbs_ask_for_what_they_say() {
             "`evenkeel room list`",
         ),
     ];
-    let api = Api::start("verbs", vec![("POST ", Value::Null), ("DELETE ", Value::Null)]);
+    let api = Api::start(vec![("POST ", Value::Null), ("DELETE ", Value::Null)]);
     for (words, right, now) in cases {
         let takes_a_while = words.contains(&"drain") || words.contains(&"move");
         let line = said(&evenkeel(&api.socket, words));
@@ -462,13 +441,13 @@ fn a_reload_that_was_taken_but_for_a_policy_says_both_and_fails() {
         })
     };
     let path = "POST /v1/configuration:reload";
-    let whole = Api::start("reloaded", vec![(path, answer(&json!([])))]);
+    let whole = Api::start(vec![(path, answer(&json!([])))]);
     let words = said(&evenkeel(&whole.socket, &["reload"]));
     assert!(words.contains("node east-b1 comes") && !words.contains("no node"), "{words}");
     let same = json!({"added": [], "removed": [], "changed": [], "waiting": [], "refused": []});
-    let same = Api::start("same", vec![(path, same)]);
+    let same = Api::start(vec![(path, same)]);
     assert_eq!(said(&evenkeel(&same.socket, &["reload"])), "no node comes, goes or changes\n");
-    let api = Api::start("refused", vec![(path, answer(&refused))]);
+    let api = Api::start(vec![(path, answer(&refused))]);
     let output = evenkeel(&api.socket, &["reload"]);
     assert_eq!(output.status.code(), Some(1));
     let (out, err) =
@@ -546,18 +525,15 @@ fn what_stands_is_listed_for_people_and_for_tools() {
         "recovery_ms": {"p50": 20.4, "p99": 41.0, "max": 63.2}, "packets_lost": 12,
         "bandwidth_cost": 0.0123,
     }]});
-    let api = Api::start(
-        "lists",
-        vec![
-            ("GET /v1/nodes ", nodes.clone()),
-            ("GET /v1/regions ", regions.clone()),
-            ("GET /v1/rooms ", rooms.clone()),
-            ("GET /v1/sessions ", first.clone()),
-            ("GET /v1/sessions?after=s1 ", last.clone()),
-            ("GET /v1/sessions/s1/explain ", explained.clone()),
-            ("GET /v1/modes ", modes.clone()),
-        ],
-    );
+    let api = Api::start(vec![
+        ("GET /v1/nodes ", nodes.clone()),
+        ("GET /v1/regions ", regions.clone()),
+        ("GET /v1/rooms ", rooms.clone()),
+        ("GET /v1/sessions ", first.clone()),
+        ("GET /v1/sessions?after=s1 ", last.clone()),
+        ("GET /v1/sessions/s1/explain ", explained.clone()),
+        ("GET /v1/modes ", modes.clone()),
+    ]);
     let both = json!({"sessions": [first["sessions"][0], last["sessions"][0]]});
     let cases: [(&[&str], Value, &[&str]); 6] = [
         (&["modes"], modes, &["recoveries", "20.4", "+1.2 %", "call, live"]),

@@ -7,23 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
-
-/// A folder that nobody else has, gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("ek-plugin-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use tempfile::tempdir;
 
 fn typed(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
@@ -54,28 +38,28 @@ fn plugin(folder: &Path) -> PathBuf {
 
 #[test]
 fn a_new_project_is_written_and_what_comes_next_is_said() {
-    let folder = Folder::new("new");
-    let output = evenkeel(&folder.0, &["new", "--hook", "routing", "my-route"]);
+    let folder = tempdir().unwrap();
+    let output = evenkeel(folder.path(), &["new", "--hook", "routing", "my-route"]);
     assert!(output.status.success(), "{}", error(&output));
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.contains("cd my-route\n    cargo test\n    evenkeel plugin build"), "{said}");
-    assert!(folder.0.join("my-route/src/lib.rs").is_file());
-    let output = evenkeel(&folder.0, &["new", "--hook", "scenario", "other", "--json"]);
+    assert!(folder.path().join("my-route/src/lib.rs").is_file());
+    let output = evenkeel(folder.path(), &["new", "--hook", "scenario", "other", "--json"]);
     assert_eq!(json(&output)["hook"], "scenario");
 }
 
 #[test]
 fn a_plugin_is_shown_tried_and_measured_as_json() {
-    let folder = Folder::new("json");
-    let plugin = plugin(&folder.0);
+    let folder = tempdir().unwrap();
+    let plugin = plugin(folder.path());
     let file = plugin.to_str().unwrap();
-    let shown = json(&evenkeel(&folder.0, &["inspect", file, "--json"]));
+    let shown = json(&evenkeel(folder.path(), &["inspect", file, "--json"]));
     assert_eq!((&shown["name"], &shown["refused"]), (&"route-nearest".into(), &Value::Null));
-    let tried = json(&evenkeel(&folder.0, &["test", file, "--worlds", "3", "--json"]));
+    let tried = json(&evenkeel(folder.path(), &["test", file, "--worlds", "3", "--json"]));
     assert_eq!((&tried["passed"], &tried["worlds"]), (&true.into(), &3.into()));
-    fs::write(folder.0.join("s.toml"), "spares = 1").unwrap();
+    fs::write(folder.path().join("s.toml"), "spares = 1").unwrap();
     let bench = ["bench", file, "--settings", "s.toml", "--json"];
-    let measured = json(&evenkeel(&folder.0, &bench));
+    let measured = json(&evenkeel(folder.path(), &bench));
     assert_eq!(
         (&measured["calls"][0]["call"], &measured["calls"][0]["rows"]),
         (&"place".into(), &10.into())
@@ -84,42 +68,42 @@ fn a_plugin_is_shown_tried_and_measured_as_json() {
 
 #[test]
 fn what_is_asked_wrongly_is_said_with_what_would_be_right() {
-    let folder = Folder::new("wrong");
+    let folder = tempdir().unwrap();
     let wrong = |arguments: &[&str], code: i32, words: &str| {
-        let output = evenkeel(&folder.0, arguments);
+        let output = evenkeel(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", error(&output));
         assert!(error(&output).contains(words), "{arguments:?}: {}", error(&output));
     };
     wrong(&["new", "--hook", "routing", "My_Route"], 2, "lower-case letters, digits and hyphens");
     wrong(&["new", "--hook", "routing", "syn"], 2, "is built with");
     wrong(&["new", "--hook", "rooting", "my-route"], 2, "routing");
-    fs::create_dir(folder.0.join("mine")).unwrap();
+    fs::create_dir(folder.path().join("mine")).unwrap();
     wrong(&["new", "--hook", "routing", "mine"], 2, "is there already; nothing was changed");
-    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1, "nothing was written");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was written");
 
     for verb in ["build", "test"] {
         wrong(&[verb], 2, "there is no Cargo.toml");
         wrong(&[verb, "--path", "nowhere"], 2, "there is no Cargo.toml in nowhere");
     }
     wrong(&["bench", "nothing.wasm"], 2, "cannot read nothing.wasm");
-    fs::write(folder.0.join("letter.wasm"), "Dear author,").unwrap();
+    fs::write(folder.path().join("letter.wasm"), "Dear author,").unwrap();
     for verb in ["bench", "test", "inspect"] {
         wrong(&[verb, "letter.wasm"], 1, "not WebAssembly");
     }
-    let shown = evenkeel(&folder.0, &["inspect", "letter.wasm", "--json"]);
+    let shown = evenkeel(folder.path(), &["inspect", "letter.wasm", "--json"]);
     assert_eq!((shown.status.code(), &json(&shown)["bytes"]), (Some(1), &12.into()));
-    let plugin = plugin(&folder.0);
-    fs::write(folder.0.join("s.json"), r#"{"spares": 4}"#).unwrap();
+    let plugin = plugin(folder.path());
+    fs::write(folder.path().join("s.json"), r#"{"spares": 4}"#).unwrap();
     wrong(&["test", plugin.to_str().unwrap(), "--settings", "s.json"], 1, "at most 3");
 }
 
 #[test]
 fn what_is_missing_on_the_machine_is_said_with_the_command_for_it() {
-    let folder = Folder::new("missing");
-    let new = evenkeel(&folder.0, &["new", "--hook", "scenario", "mine"]);
+    let folder = tempdir().unwrap();
+    let new = evenkeel(folder.path(), &["new", "--hook", "scenario", "mine"]);
     assert!(new.status.success());
     let without = |variable: &str, program: &str| {
-        let mut build = typed(&folder.0.join("mine"), &["build"]);
+        let mut build = typed(&folder.path().join("mine"), &["build"]);
         let output = build.env(variable, program).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         error(&output)

@@ -250,12 +250,13 @@ mod tests {
 
     #[test]
     fn code_for_another_reach_is_not_taken_from_the_cache() {
-        let folder = crate::cache::tests::Folder::new();
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("cache");
         let (wide, narrow, plugin) = (Engine::new(), narrow(), shipped()[0].bytes);
-        let kept = Cache::open(&folder.0, &wide).unwrap();
+        let kept = Cache::open(&folder, &wide).unwrap();
         kept.put(plugin, &crate::compile_here(&wide, plugin).unwrap()).unwrap();
         assert!(matches!(kept.get(plugin), Cached::Code(_)));
-        let other = Cache::open(&folder.0, &narrow).unwrap();
+        let other = Cache::open(&folder, &narrow).unwrap();
         assert!(matches!(other.get(plugin), Cached::Nothing));
     }
 }

@@ -8,8 +8,6 @@ pub mod crowd;
 pub mod datagrams;
 pub mod demo;
 pub mod drill;
-#[cfg(test)]
-mod folder;
 mod interruption;
 pub mod ledger;
 pub mod load;

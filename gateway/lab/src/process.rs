@@ -127,16 +127,17 @@ impl Drop for Process {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::{TempDir, tempdir};
+
     use super::*;
-    use crate::folder::Folder;
 
     const SOON: Duration = Duration::from_secs(60);
 
     /// With the folder that has its log.
-    fn shell(script: &str, input: &str, name: &str) -> (Process, Folder) {
-        let (mut command, folder) = (Command::new("/bin/sh"), Folder::new());
+    fn shell(script: &str, input: &str, name: &str) -> (Process, TempDir) {
+        let (mut command, folder) = (Command::new("/bin/sh"), tempdir().unwrap());
         let command = command.args(["-c", script]);
-        (Process::start(name, command, input.as_bytes(), &folder).unwrap(), folder)
+        (Process::start(name, command, input.as_bytes(), folder.path()).unwrap(), folder)
     }
 
     #[test]

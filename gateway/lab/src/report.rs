@@ -55,13 +55,14 @@ pub fn write(report: &impl Serialize, path: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::tempdir;
+
     use super::*;
-    use crate::folder::Folder;
 
     #[test]
     fn report_takes_the_place_of_the_one_before() {
-        let folder = Folder::new();
-        let path = folder.join("of/this/report.json");
+        let folder = tempdir().unwrap();
+        let path = folder.path().join("of/this/report.json");
         for rows in [3, 1] {
             write(&vec![0; rows], &path).unwrap();
             let read: Vec<u8> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();

@@ -4,8 +4,6 @@ pub mod api;
 mod buffers;
 pub mod control;
 pub mod flows;
-#[cfg(test)]
-mod folder;
 pub mod mmsg;
 mod panics;
 mod policy;

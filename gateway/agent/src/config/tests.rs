@@ -1,11 +1,12 @@
+use tempfile::{TempDir, tempdir};
+
 use super::*;
-use crate::folder::Folder;
 
 /// A folder with a secret in it.
-fn folder() -> Folder {
-    let folder = Folder::new();
-    std::fs::write(folder.join("secret"), "a secret of many bytes\n").unwrap();
-    std::fs::write(folder.join("short"), "short\n").unwrap();
+fn folder() -> TempDir {
+    let folder = tempdir().unwrap();
+    std::fs::write(folder.path().join("secret"), "a secret of many bytes\n").unwrap();
+    std::fs::write(folder.path().join("short"), "short\n").unwrap();
     folder
 }
 
@@ -16,7 +17,7 @@ fn the_example_in_the_repository_is_usable_but_for_its_secret() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/agent.toml");
     let text = std::fs::read_to_string(example).unwrap();
     let folder = folder();
-    let config = Config::parse(&text.replace("/etc/evenkeel/", ""), &folder).unwrap();
+    let config = Config::parse(&text.replace("/etc/evenkeel/", ""), folder.path()).unwrap();
     assert!(!config.drills, "nobody is broken by an example");
     assert!(config.media.is_some() && config.check.is_some() && config.process.is_some());
 }
@@ -26,8 +27,11 @@ fn what_is_not_said_has_its_default() {
     let folder = folder();
     let text =
         format!("{HEAD}[process]\npid_file = \"server.pid\"\n[media]\nserver = \"127.0.0.1:9\"");
-    let config = Config::parse(&text, &folder).unwrap();
-    assert_eq!(config.process, Some(Found::PidFile { path: folder.join("server.pid"), exe: None }));
+    let config = Config::parse(&text, folder.path()).unwrap();
+    assert_eq!(
+        config.process,
+        Some(Found::PidFile { path: folder.path().join("server.pid"), exe: None })
+    );
     let media = config.media.unwrap();
     assert_eq!((media.sessions, media.rtcp), (1_000, Rtcp::Mux));
     assert!(!config.drills && !config.cold && config.load.cpus > 0);
@@ -39,7 +43,7 @@ fn what_is_not_said_has_its_default() {
 fn a_process_is_found_in_each_way() {
     let folder = folder();
     let found = |text: &str| {
-        let config = Config::parse(&format!("{HEAD}[process]\n{text}"), &folder).unwrap();
+        let config = Config::parse(&format!("{HEAD}[process]\n{text}"), folder.path()).unwrap();
         config.process.unwrap()
     };
     let exe = PathBuf::from("/usr/bin/server");
@@ -81,7 +85,7 @@ fn what_is_wrong_is_told_with_what_would_be_right() {
         (format!("{HEAD}{process}[load]\ncpus = 0"), "found 0"),
         (format!("{HEAD}drills_last = \"0s\"\n{process}"), "drills_last: found `0s`"),
     ] {
-        let wrong = Config::parse(&text, &folder).unwrap_err().join("\n");
+        let wrong = Config::parse(&text, folder.path()).unwrap_err().join("\n");
         assert!(wrong.contains(told), "{text}\n{wrong}");
     }
 }
@@ -90,7 +94,7 @@ fn what_is_wrong_is_told_with_what_would_be_right() {
 fn all_that_is_wrong_is_told_at_once() {
     let folder = folder();
     let text = HEAD.replace("secret\"", "short\"") + "drain_within = \"x\"\n[load]\ncpus = 0\n";
-    assert_eq!(Config::parse(&text, &folder).unwrap_err().len(), 4);
-    let invalid = Config::load(&folder.join("nowhere.toml")).unwrap_err().to_string();
+    assert_eq!(Config::parse(&text, folder.path()).unwrap_err().len(), 4);
+    let invalid = Config::load(&folder.path().join("nowhere.toml")).unwrap_err().to_string();
     assert!(invalid.contains("nowhere.toml cannot be used:"), "{invalid}");
 }

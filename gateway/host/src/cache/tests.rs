@@ -3,31 +3,30 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use tempfile::{TempDir, tempdir};
+
 use super::*;
 
-/// A folder, gone with the test.
-pub(crate) struct Folder(pub(crate) PathBuf);
+/// A folder with room for a cache, gone with the test.
+struct Folder(TempDir);
 
 impl Folder {
-    pub(crate) fn new() -> Folder {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let name = format!("cache-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
-        Folder(std::env::temp_dir().join(name))
+    fn new() -> Folder {
+        Folder(tempdir().unwrap())
+    }
+
+    /// Of the cache, which makes it.
+    fn path(&self) -> PathBuf {
+        self.0.path().join("cache")
     }
 
     fn open(&self) -> Cache {
-        Cache::open(&self.0, &Engine::new()).unwrap()
+        Cache::open(&self.path(), &Engine::new()).unwrap()
     }
 
     fn file(&self) -> PathBuf {
-        let mut files = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+        let mut files = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path());
         files.find(|path| path.extension().is_some_and(|ending| ending == "cwasm")).unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -76,7 +75,7 @@ fn code_of_one_plugin_does_not_pass_for_that_of_another() {
     let folder = Folder::new();
     let cache = folder.open();
     cache.put(b"mine", &code(b"harm")).unwrap();
-    fs::rename(folder.file(), folder.0.join(cache.name(b"yours"))).unwrap();
+    fs::rename(folder.file(), folder.path().join(cache.name(b"yours"))).unwrap();
     assert!(matches!(cache.get(b"yours"), Cached::Forged));
 }
 
@@ -85,30 +84,30 @@ fn code_of_another_host_is_not_believed() {
     let (ours, theirs) = (Folder::new(), Folder::new());
     let (cache, other) = (ours.open(), theirs.open());
     other.put(b"plugin", &code(b"its code")).unwrap();
-    fs::copy(theirs.file(), ours.0.join(cache.name(b"plugin"))).unwrap();
+    fs::copy(theirs.file(), ours.path().join(cache.name(b"plugin"))).unwrap();
     assert!(matches!(cache.get(b"plugin"), Cached::Forged));
 }
 
 #[test]
 fn a_folder_or_key_that_others_can_reach_is_not_used() {
     let folder = Folder::new();
+    let path = folder.path();
     drop(folder.open());
     let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
-    mode(&folder.0, 0o750).unwrap();
-    assert!(Cache::open(&folder.0, &Engine::new()).unwrap_err().to_string().contains("chmod 700"));
-    mode(&folder.0, 0o700).unwrap();
-    let key = folder.0.join(KEY);
+    mode(&path, 0o750).unwrap();
+    assert!(Cache::open(&path, &Engine::new()).unwrap_err().to_string().contains("chmod 700"));
+    mode(&path, 0o700).unwrap();
+    let key = path.join(KEY);
     assert_eq!(fs::metadata(&key).unwrap().mode() & 0o777, 0o600);
     mode(&key, 0o604).unwrap();
-    assert!(Cache::open(&folder.0, &Engine::new()).unwrap_err().to_string().contains("key"));
+    assert!(Cache::open(&path, &Engine::new()).unwrap_err().to_string().contains("key"));
     mode(&key, 0o600).unwrap();
     drop(folder.open());
     fs::write(&key, b"short").unwrap();
-    assert!(Cache::open(&folder.0, &Engine::new()).is_err());
-    let link = Folder::new();
-    std::os::unix::fs::symlink(&folder.0, &link.0).unwrap();
-    assert!(Cache::open(&link.0, &Engine::new()).is_err());
-    fs::remove_file(&link.0).unwrap();
+    assert!(Cache::open(&path, &Engine::new()).is_err());
+    let link = folder.0.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(Cache::open(&link, &Engine::new()).is_err());
 }
 
 #[test]
@@ -123,7 +122,7 @@ fn what_was_of_no_use_for_longest_gives_way() {
     let put = |plugin: usize| cache.put(&plugin.to_le_bytes(), &code(b"code")).unwrap();
     for plugin in 0..FILES_MAX {
         put(plugin);
-        let path = folder.0.join(cache.name(&plugin.to_le_bytes()));
+        let path = folder.path().join(cache.name(&plugin.to_le_bytes()));
         let written = long_ago + Duration::from_secs(plugin as u64);
         File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
     }

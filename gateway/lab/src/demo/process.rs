@@ -86,13 +86,14 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::{TempDir, tempdir};
+
     use super::*;
-    use crate::folder::Folder;
 
     /// With the folder that has its log.
-    fn shell(script: &str, name: &str) -> (Process, Folder) {
-        let folder = Folder::new();
-        let process = Process::start(Path::new("/bin/sh"), &["-c", script], name, &folder);
+    fn shell(script: &str, name: &str) -> (Process, TempDir) {
+        let folder = tempdir().unwrap();
+        let process = Process::start(Path::new("/bin/sh"), &["-c", script], name, folder.path());
         (process.unwrap(), folder)
     }
 

@@ -64,13 +64,14 @@ fn beside(socket: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::tempdir;
+
     use super::*;
-    use crate::folder::Folder;
 
     #[test]
     fn who_looks_while_it_begins_keeps_nobody_from_saying_so() {
-        let folder = Folder::new();
-        let socket = folder.join("socket");
+        let folder = tempdir().unwrap();
+        let socket = folder.path().join("socket");
         let looked_at = File::create(beside(&socket)).unwrap();
         looked_at.lock_shared().unwrap();
         let (told, begun) = std::sync::mpsc::channel();
@@ -87,8 +88,8 @@ mod tests {
 
     #[test]
     fn it_is_told_of_while_it_comes_up_and_not_when_who_said_so_is_gone() {
-        let folder = Folder::new();
-        let socket = folder.join("socket");
+        let folder = tempdir().unwrap();
+        let socket = folder.path().join("socket");
         assert!(!Rising::is_at(&socket));
         let rising = Rising::begin(&socket).unwrap();
         assert!(Rising::is_at(&socket));

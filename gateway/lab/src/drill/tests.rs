@@ -1,5 +1,6 @@
+use tempfile::tempdir;
+
 use super::*;
-use crate::folder::Folder;
 use crate::small_gateway::{SmallGateway, State};
 
 fn drill(kind: Kind) -> Drill {
@@ -152,8 +153,8 @@ fn distribution_has_its_ranks() {
 
 #[test]
 fn record_keeps_every_drill_and_bears_a_line_cut_short() {
-    let folder = Folder::new();
-    let record = Record::at(folder.join("state/drills.jsonl"));
+    let folder = tempdir().unwrap();
+    let record = Record::at(folder.path().join("state/drills.jsonl"));
     assert_eq!(record.all().unwrap(), [Value::Null; 0]);
     let report = |nodes: &str| {
         let (fault, unfault) = (crowd::Reckoning::default(), crowd::Reckoning::default());

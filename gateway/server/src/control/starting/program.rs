@@ -160,8 +160,8 @@ fn told(status: WaitStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::folder::Folder;
     use std::sync::mpsc;
+    use tempfile::tempdir;
 
     /// What is logged.
     #[derive(Clone, Default)]
@@ -184,8 +184,8 @@ mod tests {
     #[test]
     fn a_call_waits_for_the_one_before_it_on_a_thread_of_its_own_and_may_be_over_before_it_begins()
     {
-        let folder = Folder::new();
-        let file = folder.join("before");
+        let folder = tempdir().unwrap();
+        let file = folder.path().join("before");
         let begin = |ends: bool| {
             let (end, ended) = mpsc::channel::<()>();
             let before = std::thread::spawn(move || ended.recv().unwrap_or_default());

@@ -2,9 +2,9 @@ use super::*;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::Command;
+use tempfile::tempdir;
 use tokio::sync::mpsc::Receiver;
 
-use crate::folder::Folder;
 use crate::webhook::tests::{says, server};
 
 const NODE: NodeId = NodeId(3);
@@ -31,8 +31,8 @@ fn stay_as(
     name: &str,
     stop_with_gateway: bool,
 ) -> [i32; 2] {
-    let folder = Folder::new();
-    let file = folder.join(name);
+    let folder = tempdir().unwrap();
+    let file = folder.path().join(name);
     let script = format!(
         "sleep 300 & echo $$ $! > {0}.new; mv {0}.new {0}; wait; sleep 300",
         file.display()

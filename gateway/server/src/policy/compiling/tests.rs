@@ -1,27 +1,24 @@
 //! A compiler that does not do its work, played by a script, and the cache.
 
 use std::os::unix::fs::PermissionsExt;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
+
+use tempfile::{TempDir, tempdir};
 
 use super::*;
 use crate::settings::CacheFolder;
 
 /// A folder, gone with the test.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Folder {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("compiling-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
+        Folder(tempdir().unwrap())
     }
 
     /// A compiler that does this.
     fn compiler(&self, script: &str) -> Compiler {
-        let program = self.0.join("compiler");
+        let program = self.0.path().join("compiler");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
         Compiler::at(program)
@@ -31,12 +28,6 @@ impl Folder {
         let mut settings = Settings::load(None, None).unwrap();
         settings.gateway.cache = cache;
         settings
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -93,14 +84,14 @@ fn what_a_compiler_says_that_is_no_answer_is_not_believed() {
     }
     let words = refusal(&folder.compiler("echo no such thing >&2; exit 3")).to_string();
     assert!(words.contains("no such thing"), "{words}");
-    let nobody = Compiler::at(folder.0.join("nobody"));
+    let nobody = Compiler::at(folder.0.path().join("nobody"));
     assert!(refusal(&nobody).to_string().contains("nobody"));
 }
 
 #[test]
 fn what_was_compiled_once_is_not_compiled_again_not_even_after_a_restart() {
     let folder = Folder::new();
-    let cache = CacheFolder::Folder(folder.0.join("cache"));
+    let cache = CacheFolder::Folder(folder.0.path().join("cache"));
     let here = Foundry::of(host::Engine::new(), &folder.settings(cache.clone()));
     let digest = *here.vet(&plugin()).unwrap().digest();
     // Another process, whose compiler does nothing.
@@ -114,7 +105,7 @@ fn what_was_compiled_once_is_not_compiled_again_not_even_after_a_restart() {
 #[test]
 fn code_that_somebody_changed_is_compiled_anew() {
     let folder = Folder::new();
-    let kept = folder.0.join("cache");
+    let kept = folder.0.path().join("cache");
     let settings = folder.settings(CacheFolder::Folder(kept.clone()));
     Foundry::of(host::Engine::new(), &settings).vet(&plugin()).unwrap();
     let files = || std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());

@@ -4,16 +4,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
 use evenkeel_core::Hook;
+use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::folder;
 
-/// A folder for its owner alone, gone with the test.
-struct Folder(folder::Folder);
+/// A folder, gone with the test.
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Folder {
-        Folder(folder::Folder::new())
+        Folder(tempdir().unwrap())
     }
 
     /// The one gateway that is here, unless another is named.
@@ -22,17 +22,21 @@ impl Folder {
     }
 
     fn open_as(&self, socket: &str) -> Memory {
-        Memory::open(&self.0, &self.0.join(socket)).unwrap()
+        Memory::open(self.0.path(), &self.0.path().join(socket)).unwrap()
+    }
+
+    fn policies(&self) -> PathBuf {
+        self.0.path().join("policies")
     }
 
     fn files(&self) -> Vec<PathBuf> {
-        let files = fs::read_dir(self.0.join("policies")).unwrap();
+        let files = fs::read_dir(self.policies()).unwrap();
         files.map(|entry| entry.unwrap().path()).collect()
     }
 
     /// Of the one gateway that is here.
     fn file(&self) -> PathBuf {
-        Place::of(self.0.join("policies"), &self.0.join("admin.sock")).path
+        Place::of(self.policies(), &self.0.path().join("admin.sock")).path
     }
 }
 
@@ -72,7 +76,7 @@ fn what_is_noted_is_known_after_a_restart_to_that_gateway_and_policy_alone() {
     assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("second"));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(folder.files(), [folder.file()], "nothing unfinished is left");
-    assert_eq!((mode(&folder.file()), mode(&folder.0.join("policies"))), (0o600, 0o700));
+    assert_eq!((mode(&folder.file()), mode(&folder.policies())), (0o600, 0o700));
 }
 
 #[test]
@@ -128,12 +132,12 @@ fn files_of_gateways_that_are_gone_for_longest_give_way() {
     let folder = Folder::new();
     note(folder.open(), Hook::Routing, "first");
     for number in 0..FILES_MAX {
-        let path = folder.0.join("policies").join(format!("{number}.json"));
+        let path = folder.policies().join(format!("{number}.json"));
         let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1 + number as u64);
         File::create(path).unwrap().set_modified(written).unwrap();
     }
     note(folder.open(), Hook::Routing, "second");
-    let gone = |number: usize| !folder.0.join("policies").join(format!("{number}.json")).exists();
+    let gone = |number: usize| !folder.policies().join(format!("{number}.json")).exists();
     assert_eq!((folder.files().len(), gone(0), gone(1)), (FILES_MAX, true, false));
     assert_eq!(known(&mut folder.open(), Hook::Routing), remembered("second"));
 }

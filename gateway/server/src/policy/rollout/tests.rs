@@ -1,10 +1,9 @@
 //! What comes in is judged first, and what does not come in is remembered.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use evenkeel_core::{Hook, Limits};
+use tempfile::{TempDir, tempdir};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -59,26 +58,18 @@ fn pace() -> Pace {
 }
 
 /// A folder that a gateway has, gone with the test.
-struct Folder(PathBuf);
+struct Folder(TempDir);
 
 impl Folder {
     fn new() -> Folder {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Folder(std::env::temp_dir().join(format!("rollout-{}-{number}", std::process::id())))
+        Folder(tempdir().unwrap())
     }
 
     fn settings(&self) -> Settings {
         let mut settings = Settings::load(None, None).unwrap();
-        settings.gateway.cache = CacheFolder::Folder(self.0.clone());
-        settings.admin.socket = self.0.join("admin.sock");
+        settings.gateway.cache = CacheFolder::Folder(self.0.path().join("cache"));
+        settings.admin.socket = self.0.path().join("admin.sock");
         settings
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

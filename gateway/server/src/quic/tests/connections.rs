@@ -88,11 +88,11 @@ async fn a_worker_is_told_how_the_path_of_its_session_does() {
 #[tokio::test]
 async fn a_certificate_from_files_is_the_one_shown() {
     let made = rcgen::generate_simple_self_signed(vec!["gateway.example".into()]).unwrap();
-    let folder = crate::folder::Folder::new();
-    let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
     std::fs::write(&chain, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let missing = folder.join("missing.pem");
+    let missing = folder.path().join("missing.pem");
     let files = |chain: &std::path::Path, key: &std::path::Path| {
         let certificate = Certificate::Files { chain: chain.to_owned(), key: key.to_owned() };
         Settings { certificate, ..quiet() }

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use evenkeel_core::{
     Decider, Event, Fault, Hook, Identity, Ingress, Media, Outcome, RtcpPort, Srtp,
 };
+use tempfile::tempdir;
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::control::{Failed, Happened, Opened, RolloutOutcome, Wanted};
-use crate::folder::Folder;
 
 /// A node that takes whoever comes, and a policy that says where rooms go.
 const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\"]\n\
@@ -19,11 +19,11 @@ const CONFIG: &str = "[[listen]]\nudp = \"127.0.0.1:0\"\nidentity = [\"declared\
 const CALL: &str = "[scenario.call]\n[routing]\nplugin = \"route-nearest\"\n";
 
 fn settings() -> Arc<Settings> {
-    let folder = Folder::new();
-    std::fs::create_dir_all(folder.join("policies")).unwrap();
-    std::fs::write(folder.join("policies/call.toml"), CALL).unwrap();
-    std::fs::write(folder.join("policies/live.toml"), "[scenario.live]\n").unwrap();
-    let config = folder.join("evenkeel.toml");
+    let folder = tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("policies")).unwrap();
+    std::fs::write(folder.path().join("policies/call.toml"), CALL).unwrap();
+    std::fs::write(folder.path().join("policies/live.toml"), "[scenario.live]\n").unwrap();
+    let config = folder.path().join("evenkeel.toml");
     std::fs::write(&config, CONFIG).unwrap();
     Arc::new(Settings::load(Some(&config), None).unwrap())
 }

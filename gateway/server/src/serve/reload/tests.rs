@@ -1,29 +1,26 @@
 //! Files on a disk, and a test at the place of control.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use tempfile::{TempDir, tempdir};
 use tokio::sync::broadcast;
 
 use super::*;
 use crate::control::{NotListed, Request, Rollout, Shrinks};
 
 /// A folder of policies, gone with the test.
-pub(in crate::serve) struct Folder(PathBuf);
+pub(in crate::serve) struct Folder(TempDir);
 
 impl Folder {
     pub(in crate::serve) fn with(name: &str, text: &str) -> Folder {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("reload-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(path.join("policies")).unwrap();
-        let folder = Folder(path);
+        let folder = Folder(tempdir().unwrap());
+        std::fs::create_dir(folder.policies()).unwrap();
         folder.write(name, text);
         folder
     }
 
     pub(in crate::serve) fn policies(&self) -> PathBuf {
-        self.0.join("policies")
+        self.0.path().join("policies")
     }
 
     pub(in crate::serve) fn write(&self, name: &str, text: &str) {
@@ -36,12 +33,6 @@ impl Folder {
 
     pub(in crate::serve) fn load(&self) -> Arc<Settings> {
         Arc::new(self.place().load().unwrap())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -340,7 +331,7 @@ async fn where_the_list_of_nodes_is_refused_nothing_else_is_taken() {
 #[test]
 fn the_file_that_lists_nodes_is_watched_beside_policies() {
     let folder = Folder::with("call.toml", CALL);
-    let config = folder.0.join("evenkeel.toml");
+    let config = folder.0.path().join("evenkeel.toml");
     let (config_file, policies) = (Some(config.clone()), Some(folder.policies()));
     let place = Place { config: config_file, policies, ..Place::default() };
     let watched = watched(&place, &folder.load());
