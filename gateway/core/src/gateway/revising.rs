@@ -29,8 +29,8 @@ pub(super) struct Revised {
     judge: Option<Judge>,
     /// While one is tried, or the one before may come back.
     conduct: Option<Conduct>,
-    /// Told once of each revision.
-    told: bool,
+    /// Of which arms it is told, once of each revision.
+    told: [bool; 2],
 }
 
 impl Revised {
@@ -77,7 +77,7 @@ impl Gateway {
         let watched = now.canary.is_some() || now.kept.is_some();
         let (was, judge, conduct, told) = match before {
             Some(it) if same => (Some(it.now), it.judge, it.conduct, it.told),
-            before => (before.map(|it| it.now), None, None, false),
+            before => (before.map(|it| it.now), None, None, [false; 2]),
         };
         let judge = now.canary.as_ref().map(|canary| {
             let mut judge = judge.unwrap_or_else(|| Judge::new(canary.judging, at));
@@ -397,10 +397,10 @@ impl Gateway {
 
     /// It is told of once: who hears it takes the revision away.
     fn breached(&mut self, policy: &PolicyName, arm: Arm, breach: Breach) {
-        let Some(revised) = self.revised.get_mut(policy).filter(|revised| !revised.told) else {
+        let Some(revised) = self.revised.get_mut(policy) else { return };
+        if std::mem::replace(&mut revised.told[arm as usize], true) {
             return;
-        };
-        revised.told = true;
+        }
         let revision = Arc::clone(&revised.now.of(arm).name);
         self.event(Event::Breached { policy: policy.clone(), revision, breach });
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::{
-    Answer, Arm, Ask, Breach, Canary, Event, Fault, Figure, Hook, Judging, Measures, Metric, Move,
-    Outcome, PolicyName, Question, Revision, Revisions, SessionId, State,
+    Answer, Arm, Ask, Breach, Canary, Count, Event, Fault, Figure, Hook, Judging, Measures, Metric,
+    Move, Outcome, PolicyName, Question, Revision, Revisions, SessionId, State,
 };
 
 pub(super) fn policy(hook: Hook) -> PolicyName {
@@ -314,6 +314,25 @@ fn a_candidate_that_harms_its_cohort_is_found_within_two_seconds_and_told_of_onc
     let [rest, cohort] = world.gateway.cohorts(&policy(Hook::Degradation)).unwrap();
     assert_eq!((cohort.loss_ppm, rest.loss_ppm), (Some(200_000), Some(0)));
     assert_eq!((cohort.arm, (cohort.sessions + rest.sessions) as usize), (Arm::Canary, 200));
+}
+
+/// Whoever is told takes that one away, where there is another.
+#[test]
+fn a_breach_of_the_one_in_force_does_not_hide_its_candidates() {
+    let (mut world, sessions) = ticking(200);
+    let kept = Some(revision("older", 1));
+    turn(&mut world, Hook::Degradation, Revisions { kept, ..tried(5) });
+    let policy = policy(Hook::Degradation);
+    let answers = Count { of: 4, worse: 2 };
+    for _ in 0..2 {
+        world.gateway.handle_hidden_state(&policy, &"old".into(), "its memo".into(), answers);
+    }
+    for look in 0..30 {
+        tell(&mut world, &sessions, |session| look >= 10 && tried(5).arm(session.0) == Arm::Canary);
+    }
+    let told = breaches(&world).into_iter().map(|(revision, breach)| (revision, breach.figure));
+    let right = [("old".to_owned(), Figure::HiddenState), ("new".to_owned(), Figure::Loss)];
+    assert_eq!(told.collect::<Vec<_>>(), right);
 }
 
 #[test]
