@@ -85,8 +85,10 @@ pub struct Walk {
     next: usize,
     /// Since when it is at this stage.
     since: Instant,
-    /// Since when it is paused, and how long it was at this stage by then.
+    /// That it is paused, and how long it was at this stage by then.
     paused: Option<Duration>,
+    /// Whether somebody paused it: then it does not go on because its pace holds it no more.
+    by_hand: bool,
 }
 
 impl Walk {
@@ -94,7 +96,8 @@ impl Walk {
     pub fn begin(pace: Pace, now: Instant) -> Walk {
         let shadowed = !pace.shadow.is_zero() || pace.stays_in_shadow;
         let paused = pace.held.then_some(Duration::ZERO);
-        let mut walk = Walk { pace, stage: Stage::Shadow, next: 0, since: now, paused };
+        let stage = Stage::Shadow;
+        let mut walk = Walk { pace, stage, next: 0, since: now, paused, by_hand: false };
         if !shadowed {
             walk.step(now);
         }
@@ -104,9 +107,9 @@ impl Walk {
     /// It goes on like this, from the share that it has.
     pub fn repace(&mut self, pace: Pace, now: Instant) {
         match (self.pace.held, pace.held) {
-            (false, true) => self.pause(now),
-            (true, false) => self.resume(now),
-            (false, false) | (true, true) => {}
+            (false, true) => self.paused = Some(self.lasted(now)),
+            (true, false) if !self.by_hand => self.resume(now),
+            (false, false) | (true, _) => {}
         }
         let share = self.stage.percent();
         self.next = pace.steps.iter().filter(|percent| **percent <= share).count();
@@ -173,10 +176,12 @@ impl Walk {
     /// It stays where it is until it is resumed.
     pub fn pause(&mut self, now: Instant) {
         self.paused = Some(self.lasted(now));
+        self.by_hand = true;
     }
 
     /// It goes on; the time before the pause counts.
     pub fn resume(&mut self, now: Instant) {
+        self.by_hand = false;
         if let Some(lasted) = self.paused.take() {
             self.since = now.checked_sub(lasted).unwrap_or(now);
         }
@@ -252,6 +257,23 @@ mod tests {
         assert_eq!(walk.poll(few, start + 29 * SECOND), None);
         assert_eq!(walk.clone().poll(few, start + 30 * SECOND), Some(Turn::Activate));
         assert_eq!(walk.poll(nobody, start + 10 * SECOND), Some(Turn::Activate));
+    }
+
+    #[test]
+    fn what_somebody_paused_does_not_go_on_because_nothing_holds_it_any_more() {
+        let start = Instant::now();
+        let free = pace(&[5], 0);
+        let held = Pace { held: true, ..free.clone() };
+        let mut walk = Walk::begin(free.clone(), start);
+        walk.pause(start);
+        walk.repace(held.clone(), start);
+        walk.repace(free.clone(), start);
+        assert!(walk.is_paused());
+        walk.resume(start);
+        assert!(!walk.is_paused());
+        walk.repace(held, start);
+        walk.repace(free, start);
+        assert!(!walk.is_paused(), "nobody paused it since");
     }
 
     #[test]

@@ -132,13 +132,12 @@ impl Control {
         let policy = rollout.policy.clone();
         let keep = self.rules(&policy).keep;
         let walking = self.walking.entry(policy.clone()).or_default();
-        walking.condemned = None;
-        let same = walking.stand.previous == stand.previous;
-        walking.window = match &stand.previous {
-            Some(_) if same => walking.window,
-            Some(_) => Some(now + keep),
-            None => None,
+        let is_there = |name: &Arc<str>| {
+            [&stand.standing, &stand.candidate].into_iter().flatten().any(|it| it.name == *name)
         };
+        // Who is gone has not to go any more.
+        walking.condemned.take_if(|(revision, _)| !is_there(revision));
+        walking.window = window(walking.window, &walking.stand, &stand, now + keep);
         walking.walk = match (pace, &stand.candidate) {
             (Some(pace), Some(_)) => Some(Walk::begin(pace, now)),
             (None, Some(_)) => walking.walk.take(),
@@ -371,19 +370,27 @@ impl Control {
     }
 }
 
+/// Until when the one before may come back: each revision that comes into force has the whole time for that, also where the
+/// one before it is the same again, since what it followed upon was not good.
+fn window(before: Option<Instant>, was: &Stand, is: &Stand, until: Instant) -> Option<Instant> {
+    is.previous.as_ref()?;
+    let same = was.previous == is.previous && was.standing == is.standing;
+    if same { before } else { Some(until) }
+}
+
 /// Its set said this, and says that. Whether it is paused by it, or goes on.
 fn repace(walk: &mut Walk, was: &Pace, is: Pace, now: Instant) -> Option<RolloutOutcome> {
     if *was == is {
         return None;
     }
-    let outcome = match (was.held, is.held) {
+    let own = Pace { held: is.held, ..walk.pace().clone() };
+    let was_paused = walk.is_paused();
+    walk.repace(if walk.pace() == was { is } else { own }, now);
+    match (was_paused, walk.is_paused()) {
         (false, true) => Some(RolloutOutcome::Paused),
         (true, false) => Some(RolloutOutcome::Resumed),
         (false, false) | (true, true) => None,
-    };
-    let own = Pace { held: is.held, ..walk.pace().clone() };
-    walk.repace(if walk.pace() == was { is } else { own }, now);
-    outcome
+    }
 }
 
 fn none_on_its_way() -> Failed {
@@ -424,8 +431,30 @@ mod tests {
         assert_eq!(repace(&mut pushed, &was, is.clone(), now), Some(RolloutOutcome::Paused));
         assert_eq!((&*pushed.pace().steps, pushed.is_paused()), (&[1, 2][..], true));
         assert_eq!(repace(&mut pushed, &is, is.clone(), now), None);
-        assert_eq!(repace(&mut pushed, &is, was, now), Some(RolloutOutcome::Resumed));
+        assert_eq!(repace(&mut pushed, &is, was.clone(), now), Some(RolloutOutcome::Resumed));
         assert!(!pushed.is_paused());
+        by_set.resume(now);
+        assert_eq!(repace(&mut by_set, &is, was, now), None, "somebody had it go on before");
+    }
+
+    #[test]
+    fn each_revision_that_comes_into_force_may_be_taken_back_for_the_whole_time() {
+        let revision = |name: &str| {
+            Some(evenkeel_core::Revision { name: name.into(), plugin: "x".into(), schema: 1 })
+        };
+        let stand = |standing: &str, previous: Option<&str>| Stand {
+            standing: revision(standing),
+            candidate: None,
+            previous: previous.and_then(revision),
+        };
+        let now = Instant::now();
+        let (soon, later) = (Some(now), now + Duration::from_secs(600));
+        let was = stand("bad", Some("good"));
+        assert_eq!(window(soon, &was, &stand("mended", Some("good")), later), Some(later));
+        let tried = Stand { candidate: revision("new"), ..was.clone() };
+        assert_eq!(window(soon, &was, &tried, later), soon, "nothing else is in force");
+        assert_eq!(window(None, &was, &was, later), None, "it is over");
+        assert_eq!(window(soon, &was, &stand("good", None), later), None);
     }
 
     #[test]
