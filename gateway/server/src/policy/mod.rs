@@ -150,6 +150,8 @@ pub(crate) struct Ready {
     since: Instant,
     /// Which word on this policy it is.
     word: u64,
+    /// Whether it comes in though it did harm, which is forgiven then.
+    force: bool,
     /// How it went, or why it does not come in by now.
     reply: oneshot::Sender<Result<Rollout, rollout::Unfit>>,
 }

@@ -190,7 +190,8 @@ fn take_in(
         if !(source.how.force || returns) {
             standing.is_new_enough(manifest).map_err(Unfit::Refused)?;
         }
-        standing.admits(made.revision(), source.how.force).map_err(Unfit::Quarantined)?;
+        let harm = standing.quarantined(made.revision()).filter(|_| !source.how.force);
+        harm.map_or(Ok(()), |harm| Err(Unfit::Quarantined(harm)))?;
     }
     prove(&mut made, standing)?;
     let (reply, activated) = oneshot::channel();
@@ -206,6 +207,7 @@ fn take_in(
         arrived: source.arrived,
         since: Instant::now(),
         word: *word,
+        force: source.how.force,
         reply,
     };
     let order = match source.how.pace.filter(|_| !returns) {

@@ -252,22 +252,14 @@ impl Standing {
         self.shown().quarantined.iter().find(|known| *known.revision == *revision).cloned()
     }
 
-    /// Whether the revision may come in; who insists has it forgiven.
-    ///
-    /// # Errors
-    /// Since when it is quarantined, and why.
-    pub(super) fn admits(&self, revision: &str, force: bool) -> Result<(), Quarantined> {
+    /// Whatever the revision did is forgiven: somebody insists on it.
+    pub(super) fn forgive(&self, revision: &str) {
         let mut shown = self.shown();
-        let found = shown.quarantined.iter().position(|known| *known.revision == *revision);
-        match found {
-            Some(place) if force => {
-                shown.quarantined.remove(place);
-                self.remember(&shown);
-            }
-            Some(place) => return Err(shown.quarantined[place].clone()),
-            None => {}
+        let before = shown.quarantined.len();
+        shown.quarantined.retain(|known| *known.revision != *revision);
+        if shown.quarantined.len() < before {
+            self.remember(&shown);
         }
-        Ok(())
     }
 
     /// Whether the plugin is no older than what is known to be good of its name. The one in force always is, with

@@ -27,12 +27,11 @@ struct Told<'a> {
 impl Desk {
     /// The revision answers for all from now on; one that was tried gives way to it.
     pub(super) fn activate(&mut self, ready: Ready) {
-        let unfit = self.unfit_by_now(&ready);
-        let Ready { revision, by, arrived, since, reply, .. } = ready;
-        if let Some(unfit) = unfit {
-            let _ = reply.send(Err(unfit));
+        if let Err(unfit) = self.admit(&ready) {
+            let _ = ready.reply.send(Err(unfit));
             return;
         }
+        let Ready { revision, by, arrived, since, reply, .. } = ready;
         self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
         let standing = self.revision_in_force();
         if standing.as_deref() == Some(revision.policy.revision()) {
@@ -48,16 +47,31 @@ impl Desk {
         let _ = reply.send(Ok(rollout));
     }
 
+    /// It comes in, and what it did is forgiven where somebody insists on it: not before, since much may come of it until
+    /// then.
+    ///
+    /// # Errors
     /// Why one that was fit when it was looked at does not come in: that may be a while ago. Where there is nothing else, it
     /// does all the same.
-    fn unfit_by_now(&self, ready: &Ready) -> Option<Unfit> {
+    fn admit(&self, ready: &Ready) -> Result<(), Unfit> {
         if !self.standing.is_last(ready.word) {
-            return Some(Unfit::Superseded);
+            return Err(Unfit::Superseded);
         }
-        self.active.as_ref()?;
-        let revoked = self.standing.rules().revoked(&ready.revision.seal).map(Unfit::Refused);
-        let quarantined = self.standing.quarantined(ready.revision.policy.revision());
-        revoked.or(quarantined.map(Unfit::Quarantined))
+        if self.active.is_none() {
+            return Ok(());
+        }
+        if let Some(refused) = self.standing.rules().revoked(&ready.revision.seal) {
+            return Err(Unfit::Refused(refused));
+        }
+        let revision = ready.revision.policy.revision();
+        match self.standing.quarantined(revision) {
+            Some(harm) if !ready.force => Err(Unfit::Quarantined(harm)),
+            Some(_) => {
+                self.standing.forgive(revision);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// The revision is tried from now on; another that was gives way to it. Where none is in force it is at once.
@@ -67,12 +81,11 @@ impl Desk {
             self.activate(ready);
             return;
         }
-        let unfit = self.unfit_by_now(&ready);
-        let Ready { revision, by, arrived, since, reply, .. } = ready;
-        if let Some(unfit) = unfit {
-            let _ = reply.send(Err(unfit));
+        if let Err(unfit) = self.admit(&ready) {
+            let _ = ready.reply.send(Err(unfit));
             return;
         }
+        let Ready { revision, by, arrived, since, reply, .. } = ready;
         self.let_candidate_go("superseded by a later word on this policy", by, Instant::now());
         let record = Record::new(Instant::now());
         let candidate = Candidate { revision, record, arrived, answers: false };
@@ -218,6 +231,9 @@ impl Desk {
             return None;
         }
         let good = self.previous.take()?;
+        if self.candidate.as_ref().is_some_and(|it| *it.name() == *good.policy.revision()) {
+            self.let_candidate_go("it answers for all again", told.by, told.arrived);
+        }
         self.doomed = None;
         let failed = self.active.replace(good);
         self.record = Record::new(since);
