@@ -203,6 +203,8 @@ pub struct Ask {
     pub policy: PolicyName,
     /// Which of its revisions; all it is about belongs to that one.
     pub arm: Arm,
+    /// That revision's name, as the core knows them; none before it knows any.
+    pub revision: Option<Arc<str>>,
     /// Gateway time, microseconds since it started; all the clock a plugin gets.
     pub now_us: u64,
     /// After this the answer is late and the native default stands.

@@ -154,7 +154,8 @@ impl Policy {
         }
     }
 
-    /// The same, of everybody or of nobody: who is left out, found now or before, is the fault of all.
+    /// The same, of everybody or of nobody: who is left out, found now or before, is the fault of all. `None` where it failed
+    /// over nobody, and there was no time for all of them.
     ///
     /// # Errors
     /// How the plugin failed over somebody.
@@ -163,13 +164,14 @@ impl Policy {
         question: &Question,
         now_us: u64,
         within: Duration,
-    ) -> Result<Answered, Fault> {
+    ) -> Result<Option<Answered>, Fault> {
         let answered = self.ask_around(question, now_us, within)?;
-        let Some(apart) = &answered.apart else { return Ok(answered) };
-        match (&apart.poisoned[..], &apart.unasked[..]) {
-            ([], []) => Ok(answered),
-            ([first, ..], _) => Err(first.fault.clone()),
-            ([], _) => Err(apart.fault.clone().unwrap_or(Fault::Deadline)),
+        let Some(apart) = &answered.apart else { return Ok(Some(answered)) };
+        match (&apart.poisoned[..], &apart.unasked[..], &apart.fault) {
+            ([first, ..], _, _) => Err(first.fault.clone()),
+            ([], [_, ..], Some(fault)) => Err(fault.clone()),
+            ([], [_, ..], None) => Ok(None),
+            ([], [], _) => Ok(Some(answered)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Questions in flight, and what becomes of their answers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::accepting::Batch;
@@ -110,7 +111,7 @@ impl Gateway {
     /// Asks, or where too much is in flight takes the native default at once.
     pub(super) fn ask(
         &mut self,
-        set: &std::sync::Arc<str>,
+        set: &Arc<str>,
         arm: Arm,
         about: About,
         question: Question,
@@ -128,7 +129,9 @@ impl Gateway {
         self.timers.set(Timer::AskLate(id), deadline);
         self.asks.insert(id, asked);
         let now_us = self.now_us(now);
-        self.outputs.push_back(Output::Ask(Ask { id, policy, arm, now_us, deadline, question }));
+        let revision = self.reads(&policy, arm).map(|revision| Arc::clone(&revision.name));
+        let ask = Ask { id, policy, arm, revision, now_us, deadline, question };
+        self.outputs.push_back(Output::Ask(ask));
     }
 
     fn budget(&self, about: &About) -> Duration {

@@ -64,7 +64,7 @@ fn answers_about_thousands(component: &Component) {
     let mut sessions: Vec<_> = (0..4_096).map(|id| session(id, Some(25_000), 0)).collect();
     for capped in [0, 0, 4_096] {
         let question = Question::Tick { sessions: sessions.clone(), memo: None };
-        let answered = policy.ask_of_all(&question, 0, Duration::MAX).unwrap();
+        let answered = policy.ask_of_all(&question, 0, Duration::MAX).unwrap().unwrap();
         let Answer::Actions { actions, states, .. } = answered.answer else { panic!() };
         assert_eq!((actions.len(), states.len()), (capped, 4_096));
         for (row, state) in states {

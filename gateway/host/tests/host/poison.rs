@@ -342,8 +342,10 @@ fn who_is_found_to_be_poison_by_memory_leaves_the_others_as_many_at_a_time() {
 fn asked_of_all_it_answers_for_everybody_or_fails() {
     let mut losses: Vec<u64> = (0..4_096).map(|row| row % 100).collect();
     let mut hungry = policy(Hook::Degradation, "hungry");
-    let answered = hungry.ask_of_all(&ticked(1, &losses), 0, PATIENT).unwrap();
+    let answered = hungry.ask_of_all(&ticked(1, &losses), 0, PATIENT).unwrap().unwrap();
     assert_eq!(decided(&answered, &losses).len(), 4_096, "fewer at a time");
+    let answered = hungry.ask_of_all(&ticked(1, &losses), 0, Duration::ZERO);
+    assert!(matches!(answered, Ok(None)), "no time is no fault: {answered:?}");
     losses[40] = 666;
     let mut counting = counting();
     for _ in 0..2 {

@@ -28,10 +28,12 @@ pub(super) struct Shadowed {
 }
 
 /// How what it says compares.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Likeness {
-    Same,
-    Different,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Compared {
+    /// Whether it decides the same.
+    pub(super) is_same: bool,
+    /// In what a fresh instance of it differs, where one was asked as well and does.
+    pub(super) hides: Option<Box<str>>,
 }
 
 impl Candidate {
@@ -56,7 +58,7 @@ impl Candidate {
     }
 
     /// It is asked what the one in force answered; nothing of what it says is done, and its states are not kept. Now and
-    /// then a fresh instance is asked as well: in what that one's answer differs, if it does.
+    /// then a fresh instance is asked as well. `None` where there was no time for all that is to be compared.
     ///
     /// # Errors
     /// How it failed.
@@ -64,18 +66,16 @@ impl Candidate {
         &mut self,
         shadowed: &Shadowed,
         within: Duration,
-    ) -> Result<(Likeness, Option<Box<str>>), Fault> {
+    ) -> Result<Option<Compared>, Fault> {
         let (policy, now_us) = (&mut self.revision.policy, shadowed.now_us);
         // As it would be asked in force: many in parts, where its memory is too small for all.
-        let answered = policy.ask_of_all(&shadowed.question, now_us, within)?;
-        let likeness = match is_same(&answered.answer, &shadowed.answer) {
-            true => Likeness::Same,
-            false => Likeness::Different,
+        let Some(answered) = policy.ask_of_all(&shadowed.question, now_us, within)? else {
+            return Ok(None);
         };
+        let is_same = is_same(&answered.answer, &shadowed.answer);
         let due = policy.is_due_twice();
-        let differs =
-            due.then(|| policy.ask_twice(&shadowed.question, now_us, &answered)).flatten();
-        Ok((likeness, differs))
+        let hides = due.then(|| policy.ask_twice(&shadowed.question, now_us, &answered)).flatten();
+        Ok(Some(Compared { is_same, hides }))
     }
 
     pub(super) fn policy(&mut self) -> &mut host::Policy {

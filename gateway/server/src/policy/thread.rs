@@ -9,7 +9,7 @@ use evenkeel_core::{Answered, Arm, Ask, Count, Fault, HIDDEN_MAX, Question};
 use evenkeel_host::{self as host, Level};
 use tokio::sync::mpsc;
 
-use super::candidate::{Candidate, Likeness, Shadowed};
+use super::candidate::{Candidate, Compared, Shadowed};
 use super::record::{Complaints, Record};
 use super::recorder::Scribe;
 use super::revoked::Doomed;
@@ -162,8 +162,12 @@ impl Desk {
     fn answer(&mut self, ask: Ask) {
         self.learn();
         self.judge();
-        // What it was asked as a canary it answers as well where it is in force by now.
-        let tried = self.candidate.as_mut().filter(|_| ask.arm == Arm::Canary);
+        // What it was asked as a canary it answers as well where it is in force by now. What another was asked that is gone
+        // is not this one's, and nobody heeds what is said of it.
+        let is_asked = |candidate: &&mut Candidate| {
+            ask.arm == Arm::Canary && ask.revision.as_deref() == Some(&*candidate.name())
+        };
+        let tried = self.candidate.as_mut().filter(is_asked);
         let arm = if tried.is_some() { Arm::Canary } else { Arm::Standing };
         let revision = match tried {
             Some(candidate) => {
@@ -323,21 +327,24 @@ impl Desk {
         };
         let compared = candidate.compare(shadowed, self.budgets.advice);
         let now = Instant::now();
-        self.standing.note_tried(|tried| match &compared {
-            Ok((Likeness::Same, _)) => tried.same += 1,
-            Ok((Likeness::Different, _)) => tried.different += 1,
-            Err(fault) => {
+        let fault = compared.as_ref().err().filter(|fault| fault.is_of_question());
+        self.standing.note_tried(|tried| match (&compared, fault) {
+            (Ok(Some(compared)), _) if compared.is_same => tried.same += 1,
+            (Ok(Some(_)), _) => tried.different += 1,
+            (_, Some(fault)) => {
                 tried.faulted += 1;
                 tried.last_fault = Some(fault.clone());
             }
+            (Ok(None) | Err(_), None) => {}
         });
-        if candidate.record.note(now, compared.is_err()) {
-            let last = compared.as_ref().err().map_or("", Fault::name);
-            let (name, reason) =
-                (candidate.name(), format!("too many faults in shadow; the last: {last}"));
-            self.condemn(&name, &reason, now);
-        } else if let Ok((_, Some(differs))) = compared {
-            let (name, seen) = (candidate.name(), candidate.policy().hidden_state());
+        let name = candidate.name();
+        if candidate.record.note(now, fault.is_some()) {
+            let last = fault.map_or("", Fault::name);
+            self.condemn(&name, &format!("too many faults in shadow; the last: {last}"), now);
+        } else if candidate.revision.policy.is_beyond_repair() {
+            self.condemn(&name, BEYOND_REPAIR, now);
+        } else if let Ok(Some(Compared { hides: Some(differs), .. })) = compared {
+            let seen = candidate.policy().hidden_state();
             let reason = format!("hidden state, seen in shadow: {} of {} answers", seen.0, seen.1);
             self.tell_hidden(Arc::clone(&name), differs, seen);
             // The core judges who decides something.

@@ -38,7 +38,8 @@ fn question(room: u64, deadline: Instant) -> Ask {
         nodes: Vec::new(),
     };
     let arm = Arm::Standing;
-    Ask { id: AskId(room), policy: routing(), arm, now_us: 0, deadline, question }
+    let (policy, revision) = (routing(), None);
+    Ask { id: AskId(room), policy, arm, revision, now_us: 0, deadline, question }
 }
 
 fn pace() -> Pace {
@@ -165,7 +166,7 @@ fn ready(standing: &Standing, engine: &host::Engine, spares: u32) -> Ready {
     let (since, word) = (Instant::now(), standing.next_word());
     let seal = host::Seal::of(&bytes).unwrap();
     let revision = Revision { policy, seal, origin, settings, lessons: standing.lessons() };
-    Ready { revision, by: how.by, arrived, since, word, reply }
+    Ready { revision, by: how.by, arrived, since, word, force: how.force, reply }
 }
 
 /// Tries it; its name.
@@ -179,7 +180,9 @@ fn try_out(desk: &mut Desk, engine: &host::Engine, spares: u32) -> Arc<str> {
 /// A question to an arm is answered; which revision did so.
 fn answered_by(desk: &mut Desk, words: &mut mpsc::Receiver<Word>, arm: Arm) -> Option<Arc<str>> {
     while words.try_recv().is_ok() {}
-    desk.answer(Ask { arm, ..question(1, later()) });
+    let candidate = desk.candidate.as_ref().map(Candidate::name);
+    let revision = candidate.filter(|_| arm == Arm::Canary);
+    desk.answer(Ask { arm, revision, ..question(1, later()) });
     loop {
         match words.try_recv().unwrap() {
             Word::Answered(_, answered) => return answered.ok().map(|answered| answered.revision),
@@ -321,6 +324,53 @@ fn a_candidate_answers_for_its_arm_and_the_one_in_force_for_the_other() {
     assert_eq!(desk.standing.view().previous, Some(old));
 }
 
+/// It would never be asked along, since whoever decides is not compared.
+#[test]
+fn what_a_candidate_was_asked_that_is_gone_is_not_the_next_ones() {
+    let engine = host::Engine::new();
+    let (mut desk, _words) = desk();
+    activate(&mut desk, &engine, 1);
+    let gone = try_out(&mut desk, &engine, 2);
+    let next = try_out(&mut desk, &engine, 3);
+    desk.answer(Ask { arm: Arm::Canary, revision: Some(gone), ..question(1, later()) });
+    assert_eq!(desk.standing.view().life.tried.unwrap().calls, 0);
+    assert!(!desk.candidate.as_ref().unwrap().answers, "it is compared still");
+    desk.answer(Ask { arm: Arm::Canary, revision: Some(next), ..question(2, later()) });
+    assert_eq!(desk.standing.view().life.tried.unwrap().calls, 1);
+}
+
+#[test]
+fn a_candidate_that_is_the_last_good_one_goes_where_that_is_back() {
+    let engine = host::Engine::new();
+    let (mut desk, _words) = desk();
+    let good = activate(&mut desk, &engine, 1);
+    activate(&mut desk, &engine, 2);
+    assert_eq!(try_out(&mut desk, &engine, 1), good);
+    desk.roll_back("it failed", Instant::now());
+    let view = desk.standing.view();
+    assert_eq!((view.revision.as_ref(), view.life.tried), (Some(&good), None));
+    desk.condemn(&good, "said of what was tried", Instant::now());
+    assert_eq!(desk.standing.quarantined(&good), None, "it is in force, and nothing else is there");
+}
+
+#[test]
+fn who_insists_on_a_revision_has_it_forgiven_when_it_comes_in_and_not_before() {
+    let engine = host::Engine::new();
+    let (mut desk, _words) = desk();
+    activate(&mut desk, &engine, 1);
+    let bad = activate(&mut desk, &engine, 2);
+    desk.condemn(&bad, "it did harm", Instant::now());
+    let forced = |desk: &Desk| Ready { force: true, ..ready(&desk.standing, &engine, 2) };
+    let late = forced(&desk);
+    desk.standing.next_word();
+    desk.activate(late);
+    assert!(desk.standing.quarantined(&bad).is_some(), "somebody had a later word");
+    let in_time = forced(&desk);
+    desk.try_out(in_time, pace());
+    assert!(desk.standing.quarantined(&bad).is_none());
+    assert_eq!(desk.standing.view().life.tried.map(|tried| tried.revision), Some(bad));
+}
+
 #[test]
 fn a_candidate_that_fails_too_often_goes_and_the_one_in_force_is_untouched() {
     let engine = host::Engine::new();
@@ -329,7 +379,8 @@ fn a_candidate_that_fails_too_often_goes_and_the_one_in_force_is_untouched() {
     let new = try_out(&mut desk, &engine, 2);
     desk.budgets.offer = Duration::ZERO;
     for room in 0..6 {
-        desk.answer(Ask { arm: Arm::Canary, ..question(room, later()) });
+        let revision = Some(new.clone());
+        desk.answer(Ask { arm: Arm::Canary, revision, ..question(room, later()) });
     }
     desk.budgets.offer = Duration::from_secs(60);
     let view = desk.standing.view();
