@@ -198,7 +198,7 @@ fn every_plugin_that_means_harm_is_refused_or_outlived_and_no_packet_is_lost() {
     assert_eq!(came.len(), ann.heard.len(), "each came once");
     let sent = 0..came.last().copied().unwrap_or(0);
     let lost: Vec<u64> = sent.filter(|number| !came.contains(number)).collect();
-    let until = lost.last().copied().unwrap_or(0);
-    let last = came_at.iter().rfind(|(at, _)| *at <= until);
-    assert!(lost.is_empty(), "{lost:?} did not come back; the last guest until then: {last:?}");
+    let first = lost.first().copied().unwrap_or(0);
+    let last = came_at.iter().rfind(|(at, _)| *at <= first);
+    assert!(lost.is_empty(), "{lost:?} did not come back; the last guest before: {last:?}");
 }

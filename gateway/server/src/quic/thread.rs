@@ -187,7 +187,7 @@ fn run(
             false => Before::Waited(now.saturating_duration_since(ended)),
         };
         endpoint.look_round(now);
-        // What was handed over before the word is part of this turn: nothing is lost between the two, uncounted.
+        // What was handed over before the word has its turn before the end.
         let stopping = stop.load(Ordering::Acquire);
         let look = endpoint.turn(now);
         match farewell {

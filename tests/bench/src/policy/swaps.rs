@@ -152,7 +152,7 @@ pub(crate) fn measure(
         packets_lost_without: lost(&without),
         misdelivered: sums(|window| window.tally.misdelivered),
         p999_us: latency(&with, &without)?,
-        rss_mib: resident.get(resident.len() / 2).copied().unwrap_or(f64::NAN),
+        rss_mib: middle(&resident).unwrap_or(f64::NAN),
         grown_mib: grown(&resident),
     });
     Ok(())
@@ -202,8 +202,11 @@ fn latency(with: &[Window], without: &[Window]) -> Result<Latency, String> {
 
 /// From the middle on: what policies are asked is kept for half a minute, which fills in the first half.
 fn grown(resident: &[f64]) -> f64 {
-    let middle = resident.get(resident.len() / 2);
-    resident.last().zip(middle).map_or(f64::NAN, |(last, middle)| last - middle)
+    resident.last().zip(middle(resident)).map_or(f64::NAN, |(last, middle)| last - middle)
+}
+
+fn middle(resident: &[f64]) -> Option<f64> {
+    resident.get(resident.len().saturating_sub(1) / 2).copied()
 }
 
 #[cfg(test)]
