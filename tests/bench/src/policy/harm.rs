@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use serde_json::Value;
+
 use super::Effort;
 use super::gateway::{Api, Gateway, encoded};
 use super::report::{Report, Tail};
@@ -44,7 +46,10 @@ fn undone(api: &mut Api, plugin: &[u8], cap: usize) -> Result<(f64, String), Str
     if begun["outcome"] != "begun" {
         return Err(format!("what should do harm did not come in: {begun}"));
     }
-    let now = api.wait(POLICY, |policy| policy["rollout"].is_null())?;
+    // What became of it is told a moment after it is gone.
+    let is_over =
+        |policy: &Value| policy["rollout"].is_null() && policy["last"]["outcome"] != "begun";
+    let now = api.wait(POLICY, is_over)?;
     let took = began.elapsed().as_secs_f64() * 1e3;
     let last = &now["last"];
     if last["by"] != "gateway" || last["outcome"] != "rolled-back" || now["revision"] != before {
