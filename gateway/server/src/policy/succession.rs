@@ -57,19 +57,19 @@ impl Desk {
         if !self.standing.is_last(ready.word) {
             return Err(Unfit::Superseded);
         }
-        if self.active.is_none() {
-            return Ok(());
-        }
-        if let Some(refused) = self.standing.rules().revoked(&ready.revision.seal) {
+        let refused = self.standing.rules().revoked(&ready.revision.seal);
+        if let Some(refused) = refused.filter(|_| self.active.is_some()) {
             return Err(Unfit::Refused(refused));
         }
         let revision = ready.revision.policy.revision();
+        if ready.force {
+            self.standing.forgive(revision);
+        }
+        if self.active.is_none() {
+            return Ok(());
+        }
         match self.standing.quarantined(revision) {
-            Some(harm) if !ready.force => Err(Unfit::Quarantined(harm)),
-            Some(_) => {
-                self.standing.forgive(revision);
-                Ok(())
-            }
+            Some(harm) => Err(Unfit::Quarantined(harm)),
             None => Ok(()),
         }
     }
@@ -231,8 +231,10 @@ impl Desk {
             return None;
         }
         let good = self.previous.take()?;
-        if self.candidate.as_ref().is_some_and(|it| *it.name() == *good.policy.revision()) {
-            self.let_candidate_go("it answers for all again", told.by, told.arrived);
+        // As one that is promoted: nothing is told in between, or what was kept for it would be let go.
+        let is_good = |candidate: &mut Candidate| *candidate.name() == *good.policy.revision();
+        if self.candidate.take_if(is_good).is_some() {
+            self.standing.tries(None);
         }
         self.doomed = None;
         let failed = self.active.replace(good);

@@ -338,7 +338,9 @@ impl Desk {
             (Ok(None) | Err(_), None) => {}
         });
         let name = candidate.name();
-        if candidate.record.note(now, fault.is_some()) {
+        // What was not compared says nothing of it.
+        let is_compared = fault.is_some() || matches!(compared, Ok(Some(_)));
+        if is_compared && candidate.record.note(now, fault.is_some()) {
             let last = fault.map_or("", Fault::name);
             self.condemn(&name, &format!("too many faults in shadow; the last: {last}"), now);
         } else if candidate.revision.policy.is_beyond_repair() {

@@ -342,11 +342,15 @@ fn what_a_candidate_was_asked_that_is_gone_is_not_the_next_ones() {
 #[test]
 fn a_candidate_that_is_the_last_good_one_goes_where_that_is_back() {
     let engine = host::Engine::new();
-    let (mut desk, _words) = desk();
+    let (mut desk, mut words) = desk();
     let good = activate(&mut desk, &engine, 1);
     activate(&mut desk, &engine, 2);
     assert_eq!(try_out(&mut desk, &engine, 1), good);
+    while words.try_recv().is_ok() {}
     desk.roll_back("it failed", Instant::now());
+    let told = std::iter::from_fn(|| words.try_recv().ok());
+    let told = told.filter(|word| matches!(word, Word::Rolled(_))).count();
+    assert_eq!(told, 1, "nothing in between, of which what is kept for it would be let go");
     let view = desk.standing.view();
     assert_eq!((view.revision.as_ref(), view.life.tried), (Some(&good), None));
     desk.condemn(&good, "said of what was tried", Instant::now());
