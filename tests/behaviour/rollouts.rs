@@ -168,6 +168,13 @@ fn report(phone: &Phone) {
     phone.send(&packet);
 }
 
+/// A gateway before this node, with a ladder that nobody goes down.
+fn calm(node: &Node) -> Gateway {
+    let mut world = World::of(&[node]);
+    world.hooks = CALM.into();
+    world.start()
+}
+
 fn degradation() -> PolicyName {
     PolicyName { set: "call".into(), hook: Hook::Degradation }
 }
@@ -195,9 +202,7 @@ fn shadow(gateway: &Gateway, bytes: Vec<u8>) {
 #[test]
 fn a_candidate_whose_memory_is_too_small_for_all_is_compared_over_fewer_at_a_time() {
     let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]);
-    world.hooks = CALM.into();
-    let gateway = world.start();
+    let gateway = calm(&node);
     let _sessions = four_asked_about(&gateway);
     shadow(&gateway, thrifty(Fails::Beyond(2)));
     // It caps everybody, and the one in force nobody.
@@ -209,9 +214,7 @@ fn a_candidate_whose_memory_is_too_small_for_all_is_compared_over_fewer_at_a_tim
 #[test]
 fn a_candidate_that_fails_in_shadow_says_over_what_and_goes() {
     let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]);
-    world.hooks = CALM.into();
-    let gateway = world.start();
+    let gateway = calm(&node);
     let _sessions = four_asked_about(&gateway);
     // What was asked before it came did not show that.
     shadow(&gateway, thrifty(Fails::Over(5)));
@@ -233,11 +236,9 @@ fn a_candidate_that_fails_in_shadow_says_over_what_and_goes() {
 #[test]
 fn a_degradation_policy_that_harms_its_cohort_is_rolled_back_by_itself() {
     let node = Node::agent("east-a1");
-    let mut world = World::of(&[&node]);
-    world.hooks = CALM.into();
-    let gateway = world.start();
+    let gateway = calm(&node);
     let policy = degradation();
-    let calm = view(&gateway, &policy).revision.unwrap();
+    let standing = view(&gateway, &policy).revision.unwrap();
     let mut phones: Vec<Phone> = (1..=40)
         .map(|number| {
             let mut phone = Phone::new(number);
@@ -297,7 +298,7 @@ fn a_degradation_policy_that_harms_its_cohort_is_rolled_back_by_itself() {
     let reason = reason.unwrap();
     assert!(reason.contains("rung") && reason.contains("of the rest 0 of"), "{reason}");
     let shown = view(&gateway, &policy);
-    assert_eq!((shown.revision, shown.life.tried), (Some(calm), None));
+    assert_eq!((shown.revision, shown.life.tried), (Some(standing), None));
     assert_eq!(shown.life.quarantined[0].revision, candidate);
     assert_eq!(shown.life.last.unwrap().rollout.reason, Some(reason));
 

@@ -83,7 +83,7 @@ enum Turn {
     Later,
 }
 
-/// A socket that shares its port with those of other workers, and with nobody else.
+/// A socket that shares its port with those of other workers, and with no other gateway.
 ///
 /// To the kernel all sockets of a user may share a port that are ready to when they are bound, also one that it chooses:
 /// each gateway would get a part of everybody's packets. So the first is bound as one that does not share, which finds out
