@@ -98,6 +98,8 @@
 //! and units are those of the registry (`wit/registry.toml`); a function's name ends in its unit. The only imports are
 //! [`log`] and [`note`]; a panic's message reaches the log by itself.
 
+#![warn(missing_docs)]
+
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 #[cfg(test)]

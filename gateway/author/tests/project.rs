@@ -1,6 +1,6 @@
 //! A new project of every hook, wherever it is, can be built, tried, measured and looked into.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! A plugin is asked again what `degrade-ladder` was asked, and is judged by the contract and by what it promises.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What an author types, and what this program says where that is wrong or something is missing.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

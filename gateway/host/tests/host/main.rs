@@ -1,6 +1,6 @@
 //! The host through its front door, with plugins that fail in every way we know.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod asking;
 mod c;
