@@ -30,7 +30,7 @@ pub use check::Violation;
 pub use fault::{Episode, Fault};
 pub use flows::LostFlows;
 pub use guests::Library;
-pub use outcome::{Listed, Outcome, Spread};
+pub use outcome::{Digest, Listed, Outcome, Spread};
 pub use script::{Join, NodeScript, Script};
 pub use swarm::{Swarm, Totals};
 pub use whatif::{Change, WhatIf, policy_name};

@@ -36,6 +36,9 @@ struct Arguments {
     /// Where the report of the long runs goes.
     #[arg(long, default_value = "target/simulate/report.json")]
     report: std::path::PathBuf,
+    /// Write each seed's digest to this file, to compare two versions of the core.
+    #[arg(long, value_name = "FILE")]
+    digests: Option<std::path::PathBuf>,
     /// Threads; all cores where it is left out.
     #[arg(long)]
     threads: Option<usize>,
@@ -61,6 +64,14 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
     let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
     let totals = Swarm { seeds, threads, until_broken: arguments.until_broken }.play();
+    if let Some(path) = &arguments.digests {
+        let lines =
+            totals.digests.iter().map(|(seed, digest)| format!("{seed} {:016x}\n", digest.0));
+        if let Err(error) = std::fs::write(path, lines.collect::<String>()) {
+            eprintln!("evenkeel-simulate: cannot write {}: {error}", path.display());
+            return ExitCode::from(2);
+        }
+    }
     let sum = &totals.sum;
     println!(
         "{} worlds, {:.0} s of virtual time, {} packets sent, {} delivered",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_core::{BreakerState, Cause, Event, Health};
+use evenkeel_core::{BreakerState, Cause, Event, Health, Hop, Output};
 use serde::Serialize;
 
 use crate::check::Violation;
@@ -76,7 +76,62 @@ pub struct Outcome {
     pub outage: Duration,
     /// Who heard somebody where something went wrong, and noticed: how many.
     pub noticed: u64,
+    /// Order and time of the core's outputs. Two versions of the core that behave alike have equal digests for a seed.
+    pub digest: Digest,
     kinds: Vec<&'static str>,
+}
+
+/// FNV-1a over numbers: names may change without changing it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Digest(pub u64);
+
+impl Default for Digest {
+    fn default() -> Digest {
+        Digest(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Digest {
+    pub(crate) fn add(&mut self, numbers: &[u64]) {
+        for byte in numbers.iter().flat_map(|number| number.to_le_bytes()) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// Folds in an output. Events are left out, and so is what concerns revisions of policies alone.
+    pub(crate) fn add_output(&mut self, output: &Output, at: Duration) {
+        let hop = |hop: &Hop| u64::from(hop.node.0) << 32 | u64::from(hop.incarnation.0);
+        let at = at.as_nanos() as u64;
+        match output {
+            Output::Ask(ask) => self.add(&[1, at, ask.id.0]),
+            Output::Install { session, room, plan, .. } => {
+                self.add(&[2, at, session.0, room.0, u64::from(plan.cap_kbps)]);
+            }
+            Output::Open { session, hop: to, .. } => self.add(&[3, at, session.0, hop(to)]),
+            Output::CloseAt { session, hop: to } => self.add(&[4, at, session.0, hop(to)]),
+            Output::Reply { offer, result } => {
+                self.add(&[5, at, offer.0, u64::from(result.is_ok())]);
+            }
+            Output::Plan { session, plan } => {
+                let rung = u64::from(plan.rung());
+                self.add(&[6, at, session.0, u64::from(plan.cap_kbps), rung]);
+            }
+            Output::KeyFrame { sessions } => {
+                self.add(&[7, at]);
+                sessions.iter().for_each(|session| self.add(&[session.0]));
+            }
+            Output::End { session, .. } => self.add(&[8, at, session.0]),
+            Output::Start { node } => self.add(&[9, at, u64::from(node.0)]),
+            Output::Probe { node, sequence } => self.add(&[10, at, u64::from(node.0), *sequence]),
+            Output::Canary { node, sequence } => self.add(&[11, at, u64::from(node.0), *sequence]),
+            Output::Forget { node } => self.add(&[12, at, u64::from(node.0)]),
+            Output::Event(Event::Moved { room, sessions, .. }) => {
+                self.add(&[13, at, room.0, sessions.len() as u64]);
+            }
+            Output::Finished => self.add(&[14, at]),
+            Output::Event(_) => {}
+        }
+    }
 }
 
 /// How often the list of nodes changed, and how.
@@ -168,6 +223,17 @@ impl Outcome {
             (_, None) => self.false_deaths += 1,
             (None, Some(_)) => {}
         }
+    }
+
+    /// Adds losses and gaps to the digest, at the end.
+    pub(crate) fn close_digest(&mut self) {
+        let lost = self.lost.values().sum();
+        let mut gaps: Vec<u64> =
+            self.gaps.values().flatten().map(|gap| gap.as_nanos() as u64).collect();
+        gaps.sort_unstable();
+        self.digest.add(&[self.packets, self.delivered, self.dropped, self.admitted, self.refused]);
+        self.digest.add(&[self.asked, self.session_moves, self.deaths, self.struck, lost]);
+        self.digest.add(&gaps);
     }
 
     /// Moves of the session that moved most within a minute.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::check::Violation;
 use crate::guests::Library;
-use crate::outcome::{Outcome, Spread};
+use crate::outcome::{Digest, Outcome, Spread};
 use crate::script::Script;
 use crate::world::World;
 
@@ -35,6 +35,8 @@ pub struct Totals {
     pub sum: Outcome,
     /// Those that broke a promise, by seed.
     pub broken: Vec<Outcome>,
+    /// The digest of each seed.
+    pub digests: BTreeMap<u64, Digest>,
 }
 
 impl Swarm {
@@ -56,6 +58,7 @@ impl Swarm {
             totals.worlds += part.worlds;
             totals.lasted += part.lasted;
             totals.broken.extend(part.broken);
+            totals.digests.extend(part.digests);
             totals.take(part.sum);
         }
         totals.broken.sort_by_key(|outcome| outcome.seed);
@@ -73,6 +76,7 @@ impl Swarm {
             let outcome = play(seed, &library);
             totals.worlds += 1;
             totals.lasted += outcome.lasted;
+            totals.digests.insert(seed, outcome.digest);
             if !outcome.violations.is_empty() {
                 stop.fetch_or(self.until_broken, Ordering::Relaxed);
                 totals.broken.push(outcome.clone());

@@ -20,6 +20,7 @@ impl World<'_> {
         while let Some(output) = self.gateway.poll_output() {
             spoke |= !matches!(output, Output::Probe { .. });
             self.checker.output(&output, self.now);
+            self.outcome.digest.add_output(&output, self.now - self.began);
             self.obey(output);
         }
         if spoke || self.checker.is_due(self.now) {

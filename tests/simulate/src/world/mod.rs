@@ -210,6 +210,7 @@ impl<'a> World<'a> {
         self.outcome.peak_permille = self.checker.peak_permille;
         self.outcome.violations = self.checker.violations;
         self.outcome.lasted = self.now - self.began;
+        self.outcome.close_digest();
         self.outcome
     }
 
