@@ -1,7 +1,7 @@
 //! The endpoint: reads what came from clients and workers, drives quinn's state machines, sends what they want sent.
 //!
 //! quinn-proto under a loop of ours, not quinn's tasks: with a task, a queue and three locks for each connection, waking
-//! up costs more than QUIC does (`PERFORMANCE.md`).
+//! up costs more than QUIC does (`docs/benchmarks.md`).
 
 mod from_clients;
 mod newcomers;
