@@ -1,12 +1,14 @@
 //! The nodes, each in a slot: its number, by which the board and every table of nodes know it. A slot that its node left is
 //! taken again by another.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::NodeId;
 use crate::node::Node;
+use crate::pace::Pace;
+use crate::{Board, Limits, NodeId, RegionId};
 
 /// A slot that its node left is not taken again for so long: by then whatever was asked or said of that node has come.
 const RESTS: Duration = Duration::from_secs(10);
@@ -19,11 +21,40 @@ pub(crate) struct Nodes {
     free: VecDeque<(NodeId, Instant)>,
     /// So many there may be.
     slots_max: usize,
+    pub(crate) board: Arc<Board>,
+    /// How many sessions each opens at a time, by its number.
+    pub(crate) paces: Vec<Pace>,
+    /// Regions that an operator drains, with nodes that come there later.
+    pub(crate) drained: BTreeSet<RegionId>,
+    pub(crate) next_probe: u64,
+    pub(crate) last_watch: Option<Instant>,
+    /// Whether we or a worker came late to the last watch.
+    pub(crate) stalled: bool,
+    /// Whether our own uplink is doubted.
+    pub(crate) uplink_doubted: bool,
+    /// When no node at all was heard last, while it was doubted.
+    pub(crate) nobody_heard: Option<Instant>,
+    /// Regions in which a node fell silent just now, and when.
+    pub(crate) fell: BTreeMap<RegionId, Instant>,
 }
 
 impl Nodes {
-    pub(crate) fn new(nodes: Vec<Node>, slots_max: usize) -> Nodes {
-        Nodes { slots: nodes.into_iter().map(Some).collect(), free: VecDeque::new(), slots_max }
+    pub(crate) fn new(nodes: Vec<Node>, limits: &Limits) -> Nodes {
+        let slots_max = limits.nodes_max;
+        Nodes {
+            board: Arc::new(Board::with_room(nodes.len(), slots_max)),
+            paces: nodes.iter().map(|_| Pace::new(limits.openings_at_once)).collect(),
+            slots: nodes.into_iter().map(Some).collect(),
+            free: VecDeque::new(),
+            slots_max,
+            drained: BTreeSet::new(),
+            next_probe: 1,
+            last_watch: None,
+            stalled: false,
+            uplink_doubted: false,
+            nobody_heard: None,
+            fell: BTreeMap::new(),
+        }
     }
 
     /// The slot that the next node takes, if there is one: one that rested, or else a new one.

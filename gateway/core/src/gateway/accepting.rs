@@ -8,7 +8,7 @@ use crate::{Event, Guard, Outcome, PolicyName};
 
 /// What one part changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// Nothing: what it asks for is in force already, or came too late.
     Kept,
     /// Something.
@@ -20,21 +20,21 @@ pub(super) enum Part {
 
 /// What became of a question, and of its parts.
 #[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) outcome: Outcome,
-    pub(super) parts: Parts,
+pub(crate) struct Batch {
+    pub(crate) outcome: Outcome,
+    pub(crate) parts: Parts,
 }
 
 impl Batch {
     /// A question that is not decided in parts.
-    pub(super) fn one(outcome: Outcome) -> Batch {
+    pub(crate) fn one(outcome: Outcome) -> Batch {
         Batch { outcome, parts: Parts::default() }
     }
 }
 
 /// What became of the parts so far, by the rows they are about.
 #[derive(Default, Debug)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     taken: BTreeSet<u32>,
     /// By what changed, whether a part differs from what the native default would have done.
     applied: BTreeMap<u32, bool>,
@@ -48,21 +48,21 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Whether what was written about the row is kept: not where all that was decided for it was refused.
-    pub(super) fn keeps_state(&self, row: u32) -> bool {
+    pub(crate) fn keeps_state(&self, row: u32) -> bool {
         self.taken.contains(&row) || !self.refused.contains_key(&row)
     }
 
     /// Whether a part about the row was refused.
-    pub(super) fn refused(&self, row: u32) -> bool {
+    pub(crate) fn refused(&self, row: u32) -> bool {
         self.refused.contains_key(&row)
     }
 
     /// Parts, and those of them that were wrong by themselves.
-    pub(super) fn count(&self) -> Count {
+    pub(crate) fn count(&self) -> Count {
         self.count
     }
 
-    pub(super) fn note(&mut self, row: u32, part: Result<Part, Guard>) {
+    pub(crate) fn note(&mut self, row: u32, part: Result<Part, Guard>) {
         self.count.of += 1;
         match part {
             Ok(part) => {
@@ -80,7 +80,7 @@ impl Parts {
     }
 
     /// Actions that the plugin was not granted were left out before they came here.
-    pub(super) fn note_ungranted(&mut self, times: u32) {
+    pub(crate) fn note_ungranted(&mut self, times: u32) {
         self.count.of = self.count.of.saturating_add(times);
         self.count.worse = self.count.worse.saturating_add(times);
         self.note_broken(Guard::UnknownAction, times);
@@ -95,7 +95,7 @@ impl Parts {
         }
     }
 
-    pub(super) fn outcome(&self) -> Outcome {
+    pub(crate) fn outcome(&self) -> Outcome {
         match (self.applied.is_empty(), self.last_broken) {
             (false, _) => {
                 Outcome::Applied { differs: self.applied.values().any(|differs| *differs) }
@@ -106,7 +106,7 @@ impl Parts {
     }
 
     /// What became of what was decided about one row.
-    pub(super) fn outcome_of(&self, row: u32) -> Outcome {
+    pub(crate) fn outcome_of(&self, row: u32) -> Outcome {
         match (self.applied.get(&row), self.refused.get(&row)) {
             (Some(&differs), _) => Outcome::Applied { differs },
             (None, Some(guard)) => Outcome::Guarded(*guard),
@@ -117,9 +117,9 @@ impl Parts {
 
 impl Gateway {
     /// Tells of the rules that parts broke, each once: an answer may break one a million times.
-    pub(super) fn tell_broken(&mut self, policy: &PolicyName, parts: &Parts) {
+    pub(crate) fn tell_broken(&mut self, policy: &PolicyName, parts: &Parts) {
         for (&guard, &times) in &parts.broken {
-            self.event(Event::Guarded { policy: policy.clone(), guard, times });
+            self.effects.event(Event::Guarded { policy: policy.clone(), guard, times });
         }
     }
 }

@@ -60,9 +60,9 @@ impl Gateway {
         };
         node.handle_load(permille, now);
         if node.drains() {
-            return self.ledger.hold_capacity(id, now);
+            return self.capacity.ledger.hold_capacity(id, now);
         }
-        self.ledger.handle_load(id, permille, now);
+        self.capacity.ledger.handle_load(id, permille, now);
         self.gate_what_no_longer_fits(id, now);
     }
 }

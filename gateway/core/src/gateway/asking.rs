@@ -18,17 +18,17 @@ const ASKS_IN_FLIGHT_MAX: usize = 256;
 
 /// A question in flight.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) id: AskId,
-    pub(super) policy: PolicyName,
-    pub(super) arm: Arm,
-    pub(super) about: About,
-    pub(super) at: Instant,
+pub(crate) struct Asked {
+    pub(crate) id: AskId,
+    pub(crate) policy: PolicyName,
+    pub(crate) arm: Arm,
+    pub(crate) about: About,
+    pub(crate) at: Instant,
 }
 
 /// What was asked about, as it stood.
 #[derive(Debug)]
-pub(super) enum About {
+pub(crate) enum About {
     Resolve(SessionId),
     Admit(SessionId),
     Place(RoomId),
@@ -40,16 +40,16 @@ pub(super) enum About {
 
 /// What came with an answer.
 #[derive(Default, Debug)]
-pub(super) struct Beside {
-    pub(super) notes: Vec<Note>,
-    pub(super) apart: Option<Box<Apart>>,
-    pub(super) reasons: Option<Reasons>,
-    pub(super) ungranted: u32,
+pub(crate) struct Beside {
+    pub(crate) notes: Vec<Note>,
+    pub(crate) apart: Option<Box<Apart>>,
+    pub(crate) reasons: Option<Reasons>,
+    pub(crate) ungranted: u32,
     took: Duration,
 }
 
 impl About {
-    pub(super) fn rows(&self) -> u32 {
+    pub(crate) fn rows(&self) -> u32 {
         match self {
             About::Resolve(_) | About::Admit(_) | About::Place(_) => 1,
             About::Reroute(rooms) => rooms.len() as u32,
@@ -58,12 +58,12 @@ impl About {
     }
 
     /// Somebody waits for the answer.
-    pub(super) fn is_of_offer(&self) -> bool {
+    pub(crate) fn is_of_offer(&self) -> bool {
         matches!(self, About::Resolve(_) | About::Admit(_) | About::Place(_))
     }
 
     /// Whom a row of the question is about.
-    pub(super) fn subject(&self, row: u32) -> Option<Subject> {
+    pub(crate) fn subject(&self, row: u32) -> Option<Subject> {
         match self {
             About::Resolve(session) | About::Admit(session) => {
                 (row == 0).then_some(Subject::Session(*session))
@@ -77,7 +77,7 @@ impl About {
     }
 
     /// The row of a batch that is about it.
-    pub(super) fn row_of(&self, subject: Subject) -> Option<u32> {
+    pub(crate) fn row_of(&self, subject: Subject) -> Option<u32> {
         let row = match (self, subject) {
             (About::Reroute(rooms), Subject::Room(room)) => {
                 rooms.binary_search_by_key(&room, |(room, _)| *room)
@@ -97,7 +97,7 @@ impl About {
         row.ok().map(|row| row as u32)
     }
 
-    pub(super) fn hook(&self) -> Hook {
+    pub(crate) fn hook(&self) -> Hook {
         match self {
             About::Resolve(_) => Hook::Scenario,
             About::Admit(_) => Hook::Admission,
@@ -109,7 +109,7 @@ impl About {
 
 impl Gateway {
     /// Asks, or where too much is in flight takes the native default at once.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         set: &Arc<str>,
         arm: Arm,
@@ -118,20 +118,20 @@ impl Gateway {
         now: Instant,
     ) {
         let policy = PolicyName { set: set.clone(), hook: about.hook() };
-        let id = AskId(self.next_ask);
-        self.next_ask += 1;
+        let id = AskId(self.policy.next_ask);
+        self.policy.next_ask += 1;
         let asked = Asked { id, policy: policy.clone(), arm, about, at: now };
-        if self.asks.len() >= ASKS_IN_FLIGHT_MAX {
+        if self.policy.asks.len() >= ASKS_IN_FLIGHT_MAX {
             self.conclude(asked, Err(Fault::Late), now);
             return;
         }
         let deadline = now + self.budget(&asked.about);
-        self.timers.set(Timer::AskLate(id), deadline);
-        self.asks.insert(id, asked);
+        self.effects.set(Timer::AskLate(id), deadline);
+        self.policy.asks.insert(id, asked);
         let now_us = self.now_us(now);
         let revision = self.reads(&policy, arm).map(|revision| Arc::clone(&revision.name));
         let ask = Ask { id, policy, arm, revision, now_us, deadline, question };
-        self.outputs.push_back(Output::Ask(ask));
+        self.effects.push(Output::Ask(ask));
     }
 
     fn budget(&self, about: &About) -> Duration {
@@ -139,31 +139,31 @@ impl Gateway {
         if about.is_of_offer() { limits.offer_budget } else { limits.advice_budget }
     }
 
-    pub(super) fn is_asking(
+    pub(crate) fn is_asking(
         &self,
         wanted: &PolicyName,
         arm: Arm,
         like: fn(&About) -> bool,
     ) -> bool {
         let asks = |asked: &Asked| asked.policy == *wanted && asked.arm == arm;
-        self.asks.values().any(|asked| asks(asked) && like(&asked.about))
+        self.policy.asks.values().any(|asked| asks(asked) && like(&asked.about))
     }
 
     /// A policy answered, or failed us. An answer that comes too late changes nothing.
     pub fn handle_answer(&mut self, id: AskId, result: Result<Answered, Fault>, now: Instant) {
-        if let Some(asked) = self.asks.remove(&id) {
-            self.timers.cancel(&Timer::AskLate(id));
+        if let Some(asked) = self.policy.asks.remove(&id) {
+            self.effects.cancel(&Timer::AskLate(id));
             self.conclude(asked, result, now);
         }
     }
 
-    pub(super) fn conclude_late(&mut self, id: AskId, now: Instant) {
-        if let Some(asked) = self.asks.remove(&id) {
+    pub(crate) fn conclude_late(&mut self, id: AskId, now: Instant) {
+        if let Some(asked) = self.policy.asks.remove(&id) {
             self.conclude(asked, Err(Fault::Late), now);
         }
     }
 
-    pub(super) fn conclude(&mut self, asked: Asked, result: Result<Answered, Fault>, now: Instant) {
+    pub(crate) fn conclude(&mut self, asked: Asked, result: Result<Answered, Fault>, now: Instant) {
         let rows = asked.about.rows();
         let (session, room) = match asked.about {
             About::Resolve(session) | About::Admit(session) => {
@@ -188,7 +188,7 @@ impl Gateway {
         let given = answer.as_ref().map(reasons_given).unwrap_or_default();
         let turns_away = answer.as_ref().is_ok_and(turns_away);
         // The event stands before what it led to.
-        let place = self.outputs.len();
+        let place = self.effects.outputs.len();
         let one = Batch::one;
         let whose = (&policy, arm);
         let Batch { outcome, parts } = match &about {
@@ -227,28 +227,28 @@ impl Gateway {
             took,
             notes,
         };
-        self.outputs.insert(place, Output::Event(decided));
+        self.effects.outputs.insert(place, Output::Event(decided));
     }
 
     /// A policy that fails is told of once, and once when it answers again.
     fn note_standing(&mut self, policy: &PolicyName, fault: Option<&Fault>, now: Instant) {
-        let failing = self.failing.contains_key(policy);
+        let failing = self.policy.failing.contains_key(policy);
         let changed = failing != fault.is_some();
         match fault {
             Some(_) => {
-                self.failing.entry(policy.clone()).or_insert(now);
+                self.policy.failing.entry(policy.clone()).or_insert(now);
             }
             None => {
-                self.failing.remove(policy);
+                self.policy.failing.remove(policy);
             }
         }
         if changed {
             let (hook, policy) = (policy.hook, policy.clone());
-            self.event(Event::Standing { hook, policy, fault: fault.cloned() });
+            self.effects.event(Event::Standing { hook, policy, fault: fault.cloned() });
         }
     }
 
-    pub(super) fn keep_memo(&mut self, (policy, arm): (&PolicyName, Arm), memo: Option<State>) {
+    pub(crate) fn keep_memo(&mut self, (policy, arm): (&PolicyName, Arm), memo: Option<State>) {
         if let Some(memo) = memo {
             let tried =
                 self.revised.get(policy).is_some_and(|revised| revised.now.canary.is_some());
@@ -259,7 +259,7 @@ impl Gateway {
     }
 
     /// One row per node.
-    pub(super) fn node_rows(&self) -> Vec<Row> {
+    pub(crate) fn node_rows(&self) -> Vec<Row> {
         self.nodes
             .iter()
             .map(|node| Row { id: u64::from(node.id.0), measures: self.node_measures(node.id) })
@@ -267,7 +267,7 @@ impl Gateway {
     }
 
     /// One row per region.
-    pub(super) fn region_rows(&self) -> Vec<Row> {
+    pub(crate) fn region_rows(&self) -> Vec<Row> {
         (0..self.settings.regions.len() as u32)
             .map(|region| Row {
                 id: u64::from(region),
@@ -277,13 +277,13 @@ impl Gateway {
     }
 
     /// The node with this number, if there is one.
-    pub(super) fn node(&self, id: NodeId) -> Option<&crate::node::Node> {
+    pub(crate) fn node(&self, id: NodeId) -> Option<&crate::node::Node> {
         self.nodes.get(id.0 as usize)
     }
 }
 
 /// What became of an answer of the wrong kind: the host promises that this cannot be.
-pub(super) fn mismatched() -> Outcome {
+pub(crate) fn mismatched() -> Outcome {
     Outcome::Faulted(Fault::Malformed("an answer to another question".into()))
 }
 

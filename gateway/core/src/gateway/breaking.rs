@@ -20,17 +20,22 @@ impl Gateway {
         let region = self.region_of(on).0 as usize;
         let bad = is_bad(measures, &self.settings.limits.breakers);
         if let Some(session) = self.sessions.get_mut(&id) {
-            self.breakers[region].evidence.hear(&mut session.judged, self.window, bad);
+            self.capacity.breakers[region].evidence.hear(
+                &mut session.judged,
+                self.capacity.window,
+                bad,
+            );
         }
     }
 
     /// A window ended.
     pub(super) fn weigh_breakers(&mut self, now: Instant) {
-        self.timers.set(Timer::Breakers, now + WINDOW);
-        self.window = self.window.wrapping_add(1).max(1);
+        self.effects.set(Timer::Breakers, now + WINDOW);
+        self.capacity.window = self.capacity.window.wrapping_add(1).max(1);
         let settings = self.settings.limits.breakers;
         let alone = !self.has_regions_to_choose();
         let heard: Vec<(Evidence, Verdict)> = self
+            .capacity
             .breakers
             .iter_mut()
             .map(|breaker| std::mem::take(&mut breaker.evidence))
@@ -49,9 +54,17 @@ impl Gateway {
             if verdict == Verdict::Unknown && self.waits_for_probes(region, evidence) {
                 continue;
             }
-            if let Some((from, to)) = self.breakers[place].weigh(verdict, &settings, now) {
+            if let Some((from, to)) = self.capacity.breakers[place].weigh(verdict, &settings, now) {
                 let Evidence { sessions, bad, opened, failed } = evidence;
-                self.event(Event::Breaker { region, from, to, sessions, bad, opened, failed });
+                self.effects.event(Event::Breaker {
+                    region,
+                    from,
+                    to,
+                    sessions,
+                    bad,
+                    opened,
+                    failed,
+                });
                 if to == BreakerState::Closed {
                     self.want_reroute_of_short_rooms(now);
                 }
@@ -72,7 +85,7 @@ impl Gateway {
     fn waits_for_probes(&self, region: RegionId, evidence: Evidence) -> bool {
         let runs = |node: &&Node| self.region_of(node.id) == region && node.runs();
         let mut nodes = self.nodes.iter().filter(runs).peekable();
-        self.breakers[region.0 as usize].state() == BreakerState::HalfOpen
+        self.capacity.breakers[region.0 as usize].state() == BreakerState::HalfOpen
             && evidence.bad * 2 >= evidence.sessions
             && nodes.peek().is_some()
             && nodes.all(Node::loses)
@@ -80,12 +93,12 @@ impl Gateway {
 
     /// Whether the room may go to a region that it is not in.
     pub(super) fn may_enter(&self, id: RoomId, region: RegionId) -> bool {
-        self.breakers[region.0 as usize].admits(id, &self.settings.limits.breakers)
+        self.capacity.breakers[region.0 as usize].admits(id, &self.settings.limits.breakers)
     }
 
     /// Nodes of regions that take no new rooms, but for those where the room's sessions are open, or are to be.
     pub(super) fn behind_breakers(&self, id: RoomId) -> Vec<NodeId> {
-        if self.breakers.iter().all(|breaker| breaker.state() == BreakerState::Closed) {
+        if self.capacity.breakers.iter().all(|breaker| breaker.state() == BreakerState::Closed) {
             return Vec::new();
         }
         let kept = self.rooms.get(&id).map(|room| room.hops_to_open()).unwrap_or_default();

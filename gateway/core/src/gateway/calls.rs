@@ -11,7 +11,7 @@ const APART: char = '~';
 
 /// A call whose sessions are rooms of their own.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// By what number nodes know it.
     number: RoomId,
     /// A room of another scenario is another room, whatever its name.
@@ -21,7 +21,7 @@ pub(super) struct Call {
 }
 
 /// The name of the room that a session is by itself.
-pub(super) fn apart(call: &str, session: SessionId) -> Arc<str> {
+pub(crate) fn apart(call: &str, session: SessionId) -> Arc<str> {
     format!("{call}{APART}{session}").into()
 }
 
@@ -40,15 +40,15 @@ impl Gateway {
     /// # Errors
     ///
     /// The name is taken by a room of another scenario.
-    pub(super) fn enter_call(
+    pub(crate) fn enter_call(
         &mut self,
         name: &Arc<str>,
         scenario: &Arc<str>,
         id: RoomId,
         affinity: Affinity,
     ) -> Result<RoomId, Refused> {
-        let call = self.calls.get(name).map(|call| (call.number, &call.scenario));
-        let room = self.rooms_by_name.get(name).and_then(|room| self.rooms.get(room));
+        let call = self.rooms.calls.get(name).map(|call| (call.number, &call.scenario));
+        let room = self.rooms.by_name.get(name).and_then(|room| self.rooms.get(room));
         let known = call.or(room.map(|room| (room.call, &room.scenario)));
         if let Some((_, of)) = known.filter(|(_, of)| *of != scenario) {
             return Err(Refused::ScenarioOfRoom(of.clone()));
@@ -56,22 +56,22 @@ impl Gateway {
         let number = known.map_or(id, |(number, _)| number);
         if affinity == Affinity::Session {
             let new = || Call { number, scenario: scenario.clone(), rooms: 0 };
-            self.calls.entry(name.clone()).or_insert_with(new).rooms += 1;
+            self.rooms.calls.entry(name.clone()).or_insert_with(new).rooms += 1;
         }
         Ok(number)
     }
 
     /// The last room of a call takes its number with it.
-    pub(super) fn leave_call(&mut self, room: &Room) {
+    pub(crate) fn leave_call(&mut self, room: &Room) {
         let Some((name, _)) = room.name.rsplit_once(APART) else {
             return;
         };
-        if let Some(call) = self.calls.get_mut(name)
+        if let Some(call) = self.rooms.calls.get_mut(name)
             && call.number == room.call
         {
             call.rooms -= 1;
             if call.rooms == 0 {
-                self.calls.remove(name);
+                self.rooms.calls.remove(name);
             }
         }
     }

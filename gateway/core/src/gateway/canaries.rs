@@ -12,17 +12,17 @@ const CANARY_EVERY: Duration = Duration::from_millis(100);
 impl Gateway {
     pub(super) fn start_canaries(&mut self, now: Instant) {
         for node in self.nodes.iter().filter(|node| node.settings.canary) {
-            self.timers.set(Timer::Canary(node.id), now);
+            self.effects.set(Timer::Canary(node.id), now);
         }
     }
 
     pub(super) fn send_canary(&mut self, id: NodeId, now: Instant) {
-        let sequence = self.next_probe;
-        self.next_probe += 1;
+        let sequence = self.nodes.next_probe;
+        self.nodes.next_probe += 1;
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
             node.detector.handle_canary_sent(sequence, now);
-            self.timers.set(Timer::Canary(id), now + CANARY_EVERY);
-            self.outputs.push_back(Output::Canary { node: id, sequence });
+            self.effects.set(Timer::Canary(id), now + CANARY_EVERY);
+            self.effects.push(Output::Canary { node: id, sequence });
         }
     }
 

@@ -31,11 +31,11 @@ impl Gateway {
             if same {
                 continue;
             }
-            for room in self.rooms.values_mut().filter(|room| room.scenario == *name) {
+            for room in self.rooms.all.values_mut().filter(|room| room.scenario == *name) {
                 if spares_before != spares {
                     room.spares = spares;
                 }
-                self.changing.insert(room.id);
+                self.rooms.changing.insert(room.id);
             }
         }
         self.change_some(now);
@@ -43,13 +43,13 @@ impl Gateway {
 
     pub(super) fn change_some(&mut self, now: Instant) {
         for _ in 0..CHANGED_AT_ONCE {
-            let Some(id) = self.changing.pop_first() else {
+            let Some(id) = self.rooms.changing.pop_first() else {
                 return;
             };
             self.catch_up(id, now);
             self.change(id, now);
         }
-        self.timers.set(Timer::Change, now + CHANGE_EVERY);
+        self.effects.set(Timer::Change, now + CHANGE_EVERY);
     }
 
     /// The room takes the mode of its scenario: spares are opened before packets may take them, and closed when they no
@@ -101,7 +101,7 @@ impl Gateway {
         let (from, to) = (before.mode, room.route().mode);
         if from != to {
             let room_name = room.name.clone();
-            self.event(Event::Mode { room: id, room_name, from, to, why });
+            self.effects.event(Event::Mode { room: id, room_name, from, to, why });
             self.tell_kept(id, Mode::Hitless);
         }
     }

@@ -20,7 +20,7 @@ impl Gateway {
         sessions: &[(SessionId, u32)],
         now: Instant,
     ) {
-        let since = self.failing.get(policy);
+        let since = self.policy.failing.get(policy);
         if since.is_some_and(|since| now.saturating_duration_since(*since) >= FAILING_FOR) {
             for (session, _) in sessions {
                 self.climb_one(*session, now);
@@ -35,15 +35,15 @@ impl Gateway {
         beside: &Beside,
         now: Instant,
     ) {
-        if beside.apart.is_none() && self.climbs.is_empty() {
+        if beside.apart.is_none() && self.quality.climbs.is_empty() {
             return;
         }
         for (row, (session, _)) in (0..).zip(sessions) {
             if !beside.apart.as_ref().is_some_and(|apart| apart.leaves_out(row)) {
-                self.climbs.remove(session);
+                self.quality.climbs.remove(session);
                 continue;
             }
-            let held = self.noted.held.get(&(Subject::Session(*session), Hook::Degradation));
+            let held = self.policy.noted.held.get(&(Subject::Session(*session), Hook::Degradation));
             let since = held.map(|held| held.since);
             if since.is_some_and(|since| now.saturating_duration_since(since) >= FAILING_FOR) {
                 self.climb_one(*session, now);
@@ -69,7 +69,7 @@ impl Gateway {
             caps: self.obeys_caps(session),
             video: session.wanted.media.has_video(),
         };
-        let climb = self.climbs.entry(id).or_insert_with(|| Climb::begin(now));
+        let climb = self.quality.climbs.entry(id).or_insert_with(|| Climb::begin(now));
         if let Some((op, arg)) = climb.step(look, now) {
             // It keeps to the bounds, and to what is obeyed; what it does not, changes nothing.
             let _ = self.act(id, op as u32, arg, &Decider::Native);

@@ -25,11 +25,11 @@ const LEAVE_AFTER: Duration = Duration::from_secs(1);
 const LEAVE_AT_ONCE: usize = 128;
 
 /// The votes about nodes, by the kind of rooms: only those of one kind are compared.
-pub(super) type Ballots = BTreeMap<(NodeId, Arc<str>), Ballot>;
+pub(crate) type Ballots = BTreeMap<(NodeId, Arc<str>), Ballot>;
 
 impl Gateway {
     /// What a session of the room saw of its hop counts for the room's vote.
-    pub(super) fn tally(&mut self, id: RoomId, hop: Hop, flow: &Flow, now: Instant) {
+    pub(crate) fn tally(&mut self, id: RoomId, hop: Hop, flow: &Flow, now: Instant) {
         if flow.expected == 0 && flow.reported_ppm.is_none() {
             return;
         }
@@ -46,8 +46,8 @@ impl Gateway {
         let scenario = Arc::clone(&room.scenario);
         let worst = |metric| self.worst(id, metric);
         let bad = seen.vote(worst(Metric::LossUp), worst(Metric::LossDown));
-        self.ballots.entry((hop.node, scenario)).or_default().vote(id, bad, now);
-        self.timers.set_if_idle(Timer::Cohorts, now + WEIGH_EVERY);
+        self.quality.ballots.entry((hop.node, scenario)).or_default().vote(id, bad, now);
+        self.effects.set_if_idle(Timer::Cohorts, now + WEIGH_EVERY);
     }
 
     /// The worst that is measured of a session of the room.
@@ -59,7 +59,7 @@ impl Gateway {
     }
 
     /// Weighs the votes about each node beside those about its siblings, and lets rooms leave those that are worse.
-    pub(super) fn weigh_cohorts(&mut self, now: Instant) {
+    pub(crate) fn weigh_cohorts(&mut self, now: Instant) {
         let (words, at) = self.words(now);
         let mut left = Vec::new();
         for node in self.nodes.iter_mut() {
@@ -77,8 +77,8 @@ impl Gateway {
             self.leave_worse(node, now);
         }
         let watched = self.nodes.iter().any(|node| node.worse_for(now).is_some());
-        if watched || !self.ballots.is_empty() {
-            self.timers.set(Timer::Cohorts, now + WEIGH_EVERY);
+        if watched || !self.quality.ballots.is_empty() {
+            self.effects.set(Timer::Cohorts, now + WEIGH_EVERY);
         }
     }
 
@@ -86,7 +86,7 @@ impl Gateway {
     /// kinds fare badly there.
     fn words(&mut self, now: Instant) -> (BTreeMap<NodeId, Word>, BTreeMap<NodeId, Count>) {
         let mut counts: BTreeMap<(NodeId, Arc<str>), Count> = BTreeMap::new();
-        self.ballots.retain(|place, ballot| {
+        self.quality.ballots.retain(|place, ballot| {
             counts.insert(place.clone(), ballot.count(now));
             !ballot.is_empty()
         });
@@ -106,12 +106,12 @@ impl Gateway {
 
     /// The next rooms leave a node that loses more than others.
     fn leave_worse(&mut self, node: NodeId, now: Instant) {
-        let last = self.leave_cursors.get(&node).copied().unwrap_or(RoomId(0));
+        let last = self.rooms.leave_cursors.get(&node).copied().unwrap_or(RoomId(0));
         let after = (Bound::Excluded(last), Bound::Unbounded);
-        let rooms = &self.rooms_at[node.0 as usize];
+        let rooms = &self.rooms.at[node.0 as usize];
         let turn: Vec<RoomId> = rooms.range(after).take(LEAVE_AT_ONCE).copied().collect();
         let next = turn.last().filter(|_| turn.len() == LEAVE_AT_ONCE).copied();
-        self.leave_cursors.insert(node, next.unwrap_or(RoomId(0)));
+        self.rooms.leave_cursors.insert(node, next.unwrap_or(RoomId(0)));
         for id in turn {
             self.catch_up(id, now);
             let stands = self.stands_at(id).is_some_and(|hop| hop.node == node);

@@ -20,7 +20,7 @@ const KEPT_FOR_ARRIVAL: u32 = 5;
 
 /// A node that is being drained.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Drain {
+pub(crate) struct Drain {
     started: Instant,
     /// When it is to be empty. None: as soon as others can take its rooms; and once it was told of.
     deadline: Option<Instant>,
@@ -63,28 +63,28 @@ impl Gateway {
     }
 
     /// The node drains from now on, or serves.
-    pub(super) fn drains(
+    pub(crate) fn drains(
         &mut self,
         node: NodeId,
         draining: bool,
         within: Option<Duration>,
         now: Instant,
     ) {
-        self.event(Event::Draining { node, draining });
+        self.effects.event(Event::Draining { node, draining });
         if draining {
             let deadline = within.map(|within| now + within);
             let drain = Drain { started: now, deadline, last: RoomId(0), empty: false };
-            self.drains.insert(node, drain);
+            self.rooms.drains.insert(node, drain);
             self.drain(node, now);
         } else {
-            self.timers.cancel(&Timer::Drain(node));
-            self.drains.remove(&node);
+            self.effects.cancel(&Timer::Drain(node));
+            self.rooms.drains.remove(&node);
             self.want_reroute_of_short_rooms(now);
         }
     }
 
     /// Somebody has another mind on whether the node drains: what follows, where that decides it.
-    pub(super) fn decide_drain(
+    pub(crate) fn decide_drain(
         &mut self,
         id: NodeId,
         change: impl FnOnce(&mut Node),
@@ -128,8 +128,8 @@ impl Gateway {
     ) -> Result<(), Impossible> {
         let mut nodes = self.nodes_of(region)?;
         match draining {
-            true => self.drained.insert(region),
-            false => self.drained.remove(&region),
+            true => self.nodes.drained.insert(region),
+            false => self.nodes.drained.remove(&region),
         };
         nodes.retain(|node| draining || !self.nodes[node.0 as usize].removed);
         // None of them is a way out for the others.
@@ -145,7 +145,7 @@ impl Gateway {
         Ok(())
     }
 
-    pub(super) fn nodes_of(&self, region: RegionId) -> Result<Vec<NodeId>, Impossible> {
+    pub(crate) fn nodes_of(&self, region: RegionId) -> Result<Vec<NodeId>, Impossible> {
         if region.0 as usize >= self.settings.regions.len() {
             return Err(Impossible::NoSuchRegion);
         }
@@ -154,11 +154,11 @@ impl Gateway {
     }
 
     /// The next rooms leave the node; the others follow in their turn.
-    pub(super) fn drain(&mut self, node: NodeId, now: Instant) {
-        let Some(mut drain) = self.drains.get(&node).copied() else {
+    pub(crate) fn drain(&mut self, node: NodeId, now: Instant) {
+        let Some(mut drain) = self.rooms.drains.get(&node).copied() else {
             return;
         };
-        let there = &self.rooms_at[node.0 as usize];
+        let there = &self.rooms.at[node.0 as usize];
         let (left, at_once) = (there.len(), at_once(there.len(), &drain, now));
         let after = (Bound::Excluded(drain.last), Bound::Unbounded);
         let turn: Vec<RoomId> = there.range(after).take(at_once).copied().collect();
@@ -168,16 +168,16 @@ impl Gateway {
         if left == 0 && !drain.empty || is_late {
             let (left, started) = (left as u32, drain.started);
             (drain.empty, drain.deadline) = (left == 0, None);
-            self.event(Event::Drained { node, left, started });
+            self.effects.event(Event::Drained { node, left, started });
         }
         let next = now + DRAIN_EVERY;
         if left == 0 {
             self.forget_soon(node, now);
         } else {
             drain.empty = false;
-            self.timers.set(Timer::Drain(node), drain.deadline.map_or(next, |at| at.min(next)));
+            self.effects.set(Timer::Drain(node), drain.deadline.map_or(next, |at| at.min(next)));
         }
-        self.drains.insert(node, drain);
+        self.rooms.drains.insert(node, drain);
         for id in turn {
             self.catch_up(id, now);
             self.leave_draining_node(id, node, now);

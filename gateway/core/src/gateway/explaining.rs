@@ -147,18 +147,18 @@ impl Gateway {
 
     fn region(&self, region: RegionId, now: Instant) -> RegionStanding {
         let nodes = || self.nodes.iter().filter(|node| self.region_of(node.id) == region);
-        let breaker = &self.breakers[region.0 as usize];
+        let breaker = &self.capacity.breakers[region.0 as usize];
         let of_it = |id: &&RoomId| self.rooms.get(id).is_some_and(|room| room.region == region);
         RegionStanding {
             region,
             breaker: breaker.state(),
             opens_for: breaker.opens_until().map(|at| at.saturating_duration_since(now)),
-            fail_back: self.fail_backs[region.0 as usize],
+            fail_back: self.rooms.fail_backs[region.0 as usize],
             nodes: nodes().count() as u32,
             nodes_up: nodes().filter(|node| node.takes_rooms()).count() as u32,
             nodes_draining: nodes().filter(|node| node.drains()).count() as u32,
-            rooms: nodes().map(|node| self.ledger.rooms(node.id)).sum(),
-            away: self.away.iter().filter(of_it).count() as u32,
+            rooms: nodes().map(|node| self.capacity.ledger.rooms(node.id)).sum(),
+            away: self.rooms.away.iter().filter(of_it).count() as u32,
         }
     }
 
@@ -195,23 +195,26 @@ impl Gateway {
                 .map(|node| self.candidate(room, node, now))
                 .collect(),
             moves: room.records().cloned().collect(),
-            said: self.noted.said(&[Subject::Session(id), Subject::Room(room.id)], now),
-            quarantines: self.noted.held(&[Subject::Session(id), Subject::Room(room.id)], now),
+            said: self.policy.noted.said(&[Subject::Session(id), Subject::Room(room.id)], now),
+            quarantines: self
+                .policy
+                .noted
+                .held(&[Subject::Session(id), Subject::Room(room.id)], now),
             standing,
         })
     }
 
     fn candidate(&self, room: &Room, node: &Node, now: Instant) -> Candidate {
-        let load_permille = self.ledger.permille(node.id) as u32;
+        let load_permille = self.capacity.ledger.permille(node.id) as u32;
         Candidate { hop: node.hop(), why: self.why_not(room, node, now), load_permille }
     }
 
     fn why_not(&self, room: &Room, node: &Node, now: Instant) -> Why {
         let stays = room.holding.on.is_some_and(|on| {
             let reserved = [room.holding.reserve, room.holding.twin].contains(&Some(node.id));
-            reserved && self.ledger.fits_reserve(node.id, on, 0)
+            reserved && self.capacity.ledger.fits_reserve(node.id, on, 0)
         });
-        let fits = stays || self.ledger.fits(node.id, room.holding.kbps);
+        let fits = stays || self.capacity.ledger.fits(node.id, room.holding.kbps);
         match node.health() {
             Health::Down => Why::Down,
             Health::Cold => Why::Cold,

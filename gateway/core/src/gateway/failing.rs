@@ -17,28 +17,28 @@ const LOST_EVERY: Duration = Duration::from_millis(1);
 
 /// Rooms that have still to go on without a dead node.
 #[derive(Debug)]
-pub(super) struct Herd {
-    pub(super) dead: Hop,
+pub(crate) struct Herd {
+    pub(crate) dead: Hop,
     /// When it was found dead.
     died: Instant,
     /// Nodes whose reserves are free for these rooms alone meanwhile.
-    pub(super) standbys: Vec<NodeId>,
-    pub(super) rooms: BTreeSet<RoomId>,
+    pub(crate) standbys: Vec<NodeId>,
+    pub(crate) rooms: BTreeSet<RoomId>,
 }
 
 impl Herd {
     /// Whether the node died with it, or keeps free what it takes.
-    pub(super) fn concerns(&self, node: NodeId) -> bool {
+    pub(crate) fn concerns(&self, node: NodeId) -> bool {
         self.dead.node == node || self.standbys.contains(&node)
     }
 }
 
 impl Gateway {
     /// The flip: packets take their second hops. What is kept free for this death is spent for it, unless it is for another.
-    pub(super) fn flip(&self, dead: Hop, now: Instant) {
-        for standby in self.ledger.standbys_of(dead.node) {
-            if self.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
-                self.board.spend(standby, Some(dead.node));
+    pub(crate) fn flip(&self, dead: Hop, now: Instant) {
+        for standby in self.capacity.ledger.standbys_of(dead.node) {
+            if self.nodes.board.cell(standby).is_some_and(|cell| cell.spent_for.is_none()) {
+                self.nodes.board.spend(standby, Some(dead.node));
             }
         }
         self.condemn(dead, now);
@@ -46,41 +46,41 @@ impl Gateway {
 
     /// The board says that it is dead, and since when the evidence does.
     fn condemn(&self, dead: Hop, now: Instant) {
-        if self.board.is_up(dead.node, dead.incarnation) {
+        if self.nodes.board.is_up(dead.node, dead.incarnation) {
             let witnesses = self.node(dead.node).map(|node| node.detector.witnesses());
             let since = witnesses.into_iter().flatten().map(|(_, since)| since).min();
-            self.board.condemn(dead.node, since.unwrap_or(now).min(now));
+            self.nodes.board.condemn(dead.node, since.unwrap_or(now).min(now));
         }
     }
 
     /// The flip, and then what follows for rooms: packets take their second hops with the flip itself. How many rooms
     /// stood there.
-    pub(super) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
+    pub(crate) fn fail_over(&mut self, dead: Hop, now: Instant) -> u32 {
         self.condemn(dead, now);
         // A standby is spent for one death at a time. Until the herd before is through, packets of this one take second
         // hops that are not spent for that: what those keep free, nobody else takes meanwhile.
-        while self.herd.is_some() {
+        while self.rooms.herd.is_some() {
             self.lose_some(now);
         }
-        let stood_there = self.ledger.rooms(dead.node);
-        for standby in self.ledger.standbys_of(dead.node) {
-            self.board.spend(standby, Some(dead.node));
+        let stood_there = self.capacity.ledger.rooms(dead.node);
+        for standby in self.capacity.ledger.standbys_of(dead.node) {
+            self.nodes.board.spend(standby, Some(dead.node));
         }
         let spent = |node: &NodeId| {
-            self.board.cell(*node).is_some_and(|cell| cell.spent_for == Some(dead.node))
+            self.nodes.board.cell(*node).is_some_and(|cell| cell.spent_for == Some(dead.node))
         };
         let standbys = self.nodes.iter().map(|node| node.id).filter(spent).collect();
-        let rooms = self.rooms_at[dead.node.0 as usize].clone();
-        self.herd = Some(Herd { dead, died: now, standbys, rooms });
+        let rooms = self.rooms.at[dead.node.0 as usize].clone();
+        self.rooms.herd = Some(Herd { dead, died: now, standbys, rooms });
         self.lose_some(now);
         stood_there
     }
 
     /// The next rooms of a dead node go on without it. However many they are, control looks up in between: their packets
     /// are on their way already.
-    pub(super) fn lose_some(&mut self, now: Instant) {
+    pub(crate) fn lose_some(&mut self, now: Instant) {
         for _ in 0..self.settings.limits.lost_at_once {
-            let Some(herd) = &mut self.herd else {
+            let Some(herd) = &mut self.rooms.herd else {
                 return;
             };
             let dead = (herd.dead, herd.died);
@@ -89,24 +89,24 @@ impl Gateway {
                 None => return self.free_standbys(now),
             }
         }
-        self.timers.set(Timer::Herd, now + LOST_EVERY);
+        self.effects.set(Timer::Herd, now + LOST_EVERY);
     }
 
     /// All rooms of the dead node have gone on.
     fn free_standbys(&mut self, now: Instant) {
-        let Some(Herd { standbys, .. }) = self.herd.take() else {
+        let Some(Herd { standbys, .. }) = self.rooms.herd.take() else {
             return;
         };
-        self.timers.cancel(&Timer::Herd);
+        self.effects.cancel(&Timer::Herd);
         for standby in standbys {
             self.gate_what_no_longer_fits(standby, now);
-            self.board.spend(standby, None);
+            self.nodes.board.spend(standby, None);
         }
     }
 
     /// Something is about to happen to a room: if it still waits to go on without a dead node, it does now.
-    pub(super) fn catch_up(&mut self, id: RoomId, now: Instant) {
-        if let Some(herd) = &mut self.herd
+    pub(crate) fn catch_up(&mut self, id: RoomId, now: Instant) {
+        if let Some(herd) = &mut self.rooms.herd
             && herd.rooms.remove(&id)
         {
             let dead = (herd.dead, herd.died);
@@ -124,11 +124,10 @@ impl Gateway {
         let route = room.route();
         self.given_up(id, cut, MoveOutcome::TargetLost, now);
         if stood_there {
-            let next = route.first_usable(&self.board).map(|(hop, _)| hop);
-            let others =
-                route.hops.iter().map(|(hop, _)| *hop).filter(|hop| {
-                    Some(*hop) != next && self.board.is_up(hop.node, hop.incarnation)
-                });
+            let next = route.first_usable(&self.nodes.board).map(|(hop, _)| hop);
+            let others = route.hops.iter().map(|(hop, _)| *hop).filter(|hop| {
+                Some(*hop) != next && self.nodes.board.is_up(hop.node, hop.incarnation)
+            });
             let hops: Vec<Hop> = next.into_iter().chain(others).collect();
             match next {
                 Some(_) => self.admit_at(id, &hops, None),
@@ -152,7 +151,7 @@ impl Gateway {
     fn stands_at_the_dead(&self, id: RoomId) -> bool {
         self.rooms.get(&id).filter(|room| room.stranded.is_none()).is_some_and(|room| {
             let first = room.route().hops.first().map(|(hop, _)| *hop);
-            first.is_some_and(|hop| !self.board.is_up(hop.node, hop.incarnation))
+            first.is_some_and(|hop| !self.nodes.board.is_up(hop.node, hop.incarnation))
         })
     }
 
@@ -165,17 +164,17 @@ impl Gateway {
         if hops.len() < route.hops.len() {
             self.publish(id, &hops, leaving);
         } else {
-            self.list(id);
+            self.rooms.list(id);
             self.regrant(id);
         }
     }
 
     /// The load that came ate reserves of other nodes' rooms: their second hops are gated until they have others.
-    pub(super) fn gate_what_no_longer_fits(&mut self, node: NodeId, now: Instant) {
-        if self.ledger.fits(node, 0) {
+    pub(crate) fn gate_what_no_longer_fits(&mut self, node: NodeId, now: Instant) {
+        if self.capacity.ledger.fits(node, 0) {
             return;
         }
-        let holders = self.rooms_at[node.0 as usize].iter().filter_map(|id| self.rooms.get(id));
+        let holders = self.rooms.at[node.0 as usize].iter().filter_map(|id| self.rooms.get(id));
         let mut holders: Vec<(i64, Reverse<RoomId>)> = holders
             .filter(|room| room.holding.reserve == Some(node))
             .map(|room| (room.priority, Reverse(room.id)))
@@ -207,7 +206,7 @@ impl Gateway {
     }
 
     /// A hop does not carry the room, though its node lives: it leaves the room's route, if there is another.
-    pub(super) fn strike(
+    pub(crate) fn strike(
         &mut self,
         id: RoomId,
         hop: Hop,
@@ -223,12 +222,12 @@ impl Gateway {
         self.given_up(id, cut, MoveOutcome::NotOpened, now);
         if news {
             let room_name = self.name_of(id);
-            self.event(Event::Struck { room: id, room_name, hop, why, session });
-            self.timers.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
+            self.effects.event(Event::Struck { room: id, room_name, hop, why, session });
+            self.effects.set_if_idle(Timer::RoomDue(id), now + KEEP_AWAY);
             self.want_reroute(id, now);
         }
         if stands == Some(hop) {
-            self.list(id);
+            self.rooms.list(id);
             self.regrant(id);
             self.leave_struck_hop(id, hop, why, now);
         } else {
@@ -262,7 +261,7 @@ impl Gateway {
     }
 
     /// Its own hops in their order, but for one: beginning with the first that has room for it, if any has.
-    pub(super) fn own_next(
+    pub(crate) fn own_next(
         &mut self,
         id: RoomId,
         but: Option<NodeId>,
@@ -272,22 +271,23 @@ impl Gateway {
         let shunned = self.shunned(id, now);
         let room = self.rooms.get(&id)?;
         let fit = |hop: &Hop| {
-            self.board.is_up(hop.node, hop.incarnation)
+            self.nodes.board.is_up(hop.node, hop.incarnation)
                 && Some(hop.node) != but
                 && !shunned.contains(&hop.node)
                 && self.node(hop.node).is_some_and(crate::node::Node::takes_rooms)
         };
         let mut nodes: Vec<NodeId> =
             room.route().hops.iter().filter(|(hop, _)| fit(hop)).map(|(hop, _)| hop.node).collect();
-        let first = self
-            .apart(id, |gateway| nodes.iter().position(|&node| gateway.ledger.fits(node, kbps)))?;
+        let first = self.apart(id, |gateway| {
+            nodes.iter().position(|&node| gateway.capacity.ledger.fits(node, kbps))
+        })?;
         nodes[..=first].rotate_right(1);
         Some(nodes)
     }
 
     /// Time has passed since a hop did not take the room, or its policy wished so: it is looked at again, and its
     /// sessions are opened where they are missing.
-    pub(super) fn room_due(&mut self, id: RoomId, now: Instant) {
+    pub(crate) fn room_due(&mut self, id: RoomId, now: Instant) {
         self.catch_up(id, now);
         if self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
             self.open_missing(id, now);

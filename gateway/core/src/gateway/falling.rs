@@ -24,13 +24,13 @@ impl Gateway {
             .filter(|(node, found)| **found == Finding::Dead && !node.detector.is_told_of())
             .map(|(node, _)| self.region_of(node.id))
             .collect();
-        self.fell.extend(fell.into_iter().map(|region| (region, now)));
-        self.fell.retain(|_, at| now.saturating_duration_since(*at) < FALLS_WITHIN);
-        if self.fell.is_empty() || self.uplink_doubted {
+        self.nodes.fell.extend(fell.into_iter().map(|region| (region, now)));
+        self.nodes.fell.retain(|_, at| now.saturating_duration_since(*at) < FALLS_WITHIN);
+        if self.nodes.fell.is_empty() || self.nodes.uplink_doubted {
             return;
         }
         for (node, found) in self.nodes.iter().zip(found) {
-            let falls = || self.fell.contains_key(&self.region_of(node.id));
+            let falls = || self.nodes.fell.contains_key(&self.region_of(node.id));
             let unheard = || {
                 let heard = node.detector.last_heard();
                 heard.is_none_or(|at| now.saturating_duration_since(at) >= UNHEARD_FOR)

@@ -35,7 +35,7 @@ impl Gateway {
             return;
         };
         let room = session.room;
-        let carriers = self.rooms.get(&room).and_then(|room| room.cell.carriers(&self.board));
+        let carriers = self.rooms.get(&room).and_then(|room| room.cell.carriers(&self.nodes.board));
         let Some((first, other)) = carriers else {
             return;
         };
@@ -64,22 +64,22 @@ impl Gateway {
             self.tally(room, hop, flow, now);
         }
         if falls_silent {
-            self.silent.insert((room, id));
-            self.timers.set_if_idle(Timer::Flows, now + JUDGE_EVERY);
+            self.quality.silent.insert((room, id));
+            self.effects.set_if_idle(Timer::Flows, now + JUDGE_EVERY);
         }
     }
 
     /// How much later than usual workers may tell of a session.
     fn slack(&self) -> Duration {
-        self.told_within.saturating_sub(TOLD_WITHIN)
+        self.sessions.told_within.saturating_sub(TOLD_WITHIN)
     }
 
     /// Looks at those that are silent; the others cost nothing.
     pub(super) fn judge_flows(&mut self, now: Instant) {
-        for (room, session) in std::mem::take(&mut self.silent) {
+        for (room, session) in std::mem::take(&mut self.quality.silent) {
             self.catch_up(room, now);
             match self.judge_flow(room, session, now) {
-                Verdict::Wait => _ = self.silent.insert((room, session)),
+                Verdict::Wait => _ = self.quality.silent.insert((room, session)),
                 Verdict::Innocent => self.with_track(session, Track::forget),
                 Verdict::Lost(hop) => {
                     self.with_track(session, Track::moved);
@@ -87,8 +87,8 @@ impl Gateway {
                 }
             }
         }
-        if !self.silent.is_empty() {
-            self.timers.set(Timer::Flows, now + JUDGE_EVERY);
+        if !self.quality.silent.is_empty() {
+            self.effects.set(Timer::Flows, now + JUDGE_EVERY);
         }
     }
 
@@ -106,7 +106,7 @@ impl Gateway {
         };
         let carries =
             |(first, other): (Hop, Option<Hop>)| first == track.hop() || other == Some(track.hop());
-        if !track.is_silent() || !room.cell.carriers(&self.board).is_some_and(carries) {
+        if !track.is_silent() || !room.cell.carriers(&self.nodes.board).is_some_and(carries) {
             return Verdict::Innocent;
         }
         let Some(silent) = track.lost_since(slack, now) else {
@@ -149,7 +149,7 @@ impl Gateway {
 
     /// We were late ourselves: whoever seems silent may not have been read.
     pub(super) fn excuse_flows(&mut self, late: Duration) {
-        for (_, session) in &self.silent {
+        for (_, session) in &self.quality.silent {
             let session = self.sessions.get_mut(session);
             if let Some(track) = session.and_then(|session| session.track.as_deref_mut()) {
                 track.excuse(late);

@@ -47,35 +47,36 @@ impl Gateway {
     pub fn kept(&self) -> Kept {
         let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
         let rooms_listed = [
-            self.rooms_by_name.len(),
-            self.changing.len(),
-            self.stranded.len(),
-            self.unreserved.len(),
-            self.away.len(),
-            self.herd.as_ref().map_or(0, |herd| herd.rooms.len()),
-            most(&mut self.reroutes.values().map(BTreeSet::len)),
-            most(&mut self.rooms_at.iter().map(BTreeSet::len)),
+            self.rooms.by_name.len(),
+            self.rooms.changing.len(),
+            self.rooms.stranded.len(),
+            self.rooms.unreserved.len(),
+            self.rooms.away.len(),
+            self.rooms.herd.as_ref().map_or(0, |herd| herd.rooms.len()),
+            most(&mut self.policy.reroutes.values().map(BTreeSet::len)),
+            most(&mut self.rooms.at.iter().map(BTreeSet::len)),
         ];
-        let ticked = most(&mut self.ticked.values().map(BTreeSet::len));
+        let ticked = most(&mut self.sessions.ticked.values().map(BTreeSet::len));
         let judged = most(&mut self.revised.values().map(super::revising::Revised::known));
-        let sessions_listed = [self.sparing.len(), self.silent.len(), ticked, judged];
-        let paces = || self.paces.iter().map(Pace::counts);
+        let sessions_listed =
+            [self.capacity.sparing.len(), self.quality.silent.len(), ticked, judged];
+        let paces = || self.nodes.paces.iter().map(Pace::counts);
         Kept {
             sessions: self.sessions.len(),
             rooms: self.rooms.len(),
-            calls: self.calls.len(),
+            calls: self.rooms.calls.len(),
             rooms_listed: most(&mut rooms_listed.into_iter()),
             sessions_listed: most(&mut sessions_listed.into_iter()),
-            asks: self.asks.len(),
+            asks: self.policy.asks.len(),
             legs: most(&mut self.sessions.values().map(|session| session.legs.iter().count())),
             opening: most(&mut paces().map(|(under_way, _)| under_way as usize)),
             waiting: paces().map(|(_, waiting)| waiting).sum(),
             moves: most(&mut self.rooms.values().map(|room| room.records().count())),
             damped: most(&mut self.rooms.values().map(|room| Room::moves_noted(room))),
-            ballots: self.ballots.len(),
-            drains: self.drains.len(),
+            ballots: self.quality.ballots.len(),
+            drains: self.rooms.drains.len(),
             slots: self.nodes.slots(),
-            timers: self.timers.standing().len(),
+            timers: self.effects.timers.standing().len(),
         }
     }
 }

@@ -69,29 +69,29 @@ impl Gateway {
         now: Instant,
     ) -> Result<NodeId, Impossible> {
         let id = self.nodes.next_slot(now).ok_or(Impossible::NoRoomForNodes)?;
-        let incarnation = self.board.reincarnate(id).ok_or(Impossible::NoRoomForNodes)?;
-        self.board.condemn(id, now);
+        let incarnation = self.nodes.board.reincarnate(id).ok_or(Impossible::NoRoomForNodes)?;
+        self.nodes.board.condemn(id, now);
         let place = id.0 as usize;
         let pace = Pace::new(self.settings.limits.openings_at_once);
-        self.ledger.add(id, settings.capacity_kbps);
-        if place == self.paces.len() {
-            self.paces.push(pace);
-            self.rooms_at.push(std::collections::BTreeSet::new());
+        self.capacity.ledger.add(id, settings.capacity_kbps);
+        if place == self.nodes.paces.len() {
+            self.nodes.paces.push(pace);
+            self.rooms.at.push(std::collections::BTreeSet::new());
         } else {
-            self.paces[place] = pace;
+            self.nodes.paces[place] = pace;
         }
         let distance = super::watching::distance(&self.settings, settings.zone);
         let (probed, canary) = (settings.probed, settings.canary);
         let timings = self.settings.timings;
         self.nodes.put(Node::added((id, incarnation), settings, distance, timings, now));
         if probed == Probed::Yes {
-            self.timers.set(Timer::Probe(id), now);
+            self.effects.set(Timer::Probe(id), now);
         }
         if canary {
-            self.timers.set(Timer::Canary(id), now);
+            self.effects.set(Timer::Canary(id), now);
         }
         let region = self.region_of(id);
-        if self.drained.contains(&region) {
+        if self.nodes.drained.contains(&region) {
             self.decide_drain(id, |node| node.draining = true, now);
         }
         Ok(id)
@@ -130,7 +130,7 @@ impl Gateway {
         if new == old || !there {
             return Err(Impossible::NoSuchNode);
         }
-        self.ledger.is_one_machine([new, old]);
+        self.capacity.ledger.is_one_machine([new, old]);
         Ok(())
     }
 
@@ -149,15 +149,15 @@ impl Gateway {
         let before = std::mem::replace(&mut node.settings, settings);
         let (canary, capacity) = (node.settings.canary, node.settings.capacity_kbps);
         match (before.canary, canary) {
-            (false, true) => self.timers.set(Timer::Canary(id), now),
+            (false, true) => self.effects.set(Timer::Canary(id), now),
             (true, false) => {
-                self.timers.cancel(&Timer::Canary(id));
+                self.effects.cancel(&Timer::Canary(id));
                 self.nodes[id.0 as usize].detector.forget_canaries();
             }
             (true, true) | (false, false) => {}
         }
         if before.capacity_kbps != capacity {
-            self.ledger.claim(id, capacity);
+            self.capacity.ledger.claim(id, capacity);
             self.gate_what_no_longer_fits(id, now);
         }
         self.want_reroute_of_short_rooms(now);
@@ -179,7 +179,7 @@ impl Gateway {
         let node = self.nodes.get_mut(id.0 as usize).ok_or(Impossible::NoSuchNode)?;
         node.removed = true;
         match within {
-            None if self.drains.contains_key(&id) => self.drain(id, now),
+            None if self.rooms.drains.contains_key(&id) => self.drain(id, now),
             Some(_) | None => self.drains(id, true, within, now),
         }
         Ok(())
@@ -192,7 +192,7 @@ impl Gateway {
     pub fn handle_node_kept(&mut self, id: NodeId, now: Instant) -> Result<(), Impossible> {
         let removed = |node: &&mut Node| node.removed;
         self.nodes.get_mut(id.0 as usize).filter(removed).ok_or(Impossible::NoSuchNode)?;
-        self.timers.cancel(&Timer::Forget(id));
+        self.effects.cancel(&Timer::Forget(id));
         self.decide_drain(id, |node| node.removed = false, now);
         Ok(())
     }
@@ -201,7 +201,7 @@ impl Gateway {
     pub(super) fn forget_soon(&mut self, id: NodeId, now: Instant) {
         if self.node(id).is_some_and(|node| node.removed) {
             let after = self.settings.limits.leave_within + GONE_AFTER;
-            self.timers.set(Timer::Forget(id), now + after);
+            self.effects.set(Timer::Forget(id), now + after);
         }
     }
 
@@ -210,27 +210,27 @@ impl Gateway {
         if !self.node(id).is_some_and(|node| node.removed) {
             return;
         }
-        if !self.rooms_at[id.0 as usize].is_empty() {
+        if !self.rooms.at[id.0 as usize].is_empty() {
             return self.drain(id, now);
         }
-        if self.paces[id.0 as usize].counts() != (0, 0) || self.is_mourned(id) {
+        if self.nodes.paces[id.0 as usize].counts() != (0, 0) || self.is_mourned(id) {
             return self.forget_soon(id, now);
         }
         self.not_started(id, NotStarted::Removed, now);
-        self.board.condemn(id, now);
+        self.nodes.board.condemn(id, now);
         for timer in [Timer::Probe(id), Timer::Canary(id), Timer::Drain(id)] {
-            self.timers.cancel(&timer);
+            self.effects.cancel(&timer);
         }
-        self.drains.remove(&id);
-        self.leave_cursors.remove(&id);
-        self.ballots.retain(|(node, _), _| *node != id);
+        self.rooms.drains.remove(&id);
+        self.rooms.leave_cursors.remove(&id);
+        self.quality.ballots.retain(|(node, _), _| *node != id);
         self.nodes.forget(id, now);
-        self.ledger.forget(id);
-        self.outputs.push_back(Output::Forget { node: id });
+        self.capacity.ledger.forget(id);
+        self.effects.push(Output::Forget { node: id });
     }
 
     /// Whether rooms have still to go on without it, or take what was kept free there for another's death.
     fn is_mourned(&self, id: NodeId) -> bool {
-        self.herd.as_ref().is_some_and(|herd| herd.concerns(id))
+        self.rooms.herd.as_ref().is_some_and(|herd| herd.concerns(id))
     }
 }

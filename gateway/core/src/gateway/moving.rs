@@ -47,7 +47,7 @@ impl Gateway {
         if let Some(pending) = self.rooms.get_mut(&id).and_then(|room| room.pending.as_mut()) {
             pending.waiting = waiting;
         }
-        self.list(id);
+        self.rooms.list(id);
         self.regrant(id);
         self.close_left_hops(id, now);
         self.publish_pending_if_open(id, now);
@@ -110,7 +110,7 @@ impl Gateway {
         if from == Some(target) {
             let Pending { hops, by, .. } = *pending;
             self.admit_at(id, &hops, route.leaving);
-            self.event(Event::Rerouted { room: id, hops, by });
+            self.effects.event(Event::Rerouted { room: id, hops, by });
             self.close_left_hops(id, now);
             self.welcome(id, now);
             return;
@@ -118,10 +118,14 @@ impl Gateway {
         if lost.is_none() && pending.by != Decider::Operator && moved_enough {
             if let Decider::Policy { policy, .. } = &pending.by {
                 let policy = policy.clone();
-                self.event(Event::Guarded { policy, guard: Guard::MovedTooOften, times: 1 });
+                self.effects.event(Event::Guarded {
+                    policy,
+                    guard: Guard::MovedTooOften,
+                    times: 1,
+                });
             }
             self.given_up(id, Some(pending), MoveOutcome::Damped, now);
-            self.list(id);
+            self.rooms.list(id);
             self.regrant(id);
             self.close_left_hops(id, now);
             return;
@@ -131,10 +135,7 @@ impl Gateway {
         };
         let Pending { hops, cause, by, started, .. } = *pending;
         let started = since.unwrap_or(started);
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return;
-        };
-        room.placed_by = self.deciders.share(by.clone());
+        self.rooms.set_placed_by(id, by.clone());
         let until = now + self.settings.limits.leave_within;
         self.admit_at(id, &hops, from.map(|from| (from, until)));
         let cause = if lost.is_some() { Cause::NodeDown } else { cause };
@@ -158,7 +159,7 @@ impl Gateway {
         to: NodeId,
         now: Instant,
     ) -> Result<(), Impossible> {
-        let id = *self.rooms_by_name.get(name).ok_or(Impossible::NoSuchRoom)?;
+        let id = *self.rooms.by_name.get(name).ok_or(Impossible::NoSuchRoom)?;
         self.catch_up(id, now);
         if !self.rooms[&id].is_placed() {
             return Err(Impossible::NoSuchRoom);

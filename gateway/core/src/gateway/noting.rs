@@ -19,7 +19,7 @@ const NOTES_MAX: usize = 8;
 
 /// What a policy decides about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Subject {
+pub(crate) enum Subject {
     Session(SessionId),
     Room(RoomId),
 }
@@ -80,20 +80,20 @@ struct Saying {
 }
 
 #[derive(Debug)]
-pub(super) struct Held {
-    pub(super) policy: PolicyName,
+pub(crate) struct Held {
+    pub(crate) policy: PolicyName,
     revision: Arc<str>,
     fault: Fault,
-    pub(super) since: Instant,
+    pub(crate) since: Instant,
 }
 
 /// What was said, and who is left out.
 #[derive(Default, Debug)]
-pub(super) struct Noted {
+pub(crate) struct Noted {
     said: BTreeMap<(Subject, Hook), Saying>,
     /// In the order in which they were first said something of, with some that are gone.
     order: VecDeque<(Subject, Hook)>,
-    pub(super) held: BTreeMap<(Subject, Hook), Held>,
+    pub(crate) held: BTreeMap<(Subject, Hook), Held>,
 }
 
 impl Noted {
@@ -110,14 +110,14 @@ impl Noted {
     }
 
     /// It is gone.
-    pub(super) fn forget(&mut self, subject: Subject) {
+    pub(crate) fn forget(&mut self, subject: Subject) {
         for hook in Hook::ALL {
             self.said.remove(&(subject, hook));
             self.held.remove(&(subject, hook));
         }
     }
 
-    pub(super) fn said(&self, of: &[Subject], now: Instant) -> Vec<Said> {
+    pub(crate) fn said(&self, of: &[Subject], now: Instant) -> Vec<Said> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
         let said = keys.filter_map(|key| Some((key.1, self.said.get(&key)?)));
         said.map(|(hook, saying)| Said {
@@ -131,7 +131,7 @@ impl Noted {
         .collect()
     }
 
-    pub(super) fn held(&self, of: &[Subject], now: Instant) -> Vec<Quarantine> {
+    pub(crate) fn held(&self, of: &[Subject], now: Instant) -> Vec<Quarantine> {
         let keys = Hook::ALL.into_iter().flat_map(|hook| of.iter().map(move |it| (*it, hook)));
         keys.filter_map(|key| self.held.get(&key))
             .map(|held| Quarantine {
@@ -154,7 +154,7 @@ impl Gateway {
 
     /// Notes whom the revision was not asked about, since it fails over them; whoever it answered about is asked about
     /// again.
-    pub(super) fn note_apart(
+    pub(crate) fn note_apart(
         &mut self,
         about: &About,
         policy: &PolicyName,
@@ -162,10 +162,10 @@ impl Gateway {
         apart: Option<&Apart>,
         now: Instant,
     ) {
-        if apart.is_none() && self.noted.held.is_empty() {
+        if apart.is_none() && self.policy.noted.held.is_empty() {
             return;
         }
-        self.noted.held.retain(|(subject, _), held| {
+        self.policy.noted.held.retain(|(subject, _), held| {
             let row = about.row_of(*subject).filter(|_| held.policy == *policy);
             row.is_none_or(|row| apart.is_some_and(|apart| apart.leaves_out(row)))
         });
@@ -173,7 +173,7 @@ impl Gateway {
             let subject = about.subject(poisoned.row).filter(|subject| self.is_there(*subject));
             let Some(subject) = subject else { continue };
             let (fault, key) = (poisoned.fault.clone(), (subject, policy.hook));
-            if self.noted.held.get(&key).is_some_and(|held| held.revision == *revision) {
+            if self.policy.noted.held.get(&key).is_some_and(|held| held.revision == *revision) {
                 continue;
             }
             let (policy, revision) = (policy.clone(), revision.clone());
@@ -183,15 +183,15 @@ impl Gateway {
                 fault: fault.clone(),
                 since: now,
             };
-            self.noted.held.insert(key, held);
+            self.policy.noted.held.insert(key, held);
             let (session, room) = (subject.session(), subject.room());
-            self.event(Event::Quarantined { policy, revision, session, room, fault });
+            self.effects.event(Event::Quarantined { policy, revision, session, room, fault });
         }
     }
 
     /// Notes what was said of each that the question was about, where something was; gives back the reason where it was
     /// about one.
-    pub(super) fn note_said(
+    pub(crate) fn note_said(
         &mut self,
         about: &About,
         (by, outcome, parts): (&Decider, &Outcome, &Parts),
@@ -216,7 +216,7 @@ impl Gateway {
         let word = |reason: &u32| word_for(beside.reasons.as_deref().unwrap_or_default(), *reason);
         let rows: std::collections::BTreeSet<u32> =
             notes.keys().chain(reasons.keys()).copied().collect();
-        let by = self.deciders.share(by.clone());
+        let by = self.policy.deciders.share(by.clone());
         for row in rows {
             let Some(subject) = about.subject(row).filter(|subject| self.is_there(*subject)) else {
                 continue;
@@ -229,7 +229,7 @@ impl Gateway {
                 at: now,
                 notes: notes.map(|note| (note.key.clone(), note.value)).collect(),
             };
-            self.noted.say((subject, about.hook()), saying);
+            self.policy.noted.say((subject, about.hook()), saying);
         }
         if batch { None } else { reasons.get(&0).map(word) }
     }
@@ -244,11 +244,11 @@ impl Gateway {
         answers: Count,
     ) {
         let guard = crate::Guard::HiddenState;
-        self.event(Event::Guarded { policy: policy.clone(), guard, times: 1 });
+        self.effects.event(Event::Guarded { policy: policy.clone(), guard, times: 1 });
         let (policy, revision) = (policy.clone(), revision.clone());
         let told =
             Event::HiddenState { policy: policy.clone(), revision: revision.clone(), differs };
-        self.event(told);
+        self.effects.event(told);
         self.weigh_hidden_state(&policy, &revision, answers);
     }
 }

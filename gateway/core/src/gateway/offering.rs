@@ -24,7 +24,7 @@ impl Gateway {
     /// A client wants a session. The reply comes out by [`Output::Reply`](crate::Output::Reply), at once or after policies were asked.
     pub fn handle_offer(&mut self, offer: Offer, now: Instant) {
         // Who comes to a room that is there calls it by its name, which is kept once.
-        let room = self.rooms_by_name.get_key_value(&offer.room).map(|(name, _)| Arc::clone(name));
+        let room = self.rooms.by_name.get_key_value(&offer.room).map(|(name, _)| Arc::clone(name));
         let offer = Arc::new(Offer { room: room.unwrap_or(offer.room), ..offer });
         if let Err(reason) = self.begin(&offer, now) {
             self.refuse(&offer, None, reason);
@@ -32,7 +32,7 @@ impl Gateway {
     }
 
     fn begin(&mut self, offer: &Arc<Offer>, now: Instant) -> Result<(), Refused> {
-        if let Some(&room) = self.rooms_by_name.get(&offer.room) {
+        if let Some(&room) = self.rooms.by_name.get(&offer.room) {
             self.catch_up(room, now);
         }
         if self.shutting_down {
@@ -44,11 +44,11 @@ impl Gateway {
         let Some(scenario) = self.settings.scenarios.get(&offer.scenario).cloned() else {
             return Err(Refused::UnknownScenario(offer.scenario.clone()));
         };
-        let id = SessionId(self.next_session);
+        let id = SessionId(self.sessions.next);
         let mut session = Session {
             id,
             room: RoomId(0),
-            wanted: self.wants.share(Wanted {
+            wanted: self.sessions.wants.share(Wanted {
                 scenario: offer.scenario.clone(),
                 labels: offer.labels.clone(),
                 media: offer.media.clone(),
@@ -64,7 +64,7 @@ impl Gateway {
             plans: 0,
             share: WHOLE,
             judged: Judged::default(),
-            admitted_by: self.deciders.share(Decider::Native),
+            admitted_by: self.rooms.deciders.share(Decider::Native),
             legs: FewMap::default(),
             measures: None,
             last_heard: now,
@@ -72,9 +72,9 @@ impl Gateway {
             memory: Memory::default(),
         };
         session.room = self.enter_room(&session, offer, &scenario)?;
-        self.next_session += 1;
+        self.sessions.next += 1;
         let unasked = session.of_first_packet;
-        self.sessions.insert(id, Box::new(session));
+        self.sessions.all.insert(id, Box::new(session));
         if unasked {
             self.admit(id, None, Decider::Native, now);
         } else {
@@ -116,7 +116,7 @@ impl Gateway {
             Affinity::Room => offer.room.clone(),
             Affinity::Session => apart(&offer.room, session.id),
         };
-        if let Some(&room) = self.rooms_by_name.get(&name) {
+        if let Some(&room) = self.rooms.by_name.get(&name) {
             let standing = &self.rooms[&room].scenario;
             if *standing != offer.scenario {
                 return Err(Refused::ScenarioOfRoom(standing.clone()));
@@ -124,9 +124,9 @@ impl Gateway {
             self.join(room, session.id);
             return Ok(room);
         }
-        let id = RoomId(self.next_room);
+        let id = RoomId(self.rooms.next);
         let call = self.enter_call(&offer.room, &offer.scenario, id, scenario.affinity)?;
-        self.next_room += 1;
+        self.rooms.next += 1;
         let founding = Founding {
             name: name.clone(),
             scenario: offer.scenario.clone(),
@@ -137,8 +137,8 @@ impl Gateway {
             call,
             priority: scenario.priority,
         };
-        self.rooms_by_name.insert(name, id);
-        self.rooms.insert(id, Box::new(Room::new(id, founding)));
+        self.rooms.by_name.insert(name, id);
+        self.rooms.all.insert(id, Box::new(Room::new(id, founding)));
         self.join(id, session.id);
         Ok(id)
     }
@@ -332,7 +332,7 @@ impl Gateway {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        session.admitted_by = self.deciders.share(by);
+        session.admitted_by = self.rooms.deciders.share(by);
         session.plan.cap_kbps = cap_kbps.unwrap_or(0);
         session.phase = Phase::Placing;
         let (room, unasked) = (session.room, session.of_first_packet);
@@ -342,7 +342,7 @@ impl Gateway {
             } else {
                 self.turn_away(id, now);
             }
-        } else if self.stranded_go_first() && !self.paced {
+        } else if self.stranded_go_first() && !self.rooms.paced {
             // Nobody has looked yet where they could go.
             self.turn_away(id, now);
         } else {

@@ -27,8 +27,8 @@ impl Gateway {
         };
         session.phase = Phase::Opening;
         opening.by = Some(open_by);
-        self.timers.set_if_idle(Timer::OpenLate(id), open_by);
-        self.outputs.push_back(Output::Install {
+        self.effects.set_if_idle(Timer::OpenLate(id), open_by);
+        self.effects.push(Output::Install {
             session: id,
             room: room.id,
             offer: Arc::clone(&opening.offer),
@@ -148,16 +148,16 @@ impl Gateway {
             admitted_by: (*session.admitted_by).clone(),
             routed_by: (*room.placed_by).clone(),
         };
-        self.event(opened);
+        self.effects.event(opened);
         if let Some(session) = self.sessions.get_mut(&id) {
             if let Some(Opening { offer, .. }) = session.opening.take().as_deref() {
                 let (offer, result) = (offer.id, Ok(accepted));
-                self.outputs.push_back(Output::Reply { offer, result });
+                self.effects.push(Output::Reply { offer, result });
             }
             session.phase = Phase::Live;
-            self.live += 1;
             session.last_heard = now;
             let room = session.room;
+            self.sessions.live += 1;
             self.settle_peer_caps(room);
             self.begin_ticking(id);
         }
@@ -176,7 +176,7 @@ impl Gateway {
                 return;
             };
             if let Some(leg) = session.legs.remove(&hop) {
-                self.outputs.push_back(Output::CloseAt { session: id, hop });
+                self.effects.push(Output::CloseAt { session: id, hop });
                 self.failed_in(leg, hop, now);
                 self.not_opened(id, hop, now);
                 self.open_next(hop.node, now);
@@ -193,7 +193,7 @@ impl Gateway {
             });
             self.give_up(id, refused, now);
         } else if let Some(next) = session.next_late() {
-            self.timers.set(Timer::OpenLate(id), next);
+            self.effects.set(Timer::OpenLate(id), next);
         }
     }
 
@@ -218,8 +218,13 @@ impl Gateway {
         reason: Refused,
     ) {
         let scenario = offer.scenario.clone();
-        self.event(Event::Refused { offer: offer.id, session, scenario, reason: reason.clone() });
-        self.outputs.push_back(Output::Reply { offer: offer.id, result: Err(reason) });
+        self.effects.event(Event::Refused {
+            offer: offer.id,
+            session,
+            scenario,
+            reason: reason.clone(),
+        });
+        self.effects.push(Output::Reply { offer: offer.id, result: Err(reason) });
     }
 
     /// Ends a session through the API.
@@ -246,7 +251,7 @@ impl Gateway {
         if session.phase == Phase::Live {
             let room = session.room;
             let room_name = self.name_of(room);
-            self.event(Event::Closed { session: id, room, room_name, reason });
+            self.effects.event(Event::Closed { session: id, room, room_name, reason });
             self.remove(id, reason, now);
         } else {
             let refused = match reason {
@@ -270,23 +275,23 @@ impl Gateway {
     }
 
     fn remove(&mut self, id: SessionId, reason: CloseReason, now: Instant) {
-        let Some(session) = self.sessions.remove(&id) else {
+        let Some(session) = self.sessions.all.remove(&id) else {
             return;
         };
-        self.live -= usize::from(session.phase == Phase::Live);
+        self.sessions.live -= usize::from(session.phase == Phase::Live);
         self.end_ticking(&session);
         self.leave_judges(&session);
-        self.timers.cancel(&Timer::OpenLate(id));
-        self.sparing.remove(&id);
-        self.silent.remove(&(session.room, id));
-        self.climbs.remove(&id);
-        self.noted.forget(Subject::Session(id));
+        self.effects.cancel(&Timer::OpenLate(id));
+        self.capacity.sparing.remove(&id);
+        self.quality.silent.remove(&(session.room, id));
+        self.quality.climbs.remove(&id);
+        self.policy.noted.forget(Subject::Session(id));
         for (hop, leg) in session.legs.iter() {
             self.leave_leg(id, *hop, *leg);
         }
         let nodes: Vec<NodeId> = session.legs.into_keys().map(|hop| hop.node).collect();
         if session.phase >= Phase::Opening {
-            self.outputs.push_back(Output::End { session: id, reason });
+            self.effects.push(Output::End { session: id, reason });
         }
         self.leave_room(session.room, id, now);
         nodes.into_iter().for_each(|node| self.open_next(node, now));
@@ -317,24 +322,24 @@ impl Gateway {
     fn dissolve(&mut self, id: RoomId, now: Instant) {
         let pending = self.rooms.get_mut(&id).and_then(|room| room.pending.take());
         self.given_up(id, pending, MoveOutcome::Closed, now);
-        self.unstrand(id);
-        self.away.remove(&id);
-        let Some(room) = self.rooms.remove(&id) else {
+        self.rooms.unstrand(id);
+        self.rooms.away.remove(&id);
+        let Some(room) = self.rooms.all.remove(&id) else {
             return;
         };
-        self.placed -= usize::from(room.is_placed());
-        self.ledger.release(room.holding);
-        self.unreserved.remove(&id);
+        self.rooms.placed -= usize::from(room.is_placed());
+        self.capacity.ledger.release(room.holding);
+        self.rooms.unreserved.remove(&id);
         for node in room.listed.iter() {
-            self.rooms_at[node.0 as usize].remove(&id);
+            self.rooms.at[node.0 as usize].remove(&id);
         }
-        self.rooms_by_name.remove(&room.name);
+        self.rooms.by_name.remove(&room.name);
         self.leave_call(&room);
-        self.changing.remove(&id);
-        self.noted.forget(Subject::Room(id));
-        self.timers.cancel(&Timer::RoomDue(id));
-        self.timers.cancel(&Timer::LeavingEnds(id));
-        for waiting in self.reroutes.values_mut() {
+        self.rooms.changing.remove(&id);
+        self.policy.noted.forget(Subject::Room(id));
+        self.effects.cancel(&Timer::RoomDue(id));
+        self.effects.cancel(&Timer::LeavingEnds(id));
+        for waiting in self.policy.reroutes.values_mut() {
             waiting.remove(&id);
         }
         self.leave_judge(&room);

@@ -27,7 +27,7 @@ impl Gateway {
             return Some(*leg);
         }
         let turn = self.turn(session, hop);
-        let goes = self.paces.get_mut(hop.node.0 as usize)?.begin(turn, id, hop);
+        let goes = self.nodes.paces.get_mut(hop.node.0 as usize)?.begin(turn, id, hop);
         self.sessions.get_mut(&id)?.legs.insert(hop, Leg::Waiting);
         if goes { self.open_now(id, hop, now) } else { Some(Leg::Waiting) }
     }
@@ -37,14 +37,14 @@ impl Gateway {
         let session = self.sessions.get_mut(&id)?;
         session.legs.insert(hop, Leg::Opening(until));
         let room = self.rooms.get(&session.room).map_or(session.room, |room| room.call);
-        self.outputs.push_back(Output::Open { session: id, room, hop });
-        self.timers.set_if_idle(Timer::OpenLate(id), until);
+        self.effects.push(Output::Open { session: id, room, hop });
+        self.effects.set_if_idle(Timer::OpenLate(id), until);
         Some(Leg::Opening(until))
     }
 
     /// Who has nowhere to go goes before who stands, newcomers after them, and spares last; calls before streams.
     fn turn(&self, session: &Session, hop: Hop) -> Turn {
-        let order = self.paces[hop.node.0 as usize].drawn();
+        let order = self.nodes.paces[hop.node.0 as usize].drawn();
         let Some(room) = self.rooms.get(&session.room) else {
             return (Class::Spare, Reverse(0), order);
         };
@@ -64,18 +64,18 @@ impl Gateway {
     /// Something that was under way at the node ended: the next have their turn, and rooms that waited for it.
     pub(super) fn open_next(&mut self, node: NodeId, now: Instant) {
         let place = node.0 as usize;
-        while let Some((id, hop)) = self.paces[place].next() {
+        while let Some((id, hop)) = self.nodes.paces[place].next() {
             let waits = |session: &Session| session.legs.get(&hop) == Some(&Leg::Waiting);
             if self.sessions.get(&id).is_some_and(|session| waits(session)) {
                 self.open_now(id, hop, now);
             } else {
-                self.paces[place].end();
+                self.nodes.paces[place].end();
             }
         }
-        if self.paced && !self.paces[place].is_busy() {
+        if self.rooms.paced && !self.nodes.paces[place].is_busy() {
             // The turn is for those in front.
-            (self.paced, self.rescued_last) = (false, None);
-            self.timers.set(Timer::Rescue, now);
+            (self.rooms.paced, self.rooms.rescued_last) = (false, None);
+            self.effects.set(Timer::Rescue, now);
         }
     }
 
@@ -85,7 +85,7 @@ impl Gateway {
             return;
         };
         let in_time = until - self.settings.limits.open_within + ANSWERED_IN_TIME;
-        let pace = &mut self.paces[hop.node.0 as usize];
+        let pace = &mut self.nodes.paces[hop.node.0 as usize];
         pace.end();
         if now <= in_time {
             pace.faster();
@@ -93,40 +93,40 @@ impl Gateway {
             pace.slower(now);
         }
         let region = self.region_of(hop.node);
-        self.breakers[region.0 as usize].evidence.opened += 1;
+        self.capacity.breakers[region.0 as usize].evidence.opened += 1;
     }
 
     /// The driver could not, or not in time.
     pub(super) fn failed_in(&mut self, leg: Leg, hop: Hop, now: Instant) {
         if let Leg::Opening(_) = leg {
-            let pace = &mut self.paces[hop.node.0 as usize];
+            let pace = &mut self.nodes.paces[hop.node.0 as usize];
             pace.end();
             pace.slower(now);
             let region = self.region_of(hop.node);
-            self.breakers[region.0 as usize].evidence.failed += 1;
+            self.capacity.breakers[region.0 as usize].evidence.failed += 1;
         }
     }
 
     /// The session is not wanted there any more: the driver closes it, if it was told to open it.
     pub(super) fn leave_leg(&mut self, id: SessionId, hop: Hop, leg: Leg) {
-        let pace = &mut self.paces[hop.node.0 as usize];
+        let pace = &mut self.nodes.paces[hop.node.0 as usize];
         match leg {
             Leg::Waiting => return pace.forget(id, hop),
             Leg::Opening(_) => pace.end(),
             Leg::Open => {}
         }
-        self.outputs.push_back(Output::CloseAt { session: id, hop });
+        self.effects.push(Output::CloseAt { session: id, hop });
     }
 
     /// Nodes where as many wait already as are opened at a time.
     pub(super) fn busy_nodes(&self) -> Vec<NodeId> {
-        let busy = self.nodes.iter().filter(|node| self.paces[node.id.0 as usize].is_busy());
+        let busy = self.nodes.iter().filter(|node| self.nodes.paces[node.id.0 as usize].is_busy());
         busy.map(|node| node.id).collect()
     }
 
     /// Whether rooms without a hop wait for nothing but their turn: newcomers' rooms come after them.
     pub(super) fn stranded_go_first(&self) -> bool {
-        self.stranded.first().is_some_and(|(attempts, ..)| *attempts == 0)
+        self.rooms.stranded.first().is_some_and(|(attempts, ..)| *attempts == 0)
     }
 
     /// There is no room for a newcomer now.
@@ -138,17 +138,18 @@ impl Gateway {
     /// When somebody may try again for whom there is no room: two seconds; five while others have nowhere to go; or, where
     /// no region takes new rooms, when the first does again, a minute at most. With [jitter](Gateway::jittered).
     pub(super) fn retry_after(&mut self, now: Instant) -> Duration {
-        let herd = self.herd.is_some() || !self.stranded.is_empty();
+        let herd = self.rooms.herd.is_some() || !self.rooms.stranded.is_empty();
         let wait = if herd { RETRY_BEHIND_A_HERD } else { RETRY_SOON };
         let open = |breaker: &crate::breaker::Breaker| breaker.state() == BreakerState::Open;
-        let all = self.breakers.iter().all(open);
-        let until = self.breakers.iter().filter_map(crate::breaker::Breaker::opens_until).min();
+        let all = self.capacity.breakers.iter().all(open);
+        let until =
+            self.capacity.breakers.iter().filter_map(crate::breaker::Breaker::opens_until).min();
         let opens = until.filter(|_| all).map(|at| at.saturating_duration_since(now));
         self.jittered(wait.max(opens.unwrap_or_default().min(RETRY_MAX)))
     }
 
     /// Up to twice as long, so that those who are refused together do not come back together.
     pub(super) fn jittered(&mut self, wait: Duration) -> Duration {
-        wait.saturating_add(wait.mul_f64(self.rng.f64()))
+        wait.saturating_add(wait.mul_f64(self.sessions.rng.f64()))
     }
 }

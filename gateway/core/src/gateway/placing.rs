@@ -79,7 +79,7 @@ impl Gateway {
                         let revised = policy.and_then(|policy| self.revised.get(&policy));
                         if let Some(room) = self.rooms.get_mut(&id) {
                             let revisions = revised.map(|revised| &revised.now);
-                            room.memory.write(self.states.share(state), revisions);
+                            room.memory.write(self.policy.states.share(state), revisions);
                             room.ttl_ms = ttl_ms;
                         }
                         self.settle(id, &hops, by, now);
@@ -120,9 +120,7 @@ impl Gateway {
             return;
         }
         let unchosen = by == Decider::Native;
-        if let Some(room) = self.rooms.get_mut(&id) {
-            room.placed_by = self.deciders.share(by);
-        }
+        self.rooms.set_placed_by(id, by);
         self.admit_at(id, &hops, None);
         self.note_away(id, nodes.first().copied().filter(|_| unchosen), now);
         self.set_due(id, now);
@@ -140,7 +138,7 @@ impl Gateway {
             let grain = (ttl / 8).min(DUE_GRAIN_MAX).as_micros() as u64;
             let due = self.now_us(now + ttl);
             let late = Duration::from_micros(due.next_multiple_of(grain) - due);
-            self.timers.set(Timer::RoomDue(id), now + ttl + late);
+            self.effects.set(Timer::RoomDue(id), now + ttl + late);
         }
     }
 
@@ -205,7 +203,7 @@ impl Gateway {
         let (regions, shunned) = (&regions[..], &shunned[..]);
         let wish = Wish { region, mode, regions, kbps, takes, spares, standing, shunned };
         self.apart(id, |gateway| {
-            place::native(wish, &gateway.nodes, &gateway.settings.zones, &gateway.ledger)
+            place::native(wish, &gateway.nodes, &gateway.settings.zones, &gateway.capacity.ledger)
         })
     }
 
@@ -219,7 +217,7 @@ impl Gateway {
     /// Whether the room may stand on the node.
     pub(super) fn fits(&mut self, id: RoomId, node: NodeId) -> bool {
         let kbps = self.room_kbps(id);
-        self.apart(id, |gateway| gateway.ledger.fits(node, kbps))
+        self.apart(id, |gateway| gateway.capacity.ledger.fits(node, kbps))
     }
 
     /// Hops exist, take rooms or have this one, have not just refused it, and stand once each.
@@ -256,7 +254,7 @@ impl Gateway {
     ) -> Result<(), Guard> {
         self.check_hops(id, nodes, now)?;
         let is_new = self.rooms.get(&id).is_some_and(|room| !room.is_placed());
-        let is_left = |place: NodeId| !self.paces[place.0 as usize].is_busy();
+        let is_left = |place: NodeId| !self.nodes.paces[place.0 as usize].is_busy();
         let may = !is_new || !self.stranded_go_first() || is_left(nodes[0]);
         if may && self.fits(id, nodes[0]) { Ok(()) } else { Err(Guard::NoCapacity) }
     }

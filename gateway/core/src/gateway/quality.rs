@@ -32,7 +32,7 @@ struct Replan {
 impl Gateway {
     /// How old the last word of workers on a session may be.
     pub fn handle_summaries_within(&mut self, within: Duration) {
-        self.told_within = within;
+        self.sessions.told_within = within;
     }
 
     /// What workers measured of a session, and when it was last heard.
@@ -59,7 +59,7 @@ impl Gateway {
     /// The session is live: its degradation policy, if it has one, is asked about it from now on.
     pub(super) fn begin_ticking(&mut self, id: SessionId) {
         if let Some(policy) = self.sessions.get(&id).and_then(|session| self.ticks(session)) {
-            self.ticked.entry(policy).or_default().insert(id);
+            self.sessions.ticked.entry(policy).or_default().insert(id);
         }
         self.enrol(id);
     }
@@ -67,7 +67,7 @@ impl Gateway {
     /// It is gone.
     pub(super) fn end_ticking(&mut self, session: &Session) {
         let policy = self.ticks(session);
-        if let Some(ours) = policy.and_then(|policy| self.ticked.get_mut(&policy)) {
+        if let Some(ours) = policy.and_then(|policy| self.sessions.ticked.get_mut(&policy)) {
             ours.remove(&session.id);
         }
     }
@@ -80,7 +80,7 @@ impl Gateway {
 
     /// Asks about the next batch of the policy's sessions.
     pub(super) fn ask_tick(&mut self, policy: &PolicyName, now: Instant) {
-        self.timers
+        self.effects
             .set(Timer::Tick(Arc::new(policy.clone())), now + self.settings.limits.tick_every);
         for arm in self.arms(policy) {
             self.ask_tick_of(policy, *arm, now);
@@ -91,11 +91,11 @@ impl Gateway {
         if self.is_asking(policy, arm, |about| matches!(about, About::Tick(_))) {
             return;
         }
-        let Some(ours) = self.ticked.get(policy).filter(|ours| !ours.is_empty()) else {
+        let Some(ours) = self.sessions.ticked.get(policy).filter(|ours| !ours.is_empty()) else {
             return;
         };
         let cursor = (policy.clone(), arm);
-        let from = self.tick_cursors.get(&cursor).copied().unwrap_or(SessionId(0));
+        let from = self.quality.tick_cursors.get(&cursor).copied().unwrap_or(SessionId(0));
         let revisions = self.revisions(policy);
         let asks = |id: &SessionId| revisions.map_or(Arm::Standing, |both| both.arm(id.0)) == arm;
         let (mut ids, mut next) = (Vec::new(), SessionId(0));
@@ -119,7 +119,7 @@ impl Gateway {
                 state: session.memory.read(reads).map(|state| State::clone(state)),
             })
             .collect();
-        self.tick_cursors.insert(cursor, next);
+        self.quality.tick_cursors.insert(cursor, next);
         if sessions.is_empty() {
             return;
         }
@@ -199,7 +199,7 @@ impl Gateway {
             let id = fresh.get(row as usize).copied().flatten();
             let session = id.and_then(|id| self.sessions.get_mut(&id));
             if let Some(session) = session.filter(|_| parts.keeps_state(row)) {
-                session.memory.write(self.states.share(state), revisions);
+                session.memory.write(self.policy.states.share(state), revisions);
             }
         }
         self.note_conduct(policy, arm, parts.count(), now);
@@ -268,7 +268,7 @@ impl Gateway {
             };
             session.plans = session.plans.wrapping_add(1);
             let (room, kept, plan) = (session.room, session.plan, session.plan_now());
-            self.outputs.push_back(Output::Plan { session: id, plan });
+            self.effects.push(Output::Plan { session: id, plan });
             let room_name = self.name_of(room);
             for (op, arg) in last {
                 let differs = match op {
@@ -277,7 +277,14 @@ impl Gateway {
                 };
                 if differs {
                     let (room_name, rung, by) = (room_name.clone(), plan.rung(), by.clone());
-                    self.event(Event::Degraded { session: id, room_name, op, arg, rung, by });
+                    self.effects.event(Event::Degraded {
+                        session: id,
+                        room_name,
+                        op,
+                        arg,
+                        rung,
+                        by,
+                    });
                 }
             }
             if before.cap_kbps != kept.cap_kbps {
@@ -295,7 +302,7 @@ impl Gateway {
             // Nobody sees himself.
             senders.retain(|sender| *who != [*sender]);
             if !senders.is_empty() {
-                self.outputs.push_back(Output::KeyFrame { sessions: senders });
+                self.effects.push(Output::KeyFrame { sessions: senders });
             }
         }
     }
@@ -317,7 +324,7 @@ impl Gateway {
             if session.plan.peer_cap_kbps != peer_cap_kbps {
                 session.plan.peer_cap_kbps = peer_cap_kbps;
                 let plan = session.plan_now();
-                self.outputs.push_back(Output::Plan { session: id, plan });
+                self.effects.push(Output::Plan { session: id, plan });
             }
         }
     }

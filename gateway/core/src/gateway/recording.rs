@@ -111,13 +111,22 @@ impl Gateway {
         let room_name = self.name_of(id);
         let step = Step { cause, by: by.clone(), from, to: Some(to), started };
         self.record(id, step, outcome, now);
-        self.event(Event::MoveEnded { room: id, room_name, cause, by, from, to, started, outcome });
+        self.effects.event(Event::MoveEnded {
+            room: id,
+            room_name,
+            cause,
+            by,
+            from,
+            to,
+            started,
+            outcome,
+        });
     }
 
     /// Keeps it among the room's last moves.
     pub(super) fn record(&mut self, id: RoomId, step: Step, outcome: MoveOutcome, now: Instant) {
         let Step { cause, by, from, to, started } = step;
-        let by = self.deciders.share(by);
+        let by = self.rooms.deciders.share(by);
         if let Some(room) = self.rooms.get_mut(&id) {
             room.record(MoveRecord { cause, by, from, to, started, ended: now, outcome });
         }

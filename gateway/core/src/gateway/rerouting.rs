@@ -27,8 +27,8 @@ impl Gateway {
         };
         let policy = scenario.policy(Hook::Routing);
         let arm = self.arm(&policy, id.0);
-        self.reroutes.entry((policy.clone(), arm)).or_default().insert(id);
-        self.timers.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
+        self.policy.reroutes.entry((policy.clone(), arm)).or_default().insert(id);
+        self.effects.set_if_idle(Timer::Reroute(Arc::new(policy)), now);
     }
 
     /// A policy was replaced: every room of its scenarios is looked at with the new one.
@@ -82,7 +82,7 @@ impl Gateway {
             for id in batch {
                 self.reroute_natively(id, now);
             }
-            self.timers.set(Timer::Reroute(Arc::new(policy.clone())), now);
+            self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
             return;
         }
         let rooms: Vec<RoomRow> =
@@ -98,7 +98,7 @@ impl Gateway {
         let mut batch = Vec::new();
         let place = (policy.clone(), arm);
         while batch.len() < ROOMS_PER_ASK
-            && let Some(id) = self.reroutes.get_mut(&place).and_then(BTreeSet::pop_first)
+            && let Some(id) = self.policy.reroutes.get_mut(&place).and_then(BTreeSet::pop_first)
         {
             let belongs = self.arm(policy, id.0);
             if !self.rooms.get(&id).is_some_and(|room| room.is_placed()) {
@@ -107,8 +107,8 @@ impl Gateway {
             if belongs == arm {
                 batch.push(id);
             } else {
-                self.reroutes.entry((policy.clone(), belongs)).or_default().insert(id);
-                self.timers.set_if_idle(Timer::Reroute(Arc::new(policy.clone())), now);
+                self.policy.reroutes.entry((policy.clone(), belongs)).or_default().insert(id);
+                self.effects.set_if_idle(Timer::Reroute(Arc::new(policy.clone())), now);
             }
         }
         batch
@@ -155,7 +155,7 @@ impl Gateway {
         (by, beside): (&Decider, &Beside),
         now: Instant,
     ) -> Batch {
-        self.timers.set(Timer::Reroute(Arc::new(policy.clone())), now);
+        self.effects.set(Timer::Reroute(Arc::new(policy.clone())), now);
         rooms.iter().for_each(|&(id, _)| self.catch_up(id, now));
         let mut parts = Parts::default();
         let outcome = match answer {
@@ -171,7 +171,7 @@ impl Gateway {
                     for (row, state) in states.into_iter().filter(|(row, _)| !parts.refused(*row)) {
                         let id = fresh.get(row as usize).copied().flatten();
                         if let Some(room) = id.and_then(|id| self.rooms.get_mut(&id)) {
-                            room.memory.write(self.states.share(state), revisions);
+                            room.memory.write(self.policy.states.share(state), revisions);
                         }
                     }
                     parts.outcome()
@@ -245,7 +245,7 @@ impl Gateway {
             if !stranded {
                 self.check_churn(id, now)?;
                 let sessions = self.rooms.get(&id).map_or(0, |room| room.sessions.len());
-                self.churn.push_back((now, sessions));
+                self.capacity.churn.push_back((now, sessions));
             }
         }
         let Some(room) = self.rooms.get_mut(&id) else {
@@ -269,18 +269,19 @@ impl Gateway {
             return Err(Guard::MovedTooOften);
         }
         while self
+            .capacity
             .churn
             .front()
             .is_some_and(|&(at, _)| now.saturating_duration_since(at) >= CHURN_WITHIN)
         {
-            self.churn.pop_front();
+            self.capacity.churn.pop_front();
         }
         // One room may always move, however many there are in it.
-        let Some(room) = self.rooms.get(&id).filter(|_| !self.churn.is_empty()) else {
+        let Some(room) = self.rooms.get(&id).filter(|_| !self.capacity.churn.is_empty()) else {
             return Ok(());
         };
-        let moved: usize = self.churn.iter().map(|(_, sessions)| sessions).sum();
-        let allowed = self.live * self.settings.limits.churn_percent as usize / 100;
+        let moved: usize = self.capacity.churn.iter().map(|(_, sessions)| sessions).sum();
+        let allowed = self.sessions.live * self.settings.limits.churn_percent as usize / 100;
         if moved + room.sessions.len() > allowed { Err(Guard::Churn) } else { Ok(()) }
     }
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::Gateway;
 use super::standing::Step;
 use crate::place::Takes;
-use crate::room::Stranded;
 use crate::timer::Timer;
 use crate::{Cause, Decider, MoveOutcome, NodeId, RoomId};
 
@@ -23,41 +22,41 @@ impl Gateway {
     /// waits for its turn at a node keeps nobody from one where there is no such turn: where a whole look found only such,
     /// the next begins behind them.
     pub(super) fn rescue_stranded(&mut self, now: Instant) {
-        self.paced = false;
-        let continues = self.rescued_last.is_some();
-        let after = self.rescued_last.take().map_or(Bound::Unbounded, Bound::Excluded);
-        let turn = self.stranded.range((after, Bound::Unbounded)).take(RESCUES_AT_ONCE);
+        self.rooms.paced = false;
+        let continues = self.rooms.rescued_last.is_some();
+        let after = self.rooms.rescued_last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let turn = self.rooms.stranded.range((after, Bound::Unbounded)).take(RESCUES_AT_ONCE);
         let turn: Vec<(u32, Reverse<i64>, RoomId)> = turn.copied().collect();
         let mut none_left = false;
         for &(.., id) in &turn {
             if self.takes_its_own(id, now) {
                 continue;
             }
-            none_left = none_left || self.paced && !self.is_left(1, &[]);
-            if none_left || self.paced && !self.is_left_for(id, now) {
+            none_left = none_left || self.rooms.paced && !self.is_left(1, &[]);
+            if none_left || self.rooms.paced && !self.is_left_for(id, now) {
                 continue;
             }
             match self.rescue(id, now) {
-                true => self.count_attempt(id),
-                false => self.paced = true,
+                true => self.rooms.count_attempt(id),
+                false => self.rooms.paced = true,
             }
         }
         // Where nothing is left that needs no turn, those in front have the next that is free.
-        let goes_on = turn.len() == RESCUES_AT_ONCE && self.paced && !none_left;
-        self.rescued_last = turn.last().copied().filter(|_| goes_on);
+        let goes_on = turn.len() == RESCUES_AT_ONCE && self.rooms.paced && !none_left;
+        self.rooms.rescued_last = turn.last().copied().filter(|_| goes_on);
         // Those in front wait still.
-        self.paced |= continues;
-        if !self.stranded.is_empty() {
-            self.timers.set(Timer::Rescue, now + RESCUE_EVERY);
+        self.rooms.paced |= continues;
+        if !self.rooms.stranded.is_empty() {
+            self.effects.set(Timer::Rescue, now + RESCUE_EVERY);
         }
     }
 
     /// Whether some node at which nobody has to wait has room for so much, kbit/s, and is none of those that are shunned.
     fn is_left(&self, kbps: u64, shunned: &[NodeId]) -> bool {
         self.nodes.iter().any(|node| {
-            let (id, pace) = (node.id, &self.paces[node.id.0 as usize]);
+            let (id, pace) = (node.id, &self.nodes.paces[node.id.0 as usize]);
             let open = node.welcomes_rooms() && !pace.is_busy() && !shunned.contains(&id);
-            open && self.ledger.fits(id, kbps)
+            open && self.capacity.ledger.fits(id, kbps)
         })
     }
 
@@ -118,18 +117,7 @@ impl Gateway {
     /// being spent for a death just now is no longer free.
     fn hops_of_reserves(&mut self, id: RoomId, busy: &[NodeId], now: Instant) -> Vec<NodeId> {
         let mut but = busy.to_vec();
-        but.extend(self.herd.iter().flat_map(|herd| &herd.standbys));
+        but.extend(self.rooms.herd.iter().flat_map(|herd| &herd.standbys));
         self.native_hops_taking(id, Takes::Reserves, &but, now)
-    }
-
-    fn count_attempt(&mut self, id: RoomId) {
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return;
-        };
-        if let Some(Stranded { attempts, .. }) = &mut room.stranded {
-            self.stranded.remove(&(*attempts, Reverse(room.priority), id));
-            *attempts = attempts.saturating_add(1);
-            self.stranded.insert((*attempts, Reverse(room.priority), id));
-        }
     }
 }

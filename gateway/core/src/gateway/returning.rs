@@ -55,14 +55,14 @@ impl Gateway {
         now: Instant,
     ) -> Result<(), Impossible> {
         match region {
-            None => self.fail_backs.fill(fail_back),
+            None => self.rooms.fail_backs.fill(fail_back),
             Some(region) => {
-                let found = self.fail_backs.get_mut(region.0 as usize);
+                let found = self.rooms.fail_backs.get_mut(region.0 as usize);
                 *found.ok_or(Impossible::NoSuchRegion)? = fail_back;
             }
         }
-        if !self.away.is_empty() {
-            self.timers.set(Timer::FailBack, now);
+        if !self.rooms.away.is_empty() {
+            self.effects.set(Timer::FailBack, now);
         }
         Ok(())
     }
@@ -111,25 +111,25 @@ impl Gateway {
     /// Nobody chose where it stands: it goes back when it can.
     pub(super) fn note_away(&mut self, id: RoomId, on: Option<NodeId>, now: Instant) {
         if on.is_some_and(|on| self.is_away(id, on)) {
-            self.away.insert(id);
-            self.timers.set_if_idle(Timer::FailBack, now + LOOK_AGAIN);
+            self.rooms.away.insert(id);
+            self.effects.set_if_idle(Timer::FailBack, now + LOOK_AGAIN);
         } else {
-            self.away.remove(&id);
+            self.rooms.away.remove(&id);
         }
     }
 
     /// The next room goes back, if one can.
     pub(super) fn fail_back(&mut self, now: Instant) {
-        let after = (Bound::Excluded(self.failed_back_last), Bound::Unbounded);
-        let turn: Vec<RoomId> = self.away.range(after).take(LOOKED_AT).copied().collect();
+        let after = (Bound::Excluded(self.rooms.failed_back_last), Bound::Unbounded);
+        let turn: Vec<RoomId> = self.rooms.away.range(after).take(LOOKED_AT).copied().collect();
         let found = turn.iter().copied().find(|id| self.goes_back(*id, now));
         let all = turn.len() < LOOKED_AT && found.is_none();
-        self.failed_back_last =
+        self.rooms.failed_back_last =
             found.or(turn.last().copied()).filter(|_| !all).unwrap_or(RoomId(0));
-        if !self.away.is_empty() {
+        if !self.rooms.away.is_empty() {
             let every = Duration::from_secs(1) / self.settings.limits.fail_back_per_second.max(1);
             let next = if found.is_some() || !all { every } else { every.max(LOOK_AGAIN) };
-            self.timers.set(Timer::FailBack, now + next);
+            self.effects.set(Timer::FailBack, now + next);
         }
     }
 
@@ -141,12 +141,12 @@ impl Gateway {
         };
         let (region, stands) = (room.region, self.stands_at(id));
         if stands.is_some_and(|hop| !self.is_away(id, hop.node)) {
-            self.away.remove(&id);
+            self.rooms.away.remove(&id);
             return false;
         }
         let abroad = stands.is_some_and(|hop| self.region_of(hop.node) != region);
         let shut = abroad && !self.may_enter(id, region);
-        let fail_back = self.fail_backs[region.0 as usize];
+        let fail_back = self.rooms.fail_backs[region.0 as usize];
         let by = match fail_back {
             FailBack::Forbid => return false,
             FailBack::Auto if shut || self.moved_enough(id, now) => return false,
@@ -160,7 +160,9 @@ impl Gateway {
             Health::Suspect | Health::Down | Health::Cold => false,
         };
         let unfit = |node: &&Node| {
-            self.is_away(id, node.id) || !trusted(node) || self.paces[node.id.0 as usize].is_busy()
+            self.is_away(id, node.id)
+                || !trusted(node)
+                || self.nodes.paces[node.id.0 as usize].is_busy()
         };
         let but: Vec<NodeId> = self.nodes.iter().filter(unfit).map(|node| node.id).collect();
         if stands.is_none() || but.len() == self.nodes.count() {

@@ -92,7 +92,7 @@ impl Gateway {
         self.revised.insert(policy.clone(), Revised { now, judge, conduct, told });
         self.judged = self.revised.values().filter(|revised| revised.judge.is_some()).count();
         if self.judged > 0 {
-            self.timers.set_if_idle(Timer::Judge, at + JUDGES_TURN);
+            self.effects.set_if_idle(Timer::Judge, at + JUDGES_TURN);
         }
         if gone {
             self.ask_again(policy, Arm::Canary, at);
@@ -101,7 +101,7 @@ impl Gateway {
             self.ask_again(policy, Arm::Standing, at);
         }
         if had != has {
-            self.tick_cursors.remove(&(policy.clone(), Arm::Canary));
+            self.quality.tick_cursors.remove(&(policy.clone(), Arm::Canary));
         }
         self.reroute_others(policy, was.as_ref(), at);
     }
@@ -134,10 +134,11 @@ impl Gateway {
     fn ask_again(&mut self, policy: &PolicyName, arm: Arm, now: Instant) {
         let of_arm = |asked: &Asked| asked.policy == *policy && asked.arm == arm;
         let ids: Vec<AskId> =
-            self.asks.iter().filter(|(_, asked)| of_arm(asked)).map(|(id, _)| *id).collect();
+            self.policy.asks.iter().filter(|(_, asked)| of_arm(asked)).map(|(id, _)| *id).collect();
         for id in ids {
-            self.timers.cancel(&Timer::AskLate(id));
-            let Some(Asked { policy, arm, about, at: asked, .. }) = self.asks.remove(&id) else {
+            self.effects.cancel(&Timer::AskLate(id));
+            let Some(Asked { policy, arm, about, at: asked, .. }) = self.policy.asks.remove(&id)
+            else {
                 continue;
             };
             let (session, room) = match about {
@@ -147,7 +148,7 @@ impl Gateway {
                 About::Place(room) => (None, Some(room)),
                 About::Reroute(_) | About::Tick(_) => (None, None),
             };
-            self.event(Event::Decided {
+            self.effects.event(Event::Decided {
                 ask: id,
                 policy,
                 arm,
@@ -209,7 +210,7 @@ impl Gateway {
 
     /// With each turn of the sweep: sessions up to this one, and their rooms, keep only what somebody still may read.
     pub(super) fn forget_older_states(&mut self, until: Option<SessionId>) {
-        let from = SessionId(self.swept_last.0.saturating_add(1));
+        let from = SessionId(self.sessions.swept_last.0.saturating_add(1));
         let until = until.unwrap_or(SessionId(u64::MAX));
         if !self.keeps_older || from > until {
             return;
@@ -402,7 +403,7 @@ impl Gateway {
             return;
         }
         let revision = Arc::clone(&revised.now.of(arm).name);
-        self.event(Event::Breached { policy: policy.clone(), revision, breach });
+        self.effects.event(Event::Breached { policy: policy.clone(), revision, breach });
     }
 
     pub(super) fn turn_judges(&mut self, now: Instant) {
@@ -410,7 +411,7 @@ impl Gateway {
             judge.turn(now);
         }
         if self.judged > 0 {
-            self.timers.set(Timer::Judge, now + JUDGES_TURN);
+            self.effects.set(Timer::Judge, now + JUDGES_TURN);
         }
     }
 
@@ -485,8 +486,7 @@ impl Gateway {
                 let unit = unit(policy.hook, session.room, session.id);
                 self.belongs(session, policy) && revised.now.arm(unit) == arm
             };
-            let sessions: Vec<&Session> =
-                self.sessions.values().map(|session| &**session).filter(of_arm).collect();
+            let sessions: Vec<&Session> = self.sessions.values().filter(of_arm).collect();
             let rooms = self.rooms.values().filter(|room| {
                 let by_session = matches!(policy.hook, Hook::Admission | Hook::Degradation);
                 self.is_of(room, policy) && !by_session && revised.now.arm(room.id.0) == arm

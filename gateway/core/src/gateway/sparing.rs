@@ -64,7 +64,7 @@ impl Gateway {
         };
         let (holding, kbps) = (self.rooms[&session.room].holding, session.kbps());
         let mut carriers = holding.loads().peekable();
-        carriers.peek().is_some() && carriers.all(|node| self.ledger.fits(node, kbps))
+        carriers.peek().is_some() && carriers.all(|node| self.capacity.ledger.fits(node, kbps))
     }
 
     fn shares(&self, id: RoomId) -> Vec<(SessionId, u16)> {
@@ -114,29 +114,37 @@ impl Gateway {
         };
         let (room, plan) = (session.room, session.plan_now());
         if session.share < WHOLE {
-            self.sparing.insert(id, now);
+            self.capacity.sparing.insert(id, now);
         } else {
-            self.sparing.remove(&id);
+            self.capacity.sparing.remove(&id);
         }
         if session.phase >= Phase::Opening {
-            self.outputs.push_back(Output::Plan { session: id, plan });
+            self.effects.push(Output::Plan { session: id, plan });
         }
         let (op, arg, rung) = (Op::Cap, u64::from(plan.cap_kbps), plan.rung());
         let (room_name, by) = (self.name_of(room), Decider::Native);
-        self.event(Event::Degraded { session: id, room_name, op, arg, rung, by });
+        self.effects.event(Event::Degraded { session: id, room_name, op, arg, rung, by });
         self.settle_peer_caps(room);
     }
 
     /// There may be room again: those who climbed down long enough ago climb a step up, if nobody else has nowhere to go.
     pub(super) fn climb_some(&mut self, now: Instant) {
-        if self.sparing.is_empty() || !self.stranded.is_empty() || self.herd.is_some() {
+        if self.capacity.sparing.is_empty()
+            || !self.rooms.stranded.is_empty()
+            || self.rooms.herd.is_some()
+        {
             return;
         }
-        let after = (Bound::Excluded(self.climbed_last), Bound::Unbounded);
-        let turn: Vec<(SessionId, Instant)> =
-            self.sparing.range(after).take(CLIMB_AT_ONCE).map(|(id, at)| (*id, *at)).collect();
+        let after = (Bound::Excluded(self.capacity.climbed_last), Bound::Unbounded);
+        let turn: Vec<(SessionId, Instant)> = self
+            .capacity
+            .sparing
+            .range(after)
+            .take(CLIMB_AT_ONCE)
+            .map(|(id, at)| (*id, *at))
+            .collect();
         let goes_on = turn.last().filter(|_| turn.len() == CLIMB_AT_ONCE);
-        self.climbed_last = goes_on.map_or(SessionId(0), |(id, _)| *id);
+        self.capacity.climbed_last = goes_on.map_or(SessionId(0), |(id, _)| *id);
         for (id, since) in turn {
             if now.saturating_duration_since(since) >= CLIMBS_AFTER {
                 self.climb(id, now);
@@ -165,12 +173,12 @@ impl Gateway {
     fn leaves_room_for(&self, id: RoomId, kbps: u64) -> bool {
         let holding = self.rooms[&id].holding;
         let fits = |node: NodeId| {
-            let free = self.ledger.capacity(node) * LEAVES_FREE / 100;
-            self.ledger.fits(node, kbps + free)
+            let free = self.capacity.ledger.capacity(node) * LEAVES_FREE / 100;
+            self.capacity.ledger.fits(node, kbps + free)
         };
         let reserved = holding.on.zip(holding.reserve);
         holding.on.is_some()
             && holding.loads().all(fits)
-            && reserved.is_none_or(|(on, at)| self.ledger.fits_reserve(at, on, kbps))
+            && reserved.is_none_or(|(on, at)| self.capacity.ledger.fits_reserve(at, on, kbps))
     }
 }

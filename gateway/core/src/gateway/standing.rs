@@ -1,12 +1,9 @@
 //! Routes in force: what their rooms count on, and what packets may do at each hop.
 
-use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use super::{Gateway, Output, WEIGH_EVERY};
-use crate::few::FewSet;
 use crate::ledger::Holding;
-use crate::room::Stranded;
 use crate::session::Phase;
 use crate::timer::Timer;
 use crate::{
@@ -26,7 +23,7 @@ const LEAD_MIN: Duration = Duration::from_millis(2);
 impl Gateway {
     /// The hop that the room's packets take now.
     pub(super) fn stands_at(&self, id: RoomId) -> Option<Hop> {
-        self.rooms.get(&id)?.route().first_usable(&self.board).map(|(hop, _)| hop)
+        self.rooms.get(&id)?.route().first_usable(&self.nodes.board).map(|(hop, _)| hop)
     }
 
     pub(super) fn room_kbps(&self, id: RoomId) -> u64 {
@@ -52,15 +49,15 @@ impl Gateway {
     /// What is seen where the room counts on nothing: it does not stand in its own way.
     pub(super) fn apart<T>(&mut self, id: RoomId, look: impl FnOnce(&Gateway) -> T) -> T {
         let holding = self.rooms.get(&id).map(|room| room.holding).unwrap_or_default();
-        self.ledger.release(holding);
+        self.capacity.ledger.release(holding);
         let seen = look(self);
-        self.ledger.hold(holding);
+        self.capacity.ledger.hold(holding);
         seen
     }
 
     /// The room stands at the first of these hops from now on. That it fits there was checked, or reserved.
     pub(super) fn admit_at(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
-        self.unstrand(id);
+        self.rooms.unstrand(id);
         self.publish(id, hops, leaving);
     }
 
@@ -72,31 +69,19 @@ impl Gateway {
         hops: &[Hop],
         now: Instant,
     ) {
-        if let Some(room) = self.rooms.get_mut(&id) {
-            room.stranded = Some(Stranded { lost, since, attempts: 0 });
-            self.stranded.insert((0, Reverse(room.priority), id));
-        }
+        self.rooms.strand(id, lost, since);
         self.publish(id, hops, None);
-        self.timers.set(Timer::Rescue, now);
-    }
-
-    pub(super) fn unstrand(&mut self, id: RoomId) {
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return;
-        };
-        if let Some(Stranded { attempts, .. }) = room.stranded.take() {
-            self.stranded.remove(&(attempts, Reverse(room.priority), id));
-        }
+        self.effects.set(Timer::Rescue, now);
     }
 
     /// Puts a route in force, or for a stranded room what is left of it.
     pub(super) fn publish(&mut self, id: RoomId, hops: &[Hop], leaving: Option<(Hop, Instant)>) {
         let grants = self.weigh(id, hops);
         let lead = leaving.zip(hops.first()).map(|((left, _), to)| self.lead(left.node, to.node));
-        let Some(room) = self.rooms.get_mut(&id) else {
+        let Some(room) = self.rooms.all.get_mut(&id) else {
             return;
         };
-        self.placed += usize::from(!room.is_placed());
+        self.rooms.placed += usize::from(!room.is_placed());
         let version = room.route().version + 1;
         let mode = room.mode_over(hops);
         let hops = hops.iter().copied().zip(grants).collect();
@@ -104,9 +89,9 @@ impl Gateway {
         room.cell.publish(Route { version, mode, hops, leaving, lead: lead.unwrap_or_default() });
         self.tell_kept_since(id, &before);
         if let Some((_, until)) = leaving {
-            self.timers.set(Timer::LeavingEnds(id), until);
+            self.effects.set(Timer::LeavingEnds(id), until);
         }
-        self.list(id);
+        self.rooms.list(id);
     }
 
     /// A hitless room that is carried by one hop keeps less than its mode promises, and that is told; so is its end.
@@ -126,7 +111,7 @@ impl Gateway {
         let to = route.kept();
         if route.mode == Mode::Hitless && from != to {
             let (room_name, why) = (room.name.clone(), ModeChange::Capacity);
-            self.event(Event::Mode { room: id, room_name, from, to, why });
+            self.effects.event(Event::Mode { room: id, room_name, from, to, why });
         }
     }
 
@@ -155,27 +140,27 @@ impl Gateway {
         };
         let mode = room.mode_over(hops);
         let before = room.holding;
-        self.ledger.release(before);
+        self.capacity.ledger.release(before);
         let on = hops.first().map(|hop| hop.node).filter(|_| room.stranded.is_none());
         let heading = room.pending.as_ref().map(|pending| pending.hops[0].node);
         let second = hops.get(1).filter(|_| mode.opens_ahead()).map(|hop| hop.node);
         let twin = second.filter(|_| mode == Mode::Hitless && on.is_some()).filter(|second| {
             let had = before.twin == Some(*second);
-            let fits = (had || keeps_new) && self.ledger.fits(*second, kbps);
+            let fits = (had || keeps_new) && self.capacity.ledger.fits(*second, kbps);
             heading == Some(*second) || fits
         });
         let reserve = on.zip(second).filter(|_| twin.is_none()).and_then(|(on, second)| {
             let had = before.reserve == Some(second) && before.on == Some(on);
-            let fits = (had || keeps_new) && self.ledger.fits_reserve(second, on, kbps);
+            let fits = (had || keeps_new) && self.capacity.ledger.fits_reserve(second, on, kbps);
             (heading == Some(second) || fits).then_some(second)
         });
         room.holding = Holding { on, reserve, heading, twin, kbps };
-        self.ledger.hold(room.holding);
+        self.capacity.ledger.hold(room.holding);
         let provided = if mode == Mode::Hitless { twin } else { reserve };
         if on.is_some() && mode.opens_ahead() && provided.is_none() {
-            self.unreserved.insert(id);
+            self.rooms.unreserved.insert(id);
         } else {
-            self.unreserved.remove(&id);
+            self.rooms.unreserved.remove(&id);
         }
         let grant = |place| match place {
             0 if on.is_some() => Grant::Admitted,
@@ -204,23 +189,24 @@ impl Gateway {
 
     /// Capacity may have become free: rooms whose packets could not take a second hop are weighed again, in turn.
     pub(super) fn weigh_unreserved(&mut self, now: Instant) {
-        let after = (std::ops::Bound::Excluded(self.weighed_last), std::ops::Bound::Unbounded);
+        let after =
+            (std::ops::Bound::Excluded(self.rooms.weighed_last), std::ops::Bound::Unbounded);
         let turn: Vec<RoomId> =
-            self.unreserved.range(after).take(WEIGHED_AGAIN_MAX).copied().collect();
+            self.rooms.unreserved.range(after).take(WEIGHED_AGAIN_MAX).copied().collect();
         let goes_on = turn.last().filter(|_| turn.len() == WEIGHED_AGAIN_MAX).copied();
-        self.weighed_last = goes_on.unwrap_or(RoomId(0));
-        self.ledger.recover(now);
+        self.rooms.weighed_last = goes_on.unwrap_or(RoomId(0));
+        self.capacity.ledger.recover(now);
         self.climb_some(now);
-        let before = self.unreserved.len();
+        let before = self.rooms.unreserved.len();
         for id in turn {
             self.regrant(id);
-            if self.unreserved.contains(&id) && self.would_gain_a_reserve(id, now) {
+            if self.rooms.unreserved.contains(&id) && self.would_gain_a_reserve(id, now) {
                 self.want_reroute(id, now);
             }
         }
-        let helps = goes_on.is_some() && self.unreserved.len() < before;
+        let helps = goes_on.is_some() && self.rooms.unreserved.len() < before;
         let next = if helps { WEIGH_GOES_ON } else { WEIGH_EVERY };
-        self.timers.set(Timer::Weigh, now + next);
+        self.effects.set(Timer::Weigh, now + next);
     }
 
     /// Whether asking would help. A policy that gave the room a spare without a reserve meant it.
@@ -233,27 +219,6 @@ impl Gateway {
             self.scenario_of(&self.rooms[&id]).is_some_and(|s| s.binds(Hook::Routing));
         (self.is_bare(id) || !policy_has_a_say)
             && self.native_hops(id, &[standing.node], now).len() > 1
-    }
-
-    /// Lists the room under every node that its route leads to, in force or under way.
-    pub(super) fn list(&mut self, id: RoomId) {
-        let Some(room) = self.rooms.get_mut(&id) else {
-            return;
-        };
-        let route = room.route();
-        let pending = room.pending.iter().flat_map(|pending| &pending.hops);
-        let nodes: FewSet<NodeId> =
-            route.hops.iter().map(|(hop, _)| hop).chain(pending).map(|hop| hop.node).collect();
-        if nodes == room.listed {
-            return;
-        }
-        for gone in room.listed.iter().filter(|node| !nodes.contains(node)) {
-            self.rooms_at[gone.0 as usize].remove(&id);
-        }
-        for new in nodes.iter().filter(|node| !room.listed.contains(node)) {
-            self.rooms_at[new.0 as usize].insert(id);
-        }
-        room.listed = nodes;
     }
 
     /// Closes its sessions wherever no route of the room leads any more.
@@ -286,7 +251,7 @@ impl Gateway {
             self.hear_of(id, now);
         }
         if to.is_some() && !sessions.is_empty() {
-            self.outputs.push_back(Output::KeyFrame { sessions: sessions.clone() });
+            self.effects.push(Output::KeyFrame { sessions: sessions.clone() });
         }
         let room_name = self.name_of(id);
         let outcome = if to.is_some() { MoveOutcome::Done } else { MoveOutcome::Stranded };
@@ -295,7 +260,16 @@ impl Gateway {
         let unchosen = matches!(cause, Cause::NodeDown | Cause::Link | Cause::Drain);
         self.note_away(id, to.map(|to| to.node).filter(|_| unchosen), now);
         sessions.first().into_iter().for_each(|session| self.enrol(*session));
-        self.event(Event::Moved { room: id, room_name, sessions, cause, by, from, to, started });
+        self.effects.event(Event::Moved {
+            room: id,
+            room_name,
+            sessions,
+            cause,
+            by,
+            from,
+            to,
+            started,
+        });
         let counted_max = self.settings.limits.moves_per_minute;
         if let Some(room) = self.rooms.get_mut(&id)
             && cause != Cause::NodeDown

@@ -14,7 +14,7 @@ impl Gateway {
     /// What does not run yet carries nothing.
     pub(super) fn condemn_the_cold(&mut self, now: Instant) {
         for node in self.nodes.iter().filter(|node| node.health() == crate::Health::Cold) {
-            self.board.condemn(node.id, now);
+            self.nodes.board.condemn(node.id, now);
         }
     }
 
@@ -37,16 +37,16 @@ impl Gateway {
             return;
         };
         let (attempt, within) = self.nodes[nearest.0 as usize].start(now);
-        self.event(Event::Start { node: nearest, step: Start::Begun { attempt } });
-        self.outputs.push_back(Output::Start { node: nearest });
-        self.timers.set(Timer::Probe(nearest), now);
-        self.timers.set(Timer::StartLate(nearest), now + within);
+        self.effects.event(Event::Start { node: nearest, step: Start::Begun { attempt } });
+        self.effects.push(Output::Start { node: nearest });
+        self.effects.set(Timer::Probe(nearest), now);
+        self.effects.set(Timer::StartLate(nearest), now + within);
     }
 
     /// Whether everybody in the room is silent.
     fn is_forsaken(&self, room: &Room, now: Instant) -> bool {
         let mut sessions = room.sessions.iter().filter_map(|session| self.sessions.get(session));
-        sessions.all(|session| session.is_silent(now, self.told_within))
+        sessions.all(|session| session.is_silent(now, self.sessions.told_within))
     }
 
     /// The hook that was to start the node failed. It is tried again later, if it is still needed then.
@@ -58,8 +58,8 @@ impl Gateway {
     pub(super) fn not_started(&mut self, id: NodeId, why: NotStarted, now: Instant) {
         let failed = self.nodes.get_mut(id.0 as usize).and_then(|node| node.start_failed(now));
         if let Some(again) = failed {
-            self.timers.cancel(&Timer::StartLate(id));
-            self.event(Event::Start { node: id, step: Start::Failed { why, again } });
+            self.effects.cancel(&Timer::StartLate(id));
+            self.effects.event(Event::Start { node: id, step: Start::Failed { why, again } });
         }
     }
 
@@ -69,13 +69,13 @@ impl Gateway {
 
     /// It runs: whoever waits for a node is looked at.
     pub(super) fn started(&mut self, id: NodeId, after: Option<Duration>, now: Instant) {
-        self.timers.cancel(&Timer::StartLate(id));
-        self.timers.set(Timer::Probe(id), now);
+        self.effects.cancel(&Timer::StartLate(id));
+        self.effects.set(Timer::Probe(id), now);
         if let Some(took) = after {
-            self.event(Event::Start { node: id, step: Start::Done { took } });
+            self.effects.event(Event::Start { node: id, step: Start::Done { took } });
         }
-        if !self.stranded.is_empty() {
-            self.timers.set(Timer::Rescue, now);
+        if !self.rooms.stranded.is_empty() {
+            self.effects.set(Timer::Rescue, now);
         }
     }
 

@@ -32,7 +32,7 @@ struct Silence {
 impl Gateway {
     /// Whether our own uplink is doubted: most nodes fell silent at once.
     pub fn doubts_uplink(&self) -> bool {
-        self.uplink_doubted
+        self.nodes.uplink_doubted
     }
 
     /// Nodes that would be condemned for silence are only accused while our uplink is doubted.
@@ -46,15 +46,15 @@ impl Gateway {
             })
             .collect();
         if doubted.is_some_and(|silence| silence.total) {
-            self.nobody_heard = Some(now);
+            self.nodes.nobody_heard = Some(now);
         }
         for (found, _) in found.iter_mut().zip(holds).filter(|(_, holds)| *holds) {
             *found = Finding::Accused;
         }
-        let before = std::mem::replace(&mut self.uplink_doubted, doubted.is_some());
+        let before = std::mem::replace(&mut self.nodes.uplink_doubted, doubted.is_some());
         if before != doubted.is_some() {
             let (silent, of) = doubted.map_or((0, 0), |silence| (silence.silent, silence.of));
-            self.event(Event::Uplink { doubted: doubted.is_some(), silent, of });
+            self.effects.event(Event::Uplink { doubted: doubted.is_some(), silent, of });
         }
     }
 
@@ -77,7 +77,7 @@ impl Gateway {
         let lasted = |since: Instant| now.saturating_duration_since(since);
         let within = node.detector.condemn_alone();
         // Those that are heard again come one by one.
-        let returns = self.nobody_heard.is_some_and(|at| lasted(at) < within);
+        let returns = self.nodes.nobody_heard.is_some_and(|at| lasted(at) < within);
         let most = !alone && silent * 100 > of * timings.panic_percent;
         let flows = node.detector.last_received().is_some_and(|at| lasted(at) < within);
         let holds = match alive {

@@ -96,7 +96,7 @@ impl Gateway {
 
     /// How many live sessions there are.
     pub fn live(&self) -> usize {
-        self.live
+        self.sessions.live
     }
 
     /// One of them.
@@ -130,7 +130,7 @@ impl Gateway {
 
     /// How many rooms stand somewhere.
     pub fn standing_rooms(&self) -> usize {
-        self.placed
+        self.rooms.placed
     }
 
     /// Every room that stands somewhere.
@@ -151,7 +151,7 @@ impl Gateway {
     /// Every node, by its id.
     pub fn nodes(&self) -> impl Iterator<Item = NodeStanding> {
         self.nodes.iter().map(|node| {
-            let (opening, waiting) = self.paces[node.id.0 as usize].counts();
+            let (opening, waiting) = self.nodes.paces[node.id.0 as usize].counts();
             NodeStanding {
                 hop: node.hop(),
                 health: node.health(),
@@ -159,12 +159,12 @@ impl Gateway {
                 draining: node.drains(),
                 leaves: node.removed,
                 ejected: node.ejected,
-                capacity_kbps: self.ledger.capacity(node.id),
+                capacity_kbps: self.capacity.ledger.capacity(node.id),
                 opening,
                 waiting: waiting as u32,
-                load_permille: self.ledger.permille(node.id) as u32,
+                load_permille: self.capacity.ledger.permille(node.id) as u32,
                 measured_permille: node.measured_permille(),
-                rooms: self.ledger.rooms(node.id),
+                rooms: self.capacity.ledger.rooms(node.id),
                 round_trip: node.detector.round_trip().map(|(smoothed, _)| smoothed),
             }
         })
@@ -172,7 +172,7 @@ impl Gateway {
 
     /// How many questions about offers are not answered yet.
     pub fn offers_asked(&self) -> usize {
-        self.asks.values().filter(|asked| asked.about.is_of_offer()).count()
+        self.policy.asks.values().filter(|asked| asked.about.is_of_offer()).count()
     }
 
     /// The room's name.

@@ -29,17 +29,17 @@ pub(super) fn distance(settings: &Settings, zone: ZoneId) -> Distance {
 impl Gateway {
     pub(super) fn start_probing(&mut self, now: Instant) {
         for node in self.nodes.iter().filter(|node| node.settings.probed == Probed::Yes) {
-            self.timers.set(Timer::Probe(node.id), now);
+            self.effects.set(Timer::Probe(node.id), now);
         }
     }
 
     pub(super) fn probe(&mut self, id: NodeId, now: Instant) {
-        let sequence = self.next_probe;
-        self.next_probe += 1;
+        let sequence = self.nodes.next_probe;
+        self.nodes.next_probe += 1;
         if let Some(node) = self.nodes.get_mut(id.0 as usize) {
             node.detector.handle_probe_sent(sequence, now);
-            self.timers.set(Timer::Probe(id), now + node.probe_every());
-            self.outputs.push_back(Output::Probe { node: id, sequence });
+            self.effects.set(Timer::Probe(id), now + node.probe_every());
+            self.effects.push(Output::Probe { node: id, sequence });
         }
     }
 
@@ -80,13 +80,14 @@ impl Gateway {
     /// If we or a worker came late, whatever is waited for may take that much longer, and nobody is condemned on the
     /// first late watch. Where lateness has become the rule, its watches judge like others: what arrived was read.
     pub fn handle_stamps(&mut self, stamps: &[Stamp], workers_late: Duration, now: Instant) {
-        let since = self.last_watch.map_or(WATCH_EVERY, |last| now.saturating_duration_since(last));
-        self.last_watch = Some(now);
+        let since =
+            self.nodes.last_watch.map_or(WATCH_EVERY, |last| now.saturating_duration_since(last));
+        self.nodes.last_watch = Some(now);
         let own_late = since.saturating_sub(WATCH_EVERY);
         let workers_late = workers_late.min(WORKER_EXCUSED_MAX);
         let late = own_late.max(workers_late);
         let stalled = late > self.settings.timings.own_stall;
-        let before = std::mem::replace(&mut self.stalled, stalled);
+        let before = std::mem::replace(&mut self.nodes.stalled, stalled);
         for node in self.nodes.iter_mut() {
             let Some(stamp) = stamps.get(node.id.0 as usize) else {
                 continue;
@@ -98,7 +99,7 @@ impl Gateway {
         }
         if stalled {
             self.excuse_flows(late);
-            self.event(Event::OwnStall { late });
+            self.effects.event(Event::OwnStall { late });
         }
         self.probe_out_of_turn(now);
         if stalled && !before {
@@ -132,7 +133,7 @@ impl Gateway {
             return;
         };
         if !node.drains() {
-            self.ledger.handle_full(id, now);
+            self.capacity.ledger.handle_full(id, now);
             self.gate_what_no_longer_fits(id, now);
         }
         self.handle_willing(id, false, now);
@@ -168,22 +169,22 @@ impl Gateway {
                 // Only who is ejected dies before it ran.
                 self.not_started(hop.node, NotStarted::Ejected, now);
                 // The flip comes first: packets do not wait for our words.
-                let after = self.outputs.len();
+                let after = self.effects.outputs.len();
                 rooms = self.fail_over(hop, now);
                 let event = Event::Node { hop, from, to, witnesses, last_heard, rooms };
-                self.outputs.insert(after, Output::Event(event));
+                self.effects.outputs.insert(after, Output::Event(event));
                 return;
             }
             Change::Returned | Change::Started { .. } => {
                 let id = node.id;
-                if let Some(incarnation) = self.board.reincarnate(id) {
+                if let Some(incarnation) = self.nodes.board.reincarnate(id) {
                     self.nodes[place].incarnation = incarnation;
-                    self.paces[place].renew();
+                    self.nodes.paces[place].renew();
                 }
             }
         }
         let hop = self.nodes[place].hop();
-        self.event(Event::Node { hop, from, to, witnesses, last_heard, rooms });
+        self.effects.event(Event::Node { hop, from, to, witnesses, last_heard, rooms });
         if let Change::Started { after, .. } = change {
             self.started(hop.node, after, now);
         }
@@ -206,11 +207,11 @@ impl Gateway {
         let mut measures = Measures::default();
         if let Some(node) = self.node(id) {
             node.measure(&mut measures);
-            measures.set(Metric::Capacity, self.ledger.capacity(id));
+            measures.set(Metric::Capacity, self.capacity.ledger.capacity(id));
             // It knows better than our ledger that it is full.
             let least = if node.welcomes_rooms() { 0 } else { 1_000 };
-            measures.set(Metric::Load, self.ledger.permille(id).max(least));
-            measures.set(Metric::Rooms, u64::from(self.ledger.rooms(id)));
+            measures.set(Metric::Load, self.capacity.ledger.permille(id).max(least));
+            measures.set(Metric::Rooms, u64::from(self.capacity.ledger.rooms(id)));
         }
         measures
     }
@@ -222,14 +223,16 @@ impl Gateway {
                 |node: &&Node| self.region_of(node.id) == region && node.welcomes_rooms();
             self.nodes.iter().filter(welcomes)
         };
-        let capacity: u64 = takers().map(|node| self.ledger.capacity(node.id)).sum();
+        let capacity: u64 = takers().map(|node| self.capacity.ledger.capacity(node.id)).sum();
         let used: u64 = takers()
-            .map(|node| self.ledger.permille(node.id) * self.ledger.capacity(node.id))
+            .map(|node| {
+                self.capacity.ledger.permille(node.id) * self.capacity.ledger.capacity(node.id)
+            })
             .sum();
         let mut measures = Measures::default();
         measures.set(Metric::Load, used.checked_div(capacity).unwrap_or(1_000));
         measures.set(Metric::NodesUp, takers().count() as u64);
-        let breaker = self.breakers[region.0 as usize].state();
+        let breaker = self.capacity.breakers[region.0 as usize].state();
         measures.set(Metric::Breaker, breaker as u64);
         measures.set(Metric::Capacity, capacity);
         measures

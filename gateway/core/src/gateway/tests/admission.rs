@@ -170,7 +170,7 @@ fn openings_that_are_refused_slow_a_node_down_and_not_its_neighbour() {
         world.offer(&number.to_string());
     }
     assert_eq!(world.opening.len(), 64);
-    let pace = |world: &World, node: NodeId| world.gateway.paces[node.0 as usize].window();
+    let pace = |world: &World, node: NodeId| world.gateway.nodes.paces[node.0 as usize].window();
     for _ in 0..5 {
         let (session, hop) = world.opening.pop_first().unwrap();
         world.gateway.handle_opened(session, hop, Err(NotOpened), world.now);

@@ -99,7 +99,7 @@ fn rooms_do_not_go_back_to_a_node_that_loses_much_unless_they_are_forced() {
 fn bad(world: &mut World, region: usize) {
     let (now, settings) = (world.now, Breakers::default());
     for _ in 0..2 {
-        world.gateway.breakers[region].weigh(Verdict::Bad, &settings, now);
+        world.gateway.capacity.breakers[region].weigh(Verdict::Bad, &settings, now);
     }
 }
 
@@ -112,7 +112,7 @@ fn rooms_do_not_go_back_to_a_region_that_takes_no_new_rooms() {
     assert_eq!(at(&world, A), 0);
     world.pass(ms(9_000));
     assert_eq!(at(&world, A), 10, "closed again");
-    assert_eq!(world.gateway.breakers[0].state(), BreakerState::Closed);
+    assert_eq!(world.gateway.capacity.breakers[0].state(), BreakerState::Closed);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_half_open_breaker_closes_where_the_few_who_are_there_fare_well_whatever_pro
             }
             world.pass(ms(100));
         }
-        let state = world.gateway.breakers[0].state();
+        let state = world.gateway.capacity.breakers[0].state();
         assert_eq!(state == BreakerState::Closed, closes, "{percent} {state:?}");
     }
 }

@@ -251,7 +251,7 @@ fn rooms_leave_a_region_where_one_node_went_bad_before_the_other_and_not_one_for
 fn a_few_rooms_of_one_kind_that_fare_badly_speak_for_no_others() {
     let mut world = World::new(settings_of(&[(0, 100_000), (2, 100_000)]));
     let vote = |world: &mut World, kind: &str, rooms: std::ops::Range<u64>, bad| {
-        let ballot = world.gateway.ballots.entry((A, kind.into())).or_default();
+        let ballot = world.gateway.quality.ballots.entry((A, kind.into())).or_default();
         rooms.for_each(|room| ballot.vote(RoomId(room), bad, world.now));
         world.gateway.weigh_cohorts(world.now);
     };

@@ -457,7 +457,7 @@ fn a_flip_costs_no_more_where_other_nodes_carry_many_rooms() {
     world.answer_with(place(&[B]));
     world.open("lonely");
     world.kill(B);
-    assert_eq!(world.gateway.rooms_at[1].len(), 0);
+    assert_eq!(world.gateway.rooms.at[1].len(), 0);
     let touched = |e: &Event| matches!(e, Event::Node { to: Health::Down, rooms: 1, .. });
     assert!(world.events().any(touched));
 }

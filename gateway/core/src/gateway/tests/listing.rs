@@ -119,7 +119,7 @@ fn rooms_leave_a_node_that_is_removed_make_before_break_and_it_is_forgotten_afte
     world.outputs.clear();
     world.pass(ms(2_000));
     world.audit();
-    assert!(world.gateway.timers.standing().all(|timer| *timer != Timer::Probe(node)));
+    assert!(world.gateway.effects.timers.standing().all(|timer| *timer != Timer::Probe(node)));
 }
 
 #[test]
@@ -294,11 +294,11 @@ fn a_node_that_said_that_it_is_full_is_so_still_where_its_capacity_changes() {
     let mut world = World::new(settings_of(&[(0, 100)]));
     world.open("1");
     world.gateway.handle_full(A, world.now);
-    let takes = world.gateway.ledger.capacity(A);
+    let takes = world.gateway.capacity.ledger.capacity(A);
     assert!(takes < 100, "{takes}");
     let more = NodeSettings { capacity_kbps: 200, ..listed(0) };
     world.gateway.handle_node_changed(A, more, world.now).unwrap();
-    assert_eq!(world.gateway.ledger.capacity(A), takes);
+    assert_eq!(world.gateway.capacity.ledger.capacity(A), takes);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_zone_without_nodes_gives_its_number_to_the_next() {
 fn thousands_of_rounds_take_no_more_slots_and_leave_nothing_behind() {
     let mut world = World::new(settings());
     let session = world.open("1");
-    let standing = world.gateway.timers.standing().len();
+    let standing = world.gateway.effects.timers.standing().len();
     let mut last = BTreeSet::new();
     for round in 0..2_000 {
         let zone = world.gateway.zone(&format!("zone {round}"), RegionId(0)).unwrap();
@@ -339,8 +339,8 @@ fn thousands_of_rounds_take_no_more_slots_and_leave_nothing_behind() {
     assert!(last.iter().any(|hop| hop.incarnation > Incarnation(100)));
     assert_eq!(world.gateway.nodes.count(), 4);
     assert_eq!(world.gateway.settings.zones.len(), 4);
-    assert!(world.gateway.timers.standing().len() <= standing);
-    assert!(world.gateway.drains.is_empty() && world.gateway.leave_cursors.is_empty());
+    assert!(world.gateway.effects.timers.standing().len() <= standing);
+    assert!(world.gateway.rooms.drains.is_empty() && world.gateway.rooms.leave_cursors.is_empty());
     world.audit();
 }
 

@@ -120,7 +120,7 @@ fn who_is_answered_again_is_left_out_no_longer_and_who_waits_for_its_turn_is() {
     assert!(ids.iter().all(|id| revisions(&world, *id).is_empty()));
     tick(&mut world, Answered { apart: left_out(&[0]), ..nothing() });
     world.close(ids[0]);
-    assert!(world.gateway.noted.held.is_empty(), "it ends with its session");
+    assert!(world.gateway.policy.noted.held.is_empty(), "it ends with its session");
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_policy_that_fails_for_two_seconds_gives_way_to_the_native_ladder() {
     });
     world.pass(ms(5_000));
     assert_eq!(world.cap(session), 300);
-    assert!(world.gateway.climbs.is_empty());
+    assert!(world.gateway.quality.climbs.is_empty());
 }
 
 #[test]
@@ -359,8 +359,11 @@ fn nothing_is_kept_of_who_nothing_was_said_of_nor_of_who_left() {
     assert_eq!(said(&world, ids[0])[0].since, ms(1_200));
     assert!(said(&world, ids[1]).is_empty());
     world.close(ids[0]);
-    assert_eq!(world.gateway.noted.said(&[], world.now), []);
-    assert!(format!("{:?}", world.gateway.noted).contains("said: {}"), "it ends with its session");
+    assert_eq!(world.gateway.policy.noted.said(&[], world.now), []);
+    assert!(
+        format!("{:?}", world.gateway.policy.noted).contains("said: {}"),
+        "it ends with its session"
+    );
 }
 
 #[test]

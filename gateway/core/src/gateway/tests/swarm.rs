@@ -295,7 +295,7 @@ impl Swarm {
                 // What happens next may well happen amid a herd.
                 for _ in 0..rng.u64(0..40) {
                     world.pass(ms(1));
-                    if world.gateway.herd.is_some() && rng.u8(0..4) > 0 {
+                    if world.gateway.rooms.herd.is_some() && rng.u8(0..4) > 0 {
                         break;
                     }
                 }
@@ -356,9 +356,9 @@ impl Swarm {
     fn check(&mut self) {
         let gateway = &self.world.gateway;
         let seen = &mut self.seen;
-        let herd = gateway.herd.as_ref();
+        let herd = gateway.rooms.herd.as_ref();
         seen.herd |= herd.is_some();
-        match gateway.ledger.audit(gateway.rooms.values().map(|room| room.holding)) {
+        match gateway.capacity.ledger.audit(gateway.rooms.values().map(|room| room.holding)) {
             // While a herd is under way, standbys carry what they kept free for one death, and still keep for others.
             Err(wrong) if herd.is_some() && wrong.contains("over its capacity") => {}
             right => right.unwrap(),
@@ -368,7 +368,7 @@ impl Swarm {
         let live = gateway.sessions.values().filter(|session| session.phase == Phase::Live);
         assert_eq!(gateway.live(), live.count());
         for room in gateway.rooms.values() {
-            assert_eq!(gateway.rooms_by_name.get(&room.name), Some(&room.id));
+            assert_eq!(gateway.rooms.by_name.get(&room.name), Some(&room.id));
             assert!(!room.sessions.is_empty());
             assert!(room.sessions.iter().all(|id| gateway.sessions[id].room == room.id));
             let route = room.route();
@@ -379,7 +379,7 @@ impl Swarm {
                 let nodes: BTreeSet<NodeId> = hops.iter().map(|hop| hop.node).collect();
                 assert!(nodes.len() == hops.len() && hops.len() <= HOPS_MAX, "{hops:?}");
                 let up = |hop: &Hop| {
-                    Some(*hop) == dead || gateway.board.is_up(hop.node, hop.incarnation)
+                    Some(*hop) == dead || gateway.nodes.board.is_up(hop.node, hop.incarnation)
                 };
                 assert!(hops.iter().all(up), "a dead hop on {hops:?}");
             }
@@ -391,11 +391,11 @@ impl Swarm {
                     wrong => panic!("{wrong:?} on {route:?}"),
                 }
             }
-            if room.is_placed() && !gateway.changing.contains(&room.id) {
+            if room.is_placed() && !gateway.rooms.changing.contains(&room.id) {
                 assert_eq!(room.mode, gateway.settings.scenarios[&room.scenario].mode);
                 assert!(route.mode == room.mode || room.mode == Mode::Hitless, "{route:?}");
             }
-            let now = route.first_usable(&gateway.board);
+            let now = route.first_usable(&gateway.nodes.board);
             let lost = now.is_none() && room.is_placed();
             assert!(lost == room.stranded.is_some() || dead.is_some());
             if let Some((_, epoch)) = now {
@@ -415,7 +415,7 @@ impl Swarm {
             let listed: BTreeSet<NodeId> =
                 hops.iter().chain(pending.iter().flatten()).map(|hop| hop.node).collect();
             let found = |at: &BTreeSet<RoomId>| at.contains(&room.id);
-            let places = gateway.rooms_at.iter().enumerate().filter(|(_, at)| found(at));
+            let places = gateway.rooms.at.iter().enumerate().filter(|(_, at)| found(at));
             assert!(places.map(|(at, _)| NodeId(at as u32)).eq(listed));
         }
         for session in gateway.sessions.values() {
@@ -438,7 +438,7 @@ impl Swarm {
                 assert!(std::sync::Arc::ptr_eq(&room.cell, &result.route));
             }
         }
-        for (place, pace) in gateway.paces.iter().enumerate() {
+        for (place, pace) in gateway.nodes.paces.iter().enumerate() {
             let legs = gateway.sessions.values().flat_map(|session| session.legs.iter());
             let here = legs.filter(|(hop, _)| hop.node.0 as usize == place);
             let (waiting, asked): (Vec<_>, Vec<_>) = here
@@ -447,10 +447,11 @@ impl Swarm {
             assert_eq!(pace.counts(), (asked.len() as u32, waiting.len()), "n{place}");
         }
         let (rooms, sessions) = (gateway.rooms.len(), gateway.sessions.len());
-        let bound = gateway.nodes.count() * 4 + gateway.asks.len() + sessions + rooms * 2 + 8;
-        assert!(gateway.timers.standing().len() <= bound);
-        assert!(gateway.stranded.len() <= rooms && gateway.unreserved.len() <= rooms);
-        assert_eq!(gateway.stranded.len(), {
+        let bound =
+            gateway.nodes.count() * 4 + gateway.policy.asks.len() + sessions + rooms * 2 + 8;
+        assert!(gateway.effects.timers.standing().len() <= bound);
+        assert!(gateway.rooms.stranded.len() <= rooms && gateway.rooms.unreserved.len() <= rooms);
+        assert_eq!(gateway.rooms.stranded.len(), {
             gateway.rooms.values().filter(|room| room.stranded.is_some()).count()
         });
     }
@@ -462,21 +463,21 @@ impl Swarm {
         self.listen();
         self.check();
         let gateway = &self.world.gateway;
-        assert!(gateway.sessions.is_empty() && gateway.rooms.is_empty());
-        assert!(gateway.rooms_by_name.is_empty() && gateway.asks.is_empty());
-        assert!(gateway.calls.is_empty() && gateway.changing.is_empty());
-        assert!(gateway.rooms_at.iter().all(BTreeSet::is_empty));
-        assert!(gateway.reroutes.values().all(BTreeSet::is_empty));
-        assert!(gateway.stranded.is_empty() && gateway.unreserved.is_empty());
-        assert!(gateway.away.is_empty() && gateway.sparing.is_empty());
-        assert!(gateway.paces.iter().all(|pace| pace.counts() == (0, 0)));
-        assert!(gateway.ticked.values().all(BTreeSet::is_empty));
+        assert!(gateway.sessions.is_empty() && gateway.rooms.len() == 0);
+        assert!(gateway.rooms.by_name.is_empty() && gateway.policy.asks.is_empty());
+        assert!(gateway.rooms.calls.is_empty() && gateway.rooms.changing.is_empty());
+        assert!(gateway.rooms.at.iter().all(BTreeSet::is_empty));
+        assert!(gateway.policy.reroutes.values().all(BTreeSet::is_empty));
+        assert!(gateway.rooms.stranded.is_empty() && gateway.rooms.unreserved.is_empty());
+        assert!(gateway.rooms.away.is_empty() && gateway.capacity.sparing.is_empty());
+        assert!(gateway.nodes.paces.iter().all(|pace| pace.counts() == (0, 0)));
+        assert!(gateway.sessions.ticked.values().all(BTreeSet::is_empty));
         let endless = |timer: &Timer| {
             let of_nodes = matches!(timer, Timer::Probe(_) | Timer::StartLate(_));
             of_nodes
                 || matches!(timer, Timer::Sweep | Timer::Weigh | Timer::Tick(_) | Timer::Breakers)
         };
-        assert!(gateway.timers.standing().all(endless));
+        assert!(gateway.effects.timers.standing().all(endless));
         assert_eq!(self.seen.finished, 1);
         assert!(self.seen.installed.is_empty() && self.seen.legs.is_empty());
         assert!(self.offers.iter().all(|offer| self.world.replies.contains_key(offer)));

@@ -433,7 +433,7 @@ impl World {
     }
 
     pub(super) fn room(&self, name: &str) -> RoomId {
-        self.gateway.rooms_by_name[name]
+        self.gateway.rooms.by_name[name]
     }
 
     /// Nodes of the room's route with what packets may do there.
@@ -460,7 +460,11 @@ impl World {
 
     /// The ledger is the sum of its rooms, and nobody is over his limit.
     pub(super) fn audit(&self) {
-        self.gateway.ledger.audit(self.gateway.rooms.values().map(|room| room.holding)).unwrap();
+        self.gateway
+            .capacity
+            .ledger
+            .audit(self.gateway.rooms.values().map(|room| room.holding))
+            .unwrap();
     }
 
     pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
