@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use evenkeel_core::{CloseReason, Event, Refused};
+use evenkeel_dataplane::worker::Totals;
 use evenkeel_server::control::{Failed, Happened, Opened};
-use evenkeel_server::worker::Totals;
 
 use crate::harness::{
     Gateway, Node, PATIENCE, Phone, World, continuous, declared, offer, talk, udp_of, wait_until,

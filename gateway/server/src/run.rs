@@ -10,17 +10,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use evenkeel_core::{Gateway, PolicyName};
+use evenkeel_dataplane::flows::Flows;
+use evenkeel_dataplane::quic;
+use evenkeel_dataplane::worker::{self, Bell, Stamps, Worker};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::control::{
     self, Drivers, EVENTS_MAX, Handle, Homes, Names, QuicListener, REQUESTS_MAX, Request, Told,
     WorkerLine,
 };
-use crate::flows::Flows;
 use crate::policy::{Foundry, Recorder};
-use crate::quic;
 use crate::settings::Settings;
-use crate::worker::{self, Bell, Stamps, Worker};
 use nodes::{briefs, port_legs, posts, towards};
 pub(crate) use nodes::{equip, has_webhooks, port_leg, wants_briefs};
 use policies::{Coming, Firsts, policies};

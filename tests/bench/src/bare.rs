@@ -9,9 +9,9 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use evenkeel_dataplane::mmsg::{BATCH, Family, Inbox, Outbox};
 use evenkeel_media::trunk::{self, Bundle, Tag};
 use evenkeel_media::{demux, rtp};
-use evenkeel_server::mmsg::{BATCH, Family, Inbox, Outbox};
 use foldhash::fast::RandomState as Fast;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{setsockopt, sockopt};

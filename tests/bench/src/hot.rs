@@ -3,11 +3,11 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use evenkeel_dataplane::worker::Lane;
 use evenkeel_media::continuity::{Continuity, Epoch, Protection};
 use evenkeel_media::statistics::Reception;
 use evenkeel_media::trunk::{Bundle, Tag};
 use evenkeel_media::{roq, rtcp, rtp, stun, trunk};
-use evenkeel_server::worker::Lane;
 
 /// Sessions of a lane: more than fit the nearest cache.
 const SESSIONS: u32 = 1_000;

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{
     Cause, Decider, Event, Health, Hop, Incarnation, ModeChange, NodeId, Start, Witness,
 };
+use evenkeel_dataplane::worker::ShedRun;
 use serde::Serialize;
 
 use super::view::{Carried, Hop as Step, Rollout};
 use crate::control::{Happened, ListChange, Names, Told};
-use crate::worker::ShedRun;
 
 /// An event's name, and its JSON object.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -17,6 +17,7 @@ use evenkeel_core::{
     Decider, Event, Hook, Hop, Incarnation, NodeId, NodeSettings, PolicyName, Probed, RegionId,
     RoomId, SessionId, Settings, Zone, ZoneId,
 };
+use evenkeel_dataplane::worker::Totals;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc};
 
@@ -26,7 +27,6 @@ use crate::control::{
     Told,
 };
 use crate::settings::{Admin, AdminTcp, Secret, Traceparent};
-use crate::worker::Totals;
 
 struct World {
     thread: Thread,

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{Measures, Metric, Witness};
+use evenkeel_dataplane::worker::Totals;
 use evenkeel_media::roq;
 use serde::Serialize;
 
 use crate::control::{self, Named, Names, Reached, Wanted};
-use crate::worker::Totals;
 pub(super) use policies::{Policy, Refusal, Rollout};
 
 /// A session that was opened: what its client needs.

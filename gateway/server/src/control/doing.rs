@@ -7,15 +7,15 @@ use evenkeel_core::{
     CloseReason, Event, Hop, NodeId, NotOpened, NotStarted, Offer, Output, Plan, RoomId, RouteCell,
     RtcpPort, SessionId,
 };
+use evenkeel_dataplane::flows::Home;
+use evenkeel_dataplane::worker::{Command, Dscp, Install};
 
 use super::driver::{Act, Clock, Wish};
 use super::equipment::Listed;
 use super::homes::{Homes, Settled};
 use super::thread::{Control, draw, fill};
-use crate::flows::Home;
 use crate::settings::Start;
 use crate::webhook;
-use crate::worker::{Command, Dscp, Install};
 
 impl Control {
     /// Does what the core wants, until it wants nothing more, and wakes the workers that were told something.
@@ -268,8 +268,8 @@ mod tests {
     use evenkeel_core::{Incarnation, Ingress, Media, OfferId, Srtp};
 
     use super::*;
-    use crate::flows::Flows;
     use crate::settings::{BitRate, Driver, Node, Probe};
+    use evenkeel_dataplane::flows::Flows;
 
     fn listed(name: &str, region: &str) -> Option<Listed> {
         let node = Node {

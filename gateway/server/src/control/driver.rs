@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evenkeel_core::{Hop, Labels, Media, NodeId, RoomId, SessionId};
+use evenkeel_dataplane::flows::Home;
+use evenkeel_dataplane::worker::Leg;
 use evenkeel_media::trunk::message::{Question, Secret};
 
 use super::equipment::set;
-use crate::flows::Home;
 use crate::webhook::Hook;
-use crate::worker::Leg;
 use agent::{Agents, Asking};
 use rtpengine::Rtpengine;
 pub(crate) use rtpengine::{Line, Ng};

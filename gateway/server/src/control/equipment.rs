@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use evenkeel_core::NodeId;
+use evenkeel_dataplane::worker::Command;
 use evenkeel_media::trunk::message::Secret;
 
 use super::canary::Canary;
@@ -11,7 +12,6 @@ use super::driver::{Driver, Line};
 use super::prober::{Prober, Way, connected};
 use super::thread::{Control, draw};
 use crate::settings;
-use crate::worker::Command;
 
 /// A node's driver, and where and how it is asked.
 pub(crate) struct Equipment {

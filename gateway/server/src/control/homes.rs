@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use evenkeel_core::{Identity, Ingress, Media, Offer, OfferId, RtcpPort, SessionId};
+use evenkeel_dataplane::flows::{self, Entry, Flows, Home, Key, Ufrag};
+use evenkeel_dataplane::worker::{Client, Ports, Totals};
 use evenkeel_media::roq::Flow;
 
 use super::driver::Brief;
 use super::words::Reached;
-use crate::flows::{self, Entry, Flows, Home, Key, Ufrag};
-use crate::worker::{Client, Ports, Totals};
 
 /// Characters of user fragments and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::{Mode, SessionId};
+use evenkeel_dataplane::worker::{Distribution, Totals};
 
 use super::driver::Act;
 use super::thread::Control;
-use crate::worker::{Distribution, Totals};
 
 /// What was carried, by mode.
 #[derive(Default)]

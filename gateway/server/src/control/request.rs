@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use evenkeel_core::{Impossible, SessionStanding, Witness};
+use evenkeel_dataplane::worker::{Command, Way};
 
 use super::handle::Request;
 use super::homes::Resident;
 use super::thread::Control;
 use super::words::{Failed, NodeView, SessionView, Status};
 use crate::policy::Back;
-use crate::worker::{Command, Way};
 
 impl Control {
     pub(super) fn handle_request(&mut self, request: Request) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Gateway, NodeId, OfferId, PolicyName, Stamp, WATCH_EVERY};
+use evenkeel_dataplane::worker::{Bell, Command, Report, Stamps};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -31,7 +32,6 @@ use super::words::Told;
 use crate::policy::{Policies, Word};
 use crate::settings::{self, Settings};
 use crate::webhook::Poster;
-use crate::worker::{Bell, Command, Report, Stamps};
 
 /// A worker as control knows it. However control ends, the worker ends with it.
 pub(crate) struct WorkerLine {
@@ -68,7 +68,7 @@ pub(crate) struct Parts {
     pub(crate) words: mpsc::Receiver<Word>,
     pub(crate) events: broadcast::Sender<Arc<Told>>,
     pub(crate) names: Arc<Names>,
-    pub(crate) quic_counters: Option<Arc<crate::quic::Counters>>,
+    pub(crate) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     /// Whether first revisions are on their way.
     pub(crate) awaits_policies: bool,
     pub(crate) started: Instant,
@@ -109,7 +109,7 @@ pub(super) struct Control {
     pub(super) paces: BTreeMap<Arc<str>, settings::Rollout>,
     pub(super) events: broadcast::Sender<Arc<Told>>,
     pub(super) names: Arc<Names>,
-    pub(super) quic_counters: Option<Arc<crate::quic::Counters>>,
+    pub(super) quic_counters: Option<Arc<evenkeel_dataplane::quic::Counters>>,
     pub(super) started: Instant,
     pub(super) random: ring::rand::SystemRandom,
     pub(super) offers: BTreeMap<OfferId, Pending>,

@@ -8,12 +8,12 @@ use evenkeel_core::{
     Cohort, Decider, Event, Fault, Health, Hop, Impossible, Incarnation, Ingress, Labels, Measures,
     Media, Mode, NodeId, PolicyName, Refused, RoomId, SessionId, Stage, Transport, Walk, Witness,
 };
+use evenkeel_dataplane::worker::{ShedRun, Totals};
 
 use super::handle::NotReloaded;
 use super::listing::{Actor, ListTold};
 use super::orders::Order;
 use super::prober::Unbelieved;
-use crate::worker::{ShedRun, Totals};
 
 /// What a client wants, as the API read it.
 #[derive(Clone, PartialEq, Debug)]

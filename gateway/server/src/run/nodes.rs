@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
+use evenkeel_dataplane::buffers;
 use evenkeel_media::trunk::message::Secret;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Failure;
 use super::sockets::SOCKET_BUFFER;
-use crate::buffers;
 use crate::control::{self, Driver, Equipment, Family, ProbeWay};
 use crate::settings::{self, Settings, StartBy};
 

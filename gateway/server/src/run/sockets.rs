@@ -3,15 +3,15 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
+use evenkeel_dataplane::buffers;
+use evenkeel_dataplane::flows::Flows;
+use evenkeel_dataplane::worker::ListenerParts;
+use evenkeel_dataplane::{quic, ring};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Failure;
-use crate::buffers;
 use crate::control::UdpListener;
-use crate::flows::Flows;
 use crate::settings::{self, Ingress, Settings};
-use crate::worker::ListenerParts;
-use crate::{quic, ring};
 
 /// Packets between two threads that may wait: 20 ms at 100,000 packets a second.
 const RING_SLOTS: usize = 2_048;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::thread::JoinHandle;
 
-use crate::panics::words;
+use evenkeel_dataplane::panics::words;
 
 /// A thread that ended though nobody told it to.
 #[derive(PartialEq, Eq, Debug, thiserror::Error)]

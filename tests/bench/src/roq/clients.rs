@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use evenkeel_dataplane::mmsg::{BATCH, Inbox};
 use evenkeel_media::roq;
-use evenkeel_server::mmsg::{BATCH, Inbox};
 use quinn_proto::{ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event};
 
 use super::singly::Singly;

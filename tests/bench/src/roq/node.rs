@@ -5,10 +5,10 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use evenkeel_dataplane::mmsg::{BATCH, Inbox};
 use evenkeel_media::demux::{self, Kind};
 use evenkeel_media::trunk::message::{Answer, Load, Question, Secret, State, Status};
 use evenkeel_media::trunk::{self, Bundle, Tag};
-use evenkeel_server::mmsg::{BATCH, Inbox};
 
 use super::singly::Singly;
 use super::voice::{self, Seen, Voice, since};

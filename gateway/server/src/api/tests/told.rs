@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use evenkeel_core::{BreakerState, Cause, CloseReason, Fault, Health, MoveOutcome, Op, Witness};
+use evenkeel_dataplane::worker::ShedRun;
 
 use super::*;
-use crate::worker::ShedRun;
 
 #[test]
 fn a_death_and_the_move_it_causes_are_told_with_names_and_witnesses() {

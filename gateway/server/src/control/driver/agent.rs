@@ -7,11 +7,11 @@ mod paths;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, NodeId, RoomId, SessionId};
+use evenkeel_dataplane::worker::{Leg, tag};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::{Answer, Question, Secret, Status};
 
 use super::{Act, Clock, Wish, mixed};
-use crate::worker::{Leg, tag};
 use leases::{Due, Keep, Lease, Leases, State};
 use paths::Paths;
 

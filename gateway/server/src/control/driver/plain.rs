@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use evenkeel_core::NodeId;
+use evenkeel_dataplane::worker::{Leg, NodePort};
 
 use super::{Act, Wish};
-use crate::worker::{Leg, NodePort};
 
 /// At the node's standing address, or one that the offer named.
 pub(super) fn open(standing: SocketAddr, wish: &Wish<'_>) -> Act {

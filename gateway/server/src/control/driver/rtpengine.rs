@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, Incarnation, NodeId, RoomId, SessionId};
+use evenkeel_dataplane::worker::{Leg, NodePort};
 
 use super::{Act, Brief, Wish};
-use crate::worker::{Leg, NodePort};
 use bencode::Value;
 use call::{Call, OPEN_WITHIN, Place, Stage};
 pub(crate) use line::{Line, Ng};

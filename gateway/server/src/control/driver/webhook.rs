@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use evenkeel_core::{Hop, NodeId, SessionId};
+use evenkeel_dataplane::worker::{Leg, NodePort};
 
 use super::{Act, Brief, Wish};
 use crate::webhook::Hook;
-use crate::worker::{Leg, NodePort};
 use words::Answered;
 
 /// How long a session stays open without a refresh. There are three within it: two in a row may be lost.

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use evenkeel_core::NodeId;
+use evenkeel_dataplane::worker::BUNDLE_SIZES;
 use evenkeel_media::trunk::message::{PATH_LEN_MIN, Question};
 
 use super::Asking;
-use crate::worker::BUNDLE_SIZES;
 
 /// A longer size is tried this often.
 const RAISE_EVERY: Duration = Duration::from_secs(1);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Hop, Incarnation, Media, RoomId, SessionId};
+use evenkeel_dataplane::worker::NodePort;
 
 use super::bencode::Value;
 use super::sdp::{self, Ports, Taken};
-use crate::worker::NodePort;
 
 /// Who answers and who offers are told apart by these.
 const TAGS: [&str; 2] = ["one", "two"];

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use evenkeel_core::{Feedback, Kind, Media, PayloadType, RtcpPort, Srtp, Stream};
+use evenkeel_dataplane::flows::Home;
 
 use super::*;
-use crate::flows::Home;
 
 const NODE: NodeId = NodeId(0);
 const MS: Duration = Duration::from_millis(1);

@@ -3,10 +3,10 @@
 use evenkeel_core::{
     Feedback, Incarnation, Kind, Media, PayloadType, RoomId, RtcpPort, Srtp, Stream,
 };
+use evenkeel_dataplane::flows::Home;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::flows::Home;
 use crate::webhook::Answer;
 
 const HOP: Hop = Hop { node: NodeId(3), incarnation: Incarnation(1) };

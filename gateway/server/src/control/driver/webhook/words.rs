@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use evenkeel_core::{Feedback, Kind, RtcpPort, SessionId, Srtp, Stream};
+use evenkeel_dataplane::worker::NodePort;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Posted;
 use crate::control::driver::Brief;
-use crate::worker::NodePort;
 
 /// Of a refusal in words so much is told.
 const REASON_MAX: usize = 200;

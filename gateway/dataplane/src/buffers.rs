@@ -7,7 +7,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 /// Has the kernel hold so many bytes each way for this socket. A privileged process gets them whatever the system's limit
 /// is (socket(7), SO_RCVBUFFORCE); another gets as much as that allows, which is no reason not to run: by default it is
 /// a hundredth of a second of 50,000 packets a second.
-pub(crate) fn hold(socket: &impl AsFd, bytes: usize) {
+pub fn hold(socket: &impl AsFd, bytes: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &bytes);
     }

@@ -12,7 +12,7 @@ use crate::flows::Home;
 
 /// What control tells a worker.
 #[derive(Debug)]
-pub(crate) enum Command {
+pub enum Command {
     /// A session has its home here from now on.
     Install(Box<Install>),
     /// The session is open at this hop, by this leg.
@@ -41,17 +41,17 @@ pub(crate) enum Command {
 
 /// A session that gets its home at a worker.
 #[derive(Debug)]
-pub(crate) struct Install {
-    pub(crate) home: Home,
-    pub(crate) session: SessionId,
-    pub(crate) media: Arc<Media>,
-    pub(crate) client: Client,
-    pub(crate) route: Arc<RouteCell>,
-    pub(crate) plan: Plan,
-    pub(crate) dscp: Dscp,
+pub struct Install {
+    pub home: Home,
+    pub session: SessionId,
+    pub media: Arc<Media>,
+    pub client: Client,
+    pub route: Arc<RouteCell>,
+    pub plan: Plan,
+    pub dscp: Dscp,
     /// For port legs: the session's own socket towards nodes, and one for RTCP where it has a port of its own.
-    pub(crate) ports: Option<Box<Ports>>,
-    pub(crate) seed: u64,
+    pub ports: Option<Box<Ports>>,
+    pub seed: u64,
 }
 
 /// Traffic classes of what is sent (RFC 2474, the upper six bits).
@@ -65,7 +65,7 @@ pub struct Dscp {
 
 /// How the client is reached, and how it is known.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Client {
+pub enum Client {
     /// At these addresses, and no others.
     Declared { listener: u8, address: SocketAddr, rtcp: SocketAddr },
     /// At the first port of its address from which valid RTP comes.
@@ -78,7 +78,7 @@ pub(crate) enum Client {
 
 /// The way to a node and back.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Leg {
+pub enum Leg {
     /// On the worker's trunk to the node, behind this tag.
     Trunk(Tag),
     /// From the session's own socket. Elsewhere, since there are many sessions and trunk legs take less room.
@@ -87,14 +87,14 @@ pub(crate) enum Leg {
 
 /// Where a node takes a session's packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct NodePort {
-    pub(crate) address: SocketAddr,
-    pub(crate) rtcp_port: u16,
+pub struct NodePort {
+    pub address: SocketAddr,
+    pub rtcp_port: u16,
 }
 
 impl NodePort {
     /// Whether that is what sends from there.
-    pub(crate) fn is_at(&self, source: SocketAddr) -> bool {
+    pub fn is_at(&self, source: SocketAddr) -> bool {
         self.address.ip() == source.ip()
             && [self.address.port(), self.rtcp_port].contains(&source.port())
     }
@@ -102,7 +102,7 @@ impl NodePort {
 
 /// What a worker tells control.
 #[derive(Debug)]
-pub(crate) enum Report {
+pub enum Report {
     /// The kernel says that nobody listens at the node's media port.
     Refused { node: NodeId },
     /// The kernel says that nobody listens at the port that this session uses at the hop.
@@ -138,12 +138,12 @@ pub struct ShedRun {
 
 /// What was measured of a session.
 #[derive(Debug)]
-pub(crate) struct Summary {
-    pub(crate) session: SessionId,
-    pub(crate) measures: Measures,
-    pub(crate) last_heard: Option<Instant>,
-    pub(crate) flow: Flow,
-    pub(crate) totals: Totals,
+pub struct Summary {
+    pub session: SessionId,
+    pub measures: Measures,
+    pub last_heard: Option<Instant>,
+    pub flow: Flow,
+    pub totals: Totals,
 }
 
 /// What a session carried.

@@ -11,7 +11,7 @@ const DOUBLINGS: u64 = 26;
 
 /// A count of times by length, in microseconds. One writer, relaxed.
 #[derive(Debug)]
-pub(crate) struct Recoveries {
+pub struct Recoveries {
     counts: Box<[AtomicU64]>,
     longest_us: AtomicU64,
 }
@@ -24,7 +24,7 @@ impl Default for Recoveries {
 }
 
 impl Recoveries {
-    pub(crate) fn add(&self, took: Duration) {
+    pub fn add(&self, took: Duration) {
         let us = took.as_micros() as u64;
         let count = &self.counts[place(us)];
         count.store(count.load(Relaxed) + 1, Relaxed);
@@ -36,13 +36,13 @@ impl Recoveries {
 
 /// What several workers counted.
 #[derive(Clone, Debug)]
-pub(crate) struct Distribution {
+pub struct Distribution {
     counts: Vec<u64>,
     longest: Duration,
 }
 
 impl Distribution {
-    pub(crate) fn of<'a>(all: impl Iterator<Item = &'a Recoveries>) -> Distribution {
+    pub fn of<'a>(all: impl Iterator<Item = &'a Recoveries>) -> Distribution {
         let mut sum =
             Distribution { counts: vec![0; (STEPS * DOUBLINGS) as usize], longest: Duration::ZERO };
         for recoveries in all {
@@ -55,17 +55,17 @@ impl Distribution {
         sum
     }
 
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
     /// None where there was none.
-    pub(crate) fn longest(&self) -> Option<Duration> {
+    pub fn longest(&self) -> Option<Duration> {
         (self.count() > 0).then_some(self.longest)
     }
 
     /// A time that so many thousandths took no longer than; none where there was none. At most one part in 16 too long.
-    pub(crate) fn within(&self, permille: u64) -> Option<Duration> {
+    pub fn within(&self, permille: u64) -> Option<Duration> {
         let rank = (self.count() * permille).div_ceil(1_000).max(1);
         let mut seen = 0;
         let place = self.counts.iter().position(|count| {

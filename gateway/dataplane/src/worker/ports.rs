@@ -15,7 +15,7 @@ use crate::mmsg::{self, Family};
 const QUEUED_MAX: usize = 8;
 
 /// RTP, and RTCP where it has a port of its own. Packets are queued while a batch is worked on, and leave with its end.
-pub(crate) struct Ports {
+pub struct Ports {
     rtp: Port,
     rtcp: Option<Port>,
     /// By these numbers.
@@ -29,7 +29,7 @@ impl Ports {
     ///
     /// # Errors
     /// What the sockets say.
-    pub(crate) fn new(rtp: UdpSocket, rtcp: Option<UdpSocket>) -> io::Result<Ports> {
+    pub fn new(rtp: UdpSocket, rtcp: Option<UdpSocket>) -> io::Result<Ports> {
         let number = |socket: &UdpSocket| socket.local_addr().map(|address| address.port());
         let numbers = (number(&rtp)?, rtcp.as_ref().map(number).transpose()?);
         let port = |socket: UdpSocket| {
@@ -41,7 +41,7 @@ impl Ports {
     }
 
     /// The ports of RTP, and of RTCP where that has its own.
-    pub(crate) fn numbers(&self) -> (u16, Option<u16>) {
+    pub fn numbers(&self) -> (u16, Option<u16>) {
         self.numbers
     }
 

@@ -14,7 +14,7 @@ thread_local! {
 /// From now on panics of this thread are told of by who catches them, who is not told where they were: that is noted for
 /// him, and nothing else done. What is done with others' panics takes the time that it takes to name every function on the
 /// stack, hundreds of milliseconds in which all sessions of a worker would stand still.
-pub(crate) fn are_caught_here() {
+pub fn are_caught_here() {
     static NOTED: Once = Once::new();
     CAUGHT.set(true);
     NOTED.call_once(|| {
@@ -32,12 +32,12 @@ pub(crate) fn are_caught_here() {
 }
 
 /// File, line and column of this thread's last panic, told once.
-pub(crate) fn take_place() -> Option<String> {
+pub fn take_place() -> Option<String> {
     PLACE.take()
 }
 
 /// What a panic said.
-pub(crate) fn words(panic: &(dyn Any + Send)) -> &str {
+pub fn words(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
 }

@@ -15,11 +15,11 @@ const WAITING_MAX: usize = 4_096;
 
 /// How much may wait, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub struct Patience {
     /// Packets of one session.
-    pub(crate) packets: usize,
+    pub packets: usize,
     /// After so long they are dropped.
-    pub(crate) wait: Duration,
+    pub wait: Duration,
 }
 
 /// A client's packet whose hop has no leg yet.

@@ -49,7 +49,7 @@ pub enum Way {
 
 impl Stamps {
     /// With room for so many nodes.
-    pub(crate) fn new(base: Instant, nodes: usize) -> Stamps {
+    pub fn new(base: Instant, nodes: usize) -> Stamps {
         Stamps {
             base,
             nodes: (0..nodes).map(|_| NodeStamp::default()).collect(),
@@ -65,7 +65,7 @@ impl Stamps {
     }
 
     /// A batch with this many packets came from the node.
-    pub(crate) fn received(&self, node: NodeId, packets: u64, now: Instant) {
+    pub fn received(&self, node: NodeId, packets: u64, now: Instant) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_received.store(self.nanos(now), Relaxed);
             add(&stamp.received, packets);
@@ -73,21 +73,21 @@ impl Stamps {
     }
 
     /// Media was sent to the node. Signed messages are none: what answers them is not what sessions wait for.
-    pub(crate) fn sent(&self, node: NodeId, now: Instant) {
+    pub fn sent(&self, node: NodeId, now: Instant) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_sent.store(self.nanos(now), Relaxed);
         }
     }
 
     /// A bundle went to the node or came from it that not every path carries.
-    pub(crate) fn long(&self, node: NodeId) {
+    pub fn long(&self, node: NodeId) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.long.store(true, Relaxed);
         }
     }
 
     /// The nodes that such a bundle went to or came from since this was last asked.
-    pub(crate) fn take_long(&self) -> impl Iterator<Item = NodeId> {
+    pub fn take_long(&self) -> impl Iterator<Item = NodeId> {
         let long = |stamp: &NodeStamp| stamp.long.load(Relaxed) && stamp.long.swap(false, Relaxed);
         (0..)
             .map(NodeId)
@@ -97,7 +97,7 @@ impl Stamps {
     }
 
     /// The node is gone, and its number may be another's.
-    pub(crate) fn forget(&self, node: NodeId) {
+    pub fn forget(&self, node: NodeId) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_received.store(0, Relaxed);
             stamp.received.store(0, Relaxed);
@@ -106,34 +106,34 @@ impl Stamps {
         }
     }
 
-    pub(crate) fn dropped(&self, reason: Reason) {
+    pub fn dropped(&self, reason: Reason) {
         add(&self.drops[reason as usize], 1);
     }
 
-    pub(crate) fn passed(&self, way: Way, bytes: usize) {
+    pub fn passed(&self, way: Way, bytes: usize) {
         add(&self.passed[way as usize], 1);
         add(&self.bytes[way as usize], bytes as u64);
     }
 
-    pub(crate) fn asked_key_frame(&self, way: Way) {
+    pub fn asked_key_frame(&self, way: Way) {
         add(&self.key_frames[way as usize], 1);
     }
 
     /// A client of a session in this mode hears another hop, since its node died, and heard nothing for so long.
-    pub(crate) fn recovered(&self, mode: Mode, after: Duration) {
+    pub fn recovered(&self, mode: Mode, after: Duration) {
         self.recoveries[mode as usize].add(after);
     }
 
     /// What recoveries in this mode took.
-    pub(crate) fn recoveries(&self, mode: Mode) -> &Recoveries {
+    pub fn recoveries(&self, mode: Mode) -> &Recoveries {
         &self.recoveries[mode as usize]
     }
 
-    pub(crate) fn pass_begins(&self, now: Instant) {
+    pub fn pass_begins(&self, now: Instant) {
         self.pass_began.store(self.nanos(now).max(1), Relaxed);
     }
 
-    pub(crate) fn pass_ends(&self, now: Instant) {
+    pub fn pass_ends(&self, now: Instant) {
         let took = self.nanos(now).saturating_sub(self.pass_began.swap(0, Relaxed));
         if took > self.longest_pass.load(Relaxed) {
             self.longest_pass.store(took, Relaxed);
@@ -141,7 +141,7 @@ impl Stamps {
     }
 
     /// What it saw of each node, added to what others saw.
-    pub(crate) fn merge_into(&self, all: &mut [Stamp]) {
+    pub fn merge_into(&self, all: &mut [Stamp]) {
         for (stamp, sum) in self.nodes.iter().zip(all) {
             let at = |nanos: u64| (nanos > 0).then(|| self.base + Duration::from_nanos(nanos));
             sum.last_received = sum.last_received.max(at(stamp.last_received.load(Relaxed)));
@@ -152,7 +152,7 @@ impl Stamps {
 
     /// How long something may have waited to be read since this was last asked: the longest pass that ended, or the
     /// one under way.
-    pub(crate) fn take_lateness(&self, now: Instant) -> Duration {
+    pub fn take_lateness(&self, now: Instant) -> Duration {
         let under_way = match self.pass_began.load(Relaxed) {
             0 => 0,
             began => self.nanos(now).saturating_sub(began),
@@ -161,13 +161,13 @@ impl Stamps {
     }
 
     /// Each session that is awake is summed up about this often.
-    pub(crate) fn sums_up_every(&self, every: Duration) {
+    pub fn sums_up_every(&self, every: Duration) {
         // One that was passed over when others went to rest has its turn in the next round.
         self.sums_up_within.store(2 * every.as_micros() as u64, Relaxed);
     }
 
     /// How old the last word on a session may be.
-    pub(crate) fn sums_up_within(&self) -> Duration {
+    pub fn sums_up_within(&self) -> Duration {
         Duration::from_micros(self.sums_up_within.load(Relaxed))
     }
 

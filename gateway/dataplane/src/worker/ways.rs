@@ -22,7 +22,7 @@ use crate::ring;
 
 /// How long trunk datagrams are at most that packets share, by what the path carries: the first is what any path does,
 /// the second fits IPv4 in IPv6's least MTU of 1,280, the last is taken where nobody knows better.
-pub(crate) const BUNDLE_SIZES: [u16; 3] = [1_200, 1_252, SHARED_MAX as u16];
+pub const BUNDLE_SIZES: [u16; 3] = [1_200, 1_252, SHARED_MAX as u16];
 
 /// The size of a trunk datagram that one large packet has for itself: what the other end's answer may have, too. The
 /// system splits it where the path is narrower; clients fill whole Ethernet frames, and there is no room for a tag.

@@ -35,23 +35,22 @@ use evenkeel_core::{Board, NodeId, SessionId};
 use rustix::event::epoll;
 use tokio::sync::mpsc;
 
-use command::Summary;
-pub(crate) use command::{Client, Command, Install, Leg, NodePort, Report};
+pub use command::{Client, Command, Install, Leg, NodePort, Report, Summary};
 pub use command::{Dscp, ShedRun, Totals};
 use culprit::Panics;
-pub(crate) use early::Patience;
-pub(crate) use gather::{Before, Gather};
+pub use early::Patience;
+pub use gather::{Before, Gather};
 pub use lane::Lane;
-pub(crate) use ports::Ports;
-pub(crate) use recoveries::Distribution;
+pub use ports::Ports;
+pub use recoveries::Distribution;
 use session::Loan;
 use sessions::Sessions;
-pub(crate) use source::Bell;
+pub use source::Bell;
 use source::{Source, watch};
 pub use stamps::{Stamps, Way};
 use sweep::Sweep;
-pub(crate) use tags::tag;
-pub(crate) use ways::BUNDLE_SIZES;
+pub use tags::tag;
+pub use ways::BUNDLE_SIZES;
 use ways::{Port, Side, Trunk, Ways};
 
 use crate::flows::Flows;
@@ -59,43 +58,43 @@ use crate::mmsg::Inbox;
 use crate::{panics, ring};
 
 /// Commands that may wait: several for every session a worker could hold. Control waits when it is full.
-pub(crate) const COMMANDS_MAX: usize = 65_536;
+pub const COMMANDS_MAX: usize = 65_536;
 
 /// Descriptors that are told of at a time: sessions' ports become ready one by one.
 const EVENTS_MAX: usize = 256;
 
 /// What one worker is made of.
-pub(crate) struct Parts {
-    pub(crate) number: u16,
-    pub(crate) listeners: Vec<ListenerParts>,
+pub struct Parts {
+    pub number: u16,
+    pub listeners: Vec<ListenerParts>,
     /// One connected socket per node with trunk legs.
-    pub(crate) trunks: Vec<Option<UdpSocket>>,
-    pub(crate) from_quic: Option<ring::Receiver>,
-    pub(crate) to_quic: Option<ring::Sender>,
-    pub(crate) from_workers: Vec<ring::Receiver>,
-    pub(crate) to_workers: Vec<Option<ring::Sender>>,
-    pub(crate) commands: crossbeam_channel::Receiver<Command>,
-    pub(crate) bell: Arc<Bell>,
-    pub(crate) reports: mpsc::Sender<Report>,
-    pub(crate) stamps: Arc<Stamps>,
-    pub(crate) flows: Arc<Flows>,
-    pub(crate) board: Arc<Board>,
-    pub(crate) patience: Patience,
+    pub trunks: Vec<Option<UdpSocket>>,
+    pub from_quic: Option<ring::Receiver>,
+    pub to_quic: Option<ring::Sender>,
+    pub from_workers: Vec<ring::Receiver>,
+    pub to_workers: Vec<Option<ring::Sender>>,
+    pub commands: crossbeam_channel::Receiver<Command>,
+    pub bell: Arc<Bell>,
+    pub reports: mpsc::Sender<Report>,
+    pub stamps: Arc<Stamps>,
+    pub flows: Arc<Flows>,
+    pub board: Arc<Board>,
+    pub patience: Patience,
     /// Look-ups of unknown sources per second and prefix.
-    pub(crate) misses_per_prefix: u32,
+    pub misses_per_prefix: u32,
     /// How long packets that keep coming gather.
-    pub(crate) gather: Duration,
+    pub gather: Duration,
 }
 
 /// A listener's sockets at one worker.
-pub(crate) struct ListenerParts {
-    pub(crate) rtp: UdpSocket,
-    pub(crate) rtcp: Option<UdpSocket>,
+pub struct ListenerParts {
+    pub rtp: UdpSocket,
+    pub rtcp: Option<UdpSocket>,
     /// Whether packets of unknown sources may open sessions.
-    pub(crate) open: bool,
+    pub open: bool,
 }
 
-pub(crate) struct Worker {
+pub struct Worker {
     number: u16,
     epoll: std::os::fd::OwnedFd,
     inbox: Inbox,
@@ -131,7 +130,7 @@ impl Worker {
     ///
     /// # Errors
     /// What epoll or a socket says.
-    pub(crate) fn new(parts: Parts, now: Instant) -> io::Result<Worker> {
+    pub fn new(parts: Parts, now: Instant) -> io::Result<Worker> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut ways = Ways::new(parts.reports, parts.stamps, parts.patience);
         let open = parts.listeners.iter().map(|listener| listener.open).collect();
@@ -194,7 +193,7 @@ impl Worker {
     ///
     /// # Errors
     /// What epoll says; nothing else ends it.
-    pub(crate) fn run(mut self) -> io::Result<()> {
+    pub fn run(mut self) -> io::Result<()> {
         Gather::keep_time();
         panics::are_caught_here();
         let mut events = Vec::with_capacity(EVENTS_MAX);

@@ -10,7 +10,7 @@ use super::sessions::Sessions;
 const DRAWN_BITS: u32 = 40;
 
 /// A tag for a leg of the session in this slot.
-pub(crate) fn tag(slot: u32, drawn: u64) -> Tag {
+pub fn tag(slot: u32, drawn: u64) -> Tag {
     Tag(u64::from(slot) << DRAWN_BITS | drawn & ((1 << DRAWN_BITS) - 1))
 }
 

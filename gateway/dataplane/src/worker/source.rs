@@ -10,20 +10,20 @@ use super::ways::Side;
 
 /// Wakes a worker to its commands.
 #[derive(Debug)]
-pub(crate) struct Bell(OwnedFd);
+pub struct Bell(OwnedFd);
 
 impl Bell {
-    pub(crate) fn new() -> io::Result<Bell> {
+    pub fn new() -> io::Result<Bell> {
         let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
         Ok(Bell(rustix::event::eventfd(0, flags)?))
     }
 
-    pub(crate) fn ring(&self) {
+    pub fn ring(&self) {
         // Full means that it is ringing already.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    pub(crate) fn quiet(&self) {
+    pub fn quiet(&self) {
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }

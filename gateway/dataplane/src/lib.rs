@@ -1,0 +1,9 @@
+//! Packet workers, the QUIC endpoint, batched system calls, rings and the flow table. No decisions.
+
+pub mod buffers;
+pub mod flows;
+pub mod mmsg;
+pub mod panics;
+pub mod quic;
+pub mod ring;
+pub mod worker;
