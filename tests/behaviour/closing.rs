@@ -80,12 +80,12 @@ fn a_panic_over_one_sessions_packet_ends_it_and_nobody_elses() {
     let whole = gateway.open(offer("other", declared(&bob)));
     bob.dial(udp_of(&whole));
     talk(&mut [&mut ann, &mut bob], "he hears himself", |phones| phones[1].heard.len() >= 10);
-    gateway.ask(gateway.handle.break_session(broken.session)).unwrap();
+    gateway.ask(gateway.handle.panic_session(broken.session)).unwrap();
     talk(&mut [&mut ann, &mut bob], "her session is gone", |_| gateway.session(&broken).is_none());
     let (reason, totals) = closed(&gateway, &broken);
     assert_eq!(reason, CloseReason::Panicked);
     assert!(totals.packets_up > 0, "as was told last");
-    assert!(gateway.ask(gateway.handle.break_session(broken.session)).is_err());
+    assert!(gateway.ask(gateway.handle.panic_session(broken.session)).is_err());
     let again = gateway.open(offer("room", declared(&ann)));
     let (hers, his) = (ann.heard.len(), bob.heard.len());
     talk(&mut [&mut ann, &mut bob], "both are heard", |phones| {

@@ -252,21 +252,6 @@ impl Crowd {
         self.open(newcomers, admin, pin!(pending())).await
     }
 
-    /// One of them, whose session the gateway ended, comes again as who it was, in a session of its own.
-    ///
-    /// # Errors
-    /// Any [`Failed`].
-    pub async fn come_again(
-        &mut self,
-        session: u64,
-        admin: impl Fn() -> Admin,
-    ) -> Result<(), Failed> {
-        let newcomer = self.plan.newcomer(session)?;
-        self.fleet.leave(session);
-        self.by_id.retain(|_, known| *known != session);
-        self.open(vec![vec![newcomer]], admin, pin!(pending())).await
-    }
-
     fn forget(&self, gone: &[u64]) {
         let mut books = self.books.open();
         gone.iter().for_each(|&session| books.forget(session));

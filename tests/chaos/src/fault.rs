@@ -1,6 +1,5 @@
 //! What is done to the stage, and how it is undone.
 
-mod panic;
 mod process;
 mod proof;
 mod region;
@@ -71,8 +70,6 @@ pub(crate) enum Fault {
     Rebind,
     /// All clients go without a word, and come again at once.
     Reconnect,
-    /// The gateway panics over a packet of one session, whose client comes again once that is closed.
-    Panic,
     /// Nothing comes to the gateway's UDP listener, for so long; who comes by QUIC goes on.
     BlockUdp(Duration),
 }
@@ -116,7 +113,6 @@ impl Fault {
             Fault::Vicious(..) if !silences(stage.layout.kind) => Scope::Nodes(nodes),
             Fault::Vicious(..) => Scope::Paused(nodes),
             Fault::BlockUdp(_) => Scope::Sessions(by_quic(crowd)),
-            Fault::Panic => Scope::Sessions([panic::victim(crowd, turn)?.1].into()),
             Fault::Return(..) => Scope::Everybody,
             // Whose packets bear no node's stamp.
             _ if !stage.layout.stamps() => Scope::Sessions(hit),
@@ -142,8 +138,7 @@ impl Fault {
             | Fault::StallControl(_)
             | Fault::Move(_)
             | Fault::Rebind
-            | Fault::Reconnect
-            | Fault::Panic => Ok(()),
+            | Fault::Reconnect => Ok(()),
         }
     }
 
@@ -196,7 +191,6 @@ impl Fault {
             Fault::Reconnect => {
                 crowd.reconnect(|| stage.admin()).await.map_err(|error| error.to_string())
             }
-            Fault::Panic => panic::strike(stage, crowd, turn).await,
         }
     }
 
@@ -241,8 +235,7 @@ impl Fault {
             | Fault::Starve(..)
             | Fault::Move(_)
             | Fault::Rebind
-            | Fault::Reconnect
-            | Fault::Panic => Ok(()),
+            | Fault::Reconnect => Ok(()),
         }
     }
 
@@ -253,7 +246,6 @@ impl Fault {
             | Fault::Move(_)
             | Fault::Rebind
             | Fault::Reconnect
-            | Fault::Panic
             | Fault::BlockUdp(_) => return Ok(Vec::new()),
             Fault::Kill(whom, _)
             | Fault::Sleep(whom, _)

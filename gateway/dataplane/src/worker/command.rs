@@ -23,8 +23,9 @@ pub enum Command {
     Plan { home: Home, plan: Plan },
     /// Ask it for a key frame of each video stream it sends.
     KeyFrame { home: Home },
-    /// A drill: panic over its next packet.
-    Break { home: Home },
+    /// Panic over its next packet.
+    #[cfg(any(test, feature = "fault-injection"))]
+    Panic { home: Home },
     /// Forget it.
     Remove { home: Home },
     /// Send this signed message on the node's trunk.

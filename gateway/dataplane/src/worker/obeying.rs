@@ -55,8 +55,9 @@ impl Worker {
                 self.with(home, now, |session, loan| session.set_plan(plan, loan));
             }
             Command::KeyFrame { home } => self.with(home, now, Session::ask_key_frame),
-            Command::Break { home } => {
-                self.sessions.lend(home, Session::doom);
+            #[cfg(any(test, feature = "fault-injection"))]
+            Command::Panic { home } => {
+                self.sessions.lend(home, |session| session.panics = true);
             }
             Command::Remove { home } => self.remove(home, now),
             Command::Sign { node, message } => self.ways.sign(node, &message),

@@ -51,8 +51,9 @@ pub(crate) struct Session {
     /// Whether it is among those that are summed up, and whether something happened to it since it was.
     awake: bool,
     stirred: bool,
-    /// Whether a drill breaks it at its next packet.
-    doomed: bool,
+    /// Whether the next packet panics.
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub(super) panics: bool,
 }
 
 /// How the client is known.
@@ -81,12 +82,6 @@ struct Talk {
     missed_told: u32,
     /// What was shed and is not yet told, and since when.
     shed: Option<(ShedRun, Instant)>,
-}
-
-/// What a drill wants to see outlived.
-#[cold]
-fn fall(session: SessionId) -> ! {
-    panic!("a drill breaks {session}");
 }
 
 /// The codec of its voice, if it has one: the first that it would rather have.
@@ -168,7 +163,8 @@ impl Session {
             // Its cap is told before it says a word.
             awake: plan.send_cap_kbps() > 0,
             stirred: false,
-            doomed: false,
+            #[cfg(any(test, feature = "fault-injection"))]
+            panics: false,
             media,
         }
     }
@@ -180,9 +176,8 @@ impl Session {
 
     /// Something happens to it: it is summed up until nothing does any more.
     fn stir(&mut self, loan: &mut Loan<'_>) {
-        if self.doomed {
-            fall(self.id);
-        }
+        #[cfg(any(test, feature = "fault-injection"))]
+        assert!(!self.panics, "injected panic of {}", self.id);
         if !self.awake || self.talk.is_none() {
             self.talk().measure.begin_interval(loan.now);
         }
@@ -210,11 +205,6 @@ impl Session {
         };
         self.awake = stirred || !self.talk.as_deref().map_or(cap == 0, is_quiet);
         !self.awake
-    }
-
-    /// Its next packet is its last: whoever handles that panics.
-    pub(crate) fn doom(&mut self) {
-        self.doomed = true;
     }
 
     /// Something other than media came from the client.

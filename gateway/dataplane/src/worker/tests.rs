@@ -281,7 +281,7 @@ fn packets_have_their_turn_between_many_commands() {
 fn a_panic_over_a_clients_packet_costs_that_session_and_nobody_else_a_packet() {
     let (mut world, mut worker, node) = World::with_node();
     let phones = [0, 1, 2].map(|slot| world.enter(slot));
-    world.tell(Command::Break { home: phones[1].home });
+    world.tell(Command::Panic { home: phones[1].home });
     worker.turns();
     assert_eq!(world.panicked(), [0; 0], "not before a packet comes");
     for sequence in 10..20 {
@@ -298,7 +298,7 @@ fn a_panic_over_a_clients_packet_costs_that_session_and_nobody_else_a_packet() {
 fn a_panic_over_a_nodes_packet_costs_nobody_else_one_of_the_same_datagram() {
     let (mut world, mut worker, node) = World::with_node();
     let phones = [0, 1, 2].map(|slot| world.enter(slot));
-    world.tell(Command::Break { home: phones[1].home });
+    world.tell(Command::Panic { home: phones[1].home });
     worker.turns();
     for first in [10, 12] {
         let mut bundle = Bundle::new(1_200);
@@ -318,7 +318,7 @@ fn a_panic_over_a_nodes_packet_costs_nobody_else_one_of_the_same_datagram() {
 fn a_port_that_told_once_is_read_though_the_pass_broke_off_before_it() {
     let (mut world, mut worker, _node) = World::with_node();
     let doomed = world.enter(0);
-    world.tell(Command::Break { home: doomed.home });
+    world.tell(Command::Panic { home: doomed.home });
     let (port, node) = (socket(), socket());
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
     let ports = Some(Box::new(Ports::new(port, None).unwrap()));
@@ -343,7 +343,7 @@ fn who_stirred_before_a_panic_is_summed_up_after_it() {
     worker.turns();
     phones[0].speak(10);
     worker.turns();
-    world.tell(Command::Break { home: phones[1].home });
+    world.tell(Command::Panic { home: phones[1].home });
     phones[1].speak(10);
     worker.turns();
     let summed_up = std::iter::from_fn(|| {
@@ -371,7 +371,7 @@ fn an_address_that_was_learned_is_free_after_the_panic() {
     worker.turns();
     let learned = Key::Udp { listener: 0, address };
     assert_eq!(world.flows.home(&learned), Some(home));
-    world.tell(Command::Break { home });
+    world.tell(Command::Panic { home });
     worker.turns();
     phone.send(&video(11)).unwrap();
     worker.turns();
@@ -390,7 +390,7 @@ fn a_panic_that_is_over_nobodys_packet_goes_on() {
 fn one_panic_too_many_goes_on() {
     let (mut world, mut worker, _node) = World::with_node();
     let phones: Vec<Phone> = (0..9).map(|slot| world.enter(slot)).collect();
-    phones.iter().for_each(|phone| world.tell(Command::Break { home: phone.home }));
+    phones.iter().for_each(|phone| world.tell(Command::Panic { home: phone.home }));
     worker.turns();
     phones[..8].iter().for_each(|phone| phone.speak(10));
     worker.turns();

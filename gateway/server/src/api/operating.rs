@@ -1,4 +1,4 @@
-//! Rooms, nodes and regions: shown, and operated. Sessions, in drills.
+//! Rooms, nodes and regions: shown, and operated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use evenkeel_media::trunk::message::Break;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, strict};
-use super::routes::{Api, BODY_MAX, Body, bytes, require_drills, session_id, unknown_verb, verb};
+use super::routes::{Api, BODY_MAX, Body, bytes, require_drills, unknown_verb, verb};
 use super::{refusal, view};
 use crate::control::{self, Failed, Operation, Order, Place};
 use crate::settings::read_duration;
@@ -70,37 +70,6 @@ pub(super) struct Nodes {
 pub(super) async fn nodes(State(shared): Api) -> Result<Json<Nodes>, Error> {
     let all = shared.ask("", shared.handle.nodes()).await?;
     Ok(Json(Nodes { nodes: all.into_iter().map(view::Node::from).collect() }))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BreakSession {
-    how: HowSession,
-}
-
-/// What a drill does to a session.
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum HowSession {
-    /// Its worker panics over its next packet.
-    Panic,
-}
-
-pub(super) async fn session_verb(
-    State(shared): Api,
-    Path(target): Path<String>,
-    body: Body,
-) -> Result<StatusCode, Error> {
-    let (id, verb) = verb(&target)?;
-    match verb {
-        "break" => {
-            require_drills(&shared)?;
-            let BreakSession { how: HowSession::Panic } = strict(&bytes(body, BODY_MAX)?)?;
-            shared.ask(id, shared.handle.break_session(session_id(id)?)).await?;
-            Ok(StatusCode::NO_CONTENT)
-        }
-        other => Err(unknown_verb(other, "`break`")),
-    }
 }
 
 #[derive(Deserialize)]

@@ -82,7 +82,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
     let plugin = put(push_policy).layer(DefaultBodyLimit::max(BINARY_BYTES_MAX)).post(policy_verb);
     Router::new()
         .route("/v1/sessions", get(sessions).post(open))
-        .route("/v1/sessions/{id}", get(session).delete(close).post(operating::session_verb))
+        .route("/v1/sessions/{id}", get(session).delete(close))
         .route("/v1/sessions/{id}/explain", get(explain))
         .route("/v1/rooms", get(operating::rooms))
         .route("/v1/rooms/{target}", post(operating::room_verb))
@@ -235,7 +235,7 @@ async fn close(State(shared): Api, Path(id): Path<String>) -> Result<StatusCode,
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) fn session_id(text: &str) -> Result<SessionId, Error> {
+fn session_id(text: &str) -> Result<SessionId, Error> {
     let number = text.strip_prefix('s').and_then(|number| number.parse().ok());
     number.map(SessionId).ok_or_else(|| {
         let message = format!("there is no session `{text}`; an id looks like `s17`");

@@ -31,8 +31,8 @@ type Reply<T> = oneshot::Sender<T>;
 pub(crate) enum Request {
     Offer(Box<Wanted>, Reply<Result<Opened, Failed>>),
     Close(SessionId, Reply<Result<(), Failed>>),
-    /// A drill: its worker is to panic over its next packet.
-    Break(SessionId, Reply<Result<(), Failed>>),
+    #[cfg(feature = "fault-injection")]
+    Panic(SessionId, Reply<Result<(), Failed>>),
     Move {
         room: Arc<str>,
         node: Box<str>,
@@ -184,12 +184,13 @@ impl Handle {
         self.ask(|reply| Request::Close(session, reply)).await?
     }
 
-    /// Has its worker panic over the session's next packet, as a drill does.
+    /// Makes the worker panic over the session's next packet.
     ///
     /// # Errors
-    /// Where there is none.
-    pub async fn break_session(&self, session: SessionId) -> Result<(), Failed> {
-        self.ask(|reply| Request::Break(session, reply)).await?
+    /// There is no such session.
+    #[cfg(feature = "fault-injection")]
+    pub async fn panic_session(&self, session: SessionId) -> Result<(), Failed> {
+        self.ask(|reply| Request::Panic(session, reply)).await?
     }
 
     /// Moves a room to a node, make-before-break. Returns once it is on its way.

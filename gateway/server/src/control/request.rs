@@ -26,9 +26,10 @@ impl Control {
                 let _ =
                     reply.send(self.gateway.handle_close(session, now).map_err(Failed::Impossible));
             }
-            Request::Break(session, reply) => {
+            #[cfg(feature = "fault-injection")]
+            Request::Panic(session, reply) => {
                 let home = self.homes.get(session).map(|resident| resident.home);
-                let told = home.map(|home| self.command(home.worker, Command::Break { home }));
+                let told = home.map(|home| self.command(home.worker, Command::Panic { home }));
                 let none = Failed::Impossible(Impossible::NoSuchSession);
                 let _ = reply.send(told.ok_or(none));
             }

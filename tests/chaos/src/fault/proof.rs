@@ -6,7 +6,7 @@ use evenkeel_lab::crowd::{Page, Reckoning};
 use evenkeel_lab::ledger::Spread;
 use serde_json::Value;
 
-use super::{Fault, Struck, panic};
+use super::{Fault, Struck};
 use crate::layout::Kind;
 use crate::node::Vice;
 use crate::stage::Stage;
@@ -60,7 +60,6 @@ impl Fault {
                 let opened = page.events().iter().filter(|event| event.name == "opened").count();
                 proven(opened >= reckoning.hit, format!("{opened} sessions came again"))
             }
-            Fault::Panic => panic::closed_one(page.events()),
             Fault::BlockUdp(_) => {
                 proven(reckoning.lost_of_others > 0, "nothing was blocked".to_owned())
             }

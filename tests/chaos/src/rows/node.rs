@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use crate::fault::Fault::{
-    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Panic, Sleep, Stall, StallControl, Starve,
-    Vicious,
+    CrashLoop, Drain, Kill, Leak, Move, NoDescriptors, Sleep, Stall, StallControl, Starve, Vicious,
 };
 use crate::fault::Way::{Hushed, Loud, Silent};
 use crate::fault::Whom::{Busiest, Region};
@@ -39,8 +38,6 @@ const UNTOUCHED: Limits =
 const DOUBTED: Limits = Limits::gap(3_500.0, 5_000.0);
 /// Opened first, at the pace of the nodes that take them.
 const PACED: Limits = Limits::gap(1_000.0, 3_000.0);
-/// Until its client has seen that its session is closed, and is in another.
-const ENDED: Limits = Limits { no_freeze: true, ..Limits::gap(150.0, 150.0) };
 const OFF_IN_2_S: Limits = Limits { left_within: Some(2_000.0), ..Limits::NONE };
 
 pub(super) const ROWS: &[Row] = &[
@@ -105,13 +102,6 @@ pub(super) const ROWS: &[Row] = &[
         Layout::HOT,
         Stall(Duration::from_millis(200)),
         Limits { none_condemned: true, ..Limits::NONE },
-    )
-    .times(5),
-    Row::new(
-        "session.panic",
-        Layout::HOT,
-        Panic,
-        Limits { none_condemned: true, moves_max: Some(0.0), ..ENDED },
     )
     .times(5),
     Row::new("node.clock-jump", AHEAD, Vicious(Busiest, Duration::from_secs(3)), SILENT),

@@ -239,31 +239,6 @@ fn life() -> PolicyLife {
 }
 
 #[test]
-fn a_session_is_broken_only_where_drills_are_allowed_and_in_the_way_that_there_is() {
-    let mut world = World::start();
-    let panic = r#"{"how": "panic"}"#;
-    for (answer, status) in
-        [(Ok(()), 204), (Err(Failed::Impossible(Impossible::NoSuchSession)), 404)]
-    {
-        let asking = world.ask("POST /v1/sessions/s7:break", panic);
-        let Request::Break(session, reply) = world.request() else { panic!("break") };
-        assert_eq!(session, SessionId(7));
-        reply.send(answer).unwrap();
-        assert_eq!(asking.answer().0, status);
-    }
-    for wrong in ["", "{}", r#"{"how": "kill"}"#, r#"{"how": "panic", "why": 1}"#] {
-        let (status, body) = world.ask("POST /v1/sessions/s7:break", wrong).answer();
-        assert_eq!((status, &body["error"]["code"]), (400, &json!("bad-request")), "{wrong}");
-    }
-    for nobody in ["s7", "s7:kill", "7:break"] {
-        let asking = world.ask(&format!("POST /v1/sessions/{nobody}"), panic);
-        assert_eq!(asking.answer().0, 404, "{nobody}");
-    }
-    let world = World::without_drills();
-    assert_eq!(world.ask("POST /v1/sessions/s7:break", panic).answer().0, 403);
-}
-
-#[test]
 fn agents_are_told_what_to_do_and_what_they_do_not_do_is_a_conflict() {
     let mut world = World::start();
     for (body, how) in [
