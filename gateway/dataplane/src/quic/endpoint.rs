@@ -3,8 +3,8 @@
 //! quinn-proto under a loop of ours, not quinn's tasks: with a task, a queue and three locks for each connection, waking
 //! up costs more than QUIC does (`docs/benchmarks.md`).
 
+mod accept;
 mod from_clients;
-mod newcomers;
 mod to_clients;
 
 use std::collections::VecDeque;
@@ -16,9 +16,9 @@ use evenkeel_media::roq;
 use quinn_proto::{ConnectionHandle, EndpointConfig, Transmit};
 
 use super::Settings;
+use super::connections::Lines;
 use super::counters::count;
 use super::hub::Hub;
-use super::lines::Lines;
 use super::round::Round;
 use super::socket::{From, Sent, Socket};
 use crate::ring;

@@ -16,20 +16,20 @@
 //! | no flow of a session for 5 s | closed with ROQ_GENERAL_ERROR |
 
 mod certificate;
+mod connection;
+mod connections;
 mod counters;
 mod endpoint;
 mod hub;
-mod incoming;
-mod line;
-mod lines;
-mod outgoing;
+mod incoming_stream;
+mod outgoing_streams;
 mod round;
 mod settings;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod thread;
-mod timetable;
+mod timers;
 
 pub use counters::Counters;
 pub use settings::{Certificate, Failure, Settings};

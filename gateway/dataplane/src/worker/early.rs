@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use evenkeel_core::{Hop, Kind, NodeId};
 use evenkeel_media::trunk::Tag;
 
-use super::ways::Side;
+use super::egress::Side;
 use crate::flows::Home;
 
 /// Packets of all sessions that may wait; more are dropped as if none might.

@@ -4,26 +4,26 @@
 
 mod arrival;
 mod awake;
+mod client_ingress;
 mod command;
-mod culprit;
 mod early;
+mod egress;
 mod feedback;
 mod gather;
-mod ingress;
-mod lane;
+mod isolation;
 mod limiter;
-mod measure;
+mod measurements;
+mod node_ingress;
 mod obeying;
+mod packet_path;
 mod ports;
-mod reading;
 mod recoveries;
 mod session;
 mod sessions;
 mod source;
-mod stamps;
-mod sweep;
+mod stats;
+mod summaries;
 mod tags;
-mod ways;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -37,21 +37,21 @@ use tokio::sync::mpsc;
 
 pub use command::{Client, Command, Install, Leg, NodePort, Report, Summary};
 pub use command::{Dscp, ShedRun, Totals};
-use culprit::Panics;
 pub use early::Patience;
+pub use egress::BUNDLE_SIZES;
+use egress::{Port, Side, Trunk, Ways};
 pub use gather::{Before, Gather};
-pub use lane::Lane;
+use isolation::Panics;
+pub use packet_path::Lane;
 pub use ports::Ports;
 pub use recoveries::Distribution;
 use session::Loan;
 use sessions::Sessions;
 pub use source::Bell;
 use source::{Source, watch};
-pub use stamps::{Stamps, Way};
-use sweep::Sweep;
+pub use stats::{Stamps, Way};
+use summaries::Sweep;
 pub use tags::tag;
-pub use ways::BUNDLE_SIZES;
-use ways::{Port, Side, Trunk, Ways};
 
 use crate::flows::Flows;
 use crate::mmsg::Inbox;
@@ -99,7 +99,7 @@ pub struct Worker {
     epoll: std::os::fd::OwnedFd,
     inbox: Inbox,
     ways: Ways,
-    ingress: ingress::Ingress,
+    ingress: client_ingress::Ingress,
     sessions: Sessions,
     from_quic: Option<ring::Receiver>,
     from_workers: Vec<ring::Receiver>,
@@ -162,7 +162,7 @@ impl Worker {
             epoll,
             inbox: Inbox::new(),
             ways,
-            ingress: ingress::Ingress::new(
+            ingress: client_ingress::Ingress::new(
                 Arc::clone(&parts.flows),
                 open,
                 parts.misses_per_prefix,
@@ -317,7 +317,7 @@ impl Worker {
         ingress.forget(now);
         let share = sweep.take(ways.awake.len(), now);
         if share.as_ref().is_some_and(|share| share.start == 0) {
-            ways.stamps.sums_up_every(sweep::every(ways.awake.len()));
+            ways.stamps.sums_up_every(summaries::every(ways.awake.len()));
         }
         // From its end, as the last of all takes the place of one that rests.
         for place in share.unwrap_or_default().rev() {

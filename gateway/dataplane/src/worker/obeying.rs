@@ -6,9 +6,9 @@ use std::time::Instant;
 use evenkeel_core::NodeId;
 
 use super::command::{Command, Install, Report};
+use super::egress::{Side, Trunk};
 use super::session::{Loan, Session};
 use super::source::{Source, watch};
-use super::ways::{Side, Trunk};
 use super::{COMMANDS_MAX, Worker};
 use crate::flows::{Home, Key};
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use evenkeel_core::NodeId;
 
-use super::stamps::Stamps;
-use super::ways::{self, Port, Side};
+use super::egress::{self, Port, Side};
+use super::stats::Stamps;
 use crate::mmsg::{self, Family};
 
 /// Packets that one port gathers: each session keeps the room they took.
@@ -90,7 +90,7 @@ impl Ports {
                 continue;
             }
             let outcome = port.outbox.flush(port.socket.as_fd());
-            outcome.failed.iter().for_each(|error| stamps.dropped(ways::reason(error)));
+            outcome.failed.iter().for_each(|error| stamps.dropped(egress::reason(error)));
             if outcome.sent > 0 {
                 stamps.sent(node, now);
             }

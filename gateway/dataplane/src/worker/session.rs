@@ -1,11 +1,11 @@
 //! A session at its home worker: the one place that writes its continuity, its statistics and its way to the client.
 
 mod address;
+mod hitless;
 #[cfg(test)]
 pub(super) mod tests;
 mod to_client;
 mod to_node;
-mod twin;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,11 +22,11 @@ use evenkeel_media::trunk::Tag;
 use address::Address;
 
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
+use super::egress::{self, Side, Ways};
 use super::feedback::Feedback;
-use super::measure::Measure;
+use super::measurements::Measure;
 use super::ports::Ports;
-use super::stamps::Way;
-use super::ways::{self, Side, Ways};
+use super::stats::Way;
 use crate::flows::Home;
 
 /// What is shed in a row is told this often: whoever counts needs it to the number, not to the moment.
@@ -358,7 +358,7 @@ impl Session {
     /// something of the node; that the way is too narrow or gone does not.
     pub(crate) fn accused(&self, address: SocketAddr, error: &io::Error, loan: &Loan<'_>) {
         if error.kind() != io::ErrorKind::ConnectionRefused {
-            return loan.ways.drop(ways::reason(error));
+            return loan.ways.drop(egress::reason(error));
         }
         if let Some(hop) = self.hop_at(address, loan) {
             loan.ways.report(Report::PortClosed { session: self.id, hop });

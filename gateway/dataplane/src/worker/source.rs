@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use evenkeel_core::NodeId;
 use rustix::event::epoll;
 
-use super::ways::Side;
+use super::egress::Side;
 
 /// Wakes a worker to its commands.
 #[derive(Debug)]

@@ -8,8 +8,8 @@ use quinn_proto::SendDatagramError;
 
 use super::{Endpoint, Look};
 use crate::flows::Home;
+use crate::quic::connection::Limits;
 use crate::quic::counters::count;
-use crate::quic::line::Limits;
 use crate::ring::{Kind, Meta};
 
 /// Packets taken from a ring before others get their turn.

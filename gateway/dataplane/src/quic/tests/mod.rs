@@ -16,12 +16,12 @@ use crate::flows::{Entry, Flows, Home, Key};
 use crate::ring::{self, Kind, Meta};
 use client::{client_config, client_speaking, client_without_credit, sha256};
 
+mod accept;
 mod client;
 mod connections;
 mod datagrams;
+mod fairness;
 mod gathering;
-mod lines;
-mod newcomers;
 mod raw;
 mod sending;
 mod streams;

@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use super::super::command::NodePort;
 use super::super::early::Patience;
-use super::super::stamps::Stamps;
-use super::super::ways::Port;
+use super::super::egress::Port;
+use super::super::stats::Stamps;
 use super::*;
 
 mod hitless;

@@ -9,8 +9,8 @@ use evenkeel_media::{demux, rtcp, rtp};
 
 use super::{Known, Loan, Session};
 use crate::worker::command::{Report, ShedRun};
-use crate::worker::stamps::Way;
-use crate::worker::ways::{Side, Ways};
+use crate::worker::egress::{Side, Ways};
+use crate::worker::stats::Way;
 
 /// Without a connectivity check for so long, nothing is sent to the client any more (RFC 7675).
 const CONSENT: Duration = Duration::from_secs(30);

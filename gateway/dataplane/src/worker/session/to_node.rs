@@ -9,8 +9,8 @@ use evenkeel_media::{demux, rtp};
 use super::{Loan, Session, Talk};
 use crate::worker::command::Leg;
 use crate::worker::early::Outbound;
-use crate::worker::stamps::Way;
-use crate::worker::ways::Side;
+use crate::worker::egress::Side;
+use crate::worker::stats::Way;
 
 impl Session {
     /// A packet of the client's, from a source that may send.

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use quinn_proto::{ConnectionHandle, EndpointConfig};
 
-use super::super::line::Line;
-use super::super::lines::Lines;
+use super::super::connection::Line;
+use super::super::connections::Lines;
 use super::client::client_of_nobody;
 use super::*;
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use quinn_proto::ConnectionHandle;
 
-use super::line::Line;
-use super::timetable::Timetable;
+use super::connection::Line;
+use super::timers::Timetable;
 
 #[derive(Default)]
 pub(super) struct Lines {

@@ -12,11 +12,11 @@ use rustix::event::epoll;
 
 use super::arrival::{Arrival, Kind};
 use super::command::Report;
+use super::egress::{Side, Ways};
 use super::session::{Loan, Session};
 use super::sessions::Sessions;
 use super::source::Source;
-use super::ways::{Side, Ways};
-use super::{Worker, tags, ways};
+use super::{Worker, egress, tags};
 use crate::flows::Home;
 use crate::mmsg::{BATCH, Inbox, drain_errors};
 use crate::ring;
@@ -185,7 +185,7 @@ impl Worker {
                 return 0;
             }
         }
-        if ways::is_long(datagram) {
+        if egress::is_long(datagram) {
             ways.stamps.long(node);
         }
         let mut entries = trunk::entries(datagram);

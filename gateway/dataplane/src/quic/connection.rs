@@ -13,8 +13,8 @@ use quinn_proto::{
 use super::code;
 use super::counters::{Counters, count};
 use super::hub::{Hub, Path, Rejected};
-use super::incoming::Incoming;
-use super::outgoing::Outgoing;
+use super::incoming_stream::Incoming;
+use super::outgoing_streams::Outgoing;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {

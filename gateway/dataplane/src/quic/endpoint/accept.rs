@@ -5,8 +5,8 @@ use std::time::Instant;
 use quinn_proto::{EndpointEvent, Incoming, Transmit};
 
 use super::Endpoint;
+use crate::quic::connection::Line;
 use crate::quic::counters::count;
-use crate::quic::line::Line;
 
 impl Endpoint {
     /// Bounded by all connections that are held, also those that are over and wait for quinn to forget them: it is they

@@ -7,7 +7,7 @@ use evenkeel_media::rtp;
 
 use super::{Loan, Session};
 use crate::worker::command::Report;
-use crate::worker::ways::Side;
+use crate::worker::egress::Side;
 
 impl Session {
     /// A packet of the client's goes to the twin as well. One that is not open there yet is not kept for it: the first hop

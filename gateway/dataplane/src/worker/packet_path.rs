@@ -13,13 +13,13 @@ use evenkeel_media::trunk::Tag;
 use tokio::sync::mpsc;
 
 use super::arrival::Arrival;
+use super::client_ingress::Ingress;
 use super::command::{Client, Dscp, Install, Leg};
 use super::early::Patience;
-use super::ingress::Ingress;
+use super::egress::{Port, Side, Trunk, Ways};
 use super::session::{Loan, Session};
 use super::sessions::Sessions;
-use super::stamps::{Stamps, Way};
-use super::ways::{Port, Side, Trunk, Ways};
+use super::stats::{Stamps, Way};
 use crate::flows::{Entry, Flows, Home, Key};
 use crate::mmsg::BATCH;
 

@@ -11,9 +11,9 @@ use foldhash::fast::RandomState;
 use super::From;
 use super::arrival::{Arrival, Kind};
 use super::command::Report;
+use super::egress::{Side, Ways};
 use super::limiter::{Limiter, Origin};
 use super::session::{Loan, Session};
-use super::ways::{Side, Ways};
 use crate::flows::{Entry, Flows, Home, Key, Ufrag};
 
 /// Sources kept at hand; past it the cache is emptied and filled anew.

@@ -15,7 +15,7 @@ use super::arrival::Arrival;
 use super::awake::Awake;
 use super::command::Report;
 use super::early::{Early, Patience};
-use super::stamps::Stamps;
+use super::stats::Stamps;
 use crate::flows::Home;
 use crate::mmsg::{DATAGRAM_MAX, Family, Outbox};
 use crate::ring;
