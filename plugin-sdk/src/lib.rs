@@ -99,7 +99,6 @@
 //! [`log`] and [`note`]; a panic's message reaches the log by itself.
 
 #![warn(missing_docs)]
-
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 #[cfg(test)]

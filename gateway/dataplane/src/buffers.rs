@@ -1,13 +1,13 @@
-//! How much a socket may hold for a thread that is busy.
+//! Sizes of socket buffers.
 
 use std::os::fd::AsFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// Has the kernel hold so many bytes each way for this socket. A privileged process gets them whatever the system's limit
-/// is (socket(7), SO_RCVBUFFORCE); another gets as much as that allows, which is no reason not to run: by default it is
-/// a hundredth of a second of 50,000 packets a second.
-pub fn hold(socket: &impl AsFd, bytes: usize) {
+/// Sets both buffers of a socket. A privileged process gets the size whatever the system's limit (socket(7),
+/// SO_RCVBUFFORCE); another process gets at most the limit, by default a hundredth of a second of 50,000 packets a
+/// second, and runs on.
+pub fn set_sizes(socket: &impl AsFd, bytes: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &bytes);
     }

@@ -1,26 +1,25 @@
-//! What a panic said, and where.
+//! Message and location of a caught panic.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::sync::Once;
 
 thread_local! {
-    /// Whether panics of this thread are caught, and told of by who catches them.
+    /// Whether this thread catches its panics and reports them itself.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
-    /// Where this thread panicked last, if they are.
+    /// The location of this thread's last panic, if it catches them.
     static PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// From now on panics of this thread are told of by who catches them, who is not told where they were: that is noted for
-/// him, and nothing else done. What is done with others' panics takes the time that it takes to name every function on the
-/// stack, hundreds of milliseconds in which all sessions of a worker would stand still.
-pub fn are_caught_here() {
+/// Makes the panic hook only note the location on this thread, which catches its panics and logs them. The default hook
+/// symbolises a backtrace, which takes hundreds of milliseconds: all sessions of a worker would stand still.
+pub fn capture_here() {
     static NOTED: Once = Once::new();
     CAUGHT.set(true);
     NOTED.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            // A thread that is ending catches none any more.
+            // A thread that is ending catches no panic.
             if CAUGHT.try_with(Cell::get).unwrap_or(false) {
                 let place = panic.location().map(ToString::to_string);
                 let _ = PLACE.try_with(|last| last.set(place));
@@ -31,15 +30,14 @@ pub fn are_caught_here() {
     });
 }
 
-/// File, line and column of this thread's last panic, told once.
-pub fn take_place() -> Option<String> {
+/// File, line and column of this thread's last panic, once.
+pub fn take_location() -> Option<String> {
     PLACE.take()
 }
 
-/// What a panic said.
-pub fn words(panic: &(dyn Any + Send)) -> &str {
+pub fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 #[cfg(test)]
@@ -47,13 +45,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_catches_a_panic_learns_what_it_said_and_where() {
-        are_caught_here();
+    fn caught_panic_has_message_and_location() {
+        capture_here();
         let line = line!() + 1;
         let panic = std::panic::catch_unwind(|| panic!("number {}", 7)).unwrap_err();
-        assert_eq!(words(&*panic), "number 7");
-        let place = take_place().unwrap();
+        assert_eq!(message(&*panic), "number 7");
+        let place = take_location().unwrap();
         assert!(place.contains(&format!("panics.rs:{line}:")), "{place}");
-        assert_eq!(take_place(), None, "once");
+        assert_eq!(take_location(), None, "once");
     }
 }

@@ -1,8 +1,8 @@
-//! Bounded rings that carry packets from one thread to another: one sender, one receiver, no lock, no allocation
-//! per packet, and one wake-up per batch.
+//! Bounded rings that carry packets between two threads: one sender, one receiver, no lock, no allocation per packet,
+//! and one wake-up per batch.
 //!
-//! A ring is two queues: heads of fixed size, and the bytes they speak of, packed one behind the other. So a ring of
-//! voice packets touches a tenth of the memory that slots of full size would.
+//! A ring is two queues: headers of fixed size, and the packets' bytes back to back. A ring of voice packets so touches
+//! a tenth of the memory that slots of full size would.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,48 +14,53 @@ use rustix::io::Errno;
 
 use crate::flows::Home;
 
-/// The longest packet that is put into a ring, in bytes: an Ethernet frame's payload and something to spare.
+/// The longest packet in a ring: an Ethernet frame's payload with a margin.
 pub const PACKET_MAX: usize = 2_048;
 
-/// The longest that is put in: such a packet behind what one worker tells another of it.
+/// The longest entry: such a packet behind the header that workers put in front.
 const ENTRY_MAX: usize = PACKET_MAX + 32;
 
-/// Bytes set aside per slot. Voice needs a quarter of it; a ring full of the largest video packets holds about a
-/// third of its slots.
+/// Bytes reserved per slot. Voice needs a quarter of it; with the largest video packets a ring holds about a third of
+/// its slots.
 const BYTES_PER_SLOT: usize = 512;
 
-/// What a packet is, beside its bytes.
+/// Metadata of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Meta {
-    /// The session it belongs to, by its home.
     pub home: Home,
-    /// What it is.
     pub kind: Kind,
-    /// The flow identifier it came with, or shall go with. 0 where it has none.
+    /// The flow identifier it came with or is to be sent with; 0 if it has none.
     pub flow: u64,
 }
 
-/// What travels through a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// An RTP or RTCP packet; the bytes are the packet.
-    Media,
-    /// How the session's path did since the last report. No bytes.
-    Feedback {
-        /// Smoothed round trip, microseconds.
-        rtt_us: u32,
-        /// Packets declared lost since the last report.
-        lost: u32,
-        /// Packets sent since the last report.
-        sent: u32,
-    },
-    /// The session has a path to its client now. No bytes.
+    /// The bytes are an RTP packet.
+    Rtp,
+    /// The bytes are a compound RTCP packet.
+    Rtcp,
+    /// The bytes are a client's datagram behind the header that one worker writes for another.
+    Relayed,
+    /// No bytes: the state of the session's path.
+    Path(PathReport),
+    /// No bytes: the session has a connection to its client now.
     Attached,
-    /// The session's path to its client is gone. No bytes.
+    /// No bytes: the session's connection to its client is gone.
     Detached,
 }
 
-/// There is no room in the ring, or it is longer than a packet and what travels with it; it was not taken. The caller counts it.
+/// State of a QUIC path since the last report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathReport {
+    /// Smoothed round-trip time, microseconds.
+    pub rtt_us: u32,
+    /// Packets declared lost since the last report.
+    pub lost: u32,
+    /// Packets sent since the last report.
+    pub sent: u32,
+}
+
+/// The packet was not taken: the ring has no room, or the packet is too long. The caller counts it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
@@ -73,73 +78,73 @@ struct Head {
     length: u16,
 }
 
-/// What both ends know of the receiver's sleep.
-struct Bell {
+/// Wakes the receiver.
+struct Wakeup {
     eventfd: OwnedFd,
     /// The receiver found the ring empty and may be waiting for the eventfd.
     asleep: AtomicBool,
 }
 
-/// A ring of so many slots. It holds at most that many packets, and at most 512 bytes times that number; `slots` is
-/// taken as 5 if it is less.
+/// Creates a ring. It holds at most `slots` packets, at least 5, and at most 512 bytes times that number.
 ///
 /// # Errors
 ///
 /// The process has no descriptor left for the eventfd.
 pub fn channel(slots: usize) -> std::io::Result<(Sender, Receiver)> {
-    // Fewer slots could not hold one entry of the largest size.
+    // The minimum holds one entry of the largest size.
     let slots = slots.max(ENTRY_MAX.div_ceil(BYTES_PER_SLOT));
     let (heads_in, heads_out) = rtrb::RingBuffer::new(slots);
     let (bytes_in, bytes_out) = rtrb::RingBuffer::new(slots * BYTES_PER_SLOT);
     let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-    let bell = Arc::new(Bell { eventfd, asleep: AtomicBool::new(true) });
-    let sender = Sender { heads: heads_in, bytes: bytes_in, bell: Arc::clone(&bell) };
+    let wakeup = Arc::new(Wakeup { eventfd, asleep: AtomicBool::new(true) });
+    let sender = Sender { heads: heads_in, bytes: bytes_in, wakeup: Arc::clone(&wakeup) };
     let receiver = Receiver {
         heads: heads_out,
         bytes: bytes_out,
-        seam: Box::new([0; ENTRY_MAX]),
-        bell,
+        joined: Box::new([0; ENTRY_MAX]),
+        wakeup,
         slept: true,
-        ring_owed: false,
+        read_owed: false,
     };
     Ok((sender, receiver))
 }
 
-/// The end that packets go in at. Owned by one thread.
+/// The sending end, owned by one thread.
 pub struct Sender {
     heads: rtrb::Producer<Head>,
     bytes: rtrb::Producer<u8>,
-    bell: Arc<Bell>,
+    wakeup: Arc<Wakeup>,
 }
 
 impl Sender {
-    /// Puts a packet in. The receiver sees it when it looks; [`wake`](Sender::wake) makes it look.
+    /// Pushes a packet; [`wake`](Sender::wake) wakes the receiver.
     ///
     /// # Errors
     ///
-    /// [`Full`]: nothing was put in.
+    /// [`Full`]: nothing was pushed.
     pub fn push(&mut self, meta: Meta, bytes: &[u8]) -> Result<(), Full> {
         if bytes.len() > ENTRY_MAX || self.heads.is_full() {
             return Err(Full);
         }
-        // The head goes in last: who sees it sees its bytes too.
+        // The header is pushed last: a receiver that sees it sees its bytes too.
         self.bytes.push_entire_slice(bytes).map_err(|_| Full)?;
         self.heads.push(Head { meta, length: bytes.len() as u16 }).map_err(|_| Full)
     }
 
-    /// Wakes the receiver if it may be asleep. Once per batch, after the last [`push`](Sender::push).
+    /// Wakes the receiver if it may be asleep. Called once per batch, after the last [`push`](Sender::push).
     pub fn wake(&self) {
-        // Orders our pushes before the look at `asleep`, as the receiver orders `asleep` before its last look.
+        // Orders the pushes before the load of `asleep`, as the receiver orders its store to `asleep` before its last
+        // check.
         fence(Ordering::SeqCst);
-        if self.bell.asleep.load(Ordering::Relaxed)
-            && self.bell.asleep.swap(false, Ordering::Relaxed)
+        if self.wakeup.asleep.load(Ordering::Relaxed)
+            && self.wakeup.asleep.swap(false, Ordering::Relaxed)
         {
             // It can only fail with a full counter, and then the receiver is awake already.
-            let _ = rustix::io::write(&self.bell.eventfd, &1u64.to_ne_bytes());
+            let _ = rustix::io::write(&self.wakeup.eventfd, &1u64.to_ne_bytes());
         }
     }
 
-    /// Whether the receiver is gone for ever.
+    /// Whether the receiver was dropped.
     pub fn is_abandoned(&self) -> bool {
         self.heads.is_abandoned()
     }
@@ -151,51 +156,51 @@ impl fmt::Debug for Sender {
     }
 }
 
-/// The end that packets come out of. Owned by one thread.
+/// The receiving end, owned by one thread.
 ///
-/// Its descriptor becomes readable when the sender wakes it. Whoever waits for that calls
-/// [`pop_batch`](Receiver::pop_batch) until it returns less than it was asked for, and only then sleeps.
+/// Its descriptor becomes readable when the sender wakes it. Before waiting for it, call
+/// [`pop_batch`](Receiver::pop_batch) until it returns less than `max`.
 pub struct Receiver {
     heads: rtrb::Consumer<Head>,
     bytes: rtrb::Consumer<u8>,
-    /// Where a packet that lies across the end of the byte queue is put together.
-    seam: Box<[u8; ENTRY_MAX]>,
-    bell: Arc<Bell>,
-    /// The last batch ended on an empty ring, so the sender may have rung.
+    /// Joins a packet that wraps around the end of the byte queue.
+    joined: Box<[u8; ENTRY_MAX]>,
+    wakeup: Arc<Wakeup>,
+    /// The last batch ended with an empty ring, so the sender may have written to the eventfd.
     slept: bool,
-    /// The sender rang, or is about to, and we have not yet taken it off the eventfd.
-    ring_owed: bool,
+    /// The sender has written to the eventfd or is about to, and it was not read yet.
+    read_owed: bool,
 }
 
 impl Receiver {
-    /// Hands out up to `max` packets in the order they were put in and says how many. Less than `max` means that the
-    /// ring is empty and that the next [`wake`](Sender::wake) makes the descriptor readable.
+    /// Passes up to `max` packets in order to `take` and returns their number. Less than `max` means that the ring is
+    /// empty and that the next [`wake`](Sender::wake) makes the descriptor readable.
     pub fn pop_batch(&mut self, max: usize, mut take: impl FnMut(&Meta, &[u8])) -> usize {
-        self.get_up();
+        self.stay_awake();
         let mut taken = 0;
         while taken < max {
             if self.pop(&mut take) {
                 taken += 1;
                 continue;
             }
-            self.bell.asleep.store(true, Ordering::Relaxed);
+            self.wakeup.asleep.store(true, Ordering::Relaxed);
             self.slept = true;
             fence(Ordering::SeqCst);
             if self.heads.is_empty() {
                 break;
             }
-            // Something came between the look and the lying down.
-            self.get_up();
+            // A packet came between the check and the store.
+            self.stay_awake();
         }
         taken
     }
 
-    /// Whether the sender is gone for ever. What it left can still be popped.
+    /// Whether the sender was dropped. Packets left can still be popped.
     pub fn is_abandoned(&self) -> bool {
         self.heads.is_abandoned()
     }
 
-    /// Both queues let go of a packet once it was taken: one whose taker panics stays the first in both.
+    /// A packet leaves both queues after `take` returned: if `take` panics, it stays first in both.
     fn pop(&mut self, take: &mut impl FnMut(&Meta, &[u8])) -> bool {
         let Ok(&head) = self.heads.peek() else { return false };
         let length = usize::from(head.length);
@@ -204,7 +209,7 @@ impl Receiver {
         if rest.is_empty() {
             take(&head.meta, start);
         } else {
-            let packet = &mut self.seam[..length];
+            let packet = &mut self.joined[..length];
             packet[..start.len()].copy_from_slice(start);
             packet[start.len()..].copy_from_slice(rest);
             take(&head.meta, packet);
@@ -214,23 +219,24 @@ impl Receiver {
         true
     }
 
-    /// Takes back `asleep`, or, if the sender was first, its ring off the eventfd.
-    fn get_up(&mut self) {
+    /// Clears `asleep` or, if the sender was first, reads the eventfd.
+    fn stay_awake(&mut self) {
         if self.slept {
             self.slept = false;
-            self.ring_owed |= !self.bell.asleep.swap(false, Ordering::Relaxed);
+            self.read_owed |= !self.wakeup.asleep.swap(false, Ordering::Relaxed);
         }
-        if self.ring_owed {
+        if self.read_owed {
             let mut count = [0; 8];
-            // The sender may be between its swap and its write; then we try again with the next batch.
-            self.ring_owed = rustix::io::read(&self.bell.eventfd, &mut count) == Err(Errno::AGAIN);
+            // The sender may be between its swap and its write; then the next batch tries again.
+            self.read_owed =
+                rustix::io::read(&self.wakeup.eventfd, &mut count) == Err(Errno::AGAIN);
         }
     }
 }
 
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.eventfd.as_fd()
+        self.wakeup.eventfd.as_fd()
     }
 }
 
@@ -249,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_come_out_as_they_went_in_across_the_seam_too() {
+    fn packets_survive_the_wrap_around() {
         let (mut sender, mut receiver) = channel(7).unwrap();
         for round in 0..500u64 {
             let length = (round * 37 % 1_400) as usize;
@@ -262,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_whose_taker_panics_is_handed_out_again_and_those_behind_it_whole() {
+    fn packet_whose_taker_panicked_is_repeated() {
         let (mut sender, mut receiver) = channel(8).unwrap();
         for number in 0..3u8 {
             sender.push(media(number.into()), &vec![number; 100 + usize::from(number)]).unwrap();
@@ -277,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_takes_nothing_and_keeps_what_it_has() {
+    fn ring_full_of_packets_rejects_more() {
         let (mut sender, mut receiver) = channel(5).unwrap();
         for number in 0..5 {
             assert_eq!(sender.push(media(number), b"voice"), Ok(()));
@@ -289,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_full_of_bytes_takes_nothing_and_keeps_what_it_has() {
+    fn ring_full_of_bytes_rejects_more() {
         let (mut sender, mut receiver) = channel(5).unwrap();
         let room = 5 * BYTES_PER_SLOT;
         assert_eq!(sender.push(media(0), &[7; 2_000]), Ok(()));
@@ -301,14 +307,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_packet_fits_and_one_byte_more_does_not() {
+    fn entry_longer_than_the_limit_is_rejected() {
         let (mut sender, _receiver) = channel(64).unwrap();
         assert_eq!(sender.push(media(0), &[0; ENTRY_MAX + 1]), Err(Full));
         assert_eq!(sender.push(media(0), &[0; ENTRY_MAX]), Ok(()));
     }
 
     #[test]
-    fn a_batch_is_no_larger_than_asked_for() {
+    fn batch_is_no_larger_than_requested() {
         let (mut sender, mut receiver) = channel(8).unwrap();
         for number in 0..5 {
             sender.push(media(number), b"").unwrap();
@@ -318,14 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeper_is_woken_once_and_one_awake_is_left_alone() {
+    fn only_sleeping_receiver_is_woken_and_once() {
         let (mut sender, mut receiver) = channel(8).unwrap();
         assert!(!readable(&receiver));
         sender.push(media(0), b"a").unwrap();
         sender.wake();
         sender.wake();
         assert!(readable(&receiver));
-        // Not empty after this batch, so still awake: a wake now writes nothing.
+        // The batch did not empty the ring, so the receiver counts as awake: a wake-up writes nothing.
         sender.push(media(1), b"b").unwrap();
         assert_eq!(flows(&mut receiver, 1), [0]);
         assert!(!readable(&receiver));
@@ -337,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn no_packet_is_lost_or_slept_over_between_threads() {
+    fn no_packet_or_wakeup_is_lost_between_threads() {
         const PACKETS: u64 = 200_000;
         let (mut sender, mut receiver) = channel(32).unwrap();
         let sending = std::thread::spawn(move || {
@@ -368,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn each_end_knows_when_the_other_is_gone() {
+    fn each_end_sees_the_other_dropped() {
         let (sender, receiver) = channel(4).unwrap();
         assert!(!sender.is_abandoned() && !receiver.is_abandoned());
         drop(receiver);
@@ -379,7 +385,7 @@ mod tests {
     }
 
     fn media(flow: u64) -> Meta {
-        Meta { home: Home { worker: 0, slot: 3, generation: 1 }, kind: Kind::Media, flow }
+        Meta { home: Home { worker: 0, slot: 3, generation: 1 }, kind: Kind::Rtp, flow }
     }
 
     fn flows(receiver: &mut Receiver, max: usize) -> Vec<u64> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{Gateway, PolicyName};
 use evenkeel_dataplane::flows::Flows;
 use evenkeel_dataplane::quic;
-use evenkeel_dataplane::worker::{self, Bell, Stamps, Worker};
+use evenkeel_dataplane::worker::{self, Waker, Worker, WorkerStats};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::control::{
@@ -218,8 +218,8 @@ fn assemble(
     let (mut lines, mut workers) = (Vec::new(), Vec::new());
     for number in 0..workers_count {
         let (commands_in, commands) = crossbeam_channel::bounded(worker::COMMANDS_MAX);
-        let bell = Arc::new(Bell::new()?);
-        let stamps = Arc::new(Stamps::new(started, nodes_max));
+        let waker = Arc::new(Waker::new()?);
+        let stats = Arc::new(WorkerStats::new(started, nodes_max));
         let (from_quic, to_quic) =
             quic_rings.pop().map_or((None, None), |(from, to)| (Some(from), Some(to)));
         let (from_workers, to_workers) = rings.remove(0);
@@ -233,21 +233,21 @@ fn assemble(
                 from_workers,
                 to_workers,
                 commands,
-                bell: Arc::clone(&bell),
+                waker: Arc::clone(&waker),
                 reports: reports_in.clone(),
-                stamps: Arc::clone(&stamps),
+                stats: Arc::clone(&stats),
                 flows: Arc::clone(&flows),
                 board: Arc::clone(&board),
                 gather: settings.limits.gather,
                 misses_per_prefix: settings.limits.misses_per_prefix,
-                patience: worker::Patience {
+                early_limits: worker::EarlyLimits {
                     packets: usize::from(settings.limits.early_packets),
                     wait: settings.limits.early_for,
                 },
             },
             started,
         )?);
-        lines.push(WorkerLine { commands: commands_in, bell, stamps });
+        lines.push(WorkerLine { commands: commands_in, waker, stats });
     }
 
     let homes = Homes::new(

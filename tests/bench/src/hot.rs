@@ -3,13 +3,13 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use evenkeel_dataplane::worker::Lane;
+use evenkeel_dataplane::worker::PacketPath;
 use evenkeel_media::continuity::{Continuity, Epoch, Protection};
 use evenkeel_media::statistics::Reception;
 use evenkeel_media::trunk::{Bundle, Tag};
 use evenkeel_media::{roq, rtcp, rtp, stun, trunk};
 
-/// Sessions of a lane: more than fit the nearest cache.
+/// Sessions of a path: more than fit the nearest cache.
 const SESSIONS: u32 = 1_000;
 
 /// One piece.
@@ -81,18 +81,18 @@ fn voice_packet() -> Vec<u8> {
 }
 
 fn to_node() -> Box<dyn FnMut()> {
-    let (mut lane, mut voice) = (Lane::new(SESSIONS).expect("a socket or two"), Voice::new());
+    let (mut path, mut voice) = (PacketPath::new(SESSIONS).expect("a socket or two"), Voice::new());
     Box::new(move || {
         let (session, packet) = voice.next(SESSIONS);
-        lane.from_client(session, packet);
+        path.from_client(session, packet);
     })
 }
 
 fn to_client() -> Box<dyn FnMut()> {
-    let (mut lane, mut voice) = (Lane::new(SESSIONS).expect("a socket or two"), Voice::new());
+    let (mut path, mut voice) = (PacketPath::new(SESSIONS).expect("a socket or two"), Voice::new());
     Box::new(move || {
         let (session, packet) = voice.next(SESSIONS);
-        lane.from_node(session, packet);
+        path.from_node(session, packet);
     })
 }
 

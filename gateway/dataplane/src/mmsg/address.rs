@@ -1,18 +1,17 @@
-//! Addresses as the kernel reads and writes them.
+//! Socket addresses as the kernel reads and writes them.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// What kind of socket a batch leaves by: an IPv6 one reaches IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2).
+/// The family of a socket. An IPv6 socket reaches IPv4 addresses as mapped ones (RFC 4291, 2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
-    /// It reaches IPv4 addresses.
     V4,
-    /// It reaches IPv6 addresses, and IPv4 ones as mapped.
+    /// IPv6, and IPv4 as mapped addresses.
     V6,
 }
 
 impl Family {
-    /// Of a socket with this local address.
+    /// The family of a socket with this local address.
     pub fn of(local: SocketAddr) -> Family {
         if local.is_ipv6() { Family::V6 } else { Family::V4 }
     }
@@ -55,7 +54,7 @@ pub(super) fn write_address(address: SocketAddr, name: &mut libc::sockaddr_stora
     }
 }
 
-/// The address, an IPv4 one that came to an IPv6 socket as what it is.
+/// The address; a mapped one as IPv4.
 pub(super) fn address(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(name.ss_family) {
         libc::AF_INET => {

@@ -1,23 +1,23 @@
-//! The traffic class of what leaves by a socket and says nothing of it.
+//! The default traffic class of a socket.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// A socket's own class (IP_TOS), as a code point (RFC 2474), as it was last set here. What goes by IPv4 has it.
+/// The socket's own traffic class (IP_TOS) as DSCP (RFC 2474). It applies to datagrams over IPv4 without a control
+/// message.
 #[derive(Default)]
 pub(super) struct Class(u8);
 
 impl Class {
-    /// Whether a datagram to there has this code point if it says nothing. Where it is connected, there is nothing that it
-    /// could say.
+    /// Whether a datagram to this destination has this DSCP without a control message. A connected socket sends none.
     pub(super) fn is(&self, to: Option<SocketAddr>, dscp: u8) -> bool {
         let own = if to.is_some_and(goes_by_v4) { self.0 } else { 0 };
         to.is_none() || dscp == own
     }
 
-    /// The same, once the socket's own class was changed where that does it: a session's port sends voice, or video, for
-    /// as long as it lives.
+    /// As [`is`](Self::is), after changing the socket's class if that is enough: a session's port sends voice, or
+    /// video, for its whole life.
     pub(super) fn becomes(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -41,7 +41,7 @@ fn set(socket: BorrowedFd<'_>, dscp: u8) -> io::Result<()> {
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether what is sent there takes the options of IPv4, as mapped destinations of an IPv6 socket do.
+/// Whether IPv4 options apply to the destination, as for mapped addresses of an IPv6 socket.
 pub(super) fn goes_by_v4(to: SocketAddr) -> bool {
     match to {
         SocketAddr::V4(_) => true,
@@ -57,7 +57,7 @@ mod tests {
     use super::super::{Family, Outbox};
     use super::*;
 
-    /// The byte of the header that holds the class of the next datagram (ip(7), IP_RECVTOS).
+    /// The TOS byte of the next datagram (ip(7), IP_RECVTOS).
     fn class_of_next(socket: &UdpSocket) -> u8 {
         let mut bytes = [0_u8; 64];
         let mut control = [0_u64; 8];
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn each_datagram_has_its_own_class_alone_and_in_a_batch() {
+    fn each_datagram_has_its_own_class() {
         for (host, family) in [("127.0.0.1:0", Family::V4), ("[::]:0", Family::V6)] {
             let (here, there) = (UdpSocket::bind(host).unwrap(), receiver());
             let mut outbox = Outbox::new(family);

@@ -1,10 +1,10 @@
-//! What travels beside a datagram to the kernel.
+//! Control messages of a datagram.
 
 use std::net::SocketAddr;
 
 use super::class::goes_by_v4;
 
-/// Room for two control messages with an `int` each, aligned, and how much of it is used.
+/// Aligned room for two control messages with an `int` each, and the bytes used.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub(super) struct Control {
@@ -23,7 +23,7 @@ impl Control {
         self.push(level, kind, libc::c_int::from(dscp << 2));
     }
 
-    /// The size of the datagrams that it is to be parted into (udp(7), UDP_SEGMENT).
+    /// The segment size (udp(7), UDP_SEGMENT).
     pub(super) fn push_segment(&mut self, size: u16) {
         self.push(libc::SOL_UDP, libc::UDP_SEGMENT, size);
     }
@@ -32,7 +32,7 @@ impl Control {
         const { assert!(size_of::<T>() <= size_of::<libc::c_int>()) };
         let size = size_of::<T>() as u32;
         // SAFETY: CMSG_SPACE of at most an int is 24 bytes, each message begins behind the one before, at a multiple of
-        // eight, and no more than two are ever put in: 48 bytes of the aligned 64.
+        // eight, and there are at most two: 48 bytes of the aligned 64.
         unsafe {
             let header: *mut libc::cmsghdr = self.bytes.as_mut_ptr().add(self.used).cast();
             (*header).cmsg_level = level;

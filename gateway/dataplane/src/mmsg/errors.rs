@@ -1,4 +1,4 @@
-//! What the path said of datagrams that were sent.
+//! The error queue of a UDP socket.
 
 use std::io;
 use std::mem;
@@ -8,9 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::BATCH;
 use super::address::{Family, address};
 
-/// What the path said of datagrams sent, by destination: nobody listens there, too large for the way, no way there
-/// (ip(7), IP_RECVERR). What this host itself said, the call that sent it has told. At most [`BATCH`] a call.
-pub fn drain_errors(socket: BorrowedFd<'_>, mut tell: impl FnMut(SocketAddr, io::Error)) {
+/// Passes on ICMP errors of datagrams sent, by destination: port unreachable, too large, no route (ip(7), IP_RECVERR).
+/// Local errors were returned by the call that sent. At most [`BATCH`] per call.
+pub fn drain_errors(socket: BorrowedFd<'_>, mut each: impl FnMut(SocketAddr, io::Error)) {
     for _ in 0..BATCH {
         // SAFETY: all zeroes is valid for each of these plain C structures.
         let mut name: libc::sockaddr_storage = unsafe { mem::zeroed() };
@@ -33,12 +33,12 @@ pub fn drain_errors(socket: BorrowedFd<'_>, mut tell: impl FnMut(SocketAddr, io:
             return;
         }
         if let (Some(accused), Some(error)) = (address(&name), extended_error(&header)) {
-            tell(accused, error);
+            each(accused, error);
         }
     }
 }
 
-/// What an `IP_RECVERR` or `IPV6_RECVERR` control message says, if it came by ICMP.
+/// The error of an `IP_RECVERR` or `IPV6_RECVERR` control message, if it came by ICMP.
 fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
     // SAFETY: the kernel filled the control buffer that the header points to; CMSG_* stay within its length.
     unsafe {
@@ -60,10 +60,10 @@ fn extended_error(header: &libc::msghdr) -> Option<io::Error> {
     None
 }
 
-/// Has the kernel keep errors of an unconnected socket with the address they accuse (ip(7), IP_RECVERR).
+/// Enables the error queue of an unconnected socket (ip(7), IP_RECVERR).
 ///
 /// # Errors
-/// What `setsockopt` says.
+/// Of `setsockopt`.
 pub fn keep_errors(socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
     keep(socket, libc::SOL_IP, libc::IP_RECVERR)?;
     match family {

@@ -1,4 +1,4 @@
-//! Datagrams on their way in.
+//! Receiving in batches.
 
 use std::fmt;
 use std::io;
@@ -10,18 +10,18 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use super::address::address;
 use super::{BATCH, DATAGRAM_MAX};
 
-/// Where datagrams are received, again and again.
+/// Reused buffers for received datagrams.
 pub struct Inbox {
     bytes: Vec<u8>,
     names: Vec<libc::sockaddr_storage>,
     slices: Vec<libc::iovec>,
-    /// What they point to is written anew before each call; only the rest is kept.
+    /// Their pointers are written before each call.
     headers: Vec<libc::mmsghdr>,
-    /// Places of what was taken to be kept, and that nobody is done with.
+    /// Datagrams of the last [`fill`](Self::fill) that are not done.
     left: Range<usize>,
 }
 
-// SAFETY: between two calls nobody follows the pointers in headers and slices.
+// SAFETY: the pointers in headers and slices are not followed between two calls.
 unsafe impl Send for Inbox {}
 
 impl Default for Inbox {
@@ -37,7 +37,6 @@ impl fmt::Debug for Inbox {
 }
 
 impl Inbox {
-    /// Room for one batch.
     pub fn new() -> Inbox {
         // SAFETY: all zeroes is valid for each of these plain C structures: no address, no buffers.
         let (name, slice, header) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
@@ -50,18 +49,19 @@ impl Inbox {
         }
     }
 
-    /// Takes what has arrived, at most [`BATCH`], without waiting. How many.
+    /// Receives at most [`BATCH`] datagrams without waiting and returns their number.
     ///
     /// # Errors
-    /// What the socket says; `WouldBlock` where nothing has arrived.
+    /// Of the socket; `WouldBlock` if nothing has arrived.
     pub fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.receive_at_most(BATCH, socket)
     }
 
-    /// The same, kept until each is [`done`](Inbox::done) with: where some are left, nothing is taken. How many there are.
+    /// The same, but keeps the datagrams until each is [`done`](Inbox::done): while some are left, nothing is received.
+    /// Returns the number left.
     ///
     /// # Errors
-    /// As above.
+    /// As [`receive`](Inbox::receive).
     pub fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         if self.left.is_empty() {
             self.left = 0..self.receive(socket)?;
@@ -69,20 +69,21 @@ impl Inbox {
         Ok(self.left.len())
     }
 
-    /// The place of the first datagram that is left.
+    /// The position of the first datagram left.
     pub fn first(&self) -> Option<usize> {
         (!self.left.is_empty()).then_some(self.left.start)
     }
 
-    /// That one is done with.
+    /// Marks the first datagram left as done.
     pub fn done(&mut self) {
         self.left.start += 1;
     }
 
-    /// As [`receive`](Inbox::receive), at most so many: where one or two are expected, less is made ready.
+    /// As [`receive`](Inbox::receive), at most `most` datagrams: where one or two are expected, fewer headers are
+    /// prepared.
     ///
     /// # Errors
-    /// As above.
+    /// As [`receive`](Inbox::receive).
     pub fn receive_at_most(&mut self, most: usize, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let headers = &mut self.headers[..most.min(BATCH)];
         let rows = self.bytes.chunks_exact_mut(DATAGRAM_MAX).zip(&mut self.names);
@@ -93,7 +94,7 @@ impl Inbox {
             header.msg_iov = slice;
             header.msg_iovlen = 1;
             header.msg_name = std::ptr::from_mut(name).cast();
-            // The kernel leaves the length of the last one's here.
+            // The kernel has overwritten it with the last datagram's.
             header.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
         }
         // SAFETY: every header points to one slice and one name, which live until the call returns.
@@ -109,8 +110,7 @@ impl Inbox {
         usize::try_from(received).map_err(|_| io::Error::last_os_error())
     }
 
-    /// A datagram of the last batch: its bytes, and where it came from. `None` if it was cut or its sender's
-    /// address is of no known kind.
+    /// Bytes and source of a datagram of the last batch. `None` if it was truncated or its address family is unknown.
     pub fn datagram(&mut self, place: usize) -> Option<(&mut [u8], SocketAddr)> {
         let header = &self.headers[place];
         let (length, cut) =

@@ -1,8 +1,8 @@
-//! Datagrams in batches: `recvmmsg`, `sendmmsg` and the error queue of a UDP socket.
+//! Batched datagrams: `recvmmsg`, `sendmmsg` and the error queue of a UDP socket.
 //!
-//! What the packet workers are made of, and the bench's bare relays too, so that a comparison compares the rest.
+//! The bench's bare relays use it too, so that a comparison with them covers everything else.
 //!
-//! The one module of this crate with `unsafe`: no safe wrapper sends or receives batches without allocating.
+//! The only module of this crate with `unsafe`: no safe wrapper sends or receives batches without allocating.
 #![expect(
     unsafe_code,
     reason = "the kernel's batch calls take pointers to pointers, which no library wraps without allocating"
@@ -23,8 +23,8 @@ pub use errors::{drain_errors, keep_errors};
 pub use inbox::Inbox;
 pub use outbox::{Outbox, Sent};
 
-/// Datagrams per system call: past this the call itself no longer shows.
+/// Datagrams per system call: with more, the cost of the call itself no longer falls noticeably.
 pub const BATCH: usize = 64;
 
-/// Longest datagram taken; a longer one is cut and told as such.
+/// Longest datagram received; a longer one is truncated and rejected.
 pub const DATAGRAM_MAX: usize = 2_048;

@@ -1,4 +1,4 @@
-//! Datagrams on their way out.
+//! Sending in batches.
 
 use std::fmt;
 use std::io;
@@ -11,23 +11,23 @@ use super::address::{Family, mapped, write_address};
 use super::class::Class;
 use super::{BATCH, Control};
 
-/// Datagrams of one size that travel together: what older kernels take at most (UDP_MAX_SEGMENTS).
+/// Older kernels' limit of segments (UDP_MAX_SEGMENTS).
 const SEGMENTS_MAX: usize = 64;
 
-/// Bytes that travel together at most: a UDP datagram's payload over IPv4 (RFC 768), less what IPv6 may need.
-const TOGETHER_MAX: usize = 65_000;
+/// Limit of bytes sent in segments: a UDP datagram's payload over IPv4 (RFC 768), less a margin for IPv6.
+const SEGMENTED_MAX: usize = 65_000;
 
-/// Datagrams on their way out of one socket.
+/// Datagrams queued on one socket.
 ///
-/// Those of one size to one destination, queued one behind the other, travel through the kernel's stack together and part
-/// at its end (udp(7), UDP_SEGMENT): that is most of what a datagram costs.
+/// Consecutive datagrams of one size to one destination pass the network stack as one and are segmented at its end
+/// (udp(7), UDP_SEGMENT), which saves most of the cost of a datagram.
 pub struct Outbox {
     bytes: Vec<u8>,
     queue: Vec<Queued>,
     datagrams: usize,
     family: Family,
-    /// Whether datagrams travel together.
-    together: bool,
+    /// Whether segmentation is used.
+    segmented: bool,
     class: Class,
 }
 
@@ -37,11 +37,11 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// Datagrams to one destination.
+/// Consecutive datagrams to one destination.
 #[derive(Clone)]
 struct Queued {
     bytes: Range<usize>,
-    /// The size of each; the last one's may be less.
+    /// The size of each; the last may be shorter.
     each: usize,
     /// `None` on a connected socket.
     to: Option<SocketAddr>,
@@ -53,74 +53,71 @@ impl Queued {
         self.bytes.len().div_ceil(self.each.max(1)).max(1)
     }
 
-    /// Whether one of this length may travel with them.
+    /// Whether a datagram of this length fits.
     fn takes(&self, to: Option<SocketAddr>, dscp: u8, length: usize) -> bool {
         let whole = length > 0 && length <= self.each && self.bytes.len().is_multiple_of(self.each);
-        let room = self.bytes.len() + length <= TOGETHER_MAX && self.datagrams() < SEGMENTS_MAX;
+        let room = self.bytes.len() + length <= SEGMENTED_MAX && self.datagrams() < SEGMENTS_MAX;
         whole && room && dscp == self.dscp && to == self.to
     }
 }
 
-/// What a header of a batch points to.
+/// The data that a message header points to.
 struct Envelope {
     slice: libc::iovec,
     name: libc::sockaddr_storage,
     control: Control,
 }
 
-/// How sending a batch went.
+/// The result of sending a batch.
 #[derive(Debug, Default)]
 pub struct Sent {
     /// Datagrams that the kernel took.
     pub sent: usize,
-    /// Why datagrams were given up, one by one: the socket's buffer was full, or this one could not go.
+    /// Errors of dropped datagrams: the socket's buffer was full, or the datagram could not be sent.
     pub failed: Vec<io::Error>,
-    /// What the kernel told, at these, of datagrams that it took before.
+    /// Errors of earlier datagrams, which the kernel returns at a later call.
     pub earlier: Vec<io::Error>,
 }
 
 impl Outbox {
-    /// An empty one.
     pub fn new(family: Family) -> Outbox {
         Outbox {
             bytes: Vec::new(),
             queue: Vec::new(),
             datagrams: 0,
             family,
-            together: true,
+            segmented: true,
             class: Class::default(),
         }
     }
 
-    /// Whether a whole batch waits.
+    /// Whether a whole batch is queued.
     pub fn is_full(&self) -> bool {
         self.datagrams >= BATCH
     }
 
-    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// How many datagrams wait.
     pub fn len(&self) -> usize {
         self.datagrams
     }
 
-    /// Gives up everything that is queued.
+    /// Drops all queued datagrams.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.queue.clear();
         self.datagrams = 0;
     }
 
-    /// Queues a datagram and hands out its bytes, to be changed in place.
+    /// Queues a datagram and returns its bytes, to be rewritten in place.
     pub fn push(&mut self, to: Option<SocketAddr>, dscp: u8, datagram: &[u8]) -> &mut [u8] {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(datagram);
         self.datagrams += 1;
         match self.queue.last_mut() {
-            Some(last) if self.together && last.takes(to, dscp, datagram.len()) => {
+            Some(last) if self.segmented && last.takes(to, dscp, datagram.len()) => {
                 last.bytes.end = self.bytes.len();
             }
             _ => {
@@ -131,8 +128,8 @@ impl Outbox {
         &mut self.bytes[start..]
     }
 
-    /// Sends everything that is queued, each datagram once. An error of an earlier datagram, which the kernel tells
-    /// at the next call, costs nobody else's: the rest of the batch is sent again once.
+    /// Sends all queued datagrams, each once. An error of an earlier datagram costs no other: the rest of the batch is
+    /// sent again once.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Sent {
         let mut outcome = Sent::default();
         let mut next = 0;
@@ -166,9 +163,9 @@ impl Outbox {
         outcome
     }
 
-    /// The datagrams of that place go one by one, as they could not go together; on some devices they never can.
+    /// Splits a group after its segmentation failed; some devices never support it.
     fn part(&mut self, place: usize, error: &io::Error) {
-        self.together &= error.raw_os_error() != Some(libc::EIO);
+        self.segmented &= error.raw_os_error() != Some(libc::EIO);
         let Queued { bytes, each, to, dscp } = self.queue[place].clone();
         let alone = bytes.clone().step_by(each).map(|start| {
             let bytes = start..bytes.end.min(start + each);
@@ -177,7 +174,7 @@ impl Outbox {
         self.queue.splice(place..=place, alone);
     }
 
-    /// Sends from that place on; how many places were sent.
+    /// Sends from this position on and returns the number of groups sent.
     fn send(&mut self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
         let Queued { to, dscp, .. } = self.queue[from];
         let is_alone = from + 1 == self.queue.len() && self.queue[from].datagrams() == 1;
@@ -187,8 +184,8 @@ impl Outbox {
         self.send_batch(socket, from)
     }
 
-    /// One datagram goes without the headers of a batch: where each session has a socket of its own, most do, and these
-    /// headers are copied, checked and taken apart for each.
+    /// Sends one datagram with `sendto`. With one socket per session most batches are of one datagram, and batch
+    /// headers cost more.
     fn send_alone(&self, socket: BorrowedFd<'_>, place: usize) -> io::Result<usize> {
         let Queued { bytes, to, .. } = &self.queue[place];
         let bytes = &self.bytes[bytes.clone()];
@@ -207,7 +204,7 @@ impl Outbox {
 
     fn send_batch(&self, socket: BorrowedFd<'_>, from: usize) -> io::Result<usize> {
         let batch = &self.queue[from..self.queue.len().min(from + BATCH)];
-        // Only what is used is written: most batches are of a packet or two, and these are 15 KiB.
+        // Only used headers are written: most batches are of one or two packets, and the headers are 15 KiB.
         let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; BATCH];
         let mut envelopes = [const { MaybeUninit::<Envelope>::uninit() }; BATCH];
         for ((queued, header), envelope) in batch.iter().zip(&mut headers).zip(&mut envelopes) {
@@ -249,8 +246,8 @@ impl Outbox {
     }
 }
 
-/// Whether datagrams that could not go together may go alone: the device does not part them, or the path is too narrow
-/// for their size, where fragments would do.
+/// Whether the datagrams may be sent one by one: the device does not segment, or the path is too narrow for their size
+/// but not for fragments.
 fn parts(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE))
 }
@@ -262,7 +259,7 @@ mod tests {
 
     use super::*;
 
-    /// Sends datagrams of these sizes; the sizes that came.
+    /// Sends datagrams of these sizes and returns the sizes received.
     fn travelled(here: &UdpSocket, sizes: &[usize]) -> (Outbox, Vec<usize>) {
         let there = UdpSocket::bind("127.0.0.1:0").unwrap();
         there.set_nonblocking(true).unwrap();
@@ -282,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_travel_together_arrive_as_what_they_are() {
+    fn segmented_datagrams_arrive_unchanged() {
         let here = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sizes = [1_200, 1_200, 1_200, 700, 1_200, 300, 300, 300, 301];
         assert_eq!(travelled(&here, &sizes).1, sizes);
@@ -291,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_of_one_size_and_destination_take_one_place() {
+    fn datagrams_of_one_size_and_destination_are_grouped() {
         let mut outbox = Outbox::new(Family::V4);
         let [one, other] = ["10.0.0.1:1", "10.0.0.1:2"].map(|address| address.parse().ok());
         for (to, size, places) in
@@ -305,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_travel_together_than_the_kernel_takes() {
+    fn group_keeps_to_the_kernels_limits() {
         let places = |size, datagrams| {
             let mut outbox = Outbox::new(Family::V4);
             (0..datagrams).for_each(|_| _ = outbox.push(None, 0, &vec![0; size]));
@@ -316,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_device_cannot_part_goes_alone_from_then_on() {
+    fn failed_segmentation_is_not_tried_again() {
         let mut outbox = Outbox::new(Family::V4);
         (0..3).for_each(|_| _ = outbox.push(None, 0, &[0; 100]));
         outbox.part(0, &io::Error::from_raw_os_error(libc::EIO));
@@ -327,9 +324,9 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_that_cannot_go_together_go_alone() {
+    fn oversized_group_is_sent_one_by_one() {
         let here = UdpSocket::bind("127.0.0.1:0").unwrap();
-        // A socket without checksums parts nothing (EINVAL).
+        // A socket without checksums refuses segmentation (EINVAL).
         let on: libc::c_int = 1;
         // SAFETY: the option takes an int, and gets one of its size.
         let set = unsafe {
@@ -339,6 +336,6 @@ mod tests {
         assert_eq!(set, 0);
         let (outbox, came) = travelled(&here, &[500, 500, 400]);
         assert_eq!(came, [500, 500, 400]);
-        assert!(outbox.together, "another path may be wide enough");
+        assert!(outbox.segmented, "another path may be wide enough");
     }
 }

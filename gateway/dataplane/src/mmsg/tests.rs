@@ -21,7 +21,7 @@ fn receive_all(inbox: &mut Inbox, socket: &UdpSocket, wanted: usize) -> Vec<(Vec
 }
 
 #[test]
-fn an_ipv6_socket_reaches_ipv4_and_knows_who_answers() {
+fn ipv6_socket_reaches_ipv4_and_sees_its_source() {
     let (here, there) =
         (UdpSocket::bind("[::]:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
     let mut outbox = Outbox::new(Family::of(here.local_addr().unwrap()));
@@ -34,7 +34,7 @@ fn an_ipv6_socket_reaches_ipv4_and_knows_who_answers() {
 }
 
 #[test]
-fn a_batch_arrives_whole_in_order_and_with_its_sender() {
+fn batch_arrives_in_order_with_its_sources() {
     for host in ["127.0.0.1:0", "[::1]:0"] {
         let (here, there) = (UdpSocket::bind(host).unwrap(), UdpSocket::bind(host).unwrap());
         let mut outbox = Outbox::new(Family::V4);
@@ -57,7 +57,7 @@ fn a_batch_arrives_whole_in_order_and_with_its_sender() {
 }
 
 #[test]
-fn a_datagram_too_long_is_told_as_cut() {
+fn too_long_datagram_is_rejected() {
     let (here, there) =
         (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
     here.send_to(&[0; DATAGRAM_MAX + 1], there.local_addr().unwrap()).unwrap();
@@ -69,7 +69,7 @@ fn a_datagram_too_long_is_told_as_cut() {
 }
 
 #[test]
-fn a_refusal_costs_the_next_datagram_nothing_and_is_told() {
+fn earlier_refusal_is_reported_and_costs_no_datagram() {
     let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let here = UdpSocket::bind("127.0.0.1:0").unwrap();
     here.connect(gone).unwrap();
@@ -83,7 +83,7 @@ fn a_refusal_costs_the_next_datagram_nothing_and_is_told() {
 }
 
 #[test]
-fn the_error_queue_accuses_who_does_not_listen_and_nobody_else() {
+fn error_queue_names_the_closed_port_only() {
     for (host, family) in [("127.0.0.1:0", Family::V4), ("[::1]:0", Family::V6)] {
         let gone = UdpSocket::bind(host).unwrap().local_addr().unwrap();
         let alive = UdpSocket::bind(host).unwrap();

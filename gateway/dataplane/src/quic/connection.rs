@@ -13,56 +13,56 @@ use quinn_proto::{
 use super::code;
 use super::counters::{Counters, count};
 use super::hub::{Hub, Path, Rejected};
-use super::incoming_stream::Incoming;
-use super::outgoing_streams::Outgoing;
+use super::incoming_stream::IncomingStream;
+use super::outgoing_streams::OutgoingStreams;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// In its handshake, which must be over by then.
     Handshake {
         until: Instant,
     },
     Open,
-    /// Nothing comes from it any more, and nothing goes to it. quinn says when it may be forgotten.
+    /// Closed; quinn says when it may be forgotten.
     Ended,
 }
 
-pub(super) struct Line {
+pub(super) struct ClientConnection {
     pub(super) handle: ConnectionHandle,
     pub(super) connection: Connection,
     stage: Stage,
-    /// Streams that the client opened.
-    incoming: HashMap<StreamId, Incoming>,
-    /// Streams to the client.
-    outgoing: Outgoing,
+    incoming: HashMap<StreamId, IncomingStream>,
+    outgoing: OutgoingStreams,
     /// DATAGRAMs read.
     read: u64,
-    /// DATAGRAMs queued that were not seen to leave.
+    /// DATAGRAMs queued and not known to be sent.
     queued: u64,
-    /// DATAGRAMs that left.
+    /// DATAGRAMs sent.
     sent: u64,
 }
 
-impl Line {
-    pub(super) fn new(handle: ConnectionHandle, connection: Connection, until: Instant) -> Line {
-        Line {
+impl ClientConnection {
+    pub(super) fn new(
+        handle: ConnectionHandle,
+        connection: Connection,
+        until: Instant,
+    ) -> ClientConnection {
+        ClientConnection {
             handle,
             connection,
             stage: Stage::Handshake { until },
             incoming: HashMap::new(),
-            outgoing: Outgoing::default(),
+            outgoing: OutgoingStreams::default(),
             read: 0,
             queued: 0,
             sent: 0,
         }
     }
 
-    /// Whether packets go to the client.
     pub(super) fn is_open(&self) -> bool {
         self.stage == Stage::Open
     }
 
-    /// When something is to be done though nothing comes.
+    /// When a timer is due.
     pub(super) fn due(&mut self) -> Option<Instant> {
         let own = match self.stage {
             Stage::Handshake { until } => Some(until),
@@ -72,7 +72,6 @@ impl Line {
         [self.connection.poll_timeout(), own].into_iter().flatten().min()
     }
 
-    /// Does what is due.
     pub(super) fn handle_timeout(&mut self, now: Instant, hub: &mut Hub) {
         if self.connection.poll_timeout().is_some_and(|due| due <= now) {
             self.connection.handle_timeout(now);
@@ -86,7 +85,6 @@ impl Line {
         }
     }
 
-    /// Acts on what quinn tells of the connection.
     pub(super) fn handle_events(&mut self, now: Instant, hub: &mut Hub) {
         while let Some(event) = self.connection.poll() {
             if self.stage == Stage::Ended {
@@ -98,14 +96,14 @@ impl Line {
                     hub.join(self.handle, now);
                 }
                 Event::ConnectionLost { .. } => {
-                    // Reads what came before the end.
+                    // DATAGRAMs may have come before the end.
                     self.read_datagrams(now, hub);
                     self.end(hub);
                 }
                 Event::Stream(StreamEvent::Opened { dir: Dir::Uni }) => {
                     while let Some(id) = self.connection.streams().accept(Dir::Uni) {
-                        // As many as transport parameters let the client open.
-                        self.incoming.insert(id, Incoming::new());
+                        // Bounded by the transport parameters.
+                        self.incoming.insert(id, IncomingStream::new());
                         self.read_stream(id, now, hub);
                     }
                 }
@@ -118,14 +116,13 @@ impl Line {
                 Event::Stream(event) => {
                     self.outgoing.handle_event(&event, &mut self.connection, &hub.counters);
                 }
-                // Which are looked for after every datagram of the network.
+                // DATAGRAMs are read after every UDP datagram.
                 Event::DatagramReceived | Event::DatagramsUnblocked | Event::HandshakeDataReady => {
                 }
             }
         }
     }
 
-    /// Reads all DATAGRAMs that came.
     pub(super) fn read_datagrams(&mut self, now: Instant, hub: &mut Hub) {
         while self.stage == Stage::Open
             && let Some(datagram) = self.connection.datagrams().recv()
@@ -166,14 +163,14 @@ impl Line {
         }
     }
 
-    /// Queues a DATAGRAM; what does not fit is not waited for, and nothing is pushed out for it.
+    /// Queues a DATAGRAM. If the queue is full it is refused and displaces no other.
     pub(super) fn send_datagram(&mut self, datagram: Bytes) -> Result<(), SendDatagramError> {
         self.connection.datagrams().send(datagram, false)?;
         self.queued += 1;
         Ok(())
     }
 
-    /// Counts the DATAGRAMs that left since it last did.
+    /// Counts the DATAGRAMs sent since the last call.
     pub(super) fn count_sent(&mut self, counters: &Counters) {
         if self.queued > 0 {
             let sent = self.connection.stats().frame_tx.datagram;
@@ -184,20 +181,18 @@ impl Line {
         }
     }
 
-    /// Sends these bytes in a stream of their own.
     pub(super) fn send_stream(&mut self, bytes: Bytes, now: Instant, hub: &Hub, limits: &Limits) {
         let until = now + limits.stream_lifetime;
-        let Line { outgoing, connection, .. } = self;
+        let ClientConnection { outgoing, connection, .. } = self;
         outgoing.send(bytes, until, limits.streams_out_max, connection, &hub.counters);
     }
 
-    /// How the path does.
     pub(super) fn path(&self) -> Path {
         let path = self.connection.stats().path;
         Path { rtt: path.rtt, lost: path.lost_packets, sent: path.sent_packets }
     }
 
-    /// Tells the client that it is over, and why.
+    /// Closes the connection and tells the client why.
     pub(super) fn close(&mut self, error: roq::ErrorCode, why: &[u8], now: Instant, hub: &mut Hub) {
         if self.stage != Stage::Ended {
             self.connection.close(now, code(error), Bytes::copy_from_slice(why));
@@ -205,7 +200,7 @@ impl Line {
         }
     }
 
-    /// quinn is done with it.
+    /// quinn has forgotten the connection.
     pub(super) fn forgotten(&mut self, hub: &mut Hub) {
         if self.stage != Stage::Ended {
             self.end(hub);
@@ -220,7 +215,7 @@ impl Line {
                 let received = self.connection.stats().frame_rx.datagram;
                 let unread = received.saturating_sub(self.read);
                 counters.receive_overflow.fetch_add(unread, Ordering::Relaxed);
-                // Nothing leaves any more.
+                // These are not sent any more.
                 let unsent = std::mem::take(&mut self.queued);
                 counters.datagrams_dropped.fetch_add(unsent, Ordering::Relaxed);
                 self.outgoing.end(counters);
@@ -233,7 +228,7 @@ impl Line {
     }
 }
 
-/// What bounds streams to a client.
+/// Limits of streams to a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) streams_out_max: usize,

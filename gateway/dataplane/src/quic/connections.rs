@@ -1,44 +1,43 @@
-//! All connections by quinn's number for them, those that something is to be done with, and when.
+//! All connections by quinn's handle, with those that need attention and their timers.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use quinn_proto::ConnectionHandle;
 
-use super::connection::Line;
-use super::timers::Timetable;
+use super::connection::ClientConnection;
+use super::timers::Timers;
 
 #[derive(Default)]
-pub(super) struct Lines {
+pub(super) struct Connections {
     places: Vec<Option<Place>>,
     count: usize,
-    /// Who was touched first is first, so that everybody has a turn also where the kernel has no room for all.
+    /// First in, first out, so that every connection has a turn even if the socket is full.
     touched: VecDeque<ConnectionHandle>,
-    /// Of each line a time that is not later than it is due.
-    timetable: Timetable,
+    /// Per connection a time no later than its next timer.
+    timers: Timers,
 }
 
 struct Place {
-    line: Line,
+    client: ClientConnection,
     touched: bool,
 }
 
-impl Lines {
+impl Connections {
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    pub(super) fn insert(&mut self, line: Line) {
-        let handle = line.handle;
+    pub(super) fn insert(&mut self, client: ClientConnection) {
+        let handle = client.handle;
         if self.places.len() <= handle.0 {
             self.places.resize_with(handle.0 + 1, || None);
         }
-        self.places[handle.0] = Some(Place { line, touched: false });
+        self.places[handle.0] = Some(Place { client, touched: false });
         self.count += 1;
         self.touch(handle);
     }
@@ -46,22 +45,21 @@ impl Lines {
     pub(super) fn remove(&mut self, handle: ConnectionHandle) {
         if self.places[handle.0].take().is_some() {
             self.count -= 1;
-            self.timetable.forget(handle.0);
+            self.timers.forget(handle.0);
         }
     }
 
-    pub(super) fn get_mut(&mut self, handle: ConnectionHandle) -> Option<&mut Line> {
-        self.places.get_mut(handle.0)?.as_mut().map(|place| &mut place.line)
+    pub(super) fn get_mut(&mut self, handle: ConnectionHandle) -> Option<&mut ClientConnection> {
+        self.places.get_mut(handle.0)?.as_mut().map(|place| &mut place.client)
     }
 
-    /// All of them.
     pub(super) fn handles(&self) -> impl Iterator<Item = ConnectionHandle> + use<> {
         let places: Vec<ConnectionHandle> =
-            self.places.iter().flatten().map(|place| place.line.handle).collect();
+            self.places.iter().flatten().map(|place| place.client.handle).collect();
         places.into_iter()
     }
 
-    /// Something happened on it: it is looked after before the turn ends.
+    /// Marks a connection that has events; it is driven before the turn ends.
     pub(super) fn touch(&mut self, handle: ConnectionHandle) {
         if let Some(Some(place)) = self.places.get_mut(handle.0)
             && !std::mem::replace(&mut place.touched, true)
@@ -70,7 +68,7 @@ impl Lines {
         }
     }
 
-    /// It was looked after, but not to the end: it is the next.
+    /// Marks a connection that was interrupted; it is driven next.
     pub(super) fn touch_first(&mut self, handle: ConnectionHandle) {
         if let Some(Some(place)) = self.places.get_mut(handle.0)
             && !std::mem::replace(&mut place.touched, true)
@@ -79,7 +77,6 @@ impl Lines {
         }
     }
 
-    /// One that something happened on.
     pub(super) fn next_touched(&mut self) -> Option<ConnectionHandle> {
         loop {
             let handle = self.touched.pop_front()?;
@@ -91,20 +88,19 @@ impl Lines {
         }
     }
 
-    /// Notes when it is due next.
+    /// Sets the timer of a connection.
     pub(super) fn schedule(&mut self, handle: ConnectionHandle) {
-        if let Some(due) = self.get_mut(handle).and_then(Line::due) {
-            self.timetable.note(handle.0, due);
+        if let Some(due) = self.get_mut(handle).and_then(ClientConnection::due) {
+            self.timers.note(handle.0, due);
         }
     }
 
-    /// When one may be due.
     pub(super) fn next_due(&mut self) -> Option<Instant> {
-        self.timetable.next_due()
+        self.timers.next_due()
     }
 
-    /// One that may be due now.
+    /// A connection with a timer that may be due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<ConnectionHandle> {
-        self.timetable.take(now).map(ConnectionHandle)
+        self.timers.take(now).map(ConnectionHandle)
     }
 }

@@ -1,7 +1,7 @@
-//! The endpoint: reads what came from clients and workers, drives quinn's state machines, sends what they want sent.
+//! The endpoint: reads from clients and workers, drives quinn-proto's state machines and sends their output.
 //!
-//! quinn-proto under a loop of ours, not quinn's tasks: with a task, a queue and three locks for each connection, waking
-//! up costs more than QUIC does (`docs/benchmarks.md`).
+//! It drives quinn-proto in its own loop instead of using quinn's tasks: with a task, a queue and three locks per
+//! connection, wake-ups cost more than QUIC (`docs/benchmarks.md`).
 
 mod accept;
 mod from_clients;
@@ -16,7 +16,7 @@ use evenkeel_media::roq;
 use quinn_proto::{ConnectionHandle, EndpointConfig, Transmit};
 
 use super::Settings;
-use super::connections::Lines;
+use super::connections::Connections;
 use super::counters::count;
 use super::hub::Hub;
 use super::round::Round;
@@ -26,26 +26,26 @@ use crate::ring;
 pub(super) struct Endpoint {
     quinn: quinn_proto::Endpoint,
     socket: Socket,
-    lines: Lines,
+    connections: Connections,
     hub: Hub,
     rings: Vec<ring::Receiver>,
     settings: Settings,
     round: Round,
-    /// Datagrams read that have not had their turn.
+    /// Datagrams read and not handled yet.
     received: VecDeque<(From, BytesMut)>,
-    /// What quinn writes a packet into.
+    /// Buffer that quinn writes packets into.
     packet: Vec<u8>,
-    /// What the kernel had no room for, and what it was; nothing else is sent before it.
+    /// The packet that the full socket did not take. Nothing is sent before it.
     blocked: Option<(Transmit, Vec<u8>)>,
     framed: Vec<u8>,
 }
 
-/// What a look brought.
+/// The result of one turn of the loop.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Look {
-    /// Datagrams of clients and packets of workers.
+    /// Datagrams from clients and packets from workers.
     pub(super) packets: usize,
-    /// There may be more.
+    /// More may wait.
     pub(super) more: bool,
 }
 
@@ -58,12 +58,12 @@ impl Endpoint {
         rings: Vec<ring::Receiver>,
     ) -> Endpoint {
         let own = Arc::new(EndpointConfig::default());
-        // Without it nothing is learned of a path's MTU: what is split on its way always arrives.
+        // MTU discovery needs unfragmented probes: fragmented ones always arrive.
         let discovers_mtu = !socket.may_fragment();
         Endpoint {
             quinn: quinn_proto::Endpoint::new(own, Some(Arc::new(config)), discovers_mtu, None),
             socket,
-            lines: Lines::default(),
+            connections: Connections::default(),
             hub,
             rings,
             round: Round::new(settings.feedback_every, Instant::now()),
@@ -83,31 +83,31 @@ impl Endpoint {
         &self.rings
     }
 
-    /// Whether it waits for the kernel to have room.
+    /// Whether the socket's buffer is full.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.is_some()
     }
 
-    /// When something is to be done though nothing comes.
+    /// When a timer is due.
     pub(super) fn next_due(&mut self) -> Instant {
         let round = self.round.due();
-        self.lines.next_due().map_or(round, |due| due.min(round))
+        self.connections.next_due().map_or(round, |due| due.min(round))
     }
 
-    /// Whether all connections are over, and their clients have heard of it or cannot.
+    /// Whether all connections are closed and their clients were told, or cannot be.
     pub(super) fn is_idle(&self) -> bool {
-        self.lines.is_empty()
+        self.connections.is_empty()
     }
 
-    /// Takes what has come, does what is due, and sends what that makes necessary.
+    /// Reads, runs timers and sends.
     pub(super) fn turn(&mut self, now: Instant) -> Look {
         let from_clients = self.read_socket(now);
         let from_workers = self.read_rings(now);
-        while let Some(handle) = self.lines.take_due(now) {
-            if let Some(line) = self.lines.get_mut(handle) {
-                line.handle_timeout(now, &mut self.hub);
+        while let Some(handle) = self.connections.take_due(now) {
+            if let Some(client) = self.connections.get_mut(handle) {
+                client.handle_timeout(now, &mut self.hub);
             }
-            self.lines.touch(handle);
+            self.connections.touch(handle);
         }
         self.drive(now);
         self.hub.wake_workers();
@@ -117,41 +117,44 @@ impl Endpoint {
         }
     }
 
-    /// If it is time: looks after a share of the sessions, and once in a round closes connections without one.
+    /// When due: reports the paths of a share of the sessions and, once per round, closes connections without a
+    /// session.
     pub(super) fn look_round(&mut self, now: Instant) {
         if now < self.round.due() {
             return;
         }
-        let Endpoint { hub, lines, settings, round, .. } = self;
+        let Endpoint { hub, connections, settings, round, .. } = self;
         if round.is_over() {
             round.begin(hub.homes(), now);
             for handle in hub.flowless(settings.flowless_after, now) {
-                if let Some(line) = lines.get_mut(handle) {
+                if let Some(client) = connections.get_mut(handle) {
                     count(&hub.counters.flowless);
-                    line.close(roq::ErrorCode::General, b"no flow of a session", now, hub);
+                    client.close(roq::ErrorCode::General, b"no flow of a session", now, hub);
                 }
-                lines.touch(handle);
+                connections.touch(handle);
             }
         }
         for home in round.share() {
-            hub.look_after(*home, now, |handle| lines.get_mut(handle).map(|line| line.path()));
+            hub.look_after(*home, now, |handle| {
+                connections.get_mut(handle).map(|client| client.path())
+            });
         }
     }
 
-    /// Takes no new clients, and tells those there are.
+    /// Refuses new connections and closes all others.
     pub(super) fn close(&mut self, now: Instant) {
         self.quinn.set_server_config(None);
-        for handle in self.lines.handles() {
-            if let Some(line) = self.lines.get_mut(handle) {
+        for handle in self.connections.handles() {
+            if let Some(client) = self.connections.get_mut(handle) {
                 let why = b"the gateway is shutting down";
-                line.close(roq::ErrorCode::NoError, why, now, &mut self.hub);
+                client.close(roq::ErrorCode::NoError, why, now, &mut self.hub);
             }
-            self.lines.touch(handle);
+            self.connections.touch(handle);
         }
         self.drive(now);
     }
 
-    /// Looks after every connection that something happened on, while the kernel takes what they send.
+    /// Drives every touched connection, until the socket's buffer is full.
     fn drive(&mut self, now: Instant) {
         if let Some((transmit, bytes)) = self.blocked.take()
             && self.socket.send(&transmit, &bytes) == Sent::Blocked
@@ -159,50 +162,50 @@ impl Endpoint {
             self.blocked = Some((transmit, bytes));
             return;
         }
-        while let Some(handle) = self.lines.next_touched() {
+        while let Some(handle) = self.connections.next_touched() {
             if self.settle(handle, now) {
-                self.lines.remove(handle);
+                self.connections.remove(handle);
                 continue;
             }
             if !self.transmit(handle, now) {
-                self.lines.touch_first(handle);
+                self.connections.touch_first(handle);
                 return;
             }
-            self.lines.schedule(handle);
+            self.connections.schedule(handle);
         }
     }
 
-    /// Passes on what quinn tells of a connection. Whether it may be forgotten.
+    /// Handles a connection's events. Returns whether quinn has forgotten it.
     fn settle(&mut self, handle: ConnectionHandle, now: Instant) -> bool {
-        let Some(line) = self.lines.get_mut(handle) else { return true };
-        line.handle_events(now, &mut self.hub);
-        // What came with the end of the handshake.
-        line.read_datagrams(now, &mut self.hub);
-        while let Some(event) = line.connection.poll_endpoint_events() {
+        let Some(client) = self.connections.get_mut(handle) else { return true };
+        client.handle_events(now, &mut self.hub);
+        // DATAGRAMs that came with the end of the handshake.
+        client.read_datagrams(now, &mut self.hub);
+        while let Some(event) = client.connection.poll_endpoint_events() {
             let drained = event.is_drained();
             let answer = self.quinn.handle_event(handle, event);
             if drained {
-                line.forgotten(&mut self.hub);
+                client.forgotten(&mut self.hub);
                 return true;
             }
             if let Some(answer) = answer {
-                line.connection.handle_event(answer);
+                client.connection.handle_event(answer);
             }
         }
         false
     }
 
-    /// Sends all that a connection has to send. Whether the kernel had room for it.
+    /// Sends all pending packets of a connection. Returns whether the socket took them.
     fn transmit(&mut self, handle: ConnectionHandle, now: Instant) -> bool {
-        let Some(line) = self.lines.get_mut(handle) else { return true };
+        let Some(client) = self.connections.get_mut(handle) else { return true };
         let segments = self.socket.segments_max();
         loop {
             self.packet.clear();
-            let Some(transmit) = line.connection.poll_transmit(now, segments, &mut self.packet)
+            let Some(transmit) = client.connection.poll_transmit(now, segments, &mut self.packet)
             else {
                 return true;
             };
-            line.count_sent(&self.hub.counters);
+            client.count_sent(&self.hub.counters);
             if self.socket.send(&transmit, &self.packet) == Sent::Blocked {
                 self.blocked = Some((transmit, std::mem::take(&mut self.packet)));
                 return false;

@@ -10,40 +10,39 @@ use quinn_proto::ConnectionHandle;
 
 use super::counters::{Counters, count};
 use crate::flows::{Flows, Home, Key};
-use crate::ring::{self, Kind, Meta};
+use crate::ring::{self, Kind, Meta, PathReport};
 
 #[cfg(test)]
 mod tests;
 
-/// What runs over a connection.
+/// An open connection.
 struct Presence {
-    /// Sessions whose packets to the client go here.
+    /// Sessions that send to their client over this connection.
     homes: HashSet<Home>,
-    /// When its last session left it, or when it came.
+    /// When its last session left, or when it opened.
     useful: Instant,
-    /// What the last report said of its path.
+    /// The last report of its path.
     told: Path,
 }
 
-/// A session's way to its client.
+/// A session's connection to its client.
 struct Attachment {
-    line: ConnectionHandle,
-    /// The flow it was last heard on; gone from [`Flows`] when the session is.
+    client: ConnectionHandle,
+    /// The flow it was last heard on; the flow leaves [`Flows`] with the session.
     flow: u64,
-    /// What its last report said of the path; of one that is new, what another's did.
+    /// The last report to this session; for a new one the last to any session on the connection.
     told: Path,
 }
 
-/// Why a packet was not taken.
+/// Why a packet was rejected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rejected {
-    /// Its flow belongs to nobody.
     UnknownFlow,
-    /// It is neither RTP nor RTCP.
+    /// Neither RTP nor RTCP.
     NotRtp,
 }
 
-/// How a connection's path does, and what was lost and sent on it since its beginning.
+/// State of a connection's path; counts are since the connection opened.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Path {
     pub(super) rtt: Duration,
@@ -55,14 +54,14 @@ pub(super) struct Hub {
     pub(super) counters: Arc<Counters>,
     flows: Arc<Flows>,
     workers: Vec<Worker>,
-    /// Those that came through their handshake and have not ended.
-    lines: HashMap<ConnectionHandle, Presence>,
+    /// Open connections.
+    connections: HashMap<ConnectionHandle, Presence>,
     sessions: HashMap<Home, Attachment>,
 }
 
 struct Worker {
     ring: ring::Sender,
-    /// Packets were put in since it was last woken.
+    /// Packets were pushed since the last wake-up.
     loaded: bool,
 }
 
@@ -73,18 +72,18 @@ impl Hub {
         to_workers: Vec<ring::Sender>,
     ) -> Hub {
         let workers = to_workers.into_iter().map(|ring| Worker { ring, loaded: false }).collect();
-        Hub { counters, flows, workers, lines: HashMap::new(), sessions: HashMap::new() }
+        Hub { counters, flows, workers, connections: HashMap::new(), sessions: HashMap::new() }
     }
 
-    /// A connection came through its handshake.
-    pub(super) fn join(&mut self, line: ConnectionHandle, now: Instant) {
+    /// The handshake is complete.
+    pub(super) fn join(&mut self, client: ConnectionHandle, now: Instant) {
         let presence = Presence { homes: HashSet::new(), useful: now, told: Path::default() };
-        self.lines.insert(line, presence);
+        self.connections.insert(client, presence);
     }
 
-    /// The connection is gone, and with it its sessions' way to their clients.
-    pub(super) fn part(&mut self, line: ConnectionHandle) {
-        let Some(presence) = self.lines.remove(&line) else { return };
+    /// The connection ended: detaches its sessions.
+    pub(super) fn part(&mut self, client: ConnectionHandle) {
+        let Some(presence) = self.connections.remove(&client) else { return };
         for home in presence.homes {
             let flow = self.sessions.remove(&home).map_or(0, |attachment| attachment.flow);
             self.tell(Meta { home, kind: Kind::Detached, flow }, &[]);
@@ -92,43 +91,39 @@ impl Hub {
         self.count_attached();
     }
 
-    /// Whose flow this is.
+    /// The session of this flow.
     pub(super) fn home(&self, flow: roq::Flow) -> Option<Home> {
         self.flows.home(&Key::Roq(flow.number()))
     }
 
-    /// A packet came over this connection; if it is a session's, it is counted as received, and that session's
-    /// packets go back the same way.
+    /// Passes a packet of a known flow to its session's worker and counts it as received. From then on the session's
+    /// packets go back over this connection.
     pub(super) fn deliver(
         &mut self,
-        line: ConnectionHandle,
+        client: ConnectionHandle,
         flow: roq::Flow,
         packet: &[u8],
         now: Instant,
         received: impl Fn(&Counters) -> &AtomicU64,
     ) -> Result<(), Rejected> {
         let home = self.home(flow).ok_or(Rejected::UnknownFlow)?;
-        if !is_media(packet) {
-            return Err(Rejected::NotRtp);
-        }
+        let kind = media_kind(packet).ok_or(Rejected::NotRtp)?;
         count(received(&self.counters));
-        self.attach(line, home, flow.number(), now);
-        self.tell(Meta { home, kind: Kind::Media, flow: flow.number() }, packet);
+        self.attach(client, home, flow.number(), now);
+        self.tell(Meta { home, kind, flow: flow.number() }, packet);
         Ok(())
     }
 
-    /// The connection to this session's client, if there is one.
-    pub(super) fn line(&self, home: Home) -> Option<ConnectionHandle> {
-        self.sessions.get(&home).map(|attachment| attachment.line)
+    pub(super) fn client(&self, home: Home) -> Option<ConnectionHandle> {
+        self.sessions.get(&home).map(|attachment| attachment.client)
     }
 
-    /// The session ended: nothing goes to its client any more.
+    /// The session ended.
     pub(super) fn forget(&mut self, home: Home, now: Instant) {
         self.detach(home, now);
         self.count_attached();
     }
 
-    /// Wakes the workers that got packets since the last time.
     pub(super) fn wake_workers(&mut self) {
         for worker in &mut self.workers {
             if std::mem::take(&mut worker.loaded) {
@@ -137,13 +132,13 @@ impl Hub {
         }
     }
 
-    /// All that have a connection to their client.
+    /// Sessions that have a connection.
     pub(super) fn homes(&self) -> impl Iterator<Item = Home> {
         self.sessions.keys().copied()
     }
 
-    /// Forgets the session if it ended, else tells its worker how its path does. `path` is asked of its connection. What
-    /// a ring has no room for is told with the next report.
+    /// Forgets a session that ended, else reports its path to its worker. If the ring is full the next report covers
+    /// it.
     pub(super) fn look_after(
         &mut self,
         home: Home,
@@ -154,41 +149,41 @@ impl Hub {
         if self.flows.home(&Key::Roq(attachment.flow)) != Some(home) {
             return self.forget(home, now);
         }
-        let Some(path) = path(attachment.line) else { return };
+        let Some(path) = path(attachment.client) else { return };
         let Some(worker) = self.workers.get_mut(usize::from(home.worker)) else { return };
-        let kind = Kind::Feedback {
+        let kind = Kind::Path(PathReport {
             rtt_us: path.rtt.as_micros().try_into().unwrap_or(u32::MAX),
             lost: since(attachment.told.lost, path.lost),
             sent: since(attachment.told.sent, path.sent),
-        };
+        });
         if worker.ring.push(Meta { home, kind, flow: attachment.flow }, &[]).is_ok() {
             worker.loaded = true;
             attachment.told = path;
-            if let Some(presence) = self.lines.get_mut(&attachment.line) {
+            if let Some(presence) = self.connections.get_mut(&attachment.client) {
                 presence.told = path;
             }
         }
     }
 
-    /// Connections that had no session for so long.
+    /// Connections that have had no session for this long.
     pub(super) fn flowless(&self, after: Duration, now: Instant) -> Vec<ConnectionHandle> {
-        let flowless = self.lines.iter().filter(|(_, presence)| {
+        let flowless = self.connections.iter().filter(|(_, presence)| {
             presence.homes.is_empty() && now.saturating_duration_since(presence.useful) >= after
         });
-        flowless.map(|(line, _)| *line).collect()
+        flowless.map(|(client, _)| *client).collect()
     }
 
-    fn attach(&mut self, line: ConnectionHandle, home: Home, flow: u64, now: Instant) {
+    fn attach(&mut self, client: ConnectionHandle, home: Home, flow: u64, now: Instant) {
         if let Some(attachment) = self.sessions.get_mut(&home)
-            && attachment.line == line
+            && attachment.client == client
         {
             attachment.flow = flow;
             return;
         }
         self.detach(home, now);
-        let Some(presence) = self.lines.get_mut(&line) else { return };
+        let Some(presence) = self.connections.get_mut(&client) else { return };
         presence.homes.insert(home);
-        let attachment = Attachment { line, flow, told: presence.told };
+        let attachment = Attachment { client, flow, told: presence.told };
         self.sessions.insert(home, attachment);
         self.count_attached();
         self.tell(Meta { home, kind: Kind::Attached, flow }, &[]);
@@ -196,7 +191,7 @@ impl Hub {
 
     fn detach(&mut self, home: Home, now: Instant) {
         let Some(attachment) = self.sessions.remove(&home) else { return };
-        if let Some(presence) = self.lines.get_mut(&attachment.line) {
+        if let Some(presence) = self.connections.get_mut(&attachment.client) {
             presence.homes.remove(&home);
             presence.useful = now;
         }
@@ -217,22 +212,22 @@ impl Hub {
     }
 }
 
-/// What was added to a count since it was told.
 fn since(told: u64, now: u64) -> u32 {
     now.saturating_sub(told).try_into().unwrap_or(u32::MAX)
 }
 
-fn is_media(packet: &[u8]) -> bool {
+/// `None` if the packet is neither RTP nor RTCP.
+fn media_kind(packet: &[u8]) -> Option<Kind> {
     match demux::classify(packet) {
-        demux::Kind::Rtp => rtp::Header::parse(packet).is_ok(),
+        demux::Kind::Rtp => rtp::Header::parse(packet).is_ok().then_some(Kind::Rtp),
         // The fixed part of every RTCP packet (RFC 3550, 6.1).
-        demux::Kind::Rtcp => packet.len() >= 4,
+        demux::Kind::Rtcp => (packet.len() >= 4).then_some(Kind::Rtcp),
         demux::Kind::Stun
         | demux::Kind::Dtls
         | demux::Kind::Quic
         | demux::Kind::Bundle
         | demux::Kind::Signed
         | demux::Kind::Echo
-        | demux::Kind::Unknown => false,
+        | demux::Kind::Unknown => None,
     }
 }

@@ -1,4 +1,4 @@
-//! A stream that a client opened, read to its end or to the first thing that is wrong with it.
+//! A stream that a client opened, read to its end or its first error.
 
 use std::time::Instant;
 
@@ -10,49 +10,48 @@ use super::counters::count;
 use super::hub::{Hub, Rejected};
 use crate::ring;
 
-pub(super) struct Incoming {
+pub(super) struct IncomingStream {
     decoder: roq::StreamDecoder,
     flow: Option<roq::Flow>,
 }
 
-/// What became of what could be read.
+/// Result of a read.
 enum Read {
     /// More may come.
     Blocked,
-    /// Nothing more comes: it is whole, or the client reset it. What was not whole is lost then, and that is what it
-    /// wanted.
+    /// Finished, or reset by the client, which gives up an incomplete packet.
     Over,
-    /// Nothing more is wanted.
+    /// Stopped by us.
     Stop(roq::ErrorCode),
 }
 
-impl Incoming {
-    pub(super) fn new() -> Incoming {
-        Incoming { decoder: roq::StreamDecoder::new(ring::PACKET_MAX), flow: None }
+impl IncomingStream {
+    pub(super) fn new() -> IncomingStream {
+        IncomingStream { decoder: roq::StreamDecoder::new(ring::PACKET_MAX), flow: None }
     }
 
-    /// Reads what there is. Whether there may be more.
+    /// Returns whether more may come.
     ///
     /// # Errors
-    /// It ended within a packet.
+    /// The stream ended within a packet.
     pub(super) fn read(
         &mut self,
         id: StreamId,
-        line: ConnectionHandle,
+        client: ConnectionHandle,
         connection: &mut Connection,
         now: Instant,
         hub: &mut Hub,
     ) -> Result<bool, roq::Malformed> {
         let mut stream = connection.recv_stream(id);
         let Ok(mut chunks) = stream.read(true) else { return Ok(false) };
-        let read = self.take(&mut chunks, line, now, hub);
-        // Whether there is credit to tell of is found out when packets are made.
+        let read = self.take(&mut chunks, client, now, hub);
+        // Flow-control updates are sent with the next packets.
         let _ = chunks.finalize();
         match read? {
             Read::Blocked => Ok(true),
             Read::Over => Ok(false),
             Read::Stop(error) => {
-                // The client may have reset it by now; then there is nothing left to stop.
+                // Fails if the client has reset the stream; then there is nothing to stop.
                 let _ = connection.recv_stream(id).stop(code(error));
                 Ok(false)
             }
@@ -62,7 +61,7 @@ impl Incoming {
     fn take(
         &mut self,
         chunks: &mut Chunks<'_>,
-        line: ConnectionHandle,
+        client: ConnectionHandle,
         now: Instant,
         hub: &mut Hub,
     ) -> Result<Read, roq::Malformed> {
@@ -81,17 +80,17 @@ impl Incoming {
                 Err(ReadError::Blocked) => return Ok(Read::Blocked),
                 Err(ReadError::Reset(_)) => return Ok(Read::Over),
             };
-            if let Some(error) = self.decode(&chunk.bytes, line, now, hub) {
+            if let Some(error) = self.decode(&chunk.bytes, client, now, hub) {
                 return Ok(Read::Stop(error));
             }
         }
     }
 
-    /// Delivers the packets in it. What the stream is to be stopped with, if anything is wrong.
+    /// Delivers the packets in `input`. Returns the error to stop the stream with, if any.
     fn decode(
         &mut self,
         mut input: &[u8],
-        line: ConnectionHandle,
+        client: ConnectionHandle,
         now: Instant,
         hub: &mut Hub,
     ) -> Option<roq::ErrorCode> {
@@ -104,7 +103,7 @@ impl Incoming {
                 }
                 Ok(Some(roq::Item::Packet(packet))) => {
                     let flow = self.flow.expect("a stream's flow comes before its packets");
-                    hub.deliver(line, flow, packet, now, |all| &all.received_in_streams).err()
+                    hub.deliver(client, flow, packet, now, |all| &all.received_in_streams).err()
                 }
                 Err(malformed) => {
                     count(match malformed {

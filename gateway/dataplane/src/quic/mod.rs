@@ -1,19 +1,20 @@
-//! RTP over QUIC (draft-ietf-avtcore-rtp-over-quic-14): the endpoint, on a thread of its own.
+//! RTP over QUIC (draft-ietf-avtcore-rtp-over-quic-14): the endpoint, on its own thread.
 //!
-//! A client's packets come in DATAGRAMs and unidirectional streams. Their flow identifier is a capability: it is
-//! looked up in [`Flows`](crate::flows::Flows), and the packet crosses by a ring to the worker where the session
-//! lives. What that worker sends back goes to the connection that last delivered a valid packet of the session.
+//! A client's packets come in DATAGRAMs and unidirectional streams. Their flow identifier is a capability: the endpoint
+//! looks it up in [`Flows`](crate::flows::Flows) and passes the packet over a ring to the session's home worker.
+//! Packets to the client go over the connection that last delivered a valid packet of the session.
 //!
-//! What a client does wrong, and what it gets:
+//! Handling of protocol errors:
 //!
-//! | wrong | answer |
+//! | error | handling |
 //! |---|---|
 //! | unknown flow in a DATAGRAM | dropped, counted |
 //! | unknown flow in a stream | STOP_SENDING(ROQ_UNKNOWN_FLOW_ID) |
 //! | not RTP, empty or too long in a stream | STOP_SENDING(ROQ_PACKET_ERROR) |
-//! | not RTP, empty or no flow identifier in a DATAGRAM; a stream that ends within a packet | closed with ROQ_PACKET_ERROR: there is nothing less to answer with |
-//! | a bidirectional stream | closed with ROQ_STREAM_CREATION_ERROR |
-//! | no flow of a session for 5 s | closed with ROQ_GENERAL_ERROR |
+//! | not RTP, empty or no flow identifier in a DATAGRAM; a stream that ends within a packet | connection closed with
+//! ROQ_PACKET_ERROR: QUIC has no smaller reaction |
+//! | a bidirectional stream | connection closed with ROQ_STREAM_CREATION_ERROR |
+//! | no flow of a session for 5 s | connection closed with ROQ_GENERAL_ERROR |
 
 mod certificate;
 mod connection;
@@ -37,7 +38,6 @@ pub use thread::{Thread, start};
 
 use evenkeel_media::roq;
 
-/// An error code of the draft as quinn takes it.
 fn code(error: roq::ErrorCode) -> quinn_proto::VarInt {
     quinn_proto::VarInt::from_u32(u32::from(error as u8))
 }

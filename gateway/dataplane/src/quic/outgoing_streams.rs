@@ -1,4 +1,4 @@
-//! Streams to a client, one packet each: for what is too large for a DATAGRAM.
+//! Streams to a client, one packet each, for packets that are too large for a DATAGRAM.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
@@ -11,26 +11,24 @@ use quinn_proto::{Connection, Dir, StreamEvent, StreamId, WriteError};
 use super::code;
 use super::counters::{Counters, count};
 
-/// A packet on its way.
 struct Sending {
-    /// What is yet to be written.
+    /// Bytes not written yet.
     rest: Bytes,
-    /// When it is too old to be worth its repetition.
+    /// The packet is too old to be retransmitted after this time.
     until: Instant,
 }
 
-/// All that are under way to one client.
 #[derive(Default)]
-pub(super) struct Outgoing {
-    /// Packets whose stream the client does not allow yet, the oldest first.
+pub(super) struct OutgoingStreams {
+    /// Packets beyond the client's stream limit, oldest first.
     waiting: VecDeque<Sending>,
     open: HashMap<StreamId, Sending>,
-    /// When to look for packets that are too old.
+    /// When the first packet may expire.
     due: Option<Instant>,
 }
 
-impl Outgoing {
-    /// Sends a packet, framed, unless too many are under way.
+impl OutgoingStreams {
+    /// Sends a framed packet, unless too many are in progress.
     pub(super) fn send(
         &mut self,
         rest: Bytes,
@@ -47,12 +45,10 @@ impl Outgoing {
         self.open_waiting(connection, counters);
     }
 
-    /// When a packet may be too old.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// What quinn tells of streams to the client.
     pub(super) fn handle_event(
         &mut self,
         event: &StreamEvent,
@@ -74,7 +70,7 @@ impl Outgoing {
         }
     }
 
-    /// Gives up what is too old; what was sent of it is cancelled.
+    /// Drops packets that are too old and resets their streams.
     pub(super) fn expire(
         &mut self,
         connection: &mut Connection,
@@ -91,7 +87,7 @@ impl Outgoing {
         self.open.retain(|id, sending| {
             let late = sending.until <= now;
             if late {
-                // Fails only where there is nothing left to cancel.
+                // Fails only if the stream is closed already.
                 let _ = connection.send_stream(*id).reset(code(roq::ErrorCode::FrameCancelled));
                 count(&counters.streams_late);
             }
@@ -100,11 +96,11 @@ impl Outgoing {
         self.due = self.waiting.iter().chain(self.open.values()).map(|s| s.until).min();
     }
 
-    /// The connection ended, and all with it.
+    /// Counts all packets in progress as stopped.
     pub(super) fn end(&mut self, counters: &Counters) {
         let stopped = self.waiting.len() + self.open.len();
         counters.streams_stopped.fetch_add(stopped as u64, Ordering::Relaxed);
-        *self = Outgoing::default();
+        *self = OutgoingStreams::default();
     }
 
     fn open_waiting(&mut self, connection: &mut Connection, counters: &Counters) {
@@ -118,7 +114,7 @@ impl Outgoing {
     }
 
     fn write(&mut self, id: StreamId, connection: &mut Connection, counters: &Counters) {
-        // What is written to its end waits to be acknowledged.
+        // A stream without bytes left waits for its acknowledgement.
         let sending = self.open.get_mut(&id).filter(|sending| !sending.rest.is_empty());
         let Some(sending) = sending else { return };
         let mut stream = connection.send_stream(id);
@@ -136,10 +132,10 @@ impl Outgoing {
         }
     }
 
-    /// The client does not want it.
+    /// The client stopped the stream.
     fn stopped(&mut self, id: StreamId, connection: &mut Connection, counters: &Counters) {
         if self.open.remove(&id).is_some() {
-            // As above.
+            // As in `expire`.
             let _ = connection.send_stream(id).reset(code(roq::ErrorCode::FrameCancelled));
             count(&counters.streams_stopped);
         }

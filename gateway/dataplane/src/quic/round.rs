@@ -1,29 +1,29 @@
-//! Whose turn it is to be looked after: each session once in an interval, a share of them at a time, so that packets
-//! wait neither for them all nor for room in a ring that their reports would fill.
+//! Rounds of path reports: each session once per interval, a share of them at a time, so that packets never wait for
+//! all of them nor for room in a ring full of reports.
 
 use std::time::{Duration, Instant};
 
 use crate::flows::Home;
 
-/// Sessions looked after at a time: a sixteenth of a ring, some 20 µs.
+/// Sessions per share: a sixteenth of a ring, some 20 µs.
 const SHARE: usize = 128;
 
 pub(super) struct Round {
     every: Duration,
     began: Instant,
-    /// Those there were when it began.
+    /// The sessions at the start of the round.
     homes: Vec<Home>,
-    /// How many of them had their turn.
+    /// Sessions reported in this round.
     done: usize,
 }
 
 impl Round {
-    /// The first begins so long after now.
+    /// The first round begins one interval after `now`.
     pub(super) fn new(every: Duration, now: Instant) -> Round {
         Round { every, began: now, homes: Vec::new(), done: 0 }
     }
 
-    /// When the next share has its turn, or the next round begins.
+    /// When the next share is due, or the next round begins.
     pub(super) fn due(&self) -> Instant {
         if self.is_over() {
             return self.began + self.every;
@@ -32,12 +32,12 @@ impl Round {
         self.began + self.every.mul_f64((self.done / SHARE) as f64 / shares as f64)
     }
 
-    /// Whether all had their turn, and a new one is to begin when it is due.
+    /// Whether all sessions of the round were reported.
     pub(super) fn is_over(&self) -> bool {
         self.done == self.homes.len()
     }
 
-    /// Begins anew, with these. What was missed is not made up for.
+    /// Begins a round with these sessions. Missed rounds are skipped.
     pub(super) fn begin(&mut self, homes: impl Iterator<Item = Home>, now: Instant) {
         let due = self.due();
         self.began = if now < due + self.every { due } else { now };
@@ -46,7 +46,7 @@ impl Round {
         self.done = 0;
     }
 
-    /// Those that have their turn.
+    /// The next share.
     pub(super) fn share(&mut self) -> &[Home] {
         let first = self.done;
         self.done = self.homes.len().min(first + SHARE);
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn each_has_its_turn_once_in_a_round_and_never_all_at_once() {
+    fn each_session_is_reported_once_per_round() {
         let start = Instant::now();
         let mut round = Round::new(EVERY, start);
         for number in 1..=3 {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_of_nobody_waits_for_the_next_and_who_is_late_makes_nothing_up() {
+    fn empty_round_waits_and_missed_rounds_are_skipped() {
         let start = Instant::now();
         let mut round = Round::new(EVERY, start);
         round.begin(homes(0), round.due());

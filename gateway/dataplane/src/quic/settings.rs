@@ -1,47 +1,44 @@
-//! How the QUIC endpoint is to be run, and why it could not be started.
+//! Settings of the QUIC endpoint, and its start errors.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How the QUIC endpoint is to be run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
-    /// Where to listen. An unspecified IPv6 address takes IPv4 too.
+    /// An unspecified IPv6 address accepts IPv4 too.
     pub listen: SocketAddr,
-    /// What to show to clients.
     pub certificate: Certificate,
-    /// Connections at a time, among them those in their handshake and those that are over but not yet forgotten (RFC
-    /// 9000, 10.2). Default 8,192. From half of it on, a new client must prove its address first (RFC 9000, 8.1.2).
+    /// Limit of connections, including handshakes and those that are closed but not forgotten (RFC 9000, 10.2). Default
+    /// 8,192. Above half of it a new client must validate its address (RFC 9000, 8.1.2).
     pub connections_max: usize,
-    /// How long a handshake may take. Default 5 s.
+    /// Handshake timeout. Default 5 s.
     pub handshake_within: Duration,
-    /// A connection from which nothing comes for so long is gone. Default 15 s; never what finds a dead node.
+    /// Idle timeout. Default 15 s; node failure detection does not depend on it.
     pub idle_after: Duration,
-    /// How often a silent connection is kept alive, so that NAT bindings last. Default 4 s.
+    /// Keep-alive interval, for NAT bindings. Default 4 s.
     pub keep_alive_every: Duration,
-    /// A connection without a flow of a session for so long is closed. Default 5 s.
+    /// A connection without a flow of a session is closed after this time. Default 5 s.
     pub flowless_after: Duration,
-    /// Between two reports of a path to its sessions' workers. Default 100 ms.
+    /// Interval of path reports to workers. Default 100 ms.
     pub feedback_every: Duration,
-    /// How long packets gather while they keep coming, before they are read and sent together; at most 250 µs. Default
-    /// 200 µs: a wake-up costs more than a packet. The first packet after a pause is never delayed.
+    /// For how long packets gather while they keep coming; at most 250 µs. Default 200 µs: a wake-up costs more than a
+    /// packet. The first packet after a pause is never delayed.
     pub gather: Duration,
-    /// Bytes of DATAGRAMs that may wait for the network, and for us, per connection. Default 64 KiB: a key frame at
-    /// once, and a second of 500 kbit/s. What does not fit is dropped and counted.
+    /// Send and receive buffer for DATAGRAMs per connection, in bytes. Default 64 KiB: a key frame at once, and a
+    /// second of 500 kbit/s. Excess is dropped and counted.
     pub datagram_queue_bytes: usize,
-    /// Unidirectional streams a client may have open at a time. Default 256: one packet each, a key frame at once.
+    /// Unidirectional streams that a client may have open. Default 256: one packet each, a key frame at once.
     pub streams_in_max: u32,
-    /// Streams to a client, one packet each, that may be under way at a time. Default 256; past it, packets are
-    /// dropped and counted.
+    /// Streams to a client in progress, one packet each. Default 256; packets beyond are dropped and counted.
     pub streams_out_max: usize,
-    /// After so long a packet on a stream to a client is too old to be worth its repetition. Default 1 s.
+    /// Lifetime of a packet in a stream to a client. Default 1 s.
     pub stream_lifetime: Duration,
 }
 
 impl Settings {
-    /// The defaults, listening here.
+    /// The defaults with this address.
     pub fn at(listen: SocketAddr) -> Settings {
         Settings {
             listen,
@@ -61,45 +58,38 @@ impl Settings {
     }
 }
 
-/// What the endpoint shows to clients.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Certificate {
-    /// A key and certificate made at start; clients know it by its SHA-256.
+    /// Generated at start. Clients know it by its SHA-256.
     SelfMade {
-        /// Host names and addresses it is for.
+        /// Host names and addresses of the certificate.
         names: Vec<String>,
     },
-    /// Files in PEM.
+    /// PEM files.
     Files {
         /// The certificate, and those that lead to its root.
         chain: PathBuf,
-        /// Its private key.
         key: PathBuf,
     },
 }
 
-/// Why the endpoint could not be started.
+/// Why the endpoint did not start.
 #[derive(Debug)]
 pub enum Failure {
-    /// The address cannot be listened on.
     Listen {
-        /// The address.
         address: SocketAddr,
-        /// What the system said.
         error: std::io::Error,
     },
-    /// A file of the certificate cannot be read as PEM.
+    /// A certificate file is not readable as PEM.
     File {
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
         error: rustls::pki_types::pem::Error,
     },
-    /// No certificate could be made for these names.
+    /// No certificate could be generated for the names.
     Make(rcgen::Error),
-    /// Certificate and key do not go together, or are of a kind that TLS 1.3 does not take.
+    /// Certificate and key do not match, or TLS 1.3 does not support their kind.
     Certificate(rustls::Error),
-    /// The system gave no thread, or no descriptor for its event loop.
+    /// The system gave no thread, or no descriptor for the event loop.
     Thread(std::io::Error),
 }
 
@@ -110,11 +100,11 @@ impl fmt::Display for Failure {
                 write!(f, "cannot listen for QUIC on {address}: {error}")
             }
             Failure::File { path, error } => {
-                write!(f, "{} is not the PEM file it should be: {error}", path.display())
+                write!(f, "cannot read {} as PEM: {error}", path.display())
             }
-            Failure::Make(error) => write!(f, "cannot make a certificate: {error}"),
+            Failure::Make(error) => write!(f, "cannot generate a certificate: {error}"),
             Failure::Certificate(error) => {
-                write!(f, "the certificate and its key cannot be used: {error}")
+                write!(f, "cannot use the certificate and its key: {error}")
             }
             Failure::Thread(error) => write!(f, "cannot start the QUIC thread: {error}"),
         }

@@ -1,4 +1,4 @@
-//! The endpoint's socket: datagrams in batches, with ECN, the address they came to, and segmentation by the kernel.
+//! The endpoint's socket: batches, ECN, local addresses, and segmentation by the kernel.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
@@ -11,15 +11,14 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 
 use crate::buffers;
 
-/// Bytes the kernel may hold for us while we are busy, which it doubles for what it keeps beside a packet: 50 ms of
-/// 50,000 voice packets a second.
+/// Socket buffer in bytes, which the kernel doubles for its overhead: 50 ms of 50,000 voice packets a second.
 const BUFFER: usize = 1_024 * 1_024;
-/// The longest UDP payload taken: an Ethernet frame's, which is what clients are told (RFC 9000, 18.2).
+/// The longest UDP payload received, an Ethernet frame's. Clients are told by `max_udp_payload_size` (RFC 9000, 18.2).
 const DATAGRAM_MAX: usize = 1_472;
-/// Datagrams to one client that leave in one call, where they are of one size.
+/// Datagrams of one size to one client per system call.
 const SEGMENTS_MAX: usize = 10;
 
-/// Who a datagram came from, and how.
+/// Source and metadata of a datagram.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct From {
     pub(super) source: SocketAddr,
@@ -27,11 +26,10 @@ pub(super) struct From {
     pub(super) ecn: Option<EcnCodepoint>,
 }
 
-/// Whether the kernel took what was to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Sent {
     Yes,
-    /// Its buffer is full.
+    /// The socket's buffer is full.
     Blocked,
 }
 
@@ -42,10 +40,8 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Listens there.
-    ///
     /// # Errors
-    /// What the system says.
+    /// Of the system.
     pub(super) fn listen(address: SocketAddr) -> io::Result<Socket> {
         let domain = socket2::Domain::for_address(address);
         let socket =
@@ -53,10 +49,10 @@ impl Socket {
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
-        buffers::hold(&socket, BUFFER);
+        buffers::set_sizes(&socket, BUFFER);
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
-        // Makes it non-blocking, and has the kernel tell ECN and local addresses and never fragment.
+        // Makes the socket non-blocking, enables ECN and local addresses, and sets the don't-fragment bit.
         let state = UdpSocketState::new((&socket).into())?;
         let bytes = vec![0; BATCH_SIZE * DATAGRAM_MAX * state.gro_segments()].into();
         Ok(Socket { socket, state, bytes })
@@ -66,24 +62,24 @@ impl Socket {
         self.socket.local_addr()
     }
 
-    /// Whether a datagram larger than the path could be split on its way, so that nothing is learned of the path's MTU.
+    /// Whether datagrams may be fragmented, which rules out MTU discovery.
     pub(super) fn may_fragment(&self) -> bool {
         self.state.may_fragment()
     }
 
-    /// How many datagrams to one client may leave in one call.
+    /// Datagrams to one client per system call.
     pub(super) fn segments_max(&self) -> usize {
         self.state.max_gso_segments().min(SEGMENTS_MAX)
     }
 
-    /// Takes what has come, a batch at most. Whether there may be more; `None` where nothing has come.
+    /// Reads at most one batch. Returns whether more may wait; `None` if nothing has come.
     pub(super) fn receive(&mut self, received: &mut VecDeque<(From, BytesMut)>) -> Option<bool> {
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
         let room = self.bytes.len() / BATCH_SIZE;
         let mut rows = self.bytes.chunks_exact_mut(room).map(IoSliceMut::new);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             std::array::from_fn(|_| rows.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
-        // An error is of a datagram sent before, and is told once.
+        // An error is of an earlier send, and is returned once.
         let count = self.state.recv((&self.socket).into(), &mut slices, &mut metas).ok()?;
         for (meta, bytes) in metas.iter().zip(&slices).take(count) {
             let from = From {
@@ -92,16 +88,16 @@ impl Socket {
                 ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
             };
             for datagram in bytes[..meta.len].chunks(meta.stride.max(1)) {
-                // Each its own: quinn keeps what came out of order, and one byte kept would keep all that shared its
-                // memory, of whichever client. What a client may have kept, quinn counts by the datagram.
+                // Copied: quinn keeps out-of-order data, and one byte kept would hold the memory of the whole batch,
+                // beyond what quinn counts for the client.
                 received.push_back((from, BytesMut::from(datagram)));
             }
         }
         Some(count == BATCH_SIZE)
     }
 
-    /// Sends what quinn has written. What the system refuses for another reason than a full buffer is lost, as on the
-    /// way: quinn sends again what must not be, and learns the path's MTU from it.
+    /// Sends a packet of quinn's. An error other than a full buffer counts as loss: quinn retransmits, and learns the
+    /// path's MTU from it.
     pub(super) fn send(&self, transmit: &quinn_proto::Transmit, bytes: &[u8]) -> Sent {
         let transmit = Transmit {
             destination: transmit.destination,
@@ -130,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_datagram_that_is_kept_keeps_no_other() {
+    fn kept_datagram_shares_no_memory() {
         let mut socket = Socket::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         for number in 0..3 {

@@ -1,4 +1,4 @@
-//! The endpoint's thread: starts it, lets clients in, ends it.
+//! The endpoint's thread and its event loop.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,32 +19,30 @@ use super::socket::Socket;
 use super::{Counters, Failure, Settings};
 use crate::flows::Flows;
 use crate::ring;
-use crate::worker::{Before, Bell, Gather};
+use crate::worker::{Before, Gather, Waker};
 
-/// How long clients may take to hear that the endpoint ends.
+/// For how long the thread waits, at its end, for clients to hear of it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The running endpoint. Ends when dropped.
+/// The running endpoint; dropping it ends it.
 #[derive(Debug)]
 pub struct Thread {
-    /// Where it listens.
     pub address: SocketAddr,
-    /// SHA-256 of the certificate it shows.
+    /// SHA-256 of the certificate.
     pub certificate_sha256: [u8; 32],
-    /// What it counts.
     pub counters: Arc<Counters>,
     stop: Arc<AtomicBool>,
-    bell: Arc<Bell>,
+    waker: Arc<Waker>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts the endpoint on a thread of its own.
+/// Starts the endpoint's thread.
 ///
-/// `to_workers` and `from_workers` have one ring per worker, by the worker's number.
+/// `to_workers` and `from_workers` have one ring per worker, by number.
 ///
 /// # Errors
 ///
-/// [`Failure`]; nothing was started.
+/// Nothing was started.
 pub fn start(
     settings: Settings,
     flows: Arc<Flows>,
@@ -60,39 +58,38 @@ pub fn start(
     let address = socket.address().map_err(unheard)?;
 
     let counters = Arc::<Counters>::default();
-    let bell = Arc::new(Bell::new().map_err(Failure::Thread)?);
+    let waker = Arc::new(Waker::new().map_err(Failure::Thread)?);
     let hub = Hub::new(flows, Arc::clone(&counters), to_workers);
     let endpoint = Endpoint::new(config, socket, settings, hub, from_workers);
-    let sleep = Sleep::new(&endpoint, Arc::clone(&bell)).map_err(Failure::Thread)?;
+    let sleep = Sleep::new(&endpoint, Arc::clone(&waker)).map_err(Failure::Thread)?;
     let stop = Arc::<AtomicBool>::default();
     let stopped = Arc::clone(&stop);
     let thread = std::thread::Builder::new()
         .name("evenkeel-quic".into())
         .spawn(move || {
             Gather::keep_time();
-            // Whoever watches whether it runs learns that it does not; only epoll can fail.
+            // Only epoll fails here. `Thread::is_running` shows the end.
             let _ = run(endpoint, gather, sleep, &stopped);
         })
         .map_err(Failure::Thread)?;
-    Ok(Thread { address, certificate_sha256, counters, stop, bell, thread: Some(thread) })
+    Ok(Thread { address, certificate_sha256, counters, stop, waker, thread: Some(thread) })
 }
 
 impl Thread {
-    /// Ends the endpoint: tells clients, at most for a second, and returns when the thread is gone.
+    /// Closes all connections, at most within a second, and joins the thread.
     pub fn shut_down(mut self) {
         self.end();
     }
 
-    /// Whether the thread still runs.
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     fn end(&mut self) {
         self.stop.store(true, Ordering::Release);
-        self.bell.ring();
+        self.waker.wake();
         if let Some(thread) = self.thread.take() {
-            // A panic there was reported where it happened.
+            // The panic hook has reported a panic.
             let _ = thread.join();
         }
     }
@@ -113,9 +110,9 @@ pub(super) fn server_config(settings: &Settings, identity: Identity) -> quinn_pr
         .datagram_receive_buffer_size(Some(settings.datagram_queue_bytes))
         .datagram_send_buffer_size(settings.datagram_queue_bytes)
         .max_concurrent_uni_streams(VarInt::from_u32(settings.streams_in_max))
-        // One, so that a client that opens it hears the draft's error instead of the transport's.
+        // One, so that a client that opens it gets the error of the draft, not of the transport.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
-        // A stream carries packets, not files: enough for a key frame, and a bound on what a connection may hold.
+        // Enough for a key frame: streams carry packets, not files.
         .stream_receive_window(VarInt::from_u32(64 * 1_024))
         .receive_window(VarInt::from_u32(512 * 1_024))
         .send_window(512 * 1_024);
@@ -124,27 +121,26 @@ pub(super) fn server_config(settings: &Settings, identity: Identity) -> quinn_pr
     config
 }
 
-/// What the thread sleeps on.
 struct Sleep {
     epoll: OwnedFd,
-    bell: Arc<Bell>,
-    /// Whether it is told when the kernel has room again.
+    waker: Arc<Waker>,
+    /// Whether epoll reports when the socket is writable.
     sending: bool,
 }
 
 impl Sleep {
-    fn new(endpoint: &Endpoint, bell: Arc<Bell>) -> io::Result<Sleep> {
+    fn new(endpoint: &Endpoint, waker: Arc<Waker>) -> io::Result<Sleep> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let any = epoll::EventData::new_u64(0);
         epoll::add(&epoll, endpoint.socket(), any, epoll::EventFlags::IN)?;
-        epoll::add(&epoll, &bell, any, epoll::EventFlags::IN)?;
+        epoll::add(&epoll, &waker, any, epoll::EventFlags::IN)?;
         for ring in endpoint.rings() {
             epoll::add(&epoll, ring, any, epoll::EventFlags::IN)?;
         }
-        Ok(Sleep { epoll, bell, sending: false })
+        Ok(Sleep { epoll, waker, sending: false })
     }
 
-    /// Until something comes, or this is due.
+    /// Waits for an event, at most until `due`.
     fn until(&mut self, endpoint: &Endpoint, due: Instant) -> io::Result<()> {
         if self.sending != endpoint.is_blocked() {
             self.sending = endpoint.is_blocked();
@@ -153,12 +149,12 @@ impl Sleep {
             epoll::modify(&self.epoll, endpoint.socket(), epoll::EventData::new_u64(0), flags)?;
         }
         let time = due.saturating_duration_since(Instant::now());
-        // Longer than any timer of ours, where it does not fit.
+        // `None`, without a timeout, if it does not fit; no timer is that long.
         let time = Timespec::try_from(time).ok();
-        // Whatever it is, a turn looks everywhere.
+        // A turn looks at every source, so the event does not matter.
         let mut event = [MaybeUninit::uninit()];
         match epoll::wait(&self.epoll, &mut event, time.as_ref()) {
-            Ok(_) => self.bell.quiet(),
+            Ok(_) => self.waker.clear(),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -166,7 +162,7 @@ impl Sleep {
     }
 }
 
-/// Runs until it is told to stop, and a moment longer for the clients to hear of it.
+/// Runs until it is stopped, and a moment longer so that clients hear of it.
 fn run(
     mut endpoint: Endpoint,
     gather: Duration,
@@ -187,7 +183,7 @@ fn run(
             false => Before::Waited(now.saturating_duration_since(ended)),
         };
         endpoint.look_round(now);
-        // What was handed over before the word has its turn before the end.
+        // Packets handed over before the stop are sent before the end.
         let stopping = stop.load(Ordering::Acquire);
         let look = endpoint.turn(now);
         match farewell {

@@ -1,25 +1,25 @@
-//! When each of many is due next, by its number.
+//! One timer per connection, by number.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-/// Entries per number that is due, past which those that no longer count are thrown away.
+/// Heap entries per active timer; beyond that outdated entries are removed.
 const ENTRIES: usize = 4;
 
 #[derive(Default)]
-pub(super) struct Timetable {
-    /// The time that counts, by number.
+pub(super) struct Timers {
+    /// The current time by number.
     due: Vec<Option<Instant>>,
-    /// How many have one.
+    /// Active timers.
     count: usize,
-    /// Of each that is due its entry, and those that a nearer time has overtaken.
+    /// Includes outdated entries, which an earlier time has replaced.
     entries: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
-impl Timetable {
-    /// Notes a time for it, if none is noted that is nearer. A time that is put off, as with every packet, so costs
-    /// nothing until it has come.
+impl Timers {
+    /// Sets a timer, unless an earlier time is set. A timer that moves later with every packet so costs nothing until
+    /// its first time has come.
     pub(super) fn note(&mut self, number: usize, due: Instant) {
         if self.due.len() <= number {
             self.due.resize(number + 1, None);
@@ -37,14 +37,12 @@ impl Timetable {
         }
     }
 
-    /// Nothing is to be done with it any more.
     pub(super) fn forget(&mut self, number: usize) {
         if let Some(due) = self.due.get_mut(number) {
             self.count -= usize::from(due.take().is_some());
         }
     }
 
-    /// When the next is due.
     pub(super) fn next_due(&mut self) -> Option<Instant> {
         while let Some(&Reverse((due, number))) = self.entries.peek() {
             if self.due[number] == Some(due) {
@@ -55,7 +53,7 @@ impl Timetable {
         None
     }
 
-    /// One that is due now; what is noted of it is gone.
+    /// Takes a timer that is due.
     pub(super) fn take(&mut self, now: Instant) -> Option<usize> {
         if self.next_due()? > now {
             return None;
@@ -77,8 +75,8 @@ mod tests {
     }
 
     #[test]
-    fn each_is_taken_once_when_it_is_due_the_first_first() {
-        let (mut table, start) = (Timetable::default(), Instant::now());
+    fn timers_are_taken_once_in_order() {
+        let (mut table, start) = (Timers::default(), Instant::now());
         for (number, due) in [(3, 30), (0, 10), (7, 20)] {
             table.note(number, start + ms(due));
         }
@@ -90,8 +88,8 @@ mod tests {
     }
 
     #[test]
-    fn the_nearer_time_counts_and_the_other_wakes_nobody() {
-        let (mut table, start) = (Timetable::default(), Instant::now());
+    fn earlier_time_replaces_later_one() {
+        let (mut table, start) = (Timers::default(), Instant::now());
         table.note(1, start + ms(50));
         table.note(1, start + ms(10));
         table.note(1, start + ms(80));
@@ -101,8 +99,8 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_used_again_has_nothing_of_the_one_before() {
-        let (mut table, start) = (Timetable::default(), Instant::now());
+    fn reused_number_has_no_old_timer() {
+        let (mut table, start) = (Timers::default(), Instant::now());
         table.note(1, start + ms(10));
         table.forget(1);
         assert_eq!(table.next_due(), None);
@@ -113,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn times_that_come_nearer_and_nearer_take_no_more_room() {
-        let (mut table, start) = (Timetable::default(), Instant::now());
+    fn earlier_and_earlier_times_use_bounded_memory() {
+        let (mut table, start) = (Timers::default(), Instant::now());
         for round in 0..1_000 {
             for number in 0..10 {
                 table.note(number, start + ms(10_000 - round));

@@ -1,6 +1,10 @@
-//! Who may send on a UDP listener: STUN, RTP and the rest by first byte; unauthenticated packets learn nothing.
+//! Packets from clients: over UDP listeners, from the workers that read them first, and from the QUIC thread.
+//!
+//! A datagram is demultiplexed once, its session is found by its source address, and it is handed to that session, here
+//! or at the session's home worker. Unauthenticated packets change no address.
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,254 +12,395 @@ use evenkeel_core::forward::Reason;
 use evenkeel_media::{demux, rtp, stun};
 use foldhash::fast::RandomState;
 
-use super::From;
-use super::arrival::{Arrival, Kind};
+use super::Worker;
+use super::arrival::{Arrival, Kind, SourceKey};
 use super::command::Report;
-use super::egress::{Side, Ways};
+use super::egress::{Egress, Side};
 use super::limiter::{Limiter, Origin};
-use super::session::{Loan, Session};
+use super::session::{PacketContext, Session};
+use super::sessions::Sessions;
+use super::source::Source;
 use crate::flows::{Entry, Flows, Home, Key, Ufrag};
+use crate::mmsg::BATCH;
+use crate::ring;
 
-/// Sources kept at hand; past it the cache is emptied and filled anew.
+/// Batches read from one socket or ring per pass.
+pub(super) const BATCHES_PER_TURN: usize = 4;
+
+/// Sources in the cache. When it is full it is cleared.
 const CACHE_MAX: usize = 65_536;
 
-/// What is at hand is looked up again after so long: what was learned may have moved.
-const KEPT: Duration = Duration::from_secs(1);
+/// Lifetime of a cached lookup. The flow table may have changed since.
+const CACHED_FOR: Duration = Duration::from_secs(1);
 
-pub(crate) struct Ingress {
+impl Worker {
+    pub(super) fn read_listener(&mut self, listener: u8, side: Side, now: Instant) {
+        for _ in 0..BATCHES_PER_TURN {
+            let (rtp, rtcp) = &self.egress.listeners[usize::from(listener)];
+            let port = match side {
+                Side::Rtp => rtp,
+                Side::Rtcp => rtcp.as_ref().unwrap_or(rtp),
+            };
+            let Ok(count) = self.inbox.fill(port.socket.as_fd()) else {
+                return;
+            };
+            self.read += count;
+            while let Some(place) = self.inbox.first() {
+                self.take_client_datagram(listener, side, place, now);
+                self.inbox.done();
+            }
+            if count < BATCH {
+                return;
+            }
+        }
+        self.more_ready = true;
+    }
+
+    fn take_client_datagram(&mut self, listener: u8, side: Side, place: usize, now: Instant) {
+        let Some((datagram, address)) = self.inbox.datagram(place) else {
+            return self.egress.count_drop(Reason::Oversize);
+        };
+        let source = SourceKey { listener, address };
+        let found = self.ingress.identify(source, side, datagram, &self.egress, now);
+        let Some((home, kind)) = found else {
+            return;
+        };
+        let arrival = Arrival { source, kind };
+        if home.worker != self.number {
+            return self.egress.relay(home, arrival, datagram);
+        }
+        if !self.sessions.has(home) {
+            // The client may know of the session before this worker has read the command that installs it.
+            self.take_commands(now);
+        }
+        let Worker { inbox, sessions, egress, board, ingress, .. } = self;
+        if let Some((datagram, _)) = inbox.datagram(place) {
+            let cx = &mut PacketContext { egress, board, now };
+            ingress.deliver(sessions, home, arrival, datagram, cx);
+        }
+    }
+
+    /// Reads datagrams that another worker received for sessions with their home here.
+    pub(super) fn read_worker(&mut self, number: u16, now: Instant) {
+        // As in `take_client_datagram`.
+        self.take_commands(now);
+        let Worker { from_workers, sessions, egress, board, ingress, .. } = self;
+        let Some(ring) = from_workers.get_mut(usize::from(number)) else {
+            return;
+        };
+        let more = drain(ring, |meta, bytes| {
+            if let Some((arrival, datagram)) = Arrival::read(bytes) {
+                let cx = &mut PacketContext { egress, board, now };
+                ingress.deliver(sessions, meta.home, arrival, datagram, cx);
+            }
+        });
+        if more {
+            self.mark_unread(Source::Worker(number));
+        }
+    }
+
+    pub(super) fn read_quic(&mut self, now: Instant) {
+        self.take_commands(now);
+        let Worker { from_quic, sessions, egress, board, .. } = self;
+        let Some(ring) = from_quic else {
+            return;
+        };
+        let more = drain(ring, |meta, packet| {
+            let cx = &mut PacketContext { egress, board, now };
+            let known = sessions.with(meta.home, |session| match meta.kind {
+                ring::Kind::Rtp => session.handle_client_rtp(packet, cx),
+                ring::Kind::Rtcp => session.handle_client_rtcp(packet, cx),
+                ring::Kind::Path(path) => session.handle_quic_path(path, cx),
+                ring::Kind::Attached => session.heard(cx),
+                // Another connection may follow. If none does, silence ends the session.
+                ring::Kind::Detached => {}
+                // Only workers relay.
+                ring::Kind::Relayed => {}
+            });
+            if known.is_none() {
+                egress.count_drop(Reason::UnknownFlow);
+            }
+        });
+        if more {
+            self.mark_unread(Source::Quic);
+        }
+    }
+}
+
+/// Takes one turn's batches from a ring and returns whether more may be left: only an empty ring wakes its reader again.
+fn drain(ring: &mut ring::Receiver, mut take: impl FnMut(&ring::Meta, &[u8])) -> bool {
+    (0..BATCHES_PER_TURN).all(|_| ring.pop_batch(BATCH, &mut take) == BATCH)
+}
+
+/// Finds the session of a client's datagram and hands it over.
+pub(crate) struct ClientIngress {
+    worker: u16,
     flows: Arc<Flows>,
-    /// By listener: whether packets of unknown sources may open sessions.
+    /// By listener: whether RTP from an unknown source may open a session.
     open: Vec<bool>,
-    /// Whose a source's packets are, and in which period that was looked up.
-    cache: HashMap<From, (Home, u32), RandomState>,
+    /// Homes by source, with the period of the lookup.
+    cache: HashMap<SourceKey, (Home, u32), RandomState>,
     period: u32,
-    /// When it grows old.
-    old_at: Instant,
-    /// Of strangers, by prefix.
-    strangers: Limiter,
-    /// Of checks from sources at hand, by address.
+    period_ends: Instant,
+    /// Failed lookups by prefix of unknown sources.
+    unknown: Limiter,
+    /// Failed connectivity checks by address of cached sources.
     known: Limiter,
     answer: Vec<u8>,
 }
 
-impl Ingress {
-    /// `misses` is how often a second strangers of one prefix may be looked up, and a known source's checks may fail.
-    pub(crate) fn new(flows: Arc<Flows>, open: Vec<bool>, misses: u32, now: Instant) -> Ingress {
-        Ingress {
+impl ClientIngress {
+    /// `misses` limits, per second, lookups for one prefix of unknown sources and failed checks of one known source.
+    pub(crate) fn new(
+        worker: u16,
+        flows: Arc<Flows>,
+        open: Vec<bool>,
+        misses: u32,
+        now: Instant,
+    ) -> ClientIngress {
+        ClientIngress {
+            worker,
             flows,
             open,
             cache: HashMap::default(),
             period: 0,
-            old_at: now + KEPT,
-            strangers: Limiter::new(misses, now),
+            period_ends: now + CACHED_FOR,
+            unknown: Limiter::new(misses, now),
             known: Limiter::new(misses, now),
             answer: Vec::new(),
         }
     }
 
-    /// Whose datagram it is and what it is, or `None` once it was dropped and counted.
-    pub(crate) fn judge(
+    /// The session of a datagram, and its kind. `None` if the datagram was dropped and counted.
+    pub(crate) fn identify(
         &mut self,
-        from: From,
+        source: SourceKey,
         side: Side,
         datagram: &[u8],
-        ways: &Ways,
+        egress: &Egress,
         now: Instant,
     ) -> Option<(Home, Kind)> {
         match demux::classify(datagram) {
-            demux::Kind::Rtp | demux::Kind::Rtcp => {
-                let home = self.find(from, datagram, ways, now)?;
-                Some((home, Kind::Media))
+            demux::Kind::Rtp => {
+                self.find(source, Kind::Rtp, datagram, egress, now).map(|home| (home, Kind::Rtp))
             }
-            // Who proves itself by checks has RTCP at the port of its RTP.
-            demux::Kind::Stun if side == Side::Rtcp => refuse(ways, Reason::UnknownSource),
-            demux::Kind::Stun => self.check(from, datagram, ways, now),
-            demux::Kind::Dtls => refuse(ways, Reason::Dtls),
+            demux::Kind::Rtcp => {
+                self.find(source, Kind::Rtcp, datagram, egress, now).map(|home| (home, Kind::Rtcp))
+            }
+            // ICE clients multiplex RTCP with RTP (RFC 8445, 5.1.1 with RFC 5761).
+            demux::Kind::Stun if side == Side::Rtcp => refuse(egress, Reason::UnknownSource),
+            demux::Kind::Stun => self.verify_check(source, datagram, egress, now),
+            demux::Kind::Dtls => refuse(egress, Reason::Dtls),
             demux::Kind::Quic
             | demux::Kind::Bundle
             | demux::Kind::Signed
             | demux::Kind::Echo
-            | demux::Kind::Unknown => refuse(ways, Reason::Malformed),
+            | demux::Kind::Unknown => refuse(egress, Reason::Malformed),
         }
     }
 
-    fn find(&mut self, from: From, datagram: &[u8], ways: &Ways, now: Instant) -> Option<Home> {
-        let (listener, address) = from;
-        let known = self.cache.get(&from).copied();
-        if let Some((home, period)) = known
+    fn find(
+        &mut self,
+        source: SourceKey,
+        kind: Kind,
+        datagram: &[u8],
+        egress: &Egress,
+        now: Instant,
+    ) -> Option<Home> {
+        let SourceKey { listener, address } = source;
+        let cached = self.cache.get(&source).copied();
+        if let Some((home, period)) = cached
             && period == self.period
         {
             return Some(home);
         }
-        // Who was known a moment ago is looked up again whatever strangers of its prefix do.
-        if known.is_none() && !self.strangers.allows(Origin::prefix(address), now) {
-            return refuse(ways, Reason::Limited);
+        // An expired entry is looked up again even if its prefix is over the limit.
+        if cached.is_none() && !self.unknown.allows(Origin::prefix(address), now) {
+            return refuse(egress, Reason::Limited);
         }
-        if let Some(home) = self.flows.home(&Key::Udp { listener, address }) {
+        if let Some(home) = self.flows.home(&source.key()) {
             if self.cache.len() >= CACHE_MAX {
                 self.cache.clear();
             }
-            self.cache.insert(from, (home, self.period));
+            self.cache.insert(source, (home, self.period));
             return Some(home);
         }
-        self.cache.remove(&from);
+        self.cache.remove(&source);
         let by_ip = self.flows.home(&Key::DeclaredIp { listener, ip: address.ip() });
         if by_ip.is_some() {
             return by_ip;
         }
-        self.strangers.charge(Origin::prefix(address));
+        self.unknown.charge(Origin::prefix(address));
         if self.open.get(usize::from(listener)) == Some(&true) {
-            self.knock(from, datagram, ways);
-            return refuse(ways, Reason::NotOpened);
+            // RTCP names no payload type to open a session with.
+            if kind == Kind::Rtp
+                && let Ok(header) = rtp::Header::parse(datagram)
+            {
+                let payload_type = header.payload_type;
+                egress.report(Report::FirstPacket { listener, source: address, payload_type });
+            }
+            return refuse(egress, Reason::NotOpened);
         }
-        refuse(ways, Reason::UnknownSource)
+        refuse(egress, Reason::UnknownSource)
     }
 
-    /// RTP of nobody's opens a session on a listener for trusted networks; RTCP does not say what is sent.
-    fn knock(&self, (listener, source): From, datagram: &[u8], ways: &Ways) {
-        if let Ok(header) = rtp::Header::parse(datagram)
-            && demux::classify(datagram) == demux::Kind::Rtp
-        {
-            let payload_type = header.payload_type;
-            ways.report(Report::Knock { listener, source, payload_type });
-        }
-    }
-
-    /// A connectivity check: one whose integrity holds is its session's affair.
+    /// Verifies the integrity of a connectivity check; the session's home worker answers it.
     ///
-    /// Others are not answered, though RFC 8489, 9.1.3 has errors for them: who does not know a password learns nothing
-    /// here, not even that somebody listens, and nobody is sent what a forged source asked for.
-    fn check(
+    /// Checks that fail are not answered, although RFC 8489, 9.1.3 defines errors for them: a sender without a password
+    /// learns nothing, not even that a listener is here, and a forged source is sent nothing.
+    fn verify_check(
         &mut self,
-        from: From,
+        source: SourceKey,
         datagram: &[u8],
-        ways: &Ways,
+        egress: &Egress,
         now: Instant,
     ) -> Option<(Home, Kind)> {
-        let Ingress { flows, cache, strangers, known, .. } = self;
-        let at_hand = cache.get(&from).map(|(home, _)| *home);
-        let (limiter, origin) = match at_hand {
-            Some(_) => (known, Origin::address(from.1)),
-            None => (strangers, Origin::prefix(from.1)),
+        let ClientIngress { flows, cache, unknown, known, .. } = self;
+        let cached = cache.get(&source).map(|(home, _)| *home);
+        let (limiter, origin) = match cached {
+            Some(_) => (known, Origin::address(source.address)),
+            None => (unknown, Origin::prefix(source.address)),
         };
         if !limiter.allows(origin, now) {
-            return refuse(ways, Reason::Limited);
+            return refuse(egress, Reason::Limited);
         }
         let Ok(request) = stun::Request::parse(datagram) else {
             limiter.charge(origin);
-            return refuse(ways, Reason::Malformed);
+            return refuse(egress, Reason::Malformed);
         };
-        let holds = |(_, key): &(Home, stun::Key)| request.verify(key).is_ok();
-        let Some((home, _)) = credentials(flows, &request).filter(holds) else {
+        let verified = |(_, key): &(Home, stun::Key)| request.verify(key).is_ok();
+        let Some((home, _)) = credentials(flows, &request).filter(verified) else {
             limiter.charge(origin);
-            return refuse(ways, Reason::BadIntegrity);
+            return refuse(egress, Reason::BadIntegrity);
         };
-        if at_hand.is_some_and(|before| before != home) {
-            cache.remove(&from);
+        if cached.is_some_and(|before| before != home) {
+            cache.remove(&source);
         }
         Some((home, if request.use_candidate() { Kind::Nomination } else { Kind::Check }))
     }
 
-    /// Hands it to the session at home here. Says which session's address this took, if it took one's.
+    /// Hands a datagram to a session with its home at this worker.
     pub(crate) fn deliver(
         &mut self,
-        session: &mut Session,
+        sessions: &mut Sessions,
+        home: Home,
         arrival: Arrival,
         datagram: &[u8],
-        loan: &mut Loan<'_>,
-    ) -> Option<Home> {
-        let from = (arrival.listener, arrival.source);
-        match arrival.kind {
-            Kind::Check | Kind::Nomination => {
-                return self.checked(session, arrival, datagram, loan);
+        cx: &mut PacketContext<'_>,
+    ) {
+        let Arrival { source, kind } = arrival;
+        let delivered = sessions.with(home, |session| match kind {
+            Kind::Rtp | Kind::Rtcp if session.learns() => {
+                self.learn(session, arrival, datagram, cx);
+                None
             }
-            Kind::Taken => session.lost(from),
-            Kind::Media if session.learns() => self.learn(session, from, datagram, loan),
-            Kind::Media if !session.takes_from(from) => {
-                self.cache.remove(&from);
-                loan.ways.drop(Reason::UnknownSource);
+            Kind::Rtp | Kind::Rtcp if !session.takes_from(source) => {
+                self.cache.remove(&source);
+                refuse(cx.egress, Reason::UnknownSource)
             }
-            Kind::Media => {
-                session.heard_from(from);
-                session.handle_client_packet(datagram, loan);
+            Kind::Rtp => {
+                session.heard_from(source);
+                session.handle_client_rtp(datagram, cx);
+                None
+            }
+            Kind::Rtcp => {
+                session.heard_from(source);
+                session.handle_client_rtcp(datagram, cx);
+                None
+            }
+            Kind::Check | Kind::Nomination => self.answer_check(session, arrival, datagram, cx),
+            Kind::AddressTaken => {
+                session.lose_address(source);
+                None
+            }
+        });
+        match delivered {
+            Some(None) => {}
+            Some(Some(previous)) if previous.worker == self.worker => {
+                sessions.with(previous, |session| session.lose_address(source));
+            }
+            Some(Some(previous)) => {
+                cx.egress.relay(previous, Arrival { source, kind: Kind::AddressTaken }, &[]);
+            }
+            None => {
+                self.cache.remove(&source);
+                cx.egress.count_drop(Reason::UnknownSource);
             }
         }
-        None
     }
 
-    /// A check of the session's client: only here, at its home, is its address learned, and then it is answered. One that
-    /// asks for what we do not know is told so (RFC 8489, 6.3.1).
-    fn checked(
+    /// Answers a verified check and learns its source address. An unknown comprehension-required attribute is refused
+    /// (RFC 8489, 6.3.1). Returns the session that had the address before, if one had.
+    fn answer_check(
         &mut self,
         session: &mut Session,
         arrival: Arrival,
         datagram: &[u8],
-        loan: &mut Loan<'_>,
+        cx: &mut PacketContext<'_>,
     ) -> Option<Home> {
-        let from @ (listener, address) = (arrival.listener, arrival.source);
+        let source = arrival.source;
         let request = stun::Request::parse(datagram).ok()?;
         let (_, key) = credentials(&self.flows, &request)?;
         self.answer.clear();
         if request.unknown().next().is_some() {
             let (transaction, unknown) = (request.transaction(), request.unknown());
             stun::write_unknown(transaction, unknown, Some(&key), &mut self.answer);
-            loan.ways.queue_to_client((listener, Side::Rtp), address, 0, &self.answer);
+            cx.egress.queue_to_client(source, Side::Rtp, 0, &self.answer);
             return None;
         }
-        let learned = self.flows.check(Key::Udp { listener, address }, session.home, loan.now);
-        let Ok(before) = learned else {
-            return refuse(loan.ways, Reason::UnknownSource);
+        let Ok(previous) = self.flows.check(source.key(), session.home, cx.now) else {
+            return refuse(cx.egress, Reason::UnknownSource);
         };
         let nominated = arrival.kind == Kind::Nomination;
-        if let Some(oldest) = session.checked(from, nominated, loan) {
+        if let Some(oldest) = session.checked(source, nominated, cx) {
             self.cache.remove(&oldest);
-            let (listener, address) = oldest;
-            self.flows.remove(&Key::Udp { listener, address }, session.home);
+            self.flows.remove(&oldest.key(), session.home);
         }
-        stun::write_success(request.transaction(), address, Some(&key), &mut self.answer);
-        loan.ways.queue_to_client((listener, Side::Rtp), address, 0, &self.answer);
-        before
+        stun::write_success(request.transaction(), source.address, Some(&key), &mut self.answer);
+        cx.egress.queue_to_client(source, Side::Rtp, 0, &self.answer);
+        previous
     }
 
-    /// The first valid packet of an address that was declared without a port fixes the port.
-    fn learn(&mut self, session: &mut Session, from: From, datagram: &[u8], loan: &mut Loan<'_>) {
-        if !session.learn(from, datagram) {
-            return loan.ways.drop(Reason::UnknownSource);
+    /// The first valid packet from an address that was declared without a port fixes the port.
+    fn learn(
+        &mut self,
+        session: &mut Session,
+        arrival: Arrival,
+        datagram: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        let SourceKey { listener, address } = arrival.source;
+        if arrival.kind != Kind::Rtp || !session.learn(arrival.source, datagram) {
+            return cx.egress.count_drop(Reason::UnknownSource);
         }
-        let (listener, address) = from;
         self.flows.remove(&Key::DeclaredIp { listener, ip: address.ip() }, session.home);
-        for &(listener, address) in session.learned() {
-            // Where another session has it by its own word, that one keeps it.
-            let _ = self.flows.insert(Key::Udp { listener, address }, Entry::of(session.home));
+        for source in session.learned() {
+            // An address that another session declared stays with that session.
+            let _ = self.flows.insert(source.key(), Entry::of(session.home));
         }
-        session.handle_client_packet(datagram, loan);
+        session.handle_client_rtp(datagram, cx);
     }
 
-    /// Now and then what is at hand grows old, and who was not heard since the last time is let go.
-    pub(crate) fn forget(&mut self, now: Instant) {
-        if now >= self.old_at {
-            self.old_at = now + KEPT;
+    /// Expires lookups. Sources that sent nothing in the last period leave the cache.
+    pub(crate) fn expire_cache(&mut self, now: Instant) {
+        if now >= self.period_ends {
+            self.period_ends = now + CACHED_FOR;
             let last = self.period;
             self.period = last.wrapping_add(1);
             self.cache.retain(|_, (_, period)| *period == last);
         }
     }
-
-    /// The session that this source's packets were for is gone.
-    pub(crate) fn forget_source(&mut self, from: From) {
-        self.cache.remove(&from);
-    }
 }
 
-/// Whom a check says that it is for, and what it must be made with.
+/// The session that a check names, and the key to verify it with.
 fn credentials(flows: &Flows, request: &stun::Request<'_>) -> Option<(Home, stun::Key)> {
     let ufrag = Ufrag::new(request.username()?.server_ufrag.as_bytes())?;
     let Entry { home, password, .. } = flows.entry(&Key::Ufrag(ufrag))?;
     Some((home, stun::Key::new(std::str::from_utf8(&password?).ok()?)))
 }
 
-fn refuse<T>(ways: &Ways, reason: Reason) -> Option<T> {
-    ways.drop(reason);
+fn refuse<T>(egress: &Egress, reason: Reason) -> Option<T> {
+    egress.count_drop(reason);
     None
 }
 

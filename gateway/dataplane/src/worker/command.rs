@@ -1,4 +1,4 @@
-//! What control tells a worker, and what a worker tells control.
+//! Commands from control to a worker, and reports from a worker to control.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -7,40 +7,70 @@ use std::time::Instant;
 use evenkeel_core::{Flow, Hop, Measures, Media, Mode, NodeId, Plan, RouteCell, SessionId};
 use evenkeel_media::trunk::Tag;
 
+use super::egress::{Side, Trunk};
 use super::ports::Ports;
+use super::session::{PacketContext, Session};
+use super::source::{Source, watch};
+use super::{COMMANDS_MAX, Worker};
 use crate::flows::Home;
 
-/// What control tells a worker.
+/// Commands run before packets get their turn: about a millisecond.
+const PER_TURN: usize = 1_024;
+
 #[derive(Debug)]
 pub enum Command {
-    /// A session has its home here from now on.
+    /// Adds a session.
     Install(Box<Install>),
-    /// The session is open at this hop, by this leg.
-    Attach { home: Home, hop: Hop, leg: Leg },
-    /// It is open there no longer.
-    Detach { home: Home, hop: Hop },
-    /// It gets something else from now on.
-    Plan { home: Home, plan: Plan },
-    /// Ask it for a key frame of each video stream it sends.
-    KeyFrame { home: Home },
-    /// Panic over its next packet.
+    /// The session is open at this hop.
+    Attach {
+        home: Home,
+        hop: Hop,
+        leg: Leg,
+    },
+    /// The session is closed at this hop.
+    Detach {
+        home: Home,
+        hop: Hop,
+    },
+    /// Replaces the session's plan.
+    Plan {
+        home: Home,
+        plan: Plan,
+    },
+    /// Requests a key frame from the client for each video stream it sends.
+    KeyFrame {
+        home: Home,
+    },
+    /// Panics over the session's next packet.
     #[cfg(any(test, feature = "fault-injection"))]
-    Panic { home: Home },
-    /// Forget it.
-    Remove { home: Home },
-    /// Send this signed message on the node's trunk.
-    Sign { node: NodeId, message: Box<[u8]> },
-    /// Packets share datagrams to this node up to this size from now on.
-    LimitBundles { node: NodeId, size_max: u16 },
-    /// A node is there from now on, reached by this trunk.
-    Reach { node: NodeId, trunk: UdpSocket },
-    /// Nothing leads to the node any more: its trunk ends, and what was seen of it is forgotten.
-    Forget { node: NodeId },
-    /// End the thread.
+    Panic {
+        home: Home,
+    },
+    /// Removes a session.
+    Remove {
+        home: Home,
+    },
+    /// Sends a signed message on the node's trunk.
+    SendSigned {
+        node: NodeId,
+        message: Box<[u8]>,
+    },
+    /// Limits the size of datagrams that packets to this node share.
+    LimitBundles {
+        node: NodeId,
+        size_max: u16,
+    },
+    AddTrunk {
+        node: NodeId,
+        trunk: UdpSocket,
+    },
+    /// Closes the node's trunk and clears its statistics.
+    RemoveNode {
+        node: NodeId,
+    },
     Stop,
 }
 
-/// A session that gets its home at a worker.
 #[derive(Debug)]
 pub struct Install {
     pub home: Home,
@@ -50,43 +80,44 @@ pub struct Install {
     pub route: Arc<RouteCell>,
     pub plan: Plan,
     pub dscp: Dscp,
-    /// For port legs: the session's own socket towards nodes, and one for RTCP where it has a port of its own.
+    /// For port legs: the session's own sockets towards nodes.
     pub ports: Option<Box<Ports>>,
+    /// Seeds SSRC, sequence numbers and CNAME of the session.
     pub seed: u64,
 }
 
-/// Traffic classes of what is sent (RFC 2474, the upper six bits).
+/// DSCP of packets by kind (RFC 2474).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Dscp {
-    /// Of voice and its RTCP; 46 is EF.
+    /// Voice and its RTCP; 46 is EF.
     pub voice: u8,
-    /// Of video; 34 is AF41.
+    /// 34 is AF41.
     pub video: u8,
 }
 
-/// How the client is reached, and how it is known.
+/// How the client is identified and reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Client {
-    /// At these addresses, and no others.
+    /// At these addresses only.
     Declared { listener: u8, address: SocketAddr, rtcp: SocketAddr },
-    /// At the first port of its address from which valid RTP comes.
+    /// At the first port of the declared IP address that sends valid RTP.
     DeclaredIp { listener: u8 },
-    /// Where its connectivity checks come from.
+    /// At the source of its connectivity checks.
     Stun,
-    /// By the QUIC connection that carries its flow.
+    /// Over the QUIC connection that carries its flow.
     Quic { flow_from_gateway: u64 },
 }
 
-/// The way to a node and back.
+/// A session's path to a node and back.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Leg {
-    /// On the worker's trunk to the node, behind this tag.
+    /// On the worker's trunk to the node, with this tag.
     Trunk(Tag),
-    /// From the session's own socket. Elsewhere, since there are many sessions and trunk legs take less room.
+    /// From the session's own socket. Boxed, because most legs are trunk legs.
     Port(Box<NodePort>),
 }
 
-/// Where a node takes a session's packets.
+/// A node's media address for one session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodePort {
     pub address: SocketAddr,
@@ -94,50 +125,70 @@ pub struct NodePort {
 }
 
 impl NodePort {
-    /// Whether that is what sends from there.
+    /// Whether packets from this source are from this port or its RTCP port.
     pub fn is_at(&self, source: SocketAddr) -> bool {
         self.address.ip() == source.ip()
             && [self.address.port(), self.rtcp_port].contains(&source.port())
     }
 }
 
-/// What a worker tells control.
 #[derive(Debug)]
 pub enum Report {
-    /// The kernel says that nobody listens at the node's media port.
-    Refused { node: NodeId },
-    /// The kernel says that nobody listens at the port that this session uses at the hop.
-    PortClosed { session: SessionId, hop: Hop },
-    /// What these hops deliver to the session are no copies of each other. The first is the one that its client hears.
-    Unalike { session: SessionId, hops: [Hop; 2] },
+    /// ICMP: no listener at the node's trunk port.
+    Refused {
+        node: NodeId,
+    },
+    /// ICMP: no listener at the port that this session uses at the hop.
+    PortClosed {
+        session: SessionId,
+        hop: Hop,
+    },
+    /// The streams of the two hops are not copies of each other. The client hears the first hop.
+    CopiesDiffer {
+        session: SessionId,
+        hops: [Hop; 2],
+    },
     /// A signed message came on the node's trunk.
-    Signed { node: NodeId, message: Box<[u8]> },
-    /// A packet from nobody known came to an open listener.
-    Knock { listener: u8, source: SocketAddr, payload_type: u8 },
-    /// What was measured of the sessions here.
+    Signed {
+        node: NodeId,
+        message: Box<[u8]>,
+    },
+    /// RTP from an unknown source came to an open listener.
+    FirstPacket {
+        listener: u8,
+        source: SocketAddr,
+        payload_type: u8,
+    },
     Summaries(Vec<Summary>),
-    /// The rung in force kept these from a client.
-    Shed { session: SessionId, run: ShedRun },
-    /// A session was forgotten; this is what it carried, in the end in this mode.
-    Removed { session: SessionId, mode: Mode, totals: Totals },
-    /// A session was dropped: handling one of its packets ended in a panic.
-    Panicked { session: SessionId },
+    /// The current rung kept these packets from a client.
+    Shed {
+        session: SessionId,
+        run: ShedRun,
+    },
+    Removed {
+        session: SessionId,
+        mode: Mode,
+        totals: Totals,
+    },
+    /// The session was removed because one of its packets caused a panic.
+    Panicked {
+        session: SessionId,
+    },
 }
 
-/// Packets in a row that a rung kept from a client, by their places behind the last packet it got.
+/// Consecutive packets that a rung kept from a client, counted from the last packet it got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ShedRun {
-    /// The stream, as the client knows it.
+    /// The SSRC as the client sees it.
     pub ssrc: u32,
-    /// The sequence number of the last packet that it got.
+    /// The sequence number of the last packet that the client got.
     pub after: u16,
-    /// The place of the first one behind that, from 1.
+    /// The position of the first shed packet behind that, from 1.
     pub first: u32,
-    /// How many, place by place.
     pub packets: u32,
 }
 
-/// What was measured of a session.
+/// Measurements of one session since its last summary.
 #[derive(Debug)]
 pub struct Summary {
     pub session: SessionId,
@@ -147,25 +198,130 @@ pub struct Summary {
     pub totals: Totals,
 }
 
-/// What a session carried.
+/// Counts over a session's life.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Totals {
-    /// RTP packets from the client.
+    /// RTP packets from the client, and their bytes.
     pub packets_up: u64,
-    /// Bytes of them.
     pub bytes_up: u64,
-    /// RTP packets to the client.
+    /// RTP packets to the client, and their bytes.
     pub packets_down: u64,
-    /// Bytes of them.
     pub bytes_down: u64,
-    /// RTP packets to the client that the rung in force shed.
+    /// RTP packets to the client that the current rung shed.
     pub shed: u64,
-    /// Packets of the client lost on its way to us.
+    /// Packets lost between the client and the gateway.
     pub lost_up: u64,
     /// Switches from one hop to another.
     pub switches: u32,
-    /// Packets to the client that were missing when another hop went on.
+    /// Packets to the client that were lost when the hop changed.
     pub lost_at_switches: u32,
-    /// In hitless mode: bytes from the client that went to the twin of its hop as well, and those that came from it.
+    /// In hitless mode: bytes of the copies to and from the second hop.
     pub bytes_copied: u64,
+}
+
+impl Worker {
+    /// Runs commands after control woke the worker.
+    pub(super) fn handle_wake(&mut self, now: Instant) {
+        self.waker.clear();
+        if self.run_commands(PER_TURN, now) {
+            self.mark_unread(Source::Commands);
+        }
+    }
+
+    /// Runs all commands sent so far, before packets are read that may depend on them.
+    pub(super) fn take_commands(&mut self, now: Instant) {
+        self.run_commands(COMMANDS_MAX, now);
+    }
+
+    /// Returns whether more commands may wait.
+    fn run_commands(&mut self, most: usize, now: Instant) -> bool {
+        let done = (0..most).map_while(|_| {
+            let command = self.commands.try_recv().ok()?;
+            self.run_command(command, now);
+            Some(())
+        });
+        let may_have_more = done.count() == most;
+        // Packets that waited for a leg go before later ones.
+        self.send_early(now);
+        may_have_more
+    }
+
+    fn run_command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Install(install) => self.install(*install),
+            Command::Attach { home, hop, leg } => {
+                self.sessions.with(home, |session| session.attach(hop, leg));
+            }
+            Command::Detach { home, hop } => {
+                self.sessions.with(home, |session| session.detach(hop));
+            }
+            Command::Plan { home, plan } => {
+                self.with_session(home, now, |session, cx| session.set_plan(plan, cx));
+            }
+            Command::KeyFrame { home } => {
+                self.with_session(home, now, Session::request_client_key_frame);
+            }
+            #[cfg(any(test, feature = "fault-injection"))]
+            Command::Panic { home } => {
+                self.sessions.with(home, |session| session.panics = true);
+            }
+            Command::Remove { home } => self.remove(home, now),
+            Command::SendSigned { node, message } => self.egress.send_signed(node, &message),
+            Command::LimitBundles { node, size_max } => self.egress.limit_bundles(node, size_max),
+            Command::AddTrunk { node, trunk } => self.add_trunk(node, trunk),
+            Command::RemoveNode { node } => self.egress.remove_node(node),
+            Command::Stop => self.stopped = true,
+        }
+    }
+
+    fn add_trunk(&mut self, node: NodeId, trunk: UdpSocket) {
+        if let Err(error) = watch(&self.epoll, &trunk, Source::Trunk(node)) {
+            // Probes use another socket and succeed, so only this line explains the silence.
+            tracing::error!(%node, %error, "trunk not watched; packets from the node are not read");
+        }
+        self.egress.add_trunk(node, Trunk::new(trunk));
+    }
+
+    fn with_session(
+        &mut self,
+        home: Home,
+        now: Instant,
+        act: impl FnOnce(&mut Session, &mut PacketContext<'_>),
+    ) {
+        let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
+        self.sessions.with(home, |session| act(session, cx));
+    }
+
+    fn install(&mut self, install: Install) {
+        let slot = install.home.slot;
+        for side in [Side::Rtp, Side::Rtcp] {
+            let fd = install.ports.as_ref().and_then(|ports| ports.fd(side));
+            if let Some(fd) = fd
+                && let Err(error) = watch(&self.epoll, fd, Source::Port(slot, side))
+            {
+                tracing::warn!(session = %install.session, %error, "port not watched; node packets are not read");
+            }
+        }
+        let session = Session::new(install);
+        if session.is_active() {
+            self.egress.active.add(session.home);
+        }
+        self.sessions.put(session);
+    }
+
+    fn remove(&mut self, home: Home, now: Instant) {
+        let (flows, egress) = (&self.flows, &self.egress);
+        self.sessions.with(home, |session| {
+            for source in session.learned() {
+                flows.remove(&source.key(), home);
+            }
+            if let Some(ports) = &mut session.ports {
+                ports.flush(&egress.stats, now);
+            }
+            session.report_shed(egress);
+            let (mode, totals) = (session.mode(), session.final_totals(now));
+            egress.report(Report::Removed { session: session.id, mode, totals });
+        });
+        self.sessions.remove(home);
+    }
 }

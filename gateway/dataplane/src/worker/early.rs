@@ -1,5 +1,5 @@
-//! Packets that came before their way was there: for a leg that control is about to attach, or by a tag that it is
-//! about to tell of. Control speaks by commands, and a route is read sooner than a command.
+//! Early packets: they wait for a leg, or a tag, that a command from control is about to add. Workers may read a new
+//! route before that command.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,19 +10,19 @@ use evenkeel_media::trunk::Tag;
 use super::egress::Side;
 use crate::flows::Home;
 
-/// Packets of all sessions that may wait; more are dropped as if none might.
+/// Limit over all sessions of a worker.
 const WAITING_MAX: usize = 4_096;
 
-/// How much may wait, and for how long.
+/// Limits of early packets.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct EarlyLimits {
     /// Packets of one session.
     pub packets: usize,
-    /// After so long they are dropped.
+    /// Packets are dropped after this time.
     pub wait: Duration,
 }
 
-/// A client's packet whose hop has no leg yet.
+/// A client's packet to a hop without a leg.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) home: Home,
@@ -33,7 +33,7 @@ pub(crate) struct Outbound {
     since: Instant,
 }
 
-/// A node's packet with a tag that nobody knows yet.
+/// A node's packet with an unknown tag.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub(crate) node: NodeId,
@@ -41,26 +41,30 @@ pub(crate) struct Inbound {
     pub(crate) packet: Box<[u8]>,
 }
 
-/// All that wait.
 #[derive(Debug)]
 pub(crate) struct Early {
-    patience: Patience,
+    early_limits: EarlyLimits,
     outbound: Vec<Outbound>,
-    /// Whose leg is there.
+    /// Packets with a leg by now.
     ready: VecDeque<Outbound>,
     inbound: VecDeque<Inbound>,
 }
 
 impl Early {
-    pub(crate) fn new(patience: Patience) -> Early {
-        Early { patience, outbound: Vec::new(), ready: VecDeque::new(), inbound: VecDeque::new() }
+    pub(crate) fn new(early_limits: EarlyLimits) -> Early {
+        Early {
+            early_limits,
+            outbound: Vec::new(),
+            ready: VecDeque::new(),
+            inbound: VecDeque::new(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.outbound.is_empty() && self.ready.is_empty() && self.inbound.is_empty()
     }
 
-    /// Keeps a client's packet; `false` where too many wait.
+    /// Keeps a client's packet. `false` if too many wait.
     pub(crate) fn keep_outbound(
         &mut self,
         (home, hop): (Home, Hop),
@@ -69,7 +73,7 @@ impl Early {
         now: Instant,
     ) -> bool {
         let of_session = self.outbound.iter().filter(|waiting| waiting.home == home).count();
-        let fits = of_session < self.patience.packets && self.outbound.len() < WAITING_MAX;
+        let fits = of_session < self.early_limits.packets && self.outbound.len() < WAITING_MAX;
         if fits {
             self.outbound.push(Outbound {
                 home,
@@ -83,7 +87,7 @@ impl Early {
         fits
     }
 
-    /// Keeps a node's packet until the end of this pass; `false` where too many wait.
+    /// Keeps a node's packet until the end of this pass. `false` if too many wait.
     pub(crate) fn keep_inbound(&mut self, node: NodeId, tag: Tag, packet: &[u8]) -> bool {
         let fits = self.inbound.len() < WAITING_MAX;
         if fits {
@@ -92,17 +96,15 @@ impl Early {
         fits
     }
 
-    /// How many packets of nodes wait.
     pub(crate) fn inbound(&self) -> usize {
         self.inbound.len()
     }
 
-    /// The one of them that came first.
     pub(crate) fn take_inbound(&mut self) -> Option<Inbound> {
         self.inbound.pop_front()
     }
 
-    /// Packets whose leg is there now by `has_leg` are ready; how many waited too long.
+    /// Moves packets with a leg to `ready` and returns the number of packets that waited too long.
     pub(crate) fn sort_out(
         &mut self,
         now: Instant,
@@ -112,7 +114,7 @@ impl Early {
         for waiting in std::mem::take(&mut self.outbound) {
             if has_leg(waiting.home, waiting.hop) {
                 self.ready.push_back(waiting);
-            } else if now.saturating_duration_since(waiting.since) < self.patience.wait {
+            } else if now.saturating_duration_since(waiting.since) < self.early_limits.wait {
                 self.outbound.push(waiting);
             } else {
                 late += 1;
@@ -121,7 +123,6 @@ impl Early {
         late
     }
 
-    /// Of those that are ready, the one that came first.
     pub(crate) fn take_ready(&mut self) -> Option<Outbound> {
         self.ready.pop_front()
     }
@@ -140,7 +141,7 @@ mod tests {
     }
 
     fn early() -> Early {
-        Early::new(Patience { packets: 2, wait: Duration::from_millis(200) })
+        Early::new(EarlyLimits { packets: 2, wait: Duration::from_millis(200) })
     }
 
     fn keep(early: &mut Early, slot: u32, byte: u8, now: Instant) -> bool {
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_wait_for_their_leg_and_leave_in_order() {
+    fn packets_leave_in_order_once_their_leg_is_there() {
         let (now, mut early) = (Instant::now(), early());
         assert!(
             keep(&mut early, 1, 10, now)
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_may_not_fill_the_room_of_others() {
+    fn session_is_limited_to_its_own_share() {
         let (now, mut early) = (Instant::now(), early());
         assert!(keep(&mut early, 1, 0, now) && keep(&mut early, 1, 1, now));
         assert!(!keep(&mut early, 1, 2, now));
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_waited_too_long_is_counted_and_gone() {
+    fn expired_packet_is_counted_and_dropped() {
         let (now, mut early) = (Instant::now(), early());
         keep(&mut early, 1, 0, now);
         assert_eq!(early.sort_out(now + Duration::from_millis(199), |_, _| false), 0);

@@ -1,8 +1,8 @@
-//! Every way out of a worker: to clients over UDP, to nodes over trunks, to the QUIC thread, to other workers, to
-//! control. Packets are queued while a batch is worked on, and leave with its end.
+//! Packets out of a worker: to clients over UDP, to nodes over trunks, to the QUIC thread and to other workers; and
+//! reports to control. Packets are queued during a pass and sent at its end.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,62 +11,61 @@ use evenkeel_core::{NodeId, forward::Reason};
 use evenkeel_media::trunk::{Bundle, SHARED_MAX, Tag};
 use tokio::sync::mpsc;
 
-use super::arrival::Arrival;
-use super::awake::Awake;
+use super::arrival::{Arrival, SourceKey};
 use super::command::Report;
-use super::early::{Early, Patience};
-use super::stats::Stamps;
+use super::early::{Early, EarlyLimits};
+use super::stats::WorkerStats;
+use super::summaries::ActiveSessions;
 use crate::flows::Home;
 use crate::mmsg::{DATAGRAM_MAX, Family, Outbox};
 use crate::ring;
 
-/// How long trunk datagrams are at most that packets share, by what the path carries: the first is what any path does,
-/// the second fits IPv4 in IPv6's least MTU of 1,280, the last is taken where nobody knows better.
+/// Size limits of shared trunk datagrams: 1,200 crosses any path, 1,252 fits IPv4 into IPv6's minimum MTU of 1,280, and
+/// the last is the default.
 pub const BUNDLE_SIZES: [u16; 3] = [1_200, 1_252, SHARED_MAX as u16];
 
-/// The size of a trunk datagram that one large packet has for itself: what the other end's answer may have, too. The
-/// system splits it where the path is narrower; clients fill whole Ethernet frames, and there is no room for a tag.
+/// Size limit of a trunk datagram with one large packet. Clients fill whole Ethernet frames, which leaves no room for a
+/// tag, so the kernel fragments it where the path is narrower.
 const TRUNK_ALONE_MAX: usize = DATAGRAM_MAX;
 
-/// A listener's socket at this worker, and what leaves by it.
+/// A listener's socket and its queue.
 pub(crate) struct Port {
     pub(crate) socket: UdpSocket,
     pub(crate) outbox: Outbox,
 }
 
-/// A connected socket to a node, and what leaves by it.
+/// A connected socket to a node and its queue.
 pub(crate) struct Trunk {
     pub(crate) socket: UdpSocket,
     bundle: Bundle,
-    /// For what is too large to share one.
+    /// For a packet that is too large to share a datagram.
     alone: Bundle,
     outbox: Outbox,
-    /// Whether packets of sessions are among what leaves.
+    /// Whether session packets are queued, not only signed messages.
     media: bool,
-    /// Whether not every path carries what leaves.
+    /// Whether a queued datagram is longer than any path carries.
     long: bool,
     refused: bool,
 }
 
-/// All of them.
-pub(crate) struct Ways {
-    /// By number of the listener: RTP, and RTCP where it has a port of its own.
+pub(crate) struct Egress {
+    /// By listener: RTP, and RTCP where it has its own port.
     pub(crate) listeners: Vec<(Port, Option<Port>)>,
-    /// By number of the node.
+    /// By node.
     pub(crate) trunks: Vec<Option<Trunk>>,
     pub(crate) to_quic: Option<ring::Sender>,
-    /// By number of the worker; none to itself.
+    /// By worker; `None` for this worker.
     pub(crate) to_workers: Vec<Option<ring::Sender>>,
     pub(crate) reports: mpsc::Sender<Report>,
-    pub(crate) stamps: Arc<Stamps>,
+    pub(crate) stats: Arc<WorkerStats>,
     pub(crate) early: Early,
-    /// Sessions whose own ports have something queued.
+    /// Sessions with packets queued on their ports.
     pub(crate) ports: Vec<Home>,
-    pub(crate) awake: Awake,
-    carried: Vec<u8>,
+    pub(crate) active: ActiveSessions,
+    relayed: Vec<u8>,
 }
 
-/// Which socket of a listener.
+/// Which socket of a listener or port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Side {
     Rtp,
@@ -86,7 +85,7 @@ impl Trunk {
             socket,
             bundle: Bundle::new(SHARED_MAX),
             alone: Bundle::new(TRUNK_ALONE_MAX),
-            // Connected: no address is written.
+            // Connected, so no address is written.
             outbox: Outbox::new(Family::V4),
             media: false,
             long: false,
@@ -94,7 +93,6 @@ impl Trunk {
         }
     }
 
-    /// What has gathered is queued, if there is any.
     fn close_bundle(&mut self) {
         if !self.bundle.is_empty() {
             self.long |= is_long(self.bundle.as_bytes());
@@ -104,53 +102,52 @@ impl Trunk {
     }
 }
 
-impl Ways {
+impl Egress {
     pub(crate) fn new(
         reports: mpsc::Sender<Report>,
-        stamps: Arc<Stamps>,
-        patience: Patience,
-    ) -> Ways {
-        Ways {
+        stats: Arc<WorkerStats>,
+        early_limits: EarlyLimits,
+    ) -> Egress {
+        Egress {
             listeners: Vec::new(),
             trunks: Vec::new(),
             to_quic: None,
             to_workers: Vec::new(),
             reports,
-            stamps,
-            early: Early::new(patience),
+            stats,
+            early: Early::new(early_limits),
             ports: Vec::new(),
-            awake: Awake::default(),
-            carried: Vec::new(),
+            active: ActiveSessions::default(),
+            relayed: Vec::new(),
         }
     }
 
-    pub(crate) fn drop(&self, reason: Reason) {
-        self.stamps.dropped(reason);
+    pub(crate) fn count_drop(&self, reason: Reason) {
+        self.stats.dropped(reason);
     }
 
-    /// Queues a datagram to a client, and hands out its bytes to be changed in place.
+    /// Queues a datagram and returns its bytes, to be rewritten in place.
     pub(crate) fn queue_to_client(
         &mut self,
-        (listener, side): (u8, Side),
-        address: SocketAddr,
+        to: SourceKey,
+        side: Side,
         dscp: u8,
         datagram: &[u8],
     ) -> Option<&mut [u8]> {
-        let (rtp, rtcp) = self.listeners.get_mut(usize::from(listener))?;
+        let (rtp, rtcp) = self.listeners.get_mut(usize::from(to.listener))?;
         let port = match side {
             Side::Rtp => rtp,
             Side::Rtcp => rtcp.as_mut().unwrap_or(rtp),
         };
         if port.outbox.is_full() {
-            flush_port(port, &self.stamps);
+            flush_port(port, &self.stats);
         }
-        Some(port.outbox.push(Some(address), dscp, datagram))
+        Some(port.outbox.push(Some(to.address), dscp, datagram))
     }
 
-    /// Queues a packet on the trunk to a node, behind its tag.
-    pub(crate) fn on_trunk(&mut self, node: NodeId, tag: Tag, packet: &[u8]) {
+    pub(crate) fn queue_on_trunk(&mut self, node: NodeId, tag: Tag, packet: &[u8]) {
         let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) else {
-            self.stamps.dropped(Reason::NoHop);
+            self.stats.dropped(Reason::NoHop);
             return;
         };
         trunk.media = true;
@@ -165,18 +162,16 @@ impl Ways {
             trunk.outbox.push(None, 0, trunk.alone.as_bytes());
             trunk.alone.clear();
         } else {
-            self.stamps.dropped(Reason::Oversize);
+            self.stats.dropped(Reason::Oversize);
         }
     }
 
-    /// Queues a signed message on the trunk to a node.
-    pub(crate) fn sign(&mut self, node: NodeId, message: &[u8]) {
+    pub(crate) fn send_signed(&mut self, node: NodeId, message: &[u8]) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
             trunk.outbox.push(None, 0, message);
         }
     }
 
-    /// Packets to a node share datagrams up to this size from now on.
     pub(crate) fn limit_bundles(&mut self, node: NodeId, size_max: u16) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
             trunk.close_bundle();
@@ -184,8 +179,7 @@ impl Ways {
         }
     }
 
-    /// The node is reached by this trunk from now on.
-    pub(crate) fn reach(&mut self, node: NodeId, trunk: Trunk) {
+    pub(crate) fn add_trunk(&mut self, node: NodeId, trunk: Trunk) {
         let place = node.0 as usize;
         if place >= self.trunks.len() {
             self.trunks.resize_with(place + 1, || None);
@@ -193,56 +187,59 @@ impl Ways {
         self.trunks[place] = Some(trunk);
     }
 
-    /// Nothing leads to the node any more, and its number may be another's.
-    pub(crate) fn forget_node(&mut self, node: NodeId) {
+    /// Its number may be reused.
+    pub(crate) fn remove_node(&mut self, node: NodeId) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize) {
             *trunk = None;
         }
-        self.stamps.forget(node);
+        self.stats.forget(node);
     }
 
-    /// The node's trunk said that nobody listens there.
+    /// The kernel reported `ECONNREFUSED` for the node's trunk.
     pub(crate) fn trunk_refused(&mut self, node: NodeId) {
         if let Some(trunk) = self.trunks.get_mut(node.0 as usize).and_then(Option::as_mut) {
             trunk.refused = true;
         }
     }
 
-    /// Hands a datagram to the QUIC thread.
-    pub(crate) fn queue_to_quic(&mut self, home: Home, flow: u64, packet: &[u8]) {
-        let meta = ring::Meta { home, kind: ring::Kind::Media, flow };
+    pub(crate) fn queue_to_quic(&mut self, home: Home, flow: u64, side: Side, packet: &[u8]) {
+        let kind = match side {
+            Side::Rtp => ring::Kind::Rtp,
+            Side::Rtcp => ring::Kind::Rtcp,
+        };
+        let meta = ring::Meta { home, kind, flow };
         let pushed = self.to_quic.as_mut().map(|ring| ring.push(meta, packet));
         if pushed != Some(Ok(())) {
-            self.stamps.dropped(Reason::RingFull);
+            self.stats.dropped(Reason::RingFull);
         }
     }
 
-    /// Hands a client's datagram to the worker that its session has its home at.
-    pub(crate) fn carry(&mut self, home: Home, arrival: Arrival, datagram: &[u8]) {
-        arrival.write(datagram, &mut self.carried);
-        let meta = ring::Meta { home, kind: ring::Kind::Media, flow: 0 };
+    /// Passes a client's datagram to the session's home worker.
+    pub(crate) fn relay(&mut self, home: Home, arrival: Arrival, datagram: &[u8]) {
+        arrival.write(datagram, &mut self.relayed);
+        let meta = ring::Meta { home, kind: ring::Kind::Relayed, flow: 0 };
         let ring = self.to_workers.get_mut(usize::from(home.worker)).and_then(Option::as_mut);
-        if ring.map(|ring| ring.push(meta, &self.carried)) != Some(Ok(())) {
-            self.stamps.dropped(Reason::RingFull);
+        if ring.map(|ring| ring.push(meta, &self.relayed)) != Some(Ok(())) {
+            self.stats.dropped(Reason::RingFull);
         }
     }
 
-    /// Tells control. Where it does not keep up, what is told again anyway is dropped.
+    /// Reports to control. When the channel is full the report is dropped; most are repeated.
     pub(crate) fn report(&self, report: Report) {
-        let _ = self.tells(report);
+        let _ = self.try_report(report);
     }
 
-    /// Tells control, and whether it took the word.
-    pub(crate) fn tells(&self, report: Report) -> bool {
+    /// Returns whether control took the report.
+    pub(crate) fn try_report(&self, report: Report) -> bool {
         self.reports.try_send(report).is_ok()
     }
 
-    /// The end of a batch: everything that is queued leaves.
+    /// Sends everything that is queued.
     pub(crate) fn flush(&mut self, now: Instant) {
         for (rtp, rtcp) in &mut self.listeners {
-            flush_port(rtp, &self.stamps);
+            flush_port(rtp, &self.stats);
             if let Some(rtcp) = rtcp {
-                flush_port(rtcp, &self.stamps);
+                flush_port(rtcp, &self.stats);
             }
         }
         for number in 0..self.trunks.len() {
@@ -252,8 +249,7 @@ impl Ways {
         rings.for_each(ring::Sender::wake);
     }
 
-    /// Nothing of what is queued leaves.
-    pub(super) fn forget_queued(&mut self) {
+    pub(super) fn clear_queues(&mut self) {
         for (rtp, _) in &mut self.listeners {
             rtp.outbox.clear();
         }
@@ -273,14 +269,14 @@ impl Ways {
             for error in outcome.failed.iter().chain(&outcome.earlier) {
                 match error.kind() {
                     io::ErrorKind::ConnectionRefused => trunk.refused = true,
-                    _ => self.stamps.dropped(reason(error)),
+                    _ => self.stats.dropped(reason(error)),
                 }
             }
             if std::mem::take(&mut trunk.media) && outcome.sent > 0 {
-                self.stamps.sent(node, now);
+                self.stats.sent(node, now);
             }
             if std::mem::take(&mut trunk.long) {
-                self.stamps.long(node);
+                self.stats.long(node);
             }
         }
         if std::mem::take(&mut trunk.refused) {
@@ -289,24 +285,24 @@ impl Ways {
     }
 }
 
-fn flush_port(port: &mut Port, stamps: &Stamps) {
+fn flush_port(port: &mut Port, stats: &WorkerStats) {
     if !port.outbox.is_empty() {
         for error in port.outbox.flush(port.socket.as_fd()).failed {
-            stamps.dropped(reason(&error));
+            stats.dropped(reason(&error));
         }
     }
 }
 
-/// Whether not every path carries a bundle like this.
+/// Whether the bundle is longer than every path carries.
 pub(super) fn is_long(bundle: &[u8]) -> bool {
     bundle.len() > usize::from(BUNDLE_SIZES[0])
 }
 
-/// What a failed send is counted as.
+/// The drop reason of a failed send.
 pub(crate) fn reason(error: &io::Error) -> Reason {
     match error.kind() {
         io::ErrorKind::WouldBlock => Reason::BufferFull,
-        // Which has no kind of its own.
+        // `io::ErrorKind` has no kind for it.
         _ if error.raw_os_error() == Some(libc::EMSGSIZE) => Reason::Oversize,
         _ => Reason::SendFailed,
     }
@@ -322,60 +318,61 @@ mod tests {
 
     const TAG: Tag = Tag(7);
 
-    /// Sends packets of these lengths on a trunk; how long they are that came, by datagram, and how many were dropped.
+    /// Sends packets of these lengths on a trunk. Returns the lengths that arrived, by datagram, and the number of
+    /// drops.
     fn travelled(lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
         travelled_on(None, lengths)
     }
 
-    /// The same on one whose path carries no more than this.
+    /// The same on a path with this limit.
     fn travelled_on(size_max: Option<u16>, lengths: &[usize]) -> (Vec<Vec<usize>>, u64) {
         let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
         let (here, there) = (bind(), bind());
         here.connect(there.local_addr().unwrap()).unwrap();
         there.set_nonblocking(true).unwrap();
-        let stamps = Arc::new(Stamps::new(Instant::now(), 1));
-        let patience = Patience { packets: 1, wait: Duration::ZERO };
-        let mut ways = Ways::new(mpsc::channel(1).0, Arc::clone(&stamps), patience);
-        ways.trunks.push(Some(Trunk::new(here)));
-        size_max.into_iter().for_each(|size_max| ways.limit_bundles(NodeId(0), size_max));
+        let stats = Arc::new(WorkerStats::new(Instant::now(), 1));
+        let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
+        let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
+        egress.trunks.push(Some(Trunk::new(here)));
+        size_max.into_iter().for_each(|size_max| egress.limit_bundles(NodeId(0), size_max));
         for &length in lengths {
-            ways.on_trunk(NodeId(0), TAG, &vec![128; length]);
+            egress.queue_on_trunk(NodeId(0), TAG, &vec![128; length]);
         }
-        ways.flush(Instant::now());
+        egress.flush(Instant::now());
         let mut datagram = [0; 2 * DATAGRAM_MAX];
         let came = std::iter::from_fn(|| {
             let length = there.recv(&mut datagram).ok()?;
             Some(trunk::entries(&datagram[..length]).map(|entry| entry.unwrap().1.len()).collect())
         });
-        (came.collect(), stamps.drops(Reason::Oversize))
+        (came.collect(), stats.drops(Reason::Oversize))
     }
 
     #[test]
-    fn a_signed_message_is_no_media_that_an_answer_is_expected_to() {
+    fn signed_message_does_not_count_as_sent_media() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(socket.local_addr().unwrap()).unwrap();
         let base = Instant::now();
-        let stamps = Arc::new(Stamps::new(base, 1));
-        let patience = Patience { packets: 1, wait: Duration::ZERO };
-        let mut ways = Ways::new(mpsc::channel(1).0, Arc::clone(&stamps), patience);
-        ways.trunks.push(Some(Trunk::new(socket)));
-        let sent = |stamps: &Stamps| {
+        let stats = Arc::new(WorkerStats::new(base, 1));
+        let early_limits = EarlyLimits { packets: 1, wait: Duration::ZERO };
+        let mut egress = Egress::new(mpsc::channel(1).0, Arc::clone(&stats), early_limits);
+        egress.trunks.push(Some(Trunk::new(socket)));
+        let sent = |stats: &WorkerStats| {
             let mut all = [evenkeel_core::Stamp::default()];
-            stamps.merge_into(&mut all);
+            stats.merge_into(&mut all);
             all[0].last_sent
         };
         let now = base + Duration::from_millis(1);
-        ways.sign(NodeId(0), b"a lease");
-        ways.flush(now);
-        assert_eq!(sent(&stamps), None);
-        ways.on_trunk(NodeId(0), TAG, &[128; 160]);
-        ways.sign(NodeId(0), b"a lease");
-        ways.flush(now);
-        assert_eq!(sent(&stamps), Some(now));
+        egress.send_signed(NodeId(0), b"a lease");
+        egress.flush(now);
+        assert_eq!(sent(&stats), None);
+        egress.queue_on_trunk(NodeId(0), TAG, &[128; 160]);
+        egress.send_signed(NodeId(0), b"a lease");
+        egress.flush(now);
+        assert_eq!(sent(&stats), Some(now));
     }
 
     #[test]
-    fn a_datagram_that_the_kernel_calls_too_long_is_counted_as_such() {
+    fn emsgsize_is_counted_as_oversize() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let mut outbox = Outbox::new(Family::V4);
@@ -385,20 +382,20 @@ mod tests {
     }
 
     #[test]
-    fn packets_share_a_trunk_datagram_while_it_has_room() {
+    fn packets_share_a_datagram_while_it_has_room() {
         assert_eq!(travelled(&[160, 160, 160]), (vec![vec![160, 160, 160]], 0));
         assert_eq!(travelled(&[900, 900]), (vec![vec![900], vec![900]], 0));
     }
 
     #[test]
-    fn packets_share_no_more_than_the_path_carries() {
+    fn shared_datagram_keeps_to_the_path_limit() {
         assert_eq!(travelled(&[600, 700]), (vec![vec![600, 700]], 0));
         let narrow = travelled_on(Some(1_200), &[600, 570, 600, 580, 1_300]);
         assert_eq!(narrow, (vec![vec![600, 570], vec![600], vec![580], vec![1_300]], 0));
     }
 
     #[test]
-    fn packet_that_fills_an_ethernet_frame_has_a_trunk_datagram_for_itself() {
+    fn frame_sized_packet_has_its_own_datagram() {
         assert_eq!(travelled(&[160, 1_472, 200]), (vec![vec![160], vec![1_472], vec![200]], 0));
         assert_eq!(travelled(&[1_472, 1_472]), (vec![vec![1_472], vec![1_472]], 0));
         let largest = DATAGRAM_MAX - trunk::OVERHEAD - trunk::ENTRY_OVERHEAD;

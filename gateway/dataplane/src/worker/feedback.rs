@@ -1,53 +1,53 @@
-//! RTCP that the gateway itself writes: key-frame requests both ways, and caps.
+//! RTCP that the gateway writes: key-frame requests both ways, and send caps.
 
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Kind, Media, Srtp};
 use evenkeel_media::rtcp::{self, rewrite};
 
-/// A sender needs about this long to answer with a key frame; asking sooner asks for two.
+/// A sender needs about this long to answer; an earlier request would ask for a second key frame.
 const KEY_FRAME_EVERY: Duration = Duration::from_millis(300);
 
 /// REMB is soft state; senders forget it after some seconds.
 const CAP_EVERY: Duration = Duration::from_secs(1);
 
-/// That a cap is lifted is told for so long: each time may be lost.
+/// For how long a lifted cap is repeated: each packet may be lost.
 const LIFTED_FOR: Duration = Duration::from_secs(5);
 
-/// Streams of one client that are asked for key frames.
+/// Video streams of one client that are asked for key frames.
 const SOURCES_MAX: usize = 8;
 
-/// What lifts a cap: more than anybody sends.
+/// Lifts a cap: more than any client sends.
 const UNCAPPED_BPS: u64 = 1_000_000_000;
 
 #[derive(Debug)]
 pub(crate) struct Feedback {
-    /// What we call ourselves in feedback.
+    /// The sender SSRC of this RTCP.
     ssrc: u32,
-    /// Our canonical name: random, for this session only (RFC 7022, 4.2).
+    /// The CNAME: random, per session (RFC 7022, 4.2).
     name: u64,
     takes_pli: bool,
     takes_fir: bool,
     takes_remb: bool,
     takes_tmmbr: bool,
-    /// Nothing is written into SRTP.
+    /// False with SRTP: the gateway has no keys.
     may_write: bool,
-    /// Sources of the client's video.
+    /// SSRCs of the client's video.
     video: Vec<u32>,
     sources: Vec<u32>,
-    /// Requests to the hop go out with the first packets of its streams.
+    /// The hop is asked for a key frame with the first packet of each stream.
     wanted: bool,
     asked_hop: Vec<u32>,
     asked_client: Option<Instant>,
     fir_number: u8,
-    /// When the client was last told how much it may send.
+    /// When a cap was last sent.
     told: Option<Instant>,
-    /// Since when it may send as much as it likes, after a cap.
+    /// When the cap was lifted, after a cap.
     lifted: Option<Instant>,
 }
 
 impl Feedback {
-    /// The names are drawn from `seed`.
+    /// `seed` gives SSRC and CNAME.
     pub(crate) fn new(seed: u64, media: &Media) -> Feedback {
         let takes = |wanted: fn(&evenkeel_core::Feedback) -> bool| {
             media
@@ -74,7 +74,6 @@ impl Feedback {
         }
     }
 
-    /// The client sends this source.
     pub(crate) fn heard(&mut self, ssrc: u32, kind: Kind) {
         remember(&mut self.sources, ssrc);
         if kind == Kind::Video {
@@ -82,13 +81,13 @@ impl Feedback {
         }
     }
 
-    /// Streams to the client need a key frame: each is asked for with its first packet.
+    /// Requests a key frame of each stream to the client when its next packet comes.
     pub(crate) fn want_key_frame(&mut self) {
         self.wanted = true;
         self.asked_hop.clear();
     }
 
-    /// A PLI for the hop's stream, as the hop names it, if one is wanted and was not asked for just now.
+    /// A PLI for this stream of the hop, if one is wanted and was not sent yet.
     pub(crate) fn key_frame_request(&mut self, ssrc: u32) -> Option<Vec<u8>> {
         let asked = self.asked_hop.contains(&ssrc);
         if !self.wanted || !self.may_write || asked || self.asked_hop.len() >= SOURCES_MAX {
@@ -99,7 +98,7 @@ impl Feedback {
         Some(self.compound(|out| rtcp::write_pli(pli, out)))
     }
 
-    /// A PLI, or where the client takes only that a FIR, for each video stream it sends.
+    /// A PLI for each video stream of the client, or a FIR where the client takes no PLI.
     pub(crate) fn key_frame_of_client(&mut self, now: Instant) -> Option<Vec<u8>> {
         let recently =
             self.asked_client.is_some_and(|at| now.saturating_duration_since(at) < KEY_FRAME_EVERY);
@@ -123,8 +122,7 @@ impl Feedback {
         Some(self.compound(|out| rtcp::write_fir(self.ssrc, &entries, out)))
     }
 
-    /// How much the client may send: REMB of all its streams, or where it takes only that a TMMBR of each video stream,
-    /// which share it. 0 lifts the cap.
+    /// REMB over all streams, or TMMBR with an equal part for each video stream. 0 lifts the cap.
     pub(crate) fn cap(&mut self, kbps: u32, now: Instant) -> Option<Vec<u8>> {
         self.told = Some(now);
         self.lifted = if kbps == 0 { self.lifted.or(Some(now)) } else { None };
@@ -141,25 +139,24 @@ impl Feedback {
         }
     }
 
-    /// Whether the cap is to be told again, or that there is none any more.
+    /// Whether the cap, or its end, is to be sent again now.
     pub(crate) fn cap_is_due(&self, kbps: u32, now: Instant) -> bool {
         !within(self.told, CAP_EVERY, now) && self.repeats(kbps, now)
     }
 
-    /// Whether it goes on being told.
+    /// Whether the cap, or its end, is still repeated.
     pub(crate) fn repeats(&self, kbps: u32, now: Instant) -> bool {
         kbps > 0 || within(self.lifted, LIFTED_FOR, now)
     }
 
-    /// The node's own word on how much the client may send, on its way there, goes beyond no cap; and where it says
-    /// less, ours need not be said.
+    /// Lowers the node's rate limits to the cap. A packet with such a limit carries the cap, so none of our own is due.
     pub(crate) fn limit(&mut self, compound: &mut [u8], kbps: u32, now: Instant) {
         if kbps > 0 && self.may_write && rewrite::limit_rates(compound, u64::from(kbps) * 1_000) {
             self.told = Some(now);
         }
     }
 
-    /// A compound packet is a report, who sends it, and then what is to be said (RFC 3550, 6.1).
+    /// A compound packet: receiver report, CNAME, then the message (RFC 3550, 6.1).
     fn compound(&self, say: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut packet = Vec::new();
         rtcp::write_receiver_report(self.ssrc, &[], &mut packet);
@@ -173,7 +170,7 @@ fn within(at: Option<Instant>, time: Duration, now: Instant) -> bool {
     at.is_some_and(|at| now.saturating_duration_since(at) < time)
 }
 
-/// The newest sources, a bounded number of them.
+/// Adds a source to a bounded list, newest last.
 fn remember(sources: &mut Vec<u32>, ssrc: u32) {
     if !sources.contains(&ssrc) {
         if sources.len() == SOURCES_MAX {

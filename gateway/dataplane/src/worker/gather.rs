@@ -1,41 +1,40 @@
-//! When a worker, or the QUIC thread, reads again. A wake-up costs more than a packet, so packets that keep coming are
-//! left to gather for a moment that nobody can hear; the first packet after a pause of all that the thread reads is never
-//! made to wait. Rings count for nothing here: who fills them gathers.
+//! Interrupt coalescing for workers and the QUIC thread. A wake-up costs more than a packet, so packets that keep
+//! coming gather for a moment before the thread reads again. The first packet after a pause is read at once. Packets
+//! from rings do not count: their sender has gathered them already.
 
 use std::time::Duration;
 
-/// How late the kernel may end a wait for packets to gather, in nanoseconds: its default of 50 µs is a quarter of it.
+/// Timer slack in nanoseconds. The kernel's default of 50 µs would be a quarter of the gather time.
 const TIMER_SLACK: u64 = 1_000;
 
-/// Whether packets keep coming, and how long they are left to gather.
 #[derive(Debug)]
 pub(crate) struct Gather {
     most: Duration,
 }
 
-/// What came before a pass.
+/// How the thread waited before a pass.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Before {
-    /// Packets were left to gather.
+    /// Packets were gathering.
     Gathered,
-    /// It waited so long for something to come.
+    /// In epoll, for this long.
     Waited(Duration),
 }
 
 impl Gather {
-    /// For so long from the end of a batch to the next; zero reads at once.
+    /// Gathers for `most` between two batches; zero never waits.
     pub(crate) fn new(most: Duration) -> Gather {
         Gather { most }
     }
 
-    /// Has this thread woken when it asked to be.
+    /// Sets the timer slack of this thread.
     pub(crate) fn keep_time() {
-        // Where the system does not let us, packets gather for a little longer.
+        // Without the permission packets gather a little longer.
         let _ = nix::sys::prctl::set_timerslack(TIMER_SLACK);
     }
 
-    /// How long to let packets gather after a pass that read so many, all that there were. `None` where they do not keep
-    /// coming: then the next one is waited for, and served at once.
+    /// How long to let packets gather after a pass that read this many. `None`: wait in epoll, so that the next packet
+    /// is read at once.
     pub(crate) fn pause(&self, before: Before, packets: usize) -> Option<Duration> {
         let keep_coming = packets > 0
             && match before {
@@ -53,13 +52,13 @@ mod tests {
     const US: Duration = Duration::from_micros(1);
 
     #[test]
-    fn the_first_packet_after_a_pause_and_the_one_after_it_wait_for_nobody() {
+    fn first_two_packets_after_a_pause_are_read_at_once() {
         let gather = Gather::new(200 * US);
         assert_eq!(gather.pause(Before::Waited(200 * US), 1), None);
     }
 
     #[test]
-    fn packets_that_keep_coming_gather_from_batch_to_batch() {
+    fn continuous_packets_gather() {
         let gather = Gather::new(200 * US);
         assert_eq!(gather.pause(Before::Waited(199 * US), 1), Some(200 * US));
         assert_eq!(gather.pause(Before::Gathered, 7), Some(200 * US));
@@ -67,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gathers_for_no_time_reads_at_once() {
+    fn zero_gather_time_reads_at_once() {
         let gather = Gather::new(Duration::ZERO);
         assert_eq!(gather.pause(Before::Waited(Duration::ZERO), 1), None);
     }

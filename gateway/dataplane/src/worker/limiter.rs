@@ -1,20 +1,19 @@
-//! How often one may come in vain: a look-up costs a lock, a check a hash, and a flood must not.
+//! Rate limits for failed lookups and failed checks, so that a flood of them costs little.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-/// Origins told apart; two that share a place share their allowance.
+/// Hash buckets. Origins in the same bucket share an allowance.
 const PLACES: usize = 1_024;
 
-/// Look-ups at once, in seconds of the long run's.
+/// Burst, in seconds of the rate.
 const BURST: f32 = 2.0;
 
-/// Where something came from, as far as it is told apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Origin(u64);
 
 impl Origin {
-    /// The source's /24 (IPv4) or /56 (IPv6): of strangers, who may have as many addresses as they like.
+    /// The source's /24 (IPv4) or /56 (IPv6), for unknown sources, which may have any number of addresses.
     pub(crate) fn prefix(source: SocketAddr) -> Origin {
         Origin(match source.ip() {
             IpAddr::V4(v4) => u64::from(u32::from(v4) >> 8),
@@ -22,7 +21,7 @@ impl Origin {
         })
     }
 
-    /// The source itself: of those known here, whom strangers of their prefix must not keep out.
+    /// The source itself, for known sources, which unknown sources of the same prefix must not lock out.
     pub(crate) fn address(source: SocketAddr) -> Origin {
         let ip = match source.ip() {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -33,8 +32,7 @@ impl Origin {
     }
 }
 
-/// An allowance per origin: of what came in vain.
-/// Those who are found cost nothing, so that a call centre behind one address is no flood.
+/// A token bucket per origin. Only failures are charged, so many clients behind one address are no flood.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     allowances: Box<[(f32, Instant)]>,
@@ -43,12 +41,12 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(per_second: u32, now: Instant) -> Limiter {
-        // A rate; beyond 16 million a second it would lose a digit, and 1 million is the most there can be.
+        // Precise up to 16 million per second; the configured maximum is 1 million.
         let per_second = per_second as f32;
         Limiter { allowances: vec![(BURST * per_second, now); PLACES].into(), per_second }
     }
 
-    /// Whether one more from there is looked at now.
+    /// Whether one more attempt is allowed now.
     pub(crate) fn allows(&mut self, origin: Origin, now: Instant) -> bool {
         let (left, at) = &mut self.allowances[place(origin)];
         let elapsed = now.saturating_duration_since(*at).as_secs_f32();
@@ -57,7 +55,7 @@ impl Limiter {
         *left >= 1.0
     }
 
-    /// It was in vain. Nobody comes into debt, which others would pay when the flood is over.
+    /// Charges a failed attempt. The balance stays at or above zero, so that the limit ends with the flood.
     pub(crate) fn charge(&mut self, origin: Origin) {
         let (left, _) = &mut self.allowances[place(origin)];
         *left = (*left - 1.0).max(0.0);
@@ -76,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_from_one_prefix_leaves_others_alone() {
+    fn flood_from_one_prefix_spares_others() {
         let now = Instant::now();
         let mut limiter = Limiter::new(200, now);
         let flood = |limiter: &mut Limiter, at| {
@@ -99,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_are_found_cost_nothing() {
+    fn successful_lookups_cost_nothing() {
         let now = Instant::now();
         let mut limiter = Limiter::new(200, now);
         let origin = Origin::prefix(([10, 0, 0, 1], 7).into());
@@ -107,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_in_debt_when_a_flood_is_over() {
+    fn no_debt_is_left_after_a_flood() {
         let now = Instant::now();
         let mut limiter = Limiter::new(200, now);
         let origin = Origin::prefix(([10, 0, 0, 1], 7).into());
@@ -117,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_address_is_told_from_its_neighbours() {
+    fn known_address_differs_from_its_neighbours() {
         let origin = |port| Origin::address(([10, 0, 0, 1], port).into());
         assert_ne!(place(origin(1)), place(origin(2)));
         assert_ne!(place(origin(1)), place(Origin::address(([10, 0, 0, 2], 1).into())));

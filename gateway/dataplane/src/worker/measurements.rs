@@ -1,5 +1,5 @@
-//! What is measured of a session, smoothed: the numbers that policies and people read. What is not measured any more is
-//! not told any more.
+//! Smoothed measurements of a session for policies and for people. A value that is no longer measured is no longer
+//! reported.
 
 use std::time::{Duration, Instant};
 
@@ -7,28 +7,29 @@ use evenkeel_core::{Measures, Metric};
 use evenkeel_media::statistics::Reception;
 use evenkeel_media::{quality, rtcp, rtp};
 
-/// Sources of one client that are followed; its oldest gives way.
+use crate::ring::PathReport;
+
+/// Sources tracked per client; the oldest is replaced.
 const SOURCES_MAX: usize = 8;
 
-/// What is counted here, or by QUIC, every 100 ms takes so long to be believed; a sample that comes later than that after
-/// the one before is taken as it is.
+/// Smoothing time of values measured every 100 ms, here or by QUIC. A sample after a longer gap is taken as it is.
 const FOLLOWS_IN: Duration = Duration::from_millis(800);
 
-/// What a receiver reports takes so long: a report tells of a second or more at once, and the few packets that a node's
-/// death costs are no bad network.
+/// Smoothing time of receiver reports, each of which covers a second or more. The few packets lost when a node dies
+/// must not look like a bad network.
 const REPORTS_FOLLOW_IN: Duration = Duration::from_secs(3);
 
-/// What the client sends says nothing any more when nothing was expected for so long: it is muted, or gone.
+/// Uplink values expire after this time without expected packets: the client is muted or gone.
 const UP_KEPT: Duration = Duration::from_secs(2);
 
-/// What its receiver said says nothing any more after three reports that did not come (RFC 3550, 6.2: every 5 s).
+/// Downlink values expire after three missed reports (RFC 3550, 6.2: every 5 s).
 const DOWN_KEPT: Duration = Duration::from_secs(15);
 
-/// A sender report is remembered for the round trip as long as answers to it may come.
+/// For how long reports may still answer a sender report, for the round-trip time.
 const REPORT_KEPT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub(crate) struct Measure {
+pub(crate) struct Measurements {
     voice: Option<quality::Codec>,
     sources: Vec<(u32, Reception)>,
     last_heard: Option<Instant>,
@@ -36,16 +37,16 @@ pub(crate) struct Measure {
     jitter_up_us: u64,
     down: Vec<Down>,
     rtt_us: Option<(u32, Instant)>,
-    /// The middle of the last sender report's NTP time, and when it went to the client.
+    /// The middle 32 bits of the last sender report's NTP timestamp, and the time it was sent.
     reported: Option<(u32, Instant)>,
     bytes_up: u64,
     bytes_down: u64,
     lost_up: u64,
-    /// When the interval began; its first packet says so where nobody did.
+    /// Start of the interval; by default the first call of `interval`.
     since: Option<Instant>,
 }
 
-/// How what the client is sent arrives: of one stream, as its receiver reports, or of all, as QUIC sees.
+/// Reception by the client: of one stream by its receiver reports, or of the connection by QUIC.
 #[derive(Debug)]
 struct Down {
     ssrc: Option<u32>,
@@ -53,7 +54,7 @@ struct Down {
     jitter_us: Option<u64>,
 }
 
-/// Follows what it is shown, by the time between two samples.
+/// Exponential smoothing over irregular samples.
 #[derive(Clone, Copy, Default, Debug)]
 struct Smoothed(Option<(i64, Instant)>);
 
@@ -67,7 +68,7 @@ impl Smoothed {
         self.0 = Some((value, now));
     }
 
-    /// Its value, if a sample was shown within that time.
+    /// The value, unless its last sample is older than `kept`.
     fn fresh(&self, kept: Duration, now: Instant) -> Option<u64> {
         let (value, at) = self.0?;
         let is_fresh = now.saturating_duration_since(at) < kept;
@@ -75,10 +76,10 @@ impl Smoothed {
     }
 }
 
-impl Measure {
-    /// `voice` is the codec of the client's voice; `None` where it has none.
-    pub(crate) fn new(voice: Option<quality::Codec>) -> Measure {
-        Measure {
+impl Measurements {
+    /// `voice` is the codec of the client's audio stream, if any.
+    pub(crate) fn new(voice: Option<quality::Codec>) -> Measurements {
+        Measurements {
             voice,
             sources: Vec::new(),
             last_heard: None,
@@ -94,12 +95,12 @@ impl Measure {
         }
     }
 
-    /// The interval that is under way begins now: there was nothing to count in what went before.
+    /// Starts the interval at the first packet after a pause.
     pub(crate) fn begin_interval(&mut self, now: Instant) {
         self.since = Some(now);
     }
 
-    /// Whether the next interval would say what the last one did, if nothing comes meanwhile.
+    /// Whether the next interval would repeat the last one if no packet came.
     pub(crate) fn is_quiet(&self, now: Instant) -> bool {
         let is_kept = |at: Instant| now.saturating_duration_since(at) < DOWN_KEPT;
         self.bytes_up + self.bytes_down == 0
@@ -108,7 +109,6 @@ impl Measure {
             && !self.rtt_us.is_some_and(|(_, at)| is_kept(at))
     }
 
-    /// Something came from the client.
     pub(crate) fn heard(&mut self, now: Instant) {
         self.last_heard = Some(now);
     }
@@ -121,7 +121,6 @@ impl Measure {
         self.lost_up
     }
 
-    /// An RTP packet of the client's.
     pub(crate) fn received(
         &mut self,
         header: &rtp::Header,
@@ -144,13 +143,12 @@ impl Measure {
         self.sources[place].1.receive(header, length, now);
     }
 
-    /// An RTP packet to the client.
     pub(crate) fn sent(&mut self, length: usize) {
         self.bytes_down += length as u64;
     }
 
-    /// The client's reports say how what it is sent arrives (RFC 3550, 6.4.1). `clock_rate` is that of a stream of that
-    /// name, in Hz.
+    /// Reads how the client receives its streams (RFC 3550, 6.4.1). `clock_rate` returns the clock rate of an SSRC in
+    /// Hz.
     pub(crate) fn read_reports(
         &mut self,
         compound: &[u8],
@@ -203,7 +201,7 @@ impl Measure {
         &mut self.down[place]
     }
 
-    /// A sender report goes to the client: its answer will tell the round trip.
+    /// Notes a sender report to the client: the answer gives the round-trip time.
     pub(crate) fn note_sender_report(&mut self, compound: &[u8], now: Instant) {
         if self.reported.is_some_and(|(_, at)| now.saturating_duration_since(at) >= REPORT_KEPT) {
             self.reported = None;
@@ -215,15 +213,17 @@ impl Measure {
         }
     }
 
-    /// What QUIC knows of the path: its round trip, and packets sent and lost since it was told last.
-    pub(crate) fn quic_path(&mut self, rtt_us: u32, lost: u32, sent: u32, now: Instant) {
+    /// Notes the path's state as QUIC sees it.
+    pub(crate) fn quic_path(&mut self, path: PathReport, now: Instant) {
+        let PathReport { rtt_us, lost, sent } = path;
         self.rtt_us = Some((rtt_us, now));
         if let Some(loss) = (i64::from(lost.min(sent)) * 1_000_000).checked_div(sent.into()) {
             self.down(None).loss_ppm.show(loss, FOLLOWS_IN, now);
         }
     }
 
-    /// Closes an interval, of about 100 ms: the numbers of it, smoothed. Of several streams down the worst counts.
+    /// Ends an interval of about 100 ms and returns its smoothed values. Of several streams to the client the worst
+    /// counts.
     pub(crate) fn interval(&mut self, now: Instant) -> Measures {
         let (mut expected, mut lost, mut jitter) = (0, 0, 0);
         for (_, reception) in &mut self.sources {

@@ -1,9 +1,9 @@
-//! Packet workers: read in a batch, find the flow, take the room's hop, rewrite, queue by leg, write in a batch.
+//! Packet workers: read a batch, find the session, take the room's hop, rewrite, queue, write a batch.
 //!
-//! A session has a home worker for life, which alone writes its state: no locks, no await, no allocation per packet.
+//! A session has one home worker for life, and only that worker writes its state: no locks, no await, no allocation per
+//! packet.
 
 mod arrival;
-mod awake;
 mod client_ingress;
 mod command;
 mod early;
@@ -14,7 +14,6 @@ mod isolation;
 mod limiter;
 mod measurements;
 mod node_ingress;
-mod obeying;
 mod packet_path;
 mod ports;
 mod recoveries;
@@ -23,10 +22,9 @@ mod sessions;
 mod source;
 mod stats;
 mod summaries;
-mod tags;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,33 +35,32 @@ use tokio::sync::mpsc;
 
 pub use command::{Client, Command, Install, Leg, NodePort, Report, Summary};
 pub use command::{Dscp, ShedRun, Totals};
-pub use early::Patience;
+pub use early::EarlyLimits;
 pub use egress::BUNDLE_SIZES;
-use egress::{Port, Side, Trunk, Ways};
-pub use gather::{Before, Gather};
-use isolation::Panics;
-pub use packet_path::Lane;
+use egress::{Egress, Port, Side, Trunk};
+pub(crate) use gather::{Before, Gather};
+use isolation::PanicBudget;
+pub use packet_path::PacketPath;
 pub use ports::Ports;
 pub use recoveries::Distribution;
-use session::Loan;
+use session::PacketContext;
 use sessions::Sessions;
-pub use source::Bell;
+pub use sessions::tag;
+pub use source::Waker;
 use source::{Source, watch};
-pub use stats::{Stamps, Way};
+pub use stats::{Way, WorkerStats};
 use summaries::Sweep;
-pub use tags::tag;
 
 use crate::flows::Flows;
 use crate::mmsg::Inbox;
 use crate::{panics, ring};
 
-/// Commands that may wait: several for every session a worker could hold. Control waits when it is full.
+/// Queued commands: several for every session that a worker could hold. Control waits when the queue is full.
 pub const COMMANDS_MAX: usize = 65_536;
 
-/// Descriptors that are told of at a time: sessions' ports become ready one by one.
+/// Events per `epoll_wait`: sessions' ports become ready one by one.
 const EVENTS_MAX: usize = 256;
 
-/// What one worker is made of.
 pub struct Parts {
     pub number: u16,
     pub listeners: Vec<ListenerParts>,
@@ -74,15 +71,15 @@ pub struct Parts {
     pub from_workers: Vec<ring::Receiver>,
     pub to_workers: Vec<Option<ring::Sender>>,
     pub commands: crossbeam_channel::Receiver<Command>,
-    pub bell: Arc<Bell>,
+    pub waker: Arc<Waker>,
     pub reports: mpsc::Sender<Report>,
-    pub stamps: Arc<Stamps>,
+    pub stats: Arc<WorkerStats>,
     pub flows: Arc<Flows>,
     pub board: Arc<Board>,
-    pub patience: Patience,
-    /// Look-ups of unknown sources per second and prefix.
+    pub early_limits: EarlyLimits,
+    /// Lookups of unknown sources per second and prefix.
     pub misses_per_prefix: u32,
-    /// How long packets that keep coming gather.
+    /// For how long packets gather while they keep coming.
     pub gather: Duration,
 }
 
@@ -98,41 +95,41 @@ pub struct Worker {
     number: u16,
     epoll: std::os::fd::OwnedFd,
     inbox: Inbox,
-    ways: Ways,
-    ingress: client_ingress::Ingress,
+    egress: Egress,
+    ingress: client_ingress::ClientIngress,
     sessions: Sessions,
     from_quic: Option<ring::Receiver>,
     from_workers: Vec<ring::Receiver>,
     commands: crossbeam_channel::Receiver<Command>,
-    bell: Arc<Bell>,
+    waker: Arc<Waker>,
     flows: Arc<Flows>,
     board: Arc<Board>,
-    /// What was not read to its end, and does not wake us by itself.
-    again: Vec<Source>,
-    /// What is being read, or was last; and of a trunk's datagram, how many packets were handed on.
+    /// Sources that were not read to their end and that epoll does not report again.
+    unread: Vec<Source>,
+    /// The source that is read now or was read last, and the packets already handled of its bundle.
     reading: Source,
-    handed_on: usize,
+    bundle_done: usize,
     gather: Gather,
-    /// Packets read in this pass, and whether something that was not read in it wakes us by itself.
+    /// Packets read in this pass, and whether epoll reports more that is unread.
     read: usize,
     more_ready: bool,
     sweep: Sweep,
-    /// Of a share that is being summed up.
+    /// Reused buffer of the summaries of one pass.
     summaries: Vec<Summary>,
-    panics: Panics,
-    /// Sessions dropped for a panic, until control took the word: it is said once.
-    untold: Vec<SessionId>,
+    panics: PanicBudget,
+    /// Sessions removed after a panic and not yet reported to control.
+    unreported: Vec<SessionId>,
     stopped: bool,
 }
 
 impl Worker {
-    /// A worker ready to run, its sockets registered.
+    /// Registers the sockets.
     ///
     /// # Errors
-    /// What epoll or a socket says.
+    /// Of epoll or a socket.
     pub fn new(parts: Parts, now: Instant) -> io::Result<Worker> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let mut ways = Ways::new(parts.reports, parts.stamps, parts.patience);
+        let mut egress = Egress::new(parts.reports, parts.stats, parts.early_limits);
         let open = parts.listeners.iter().map(|listener| listener.open).collect();
         for (number, listener) in (0..).zip(parts.listeners) {
             watch(&epoll, &listener.rtp, Source::Listener(number, Side::Rtp))?;
@@ -140,13 +137,13 @@ impl Worker {
                 watch(&epoll, rtcp, Source::Listener(number, Side::Rtcp))?;
             }
             let rtcp = listener.rtcp.map(Port::new).transpose()?;
-            ways.listeners.push((Port::new(listener.rtp)?, rtcp));
+            egress.listeners.push((Port::new(listener.rtp)?, rtcp));
         }
         for (number, socket) in (0..).zip(parts.trunks) {
             if let Some(socket) = &socket {
                 watch(&epoll, socket, Source::Trunk(NodeId(number)))?;
             }
-            ways.trunks.push(socket.map(Trunk::new));
+            egress.trunks.push(socket.map(Trunk::new));
         }
         for (number, ring) in (0..).zip(&parts.from_workers) {
             watch(&epoll, ring, Source::Worker(number))?;
@@ -154,15 +151,16 @@ impl Worker {
         if let Some(ring) = &parts.from_quic {
             watch(&epoll, ring, Source::Quic)?;
         }
-        watch(&epoll, &parts.bell, Source::Commands)?;
-        ways.to_quic = parts.to_quic;
-        ways.to_workers = parts.to_workers;
+        watch(&epoll, &parts.waker, Source::Commands)?;
+        egress.to_quic = parts.to_quic;
+        egress.to_workers = parts.to_workers;
         Ok(Worker {
             number: parts.number,
             epoll,
             inbox: Inbox::new(),
-            ways,
-            ingress: client_ingress::Ingress::new(
+            egress,
+            ingress: client_ingress::ClientIngress::new(
+                parts.number,
                 Arc::clone(&parts.flows),
                 open,
                 parts.misses_per_prefix,
@@ -172,37 +170,37 @@ impl Worker {
             from_quic: parts.from_quic,
             from_workers: parts.from_workers,
             commands: parts.commands,
-            bell: parts.bell,
+            waker: parts.waker,
             flows: parts.flows,
             board: parts.board,
-            again: Vec::new(),
+            unread: Vec::new(),
             reading: Source::Commands,
-            handed_on: 0,
+            bundle_done: 0,
             gather: Gather::new(parts.gather),
             read: 0,
             more_ready: false,
             sweep: Sweep::new(now),
             summaries: Vec::new(),
-            panics: Panics::default(),
-            untold: Vec::new(),
+            panics: PanicBudget::default(),
+            unreported: Vec::new(),
             stopped: false,
         })
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until [`Command::Stop`].
     ///
     /// # Errors
-    /// What epoll says; nothing else ends it.
+    /// Of epoll.
     pub fn run(mut self) -> io::Result<()> {
         Gather::keep_time();
-        panics::are_caught_here();
+        panics::capture_here();
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let (mut gathered, mut ended) = (false, Instant::now());
         while !self.stopped {
-            let wait = if gathered || !self.again.is_empty() {
+            let wait = if gathered || !self.unread.is_empty() {
                 Duration::ZERO
             } else {
-                self.sweep.due(self.ways.awake.len()).saturating_duration_since(ended)
+                self.sweep.due(self.egress.active.len()).saturating_duration_since(ended)
             };
             self.wait(&mut events, wait)?;
             let began = Instant::now();
@@ -210,12 +208,12 @@ impl Worker {
                 true => Before::Gathered,
                 false => Before::Waited(began.saturating_duration_since(ended)),
             };
-            self.pass_or_outlive(&events, began);
+            self.guarded_pass(&events, began);
             ended = Instant::now();
-            self.ways.stamps.pass_ends(ended);
+            self.egress.stats.pass_ends(ended);
             let pause = self.gather.pause(before, self.read);
             gathered = pause.is_some();
-            if let Some(pause) = pause.filter(|_| !self.left_some()) {
+            if let Some(pause) = pause.filter(|_| !self.has_unread()) {
                 std::thread::sleep(pause);
             }
         }
@@ -232,50 +230,48 @@ impl Worker {
         }
     }
 
-    /// Once for all packets of a pass: what it costs is not theirs to pay.
-    fn pass_or_outlive(&mut self, events: &[epoll::Event], now: Instant) {
+    /// Catches panics once per pass, not per packet, to keep the packet path cheap.
+    fn guarded_pass(&mut self, events: &[epoll::Event], now: Instant) {
         let pass = AssertUnwindSafe(|| self.pass(events, now));
         if let Err(panic) = catch_unwind(pass) {
-            self.outlive(panic, events, now);
+            self.isolate_panic(panic, events, now);
         }
     }
 
-    /// Reads what is there, does what is due, and lets everything that is queued leave.
     fn pass(&mut self, events: &[epoll::Event], now: Instant) {
         self.read = 0;
-        // Others may be ready too.
+        // More than these may be ready.
         self.more_ready = events.len() == EVENTS_MAX;
-        self.ways.stamps.pass_begins(now);
-        self.read_again(now);
+        self.egress.stats.pass_begins(now);
+        self.read_unread(now);
         for event in events {
             self.ready(Source::from_token(event.data.u64()), event.flags, now);
         }
         self.summarise(now);
-        if !self.ways.early.is_empty() {
-            self.serve_early(now);
+        if !self.egress.early.is_empty() {
+            self.retry_early(now);
         }
         self.flush(now);
-        if !self.untold.is_empty() {
-            self.tell_untold();
+        if !self.unreported.is_empty() {
+            self.report_panics();
         }
     }
 
-    /// Control hears of sessions that were dropped for a panic, as soon as it takes the word.
     #[cold]
-    fn tell_untold(&mut self) {
-        let ways = &self.ways;
-        self.untold.retain(|&session| !ways.tells(Report::Panicked { session }));
+    fn report_panics(&mut self) {
+        let egress = &self.egress;
+        self.unreported.retain(|&session| !egress.try_report(Report::Panicked { session }));
     }
 
     /// Whether the last pass left something unread.
-    fn left_some(&self) -> bool {
-        self.more_ready || !self.again.is_empty()
+    fn has_unread(&self) -> bool {
+        self.more_ready || !self.unread.is_empty()
     }
 
     fn ready(&mut self, source: Source, flags: epoll::EventFlags, now: Instant) {
         self.reading = source;
         match source {
-            Source::Commands => self.hear_commands(now),
+            Source::Commands => self.handle_wake(now),
             Source::Listener(listener, side) => self.read_listener(listener, side, now),
             Source::Trunk(node) => self.read_trunk(node, now),
             Source::Port(slot, side) => self.read_port(slot, side, flags, now),
@@ -284,61 +280,56 @@ impl Worker {
         }
     }
 
-    /// The next pass reads on there, unasked.
-    fn go_on_with(&mut self, source: Source) {
-        if !self.again.contains(&source) {
-            self.again.push(source);
+    /// The next pass reads on there without an event.
+    fn mark_unread(&mut self, source: Source) {
+        if !self.unread.contains(&source) {
+            self.unread.push(source);
         }
     }
 
-    /// What was left of the last pass comes first.
-    fn read_again(&mut self, now: Instant) {
-        for _ in 0..self.again.len() {
-            let source = self.again.remove(0);
+    fn read_unread(&mut self, now: Instant) {
+        for _ in 0..self.unread.len() {
+            let source = self.unread.remove(0);
             self.ready(source, epoll::EventFlags::empty(), now);
         }
     }
 
-    /// The end of a pass: everything that is queued leaves.
     fn flush(&mut self, now: Instant) {
-        while let Some(home) = self.ways.ports.pop() {
-            self.sessions.lend(home, |session| {
+        while let Some(home) = self.egress.ports.pop() {
+            self.sessions.with(home, |session| {
                 if let Some(ports) = &mut session.ports {
-                    ports.flush(&self.ways.stamps, now);
+                    ports.flush(&self.egress.stats, now);
                 }
             });
         }
-        self.ways.flush(now);
+        self.egress.flush(now);
     }
 
-    /// Sums up the sessions whose turn it is.
+    /// Summarises the next share of active sessions.
     fn summarise(&mut self, now: Instant) {
-        let Worker { sessions, sweep, summaries, ways, board, ingress, .. } = self;
-        ingress.forget(now);
-        let share = sweep.take(ways.awake.len(), now);
+        let Worker { sessions, sweep, summaries, egress, board, ingress, .. } = self;
+        ingress.expire_cache(now);
+        let share = sweep.take(egress.active.len(), now);
         if share.as_ref().is_some_and(|share| share.start == 0) {
-            ways.stamps.sums_up_every(summaries::every(ways.awake.len()));
+            egress.stats.sums_up_every(summaries::every(egress.active.len()));
         }
-        // From its end, as the last of all takes the place of one that rests.
+        // Backwards, because removal moves the last one into the freed place.
         for place in share.unwrap_or_default().rev() {
-            let home = ways.awake.at(place);
-            let rests = sessions.lend(home, |session| {
-                session.tick(&mut Loan { ways, board, now });
+            let home = egress.active.at(place);
+            let went_idle = sessions.with(home, |session| {
+                session.tick(&mut PacketContext { egress, board, now });
                 summaries.extend(session.summary(now));
-                session.rests(now)
+                session.went_idle(now)
             });
-            if rests.unwrap_or(true) {
-                ways.awake.remove(place);
+            if went_idle.unwrap_or(true) {
+                egress.active.remove(place);
             }
         }
         if !summaries.is_empty() {
-            ways.report(Report::Summaries(std::mem::take(summaries)));
+            egress.report(Report::Summaries(std::mem::take(summaries)));
         }
     }
 }
-
-/// Where a client's packet is looked for.
-type From = (u8, SocketAddr);
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! A worker's sessions without its sockets: what our own code costs per packet, for benchmarks.
+//! The packet path without sockets, for benchmarks.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -12,48 +12,46 @@ use evenkeel_core::{
 use evenkeel_media::trunk::Tag;
 use tokio::sync::mpsc;
 
-use super::arrival::Arrival;
-use super::client_ingress::Ingress;
+use super::arrival::{Arrival, SourceKey};
+use super::client_ingress::ClientIngress;
 use super::command::{Client, Dscp, Install, Leg};
-use super::early::Patience;
-use super::egress::{Port, Side, Trunk, Ways};
-use super::session::{Loan, Session};
+use super::early::EarlyLimits;
+use super::egress::{Egress, Port, Side, Trunk};
+use super::session::{PacketContext, Session};
 use super::sessions::Sessions;
-use super::stats::{Stamps, Way};
+use super::stats::{Way, WorkerStats};
 use crate::flows::{Entry, Flows, Home, Key};
 use crate::mmsg::BATCH;
 
-/// Sessions of voice whose clients are declared, with trunk legs to one node. What they send is queued as a worker queues
-/// it, and then forgotten.
-pub struct Lane {
-    ingress: Ingress,
+/// Voice sessions of declared clients with trunk legs to one node. Packets are queued as in a worker and then
+/// discarded.
+pub struct PacketPath {
+    ingress: ClientIngress,
     sessions: Sessions,
     count: u32,
-    ways: Ways,
+    egress: Egress,
     board: Board,
     start: Instant,
     packets: u32,
 }
 
-/// The only hop there is.
 const HOP: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
 
-/// Between two packets of a session.
+/// Interval between two packets of a session.
 const PACE: Duration = Duration::from_millis(20);
 
-impl Lane {
-    /// With so many sessions; their streams have payload type 111.
+impl PacketPath {
+    /// Creates sessions with payload type 111.
     ///
-    /// # Errors
-    /// The system gives no socket: some must be there, though nothing leaves by them.
-    pub fn new(sessions: u32) -> io::Result<Lane> {
+    /// # Errors The system gives no socket. Sockets must exist, although nothing is sent.
+    pub fn new(sessions: u32) -> io::Result<PacketPath> {
         let start = Instant::now();
         let socket = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
         let (reports, _) = mpsc::channel(1);
-        let patience = Patience { packets: 0, wait: Duration::ZERO };
-        let mut ways = Ways::new(reports, Arc::new(Stamps::new(start, 1)), patience);
-        ways.listeners.push((Port::new(socket()?)?, None));
-        ways.trunks.push(Some(Trunk::new(socket()?)));
+        let early_limits = EarlyLimits { packets: 0, wait: Duration::ZERO };
+        let mut egress = Egress::new(reports, Arc::new(WorkerStats::new(start, 1)), early_limits);
+        egress.listeners.push((Port::new(socket()?)?, None));
+        egress.trunks.push(Some(Trunk::new(socket()?)));
         let flows = Arc::new(Flows::new(sessions as usize));
         let opus = PayloadType { number: 111, codec: "opus".into(), clock_rate: 48_000 };
         let voice = Stream {
@@ -72,48 +70,47 @@ impl Lane {
             session.attach(HOP, Leg::Trunk(Tag(u64::from(slot) + 1)));
             sessions.put(session);
         }
-        let ingress = Ingress::new(flows, vec![false], u32::MAX, start);
-        Ok(Lane { ingress, sessions, count, ways, board: Board::new(1), start, packets: 0 })
+        let ingress = ClientIngress::new(0, flows, vec![false], u32::MAX, start);
+        Ok(PacketPath { ingress, sessions, count, egress, board: Board::new(1), start, packets: 0 })
     }
 
-    /// A packet comes from that session's client: judged, measured, and queued on the trunk.
+    /// Handles a packet from that session's client: identified, measured and queued on the trunk.
     pub fn from_client(&mut self, session: u32, packet: &[u8]) {
         let now = self.next();
-        let from = (0, client(session));
-        let Some((home, kind)) = self.ingress.judge(from, Side::Rtp, packet, &self.ways, now)
-        else {
+        let source = SourceKey { listener: 0, address: client(session) };
+        let found = self.ingress.identify(source, Side::Rtp, packet, &self.egress, now);
+        let Some((home, kind)) = found else {
             return;
         };
-        let arrival = Arrival { listener: 0, source: from.1, kind };
-        let loan = &mut Loan { ways: &mut self.ways, board: &self.board, now };
-        self.sessions.lend(home, |session| self.ingress.deliver(session, arrival, packet, loan));
+        let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
+        self.ingress.deliver(&mut self.sessions, home, Arrival { source, kind }, packet, cx);
     }
 
-    /// A packet for that session comes from its node: continued, and queued to the client.
+    /// Handles a packet for that session from its node: continued and queued to the client.
     pub fn from_node(&mut self, session: u32, packet: &[u8]) {
         let now = self.next();
-        let loan = &mut Loan { ways: &mut self.ways, board: &self.board, now };
-        self.sessions.lend_slot(session, |session| session.handle_node_packet(HOP, packet, loan));
+        let cx = &mut PacketContext { egress: &mut self.egress, board: &self.board, now };
+        self.sessions.with_slot(session, |session| session.handle_node_packet(HOP, packet, cx));
     }
 
-    /// Packets that were passed on so far, either way.
+    /// Packets passed on so far, both ways.
     pub fn passed(&self) -> u64 {
-        self.ways.stamps.packets(Way::ToNode) + self.ways.stamps.packets(Way::ToClient)
+        self.egress.stats.packets(Way::ToNode) + self.egress.stats.packets(Way::ToClient)
     }
 
-    /// When the next packet comes. What a batch queued is forgotten with its end.
+    /// The time of the next packet. Discards the queues at the end of a batch.
     fn next(&mut self) -> Instant {
         self.packets += 1;
         if self.packets.is_multiple_of(BATCH as u32) {
-            self.ways.forget_queued();
+            self.egress.clear_queues();
         }
         self.start + PACE * (self.packets / self.count.max(1))
     }
 }
 
-impl std::fmt::Debug for Lane {
+impl std::fmt::Debug for PacketPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lane").field("sessions", &self.count).finish_non_exhaustive()
+        f.debug_struct("PacketPath").field("sessions", &self.count).finish_non_exhaustive()
     }
 }
 
@@ -133,7 +130,7 @@ fn install(home: Home, media: &Media) -> Install {
     Install {
         home,
         session: SessionId(home.slot.into()),
-        // Each its own, as every offer brings its own.
+        // One per session, as in offers.
         media: Arc::new(media.clone()),
         client: Client::Declared { listener: 0, address, rtcp: address },
         route: Arc::new(RouteCell::holding(route)),
@@ -151,8 +148,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_packet_is_passed_on_both_ways() {
-        let mut lane = Lane::new(3).unwrap();
+    fn every_packet_passes_both_ways() {
+        let mut lane = PacketPath::new(3).unwrap();
         for number in 0..200_u16 {
             for session in 0..3 {
                 let fields = rtp::Fields {

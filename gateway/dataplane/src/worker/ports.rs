@@ -1,4 +1,4 @@
-//! A session's own sockets towards nodes: what tells sessions apart on a port leg.
+//! A session's own sockets towards nodes; nodes with port legs tell sessions apart by port.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -8,27 +8,27 @@ use std::time::Instant;
 use evenkeel_core::NodeId;
 
 use super::egress::{self, Port, Side};
-use super::stats::Stamps;
+use super::stats::WorkerStats;
 use crate::mmsg::{self, Family};
 
-/// Packets that one port gathers: each session keeps the room they took.
+/// Packets queued per port. Small, because each session keeps the memory.
 const QUEUED_MAX: usize = 8;
 
-/// RTP, and RTCP where it has a port of its own. Packets are queued while a batch is worked on, and leave with its end.
+/// RTP, and RTCP where it has its own port. Packets are queued during a pass and sent at its end.
 pub struct Ports {
     rtp: Port,
     rtcp: Option<Port>,
-    /// By these numbers.
+    /// Local port numbers.
     numbers: (u16, Option<u16>),
-    /// The node that what is queued goes to.
+    /// The destination of the queued packets.
     node: Option<NodeId>,
 }
 
 impl Ports {
-    /// Both keep the kernel's errors with the address they accuse.
+    /// Enables the error queue of both sockets.
     ///
     /// # Errors
-    /// What the sockets say.
+    /// Of a socket.
     pub fn new(rtp: UdpSocket, rtcp: Option<UdpSocket>) -> io::Result<Ports> {
         let number = |socket: &UdpSocket| socket.local_addr().map(|address| address.port());
         let numbers = (number(&rtp)?, rtcp.as_ref().map(number).transpose()?);
@@ -40,7 +40,7 @@ impl Ports {
         Ok(Ports { rtp: port(rtp)?, rtcp: rtcp.map(port).transpose()?, numbers, node: None })
     }
 
-    /// The ports of RTP, and of RTCP where that has its own.
+    /// The local ports of RTP, and of RTCP where it has its own.
     pub fn numbers(&self) -> (u16, Option<u16>) {
         self.numbers
     }
@@ -52,21 +52,21 @@ impl Ports {
         }
     }
 
-    /// Queues a packet to a node; RTCP by the RTP socket where it has none of its own. Whether it is the first, and
-    /// [`flush`](Self::flush) is due.
+    /// Queues a packet to a node. RTCP uses the RTP socket where it has none of its own. Returns whether this is the
+    /// first queued packet, which makes a [`flush`](Self::flush) due.
     pub(crate) fn queue(
         &mut self,
         side: Side,
         (node, to): (NodeId, SocketAddr),
         dscp: u8,
         packet: &[u8],
-        (stamps, now): (&Stamps, Instant),
+        (stats, now): (&WorkerStats, Instant),
     ) -> bool {
         let is_first = self.node.is_none();
         if self.node.is_some_and(|before| before != node)
             || self.port(side).outbox.len() >= QUEUED_MAX
         {
-            self.flush(stamps, now);
+            self.flush(stats, now);
         }
         self.node = Some(node);
         self.port(side).outbox.push(Some(to), dscp, packet);
@@ -80,8 +80,8 @@ impl Ports {
         }
     }
 
-    /// What is queued leaves. An error that accuses another address costs a packet nothing.
-    pub(crate) fn flush(&mut self, stamps: &Stamps, now: Instant) {
+    /// Sends what is queued. An error about an earlier destination costs no packet.
+    pub(crate) fn flush(&mut self, stats: &WorkerStats, now: Instant) {
         let Some(node) = self.node.take() else {
             return;
         };
@@ -90,9 +90,9 @@ impl Ports {
                 continue;
             }
             let outcome = port.outbox.flush(port.socket.as_fd());
-            outcome.failed.iter().for_each(|error| stamps.dropped(egress::reason(error)));
+            outcome.failed.iter().for_each(|error| stats.dropped(egress::reason(error)));
             if outcome.sent > 0 {
-                stamps.sent(node, now);
+                stats.sent(node, now);
             }
         }
     }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_leave_together_at_the_end_of_a_pass_and_in_order() {
+    fn packets_leave_in_order_at_the_end_of_a_pass() {
         let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
         let (first, second) = (bind(), bind());
         let addresses = [&first, &second].map(|socket| socket.local_addr().unwrap());
@@ -117,11 +117,11 @@ mod tests {
             socket.set_nonblocking(true).unwrap();
         }
         let now = Instant::now();
-        let stamps = Stamps::new(now, 2);
+        let stats = WorkerStats::new(now, 2);
         let mut ports = Ports::new(bind(), None).unwrap();
         let queue = |ports: &mut Ports, node: u32, byte| {
             let to = (NodeId(node), addresses[node as usize]);
-            ports.queue(Side::Rtp, to, 0, &[byte], (&stamps, now))
+            ports.queue(Side::Rtp, to, 0, &[byte], (&stats, now))
         };
         let came = |socket: &UdpSocket| {
             let mut bytes = [0; 8];
@@ -129,11 +129,11 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert!(queue(&mut ports, 0, 1));
-        assert!(!queue(&mut ports, 0, 2), "it is on its way to be flushed");
+        assert!(!queue(&mut ports, 0, 2), "a flush is due already");
         assert_eq!(came(&first), [0; 0]);
-        assert!(!queue(&mut ports, 1, 3), "and stays so, but another node's do not wait for it");
+        assert!(!queue(&mut ports, 1, 3), "a packet for another node flushes those before");
         assert_eq!(came(&first), [1, 2]);
-        ports.flush(&stamps, now);
+        ports.flush(&stats, now);
         assert_eq!(came(&second), [3]);
         assert!(queue(&mut ports, 1, 4), "the next pass");
     }

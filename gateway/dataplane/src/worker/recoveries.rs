@@ -1,15 +1,15 @@
-//! How long clients heard nothing when a node died: a distribution that its worker writes and others read.
+//! Histogram of recovery times: for how long clients heard nothing after their node died.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Steps within a doubling: a time is known to one part in 16.
+/// Buckets per power of two: a relative error of one in 16.
 const STEPS: u64 = 16;
 
-/// Doublings from 16 µs on; what took longer than ten minutes counts as that.
+/// Powers of two from 16 µs on. Times above ten minutes count in the last bucket.
 const DOUBLINGS: u64 = 26;
 
-/// A count of times by length, in microseconds. One writer, relaxed.
+/// Counts by time in microseconds. One writer, relaxed.
 #[derive(Debug)]
 pub struct Recoveries {
     counts: Box<[AtomicU64]>,
@@ -34,7 +34,7 @@ impl Recoveries {
     }
 }
 
-/// What several workers counted.
+/// The sum over several workers.
 #[derive(Clone, Debug)]
 pub struct Distribution {
     counts: Vec<u64>,
@@ -59,12 +59,12 @@ impl Distribution {
         self.counts.iter().sum()
     }
 
-    /// None where there was none.
+    /// `None` without samples.
     pub fn longest(&self) -> Option<Duration> {
         (self.count() > 0).then_some(self.longest)
     }
 
-    /// A time that so many thousandths took no longer than; none where there was none. At most one part in 16 too long.
+    /// The quantile in thousandths, at most one in 16 too long. `None` without samples.
     pub fn within(&self, permille: u64) -> Option<Duration> {
         let rank = (self.count() * permille).div_ceil(1_000).max(1);
         let mut seen = 0;
@@ -76,14 +76,14 @@ impl Distribution {
     }
 }
 
-/// Where a time is counted: linear up to [`STEPS`] microseconds, then in as many steps per doubling.
+/// The bucket: linear up to [`STEPS`] microseconds, then [`STEPS`] buckets per power of two.
 fn place(us: u64) -> usize {
     let doublings = (us / STEPS).checked_ilog2().map_or(0, |doublings| u64::from(doublings) + 1);
     let step = if doublings == 0 { us } else { (us >> (doublings - 1)) - STEPS };
     (doublings * STEPS + step).min(STEPS * DOUBLINGS - 1) as usize
 }
 
-/// What is counted there is shorter than this.
+/// The exclusive upper bound of a bucket.
 fn above(place: u64) -> u64 {
     let (doublings, step) = (place / STEPS, place % STEPS);
     if doublings == 0 { step + 1 } else { (STEPS + step + 1) << (doublings - 1) }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_counted_where_it_belongs() {
+    fn time_falls_into_its_bucket() {
         for us in (0..2_000).chain([20_000, 41_234, 1_000_000, 500_000_000]) {
             let place = place(us) as u64;
             let below = place.checked_sub(1).map_or(0, above);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_count_apart_and_are_read_together() {
+    fn distribution_sums_workers() {
         let workers = [Recoveries::default(), Recoveries::default()];
         let none = Distribution::of(workers.iter());
         assert_eq!((none.count(), none.within(500), none.longest()), (0, None, None));

@@ -1,4 +1,4 @@
-//! A session at its home worker: the one place that writes its continuity, its statistics and its way to the client.
+//! A session at its home worker, which alone writes the session's continuity, statistics and client address.
 
 mod address;
 mod hitless;
@@ -21,15 +21,17 @@ use evenkeel_media::trunk::Tag;
 
 use address::Address;
 
+use super::arrival::SourceKey;
 use super::command::{Client, Dscp, Install, Leg, Report, ShedRun, Summary, Totals};
-use super::egress::{self, Side, Ways};
+use super::egress::{self, Egress, Side};
 use super::feedback::Feedback;
-use super::measurements::Measure;
+use super::measurements::Measurements;
 use super::ports::Ports;
 use super::stats::Way;
 use crate::flows::Home;
+use crate::ring::PathReport;
 
-/// What is shed in a row is told this often: whoever counts needs it to the number, not to the moment.
+/// Interval between reports of shed packets. Receivers need the count, not the moment.
 const SHED_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 pub(crate) struct Session {
@@ -42,21 +44,19 @@ pub(crate) struct Session {
     dscp: Dscp,
     pub(crate) ports: Option<Box<Ports>>,
     legs: Vec<(Hop, Leg)>,
-    /// Where its packets go.
     address: Address,
-    /// What it says and hears, once something is said: most of many sessions are silent, and take little room.
-    talk: Option<Box<Talk>>,
-    /// What its own numbers are drawn from.
+    /// Allocated with the first packet: most of many sessions are silent.
+    state: Option<Box<MediaState>>,
+    /// Seeds SSRC, sequence numbers and CNAME.
     seed: u64,
-    /// Whether it is among those that are summed up, and whether something happened to it since it was.
-    awake: bool,
-    stirred: bool,
+    /// Whether the session is summarised, and whether it was used since its last summary.
+    active: bool,
+    touched: bool,
     /// Whether the next packet panics.
     #[cfg(any(test, feature = "fault-injection"))]
     pub(super) panics: bool,
 }
 
-/// How the client is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Known {
     Declared,
@@ -65,44 +65,44 @@ enum Known {
     Quic { flow_from_gateway: u64 },
 }
 
-/// What goes with packets of a session.
-struct Talk {
+/// State of a session that has carried packets.
+struct MediaState {
     continuity: Continuity,
-    measure: Measure,
+    measurements: Measurements,
     feedback: Feedback,
-    /// The hop whose packets reach the client, and how many there have been.
-    hearing: Option<Hop>,
+    /// The hop that the client hears, and the number of hops so far.
+    current_hop: Option<Hop>,
     switches: u32,
-    /// In hitless mode: the two hops whose packets do.
+    /// In hitless mode: the two hops that the client hears.
     pair: Option<Box<Pair<Hop>>>,
     totals: Totals,
-    /// What went between it and its node since that was told.
+    /// Packets between client and node since the last summary.
     flow: Flow,
-    /// Packets missing at switches that were told.
+    /// Packets missing at switches that earlier summaries reported.
     missed_told: u32,
-    /// What was shed and is not yet told, and since when.
+    /// Shed packets that are not reported yet, and the time of the first.
     shed: Option<(ShedRun, Instant)>,
 }
 
-/// The codec of its voice, if it has one: the first that it would rather have.
+/// The preferred codec of the session's first audio stream.
 fn voice(media: &Media) -> Option<Codec> {
     let voice = media.streams.iter().find(|stream| stream.kind == Kind::Audio)?;
     voice.payload_types.first().map(|payload| Codec::named(&payload.codec))
 }
 
-impl Talk {
-    /// Once in a session's life, so that what packets go through stays short.
+impl MediaState {
+    /// Runs once per session; `#[cold]` keeps the packet path short.
     #[cold]
-    fn new(seed: u64, media: &Media) -> Box<Talk> {
+    fn new(seed: u64, media: &Media) -> Box<MediaState> {
         let protection = match media.srtp {
             Srtp::Plain => Protection::Clear,
             Srtp::Opaque => Protection::Srtp,
         };
-        Box::new(Talk {
+        Box::new(MediaState {
             continuity: Continuity::new(seed, protection),
-            measure: Measure::new(voice(media)),
+            measurements: Measurements::new(voice(media)),
             feedback: Feedback::new(seed, media),
-            hearing: None,
+            current_hop: None,
             switches: 0,
             pair: None,
             totals: Totals::default(),
@@ -113,22 +113,22 @@ impl Talk {
     }
 }
 
-impl Talk {
-    /// The time of the hop that the client hears.
+impl MediaState {
+    /// The continuity epoch of the hop that the client hears.
     fn epoch(&self) -> Epoch {
         Epoch(u64::from(self.switches))
     }
 
-    /// From here on it hears this hop: what another delivered and reported says nothing of it. Whom it heard before.
-    fn hears(&mut self, hop: Hop) -> Option<Hop> {
+    /// Resets the counts of the previous hop, which it returns.
+    fn set_current_hop(&mut self, hop: Hop) -> Option<Hop> {
         self.flow = Flow { sent: self.flow.sent, ..Flow::default() };
-        self.hearing.replace(hop)
+        self.current_hop.replace(hop)
     }
 }
 
-/// What a worker lends a session while it handles a packet.
-pub(crate) struct Loan<'a> {
-    pub(crate) ways: &'a mut Ways,
+/// Worker state that a session uses while it handles a packet.
+pub(crate) struct PacketContext<'a> {
+    pub(crate) egress: &'a mut Egress,
     pub(crate) board: &'a Board,
     pub(crate) now: Instant,
 }
@@ -137,9 +137,10 @@ impl Session {
     pub(crate) fn new(install: Install) -> Session {
         let Install { home, session, media, client, route, plan, dscp, ports, seed } = install;
         let address = match client {
-            Client::Declared { listener, address, rtcp } => {
-                Address::declared((listener, address), (listener, rtcp))
-            }
+            Client::Declared { listener, address, rtcp } => Address::declared(
+                SourceKey { listener, address },
+                SourceKey { listener, address: rtcp },
+            ),
             Client::DeclaredIp { .. } | Client::Stun | Client::Quic { .. } => Address::default(),
         };
         let known = match client {
@@ -158,76 +159,76 @@ impl Session {
             ports,
             legs: Vec::new(),
             address,
-            talk: None,
+            state: None,
             seed,
-            // Its cap is told before it says a word.
-            awake: plan.send_cap_kbps() > 0,
-            stirred: false,
+            // A cap is sent before the client's first packet.
+            active: plan.send_cap_kbps() > 0,
+            touched: false,
             #[cfg(any(test, feature = "fault-injection"))]
             panics: false,
             media,
         }
     }
 
-    fn talk(&mut self) -> &mut Talk {
+    fn state(&mut self) -> &mut MediaState {
         let (seed, media) = (self.seed, &*self.media);
-        self.talk.get_or_insert_with(|| Talk::new(seed, media))
+        self.state.get_or_insert_with(|| MediaState::new(seed, media))
     }
 
-    /// Something happens to it: it is summed up until nothing does any more.
-    fn stir(&mut self, loan: &mut Loan<'_>) {
+    /// Marks a session that handles a packet, so that it is summarised until it is idle.
+    fn mark_active(&mut self, cx: &mut PacketContext<'_>) {
         #[cfg(any(test, feature = "fault-injection"))]
         assert!(!self.panics, "injected panic of {}", self.id);
-        if !self.awake || self.talk.is_none() {
-            self.talk().measure.begin_interval(loan.now);
+        if !self.active || self.state.is_none() {
+            self.state().measurements.begin_interval(cx.now);
         }
-        self.wake(loan);
+        self.wake(cx);
     }
 
-    fn wake(&mut self, loan: &mut Loan<'_>) {
-        self.stirred = true;
-        if !self.awake {
-            self.awake = true;
-            loan.ways.awake.add(self.home);
+    fn wake(&mut self, cx: &mut PacketContext<'_>) {
+        self.touched = true;
+        if !self.active {
+            self.active = true;
+            cx.egress.active.add(self.home);
         }
     }
 
-    pub(crate) fn is_awake(&self) -> bool {
-        self.awake
+    pub(crate) fn is_active(&self) -> bool {
+        self.active
     }
 
-    /// Whether nothing happens to it any more that is to be summed up, as it was just now.
-    pub(crate) fn rests(&mut self, now: Instant) -> bool {
-        let stirred = std::mem::take(&mut self.stirred);
+    /// Whether the session has nothing more to summarise. Called after each summary.
+    pub(crate) fn went_idle(&mut self, now: Instant) -> bool {
+        let touched = std::mem::take(&mut self.touched);
         let cap = self.plan.send_cap_kbps();
-        let is_quiet = |talk: &Talk| {
-            talk.shed.is_none() && talk.measure.is_quiet(now) && !talk.feedback.repeats(cap, now)
+        let is_quiet = |state: &MediaState| {
+            state.shed.is_none()
+                && state.measurements.is_quiet(now)
+                && !state.feedback.repeats(cap, now)
         };
-        self.awake = stirred || !self.talk.as_deref().map_or(cap == 0, is_quiet);
-        !self.awake
+        self.active = touched || !self.state.as_deref().map_or(cap == 0, is_quiet);
+        !self.active
     }
 
-    /// Something other than media came from the client.
-    pub(crate) fn heard(&mut self, loan: &mut Loan<'_>) {
-        self.stir(loan);
-        self.talk().measure.heard(loan.now);
+    /// The client sent something other than media.
+    pub(crate) fn heard(&mut self, cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
+        self.state().measurements.heard(cx.now);
     }
 
-    /// What QUIC knows of the path: its round trip, and packets lost and sent since it was told last.
-    pub(crate) fn quic_path(&mut self, (rtt_us, lost, sent): (u32, u32, u32), loan: &mut Loan<'_>) {
-        self.stir(loan);
-        self.talk().measure.quic_path(rtt_us, lost, sent, loan.now);
+    pub(crate) fn handle_quic_path(&mut self, path: PathReport, cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
+        self.state().measurements.quic_path(path, cx.now);
     }
 
-    /// It is open at the hop by this leg, and by no other any more.
+    /// Adds or replaces the leg at a hop.
     pub(crate) fn attach(&mut self, hop: Hop, leg: Leg) {
         self.detach(hop);
-        // One at a time: they are few, and there are many sessions.
+        // Sessions are many and their legs few: reserve no more than needed.
         self.legs.reserve_exact(1);
         self.legs.push((hop, leg));
     }
 
-    /// It is open there no longer.
     pub(crate) fn detach(&mut self, hop: Hop) {
         self.legs.retain(|(at, _)| *at != hop);
     }
@@ -243,23 +244,22 @@ impl Session {
     }
 
     /// The hop with a port leg to this address.
-    pub(crate) fn hop_at(&self, source: SocketAddr, loan: &Loan<'_>) -> Option<Hop> {
+    pub(crate) fn hop_at(&self, source: SocketAddr, cx: &PacketContext<'_>) -> Option<Hop> {
         let is_there = |leg: &Leg| match leg {
             Leg::Port(port) => port.is_at(source),
             Leg::Trunk(_) => false,
         };
         let there = self.legs.iter().filter(|(_, leg)| is_there(leg)).map(|(hop, _)| *hop);
-        there.reduce(|one, other| self.speaks_of(one, other, loan))
+        there.reduce(|one, other| self.likelier_sender(one, other, cx))
     }
 
-    /// Which of two hops at one address a packet from there is of: the one that the room is on, then the one that it is
-    /// leaving, as where a node comes to the address of one that goes; then the newest incarnation, as of a node that
-    /// returned.
+    /// Which of two hops at one address a packet is from: the room's hop, then the hop that the room is leaving, then
+    /// the newest incarnation. Two hops share an address when a node takes over the address of one that is going.
     #[cold]
-    fn speaks_of(&self, one: Hop, other: Hop, loan: &Loan<'_>) -> Hop {
+    fn likelier_sender(&self, one: Hop, other: Hop, cx: &PacketContext<'_>) -> Hop {
         let rank = |hop: Hop| {
             let (plan, route) = (&self.plan, &self.route);
-            let carries = match forward::to_client(hop, None, plan, route, loan.board, loan.now) {
+            let carries = match forward::to_client(hop, None, plan, route, cx.board, cx.now) {
                 Verdict::Pass { leaving: false, .. } | Verdict::Both(_) => 2,
                 Verdict::Pass { leaving: true, .. } => 1,
                 Verdict::Drop(_) => 0,
@@ -269,17 +269,17 @@ impl Session {
         if rank(other) > rank(one) { other } else { one }
     }
 
-    pub(crate) fn set_plan(&mut self, plan: Plan, loan: &mut Loan<'_>) {
+    pub(crate) fn set_plan(&mut self, plan: Plan, cx: &mut PacketContext<'_>) {
         let restored = self.plan.shed != 0 && plan.shed == 0;
         let capped = self.plan.send_cap_kbps() != plan.send_cap_kbps();
         self.plan = plan;
-        self.wake(loan);
+        self.wake(cx);
         if restored {
-            self.tell_shed(loan.ways);
-            self.talk().feedback.want_key_frame();
+            self.report_shed(cx.egress);
+            self.state().feedback.want_key_frame();
         }
         if capped {
-            self.send_cap(loan);
+            self.send_cap(cx);
         }
     }
 
@@ -290,78 +290,82 @@ impl Session {
         }
     }
 
-    /// Asks the client for a key frame of each video stream it sends.
-    pub(crate) fn ask_key_frame(&mut self, loan: &mut Loan<'_>) {
-        if let Some(talk) = &mut self.talk
-            && let Some(request) = talk.feedback.key_frame_of_client(loan.now)
+    /// Requests a key frame of each video stream that the client sends.
+    pub(crate) fn request_client_key_frame(&mut self, cx: &mut PacketContext<'_>) {
+        if let Some(state) = &mut self.state
+            && let Some(request) = state.feedback.key_frame_of_client(cx.now)
         {
-            loan.ways.stamps.asked_key_frame(Way::ToClient);
-            self.send_to_client(Side::Rtcp, Kind::Video, &request, loan, |_| {});
+            cx.egress.stats.asked_key_frame(Way::ToClient);
+            self.send_to_client(Side::Rtcp, Kind::Video, &request, cx, |_| {});
         }
     }
 
-    /// Tells the client how much it may send, if there is a cap or one was lifted.
-    pub(crate) fn send_cap(&mut self, loan: &mut Loan<'_>) {
+    /// Sends the current send cap, or that it was lifted.
+    pub(crate) fn send_cap(&mut self, cx: &mut PacketContext<'_>) {
         let kbps = self.plan.send_cap_kbps();
-        if let Some(cap) = self.talk().feedback.cap(kbps, loan.now) {
-            self.send_to_client(Side::Rtcp, Kind::Video, &cap, loan, |_| {});
+        if let Some(cap) = self.state().feedback.cap(kbps, cx.now) {
+            self.send_to_client(Side::Rtcp, Kind::Video, &cap, cx, |_| {});
         }
     }
 
-    /// Every 100 ms: repeats the cap, or that there is none any more, when it is due, and tells what was shed.
-    pub(crate) fn tick(&mut self, loan: &mut Loan<'_>) {
+    /// Every 100 ms: repeats the cap when due and reports shed packets.
+    pub(crate) fn tick(&mut self, cx: &mut PacketContext<'_>) {
         let kbps = self.plan.send_cap_kbps();
-        let is_due = |talk: &Talk| talk.feedback.cap_is_due(kbps, loan.now);
-        if self.talk.as_deref().map_or(kbps > 0, is_due) {
-            self.send_cap(loan);
+        let is_due = |state: &MediaState| state.feedback.cap_is_due(kbps, cx.now);
+        if self.state.as_deref().map_or(kbps > 0, is_due) {
+            self.send_cap(cx);
         }
-        let due = |since: Instant| loan.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
-        let shed = self.talk.as_deref().and_then(|talk| talk.shed);
+        let due = |since: Instant| cx.now.saturating_duration_since(since) >= SHED_TOLD_EVERY;
+        let shed = self.state.as_deref().and_then(|state| state.shed);
         if shed.is_some_and(|(_, since)| due(since)) {
-            self.tell_shed(loan.ways);
+            self.report_shed(cx.egress);
         }
     }
 
-    /// What workers tell control of it; nothing before anything was said.
+    /// The session's summary; none before its first packet.
     pub(crate) fn summary(&mut self, now: Instant) -> Option<Summary> {
-        let Talk { measure, continuity, flow, missed_told, hearing, .. } =
-            self.talk.as_deref_mut()?;
-        let (measures, last_heard) = (measure.interval(now), measure.last_heard());
+        let MediaState { measurements, continuity, flow, missed_told, current_hop, .. } =
+            self.state.as_deref_mut()?;
+        let (measures, last_heard) = (measurements.interval(now), measurements.last_heard());
         let (expected, lost) = continuity.arrivals();
         let missed = continuity.missed_at_switches(now);
         let missed = missed.saturating_sub(std::mem::replace(missed_told, missed));
-        let flow = Flow { hears: *hearing, expected, lost, missed, ..std::mem::take(flow) };
+        let flow = Flow { hears: *current_hop, expected, lost, missed, ..std::mem::take(flow) };
         let totals = self.totals(now);
         Some(Summary { session: self.id, measures, last_heard, flow, totals })
     }
 
-    /// How it survives the death of its node.
     pub(crate) fn mode(&self) -> Mode {
         self.route.load().mode
     }
 
-    /// What it carried, where nothing more is to come.
+    /// Totals of a session that ends now: packets still missing count as lost.
     pub(crate) fn final_totals(&self, now: Instant) -> Totals {
         self.totals(now + FILLED_WITHIN)
     }
 
     fn totals(&self, now: Instant) -> Totals {
-        let totals = |talk: &Talk| Totals {
-            lost_up: talk.measure.lost_up(),
-            lost_at_switches: talk.continuity.missed_at_switches(now),
-            ..talk.totals
+        let totals = |state: &MediaState| Totals {
+            lost_up: state.measurements.lost_up(),
+            lost_at_switches: state.continuity.missed_at_switches(now),
+            ..state.totals
         };
-        self.talk.as_deref().map_or(Totals::default(), totals)
+        self.state.as_deref().map_or(Totals::default(), totals)
     }
 
-    /// The error queue of its port tells this of what was sent to this address. That nobody listens there says
-    /// something of the node; that the way is too narrow or gone does not.
-    pub(crate) fn accused(&self, address: SocketAddr, error: &io::Error, loan: &Loan<'_>) {
+    /// Handles an error from the error queue of a session's port. `ConnectionRefused` is evidence against the node;
+    /// path errors are not.
+    pub(crate) fn send_failed(
+        &self,
+        address: SocketAddr,
+        error: &io::Error,
+        cx: &PacketContext<'_>,
+    ) {
         if error.kind() != io::ErrorKind::ConnectionRefused {
-            return loan.ways.drop(egress::reason(error));
+            return cx.egress.count_drop(egress::reason(error));
         }
-        if let Some(hop) = self.hop_at(address, loan) {
-            loan.ways.report(Report::PortClosed { session: self.id, hop });
+        if let Some(hop) = self.hop_at(address, cx) {
+            cx.egress.report(Report::PortClosed { session: self.id, hop });
         }
     }
 }

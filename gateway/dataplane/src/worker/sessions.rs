@@ -1,32 +1,58 @@
-//! The sessions at home at a worker, by slot. They are lent, one at a time, so that it is known whose packet it was where
-//! handling one ends in a panic.
+//! The sessions at home at a worker, by slot.
+//!
+//! A session is accessed through a closure, one at a time, so that after a panic the session that caused it is known.
+
+use evenkeel_core::{Hop, NodeId};
+use evenkeel_media::trunk::Tag;
 
 use super::session::Session;
 use crate::flows::Home;
 
+/// Random bits of a tag. The 24 bits above them hold the session's slot: 16 million, more than a gateway may hold.
+const RANDOM_BITS: u32 = 40;
+
+/// The tag of a trunk leg: the slot for a fast lookup, and random bits that make it a secret.
+pub fn tag(slot: u32, random: u64) -> Tag {
+    Tag(u64::from(slot) << RANDOM_BITS | random & ((1 << RANDOM_BITS) - 1))
+}
+
 #[derive(Default)]
 pub(super) struct Sessions {
     slots: Vec<Option<Box<Session>>>,
-    /// Who is lent. Only a panic leaves somebody here.
-    lent: Option<u32>,
+    /// The slot that is being accessed. Outside of [`with`](Self::with) only a panic leaves it set.
+    current: Option<u32>,
 }
 
 impl Sessions {
-    /// Lends the session at home here, if it is still the same.
-    pub(super) fn lend<T>(&mut self, home: Home, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
-        self.lend_if(home.slot, |session| session.home == home, act)
+    /// Accesses the session in this slot if it is of the same generation.
+    pub(super) fn with<T>(&mut self, home: Home, act: impl FnOnce(&mut Session) -> T) -> Option<T> {
+        self.with_if(home.slot, |session| session.home == home, act)
     }
 
-    /// Lends whoever has this slot.
-    pub(super) fn lend_slot<T>(
+    /// Accesses the session in this slot.
+    pub(super) fn with_slot<T>(
         &mut self,
         slot: u32,
         act: impl FnOnce(&mut Session) -> T,
     ) -> Option<T> {
-        self.lend_if(slot, |_| true, act)
+        self.with_if(slot, |_| true, act)
     }
 
-    fn lend_if<T>(
+    /// Accesses the session with this tag at this node, and passes the hop. Earlier sessions of the slot had other tags.
+    pub(super) fn with_tag<T>(
+        &mut self,
+        node: NodeId,
+        tag: Tag,
+        act: impl FnOnce(&mut Session, Hop) -> T,
+    ) -> Option<T> {
+        let done = self.with_slot((tag.0 >> RANDOM_BITS) as u32, |session| {
+            let hop = session.hop_of(tag).filter(|hop| hop.node == node)?;
+            Some(act(session, hop))
+        });
+        done.flatten()
+    }
+
+    fn with_if<T>(
         &mut self,
         slot: u32,
         is_it: impl FnOnce(&Session) -> bool,
@@ -36,19 +62,17 @@ impl Sessions {
         if !is_it(session) {
             return None;
         }
-        self.lent = Some(slot);
+        self.current = Some(slot);
         let done = act(session);
-        self.lent = None;
+        self.current = None;
         Some(done)
     }
 
-    /// Whether it is there, and still the same.
     pub(super) fn has(&self, home: Home) -> bool {
         let session = self.slots.get(home.slot as usize).and_then(Option::as_deref);
         session.is_some_and(|session| session.home == home)
     }
 
-    /// It has its slot from now on.
     pub(super) fn put(&mut self, session: Session) {
         let place = session.home.slot as usize;
         if self.slots.len() <= place {
@@ -57,14 +81,13 @@ impl Sessions {
         self.slots[place] = Some(Box::new(session));
     }
 
-    /// Nobody has its slot any more.
     pub(super) fn remove(&mut self, home: Home) -> Option<Box<Session>> {
         if self.has(home) { self.slots[home.slot as usize].take() } else { None }
     }
 
-    /// After a panic: whoever was lent, and is not lent again.
-    pub(super) fn remove_lent(&mut self) -> Option<Box<Session>> {
-        self.slots[self.lent.take()? as usize].take()
+    /// After a panic: removes the session that was being accessed.
+    pub(super) fn remove_current(&mut self) -> Option<Box<Session>> {
+        self.slots[self.current.take()? as usize].take()
     }
 }
 
@@ -72,16 +95,15 @@ impl Sessions {
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    use evenkeel_core::Srtp;
+    use evenkeel_core::{Incarnation, Srtp};
 
     use super::*;
-    use crate::worker::Client;
     use crate::worker::session::tests::install;
+    use crate::worker::{Client, Leg};
 
     fn three() -> Sessions {
         let mut sessions = Sessions::default();
-        (0..3)
-            .for_each(|slot| sessions.put(Session::new(install(Client::Stun, Srtp::Plain, slot))));
+        (0..3).for_each(|slot| sessions.put(session(slot, &[])));
         sessions
     }
 
@@ -89,26 +111,61 @@ mod tests {
         install(Client::Stun, Srtp::Plain, slot).home
     }
 
-    #[test]
-    fn a_slot_that_is_used_again_is_another_home() {
-        let mut sessions = three();
-        let before = Home { generation: home(1).generation - 1, ..home(1) };
-        assert_eq!(sessions.lend(home(1), |session| session.home), Some(home(1)));
-        assert_eq!(sessions.lend(before, |_| ()), None);
-        assert!(sessions.has(home(1)) && !sessions.has(before));
-        assert!(sessions.remove(before).is_none() && sessions.remove(home(1)).is_some());
-        assert_eq!(sessions.lend_slot(1, |_| ()), None);
+    fn hop(node: u32) -> Hop {
+        Hop { node: NodeId(node), incarnation: Incarnation(1) }
+    }
+
+    fn session(slot: u32, tags: &[(u32, Tag)]) -> Session {
+        let mut session = Session::new(install(Client::Stun, Srtp::Plain, slot));
+        tags.iter().for_each(|&(node, tag)| session.attach(hop(node), Leg::Trunk(tag)));
+        session
     }
 
     #[test]
-    fn who_was_lent_in_a_panic_is_known_and_nobody_else_is() {
+    fn reused_slot_is_another_home() {
         let mut sessions = three();
-        sessions.lend(home(0), |_| ());
-        assert!(sessions.remove_lent().is_none(), "all went well");
-        let panics = AssertUnwindSafe(|| sessions.lend::<()>(home(1), |_| panic!("oh")));
+        let before = Home { generation: home(1).generation - 1, ..home(1) };
+        assert_eq!(sessions.with(home(1), |session| session.home), Some(home(1)));
+        assert_eq!(sessions.with(before, |_| ()), None);
+        assert!(sessions.has(home(1)) && !sessions.has(before));
+        assert!(sessions.remove(before).is_none() && sessions.remove(home(1)).is_some());
+        assert_eq!(sessions.with_slot(1, |_| ()), None);
+    }
+
+    #[test]
+    fn panic_removes_the_accessed_session_only() {
+        let mut sessions = three();
+        sessions.with(home(0), |_| ());
+        assert!(sessions.remove_current().is_none(), "no panic");
+        let panics = AssertUnwindSafe(|| sessions.with::<()>(home(1), |_| panic!("oh")));
         catch_unwind(panics).unwrap_err();
-        assert_eq!(sessions.remove_lent().map(|session| session.home), Some(home(1)));
-        assert!(sessions.remove_lent().is_none(), "once");
+        assert_eq!(sessions.remove_current().map(|session| session.home), Some(home(1)));
+        assert!(sessions.remove_current().is_none(), "once");
         assert!(sessions.has(home(0)) && !sessions.has(home(1)) && sessions.has(home(2)));
+    }
+
+    #[test]
+    fn tag_finds_session_and_hop_of_its_node_only() {
+        let tags = [tag(1, 77), tag(1, 78)];
+        let mut sessions = Sessions::default();
+        sessions.put(session(1, &[(0, tags[0]), (1, tags[1])]));
+        let mut at = |node, tag| sessions.with_tag(NodeId(node), tag, |s, hop| (s.home.slot, hop));
+        assert_eq!([at(0, tags[0]), at(1, tags[1])], [Some((1, hop(0))), Some((1, hop(1)))]);
+        assert_eq!(at(1, tags[0]), None, "another node");
+        assert_eq!(at(0, tag(1, 79)), None, "guessed");
+        assert_eq!([at(0, tag(0, 77)), at(0, tag(2, 77))], [None, None], "empty slot");
+    }
+
+    #[test]
+    fn tag_ends_with_its_leg_and_its_session() {
+        let (old, new) = (tag(0, 1 << 40 | 1), tag(0, 2));
+        let mut sessions = Sessions::default();
+        sessions.put(session(0, &[(0, old)]));
+        let there = |sessions: &mut Sessions, tag| sessions.with_tag(NodeId(0), tag, |_, hop| hop);
+        assert_eq!(there(&mut sessions, old), Some(hop(0)));
+        sessions.with_slot(0, |session| session.attach(hop(0), Leg::Trunk(new)));
+        assert_eq!([old, new].map(|tag| there(&mut sessions, tag)), [None, Some(hop(0))]);
+        sessions.put(session(0, &[]));
+        assert_eq!(there(&mut sessions, new), None, "reused slot");
     }
 }

@@ -1,4 +1,4 @@
-//! What wakes a worker: descriptors that are ready, and the bell that control rings.
+//! Event sources of a worker: its sockets and rings, and the waker for commands.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -8,27 +8,27 @@ use rustix::event::epoll;
 
 use super::egress::Side;
 
-/// Wakes a worker to its commands.
+/// Wakes a thread that waits in epoll.
 #[derive(Debug)]
-pub struct Bell(OwnedFd);
+pub struct Waker(OwnedFd);
 
-impl Bell {
-    pub fn new() -> io::Result<Bell> {
+impl Waker {
+    pub fn new() -> io::Result<Waker> {
         let flags = rustix::event::EventfdFlags::NONBLOCK | rustix::event::EventfdFlags::CLOEXEC;
-        Ok(Bell(rustix::event::eventfd(0, flags)?))
+        Ok(Waker(rustix::event::eventfd(0, flags)?))
     }
 
-    pub fn ring(&self) {
-        // Full means that it is ringing already.
+    pub fn wake(&self) {
+        // A full counter means that the thread is being woken already.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    pub fn quiet(&self) {
+    pub fn clear(&self) {
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }
 
-/// What a ready descriptor is.
+/// The source of an epoll event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Source {
     Listener(u8, Side),
@@ -69,14 +69,14 @@ impl Source {
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-/// Has epoll tell when there is something to read: for as long as there is, but of a session's port once, as there are
-/// thousands, and each that was told of would be asked again.
+/// Registers a descriptor. Ports of sessions are edge-triggered: there are thousands, and each unread one would be
+/// reported again by every `epoll_wait`.
 pub(super) fn watch(epoll: impl AsFd, fd: impl AsFd, source: Source) -> io::Result<()> {
     let data = epoll::EventData::new_u64(source.token());
     let flags = match source {

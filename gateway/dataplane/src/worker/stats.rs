@@ -1,4 +1,5 @@
-//! What workers leave for others to read: stamps per node, counters, how late they were. One writer each, relaxed.
+//! Statistics that a worker writes and other threads read: activity per node, counters, lateness. One writer each,
+//! relaxed.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -7,52 +8,47 @@ use evenkeel_core::{Mode, NodeId, Stamp, forward::Reason};
 
 use super::recoveries::Recoveries;
 
-/// One worker's stamps and counters.
 #[derive(Debug)]
-pub struct Stamps {
+pub struct WorkerStats {
     base: Instant,
-    nodes: Box<[NodeStamp]>,
+    nodes: Box<[NodeStats]>,
     drops: [AtomicU64; Reason::ALL.len()],
-    /// Packets handed on, and their bytes, by way.
+    /// Packets passed on and their bytes, by way.
     passed: [AtomicU64; 2],
     bytes: [AtomicU64; 2],
-    /// Key frames asked for, by the way of the request.
+    /// Key-frame requests by way.
     key_frames: [AtomicU64; 2],
-    /// How long clients heard nothing when a node died, by mode.
+    /// Recovery times by mode.
     recoveries: [Recoveries; Mode::ALL.len()],
-    /// Since when the pass under way has been going on; 0: the worker waits for something to do.
+    /// Nanoseconds from the base to the start of the current pass; 0 while the worker waits.
     pass_began: AtomicU64,
-    /// Nanoseconds of the longest pass that ended since this was last read.
+    /// Nanoseconds of the longest pass since the last read.
     longest_pass: AtomicU64,
-    /// Microseconds within which each session that is awake is summed up.
+    /// Microseconds within which each active session is summarised.
     sums_up_within: AtomicU64,
 }
 
 #[derive(Default, Debug)]
-struct NodeStamp {
+struct NodeStats {
     /// Nanoseconds since the base; 0: never.
     last_received: AtomicU64,
     received: AtomicU64,
     last_sent: AtomicU64,
-    /// Whether a bundle went there or came that not every path carries.
+    /// A bundle was sent or received that is longer than every path carries.
     long: AtomicBool,
 }
 
-/// Which way a packet went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
-    /// From a client to a node.
     ToNode = 0,
-    /// From a node to a client.
     ToClient = 1,
 }
 
-impl Stamps {
-    /// With room for so many nodes.
-    pub fn new(base: Instant, nodes: usize) -> Stamps {
-        Stamps {
+impl WorkerStats {
+    pub fn new(base: Instant, nodes: usize) -> WorkerStats {
+        WorkerStats {
             base,
-            nodes: (0..nodes).map(|_| NodeStamp::default()).collect(),
+            nodes: (0..nodes).map(|_| NodeStats::default()).collect(),
             drops: Default::default(),
             passed: Default::default(),
             bytes: Default::default(),
@@ -72,23 +68,23 @@ impl Stamps {
         }
     }
 
-    /// Media was sent to the node. Signed messages are none: what answers them is not what sessions wait for.
+    /// Media was sent to the node. Signed messages do not count: their answers come even if media does not.
     pub fn sent(&self, node: NodeId, now: Instant) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_sent.store(self.nanos(now), Relaxed);
         }
     }
 
-    /// A bundle went to the node or came from it that not every path carries.
+    /// A bundle to or from the node is longer than every path carries.
     pub fn long(&self, node: NodeId) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.long.store(true, Relaxed);
         }
     }
 
-    /// The nodes that such a bundle went to or came from since this was last asked.
+    /// The nodes with such a bundle since the last call.
     pub fn take_long(&self) -> impl Iterator<Item = NodeId> {
-        let long = |stamp: &NodeStamp| stamp.long.load(Relaxed) && stamp.long.swap(false, Relaxed);
+        let long = |stamp: &NodeStats| stamp.long.load(Relaxed) && stamp.long.swap(false, Relaxed);
         (0..)
             .map(NodeId)
             .zip(&self.nodes)
@@ -96,7 +92,7 @@ impl Stamps {
             .map(|(node, _)| node)
     }
 
-    /// The node is gone, and its number may be another's.
+    /// Clears a removed node: its number may be reused.
     pub fn forget(&self, node: NodeId) {
         if let Some(stamp) = self.nodes.get(node.0 as usize) {
             stamp.last_received.store(0, Relaxed);
@@ -119,12 +115,11 @@ impl Stamps {
         add(&self.key_frames[way as usize], 1);
     }
 
-    /// A client of a session in this mode hears another hop, since its node died, and heard nothing for so long.
+    /// A client in this mode hears another hop after its node died, and heard nothing for this long.
     pub fn recovered(&self, mode: Mode, after: Duration) {
         self.recoveries[mode as usize].add(after);
     }
 
-    /// What recoveries in this mode took.
     pub fn recoveries(&self, mode: Mode) -> &Recoveries {
         &self.recoveries[mode as usize]
     }
@@ -140,7 +135,7 @@ impl Stamps {
         }
     }
 
-    /// What it saw of each node, added to what others saw.
+    /// Merges this worker's view of each node into the view of all workers.
     pub fn merge_into(&self, all: &mut [Stamp]) {
         for (stamp, sum) in self.nodes.iter().zip(all) {
             let at = |nanos: u64| (nanos > 0).then(|| self.base + Duration::from_nanos(nanos));
@@ -150,8 +145,8 @@ impl Stamps {
         }
     }
 
-    /// How long something may have waited to be read since this was last asked: the longest pass that ended, or the
-    /// one under way.
+    /// For how long a packet may have waited to be read since the last call: the longest pass that ended, or the
+    /// current one.
     pub fn take_lateness(&self, now: Instant) -> Duration {
         let under_way = match self.pass_began.load(Relaxed) {
             0 => 0,
@@ -160,33 +155,29 @@ impl Stamps {
         Duration::from_nanos(self.longest_pass.swap(0, Relaxed).max(under_way))
     }
 
-    /// Each session that is awake is summed up about this often.
+    /// Each active session is summarised about this often.
     pub fn sums_up_every(&self, every: Duration) {
-        // One that was passed over when others went to rest has its turn in the next round.
+        // A session that missed its turn when others were removed has one in the next round.
         self.sums_up_within.store(2 * every.as_micros() as u64, Relaxed);
     }
 
-    /// How old the last word on a session may be.
+    /// The maximum age of a session's last summary.
     pub fn sums_up_within(&self) -> Duration {
         Duration::from_micros(self.sums_up_within.load(Relaxed))
     }
 
-    /// Packets dropped so far for this reason.
     pub fn drops(&self, reason: Reason) -> u64 {
         self.drops[reason as usize].load(Relaxed)
     }
 
-    /// Packets handed on so far.
     pub fn packets(&self, way: Way) -> u64 {
         self.passed[way as usize].load(Relaxed)
     }
 
-    /// Bytes of them.
     pub fn bytes(&self, way: Way) -> u64 {
         self.bytes[way as usize].load(Relaxed)
     }
 
-    /// Key frames asked for so far, by the way of the request.
     pub fn key_frames(&self, way: Way) -> u64 {
         self.key_frames[way as usize].load(Relaxed)
     }
@@ -208,14 +199,14 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_pass_is_told_of_while_it_lasts_and_once_it_ended() {
+    fn lateness_covers_current_and_last_pass() {
         let base = Instant::now();
-        let stamps = Stamps::new(base, 0);
-        let late = |ms| stamps.take_lateness(base + MS * ms);
+        let stats = WorkerStats::new(base, 0);
+        let late = |ms| stats.take_lateness(base + MS * ms);
         assert_eq!(late(1), Duration::ZERO);
-        stamps.pass_begins(base + MS * 2);
+        stats.pass_begins(base + MS * 2);
         assert_eq!([late(4), late(40)], [MS * 2, MS * 38]);
-        stamps.pass_ends(base + MS * 41);
-        assert_eq!([late(42), late(44)], [MS * 39, Duration::ZERO], "not told twice");
+        stats.pass_ends(base + MS * 41);
+        assert_eq!([late(42), late(44)], [MS * 39, Duration::ZERO], "reported once");
     }
 }

@@ -1,6 +1,6 @@
-//! The loop itself, and what it does with what is ready.
+//! The worker's loop and its event sources.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use evenkeel_core::forward::Reason;
 use evenkeel_core::{Grant, Hop, Incarnation, Mode, Route, RouteCell, SessionId, Srtp, Stamp};
@@ -18,14 +18,13 @@ fn socket() -> UdpSocket {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
 }
 
-/// What others hold of a worker that has one node and these listeners, which are open to strangers: it tells of each
-/// packet of theirs.
+/// The other ends of a worker with one node and open listeners, which report each packet.
 struct World {
     listeners: Vec<SocketAddr>,
     commands: crossbeam_channel::Sender<Command>,
-    bell: Arc<Bell>,
+    waker: Arc<Waker>,
     flows: Arc<Flows>,
-    stamps: Arc<Stamps>,
+    stats: Arc<WorkerStats>,
     reports: mpsc::Receiver<Report>,
 }
 
@@ -42,8 +41,8 @@ impl World {
         let listener = |(rtp, rtcp)| ListenerParts { rtp, rtcp: Some(rtcp), open: true };
         let (told, commands) = crossbeam_channel::bounded(COMMANDS_MAX);
         let (says, reports) = mpsc::channel(1_024);
-        let bell = Arc::new(Bell::new().unwrap());
-        let stamps = Arc::new(Stamps::new(now, 1));
+        let waker = Arc::new(Waker::new().unwrap());
+        let stats = Arc::new(WorkerStats::new(now, 1));
         let flows = Arc::new(Flows::new(64));
         let parts = Parts {
             number: 0,
@@ -54,21 +53,21 @@ impl World {
             from_workers: Vec::new(),
             to_workers: vec![None],
             commands,
-            bell: Arc::clone(&bell),
+            waker: Arc::clone(&waker),
             reports: says,
-            stamps: Arc::clone(&stamps),
+            stats: Arc::clone(&stats),
             flows: Arc::clone(&flows),
             board: Arc::new(Board::new(1)),
-            patience: Patience { packets: 0, wait: Duration::ZERO },
+            early_limits: EarlyLimits { packets: 0, wait: Duration::ZERO },
             misses_per_prefix: u32::MAX,
             gather: LONG,
         };
         let worker = Worker::new(parts, now).unwrap();
         let commands = told;
-        (World { listeners: addresses, commands, bell, flows, stamps, reports }, worker)
+        (World { listeners: addresses, commands, waker, flows, stats, reports }, worker)
     }
 
-    /// With a node at the other end of its trunk.
+    /// With a node at the other end of the trunk.
     fn with_node() -> (World, Worker, UdpSocket) {
         let (trunk, node) = (socket(), socket());
         trunk.connect(node.local_addr().unwrap()).unwrap();
@@ -78,7 +77,7 @@ impl World {
         (world, worker, node)
     }
 
-    /// Somebody comes from an address of its own, with a leg to the node.
+    /// Adds a client at its own address, with a leg to the node.
     fn enter(&self, slot: u32) -> Phone {
         let own = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + slot);
         let socket = UdpSocket::bind((own, 0)).unwrap();
@@ -105,7 +104,7 @@ impl World {
         Phone { socket, home }
     }
 
-    /// Sessions that the worker says it dropped.
+    /// Sessions removed after a panic.
     fn panicked(&mut self) -> Vec<u64> {
         let reports = std::iter::from_fn(|| self.reports.try_recv().ok());
         let panicked = |report| match report {
@@ -115,40 +114,37 @@ impl World {
         reports.filter_map(panicked).collect()
     }
 
-    /// A packet from a stranger, served by the worker's thread.
+    /// Sends a packet from an unknown source and waits until the worker's thread has handled it.
     fn serve(&mut self, stranger: &UdpSocket) {
         stranger.send_to(&PACKET, self.listeners[0]).unwrap();
         let until = Instant::now() + SOON;
         while Instant::now() < until {
             match self.reports.try_recv() {
-                Ok(Report::Knock { .. }) => return,
+                Ok(Report::FirstPacket { .. }) => return,
                 Ok(other) => panic!("{other:?}"),
                 Err(_) => std::thread::yield_now(),
             }
         }
-        panic!("nobody took it");
+        panic!("no report came");
     }
 
     fn tell(&self, command: Command) {
         self.commands.send(command).unwrap();
-        self.bell.ring();
+        self.waker.wake();
     }
 
     /// Packets that came from the node.
     fn received(&self) -> u64 {
         let mut all = [Stamp::default()];
-        self.stamps.merge_into(&mut all);
+        self.stats.merge_into(&mut all);
         all[0].received
     }
 }
 
-/// RTP of payload type 111.
 const PACKET: [u8; 12] = [0x80, 111, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The only one.
 const NODE: Hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
 
-/// A client.
 struct Phone {
     socket: UdpSocket,
     home: Home,
@@ -159,7 +155,7 @@ impl Phone {
         self.socket.send(&video(sequence)).unwrap();
     }
 
-    /// The numbers of what came.
+    /// Sequence numbers of the received packets.
     fn heard(&self) -> Vec<u16> {
         let mut bytes = [0; 64];
         let came = std::iter::from_fn(|| {
@@ -170,7 +166,7 @@ impl Phone {
     }
 }
 
-/// RTP as sessions here declare it.
+/// RTP with the payload type of these sessions.
 fn video(sequence: u16) -> Vec<u8> {
     let timestamp = u32::from(sequence) * 3_000;
     let fields = rtp::Fields { payload_type: 96, marker: false, sequence, timestamp, ssrc: 5 };
@@ -179,7 +175,7 @@ fn video(sequence: u16) -> Vec<u8> {
     packet
 }
 
-/// Whose packets came to the node, by tag, and their numbers.
+/// Tags and sequence numbers of the packets that reached the node.
 fn came(node: &UdpSocket) -> Vec<(Tag, u16)> {
     let mut bytes = [0; 2_048];
     let mut packets = Vec::new();
@@ -193,28 +189,27 @@ fn came(node: &UdpSocket) -> Vec<(Tag, u16)> {
 }
 
 impl Worker {
-    /// A pass over what is ready now; how much was.
+    /// Runs one pass and returns its number of events.
     fn turn(&mut self) -> usize {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         self.wait(&mut events, Duration::ZERO).unwrap();
-        self.pass_or_outlive(&events, Instant::now());
+        self.guarded_pass(&events, Instant::now());
         events.len()
     }
 
-    /// All that is ready, and what it leaves.
+    /// Runs passes until nothing is left.
     fn turns(&mut self) {
-        while self.turn() > 0 || self.left_some() {}
+        while self.turn() > 0 || self.has_unread() {}
     }
 }
 
 #[test]
-fn packets_that_keep_coming_gather() {
+fn continuous_packets_gather() {
     let (mut world, worker) = World::new(1);
     let thread = std::thread::spawn(move || worker.run());
     let stranger = socket();
     world.serve(&stranger);
-    // The next one comes at once: whatever comes after it gathers. On a machine that held us up it may be a first one
-    // again.
+    // The next packet comes at once, so later ones gather. On a slow machine it may count as a first one again.
     let gathered = (0..10).any(|_| {
         let began = Instant::now();
         world.serve(&stranger);
@@ -226,19 +221,19 @@ fn packets_that_keep_coming_gather() {
 }
 
 #[test]
-fn a_worker_does_not_pause_while_more_is_ready_than_it_is_told_of_at_a_time() {
+fn full_event_batch_is_followed_without_a_pause() {
     let (world, mut worker) = World::new(150);
     let stranger = socket();
     for listener in &world.listeners {
         stranger.send_to(&PACKET, listener).unwrap();
     }
-    assert_eq!((worker.turn(), worker.left_some()), (EVENTS_MAX, true));
-    assert_eq!((worker.turn(), worker.left_some()), (300 - EVENTS_MAX, false));
+    assert_eq!((worker.turn(), worker.has_unread()), (EVENTS_MAX, true));
+    assert_eq!((worker.turn(), worker.has_unread()), (300 - EVENTS_MAX, false));
     assert_eq!(world.reports.len(), 300);
 }
 
 #[test]
-fn a_port_that_tells_once_is_read_to_its_end() {
+fn edge_triggered_port_is_read_to_its_end() {
     let (world, mut worker) = World::new(0);
     let (port, node) = (socket(), socket());
     let (to, address) = (port.local_addr().unwrap(), node.local_addr().unwrap());
@@ -254,23 +249,23 @@ fn a_port_that_tells_once_is_read_to_its_end() {
         node.send_to(&PACKET, to).unwrap();
     }
     assert_eq!(worker.turn(), 1);
-    while worker.left_some() {
-        assert_eq!(worker.turn(), 0, "it is not told of again");
+    while worker.has_unread() {
+        assert_eq!(worker.turn(), 0, "not reported again");
     }
     assert_eq!(world.received(), 40);
 }
 
 #[test]
-fn packets_have_their_turn_between_many_commands() {
+fn packets_are_read_between_many_commands() {
     let (world, mut worker) = World::new(1);
     for _ in 0..3_000 {
-        world.tell(Command::Sign { node: NodeId(0), message: Box::default() });
+        world.tell(Command::SendSigned { node: NodeId(0), message: Box::default() });
     }
     let mut turns = 0;
     loop {
         worker.turn();
         turns += 1;
-        if !worker.left_some() {
+        if !worker.has_unread() {
             break;
         }
     }
@@ -278,7 +273,7 @@ fn packets_have_their_turn_between_many_commands() {
 }
 
 #[test]
-fn a_panic_over_a_clients_packet_costs_that_session_and_nobody_else_a_packet() {
+fn client_packet_panic_costs_no_other_packet() {
     let (mut world, mut worker, node) = World::with_node();
     let phones = [0, 1, 2].map(|slot| world.enter(slot));
     world.tell(Command::Panic { home: phones[1].home });
@@ -291,11 +286,11 @@ fn a_panic_over_a_clients_packet_costs_that_session_and_nobody_else_a_packet() {
     assert_eq!(world.panicked(), [1]);
     let expected = (10..20).flat_map(|number| [(tag(0, 7), number), (tag(2, 7), number)]);
     assert_eq!(came(&node), expected.collect::<Vec<_>>(), "each once, and in order");
-    assert_eq!(world.stamps.drops(Reason::UnknownSource), 10, "nobody has the others");
+    assert_eq!(world.stats.drops(Reason::UnknownSource), 10, "packets of the removed session");
 }
 
 #[test]
-fn a_panic_over_a_nodes_packet_costs_nobody_else_one_of_the_same_datagram() {
+fn node_packet_panic_spares_rest_of_the_bundle() {
     let (mut world, mut worker, node) = World::with_node();
     let phones = [0, 1, 2].map(|slot| world.enter(slot));
     world.tell(Command::Panic { home: phones[1].home });
@@ -311,11 +306,11 @@ fn a_panic_over_a_nodes_packet_costs_nobody_else_one_of_the_same_datagram() {
     assert_eq!(world.panicked(), [1]);
     let heard = phones.map(|phone| phone.heard());
     assert_eq!(heard, [vec![10, 11, 12, 13], vec![], vec![10, 11, 12, 13]]);
-    assert_eq!(world.stamps.drops(Reason::UnknownTag), 4);
+    assert_eq!(world.stats.drops(Reason::UnknownTag), 4);
 }
 
 #[test]
-fn a_port_that_told_once_is_read_though_the_pass_broke_off_before_it() {
+fn port_is_read_after_a_panic_before_it() {
     let (mut world, mut worker, _node) = World::with_node();
     let doomed = world.enter(0);
     world.tell(Command::Panic { home: doomed.home });
@@ -328,7 +323,7 @@ fn a_port_that_told_once_is_read_though_the_pass_broke_off_before_it() {
     let leg = Leg::Port(Box::new(NodePort { address, rtcp_port: address.port() }));
     world.tell(Command::Attach { home, hop: NODE, leg });
     worker.turns();
-    // Epoll tells of them in this order.
+    // Epoll reports them in this order.
     doomed.speak(10);
     node.send_to(&PACKET, to).unwrap();
     assert_eq!((worker.turn(), world.panicked(), world.received()), (2, vec![0], 0));
@@ -337,7 +332,7 @@ fn a_port_that_told_once_is_read_though_the_pass_broke_off_before_it() {
 }
 
 #[test]
-fn who_stirred_before_a_panic_is_summed_up_after_it() {
+fn active_session_is_summarised_after_a_panic() {
     let (mut world, mut worker, _node) = World::with_node();
     let phones = [0, 1].map(|slot| world.enter(slot));
     worker.turns();
@@ -358,7 +353,7 @@ fn who_stirred_before_a_panic_is_summed_up_after_it() {
 }
 
 #[test]
-fn an_address_that_was_learned_is_free_after_the_panic() {
+fn learned_address_is_free_after_a_panic() {
     let (mut world, mut worker, _node) = World::with_node();
     let phone = socket();
     phone.connect(world.listeners[0]).unwrap();
@@ -379,15 +374,15 @@ fn an_address_that_was_learned_is_free_after_the_panic() {
 }
 
 #[test]
-fn a_panic_that_is_over_nobodys_packet_goes_on() {
+fn panic_outside_of_a_session_is_resumed() {
     let (_world, mut worker) = World::new(1);
-    worker.go_on_with(Source::Listener(9, Side::Rtp));
+    worker.mark_unread(Source::Listener(9, Side::Rtp));
     let panic = catch_unwind(AssertUnwindSafe(|| worker.turn()));
     assert!(panic.is_err(), "there is no such listener");
 }
 
 #[test]
-fn one_panic_too_many_goes_on() {
+fn panic_over_the_limit_is_resumed() {
     let (mut world, mut worker, _node) = World::with_node();
     let phones: Vec<Phone> = (0..9).map(|slot| world.enter(slot)).collect();
     phones.iter().for_each(|phone| world.tell(Command::Panic { home: phone.home }));

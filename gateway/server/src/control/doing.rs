@@ -32,7 +32,7 @@ impl Control {
             }
         }
         for worker in std::mem::take(&mut self.rung) {
-            self.workers[usize::from(worker)].bell.ring();
+            self.workers[usize::from(worker)].waker.wake();
         }
     }
 
@@ -162,7 +162,7 @@ impl Control {
         match act {
             None => {}
             Some(Act::Sign { worker, node, message, .. }) => {
-                self.command(worker, Command::Sign { node, message });
+                self.command(worker, Command::SendSigned { node, message });
             }
             Some(Act::LimitBundles { worker, node, size_max }) => {
                 let name = self.node_name(node);

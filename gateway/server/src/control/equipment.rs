@@ -49,7 +49,7 @@ impl Control {
         self.equip_agent(id, agent);
         self.equip_canary(id, canary);
         for (worker, trunk) in (0..).zip(trunks) {
-            self.command(worker, Command::Reach { node: id, trunk });
+            self.command(worker, Command::AddTrunk { node: id, trunk });
         }
     }
 
@@ -81,7 +81,7 @@ impl Control {
         set(&mut self.agents, id, None);
         set(&mut self.canaries, id, None);
         for worker in 0..self.workers.len() as u16 {
-            self.command(worker, Command::Forget { node: id });
+            self.command(worker, Command::RemoveNode { node: id });
         }
         self.listed.get_mut(id.0 as usize).and_then(Option::take)
     }

@@ -119,7 +119,7 @@ impl Control {
 
     fn mode_view(&self, mode: Mode) -> ModeView {
         let scenarios = self.gateway.scenarios().filter(|(_, scenario)| scenario.mode == mode);
-        let workers = self.workers.iter().map(|worker| worker.stamps.recoveries(mode));
+        let workers = self.workers.iter().map(|worker| worker.stats.recoveries(mode));
         let recoveries = Distribution::of(workers);
         ModeView {
             mode,

@@ -160,12 +160,12 @@ impl Control {
     }
 
     fn status(&self, now: Instant) -> Status {
-        let packets = |way: Way| self.workers.iter().map(|worker| worker.stamps.packets(way)).sum();
-        let bytes = |way: Way| self.workers.iter().map(|worker| worker.stamps.bytes(way)).sum();
+        let packets = |way: Way| self.workers.iter().map(|worker| worker.stats.packets(way)).sum();
+        let bytes = |way: Way| self.workers.iter().map(|worker| worker.stats.bytes(way)).sum();
         let key_frames =
-            |way: Way| self.workers.iter().map(|worker| worker.stamps.key_frames(way)).sum();
+            |way: Way| self.workers.iter().map(|worker| worker.stats.key_frames(way)).sum();
         let drops = evenkeel_core::forward::Reason::ALL.into_iter().filter_map(|reason| {
-            let sum: u64 = self.workers.iter().map(|worker| worker.stamps.drops(reason)).sum();
+            let sum: u64 = self.workers.iter().map(|worker| worker.stats.drops(reason)).sum();
             (sum > 0).then_some((reason.name(), sum))
         });
         Status {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_core::{Gateway, NodeId, OfferId, PolicyName, Stamp, WATCH_EVERY};
-use evenkeel_dataplane::worker::{Bell, Command, Report, Stamps};
+use evenkeel_dataplane::worker::{Command, Report, Waker, WorkerStats};
 use ring::rand::SecureRandom;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -36,15 +36,15 @@ use crate::webhook::Poster;
 /// A worker as control knows it. However control ends, the worker ends with it.
 pub(crate) struct WorkerLine {
     pub(crate) commands: crossbeam_channel::Sender<Command>,
-    pub(crate) bell: Arc<Bell>,
-    pub(crate) stamps: Arc<Stamps>,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) stats: Arc<WorkerStats>,
 }
 
 impl Drop for WorkerLine {
     fn drop(&mut self) {
         // One that is gone needs no word.
         let _ = self.commands.send(Command::Stop);
-        self.bell.ring();
+        self.waker.wake();
     }
 }
 
@@ -257,11 +257,11 @@ impl Control {
         let mut stamps = vec![Stamp::default(); self.listed.len()];
         let mut late = Duration::ZERO;
         for worker in &self.workers {
-            worker.stamps.merge_into(&mut stamps);
-            late = late.max(worker.stamps.take_lateness(Instant::now()));
+            worker.stats.merge_into(&mut stamps);
+            late = late.max(worker.stats.take_lateness(Instant::now()));
         }
         let now = Instant::now();
-        let within = self.workers.iter().map(|worker| worker.stamps.sums_up_within()).max();
+        let within = self.workers.iter().map(|worker| worker.stats.sums_up_within()).max();
         self.gateway.handle_summaries_within(within.unwrap_or_default());
         self.gateway.handle_stamps(&stamps, late, now);
         self.walk_on(now);
@@ -279,7 +279,7 @@ impl Control {
             return;
         }
         for (number, worker) in (0..).zip(&self.workers) {
-            for node in worker.stamps.take_long() {
+            for node in worker.stats.take_long() {
                 let random = &self.random;
                 self.drivers.sent_long((number, node), &mut || draw(random), now);
             }
@@ -306,12 +306,14 @@ impl Control {
             Report::PortClosed { session, hop } => {
                 self.gateway.handle_port_closed(session, hop, now);
             }
-            Report::Unalike { session, hops } => self.gateway.handle_unalike(session, hops, now),
+            Report::CopiesDiffer { session, hops } => {
+                self.gateway.handle_unalike(session, hops, now)
+            }
             Report::Signed { node, message } => {
                 let act = self.drivers.handle_signed(node, &message, Clock::read());
                 self.act(act);
             }
-            Report::Knock { listener, source, payload_type } => {
+            Report::FirstPacket { listener, source, payload_type } => {
                 self.knock(listener, source, payload_type, now);
             }
             Report::Summaries(summaries) => {
@@ -370,8 +372,8 @@ mod tests {
     #[test]
     fn a_worker_that_control_lets_go_of_is_told_to_stop() {
         let (commands, told) = crossbeam_channel::bounded(1);
-        let stamps = Arc::new(Stamps::new(Instant::now(), 0));
-        let line = WorkerLine { commands, bell: Arc::new(Bell::new().unwrap()), stamps };
+        let stats = Arc::new(WorkerStats::new(Instant::now(), 0));
+        let line = WorkerLine { commands, waker: Arc::new(Waker::new().unwrap()), stats };
         let control = std::thread::spawn(move || {
             let _held = line;
             panic!("as control never should");

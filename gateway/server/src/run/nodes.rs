@@ -66,7 +66,7 @@ fn trunk(node: &settings::Node, dscp: u8) -> Result<Option<UdpSocket>, Failure> 
         let socket =
             Socket::new(Domain::for_address(node.address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
-        buffers::hold(&socket, SOCKET_BUFFER);
+        buffers::set_sizes(&socket, SOCKET_BUFFER);
         // The traffic class holds the code point in its upper six bits (RFC 2474, 3).
         let class = u32::from(dscp) << 2;
         if node.address.is_ipv4() {

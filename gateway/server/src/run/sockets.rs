@@ -97,7 +97,7 @@ fn shared_socket(address: &mut SocketAddr, turn: Turn) -> Result<UdpSocket, Fail
     }
     socket.set_reuse_port(turn == Turn::Later).map_err(listen)?;
     socket.set_nonblocking(true).map_err(listen)?;
-    buffers::hold(&socket, SOCKET_BUFFER);
+    buffers::set_sizes(&socket, SOCKET_BUFFER);
     socket.bind(&(*address).into()).map_err(listen)?;
     socket.set_reuse_port(true).map_err(listen)?;
     let socket = UdpSocket::from(socket);

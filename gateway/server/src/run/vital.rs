@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::thread::JoinHandle;
 
-use evenkeel_dataplane::panics::words;
+use evenkeel_dataplane::panics;
 
 /// A thread that ended though nobody told it to.
 #[derive(PartialEq, Eq, Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ impl Vital {
         let reason = match self.thread.join() {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string().into(),
-            Err(panic) => format!("it panicked: {}", words(&*panic)).into(),
+            Err(panic) => format!("it panicked: {}", panics::message(&*panic)).into(),
         };
         Err(Ended { thread: self.name, reason })
     }

@@ -1,20 +1,19 @@
-//! Who is let in, and what those are told who are not.
+//! Admission of connections: accept, retry or refuse.
 
 use std::time::Instant;
 
 use quinn_proto::{EndpointEvent, Incoming, Transmit};
 
 use super::Endpoint;
-use crate::quic::connection::Line;
+use crate::quic::connection::ClientConnection;
 use crate::quic::counters::count;
 
 impl Endpoint {
-    /// Bounded by all connections that are held, also those that are over and wait for quinn to forget them: it is they
-    /// that take memory.
-    pub(super) fn let_in(&mut self, incoming: Incoming, now: Instant) {
+    /// The limit counts connections that are closed but not forgotten, because they still use memory.
+    pub(super) fn accept(&mut self, incoming: Incoming, now: Instant) {
         let counters = &self.hub.counters;
         let most = self.settings.connections_max;
-        let held = self.lines.count();
+        let held = self.connections.count();
         self.packet.clear();
         if held >= most {
             count(&counters.connections_refused);
@@ -22,15 +21,15 @@ impl Endpoint {
             return self.respond(&refusal);
         }
         if held >= most / 2 && incoming.may_retry() && !incoming.remote_address_validated() {
-            // `may_retry` was true, so there is one.
+            // `may_retry` was checked.
             if let Ok(retry) = self.quinn.retry(incoming, &mut self.packet) {
                 self.respond(&retry);
             }
             return;
         }
         match self.quinn.accept(incoming, now, &mut self.packet, None) {
-            // Its first packet closed it. quinn would keep it until it is idle for too long, since it sets no nearer
-            // timer then; and anybody can send such a packet in anybody's name.
+            // Its first packet closed it. quinn would keep it until the idle timeout, and such a packet can be sent
+            // with a forged source.
             Ok((handle, connection)) if connection.is_closed() => {
                 count(&counters.handshakes_failed);
                 let _ = self.quinn.handle_event(handle, EndpointEvent::drained());
@@ -38,7 +37,7 @@ impl Endpoint {
             Ok((handle, connection)) => {
                 count(&counters.connections);
                 let until = now + self.settings.handshake_within;
-                self.lines.insert(Line::new(handle, connection, until));
+                self.connections.insert(ClientConnection::new(handle, connection, until));
             }
             Err(error) => {
                 count(&counters.handshakes_failed);
@@ -49,7 +48,7 @@ impl Endpoint {
         }
     }
 
-    /// Answers one who has no connection. If there is no room for it, he asks again.
+    /// Answers a client without a connection. If the socket is full the answer is dropped; the client tries again.
     pub(super) fn respond(&self, transmit: &Transmit) {
         if self.blocked.is_none() {
             let _ = self.socket.send(transmit, &self.packet);

@@ -1,4 +1,4 @@
-//! What clients send, on its way to their connections.
+//! Datagrams from clients to their connections.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::{Endpoint, Look};
 use crate::quic::counters::count;
 use crate::quic::socket::From;
 
-/// Datagrams taken before others get their turn. A batch of the kernel's may hold eight times as many.
+/// Datagrams per turn. One batch of the kernel may hold eight times as many.
 const DATAGRAMS_PER_TURN: usize = 256;
 
 impl Endpoint {
@@ -21,7 +21,7 @@ impl Endpoint {
                 self.take_datagram(from, datagram, now);
                 continue;
             }
-            // They need not wait for what comes behind it.
+            // Workers start on the packets read so far.
             self.hub.wake_workers();
             if !look.more {
                 return look;
@@ -44,13 +44,13 @@ impl Endpoint {
         match self.quinn.handle(now, source, local, ecn, datagram, &mut self.packet) {
             None => {}
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
-                if let Some(line) = self.lines.get_mut(handle) {
-                    line.connection.handle_event(event);
-                    line.read_datagrams(now, &mut self.hub);
+                if let Some(client) = self.connections.get_mut(handle) {
+                    client.connection.handle_event(event);
+                    client.read_datagrams(now, &mut self.hub);
                 }
-                self.lines.touch(handle);
+                self.connections.touch(handle);
             }
-            Some(DatagramEvent::NewConnection(incoming)) => self.let_in(incoming, now),
+            Some(DatagramEvent::NewConnection(incoming)) => self.accept(incoming, now),
             Some(DatagramEvent::Response(transmit)) => self.respond(&transmit),
         }
     }

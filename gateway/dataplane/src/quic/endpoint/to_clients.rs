@@ -1,4 +1,4 @@
-//! What workers send, on its way to clients.
+//! Packets from workers to clients.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::quic::connection::Limits;
 use crate::quic::counters::count;
 use crate::ring::{Kind, Meta};
 
-/// Packets taken from a ring before others get their turn.
+/// Packets taken from one ring per turn.
 const RING_BATCH: usize = 256;
 
 impl Endpoint {
@@ -31,24 +31,24 @@ impl Endpoint {
 
     fn take_packet(&mut self, meta: &Meta, packet: &[u8], now: Instant) {
         match meta.kind {
-            Kind::Media => self.send(meta.home, meta.flow, packet, now),
+            Kind::Rtp | Kind::Rtcp => self.send(meta.home, meta.flow, packet, now),
             Kind::Detached => self.hub.forget(meta.home, now),
-            // Only ever told to a worker.
-            Kind::Attached | Kind::Feedback { .. } => {}
+            // Not sent to the endpoint.
+            Kind::Attached | Kind::Path(_) | Kind::Relayed => {}
         }
     }
 
-    /// Queues a packet for its session's client: in a DATAGRAM where it fits, else in a stream of its own.
+    /// Queues a packet for the session's client: in a DATAGRAM if it fits, else in a stream of its own.
     fn send(&mut self, home: Home, flow: u64, packet: &[u8], now: Instant) {
         let counters = &self.hub.counters;
         let flow = roq::Flow::new(flow);
-        let handle = self.hub.line(home);
-        let line = handle.and_then(|handle| self.lines.get_mut(handle));
-        let (Some(flow), Some(line)) = (flow, line.filter(|line| line.is_open())) else {
+        let handle = self.hub.client(home);
+        let client = handle.and_then(|handle| self.connections.get_mut(handle));
+        let (Some(flow), Some(client)) = (flow, client.filter(|client| client.is_open())) else {
             return count(&counters.unattached);
         };
-        match line.send_datagram(datagram(flow, packet, &mut self.framed)) {
-            // Counted when it leaves.
+        match client.send_datagram(datagram(flow, packet, &mut self.framed)) {
+            // Counted when it is sent.
             Ok(()) => {}
             Err(SendDatagramError::Blocked(_)) => count(&counters.datagrams_full),
             Err(
@@ -63,16 +63,16 @@ impl Endpoint {
                     streams_out_max: self.settings.streams_out_max,
                     stream_lifetime: self.settings.stream_lifetime,
                 };
-                line.send_stream(Bytes::from(bytes), now, &self.hub, &limits);
+                client.send_stream(Bytes::from(bytes), now, &self.hub, &limits);
             }
         }
-        let handle = line.handle;
-        self.lines.touch(handle);
+        let handle = client.handle;
+        self.connections.touch(handle);
     }
 }
 
-/// A packet in its frame. Its memory is its own: it may wait for its client's network, and keeps nothing else while it
-/// does, so that the bytes a queue may hold are the bytes it holds.
+/// Frames a packet in memory of its own. It may wait in a queue, and the queue's limit in bytes holds only if packets
+/// share no memory.
 fn datagram(flow: roq::Flow, packet: &[u8], framed: &mut Vec<u8>) -> Bytes {
     framed.clear();
     roq::write_datagram(flow, packet, framed);
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_datagram_that_waits_keeps_no_other() {
+    fn queued_datagram_shares_no_memory() {
         let flow = roq::Flow::new(7).unwrap();
         let mut framed = Vec::new();
         let waiting = [b"one", b"two"].map(|packet| datagram(flow, packet, &mut framed));

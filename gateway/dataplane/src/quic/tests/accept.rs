@@ -1,4 +1,4 @@
-//! Who is let in while places are short, and how places come back.
+//! Admission of connections near the limit.
 
 use super::raw::{Answer, CLOSE, Raw};
 use super::*;
@@ -10,7 +10,7 @@ fn raw(connections_max: usize) -> Raw {
 }
 
 #[test]
-fn a_first_packet_that_closes_its_connection_holds_no_place() {
+fn connection_closed_by_its_first_packet_is_freed() {
     let mut raw = raw(100);
     for number in 0..10 {
         raw.knock(&[number; 8], &[], CLOSE);
@@ -21,7 +21,7 @@ fn a_first_packet_that_closes_its_connection_holds_no_place() {
 }
 
 #[test]
-fn a_connection_that_is_over_holds_its_place_until_it_is_forgotten() {
+fn closed_connection_counts_until_forgotten() {
     let mut raw = raw(1);
     let knock = |raw: &mut Raw, first: u8| {
         raw.knock(&[first; 8], &[], PING);
@@ -46,7 +46,7 @@ fn a_connection_that_is_over_holds_its_place_until_it_is_forgotten() {
 }
 
 #[test]
-fn a_handshake_may_take_as_long_as_it_may_and_its_place_comes_back() {
+fn handshake_timeout_frees_the_connection() {
     let mut raw = Raw::start(Settings { handshake_within: Duration::from_secs(3), ..quiet() });
     raw.knock(&[1; 8], &[], PING);
     raw.later(Duration::from_millis(2_999));
@@ -61,7 +61,7 @@ fn a_handshake_may_take_as_long_as_it_may_and_its_place_comes_back() {
 }
 
 #[test]
-fn from_half_of_all_places_on_a_client_proves_its_address() {
+fn address_validation_starts_at_half_of_the_limit() {
     let mut raw = raw(4);
     for number in 1..=2 {
         raw.knock(&[number; 8], &[], PING);

@@ -1,4 +1,4 @@
-//! A client's TLS and transport, as quinn wants them.
+//! TLS and transport configurations of test clients.
 
 use std::sync::Arc;
 
@@ -31,8 +31,8 @@ pub(super) fn client_without_credit(thread: &Thread) -> quinn::ClientConfig {
     client_with_transport(thread.certificate_sha256, transport, vec![roq::ALPN.to_vec()])
 }
 
-/// A client that trusts nobody.
-pub(super) fn client_of_nobody() -> quinn::ClientConfig {
+/// A client that trusts no certificate.
+pub(super) fn client_without_trust() -> quinn::ClientConfig {
     client_with_transport([0; 32], quinn::TransportConfig::default(), vec![])
 }
 
@@ -55,7 +55,7 @@ fn client_with_transport(
     config
 }
 
-/// Trusts the certificate with this SHA-256, as a client does that was told it by the admin API.
+/// Trusts the certificate with this SHA-256, as a client that got it from the admin API.
 #[derive(Debug)]
 struct Fingerprint([u8; 32]);
 

@@ -1,9 +1,9 @@
-//! Who is let in, and who is closed.
+//! Opening and closing of connections.
 
 use super::*;
 
 #[tokio::test]
-async fn a_connection_without_a_flow_is_closed_and_one_with_a_flow_is_not() {
+async fn connection_without_a_flow_is_closed() {
     let settings = Settings {
         flowless_after: Duration::from_millis(300),
         feedback_every: Duration::from_millis(5),
@@ -21,7 +21,7 @@ async fn a_connection_without_a_flow_is_closed_and_one_with_a_flow_is_not() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_sessions_ended_is_closed() {
+async fn connection_is_closed_after_its_last_session() {
     let settings = Settings {
         flowless_after: Duration::from_millis(300),
         feedback_every: Duration::from_millis(5),
@@ -36,19 +36,19 @@ async fn a_connection_whose_sessions_ended_is_closed() {
 }
 
 #[tokio::test]
-async fn connections_are_bounded_and_their_places_come_back() {
+async fn connection_limit_holds_and_frees() {
     let world = World::start(Settings { connections_max: 1, ..quiet() });
     let first = world.client().await;
     let refused = world.connect(client_config(&world.thread, true)).await.unwrap_err();
     assert!(matches!(refused, ConnectionError::ConnectionClosed(_)), "{refused}");
     assert!(world.count(|counters| &counters.connections_refused) >= 1);
     first.connection.close(VarInt::from_u32(0), b"");
-    // Until the endpoint has heard of it.
+    // Until the endpoint has noticed.
     while world.connect(client_config(&world.thread, true)).await.is_err() {}
 }
 
 #[tokio::test]
-async fn a_client_that_speaks_something_else_is_not_let_in() {
+async fn client_with_another_alpn_is_refused() {
     let world = World::start(quiet());
     for alpn in [vec![], vec![b"roq-13".to_vec()], vec![b"h3".to_vec()]] {
         assert!(world.connect(client_speaking(&world.thread, true, alpn)).await.is_err());
@@ -56,18 +56,18 @@ async fn a_client_that_speaks_something_else_is_not_let_in() {
 }
 
 #[tokio::test]
-async fn a_worker_is_told_when_its_client_is_gone() {
+async fn worker_learns_that_its_client_disconnected() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
     assert_eq!(world.next_media().await, rtp(1));
     client.connection.close(VarInt::from_u32(0), b"");
-    assert_eq!(world.next_but_feedback().await, (meta(Kind::Detached), vec![]));
+    assert_eq!(world.next_but_path().await, (meta(Kind::Detached), vec![]));
     assert_eq!(world.count(|counters| &counters.attached), 0);
 }
 
 #[tokio::test]
-async fn a_worker_is_told_how_the_path_of_its_session_does() {
+async fn worker_gets_path_reports() {
     let mut world = World::start(Settings { feedback_every: Duration::from_millis(5), ..quiet() });
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
@@ -75,7 +75,7 @@ async fn a_worker_is_told_how_the_path_of_its_session_does() {
     let mut reports = 0;
     while sent_in_all == 0 || reports < 3 {
         let (meta, bytes) = world.next().await;
-        if let Kind::Feedback { rtt_us, lost, sent } = meta.kind {
+        if let Kind::Path(PathReport { rtt_us, lost, sent }) = meta.kind {
             assert_eq!((meta.home, meta.flow, bytes.len()), (HOME, FLOW, 0));
             assert!(rtt_us > 0);
             assert_eq!(lost, 0);
@@ -86,7 +86,7 @@ async fn a_worker_is_told_how_the_path_of_its_session_does() {
 }
 
 #[tokio::test]
-async fn a_certificate_from_files_is_the_one_shown() {
+async fn certificate_files_are_used() {
     let made = rcgen::generate_simple_self_signed(vec!["gateway.example".into()]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
@@ -109,7 +109,7 @@ async fn a_certificate_from_files_is_the_one_shown() {
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_named() {
+async fn address_in_use_is_named() {
     let world = World::start(quiet());
     let settings = Settings { listen: world.thread.address, ..quiet() };
     let failure = start(settings, Arc::clone(&world.flows), vec![], vec![]).unwrap_err();
@@ -117,7 +117,7 @@ async fn an_address_in_use_is_named() {
 }
 
 #[tokio::test]
-async fn clients_are_told_that_the_gateway_ends() {
+async fn clients_are_told_of_the_shutdown() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     client.send(FLOW, &rtp(1));

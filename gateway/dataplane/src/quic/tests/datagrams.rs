@@ -1,22 +1,22 @@
-//! What comes in DATAGRAMs.
+//! Packets in DATAGRAMs.
 
 use super::*;
 
 #[tokio::test]
-async fn a_packet_of_a_known_flow_reaches_its_home() {
+async fn packet_of_a_known_flow_reaches_its_worker() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
     client.send(FLOW, RTCP);
-    assert_eq!(world.next_but_feedback().await, (meta(Kind::Attached), vec![]));
-    assert_eq!(world.next_but_feedback().await, (meta(Kind::Media), rtp(1)));
-    assert_eq!(world.next_but_feedback().await, (meta(Kind::Media), RTCP.to_vec()));
+    assert_eq!(world.next_but_path().await, (meta(Kind::Attached), vec![]));
+    assert_eq!(world.next_but_path().await, (meta(Kind::Rtp), rtp(1)));
+    assert_eq!(world.next_but_path().await, (meta(Kind::Rtcp), RTCP.to_vec()));
     assert_eq!(world.count(|counters| &counters.received_datagrams), 2);
     assert_eq!(world.count(|counters| &counters.attached), 1);
 }
 
 #[tokio::test]
-async fn a_datagram_of_an_unknown_flow_is_dropped_and_the_connection_kept() {
+async fn datagram_of_an_unknown_flow_is_dropped() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     client.send(STRANGE_FLOW, &rtp(1));
@@ -26,7 +26,7 @@ async fn a_datagram_of_an_unknown_flow_is_dropped_and_the_connection_kept() {
 }
 
 #[tokio::test]
-async fn a_datagram_that_is_not_framed_closes_the_connection() {
+async fn malformed_datagram_closes_the_connection() {
     let world = World::start(quiet());
     for wrong in [&[][..], &[0xc0, 1, 2], &[0x07]] {
         let client = world.client().await;
@@ -37,7 +37,7 @@ async fn a_datagram_that_is_not_framed_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_datagram_of_a_known_flow_that_is_not_rtp_closes_the_connection() {
+async fn datagram_without_rtp_closes_the_connection() {
     let world = World::start(quiet());
     let client = world.client().await;
     client.send(FLOW, b"GET / HTTP/1.1");
@@ -46,7 +46,7 @@ async fn a_datagram_of_a_known_flow_that_is_not_rtp_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn every_datagram_that_came_is_counted_whether_we_got_to_read_it_or_not() {
+async fn unread_datagrams_are_counted() {
     let mut world = World::start(Settings { datagram_queue_bytes: 600, ..quiet() });
     let client = world.client().await;
     let packet = [&rtp(1)[..], &[7; 400]].concat();
@@ -65,7 +65,7 @@ async fn every_datagram_that_came_is_counted_whether_we_got_to_read_it_or_not() 
 }
 
 #[tokio::test]
-async fn what_does_not_fit_the_ring_is_counted() {
+async fn full_ring_is_counted() {
     let mut world = World::start_with(quiet(), 4);
     let client = world.client().await;
     for number in 0..10 {
@@ -73,7 +73,7 @@ async fn what_does_not_fit_the_ring_is_counted() {
     }
     client.send(FLOW, b"the end");
     client.close_code().await;
-    assert_eq!(world.next_but_feedback().await.0, meta(Kind::Attached));
+    assert_eq!(world.next_but_path().await.0, meta(Kind::Attached));
     for number in 0..3 {
         assert_eq!(world.next_media().await, rtp(number));
     }

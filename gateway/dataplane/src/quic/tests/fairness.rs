@@ -1,77 +1,77 @@
-//! Whose turn it is among connections.
+//! Order of connections.
 
 use std::time::Instant;
 
 use quinn_proto::{ConnectionHandle, EndpointConfig};
 
-use super::super::connection::Line;
-use super::super::connections::Lines;
-use super::client::client_of_nobody;
+use super::super::connection::ClientConnection;
+use super::super::connections::Connections;
+use super::client::client_without_trust;
 use super::*;
 
-/// A connection of this number, whose handshake must be over by then.
-fn line(number: usize, until: Instant) -> Line {
+/// A connection with this number and handshake timeout.
+fn connection(number: usize, until: Instant) -> ClientConnection {
     let own = Arc::new(EndpointConfig::default());
     let mut endpoint = quinn_proto::Endpoint::new(own, None, true, None);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-    let connected = endpoint.connect(Instant::now(), client_of_nobody(), address, "localhost");
-    Line::new(ConnectionHandle(number), connected.unwrap().1, until)
+    let connected = endpoint.connect(Instant::now(), client_without_trust(), address, "localhost");
+    ClientConnection::new(ConnectionHandle(number), connected.unwrap().1, until)
 }
 
-fn lines(numbers: &[usize], until: Instant) -> Lines {
-    let mut lines = Lines::default();
-    numbers.iter().for_each(|number| lines.insert(line(*number, until)));
-    lines
+fn connections(numbers: &[usize], until: Instant) -> Connections {
+    let mut connections = Connections::default();
+    numbers.iter().for_each(|number| connections.insert(connection(*number, until)));
+    connections
 }
 
-fn touched(lines: &mut Lines) -> Vec<usize> {
-    std::iter::from_fn(|| lines.next_touched()).map(|handle| handle.0).collect()
+fn touched(connections: &mut Connections) -> Vec<usize> {
+    std::iter::from_fn(|| connections.next_touched()).map(|handle| handle.0).collect()
 }
 
 #[test]
-fn who_was_touched_first_is_first_and_once() {
-    let mut lines = lines(&[2, 0, 5], Instant::now());
-    assert_eq!(touched(&mut lines), [2, 0, 5], "a new one has its turn");
+fn touched_connections_are_driven_in_order_once() {
+    let mut connections = connections(&[2, 0, 5], Instant::now());
+    assert_eq!(touched(&mut connections), [2, 0, 5], "a new one has its turn");
     for number in [5, 0, 5, 2, 9] {
-        lines.touch(ConnectionHandle(number));
+        connections.touch(ConnectionHandle(number));
     }
-    assert_eq!(touched(&mut lines), [5, 0, 2]);
+    assert_eq!(touched(&mut connections), [5, 0, 2]);
 }
 
 #[test]
-fn who_could_not_be_served_is_the_next_and_those_behind_keep_their_places() {
-    let mut lines = lines(&[0, 1, 2], Instant::now());
-    let blocked = lines.next_touched().unwrap();
-    lines.touch_first(blocked);
-    lines.touch(ConnectionHandle(0));
-    assert_eq!(touched(&mut lines), [0, 1, 2]);
+fn interrupted_connection_is_driven_next() {
+    let mut connections = connections(&[0, 1, 2], Instant::now());
+    let blocked = connections.next_touched().unwrap();
+    connections.touch_first(blocked);
+    connections.touch(ConnectionHandle(0));
+    assert_eq!(touched(&mut connections), [0, 1, 2]);
 }
 
 #[test]
-fn a_line_is_taken_when_it_is_due_and_not_before_it_is_scheduled_again() {
+fn connection_is_due_only_when_scheduled() {
     let until = Instant::now() + NEVER;
-    let mut lines = lines(&[4], until);
-    assert_eq!(lines.next_due(), None);
-    lines.schedule(ConnectionHandle(4));
-    assert_eq!(lines.next_due(), Some(until));
-    assert_eq!(lines.take_due(until - Duration::from_nanos(1)), None);
-    assert_eq!(lines.take_due(until), Some(ConnectionHandle(4)));
-    assert_eq!(lines.take_due(until), None);
-    lines.schedule(ConnectionHandle(4));
-    assert_eq!(lines.take_due(until), Some(ConnectionHandle(4)));
+    let mut connections = connections(&[4], until);
+    assert_eq!(connections.next_due(), None);
+    connections.schedule(ConnectionHandle(4));
+    assert_eq!(connections.next_due(), Some(until));
+    assert_eq!(connections.take_due(until - Duration::from_nanos(1)), None);
+    assert_eq!(connections.take_due(until), Some(ConnectionHandle(4)));
+    assert_eq!(connections.take_due(until), None);
+    connections.schedule(ConnectionHandle(4));
+    assert_eq!(connections.take_due(until), Some(ConnectionHandle(4)));
 }
 
 #[test]
-fn a_handle_that_is_used_again_has_nothing_of_the_one_before() {
+fn reused_handle_has_no_old_state() {
     let until = Instant::now() + NEVER;
-    let mut lines = lines(&[0, 1], until);
-    lines.schedule(ConnectionHandle(1));
-    lines.remove(ConnectionHandle(1));
-    lines.remove(ConnectionHandle(1));
-    assert_eq!((lines.count(), lines.next_due()), (1, None));
-    lines.insert(line(1, until + NEVER));
-    lines.schedule(ConnectionHandle(1));
-    assert_eq!(lines.next_due(), Some(until + NEVER));
-    assert_eq!(touched(&mut lines), [0, 1]);
-    assert_eq!(lines.handles().collect::<Vec<_>>(), [0, 1].map(ConnectionHandle));
+    let mut connections = connections(&[0, 1], until);
+    connections.schedule(ConnectionHandle(1));
+    connections.remove(ConnectionHandle(1));
+    connections.remove(ConnectionHandle(1));
+    assert_eq!((connections.count(), connections.next_due()), (1, None));
+    connections.insert(connection(1, until + NEVER));
+    connections.schedule(ConnectionHandle(1));
+    assert_eq!(connections.next_due(), Some(until + NEVER));
+    assert_eq!(touched(&mut connections), [0, 1]);
+    assert_eq!(connections.handles().collect::<Vec<_>>(), [0, 1].map(ConnectionHandle));
 }

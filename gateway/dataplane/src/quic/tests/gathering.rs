@@ -1,8 +1,8 @@
-//! Packets that keep coming are read together, and a path's MTU is learned.
+//! Gathering of packets, and MTU discovery.
 
 use super::*;
 
-/// A client of a gateway that gathers for so long, attached to its session.
+/// A client attached to its session, at an endpoint with this gather time.
 async fn attached(gather: Duration) -> (World, Client) {
     let mut world = World::start(Settings { gather, ..quiet() });
     let client = world.client().await;
@@ -12,14 +12,14 @@ async fn attached(gather: Duration) -> (World, Client) {
 }
 
 #[tokio::test]
-async fn packets_that_keep_coming_are_read_together() {
+async fn continuous_packets_are_read_together() {
     const PACKETS: u8 = 20;
     let (mut world, client) = attached(Duration::from_millis(50)).await;
     let before = world.count(|counters| &counters.reads);
     let sent = client.connection.stats().udp_tx.datagrams;
     for number in 1..=PACKETS {
         client.send(FLOW, &rtp(number));
-        // Each in a datagram of its own.
+        // One per UDP datagram.
         while client.connection.stats().frame_tx.datagram <= u64::from(number) {
             tokio::task::yield_now().await;
         }
@@ -33,14 +33,14 @@ async fn packets_that_keep_coming_are_read_together() {
 }
 
 #[tokio::test]
-async fn what_a_datagram_holds_grows_with_what_is_learned_of_the_path() {
+async fn datagram_size_grows_with_the_path_mtu() {
     let (mut world, client) = attached(Duration::ZERO).await;
     let large = [&rtp(1)[..], &[7; 1_300]].concat();
     for _ in 0..1_000 {
         world.send(HOME, &large);
         tokio::select! {
             (flow, packet) = client.receive() => return assert_eq!((flow, packet), (BACK, large)),
-            // What is known of every path, at its beginning.
+            // The initial MTU.
             stream = client.connection.accept_uni() => {
                 let bytes = stream.unwrap().read_to_end(4_096).await.unwrap();
                 assert_eq!(bytes, framed(BACK, &[&large]));

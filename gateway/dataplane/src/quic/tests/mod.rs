@@ -1,4 +1,4 @@
-//! A real client on loopback, a ring at the place of a worker.
+//! A real client on loopback, and a ring in place of a worker.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::*;
 use crate::flows::{Entry, Flows, Home, Key};
-use crate::ring::{self, Kind, Meta};
+use crate::ring::{self, Kind, Meta, PathReport};
 use client::{client_config, client_speaking, client_without_credit, sha256};
 
 mod accept;
@@ -41,7 +41,7 @@ struct World {
     to_client: ring::Sender,
     from_client: ring::Receiver,
     /// Readable when the ring is.
-    bell: AsyncFd<OwnedFd>,
+    waker: AsyncFd<OwnedFd>,
     came: std::collections::VecDeque<(Meta, Vec<u8>)>,
 }
 
@@ -58,8 +58,8 @@ impl World {
         let (to_client, from_worker) = ring::channel(1_024).unwrap();
         let thread =
             start(settings, Arc::clone(&flows), vec![to_worker], vec![from_worker]).unwrap();
-        let bell = readable(from_client.as_fd().try_clone_to_owned().unwrap());
-        World { thread, flows, to_client, from_client, bell, came: Default::default() }
+        let waker = readable(from_client.as_fd().try_clone_to_owned().unwrap());
+        World { thread, flows, to_client, from_client, waker, came: Default::default() }
     }
 
     async fn connect(&self, config: quinn::ClientConfig) -> Result<Connection, ConnectionError> {
@@ -75,7 +75,7 @@ impl World {
         Client { connection: self.connect(client_config(&self.thread, datagrams)).await.unwrap() }
     }
 
-    /// What comes out of the ring next.
+    /// The next entry of the ring.
     async fn next(&mut self) -> (Meta, Vec<u8>) {
         loop {
             if let Some(came) = self.came.pop_front() {
@@ -84,16 +84,16 @@ impl World {
             let came = &mut self.came;
             let ring = &mut self.from_client;
             if ring.pop_batch(64, |meta, bytes| came.push_back((*meta, bytes.to_vec()))) == 0 {
-                self.bell.readable().await.unwrap().clear_ready();
+                self.waker.readable().await.unwrap().clear_ready();
             }
         }
     }
 
-    /// What is measured of the path may come at any time.
-    async fn next_but_feedback(&mut self) -> (Meta, Vec<u8>) {
+    /// Path reports may come at any time.
+    async fn next_but_path(&mut self) -> (Meta, Vec<u8>) {
         loop {
             let came = self.next().await;
-            if !matches!(came.0.kind, Kind::Feedback { .. }) {
+            if !matches!(came.0.kind, Kind::Path(_)) {
                 return came;
             }
         }
@@ -102,7 +102,7 @@ impl World {
     async fn next_media(&mut self) -> Vec<u8> {
         loop {
             let (meta, bytes) = self.next().await;
-            if meta.kind == Kind::Media {
+            if matches!(meta.kind, Kind::Rtp | Kind::Rtcp) {
                 return bytes;
             }
         }
@@ -157,7 +157,7 @@ fn readable(descriptor: OwnedFd) -> AsyncFd<OwnedFd> {
     AsyncFd::with_interest(descriptor, Interest::READABLE).unwrap()
 }
 
-/// Settings whose timers never fire while a test runs.
+/// Settings with timers that never fire during a test.
 fn quiet() -> Settings {
     Settings {
         flowless_after: NEVER,
@@ -173,7 +173,7 @@ fn meta(kind: Kind) -> Meta {
 }
 
 fn meta_back(home: Home) -> Meta {
-    Meta { home, kind: Kind::Media, flow: BACK }
+    Meta { home, kind: Kind::Rtp, flow: BACK }
 }
 
 const RTCP: &[u8] = &[0x80, 201, 0, 1, 0, 0, 0, 1];

@@ -1,4 +1,4 @@
-//! A client that writes its first packet itself, to an endpoint under virtual time.
+//! A client that writes its first packet itself, with an endpoint under virtual time.
 
 use std::net::UdpSocket;
 use std::time::Instant;
@@ -14,16 +14,16 @@ use super::super::socket::Socket;
 use super::super::thread::server_config;
 use super::*;
 
-/// Long header, version 1 and the types of packet (RFC 9000, 17.2).
+/// Long header, version 1 and the packet types (RFC 9000, 17.2).
 const INITIAL: u8 = 0xc0;
 const RETRY: u8 = 0xf0;
 const TYPE: u8 = 0xf0;
 const VERSION: [u8; 4] = [0, 0, 0, 1];
 const TAG: usize = 16;
-/// The least that a client's first datagram has (RFC 9000, 14.1).
+/// The minimum size of a client's first datagram (RFC 9000, 14.1).
 const DATAGRAM: usize = 1_200;
 
-/// CONNECTION_CLOSE with NO_ERROR, of frame 0, without words (RFC 9000, 19.19).
+/// CONNECTION_CLOSE with NO_ERROR, frame type 0 and no reason phrase (RFC 9000, 19.19).
 pub(super) const CLOSE: &[u8] = &[0x1c, 0, 0, 0];
 
 pub(super) struct Raw {
@@ -33,12 +33,12 @@ pub(super) struct Raw {
     socket: UdpSocket,
 }
 
-/// What the endpoint answered a first packet with.
+/// The endpoint's answer to a first packet.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Answer {
-    /// It wants this token first, and the next first packet to this connection id.
+    /// The next first packet must carry this token and use this connection ID.
     Retry { id: Vec<u8>, token: Vec<u8> },
-    /// A packet in the handshake's form: of one who is let in, or who is refused.
+    /// An Initial packet: accepted or refused.
     Initial,
 }
 
@@ -56,14 +56,13 @@ impl Raw {
         Raw { endpoint, counters, now: Instant::now(), socket }
     }
 
-    /// Sends a first packet with these frames to this connection id, and has the endpoint take it.
+    /// Sends a first packet with these frames to this connection ID and lets the endpoint handle it.
     pub(super) fn knock(&mut self, id: &[u8], token: &[u8], frames: &[u8]) {
         self.socket.send(&initial(id, token, frames)).unwrap();
-        // On loopback it has arrived when it is sent.
+        // On loopback it arrives when it is sent.
         assert_eq!(self.endpoint.turn(self.now).packets, 1);
     }
 
-    /// What the endpoint answered.
     pub(super) fn answer(&self) -> Answer {
         let mut packet = [0; 2_048];
         let length = self.socket.recv(&mut packet).unwrap();
@@ -79,7 +78,7 @@ impl Raw {
         Answer::Retry { id: id.to_vec(), token: token.to_vec() }
     }
 
-    /// Sends so many messages of 64 datagrams each, which are nothing at all.
+    /// Sends messages of 64 datagrams each that are no QUIC packets.
     pub(super) fn flood(&self, messages: usize) {
         const SIZE: usize = 20;
         sockopt::UdpGsoSegment.set(&self.socket, &(SIZE as i32)).unwrap();

@@ -1,9 +1,9 @@
-//! What goes to clients.
+//! Packets to clients.
 
 use super::*;
 
 #[tokio::test]
-async fn packets_go_to_the_connection_that_last_delivered_one() {
+async fn packets_use_the_last_delivering_connection() {
     let mut world = World::start(quiet());
     let (first, second) = (world.client().await, world.client().await);
     first.send(FLOW, &rtp(1));
@@ -11,11 +11,11 @@ async fn packets_go_to_the_connection_that_last_delivered_one() {
     world.send(HOME, &rtp(10));
     assert_eq!(first.receive().await, (BACK, rtp(10)));
     second.send(FLOW, &rtp(2));
-    assert_eq!(world.next_but_feedback().await, (meta(Kind::Attached), vec![]));
+    assert_eq!(world.next_but_path().await, (meta(Kind::Attached), vec![]));
     assert_eq!(world.next_media().await, rtp(2));
     world.send(HOME, &rtp(11));
     assert_eq!(second.receive().await, (BACK, rtp(11)));
-    // Another session's packet, and one of nobody, take nothing.
+    // Another session's packet and one of an unknown flow do not take over the session.
     first.send(OTHER_FLOW, &rtp(3));
     first.send(STRANGE_FLOW, &rtp(4));
     first.send(OTHER_FLOW, &rtp(5));
@@ -26,7 +26,7 @@ async fn packets_go_to_the_connection_that_last_delivered_one() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_connection_that_a_session_left_is_nothing_to_it() {
+async fn end_of_a_former_connection_does_not_detach() {
     let mut world = World::start(quiet());
     let (first, second) = (world.client().await, world.client().await);
     first.send(FLOW, &rtp(1));
@@ -37,14 +37,14 @@ async fn the_end_of_a_connection_that_a_session_left_is_nothing_to_it() {
     assert_eq!(world.next_media().await, rtp(3));
     first.connection.close(VarInt::from_u32(0), b"");
     let gone = Meta { home: OTHER_HOME, kind: Kind::Detached, flow: OTHER_FLOW };
-    assert_eq!(world.next_but_feedback().await, (gone, vec![]));
+    assert_eq!(world.next_but_path().await, (gone, vec![]));
     world.send(HOME, &rtp(10));
     assert_eq!(second.receive().await, (BACK, rtp(10)));
     assert_eq!(world.count(|counters| &counters.attached), 1);
 }
 
 #[tokio::test]
-async fn a_session_without_a_connection_is_sent_nothing_and_that_is_counted() {
+async fn packet_without_a_connection_is_counted() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
@@ -57,7 +57,7 @@ async fn a_session_without_a_connection_is_sent_nothing_and_that_is_counted() {
 }
 
 #[tokio::test]
-async fn a_session_that_its_worker_ended_is_sent_nothing() {
+async fn ended_session_is_sent_nothing() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
@@ -72,7 +72,7 @@ async fn a_session_that_its_worker_ended_is_sent_nothing() {
 }
 
 #[tokio::test]
-async fn a_packet_too_large_for_a_datagram_goes_by_a_stream() {
+async fn large_packet_is_sent_in_a_stream() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
@@ -84,7 +84,7 @@ async fn a_packet_too_large_for_a_datagram_goes_by_a_stream() {
 }
 
 #[tokio::test]
-async fn a_client_without_datagrams_gets_a_stream_for_each_packet() {
+async fn client_without_datagrams_gets_streams() {
     let mut world = World::start(quiet());
     let client = world.client_with(false).await;
     let mut stream = client.connection.open_uni().await.unwrap();
@@ -102,7 +102,7 @@ async fn a_client_without_datagrams_gets_a_stream_for_each_packet() {
 }
 
 #[tokio::test]
-async fn streams_to_a_client_are_bounded_in_number_and_time() {
+async fn streams_are_bounded_in_number_and_time() {
     let settings = Settings {
         streams_out_max: 2,
         stream_lifetime: Duration::from_millis(20),
@@ -119,7 +119,7 @@ async fn streams_to_a_client_are_bounded_in_number_and_time() {
         world.push(meta_back(HOME), &rtp(number));
     }
     world.to_client.wake();
-    // Reports keep coming; by one of them the two that waited are too old.
+    // Reports keep coming until the two waiting packets have expired.
     while world.count(|counters| &counters.streams_late) < 2 {
         world.next().await;
     }
@@ -133,7 +133,7 @@ async fn streams_to_a_client_are_bounded_in_number_and_time() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_the_queue_of_datagrams_is_counted_one_by_one() {
+async fn full_datagram_queue_is_counted_per_packet() {
     let mut world = World::start(Settings { datagram_queue_bytes: 2_000, ..quiet() });
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
@@ -154,13 +154,13 @@ async fn what_does_not_fit_the_queue_of_datagrams_is_counted_one_by_one() {
 }
 
 #[tokio::test]
-async fn what_the_end_of_a_connection_leaves_in_its_queue_is_not_counted_as_sent() {
+async fn queued_datagrams_of_a_closed_connection_not_sent() {
     const PACKETS: u64 = 40;
     let mut world = World::start(quiet());
     let client = world.client().await;
     client.send(FLOW, &rtp(1));
     assert_eq!(world.next_media().await, rtp(1));
-    // More than the network is trusted with at once, and the end in the same turn.
+    // More than the congestion window allows, and the end in the same turn.
     let packet = [&rtp(10)[..], &[7; 1_100]].concat();
     for _ in 0..PACKETS {
         world.push(meta_back(HOME), &packet);

@@ -1,9 +1,9 @@
-//! What comes in streams.
+//! Packets in streams.
 
 use super::*;
 
 #[tokio::test]
-async fn all_packets_of_a_stream_reach_their_home() {
+async fn packets_of_a_stream_reach_their_worker() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     let mut stream = client.connection.open_uni().await.unwrap();
@@ -20,7 +20,7 @@ async fn all_packets_of_a_stream_reach_their_home() {
 }
 
 #[tokio::test]
-async fn a_stream_of_an_unknown_flow_is_stopped_and_the_connection_kept() {
+async fn stream_of_an_unknown_flow_is_stopped() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     let mut stream = client.connection.open_uni().await.unwrap();
@@ -32,7 +32,7 @@ async fn a_stream_of_an_unknown_flow_is_stopped_and_the_connection_kept() {
 }
 
 #[tokio::test]
-async fn a_stream_is_stopped_when_its_session_ends() {
+async fn stream_is_stopped_when_its_session_ends() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     let mut stream = client.connection.open_uni().await.unwrap();
@@ -44,7 +44,7 @@ async fn a_stream_is_stopped_when_its_session_ends() {
 }
 
 #[tokio::test]
-async fn a_stream_with_what_is_not_rtp_is_stopped_and_the_connection_kept() {
+async fn stream_without_rtp_is_stopped() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     let too_long = [&rtp(1)[..], &[0; ring::PACKET_MAX]].concat();
@@ -61,7 +61,7 @@ async fn a_stream_with_what_is_not_rtp_is_stopped_and_the_connection_kept() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_within_a_packet_closes_the_connection() {
+async fn truncated_stream_closes_the_connection() {
     let world = World::start(quiet());
     for cut in [1, 8, 9, 12] {
         let client = world.client().await;
@@ -70,7 +70,7 @@ async fn a_stream_that_ends_within_a_packet_closes_the_connection() {
         stream.write_all(&framed(FLOW, &[&rtp(1)])[..end]).await.unwrap();
         stream.finish().unwrap();
         if cut == 8 {
-            // Only a flow: nothing is missing.
+            // A flow without packets is complete.
             stream.stopped().await.unwrap();
             assert_eq!(client.connection.close_reason(), None);
         } else {
@@ -81,7 +81,7 @@ async fn a_stream_that_ends_within_a_packet_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn a_stream_that_its_client_resets_is_no_error() {
+async fn reset_stream_is_no_error() {
     let mut world = World::start(quiet());
     let client = world.client().await;
     let mut stream = client.connection.open_uni().await.unwrap();
@@ -95,11 +95,11 @@ async fn a_stream_that_its_client_resets_is_no_error() {
 }
 
 #[tokio::test]
-async fn a_bidirectional_stream_closes_the_connection() {
+async fn bidirectional_stream_closes_the_connection() {
     let world = World::start(quiet());
     let client = world.client().await;
     let (mut stream, _receive) = client.connection.open_bi().await.unwrap();
-    // The close may come before the write is done with.
+    // The close may come before the write completes.
     let _ = stream.write_all(&framed(FLOW, &[&rtp(1)])).await;
     assert_eq!(client.close_code().await, roq::ErrorCode::StreamCreation.code());
     assert_eq!(world.count(|counters| &counters.bidirectional), 1);

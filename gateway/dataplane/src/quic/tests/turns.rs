@@ -1,10 +1,10 @@
-//! What a turn takes before others have theirs.
+//! Limits of a turn.
 
 use super::raw::Raw;
 use super::*;
 
 #[test]
-fn a_turn_takes_its_share_of_datagrams_though_the_kernel_hands_out_more() {
+fn turn_is_limited_below_the_kernels_batch() {
     let mut raw = Raw::start(quiet());
     raw.flood(9);
     let mut turn = || {

@@ -21,7 +21,7 @@ fn feedback(takes: Takes, srtp: Srtp) -> Feedback {
     feedback
 }
 
-/// What a packet says behind the report and the name that each begins with.
+/// The packets behind receiver report and CNAME.
 fn said(compound: &[u8]) -> Vec<Packet<'_>> {
     let mut packets = rtcp::packets(compound).map(Result::unwrap);
     assert!(matches!(packets.next(), Some(Packet::ReceiverReport(report)) if report.ssrc == 7));
@@ -43,7 +43,7 @@ fn after(ms: u64) -> Instant {
 }
 
 #[test]
-fn whatever_is_said_begins_with_a_report_and_a_name() {
+fn compound_begins_with_report_and_cname() {
     let mut feedback = feedback(REMB, Srtp::Plain);
     feedback.want_key_frame();
     let request = feedback.key_frame_request(99).unwrap();
@@ -55,7 +55,7 @@ fn whatever_is_said_begins_with_a_report_and_a_name() {
 }
 
 #[test]
-fn who_takes_only_full_intra_requests_is_asked_with_a_new_number_each_time() {
+fn each_fir_has_a_new_number() {
     let mut feedback = feedback(Takes { pli: false, ..REMB }, Srtp::Plain);
     for number in [1, 2] {
         let request = feedback.key_frame_of_client(after(1_000 * u64::from(number))).unwrap();
@@ -66,7 +66,7 @@ fn who_takes_only_full_intra_requests_is_asked_with_a_new_number_each_time() {
 }
 
 #[test]
-fn a_cap_is_repeated_while_it_holds_and_for_some_seconds_after() {
+fn cap_and_its_end_are_repeated() {
     let mut feedback = feedback(REMB, Srtp::Plain);
     assert!(!feedback.cap_is_due(0, after(0)), "there was none");
     assert!(feedback.cap_is_due(300, after(0)));
@@ -85,7 +85,7 @@ fn a_cap_is_repeated_while_it_holds_and_for_some_seconds_after() {
 }
 
 #[test]
-fn who_takes_tmmbr_alone_is_capped_with_it_by_video_stream() {
+fn tmmbr_caps_each_video_stream() {
     let mut feedback = feedback(Takes { remb: false, ..REMB }, Srtp::Plain);
     feedback.heard(21, Kind::Video);
     let cap = feedback.cap(300, after(0)).unwrap();
@@ -97,7 +97,7 @@ fn who_takes_tmmbr_alone_is_capped_with_it_by_video_stream() {
 }
 
 #[test]
-fn a_nodes_own_word_never_goes_beyond_the_cap() {
+fn node_limit_is_lowered_to_the_cap() {
     let mut feedback = feedback(REMB, Srtp::Plain);
     let word = |bps| {
         let mut compound = Vec::new();
@@ -118,7 +118,7 @@ fn a_nodes_own_word_never_goes_beyond_the_cap() {
 }
 
 #[test]
-fn nothing_is_written_into_srtp() {
+fn no_rtcp_is_written_with_srtp() {
     let mut feedback = feedback(REMB, Srtp::Opaque);
     feedback.want_key_frame();
     assert_eq!(feedback.key_frame_request(99), None);

@@ -1,7 +1,7 @@
 use super::*;
 
 struct Bench {
-    measure: Measure,
+    measure: Measurements,
     start: Instant,
     sequence: u16,
 }
@@ -12,7 +12,7 @@ const VIDEO: u32 = 20;
 impl Bench {
     fn new() -> Bench {
         let start = Instant::now();
-        let mut measure = Measure::new(Some(quality::Codec::Opus));
+        let mut measure = Measurements::new(Some(quality::Codec::Opus));
         measure.begin_interval(start);
         Bench { measure, start, sequence: 0 }
     }
@@ -21,8 +21,8 @@ impl Bench {
         self.start + Duration::from_millis(ms)
     }
 
-    /// Voice of the client, every 20 ms from `first` on until before `end`, summed up every 100 ms; each tenth packet is
-    /// lost if `lossy`.
+    /// Voice of the client every 20 ms from `first` until before `end`, with an interval of 100 ms; each tenth packet
+    /// is lost if `lossy`.
     fn talk(&mut self, first: u64, end: u64, lossy: bool) -> Measures {
         let mut last = Measures::default();
         for ms in (first..end).step_by(20) {
@@ -46,7 +46,7 @@ impl Bench {
         last
     }
 
-    /// The client reports at that time, of each stream its loss in 1/256 and its jitter in ticks.
+    /// A report of the client: per stream SSRC, loss in 1/256 and jitter in timestamp units.
     fn report(&mut self, ms: u64, blocks: &[(u32, u8, u32)]) {
         let block = |&(ssrc, fraction_lost, jitter)| rtcp::ReportBlock {
             ssrc,
@@ -73,7 +73,7 @@ impl Bench {
 }
 
 #[test]
-fn loss_up_follows_what_comes_and_is_forgotten_with_it() {
+fn loss_up_follows_reception_and_expires() {
     let mut bench = Bench::new();
     let clean = bench.talk(0, 2_000, false);
     assert_eq!(clean.measured(Metric::LossUp), Some(0));
@@ -88,7 +88,7 @@ fn loss_up_follows_what_comes_and_is_forgotten_with_it() {
 }
 
 #[test]
-fn loss_down_follows_by_time_however_often_it_is_reported() {
+fn loss_down_smoothing_is_independent_of_report_rate() {
     for every in [100, 400, 5_000] {
         let mut bench = Bench::new();
         bench.report(0, &[(VOICE, 0, 0)]);
@@ -105,7 +105,7 @@ fn loss_down_follows_by_time_however_often_it_is_reported() {
 }
 
 #[test]
-fn the_packets_that_a_death_costs_are_no_bad_network() {
+fn losses_of_a_node_death_are_smoothed_out() {
     let mut bench = Bench::new();
     bench.report(0, &[(VOICE, 0, 0)]);
     // 60 ms of voice within a second: 3 of 50.
@@ -120,7 +120,7 @@ fn the_packets_that_a_death_costs_are_no_bad_network() {
 }
 
 #[test]
-fn of_several_streams_the_worst_counts_and_each_by_its_own_clock() {
+fn worst_stream_counts_by_its_own_clock_rate() {
     let mut bench = Bench::new();
     bench.report(0, &[(VOICE, 64, 480), (VIDEO, 0, 1_800), (99, 0, 1_000_000)]);
     assert_eq!(bench.told(0, Metric::LossDown), Some(250_000));
@@ -128,10 +128,10 @@ fn of_several_streams_the_worst_counts_and_each_by_its_own_clock() {
 }
 
 #[test]
-fn reports_that_no_longer_come_say_nothing() {
+fn missing_reports_expire() {
     let mut bench = Bench::new();
     bench.report(0, &[(VOICE, 64, 480)]);
-    bench.measure.quic_path(30_000, 0, 0, bench.start);
+    bench.measure.quic_path(PathReport { rtt_us: 30_000, lost: 0, sent: 0 }, bench.start);
     let metrics = [Metric::LossDown, Metric::JitterDown, Metric::RttClient, Metric::RFactor];
     let told = |bench: &mut Bench, ms| metrics.map(|metric| bench.told(ms, metric).is_some());
     assert_eq!(told(&mut bench, 14_999), [true; 4]);
@@ -139,7 +139,7 @@ fn reports_that_no_longer_come_say_nothing() {
 }
 
 #[test]
-fn a_report_that_answers_ours_tells_the_round_trip() {
+fn report_block_gives_the_round_trip_time() {
     let mut bench = Bench::new();
     let info = rtcp::SenderInfo {
         ssrc: VOICE,
@@ -165,17 +165,17 @@ fn a_report_that_answers_ours_tells_the_round_trip() {
 }
 
 #[test]
-fn quic_tells_of_its_path() {
+fn quic_path_gives_loss_and_round_trip_time() {
     let mut bench = Bench::new();
-    bench.measure.quic_path(30_000, 5, 20, bench.start);
+    bench.measure.quic_path(PathReport { rtt_us: 30_000, lost: 5, sent: 20 }, bench.start);
     assert_eq!(bench.told(0, Metric::LossDown), Some(250_000));
     assert_eq!(bench.told(0, Metric::RttClient), Some(30_000));
-    bench.measure.quic_path(30_000, 0, 0, bench.start);
+    bench.measure.quic_path(PathReport { rtt_us: 30_000, lost: 0, sent: 0 }, bench.start);
     assert_eq!(bench.told(0, Metric::LossDown), Some(250_000), "nothing was sent");
 }
 
 #[test]
-fn voice_is_rated_by_its_codec_and_video_alone_not_at_all() {
+fn r_factor_needs_voice_and_uses_its_codec() {
     let rated = |voice| {
         let mut bench = Bench::new();
         bench.measure.voice = voice;

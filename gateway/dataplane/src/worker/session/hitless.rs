@@ -1,108 +1,107 @@
-//! In hitless mode two hops carry a session both ways: what either delivers first reaches the client. One leads, the
-//! other is its twin.
+//! Hitless mode: two hops carry a session both ways, and the first copy of a packet reaches the client. One hop leads,
+//! the other is its twin.
 
 use evenkeel_core::{Hop, Kind, Mode, forward::Reason};
 use evenkeel_media::merge::{Pair, Settled, Taken};
 use evenkeel_media::rtp;
 
-use super::{Loan, Session};
+use super::{PacketContext, Session};
 use crate::worker::command::Report;
 use crate::worker::egress::Side;
 
 impl Session {
-    /// A packet of the client's goes to the twin as well. One that is not open there yet is not kept for it: the first hop
-    /// has it.
+    /// Sends a copy to the twin. A copy for a twin without a leg is not kept: the leading hop has the packet.
     pub(super) fn send_copy(
         &mut self,
         twin: Hop,
         side: Side,
         kind: Kind,
         packet: &[u8],
-        loan: &mut Loan<'_>,
+        cx: &mut PacketContext<'_>,
     ) {
         if self.has_leg(twin) {
-            self.talk().totals.bytes_copied += packet.len() as u64;
-            self.send_to_node(twin, side, kind, packet, loan);
+            self.state().totals.bytes_copied += packet.len() as u64;
+            self.send_to_node(twin, side, kind, packet, cx);
         }
     }
 
-    /// A packet that one of the two hops sent; `other` carries as well, unless it is gone. Reports come from the hop that
-    /// leads alone: those of two nodes about one stream would contradict each other.
+    /// A packet of one of the two hops; `other` is `None` if the other hop is gone. RTCP passes from the leading hop
+    /// only: reports of two nodes about one stream would contradict each other.
     pub(super) fn merge_to_client(
         &mut self,
         from: Hop,
         other: Option<Hop>,
         header: Option<&rtp::Header>,
         packet: &[u8],
-        loan: &mut Loan<'_>,
+        cx: &mut PacketContext<'_>,
     ) {
-        self.settle_twin(from, other, loan);
-        let talk = self.talk();
-        let (epoch, leads) = (talk.epoch(), talk.hearing == Some(from));
+        self.settle_twin(from, other, cx);
+        let state = self.state();
+        let (epoch, leads) = (state.epoch(), state.current_hop == Some(from));
         if !leads {
-            talk.totals.bytes_copied += packet.len() as u64;
+            state.totals.bytes_copied += packet.len() as u64;
         }
         let Some(header) = header else {
             return match leads {
-                true => self.rtcp_to_client(epoch, packet, loan),
-                false => loan.ways.drop(Reason::Copy),
+                true => self.rtcp_to_client(epoch, packet, cx),
+                false => cx.egress.count_drop(Reason::Copy),
             };
         };
         let kind = self.media.payload_type(header.payload_type).map(|(kind, _)| kind);
-        let talk = self.talk();
-        let taken = match (kind, talk.pair.as_deref_mut()) {
+        let state = self.state();
+        let taken = match (kind, state.pair.as_deref_mut()) {
             (Some(kind), Some(pair)) => {
                 let taken = pair.take(from, header, packet);
-                // Whether or not the other copy was faster: the hop delivers.
-                talk.flow.came[kind as usize] += u32::from(leads);
+                // The hop delivers, even if the other copy was faster.
+                state.flow.came[kind as usize] += u32::from(leads);
                 taken
             }
             _ => Taken::First,
         };
         match taken {
-            Taken::First => return self.rtp_to_client(from, epoch, header, packet, loan),
+            Taken::First => return self.rtp_to_client(from, epoch, header, packet, cx),
             Taken::Again => {}
-            Taken::Unproven => self.tell_unalike(loan),
+            Taken::Unproven => self.report_differing_copies(cx),
         }
-        loan.ways.drop(Reason::Copy);
+        cx.egress.count_drop(Reason::Copy);
     }
 
-    /// Tells of hops that deliver no copies of each other, as long as they do not. What only repairs other streams is no
-    /// reason: nodes may number it as they like.
-    fn tell_unalike(&mut self, loan: &Loan<'_>) {
+    /// Reports two hops that do not deliver copies of the same stream, for as long as they differ. Repair streams may
+    /// differ: nodes number them as they like.
+    fn report_differing_copies(&mut self, cx: &PacketContext<'_>) {
         let (id, media) = (self.id, &self.media);
-        let Some(pair) = self.talk.as_deref_mut().and_then(|talk| talk.pair.as_deref_mut()) else {
+        let Some(pair) = self.state.as_deref_mut().and_then(|state| state.pair.as_deref_mut())
+        else {
             return;
         };
         let matters = |number| media.payload_type(number).is_some_and(|(_, it)| !it.repairs());
-        if pair.unalike().any(matters) && pair.tells(loan.now) {
-            loan.ways.report(Report::Unalike { session: id, hops: pair.hops() });
+        if pair.unalike().any(matters) && pair.tells(cx.now) {
+            cx.egress.report(Report::CopiesDiffer { session: id, hops: pair.hops() });
         }
     }
 
-    /// Who leads, and who is the twin, now that a packet came from this hop while the other one carries as well, or is
-    /// gone.
-    fn settle_twin(&mut self, from: Hop, other: Option<Hop>, loan: &Loan<'_>) {
+    /// Updates which hop leads and which is the twin after a packet from `from`.
+    fn settle_twin(&mut self, from: Hop, other: Option<Hop>, cx: &PacketContext<'_>) {
         let hitless = other.is_some() || self.mode() == Mode::Hitless;
-        let talk = self.talk();
-        match Pair::settle(&mut talk.pair, talk.hearing, (from, other), hitless) {
+        let state = self.state();
+        match Pair::settle(&mut state.pair, state.current_hop, (from, other), hitless) {
             Settled::Same => {}
-            Settled::Turned(twin) => self.take_lead(twin, loan),
-            Settled::Begins => self.hear(from, loan),
+            Settled::Turned(twin) => self.take_lead(twin, cx),
+            Settled::Begins => self.switch_to(from, cx),
         }
     }
 
-    /// The hop that led is gone, and its twin goes on: its packets are copies, so nothing changes for the client. Where
-    /// some stream is none, it is a hop like any other.
-    fn take_lead(&mut self, twin: Hop, loan: &Loan<'_>) {
+    /// The leading hop is gone and its twin takes over. Its packets are copies, so nothing changes for the client. A
+    /// twin with a stream that is not a copy counts as a new hop.
+    fn take_lead(&mut self, twin: Hop, cx: &PacketContext<'_>) {
         let unalike = |pair: &Pair<Hop>| pair.unalike().next().is_some();
-        if self.talk().pair.as_deref().is_some_and(unalike) {
-            return self.hear(twin, loan);
+        if self.state().pair.as_deref().is_some_and(unalike) {
+            return self.switch_to(twin, cx);
         }
-        self.note_switch(twin, loan);
-        let talk = self.talk();
-        talk.hears(twin);
-        talk.totals.switches += 1;
-        talk.continuity.turned();
+        self.record_recovery(twin, cx);
+        let state = self.state();
+        state.set_current_hop(twin);
+        state.totals.switches += 1;
+        state.continuity.turned();
     }
 }

@@ -10,35 +10,35 @@ use evenkeel_media::{rtcp, rtp};
 use tokio::sync::mpsc;
 
 use super::super::command::NodePort;
-use super::super::early::Patience;
+use super::super::early::EarlyLimits;
 use super::super::egress::Port;
-use super::super::stats::Stamps;
+use super::super::stats::WorkerStats;
 use super::*;
 
 mod hitless;
 
-/// A session with ways that lead to a socket of ours.
+/// A session with its client on a socket of the test.
 struct Bench {
     session: Session,
-    ways: Ways,
+    egress: Egress,
     board: Arc<Board>,
     start: Instant,
     client: UdpSocket,
     reports: mpsc::Receiver<Report>,
 }
 
-/// Ways with a listener and no node.
-pub(in crate::worker) fn ways(start: Instant) -> (Ways, mpsc::Receiver<Report>) {
+/// Egress with a listener and no node.
+pub(in crate::worker) fn egress(start: Instant) -> (Egress, mpsc::Receiver<Report>) {
     let (reports, received) = mpsc::channel(16);
-    let stamps = Arc::new(Stamps::new(start, 1));
-    let patience = Patience { packets: 16, wait: Duration::from_millis(200) };
-    let mut ways = Ways::new(reports, stamps, patience);
+    let stats = Arc::new(WorkerStats::new(start, 1));
+    let early_limits = EarlyLimits { packets: 16, wait: Duration::from_millis(200) };
+    let mut egress = Egress::new(reports, stats, early_limits);
     let listener = UdpSocket::bind("127.0.0.1:0").unwrap();
-    ways.listeners.push((Port::new(listener).unwrap(), None));
-    (ways, received)
+    egress.listeners.push((Port::new(listener).unwrap(), None));
+    (egress, received)
 }
 
-/// A session with video at that slot.
+/// A session with video in this slot.
 pub(in crate::worker) fn install(client: Client, srtp: Srtp, slot: u32) -> Install {
     let vp8 = PayloadType { number: 96, codec: "VP8".into(), clock_rate: 90_000 };
     let video = Stream {
@@ -65,51 +65,54 @@ impl Bench {
         let start = Instant::now();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
-        let (ways, received) = ways(start);
+        let (egress, received) = egress(start);
         let install = install(client(socket.local_addr().unwrap()), srtp, 0);
         let session = Session::new(install);
         let board = Arc::new(Board::new(1));
-        Bench { session, ways, board, start, client: socket, reports: received }
+        Bench { session, egress, board, start, client: socket, reports: received }
     }
 
     fn stun(srtp: Srtp) -> Bench {
         Bench::new(|_| Client::Stun, srtp)
     }
 
-    fn at<T>(&mut self, ms: u64, act: impl FnOnce(&mut Session, &mut Loan<'_>) -> T) -> T {
+    fn at<T>(&mut self, ms: u64, act: impl FnOnce(&mut Session, &mut PacketContext<'_>) -> T) -> T {
         let now = self.start + Duration::from_millis(ms);
-        let done =
-            act(&mut self.session, &mut Loan { ways: &mut self.ways, board: &self.board, now });
-        self.ways.flush(now);
+        let done = act(
+            &mut self.session,
+            &mut PacketContext { egress: &mut self.egress, board: &self.board, now },
+        );
+        self.egress.flush(now);
         done
     }
 
     fn check(&mut self, ms: u64) {
-        let from = (0, self.client.local_addr().unwrap());
-        self.at(ms, |session, loan| session.checked(from, true, loan));
+        let address = self.client.local_addr().unwrap();
+        let from = SourceKey { listener: 0, address };
+        self.at(ms, |session, cx| session.checked(from, true, cx));
     }
 
-    /// Whether something that is sent now reaches the client.
+    /// Whether a packet sent now reaches the client.
     fn reaches(&mut self, ms: u64) -> bool {
-        self.at(ms, |session, loan| {
-            session.send_to_client(Side::Rtcp, Kind::Audio, b"anything", loan, |_| {});
+        self.at(ms, |session, cx| {
+            session.send_to_client(Side::Rtcp, Kind::Audio, b"anything", cx, |_| {});
         });
         self.client.recv(&mut [0; 64]).is_ok()
     }
 
     fn hop_at(&mut self, address: SocketAddr) -> Option<Hop> {
-        self.at(0, |session, loan| session.hop_at(address, loan))
+        self.at(0, |session, cx| session.hop_at(address, cx))
     }
 
     fn drops(&self, reason: Reason) -> u64 {
-        self.ways.stamps.drops(reason)
+        self.egress.stats.drops(reason)
     }
 }
 
 #[test]
-fn without_a_check_for_thirty_seconds_nothing_is_sent() {
+fn consent_expires_after_thirty_seconds() {
     let mut bench = Bench::stun(Srtp::Plain);
-    assert!(!bench.reaches(0), "nobody proved anything yet");
+    assert!(!bench.reaches(0), "no check yet");
     bench.check(1_000);
     assert!(bench.reaches(30_999));
     assert!(!bench.reaches(31_000));
@@ -119,24 +122,25 @@ fn without_a_check_for_thirty_seconds_nothing_is_sent() {
 }
 
 #[test]
-fn a_declared_address_needs_no_consent() {
+fn declared_address_needs_no_consent() {
     let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
     assert!(Bench::new(declared, Srtp::Plain).reaches(1_000_000));
 }
 
 #[test]
-fn of_many_addresses_that_passed_the_oldest_gives_way() {
+fn oldest_checked_address_is_replaced() {
     let mut bench = Bench::stun(Srtp::Plain);
-    let address = |port| (0, SocketAddr::from(([10, 0, 0, 1], port)));
+    let address =
+        |port| SourceKey { listener: 0, address: SocketAddr::from(([10, 0, 0, 1], port)) };
     let mut gone = Vec::new();
     for port in [1, 2, 3, 1, 4, 5, 6] {
-        gone.extend(bench.at(0, |session, loan| session.checked(address(port), false, loan)));
+        gone.extend(bench.at(0, |session, cx| session.checked(address(port), false, cx)));
     }
     assert_eq!(gone, [address(2), address(3)]);
     assert_eq!(bench.session.learned(), [1, 4, 5, 6].map(address));
 }
 
-/// A report that half of the packets were lost.
+/// A receiver report with a loss of one half.
 fn half_lost() -> Vec<u8> {
     let mut report = Vec::new();
     let block = rtcp::ReportBlock {
@@ -153,7 +157,7 @@ fn half_lost() -> Vec<u8> {
 }
 
 #[test]
-fn a_summary_tells_what_went_between_a_session_and_its_node() {
+fn summary_counts_packets_between_client_and_node() {
     let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
@@ -168,14 +172,14 @@ fn a_summary_tells_what_went_between_a_session_and_its_node() {
         packet
     };
     for sequence in 1..=4 {
-        bench.at(20, |session, loan| session.handle_client_packet(&packet(sequence), loan));
+        bench.at(20, |session, cx| session.handle_client_rtp(&packet(sequence), cx));
     }
     for sequence in [1, 2, 5] {
-        bench.at(20, |session, loan| session.handle_node_packet(hop(1), &packet(sequence), loan));
+        bench.at(20, |session, cx| session.handle_node_packet(hop(1), &packet(sequence), cx));
     }
-    bench.at(20, |session, loan| session.handle_node_packet(hop(1), &half_lost(), loan));
-    // What another hop still sends is nothing that it hears.
-    bench.at(20, |session, loan| session.handle_node_packet(hop(2), &packet(6), loan));
+    bench.at(20, |session, cx| session.handle_node_packet(hop(1), &half_lost(), cx));
+    // Packets of other hops do not count.
+    bench.at(20, |session, cx| session.handle_node_packet(hop(2), &packet(6), cx));
     let told = |bench: &mut Bench| bench.session.summary(bench.start).unwrap().flow;
     let flow = Flow {
         sent: [0, 4],
@@ -187,11 +191,11 @@ fn a_summary_tells_what_went_between_a_session_and_its_node() {
         reported_ppm: Some(500_000),
     };
     assert_eq!(told(&mut bench), flow);
-    assert_eq!(told(&mut bench), Flow { hears: Some(hop(1)), ..Flow::default() }, "told once");
+    assert_eq!(told(&mut bench), Flow { hears: Some(hop(1)), ..Flow::default() }, "reported once");
 }
 
 #[test]
-fn what_a_hop_delivered_and_reported_before_is_not_told_of_the_next_one() {
+fn flow_counts_start_anew_with_each_hop() {
     let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
     bench.board = Arc::new(Board::new(2));
@@ -210,26 +214,26 @@ fn what_a_hop_delivered_and_reported_before_is_not_told_of_the_next_one() {
     };
     bench.session.route = route(0, None);
     for packet in [packet(1), packet(4), half_lost()] {
-        bench.at(20, |session, loan| session.handle_node_packet(hop(0), &packet, loan));
+        bench.at(20, |session, cx| session.handle_node_packet(hop(0), &packet, cx));
     }
     let until = bench.start + Duration::from_secs(1);
     bench.session.route = route(1, Some((hop(0), until)));
-    // It keeps numbers: what came to nobody in between is no loss of its own.
-    bench.at(40, |session, loan| session.handle_node_packet(hop(1), &packet(9), loan));
-    bench.at(40, |session, loan| session.handle_node_packet(hop(0), &half_lost(), loan));
+    // The hop keeps its numbering: packets sent while no session listened are not lost.
+    bench.at(40, |session, cx| session.handle_node_packet(hop(1), &packet(9), cx));
+    bench.at(40, |session, cx| session.handle_node_packet(hop(0), &half_lost(), cx));
     let flow = Flow { came: [0, 1], hears: Some(hop(1)), ..Flow::default() };
     assert_eq!(bench.session.summary(bench.start).unwrap().flow, flow);
-    bench.at(60, |session, loan| session.handle_node_packet(hop(1), &half_lost(), loan));
+    bench.at(60, |session, cx| session.handle_node_packet(hop(1), &half_lost(), cx));
     let flow = bench.session.summary(bench.start).unwrap().flow;
     assert_eq!(flow.reported_ppm, Some(500_000), "its own reports are");
 }
 
 #[test]
-fn reports_that_are_encrypted_say_nothing() {
+fn encrypted_reports_are_not_read() {
     let report = half_lost();
     for (srtp, told) in [(Srtp::Plain, true), (Srtp::Opaque, false)] {
         let mut bench = Bench::stun(srtp);
-        bench.at(0, |session, loan| session.handle_client_packet(&report, loan));
+        bench.at(0, |session, cx| session.handle_client_rtcp(&report, cx));
         let measures = bench.session.summary(bench.start).unwrap().measures;
         assert_eq!(measures.measured(evenkeel_core::Metric::LossDown).is_some(), told, "{srtp:?}");
     }
@@ -240,7 +244,7 @@ fn port_leg(address: SocketAddr) -> Leg {
 }
 
 #[test]
-fn packets_come_by_the_newest_incarnation_of_an_address() {
+fn shared_address_is_the_newest_incarnation() {
     let mut bench = Bench::stun(Srtp::Plain);
     let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
     let hop = |incarnation| Hop { node: NodeId(0), incarnation: Incarnation(incarnation) };
@@ -253,7 +257,7 @@ fn packets_come_by_the_newest_incarnation_of_an_address() {
 }
 
 #[test]
-fn packets_come_by_the_node_that_the_room_is_on_where_two_have_the_address() {
+fn shared_address_is_the_node_of_the_room() {
     let mut bench = Bench::stun(Srtp::Plain);
     bench.board = Arc::new(Board::new(3));
     let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
@@ -279,14 +283,14 @@ fn packets_come_by_the_node_that_the_room_is_on_where_two_have_the_address() {
 }
 
 #[test]
-fn only_a_port_where_nobody_listens_accuses_the_node() {
+fn only_connection_refused_is_reported() {
     let mut bench = Bench::stun(Srtp::Plain);
     let address = SocketAddr::from(([10, 0, 0, 1], 4_000));
     let hop = Hop { node: NodeId(0), incarnation: Incarnation(1) };
     bench.session.attach(hop, port_leg(address));
     let mut accused = |errno| {
         let error = io::Error::from_raw_os_error(errno);
-        bench.at(0, |session, loan| session.accused(address, &error, loan));
+        bench.at(0, |session, cx| session.send_failed(address, &error, cx));
         bench.reports.try_recv().is_ok()
     };
     assert!(!accused(libc::EMSGSIZE), "the path is narrower than what was sent");
@@ -296,12 +300,12 @@ fn only_a_port_where_nobody_listens_accuses_the_node() {
 }
 
 #[test]
-fn who_is_learned_by_its_port_sends_rtcp_from_the_next_one() {
+fn learned_port_takes_rtcp_from_the_next_port() {
     let mut bench = Bench::new(|_| Client::DeclaredIp { listener: 0 }, Srtp::Plain);
     let mut media = (*bench.session.media).clone();
     media.rtcp = RtcpPort::Own;
     bench.session.media = Arc::new(media);
-    let from = |port| (0, SocketAddr::from(([10, 0, 0, 1], port)));
+    let from = |port| SourceKey { listener: 0, address: SocketAddr::from(([10, 0, 0, 1], port)) };
     let packet = |payload_type| {
         let fields =
             rtp::Fields { payload_type, marker: false, sequence: 1, timestamp: 1, ssrc: 1 };
@@ -318,7 +322,7 @@ fn who_is_learned_by_its_port_sends_rtcp_from_the_next_one() {
     assert_eq!(bench.session.address.rtcp(), Some(from(4_001)));
 }
 
-/// A gateway with a node for each of these round trips, in milliseconds.
+/// A gateway with a node for each of these round-trip times in milliseconds.
 fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
     let scenario = Scenario {
         set: "call".into(),
@@ -361,7 +365,7 @@ fn gateway(round_trips_ms: &[u64], now: Instant) -> Gateway {
     gateway
 }
 
-/// Whatever is to be opened is open at once. The reply, if there is one.
+/// Opens whatever is requested and returns the reply to the offer, if any.
 fn settle(gateway: &mut Gateway, now: Instant) -> Option<Accepted> {
     let mut accepted = None;
     while let Some(output) = gateway.poll_output() {
@@ -375,7 +379,7 @@ fn settle(gateway: &mut Gateway, now: Instant) -> Option<Accepted> {
 }
 
 #[test]
-fn a_planned_move_to_a_nearer_node_keeps_numbers_for_what_is_on_its_way() {
+fn planned_move_keeps_numbers_for_packets_in_flight() {
     const TURN_MS: u64 = 40;
     let declared = |address| Client::Declared { listener: 0, address, rtcp: address };
     let mut bench = Bench::new(declared, Srtp::Plain);
@@ -403,7 +407,7 @@ fn a_planned_move_to_a_nearer_node_keeps_numbers_for_what_is_on_its_way() {
     bench.session.route = Arc::clone(&route);
     bench.board = gateway.board();
 
-    // One packet every 20 ms; each comes back with numbers of the node it was sent to.
+    // One packet every 20 ms; each returns with the numbering of the node it was sent to.
     let hop = |node| Hop { node: NodeId(node), incarnation: Incarnation(1) };
     let of = |number: u64, old: bool| {
         let (at, hop, ssrc, first) = if old {
@@ -431,7 +435,7 @@ fn a_planned_move_to_a_nearer_node_keeps_numbers_for_what_is_on_its_way() {
             gateway.handle_move(&"r".into(), NodeId(1), now).unwrap();
             settle(&mut gateway, now);
         }
-        bench.at(at, |session, loan| session.handle_node_packet(hop, &packet, loan));
+        bench.at(at, |session, cx| session.handle_node_packet(hop, &packet, cx));
         let mut got = [0; 64];
         let length = bench.client.recv(&mut got).expect("every packet passes");
         let header = rtp::Header::parse(&got[..length]).unwrap();
@@ -443,10 +447,10 @@ fn a_planned_move_to_a_nearer_node_keeps_numbers_for_what_is_on_its_way() {
 }
 
 #[test]
-fn a_session_is_summed_up_while_something_happens_to_it_and_costs_nothing_else() {
+fn idle_session_leaves_the_active_sessions() {
     let mut bench =
         Bench::new(|address| Client::Declared { listener: 0, address, rtcp: address }, Srtp::Plain);
-    assert!(!bench.session.is_awake() && bench.session.summary(bench.start).is_none());
+    assert!(!bench.session.is_active() && bench.session.summary(bench.start).is_none());
     let packet = |sequence| {
         let fields =
             rtp::Fields { payload_type: 96, marker: false, sequence, timestamp: 1, ssrc: 1 };
@@ -456,41 +460,41 @@ fn a_session_is_summed_up_while_something_happens_to_it_and_costs_nothing_else()
     };
     let at = |ms| bench.start + Duration::from_millis(ms);
     let times = [at(1_000), at(1_100), at(1_200), at(3_300), at(10_100)];
-    bench.at(1_000, |session, loan| session.handle_client_packet(&packet(1), loan));
-    bench.at(1_000, |session, loan| session.handle_client_packet(&packet(2), loan));
-    assert_eq!(bench.ways.awake.len(), 1, "once");
+    bench.at(1_000, |session, cx| session.handle_client_rtp(&packet(1), cx));
+    bench.at(1_000, |session, cx| session.handle_client_rtp(&packet(2), cx));
+    assert_eq!(bench.egress.active.len(), 1, "once");
     assert!(bench.session.summary(times[1]).is_some());
-    assert!(!bench.session.rests(times[1]), "something happened");
+    assert!(!bench.session.went_idle(times[1]), "something happened");
     bench.session.summary(times[2]);
-    assert!(!bench.session.rests(times[2]), "what it lost is told on for a while");
+    assert!(!bench.session.went_idle(times[2]), "its loss is reported for a while");
     let last = bench.session.summary(times[3]).unwrap().measures;
-    assert!(bench.session.rests(times[3]));
+    assert!(bench.session.went_idle(times[3]));
     assert_eq!(last.measured(evenkeel_core::Metric::BitrateUp), Some(0));
     assert_eq!(last.measured(evenkeel_core::Metric::LossUp), None);
-    // What it says after its rest is measured from there.
-    bench.at(10_000, |session, loan| session.handle_client_packet(&packet(3), loan));
-    assert_eq!(bench.ways.awake.len(), 2);
+    // Packets after the pause are measured from there.
+    bench.at(10_000, |session, cx| session.handle_client_rtp(&packet(3), cx));
+    assert_eq!(bench.egress.active.len(), 2);
     let measures = bench.session.summary(times[4]).unwrap().measures;
     assert_eq!(measures.measured(evenkeel_core::Metric::BitrateUp), Some(8));
 }
 
 #[test]
-fn a_session_with_a_cap_does_not_rest() {
+fn session_with_a_cap_stays_active() {
     let mut bench =
         Bench::new(|address| Client::Declared { listener: 0, address, rtcp: address }, Srtp::Plain);
     let capped = Plan { cap_kbps: 300, ..Plan::default() };
-    bench.at(0, |session, loan| session.set_plan(capped, loan));
-    assert_eq!(bench.ways.awake.len(), 1);
+    bench.at(0, |session, cx| session.set_plan(capped, cx));
+    assert_eq!(bench.egress.active.len(), 1);
     for second in 1..10 {
-        assert!(!bench.session.rests(bench.start + Duration::from_secs(second)));
+        assert!(!bench.session.went_idle(bench.start + Duration::from_secs(second)));
         bench.at(second * 1_000, Session::tick);
-        assert!(bench.client.recv(&mut [0; 64]).is_ok(), "it is told again");
+        assert!(bench.client.recv(&mut [0; 64]).is_ok(), "repeated");
     }
-    bench.at(10_000, |session, loan| session.set_plan(Plan::default(), loan));
-    bench.session.rests(bench.start + Duration::from_secs(10));
+    bench.at(10_000, |session, cx| session.set_plan(Plan::default(), cx));
+    bench.session.went_idle(bench.start + Duration::from_secs(10));
     assert!(
-        !bench.session.rests(bench.start + Duration::from_secs(11)),
+        !bench.session.went_idle(bench.start + Duration::from_secs(11)),
         "nor while that is lifted"
     );
-    assert!(bench.session.rests(bench.start + Duration::from_secs(16)));
+    assert!(bench.session.went_idle(bench.start + Duration::from_secs(16)));
 }

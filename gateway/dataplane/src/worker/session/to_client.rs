@@ -1,4 +1,4 @@
-//! From a node to the client: only the room's hop, continued in number and time whichever hop that is.
+//! From a node to the client: only packets of the room's hop, with numbers and timestamps continued across hops.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,15 @@ use evenkeel_core::{Hop, Kind, RtcpPort, Srtp};
 use evenkeel_media::continuity::{Epoch, FILLED_WITHIN, Pass, Switch, Withheld};
 use evenkeel_media::{demux, rtcp, rtp};
 
-use super::{Known, Loan, Session};
+use super::{Known, PacketContext, Session};
 use crate::worker::command::{Report, ShedRun};
-use crate::worker::egress::{Side, Ways};
+use crate::worker::egress::{Egress, Side};
 use crate::worker::stats::Way;
 
-/// Without a connectivity check for so long, nothing is sent to the client any more (RFC 7675).
+/// Lifetime of consent without a connectivity check (RFC 7675).
 const CONSENT: Duration = Duration::from_secs(30);
 
-/// What a node reports as lost of what it was sent, parts per million, if it does; of several streams the worst.
+/// The highest fraction lost that a node reports of the streams it receives, in ppm.
 fn reported_loss(compound: &[u8]) -> Option<u32> {
     let worst = |blocks: &mut dyn Iterator<Item = rtcp::ReportBlock>| {
         blocks.map(|block| u32::from(block.fraction_lost) * 1_000_000 / 256).max()
@@ -32,130 +32,136 @@ fn reported_loss(compound: &[u8]) -> Option<u32> {
 
 impl Session {
     /// A packet that a hop sent for the client.
-    pub(crate) fn handle_node_packet(&mut self, from: Hop, packet: &[u8], loan: &mut Loan<'_>) {
-        self.stir(loan);
+    pub(crate) fn handle_node_packet(
+        &mut self,
+        from: Hop,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
+        self.mark_active(cx);
         let kind = demux::classify(packet);
         let header = match kind {
             demux::Kind::Rtp => match rtp::Header::parse(packet) {
                 Ok(header) => Some(header),
-                Err(_) => return loan.ways.drop(Reason::Malformed),
+                Err(_) => return cx.egress.count_drop(Reason::Malformed),
             },
             demux::Kind::Rtcp => None,
-            _ => return loan.ways.drop(Reason::Malformed),
+            _ => return cx.egress.count_drop(Reason::Malformed),
         };
         let payload_type = header.as_ref().map(|header| header.payload_type);
         let verdict =
-            forward::to_client(from, payload_type, &self.plan, &self.route, loan.board, loan.now);
+            forward::to_client(from, payload_type, &self.plan, &self.route, cx.board, cx.now);
         let leaving = match verdict {
             Verdict::Pass { leaving, .. } => leaving,
             Verdict::Both([from, other]) => {
-                return self.merge_to_client(from, Some(other), header.as_ref(), packet, loan);
+                return self.merge_to_client(from, Some(other), header.as_ref(), packet, cx);
             }
             Verdict::Drop(reason) => {
                 if let (Reason::Shed, Some(header)) = (reason, &header) {
-                    self.talk().totals.shed += 1;
-                    self.note_shed(from, header, loan);
+                    self.state().totals.shed += 1;
+                    self.record_shed(from, header, cx);
                 }
-                return loan.ways.drop(reason);
+                return cx.egress.count_drop(reason);
             }
         };
-        let talk = self.talk();
-        let hears = talk.hearing == Some(from);
-        if talk.pair.is_some() && !leaving {
-            return self.merge_to_client(from, None, header.as_ref(), packet, loan);
+        let state = self.state();
+        let hears = state.current_hop == Some(from);
+        if state.pair.is_some() && !leaving {
+            return self.merge_to_client(from, None, header.as_ref(), packet, cx);
         }
         if !leaving && !hears {
-            self.hear(from, loan);
+            self.switch_to(from, cx);
         }
-        // What the hop that was left still delivers belongs to the epoch before.
+        // Packets of the hop that was left belong to the epoch before.
         let left = leaving && !hears;
-        let epoch = Epoch(self.talk().epoch().0.saturating_sub(u64::from(left)));
+        let epoch = Epoch(self.state().epoch().0.saturating_sub(u64::from(left)));
         match header {
-            Some(header) => self.rtp_to_client(from, epoch, &header, packet, loan),
-            None => self.rtcp_to_client(epoch, packet, loan),
+            Some(header) => self.rtp_to_client(from, epoch, &header, packet, cx),
+            None => self.rtcp_to_client(epoch, packet, cx),
         }
     }
 
-    /// What is shed is told by number, so that nobody takes it for loss, and leaves no gap in the client's numbers.
-    fn note_shed(&mut self, from: Hop, header: &rtp::Header, loan: &mut Loan<'_>) {
-        let talk = self.talk();
-        if talk.hearing != Some(from) {
-            if talk.pair.is_some() {
-                // What the hop that leads delivers is told.
+    /// Records a shed packet by number, so that it does not count as lost and leaves no gap in the client's sequence
+    /// numbers.
+    fn record_shed(&mut self, from: Hop, header: &rtp::Header, cx: &mut PacketContext<'_>) {
+        let state = self.state();
+        if state.current_hop != Some(from) {
+            if state.pair.is_some() {
+                // In hitless mode only the leading hop's packets are counted.
                 return;
             }
-            self.hear(from, loan);
+            self.switch_to(from, cx);
         }
         let declared = self.media.payload_type(header.payload_type);
         let declared = declared.map(|(kind, payload)| (kind, payload.clock_rate));
-        let talk = self.talk();
+        let state = self.state();
         if let Some((kind, _)) = declared {
-            talk.flow.came[kind as usize] += 1;
+            state.flow.came[kind as usize] += 1;
         }
-        let epoch = talk.epoch();
+        let epoch = state.epoch();
         let Some(Withheld { ssrc, after, ahead }) =
-            declared.and_then(|(_, rate)| talk.continuity.withhold(epoch, header, rate, loan.now))
+            declared.and_then(|(_, rate)| state.continuity.withhold(epoch, header, rate, cx.now))
         else {
             return;
         };
-        if let Some((run, _)) = &mut talk.shed
+        if let Some((run, _)) = &mut state.shed
             && (run.ssrc, run.after) == (ssrc, after)
             && run.first + run.packets == ahead
         {
             run.packets += 1;
             return;
         }
-        self.tell_shed(loan.ways);
-        self.talk().shed = Some((ShedRun { ssrc, after, first: ahead, packets: 1 }, loan.now));
+        self.report_shed(cx.egress);
+        self.state().shed = Some((ShedRun { ssrc, after, first: ahead, packets: 1 }, cx.now));
     }
 
-    pub(crate) fn tell_shed(&mut self, ways: &Ways) {
-        if let Some((run, _)) = self.talk.as_deref_mut().and_then(|talk| talk.shed.take()) {
-            ways.report(Report::Shed { session: self.id, run });
+    pub(crate) fn report_shed(&mut self, egress: &Egress) {
+        if let Some((run, _)) = self.state.as_deref_mut().and_then(|state| state.shed.take()) {
+            egress.report(Report::Shed { session: self.id, run });
         }
     }
 
-    /// From here on this hop's packets reach the client.
-    pub(super) fn hear(&mut self, hop: Hop, loan: &Loan<'_>) {
-        self.note_switch(hop, loan);
+    /// From now on packets of this hop reach the client.
+    pub(super) fn switch_to(&mut self, hop: Hop, cx: &PacketContext<'_>) {
+        self.record_recovery(hop, cx);
         let (leaving, lead) = {
             let route = self.route.load();
             (route.leaving, route.lead)
         };
-        let talk = self.talk();
-        let before = talk.hears(hop);
+        let state = self.state();
+        let before = state.set_current_hop(hop);
         if before.is_some() {
-            talk.totals.switches += 1;
-            talk.feedback.want_key_frame();
+            state.totals.switches += 1;
+            state.feedback.want_key_frame();
         }
-        talk.switches += 1;
-        let epoch = talk.epoch();
+        state.switches += 1;
+        let epoch = state.epoch();
         match leaving.filter(|(left, _)| before == Some(*left)) {
             Some((_, until)) => {
-                talk.continuity.switched(epoch, Switch::Planned { lead });
+                state.continuity.switched(epoch, Switch::Planned { lead });
                 let since = until.checked_sub(FILLED_WITHIN).unwrap_or(until);
-                talk.continuity.left(since.min(loan.now), true);
+                state.continuity.left(since.min(cx.now), true);
             }
             None => {
-                talk.continuity.switched(epoch, Switch::Failover);
-                talk.continuity.close_previous();
-                // One that lives was left by a move before the last one.
-                let died = before.and_then(|before| loan.board.died(before));
-                talk.continuity.left(died.unwrap_or(loan.now), died.is_none());
+                state.continuity.switched(epoch, Switch::Failover);
+                state.continuity.close_previous();
+                // A hop that is still up was left by the move before the last.
+                let died = before.and_then(|before| cx.board.died(before));
+                state.continuity.left(died.unwrap_or(cx.now), died.is_none());
             }
         }
     }
 
-    /// A hop takes the place of another. Where that died, how long the client heard nothing is measured, unless its
-    /// sources had fallen silent before: then nobody knows how long it would have heard nothing anyway.
-    pub(super) fn note_switch(&mut self, to: Hop, loan: &Loan<'_>) {
-        let (mode, talk) = (self.route.load().mode, self.talk());
-        let Some(before) = talk.hearing.filter(|before| *before != to) else {
+    /// Measures, when a hop replaces one that died, for how long the client heard nothing. A stream that was silent
+    /// before the hop died is not measured: it might have stayed silent.
+    pub(super) fn record_recovery(&mut self, to: Hop, cx: &PacketContext<'_>) {
+        let (mode, state) = (self.route.load().mode, self.state());
+        let Some(before) = state.current_hop.filter(|before| *before != to) else {
             return;
         };
-        let died = loan.board.died(before);
-        if let Some(last) = died.and_then(|died| talk.continuity.fell_silent(died)) {
-            loan.ways.stamps.recovered(mode, loan.now.saturating_duration_since(last));
+        let died = cx.board.died(before);
+        if let Some(last) = died.and_then(|died| state.continuity.fell_silent(died)) {
+            cx.egress.stats.recovered(mode, cx.now.saturating_duration_since(last));
         }
     }
 
@@ -165,32 +171,32 @@ impl Session {
         epoch: Epoch,
         header: &rtp::Header,
         packet: &[u8],
-        loan: &mut Loan<'_>,
+        cx: &mut PacketContext<'_>,
     ) {
         let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
-            return loan.ways.drop(Reason::UndeclaredPayload);
+            return cx.egress.count_drop(Reason::UndeclaredPayload);
         };
         let clock_rate = payload.clock_rate;
-        let talk = self.talk();
-        // Of two hops all that the one that leads delivers is counted, where they are merged.
-        if talk.hearing == Some(from) && talk.pair.is_none() {
-            talk.flow.came[kind as usize] += 1;
+        let state = self.state();
+        // `merge_to_client` counts merged packets.
+        if state.current_hop == Some(from) && state.pair.is_none() {
+            state.flow.came[kind as usize] += 1;
         }
-        let rewrite = match talk.continuity.pass(epoch, header, clock_rate, loan.now) {
+        let rewrite = match state.continuity.pass(epoch, header, clock_rate, cx.now) {
             Pass::Untouched => None,
             Pass::Rewrite { ssrc, sequence, timestamp } => Some((ssrc, sequence, timestamp)),
-            Pass::Stale | Pass::Duplicate => return loan.ways.drop(Reason::Stale),
+            Pass::Stale | Pass::Duplicate => return cx.egress.count_drop(Reason::Stale),
         };
-        talk.totals.packets_down += 1;
-        talk.totals.bytes_down += packet.len() as u64;
-        talk.measure.sent(packet.len());
+        state.totals.packets_down += 1;
+        state.totals.bytes_down += packet.len() as u64;
+        state.measurements.sent(packet.len());
         if kind == Kind::Video
-            && let Some(request) = talk.feedback.key_frame_request(header.ssrc)
+            && let Some(request) = state.feedback.key_frame_request(header.ssrc)
         {
-            loan.ways.stamps.asked_key_frame(Way::ToNode);
-            self.send_to_node(from, Side::Rtcp, Kind::Video, &request, loan);
+            cx.egress.stats.asked_key_frame(Way::ToNode);
+            self.send_to_node(from, Side::Rtcp, Kind::Video, &request, cx);
         }
-        self.send_to_client(Side::Rtp, kind, packet, loan, |bytes| {
+        self.send_to_client(Side::Rtp, kind, packet, cx, |bytes| {
             if let Some((ssrc, sequence, timestamp)) = rewrite {
                 rtp::set_ssrc(bytes, ssrc);
                 rtp::set_sequence(bytes, sequence);
@@ -199,25 +205,30 @@ impl Session {
         });
     }
 
-    pub(super) fn rtcp_to_client(&mut self, epoch: Epoch, packet: &[u8], loan: &mut Loan<'_>) {
+    pub(super) fn rtcp_to_client(
+        &mut self,
+        epoch: Epoch,
+        packet: &[u8],
+        cx: &mut PacketContext<'_>,
+    ) {
         let plain = self.media.srtp == Srtp::Plain;
-        // What the hop that was left still reports is told of nobody.
-        let talk = self.talk();
-        if plain && epoch == talk.epoch() {
-            talk.flow.reported_ppm = reported_loss(packet).or(talk.flow.reported_ppm);
+        // Reports of the hop that was left do not count.
+        let state = self.state();
+        if plain && epoch == state.epoch() {
+            state.flow.reported_ppm = reported_loss(packet).or(state.flow.reported_ppm);
         }
         let mut packet = packet.to_vec();
-        let Ok(length) = self.talk().continuity.rtcp_to_client(epoch, &mut packet) else {
-            return loan.ways.drop(Reason::Feedback);
+        let Ok(length) = self.state().continuity.rtcp_to_client(epoch, &mut packet) else {
+            return cx.egress.count_drop(Reason::Feedback);
         };
         packet.truncate(length);
         let cap = self.plan.send_cap_kbps();
-        let talk = self.talk();
-        talk.feedback.limit(&mut packet, cap, loan.now);
+        let state = self.state();
+        state.feedback.limit(&mut packet, cap, cx.now);
         if plain {
-            talk.measure.note_sender_report(&packet, loan.now);
+            state.measurements.note_sender_report(&packet, cx.now);
         }
-        self.send_to_client(Side::Rtcp, Kind::Audio, &packet, loan, |_| {});
+        self.send_to_client(Side::Rtcp, Kind::Audio, &packet, cx, |_| {});
     }
 
     pub(super) fn send_to_client(
@@ -225,45 +236,40 @@ impl Session {
         side: Side,
         kind: Kind,
         packet: &[u8],
-        loan: &mut Loan<'_>,
+        cx: &mut PacketContext<'_>,
         rewrite: impl FnOnce(&mut [u8]),
     ) {
         if let Known::Quic { flow_from_gateway } = self.known {
-            // The ring takes bytes as they are, so they are rewritten on the way.
+            // The ring copies the bytes, so the header is rewritten before.
             let mut bytes = [0; crate::mmsg::DATAGRAM_MAX];
             let Some(bytes) = bytes.get_mut(..packet.len()) else {
-                return loan.ways.drop(Reason::Oversize);
+                return cx.egress.count_drop(Reason::Oversize);
             };
             bytes.copy_from_slice(packet);
             rewrite(bytes);
-            loan.ways.queue_to_quic(self.home, flow_from_gateway, bytes);
-            loan.ways.stamps.passed(Way::ToClient, packet.len());
+            cx.egress.queue_to_quic(self.home, flow_from_gateway, side, bytes);
+            cx.egress.stats.passed(Way::ToClient, packet.len());
             return;
         }
         let address = match side {
             Side::Rtp => self.address.rtp,
             Side::Rtcp => self.address.rtcp(),
         };
-        let recent = |at: Instant| loan.now.saturating_duration_since(at) < CONSENT;
+        let recent = |at: Instant| cx.now.saturating_duration_since(at) < CONSENT;
         let consent = self.known != Known::Stun || self.address.consent().is_some_and(recent);
-        let Some((listener, address)) = address.filter(|_| consent) else {
-            return loan.ways.drop(Reason::NoAddress);
+        let Some(address) = address.filter(|_| consent) else {
+            return cx.egress.count_drop(Reason::NoAddress);
         };
-        match loan.ways.queue_to_client(
-            (listener, self.side(side)),
-            address,
-            self.dscp_of(kind),
-            packet,
-        ) {
+        match cx.egress.queue_to_client(address, self.side(side), self.dscp_of(kind), packet) {
             Some(bytes) => {
                 rewrite(bytes);
-                loan.ways.stamps.passed(Way::ToClient, packet.len());
+                cx.egress.stats.passed(Way::ToClient, packet.len());
             }
-            None => loan.ways.drop(Reason::NoAddress),
+            None => cx.egress.count_drop(Reason::NoAddress),
         }
     }
 
-    /// The listener's own RTCP port only for clients that keep RTCP apart.
+    /// The listener's RTCP port is used only for clients that do not multiplex RTCP.
     fn side(&self, side: Side) -> Side {
         match self.media.rtcp {
             RtcpPort::Mux => Side::Rtp,

@@ -1,77 +1,70 @@
-//! From the client to the room's node: parse, measure, take the hop, send by the leg there.
+//! From the client to the room's node.
 
 use std::net::SocketAddr;
 
 use evenkeel_core::forward::{self, Reason, Verdict};
 use evenkeel_core::{Hop, Kind, Srtp};
-use evenkeel_media::{demux, rtp};
+use evenkeel_media::rtp;
 
-use super::{Loan, Session, Talk};
+use super::{MediaState, PacketContext, Session};
 use crate::worker::command::Leg;
 use crate::worker::early::Outbound;
 use crate::worker::egress::Side;
 use crate::worker::stats::Way;
 
 impl Session {
-    /// A packet of the client's, from a source that may send.
-    pub(crate) fn handle_client_packet(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
-        self.stir(loan);
-        match demux::classify(packet) {
-            demux::Kind::Rtp => self.rtp_from_client(packet, loan),
-            demux::Kind::Rtcp => self.rtcp_from_client(packet, loan),
-            _ => loan.ways.drop(Reason::Malformed),
-        }
-    }
-
-    fn rtp_from_client(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
+    /// RTP from an accepted source of the client.
+    pub(crate) fn handle_client_rtp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
         let Ok(header) = rtp::Header::parse(packet) else {
-            return loan.ways.drop(Reason::Malformed);
+            return cx.egress.count_drop(Reason::Malformed);
         };
         let Some((kind, payload)) = self.media.payload_type(header.payload_type) else {
-            return loan.ways.drop(Reason::UndeclaredPayload);
+            return cx.egress.count_drop(Reason::UndeclaredPayload);
         };
         let clock_rate = payload.clock_rate;
-        let talk = self.talk();
-        talk.totals.packets_up += 1;
-        talk.totals.bytes_up += packet.len() as u64;
-        talk.measure.received(&header, packet.len(), clock_rate, loan.now);
-        talk.feedback.heard(header.ssrc, kind);
-        let hop = match forward::to_node(&self.route, loan.board) {
+        let state = self.state();
+        state.totals.packets_up += 1;
+        state.totals.bytes_up += packet.len() as u64;
+        state.measurements.received(&header, packet.len(), clock_rate, cx.now);
+        state.feedback.heard(header.ssrc, kind);
+        let hop = match forward::to_node(&self.route, cx.board) {
             Verdict::Pass { hop, .. } => hop,
             Verdict::Both([hop, twin]) => {
-                self.send_copy(twin, Side::Rtp, kind, packet, loan);
+                self.send_copy(twin, Side::Rtp, kind, packet, cx);
                 hop
             }
-            Verdict::Drop(reason) => return loan.ways.drop(reason),
+            Verdict::Drop(reason) => return cx.egress.count_drop(reason),
         };
-        self.talk().flow.sent[kind as usize] += 1;
-        self.send_to_node(hop, Side::Rtp, kind, packet, loan);
+        self.state().flow.sent[kind as usize] += 1;
+        self.send_to_node(hop, Side::Rtp, kind, packet, cx);
     }
 
-    fn rtcp_from_client(&mut self, packet: &[u8], loan: &mut Loan<'_>) {
-        // What is encrypted says nothing.
-        let plain = self.media.srtp == Srtp::Plain;
-        let Talk { measure, continuity, .. } = self.talk();
-        measure.heard(loan.now);
-        if plain {
-            measure.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), loan.now);
+    /// RTCP from an accepted source of the client.
+    pub(crate) fn handle_client_rtcp(&mut self, packet: &[u8], cx: &mut PacketContext<'_>) {
+        self.mark_active(cx);
+        let readable = self.media.srtp == Srtp::Plain;
+        let MediaState { measurements, continuity, .. } = self.state();
+        measurements.heard(cx.now);
+        if readable {
+            measurements.read_reports(packet, |ssrc| continuity.clock_rate(ssrc), cx.now);
         }
-        let (hop, twin) = match forward::to_node(&self.route, loan.board) {
+        let (hop, twin) = match forward::to_node(&self.route, cx.board) {
             Verdict::Pass { hop, .. } => (hop, None),
             Verdict::Both([hop, twin]) => (hop, Some(twin)),
-            Verdict::Drop(reason) => return loan.ways.drop(reason),
+            Verdict::Drop(reason) => return cx.egress.count_drop(reason),
         };
-        // Rewriting needs bytes of our own; RTCP is some packets a second.
+        // The rewrite may shorten the packet. RTCP is a few packets a second, so the copy is cheap.
         let mut packet = packet.to_vec();
-        match self.talk().continuity.rtcp_to_node(&mut packet) {
+        match self.state().continuity.rtcp_to_node(&mut packet) {
             Ok(length) => {
                 let packet = &packet[..length];
                 if let Some(twin) = twin {
-                    self.send_copy(twin, Side::Rtcp, Kind::Audio, packet, loan);
+                    self.send_copy(twin, Side::Rtcp, Kind::Audio, packet, cx);
                 }
-                self.send_to_node(hop, Side::Rtcp, Kind::Audio, packet, loan);
+                self.send_to_node(hop, Side::Rtcp, Kind::Audio, packet, cx);
             }
-            Err(_) => loan.ways.drop(Reason::Feedback),
+            Err(_) => cx.egress.count_drop(Reason::Feedback),
         }
     }
 
@@ -81,24 +74,24 @@ impl Session {
         side: Side,
         kind: Kind,
         packet: &[u8],
-        loan: &mut Loan<'_>,
+        cx: &mut PacketContext<'_>,
     ) {
         let Some((_, leg)) = self.legs.iter().find(|(at, _)| *at == hop) else {
-            let early = &mut loan.ways.early;
-            if !early.keep_outbound((self.home, hop), (side, kind), packet, loan.now) {
-                loan.ways.drop(Reason::NotOpened);
+            let early = &mut cx.egress.early;
+            if !early.keep_outbound((self.home, hop), (side, kind), packet, cx.now) {
+                cx.egress.count_drop(Reason::NotOpened);
             }
             return;
         };
-        loan.ways.stamps.passed(Way::ToNode, packet.len());
+        cx.egress.stats.passed(Way::ToNode, packet.len());
         match leg {
-            Leg::Trunk(tag) => loan.ways.on_trunk(hop.node, *tag, packet),
+            Leg::Trunk(tag) => cx.egress.queue_on_trunk(hop.node, *tag, packet),
             Leg::Port(port) => {
                 let to = match side {
                     Side::Rtp => port.address,
                     Side::Rtcp => SocketAddr::new(port.address.ip(), port.rtcp_port),
                 };
-                self.send_from_port(hop, side, kind, to, packet, loan);
+                self.send_from_port(hop, side, kind, to, packet, cx);
             }
         }
     }
@@ -110,20 +103,20 @@ impl Session {
         kind: Kind,
         to: SocketAddr,
         packet: &[u8],
-        loan: &mut Loan<'_>,
+        cx: &mut PacketContext<'_>,
     ) {
         let dscp = self.dscp_of(kind);
         let Some(ports) = &mut self.ports else {
-            return loan.ways.drop(Reason::NoHop);
+            return cx.egress.count_drop(Reason::NoHop);
         };
-        let stamps = (&*loan.ways.stamps, loan.now);
-        if ports.queue(side, (hop.node, to), dscp, packet, stamps) {
-            loan.ways.ports.push(self.home);
+        let stats = (&*cx.egress.stats, cx.now);
+        if ports.queue(side, (hop.node, to), dscp, packet, stats) {
+            cx.egress.ports.push(self.home);
         }
     }
 
     /// A packet that waited for its leg.
-    pub(crate) fn send_early(&mut self, waiting: &Outbound, loan: &mut Loan<'_>) {
-        self.send_to_node(waiting.hop, waiting.side, waiting.kind, &waiting.packet, loan);
+    pub(crate) fn send_early(&mut self, waiting: &Outbound, cx: &mut PacketContext<'_>) {
+        self.send_to_node(waiting.hop, waiting.side, waiting.kind, &waiting.packet, cx);
     }
 }

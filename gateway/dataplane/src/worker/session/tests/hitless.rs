@@ -1,4 +1,4 @@
-//! Two hops that carry a session, what is lost and how long nothing is heard where another hop goes on.
+//! Two hops that carry a session: losses and gaps when one of them goes.
 
 use super::*;
 use crate::worker::recoveries::Distribution;
@@ -11,7 +11,7 @@ fn hop(node: u32) -> Hop {
     Hop { node: NodeId(node), incarnation: Incarnation(1) }
 }
 
-/// A session with voice, a picture and its retransmissions, and the gateway whose board its packets read.
+/// A session with voice, video and its retransmissions, and a gateway that writes its board.
 struct Scene {
     bench: Bench,
     gateway: Gateway,
@@ -41,7 +41,7 @@ impl Scene {
         Scene { bench, gateway }
     }
 
-    /// Where its packets go from now on; what the first of `left` still delivers passes until then.
+    /// Sets the route. The first of `left` may still deliver until the given time.
     fn route(&mut self, mode: Mode, admitted: &[u32], left: Option<(u32, u64)>) {
         let hops = admitted.iter().map(|node| (hop(*node), Grant::Admitted)).collect();
         let until = |ms| self.bench.start + Duration::from_millis(ms);
@@ -61,7 +61,7 @@ impl Scene {
         self.gateway.handle_eject(NodeId(node), at).unwrap();
     }
 
-    /// A packet of that payload type from the node, one of 20 ms each; whether it reached the client.
+    /// Sends packet `number`, 20 ms apart, from a node. Returns whether it reached the client.
     fn passes(&mut self, node: u32, of: (u8, u32), number: u64) -> bool {
         self.passes_at(20 * number, node, of, number)
     }
@@ -86,11 +86,11 @@ impl Scene {
     }
 
     fn comes(&mut self, ms: u64, node: u32, packet: &[u8]) -> bool {
-        self.bench.at(ms, |session, loan| session.handle_node_packet(hop(node), packet, loan));
+        self.bench.at(ms, |session, cx| session.handle_node_packet(hop(node), packet, cx));
         self.bench.client.recv(&mut [0; 2_048]).is_ok()
     }
 
-    /// Both nodes deliver these packets of voice.
+    /// Both nodes deliver these voice packets.
     fn copies(&mut self, numbers: std::ops::Range<u64>) {
         for number in numbers {
             assert!(self.passes(0, (VOICE, 7), number));
@@ -104,13 +104,13 @@ impl Scene {
     }
 
     fn recoveries(&self, mode: Mode) -> Distribution {
-        Distribution::of([self.bench.ways.stamps.recoveries(mode)].into_iter())
+        Distribution::of([self.bench.egress.stats.recoveries(mode)].into_iter())
     }
 
-    /// Which hops it was told of that deliver no copies.
+    /// The hops reported as not being copies.
     fn unalike(&mut self) -> Vec<[Hop; 2]> {
         let told = |report| match report {
-            Report::Unalike { hops, .. } => Some(hops),
+            Report::CopiesDiffer { hops, .. } => Some(hops),
             _ => None,
         };
         std::iter::from_fn(|| self.bench.reports.try_recv().ok()).filter_map(told).collect()
@@ -118,7 +118,7 @@ impl Scene {
 }
 
 #[test]
-fn where_the_hop_that_leads_dies_its_twin_goes_on_and_what_neither_delivered_is_counted() {
+fn twin_takes_over_and_common_losses_count() {
     let mut scene = Scene::hitless();
     scene.copies(0..10);
     scene.dies(0, 200);
@@ -129,11 +129,11 @@ fn where_the_hop_that_leads_dies_its_twin_goes_on_and_what_neither_delivered_is_
     let counted = |totals: Totals| (totals.switches, totals.lost_at_switches);
     assert_eq!(counted(scene.totals(700)), (1, 0), "they may come yet");
     assert_eq!(counted(scene.totals(760)), (1, 2));
-    assert_eq!(scene.bench.session.talk().hearing, Some(hop(1)));
+    assert_eq!(scene.bench.session.state().current_hop, Some(hop(1)));
 }
 
 #[test]
-fn what_was_missing_when_a_session_ends_is_counted_then() {
+fn packets_missing_at_the_end_are_counted() {
     let mut scene = Scene::hitless();
     scene.copies(0..10);
     scene.dies(0, 200);
@@ -143,7 +143,7 @@ fn what_was_missing_when_a_session_ends_is_counted_then() {
 }
 
 #[test]
-fn copies_that_come_back_count_as_copies() {
+fn returning_copies_count_as_copied_bytes() {
     let mut scene = Scene::hitless();
     scene.copies(0..10);
     let packet = 12 + 8;
@@ -152,7 +152,7 @@ fn copies_that_come_back_count_as_copies() {
 }
 
 #[test]
-fn a_planned_move_is_no_recovery_and_a_death_is_one() {
+fn node_death_is_a_recovery_and_a_move_is_not() {
     for dies in [false, true] {
         let mut scene = Scene::new();
         scene.route(Mode::Hot, &[0], None);
@@ -168,7 +168,7 @@ fn a_planned_move_is_no_recovery_and_a_death_is_one() {
 }
 
 #[test]
-fn who_was_silent_before_the_node_died_neither_recovers_nor_lost_anything() {
+fn stream_silent_before_the_death_has_no_recovery() {
     let mut scene = Scene::new();
     scene.route(Mode::Hot, &[0], None);
     (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
@@ -180,7 +180,7 @@ fn who_was_silent_before_the_node_died_neither_recovers_nor_lost_anything() {
 }
 
 #[test]
-fn who_spoke_until_the_node_died_recovers_however_late_and_lost_what_came_meanwhile() {
+fn late_recovery_counts_gap_and_losses() {
     let mut scene = Scene::new();
     scene.route(Mode::Cold, &[0], None);
     (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
@@ -190,12 +190,12 @@ fn who_spoke_until_the_node_died_recovers_however_late_and_lost_what_came_meanwh
     assert_eq!(scene.recoveries(Mode::Cold).longest(), Some(Duration::from_millis(9_820)));
     let now = scene.bench.start + Duration::from_secs(20);
     let mut missed = || scene.bench.session.summary(now).unwrap().flow.missed;
-    assert_eq!((missed(), missed()), (490, 0), "told once");
+    assert_eq!((missed(), missed()), (490, 0), "reported once");
     assert_eq!(scene.totals(20_000).lost_at_switches, 490);
 }
 
 #[test]
-fn a_room_that_moved_while_silent_does_not_recover_when_the_node_that_it_left_dies() {
+fn death_of_a_node_that_was_left_is_no_recovery() {
     let mut scene = Scene::new();
     scene.route(Mode::Hot, &[0], None);
     (0..10).for_each(|number| assert!(scene.passes(0, (VOICE, 7), number)));
@@ -207,7 +207,7 @@ fn a_room_that_moved_while_silent_does_not_recover_when_the_node_that_it_left_di
 }
 
 #[test]
-fn reports_come_from_the_hop_that_leads_alone_and_go_to_both() {
+fn rtcp_comes_from_the_leading_hop_and_goes_to_both() {
     let mut scene = Scene::hitless();
     scene.copies(0..10);
     let report = half_lost();
@@ -215,10 +215,10 @@ fn reports_come_from_the_hop_that_leads_alone_and_go_to_both() {
     let dropped = scene.bench.drops(Reason::Copy);
     assert!(!scene.comes(200, 1, &report));
     assert_eq!(scene.bench.drops(Reason::Copy), dropped + 1);
-    // Both are told what the client reports, where it is open at both.
+    // Both nodes get the client's reports.
     let before = scene.totals(200).bytes_copied;
     let client = |bench: &mut Bench| {
-        bench.at(200, |session, loan| session.handle_client_packet(&report, loan));
+        bench.at(200, |session, cx| session.handle_client_rtcp(&report, cx));
     };
     client(&mut scene.bench);
     assert_eq!(scene.totals(200).bytes_copied, before, "not open yet");
@@ -228,45 +228,45 @@ fn reports_come_from_the_hop_that_leads_alone_and_go_to_both() {
 }
 
 #[test]
-fn what_the_twin_sheds_is_not_told_nor_heard() {
+fn packets_shed_from_the_twin_are_not_reported() {
     let mut scene = Scene::hitless();
     scene.copies(0..10);
     let shed = Plan { shed: 1 << VOICE, ..Plan::default() };
-    scene.bench.at(200, |session, loan| session.set_plan(shed, loan));
+    scene.bench.at(200, |session, cx| session.set_plan(shed, cx));
     scene.totals(200);
     for number in 10..20 {
         assert!(!scene.passes(1, (VOICE, 7), number));
         assert!(!scene.passes(0, (VOICE, 7), number));
     }
-    assert_eq!(scene.bench.session.talk().hearing, Some(hop(0)));
-    assert_eq!(scene.bench.session.talk().flow.came[Kind::Audio as usize], 10);
-    let run = scene.bench.session.talk().shed.map(|(run, _)| (run.first, run.packets));
+    assert_eq!(scene.bench.session.state().current_hop, Some(hop(0)));
+    assert_eq!(scene.bench.session.state().flow.came[Kind::Audio as usize], 10);
+    let run = scene.bench.session.state().shed.map(|(run, _)| (run.first, run.packets));
     assert_eq!(run, Some((1, 10)), "each number once");
     assert_eq!(scene.totals(400).switches, 0);
 }
 
 #[test]
-fn hops_that_deliver_no_copies_of_a_picture_are_told_of_again_and_again() {
+fn differing_video_is_reported_repeatedly() {
     let mut scene = Scene::hitless();
     scene.copies(0..10);
     for number in 10..210 {
         assert!(scene.passes(0, (PICTURE, 70), number));
-        assert!(!scene.passes(1, (PICTURE, 71), number), "nobody proved it");
+        assert!(!scene.passes(1, (PICTURE, 71), number), "not proven a copy");
         scene.copies(number..number + 1);
     }
     let told = scene.unalike();
     assert_eq!(told, vec![[hop(0), hop(1)]; told.len()]);
     assert!((2..=4).contains(&told.len()), "once a second: {}", told.len());
-    // As a stream that it knew it goes on by the other.
+    // The other hop continues the stream.
     scene.dies(0, 4_200);
     assert!(scene.passes(1, (PICTURE, 71), 211));
     assert_eq!(scene.totals(5_000).switches, 1);
-    let ssrcs = scene.bench.session.talk().continuity.clock_rate(71);
+    let ssrcs = scene.bench.session.state().continuity.clock_rate(71);
     assert_eq!(ssrcs, None, "the client knows it by its old name");
 }
 
 #[test]
-fn retransmissions_that_differ_are_no_reason_to_tell() {
+fn differing_retransmissions_are_not_reported() {
     let mut scene = Scene::hitless();
     scene.copies(0..10);
     for number in 10..210 {
