@@ -101,7 +101,7 @@ impl Home {
 
     /// A packet that a hop sent for the client, as it leaves for there; none where it does not.
     ///
-    /// As `server/src/worker/session/to_client.rs` does it.
+    /// As `dataplane/src/worker/session/to_client.rs` does it.
     pub(crate) fn send_to_client(
         &mut self,
         from: Hop,

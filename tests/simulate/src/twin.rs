@@ -1,4 +1,4 @@
-//! In hitless mode two hops carry a session both ways, as `server/src/worker/session/twin.rs` does it.
+//! In hitless mode two hops carry a session both ways, as `dataplane/src/worker/session/hitless.rs` does it.
 
 use std::time::Instant;
 
