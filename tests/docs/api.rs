@@ -1,0 +1,85 @@
+//! `docs/api.md`: its endpoints are the router's, its error codes those of the API.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use crate::gateway::Gateway;
+use crate::page::{Page, quoted, root};
+
+const PAGE: &str = "docs/api.md";
+
+#[test]
+fn endpoints_equal_the_router() {
+    let page = Page::read(PAGE);
+    let rows = page.rows();
+    let cells = rows.iter().flat_map(|(_, cells)| quoted(&cells[0]));
+    let listed: BTreeSet<String> = cells.filter_map(endpoint).collect();
+    let routed = routed(&Gateway::start());
+    let missing: Vec<_> = routed.difference(&listed).collect();
+    let gone: Vec<_> = listed.difference(&routed).collect();
+    assert!(missing.is_empty(), "{PAGE} lacks the endpoints {missing:#?}");
+    assert!(gone.is_empty(), "{PAGE} lists endpoints that the router has not: {gone:#?}");
+}
+
+#[test]
+fn error_codes_equal_those_of_the_api() {
+    let source = fs::read_to_string(root().join("gateway/server/src/api/error.rs")).unwrap();
+    let words = source.lines().filter_map(|line| {
+        let (_, word) = line.trim().strip_prefix("Code::")?.split_once(" => \"")?;
+        Some(word.trim_end_matches(['"', ',']).to_owned())
+    });
+    let codes: BTreeSet<String> = words.collect();
+    assert!(!codes.is_empty(), "no codes in api/error.rs");
+    let listed = Page::read(PAGE).names_under("## Errors");
+    assert_eq!(listed, codes, "{PAGE}: left, the codes listed; right, those of api/error.rs");
+}
+
+/// `POST /v1/nodes/NAME:drain?x=1` as `POST /v1/nodes/*:drain`.
+fn endpoint(text: &str) -> Option<String> {
+    let (method, path) = text.split_once(' ')?;
+    if !["GET", "PUT", "POST", "DELETE"].contains(&method) || !path.starts_with('/') {
+        return None;
+    }
+    let path = path.split('?').next().unwrap();
+    let segments = path.split('/').map(|segment| {
+        let name: String = segment.chars().take_while(char::is_ascii_uppercase).collect();
+        if name.is_empty() { segment.to_owned() } else { segment.replacen(&name, "*", 1) }
+    });
+    Some(format!("{method} {}", segments.collect::<Vec<_>>().join("/")))
+}
+
+/// All that the router takes: paths from its source, methods and verbs as it answers.
+fn routed(gateway: &Gateway) -> BTreeSet<String> {
+    let source = fs::read_to_string(root().join("gateway/server/src/api/routes.rs")).unwrap();
+    let paths = source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let mut routed = BTreeSet::new();
+    for path in paths {
+        let shown = with_parameters(path, &|_| "*");
+        let sample = with_parameters(path, &|name| match name {
+            "set" => "call",
+            _ if path.contains("policies") => "routing",
+            _ => "s1",
+        });
+        let answer = gateway.ask("OPTIONS", &sample, "");
+        let allowed = answer.head.lines().find_map(|line| line.strip_prefix("allow: "));
+        let allowed = allowed.unwrap_or_else(|| panic!("{sample}: {}", answer.head)).to_uppercase();
+        for method in allowed.split(',').filter(|method| *method != "HEAD") {
+            if method != "POST" || !path.ends_with('}') {
+                routed.insert(format!("{method} {shown}"));
+                continue;
+            }
+            let unknown = gateway.ask("POST", &format!("{sample}:no-verb"), "").body;
+            let known = unknown.split("expected ").nth(1).unwrap_or_else(|| panic!("{unknown}"));
+            routed.extend(quoted(known).iter().map(|verb| format!("POST {shown}:{verb}")));
+        }
+    }
+    routed
+}
+
+fn with_parameters(path: &str, value: &dyn Fn(&str) -> &'static str) -> String {
+    let segments = path.split('/').map(|segment| {
+        let name = segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}'));
+        name.map_or_else(|| segment.to_owned(), |name| value(name).to_owned())
+    });
+    segments.collect::<Vec<_>>().join("/")
+}

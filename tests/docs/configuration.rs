@@ -1,0 +1,260 @@
+//! `docs/configuration.md`: its keys, defaults and bounds are those of the parsers.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use evenkeel_server::settings::Settings;
+
+use crate::gateway::Gateway;
+use crate::page::{Page, cells, quoted};
+
+const PAGE: &str = "docs/configuration.md";
+
+/// A key that no table has: the parser answers with those that it has.
+const NO_KEY: &str = "no_such_key";
+
+/// A file that is configured.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum File {
+    Gateway,
+    Set,
+    Agent,
+}
+
+/// A table of a file, as it is written in brackets: `node.start`; the file itself: empty.
+type Table = String;
+
+struct Row {
+    file: File,
+    table: Table,
+    key: String,
+    default: String,
+    range: String,
+    applied: String,
+}
+
+#[test]
+fn keys_equal_the_parsers() {
+    let listed: BTreeSet<_> =
+        rows().into_iter().map(|row| (row.file, row.table, row.key)).collect();
+    let mut known = BTreeSet::new();
+    for file in [File::Gateway, File::Set, File::Agent] {
+        discover(file, &[], &mut known);
+    }
+    let missing: Vec<_> = known.difference(&listed).collect();
+    let gone: Vec<_> = listed.difference(&known).collect();
+    assert!(missing.is_empty(), "{PAGE} lacks the keys {missing:#?}");
+    assert!(gone.is_empty(), "{PAGE} lists keys that no parser takes: {gone:#?}");
+}
+
+#[test]
+fn defaults_equal_the_parsers() {
+    let mut wrong = Vec::new();
+    for Row { file, table, key, default, .. } in rows() {
+        // A cell of words is for people.
+        let literal = default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
+        let Some(literal) = literal.filter(|literal| !literal.contains('`')) else { continue };
+        let base = base(file, &table);
+        let (without, with) =
+            (load(file, &base), load(file, &format!("{base}\n{key} = {literal}\n")));
+        if without.is_err() || without != with {
+            wrong.push(format!("[{table}] {key} = {literal}: {without:?}, written: {with:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{PAGE} has defaults that are none:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn ranges_equal_the_parsers() {
+    let mut wrong = Vec::new();
+    for Row { file, table, key, range, .. } in rows() {
+        let known = bounds(file, &table, &key).unwrap_or_default();
+        if range != known {
+            wrong.push(format!("[{table}] {key}: the page says `{range}`, the parser `{known}`"));
+        }
+    }
+    assert!(wrong.is_empty(), "{PAGE} has ranges that do not hold:\n{}", wrong.join("\n"));
+}
+
+/// A reload names the table of every key that waits for a restart; asked with one key of each table.
+#[test]
+fn restart_keys_are_named_by_a_reload() {
+    let gateway = Gateway::start();
+    let mut asked = BTreeSet::new();
+    for Row { file, table, key, range, applied, .. } in rows() {
+        let first = table.split('.').next().unwrap().to_owned();
+        let Some((_, most)) = range.split_once(" to ").filter(|_| file == File::Gateway) else {
+            continue;
+        };
+        if applied != "restart" || !asked.insert(first.clone()) {
+            continue;
+        }
+        let is_number = most.bytes().all(|byte| byte.is_ascii_digit());
+        let most = if is_number { most.to_owned() } else { format!("\"{most}\"") };
+        let answer = gateway.reload_with(&table, &format!("{key} = {most}"));
+        let named = answer.body.contains(&format!("\"[{first}]\""));
+        assert!(named, "{PAGE} says that [{table}] {key} waits for a restart: {}", answer.body);
+    }
+    assert!(asked.len() > 3, "{asked:?}");
+}
+
+/// The rows of the page, with the tables of the headings that they stand under.
+fn rows() -> Vec<Row> {
+    let page = Page::read(PAGE);
+    let (mut file, mut tables, mut rows) = (None, Vec::new(), Vec::new());
+    for (place, line) in page.prose() {
+        if let Some(heading) = line.strip_prefix("## ") {
+            file = match quoted(heading).first() {
+                Some(&"evenkeel.toml") => Some(File::Gateway),
+                Some(&"policies/*.toml") => Some(File::Set),
+                Some(&"agent.toml") => Some(File::Agent),
+                _ => None,
+            };
+        } else if let Some(heading) = line.strip_prefix("### ") {
+            let names = quoted(heading);
+            let plain = names.iter().map(|name| name.trim_matches(['[', ']']).to_owned());
+            tables = plain
+                .map(|name| if name.ends_with(".toml") { String::new() } else { name })
+                .collect();
+        } else if let (Some(file), true) = (file, line.starts_with("| `")) {
+            let cells = cells(line);
+            assert_eq!(cells.len(), 5, "{place}: key, default, range, applied, meaning");
+            let key = quoted(&cells[0])[0].to_owned();
+            for table in tables.clone() {
+                let [_, default, range, applied, _] = cells.clone().try_into().unwrap();
+                rows.push(Row { file, table, key: key.clone(), default, range, applied });
+            }
+        }
+    }
+    rows
+}
+
+/// A step from a table to one inside it.
+#[derive(Clone, Copy)]
+enum Shape {
+    Table,
+    List,
+    /// Tables by names of the user's.
+    Map,
+}
+
+/// All keys at and below a place, found by asking the parser for one that it has not.
+fn discover(file: File, path: &[(String, Shape)], known: &mut BTreeSet<(File, Table, String)>) {
+    let Some(keys) = keys(file, path) else { return };
+    for key in keys {
+        let shapes = [Shape::Table, Shape::List, Shape::Map];
+        let inside = shapes.into_iter().map(|shape| [path, &[(key.clone(), shape)]].concat());
+        let inside = inside.into_iter().find(|path| keys(file, path).is_some());
+        if let Some(inside) = &inside {
+            discover(file, inside, known);
+        }
+        // At the top of a file a table is listed by its heading.
+        if inside.is_none() || !path.is_empty() {
+            known.insert((file, name(path), key));
+        }
+    }
+}
+
+fn keys(file: File, path: &[(String, Shape)]) -> Option<Vec<String>> {
+    let innermost = format!("{NO_KEY} = 1");
+    let text = path.iter().rev().fold(innermost, |inside, (key, shape)| match shape {
+        Shape::Table => format!("{key} = {{ {inside} }}"),
+        Shape::List => format!("{key} = [{{ {inside} }}]"),
+        Shape::Map => format!("{key} = {{ any = {{ {inside} }} }}"),
+    });
+    let refused = load(file, &text).err()?;
+    let (_, expected) = refused.split_once(&format!("`{NO_KEY}`, expected "))?;
+    Some(quoted(expected.lines().next()?).into_iter().map(str::to_owned).collect())
+}
+
+fn name(path: &[(String, Shape)]) -> Table {
+    let names = path.iter().map(|(key, shape)| match shape {
+        Shape::Table | Shape::List => key.clone(),
+        Shape::Map => format!("{key}.NAME"),
+    });
+    names.collect::<Vec<_>>().join(".")
+}
+
+/// What the parser says to a value that is beyond all bounds: `1s to 24h`.
+fn bounds(file: File, table: &str, key: &str) -> Option<String> {
+    let base = base(file, table);
+    let far = ["4000000000", "\"99999h\"", "\"999999999s\""];
+    far.iter().find_map(|far| {
+        let refused = load(file, &format!("{base}\n{key} = {far}\n")).err()?;
+        let expected = refused.lines().find_map(|line| line.split_once(", expected "))?.1;
+        let expected = expected.split(", such as").next()?.replace('`', "");
+        let (least, most) = expected.split_once(" to ")?;
+        let is_bound = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+        (is_bound(least) && is_bound(most)).then(|| format!("{least} to {most}"))
+    })
+}
+
+/// A file in which the table is, with as little else as it takes.
+fn base(file: File, table: &str) -> String {
+    let node = "name = \"a\"\naddress = \"10.0.1.11:4000\"\nregion = \"east\"\nzone = \"a\"\ndriver = \"plain\"\n\
+        capacity = \"1 Mbit/s\"";
+    let agent = "listen = \"0.0.0.0:4001\"\nsecret_file = \"secret\"";
+    let set = "[scenario.NAME]\n";
+    match (file, table) {
+        (File::Gateway, "listen") => "[[listen]]\nudp = \"127.0.0.1:5004\"".to_owned(),
+        (File::Gateway, "node") => format!("[[node]]\n{node}"),
+        (File::Gateway, "node.start") => {
+            format!("[[node]]\n{node}\n[node.start]\ncommand = [\"/bin/true\"]")
+        }
+        (File::Gateway, "region") => "[[region]]".to_owned(),
+        (File::Gateway, "trust.keys") => "[[trust.keys]]".to_owned(),
+        (File::Set, "scenario.NAME") => set.to_owned(),
+        (File::Set, "admission") => format!("{set}[admission]\nplugin = \"admit-capacity\""),
+        (File::Set, "routing") => format!("{set}[routing]\nplugin = \"route-nearest\""),
+        (File::Set, "degradation") => format!("{set}[degradation]\nplugin = \"degrade-ladder\""),
+        (File::Set, "resolve") => format!("{set}[resolve]\nplugin = \"scenario-call\""),
+        (File::Set, table) => format!("{set}[{table}]"),
+        (File::Agent, "") => format!("process.pid_file = \"pid\"\n{agent}"),
+        (File::Agent, "process") => format!("{agent}\n[process]\ncommand = [\"/bin/true\"]"),
+        (File::Agent, "check") => {
+            format!("{agent}\n[check]\naddress = \"127.0.0.1:1\"\nhow = \"stun\"")
+        }
+        (File::Agent, "media") => {
+            format!("{agent}\n[process]\npid_file = \"pid\"\n[media]\nopen = [\"/bin/true\"]")
+        }
+        (File::Agent, table) => format!("{agent}\n[process]\npid_file = \"pid\"\n[{table}]"),
+        (File::Gateway, table) => format!("[{table}]"),
+    }
+}
+
+/// What was read, as text, or everything that is wrong with it.
+fn load(file: File, text: &str) -> Result<String, String> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("documented-{:?}", std::thread::current().id()));
+    let sets = folder.join("policies");
+    fs::create_dir_all(&sets).unwrap();
+    fs::write(folder.join("secret"), [b'x'; 32]).unwrap();
+    let (config, set) = (folder.join("evenkeel.toml"), sets.join("documented.toml"));
+    match file {
+        File::Gateway => {
+            fs::write(&config, text).unwrap();
+            read(Settings::load(Some(&config), None))
+        }
+        File::Set => {
+            fs::write(&set, text).unwrap();
+            read(Settings::load(None, Some(&sets)))
+        }
+        File::Agent => {
+            let config = folder.join("agent.toml");
+            fs::write(&config, text).unwrap();
+            let read = evenkeel_agent::config::Config::load(&config);
+            read.map(|config| format!("{config:?}")).map_err(|invalid| invalid.to_string())
+        }
+    }
+}
+
+fn read(
+    loaded: Result<Settings, Vec<evenkeel_server::settings::Invalid>>,
+) -> Result<String, String> {
+    let text = |settings| format!("{settings:?}");
+    let lines = |invalid: &evenkeel_server::settings::Invalid| {
+        format!("found {}, expected {}", invalid.found, invalid.expected)
+    };
+    loaded.map(text).map_err(|all| all.iter().map(lines).collect::<Vec<_>>().join("\n"))
+}

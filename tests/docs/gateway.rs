@@ -1,0 +1,110 @@
+//! A gateway of its own process, and requests to its socket.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::binary::evenkeel;
+
+/// One that the examples of an operator's requests fit: a node, regions, listeners of each kind, drills.
+const CONFIG: &str = r#"
+[gateway]
+region = "east"
+cache = "none"
+
+[admin]
+socket = "evenkeel.sock"
+drills = true
+
+[[region]]
+name = "west"
+
+[[listen]]
+udp = "127.0.0.1:0"
+identity = ["declared", "declared-ip", "stun"]
+rtcp = 0
+
+[[listen]]
+quic = "127.0.0.1:0"
+
+[[node]]
+name = "east-a1"
+address = "127.0.0.1:9"
+region = "east"
+zone = "a"
+driver = "plain"
+probe = "none"
+capacity = "400 Mbit/s"
+"#;
+
+/// It ends with the test.
+pub(crate) struct Gateway {
+    process: Child,
+    folder: tempfile::TempDir,
+}
+
+/// Status, headers and body.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Gateway {
+    pub(crate) fn start() -> Gateway {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("evenkeel.toml");
+        fs::write(&config, CONFIG).unwrap();
+        let mut process = Command::new(evenkeel())
+            .args(["run", "--json", "--config"])
+            .arg(config)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let gateway = Gateway { process, folder };
+        while gateway.ask("GET", "/readyz", "").status != 200 {
+            std::thread::yield_now();
+        }
+        gateway
+    }
+
+    /// Reloads the configuration with one more key.
+    pub(crate) fn reload_with(&self, table: &str, key: &str) -> Answer {
+        let head = format!("[{table}]\n");
+        let config = match CONFIG.split_once(&head) {
+            Some((before, after)) => format!("{before}{head}{key}\n{after}"),
+            None => format!("{CONFIG}\n{head}{key}\n"),
+        };
+        fs::write(self.folder.path().join("evenkeel.toml"), config).unwrap();
+        self.ask("POST", "/v1/configuration:reload", "")
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("evenkeel.sock")
+    }
+
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let mut stream = UnixStream::connect(self.socket()).unwrap();
+        let length = body.len();
+        let head = "host: gateway\r\nconnection: close\r\ncontent-length:";
+        write!(stream, "{method} {path} HTTP/1.1\r\n{head} {length}\r\n\r\n{body}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer of HTTP");
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,14 @@
+//! The documentation against the code: every key, endpoint, metric, span and event is listed, and every example is taken.
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+#[path = "../interop/binary.rs"]
+mod binary;
+
+mod api;
+mod commands;
+mod configuration;
+mod examples;
+mod gateway;
+mod links;
+mod page;
+mod telemetry;
