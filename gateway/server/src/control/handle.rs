@@ -7,15 +7,15 @@ use std::time::Duration;
 use evenkeel_core::{Explanation, PolicyName, RegionStanding, RoomStanding, Scenario, SessionId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::listing::{ListChange, NodeList, NotListed};
-use super::modes::ModeView;
-use super::names::Names;
-use super::operating::{Operation, Place};
-use super::orders::Order;
-use super::walking::{Verb, Wish};
-use super::words::{
+use super::messages::{
     Failed, NodeView, Opened, PolicyView, Rollout, SessionView, Status, Told, Wanted,
 };
+use super::modes::ModeView;
+use super::names::Names;
+use super::node_list::{ListChange, NodeList, NotListed};
+use super::operations::{Operation, Place};
+use super::orders::Order;
+use super::walking::{Verb, Wish};
 use crate::policy::{Recorder, Refusal, Rules, Source};
 
 /// Requests that may wait; past it the caller is told that control is busy.

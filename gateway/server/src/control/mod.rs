@@ -2,29 +2,29 @@
 
 mod agents;
 mod canary;
-mod doing;
 mod driver;
 mod equipment;
+mod events;
+mod first_packets;
 mod guard;
 mod handle;
-mod homes;
-mod knock;
-mod listing;
+mod held_offers;
+mod interner;
+mod messages;
 mod modes;
 mod names;
-mod offering;
-mod operating;
+mod node_list;
+mod offers;
+mod operations;
 mod orders;
+mod outputs;
 mod prober;
+mod registry;
 mod request;
 mod rollout;
-mod shelf;
-mod starting;
-mod telling;
+mod start_hooks;
 mod thread;
-mod waiting;
 mod walking;
-mod words;
 
 pub use crate::policy::Refusal;
 pub(crate) use driver::{Driver, Drivers};
@@ -32,18 +32,18 @@ pub(crate) use equipment::Equipment;
 pub use guard::Shrinks;
 pub(crate) use handle::{EVENTS_MAX, REQUESTS_MAX, Request};
 pub use handle::{Handle, NotReloaded, PolicyRefused, Reload, Reloaded};
-pub(crate) use homes::{Family, Homes, QuicListener, UdpListener};
-pub use listing::{Actor, ListChange, ListTold, NodeList, NotListed};
-pub use modes::ModeView;
-pub use names::{Named, Names};
-pub use operating::{Operation, Place};
-pub use orders::Order;
-pub use prober::Unbelieved;
-pub(crate) use prober::{Way as ProbeWay, connected};
-pub(crate) use thread::{Parts, WorkerLine, run};
-pub use walking::{Verb, Wish};
-pub use words::{
+pub use messages::{
     Caller, Disobeyed, Failed, Happened, LastRollout, NodeView, Opened, PolicyLife, PolicyView,
     Quarantined, Reached, Revoked, Rollout, RolloutOutcome, SessionView, Staged, Status, Told,
     Tried, WalkView, Wanted,
 };
+pub use modes::ModeView;
+pub use names::{Named, Names};
+pub use node_list::{Actor, ListChange, ListTold, NodeList, NotListed};
+pub use operations::{Operation, Place};
+pub use orders::Order;
+pub use prober::Unbelieved;
+pub(crate) use prober::{Way as ProbeWay, connected};
+pub(crate) use registry::{Family, Homes, QuicListener, UdpListener};
+pub(crate) use thread::{Parts, WorkerLine, run};
+pub use walking::{Verb, Wish};

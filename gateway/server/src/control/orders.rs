@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 
 use super::driver::Clock;
 use super::equipment::name;
+use super::messages::{Disobeyed, Failed};
 use super::prober::Prober;
 use super::thread::{Control, draw};
-use super::words::{Disobeyed, Failed};
 
 /// An order is said again after this.
 const AGAIN: Duration = Duration::from_millis(50);

@@ -1,8 +1,8 @@
 //! Probes nodes' media ports, each from a socket of its own, connected, so that the kernel's word names the node.
 
-mod arrival;
-mod asked;
-mod hearsay;
+mod pending;
+mod probe_event;
+mod receive_time;
 mod signed;
 mod unbelieved;
 
@@ -19,8 +19,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 
 use super::driver::Clock;
-use asked::{Asked, Token};
-pub(crate) use hearsay::{Hearsay, Listens, Tells};
+use pending::{Asked, Token};
+pub(crate) use probe_event::{Hearsay, Listens, Tells};
 use signed::{Answers, Heard, Signed, Who};
 pub(crate) use unbelieved::ToldOf;
 pub use unbelieved::Unbelieved;
@@ -208,7 +208,7 @@ pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSoc
     };
     let socket = std::net::UdpSocket::bind(any)?;
     socket.connect(address)?;
-    arrival::stamp(&socket)?;
+    receive_time::stamp(&socket)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -217,7 +217,7 @@ pub(crate) fn connected(address: SocketAddr) -> std::io::Result<std::net::UdpSoc
 async fn read(socket: &UdpSocket, node: NodeId, questions: &Questions, told: &Tells) {
     let mut buffer = [0; 512];
     loop {
-        let words = match arrival::receive(socket, &mut buffer).await {
+        let words = match receive_time::receive(socket, &mut buffer).await {
             Ok((length, at)) => {
                 let Some(heard) = questions.read(&buffer[..length]) else { continue };
                 if let Some(receipt) = &heard.receipt {

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use evenkeel_core::{Impossible, SessionStanding, Witness};
-use evenkeel_dataplane::worker::{Command, Way};
+use evenkeel_dataplane::worker::{self, Way};
 
 use super::handle::Request;
-use super::homes::Resident;
+use super::messages::{Failed, NodeView, SessionView, Status};
+use super::registry::Resident;
 use super::thread::Control;
-use super::words::{Failed, NodeView, SessionView, Status};
 use crate::policy::Back;
 
 impl Control {
@@ -29,7 +29,8 @@ impl Control {
             #[cfg(feature = "fault-injection")]
             Request::Panic(session, reply) => {
                 let home = self.homes.get(session).map(|resident| resident.home);
-                let told = home.map(|home| self.command(home.worker, Command::Panic { home }));
+                let told =
+                    home.map(|home| self.command(home.worker, worker::Command::Panic { home }));
                 let none = Failed::Impossible(Impossible::NoSuchSession);
                 let _ = reply.send(told.ok_or(none));
             }

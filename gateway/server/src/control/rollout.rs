@@ -7,10 +7,10 @@ use crossbeam_channel::{Receiver, Sender};
 use evenkeel_core::PolicyName;
 use tokio::sync::{broadcast, oneshot};
 
-use super::listing::Actor;
+use super::messages::{Failed, Happened, Rollout, RolloutOutcome, Told};
+use super::node_list::Actor;
 use super::thread::Control;
 use super::walking::Wish;
-use super::words::{Failed, Happened, Rollout, RolloutOutcome, Told};
 use crate::policy::{self, Back, How, Source, Workshop};
 
 /// Rollouts that may wait, each with the bytes of its plugin; past it whoever pushes is told that control is busy.

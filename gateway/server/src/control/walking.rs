@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{Canary, Pace, PolicyName, Revisions, Stage, Turn, Walk};
 use tokio::sync::oneshot;
 
-use super::listing::Actor;
+use super::messages::{Failed, LastRollout, PolicyView, Rollout, RolloutOutcome, Staged, WalkView};
+use super::node_list::Actor;
 use super::rollout::{Reply, pass_on};
 use super::thread::Control;
-use super::words::{Failed, LastRollout, PolicyView, Rollout, RolloutOutcome, Staged, WalkView};
 use crate::policy::{Back, Order, Rolled, Stand};
 use crate::settings;
 

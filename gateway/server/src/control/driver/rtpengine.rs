@@ -4,8 +4,8 @@
 
 mod bencode;
 mod call;
-mod line;
 mod ng;
+mod ng_socket;
 mod sdp;
 #[cfg(test)]
 mod tests;
@@ -22,8 +22,8 @@ use evenkeel_dataplane::worker::{Leg, NodePort};
 use super::{Act, Brief, Wish};
 use bencode::Value;
 use call::{Call, OPEN_WITHIN, Place, Stage};
-pub(crate) use line::{Line, Ng};
 use ng::{About, Answer, Due, Questions};
+pub(crate) use ng_socket::{Line, Ng};
 use sdp::{Ports, Taken};
 
 /// rtpengine forgets a call without media after 60 s, unless it is told of it: two tellings in a row may be lost. Telling

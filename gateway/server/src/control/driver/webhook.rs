@@ -1,9 +1,9 @@
 //! Sessions at any media server, opened by POSTs of JSON to a URL of its operator's. Each POST has a verb, and each
 //! session a nonce of its own: who sees one again does nothing twice. What is not refreshed within its lease is over.
 
+mod messages;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +17,7 @@ use evenkeel_dataplane::worker::{Leg, NodePort};
 
 use super::{Act, Brief, Wish};
 use crate::webhook::Hook;
-use words::Answered;
+use messages::Answered;
 
 /// How long a session stays open without a refresh. There are three within it: two in a row may be lost.
 const LEASE: Duration = Duration::from_secs(30);
@@ -107,7 +107,7 @@ impl Webhook {
             return Some(Act::Refused { session, hop, unwilling: false, reason });
         };
         let nonce = draw();
-        let opens: Bytes = words::open(&self.name, session, nonce, brief, own, LEASE).into();
+        let opens: Bytes = messages::open(&self.name, session, nonce, brief, own, LEASE).into();
         let lease = Lease { session, hop, opens: opens.clone(), rtcp_apart, taken: None };
         self.leases.insert(nonce, lease);
         self.nonces.insert((session, hop), nonce);
@@ -118,7 +118,7 @@ impl Webhook {
     pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Act> {
         let nonce = self.nonces.remove(&(session, hop))?;
         self.leases.remove(&nonce)?;
-        let body = words::close(&self.name, session, nonce);
+        let body = messages::close(&self.name, session, nonce);
         Some(self.post(About::Close, body.into(), SAY_WITHIN))
     }
 
@@ -143,29 +143,29 @@ impl Webhook {
             return;
         };
         let &mut Lease { session, hop, rtcp_apart, taken, .. } = lease;
-        let (unwilling, reason): (bool, Cow<'static, str>) = match words::opened(posted, rtcp_apart)
-        {
-            Answered::At(port) if port.address.is_ipv6() && self.address.is_ipv4() => {
-                let address = port.address;
-                let reason = format!("it is at {address}, and the node's `address` is IPv4");
-                (false, reason.into())
-            }
-            Answered::At(port) => {
-                lease.taken = Some(port);
-                let leg = Leg::Port(Box::new(port));
-                self.acts.extend(match taken {
-                    None => Some(Act::Opened { session, hop, leg }),
-                    Some(before) if before != port => Some(Act::Changed { session, hop, leg }),
-                    Some(_) => None,
-                });
-                return;
-            }
-            // It was open: what went wrong may pass, and is asked again with the next refresh.
-            Answered::Unanswered(_) if taken.is_some() => return,
-            Answered::Unanswered(reason) => (false, reason.into()),
-            Answered::Refused(reason) => (false, reason.into()),
-            Answered::Unwilling(reason) => (true, reason.into()),
-        };
+        let (unwilling, reason): (bool, Cow<'static, str>) =
+            match messages::opened(posted, rtcp_apart) {
+                Answered::At(port) if port.address.is_ipv6() && self.address.is_ipv4() => {
+                    let address = port.address;
+                    let reason = format!("it is at {address}, and the node's `address` is IPv4");
+                    (false, reason.into())
+                }
+                Answered::At(port) => {
+                    lease.taken = Some(port);
+                    let leg = Leg::Port(Box::new(port));
+                    self.acts.extend(match taken {
+                        None => Some(Act::Opened { session, hop, leg }),
+                        Some(before) if before != port => Some(Act::Changed { session, hop, leg }),
+                        Some(_) => None,
+                    });
+                    return;
+                }
+                // It was open: what went wrong may pass, and is asked again with the next refresh.
+                Answered::Unanswered(_) if taken.is_some() => return,
+                Answered::Unanswered(reason) => (false, reason.into()),
+                Answered::Refused(reason) => (false, reason.into()),
+                Answered::Unwilling(reason) => (true, reason.into()),
+            };
         self.leases.remove(&nonce);
         self.nonces.remove(&(session, hop));
         self.acts.push_back(Act::Refused { session, hop, unwilling, reason });
@@ -173,7 +173,7 @@ impl Webhook {
 
     /// Those that the server forgot are opened again.
     fn refreshed(&mut self, posted: Posted) {
-        for nonce in words::unknown(posted) {
+        for nonce in messages::unknown(posted) {
             if let Some(lease) = self.leases.get(&nonce) {
                 let opens = lease.opens.clone();
                 let act = self.post(About::Open(nonce), opens, OPEN_WITHIN);
@@ -189,7 +189,7 @@ impl Webhook {
             let open: Vec<(SessionId, u64)> =
                 open.map(|(nonce, lease)| (lease.session, *nonce)).collect();
             for some in open.chunks(REFRESHED_AT_ONCE) {
-                let body = words::refresh(&self.name, some, LEASE);
+                let body = messages::refresh(&self.name, some, LEASE);
                 let act = self.post(About::Refresh, body.into(), SAY_WITHIN);
                 self.acts.push_back(act);
             }

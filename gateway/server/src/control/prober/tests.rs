@@ -125,7 +125,7 @@ fn questions_that_nobody_answers_are_forgotten_in_turn() {
         let [.., a, b] = number.to_be_bytes();
         [a, b].repeat(6).try_into().unwrap()
     };
-    (0..=asked::ASKED_MAX as u64).for_each(|number| asked.ask(token(number), number));
+    (0..=pending::ASKED_MAX as u64).for_each(|number| asked.ask(token(number), number));
     assert_eq!(asked.answered(&token(0)), None);
     assert_eq!(asked.answered(&token(1)), Some(1));
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use evenkeel_core::{CloseReason, Event, NodeId, SessionId};
 use evenkeel_dataplane::worker::Totals;
 
+use super::messages::{Caller, Happened, Rollout, Told, Wanted};
 use super::thread::Control;
-use super::words::{Caller, Happened, Rollout, Told, Wanted};
 
 /// A worker tells what a session carried with its next pass; after this it is not waited for.
 const TOTALS_WITHIN: Duration = Duration::from_secs(1);

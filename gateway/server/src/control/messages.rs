@@ -11,7 +11,7 @@ use evenkeel_core::{
 use evenkeel_dataplane::worker::{ShedRun, Totals};
 
 use super::handle::NotReloaded;
-use super::listing::{Actor, ListTold};
+use super::node_list::{Actor, ListTold};
 use super::orders::Order;
 use super::prober::Unbelieved;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use evenkeel_core::{Labels, Media};
 
-use super::words::Wanted;
+use super::messages::Wanted;
 
 /// Kinds of offers that are told apart: a few kinds of clients in a few regions. The one that came first gives way.
 const KINDS_MAX: usize = 32;

@@ -7,9 +7,9 @@ use std::time::Instant;
 use evenkeel_core::{Accepted, Identity, Ingress, NodeId, Offer, OfferId, Refused, RtcpPort};
 use tokio::sync::oneshot;
 
-use super::homes::Homeless;
+use super::messages::{Failed, Opened, Reached, Wanted};
+use super::registry::Homeless;
 use super::thread::Control;
-use super::words::{Failed, Opened, Reached, Wanted};
 
 /// An offer whose reply is awaited.
 pub(super) struct Pending {
@@ -36,7 +36,7 @@ impl Control {
         let Some(scenario) = scenario.filter(|_| self.knocks.is_new(listener, source, now)) else {
             return;
         };
-        let wanted = super::knock::wanted(scenario, listener, source, payload_type);
+        let wanted = super::first_packets::wanted(scenario, listener, source, payload_type);
         self.offer(wanted, None, now);
     }
 

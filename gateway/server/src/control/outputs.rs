@@ -12,7 +12,7 @@ use evenkeel_dataplane::worker::{Command, Dscp, Install};
 
 use super::driver::{Act, Clock, Wish};
 use super::equipment::Listed;
-use super::homes::{Homes, Settled};
+use super::registry::{Homes, Settled};
 use super::thread::{Control, draw, fill};
 use crate::settings::Start;
 use crate::webhook;
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn an_address_of_a_sessions_own_is_at_the_node_that_it_was_given_for_whatever_its_number() {
-        let quic = super::super::homes::QuicListener {
+        let quic = super::super::registry::QuicListener {
             address: ([127, 0, 0, 1], 1).into(),
             certificate_sha256: [0; 32],
         };

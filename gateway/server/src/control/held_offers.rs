@@ -6,8 +6,8 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::handle::REQUESTS_MAX;
+use super::messages::{Failed, Opened, Wanted};
 use super::thread::Control;
-use super::words::{Failed, Opened, Wanted};
 
 /// Questions about offers in flight below which another offer is let go. All of them may be one policy's, which has 2 ms
 /// for the last: a plugin that takes 200 µs is in time.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_core::{FailBack, Impossible, NodeId, RegionId};
 
+use super::messages::Failed;
 use super::thread::Control;
-use super::words::Failed;
 
 /// What an operator wants.
 #[derive(Clone, PartialEq, Eq, Debug)]

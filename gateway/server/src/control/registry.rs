@@ -10,7 +10,7 @@ use evenkeel_dataplane::worker::{Client, Ports, Totals};
 use evenkeel_media::roq::Flow;
 
 use super::driver::Brief;
-use super::words::Reached;
+use super::messages::Reached;
 
 /// Characters of user fragments and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -9,7 +9,7 @@ use evenkeel_core::{
     Feedback, Identity, Ingress, Kind, Media, PayloadType, RtcpPort, Srtp, Stream,
 };
 
-use super::words::Wanted;
+use super::messages::Wanted;
 
 /// A source that was refused may knock again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
