@@ -1,9 +1,9 @@
-//! Keeps two sessions of our own at a node, in a room of their own, and sends packets from one to the other: a node that
-//! accepts everything and forwards nothing shows by what does not come out.
+//! Canary sessions: two sessions in a room of their own at a node. Packets sent on one must come out on the other,
+//! which finds a node that accepts sessions and forwards nothing.
 //!
-//! From a socket of its own, by the node's own protocol. What it costs a node: two sessions, ten packets of 67 bytes a
-//! second each way, and two openings in half a second, which renew the lease and show that the node still accepts; 9
-//! kbit/s to the node and 8 from it, headers of UDP and IPv4 included.
+//! They use their own socket and the node's own protocol. Cost for the node: two sessions, ten packets of 67 bytes a
+//! second each way, and two openings every half second, which renew the leases and show that the node still accepts
+//! sessions: 9 kbit/s to the node and 8 kbit/s from it, UDP and IPv4 headers included.
 
 use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
@@ -20,26 +20,26 @@ use tokio::sync::mpsc;
 use super::driver::Clock;
 use super::prober::{Hearsay, Listens, Probed, Task, Tells, connect_in_time, connected, fill};
 
-/// Canaries to one opening of the sessions.
+/// Packets per opening.
 const OPENED_EVERY: u64 = 5;
 
-/// How long the node keeps the sessions without a word of ours, in seconds.
+/// Lease in seconds.
 const LEASE_S: u16 = 10;
 
-/// The largest bundle: one packet and what carries it.
+/// One packet with its trunk framing.
 const BUNDLE_MAX: usize = 128;
 
-/// What names the sessions and their packets: drawn, since a node may serve other gateways too.
+/// Identifies the sessions and their packets. Random, because other gateways may use the node too.
 #[derive(Clone, Copy, Debug)]
 struct Names {
     room: u64,
-    /// Goes in here, comes out there.
+    /// Tags of the sending and the receiving session.
     tags: [Tag; 2],
-    /// What our packets begin with.
+    /// The first bytes of a canary packet.
     mark: [u8; 8],
 }
 
-/// The openings that were asked last, and which of them were answered.
+/// The last openings, and whether they were answered.
 #[derive(Default)]
 struct Openings(Cell<([u64; 2], [bool; 2])>);
 
@@ -48,7 +48,7 @@ impl Openings {
         self.0.set((nonces, [false; 2]));
     }
 
-    /// The node says that a session is open. Whether both are now.
+    /// The node opened a session. Returns whether both are open.
     fn answered(&self, nonce: u64) -> bool {
         let (nonces, mut open) = self.0.get();
         let Some(place) = nonces.iter().position(|asked| *asked == nonce) else {
@@ -60,7 +60,7 @@ impl Openings {
     }
 }
 
-/// One node's canary sessions.
+/// Canary sessions of one node.
 pub(crate) struct Canary {
     _reading: Task,
     _listens: Listens,
@@ -72,7 +72,7 @@ pub(crate) struct Canary {
 }
 
 impl Canary {
-    /// Reads what comes back on control's own runtime, once the network leads to the node.
+    /// Starts reading on control's runtime, once a route to the node exists.
     pub(crate) fn start(
         node: NodeId,
         (address, secret): (SocketAddr, Secret),
@@ -95,7 +95,7 @@ impl Canary {
         Canary { _reading: task, _listens: listens, secret, names, openings, socket, sent }
     }
 
-    /// Sends a packet from one session to the other. What cannot be sent does not come out, and probes say why.
+    /// Sends a packet from one session to the other. If it cannot be sent it is missing, and probes tell why.
     pub(crate) fn send(&self, sequence: u64, draw: &mut dyn FnMut() -> u64, clock: Clock) {
         let Some(socket) = self.socket.get() else { return };
         let sent = self.sent.replace(self.sent.get() + 1);
@@ -131,7 +131,7 @@ impl Canary {
     }
 }
 
-/// What comes back.
+/// Reads packets from the node.
 struct Reader {
     node: NodeId,
     secret: Secret,
@@ -143,7 +143,7 @@ impl Reader {
     async fn listen(&self, socket: &UdpSocket, told: &Tells) {
         let mut buffer = [0; 2_048];
         loop {
-            // That nobody listens there the prober hears too.
+            // The prober sees a closed port too.
             let Ok(length) = socket.recv(&mut buffer).await else { continue };
             for word in self.read(&buffer[..length]) {
                 if told.send(word).await.is_err() {
@@ -172,7 +172,7 @@ impl Reader {
         }
     }
 
-    /// The sequence of a canary that came out where it should.
+    /// The sequence of a canary packet that came out of the other session.
     fn came_out(&self, tag: Tag, packet: &[u8]) -> Option<u64> {
         let header = rtp::Header::parse(packet).ok().filter(|_| tag == self.names.tags[1])?;
         let payload = packet.get(header.payload_offset..header.payload_end)?;

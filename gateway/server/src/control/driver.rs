@@ -1,6 +1,6 @@
-//! Opens, refreshes and closes sessions at nodes, as each node wants it. An opening is a lease: what is not refreshed
-//! ends by itself, so a gateway's death leaks nothing. Nothing here waits: what is asked is answered later, and what is
-//! not answered in time was not opened.
+//! Opens, refreshes and closes sessions at nodes by the node's own protocol. A session at a node is a lease: it expires
+//! unless refreshed, so nothing leaks if the gateway dies. Nothing here blocks: answers come later, and an opening
+//! without an answer in time has failed.
 
 mod agent;
 mod plain;
@@ -30,45 +30,44 @@ use webhook::Webhook;
 
 /// How sessions are opened at a node.
 pub(crate) enum Driver {
-    /// Not at all: RTP goes to this address, or one that the offer names.
+    /// Without signalling: RTP goes to this address, or to one that the offer names.
     Plain(SocketAddr),
     /// By signed messages on the trunk.
     Agent(Secret),
-    /// By the NG protocol, at this address.
+    /// By the NG protocol at this address.
     Rtpengine(SocketAddr),
-    /// By POSTs about a node of this name and address.
+    /// By POST requests about the node with this name and address.
     Webhook { name: Arc<str>, address: SocketAddr, hook: Arc<Hook> },
 }
 
-/// What the driver wants done.
+/// An action that a driver requests.
 #[derive(Debug)]
 pub(crate) enum Act {
-    /// Send a signed message on the node's trunk, from the home worker of the sessions that it is about: the node
-    /// learns from it where their packets go. Or it is about the path, and `of_sessions` is false.
+    /// Sends a signed message on the node's trunk. With `of_sessions` it goes from the home worker of the sessions it
+    /// is about, because the node sends their packets there; without, it is about the path.
     Sign { worker: u16, node: NodeId, message: Box<[u8]>, of_sessions: bool },
-    /// Packets that go from this worker to the node share datagrams up to this size from now on.
+    /// Limits the size of datagrams that packets from this worker to the node share.
     LimitBundles { worker: u16, node: NodeId, size_max: u16 },
-    /// Send this to where the node takes the NG protocol.
+    /// Sends an NG message.
     Ng { node: NodeId, datagram: Arc<[u8]> },
-    /// POST this; what comes of it is told by its number.
+    /// Sends a POST request; `number` identifies its response.
     Post { node: NodeId, number: u64, hook: Arc<Hook>, body: Bytes, within: Duration },
-    /// The session is open at the hop, by this leg.
+    /// The session is open at the hop.
     Opened { session: SessionId, hop: Hop, leg: Leg },
-    /// It is open still, and by another leg from now on.
+    /// The session stays open at the hop with another leg.
     Changed { session: SessionId, hop: Hop, leg: Leg },
-    /// It could not be opened there. `unwilling`: the node takes no new sessions at all.
+    /// The session was not opened at the hop. `unwilling`: the node accepts no new sessions at all.
     Refused { session: SessionId, hop: Hop, unwilling: bool, reason: Cow<'static, str> },
 }
 
-/// Sessions at nodes.
 pub(crate) struct Drivers {
-    /// By number.
+    /// By node.
     nodes: Vec<Option<Standing>>,
     agents: Agents,
     towards: fn(SocketAddr) -> Option<IpAddr>,
 }
 
-/// A node's driver, with what it keeps.
+/// A node's driver with its state.
 enum Standing {
     Plain(SocketAddr),
     Agent(Secret),
@@ -77,12 +76,12 @@ enum Standing {
 }
 
 impl Drivers {
-    /// `towards` finds the address from which packets to another leave this machine.
+    /// `towards` returns the local address that packets to another address leave from.
     pub(crate) fn new(towards: fn(SocketAddr) -> Option<IpAddr>) -> Drivers {
         Drivers { nodes: Vec::new(), agents: Agents::new(), towards }
     }
 
-    /// A node has this driver from now on; or none any more, and what was kept of its sessions is forgotten.
+    /// Sets or removes a node's driver; removal drops its sessions.
     pub(crate) fn put(&mut self, node: NodeId, driver: Option<Driver>) {
         let standing = driver.map(|driver| match driver {
             Driver::Plain(address) => Standing::Plain(address),
@@ -103,9 +102,9 @@ impl Drivers {
         self.nodes.get_mut(node.0 as usize)?.as_mut()
     }
 
-    /// Two plain nodes that a session would reach at the same address, if there are any: what comes from there could
-    /// be of either. Of those that are to go none counts: their address may be another's already. `named` are addresses
-    /// that its offer names.
+    /// Two plain nodes that the session would reach at one address, if any: their packets could not be told apart.
+    /// Nodes that are being removed do not count, because another node may have their address already. `named` are
+    /// addresses in the offer.
     pub(crate) fn shared_address(
         &self,
         named: &[(NodeId, SocketAddr)],
@@ -123,7 +122,7 @@ impl Drivers {
         plain::shared(plain, rtcp_apart)
     }
 
-    /// Opens a session at a hop: whether it is open comes now or later.
+    /// Opens a session at a hop. The result comes now or later.
     pub(crate) fn open(
         &mut self,
         wish: &Wish<'_>,
@@ -141,7 +140,7 @@ impl Drivers {
         }
     }
 
-    /// A bundle went from a worker to a node, or came, that not every path carries.
+    /// A bundle longer than every path carries was sent or received.
     pub(crate) fn sent_long(
         &mut self,
         way: (u16, NodeId),
@@ -151,7 +150,7 @@ impl Drivers {
         self.agents.sent_long(way, draw, now);
     }
 
-    /// To be called every 30 ms: whether paths carry what is sent.
+    /// Path MTU discovery; called every 30 ms.
     pub(crate) fn look_at_paths(&mut self, now: Instant) {
         self.agents.look_at_paths(now);
     }
@@ -167,7 +166,7 @@ impl Drivers {
         Some(Act::Sign { worker, node, message: message.into(), of_sessions })
     }
 
-    /// Closes a session at a hop. The message may be lost; the lease ends it then.
+    /// Closes a session at a hop. If the message is lost the lease expires.
     pub(crate) fn close(&mut self, session: SessionId, hop: Hop, clock: Clock) -> Option<Act> {
         match self.nodes.get_mut(hop.node.0 as usize)?.as_mut()? {
             Standing::Plain(_) => None,
@@ -196,22 +195,21 @@ impl Drivers {
         }
     }
 
-    /// Something came by the NG protocol, or nobody takes it there.
+    /// An NG message, or the error that no process listens.
     pub(crate) fn handle_ng(&mut self, node: NodeId, told: &Ng, clock: Clock) {
         if let Some(Standing::Rtpengine(engine)) = self.get(node) {
             engine.handle_ng(told, clock.now);
         }
     }
 
-    /// A POST was answered, or was not.
+    /// The response to a POST request, or its failure.
     pub(crate) fn handle_posted(&mut self, node: NodeId, number: u64, posted: Posted) {
         if let Some(Standing::Webhook(webhook)) = self.get(node) {
             webhook.handle_posted(number, posted);
         }
     }
 
-    /// What is due: what was to be said, openings to ask again, leases to refresh. To be called until there is nothing
-    /// more.
+    /// Queued messages, retries and refreshes that are due. Called until it returns `None`.
     pub(crate) fn handle_timeout(&mut self, clock: Clock) -> Option<Act> {
         if let Some(asking) = self.agents.handle_timeout(clock.now) {
             return self.sign(&asking, clock);
@@ -224,7 +222,7 @@ impl Drivers {
     }
 }
 
-/// Numbers of a row that nobody guesses from each other, and no two alike: a mixing that loses nothing (SplitMix64).
+/// Unpredictable, distinct numbers from a counter, by a bijective mixer (SplitMix64).
 fn mixed(drawn: u64, number: u64) -> u64 {
     let mut mixed = drawn.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -232,32 +230,31 @@ fn mixed(drawn: u64, number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// Where a session is to be opened.
+/// A session to open at a node.
 #[derive(Clone, Copy)]
 pub(crate) struct Wish<'a> {
     pub(crate) session: SessionId,
-    /// Its place.
     pub(crate) home: Home,
     pub(crate) room: RoomId,
     pub(crate) hop: Hop,
     pub(crate) address: Option<SocketAddr>,
     pub(crate) rtcp_apart: bool,
-    /// What media servers are told of it; none where no node wants to be told.
+    /// Description for media servers; `None` if no driver needs it.
     pub(crate) brief: Option<&'a Brief>,
 }
 
-/// What media servers are told of a session.
+/// Description of a session for media servers.
 #[derive(Debug)]
 pub(crate) struct Brief {
-    /// The name of its room.
+    /// The room's name.
     pub(crate) room: Arc<str>,
     pub(crate) labels: Labels,
     pub(crate) media: Arc<Media>,
-    /// Where it sends from and hears: the ports of its own sockets, that for RTCP where it has one.
+    /// Local ports of the session's sockets for RTP and, if separate, RTCP.
     pub(crate) ports: (u16, Option<u16>),
 }
 
-/// Both clocks, read together.
+/// Monotonic and wall clock, read together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     pub(crate) now: Instant,

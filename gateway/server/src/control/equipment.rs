@@ -1,4 +1,4 @@
-//! What it takes to reach a node, put into place when it comes and taken away when it is gone.
+//! Resources to reach a node, installed when the node is added and released when it is removed.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -13,31 +13,31 @@ use super::prober::{Prober, Way, connected};
 use super::thread::{Control, draw};
 use crate::settings;
 
-/// A node's driver, and where and how it is asked.
+/// Driver, probes and sockets of a node.
 pub(crate) struct Equipment {
     pub(crate) driver: Driver,
-    /// How and where it is probed, if it is.
+    /// Probe address and kind, if the node is probed.
     pub(crate) probe: Option<(SocketAddr, Way)>,
-    /// Where it takes the NG protocol, if it does.
+    /// Address of the NG protocol, for rtpengine.
     pub(crate) line: Option<SocketAddr>,
-    /// How and where the agent beside it is asked, if there is one.
+    /// Address and kind of probes to the agent beside the node.
     pub(crate) agent: Option<(SocketAddr, Way)>,
-    /// Where its canary sessions are opened and with which secret, if it is to have any.
+    /// Address and secret of canary sessions, if the node has them.
     pub(crate) canary: Option<(SocketAddr, Secret)>,
-    /// With trunk legs: a connected socket for each worker that has none yet.
+    /// For trunk legs: a connected socket per worker that has none yet.
     pub(crate) trunks: Vec<UdpSocket>,
 }
 
-/// A node as it is listed.
+/// A node of the list.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
     pub(crate) node: Arc<settings::Node>,
-    /// It is to go.
+    /// The node is being removed.
     pub(crate) leaves: bool,
 }
 
 impl Control {
-    /// The node is reached from now on.
+    /// Installs a node's resources.
     pub(super) fn equip(&mut self, id: NodeId, node: Arc<settings::Node>, equipment: Equipment) {
         let Equipment { driver, probe, line, agent, canary, trunks } = equipment;
         set(&mut self.listed, id, Some(Listed { node, leaves: false }));
@@ -53,13 +53,13 @@ impl Control {
         }
     }
 
-    /// The agent beside the node, which may be another while the node stays.
+    /// Replaces the agent beside the node, which may change while the node stays.
     pub(super) fn equip_agent(&mut self, id: NodeId, agent: Option<(SocketAddr, Way)>) {
         let agent = self.prober(id, agent);
         set(&mut self.agents, id, agent);
     }
 
-    /// Its canary sessions, which may come and end while the node stays.
+    /// Starts or stops canary sessions, which may change while the node stays.
     pub(super) fn equip_canary(&mut self, id: NodeId, canary: Option<(SocketAddr, Secret)>) {
         let (told, random) = (self.told.clone(), &self.random);
         let canary = canary.map(|at| Canary::start(id, at, told, &mut || draw(random)));
@@ -72,7 +72,7 @@ impl Control {
         Some(Prober::start(id, way, first, self.told.clone(), move || connected(address)))
     }
 
-    /// The node is gone: nothing is sent there any more, and nothing is heard of it.
+    /// Releases the resources of a removed node.
     pub(super) fn unequip(&mut self, id: NodeId) -> Option<Listed> {
         self.drivers.put(id, None);
         self.starter.release(id);
@@ -90,17 +90,17 @@ impl Control {
         self.listed.get(id.0 as usize)?.as_ref().map(|listed| &listed.node)
     }
 
-    /// Whether it is to go.
+    /// Whether the node is being removed.
     pub(super) fn leaves(&self, id: NodeId) -> bool {
         self.listed.get(id.0 as usize).and_then(Option::as_ref).is_some_and(|listed| listed.leaves)
     }
 
-    /// What the node is called; its number where it is gone.
+    /// The node's name; its number, if the node is gone.
     pub(super) fn node_name(&self, id: NodeId) -> Box<str> {
         name(&self.listed, id)
     }
 
-    /// The node of this name; one that is to go only where no other has its name.
+    /// The node with this name; one that is being removed only if no other has the name.
     pub(super) fn node_named(&self, name: &str) -> Option<NodeId> {
         let nodes = (0..).map(NodeId).zip(&self.listed);
         let named = nodes.filter_map(|(id, listed)| {
@@ -111,13 +111,12 @@ impl Control {
     }
 }
 
-/// What the node is called; its number where it is gone.
+/// The node's name; its number, if the node is gone.
 pub(super) fn name(listed: &[Option<Listed>], id: NodeId) -> Box<str> {
     let listed = listed.get(id.0 as usize).and_then(Option::as_ref);
     listed.map_or_else(|| id.to_string().into(), |listed| (*listed.node.name).into())
 }
 
-/// Puts what is the node's at its place in a table by number.
 pub(super) fn set<T>(table: &mut Vec<Option<T>>, node: NodeId, value: Option<T>) {
     let place = node.0 as usize;
     if place >= table.len() {

@@ -1,4 +1,4 @@
-//! Sessions that a first packet opens, on listeners for trusted networks.
+//! Sessions opened by a first packet, on listeners for trusted networks.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,18 +11,18 @@ use evenkeel_core::{
 
 use super::messages::Wanted;
 
-/// A source that was refused may knock again after this.
+/// A refused source may try again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Sources remembered; past it, newcomers wait until others are forgotten.
+/// Sources remembered. When full, new sources wait until others expire.
 const KNOCKS_MAX: usize = 4_096;
 
-/// Who knocked, and until when it is not to be heard again.
+/// Sources that are ignored, and until when.
 #[derive(Default, Debug)]
 pub(super) struct Knocks(BTreeMap<(u8, SocketAddr), Instant>);
 
 impl Knocks {
-    /// Whether this source is not being dealt with already.
+    /// Whether this source is not being handled already.
     pub(super) fn is_new(&mut self, listener: u8, source: SocketAddr, now: Instant) -> bool {
         if self.0.len() >= KNOCKS_MAX {
             self.0.retain(|_, until| *until > now);
@@ -35,7 +35,7 @@ impl Knocks {
         true
     }
 
-    /// Its session is open, or was refused.
+    /// Its session was opened or refused.
     pub(super) fn settled(&mut self, listener: u8, source: SocketAddr, opened: bool, now: Instant) {
         if opened {
             self.0.remove(&(listener, source));
@@ -45,7 +45,7 @@ impl Knocks {
     }
 }
 
-/// What a packet says of itself: a payload type, and by RFC 3551 whether that is voice; the rest is unknown.
+/// The session request that a packet implies: a payload type and, by RFC 3551, whether that is audio.
 pub(super) fn wanted(
     scenario: Arc<str>,
     listener: u8,
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_that_was_refused_may_knock_again_after_a_second() {
+    fn refused_source_may_try_again_after_a_second() {
         let now = Instant::now();
         let source: SocketAddr = "10.0.0.1:4000".parse().unwrap();
         let mut knocks = Knocks::default();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_remembered_are_bounded() {
+    fn remembered_sources_are_bounded() {
         let now = Instant::now();
         let mut knocks = Knocks::default();
         let new = (0..5_000_u16)

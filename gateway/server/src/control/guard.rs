@@ -1,5 +1,5 @@
-//! The shrinking-list guard: an empty or shrunken list of nodes is no news that nodes are gone. It may as well be a file that
-//! was cut off, or a discovery that failed; so more than some go only where a person says so.
+//! Guard against shrinking node lists. A list without most nodes may be a truncated file or a failed discovery, so more
+//! than a limit is removed only with `--force`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -8,50 +8,51 @@ use std::time::{Duration, Instant};
 
 use crate::settings::{Driver, Node};
 
-/// Of the nodes, so many may go within [`WITHIN`], per cent.
+/// Limit of nodes removed within [`WITHIN`], per cent.
 const LIMIT_PERCENT: usize = 30;
 
-/// What went within this counts together, or many small steps would be no step at all.
+/// Removals within this time count together, so that many small steps do not pass as none.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Of lists that came within this one is kept, so that little is however fast they come.
+/// Of lists within this time one is kept, which bounds memory.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// What stood lately.
+/// Recent lists.
 #[derive(Default, Debug)]
 pub(super) struct Guard {
     lately: VecDeque<Stood>,
 }
 
-/// What stood until a list was taken.
+/// A list, and until when it was current.
 #[derive(Debug)]
 struct Stood {
     until: Instant,
     nodes: Vec<Arc<Node>>,
 }
 
-/// More nodes would go than may.
+/// The list removes too many nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "{removing} of {of} nodes would go{}, or be reached in another way, which is more than {LIMIT_PERCENT} % within a minute; nothing changed. Nodes that are missing from a list may be running all the same: where they are meant to go, say `evenkeel reload --force`",
     .before.checked_sub(1).map_or(String::new(), |_| format!(" after {before} that went already"))
 )]
 pub struct Shrinks {
-    /// So many would go.
+    /// Nodes that it would remove.
     pub removing: usize,
-    /// So many went within the last minute, and did not come back.
+    /// Nodes removed within the last minute that did not return.
     pub before: usize,
-    /// Of so many that there were a minute ago, or later if there were more then.
+    /// The largest number of nodes within the last minute.
     pub of: usize,
 }
 
 impl Guard {
-    /// Whether a list may take the place of what stands: of what stood a minute ago, and when the most did since, few enough
-    /// are missing from it. Missing is whose address is not there, or is reached by another driver or secret: what was well
-    /// is not known to be well in the new way. A node that is called otherwise, or is in another region, has not gone.
+    /// Whether a list may replace the current one: few enough nodes of the list a minute ago, and of the largest list
+    /// since, are missing from it. A node is missing if its address is gone, or has another driver or secret: a node
+    /// reachable before is not known to be reachable the new way. A renamed node, or one in another region, is not
+    /// missing.
     ///
     /// # Errors
-    /// Where too many are.
+    /// Too many nodes are missing.
     pub(super) fn check(
         &mut self,
         list: &[Node],
@@ -74,11 +75,11 @@ impl Guard {
         Ok(())
     }
 
-    /// A list takes the place of what stands.
+    /// A list replaces the current one.
     pub(super) fn note(&mut self, stands: Vec<Arc<Node>>, now: Instant) {
         let is_second = self.lately.len() < 2;
         match self.lately.back_mut() {
-            // The first of all is what stood a minute ago, and stays.
+            // The first one was current a minute ago, and stays.
             Some(last) if !is_second && now.saturating_duration_since(last.until) < TOGETHER => {
                 if stands.len() > last.nodes.len() {
                     last.nodes = stands;
@@ -88,13 +89,13 @@ impl Guard {
         }
     }
 
-    /// A person took what was held: counting begins anew.
+    /// Starts counting anew after a forced change.
     pub(super) fn begin_anew(&mut self) {
         self.lately.clear();
     }
 }
 
-/// How nodes are reached: at each address, by these drivers.
+/// Drivers by address.
 struct Known<'a>(BTreeMap<SocketAddr, Vec<&'a Driver>>);
 
 impl<'a> Known<'a> {
@@ -118,7 +119,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Nodes with these numbers for names, each at an address of its own.
+    /// Nodes with these numbers as names, each at its own address.
     fn nodes(numbers: impl IntoIterator<Item = u32>) -> Vec<Node> {
         numbers.into_iter().map(|number| node(&number.to_string(), number)).collect()
     }
@@ -138,7 +139,7 @@ mod tests {
         }
     }
 
-    /// A list of nodes that changes, and when it began.
+    /// A changing node list and its start time.
     struct Listed {
         guard: Guard,
         stands: Vec<Arc<Node>>,
@@ -155,7 +156,7 @@ mod tests {
             self.guard.check(list, &self.stands, self.start + SECOND * second).err()
         }
 
-        /// Takes it if it may.
+        /// Takes the list if the guard allows it.
         fn takes(&mut self, list: &[Node], second: u32) -> bool {
             let may = self.held(list, second).is_none();
             if may {
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn up_to_thirty_per_cent_may_go_at_once() {
+    fn thirty_per_cent_may_be_removed_at_once() {
         for (left, of, may) in [
             (0, 0, true),
             (2, 3, false),
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn small_steps_within_a_minute_are_one() {
+    fn small_steps_within_a_minute_add_up() {
         let mut listed = Listed::of(0..10);
         assert!(listed.takes(&nodes(0..8), 0));
         assert!(listed.takes(&nodes(0..7), 20));
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_came_first_do_not_hide_that_others_go() {
+    fn added_nodes_do_not_hide_removals() {
         let mut listed = Listed::of(0..4);
         assert!(listed.takes(&nodes(0..104), 0));
         assert!(!listed.takes(&nodes(4..104), 1), "all that were there a minute ago");
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn of_nodes_that_came_lately_as_many_may_go_as_of_others() {
+    fn recently_added_nodes_count_like_others() {
         let mut listed = Listed::of(0..0);
         assert!(listed.takes(&nodes(0..100), 0));
         assert!(listed.takes(&nodes(0..70), 1));
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_called_otherwise_or_is_elsewhere_has_not_gone() {
+    fn renamed_or_moved_node_is_not_missing() {
         let mut listed = Listed::of(0..4);
         let mut moved = nodes(0..4);
         moved[..2].iter_mut().for_each(|node| node.region = "west".into());
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_reached_in_another_way_is_not_known_to_be_there() {
+    fn node_with_another_driver_is_missing() {
         let readdressed = |of: u32| -> Vec<Node> {
             let at = |number| if number < of { 99 + number } else { number };
             (0..4).map(|number| node(&number.to_string(), at(number))).collect()
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_is_not_missing() {
+    fn returned_node_is_not_missing() {
         let mut listed = Listed::of(0..4);
         assert!(listed.takes(&nodes([0, 1, 2]), 0));
         assert!(listed.takes(&nodes([0, 1, 2, 3]), 2));
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_took_counts_no_more() {
+    fn forced_removal_resets_the_count() {
         let mut listed = Listed::of(0..4);
         assert!(listed.takes(&nodes(0..3), 0));
         assert!(listed.held(&nodes(0..2), 1).is_some());
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn however_fast_lists_come_little_is_kept() {
+    fn fast_lists_use_bounded_memory() {
         let (mut guard, start) = (Guard::default(), Instant::now());
         for ms in 0..200_000 {
             let now = start + Duration::from_millis(ms);
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_say_how_many_what_may_be_and_what_to_do() {
+    fn error_names_count_limit_and_remedy() {
         let said = |before| Shrinks { removing: 2, before, of: 4 }.to_string();
         assert!(said(0).starts_with("2 of 4 nodes would go, or be reached in another way, which"));
         assert!(said(1).starts_with("2 of 4 nodes would go after 1 that went already, or be"));

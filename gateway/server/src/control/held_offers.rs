@@ -1,4 +1,4 @@
-//! Offers that came while the first policies were still compiling: they are not decided without them.
+//! Offers that came while the first policies were compiling; they wait, so that policies decide them.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -9,11 +9,11 @@ use super::handle::REQUESTS_MAX;
 use super::messages::{Failed, Opened, Wanted};
 use super::thread::Control;
 
-/// Questions about offers in flight below which another offer is let go. All of them may be one policy's, which has 2 ms
-/// for the last: a plugin that takes 200 µs is in time.
+/// Limit of pending policy calls about offers. All may be of one policy, which has 2 ms for the last: a plugin that
+/// takes 200 µs keeps the limit.
 const ASKED_AT_ONCE: usize = 8;
 
-/// Offers let go in one turn of control, so that a turn stays short where nothing is asked about them.
+/// Offers released per turn of control, so that a turn stays short if no policy is asked.
 const LET_GO_AT_ONCE: usize = 32;
 
 /// An offer that waits.
@@ -22,25 +22,25 @@ pub(super) struct Held {
     reply: oneshot::Sender<Result<Opened, Failed>>,
 }
 
-/// All that wait, in the order they came; as many as may wait for control itself.
+/// Waiting offers in order, bounded like control's own queue.
 #[derive(Default)]
 pub(super) struct Waiting {
     held: VecDeque<Held>,
-    /// They wait for the policies, not to be let go: one reload.
+    /// Callers that wait for the policies only: one reload.
     told: Vec<oneshot::Sender<()>>,
-    /// They are let go from now on; who comes before the last of them is has its turn behind them.
+    /// The policies are active. Offers that come before the queue is empty still go to its end.
     policies_stand: bool,
 }
 
 impl Waiting {
-    /// Where too many wait, the caller is told that control is busy.
+    /// Adds an offer. If too many wait the caller gets an error.
     pub(super) fn hold(
         &mut self,
         wanted: Box<Wanted>,
         reply: oneshot::Sender<Result<Opened, Failed>>,
     ) {
         if self.held.len() == REQUESTS_MAX {
-            // Who gave up waiting needs no place.
+            // Offers without a caller free their place.
             self.held.retain(|held| !held.reply.is_closed());
         }
         if self.held.len() < REQUESTS_MAX {
@@ -50,7 +50,7 @@ impl Waiting {
         }
     }
 
-    /// The next whose caller still waits: a session that nobody will use would keep others from its address.
+    /// The next offer with a caller that still waits: an abandoned session would block its client's address.
     fn next(&mut self) -> Option<Held> {
         while let Some(held) = self.held.pop_front() {
             if !held.reply.is_closed() {
@@ -62,16 +62,16 @@ impl Waiting {
 }
 
 impl Control {
-    /// Whether the first policies are not in force yet.
+    /// Whether the first policies are not active yet.
     pub(super) fn awaits_policies(&self) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| !waiting.policies_stand)
     }
 
-    /// The first policies are in force.
+    /// The first policies are active.
     pub(super) fn policies_stand(&mut self) {
         if let Some(waiting) = &mut self.waiting {
             waiting.policies_stand = true;
-            // Who is gone needs no word.
+            // Callers may be gone.
             waiting.told.drain(..).for_each(|told| _ = told.send(()));
         }
     }
@@ -83,8 +83,7 @@ impl Control {
         }
     }
 
-    /// Lets the next of those go that waited for the first policies, few at a time: what is asked all at once is
-    /// answered too late, and decided without the policies after all.
+    /// Releases a few waiting offers: all at once would exceed the policies' time budget and be decided natively.
     pub(super) fn let_go(&mut self) {
         for _ in 0..LET_GO_AT_ONCE {
             let Some(waiting) = self.waiting.as_mut().filter(|waiting| waiting.policies_stand)

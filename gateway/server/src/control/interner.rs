@@ -1,4 +1,4 @@
-//! What offers have in common is kept once: clients of one kind want the same media, under the same labels.
+//! Interning of what offers have in common: clients of one kind send equal media and labels.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use evenkeel_core::{Labels, Media};
 
 use super::messages::Wanted;
 
-/// Kinds of offers that are told apart: a few kinds of clients in a few regions. The one that came first gives way.
+/// Entries kept; the oldest is replaced. Clients of a few kinds in a few regions fit.
 const KINDS_MAX: usize = 32;
 
-/// What came lately, of each sort.
+/// Recent values by sort.
 #[derive(Default)]
 pub(super) struct Shelf {
     scenarios: Kinds<Arc<str>>,
@@ -19,7 +19,7 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// The same wish, made of what is there already where that is equal.
+    /// Replaces parts of the request by equal ones that are kept.
     pub(super) fn share(&mut self, wanted: Wanted) -> Wanted {
         Wanted {
             scenario: self.scenarios.share(wanted.scenario),
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equals_are_one_and_the_shelf_is_bounded() {
+    fn equal_parts_are_shared_and_bounded() {
         let mut kinds: Kinds<Arc<str>> = Kinds::default();
         let first = kinds.share("voice".into());
         assert!(Arc::ptr_eq(&kinds.share("voice".into()), &first));

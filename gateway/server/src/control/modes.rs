@@ -1,4 +1,4 @@
-//! What each mode costs, and what it gives, as measured on this gateway.
+//! Cost and benefit of each mode, as measured on this gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,51 +9,49 @@ use evenkeel_dataplane::worker::{Distribution, Totals};
 use super::driver::Act;
 use super::thread::Control;
 
-/// What was carried, by mode.
+/// Traffic by mode.
 #[derive(Default)]
 pub(super) struct Costs {
-    /// Bytes of what opens sessions at nodes and keeps them open: signed messages, NG messages and bodies of webhooks.
+    /// Bytes of signalling that opens sessions at nodes and refreshes them: signed messages, NG messages, webhook
+    /// bodies.
     told: u64,
-    /// Legs at nodes each time a session was summed up: all of them, first hops included.
+    /// Legs per summary, first hops included.
     legs: u64,
     modes: [Cost; Mode::ALL.len()],
 }
 
 #[derive(Clone, Copy, Default)]
 struct Cost {
-    /// Media bytes to first hops and from them.
+    /// Media bytes to and from first hops.
     bytes: u64,
     bytes_copied: u64,
     switches: u64,
     lost: u64,
-    /// Legs at standbys, of those above.
+    /// Legs at standbys, included in `legs`.
     standbys: u64,
 }
 
-/// One mode, as measured on this gateway.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ModeView {
-    /// The mode.
     pub mode: Mode,
-    /// Scenarios that have it now.
+    /// Scenarios in this mode now.
     pub scenarios: Vec<Arc<str>>,
-    /// Sessions whose client heard another hop because their node died.
+    /// Sessions that heard another hop after their node died.
     pub recoveries: u64,
-    /// From the last packet by the old hop to the first by the new one: the time half of them took no longer than.
+    /// Median time from the last packet of the old hop to the first of the new one.
     pub recovery_p50: Option<Duration>,
-    /// The time that 99 of 100 took no longer than.
+    /// The 99th percentile.
     pub recovery_p99: Option<Duration>,
-    /// The longest.
+    /// The maximum.
     pub recovery_max: Option<Duration>,
-    /// Packets to clients that were missing at switches, planned ones too; none where there was no switch.
+    /// Packets to clients lost at switches, planned ones included; `None` without switches.
     pub packets_lost: Option<u64>,
-    /// Bytes to and from standbys against media bytes to and from first hops: copies, and what opens sessions there and
-    /// keeps them open.
+    /// Standby traffic (copies and signalling) as a fraction of first-hop media.
     pub bandwidth_cost: Option<f64>,
 }
 
 impl Costs {
-    /// A node, or the operator's server that speaks for it, was told something of sessions.
+    /// Signalling to a node, or to its webhook.
     pub(super) fn told(&mut self, act: &Act) {
         self.told += match act {
             Act::Sign { message, of_sessions: true, .. } => message.len() as u64,
@@ -67,7 +65,7 @@ impl Costs {
         };
     }
 
-    /// A session carried this since it was summed up last, in this mode and with so many legs.
+    /// Traffic of a session since its last summary, in this mode and with this number of legs.
     pub(super) fn carried(&mut self, mode: Mode, legs: usize, before: &Totals, now: &Totals) {
         let cost = &mut self.modes[mode as usize];
         cost.bytes += now.bytes_up.saturating_sub(before.bytes_up);
@@ -79,13 +77,13 @@ impl Costs {
         self.legs += legs as u64;
     }
 
-    /// None where nobody went to another hop. Workers tell of recoveries sooner than of switches.
+    /// `None` without switches. Recoveries are reported sooner than switches.
     fn lost(&self, mode: Mode, recoveries: u64) -> Option<u64> {
         let Cost { switches, lost, .. } = self.modes[mode as usize];
         (switches > 0 || recoveries > 0).then_some(lost)
     }
 
-    /// What nodes are told is shared out over the legs that they keep, first hops and standbys alike.
+    /// Signalling is attributed evenly to all legs, first hops and standbys.
     fn bandwidth(&self, mode: Mode) -> Option<f64> {
         let cost = &self.modes[mode as usize];
         let each = self.told as f64 / self.legs.max(1) as f64;
@@ -95,7 +93,6 @@ impl Costs {
 }
 
 impl Control {
-    /// A worker summed the session up.
     pub(super) fn note_carried(&mut self, session: SessionId, totals: Totals) {
         let Some(resident) = self.homes.get_mut(session) else {
             return;
@@ -107,9 +104,9 @@ impl Control {
         }
     }
 
-    /// A worker's last word on what a session carried, and on its mode; since the last but one it was told `before`.
+    /// The final totals and mode of a session; its last summary had `before`.
     pub(super) fn note_ended(&mut self, mode: Mode, before: &Totals, totals: &Totals) {
-        // It has no legs any more.
+        // The session has no legs left.
         self.costs.carried(mode, 0, before, totals);
     }
 
@@ -142,7 +139,7 @@ mod tests {
     use crate::webhook::Hook;
 
     #[test]
-    fn what_a_mode_costs_is_what_went_to_standbys_against_what_went_to_first_hops() {
+    fn bandwidth_cost_compares_standbys_with_first_hops() {
         let mut costs = Costs::default();
         assert_eq!(costs.bandwidth(Mode::Hot), None, "nothing was carried");
         let carried = |bytes: u64, bytes_copied| {
@@ -155,7 +152,7 @@ mod tests {
         costs.carried(Mode::Cold, 1, &before, &carried(5_000, 1_000));
         assert_eq!(costs.bandwidth(Mode::Hitless), Some(1.0));
         assert_eq!(costs.bandwidth(Mode::Hot), Some(0.0));
-        // Six legs, of which hot has two at standbys and hitless one.
+        // Six legs: hot has two at standbys, hitless one.
         let node = NodeId(0);
         for of_sessions in [true, false] {
             costs.told(&Act::Sign { worker: 0, node, message: [0; 100].into(), of_sessions });
@@ -171,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_known_where_somebody_went_to_another_hop() {
+    fn loss_is_known_after_a_switch_only() {
         let mut costs = Costs::default();
         let switched =
             |switches, lost_at_switches| Totals { switches, lost_at_switches, ..Totals::default() };

@@ -1,5 +1,5 @@
-//! What nodes and regions are called. Control writes it before it says a word of a node; whoever shows or records what
-//! control says by number reads it.
+//! Names of nodes and regions by number. Control writes them before it mentions a node; the API and telemetry read
+//! them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -8,25 +8,23 @@ use evenkeel_core::{Hop, Incarnation, NodeId, RegionId, Settings};
 
 use crate::settings;
 
-/// Nodes that had a slot one after the other and are known still. A slot rests for 10 s between two of them, so whoever
-/// reads late is one behind; only moves on record reach farther back, and go by number before these.
+/// Nodes per slot that are remembered. A slot rests for 10 s between two nodes, so a late reader is one behind. Older
+/// nodes are named by number, in old move records only.
 const KNOWN_MAX: usize = 4;
 
-/// A node's name, and where it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Named {
-    /// Its name; its number where nobody knows it.
+    /// The number, if unknown.
     pub node: Arc<str>,
-    /// Its region's; empty where nobody knows it.
+    /// Empty, if unknown.
     pub region: Arc<str>,
-    /// Its zone's.
     pub zone: Arc<str>,
 }
 
-/// Who had a slot, from which incarnation on; the newest last.
+/// The nodes of a slot with their first incarnation, newest last.
 type Slot = VecDeque<(Incarnation, Named)>;
 
-/// Names by slot and incarnation, so that what is said of a node that left is not said of the one that took its slot.
+/// Names by slot and incarnation, so that an event of a removed node does not name its successor.
 #[derive(Default, Debug)]
 pub struct Names {
     slots: RwLock<Vec<Slot>>,
@@ -34,7 +32,6 @@ pub struct Names {
 }
 
 impl Names {
-    /// The names of these settings, whose nodes are the first in their slots.
     pub fn of(settings: &Settings) -> Names {
         let regions: Box<[Arc<str>]> =
             settings.regions.iter().map(|name| (**name).into()).collect();
@@ -57,7 +54,7 @@ impl Names {
         });
     }
 
-    /// The node that has the slot stays, and is this from now on.
+    /// The node of the slot is renamed or moved.
     pub(super) fn change(&self, id: NodeId, node: &settings::Node) {
         self.write(id, |slot| {
             if let Some((_, standing)) = slot.back_mut() {
@@ -74,12 +71,12 @@ impl Names {
         change(&mut slots[place]);
     }
 
-    /// Whose hop it is; one that nobody knows goes by its number.
+    /// The node of a hop; its number, if unknown.
     pub fn of_hop(&self, hop: Hop) -> Named {
         self.read(hop.node, |since| since <= hop.incarnation)
     }
 
-    /// Who has the slot, or had it last: for words that come while they are news.
+    /// The current or last node of the slot, for current events.
     pub fn of_node(&self, id: NodeId) -> Named {
         self.read(id, |_| true)
     }
@@ -93,7 +90,6 @@ impl Names {
         }
     }
 
-    /// The region's name.
     pub fn of_region(&self, id: RegionId) -> Arc<str> {
         let name = self.regions.get(id.0 as usize);
         name.map_or_else(|| id.to_string().into(), Arc::clone)
@@ -131,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_is_called_by_who_had_its_slot_then() {
+    fn hop_is_named_by_its_incarnation() {
         let names = Names::default();
         for (since, name) in [(1, "first"), (4, "second")] {
             names.come(hop(since), &node(name));
@@ -145,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn of_those_who_had_a_slot_the_last_few_are_known_and_the_others_go_by_number() {
+    fn older_nodes_of_a_slot_are_named_by_number() {
         let names = Names::default();
         (1..=KNOWN_MAX as u32 + 1).for_each(|since| names.come(hop(since), &node("some")));
         assert_eq!(*names.of_hop(hop(1)).node, *A.to_string());

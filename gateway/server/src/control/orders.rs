@@ -1,5 +1,5 @@
-//! Orders to agents, from the API: to start a node's process, or to break it in a drill. They are said again until they
-//! are answered; an agent does with the same order twice what it did once.
+//! Orders from the API to agents: start a node's process, or inject a fault. An order is repeated until answered;
+//! agents ignore repetitions.
 
 use std::time::{Duration, Instant};
 
@@ -13,21 +13,20 @@ use super::messages::{Disobeyed, Failed};
 use super::prober::Prober;
 use super::thread::{Control, draw};
 
-/// An order is said again after this.
+/// Retry interval.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// An agent that has not answered by now is not going to.
+/// Timeout of an order.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Orders under way at a time; they come from people and drills.
+/// Pending orders; they come from operators and drills.
 const ORDERS_MAX: usize = 256;
 
-/// What an agent can be told to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
-    /// Start the process beside it.
+    /// Start the process.
     Start,
-    /// Break it, or mend it.
+    /// Inject or undo a fault.
     Break(Break),
 }
 
@@ -40,7 +39,7 @@ impl Order {
     }
 }
 
-/// Orders that are not answered yet.
+/// Pending orders.
 #[derive(Default)]
 pub(super) struct Orders(Vec<Pending>);
 
@@ -54,7 +53,7 @@ struct Pending {
 }
 
 impl Control {
-    /// Tells the agent of a node to do something; the reply comes with its answer.
+    /// Sends an order to the agent of a node; the reply is sent with its answer.
     pub(super) fn order(
         &mut self,
         name: &str,
@@ -79,7 +78,8 @@ impl Control {
         let _ = reply.send(refusal.map_or(Ok(()), Err));
     }
 
-    /// Who takes the order for the node: the agent beside it has its process in hand, who ends its trunk its packets.
+    /// The agent that handles the order: the agent beside the node controls its process, the agent that ends its trunk
+    /// controls its packets.
     fn taker_of(&self, node: NodeId, order: Order) -> Option<&Prober> {
         let place = node.0 as usize;
         let beside = self.agents.get(place)?.as_ref();
@@ -90,7 +90,7 @@ impl Control {
         }
     }
 
-    /// With each watch: what is not answered is said again, or given up.
+    /// Repeats or gives up pending orders; called with each watch.
     pub(super) fn say_orders_again(&mut self) {
         let clock = Clock::read();
         for late in self.orders.0.extract_if(.., |pending| pending.until <= clock.now) {

@@ -1,4 +1,4 @@
-//! Where sessions live: a worker and a slot each, what lets their packets in, and what the client was told.
+//! The registry of sessions: home worker and slot, flow-table keys and the answer to the client.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -12,13 +12,13 @@ use evenkeel_media::roq::Flow;
 use super::driver::Brief;
 use super::messages::Reached;
 
-/// Characters of user fragments and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
+/// ICE characters for ufrags and passwords (RFC 8839, 5.4); 64, so that six random bits choose one.
 const ICE_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// 48 random bits tell sessions apart; a guess gains nothing without the password.
+/// 48 random bits tell sessions apart. A guess gains nothing without the password.
 const UFRAG_LENGTH: usize = 8;
 
-/// 144 random bits; RFC 8445, 5.3 asks for 128.
+/// 144 random bits; RFC 8445, 5.3 requires 128.
 const PASSWORD_LENGTH: usize = 24;
 
 /// A UDP listener as clients reach it.
@@ -26,7 +26,7 @@ const PASSWORD_LENGTH: usize = 24;
 pub(crate) struct UdpListener {
     pub(crate) address: SocketAddr,
     pub(crate) rtcp: Option<SocketAddr>,
-    /// What it listens on here: whom it can hear, and answer.
+    /// The local address.
     pub(crate) bound: SocketAddr,
     pub(crate) declared: bool,
     pub(crate) declared_ip: bool,
@@ -36,7 +36,7 @@ pub(crate) struct UdpListener {
 }
 
 impl UdpListener {
-    /// Whether it can have a client with this address: one of its kind, or any where it listens on `[::]`.
+    /// Whether a client with this address can reach the listener: same family, or any with `[::]`.
     fn hears(&self, client: IpAddr) -> bool {
         let everywhere = self.bound.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         everywhere || self.bound.is_ipv4() == client.is_ipv4()
@@ -50,7 +50,7 @@ pub(crate) struct QuicListener {
     pub(crate) certificate_sha256: [u8; 32],
 }
 
-/// Why a session found no home.
+/// Why a session was not registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Homeless {
     NoListener,
@@ -60,7 +60,7 @@ pub(crate) enum Homeless {
 }
 
 impl Homeless {
-    /// The word in metrics and records: `no-listener`.
+    /// The value in metrics and records: `no-listener`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Homeless::NoListener => "no-listener",
@@ -70,34 +70,32 @@ impl Homeless {
     }
 }
 
-/// A session that has a home, and what control tells it by.
+/// A registered session.
 #[derive(Debug)]
 pub(crate) struct Settled {
     pub(crate) home: Home,
     pub(crate) client: Client,
     pub(crate) ports: Option<Box<Ports>>,
-    /// What the client is told.
+    /// The answer to the client.
     pub(crate) reached: Reached,
 }
 
-/// A session's home, and what is kept of how it is reached: there is one of each session, so little.
+/// Small, because there is one per session.
 #[derive(Debug)]
 pub(crate) struct Resident {
     pub(crate) home: Home,
-    /// What it carried as its worker told last; none where it never said a word.
+    /// Totals of its last summary.
     totals: Option<Box<Totals>>,
-    /// Addresses of its own at `plain` nodes, by name: a node's number may be another's while the session stands.
+    /// The client's own addresses at `plain` nodes, by name: a node's number may be reused during the session.
     nodes: Box<[(Arc<str>, SocketAddr)]>,
     pub(crate) rtcp: RtcpPort,
-    /// The offer it came with.
     pub(crate) offer: OfferId,
-    /// What media servers are told of it, where some want to be told.
+    /// Description of the session for media servers, where a driver needs it.
     pub(crate) brief: Option<Box<Brief>>,
     keys: (Key, Option<Box<Key>>),
 }
 
 impl Resident {
-    /// Its own address at the node of this name, if it has one.
     pub(crate) fn address_at(&self, name: &str) -> Option<SocketAddr> {
         let named = self.nodes.iter().find(|(node, _)| **node == *name);
         named.map(|(_, address)| *address)
@@ -115,38 +113,36 @@ impl Resident {
     }
 }
 
-/// How a client is known, what it is told, and what lets its packets in.
+/// How a client is identified, its answer, and its flow-table keys.
 type Welcome = (Client, Reached, (Key, Entry), Option<Key>);
 
-/// All of them.
 pub(crate) struct Homes {
     pub(crate) udp: Vec<UdpListener>,
     pub(crate) quic: Option<QuicListener>,
     pub(crate) flows: Arc<Flows>,
-    /// The kind of addresses of nodes with port legs; `None` where there are none.
+    /// Address family of nodes with port legs; `None` without such nodes.
     pub(crate) port_legs: Option<Family>,
-    /// Whether some nodes want to be told of sessions.
+    /// Whether a driver needs descriptions of sessions.
     pub(crate) briefs: bool,
     residents: BTreeMap<SessionId, Box<Resident>>,
     workers: Vec<Slots>,
 }
 
-/// Kinds of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Family {
     V4,
-    /// IPv4 goes through it as well, mapped.
+    /// Reaches IPv4 as mapped addresses.
     V6,
 }
 
 impl Family {
-    /// Whether sockets of this kind reach addresses of that one.
+    /// Whether sockets of this family reach addresses of the other.
     pub(crate) fn serves(self, other: Family) -> bool {
         self == Family::V6 || other == Family::V4
     }
 }
 
-/// A worker's places. A slot that is used again has a new generation, so that what is late finds nobody.
+/// The slots of a worker. A reused slot has a new generation, so late messages find no session.
 #[derive(Default, Debug)]
 struct Slots {
     used: usize,
@@ -193,7 +189,7 @@ impl Homes {
         self.residents.get_mut(&session).map(|resident| &mut **resident)
     }
 
-    /// Whether a client of this kind could come in at all.
+    /// Whether a listener accepts clients of this kind.
     pub(crate) fn admits(&self, ingress: &Ingress) -> Result<(), Homeless> {
         match ingress {
             Ingress::Quic => self.quic.map(|_| ()).ok_or(Homeless::NoListener),
@@ -214,7 +210,7 @@ impl Homes {
         }
     }
 
-    /// The first listener that takes clients of this kind, by its number.
+    /// The first listener that accepts clients of this kind.
     fn listener(&self, identity: &Identity) -> Option<(u8, &UdpListener)> {
         if let Identity::Open { listener, .. } = identity {
             return Some((*listener, self.udp.get(usize::from(*listener))?));
@@ -228,10 +224,11 @@ impl Homes {
         (0..).zip(&self.udp).find(|(_, listener)| takes(listener))
     }
 
-    /// Gives a session its home on the worker with the fewest, and opens the way in. `nodes` are its own addresses there.
+    /// Registers a session at the worker with the fewest and adds its keys. `nodes` are the client's addresses at plain
+    /// nodes.
     ///
     /// # Errors
-    /// Why it cannot come in.
+    /// The session was not registered.
     pub(crate) fn settle(
         &mut self,
         session: SessionId,
@@ -272,7 +269,7 @@ impl Homes {
         let second = second.map(|key| (key, Entry::of(home)));
         for (key, entry) in [Some(first), second].into_iter().flatten() {
             if let Err(refused) = self.flows.insert(key, Entry { home, ..entry }) {
-                // Those that were not put in, or are another's, stay as they are.
+                // Keys that were not added, or that belong to other sessions, stay.
                 self.evict(session);
                 return Err(match (refused, key) {
                     (flows::Refused::Taken(_), Key::Udp { address, .. }) => {
@@ -287,7 +284,7 @@ impl Homes {
         Ok(Settled { home, client, ports, reached })
     }
 
-    /// How the client is known, what it is told, and what lets its packets in.
+    /// How the client is identified, its answer, and its flow-table keys.
     fn welcome(
         &self,
         ingress: &Ingress,
@@ -341,7 +338,7 @@ impl Homes {
         Some((client, reached, first, second))
     }
 
-    /// Sockets of the session's own towards nodes with port legs.
+    /// The session's own sockets towards nodes with port legs.
     fn ports(&self, media: &Media) -> Result<Option<Box<Ports>>, Homeless> {
         let Some(family) = self.port_legs else {
             return Ok(None);
@@ -359,7 +356,7 @@ impl Homes {
         Ok(Some(Box::new(ports)))
     }
 
-    /// The session is gone: nothing of its lets packets in any more, and its place is free.
+    /// Removes a session, its keys and its slot.
     pub(crate) fn evict(&mut self, session: SessionId) -> Option<Box<Resident>> {
         let resident = self.residents.remove(&session)?;
         let (first, second) = &resident.keys;

@@ -1,4 +1,4 @@
-//! Calls the hooks that start nodes: a program under the eyes of a thread, or a POST, so that control waits for neither.
+//! Start hooks of nodes: a program watched by a thread, or a webhook, so that control never blocks.
 
 mod output;
 mod program;
@@ -17,33 +17,33 @@ use crate::settings::{Start, StartBy};
 use crate::webhook::{Effort, Failed, Hook, Poster};
 use program::Program;
 
-/// How long the gateway, when it ends, waits for programs that end with it to be gone.
+/// At shutdown, how long to wait for programs that end with the gateway.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 
-/// A hook failed.
+/// A failed hook.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct HookFailed {
     pub(super) node: NodeId,
-    /// Which call.
+    /// The number of the call.
     attempt: u64,
 }
 
-/// The hooks under way, by node: at most one of each.
+/// Running hooks by node: at most one per node.
 pub(super) struct Starter {
-    /// Hooks that failed. What does not fit is found when its node is late.
+    /// Failed hooks. If the channel is full, the node's start timeout has the same effect.
     failed: Sender<HookFailed>,
-    /// For webhooks, where there are any.
+    /// For webhooks, if there are any.
     poster: Option<Poster>,
     running: BTreeMap<NodeId, Call>,
-    /// Programs of nodes that are listed no longer, as long as they run.
+    /// Programs of removed nodes that still run.
     released: Vec<Released>,
-    /// Threads of programs that were told to end: the next call waits for them, in a thread of its own.
+    /// Threads of programs that were told to end; the next call waits for them on its own thread.
     ending: BTreeMap<NodeId, Vec<JoinHandle<()>>>,
 }
 
-/// A program that outlived its node's place in the list.
+/// A program of a node that was removed from the list.
 struct Released {
-    /// That of its node.
+    /// The node's name.
     name: Arc<str>,
     program: Program,
     /// Whether it ends with the gateway.
@@ -53,7 +53,7 @@ struct Released {
 /// A hook that was called.
 struct Call {
     attempt: u64,
-    /// That of its node.
+    /// The node's name.
     name: Arc<str>,
     running: Running,
 }
@@ -64,12 +64,12 @@ enum Running {
         /// Whether it ends with the gateway.
         stops: bool,
     },
-    /// A POST, whose answer is waited for.
+    /// A pending POST request.
     Post(AbortHandle),
 }
 
 impl Starter {
-    /// Hooks that fail are told there.
+    /// Failed hooks are sent to `failed`.
     pub(super) fn new(failed: Sender<HookFailed>, poster: Option<Poster>) -> Starter {
         Starter {
             failed,
@@ -80,14 +80,14 @@ impl Starter {
         }
     }
 
-    /// There are webhooks from now on.
+    /// Sets the poster once webhooks are configured.
     pub(super) fn post_by(&mut self, poster: Poster) {
         self.poster = Some(poster);
     }
 
-    /// Calls the node's hook; no other call has this number. What an earlier call left running is ended first: it did not
-    /// bring the node up, or hangs. So is what a node of this name left when it was [released](Starter::release): nothing
-    /// leads there any more, and it may hold what this one needs.
+    /// Calls the node's hook; `attempt` is unique. A program of an earlier call is ended first: it hangs, or did not
+    /// bring the node up. So is a [released](Starter::release) program of the same node name: it may hold resources
+    /// that this one needs.
     pub(super) fn start(&mut self, node: NodeId, name: &Arc<str>, start: &Start, attempt: u64) {
         self.give_up(node);
         let left = self.released.extract_if(.., |released| released.name == *name);
@@ -108,7 +108,7 @@ impl Starter {
         }
     }
 
-    /// Whether this was no earlier call, whose end says nothing of the one under way.
+    /// Whether the failure is of the current call, not of an earlier one.
     pub(super) fn is_under_way(&self, failed: HookFailed) -> bool {
         self.running.get(&failed.node).is_some_and(|call| call.attempt == failed.attempt)
     }
@@ -123,22 +123,21 @@ impl Starter {
         let before = self.ending.remove(&word.node).unwrap_or_default();
         let failed = self.failed.clone();
         let tell = move || {
-            // Control is gone where nobody listens.
+            // Fails only if control is gone.
             let _ = failed.try_send(word);
         };
         match Program::start(name, words, before, tell) {
             Ok(program) => Some(Running::Program { program, stops }),
             Err(error) => {
-                // It is tried again once the node is late.
+                // Retried when the node's start times out.
                 tracing::warn!(node = %name, %error, "no thread for the node's start hook");
                 None
             }
         }
     }
 
-    /// Asks the operator's server to start the node: `{"verb":"start","node":"east-b1","attempt":"00f3…"}`. That it does,
-    /// it says with 200 to 299, as late as the node may be. Where that does not come through it is asked again, with the
-    /// same attempt.
+    /// Requests the start: `{"verb":"start","node":"east-b1","attempt":"00f3…"}`. The server answers with 200 to 299,
+    /// at the latest when the start timeout of the node ends. Failed requests are repeated with the same attempt.
     fn post(
         &self,
         word: HookFailed,
@@ -163,13 +162,13 @@ impl Starter {
                 Err(error) => error.to_string(),
             };
             tracing::warn!(node = %name, %why, "the node's start webhook failed");
-            // Control is gone where nobody listens.
+            // Fails only if control is gone.
             let _ = failed.try_send(word);
         });
         Running::Post(task.abort_handle())
     }
 
-    /// The node did not come up: what was to start it is told to end. Nobody waits until it did.
+    /// The start timed out: ends the program without waiting for it.
     pub(super) fn give_up(&mut self, node: NodeId) {
         match self.running.remove(&node).map(|call| call.running) {
             Some(Running::Program { program, .. }) => {
@@ -180,8 +179,7 @@ impl Starter {
         }
     }
 
-    /// The node is listed no longer. What started it runs on, as the node may, until one of its name is started; its number
-    /// may be another's soon.
+    /// The node was removed. Its program runs on, as the node may, until a node with this name is started.
     pub(super) fn release(&mut self, node: NodeId) {
         self.released.retain(|released| !released.program.is_over());
         if let Some(Call { name, running: Running::Program { program, stops }, .. }) =

@@ -4,7 +4,7 @@ use super::*;
 
 const SECRET: &[u8] = b"a secret of some length";
 
-/// Sends canaries to a node that does with a datagram what this says, and gives what was told of them.
+/// Sends canaries to a node that handles datagrams by `node`, and returns the reports.
 async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec<Probed> {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -19,7 +19,7 @@ async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec
         let canary = Canary::start(NodeId(3), (address, secret.clone()), told, &mut draw);
         tokio::task::yield_now().await;
         let mut buffer = [0; 2_048];
-        // Two openings and a packet, and four packets more.
+        // Two openings and a packet, then four more packets.
         for sequence in 70..75 {
             canary.send(sequence, &mut draw, Clock::read());
         }
@@ -40,7 +40,7 @@ async fn told_by(node: impl Fn(&[u8], &Secret) -> Vec<Vec<u8>> + 'static) -> Vec
     LocalSet::new().run_until(run).await
 }
 
-/// Opens whatever is asked for.
+/// Answers any opening.
 fn opens(datagram: &[u8], secret: &Secret) -> Option<Vec<u8>> {
     let now = Clock::read().unix_us;
     let asked = Question::read(datagram, secret, now).ok()?;
@@ -50,7 +50,7 @@ fn opens(datagram: &[u8], secret: &Secret) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// Forwards to this session what comes from the other.
+/// Forwards the other session's packet to this session.
 fn forwards(datagram: &[u8], to: Tag) -> Option<Vec<u8>> {
     let (from, packet) = trunk::entries(datagram).next()?.ok()?;
     assert_eq!(from, Tag(1), "it goes in at the first");
@@ -72,7 +72,7 @@ fn opened(words: &[Probed]) -> usize {
 }
 
 #[tokio::test]
-async fn what_goes_in_at_one_session_comes_out_at_the_other() {
+async fn canary_packet_crosses_between_sessions() {
     let words = told_by(|datagram, secret| {
         opens(datagram, secret).into_iter().chain(forwards(datagram, Tag(2))).collect()
     })
@@ -82,13 +82,13 @@ async fn what_goes_in_at_one_session_comes_out_at_the_other() {
 }
 
 #[tokio::test]
-async fn a_node_that_accepts_and_forwards_nothing_says_only_that_it_accepts() {
+async fn node_without_forwarding_only_accepts() {
     let words = told_by(|datagram, secret| opens(datagram, secret).into_iter().collect()).await;
     assert_eq!((passed(&words), opened(&words)), (vec![], 1));
 }
 
 #[tokio::test]
-async fn what_comes_back_where_it_went_in_was_not_forwarded() {
+async fn packet_returned_to_its_sender_does_not_count() {
     let words = told_by(|datagram, _| forwards(datagram, Tag(1)).into_iter().collect()).await;
     assert_eq!((passed(&words), opened(&words)), (vec![], 0));
 }

@@ -1,5 +1,5 @@
-//! Nodes with an agent: sessions are opened by signed messages on the trunk. One message refreshes many; of a node that
-//! lost some of them they are opened again.
+//! Nodes with an agent: sessions are opened by signed messages on the trunk. One message refreshes many sessions;
+//! sessions that the node has lost are opened again.
 
 mod leases;
 mod paths;
@@ -15,25 +15,25 @@ use super::{Act, Clock, Wish, mixed};
 use leases::{Due, Keep, Lease, Leases, State};
 use paths::Paths;
 
-/// After how long without a refresh a node may forget a session. There are three within it: two in a row may be lost,
-/// and none is asked again before the next one's turn.
+/// A node may forget a session after this time without a refresh. It covers three refreshes: two in a row may be lost,
+/// and no session is asked for before its next turn.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// A question to a node's agent, to be signed.
+/// A message to a node's agent, to be signed.
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) node: NodeId,
-    /// It is sent from the home of the sessions that it is about.
+    /// The home worker of its sessions, which sends it.
     pub(super) worker: u16,
     pub(super) question: Question,
     pub(super) nonce: u64,
 }
 
-/// Sessions at all nodes that have an agent.
+/// Sessions at all nodes with an agent.
 pub(super) struct Agents {
     leases: Leases,
-    /// What rooms are called towards nodes comes from this. Drawn, since other gateways count their rooms from 1 too
-    /// and may share a node.
+    /// Seeds the room names used towards nodes. Random, because other gateways count rooms from 1 too and may share a
+    /// node.
     names: Option<u64>,
     paths: Paths,
 }
@@ -57,7 +57,7 @@ impl Agents {
         self.ask(&lease, now)
     }
 
-    /// Asks the node to open the session, until it answers.
+    /// Requests the opening, repeated until answered.
     fn ask(&mut self, lease: &Lease, now: Instant) -> Asking {
         let &Lease { session, hop, room, tag, nonce, worker, .. } = lease;
         self.leases.asked(nonce, now);
@@ -66,7 +66,7 @@ impl Agents {
         Asking { node: hop.node, worker, question, nonce }
     }
 
-    /// The message may be lost; the lease ends it then.
+    /// If the message is lost the lease expires.
     pub(super) fn close(&mut self, session: SessionId, hop: Hop) -> Option<Asking> {
         let Lease { tag, worker, nonce, .. } = self.leases.end(session, hop)?;
         Some(Asking { node: hop.node, worker, question: Question::Close { tag }, nonce })
@@ -100,7 +100,7 @@ impl Agents {
         }
     }
 
-    /// The node says whether the session is open.
+    /// The node's answer to an opening.
     fn answered(&mut self, node: NodeId, nonce: u64, tag: Tag, status: Status) -> Option<Act> {
         let lease = self.leases.by_nonce(nonce)?;
         let Lease { session, hop, state, .. } = *lease;
@@ -122,12 +122,12 @@ impl Agents {
         Some(Act::Refused { session, hop, unwilling, reason: reason.into() })
     }
 
-    /// The node is gone, or another: its ways are found anew.
+    /// The node was removed or replaced; path MTU discovery starts anew.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.paths.forget(node);
     }
 
-    /// A bundle went from a worker to a node, or came, that not every path carries.
+    /// A bundle longer than every path carries was sent or received.
     pub(super) fn sent_long(
         &mut self,
         (worker, node): (u16, NodeId),
@@ -137,12 +137,12 @@ impl Agents {
         self.paths.used((worker, node), draw, now);
     }
 
-    /// To be called every 30 ms: whether paths carry what is sent.
+    /// Path MTU discovery; called every 30 ms.
     pub(super) fn look_at_paths(&mut self, now: Instant) {
         self.paths.look(now);
     }
 
-    /// What is due: questions of paths, openings to ask again, leases to refresh.
+    /// Path probes, retries and refreshes that are due.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Asking> {
         if let Some(asking) = self.paths.due() {
             return Some(asking);

@@ -1,4 +1,4 @@
-//! Nodes that are not asked: any media server, at an address that is known.
+//! Nodes without signalling: any media server at a known address.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use evenkeel_dataplane::worker::{Leg, NodePort};
 
 use super::{Act, Wish};
 
-/// At the node's standing address, or one that the offer named.
+/// At the node's configured address, or one that the offer names.
 pub(super) fn open(standing: SocketAddr, wish: &Wish<'_>) -> Act {
     let &Wish { session, hop, address, rtcp_apart, .. } = wish;
     let (address, rtcp) = ports(address.unwrap_or(standing), rtcp_apart);
@@ -16,7 +16,7 @@ pub(super) fn open(standing: SocketAddr, wish: &Wish<'_>) -> Act {
     Act::Opened { session, hop, leg }
 }
 
-/// Two nodes that share an address, if there are any.
+/// Two nodes with the same address, if any.
 pub(super) fn shared(
     nodes: impl Iterator<Item = (NodeId, SocketAddr)>,
     rtcp_apart: bool,
@@ -35,7 +35,7 @@ pub(super) fn shared(
     None
 }
 
-/// Where a node takes RTP and RTCP: on one port, or RTCP on the next one up.
+/// RTP and RTCP addresses of a node: one port, or RTCP on the next one.
 fn ports(address: SocketAddr, rtcp_apart: bool) -> (SocketAddr, SocketAddr) {
     let next = SocketAddr::new(address.ip(), address.port().wrapping_add(1));
     (address, if rtcp_apart { next } else { address })

@@ -1,6 +1,6 @@
-//! Sessions at an rtpengine, by its NG protocol (bencode over UDP). A room is a call, its first session the side that
-//! offers, its second the side that answers. Whatever happens to a call, rtpengine is told of both sides as they stand,
-//! and tells where it takes their packets; told the same, it changes nothing. So it is told again before it would forget.
+//! Sessions at an rtpengine, by its NG protocol (bencode over UDP). A room is a call: its first session is the offering
+//! side, its second the answering side. After every change both sides are signalled again as they stand, and rtpengine
+//! answers with its ports; repeated signalling changes nothing, so it also refreshes the call.
 
 mod bencode;
 mod call;
@@ -26,35 +26,34 @@ use ng::{About, Answer, Due, Questions};
 pub(crate) use ng_socket::{Line, Ng};
 use sdp::{Ports, Taken};
 
-/// rtpengine forgets a call without media after 60 s, unless it is told of it: two tellings in a row may be lost. Telling
-/// it costs no packet; opened inactive, calls would outlive this, but then each had to be told when its node's turn came.
+/// rtpengine forgets a call without media after 60 s, unless it is signalled: two refreshes in a row may be lost.
+/// Refreshing costs no packet of the call.
 const TELL_AGAIN: Duration = Duration::from_secs(15);
 
-/// A call's end that nobody confirms within this is left to rtpengine's own timeout.
+/// After this time an unconfirmed `delete` is left to rtpengine's own timeout.
 const END_WITHIN: Duration = Duration::from_millis(500);
 
-/// Questions that are out at a time, so that a herd does not overflow the buffer of rtpengine's socket: some 90 of them
-/// fit one of 208 KiB.
+/// Requests in flight, so that a burst does not overflow rtpengine's socket buffer: about 90 fit into 208 KiB.
 const ASKED_AT_ONCE: usize = 32;
 
-/// Ends that wait to be told; those past it are left to rtpengine's own timeout.
+/// Queued `delete` requests; calls beyond are left to rtpengine's own timeout.
 const ENDS_MAX: usize = 65_536;
 
 /// Sessions at one rtpengine.
 pub(crate) struct Rtpengine {
     node: NodeId,
-    /// Where it takes the NG protocol.
+    /// Address of the NG protocol.
     ng: SocketAddr,
     towards: fn(SocketAddr) -> Option<IpAddr>,
-    /// By number, which is drawn: no call is ever called as another was.
+    /// By number; numbers are random, so no call ID is ever reused.
     calls: BTreeMap<u64, Call>,
     rooms: BTreeMap<(RoomId, Incarnation), u64>,
     sessions: BTreeMap<(SessionId, Incarnation), u64>,
-    /// Those that are to be told, in order.
+    /// Calls to signal, in order.
     waiting: VecDeque<u64>,
-    /// Those that are to be told again later, in the order of their times.
+    /// Calls to refresh, in the order of their times.
     refreshes: VecDeque<(Instant, u64)>,
-    /// Those that are to be ended, when nobody else waits.
+    /// Calls to delete, after all others.
     ends: VecDeque<u64>,
     questions: Questions,
     acts: VecDeque<Act>,
@@ -81,7 +80,7 @@ impl Rtpengine {
         }
     }
 
-    /// Takes a session into its room's call; whether it is open comes later.
+    /// Adds a session to its room's call; the result comes later.
     pub(super) fn open(
         &mut self,
         wish: &Wish<'_>,
@@ -108,7 +107,7 @@ impl Rtpengine {
         None
     }
 
-    /// Takes a session out of its room's call.
+    /// Removes a session from its room's call.
     pub(super) fn close(&mut self, session: SessionId, hop: Hop) {
         let number = self.sessions.remove(&(session, hop.incarnation));
         let Some((number, call)) =
@@ -121,7 +120,7 @@ impl Rtpengine {
         }
     }
 
-    /// A call is not as it was told. The last one who left ends it.
+    /// Queues a changed call. Without sessions it is deleted.
     fn want(&mut self, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
@@ -136,7 +135,7 @@ impl Rtpengine {
         }
     }
 
-    /// Something came, or nobody takes questions there.
+    /// An answer of rtpengine, or the error that no process listens.
     pub(super) fn handle_ng(&mut self, told: &Ng, now: Instant) {
         match told {
             Ng::Datagram(datagram) => {
@@ -149,7 +148,7 @@ impl Rtpengine {
                 for about in self.questions.give_up() {
                     self.handle_failed(about, false, reason.clone(), now);
                 }
-                // Where nobody is, no call is.
+                // Without a process there are no calls.
                 for number in std::mem::take(&mut self.ends) {
                     self.calls.remove(&number);
                 }
@@ -176,7 +175,7 @@ impl Rtpengine {
         }
     }
 
-    /// What is due. To be called until there is nothing more.
+    /// The next action that is due. Called until it returns `None`.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Act> {
         loop {
             if let Some(act) = self.acts.pop_front() {
@@ -225,7 +224,7 @@ impl Rtpengine {
         self.acts.push_back(act);
     }
 
-    /// Tells who is at a call's first side; or that it is over, where nobody is at all.
+    /// Signals the first side, or deletes a call without sessions.
     fn tell_first(&mut self, number: u64, now: Instant) {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
@@ -251,7 +250,7 @@ impl Rtpengine {
         self.tell(number, 0, own, now);
     }
 
-    /// rtpengine knows the first side, and says where it will take the second's packets.
+    /// Signals the second side after rtpengine has answered the first with its ports for the second.
     fn tell_second(&mut self, number: u64, taken: Taken, now: Instant) {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
@@ -283,7 +282,7 @@ impl Rtpengine {
         self.ask(About::Delete(number), &question, now + END_WITHIN, now);
     }
 
-    /// rtpengine knows both sides. Who was told of is open.
+    /// Both sides were answered: signalled sessions are open.
     fn settle(&mut self, number: u64, first: Taken, now: Instant) {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
@@ -291,7 +290,7 @@ impl Rtpengine {
         let Stage::Answered(second) = call.stage else {
             return;
         };
-        // Where media leaves by another way than questions do, it comes from another address.
+        // Media may leave by another interface than NG requests, and then has another source address.
         let own = (self.towards)(first.rtp);
         if own.is_some() && own != call.own {
             call.own = own;
@@ -307,7 +306,8 @@ impl Rtpengine {
         self.rest(number, now);
     }
 
-    /// What was asked will not come to be: who was told of, and waits, is not opened. Others are told of in their time.
+    /// A request failed: sessions that it signalled and that are not open yet are refused. Later sessions have their
+    /// own turn.
     fn handle_failed(
         &mut self,
         about: About,
@@ -335,7 +335,7 @@ impl Rtpengine {
         self.rest(number, now);
     }
 
-    /// Nothing is asked of a call any more, for now.
+    /// Ends the exchange about a call until its next change or refresh.
     fn rest(&mut self, number: u64, now: Instant) {
         let Some(call) = self.calls.get_mut(&number) else {
             return;
@@ -352,7 +352,7 @@ impl Rtpengine {
 }
 
 impl Place {
-    /// It is open there from now on, if it was not before.
+    /// Reports the session as open, if it was not.
     fn open_at(&mut self, taken: Taken) -> Option<Act> {
         let &mut Place { session, hop, ports, .. } = self;
         let rtcp_port = ports.rtcp.map_or(taken.rtp.port(), |_| taken.rtcp_port);
@@ -366,7 +366,7 @@ impl Place {
     }
 }
 
-/// What rtpengine calls it.
+/// The call ID.
 fn id(number: u64) -> String {
     format!("evenkeel-{number:016x}")
 }

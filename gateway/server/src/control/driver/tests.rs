@@ -58,7 +58,7 @@ fn driven(nodes: Vec<Driver>) -> Drivers {
 }
 
 #[test]
-fn a_session_is_open_once_the_node_says_so_and_is_kept_open() {
+fn answered_opening_is_kept_open() {
     let start = Instant::now();
     let (mut drivers, tag, nonce) = opening(start);
     let opened = drivers.handle_signed(
@@ -78,7 +78,7 @@ fn a_session_is_open_once_the_node_says_so_and_is_kept_open() {
 }
 
 #[test]
-fn an_opening_without_an_answer_is_asked_again() {
+fn unanswered_opening_is_retried() {
     let start = Instant::now();
     let (mut drivers, tag, _) = opening(start);
     assert!(drivers.handle_timeout(at(start, 49)).is_none());
@@ -87,7 +87,7 @@ fn an_opening_without_an_answer_is_asked_again() {
 }
 
 #[test]
-fn a_refusal_is_told_and_asks_no_more() {
+fn refusal_is_reported_and_not_retried() {
     let start = Instant::now();
     let (mut drivers, tag, nonce) = opening(start);
     let refused = drivers.handle_signed(
@@ -102,7 +102,7 @@ fn a_refusal_is_told_and_asks_no_more() {
 }
 
 #[test]
-fn a_room_has_one_drawn_name() {
+fn room_has_one_random_name() {
     let start = Instant::now();
     let named = |drawn: u64, rooms: &[u64]| -> Vec<u64> {
         let mut drivers = driven(vec![Driver::Agent(secret())]);
@@ -122,7 +122,7 @@ fn a_room_has_one_drawn_name() {
 }
 
 #[test]
-fn an_answer_with_another_tag_or_from_another_node_opens_nothing() {
+fn answer_with_wrong_tag_or_node_is_ignored() {
     let start = Instant::now();
     let (mut drivers, tag, nonce) = opening(start);
     let foreign = answer(Status::Ok, Tag(tag.0 + 1), nonce, at(start, 1));
@@ -133,7 +133,7 @@ fn an_answer_with_another_tag_or_from_another_node_opens_nothing() {
 }
 
 #[test]
-fn a_closed_session_is_not_kept_open() {
+fn closed_session_is_not_refreshed() {
     let start = Instant::now();
     let (mut drivers, tag, _) = opening(start);
     let (closed, _) = question(drivers.close(SESSION, HOP, at(start, 1)), at(start, 1));
@@ -142,7 +142,7 @@ fn a_closed_session_is_not_kept_open() {
 }
 
 #[test]
-fn a_plain_node_is_reached_where_the_offer_says() {
+fn plain_node_uses_the_address_of_the_offer() {
     let standing: SocketAddr = "10.0.0.1:4000".parse().unwrap();
     let named: SocketAddr = "10.0.0.1:5000".parse().unwrap();
     let mut drivers = driven(vec![Driver::Plain(standing)]);
@@ -157,7 +157,7 @@ fn a_plain_node_is_reached_where_the_offer_says() {
 }
 
 #[test]
-fn two_nodes_of_a_session_share_no_address() {
+fn nodes_of_a_session_may_not_share_an_address() {
     let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
     let node = |port| Driver::Plain(at(port));
     let drivers = driven(vec![node(4_000), node(4_001), Driver::Agent(secret())]);
@@ -176,7 +176,7 @@ fn two_nodes_of_a_session_share_no_address() {
 }
 
 #[test]
-fn bundles_are_shortened_where_long_questions_are_not_answered_and_short_ones_are() {
+fn lost_long_probes_shorten_bundles() {
     let start = Instant::now();
     let mut drivers = driven(vec![Driver::Agent(secret())]);
     let mut limit = None;

@@ -1,5 +1,6 @@
-//! Sessions at any media server, opened by POSTs of JSON to a URL of its operator's. Each POST has a verb, and each
-//! session a nonce of its own: who sees one again does nothing twice. What is not refreshed within its lease is over.
+//! Sessions at any media server, opened by POST requests with JSON to an operator's URL. Each request has a verb, and
+//! each session a nonce, so that a repeated request has no effect. A session that is not refreshed within its lease is
+//! over.
 
 mod messages;
 #[cfg(test)]
@@ -19,35 +20,34 @@ use super::{Act, Brief, Wish};
 use crate::webhook::Hook;
 use messages::Answered;
 
-/// How long a session stays open without a refresh. There are three within it: two in a row may be lost.
+/// Lifetime of a session without a refresh. It covers three refreshes: two in a row may be lost.
 const LEASE: Duration = Duration::from_secs(30);
 const REFRESH_EVERY: Duration = Duration::from_secs(9);
 
-/// Sessions that are refreshed by one POST.
+/// Sessions per refresh request.
 const REFRESHED_AT_ONCE: usize = 256;
 
-/// Before the core stops to wait.
+/// Below the core's timeout.
 const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
 
-/// What else is asked has this long.
+/// Timeout of other requests.
 const SAY_WITHIN: Duration = Duration::from_secs(5);
 
-/// An answer to a POST, or why there is none.
+/// The response to a POST request, or the error.
 pub(crate) type Posted = Result<crate::webhook::Answer, String>;
 
-/// A session here.
 struct Lease {
     session: SessionId,
     hop: Hop,
-    /// The POST that opens it, to be made again where the server forgot it.
+    /// The opening request, repeated if the server has lost the session.
     opens: Bytes,
-    /// Whether RTCP has a port of its own.
+    /// Whether RTCP has its own port.
     rtcp_apart: bool,
-    /// Where its packets go, once that is known.
+    /// The media server's address, once known.
     taken: Option<NodePort>,
 }
 
-/// What a POST is about.
+/// The subject of a request.
 enum About {
     Open(u64),
     Refresh,
@@ -58,7 +58,7 @@ enum About {
 pub(crate) struct Webhook {
     node: NodeId,
     name: Arc<str>,
-    /// Where its media server is.
+    /// The media server's address.
     address: SocketAddr,
     hook: Arc<Hook>,
     towards: fn(SocketAddr) -> Option<IpAddr>,
@@ -93,7 +93,7 @@ impl Webhook {
         }
     }
 
-    /// Asks for a session; whether it is open comes later.
+    /// Requests a session; the result comes later.
     pub(super) fn open(
         &mut self,
         wish: &Wish<'_>,
@@ -129,7 +129,7 @@ impl Webhook {
         Act::Post { node, number, hook, body, within }
     }
 
-    /// A POST was answered, or was not.
+    /// The response to a request, or its failure.
     pub(super) fn handle_posted(&mut self, number: u64, posted: Posted) {
         match self.asked.remove(&number) {
             Some(About::Open(nonce)) => self.opened(nonce, posted),
@@ -160,7 +160,7 @@ impl Webhook {
                     });
                     return;
                 }
-                // It was open: what went wrong may pass, and is asked again with the next refresh.
+                // The session was open: the failure may be temporary, and the next refresh asks again.
                 Answered::Unanswered(_) if taken.is_some() => return,
                 Answered::Unanswered(reason) => (false, reason.into()),
                 Answered::Refused(reason) => (false, reason.into()),
@@ -171,7 +171,7 @@ impl Webhook {
         self.acts.push_back(Act::Refused { session, hop, unwilling, reason });
     }
 
-    /// Those that the server forgot are opened again.
+    /// Opens sessions again that the server has lost.
     fn refreshed(&mut self, posted: Posted) {
         for nonce in messages::unknown(posted) {
             if let Some(lease) = self.leases.get(&nonce) {
@@ -182,7 +182,7 @@ impl Webhook {
         }
     }
 
-    /// What is due. To be called until there is nothing more.
+    /// The next action that is due. Called until it returns `None`.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<Act> {
         if self.refresh.is_some_and(|due| due <= now) {
             let open = self.leases.iter().filter(|(_, lease)| lease.taken.is_some());

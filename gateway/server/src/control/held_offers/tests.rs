@@ -27,7 +27,7 @@ fn next(waiting: &mut Waiting) -> Option<String> {
 }
 
 #[test]
-fn who_came_first_is_first_and_who_gave_up_is_nobody() {
+fn offers_keep_order_and_abandoned_ones_go() {
     let mut waiting = Waiting::default();
     let mut answers: Vec<Answer> = (0..4).map(|room| hold(&mut waiting, room)).collect();
     answers.remove(2);
@@ -40,7 +40,7 @@ fn who_came_first_is_first_and_who_gave_up_is_nobody() {
 }
 
 #[test]
-fn as_many_wait_as_there_are_places_and_who_gave_up_leaves_one() {
+fn abandoned_offer_frees_its_place() {
     let mut waiting = Waiting::default();
     let mut answers: Vec<Answer> = (0..REQUESTS_MAX).map(|room| hold(&mut waiting, room)).collect();
     assert_eq!(hold(&mut waiting, 5_000).try_recv(), Ok(Err(Failed::Unavailable)));

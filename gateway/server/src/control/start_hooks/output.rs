@@ -1,25 +1,25 @@
-//! What a program that starts a node says: line by line in the gateway's log, within bounds.
+//! Output of start programs, logged line by line within limits.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-/// Longer lines are cut: a log is no place for dumps.
+/// Longer lines are truncated.
 const LINE_MAX: usize = 512;
 
-/// Lines within a second; what is more is counted. A server that writes one for each packet shall not fill our log.
+/// Lines per second; excess is counted. A server that logs every packet must not fill the gateway's log.
 const LINES_PER_SECOND: u32 = 50;
 
-/// What one write may be; the rest of a longer one is lost.
+/// Size limit of one write; the rest is lost.
 const WRITE_MAX: usize = 64 << 10;
 
-/// A program's words, as they come.
+/// Output of one program.
 pub(super) struct Output<'a> {
     node: &'a str,
-    /// A line that has not ended yet.
+    /// The incomplete line.
     line: Vec<u8>,
-    /// Lines of the second that began then.
+    /// Start of the current second, and lines logged in it.
     shown: (Instant, u32),
-    /// Lines since that are not shown.
+    /// Lines not logged since.
     hidden: u64,
     bytes: Vec<u8>,
 }
@@ -44,7 +44,7 @@ impl Output<'_> {
         self.bytes = bytes;
     }
 
-    /// Lines that are to be shown.
+    /// The lines to log.
     fn take(&mut self, bytes: &[u8], now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
         for &byte in bytes {
@@ -78,7 +78,7 @@ impl Output<'_> {
 }
 
 impl Drop for Output<'_> {
-    /// The last line may have no end.
+    /// The last line may be incomplete.
     fn drop(&mut self) {
         if !self.line.is_empty() {
             for line in self.line_ends(Instant::now()) {
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_cut_counted_and_put_together_from_what_was_written_in_pieces() {
+    fn output_lines_are_joined_truncated_and_limited() {
         let mut output = Output::new("n");
         let now = Instant::now();
         assert!(output.take(b"half a ", now).is_empty());

@@ -1,4 +1,4 @@
-//! A program that starts a node, under the eyes of a thread of its own: control tells it to end, and waits for nothing.
+//! A program that starts a node, watched by its own thread: control ends it without waiting.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,28 +16,26 @@ use pidfd_util::{PidFd, PidFdExt};
 
 use super::output::Output;
 
-/// A program that was called, or is about to be.
+/// A program that runs or is about to.
 pub(super) struct Program {
     phase: Arc<Mutex<Phase>>,
     thread: JoinHandle<()>,
 }
 
-/// How far it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// It does not run yet.
     Waits,
-    /// It runs, and leads the group of this number, which is nobody else's before it is waited for.
+    /// It leads the process group of this number, which is not reused before the program was waited for.
     Runs(Pid),
-    /// It ended, or is to.
+    /// It ended or was ended.
     Over,
 }
 
 impl Program {
-    /// Calls the program once all of `before` are over. `failed` is told if it cannot be run, or ends with an error by itself.
+    /// Runs the program once all of `before` have ended. `failed` is called if it cannot be run or fails by itself.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// The system gives no thread.
     pub(super) fn start(
         name: &Arc<str>,
         words: &[Arc<str>],
@@ -47,7 +45,7 @@ impl Program {
         let phase = Arc::new(Mutex::new(Phase::Waits));
         let (words, name, seen) = (words.to_vec(), Arc::clone(name), Arc::clone(&phase));
         let run = move || {
-            // One that panicked is over as well.
+            // A thread that panicked has ended too.
             before.into_iter().for_each(|before| _ = before.join());
             let ill = match run(&words, &name, &seen) {
                 Ok(None) => return,
@@ -61,7 +59,7 @@ impl Program {
         Ok(Program { phase, thread })
     }
 
-    /// Ends it and what it started in its group, or has it not begin. The thread is over once it is waited for.
+    /// Ends the program and its process group, or cancels its start. The thread returned must be joined.
     pub(super) fn end(self) -> JoinHandle<()> {
         let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         if let Phase::Runs(group) = std::mem::replace(&mut *phase, Phase::Over) {
@@ -71,7 +69,7 @@ impl Program {
         self.thread
     }
 
-    /// Whether it ended, and was waited for.
+    /// Whether the program ended and was waited for.
     pub(super) fn is_over(&self) -> bool {
         self.thread.is_finished()
     }
@@ -79,19 +77,19 @@ impl Program {
 
 #[cfg(test)]
 impl Program {
-    /// Waits until it ended by itself.
+    /// Waits until the program ends by itself.
     pub(super) fn over(self) {
         self.thread.join().unwrap();
     }
 }
 
-/// By a number that is nobody else's: its leader was not waited for.
+/// The group number is still valid: its leader was not waited for.
 fn kill(group: Pid) {
-    // Nobody is left in it where this fails.
+    // Fails only if the group is empty.
     let _ = killpg(group, Signal::SIGKILL);
 }
 
-/// Runs it until it ends. How, where that was by itself and no success.
+/// Runs the program. Returns how it ended, unless it succeeded or was ended.
 fn run(words: &[Arc<str>], name: &str, phase: &Mutex<Phase>) -> io::Result<Option<WaitStatus>> {
     if *phase.lock().unwrap_or_else(PoisonError::into_inner) == Phase::Over {
         return Ok(None);
@@ -116,8 +114,9 @@ fn run(words: &[Arc<str>], name: &str, phase: &Mutex<Phase>) -> io::Result<Optio
     Ok((by_itself && !matches!(ended, WaitStatus::Exited(_, 0))).then_some(ended))
 }
 
-/// In a group of its own: what a terminal tells the gateway is not for the node, and what the program starts ends with it.
-/// It writes datagrams: where nobody reads them any more, that is an error to it and no signal, so that it may outlive us.
+/// Runs in its own process group: terminal signals to the gateway do not reach the node, and children end with it.
+/// Output goes to a datagram socket: without a reader writes fail, but send no SIGPIPE, so the program may outlive the
+/// gateway.
 fn command(words: &[Arc<str>], writes: UnixDatagram) -> io::Result<Command> {
     let mut command = Command::new(&*words[0]);
     command.args(words[1..].iter().map(|word| &**word));
@@ -126,7 +125,7 @@ fn command(words: &[Arc<str>], writes: UnixDatagram) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Logs what it says until it ended.
+/// Logs the program's output until it ends.
 fn watch(child: &Child, name: &str, says: &UnixDatagram) -> io::Result<()> {
     let held = PidFd::from_pid(child.id() as i32)?;
     let mut output = Output::new(name);
@@ -144,7 +143,7 @@ fn watch(child: &Child, name: &str, says: &UnixDatagram) -> io::Result<()> {
     }
 }
 
-/// How it ended; it is still to be waited for.
+/// The exit status; the program is still to be waited for.
 fn how(child: Pid) -> io::Result<WaitStatus> {
     Ok(waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?)
 }
@@ -163,7 +162,7 @@ mod tests {
     use std::sync::mpsc;
     use tempfile::tempdir;
 
-    /// What is logged.
+    /// Captured log.
     #[derive(Clone, Default)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -182,8 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_waits_for_the_one_before_it_on_a_thread_of_its_own_and_may_be_over_before_it_begins()
-    {
+    fn call_waits_for_the_one_before_and_may_be_cancelled() {
         let folder = tempdir().unwrap();
         let file = folder.path().join("before");
         let begin = |ends: bool| {
@@ -207,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_program_ended_is_told() {
+    fn program_exit_is_described() {
         let run = |script: &str| run(&words(script), "n", &Mutex::new(Phase::Waits)).unwrap();
         assert_eq!(run("exit 0").map(told), None);
         assert_eq!(run("exit 3").map(told).unwrap(), "it ended with status 3");
@@ -215,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_outlives_who_reads_it_is_not_killed_for_what_it_says() {
+    fn program_survives_the_end_of_its_reader() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         drop(ours);
         let mut child = command(&words("echo a; echo b; exit 0"), theirs).unwrap().spawn().unwrap();
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_says_is_logged_line_by_line_with_the_name_of_its_node() {
+    fn program_output_is_logged_with_the_node() {
         let (ours, theirs) = UnixDatagram::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let child = command(&words("echo out; echo err >&2; exit 0"), theirs).unwrap().spawn();

@@ -20,7 +20,7 @@ fn starter() -> (Starter, Receiver<HookFailed>) {
     (Starter::new(failed, None), told)
 }
 
-/// Runs a hook that has a child, and writes both ids there.
+/// Runs a hook with a child process that writes both process IDs there.
 fn stay(starter: &mut Starter, name: &str, stop_with_gateway: bool) -> [i32; 2] {
     stay_as(starter, (NODE, "n"), name, stop_with_gateway)
 }
@@ -62,7 +62,7 @@ fn gone(pids: [i32; 2]) {
 }
 
 #[test]
-fn a_hook_that_fails_is_told_and_one_that_ends_well_is_not() {
+fn failed_hook_is_reported_and_success_is_not() {
     let (mut starter, mut told) = starter();
     starter.start(NODE, &"n".into(), &start("exit 3", false), 1);
     assert_eq!(told.blocking_recv(), Some(HookFailed { node: NODE, attempt: 1 }));
@@ -85,7 +85,7 @@ fn a_hook_that_fails_is_told_and_one_that_ends_well_is_not() {
 }
 
 #[test]
-fn what_was_started_ends_with_the_gateway_only_where_the_node_says_so() {
+fn program_ends_with_the_gateway_if_configured() {
     for stops in [true, false] {
         let (mut starter, _told) = starter();
         let pids = stay(&mut starter, &format!("ends-{stops}"), stops);
@@ -103,7 +103,7 @@ fn what_was_started_ends_with_the_gateway_only_where_the_node_says_so() {
 }
 
 #[test]
-fn a_start_that_is_given_up_leaves_nothing_behind() {
+fn given_up_start_leaves_no_process() {
     let (mut starter, mut told) = starter();
     let pids = stay(&mut starter, "given-up", false);
     starter.give_up(NODE);
@@ -116,7 +116,7 @@ fn a_start_that_is_given_up_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_started_a_node_that_is_listed_no_longer_runs_on_though_another_has_its_number() {
+fn program_of_a_removed_node_runs_on() {
     for stops in [true, false] {
         let (mut starter, mut told) = starter();
         let left = stay(&mut starter, &format!("left-{stops}"), stops);
@@ -138,7 +138,7 @@ fn what_started_a_node_that_is_listed_no_longer_runs_on_though_another_has_its_n
 }
 
 #[test]
-fn what_started_a_node_that_is_listed_no_longer_ends_before_one_of_its_name_is_started() {
+fn program_of_a_removed_node_ends_at_restart() {
     for stops in [true, false] {
         let (mut starter, mut told) = starter();
         let left = stay(&mut starter, &format!("before-{stops}"), stops);
@@ -151,7 +151,7 @@ fn what_started_a_node_that_is_listed_no_longer_ends_before_one_of_its_name_is_s
     }
 }
 
-/// A server of the operator's that answers so, and what was asked of it.
+/// A webhook server with these answers; returns its requests.
 fn asked(answers: &[&str]) -> (Start, JoinHandle<Vec<String>>) {
     let answers = answers.iter().map(|status| says(status, "")).collect();
     let (url, asked) = server(answers);
@@ -159,7 +159,7 @@ fn asked(answers: &[&str]) -> (Start, JoinHandle<Vec<String>>) {
     (Start { by, within: Duration::from_secs(9) }, asked)
 }
 
-/// A server that is slow to answer, and how it is asked to start a node.
+/// A slow webhook server, and the start settings for it.
 fn slow() -> (Start, TcpListener) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/start", listener.local_addr().unwrap()).parse().unwrap();
@@ -168,7 +168,7 @@ fn slow() -> (Start, TcpListener) {
 }
 
 #[tokio::test]
-async fn a_webhook_is_asked_for_the_node_by_name_and_what_it_answers_tells_whether_it_failed() {
+async fn webhook_start_fails_by_its_answer() {
     let (failed, mut told) = tokio::sync::mpsc::channel(1);
     let mut starter = Starter::new(failed, Some(Poster::start().unwrap()));
     let (well, first) = asked(&["202 Accepted"]);
@@ -184,14 +184,14 @@ async fn a_webhook_is_asked_for_the_node_by_name_and_what_it_answers_tells_wheth
 }
 
 #[tokio::test]
-async fn a_webhook_that_takes_its_time_to_answer_is_asked_once_and_no_longer_once_it_is_given_up() {
+async fn slow_webhook_is_asked_once() {
     let (failed, mut told) = tokio::sync::mpsc::channel(1);
     let mut starter = Starter::new(failed, Some(Poster::start().unwrap()));
     let (start, listener) = slow();
     starter.start(NODE, &"n".into(), &start, 1);
     let answering = tokio::task::spawn_blocking(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        // Longer than a session's try.
+        // Longer than a request's timeout.
         std::thread::sleep(Duration::from_millis(1_500));
         listener.set_nonblocking(true).unwrap();
         let again = listener.accept().is_ok();

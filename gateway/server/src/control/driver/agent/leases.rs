@@ -1,4 +1,4 @@
-//! What agents were asked to open, and have to be asked again to keep open.
+//! Leases of sessions at agents: openings to retry and refreshes to send.
 
 use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::time::{Duration, Instant};
@@ -7,75 +7,73 @@ use evenkeel_core::{Hop, NodeId, SessionId};
 use evenkeel_media::trunk::Tag;
 use evenkeel_media::trunk::message::KEEP_MAX;
 
-/// Between two refreshes of a lease, at most, but for [`GATHER`].
+/// Maximum interval between two refreshes of a lease, plus [`GATHER`].
 pub(super) const REFRESH_EVERY: Duration = Duration::from_secs(8);
 
-/// Leases whose turn it is wait for others of their node for as long, at most.
+/// For how long a due refresh waits for others of the same node.
 pub(super) const GATHER: Duration = Duration::from_secs(1);
 
-/// An opening that was not answered is asked again after this.
+/// Retry interval of an unanswered opening.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A session at a hop, opened there or being opened.
+/// A session at a hop, open or being opened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
     pub(super) session: SessionId,
     pub(super) hop: Hop,
-    /// What its room is called towards nodes.
+    /// The room's name towards nodes.
     pub(super) room: u64,
     pub(super) tag: Tag,
-    /// What its messages are told by. The lower half is its place.
+    /// Identifies its messages. The lower half is its index.
     pub(super) nonce: u64,
-    /// Where the session has its home: its messages go from there.
+    /// The session's home worker, which sends its messages.
     pub(super) worker: u16,
     pub(super) state: State,
     /// The session's next lease.
     next: Option<u32>,
 }
 
-/// How a lease stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
-    /// The node is asked to open it.
+    /// The node was asked to open it.
     Opening,
-    /// It is kept open.
     Open,
-    /// It was open; the node, which knows it no longer, is asked to open it once more.
+    /// The node lost it and was asked to open it again.
     Reopening,
 }
 
-/// What is to be asked now.
+/// A message to send now.
 #[derive(Debug)]
 pub(super) enum Due {
-    /// To open this one.
+    /// Opens one lease.
     Open(Lease),
-    /// To keep these open.
+    /// Refreshes these leases.
     Keep(Keep),
 }
 
-/// Leases at one node, of sessions at one worker, that are refreshed together.
+/// Leases at one node, of sessions at one worker, refreshed together.
 #[derive(Debug)]
 pub(super) struct Keep {
     pub(super) node: NodeId,
     pub(super) worker: u16,
-    /// That of the first of them. The places of the others are not far behind its own.
+    /// The nonce of the first lease. The indices of the others follow closely.
     pub(super) nonce: u64,
     pub(super) tags: Box<[Tag]>,
 }
 
-/// All of them. There are several of each session, so that each takes little room and no search: its messages carry its
-/// place, and its turn to be refreshed comes by its place.
+/// All leases. There are several per session, so each is small and found without a search: its messages carry its
+/// index, and refreshes go round by index.
 pub(super) struct Leases {
     places: Vec<Option<Lease>>,
     free: Vec<u32>,
-    /// The first of each session.
+    /// The first lease of each session.
     firsts: BTreeMap<SessionId, u32>,
-    /// Openings that are asked for again unless they were answered, in the order of their times.
+    /// Unanswered openings in the order of their retries.
     asked: VecDeque<(Instant, u64)>,
-    /// The places have their turns within one round of [`REFRESH_EVERY`]; since when, and the next one.
+    /// The refresh round of [`REFRESH_EVERY`]: its start, and the next index.
     round: Option<Instant>,
     turn: usize,
-    /// Places that had their turn and wait for others, by node and worker, in order; and since when the first waits.
+    /// Due refreshes that wait for others, by node and worker, and since when the first waits.
     gathered: BTreeMap<(NodeId, u16), Vec<u32>>,
     gathering: Option<Instant>,
 }
@@ -88,7 +86,8 @@ impl Leases {
         Leases { places, free, firsts, asked, round: None, turn: 0, gathered, gathering }
     }
 
-    /// Puts in a lease that is not open yet. `drawn` tells its messages from those of others that had its place.
+    /// Adds a lease that is being opened. `drawn` distinguishes its messages from those of earlier leases at this
+    /// index.
     pub(super) fn begin(
         &mut self,
         (session, hop, worker): (SessionId, Hop, u16),
@@ -107,13 +106,12 @@ impl Leases {
         lease
     }
 
-    /// The lease that messages with this nonce are about.
     pub(super) fn by_nonce(&mut self, nonce: u64) -> Option<&mut Lease> {
         let lease = self.places.get_mut(nonce as u32 as usize)?.as_mut()?;
         (lease.nonce == nonce).then_some(lease)
     }
 
-    /// Takes it out, if there is one.
+    /// Removes the lease, if there is one.
     pub(super) fn end(&mut self, session: SessionId, hop: Hop) -> Option<Lease> {
         let btree_map::Entry::Occupied(mut first) = self.firsts.entry(session) else {
             return None;
@@ -133,13 +131,13 @@ impl Leases {
         Some(lease)
     }
 
-    /// It is asked for now; without an answer it has another turn soon.
+    /// An opening was sent; without an answer it is due again soon.
     pub(super) fn asked(&mut self, nonce: u64, now: Instant) {
         self.asked.push_back((now + ASK_AGAIN, nonce));
     }
 
-    /// The node knows these no longer, of those that it was asked with this nonce to keep: they are due to be opened.
-    /// What is not found is found when it is named again.
+    /// The node does not know these leases of a refresh: they are due to be opened again. A lease that is not found
+    /// here is found when the node names it again.
     pub(super) fn unknown(&mut self, node: NodeId, nonce: u64, tags: &[Tag], now: Instant) {
         if self.by_nonce(nonce).is_none_or(|first| first.hop.node != node) {
             return;
@@ -147,7 +145,7 @@ impl Leases {
         let mut tags: Vec<Tag> = tags.to_vec();
         tags.sort_unstable();
         tags.dedup();
-        // They had their turns soon after the first one; what comes before it did in the next round.
+        // Their indices follow the first one closely; lower indices belong to the next round.
         let (before, behind) = self.places.split_at_mut(nonce as u32 as usize);
         let places = behind.iter_mut().chain(before).flatten();
         let named =
@@ -158,7 +156,7 @@ impl Leases {
         }
     }
 
-    /// What to ask now, until there is nothing more.
+    /// The next message to send, if any.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
         if let Some(lease) = self.due_to_open(now) {
             return Some(Due::Open(lease));
@@ -166,7 +164,7 @@ impl Leases {
         self.due_to_keep(now).map(Due::Keep)
     }
 
-    /// An opening that was not answered.
+    /// An unanswered opening.
     fn due_to_open(&mut self, now: Instant) -> Option<Lease> {
         while let Some((_, nonce)) = self.asked.pop_front_if(|(due, _)| *due <= now) {
             if let Some(lease) = self.by_nonce(nonce).filter(|lease| lease.state != State::Open) {
@@ -176,7 +174,7 @@ impl Leases {
         None
     }
 
-    /// As many of a node as fit one message, or what has waited long enough.
+    /// The leases of one node that fill a message, or that have waited long enough.
     fn due_to_keep(&mut self, now: Instant) -> Option<Keep> {
         while let Some(place) = self.next_turn(now) {
             let Some(lease) = self.places[place].filter(|lease| lease.state == State::Open) else {
@@ -205,7 +203,7 @@ impl Leases {
         None
     }
 
-    /// Of these places those whose leases are open still.
+    /// Of these indices the leases that are still open.
     fn keep(&self, whose: (NodeId, u16), gathered: &[u32]) -> Option<Keep> {
         let open = gathered
             .iter()
@@ -216,7 +214,7 @@ impl Leases {
         Some(Keep { node, worker, nonce, tags: open.map(|lease| lease.tag).collect() })
     }
 
-    /// The next place whose turn it is to be refreshed.
+    /// The next index to refresh.
     fn next_turn(&mut self, now: Instant) -> Option<usize> {
         let began = *self.round.get_or_insert(now);
         let gone = now.saturating_duration_since(began).min(REFRESH_EVERY);
@@ -226,7 +224,7 @@ impl Leases {
             return Some(self.turn - 1);
         }
         if gone == REFRESH_EVERY {
-            // What was missed is not made up for.
+            // Missed rounds are skipped.
             let next = began + REFRESH_EVERY;
             self.round = Some(if now < next + REFRESH_EVERY { next } else { now });
             self.turn = 0;

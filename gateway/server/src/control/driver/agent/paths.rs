@@ -1,11 +1,10 @@
-//! How long the datagrams are that the way to a node carries, and the way back: found by sending some as long (RFC 8899,
-//! datagram packetization layer path MTU discovery).
+//! Path MTU discovery for trunks, by packetization layer (RFC 8899).
 //!
-//! While long bundles cross, a question of their length goes along every 30 ms, and right behind it a short one. Where
-//! the short one is answered and the long one is not, four times in a row, the path carries no such bundles any more: they
-//! are as short as any path carries at once, and a longer size is tried each second, whether or not anything crosses. The
-//! node is told at once, and again with the next questions. The answer is as long as its question, so that both ways are
-//! tried; they have one size. A node that answers neither is not judged.
+//! While long bundles are in use, a probe of their length is sent every 30 ms, followed by a short one. If the short
+//! one is answered and the long one is not, four times in a row, the path no longer carries the length: bundles shrink
+//! to the minimum, and longer sizes are probed every second, with or without traffic. The node is told of the new size
+//! at once and with the next probes. An answer is as long as its probe, so both directions are tested and share one
+//! size. A node that answers neither probe is not judged.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,49 +15,50 @@ use evenkeel_media::trunk::message::{PATH_LEN_MIN, Question};
 
 use super::Asking;
 
-/// A longer size is tried this often.
+/// Probe interval for a longer size.
 const RAISE_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a way is looked at after a long bundle: where none arrives any more, that is the reason to look.
+/// For how long a path is probed after a long bundle. If none arrives any more, probing is needed to find out.
 const USED_FOR: Duration = Duration::from_secs(1);
 
-/// Long questions in a row, unanswered where short ones are answered, that show what the path carries.
+/// Consecutive lost long probes, with answered short ones, that show the path's limit.
 ///
-/// RFC 8899 (section 5.1.2) has 3, and asks less often. At one every 30 ms plain loss of 5 % shortens bundles every 12 s
-/// where 2 are enough, every 4 minutes with 3, and once in an hour and a half with 4. These take 120 ms, and nobody hears a freeze.
+/// RFC 8899 (section 5.1.2) uses 3, at a lower probe rate. With a probe every 30 ms and a loss of 5 %, bundles would
+/// shrink every 12 s with 2, every 4 minutes with 3, and every 1.5 hours with 4. Four probes take 120 ms, less than an
+/// audible freeze.
 const MISSES: u8 = 4;
 
-/// A new size is told so often at once, whatever else is asked: one word may be lost.
+/// How often a new size is announced, besides probes: one message may be lost.
 const TELLINGS: u8 = 3;
 
-/// Pairs of questions whose answers may still come: those of a second.
+/// Probe pairs that may still be answered: one second's.
 const PAIRS_MAX: usize = 32;
 
-/// From which worker to which node.
+/// A worker and a node.
 pub(super) type Way = (u16, NodeId);
 
-/// All ways that ever carried long bundles.
+/// All paths that have carried long bundles.
 #[derive(Default)]
 pub(super) struct Paths {
     paths: BTreeMap<Way, Path>,
-    /// What is to be asked now.
+    /// Messages to send now.
     asking: VecDeque<Asking>,
 }
 
 struct Path {
-    /// The place in [`BUNDLE_SIZES`] of what packets may share.
+    /// Index of the current size in [`BUNDLE_SIZES`].
     size: usize,
     misses: u8,
-    /// How often the node is still to be told of the size.
+    /// Announcements left.
     tellings: u8,
     used_until: Instant,
     raise_at: Instant,
-    /// Of the next question. Drawn once, since nobody's answers to others may fit.
+    /// Nonce of the next probe. Random start, so that no answer to another sender matches.
     nonce: u64,
     pairs: VecDeque<Pair>,
 }
 
-/// A long question, and the short one with the next nonce.
+/// A long probe and the short one, with the next nonce.
 struct Pair {
     nonce: u64,
     size: usize,
@@ -67,19 +67,19 @@ struct Pair {
 }
 
 impl Paths {
-    /// A long bundle went this way, or came.
+    /// A long bundle was sent or received on this path.
     pub(super) fn used(&mut self, way: Way, draw: &mut dyn FnMut() -> u64, now: Instant) {
         let path = self.paths.entry(way).or_insert_with(|| Path::new(draw(), now));
         path.used_until = now + USED_FOR;
     }
 
-    /// Nothing leads to the node any more.
+    /// The node was removed.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.paths.retain(|(_, at), _| *at != node);
         self.asking.retain(|asking| asking.node != node);
     }
 
-    /// To be called every 30 ms: what is to be asked is due then.
+    /// Queues probes; called every 30 ms.
     pub(super) fn look(&mut self, now: Instant) {
         for (&way, path) in &mut self.paths {
             if let Some((size, nonce)) = path.try_size(now) {
@@ -96,7 +96,7 @@ impl Paths {
         self.asking.pop_front()
     }
 
-    /// A question of the path was answered. How long bundles are from now on, where that changes, and from which worker.
+    /// Handles the answer to a probe. Returns the worker and the new size, if it changed.
     pub(super) fn answered(
         &mut self,
         node: NodeId,
@@ -117,7 +117,7 @@ impl Path {
         Path { size, misses: 0, tellings: 0, used_until: now, raise_at: now, nonce, pairs }
     }
 
-    /// The size to ask about now, if any, and the nonce to ask with.
+    /// The size to probe now, if any, with its nonce.
     fn try_size(&mut self, now: Instant) -> Option<(usize, u64)> {
         let size = if self.size + 1 < BUNDLE_SIZES.len() && now >= self.raise_at {
             self.raise_at = now + RAISE_EVERY;
@@ -135,7 +135,7 @@ impl Path {
         Some((size, nonce))
     }
 
-    /// Room for two: of a pair, or of one that stands alone.
+    /// Leaves room for the nonces of a pair.
     fn next_nonce(&mut self) -> u64 {
         let nonce = self.nonce;
         self.nonce = nonce.wrapping_add(2);
@@ -147,14 +147,14 @@ impl Path {
         Asking { node, worker, question, nonce }
     }
 
-    /// A word about the size, if that is new. Nobody waits for its answer.
+    /// An announcement of the size, if one is left; its answer is ignored.
     fn tell(&mut self, way: Way) -> Option<Asking> {
         self.tellings = self.tellings.checked_sub(1)?;
         let nonce = self.next_nonce();
         Some(self.ask(way, nonce, 0))
     }
 
-    /// Whether that changes the size.
+    /// Returns whether the size changed.
     fn answered(&mut self, nonce: u64, now: Instant) -> bool {
         let is_asked = |pair: &&mut Pair| nonce.wrapping_sub(pair.nonce) < 2;
         let Some(pair) = self.pairs.iter_mut().find(is_asked) else { return false };
@@ -176,7 +176,7 @@ impl Path {
         self.size = size;
         self.misses = 0;
         self.raise_at = now + RAISE_EVERY;
-        // What was asked before says nothing about this size.
+        // Answers to earlier probes say nothing about this size.
         self.pairs.clear();
         self.tellings = TELLINGS;
         true
@@ -190,13 +190,13 @@ mod tests {
     const LOOK_EVERY: Duration = Duration::from_millis(50);
     const WAY: Way = (3, NodeId(7));
 
-    /// A way on which long bundles go all the time, and a path that carries so much.
+    /// A path with constant long bundles, and its true limit.
     struct World {
         paths: Paths,
         now: Instant,
         carries: usize,
         answers: bool,
-        /// How long bundles of the worker are, and those of the node.
+        /// Bundle sizes of the worker and of the node.
         sizes: (u16, u16),
     }
 
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn bundles_are_as_short_as_any_path_carries_when_four_long_questions_got_lost() {
+    fn four_lost_long_probes_shrink_bundles() {
         let mut world = World::new(1_400);
         world.go_on(100);
         assert_eq!(world.sizes, (1_400, 1_400));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_path_carries_is_found_from_below_and_what_it_carries_again() {
+    fn size_grows_to_what_the_path_carries() {
         let mut world = World::new(1_300);
         world.go_on(4);
         world.go_on(19);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn one_long_question_that_is_lost_now_and_then_changes_nothing() {
+    fn single_lost_probes_change_nothing() {
         let mut world = World::new(1_400);
         for _ in 0..100 {
             world.carries = 1_300;
@@ -268,11 +268,11 @@ mod tests {
     }
 
     #[test]
-    fn plain_loss_is_not_taken_for_a_path_that_carries_less() {
+    fn plain_loss_does_not_shrink_bundles() {
         let mut world = World::new(1_400);
         let mut rng = fastrand::Rng::with_seed(7);
         let (mut changes, mut before) = (0, world.sizes.0);
-        // An hour of looks, of which a twentieth is lost there or back.
+        // One hour of probes with 5 % loss in each direction.
         for _ in 0..120_000 {
             world.carries = if rng.u32(0..20) == 0 { 1_300 } else { 1_400 };
             world.go_on(1);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_answer_that_fell_behind_is_no_loss() {
+    fn reordered_long_answer_is_no_loss() {
         let mut world = World::new(1_400);
         for _ in 0..100 {
             world.now += LOOK_EVERY;
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_answers_nothing_is_not_judged() {
+    fn silent_node_is_not_judged() {
         let mut world = World::new(1_400);
         world.answers = false;
         world.go_on(100);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_an_answer_is_no_second_loss() {
+    fn duplicate_answer_counts_once() {
         let mut world = World::new(1_400);
         world.paths.used(WAY, &mut || 5, world.now);
         world.paths.look(world.now);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn ways_without_long_bundles_are_left_alone() {
+    fn paths_without_long_bundles_are_not_probed() {
         let mut world = World::new(1_400);
         world.paths.look(world.now);
         assert!(world.paths.due().is_none());

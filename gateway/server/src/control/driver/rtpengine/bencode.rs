@@ -1,17 +1,16 @@
-//! Bencode, the notation of the NG protocol: numbers, strings with their length before them, lists, dictionaries.
+//! Bencode, the encoding of the NG protocol.
 
 use std::borrow::Cow;
 
-/// Deeper than any answer of rtpengine's.
+/// Deeper than any answer of rtpengine.
 const DEPTH_MAX: usize = 16;
 
-/// A value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Value<'a> {
     Number(i64),
     String(Cow<'a, [u8]>),
     List(Vec<Value<'a>>),
-    /// Keys and values, in their order.
+    /// Keys and values in order.
     Dictionary(Vec<(Cow<'a, [u8]>, Value<'a>)>),
 }
 
@@ -22,12 +21,12 @@ impl<'a> From<&'a str> for Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// A list of words.
+    /// A list of strings.
     pub(super) fn words(words: &[&'a str]) -> Value<'a> {
         Value::List(words.iter().map(|word| Value::from(*word)).collect())
     }
 
-    /// A dictionary; to be given in the order of its keys, as others expect them.
+    /// A dictionary; entries must be given in key order.
     pub(super) fn dictionary(entries: Vec<(&'a str, Value<'a>)>) -> Value<'a> {
         let entry = |(key, value): (&'a str, _)| (Cow::Borrowed(key.as_bytes()), value);
         Value::Dictionary(entries.into_iter().map(entry).collect())
@@ -53,14 +52,14 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// Reads one value that takes all the bytes.
+    /// Reads a value that takes all bytes.
     pub(super) fn read(bytes: &'a [u8]) -> Option<Value<'a>> {
         let mut rest = bytes;
         let value = read(&mut rest, 0)?;
         rest.is_empty().then_some(value)
     }
 
-    /// What a dictionary holds under this key.
+    /// The dictionary's value of a key.
     pub(super) fn get(&self, key: &str) -> Option<&Value<'a>> {
         let Value::Dictionary(entries) = self else {
             return None;
@@ -68,7 +67,7 @@ impl<'a> Value<'a> {
         entries.iter().find(|(known, _)| **known == *key.as_bytes()).map(|(_, value)| value)
     }
 
-    /// The text that a dictionary holds under this key.
+    /// The dictionary's string of a key.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
             Value::String(bytes) => std::str::from_utf8(bytes).ok(),
@@ -113,7 +112,7 @@ fn read<'a>(rest: &mut &'a [u8], depth: usize) -> Option<Value<'a>> {
     }
 }
 
-/// Whether a list or dictionary ends here; its end is passed then.
+/// Whether a list or dictionary ends here; consumes its end.
 fn ended(rest: &mut &[u8]) -> Option<bool> {
     let ended = *rest.first()? == b'e';
     if ended {
@@ -129,7 +128,7 @@ fn read_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(string)
 }
 
-/// The bytes before this one, which is passed as well.
+/// The bytes before `end`; consumes both.
 fn until<'a>(rest: &mut &'a [u8], end: u8) -> Option<&'a [u8]> {
     let at = rest.iter().position(|byte| *byte == end)?;
     let (before, after) = rest.split_at(at);
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn written_values_are_read_back() {
         let value = Value::dictionary(vec![
             ("command", "offer".into()),
             ("delete-delay", Value::Number(-3)),
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_what_its_keys_say() {
+    fn answer_has_its_keys() {
         let answer = Value::read(b"d6:result5:error12:error-reason4:why?e").unwrap();
         assert_eq!(answer.text("result"), Some("error"));
         assert_eq!(answer.text("error-reason"), Some("why?"));
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_too_long_or_too_deep_is_no_value() {
+    fn truncated_long_or_deep_values_are_rejected() {
         let whole = b"d3:keyl1:ai7eee";
         assert!(Value::read(whole).is_some());
         for length in 0..whole.len() {

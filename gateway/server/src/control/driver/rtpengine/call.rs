@@ -1,4 +1,4 @@
-//! A room at one rtpengine: two places, and how far rtpengine knows who has them.
+//! A room at one rtpengine: two sides, and what rtpengine knows of them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use evenkeel_dataplane::worker::NodePort;
 use super::bencode::Value;
 use super::sdp::{self, Ports, Taken};
 
-/// Who answers and who offers are told apart by these.
+/// SIP tags of the two sides.
 const TAGS: [&str; 2] = ["one", "two"];
 
-/// Ports are told exactly, so nothing is learned from packets, and nobody else's are taken; and ports that rtpengine
-/// chose stay, whoever takes a place.
+/// Ports are signalled exactly, so rtpengine learns none from packets and accepts no other source. Its own ports stay
+/// when another session takes a side.
 const FLAGS: [&str; 4] = ["asymmetric", "port-latching", "strict-source", "trust-address"];
 
-/// A session that is not open after this is not opened: before the core stops to wait.
+/// Timeout of an opening, below the core's.
 pub(super) const OPEN_WITHIN: Duration = Duration::from_millis(1_800);
 
 /// A session in a call.
@@ -29,41 +29,40 @@ pub(super) struct Place {
     pub(super) media: Arc<Media>,
     /// Since when it is being opened.
     pub(super) since: Instant,
-    /// Where rtpengine takes its packets, once that is known.
+    /// rtpengine's port for its packets, once known.
     pub(super) taken: Option<NodePort>,
 }
 
-/// How far a call is.
+/// Progress of the exchange about a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Stage {
-    /// Nothing is asked.
+    /// No exchange.
     Resting,
-    /// It waits for its turn to be told.
+    /// Queued.
     Waiting,
-    /// Its first side was told.
+    /// The first side was sent.
     Offered,
-    /// Its second side was told; where rtpengine takes that side's packets.
+    /// The second side was sent; rtpengine's port for it.
     Answered(Taken),
-    /// It is being ended.
+    /// `delete` was sent.
     Ending,
 }
 
-/// A call.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// Its room, and the life of the node in which it was begun.
+    /// Room and node incarnation.
     pub(super) room: (RoomId, Incarnation),
     pub(super) places: [Option<Place>; 2],
     pub(super) stage: Stage,
-    /// Whether rtpengine was ever told of it.
+    /// Whether rtpengine was ever told of the call.
     pub(super) is_known: bool,
-    /// Who had the places when rtpengine was told last.
+    /// The sessions of the last signalling.
     pub(super) told: [Option<SessionId>; 2],
-    /// The address that their media leaves from.
+    /// The local address of their media.
     pub(super) own: Option<IpAddr>,
-    /// Something changed since then.
+    /// The call changed since then.
     pub(super) stale: bool,
-    /// When it is to be told again, though nothing changes; what is due at another time is not.
+    /// The next refresh; other times are outdated.
     pub(super) refresh: Option<Instant>,
 }
 
@@ -85,7 +84,7 @@ impl Call {
         self.places.iter().all(Option::is_none)
     }
 
-    /// A place for this session: its own, or a free one.
+    /// A side for this session: its own or a free one.
     pub(super) fn place_for(&mut self, session: SessionId) -> Option<&mut Option<Place>> {
         let is_its =
             |place: &Option<Place>| place.as_ref().is_some_and(|place| place.session == session);
@@ -94,13 +93,13 @@ impl Call {
         Some(&mut self.places[at])
     }
 
-    /// Takes the session out. Whether it was there.
+    /// Removes the session. Returns whether it was there.
     pub(super) fn leave(&mut self, session: SessionId) -> bool {
         let is_its = |place: &mut Place| place.session == session;
         self.places.iter_mut().any(|place| place.take_if(is_its).is_some())
     }
 
-    /// Those that wait to be open and will not be, out of their places: they were told of, or their time is up.
+    /// Removes sessions that are not open and will not be: they were signalled, or their time is up.
     pub(super) fn take_failed(&mut self, now: Instant) -> impl Iterator<Item = Place> {
         let told = self.told;
         let failed = move |place: &mut Place| {
@@ -110,13 +109,13 @@ impl Call {
         self.places.iter_mut().filter_map(move |place| place.take_if(failed))
     }
 
-    /// Since when somebody waits to be open.
+    /// Since when a session waits to be open.
     pub(super) fn waits_since(&self) -> Option<Instant> {
         let opening = self.places.iter().flatten().filter(|place| place.taken.is_none());
         opening.map(|place| place.since).min()
     }
 
-    /// Tells one side, as it stands.
+    /// The request for one side, as it stands.
     pub(super) fn question<'a>(&self, side: usize, id: &'a str, sdp: &'a str) -> Value<'a> {
         let mut entries = vec![
             ("ICE", "remove".into()),
@@ -133,14 +132,14 @@ impl Call {
         Value::dictionary(entries)
     }
 
-    /// The first side is told that RTCP may share its port wherever it says that it does. The second is offered as
-    /// much where it wants it; a place that is empty does not, or it would be too late for who takes it.
+    /// The first side may multiplex RTCP whenever its client does. The second is offered multiplexing if it wants it.
+    /// An empty second side is not: a session that takes it later could not change that.
     fn rtcp_mux(&self) -> &'static [&'static str] {
         let shares = self.places[1].as_ref().is_some_and(|place| place.ports.rtcp.is_none());
         if shares { &["offer", "accept"] } else { &["demux"] }
     }
 
-    /// What is said of a side: who was there when this telling began, if there still, else nobody.
+    /// The SDP of a side: the session signalled at the start of the exchange, if still there, else inactive.
     pub(super) fn sdp(&self, side: usize, own: IpAddr) -> String {
         let there = self.places[side].as_ref();
         match there.filter(|place| self.told[side] == Some(place.session)) {
@@ -153,7 +152,7 @@ impl Call {
     }
 }
 
-/// Of a call that everybody left while it was told.
+/// For a call that all sessions left during the exchange.
 static NO_MEDIA: Media = Media {
     streams: Vec::new(),
     rtcp: evenkeel_core::RtcpPort::Mux,

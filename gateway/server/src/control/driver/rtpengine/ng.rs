@@ -1,5 +1,5 @@
-//! Questions of the NG protocol that await their answers, each told by its cookie. What is asked again carries the same
-//! cookie, and rtpengine gives the same answer then, so nothing is done twice.
+//! Pending NG requests by cookie. A retry has the same cookie, for which rtpengine repeats its answer without acting
+//! twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,18 +8,17 @@ use std::time::{Duration, Instant};
 use super::bencode::Value;
 use crate::control::driver::mixed;
 
-/// Without an answer, it is asked again after this, and then after twice as long each time. An idle daemon answers within
-/// 1 ms, one that is given a herd within some tens.
+/// First retry interval; it doubles with each retry. An idle daemon answers within 1 ms, a busy one within some tens.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// What a question is about.
+/// The subject of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum About {
     /// The first side of this call.
     Offer(u64),
     /// Its second side.
     Answer(u64),
-    /// Its end.
+    /// The end of this call.
     Delete(u64),
 }
 
@@ -30,21 +29,21 @@ impl About {
     }
 }
 
-/// What rtpengine says to a question.
+/// rtpengine's answer to a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
-    /// It is done; with a description, where it was asked for one.
+    /// Success, with the SDP if there is one.
     Done(Option<String>),
-    /// It is not done. `busy`: it takes no new calls at all.
+    /// Failure. `busy`: rtpengine accepts no new calls at all.
     Refused { busy: bool, reason: String },
 }
 
-/// What time brings.
+/// Result of a timeout.
 #[derive(Debug)]
 pub(super) enum Due {
-    /// To ask this again.
+    /// Send this again.
     Again(Arc<[u8]>),
-    /// There will be no answer.
+    /// No answer came in time.
     Late(About),
 }
 
@@ -57,7 +56,7 @@ struct Asked {
     by: Instant,
 }
 
-/// All of them; few, since who asks waits with the next.
+/// Pending requests. Few, because the driver limits requests in flight.
 #[derive(Default, Debug)]
 pub(super) struct Questions {
     asked: BTreeMap<u64, Asked>,
@@ -66,7 +65,7 @@ pub(super) struct Questions {
 }
 
 impl Questions {
-    /// What cookies come from from now on: drawn, so that nobody else answers for rtpengine.
+    /// Seeds the cookies. Random, so that no other sender can answer for rtpengine.
     pub(super) fn draw_from(&mut self, drawn: u64) {
         self.drawn = drawn;
     }
@@ -75,7 +74,7 @@ impl Questions {
         self.asked.len()
     }
 
-    /// Asks, for an answer until `by`.
+    /// Adds a request that must be answered until `by`.
     pub(super) fn ask(
         &mut self,
         about: About,
@@ -94,7 +93,7 @@ impl Questions {
         datagram
     }
 
-    /// Which question this answers, and how. An answer that nobody awaits is nobody's.
+    /// Matches an answer to its request. `None` if no request waits for it.
     pub(super) fn answered(&mut self, datagram: &[u8]) -> Option<(About, Answer)> {
         let space = datagram.iter().position(|byte| *byte == b' ')?;
         let cookie = std::str::from_utf8(&datagram[..space]).ok()?;
@@ -103,7 +102,7 @@ impl Questions {
         self.asked.remove(&cookie).map(|asked| (asked.about, answer))
     }
 
-    /// What is due by now.
+    /// The next retry or timeout that is due.
     pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
         let is_due = |asked: &Asked| asked.by <= now || asked.again <= now;
         let (&cookie, asked) = self.asked.iter_mut().find(|(_, asked)| is_due(asked))?;
@@ -115,7 +114,7 @@ impl Questions {
         Some(Due::Again(Arc::clone(&asked.datagram)))
     }
 
-    /// None of them will be answered.
+    /// Gives up all requests.
     pub(super) fn give_up(&mut self) -> Vec<About> {
         std::mem::take(&mut self.asked).into_values().map(|asked| asked.about).collect()
     }
@@ -125,7 +124,7 @@ fn read(answer: &Value<'_>) -> Option<Answer> {
     let text = |key| answer.text(key).map(str::to_owned);
     Some(match answer.text("result")? {
         "ok" => Answer::Done(text("sdp")),
-        // Its own limits of calls, load or bandwidth.
+        // rtpengine's limits of calls, load and bandwidth.
         "load limit" => {
             let reason = text("message").unwrap_or_else(|| "load limit".to_owned());
             Answer::Refused { busy: true, reason }
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_find_their_questions_by_the_cookie_and_once() {
+    fn answer_matches_its_cookie_once() {
         let now = Instant::now();
         let mut questions = Questions::default();
         questions.draw_from(7);
@@ -173,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_why_and_whether_it_is_of_all_calls() {
+    fn refusal_has_its_reason_and_scope() {
         let now = Instant::now();
         let mut questions = Questions::default();
         let mut said = |answer: &str| {
@@ -189,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_asked_again_ever_less_often_and_then_given_up() {
+    fn request_is_retried_with_backoff_and_given_up() {
         let start = Instant::now();
         let mut questions = Questions::default();
         asked(&mut questions, 5, start);

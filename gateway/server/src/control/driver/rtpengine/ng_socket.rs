@@ -1,4 +1,4 @@
-//! The socket over which one rtpengine is spoken with.
+//! The NG socket to one rtpengine.
 
 use std::cell::OnceCell;
 use std::io::ErrorKind;
@@ -10,30 +10,28 @@ use tokio::sync::mpsc;
 
 use crate::control::prober;
 
-/// More than rtpengine puts in one answer.
+/// Longer than any answer of rtpengine.
 const ANSWER_MAX: usize = 65_535;
 
-/// What came.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Ng {
-    /// An answer.
     Datagram(Box<[u8]>),
-    /// Nobody takes questions there.
+    /// ICMP: no listener.
     Refused,
 }
 
-/// A line to one rtpengine.
+/// A connected socket to one rtpengine.
 pub(crate) struct Line {
     _reading: prober::Task,
     node: NodeId,
-    /// There once the network leads to it.
+    /// Set once a route to the address exists.
     socket: Rc<OnceCell<UdpSocket>>,
     told: mpsc::Sender<(NodeId, Ng)>,
 }
 
 impl Line {
-    /// A task that connects as soon as the network leads there, and hands on what comes back; to be called on control's
-    /// own runtime.
+    /// Starts a task that connects as soon as a route exists and passes on what comes back. Must be called on control's
+    /// runtime.
     pub(crate) fn start(
         node: NodeId,
         told: mpsc::Sender<(NodeId, Ng)>,
@@ -49,13 +47,13 @@ impl Line {
         Line { _reading: reading, node, socket, told }
     }
 
-    /// Sends a question. One that cannot be sent stays unanswered, and is asked again.
+    /// Sends a request. A request that cannot be sent is retried as if unanswered.
     pub(crate) fn send(&self, datagram: &[u8]) {
         let sent = self.socket.get().map(|socket| socket.try_send(datagram));
         if let Some(Err(error)) = sent
             && error.kind() == ErrorKind::ConnectionRefused
         {
-            // Where control has no room for it, time says the same.
+            // If control's queue is full, the timeout has the same effect.
             let _ = self.told.try_send((self.node, Ng::Refused));
         }
     }
@@ -84,11 +82,11 @@ mod tests {
 
     use super::*;
 
-    /// Questions are said again, as they are to a daemon: the first may come before the socket can send.
+    /// Requests are repeated, because the first may come before the socket is connected.
     const AGAIN: Duration = Duration::from_millis(5);
 
     #[tokio::test]
-    async fn answers_are_handed_on_and_that_nobody_is_there() {
+    async fn answers_and_refusals_are_passed_on() {
         let daemon = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let ng = daemon.local_addr().unwrap();
         let (told, mut heard) = mpsc::channel(8);

@@ -1,29 +1,28 @@
-//! Sessions as rtpengine is told of them, and where it says that it takes their packets: the part of SDP (RFC 8866) that
-//! this needs.
+//! The subset of SDP (RFC 8866) that the NG protocol needs.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use evenkeel_core::{Kind, Media, PayloadType, Stream};
 
-/// Where nobody stands yet; RFC 863's port, at which nothing is heard.
+/// Placeholder port (RFC 863) of an empty side.
 const DISCARD: u16 = 9;
 
-/// Where a session sends from and hears.
+/// Local ports of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Ports {
     pub(super) rtp: u16,
-    /// Where RTCP has a port of its own.
+    /// RTCP, if it has its own port.
     pub(super) rtcp: Option<u16>,
 }
 
-/// A session at its own address. All its streams are one medium, since they share a port: rtpengine hands on what it
-/// does not have to understand. The profile is always RTP/AVP, since between AVP and AVPF it would keep feedback back.
+/// The SDP of a session. All streams are one medium, because they share a port; rtpengine passes on packets of any
+/// kind. The profile is always RTP/AVP: between AVP and AVPF rtpengine would withhold feedback.
 pub(super) fn party(ip: IpAddr, ports: Ports, media: &Media) -> String {
     write(ip, ports, media, "sendrecv")
 }
 
-/// The place of a session that is not there: nothing is sent to it.
+/// The SDP of an empty side: inactive.
 pub(super) fn nobody(ip: IpAddr, media: &Media) -> String {
     write(ip, Ports { rtp: DISCARD, rtcp: Some(DISCARD + 1) }, media, "inactive")
 }
@@ -37,12 +36,12 @@ fn write(ip: IpAddr, ports: Ports, media: &Media, direction: &str) -> String {
         "v=0\r\no=- 1 1 IN {family} {ip}\r\ns=-\r\nc=IN {family} {ip}\r\nt=0 0\r\nm={kind} {} RTP/AVP",
         ports.rtp
     );
-    // A string takes everything.
+    // Writing to a `String` does not fail.
     payloads().for_each(|payload| _ = write!(sdp, " {}", payload.number));
     sdp.push_str("\r\n");
     payloads().filter(|payload| is_named(payload)).for_each(|payload| {
         let PayloadType { number, codec, clock_rate } = payload;
-        // RFC 7587, 7: Opus has two channels, always.
+        // RFC 7587, 7: Opus always has two channels.
         let channels = if codec.eq_ignore_ascii_case("opus") { "/2" } else { "" };
         _ = write!(sdp, "a=rtpmap:{number} {codec}/{clock_rate}{channels}\r\n");
     });
@@ -54,21 +53,21 @@ fn write(ip: IpAddr, ports: Ports, media: &Media, direction: &str) -> String {
     sdp
 }
 
-/// Whether its codec is known by a name that SDP takes (a token, RFC 8866, 9). A first packet alone does not tell it.
+/// Whether the codec's name is a valid SDP token (RFC 8866, 9). Sessions opened by a first packet have no codec name.
 fn is_named(payload: &PayloadType) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
     !payload.codec.is_empty() && payload.codec.chars().all(is_plain) && &*payload.codec != "unknown"
 }
 
-/// Where rtpengine takes a session's packets.
+/// rtpengine's address for a session's packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Taken {
     pub(super) rtp: SocketAddr,
-    /// Where RTCP goes that has a port of its own.
+    /// RTCP, if it has its own port.
     pub(super) rtcp_port: u16,
 }
 
-/// Reads where the first medium is taken; `None` where it is not.
+/// Reads the address of the first medium; `None` if it is rejected.
 pub(super) fn read(sdp: &str) -> Option<Taken> {
     let (mut ip, mut rtp_port, mut rtcp_port) = (None, None, None);
     for line in sdp.lines() {
@@ -76,7 +75,7 @@ pub(super) fn read(sdp: &str) -> Option<Taken> {
         match split {
             ("m=", _) if rtp_port.is_some() => break,
             ("m=", medium) => rtp_port = Some(medium.split(' ').nth(1)?.parse::<u16>().ok()?),
-            // That of the medium stands behind that of the session, and counts before it.
+            // The media-level address overrides the session-level one.
             ("c=", connection) => ip = Some(connection.split(' ').nth(2)?.parse::<IpAddr>().ok()?),
             ("a=", attribute) => {
                 if let Some(port) = attribute.strip_prefix("rtcp:") {
@@ -120,7 +119,7 @@ mod tests {
     const H264: (u8, &str, u32) = (96, "H264", 90_000);
 
     #[test]
-    fn a_session_is_told_with_all_it_sends_at_its_port() {
+    fn sdp_lists_all_payload_types_at_its_port() {
         let both = media(&[(Kind::Video, &[H264]), (Kind::Audio, &[OPUS, (0, "PCMU", 8_000)])]);
         let ports = Ports { rtp: 4_000, rtcp: None };
         assert_eq!(
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn rtcp_has_a_port_of_its_own_or_shares_one() {
+    fn rtcp_port_is_own_or_multiplexed() {
         let told = |rtcp| {
             party(
                 [10, 0, 0, 1].into(),
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_place_is_inactive_and_shares_no_port() {
+    fn empty_side_is_inactive_without_rtcp_mux() {
         let empty = nobody([10, 0, 0, 1].into(), &media(&[(Kind::Audio, &[OPUS])]));
         assert!(empty.ends_with(
             "m=audio 9 RTP/AVP 111\r\na=rtpmap:111 opus/48000/2\r\na=rtcp:10\r\na=inactive\r\n"
@@ -155,15 +154,15 @@ mod tests {
     }
 
     #[test]
-    fn a_codec_adds_no_lines_of_its_own() {
+    fn codec_name_cannot_add_sdp_lines() {
         let odd = media(&[(Kind::Audio, &[(0, "unknown", 8_000), (97, "x\r\na=evil", 8_000)])]);
         let told = party([10, 0, 0, 1].into(), Ports { rtp: 4_000, rtcp: None }, &odd);
         assert!(told.contains(" 0 97\r\na=rtcp-mux"), "{told}");
     }
 
     #[test]
-    fn where_packets_are_taken_is_read() {
-        // As rtpengine 10.5 says it.
+    fn media_address_is_read() {
+        // As rtpengine 10.5 answers.
         let answer = "v=0\r\no=- 1 1 IN IP4 10.0.0.9\r\ns=-\r\nt=0 0\r\nc=IN IP4 10.0.0.9\r\nm=audio 30026 RTP/AVP 111\r\n\
                       a=rtpmap:111 opus/48000/2\r\na=sendrecv\r\na=rtcp:30029\r\n";
         let at = |port| SocketAddr::from(([10, 0, 0, 9], port));

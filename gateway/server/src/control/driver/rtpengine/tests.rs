@@ -1,4 +1,4 @@
-//! Calls at a daemon of our own, under a clock of their own.
+//! Calls at a simulated rtpengine under a virtual clock.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ fn ng() -> SocketAddr {
     "10.0.0.9:2223".parse().unwrap()
 }
 
-/// Questions leave by one way, media by another.
+/// NG requests and media leave from different addresses.
 fn towards(other: SocketAddr) -> Option<IpAddr> {
     Some(if other == ng() { [10, 0, 0, 1].into() } else { [10, 7, 0, 1].into() })
 }
@@ -32,7 +32,7 @@ fn brief(rtp: u16, rtcp: Option<u16>) -> Brief {
     Brief { room: "room".into(), labels: Arc::default(), media, ports: (rtp, rtcp) }
 }
 
-/// rtpengine as far as this goes, and who speaks with it.
+/// The driver and a simulated rtpengine.
 struct Pair {
     engine: Rtpengine,
     start: Instant,
@@ -41,15 +41,15 @@ struct Pair {
     /// Its calls, and the next port.
     calls: BTreeSet<String>,
     port: u16,
-    /// What it was asked, oldest first: command, call and SDP.
+    /// Requests, oldest first: command, call and SDP.
     asked: Vec<(String, String, String)>,
-    /// It answers this instead, if anything.
+    /// Answers this instead, if set.
     says: Option<&'static str>,
-    /// It is asked, and does not answer.
+    /// Receives requests without answering.
     mute: bool,
-    /// It drops so many questions.
+    /// Drops this number of requests.
     drops: usize,
-    /// It begins to choose other ports.
+    /// Chooses other ports from now on.
     moves: bool,
     told: Vec<Act>,
 }
@@ -107,7 +107,7 @@ impl Pair {
         self.settle();
     }
 
-    /// Until nothing more is due.
+    /// Runs until no action is due.
     fn settle(&mut self) {
         while let Some(act) = self.engine.handle_timeout(self.now) {
             match act {
@@ -150,7 +150,7 @@ impl Pair {
             return Some(format!("{cookie} d6:result2:oke").into_bytes().into());
         }
         self.calls.insert(call);
-        // It faces who answers at one pair of ports, who offers at the next.
+        // One pair of ports faces the answering side, the next the offering side.
         let shift = if self.moves { 100 } else { 0 };
         let port = self.port + shift + if command == "offer" { 2 } else { 0 };
         let sdp =
@@ -161,7 +161,7 @@ impl Pair {
         Some(bytes.into())
     }
 
-    /// What control was told since it was asked last: session, and where it is open or why not.
+    /// The results since the last call: session, and where it is open or why not.
     fn told(&mut self) -> Vec<(u64, String)> {
         let word = |act: Act| match act {
             Act::Opened { session, leg: Leg::Port(port), .. } => {
@@ -188,7 +188,7 @@ fn said(session: u64, words: &str) -> (u64, String) {
 }
 
 #[test]
-fn a_room_is_a_call_and_its_sessions_are_its_two_sides() {
+fn room_is_a_call_with_two_sides() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
     assert_eq!(pair.told(), [said(7, "10.0.0.9:30000/30000")], "before anybody answers");
@@ -206,7 +206,7 @@ fn a_room_is_a_call_and_its_sessions_are_its_two_sides() {
 }
 
 #[test]
-fn sessions_are_told_at_the_address_from_which_their_media_leaves() {
+fn sdp_has_the_source_address_of_media() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
     let told: Vec<bool> = pair.asked.iter().map(|(_, _, sdp)| sdp.contains("10.7.0.1")).collect();
@@ -215,7 +215,7 @@ fn sessions_are_told_at_the_address_from_which_their_media_leaves() {
 }
 
 #[test]
-fn a_third_session_is_refused_and_says_why() {
+fn third_session_is_refused_with_a_reason() {
     let mut pair = Pair::new();
     for session in 7..10 {
         pair.open(session, &brief(4_000, None));
@@ -228,7 +228,7 @@ fn a_third_session_is_refused_and_says_why() {
 }
 
 #[test]
-fn who_left_is_sent_nothing_and_the_last_one_ends_the_call() {
+fn last_leaving_session_deletes_the_call() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
     pair.open(8, &brief(5_000, None));
@@ -245,10 +245,10 @@ fn who_left_is_sent_nothing_and_the_last_one_ends_the_call() {
 }
 
 #[test]
-fn a_room_that_comes_again_is_another_call() {
+fn reopened_room_is_another_call() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
-    // The end of the one is on its way while the next begins.
+    // The end of one call is in progress when the next begins.
     pair.engine.close(SessionId(7), pair.hop(1));
     pair.open(8, &brief(4_000, None));
     let names: BTreeSet<&String> = pair.asked.iter().map(|(_, call, _)| call).collect();
@@ -259,7 +259,7 @@ fn a_room_that_comes_again_is_another_call() {
 }
 
 #[test]
-fn calls_are_told_again_before_they_are_forgotten() {
+fn calls_are_refreshed_before_they_expire() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
     pair.told();
@@ -275,7 +275,7 @@ fn calls_are_told_again_before_they_are_forgotten() {
 }
 
 #[test]
-fn a_question_that_is_lost_is_asked_again() {
+fn lost_request_is_retried() {
     let mut pair = Pair::new();
     pair.drops = 3;
     pair.open(7, &brief(4_000, None));
@@ -285,11 +285,11 @@ fn a_question_that_is_lost_is_asked_again() {
 }
 
 #[test]
-fn a_daemon_that_does_not_answer_opens_nothing_and_keeps_nobody_waiting() {
+fn silent_daemon_fails_openings_in_time() {
     let mut pair = Pair::new();
     pair.mute = true;
     pair.open(7, &brief(4_000, None));
-    // More than are asked at a time.
+    // More than may be in flight.
     for room in 2..102 {
         pair.open_in(room, room, 1, &brief(4_000, None));
     }
@@ -309,7 +309,7 @@ fn a_daemon_that_does_not_answer_opens_nothing_and_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_call_that_stands_outlives_a_daemon_that_is_busy() {
+fn open_call_survives_a_busy_daemon() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
     pair.mute = true;
@@ -322,7 +322,7 @@ fn a_call_that_stands_outlives_a_daemon_that_is_busy() {
 }
 
 #[test]
-fn a_refusal_is_told_as_rtpengine_words_it() {
+fn refusal_keeps_rtpengines_words() {
     let mut pair = Pair::new();
     pair.says = Some("d12:error-reason16:Out of ports, ok6:result5:errore");
     pair.open(7, &brief(4_000, None));
@@ -336,7 +336,7 @@ fn a_refusal_is_told_as_rtpengine_words_it() {
 }
 
 #[test]
-fn where_nobody_is_nothing_opens_and_nothing_is_to_be_ended() {
+fn closed_port_fails_openings_and_drops_calls() {
     let mut pair = Pair::new();
     pair.open(7, &brief(4_000, None));
     pair.mute = true;
@@ -354,7 +354,7 @@ fn where_nobody_is_nothing_opens_and_nothing_is_to_be_ended() {
 }
 
 #[test]
-fn where_no_network_leads_nothing_opens() {
+fn unreachable_network_fails_openings() {
     let mut pair = Pair::new();
     pair.engine.towards = |_| None;
     pair.open(7, &brief(4_000, None));

@@ -1,4 +1,4 @@
-//! Sessions stay open at a node that forgets whatever it is not asked to keep.
+//! Sessions stay open at a node that forgets whatever is not refreshed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -7,28 +7,28 @@ use super::*;
 
 const SESSIONS: u64 = 400;
 
-/// A node and the gateway, under a clock of their own.
+/// A node and the gateway under a virtual clock.
 struct Pair {
     drivers: Drivers,
     start: Instant,
     ms: u64,
-    /// What the node knows, and until when.
+    /// Sessions of the node and their expiry.
     known: BTreeMap<Tag, Instant>,
     expired: usize,
     takes_new: bool,
     opens: usize,
     keeps: usize,
-    /// What is lost on the way: questions and answers sent then.
+    /// Times at which questions and answers are lost.
     questions_lost: Range<u64>,
     answers_lost: Range<u64>,
-    /// Openings to be lost.
+    /// Openings to lose.
     openings_to_lose: usize,
-    /// What control was told.
+    /// Actions that control received.
     told: VecDeque<Act>,
 }
 
 impl Pair {
-    /// All sessions are open.
+    /// Starts with all sessions open.
     fn new() -> Pair {
         let mut pair = Pair {
             drivers: driven(vec![Driver::Agent(secret())]),
@@ -59,7 +59,7 @@ impl Pair {
         pair
     }
 
-    /// As control watches.
+    /// Runs as control's watch does.
     fn run_until(&mut self, ms: u64) {
         while self.ms < ms {
             self.ms += 2;
@@ -122,7 +122,7 @@ impl Pair {
         }
     }
 
-    /// Sessions that are as they were, and nobody noticed anything.
+    /// All sessions are as before, and no action was reported.
     fn all_are_open(&self) {
         assert_eq!(self.known.len(), SESSIONS as usize);
         assert!(self.told.is_empty(), "{:?}", self.told);
@@ -130,19 +130,19 @@ impl Pair {
 }
 
 #[test]
-fn sessions_stay_open_for_many_times_their_lease_by_few_messages() {
+fn few_messages_keep_sessions_open() {
     let mut pair = Pair::new();
     pair.run_until(300_000);
     pair.all_are_open();
     assert_eq!((pair.expired, pair.opens), (0, SESSIONS as usize));
-    // One a second would do for 1,136 of them.
+    // One per second would do for 1,136 of them.
     assert!((200..=400).contains(&pair.keeps), "{}", pair.keeps);
 }
 
 #[test]
-fn two_rounds_may_be_lost_and_answers_need_not_come() {
+fn two_lost_rounds_are_tolerated() {
     let mut pair = Pair::new();
-    // No more than two turns of anybody.
+    // At most two turns of each lease.
     pair.questions_lost = 20_000..35_000;
     pair.answers_lost = 40_000..120_000;
     pair.run_until(120_000);
@@ -151,7 +151,7 @@ fn two_rounds_may_be_lost_and_answers_need_not_come() {
 }
 
 #[test]
-fn what_a_node_forgot_is_opened_again_and_nobody_notices() {
+fn forgotten_session_is_reopened_silently() {
     let mut pair = Pair::new();
     pair.run_until(40_000);
     pair.known.retain(|tag, _| tag.0 % 3 == 0);
@@ -166,7 +166,7 @@ fn what_a_node_forgot_is_opened_again_and_nobody_notices() {
 }
 
 #[test]
-fn opening_again_is_asked_until_it_is_answered() {
+fn reopening_is_retried_until_answered() {
     let mut pair = Pair::new();
     pair.run_until(40_000);
     pair.known.clear();
@@ -177,7 +177,7 @@ fn opening_again_is_asked_until_it_is_answered() {
 }
 
 #[test]
-fn a_node_that_forgot_and_takes_none_back_is_told_of() {
+fn failed_reopening_is_reported() {
     let mut pair = Pair::new();
     pair.run_until(40_000);
     pair.known.pop_first().unwrap();

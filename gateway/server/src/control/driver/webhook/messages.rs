@@ -1,4 +1,4 @@
-//! What is said to webhooks, and what they answer, as JSON.
+//! JSON requests to webhooks and their responses.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Posted;
 use crate::control::driver::Brief;
 
-/// Of a refusal in words so much is told.
+/// Length limit of a reported reason.
 const REASON_MAX: usize = 200;
 
 /// `{"verb":"open","node":"east-a1","room":"studio","session":"…","nonce":"…","labels":{…},"media":[…],"rtcp":"mux",
@@ -100,23 +100,21 @@ fn word(nonce: u64) -> String {
     format!("{nonce:016x}")
 }
 
-/// What became of an opening.
+/// Result of an opening.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) enum Answered {
-    /// It is open.
     At(NodePort),
-    /// It is not.
     Refused(String),
-    /// It is not, and nothing else will be for now.
+    /// Refused, and the server accepts no other sessions for now.
     Unwilling(String),
-    /// Nobody says.
+    /// No usable response.
     Unanswered(String),
 }
 
 #[derive(Deserialize)]
 struct Address {
     address: SocketAddr,
-    /// The next port up, where it is not named.
+    /// Defaults to the next port.
     rtcp: Option<u16>,
 }
 
@@ -141,7 +139,7 @@ pub(super) fn opened(posted: Posted, rtcp_apart: bool) -> Answered {
     }
 }
 
-/// `{"error":"…"}`, or the text as it is.
+/// `{"error":"…"}`, or the body as text.
 fn reason(status: u16, body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Error {
@@ -157,7 +155,7 @@ fn reason(status: u16, body: &[u8]) -> String {
     }
 }
 
-/// Those that it does not know any more, by nonce; none where it did not answer so.
+/// Nonces that the server does not know; empty without a usable response.
 pub(super) fn unknown(posted: Posted) -> Vec<u64> {
     #[derive(Deserialize)]
     struct Unknown {

@@ -1,4 +1,4 @@
-//! Sessions behind a webhook of our own, under a clock of their own.
+//! Sessions behind a simulated webhook under a virtual clock.
 
 use evenkeel_core::{
     Feedback, Incarnation, Kind, Media, PayloadType, RoomId, RtcpPort, Srtp, Stream,
@@ -58,7 +58,7 @@ fn says(status: u16, body: &str) -> Posted {
     Ok(Answer { status, body: body.to_owned().into() })
 }
 
-/// What control is told.
+/// The next result for control.
 fn told(webhook: &mut Webhook, now: Instant) -> Option<String> {
     Some(match webhook.handle_timeout(now)? {
         Act::Opened { leg: Leg::Port(port), .. } => format!("{}/{}", port.address, port.rtcp_port),
@@ -73,7 +73,7 @@ fn told(webhook: &mut Webhook, now: Instant) -> Option<String> {
 }
 
 #[test]
-fn an_opening_tells_all_of_a_session_and_is_answered_with_its_address() {
+fn opening_describes_the_session_and_gets_an_address() {
     let (mut webhook, now) = (webhook(), Instant::now());
     let (number, body) = open(&mut webhook, 7, 0xab, now);
     let expected = json!({
@@ -102,7 +102,7 @@ fn an_opening_tells_all_of_a_session_and_is_answered_with_its_address() {
 }
 
 #[test]
-fn a_session_that_is_not_opened_says_why() {
+fn failed_opening_has_a_reason() {
     let refused = |posted| {
         let (mut webhook, now) = (webhook(), Instant::now());
         let (number, _) = open(&mut webhook, 7, 1, now);
@@ -124,7 +124,7 @@ fn a_session_that_is_not_opened_says_why() {
 }
 
 #[test]
-fn rtcp_takes_the_next_port_up_where_none_is_named() {
+fn rtcp_port_defaults_to_the_next_port() {
     let (mut webhook, now) = (webhook(), Instant::now());
     let (number, _) = open(&mut webhook, 7, 1, now);
     webhook.handle_posted(number, says(201, "{\"address\":\"10.0.0.9:5000\"}"));
@@ -132,7 +132,7 @@ fn rtcp_takes_the_next_port_up_where_none_is_named() {
 }
 
 #[test]
-fn what_is_open_is_refreshed_together_and_what_was_forgotten_is_opened_again() {
+fn refresh_reopens_forgotten_sessions() {
     let (mut webhook, start) = (webhook(), Instant::now());
     for session in 1..=3 {
         let (number, _) = open(&mut webhook, session, session, start);
@@ -161,7 +161,7 @@ fn what_is_open_is_refreshed_together_and_what_was_forgotten_is_opened_again() {
 }
 
 #[test]
-fn a_session_that_ends_is_closed_and_refreshed_no_more() {
+fn closed_session_is_not_refreshed() {
     let (mut webhook, now) = (webhook(), Instant::now());
     let (number, _) = open(&mut webhook, 7, 0xab, now);
     let (_, body) = post(webhook.close(SessionId(7), HOP));

@@ -23,7 +23,7 @@ fn kept(leases: &mut Leases, now: Instant) -> Vec<Keep> {
 }
 
 #[test]
-fn leases_of_a_session_end_one_by_one_in_any_order() {
+fn leases_of_a_session_end_in_any_order() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0]] {
         let mut leases = Leases::new();
         begin(&mut leases, 8, 1);
@@ -42,7 +42,7 @@ fn leases_of_a_session_end_one_by_one_in_any_order() {
 }
 
 #[test]
-fn what_comes_late_for_a_lease_finds_not_the_one_that_has_its_place() {
+fn late_answer_misses_the_reused_index() {
     let mut leases = Leases::new();
     let first = begin(&mut leases, 1, 0);
     leases.end(SessionId(1), hop(0));
@@ -55,7 +55,7 @@ fn what_comes_late_for_a_lease_finds_not_the_one_that_has_its_place() {
 }
 
 #[test]
-fn each_open_lease_is_named_once_in_a_round_by_few_messages_spread_over_it() {
+fn each_lease_is_refreshed_once_per_round() {
     let (start, mut leases) = (Instant::now(), Leases::new());
     for session in 0..800 {
         let nonce = begin(&mut leases, session, 0);
@@ -79,7 +79,7 @@ fn each_open_lease_is_named_once_in_a_round_by_few_messages_spread_over_it() {
 }
 
 #[test]
-fn a_message_names_as_many_of_one_node_and_worker_as_fit() {
+fn message_is_filled_per_node_and_worker() {
     let (start, mut leases) = (Instant::now(), Leases::new());
     for session in 0..300 {
         for node in 0..2 {
@@ -105,7 +105,7 @@ fn a_message_names_as_many_of_one_node_and_worker_as_fit() {
 }
 
 #[test]
-fn what_ended_while_it_waited_for_others_is_not_named() {
+fn ended_lease_is_not_refreshed() {
     let (start, mut leases) = (Instant::now(), Leases::new());
     for session in 0..3 {
         begin_open(&mut leases, session, 0);
@@ -114,7 +114,7 @@ fn what_ended_while_it_waited_for_others_is_not_named() {
     assert_eq!(kept(&mut leases, start + REFRESH_EVERY).len(), 0, "they wait");
     leases.end(SessionId(0), hop(0)).unwrap();
     leases.end(SessionId(1), hop(0)).unwrap();
-    // Has the place of one of them.
+    // Reuses the index of one of them.
     begin_open(&mut leases, 7, 1);
     let keeps = kept(&mut leases, start + REFRESH_EVERY + GATHER);
     let tags: Vec<&[Tag]> = keeps.iter().map(|keep| &*keep.tags).collect();
@@ -122,7 +122,7 @@ fn what_ended_while_it_waited_for_others_is_not_named() {
 }
 
 #[test]
-fn those_that_a_node_does_not_know_are_opened_again_at_once() {
+fn unknown_leases_are_opened_again_at_once() {
     let (now, mut leases) = (Instant::now(), Leases::new());
     let nonces: Vec<u64> = (0..9).map(|session| begin_open(&mut leases, session, 0)).collect();
     let other = begin_open(&mut leases, 20, 1);
@@ -147,7 +147,7 @@ fn those_that_a_node_does_not_know_are_opened_again_at_once() {
 }
 
 #[test]
-fn who_slept_does_not_make_up_for_it() {
+fn late_refresh_skips_missed_rounds() {
     let (start, mut leases) = (Instant::now(), Leases::new());
     begin_open(&mut leases, 1, 0);
     assert!(leases.due(start).is_none());
