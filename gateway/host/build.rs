@@ -1,7 +1,7 @@
 //! Compiles every plugin under `plugins/` for wasm32-unknown-unknown and embeds the bytes.
 //!
-//! The inner cargo works in a target folder of its own, under `OUT_DIR`, so that it never waits for the folder that
-//! the outer one has locked.
+//! The inner cargo builds into `target/plugins`, so that it never waits for the outer one's lock, and
+//! so that all profiles share its work.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,22 +21,27 @@ fn build() -> Result<(), String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for build scripts")?);
     println!("cargo::rerun-if-changed=build.rs");
-    // Of the SDK what a plugin is made from, and not its documentation, releases and other languages.
+    // The documentation, releases and other languages of the SDK are not part of a plugin.
     let sdk = ["build", "build.rs", "macros", "src", "wit", "Cargo.toml"];
     let sdk = sdk.map(|part| format!("plugin-sdk/{part}"));
-    let others = ["plugins", "Cargo.toml", "Cargo.lock"].map(str::to_owned);
-    for source in sdk.iter().chain(&others) {
-        if root.join(source).exists() {
-            println!("cargo::rerun-if-changed={}", root.join(source).display());
-        }
-    }
     let plugins = plugins(&root.join("plugins"))?;
-    if !plugins.is_empty() {
-        check_target()?;
+    let of_plugins = plugins
+        .iter()
+        .flat_map(|name| ["src", "Cargo.toml"].map(|part| format!("plugins/{name}/{part}")));
+    // A new plugin changes the lock file.
+    let workspace = ["Cargo.toml", "Cargo.lock"].map(str::to_owned);
+    for source in sdk.into_iter().chain(of_plugins).chain(workspace) {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
     }
+    check_target()?;
+    // OUT_DIR is target/PROFILE/build/PACKAGE/out.
+    let target = out.ancestors().nth(4).ok_or("OUT_DIR is not below a target folder")?;
+    let modules = compile(&root, &plugins, &target.join("plugins"))?;
     let mut text = "static SHIPPED: &[Shipped] = &[\n".to_owned();
-    for (name, manifest) in plugins {
-        let wasm = compile(&manifest, &out.join("plugins"))?;
+    for name in plugins {
+        let file = format!("{}.wasm", name.replace('-', "_"));
+        let wasm = out.join(&file);
+        fs::copy(modules.join(&file), &wasm).map_err(|error| format!("{file}: {error}"))?;
         writeln!(text, "    Shipped {{ name: {name:?}, bytes: include_bytes!({wasm:?}) }},")
             .map_err(|error| error.to_string())?;
     }
@@ -45,20 +50,14 @@ fn build() -> Result<(), String> {
         .map_err(|error| format!("cannot write to OUT_DIR: {error}"))
 }
 
-/// Name and manifest of every crate in the folder, in the order of their names.
-fn plugins(folder: &Path) -> Result<Vec<(String, PathBuf)>, String> {
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
+/// Names of the crates in the folder, in order.
+fn plugins(folder: &Path) -> Result<Vec<String>, String> {
     let entries = fs::read_dir(folder).map_err(|error| format!("cannot list plugins/: {error}"))?;
     let mut plugins = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|error| format!("cannot list plugins/: {error}"))?.path();
-        let manifest = path.join("Cargo.toml");
-        if manifest.exists()
-            && let Some(name) = path.file_name()
-        {
-            plugins.push((name.to_string_lossy().into_owned(), manifest));
+        let entry = entry.map_err(|error| format!("cannot list plugins/: {error}"))?;
+        if entry.path().join("Cargo.toml").exists() {
+            plugins.push(entry.file_name().to_string_lossy().into_owned());
         }
     }
     plugins.sort();
@@ -83,18 +82,19 @@ fn check_target() -> Result<(), String> {
     ))
 }
 
-/// Builds one plugin and returns the path of its module.
-fn compile(manifest: &Path, target_dir: &Path) -> Result<PathBuf, String> {
+/// Builds the plugins and returns the folder of their modules.
+fn compile(root: &Path, plugins: &[String], target_dir: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
-        .args(["build", "--profile", "plugin", "--lib", "--target", TARGET])
-        .args(["--message-format", "json-render-diagnostics"])
+        .args(["build", "--quiet", "--profile", "plugin", "--lib", "--target", TARGET])
+        .args(plugins.iter().flat_map(|name| ["--package", name]))
         .arg("--manifest-path")
-        .arg(manifest)
+        .arg(root.join("Cargo.toml"))
         .arg("--target-dir")
         .arg(target_dir)
+        .stdout(Stdio::null())
         .stderr(Stdio::inherit());
-    // What the outer build says about flags and wrappers is meant for its own target.
+    // Flags and wrappers of the outer build are for its own target.
     for (key, _) in env::vars_os() {
         let name = key.to_string_lossy();
         let outer = name.starts_with("CARGO_CFG_")
@@ -121,27 +121,9 @@ fn compile(manifest: &Path, target_dir: &Path) -> Result<PathBuf, String> {
     ] {
         cargo.env_remove(key);
     }
-    let output = cargo.output().map_err(|error| format!("cannot run cargo: {error}"))?;
-    if !output.status.success() {
-        return Err(format!(
-            "the plugin {} does not compile; cargo says why above",
-            manifest.display()
-        ));
+    let status = cargo.status().map_err(|error| format!("cannot run cargo: {error}"))?;
+    if !status.success() {
+        return Err("a plugin does not compile; see cargo's errors above".to_owned());
     }
-    let modules = String::from_utf8_lossy(&output.stdout);
-    modules.lines().rev().find_map(module).ok_or_else(|| {
-        format!(
-            "the plugin {} makes no module: it needs `crate-type = [\"cdylib\"]`",
-            manifest.display()
-        )
-    })
-}
-
-/// The module that a message of cargo tells of.
-fn module(message: &str) -> Option<PathBuf> {
-    let message: serde_json::Value = serde_json::from_str(message).ok()?;
-    let files = message.get("filenames")?.as_array()?;
-    let file =
-        files.iter().filter_map(|file| file.as_str()).find(|file| file.ends_with(".wasm"))?;
-    Some(file.into())
+    Ok(target_dir.join(TARGET).join("plugin"))
 }
