@@ -1,22 +1,22 @@
 //! The world around a gateway: nodes, phones, offers, and patience.
 
-mod beside;
-mod degrading;
+mod degradation_plugin;
 mod gateway;
 mod ice;
 mod node;
 mod offer;
 mod phone;
-mod plugin;
+mod process;
+mod routing_plugin;
 
-pub(crate) use beside::{Beside, Process};
-pub(crate) use degrading::{Fails, thrifty};
+pub(crate) use degradation_plugin::{Fails, thrifty};
 pub(crate) use gateway::{Gateway, World};
 pub(crate) use ice::{Credentials, Nominate};
 pub(crate) use node::{Node, SECRET};
 pub(crate) use offer::{declared, offer, quic_of, udp_of};
 pub(crate) use phone::{Heard, Phone, complete, continuous, talk, talk_for};
-pub(crate) use plugin::{Manner, plugin};
+pub(crate) use process::{Beside, Process};
+pub(crate) use routing_plugin::{Manner, plugin};
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,7 @@ use serde_json::json;
 use wit_component::StringEncoding;
 use wit_parser::Resolve;
 
-use super::plugin::section;
+use super::routing_plugin::section;
 
 /// What it fails over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
